@@ -1,0 +1,67 @@
+# Two commands do everything on a fresh machine: `make serve` and `make test`.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The first interpreter found that is new enough; PYTHON=... chooses another.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; exit; }; done)
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help serve demo studio test check fmt snapshots diagrams requirements clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+
+serve: $(VENV)/.runtime ## Set everything up and run the service (HOST, PORT, DATA_DIR, ... see README)
+	@exec $(BIN)/python server.py
+
+demo: $(VENV)/.runtime ## Watch the agent solve a support case (URL=http://... uses a running service)
+	@exec $(BIN)/python -m demo.support_case $(if $(URL),--url $(URL))
+
+studio: $(VENV)/.dev ## Open the graphs in LangGraph Studio's dev server
+	@$(BIN)/python -m demo.studio
+
+test: $(VENV)/.dev ## Set everything up and run every test, against a real Postgres
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev ## Lint, strict types, import rules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+fmt: $(VENV)/.dev ## Format and fix what can be fixed
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+snapshots: $(VENV)/.dev ## Rewrite the snapshots after a change that is meant
+	@$(BIN)/python -m pytest --snapshot-update $(ARGS)
+
+diagrams: $(VENV)/.runtime ## Redraw the graphs in README.md
+	@$(BIN)/python -m graphs.diagrams README.md
+
+requirements: $(VENV)/.dev ## Compile the pinned requirements again from pyproject.toml
+	@$(PIP) install --quiet uv
+	@$(BIN)/uv pip compile --quiet --python-version 3.11 --no-annotate --no-header \
+		--no-emit-index-url --no-emit-find-links --upgrade pyproject.toml -o requirements.txt
+	@$(BIN)/uv pip compile --quiet --python-version 3.11 --no-annotate --no-header \
+		--no-emit-index-url --no-emit-find-links -c requirements.txt --group dev pyproject.toml -o requirements-dev.txt
+
+clean: ## Remove the environment and caches (data stays)
+	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .langgraph_api
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed; install it or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@echo "==> making the environment in $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "error: $(PYTHON) cannot make a virtual environment (on Debian: apt-get install python3-venv)" >&2; exit 1; }
+
+$(VENV)/.runtime: requirements.txt | $(VENV)/bin/python
+	@echo "==> installing the pinned packages (once; about a minute)"
+	@$(PIP) install --progress-bar on -r requirements.txt
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
+	@echo "==> installing the developers' packages (once)"
+	@$(PIP) install --progress-bar on -r requirements-dev.txt
+	@touch $@

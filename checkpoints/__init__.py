@@ -1,0 +1,1 @@
+"""Postgres: the embedded server, the one pool, migrations and the checkpointer."""

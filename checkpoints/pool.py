@@ -1,0 +1,78 @@
+"""The one connection pool."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypeAlias
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool
+
+from core.errors import StartupError
+from core.settings import DatabaseSettings
+
+Pool: TypeAlias = AsyncConnectionPool[AsyncConnection[DictRow]]
+
+# A peer that vanished without a word is noticed within about 25 s.
+_KEEPALIVE = {
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
+
+
+@asynccontextmanager
+async def open_pool(url: str, settings: DatabaseSettings) -> AsyncIterator[Pool]:
+    """Open the pool and close it with the context.
+
+    Connections are checked before they are lent, replaced when broken, and reconnected with growing
+    pauses when the database was away.
+
+    Args:
+        url: ``postgresql://`` address of the database.
+        settings: Sizes and time limits.
+
+    Yields:
+        The open pool. Connections autocommit and return rows as dicts, which is what the saver needs.
+
+    Raises:
+        StartupError: The database cannot be reached.
+    """
+    await _require_reachable(url, settings)
+    timeout = settings.connect_timeout_seconds
+    async with AsyncConnectionPool(
+        url,
+        connection_class=AsyncConnection[DictRow],
+        kwargs={
+            "autocommit": True,
+            "prepare_threshold": 0,
+            "row_factory": dict_row,
+            "connect_timeout": max(2, int(timeout)),
+            "application_name": "ventros-agents",
+            **_KEEPALIVE,
+        },
+        min_size=min(settings.pool_min_size, settings.pool_max_size),
+        max_size=settings.pool_max_size,
+        timeout=timeout,
+        reconnect_timeout=30,
+        check=AsyncConnectionPool.check_connection,
+        open=False,
+    ) as pool:
+        yield pool
+
+
+async def _require_reachable(url: str, settings: DatabaseSettings) -> None:
+    """Fail at once, and in words: the pool itself would only retry in the background."""
+    try:
+        connection = await AsyncConnection.connect(
+            url, connect_timeout=max(2, int(settings.connect_timeout_seconds))
+        )
+    except psycopg.OperationalError as error:
+        where = psycopg.conninfo.conninfo_to_dict(url)
+        place = f"{where.get('host', 'localhost')}:{where.get('port', 5432)}/{where.get('dbname', '')}"
+        reason = str(error).strip().splitlines()[0]
+        raise StartupError(f"cannot reach the database at {place} (DATABASE_URL): {reason}") from error
+    await connection.close()

@@ -1,0 +1,185 @@
+"""The one exception tree.
+
+::
+
+    ServiceError
+    ├── StartupError                 the service cannot start (setting, port, database)
+    ├── InvalidRequest          422  the caller's input does not fit
+    ├── NotFound                404
+    ├── ThreadBusy              409  another run holds the thread
+    ├── TooManyRuns             429  the service is at its limit of concurrent runs
+    ├── RunStopped              503  the service is stopping; the run is saved at its last step
+    ├── RunReplaced             409  a newer run took the thread over
+    ├── RunTimedOut             504
+    ├── RunLimitReached         500  a graph took more super-steps than it may
+    ├── DatabaseUnavailable     503
+    ├── ModelError              502  a model call failed for good
+    │   ├── ModelUnavailable    503  after bounded retries and the fallback
+    │   ├── ModelMisconfigured  502  key, name or permission refused by the provider
+    │   └── ModelRefused        502  the provider blocked the prompt or the reply
+    └── CrmError                502
+        ├── CrmRefused          502  4xx from the CRM: the model can act on it
+        ├── CrmUnauthorized     502  the CRM does not accept our key
+        └── CrmUnavailable      503  after bounded retries
+
+Each class carries its stable ``code`` (the ``error`` field of a body) and its HTTP ``status``.
+``api`` maps them to ``{error, message, details}``; nothing below ``api`` knows HTTP.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class ServiceError(Exception):
+    """Root of everything the service raises on purpose.
+
+    Args:
+        message: What went wrong and what to do next, for the caller to read. Never a secret.
+        details: JSON-able facts a program can act on.
+        retry_after: Seconds after which a retry makes sense; becomes ``Retry-After``.
+    """
+
+    code: ClassVar[str] = "internal_error"
+    status: ClassVar[int] = 500
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        details: Mapping[str, Any] | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details: dict[str, Any] = dict(details or {})
+        self.retry_after = retry_after
+
+
+class StartupError(ServiceError):
+    """Raise when the service cannot start; the message is the one line the operator sees."""
+
+    code = "startup_failed"
+
+
+class InvalidRequest(ServiceError):
+    """Raise when a request is well-formed but its content does not fit."""
+
+    code = "invalid_request"
+    status = 422
+
+
+class NotFound(ServiceError):
+    """Raise when what a request names does not exist, or is not the caller's."""
+
+    code = "not_found"
+    status = 404
+
+
+class ThreadBusy(ServiceError):
+    """Raise when a thread has a run in progress and the caller chose not to wait."""
+
+    code = "thread_busy"
+    status = 409
+
+
+class TooManyRuns(ServiceError):
+    """Raise when no run slot came free in time."""
+
+    code = "too_many_runs"
+    status = 429
+
+
+class RunStopped(ServiceError):
+    """Raise when a run was stopped at a step boundary; its checkpoint is kept."""
+
+    code = "run_stopped"
+    status = 503
+
+
+class RunReplaced(ServiceError):
+    """Raise to the older of two runs on a thread when the newer one asked to replace it."""
+
+    code = "run_replaced"
+    status = 409
+
+
+class RunTimedOut(ServiceError):
+    """Raise when a run took longer than it may; its last checkpoint is kept."""
+
+    code = "run_timed_out"
+    status = 504
+
+
+class RunLimitReached(ServiceError):
+    """Raise when a graph took more super-steps than it may."""
+
+    code = "run_limit_reached"
+    status = 500
+
+
+class DatabaseUnavailable(ServiceError):
+    """Raise when Postgres cannot be reached or refuses."""
+
+    code = "database_unavailable"
+    status = 503
+
+
+class ModelError(ServiceError):
+    """A model call failed for good."""
+
+    code = "model_error"
+    status = 502
+
+
+class ModelUnavailable(ModelError):
+    """Raise when the model, and its fallback, stayed unavailable through all attempts."""
+
+    code = "model_unavailable"
+    status = 503
+
+
+class ModelMisconfigured(ModelError):
+    """Raise when the provider refuses the key, the model's name or the request itself."""
+
+    code = "model_misconfigured"
+
+
+class ModelRefused(ModelError):
+    """Raise when the provider blocks the prompt or the reply (safety, recitation, policy)."""
+
+    code = "model_refused"
+
+
+class CrmError(ServiceError):
+    """A CRM call failed."""
+
+    code = "crm_error"
+    status = 502
+
+
+class CrmRefused(CrmError):
+    """Raise when the CRM answers 4xx to a request: not found, invalid, conflicting.
+
+    Args:
+        message: The CRM's own words.
+        crm_status: The HTTP status the CRM gave.
+    """
+
+    code = "crm_refused"
+
+    def __init__(self, message: str, *, crm_status: int, details: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message, details={"crm_status": crm_status, **(details or {})})
+        self.crm_status = crm_status
+
+
+class CrmUnauthorized(CrmError):
+    """Raise when the CRM answers 401 or 403: the key is wrong, and no retry mends it."""
+
+    code = "crm_unauthorized"
+
+
+class CrmUnavailable(CrmError):
+    """Raise when the CRM cannot be reached, times out, or keeps answering 429 or 5xx."""
+
+    code = "crm_unavailable"
+    status = 503

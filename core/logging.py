@@ -1,0 +1,61 @@
+"""Structured logs: structlog in front, the standard library's loggers through the same chain."""
+
+import logging
+import sys
+from typing import Any, TextIO
+
+import structlog
+
+from core.settings import LogSettings
+
+# Libraries that say at INFO what we log ourselves, or what nobody needs each time.
+_QUIET = ("httpx", "httpcore", "uvicorn.access", "psycopg.pool", "google_genai", "asyncio")
+
+
+def configure_logging(settings: LogSettings, stream: TextIO = sys.stderr) -> None:
+    """Send every log line, ours and the libraries', to ``stream`` in one form.
+
+    Args:
+        settings: Level and format. ``auto`` is console on a terminal and JSON elsewhere.
+        stream: Where lines go.
+    """
+    as_console = settings.format == "console" or (settings.format == "auto" and stream.isatty())
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: list[structlog.types.Processor]
+    if as_console:
+        renderer = [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+    else:
+        renderer = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(default=str)]
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(settings.level.upper())
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[
+            *shared,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.processors.StackInfoRenderer(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+
+
+def get_logger(name: str) -> Any:
+    """A structlog logger; ``Any`` because its methods take free-form fields."""
+    return structlog.stdlib.get_logger(name)

@@ -1,0 +1,220 @@
+"""Every setting, validated at start. The only reader of the environment and of ``.env``.
+
+A group is a class, its environment prefix is in ``model_config``: ``RunSettings.max_concurrent`` is
+``RUN_MAX_CONCURRENT``. The table in the README is generated from these fields.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from core.errors import StartupError
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+def _group(prefix: str) -> SettingsConfigDict:
+    return SettingsConfigDict(
+        env_prefix=prefix, env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+
+class ServerSettings(BaseSettings):
+    """Where the service listens and keeps its data."""
+
+    model_config = _group("")
+
+    host: str = Field("127.0.0.1", description="Address to listen on")
+    port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0 lets the system choose")
+    data_dir: Path = Field(Path(".data"), description="Where the embedded Postgres keeps its files")
+
+
+class DatabaseSettings(BaseSettings):
+    """The one Postgres."""
+
+    model_config = _group("DATABASE_")
+
+    url: SecretStr | None = Field(
+        None, description="postgresql://… of an external server; unset: the embedded one"
+    )
+    pool_min_size: int = Field(2, ge=0, le=1_000, description="Connections kept open")
+    pool_max_size: int = Field(16, ge=1, le=1_000, description="Most connections open at once")
+    connect_timeout_seconds: Seconds = Field(
+        10, description="Time limit for a connection, and for getting one from the pool"
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _is_postgres(cls, url: SecretStr | None) -> SecretStr | None:
+        if url and not url.get_secret_value().startswith(("postgresql://", "postgres://")):
+            raise ValueError("must start with postgresql://")
+        return url
+
+
+class ModelSettings(BaseSettings):
+    """Chat models, as LangChain's ``provider:model`` strings."""
+
+    model_config = _group("")
+
+    model: str | None = Field(
+        None,
+        description="Chat model as provider:model; unset: Gemini flash with a key, else the offline model",
+    )
+    reasoning_model: str | None = Field(
+        None, description="Model of the reasoning steps; unset: MODEL with thinking"
+    )
+    fallback_model: str | None = Field(None, description="Model asked when MODEL stays unavailable")
+    google_api_key: SecretStr | None = Field(None, description="Key of the Gemini API")
+    google_base_url: str | None = Field(None, description="Other address of the Gemini API, e.g. a gateway")
+    model_timeout_seconds: Seconds = Field(60, description="Time limit of one attempt at a model call")
+    model_max_attempts: int = Field(
+        3, ge=1, le=10, description="Attempts at a model call on 429, 5xx and connection errors"
+    )
+
+    @field_validator("model", "reasoning_model", "fallback_model")
+    @classmethod
+    def _is_provider_and_model(cls, value: str | None) -> str | None:
+        if value is not None and value != "offline" and not all(value.partition(":")):
+            raise ValueError("must be provider:model, e.g. google_genai:gemini-3.8-flash, or offline")
+        return value
+
+
+class CrmSettings(BaseSettings):
+    """The CRM the tools talk to."""
+
+    model_config = _group("CRM_")
+
+    api_base: str | None = Field(
+        None, description="Address of the CRM, without /api/v1; unset: the development CRM at /crm"
+    )
+    api_key: SecretStr = Field(
+        SecretStr("development-key"), description="Bearer key the CRM is called with"
+    )
+    timeout_seconds: Seconds = Field(10, description="Time limit of one CRM request")
+    message_timeout_seconds: Seconds = Field(15, description="Time limit of one request that sends a message")
+    max_attempts: int = Field(3, ge=1, le=10, description="Attempts at a CRM request on 429, 5xx and no answer")
+
+    @field_validator("api_base")
+    @classmethod
+    def _is_http(cls, base: str | None) -> str | None:
+        if base and not base.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        return base.rstrip("/") if base else None
+
+
+class MemorySettings(BaseSettings):
+    """The memory service."""
+
+    model_config = _group("MEMORY_")
+
+    grpc_target: str | None = Field(
+        None, description="host:port of the memory service (read, not yet used: no tool needs it yet)"
+    )
+
+
+class RunSettings(BaseSettings):
+    """Limits of graph runs."""
+
+    model_config = _group("RUN_")
+
+    max_concurrent: int = Field(100, ge=1, le=100_000, description="Runs in progress at once")
+    queue_seconds: float = Field(
+        10, ge=0, le=600, description="How long a run waits for a place before 429"
+    )
+    timeout_seconds: Seconds = Field(300, description="Time limit of one run")
+    drain_seconds: Seconds = Field(
+        20, description="How long running graphs may take to reach their next step at shutdown"
+    )
+
+
+class LogSettings(BaseSettings):
+    """What is logged and how."""
+
+    model_config = _group("LOG_")
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged")
+    format: Literal["auto", "json", "console"] = Field(
+        "auto", description="json, console, or auto: console on a terminal, else JSON"
+    )
+
+    @field_validator("level", "format", mode="before")
+    @classmethod
+    def _lower(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+
+class FeatureSettings(BaseSettings):
+    """Feature flags."""
+
+    model_config = _group("FEATURE_")
+
+    thinking: bool = Field(True, description="Let the reasoning steps think, where the model can")  # noqa: FBT003
+    prompt_caching: bool = Field(
+        True,  # noqa: FBT003
+        description="Keep the prompt's prefix stable so that the provider's cache hits",
+    )
+    reranking: bool = Field(False, description="Rerank what memory finds (read, not yet used)")  # noqa: FBT003
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All groups, validated together by :meth:`load`."""
+
+    server: ServerSettings
+    database: DatabaseSettings
+    models: ModelSettings
+    crm: CrmSettings
+    memory: MemorySettings
+    runs: RunSettings
+    log: LogSettings
+    features: FeatureSettings
+
+    @classmethod
+    def load(cls, **overrides: BaseSettings) -> Self:
+        """Read the environment and ``.env``.
+
+        Args:
+            **overrides: Group objects that stand instead of the environment's.
+
+        Raises:
+            StartupError: Some settings are wrong; the message has a line for each and no values of secrets.
+        """
+        groups: dict[str, Any] = dict(overrides)
+        faults: list[str] = []
+        for name, group in GROUPS.items():
+            if name in groups:
+                continue
+            try:
+                groups[name] = group()
+            except ValidationError as error:
+                faults += _lines(group, error)
+        if faults:
+            raise StartupError("\n".join(faults))
+        return cls(**groups)
+
+
+GROUPS: Mapping[str, type[BaseSettings]] = {
+    field.name: field.type for field in fields(Settings) if isinstance(field.type, type)
+}
+
+
+def env_name(group: type[BaseSettings], field: str) -> str:
+    """The environment variable of a field, e.g. ``RUN_MAX_CONCURRENT``."""
+    return f"{group.model_config.get('env_prefix', '')}{field}".upper()
+
+
+def _lines(group: type[BaseSettings], error: ValidationError) -> list[str]:
+    lines = []
+    for fault in error.errors(include_url=False, include_context=False):
+        field = str(fault["loc"][0]) if fault["loc"] else ""
+        secret = "Secret" in str(group.model_fields[field].annotation) if field in group.model_fields else True
+        given = "" if secret else f" (got {fault['input']!r})"
+        message = fault["msg"].removeprefix("Value error, ")
+        lines.append(f"setting {env_name(group, field)}: {message}{given}")
+    return lines

@@ -1,0 +1,58 @@
+"""Fixtures every test may use: one real Postgres for the session, a database of its own for each test."""
+
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from checkpoints.embedded import embedded_postgres_server
+from checkpoints.pool import Pool, open_pool
+from checkpoints.saver import open_saver
+from core.settings import DatabaseSettings
+
+TEMPLATE = "template_ventros"
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests read neither the developer's environment nor a ``.env``."""
+    for name in ("DATABASE_URL", "GOOGLE_API_KEY", "GEMINI_API_KEY", "MODEL", "CRM_API_BASE", "LANGSMITH_TRACING"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """URL of a server with a migrated template database."""
+    async with embedded_postgres_server(tmp_path_factory.mktemp("postgres")) as url:
+        await _execute(url, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
+        async with open_pool(_database(url, TEMPLATE), DatabaseSettings(pool_min_size=0)) as pool:
+            await open_saver(pool)
+        yield url
+
+
+@pytest.fixture
+async def database_url(postgres: str) -> AsyncIterator[str]:
+    """URL of a fresh, migrated database, dropped after the test."""
+    name = f"test_{uuid4().hex}"
+    create = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+    await _execute(postgres, create.format(sql.Identifier(name), sql.Identifier(TEMPLATE)))
+    yield _database(postgres, name)
+    await _execute(postgres, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+async def pool(database_url: str) -> AsyncIterator[Pool]:
+    """A pool on the test's own database."""
+    async with open_pool(database_url, DatabaseSettings(pool_min_size=0, pool_max_size=8)) as opened:
+        yield opened
+
+
+async def _execute(url: str, statement: sql.Composed) -> None:
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        await connection.execute(statement)
+
+
+def _database(url: str, name: str) -> str:
+    return url.replace("/postgres?", f"/{name}?", 1)
