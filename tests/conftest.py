@@ -1,5 +1,6 @@
 """Fixtures every test may use: one real Postgres for the session, a database of its own for each test."""
 
+import sys
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
@@ -10,7 +11,9 @@ from psycopg import sql
 from checkpoints.embedded import embedded_postgres_server
 from checkpoints.pool import Pool, open_pool
 from checkpoints.saver import open_saver
-from core.settings import DatabaseSettings
+from core.logging import configure_logging
+from core.settings import DatabaseSettings, LogSettings
+from crm.migrations import migrate
 
 TEMPLATE = "template_ventros"
 
@@ -18,8 +21,21 @@ TEMPLATE = "template_ventros"
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests read neither the developer's environment nor a ``.env``."""
-    for name in ("DATABASE_URL", "GOOGLE_API_KEY", "GEMINI_API_KEY", "MODEL", "CRM_API_BASE", "LANGSMITH_TRACING"):
+    for name in (
+        "DATABASE_URL",
+        "GOOGLE_API_KEY",
+        "GEMINI_API_KEY",
+        "MODEL",
+        "CRM_API_BASE",
+        "LANGSMITH_TRACING",
+    ):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def logs() -> None:
+    """Log lines as the service writes them; pytest shows those of a failed test."""
+    configure_logging(LogSettings(format="json"), stream=sys.stdout)
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +45,7 @@ async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[st
         await _execute(url, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
         async with open_pool(_database(url, TEMPLATE), DatabaseSettings(pool_min_size=0)) as pool:
             await open_saver(pool)
+            await migrate(pool)
         yield url
 
 

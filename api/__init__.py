@@ -1,0 +1,1 @@
+"""HTTP: the lifespan, the runs, LangServe's routes, messages, streams and error bodies."""

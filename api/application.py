@@ -1,0 +1,51 @@
+"""The ASGI application."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from fastapi import FastAPI
+
+from api import errors
+from api.health import health_router
+from api.langserve import langserve_router
+from api.messages import messages_router
+from api.request_id import RequestIdMiddleware
+from api.service import Service, open_service
+from api.version import VERSION
+from core.logging import configure_logging
+from core.settings import Settings
+
+DESCRIPTION = """Agent graphs for a CRM: LangGraph, checkpointed in Postgres, served over LangServe.
+
+Each graph has LangServe's routes and a playground under its name; `POST /v1/messages` is what the CRM calls.
+Errors are `{error, message, details}`; every response carries `X-Request-Id`."""
+
+
+def make_app(service: Service | None = None) -> FastAPI:
+    """The application.
+
+    Args:
+        service: Already open, and then closed by whoever opened it; ``None``: opened from the
+            environment's settings by the lifespan.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            if service is None:
+                settings = Settings.load()
+                configure_logging(settings.log)
+                app.state.service = await stack.enter_async_context(open_service(settings))
+            else:
+                app.state.service = service
+            if app.state.service.development_crm:
+                app.mount("/crm", app.state.service.development_crm)
+            yield
+
+    app = FastAPI(title="Ventros Agents", version=VERSION, description=DESCRIPTION, lifespan=lifespan)
+    app.add_middleware(RequestIdMiddleware)
+    errors.install(app)
+    app.include_router(health_router())
+    app.include_router(messages_router())
+    app.include_router(langserve_router(lambda: app.state.service))
+    return app

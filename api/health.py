@@ -1,0 +1,73 @@
+"""Whether the service works, and what it is."""
+
+import asyncio
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import psycopg
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from psycopg_pool import PoolClosed, PoolTimeout
+
+from api.service import Service
+from api.version import VERSION
+from graphs.registry import REGISTRY
+
+HEALTH_SQL = "SELECT 1"
+HEALTH_TIMEOUT_SECONDS = 2.0
+
+
+def health_router() -> APIRouter:
+    """The router."""
+    router = APIRouter(tags=["service"])
+
+    @router.get("/health", responses={503: {"description": "Something is down; the body names it"}})
+    async def health(request: Request) -> JSONResponse:
+        """Healthy only when a query on the database passes within two seconds."""
+        service: Service = request.app.state.service
+        fault = await _database_fault(service)
+        if fault is None:
+            return JSONResponse({"status": "healthy", "checks": {"database": "up"}})
+        content = {
+            "status": "unhealthy",
+            "checks": {"database": "down"},
+            "error": "database_unavailable",
+            "message": f"the database is down: {fault}",
+            "details": {"down": ["database"]},
+        }
+        return JSONResponse(content, status_code=503)
+
+    @router.get("/info")
+    async def info(request: Request) -> dict[str, Any]:
+        """Version, graphs and model."""
+        service: Service = request.app.state.service
+        return {
+            "name": "ventros-agents",
+            "version": VERSION,
+            "graphs": {spec.name: {"description": spec.description} for spec in REGISTRY.values()},
+            "model": asdict(service.model),
+            "crm": service.settings.crm.api_base or "development CRM, at /crm",
+            "database": "external" if service.settings.database.url else "embedded",
+            "packages": {name: _version(name) for name in ("langgraph", "langserve", "langchain-core")},
+        }
+
+    return router
+
+
+async def _database_fault(service: Service) -> str | None:
+    try:
+        async with asyncio.timeout(HEALTH_TIMEOUT_SECONDS), service.pool.connection() as connection:
+            await connection.execute(HEALTH_SQL)
+    except TimeoutError:
+        return f"no answer within {HEALTH_TIMEOUT_SECONDS:g} s"
+    except (psycopg.OperationalError, PoolTimeout, PoolClosed) as error:
+        return type(error).__name__
+    return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

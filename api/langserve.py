@@ -1,0 +1,151 @@
+"""LangServe's routes for each graph. The only file that knows LangServe (its licence is its own)."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
+from langgraph.types import Send
+from langserve import add_routes
+from langserve.serialization import WellKnownLCSerializer
+from pydantic import BaseModel, ValidationError
+from sse_starlette import EventSourceResponse
+
+from api.disconnect import until_gone
+from api.errors import body, describe, invalid, response
+from api.identity import LOCAL
+from api.served_graph import IDENTITY_KEY, ServedGraph
+from api.service import Service
+from api.threads import new_thread_id
+from core.errors import ServiceError
+from graphs.registry import REGISTRY
+
+THREAD_HEADER = "X-Thread-Id"
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+Event = dict[str, Any]
+
+
+def langserve_router(service: Callable[[], Service]) -> APIRouter:
+    """Invoke, batch, the three streams, schemas and playground under ``/{graph}``, for each graph."""
+    router = APIRouter(route_class=GraphRoute)
+    for spec in REGISTRY.values():
+        add_routes(
+            router,
+            ServedGraph(spec, service),
+            path=f"/{spec.name}",
+            per_req_config_modifier=_complete_config,
+            serializer=GraphSerializer(),
+            enable_feedback_endpoint=False,
+            enable_public_trace_link_endpoint=False,
+        )
+    return router
+
+
+async def _complete_config(config: dict[str, Any], request: Request) -> dict[str, Any]:
+    """Put in who asks, and a new thread where none is named.
+
+    A batch names none here: each of its inputs gets a thread of its own.
+    """
+    configurable = {**config.get("configurable", {}), IDENTITY_KEY: LOCAL}
+    if not request.url.path.endswith("/batch"):
+        configurable["thread_id"] = configurable.get("thread_id") or new_thread_id()
+        request.state.thread_id = configurable["thread_id"]
+    return {**config, "configurable": configurable}
+
+
+class GraphSerializer(WellKnownLCSerializer):
+    """LangServe's JSON, which knows neither ``Send`` nor whatever else stands in a graph's events."""
+
+    def dumps(self, obj: Any) -> bytes:
+        """Dump to JSON; what has no JSON form is shown as text."""
+        return orjson.dumps(obj, default=_jsonable, option=orjson.OPT_NON_STR_KEYS)
+
+
+def _jsonable(value: Any) -> Any:
+    match value:
+        case BaseModel():
+            return value.model_dump()
+        case Send():
+            return {"node": value.node, "arg": value.arg}
+        case set() | frozenset() | tuple():
+            return list(value)
+        case _:
+            return repr(value)
+
+
+class GraphRoute(APIRoute):
+    """A LangServe route with our errors, the thread's header, and an eye on the client."""
+
+    def get_route_handler(self) -> Handler:
+        """Wrap LangServe's handler."""
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            answer = await until_gone(request, _answer(handler, request))
+            if thread_id := getattr(request.state, "thread_id", None):
+                answer.headers[THREAD_HEADER] = thread_id
+            return answer
+
+        return handle
+
+
+async def _answer(handler: Handler, request: Request) -> Response:
+    try:
+        answer = await handler(request)
+    except ServiceError as error:
+        return response(error)
+    except ValidationError as error:
+        # LangServe lets the inputs of a batch through to here; a run's own errors are typed by now.
+        return response(invalid(error.errors(include_url=False, include_context=False)))
+    if isinstance(answer, EventSourceResponse):
+        return await _started(answer)
+    return answer
+
+
+async def _started(answer: EventSourceResponse) -> Response:
+    """The stream once its first event exists: a run that cannot begin is answered with its own status."""
+    events = _described(answer.body_iterator)
+    try:
+        first = await anext(events)
+    except ServiceError as error:
+        return response(error)
+    answer.body_iterator = _resumed(first, events)
+    return answer
+
+
+async def _resumed(first: Event, events: AsyncGenerator[Event, None]) -> AsyncIterator[Event]:
+    try:
+        yield first
+        async for event in events:
+            yield event
+    except ServiceError as error:
+        # status_code is what LangServe's own client reads.
+        data = {**body(error), "status_code": error.status}
+        yield {"event": "error", "data": json.dumps(data, ensure_ascii=False)}
+    finally:
+        await events.aclose()
+
+
+async def _described(events: Any) -> AsyncGenerator[Event, None]:
+    """LangServe's events; where it would say "Internal Server Error", the typed error is raised.
+
+    LangServe's generators answer every exception, their own cancellation included, with an error event
+    and raise it when asked for the next one.
+    """
+    try:
+        async for event in events:
+            if event.get("event") != "error":
+                yield event
+    except asyncio.CancelledError:
+        raise
+    except Exception as error:
+        raise describe(error) from error
+    finally:
+        with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
+            await events.athrow(asyncio.CancelledError())
+            await anext(events)

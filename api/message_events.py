@@ -1,0 +1,64 @@
+"""A run as named events for streaming clients.
+
+``start`` (session), ``token`` (text as it is made), ``thought`` (with the actions it asks for),
+``observation``, ``reflection``, and at the end ``done`` (the whole response) or ``error``. Read from what the
+run's parts hold, not from which graph makes them.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from langchain_core.messages import AIMessage, AIMessageChunk, ToolMessage
+from sse_starlette import ServerSentEvent
+
+from api.answer_tokens import FieldTokens
+from api.runs import Part
+from api.sse import event
+
+# The field of structured replies that people are shown while it is written.
+ANSWER_FIELD = "final_answer"
+
+
+class MessageEvents:
+    """Turns a run's parts into events, in order."""
+
+    def __init__(self) -> None:
+        self._answers: dict[str, FieldTokens] = {}
+
+    def of(self, part: Part) -> Iterator[ServerSentEvent]:
+        """The events of one part; most parts have none or one."""
+        if part["type"] == "messages":
+            yield from self._token(*part["data"])
+        elif part["type"] == "updates":
+            for update in part["data"].values():
+                yield from _steps(update or {})
+
+    def _token(self, chunk: Any, metadata: dict[str, Any]) -> Iterator[ServerSentEvent]:
+        # A whole message here was made by a node, not by a model: it is no token.
+        if not isinstance(chunk, AIMessageChunk):
+            return
+        text = self._shown(chunk)
+        if text:
+            node = metadata.get("langgraph_node")
+            yield event("token", {"node": node, "message_id": chunk.id, "text": text})
+
+    def _shown(self, chunk: AIMessageChunk) -> str:
+        """The text to show: of a structured reply, its answer field."""
+        key = chunk.id or ""
+        if key not in self._answers:
+            if not chunk.text.lstrip().startswith("{"):
+                return chunk.text
+            self._answers[key] = FieldTokens(ANSWER_FIELD)
+        return self._answers[key].feed(chunk.text)
+
+
+def _steps(update: dict[str, Any]) -> Iterator[ServerSentEvent]:
+    for message in update.get("messages", []):
+        if isinstance(message, AIMessage) and message.tool_calls:
+            actions = [{"tool": call["name"], "args": call["args"]} for call in message.tool_calls]
+            yield event("thought", {"thought": message.text, "actions": actions})
+        elif isinstance(message, ToolMessage):
+            yield event("observation", {"tool": message.name, **(message.artifact or {})})
+    trace = update.get("trace") or []
+    if trace and trace[-1]["reflection"]:
+        yield event("reflection", {"iteration": trace[-1]["iteration"], **trace[-1]["reflection"]})

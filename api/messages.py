@@ -1,0 +1,153 @@
+"""``POST /v1/messages``: what the CRM calls when a customer writes."""
+
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field, JsonValue
+from sse_starlette import ServerSentEvent
+
+from api import sse
+from api.disconnect import until_gone
+from api.errors import body, describe
+from api.identity import LOCAL
+from api.message_events import MessageEvents
+from api.run_output import RunMetadata
+from api.runs import MultitaskStrategy, RunRequest
+from api.service import Service
+from api.threads import checked_thread_id, new_thread_id
+from core.context import Context
+from core.errors import ServiceError
+from graphs.registry import REGISTRY
+
+# Which graph answers.
+GRAPH = REGISTRY["react"]
+
+
+class MessageRequest(BaseModel):
+    """A message of a customer."""
+
+    contact_id: str = Field(min_length=1, max_length=200, description="Who wrote")
+    message: str = Field(min_length=1, max_length=20_000, description="What they wrote")
+    channel_id: str | None = Field(None, max_length=200, description="Where they wrote")
+    session_id: str | None = Field(
+        None, description="Session to go on with; none: a new one. A session is a thread"
+    )
+    metadata: dict[str, JsonValue] | None = Field(None, description="Kept with the run's checkpoints")
+    multitask_strategy: MultitaskStrategy = Field(
+        "enqueue", description="When the session is busy: wait, answer 409, or stop the other run"
+    )
+
+
+class MessageResponse(BaseModel):
+    """The answer."""
+
+    success: bool = Field(description="Whether the customer's request was carried out")
+    response: str = Field(description="What to tell the customer")
+    agent_used: str = Field(description="Who answered")
+    category: str = Field(description="What kind of message it was")
+    confidence: float = Field(description="Of the category, 0..1; 1.0 while one agent answers everything")
+    session_id: str = Field(description="Give it back with the customer's next message")
+    reason_incomplete: str | None = Field(description="Why success is false; null otherwise")
+    metadata: RunMetadata = Field(description="Which model answered, and why it")
+
+
+def messages_router() -> APIRouter:
+    """The router."""
+    router = APIRouter(prefix="/v1", tags=["messages"])
+
+    @router.post(
+        "/messages",
+        response_model=MessageResponse,
+        responses={
+            200: {
+                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                "description": "The answer; with `Accept: text/event-stream` as events `start`, `token`, "
+                "`thought`, `observation`, `reflection`, and at the end `done` or `error`.",
+            }
+        },
+    )
+    async def post_message(
+        message: MessageRequest,
+        request: Request,
+        service: Annotated[Service, Depends(_service)],
+        accept: Annotated[str, Header()] = "application/json",
+    ) -> Response:
+        """Answer a customer's message, whole or as a stream."""
+        run = _run(message, service)
+        headers = {"X-Thread-Id": run.thread_id}
+        if "text/event-stream" in accept:
+            answer: Response = sse.stream(_events(run, service))
+        else:
+            answer = await until_gone(request, _whole(run, service))
+        answer.headers.update(headers)
+        return answer
+
+    return router
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+def _run(message: MessageRequest, service: Service) -> RunRequest:
+    thread_id = checked_thread_id(message.session_id) if message.session_id else new_thread_id()
+    return RunRequest(
+        graph=service.graphs[GRAPH.name],
+        input={"task": message.message, "contact_id": message.contact_id},
+        config={
+            "configurable": {"thread_id": thread_id},
+            "recursion_limit": GRAPH.recursion_limit,
+            "metadata": {"channel_id": message.channel_id, **(message.metadata or {})},
+            "run_name": GRAPH.name,
+        },
+        context=Context(tenant=LOCAL.tenant, user=LOCAL.user),
+        durability=GRAPH.durability,
+        modes=("messages", "updates", "values"),
+        multitask_strategy=message.multitask_strategy,
+    )
+
+
+async def _whole(run: RunRequest, service: Service) -> Response:
+    values: dict[str, Any] = {}
+    async for part in service.runs.stream(run):
+        if part["type"] == "values":
+            values = part["data"]
+    return JSONResponse(_response(values, run, service).model_dump())
+
+
+async def _events(run: RunRequest, service: Service) -> AsyncIterator[ServerSentEvent]:
+    events = MessageEvents()
+    values: dict[str, Any] = {}
+    parts = service.runs.stream(run)
+    yield sse.event("start", {"session_id": run.thread_id, "metadata": asdict(service.model)})
+    try:
+        async for part in parts:
+            if part["type"] == "values":
+                values = part["data"]
+            for one in events.of(part):
+                yield one
+        yield sse.event("done", _response(values, run, service).model_dump())
+    except ServiceError as error:
+        yield sse.event("error", {**body(error), "status": error.status})
+    except Exception as error:  # noqa: BLE001 - the stream has begun: its last event is where errors go
+        described = describe(error)
+        yield sse.event("error", {**body(described), "status": described.status})
+    finally:
+        await parts.aclose()
+
+
+def _response(values: dict[str, Any], run: RunRequest, service: Service) -> MessageResponse:
+    return MessageResponse(
+        success=values["success"],
+        response=values["final_answer"],
+        agent_used=GRAPH.name,
+        category="support",
+        confidence=1.0,
+        session_id=run.thread_id,
+        reason_incomplete=values["reason_incomplete"],
+        metadata=RunMetadata(**asdict(service.model)),
+    )

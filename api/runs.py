@@ -1,0 +1,221 @@
+"""Runs: graphs executed apart from the requests that asked for them.
+
+A run has a task of its own. A request only listens to it: when the client goes away, the run is asked to
+stop at its next step boundary, where its checkpoint is, instead of being torn out of a step. One run at a
+time on a thread, and a bounded number in all.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.runtime import RunControl
+from langgraph.types import Durability, StreamMode, StreamPart
+
+from api.errors import REPLACED, describe
+from core.context import Context
+from core.errors import RunStopped, ServiceError, ThreadBusy, TooManyRuns
+from core.logging import get_logger
+from core.settings import RunSettings
+
+log = get_logger(__name__)
+
+# The names are LangGraph Platform's: refuse the second run, let it wait, or stop the first.
+MultitaskStrategy: TypeAlias = Literal["reject", "enqueue", "interrupt"]
+
+# LangGraph's: a dict with "type" (the mode), "ns" and "data".
+Part: TypeAlias = StreamPart[Any, Any]
+
+# Parts a run may be ahead of its listener.
+_BACKLOG = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """What to run.
+
+    Attributes:
+        graph: Compiled, with its checkpointer.
+        input: As the graph's input schema says.
+        config: Callbacks, run name and ``configurable.thread_id``.
+        context: The run's parameters.
+        durability: When checkpoints are written.
+        modes: LangGraph's stream modes to listen to.
+        multitask_strategy: What to do when the thread has a run in progress.
+    """
+
+    graph: CompiledStateGraph[Any, Any, Any, Any]
+    input: Any
+    config: RunnableConfig
+    context: Context
+    durability: Durability
+    modes: tuple[StreamMode, ...]
+    multitask_strategy: MultitaskStrategy = "enqueue"
+
+    @property
+    def thread_id(self) -> str:
+        """The thread the run is on."""
+        return str(self.config["configurable"]["thread_id"])
+
+
+@dataclass(slots=True)
+class _Thread:
+    """A thread with runs in progress or waiting."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    current: RunControl | None = None
+    users: int = 0
+
+
+class Runs:
+    """All runs of this process.
+
+    Args:
+        settings: Limits.
+    """
+
+    def __init__(self, settings: RunSettings) -> None:
+        self._settings = settings
+        self._slots = asyncio.Semaphore(settings.max_concurrent)
+        self._threads: dict[str, _Thread] = {}
+        self._tasks: dict[asyncio.Task[None], RunControl] = {}
+        self._stopping = False
+
+    @property
+    def active(self) -> int:
+        """Runs in progress or waiting for their turn."""
+        return len(self._tasks)
+
+    async def stream(self, request: RunRequest) -> AsyncGenerator[Part, None]:
+        """Run, and give LangGraph's stream parts (``version="v2"``) as they come.
+
+        Closing the generator, or cancelling who waits for it, stops the run at its next step boundary.
+
+        Raises:
+            ThreadBusy: Another run holds the thread and the strategy is ``reject``.
+            TooManyRuns: No slot came free in time.
+            RunStopped, RunReplaced, RunTimedOut, RunLimitReached: How the run ended early.
+            ServiceError: Whatever else failed, typed.
+        """
+        if self._stopping:
+            raise RunStopped("the service is stopping; ask again in a moment", retry_after=5)
+        parts: asyncio.Queue[Part | ServiceError | None] = asyncio.Queue(_BACKLOG)
+        control = RunControl()
+        listening = asyncio.Event()
+        listening.set()
+        task = asyncio.create_task(self._drive(request, control, parts, listening))
+        self._tasks[task] = control
+        task.add_done_callback(self._tasks.pop)
+        try:
+            # None marks the end.
+            while (part := await parts.get()) is not None:
+                if isinstance(part, ServiceError):
+                    raise part
+                yield part
+        finally:
+            listening.clear()
+            control.request_drain("client_gone")
+            with contextlib.suppress(asyncio.QueueEmpty):
+                # Wakes the run where it waits to hand over a part nobody will take.
+                while True:
+                    parts.get_nowait()
+
+    def request_drain(self) -> None:
+        """Take no more runs and ask those in progress to stop at their next step."""
+        self._stopping = True
+        for control in self._tasks.values():
+            control.request_drain("shutdown")
+
+    async def drain(self) -> None:
+        """Wait until all runs have stopped; those that take too long are cancelled."""
+        self.request_drain()
+        if not self._tasks:
+            return
+        log.info("draining", runs=len(self._tasks))
+        _, late = await asyncio.wait(set(self._tasks), timeout=self._settings.drain_seconds)
+        for task in late:
+            task.cancel()
+        if late:
+            log.warning("cancelled_runs", runs=len(late))
+            await asyncio.wait(late, timeout=5)
+
+    async def _drive(
+        self,
+        request: RunRequest,
+        control: RunControl,
+        parts: asyncio.Queue[Part | ServiceError | None],
+        listening: asyncio.Event,
+    ) -> None:
+        end: ServiceError | None = None
+        try:
+            async with asyncio.timeout(self._settings.timeout_seconds), self._turn(request, control):
+                async for part in self._parts(request, control):
+                    if listening.is_set():
+                        await parts.put(part)
+        except Exception as error:  # noqa: BLE001 - a run may end with anything; describe() types it
+            end = describe(error)
+            log.info("run_ended_early", thread_id=request.thread_id, error=end.code, reason=end.message)
+        if listening.is_set():
+            await parts.put(end)
+
+    @staticmethod
+    def _parts(request: RunRequest, control: RunControl) -> AsyncIterator[Part]:
+        return request.graph.astream(
+            request.input,
+            request.config,
+            context=request.context,
+            stream_mode=list(request.modes),
+            output_keys=request.graph.output_channels,
+            durability=request.durability,
+            control=control,
+            version="v2",
+        )
+
+    @asynccontextmanager
+    async def _turn(self, request: RunRequest, control: RunControl) -> AsyncIterator[None]:
+        """Hold the thread, then a slot."""
+        async with self._thread(request, control), self._slot():
+            yield
+
+    @asynccontextmanager
+    async def _thread(self, request: RunRequest, control: RunControl) -> AsyncIterator[None]:
+        thread = self._threads.setdefault(request.thread_id, _Thread())
+        if thread.current and request.multitask_strategy == "reject":
+            raise ThreadBusy(
+                f"thread {request.thread_id!r} has a run in progress; wait for it, or ask with "
+                "multitask_strategy 'enqueue' or 'interrupt'",
+                retry_after=1,
+            )
+        if thread.current and request.multitask_strategy == "interrupt":
+            thread.current.request_drain(REPLACED)
+        thread.users += 1
+        try:
+            async with thread.lock:
+                thread.current = control
+                try:
+                    yield
+                finally:
+                    thread.current = None
+        finally:
+            thread.users -= 1
+            if not thread.users:
+                del self._threads[request.thread_id]
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._settings.queue_seconds):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise TooManyRuns(
+                f"{self._settings.max_concurrent} runs are in progress; ask again in a moment", retry_after=1
+            ) from None
+        try:
+            yield
+        finally:
+            self._slots.release()

@@ -1,0 +1,170 @@
+"""A compiled graph as the Runnable that LangServe serves.
+
+LangServe takes its schemas from a Runnable's types and ``config_specs``, in which a LangGraph graph lists
+nothing: ``thread_id`` would be dropped. This Runnable declares them, and runs the graph through
+:class:`api.runs.Runs`.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any, ClassVar
+
+from langchain_core.runnables import Runnable, RunnableConfig, ensure_config, patch_config
+from langchain_core.runnables.config import get_async_callback_manager_for_config
+from langchain_core.runnables.utils import AddableDict, ConfigurableFieldSpec
+from pydantic import BaseModel
+
+from api.errors import describe
+from api.identity import LOCAL, Identity
+from api.run_output import served_output, served_output_schema
+from api.runs import MultitaskStrategy, RunRequest
+from api.service import Service
+from api.threads import checked_thread_id, new_thread_id
+from core.context import Context
+from graphs.registry import GraphSpec
+
+# Where the route puts who asks; not among the fields a body may set.
+IDENTITY_KEY = "__identity"
+# Inputs of one batch that run at once.
+BATCH_CONCURRENCY = 8
+
+Values = dict[str, Any]
+
+
+class ServedGraph(Runnable[Values, Values]):
+    """One graph of the registry.
+
+    ``ainvoke`` gives the output with ``thread_id`` and ``metadata``. ``astream`` gives ``{node: update}``
+    after each step and at last ``{"output": ...}``.
+
+    Args:
+        spec: The graph's entry.
+        service: Gives the running service; asked at each call, as routes are made before it is opened.
+    """
+
+    config_fields: ClassVar[list[ConfigurableFieldSpec]] = [
+        ConfigurableFieldSpec(
+            id="thread_id",
+            annotation=str | None,
+            name="Thread id",
+            description="Thread to go on with; none: a new one, whose id is in the output and in X-Thread-Id",
+            default=None,
+            is_shared=True,
+        ),
+        ConfigurableFieldSpec(
+            id="multitask_strategy",
+            annotation=MultitaskStrategy,
+            name="When the thread is busy",
+            description="enqueue: wait; reject: answer 409; interrupt: stop the other run at its next step",
+            default="enqueue",
+            is_shared=True,
+        ),
+        ConfigurableFieldSpec(
+            id="locale",
+            annotation=str | None,
+            name="Locale",
+            description="BCP 47 tag of the language to answer in",
+            default=None,
+            is_shared=True,
+        ),
+    ]
+
+    def __init__(self, spec: GraphSpec, service: Callable[[], Service]) -> None:
+        self.name = spec.name
+        self._spec = spec
+        self._service = service
+        self._output_schema = served_output_schema(spec)
+
+    @property
+    def config_specs(self) -> list[ConfigurableFieldSpec]:
+        """What ``configurable`` may hold."""
+        return self.config_fields
+
+    def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:  # noqa: ARG002
+        """The graph's input schema."""
+        return self._spec.input_schema
+
+    def get_output_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:  # noqa: ARG002
+        """The graph's output schema with what HTTP adds."""
+        return self._output_schema
+
+    def invoke(self, input: Values, config: RunnableConfig | None = None, **kwargs: Any) -> Values:  # noqa: A002
+        """Refuse: the service is asynchronous."""
+        raise NotImplementedError("served graphs are asynchronous; await ainvoke instead")
+
+    async def ainvoke(
+        self,
+        input: Values,  # noqa: A002 - LangChain's name
+        config: RunnableConfig | None = None,
+        **kwargs: Any,
+    ) -> Values:
+        """Run to the end and give the output."""
+        output: Values = {}
+        async for chunk in self.astream(input, config, **kwargs):
+            output = chunk.get("output", output)
+        return output
+
+    async def abatch(
+        self,
+        inputs: list[Values],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Values]:
+        """Run each input on its own thread, a few at once so that one batch does not take every slot."""
+        configs = config if isinstance(config, list) else [ensure_config(config)] * len(inputs)
+        bounded: list[RunnableConfig] = [{**one, "max_concurrency": BATCH_CONCURRENCY} for one in configs]
+        return await super().abatch(inputs, bounded, return_exceptions=return_exceptions, **kwargs)
+
+    async def astream(
+        self,
+        input: Values,  # noqa: A002 - LangChain's name
+        config: RunnableConfig | None = None,
+        **kwargs: Any,  # noqa: ARG002
+    ) -> AsyncIterator[Values]:
+        """Run and give each step's updates, then the output."""
+        config = ensure_config(config)
+        request = self._request(input, config)
+        callbacks = get_async_callback_manager_for_config(config)
+        root = await callbacks.on_chain_start(
+            None, input, name=config.get("run_name") or self._spec.name, run_id=config.pop("run_id", None)
+        )
+        request.config.update(patch_config(request.config, callbacks=root.get_child()))
+        values: Values = {}
+        parts = self._service().runs.stream(request)
+        try:
+            async for part in parts:
+                if part["type"] == "updates":
+                    yield AddableDict(part["data"])
+                elif part["type"] == "values":
+                    values = part["data"]
+            output = served_output(values, request.thread_id, self._service().model)
+            yield AddableDict(output=output)
+        except Exception as error:
+            await root.on_chain_error(error)
+            raise describe(error) from error
+        else:
+            await root.on_chain_end(output)
+        finally:
+            await parts.aclose()
+
+    def _request(self, values: Values, config: RunnableConfig) -> RunRequest:
+        service = self._service()
+        given = config.get("configurable", {})
+        identity: Identity = given.get(IDENTITY_KEY, LOCAL)
+        thread_id = given.get("thread_id")
+        return RunRequest(
+            graph=service.graphs[self._spec.name],
+            input=values,
+            config={
+                "configurable": {"thread_id": checked_thread_id(thread_id) if thread_id else new_thread_id()},
+                "recursion_limit": self._spec.recursion_limit,
+                "metadata": config.get("metadata", {}),
+                "tags": config.get("tags", []),
+                "run_name": self._spec.name,
+            },
+            context=Context(tenant=identity.tenant, user=identity.user, locale=given.get("locale")),
+            durability=self._spec.durability,
+            modes=("updates", "values"),
+            multitask_strategy=given.get("multitask_strategy") or "enqueue",
+        )

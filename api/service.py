@@ -1,0 +1,102 @@
+"""Everything that lives as long as the service: opened in order, closed in reverse."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+from langgraph.graph.state import CompiledStateGraph
+
+from api.runs import Runs
+from checkpoints.embedded import embedded_postgres_server
+from checkpoints.pool import Pool, open_pool
+from checkpoints.saver import open_saver
+from core.models import ChatModels, ModelInfo, chat_models
+from core.settings import Settings
+from crm.app import create_crm
+from crm.migrations import migrate
+from graphs.registry import REGISTRY
+from nodes.deps import Deps
+from tools.catalogue import crm_tools
+from tools.crm_client import open_crm_client
+
+CompiledGraph = CompiledStateGraph[Any, Any, Any, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """The live things HTTP needs.
+
+    Attributes:
+        settings: As the service was started with.
+        pool: The one connection pool.
+        runs: Runs in progress.
+        graphs: The compiled graphs by name.
+        model: Which model answers, and why.
+        development_crm: The app to mount at ``/crm``, when no real CRM is set.
+    """
+
+    settings: Settings
+    pool: Pool
+    runs: Runs
+    graphs: Mapping[str, CompiledGraph]
+    model: ModelInfo
+    development_crm: FastAPI | None
+
+
+@asynccontextmanager
+async def open_service(settings: Settings, *, models: ChatModels | None = None) -> AsyncIterator[Service]:
+    """Open everything, and close it with the context: what was opened last goes first.
+
+    Runs are drained before the CRM client closes, the pool before the database stops.
+
+    Args:
+        settings: What to open.
+        models: Stand instead of those the settings name.
+
+    Raises:
+        StartupError: Something cannot be opened; the message is the line to show.
+    """
+    # First, as it needs nothing: a wrong model is said before a database is made.
+    models = models or chat_models(settings.models, settings.features)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(models.aclose)
+        url = settings.database.url
+        address = (
+            url.get_secret_value()
+            if url
+            else await stack.enter_async_context(embedded_postgres_server(settings.server.data_dir))
+        )
+        pool = await stack.enter_async_context(open_pool(address, settings.database))
+        saver = await open_saver(pool)
+        development_crm = await _development_crm(settings, pool)
+        crm = await stack.enter_async_context(
+            open_crm_client(
+                settings.crm,
+                settings.crm.api_base or "http://development-crm",
+                transport=httpx.ASGITransport(development_crm) if development_crm else None,
+            )
+        )
+        deps = Deps(models=models, tools=crm_tools(crm))
+        runs = Runs(settings.runs)
+        stack.push_async_callback(runs.drain)
+        yield Service(
+            settings=settings,
+            pool=pool,
+            runs=runs,
+            graphs={
+                spec.name: spec.build(deps).compile(checkpointer=saver, name=spec.name)
+                for spec in REGISTRY.values()
+            },
+            model=models.info,
+            development_crm=development_crm,
+        )
+
+
+async def _development_crm(settings: Settings, pool: Pool) -> FastAPI | None:
+    if settings.crm.api_base:
+        return None
+    await migrate(pool)
+    return create_crm(pool, settings.crm.api_key)

@@ -1,0 +1,16 @@
+"""Chat models: which one answers, and how a call is bounded, retried and falls back."""
+
+from core.models.calls import ChatModels
+from core.models.providers import DEFAULT_MODEL, chat_models
+from core.models.spec import ModelFactory, ModelInfo, ModelSpec, Role, StructuredReply
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "ChatModels",
+    "ModelFactory",
+    "ModelInfo",
+    "ModelSpec",
+    "Role",
+    "StructuredReply",
+    "chat_models",
+]

@@ -1,0 +1,210 @@
+"""A model call: bounded in time, retried, and handed to the fallback when the model stays unavailable."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from threading import Lock
+from typing import TypeVar
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.tools import BaseTool
+from pydantic import BaseModel
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_exponential_jitter,
+)
+
+from core.errors import ModelMisconfigured, ModelUnavailable, StartupError
+from core.logging import get_logger
+from core.models.faults import ProviderFaults, TransientError
+from core.models.replies import stream_reply, stream_value
+from core.models.spec import ModelFactory, ModelInfo, ModelSpec, Role, StructuredReply
+
+T = TypeVar("T", bound=BaseModel)
+R = TypeVar("R")
+
+_MOST_MODELS = 64  # callers may name models: those kept must have a bound
+_LONGEST_PAUSE = 20  # times the first pause
+_RETRY_AFTER_SECONDS = 15.0  # told to callers where the provider does not say
+
+_log = get_logger(__name__)
+
+
+class ChatModels:
+    """The models of the service, by role.
+
+    Args:
+        info: Names to use and what to tell people about them.
+        factory: Builds a LangChain chat model from a spec; called once per distinct spec.
+        timeout: Seconds one attempt may take.
+        max_attempts: Attempts per model before the fallback is asked.
+        thinking: Whether the reasoning role asks for thinking.
+        first_pause: Seconds before the second attempt; later pauses grow, with jitter.
+    """
+
+    def __init__(
+        self,
+        info: ModelInfo,
+        factory: ModelFactory,
+        *,
+        timeout: float = 60,
+        max_attempts: int = 3,
+        thinking: bool = True,
+        first_pause: float = 0.5,
+    ) -> None:
+        self.info = info
+        self._factory = factory
+        self._timeout = timeout
+        self._max_attempts = max_attempts
+        self._thinking = thinking
+        self._longest_pause = first_pause * _LONGEST_PAUSE
+        self._backoff = wait_exponential_jitter(
+            initial=first_pause, max=self._longest_pause, jitter=first_pause
+        )
+        self._built: dict[ModelSpec, BaseChatModel] = {}
+        self._building = Lock()
+
+    async def reply(
+        self,
+        messages: Sequence[BaseMessage],
+        *,
+        temperature: float,
+        tools: Sequence[BaseTool] = (),
+        role: Role = "chat",
+        model: str | None = None,
+    ) -> AIMessage:
+        """Ask for the next message, with tools bound.
+
+        Args:
+            messages: The conversation, system message first.
+            temperature: The step's own.
+            tools: What the model may call.
+            role: Which of the service's models.
+            model: ``provider:model`` that stands instead of the role's.
+
+        Raises:
+            ModelUnavailable: Through all attempts, of the fallback too.
+            ModelMisconfigured: The provider refuses the key, the name or the request.
+            ModelRefused: The provider blocked the prompt or the reply.
+        """
+
+        async def ask(chat: BaseChatModel, name: str) -> AIMessage:
+            return await stream_reply(chat.bind_tools(tools) if tools else chat, messages, model=name)
+
+        return await self._ask(ask, temperature=temperature, role=role, model=model)
+
+    async def structured(
+        self,
+        messages: Sequence[BaseMessage],
+        schema: type[T],
+        *,
+        temperature: float,
+        role: Role = "reasoning",
+        model: str | None = None,
+    ) -> StructuredReply[T]:
+        """Ask for a value of ``schema``; a reply that does not parse is returned, not raised.
+
+        Raises:
+            ModelUnavailable: Through all attempts, of the fallback too.
+            ModelMisconfigured: The provider refuses the key, the name or the request.
+            ModelRefused: The provider blocked the prompt or the reply.
+        """
+
+        async def ask(chat: BaseChatModel, name: str) -> StructuredReply[T]:
+            return await stream_value(chat, messages, schema, model=name)
+
+        return await self._ask(ask, temperature=temperature, role=role, model=model)
+
+    async def aclose(self) -> None:
+        """Close the connections of the models built so far; for the service's shutdown."""
+        built, self._built = self._built, {}
+        for chat in built.values():
+            close: Callable[[], Awaitable[None]] | None = getattr(chat, "aclose", None)
+            if close is not None:
+                await close()
+
+    async def _ask(
+        self,
+        ask: Callable[[BaseChatModel, str], Awaitable[R]],
+        *,
+        temperature: float,
+        role: Role,
+        model: str | None,
+    ) -> R:
+        """Ask the model, then the fallback."""
+        of_role = self.info.reasoning_model if role == "reasoning" else self.info.model
+        thinking = role == "reasoning" and self._thinking
+        names = dict.fromkeys(name for name in (model or of_role, self.info.fallback_model) if name)
+        faults: dict[str, TransientError] = {}
+        for name in names:
+            chat = await self._chat(ModelSpec(name=name, temperature=temperature, thinking=thinking))
+            try:
+                return await self._attempts(ask, chat, name)
+            except TransientError as fault:
+                faults[name] = fault
+        raise self._unavailable(faults) from faults[name]
+
+    async def _attempts(
+        self, ask: Callable[[BaseChatModel, str], Awaitable[R]], chat: BaseChatModel, name: str
+    ) -> R:
+        async def attempt() -> R:
+            with ProviderFaults(name):
+                async with asyncio.timeout(self._timeout):
+                    return await ask(chat, name)
+
+        def log(state: RetryCallState) -> None:
+            _log.warning(
+                "model_attempt_failed", model=name, attempt=state.attempt_number, reason=str(_fault(state))
+            )
+
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(self._max_attempts),
+            wait=self._pause,
+            retry=retry_if_exception_type(TransientError),
+            after=log,
+            reraise=True,
+        )
+        return await retrying(attempt)
+
+    def _pause(self, state: RetryCallState) -> float:
+        """Exponential backoff, or as long as the provider asks, within a bound."""
+        fault = _fault(state)
+        asked = fault.retry_after if isinstance(fault, TransientError) else None
+        return max(self._backoff(state), min(asked or 0, self._longest_pause))
+
+    def _unavailable(self, faults: dict[str, TransientError]) -> ModelUnavailable:
+        (name, fault), *others = faults.items()
+        details = {"model": name, "attempts": self._max_attempts * len(faults), "reason": fault.reason}
+        if others:
+            details["fallback"] = {"model": others[0][0], "reason": others[0][1].reason}
+        asked = [each.retry_after for each in faults.values() if each.retry_after is not None]
+        return ModelUnavailable(
+            f"The model {name!r} does not answer ({fault.reason}); try again later",
+            details=details,
+            retry_after=min(asked, default=_RETRY_AFTER_SECONDS),
+        )
+
+    async def _chat(self, spec: ModelSpec) -> BaseChatModel:
+        # A provider's client reads certificates from disk: not on the event loop.
+        if spec in self._built:
+            return self._built[spec]
+        return await asyncio.to_thread(self._build, spec)
+
+    def _build(self, spec: ModelSpec) -> BaseChatModel:
+        with self._building:
+            if spec not in self._built:
+                try:
+                    chat = self._factory(spec)
+                except StartupError as error:  # a caller's own choice of model, first seen now
+                    raise ModelMisconfigured(error.message, details={"model": spec.name}) from error
+                if len(self._built) >= _MOST_MODELS:
+                    del self._built[next(iter(self._built))]
+                self._built[spec] = chat
+            return self._built[spec]
+
+
+def _fault(state: RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome is not None else None

@@ -1,0 +1,166 @@
+"""What a provider raises, sorted into what another attempt may mend and what it cannot.
+
+Provider packages raise subclasses of :class:`langchain_core.exceptions.ModelError`, but not for everything:
+errors of the transport pass through as they are, and some statuses have no class. Those are told by
+status and by class name, so that sorting imports no provider's package.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any
+
+import httpx
+from langchain_core import exceptions as langchain
+
+from core.errors import ModelMisconfigured, ServiceError
+
+CUT = "the stream ended before the reply was complete"
+
+_TRANSPORT_ERRORS = frozenset(
+    {
+        "aiohttp.client_exceptions.ClientError",  # the Gemini client prefers aiohttp where it is installed
+        "google.genai.errors.UnknownApiResponseError",  # half an event, then the connection closed
+        "httpx2.TransportError",
+    }
+)
+_FAILURES = range(400, 600)
+_TRANSIENT = frozenset({408, 409, 425, 429, *range(500, 600)})
+_HINTS: tuple[tuple[type[Exception], str], ...] = (
+    (langchain.ModelAuthenticationError, "check the provider's API key"),
+    (langchain.ModelPermissionDeniedError, "check what the API key may do"),
+    (langchain.ModelNotFoundError, "check the model's name"),
+    (langchain.ContextOverflowError, "the conversation is longer than the model can read"),
+)
+_KEY = re.compile(r"\b(AIza|AQ\.|sk-|gsk_|xai-)[\w*.-]+")
+
+
+class TransientError(Exception):
+    """Raise when another attempt at the same call may succeed.
+
+    Args:
+        reason: What happened, short and without secrets.
+        retry_after: Seconds the provider asks to wait.
+    """
+
+    def __init__(self, reason: str, *, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retry_after = retry_after
+
+
+class ProviderFaults:
+    """A ``with`` block that what a provider raises leaves as our own error.
+
+    Leaves :class:`TransientError` and :class:`~core.errors.ModelMisconfigured`; what is not the provider's
+    doing (a fault in our code, cancellation) passes unchanged.
+
+    Args:
+        model: Name of the model that is asked.
+    """
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Raise our error for the provider's."""
+        if not isinstance(error, Exception) or isinstance(error, ServiceError | TransientError):
+            return
+        if _is_transient(error):
+            raise TransientError(_reason(error), retry_after=_retry_after(error)) from error
+        if isinstance(error, langchain.ModelError) or _status(error) is not None:
+            raise _misconfigured(error, self._model) from error
+
+
+def _is_transient(error: Exception) -> bool:
+    if isinstance(error, TimeoutError | ConnectionError | httpx.TransportError):
+        return True
+    if isinstance(error, langchain.ModelError) and error.is_retryable:
+        return True
+    if any(f"{kind.__module__}.{kind.__qualname__}" in _TRANSPORT_ERRORS for kind in type(error).__mro__):
+        return True
+    # LangChain's own words for a stream without a single event.
+    if isinstance(error, ValueError) and str(error) == "No generation chunks were returned":
+        return True
+    return _status(error) in _TRANSIENT
+
+
+def _misconfigured(error: Exception, model: str) -> ModelMisconfigured:
+    hint = next((words for kind, words in _HINTS if isinstance(error, kind)), None)
+    if "api key" in str(error).lower():
+        hint = _HINTS[0][1]
+    message = f"The provider refused the call to {model!r}: {_words(error)}"
+    return ModelMisconfigured(
+        f"{message} ({hint})" if hint else message, details={"model": model, "reason": _reason(error)}
+    )
+
+
+def _reason(error: Exception) -> str:
+    status = _status(error)
+    if status is not None:
+        names = (getattr(source, "status", None) for source in _sources(error))
+        name = next((name for name in names if isinstance(name, str)), "")
+        return f"{status} {name}".strip()
+    if _is_cut(error):
+        return CUT
+    if isinstance(error, TimeoutError | httpx.TimeoutException):
+        return "no answer in time"
+    return f"the connection failed ({type(error).__name__})"
+
+
+def _is_cut(error: Exception) -> bool:
+    # The connection closed without a byte, in half an event, or before the body was whole.
+    return isinstance(error, ValueError | httpx.RemoteProtocolError)
+
+
+def _words(error: Exception) -> str:
+    """The provider's own message, cut short, with anything that looks like a key taken out."""
+    messages = (getattr(source, "message", None) for source in reversed(list(_sources(error))))
+    message = next((text for text in messages if isinstance(text, str) and text), str(error))
+    return _KEY.sub("[key]", " ".join(message.split()))[:300]
+
+
+def _sources(error: Exception) -> Iterator[BaseException]:
+    """The error and what the adapter wrapped in it."""
+    yield error
+    if error.__cause__ is not None:
+        yield error.__cause__
+
+
+def _status(error: Exception) -> int | None:
+    for source in _sources(error):
+        response = getattr(source, "response", None)
+        for holder, name in ((source, "status_code"), (source, "code"), (response, "status_code")):
+            status = getattr(holder, name, None)
+            if isinstance(status, int) and status in _FAILURES:
+                return status
+    return None
+
+
+def _retry_after(error: Exception) -> float | None:
+    """Seconds from Google's ``RetryInfo`` or from a ``Retry-After`` header."""
+    for source in _sources(error):
+        for detail in _google_details(getattr(source, "details", None)):
+            delay = _seconds(str(detail.get("retryDelay", "")).removesuffix("s"))
+            if delay is not None:
+                return delay
+        headers = getattr(getattr(source, "response", None), "headers", None) or {}
+        delay = _seconds(str(headers.get("retry-after", "")))
+        if delay is not None:
+            return delay
+    return None
+
+
+def _google_details(body: Any) -> Iterator[Mapping[str, Any]]:
+    error = body.get("error", body) if isinstance(body, Mapping) else None
+    details = error.get("details") if isinstance(error, Mapping) else None
+    yield from (detail for detail in details or () if isinstance(detail, Mapping))
+
+
+def _seconds(text: str) -> float | None:
+    return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else None

@@ -1,0 +1,151 @@
+"""Which provider's model stands behind a spec, built from the settings alone."""
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import httpx
+from langchain.chat_models import init_chat_model
+from langchain_core.language_models import BaseChatModel
+from pydantic import ValidationError
+
+from core.errors import StartupError
+from core.models.calls import ChatModels
+from core.models.spec import ModelInfo, ModelSpec
+from core.offline import OFFLINE_MODEL_NAME, OfflineChatModel
+from core.settings import FeatureSettings, ModelSettings
+
+_GEMINI = "google_genai"
+DEFAULT_MODEL = f"{_GEMINI}:gemini-3.8-flash"
+
+# These sample at a fixed temperature; the adapter warns on every request that gives one.
+_FIXED_TEMPERATURE = ("gemini-3.5-flash-lite", "gemini-3.6-flash")
+# These clients take no time limit or number of retries.
+_WITHOUT_LIMITS = ("bedrock", "bedrock_converse", "huggingface", "ollama")
+_MOST_CLIENTS = 16  # callers may name models: the clients kept must have a bound
+# What an SDK raises when it finds no key, and which is no ValueError.
+_SDK_ERRORS = (("openai", "OpenAIError"), ("anthropic", "AnthropicError"), ("groq", "GroqError"))
+
+
+def chat_models(settings: ModelSettings, features: FeatureSettings) -> ChatModels:
+    """The service's models from its settings.
+
+    Raises:
+        StartupError: A model cannot be built: its key is not set, its package is not installed, or nobody
+            knows its provider.
+    """
+    info = _info(settings)
+    factory = _Providers(settings)
+    for name in dict.fromkeys((info.model, info.reasoning_model, info.fallback_model)):
+        if name is not None:
+            factory(ModelSpec(name=name, temperature=0, thinking=features.thinking))
+    return ChatModels(
+        info,
+        factory,
+        timeout=settings.model_timeout_seconds,
+        max_attempts=settings.model_max_attempts,
+        thinking=features.thinking,
+    )
+
+
+def _info(settings: ModelSettings) -> ModelInfo:
+    if settings.model is not None:
+        model, why = settings.model, "MODEL is set"
+    elif settings.google_api_key is not None:
+        model, why = DEFAULT_MODEL, "GOOGLE_API_KEY is set"
+    else:
+        model, why = OFFLINE_MODEL_NAME, "no GOOGLE_API_KEY and no MODEL"
+    if model == OFFLINE_MODEL_NAME:
+        why = f"{why}: the offline model answers; it is not a language model"
+    return ModelInfo(
+        model=model,
+        reasoning_model=settings.reasoning_model or model,
+        fallback_model=settings.fallback_model,
+        is_language_model=model != OFFLINE_MODEL_NAME,
+        why=why,
+    )
+
+
+class _Providers:
+    """The service's :data:`~core.models.spec.ModelFactory`."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        self._settings = settings
+        self._gemini = lru_cache(maxsize=_MOST_CLIENTS)(self._gemini_client)
+
+    def __call__(self, spec: ModelSpec) -> BaseChatModel:
+        if spec.name == OFFLINE_MODEL_NAME:
+            return OfflineChatModel()
+        provider, _, model = spec.name.partition(":")
+        if not provider or not model:
+            raise StartupError(f"{spec.name!r} is not provider:model, e.g. {DEFAULT_MODEL}, or offline")
+        if provider == _GEMINI:
+            return self._gemini_at(spec, model)
+        options: dict[str, Any] = {"temperature": spec.temperature}
+        if provider not in _WITHOUT_LIMITS:
+            # For these clients ``max_retries`` counts what follows the first request.
+            options |= {"timeout": self._settings.model_timeout_seconds, "max_retries": 0}
+        return _init(provider, model, options)
+
+    def _gemini_at(self, spec: ModelSpec, model: str) -> BaseChatModel:
+        # A copy shares the client: all temperatures of a model use the same connections.
+        chat = self._gemini(model)
+        profile: Mapping[str, Any] = chat.profile or {}
+        fixed = profile.get("temperature") is False or model in _FIXED_TEMPERATURE
+        levels = profile.get("reasoning_effort_levels", ())
+        thinking = _gemini_thinking(model, levels, thinking=spec.thinking)
+        return chat.model_copy(update={"temperature": None if fixed else spec.temperature, **thinking})
+
+    def _gemini_client(self, model: str) -> BaseChatModel:
+        if self._settings.google_api_key is None:
+            name = f"{_GEMINI}:{model}"
+            raise StartupError(f"the model {name!r} needs GOOGLE_API_KEY: set it, or set MODEL=offline")
+        options: dict[str, Any] = {
+            "api_key": self._settings.google_api_key,
+            "base_url": self._settings.google_base_url,
+            "timeout": self._settings.model_timeout_seconds,
+            "max_retries": 1,  # the number of requests: 0 would mean the client's own five
+            # httpx allows 100 connections by default; RUN_MAX_CONCURRENT is the limit that is meant.
+            "client_args": {"limits": httpx.Limits(max_connections=None, max_keepalive_connections=50)},
+            "vertexai": False,  # else the environment could send the calls elsewhere
+        }
+        return _init(_GEMINI, model, options)
+
+
+def _gemini_thinking(model: str, levels: Sequence[str], *, thinking: bool) -> dict[str, Any]:
+    """The options that make a Gemini model think moderately, or as little as it can.
+
+    Gemini 3 and later take a level (which ones is the model's own: 3.7 and 3.8 Flash answer 400 to
+    ``minimal``), Gemini 2.5 a budget in tokens, where -1 lets the model choose; earlier ones do not think.
+    https://ai.google.dev/gemini-api/docs/thinking
+    """
+    if re.search(r"gemini-([3-9]|\d\d)\b", model):
+        known = levels or ("low", "medium", "high")
+        moderate = "medium" if "medium" in known else known[-1]
+        return {"reasoning_effort": moderate if thinking else known[0]}
+    if "gemini-2.5" in model:
+        least = 128 if "pro" in model else 0
+        return {"thinking_budget": -1 if thinking else least}
+    return {}
+
+
+def _init(provider: str, model: str, options: Mapping[str, Any]) -> BaseChatModel:
+    name = f"{provider}:{model}"
+    try:
+        chat: BaseChatModel = init_chat_model(model, model_provider=provider, **options)
+    except ImportError as error:
+        raise StartupError(f"the model {name!r} cannot be loaded: {error}") from error
+    except ValidationError as error:
+        faults = "; ".join(each["msg"] for each in error.errors(include_input=False, include_url=False))
+        raise StartupError(f"the model {name!r} cannot be built: {faults}") from error
+    except _build_errors() as error:
+        reason = " ".join(str(error).split())
+        raise StartupError(f"the model {name!r} cannot be built: {reason}") from error
+    return chat
+
+
+def _build_errors() -> tuple[type[Exception], ...]:
+    loaded = [getattr(sys.modules[module], name) for module, name in _SDK_ERRORS if module in sys.modules]
+    return (ValueError, TypeError, *loaded)

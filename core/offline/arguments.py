@@ -1,0 +1,144 @@
+"""Arguments of tool calls, filled from the conversation by the schema of each parameter."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from core.offline.composing import Composer
+from core.offline.evidence import Evidence
+from core.offline.fields import Field
+from core.offline.filling import Filler
+from core.offline.lexicon import ACTION_REQUESTS
+from core.offline.requests import requested_verbs
+from core.offline.sentences import closed, headline, shortened
+from core.offline.toolbox import Tool
+from core.offline.values import choice_for, number_for, value_for
+from core.offline.words import concept, is_general
+
+MAX_KEYWORDS: Final = 8
+_RAREST: Final = 3
+_CONTENT: Final = re.compile(
+    r"\b(?:saying|say that|that says|with the text|dizendo|com o texto)\s*:?\s*(.+)",
+    re.IGNORECASE | re.DOTALL,
+)
+_ABOUT: Final = re.compile(
+    r"\b(?:about|regarding|sobre)\s+(?:the\s+|an?\s+|[oa]s?\s+)?([^.!?\n]+)", re.IGNORECASE
+)
+_QUOTED: Final = re.compile(r"[\"“«]([^\"”»]{3,})[\"”»]")
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """Arguments for one call, and the required ones that the conversation does not give."""
+
+    values: dict[str, Any]
+    missing: tuple[str, ...]
+
+
+def arguments_for(tool: Tool, composer: Composer, *, narrow: bool = False) -> Arguments:
+    """Fill a tool's parameters.
+
+    Args:
+        tool: The tool to call.
+        composer: The conversation and what can be said about it.
+        narrow: Search with the fewest, rarest key words, after a search that found nothing.
+    """
+    filler = Filler(ArgumentSource(composer, narrow=narrow), tool.parameters, sparse=True)
+    values = filler.fill()
+    return Arguments(values if isinstance(values, dict) else {}, tuple(dict.fromkeys(filler.missing)))
+
+
+class ArgumentSource:
+    """Contents for a tool's parameters.
+
+    Args:
+        composer: The conversation and what can be said about it.
+        narrow: Whether queries have the fewest, rarest key words only.
+    """
+
+    def __init__(self, composer: Composer, *, narrow: bool = False) -> None:
+        self._composer = composer
+        self._conversation = composer.conversation
+        self._narrow = narrow
+
+    def text(self, field: Field) -> str | None:
+        """By what the field is for: key words, a headline, a message, a value the conversation has."""
+        if field.kind == "query":
+            return self._query() or None
+        if field.kind in {"headline", "message", "description", "reason", "request", "next"}:
+            return self._prose(field)
+        return value_for(field, self._conversation)
+
+    def spare_text(self, field: Field) -> str:
+        """The task in one line: of all there is, the likeliest to be of use."""
+        if field.kind in {"name", "query", "other"}:
+            return self._query() or headline(self._conversation.task) or "-"
+        return headline(self._conversation.task) or "-"
+
+    def number(self, field: Field, low: float | None, high: float | None) -> float | None:
+        """A number the conversation has for the field."""
+        return number_for(field, self._conversation, low, high)
+
+    def flag(self, field: Field) -> bool | None:  # noqa: ARG002 - requests seldom say it
+        """Nothing: the schema's default stands."""
+        return None
+
+    def choice(self, field: Field, options: Sequence[Any]) -> int | None:
+        """The option the conversation speaks of."""
+        return choice_for(field, options, self._conversation)
+
+    def items(self, field: Field) -> list[str] | None:
+        """Key words for lists of them, else the one value there is."""
+        if field.kind == "query" or {"tags", "labels", "keywords"} & set(field.words):
+            return self._composer.key_words[:MAX_KEYWORDS] or None
+        text = self.text(field)
+        return [text] if text else None
+
+    @property
+    def _wants_action(self) -> bool:
+        return bool(set(requested_verbs(self._conversation.task)) & ACTION_REQUESTS)
+
+    def _prose(self, field: Field) -> str | None:
+        given = self._given()
+        if field.kind == "headline":
+            about = _ABOUT.search(self._composer.matter) if self._wants_action else None
+            return headline(about.group(1) if about else self._composer.matter) or None
+        if field.kind in {"message", "next"}:
+            return given or self._composer.message or self._restated()
+        if field.kind == "description":
+            return given or self._composer.description
+        if field.kind == "reason":
+            return self._composer.known_so_far()
+        return shortened(self._conversation.task, 2_000) or None
+
+    def _given(self) -> str:
+        """What the task itself says to write."""
+        found = _CONTENT.search(self._conversation.task)
+        quoted = _QUOTED.search(found.group(1)) if found else None
+        return (quoted.group(1) if quoted else found.group(1)).strip() if found else ""
+
+    def _restated(self) -> str | None:
+        return closed(shortened(self._conversation.task, 1_000)) or None
+
+    def _query(self) -> str:
+        words = self._composer.key_words[:MAX_KEYWORDS]
+        if self._narrow:
+            words = self._rarest(words)
+        return " ".join(words)
+
+    def _rarest(self, words: list[str]) -> list[str]:
+        """The words seen least in what was observed, plain words before numbers, in their order."""
+        evidence = Evidence(self._conversation.topic, self._conversation.observations)
+        seen = {concept(word) for word in evidence.covered}
+        ranked = sorted(
+            words,
+            key=lambda word: (
+                not word.isalpha(),
+                is_general(concept(word)),
+                concept(word) in seen,
+                -len(word),
+            ),
+        )
+        chosen = set(ranked[:_RAREST])
+        return [word for word in words if word in chosen]

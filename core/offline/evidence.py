@@ -1,0 +1,196 @@
+"""Evidence: which sentences and facts of the observations answer the task, and how well.
+
+Sentences are ranked by BM25 (Robertson and Zaragoza, 2009) over the task's concepts, with additions for the
+document they stand in, their place in it, and for saying what to do or how much.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+from core.offline.lexicon import INSTRUCTION_WORDS, word_set
+from core.offline.observations import Document, Fact, Observation
+from core.offline.words import concept, concepts, is_general, keywords, plain, tokens
+
+# Coverage of the task's weight from which on the observations count as an answer.
+ANSWERING: Final = 0.25
+
+_K1: Final = 1.2
+_B: Final = 0.5
+_GENERAL_WEIGHT: Final = 0.1
+# Tools are called in the order of their relevance: what came first weighs a little more.
+_LATER: Final = 0.95
+_RELEVANT_DOCUMENT: Final = 0.5
+_SAME_SENTENCE: Final = 0.6
+_MAX_DOCUMENTS: Final = 60
+_NOISE_KEYS: Final = word_set(
+    """
+    id ids uuid score rank created updated at url link slug locale tags tag success ok count total
+    timestamp
+    """
+)
+_ACCOUNT: Final = frozenset({"plan", "version", "usage", "limit", "price"})
+_INSTRUCTIONS: Final = frozenset(concept(word) for word in INSTRUCTION_WORDS) | INSTRUCTION_WORDS
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A sentence worth quoting and the document it stands in."""
+
+    document: Document
+    sentence: str
+    position: int
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The observations measured against what is asked.
+
+    Attributes:
+        question: The text that asks.
+        observations: What the tools brought.
+    """
+
+    question: str
+    observations: tuple[Observation, ...]
+
+    @cached_property
+    def weights(self) -> dict[str, float]:
+        """The question's concepts and how much each says about it."""
+        return {name: _GENERAL_WEIGHT if is_general(name) else 1.0 for name in concepts(self.question)}
+
+    @cached_property
+    def documents(self) -> tuple[Document, ...]:
+        """Documents that share enough with the question, best first."""
+        seen: dict[tuple[str, tuple[str, ...]], float] = {}
+        kept: list[tuple[float, Document]] = []
+        for at, observation in enumerate(self.observations):
+            for document in observation.documents[:_MAX_DOCUMENTS]:
+                key = (document.title, document.sentences)
+                if key not in seen:
+                    seen[key] = self._document_score(document) * max(_LATER**at, 0.5)
+                    kept.append((seen[key], document))
+        best = max(seen.values(), default=0.0)
+        relevant = [pair for pair in kept if pair[0] > 0 and pair[0] >= _RELEVANT_DOCUMENT * best]
+        return tuple(document for _, document in sorted(relevant, key=lambda pair: -pair[0])[:_MAX_DOCUMENTS])
+
+    @cached_property
+    def coverage(self) -> float:
+        """Share of the question's weight that the observations speak of, 0 to 1."""
+        total = sum(self.weights.values())
+        covered = sum(weight for name, weight in self.weights.items() if name in self._spoken_of)
+        return covered / total if total else 0.0
+
+    @property
+    def answers(self) -> bool:
+        """Whether the observations have something to say about what is asked."""
+        specific = any(not is_general(name) and name in self._spoken_of for name in self.weights)
+        return self.coverage >= ANSWERING and specific and bool(self.documents or self.facts())
+
+    @property
+    def uncovered(self) -> list[str]:
+        """Key words of the question that no observation speaks of, as written."""
+        return [word for word in keywords(self.question) if concept(word) not in self._spoken_of]
+
+    @property
+    def covered(self) -> list[str]:
+        """Key words of the question that an observation speaks of, as written."""
+        return [word for word in keywords(self.question) if concept(word) in self._spoken_of]
+
+    def passages(self, limit: int = 4) -> list[Passage]:
+        """The best sentences, at most ``limit``, in the order of their documents."""
+        scored = [
+            (self._sentence_score(passage), passage)
+            for document in self.documents
+            for passage in (Passage(document, text, at) for at, text in enumerate(document.sentences))
+        ]
+        chosen: list[Passage] = []
+        for _, passage in sorted(scored, key=lambda pair: -pair[0]):
+            if len(chosen) == limit:
+                break
+            if all(_likeness(passage.sentence, other.sentence) < _SAME_SENTENCE for other in chosen):
+                chosen.append(passage)
+        order = {id(document): at for at, document in enumerate(self.documents)}
+        return sorted(chosen, key=lambda passage: (order[id(passage.document)], passage.position))
+
+    def facts(self, limit: int = 4) -> list[tuple[str, list[Fact]]]:
+        """Groups of short facts that concern the question or its answer: the shared keys, and the facts."""
+        about = set(self.weights) | {
+            name for passage in self.passages() for name in concepts(passage.sentence)
+        }
+        titles = {document.title for document in self.documents if document.title}
+        groups: dict[tuple[str, str], list[Fact]] = {}
+        for observation in self.observations:
+            for fact in observation.facts:
+                if fact.title not in titles and not _is_noise(fact):
+                    groups.setdefault((fact.tool, " ".join(fact.keys[:-1])), []).append(fact)
+        scored = []
+        for (_, parent), facts in groups.items():
+            kept = [fact for fact in facts if _overlap(fact, about)]
+            scored += [(max(_overlap(fact, about) for fact in kept), parent, kept)] if kept else []
+        ranked = sorted(scored, key=lambda entry: -entry[0])[:limit]
+        return [(parent, facts[:limit]) for _, parent, facts in ranked]
+
+    @cached_property
+    def _spoken_of(self) -> frozenset[str]:
+        texts: list[str] = []
+        for observation in self.observations:
+            for document in observation.documents:
+                texts += (document.title, *document.sentences)
+            texts += (f"{' '.join(fact.keys)} {fact.value}" for fact in observation.facts)
+        return frozenset(name for text in texts for name in concepts(text))
+
+    @cached_property
+    def _rarity(self) -> dict[str, float]:
+        bags = [set(concepts(text)) for document in self.documents for text in document.sentences]
+        counts = Counter(name for bag in bags for name in bag)
+        return {
+            name: math.log(1 + (len(bags) - counts[name] + 0.5) / (counts[name] + 0.5))
+            for name in self.weights
+        }
+
+    @cached_property
+    def _average_length(self) -> float:
+        lengths = [len(concepts(text)) for document in self.documents for text in document.sentences]
+        return max(sum(lengths) / len(lengths), 1.0) if lengths else 1.0
+
+    def _document_score(self, document: Document) -> float:
+        in_title = set(concepts(document.title))
+        in_body = {name for sentence in document.sentences for name in concepts(sentence)}
+        return sum(
+            weight * ((name in in_body) + 1.5 * (name in in_title)) for name, weight in self.weights.items()
+        )
+
+    def _sentence_score(self, passage: Passage) -> float:
+        counts = Counter(concepts(passage.sentence))
+        norm = _K1 * (1 - _B + _B * sum(counts.values()) / self._average_length)
+        matched = sum(
+            weight * self._rarity[name] * counts[name] * (_K1 + 1) / (counts[name] + norm)
+            for name, weight in self.weights.items()
+            if counts[name]
+        )
+        best = self._document_score(self.documents[0]) or 1.0
+        words = tokens(passage.sentence)
+        instructs = any(word in _INSTRUCTIONS for word in words)
+        quantifies = any(character.isdigit() for character in passage.sentence)
+        standing = self._document_score(passage.document) / best
+        return matched + 1.2 * standing + 0.7 * instructs + 0.5 * quantifies - 0.1 * min(passage.position, 5)
+
+
+def _likeness(one: str, other: str) -> float:
+    left, right = set(concepts(one)), set(concepts(other))
+    return len(left & right) / len(left | right) if left | right else 1.0
+
+
+def _is_noise(fact: Fact) -> bool:
+    last = set(tokens(fact.keys[-1])) if fact.keys else set()
+    return isinstance(fact.value, bool) or bool(last & _NOISE_KEYS)
+
+
+def _overlap(fact: Fact, about: Iterable[str]) -> float:
+    names = {concept(word) for key in fact.keys for word in tokens(key)}
+    said = set(concepts(plain(str(fact.value))))
+    return len(names & set(about)) + 0.5 * len(said & set(about)) + 0.75 * bool(names & _ACCOUNT)

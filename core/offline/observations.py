@@ -1,0 +1,167 @@
+"""Observations: what a tool's message says, whether it failed, and the documents and facts in it."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+from langchain_core.messages import ToolMessage
+
+from core.offline.sentences import sentences
+from core.offline.words import clean, plain, tokens
+
+Outcome: TypeAlias = Literal["found", "empty", "unavailable", "refused"]
+
+_TITLE_KEYS: Final = ("title", "titulo", "subject", "assunto", "headline", "question", "name")
+_ERROR_KEYS: Final = ("error", "erro", "exception")
+_SUCCESS_KEYS: Final = ("success", "ok", "sucesso")
+_PROSE_WORDS: Final = 6
+_MAX_LEAVES: Final = 600
+_UNAVAILABLE: Final = re.compile(
+    r"unavailable|time[ds]?[ -]?out|timeout|unreachable|could not (?:be )?reach|connection|\b50[234]\b"
+    r"|try again later|indispon|tempo esgotado"
+)
+_NOTHING: Final = re.compile(
+    r"^(?:no|nothing|none|nenhum\w*|nada)\b.{0,80}$"
+    r"|\b(?:no results?|nothing (?:was )?found|not found|no match\w*|0 results|nao encontrad\w*)\b"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A piece of prose a tool returned: its title where it has one, and its sentences."""
+
+    title: str
+    sentences: tuple[str, ...]
+    tool: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A short value a tool returned, under the keys that lead to it, in a record that may have a title."""
+
+    keys: tuple[str, ...]
+    value: str | int | float | bool
+    title: str
+    tool: str
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One tool's reply.
+
+    Attributes:
+        tool: The tool's name.
+        call_id: The call it answers.
+        text: The reply as it came.
+        outcome: Whether it brought something, and how it failed if it did.
+        fault: The tool's own words where it failed.
+    """
+
+    tool: str
+    call_id: str
+    text: str
+    outcome: Outcome
+    fault: str
+    documents: tuple[Document, ...]
+    facts: tuple[Fact, ...]
+
+    @property
+    def failed(self) -> bool:
+        """Whether the tool reported a failure (finding nothing is none)."""
+        return self.outcome in {"unavailable", "refused"}
+
+
+def read_observation(message: ToolMessage, tool: str) -> Observation:
+    """Take a tool's message apart: JSON is walked, anything else is prose."""
+    text = clean(message.text)
+    content = _parsed(text)
+    fault = _fault(content, text, is_error=message.status == "error")
+    documents: tuple[Document, ...] = ()
+    facts: tuple[Fact, ...] = ()
+    if not fault:
+        documents, facts = _taken_apart(content, tool)
+    return Observation(
+        tool=tool,
+        call_id=message.tool_call_id,
+        text=text,
+        outcome=_outcome(text, content, fault, has_content=bool(documents or facts)),
+        fault=fault,
+        documents=documents,
+        facts=facts,
+    )
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _fault(content: Any, text: str, *, is_error: bool) -> str:
+    said = _said_fault(content) if isinstance(content, dict) else ""
+    if said:
+        return said
+    return (text.strip() or "failed") if is_error else ""
+
+
+def _said_fault(content: dict[str, Any]) -> str:
+    denied = any(content.get(key) is False for key in _SUCCESS_KEYS)
+    error = next((content[key] for key in _ERROR_KEYS if content.get(key)), None)
+    if error is None and not denied:
+        return ""
+    message = content.get("message") or content.get("detail")
+    if isinstance(message, str):
+        return message
+    return error if isinstance(error, str) else json.dumps(content, ensure_ascii=False)
+
+
+def _outcome(text: str, content: Any, fault: str, *, has_content: bool) -> Outcome:
+    if fault:
+        return "unavailable" if _UNAVAILABLE.search(plain(f"{fault} {text[:500]}")) else "refused"
+    return "found" if has_content and not _says_nothing(content) else "empty"
+
+
+def _says_nothing(content: Any) -> bool:
+    if isinstance(content, dict):
+        lists = [value for value in content.values() if isinstance(value, list)]
+        others = [value for value in content.values() if isinstance(value, dict) and value]
+        if lists and not any(lists) and not others:
+            return not any(
+                isinstance(value, str) and len(tokens(value)) >= _PROSE_WORDS for value in content.values()
+            )
+        content = content.get("message", "") if len(content) == 1 else ""
+    return isinstance(content, str) and bool(_NOTHING.search(plain(content.strip()[:200])))
+
+
+def _taken_apart(content: Any, tool: str) -> tuple[tuple[Document, ...], tuple[Fact, ...]]:
+    documents: list[Document] = []
+    facts: list[Fact] = []
+    for keys, title, value in _leaves(content):
+        if isinstance(value, str) and (len(tokens(value)) >= _PROSE_WORDS or not keys):
+            if value != title:
+                documents.append(Document(title, tuple(sentences(value)), tool))
+        elif value is not None and value not in {"", title}:
+            facts.append(Fact(keys, value, title, tool))
+        if len(documents) + len(facts) >= _MAX_LEAVES:
+            break
+    return tuple(documents), tuple(facts)
+
+
+def _leaves(
+    value: Any, keys: tuple[str, ...] = (), title: str = "", depth: int = 0
+) -> Iterator[tuple[tuple[str, ...], str, Any]]:
+    """All values that hold no others, with the keys to them and the title of the record they are in."""
+    if depth > 12:  # noqa: PLR2004 - deeper than any record a person reads
+        return
+    if isinstance(value, dict):
+        own = next((value[key] for key in _TITLE_KEYS if isinstance(value.get(key), str)), title)
+        for key, inner in value.items():
+            yield from _leaves(inner, (*keys, str(key)), own, depth + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _leaves(inner, keys, title, depth + 1)
+    else:
+        yield keys, title, value

@@ -1,0 +1,185 @@
+"""The CRM's API, version 1."""
+
+from typing import Annotated, Any, TypeAlias
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response, Security
+from fastapi.security import HTTPBearer
+from pydantic import AfterValidator
+
+from crm import store
+from crm.database import Pool
+from crm.idempotency import Answer, create_once
+from crm.schemas import (
+    Articles,
+    Contact,
+    EngineeringTicket,
+    EngineeringTickets,
+    Message,
+    Messages,
+    NewEngineeringTicket,
+    NewMessage,
+    Problem,
+    Status,
+    Subscription,
+    Tickets,
+)
+
+LONGEST_QUERY = 2_000
+
+# ApiAccess does the checking; the scheme is here so that the docs page can ask for the key.
+_bearer = HTTPBearer(auto_error=False, description="The CRM's API key")
+
+router = APIRouter(
+    dependencies=[Security(_bearer)],
+    responses={
+        401: {"model": Problem, "description": "No key, or a wrong one"},
+        422: {"model": Problem, "description": "The request does not fit"},
+        429: {"model": Problem, "description": "Over the rate limit; Retry-After says how long to wait"},
+        503: {"model": Problem, "description": "The database does not answer"},
+    },
+)
+
+
+def _pool(request: Request) -> Pool:
+    pool: Pool = request.app.state.pool
+    return pool
+
+
+def _words(text: str) -> str:
+    # Postgres has no NUL in text.
+    return text.replace("\x00", " ").strip()[:LONGEST_QUERY]
+
+
+def _not_empty(words: str) -> str:
+    if not words:
+        raise ValueError("say what to look for")
+    return words
+
+
+PoolOf = Annotated[Pool, Depends(_pool)]
+Words = Annotated[
+    str,
+    AfterValidator(_words),
+    Query(description=f"Words, any of which may match; the first {LONGEST_QUERY} characters count"),
+]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[\x20-\x7E]+$",
+        description="The same key and body again: the first answer again, and no second effect",
+    ),
+]
+_Responses: TypeAlias = dict[int | str, dict[str, Any]]
+_NOT_FOUND: _Responses = {404: {"model": Problem, "description": "No such contact"}}
+_CREATE_REFUSALS = {
+    **_NOT_FOUND,
+    409: {"model": Problem, "description": "The key was used with another body"},
+}
+
+
+@router.get("/contacts/{contact_id}", responses=_NOT_FOUND, tags=["contacts"])
+async def get_contact(contact_id: UUID, pool: PoolOf) -> Contact:
+    """A contact."""
+    async with pool.connection() as connection:
+        return await store.contact(connection, contact_id)
+
+
+@router.get("/contacts/{contact_id}/subscription", responses=_NOT_FOUND, tags=["contacts"])
+async def get_subscription(contact_id: UUID, pool: PoolOf) -> Subscription:
+    """A contact's plan, product version and usage."""
+    async with pool.connection() as connection:
+        return await store.subscription(connection, contact_id)
+
+
+@router.get("/contacts/{contact_id}/tickets", responses=_NOT_FOUND, tags=["contacts"])
+async def list_tickets(
+    contact_id: UUID,
+    pool: PoolOf,
+    q: Words = "",
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> Tickets:
+    """A contact's support tickets, newest first."""
+    async with pool.connection() as connection:
+        return Tickets(tickets=await store.tickets(connection, contact_id, q=q, limit=limit))
+
+
+@router.get("/knowledge-base/search", tags=["knowledge base"])
+async def search_knowledge_base(
+    q: Annotated[Words, AfterValidator(_not_empty)],
+    pool: PoolOf,
+    limit: Annotated[int, Query(ge=1, le=50)] = 5,
+) -> Articles:
+    """Knowledge-base articles in English and Portuguese, best first."""
+    async with pool.connection() as connection:
+        return Articles(articles=await store.search_articles(connection, q, limit=limit))
+
+
+@router.get("/status", tags=["status"])
+async def get_status(pool: PoolOf) -> Status:
+    """The status page."""
+    async with pool.connection() as connection:
+        return await store.status(connection)
+
+
+@router.post(
+    "/engineering-tickets",
+    status_code=201,
+    response_model=EngineeringTicket,
+    responses=_CREATE_REFUSALS,
+    tags=["engineering tickets"],
+)
+async def create_engineering_ticket(
+    new: NewEngineeringTicket, pool: PoolOf, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """Tell the engineers about a problem."""
+    answer = await create_once(
+        pool,
+        endpoint="engineering-tickets",
+        key=idempotency_key,
+        new=new,
+        create=store.add_engineering_ticket,
+    )
+    return _respond(answer)
+
+
+@router.get("/engineering-tickets", responses=_NOT_FOUND, tags=["engineering tickets"])
+async def list_engineering_tickets(
+    pool: PoolOf,
+    contact_id: UUID | None = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> EngineeringTickets:
+    """Engineering tickets, newest first: a contact's, or everyone's."""
+    async with pool.connection() as connection:
+        return EngineeringTickets(
+            engineering_tickets=await store.engineering_tickets(connection, contact_id, limit=limit)
+        )
+
+
+@router.post(
+    "/messages", status_code=201, response_model=Message, responses=_CREATE_REFUSALS, tags=["messages"]
+)
+async def create_message(new: NewMessage, pool: PoolOf, idempotency_key: IdempotencyKey = None) -> Response:
+    """Send a contact a message, or keep one of theirs."""
+    answer = await create_once(
+        pool, endpoint="messages", key=idempotency_key, new=new, create=store.add_message
+    )
+    return _respond(answer)
+
+
+@router.get("/messages", responses=_NOT_FOUND, tags=["messages"])
+async def list_messages(
+    pool: PoolOf,
+    contact_id: UUID | None = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> Messages:
+    """Messages, newest first: a contact's, or everyone's."""
+    async with pool.connection() as connection:
+        return Messages(messages=await store.messages(connection, contact_id, limit=limit))
+
+
+def _respond(answer: Answer) -> Response:
+    headers = {"Idempotency-Replayed": "true"} if answer.replayed else None
+    return Response(answer.body, answer.status, headers, media_type="application/json")

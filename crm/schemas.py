@@ -1,0 +1,188 @@
+"""Bodies of requests and answers."""
+
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Annotated, Literal, TypeAlias
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+Language: TypeAlias = Literal["en", "pt"]
+Severity: TypeAlias = Literal["low", "medium", "high", "critical"]
+ComponentStatus: TypeAlias = Literal["operational", "degraded", "outage"]
+
+
+def _without_nul(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("must not contain the character NUL")
+    return text
+
+
+def _text(longest: int) -> StringConstraints:
+    return StringConstraints(strip_whitespace=True, min_length=1, max_length=longest)
+
+
+Storable = AfterValidator(_without_nul)  # Postgres has no NUL in text.
+Title = Annotated[str, _text(200), Storable]
+LongText = Annotated[str, _text(20_000), Storable]
+Source = Annotated[str, _text(100), Storable, Field(description="Who or what wrote it, e.g. an agent's name")]
+
+
+class Contact(BaseModel):
+    """A person at a customer."""
+
+    id: UUID
+    name: str
+    email: str
+    phone: str | None
+    company: str
+    role: str
+    language: Language
+    timezone: str = Field(description="IANA name")
+    created_at: datetime
+
+
+class Usage(BaseModel):
+    """How much of something the plan includes is used."""
+
+    used: int
+    limit: int | None = Field(description="null: unlimited")
+
+
+class Subscription(BaseModel):
+    """What the contact's company pays for and how much of it is used."""
+
+    contact_id: UUID
+    plan: Literal["Free", "Starter", "Pro", "Enterprise"]
+    product_version: str
+    status: Literal["active", "trialing", "past_due", "cancelled"]
+    seats: int
+    usage: dict[str, Usage]
+    monthly_amount: Decimal
+    currency: str = Field(description="ISO 4217 code")
+    billing_cycle: Literal["none", "monthly", "yearly"]
+    started_on: date
+    renews_on: date | None
+
+
+class Ticket(BaseModel):
+    """A support ticket."""
+
+    id: str
+    title: str
+    description: str
+    status: Literal["open", "pending", "resolved"]
+    severity: Severity
+    resolution: str | None
+    created_at: datetime
+    resolved_at: datetime | None
+
+
+class Tickets(BaseModel):
+    """Support tickets, newest first."""
+
+    tickets: list[Ticket]
+
+
+class Article(BaseModel):
+    """A knowledge-base article and how well it fits the query."""
+
+    id: str
+    title: str
+    body: str
+    tags: list[str]
+    language: Language
+    score: float = Field(description="Comparable within one search only")
+    updated_at: datetime
+
+
+class Articles(BaseModel):
+    """Knowledge-base articles, best first."""
+
+    articles: list[Article]
+
+
+class Component(BaseModel):
+    """A part of the product on the status page."""
+
+    name: str
+    status: ComponentStatus
+    since: datetime
+
+
+class Incident(BaseModel):
+    """A time when a part of the product did not work as it should."""
+
+    id: str
+    title: str
+    component: str
+    status: Literal["investigating", "identified", "monitoring", "resolved"]
+    started_at: datetime
+    resolved_at: datetime | None
+    summary: str
+
+
+class Status(BaseModel):
+    """The status page: ``status`` is the worst of the components'."""
+
+    status: ComponentStatus
+    components: list[Component]
+    incidents: list[Incident]
+
+
+class NewEngineeringTicket(BaseModel):
+    """A problem for the engineers, found while helping a contact."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    contact_id: UUID
+    title: Title
+    description: LongText
+    severity: Severity
+    source: Source
+
+
+class EngineeringTicket(NewEngineeringTicket):
+    """A problem the engineers know of."""
+
+    id: str
+    status: str
+    created_at: datetime
+
+
+class EngineeringTickets(BaseModel):
+    """Engineering tickets, newest first."""
+
+    engineering_tickets: list[EngineeringTicket]
+
+
+class NewMessage(BaseModel):
+    """A message to a contact (``from_me``) or from one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    contact_id: UUID
+    text: LongText
+    from_me: bool
+    source: Source
+
+
+class Message(NewMessage):
+    """A message to a contact (``from_me``) or from one, as kept."""
+
+    id: UUID
+    created_at: datetime
+
+
+class Messages(BaseModel):
+    """Messages, newest first."""
+
+    messages: list[Message]
+
+
+class Problem(BaseModel):
+    """What every refusal and failure answers with."""
+
+    error: str = Field(description="Stable code")
+    message: str
+    details: dict[str, object]

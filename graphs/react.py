@@ -1,0 +1,38 @@
+"""ReAct: think, act, reflect, until done (Yao et al. 2022, arXiv 2210.03629)."""
+
+from langgraph.graph import END, START, StateGraph
+
+from core.context import Context
+from nodes.deps import Deps
+from nodes.react.act import act
+from nodes.react.finish import finish
+from nodes.react.prepare import prepare
+from nodes.react.reflect import reflect
+from nodes.react.state import ReactInput, ReactOutput, ReactState
+from nodes.react.think import think
+
+# A backstop: model calls and tools have their own, shorter limits.
+STEP_TIMEOUT_SECONDS = 240
+
+
+def build_react(deps: Deps) -> StateGraph[ReactState, Context, ReactInput, ReactOutput]:
+    """The graph, uncompiled.
+
+    ``think`` sends each tool call of a thought to a task of ``act`` of its own, ends the run with
+    ``finish``, or thinks again when its reply could not be read. ``reflect`` gathers the observations.
+    Model calls and CRM calls retry inside (see :mod:`core.models`, :mod:`tools.crm_client`), so no node is
+    retried as a whole: tokens are not streamed twice and effects keep their key.
+    """
+    graph = StateGraph(ReactState, Context, input_schema=ReactInput, output_schema=ReactOutput)
+    graph.set_node_defaults(timeout=STEP_TIMEOUT_SECONDS)
+    graph.add_node("prepare", prepare)
+    graph.add_node("think", think(deps))
+    graph.add_node("act", act(deps))
+    graph.add_node("reflect", reflect(deps))
+    graph.add_node("finish", finish)
+
+    graph.add_edge(START, "prepare")
+    graph.add_edge("prepare", "think")
+    graph.add_edge("act", "reflect")
+    graph.add_edge("finish", END)
+    return graph

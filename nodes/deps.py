@@ -1,0 +1,41 @@
+"""The live things nodes close over."""
+
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from langchain_core.tools import BaseTool
+from langgraph.runtime import Runtime
+
+from core.context import Context
+from core.models import ChatModels
+
+StateT_contra = TypeVar("StateT_contra", contravariant=True)
+UpdateT_co = TypeVar("UpdateT_co", covariant=True)
+
+
+class Node(Protocol[StateT_contra, UpdateT_co]):
+    """A step that reads the state and the run's parameters, and gives an update or a ``Command``."""
+
+    def __call__(self, state: StateT_contra, *, runtime: Runtime[Context]) -> Awaitable[UpdateT_co]:
+        """Run the step."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deps:
+    """Dependencies of the graphs, given to each ``build_<name>``.
+
+    Attributes:
+        models: The chat models, with their retries and fallback.
+        tools: What agents may do to the outside, by name.
+    """
+
+    models: ChatModels
+    tools: Mapping[str, BaseTool]
+
+
+def run_context(runtime: Runtime[Context]) -> Context:
+    """The run's parameters; a caller that gives none (Studio) gets the defaults."""
+    given: Context | None = runtime.context
+    return given if given is not None else Context()

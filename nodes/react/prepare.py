@@ -1,0 +1,25 @@
+"""Begin a run on a thread: the task becomes a message, what the last run left is cleared."""
+
+from typing import Any
+from uuid import uuid4
+
+from langchain_core.messages import HumanMessage
+
+from nodes.react.state import ReactInput
+
+
+async def prepare(state: ReactInput) -> dict[str, Any]:
+    """Node: open the turn."""
+    message = HumanMessage(state.task, id=str(uuid4()))
+    return {
+        "messages": [message],
+        "turn": message.id,
+        "max_iterations": state.max_iterations,
+        "reflection": state.reflection,
+        "iterations": 0,
+        "trace": [],
+        "unreadable": None,
+        "success": False,
+        "final_answer": "",
+        "reason_incomplete": None,
+    }

@@ -1,0 +1,108 @@
+"""What a ReAct run is given, keeps and answers."""
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from langchain_core.messages import AnyMessage, ToolCall
+from langgraph.graph.message import add_messages
+from pydantic import BaseModel, Field
+from typing_extensions import TypedDict
+
+from tools.execute import Observation
+
+ReflectionMode: TypeAlias = Literal["always", "on_error", "never"]
+ReasonIncomplete: TypeAlias = Literal[
+    "max_iterations_reached", "model_reply_unreadable", "model_refused", "tool_unavailable", "task_failed"
+]
+
+
+class ReactInput(BaseModel):
+    """A task for the agent."""
+
+    task: str = Field(min_length=1, max_length=20_000, description="What to do, in the words of whoever asks")
+    contact_id: str = Field(
+        min_length=1, max_length=200, description="The CRM contact the task is about; tools act on no other"
+    )
+    max_iterations: int = Field(10, ge=1, le=50, description="Most rounds of thought and action")
+    reflection: ReflectionMode = Field(
+        "always", description="When to reflect on observations: always, on_error (a tool failed) or never"
+    )
+
+
+class Reflection(BaseModel):
+    """The model's judgement of the last observations."""
+
+    success: bool = Field(description="Whether the last actions did what they were meant to")
+    reasoning: str = Field(description="What the observations say about the task, in one or two sentences")
+    task_complete: bool = Field(description="Whether nothing remains to be done for the task")
+    suggested_next_action: str | None = Field(
+        None, description="What to do next, when the task is not complete"
+    )
+    final_answer: str | None = Field(
+        None, description="The complete answer for whoever asked, when the task is complete; else null"
+    )
+
+
+class Action(TypedDict):
+    """A tool call as the trace shows it."""
+
+    tool: str
+    args: dict[str, Any]
+
+
+class TraceEntry(TypedDict):
+    """One action with the thought before it and what came of it.
+
+    Calls made in parallel share ``iteration``, ``thought`` and ``reflection``. The thought that answers
+    has neither action nor observation. ``reflection`` is a :class:`Reflection` as a dict.
+    """
+
+    iteration: int
+    thought: str
+    action: Action | None
+    observation: Observation | None
+    reflection: dict[str, Any] | None
+
+
+class ReactState(TypedDict):
+    """The state of a thread; all but ``messages`` is about its latest run."""
+
+    messages: Annotated[list[AnyMessage], add_messages]
+    task: str
+    contact_id: str
+    max_iterations: int
+    reflection: ReflectionMode
+    # Id of the message the current run began with; everything after it is this run's.
+    turn: str
+    iterations: int
+    trace: list[TraceEntry]
+    # Why the last reply could not be read, while the model has its one chance to mend it.
+    unreadable: str | None
+    success: bool
+    final_answer: str
+    reason_incomplete: ReasonIncomplete | None
+
+
+class ReactOutput(TypedDict):
+    """What became of the run."""
+
+    task: str
+    success: Annotated[bool, Field(description="Whether the task was carried out")]
+    final_answer: Annotated[
+        str, Field(description="The answer, or the best one so far when the run is incomplete")
+    ]
+    iterations: Annotated[int, Field(description="Rounds of thought that were used")]
+    trace: Annotated[
+        list[TraceEntry], Field(description="Every thought, action, observation and reflection, in order")
+    ]
+    reason_incomplete: Annotated[
+        ReasonIncomplete | None, Field(description="Why success is false; null otherwise")
+    ]
+    messages: Annotated[list[AnyMessage], Field(description="The thread's conversation")]
+
+
+class ActInput(TypedDict):
+    """What one ``act`` task is sent: a call, the message it stands in, and whom it is about."""
+
+    call: ToolCall
+    message_id: str
+    contact_id: str

@@ -1,0 +1,19 @@
+"""The service: ``make serve`` runs this file, an ASGI server imports ``app``."""
+
+import sys
+
+from fastapi import FastAPI
+
+from api.application import make_app
+from api.serving import main
+
+
+def create_app() -> FastAPI:
+    """A new application; its lifespan opens the service from the environment's settings."""
+    return make_app()
+
+
+app = create_app()
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""What a caller of /react notices."""
+
+import httpx
+import pytest
+from langchain_core.messages import AIMessage
+from langserve import RemoteRunnable
+
+from nodes.react.state import Reflection
+from tests.support.scripted import ScriptedChatModel, calling, scripted_models
+from tests.support.service import CONTACT, EXPORT_TASK, running_service
+
+DONE = Reflection(
+    success=True, reasoning="The article says so.", task_complete=True, final_answer="Use batches."
+)
+MORE = Reflection(
+    success=True, reasoning="Not yet.", task_complete=False, suggested_next_action="look further"
+)
+SEARCH = ("search_knowledge_base", {"query": "error 500 export"})
+
+
+def react_input(task: str = EXPORT_TASK, **more: object) -> dict[str, object]:
+    return {"task": task, "contact_id": CONTACT, **more}
+
+
+async def test_invoke_answers_with_the_trace_and_a_new_thread(database_url: str) -> None:
+    model = ScriptedChatModel(replies=[calling("I look it up.", SEARCH), DONE])
+    async with running_service(database_url, scripted_models(model)) as running:
+        response = await running.http.post("/react/invoke", json={"input": react_input()})
+        assert response.status_code == 200
+        output = response.json()["output"]
+        assert output["success"] is True
+        assert output["final_answer"] == "Use batches."
+        assert output["iterations"] == 1
+        assert output["reason_incomplete"] is None
+        [entry] = output["trace"]
+        assert entry["thought"] == "I look it up."
+        assert entry["action"] == {"tool": "search_knowledge_base", "args": {"query": "error 500 export"}}
+        assert entry["observation"]["result"][0]["title"] == "Handling Large Exports"
+        assert entry["reflection"]["final_answer"] == "Use batches."
+        assert output["thread_id"] == response.headers["X-Thread-Id"]
+        assert output["metadata"]["model"] == "scripted"
+
+
+async def test_the_same_thread_continues_the_conversation(database_url: str) -> None:
+    model = ScriptedChatModel(replies=[AIMessage("Nice to meet you, Ana."), AIMessage("Your name is Ana.")])
+    async with running_service(database_url, scripted_models(model)) as running:
+        react = RemoteRunnable(f"{running.url}/react")
+        first = await react.ainvoke(react_input("My name is Ana."))
+        config = {"configurable": {"thread_id": first["thread_id"]}}
+        second = await react.ainvoke(react_input("What is my name?"), config)
+        assert second["thread_id"] == first["thread_id"]
+        assert [message.content for message in second["messages"]] == [
+            "My name is Ana.",
+            "Nice to meet you, Ana.",
+            "What is my name?",
+            "Your name is Ana.",
+        ]
+        assert [message.text for message in model.asked[1][1:]] == [
+            "My name is Ana.",
+            "Nice to meet you, Ana.",
+            "What is my name?",
+        ]
+
+
+async def test_each_input_of_a_batch_has_a_thread_of_its_own(database_url: str) -> None:
+    model = ScriptedChatModel(replies=[AIMessage("Yes."), AIMessage("Yes."), AIMessage("Yes.")])
+    async with running_service(database_url, scripted_models(model)) as running:
+        react = RemoteRunnable(f"{running.url}/react")
+        outputs = await react.abatch([react_input(f"Question {number}") for number in range(3)])
+        assert len({output["thread_id"] for output in outputs}) == 3
+        assert [len(output["messages"]) for output in outputs] == [2, 2, 2]
+
+
+async def test_stream_gives_each_step_and_then_the_output(database_url: str) -> None:
+    model = ScriptedChatModel(replies=[calling("I look it up.", SEARCH), MORE, AIMessage("Use batches.")])
+    async with running_service(database_url, scripted_models(model)) as running:
+        react = RemoteRunnable(f"{running.url}/react")
+        chunks = [chunk async for chunk in react.astream(react_input())]
+        steps = [name for chunk in chunks for name in chunk]
+        assert steps == ["prepare", "think", "act", "reflect", "think", "finish", "output"]
+        assert chunks[-1]["output"]["final_answer"] == "Use batches."
+
+
+async def test_stream_events_and_stream_log_show_tokens_nodes_and_the_output(database_url: str) -> None:
+    script = [calling("I look it up.", SEARCH), MORE, AIMessage("Use batches.")]
+    model = ScriptedChatModel(replies=[*script, *script])
+    async with running_service(database_url, scripted_models(model)) as running:
+        react = RemoteRunnable(f"{running.url}/react")
+        events = [event async for event in react.astream_events(react_input(), version="v2")]
+        tokens = [
+            event["data"]["chunk"].content
+            for event in events
+            if event["event"] == "on_chat_model_stream" and event["metadata"]["langgraph_node"] == "think"
+        ]
+        assert "".join(tokens) == "I look it up.Use batches."
+        assert {"prepare", "think", "act", "reflect", "finish"} <= {event["name"] for event in events}
+        assert (events[0]["event"], events[-1]["event"]) == ("on_chain_start", "on_chain_end")
+        assert events[-1]["data"]["output"]["final_answer"] == "Use batches."
+        patches = [patch async for patch in react.astream_log(react_input())]
+        assert patches
+
+
+BAD_BODIES: list[tuple[dict[str, object], str]] = [
+    ({"input": {"contact_id": CONTACT}}, "task"),
+    ({"input": {"task": "", "contact_id": CONTACT}}, "task"),
+    ({"input": react_input(max_iterations=0)}, "max_iterations"),
+    ({"input": react_input(), "config": {"configurable": {"multitask_strategy": "x"}}}, "multitask_strategy"),
+    ({"input": react_input(), "config": {"configurable": {"thread_id": "a b"}}}, "thread_id"),
+    ({}, "input"),
+]
+
+
+async def test_bad_input_is_a_422_that_names_the_field_on_every_endpoint(database_url: str) -> None:
+    async with running_service(database_url, scripted_models(ScriptedChatModel())) as running:
+        for endpoint in ("invoke", "stream", "stream_events", "stream_log"):
+            for body, field in BAD_BODIES:
+                response = await running.http.post(f"/react/{endpoint}", json=body)
+                assert (response.status_code, response.json()["error"]) == (422, "invalid_request")
+                assert field in response.json()["message"]
+        batch = await running.http.post("/react/batch", json={"inputs": [react_input(), {"task": "x"}]})
+        assert (batch.status_code, batch.json()["error"]) == (422, "invalid_request")
+        assert "contact_id" in batch.json()["message"]
+        not_json = await running.http.post("/react/invoke", content=b"{")
+        assert (not_json.status_code, not_json.json()["error"]) == (422, "invalid_request")
+
+
+async def test_schemas_show_thread_id_and_the_answer(database_url: str) -> None:
+    async with running_service(database_url, scripted_models(ScriptedChatModel())) as running:
+        config = (await running.http.get("/react/config_schema")).json()
+        output = (await running.http.get("/react/output_schema")).json()
+        given = (await running.http.get("/react/input_schema")).json()
+        page: httpx.Response = await running.http.get("/react/playground/")
+        assert "thread_id" in str(config)
+        assert {"success", "final_answer", "trace", "thread_id", "metadata"} <= set(output["properties"])
+        assert given["required"] == ["task", "contact_id"]
+        assert page.status_code == 200
+        assert "thread_id" in page.text

@@ -1,0 +1,191 @@
+"""What a streaming client notices: first tokens, errors in the stream, leaving early."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from httpx_sse import ServerSentEvent, aconnect_sse
+from langchain_core.messages import AIMessage
+from langserve import RemoteRunnable
+
+from core.errors import ModelUnavailable
+from core.settings import RunSettings
+from nodes.react.state import Reflection
+from tests.support.scripted import ScriptedChatModel, calling, scripted_models
+from tests.support.service import CONTACT, RunningService, running_service
+
+SEARCH = ("search_knowledge_base", {"query": "error 500 export"})
+ANSWER = 'Use "batches" of 10K — até 10 mil.'
+DONE = Reflection(success=True, reasoning="The article says so.", task_complete=True, final_answer=ANSWER)
+INPUT = {"task": "Help.", "contact_id": CONTACT}
+
+
+async def events_of(
+    running: RunningService, path: str, body: dict[str, Any]
+) -> AsyncIterator[ServerSentEvent]:
+    accept = {"Accept": "text/event-stream"}
+    async with aconnect_sse(running.http, "POST", path, json=body, headers=accept) as source:
+        async for event in source.aiter_sse():
+            yield event
+
+
+def token_of(event: ServerSentEvent) -> str:
+    """The text of an event of /react/stream_events, when it is a token."""
+    data = json.loads(event.data) if event.data else {}
+    if data.get("event") != "on_chat_model_stream":
+        return ""
+    return str(data["data"]["chunk"]["content"])
+
+
+@pytest.mark.parametrize("path", ["/react/stream_events", "/v1/messages"])
+async def test_the_first_token_arrives_before_the_second_is_made(database_url: str, path: str) -> None:
+    seen = asyncio.Event()
+    model = ScriptedChatModel(replies=[AIMessage("One two three.")], before_token=seen.wait)
+    body = {"input": INPUT} if path != "/v1/messages" else {"message": "Help.", "contact_id": CONTACT}
+    async with running_service(database_url, scripted_models(model)) as running:
+        async for event in events_of(running, path, body):
+            # The model waits for this before it makes its second token.
+            if "One" in (token_of(event) or event.data):
+                seen.set()
+    assert seen.is_set()
+
+
+async def test_messages_stream_named_events_and_the_answer_token_by_token(database_url: str) -> None:
+    model = ScriptedChatModel(replies=[calling("I look it up.", SEARCH), DONE])
+    async with running_service(database_url, scripted_models(model)) as running:
+        body = {"message": "Export fails.", "contact_id": CONTACT, "metadata": {"message_id": 7}}
+        events = [
+            (event.event, json.loads(event.data)) async for event in events_of(running, "/v1/messages", body)
+        ]
+    names = [name for name, _ in events]
+    assert [name for name in names if name != "token"] == [
+        "start",
+        "thought",
+        "observation",
+        "reflection",
+        "done",
+    ]
+    tokens = [data for name, data in events if name == "token"]
+    assert "".join(data["text"] for data in tokens if data["node"] == "think") == "I look it up."
+    assert "".join(data["text"] for data in tokens if data["node"] == "reflect") == ANSWER
+    assert sum(data["node"] == "reflect" for data in tokens) > 3
+    done = events[-1][1]
+    assert (done["response"], done["success"]) == (ANSWER, True)
+    assert done["session_id"] == events[0][1]["session_id"]
+
+
+async def test_an_error_in_the_middle_of_a_stream_keeps_its_name_and_words(database_url: str) -> None:
+    script = [calling("I look it up.", SEARCH), ModelUnavailable("the model is away", details={"model": "m"})]
+    model = ScriptedChatModel(replies=[*script, *script, *script])
+    async with running_service(database_url, scripted_models(model)) as running:
+        *_, end = [event async for event in events_of(running, "/react/stream", {"input": INPUT})]
+        assert end.event == "error"
+        data = json.loads(end.data)
+        assert (data["error"], data["status_code"], data["details"]) == (
+            "model_unavailable",
+            503,
+            {"model": "m"},
+        )
+        assert data["message"] == "the model is away"
+
+        react = RemoteRunnable(f"{running.url}/react")
+        with pytest.raises(httpx.HTTPStatusError, match="the model is away") as caught:
+            async for _ in react.astream(INPUT):
+                pass
+        assert caught.value.response.status_code == 503
+
+        message = {"message": "Help.", "contact_id": CONTACT}
+        *_, end = [event async for event in events_of(running, "/v1/messages", message)]
+        assert (end.event, json.loads(end.data)["error"]) == ("error", "model_unavailable")
+
+
+async def test_an_error_before_the_first_event_has_its_own_status(database_url: str) -> None:
+    gate = asyncio.Event()
+    model = ScriptedChatModel(replies=[AIMessage("One two.")], before_token=gate.wait)
+    async with running_service(database_url, scripted_models(model)) as running:
+        config = {"configurable": {"thread_id": "busy", "multitask_strategy": "reject"}}
+        body = {"input": INPUT, "config": config}
+        first = asyncio.create_task(running.http.post("/react/invoke", json=body))
+        while not model.asked:
+            await asyncio.sleep(0)
+        for endpoint in ("invoke", "stream", "stream_events"):
+            refused = await running.http.post(f"/react/{endpoint}", json=body)
+            assert (refused.status_code, refused.json()["error"]) == (409, "thread_busy")
+            assert refused.headers["Retry-After"] == "1"
+        gate.set()
+        assert (await first).status_code == 200
+
+
+async def test_a_second_run_on_a_thread_waits_or_replaces_the_first(database_url: str) -> None:
+    gate = asyncio.Event()
+    replies = [AIMessage("First reply."), AIMessage("Second reply."), AIMessage("Third reply.")]
+    model = ScriptedChatModel(replies=replies, before_token=gate.wait)
+    async with running_service(database_url, scripted_models(model)) as running:
+
+        def ask(strategy: str) -> asyncio.Task[httpx.Response]:
+            config = {"configurable": {"thread_id": "one", "multitask_strategy": strategy}}
+            return asyncio.create_task(
+                running.http.post("/react/invoke", json={"input": INPUT, "config": config})
+            )
+
+        first = ask("enqueue")
+        while not model.asked:
+            await asyncio.sleep(0)
+        second = ask("interrupt")
+        while running.service.runs.active < 2:
+            await asyncio.sleep(0)
+        third = ask("enqueue")
+        gate.set()
+        replaced = await first
+        assert (replaced.status_code, replaced.json()["error"]) == (409, "run_replaced")
+        assert (await second).json()["output"]["final_answer"] == "Second reply."
+        messages = (await third).json()["output"]["messages"]
+        assert [message["content"] for message in messages][-3:] == ["Second reply.", "Help.", "Third reply."]
+
+
+async def test_more_runs_than_there_are_places_are_told_to_come_again(database_url: str) -> None:
+    gate = asyncio.Event()
+    model = ScriptedChatModel(replies=[AIMessage("One two.")], before_token=gate.wait)
+    runs = RunSettings(max_concurrent=1, queue_seconds=0)
+    async with running_service(database_url, scripted_models(model), runs=runs) as running:
+        first = asyncio.create_task(running.http.post("/react/invoke", json={"input": INPUT}))
+        while not model.asked:
+            await asyncio.sleep(0)
+        refused = await running.http.post("/react/invoke", json={"input": INPUT})
+        assert (refused.status_code, refused.json()["error"]) == (429, "too_many_runs")
+        assert int(refused.headers["Retry-After"]) >= 1
+        gate.set()
+        assert (await first).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/react/invoke", "/react/stream", "/react/stream_events", "/v1/messages"])
+async def test_a_client_that_goes_away_stops_the_run_at_its_next_step(database_url: str, path: str) -> None:
+    gate = asyncio.Event()
+    model = ScriptedChatModel(
+        replies=[calling("I look it up.", SEARCH), AIMessage("Never asked for.")], before_token=gate.wait
+    )
+    body: dict[str, Any] = {"input": INPUT, "config": {"configurable": {"thread_id": "left"}}}
+    if path == "/v1/messages":
+        body = {"message": "Help.", "contact_id": CONTACT, "session_id": "left"}
+    async with running_service(database_url, scripted_models(model)) as running:
+        async with httpx.AsyncClient(base_url=running.url) as leaving:
+            asking = asyncio.create_task(leaving.post(path, json=body))
+            while not model.asked:
+                await asyncio.sleep(0)
+            asking.cancel()
+            await asyncio.wait([asking])
+        # The run is in the middle of a thought; once that is made, the step ends and so does the run.
+        control = next(iter(running.service.runs._tasks.values()))
+        while not control.drain_requested:
+            await asyncio.sleep(0.001)
+        gate.set()
+        while running.service.runs.active:
+            await asyncio.sleep(0.001)
+        graph = running.service.graphs["react"]
+        state = await graph.aget_state({"configurable": {"thread_id": "left"}})
+        assert state.next == ("act",)
+        assert state.values["messages"][-1].text == "I look it up."
+        assert len(model.replies) == 1

@@ -1,0 +1,50 @@
+"""No words that a person or a model can think of break the development CRM's search."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from checkpoints.pool import Pool
+from crm.app import create_crm
+from crm.migrations import migrate
+
+LAURA = "550e8400-e29b-41d4-a716-446655440000"
+
+# Any text, and text that is close to the syntax of a text search query.
+words = st.text(st.characters(exclude_categories=["Cs"])) | st.text("ab'\\&|!<->():*\"%\0 ", max_size=30)
+
+
+@pytest.fixture
+async def crm(pool: Pool) -> AsyncIterator[httpx.AsyncClient]:
+    await migrate(pool)
+    transport = httpx.ASGITransport(create_crm(pool, SecretStr("key"), requests_per_minute=1_000_000))
+    headers = {"Authorization": "Bearer key"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://crm", headers=headers) as client:
+        yield client
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(q=words)
+@example(q="export & | ! contacts")
+@example(q="it's \\ \\' a 'quote")
+@example(q="https://crm.example/a?b=c&d='e'|f\\g")
+@example(q="x" * 3_000)
+@example(q=("é" * 1_023 + " ") * 3)
+@example(q="a.b@c.example -- %s %(q)s $1")
+@example(q="\x00")
+async def test_any_words_can_be_searched_for(crm: httpx.AsyncClient, q: str) -> None:
+    articles = await crm.get("/api/v1/knowledge-base/search", params={"q": q, "limit": 50})
+    assert articles.status_code == (200 if q.replace("\x00", " ").strip() else 422)
+    tickets = await crm.get(f"/api/v1/contacts/{LAURA}/tickets", params={"q": q})
+    assert tickets.status_code == 200
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(noise=words)
+async def test_a_word_finds_its_article_in_any_noise(crm: httpx.AsyncClient, noise: str) -> None:
+    response = await crm.get("/api/v1/knowledge-base/search", params={"q": f"boleto {noise}", "limit": 50})
+    assert "kb-cobranca-boleto" in [article["id"] for article in response.json()["articles"]]

@@ -1,0 +1,434 @@
+"""A local server that speaks the Gemini REST API, so that tests run the real adapter over a real socket.
+
+::
+
+    async with gemini_server() as server:
+        server.enqueue(Error.rate_limited(), Text(["Hello", " there"]))
+        models = chat_models(ModelSettings(google_api_key=KEY, google_base_url=server.url), features)
+        ...
+        assert [request.temperature for request in server.requests] == [0.2, 0.2]
+
+Responses are given in the order they were put in the queue; a request that finds the queue empty is
+answered 400 with words that say so, which no caller retries.
+"""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, TypeAlias
+
+from pydantic import BaseModel
+
+Json: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the adapter sent."""
+
+    model: str
+    method: str
+    headers: Mapping[str, str]
+    body: Json
+
+    @property
+    def config(self) -> Json:
+        """``generationConfig``: temperature, thinkingConfig, responseMimeType, response schema."""
+        return dict(self.body.get("generationConfig", {}))
+
+    @property
+    def temperature(self) -> float | None:
+        return self.config.get("temperature")
+
+    @property
+    def thinking(self) -> str | int | None:
+        """Level or budget of thinking; the SDK writes their names in snake case, the API reads either."""
+        for value in self.config.get("thinkingConfig", {}).values():
+            return value if isinstance(value, int) else str(value).lower()
+        return None
+
+    @property
+    def system(self) -> str:
+        """Text of the system instruction."""
+        return _text_of(self.body.get("systemInstruction", {}))
+
+    @property
+    def contents(self) -> list[tuple[str, str]]:
+        """Role and text of each turn."""
+        return [(turn.get("role", "user"), _text_of(turn)) for turn in self.body["contents"]]
+
+    @property
+    def parts(self) -> list[Json]:
+        """Parts of all turns: text, calls and their signatures, responses."""
+        return [part for turn in self.body["contents"] for part in turn.get("parts", [])]
+
+    @property
+    def functions(self) -> dict[str, Json]:
+        """Function declarations by name."""
+        tools = self.body.get("tools", [])
+        return {each["name"]: each for tool in tools for each in tool.get("functionDeclarations", [])}
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A reply of text, each piece an event of the stream."""
+
+    pieces: Sequence[str]
+    finish_reason: str = "STOP"
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionCalls:
+    """Calls of functions, all in one turn; ``text`` comes before them.
+
+    Gemini 3 signs the first call (base64) and refuses a history that does not carry the signature.
+    """
+
+    calls: Sequence[tuple[str, Mapping[str, Any]]]
+    text: str = ""
+    signature: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Structured:
+    """The JSON of a value, in two pieces."""
+
+    value: BaseModel | Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """Text that is no JSON, or not the JSON that was asked for."""
+
+    text: str = '{"half": '
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """The prompt blocked, or the reply withheld (after ``pieces``)."""
+
+    where: Literal["prompt", "reply"] = "prompt"
+    reason: str = "SAFETY"
+    pieces: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Pieces, then the end of the connection before the reply's end.
+
+    ``drop``: the body stays unfinished; ``half_event``: that, within an event; ``silent``: HTTP ends
+    properly, as when a gateway gives up, and only the finish reason is missing.
+    """
+
+    pieces: Sequence[str] = ()
+    how: Literal["drop", "half_event", "silent"] = "drop"
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """No answer until the client goes away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    """An error body as Google sends it; with ``pieces``, as an event in the middle of the stream."""
+
+    status: int
+    reason: str
+    message: str = "This is the message of the server."
+    details: Sequence[Json] = ()
+    pieces: Sequence[str] = ()
+
+    @classmethod
+    def rate_limited(cls, *, retry_seconds: float | None = 7) -> Self:
+        """429, with RetryInfo."""
+        info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{retry_seconds}s"}
+        message = "You exceeded your current quota, please check your plan and billing details."
+        details = [] if retry_seconds is None else [info]
+        return cls(429, "RESOURCE_EXHAUSTED", message, details=details)
+
+    @classmethod
+    def overloaded(cls) -> Self:
+        return cls(503, "UNAVAILABLE", "The model is overloaded. Please try again later.")
+
+    @classmethod
+    def internal(cls) -> Self:
+        return cls(500, "INTERNAL", "An internal error has occurred.")
+
+    @classmethod
+    def invalid_key(cls) -> Self:
+        """400, as Google answers to a key it does not know."""
+        info = {
+            "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+            "reason": "API_KEY_INVALID",
+            "domain": "googleapis.com",
+            "metadata": {"service": "generativelanguage.googleapis.com"},
+        }
+        message = "API key not valid. Please pass a valid API key."
+        return cls(400, "INVALID_ARGUMENT", message, details=[info])
+
+    @classmethod
+    def forbidden(cls) -> Self:
+        return cls(
+            403, "PERMISSION_DENIED", "Your API key was reported as leaked. Please use another API key."
+        )
+
+    @classmethod
+    def unknown_model(cls, model: str) -> Self:
+        return cls(404, "NOT_FOUND", f"models/{model} is not found for API version v1beta")
+
+
+@dataclass(slots=True)
+class Gated:
+    """Pieces the test lets go one by one: the first is sent at once, each :meth:`release` sends another."""
+
+    pieces: Sequence[str]
+    sent: int = 0
+    started: asyncio.Event = field(default_factory=asyncio.Event)
+    abandoned: asyncio.Event = field(default_factory=asyncio.Event)
+    _gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+
+    def release(self, pieces: int = 1) -> None:
+        for _ in range(pieces):
+            self._gate.release()
+
+    async def passed(self) -> None:
+        """Wait for the next release."""
+        await self._gate.acquire()
+
+
+Response: TypeAlias = Text | FunctionCalls | Structured | Malformed | Blocked | Cut | Silence | Error | Gated
+
+
+class GeminiServer:
+    """See the module."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.requests: list[Request] = []
+        self._queue: deque[Response] = deque()
+        self._connections: set[asyncio.Task[None]] = set()
+
+    def enqueue(self, *responses: Response) -> None:
+        """Put responses at the end of the queue; each answers one request."""
+        self._queue.extend(responses)
+
+    @property
+    def unasked(self) -> int:
+        """Responses still in the queue."""
+        return len(self._queue)
+
+    async def aclose(self) -> None:
+        """Drop the connections still open."""
+        for connection in self._connections:
+            connection.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    async def on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request, then close."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        try:
+            request = await _read_request(reader)
+            self.requests.append(request)
+            unexpected = Error(
+                400, "INVALID_ARGUMENT", "the test put no response in the queue for this request"
+            )
+            response = self._queue.popleft() if self._queue else unexpected
+            await _answer(_Exchange(reader, writer, request), response)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # the client went away: a test may well want that
+        finally:
+            self._connections.discard(task)
+            writer.close()
+
+
+@asynccontextmanager
+async def gemini_server() -> AsyncIterator[GeminiServer]:
+    """A server on a free port of the loopback interface."""
+    server = GeminiServer()
+    listener = await asyncio.start_server(server.on_connection, "127.0.0.1", 0)
+    server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    try:
+        yield server
+    finally:
+        listener.close()
+        await server.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class _Exchange:
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    request: Request
+
+    async def start_events(self) -> None:
+        await self._write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+            b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+        )
+
+    async def event(self, body: Json) -> None:
+        await self.chunk(f"data: {json.dumps(body)}\r\n\r\n".encode())
+
+    async def chunk(self, data: bytes) -> None:
+        await self._write(b"%x\r\n%b\r\n" % (len(data), data))
+
+    async def end_events(self) -> None:
+        await self._write(b"0\r\n\r\n")
+
+    async def whole(self, status: int, body: Json) -> None:
+        data = json.dumps(body).encode()
+        head = f"HTTP/1.1 {status} Any\r\nContent-Type: application/json; charset=UTF-8\r\n"
+        head += f"Content-Length: {len(data)}\r\nConnection: close\r\n\r\n"
+        await self._write(head.encode() + data)
+
+    async def client_gone(self) -> None:
+        await self.reader.read()
+
+    async def _write(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+
+async def _read_request(reader: asyncio.StreamReader) -> Request:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+    path = head[0].split(" ")[1].partition("?")[0]
+    headers = {
+        name.strip().lower(): value.strip()
+        for name, _, value in (line.partition(":") for line in head[1:] if line)
+    }
+    body = json.loads(await reader.readexactly(int(headers.get("content-length", "0"))))
+    model, _, method = path.removeprefix("/v1beta/models/").partition(":")
+    return Request(model=model, method=method, headers=headers, body=body)
+
+
+async def _answer(exchange: _Exchange, response: Response) -> None:
+    model = exchange.request.model
+    streamed = exchange.request.method == "streamGenerateContent"
+    match response:
+        case Error(pieces=[]):
+            await exchange.whole(response.status, _error_body(response))
+        case Silence():
+            await exchange.client_gone()
+        case Cut() if not streamed:
+            pass  # closed without a byte
+        case Cut():
+            await _cut(exchange, response)
+        case Gated():
+            await _gated(exchange, response)
+        case _ if streamed:
+            await exchange.start_events()
+            for event in _events(response, model):
+                await exchange.event(event)
+            await exchange.end_events()
+        case _:
+            await exchange.whole(200, _merged(list(_events(response, model))))
+
+
+async def _cut(exchange: _Exchange, response: Cut) -> None:
+    await exchange.start_events()
+    for event in _pieces(response.pieces, exchange.request.model, finish_reason=None):
+        await exchange.event(event)
+    if response.how == "half_event":
+        await exchange.chunk(b'data: {"candidates": [{"content": {"par')
+    if response.how != "drop":
+        await exchange.end_events()
+
+
+async def _gated(exchange: _Exchange, response: Gated) -> None:
+    await exchange.start_events()
+    gone = asyncio.ensure_future(exchange.client_gone())
+    try:
+        for event in _pieces(response.pieces, exchange.request.model):
+            passed = asyncio.ensure_future(response.passed())
+            await asyncio.wait({gone, passed}, return_when=asyncio.FIRST_COMPLETED)
+            if gone.done():
+                passed.cancel()
+                response.abandoned.set()
+                return
+            await exchange.event(event)
+            response.sent += 1
+            response.started.set()
+        await exchange.end_events()
+    finally:
+        gone.cancel()
+
+
+def _events(response: Response, model: str) -> Iterator[Json]:
+    match response:
+        case Text():
+            yield from _pieces(response.pieces, model, finish_reason=response.finish_reason)
+        case FunctionCalls():
+            if response.text:
+                yield _event([{"text": response.text}], model)
+            calls: list[Json] = [
+                {"functionCall": {"name": name, "args": args}} for name, args in response.calls
+            ]
+            if response.signature:
+                calls[0]["thoughtSignature"] = response.signature
+            yield _event(calls, model, finish_reason="STOP")
+        case Structured():
+            value = response.value
+            text = value.model_dump_json() if isinstance(value, BaseModel) else json.dumps(value)
+            yield from _pieces([text[: len(text) // 2], text[len(text) // 2 :]], model)
+        case Malformed():
+            yield from _pieces([response.text], model)
+        case Blocked(where="prompt"):
+            yield {"promptFeedback": {"blockReason": response.reason}, **_about(model, 0)}
+        case Blocked():
+            yield from _pieces(response.pieces, model, finish_reason=None)
+            rating = {"category": "HARM_CATEGORY_HARASSMENT", "probability": "HIGH", "blocked": True}
+            candidate = {"finishReason": response.reason, "index": 0, "safetyRatings": [rating]}
+            yield {"candidates": [candidate], **_about(model, 0)}
+        case Error():
+            yield from _pieces(response.pieces, model, finish_reason=None)
+            yield _error_body(response)
+
+
+def _pieces(pieces: Sequence[str], model: str, *, finish_reason: str | None = "STOP") -> Iterator[Json]:
+    for number, piece in enumerate(pieces, start=1):
+        last = finish_reason if number == len(pieces) else None
+        yield _event([{"text": piece}], model, finish_reason=last, tokens=number)
+
+
+def _event(parts: Sequence[Json], model: str, *, finish_reason: str | None = None, tokens: int = 1) -> Json:
+    candidate: Json = {"content": {"parts": list(parts), "role": "model"}, "index": 0}
+    if finish_reason is not None:
+        candidate["finishReason"] = finish_reason
+    return {"candidates": [candidate], **_about(model, tokens)}
+
+
+def _about(model: str, tokens: int) -> Json:
+    # The counts are cumulative: each event repeats what came before it.
+    usage = {"promptTokenCount": 10, "candidatesTokenCount": tokens, "totalTokenCount": 10 + tokens}
+    return {"usageMetadata": usage, "modelVersion": model, "responseId": "response-1"}
+
+
+def _merged(events: Sequence[Json]) -> Json:
+    """The events of a stream as one body."""
+    whole = dict(events[-1])
+    parts = [
+        part
+        for event in events
+        for candidate in event.get("candidates", [])
+        for part in candidate.get("content", {}).get("parts", [])
+    ]
+    if parts:
+        whole["candidates"] = [{**whole["candidates"][0], "content": {"parts": parts, "role": "model"}}]
+    return whole
+
+
+def _error_body(error: Error) -> Json:
+    inner = {"code": error.status, "message": error.message, "status": error.reason}
+    if error.details:
+        inner["details"] = list(error.details)
+    return {"error": inner}
+
+
+def _text_of(content: Json) -> str:
+    return "".join(part.get("text", "") for part in content.get("parts", []))

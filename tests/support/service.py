@@ -1,0 +1,63 @@
+"""The service, running in the test's own loop and listening on a real port."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import uvicorn
+from pydantic import SecretStr
+
+from api.application import make_app
+from api.service import Service, open_service
+from api.serving import UnsignalledServer
+from core.models import ChatModels
+from core.settings import DatabaseSettings, Settings
+
+CONTACT = "550e8400-e29b-41d4-a716-446655440000"
+EXPORT_TASK = "Customer reports 'Error 500' when trying to export contacts. Help diagnose and resolve."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningService:
+    """Where it listens, and what is inside."""
+
+    url: str
+    service: Service
+    http: httpx.AsyncClient
+
+    async def crm(self, path: str) -> Any:
+        """What the development CRM holds, as a person would look it up."""
+        key = self.service.settings.crm.api_key.get_secret_value()
+        found = await self.http.get(f"/crm/api/v1{path}", headers={"Authorization": f"Bearer {key}"})
+        return found.raise_for_status().json()
+
+
+def settings_for(database_url: str, **groups: Any) -> Settings:
+    """Settings on a test's database; groups given stand instead of the defaults."""
+    groups.setdefault(
+        "database", DatabaseSettings(url=SecretStr(database_url), pool_min_size=1, pool_max_size=8)
+    )
+    return Settings.load(**groups)
+
+
+@asynccontextmanager
+async def running_service(
+    database_url: str, models: ChatModels | None = None, **groups: Any
+) -> AsyncIterator[RunningService]:
+    """Open the service and serve it until the context closes."""
+    async with open_service(settings_for(database_url, **groups), models=models) as service:
+        listener = socket.create_server(("127.0.0.1", 0))
+        config = uvicorn.Config(make_app(service), log_config=None, timeout_graceful_shutdown=5)
+        server = UnsignalledServer(config)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        try:
+            async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+                yield RunningService(url=url, service=service, http=http)
+        finally:
+            server.should_exit = True
+            await serving

@@ -1,0 +1,1 @@
+"""What an agent may do to the outside: LangChain tools over the CRM API, and its client."""

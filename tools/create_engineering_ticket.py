@@ -1,0 +1,39 @@
+"""Report a defect to engineering."""
+
+from typing import Annotated
+
+from langchain_core.tools import BaseTool, InjectedToolArg, tool
+
+from tools.call import CallContext
+from tools.crm_client import CrmClient
+from tools.crm_models import Severity
+
+
+def create_engineering_ticket(crm: CrmClient) -> BaseTool:
+    """The tool, over this CRM."""
+
+    @tool("create_engineering_ticket", parse_docstring=True)
+    async def create(
+        title: str, description: str, severity: Severity, context: Annotated[CallContext, InjectedToolArg]
+    ) -> dict[str, str]:
+        """Escalate a defect to the engineering team by opening a ticket.
+
+        Only when support cannot solve it: no article covers it and no setting mends it.
+
+        Args:
+            title: The defect in one line.
+            description: What happens, what was expected, since when, and what was found out.
+            severity: low: cosmetic; medium: a workaround exists; high: work is blocked; critical: data
+                is lost or everyone is affected.
+            context: Given by the run.
+        """
+        made = await crm.create_engineering_ticket(
+            context.contact_id,
+            title=title,
+            description=description,
+            severity=severity,
+            idempotency_key=context.idempotency_key,
+        )
+        return {"ticket_id": made.id}
+
+    return create

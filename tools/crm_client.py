@@ -1,0 +1,194 @@
+"""The CRM API's client: pooled, bounded, retried only where that is safe."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import httpx
+from pydantic import BaseModel, ValidationError
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
+from tenacity.wait import wait_base, wait_exponential_jitter
+
+from core.errors import CrmError, CrmRefused, CrmUnauthorized, CrmUnavailable
+from core.settings import CrmSettings
+from tools.crm_models import Articles, Contact, Created, PlatformStatus, Severity, Subscription, Tickets
+
+T = TypeVar("T", bound=BaseModel)
+
+# Who we say we are in the CRM's records.
+SOURCE = "ventros-agents"
+_TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+_LONGEST_PAUSE_SECONDS = 5.0
+
+
+class CrmClient:
+    """The calls the tools make.
+
+    A GET is repeated on 429, 5xx and when nothing was heard. So is a POST, because each carries an
+    ``Idempotency-Key`` under which the CRM does the thing once
+    (IETF draft-ietf-httpapi-idempotency-key-header).
+
+    Every method raises :class:`CrmRefused` on a 4xx, :class:`CrmUnauthorized` on 401 and 403,
+    :class:`CrmUnavailable` when all attempts failed, and :class:`CrmError` on an answer it cannot read.
+
+    Args:
+        http: Client with base address, key and time limit set; not owned.
+        settings: Attempts and the time limit of messages.
+        first_pause: Seconds before the second attempt; later pauses grow, with jitter.
+    """
+
+    def __init__(self, http: httpx.AsyncClient, settings: CrmSettings, *, first_pause: float = 0.2) -> None:
+        self._http = http
+        self._attempts = settings.max_attempts
+        self._message_timeout = settings.message_timeout_seconds
+        self._wait = _RetryAfter(
+            wait_exponential_jitter(first_pause, max=_LONGEST_PAUSE_SECONDS, jitter=first_pause)
+        )
+
+    async def contact(self, contact_id: str) -> Contact:
+        """The contact."""
+        return await self._get(f"/contacts/{_segment(contact_id)}", Contact)
+
+    async def subscription(self, contact_id: str) -> Subscription:
+        """The contact's plan, version and usage."""
+        return await self._get(f"/contacts/{_segment(contact_id)}/subscription", Subscription)
+
+    async def tickets(self, contact_id: str) -> Tickets:
+        """The contact's support tickets, newest first."""
+        return await self._get(f"/contacts/{_segment(contact_id)}/tickets", Tickets)
+
+    async def search_knowledge_base(self, query: str) -> Articles:
+        """Articles that match, best first."""
+        return await self._get("/knowledge-base/search", Articles, params={"q": query})
+
+    async def status(self) -> PlatformStatus:
+        """How the platform is, with incidents."""
+        return await self._get("/status", PlatformStatus)
+
+    async def create_engineering_ticket(
+        self, contact_id: str, *, title: str, description: str, severity: Severity, idempotency_key: str
+    ) -> Created:
+        """Report a defect to engineering, once per key."""
+        body = {
+            "contact_id": contact_id,
+            "title": title,
+            "description": description,
+            "severity": severity,
+            "source": SOURCE,
+        }
+        return await self._post("/engineering-tickets", body, idempotency_key)
+
+    async def send_message(self, contact_id: str, *, text: str, idempotency_key: str) -> Created:
+        """Send the contact a message, once per key."""
+        body = {"contact_id": contact_id, "text": text, "from_me": True, "source": SOURCE}
+        return await self._post("/messages", body, idempotency_key, timeout=self._message_timeout)
+
+    async def _get(self, path: str, answer: type[T], *, params: Mapping[str, str] | None = None) -> T:
+        return await self._request("GET", path, answer, params=params)
+
+    async def _post(
+        self, path: str, body: Mapping[str, Any], idempotency_key: str, *, timeout: float | None = None
+    ) -> Created:
+        return await self._request(
+            "POST",
+            path,
+            Created,
+            json=body,
+            headers={"Idempotency-Key": idempotency_key},
+            **({"timeout": timeout} if timeout else {}),
+        )
+
+    async def _request(self, method: str, path: str, answer: type[T], **request: Any) -> T:
+        attempts = AsyncRetrying(
+            stop=stop_after_attempt(self._attempts),
+            wait=self._wait,
+            retry=retry_if_exception_type(CrmUnavailable),
+            reraise=True,
+        )
+        return await attempts(self._attempt, method, path, answer, request)
+
+    async def _attempt(self, method: str, path: str, answer: type[T], request: Mapping[str, Any]) -> T:
+        try:
+            response = await self._http.request(method, f"/api/v1{path}", **request)
+        except httpx.TimeoutException as error:
+            raise CrmUnavailable(f"the CRM did not answer {method} {path} in time") from error
+        except httpx.TransportError as error:
+            raise CrmUnavailable(f"the CRM cannot be reached ({type(error).__name__})") from error
+        _raise_for_status(response, method, path)
+        try:
+            return answer.model_validate_json(response.content)
+        except ValidationError as error:
+            raise CrmError(
+                f"the CRM's answer to {method} {path} is not what its contract says",
+                details={"faults": error.error_count()},
+            ) from error
+
+
+@asynccontextmanager
+async def open_crm_client(
+    settings: CrmSettings, base_url: str, *, transport: httpx.AsyncBaseTransport | None = None
+) -> AsyncIterator[CrmClient]:
+    """A client with its connection pool, closed with the context.
+
+    Args:
+        settings: Key, time limits and attempts.
+        base_url: Where ``/api/v1`` is.
+        transport: Stands instead of the network, for a CRM in the same process.
+    """
+    async with httpx.AsyncClient(
+        base_url=base_url,
+        headers={"Authorization": f"Bearer {settings.api_key.get_secret_value()}"},
+        timeout=settings.timeout_seconds,
+        transport=transport,
+    ) as http:
+        yield CrmClient(http, settings)
+
+
+class _RetryAfter(wait_base):
+    """The pause the CRM asked for, where it did and it is short; else the usual one."""
+
+    def __init__(self, usual: wait_base) -> None:
+        self._usual = usual
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        error = retry_state.outcome.exception() if retry_state.outcome else None
+        asked = error.retry_after if isinstance(error, CrmUnavailable) else None
+        usual = self._usual(retry_state)
+        return usual if asked is None else max(usual, min(asked, _LONGEST_PAUSE_SECONDS))
+
+
+def _segment(value: str) -> str:
+    return quote(value, safe="")
+
+
+def _raise_for_status(response: httpx.Response, method: str, path: str) -> None:
+    status = response.status_code
+    if response.is_success:
+        return
+    if status in _TRANSIENT:
+        raise CrmUnavailable(
+            f"the CRM answered {status} to {method} {path}",
+            details={"crm_status": status},
+            retry_after=_retry_after(response),
+        )
+    if status in {401, 403}:
+        raise CrmUnauthorized(
+            f"the CRM answered {status}: it does not accept CRM_API_KEY", details={"crm_status": status}
+        )
+    raise CrmRefused(_message(response), crm_status=status)
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    value = response.headers.get("retry-after", "")
+    return float(value) if value.isdigit() else None
+
+
+def _message(response: httpx.Response) -> str:
+    """The CRM's own words, where it gave any."""
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    said = body.get("message") if isinstance(body, dict) else None
+    return str(said) if said else f"the CRM answered {response.status_code}"
