@@ -20,7 +20,7 @@ demo: $(VENV)/.runtime ## Watch the agent solve a support case (URL=http://... u
 	@exec $(BIN)/python -m demo.support_case $(if $(URL),--url $(URL))
 
 studio: $(VENV)/.dev ## Open the graphs in LangGraph Studio's dev server
-	@$(BIN)/python -m demo.studio
+	@exec $(BIN)/python -m api.studio
 
 test: $(VENV)/.dev ## Set everything up and run every test, against a real Postgres
 	@$(BIN)/python -m pytest $(ARGS)

@@ -7,12 +7,13 @@ time on a thread, and a bounded number in all.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from langchain_core.runnables import RunnableConfig
+from langchain_core.callbacks import BaseCallbackManager
+from langchain_core.runnables import RunnableConfig, patch_config
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import RunControl
 from langgraph.types import Durability, StreamMode, StreamPart
@@ -42,11 +43,12 @@ class RunRequest:
     Attributes:
         graph: Compiled, with its checkpointer.
         input: As the graph's input schema says.
-        config: Callbacks, run name and ``configurable.thread_id``.
+        config: Run name, metadata and ``configurable.thread_id``.
         context: The run's parameters.
         durability: When checkpoints are written.
         modes: LangGraph's stream modes to listen to.
         multitask_strategy: What to do when the thread has a run in progress.
+        begin: Called when the run is admitted, before its first step; gives the callbacks it reports to.
     """
 
     graph: CompiledStateGraph[Any, Any, Any, Any]
@@ -56,6 +58,7 @@ class RunRequest:
     durability: Durability
     modes: tuple[StreamMode, ...]
     multitask_strategy: MultitaskStrategy = "enqueue"
+    begin: Callable[[], Awaitable[BaseCallbackManager]] | None = None
 
     @property
     def thread_id(self) -> str:
@@ -154,7 +157,7 @@ class Runs:
         end: ServiceError | None = None
         try:
             async with asyncio.timeout(self._settings.timeout_seconds), self._turn(request, control):
-                async for part in self._parts(request, control):
+                async for part in await self._parts(request, control):
                     if listening.is_set():
                         await parts.put(part)
         except Exception as error:  # noqa: BLE001 - a run may end with anything; describe() types it
@@ -164,10 +167,11 @@ class Runs:
             await parts.put(end)
 
     @staticmethod
-    def _parts(request: RunRequest, control: RunControl) -> AsyncIterator[Part]:
+    async def _parts(request: RunRequest, control: RunControl) -> AsyncIterator[Part]:
+        callbacks = await request.begin() if request.begin else None
         return request.graph.astream(
             request.input,
-            request.config,
+            patch_config(request.config, callbacks=callbacks) if callbacks else request.config,
             context=request.context,
             stream_mode=list(request.modes),
             output_keys=request.graph.output_channels,

@@ -8,7 +8,8 @@ nothing: ``thread_id`` would be dropped. This Runnable declares them, and runs t
 from collections.abc import AsyncIterator, Callable
 from typing import Any, ClassVar
 
-from langchain_core.runnables import Runnable, RunnableConfig, ensure_config, patch_config
+from langchain_core.callbacks import AsyncCallbackManagerForChainRun, BaseCallbackManager
+from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.runnables.config import get_async_callback_manager_for_config
 from langchain_core.runnables.utils import AddableDict, ConfigurableFieldSpec
 from pydantic import BaseModel
@@ -124,12 +125,8 @@ class ServedGraph(Runnable[Values, Values]):
     ) -> AsyncIterator[Values]:
         """Run and give each step's updates, then the output."""
         config = ensure_config(config)
-        request = self._request(input, config)
-        callbacks = get_async_callback_manager_for_config(config)
-        root = await callbacks.on_chain_start(
-            None, input, name=config.get("run_name") or self._spec.name, run_id=config.pop("run_id", None)
-        )
-        request.config.update(patch_config(request.config, callbacks=root.get_child()))
+        root = _RootRun(config, input, self._spec.name)
+        request = self._request(input, config, root)
         values: Values = {}
         parts = self._service().runs.stream(request)
         try:
@@ -141,14 +138,14 @@ class ServedGraph(Runnable[Values, Values]):
             output = served_output(values, request.thread_id, self._service().model)
             yield AddableDict(output=output)
         except Exception as error:
-            await root.on_chain_error(error)
+            await root.failed(error)
             raise describe(error) from error
         else:
-            await root.on_chain_end(output)
+            await root.ended(output)
         finally:
             await parts.aclose()
 
-    def _request(self, values: Values, config: RunnableConfig) -> RunRequest:
+    def _request(self, values: Values, config: RunnableConfig, root: "_RootRun") -> RunRequest:
         service = self._service()
         given = config.get("configurable", {})
         identity: Identity = given.get(IDENTITY_KEY, LOCAL)
@@ -167,4 +164,39 @@ class ServedGraph(Runnable[Values, Values]):
             durability=self._spec.durability,
             modes=("updates", "values"),
             multitask_strategy=given.get("multitask_strategy") or "enqueue",
+            begin=root.begin,
         )
+
+
+class _RootRun:
+    """The run as LangChain's callbacks see it: what it is given and, at its end, what HTTP answers.
+
+    Args:
+        config: With the caller's callbacks, run name and run id.
+        given: The run's input.
+        name: The run's name where the config has none.
+    """
+
+    def __init__(self, config: RunnableConfig, given: Values, name: str) -> None:
+        self._config = config
+        self._given = given
+        self._name = config.get("run_name") or name
+        self._run: AsyncCallbackManagerForChainRun | None = None
+
+    async def begin(self) -> BaseCallbackManager:
+        """Report the start; the graph reports below it."""
+        callbacks = get_async_callback_manager_for_config(self._config)
+        self._run = await callbacks.on_chain_start(
+            None, self._given, name=self._name, run_id=self._config.get("run_id")
+        )
+        return self._run.get_child()
+
+    async def ended(self, output: Values) -> None:
+        """Report the output."""
+        if self._run:
+            await self._run.on_chain_end(output)
+
+    async def failed(self, error: Exception) -> None:
+        """Report the failure; a run that was never admitted has none."""
+        if self._run:
+            await self._run.on_chain_error(error)

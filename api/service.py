@@ -20,7 +20,7 @@ from crm.migrations import migrate
 from graphs.registry import REGISTRY
 from nodes.deps import Deps
 from tools.catalogue import crm_tools
-from tools.crm_client import open_crm_client
+from tools.crm_client import CrmClient, crm_http_client
 
 CompiledGraph = CompiledStateGraph[Any, Any, Any, Any]
 
@@ -72,13 +72,14 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         pool = await stack.enter_async_context(open_pool(address, settings.database))
         saver = await open_saver(pool)
         development_crm = await _development_crm(settings, pool)
-        crm = await stack.enter_async_context(
-            open_crm_client(
+        http = await stack.enter_async_context(
+            crm_http_client(
                 settings.crm,
                 settings.crm.api_base or "http://development-crm",
                 transport=httpx.ASGITransport(development_crm) if development_crm else None,
             )
         )
+        crm = CrmClient(http, settings.crm)
         deps = Deps(models=models, tools=crm_tools(crm))
         runs = Runs(settings.runs)
         stack.push_async_callback(runs.drain)

@@ -32,6 +32,7 @@ class ServerSettings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0 lets the system choose")
+    studio_port: int = Field(2024, ge=1, le=65_535, description="Port of `make studio`")
     data_dir: Path = Field(Path(".data"), description="Where the embedded Postgres keeps its files")
 
 

@@ -1,7 +1,6 @@
 """The CRM API's client: pooled, bounded, retried only where that is safe."""
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -125,24 +124,22 @@ class CrmClient:
             ) from error
 
 
-@asynccontextmanager
-async def open_crm_client(
-    settings: CrmSettings, base_url: str, *, transport: httpx.AsyncBaseTransport | None = None
-) -> AsyncIterator[CrmClient]:
-    """A client with its connection pool, closed with the context.
+def crm_http_client(
+    settings: CrmSettings, base_url: str, transport: httpx.AsyncBaseTransport | None = None
+) -> httpx.AsyncClient:
+    """The pooled HTTP client, with address, key and time limit set; the caller closes it.
 
     Args:
-        settings: Key, time limits and attempts.
+        settings: Key and time limit.
         base_url: Where ``/api/v1`` is.
         transport: Stands instead of the network, for a CRM in the same process.
     """
-    async with httpx.AsyncClient(
+    return httpx.AsyncClient(
         base_url=base_url,
         headers={"Authorization": f"Bearer {settings.api_key.get_secret_value()}"},
         timeout=settings.timeout_seconds,
         transport=transport,
-    ) as http:
-        yield CrmClient(http, settings)
+    )
 
 
 class _RetryAfter(wait_base):

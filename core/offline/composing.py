@@ -19,6 +19,7 @@ _LONGEST_SENTENCE: Final = 320
 _LONGEST_FAULT: Final = 120
 _MOST_SENTENCES: Final = 4
 _LONGEST_LEAD: Final = 8
+_DIRECT_WORDS: Final = 12
 _MOST_FAULTS: Final = 2
 
 
@@ -102,7 +103,7 @@ class Composer:
     def findings(self) -> list[str]:
         """The sentences that answer, with their documents' titles, and the facts; none where nothing does."""
         if not self.evidence.answers:
-            return []
+            return self._direct(self.conversation.observations)
         said: list[str] = []
         title = ""
         for passage in self.evidence.passages(_MOST_SENTENCES):
@@ -114,6 +115,17 @@ class Composer:
         if groups:
             said.append(self.phrases.facts.format(facts="; ".join(self._group(*group) for group in groups)))
         return said
+
+    def _direct(self, observations: Sequence[Observation]) -> list[str]:
+        """Replies of reading tools that are one short value, such as a number: they are said as they are."""
+        return [
+            f"{observation.tool}: {closed(observation.text.strip())}"
+            for observation in observations
+            if observation.outcome == "found"
+            and reads(observation.tool)
+            and observation.text[:1] not in {"{", "["}
+            and len(observation.text.split()) <= _DIRECT_WORDS
+        ]
 
     @cached_property
     def faults(self) -> list[str]:
@@ -165,7 +177,10 @@ class Composer:
             else []
         )
         parts = []
-        if said and names:
+        direct = self._direct(observations)
+        if direct and not said:
+            parts += direct
+        elif said and names:
             parts.append(self.phrases.reasoning.format(tools=names, facts=" ".join(said)))
         elif names:
             parts.append(self.phrases.brought_nothing.format(tools=names))

@@ -17,7 +17,7 @@ from core.offline.schemas import Schema
 from core.offline.sentences import closed, headline, sentences, shortened
 from core.offline.toolbox import reads
 from core.offline.values import choice_for, listed_choice, number_for, value_for
-from core.offline.words import concept, concepts, keywords, tokens
+from core.offline.words import concept, concepts, tokens
 
 _SUCCESS: Final = word_set(
     """

@@ -16,8 +16,8 @@ _FORMS: Final[dict[str, str]] = {
     "url": r"https?://[^\s\"'<>)\]]+",
     "phone": r"\+?\d[\d ()-]{6,}\d",
     "date": r"\b\d{4}-\d{2}-\d{2}(?:T\d{2}:\d{2}(?::\d{2})?(?:Z|[+-]\d{2}:\d{2})?)?",
-    "expression": r"(?<![\w.])\(*-?\d[\d.,]*(?:\s*(?:\*\*|[-+*/%^()])+\s*\(*-?\d[\d.,]*\)*)+",
 }
+_EXPRESSION: Final = r"(?<![\w.])\(*-?\d[\d.,]*(?:\s*(?:\*\*|[-+*/%^()])+\s*\(*-?\d[\d.,]*\)*)+"
 _UUID: Final = r"\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b"
 _CODE: Final = r"\b(?=[\w-]*\d)[A-Za-z]{1,12}[-_][\w-]*\w\b"
 _VALUE: Final = r"[`\"']?([\w@][\w@.:/+-]*)"
@@ -31,7 +31,7 @@ _LISTED: Final = (
 _GENERIC: Final = frozenset({"id", "identifier", "key", "code", "number", "ref", "reference", "uuid", "name"})
 _CONTROLS: Final = word_set("limit top k n max min maximum page offset size results count per timeout")
 _CODED: Final = re.compile(r"(?i:\b(?:errors?|erros?|code|código|http|status)|#)\s*[:#]?\s*\d+")
-_CATCH_ALL: Final = word_set("general other others none unknown misc default chat geral outro outros nenhum")
+_CATCH_ALL: Final = word_set("general other others none unknown misc default chat geral outro nenhum")
 _SCALE_STEPS: Final = 4
 
 
@@ -47,9 +47,17 @@ def value_for(field: Field, conversation: Conversation) -> str | None:
         return _first(_FORMS[field.kind], text)
     if field.kind == "identifier":
         return _identifier(field, conversation, text)
-    if field.kind == "name":
-        return _first(_NAME, conversation.task) or _placed(conversation.task)
-    return None
+    finders = {
+        "name": lambda: _first(_NAME, conversation.task) or _placed(conversation.task),
+        "expression": lambda: _expression(text),
+    }
+    return finders[field.kind]() if field.kind in finders else None
+
+
+def _expression(text: str) -> str | None:
+    """The first sum in the text that is not a date or a telephone number."""
+    sums = (found.group().strip().rstrip(".,") for found in re.finditer(_EXPRESSION, text))
+    return next((each for each in sums if not re.fullmatch(r"[\d-]+", each)), None)
 
 
 def number_for(
@@ -99,7 +107,7 @@ def choice_for(field: Field, options: Sequence[Any], conversation: Conversation)
 
 
 def listed_choice(text: str, asked: str) -> str | None:
-    """The name, of those a text lists as ``- name: what it is for``, that has most to do with what is asked."""
+    """The name, of those listed as ``- name: what it is for``, that has most to do with what is asked."""
     words = set(concepts(asked))
     listed = [found.groups() for found in re.finditer(_LISTED, text[:_MAX_SEARCHED])]
     scored = [(len(words & set(concepts(f"{name} {purpose}"))), name) for name, purpose in listed]

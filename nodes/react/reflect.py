@@ -25,16 +25,17 @@ Next: TypeAlias = Command[Literal["think", "finish"]]
 
 def reflect(deps: Deps) -> Node[ReactState, Next]:
     """Node: record the observations, reflect on them where that is set, and go on or end."""
+    system = prompt("react_reflection")
+    question = prompt("react_reflection_question")
 
     async def reflect(state: ReactState, *, runtime: Runtime[Context]) -> Next:
         entries = observations(state)
         if not _reflects(state, entries):
             return _go_on(state, entries)
-        question = HumanMessage(prompt("react_reflection_question"))
         try:
             judgement = await ask(
                 deps.models,
-                [*transcript(state, prompt("react_reflection")), question],
+                [*transcript(state, system), HumanMessage(question)],
                 Reflection,
                 temperature=TEMPERATURE,
                 model=run_context(runtime).model,

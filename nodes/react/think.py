@@ -21,12 +21,14 @@ Next: TypeAlias = Command[Literal["act", "think", "finish"]]
 
 def think(deps: Deps) -> Node[ReactState, Next]:
     """Node: ask for the next thought and go where it leads."""
+    system = prompt("react")
+    tools = tuple(deps.tools.values())
 
     async def think(state: ReactState, *, runtime: Runtime[Context]) -> Next:
         try:
             reply = await deps.models.reply(
-                transcript(state, prompt("react")),
-                tools=tuple(deps.tools.values()),
+                transcript(state, system),
+                tools=tools,
                 temperature=TEMPERATURE,
                 model=run_context(runtime).model,
             )

@@ -1,0 +1,57 @@
+"""``make studio``: LangGraph's dev server over ``langgraph.json``, with the development CRM beside it.
+
+The dev server keeps threads in memory; the development CRM has an embedded Postgres of its own, so that the
+service and Studio can run at the same time.
+"""
+
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from checkpoints.embedded import embedded_postgres_server
+from checkpoints.pool import open_pool
+from core.errors import StartupError
+from core.settings import Settings
+from crm.app import create_crm
+from crm.migrations import migrate
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    settings = Settings.load()
+    if settings.crm.api_base:
+        yield
+        return
+    data_dir = settings.server.data_dir / "studio"
+    async with (
+        embedded_postgres_server(data_dir) as url,
+        open_pool(url, settings.database) as pool,
+    ):
+        await migrate(pool)
+        app.mount("/crm", create_crm(pool, settings.crm.api_key))
+        yield
+
+
+# The dev server mounts this beside its own routes (langgraph.json, http.app).
+app = FastAPI(title="Ventros Agents: Studio", lifespan=_lifespan, openapi_url=None)
+
+
+def main() -> int:
+    """Become the dev server. Returns only when that cannot be."""
+    try:
+        settings = Settings.load()
+    except StartupError as error:
+        print(f"error: {error.message}", file=sys.stderr)  # noqa: T201 - the operator's terminal
+        return 1
+    langgraph = Path(sys.executable).parent / "langgraph"
+    port = str(settings.server.studio_port)
+    os.execv(langgraph, [str(langgraph), "dev", "--no-browser", "--no-reload", "--port", port, *sys.argv[1:]])  # noqa: S606
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
