@@ -5,17 +5,19 @@ import contextlib
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import uvicorn
 import uvloop
-from fastapi import FastAPI
 
 from api.application import make_app
 from api.banner import banner
 from api.service import Service, open_service
 from core.errors import StartupError
 from core.logging import configure_logging
+from core.models import ChatModels
 from core.settings import ServerSettings, Settings
 
 # Beyond the runs' own drain: time for streams to say goodbye.
@@ -32,7 +34,7 @@ def main() -> int:
         settings = Settings.load()
         configure_logging(settings.log)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_Serving(settings).run())
+            runner.run(_serve_until_told(settings))
     except StartupError as error:
         for line in error.message.splitlines():
             print(f"error: {line}", file=sys.stderr)  # noqa: T201 - the operator's terminal
@@ -43,38 +45,73 @@ def main() -> int:
     return 0
 
 
-class _Serving:
-    """One start of the service, from the first signal handler to the last thing closed."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """A service that is up.
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._server: UnsignalledServer | None = None
-        self._service: Service | None = None
-        self._task: asyncio.Task[None] | None = None
+    Attributes:
+        url: Where it listens.
+        service: What is inside.
+        server: Uvicorn's; ``should_exit`` stops it.
+        ended: Done when it has stopped listening.
+    """
 
-    async def run(self) -> None:
-        self._task = asyncio.current_task()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._stop)
-        with contextlib.closing(_listen(self._settings.server)) as listener:
-            async with open_service(self._settings) as self._service:
-                self._server = UnsignalledServer(self._config(make_app(self._service)))
-                print(banner(self._service, _base_url(listener)), flush=True)  # noqa: T201
-                await self._server.serve(sockets=[listener])
+    url: str
+    service: Service
+    server: uvicorn.Server
+    ended: asyncio.Task[None]
 
-    def _config(self, app: FastAPI) -> uvicorn.Config:
-        grace = int(self._settings.runs.drain_seconds + GRACE_SECONDS)
-        return uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=grace)
+    def stop(self) -> None:
+        """Drain and stop; asked a second time, do not wait for clients."""
+        self.server.force_exit = self.server.should_exit
+        self.server.should_exit = True
+        self.service.runs.request_drain()
 
-    def _stop(self) -> None:
-        """The first signal drains; a second does not wait for clients; while starting, starting ends."""
-        if self._server and self._service:
-            self._server.force_exit = self._server.should_exit
-            self._server.should_exit = True
-            self._service.runs.request_drain()
-        elif self._task:
-            self._task.cancel()
+
+@asynccontextmanager
+async def serving(settings: Settings, models: ChatModels | None = None) -> AsyncIterator[Serving]:
+    """Listen, open the service and serve it; when the context closes, drain and close everything.
+
+    Args:
+        settings: What to open and where to listen.
+        models: Stand instead of those the settings name.
+
+    Raises:
+        StartupError: The port or something the service needs is not to be had.
+    """
+    grace = int(settings.runs.drain_seconds + GRACE_SECONDS)
+    with contextlib.closing(_listen(settings.server)) as listener:
+        async with open_service(settings, models=models) as service:
+            app = make_app(service)
+            config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=grace)
+            server = UnsignalledServer(config)
+            ended = asyncio.create_task(server.serve(sockets=[listener]))
+            up = Serving(url=_base_url(listener), service=service, server=server, ended=ended)
+            try:
+                yield up
+            finally:
+                if not ended.done():
+                    up.stop()
+                await ended
+
+
+async def _serve_until_told(settings: Settings) -> None:
+    """Serve until a signal: the first drains, a second does not wait, and while starting, starting ends."""
+    starting = asyncio.current_task()
+    up: Serving | None = None
+
+    def stop() -> None:
+        if up:
+            up.stop()
+        elif starting:
+            starting.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    async with serving(settings) as opened:
+        up = opened
+        print(banner(up.service, up.url), flush=True)  # noqa: T201 - the operator's terminal
+        await up.ended
 
 
 class UnsignalledServer(uvicorn.Server):

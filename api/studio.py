@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from checkpoints.embedded import embedded_postgres_server
 from checkpoints.pool import open_pool
@@ -20,8 +22,24 @@ from crm.app import create_crm
 from crm.migrations import migrate
 
 
+class _DevelopmentCrm:
+    """The mounted CRM, once there is one: the dev server copies routes before it opens the lifespan."""
+
+    def __init__(self) -> None:
+        self.app: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self.app or JSONResponse(
+            {"error": "not_found", "message": "CRM_API_BASE is set"}, status_code=404
+        )
+        await app(scope, receive, send)
+
+
+_crm = _DevelopmentCrm()
+
+
 @asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def _lifespan(_: FastAPI) -> AsyncIterator[None]:
     settings = Settings.load()
     if settings.crm.api_base:
         yield
@@ -32,12 +50,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         open_pool(url, settings.database) as pool,
     ):
         await migrate(pool)
-        app.mount("/crm", create_crm(pool, settings.crm.api_key))
+        _crm.app = create_crm(pool, settings.crm.api_key)
         yield
 
 
 # The dev server mounts this beside its own routes (langgraph.json, http.app).
 app = FastAPI(title="Ventros Agents: Studio", lifespan=_lifespan, openapi_url=None)
+app.mount("/crm", _crm)
 
 
 def main() -> int:

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from core.offline.composing import Composer
-from core.offline.evidence import Evidence
 from core.offline.fields import Field
 from core.offline.filling import Filler
-from core.offline.lexicon import ACTION_REQUESTS
+from core.offline.lexicon import ACTION_REQUESTS, FAULT_WORDS
 from core.offline.requests import requested_verbs
 from core.offline.sentences import closed, headline, shortened
 from core.offline.toolbox import Tool
@@ -128,15 +127,13 @@ class ArgumentSource:
         return " ".join(words)
 
     def _rarest(self, words: list[str]) -> list[str]:
-        """The words seen least in what was observed, plain words before numbers, in their order."""
-        evidence = Evidence(self._conversation.topic, self._conversation.observations)
-        seen = {concept(word) for word in evidence.covered}
+        """The words likely to be rarest, in their order: long ones before codes and words for faults."""
         ranked = sorted(
             words,
             key=lambda word: (
                 not word.isalpha(),
+                concept(word) in FAULT_WORDS,
                 is_general(concept(word)),
-                concept(word) in seen,
                 -len(word),
             ),
         )

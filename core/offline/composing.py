@@ -17,7 +17,7 @@ from core.offline.words import concept, concepts, is_general, keywords
 
 _LONGEST_SENTENCE: Final = 320
 _LONGEST_FAULT: Final = 120
-_MOST_SENTENCES: Final = 4
+_MOST_SENTENCES: Final = 5
 _LONGEST_LEAD: Final = 8
 _DIRECT_WORDS: Final = 12
 _MOST_FAULTS: Final = 2

@@ -9,11 +9,12 @@ from typing import Any, Final
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
-from core.offline.observations import Observation, read_observation
+from core.offline.observations import Observation, read_observation, summarised_observation
 from core.offline.words import Language, clean, keywords, language_of
 
 MAX_MESSAGES: Final = 200
 _FEWEST_KEYWORDS: Final = 2
+_SUMMARY: Final = re.compile(r"(?m)^\s*(\d+)\.\s*([A-Za-z]\w*)\(.*?\)( failed)?:\s+(.+)$")
 _HINT: Final = re.compile(
     r"(?:suggested next action|next action|pr[oó]xima a[cç][aã]o[^:]*):\s*(.+)", re.IGNORECASE
 )
@@ -118,7 +119,7 @@ def read_conversation(messages: Sequence[BaseMessage], *, asks_in_last: bool = T
     answer_at = _last_answer(after)
     return Conversation(
         task=texts[at] if at >= 0 else "",
-        steps=_steps(after),
+        steps=(*_summarised(texts[at + 1 :]), *_steps(after)),
         notes=tuple(
             text
             for message, text in zip(after, texts[at + 1 :], strict=True)
@@ -158,6 +159,18 @@ def _last_answer(messages: list[BaseMessage]) -> int:
         if isinstance(message, AIMessage) and not message.tool_calls and message.text.strip():
             return index
     return -1
+
+
+def _summarised(texts: list[str]) -> tuple[Step, ...]:
+    """Steps of which a note keeps a line each: ``1. tool(arguments): what it said``."""
+    rounds: dict[str, tuple[list[Call], list[Observation]]] = {}
+    for text in texts:
+        for found in _SUMMARY.finditer(text) if text.lstrip().startswith("[") else ():
+            number, tool, failed, said = found.groups()
+            calls, observed = rounds.setdefault(number, ([], []))
+            calls.append(Call(tool, {}, ""))
+            observed.append(summarised_observation(tool, said, failed=bool(failed)))
+    return tuple(Step(tuple(calls), tuple(observed)) for calls, observed in rounds.values())
 
 
 def _steps(messages: list[BaseMessage]) -> tuple[Step, ...]:

@@ -5,25 +5,33 @@ document they stand in, their place in it, and for saying what to do or how much
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from core.offline.lexicon import INSTRUCTION_WORDS, word_set
+from core.offline.lexicon import FAULT_WORDS, INSTRUCTION_WORDS, word_set
 from core.offline.observations import Document, Fact, Observation
 from core.offline.words import concept, concepts, is_general, keywords, plain, tokens
 
-# Coverage of the task's weight from which on the observations count as an answer.
-ANSWERING: Final = 0.25
+# Share of the question's weight that one document, with the facts, must speak of to count as an answer.
+ANSWERING: Final = 0.3
 
+_QUANTITY: Final = re.compile(r"\b(?:how (?:many|much)|number of|quant[oa]s?)\b")
 _K1: Final = 1.2
 _B: Final = 0.5
 _GENERAL_WEIGHT: Final = 0.1
+_VAGUE_WEIGHT: Final = 0.5
+# Long requests hold more words than any answer takes up: from this weight on they count as no longer.
+_LONGEST_QUESTION: Final = 8.0
 # Tools are called in the order of their relevance: what came first weighs a little more.
 _LATER: Final = 0.95
 _RELEVANT_DOCUMENT: Final = 0.5
+# A document this close to the best one may say as much as it.
+_AS_GOOD: Final = 0.85
+_TITLE: Final = 0.5
 _SAME_SENTENCE: Final = 0.6
 _MAX_DOCUMENTS: Final = 60
 _NOISE_KEYS: Final = word_set(
@@ -32,7 +40,7 @@ _NOISE_KEYS: Final = word_set(
     timestamp
     """
 )
-_ACCOUNT: Final = frozenset({"plan", "version", "usage", "limit", "price"})
+_ACCOUNT: Final = frozenset({"plan", "version"})
 _INSTRUCTIONS: Final = frozenset(concept(word) for word in INSTRUCTION_WORDS) | INSTRUCTION_WORDS
 
 
@@ -60,7 +68,7 @@ class Evidence:
     @cached_property
     def weights(self) -> dict[str, float]:
         """The question's concepts and how much each says about it."""
-        return {name: _GENERAL_WEIGHT if is_general(name) else 1.0 for name in concepts(self.question)}
+        return {name: _weight(name) for name in concepts(self.question)}
 
     @cached_property
     def documents(self) -> tuple[Document, ...]:
@@ -74,26 +82,27 @@ class Evidence:
                     seen[key] = self._document_score(document) * max(_LATER**at, 0.5)
                     kept.append((seen[key], document))
         best = max(seen.values(), default=0.0)
-        relevant = [pair for pair in kept if pair[0] > 0 and pair[0] >= _RELEVANT_DOCUMENT * best]
+        relevant = [
+            (score, document)
+            for score, document in kept
+            if 0 < score >= _RELEVANT_DOCUMENT * best and not self._is_told_by_numbers(document)
+        ]
         return tuple(document for _, document in sorted(relevant, key=lambda pair: -pair[0])[:_MAX_DOCUMENTS])
 
     @cached_property
-    def coverage(self) -> float:
-        """Share of the question's weight that the observations speak of, 0 to 1."""
-        total = sum(self.weights.values())
-        covered = sum(weight for name, weight in self.weights.items() if name in self._spoken_of)
-        return covered / total if total else 0.0
-
-    @property
     def answers(self) -> bool:
-        """Whether the observations have something to say about what is asked."""
-        specific = any(not is_general(name) and name in self._spoken_of for name in self.weights)
-        return self.coverage >= ANSWERING and specific and bool(self.documents or self.facts())
+        """Whether the observations have something to say about what is asked: all of it in one place."""
+        facts = self._named_in_facts
+        best = max((self._share(facts | _named_in(document)) for document in self.documents), default=0.0)
+        return max(best, self._share(facts)) >= ANSWERING
 
-    @property
-    def uncovered(self) -> list[str]:
-        """Key words of the question that no observation speaks of, as written."""
-        return [word for word in keywords(self.question) if concept(word) not in self._spoken_of]
+    def _share(self, spoken_of: frozenset[str]) -> float:
+        """How much of the question's weight the names take up; none where only general ones do."""
+        total = min(sum(self.weights.values()), _LONGEST_QUESTION)
+        named = [name for name in self.weights if name in spoken_of]
+        if all(is_general(name) for name in named):
+            return 0.0
+        return sum(self.weights[name] for name in named) / total
 
     @property
     def covered(self) -> list[str]:
@@ -109,19 +118,32 @@ class Evidence:
         ]
         chosen: list[Passage] = []
         for _, passage in sorted(scored, key=lambda pair: -pair[0]):
-            if len(chosen) == limit:
-                break
-            if all(_likeness(passage.sentence, other.sentence) < _SAME_SENTENCE for other in chosen):
+            if len(chosen) < limit and self._adds(passage, chosen):
                 chosen.append(passage)
         order = {id(document): at for at, document in enumerate(self.documents)}
         return sorted(chosen, key=lambda passage: (order[id(passage.document)], passage.position))
 
+    def _is_told_by_numbers(self, document: Document) -> bool:
+        """Whether a quantity is asked for and the facts name all of it that the document does."""
+        if not _QUANTITY.search(plain(self.question)):
+            return False
+        named = {name for name in self.weights if name in _named_in(document) and not is_general(name)}
+        return named <= self._named_in_facts
+
+    def _adds(self, passage: Passage, chosen: list[Passage]) -> bool:
+        """Whether a sentence says something new; lesser documents have one sentence each."""
+        if any(_likeness(passage.sentence, other.sentence) >= _SAME_SENTENCE for other in chosen):
+            return False
+        best = self._document_score(self.documents[0])
+        is_as_good = self._document_score(passage.document) >= _AS_GOOD * best
+        return is_as_good or all(other.document is not passage.document for other in chosen)
+
     def facts(self, limit: int = 4) -> list[tuple[str, list[Fact]]]:
         """Groups of short facts that concern the question or its answer: the shared keys, and the facts."""
-        about = set(self.weights) | {
-            name for passage in self.passages() for name in concepts(passage.sentence)
+        about = {name for name in self.weights if not is_general(name)}
+        titles = {
+            document.title for each in self.observations for document in each.documents if document.title
         }
-        titles = {document.title for document in self.documents if document.title}
         groups: dict[tuple[str, str], list[Fact]] = {}
         for observation in self.observations:
             for fact in observation.facts:
@@ -136,11 +158,16 @@ class Evidence:
 
     @cached_property
     def _spoken_of(self) -> frozenset[str]:
-        texts: list[str] = []
-        for observation in self.observations:
-            for document in observation.documents:
-                texts += (document.title, *document.sentences)
-            texts += (f"{' '.join(fact.keys)} {fact.value}" for fact in observation.facts)
+        documents = [document for observation in self.observations for document in observation.documents]
+        return self._named_in_facts.union(*map(_named_in, documents))
+
+    @cached_property
+    def _named_in_facts(self) -> frozenset[str]:
+        texts = (
+            f"{' '.join(fact.keys)} {fact.value}"
+            for observation in self.observations
+            for fact in observation.facts
+        )
         return frozenset(name for text in texts for name in concepts(text))
 
     @cached_property
@@ -153,6 +180,16 @@ class Evidence:
         }
 
     @cached_property
+    def _document_rarity(self) -> dict[str, float]:
+        bags = [
+            {name for text in (document.title, *document.sentences) for name in concepts(text)}
+            for observation in self.observations
+            for document in observation.documents[:_MAX_DOCUMENTS]
+        ]
+        counts = Counter(name for bag in bags for name in bag)
+        return {name: math.log(1 + (len(bags) + 1) / (counts[name] + 1)) for name in self.weights}
+
+    @cached_property
     def _average_length(self) -> float:
         lengths = [len(concepts(text)) for document in self.documents for text in document.sentences]
         return max(sum(lengths) / len(lengths), 1.0) if lengths else 1.0
@@ -161,7 +198,10 @@ class Evidence:
         in_title = set(concepts(document.title))
         in_body = {name for sentence in document.sentences for name in concepts(sentence)}
         return sum(
-            weight * ((name in in_body) + 1.5 * (name in in_title)) for name, weight in self.weights.items()
+            weight
+            * self._document_rarity[name]
+            * ((name in in_body | in_title) + _TITLE * (name in in_title))
+            for name, weight in self.weights.items()
         )
 
     def _sentence_score(self, passage: Passage) -> float:
@@ -177,7 +217,20 @@ class Evidence:
         instructs = any(word in _INSTRUCTIONS for word in words)
         quantifies = any(character.isdigit() for character in passage.sentence)
         standing = self._document_score(passage.document) / best
-        return matched + 1.2 * standing + 0.7 * instructs + 0.5 * quantifies - 0.1 * min(passage.position, 5)
+        return (
+            (matched + 1.2) * standing + 0.7 * instructs + 0.5 * quantifies - 0.1 * min(passage.position, 5)
+        )
+
+
+def _named_in(document: Document) -> frozenset[str]:
+    return frozenset(name for text in (document.title, *document.sentences) for name in concepts(text))
+
+
+def _weight(name: str) -> float:
+    """Codes, numbers and words for faults say less than what the fault is with."""
+    if is_general(name):
+        return _GENERAL_WEIGHT
+    return _VAGUE_WEIGHT if name in FAULT_WORDS or not name.isalpha() else 1.0
 
 
 def _likeness(one: str, other: str) -> float:

@@ -14,6 +14,8 @@ def word_set(text: str) -> frozenset[str]:
 
 STOP_WORDS: Final = word_set(
     """
+    many much may might still yet since yesterday today tomorrow whenever always never ever
+    desde ontem hoje amanha sempre nunca deste desta neste nesta fui veio vem fica ficou vez
     a about above after again all also am an and any are as at be because been before being below
     between both but by can cannot could did do does doing don down during each few for from further had
     has have having he her here hers him his how i if in into is it its just ll me more most my need no
@@ -51,7 +53,8 @@ GROUPS: Final = tuple(
     diagnose diagnosis investigate diagnosticar diagnostico investigar diagnostique investigue
     check verify verificar checar conferir verifique
     find search locate buscar procurar encontrar pesquisar busca
-    error fail failure fault crash erro falha falhar falhou falhando erros
+    error erro freeze hang stuck broken travar congelar quebrado
+    error fail failure fault crash falha falhar falhou falhando erros
     problem issue trouble difficulty problema dificuldade
     bug defect defeito
     outage incident downtime interruption incidente interrupcao queda

@@ -16,6 +16,7 @@ Outcome: TypeAlias = Literal["found", "empty", "unavailable", "refused"]
 _TITLE_KEYS: Final = ("title", "titulo", "subject", "assunto", "headline", "question", "name")
 _ERROR_KEYS: Final = ("error", "erro", "exception")
 _SUCCESS_KEYS: Final = ("success", "ok", "sucesso")
+_ENVELOPES: Final = ("result", "results", "data")
 _PROSE_WORDS: Final = 6
 _MAX_LEAVES: Final = 600
 _UNAVAILABLE: Final = re.compile(
@@ -81,6 +82,7 @@ def read_observation(message: ToolMessage, tool: str) -> Observation:
     documents: tuple[Document, ...] = ()
     facts: tuple[Fact, ...] = ()
     if not fault:
+        content = _unwrapped(content)
         documents, facts = _taken_apart(content, tool)
     return Observation(
         tool=tool,
@@ -90,6 +92,21 @@ def read_observation(message: ToolMessage, tool: str) -> Observation:
         fault=fault,
         documents=documents,
         facts=facts,
+    )
+
+
+def summarised_observation(tool: str, said: str, *, failed: bool) -> Observation:
+    """An observation of which only a line is left."""
+    content = () if failed else (Document("", tuple(sentences(said)), tool),)
+    outcome: Outcome = "empty" if not said else "found"
+    return Observation(
+        tool=tool,
+        call_id="",
+        text=said,
+        outcome="refused" if failed else outcome,
+        fault=said if failed else "",
+        documents=content,
+        facts=(),
     )
 
 
@@ -112,15 +129,36 @@ def _said_fault(content: dict[str, Any]) -> str:
     error = next((content[key] for key in _ERROR_KEYS if content.get(key)), None)
     if error is None and not denied:
         return ""
-    message = content.get("message") or content.get("detail")
+    holder = error if isinstance(error, dict) else content
+    message = holder.get("message") or holder.get("detail")
     if isinstance(message, str):
         return message
     return error if isinstance(error, str) else json.dumps(content, ensure_ascii=False)
 
 
+def _kind_of_fault(content: Any, text: str, fault: str) -> str:
+    """The tool's own word for the kind of its failure, else all it said."""
+    error = (
+        next((content[key] for key in _ERROR_KEYS if content.get(key)), None)
+        if isinstance(content, dict)
+        else None
+    )
+    kind = error.get("kind") or error.get("type") or error.get("code") if isinstance(error, dict) else None
+    return kind if isinstance(kind, str) else f"{fault} {text[:500]}"
+
+
+def _unwrapped(content: Any) -> Any:
+    """What an envelope such as ``{"success": true, "result": ...}`` holds."""
+    if not isinstance(content, dict) or not any(content.get(key) is True for key in _SUCCESS_KEYS):
+        return content
+    held = [content[key] for key in _ENVELOPES if key in content]
+    return held[0] if held else content
+
+
 def _outcome(text: str, content: Any, fault: str, *, has_content: bool) -> Outcome:
     if fault:
-        return "unavailable" if _UNAVAILABLE.search(plain(f"{fault} {text[:500]}")) else "refused"
+        said = plain(_kind_of_fault(content, text, fault))
+        return "unavailable" if _UNAVAILABLE.search(said) else "refused"
     return "found" if has_content and not _says_nothing(content) else "empty"
 
 

@@ -205,7 +205,7 @@ class Policy:
         return sends and bool(self._wanted & DELIVERY_REQUESTS) and self.composer.evidence.answers
 
     def _is_problem(self) -> bool:
-        return bool(set(concepts(self.conversation.task)) & FAULT_WORDS)
+        return bool(set(concepts(self.conversation.task)) & FAULT_WORDS or "resolve" in self._wanted)
 
     def _has_looked(self) -> bool:
         return bool(self.conversation.steps) or not any(tool.reads for tool in self.tools)

@@ -28,6 +28,9 @@ _PLACED: Final = r"\b(?:in|at|for|with|called|named|em|na|no|com|chamad[oa])\s+(
 _LISTED: Final = (
     r"(?m)^\s*[-*•]\s*[`*]*([A-Za-z]\w*(?:[_-]\w+)*)[`*]*(?:\([^)\n]*\))?\s*[:\u2014\u2013-]\s+(.+)$"
 )
+_EVERYONE: Final = re.compile(
+    r"\b(?:all|every|todos|todas)\b(?: the| os| as)? (?:users?|customers?|usuarios|clientes)\b"
+)
 _GENERIC: Final = frozenset({"id", "identifier", "key", "code", "number", "ref", "reference", "uuid", "name"})
 _CONTROLS: Final = word_set("limit top k n max min maximum page offset size results count per timeout")
 _CODED: Final = re.compile(r"(?i:\b(?:errors?|erros?|code|código|http|status)|#)\s*[:#]?\s*\d+")
@@ -133,7 +136,7 @@ def _stands_in(option: str, line: str) -> bool:
 
 def _on_scale(steps: list[int], text: str) -> int:
     words = {stem(word) for word in tokens(text)}
-    if words & {stem(word) for word in SEVERE_WORDS}:
+    if _EVERYONE.search(plain(text)) or words & {stem(word) for word in SEVERE_WORDS}:
         wanted = _SCALE_STEPS
     else:
         wanted = 3 if words & {stem(word) for word in FAILING_WORDS} else 2

@@ -14,8 +14,8 @@ from core.offline import OfflineChatModel
 NAMES = st.sampled_from(
     [
         "query", "title", "solution", "reasoning", "task_complete", "success", "next_action", "final_answer",
-        "score", "confidence", "contact_id", "email", "date", "amount", "limit", "steps", "weaknesses", "severity",
-        "tags", "city", "expression", "description", "x", "ação",
+        "score", "confidence", "contact_id", "email", "date", "amount", "limit", "steps", "weaknesses",
+        "severity", "tags", "city", "expression", "description", "x", "ação",
     ]
 )  # fmt: skip
 PATTERNS = st.sampled_from(

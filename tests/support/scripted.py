@@ -41,7 +41,7 @@ class ScriptedChatModel(BaseChatModel):
     def _llm_type(self) -> str:
         return "scripted"
 
-    def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Runnable[Any, Any]:  # type: ignore[override]
+    def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Runnable[Any, Any]:
         return self
 
     def with_structured_output(
@@ -93,7 +93,7 @@ class ScriptedChatModel(BaseChatModel):
 def _chunks(message: AIMessage) -> Iterator[AIMessageChunk]:
     words = message.text.split(" ")
     for index, word in enumerate(words):
-        yield AIMessageChunk(word if index == 0 else f" {word}")
+        yield AIMessageChunk(content=word if index == 0 else f" {word}")
     calls = [
         {
             "name": call["name"],
@@ -114,7 +114,7 @@ def _chunks(message: AIMessage) -> Iterator[AIMessageChunk]:
         }
         for index, call in enumerate(message.invalid_tool_calls)
     ]
-    yield AIMessageChunk("", tool_call_chunks=calls, response_metadata={"finish_reason": "stop"})
+    yield AIMessageChunk(content="", tool_call_chunks=calls, response_metadata={"finish_reason": "stop"})
 
 
 def scripted_models(model: BaseChatModel) -> ChatModels:

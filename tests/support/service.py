@@ -1,21 +1,17 @@
 """The service, running in the test's own loop and listening on a real port."""
 
-import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
-import uvicorn
 from pydantic import SecretStr
 
-from api.application import make_app
-from api.service import Service, open_service
-from api.serving import UnsignalledServer
+from api.service import Service
+from api.serving import serving
 from core.models import ChatModels
-from core.settings import DatabaseSettings, Settings
+from core.settings import DatabaseSettings, ServerSettings, Settings
 
 CONTACT = "550e8400-e29b-41d4-a716-446655440000"
 EXPORT_TASK = "Customer reports 'Error 500' when trying to export contacts. Help diagnose and resolve."
@@ -49,15 +45,9 @@ async def running_service(
     database_url: str, models: ChatModels | None = None, **groups: Any
 ) -> AsyncIterator[RunningService]:
     """Open the service and serve it until the context closes."""
-    async with open_service(settings_for(database_url, **groups), models=models) as service:
-        listener = socket.create_server(("127.0.0.1", 0))
-        config = uvicorn.Config(make_app(service), log_config=None, timeout_graceful_shutdown=5)
-        server = UnsignalledServer(config)
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        try:
-            async with httpx.AsyncClient(base_url=url, timeout=60) as http:
-                yield RunningService(url=url, service=service, http=http)
-        finally:
-            server.should_exit = True
-            await serving
+    groups.setdefault("server", ServerSettings(port=0))
+    async with (
+        serving(settings_for(database_url, **groups), models) as up,
+        httpx.AsyncClient(base_url=up.url, timeout=60) as http,
+    ):
+        yield RunningService(url=up.url, service=up.service, http=http)

@@ -172,7 +172,7 @@ def test_every_step_has_a_thought_that_names_its_tools() -> None:
 
 def test_a_search_keeps_the_requests_own_words_and_codes() -> None:
     (arguments, *_) = arguments_of(converse(TASK, SUPPORT, FOUND), "search_articles")
-    assert arguments == {"query": "Calendar sync fails code 4031 since yesterday"}
+    assert arguments == {"query": "Calendar sync fails code 4031"}
 
 
 def test_an_empty_search_is_tried_once_more_with_fewer_words() -> None:
@@ -211,7 +211,12 @@ def test_a_tool_that_stays_unavailable_is_tried_twice_and_named() -> None:
 
 def test_no_call_is_made_twice_without_reason() -> None:
     messages = converse(TASK, SUPPORT, FOUND)
-    made = [(name, str(arguments_of(messages, name))) for name in flat(calls_of(messages))]
+    made = [
+        (call["name"], json.dumps(call["args"]))
+        for message in messages
+        if isinstance(message, AIMessage)
+        for call in message.tool_calls
+    ]
     assert len(made) == len(set(made))
 
 
@@ -237,6 +242,24 @@ def test_bracketed_notes_are_not_taken_for_the_task() -> None:
     messages = [HumanMessage(TASK), HumanMessage("[Earlier steps] the invoice was checked")]
     reply = OfflineChatModel().bind_tools(list(SUPPORT)).invoke(messages)
     assert "invoice" not in json.dumps(reply.tool_calls)
+
+
+def test_steps_that_only_a_note_remembers_are_not_repeated() -> None:
+    note = (
+        "[Earlier steps]\n"
+        "1. search_articles({'query': 'sync'}): Calendar sync stops; reconnect the calendar.\n"
+        "1. find_older_cases({'query': 'sync'}) failed: the service is unavailable"
+    )
+    messages = [HumanMessage(TASK), HumanMessage(note)]
+    reply = OfflineChatModel().bind_tools([search_articles, send_answer]).invoke(messages)
+    assert [call["name"] for call in reply.tool_calls] == ["send_answer"]
+
+
+def test_results_in_an_envelope_read_like_bare_ones() -> None:
+    wrapped = {name: {"success": True, "result": result} for name, result in FOUND.items()}
+    (sent,) = arguments_of(converse(TASK, SUPPORT, wrapped), "send_answer")
+    (bare,) = arguments_of(converse(TASK, SUPPORT, FOUND), "send_answer")
+    assert sent == bare
 
 
 def test_a_required_choice_forces_a_call() -> None:

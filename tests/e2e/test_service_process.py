@@ -1,0 +1,193 @@
+"""What an operator notices: starting, stopping, crashing, and what is said when it cannot start."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from tests.support.gemini import FunctionCalls, Gated, Structured, Text, gemini_server
+from tests.support.process import client, failed, service_process
+from tests.support.service import CONTACT, EXPORT_TASK
+
+KEY = "AIza-not-a-real-key"
+INPUT = {"task": EXPORT_TASK, "contact_id": CONTACT}
+PROCEED = {
+    "success": True,
+    "reasoning": "Not yet.",
+    "task_complete": False,
+    "suggested_next_action": "answer",
+}
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Iterator[Path]:
+    """A data directory; an embedded Postgres that a killed service left behind is ended with the test."""
+    yield tmp_path
+    for process in psutil.process_iter(["name", "cmdline"]):
+        if process.info["name"] == "postgres" and str(tmp_path) in " ".join(process.info["cmdline"] or []):
+            process.terminate()
+            process.wait(20)
+
+
+async def test_a_fresh_service_solves_the_support_case_offline(data_dir: Path) -> None:
+    async with service_process(data_dir) as service, client(service.url) as http:
+        assert "it is not a language model" in service.banner
+        assert f"{service.url}/react/playground/" in service.banner
+        assert (await http.get("/health")).json()["status"] == "healthy"
+        output = (await http.post("/react/invoke", json={"input": INPUT})).json()["output"]
+        assert output["success"] is True
+        assert "batch export API" in output["final_answer"]
+        assert "10K" in output["final_answer"]
+        used = {entry["action"]["tool"] for entry in output["trace"] if entry["action"]}
+        assert len(used) >= 3
+        assert output["metadata"]["is_language_model"] is False
+        service.send(signal.SIGTERM)
+        assert await service.ended() == 0
+    left = [process.name() for process in psutil.process_iter() if str(data_dir) in _command(process)]
+    assert left == []
+
+
+async def test_two_services_run_side_by_side_and_a_third_on_the_same_directory_is_refused(
+    data_dir: Path,
+) -> None:
+    async with service_process(data_dir / "a") as first, service_process(data_dir / "b") as second:
+        assert first.url != second.url
+        for url in (first.url, second.url):
+            async with client(url) as http:
+                assert (await http.get("/health")).status_code == 200
+        code, errors = await failed(data_dir / "a")
+        assert (code, len(errors.splitlines())) == (1, 1)
+        assert "in use by another service" in errors
+
+
+async def test_what_keeps_it_from_starting_is_said_in_a_line_each(data_dir: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        code, errors = await failed(data_dir, PORT=port)
+    assert (code, len(errors.splitlines())) == (1, 1)
+    assert f"127.0.0.1:{port}" in errors
+    assert "set HOST and PORT" in errors
+
+    code, errors = await failed(data_dir, DATABASE_URL="postgresql://nobody:secret@127.0.0.1:1/none")
+    assert (code, len(errors.splitlines())) == (1, 1)
+    assert "127.0.0.1:1/none (DATABASE_URL)" in errors
+    assert "secret" not in errors
+
+    code, errors = await failed(data_dir, PORT="eighty", RUN_MAX_CONCURRENT="0", MODEL="gemini")
+    assert (code, len(errors.splitlines())) == (1, 3)
+    assert "PORT" in errors
+    assert "RUN_MAX_CONCURRENT" in errors
+    assert "MODEL: must be provider:model" in errors
+
+    code, errors = await failed(data_dir, MODEL="google_genai:gemini-3.8-flash")
+    assert (code, len(errors.splitlines())) == (1, 1)
+    assert "GOOGLE_API_KEY" in errors
+
+
+async def test_a_thread_survives_kill_9_of_the_service_and_a_restart_of_the_database(data_dir: Path) -> None:
+    async with gemini_server() as gemini:
+        settings = {"GOOGLE_API_KEY": KEY, "GOOGLE_BASE_URL": gemini.url}
+        gemini.enqueue(Text(["Nice to meet", " you, Ana."]))
+        async with service_process(data_dir, **settings) as service, client(service.url) as http:
+            first = await _ask(http, "My name is Ana.")
+            service.send(signal.SIGKILL)
+            assert await service.ended() == -signal.SIGKILL
+        # The database was left running; the second service takes it over, and stops it.
+        gemini.enqueue(Text(["Your name is Ana."]))
+        async with service_process(data_dir, **settings) as service, client(service.url) as http:
+            second = await _ask(http, "What is my name?", first["thread_id"])
+            assert second["final_answer"] == "Your name is Ana."
+            service.send(signal.SIGINT)
+            assert await service.ended() == 0
+        gemini.enqueue(Text(["Still Ana."]))
+        async with service_process(data_dir, **settings) as service, client(service.url) as http:
+            third = await _ask(http, "And now?", first["thread_id"])
+        assert [turn[1] for turn in gemini.requests[-1].contents] == [
+            "My name is Ana.",
+            "Nice to meet you, Ana.",
+            "What is my name?",
+            "Your name is Ana.",
+            "And now?",
+        ]
+        assert len(third["messages"]) == 6
+
+
+async def test_a_service_killed_in_the_middle_of_a_run_takes_the_next_message_of_its_thread(
+    data_dir: Path,
+) -> None:
+    async with gemini_server() as gemini:
+        settings = {"GOOGLE_API_KEY": KEY, "GOOGLE_BASE_URL": gemini.url}
+        gate = Gated(["Let me", " think."])
+        search = ("search_knowledge_base", {"query": "export"})
+        gemini.enqueue(FunctionCalls([search]), Structured(PROCEED), gate)
+        async with service_process(data_dir, **settings) as service, client(service.url) as http:
+            asking = asyncio.create_task(_ask(http, "Export fails.", "killed"))
+            await gate.started.wait()
+            service.send(signal.SIGKILL)
+            await service.ended()
+            with pytest.raises(httpx.TransportError):
+                await asking
+        gemini.enqueue(Text(["Use the batch API."]))
+        async with service_process(data_dir, **settings) as service, client(service.url) as http:
+            output = await _ask(http, "Hello?", "killed")
+            assert output["final_answer"] == "Use the batch API."
+            # The finished steps of the killed run are still there.
+            assert [message["type"] for message in output["messages"]] == [
+                "human",
+                "ai",
+                "tool",
+                "human",
+                "ai",
+            ]
+
+
+async def test_sigterm_lets_a_run_reach_its_next_step_and_tells_the_client(data_dir: Path) -> None:
+    async with gemini_server() as gemini:
+        gate = Gated(["Let me", " think."])
+        search = ("search_knowledge_base", {"query": "export"})
+        gemini.enqueue(FunctionCalls([search]), Structured(PROCEED), gate)
+        settings = {"GOOGLE_API_KEY": KEY, "GOOGLE_BASE_URL": gemini.url, "RUN_DRAIN_SECONDS": "60"}
+        async with service_process(data_dir, **settings) as service, client(service.url) as http:
+            body = {"input": INPUT, "config": {"configurable": {"thread_id": "drained"}}}
+            asking = asyncio.create_task(http.post("/react/invoke", json=body))
+            await gate.started.wait()
+            service.send(signal.SIGTERM)
+            await _refuses_connections(service.url)
+            gate.release(2)
+            response = await asking
+            assert (response.status_code, response.json()["error"]) == (503, "run_stopped")
+            assert "checkpoint is kept" in response.json()["message"]
+            assert await service.ended() == 0
+
+
+async def _ask(http: httpx.AsyncClient, task: str, thread_id: str | None = None) -> dict[str, Any]:
+    config = {"configurable": {"thread_id": thread_id}} if thread_id else {}
+    body = {"input": {"task": task, "contact_id": CONTACT}, "config": config}
+    response = await http.post("/react/invoke", json=body)
+    assert response.status_code == 200, response.text
+    output: dict[str, Any] = response.json()["output"]
+    return output
+
+
+async def _refuses_connections(url: str) -> None:
+    """Wait until the service has begun to stop."""
+    host, port = url.removeprefix("http://").split(":")
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(host, int(port))
+        except ConnectionRefusedError:
+            return
+        writer.close()
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
