@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; exit; }; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help serve demo studio test check fmt snapshots diagrams requirements clean
+.PHONY: help serve demo studio test check fmt snapshots docs requirements clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -38,8 +38,8 @@ fmt: $(VENV)/.dev ## Format and fix what can be fixed
 snapshots: $(VENV)/.dev ## Rewrite the snapshots after a change that is meant
 	@$(BIN)/python -m pytest --snapshot-update $(ARGS)
 
-diagrams: $(VENV)/.runtime ## Redraw the graphs in README.md
-	@$(BIN)/python -m graphs.diagrams README.md
+docs: $(VENV)/.runtime ## Write the generated parts of README.md and .env.example again
+	@$(BIN)/python -m api.documents
 
 requirements: $(VENV)/.dev ## Compile the pinned requirements again from pyproject.toml
 	@$(PIP) install --quiet uv

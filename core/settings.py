@@ -156,7 +156,7 @@ class FeatureSettings(BaseSettings):
     thinking: bool = Field(True, description="Let the reasoning steps think, where the model can")  # noqa: FBT003
     prompt_caching: bool = Field(
         True,  # noqa: FBT003
-        description="Keep the prompt's prefix stable so that the provider's cache hits",
+        description="Explicit prompt caching (read, not yet used: prompts already keep a stable prefix)",
     )
     reranking: bool = Field(False, description="Rerank what memory finds (read, not yet used)")  # noqa: FBT003
 

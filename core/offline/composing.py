@@ -169,7 +169,7 @@ class Composer:
         worked = [observation.tool for observation in observations if not observation.failed]
         names = self.tools([name for name in worked if reads(name)])
         acted = self.tools([name.replace("_", " ") for name in worked if not reads(name)])
-        best = evidence.passages(1) if evidence.answers else []
+        best = evidence.passages(2)[:1] if evidence.answers else []
         said = [closed(shortened(passage.sentence, 200)) for passage in best]
         said += (
             [closed("; ".join(self._group(*group) for group in evidence.facts(2)))]
@@ -196,7 +196,7 @@ class Composer:
 
     def known_so_far(self) -> str:
         """The best finding in a sentence, or that there is none."""
-        best = self.evidence.passages(1) if self.evidence.answers else []
+        best = self.evidence.passages(2)[:1] if self.evidence.answers else []
         if best:
             return self.phrases.known_so_far.format(known=closed(shortened(best[0].sentence, 200)))
         return self.phrases.nothing_yet.format(topic=self.subject)

@@ -22,12 +22,12 @@ ANSWERING: Final = 0.3
 _QUANTITY: Final = re.compile(r"\b(?:how (?:many|much)|number of|quant[oa]s?)\b")
 _K1: Final = 1.2
 _B: Final = 0.5
-_GENERAL_WEIGHT: Final = 0.1
+_GENERAL_WEIGHT: Final = 0.05
 _VAGUE_WEIGHT: Final = 0.5
 # Long requests hold more words than any answer takes up: from this weight on they count as no longer.
 _LONGEST_QUESTION: Final = 8.0
 # Tools are called in the order of their relevance: what came first weighs a little more.
-_LATER: Final = 0.95
+_LATER: Final = 0.9
 _RELEVANT_DOCUMENT: Final = 0.5
 # A document this close to the best one may say as much as it.
 _AS_GOOD: Final = 0.85
@@ -87,7 +87,18 @@ class Evidence:
             for score, document in kept
             if 0 < score >= _RELEVANT_DOCUMENT * best and not self._is_told_by_numbers(document)
         ]
-        return tuple(document for _, document in sorted(relevant, key=lambda pair: -pair[0])[:_MAX_DOCUMENTS])
+        return self._without_repeats(sorted(relevant, key=lambda pair: -pair[0])[:_MAX_DOCUMENTS])
+
+    def _without_repeats(self, ranked: list[tuple[float, Document]]) -> tuple[Document, ...]:
+        """The documents that are as good as the best, or speak of what no better one does."""
+        chosen: list[Document] = []
+        told: set[str] = set()
+        for score, document in ranked:
+            named = {name for name in self.weights if name in _named_in(document) and not is_general(name)}
+            if score >= _AS_GOOD * ranked[0][0] or not named <= told:
+                chosen.append(document)
+                told |= named
+        return tuple(chosen)
 
     @cached_property
     def answers(self) -> bool:

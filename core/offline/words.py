@@ -17,6 +17,8 @@ _WORD: Final = re.compile(r"[a-z0-9]+(?:[.,][0-9]+|-(?=[a-z0-9]*[0-9])[a-z0-9]+)
 _SURFACE: Final = re.compile(r"[^\W_]+(?:[.,][0-9]+|-(?=[^\W_]*[0-9])[^\W_]+)*")
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _SHORTEST_STEM: Final = 3
+# Texts up to this length, sentences mostly, are taken apart once.
+_REMEMBERED: Final = 400
 _SUFFIXES: Final = tuple(
     sorted(
         word_set(
@@ -42,13 +44,19 @@ def clean(text: str) -> str:
 @lru_cache(maxsize=65_536)
 def plain(text: str) -> str:
     """Lower case, without accents."""
+    return _unaccented(text)
+
+
+def _unaccented(text: str) -> str:
+    if text.isascii():
+        return text.lower()
     decomposed = unicodedata.normalize("NFKD", text)
     return "".join(character for character in decomposed if not unicodedata.combining(character)).lower()
 
 
 def tokens(text: str) -> list[str]:
     """All words, lower case and unaccented; ``snake_case`` and ``camelCase`` come apart."""
-    return _WORD.findall(plain(_CAMEL.sub(" ", text)))
+    return _WORD.findall(_unaccented(_CAMEL.sub(" ", text)))
 
 
 def surface_words(text: str) -> list[str]:
@@ -87,7 +95,12 @@ def concept(word: str) -> str:
 
 def concepts(text: str) -> list[str]:
     """Concepts of the content words, in order, with repetitions."""
-    return [concept(word) for word in tokens(text) if is_content(word)]
+    return list(_concepts_of(text) if len(text) <= _REMEMBERED else _concepts_of.__wrapped__(text))
+
+
+@lru_cache(maxsize=8_192)
+def _concepts_of(text: str) -> tuple[str, ...]:
+    return tuple(concept(word) for word in tokens(text) if is_content(word))
 
 
 def is_content(word: str) -> bool:

@@ -1,7 +1,6 @@
 """What a caller of /react notices."""
 
 import httpx
-import pytest
 from langchain_core.messages import AIMessage
 from langserve import RemoteRunnable
 

@@ -16,6 +16,7 @@ from core.settings import RunSettings
 from nodes.react.state import Reflection
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT, RunningService, running_service
+from tests.support.waiting import until
 
 SEARCH = ("search_knowledge_base", {"query": "error 500 export"})
 ANSWER = 'Use "batches" of 10K — até 10 mil.'
@@ -109,8 +110,7 @@ async def test_an_error_before_the_first_event_has_its_own_status(database_url: 
         config = {"configurable": {"thread_id": "busy", "multitask_strategy": "reject"}}
         body = {"input": INPUT, "config": config}
         first = asyncio.create_task(running.http.post("/react/invoke", json=body))
-        while not model.asked:
-            await asyncio.sleep(0)
+        await until(lambda: model.asked)
         for endpoint in ("invoke", "stream", "stream_events"):
             refused = await running.http.post(f"/react/{endpoint}", json=body)
             assert (refused.status_code, refused.json()["error"]) == (409, "thread_busy")
@@ -132,11 +132,9 @@ async def test_a_second_run_on_a_thread_waits_or_replaces_the_first(database_url
             )
 
         first = ask("enqueue")
-        while not model.asked:
-            await asyncio.sleep(0)
+        await until(lambda: model.asked)
         second = ask("interrupt")
-        while running.service.runs.active < 2:
-            await asyncio.sleep(0)
+        await until(lambda: running.service.runs.active == 2)
         third = ask("enqueue")
         gate.set()
         replaced = await first
@@ -152,8 +150,7 @@ async def test_more_runs_than_there_are_places_are_told_to_come_again(database_u
     runs = RunSettings(max_concurrent=1, queue_seconds=0)
     async with running_service(database_url, scripted_models(model), runs=runs) as running:
         first = asyncio.create_task(running.http.post("/react/invoke", json={"input": INPUT}))
-        while not model.asked:
-            await asyncio.sleep(0)
+        await until(lambda: model.asked)
         refused = await running.http.post("/react/invoke", json={"input": INPUT})
         assert (refused.status_code, refused.json()["error"]) == (429, "too_many_runs")
         assert int(refused.headers["Retry-After"]) >= 1
@@ -173,17 +170,14 @@ async def test_a_client_that_goes_away_stops_the_run_at_its_next_step(database_u
     async with running_service(database_url, scripted_models(model)) as running:
         async with httpx.AsyncClient(base_url=running.url) as leaving:
             asking = asyncio.create_task(leaving.post(path, json=body))
-            while not model.asked:
-                await asyncio.sleep(0)
+            await until(lambda: model.asked)
             asking.cancel()
             await asyncio.wait([asking])
         # The run is in the middle of a thought; once that is made, the step ends and so does the run.
         control = next(iter(running.service.runs._tasks.values()))
-        while not control.drain_requested:
-            await asyncio.sleep(0.001)
+        await until(lambda: control.drain_requested)
         gate.set()
-        while running.service.runs.active:
-            await asyncio.sleep(0.001)
+        await until(lambda: not running.service.runs.active)
         graph = running.service.graphs["react"]
         state = await graph.aget_state({"configurable": {"thread_id": "left"}})
         assert state.next == ("act",)

@@ -1,0 +1,55 @@
+"""What every caller notices: health, info, documents, ids, unknown paths."""
+
+import re
+
+from syrupy.assertion import SnapshotAssertion
+
+from api.application import make_app
+from tests.support.scripted import ScriptedChatModel, scripted_models
+from tests.support.service import running_service
+
+
+async def test_health_info_docs_and_the_development_crm_are_there(database_url: str) -> None:
+    async with running_service(database_url, scripted_models(ScriptedChatModel())) as running:
+        health = await running.http.get("/health")
+        assert (health.status_code, health.json()) == (
+            200,
+            {"status": "healthy", "checks": {"database": "up"}},
+        )
+        info = (await running.http.get("/info")).json()
+        assert info["version"] == "0.1.0"
+        assert list(info["graphs"]) == ["react"]
+        assert info["model"]["model"] == "scripted"
+        assert info["crm"] == "development CRM, at /crm"
+        assert (await running.http.get("/docs")).status_code == 200
+        assert (await running.http.get("/crm/docs")).status_code == 200
+        assert (await running.crm("/status"))["status"] == "operational"
+
+
+async def test_every_response_has_a_request_id_and_keeps_the_callers(database_url: str) -> None:
+    async with running_service(database_url, scripted_models(ScriptedChatModel())) as running:
+        made = (await running.http.get("/info")).headers["X-Request-Id"]
+        assert re.fullmatch(r"[0-9a-f-]{36}", made)
+        kept = await running.http.get("/info", headers={"X-Request-Id": "crm-42"})
+        assert kept.headers["X-Request-Id"] == "crm-42"
+        forged = await running.http.get("/info", headers={"X-Request-Id": "a b\tc"})
+        assert forged.headers["X-Request-Id"] != "a b\tc"
+        missing = await running.http.get("/nowhere")
+        assert missing.headers["X-Request-Id"]
+
+
+async def test_unknown_paths_and_methods_are_told_in_the_same_form(database_url: str) -> None:
+    async with running_service(database_url, scripted_models(ScriptedChatModel())) as running:
+        missing = await running.http.get("/nowhere")
+        assert (missing.status_code, missing.json()["error"]) == (404, "not_found")
+        wrong = await running.http.get("/react/invoke")
+        assert (wrong.status_code, wrong.json()["error"]) == (405, "method_not_allowed")
+        assert set(missing.json()) == set(wrong.json()) == {"error", "message", "details"}
+
+
+def test_the_openapi_document_changes_only_on_purpose(snapshot: SnapshotAssertion) -> None:
+    document = make_app().openapi()
+    document["info"].pop("version")
+    assert {path: sorted(methods) for path, methods in document["paths"].items()} == snapshot
+    assert document["components"]["schemas"]["MessageResponse"] == snapshot
+    assert document["components"]["schemas"]["MessageRequest"] == snapshot

@@ -1,0 +1,41 @@
+"""The house keeps its rules."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from api.documents import PROJECT
+
+WEB_AND_DATABASE = (
+    "fastapi",
+    "starlette",
+    "uvicorn",
+    "langserve",
+    "sse_starlette",
+    "psycopg",
+    "psycopg_pool",
+)
+
+
+def test_imports_point_downward() -> None:
+    lint = Path(sys.executable).parent / "lint-imports"
+    found = subprocess.run([lint, "--no-logo"], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout
+
+
+def test_importing_the_graphs_loads_neither_the_web_stack_nor_the_database_driver() -> None:
+    script = f"import sys, graphs.registry; print([m for m in {WEB_AND_DATABASE} if m in sys.modules])"
+    found = subprocess.run(
+        [sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "[]"
+
+
+def test_only_the_settings_read_the_environment() -> None:
+    readers = [
+        str(path.relative_to(PROJECT))
+        for room in ("api", "checkpoints", "core", "crm", "demo", "graphs", "nodes", "tools")
+        for path in (PROJECT / room).rglob("*.py")
+        if "os.environ" in path.read_text(encoding="utf-8") or "getenv" in path.read_text(encoding="utf-8")
+    ]
+    assert readers == []

@@ -1,0 +1,26 @@
+"""The documents say what the code does."""
+
+import json
+from importlib import import_module
+
+from api import documents
+from graphs.registry import REGISTRY
+
+
+def test_the_readme_is_current() -> None:
+    text = (documents.PROJECT / "README.md").read_text(encoding="utf-8")
+    assert documents.readme(text) == text, "run `make docs`"
+
+
+def test_the_example_of_an_environment_is_current() -> None:
+    text = (documents.PROJECT / ".env.example").read_text(encoding="utf-8")
+    assert documents.env_example() == text, "run `make docs`"
+
+
+def test_studio_has_every_graph_of_the_registry() -> None:
+    config = json.loads((documents.PROJECT / "langgraph.json").read_text(encoding="utf-8"))
+    assert config["graphs"] == {name: f"./graphs/studio.py:{name}" for name in REGISTRY}
+    studio = import_module("graphs.studio")
+    for name in REGISTRY:
+        graph = getattr(studio, name)
+        assert (graph.name, graph.checkpointer, graph.store) == (name, None, None)
