@@ -1,8 +1,10 @@
 """What a caller of /react notices."""
 
+from typing import Any
+
 import httpx
 from langchain_core.messages import AIMessage
-from langserve import RemoteRunnable
+from langchain_core.runnables import RunnableConfig
 
 from nodes.react.state import Reflection
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
@@ -17,7 +19,7 @@ MORE = Reflection(
 SEARCH = ("search_knowledge_base", {"query": "error 500 export"})
 
 
-def react_input(task: str = EXPORT_TASK, **more: object) -> dict[str, object]:
+def react_input(task: str = EXPORT_TASK, **more: object) -> dict[str, Any]:
     return {"task": task, "contact_id": CONTACT, **more}
 
 
@@ -43,10 +45,9 @@ async def test_invoke_answers_with_the_trace_and_a_new_thread(database_url: str)
 async def test_the_same_thread_continues_the_conversation(database_url: str) -> None:
     model = ScriptedChatModel(replies=[AIMessage("Nice to meet you, Ana."), AIMessage("Your name is Ana.")])
     async with running_service(database_url, scripted_models(model)) as running:
-        react = RemoteRunnable(f"{running.url}/react")
-        first = await react.ainvoke(react_input("My name is Ana."))
-        config = {"configurable": {"thread_id": first["thread_id"]}}
-        second = await react.ainvoke(react_input("What is my name?"), config)
+        first = await running.react.ainvoke(react_input("My name is Ana."))
+        config: RunnableConfig = {"configurable": {"thread_id": first["thread_id"]}}
+        second = await running.react.ainvoke(react_input("What is my name?"), config)
         assert second["thread_id"] == first["thread_id"]
         assert [message.content for message in second["messages"]] == [
             "My name is Ana.",
@@ -64,8 +65,7 @@ async def test_the_same_thread_continues_the_conversation(database_url: str) -> 
 async def test_each_input_of_a_batch_has_a_thread_of_its_own(database_url: str) -> None:
     model = ScriptedChatModel(replies=[AIMessage("Yes."), AIMessage("Yes."), AIMessage("Yes.")])
     async with running_service(database_url, scripted_models(model)) as running:
-        react = RemoteRunnable(f"{running.url}/react")
-        outputs = await react.abatch([react_input(f"Question {number}") for number in range(3)])
+        outputs = await running.react.abatch([react_input(f"Question {number}") for number in range(3)])
         assert len({output["thread_id"] for output in outputs}) == 3
         assert [len(output["messages"]) for output in outputs] == [2, 2, 2]
 
@@ -73,8 +73,7 @@ async def test_each_input_of_a_batch_has_a_thread_of_its_own(database_url: str) 
 async def test_stream_gives_each_step_and_then_the_output(database_url: str) -> None:
     model = ScriptedChatModel(replies=[calling("I look it up.", SEARCH), MORE, AIMessage("Use batches.")])
     async with running_service(database_url, scripted_models(model)) as running:
-        react = RemoteRunnable(f"{running.url}/react")
-        chunks = [chunk async for chunk in react.astream(react_input())]
+        chunks = [chunk async for chunk in running.react.astream(react_input())]
         steps = [name for chunk in chunks for name in chunk]
         assert steps == ["prepare", "think", "act", "reflect", "think", "finish", "output"]
         assert chunks[-1]["output"]["final_answer"] == "Use batches."
@@ -84,8 +83,7 @@ async def test_stream_events_and_stream_log_show_tokens_nodes_and_the_output(dat
     script = [calling("I look it up.", SEARCH), MORE, AIMessage("Use batches.")]
     model = ScriptedChatModel(replies=[*script, *script])
     async with running_service(database_url, scripted_models(model)) as running:
-        react = RemoteRunnable(f"{running.url}/react")
-        events = [event async for event in react.astream_events(react_input(), version="v2")]
+        events = [event async for event in running.react.astream_events(react_input(), version="v2")]
         tokens = [
             event["data"]["chunk"].content
             for event in events

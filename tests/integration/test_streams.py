@@ -9,7 +9,6 @@ import httpx
 import pytest
 from httpx_sse import ServerSentEvent, aconnect_sse
 from langchain_core.messages import AIMessage
-from langserve import RemoteRunnable
 
 from core.errors import ModelUnavailable
 from core.settings import RunSettings
@@ -92,9 +91,8 @@ async def test_an_error_in_the_middle_of_a_stream_keeps_its_name_and_words(datab
         )
         assert data["message"] == "the model is away"
 
-        react = RemoteRunnable(f"{running.url}/react")
         with pytest.raises(httpx.HTTPStatusError, match="the model is away") as caught:
-            async for _ in react.astream(INPUT):
+            async for _ in running.react.astream(INPUT):
                 pass
         assert caught.value.response.status_code == 503
 

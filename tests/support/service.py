@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+from langserve import RemoteRunnable
 from pydantic import SecretStr
 
 from api.service import Service
@@ -24,6 +25,11 @@ class RunningService:
     url: str
     service: Service
     http: httpx.AsyncClient
+
+    @property
+    def react(self) -> RemoteRunnable[dict[str, Any], dict[str, Any]]:
+        """LangServe's own client of the graph."""
+        return RemoteRunnable(f"{self.url}/react")
 
     async def crm(self, path: str) -> Any:
         """What the development CRM holds, as a person would look it up."""
