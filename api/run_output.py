@@ -6,7 +6,7 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, Field, create_model
 
 from core.models import ModelInfo
-from graphs.registry import GraphSpec
+from graphs.spec import GraphSpec
 
 
 class RunMetadata(BaseModel):

@@ -6,13 +6,13 @@ nothing: ``thread_id`` would be dropped. This Runnable declares them, and runs t
 """
 
 from collections.abc import AsyncIterator, Callable
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, BaseCallbackManager
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.runnables.config import get_async_callback_manager_for_config
 from langchain_core.runnables.utils import AddableDict, ConfigurableFieldSpec
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 
 from api.errors import describe
 from api.identity import LOCAL, Identity
@@ -21,7 +21,7 @@ from api.runs import MultitaskStrategy, RunRequest
 from api.service import Service
 from api.threads import checked_thread_id, new_thread_id
 from core.context import Context
-from graphs.registry import GraphSpec
+from graphs.spec import GraphSpec
 
 # Where the route puts who asks; not among the fields a body may set.
 IDENTITY_KEY = "__identity"
@@ -29,6 +29,9 @@ IDENTITY_KEY = "__identity"
 BATCH_CONCURRENCY = 8
 
 Values = dict[str, Any]
+
+# The playground cannot draw a field that may be null, so none is the empty text; null is taken for it.
+_Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
 
 
 class ServedGraph(Runnable[Values, Values]):
@@ -45,10 +48,10 @@ class ServedGraph(Runnable[Values, Values]):
     config_fields: ClassVar[list[ConfigurableFieldSpec]] = [
         ConfigurableFieldSpec(
             id="thread_id",
-            annotation=str | None,
+            annotation=_Text,
             name="Thread id",
             description="Thread to go on with; none: a new one, whose id is in the output and in X-Thread-Id",
-            default=None,
+            default="",
             is_shared=True,
         ),
         ConfigurableFieldSpec(
@@ -61,10 +64,10 @@ class ServedGraph(Runnable[Values, Values]):
         ),
         ConfigurableFieldSpec(
             id="locale",
-            annotation=str | None,
+            annotation=_Text,
             name="Locale",
-            description="BCP 47 tag of the language to answer in",
-            default=None,
+            description="BCP 47 tag of the language to answer in; none: the language of the message",
+            default="",
             is_shared=True,
         ),
     ]
@@ -160,7 +163,7 @@ class ServedGraph(Runnable[Values, Values]):
                 "tags": config.get("tags", []),
                 "run_name": self._spec.name,
             },
-            context=Context(tenant=identity.tenant, user=identity.user, locale=given.get("locale")),
+            context=Context(tenant=identity.tenant, user=identity.user, locale=given.get("locale") or None),
             durability=self._spec.durability,
             modes=("updates", "values"),
             multitask_strategy=given.get("multitask_strategy") or "enqueue",

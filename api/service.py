@@ -80,7 +80,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             )
         )
         crm = CrmClient(http, settings.crm)
-        deps = Deps(models=models, tools=crm_tools(crm))
+        deps = Deps(models=models, tools=crm_tools(crm), crm=crm)
         runs = Runs(settings.runs)
         stack.push_async_callback(runs.drain)
         yield Service(

@@ -3,7 +3,7 @@
 from typing import cast
 
 from core.models import ChatModels
-from graphs.registry import GraphSpec
+from graphs.spec import GraphSpec
 from nodes.deps import Deps
 
 

@@ -3,6 +3,7 @@
 from langgraph.graph import END, START, StateGraph
 
 from core.context import Context
+from graphs.spec import GraphSpec
 from nodes.deps import Deps
 from nodes.react.act import act
 from nodes.react.finish import finish
@@ -36,3 +37,19 @@ def build_react(deps: Deps) -> StateGraph[ReactState, Context, ReactInput, React
     graph.add_edge("act", "reflect")
     graph.add_edge("finish", END)
     return graph
+
+
+SPEC = GraphSpec(
+    name="react",
+    description="Solves a support task: thinks, acts with the CRM's tools, reflects, until done.",
+    build=build_react,
+    input_schema=ReactInput,
+    output_schema=ReactOutput,
+    durability="sync",
+    # Three super-steps an iteration, fifty iterations at most, and a few around them.
+    recursion_limit=200,
+    example={
+        "task": "Customer reports 'Error 500' when trying to export contacts. Help diagnose and resolve.",
+        "contact_id": "550e8400-e29b-41d4-a716-446655440000",
+    },
+)

@@ -15,10 +15,8 @@ def _deps() -> Deps:
     settings = Settings.load()
     # Without a real CRM, the dev server itself serves the development CRM (see api/studio.py).
     base = settings.crm.api_base or f"http://127.0.0.1:{settings.server.studio_port}/crm"
-    return Deps(
-        models=chat_models(settings.models, settings.features),
-        tools=crm_tools(CrmClient(crm_http_client(settings.crm, base), settings.crm)),
-    )
+    crm = CrmClient(crm_http_client(settings.crm, base), settings.crm)
+    return Deps(models=chat_models(settings.models, settings.features), tools=crm_tools(crm), crm=crm)
 
 
 _DEPS = _deps()

@@ -9,6 +9,7 @@ from langgraph.runtime import Runtime
 
 from core.context import Context
 from core.models import ChatModels
+from tools.crm_client import CrmClient
 
 StateT_contra = TypeVar("StateT_contra", contravariant=True)
 UpdateT_co = TypeVar("UpdateT_co", covariant=True)
@@ -29,10 +30,12 @@ class Deps:
     Attributes:
         models: The chat models, with their retries and fallback.
         tools: What agents may do to the outside, by name.
+        crm: The CRM, for what the graphs themselves read of it.
     """
 
     models: ChatModels
     tools: Mapping[str, BaseTool]
+    crm: CrmClient
 
 
 def run_context(runtime: Runtime[Context]) -> Context:

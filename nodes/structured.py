@@ -45,4 +45,6 @@ async def ask(
 
 def unreadable_notice(fault: str) -> HumanMessage:
     """What the model is told about a reply that could not be read."""
-    return HumanMessage(f"[Your last reply could not be read] {fault}. Answer again, in the form asked for.")
+    return HumanMessage(
+        f"[Your last reply could not be read] {fault.rstrip('.')}. Answer again, in the form asked for."
+    )

@@ -1,6 +1,8 @@
 """The CRM API's client: pooled, bounded, retried only where that is safe."""
 
+import asyncio
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -17,7 +19,8 @@ T = TypeVar("T", bound=BaseModel)
 
 # Who we say we are in the CRM's records.
 SOURCE = "ventros-agents"
-_TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+# And every 5xx.
+_TRANSIENT = frozenset({408, 425, 429})
 _LONGEST_PAUSE_SECONDS = 5.0
 
 
@@ -32,14 +35,15 @@ class CrmClient:
     :class:`CrmUnavailable` when all attempts failed, and :class:`CrmError` on an answer it cannot read.
 
     Args:
-        http: Client with base address, key and time limit set; not owned.
-        settings: Attempts and the time limit of messages.
+        http: Client with base address and key set; not owned.
+        settings: Attempts, and the time limits of one request and of one that sends a message.
         first_pause: Seconds before the second attempt; later pauses grow, with jitter.
     """
 
     def __init__(self, http: httpx.AsyncClient, settings: CrmSettings, *, first_pause: float = 0.2) -> None:
         self._http = http
         self._attempts = settings.max_attempts
+        self._timeout = settings.timeout_seconds
         self._message_timeout = settings.message_timeout_seconds
         self._wait = _RetryAfter(
             wait_exponential_jitter(first_pause, max=_LONGEST_PAUSE_SECONDS, jitter=first_pause)
@@ -89,31 +93,23 @@ class CrmClient:
     async def _post(
         self, path: str, body: Mapping[str, Any], idempotency_key: str, *, timeout: float | None = None
     ) -> Created:
-        return await self._request(
-            "POST",
-            path,
-            Created,
-            json=body,
-            headers={"Idempotency-Key": idempotency_key},
-            **({"timeout": timeout} if timeout else {}),
-        )
+        headers = {"Idempotency-Key": idempotency_key}
+        return await self._request("POST", path, Created, timeout=timeout, json=body, headers=headers)
 
-    async def _request(self, method: str, path: str, answer: type[T], **request: Any) -> T:
+    async def _request(
+        self, method: str, path: str, answer: type[T], *, timeout: float | None = None, **request: Any
+    ) -> T:
         attempts = AsyncRetrying(
             stop=stop_after_attempt(self._attempts),
             wait=self._wait,
             retry=retry_if_exception_type(CrmUnavailable),
             reraise=True,
         )
+        request["timeout"] = timeout or self._timeout
         return await attempts(self._attempt, method, path, answer, request)
 
     async def _attempt(self, method: str, path: str, answer: type[T], request: Mapping[str, Any]) -> T:
-        try:
-            response = await self._http.request(method, f"/api/v1{path}", **request)
-        except httpx.TimeoutException as error:
-            raise CrmUnavailable(f"the CRM did not answer {method} {path} in time") from error
-        except httpx.TransportError as error:
-            raise CrmUnavailable(f"the CRM cannot be reached ({type(error).__name__})") from error
+        response = await self._heard(method, path, request)
         _raise_for_status(response, method, path)
         try:
             return answer.model_validate_json(response.content)
@@ -121,6 +117,22 @@ class CrmClient:
             raise CrmError(
                 f"the CRM's answer to {method} {path} is not what its contract says",
                 details={"faults": error.error_count()},
+            ) from error
+
+    async def _heard(self, method: str, path: str, request: Mapping[str, Any]) -> httpx.Response:
+        try:
+            # httpx limits each read: an answer that trickles in would never end.
+            async with asyncio.timeout(request["timeout"]):
+                return await self._http.request(method, f"/api/v1{path}", **request)
+        except (TimeoutError, httpx.TimeoutException) as error:
+            raise CrmUnavailable(f"the CRM did not answer {method} {path} in time") from error
+        except httpx.TransportError as error:
+            raise CrmUnavailable(f"the CRM cannot be reached ({type(error).__name__})") from error
+        except httpx.DecodingError as error:
+            raise CrmError(f"the CRM's answer to {method} {path} cannot be decoded") from error
+        except (httpx.InvalidURL, UnicodeEncodeError) as error:
+            raise CrmRefused(
+                f"this cannot be asked of the CRM: {error}", crm_status=HTTPStatus.BAD_REQUEST
             ) from error
 
 
@@ -143,7 +155,7 @@ def crm_http_client(
 
 
 class _RetryAfter(wait_base):
-    """The pause the CRM asked for, where it did and it is short; else the usual one."""
+    """The pause the CRM asked for, where it did, but no longer than the longest; else the usual one."""
 
     def __init__(self, usual: wait_base) -> None:
         self._usual = usual
@@ -155,15 +167,18 @@ class _RetryAfter(wait_base):
         return usual if asked is None else max(usual, min(asked, _LONGEST_PAUSE_SECONDS))
 
 
-def _segment(value: str) -> str:
-    return quote(value, safe="")
+def _segment(contact_id: str) -> str:
+    if contact_id in {"", ".", ".."}:
+        # They cannot be quoted: the path would name something else than a contact.
+        raise CrmRefused(f"there is no contact {contact_id!r}", crm_status=HTTPStatus.NOT_FOUND)
+    return quote(contact_id, safe="", errors="replace")
 
 
 def _raise_for_status(response: httpx.Response, method: str, path: str) -> None:
     status = response.status_code
     if response.is_success:
         return
-    if status in _TRANSIENT:
+    if status in _TRANSIENT or response.is_server_error:
         raise CrmUnavailable(
             f"the CRM answered {status} to {method} {path}",
             details={"crm_status": status},
@@ -173,12 +188,17 @@ def _raise_for_status(response: httpx.Response, method: str, path: str) -> None:
         raise CrmUnauthorized(
             f"the CRM answered {status}: it does not accept CRM_API_KEY", details={"crm_status": status}
         )
+    if not response.is_client_error:
+        raise CrmError(
+            f"the CRM answered {status} to {method} {path}: is CRM_API_BASE its address?",
+            details={"crm_status": status},
+        )
     raise CrmRefused(_message(response), crm_status=status)
 
 
 def _retry_after(response: httpx.Response) -> float | None:
     value = response.headers.get("retry-after", "")
-    return float(value) if value.isdigit() else None
+    return float(value) if value.isdecimal() else None
 
 
 def _message(response: httpx.Response) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Literal, NotRequired, TypeAlias
 from langchain_core.messages import ToolCall, ToolMessage
 from langchain_core.tools import BaseTool, ToolException
 from pydantic import ValidationError
+from pydantic_core import to_jsonable_python
 from typing_extensions import TypedDict
 
 from core.errors import CrmError, CrmRefused
@@ -18,6 +19,10 @@ FailureKind: TypeAlias = Literal["unknown_tool", "bad_arguments", "refused", "un
 # Longer than the CRM client's own attempts together: this only catches a tool that hangs.
 TOOL_TIMEOUT_SECONDS = 60.0
 
+# What a model reads at once, and what a checkpoint keeps of one call.
+MAX_RESULT_CHARACTERS = 30_000
+MAX_MESSAGE_CHARACTERS = 2_000
+
 
 class Failure(TypedDict):
     """Why a call failed: its kind, and words the model can act on."""
@@ -27,7 +32,10 @@ class Failure(TypedDict):
 
 
 class Observation(TypedDict):
-    """What became of a call. ``result`` is JSON-able and present on success, ``error`` on failure."""
+    """What became of a call. ``result`` is JSON-able and present on success, ``error`` on failure.
+
+    Of a result over :data:`MAX_RESULT_CHARACTERS` there is the beginning of its JSON, as text.
+    """
 
     success: bool
     result: NotRequired[Any]
@@ -50,8 +58,8 @@ async def execute(tools: Mapping[str, BaseTool], call: ToolCall, context: CallCo
     """
     observation = await _observe(tools, call, context)
     return ToolMessage(
-        content=json.dumps(observation, ensure_ascii=False, default=str),
-        artifact=json.loads(json.dumps(observation, default=str)),
+        content=json.dumps(observation, ensure_ascii=False),
+        artifact=observation,
         tool_call_id=call["id"] or "",
         name=call["name"],
         status="success" if observation["success"] else "error",
@@ -62,7 +70,7 @@ async def _observe(tools: Mapping[str, BaseTool], call: ToolCall, context: CallC
     chosen = tools.get(call["name"])
     if chosen is None:
         return _failed("unknown_tool", f"there is no tool {call['name']!r}; there are: {', '.join(tools)}")
-    arguments = {**call["args"], "context": context} if _takes_context(chosen) else call["args"]
+    arguments = _arguments(chosen, call["args"], context)
     try:
         async with asyncio.timeout(TOOL_TIMEOUT_SECONDS):
             result = await chosen.ainvoke(arguments)
@@ -72,15 +80,33 @@ async def _observe(tools: Mapping[str, BaseTool], call: ToolCall, context: CallC
         return _failed("refused", str(error))
     except (CrmError, TimeoutError) as error:
         return _failed("unavailable", str(error) or "the tool did not answer in time")
-    return Observation(success=True, result=result)
+    return Observation(success=True, result=_readable(result))
 
 
-def _takes_context(chosen: BaseTool) -> bool:
-    return "context" in chosen.get_input_schema().__annotations__
+def _arguments(chosen: BaseTool, written: Mapping[str, Any], context: CallContext) -> dict[str, Any]:
+    """What the model was offered to write, and the run's context.
+
+    Nothing else gets through: a tool reads arguments with ``"type": "tool_call"`` as a whole call, whose
+    arguments would then stand in place of these.
+    """
+    arguments = {name: value for name, value in written.items() if name in chosen.args}
+    takes_context = "context" in chosen.get_input_schema().__annotations__
+    return {**arguments, "context": context} if takes_context else arguments
+
+
+def _readable(result: Any) -> Any:
+    """The result as plain JSON values, or the beginning of its JSON where it is too long."""
+    plain = to_jsonable_python(result, fallback=str, inf_nan_mode="null", bytes_mode="base64")
+    text = json.dumps(plain, ensure_ascii=False)
+    if len(text) <= MAX_RESULT_CHARACTERS:
+        return plain
+    return f"{text[:MAX_RESULT_CHARACTERS]}… (cut: the result has {len(text)} characters)"
 
 
 def _failed(kind: FailureKind, message: str) -> Observation:
-    return Observation(success=False, error=Failure(kind=kind, message=message))
+    # The CRM's words may hold halves of characters, which can be neither sent nor stored.
+    printable = message.encode(errors="replace").decode()[:MAX_MESSAGE_CHARACTERS]
+    return Observation(success=False, error=Failure(kind=kind, message=printable))
 
 
 def _faults(error: ValidationError) -> str:

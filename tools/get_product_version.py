@@ -15,8 +15,7 @@ def get_product_version(crm: CrmClient) -> BaseTool:
     async def look_up(context: Annotated[CallContext, InjectedToolArg]) -> dict[str, Any]:
         """Look up the customer's plan, product version and how much of each limit is used.
 
-        Use it to diagnose a problem that may depend on the version, the plan, or the number of
-        contacts or other records the customer has.
+        Use it to diagnose a problem that may depend on the version, the plan or the number of contacts.
 
         Args:
             context: Given by the run.

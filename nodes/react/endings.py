@@ -34,9 +34,10 @@ def ended(state: ReactState, reason: ReasonIncomplete, *, detail: str) -> dict[s
 
 
 def best_so_far(state: ReactState) -> str:
-    """The latest answer a reflection gave, else its latest judgement, else the latest thought."""
+    """The latest answer a reflection gave, else its latest judgement, else the latest thought in words."""
     for wanted in ("final_answer", "reasoning"):
         for entry in reversed(state["trace"]):
-            if said := (entry["reflection"] or {}).get(wanted):
-                return str(said)
-    return state["trace"][-1]["thought"] if state["trace"] else ""
+            if said := str((entry["reflection"] or {}).get(wanted) or "").strip():
+                return said
+    thoughts = (entry["thought"].strip() for entry in reversed(state["trace"]))
+    return next(filter(None, thoughts), "")

@@ -4,12 +4,12 @@ from typing import Any
 
 from langchain_core.messages import AIMessage
 
-from nodes.react.state import ReactState
+from nodes.react.state import ReactState, storable
 
 
 async def finish(state: ReactState) -> dict[str, Any]:
     """Node: append the answer, unless the last thought was it."""
     last = state["messages"][-1]
-    if isinstance(last, AIMessage) and not last.tool_calls and last.text == state["final_answer"]:
+    if isinstance(last, AIMessage) and not last.tool_calls and storable(last.text) == state["final_answer"]:
         return {}
     return {"messages": [AIMessage(state["final_answer"])]}

@@ -14,8 +14,8 @@ async def prepare(state: ReactInput) -> dict[str, Any]:
     return {
         "messages": [message],
         "turn": message.id,
-        "max_iterations": state.max_iterations,
-        "reflection": state.reflection,
+        "iteration_limit": state.max_iterations,
+        "reflect_when": state.reflection,
         "iterations": 0,
         "trace": [],
         "unreadable": None,

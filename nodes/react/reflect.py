@@ -13,11 +13,11 @@ from nodes.deps import Deps, Node, run_context
 from nodes.prompts import prompt
 from nodes.react.endings import ended
 from nodes.react.state import Action, ReactState, Reflection, TraceEntry
-from nodes.react.transcript import split_turns, transcript
+from nodes.react.transcript import in_locale, split_turns, transcript
 from nodes.structured import ask
 
 TEMPERATURE = 0.1
-# A tool that was unavailable in this many iterations ends the run.
+# A tool that was unavailable in this many iterations since it last worked ends the run.
 MAX_UNAVAILABLE = 3
 
 Next: TypeAlias = Command[Literal["think", "finish"]]
@@ -29,16 +29,17 @@ def reflect(deps: Deps) -> Node[ReactState, Next]:
     question = prompt("react_reflection_question")
 
     async def reflect(state: ReactState, *, runtime: Runtime[Context]) -> Next:
+        context = run_context(runtime)
         entries = observations(state)
         if not _reflects(state, entries):
             return _go_on(state, entries)
         try:
             judgement = await ask(
                 deps.models,
-                [*transcript(state, system), HumanMessage(question)],
+                [*transcript(state, in_locale(system, context.locale)), HumanMessage(question)],
                 Reflection,
                 temperature=TEMPERATURE,
-                model=run_context(runtime).model,
+                model=context.model,
             )
         except ModelRefused as refusal:
             return _end(state, entries, "model_refused", refusal.message)
@@ -73,18 +74,19 @@ def _last_thought(turn: Sequence[AnyMessage]) -> AIMessage:
 
 
 def _reflects(state: ReactState, entries: Sequence[TraceEntry]) -> bool:
-    if state["reflection"] == "on_error":
+    if state["reflect_when"] == "on_error":
         return any(entry["observation"] and not entry["observation"]["success"] for entry in entries)
-    return state["reflection"] == "always"
+    return state["reflect_when"] == "always"
 
 
 def _follow(state: ReactState, entries: list[TraceEntry], judgement: Reflection) -> Next:
-    if not judgement.task_complete or not judgement.final_answer:
+    answer = (judgement.final_answer or "").strip()
+    if not judgement.task_complete or not answer:
         return _go_on(state, entries)
     update = {
         "trace": [*state["trace"], *entries],
         "success": judgement.success,
-        "final_answer": judgement.final_answer,
+        "final_answer": answer,
         "reason_incomplete": None if judgement.success else "task_failed",
     }
     return Command(goto="finish", update=update)
@@ -94,17 +96,21 @@ def _go_on(state: ReactState, entries: list[TraceEntry]) -> Next:
     trace = [*state["trace"], *entries]
     if tool := _given_up(trace):
         return _end(state, entries, "tool_unavailable", f"{tool} stayed unavailable")
-    if state["iterations"] >= state["max_iterations"]:
+    if state["iterations"] >= state["iteration_limit"]:
         return _end(state, entries, "max_iterations_reached", f"{state['iterations']} iterations were used")
     return Command(goto="think", update={"trace": trace})
 
 
 def _given_up(trace: Sequence[TraceEntry]) -> str | None:
-    """The tool that was unavailable too often, if there is one."""
+    """The tool that stayed unavailable, if there is one."""
     iterations: dict[str, set[int]] = {}
     for entry in trace:
         action, observation = entry["action"], entry["observation"]
-        if action and observation and observation.get("error", {}).get("kind") == "unavailable":
+        if not action or not observation:
+            continue
+        if observation["success"]:
+            iterations.pop(action["tool"], None)
+        elif observation["error"]["kind"] == "unavailable":
             iterations.setdefault(action["tool"], set()).add(entry["iteration"])
     return next((tool for tool, seen in iterations.items() if len(seen) >= MAX_UNAVAILABLE), None)
 

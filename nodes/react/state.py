@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal, TypeAlias
 
 from langchain_core.messages import AnyMessage, ToolCall
+from langgraph.channels import EphemeralValue
 from langgraph.graph.message import add_messages
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
@@ -63,14 +64,28 @@ class TraceEntry(TypedDict):
     reflection: dict[str, Any] | None
 
 
+def storable(text: str) -> str:
+    """The text without NUL and halves of surrogate pairs, which Postgres refuses in ``jsonb``."""
+    return text.replace("\0", "").encode("utf-8", "ignore").decode("utf-8")
+
+
+def _latest(_: str, new: str) -> str:
+    return storable(new)
+
+
 class ReactState(TypedDict):
     """The state of a thread; all but ``messages`` is about its latest run."""
 
     messages: Annotated[list[AnyMessage], add_messages]
-    task: str
-    contact_id: str
-    max_iterations: int
-    reflection: ReflectionMode
+    # A checkpoint keeps a text as jsonb; lists go into a blob, which takes anything.
+    task: Annotated[str, _latest]
+    contact_id: Annotated[str, _latest]
+    # As given: only ``prepare`` sees them, so that a run without them does not get the last run's.
+    max_iterations: Annotated[int, EphemeralValue]
+    reflection: Annotated[ReflectionMode, EphemeralValue]
+    # The same, or their defaults, for the run.
+    iteration_limit: int
+    reflect_when: ReflectionMode
     # Id of the message the current run began with; everything after it is this run's.
     turn: str
     iterations: int
@@ -78,7 +93,7 @@ class ReactState(TypedDict):
     # Why the last reply could not be read, while the model has its one chance to mend it.
     unreadable: str | None
     success: bool
-    final_answer: str
+    final_answer: Annotated[str, _latest]
     reason_incomplete: ReasonIncomplete | None
 
 

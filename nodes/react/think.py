@@ -1,6 +1,8 @@
 """Thought: a model call with the tools bound."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
+from uuid import uuid4
 
 from langchain_core.messages import AIMessage
 from langgraph.runtime import Runtime
@@ -11,10 +13,12 @@ from core.errors import ModelRefused
 from nodes.deps import Deps, Node, run_context
 from nodes.prompts import prompt
 from nodes.react.endings import ended
-from nodes.react.state import ActInput, ReactState, TraceEntry
-from nodes.react.transcript import transcript
+from nodes.react.state import ActInput, ReactState, ReasonIncomplete, TraceEntry, storable
+from nodes.react.transcript import in_locale, transcript
 
 TEMPERATURE = 0.2
+# Finish reasons of a reply whose end is missing: LangChain would complete the JSON of half a call.
+_CUT = frozenset({"MAX_TOKENS", "LENGTH"})
 
 Next: TypeAlias = Command[Literal["act", "think", "finish"]]
 
@@ -25,17 +29,19 @@ def think(deps: Deps) -> Node[ReactState, Next]:
     tools = tuple(deps.tools.values())
 
     async def think(state: ReactState, *, runtime: Runtime[Context]) -> Next:
+        context = run_context(runtime)
         try:
             reply = await deps.models.reply(
-                transcript(state, system),
+                transcript(state, in_locale(system, context.locale)),
                 tools=tools,
                 temperature=TEMPERATURE,
-                model=run_context(runtime).model,
+                model=context.model,
             )
         except ModelRefused as refusal:
             return Command(goto="finish", update=ended(state, "model_refused", detail=refusal.message))
         if fault := _fault(reply):
             return _tell_back_once(state, fault)
+        reply = _with_own_ids(reply)
         update: dict[str, Any] = {
             "messages": [reply],
             "iterations": state["iterations"] + 1,
@@ -52,7 +58,9 @@ def _fault(reply: AIMessage) -> str | None:
     if reply.invalid_tool_calls:
         bad = reply.invalid_tool_calls[0]
         return f"the arguments of the call to {bad.get('name')!r} are not valid JSON"
-    if not reply.tool_calls and not reply.text.strip():
+    if reply.response_metadata.get("finish_reason") in _CUT:
+        return "it was cut at the output limit: be shorter"
+    if not reply.tool_calls and not storable(reply.text).strip():
         return "it was empty: call a tool, or answer in words"
     return None
 
@@ -61,6 +69,17 @@ def _tell_back_once(state: ReactState, fault: str) -> Next:
     if state["unreadable"]:
         return Command(goto="finish", update=ended(state, "model_reply_unreadable", detail=fault))
     return Command(goto="think", update={"unreadable": fault})
+
+
+def _with_own_ids(reply: AIMessage) -> AIMessage:
+    """The reply with an id of its own for each call: its observation and its key are found by it."""
+    taken: set[str] = set()
+    calls = []
+    for call in reply.tool_calls:
+        call_id = call["id"] if call["id"] and call["id"] not in taken else f"call-{uuid4()}"
+        taken.add(call_id)
+        calls.append({**call, "id": call_id})
+    return reply if calls == reply.tool_calls else reply.model_copy(update={"tool_calls": calls})
 
 
 def _calls(reply: AIMessage, state: ReactState) -> list[ActInput]:
@@ -72,14 +91,21 @@ def _calls(reply: AIMessage, state: ReactState) -> list[ActInput]:
 
 def _answered(reply: AIMessage, state: ReactState) -> dict[str, Any]:
     """The thought is the answer. It is no success when every action of the run failed."""
-    observed = [entry["observation"] for entry in state["trace"] if entry["observation"]]
-    failed = bool(observed) and not any(observation["success"] for observation in observed)
+    reason = _why_all_failed(state["trace"])
     entry = TraceEntry(
         iteration=state["iterations"] + 1, thought=reply.text, action=None, observation=None, reflection=None
     )
     return {
         "trace": [*state["trace"], entry],
-        "success": not failed,
+        "success": reason is None,
         "final_answer": reply.text,
-        "reason_incomplete": "tool_unavailable" if failed else None,
+        "reason_incomplete": reason,
     }
+
+
+def _why_all_failed(trace: Sequence[TraceEntry]) -> ReasonIncomplete | None:
+    observed = [entry["observation"] for entry in trace if entry["observation"]]
+    if not observed or any(observation["success"] for observation in observed):
+        return None
+    kinds = {observation["error"]["kind"] for observation in observed}
+    return "tool_unavailable" if "unavailable" in kinds else "task_failed"

@@ -4,9 +4,9 @@ The order is fixed and only the tail changes from call to call, so a provider's 
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import dropwhile, groupby
 
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage, ToolMessage
 
 from nodes.react.state import ReactState, TraceEntry
 from nodes.structured import unreadable_notice
@@ -15,7 +15,16 @@ from nodes.structured import unreadable_notice
 FULL_ITERATIONS = 3
 # Messages of earlier turns shown: what was asked and what was answered.
 HISTORY_MESSAGES = 20
+# Of a tool's reply; the trace has all of it.
+RESULT_CHARACTERS = 20_000
 _LINE_CHARACTERS = 160
+
+
+def in_locale(system: str, locale: str | None) -> str:
+    """The system prompt, with the language to answer in where the run has one."""
+    if not locale:
+        return system
+    return f"{system}\n\nWhatever the language of the task, answer in {locale!r} (BCP 47)."
 
 
 def transcript(state: ReactState, system: str) -> list[AnyMessage]:
@@ -49,8 +58,9 @@ def split_turns(state: ReactState) -> tuple[Sequence[AnyMessage], Sequence[AnyMe
 
 def _history(earlier: Sequence[AnyMessage]) -> Sequence[AnyMessage]:
     """Questions and answers only: tool calls of other turns would need their replies beside them."""
-    spoken = [message for message in earlier if _is_spoken(message)]
-    return spoken[-HISTORY_MESSAGES:]
+    spoken = [message for message in earlier if _is_spoken(message)][-HISTORY_MESSAGES:]
+    # An answer whose question is too old would come first, where providers want a person to speak.
+    return list(dropwhile(lambda message: isinstance(message, AIMessage), spoken))
 
 
 def _is_spoken(message: AnyMessage) -> bool:
@@ -87,11 +97,19 @@ def _full(turn: Sequence[AnyMessage], trace: Sequence[TraceEntry], first_full: i
     for iteration, messages in enumerate(_iterations(turn), start=1):
         if iteration < first_full:
             continue
-        yield from messages
+        yield from map(_bounded, messages)
         if reflection := reflections.get(iteration):
             suggested = reflection["suggested_next_action"]
             hint = f" Suggested next action: {suggested}" if suggested else ""
             yield HumanMessage(f"[Reflection after step {iteration}] {reflection['reasoning']}{hint}")
+
+
+def _bounded(message: AnyMessage) -> AnyMessage:
+    cut = len(message.text) - RESULT_CHARACTERS
+    if not isinstance(message, ToolMessage) or cut <= 0:
+        return message
+    shown = f"{message.text[:RESULT_CHARACTERS]}… [{cut} more characters were cut]"
+    return message.model_copy(update={"content": shown})
 
 
 def _iterations(turn: Sequence[AnyMessage]) -> list[list[AnyMessage]]:

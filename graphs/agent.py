@@ -1,0 +1,24 @@
+"""The ReAct graph as an agent that other graphs give tasks to."""
+
+from collections.abc import Sequence
+from typing import cast
+
+from graphs.react import build_react
+from nodes.agent import Agent
+from nodes.deps import Deps
+from nodes.react.state import ReactInput, ReactOutput
+
+
+def react_agent(deps: Deps) -> Agent:
+    """An agent that inherits the checkpointer of the graph it is called from."""
+    graph = build_react(deps).compile(name="agent")
+
+    async def run(
+        task: str, *, contact_id: str, tools: Sequence[str] = (), max_iterations: int = 6
+    ) -> ReactOutput:
+        given = ReactInput(
+            task=task, contact_id=contact_id, tools=list(tools), max_iterations=max_iterations
+        )
+        return cast(ReactOutput, await graph.ainvoke(given))
+
+    return run

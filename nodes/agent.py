@@ -1,0 +1,30 @@
+"""An agent as one step of a larger graph."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from nodes.react.state import ReactOutput
+
+
+class Agent(Protocol):
+    """Carries out a task with tools, as a subgraph of the run that calls it.
+
+    Called from a node, it shares the run's thread, checkpointer, stream and cancellation; a resumed run goes
+    on inside it. Call it at most once in a task of a node: the task is its checkpoint namespace.
+    """
+
+    async def __call__(
+        self, task: str, *, contact_id: str, tools: Sequence[str] = (), max_iterations: int = 6
+    ) -> ReactOutput:
+        """Carry out a task.
+
+        Args:
+            task: What to do, with all the agent needs to know.
+            contact_id: The contact it is about.
+            tools: Names of the tools it may use; none named: all.
+            max_iterations: Most rounds of thought.
+
+        Raises:
+            ModelError: The model failed for good.
+        """
+        ...

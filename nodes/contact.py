@@ -1,0 +1,54 @@
+"""What is known of the contact a run is about."""
+
+from typing import Any, cast
+
+from typing_extensions import TypedDict
+
+from core.errors import CrmRefused, NotFound
+from nodes.deps import Deps
+
+
+class ContactContext(TypedDict):
+    """Plain JSON: the contact, their subscription, their latest tickets."""
+
+    contact: dict[str, Any]
+    subscription: dict[str, Any] | None
+    recent_tickets: list[dict[str, Any]]
+
+
+RECENT_TICKETS = 3
+
+
+async def contact_context(deps: Deps, contact_id: str) -> ContactContext:
+    """Read it from the CRM. A contact without a subscription or tickets has none here.
+
+    Raises:
+        NotFound: The CRM does not know the contact.
+        CrmUnavailable: The CRM stayed away.
+    """
+    try:
+        contact = await deps.crm.contact(contact_id)
+    except CrmRefused as refusal:
+        raise NotFound(
+            f"the CRM does not know contact {contact_id!r}", details={"contact_id": contact_id}
+        ) from refusal
+    return ContactContext(
+        contact=contact.model_dump(exclude_none=True),
+        subscription=await _subscription(deps, contact_id),
+        recent_tickets=await _tickets(deps, contact_id),
+    )
+
+
+async def _subscription(deps: Deps, contact_id: str) -> dict[str, Any] | None:
+    try:
+        return cast("dict[str, Any]", (await deps.crm.subscription(contact_id)).model_dump(exclude_none=True))
+    except CrmRefused:
+        return None
+
+
+async def _tickets(deps: Deps, contact_id: str) -> list[dict[str, Any]]:
+    try:
+        found = await deps.crm.tickets(contact_id)
+    except CrmRefused:
+        return []
+    return [ticket.model_dump(exclude_none=True) for ticket in found.tickets[:RECENT_TICKETS]]
