@@ -55,6 +55,8 @@ def configure_logging(settings: LogSettings, stream: TextIO = sys.stderr) -> Non
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
         )
     )
+    # On the handler too: a library's logger with a level of its own does not ask the root's.
+    handler.setLevel(settings.level.upper())
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.level.upper())

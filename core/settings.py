@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.errors import StartupError
@@ -17,6 +17,16 @@ from core.errors import StartupError
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+def _fits_a_header(key: SecretStr) -> SecretStr:
+    value = key.get_secret_value()
+    if not (value.isascii() and value.isprintable()) or " " in value:
+        raise ValueError("must be ASCII without spaces and line breaks: it travels in an HTTP header")
+    return key
+
+
+ApiKey = Annotated[SecretStr, AfterValidator(_fits_a_header)]
 
 
 def _group(prefix: str) -> SettingsConfigDict:
@@ -53,8 +63,15 @@ class DatabaseSettings(BaseSettings):
     @field_validator("url")
     @classmethod
     def _is_postgres(cls, url: SecretStr | None) -> SecretStr | None:
-        if url and not url.get_secret_value().startswith(("postgresql://", "postgres://")):
+        if url is None:
+            return None
+        scheme, _, address = url.get_secret_value().partition("://")
+        if scheme not in {"postgresql", "postgres"}:
             raise ValueError("must start with postgresql://")
+        server, _, database = address.partition("/")
+        if "@" in database.partition("?")[0] and "@" not in server:
+            # The driver would take the start of the password for a port, and say so aloud.
+            raise ValueError("has a / in its user or password: write it as %2F")
         return url
 
 
@@ -71,7 +88,7 @@ class ModelSettings(BaseSettings):
         None, description="Model of the reasoning steps; unset: MODEL with thinking"
     )
     fallback_model: str | None = Field(None, description="Model asked when MODEL stays unavailable")
-    google_api_key: SecretStr | None = Field(None, description="Key of the Gemini API")
+    google_api_key: ApiKey | None = Field(None, description="Key of the Gemini API")
     google_base_url: str | None = Field(None, description="Other address of the Gemini API, e.g. a gateway")
     model_timeout_seconds: Seconds = Field(60, description="Time limit of one attempt at a model call")
     model_max_attempts: int = Field(
@@ -94,7 +111,7 @@ class CrmSettings(BaseSettings):
     api_base: str | None = Field(
         None, description="Address of the CRM, without /api/v1; unset: the development CRM at /crm"
     )
-    api_key: SecretStr = Field(SecretStr("development-key"), description="Bearer key the CRM is called with")
+    api_key: ApiKey = Field(SecretStr("development-key"), description="Bearer key the CRM is called with")
     timeout_seconds: Seconds = Field(10, description="Time limit of one CRM request")
     message_timeout_seconds: Seconds = Field(15, description="Time limit of one request that sends a message")
     max_attempts: int = Field(
@@ -104,9 +121,12 @@ class CrmSettings(BaseSettings):
     @field_validator("api_base")
     @classmethod
     def _is_http(cls, base: str | None) -> str | None:
-        if base and not base.startswith(("http://", "https://")):
-            raise ValueError("must start with http:// or https://")
-        return base.rstrip("/") if base else None
+        if base is None:
+            return None
+        scheme, _, address = base.rstrip("/").partition("://")
+        if scheme not in {"http", "https"} or not address:
+            raise ValueError("must start with http:// or https:// and name a host")
+        return f"{scheme}://{address}"
 
 
 class MemorySettings(BaseSettings):
@@ -193,6 +213,8 @@ class Settings:
                 groups[name] = group()
             except ValidationError as error:
                 faults += _lines(group, error)
+            except UnicodeDecodeError:
+                raise StartupError(".env is not UTF-8 text; save it as UTF-8") from None
         if faults:
             raise StartupError("\n".join(faults))
         return cls(**groups)

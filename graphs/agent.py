@@ -16,9 +16,7 @@ def react_agent(deps: Deps) -> Agent:
     async def run(
         task: str, *, contact_id: str, tools: Sequence[str] = (), max_iterations: int = 6
     ) -> ReactOutput:
-        given = ReactInput(
-            task=task, contact_id=contact_id, tools=list(tools), max_iterations=max_iterations
-        )
-        return cast(ReactOutput, await graph.ainvoke(given))
+        given = ReactInput(task=task, contact_id=contact_id, tools=list(tools), max_iterations=max_iterations)
+        return cast("ReactOutput", await graph.ainvoke(given))
 
     return run

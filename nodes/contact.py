@@ -1,6 +1,6 @@
 """What is known of the contact a run is about."""
 
-from typing import Any, cast
+from typing import Any
 
 from typing_extensions import TypedDict
 
@@ -41,7 +41,7 @@ async def contact_context(deps: Deps, contact_id: str) -> ContactContext:
 
 async def _subscription(deps: Deps, contact_id: str) -> dict[str, Any] | None:
     try:
-        return cast("dict[str, Any]", (await deps.crm.subscription(contact_id)).model_dump(exclude_none=True))
+        return (await deps.crm.subscription(contact_id)).model_dump(exclude_none=True)
     except CrmRefused:
         return None
 
