@@ -5,10 +5,11 @@ from typing import cast
 from core.models import ChatModels
 from graphs.spec import GraphSpec
 from nodes.deps import Deps
+from tools.crm_client import CrmClient
 
 
 def mermaid(spec: GraphSpec) -> str:
     """The graph as Mermaid text, drawn from its nodes, edges and ``Command`` annotations."""
     # Nothing is called, so nothing live is needed.
-    deps = Deps(models=cast("ChatModels", None), tools={})
+    deps = Deps(models=cast("ChatModels", None), tools={}, crm=cast("CrmClient", None))
     return spec.build(deps).compile().get_graph().draw_mermaid().strip()
