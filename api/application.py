@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from fastapi import FastAPI
 
 from api import errors
+from api.approvals import approvals_router
 from api.health import health_router
 from api.langserve import langserve_router
 from api.messages import messages_router
@@ -47,5 +48,6 @@ def make_app(service: Service | None = None) -> FastAPI:
     errors.install(app)
     app.include_router(health_router())
     app.include_router(messages_router())
+    app.include_router(approvals_router())
     app.include_router(langserve_router(lambda: app.state.service))
     return app

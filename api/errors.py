@@ -7,8 +7,9 @@ import psycopg
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from langgraph.errors import GraphDrained, GraphRecursionError, NodeTimeoutError
+from langgraph.errors import GraphDrained, GraphRecursionError, NodeTimeoutError, is_invalid_resume
 from psycopg_pool import PoolClosed, PoolTimeout
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from core.errors import (
@@ -39,6 +40,9 @@ def describe(error: BaseException) -> ServiceError:  # noqa: PLR0911 - a row a k
             return RunStopped(
                 "the run was stopped at a step boundary and its checkpoint is kept; ask again", retry_after=5
             )
+        case ValidationError() if is_invalid_resume(error):
+            # LangGraph checks an answer before anything runs; the question stays open.
+            return invalid(error.errors(include_url=False, include_context=False))
         case NodeTimeoutError() | TimeoutError():
             return RunTimedOut("the run took longer than it may; what it had done is kept")
         case GraphRecursionError():

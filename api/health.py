@@ -6,10 +6,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import psycopg
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 from psycopg_pool import PoolClosed, PoolTimeout
 
+from api.dependencies import OpenService
 from api.service import Service
 from api.version import VERSION
 from graphs.registry import REGISTRY
@@ -23,9 +24,8 @@ def health_router() -> APIRouter:
     router = APIRouter(tags=["service"])
 
     @router.get("/health", responses={503: {"description": "Something is down; the body names it"}})
-    async def health(request: Request) -> JSONResponse:
+    async def health(service: OpenService) -> JSONResponse:
         """Healthy only when a query on the database passes within two seconds."""
-        service: Service = request.app.state.service
         fault = await _database_fault(service)
         if fault is None:
             return JSONResponse({"status": "healthy", "checks": {"database": "up"}})
@@ -39,9 +39,8 @@ def health_router() -> APIRouter:
         return JSONResponse(content, status_code=503)
 
     @router.get("/info")
-    async def info(request: Request) -> dict[str, Any]:
+    async def info(service: OpenService) -> dict[str, Any]:
         """Version, graphs and model."""
-        service: Service = request.app.state.service
         return {
             "name": "ventros-agents",
             "version": VERSION,

@@ -18,7 +18,7 @@ from sse_starlette import EventSourceResponse
 from api.disconnect import until_gone
 from api.errors import body, describe, invalid, response
 from api.identity import LOCAL
-from api.served_graph import IDENTITY_KEY, ServedGraph
+from api.served_graph import FRESH_KEY, IDENTITY_KEY, ServedGraph
 from api.service import Service
 from api.threads import new_thread_id
 from core.errors import ServiceError
@@ -53,6 +53,7 @@ async def _complete_config(config: dict[str, Any], request: Request) -> dict[str
     """
     configurable = {**config.get("configurable", {}), IDENTITY_KEY: LOCAL}
     if not request.url.path.endswith("/batch"):
+        configurable[FRESH_KEY] = not configurable.get("thread_id")
         configurable["thread_id"] = configurable.get("thread_id") or new_thread_id()
         request.state.thread_id = configurable["thread_id"]
     return {**config, "configurable": configurable}

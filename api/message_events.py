@@ -1,8 +1,8 @@
 """A run as named events for streaming clients.
 
 ``start`` (session), ``token`` (text as it is made), ``thought`` (with the actions it asks for),
-``observation``, ``reflection``, and at the end ``done`` (the whole response) or ``error``. Read from what the
-run's parts hold, not from which graph makes them.
+``observation``, ``reflection``, ``interrupt`` (a question for a person), and at the end ``done`` (the whole
+response) or ``error``. Read from what the run's parts hold, not from which graph makes them.
 """
 
 from collections.abc import Iterator
@@ -12,9 +12,12 @@ from langchain_core.messages import AIMessage, AIMessageChunk, ToolMessage
 from sse_starlette import ServerSentEvent
 
 from api.answer_tokens import FieldTokens
+from api.run_output import interrupt_json
 from api.runs import Part
 from api.sse import event
 
+# LangGraph's name for the update that holds interrupts.
+INTERRUPT = "__interrupt__"
 # The field of structured replies that people are shown while it is written.
 ANSWER_FIELD = "final_answer"
 
@@ -30,8 +33,11 @@ class MessageEvents:
         if part["type"] == "messages":
             yield from self._token(*part["data"])
         elif part["type"] == "updates":
-            for update in part["data"].values():
-                yield from _steps(update or {})
+            for name, update in part["data"].items():
+                if name == INTERRUPT:
+                    yield from (event("interrupt", interrupt_json(pending)) for pending in update)
+                else:
+                    yield from _steps(update or {})
 
     def _token(self, chunk: Any, metadata: dict[str, Any]) -> Iterator[ServerSentEvent]:
         # A whole message here was made by a node, not by a model: it is no token.

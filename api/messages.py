@@ -2,23 +2,24 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, JsonValue
 from sse_starlette import ServerSentEvent
 
 from api import sse
+from api.admission import MultitaskStrategy
+from api.dependencies import OpenService
 from api.disconnect import until_gone
 from api.errors import body, describe
 from api.identity import LOCAL
 from api.message_events import MessageEvents
-from api.run_output import RunMetadata
-from api.runs import MultitaskStrategy, RunRequest
+from api.run_output import PendingInterrupt, RunMetadata, RunResult
+from api.run_requests import run_request
+from api.runs import RunRequest
 from api.service import Service
-from api.threads import checked_thread_id, new_thread_id
-from core.context import Context
 from core.errors import ServiceError
 from graphs.registry import REGISTRY
 
@@ -50,6 +51,9 @@ class MessageResponse(BaseModel):
     category: str = Field(description="What kind of message it was")
     confidence: float = Field(description="Of the category, 0..1; 1.0 while one agent answers everything")
     session_id: str = Field(description="Give it back with the customer's next message")
+    interrupts: list[PendingInterrupt] = Field(
+        description="Questions a person must decide before the answer; see /v1/approvals"
+    )
     reason_incomplete: str | None = Field(description="Why success is false; null otherwise")
     metadata: RunMetadata = Field(description="Which model answered, and why it")
 
@@ -72,7 +76,7 @@ def messages_router() -> APIRouter:
     async def post_message(
         message: MessageRequest,
         request: Request,
-        service: Annotated[Service, Depends(_service)],
+        service: OpenService,
         accept: Annotated[str, Header()] = "application/json",
     ) -> Response:
         """Answer a customer's message, whole or as a stream."""
@@ -88,49 +92,37 @@ def messages_router() -> APIRouter:
     return router
 
 
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
-
-
 def _run(message: MessageRequest, service: Service) -> RunRequest:
-    thread_id = checked_thread_id(message.session_id) if message.session_id else new_thread_id()
-    return RunRequest(
-        graph=service.graphs[GRAPH.name],
-        input={"task": message.message, "contact_id": message.contact_id},
-        config={
-            "configurable": {"thread_id": thread_id},
-            "recursion_limit": GRAPH.recursion_limit,
-            "metadata": {"channel_id": message.channel_id, **(message.metadata or {})},
-            "run_name": GRAPH.name,
-        },
-        context=Context(tenant=LOCAL.tenant, user=LOCAL.user),
-        durability=GRAPH.durability,
+    return run_request(
+        service,
+        GRAPH,
+        {"task": message.message, "contact_id": message.contact_id},
+        identity=LOCAL,
+        thread_id=message.session_id,
+        metadata={"channel_id": message.channel_id, **(message.metadata or {})},
         modes=("messages", "updates", "values"),
         multitask_strategy=message.multitask_strategy,
     )
 
 
 async def _whole(run: RunRequest, service: Service) -> Response:
-    values: dict[str, Any] = {}
+    result = RunResult()
     async for part in service.runs.stream(run):
-        if part["type"] == "values":
-            values = part["data"]
-    return JSONResponse(_response(values, run, service).model_dump())
+        result.take(part)
+    return JSONResponse(_response(result, run, service).model_dump())
 
 
 async def _events(run: RunRequest, service: Service) -> AsyncIterator[ServerSentEvent]:
     events = MessageEvents()
-    values: dict[str, Any] = {}
+    result = RunResult()
     parts = service.runs.stream(run)
     yield sse.event("start", {"session_id": run.thread_id, "metadata": asdict(service.model)})
     try:
         async for part in parts:
-            if part["type"] == "values":
-                values = part["data"]
+            result.take(part)
             for one in events.of(part):
                 yield one
-        yield sse.event("done", _response(values, run, service).model_dump())
+        yield sse.event("done", _response(result, run, service).model_dump())
     except ServiceError as error:
         yield sse.event("error", {**body(error), "status": error.status})
     except Exception as error:  # noqa: BLE001 - the stream has begun: its last event is where errors go
@@ -140,14 +132,15 @@ async def _events(run: RunRequest, service: Service) -> AsyncIterator[ServerSent
         await parts.aclose()
 
 
-def _response(values: dict[str, Any], run: RunRequest, service: Service) -> MessageResponse:
+def _response(result: RunResult, run: RunRequest, service: Service) -> MessageResponse:
     return MessageResponse(
-        success=values["success"],
-        response=values["final_answer"],
+        success=result.values["success"],
+        response=result.values["final_answer"],
         agent_used=GRAPH.name,
         category="support",
         confidence=1.0,
         session_id=run.thread_id,
-        reason_incomplete=values["reason_incomplete"],
+        reason_incomplete=result.values["reason_incomplete"],
+        interrupts=[PendingInterrupt(**pending) for pending in result.interrupts],
         metadata=RunMetadata(**asdict(service.model)),
     )

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.runnables import RunnableConfig, patch_config
@@ -18,6 +18,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import RunControl
 from langgraph.types import Durability, StreamMode, StreamPart
 
+from api.admission import MultitaskStrategy, admit
 from api.errors import REPLACED, describe
 from core.context import Context
 from core.errors import RunStopped, ServiceError, ThreadBusy, TooManyRuns
@@ -25,9 +26,6 @@ from core.logging import get_logger
 from core.settings import RunSettings
 
 log = get_logger(__name__)
-
-# The names are LangGraph Platform's: refuse the second run, let it wait, or stop the first.
-MultitaskStrategy: TypeAlias = Literal["reject", "enqueue", "interrupt"]
 
 # LangGraph's: a dict with "type" (the mode), "ns" and "data".
 Part: TypeAlias = StreamPart[Any, Any]
@@ -44,6 +42,7 @@ class RunRequest:
         graph: Compiled, with its checkpointer.
         input: As the graph's input schema says.
         config: Run name, metadata and ``configurable.thread_id``.
+        fresh: Whether the thread was made for this run, so that there is no state to look at first.
         context: The run's parameters.
         durability: When checkpoints are written.
         modes: LangGraph's stream modes to listen to.
@@ -54,6 +53,7 @@ class RunRequest:
     graph: CompiledStateGraph[Any, Any, Any, Any]
     input: Any
     config: RunnableConfig
+    fresh: bool
     context: Context
     durability: Durability
     modes: tuple[StreamMode, ...]
@@ -168,6 +168,8 @@ class Runs:
 
     @staticmethod
     async def _parts(request: RunRequest, control: RunControl) -> AsyncIterator[Part]:
+        if not request.fresh:
+            await admit(request.graph, request.config, request.input, request.multitask_strategy)
         callbacks = await request.begin() if request.begin else None
         return request.graph.astream(
             request.input,

@@ -12,19 +12,22 @@ from langchain_core.callbacks import AsyncCallbackManagerForChainRun, BaseCallba
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.runnables.config import get_async_callback_manager_for_config
 from langchain_core.runnables.utils import AddableDict, ConfigurableFieldSpec
-from pydantic import BaseModel, BeforeValidator
+from pydantic import BaseModel, BeforeValidator, Field
 
+from api.admission import MultitaskStrategy
 from api.errors import describe
-from api.identity import LOCAL, Identity
-from api.run_output import served_output, served_output_schema
-from api.runs import MultitaskStrategy, RunRequest
+from api.identity import LOCAL
+from api.resumption import graph_input, served_input_schema
+from api.run_output import RunResult, served_output_schema
+from api.run_requests import run_request
+from api.runs import RunRequest
 from api.service import Service
-from api.threads import checked_thread_id, new_thread_id
-from core.context import Context
 from graphs.spec import GraphSpec
 
 # Where the route puts who asks; not among the fields a body may set.
 IDENTITY_KEY = "__identity"
+# Where it says that it has made the thread.
+FRESH_KEY = "__fresh"
 # Inputs of one batch that run at once.
 BATCH_CONCURRENCY = 8
 
@@ -32,6 +35,8 @@ Values = dict[str, Any]
 
 # The playground cannot draw a field that may be null, so none is the empty text; null is taken for it.
 _Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
+# A language tag goes into the prompt: its form leaves no room for anything else (RFC 5646).
+_Locale = Annotated[_Text, Field(pattern=r"^([A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*)?$", max_length=35)]
 
 
 class ServedGraph(Runnable[Values, Values]):
@@ -64,7 +69,7 @@ class ServedGraph(Runnable[Values, Values]):
         ),
         ConfigurableFieldSpec(
             id="locale",
-            annotation=_Text,
+            annotation=_Locale,
             name="Locale",
             description="BCP 47 tag of the language to answer in; none: the language of the message",
             default="",
@@ -76,6 +81,7 @@ class ServedGraph(Runnable[Values, Values]):
         self.name = spec.name
         self._spec = spec
         self._service = service
+        self._input_schema = served_input_schema(spec)
         self._output_schema = served_output_schema(spec)
 
     @property
@@ -84,8 +90,8 @@ class ServedGraph(Runnable[Values, Values]):
         return self.config_fields
 
     def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:  # noqa: ARG002
-        """The graph's input schema."""
-        return self._spec.input_schema
+        """The graph's input schema; ``{"resume": ...}`` is taken in its place."""
+        return self._input_schema
 
     def get_output_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:  # noqa: ARG002
         """The graph's output schema with what HTTP adds."""
@@ -130,15 +136,14 @@ class ServedGraph(Runnable[Values, Values]):
         config = ensure_config(config)
         root = _RootRun(config, input, self._spec.name)
         request = self._request(input, config, root)
-        values: Values = {}
+        result = RunResult()
         parts = self._service().runs.stream(request)
         try:
             async for part in parts:
+                result.take(part)
                 if part["type"] == "updates":
                     yield AddableDict(part["data"])
-                elif part["type"] == "values":
-                    values = part["data"]
-            output = served_output(values, request.thread_id, self._service().model)
+            output = result.output(request.thread_id, self._service().model)
             yield AddableDict(output=output)
         except Exception as error:
             await root.failed(error)
@@ -149,24 +154,18 @@ class ServedGraph(Runnable[Values, Values]):
             await parts.aclose()
 
     def _request(self, values: Values, config: RunnableConfig, root: "_RootRun") -> RunRequest:
-        service = self._service()
-        given = config.get("configurable", {})
-        identity: Identity = given.get(IDENTITY_KEY, LOCAL)
-        thread_id = given.get("thread_id")
-        return RunRequest(
-            graph=service.graphs[self._spec.name],
-            input=values,
-            config={
-                "configurable": {"thread_id": checked_thread_id(thread_id) if thread_id else new_thread_id()},
-                "recursion_limit": self._spec.recursion_limit,
-                "metadata": config.get("metadata", {}),
-                "tags": config.get("tags", []),
-                "run_name": self._spec.name,
-            },
-            context=Context(tenant=identity.tenant, user=identity.user, locale=given.get("locale") or None),
-            durability=self._spec.durability,
-            modes=("updates", "values"),
-            multitask_strategy=given.get("multitask_strategy") or "enqueue",
+        named = config.get("configurable", {})
+        return run_request(
+            self._service(),
+            self._spec,
+            graph_input(values),
+            identity=named.get(IDENTITY_KEY, LOCAL),
+            thread_id=named.get("thread_id") or None,
+            fresh=named.get(FRESH_KEY),
+            locale=named.get("locale") or None,
+            metadata=config.get("metadata", {}),
+            tags=config.get("tags", []),
+            multitask_strategy=named.get("multitask_strategy") or "enqueue",
             begin=root.begin,
         )
 

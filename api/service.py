@@ -80,7 +80,11 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             )
         )
         crm = CrmClient(http, settings.crm)
-        deps = Deps(models=models, tools=crm_tools(crm), crm=crm)
+        deps = Deps(
+            models=models,
+            tools=crm_tools(crm, approve_messages_from=settings.approvals.message_risk),
+            crm=crm,
+        )
         runs = Runs(settings.runs)
         stack.push_async_callback(runs.drain)
         yield Service(

@@ -3,7 +3,7 @@
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from checkpoints.migrations import serialised
+from checkpoints.migrations import migrate, serialised
 from checkpoints.pool import Pool
 
 
@@ -16,4 +16,5 @@ async def open_saver(pool: Pool) -> AsyncPostgresSaver:
     saver = AsyncPostgresSaver(pool, serde=JsonPlusSerializer(allowed_msgpack_modules=None))
     async with serialised(pool):
         await saver.setup()
+        await migrate(pool)
     return saver

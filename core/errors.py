@@ -8,6 +8,9 @@
     ├── NotFound                404
     ├── ThreadBusy              409  another run holds the thread
     ├── TooManyRuns             429  the service is at its limit of concurrent runs
+    ├── InterruptPending        409  the thread waits for a person's decision
+    ├── NothingToResume         409  the thread waits for nothing
+    ├── WrongGraph              409  the thread belongs to another graph
     ├── RunStopped              503  the service is stopping; the run is saved at its last step
     ├── RunReplaced             409  a newer run took the thread over
     ├── RunTimedOut             504
@@ -79,6 +82,27 @@ class ThreadBusy(ServiceError):
     """Raise when a thread has a run in progress and the caller chose not to wait."""
 
     code = "thread_busy"
+    status = 409
+
+
+class InterruptPending(ServiceError):
+    """Raise when a new run would throw away a question that waits for a person."""
+
+    code = "interrupt_pending"
+    status = 409
+
+
+class NothingToResume(ServiceError):
+    """Raise when a thread has no interrupt to answer, or no step left to continue with."""
+
+    code = "nothing_to_resume"
+    status = 409
+
+
+class WrongGraph(ServiceError):
+    """Raise when a thread was begun by another graph than the one asked."""
+
+    code = "wrong_graph"
     status = 409
 
 

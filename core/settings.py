@@ -63,7 +63,7 @@ class DatabaseSettings(BaseSettings):
     @field_validator("url")
     @classmethod
     def _is_postgres(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is None:
+        if not url:
             return None
         scheme, _, address = url.get_secret_value().partition("://")
         if scheme not in {"postgresql", "postgres"}:
@@ -121,7 +121,7 @@ class CrmSettings(BaseSettings):
     @field_validator("api_base")
     @classmethod
     def _is_http(cls, base: str | None) -> str | None:
-        if base is None:
+        if not base:
             return None
         scheme, _, address = base.rstrip("/").partition("://")
         if scheme not in {"http", "https"} or not address:
@@ -149,6 +149,16 @@ class RunSettings(BaseSettings):
     timeout_seconds: Seconds = Field(300, description="Time limit of one run")
     drain_seconds: Seconds = Field(
         20, description="How long running graphs may take to reach their next step at shutdown"
+    )
+
+
+class ApprovalSettings(BaseSettings):
+    """What waits for a person."""
+
+    model_config = _group("APPROVAL_")
+
+    message_risk: Literal["low", "medium", "high", "never"] = Field(
+        "high", description="Messages to customers of this risk and above wait for a person; never: none do"
     )
 
 
@@ -191,6 +201,7 @@ class Settings:
     crm: CrmSettings
     memory: MemorySettings
     runs: RunSettings
+    approvals: ApprovalSettings
     log: LogSettings
     features: FeatureSettings
 

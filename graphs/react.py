@@ -46,8 +46,8 @@ SPEC = GraphSpec(
     input_schema=ReactInput,
     output_schema=ReactOutput,
     durability="sync",
-    # Three super-steps an iteration, fifty iterations at most, and a few around them.
-    recursion_limit=200,
+    # Four super-steps an iteration (a reply may be told back), fifty iterations at most, and two around them.
+    recursion_limit=210,
     example={
         "task": "Customer reports 'Error 500' when trying to export contacts. Help diagnose and resolve.",
         "contact_id": "550e8400-e29b-41d4-a716-446655440000",

@@ -16,7 +16,11 @@ def _deps() -> Deps:
     # Without a real CRM, the dev server itself serves the development CRM (see api/studio.py).
     base = settings.crm.api_base or f"http://127.0.0.1:{settings.server.studio_port}/crm"
     crm = CrmClient(crm_http_client(settings.crm, base), settings.crm)
-    return Deps(models=chat_models(settings.models, settings.features), tools=crm_tools(crm), crm=crm)
+    return Deps(
+        models=chat_models(settings.models, settings.features),
+        tools=crm_tools(crm, approve_messages_from=settings.approvals.message_risk),
+        crm=crm,
+    )
 
 
 _DEPS = _deps()

@@ -1,6 +1,7 @@
 """The tools by name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Literal
 
 from langchain_core.tools import BaseTool
 
@@ -8,21 +9,27 @@ from tools.check_service_status import check_service_status
 from tools.create_engineering_ticket import create_engineering_ticket
 from tools.crm_client import CrmClient
 from tools.get_product_version import get_product_version
+from tools.message_risk import Risk
 from tools.search_knowledge_base import search_knowledge_base
 from tools.search_past_tickets import search_past_tickets
 from tools.send_solution_to_customer import send_solution_to_customer
 
-CRM_TOOLS: tuple[Callable[[CrmClient], BaseTool], ...] = (
-    search_knowledge_base,
-    search_past_tickets,
-    get_product_version,
-    check_service_status,
-    create_engineering_ticket,
-    send_solution_to_customer,
-)
 
+def crm_tools(
+    crm: CrmClient, *, approve_messages_from: Risk | Literal["never"] = "high"
+) -> Mapping[str, BaseTool]:
+    """Every tool over the CRM, by the name the model calls it.
 
-def crm_tools(crm: CrmClient) -> Mapping[str, BaseTool]:
-    """Every tool over the CRM, by the name the model calls it."""
-    made = [build(crm) for build in CRM_TOOLS]
+    Args:
+        crm: The CRM.
+        approve_messages_from: Messages to customers of this risk and above wait for a person.
+    """
+    made = (
+        search_knowledge_base(crm),
+        search_past_tickets(crm),
+        get_product_version(crm),
+        check_service_status(crm),
+        create_engineering_ticket(crm),
+        send_solution_to_customer(crm, approve_from=approve_messages_from),
+    )
     return {one.name: one for one in made}

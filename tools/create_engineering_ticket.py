@@ -1,9 +1,11 @@
 """Report a defect to engineering."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from langchain_core.tools import BaseTool, InjectedToolArg, tool
 
+from tools.approval import requires_approval
 from tools.call import CallContext
 from tools.crm_client import CrmClient
 from tools.crm_models import Severity
@@ -36,4 +38,8 @@ def create_engineering_ticket(crm: CrmClient) -> BaseTool:
         )
         return {"ticket_id": made.id}
 
-    return create
+    return requires_approval(create, _needs_approval)
+
+
+def _needs_approval(arguments: Mapping[str, Any]) -> str | None:
+    return "it wakes people up: its severity is critical" if arguments["severity"] == "critical" else None

@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 from core.errors import CrmError, CrmRefused
 from tools.call import CallContext
 
-FailureKind: TypeAlias = Literal["unknown_tool", "bad_arguments", "refused", "unavailable"]
+FailureKind: TypeAlias = Literal["unknown_tool", "bad_arguments", "refused", "rejected", "unavailable"]
 
 # Longer than the CRM client's own attempts together: this only catches a tool that hangs.
 TOOL_TIMEOUT_SECONDS = 60.0
@@ -56,7 +56,15 @@ async def execute(tools: Mapping[str, BaseTool], call: ToolCall, context: CallCo
     Returns:
         The message for the model; its ``artifact`` is the :class:`Observation`.
     """
-    observation = await _observe(tools, call, context)
+    return _message(call, await _observe(tools, call, context))
+
+
+def rejected(call: ToolCall, reason: str) -> ToolMessage:
+    """What the model is told of a call that a person rejected."""
+    return _message(call, _failed("rejected", f"a person rejected this: {reason}"))
+
+
+def _message(call: ToolCall, observation: Observation) -> ToolMessage:
     return ToolMessage(
         content=json.dumps(observation, ensure_ascii=False),
         artifact=observation,

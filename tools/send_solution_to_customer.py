@@ -1,15 +1,23 @@
 """Send the customer a message."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from langchain_core.tools import BaseTool, InjectedToolArg, tool
 
+from tools.approval import requires_approval
 from tools.call import CallContext
 from tools.crm_client import CrmClient
+from tools.message_risk import RISKS, Risk, message_risk
 
 
-def send_solution_to_customer(crm: CrmClient) -> BaseTool:
-    """The tool, over this CRM."""
+def send_solution_to_customer(crm: CrmClient, *, approve_from: Risk | Literal["never"] = "high") -> BaseTool:
+    """The tool, over this CRM.
+
+    Args:
+        crm: The CRM.
+        approve_from: Messages of this risk and above wait for a person.
+    """
 
     @tool("send_solution_to_customer", parse_docstring=True)
     async def send(solution: str, context: Annotated[CallContext, InjectedToolArg]) -> dict[str, str]:
@@ -26,4 +34,10 @@ def send_solution_to_customer(crm: CrmClient) -> BaseTool:
         )
         return {"message_id": sent.id}
 
-    return send
+    def needs_approval(arguments: Mapping[str, Any]) -> str | None:
+        risk = message_risk(arguments["solution"])
+        if approve_from == "never" or RISKS.index(risk) < RISKS.index(approve_from):
+            return None
+        return f"the risk of this message to a customer is {risk}"
+
+    return requires_approval(send, needs_approval)

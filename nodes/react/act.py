@@ -2,26 +2,32 @@
 
 from typing import Any
 
+from langchain_core.messages import ToolMessage
 from langgraph.runtime import Runtime
 
 from core.context import Context
+from nodes.approval import approved
 from nodes.deps import Deps, Node
+from nodes.react.offered import offered
 from nodes.react.state import ActInput
 from tools.call import CallContext, idempotency_key
 from tools.execute import execute
 
 
 def act(deps: Deps) -> Node[ActInput, dict[str, Any]]:
-    """Node: carry out the call it is sent."""
+    """Node: carry out the call it is sent, once a person has approved it where that is needed."""
 
     async def act(state: ActInput, *, runtime: Runtime[Context]) -> dict[str, Any]:
-        call = state["call"]
+        tools = offered(deps.tools, state["allowed_tools"])
+        call = approved(tools, state["call"], state["contact_id"])
+        if isinstance(call, ToolMessage):
+            return {"messages": [call]}
         info = runtime.execution_info
         thread_id = (info.thread_id if info else None) or "no-thread"
         context = CallContext(
             contact_id=state["contact_id"],
             idempotency_key=idempotency_key(thread_id, state["message_id"], call["id"] or ""),
         )
-        return {"messages": [await execute(deps.tools, call, context)]}
+        return {"messages": [await execute(tools, call, context)]}
 
     return act

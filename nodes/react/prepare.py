@@ -16,6 +16,7 @@ async def prepare(state: ReactInput) -> dict[str, Any]:
         "turn": message.id,
         "iteration_limit": state.max_iterations,
         "reflect_when": state.reflection,
+        "allowed_tools": state.tools,
         "iterations": 0,
         "trace": [],
         "unreadable": None,

@@ -12,7 +12,7 @@ from core.errors import ModelRefused
 from nodes.deps import Deps, Node, run_context
 from nodes.prompts import prompt
 from nodes.react.endings import ended
-from nodes.react.state import Action, ReactState, Reflection, TraceEntry
+from nodes.react.state import Action, ReactState, Reflection, TraceEntry, storable
 from nodes.react.transcript import in_locale, split_turns, transcript
 from nodes.structured import ask
 
@@ -80,7 +80,7 @@ def _reflects(state: ReactState, entries: Sequence[TraceEntry]) -> bool:
 
 
 def _follow(state: ReactState, entries: list[TraceEntry], judgement: Reflection) -> Next:
-    answer = (judgement.final_answer or "").strip()
+    answer = storable(judgement.final_answer or "").strip()
     if not judgement.task_complete or not answer:
         return _go_on(state, entries)
     update = {

@@ -27,6 +27,9 @@ class ReactInput(BaseModel):
     reflection: ReflectionMode = Field(
         "always", description="When to reflect on observations: always, on_error (a tool failed) or never"
     )
+    tools: list[str] = Field(
+        default_factory=list, max_length=50, description="Names of the tools that may be used; none: all"
+    )
 
 
 class Reflection(BaseModel):
@@ -83,9 +86,11 @@ class ReactState(TypedDict):
     # As given: only ``prepare`` sees them, so that a run without them does not get the last run's.
     max_iterations: Annotated[int, EphemeralValue]
     reflection: Annotated[ReflectionMode, EphemeralValue]
+    tools: Annotated[list[str], EphemeralValue]
     # The same, or their defaults, for the run.
     iteration_limit: int
     reflect_when: ReflectionMode
+    allowed_tools: list[str]
     # Id of the message the current run began with; everything after it is this run's.
     turn: str
     iterations: int
@@ -116,8 +121,9 @@ class ReactOutput(TypedDict):
 
 
 class ActInput(TypedDict):
-    """What one ``act`` task is sent: a call, the message it stands in, and whom it is about."""
+    """What one ``act`` task is sent: a call, the message it stands in, whom it is about, what is allowed."""
 
     call: ToolCall
     message_id: str
     contact_id: str
+    allowed_tools: list[str]

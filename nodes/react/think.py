@@ -13,6 +13,7 @@ from core.errors import ModelRefused
 from nodes.deps import Deps, Node, run_context
 from nodes.prompts import prompt
 from nodes.react.endings import ended
+from nodes.react.offered import offered
 from nodes.react.state import ActInput, ReactState, ReasonIncomplete, TraceEntry, storable
 from nodes.react.transcript import in_locale, transcript
 
@@ -26,14 +27,13 @@ Next: TypeAlias = Command[Literal["act", "think", "finish"]]
 def think(deps: Deps) -> Node[ReactState, Next]:
     """Node: ask for the next thought and go where it leads."""
     system = prompt("react")
-    tools = tuple(deps.tools.values())
 
     async def think(state: ReactState, *, runtime: Runtime[Context]) -> Next:
         context = run_context(runtime)
         try:
             reply = await deps.models.reply(
                 transcript(state, in_locale(system, context.locale)),
-                tools=tools,
+                tools=tuple(offered(deps.tools, state["allowed_tools"]).values()),
                 temperature=TEMPERATURE,
                 model=context.model,
             )
@@ -84,7 +84,12 @@ def _with_own_ids(reply: AIMessage) -> AIMessage:
 
 def _calls(reply: AIMessage, state: ReactState) -> list[ActInput]:
     return [
-        ActInput(call=call, message_id=reply.id or "", contact_id=state["contact_id"])
+        ActInput(
+            call=call,
+            message_id=reply.id or "",
+            contact_id=state["contact_id"],
+            allowed_tools=state["allowed_tools"],
+        )
         for call in reply.tool_calls
     ]
 

@@ -6,7 +6,7 @@ The order is fixed and only the tail changes from call to call, so a provider's 
 from collections.abc import Iterator, Sequence
 from itertools import dropwhile, groupby
 
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
 
 from nodes.react.state import ReactState, TraceEntry
 from nodes.structured import unreadable_notice
@@ -15,8 +15,6 @@ from nodes.structured import unreadable_notice
 FULL_ITERATIONS = 3
 # Messages of earlier turns shown: what was asked and what was answered.
 HISTORY_MESSAGES = 20
-# Of a tool's reply; the trace has all of it.
-RESULT_CHARACTERS = 20_000
 _LINE_CHARACTERS = 160
 
 
@@ -97,19 +95,11 @@ def _full(turn: Sequence[AnyMessage], trace: Sequence[TraceEntry], first_full: i
     for iteration, messages in enumerate(_iterations(turn), start=1):
         if iteration < first_full:
             continue
-        yield from map(_bounded, messages)
+        yield from messages
         if reflection := reflections.get(iteration):
             suggested = reflection["suggested_next_action"]
             hint = f" Suggested next action: {suggested}" if suggested else ""
             yield HumanMessage(f"[Reflection after step {iteration}] {reflection['reasoning']}{hint}")
-
-
-def _bounded(message: AnyMessage) -> AnyMessage:
-    cut = len(message.text) - RESULT_CHARACTERS
-    if not isinstance(message, ToolMessage) or cut <= 0:
-        return message
-    shown = f"{message.text[:RESULT_CHARACTERS]}… [{cut} more characters were cut]"
-    return message.model_copy(update={"content": shown})
 
 
 def _iterations(turn: Sequence[AnyMessage]) -> list[list[AnyMessage]]:

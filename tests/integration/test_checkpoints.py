@@ -1,10 +1,100 @@
-from pathlib import Path
+"""The database the service keeps itself, the pool, and what a checkpoint may hold."""
 
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ormsgpack
+import psutil
+import psycopg
 import pytest
+from langchain_core.messages import HumanMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import empty_checkpoint
+from psycopg.rows import dict_row
+from pydantic import BaseModel
 
 from checkpoints.embedded import embedded_postgres_server
-from checkpoints.pool import Pool
+from checkpoints.pool import Pool, open_pool
+from checkpoints.saver import open_saver
 from core.errors import StartupError
+from core.settings import DatabaseSettings
+
+PROJECT = Path(__file__).resolve().parents[2]
+START = """
+import asyncio, sys
+from pathlib import Path
+from checkpoints.embedded import embedded_postgres_server
+
+async def main():
+    async with embedded_postgres_server(Path(sys.argv[1])):
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+IMPATIENT = DatabaseSettings(connect_timeout_seconds=2)
+
+
+async def run(url: str, *statements: str) -> list[dict[str, Any]]:
+    """The rows of the last statement."""
+    async with await psycopg.AsyncConnection.connect(
+        url, autocommit=True, row_factory=dict_row
+    ) as connection:
+        for statement in statements:
+            cursor = await connection.execute(statement.encode())
+        return await cursor.fetchall()
+
+
+async def works(data_dir: Path) -> None:
+    """A server starts there and answers."""
+    async with embedded_postgres_server(data_dir) as url:
+        assert await run(url, "SELECT 1 AS one") == [{"one": 1}]
+
+
+async def refusal(data_dir: Path) -> str:
+    """The one line that says why no server starts there."""
+    with pytest.raises(StartupError) as caught:
+        await works(data_dir)
+    assert len(caught.value.message.splitlines()) == 1
+    return caught.value.message
+
+
+def postmaster(data_dir: Path) -> psutil.Process:
+    return psutil.Process(int((data_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0]))
+
+
+def pid_file(data_dir: Path, *lines: object) -> None:
+    """A pid file that a machine which lost its power has left behind."""
+    (data_dir / "postgres" / "postmaster.pid").write_text("".join(f"{line}\n" for line in lines))
+
+
+@pytest.fixture(scope="module")
+async def pattern(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data_dir = tmp_path_factory.mktemp("pattern")
+    async with embedded_postgres_server(data_dir) as url:
+        await run(url, "CREATE TABLE kept AS SELECT 1 AS one", "SELECT 1")
+    return data_dir
+
+
+@pytest.fixture
+async def used(pattern: Path, tmp_path: Path) -> Path:
+    """A data directory that was used before, and properly stopped."""
+    copying = await asyncio.create_subprocess_exec("cp", "-a", pattern / "postgres", tmp_path)
+    assert await copying.wait() == 0
+    return tmp_path
+
+
+async def kept(data_dir: Path) -> bool:
+    async with embedded_postgres_server(data_dir) as url:
+        return await run(url, "SELECT one FROM kept") == [{"one": 1}]
+
+
+# The embedded server
 
 
 async def test_each_test_has_a_migrated_database_of_its_own(pool: Pool) -> None:
@@ -15,6 +105,311 @@ async def test_each_test_has_a_migrated_database_of_its_own(pool: Pool) -> None:
 
 async def test_a_second_service_on_the_same_directory_is_refused_in_one_line(tmp_path: Path) -> None:
     async with embedded_postgres_server(tmp_path):
-        with pytest.raises(StartupError, match="in use by another service"):
-            async with embedded_postgres_server(tmp_path):
-                pass
+        assert "in use by another service; stop it or choose another DATA_DIR" in await refusal(tmp_path)
+
+
+async def test_data_is_kept_from_start_to_start_and_nothing_is_left_running(used: Path) -> None:
+    for _ in range(2):
+        assert await kept(used)
+        assert not (used / "postgres" / "postmaster.pid").exists()
+
+
+async def test_the_server_listens_on_no_port_and_flushes_what_it_says_is_written(tmp_path: Path) -> None:
+    async with embedded_postgres_server(tmp_path) as url:
+        shown = await run(
+            url,
+            "SELECT name, setting FROM pg_settings "
+            "WHERE name IN ('listen_addresses', 'fsync', 'synchronous_commit') ORDER BY name",
+        )
+        assert [row["setting"] for row in shown] == ["on", "", "on"]
+        assert postmaster(tmp_path).net_connections("inet") == []
+
+
+async def test_a_server_that_was_killed_recovers_at_the_next_start(used: Path) -> None:
+    async with embedded_postgres_server(used) as url:
+        await run(url, "CREATE TABLE late AS SELECT 2 AS two", "SELECT 1")
+        process = postmaster(used)
+        process.kill()
+        await asyncio.to_thread(process.wait)
+        with pytest.raises(psycopg.OperationalError):
+            await run(url, "SELECT 1")
+    async with embedded_postgres_server(used) as url:
+        assert await run(url, "SELECT one, two FROM kept, late") == [{"one": 1, "two": 2}]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (os.getpid(), "/x", 1, 5432, "/tmp", "", "1 2", "ready"),
+        (2**22 - 7, "/x", 1, 5432, "/tmp", "", "1 2", "ready"),
+        (os.getpid(),),
+    ],
+    ids=["another process", "no process", "cut off"],
+)
+async def test_a_pid_file_from_before_a_crash_is_not_in_the_way(
+    used: Path, lines: tuple[object, ...]
+) -> None:
+    pid_file(used, *lines)
+    assert await kept(used)
+
+
+@pytest.mark.parametrize("lines", [(), ("garbage",), (-5, "/x")], ids=repr)
+@pytest.mark.xfail(
+    strict=True, raises=(IndexError, ValueError), reason="an unreadable pid file is not expected"
+)
+async def test_a_pid_file_that_cannot_be_read_is_not_in_the_way(
+    used: Path, lines: tuple[object, ...]
+) -> None:
+    pid_file(used, *lines)
+    assert await kept(used)
+
+
+@pytest.mark.xfail(
+    strict=True, reason="any process called postgres counts as ours, and is stopped in the end"
+)
+async def test_a_pid_that_is_another_services_server_by_now_leaves_that_server_alone(
+    used: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = tmp_path_factory.mktemp("other")
+    async with embedded_postgres_server(other) as url:
+        cluster = used / "postgres"
+        pid_file(used, postmaster(other).pid, cluster, 1, 5432, cluster, "", "1 2", "ready")
+        try:
+            assert await kept(used)
+        finally:
+            (cluster / "postmaster.pid").unlink(missing_ok=True)
+        assert await run(url, "SELECT 1 AS one") == [{"one": 1}]
+
+
+async def test_a_first_start_that_was_cut_off_early_is_begun_again(tmp_path: Path) -> None:
+    (tmp_path / "postgres" / "global").mkdir(parents=True)
+    (tmp_path / "postgres" / "postgresql.conf").write_text("half a li")
+    await works(tmp_path)
+
+
+@pytest.mark.xfail(strict=True, raises=(StartupError, ValueError), reason="initdb writes PG_VERSION first")
+async def test_a_first_start_that_was_killed_half_way_is_begun_again(tmp_path: Path) -> None:
+    starting = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-W",
+        "ignore",
+        "-c",
+        START,
+        str(tmp_path),
+        cwd=PROJECT,
+        start_new_session=True,
+        stdout=DEVNULL,
+        stderr=DEVNULL,
+    )
+    # Postgres has begun to fill its catalogue: the longest part of initdb.
+    await _until(lambda: any(tmp_path.glob("*/base/1/*")))
+    os.killpg(starting.pid, signal.SIGKILL)
+    await starting.wait()
+    await works(tmp_path)
+
+
+async def test_data_of_another_version_is_refused_and_left_as_it_is(used: Path) -> None:
+    version = used / "postgres" / "PG_VERSION"
+    ours = version.read_text()
+    version.write_text("14\n")
+    said = await refusal(used)
+    assert f"was made by PostgreSQL 14 and this service brings {ours.strip()}" in said
+    assert "dump it with the old version, or choose another DATA_DIR" in said
+    version.write_text(ours)
+    assert await kept(used)
+
+
+async def test_a_data_directory_that_cannot_be_made_is_said_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "cannot write DATA_DIR" in await refusal(tmp_path / "file" / "data")
+
+
+@pytest.mark.xfail(strict=True, raises=OSError, reason="only making the directory itself is looked at")
+@pytest.mark.parametrize("name", ["service.lock/", "postgres"])
+async def test_a_data_directory_that_cannot_be_written_is_said_in_a_line(tmp_path: Path, name: str) -> None:
+    if name.endswith("/"):
+        (tmp_path / name).mkdir()
+    else:
+        (tmp_path / name).write_text("")
+    assert f"cannot write DATA_DIR {str(tmp_path)!r}" in await refusal(tmp_path)
+
+
+async def test_a_server_that_cannot_start_is_quoted_in_a_line(used: Path) -> None:
+    with (used / "postgres" / "postgresql.conf").open("a") as configuration:
+        configuration.write("shared_buffers = much\n")
+    assert "the embedded Postgres did not start: " in await refusal(used)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["-D with spaces", "ção a%20b back\\slash", "/".join(["a directory"] * 20)],
+    ids=["spaces", "odd", "deep"],
+)
+async def test_a_data_directory_may_have_any_name(tmp_path: Path, name: str) -> None:
+    await works(tmp_path / name)
+
+
+@pytest.mark.xfail(strict=True, raises=StartupError, reason="a shell reads the name")
+@pytest.mark.parametrize("name", ["it's", 'say "$HOME" `id`'])
+async def test_a_data_directory_may_have_quotes_in_its_name(tmp_path: Path, name: str) -> None:
+    await works(tmp_path / name)
+
+
+@pytest.mark.xfail(strict=True, reason="other users of the machine may connect, and trust lets them in")
+async def test_the_socket_of_a_deep_directory_is_no_more_open_than_the_directory(tmp_path: Path) -> None:
+    async with embedded_postgres_server(tmp_path / ("d" * 100)) as url:
+        host = psycopg.conninfo.conninfo_to_dict(url)["host"]
+        assert not str(host).startswith(str(tmp_path))
+        assert (await asyncio.to_thread(Path(str(host)).stat)).st_mode & 0o077 == 0
+
+
+# The pool
+
+
+async def test_a_database_that_is_not_there_is_named_without_the_password() -> None:
+    url = "postgresql://agents:hunter2@127.0.0.1:1/support"
+    with pytest.raises(StartupError) as caught:
+        async with open_pool(url, IMPATIENT):
+            pass
+    said = caught.value.message
+    assert said.startswith("cannot reach the database at 127.0.0.1:1/support (DATABASE_URL): ")
+    assert "Connection refused" in said
+    assert len(said.splitlines()) == 1
+    assert "hunter2" not in said
+
+
+async def test_a_database_that_does_not_exist_is_named(postgres: str) -> None:
+    with pytest.raises(StartupError, match='database "nowhere" does not exist'):
+        async with open_pool(postgres.replace("/postgres?", "/nowhere?"), IMPATIENT):
+            pass
+
+
+@pytest.mark.xfail(
+    strict=True, raises=psycopg.ProgrammingError, reason="the driver's words, password and all"
+)
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://agents:hunter2@[::1/support",
+        "postgresql://agents:hunter2%zz@db/support",
+        "postgresql://agents:hunter2@db/support?nonsense=1",
+    ],
+)
+async def test_an_address_the_driver_cannot_read_is_refused_without_the_password(url: str) -> None:
+    with pytest.raises(StartupError, match="DATABASE_URL") as caught:
+        async with open_pool(url, IMPATIENT):
+            pass
+    assert len(caught.value.message.splitlines()) == 1
+    assert "hunter2" not in caught.value.message
+    # Nor where a traceback would print it.
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+async def test_a_connection_that_was_cut_is_replaced_before_it_is_lent(database_url: str) -> None:
+    async with open_pool(database_url, DatabaseSettings(pool_min_size=1, pool_max_size=1)) as pool:
+        first = await _backend(pool)
+        assert await _backend(pool) == first
+        await run(database_url, f"SELECT pg_terminate_backend({first}) AS done")
+        assert await _backend(pool) != first
+
+
+async def test_more_callers_than_connections_take_turns(database_url: str) -> None:
+    async with open_pool(database_url, DatabaseSettings(pool_min_size=0, pool_max_size=2)) as pool:
+        backends = await asyncio.gather(*(_backend(pool) for _ in range(50)))
+    assert len(set(backends)) <= 2
+
+
+# What a checkpoint may hold
+
+
+class Imported(BaseModel):
+    """Tells when it is made."""
+
+    made: int
+
+    def __init__(self, **values: Any) -> None:
+        raise AssertionError("a checkpoint made this")
+
+
+def called(*_: object) -> None:
+    raise AssertionError("a checkpoint called this")
+
+
+# LangGraph's kinds of extension: (module, name, arguments[, method]).
+BY_ONE, BY_POSITION, BY_KEYWORD, BY_METHOD, BY_MODEL_V1, BY_MODEL = range(6)
+FOREIGN: dict[str, tuple[int, tuple[Any, ...]]] = {
+    "a call by position": (BY_POSITION, ("os", "system", ["echo made"])),
+    "a call with one": (BY_ONE, (__name__, "called", "x")),
+    "a call by keyword": (BY_KEYWORD, (__name__, "called", {"x": 1})),
+    "a method": (BY_METHOD, ("pathlib", "Path", "x", "cwd")),
+    "a model": (BY_MODEL, (__name__, "Imported", {"made": 1}, "model_validate_json")),
+    "a model of version 1": (BY_MODEL_V1, (__name__, "Imported", {"made": 1})),
+    "a module that is not imported yet": (BY_ONE, ("this", "c", 1)),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+async def test_a_checkpoint_that_names_foreign_code_runs_none_of_it(pool: Pool, name: str) -> None:
+    kind, named = FOREIGN[name]
+    blob = ormsgpack.packb(ormsgpack.Ext(kind, ormsgpack.packb(named)))
+    assert "this" not in sys.modules
+    read = await _channel(pool, "msgpack", blob)
+    assert not isinstance(read, Imported)
+    assert read is None or isinstance(read, (str, int, list, dict)), read
+    assert "this" not in sys.modules
+
+
+async def test_a_pickle_in_a_checkpoint_is_not_opened(pool: Pool) -> None:
+    with pytest.raises(NotImplementedError, match="pickle"):
+        await _channel(pool, "pickle", b"cos\nsystem\n(S'echo made'\ntR.")
+
+
+async def test_what_the_product_keeps_comes_back_as_it_was(pool: Pool) -> None:
+    saver = await open_saver(pool)
+    value = {
+        "messages": [HumanMessage("Olá \x00 ✓", id="m1")],
+        "numbers": [1, 2.5, None],
+        "text": "x" * 100_000,
+    }
+    stored = saver.serde.dumps_typed(value)
+    assert await _channel(pool, *stored) == value
+
+
+async def test_opening_the_saver_again_and_at_once_is_harmless(pool: Pool) -> None:
+    await asyncio.gather(*(open_saver(pool) for _ in range(4)))
+
+
+async def _channel(pool: Pool, kind: str, blob: bytes) -> Any:
+    """A channel's value, read from a row that says this."""
+    saver = await open_saver(pool)
+    config: RunnableConfig = {"configurable": {"thread_id": "t1", "checkpoint_ns": ""}}
+    checkpoint = empty_checkpoint()
+    checkpoint["channel_versions"] = {"value": "1"}
+    checkpoint["channel_values"] = {"value": ["placeholder"]}
+    await saver.aput(config, checkpoint, {}, {"value": "1"})
+    async with pool.connection() as connection:
+        updated = await connection.execute(
+            "UPDATE checkpoint_blobs SET type = %s, blob = %s WHERE thread_id = 't1'", (kind, blob)
+        )
+        assert updated.rowcount == 1
+    found = await saver.aget_tuple(config)
+    assert found is not None
+    return found.checkpoint["channel_values"]["value"]
+
+
+async def _backend(pool: Pool) -> int:
+    async with pool.connection() as connection:
+        row = await (await connection.execute("SELECT pg_backend_pid() AS pid")).fetchone()
+    assert row is not None
+    pid: int = row["pid"]
+    return pid
+
+
+async def _until(true: Callable[[], bool]) -> None:
+    """Look again until it is so; the test's own time limit ends it."""
+    await asyncio.to_thread(_look, true)
+
+
+def _look(true: Callable[[], bool]) -> None:
+    while not true():
+        pass

@@ -24,6 +24,7 @@ async def test_a_message_is_answered_and_the_session_goes_on(database_url: str) 
             "category": "support",
             "confidence": 1.0,
             "session_id": first.headers["X-Thread-Id"],
+            "interrupts": [],
             "reason_incomplete": None,
             "metadata": {
                 "model": "scripted",

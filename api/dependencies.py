@@ -1,0 +1,15 @@
+"""What routes ask for."""
+
+from typing import Annotated, TypeAlias
+
+from fastapi import Depends, Request
+
+from api.service import Service
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+OpenService: TypeAlias = Annotated[Service, Depends(_service)]

@@ -1,0 +1,70 @@
+"""A run of a registered graph, as HTTP asks for one."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from langchain_core.callbacks import BaseCallbackManager
+from langgraph.types import StreamMode
+
+from api.admission import GRAPH_KEY, MultitaskStrategy
+from api.identity import Identity
+from api.runs import RunRequest
+from api.service import Service
+from api.threads import checked_thread_id, new_thread_id
+from core.context import Context
+from graphs.spec import GraphSpec
+
+TENANT_KEY = "tenant"
+
+
+def run_request(
+    service: Service,
+    spec: GraphSpec,
+    given: Any,
+    *,
+    identity: Identity,
+    thread_id: str | None,
+    fresh: bool | None = None,
+    locale: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    tags: Sequence[str] = (),
+    modes: tuple[StreamMode, ...] = ("updates", "values"),
+    multitask_strategy: MultitaskStrategy = "enqueue",
+    begin: Callable[[], Awaitable[BaseCallbackManager]] | None = None,
+) -> RunRequest:
+    """The request, checked.
+
+    Args:
+        service: Where the compiled graph is.
+        spec: Which graph.
+        given: An input, a ``Command(resume=...)``, or ``None`` to continue.
+        identity: Who asks.
+        thread_id: The thread to go on with; ``None``: a new one.
+        fresh: Whether the thread is known to be new; ``None``: it is when no id was given.
+        locale: Language to answer in.
+        metadata: Kept with the run's checkpoints, beside the graph's name and the tenant.
+        tags: The caller's, for traces.
+        modes: What to listen to.
+        multitask_strategy: What to do when the thread is busy.
+        begin: Gives the callbacks once the run is admitted.
+
+    Raises:
+        InvalidRequest: The thread id is not one.
+    """
+    return RunRequest(
+        graph=service.graphs[spec.name],
+        input=given,
+        config={
+            "configurable": {"thread_id": checked_thread_id(thread_id) if thread_id else new_thread_id()},
+            "recursion_limit": spec.recursion_limit,
+            "metadata": {**(metadata or {}), GRAPH_KEY: spec.name, TENANT_KEY: identity.tenant},
+            "tags": list(tags),
+            "run_name": spec.name,
+        },
+        fresh=thread_id is None if fresh is None else fresh,
+        context=Context(tenant=identity.tenant, user=identity.user, locale=locale),
+        durability=spec.durability,
+        modes=modes,
+        multitask_strategy=multitask_strategy,
+        begin=begin,
+    )

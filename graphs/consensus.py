@@ -1,0 +1,61 @@
+"""Consensus: voters with different lenses, a rule that counts, a person where it does not decide.
+
+After Wang et al. 2022 (self-consistency, arXiv 2203.11171) and Chen et al. 2023 (ReConcile, arXiv
+2309.13007).
+"""
+
+from langgraph.graph import END, START, StateGraph
+
+from core.context import Context
+from graphs.spec import GraphSpec
+from nodes.consensus.ask_human import ask_human
+from nodes.consensus.count import count
+from nodes.consensus.finish import finish
+from nodes.consensus.prepare import prepare
+from nodes.consensus.state import ConsensusInput, ConsensusOutput, ConsensusState
+from nodes.consensus.vote import vote
+from nodes.deps import Deps
+
+# A backstop: a voter and the CRM's client have their own, shorter limits.
+STEP_TIMEOUT_SECONDS = 240
+
+
+def build_consensus(deps: Deps) -> StateGraph[ConsensusState, Context, ConsensusInput, ConsensusOutput]:
+    """The graph, uncompiled.
+
+    ``prepare`` sends every voter to a task of ``vote`` of its own. ``count`` ends the run where the rule
+    decides or nobody could vote, and else leaves the question to a person. A voter whose model fails gives an
+    invalid vote, so no node is retried as a whole and none needs an error handler: one on ``ask_human`` would
+    take a person's invalid answer for a failure.
+    """
+    graph = StateGraph(ConsensusState, Context, input_schema=ConsensusInput, output_schema=ConsensusOutput)
+    graph.set_node_defaults(timeout=STEP_TIMEOUT_SECONDS)
+    graph.add_node("prepare", prepare(deps))
+    graph.add_node("vote", vote(deps))
+    graph.add_node("count", count)
+    graph.add_node("ask_human", ask_human)
+    graph.add_node("finish", finish)
+
+    graph.add_edge(START, "prepare")
+    graph.add_edge("vote", "count")
+    graph.add_edge("ask_human", "finish")
+    graph.add_edge("finish", END)
+    return graph
+
+
+SPEC = GraphSpec(
+    name="consensus",
+    description="Puts a question to voters with different lenses; a rule decides, a person where it cannot.",
+    build=build_consensus,
+    input_schema=ConsensusInput,
+    output_schema=ConsensusOutput,
+    # Nothing outside is changed: a lost step is only voted again.
+    durability="async",
+    # Five super-steps.
+    recursion_limit=20,
+    example={
+        "question": "The customer asks for a full refund of this year's plan because exports failed for two "
+        "weeks. Should we approve it?",
+        "contact_id": "550e8400-e29b-41d4-a716-446655440000",
+    },
+)

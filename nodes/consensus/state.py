@@ -1,0 +1,149 @@
+"""What a consensus is given, keeps and answers."""
+
+import operator
+from typing import Annotated, Any, Literal, Self, TypeAlias
+
+from langchain_core.messages import AnyMessage
+from langgraph.channels import EphemeralValue
+from langgraph.graph.message import add_messages
+from pydantic import BaseModel, Field, model_validator
+from typing_extensions import TypedDict
+
+from nodes.consensus.lenses import DEFAULT_LENSES, Lens
+from nodes.consensus.tally import Rule, Tally
+from nodes.consensus.texts import Line
+from nodes.react.state import storable
+
+Reason: TypeAlias = Literal[
+    "majority", "unanimous", "weighted", "quorum", "decided_by_human", "no_valid_votes"
+]
+DEFAULT_OPTIONS = ["approve", "reject"]
+
+
+class ConsensusInput(BaseModel):
+    """A question for a panel of voters."""
+
+    question: str = Field(
+        min_length=1, max_length=10_000, description="What is to be decided, with what there is to know"
+    )
+    contact_id: str = Field(
+        min_length=1, max_length=200, description="The CRM contact it is about; voters see what the CRM knows"
+    )
+    options: list[Annotated[Line, Field(max_length=200)]] = Field(
+        DEFAULT_OPTIONS, min_length=2, max_length=10, description="What there is to choose from, each once"
+    )
+    lenses: list[Lens] = Field(
+        DEFAULT_LENSES, min_length=1, max_length=15, description="The voters, each with its own view"
+    )
+    rule: Rule = Field(
+        "majority",
+        description="majority: more than half of the valid votes; unanimous: all of them; weighted: more "
+        "than half of their weight; quorum: the option that leads, with the quorum's fraction of all voters",
+    )
+    quorum: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Fraction of the voters whose vote must be valid, under every rule; and the fraction of "
+        "all voters an option needs under the rule quorum",
+    )
+
+    @model_validator(mode="after")
+    def _are_different(self) -> Self:
+        for what, names in (("options", self.options), ("lenses", [lens["name"] for lens in self.lenses])):
+            if len({name.casefold() for name in names}) < len(names):
+                raise ValueError(f"{what} must differ from each other by more than case")
+        return self
+
+
+class Vote(TypedDict):
+    """One voter's vote."""
+
+    voter: Annotated[str, Field(description="Name of the lens")]
+    choice: Annotated[str, Field(description="One of the options; empty when the vote is not valid")]
+    confidence: Annotated[float, Field(description="The voter's own, 0 to 1; the count does not use it")]
+    reasoning: Annotated[str, Field(description="Why; of an invalid vote, why there is none")]
+    valid: bool
+
+
+class Terms(TypedDict):
+    """What the current run counts by."""
+
+    options: list[str]
+    lenses: list[Lens]
+    rule: Rule
+    quorum: float
+
+
+class VoteInput(TypedDict):
+    """What one ``vote`` task is sent: its lens, and the case as every voter sees it."""
+
+    lens: Lens
+    options: list[str]
+    question: str
+    contact: str
+
+
+def _latest(_: str, new: str) -> str:
+    return storable(new)
+
+
+class ConsensusState(TypedDict):
+    """The state of a thread; all but ``messages`` is about its latest run."""
+
+    messages: Annotated[list[AnyMessage], add_messages]
+    question: Annotated[str, _latest]
+    contact_id: Annotated[str, _latest]
+    # As given: only ``prepare`` sees them, so that a run without them does not get the last run's.
+    options: Annotated[list[str], EphemeralValue]
+    lenses: Annotated[list[Lens], EphemeralValue]
+    rule: Annotated[Rule, EphemeralValue]
+    quorum: Annotated[float, EphemeralValue]
+    # The same, or their defaults, for the run.
+    terms: Terms
+    votes: Annotated[list[Vote], operator.add]
+    tally: Tally | None
+    decision: Annotated[str, _latest]
+    comment: Annotated[str, _latest]
+    reason: Reason | None
+
+
+class ConsensusOutput(TypedDict):
+    """What became of the run."""
+
+    decision: Annotated[str, Field(description="The option that was decided for; empty when there is none")]
+    votes: Annotated[list[Vote], Field(description="Every vote with its reasons, in the order of the lenses")]
+    tally: Annotated[Tally | None, Field(description="The count; null before the votes are counted")]
+    reason: Annotated[
+        Reason | None,
+        Field(
+            description="What decided: the rule, or decided_by_human; no_valid_votes when nothing could; "
+            "null while a person is asked"
+        ),
+    ]
+    comment: Annotated[str, Field(description="What the person who decided said of it; empty when none did")]
+    messages: Annotated[list[AnyMessage], Field(description="The thread's conversation")]
+
+
+class Ballot(BaseModel):
+    """A vote as a voter writes it."""
+
+    # First, so that a model reasons before it chooses.
+    reasoning: str = Field(
+        description="The reasons for the choice through the voter's lens, in two to four sentences"
+    )
+    choice: str = Field(description="The option voted for, in its exact words")
+    confidence: float = Field(ge=0, le=1, description="How sure the voter is, from 0 to 1")
+
+
+class HumanDecision(BaseModel):
+    """What a person answers when the votes do not decide."""
+
+    choice: str = Field(description="The option decided for, in its exact words")
+    comment: str = Field("", max_length=4_000, description="Why, for the record")
+
+
+def one_of(options: list[str]) -> Any:
+    """The type of a choice among the options, for schemas that are made for one question."""
+    return Literal[tuple(options)]

@@ -1,0 +1,82 @@
+"""The sub-agents of a run."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from core.errors import InvalidRequest
+from nodes.hierarchical.state import SubAgent
+from nodes.react.state import storable
+
+# Who divides a support task where the caller names nobody. Only one of them has effects on the outside, so
+# that what the others find does not reach the customer twice.
+SUPPORT_TEAM: Sequence[SubAgent] = (
+    SubAgent(
+        name="researcher",
+        description="Reads the help articles and the customer's past tickets: what an error means, what causes "
+        "a problem, known limits, how something is done, what helped before.",
+        instruction="Quote exact limits, steps and titles. Say so when nothing is found; do not guess.",
+        tools=["search_knowledge_base", "search_past_tickets"],
+    ),
+    SubAgent(
+        name="account_specialist",
+        description="Looks up the customer's plan, product version and usage of limits, and whether an incident "
+        "or outage of the platform is in progress.",
+        instruction="Give exact numbers and versions. Interpret them only as far as the subtask asks.",
+        tools=["get_product_version", "check_service_status"],
+    ),
+    SubAgent(
+        name="resolver",
+        description="Sends the customer a message, or opens a ticket for engineering. Depends on subtasks that "
+        "find out what to say.",
+        instruction="Do what your subtask asks, once, with the facts you were given. Check an article where "
+        "they leave something open. Write to the customer in the customer's language.",
+        tools=["send_solution_to_customer", "create_engineering_ticket", "search_knowledge_base"],
+    ),
+)
+
+
+def complete(team: Sequence[SubAgent], tools: Collection[str]) -> list[SubAgent]:
+    """The sub-agents with every field, each known to be possible.
+
+    Args:
+        team: The sub-agents as they were given.
+        tools: Names of the tools there are.
+
+    Raises:
+        InvalidRequest: Two have the same name, or one names a tool there is not. All faults are named.
+    """
+    counts = Counter(agent["name"].casefold() for agent in team)
+    repeated = sorted(name for name, count in counts.items() if count > 1)
+    unknown = {agent["name"]: missing for agent in team if (missing := _missing(agent, tools))}
+    if repeated or unknown:
+        raise _invalid(repeated, unknown, tools)
+    return [
+        SubAgent(
+            name=agent["name"],
+            description=storable(agent["description"]),
+            instruction=storable(agent.get("instruction", "")),
+            tools=list(agent.get("tools", [])),
+        )
+        for agent in team
+    ]
+
+
+def roster(team: Sequence[SubAgent]) -> str:
+    """The sub-agents as the manager sees them, a line each."""
+    return "\n".join(f"- {agent['name']}: {' '.join(agent['description'].split())}" for agent in team)
+
+
+def _missing(agent: SubAgent, tools: Collection[str]) -> list[str]:
+    return [name for name in dict.fromkeys(agent.get("tools", [])) if name not in tools]
+
+
+def _invalid(
+    repeated: Sequence[str], unknown: Mapping[str, Sequence[str]], tools: Collection[str]
+) -> InvalidRequest:
+    faults = [f"more than one sub-agent is named {name!r}" for name in repeated]
+    faults += [
+        f"there is no tool {tool!r}, which {agent!r} names" for agent, names in unknown.items() for tool in names
+    ]
+    details: dict[str, Any] = {"repeated_names": repeated, "unknown_tools": unknown, "tools": list(tools)}
+    return InvalidRequest(f"sub_agents: {'; '.join(faults)}; the tools are: {', '.join(tools)}", details=details)

@@ -1,0 +1,43 @@
+"""Begin a run on a thread: read what is known of the contact, clear what the last run left."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import uuid4
+
+from langchain_core.messages import HumanMessage
+from langgraph.types import Overwrite
+
+from nodes.contact import contact_context
+from nodes.deps import Deps
+from nodes.planning_monitor.state import PlanningInput
+from nodes.react.state import storable
+
+
+def prepare(deps: Deps) -> Callable[[PlanningInput], Awaitable[dict[str, Any]]]:
+    """Node: open the turn.
+
+    Raises:
+        NotFound: The CRM does not know the contact.
+        CrmUnavailable: The CRM stayed away.
+    """
+
+    async def prepare(state: PlanningInput) -> dict[str, Any]:
+        message = HumanMessage(state.task, id=str(uuid4()))
+        return {
+            "messages": [message],
+            "turn": message.id,
+            "contact": await contact_context(deps, state.contact_id),
+            "kept_constraints": [storable(constraint) for constraint in state.constraints],
+            "draft": None,
+            "faults": [],
+            "plan": None,
+            "wave": [],
+            "results": Overwrite([]),
+            "judgements": [],
+            "revisions": 0,
+            "completed": False,
+            "reason": None,
+            "detail": "",
+        }
+
+    return prepare

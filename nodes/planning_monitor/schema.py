@@ -1,0 +1,149 @@
+"""What the models write: a plan, a revision of it, a judgement.
+
+Steps and sub-goals are numbered. Sizes and numbers that :mod:`nodes.planning_monitor.faults` checks are only
+said in the JSON schema, so that all that is wrong with a plan is told to the model at once.
+"""
+
+from collections.abc import Collection
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+
+from pydantic import AfterValidator, BaseModel, Field, create_model
+
+from nodes.react.state import storable
+
+# A plan a person can still read; a longer task is several tasks.
+MAX_SUB_GOALS = 6
+MAX_STEPS = 10
+
+_Text: TypeAlias = Annotated[str, Field(min_length=1, max_length=2_000), AfterValidator(storable)]
+_Line: TypeAlias = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(storable)]
+_Perhaps: TypeAlias = Annotated[str, Field(max_length=500), AfterValidator(storable)]
+_Number: TypeAlias = Annotated[int, Field(ge=1, le=999)]
+
+
+class GoalAnalysis(BaseModel):
+    """What is to be reached."""
+
+    primary_goal: _Text = Field(description="The goal of the request, in one or two sentences")
+    success_criteria: list[_Line] = Field(
+        min_length=1, max_length=8, description="What must be true when the goal is reached, to check it by"
+    )
+    constraints: list[_Line] = Field(
+        default_factory=list, max_length=20, description="What must be kept to on the way"
+    )
+
+
+class SubGoal(BaseModel):
+    """A part of the goal."""
+
+    number: _Number = Field(description="Number of the sub-goal: 1 for the first, 2 for the second")
+    description: _Line = Field(description="What the sub-goal is")
+    depends_on: list[int] = Field(
+        default_factory=list,
+        max_length=20,
+        description="Numbers of the sub-goals that must be reached before",
+    )
+    effort: Literal["low", "medium", "high"] = Field(description="How much work it is: low, medium or high")
+
+
+class PlanStep(BaseModel):
+    """One piece of work for one agent."""
+
+    step_id: _Number = Field(description="Number of the step: 1 for the first, 2 for the second")
+    sub_goal_number: _Number = Field(description="Number of the sub-goal that the step serves")
+    task: _Text = Field(description="What to do in this step, with all that must be known to do it")
+    expected_outcome: _Line = Field(description="What is known or done when the step has succeeded")
+    tools: list[str] = Field(
+        default_factory=list, max_length=50, description="Names of the tools the step needs, at least one"
+    )
+    depends_on: list[int] = Field(
+        default_factory=list,
+        max_length=50,
+        description="Numbers of the steps whose outcome this step needs; none when it can begin at once",
+    )
+    decision_point: _Perhaps = Field(
+        "", description="What is to be decided by the outcome of the step; empty when nothing is"
+    )
+
+
+class Risk(BaseModel):
+    """What may go wrong."""
+
+    description: _Line = Field(description="What may go wrong")
+    mitigation: _Line = Field(description="What makes it less likely")
+    fallback: _Line = Field(description="What to do when it happens all the same")
+
+
+class Monitoring(BaseModel):
+    """What the monitor looks at."""
+
+    indicators: list[_Line] = Field(
+        default_factory=list, max_length=8, description="What shows that the work goes well"
+    )
+    quality_checkpoints: list[_Line] = Field(
+        default_factory=list, max_length=8, description="What to check in the results before going on"
+    )
+    abort_conditions: list[_Line] = Field(
+        default_factory=list, max_length=8, description="When to stop for good"
+    )
+
+
+class Plan(BaseModel):
+    """The whole plan."""
+
+    goal_analysis: GoalAnalysis = Field(description="What is to be reached, and how to tell")
+    sub_goals: list[SubGoal] = Field(
+        description="The parts of the goal", json_schema_extra={"minItems": 1, "maxItems": MAX_SUB_GOALS}
+    )
+    steps: list[PlanStep] = Field(
+        description="The steps, in order", json_schema_extra={"minItems": 1, "maxItems": MAX_STEPS}
+    )
+    risks: list[Risk] = Field(
+        default_factory=list, max_length=8, description="What may go wrong, and what to do about it"
+    )
+    monitoring: Monitoring = Field(description="What to look at while the plan is carried out")
+
+
+class Revision(BaseModel):
+    """What remains to be done, planned anew."""
+
+    reasoning: _Text = Field(description="Why these steps, in one or two sentences")
+    steps: list[PlanStep] = Field(
+        description="All the steps that remain; none when nothing remains to be done",
+        json_schema_extra={"maxItems": MAX_STEPS},
+    )
+
+
+class Judgement(BaseModel):
+    """What the monitor makes of a wave's results."""
+
+    success: bool = Field(description="Whether the steps that ran last did what they were meant to do")
+    reasoning: _Text = Field(description="What the results say about the goal, in one or two sentences")
+    adjustment: Annotated[str, Field(max_length=2_000), AfterValidator(storable)] = Field(
+        "", description="What to change in the steps that remain; empty when the plan stands as it is"
+    )
+    abort: bool = Field(
+        False, description="Whether to stop for good: an abort condition holds, or the goal is out of reach"
+    )
+
+
+PlanT = TypeVar("PlanT", Plan, Revision)
+
+
+def with_tools(schema: type[PlanT], tools: Collection[str]) -> type[PlanT]:
+    """The schema as the model is shown it: steps choose among the tools there are."""
+    if not tools:
+        return schema
+    said = schema.model_fields["steps"]
+    named = PlanStep.model_fields["tools"]
+    choice: dict[str, Any] = {"minItems": 1, "items": {"type": "string", "enum": list(tools)}}
+    step = create_model(
+        "PlanStep",
+        __base__=PlanStep,
+        __doc__=PlanStep.__doc__,
+        tools=(list[str], Field(description=named.description, max_length=50, json_schema_extra=choice)),
+    )
+    steps = Field(description=said.description, json_schema_extra=said.json_schema_extra)
+    # The step's type is made here, so that only the run knows it.
+    fields: dict[str, Any] = {"steps": (list[step], steps)}  # type: ignore[valid-type]
+    return create_model(schema.__name__, __base__=schema, __doc__=schema.__doc__, **fields)

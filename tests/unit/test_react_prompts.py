@@ -1,0 +1,127 @@
+"""Golden pictures of the ReAct graph: its diagram, its schemas, and all that a model is shown."""
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, cast
+
+import pytest
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.tools import BaseTool, InjectedToolArg, tool
+from pydantic import TypeAdapter
+from syrupy.assertion import SnapshotAssertion
+
+from core.errors import CrmRefused
+from graphs.diagrams import mermaid
+from graphs.react import build_react
+from graphs.registry import REGISTRY
+from nodes.deps import Deps
+from nodes.prompts import prompt
+from nodes.react.state import Reflection
+from tests.support.scripted import ScriptedChatModel, calling, scripted_models
+from tools.call import CallContext
+from tools.crm_client import CrmClient
+
+REACT = REGISTRY["react"]
+
+
+@tool
+async def look_up(query: str) -> dict[str, str]:
+    """Look something up."""
+    return {"article": f"What is known about {query}."}
+
+
+@tool
+async def send(text: str, context: Annotated[CallContext, InjectedToolArg]) -> str:
+    """Send the customer a message."""
+    if context.contact_id != "ana":
+        raise AssertionError(context.contact_id)
+    raise CrmRefused(f"the message {text!r} is too short", crm_status=422)
+
+
+def reflection(reasoning: str, suggested: str | None = None) -> Reflection:
+    return Reflection(success=True, reasoning=reasoning, task_complete=False, suggested_next_action=suggested)
+
+
+SCRIPT = [
+    calling("I look for the error.", ("look_up", {"query": "error 500"})),
+    reflection("Large exports fail.", "find the limit"),
+    calling("Limit and version at once.", ("look_up", {"query": "limit"}), ("look_up", {"query": "version"})),
+    reflection("The limit is 10,000.", "tell the customer"),
+    calling("I tell the customer.", ("send", {"text": "Hi"})),
+    reflection("It was refused.", "write more"),
+    calling("I ask for the number.", ("count", {})),
+    reflection("There is no such tool."),
+    AIMessage(""),
+    AIMessage("Export in batches of 10,000."),
+]
+
+
+def shown(messages: Sequence[BaseMessage]) -> str:
+    """The messages as text, without ids."""
+    return "\n".join(line for message in messages for line in _lines(message))
+
+
+def _lines(message: BaseMessage) -> list[str]:
+    name = f" {message.name}" if isinstance(message, ToolMessage) else ""
+    calls = message.tool_calls if isinstance(message, AIMessage) else []
+    asked = [f"  -> {call['name']}({json.dumps(call['args'])})" for call in calls]
+    return [f"<{message.type}{name}>", *([message.text] if message.text else []), *asked]
+
+
+@pytest.fixture
+async def asked() -> list[list[BaseMessage]]:
+    """What a model was shown in the scripted run, call by call."""
+    model = ScriptedChatModel(replies=list(SCRIPT))
+    tools: dict[str, BaseTool] = {one.name: one for one in (look_up, send)}
+    deps = Deps(models=scripted_models(model), tools=tools, crm=cast("CrmClient", None))
+    output = (
+        await build_react(deps)
+        .compile()
+        .ainvoke(
+            cast("Any", {"task": "Exports fail with error 500.", "contact_id": "ana"}),
+            {"recursion_limit": REACT.recursion_limit},
+        )
+    )
+    assert output["final_answer"] == "Export in batches of 10,000."
+    return model.asked
+
+
+def test_the_diagram(snapshot: SnapshotAssertion) -> None:
+    assert mermaid(REACT) == snapshot
+
+
+@pytest.mark.parametrize("name", ["react", "react_reflection", "react_reflection_question"])
+def test_the_prompts(name: str, snapshot: SnapshotAssertion) -> None:
+    assert prompt(name) == snapshot
+
+
+def test_what_the_model_sees_in_the_fifth_iteration(
+    asked: list[list[BaseMessage]], snapshot: SnapshotAssertion
+) -> None:
+    assert shown(asked[8]) == snapshot
+
+
+def test_what_the_model_sees_after_a_reply_that_could_not_be_read(
+    asked: list[list[BaseMessage]], snapshot: SnapshotAssertion
+) -> None:
+    assert asked[9][:-1] == asked[8]
+    assert shown(asked[9][-1:]) == snapshot
+
+
+def test_what_the_fourth_reflection_sees(asked: list[list[BaseMessage]], snapshot: SnapshotAssertion) -> None:
+    assert shown(asked[7]) == snapshot
+
+
+def test_the_input(snapshot: SnapshotAssertion) -> None:
+    assert REACT.input_schema.model_json_schema() == snapshot
+
+
+def test_the_output(snapshot: SnapshotAssertion) -> None:
+    schema = TypeAdapter(REACT.output_schema).json_schema()
+    # The messages are LangChain's own.
+    schema["$defs"] = {name: schema["$defs"][name] for name in ("Action", "Observation", "TraceEntry")}
+    assert schema == snapshot
+
+
+def test_what_a_reflection_must_be(snapshot: SnapshotAssertion) -> None:
+    assert Reflection.model_json_schema() == snapshot

@@ -1,0 +1,289 @@
+"""Settings: what an operator may set, and what is said when it is wrong."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from core.errors import StartupError
+from core.settings import (
+    GROUPS,
+    CrmSettings,
+    DatabaseSettings,
+    RunSettings,
+    ServerSettings,
+    Settings,
+    env_name,
+)
+
+NAMES = {
+    env_name(group, field): (name, field) for name, group in GROUPS.items() for field in group.model_fields
+}
+
+
+@pytest.fixture(autouse=True)
+def fresh_shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting in the environment, and a working directory without a ``.env``."""
+    known = {name.lower() for name in NAMES}
+    for name in list(os.environ):
+        if name.lower() in known:
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def value_of(settings: Settings, name: str) -> Any:
+    """The value an environment variable sets."""
+    group, field = NAMES[name]
+    value = getattr(getattr(settings, group), field)
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
+def faults() -> list[str]:
+    """The lines the operator reads."""
+    with pytest.raises(StartupError) as caught:
+        Settings.load()
+    return caught.value.message.splitlines()
+
+
+# Defaults and names
+
+
+def test_without_settings_the_service_runs_on_a_laptop() -> None:
+    settings = Settings.load()
+    assert {name: value_of(settings, name) for name in NAMES} == {
+        "HOST": "127.0.0.1",
+        "PORT": 8000,
+        "STUDIO_PORT": 2024,
+        "DATA_DIR": Path(".data"),
+        "DATABASE_URL": None,
+        "DATABASE_POOL_MIN_SIZE": 2,
+        "DATABASE_POOL_MAX_SIZE": 16,
+        "DATABASE_CONNECT_TIMEOUT_SECONDS": 10,
+        "MODEL": None,
+        "REASONING_MODEL": None,
+        "FALLBACK_MODEL": None,
+        "GOOGLE_API_KEY": None,
+        "GOOGLE_BASE_URL": None,
+        "MODEL_TIMEOUT_SECONDS": 60,
+        "MODEL_MAX_ATTEMPTS": 3,
+        "CRM_API_BASE": None,
+        "CRM_API_KEY": "development-key",
+        "CRM_TIMEOUT_SECONDS": 10,
+        "CRM_MESSAGE_TIMEOUT_SECONDS": 15,
+        "CRM_MAX_ATTEMPTS": 3,
+        "MEMORY_GRPC_TARGET": None,
+        "RUN_MAX_CONCURRENT": 100,
+        "RUN_QUEUE_SECONDS": 10,
+        "RUN_TIMEOUT_SECONDS": 300,
+        "RUN_DRAIN_SECONDS": 20,
+        "LOG_LEVEL": "info",
+        "LOG_FORMAT": "auto",
+        "FEATURE_THINKING": True,
+        "FEATURE_PROMPT_CACHING": True,
+        "FEATURE_RERANKING": False,
+    }
+
+
+SET = {
+    "HOST": ("0.0.0.0", "0.0.0.0"),
+    "PORT": ("0", 0),
+    "STUDIO_PORT": ("3000", 3000),
+    "DATA_DIR": ("/var/lib/agents", Path("/var/lib/agents")),
+    "DATABASE_URL": ("postgresql://u:p@db/agents", "postgresql://u:p@db/agents"),
+    "DATABASE_POOL_MIN_SIZE": ("0", 0),
+    "DATABASE_POOL_MAX_SIZE": ("4", 4),
+    "DATABASE_CONNECT_TIMEOUT_SECONDS": ("2.5", 2.5),
+    "MODEL": ("google_genai:gemini-3.8-flash", "google_genai:gemini-3.8-flash"),
+    "REASONING_MODEL": ("google_genai:gemini-3.1-pro", "google_genai:gemini-3.1-pro"),
+    "FALLBACK_MODEL": ("offline", "offline"),
+    "GOOGLE_API_KEY": ("AIza-x", "AIza-x"),
+    "GOOGLE_BASE_URL": ("https://gateway", "https://gateway"),
+    "MODEL_TIMEOUT_SECONDS": ("5", 5),
+    "MODEL_MAX_ATTEMPTS": ("1", 1),
+    "CRM_API_BASE": ("https://crm.example/", "https://crm.example"),
+    "CRM_API_KEY": ("k", "k"),
+    "CRM_TIMEOUT_SECONDS": ("5", 5),
+    "CRM_MESSAGE_TIMEOUT_SECONDS": ("30", 30),
+    "CRM_MAX_ATTEMPTS": ("1", 1),
+    "MEMORY_GRPC_TARGET": ("memory:50051", "memory:50051"),
+    "RUN_MAX_CONCURRENT": ("1", 1),
+    "RUN_QUEUE_SECONDS": ("0", 0),
+    "RUN_TIMEOUT_SECONDS": ("5", 5),
+    "RUN_DRAIN_SECONDS": ("5", 5),
+    "LOG_LEVEL": ("WARNING", "warning"),
+    "LOG_FORMAT": ("JSON", "json"),
+    "FEATURE_THINKING": ("false", False),
+    "FEATURE_PROMPT_CACHING": ("0", False),
+    "FEATURE_RERANKING": ("yes", True),
+}
+
+
+def test_every_setting_has_an_example_here() -> None:
+    assert set(SET) == set(NAMES)
+
+
+@pytest.mark.parametrize("name", SET)
+def test_each_setting_is_read_from_the_environment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given, expected = SET[name]
+    monkeypatch.setenv(name, given)
+    assert value_of(Settings.load(), name) == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_empty_value_is_no_value(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    default = value_of(Settings.load(), name)
+    monkeypatch.setenv(name, "")
+    assert value_of(Settings.load(), name) == default
+
+
+def test_a_foreign_variable_is_none_of_our_business(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUN_SOMETHING_ELSE", "x")
+    assert Settings.load().runs == RunSettings()
+
+
+# .env
+
+
+def test_the_dot_env_of_the_working_directory_is_read(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("# ours\nPORT=9000\nCRM_API_KEY='quoted'\nUNKNOWN=1\nMODEL=\n")
+    settings = Settings.load()
+    assert (settings.server.port, settings.crm.api_key.get_secret_value()) == (9000, "quoted")
+    assert settings.models.model is None
+
+
+def test_the_environment_goes_before_dot_env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("PORT=9000\nRUN_MAX_CONCURRENT=7\n")
+    monkeypatch.setenv("PORT", "9001")
+    settings = Settings.load()
+    assert (settings.server.port, settings.runs.max_concurrent) == (9001, 7)
+
+
+def test_a_wrong_value_in_dot_env_is_said_as_one_of_the_environment_is(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("PORT=eighty\n")
+    assert faults() == [
+        "setting PORT: Input should be a valid integer, unable to parse string as an integer (got 'eighty')"
+    ]
+
+
+def test_a_dot_env_that_is_no_text_is_said_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes("CRM_API_KEY=clé".encode("latin-1"))
+    assert faults() == [".env is not UTF-8 text; save it as UTF-8"]
+
+
+# Wrong values
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("PORT", "70000", "less than or equal to 65535 (got '70000')"),
+        ("PORT", "-1", "greater than or equal to 0 (got '-1')"),
+        ("DATABASE_POOL_MAX_SIZE", "0", "greater than or equal to 1"),
+        ("DATABASE_CONNECT_TIMEOUT_SECONDS", "0", "greater than 0"),
+        ("RUN_TIMEOUT_SECONDS", "nan", "(got 'nan')"),
+        ("RUN_QUEUE_SECONDS", "inf", "less than or equal to 600"),
+        ("MODEL", "gemini", "must be provider:model"),
+        ("MODEL", ":gemini", "must be provider:model"),
+        ("FALLBACK_MODEL", "google_genai:", "must be provider:model"),
+        ("CRM_API_BASE", "crm.example", "must start with http:// or https:// and name a host"),
+        ("CRM_API_BASE", "ftp://crm.example", "must start with http:// or https:// and name a host"),
+        ("CRM_API_BASE", "http://", "must start with http:// or https:// and name a host"),
+        ("LOG_LEVEL", "loud", "should be 'debug', 'info', 'warning' or 'error' (got 'loud')"),
+        ("LOG_FORMAT", "xml", "should be 'auto', 'json' or 'console' (got 'xml')"),
+        ("FEATURE_THINKING", "maybe", "(got 'maybe')"),
+        ("PORT", "80\n90", "(got '80\\n90')"),
+    ],
+)
+def test_a_wrong_value_is_said_in_one_line_with_its_name(
+    name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    [line] = faults()
+    assert line.startswith(f"setting {name}: ")
+    assert said in line
+
+
+def test_all_wrong_values_are_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"PORT": "x", "STUDIO_PORT": "0", "RUN_MAX_CONCURRENT": "0", "MODEL": "x"}.items():
+        monkeypatch.setenv(name, value)
+    assert sorted(line.split(":")[0] for line in faults()) == [
+        "setting MODEL",
+        "setting PORT",
+        "setting RUN_MAX_CONCURRENT",
+        "setting STUDIO_PORT",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("DATABASE_URL", "mysql://agents:hunter2@db/agents", "must start with postgresql://"),
+        ("DATABASE_URL", "hunter2", "must start with postgresql://"),
+        ("DATABASE_URL", "postgresql:hunter2", "must start with postgresql://"),
+        ("DATABASE_URL", "postgresql://agents:hunter2/x@db/agents", "write it as %2F"),
+        ("CRM_API_KEY", "hunter2 ", "must be ASCII without spaces"),
+        ("CRM_API_KEY", "hunter2é", "must be ASCII without spaces"),
+        ("GOOGLE_API_KEY", "hunter2\n", "must be ASCII without spaces"),
+    ],
+)
+def test_a_wrong_secret_is_said_and_not_shown(
+    name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    [line] = faults()
+    assert line.startswith(f"setting {name}: ")
+    assert said in line
+    assert "hunter2" not in line
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://db",
+        "postgres://agents@db:5432/agents?sslmode=require",
+        "postgresql://agents:p%2Fw@a:5432,b:5433/agents",
+        "postgresql://postgres@/postgres?host=/tmp/with@sign",
+        "postgresql://agents:p@ss@db/name@odd",
+    ],
+)
+def test_every_address_the_driver_reads_is_taken(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    assert value_of(Settings.load(), "DATABASE_URL") == url
+
+
+def test_secrets_do_not_show_in_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://agents:hunter2@db/agents")
+    monkeypatch.setenv("GOOGLE_API_KEY", "hunter2")
+    monkeypatch.setenv("CRM_API_KEY", "hunter2")
+    settings = Settings.load()
+    shown = f"{settings!r} {settings} " + " ".join(
+        getattr(settings, name).model_dump_json() for name in GROUPS
+    )
+    assert "hunter2" not in shown
+
+
+# Groups given
+
+
+def test_a_group_that_is_given_stands_instead_of_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "eighty")
+    monkeypatch.setenv("CRM_TIMEOUT_SECONDS", "7")
+    settings = Settings.load(server=ServerSettings(port=1234))
+    assert (settings.server.port, settings.crm.timeout_seconds) == (1234, 7)
+
+
+def test_settings_do_not_change_after_they_were_read() -> None:
+    settings = Settings.load()
+    with pytest.raises(ValueError, match="frozen"):
+        settings.server.port = 1
+    with pytest.raises(AttributeError):
+        setattr(settings, "server", ServerSettings())  # noqa: B010 - mypy refuses it otherwise
+
+
+def test_a_group_alone_reads_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRM_TIMEOUT_SECONDS", "7")
+    monkeypatch.setenv("DATABASE_POOL_MAX_SIZE", "3")
+    assert CrmSettings().timeout_seconds == 7
+    assert DatabaseSettings().pool_max_size == 3

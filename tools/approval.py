@@ -1,0 +1,68 @@
+"""Which calls wait for a person before they have an effect, and what the person may decide."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Self, TypeAlias
+
+from langchain_core.tools import BaseTool
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+
+# Given a call's arguments, says why a person must approve it, or None when none need.
+NeedsApproval: TypeAlias = Callable[[Mapping[str, Any]], str | None]
+
+_KEY = "requires_approval"
+# A tool that gives money away waits for a person, marked or not.
+_ALWAYS = ("discount", "refund")
+
+
+def requires_approval(tool: BaseTool, when: NeedsApproval) -> BaseTool:
+    """Mark a tool: calls for which ``when`` gives a reason wait for a person. Returns the tool."""
+    tool.metadata = {**(tool.metadata or {}), _KEY: when}
+    return tool
+
+
+def approval_reason(tool: BaseTool, arguments: Mapping[str, Any]) -> str | None:
+    """Why this call needs a person's approval; ``None`` when it does not."""
+    when: NeedsApproval | None = (tool.metadata or {}).get(_KEY)
+    if when is not None:
+        return when(arguments)
+    if any(word in tool.name for word in _ALWAYS):
+        return "it gives money away"
+    return None
+
+
+class ApprovalRequest(BaseModel):
+    """What a person is asked, with all that is needed to decide."""
+
+    type: Literal["tool_approval"] = "tool_approval"
+    tool: str = Field(description="The tool that would be called")
+    arguments: dict[str, Any] = Field(description="With what")
+    reason: str = Field(description="Why it needs a person")
+    contact_id: str = Field(description="Whom it is about")
+
+
+class ApprovalDecision(BaseModel):
+    """What a person decides."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    decision: Literal["approve", "edit", "reject"]
+    arguments: BaseModel | None = Field(None, description="In place of the model's, when decision is edit")
+    reason: str = Field("", max_length=2_000, description="Why not, for the model, when decision is reject")
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.decision == "edit" and self.arguments is None:
+            raise ValueError("edit needs the arguments to use instead")
+        if self.decision == "reject" and not self.reason.strip():
+            raise ValueError("reject needs a reason: the model reads it")
+        return self
+
+
+def decision_schema(tool: BaseTool) -> type[ApprovalDecision]:
+    """The decision on a call of this tool: edited arguments must fit the tool."""
+    arguments = tool.tool_call_schema
+    if not (isinstance(arguments, type) and issubclass(arguments, BaseModel)):
+        return ApprovalDecision
+    optional: Any = arguments | None
+    field = Field(None, description="In place of the model's, when decision is edit")
+    return create_model("ApprovalDecision", __base__=ApprovalDecision, arguments=(optional, field))
