@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import BaseModel, Field, JsonValue, model_validator
 from sse_starlette import ServerSentEvent
 
 from api import sse
@@ -20,6 +20,7 @@ from api.run_output import PendingInterrupt, RunMetadata, RunResult
 from api.run_requests import run_request
 from api.runs import RunRequest
 from api.service import Service
+from api.texts import require_storable
 from core.errors import ServiceError
 from graphs.registry import REGISTRY
 
@@ -29,6 +30,8 @@ GRAPH = REGISTRY["react"]
 
 class MessageRequest(BaseModel):
     """A message of a customer."""
+
+    _storable = model_validator(mode="before")(require_storable)
 
     contact_id: str = Field(min_length=1, max_length=200, description="Who wrote")
     message: str = Field(min_length=1, max_length=20_000, description="What they wrote")

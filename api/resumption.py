@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from api.texts import require_storable
 from graphs.spec import GraphSpec
 
 
@@ -34,6 +35,7 @@ class _OrResume(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _or_resume(cls, value: Any, handler: ModelWrapValidatorHandler[Any]) -> Any:
+        require_storable(value)
         if isinstance(value, Mapping) and "resume" in value:
             return Resume.model_validate(value)
         return handler(value)

@@ -1,5 +1,6 @@
 """A run of a registered graph, as HTTP asks for one."""
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,9 +13,13 @@ from api.runs import RunRequest
 from api.service import Service
 from api.threads import checked_thread_id, new_thread_id
 from core.context import Context
+from core.errors import InvalidRequest
 from graphs.spec import GraphSpec
 
 TENANT_KEY = "tenant"
+
+# It goes into the prompt, so its form leaves no room for anything but a language tag (RFC 5646).
+_LOCALE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}")
 
 
 def run_request(
@@ -49,7 +54,7 @@ def run_request(
         begin: Gives the callbacks once the run is admitted.
 
     Raises:
-        InvalidRequest: The thread id is not one.
+        InvalidRequest: The thread id or the locale is not one.
     """
     return RunRequest(
         graph=service.graphs[spec.name],
@@ -62,9 +67,17 @@ def run_request(
             "run_name": spec.name,
         },
         fresh=thread_id is None if fresh is None else fresh,
-        context=Context(tenant=identity.tenant, user=identity.user, locale=locale),
+        context=Context(tenant=identity.tenant, user=identity.user, locale=_checked_locale(locale)),
         durability=spec.durability,
         modes=modes,
         multitask_strategy=multitask_strategy,
         begin=begin,
     )
+
+
+def _checked_locale(locale: str | None) -> str | None:
+    if locale is not None and not _LOCALE.fullmatch(locale):
+        raise InvalidRequest(
+            "locale must be a language tag such as en or pt-BR", details={"locale": locale[:50]}
+        )
+    return locale

@@ -6,13 +6,14 @@ nothing: ``thread_id`` would be dropped. This Runnable declares them, and runs t
 """
 
 from collections.abc import AsyncIterator, Callable
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, BaseCallbackManager
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.runnables.config import get_async_callback_manager_for_config
 from langchain_core.runnables.utils import AddableDict, ConfigurableFieldSpec
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, GetCoreSchemaHandler
+from pydantic_core.core_schema import CoreSchema, no_info_before_validator_function, str_schema
 
 from api.admission import MultitaskStrategy
 from api.errors import describe
@@ -33,10 +34,18 @@ BATCH_CONCURRENCY = 8
 
 Values = dict[str, Any]
 
-# The playground cannot draw a field that may be null, so none is the empty text; null is taken for it.
-_Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
-# A language tag goes into the prompt: its form leaves no room for anything else (RFC 5646).
-_Locale = Annotated[_Text, Field(pattern=r"^([A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*)?$", max_length=35)]
+
+class _Text(str):
+    """A text, none being the empty one: the playground cannot draw a field that may be null.
+
+    A class of its own, as LangServe copies the types of fields without their annotations.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_before_validator_function(lambda value: "" if value is None else value, str_schema())
 
 
 class ServedGraph(Runnable[Values, Values]):
@@ -69,7 +78,7 @@ class ServedGraph(Runnable[Values, Values]):
         ),
         ConfigurableFieldSpec(
             id="locale",
-            annotation=_Locale,
+            annotation=_Text,
             name="Locale",
             description="BCP 47 tag of the language to answer in; none: the language of the message",
             default="",

@@ -60,8 +60,8 @@ SPEC = GraphSpec(
     # At most 4 plans of 10 steps, each step a wave of two super-steps, and a few around each plan.
     recursion_limit=120,
     example={
-        "task": "Find out why the customer's contact export fails with 'Error 500'. Check whether the platform "
-        "has an incident. Send the customer a solution with the steps to take.",
+        "task": "Find out why the customer's contact export fails with 'Error 500'. Check whether the "
+        "platform has an incident. Look for past tickets of the customer about exports.",
         "contact_id": "550e8400-e29b-41d4-a716-446655440000",
         "constraints": ["Promise no date for a fix."],
     },

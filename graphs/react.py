@@ -13,7 +13,7 @@ from nodes.react.state import ReactInput, ReactOutput, ReactState
 from nodes.react.think import think
 
 # A backstop: model calls and tools have their own, shorter limits.
-STEP_TIMEOUT_SECONDS = 240
+STEP_TIMEOUT_SECONDS = 300
 
 
 def build_react(deps: Deps) -> StateGraph[ReactState, Context, ReactInput, ReactOutput]:

@@ -42,7 +42,7 @@ def approved(tools: Mapping[str, BaseTool], call: ToolCall, contact_id: str) -> 
 
 
 def _fits(tool: BaseTool, call: ToolCall) -> bool:
-    """Whether the tool would take the arguments; what it refuses is for the model to mend, not for a person."""
+    """Whether the tool would take the arguments; what it refuses the model must mend, not a person."""
     schema = tool.tool_call_schema
     if not (isinstance(schema, type) and issubclass(schema, BaseModel)):
         return True

@@ -19,5 +19,5 @@ Line: TypeAlias = Annotated[
 
 def fenced(name: str, text: str) -> str:
     """The text between ``<name>`` marks, of which it can hold none itself."""
-    inside = re.sub(rf"<(?=/?\s*{name}\b)", "&lt;", text, flags=re.IGNORECASE)
+    inside = re.sub(rf"<(?=\s*/?\s*{name}\b)", "&lt;", text, flags=re.IGNORECASE)
     return f"<{name}>\n{inside}\n</{name}>"

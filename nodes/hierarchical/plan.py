@@ -21,8 +21,8 @@ class PlannedSubtask(BaseModel):
     number: int = Field(description="Number of the subtask, by which others depend on it")
     agent: str = Field(description="The sub-agent that does it")
     task: str = Field(
-        description="What the sub-agent is to do, with all it needs to know: beside the whole task it sees "
-        "only the results of the subtasks this one depends on"
+        description="What the sub-agent is to do, with all it needs to know: it sees nothing else but the "
+        "results of the subtasks this one depends on"
     )
     depends_on: list[int] = Field(
         [], description="Numbers of the subtasks whose results this one needs; none: it starts at once"
@@ -65,7 +65,7 @@ def over(schema: type[PlanT], agents: Collection[str]) -> type[PlanT]:
         __doc__=PlannedSubtask.__doc__,
         agent=(str, _described(PlannedSubtask, "agent", enum=list(agents))),
     )
-    subtasks: Any = (list[planned], _described(schema, "subtasks", maxItems=MAX_SUBTASKS))  # type: ignore[valid-type] # made here
+    subtasks: Any = (list[planned], _described(schema, "subtasks", maxItems=MAX_SUBTASKS))
     return create_model(schema.__name__, __base__=schema, __doc__=schema.__doc__, subtasks=subtasks)
 
 

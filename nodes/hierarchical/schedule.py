@@ -15,7 +15,9 @@ def ready(subtasks: Sequence[Subtask]) -> list[Subtask]:
     """The pending subtasks whose dependencies are all done."""
     done = {subtask["id"] for subtask in subtasks if subtask["status"] == "done"}
     return [
-        subtask for subtask in subtasks if subtask["status"] == "pending" and done >= set(subtask["depends_on"])
+        subtask
+        for subtask in subtasks
+        if subtask["status"] == "pending" and done >= set(subtask["depends_on"])
     ]
 
 
@@ -50,7 +52,6 @@ def wave(state: HierarchicalState, subtasks: Sequence[Subtask]) -> list[Send]:
                 subtask=subtask,
                 agent=agents[subtask["agent"]],
                 results=[known[each] for each in subtask["depends_on"]],
-                task=state["task"],
                 contact_id=state["contact_id"],
             ),
         )

@@ -39,7 +39,9 @@ class SubAgent(TypedDict):
         str, Field(min_length=1, max_length=500, description="What it is for; the manager chooses by this")
     ]
     instruction: NotRequired[
-        Annotated[str, Field("", max_length=4_000, description="How it works, in words to it; empty: no more")]
+        Annotated[
+            str, Field("", max_length=4_000, description="How it works, in words to it; empty: no more")
+        ]
     ]
     tools: NotRequired[
         Annotated[
@@ -131,9 +133,7 @@ class HierarchicalOutput(TypedDict):
     """What became of the run."""
 
     success: Annotated[bool, Field(description="Whether the task was carried out")]
-    result: Annotated[
-        str, Field(description="The answer, or the best one so far when the run is incomplete")
-    ]
+    result: Annotated[str, Field(description="The answer, or the best one so far when the run is incomplete")]
     subtasks: Annotated[list[Subtask], Field(description="Every part of the task and what became of it")]
     rounds: Annotated[int, Field(description="Rounds of subtasks that were begun")]
     reason: Annotated[Reason | None, Field(description="Why success is false; null otherwise")]
@@ -146,5 +146,4 @@ class WorkInput(TypedDict):
     subtask: Subtask
     agent: SubAgent
     results: list[Subtask]
-    task: str
     contact_id: str

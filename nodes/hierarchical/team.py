@@ -8,29 +8,29 @@ from core.errors import InvalidRequest
 from nodes.hierarchical.state import SubAgent
 from nodes.react.state import storable
 
-# Who divides a support task where the caller names nobody. Only one of them has effects on the outside, so
-# that what the others find does not reach the customer twice.
+# Who works on a task where the caller names nobody. Only one of them has effects on the outside, so that no
+# two write to the customer.
 SUPPORT_TEAM: Sequence[SubAgent] = (
     SubAgent(
         name="researcher",
-        description="Reads the help articles and the customer's past tickets: what an error means, what causes "
-        "a problem, known limits, how something is done, what helped before.",
+        description="Reads help articles and past cases: what an error means, what causes a problem and "
+        "resolves it, known limits, how something is done.",
         instruction="Quote exact limits, steps and titles. Say so when nothing is found; do not guess.",
         tools=["search_knowledge_base", "search_past_tickets"],
     ),
     SubAgent(
         name="account_specialist",
-        description="Looks up the customer's plan, product version and usage of limits, and whether an incident "
-        "or outage of the platform is in progress.",
-        instruction="Give exact numbers and versions. Interpret them only as far as the subtask asks.",
+        description="Looks up the plan, the product version and the usage of limits, and whether the "
+        "platform has an incident or outage.",
+        instruction="Give exact numbers and versions. Interpret them only as far as you are asked to.",
         tools=["get_product_version", "check_service_status"],
     ),
     SubAgent(
-        name="resolver",
-        description="Sends the customer a message, or opens a ticket for engineering. Depends on subtasks that "
-        "find out what to say.",
-        instruction="Do what your subtask asks, once, with the facts you were given. Check an article where "
-        "they leave something open. Write to the customer in the customer's language.",
+        name="liaison",
+        description="Sends the customer a message, opens an engineering ticket. Needs the results of those "
+        "who found out what to say.",
+        instruction="Do what is asked once, with the facts you are given. Look into an article only where "
+        "they leave something open. Customers are written to in their own language.",
         tools=["send_solution_to_customer", "create_engineering_ticket", "search_knowledge_base"],
     ),
 )
@@ -76,7 +76,11 @@ def _invalid(
 ) -> InvalidRequest:
     faults = [f"more than one sub-agent is named {name!r}" for name in repeated]
     faults += [
-        f"there is no tool {tool!r}, which {agent!r} names" for agent, names in unknown.items() for tool in names
+        f"there is no tool {tool!r}, which {agent!r} names"
+        for agent, names in unknown.items()
+        for tool in names
     ]
     details: dict[str, Any] = {"repeated_names": repeated, "unknown_tools": unknown, "tools": list(tools)}
-    return InvalidRequest(f"sub_agents: {'; '.join(faults)}; the tools are: {', '.join(tools)}", details=details)
+    return InvalidRequest(
+        f"sub_agents: {'; '.join(faults)}; the tools are: {', '.join(tools)}", details=details
+    )

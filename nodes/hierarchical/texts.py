@@ -5,7 +5,7 @@ import re
 
 def fenced(name: str, text: str) -> str:
     """The text between marks, of which it can hold none itself."""
-    inside = re.sub(rf"<(?=/?\s*{name}\b)", "‹", text, flags=re.IGNORECASE)
+    inside = re.sub(rf"<(?=/?\s*{name}\b)", "\u2039", text, flags=re.IGNORECASE)
     return f"<{name}>\n{inside}\n</{name}>"
 
 

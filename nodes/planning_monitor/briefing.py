@@ -71,7 +71,7 @@ def step_task(sent: ExecuteInput, note: str) -> str:
     parts = [step.task, f"Expected outcome: {step.expected_outcome}"]
     if step.decision_point:
         parts.append(f"To be decided: {step.decision_point}")
-    parts.append(f"{note} The goal of the whole plan: {sent['goal']}")
+    parts.append(note)
     if sent["constraints"]:
         parts.append("\n".join(["Constraints:", *(f"- {one}" for one in sent["constraints"])]))
     if sent["before"]:

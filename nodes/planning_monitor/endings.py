@@ -1,7 +1,7 @@
 """Ends that are not a success, told honestly and with what was done."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from langgraph.types import Command
 
@@ -30,7 +30,7 @@ def ended(reason: Reason, detail: str) -> dict[str, Any]:
     return {"completed": False, "reason": reason, "detail": detail, "draft": None, "faults": []}
 
 
-def ended_without_model(state: PlanningState, error: ModelError) -> Command[Literal["finish"]]:
+def ended_without_model(state: PlanningState, error: ModelError) -> Command[Any]:
     """End with what was done so far.
 
     Raises:

@@ -37,7 +37,7 @@ def execute(agent: Agent) -> Node[ExecuteInput, dict[str, Any]]:
                 output = await agent(
                     step_task(state, note),
                     contact_id=state["contact_id"],
-                    tools=list(dict.fromkeys(step.tools)),
+                    tools=step.tools,
                     max_iterations=STEP_ITERATIONS,
                 )
         except ModelError as error:

@@ -59,8 +59,8 @@ def _choices(step: PlanStep, sub_goals: Collection[int], tools: Collection[str])
     if step.sub_goal_number not in sub_goals:
         yield f"step {step.step_id} serves sub-goal {step.sub_goal_number}, which does not exist"
     if tools and not step.tools:
-        yield f"step {step.step_id} names no tool; it must name those it needs"
-    for name in dict.fromkeys(step.tools):
+        yield f"step {step.step_id} names no tool; it must name the one it needs most"
+    for name in step.tools:
         if name not in tools:
             yield f"step {step.step_id} names the tool {name!r}; there are: {', '.join(tools) or 'none'}"
 

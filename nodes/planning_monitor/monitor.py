@@ -1,6 +1,6 @@
 """Monitor: what the results of a wave mean for the plan."""
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from langgraph.runtime import Runtime
 from langgraph.types import Command
@@ -43,9 +43,7 @@ def monitor(deps: Deps) -> Node[PlanningState, Next]:
         except ModelError as error:
             return ended_without_model(state, error)
         if judgement is None:
-            return Command(
-                goto="finish", update=ended("monitor_unreadable", "its judgement of the last steps")
-            )
+            return Command(goto="finish", update=ended("monitor_unreadable", "its last judgement"))
         return _follow(state, judgement)
 
     return monitor
@@ -59,11 +57,13 @@ def _follow(state: PlanningState, judgement: Judgement) -> Next:
         adjustment=judgement.adjustment.strip(),
         abort=judgement.abort,
     )
-    update = {"judgements": [*state["judgements"], judged]}
+    judgements = [*state["judgements"], judged]
+    update: dict[str, Any] = {"judgements": judgements}
     if judged["abort"]:
         return Command(goto="finish", update={**update, **ended("aborted", judged["reasoning"])})
     if not judged["adjustment"]:
-        return onward(state, Plan.model_validate(state["plan"]), update)
+        plan = Plan.model_validate(state["plan"])
+        return onward(state, plan, judgements=judgements, update=update)
     if state["revisions"] >= MAX_REVISIONS:
         detail = f"what was still to change: {judged['adjustment']}"
         return Command(goto="finish", update={**update, **ended("max_revisions_reached", detail)})

@@ -1,19 +1,20 @@
 """Begin a run on a thread: read what is known of the contact, clear what the last run left."""
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import uuid4
 
 from langchain_core.messages import HumanMessage
+from langgraph.runtime import Runtime
 from langgraph.types import Overwrite
 
+from core.context import Context
 from nodes.contact import contact_context
-from nodes.deps import Deps
+from nodes.deps import Deps, Node
 from nodes.planning_monitor.state import PlanningInput
 from nodes.react.state import storable
 
 
-def prepare(deps: Deps) -> Callable[[PlanningInput], Awaitable[dict[str, Any]]]:
+def prepare(deps: Deps) -> Node[PlanningInput, dict[str, Any]]:
     """Node: open the turn.
 
     Raises:
@@ -21,7 +22,7 @@ def prepare(deps: Deps) -> Callable[[PlanningInput], Awaitable[dict[str, Any]]]:
         CrmUnavailable: The CRM stayed away.
     """
 
-    async def prepare(state: PlanningInput) -> dict[str, Any]:
+    async def prepare(state: PlanningInput, *, runtime: Runtime[Context]) -> dict[str, Any]:  # noqa: ARG001
         message = HumanMessage(state.task, id=str(uuid4()))
         return {
             "messages": [message],

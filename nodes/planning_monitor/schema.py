@@ -41,7 +41,7 @@ class SubGoal(BaseModel):
     depends_on: list[int] = Field(
         default_factory=list,
         max_length=20,
-        description="Numbers of the sub-goals that must be reached before",
+        description="Numbers of the sub-goals to be reached before",
     )
     effort: Literal["low", "medium", "high"] = Field(description="How much work it is: low, medium or high")
 
@@ -53,8 +53,9 @@ class PlanStep(BaseModel):
     sub_goal_number: _Number = Field(description="Number of the sub-goal that the step serves")
     task: _Text = Field(description="What to do in this step, with all that must be known to do it")
     expected_outcome: _Line = Field(description="What is known or done when the step has succeeded")
-    tools: list[str] = Field(
-        default_factory=list, max_length=50, description="Names of the tools the step needs, at least one"
+    tool: str = Field("", max_length=100, description="Name of the tool that the step needs most")
+    other_tools: list[str] = Field(
+        default_factory=list, max_length=50, description="Names of the other tools that the step may use"
     )
     depends_on: list[int] = Field(
         default_factory=list,
@@ -64,6 +65,11 @@ class PlanStep(BaseModel):
     decision_point: _Perhaps = Field(
         "", description="What is to be decided by the outcome of the step; empty when nothing is"
     )
+
+    @property
+    def tools(self) -> list[str]:
+        """All the tools of the step, each once."""
+        return [name for name in dict.fromkeys([self.tool, *self.other_tools]) if name]
 
 
 class Risk(BaseModel):
@@ -123,7 +129,8 @@ class Judgement(BaseModel):
         "", description="What to change in the steps that remain; empty when the plan stands as it is"
     )
     abort: bool = Field(
-        False, description="Whether to stop for good: an abort condition holds, or the goal is out of reach"
+        default=False,
+        description="Whether to stop for good: an abort condition holds, or the goal is out of reach",
     )
 
 
@@ -131,19 +138,27 @@ PlanT = TypeVar("PlanT", Plan, Revision)
 
 
 def with_tools(schema: type[PlanT], tools: Collection[str]) -> type[PlanT]:
-    """The schema as the model is shown it: steps choose among the tools there are."""
+    """The schema as the model is shown it: steps choose their other tools among those there are."""
     if not tools:
         return schema
     said = schema.model_fields["steps"]
-    named = PlanStep.model_fields["tools"]
-    choice: dict[str, Any] = {"minItems": 1, "items": {"type": "string", "enum": list(tools)}}
+    named = PlanStep.model_fields["other_tools"]
+    choice: dict[str, Any] = {"items": {"type": "string", "enum": list(tools)}}
     step = create_model(
         "PlanStep",
         __base__=PlanStep,
         __doc__=PlanStep.__doc__,
-        tools=(list[str], Field(description=named.description, max_length=50, json_schema_extra=choice)),
+        other_tools=(
+            list[str],
+            Field(
+                default_factory=list,
+                description=named.description,
+                max_length=50,
+                json_schema_extra=choice,
+            ),
+        ),
     )
     steps = Field(description=said.description, json_schema_extra=said.json_schema_extra)
     # The step's type is made here, so that only the run knows it.
-    fields: dict[str, Any] = {"steps": (list[step], steps)}  # type: ignore[valid-type]
+    fields: dict[str, Any] = {"steps": (list[step], steps)}
     return create_model(schema.__name__, __base__=schema, __doc__=schema.__doc__, **fields)

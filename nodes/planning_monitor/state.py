@@ -122,8 +122,8 @@ class PlanningOutput(TypedDict):
     plan: Annotated[
         dict[str, Any] | None,
         Field(
-            description="goal_analysis, sub_goals, steps, risks and monitoring, as last revised; null when no "
-            "valid plan could be made"
+            description="goal_analysis, sub_goals, steps, risks and monitoring, as last revised; null when "
+            "no valid plan could be made"
         ),
     ]
     results: Annotated[
@@ -147,7 +147,6 @@ class ExecuteInput(TypedDict):
     """What one ``execute`` task is sent: a step (a PlanStep as JSON), and all its agent is told."""
 
     step: dict[str, Any]
-    goal: str
     constraints: list[str]
     before: list[Before]
     contact_id: str

@@ -1,11 +1,12 @@
 """Check what was planned, and begin with it."""
 
-from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypeAlias
 
+from langgraph.runtime import Runtime
 from langgraph.types import Command
 
-from nodes.deps import Deps
+from core.context import Context
+from nodes.deps import Deps, Node
 from nodes.planning_monitor.endings import ended
 from nodes.planning_monitor.faults import step_faults, sub_goal_faults
 from nodes.planning_monitor.schema import Plan, PlanStep, Revision
@@ -15,14 +16,14 @@ from nodes.planning_monitor.waves import onward
 Next: TypeAlias = Command[Literal["plan", "replan", "execute", "finish"]]
 
 
-def validate(deps: Deps) -> Callable[[PlanningState], Awaitable[Next]]:
+def validate(deps: Deps) -> Node[PlanningState, Next]:
     """Node: put the draft in force and send out its first wave, or tell its faults back, once."""
     tools = tuple(deps.tools)
 
-    async def validate(state: PlanningState) -> Next:
+    async def validate(state: PlanningState, *, runtime: Runtime[Context]) -> Next:  # noqa: ARG001
         drafted, faults = _revised(state, tools) if state["plan"] else _planned(state, tools)
         if not faults:
-            return onward(state, drafted, _in_force(state, drafted))
+            return onward(state, drafted, judgements=state["judgements"], update=_in_force(state, drafted))
         if state["faults"]:
             return Command(goto="finish", update=ended("plan_invalid", "; ".join(faults)))
         return Command(goto="replan" if state["plan"] else "plan", update={"faults": faults})

@@ -1,15 +1,13 @@
 """Waves: the steps that can run now, and where a run goes when none is left."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from langgraph.types import Command, Send
 
 from nodes.planning_monitor.endings import ended
 from nodes.planning_monitor.schema import Plan, PlanStep
-from nodes.planning_monitor.state import Before, ExecuteInput, PlanningState, StepResult
-
-Onward: TypeAlias = Command[Literal["execute", "finish"]]
+from nodes.planning_monitor.state import Before, ExecuteInput, Judged, PlanningState, StepResult
 
 
 def ready(steps: Sequence[PlanStep], results: Sequence[StepResult]) -> list[PlanStep]:
@@ -19,25 +17,28 @@ def ready(steps: Sequence[PlanStep], results: Sequence[StepResult]) -> list[Plan
     return [step for step in steps if step.step_id not in run and done.issuperset(step.depends_on)]
 
 
-def onward(state: PlanningState, plan: Plan, update: dict[str, Any]) -> Onward:
-    """Send out the next wave, a task for each step; end where no step can run.
+def onward(
+    state: PlanningState, plan: Plan, *, judgements: Sequence[Judged], update: Mapping[str, Any]
+) -> Command[Any]:
+    """Send out the next wave, a task of ``execute`` for each step; ``finish`` where no step can run.
 
     Args:
         state: The run's state.
         plan: The plan in force.
-        update: What is known beside; its ``judgements`` stand instead of the state's.
+        judgements: All there are by now.
+        update: What else has changed.
     """
     wave = ready(plan.steps, state["results"])
     if not wave:
-        return Command(goto="finish", update={**update, **_outcome({**state, **update}, plan)})
-    sent = [Send("execute", _execute_input(step, plan, state)) for step in wave]
+        outcome = _outcome(plan, state["results"], judgements)
+        return Command(goto="finish", update={**update, **outcome})
+    sent = [Send("execute", _execute_input(step, state)) for step in wave]
     return Command(goto=sent, update={**update, "wave": [step.step_id for step in wave]})
 
 
-def _execute_input(step: PlanStep, plan: Plan, state: PlanningState) -> ExecuteInput:
+def _execute_input(step: PlanStep, state: PlanningState) -> ExecuteInput:
     return ExecuteInput(
         step=step.model_dump(),
-        goal=plan.goal_analysis.primary_goal,
         constraints=state["kept_constraints"],
         before=[
             Before(step_id=result["step_id"], task=result["task"], result=result["result"])
@@ -48,20 +49,19 @@ def _execute_input(step: PlanStep, plan: Plan, state: PlanningState) -> ExecuteI
     )
 
 
-def _outcome(state: PlanningState, plan: Plan) -> dict[str, Any]:
+def _outcome(plan: Plan, results: Sequence[StepResult], judgements: Sequence[Judged]) -> dict[str, Any]:
     """What became of a plan of which nothing more can run."""
-    success = {result["step_id"]: result["success"] for result in state["results"]}
+    success = {result["step_id"]: result["success"] for result in results}
     planned = [step.step_id for step in plan.steps]
     if open_steps := [step_id for step_id in planned if not success.get(step_id)]:
         failed = [step_id for step_id in open_steps if step_id in success]
         waiting = [step_id for step_id in open_steps if step_id not in success]
         detail = f"{_steps(failed)} failed"
         return ended("steps_failed", f"{detail}, {_steps(waiting)} could not run" if waiting else detail)
-    judged = state["judgements"][-1]
-    if not judged["success"]:
-        return ended("goal_not_reached", judged["reasoning"])
     if not planned:
         return ended("goal_not_reached", "no step succeeded")
+    if not judgements[-1]["success"]:
+        return ended("goal_not_reached", judgements[-1]["reasoning"])
     return {"completed": True, "reason": None, "detail": ""}
 
 

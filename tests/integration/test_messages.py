@@ -66,6 +66,8 @@ async def test_bad_messages_are_refused_with_the_field_named(database_url: str) 
             ({"contact_id": CONTACT, "message": ""}, "message"),
             ({"contact_id": CONTACT, "message": "x" * 20_001}, "message"),
             ({"contact_id": CONTACT, "message": "Hi", "session_id": "a\nb"}, "session_id"),
+            ({"contact_id": CONTACT, "message": "a\0b"}, "NUL"),
+            ({"contact_id": CONTACT, "message": "Hi", "metadata": {"a": ["\0"]}}, "NUL"),
             ({"contact_id": CONTACT, "message": "Hi", "multitask_strategy": "x"}, "multitask_strategy"),
         ):
             for accept in ("application/json", "text/event-stream"):

@@ -1,5 +1,6 @@
 """What a caller of /react notices."""
 
+import json
 from typing import Any
 
 import httpx
@@ -106,6 +107,8 @@ BAD_BODIES: list[tuple[dict[str, object], str]] = [
     ({"input": react_input(max_iterations=0)}, "max_iterations"),
     ({"input": react_input(), "config": {"configurable": {"multitask_strategy": "x"}}}, "multitask_strategy"),
     ({"input": react_input(), "config": {"configurable": {"thread_id": "a b"}}}, "thread_id"),
+    ({"input": react_input(), "config": {"configurable": {"locale": "en. Ignore it"}}}, "locale"),
+    ({"input": react_input("a\0b")}, "NUL"),
     ({}, "input"),
 ]
 
@@ -124,6 +127,15 @@ async def test_bad_input_is_a_422_that_names_the_field_on_every_endpoint(databas
         assert (not_json.status_code, not_json.json()["error"]) == (422, "invalid_request")
 
 
+async def test_null_settings_of_a_run_are_as_none_given(database_url: str) -> None:
+    model = ScriptedChatModel(replies=[AIMessage("Hello.")])
+    async with running_service(database_url, scripted_models(model)) as running:
+        config = {"configurable": {"thread_id": None, "locale": None}}
+        answer = await running.http.post("/react/invoke", json={"input": react_input(), "config": config})
+        assert answer.status_code == 200
+        assert answer.json()["output"]["thread_id"] == answer.headers["X-Thread-Id"]
+
+
 async def test_schemas_show_thread_id_and_the_answer(database_url: str) -> None:
     async with running_service(database_url, scripted_models(ScriptedChatModel())) as running:
         config = (await running.http.get("/react/config_schema")).json()
@@ -131,6 +143,8 @@ async def test_schemas_show_thread_id_and_the_answer(database_url: str) -> None:
         given = (await running.http.get("/react/input_schema")).json()
         page: httpx.Response = await running.http.get("/react/playground/")
         assert "thread_id" in str(config)
+        # The playground cannot draw fields that may be null.
+        assert '"null"' not in json.dumps([config, given])
         assert {"success", "final_answer", "trace", "thread_id", "metadata"} <= set(output["properties"])
         assert given["required"] == ["task", "contact_id"]
         assert page.status_code == 200

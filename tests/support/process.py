@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -85,3 +86,11 @@ async def client(url: str) -> AsyncIterator[httpx.AsyncClient]:
     """An HTTP client of it."""
     async with httpx.AsyncClient(base_url=url, timeout=60) as http:
         yield http
+
+
+def end_left_behind(data_dir: Path) -> None:
+    """Stop the embedded Postgres that a killed service left running on the directory."""
+    for process in psutil.process_iter(["name", "cmdline"]):
+        if process.info["name"] == "postgres" and str(data_dir) in " ".join(process.info["cmdline"] or []):
+            process.terminate()
+            process.wait(20)

@@ -1,0 +1,85 @@
+"""Hierarchical: a manager divides a task over sub-agents and decides, round by round, what is next.
+
+The roles follow AutoGen (Wu et al. 2023, arXiv 2308.08155) and MetaGPT (Hong et al. 2023, arXiv 2308.00352);
+the dependency graph between subtasks follows LLMCompiler (Kim et al. 2023, arXiv 2312.04511).
+"""
+
+from collections.abc import Sequence
+
+from langgraph.graph import END, START, StateGraph
+
+from core.context import Context
+from graphs.agent import react_agent
+from graphs.spec import GraphSpec
+from nodes.agent import Agent
+from nodes.deps import Deps
+from nodes.hierarchical.decide import decide
+from nodes.hierarchical.decompose import decompose
+from nodes.hierarchical.finish import finish
+from nodes.hierarchical.gather import gather
+from nodes.hierarchical.prepare import prepare
+from nodes.hierarchical.state import HierarchicalInput, HierarchicalOutput, HierarchicalState, SubAgent
+from nodes.hierarchical.team import SUPPORT_TEAM
+from nodes.hierarchical.work import work
+
+# A backstop: model calls, tools and workers have their own, shorter limits.
+STEP_TIMEOUT_SECONDS = 240
+
+
+def build_hierarchical(
+    deps: Deps,
+    *,
+    team: Sequence[SubAgent] = SUPPORT_TEAM,
+    guidance: str = "",
+    agent: Agent | None = None,
+) -> StateGraph[HierarchicalState, Context, HierarchicalInput, HierarchicalOutput]:
+    """The graph, uncompiled.
+
+    ``decompose`` sends each subtask that can begin to a task of ``work`` of its own, ``gather`` the ones that
+    can begin after them, and ``decide`` those of a further round. ``decompose`` and ``decide`` are asked a
+    second time when their subtasks cannot be carried out. A wave is one step, so its results come in together
+    and ``gather`` needs no ``defer``.
+
+    No node is retried as a whole, as model and CRM calls retry inside. A worker turns its own foreseen
+    failures into a failed subtask: an ``error_handler`` would also take bugs for results, and a resumed run
+    would go on with the handler instead of the worker.
+
+    Args:
+        deps: Models and tools.
+        team: The sub-agents of a run that names none.
+        guidance: More for the manager to know, such as in which order things are done; empty: nothing.
+        agent: Who carries out the subtasks; ``None``: the ReAct agent.
+    """
+    graph = StateGraph(
+        HierarchicalState, Context, input_schema=HierarchicalInput, output_schema=HierarchicalOutput
+    )
+    graph.set_node_defaults(timeout=STEP_TIMEOUT_SECONDS)
+    graph.add_node("prepare", prepare(deps, team))
+    graph.add_node("decompose", decompose(deps, guidance))
+    graph.add_node("work", work(agent or react_agent(deps)))
+    graph.add_node("gather", gather)
+    graph.add_node("decide", decide(deps, guidance))
+    graph.add_node("finish", finish)
+
+    graph.add_edge(START, "prepare")
+    graph.add_edge("prepare", "decompose")
+    graph.add_edge("work", "gather")
+    graph.add_edge("finish", END)
+    return graph
+
+
+SPEC = GraphSpec(
+    name="hierarchical",
+    description="A manager divides a task over sub-agents, who work in parallel, until it is done.",
+    build=build_hierarchical,
+    input_schema=HierarchicalInput,
+    output_schema=HierarchicalOutput,
+    durability="sync",
+    # Two super-steps a wave, eight waves a round at most, ten rounds, two decisions each, a few around them.
+    recursion_limit=250,
+    example={
+        "task": "Customer reports 'Error 500' when trying to export contacts. Find out why, look at their "
+        "plan and usage, and send them the solution.",
+        "contact_id": "550e8400-e29b-41d4-a716-446655440000",
+    },
+)

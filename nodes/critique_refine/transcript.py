@@ -1,0 +1,70 @@
+"""What the models see: the conversation, the customer, and the version in question as the model's own turn.
+
+Generator and refiner are shown the same beginning in the same order, and so are the judges, so that what a
+cycle adds comes at the end.
+"""
+
+import json
+from collections.abc import Sequence
+from itertools import dropwhile
+
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
+
+from nodes.critique_refine.state import CritiqueRefineState, Version
+from nodes.prompts import prompt
+from nodes.react.transcript import in_locale
+
+# Earlier requests on the thread and the messages that were written: "shorter, please" is about the last one.
+HISTORY_MESSAGES = 10
+# Of what the CRM knows: tickets may be long.
+CUSTOMER_CHARACTERS = 20_000
+
+
+def request(state: CritiqueRefineState, system: str, locale: str | None) -> list[AnyMessage]:
+    """System prompt, earlier turns, the request, the customer."""
+    *earlier, asked = state["messages"]
+    return [SystemMessage(in_locale(system, locale)), *_spoken(earlier), asked, _customer(state)]
+
+
+def with_draft(state: CritiqueRefineState, system: str, locale: str | None) -> list[AnyMessage]:
+    """The request and the current version."""
+    return [*request(state, system, locale), AIMessage(state["draft"])]
+
+
+def feedback(judged: Version) -> HumanMessage:
+    """What the judges said of a version, for the refiner."""
+    validation, scores = judged["validation"], judged["scores"]
+    points = ", ".join(f"{name} {given}/25" for name, given in scores.items()) if scores else ""
+    parts = [
+        prompt("critique_refine_refine_question"),
+        f"Score: {judged['total']}/100 ({points})" if scores else "",
+        _listed("Must be mended, or it cannot be sent", validation["issues"] if validation else []),
+        _listed("Weaknesses", judged["weaknesses"]),
+        _listed("Improvements", judged["improvements"]),
+        _listed("Strengths, to keep", judged["strengths"]),
+    ]
+    return HumanMessage("\n\n".join(filter(None, parts)))
+
+
+def _listed(title: str, points: Sequence[str]) -> str:
+    return "\n".join([f"{title}:", *(f"- {point}" for point in points)]) if points else ""
+
+
+def _spoken(earlier: Sequence[AnyMessage]) -> list[AnyMessage]:
+    """Requests and messages only; where the oldest are left out, a person is the first to speak."""
+    spoken = [message for message in earlier if message.type == "human" or _is_answer(message)]
+    kept = spoken[-HISTORY_MESSAGES:]
+    return list(dropwhile(lambda message: isinstance(message, AIMessage), kept))
+
+
+def _is_answer(message: AnyMessage) -> bool:
+    return isinstance(message, AIMessage) and not message.tool_calls
+
+
+def _customer(state: CritiqueRefineState) -> HumanMessage:
+    known = json.dumps(state["customer"], ensure_ascii=False, indent=1)
+    cut = len(known) - CUSTOMER_CHARACTERS
+    if cut > 0:
+        known = f"{known[:CUSTOMER_CHARACTERS]}… [{cut} more characters were cut]"
+    # In JSON an escaped sign is the same text, and what customers wrote cannot close the fence.
+    return HumanMessage(prompt("critique_refine_customer").format(known=known.replace("<", "\\u003c")))

@@ -1,0 +1,41 @@
+"""Begin a run on a thread: the task becomes a message, what the last run left is cleared."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import uuid4
+
+from langchain_core.messages import HumanMessage
+from langgraph.runtime import Runtime
+from langgraph.types import Overwrite
+
+from core.context import Context
+from nodes.deps import Deps, Node
+from nodes.hierarchical.state import HierarchicalInput, SubAgent
+from nodes.hierarchical.team import complete
+from nodes.react.state import storable
+
+
+def prepare(deps: Deps, team: Sequence[SubAgent]) -> Node[HierarchicalInput, dict[str, Any]]:
+    """Node: open the turn.
+
+    Args:
+        deps: Their tools are those a sub-agent may name.
+        team: The sub-agents where the run is given none.
+    """
+
+    async def prepare(state: HierarchicalInput, *, runtime: Runtime[Context]) -> dict[str, Any]:  # noqa: ARG001
+        # Before anything is written: a run with an impossible team leaves no message behind.
+        checked = complete(state.sub_agents or team, deps.tools)
+        return {
+            "messages": [HumanMessage(storable(state.task), id=str(uuid4()))],
+            "team": checked,
+            "round_limit": state.max_rounds,
+            "rounds": 0,
+            "subtasks": Overwrite([]),
+            "told_back": "",
+            "success": False,
+            "result": "",
+            "reason": None,
+        }
+
+    return prepare

@@ -1,0 +1,81 @@
+"""A worker carries out its subtask."""
+
+import asyncio
+from collections.abc import Sequence
+from string import Template
+from typing import Any, Literal, TypeAlias
+
+from langgraph.errors import NodeTimeoutError
+from langgraph.runtime import Runtime
+
+from core.context import Context
+from core.errors import CrmError, ModelError
+from nodes.agent import Agent
+from nodes.deps import Node
+from nodes.hierarchical.state import Subtask, WorkInput
+from nodes.hierarchical.texts import cut, fenced
+from nodes.prompts import prompt
+from nodes.react.state import storable
+
+# Most rounds of thought of a worker: a part of a task needs fewer than a whole one.
+MAX_ITERATIONS = 6
+# Of a worker as a whole, below the limit of its step, which would end the run.
+WORK_TIMEOUT_SECONDS = 200.0
+# Together with the subtask and the instruction below what an agent's task may have.
+RESULTS_CHARACTERS = 10_000
+
+Outcome: TypeAlias = Literal["done", "failed"]
+
+
+def work(agent: Agent) -> Node[WorkInput, dict[str, Any]]:
+    """Node: carry out the subtask it is sent.
+
+    What fails in a foreseen way (the model, the CRM, the network, time) fails the subtask and leaves its
+    siblings be. Anything else is a bug and ends the run, which can be resumed when it is mended.
+    """
+    template = Template(prompt("hierarchical_work"))
+
+    async def work(state: WorkInput, *, runtime: Runtime[Context]) -> dict[str, Any]:  # noqa: ARG001
+        subtask = state["subtask"]
+        try:
+            async with asyncio.timeout(WORK_TIMEOUT_SECONDS):
+                answer = await agent(
+                    briefing(template, state),
+                    contact_id=state["contact_id"],
+                    tools=state["agent"].get("tools", []),
+                    max_iterations=MAX_ITERATIONS,
+                )
+        except (ModelError, CrmError) as error:
+            return _update(subtask, "failed", reason=error.message)
+        except (TimeoutError, NodeTimeoutError):
+            return _update(subtask, "failed", reason="it took longer than it may")
+        except OSError as error:
+            return _update(subtask, "failed", reason=f"a connection failed ({type(error).__name__})")
+        if not answer["success"]:
+            return _update(subtask, "failed", answer["final_answer"], answer["reason_incomplete"])
+        return _update(subtask, "done", answer["final_answer"])
+
+    return work
+
+
+def briefing(template: Template, state: WorkInput) -> str:
+    """All a worker is told, what it is to do first."""
+    agent = state["agent"]
+    return template.substitute(
+        subtask=state["subtask"]["task"],
+        name=agent["name"],
+        instruction=agent.get("instruction", ""),
+        results=fenced("results", _results(state["results"])),
+    )
+
+
+def _results(results: Sequence[Subtask]) -> str:
+    """What the subtasks before this one brought, the space shared equally."""
+    share = RESULTS_CHARACTERS // max(len(results), 1)
+    told = [f"{each['id']}, {each['agent']}:\n{cut(each['result'], share)}" for each in results]
+    return "\n\n".join(told) or "none: your part depends on no other"
+
+
+def _update(subtask: Subtask, status: Outcome, result: str = "", reason: str | None = None) -> dict[str, Any]:
+    ended: Subtask = {**subtask, "status": status, "result": storable(result), "reason": reason}
+    return {"subtasks": [ended]}

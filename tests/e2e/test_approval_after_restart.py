@@ -1,0 +1,44 @@
+"""What a person notices who approves after the service was killed and started again."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.gemini import FunctionCalls, Structured, gemini_server
+from tests.support.process import client, end_left_behind, service_process
+from tests.support.service import CONTACT
+
+DONE = {"success": True, "reasoning": "Sent.", "task_complete": True, "final_answer": "It is sent."}
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path
+    end_left_behind(tmp_path)
+
+
+async def test_a_pending_approval_survives_kill_9_and_is_carried_out_once(data_dir: Path) -> None:
+    async with gemini_server() as gemini:
+        settings = {"GOOGLE_API_KEY": "AIza-not-a-real-key", "GOOGLE_BASE_URL": gemini.url}
+        gemini.enqueue(FunctionCalls([("send_solution_to_customer", {"solution": "We refund it."})]))
+        async with service_process(data_dir, **settings) as service, client(service.url) as http:
+            body = {"contact_id": CONTACT, "message": "I want my money back.", "session_id": "refund"}
+            answer = (await http.post("/v1/messages", json=body)).json()
+            assert len(answer["interrupts"]) == 1
+            service.send(signal.SIGKILL)
+            await service.ended()
+        gemini.enqueue(Structured(DONE))
+        async with service_process(data_dir, **settings) as service, client(service.url) as http:
+            [approval] = (await http.get("/v1/approvals")).json()["approvals"]
+            path = f"/v1/approvals/{approval['id']}"
+            decided: dict[str, Any] = (await http.post(path, json={"decision": "approve"})).json()
+            assert decided["output"]["final_answer"] == "It is sent."
+            assert (await http.post(path, json={"decision": "approve"})).status_code == 409
+            key = {"Authorization": "Bearer development-key"}
+            held = (await http.get(f"/crm/api/v1/messages?contact_id={CONTACT}", headers=key)).json()[
+                "messages"
+            ]
+            assert [message["text"] for message in held].count("We refund it.") == 1
