@@ -38,7 +38,7 @@ fmt: $(VENV)/.dev ## Format and fix what can be fixed
 snapshots: $(VENV)/.dev ## Rewrite the snapshots after a change that is meant
 	@$(BIN)/python -m pytest --snapshot-update $(ARGS)
 
-docs: $(VENV)/.runtime ## Write the generated parts of README.md and .env.example again
+docs: $(VENV)/.runtime ## Write what is generated again: README.md, .env.example, langgraph.json
 	@$(BIN)/python -m api.documents
 
 requirements: $(VENV)/.dev ## Compile the pinned requirements again from pyproject.toml

@@ -1,9 +1,10 @@
 """What the documents say of graphs and settings, written from the code.
 
-``python -m api.documents`` rewrites the marked parts of ``README.md`` and the whole of ``.env.example``; a
-test holds both current.
+``python -m api.documents`` rewrites the marked parts of ``README.md``, the whole of ``.env.example``, and the
+graphs of ``langgraph.json``; a test holds them current.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -35,6 +36,13 @@ def env_example() -> str:
         for name, field in group.model_fields.items():
             lines += [f"# {field.description}", f"#{env_name(group, name)}={_default(field)}"]
     return "\n".join(lines) + "\n"
+
+
+def langgraph_json(text: str) -> str:
+    """``langgraph.json`` with every graph of the registry."""
+    config = json.loads(text)
+    config["graphs"] = {name: f"./graphs/studio.py:{name}" for name in REGISTRY}
+    return json.dumps(config, indent=2) + "\n"
 
 
 def _graphs() -> str:
@@ -78,6 +86,8 @@ def main() -> None:
     """Rewrite the files."""
     page = PROJECT / "README.md"
     page.write_text(readme(page.read_text(encoding="utf-8")), encoding="utf-8")
+    studio = PROJECT / "langgraph.json"
+    studio.write_text(langgraph_json(studio.read_text(encoding="utf-8")), encoding="utf-8")
     (PROJECT / ".env.example").write_text(env_example(), encoding="utf-8")
 
 

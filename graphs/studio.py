@@ -1,7 +1,11 @@
 """The graphs for LangGraph Studio: compiled without a checkpointer, as the dev server brings its own.
 
-``langgraph.json`` names the attributes of this module; a test holds the two and the registry together.
+``langgraph.json`` names attributes of this module; both are made from the registry.
 """
+
+from typing import Any
+
+from langgraph.graph.state import CompiledStateGraph
 
 from core.models import chat_models
 from core.settings import Settings
@@ -23,6 +27,10 @@ def _deps() -> Deps:
     )
 
 
-_DEPS = _deps()
+def _compiled() -> dict[str, CompiledStateGraph[Any, Any, Any, Any]]:
+    deps = _deps()
+    return {spec.name: spec.build(deps).compile(name=spec.name) for spec in REGISTRY.values()}
 
-react = REGISTRY["react"].build(_DEPS).compile(name="react")
+
+# An attribute for each graph, as langgraph.json names them.
+globals().update(_compiled())
