@@ -46,7 +46,7 @@ def health_router() -> APIRouter:
             "version": VERSION,
             "graphs": {spec.name: {"description": spec.description} for spec in REGISTRY.values()},
             "model": asdict(service.model),
-            "crm": service.settings.crm.api_base or "development CRM, at /crm",
+            "crm": "external" if service.settings.crm.api_base else "development CRM, at /crm",
             "database": "external" if service.settings.database.url else "embedded",
             "packages": {name: _version(name) for name in ("langgraph", "langserve", "langchain-core")},
         }

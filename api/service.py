@@ -76,7 +76,9 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             crm_http_client(
                 settings.crm,
                 settings.crm.api_base or "http://development-crm",
-                transport=httpx.ASGITransport(development_crm) if development_crm else None,
+                transport=httpx.ASGITransport(development_crm, raise_app_exceptions=False)
+                if development_crm
+                else None,
             )
         )
         crm = CrmClient(http, settings.crm)

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -77,14 +78,22 @@ def _made(data_dir: Path) -> Path:
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StartupError(f"cannot write DATA_DIR {str(data_dir)!r}: {error.strerror}") from error
+        raise _unwritable(data_dir, error) from error
     return data_dir.resolve()
+
+
+def _unwritable(data_dir: Path, error: OSError) -> StartupError:
+    return StartupError(f"cannot write DATA_DIR {str(data_dir)!r}: {error.strerror}")
 
 
 @contextmanager
 def _exclusive(data_dir: Path) -> Iterator[Path]:
     """Hold the directory: the lock goes with the process, however it ends."""
-    with (data_dir / "service.lock").open("a") as lock:
+    try:
+        opened = (data_dir / "service.lock").open("a")
+    except OSError as error:
+        raise _unwritable(data_dir, error) from error
+    with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -95,8 +104,8 @@ def _exclusive(data_dir: Path) -> Iterator[Path]:
 
 
 def _start(cluster: Path) -> str:
-    user = _system_user(cluster)
     try:
+        user = _system_user(cluster)
         if (cluster / "PG_VERSION").exists():
             _refuse_other_version(cluster)
         else:
@@ -104,6 +113,8 @@ def _start(cluster: Path) -> str:
         socket_dir = _running_socket_dir(cluster) or _launch(cluster, user)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         raise StartupError(f"the embedded Postgres did not start: {_last_words(cluster, error)}") from error
+    except OSError as error:
+        raise _unwritable(cluster.parent, error) from error
     return f"postgresql://{SUPERUSER}@/postgres?host={quote(str(socket_dir))}"
 
 
@@ -116,32 +127,33 @@ def _stop(cluster: Path) -> None:
 
 
 def _initialise(cluster: Path, user: str | None) -> None:
-    # A first start that was cut off leaves files without PG_VERSION, which initdb refuses.
-    for leftover in cluster.iterdir():
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-    _run(
-        "initdb",
-        "-D",
-        str(cluster),
-        "--auth=trust",
-        "--encoding=UTF8",
-        "--locale=C.UTF-8",
-        "-U",
-        SUPERUSER,
-        user=user,
-    )
-    with (cluster / "postgresql.conf").open("a") as configuration:
+    # Made beside its place and moved there when it is whole: a first start that was cut off leaves nothing
+    # that looks like a cluster (initdb writes PG_VERSION first).
+    making = cluster.with_name(f"{cluster.name}.new")
+    for leftover in (making, cluster):
+        if leftover.exists():
+            shutil.rmtree(leftover)
+    making.mkdir(mode=0o700)
+    if user:
+        shutil.chown(making, user, user)
+    options = ("--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "-U", SUPERUSER)
+    _run("initdb", "-D", str(making), *options, user=user)
+    with (making / "postgresql.conf").open("a") as configuration:
         configuration.write(CONFIGURATION)
+    making.rename(cluster)
 
 
 def _launch(cluster: Path, user: str | None) -> Path:
     # The path of a Unix socket is short (about 100 bytes): deep directories get one elsewhere.
     elsewhere = Path(tempfile.gettempdir()) / f"ventros-agents-{os.geteuid()}"
     socket_dir: Path = wheel.find_suitable_socket_dir(cluster, elsewhere)
-    if user and socket_dir != cluster:
-        wheel.ensure_prefix_permissions(socket_dir)
-        socket_dir.chmod(0o777)
-    options = ("-o", f"-k '{socket_dir}'", "-l", str(cluster / "log"))
+    if socket_dir != cluster:
+        # As closed as the cluster: whoever can open the socket is let in as superuser.
+        socket_dir.chmod(0o700)
+        if user:
+            wheel.ensure_prefix_permissions(socket_dir)
+            shutil.chown(socket_dir, user, user)
+    options = ("-o", f"-k {shlex.quote(str(socket_dir))}", "-l", "log")
     _pg_ctl(cluster, user, *options, "-w", "-t", str(START_TIMEOUT_SECONDS), "start")
     return socket_dir
 
@@ -153,8 +165,10 @@ def _running_socket_dir(cluster: Path) -> Path | None:
         return None
     # PostgreSQL, pidfile.h: line 1 is the postmaster's pid, line 5 its socket directory.
     lines = pid_file.read_text().splitlines()
-    with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-        if psutil.Process(int(lines[0])).name() == "postgres":
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess, ValueError, IndexError):
+        process = psutil.Process(int(lines[0]))
+        # Of all servers on the machine, ours is the one that was given this socket directory.
+        if process.name() == "postgres" and lines[4] in process.cmdline():
             return Path(lines[4])
     # The number may be another process's by now, which would keep Postgres from starting.
     pid_file.unlink()
@@ -184,28 +198,38 @@ def _system_user(cluster: Path) -> str | None:
 
 
 def _pg_ctl(cluster: Path, user: str | None, *arguments: str) -> None:
-    _run("pg_ctl", "-D", str(cluster), *arguments, user=user)
+    # Not -D: pg_ctl puts that into a shell's command line, where a quote in the name would end it.
+    _run("pg_ctl", *arguments, user=user, cluster=cluster)
 
 
-def _run(program: str, *arguments: str, user: str | None = None) -> str:
-    """Run one of the wheel's programs.
+def _run(program: str, *arguments: str, user: str | None = None, cluster: Path | None = None) -> str:
+    """Run one of the wheel's programs, in the cluster's directory where one is given.
 
-    Its output goes to a file, as a server that it starts would keep a pipe open.
+    Its output goes to a file, as a server that it starts would keep a pipe open. It inherits none of the
+    service's environment, which holds keys.
     """
     with tempfile.TemporaryFile("w+") as output:
-        subprocess.run(  # noqa: S603 - a fixed program with our own arguments
+        ended = subprocess.run(  # noqa: S603 - a fixed program with our own arguments
             [str(_BINARIES / program), *arguments],
-            check=True,
+            check=False,
             stdout=output,
             stderr=subprocess.STDOUT,
             timeout=START_TIMEOUT_SECONDS + STOP_TIMEOUT_SECONDS,
             user=user,
+            cwd=cluster,
+            env={"PATH": os.defpath, **({"PGDATA": str(cluster)} if cluster else {})},
         )
         output.seek(0)
-        return output.read()
+        said = output.read()
+    if ended.returncode:
+        raise subprocess.CalledProcessError(ended.returncode, program, said)
+    return said
 
 
-def _last_words(cluster: Path, error: Exception) -> str:
+def _last_words(cluster: Path, error: subprocess.SubprocessError) -> str:
+    """The last line that says why; what comes after it only says that the server ends."""
     server_log = cluster / "log"
     lines = server_log.read_text(errors="replace").splitlines() if server_log.exists() else []
-    return lines[-1] if lines else str(error)
+    said = str(getattr(error, "output", None) or "").splitlines()
+    fatal = [line for line in lines if "FATAL" in line]
+    return (fatal or lines or said or [str(error)])[-1]

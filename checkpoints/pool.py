@@ -12,6 +12,8 @@ from psycopg_pool import AsyncConnectionPool
 from core.errors import StartupError
 from core.settings import DatabaseSettings
 
+RECONNECT_SECONDS = 4
+
 Pool: TypeAlias = AsyncConnectionPool[AsyncConnection[DictRow]]
 
 # A peer that vanished without a word is noticed within about 25 s.
@@ -57,7 +59,8 @@ async def open_pool(url: str, settings: DatabaseSettings) -> AsyncIterator[Pool]
         min_size=min(settings.pool_min_size, settings.pool_max_size),
         max_size=settings.pool_max_size,
         timeout=timeout,
-        reconnect_timeout=30,
+        # Pauses between attempts double up to this: for so long a database that is back stays unnoticed.
+        reconnect_timeout=RECONNECT_SECONDS,
         check=AsyncConnectionPool.check_connection,
         open=False,
     ) as pool:
@@ -70,6 +73,12 @@ async def _require_reachable(url: str, settings: DatabaseSettings) -> None:
         connection = await AsyncConnection.connect(
             url, connect_timeout=max(2, int(settings.connect_timeout_seconds))
         )
+    except psycopg.ProgrammingError:
+        # The driver quotes what it could not read, which may be the password.
+        raise StartupError(
+            "DATABASE_URL cannot be read: write it as postgresql://user:password@host:port/database, with "
+            "special characters in user and password percent-encoded"
+        ) from None
     except psycopg.OperationalError as error:
         where = psycopg.conninfo.conninfo_to_dict(url)
         place = f"{where.get('host', 'localhost')}:{where.get('port', 5432)}/{where.get('dbname', '')}"

@@ -12,7 +12,7 @@ from core.settings import LogSettings
 _QUIET = (
     "httpx",
     "httpcore",
-    "uvicorn.access",
+    "uvicorn.error",
     "psycopg.pool",
     "google_genai",
     "asyncio",

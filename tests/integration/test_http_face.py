@@ -5,6 +5,7 @@ import re
 from syrupy.assertion import SnapshotAssertion
 
 from api.application import make_app
+from graphs.registry import REGISTRY
 from tests.support.scripted import ScriptedChatModel, scripted_models
 from tests.support.service import running_service
 
@@ -18,7 +19,7 @@ async def test_health_info_docs_and_the_development_crm_are_there(database_url: 
         )
         info = (await running.http.get("/info")).json()
         assert info["version"] == "0.1.0"
-        assert list(info["graphs"]) == ["react"]
+        assert list(info["graphs"]) == list(REGISTRY)
         assert info["model"]["model"] == "scripted"
         assert info["crm"] == "development CRM, at /crm"
         assert (await running.http.get("/docs")).status_code == 200

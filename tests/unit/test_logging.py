@@ -130,7 +130,7 @@ def test_a_chatty_library_is_heard_from_warnings_on_and_never_below_the_level(
     level: str, written: int
 ) -> None:
     lines = logging_to(io.StringIO(), level=level)
-    for name in ("httpx", "psycopg.pool", "uvicorn.access"):
+    for name in ("httpx", "psycopg.pool", "uvicorn.error"):
         logging.getLogger(name).info("HTTP Request: GET /health")
         logging.getLogger(name).warning("something to look at")
     assert len(lines()) == 3 * written
