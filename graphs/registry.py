@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
+from graphs.critique_refine import SPEC as CRITIQUE_REFINE
 from graphs.react import SPEC as REACT
 from graphs.spec import GraphSpec
 
-REGISTRY: Mapping[str, GraphSpec] = {spec.name: spec for spec in (REACT,)}
+REGISTRY: Mapping[str, GraphSpec] = {spec.name: spec for spec in (REACT, CRITIQUE_REFINE)}

@@ -13,7 +13,7 @@ _LOOKALIKE: Final = re.compile(
     | https?://\[[0-9a-f:.]+\][^\s<>]*                         # an IPv6 address
     | (?:https?://|www\.)[^\s<>\[\]{}?]*(?:\?[^\s<>{}]*)?      # any other: brackets in its query only
     | (?<![\w.+%'-])[\w.+%'-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}  # e-mail
-    | ^[ \t]*(?:[-*+]|\d{1,3}[.)])[ \t]+\[[ x]\]               # a check box
+    | (?<!\S)(?:[-*+]|\d{1,3}[.)])[ \t]{1,9}\[[ x]\]            # a check box
     | ^[ \t]*_{3,}[ \t]*$                                      # a rule
     | (?<!\w)(?:[x*]{4}[ -]?){1,4}\d{3,4}(?!\w)                # XXXX-1234, a card
     | (?<!\w)[x*]{3}\.\d{3}\.\d{3}-[\dx*]{2}(?!\w)             # XXX.456.789-XX, a CPF

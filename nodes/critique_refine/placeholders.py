@@ -24,6 +24,7 @@ _BRACKETS: Final = re.compile(r"\[([^\[\]\n]{1,200})\]")
 # With nothing loose at the edges: "from <R$ 50 to >R$ 20" are comparisons.
 _ANGLES: Final = re.compile(r"<([^\W\d](?:[^<>\n=\"/:]{0,100}[^<>\n=\"/:\s])?)>")
 _TODO: Final = re.compile(r"\bTODO\b")
+_CLAUSE_END: Final = re.compile(r"[.,:;!?()\n]")
 _WHO: Final = (
     r"(?P<who>(?:customer|client|contact|company|first|last|your)(?:['\u2019]s)? name"
     r"|your (?:company|title|position)|nome d[ao] (?:cliente|contato|empresa)|(?:primeiro|seu) nome"
@@ -110,6 +111,7 @@ def _is_open(inside: str, innocent: frozenset[str]) -> bool:
 
 
 def _says_all(todo: Match[str]) -> bool:
-    before = re.findall(r"\w+", todo.string[max(todo.start() - 60, 0) : todo.start()].lower())
-    after = re.findall(r"\w+", todo.string[todo.end() : todo.end() + 60].lower())
-    return bool(_BEFORE_ALL & set(before[-2:]) or _AFTER_ALL & set(after[:1]))
+    before = _CLAUSE_END.split(todo.string[max(todo.start() - 60, 0) : todo.start()])[-1]
+    after = _CLAUSE_END.split(todo.string[todo.end() : todo.end() + 60])[0]
+    beside = set(before.lower().split()[-2:]), set(after.lower().split()[:1])
+    return bool(_BEFORE_ALL & beside[0] or _AFTER_ALL & beside[1])
