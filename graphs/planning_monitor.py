@@ -21,7 +21,7 @@ NODE_TIMEOUT_SECONDS = 600
 EXECUTE_TIMEOUT_SECONDS = STEP_SECONDS + 60
 # Model and CRM calls retry inside; what is left is a connection that broke around them. A step that is
 # tried again goes on inside its agent, where its last checkpoint is.
-LOST_CONNECTION = RetryPolicy(max_attempts=2, retry_on=(ConnectionError,))
+LOST_CONNECTION = RetryPolicy(initial_interval=0.2, max_attempts=2, retry_on=(ConnectionError,))
 
 
 def build_planning_monitor(

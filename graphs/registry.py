@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 from graphs.critique_refine import SPEC as CRITIQUE_REFINE
+from graphs.planning_monitor import SPEC as PLANNING_MONITOR
 from graphs.react import SPEC as REACT
 from graphs.spec import GraphSpec
 
-REGISTRY: Mapping[str, GraphSpec] = {spec.name: spec for spec in (REACT, CRITIQUE_REFINE)}
+REGISTRY: Mapping[str, GraphSpec] = {spec.name: spec for spec in (REACT, CRITIQUE_REFINE, PLANNING_MONITOR)}

@@ -23,6 +23,7 @@ STEP_SECONDS = 600.0
 # Of an agent's answer; what follows is in the agent's own checkpoints.
 RESULT_CHARACTERS = 4_000
 _MOST_ACTIONS = 20
+_CUT_OFF = "What the step had called before may have had its effect."
 
 
 def execute(agent: Agent) -> Node[ExecuteInput, dict[str, Any]]:
@@ -72,11 +73,12 @@ def _result(step: PlanStep, output: ReactOutput) -> StepResult:
 
 
 def _failed(step: PlanStep, reason: WhyStepFailed, words: str) -> StepResult:
+    """The result of a step that was cut off; what its agent did until then is not known here."""
     return StepResult(
         step_id=step.step_id,
         task=step.task,
         success=False,
-        result=words,
+        result=f"{words.rstrip('.')}. {_CUT_OFF}",
         iterations=0,
         reason_incomplete=reason,
         actions=[],

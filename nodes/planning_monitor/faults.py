@@ -96,7 +96,8 @@ def _circle(needed: Mapping[int, Set[int]]) -> list[int]:
     try:
         TopologicalSorter(needed).prepare()
     except CycleError as error:
-        # Each number of the circle is needed by the one behind it.
-        circle: list[int] = error.args[1]
-        return circle[::-1]
+        # Each number is needed by the one behind it, and the last is the first again.
+        needs: list[int] = error.args[1][:0:-1]
+        start = needs.index(min(needs))
+        return [*needs[start:], *needs[: start + 1]]
     return []

@@ -54,7 +54,7 @@ def _follow(state: PlanningState, judgement: Judgement) -> Next:
         wave=state["wave"],
         success=judgement.success,
         reasoning=judgement.reasoning,
-        adjustment=judgement.adjustment.strip(),
+        adjustment=judgement.adjustment,
         abort=judgement.abort,
     )
     judgements = [*state["judgements"], judged]

@@ -15,9 +15,21 @@ from nodes.react.state import storable
 MAX_SUB_GOALS = 6
 MAX_STEPS = 10
 
+# What models write where nothing is to be said, whatever the schema asks for.
+_NOTHING = frozenset({"none", "n/a", "null", "nothing", "no change", "no changes", "nenhum", "nenhuma", "-"})
+
+
+def _unless_nothing(text: str) -> str:
+    said = storable(text).strip()
+    return "" if said.casefold().rstrip(".") in _NOTHING else said
+
+
 _Text: TypeAlias = Annotated[str, Field(min_length=1, max_length=2_000), AfterValidator(storable)]
 _Line: TypeAlias = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(storable)]
-_Perhaps: TypeAlias = Annotated[str, Field(max_length=500), AfterValidator(storable)]
+_Perhaps: TypeAlias = Annotated[str, Field(max_length=500), AfterValidator(_unless_nothing)]
+_Names: TypeAlias = Annotated[
+    list[str], Field(max_length=50), AfterValidator(lambda names: list(dict.fromkeys(names)))
+]
 _Number: TypeAlias = Annotated[int, Field(ge=1, le=999)]
 
 
@@ -54,8 +66,8 @@ class PlanStep(BaseModel):
     task: _Text = Field(description="What to do in this step, with all that must be known to do it")
     expected_outcome: _Line = Field(description="What is known or done when the step has succeeded")
     tool: str = Field("", max_length=100, description="Name of the tool that the step needs most")
-    other_tools: list[str] = Field(
-        default_factory=list, max_length=50, description="Names of the other tools that the step may use"
+    other_tools: _Names = Field(
+        default_factory=list, description="Names of the other tools that the step may use"
     )
     depends_on: list[int] = Field(
         default_factory=list,
@@ -125,7 +137,7 @@ class Judgement(BaseModel):
 
     success: bool = Field(description="Whether the steps that ran last did what they were meant to do")
     reasoning: _Text = Field(description="What the results say about the goal, in one or two sentences")
-    adjustment: Annotated[str, Field(max_length=2_000), AfterValidator(storable)] = Field(
+    adjustment: Annotated[str, Field(max_length=2_000), AfterValidator(_unless_nothing)] = Field(
         "", description="What to change in the steps that remain; empty when the plan stands as it is"
     )
     abort: bool = Field(
@@ -149,13 +161,8 @@ def with_tools(schema: type[PlanT], tools: Collection[str]) -> type[PlanT]:
         __base__=PlanStep,
         __doc__=PlanStep.__doc__,
         other_tools=(
-            list[str],
-            Field(
-                default_factory=list,
-                description=named.description,
-                max_length=50,
-                json_schema_extra=choice,
-            ),
+            _Names,
+            Field(default_factory=list, description=named.description, json_schema_extra=choice),
         ),
     )
     steps = Field(description=said.description, json_schema_extra=said.json_schema_extra)
