@@ -75,11 +75,10 @@ SPEC = GraphSpec(
     input_schema=HierarchicalInput,
     output_schema=HierarchicalOutput,
     durability="sync",
-    # Two super-steps a wave, eight waves a round at most, ten rounds, two decisions each, a few around them.
-    recursion_limit=250,
+    # Ten rounds of at most eight waves and two decisions, two super-steps a wave, and a few around them.
+    recursion_limit=200,
     example={
-        "task": "Customer reports 'Error 500' when trying to export contacts. Find out why, look at their "
-        "plan and usage, and send them the solution.",
+        "task": "Customer reports 'Error 500' when trying to export contacts. Help diagnose and resolve.",
         "contact_id": "550e8400-e29b-41d4-a716-446655440000",
     },
 )

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 from langchain_core.messages import HumanMessage
 from langgraph.runtime import Runtime
-from langgraph.types import Command, Overwrite, Send
+from langgraph.types import Command, Send
 
 from core.context import Context
 from nodes.consensus.state import ConsensusInput, Terms, VoteInput
@@ -28,7 +28,7 @@ def prepare(deps: Deps) -> Node[ConsensusInput, Next]:
         update = {
             "messages": [HumanMessage(state.question, id=str(uuid4()))],
             "terms": Terms(options=state.options, lenses=state.lenses, rule=state.rule, quorum=state.quorum),
-            "votes": Overwrite([]),
+            "votes": [],
             "tally": None,
             "decision": "",
             "comment": "",

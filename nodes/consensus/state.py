@@ -1,17 +1,16 @@
 """What a consensus is given, keeps and answers."""
 
-import operator
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from langchain_core.messages import AnyMessage
 from langgraph.channels import EphemeralValue
 from langgraph.graph.message import add_messages
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator
 from typing_extensions import TypedDict
 
 from nodes.consensus.lenses import DEFAULT_LENSES, Lens
 from nodes.consensus.tally import Rule, Tally
-from nodes.consensus.texts import Line
+from nodes.consensus.texts import Line, differ
 from nodes.react.state import storable
 
 Reason: TypeAlias = Literal[
@@ -49,12 +48,19 @@ class ConsensusInput(BaseModel):
         "all voters an option needs under the rule quorum",
     )
 
-    @model_validator(mode="after")
-    def _are_different(self) -> Self:
-        for what, names in (("options", self.options), ("lenses", [lens["name"] for lens in self.lenses])):
-            if len({name.casefold() for name in names}) < len(names):
-                raise ValueError(f"{what} must differ from each other by more than case")
-        return self
+    @field_validator("options")
+    @classmethod
+    def _options_differ(cls, options: list[str]) -> list[str]:
+        if not differ(options):
+            raise ValueError("options must differ from each other by more than case")
+        return options
+
+    @field_validator("lenses")
+    @classmethod
+    def _lenses_differ(cls, lenses: list[Lens]) -> list[Lens]:
+        if not differ(lens["name"] for lens in lenses):
+            raise ValueError("the names of lenses must differ from each other by more than case")
+        return lenses
 
 
 class Vote(TypedDict):
@@ -89,6 +95,11 @@ def _latest(_: str, new: str) -> str:
     return storable(new)
 
 
+def _gathered(votes: list[Vote], new: list[Vote]) -> list[Vote]:
+    """More votes; an empty list begins a run."""
+    return [*votes, *new] if new else []
+
+
 class ConsensusState(TypedDict):
     """The state of a thread; all but ``messages`` is about its latest run."""
 
@@ -102,7 +113,7 @@ class ConsensusState(TypedDict):
     quorum: Annotated[float, EphemeralValue]
     # The same, or their defaults, for the run.
     terms: Terms
-    votes: Annotated[list[Vote], operator.add]
+    votes: Annotated[list[Vote], _gathered]
     tally: Tally | None
     decision: Annotated[str, _latest]
     comment: Annotated[str, _latest]

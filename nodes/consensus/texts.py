@@ -1,6 +1,7 @@
 """Texts of others in a prompt: on a line of their own, or fenced."""
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, TypeAlias
 
 from pydantic import AfterValidator, StringConstraints
@@ -21,3 +22,9 @@ def fenced(name: str, text: str) -> str:
     """The text between ``<name>`` marks, of which it can hold none itself."""
     inside = re.sub(rf"<(?=\s*/?\s*{name}\b)", "&lt;", text, flags=re.IGNORECASE)
     return f"<{name}>\n{inside}\n</{name}>"
+
+
+def differ(names: Iterable[str]) -> bool:
+    """Whether no two names are the same, in any case."""
+    folded = [name.casefold() for name in names]
+    return len(set(folded)) == len(folded)

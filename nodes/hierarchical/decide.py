@@ -9,7 +9,7 @@ from langgraph.types import Command
 from core.context import Context
 from core.errors import ModelError, ModelRefused
 from nodes.deps import Deps, Node, run_context
-from nodes.hierarchical.endings import ended, found, losses
+from nodes.hierarchical.endings import anything_done, ended, found, losses
 from nodes.hierarchical.manager import conversation, instructed, progress, told_back
 from nodes.hierarchical.plan import Decision, over
 from nodes.hierarchical.rounds import begun
@@ -52,7 +52,7 @@ def decide(deps: Deps, guidance: str) -> Node[HierarchicalState, Next]:
         except ModelRefused as refusal:
             return _end(ended(subtasks, "model_refused", detail=refusal.message))
         except ModelError as error:
-            if not found(subtasks):
+            if not anything_done(subtasks):
                 raise
             return _end(ended(subtasks, "model_unavailable", detail=error.message))
         if decision is None:
@@ -82,12 +82,11 @@ def _question(state: HierarchicalState) -> HumanMessage:
 
 def _concluded(state: HierarchicalState, decision: Decision) -> dict[str, Any]:
     """The task is done, the manager says. It is no success when no subtask was."""
-    brought = found(state["subtasks"])
-    if not brought:
+    if not anything_done(state["subtasks"]):
         return ended(state["subtasks"], "subtasks_failed", detail=losses(state["subtasks"]))
     return {
         "success": decision.success,
-        "result": decision.result.strip() or brought,
+        "result": decision.result.strip() or found(state["subtasks"]),
         "reason": None if decision.success else "subtasks_failed",
         "told_back": "",
     }

@@ -42,6 +42,11 @@ def found(subtasks: Sequence[Subtask]) -> str:
     return "\n".join(f"{subtask['agent']} ({subtask['id']}): {subtask['result']}" for subtask in done)
 
 
+def anything_done(subtasks: Sequence[Subtask]) -> bool:
+    """Whether there is a result at all."""
+    return any(subtask["status"] == "done" for subtask in subtasks)
+
+
 def losses(subtasks: Sequence[Subtask]) -> str:
     """The subtasks that were not done, each with why."""
     lost = [subtask for subtask in subtasks if subtask["status"] in {"failed", "skipped"}]

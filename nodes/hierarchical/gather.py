@@ -5,7 +5,7 @@ from typing import Any, Literal, TypeAlias
 from langgraph.types import Command
 
 from nodes.hierarchical.schedule import skipped, wave
-from nodes.hierarchical.state import HierarchicalState, merged
+from nodes.hierarchical.state import HierarchicalState
 
 Next: TypeAlias = Command[Literal["work", "decide"]]
 
@@ -16,7 +16,7 @@ async def gather(state: HierarchicalState) -> Next:
     A worker that failed takes with it what depends on it, and nothing else.
     """
     lost = skipped(state["subtasks"])
-    update: dict[str, Any] = {"subtasks": lost}
-    if next_wave := wave(state, merged(state["subtasks"], lost)):
+    update: dict[str, Any] = {"subtasks": lost} if lost else {}
+    if next_wave := wave(state, state["subtasks"]):
         return Command(goto=next_wave, update=update)
     return Command(goto="decide", update=update)

@@ -17,7 +17,7 @@ HISTORY_MESSAGES = 20
 RESULTS_CHARACTERS = 60_000
 MOST_OF_A_RESULT = 8_000
 LEAST_OF_A_RESULT = 500
-_TASK_CHARACTERS = 300
+_LINE_CHARACTERS = 300
 
 
 def instructed(system: str, guidance: str, state: HierarchicalState, context: Context) -> SystemMessage:
@@ -51,10 +51,10 @@ def progress(subtasks: Sequence[Subtask]) -> HumanMessage:
 
 
 def _line(subtask: Subtask, limit: int) -> str:
-    task = cut(on_one_line(subtask["task"]), _TASK_CHARACTERS)
+    task = cut(on_one_line(subtask["task"]), _LINE_CHARACTERS)
     asked = f"{number_of(subtask['id'])}. {subtask['id']}({subtask['agent']}: {task})"
     said = cut(on_one_line(subtask["result"]), limit)
     if subtask["status"] == "done":
         return f"{asked}: {said}"
-    why = on_one_line(subtask["reason"] or "")
+    why = cut(on_one_line(subtask["reason"] or ""), _LINE_CHARACTERS)
     return f"{asked} {subtask['status']}: {' '.join(filter(None, (why, said)))}"

@@ -6,7 +6,6 @@ from uuid import uuid4
 
 from langchain_core.messages import HumanMessage
 from langgraph.runtime import Runtime
-from langgraph.types import Overwrite
 
 from core.context import Context
 from nodes.deps import Deps, Node
@@ -31,7 +30,7 @@ def prepare(deps: Deps, team: Sequence[SubAgent]) -> Node[HierarchicalInput, dic
             "team": checked,
             "round_limit": state.max_rounds,
             "rounds": 0,
-            "subtasks": Overwrite([]),
+            "subtasks": [],
             "told_back": "",
             "success": False,
             "result": "",

@@ -86,8 +86,11 @@ class Subtask(TypedDict):
 def merged(known: Sequence[Subtask], new: Sequence[Subtask]) -> list[Subtask]:
     """The known subtasks with the new ones in their place, or behind them where they were not known.
 
-    Workers that end in the same step each bring their own, in any order.
+    Workers that end in the same step each bring their own, in any order. An empty list begins anew, in a form
+    that a client of the stream can read.
     """
+    if not new:
+        return []
     by_id = {subtask["id"]: subtask for subtask in [*known, *new]}
     return sorted(by_id.values(), key=lambda subtask: number_of(subtask["id"]))
 

@@ -15,7 +15,7 @@ from nodes.deps import Node
 from nodes.hierarchical.state import Subtask, WorkInput
 from nodes.hierarchical.texts import cut, fenced
 from nodes.prompts import prompt
-from nodes.react.state import storable
+from nodes.react.state import ReactOutput, storable
 
 # Most rounds of thought of a worker: a part of a task needs fewer than a whole one.
 MAX_ITERATIONS = 6
@@ -30,7 +30,7 @@ Outcome: TypeAlias = Literal["done", "failed"]
 def work(agent: Agent) -> Node[WorkInput, dict[str, Any]]:
     """Node: carry out the subtask it is sent.
 
-    What fails in a foreseen way (the model, the CRM, the network, time) fails the subtask and leaves its
+    What fails in a foreseen way (the model, the CRM, a connection, time) fails the subtask and leaves its
     siblings be. Anything else is a bug and ends the run, which can be resumed when it is mended.
     """
     template = Template(prompt("hierarchical_work"))
@@ -46,13 +46,13 @@ def work(agent: Agent) -> Node[WorkInput, dict[str, Any]]:
                     max_iterations=MAX_ITERATIONS,
                 )
         except (ModelError, CrmError) as error:
-            return _update(subtask, "failed", reason=error.message)
+            return _broken(subtask, error.message)
         except (TimeoutError, NodeTimeoutError):
-            return _update(subtask, "failed", reason="it took longer than it may")
-        except OSError as error:
-            return _update(subtask, "failed", reason=f"a connection failed ({type(error).__name__})")
+            return _broken(subtask, "it took longer than it may")
+        except ConnectionError as error:
+            return _broken(subtask, f"a connection failed ({type(error).__name__})")
         if not answer["success"]:
-            return _update(subtask, "failed", answer["final_answer"], answer["reason_incomplete"])
+            return _update(subtask, "failed", answer["final_answer"], _shortcoming(answer))
         return _update(subtask, "done", answer["final_answer"])
 
     return work
@@ -74,6 +74,22 @@ def _results(results: Sequence[Subtask]) -> str:
     share = RESULTS_CHARACTERS // max(len(results), 1)
     told = [f"{each['id']}, {each['agent']}:\n{cut(each['result'], share)}" for each in results]
     return "\n\n".join(told) or "none: your part depends on no other"
+
+
+def _broken(subtask: Subtask, reason: str) -> dict[str, Any]:
+    """Broken off; the manager must know that a message may have been sent all the same."""
+    return _update(subtask, "failed", reason=f"{reason.rstrip('.')}; what it had done by then is not known")
+
+
+def _shortcoming(answer: ReactOutput) -> str:
+    """Why a worker did not succeed, and what it did nevertheless."""
+    called = [
+        entry["action"]["tool"]
+        for entry in answer["trace"]
+        if entry["action"] and entry["observation"] and entry["observation"]["success"]
+    ]
+    did = f"; these tools did what they do: {', '.join(dict.fromkeys(called))}" if called else ""
+    return f"{answer['reason_incomplete']}{did}"
 
 
 def _update(subtask: Subtask, status: Outcome, result: str = "", reason: str | None = None) -> dict[str, Any]:

@@ -364,7 +364,7 @@ async def test_a_voter_whose_model_stays_away_does_not_vote_and_says_why(pool: P
 
 
 async def test_a_voter_that_takes_too_long_does_not_vote(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(voting, "VOTE_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(voting, "VOTE_TIMEOUT_SECONDS", 1)
     async with consensus(pool, panel("approve", "approve", first={"eve": asyncio.Event().wait})) as graph:
         output = await run(graph, asked())
     assert output["votes"][2]["reasoning"] == "The voter did not answer in time"

@@ -1,0 +1,79 @@
+"""Several answers, made one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
+from langgraph.runtime import Runtime
+
+from core.context import Context
+from core.errors import ModelError
+from core.logging import get_logger
+from core.models import ChatModels
+from nodes.deps import Deps, Node, run_context
+from nodes.parallel.gather import answered
+from nodes.parallel.state import Branch, ParallelState
+from nodes.prompts import prompt
+from nodes.react.state import storable
+from nodes.react.transcript import in_locale
+from nodes.structured import unreadable_notice
+
+log = get_logger(__name__)
+
+# It words what others found: enough freedom for one text, too little to add to it.
+TEMPERATURE = 0.3
+# Finish reasons of a reply whose end is missing.
+_CUT = frozenset({"MAX_TOKENS", "LENGTH"})
+
+
+def merge(deps: Deps) -> Node[ParallelState, dict[str, Any]]:
+    """Node: merge the good answers. Where the model cannot, they stand side by side."""
+    system = prompt("parallel_merge")
+    template = prompt("parallel_answers")
+
+    async def merge(state: ParallelState, *, runtime: Runtime[Context]) -> dict[str, Any]:
+        context = run_context(runtime)
+        messages: list[AnyMessage] = [
+            SystemMessage(in_locale(system, context.locale)),
+            HumanMessage(state["question"]),
+            HumanMessage(template.format(answers=_listed(state["branches"]))),
+        ]
+        try:
+            merged = await _merged(deps.models, messages, context.model)
+        except ModelError as error:
+            log.warning("answers_not_merged", reason=error.message)
+            merged = ""
+        good = answered(state["branches"])
+        return {
+            "success": bool(merged),
+            "answer": merged or "\n\n".join(f"{each['name']}: {each['answer']}" for each in good),
+            "answered_by": [each["name"] for each in good],
+            "reason": "merged" if merged else "not_merged",
+        }
+
+    return merge
+
+
+async def _merged(models: ChatModels, messages: Sequence[AnyMessage], model: str | None) -> str:
+    """The merged text; empty when neither of two replies can be used."""
+    reply = await models.reply(messages, temperature=TEMPERATURE, model=model)
+    if fault := _fault(reply):
+        again = [*messages, unreadable_notice(fault)]
+        reply = await models.reply(again, temperature=TEMPERATURE, model=model)
+    return "" if _fault(reply) else reply.text
+
+
+def _fault(reply: AIMessage) -> str:
+    if reply.response_metadata.get("finish_reason") in _CUT:
+        return "it was cut at the output limit: be shorter"
+    return "" if storable(reply.text).strip() else "it was empty: answer in words"
+
+
+def _listed(branches: Sequence[Branch]) -> str:
+    """The answers by number and agent; the lines after an answer's first are set in."""
+    lines = []
+    for number, branch in enumerate(branches, start=1):
+        good = branch["status"] == "answered"
+        said = branch["answer"].strip().replace("\n", "\n   ") if good else branch["reason"]
+        lines.append(f"{number}. lookup({branch['name']}){'' if good else ' failed'}: {said}")
+    return "\n".join(lines)
