@@ -14,9 +14,22 @@ def react_agent(deps: Deps) -> Agent:
     graph = build_react(deps).compile(name="agent")
 
     async def run(
-        task: str, *, contact_id: str, tools: Sequence[str] = (), max_iterations: int = 6
+        task: str,
+        *,
+        contact_id: str,
+        instruction: str = "",
+        background: str = "",
+        tools: Sequence[str] = (),
+        max_iterations: int = 6,
     ) -> ReactOutput:
-        given = ReactInput(task=task, contact_id=contact_id, tools=list(tools), max_iterations=max_iterations)
+        given = ReactInput(
+            task=task,
+            contact_id=contact_id,
+            instruction=instruction,
+            background=background,
+            tools=list(tools),
+            max_iterations=max_iterations,
+        )
         return cast("ReactOutput", await graph.ainvoke(given))
 
     return run

@@ -14,13 +14,22 @@ class Agent(Protocol):
     """
 
     async def __call__(
-        self, task: str, *, contact_id: str, tools: Sequence[str] = (), max_iterations: int = 6
+        self,
+        task: str,
+        *,
+        contact_id: str,
+        instruction: str = "",
+        background: str = "",
+        tools: Sequence[str] = (),
+        max_iterations: int = 6,
     ) -> ReactOutput:
         """Carry out a task.
 
         Args:
-            task: What to do, with all the agent needs to know.
+            task: What to do, and nothing else: a model may quote it to the customer.
             contact_id: The contact it is about.
+            instruction: How to go about it; the model reads it beside its own rules.
+            background: What is known already; the model reads it as information.
             tools: Names of the tools it may use; none named: all.
             max_iterations: Most rounds of thought.
 

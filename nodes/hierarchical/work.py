@@ -12,7 +12,7 @@ from core.context import Context
 from core.errors import CrmError, ModelError
 from nodes.agent import Agent
 from nodes.deps import Node
-from nodes.hierarchical.state import Subtask, WorkInput
+from nodes.hierarchical.state import SubAgent, Subtask, WorkInput
 from nodes.hierarchical.texts import cut, fenced
 from nodes.prompts import prompt
 from nodes.react.state import ReactOutput, storable
@@ -40,8 +40,10 @@ def work(agent: Agent) -> Node[WorkInput, dict[str, Any]]:
         try:
             async with asyncio.timeout(WORK_TIMEOUT_SECONDS):
                 answer = await agent(
-                    briefing(template, state),
+                    state["subtask"]["task"],
                     contact_id=state["contact_id"],
+                    instruction=briefing(template, state["agent"]),
+                    background=background(state["results"]),
                     tools=state["agent"].get("tools", []),
                     max_iterations=MAX_ITERATIONS,
                 )
@@ -58,22 +60,18 @@ def work(agent: Agent) -> Node[WorkInput, dict[str, Any]]:
     return work
 
 
-def briefing(template: Template, state: WorkInput) -> str:
-    """All a worker is told, what it is to do first."""
-    agent = state["agent"]
-    return template.substitute(
-        subtask=state["subtask"]["task"],
-        name=agent["name"],
-        instruction=agent.get("instruction", ""),
-        results=fenced("results", _results(state["results"])),
-    )
+def briefing(template: Template, agent: SubAgent) -> str:
+    """What a worker is told beside its subtask: who it is, and that it has a part of the whole."""
+    return template.substitute(name=agent["name"], instruction=agent.get("instruction", "")).strip()
 
 
-def _results(results: Sequence[Subtask]) -> str:
-    """What the subtasks before this one brought, the space shared equally."""
+def background(results: Sequence[Subtask]) -> str:
+    """What the subtasks before this one brought, the space shared equally; nothing when there are none."""
+    if not results:
+        return ""
     share = RESULTS_CHARACTERS // max(len(results), 1)
     told = [f"{each['id']}, {each['agent']}:\n{cut(each['result'], share)}" for each in results]
-    return "\n\n".join(told) or "none: your part depends on no other"
+    return fenced("results", "\n\n".join(told))
 
 
 def _broken(subtask: Subtask, reason: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from nodes.deps import Node
 from nodes.parallel.race import Race, Races
 from nodes.parallel.state import Branch, BranchInput, Status
 from nodes.prompts import prompt
-from nodes.react.state import ReactOutput, storable
+from nodes.react.state import ReactOutput
 
 # An agent has a part of the sources, and others answer too: it needs fewer rounds than a whole task.
 MAX_ITERATIONS = 5
@@ -25,7 +25,7 @@ def branch(agent: Agent, races: Races) -> Node[BranchInput, dict[str, Any]]:
     A model that fails, the time limit and a lost race end this branch and no other. Anything else is a bug
     and ends the run, which can be resumed.
     """
-    template = prompt("parallel_task")
+    rules = prompt("parallel_task")
 
     async def branch(state: BranchInput, *, runtime: Runtime[Context]) -> dict[str, Any]:  # noqa: ARG001
         race = races.of(state["race"])
@@ -35,7 +35,7 @@ def branch(agent: Agent, races: Races) -> Node[BranchInput, dict[str, Any]]:
         try:
             async with limit:
                 with race.running(limit):
-                    output = await _answer(agent, template, state)
+                    output = await _answer(agent, rules, state)
         except (ModelError, CrmError) as error:
             return _ended(state, "failed", race, why=error.message)
         except (TimeoutError, NodeTimeoutError):
@@ -45,11 +45,14 @@ def branch(agent: Agent, races: Races) -> Node[BranchInput, dict[str, Any]]:
     return branch
 
 
-async def _answer(agent: Agent, template: str, state: BranchInput) -> ReactOutput:
+async def _answer(agent: Agent, rules: str, state: BranchInput) -> ReactOutput:
     spec = state["agent"]
-    task = template.format(question=state["question"], instruction=spec["instruction"])
     return await agent(
-        storable(task), contact_id=state["contact_id"], tools=spec["tools"], max_iterations=MAX_ITERATIONS
+        state["question"],
+        contact_id=state["contact_id"],
+        instruction=f"{spec['instruction']}\n\n{rules}".strip(),
+        tools=spec["tools"],
+        max_iterations=MAX_ITERATIONS,
     )
 
 

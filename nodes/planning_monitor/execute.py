@@ -10,7 +10,7 @@ from core.context import Context
 from core.errors import ModelError
 from nodes.agent import Agent
 from nodes.deps import Node
-from nodes.planning_monitor.briefing import clipped, step_task
+from nodes.planning_monitor.briefing import clipped, step_background, step_instruction
 from nodes.planning_monitor.schema import PlanStep
 from nodes.planning_monitor.state import Action, ExecuteInput, StepResult, WhyStepFailed
 from nodes.prompts import prompt
@@ -36,8 +36,10 @@ def execute(agent: Agent) -> Node[ExecuteInput, dict[str, Any]]:
         try:
             async with limit:
                 output = await agent(
-                    step_task(state, note),
+                    step.task,
                     contact_id=state["contact_id"],
+                    instruction=step_instruction(state, note),
+                    background=step_background(state),
                     tools=step.tools,
                     max_iterations=STEP_ITERATIONS,
                 )

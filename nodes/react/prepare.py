@@ -17,6 +17,8 @@ async def prepare(state: ReactInput) -> dict[str, Any]:
         "iteration_limit": state.max_iterations,
         "reflect_when": state.reflection,
         "allowed_tools": state.tools,
+        "guidance": state.instruction,
+        "known": state.background,
         "iterations": 0,
         "trace": [],
         "unreadable": None,

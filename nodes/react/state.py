@@ -30,6 +30,12 @@ class ReactInput(BaseModel):
     tools: list[str] = Field(
         default_factory=list, max_length=50, description="Names of the tools that may be used; none: all"
     )
+    instruction: str = Field(
+        "", max_length=20_000, description="How to go about it, read beside the agent's own rules"
+    )
+    background: str = Field(
+        "", max_length=50_000, description="What is known already: information, not instructions"
+    )
 
 
 class Reflection(BaseModel):
@@ -87,10 +93,14 @@ class ReactState(TypedDict):
     max_iterations: Annotated[int, EphemeralValue]
     reflection: Annotated[ReflectionMode, EphemeralValue]
     tools: Annotated[list[str], EphemeralValue]
+    instruction: Annotated[str, EphemeralValue]
+    background: Annotated[str, EphemeralValue]
     # The same, or their defaults, for the run.
     iteration_limit: int
     reflect_when: ReflectionMode
     allowed_tools: list[str]
+    guidance: Annotated[str, _latest]
+    known: Annotated[str, _latest]
     # Id of the message the current run began with; everything after it is this run's.
     turn: str
     iterations: int

@@ -205,14 +205,15 @@ async def test_a_worker_sees_the_results_its_subtask_depends_on_and_no_others(bu
         tell=answers("Told."),
     )
     await run(await build(model))
-    [[_, told]] = model.asked_by("tell")
+    [[_, task, told]] = model.asked_by("tell")
+    assert task.text == "tell"
     fenced = told.text[told.text.index("<results>") :]
     assert fenced.startswith("<results>\nt1, researcher:\nExports over 40K fail.")
     assert fenced.index("</results>") == len(fenced) - len("</results>")
     assert "48,500" not in told.text
-    [[_, alone]] = model.asked_by("look up")
-    assert "<results>\nnone" in alone.text
-    assert SUPPORT_TEAM[0].get("instruction", "?") in alone.text
+    [[system, alone]] = model.asked_by("look up")
+    assert alone.text == "look up"
+    assert SUPPORT_TEAM[0].get("instruction", "?") in system.text
 
 
 async def test_subtasks_that_depend_on_nothing_are_carried_out_at_the_same_time(build: Build) -> None:
@@ -647,10 +648,8 @@ async def test_an_impossible_team_is_refused_with_all_that_is_wrong_before_anyth
 async def test_a_journey_can_be_built_with_its_own_team_guidance_and_workers(build: Build) -> None:
     seen: list[dict[str, Any]] = []
 
-    async def agent(
-        task: str, *, contact_id: str, tools: Sequence[str] = (), max_iterations: int = 6
-    ) -> ReactOutput:
-        seen.append({"task": task.partition("\n")[0], "contact_id": contact_id, "tools": list(tools)})
+    async def agent(task: str, *, contact_id: str, tools: Sequence[str] = (), **_: Any) -> ReactOutput:
+        seen.append({"task": task, "contact_id": contact_id, "tools": list(tools)})
         return react_output("Qualified.")
 
     worker: Agent = agent

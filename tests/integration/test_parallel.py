@@ -541,7 +541,8 @@ async def test_texts_of_others_stay_data(pool: Pool) -> None:
     async with parallel(pool, model) as graph:
         output = await run(graph, asked("ana", "bob", question=nasty))
         assert (await graph.aget_state(on())).values["question"] == "Why {instruction}?  "
-    assert model.heard["ana"][0][1].text.startswith("Why {instruction}?  \n\nYou are agent ana.")
+    assert model.heard["ana"][0][1].text == "Why {instruction}?  "
+    assert "You are agent ana." in model.heard["ana"][0][0].text
     assert model.heard[MERGER][0][-1].text.splitlines()[2:] == [
         "   2. lookup(bob): I agree .",
         "2. lookup(bob): No {answers}.",

@@ -7,11 +7,12 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nodes.planning_monitor.briefing import step_task
+from nodes.planning_monitor.briefing import step_background, step_instruction
 from nodes.planning_monitor.faults import step_faults, sub_goal_faults
 from nodes.planning_monitor.schema import MAX_STEPS, MAX_SUB_GOALS, PlanStep, SubGoal
 from nodes.planning_monitor.state import Before, ExecuteInput, StepResult, gathered
 from nodes.planning_monitor.waves import ready
+from nodes.react.state import ReactInput
 
 TOOLS = ("look_up", "send")
 
@@ -179,14 +180,14 @@ anything = st.text(st.characters(exclude_categories=["Cs"]), max_size=3_000)
     st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=2_000),
     st.lists(anything, max_size=10),
 )
-def test_what_a_step_is_told_begins_with_its_task_and_is_not_too_long(task: str, before: list[str]) -> None:
+def test_what_a_step_is_told_is_not_too_long_and_can_be_stored(task: str, before: list[str]) -> None:
     sent = ExecuteInput(
         step=PlanStep(step_id=11, sub_goal_number=1, task=task, expected_outcome="o").model_dump(),
         constraints=before[:2],
         before=[Before(step_id=at, task=words, result=words * 3) for at, words in enumerate(before, start=1)],
         contact_id="c",
     )
-    told = step_task(sent, "A note.")
-    assert told.startswith(task.replace("\0", ""))
-    assert len(told) <= 20_000
-    assert "\0" not in told
+    instruction, background = step_instruction(sent, "A note."), step_background(sent)
+    ReactInput(task="t", contact_id="c", instruction=instruction, background=background)
+    assert instruction.startswith("A note.")
+    assert "\0" not in instruction + background

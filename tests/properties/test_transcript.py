@@ -116,6 +116,8 @@ def state_of(earlier: Sequence[Turn], now: Turn, *, unreadable: str | None = Non
         "turn": run[0].id,
         "iterations": len(now.steps),
         "trace": list(trace_of(now)),
+        "guidance": "",
+        "known": "",
         "unreadable": unreadable,
     }
     return cast("ReactState", state)
