@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from core.texts import is_storable
+
 
 def require_storable(value: Any) -> Any:
     """The value, when each text in it can be stored.
@@ -11,7 +13,7 @@ def require_storable(value: Any) -> Any:
         ValueError: One holds NUL, or half of a surrogate pair, which ``jsonb`` takes neither of.
     """
     for text in _texts(value):
-        if "\0" in text or not _encodes(text):
+        if not is_storable(text):
             raise ValueError("text must hold neither NUL nor half of a surrogate pair")
     return value
 
@@ -26,11 +28,3 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for item in value:
             yield from _texts(item)
-
-
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

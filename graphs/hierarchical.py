@@ -57,7 +57,7 @@ def build_hierarchical(
     graph.add_node("prepare", prepare(deps, team))
     graph.add_node("decompose", decompose(deps, guidance))
     graph.add_node("work", work(agent or react_agent(deps)))
-    graph.add_node("gather", gather)
+    graph.add_node("gather", gather, defer=True)
     graph.add_node("decide", decide(deps, guidance))
     graph.add_node("finish", finish)
 

@@ -1,7 +1,10 @@
 """Fixtures every test may use: one real Postgres for the session, a database of its own for each test."""
 
 import sys
+import tempfile
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from uuid import uuid4
 
 import psycopg
@@ -39,9 +42,19 @@ def logs() -> None:
 
 
 @pytest.fixture(scope="session")
-async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    """URL of a server with a migrated template database."""
-    async with embedded_postgres_server(tmp_path_factory.mktemp("postgres")) as url:
+async def postgres() -> AsyncIterator[str]:
+    """URL of a server with a migrated template database.
+
+    Not in pytest's own folder: as root, another session that begins closes that to the server's user.
+    """
+    with tempfile.TemporaryDirectory(prefix="ventros-tests-") as folder:
+        async with _server(Path(folder)) as url:
+            yield url
+
+
+@asynccontextmanager
+async def _server(folder: Path) -> AsyncIterator[str]:
+    async with embedded_postgres_server(folder) as url:
         # Making a database for each test is most of what Postgres does here; none has to survive a crash.
         for setting in ("fsync", "full_page_writes"):
             await _execute(url, sql.SQL("ALTER SYSTEM SET {} = off").format(sql.Identifier(setting)))

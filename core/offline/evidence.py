@@ -111,6 +111,10 @@ class Evidence:
         """How much of the question's weight the names take up; none where only general ones do."""
         total = min(sum(self.weights.values()), _LONGEST_QUESTION)
         named = [name for name in self.weights if name in spoken_of]
+        specific = sum(not is_general(name) for name in self.weights)
+        # One word of several is a coincidence.
+        if sum(not is_general(name) for name in named) < min(2, specific - 1):
+            return 0.0
         if all(is_general(name) for name in named):
             return 0.0
         return sum(self.weights[name] for name in named) / total

@@ -8,10 +8,10 @@ from langgraph.graph.message import add_messages
 from pydantic import BaseModel, Field, field_validator
 from typing_extensions import TypedDict
 
+from core.texts import storable
 from nodes.consensus.lenses import DEFAULT_LENSES, Lens
 from nodes.consensus.tally import Rule, Tally
 from nodes.consensus.texts import Line, differ
-from nodes.react.state import storable
 
 Reason: TypeAlias = Literal[
     "majority", "unanimous", "weighted", "quorum", "decided_by_human", "no_valid_votes"

@@ -11,8 +11,7 @@ from core.context import Context
 from core.errors import ModelError
 from nodes.consensus.state import Ballot, Vote, VoteInput, one_of
 from nodes.deps import Deps, Node, run_context
-from nodes.prompts import prompt
-from nodes.react.transcript import in_locale
+from nodes.prompts import in_locale, prompt
 from nodes.structured import ask
 
 # Voters differ by their lenses: chance would only add noise to the count.

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, Field
 
+from core.texts import storable
 from nodes.critique_refine.state import Critique, Scores, Validation
-from nodes.react.state import storable
 
 REJECTED_WITHOUT_REASON = "The validator rejected the message without saying why: read every sentence again."
 

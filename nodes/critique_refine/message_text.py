@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from nodes.react.state import storable
+from core.texts import storable
 
 _FLAGS: Final = re.IGNORECASE
 # "Sure! Here is the revised message:", on a line of its own.

@@ -8,8 +8,8 @@ from langgraph.graph.message import add_messages
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
+from core.texts import storable
 from nodes.contact import ContactContext
-from nodes.react.state import storable
 
 # Those of the model are the codes of its errors.
 Reason: TypeAlias = Literal[

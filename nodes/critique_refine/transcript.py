@@ -11,8 +11,7 @@ from itertools import dropwhile
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
 
 from nodes.critique_refine.state import CritiqueRefineState, Version
-from nodes.prompts import prompt
-from nodes.react.transcript import in_locale
+from nodes.prompts import in_locale, prompt
 
 # Earlier requests on the thread and the messages that were written: "shorter, please" is about the last one.
 HISTORY_MESSAGES = 10

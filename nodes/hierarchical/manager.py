@@ -9,7 +9,7 @@ from core.context import Context
 from nodes.hierarchical.state import HierarchicalState, Subtask, number_of
 from nodes.hierarchical.team import roster
 from nodes.hierarchical.texts import cut, fenced, on_one_line
-from nodes.react.transcript import in_locale
+from nodes.prompts import in_locale
 
 # Messages of earlier turns shown: what was asked and what was answered.
 HISTORY_MESSAGES = 20

@@ -5,8 +5,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, create_model
 
+from core.texts import storable
 from nodes.hierarchical.state import Subtask, id_of, number_of
-from nodes.react.state import storable
 
 # Of one round: more cannot be kept apart, neither by the manager nor by who reads the result.
 MAX_SUBTASKS = 8

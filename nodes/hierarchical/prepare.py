@@ -8,10 +8,10 @@ from langchain_core.messages import HumanMessage
 from langgraph.runtime import Runtime
 
 from core.context import Context
+from core.texts import storable
 from nodes.deps import Deps, Node
 from nodes.hierarchical.state import HierarchicalInput, SubAgent
 from nodes.hierarchical.team import complete
-from nodes.react.state import storable
 
 
 def prepare(deps: Deps, team: Sequence[SubAgent]) -> Node[HierarchicalInput, dict[str, Any]]:

@@ -9,7 +9,7 @@ from langgraph.graph.message import add_messages
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
-from nodes.react.state import storable
+from core.texts import storable
 
 Status: TypeAlias = Literal["pending", "done", "failed", "skipped"]
 # ``decision_unreadable``: any reply of the manager that could not be read twice; ``decomposition_invalid``:

@@ -5,8 +5,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from core.errors import InvalidRequest
+from core.texts import storable
 from nodes.hierarchical.state import SubAgent
-from nodes.react.state import storable
 
 # Who works on a task where the caller names nobody. Only one of them has effects on the outside, so that no
 # two write to the customer.

@@ -10,12 +10,11 @@ from core.context import Context
 from core.errors import ModelError
 from core.logging import get_logger
 from core.models import ChatModels
+from core.texts import storable
 from nodes.deps import Deps, Node, run_context
 from nodes.parallel.gather import answered
 from nodes.parallel.state import Branch, ParallelState
-from nodes.prompts import prompt
-from nodes.react.state import storable
-from nodes.react.transcript import in_locale
+from nodes.prompts import in_locale, prompt
 from nodes.structured import unreadable_notice
 
 log = get_logger(__name__)

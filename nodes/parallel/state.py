@@ -8,8 +8,8 @@ from langgraph.graph.message import add_messages
 from pydantic import BaseModel, Field, field_validator
 from typing_extensions import TypedDict
 
+from core.texts import storable
 from nodes.parallel.agents import DEFAULT_AGENTS, AgentSpec
-from nodes.react.state import storable
 
 Mode: TypeAlias = Literal["first", "merge"]
 Status: TypeAlias = Literal["answered", "failed", "timed_out", "cancelled"]

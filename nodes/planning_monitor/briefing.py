@@ -11,9 +11,9 @@ from typing import Any
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
 from langchain_core.tools import BaseTool
 
+from core.texts import storable
 from nodes.planning_monitor.schema import PlanStep
 from nodes.planning_monitor.state import Before, ExecuteInput, PlanningState, StepResult
-from nodes.react.state import storable
 
 # Messages of earlier turns a planner sees: what was asked and what was answered.
 HISTORY_MESSAGES = 10

@@ -5,10 +5,10 @@ from typing import Any
 
 from langchain_core.messages import AIMessage
 
+from core.texts import storable
 from nodes.planning_monitor.briefing import clipped
 from nodes.planning_monitor.endings import BECAUSE
 from nodes.planning_monitor.state import PlanningState, StepResult
-from nodes.react.state import storable
 
 _TASK_CHARACTERS = 120
 _DETAIL_CHARACTERS = 1_000

@@ -13,8 +13,7 @@ from nodes.planning_monitor.endings import ended, ended_without_model
 from nodes.planning_monitor.schema import Judgement, Plan
 from nodes.planning_monitor.state import Judged, PlanningState
 from nodes.planning_monitor.waves import onward
-from nodes.prompts import prompt
-from nodes.react.transcript import in_locale
+from nodes.prompts import in_locale, prompt
 from nodes.structured import ask
 
 # The same results are to be judged the same way.

@@ -8,10 +8,10 @@ from langgraph.runtime import Runtime
 from langgraph.types import Overwrite
 
 from core.context import Context
+from core.texts import storable
 from nodes.contact import contact_context
 from nodes.deps import Deps, Node
 from nodes.planning_monitor.state import PlanningInput
-from nodes.react.state import storable
 
 
 def prepare(deps: Deps) -> Node[PlanningInput, dict[str, Any]]:

@@ -12,8 +12,7 @@ from nodes.planning_monitor.briefing import replanner_messages, with_tool_list
 from nodes.planning_monitor.endings import ended, ended_without_model
 from nodes.planning_monitor.schema import Revision, with_tools
 from nodes.planning_monitor.state import PlanningState
-from nodes.prompts import prompt
-from nodes.react.transcript import in_locale
+from nodes.prompts import in_locale, prompt
 from nodes.structured import ask
 
 # Less freedom than the first plan: what was done is given, and one change is asked for.

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field, create_model
 
-from nodes.react.state import storable
+from core.texts import storable
 
 # A plan a person can still read; a longer task is several tasks.
 MAX_SUB_GOALS = 6

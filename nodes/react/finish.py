@@ -4,7 +4,8 @@ from typing import Any
 
 from langchain_core.messages import AIMessage
 
-from nodes.react.state import ReactState, storable
+from core.texts import storable
+from nodes.react.state import ReactState
 
 
 async def finish(state: ReactState) -> dict[str, Any]:

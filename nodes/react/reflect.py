@@ -9,11 +9,12 @@ from langgraph.types import Command
 
 from core.context import Context
 from core.errors import ModelRefused
+from core.texts import storable
 from nodes.deps import Deps, Node, run_context
-from nodes.prompts import prompt
+from nodes.prompts import in_locale, prompt
 from nodes.react.endings import ended
-from nodes.react.state import Action, ReactState, Reflection, TraceEntry, storable
-from nodes.react.transcript import in_locale, split_turns, transcript
+from nodes.react.state import Action, ReactState, Reflection, TraceEntry
+from nodes.react.transcript import split_turns, transcript
 from nodes.structured import ask
 
 TEMPERATURE = 0.1

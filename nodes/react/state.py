@@ -8,6 +8,7 @@ from langgraph.graph.message import add_messages
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
+from core.texts import storable
 from tools.execute import Observation
 
 ReflectionMode: TypeAlias = Literal["always", "on_error", "never"]
@@ -71,11 +72,6 @@ class TraceEntry(TypedDict):
     action: Action | None
     observation: Observation | None
     reflection: dict[str, Any] | None
-
-
-def storable(text: str) -> str:
-    """The text without NUL and halves of surrogate pairs, which Postgres refuses in ``jsonb``."""
-    return text.replace("\0", "").encode("utf-8", "ignore").decode("utf-8")
 
 
 def _latest(_: str, new: str) -> str:

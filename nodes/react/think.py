@@ -10,12 +10,13 @@ from langgraph.types import Command, Send
 
 from core.context import Context
 from core.errors import ModelRefused
+from core.texts import storable
 from nodes.deps import Deps, Node, run_context
-from nodes.prompts import prompt
+from nodes.prompts import in_locale, prompt
 from nodes.react.endings import ended
 from nodes.react.offered import offered
-from nodes.react.state import ActInput, ReactState, ReasonIncomplete, TraceEntry, storable
-from nodes.react.transcript import in_locale, transcript
+from nodes.react.state import ActInput, ReactState, ReasonIncomplete, TraceEntry
+from nodes.react.transcript import transcript
 
 TEMPERATURE = 0.2
 # Finish reasons of a reply whose end is missing: LangChain would complete the JSON of half a call.

@@ -18,13 +18,6 @@ HISTORY_MESSAGES = 20
 _LINE_CHARACTERS = 160
 
 
-def in_locale(system: str, locale: str | None) -> str:
-    """The system prompt, with the language to answer in where the run has one."""
-    if not locale:
-        return system
-    return f"{system}\n\nWhatever the language of the task, answer in {locale!r} (BCP 47)."
-
-
 def transcript(state: ReactState, system: str) -> list[AnyMessage]:
     """The messages for the next thought.
 
