@@ -112,6 +112,7 @@ async def _started(answer: EventSourceResponse) -> Response:
     """The stream once its first event exists: a run that cannot begin is answered with its own status."""
     events = _described(answer.body_iterator)
     try:
+        # LangServe's streams have an "end" event at least.
         first = await anext(events)
     except ServiceError as error:
         return response(error)

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.runnables import RunnableConfig, patch_config
+from langgraph.errors import GraphDrained
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import RunControl
 from langgraph.types import Durability, StreamMode, StreamPart
@@ -163,11 +164,20 @@ class Runs:
         except Exception as error:  # noqa: BLE001 - a run may end with anything; describe() types it
             end = describe(error)
             log.info("run_ended_early", thread_id=request.thread_id, error=end.code, reason=end.message)
+        except asyncio.CancelledError:
+            # The drain has no more time. Who listens must hear of it, without another wait.
+            if parts.full():
+                parts.get_nowait()
+            parts.put_nowait(describe(GraphDrained()))
+            raise
         if listening.is_set():
             await parts.put(end)
 
     @staticmethod
     async def _parts(request: RunRequest, control: RunControl) -> AsyncIterator[Part]:
+        if control.drain_requested:
+            # Nobody waits for it any more: it must not take the thread's next turn.
+            raise GraphDrained(control.drain_reason or "")
         if not request.fresh:
             await admit(request.graph, request.config, request.input, request.multitask_strategy)
         callbacks = await request.begin() if request.begin else None

@@ -181,3 +181,44 @@ async def test_a_client_that_goes_away_stops_the_run_at_its_next_step(database_u
         assert state.next == ("act",)
         assert state.values["messages"][-1].text == "I look it up."
         assert len(model.replies) == 1
+
+
+async def test_a_message_whose_sender_left_while_it_waited_is_not_begun(database_url: str) -> None:
+    gate = asyncio.Event()
+    model = ScriptedChatModel(replies=[AIMessage("First reply.")], before_token=gate.wait)
+    async with running_service(database_url, scripted_models(model)) as running:
+        body = {"input": INPUT, "config": {"configurable": {"thread_id": "queue"}}}
+        first = asyncio.create_task(running.http.post("/react/invoke", json=body))
+        await until(lambda: model.asked)
+        async with httpx.AsyncClient(base_url=running.url) as leaving:
+            waiting = asyncio.create_task(leaving.post("/react/invoke", json=body))
+            await until(lambda: running.service.runs.active == 2)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+        second = list(running.service.runs._tasks.values())[1]
+        await until(lambda: second.drain_requested)
+        gate.set()
+        assert (await first).status_code == 200
+        await until(lambda: not running.service.runs.active)
+        config: Any = {"configurable": {"thread_id": "queue"}}
+        state = await running.service.graphs["react"].aget_state(config)
+        assert state.next == ()
+        assert [message.text for message in state.values["messages"]] == ["Help.", "First reply."]
+
+
+async def test_a_run_that_does_not_reach_its_next_step_in_time_is_ended_and_told(database_url: str) -> None:
+    model = ScriptedChatModel(replies=[AIMessage("One two.")], before_token=asyncio.Event().wait)
+    runs = RunSettings(drain_seconds=0.05)
+    async with running_service(database_url, scripted_models(model), runs=runs) as running:
+        asking = [
+            asyncio.create_task(running.http.post("/react/invoke", json={"input": INPUT})),
+            asyncio.create_task(running.http.post("/react/stream", json={"input": INPUT})),
+        ]
+        model.replies.append(AIMessage("One two."))
+        await until(lambda: len(model.asked) == 2)
+        await running.service.runs.drain()
+        whole, streamed = await asyncio.gather(*asking)
+        assert (whole.status_code, whole.json()["error"]) == (503, "run_stopped")
+        assert '"error": "run_stopped"' in streamed.text
+        refused = await running.http.post("/react/invoke", json={"input": INPUT})
+        assert (refused.status_code, refused.json()["error"]) == (503, "run_stopped")
