@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from core.errors import ServiceError, StartupError
 from core.settings import GROUPS, env_name
 from graphs.diagrams import mermaid
 from graphs.registry import REGISTRY
@@ -55,6 +56,26 @@ def _diagrams() -> str:
     return "\n\n".join(f"### {spec.name}\n\n```mermaid\n{mermaid(spec)}\n```" for spec in REGISTRY.values())
 
 
+def _errors() -> str:
+    """Every error a response may carry, by status."""
+    told = [kind for kind in _kinds(ServiceError) if kind is not StartupError]
+    rows = [f"| {kind.status} | `{kind.code}` | {_when(kind)} |" for kind in told]
+    return "\n".join(["| status | `error` | when |", "|---|---|---|", *sorted(rows)])
+
+
+def _kinds(kind: type[ServiceError]) -> Iterator[type[ServiceError]]:
+    # Those of the one tree: other rooms have errors of their own, which no response of ours carries.
+    if kind.__module__ == ServiceError.__module__:
+        yield kind
+        for narrower in kind.__subclasses__():
+            yield from _kinds(narrower)
+
+
+def _when(kind: type[ServiceError]) -> str:
+    said = _first_line(kind).removeprefix("Raise when ").removeprefix("Raise ").rstrip(".")
+    return "something failed that was not foreseen" if kind is ServiceError else said
+
+
 def _settings() -> str:
     return "\n".join(["| setting | default | what it is |", "|---|---|---|", *_setting_rows()])
 
@@ -79,7 +100,12 @@ def _first_line(group: type) -> str:
     return (group.__doc__ or "").strip().splitlines()[0]
 
 
-_PARTS: Mapping[str, Callable[[], str]] = {"graphs": _graphs, "diagrams": _diagrams, "settings": _settings}
+_PARTS: Mapping[str, Callable[[], str]] = {
+    "graphs": _graphs,
+    "diagrams": _diagrams,
+    "errors": _errors,
+    "settings": _settings,
+}
 
 
 def main() -> None:

@@ -121,7 +121,7 @@ class RunStopped(ServiceError):
 
 
 class RunReplaced(ServiceError):
-    """Raise to the older of two runs on a thread when the newer one asked to replace it."""
+    """Raise when a newer run on the thread asked to replace this one."""
 
     code = "run_replaced"
     status = 409
@@ -149,7 +149,7 @@ class DatabaseUnavailable(ServiceError):
 
 
 class ModelError(ServiceError):
-    """A model call failed for good."""
+    """Raise when a model call fails for good in another way."""
 
     code = "model_error"
     status = 502
@@ -175,7 +175,7 @@ class ModelRefused(ModelError):
 
 
 class CrmError(ServiceError):
-    """A CRM call failed."""
+    """Raise when the CRM's answer is not what its contract says."""
 
     code = "crm_error"
     status = 502
