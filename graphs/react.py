@@ -26,7 +26,7 @@ def build_react(deps: Deps) -> StateGraph[ReactState, Context, ReactInput, React
     """
     graph = StateGraph(ReactState, Context, input_schema=ReactInput, output_schema=ReactOutput)
     graph.set_node_defaults(timeout=STEP_TIMEOUT_SECONDS)
-    graph.add_node("prepare", prepare)
+    graph.add_node("prepare", prepare(deps))
     graph.add_node("think", think(deps))
     graph.add_node("act", act(deps))
     graph.add_node("reflect", reflect(deps))

@@ -4,25 +4,38 @@ from typing import Any
 from uuid import uuid4
 
 from langchain_core.messages import HumanMessage
+from langgraph.runtime import Runtime
 
+from core.context import Context
+from nodes.deps import Deps, Node
+from nodes.react.offered import require_known
 from nodes.react.state import ReactInput
 
 
-async def prepare(state: ReactInput) -> dict[str, Any]:
-    """Node: open the turn."""
-    message = HumanMessage(state.task, id=str(uuid4()))
-    return {
-        "messages": [message],
-        "turn": message.id,
-        "iteration_limit": state.max_iterations,
-        "reflect_when": state.reflection,
-        "allowed_tools": state.tools,
-        "guidance": state.instruction,
-        "known": state.background,
-        "iterations": 0,
-        "trace": [],
-        "unreadable": None,
-        "success": False,
-        "final_answer": "",
-        "reason_incomplete": None,
-    }
+def prepare(deps: Deps) -> Node[ReactInput, dict[str, Any]]:
+    """Node: open the turn.
+
+    Raises:
+        InvalidRequest: The input names a tool there is not.
+    """
+
+    async def prepare(state: ReactInput, *, runtime: Runtime[Context]) -> dict[str, Any]:  # noqa: ARG001
+        require_known(deps.tools, state.tools)
+        message = HumanMessage(state.task, id=str(uuid4()))
+        return {
+            "messages": [message],
+            "turn": message.id,
+            "iteration_limit": state.max_iterations,
+            "reflect_when": state.reflection,
+            "allowed_tools": state.tools,
+            "guidance": state.instruction,
+            "known": state.background,
+            "iterations": 0,
+            "trace": [],
+            "unreadable": None,
+            "success": False,
+            "final_answer": "",
+            "reason_incomplete": None,
+        }
+
+    return prepare

@@ -258,7 +258,7 @@ async def test_a_hundred_replies_in_progress_do_not_keep_the_next_one_waiting(
     gated = [Gated(["Your order", " left."]) for _ in range(101)]
     server.enqueue(*gated)
     calls = [asyncio.create_task(models.reply(CONVERSATION, temperature=0)) for _ in gated]
-    await asyncio.wait_for(asyncio.gather(*(each.started.wait() for each in gated)), 10)
+    await asyncio.wait_for(asyncio.gather(*(each.started.wait() for each in gated)), 60)
     for each in gated:
         each.release()
     assert {reply.text for reply in await asyncio.gather(*calls)} == {"Your order left."}
@@ -274,7 +274,7 @@ async def test_a_caller_who_leaves_stops_the_request_to_the_provider(
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    await asyncio.wait_for(gated.abandoned.wait(), 5)
+    await asyncio.wait_for(gated.abandoned.wait(), 60)
     assert len(server.requests) == 1
 
 

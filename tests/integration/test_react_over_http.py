@@ -127,6 +127,15 @@ async def test_bad_input_is_a_422_that_names_the_field_on_every_endpoint(databas
         assert (not_json.status_code, not_json.json()["error"]) == (422, "invalid_request")
 
 
+async def test_a_tool_there_is_not_is_a_422_that_names_those_there_are(database_url: str) -> None:
+    async with running_service(database_url, scripted_models(ScriptedChatModel())) as running:
+        body = {"input": react_input(tools=["search_knowledge_base", "fly"])}
+        refused = await running.http.post("/react/invoke", json=body)
+        assert (refused.status_code, refused.json()["error"]) == (422, "invalid_request")
+        assert refused.json()["details"]["unknown"] == ["fly"]
+        assert "check_service_status" in refused.json()["message"]
+
+
 async def test_null_settings_of_a_run_are_as_none_given(database_url: str) -> None:
     model = ScriptedChatModel(replies=[AIMessage("Hello.")])
     async with running_service(database_url, scripted_models(model)) as running:
