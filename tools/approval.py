@@ -3,28 +3,40 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self, TypeAlias
 
-from langchain_core.tools import BaseTool
+from langchain_core.tools import BaseTool, StructuredTool
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 # Given a call's arguments, says why a person must approve it, or None when none need.
 NeedsApproval: TypeAlias = Callable[[Mapping[str, Any]], str | None]
 
-_KEY = "requires_approval"
 # A tool that gives money away waits for a person, marked or not.
 _ALWAYS = ("discount", "refund")
 
 
+class ApprovableTool(StructuredTool):
+    """A tool some of whose calls wait for a person.
+
+    The rule is a field and not metadata, as metadata is shown with every event of a run.
+    """
+
+    needs_approval: NeedsApproval = Field(exclude=True, repr=False)
+
+
 def requires_approval(tool: BaseTool, when: NeedsApproval) -> BaseTool:
-    """Mark a tool: calls for which ``when`` gives a reason wait for a person. Returns the tool."""
-    tool.metadata = {**(tool.metadata or {}), _KEY: when}
-    return tool
+    """Mark a tool: calls for which ``when`` gives a reason wait for a person.
+
+    Raises:
+        TypeError: The tool was not made with LangChain's ``@tool``.
+    """
+    if not isinstance(tool, StructuredTool):
+        raise TypeError(f"{tool.name!r} is no StructuredTool; make it with @tool")
+    return ApprovableTool(**dict(tool), needs_approval=when)
 
 
 def approval_reason(tool: BaseTool, arguments: Mapping[str, Any]) -> str | None:
     """Why this call needs a person's approval; ``None`` when it does not."""
-    when: NeedsApproval | None = (tool.metadata or {}).get(_KEY)
-    if when is not None:
-        return when(arguments)
+    if isinstance(tool, ApprovableTool):
+        return tool.needs_approval(arguments)
     if any(word in tool.name for word in _ALWAYS):
         return "it gives money away"
     return None
