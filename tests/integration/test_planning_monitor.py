@@ -781,7 +781,7 @@ async def test_after_a_crash_of_the_monitor_no_step_is_run_again(pool: Pool) -> 
 async def test_a_step_that_needs_a_person_waits_and_the_others_are_not_run_again(pool: Pool) -> None:
     steady, risky = counting("steady"), counting("risky")
     calls = calls_of(risky)
-    requires_approval(risky, lambda arguments: "it is risky")
+    risky = requires_approval(risky, lambda arguments: "it is risky")
     model = cast_of(
         plan=[plan_of(step(1, tool="steady"), step(2, tool="risky"))],
         s1=[calling("I count.", ("steady", {"label": "once"})), DONE],
