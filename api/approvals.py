@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, JsonValue
 
 from api.dependencies import OpenService
 from api.identity import LOCAL
-from api.run_output import PendingInterrupt, RunResult, interrupt_json
+from api.run_output import PendingInterrupt, finished, interrupt_json
 from api.run_requests import run_request
 from api.runs import RunRequest
 from api.service import CompiledGraph, Service
@@ -86,7 +86,7 @@ def approvals_router() -> APIRouter:
         The run does not stop when the one who decided goes away.
         """
         run = await _resuming(service, approval_id, decision)
-        result = await asyncio.shield(asyncio.create_task(_finish(service, run)))
+        result = await asyncio.shield(asyncio.create_task(finished(service.runs, run)))
         output = result.output(run.thread_id, service.model)
         return Decided(id=approval_id, thread_id=run.thread_id, output=jsonable_encoder(output))
 
@@ -111,10 +111,3 @@ async def _resuming(service: Service, approval_id: str, decision: JsonValue) -> 
         identity=LOCAL,
         thread_id=thread_id,
     )
-
-
-async def _finish(service: Service, run: RunRequest) -> RunResult:
-    result = RunResult()
-    async for part in service.runs.stream(run):
-        result.take(part)
-    return result

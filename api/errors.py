@@ -26,6 +26,8 @@ from core.logging import get_logger
 log = get_logger(__name__)
 
 REPLACED = "replaced"
+# What a database that is away, or going, looks like.
+DATABASE_ERRORS = (psycopg.OperationalError, PoolTimeout, PoolClosed)
 _HTTP_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
@@ -47,7 +49,7 @@ def describe(error: BaseException) -> ServiceError:  # noqa: PLR0911 - a row a k
             return RunTimedOut("the run took longer than it may; what it had done is kept")
         case GraphRecursionError():
             return RunLimitReached("the graph took more steps than it may; what it had done is kept")
-        case psycopg.OperationalError() | PoolTimeout() | PoolClosed():
+        case _ if isinstance(error, DATABASE_ERRORS):
             log.warning("database_unavailable", reason=str(error))
             return DatabaseUnavailable(
                 "the database does not answer; nothing was lost, try again", retry_after=2

@@ -5,12 +5,11 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import psycopg
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
-from psycopg_pool import PoolClosed, PoolTimeout
 
 from api.dependencies import OpenService
+from api.errors import DATABASE_ERRORS
 from api.service import Service
 from api.version import VERSION
 from graphs.registry import REGISTRY
@@ -60,7 +59,7 @@ async def _database_fault(service: Service) -> str | None:
             await connection.execute(HEALTH_SQL)
     except TimeoutError:
         return f"no answer within {HEALTH_TIMEOUT_SECONDS:g} s"
-    except (psycopg.OperationalError, PoolTimeout, PoolClosed) as error:
+    except DATABASE_ERRORS as error:
         return type(error).__name__
     return None
 

@@ -16,12 +16,11 @@ from api.disconnect import until_gone
 from api.errors import body, describe
 from api.identity import LOCAL
 from api.message_events import MessageEvents
-from api.run_output import PendingInterrupt, RunMetadata, RunResult
+from api.run_output import PendingInterrupt, RunMetadata, RunResult, finished
 from api.run_requests import run_request
 from api.runs import RunRequest
 from api.service import Service
 from api.texts import require_storable
-from core.errors import ServiceError
 from graphs.registry import REGISTRY
 
 # Which graph answers.
@@ -109,9 +108,7 @@ def _run(message: MessageRequest, service: Service) -> RunRequest:
 
 
 async def _whole(run: RunRequest, service: Service) -> Response:
-    result = RunResult()
-    async for part in service.runs.stream(run):
-        result.take(part)
+    result = await finished(service.runs, run)
     return JSONResponse(_response(result, run, service).model_dump())
 
 
@@ -126,8 +123,6 @@ async def _events(run: RunRequest, service: Service) -> AsyncIterator[ServerSent
             for one in events.of(part):
                 yield one
         yield sse.event("done", _response(result, run, service).model_dump())
-    except ServiceError as error:
-        yield sse.event("error", {**body(error), "status": error.status})
     except Exception as error:  # noqa: BLE001 - the stream has begun: its last event is where errors go
         described = describe(error)
         yield sse.event("error", {**body(described), "status": described.status})

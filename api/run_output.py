@@ -6,7 +6,7 @@ from typing import Any, get_type_hints
 from langgraph.types import Interrupt
 from pydantic import BaseModel, Field, JsonValue, create_model
 
-from api.runs import Part
+from api.runs import Part, RunRequest, Runs
 from core.models import ModelInfo
 from graphs.spec import GraphSpec
 
@@ -61,6 +61,18 @@ class RunResult:
         """The graph's output with what HTTP adds."""
         added = {"thread_id": thread_id, "interrupts": self.interrupts, "metadata": asdict(model)}
         return {**self.values, **added}
+
+
+async def finished(runs: Runs, request: RunRequest) -> RunResult:
+    """Run to the end, or to the next question.
+
+    Raises:
+        ServiceError: As :meth:`api.runs.Runs.stream`.
+    """
+    result = RunResult()
+    async for part in runs.stream(request):
+        result.take(part)
+    return result
 
 
 def interrupt_json(pending: Interrupt) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pydantic_core import to_jsonable_python
 from typing_extensions import TypedDict
 
 from core.errors import CrmError, CrmRefused
+from core.texts import printable
 from tools.call import CallContext
 
 FailureKind: TypeAlias = Literal["unknown_tool", "bad_arguments", "refused", "rejected", "unavailable"]
@@ -113,8 +114,8 @@ def _readable(result: Any) -> Any:
 
 def _failed(kind: FailureKind, message: str) -> Observation:
     # The CRM's words may hold halves of characters, which can be neither sent nor stored.
-    printable = message.encode(errors="replace").decode()[:MAX_MESSAGE_CHARACTERS]
-    return Observation(success=False, error=Failure(kind=kind, message=printable))
+    words = printable(message)[:MAX_MESSAGE_CHARACTERS]
+    return Observation(success=False, error=Failure(kind=kind, message=words))
 
 
 def _faults(error: ValidationError) -> str:

@@ -2,6 +2,7 @@
 
 from core.models.calls import ChatModels
 from core.models.providers import DEFAULT_MODEL, chat_models
+from core.models.replies import was_cut
 from core.models.spec import ModelFactory, ModelInfo, ModelSpec, Role, StructuredReply
 
 __all__ = [
@@ -13,4 +14,5 @@ __all__ = [
     "Role",
     "StructuredReply",
     "chat_models",
+    "was_cut",
 ]

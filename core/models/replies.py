@@ -38,6 +38,11 @@ _CUT_AT_LIMIT = frozenset({"MAX_TOKENS", "LENGTH"})
 _WHOLE = _CUT_AT_LIMIT | {"STOP"}
 
 
+def was_cut(reply: AIMessage) -> bool:
+    """Whether a reply that a model's call gave ended at the output limit, so that its end is missing."""
+    return reply.response_metadata.get("finish_reason") in _CUT_AT_LIMIT
+
+
 async def stream_reply(
     chat: Runnable[LanguageModelInput, AIMessage], messages: Sequence[BaseMessage], *, model: str
 ) -> AIMessage:

@@ -8,7 +8,7 @@ from langgraph.graph.message import add_messages
 from pydantic import BaseModel, Field, field_validator
 from typing_extensions import TypedDict
 
-from core.texts import storable
+from nodes.channels import StoredText
 from nodes.consensus.lenses import DEFAULT_LENSES, Lens
 from nodes.consensus.tally import Rule, Tally
 from nodes.consensus.texts import Line, differ
@@ -91,10 +91,6 @@ class VoteInput(TypedDict):
     contact: str
 
 
-def _latest(_: str, new: str) -> str:
-    return storable(new)
-
-
 def _gathered(votes: list[Vote], new: list[Vote]) -> list[Vote]:
     """More votes; an empty list begins a run."""
     return [*votes, *new] if new else []
@@ -104,8 +100,8 @@ class ConsensusState(TypedDict):
     """The state of a thread; all but ``messages`` is about its latest run."""
 
     messages: Annotated[list[AnyMessage], add_messages]
-    question: Annotated[str, _latest]
-    contact_id: Annotated[str, _latest]
+    question: StoredText
+    contact_id: StoredText
     # As given: only ``prepare`` sees them, so that a run without them does not get the last run's.
     options: Annotated[list[str], EphemeralValue]
     lenses: Annotated[list[Lens], EphemeralValue]
@@ -115,8 +111,8 @@ class ConsensusState(TypedDict):
     terms: Terms
     votes: Annotated[list[Vote], _gathered]
     tally: Tally | None
-    decision: Annotated[str, _latest]
-    comment: Annotated[str, _latest]
+    decision: StoredText
+    comment: StoredText
     reason: Reason | None
 
 

@@ -8,7 +8,7 @@ from langgraph.graph.message import add_messages
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
-from core.texts import storable
+from nodes.channels import StoredText
 from nodes.contact import ContactContext
 
 # Those of the model are the codes of its errors.
@@ -84,17 +84,13 @@ class Version(TypedDict):
     ]
 
 
-def _latest(_: str, new: str) -> str:
-    return storable(new)
-
-
 class CritiqueRefineState(TypedDict):
     """The state of a thread; all but ``messages`` is about its latest run."""
 
     messages: Annotated[list[AnyMessage], add_messages]
     # A checkpoint keeps a text as jsonb; lists and mappings go into a blob, which takes anything.
-    prompt: Annotated[str, _latest]
-    contact_id: Annotated[str, _latest]
+    prompt: StoredText
+    contact_id: StoredText
     # As given: only ``prepare`` sees them, so that a run without them does not get the last run's.
     quality_threshold: Annotated[float, EphemeralValue]
     max_refinement_cycles: Annotated[int, EphemeralValue]
@@ -103,7 +99,7 @@ class CritiqueRefineState(TypedDict):
     cycle_limit: int
     customer: ContactContext
     # The current version: the text that would be sent, and what its judges said or why they could not.
-    draft: Annotated[str, _latest]
+    draft: StoredText
     critique: Critique | None
     critique_fault: Reason | None
     validation: Validation | None
@@ -111,7 +107,7 @@ class CritiqueRefineState(TypedDict):
     cycles: int
     history: list[Version]
     success: bool
-    output: Annotated[str, _latest]
+    output: StoredText
     score: float
     reason: Reason | None
 

@@ -6,11 +6,11 @@ cycle adds comes at the end.
 
 import json
 from collections.abc import Sequence
-from itertools import dropwhile
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
 
 from nodes.critique_refine.state import CritiqueRefineState, Version
+from nodes.history import spoken
 from nodes.prompts import in_locale, prompt
 
 # Earlier requests on the thread and the messages that were written: "shorter, please" is about the last one.
@@ -22,7 +22,12 @@ CUSTOMER_CHARACTERS = 20_000
 def request(state: CritiqueRefineState, system: str, locale: str | None) -> list[AnyMessage]:
     """System prompt, earlier turns, the request, the customer."""
     *earlier, asked = state["messages"]
-    return [SystemMessage(in_locale(system, locale)), *_spoken(earlier), asked, _customer(state)]
+    return [
+        SystemMessage(in_locale(system, locale)),
+        *spoken(earlier, HISTORY_MESSAGES),
+        asked,
+        _customer(state),
+    ]
 
 
 def with_draft(state: CritiqueRefineState, system: str, locale: str | None) -> list[AnyMessage]:
@@ -47,17 +52,6 @@ def feedback(judged: Version) -> HumanMessage:
 
 def _listed(title: str, points: Sequence[str]) -> str:
     return "\n".join([f"{title}:", *(f"- {point}" for point in points)]) if points else ""
-
-
-def _spoken(earlier: Sequence[AnyMessage]) -> list[AnyMessage]:
-    """Requests and messages only; where the oldest are left out, a person is the first to speak."""
-    spoken = [message for message in earlier if message.type == "human" or _is_answer(message)]
-    kept = spoken[-HISTORY_MESSAGES:]
-    return list(dropwhile(lambda message: isinstance(message, AIMessage), kept))
-
-
-def _is_answer(message: AnyMessage) -> bool:
-    return isinstance(message, AIMessage) and not message.tool_calls
 
 
 def _customer(state: CritiqueRefineState) -> HumanMessage:

@@ -4,12 +4,9 @@ from collections.abc import Sequence
 
 from langchain_core.messages import AIMessage, AnyMessage
 
-from core.models import ChatModels
+from core.models import ChatModels, was_cut
 from nodes.critique_refine.message_text import message_text
 from nodes.structured import unreadable_notice
-
-# Finish reasons of a reply whose end is missing.
-_CUT = frozenset({"MAX_TOKENS", "LENGTH"})
 
 
 async def written(
@@ -36,7 +33,7 @@ async def written(
 
 
 def _fault(reply: AIMessage, text: str) -> str | None:
-    if reply.response_metadata.get("finish_reason") in _CUT:
+    if was_cut(reply):
         return "it was cut at the output limit: write a shorter message"
     if not text:
         return "there was no message in it: write the message itself"

@@ -1,14 +1,14 @@
 """What the manager sees: its role, the team, earlier turns, the task, and what became of the subtasks."""
 
 from collections.abc import Sequence
-from itertools import dropwhile
 
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
 
 from core.context import Context
 from nodes.hierarchical.state import HierarchicalState, Subtask, number_of
 from nodes.hierarchical.team import roster
 from nodes.hierarchical.texts import cut, fenced, on_one_line
+from nodes.history import spoken
 from nodes.prompts import in_locale
 
 # Messages of earlier turns shown: what was asked and what was answered.
@@ -29,9 +29,7 @@ def instructed(system: str, guidance: str, state: HierarchicalState, context: Co
 def conversation(state: HierarchicalState) -> list[AnyMessage]:
     """Earlier turns, and the task last."""
     *earlier, task = state["messages"]
-    shown = earlier[-HISTORY_MESSAGES:]
-    # An answer whose question is too old would come first, where providers want a person to speak.
-    return [*dropwhile(lambda message: isinstance(message, AIMessage), shown), task]
+    return [*spoken(earlier, HISTORY_MESSAGES), task]
 
 
 def told_back(state: HierarchicalState) -> list[AnyMessage]:

@@ -9,7 +9,7 @@ from langgraph.graph.message import add_messages
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
-from core.texts import storable
+from nodes.channels import StoredText
 
 Status: TypeAlias = Literal["pending", "done", "failed", "skipped"]
 # ``decision_unreadable``: any reply of the manager that could not be read twice; ``decomposition_invalid``:
@@ -105,17 +105,13 @@ def number_of(subtask_id: str) -> int:
     return int(subtask_id.removeprefix("t"))
 
 
-def _latest(_: str, new: str) -> str:
-    return storable(new)
-
-
 class HierarchicalState(TypedDict):
     """The state of a thread; all but ``messages`` is about its latest run."""
 
     messages: Annotated[list[AnyMessage], add_messages]
     # A checkpoint keeps a text as jsonb; lists go into a blob, which takes anything.
-    task: Annotated[str, _latest]
-    contact_id: Annotated[str, _latest]
+    task: StoredText
+    contact_id: StoredText
     # As given: only ``prepare`` sees them, so that a run without them does not get the last run's.
     sub_agents: Annotated[list[SubAgent], EphemeralValue]
     max_rounds: Annotated[int, EphemeralValue]
@@ -126,9 +122,9 @@ class HierarchicalState(TypedDict):
     subtasks: Annotated[list[Subtask], merged]
     # What was wrong with the subtasks the manager last named, while it has its one chance to mend them;
     # empty otherwise.
-    told_back: Annotated[str, _latest]
+    told_back: StoredText
     success: bool
-    result: Annotated[str, _latest]
+    result: StoredText
     reason: Reason | None
 
 

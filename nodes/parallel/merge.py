@@ -9,7 +9,7 @@ from langgraph.runtime import Runtime
 from core.context import Context
 from core.errors import ModelError
 from core.logging import get_logger
-from core.models import ChatModels
+from core.models import ChatModels, was_cut
 from core.texts import storable
 from nodes.deps import Deps, Node, run_context
 from nodes.parallel.gather import answered
@@ -21,8 +21,6 @@ log = get_logger(__name__)
 
 # It words what others found: enough freedom for one text, too little to add to it.
 TEMPERATURE = 0.3
-# Finish reasons of a reply whose end is missing.
-_CUT = frozenset({"MAX_TOKENS", "LENGTH"})
 
 
 def merge(deps: Deps) -> Node[ParallelState, dict[str, Any]]:
@@ -63,7 +61,7 @@ async def _merged(models: ChatModels, messages: Sequence[AnyMessage], model: str
 
 
 def _fault(reply: AIMessage) -> str:
-    if reply.response_metadata.get("finish_reason") in _CUT:
+    if was_cut(reply):
         return "it was cut at the output limit: be shorter"
     return "" if storable(reply.text).strip() else "it was empty: answer in words"
 

@@ -8,7 +8,7 @@ from langgraph.graph.message import add_messages
 from pydantic import BaseModel, Field, field_validator
 from typing_extensions import TypedDict
 
-from core.texts import storable
+from nodes.channels import StoredText
 from nodes.parallel.agents import DEFAULT_AGENTS, AgentSpec
 
 Mode: TypeAlias = Literal["first", "merge"]
@@ -66,10 +66,6 @@ class BranchInput(TypedDict):
     race: str
 
 
-def _latest(_: str, new: str) -> str:
-    return storable(new)
-
-
 def _gathered(branches: list[Branch], new: list[Branch]) -> list[Branch]:
     """More branches; an empty list begins a run."""
     return [*branches, *new] if new else []
@@ -79,8 +75,8 @@ class ParallelState(TypedDict):
     """The state of a thread; all but ``messages`` is about its latest run."""
 
     messages: Annotated[list[AnyMessage], add_messages]
-    question: Annotated[str, _latest]
-    contact_id: Annotated[str, _latest]
+    question: StoredText
+    contact_id: StoredText
     # As given: only ``prepare`` sees them, so that a run without them does not get the last run's.
     agents: Annotated[list[AgentSpec], EphemeralValue]
     mode: Annotated[Mode, EphemeralValue]
@@ -89,7 +85,7 @@ class ParallelState(TypedDict):
     race: str
     branches: Annotated[list[Branch], _gathered]
     success: bool
-    answer: Annotated[str, _latest]
+    answer: StoredText
     answered_by: list[str]
     reason: Reason | None
 

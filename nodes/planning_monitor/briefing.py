@@ -12,6 +12,7 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemM
 from langchain_core.tools import BaseTool
 
 from core.texts import storable
+from nodes.history import spoken
 from nodes.planning_monitor.schema import PlanStep
 from nodes.planning_monitor.state import Before, ExecuteInput, PlanningState, StepResult
 
@@ -120,14 +121,7 @@ def _told_back(state: PlanningState) -> Iterator[AnyMessage]:
 def _history(state: PlanningState) -> Sequence[AnyMessage]:
     messages = state["messages"]
     start = next(index for index, message in enumerate(messages) if message.id == state["turn"])
-    spoken = [message for message in messages[:start] if _is_spoken(message)][-HISTORY_MESSAGES:]
-    # Providers want a person to speak first.
-    first = next((index for index, message in enumerate(spoken) if message.type == "human"), len(spoken))
-    return spoken[first:]
-
-
-def _is_spoken(message: AnyMessage) -> bool:
-    return isinstance(message, HumanMessage) or (isinstance(message, AIMessage) and not message.tool_calls)
+    return spoken(messages[:start], HISTORY_MESSAGES)
 
 
 def _steps(state: PlanningState) -> Sequence[Mapping[str, Any]]:

@@ -8,7 +8,7 @@ from langgraph.graph.message import add_messages
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
-from core.texts import storable
+from nodes.channels import StoredText
 from nodes.contact import ContactContext
 from nodes.react.state import ReasonIncomplete
 
@@ -77,17 +77,13 @@ def gathered(kept: list[StepResult], new: list[StepResult]) -> list[StepResult]:
     return [results[step_id] for step_id in sorted(results)]
 
 
-def _latest(_: str, new: str) -> str:
-    return storable(new)
-
-
 class PlanningState(TypedDict):
     """The state of a thread; all but ``messages`` is about its latest run."""
 
     messages: Annotated[list[AnyMessage], add_messages]
     # A checkpoint keeps a text as jsonb; lists and objects go into a blob, which takes anything.
-    task: Annotated[str, _latest]
-    contact_id: Annotated[str, _latest]
+    task: StoredText
+    contact_id: StoredText
     # As given: only ``prepare`` sees them, so that a run without them does not get the last run's.
     constraints: Annotated[list[str], EphemeralValue]
     # The same for the run.
@@ -108,7 +104,7 @@ class PlanningState(TypedDict):
     revisions: int
     completed: bool
     reason: Reason | None
-    detail: Annotated[str, _latest]
+    detail: StoredText
 
 
 class PlanningOutput(TypedDict):

@@ -8,7 +8,7 @@ from langgraph.graph.message import add_messages
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
-from core.texts import storable
+from nodes.channels import StoredText
 from tools.execute import Observation
 
 ReflectionMode: TypeAlias = Literal["always", "on_error", "never"]
@@ -74,17 +74,13 @@ class TraceEntry(TypedDict):
     reflection: dict[str, Any] | None
 
 
-def _latest(_: str, new: str) -> str:
-    return storable(new)
-
-
 class ReactState(TypedDict):
     """The state of a thread; all but ``messages`` is about its latest run."""
 
     messages: Annotated[list[AnyMessage], add_messages]
     # A checkpoint keeps a text as jsonb; lists go into a blob, which takes anything.
-    task: Annotated[str, _latest]
-    contact_id: Annotated[str, _latest]
+    task: StoredText
+    contact_id: StoredText
     # As given: only ``prepare`` sees them, so that a run without them does not get the last run's.
     max_iterations: Annotated[int, EphemeralValue]
     reflection: Annotated[ReflectionMode, EphemeralValue]
@@ -95,8 +91,8 @@ class ReactState(TypedDict):
     iteration_limit: int
     reflect_when: ReflectionMode
     allowed_tools: list[str]
-    guidance: Annotated[str, _latest]
-    known: Annotated[str, _latest]
+    guidance: StoredText
+    known: StoredText
     # Id of the message the current run began with; everything after it is this run's.
     turn: str
     iterations: int
@@ -104,7 +100,7 @@ class ReactState(TypedDict):
     # Why the last reply could not be read, while the model has its one chance to mend it.
     unreadable: str | None
     success: bool
-    final_answer: Annotated[str, _latest]
+    final_answer: StoredText
     reason_incomplete: ReasonIncomplete | None
 
 

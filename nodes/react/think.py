@@ -10,6 +10,7 @@ from langgraph.types import Command, Send
 
 from core.context import Context
 from core.errors import ModelRefused
+from core.models import was_cut
 from core.texts import storable
 from nodes.deps import Deps, Node, run_context
 from nodes.prompts import in_locale, prompt
@@ -19,8 +20,6 @@ from nodes.react.state import ActInput, ReactState, ReasonIncomplete, TraceEntry
 from nodes.react.transcript import transcript
 
 TEMPERATURE = 0.2
-# Finish reasons of a reply whose end is missing: LangChain would complete the JSON of half a call.
-_CUT = frozenset({"MAX_TOKENS", "LENGTH"})
 
 Next: TypeAlias = Command[Literal["act", "think", "finish"]]
 
@@ -59,7 +58,7 @@ def _fault(reply: AIMessage) -> str | None:
     if reply.invalid_tool_calls:
         bad = reply.invalid_tool_calls[0]
         return f"the arguments of the call to {bad.get('name')!r} are not valid JSON"
-    if reply.response_metadata.get("finish_reason") in _CUT:
+    if was_cut(reply):
         return "it was cut at the output limit: be shorter"
     if not reply.tool_calls and not storable(reply.text).strip():
         return "it was empty: call a tool, or answer in words"

@@ -1,0 +1,58 @@
+"""Ask for a plan, or for what remains of one, and have it checked."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeAlias
+
+from langchain_core.messages import AnyMessage
+from langgraph.runtime import Runtime
+from langgraph.types import Command
+from pydantic import BaseModel
+
+from core.context import Context
+from core.errors import ModelError
+from nodes.deps import Deps, Node, run_context
+from nodes.planning_monitor.endings import ended, ended_without_model
+from nodes.planning_monitor.state import PlanningState
+from nodes.prompts import in_locale
+from nodes.structured import ask
+
+Next: TypeAlias = Command[Literal["validate", "finish"]]
+
+
+def drafting(
+    deps: Deps,
+    schema: type[BaseModel],
+    *,
+    system: str,
+    shown: Callable[[PlanningState, str], Sequence[AnyMessage]],
+    temperature: float,
+    unreadable: str,
+) -> Node[PlanningState, Next]:
+    """A node that asks for a draft, or for it again with its faults told.
+
+    Args:
+        deps: For the model.
+        schema: What the draft must be.
+        system: The system prompt.
+        shown: Gives the messages from the state and the system prompt.
+        temperature: The step's own.
+        unreadable: Said of a draft that could not be read twice; it ends the run.
+    """
+
+    async def draft(state: PlanningState, *, runtime: Runtime[Context]) -> Next:
+        context = run_context(runtime)
+        try:
+            written = await ask(
+                deps.models,
+                shown(state, in_locale(system, context.locale)),
+                schema,
+                temperature=temperature,
+                model=context.model,
+            )
+        except ModelError as error:
+            return ended_without_model(state, error)
+        if written is None:
+            return Command(goto="finish", update=ended("plan_invalid", unreadable))
+        return Command(goto="validate", update={"draft": written.model_dump()})
+
+    return draft
