@@ -39,7 +39,10 @@ _WHOLE = _CUT_AT_LIMIT | {"STOP"}
 
 
 def was_cut(reply: AIMessage) -> bool:
-    """Whether a reply that a model's call gave ended at the output limit, so that its end is missing."""
+    """Whether a reply that a model's call gave ended at the output limit, so that its end is missing.
+
+    Ask before its tool calls are carried out: LangChain completes the JSON of half a call.
+    """
     return reply.response_metadata.get("finish_reason") in _CUT_AT_LIMIT
 
 
