@@ -8,6 +8,7 @@ from crm.database import Pool
 from crm.errors import install_error_handlers
 from crm.rate_limit import TokenBucket
 from crm.routes import router
+from crm.sales_routes import router as sales_router
 
 API_PREFIX = "/api/v1"
 
@@ -34,6 +35,7 @@ def create_crm(pool: Pool, api_key: SecretStr, *, requests_per_minute: int = 600
     app.state.pool = pool
     install_error_handlers(app)
     app.include_router(router, prefix=API_PREFIX)
+    app.include_router(sales_router, prefix=API_PREFIX)
     app.add_middleware(ApiAccess, prefix=API_PREFIX, api_key=api_key, bucket=TokenBucket(requests_per_minute))
 
     @app.get("/", tags=["about"])

@@ -35,6 +35,13 @@ class KeyReused(ServiceError):
     status = 409
 
 
+class OpportunityClosed(ServiceError):
+    """Raise when an opportunity that was won or lost is to be changed."""
+
+    code = "opportunity_closed"
+    status = 409
+
+
 class TooManyRequests(ServiceError):
     """Raise when the key is over its rate; ``retry_after`` says when it is not."""
 

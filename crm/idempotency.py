@@ -31,6 +31,7 @@ SELECT fingerprint = %(fingerprint)s AS same_request, status, body
 FROM crm.idempotency_keys WHERE endpoint = %(endpoint)s AND key = %(key)s
 """
 
+OK = 200
 CREATED = 201
 
 New = TypeVar("New", bound=BaseModel)
@@ -45,15 +46,16 @@ class Answer:
     replayed: bool
 
 
-async def create_once(
+async def write_once(
     pool: Pool,
     *,
     endpoint: str,
     key: str | None,
     new: New,
-    create: Callable[[Connection, New], Awaitable[BaseModel]],
+    write: Callable[[Connection, New], Awaitable[BaseModel]],
+    status: int = CREATED,
 ) -> Answer:
-    """Create ``new``, unless a request with ``key`` did so already.
+    """Write ``new``, unless a request with ``key`` did so already.
 
     The key and the effect are in one transaction: neither is ever there without the other. A request that
     is refused does not use its key up.
@@ -61,18 +63,18 @@ async def create_once(
     Args:
         pool: The service's pool.
         endpoint: Scope of the key.
-        key: The caller's key; ``None``: create whatever came before.
-        new: What to create.
-        create: Does it, on a connection inside the transaction.
+        key: The caller's key; ``None``: write whatever came before.
+        new: What to write.
+        write: Does it, on a connection inside the transaction.
+        status: What a write that is done is answered with.
 
     Raises:
         KeyReused: The key came before with another body.
     """
     async with pool.connection() as connection, connection.transaction():
         if key is None:
-            return Answer(
-                status=CREATED, body=(await create(connection, new)).model_dump_json(), replayed=False
-            )
+            body = (await write(connection, new)).model_dump_json()
+            return Answer(status=status, body=body, replayed=False)
         request: dict[str, object] = {
             "endpoint": endpoint,
             "key": key,
@@ -81,9 +83,9 @@ async def create_once(
         claimed = await connection.execute(CLAIM_KEY_SQL, request)
         if not claimed.rowcount:
             return await _earlier_answer(connection, request)
-        body = (await create(connection, new)).model_dump_json()
-        await connection.execute(KEEP_ANSWER_SQL, {**request, "status": CREATED, "body": body})
-        return Answer(status=CREATED, body=body, replayed=False)
+        body = (await write(connection, new)).model_dump_json()
+        await connection.execute(KEEP_ANSWER_SQL, {**request, "status": status, "body": body})
+        return Answer(status=status, body=body, replayed=False)
 
 
 async def _earlier_answer(connection: Connection, request: dict[str, object]) -> Answer:

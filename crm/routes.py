@@ -1,15 +1,14 @@
 """The CRM's API, version 1."""
 
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response, Security
-from fastapi.security import HTTPBearer
+from fastapi import Query, Response
 from pydantic import AfterValidator
 
 from crm import store
-from crm.database import Pool
-from crm.idempotency import Answer, create_once
+from crm.idempotency import write_once
+from crm.routing import NOT_FOUND, WRITE_REFUSALS, IdempotencyKey, PoolOf, api_router, respond
 from crm.schemas import (
     Articles,
     Contact,
@@ -19,7 +18,6 @@ from crm.schemas import (
     Messages,
     NewEngineeringTicket,
     NewMessage,
-    Problem,
     Status,
     Subscription,
     Tickets,
@@ -27,23 +25,7 @@ from crm.schemas import (
 
 LONGEST_QUERY = 2_000
 
-# ApiAccess does the checking; the scheme is here so that the docs page can ask for the key.
-_bearer = HTTPBearer(auto_error=False, description="The CRM's API key")
-
-router = APIRouter(
-    dependencies=[Security(_bearer)],
-    responses={
-        401: {"model": Problem, "description": "No key, or a wrong one"},
-        422: {"model": Problem, "description": "The request does not fit"},
-        429: {"model": Problem, "description": "Over the rate limit; Retry-After says how long to wait"},
-        503: {"model": Problem, "description": "The database does not answer"},
-    },
-)
-
-
-def _pool(request: Request) -> Pool:
-    pool: Pool = request.app.state.pool
-    return pool
+router = api_router()
 
 
 def _words(text: str) -> str:
@@ -57,44 +39,28 @@ def _not_empty(words: str) -> str:
     return words
 
 
-PoolOf = Annotated[Pool, Depends(_pool)]
 Words = Annotated[
     str,
     AfterValidator(_words),
     Query(description=f"Words, any of which may match; the first {LONGEST_QUERY} characters count"),
 ]
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        min_length=1,
-        max_length=200,
-        pattern=r"^[\x20-\x7E]+$",
-        description="The same key and body again: the first answer again, and no second effect",
-    ),
-]
-_Responses: TypeAlias = dict[int | str, dict[str, Any]]
-_NOT_FOUND: _Responses = {404: {"model": Problem, "description": "No such contact"}}
-_CREATE_REFUSALS = {
-    **_NOT_FOUND,
-    409: {"model": Problem, "description": "The key was used with another body"},
-}
 
 
-@router.get("/contacts/{contact_id}", responses=_NOT_FOUND, tags=["contacts"])
+@router.get("/contacts/{contact_id}", responses=NOT_FOUND, tags=["contacts"])
 async def get_contact(contact_id: UUID, pool: PoolOf) -> Contact:
     """A contact."""
     async with pool.connection() as connection:
         return await store.contact(connection, contact_id)
 
 
-@router.get("/contacts/{contact_id}/subscription", responses=_NOT_FOUND, tags=["contacts"])
+@router.get("/contacts/{contact_id}/subscription", responses=NOT_FOUND, tags=["contacts"])
 async def get_subscription(contact_id: UUID, pool: PoolOf) -> Subscription:
     """A contact's plan, product version and usage."""
     async with pool.connection() as connection:
         return await store.subscription(connection, contact_id)
 
 
-@router.get("/contacts/{contact_id}/tickets", responses=_NOT_FOUND, tags=["contacts"])
+@router.get("/contacts/{contact_id}/tickets", responses=NOT_FOUND, tags=["contacts"])
 async def list_tickets(
     contact_id: UUID,
     pool: PoolOf,
@@ -128,24 +94,24 @@ async def get_status(pool: PoolOf) -> Status:
     "/engineering-tickets",
     status_code=201,
     response_model=EngineeringTicket,
-    responses=_CREATE_REFUSALS,
+    responses=WRITE_REFUSALS,
     tags=["engineering tickets"],
 )
 async def create_engineering_ticket(
     new: NewEngineeringTicket, pool: PoolOf, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Tell the engineers about a problem."""
-    answer = await create_once(
+    answer = await write_once(
         pool,
         endpoint="engineering-tickets",
         key=idempotency_key,
         new=new,
-        create=store.add_engineering_ticket,
+        write=store.add_engineering_ticket,
     )
-    return _respond(answer)
+    return respond(answer)
 
 
-@router.get("/engineering-tickets", responses=_NOT_FOUND, tags=["engineering tickets"])
+@router.get("/engineering-tickets", responses=NOT_FOUND, tags=["engineering tickets"])
 async def list_engineering_tickets(
     pool: PoolOf,
     contact_id: UUID | None = None,
@@ -159,17 +125,17 @@ async def list_engineering_tickets(
 
 
 @router.post(
-    "/messages", status_code=201, response_model=Message, responses=_CREATE_REFUSALS, tags=["messages"]
+    "/messages", status_code=201, response_model=Message, responses=WRITE_REFUSALS, tags=["messages"]
 )
 async def create_message(new: NewMessage, pool: PoolOf, idempotency_key: IdempotencyKey = None) -> Response:
     """Send a contact a message, or keep one of theirs."""
-    answer = await create_once(
-        pool, endpoint="messages", key=idempotency_key, new=new, create=store.add_message
+    answer = await write_once(
+        pool, endpoint="messages", key=idempotency_key, new=new, write=store.add_message
     )
-    return _respond(answer)
+    return respond(answer)
 
 
-@router.get("/messages", responses=_NOT_FOUND, tags=["messages"])
+@router.get("/messages", responses=NOT_FOUND, tags=["messages"])
 async def list_messages(
     pool: PoolOf,
     contact_id: UUID | None = None,
@@ -178,8 +144,3 @@ async def list_messages(
     """Messages, newest first: a contact's, or everyone's."""
     async with pool.connection() as connection:
         return Messages(messages=await store.messages(connection, contact_id, limit=limit))
-
-
-def _respond(answer: Answer) -> Response:
-    headers = {"Idempotency-Replayed": "true"} if answer.replayed else None
-    return Response(answer.body, answer.status, headers, media_type="application/json")

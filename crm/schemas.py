@@ -24,8 +24,21 @@ def _text(longest: int) -> StringConstraints:
 
 Storable = AfterValidator(_without_nul)  # Postgres has no NUL in text.
 Title = Annotated[str, _text(200), Storable]
+ShortText = Annotated[str, _text(2_000), Storable]
 LongText = Annotated[str, _text(20_000), Storable]
 Source = Annotated[str, _text(100), Storable, Field(description="Who or what wrote it, e.g. an agent's name")]
+
+
+Size = Annotated[int, Field(ge=1, le=10_000_000)]
+
+
+class Profile(BaseModel):
+    """What is known of a customer; null is not known yet."""
+
+    company_size: Size | None = Field(None, description="People in the company")
+    industry: Title | None = None
+    use_case: ShortText | None = Field(None, description="What they use the product for")
+    team_size: Size | None = Field(None, description="People who would use the product")
 
 
 class Contact(BaseModel):
@@ -40,6 +53,7 @@ class Contact(BaseModel):
     language: Language
     timezone: str = Field(description="IANA name")
     created_at: datetime
+    profile: Profile
 
 
 class Usage(BaseModel):

@@ -20,8 +20,10 @@ from crm.schemas import (
 )
 
 CONTACT_SQL = """
-SELECT id, name, email, phone, company, role, language, timezone, created_at
-FROM crm.contacts WHERE id = %(contact_id)s
+SELECT id, name, email, phone, company, role, language, timezone, created_at,
+    coalesce(to_jsonb(profiles), '{}') AS profile
+FROM crm.contacts LEFT JOIN crm.profiles ON profiles.contact_id = contacts.id
+WHERE id = %(contact_id)s
 """
 
 SUBSCRIPTION_SQL = """
@@ -114,7 +116,7 @@ async def contact(connection: Connection, contact_id: UUID) -> Contact:
     """
     row = await (await connection.execute(CONTACT_SQL, {"contact_id": contact_id})).fetchone()
     if row is None:
-        raise _no_contact(contact_id)
+        raise no_contact(contact_id)
     return Contact.model_validate(row)
 
 
@@ -171,7 +173,7 @@ async def add_engineering_ticket(connection: Connection, new: NewEngineeringTick
     """
     row = await (await connection.execute(ADD_ENGINEERING_TICKET_SQL, new.model_dump())).fetchone()
     if row is None:
-        raise _no_contact(new.contact_id)
+        raise no_contact(new.contact_id)
     return EngineeringTicket.model_validate(row)
 
 
@@ -197,7 +199,7 @@ async def add_message(connection: Connection, new: NewMessage) -> Message:
     """
     row = await (await connection.execute(ADD_MESSAGE_SQL, new.model_dump())).fetchone()
     if row is None:
-        raise _no_contact(new.contact_id)
+        raise no_contact(new.contact_id)
     return Message.model_validate(row)
 
 
@@ -213,5 +215,6 @@ async def messages(connection: Connection, contact_id: UUID | None, *, limit: in
     return [Message.model_validate(row) for row in await cursor.fetchall()]
 
 
-def _no_contact(contact_id: UUID) -> NotFound:
+def no_contact(contact_id: UUID) -> NotFound:
+    """What to raise when nobody has this id."""
     return NotFound(f"There is no contact {str(contact_id)!r}.", details={"contact_id": str(contact_id)})

@@ -8,8 +8,14 @@ from langchain_core.tools import BaseTool
 from tools.check_service_status import check_service_status
 from tools.create_engineering_ticket import create_engineering_ticket
 from tools.crm_client import CrmClient
+from tools.get_contact import get_contact
+from tools.get_invoices import get_invoices
+from tools.get_opportunities import get_opportunities
+from tools.get_orders import get_orders
 from tools.get_product_version import get_product_version
+from tools.hand_over_to_human import hand_over_to_human
 from tools.message_risk import Risk
+from tools.schedule_follow_up import schedule_follow_up
 from tools.search_knowledge_base import search_knowledge_base
 from tools.search_past_tickets import search_past_tickets
 from tools.send_solution_to_customer import send_solution_to_customer
@@ -29,7 +35,13 @@ def crm_tools(
         search_past_tickets(crm),
         get_product_version(crm),
         check_service_status(crm),
+        get_contact(crm),
+        get_orders(crm),
+        get_invoices(crm),
+        get_opportunities(crm),
         create_engineering_ticket(crm),
+        schedule_follow_up(crm),
+        hand_over_to_human(crm),
         send_solution_to_customer(crm, approve_from=approve_messages_from),
     )
     return {one.name: one for one in made}

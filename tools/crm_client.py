@@ -1,38 +1,40 @@
-"""The CRM API's client: pooled, bounded, retried only where that is safe."""
-
-import asyncio
-from collections.abc import Mapping
-from http import HTTPStatus
-from typing import Any, TypeVar
-from urllib.parse import quote
+"""The CRM API's client."""
 
 import httpx
-from pydantic import BaseModel, ValidationError
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
-from tenacity.wait import wait_base, wait_exponential_jitter
 
-from core.errors import CrmError, CrmRefused, CrmUnauthorized, CrmUnavailable
 from core.settings import CrmSettings
-from tools.crm_models import Articles, Contact, Created, PlatformStatus, Severity, Subscription, Tickets
-
-T = TypeVar("T", bound=BaseModel)
+from tools.crm_connection import CrmConnection, segment
+from tools.crm_models import (
+    Articles,
+    Contact,
+    Created,
+    CustomerProfile,
+    FollowUp,
+    FollowUps,
+    Handoff,
+    Handoffs,
+    Invoice,
+    Invoices,
+    Opportunities,
+    Opportunity,
+    OpportunityChanges,
+    Order,
+    Orders,
+    PlatformStatus,
+    Severity,
+    Subscription,
+    Tickets,
+)
 
 # Who we say we are in the CRM's records.
 SOURCE = "ventros-agents"
-# And every 5xx.
-_TRANSIENT = frozenset({408, 425, 429})
-_LONGEST_PAUSE_SECONDS = 5.0
 
 
 class CrmClient:
-    """The calls the tools make.
+    """The calls the tools and the graphs make.
 
-    A GET is repeated on 429, 5xx and when nothing was heard. So is a POST, because each carries an
-    ``Idempotency-Key`` under which the CRM does the thing once
-    (IETF draft-ietf-httpapi-idempotency-key-header).
-
-    Every method raises :class:`CrmRefused` on a 4xx, :class:`CrmUnauthorized` on 401 and 403,
-    :class:`CrmUnavailable` when all attempts failed, and :class:`CrmError` on an answer it cannot read.
+    Every write takes an idempotency key, under which the CRM does the thing once. Every method raises what
+    :class:`CrmConnection` raises.
 
     Args:
         http: Client with base address and key set; not owned.
@@ -41,33 +43,28 @@ class CrmClient:
     """
 
     def __init__(self, http: httpx.AsyncClient, settings: CrmSettings, *, first_pause: float = 0.2) -> None:
-        self._http = http
-        self._attempts = settings.max_attempts
-        self._timeout = settings.timeout_seconds
+        self._crm = CrmConnection(http, settings, first_pause=first_pause)
         self._message_timeout = settings.message_timeout_seconds
-        self._wait = _RetryAfter(
-            wait_exponential_jitter(first_pause, max=_LONGEST_PAUSE_SECONDS, jitter=first_pause)
-        )
 
     async def contact(self, contact_id: str) -> Contact:
         """The contact."""
-        return await self._get(f"/contacts/{_segment(contact_id)}", Contact)
+        return await self._crm.get(_contact(contact_id), Contact)
 
     async def subscription(self, contact_id: str) -> Subscription:
         """The contact's plan, version and usage."""
-        return await self._get(f"/contacts/{_segment(contact_id)}/subscription", Subscription)
+        return await self._crm.get(f"{_contact(contact_id)}/subscription", Subscription)
 
     async def tickets(self, contact_id: str) -> Tickets:
         """The contact's support tickets, newest first."""
-        return await self._get(f"/contacts/{_segment(contact_id)}/tickets", Tickets)
+        return await self._crm.get(f"{_contact(contact_id)}/tickets", Tickets)
 
     async def search_knowledge_base(self, query: str) -> Articles:
         """Articles that match, best first."""
-        return await self._get("/knowledge-base/search", Articles, params={"q": query})
+        return await self._crm.get("/knowledge-base/search", Articles, params={"q": query})
 
     async def status(self) -> PlatformStatus:
         """How the platform is, with incidents."""
-        return await self._get("/status", PlatformStatus)
+        return await self._crm.get("/status", PlatformStatus)
 
     async def create_engineering_ticket(
         self, contact_id: str, *, title: str, description: str, severity: Severity, idempotency_key: str
@@ -80,60 +77,81 @@ class CrmClient:
             "severity": severity,
             "source": SOURCE,
         }
-        return await self._post("/engineering-tickets", body, idempotency_key)
+        return await self._crm.write("POST", "/engineering-tickets", body, Created, key=idempotency_key)
 
     async def send_message(self, contact_id: str, *, text: str, idempotency_key: str) -> Created:
         """Send the contact a message, once per key."""
         body = {"contact_id": contact_id, "text": text, "from_me": True, "source": SOURCE}
-        return await self._post("/messages", body, idempotency_key, timeout=self._message_timeout)
-
-    async def _get(self, path: str, answer: type[T], *, params: Mapping[str, str] | None = None) -> T:
-        return await self._request("GET", path, answer, params=params)
-
-    async def _post(
-        self, path: str, body: Mapping[str, Any], idempotency_key: str, *, timeout: float | None = None
-    ) -> Created:
-        headers = {"Idempotency-Key": idempotency_key}
-        return await self._request("POST", path, Created, timeout=timeout, json=body, headers=headers)
-
-    async def _request(
-        self, method: str, path: str, answer: type[T], *, timeout: float | None = None, **request: Any
-    ) -> T:
-        attempts = AsyncRetrying(
-            stop=stop_after_attempt(self._attempts),
-            wait=self._wait,
-            retry=retry_if_exception_type(CrmUnavailable),
-            reraise=True,
+        return await self._crm.write(
+            "POST", "/messages", body, Created, key=idempotency_key, timeout=self._message_timeout
         )
-        request["timeout"] = timeout or self._timeout
-        return await attempts(self._attempt, method, path, answer, request)
 
-    async def _attempt(self, method: str, path: str, answer: type[T], request: Mapping[str, Any]) -> T:
-        response = await self._heard(method, path, request)
-        _raise_for_status(response, method, path)
-        try:
-            return answer.model_validate_json(response.content)
-        except ValidationError as error:
-            raise CrmError(
-                f"the CRM's answer to {method} {path} is not what its contract says",
-                details={"faults": error.error_count()},
-            ) from error
+    async def update_profile(self, contact_id: str, changes: CustomerProfile, *, key: str) -> Contact:
+        """Keep what was learned of a customer, once per key; what is ``None`` stays as it is."""
+        body = changes.model_dump(exclude_none=True)
+        return await self._crm.write("PATCH", f"{_contact(contact_id)}/profile", body, Contact, key=key)
 
-    async def _heard(self, method: str, path: str, request: Mapping[str, Any]) -> httpx.Response:
-        try:
-            # httpx limits each read: an answer that trickles in would never end.
-            async with asyncio.timeout(request["timeout"]):
-                return await self._http.request(method, f"/api/v1{path}", **request)
-        except (TimeoutError, httpx.TimeoutException) as error:
-            raise CrmUnavailable(f"the CRM did not answer {method} {path} in time") from error
-        except httpx.TransportError as error:
-            raise CrmUnavailable(f"the CRM cannot be reached ({type(error).__name__})") from error
-        except httpx.DecodingError as error:
-            raise CrmError(f"the CRM's answer to {method} {path} cannot be decoded") from error
-        except (httpx.InvalidURL, UnicodeEncodeError) as error:
-            raise CrmRefused(
-                f"this cannot be asked of the CRM: {error}", crm_status=HTTPStatus.BAD_REQUEST
-            ) from error
+    async def opportunities(self, contact_id: str) -> list[Opportunity]:
+        """What the contact may buy, newest first."""
+        found = await self._crm.get(f"{_contact(contact_id)}/opportunities", Opportunities)
+        return found.opportunities
+
+    async def opportunity(self, contact_id: str, opportunity_id: str) -> Opportunity:
+        """An opportunity of the contact."""
+        return await self._crm.get(_opportunity(contact_id, opportunity_id), Opportunity)
+
+    async def update_opportunity(
+        self, contact_id: str, opportunity_id: str, changes: OpportunityChanges, *, key: str
+    ) -> Opportunity:
+        """Change an opportunity, once per key; what is ``None`` stays as it is.
+
+        One that is closed takes no changes: the CRM refuses them with 409.
+        """
+        body = changes.model_dump(exclude_none=True)
+        return await self._crm.write(
+            "PATCH", _opportunity(contact_id, opportunity_id), body, Opportunity, key=key
+        )
+
+    async def orders(self, contact_id: str) -> list[Order]:
+        """What the contact ordered, newest first."""
+        return (await self._crm.get(f"{_contact(contact_id)}/orders", Orders)).orders
+
+    async def invoices(self, contact_id: str) -> list[Invoice]:
+        """What the contact owes or paid, newest first."""
+        return (await self._crm.get(f"{_contact(contact_id)}/invoices", Invoices)).invoices
+
+    async def schedule_follow_up(
+        self,
+        contact_id: str,
+        *,
+        due_at: str,
+        subject: str,
+        note: str,
+        opportunity_id: str | None = None,
+        key: str,
+    ) -> FollowUp:
+        """Plan to come back to something at ``due_at`` (ISO 8601 with offset), once per key."""
+        body = {
+            "due_at": due_at,
+            "subject": subject,
+            "note": note,
+            "opportunity_id": opportunity_id,
+            "source": SOURCE,
+        }
+        return await self._crm.write("POST", f"{_contact(contact_id)}/follow-ups", body, FollowUp, key=key)
+
+    async def follow_ups(self, contact_id: str) -> list[FollowUp]:
+        """The follow-ups planned with the contact, newest first."""
+        return (await self._crm.get(f"{_contact(contact_id)}/follow-ups", FollowUps)).follow_ups
+
+    async def hand_over(self, contact_id: str, *, team: str, reason: str, summary: str, key: str) -> Handoff:
+        """Hand the contact's conversation to the people of a team, once per key."""
+        body = {"team": team, "reason": reason, "summary": summary, "source": SOURCE}
+        return await self._crm.write("POST", f"{_contact(contact_id)}/handoffs", body, Handoff, key=key)
+
+    async def handoffs(self, contact_id: str) -> list[Handoff]:
+        """What was handed to people of the contact's conversations, newest first."""
+        return (await self._crm.get(f"{_contact(contact_id)}/handoffs", Handoffs)).handoffs
 
 
 def crm_http_client(
@@ -154,58 +172,9 @@ def crm_http_client(
     )
 
 
-class _RetryAfter(wait_base):
-    """The pause the CRM asked for, where it did, but no longer than the longest; else the usual one."""
-
-    def __init__(self, usual: wait_base) -> None:
-        self._usual = usual
-
-    def __call__(self, retry_state: RetryCallState) -> float:
-        error = retry_state.outcome.exception() if retry_state.outcome else None
-        asked = error.retry_after if isinstance(error, CrmUnavailable) else None
-        usual = self._usual(retry_state)
-        return usual if asked is None else max(usual, min(asked, _LONGEST_PAUSE_SECONDS))
+def _contact(contact_id: str) -> str:
+    return f"/contacts/{segment('contact', contact_id)}"
 
 
-def _segment(contact_id: str) -> str:
-    if contact_id in {"", ".", ".."}:
-        # They cannot be quoted: the path would name something else than a contact.
-        raise CrmRefused(f"there is no contact {contact_id!r}", crm_status=HTTPStatus.NOT_FOUND)
-    return quote(contact_id, safe="", errors="replace")
-
-
-def _raise_for_status(response: httpx.Response, method: str, path: str) -> None:
-    status = response.status_code
-    if response.is_success:
-        return
-    if status in _TRANSIENT or response.is_server_error:
-        raise CrmUnavailable(
-            f"the CRM answered {status} to {method} {path}",
-            details={"crm_status": status},
-            retry_after=_retry_after(response),
-        )
-    if status in {401, 403}:
-        raise CrmUnauthorized(
-            f"the CRM answered {status}: it does not accept CRM_API_KEY", details={"crm_status": status}
-        )
-    if not response.is_client_error:
-        raise CrmError(
-            f"the CRM answered {status} to {method} {path}: is CRM_API_BASE its address?",
-            details={"crm_status": status},
-        )
-    raise CrmRefused(_message(response), crm_status=status)
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    value = response.headers.get("retry-after", "")
-    return float(value) if value.isdecimal() else None
-
-
-def _message(response: httpx.Response) -> str:
-    """The CRM's own words, where it gave any."""
-    try:
-        body = response.json()
-    except ValueError:
-        body = None
-    said = body.get("message") if isinstance(body, dict) else None
-    return str(said) if said else f"the CRM answered {response.status_code}"
+def _opportunity(contact_id: str, opportunity_id: str) -> str:
+    return f"{_contact(contact_id)}/opportunities/{segment('opportunity', opportunity_id)}"

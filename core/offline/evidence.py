@@ -7,7 +7,7 @@ document they stand in, their place in it, and for saying what to do or how much
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -40,6 +40,7 @@ _NOISE_KEYS: Final = word_set(
     timestamp
     """
 )
+_NAMED_BY_CODE: Final = 2.0
 _ACCOUNT: Final = frozenset({"plan", "version"})
 _INSTRUCTIONS: Final = frozenset(concept(word) for word in INSTRUCTION_WORDS) | INSTRUCTION_WORDS
 
@@ -154,22 +155,36 @@ class Evidence:
         return is_as_good or all(other.document is not passage.document for other in chosen)
 
     def facts(self, limit: int = 4) -> list[tuple[str, list[Fact]]]:
-        """Groups of short facts that concern the question or its answer: the shared keys, and the facts."""
+        """Groups of short facts that concern the question or its answer: the shared keys, and the facts.
+
+        Of a list, the records that the question names best are told, each by its title and on its own.
+        """
         about = {name for name in self.weights if not is_general(name)}
+        groups: dict[tuple[str, str, int], list[Fact]] = {}
+        for fact in self._told_facts:
+            if not _is_noise(fact):
+                groups.setdefault((fact.tool, " ".join(fact.keys[:-1]), fact.record), []).append(fact)
+        named = {key: _record_overlap(facts, about) for key, facts in groups.items() if key[2]}
+        best: dict[tuple[str, str], float] = {}
+        for (tool, parent, _), score in named.items():
+            best[tool, parent] = max(score, best.get((tool, parent), 0.0))
+        scored: list[tuple[float, str, list[Fact]]] = []
+        for key, facts in groups.items():
+            if key[2]:
+                if named[key] and named[key] == best[key[:2]]:
+                    scored.append((named[key], facts[0].title or key[1], facts))
+            elif kept := [fact for fact in facts if _overlap(fact, about)]:
+                scored.append((max(_overlap(fact, about) for fact in kept), key[1], kept))
+        ranked = sorted(scored, key=lambda entry: -entry[0])[:limit]
+        return [(parent, facts[:limit]) for _, parent, facts in ranked]
+
+    @cached_property
+    def _told_facts(self) -> list[Fact]:
+        """The facts of what is not a document."""
         titles = {
             document.title for each in self.observations for document in each.documents if document.title
         }
-        groups: dict[tuple[str, str], list[Fact]] = {}
-        for observation in self.observations:
-            for fact in observation.facts:
-                if fact.title not in titles and not _is_noise(fact):
-                    groups.setdefault((fact.tool, " ".join(fact.keys[:-1])), []).append(fact)
-        scored = []
-        for (_, parent), facts in groups.items():
-            kept = [fact for fact in facts if _overlap(fact, about)]
-            scored += [(max(_overlap(fact, about) for fact in kept), parent, kept)] if kept else []
-        ranked = sorted(scored, key=lambda entry: -entry[0])[:limit]
-        return [(parent, facts[:limit]) for _, parent, facts in ranked]
+        return [fact for each in self.observations for fact in each.facts if fact.title not in titles]
 
     @cached_property
     def _spoken_of(self) -> frozenset[str]:
@@ -183,7 +198,8 @@ class Evidence:
             for observation in self.observations
             for fact in observation.facts
         )
-        return frozenset(name for text in texts for name in concepts(text))
+        listed = {name for fact in self._told_facts if fact.record for name in _record_names(fact)}
+        return frozenset(name for text in texts for name in concepts(text)) | listed
 
     @cached_property
     def _rarity(self) -> dict[str, float]:
@@ -256,6 +272,19 @@ def _likeness(one: str, other: str) -> float:
 def _is_noise(fact: Fact) -> bool:
     last = set(tokens(fact.keys[-1])) if fact.keys else set()
     return isinstance(fact.value, bool) or bool(last & _NOISE_KEYS)
+
+
+def _record_names(fact: Fact) -> list[str]:
+    """What a record of a list is: the tool's name says so, and its title."""
+    return [*(concept(word) for word in tokens(fact.tool)[1:]), *concepts(fact.title)]
+
+
+def _record_overlap(facts: Sequence[Fact], about: set[str]) -> float:
+    """How much a record of a list has to do with the question; a code that both have names it."""
+    said = {name for fact in facts for name in concepts(plain(str(fact.value)))}
+    codes = sum(not name.isalpha() for name in said & about)
+    names = about & set(_record_names(facts[0]))
+    return max(_overlap(fact, about) for fact in facts) + len(names) + _NAMED_BY_CODE * codes
 
 
 def _overlap(fact: Fact, about: Iterable[str]) -> float:

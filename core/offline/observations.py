@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Final, Literal, TypeAlias
 
 from langchain_core.messages import ToolMessage
@@ -13,7 +14,7 @@ from core.offline.words import clean, plain, tokens
 
 Outcome: TypeAlias = Literal["found", "empty", "unavailable", "refused"]
 
-_TITLE_KEYS: Final = ("title", "titulo", "subject", "assunto", "headline", "question", "name")
+_TITLE_KEYS: Final = ("title", "titulo", "subject", "assunto", "headline", "question", "name", "item")
 _ERROR_KEYS: Final = ("error", "erro", "exception")
 _SUCCESS_KEYS: Final = ("success", "ok", "sucesso")
 _ENVELOPES: Final = ("result", "results", "data")
@@ -40,12 +41,16 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A short value a tool returned, under the keys that lead to it, in a record that may have a title."""
+    """A short value a tool returned, under the keys that lead to it, in a record that may have a title.
+
+    ``record`` tells the records of a list apart; 0 is none of a list.
+    """
 
     keys: tuple[str, ...]
     value: str | int | float | bool
     title: str
     tool: str
+    record: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,29 +182,38 @@ def _says_nothing(content: Any) -> bool:
 def _taken_apart(content: Any, tool: str) -> tuple[tuple[Document, ...], tuple[Fact, ...]]:
     documents: list[Document] = []
     facts: list[Fact] = []
-    for keys, title, value in _leaves(content):
+    for keys, title, record, value in _leaves(content, count(1)):
         if isinstance(value, str) and (len(tokens(value)) >= _PROSE_WORDS or not keys):
             if value != title:
                 documents.append(Document(title, tuple(sentences(value)), tool))
         elif value is not None and value not in {"", title}:
-            facts.append(Fact(keys, value, title, tool))
+            facts.append(Fact(keys, value, title, tool, record))
         if len(documents) + len(facts) >= _MAX_LEAVES:
             break
     return tuple(documents), tuple(facts)
 
 
 def _leaves(
-    value: Any, keys: tuple[str, ...] = (), title: str = "", depth: int = 0
-) -> Iterator[tuple[tuple[str, ...], str, Any]]:
-    """All values that hold no others, with the keys to them and the title of the record they are in."""
+    value: Any,
+    numbers: Iterator[int],
+    *,
+    keys: tuple[str, ...] = (),
+    title: str = "",
+    record: int = 0,
+    depth: int = 0,
+) -> Iterator[tuple[tuple[str, ...], str, int, Any]]:
+    """All values that hold no others, with the keys to them, and title and number of their record."""
     if depth > 12:  # noqa: PLR2004 - deeper than any record a person reads
         return
     if isinstance(value, dict):
         own = next((value[key] for key in _TITLE_KEYS if isinstance(value.get(key), str)), title)
         for key, inner in value.items():
-            yield from _leaves(inner, (*keys, str(key)), own, depth + 1)
+            yield from _leaves(
+                inner, numbers, keys=(*keys, str(key)), title=own, record=record, depth=depth + 1
+            )
     elif isinstance(value, list):
         for inner in value:
-            yield from _leaves(inner, keys, title, depth + 1)
+            number = next(numbers) if isinstance(inner, dict) else record
+            yield from _leaves(inner, numbers, keys=keys, title=title, record=number, depth=depth + 1)
     else:
-        yield keys, title, value
+        yield keys, title, record, value

@@ -31,6 +31,7 @@ PARALLEL: Final = 2
 ROUNDS: Final = 3
 _ATTEMPTS: Final = 2
 _RELEVANT: Final = 0.15
+_RELEVANT_TO_MORE: Final = 0.5
 _TELLING: Final = 1.0
 _FITTING: Final = 2.0
 
@@ -143,10 +144,14 @@ class Policy:
         return sum(any(call.tool in reading for call in step.calls) for step in self.conversation.steps)
 
     def _candidates(self) -> list[Tool]:
-        """Reading tools worth calling: untried ones first, then by relevance."""
+        """Reading tools worth calling: untried ones first, then by relevance.
+
+        Once there is an answer, only those that have much to do with the question may add to it.
+        """
         readers = [tool for tool in self.tools if tool.reads]
         best = max((self._scores[tool.name] for tool in readers), default=0.0)
-        relevant = [tool for tool in readers if 0 < self._scores[tool.name] >= _RELEVANT * best]
+        least = best * (_RELEVANT_TO_MORE if self.composer.evidence.answers else _RELEVANT)
+        relevant = [tool for tool in readers if 0 < self._scores[tool.name] >= least]
         return sorted(
             relevant, key=lambda tool: (len(self._made.get(tool.name, ())), -self._scores[tool.name])
         )

@@ -31,7 +31,7 @@ from tests.support.crm_faults import (
     scripted_crm,
     served,
 )
-from tools import crm_client as client_module
+from tools import crm_connection
 from tools.crm_client import CrmClient, crm_http_client
 from tools.crm_models import Created, Usage
 
@@ -307,7 +307,7 @@ async def test_the_crm_is_left_alone_for_as_long_as_it_asks(monkeypatch: pytest.
     await attempts(READS[-1], Answer(429, "", {"Retry-After": "1"}), UP)
     assert loop.time() - began >= 1
     # But no longer than a caller can wait, whatever it asks.
-    monkeypatch.setattr(client_module, "_LONGEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(crm_connection, "_LONGEST_PAUSE_SECONDS", 0.01)
     for asked in ("86400", "9" * 400, "-1", "soon", "\xb2", "Wed, 21 Oct 2065 07:28:00 GMT"):
         came_to, requests = await attempts(READS[-1], Answer(503, "", {"Retry-After": asked}), UP)
         assert (came_to.status, requests) == ("operational", 2)

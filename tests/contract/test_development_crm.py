@@ -18,7 +18,7 @@ from crm import migrations
 from crm.app import create_crm
 from crm.migrations import migrate
 from crm.rate_limit import TokenBucket
-from crm.seeding import seed
+from crm.seeding import SUPPORT, seeds
 
 KEY = "a-key-for-tests"
 LAURA = "550e8400-e29b-41d4-a716-446655440000"
@@ -113,6 +113,7 @@ async def test_a_contact_is_shown_with_who_and_where_they_are(crm: httpx.AsyncCl
         "language": "en",
         "timezone": "America/Chicago",
         "created_at": "2024-03-11T15:20:00Z",
+        "profile": {"company_size": 420, "industry": "Logistics", "use_case": None, "team_size": None},
     }
 
 
@@ -665,7 +666,7 @@ async def test_seeding_again_adds_only_what_is_missing(pool: Pool, monkeypatch: 
     async with pool.connection() as connection:
         await connection.execute("DELETE FROM crm.articles WHERE id = 'kb-lgpd'")
         await connection.execute("UPDATE crm.contacts SET name = 'Renamed' WHERE id = %s", (LAURA,))
-    monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, seed))
+    monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, seeds(*SUPPORT)))
     await migrate(pool)
     async with pool.connection() as connection:
         articles = await (await connection.execute("SELECT 1 FROM crm.articles")).fetchall()

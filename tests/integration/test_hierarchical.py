@@ -672,10 +672,12 @@ async def test_a_journey_can_be_built_with_its_own_team_guidance_and_workers(bui
         assert system.endswith("Qualify before you close.")
 
 
-async def test_the_default_team_uses_every_tool_of_the_crm_and_no_other(pool: Pool) -> None:
+async def test_the_default_team_uses_no_tool_that_there_is_not(pool: Pool) -> None:
     async with development_deps(pool, scripted_models(ScriptedChatModel())) as deps:
         team = complete(SUPPORT_TEAM, deps.tools)
-        assert {name for agent in team for name in agent.get("tools", [])} == set(deps.tools)
+        used = {name for agent in team for name in agent.get("tools", [])}
+        assert used
+        assert used <= set(deps.tools)
 
 
 async def test_the_run_has_its_locale_and_its_model(build: Build) -> None:

@@ -286,7 +286,7 @@ async def test_a_tool_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) ->
 async def test_a_tool_is_left_to_its_clients_own_attempts_before_it_counts_as_hanging() -> None:
     async with crm_client(transport=httpx.MockTransport(lambda _: httpx.Response(500))) as crm:
         longest_pause = 5
-        attempts, limit = crm._attempts, crm._message_timeout
+        attempts, limit = crm._crm._attempts, crm._message_timeout
     assert attempts * limit + (attempts - 1) * longest_pause < execute_module.TOOL_TIMEOUT_SECONDS
 
 

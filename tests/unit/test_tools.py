@@ -1,21 +1,25 @@
 """The tools over the development CRM: what they find and do, and what the model sees of them."""
 
 from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 from syrupy.assertion import SnapshotAssertion
 
 from checkpoints.pool import Pool
 from crm.app import create_crm
 from tests.support.crm_faults import KEY, LAURA, crm_client
+from tools.approval import approval_reason
 from tools.call import CallContext
 from tools.catalogue import crm_tools
 from tools.check_service_status import MAX_INCIDENTS
+from tools.get_opportunities import MAX_OPPORTUNITIES
+from tools.get_orders import MAX_ORDERS
 from tools.search_knowledge_base import MAX_ARTICLES
 from tools.search_past_tickets import MAX_TICKETS
 
@@ -185,3 +189,143 @@ async def test_a_message_is_sent_to_the_runs_contact_under_the_runs_key(
     ]
     keys = await rows(pool, "SELECT endpoint, key FROM crm.idempotency_keys")
     assert keys == [{"endpoint": "messages", "key": "key-1"}]
+
+
+# Sales and service
+
+
+async def test_the_contact_comes_with_profile_and_subscription_and_without_ids(
+    tools: Mapping[str, BaseTool],
+) -> None:
+    found = await tools["get_contact"].ainvoke({"context": CONTEXT})
+    assert (found["name"], found["company"], found["language"]) == (
+        "Laura Bennett",
+        "Meridian Logistics",
+        "en",
+    )
+    assert found["profile"] == {"company_size": 420, "industry": "Logistics"}
+    assert found["subscription"]["plan"] == "Enterprise"
+    assert LAURA not in str(found)
+
+
+async def test_a_contact_without_a_subscription_is_found_without_one(
+    tools: Mapping[str, BaseTool], pool: Pool
+) -> None:
+    await rows(pool, f"DELETE FROM crm.subscriptions WHERE contact_id = '{LAURA}' RETURNING plan")
+    found = await tools["get_contact"].ainvoke({"context": CONTEXT})
+    assert (found["name"], found["subscription"]) == ("Laura Bennett", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("get_orders", {"id": "ORD-7001", "status": "delayed"}),
+        ("get_invoices", {"number": "INV-2026-1102", "status": "open", "amount": 640.0}),
+        ("get_opportunities", {"id": "OPP-3007", "stage": "qualification", "value": 5400.0}),
+    ],
+)
+async def test_orders_invoices_and_opportunities_come_newest_first(
+    tools: Mapping[str, BaseTool], name: str, first: dict[str, Any]
+) -> None:
+    found = await tools[name].ainvoke({"context": CONTEXT})
+    assert len(found) == 2
+    assert found[0].items() >= first.items()
+    assert LAURA not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "most"),
+    [("get_orders", "orders", MAX_ORDERS), ("get_opportunities", "opportunities", MAX_OPPORTUNITIES)],
+)
+async def test_of_many_the_newest_few_are_shown(
+    tools: Mapping[str, BaseTool], pool: Pool, name: str, table: str, most: int
+) -> None:
+    made = {
+        "orders": "(id, contact_id, item, status, placed_at) "
+        "SELECT 'ORD-9' || n, '{}', 'x', 'shipped', now()",
+        "opportunities": "(id, contact_id, title, stage, value, currency, qualification, needs, objections, "
+        "created_at, updated_at) SELECT 'OPP-9' || n, '{}', 'x', 'needs', 1, 'USD', '{{}}', '[]', '[]', "
+        "now(), now()",
+    }
+    values = made[table].format(LAURA)
+    await rows(pool, f"INSERT INTO crm.{table} {values} FROM generate_series(1, 12) AS n RETURNING id")
+    found = await tools[name].ainvoke({"context": CONTEXT})
+    assert len(found) == most
+    assert all("-9" in row["id"] for row in found)
+
+
+async def test_a_follow_up_is_planned_for_the_runs_contact_under_the_runs_key(
+    tools: Mapping[str, BaseTool], pool: Pool
+) -> None:
+    args = {
+        "due_at": "2027-01-11T09:00:00-06:00",
+        "subject": "Ask about the budget",
+        "note": "After the board meets.",
+        "opportunity_id": "OPP-3001",
+        "context": CONTEXT,
+    }
+    first = await tools["schedule_follow_up"].ainvoke(args)
+    assert await tools["schedule_follow_up"].ainvoke(args) == first
+    kept = await rows(
+        pool, "SELECT id::text, contact_id::text, due_at, subject, opportunity_id FROM crm.follow_ups"
+    )
+    assert kept == [
+        {
+            "id": first["follow_up_id"],
+            "contact_id": LAURA,
+            "due_at": datetime(2027, 1, 11, 15, tzinfo=UTC),
+            "subject": "Ask about the budget",
+            "opportunity_id": "OPP-3001",
+        }
+    ]
+    [key] = await rows(pool, "SELECT key FROM crm.idempotency_keys")
+    assert key == {"key": "key-1"}
+
+
+async def test_a_follow_up_may_belong_to_no_opportunity(tools: Mapping[str, BaseTool], pool: Pool) -> None:
+    args = {"due_at": "2027-01-11T09:00:00Z", "subject": "Call", "note": "Ask.", "context": CONTEXT}
+    await tools["schedule_follow_up"].ainvoke(args)
+    assert await rows(pool, "SELECT opportunity_id FROM crm.follow_ups") == [{"opportunity_id": None}]
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("schedule_follow_up", {"due_at": "2027-01-11T09:00:00", "subject": "s", "note": "n"}),
+        ("schedule_follow_up", {"due_at": "soon", "subject": "s", "note": "n"}),
+        ("schedule_follow_up", {"due_at": "2027-01-11T09:00:00Z", "subject": "s" * 201, "note": "n"}),
+        ("schedule_follow_up", {"due_at": "2027-01-11T09:00:00Z", "subject": "s", "note": ""}),
+        ("hand_over_to_human", {"team": "the best", "reason": "r", "summary": "s"}),
+        ("hand_over_to_human", {"team": "sales", "reason": "r" * 501, "summary": "s"}),
+        ("hand_over_to_human", {"team": "sales", "reason": "r", "summary": ""}),
+    ],
+)
+async def test_arguments_out_of_bounds_do_nothing(
+    tools: Mapping[str, BaseTool], pool: Pool, name: str, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(ValidationError):
+        await tools[name].ainvoke({**wrong, "context": CONTEXT})
+    assert await rows(pool, "SELECT key FROM crm.idempotency_keys") == []
+
+
+async def test_a_conversation_is_handed_over_under_the_runs_key(
+    tools: Mapping[str, BaseTool], pool: Pool
+) -> None:
+    args = {"team": "billing", "reason": "She asked.", "summary": "Disputed invoice.", "context": CONTEXT}
+    first = await tools["hand_over_to_human"].ainvoke(args)
+    assert await tools["hand_over_to_human"].ainvoke(args) == first
+    kept = await rows(pool, "SELECT id::text, contact_id::text, team, reason, summary FROM crm.handoffs")
+    assert kept == [
+        {
+            "id": first["handoff_id"],
+            "contact_id": LAURA,
+            "team": "billing",
+            "reason": "She asked.",
+            "summary": "Disputed invoice.",
+        }
+    ]
+
+
+def test_the_new_effects_wait_for_nobody(tools: Mapping[str, BaseTool]) -> None:
+    for name in ("schedule_follow_up", "hand_over_to_human"):
+        assert approval_reason(tools[name], {}) is None
