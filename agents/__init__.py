@@ -1,0 +1,1 @@
+"""The specialised agents, as data: a Markdown file each, and what loads them."""
