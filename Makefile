@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; exit; }; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help serve demo studio test check fmt snapshots docs requirements clean
+.PHONY: help serve demo studio test eval check fmt snapshots docs requirements clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -24,6 +24,10 @@ studio: $(VENV)/.dev ## Open the graphs in LangGraph Studio's dev server
 
 test: $(VENV)/.dev ## Set everything up and run every test, against a real Postgres
 	@$(BIN)/python -m pytest $(ARGS)
+
+eval: $(VENV)/.runtime ## Measure on public data sets: make eval DATA=folder (ONLY=routing for one of them)
+	@test -n "$(DATA)" || { echo "error: name the folder of the data sets: make eval DATA=/path/to/data (see benchmarks/README.md)" >&2; exit 2; }
+	@$(BIN)/python -m benchmarks.evaluate --data "$(DATA)" $(ONLY)
 
 check: $(VENV)/.dev ## Lint, strict types, import rules
 	@$(BIN)/ruff check .
@@ -43,9 +47,9 @@ docs: $(VENV)/.runtime ## Write what is generated again: README.md, .env.example
 
 requirements: $(VENV)/.dev ## Compile the pinned requirements again from pyproject.toml
 	@$(PIP) install --quiet uv
-	@$(BIN)/uv pip compile --quiet --python-version 3.11 --no-annotate --no-header \
+	@$(BIN)/uv pip compile --quiet --python-version 3.11 --no-annotate --no-header --no-strip-markers \
 		--no-emit-index-url --no-emit-find-links --upgrade pyproject.toml -o requirements.txt
-	@$(BIN)/uv pip compile --quiet --python-version 3.11 --no-annotate --no-header \
+	@$(BIN)/uv pip compile --quiet --python-version 3.11 --no-annotate --no-header --no-strip-markers \
 		--no-emit-index-url --no-emit-find-links -c requirements.txt --group dev pyproject.toml -o requirements-dev.txt
 
 clean: ## Remove the environment and caches (data stays)

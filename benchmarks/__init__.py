@@ -1,0 +1,1 @@
+"""What is measured; results are in README.md."""

@@ -1,0 +1,32 @@
+"""An embedding model for tests: hashed words, which counts its calls and fails when told to."""
+
+from langchain_core.embeddings import Embeddings
+from typing_extensions import override
+
+from core.embeddings import Embedder
+from core.embeddings.lexical import DIMENSIONS, HashedNgrams
+
+
+class CountingEmbeddings(Embeddings):
+    """Vectors of :class:`~core.embeddings.lexical.HashedNgrams`."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.down = False
+        self._inner = HashedNgrams()
+
+    @override
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        if self.down:
+            raise ConnectionError("down")
+        self.texts += texts
+        return self._inner.embed_documents(texts)
+
+    @override
+    def embed_query(self, text: str) -> list[float]:
+        return self.embed_documents([text])[0]
+
+
+def counting_embedder(model: CountingEmbeddings, name: str) -> Embedder:
+    """``name`` makes its fits its own: they are kept by model and examples."""
+    return Embedder(model=name, dimensions=DIMENSIONS, purpose="similarity", embeddings=model)

