@@ -24,6 +24,8 @@ from graphs.registry import REGISTRY
 
 # Between the interrupt's id, which is hexadecimal, and the thread's.
 _SEPARATOR = "."
+# The graphs whose questions are for a person of the company; those to a customer are not decided here.
+ASKING = [spec.name for spec in REGISTRY.values() if spec.asks == "company"]
 
 
 class Approval(PendingInterrupt):
@@ -60,7 +62,7 @@ def approvals_router() -> APIRouter:
         offset: Annotated[int, Query(ge=0)] = 0,
     ) -> Approvals:
         """What waits for a person. ``limit`` and ``offset`` count threads."""
-        found = await waiting_threads(service.pool, LOCAL.tenant, limit=limit, offset=offset)
+        found = await waiting_threads(service.pool, LOCAL.tenant, ASKING, limit=limit, offset=offset)
         return Approvals(
             approvals=[
                 Approval(
@@ -70,7 +72,6 @@ def approvals_router() -> APIRouter:
                     since=waiting.since,
                 )
                 for waiting in found
-                if waiting.graph in service.graphs
                 for pending in await _pending(service.graphs[waiting.graph], waiting.thread_id)
             ]
         )
@@ -95,14 +96,18 @@ def approvals_router() -> APIRouter:
 
 async def _pending(graph: CompiledGraph, thread_id: str) -> list[dict[str, Any]]:
     state = await graph.aget_state({"configurable": {"thread_id": thread_id}})
-    return [interrupt_json(pending) for pending in state.interrupts]
+    return [interrupt_json(pending) for pending in state.interrupts if not _is_for_customer(pending.value)]
+
+
+def _is_for_customer(asked: Any) -> bool:
+    return isinstance(asked, dict) and asked.get("kind") == "question"
 
 
 async def _resuming(service: Service, approval_id: str, decision: JsonValue) -> RunRequest:
     interrupt_id, _, thread_id = approval_id.partition(_SEPARATOR)
     owner = await thread_owner(service.pool, thread_id) if thread_id else None
     spec = REGISTRY.get(owner.graph or "") if owner and owner.tenant == LOCAL.tenant else None
-    if spec is None:
+    if spec is None or spec.name not in ASKING:
         raise NotFound(f"there is no approval {approval_id!r}", details={"id": approval_id})
     return run_request(
         service,

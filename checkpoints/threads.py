@@ -1,5 +1,6 @@
 """What the checkpoint tables know of threads: whose they are, and which wait for a person."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from checkpoints.pool import Pool
@@ -15,7 +16,7 @@ CROSS JOIN LATERAL (
     WHERE checkpoints.thread_id = asked.thread_id AND checkpoint_ns = ''
     ORDER BY checkpoint_id DESC LIMIT 1
 ) AS latest
-WHERE latest.metadata ->> 'tenant' = %(tenant)s
+WHERE latest.metadata ->> 'tenant' = %(tenant)s AND latest.metadata ->> 'graph' = ANY(%(graphs)s)
   AND EXISTS (
     SELECT FROM checkpoint_writes AS open
     WHERE open.thread_id = latest.thread_id AND open.checkpoint_ns = ''
@@ -63,9 +64,11 @@ class WaitingThread:
     graph: str
 
 
-async def waiting_threads(pool: Pool, tenant: str, *, limit: int, offset: int = 0) -> list[WaitingThread]:
-    """The tenant's waiting threads, those that wait longest first."""
+async def waiting_threads(
+    pool: Pool, tenant: str, graphs: Sequence[str], *, limit: int, offset: int = 0
+) -> list[WaitingThread]:
+    """The tenant's waiting threads of these graphs, those that wait longest first."""
     async with pool.connection() as connection:
-        parameters = {"tenant": tenant, "limit": limit, "offset": offset}
+        parameters = {"tenant": tenant, "graphs": list(graphs), "limit": limit, "offset": offset}
         rows = await (await connection.execute(WAITING_SQL, parameters)).fetchall()
     return [WaitingThread(**row) for row in rows]

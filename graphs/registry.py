@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from graphs.consensus import SPEC as CONSENSUS
 from graphs.critique_refine import SPEC as CRITIQUE_REFINE
 from graphs.hierarchical import SPEC as HIERARCHICAL
+from graphs.onboarding import SPEC as ONBOARDING
 from graphs.parallel import SPEC as PARALLEL
 from graphs.planning_monitor import SPEC as PLANNING_MONITOR
 from graphs.react import SPEC as REACT
 from graphs.spec import GraphSpec
 
 REGISTRY: Mapping[str, GraphSpec] = {
-    spec.name: spec for spec in (REACT, CRITIQUE_REFINE, PLANNING_MONITOR, HIERARCHICAL, CONSENSUS, PARALLEL)
+    spec.name: spec
+    for spec in (REACT, CRITIQUE_REFINE, PLANNING_MONITOR, HIERARCHICAL, CONSENSUS, PARALLEL, ONBOARDING)
 }

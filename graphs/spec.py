@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from langgraph.graph import StateGraph
 from langgraph.types import Durability
@@ -24,6 +24,8 @@ class GraphSpec:
         durability: When checkpoints are written: ``sync`` before the next step begins, which effects on
             the outside need; ``async`` beside it; ``exit`` at the end of the run.
         recursion_limit: Most super-steps of a run.
+        asks: Whose answer its interrupts wait for: a person of the ``company``, who finds them at
+            /v1/approvals, or the ``customer``.
         example: An input to try it with.
     """
 
@@ -35,3 +37,4 @@ class GraphSpec:
     durability: Durability
     recursion_limit: int
     example: Mapping[str, Any]
+    asks: Literal["company", "customer"] = "company"

@@ -184,6 +184,13 @@ FAILING_WORDS: Final = word_set(
     impossivel
     """
 )
+AFFIRMING_WORDS: Final = word_set(
+    """
+    yes yeah yep sure ok okay right agreed done ready finished works working worked connected great good
+    perfect sim claro certo pronto pronta feito feita funciona funcionando funcionou conectado conectada
+    otimo bom perfeito beleza consigo consegui
+    """
+)
 
 # Severity-like scales, least first; an enumeration is one when all its values are here.
 SCALE: Final[dict[str, int]] = {

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from core.offline.conversation import Conversation
 from core.offline.fields import Field
-from core.offline.lexicon import FAILING_WORDS, SCALE, SEVERE_WORDS, word_set
+from core.offline.lexicon import AFFIRMING_WORDS, FAILING_WORDS, SCALE, SEVERE_WORDS, word_set
 from core.offline.observations import Fact
 from core.offline.words import concept, concepts, is_content, is_general, plain, stem, tokens
 
@@ -32,7 +32,10 @@ _EVERYONE: Final = re.compile(
     r"\b(?:all|every|todos|todas)\b(?: the| os| as)? (?:users?|customers?|usuarios|clientes)\b"
 )
 _GENERIC: Final = frozenset({"id", "identifier", "key", "code", "number", "ref", "reference", "uuid", "name"})
-_CONTROLS: Final = word_set("limit top k n max min maximum page offset size results count per timeout")
+_CONTROLS: Final = word_set(
+    "limit top k n max min maximum page offset size batch chunk results count per timeout"
+)
+_DENIED: Final = re.compile(r"\b(?:no|not|never|cannot|nao|nunca|nem)\b|n['\u2019]t\b")
 _CODED: Final = re.compile(r"(?i:\b(?:errors?|erros?|code|código|http|status)|#)\s*[:#]?\s*\d+")
 _CATCH_ALL: Final = word_set("general other others none unknown misc default chat geral outro nenhum")
 _SCALE_STEPS: Final = 4
@@ -71,7 +74,7 @@ def number_for(
     named = _fact_named(field, conversation) or _labelled(field, text) or _number_beside(field, text)
     if named and (number := as_number(named)) is not None:
         return number
-    if not field.required or _CONTROLS & set(field.words):
+    if not field.required or _is_control(field):
         return None
     found = [as_number(number) for number in re.findall(_NUMBER, _CODED.sub(" ", conversation.task))]
     within = [
@@ -80,6 +83,12 @@ def number_for(
         if number is not None and (low is None or number >= low) and (high is None or number <= high)
     ]
     return within[0] if len(within) == 1 else None
+
+
+def _is_control(field: Field) -> bool:
+    """Whether the field steers a call (``limit``, ``page_size``); a size of something else is a value."""
+    controls = _CONTROLS & set(field.words)
+    return bool(controls) and not (controls == {"size"} and len(field.words) > 1)
 
 
 def as_number(text: str) -> float | None:
@@ -102,7 +111,13 @@ def choice_for(field: Field, options: Sequence[Any], conversation: Conversation)
     scale = [SCALE.get(plain(str(option))) for option in options]
     if len(options) > 1 and None not in scale:
         return _on_scale([step for step in scale if step is not None], conversation.topic)
+    if (polar := _polar(options, conversation.task)) is not None:
+        return polar
     asked = _option_scores(options, conversation.topic, f"{field.description}\n{conversation.system}")
+    if "?" in conversation.task:
+        asked = [
+            score + (concept(str(option)) == "question") for score, option in zip(asked, options, strict=True)
+        ]
     best = max(range(len(options)), key=lambda at: asked[at])
     if asked[best] > 0:
         return best
@@ -128,6 +143,18 @@ def _option_scores(options: Sequence[Any], asked: str, guide: str) -> list[float
         if len(mentioned) == 1:
             scores[mentioned[0]] += min(len(set(concepts(line)) & words), 3)
     return scores
+
+
+def _polar(options: Sequence[Any], text: str) -> int | None:
+    """Of options that have ``yes`` and ``no``, the one a text agrees with; a question agrees with neither."""
+    named = [plain(str(option)) for option in options]
+    if not {"yes", "no"} <= set(named) or "?" in text:
+        return None
+    if _DENIED.search(plain(text)) or {stem(word) for word in tokens(text)} & {
+        stem(word) for word in FAILING_WORDS
+    }:
+        return named.index("no")
+    return named.index("yes") if set(tokens(text)) & AFFIRMING_WORDS else None
 
 
 def _stands_in(option: str, line: str) -> bool:

@@ -125,11 +125,13 @@ def keywords(text: str, limit: int = 8) -> list[str]:
     return list(chosen.values())[:limit]
 
 
-def language_of(text: str) -> Language:
-    """Portuguese where its small words prevail, else English."""
+def language_of(text: str, *, default: Language = "en") -> Language:
+    """The language whose small words prevail; ``default`` where neither's do."""
     words = tokens(text[:2_000])
     portuguese = sum(word in PORTUGUESE_SIGNS for word in words) + 2 * len(
         re.findall("[ãõçÃÕÇ]", text[:2_000])
     )
     english = sum(word in ENGLISH_SIGNS for word in words)
+    if portuguese == english:
+        return default
     return "pt" if portuguese > english else "en"

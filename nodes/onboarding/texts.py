@@ -1,0 +1,166 @@
+"""What the customer is told in fixed words, in each language."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from core.offline.words import Language
+from nodes.onboarding.state import Question, Status, StepName, StepStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Texts:
+    """The words of one language; braces are filled in."""
+
+    hello: str
+    hello_named: str
+    introduction: str
+    welcome_back: str
+    questions: Mapping[Question, str]
+    unusable: str
+    first_steps: str
+    plain_tour: str
+    no_tour: str
+    plain_guide: str
+    no_guide: str
+    plain_answer: str
+    no_answer: str
+    completed: str
+    completed_followed_up: str
+    already_completed: str
+    paused: str
+    handed_over: str
+    already_handed_over: str
+    not_saved: str
+    saved_again: str
+    summary: str
+    ended: Mapping[Status, str]
+    nothing_known: str
+    steps: Mapping[StepName, str]
+    statuses: Mapping[StepStatus, str]
+    fields: Mapping[Question, str]
+
+
+TEXTS: Mapping[Language, Texts] = {
+    "en": Texts(
+        hello="Welcome!",
+        hello_named="Welcome, {name}!",
+        introduction=(
+            "A few questions, a short tour, your integrations, and you are set. You can say “skip”, “later” "
+            "or “person” at any time, or ask me something."
+        ),
+        welcome_back="Welcome back! We go on where we stopped.",
+        questions={
+            "company_size": "How many people work at your company?",
+            "industry": "Which industry are you in?",
+            "use_case": "What would you like to use our product for?",
+            "team_size": "How many people in your team will use it?",
+            "tour": "Have a look at these, and ask me what you like. Shall we go on to your integrations?",
+            "integration": "Which other tools would you like to connect, if any?",
+            "connected": "Is it connected and working by now?",
+            "success": "Last one: can you now do what you came for?",
+        },
+        unusable="Sorry, I did not understand that.",
+        first_steps="import contacts, campaigns, integrations",
+        plain_tour="These help articles fit what you want to do:\n{articles}",
+        no_tour="At the moment I have no help article on what you want to do, so we go on without a tour.",
+        plain_guide="These help articles say how to set it up:\n{articles}",
+        no_guide="At the moment I have no help article on setting that up. If you get stuck, say “person”.",
+        plain_answer="I cannot answer that myself right now. These help articles are about it:\n{articles}",
+        no_answer="I have no help article on that at the moment. Say “person” and a colleague takes over.",
+        completed="That completes your onboarding.",
+        completed_followed_up="That completes your onboarding. In a week we will ask you how it goes.",
+        already_completed="Your onboarding is complete.",
+        paused="No problem, we stop here. Write to me when you want to go on: we continue where we are now.",
+        handed_over="A colleague takes over from here and will get in touch with you.",
+        already_handed_over="A colleague has taken over your onboarding and will get in touch with you.",
+        not_saved="(I cannot reach our records at the moment. I keep what you tell me, and save it later.)",
+        saved_again="(Our records are back: what you told me is saved.)",
+        summary="Onboarding {status}. {profile} Steps: {steps}.",
+        ended={
+            "in_progress": "in progress",
+            "paused": "paused",
+            "completed": "completed",
+            "handed_over": "handed over to a person",
+        },
+        nothing_known="Nothing is known of the company yet.",
+        steps={
+            "welcome": "welcome",
+            "profile": "profile",
+            "tour": "tour",
+            "integration": "integrations",
+            "success": "success",
+        },
+        statuses={"pending": "open", "waiting": "begun", "done": "done", "skipped": "skipped"},
+        fields={
+            "company_size": "company size",
+            "industry": "industry",
+            "use_case": "use case",
+            "team_size": "team size",
+            "integration": "to connect",
+        },
+    ),
+    "pt": Texts(
+        hello="Boas-vindas!",
+        hello_named="Boas-vindas, {name}!",
+        introduction=(
+            "Algumas perguntas, um tour rápido, suas integrações e está tudo pronto. A qualquer momento você "
+            "pode dizer “pular”, “depois” ou “pessoa”, ou me perguntar algo."
+        ),
+        welcome_back="Que bom ter você de volta! Continuamos de onde paramos.",
+        questions={
+            "company_size": "Quantas pessoas trabalham na sua empresa?",
+            "industry": "Qual é o ramo da sua empresa?",
+            "use_case": "Para que você gostaria de usar o nosso produto?",
+            "team_size": "Quantas pessoas da sua equipe vão usar?",
+            "tour": "Dê uma olhada e pergunte o que quiser. Podemos seguir para as suas integrações?",
+            "integration": "Quais outras ferramentas você gostaria de conectar, se houver alguma?",
+            "connected": "Já está conectado e funcionando?",
+            "success": "Por último: você já consegue fazer o que queria?",
+        },
+        unusable="Desculpe, não entendi.",
+        first_steps="importar contatos, campanhas, integrações",
+        plain_tour="Estes artigos de ajuda combinam com o que você quer fazer:\n{articles}",
+        no_tour="No momento não tenho artigos de ajuda sobre o que você quer fazer; seguimos sem o tour.",
+        plain_guide="Estes artigos de ajuda explicam como configurar:\n{articles}",
+        no_guide="No momento não tenho um artigo de ajuda sobre essa configuração. Se travar, diga “pessoa”.",
+        plain_answer="Não consigo responder sozinho agora. Estes artigos de ajuda tratam disso:\n{articles}",
+        no_answer="No momento não tenho um artigo sobre isso. Diga “pessoa” e alguém da equipe assume.",
+        completed="Com isso, sua configuração inicial está concluída.",
+        completed_followed_up=(
+            "Com isso, sua configuração inicial está concluída. Daqui a uma semana entramos em contato para "
+            "saber como está indo."
+        ),
+        already_completed="Sua configuração inicial está concluída.",
+        paused="Sem problema, paramos aqui. Escreva quando quiser seguir: continuamos de onde estamos.",
+        handed_over="Alguém da nossa equipe assume a partir daqui e vai entrar em contato com você.",
+        already_handed_over="Alguém da nossa equipe já assumiu e vai entrar em contato com você.",
+        not_saved=(
+            "(Não consigo acessar nossos registros agora. O que você me disser fica guardado aqui e é salvo "
+            "depois.)"
+        ),
+        saved_again="(Nossos registros voltaram: o que você me disse está salvo.)",
+        summary="Configuração inicial {status}. {profile} Etapas: {steps}.",
+        ended={
+            "in_progress": "em andamento",
+            "paused": "pausada",
+            "completed": "concluída",
+            "handed_over": "passada a uma pessoa",
+        },
+        nothing_known="Ainda não se sabe nada da empresa.",
+        steps={
+            "welcome": "boas-vindas",
+            "profile": "perfil",
+            "tour": "tour",
+            "integration": "integrações",
+            "success": "sucesso",
+        },
+        statuses={"pending": "em aberto", "waiting": "iniciada", "done": "feita", "skipped": "pulada"},
+        fields={
+            "company_size": "tamanho da empresa",
+            "industry": "ramo",
+            "use_case": "uso",
+            "team_size": "tamanho da equipe",
+            "integration": "a conectar",
+        },
+    ),
+}

@@ -1,0 +1,450 @@
+"""What a customer who is onboarded notices, and the company, over the real saver and the development CRM."""
+
+import json
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage
+from langgraph.errors import is_invalid_resume
+from syrupy.assertion import SnapshotAssertion
+
+from checkpoints.pool import Pool
+from core.context import Context
+from core.errors import InvalidRequest, NotFound
+from core.models import chat_models
+from core.settings import FeatureSettings, ModelSettings
+from graphs.diagrams import mermaid
+from graphs.onboarding import SPEC
+from nodes.onboarding.state import OnboardingInput
+from nodes.onboarding.texts import TEXTS
+from tests.support.onboarding import (
+    AISHA,
+    JULIANA,
+    LAURA,
+    MARCUS,
+    TOUR,
+    UNAVAILABLE,
+    journey,
+    reader,
+    said,
+)
+
+EN, PT = TEXTS["en"], TEXTS["pt"]
+SHOPIFY = said(integration="Shopify")
+USE = said(use_case="Send campaigns on WhatsApp")
+
+
+# The journey
+
+
+async def test_a_customer_is_taken_through_every_step(pool: Pool) -> None:
+    model = reader(said(company_size=50), said(industry="Tutoring"), USE, said(team_size=8), SHOPIFY)
+    async with journey(pool, model) as customer:
+        output = await customer.begin()
+        assert (output["status"], customer.question) == ("in_progress", "company_size")
+        assert customer.heard.startswith("Welcome, Aisha!")
+        [asked] = output["__interrupt__"]
+        assert asked.value == {
+            "kind": "question",
+            "question": "company_size",
+            "text": customer.heard,
+            "contact_id": AISHA,
+        }
+        await customer.reply("about fifty")
+        assert customer.question == "industry"
+        assert (await customer.crm.contact(AISHA)).profile.company_size == 50
+        await customer.reply("tutoring", "campaigns on WhatsApp", "eight of us")
+        assert customer.question == "tour"
+        assert customer.heard == f"{TOUR}\n\n{EN.questions['tour']}"
+        assert customer.step("profile") == ("done", "")
+        await customer.reply("Ok", "we have a Shopify shop")
+        assert customer.question == "connected"
+        await customer.reply("Done!", "yes")
+
+        assert customer.output["status"] == "completed"
+        assert "__interrupt__" not in customer.output
+        assert [step["status"] for step in customer.output["steps"]] == ["done"] * 5
+        assert customer.output["profile"] == {
+            "company_size": 50,
+            "industry": "Tutoring",
+            "use_case": "Send campaigns on WhatsApp",
+            "team_size": 8,
+        }
+        assert customer.output["handoff"] == {"required": False, "team": None, "reason": ""}
+        assert customer.output["unsaved"] == []
+        assert customer.output["summary"] in customer.heard
+        kept = (await customer.crm.contact(AISHA)).profile
+        assert kept.model_dump() == customer.output["profile"]
+        [follow_up] = await customer.crm.follow_ups(AISHA)
+        assert follow_up.note == customer.output["summary"]
+        turns = [type(message) for message in customer.output["messages"]]
+        assert turns == [AIMessage, HumanMessage] * 8 + [AIMessage]
+
+
+async def test_the_offline_model_takes_a_customer_through_in_english(pool: Pool) -> None:
+    async with journey(pool, chat_models(ModelSettings(), FeatureSettings())) as customer:
+        await customer.begin()
+        await customer.reply("about 12", "Private tutoring", "We want to import contacts", "We are 5")
+        assert "Importing contacts from a CSV file" in customer.heard
+        await customer.reply("ok", "Shopify and Google Sheets")
+        assert "Settings > Integrations" in customer.heard
+        await customer.reply("yes, it is connected", "Yes we can")
+        assert customer.output["status"] == "completed"
+        assert customer.output["profile"]["company_size"] == 12
+
+
+async def test_the_offline_model_takes_a_customer_through_in_portuguese(pool: Pool) -> None:
+    async with journey(pool, chat_models(ModelSettings(), FeatureSettings()), JULIANA) as customer:
+        await customer.begin()
+        assert customer.heard.startswith("Boas-vindas, Juliana!")
+        await customer.reply("Somos 120 pessoas", "Queremos agendar campanhas de WhatsApp")
+        assert "Agendamento de campanhas" in customer.heard
+        assert customer.heard.endswith(PT.questions["tour"])
+        await customer.reply("sim", "nenhuma", "sim, consigo")
+        assert customer.output["status"] == "completed"
+        assert customer.output["summary"].startswith("Configuração inicial concluída.")
+        assert customer.output["profile"] == {
+            "company_size": 120,
+            "industry": "Saúde",
+            "use_case": "Queremos agendar campanhas de WhatsApp",
+            "team_size": 8,
+        }
+
+
+async def test_what_the_crm_knows_is_not_asked_for(pool: Pool) -> None:
+    async with journey(pool, reader(), MARCUS) as customer:
+        await customer.begin()
+        assert customer.question == "tour"
+        status, why = customer.step("profile")
+        assert status == "skipped"
+        assert why.count("the CRM has it") == 4
+        assert customer.line.changes == []
+
+
+async def test_one_reply_may_answer_several_questions(pool: Pool) -> None:
+    everything = said(company_size=80, industry="Retail", team_size=4, integration="Zapier")
+    model = reader(everything, USE)
+    async with journey(pool, model) as customer:
+        await customer.begin()
+        await customer.reply("We are 80 people in retail, four of us will use it, with Zapier")
+        assert customer.question == "use_case"
+        await customer.reply("campaigns", "ok")
+        assert customer.question == "connected"
+        assert len([change for change in customer.line.changes if change[0] == "profile"]) == 2
+
+
+async def test_the_first_message_is_read_like_a_reply(pool: Pool) -> None:
+    async with journey(pool, reader(USE), LAURA) as customer:
+        await customer.begin("Hello, we want to send campaigns")
+        assert customer.question == "team_size"
+        assert customer.output["profile"]["use_case"] == "Send campaigns on WhatsApp"
+
+
+async def test_what_was_said_can_be_put_right_later(pool: Pool) -> None:
+    model = reader(said(company_size=50), said(company_size=80, industry="Retail"))
+    async with journey(pool, model) as customer:
+        await customer.begin()
+        await customer.reply("fifty", "sorry, we are 80; retail")
+        assert customer.question == "use_case"
+        assert (await customer.crm.contact(AISHA)).profile.company_size == 80
+
+
+async def test_the_runs_locale_goes_before_the_language_of_a_reply(pool: Pool) -> None:
+    context = Context(locale="pt-BR")
+    async with journey(pool, reader(said(company_size=5)), context=context) as customer:
+        await customer.begin()
+        await customer.reply("we are five people at the company")
+        assert customer.heard == PT.questions["industry"]
+
+
+async def test_a_customer_who_changes_the_language_is_answered_in_it(pool: Pool) -> None:
+    async with journey(pool, reader(said(company_size=5), said(industry="Moda"))) as customer:
+        await customer.begin()
+        await customer.reply("somos cinco pessoas na empresa")
+        assert customer.heard == PT.questions["industry"]
+        await customer.reply("moda")
+        assert customer.heard == PT.questions["use_case"]
+
+
+# Not an answer
+
+
+async def test_a_customer_who_asks_for_a_person_gets_one(pool: Pool) -> None:
+    async with journey(pool, reader()) as customer:
+        await customer.begin()
+        await customer.reply("I'd like to talk to a person, please.")
+        assert customer.output["status"] == "handed_over"
+        assert customer.output["handoff"] == {
+            "required": True,
+            "team": "customer_success",
+            "reason": "the customer asked for a person",
+        }
+        [handoff] = await customer.crm.handoffs(AISHA)
+        assert (handoff.team, handoff.summary) == ("customer_success", customer.output["summary"])
+
+
+async def test_two_unusable_replies_in_a_row_bring_a_person(pool: Pool) -> None:
+    async with journey(pool, reader(said("unclear"), said("unclear"))) as customer:
+        await customer.begin()
+        await customer.reply("asdf")
+        assert customer.heard == f"{EN.unusable}\n\n{EN.questions['company_size']}"
+        await customer.reply("jklö")
+        assert customer.output["status"] == "handed_over"
+        assert "company_size" in customer.output["handoff"]["reason"]
+
+
+async def test_unusable_replies_to_different_questions_are_not_in_a_row(pool: Pool) -> None:
+    model = reader(said("unclear"), said(company_size=5), said("unclear"))
+    async with journey(pool, model) as customer:
+        await customer.begin()
+        await customer.reply("asdf", "five", "asdf")
+        assert customer.question == "industry"
+
+
+async def test_a_question_is_answered_and_the_own_question_put_again(pool: Pool) -> None:
+    asks = said("question")
+    async with journey(pool, reader(said("unclear"), asks, asks, text="Yes, it can.")) as customer:
+        await customer.begin()
+        await customer.reply("asdf", "Does it work with WhatsApp?", "And does it import contacts?")
+        assert customer.heard == f"Yes, it can.\n\n{EN.questions['company_size']}"
+        assert customer.question == "company_size"
+
+
+async def test_what_is_said_beside_a_question_is_kept(pool: Pool) -> None:
+    model = reader(said("question", company_size=9))
+    async with journey(pool, model) as customer:
+        await customer.begin()
+        await customer.reply("we are 9. Does it work with WhatsApp?")
+        assert customer.question == "industry"
+        assert customer.output["profile"]["company_size"] == 9
+
+
+async def test_a_skipped_question_is_not_asked_again_and_says_why(pool: Pool) -> None:
+    async with journey(pool, reader(), JULIANA) as customer:
+        await customer.begin()
+        await customer.reply("pular", "pula essa, por favor")
+        assert customer.question == "tour"
+        assert "company_size: the customer skipped it" in customer.step("profile")[1]
+        await customer.reply("sim", "pular")
+        assert customer.step("integration") == (
+            "skipped",
+            "integration: the customer skipped it; connected: there is nothing to connect",
+        )
+        await customer.reply("pular")
+        assert customer.output["status"] == "completed"
+        assert await customer.crm.follow_ups(JULIANA) == []
+
+
+@pytest.mark.parametrize(
+    ("question", "team"), [("connected", "technical_support"), ("success", "customer_success")]
+)
+async def test_what_does_not_work_goes_to_the_people_who_can_mend_it(
+    pool: Pool, question: str, team: str
+) -> None:
+    async with journey(pool, reader(SHOPIFY), MARCUS) as customer:
+        await customer.begin()
+        await customer.reply("ok", "Shopify")
+        if question == "success":
+            await customer.reply("done")
+        assert customer.question == question
+        await customer.reply("no")
+        assert customer.output["handoff"]["team"] == team
+        assert [handoff.team for handoff in await customer.crm.handoffs(MARCUS)] == [team]
+
+
+# Days between
+
+
+async def test_a_paused_journey_goes_on_where_it_was(pool: Pool) -> None:
+    model = reader(said(company_size=5), said(industry="Retail"))
+    async with journey(pool, model) as customer:
+        await customer.begin()
+        await customer.reply("five", "later")
+        assert (customer.output["status"], customer.question) == ("paused", None)
+        assert [each.subject for each in await customer.crm.follow_ups(AISHA)] == ["Onboarding paused"]
+    async with journey(pool, model) as customer:
+        await customer.begin()
+        assert (customer.output["status"], customer.question) == ("in_progress", "industry")
+        assert customer.heard == f"{EN.welcome_back}\n\n{EN.questions['industry']}"
+        await customer.reply("retail")
+        assert customer.question == "use_case"
+
+
+async def test_a_hello_after_a_pause_is_no_unusable_reply(pool: Pool) -> None:
+    async with journey(pool, reader(said("unclear"), said("unclear"))) as customer:
+        await customer.begin()
+        await customer.reply("not now")
+        await customer.begin("Good morning, I'm back!")
+        assert customer.heard == f"{EN.welcome_back}\n\n{EN.questions['company_size']}"
+        await customer.reply("asdf")
+        assert customer.question == "company_size"
+        await customer.reply("asdf")
+        assert customer.output["status"] == "handed_over"
+
+
+async def test_what_was_entered_in_the_crm_meanwhile_is_not_asked_for(pool: Pool) -> None:
+    async with journey(pool, reader()) as customer:
+        await customer.begin()
+        await customer.reply("later")
+        profile = (await customer.crm.contact(MARCUS)).profile
+        await customer.crm.update_profile(AISHA, profile, key="a-colleague")
+        await customer.begin()
+        assert customer.question == "tour"
+
+
+async def test_a_new_run_on_a_finished_journey_says_so_and_does_nothing_twice(pool: Pool) -> None:
+    async with journey(pool, reader(), MARCUS) as customer:
+        await customer.begin()
+        await customer.reply("ok", "none", "yes")
+        assert customer.output["status"] == "completed"
+        changes = list(customer.line.changes)
+        await customer.begin("Hello again")
+        assert (customer.output["status"], customer.question) == ("completed", None)
+        assert customer.heard.startswith(EN.already_completed)
+        assert customer.line.changes == changes
+        assert len(await customer.crm.follow_ups(MARCUS)) == 1
+
+
+async def test_who_writes_again_after_a_hand_over_stays_with_the_person(pool: Pool) -> None:
+    async with journey(pool, reader()) as customer:
+        await customer.begin()
+        await customer.reply("person")
+        await customer.begin("Hello?")
+        assert customer.heard.startswith(EN.already_handed_over)
+        assert len(await customer.crm.handoffs(AISHA)) == 1
+
+
+async def test_a_thread_is_one_customers_journey(pool: Pool) -> None:
+    async with journey(pool, reader()) as customer:
+        await customer.begin()
+        customer.contact = MARCUS
+        with pytest.raises(InvalidRequest, match="another contact"):
+            await customer.begin()
+        customer.contact = AISHA
+        await customer.begin()
+        assert customer.question == "company_size"
+
+
+async def test_an_empty_reply_is_refused_and_the_question_stays(pool: Pool) -> None:
+    async with journey(pool, reader()) as customer:
+        await customer.begin()
+        with pytest.raises(ValueError, match="reply") as refused:
+            await customer.reply("   ")
+        assert is_invalid_resume(refused.value)
+        state = await customer.graph.aget_state(customer.config)
+        assert len(state.interrupts) == 1
+
+
+# Faults
+
+
+async def test_a_reading_the_model_cannot_give_is_taken_in_the_customers_words(pool: Pool) -> None:
+    too_big = json.dumps({"intent": "information", "company_size": 10**9})
+    model = reader("no JSON", too_big, "no JSON", "none again", text="")
+    async with journey(pool, model) as customer:
+        await customer.begin()
+        await customer.reply("around 1,200 people", "Online  retail")
+        assert customer.question == "use_case"
+        assert customer.output["profile"]["company_size"] == 1200
+        assert customer.output["profile"]["industry"] == "Online retail"
+    assert "could not be read" in model.asked[1][-1].text
+
+
+async def test_the_journey_goes_on_without_a_model(pool: Pool) -> None:
+    model = reader(*UNAVAILABLE * 6, text=ConnectionError("no route"))
+    async with journey(pool, model) as customer:
+        await customer.begin()
+        await customer.reply("we are 40", "Retail", "import contacts from a spreadsheet", "about 3")
+        assert customer.question == "tour"
+        assert "- Importing contacts from a CSV file" in customer.heard
+        await customer.reply("ok", "Shopify")
+        assert "- Connecting Shopify, Zapier and Google Sheets" in customer.heard
+        await customer.reply("what do I need an API key for?")
+        assert "- Creating and rotating API keys" in customer.heard
+        await customer.reply("it works", "yes")
+        assert customer.output["status"] == "completed"
+
+
+async def test_the_crm_is_down_for_a_while_and_nothing_is_lost(pool: Pool) -> None:
+    async with journey(pool, reader(said(company_size=50), said(industry="Retail"), USE)) as customer:
+        customer.line.down = True
+        await customer.begin()
+        assert customer.question == "company_size"
+        assert EN.not_saved in customer.heard
+        await customer.reply("fifty")
+        assert customer.output["unsaved"] == ["profile (company_size: 50)"]
+        assert EN.not_saved not in customer.heard
+        customer.line.down = False
+        await customer.reply("retail")
+        assert customer.output["unsaved"] == []
+        assert EN.saved_again in customer.heard
+        kept = (await customer.crm.contact(AISHA)).profile
+        assert (kept.company_size, kept.industry) == (50, "Retail")
+        await customer.reply("campaigns")
+        assert EN.saved_again not in customer.heard
+
+
+async def test_what_the_crm_knew_all_along_is_learned_when_it_is_back(pool: Pool) -> None:
+    async with journey(pool, reader(said(company_size=86)), MARCUS) as customer:
+        customer.line.down = True
+        await customer.begin()
+        assert customer.question == "company_size"
+        customer.line.down = False
+        await customer.reply("we are 86 now")
+        assert customer.question == "tour"
+        assert (await customer.crm.contact(MARCUS)).profile.company_size == 86
+
+
+async def test_a_hand_over_the_crm_did_not_hear_of_is_made_by_a_later_run(pool: Pool) -> None:
+    async with journey(pool, reader()) as customer:
+        await customer.begin()
+        customer.line.down = True
+        await customer.reply("agent")
+        assert customer.output["status"] == "handed_over"
+        assert customer.output["unsaved"][0].startswith("handoff (team: customer_success")
+        customer.line.down = False
+        await customer.begin()
+        assert customer.output["unsaved"] == []
+        assert len(await customer.crm.handoffs(AISHA)) == 1
+
+
+async def test_a_change_whose_answer_was_lost_is_made_once(pool: Pool) -> None:
+    async with journey(pool, reader()) as customer:
+        await customer.begin()
+        customer.line.lost = 1
+        await customer.reply("human")
+        assert len(customer.output["unsaved"]) == 1
+        await customer.begin()
+        assert customer.output["unsaved"] == []
+        assert len(await customer.crm.handoffs(AISHA)) == 1
+        [(_, first), (_, second)] = customer.line.changes
+        assert first == second
+
+
+async def test_a_contact_the_crm_does_not_know_has_no_journey(pool: Pool) -> None:
+    async with journey(pool, reader(), "00000000-0000-4000-8000-000000000000") as customer:
+        with pytest.raises(NotFound):
+            await customer.begin()
+
+
+# Golden files
+
+
+def test_the_diagram(snapshot: SnapshotAssertion) -> None:
+    assert mermaid(SPEC) == snapshot
+
+
+def test_the_input_schema(snapshot: SnapshotAssertion) -> None:
+    assert OnboardingInput.model_json_schema() == snapshot
+
+
+async def test_what_the_model_sees(pool: Pool, snapshot: SnapshotAssertion) -> None:
+    model = reader(USE, said("question"), said(team_size=4), SHOPIFY)
+    async with journey(pool, model, LAURA) as customer:
+        output = await customer.begin()
+        await customer.reply("campaigns", "Can I use WhatsApp?", "we are four", "ok", "Shopify")
+        assert output["__interrupt__"][0].response_schema == snapshot(name="what a reply is")
+    assert [message.text for message in model.asked[0]] == snapshot(name="reading")
+    answered, toured, guided = ([message.text for message in told] for told in model.told)
+    assert answered == snapshot(name="answer")
+    assert toured == snapshot(name="tour")
+    assert guided == snapshot(name="guide")

@@ -1,0 +1,133 @@
+"""Which replies of a customer are plain without a model, in both languages, and which are not."""
+
+import pytest
+
+from nodes.onboarding.language import spoken_language
+from nodes.onboarding.literal import in_their_words, literally
+from nodes.onboarding.reading import reading_of
+from nodes.onboarding.state import Question
+
+
+@pytest.mark.parametrize(
+    ("reply", "intent"),
+    [
+        ("skip", "skip"),
+        ("Skip this one, please.", "skip"),
+        ("Pular", "skip"),
+        ("pula essa por favor", "skip"),
+        ("Later!", "later"),
+        ("not yet", "later"),
+        ("Could we do this later?", "later"),
+        ("depois", "later"),
+        ("Agora não.", "later"),
+        ("Podemos ver isso mais tarde?", "later"),
+        ("person", "handover"),
+        ("I want to talk to a person", "handover"),
+        ("Can I speak with a real human?", "handover"),
+        ("quero falar com um atendente, por favor", "handover"),
+        ("Posso falar com alguém?", "handover"),
+        ("Hello", "unclear"),
+        ("Oi, bom dia", None),
+        ("Bom dia, voltei!", "unclear"),
+    ],
+)
+def test_commands_are_understood_whatever_was_asked(reply: str, intent: str | None) -> None:
+    for question in (None, "industry", "company_size", "tour"):
+        read = literally(reply, question)
+        assert (read.intent if read else None) == intent
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "We want customers to talk to a person faster",
+        "Somos 120 pessoas",
+        "Our agents speak with people all day",
+        "We skip tracing for banks",
+        "Later this year we open two shops",
+        "Gestão de pessoas",
+    ],
+)
+def test_a_business_that_is_about_people_is_no_command(reply: str) -> None:
+    assert literally(reply, "use_case") is None
+
+
+@pytest.mark.parametrize(
+    ("reply", "intent"),
+    [
+        ("Yes.", "yes"),
+        ("it works, thanks", "yes"),
+        ("No problem!", "yes"),
+        ("sim, por favor", "yes"),
+        ("Tudo certo", "yes"),
+        ("No", "no"),
+        ("It doesn\u2019t work", "no"),
+        ("não funciona", "no"),
+        ("yes, but the orders come twice", None),
+    ],
+)
+def test_yes_and_no_are_plain_where_they_answer_the_question(reply: str, intent: str | None) -> None:
+    read = literally(reply, "connected")
+    assert (read.intent if read else None) == intent
+    assert literally(reply, "industry") is None
+
+
+@pytest.mark.parametrize(("reply", "size"), [("50", 50), ("1,200", 1200), ("1.200", 1200), ("0", None)])
+def test_a_bare_number_is_a_size(reply: str, size: int | None) -> None:
+    read = literally(reply, "team_size")
+    assert (read.team_size if read else None) == size
+
+
+@pytest.mark.parametrize("reply", ["99999999", "1.5", "٣", "1,2,3,4,5", "." * 50, ",", "9" * 60])
+def test_a_number_that_is_no_size_is_left_to_the_model(reply: str) -> None:
+    assert literally(reply, "company_size") is None
+
+
+def test_nothing_to_connect_skips_the_integrations() -> None:
+    for reply in ("none", "No, thanks.", "Nenhuma", "nada"):
+        read = literally(reply, "integration")
+        assert read is not None
+        assert read.intent == "skip"
+
+
+@pytest.mark.parametrize(
+    ("reply", "question", "expected"),
+    [
+        ("we are about 40 people", "company_size", {"intent": "information", "company_size": 40}),
+        ("between 50 and 100", "company_size", {"intent": "unclear"}),
+        ("50-100", "company_size", {"intent": "unclear"}),
+        ("no idea", "company_size", {"intent": "unclear"}),
+        ("Online\n retail", "industry", {"intent": "information", "industry": "Online retail"}),
+        ("What do you mean?", "industry", {"intent": "question"}),
+        ("asdf", "tour", {"intent": "unclear"}),
+        ("hello", None, {"intent": "unclear"}),
+    ],
+)
+def test_without_a_model_a_reply_is_taken_as_it_stands(
+    reply: str, question: Question | None, expected: dict[str, object]
+) -> None:
+    assert in_their_words(reply, question).model_dump(exclude_defaults=True) == expected
+
+
+def test_what_was_asked_for_must_be_in_the_reading_and_nothing_may_be_null() -> None:
+    schema = reading_of("team_size").model_json_schema()
+    assert schema["required"] == ["intent", "team_size"]
+    assert "null" not in str(schema)
+    assert "yes" not in schema["properties"]["intent"]["enum"]
+    assert "information" not in reading_of("tour").model_json_schema()["properties"]["intent"]["enum"]
+
+
+@pytest.mark.parametrize(
+    ("locale", "reply", "before", "spoken"),
+    [
+        ("pt-BR", "we are five people", "en", "pt"),
+        ("de", "somos cinco pessoas na empresa", "pt", "en"),
+        (None, "no", "en", "en"),
+        (None, "Shopify", "pt", "pt"),
+        (None, "50 50 50", "pt", "pt"),
+        (None, "we are the best in town", "pt", "en"),
+        (None, "queremos enviar campanhas para os clientes", "en", "pt"),
+    ],
+)
+def test_the_language_spoken(locale: str | None, reply: str, before: str, spoken: str) -> None:
+    assert spoken_language(locale, reply, "pt" if before == "pt" else "en") == spoken
