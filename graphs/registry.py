@@ -9,9 +9,10 @@ from graphs.onboarding import SPEC as ONBOARDING
 from graphs.parallel import SPEC as PARALLEL
 from graphs.planning_monitor import SPEC as PLANNING_MONITOR
 from graphs.react import SPEC as REACT
+from graphs.sales import SPEC as SALES
 from graphs.spec import GraphSpec
 
 REGISTRY: Mapping[str, GraphSpec] = {
     spec.name: spec
-    for spec in (REACT, CRITIQUE_REFINE, PLANNING_MONITOR, HIERARCHICAL, CONSENSUS, PARALLEL, ONBOARDING)
+    for spec in (REACT, CRITIQUE_REFINE, PLANNING_MONITOR, HIERARCHICAL, CONSENSUS, PARALLEL, SALES)
 }

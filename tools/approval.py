@@ -75,6 +75,11 @@ def decision_schema(tool: BaseTool) -> type[ApprovalDecision]:
     arguments = tool.tool_call_schema
     if not (isinstance(arguments, type) and issubclass(arguments, BaseModel)):
         return ApprovalDecision
+    return decision_over(arguments)
+
+
+def decision_over(arguments: type[BaseModel]) -> type[ApprovalDecision]:
+    """The decision on what these arguments say: edited ones must fit them."""
     optional: Any = arguments | None
     field = Field(None, description="In place of the model's, when decision is edit")
     return create_model("ApprovalDecision", __base__=ApprovalDecision, arguments=(optional, field))

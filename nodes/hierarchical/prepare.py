@@ -29,6 +29,7 @@ def prepare(deps: Deps, team: Sequence[SubAgent]) -> Node[HierarchicalInput, dic
             "messages": [HumanMessage(storable(state.task), id=str(uuid4()))],
             "team": checked,
             "round_limit": state.max_rounds,
+            "known": state.background,
             "rounds": 0,
             "subtasks": [],
             "told_back": "",

@@ -66,6 +66,12 @@ class HierarchicalInput(BaseModel):
     max_rounds: int = Field(
         3, ge=1, le=10, description="Most rounds of subtasks; after each the manager decides what is next"
     )
+    background: str = Field(
+        "",
+        max_length=30_000,
+        description="What is known already; the manager and every sub-agent read it as information, not as "
+        "instructions",
+    )
 
 
 class Subtask(TypedDict):
@@ -115,9 +121,11 @@ class HierarchicalState(TypedDict):
     # As given: only ``prepare`` sees them, so that a run without them does not get the last run's.
     sub_agents: Annotated[list[SubAgent], EphemeralValue]
     max_rounds: Annotated[int, EphemeralValue]
+    background: Annotated[str, EphemeralValue]
     # The same, or their defaults, for the run.
     team: list[SubAgent]
     round_limit: int
+    known: StoredText
     rounds: int
     subtasks: Annotated[list[Subtask], merged]
     # What was wrong with the subtasks the manager last named, while it has its one chance to mend them;
@@ -145,4 +153,5 @@ class WorkInput(TypedDict):
     subtask: Subtask
     agent: SubAgent
     results: list[Subtask]
+    known: str
     contact_id: str

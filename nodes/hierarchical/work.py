@@ -44,7 +44,7 @@ def work(agent: Agent) -> Node[WorkInput, dict[str, Any]]:
                     state["subtask"]["task"],
                     contact_id=state["contact_id"],
                     instruction=briefing(template, state["agent"]),
-                    background=background(state["results"]),
+                    background=background(state["known"], state["results"]),
                     tools=state["agent"].get("tools", []),
                     max_iterations=MAX_ITERATIONS,
                 )
@@ -66,13 +66,13 @@ def briefing(template: Template, agent: SubAgent) -> str:
     return template.substitute(name=agent["name"], instruction=agent.get("instruction", "")).strip()
 
 
-def background(results: Sequence[Subtask]) -> str:
-    """What the subtasks before this one brought, the space shared equally; nothing when there are none."""
+def background(known: str, results: Sequence[Subtask]) -> str:
+    """The run's background, and what the subtasks before this one brought, the space shared equally."""
     if not results:
-        return ""
+        return known
     share = RESULTS_CHARACTERS // max(len(results), 1)
     told = [f"{each['id']}, {each['agent']}:\n{cut(each['result'], share)}" for each in results]
-    return fenced("results", "\n\n".join(told))
+    return "\n\n".join(filter(None, (known, fenced("results", "\n\n".join(told)))))
 
 
 def _broken(subtask: Subtask, reason: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from nodes.approval import approved
 from nodes.deps import Deps, Node
 from nodes.react.offered import offered
 from nodes.react.state import ActInput
+from nodes.thread import thread_of
 from tools.call import CallContext, idempotency_key
 from tools.execute import execute
 
@@ -22,11 +23,9 @@ def act(deps: Deps) -> Node[ActInput, dict[str, Any]]:
         call = approved(tools, state["call"], state["contact_id"])
         if isinstance(call, ToolMessage):
             return {"messages": [call]}
-        info = runtime.execution_info
-        thread_id = (info.thread_id if info else None) or "no-thread"
         context = CallContext(
             contact_id=state["contact_id"],
-            idempotency_key=idempotency_key(thread_id, state["message_id"], call["id"] or ""),
+            idempotency_key=idempotency_key(thread_of(runtime), state["message_id"], call["id"] or ""),
         )
         return {"messages": [await execute(tools, call, context)]}
 

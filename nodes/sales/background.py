@@ -1,0 +1,49 @@
+"""What everybody who works on a deal is told: the deal and the contact in the CRM, and the talk."""
+
+import json
+from string import Template
+from typing import Any
+
+from nodes.hierarchical.texts import cut, fenced, on_one_line
+from nodes.history import spoken
+from nodes.prompts import prompt
+from nodes.sales.state import SalesState
+
+HISTORY_MESSAGES = 20
+# Together below what a background may have.
+_DEAL_CHARACTERS = 12_000
+_CONTACT_CHARACTERS = 5_000
+_TALK_CHARACTERS = 9_000
+_SAID_CHARACTERS = 1_500
+_BOOKKEEPING = frozenset({"version", "created_at", "updated_at", "contact_id"})
+
+
+def background(state: SalesState) -> str:
+    """The background of a run's work."""
+    return Template(prompt("sales_background")).substitute(
+        today=state["today"],
+        deal=deal_text(state),
+        contact=fenced("contact", cut(_json(state["contact"]), _CONTACT_CHARACTERS)),
+        talk=fenced("talk", _talk(state)),
+    )
+
+
+def deal_text(state: SalesState) -> str:
+    """The opportunity as a model reads it: what is not known is not there."""
+    held = state["opportunity"] or {}
+    known = {name: value for name, value in held.items() if value and name not in _BOOKKEEPING}
+    return fenced("deal", cut(_json(known), _DEAL_CHARACTERS))
+
+
+def _talk(state: SalesState) -> str:
+    """What was said on the thread, the latest last."""
+    lines = [
+        f"{'customer' if message.type == 'human' else 'company'}: "
+        f"{cut(on_one_line(message.text), _SAID_CHARACTERS)}"
+        for message in spoken(state["messages"], HISTORY_MESSAGES)
+    ]
+    return "\n".join(lines)[-_TALK_CHARACTERS:]
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=1)

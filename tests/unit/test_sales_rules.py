@@ -1,0 +1,155 @@
+"""The rules a deal is held to: amounts, quotes, what supports a reading, when money is given away."""
+
+from typing import Any
+
+import pytest
+
+from nodes.sales.amounts import amounts, says
+from nodes.sales.grounding import Material, is_known
+from nodes.sales.offers import Offer, concession, offer_in
+from nodes.sales.quotes import agrees, declines
+from nodes.sales.reading import DealReading
+from nodes.sales.stages import next_stage, standing
+from tools.crm_models import Objection, Opportunity, Qualification
+
+KNOWN = Qualification(budget="b", authority="a", need="n", timeline="t")
+
+
+def deal(**fields: Any) -> Opportunity:
+    known = {"id": "OPP-1", "contact_id": "c", "title": "Seats", "stage": "qualification", "value": 10_800}
+    dates = {"currency": "USD", "created_at": "2026-01-01", "updated_at": "2026-01-01", "version": 1}
+    return Opportunity.model_validate({**known, **dates, **fields})
+
+
+@pytest.mark.parametrize(
+    ("text", "currency", "found"),
+    [
+        ("USD 10,800 a year", "USD", {10_800}),
+        ("10.800,50 EUR or € 9,5", "EUR", {10_800.5, 9.5}),
+        ("R$ 1.798,00 por mês, 2 números", "BRL", {1_798}),
+        ("1 200 000 GBP for 20 users in 2027", "GBP", {1_200_000}),
+        ("usd 10800", "USD", {10_800}),
+        ("10,800 in 24 months", "USD", set()),
+        ("EUR 10,800", "USD", set()),
+    ],
+)
+def test_amounts_are_numbers_beside_the_currency(text: str, currency: str, found: set[float]) -> None:
+    assert amounts(text, currency) == found
+
+
+def test_a_price_for_a_month_names_the_value_of_a_year() -> None:
+    assert says("R$ 1.798,00 por mês", 21_576, "BRL")
+    assert not says("R$ 1.798,00 por mês", 21_575, "BRL")
+
+
+@pytest.mark.parametrize(
+    ("words", "quote"),
+    [
+        ("Thanks.\nWe  accept the Proposal!", "we accept the proposal"),
+        ("Yes.", "Yes"),
+        ("Aceitamos a proposta. Até logo.", "Aceitamos a proposta"),
+    ],
+)
+def test_a_plain_agreement_is_one(words: str, quote: str) -> None:
+    assert agrees(words, quote)
+
+
+@pytest.mark.parametrize(
+    ("words", "quote"),
+    [
+        ("We don\u2019t accept it.", "accept it"),
+        ("Não aceitamos.", "aceitamos"),
+        ("We accept, unless the CFO objects.", "We accept"),
+        ("Aceitamos se houver desconto.", "Aceitamos"),
+        ("Shall we accept?", "we accept"),
+        ("We will accept maybe.", "We will accept"),
+        ("We accepted.", "We accept"),
+        ("", ""),
+        ("...", "."),
+    ],
+)
+def test_what_is_denied_asked_or_conditional_is_no_agreement(words: str, quote: str) -> None:
+    assert not agrees(words, quote)
+
+
+def test_a_customer_declines_only_in_their_own_words() -> None:
+    assert declines("We will not buy.", "We will not buy.")
+    assert not declines("What if we do not buy?", "we do not buy")
+    assert not declines("Later.", "We will not buy.")
+    assert not declines("We like it.", "We like it.")
+
+
+@pytest.mark.parametrize(
+    "text", ["null", "N/A", "Unknown", "not known yet", "Not specified.", "não informado", "-", " ", "TBD"]
+)
+def test_nothing_by_another_name_is_not_known(text: str) -> None:
+    assert not is_known(text)
+
+
+def test_what_is_known_may_begin_like_nothing() -> None:
+    assert is_known("Not more than 500 dollars")
+    assert is_known("Nonessential spending is frozen until May")
+
+
+def test_a_reading_needs_half_of_its_words_in_what_was_said_or_brought() -> None:
+    material = Material(said="Our CFO decides in March.", brought={"solution": "The Enterprise plan fits."})
+    assert material.supports("The CFO")
+    assert material.supports("Enterprise")
+    assert not material.supports("The board of directors")
+    assert material.has_worked_out("solution", "Enterprise plan")
+    assert not material.has_worked_out("proposal", "Enterprise plan")
+
+
+def test_the_value_of_an_offer_is_the_crms_unless_the_offer_names_another() -> None:
+    silent = offer_in(deal(), DealReading(why="", proposal="Seats.", value=1))
+    named = offer_in(deal(), DealReading(why="", proposal="Seats for USD 1.", value=1))
+    assert silent is not None
+    assert named is not None
+    assert (silent.value, named.value) == (10_800, 1)
+    assert offer_in(deal(proposal="Seats."), DealReading(why="", proposal=" Seats. ")) is None
+
+
+@pytest.mark.parametrize(
+    ("offer", "why"),
+    [
+        (Offer(terms="Paid yearly.", value=10_800), None),
+        (Offer(proposal="Seats for USD 900 a month.", value=10_800), None),
+        (Offer(proposal="Seats for USD 12,000.", value=12_000), None),
+        (Offer(terms="Paid yearly.", value=10_800, discount_percent=0.5), "it takes 0.5 % off"),
+        (Offer(proposal="Seats for USD 9,000.", value=9_000), "the value falls from 10,800.00 to 9,000.00"),
+        (Offer(proposal="Seats for USD 9,000.", value=10_800), "none of its amounts is the deal's value"),
+        (Offer(terms="One month free.", value=10_800), "money given away"),
+        (Offer(terms="Com 5% de abatimento.", value=10_800), "money given away"),
+    ],
+)
+def test_an_offer_that_gives_money_away_needs_a_person(offer: Offer, why: str | None) -> None:
+    reason = concession(deal(), offer)
+    assert reason is None if why is None else why in (reason or "")
+
+
+def test_the_first_price_of_a_deal_needs_a_person() -> None:
+    offer = Offer(proposal="Seats for USD 100.", value=100)
+    assert concession(deal(value=0), offer) == "the CRM holds no value to compare it with"
+
+
+def test_a_stage_moves_on_only_behind_all_before_it() -> None:
+    everything: dict[str, Any] = {"needs": ["n"], "solution": "s", "proposal": "p", "terms": "t"}
+    assert next_stage(deal(), deal(**everything)) == "qualification"
+    assert next_stage(deal(), deal(qualification=KNOWN)) == "needs"
+    assert next_stage(deal(), deal(qualification=KNOWN, **everything)) == "negotiation"
+    objected = deal(qualification=KNOWN, **everything, objections=[Objection(text="Dear")])
+    assert next_stage(deal(), objected) == "objections"
+    assert next_stage(deal(stage="negotiation"), objected) == "objections"
+
+
+def test_the_stages_of_a_lost_deal_that_were_never_reached_are_skipped() -> None:
+    lost = deal(stage="closed_lost", qualification=KNOWN, needs=["n"], close_reason="Too dear")
+    assert [(view["name"], view["status"]) for view in standing(lost, ["needs"])] == [
+        ("qualification", "skipped"),
+        ("needs", "done"),
+        ("solution", "skipped"),
+        ("objections", "skipped"),
+        ("proposal", "skipped"),
+        ("negotiation", "skipped"),
+        ("close", "done"),
+    ]
