@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; exit; }; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help serve demo studio test eval check fmt snapshots docs requirements clean
+.PHONY: help serve demo studio retention bench-growth test check fmt snapshots docs requirements clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -21,6 +21,12 @@ demo: $(VENV)/.runtime ## Watch the agent solve a support case (URL=http://... u
 
 studio: $(VENV)/.dev ## Open the graphs in LangGraph Studio's dev server
 	@exec $(BIN)/python -m api.studio
+
+retention: $(VENV)/.runtime ## Carry the retention policies out once (ARGS=--dry-run only says what would go)
+	@exec $(BIN)/python -m api.retention $(ARGS)
+
+bench-growth: $(VENV)/.runtime ## Measure how a long conversation grows (about three minutes)
+	@exec $(BIN)/python -m benchmarks.growth $(ARGS)
 
 test: $(VENV)/.dev ## Set everything up and run every test, against a real Postgres
 	@$(BIN)/python -m pytest $(ARGS)

@@ -129,6 +129,25 @@ class Runs:
                 while True:
                     parts.get_nowait()
 
+    def holds(self, thread_id: str) -> bool:
+        """Whether a thread has a run in progress or waiting."""
+        return thread_id in self._threads
+
+    @asynccontextmanager
+    async def quiet(self, thread_id: str) -> AsyncIterator[None]:
+        """Hold a thread that has no run; runs that come meanwhile wait for their turn.
+
+        Raises:
+            ThreadBusy: It has one.
+        """
+        if self.holds(thread_id):
+            raise ThreadBusy(
+                f"thread {thread_id!r} has a run in progress, or is being erased; ask again when it is done",
+                retry_after=1,
+            )
+        async with self._held(thread_id):
+            yield
+
     def request_drain(self) -> None:
         """Take no more runs and ask those in progress to stop at their next step."""
         self._stopping = True
@@ -200,7 +219,7 @@ class Runs:
 
     @asynccontextmanager
     async def _thread(self, request: RunRequest, control: RunControl) -> AsyncIterator[None]:
-        thread = self._threads.setdefault(request.thread_id, _Thread())
+        thread = self._threads.get(request.thread_id, _Thread())
         if thread.current and request.multitask_strategy == "reject":
             raise ThreadBusy(
                 f"thread {request.thread_id!r} has a run in progress; wait for it, or ask with "
@@ -209,18 +228,25 @@ class Runs:
             )
         if thread.current and request.multitask_strategy == "interrupt":
             thread.current.request_drain(REPLACED)
+        async with self._held(request.thread_id) as held:
+            held.current = control
+            try:
+                yield
+            finally:
+                held.current = None
+
+    @asynccontextmanager
+    async def _held(self, thread_id: str) -> AsyncIterator[_Thread]:
+        """Wait for a thread's turn."""
+        thread = self._threads.setdefault(thread_id, _Thread())
         thread.users += 1
         try:
             async with thread.lock:
-                thread.current = control
-                try:
-                    yield
-                finally:
-                    thread.current = None
+                yield thread
         finally:
             thread.users -= 1
             if not thread.users:
-                del self._threads[request.thread_id]
+                del self._threads[thread_id]
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:

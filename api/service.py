@@ -9,8 +9,11 @@ import httpx
 from fastapi import FastAPI
 from langgraph.graph.state import CompiledStateGraph
 
+from api.erasure import Erasure
+from api.retention import retention
 from api.runs import Runs
 from checkpoints.embedded import embedded_postgres_server
+from checkpoints.history import RememberedHistory
 from checkpoints.pool import Pool, open_pool
 from checkpoints.saver import open_saver
 from core.models import ChatModels, ModelInfo, chat_models
@@ -35,6 +38,7 @@ class Service:
         runs: Runs in progress.
         graphs: The compiled graphs by name.
         model: Which model answers, and why.
+        erasure: Takes threads out for good.
         development_crm: The app to mount at ``/crm``, when no real CRM is set.
     """
 
@@ -43,6 +47,7 @@ class Service:
     runs: Runs
     graphs: Mapping[str, CompiledGraph]
     model: ModelInfo
+    erasure: Erasure
     development_crm: FastAPI | None
 
 
@@ -88,6 +93,8 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             crm=crm,
         )
         runs = Runs(settings.runs)
+        erasure = Erasure(pool=pool, forget=(saver.forget,) if isinstance(saver, RememberedHistory) else ())
+        await stack.enter_async_context(retention(settings, pool, erasure, runs))
         stack.push_async_callback(runs.drain)
         yield Service(
             settings=settings,
@@ -98,6 +105,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
                 for spec in REGISTRY.values()
             },
             model=models.info,
+            erasure=erasure,
             development_crm=development_crm,
         )
 

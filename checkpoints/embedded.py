@@ -43,7 +43,18 @@ CONFIGURATION = """
 listen_addresses = ''
 max_connections = 200
 shared_buffers = 64MB
+# Room on disk for the log between two of its checkpoints; the default takes up to 1 GB.
+max_wal_size = 256MB
+# Nothing is replicated from here, so less has to be logged.
+wal_level = minimal
+max_wal_senders = 0
+# Queries are short and by key: workers and compiled queries cost more than they give, and containers have
+# little shared memory for the former.
+max_parallel_workers_per_gather = 0
+jit = off
+io_method = sync
 fsync = on
+full_page_writes = on
 synchronous_commit = on
 log_min_messages = warning
 """

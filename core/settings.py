@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from core.errors import StartupError
 
@@ -191,6 +191,33 @@ class ApprovalSettings(BaseSettings):
     )
 
 
+# keep_all, keep_latest or keep_last:N, and how long after its last step a thread goes as a whole.
+_KEEP = r"keep_all|keep_latest|keep_last:[1-9][0-9]{0,5}"
+_DELETE = r"delete_after:[1-9][0-9]{0,5}[mhd]"
+RetentionPolicy = Annotated[str, Field(pattern=rf"^({_KEEP}|{_DELETE}|({_KEEP}),{_DELETE})$")]
+
+
+class RetentionSettings(BaseSettings):
+    """How long threads are kept."""
+
+    model_config = _group("RETENTION_")
+
+    policy: RetentionPolicy = Field(
+        "keep_all",
+        description="What is kept of a thread: keep_all, keep_latest, keep_last:20, delete_after:90d (idle; "
+        "m, h or d), or both as keep_last:20,delete_after:90d",
+    )
+    per_graph: dict[str, RetentionPolicy] = Field(
+        {}, description='Policies of single graphs, as JSON: {"react": "keep_last:20"}'
+    )
+    interval_seconds: Seconds = Field(3600, description="Pause between two sweeps, give or take a tenth")
+    grace_seconds: Seconds = Field(
+        900, description="Threads with a newer step are left alone; more than RUN_TIMEOUT_SECONDS"
+    )
+    batch_size: int = Field(100, ge=1, le=10_000, description="Threads looked at in one query")
+    dry_run: bool = Field(False, description="Only log what would go")  # noqa: FBT003
+
+
 class LogSettings(BaseSettings):
     """What is logged and how."""
 
@@ -232,6 +259,7 @@ class Settings:
     memory: MemorySettings
     runs: RunSettings
     approvals: ApprovalSettings
+    retention: RetentionSettings
     log: LogSettings
     features: FeatureSettings
 
@@ -254,6 +282,10 @@ class Settings:
                 groups[name] = group()
             except ValidationError as error:
                 faults += _lines(group, error)
+            except SettingsError as error:
+                # Raised for JSON alone, with the field's name in quotes.
+                field = str(error).split('"')[1]
+                faults.append(f"setting {env_name(group, field)}: must be JSON")
             except UnicodeDecodeError:
                 raise StartupError(".env is not UTF-8 text; save it as UTF-8") from None
         if faults:

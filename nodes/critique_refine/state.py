@@ -4,11 +4,10 @@ from typing import Annotated, Literal, TypeAlias
 
 from langchain_core.messages import AnyMessage
 from langgraph.channels import EphemeralValue
-from langgraph.graph.message import add_messages
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
-from nodes.channels import StoredText
+from nodes.channels import Messages, StoredText
 from nodes.contact import ContactContext
 
 # Those of the model are the codes of its errors.
@@ -87,7 +86,7 @@ class Version(TypedDict):
 class CritiqueRefineState(TypedDict):
     """The state of a thread; all but ``messages`` is about its latest run."""
 
-    messages: Annotated[list[AnyMessage], add_messages]
+    messages: Messages
     # A checkpoint keeps a text as jsonb; lists and mappings go into a blob, which takes anything.
     prompt: StoredText
     contact_id: StoredText

@@ -5,11 +5,10 @@ from typing import Annotated, Literal, NotRequired, TypeAlias
 
 from langchain_core.messages import AnyMessage
 from langgraph.channels import EphemeralValue
-from langgraph.graph.message import add_messages
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
-from nodes.channels import StoredText
+from nodes.channels import Messages, StoredText
 
 Status: TypeAlias = Literal["pending", "done", "failed", "skipped"]
 # ``decision_unreadable``: any reply of the manager that could not be read twice; ``decomposition_invalid``:
@@ -114,7 +113,7 @@ def number_of(subtask_id: str) -> int:
 class HierarchicalState(TypedDict):
     """The state of a thread; all but ``messages`` is about its latest run."""
 
-    messages: Annotated[list[AnyMessage], add_messages]
+    messages: Messages
     # A checkpoint keeps a text as jsonb; lists go into a blob, which takes anything.
     task: StoredText
     contact_id: StoredText

@@ -4,11 +4,10 @@ from typing import Annotated, Literal, TypeAlias
 
 from langchain_core.messages import AnyMessage
 from langgraph.channels import EphemeralValue
-from langgraph.graph.message import add_messages
 from pydantic import BaseModel, Field, field_validator
 from typing_extensions import TypedDict
 
-from nodes.channels import StoredText
+from nodes.channels import Messages, StoredText
 from nodes.parallel.agents import DEFAULT_AGENTS, AgentSpec
 
 Mode: TypeAlias = Literal["first", "merge"]
@@ -74,7 +73,7 @@ def _gathered(branches: list[Branch], new: list[Branch]) -> list[Branch]:
 class ParallelState(TypedDict):
     """The state of a thread; all but ``messages`` is about its latest run."""
 
-    messages: Annotated[list[AnyMessage], add_messages]
+    messages: Messages
     question: StoredText
     contact_id: StoredText
     # As given: only ``prepare`` sees them, so that a run without them does not get the last run's.

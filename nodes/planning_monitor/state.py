@@ -4,11 +4,10 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from langchain_core.messages import AnyMessage
 from langgraph.channels import EphemeralValue
-from langgraph.graph.message import add_messages
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
-from nodes.channels import StoredText
+from nodes.channels import Messages, StoredText
 from nodes.contact import ContactContext
 from nodes.react.state import ReasonIncomplete
 
@@ -80,7 +79,7 @@ def gathered(kept: list[StepResult], new: list[StepResult]) -> list[StepResult]:
 class PlanningState(TypedDict):
     """The state of a thread; all but ``messages`` is about its latest run."""
 
-    messages: Annotated[list[AnyMessage], add_messages]
+    messages: Messages
     # A checkpoint keeps a text as jsonb; lists and objects go into a blob, which takes anything.
     task: StoredText
     contact_id: StoredText

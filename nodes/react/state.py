@@ -4,11 +4,10 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from langchain_core.messages import AnyMessage, ToolCall
 from langgraph.channels import EphemeralValue
-from langgraph.graph.message import add_messages
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
-from nodes.channels import StoredText
+from nodes.channels import Messages, StoredText
 from tools.execute import Observation
 
 ReflectionMode: TypeAlias = Literal["always", "on_error", "never"]
@@ -77,7 +76,7 @@ class TraceEntry(TypedDict):
 class ReactState(TypedDict):
     """The state of a thread; all but ``messages`` is about its latest run."""
 
-    messages: Annotated[list[AnyMessage], add_messages]
+    messages: Messages
     # A checkpoint keeps a text as jsonb; lists go into a blob, which takes anything.
     task: StoredText
     contact_id: StoredText

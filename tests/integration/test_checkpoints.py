@@ -119,9 +119,10 @@ async def test_the_server_listens_on_no_port_and_flushes_what_it_says_is_written
         shown = await run(
             url,
             "SELECT name, setting FROM pg_settings "
-            "WHERE name IN ('listen_addresses', 'fsync', 'synchronous_commit') ORDER BY name",
+            "WHERE name IN ('listen_addresses', 'fsync', 'full_page_writes', 'synchronous_commit') "
+            "ORDER BY name",
         )
-        assert [row["setting"] for row in shown] == ["on", "", "on"]
+        assert [row["setting"] for row in shown] == ["on", "on", "", "on"]
         assert postmaster(tmp_path).net_connections("inet") == []
 
 

@@ -83,6 +83,12 @@ def test_without_settings_the_service_runs_on_a_laptop() -> None:
         "RUN_TIMEOUT_SECONDS": 300,
         "RUN_DRAIN_SECONDS": 20,
         "APPROVAL_MESSAGE_RISK": "high",
+        "RETENTION_POLICY": "keep_all",
+        "RETENTION_PER_GRAPH": {},
+        "RETENTION_INTERVAL_SECONDS": 3600,
+        "RETENTION_GRACE_SECONDS": 900,
+        "RETENTION_BATCH_SIZE": 100,
+        "RETENTION_DRY_RUN": False,
         "LOG_LEVEL": "info",
         "LOG_FORMAT": "auto",
         "FEATURE_THINKING": True,
@@ -122,6 +128,12 @@ SET = {
     "RUN_TIMEOUT_SECONDS": ("5", 5),
     "RUN_DRAIN_SECONDS": ("5", 5),
     "APPROVAL_MESSAGE_RISK": ("never", "never"),
+    "RETENTION_POLICY": ("keep_last:20,delete_after:90d", "keep_last:20,delete_after:90d"),
+    "RETENTION_PER_GRAPH": ('{"react": "keep_latest"}', {"react": "keep_latest"}),
+    "RETENTION_INTERVAL_SECONDS": ("60", 60),
+    "RETENTION_GRACE_SECONDS": ("60", 60),
+    "RETENTION_BATCH_SIZE": ("10", 10),
+    "RETENTION_DRY_RUN": ("true", True),
     "LOG_LEVEL": ("WARNING", "warning"),
     "LOG_FORMAT": ("JSON", "json"),
     "FEATURE_THINKING": ("false", False),
@@ -151,6 +163,12 @@ def test_an_empty_value_is_no_value(name: str, monkeypatch: pytest.MonkeyPatch) 
 def test_a_foreign_variable_is_none_of_our_business(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUN_SOMETHING_ELSE", "x")
     assert Settings.load().runs == RunSettings()
+
+
+def test_json_that_cannot_be_read_is_said_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETENTION_PER_GRAPH", "react=keep_latest")
+    with pytest.raises(StartupError, match=r"^setting RETENTION_PER_GRAPH: must be JSON$"):
+        Settings.load()
 
 
 # .env

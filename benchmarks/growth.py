@@ -1,0 +1,223 @@
+"""How a long conversation grows: bytes in the checkpoint tables, and time per turn.
+
+``make bench-growth`` runs it on an embedded Postgres of its own, durable as the service's. A turn has the
+shape of a ReAct run on :class:`ReactState`: seven steps, three messages of the sizes the offline model's runs
+have. No model is called, so that what is measured is the keeping.
+"""
+
+import argparse
+import asyncio
+import random
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean, median
+from time import perf_counter
+from typing import Annotated, Any, get_type_hints
+from uuid import uuid4
+
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.channels import DeltaChannel
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.message import add_messages
+from langgraph.graph.state import CompiledStateGraph
+from rich.console import Console
+from rich.table import Table
+from typing_extensions import TypedDict
+
+from checkpoints.embedded import embedded_postgres_server
+from checkpoints.history import RememberedHistory
+from checkpoints.pool import Pool, open_pool
+from checkpoints.saver import PooledSaver, open_saver
+from core.logging import configure_logging
+from core.settings import DatabaseSettings, LogSettings
+from nodes.channels import MessagesChannel, merge_messages
+from nodes.react.state import ReactState, TraceEntry
+
+Graph = CompiledStateGraph[Any, Any, Any, Any]
+
+# Turns compared at the start, at the end, and against a new thread.
+WINDOW = 50
+
+TEXT = """
+the export of contacts fails with an error when list holds more records than a request may take so we looked
+at your plan and usage found incident closed last week please try batch filters date range tag segment import
+invoice boleto campaign webhook retry limit support version component status operational
+"""
+WORDS = TEXT.split()
+
+TABLES = ("checkpoints", "checkpoint_blobs", "checkpoint_writes")
+SIZE_SQL = "SELECT sum(pg_total_relation_size(name::regclass)) AS bytes FROM unnest(%s::text[]) AS name"
+CLEAR_SQL = "TRUNCATE checkpoints, checkpoint_blobs, checkpoint_writes"
+
+
+class _Saver(RememberedHistory, PooledSaver):
+    """A replica's saver."""
+
+
+def _saver(pool: Pool, *, remembering: bool) -> AsyncPostgresSaver:
+    kind = _Saver if remembering else PooledSaver
+    return kind(pool, JsonPlusSerializer(allowed_msgpack_modules=None))
+
+
+def _graph(saver: AsyncPostgresSaver, messages: object) -> Graph:
+    """Seven steps on the state of ReAct, its messages kept as told."""
+    chance = random.Random(7)  # noqa: S311 - texts, not secrets
+
+    def text(words: int) -> str:
+        return " ".join(chance.choices(WORDS, k=words))
+
+    def call() -> AIMessage:
+        asked = {"name": "search_knowledge_base", "args": {"query": text(8)}, "id": str(uuid4())}
+        return AIMessage(text(25), id=str(uuid4()), tool_calls=[{**asked, "type": "tool_call"}])
+
+    def entry() -> TraceEntry:
+        action = {"tool": "search_knowledge_base", "args": {"query": text(8)}}
+        observed = {"success": True, "result": {"articles": [text(60)]}, "error": None}
+        return TraceEntry(
+            iteration=1,
+            thought=text(25),
+            action=action,  # type: ignore[typeddict-item]
+            observation=observed,  # type: ignore[typeddict-item]
+            reflection=None,
+        )
+
+    def begun() -> dict[str, Any]:
+        message = HumanMessage(text(15), id=str(uuid4()))
+        told = {"messages": [message], "turn": message.id, "iteration_limit": 10, "reflect_when": "always"}
+        cleared = {"allowed_tools": [], "guidance": "", "known": "", "iterations": 0, "trace": []}
+        return {**told, **cleared, "unreadable": None, "success": False, "final_answer": ""}
+
+    def answered() -> dict[str, Any]:
+        said = text(100)
+        return {"messages": [AIMessage(said, id=str(uuid4()))], "final_answer": said, "trace": [entry()]}
+
+    steps: dict[str, Callable[[], dict[str, Any]]] = {
+        "prepare": begun,
+        "think": lambda: {"messages": [call()], "iterations": 1},
+        "act": lambda: {"trace": [entry()]},
+        "reflect": lambda: {"trace": [entry()]},
+        "think_again": lambda: {"iterations": 2},
+        "answer": answered,
+        "finish": lambda: {"success": True},
+    }
+    hints = get_type_hints(ReactState, include_extras=True)
+    # A type made from a value: the layouts differ in this annotation alone.
+    hints["messages"] = Annotated[list[AnyMessage], messages]
+    state = TypedDict("state", hints)  # type: ignore[misc]
+    graph = StateGraph(state)
+    before = START
+    for name, step in steps.items():
+        graph.add_node(name, _node(step))
+        graph.add_edge(before, name)
+        before = name
+    graph.add_edge(before, END)
+    return graph.compile(checkpointer=saver)
+
+
+def _node(step: Callable[[], dict[str, Any]]) -> Any:
+    async def node(_: Any) -> dict[str, Any]:
+        return step()
+
+    return node
+
+
+async def _turn(graph: Graph, thread: str) -> float:
+    """Milliseconds of one turn."""
+    config: RunnableConfig = {"configurable": {"thread_id": thread}}
+    start = perf_counter()
+    await graph.ainvoke({"task": "why?", "contact_id": str(uuid4())}, config, durability="sync")
+    return (perf_counter() - start) * 1e3
+
+
+async def _read(graph: Graph, thread: str) -> float:
+    """Milliseconds to read the thread's state once."""
+    start = perf_counter()
+    await graph.aget_state({"configurable": {"thread_id": thread}})
+    return (perf_counter() - start) * 1e3
+
+
+class _Row(TypedDict):
+    layout: str
+    megabytes: float
+    first: float
+    last: float
+    long: float
+    new: float
+    cold: float
+    warm: float
+
+
+async def _measured(pool: Pool, layout: str, messages: object, turns: int, *, remembering: bool) -> _Row:
+    async with pool.connection() as connection:
+        await connection.execute(CLEAR_SQL)
+    graph = _graph(_saver(pool, remembering=remembering), messages)
+    times = [await _turn(graph, "long") for _ in range(turns)]
+    async with pool.connection() as connection:
+        row = await (await connection.execute(SIZE_SQL, (list(TABLES),))).fetchone()
+    # Turn about, so that whatever else the machine does falls on both alike.
+    pairs = [(await _turn(graph, "long"), await _turn(graph, "new")) for _ in range(WINDOW)]
+    cold = [await _read(_graph(_saver(pool, remembering=remembering), messages), "long") for _ in range(5)]
+    return _Row(
+        layout=layout,
+        megabytes=float(row["bytes"]) / 1e6 if row else 0,
+        first=mean(times[:WINDOW]),
+        last=mean(times[-WINDOW:]),
+        long=median(pair[0] for pair in pairs),
+        new=median(pair[1] for pair in pairs),
+        cold=median(cold),
+        warm=median([await _read(graph, "long") for _ in range(5)]),
+    )
+
+
+def _drawn(rows: Sequence[_Row], turns: int) -> Table:
+    stock = rows[0]["megabytes"]
+    table = Table(title=f"{turns} turns of 7 steps and 3 messages on one thread")
+    table.add_column("layout")
+    for name in ("MB", "of stock", "first 50", "last 50", "long", "new", "long/new", "read cold", "warm"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(
+            row["layout"],
+            f"{row['megabytes']:.1f}",
+            f"1/{stock / row['megabytes']:.1f}",
+            *(f"{row[name]:.1f}" for name in ("first", "last", "long", "new")),
+            f"{row['long'] / row['new']:.2f}",
+            f"{row['cold']:.1f}",
+            f"{row['warm']:.1f}",
+        )
+    return table
+
+
+async def main(turns: int) -> None:
+    """Measure each layout and print a table; times in milliseconds."""
+    configure_logging(LogSettings(level="error"), stream=sys.stderr)
+    rows: list[_Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        async with (
+            embedded_postgres_server(Path(folder)) as url,
+            open_pool(url, DatabaseSettings()) as pool,
+        ):
+            await open_saver(pool)
+            for layout, messages, remembering in (
+                ("add_messages", add_messages, False),
+                ("DeltaChannel(50)", DeltaChannel(merge_messages, snapshot_frequency=50), False),
+                ("DeltaChannel(50), remembered", DeltaChannel(merge_messages, snapshot_frequency=50), True),
+                ("DeltaChannel(200), remembered", DeltaChannel(merge_messages, snapshot_frequency=200), True),
+                ("MessagesChannel, remembered", MessagesChannel(merge_messages), True),
+            ):
+                rows.append(await _measured(pool, layout, messages, turns, remembering=remembering))
+                sys.stderr.write(f"{layout} done\n")
+    console = Console()
+    console.width = max(console.width, 130)
+    console.print(_drawn(rows, turns))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--turns", type=int, default=500)
+    asyncio.run(main(parser.parse_args().turns))

@@ -1,0 +1,82 @@
+"""The smallest graph that talks, and the layouts a conversation may be kept in."""
+
+from typing import Annotated, Any
+
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.message import add_messages
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import interrupt
+from typing_extensions import TypedDict
+
+from checkpoints.history import RememberedHistory
+from checkpoints.pool import Pool
+from checkpoints.saver import PooledSaver
+from nodes.channels import Messages
+
+Conversation = CompiledStateGraph[Any, Any, Any, Any]
+
+
+class Talk(TypedDict):
+    """As the product's graphs keep their messages."""
+
+    messages: Messages
+    asks: bool
+
+
+class StockTalk(TypedDict):
+    """As LangGraph's own examples do, and the product once did."""
+
+    messages: Annotated[list[AnyMessage], add_messages]
+    asks: bool
+
+
+class Remembering(RememberedHistory, PooledSaver):
+    """A replica's saver."""
+
+
+def replica(pool: Pool) -> Remembering:
+    """A saver that has not read anything yet."""
+    return Remembering(pool, JsonPlusSerializer(allowed_msgpack_modules=None))
+
+
+def conversation(saver: BaseCheckpointSaver[Any], state: type[Any] = Talk) -> Conversation:
+    """Answers what it is told, in two steps; a subgraph asks a person first when the input says so."""
+    permission = _permission()
+
+    async def think(state: Talk) -> dict[str, Any]:
+        return {"messages": [AIMessage(f"thinking about {state['messages'][-1].text}")]}
+
+    async def answer(state: Talk) -> dict[str, Any]:
+        said = await permission.ainvoke({"asks": state.get("asks", False)})
+        return {"messages": [AIMessage(f"{said['said']}: {len(state['messages'])} messages before")]}
+
+    graph = StateGraph(state)
+    graph.add_node("think", think, input_schema=state)
+    graph.add_node("answer", answer, input_schema=state)
+    graph.add_edge(START, "think")
+    graph.add_edge("think", "answer")
+    graph.add_edge("answer", END)
+    return graph.compile(checkpointer=saver)
+
+
+class _Permission(TypedDict):
+    asks: bool
+    said: str
+
+
+def _permission() -> Conversation:
+    async def ask(state: _Permission) -> dict[str, Any]:
+        return {"said": interrupt({"question": "may I?"}) if state["asks"] else "yes"}
+
+    graph = StateGraph(_Permission)
+    graph.add_node("ask", ask)
+    graph.add_edge(START, "ask")
+    return graph.compile()
+
+
+def texts(messages: list[BaseMessage]) -> list[str]:
+    """What was said."""
+    return [message.text for message in messages]
