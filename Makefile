@@ -8,10 +8,10 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; exit; }; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help serve demo studio retention bench-growth test check fmt snapshots docs requirements clean
+.PHONY: help serve demo studio retention bench-checkpoints bench-growth test eval check fmt snapshots docs requirements clean
 
 help: ## This list
-	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
 
 serve: $(VENV)/.runtime ## Set everything up and run the service (HOST, PORT, DATA_DIR, ... see README)
 	@exec $(BIN)/python server.py
@@ -57,6 +57,9 @@ requirements: $(VENV)/.dev ## Compile the pinned requirements again from pyproje
 		--no-emit-index-url --no-emit-find-links --upgrade pyproject.toml -o requirements.txt
 	@$(BIN)/uv pip compile --quiet --python-version 3.11 --no-annotate --no-header --no-strip-markers \
 		--no-emit-index-url --no-emit-find-links -c requirements.txt --group dev pyproject.toml -o requirements-dev.txt
+
+bench-checkpoints: $(VENV)/.runtime ## Measure the checkpointer against the stock one (some minutes; ARGS=--dry only prints)
+	@exec $(BIN)/python -m benchmarks.checkpoints $(ARGS)
 
 clean: ## Remove the environment and caches (data stays)
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .langgraph_api

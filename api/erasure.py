@@ -20,21 +20,28 @@ Eraser: TypeAlias = Callable[[AsyncConnection[DictRow], str], Awaitable[None]]
 ERASERS: tuple[Eraser, ...] = (erase_checkpoints,)
 
 
+async def _nothing_queued() -> None:
+    """Where nobody writes."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Erasure:
     """Takes threads out for good.
 
     Attributes:
         pool: Connections.
+        settled: Waits until what runs have queued is written, so that nothing comes after the erasure.
         forget: What drops a thread from the process's memory; called before and after its rows go, as a
             reader may have remembered it in between.
     """
 
     pool: Pool
+    settled: Callable[[], Awaitable[None]] = _nothing_queued
     forget: Sequence[Callable[[str], None]] = ()
 
     async def erase(self, thread_id: str) -> None:
         """Erase a thread; nothing is said of one that does not exist."""
+        await self.settled()
         async with self.pool.connection() as connection, connection.transaction():
             await self.erase_in(connection, thread_id)
         self._forgotten(thread_id)

@@ -24,10 +24,10 @@ def health_router() -> APIRouter:
 
     @router.get("/health", responses={503: {"description": "Something is down; the body names it"}})
     async def health(service: OpenService) -> JSONResponse:
-        """Healthy only when a query on the database passes within two seconds."""
+        """Healthy when a query on the database passes within two seconds; degraded while an agent fails."""
         fault = await _database_fault(service)
         if fault is None:
-            return JSONResponse({"status": "healthy", "checks": {"database": "up"}})
+            return JSONResponse(_healthy(service))
         content = {
             "status": "unhealthy",
             "checks": {"database": "down"},
@@ -39,18 +39,35 @@ def health_router() -> APIRouter:
 
     @router.get("/info")
     async def info(service: OpenService) -> dict[str, Any]:
-        """Version, graphs and model."""
+        """Version, graphs, agents and models."""
         return {
             "name": "ventros-agents",
             "version": VERSION,
             "graphs": {spec.name: {"description": spec.description} for spec in REGISTRY.values()},
             "model": asdict(service.model),
+            "agents": {
+                name: {"category": spec.category, "description": spec.description}
+                for name, spec in service.roster.agents.items()
+            },
+            "embeddings": service.roster.router.model,
             "crm": "external" if service.settings.crm.api_base else "development CRM, at /crm",
             "database": "external" if service.settings.database.url else "embedded",
             "packages": {name: _version(name) for name in ("langgraph", "langserve", "langchain-core")},
         }
 
     return router
+
+
+def _healthy(service: Service) -> dict[str, Any]:
+    degraded = [
+        {"agent": name, "failures_in_a_row": failures}
+        for name, failures in service.roster.health.degraded.items()
+    ]
+    return {
+        "status": "degraded" if degraded else "healthy",
+        "checks": {"database": "up"},
+        "agents": {"degraded": degraded},
+    }
 
 
 async def _database_fault(service: Service) -> str | None:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any
 
 import orjson
@@ -53,10 +53,19 @@ async def _complete_config(config: dict[str, Any], request: Request) -> dict[str
     """
     configurable = {**config.get("configurable", {}), IDENTITY_KEY: LOCAL}
     if not request.url.path.endswith("/batch"):
-        configurable[FRESH_KEY] = not configurable.get("thread_id")
-        configurable["thread_id"] = configurable.get("thread_id") or new_thread_id()
+        named = configurable.get("thread_id") or await _session(request)
+        configurable[FRESH_KEY] = not named
+        configurable["thread_id"] = named or new_thread_id()
         request.state.thread_id = configurable["thread_id"]
     return {**config, "configurable": configurable}
+
+
+async def _session(request: Request) -> str:
+    """The session an input goes on with, a thread; what is no text is the input schema's to refuse."""
+    body = await request.json()
+    given = body.get("input") if isinstance(body, Mapping) else None
+    session = given.get("session_id") if isinstance(given, Mapping) else None
+    return session if isinstance(session, str) else ""
 
 
 class GraphSerializer(WellKnownLCSerializer):

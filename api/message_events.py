@@ -1,8 +1,9 @@
 """A run as named events for streaming clients.
 
-``start`` (session), ``token`` (text as it is made), ``thought`` (with the actions it asks for),
-``observation``, ``reflection``, ``interrupt`` (a question for a person), and at the end ``done`` (the whole
-response) or ``error``. Read from what the run's parts hold, not from which graph makes them.
+``start`` (session), ``agent`` (who works on it; another one, when that one could not answer), ``token`` (text
+as it is made), ``thought`` (with the actions it asks for), ``observation``, ``reflection``, ``interrupt`` (a
+question for a person), and at the end ``done`` (the whole response) or ``error``. Of two agents that answer a
+part each, the tokens are those of the answer made of both.
 """
 
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from api.sse import event
 INTERRUPT = "__interrupt__"
 # The field of structured replies that people are shown while it is written.
 ANSWER_FIELD = "final_answer"
+# The step agents work in.
+SPECIALIST = "specialist"
 
 
 class MessageEvents:
@@ -27,6 +30,8 @@ class MessageEvents:
 
     def __init__(self) -> None:
         self._answers: dict[str, FieldTokens] = {}
+        self._agents = 0
+        self._several = False
 
     def of(self, part: Part) -> Iterator[ServerSentEvent]:
         """The events of one part; most parts have none or one."""
@@ -34,14 +39,24 @@ class MessageEvents:
             yield from self._token(*part["data"])
         elif part["type"] == "updates":
             for name, update in part["data"].items():
-                if name == INTERRUPT:
+                if name == INTERRUPT and not part["ns"]:
                     yield from (event("interrupt", interrupt_json(pending)) for pending in update)
-                else:
+                elif name != INTERRUPT:
+                    yield from self._agents_of(update or {})
                     yield from _steps(update or {})
+
+    def _agents_of(self, update: dict[str, Any]) -> Iterator[ServerSentEvent]:
+        new = update.get("dispatched", [])[self._agents :]
+        for each in new:
+            yield event("agent", each)
+        self._agents += len(new)
+        self._several = self._several or len(new) > 1
 
     def _token(self, chunk: Any, metadata: dict[str, Any]) -> Iterator[ServerSentEvent]:
         # A whole message here was made by a node, not by a model: it is no token.
         if not isinstance(chunk, AIMessageChunk):
+            return
+        if self._several and metadata["langgraph_checkpoint_ns"].startswith(SPECIALIST):
             return
         text = self._shown(chunk)
         if text:

@@ -22,9 +22,10 @@ from api.runs import RunRequest
 from api.service import Service
 from api.texts import require_storable
 from graphs.registry import REGISTRY
+from nodes.coordinator.state import Alternative, Attempt, Dispatched, Handoff, Path
 
 # Which graph answers.
-GRAPH = REGISTRY["react"]
+GRAPH = REGISTRY["coordinator"]
 
 
 class MessageRequest(BaseModel):
@@ -47,12 +48,20 @@ class MessageRequest(BaseModel):
 class MessageResponse(BaseModel):
     """The answer."""
 
-    success: bool = Field(description="Whether the customer's request was carried out")
-    response: str = Field(description="What to tell the customer")
-    agent_used: str = Field(description="Who answered")
+    success: bool = Field(description="Whether the customer was answered, or handed over as asked")
+    response: str = Field(description="What to tell the customer; empty while a person must decide")
+    agent_used: str = Field(description="Who answered; empty: no agent, but the coordinator itself")
     category: str = Field(description="What kind of message it was")
-    confidence: float = Field(description="Of the category, 0..1; 1.0 while one agent answers everything")
+    confidence: float = Field(description="Calibrated probability that it was for that agent, 0 to 1")
+    alternatives: list[Alternative] = Field(description="Other agents it could have been for")
     session_id: str = Field(description="Give it back with the customer's next message")
+    handoff: Handoff = Field(description="Whether a person should take over")
+    path: Path = Field(
+        description="agent: its answer; merged: two agents'; clarification: the customer was asked back; "
+        "general: the general agent's, as no other answered; handoff: a person takes over"
+    )
+    dispatched: list[Dispatched] = Field(description="Who was given the message, and why they")
+    attempts: list[Attempt] = Field(description="Every agent that tried, and what came of it")
     interrupts: list[PendingInterrupt] = Field(
         description="Questions a person must decide before the answer; see /v1/approvals"
     )
@@ -70,8 +79,9 @@ def messages_router() -> APIRouter:
         responses={
             200: {
                 "content": {"text/event-stream": {"schema": {"type": "string"}}},
-                "description": "The answer; with `Accept: text/event-stream` as events `start`, `token`, "
-                "`thought`, `observation`, `reflection`, and at the end `done` or `error`.",
+                "description": "The answer; with `Accept: text/event-stream` as events `start`, `agent`, "
+                "`token`, `thought`, `observation`, `reflection`, `interrupt`, and at the end `done` or "
+                "`error`.",
             }
         },
     )
@@ -98,18 +108,26 @@ def _run(message: MessageRequest, service: Service) -> RunRequest:
     return run_request(
         service,
         GRAPH,
-        {"task": message.message, "contact_id": message.contact_id},
+        {
+            "message": message.message,
+            "contact_id": message.contact_id,
+            "channel_id": message.channel_id or "",
+            "session_id": message.session_id or "",
+            "metadata": message.metadata or {},
+        },
         identity=LOCAL,
         thread_id=message.session_id,
         metadata={"channel_id": message.channel_id, **(message.metadata or {})},
         modes=("messages", "updates", "values"),
+        # The agents' steps and tokens are those of graphs inside.
+        subgraphs=True,
         multitask_strategy=message.multitask_strategy,
     )
 
 
 async def _whole(run: RunRequest, service: Service) -> Response:
     result = await finished(service.runs, run)
-    return JSONResponse(_response(result, run, service).model_dump())
+    return JSONResponse(_response(result, service).model_dump())
 
 
 async def _events(run: RunRequest, service: Service) -> AsyncIterator[ServerSentEvent]:
@@ -122,7 +140,7 @@ async def _events(run: RunRequest, service: Service) -> AsyncIterator[ServerSent
             result.take(part)
             for one in events.of(part):
                 yield one
-        yield sse.event("done", _response(result, run, service).model_dump())
+        yield sse.event("done", _response(result, service).model_dump())
     except Exception as error:  # noqa: BLE001 - the stream has begun: its last event is where errors go
         described = describe(error)
         yield sse.event("error", {**body(described), "status": described.status})
@@ -130,15 +148,11 @@ async def _events(run: RunRequest, service: Service) -> AsyncIterator[ServerSent
         await parts.aclose()
 
 
-def _response(result: RunResult, run: RunRequest, service: Service) -> MessageResponse:
+def _response(result: RunResult, service: Service) -> MessageResponse:
+    values = result.values
     return MessageResponse(
-        success=result.values["success"],
-        response=result.values["final_answer"],
-        agent_used=GRAPH.name,
-        category="support",
-        confidence=1.0,
-        session_id=run.thread_id,
-        reason_incomplete=result.values["reason_incomplete"],
+        **{name: values[name] for name in MessageResponse.model_fields.keys() & values.keys() - {"metadata"}},
+        reason_incomplete=values["reason"],
         interrupts=[PendingInterrupt(**pending) for pending in result.interrupts],
         metadata=RunMetadata(**asdict(service.model)),
     )

@@ -119,8 +119,8 @@ async def _command(*, dry_run: bool) -> int:
             else await stack.enter_async_context(embedded_postgres_server(settings.server.data_dir))
         )
         pool = await stack.enter_async_context(open_pool(address, settings.database))
-        await open_saver(pool)
-        found = await swept(settings, pool, Erasure(pool=pool), dry_run=dry_run)
+        saver = await stack.enter_async_context(open_saver(pool))
+        found = await swept(settings, pool, Erasure(pool=pool, settled=saver.settled), dry_run=dry_run)
     console = Console()
     # Cut off, a policy could not be told from another.
     console.width = max(console.width, 110)

@@ -34,6 +34,7 @@ def run_request(
     metadata: Mapping[str, Any] | None = None,
     tags: Sequence[str] = (),
     modes: tuple[StreamMode, ...] = ("updates", "values"),
+    subgraphs: bool = False,
     multitask_strategy: MultitaskStrategy = "enqueue",
     begin: Callable[[], Awaitable[BaseCallbackManager]] | None = None,
 ) -> RunRequest:
@@ -50,6 +51,7 @@ def run_request(
         metadata: Kept with the run's checkpoints, beside the graph's name and the tenant.
         tags: The caller's, for traces.
         modes: What to listen to.
+        subgraphs: Whether to listen to the graphs inside it too.
         multitask_strategy: What to do when the thread is busy.
         begin: Gives the callbacks once the run is admitted.
 
@@ -70,6 +72,7 @@ def run_request(
         context=Context(tenant=identity.tenant, user=identity.user, locale=_checked_locale(locale)),
         durability=spec.durability,
         modes=modes,
+        subgraphs=subgraphs,
         multitask_strategy=multitask_strategy,
         begin=begin,
     )

@@ -47,6 +47,7 @@ class RunRequest:
         context: The run's parameters.
         durability: When checkpoints are written.
         modes: LangGraph's stream modes to listen to.
+        subgraphs: Whether to listen to the graphs inside it too.
         multitask_strategy: What to do when the thread has a run in progress.
         begin: Called when the run is admitted, before its first step; gives the callbacks it reports to.
     """
@@ -58,6 +59,7 @@ class RunRequest:
     context: Context
     durability: Durability
     modes: tuple[StreamMode, ...]
+    subgraphs: bool = False
     multitask_strategy: MultitaskStrategy = "enqueue"
     begin: Callable[[], Awaitable[BaseCallbackManager]] | None = None
 
@@ -205,6 +207,7 @@ class Runs:
             patch_config(request.config, callbacks=callbacks) if callbacks else request.config,
             context=request.context,
             stream_mode=list(request.modes),
+            subgraphs=request.subgraphs,
             output_keys=request.graph.output_channels,
             durability=request.durability,
             control=control,

@@ -1,5 +1,6 @@
 """Everything that lives as long as the service: opened in order, closed in reverse."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -13,17 +14,22 @@ from api.erasure import Erasure
 from api.retention import retention
 from api.runs import Runs
 from checkpoints.embedded import embedded_postgres_server
-from checkpoints.history import RememberedHistory
 from checkpoints.pool import Pool, open_pool
 from checkpoints.saver import open_saver
+from core.errors import EmbeddingError
+from core.logging import get_logger
 from core.models import ChatModels, ModelInfo, chat_models
 from core.settings import Settings
 from crm.app import create_crm
 from crm.migrations import migrate
 from graphs.registry import REGISTRY
+from graphs.roster import specialised_agents
+from nodes.coordinator.roster import Roster
 from nodes.deps import Deps
 from tools.catalogue import crm_tools
 from tools.crm_client import CrmClient, crm_http_client
+
+log = get_logger(__name__)
 
 CompiledGraph = CompiledStateGraph[Any, Any, Any, Any]
 
@@ -38,6 +44,7 @@ class Service:
         runs: Runs in progress.
         graphs: The compiled graphs by name.
         model: Which model answers, and why.
+        roster: The specialised agents.
         erasure: Takes threads out for good.
         development_crm: The app to mount at ``/crm``, when no real CRM is set.
     """
@@ -47,6 +54,7 @@ class Service:
     runs: Runs
     graphs: Mapping[str, CompiledGraph]
     model: ModelInfo
+    roster: Roster
     erasure: Erasure
     development_crm: FastAPI | None
 
@@ -55,7 +63,8 @@ class Service:
 async def open_service(settings: Settings, *, models: ChatModels | None = None) -> AsyncIterator[Service]:
     """Open everything, and close it with the context: what was opened last goes first.
 
-    Runs are drained before the CRM client closes, the pool before the database stops.
+    Runs are drained before the CRM client closes, the saver's queue before the pool, the pool before the
+    database stops.
 
     Args:
         settings: What to open.
@@ -75,7 +84,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             else await stack.enter_async_context(embedded_postgres_server(settings.server.data_dir))
         )
         pool = await stack.enter_async_context(open_pool(address, settings.database))
-        saver = await open_saver(pool)
+        saver = await stack.enter_async_context(open_saver(pool))
         development_crm = await _development_crm(settings, pool)
         http = await stack.enter_async_context(
             crm_http_client(
@@ -87,13 +96,14 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             )
         )
         crm = CrmClient(http, settings.crm)
-        deps = Deps(
-            models=models,
-            tools=crm_tools(crm, approve_messages_from=settings.approvals.message_risk),
-            crm=crm,
-        )
+        tools = crm_tools(crm, approve_messages_from=settings.approvals.message_risk)
+        roster = specialised_agents(settings, tools)
+        stack.push_async_callback(roster.router.aclose)
+        # The first message is not to wait for it, nor is the start.
+        stack.push_async_callback(_ended, asyncio.create_task(_warm(roster)))
+        deps = Deps(models=models, tools=tools, crm=crm, roster=roster)
         runs = Runs(settings.runs)
-        erasure = Erasure(pool=pool, forget=(saver.forget,) if isinstance(saver, RememberedHistory) else ())
+        erasure = Erasure(pool=pool, settled=saver.settled, forget=(saver.forget,))
         await stack.enter_async_context(retention(settings, pool, erasure, runs))
         stack.push_async_callback(runs.drain)
         yield Service(
@@ -105,6 +115,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
                 for spec in REGISTRY.values()
             },
             model=models.info,
+            roster=roster,
             erasure=erasure,
             development_crm=development_crm,
         )
@@ -115,3 +126,16 @@ async def _development_crm(settings: Settings, pool: Pool) -> FastAPI | None:
         return None
     await migrate(pool)
     return create_crm(pool, settings.crm.api_key)
+
+
+async def _warm(roster: Roster) -> None:
+    """Have the router learn the agents' examples."""
+    try:
+        await roster.router.ready()
+    except EmbeddingError as error:
+        log.warning("router_not_ready", reason=error.message)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])

@@ -1,1 +1,1 @@
-"""What is measured; the results are in README.md."""
+"""What is measured; results are in README.md."""

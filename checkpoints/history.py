@@ -8,8 +8,11 @@ from time import monotonic
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import DeltaChannelHistory, PendingWrite, writes_sort_key
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from psycopg.rows import DictRow
+
+from checkpoints.pool import Pool
 
 # Writes (about one message each) remembered in all, some 2 KB each; and for how long after their last use.
 MOST_WRITES = 20_000
@@ -100,7 +103,7 @@ class _Remembered:
 class RememberedHistory(AsyncPostgresSaver):
     """A saver that reads of a delta channel only what was written since this replica last read it.
 
-    Mix in before the saver. A checkpoint's ancestors never change, so what is remembered is right whichever
+    A checkpoint's ancestors never change, so what is remembered is right whichever
     replica wrote the thread meanwhile; where it does not lie on the target's path (a fork, another replica's
     snapshot, a thread erased and begun again), everything is read as before. Bounded by the number of writes
     and by idle time, and dropped when the thread is erased through this saver.
@@ -108,7 +111,10 @@ class RememberedHistory(AsyncPostgresSaver):
 
     SELECT_SQL = CHECKPOINTS_SQL
 
-    _remembered: OrderedDict[_Key, _Remembered] | None = None
+    def __init__(self, pool: Pool, *, serde: SerializerProtocol) -> None:
+        super().__init__(pool, serde=serde)
+        self._kept: OrderedDict[_Key, _Remembered] = OrderedDict()
+        self._size = 0
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
@@ -130,21 +136,10 @@ class RememberedHistory(AsyncPostgresSaver):
             found[channel] = _copied(history)
         return found
 
-    async def adelete_thread(self, thread_id: str) -> None:
-        """As the saver's, and forget it."""
-        self.forget(thread_id)
-        await super().adelete_thread(thread_id)
-
     def forget(self, thread_id: str) -> None:
         """Drop what is remembered of a thread."""
         for key in [key for key in self._kept if key.thread == thread_id]:
-            del self._kept[key]
-
-    @property
-    def _kept(self) -> OrderedDict[_Key, _Remembered]:
-        if self._remembered is None:
-            self._remembered = OrderedDict()
-        return self._remembered
+            self._size -= self._kept.pop(key).size
 
     async def _continued(self, key: _Key, target: str) -> DeltaChannelHistory | None:
         """What is remembered, and the writes since; ``None`` where it has to be read from the start."""
@@ -178,15 +173,15 @@ class RememberedHistory(AsyncPostgresSaver):
 
     def _remember(self, key: _Key, target: str, history: DeltaChannelHistory) -> None:
         now = monotonic()
+        if before := self._kept.pop(key, None):
+            self._size -= before.size
         self._kept[key] = _Remembered(target, history, now)
-        self._kept.move_to_end(key)
-        size = sum(remembered.size for remembered in self._kept.values())
+        self._size += self._kept[key].size
         while self._kept:
             oldest = next(iter(self._kept.values()))
-            if size <= MOST_WRITES and now - oldest.used <= IDLE_SECONDS:
+            if self._size <= MOST_WRITES and now - oldest.used <= IDLE_SECONDS:
                 break
-            size -= oldest.size
-            self._kept.popitem(last=False)
+            self._size -= self._kept.popitem(last=False)[1].size
 
 
 def _copied(history: DeltaChannelHistory) -> DeltaChannelHistory:

@@ -3,17 +3,25 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from checkpoints.pool import Pool
+from checkpoints.pool import Pool, connect
 
 # Any fixed number will do; it names "this product's migrations" among advisory locks.
 LOCK_ID = 0x76_65_6E_74_72_6F_73
 
-LOCK_SQL = "SELECT pg_advisory_lock(%s)"
-UNLOCK_SQL = "SELECT pg_advisory_unlock(%s)"
+# Of the transaction, not of the session: a pooler may give each statement another session.
+LOCK_SQL = f"SELECT pg_advisory_xact_lock({LOCK_ID})".encode()
 
 VERSIONS_SQL = "CREATE TABLE IF NOT EXISTS ventros_migrations (version integer PRIMARY KEY)"
 VERSION_SQL = "SELECT coalesce(max(version), 0) AS version FROM ventros_migrations"
 APPLIED_SQL = "INSERT INTO ventros_migrations (version) VALUES (%s)"
+
+CHECKPOINT_TABLES = ("checkpoints", "checkpoint_blobs", "checkpoint_writes")
+# Rows are written once and, by retention, deleted in batches. By default a table is cleaned when a fifth of
+# it is dead and analysed when a tenth is new: on a large one that is too late for the planner.
+AUTOVACUUM = (
+    "autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_insert_scale_factor = 0.1, "
+    "autovacuum_analyze_scale_factor = 0.02"
+)
 
 # Position is version: append, never change. They run after the saver's own.
 MIGRATIONS = (
@@ -23,18 +31,22 @@ MIGRATIONS = (
     ON checkpoint_writes (thread_id, checkpoint_id)
     WHERE checkpoint_ns = '' AND channel = '__interrupt__'
     """,
+    # Position 2 to 4.
+    *(f"ALTER TABLE {table} SET ({AUTOVACUUM})" for table in CHECKPOINT_TABLES),
 )
 
 
 @asynccontextmanager
 async def serialised(pool: Pool) -> AsyncIterator[None]:
-    """Hold the migrations' advisory lock, so that replicas that start together take turns."""
-    async with pool.connection() as connection:
-        await connection.execute(LOCK_SQL, (LOCK_ID,))
-        try:
-            yield
-        finally:
-            await connection.execute(UNLOCK_SQL, (LOCK_ID,))
+    """Hold the migrations' advisory lock, so that replicas that start together take turns.
+
+    On a connection beside the pool, which may be no larger than what the migrations need.
+    """
+    async with await connect(pool) as connection, connection.transaction():
+        # Neither prepared nor with parameters: its portal would keep a snapshot, for which the saver's own
+        # CREATE INDEX CONCURRENTLY would wait.
+        await connection.execute(LOCK_SQL, prepare=False)
+        yield
 
 
 async def migrate(pool: Pool) -> None:

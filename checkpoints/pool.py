@@ -50,7 +50,7 @@ async def open_pool(url: str, settings: DatabaseSettings) -> AsyncIterator[Pool]
         connection_class=AsyncConnection[DictRow],
         kwargs={
             "autocommit": True,
-            "prepare_threshold": 0,
+            "prepare_threshold": 0 if settings.prepared_statements else None,
             "row_factory": dict_row,
             "connect_timeout": max(2, int(timeout)),
             "application_name": "ventros-agents",
@@ -65,6 +65,17 @@ async def open_pool(url: str, settings: DatabaseSettings) -> AsyncIterator[Pool]
         open=False,
     ) as pool:
         yield pool
+
+
+async def connect(pool: Pool) -> AsyncConnection[DictRow]:
+    """A connection of one's own beside the pool, made as the pool makes its own.
+
+    Raises:
+        psycopg.OperationalError: The database cannot be reached.
+    """
+    if not isinstance(pool.conninfo, str) or not isinstance(pool.kwargs, dict):
+        raise TypeError("the pool computes its address: open it with open_pool")
+    return await pool.connection_class.connect(pool.conninfo, **pool.kwargs)
 
 
 async def _require_reachable(url: str, settings: DatabaseSettings) -> None:

@@ -59,6 +59,10 @@ class DatabaseSettings(BaseSettings):
     connect_timeout_seconds: Seconds = Field(
         10, description="Time limit for a connection, and for getting one from the pool"
     )
+    prepared_statements: bool = Field(
+        True,  # noqa: FBT003
+        description="Prepare statements; false behind a pooler in transaction mode that cannot",
+    )
 
     @field_validator("url")
     @classmethod
@@ -120,6 +124,10 @@ class EmbeddingSettings(BaseSettings):
         description="Length of the vectors; unset: 768 with Gemini, the model's own on this machine",
     )
     timeout_seconds: Seconds = Field(10, description="Time limit of one attempt at embedding up to 64 texts")
+    cache_dir: str = Field(
+        "~/.cache/ventros-agents",
+        description="Where vectors of the agents' examples are kept between starts; empty: nowhere",
+    )
     max_attempts: int = Field(
         3, ge=1, le=10, description="Attempts at an embedding call on 429, 5xx and connection errors"
     )

@@ -1,4 +1,7 @@
-"""Texts as Postgres can keep them."""
+"""Texts as Postgres can keep them, and as words are compared."""
+
+import unicodedata
+from functools import lru_cache
 
 
 def storable(text: str) -> str:
@@ -14,3 +17,17 @@ def printable(text: str) -> str:
 def is_storable(text: str) -> bool:
     """Whether the text can be kept as it is."""
     return storable(text) == text
+
+
+@lru_cache(maxsize=65_536)
+def plain(word: str) -> str:
+    """A word in lower case, without accents; remembered, as words come again."""
+    return unaccented(word)
+
+
+def unaccented(text: str) -> str:
+    """The text in lower case, without accents."""
+    if text.isascii():
+        return text.lower()
+    decomposed = unicodedata.normalize("NFKD", text)
+    return "".join(character for character in decomposed if not unicodedata.combining(character)).lower()

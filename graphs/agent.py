@@ -21,6 +21,7 @@ def react_agent(deps: Deps) -> Agent:
         background: str = "",
         tools: Sequence[str] = (),
         max_iterations: int = 6,
+        temperature: float = 0.2,
     ) -> ReactOutput:
         given = ReactInput(
             task=task,
@@ -29,6 +30,7 @@ def react_agent(deps: Deps) -> Agent:
             background=background,
             tools=list(tools),
             max_iterations=max_iterations,
+            temperature=temperature,
         )
         return cast("ReactOutput", await graph.ainvoke(given))
 

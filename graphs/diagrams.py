@@ -4,12 +4,19 @@ from typing import cast
 
 from core.models import ChatModels
 from graphs.spec import GraphSpec
+from nodes.coordinator.roster import Roster
 from nodes.deps import Deps
+from nodes.routing.router import Router
 from tools.crm_client import CrmClient
 
 
 def mermaid(spec: GraphSpec) -> str:
     """The graph as Mermaid text, drawn from its nodes, edges and ``Command`` annotations."""
     # Nothing is called, so nothing live is needed.
-    deps = Deps(models=cast("ChatModels", None), tools={}, crm=cast("CrmClient", None))
+    deps = Deps(
+        models=cast("ChatModels", None),
+        tools={},
+        crm=cast("CrmClient", None),
+        roster=Roster(agents={}, router=cast("Router", None)),
+    )
     return spec.build(deps).compile().get_graph().draw_mermaid().strip()

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from graphs.consensus import SPEC as CONSENSUS
+from graphs.coordinator import SPEC as COORDINATOR
 from graphs.critique_refine import SPEC as CRITIQUE_REFINE
 from graphs.hierarchical import SPEC as HIERARCHICAL
 from graphs.onboarding import SPEC as ONBOARDING
@@ -14,5 +15,15 @@ from graphs.spec import GraphSpec
 
 REGISTRY: Mapping[str, GraphSpec] = {
     spec.name: spec
-    for spec in (REACT, CRITIQUE_REFINE, PLANNING_MONITOR, HIERARCHICAL, CONSENSUS, PARALLEL, SALES)
+    for spec in (
+        COORDINATOR,
+        ONBOARDING,
+        SALES,
+        REACT,
+        CRITIQUE_REFINE,
+        PLANNING_MONITOR,
+        HIERARCHICAL,
+        CONSENSUS,
+        PARALLEL,
+    )
 }

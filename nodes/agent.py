@@ -22,6 +22,7 @@ class Agent(Protocol):
         background: str = "",
         tools: Sequence[str] = (),
         max_iterations: int = 6,
+        temperature: float = 0.2,
     ) -> ReactOutput:
         """Carry out a task.
 
@@ -32,6 +33,7 @@ class Agent(Protocol):
             background: What is known already; the model reads it as information.
             tools: Names of the tools it may use; none named: all.
             max_iterations: Most rounds of thought.
+            temperature: Of its thoughts.
 
         Raises:
             ModelError: The model failed for good.

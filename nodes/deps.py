@@ -9,6 +9,7 @@ from langgraph.runtime import Runtime
 
 from core.context import Context
 from core.models import ChatModels
+from nodes.coordinator.roster import Roster
 from tools.crm_client import CrmClient
 
 StateT_contra = TypeVar("StateT_contra", contravariant=True)
@@ -31,11 +32,13 @@ class Deps:
         models: The chat models, with their retries and fallback.
         tools: What agents may do to the outside, by name.
         crm: The CRM, for what the graphs themselves read of it.
+        roster: The specialised agents.
     """
 
     models: ChatModels
     tools: Mapping[str, BaseTool]
     crm: CrmClient
+    roster: Roster
 
 
 def run_context(runtime: Runtime[Context]) -> Context:

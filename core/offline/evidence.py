@@ -14,7 +14,8 @@ from typing import Final
 
 from core.offline.lexicon import FAULT_WORDS, INSTRUCTION_WORDS, word_set
 from core.offline.observations import Document, Fact, Observation
-from core.offline.words import concept, concepts, is_general, keywords, plain, tokens
+from core.offline.words import concept, concepts, is_general, keywords, tokens
+from core.texts import plain
 
 # Share of the question's weight that one document, with the facts, must speak of to count as an answer.
 ANSWERING: Final = 0.3

@@ -158,20 +158,6 @@ INSTRUCTION_WORDS: Final = word_set(
     """
 )
 
-PORTUGUESE_SIGNS: Final = word_set(
-    """
-    de do da dos das que em um uma para com nao por no na os ao mais como mas foi ele ela seu sua ou
-    quando muito nos ja eu tambem pelo pela ate isso meu minha voce esta por favor qual ola obrigado
-    cliente erro quero preciso e o
-    """
-)
-ENGLISH_SIGNS: Final = word_set(
-    """
-    the of and to in is that for it with as was on are this be by at or from have an not you your my i
-    when what how can please which their our we customer error need want do does help
-    """
-)
-
 SEVERE_WORDS: Final = word_set(
     """
     outage down urgent critical emergency everyone everybody breach loss blocked production urgente

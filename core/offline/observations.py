@@ -10,7 +10,8 @@ from typing import Any, Final, Literal, TypeAlias
 from langchain_core.messages import ToolMessage
 
 from core.offline.sentences import sentences
-from core.offline.words import clean, plain, tokens
+from core.offline.words import clean, tokens
+from core.texts import plain
 
 Outcome: TypeAlias = Literal["found", "empty", "unavailable", "refused"]
 

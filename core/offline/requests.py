@@ -3,7 +3,8 @@
 from typing import Final
 
 from core.offline.lexicon import word_set
-from core.offline.words import concept, plain, surface_words, tokens
+from core.offline.words import concept, surface_words, tokens
+from core.texts import plain
 
 _BEFORE_REQUEST: Final = word_set(
     """

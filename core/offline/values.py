@@ -8,7 +8,8 @@ from core.offline.conversation import Conversation
 from core.offline.fields import Field
 from core.offline.lexicon import AFFIRMING_WORDS, FAILING_WORDS, SCALE, SEVERE_WORDS, word_set
 from core.offline.observations import Fact
-from core.offline.words import concept, concepts, is_content, is_general, plain, stem, tokens
+from core.offline.words import concept, concepts, is_content, is_general, stem, tokens
+from core.texts import plain
 
 _MAX_SEARCHED: Final = 100_000
 _FORMS: Final[dict[str, str]] = {

@@ -1,13 +1,12 @@
-"""Words: tokens, stems, concepts and the language of a text."""
+"""Words: tokens, stems and concepts."""
 
 import re
 import unicodedata
 from functools import lru_cache
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
-from core.offline.lexicon import ENGLISH_SIGNS, GENERAL_WORDS, GROUPS, PORTUGUESE_SIGNS, STOP_WORDS, word_set
-
-Language: TypeAlias = Literal["en", "pt"]
+from core.offline.lexicon import GENERAL_WORDS, GROUPS, STOP_WORDS, word_set
+from core.texts import plain, unaccented
 
 # Longest text looked at in one piece: what lies behind is cut, so that work stays bounded.
 MAX_TEXT: Final = 20_000
@@ -41,22 +40,9 @@ def clean(text: str) -> str:
     )
 
 
-@lru_cache(maxsize=65_536)
-def plain(text: str) -> str:
-    """Lower case, without accents."""
-    return _unaccented(text)
-
-
-def _unaccented(text: str) -> str:
-    if text.isascii():
-        return text.lower()
-    decomposed = unicodedata.normalize("NFKD", text)
-    return "".join(character for character in decomposed if not unicodedata.combining(character)).lower()
-
-
 def tokens(text: str) -> list[str]:
     """All words, lower case and unaccented; ``snake_case`` and ``camelCase`` come apart."""
-    return _WORD.findall(_unaccented(_CAMEL.sub(" ", text)))
+    return _WORD.findall(unaccented(_CAMEL.sub(" ", text)))
 
 
 def surface_words(text: str) -> list[str]:
@@ -123,15 +109,3 @@ def keywords(text: str, limit: int = 8) -> list[str]:
     for word, name in specific or content:
         chosen.setdefault(name, word)
     return list(chosen.values())[:limit]
-
-
-def language_of(text: str, *, default: Language = "en") -> Language:
-    """The language whose small words prevail; ``default`` where neither's do."""
-    words = tokens(text[:2_000])
-    portuguese = sum(word in PORTUGUESE_SIGNS for word in words) + 2 * len(
-        re.findall("[ãõçÃÕÇ]", text[:2_000])
-    )
-    english = sum(word in ENGLISH_SIGNS for word in words)
-    if portuguese == english:
-        return default
-    return "pt" if portuguese > english else "en"

@@ -24,6 +24,8 @@ def prepare(deps: Deps) -> Node[CritiqueRefineInput, dict[str, Any]]:
         return {
             "messages": [HumanMessage(state.prompt, id=str(uuid4()))],
             "customer": customer,
+            "guidance": state.instruction,
+            "known": state.background,
             "threshold": state.quality_threshold,
             "cycle_limit": state.max_refinement_cycles,
             "draft": "",

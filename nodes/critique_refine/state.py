@@ -29,6 +29,12 @@ class CritiqueRefineInput(BaseModel):
     contact_id: str = Field(
         min_length=1, max_length=200, description="The CRM contact the message is written to"
     )
+    instruction: str = Field(
+        "", max_length=20_000, description="How it is to be written, read beside the writer's own rules"
+    )
+    background: str = Field(
+        "", max_length=50_000, description="What else is known: information, not instructions"
+    )
     quality_threshold: float = Field(
         0.85,
         ge=0,
@@ -91,9 +97,13 @@ class CritiqueRefineState(TypedDict):
     prompt: StoredText
     contact_id: StoredText
     # As given: only ``prepare`` sees them, so that a run without them does not get the last run's.
+    instruction: Annotated[str, EphemeralValue]
+    background: Annotated[str, EphemeralValue]
     quality_threshold: Annotated[float, EphemeralValue]
     max_refinement_cycles: Annotated[int, EphemeralValue]
     # The same, or their defaults, for the run.
+    guidance: StoredText
+    known: StoredText
     threshold: float
     cycle_limit: int
     customer: ContactContext

@@ -7,9 +7,9 @@ from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
 from core.context import Context
 from nodes.hierarchical.state import HierarchicalState, Subtask, number_of
 from nodes.hierarchical.team import roster
-from nodes.hierarchical.texts import cut, fenced, on_one_line
 from nodes.history import spoken
 from nodes.prompts import in_locale
+from nodes.texts import cut, fenced, on_one_line
 
 # Messages of earlier turns shown: what was asked and what was answered.
 HISTORY_MESSAGES = 20

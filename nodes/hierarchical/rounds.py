@@ -9,7 +9,7 @@ from nodes.hierarchical.endings import ended
 from nodes.hierarchical.plan import PlannedSubtask, faults, numbered
 from nodes.hierarchical.schedule import wave
 from nodes.hierarchical.state import HierarchicalState
-from nodes.hierarchical.texts import cut
+from nodes.texts import cut
 
 # Of what the manager wrote, when it is told back.
 _PLAN_CHARACTERS = 4_000

@@ -14,9 +14,9 @@ from core.texts import storable
 from nodes.agent import Agent
 from nodes.deps import Node
 from nodes.hierarchical.state import SubAgent, Subtask, WorkInput
-from nodes.hierarchical.texts import cut, fenced
 from nodes.prompts import prompt
 from nodes.react.state import ReactOutput
+from nodes.texts import cut, fenced
 
 # Most rounds of thought of a worker: a part of a task needs fewer than a whole one.
 MAX_ITERATIONS = 6

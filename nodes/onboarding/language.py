@@ -1,6 +1,6 @@
 """The language the customer is spoken to in."""
 
-from core.offline.words import Language, language_of
+from core.language import Language, language_of
 
 # One or two words are too few to tell by: "no" is a word of both languages.
 _FEWEST_WORDS = 3
@@ -11,13 +11,6 @@ def spoken_language(locale: str | None, reply: str, before: Language) -> Languag
 
     Of other locales than Portuguese the fixed texts are English.
     """
-    if locale:
-        return language_called(locale)
-    if len(reply.split()) < _FEWEST_WORDS:
+    if not locale and len(reply.split()) < _FEWEST_WORDS:
         return before
-    return language_of(reply, default=before)
-
-
-def language_called(tag: str | None) -> Language:
-    """The language of a tag (BCP 47); English where there is none."""
-    return "pt" if (tag or "").lower().split("-")[0] == "pt" else "en"
+    return language_of(reply, locale, default=before)

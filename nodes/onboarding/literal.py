@@ -2,7 +2,7 @@
 
 import re
 
-from core.offline.words import plain
+from core.texts import plain
 from nodes.onboarding.questions import CONFIRMATIONS, SIZES
 from nodes.onboarding.reading import MAX_SIZE, Intent, Reading
 from nodes.onboarding.state import Question

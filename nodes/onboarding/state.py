@@ -4,12 +4,11 @@ from typing import Annotated, Literal, TypeAlias
 
 from langchain_core.messages import AnyMessage
 from langgraph.channels import EphemeralValue
-from langgraph.graph.message import add_messages
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from typing_extensions import TypedDict
 
-from core.offline.words import Language
-from nodes.channels import StoredText
+from core.language import Language
+from nodes.channels import Messages, StoredText
 
 Status: TypeAlias = Literal["in_progress", "paused", "completed", "handed_over"]
 # In the order they are asked.
@@ -111,7 +110,7 @@ def nobody_needed() -> Handoff:
 class OnboardingState(TypedDict):
     """The state of a thread, which is one customer's journey over any number of runs."""
 
-    messages: Annotated[list[AnyMessage], add_messages]
+    messages: Messages
     # As given: only ``prepare`` sees them, so that a run without them does not get the last run's.
     contact_id: Annotated[str, EphemeralValue]
     message: Annotated[str, EphemeralValue]

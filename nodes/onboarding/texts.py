@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from core.offline.words import Language
+from core.language import Language
 from nodes.onboarding.state import Question, Status, StepName, StepStatus
 
 

@@ -3,19 +3,17 @@
 from collections.abc import Sequence
 from typing import Any
 
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
 from langgraph.runtime import Runtime
 
 from core.context import Context
 from core.errors import ModelError
 from core.logging import get_logger
-from core.models import ChatModels, was_cut
-from core.texts import storable
 from nodes.deps import Deps, Node, run_context
 from nodes.parallel.gather import answered
 from nodes.parallel.state import Branch, ParallelState
 from nodes.prompts import in_locale, prompt
-from nodes.structured import unreadable_notice
+from nodes.wording import worded
 
 log = get_logger(__name__)
 
@@ -36,7 +34,7 @@ def merge(deps: Deps) -> Node[ParallelState, dict[str, Any]]:
             HumanMessage(template.format(answers=_listed(state["branches"]))),
         ]
         try:
-            merged = await _merged(deps.models, messages, context.model)
+            merged = await worded(deps.models, messages, temperature=TEMPERATURE, model=context.model)
         except ModelError as error:
             log.warning("answers_not_merged", reason=error.message)
             merged = ""
@@ -49,21 +47,6 @@ def merge(deps: Deps) -> Node[ParallelState, dict[str, Any]]:
         }
 
     return merge
-
-
-async def _merged(models: ChatModels, messages: Sequence[AnyMessage], model: str | None) -> str:
-    """The merged text; empty when neither of two replies can be used."""
-    reply = await models.reply(messages, temperature=TEMPERATURE, model=model)
-    if fault := _fault(reply):
-        again = [*messages, unreadable_notice(fault)]
-        reply = await models.reply(again, temperature=TEMPERATURE, model=model)
-    return "" if _fault(reply) else reply.text
-
-
-def _fault(reply: AIMessage) -> str:
-    if was_cut(reply):
-        return "it was cut at the output limit: be shorter"
-    return "" if storable(reply.text).strip() else "it was empty: answer in words"
 
 
 def _listed(branches: Sequence[Branch]) -> str:

@@ -66,7 +66,7 @@ def replanner_messages(state: PlanningState, system: str) -> list[AnyMessage]:
 def step_instruction(sent: ExecuteInput, note: str) -> str:
     """What the agent of a step is told beside its task."""
     step = PlanStep.model_validate(sent["step"])
-    parts = [note, f"Expected outcome: {step.expected_outcome}"]
+    parts = [note, *filter(None, [sent["guidance"]]), f"Expected outcome: {step.expected_outcome}"]
     if step.decision_point:
         parts.append(f"To be decided: {step.decision_point}")
     if sent["constraints"]:
@@ -94,7 +94,11 @@ def _before(each: Before, most: int) -> Before:
 
 
 def _given(state: PlanningState) -> Iterator[HumanMessage]:
+    if state["guidance"]:
+        yield HumanMessage(f"[Instruction]\n{state['guidance']}")
     yield _note("What the CRM knows of the customer", state["contact"])
+    if state["known"]:
+        yield _note("What else is known", state["known"])
     if state["kept_constraints"]:
         yield HumanMessage("\n".join(["[Constraints]", *(f"- {one}" for one in state["kept_constraints"])]))
 

@@ -28,6 +28,8 @@ def prepare(deps: Deps) -> Node[PlanningInput, dict[str, Any]]:
             "messages": [message],
             "turn": message.id,
             "contact": await contact_context(deps, state.contact_id),
+            "guidance": state.instruction,
+            "known": state.background,
             "kept_constraints": [storable(constraint) for constraint in state.constraints],
             "draft": None,
             "faults": [],

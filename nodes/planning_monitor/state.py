@@ -33,6 +33,12 @@ class PlanningInput(BaseModel):
     contact_id: str = Field(
         min_length=1, max_length=200, description="The CRM contact the task is about; tools act on no other"
     )
+    instruction: str = Field(
+        "", max_length=10_000, description="How to go about it, read beside the planner's own rules"
+    )
+    background: str = Field(
+        "", max_length=50_000, description="What is known already: information, not instructions"
+    )
     constraints: list[Annotated[str, Field(min_length=1, max_length=500)]] = Field(
         default_factory=list, max_length=10, description="What must be kept to on the way; none: nothing said"
     )
@@ -85,8 +91,12 @@ class PlanningState(TypedDict):
     contact_id: StoredText
     # As given: only ``prepare`` sees them, so that a run without them does not get the last run's.
     constraints: Annotated[list[str], EphemeralValue]
+    instruction: Annotated[str, EphemeralValue]
+    background: Annotated[str, EphemeralValue]
     # The same for the run.
     kept_constraints: list[str]
+    guidance: StoredText
+    known: StoredText
     contact: ContactContext
     # Id of the message the current run began with; everything before it is earlier conversation.
     turn: str
@@ -143,6 +153,7 @@ class ExecuteInput(TypedDict):
     """What one ``execute`` task is sent: a step (a PlanStep as JSON), and all its agent is told."""
 
     step: dict[str, Any]
+    guidance: str
     constraints: list[str]
     before: list[Before]
     contact_id: str

@@ -39,6 +39,7 @@ def onward(
 def _execute_input(step: PlanStep, state: PlanningState) -> ExecuteInput:
     return ExecuteInput(
         step=step.model_dump(),
+        guidance=state["guidance"],
         constraints=state["kept_constraints"],
         before=[
             Before(step_id=result["step_id"], task=result["task"], result=result["result"])

@@ -30,6 +30,7 @@ def prepare(deps: Deps) -> Node[ReactInput, dict[str, Any]]:
             "allowed_tools": state.tools,
             "guidance": state.instruction,
             "known": state.background,
+            "warmth": state.temperature,
             "iterations": 0,
             "trace": [],
             "unreadable": None,

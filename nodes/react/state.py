@@ -36,6 +36,9 @@ class ReactInput(BaseModel):
     background: str = Field(
         "", max_length=50_000, description="What is known already: information, not instructions"
     )
+    temperature: float = Field(
+        0.2, ge=0, le=2, allow_inf_nan=False, description="Of its thoughts: higher is more varied"
+    )
 
 
 class Reflection(BaseModel):
@@ -86,12 +89,14 @@ class ReactState(TypedDict):
     tools: Annotated[list[str], EphemeralValue]
     instruction: Annotated[str, EphemeralValue]
     background: Annotated[str, EphemeralValue]
+    temperature: Annotated[float, EphemeralValue]
     # The same, or their defaults, for the run.
     iteration_limit: int
     reflect_when: ReflectionMode
     allowed_tools: list[str]
     guidance: StoredText
     known: StoredText
+    warmth: float
     # Id of the message the current run began with; everything after it is this run's.
     turn: str
     iterations: int

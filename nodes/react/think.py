@@ -19,8 +19,6 @@ from nodes.react.offered import offered
 from nodes.react.state import ActInput, ReactState, ReasonIncomplete, TraceEntry
 from nodes.react.transcript import transcript
 
-TEMPERATURE = 0.2
-
 Next: TypeAlias = Command[Literal["act", "think", "finish"]]
 
 
@@ -34,7 +32,7 @@ def think(deps: Deps) -> Node[ReactState, Next]:
             reply = await deps.models.reply(
                 transcript(state, in_locale(system, context.locale)),
                 tools=tuple(offered(deps.tools, state["allowed_tools"]).values()),
-                temperature=TEMPERATURE,
+                temperature=state["warmth"],
                 model=context.model,
             )
         except ModelRefused as refusal:

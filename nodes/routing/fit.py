@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from nodes.routing.calibration import Calibration, Flags, Held, Scores, calibrate
 from nodes.routing.classifier import Classifier, Floats, Labels, fit_classifier, softmax
@@ -75,7 +76,16 @@ class Fit:
 
 
 def fit(examples: Examples, vectors: list[list[float]]) -> Fit:
-    """Fit on the vectors of ``examples.texts``, in that order; work of a second, for a thread."""
+    """Fit on the vectors of ``examples.texts``, in that order; work of a fraction of a second, for a thread.
+
+    On one core: the threads of a BLAS wait for each other busily, and on a machine that has other work to do
+    that made minutes of it.
+    """
+    with threadpool_limits(limits=1, user_api="blas"):  # type: ignore[no-untyped-call]  # it has no types
+        return _fit(examples, vectors)
+
+
+def _fit(examples: Examples, vectors: list[list[float]]) -> Fit:
     every = np.asarray(vectors, np.float32)
     labels = np.asarray(
         [route for route, (_, texts) in enumerate(examples.by_route) for _ in texts], np.int64

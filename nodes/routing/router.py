@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final, TypeAlias
 
-from core.embeddings import Embedder
+from core.embeddings import Embedder, KeptVectors
 from core.embeddings.texts import shortened
 from core.errors import EmbeddingError
 from core.logging import get_logger
@@ -20,6 +20,7 @@ Key: TypeAlias = tuple[str, int, str, Examples]
 
 _MOST_CHARACTERS: Final = 1_000  # of a message: its beginning and end say what it is about
 _REST_SECONDS: Final = 30.0  # how long an embedding model that failed is left alone, where another stands in
+LIKELY: Final = 0.5
 _MOST_FITS: Final = 16
 
 _fits: OrderedDict[Key, Fit] = OrderedDict()
@@ -35,6 +36,7 @@ class Router:
         outside: Utterances that belong to no route; without any, routes are held back to learn what a
             stranger looks like.
         fallback: Answers, with a fit of its own, while ``embedder`` fails.
+        kept: Where the examples' vectors are looked up first.
 
     Raises:
         StartupError: There is no route, or one without an utterance.
@@ -47,12 +49,19 @@ class Router:
         *,
         outside: Sequence[str] = (),
         fallback: Embedder | None = None,
+        kept: KeptVectors | None = None,
     ) -> None:
         self._examples = read_examples(examples, outside)
         self._embedder = embedder
         self._fallback = fallback
+        self._kept = kept or KeptVectors(None)
         self._fitting: dict[Key, asyncio.Task[Fit]] = {}
         self._resting_until = 0.0
+
+    @property
+    def model(self) -> str:
+        """The embedding model, as ``provider:model``."""
+        return self._embedder.model
 
     async def ready(self) -> None:
         """Fit, so that the first message need not wait; done once for all callers and routers alike.
@@ -61,6 +70,15 @@ class Router:
             EmbeddingError: The embedding model fails, and there is no fallback or it fails too.
         """
         await self._routings([])
+
+    async def aclose(self) -> None:
+        """End a fit in progress and close the embedding models' connections; for the service's shutdown."""
+        fitting = list(self._fitting.values())
+        for task in fitting:
+            task.cancel()
+        await asyncio.gather(*fitting, return_exceptions=True)
+        for embedder in filter(None, (self._embedder, self._fallback)):
+            await embedder.aclose()
 
     async def route(self, text: str) -> Routing:
         """Where a text belongs; a text without a letter or digit is ``unknown``.
@@ -74,8 +92,8 @@ class Router:
     async def parts(self, text: str) -> tuple[tuple[str, Routing], ...]:
         """The parts of a message that are surely for different routes, in order.
 
-        A part is taken for one of its own when it is sure of a route the whole message is also near to; what
-        lies between belongs to the part before it.
+        A part is taken for one of its own when it is sure of a route the whole message is also near to, or
+        likely for one of the two it is nearest to; what lies between belongs to the part before it.
 
         Returns:
             One element, the text itself, when it is about one thing or too long to be taken apart.
@@ -87,10 +105,9 @@ class Router:
         if len(pieces) < 2:  # noqa: PLR2004 - two things need two clauses
             return ((text, await self.route(text)),)
         whole, *routings = await self._routings([text, *pieces])
-        near = {whole.route, *(each.route for each in whole.alternatives)}
         found: list[tuple[str, Routing | None]] = []
         for piece, routing in zip(pieces, routings, strict=True):
-            own = routing if routing.verdict == "sure" and routing.route in near else None
+            own = routing if _stands_alone(routing, whole) else None
             if found and _belongs(found[-1][1], own):
                 before, known = found[-1]
                 found[-1] = (f"{before} {piece}", _surer(known, own))
@@ -141,7 +158,7 @@ class Router:
         start = time.perf_counter()
         texts = self._examples.texts
         distinct = list(dict.fromkeys(texts))
-        vectors = dict(zip(distinct, await embedder.embed_documents(distinct), strict=True))
+        vectors = dict(zip(distinct, await self._kept.embed_documents(embedder, distinct), strict=True))
         fitted = await asyncio.to_thread(fit, self._examples, [vectors[text] for text in texts])
         _fits[key] = fitted
         while len(_fits) > _MOST_FITS:
@@ -159,6 +176,18 @@ class Router:
         del self._fitting[key]
         if not task.cancelled():
             task.exception()  # those who wait have it; nobody may be left
+
+
+def _stands_alone(part: Routing, whole: Routing) -> bool:
+    """Whether a clause is for a route of its own.
+
+    It is sure of a route the whole message is near to; or likelier right than not, and the route one of the
+    two the whole message is nearest to, which is what a message about two things looks like.
+    """
+    near = [whole.route, *(each.route for each in whole.alternatives)]
+    if part.verdict == "sure":
+        return part.route in near
+    return part.verdict == "close" and part.confidence > LIKELY and part.route in near[:2]
 
 
 def _belongs(before: Routing | None, own: Routing | None) -> bool:

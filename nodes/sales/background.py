@@ -4,10 +4,10 @@ import json
 from string import Template
 from typing import Any
 
-from nodes.hierarchical.texts import cut, fenced, on_one_line
 from nodes.history import spoken
 from nodes.prompts import prompt
 from nodes.sales.state import SalesState
+from nodes.texts import cut, fenced, on_one_line
 
 HISTORY_MESSAGES = 20
 # Together below what a background may have.

@@ -10,7 +10,6 @@ from core.context import Context
 from core.errors import ModelError, ModelRefused
 from nodes.deps import Deps, Node, run_context
 from nodes.hierarchical.manager import progress
-from nodes.hierarchical.texts import fenced
 from nodes.prompts import in_locale, prompt
 from nodes.sales.background import deal_text
 from nodes.sales.changes import (
@@ -29,6 +28,7 @@ from nodes.sales.reading import DealReading, short
 from nodes.sales.stages import CLOSED
 from nodes.sales.state import OfferView, Reason, SalesState, Writes
 from nodes.structured import ask
+from nodes.texts import fenced
 from tools.crm_models import Opportunity
 
 # It is read, not invented.

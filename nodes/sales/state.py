@@ -4,11 +4,10 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from langchain_core.messages import AnyMessage
 from langgraph.channels import EphemeralValue
-from langgraph.graph.message import add_messages
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
-from nodes.channels import StoredText
+from nodes.channels import Messages, StoredText
 from nodes.contact import ContactContext
 from nodes.hierarchical.state import Subtask
 from tools.crm_models import Stage
@@ -101,7 +100,7 @@ class Deal(TypedDict):
 class SalesState(TypedDict):
     """The state of a thread."""
 
-    messages: Annotated[list[AnyMessage], add_messages]
+    messages: Messages
     contact_id: StoredText
     opportunity_id: StoredText
     # As given: only ``open_deal`` sees it, so that a run without it does not get the last run's.

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from tests.support.gemini import FunctionCalls, Structured, gemini_server
-from tests.support.process import client, end_left_behind, service_process
+from tests.support.process import LOCAL_EMBEDDINGS, client, end_left_behind, service_process
 from tests.support.service import CONTACT
 
+# Of a severity that a person has to approve.
+TICKET = {"title": "Exports fail", "description": "Error 500 on every export.", "severity": "critical"}
 DONE = {"success": True, "reasoning": "Sent.", "task_complete": True, "final_answer": "It is sent."}
 
 
@@ -22,10 +24,18 @@ def data_dir(tmp_path: Path) -> Iterator[Path]:
 
 async def test_a_pending_approval_survives_kill_9_and_is_carried_out_once(data_dir: Path) -> None:
     async with gemini_server() as gemini:
-        settings = {"GOOGLE_API_KEY": "AIza-not-a-real-key", "GOOGLE_BASE_URL": gemini.url}
-        gemini.enqueue(FunctionCalls([("send_solution_to_customer", {"solution": "We refund it."})]))
+        settings = {
+            "GOOGLE_API_KEY": "AIza-not-a-real-key",
+            "GOOGLE_BASE_URL": gemini.url,
+            **LOCAL_EMBEDDINGS,
+        }
+        gemini.enqueue(FunctionCalls([("create_engineering_ticket", TICKET)]))
         async with service_process(data_dir, **settings) as service, client(service.url) as http:
-            body = {"contact_id": CONTACT, "message": "I want my money back.", "session_id": "refund"}
+            body = {
+                "contact_id": CONTACT,
+                "message": "Exporting my contacts ends with Error 500.",
+                "session_id": "refund",
+            }
             answer = (await http.post("/v1/messages", json=body)).json()
             assert len(answer["interrupts"]) == 1
             service.send(signal.SIGKILL)
@@ -35,10 +45,9 @@ async def test_a_pending_approval_survives_kill_9_and_is_carried_out_once(data_d
             [approval] = (await http.get("/v1/approvals")).json()["approvals"]
             path = f"/v1/approvals/{approval['id']}"
             decided: dict[str, Any] = (await http.post(path, json={"decision": "approve"})).json()
-            assert decided["output"]["final_answer"] == "It is sent."
+            assert decided["output"]["response"] == "It is sent."
             assert (await http.post(path, json={"decision": "approve"})).status_code == 409
             key = {"Authorization": "Bearer development-key"}
-            held = (await http.get(f"/crm/api/v1/messages?contact_id={CONTACT}", headers=key)).json()[
-                "messages"
-            ]
-            assert [message["text"] for message in held].count("We refund it.") == 1
+            held = (await http.get("/crm/api/v1/engineering-tickets", headers=key)).json()
+            titles = [ticket["title"] for ticket in held["engineering_tickets"]]
+            assert titles.count(TICKET["title"]) == 1

@@ -11,7 +11,7 @@ import pytest
 from nodes.hierarchical.plan import Decision, Decomposition, PlannedSubtask
 from nodes.sales.reading import DealReading
 from tests.support.gemini import Structured, Text, gemini_server
-from tests.support.process import client, end_left_behind, service_process
+from tests.support.process import LOCAL_EMBEDDINGS, client, end_left_behind, service_process
 from tests.support.service import CONTACT
 
 DEAL = f"/crm/api/v1/contacts/{CONTACT}/opportunities/OPP-3001"
@@ -31,7 +31,11 @@ async def deal(http: httpx.AsyncClient) -> Any:
 
 async def test_a_discount_that_waits_survives_kill_9_and_is_recorded_once(data_dir: Path) -> None:
     async with gemini_server() as gemini:
-        settings = {"GOOGLE_API_KEY": "AIza-not-a-real-key", "GOOGLE_BASE_URL": gemini.url}
+        settings = {
+            "GOOGLE_API_KEY": "AIza-not-a-real-key",
+            "GOOGLE_BASE_URL": gemini.url,
+            **LOCAL_EMBEDDINGS,
+        }
         part = PlannedSubtask(number=1, agent="negotiation", task="Work out the terms.", depends_on=[])
         gemini.enqueue(
             Structured(Decomposition(why="Terms are due.", subtasks=[part])),

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tests.support.gemini import FunctionCalls, Gated, Structured, Text, gemini_server
-from tests.support.process import client, end_left_behind, failed, service_process
+from tests.support.process import LOCAL_EMBEDDINGS, client, end_left_behind, failed, service_process
 from tests.support.service import CONTACT, EXPORT_TASK
 
 KEY = "AIza-not-a-real-key"
@@ -89,7 +89,7 @@ async def test_what_keeps_it_from_starting_is_said_in_a_line_each(data_dir: Path
 
 async def test_a_thread_survives_kill_9_of_the_service_and_a_restart_of_the_database(data_dir: Path) -> None:
     async with gemini_server() as gemini:
-        settings = {"GOOGLE_API_KEY": KEY, "GOOGLE_BASE_URL": gemini.url}
+        settings = {"GOOGLE_API_KEY": KEY, "GOOGLE_BASE_URL": gemini.url, **LOCAL_EMBEDDINGS}
         gemini.enqueue(Text(["Nice to meet", " you, Ana."]))
         async with service_process(data_dir, **settings) as service, client(service.url) as http:
             first = await _ask(http, "My name is Ana.")
@@ -119,7 +119,7 @@ async def test_a_service_killed_in_the_middle_of_a_run_takes_the_next_message_of
     data_dir: Path,
 ) -> None:
     async with gemini_server() as gemini:
-        settings = {"GOOGLE_API_KEY": KEY, "GOOGLE_BASE_URL": gemini.url}
+        settings = {"GOOGLE_API_KEY": KEY, "GOOGLE_BASE_URL": gemini.url, **LOCAL_EMBEDDINGS}
         gate = Gated(["Let me", " think."])
         search = ("search_knowledge_base", {"query": "export"})
         gemini.enqueue(FunctionCalls([search]), Structured(PROCEED), gate)
@@ -149,7 +149,12 @@ async def test_sigterm_lets_a_run_reach_its_next_step_and_tells_the_client(data_
         gate = Gated(["Let me", " think."])
         search = ("search_knowledge_base", {"query": "export"})
         gemini.enqueue(FunctionCalls([search]), Structured(PROCEED), gate)
-        settings = {"GOOGLE_API_KEY": KEY, "GOOGLE_BASE_URL": gemini.url, "RUN_DRAIN_SECONDS": "60"}
+        settings = {
+            "GOOGLE_API_KEY": KEY,
+            "GOOGLE_BASE_URL": gemini.url,
+            **LOCAL_EMBEDDINGS,
+            "RUN_DRAIN_SECONDS": "60",
+        }
         async with service_process(data_dir, **settings) as service, client(service.url) as http:
             body = {"input": INPUT, "config": {"configurable": {"thread_id": "drained"}}}
             asking = asyncio.create_task(http.post("/react/invoke", json=body))

@@ -9,8 +9,11 @@ from nodes.react.state import Reflection
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT, RunningService, running_service
 
+EXPORT = "Exporting my contacts ends with Error 500."
 INPUT = {"task": "Make it right.", "contact_id": CONTACT}
 REFUND = "We will refund the last invoice."
+CRITICAL = {"title": "Exports fail", "description": "Error 500.", "severity": "critical"}
+REPORT = ("create_engineering_ticket", CRITICAL)
 SEND = ("send_solution_to_customer", {"solution": REFUND})
 TICKET = (
     "create_engineering_ticket",
@@ -145,10 +148,11 @@ async def test_two_people_who_decide_at_once_decide_once(database_url: str) -> N
 
 
 async def test_a_new_message_does_not_throw_a_pending_question_away(database_url: str) -> None:
-    model = ScriptedChatModel(replies=[calling("I refund.", SEND), AIMessage("Begun anew.")])
+    model = ScriptedChatModel(replies=[calling("I report it.", REPORT), AIMessage("Begun anew.")])
     async with running_service(database_url, scripted_models(model)) as running:
-        await begin(running)
-        body = {"contact_id": CONTACT, "message": "Any news?", "session_id": "waiting"}
+        body = {"contact_id": CONTACT, "message": EXPORT, "session_id": "waiting"}
+        asked = (await running.http.post("/v1/messages", json=body)).json()
+        assert len(asked["interrupts"]) == 1
         refused = await running.http.post("/v1/messages", json=body)
         assert (refused.status_code, refused.json()["error"]) == (409, "interrupt_pending")
         assert len(await approvals(running)) == 1
@@ -192,12 +196,18 @@ async def test_a_failed_run_is_continued_from_its_last_checkpoint(database_url: 
 
 
 async def test_a_stream_tells_of_the_question(database_url: str) -> None:
-    model = ScriptedChatModel(replies=[calling("I refund.", SEND)])
+    model = ScriptedChatModel(replies=[calling("I report it.", REPORT)])
     async with running_service(database_url, scripted_models(model)) as running:
-        body = {"contact_id": CONTACT, "message": "Help."}
+        body = {"contact_id": CONTACT, "message": EXPORT}
         streamed = await running.http.post("/v1/messages", json=body, headers={"Accept": "text/event-stream"})
         names = [line.split()[1] for line in streamed.text.splitlines() if line.startswith("event:")]
-        assert [name for name in names if name != "token"] == ["start", "thought", "interrupt", "done"]
+        assert [name for name in names if name != "token"] == [
+            "start",
+            "agent",
+            "thought",
+            "interrupt",
+            "done",
+        ]
 
 
 async def test_unknown_approvals_are_404(database_url: str) -> None:

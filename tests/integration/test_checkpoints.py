@@ -21,9 +21,9 @@ from pydantic import BaseModel
 
 from checkpoints.embedded import embedded_postgres_server
 from checkpoints.pool import Pool, open_pool
-from checkpoints.saver import open_saver
 from core.errors import StartupError
 from core.settings import DatabaseSettings
+from tests.support.savers import saver_on
 
 PROJECT = Path(__file__).resolve().parents[2]
 START = """
@@ -358,7 +358,7 @@ async def test_a_pickle_in_a_checkpoint_is_not_opened(pool: Pool) -> None:
 
 
 async def test_what_the_product_keeps_comes_back_as_it_was(pool: Pool) -> None:
-    saver = await open_saver(pool)
+    saver = await saver_on(pool)
     value = {
         "messages": [HumanMessage("Olá \x00 ✓", id="m1")],
         "numbers": [1, 2.5, None],
@@ -369,12 +369,12 @@ async def test_what_the_product_keeps_comes_back_as_it_was(pool: Pool) -> None:
 
 
 async def test_opening_the_saver_again_and_at_once_is_harmless(pool: Pool) -> None:
-    await asyncio.gather(*(open_saver(pool) for _ in range(4)))
+    await asyncio.gather(*(saver_on(pool) for _ in range(4)))
 
 
 async def _channel(pool: Pool, kind: str, blob: bytes) -> Any:
     """A channel's value, read from a row that says this."""
-    saver = await open_saver(pool)
+    saver = await saver_on(pool)
     config: RunnableConfig = {"configurable": {"thread_id": "t1", "checkpoint_ns": ""}}
     checkpoint = empty_checkpoint()
     checkpoint["channel_versions"] = {"value": "1"}

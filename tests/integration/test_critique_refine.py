@@ -38,7 +38,7 @@ from nodes.critique_refine.state import CritiqueRefineInput, CritiqueRefineOutpu
 from nodes.deps import Deps
 from nodes.prompts import prompt
 from tests.support.gemini import Error, Structured, Text, gemini_server
-from tests.support.graphs import compiled, development_deps
+from tests.support.graphs import NO_AGENTS, compiled, development_deps
 from tests.support.scripted import INFO, ScriptedChatModel
 from tests.support.service import CONTACT
 from tools.crm_client import CrmClient, crm_http_client
@@ -500,7 +500,7 @@ async def crm_of(roles: Roles, transport: httpx.AsyncBaseTransport) -> AsyncIter
     """Dependencies over another CRM."""
     settings = CrmSettings(max_attempts=1)
     async with crm_http_client(settings, "http://another-crm", transport=transport) as http:
-        yield Deps(models=roles.models, tools={}, crm=CrmClient(http, settings))
+        yield Deps(models=roles.models, tools={}, crm=CrmClient(http, settings), roster=NO_AGENTS)
 
 
 # Running

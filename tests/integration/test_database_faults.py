@@ -95,6 +95,7 @@ async def test_the_service_says_that_its_database_is_away_and_goes_on_when_it_is
     async with database(tmp_path) as db, service_on(db, model) as running:
         assert (await running.http.get("/health")).json() == {
             "status": "healthy",
+            "agents": {"degraded": []},
             "checks": {"database": "up"},
         }
         assert (await ask(running)).status_code == 200

@@ -19,7 +19,6 @@ from pydantic import Field, SecretStr
 from syrupy.assertion import SnapshotAssertion
 
 from checkpoints.pool import Pool
-from checkpoints.saver import open_saver
 from core.context import Context
 from core.errors import CrmUnavailable, InvalidRequest, ModelRefused, ModelUnavailable
 from core.models import ChatModels, ModelSpec, chat_models
@@ -35,6 +34,7 @@ from nodes.prompts import prompt
 from nodes.react.state import ReactOutput, Reflection
 from tests.support.gemini import FunctionCalls, GeminiServer, Structured, Text, gemini_server
 from tests.support.graphs import compiled, development_deps
+from tests.support.savers import saver_on
 from tests.support.scripted import INFO, ScriptedChatModel, calling, scripted_models
 
 Graph: TypeAlias = CompiledStateGraph[Any, Any, Any, Any]
@@ -151,7 +151,7 @@ async def build(pool: Pool) -> Any:
             models = scripted_models(model) if isinstance(model, BaseChatModel) else model
             known = replace(deps, models=models, tools={**deps.tools, **{one.name: one for one in tools}})
             graph = build_hierarchical(known, **options)
-            return graph.compile(checkpointer=await open_saver(pool), name=SPEC.name)
+            return graph.compile(checkpointer=await saver_on(pool), name=SPEC.name)
 
         yield build
 

@@ -7,12 +7,12 @@ from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
 from langgraph.types import Command
 
-from checkpoints.history import RememberedHistory
 from checkpoints.pool import Pool
-from checkpoints.saver import open_saver
+from checkpoints.saver import GroupCommitSaver
 from nodes.channels import MessagesChannel
 from tests.support.conversation import Conversation, StockTalk, conversation, replica, texts
 
@@ -41,11 +41,11 @@ async def taken(pool: Pool) -> int:
     return int(row["bytes"])
 
 
-@pytest.fixture(params=["remembering", "service", "memory"])
+@pytest.fixture(params=["postgres", "memory"])
 async def saver(request: pytest.FixtureRequest, pool: Pool) -> BaseCheckpointSaver[Any]:
     if request.param == "memory":
         return InMemorySaver()
-    return replica(pool) if request.param == "remembering" else await open_saver(pool)
+    return await replica(pool)
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def short_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_conversation_twice_as_long_takes_about_twice_the_room(
     pool: Pool, short_snapshots: None
 ) -> None:
-    graph = conversation(replica(pool))
+    graph = conversation(await replica(pool))
     sizes = []
     for _ in range(2):
         await say(graph, *(["how do I export a thousand contacts?"] * 60))
@@ -176,11 +176,11 @@ async def test_a_thread_that_waits_for_a_person_goes_on_where_it_was(saver: Base
 async def test_what_a_replica_remembers_is_a_copy_of_what_the_other_wrote(
     pool: Pool, short_snapshots: None
 ) -> None:
-    savers = replica(pool), replica(pool)
+    savers = await replica(pool), await replica(pool)
     graphs = [conversation(saver) for saver in savers]
     for number in range(8):
         await say(graphs[number % 2], f"{number}")
-    plain = conversation(await open_saver(pool))
+    plain = conversation(AsyncPostgresSaver(pool))
     assert await heard(graphs[0]) == await heard(graphs[1]) == await heard(plain)
     (await graphs[0].aget_state(THREAD)).values["messages"].clear()
     assert len(await heard(graphs[0])) == 24
@@ -189,7 +189,7 @@ async def test_what_a_replica_remembers_is_a_copy_of_what_the_other_wrote(
 async def test_a_turn_reads_what_is_new_and_not_the_conversation(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    saver = replica(pool)
+    saver = await replica(pool)
     graph = conversation(saver)
     await say(graph, *(["hello"] * 4))
     decoded = 0
@@ -211,7 +211,7 @@ async def test_a_turn_reads_what_is_new_and_not_the_conversation(
 
 
 async def test_an_erased_thread_is_not_remembered(pool: Pool) -> None:
-    saver = replica(pool)
+    saver = await replica(pool)
     graph = conversation(saver)
     await say(graph, "secret", "more")
     assert remembered(saver)
@@ -223,12 +223,12 @@ async def test_an_erased_thread_is_not_remembered(pool: Pool) -> None:
 
 async def test_what_is_remembered_is_bounded(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("checkpoints.history.MOST_WRITES", 20)
-    saver = replica(pool)
+    saver = await replica(pool)
     graph = conversation(saver)
     for number in range(10):
         await say(graph, "one", "two", "three", config={"configurable": {"thread_id": f"{number}"}})
     assert 0 < len(remembered(saver)) < 10
 
 
-def remembered(saver: RememberedHistory) -> set[str]:
+def remembered(saver: GroupCommitSaver) -> set[str]:
     return {key.thread for key in saver._kept}

@@ -899,6 +899,7 @@ def test_a_step_is_told_at_most_what_its_agent_takes() -> None:
     before = [Before(step_id=number, task="t" * 2_000, result="r" * 4_000) for number in range(1, 11)]
     sent = ExecuteInput(
         step=step(11, task="T" * 2_000, expected_outcome="E" * 500, decision_point="D" * 500).model_dump(),
+        guidance="G" * 10_000,
         constraints=["C" * 500] * 10,
         before=before,
         contact_id=CONTACT,
@@ -1004,6 +1005,7 @@ def test_monitor_prompts_as_the_model_sees_them(name: str, snapshot: SnapshotAss
 def test_a_steps_task_as_its_agent_sees_it(snapshot: SnapshotAssertion) -> None:
     sent = ExecuteInput(
         step=step(3, 1, decision_point="Whether a person is needed").model_dump(),
+        guidance="",
         constraints=["Promise no date."],
         before=[Before(step_id=1, task="Task 1", result="Found 1.")],
         contact_id=CONTACT,

@@ -24,7 +24,6 @@ from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.graph.state import CompiledStateGraph
 
 from checkpoints.pool import Pool
-from checkpoints.saver import open_saver
 from core.context import Context
 from core.errors import CrmRefused, CrmUnavailable, ModelRefused, ModelUnavailable
 from core.models import ChatModels, ModelSpec
@@ -32,6 +31,8 @@ from graphs.react import build_react
 from graphs.registry import REGISTRY
 from nodes.deps import Deps
 from nodes.react.state import ReactInput, ReactOutput, ReactState, Reflection
+from tests.support.graphs import NO_AGENTS
+from tests.support.savers import saver_on
 from tests.support.scripted import INFO, ScriptedChatModel, calling, scripted_models
 from tools.call import CallContext
 from tools.crm_client import CrmClient
@@ -47,14 +48,16 @@ NOTICE = "[Your last reply could not be read]"
 
 @pytest.fixture
 async def saver(pool: Pool) -> AsyncPostgresSaver:
-    return await open_saver(pool)
+    return await saver_on(pool)
 
 
 def react(saver: AsyncPostgresSaver, models: BaseChatModel | ChatModels, *tools: BaseTool) -> React:
     if isinstance(models, BaseChatModel):
         models = scripted_models(models)
     # The graph itself asks the CRM nothing.
-    deps = Deps(models=models, tools={one.name: one for one in tools}, crm=cast("CrmClient", None))
+    deps = Deps(
+        models=models, tools={one.name: one for one in tools}, crm=cast("CrmClient", None), roster=NO_AGENTS
+    )
     return build_react(deps).compile(checkpointer=saver, name=REACT.name)
 
 
@@ -778,7 +781,7 @@ async def test_the_state_read_back_is_what_was_written(
     graph = react(saver, ScriptedChatModel(replies=[thought, more_to_do("Hm."), "Olá 👋"]), look_up, ask_crm)
     with caplog.at_level(logging.WARNING):
         *_, written = [values async for values in graph.astream(ask(), on(), stream_mode="values")]
-        fresh = react(await open_saver(pool), ScriptedChatModel(), look_up, ask_crm)
+        fresh = react(await saver_on(pool), ScriptedChatModel(), look_up, ask_crm)
         steps = [step async for step in fresh.aget_state_history(on())]
     read = steps[0].values
     assert {name: read[name] for name in written} == written

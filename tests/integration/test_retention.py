@@ -90,7 +90,7 @@ async def aged(pool: Pool, thread: str, age: str) -> None:
 
 async def history(pool: Pool, thread: str) -> dict[str, tuple[Any, ...]]:
     """Everything a reader sees of each checkpoint, by its id; read by a replica that remembers nothing."""
-    graph = conversation(replica(pool))
+    graph = conversation(await replica(pool))
     states = [state async for state in graph.aget_state_history(on(thread))]
     return {state.config["configurable"]["checkpoint_id"]: _seen(state) for state in states}
 
@@ -101,7 +101,7 @@ def _seen(state: StateSnapshot) -> tuple[Any, ...]:
 
 
 async def test_nothing_goes_unless_someone_says_so(pool: Pool) -> None:
-    await say(conversation(replica(pool)), "a", "one", "two")
+    await say(conversation(await replica(pool)), "a", "one", "two")
     before = await rows(pool)
     await aged(pool, "a", "10 years")
     await swept(pool, RetentionSettings().policy)
@@ -110,7 +110,7 @@ async def test_nothing_goes_unless_someone_says_so(pool: Pool) -> None:
 
 @pytest.mark.parametrize("turns", [3, 9])
 async def test_the_latest_only_is_kept_and_the_conversation_goes_on(pool: Pool, turns: int) -> None:
-    graph = conversation(replica(pool))
+    graph = conversation(await replica(pool))
     await say(graph, "a", *map(str, range(turns)))
     before, taken = await history(pool, "a"), await rows(pool)
     found = await swept(pool, "keep_latest")
@@ -124,7 +124,7 @@ async def test_the_latest_only_is_kept_and_the_conversation_goes_on(pool: Pool, 
 
 
 async def test_a_thread_of_the_old_layout_keeps_exactly_what_the_policy_says(pool: Pool) -> None:
-    await say(conversation(replica(pool), StockTalk), "a", "one", "two", "three")
+    await say(conversation(await replica(pool), StockTalk), "a", "one", "two", "three")
     before = await history(pool, "a")
     await swept(pool, "keep_last:3")
     after = await history(pool, "a")
@@ -157,13 +157,13 @@ async def test_what_is_kept_reads_as_before_and_goes_on_as_before(
 ) -> None:
     thread = f"{steps}{keep}{pick}"
     for step in steps:
-        await _lived(conversation(replica(pool)), pool, thread, step, pick)
+        await _lived(conversation(await replica(pool)), pool, thread, step, pick)
     before = await history(pool, thread)
     await swept(pool, f"keep_last:{keep}")
     after = await history(pool, thread)
     assert set(sorted(before)[-keep:]) <= set(after)
     assert after == {id_: before[id_] for id_ in after}
-    graph = conversation(replica(pool))
+    graph = conversation(await replica(pool))
     state = await graph.aget_state(on(thread))
     said = len(state.values["messages"])
     if state.interrupts:
@@ -180,7 +180,7 @@ async def _lived(graph: Conversation, pool: Pool, thread: str, step: str, pick: 
     some = states[pick % len(states)] if states else None
     match step:
         case "old layout" if not waits:
-            await say(conversation(replica(pool), StockTalk), thread, "as before")
+            await say(conversation(await replica(pool), StockTalk), thread, "as before")
         case "ask" if not waits:
             await say(graph, thread, "may you?", asks=True)
         case "answer" if waits:
@@ -200,7 +200,7 @@ async def _lived(graph: Conversation, pool: Pool, thread: str, step: str, pick: 
 
 
 async def test_an_idle_thread_goes_as_a_whole_and_one_that_waits_for_a_person_stays(pool: Pool) -> None:
-    graph = conversation(replica(pool))
+    graph = conversation(await replica(pool))
     await say(graph, "idle", "one", "two")
     await say(graph, "waiting", "one", asks=True)
     await say(graph, "fresh", "one")
@@ -215,7 +215,7 @@ async def test_an_idle_thread_goes_as_a_whole_and_one_that_waits_for_a_person_st
 
 
 async def test_each_graph_has_its_own_policy(pool: Pool) -> None:
-    graph = conversation(replica(pool))
+    graph = conversation(await replica(pool))
     for by in ("brief", "kept"):
         await say(graph, f"a {by} thread", "one", "two", by=by)
     before = await history(pool, "a kept thread")
@@ -226,14 +226,14 @@ async def test_each_graph_has_its_own_policy(pool: Pool) -> None:
 
 
 async def test_a_thread_someone_just_used_is_left_alone(pool: Pool) -> None:
-    await say(conversation(replica(pool)), "a", "one", "two")
+    await say(conversation(await replica(pool)), "a", "one", "two")
     before = await rows(pool)
     await swept(pool, "keep_latest", grace=timedelta(minutes=5))
     assert await rows(pool) == before
 
 
 async def test_a_dry_run_says_what_a_run_then_does_and_changes_nothing(pool: Pool) -> None:
-    graph = conversation(replica(pool))
+    graph = conversation(await replica(pool))
     await say(graph, "a", *map(str, range(6)))
     await say(graph, "b", "one")
     await aged(pool, "b", "2 days")
@@ -248,7 +248,7 @@ async def test_a_dry_run_says_what_a_run_then_does_and_changes_nothing(pool: Poo
 
 async def test_many_checkpoints_go_in_small_transactions(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("checkpoints.retention.sweeping.MOST_CHECKPOINTS", 3)
-    await say(conversation(replica(pool)), "a", *map(str, range(5)))
+    await say(conversation(await replica(pool)), "a", *map(str, range(5)))
     before = await history(pool, "a")
     found = await swept(pool, "keep_latest")
     after = await history(pool, "a")
@@ -257,7 +257,7 @@ async def test_many_checkpoints_go_in_small_transactions(pool: Pool, monkeypatch
 
 
 async def test_one_replica_sweeps_at_a_time(pool: Pool) -> None:
-    await say(conversation(replica(pool)), "a", "one", "two")
+    await say(conversation(await replica(pool)), "a", "one", "two")
     before = await rows(pool)
     async with pool.connection() as other, other.transaction():
         await other.execute(LOCK_SQL, (LOCK_ID,))
@@ -271,7 +271,7 @@ async def test_the_service_sweeps_in_the_background_and_outlives_a_sweep_that_fa
     database_url: str, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.retention.sweep", failing_once := _FailingOnce())
-    await say(conversation(replica(pool)), "a", "one", "two")
+    await say(conversation(await replica(pool)), "a", "one", "two")
     await aged(pool, "a", "1 day")
     often = RetentionSettings(policy="delete_after:1h", interval_seconds=0.01)
     async with running_service(database_url, retention=often):
@@ -296,7 +296,7 @@ class _FailingOnce:
 
 
 async def test_the_command_prints_what_would_go(database_url: str, pool: Pool) -> None:
-    await say(conversation(replica(pool)), "a", "one", "two")
+    await say(conversation(await replica(pool)), "a", "one", "two")
     await aged(pool, "a", "1 day")
     before = await rows(pool)
     environment = {

@@ -28,7 +28,7 @@ from nodes.prompts import prompt
 from nodes.react.state import Reflection
 from nodes.sales.reading import DealReading, ObjectionReading
 from nodes.sales.team import SALES_TEAM
-from tests.support.graphs import compiled
+from tests.support.graphs import NO_AGENTS, compiled
 from tests.support.scripted import Reply, ScriptedChatModel, calling, scripted_models
 from tools.catalogue import crm_tools
 from tools.crm_client import CrmClient, crm_http_client
@@ -108,7 +108,7 @@ async def house_over(pool: Pool, models: ChatModels, model: ScriptedChatModel) -
     line = Line(pool, settings)
     async with crm_http_client(settings, "http://development-crm", transport=line) as http:
         crm = CrmClient(http, settings, first_pause=0)
-        deps = Deps(models=models, tools=crm_tools(crm), crm=crm)
+        deps = Deps(models=models, tools=crm_tools(crm), crm=crm, roster=NO_AGENTS)
         yield House(await compiled(SPEC, deps, pool), model, crm, line)
 
 

@@ -21,6 +21,8 @@ SEARCH = ("search_knowledge_base", {"query": "error 500 export"})
 ANSWER = 'Use "batches" of 10K — até 10 mil.'
 DONE = Reflection(success=True, reasoning="The article says so.", task_complete=True, final_answer=ANSWER)
 INPUT = {"task": "Help.", "contact_id": CONTACT}
+# For an agent that works with tools, as the react graph does.
+MESSAGE = {"message": "Exporting my contacts ends with Error 500.", "contact_id": CONTACT}
 
 
 async def events_of(
@@ -44,7 +46,7 @@ def token_of(event: ServerSentEvent) -> str:
 async def test_the_first_token_arrives_before_the_second_is_made(database_url: str, path: str) -> None:
     seen = asyncio.Event()
     model = ScriptedChatModel(replies=[AIMessage("One two three.")], before_token=seen.wait)
-    body = {"input": INPUT} if path != "/v1/messages" else {"message": "Help.", "contact_id": CONTACT}
+    body = {"input": INPUT} if path != "/v1/messages" else MESSAGE
     async with running_service(database_url, scripted_models(model)) as running:
         async for event in events_of(running, path, body):
             # The model waits for this before it makes its second token.
@@ -56,13 +58,14 @@ async def test_the_first_token_arrives_before_the_second_is_made(database_url: s
 async def test_messages_stream_named_events_and_the_answer_token_by_token(database_url: str) -> None:
     model = ScriptedChatModel(replies=[calling("I look it up.", SEARCH), DONE])
     async with running_service(database_url, scripted_models(model)) as running:
-        body = {"message": "Export fails.", "contact_id": CONTACT, "metadata": {"message_id": 7}}
+        body = {**MESSAGE, "metadata": {"message_id": 7}}
         events = [
             (event.event, json.loads(event.data)) async for event in events_of(running, "/v1/messages", body)
         ]
     names = [name for name, _ in events]
     assert [name for name in names if name != "token"] == [
         "start",
+        "agent",
         "thought",
         "observation",
         "reflection",
@@ -96,9 +99,13 @@ async def test_an_error_in_the_middle_of_a_stream_keeps_its_name_and_words(datab
                 pass
         assert caught.value.response.status_code == 503
 
-        message = {"message": "Help.", "contact_id": CONTACT}
-        *_, end = [event async for event in events_of(running, "/v1/messages", message)]
-        assert (end.event, json.loads(end.data)["error"]) == ("error", "model_unavailable")
+
+async def test_an_unforeseen_error_in_a_stream_of_messages_is_its_last_event(database_url: str) -> None:
+    model = ScriptedChatModel(replies=[calling("I look it up.", SEARCH), RuntimeError("a secret")])
+    async with running_service(database_url, scripted_models(model)) as running:
+        *_, end = [event async for event in events_of(running, "/v1/messages", MESSAGE)]
+        assert (end.event, json.loads(end.data)["error"]) == ("error", "internal_error")
+        assert "secret" not in end.data
 
 
 async def test_an_error_before_the_first_event_has_its_own_status(database_url: str) -> None:
@@ -163,8 +170,10 @@ async def test_a_client_that_goes_away_stops_the_run_at_its_next_step(database_u
         replies=[calling("I look it up.", SEARCH), AIMessage("Never asked for.")], before_token=gate.wait
     )
     body: dict[str, Any] = {"input": INPUT, "config": {"configurable": {"thread_id": "left"}}}
+    name, left_at = "react", "act"
     if path == "/v1/messages":
-        body = {"message": "Help.", "contact_id": CONTACT, "session_id": "left"}
+        body = {**MESSAGE, "session_id": "left"}
+        name, left_at = "coordinator", "specialist"
     async with running_service(database_url, scripted_models(model)) as running:
         async with httpx.AsyncClient(base_url=running.url) as leaving:
             asking = asyncio.create_task(leaving.post(path, json=body))
@@ -176,10 +185,11 @@ async def test_a_client_that_goes_away_stops_the_run_at_its_next_step(database_u
         await until(lambda: control.drain_requested)
         gate.set()
         await until(lambda: not running.service.runs.active)
-        graph = running.service.graphs["react"]
+        graph = running.service.graphs[name]
         state = await graph.aget_state({"configurable": {"thread_id": "left"}})
-        assert state.next == ("act",)
-        assert state.values["messages"][-1].text == "I look it up."
+        assert state.next == (left_at,)
+        if name == "react":
+            assert state.values["messages"][-1].text == "I look it up."
         assert len(model.replies) == 1
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from nodes.hierarchical.plan import MAX_SUBTASKS, PlannedSubtask, faults, numbered
 from nodes.hierarchical.schedule import ready, skipped
 from nodes.hierarchical.state import Status, Subtask, id_of, merged
-from nodes.hierarchical.texts import cut, fenced, on_one_line
+from nodes.texts import cut, fenced, on_one_line
 
 AGENTS = ["scout", "writer"]
 numbers = st.integers(-1, 10)

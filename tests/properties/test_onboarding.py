@@ -17,6 +17,7 @@ from core.settings import CrmSettings
 from graphs.onboarding import SPEC
 from nodes.deps import Deps
 from nodes.onboarding.questions import PROFILE, QUESTIONS, next_question
+from tests.support.graphs import NO_AGENTS
 from tests.support.onboarding import AISHA, reader
 from tests.support.scripted import scripted_models
 from tools.crm_client import CrmClient, crm_http_client
@@ -106,7 +107,7 @@ async def test_any_journey_waits_for_one_question_or_has_ended(
     }
     async with crm_http_client(chosen, "http://crm", transport=httpx.MockTransport(crm)) as http:
         client = CrmClient(http, chosen)
-        deps = Deps(models=scripted_models(model), tools={}, crm=client)
+        deps = Deps(models=scripted_models(model), tools={}, crm=client, roster=NO_AGENTS)
         graph = SPEC.build(deps).compile(checkpointer=InMemorySaver())
         begin = {"contact_id": AISHA}
         output = await graph.ainvoke(begin, config)

@@ -183,6 +183,7 @@ anything = st.text(st.characters(exclude_categories=["Cs"]), max_size=3_000)
 def test_what_a_step_is_told_is_not_too_long_and_can_be_stored(task: str, before: list[str]) -> None:
     sent = ExecuteInput(
         step=PlanStep(step_id=11, sub_goal_number=1, task=task, expected_outcome="o").model_dump(),
+        guidance="",
         constraints=before[:2],
         before=[Before(step_id=at, task=words, result=words * 3) for at, words in enumerate(before, start=1)],
         contact_id="c",

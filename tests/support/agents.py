@@ -1,6 +1,13 @@
-"""A folder of agents to break."""
+"""The agents as they are shipped, and a folder of agents to break."""
 
 from pathlib import Path
+from typing import cast
+
+from agents.loader import load_agents
+from nodes.coordinator.roster import Roster
+from nodes.routing.router import Router
+from tools.catalogue import crm_tools
+from tools.crm_client import CrmClient
 
 TOOLS = ("look_up", "send")
 
@@ -43,3 +50,8 @@ def write(folder: Path, **texts: str) -> Path:
     for name, text in {"general": agent_text("general"), **texts}.items():
         (folder / f"{name}.md").write_text(text, encoding="utf-8")
     return folder
+
+
+def shipped(router: Router) -> Roster:
+    """The product's agents, found by this router."""
+    return Roster(agents=load_agents(tools=crm_tools(cast("CrmClient", None))), router=router)

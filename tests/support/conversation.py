@@ -4,17 +4,16 @@ from typing import Annotated, Any
 
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage
 from langgraph.checkpoint.base import BaseCheckpointSaver
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import interrupt
 from typing_extensions import TypedDict
 
-from checkpoints.history import RememberedHistory
 from checkpoints.pool import Pool
-from checkpoints.saver import PooledSaver
+from checkpoints.saver import GroupCommitSaver
 from nodes.channels import Messages
+from tests.support.savers import saver_on
 
 Conversation = CompiledStateGraph[Any, Any, Any, Any]
 
@@ -33,13 +32,9 @@ class StockTalk(TypedDict):
     asks: bool
 
 
-class Remembering(RememberedHistory, PooledSaver):
-    """A replica's saver."""
-
-
-def replica(pool: Pool) -> Remembering:
-    """A saver that has not read anything yet."""
-    return Remembering(pool, JsonPlusSerializer(allowed_msgpack_modules=None))
+async def replica(pool: Pool) -> GroupCommitSaver:
+    """A saver that has not read anything yet, closed with the ``pool`` fixture."""
+    return await saver_on(pool)
 
 
 def conversation(saver: BaseCheckpointSaver[Any], state: type[Any] = Talk) -> Conversation:

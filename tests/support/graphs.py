@@ -2,20 +2,25 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import httpx
 from langgraph.graph.state import CompiledStateGraph
 
 from checkpoints.pool import Pool
-from checkpoints.saver import open_saver
 from core.models import ChatModels
 from core.settings import CrmSettings
 from crm.app import create_crm
 from graphs.spec import GraphSpec
+from nodes.coordinator.roster import Roster
 from nodes.deps import Deps
+from nodes.routing.router import Router
+from tests.support.savers import saver_on
 from tools.catalogue import crm_tools
 from tools.crm_client import CrmClient, crm_http_client
+
+# For graphs that dispatch nothing.
+NO_AGENTS = Roster(agents={}, router=cast("Router", None))
 
 
 @asynccontextmanager
@@ -25,9 +30,9 @@ async def development_deps(pool: Pool, models: ChatModels) -> AsyncIterator[Deps
     transport = httpx.ASGITransport(create_crm(pool, settings.api_key))
     async with crm_http_client(settings, "http://development-crm", transport=transport) as http:
         crm = CrmClient(http, settings)
-        yield Deps(models=models, tools=crm_tools(crm), crm=crm)
+        yield Deps(models=models, tools=crm_tools(crm), crm=crm, roster=NO_AGENTS)
 
 
 async def compiled(spec: GraphSpec, deps: Deps, pool: Pool) -> CompiledStateGraph[Any, Any, Any, Any]:
     """The graph with the service's checkpointer."""
-    return spec.build(deps).compile(checkpointer=await open_saver(pool), name=spec.name)
+    return spec.build(deps).compile(checkpointer=await saver_on(pool), name=spec.name)

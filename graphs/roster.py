@@ -1,0 +1,40 @@
+"""The specialised agents as the service has them: their files, and a router that learns from these."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from langchain_core.tools import BaseTool
+
+from agents.loader import load_agents, outside_utterances
+from core.embeddings import KeptVectors, embeddings, local_embedder
+from core.settings import Settings
+from nodes.coordinator.roster import Roster
+from nodes.routing.router import Router
+
+
+def specialised_agents(settings: Settings, tools: Mapping[str, BaseTool]) -> Roster:
+    """The agents of ``agents/``.
+
+    Raises:
+        StartupError: A file does not hold; every fault is named with its file and line.
+    """
+    agents = load_agents(tools=tools)
+    embedder, local = embeddings(settings, "similarity"), local_embedder("similarity")
+    router = Router(
+        {name: spec.utterances for name, spec in agents.items()},
+        embedder,
+        outside=outside_utterances(),
+        kept=KeptVectors(_folder(settings)),
+        fallback=None if embedder.model == local.model else local,
+    )
+    return Roster(agents=agents, router=router)
+
+
+def _folder(settings: Settings) -> Path | None:
+    if not settings.embeddings.cache_dir:
+        return None
+    try:
+        return Path(settings.embeddings.cache_dir).expanduser()
+    except RuntimeError:
+        # A user without a home, as in some containers.
+        return None

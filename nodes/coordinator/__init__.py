@@ -1,0 +1,1 @@
+"""A message comes in, the right specialist answers."""

@@ -1,0 +1,55 @@
+"""Ask the customer back, when their message may be for several agents."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
+from langgraph.runtime import Runtime
+
+from core.context import Context
+from core.errors import ModelError
+from core.language import Language, language_of
+from core.logging import get_logger
+from nodes.coordinator.state import CoordinatorState
+from nodes.deps import Deps, Node, run_context
+from nodes.prompts import in_locale, prompt
+from nodes.wording import has_words, worded
+
+log = get_logger(__name__)
+
+TEMPERATURE = 0.3
+# Where the model cannot ask.
+_QUESTION: Mapping[Language, str] = {
+    "en": "I want to get this right: could you tell me a little more about what you need?",
+    "pt": "Quero ajudar do jeito certo: pode me contar um pouco mais sobre o que você precisa?",
+}
+
+
+def clarify(deps: Deps) -> Node[CoordinatorState, dict[str, Any]]:
+    """Node: one question. The customer's reply is read together with what they had asked."""
+    system = prompt("coordinator_clarify")
+
+    async def clarify(state: CoordinatorState, *, runtime: Runtime[Context]) -> dict[str, Any]:
+        context = run_context(runtime)
+        likely = [deps.roster.agents[each["agent"]] for each in state["alternatives"]]
+        listed = "\n".join(f"- {spec.description}" for spec in likely)
+        messages: list[AnyMessage] = [
+            SystemMessage(in_locale(system, context.locale)),
+            HumanMessage(f"{state['message']}\n\n[It may be about]\n{listed}"),
+        ]
+        question = ""
+        if has_words(deps.models, context.model):
+            try:
+                question = await worded(deps.models, messages, temperature=TEMPERATURE, model=context.model)
+            except ModelError as error:
+                log.warning("question_not_worded", reason=error.message)
+        language = language_of(state["message"], context.locale)
+        return {
+            "response": question or _QUESTION[language],
+            "path": "clarification",
+            "success": True,
+            "category": state["alternatives"][0]["category"],
+            "confidence": state["alternatives"][0]["confidence"],
+        }
+
+    return clarify

@@ -1,0 +1,329 @@
+"""What a customer notices of the coordinator, and the CRM that asks for it."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from httpx_sse import aconnect_sse
+from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
+
+from core.errors import ModelRefused, ModelUnavailable
+from core.settings import CrmSettings
+from nodes.react.state import Reflection
+from tests.support.crm_faults import closed_port
+from tests.support.scripted import ScriptedChatModel, calling, scripted_models
+from tests.support.service import CONTACT, RunningService, running_service
+
+# Each an example message of its agent: what is sure.
+EXPORT = "Exporting my contacts ends with Error 500."
+GREETING = "Hi there!"
+AWAY = ModelUnavailable("the model is away")
+LOOK = ("search_knowledge_base", {"query": "error 500 export"})
+DONE = Reflection(success=True, reasoning="Found.", task_complete=True, final_answer="Export in batches.")
+
+
+@asynccontextmanager
+async def answering(
+    database_url: str, *replies: Any, **groups: Any
+) -> AsyncIterator[tuple[RunningService, ScriptedChatModel]]:
+    model = ScriptedChatModel(replies=list(replies))
+    async with running_service(database_url, scripted_models(model), **groups) as running:
+        yield running, model
+
+
+async def say(running: RunningService, message: str, **body: Any) -> dict[str, Any]:
+    answered = await running.http.post(
+        "/v1/messages", json={"contact_id": CONTACT, "message": message, **body}
+    )
+    assert answered.status_code == 200, answered.text
+    answer: dict[str, Any] = answered.json()
+    return answer
+
+
+def system_of(asked: list[BaseMessage]) -> str:
+    assert isinstance(asked[0], SystemMessage)
+    return asked[0].text
+
+
+@pytest.mark.parametrize("language", ["en", "pt"])
+@pytest.mark.parametrize("name", ["billing_support", "general", "order_status", "technical_support"])
+async def test_the_right_agent_answers(database_url: str, name: str, language: Any) -> None:
+    async with answering(database_url, AIMessage("Here it is.")) as (running, model):
+        spec = running.service.roster.agents[name]
+        answer = await say(running, spec.examples[language][0])
+        assert (answer["agent_used"], answer["category"], answer["path"]) == (name, spec.category, "agent")
+        assert (answer["success"], answer["response"]) == (True, "Here it is.")
+        assert 0.5 < answer["confidence"] <= 1
+        assert answer["alternatives"]
+        assert name not in [each["agent"] for each in answer["alternatives"]]
+        assert answer["handoff"] == {"recommended": False, "recorded": False, "team": "", "reason": ""}
+        assert spec.prompt in system_of(model.asked[0])
+
+
+async def test_an_agent_knows_the_customer_and_has_its_tools_only(database_url: str) -> None:
+    async with answering(database_url, calling("I look.", LOOK), DONE) as (running, model):
+        answer = await say(running, EXPORT)
+        assert answer["response"] == "Export in batches."
+        assert answer["attempts"][0]["actions"] == ["search_knowledge_base"]
+        assert "Laura" in "\n".join(message.text for message in model.asked[0])
+
+
+async def test_a_tool_that_is_not_the_agents_is_not_called(database_url: str) -> None:
+    ticket = ("create_engineering_ticket", {"title": "x", "description": "y", "severity": "low"})
+    replies = (calling("I open a ticket.", ticket), replace_answer("I cannot do that."))
+    async with answering(database_url, *replies) as (running, _):
+        spec = running.service.roster.agents["order_status"]
+        assert "create_engineering_ticket" not in spec.tools
+        before = await running.crm("/engineering-tickets")
+        await say(running, spec.examples["en"][0])
+        assert await running.crm("/engineering-tickets") == before
+
+
+def replace_answer(text: str) -> Reflection:
+    return DONE.model_copy(update={"final_answer": text})
+
+
+async def test_a_short_reply_stays_with_the_agent_that_asked(database_url: str) -> None:
+    async with answering(database_url, AIMessage("Which browser?"), AIMessage("Clear its cache.")) as (
+        running,
+        model,
+    ):
+        first = await say(running, EXPORT)
+        second = await say(running, "Firefox", session_id=first["session_id"])
+        assert second["agent_used"] == first["agent_used"] == "technical_support"
+        assert "Which browser?" in "\n".join(message.text for message in model.asked[1])
+
+
+async def test_a_message_for_nobody_gets_the_general_agent(database_url: str) -> None:
+    # It is not like any agent's messages, and not far enough from all: the model decides.
+    nobody = '{"agent": "none_of_these"}'
+    async with answering(database_url, AIMessage(nobody), AIMessage("I help with Ventros.")) as (running, _):
+        answer = await say(running, "What is the capital of Mongolia?")
+        assert (answer["success"], answer["response"]) == (True, "I help with Ventros.")
+        assert [(each["agent"], each["chosen"]) for each in answer["dispatched"]] == [("general", "default")]
+
+
+async def test_two_agents_answer_a_message_about_two_things_and_the_answer_is_one(database_url: str) -> None:
+    replies = [AIMessage("One part."), AIMessage("One part."), AIMessage("Both, in one.")]
+    async with answering(database_url, *replies) as (running, model):
+        answer = await say(running, MIXED)
+        assert (answer["path"], answer["response"]) == ("merged", "Both, in one.")
+        assert {each["agent"] for each in answer["attempts"]} == {"billing_support", "technical_support"}
+        # Each has its part as the task, and knows the whole.
+        assert len(model.asked) == 3
+
+
+async def test_answers_that_cannot_be_merged_stand_below_each_other_in_the_messages_order(
+    database_url: str,
+) -> None:
+    replies = [AIMessage("A part."), AIMessage("A part."), AWAY]
+    async with answering(database_url, *replies) as (running, _):
+        answer = await say(running, MIXED)
+        assert (answer["path"], answer["response"]) == ("merged", "A part.\n\nA part.")
+        assert answer["agent_used"] in {"billing_support", "technical_support"}
+
+
+MIXED = f"{EXPORT} Also, our last invoice shows the wrong tax number."
+
+
+async def test_where_one_of_two_agents_fails_the_other_answers_and_a_person_is_recommended(
+    database_url: str,
+) -> None:
+    async with answering(database_url, ModelRefused("blocked"), AIMessage("My part.")) as (running, _):
+        answer = await say(running, MIXED)
+        assert (answer["success"], answer["response"]) == (True, "My part.")
+        assert answer["handoff"]["recommended"] is True
+        assert "not all of it was answered" in answer["handoff"]["reason"]
+
+
+async def test_an_agent_that_fails_is_stood_in_for_by_the_general_agent(database_url: str) -> None:
+    replies = [calling("I look.", LOOK), AWAY, AIMessage("Sorry, I only know this much.")]
+    async with answering(database_url, *replies) as (running, model):
+        answer = await say(running, EXPORT)
+        assert (answer["success"], answer["agent_used"], answer["path"]) == (True, "general", "general")
+        assert answer["handoff"]["recommended"] is True
+        assert [each["outcome"] for each in answer["attempts"]] == ["failed", "answered"]
+        shown = "\n".join(message.text for message in model.asked[-1])
+        assert "technical_support could not answer" in shown
+
+
+async def test_where_no_agent_can_answer_a_person_is_called_and_the_customer_told(database_url: str) -> None:
+    async with answering(database_url, AWAY, AWAY) as (running, _):
+        answer = await say(running, running.service.roster.agents["billing_support"].examples["pt"][0])
+        assert (answer["success"], answer["path"], answer["reason_incomplete"]) == (
+            False,
+            "handoff",
+            "agents_failed",
+        )
+        assert answer["response"].startswith("Desculpe")
+        assert (answer["handoff"]["recommended"], answer["handoff"]["recorded"]) == (True, True)
+        [handoff] = (await running.crm(f"/contacts/{CONTACT}/handoffs"))["handoffs"]
+        assert handoff["team"] == answer["handoff"]["team"] == "billing"
+
+
+async def test_an_agent_that_takes_too_long_is_stood_in_for(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nodes.coordinator.specialist.SPECIALIST_SECONDS", 0.05)
+    never = asyncio.Event()
+    model = ScriptedChatModel(replies=[AIMessage("One two."), AIMessage("Done")], before_token=never.wait)
+    async with running_service(database_url, scripted_models(model)) as running:
+        answer = await say(running, EXPORT)
+        assert answer["attempts"][0]["outcome"] == "timed_out"
+        assert answer["response"]
+
+
+async def test_failures_in_a_row_recommend_a_person_and_show_in_health_until_it_succeeds(
+    database_url: str,
+) -> None:
+    failing = [AWAY, AIMessage("I only know this much.")]
+    async with answering(database_url, *failing * 5, AIMessage("Solved.")) as (running, _):
+        reasons = [(await say(running, EXPORT))["handoff"]["reason"] for _ in range(5)]
+        assert "in a row" not in reasons[1]
+        assert reasons[2] == "technical_support failed 3 times in a row"
+        health = (await running.http.get("/health")).json()
+        assert health["status"] == "degraded"
+        assert health["agents"]["degraded"] == [{"agent": "technical_support", "failures_in_a_row": 5}]
+        assert (await say(running, EXPORT))["response"] == "Solved."
+        assert (await running.http.get("/health")).json()["status"] == "healthy"
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("I want to talk to a person, please.", "A person will write to you"),
+        ("Quero falar com um atendente, por favor.", "Uma pessoa vai escrever"),
+    ],
+)
+async def test_who_asks_for_a_person_gets_one_at_once(database_url: str, message: str, words: str) -> None:
+    async with answering(database_url) as (running, model):
+        answer = await say(running, message)
+        assert (answer["success"], answer["path"]) == (True, "handoff")
+        assert words in answer["response"]
+        assert answer["handoff"]["recorded"] is True
+        [handoff] = (await running.crm(f"/contacts/{CONTACT}/handoffs"))["handoffs"]
+        assert (handoff["team"], handoff["summary"]) == (answer["handoff"]["team"], message)
+        assert not model.asked
+
+
+async def test_a_person_an_agent_calls_is_in_the_answer(database_url: str) -> None:
+    call = ("hand_over_to_human", {"team": "engineering", "reason": "Data is lost.", "summary": "Look."})
+    async with answering(database_url, calling("I call them.", call), DONE) as (running, _):
+        answer = await say(running, EXPORT)
+        assert answer["handoff"] == {
+            "recommended": True,
+            "recorded": True,
+            "team": "engineering",
+            "reason": "Data is lost.",
+        }
+        assert answer["path"] == "agent"
+
+
+async def test_a_crm_that_is_away_keeps_nobody_from_an_answer(database_url: str) -> None:
+    crm = CrmSettings(api_base=f"http://127.0.0.1:{closed_port()}", max_attempts=1)
+    async with answering(database_url, AIMessage("Hello!"), crm=crm) as (running, _):
+        assert (await say(running, GREETING))["response"] == "Hello!"
+        answer = await say(running, "I want to talk to a person.")
+        assert (answer["success"], answer["reason_incomplete"]) == (False, "handoff_not_recorded")
+        assert answer["handoff"] == {**answer["handoff"], "recommended": True, "recorded": False}
+        assert "write again" in answer["response"]
+
+
+async def test_a_contact_the_crm_does_not_know_is_answered_too(database_url: str) -> None:
+    async with answering(database_url, AIMessage("Hello!")) as (running, _):
+        assert (await say(running, GREETING, contact_id="nobody"))["response"] == "Hello!"
+
+
+async def test_embeddings_that_fail_leave_the_general_agent(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core.errors import EmbeddingError  # noqa: PLC0415
+
+    async with answering(database_url, AIMessage("Hello!")) as (running, _):
+
+        async def fail(text: str) -> Any:
+            raise EmbeddingError("they are away")
+
+        monkeypatch.setattr(running.service.roster.router, "parts", fail)
+        answer = await say(running, EXPORT)
+        assert (answer["agent_used"], answer["response"]) == ("general", "Hello!")
+
+
+async def test_a_stream_names_the_agent_before_its_tokens(database_url: str) -> None:
+    replies = [calling("I look.", LOOK), AWAY, AIMessage("Only this much.")]
+    async with answering(database_url, *replies) as (running, _):
+        body = {"contact_id": CONTACT, "message": EXPORT}
+        accept = {"Accept": "text/event-stream"}
+        async with aconnect_sse(running.http, "POST", "/v1/messages", json=body, headers=accept) as source:
+            events = [(event.event, json.loads(event.data)) async for event in source.aiter_sse()]
+    names = [name for name, _ in events if name != "token"]
+    assert names == ["start", "agent", "thought", "observation", "agent", "done"]
+    agents = [data for name, data in events if name == "agent"]
+    assert [(each["agent"], each["chosen"]) for each in agents] == [
+        ("technical_support", "sure"),
+        ("general", "fallback"),
+    ]
+    after = [
+        data["text"]
+        for name, data in events[[n for n, _ in events].index("observation") :]
+        if name == "token"
+    ]
+    assert "".join(after) == "Only this much."
+
+
+async def test_only_the_merged_answer_is_streamed_where_two_agents_work(database_url: str) -> None:
+    replies = [AIMessage("A part."), AIMessage("A part."), AIMessage("Both, in one.")]
+    async with answering(database_url, *replies) as (running, _):
+        body = {"contact_id": CONTACT, "message": MIXED}
+        accept = {"Accept": "text/event-stream"}
+        async with aconnect_sse(running.http, "POST", "/v1/messages", json=body, headers=accept) as source:
+            events = [(event.event, json.loads(event.data)) async for event in source.aiter_sse()]
+    assert sum(name == "agent" for name, _ in events) == 2
+    assert "".join(data["text"] for name, data in events if name == "token") == "Both, in one."
+
+
+async def test_studio_and_langserve_give_the_session_back(database_url: str) -> None:
+    async with answering(database_url, AIMessage("Hello!"), AIMessage("Gladly.")) as (running, _):
+        given = {"message": GREETING, "contact_id": CONTACT}
+        response = await running.http.post("/coordinator/invoke", json={"input": given})
+        output = response.json()["output"]
+        assert output["session_id"] == output["thread_id"]
+        assert [message["type"] for message in output["messages"]] == ["human", "ai"]
+        on = {
+            "message": "Thanks a lot for your help.",
+            "contact_id": CONTACT,
+            "session_id": output["session_id"],
+        }
+        response = await running.http.post("/coordinator/invoke", json={"input": on})
+        assert response.json()["output"]["session_id"] == output["session_id"]
+        assert len(response.json()["output"]["messages"]) == 4
+
+
+async def test_who_is_not_understood_is_asked_back_once(database_url: str) -> None:
+    replies = [AIMessage("Is it about an error or an order?"), calling("I look.", LOOK), DONE]
+    async with answering(database_url, *replies) as (running, model):
+        first = await say(running, "asdf qwer zxcv")
+        assert (first["path"], first["success"], first["agent_used"]) == ("clarification", True, "")
+        assert first["response"] == "Is it about an error or an order?"
+        second = await say(running, EXPORT, session_id=first["session_id"])
+        assert (second["path"], second["agent_used"]) == ("agent", "technical_support")
+        # What was asked about is known to who answers.
+        assert "asdf qwer zxcv" in "\n".join(message.text for message in model.asked[1])
+
+
+async def test_who_is_still_not_understood_is_not_asked_again(database_url: str) -> None:
+    replies = [AIMessage("What is it about?"), AIMessage("I am here for Ventros.")]
+    async with answering(database_url, *replies) as (running, _):
+        first = await say(running, "asdf qwer zxcv")
+        second = await say(running, "zxcv qwer asdf", session_id=first["session_id"])
+        assert (second["agent_used"], second["response"]) == ("general", "I am here for Ventros.")
+
+
+async def test_without_a_model_the_question_has_fixed_words(database_url: str) -> None:
+    async with answering(database_url, AWAY) as (running, _):
+        answer = await say(running, "asdf qwer zxcv")
+        assert (answer["path"], answer["success"]) == ("clarification", True)
+        assert answer["response"].startswith("I want to get this right")
