@@ -8,13 +8,17 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; exit; }; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help serve demo studio retention bench-checkpoints bench-growth test eval check fmt snapshots docs requirements clean
+.PHONY: help serve memory-serve demo studio retention bench-checkpoints bench-growth bench-memory test eval check fmt \
+	snapshots docs proto requirements clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
 
 serve: $(VENV)/.runtime ## Set everything up and run the service (HOST, PORT, DATA_DIR, ... see README)
 	@exec $(BIN)/python server.py
+
+memory-serve: $(VENV)/.runtime ## Run the embedded memory on its own, over gRPC (MEMORY_SERVE_PORT, ... see README)
+	@exec $(BIN)/python -m api.memory_serve
 
 demo: $(VENV)/.runtime ## Watch the agent solve a support case (URL=http://... uses a running service)
 	@exec $(BIN)/python -m demo.support_case $(if $(URL),--url $(URL))
@@ -31,9 +35,12 @@ bench-growth: $(VENV)/.runtime ## Measure how a long conversation grows (about t
 test: $(VENV)/.dev ## Set everything up and run every test, against a real Postgres
 	@$(BIN)/python -m pytest $(ARGS)
 
-eval: $(VENV)/.runtime ## Measure on public data sets: make eval DATA=folder (ONLY=routing for one of them)
+eval: $(VENV)/.runtime ## Measure on public data sets: make eval DATA=folder (ONLY=memory for one of them)
 	@test -n "$(DATA)" || { echo "error: name the folder of the data sets: make eval DATA=/path/to/data (see benchmarks/README.md)" >&2; exit 2; }
 	@$(BIN)/python -m benchmarks.evaluate --data "$(DATA)" $(ONLY)
+
+bench-memory: $(VENV)/.runtime ## Measure search among 1,000,000 memories (some minutes, 5 GB of disk)
+	@$(BIN)/python -m benchmarks.memory $(ARGS)
 
 check: $(VENV)/.dev ## Lint, strict types, import rules
 	@$(BIN)/ruff check .
@@ -50,6 +57,9 @@ snapshots: $(VENV)/.dev ## Rewrite the snapshots after a change that is meant
 
 docs: $(VENV)/.runtime ## Write what is generated again: README.md, .env.example, langgraph.json
 	@$(BIN)/python -m api.documents
+
+proto: $(VENV)/.dev ## Generate memory/proto again from memory/memory.proto
+	@$(BIN)/python -m memory.generate
 
 requirements: $(VENV)/.dev ## Compile the pinned requirements again from pyproject.toml
 	@$(PIP) install --quiet uv

@@ -8,7 +8,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, Interrupt, StateSnapshot
 
-from core.errors import InterruptPending, InvalidRequest, NothingToResume, WrongGraph
+from core.errors import InterruptPending, InvalidRequest, NothingToResume, SessionRefused, WrongGraph
 
 # The names are LangGraph Platform's: refuse the second run, let it wait, or stop the first.
 MultitaskStrategy: TypeAlias = Literal["reject", "enqueue", "interrupt"]
@@ -18,6 +18,8 @@ _INTERRUPT_ID = re.compile(r"[0-9a-f]{32}")
 
 # Where a checkpoint's metadata names the graph that wrote it.
 GRAPH_KEY = "graph"
+# And whose thread it is.
+TENANT_KEY = "tenant"
 
 
 async def admit(
@@ -36,12 +38,14 @@ async def admit(
 
     Raises:
         WrongGraph: The thread was begun by another graph.
+        SessionRefused: The thread is another tenant's, or about another contact.
         InterruptPending: A new turn would throw a pending question away.
         NothingToResume: There is no question to answer, or no step left to continue with.
         InvalidRequest: Several questions are pending and the answer does not say which it is for.
     """
     state = await graph.aget_state(config)
     _require_same_graph(graph.name, state)
+    _require_same_owner(config, given, state)
     if isinstance(given, Command):
         _require_answerable(given.resume, state.interrupts)
     elif given is None:
@@ -57,6 +61,18 @@ def _require_same_graph(name: str, state: StateSnapshot) -> None:
     owner = (state.metadata or {}).get(GRAPH_KEY, name)
     if owner != name:
         raise WrongGraph(f"the thread belongs to graph {owner!r}; ask that one", details={"graph": owner})
+
+
+def _require_same_owner(config: RunnableConfig, given: Any, state: StateSnapshot) -> None:
+    """A thread holds what one contact said: another one's agent must not read it."""
+    owner = (state.metadata or {}).get(TENANT_KEY)
+    tenant = config.get("metadata", {}).get(TENANT_KEY, owner)
+    contact = given.get("contact_id") if isinstance(given, Mapping) else getattr(given, "contact_id", None)
+    known = state.values.get("contact_id")
+    if owner not in {None, tenant} or (contact and known and contact != known):
+        raise SessionRefused(
+            "the thread (session) is another contact's: leave its id out, or name one of this contact's"
+        )
 
 
 def _require_answerable(answer: Any, pending: Sequence[Interrupt]) -> None:

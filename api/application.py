@@ -12,6 +12,7 @@ from api.langserve import langserve_router
 from api.messages import messages_router
 from api.request_id import RequestIdMiddleware
 from api.service import Service, open_service
+from api.sessions import sessions_router
 from api.thread_routes import threads_router
 from api.version import VERSION
 from core.logging import configure_logging
@@ -51,5 +52,6 @@ def make_app(service: Service | None = None) -> FastAPI:
     app.include_router(messages_router())
     app.include_router(approvals_router())
     app.include_router(threads_router())
+    app.include_router(sessions_router())
     app.include_router(langserve_router(lambda: app.state.service))
     return app

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, JsonValue
 
 from api.dependencies import OpenService
 from api.identity import LOCAL
+from api.repetition import MESSAGE_KEY
 from api.run_output import PendingInterrupt, finished, interrupt_json
 from api.run_requests import run_request
 from api.runs import RunRequest
@@ -109,10 +110,14 @@ async def _resuming(service: Service, approval_id: str, decision: JsonValue) -> 
     spec = REGISTRY.get(owner.graph or "") if owner and owner.tenant == LOCAL.tenant else None
     if spec is None or spec.name not in ASKING:
         raise NotFound(f"there is no approval {approval_id!r}", details={"id": approval_id})
+    state = await service.graphs[spec.name].aget_state({"configurable": {"thread_id": thread_id}})
+    message_id = (state.metadata or {}).get(MESSAGE_KEY)
     return run_request(
         service,
         spec,
         Command(resume={interrupt_id: decision}),
         identity=LOCAL,
         thread_id=thread_id,
+        # It is still that message's run.
+        metadata={MESSAGE_KEY: message_id} if message_id else None,
     )

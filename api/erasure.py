@@ -13,15 +13,27 @@ from psycopg.rows import DictRow
 
 from checkpoints.erasure import erase_checkpoints
 from checkpoints.pool import Pool
+from core.memory import Memory, Scope
+from sessions.store import erase_session
 
 Eraser: TypeAlias = Callable[[AsyncConnection[DictRow], str], Awaitable[None]]
 
 # Run one after the other in one transaction: a thread is erased everywhere, or nowhere.
-ERASERS: tuple[Eraser, ...] = (erase_checkpoints,)
+ERASERS: tuple[Eraser, ...] = (erase_checkpoints, erase_session)
 
 
 async def _nothing_queued() -> None:
     """Where nobody writes."""
+
+
+# Whom a thread is about: its session's contact, or the one its graph was given.
+CONTACT_SQL = """
+SELECT coalesce(
+    (SELECT contact_id FROM sessions.sessions WHERE id = %(thread)s),
+    (SELECT checkpoint -> 'channel_values' ->> 'contact_id' FROM checkpoints
+     WHERE thread_id = %(thread)s AND checkpoint_ns = '' ORDER BY checkpoint_id DESC LIMIT 1)
+) AS contact_id
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,18 +42,28 @@ class Erasure:
 
     Attributes:
         pool: Connections.
+        memory: What is remembered of contacts; it may be another service, so it takes no part in the
+            transaction. ``None``: nothing is.
         settled: Waits until what runs have queued is written, so that nothing comes after the erasure.
         forget: What drops a thread from the process's memory; called before and after its rows go, as a
             reader may have remembered it in between.
     """
 
     pool: Pool
+    memory: Memory | None = None
     settled: Callable[[], Awaitable[None]] = _nothing_queued
     forget: Sequence[Callable[[str], None]] = ()
 
-    async def erase(self, thread_id: str) -> None:
-        """Erase a thread; nothing is said of one that does not exist."""
+    async def erase(self, thread_id: str, *, tenant: str) -> None:
+        """Erase a thread and what memory has of it; nothing is said of one that does not exist.
+
+        Memory comes first: should it be away, nothing is erased yet, and asking again does all of it.
+
+        Raises:
+            MemoryUnavailable: The memory is away.
+        """
         await self.settled()
+        await self._forget(thread_id, tenant)
         async with self.pool.connection() as connection, connection.transaction():
             await self.erase_in(connection, thread_id)
         self._forgotten(thread_id)
@@ -51,6 +73,14 @@ class Erasure:
         self._forgotten(thread_id)
         for eraser in ERASERS:
             await eraser(connection, thread_id)
+
+    async def _forget(self, thread_id: str, tenant: str) -> None:
+        if self.memory is None:
+            return
+        async with self.pool.connection() as connection:
+            row = await (await connection.execute(CONTACT_SQL, {"thread": thread_id})).fetchone()
+        if row and row["contact_id"]:
+            await self.memory.forget(Scope(tenant, row["contact_id"]), session_id=thread_id)
 
     def _forgotten(self, thread_id: str) -> None:
         for forget in self.forget:

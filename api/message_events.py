@@ -23,6 +23,8 @@ INTERRUPT = "__interrupt__"
 ANSWER_FIELD = "final_answer"
 # The step agents work in.
 SPECIALIST = "specialist"
+# The step that sums up for later agents, not for the customer.
+SUMMARISE = "summarise"
 
 
 class MessageEvents:
@@ -55,6 +57,8 @@ class MessageEvents:
     def _token(self, chunk: Any, metadata: dict[str, Any]) -> Iterator[ServerSentEvent]:
         # A whole message here was made by a node, not by a model: it is no token.
         if not isinstance(chunk, AIMessageChunk):
+            return
+        if metadata.get("langgraph_node") == SUMMARISE:
             return
         if self._several and metadata["langgraph_checkpoint_ns"].startswith(SPECIALIST):
             return

@@ -16,13 +16,20 @@ from api.disconnect import until_gone
 from api.errors import body, describe
 from api.identity import LOCAL
 from api.message_events import MessageEvents
+from api.repetition import MESSAGE_KEY
 from api.run_output import PendingInterrupt, RunMetadata, RunResult, finished
 from api.run_requests import run_request
 from api.runs import RunRequest
 from api.service import Service
+from api.session_keeper import AWAY
 from api.texts import require_storable
+from api.threads import checked_thread_id, new_thread_id
+from core.logging import get_logger
 from graphs.registry import REGISTRY
+from nodes.context.records import ContextRecord, MemoryUse
 from nodes.coordinator.state import Alternative, Attempt, Dispatched, Handoff, Path
+
+log = get_logger(__name__)
 
 # Which graph answers.
 GRAPH = REGISTRY["coordinator"]
@@ -37,12 +44,27 @@ class MessageRequest(BaseModel):
     message: str = Field(min_length=1, max_length=20_000, description="What they wrote")
     channel_id: str | None = Field(None, max_length=200, description="Where they wrote")
     session_id: str | None = Field(
-        None, description="Session to go on with; none: a new one. A session is a thread"
+        None,
+        description="Session to go on with; none: the contact's current one on the channel, if one is named, "
+        "else a new one. A session is a thread",
+    )
+    message_id: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="The message's id where it comes from, so that one that is sent twice is answered once",
     )
     metadata: dict[str, JsonValue] | None = Field(None, description="Kept with the run's checkpoints")
     multitask_strategy: MultitaskStrategy = Field(
         "enqueue", description="When the session is busy: wait, answer 409, or stop the other run"
     )
+
+
+class MessageMetadata(RunMetadata):
+    """Which model answered, whether memory could be used, and what each agent was told."""
+
+    memory: MemoryUse
+    context: list[ContextRecord]
 
 
 class MessageResponse(BaseModel):
@@ -62,11 +84,12 @@ class MessageResponse(BaseModel):
     )
     dispatched: list[Dispatched] = Field(description="Who was given the message, and why they")
     attempts: list[Attempt] = Field(description="Every agent that tried, and what came of it")
+    ends_session: bool = Field(description="Whether the conversation came to its end, and is closed")
     interrupts: list[PendingInterrupt] = Field(
         description="Questions a person must decide before the answer; see /v1/approvals"
     )
     reason_incomplete: str | None = Field(description="Why success is false; null otherwise")
-    metadata: RunMetadata = Field(description="Which model answered, and why it")
+    metadata: MessageMetadata = Field(description="How the answer was made")
 
 
 def messages_router() -> APIRouter:
@@ -92,7 +115,7 @@ def messages_router() -> APIRouter:
         accept: Annotated[str, Header()] = "application/json",
     ) -> Response:
         """Answer a customer's message, whole or as a stream."""
-        run = _run(message, service)
+        run = await _run(message, service)
         headers = {"X-Thread-Id": run.thread_id}
         if "text/event-stream" in accept:
             answer: Response = sse.stream(_events(run, service))
@@ -104,7 +127,16 @@ def messages_router() -> APIRouter:
     return router
 
 
-def _run(message: MessageRequest, service: Service) -> RunRequest:
+async def _run(message: MessageRequest, service: Service) -> RunRequest:
+    new_id, message_id = new_thread_id(), message.message_id or ""
+    entered = await service.sessions.enter(
+        LOCAL.tenant,
+        message.contact_id,
+        channel_id=message.channel_id or "",
+        session_id=checked_thread_id(message.session_id) if message.session_id else "",
+        message_id=message_id,
+        new_id=new_id,
+    )
     return run_request(
         service,
         GRAPH,
@@ -112,12 +144,19 @@ def _run(message: MessageRequest, service: Service) -> RunRequest:
             "message": message.message,
             "contact_id": message.contact_id,
             "channel_id": message.channel_id or "",
-            "session_id": message.session_id or "",
+            "session_id": entered.session_id,
+            "message_id": message_id,
             "metadata": message.metadata or {},
         },
         identity=LOCAL,
-        thread_id=message.session_id,
-        metadata={"channel_id": message.channel_id, **(message.metadata or {})},
+        thread_id=entered.session_id,
+        fresh=entered.session_id == new_id,
+        metadata={
+            "channel_id": message.channel_id,
+            **(message.metadata or {}),
+            **({MESSAGE_KEY: message_id} if message_id else {}),
+        },
+        repeats=message_id if entered.repeated else "",
         modes=("messages", "updates", "values"),
         # The agents' steps and tokens are those of graphs inside.
         subgraphs=True,
@@ -127,6 +166,7 @@ def _run(message: MessageRequest, service: Service) -> RunRequest:
 
 async def _whole(run: RunRequest, service: Service) -> Response:
     result = await finished(service.runs, run)
+    await _close_ended(result, run, service)
     return JSONResponse(_response(result, service).model_dump())
 
 
@@ -140,6 +180,7 @@ async def _events(run: RunRequest, service: Service) -> AsyncIterator[ServerSent
             result.take(part)
             for one in events.of(part):
                 yield one
+        await _close_ended(result, run, service)
         yield sse.event("done", _response(result, service).model_dump())
     except Exception as error:  # noqa: BLE001 - the stream has begun: its last event is where errors go
         described = describe(error)
@@ -148,11 +189,20 @@ async def _events(run: RunRequest, service: Service) -> AsyncIterator[ServerSent
         await parts.aclose()
 
 
+async def _close_ended(result: RunResult, run: RunRequest, service: Service) -> None:
+    """Close the session where the agent says so. A database that is away costs nobody their answer."""
+    if result.values.get("ends_session") and not result.interrupts:
+        try:
+            await service.sessions.close(LOCAL.tenant, run.thread_id)
+        except AWAY as fault:
+            log.warning("session_not_closed", session_id=run.thread_id, reason=str(fault))
+
+
 def _response(result: RunResult, service: Service) -> MessageResponse:
     values = result.values
     return MessageResponse(
         **{name: values[name] for name in MessageResponse.model_fields.keys() & values.keys() - {"metadata"}},
         reason_incomplete=values["reason"],
         interrupts=[PendingInterrupt(**pending) for pending in result.interrupts],
-        metadata=RunMetadata(**asdict(service.model)),
+        metadata=MessageMetadata(**asdict(service.model), memory=values["memory"], context=values["context"]),
     )

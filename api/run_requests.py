@@ -7,7 +7,7 @@ from typing import Any
 from langchain_core.callbacks import BaseCallbackManager
 from langgraph.types import StreamMode
 
-from api.admission import GRAPH_KEY, MultitaskStrategy
+from api.admission import GRAPH_KEY, TENANT_KEY, MultitaskStrategy
 from api.identity import Identity
 from api.runs import RunRequest
 from api.service import Service
@@ -15,8 +15,6 @@ from api.threads import checked_thread_id, new_thread_id
 from core.context import Context
 from core.errors import InvalidRequest
 from graphs.spec import GraphSpec
-
-TENANT_KEY = "tenant"
 
 # It goes into the prompt, so its form leaves no room for anything but a language tag (RFC 5646).
 _LOCALE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}")
@@ -37,6 +35,7 @@ def run_request(
     subgraphs: bool = False,
     multitask_strategy: MultitaskStrategy = "enqueue",
     begin: Callable[[], Awaitable[BaseCallbackManager]] | None = None,
+    repeats: str = "",
 ) -> RunRequest:
     """The request, checked.
 
@@ -54,6 +53,7 @@ def run_request(
         subgraphs: Whether to listen to the graphs inside it too.
         multitask_strategy: What to do when the thread is busy.
         begin: Gives the callbacks once the run is admitted.
+        repeats: Id of a message that came before.
 
     Raises:
         InvalidRequest: The thread id or the locale is not one.
@@ -75,6 +75,7 @@ def run_request(
         subgraphs=subgraphs,
         multitask_strategy=multitask_strategy,
         begin=begin,
+        repeats=repeats,
     )
 
 

@@ -21,6 +21,7 @@ from langgraph.types import Durability, StreamMode, StreamPart
 
 from api.admission import MultitaskStrategy, admit
 from api.errors import REPLACED, describe
+from api.repetition import earlier_run, is_broken_off, replayed
 from core.context import Context
 from core.errors import RunStopped, ServiceError, ThreadBusy, TooManyRuns
 from core.logging import get_logger
@@ -50,6 +51,7 @@ class RunRequest:
         subgraphs: Whether to listen to the graphs inside it too.
         multitask_strategy: What to do when the thread has a run in progress.
         begin: Called when the run is admitted, before its first step; gives the callbacks it reports to.
+        repeats: Id of a message that came before: its run is gone on with, or its answer given again.
     """
 
     graph: CompiledStateGraph[Any, Any, Any, Any]
@@ -62,6 +64,7 @@ class RunRequest:
     subgraphs: bool = False
     multitask_strategy: MultitaskStrategy = "enqueue"
     begin: Callable[[], Awaitable[BaseCallbackManager]] | None = None
+    repeats: str = ""
 
     @property
     def thread_id(self) -> str:
@@ -199,11 +202,17 @@ class Runs:
         if control.drain_requested:
             # Nobody waits for it any more: it must not take the thread's next turn.
             raise GraphDrained(control.drain_reason or "")
+        given = request.input
+        if request.repeats:
+            earlier = await earlier_run(request.graph, request.config, request.repeats)
+            if earlier and not is_broken_off(earlier):
+                return replayed(request.graph, earlier)
+            given = None if earlier else given
         if not request.fresh:
-            await admit(request.graph, request.config, request.input, request.multitask_strategy)
+            await admit(request.graph, request.config, given, request.multitask_strategy)
         callbacks = await request.begin() if request.begin else None
         return request.graph.astream(
-            request.input,
+            given,
             patch_config(request.config, callbacks=callbacks) if callbacks else request.config,
             context=request.context,
             stream_mode=list(request.modes),

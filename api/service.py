@@ -13,20 +13,26 @@ from langgraph.graph.state import CompiledStateGraph
 from api.erasure import Erasure
 from api.retention import retention
 from api.runs import Runs
+from api.session_keeper import SessionKeeper
 from checkpoints.embedded import embedded_postgres_server
 from checkpoints.pool import Pool, open_pool
 from checkpoints.saver import open_saver
+from core.embeddings import embeddings
 from core.errors import EmbeddingError
 from core.logging import get_logger
+from core.memory import Memory
 from core.models import ChatModels, ModelInfo, chat_models
 from core.settings import Settings
 from crm.app import create_crm
 from crm.migrations import migrate
 from graphs.registry import REGISTRY
 from graphs.roster import specialised_agents
+from memory.opening import open_memory
 from nodes.coordinator.roster import Roster
 from nodes.deps import Deps
-from tools.catalogue import crm_tools
+from sessions.migrations import migrate as migrate_sessions
+from sessions.store import SessionStore
+from tools.catalogue import crm_tools, memory_tools
 from tools.crm_client import CrmClient, crm_http_client
 
 log = get_logger(__name__)
@@ -46,6 +52,9 @@ class Service:
         model: Which model answers, and why.
         roster: The specialised agents.
         erasure: Takes threads out for good.
+        memory: What is remembered of contacts.
+        sessions: Which conversation a message belongs to.
+        keeper: Closes sessions and sums them up.
         development_crm: The app to mount at ``/crm``, when no real CRM is set.
     """
 
@@ -56,6 +65,9 @@ class Service:
     model: ModelInfo
     roster: Roster
     erasure: Erasure
+    memory: Memory
+    sessions: SessionStore
+    keeper: SessionKeeper
     development_crm: FastAPI | None
 
 
@@ -85,6 +97,8 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         )
         pool = await stack.enter_async_context(open_pool(address, settings.database))
         saver = await stack.enter_async_context(open_saver(pool))
+        memory = await _memory(stack, settings, pool)
+        await migrate_sessions(pool)
         development_crm = await _development_crm(settings, pool)
         http = await stack.enter_async_context(
             crm_http_client(
@@ -96,29 +110,55 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             )
         )
         crm = CrmClient(http, settings.crm)
-        tools = crm_tools(crm, approve_messages_from=settings.approvals.message_risk)
+        tools = {
+            **crm_tools(crm, approve_messages_from=settings.approvals.message_risk, memory=memory),
+            **memory_tools(memory),
+        }
         roster = specialised_agents(settings, tools)
         stack.push_async_callback(roster.router.aclose)
         # The first message is not to wait for it, nor is the start.
         stack.push_async_callback(_ended, asyncio.create_task(_warm(roster)))
-        deps = Deps(models=models, tools=tools, crm=crm, roster=roster)
+        deps = Deps(
+            models=models,
+            tools=tools,
+            crm=crm,
+            roster=roster,
+            memory=memory,
+            context_tokens=settings.context.tokens,
+        )
+        graphs = {
+            spec.name: spec.build(deps).compile(checkpointer=saver, name=spec.name)
+            for spec in REGISTRY.values()
+        }
+        sessions = SessionStore(pool, idle_seconds=settings.sessions.idle_seconds)
+        keeper = SessionKeeper(
+            sessions, graphs["coordinator"], models, memory, seconds=settings.sessions.sweep_seconds
+        )
+        stack.push_async_callback(_ended, asyncio.create_task(keeper.run(), name="session-keeper"))
         runs = Runs(settings.runs)
-        erasure = Erasure(pool=pool, settled=saver.settled, forget=(saver.forget,))
+        erasure = Erasure(pool=pool, memory=memory, settled=saver.settled, forget=(saver.forget,))
         await stack.enter_async_context(retention(settings, pool, erasure, runs))
         stack.push_async_callback(runs.drain)
         yield Service(
             settings=settings,
             pool=pool,
             runs=runs,
-            graphs={
-                spec.name: spec.build(deps).compile(checkpointer=saver, name=spec.name)
-                for spec in REGISTRY.values()
-            },
+            graphs=graphs,
             model=models.info,
             roster=roster,
             erasure=erasure,
+            memory=memory,
+            sessions=sessions,
+            keeper=keeper,
             development_crm=development_crm,
         )
+
+
+async def _memory(stack: AsyncExitStack, settings: Settings, pool: Pool) -> Memory:
+    """The memory, whose background tasks end before the pool does."""
+    embedder = embeddings(settings, "retrieval")
+    stack.push_async_callback(embedder.aclose)
+    return await stack.enter_async_context(open_memory(settings, pool, embedder))
 
 
 async def _development_crm(settings: Settings, pool: Pool) -> FastAPI | None:

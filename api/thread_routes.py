@@ -22,7 +22,7 @@ def threads_router() -> APIRouter:
     async def erase(
         thread_id: Annotated[str, Path(description="The thread (session) to erase")], service: OpenService
     ) -> None:
-        """Erase a thread everywhere: its checkpoints, those of the agents it called, what waits for a person.
+        """Erase a thread everywhere: checkpoints, session, what memory has of it, what waits for a person.
 
         409 while a run is in progress on it: a run may be about to tell the customer something, and what it
         does must stay on record until it is done. Nothing begins on the thread while it is being erased.
@@ -33,7 +33,7 @@ def threads_router() -> APIRouter:
             owner = await thread_owner(service.pool, thread_id)
             if owner is None or owner.tenant != LOCAL.tenant:
                 raise NotFound(f"there is no thread {thread_id!r}", details={"thread_id": thread_id})
-            await service.erasure.erase(thread_id)
+            await service.erasure.erase(thread_id, tenant=owner.tenant)
         log.info("thread_erased", thread_id=thread_id, graph=owner.graph)
 
     return router

@@ -9,11 +9,14 @@ from typing import Final
 
 from rich.console import Console
 
-from benchmarks import routing
+from benchmarks import retrieval, routing
 from benchmarks.data import DataMissing
 
 # Each takes the folder of the data and prints what it measured.
-EVALUATIONS: Final[Mapping[str, Callable[[Path, Console], Awaitable[None]]]] = {"routing": routing.evaluate}
+EVALUATIONS: Final[Mapping[str, Callable[[Path, Console], Awaitable[None]]]] = {
+    "routing": routing.evaluate,
+    "memory": retrieval.evaluate,
+}
 
 
 async def evaluate(names: list[str], folder: Path, console: Console) -> None:
@@ -29,7 +32,9 @@ async def evaluate(names: list[str], folder: Path, console: Console) -> None:
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="make eval", description="Measure the service on public data sets.")
-    parser.add_argument("--data", type=Path, required=True, help="folder with clinc150-dev.json")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with clinc150-dev.json and locomo-dev.json"
+    )
     parser.add_argument("only", nargs="*", help=f"of {', '.join(EVALUATIONS)}; all when none is named")
     given = parser.parse_args()
     unknown = [name for name in given.only if name not in EVALUATIONS]

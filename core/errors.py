@@ -21,6 +21,9 @@
     │   ├── ModelMisconfigured  502  key, name or permission refused by the provider
     │   └── ModelRefused        502  the provider blocked the prompt or the reply
     ├── EmbeddingError          503  the embedding model, after bounded retries
+    ├── MemoryUnavailable       503  the memory, or its database, cannot be reached
+    ├── MemoryRefused           422  what the memory is asked does not fit
+    ├── SessionRefused          403  the session or thread is another contact's
     └── CrmError                502
         ├── CrmRefused          502  4xx from the CRM: the model can act on it
         ├── CrmUnauthorized     502  the CRM does not accept our key
@@ -180,6 +183,27 @@ class EmbeddingError(ServiceError):
 
     code = "embedding_failed"
     status = 503
+
+
+class MemoryUnavailable(ServiceError):
+    """Raise when the memory, or its database, cannot be reached."""
+
+    code = "memory_unavailable"
+    status = 503
+
+
+class MemoryRefused(ServiceError):
+    """Raise when what the memory is asked, or told to remember, does not fit."""
+
+    code = "memory_refused"
+    status = 422
+
+
+class SessionRefused(ServiceError):
+    """Raise when a session or thread is named by a contact whose it is not."""
+
+    code = "session_refused"
+    status = 403
 
 
 class CrmError(ServiceError):

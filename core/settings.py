@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from core.errors import StartupError
@@ -24,6 +24,13 @@ def _fits_a_header(key: SecretStr) -> SecretStr:
     if not (value.isascii() and value.isprintable()) or " " in value:
         raise ValueError("must be ASCII without spaces and line breaks: it travels in an HTTP header")
     return key
+
+
+def _http_address(base: str) -> str:
+    scheme, _, address = base.rstrip("/").partition("://")
+    if scheme not in {"http", "https"} or not address:
+        raise ValueError("must start with http:// or https:// and name a host")
+    return f"{scheme}://{address}"
 
 
 ApiKey = Annotated[SecretStr, AfterValidator(_fits_a_header)]
@@ -158,12 +165,7 @@ class CrmSettings(BaseSettings):
     @field_validator("api_base")
     @classmethod
     def _is_http(cls, base: str | None) -> str | None:
-        if not base:
-            return None
-        scheme, _, address = base.rstrip("/").partition("://")
-        if scheme not in {"http", "https"} or not address:
-            raise ValueError("must start with http:// or https:// and name a host")
-        return f"{scheme}://{address}"
+        return _http_address(base) if base else None
 
 
 class MemorySettings(BaseSettings):
@@ -172,8 +174,108 @@ class MemorySettings(BaseSettings):
     model_config = _group("MEMORY_")
 
     grpc_target: str | None = Field(
-        None, description="host:port of the memory service (read, not yet used: no tool needs it yet)"
+        None, description="host:port of a memory service; unset: the memory embedded in this service"
     )
+    grpc_tls: bool = Field(False, description="Call the memory service over TLS")  # noqa: FBT003
+    grpc_ca_file: Path | None = Field(
+        None,
+        description="PEM file of the authorities that may vouch for the memory service, which is then called "
+        "over TLS; unset: the public ones",
+    )
+    grpc_token: ApiKey | None = Field(
+        None, description="Bearer token of the memory service; `make memory-serve` asks for it too"
+    )
+    grpc_timeout_seconds: Seconds = Field(
+        3, description="Time limit of a call to the memory service, its attempts and pauses together"
+    )
+    grpc_forget_timeout_seconds: Seconds = Field(60, description="The same, of a call that erases")
+    grpc_max_attempts: int = Field(
+        3, ge=1, le=10, description="Attempts at a call while the memory service cannot be reached"
+    )
+    grpc_rest_seconds: Seconds = Field(
+        5, description="For how long a memory service that was away for two calls in a row is not asked"
+    )
+    serve_host: str = Field("127.0.0.1", description="Address `make memory-serve` listens on")
+    serve_port: int = Field(
+        50051, ge=0, le=65_535, description="Port of `make memory-serve`; 0 lets the system choose"
+    )
+    serve_cert_file: Path | None = Field(
+        None, description="PEM file of the certificate of `make memory-serve`; unset: no TLS"
+    )
+    serve_key_file: Path | None = Field(None, description="PEM file of the key of MEMORY_SERVE_CERT_FILE")
+    short_term_hours: float = Field(1, gt=0, le=8_760, description="How long short-term notes are kept")
+    working_hours: float = Field(24, gt=0, le=8_760, description="How long working notes are kept")
+    long_term_days: float = Field(30, gt=0, le=3_650, description="How long long-term notes are kept")
+    shared_days: float = Field(7, gt=0, le=3_650, description="How long notes for all agents are kept")
+    capacity: int = Field(
+        1_000,
+        ge=1,
+        le=100_000,
+        description="Most notes of each type for a contact; one more, and they are trimmed",
+    )
+    kept_when_full: int = Field(
+        800, ge=0, le=99_999, description="Notes that trimming leaves, those used most"
+    )
+    sweep_seconds: Seconds = Field(
+        60, description="How often notes whose time is over are removed, give or take a fifth"
+    )
+
+    @field_validator("grpc_target")
+    @classmethod
+    def _is_target(cls, target: str | None) -> str | None:
+        if target and (":" not in target or target.startswith(("http://", "https://"))):
+            raise ValueError("must be host:port, or another gRPC target as dns:///host:port or unix:/path")
+        return target
+
+    @model_validator(mode="after")
+    def _trimming_makes_room(self) -> Self:
+        if self.kept_when_full >= self.capacity:
+            raise ValueError("MEMORY_KEPT_WHEN_FULL must be less than MEMORY_CAPACITY")
+        return self
+
+
+class RerankSettings(BaseSettings):
+    """Reranking of what memory finds, where FEATURE_RERANKING is on."""
+
+    model_config = _group("RERANK_")
+
+    api_key: ApiKey | None = Field(
+        None, description="Key of Jina's rerank API; unset: reranking is done on this machine"
+    )
+    base_url: str = Field("https://api.jina.ai", description="Address of the rerank API, without /v1/rerank")
+    model: str = Field("jina-reranker-v2-base-multilingual", description="Model of the rerank API")
+    timeout_seconds: Seconds = Field(
+        2, description="Time limit of one reranking; then the fused order stands"
+    )
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_http(cls, base: str) -> str:
+        return _http_address(base)
+
+
+class ContextSettings(BaseSettings):
+    """What agents are told beside their task."""
+
+    model_config = _group("CONTEXT_")
+
+    tokens: int = Field(
+        6_000,
+        ge=500,
+        le=100_000,
+        description="Most tokens of profile, conversation and memory that an agent is told beside its task",
+    )
+
+
+class SessionSettings(BaseSettings):
+    """Conversations of contacts on channels."""
+
+    model_config = _group("SESSION_")
+
+    idle_seconds: Annotated[float, Field(gt=0, le=2_592_000)] = Field(
+        1_800, description="After so long without a message a session is closed and summed up"
+    )
+    sweep_seconds: Seconds = Field(60, description="Between two looks for sessions that are over")
 
 
 class RunSettings(BaseSettings):
@@ -252,7 +354,10 @@ class FeatureSettings(BaseSettings):
         True,  # noqa: FBT003
         description="Explicit prompt caching (read, not yet used: prompts already keep a stable prefix)",
     )
-    reranking: bool = Field(False, description="Rerank what memory finds (read, not yet used)")  # noqa: FBT003
+    reranking: bool = Field(
+        False,  # noqa: FBT003
+        description="Rerank what memory finds: by Jina with RERANK_API_KEY, else on this machine",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,6 +370,9 @@ class Settings:
     embeddings: EmbeddingSettings
     crm: CrmSettings
     memory: MemorySettings
+    rerank: RerankSettings
+    context: ContextSettings
+    sessions: SessionSettings
     runs: RunSettings
     approvals: ApprovalSettings
     retention: RetentionSettings

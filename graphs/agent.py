@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import cast
 
+from core.memory import StrategyName
 from graphs.react import build_react
 from nodes.agent import Agent
 from nodes.deps import Deps
@@ -22,6 +23,7 @@ def react_agent(deps: Deps) -> Agent:
         tools: Sequence[str] = (),
         max_iterations: int = 6,
         temperature: float = 0.2,
+        retrieval: StrategyName = "general",
     ) -> ReactOutput:
         given = ReactInput(
             task=task,
@@ -31,6 +33,7 @@ def react_agent(deps: Deps) -> Agent:
             tools=list(tools),
             max_iterations=max_iterations,
             temperature=temperature,
+            retrieval=retrieval,
         )
         return cast("ReactOutput", await graph.ainvoke(given))
 

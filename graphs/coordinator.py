@@ -8,6 +8,7 @@ from langgraph.graph import END, START, StateGraph
 from core.context import Context
 from graphs.spec import GraphSpec
 from graphs.specialists import specialists
+from nodes.coordinator.assemble import assemble
 from nodes.coordinator.clarify import clarify
 from nodes.coordinator.classify import classify
 from nodes.coordinator.collect import collect
@@ -18,6 +19,7 @@ from nodes.coordinator.recall import recall
 from nodes.coordinator.record import record
 from nodes.coordinator.specialist import specialist
 from nodes.coordinator.state import CoordinatorInput, CoordinatorOutput, CoordinatorState
+from nodes.coordinator.summarise import summarise
 from nodes.deps import Deps
 
 # A backstop: agents, model calls and CRM calls have their own, shorter limits.
@@ -29,10 +31,11 @@ def build_coordinator(
 ) -> StateGraph[CoordinatorState, Context, CoordinatorInput, CoordinatorOutput]:
     """The graph, uncompiled.
 
-    ``classify`` sends the message to a task of ``specialist``, or its two parts to one each; asks back with
-    ``clarify``; or calls a person with ``hand_over`` where a rule of the agent says so. ``collect`` takes the
-    answers, asks the general agent where there is none, and calls a person where that has none either. The
-    customer is answered on every way.
+    ``classify`` chooses the agent for the message, or one for each of its two parts; asks back with
+    ``clarify``; or calls a person with ``hand_over`` where a rule of the agent says so. ``assemble`` gathers
+    what each agent should know and sends it to a task of ``specialist``. ``collect`` takes the answers, asks
+    the general agent where there is none, and calls a person where that has none either. The customer is
+    answered on every way.
 
     No node is retried as a whole, as model and CRM calls retry inside, and an agent that fails is an attempt
     that failed: an ``error_handler`` would take bugs for failures, and hide them.
@@ -45,11 +48,13 @@ def build_coordinator(
     graph.add_node("recall", recall(deps))
     graph.add_node("classify", classify(deps))
     graph.add_node("clarify", clarify(deps))
+    graph.add_node("assemble", assemble(deps))
     graph.add_node("specialist", specialist(deps, specialists(deps)))
     graph.add_node("collect", collect(deps))
     graph.add_node("merge", merge(deps))
     graph.add_node("hand_over", hand_over(deps))
-    graph.add_node("record", record)
+    graph.add_node("record", record(deps))
+    graph.add_node("summarise", summarise(deps))
 
     graph.add_edge(START, "prepare")
     graph.add_edge("prepare", "recall")
@@ -58,7 +63,8 @@ def build_coordinator(
     graph.add_edge("clarify", "record")
     graph.add_edge("merge", "record")
     graph.add_edge("hand_over", "record")
-    graph.add_edge("record", END)
+    graph.add_edge("record", "summarise")
+    graph.add_edge("summarise", END)
     return graph
 
 
@@ -70,7 +76,7 @@ SPEC = GraphSpec(
     output_schema=CoordinatorOutput,
     # Agents have effects on the outside.
     durability="sync",
-    # Ten super-steps; an agent has as many again for itself: four an iteration, eight iterations, and a few.
+    # A dozen super-steps; an agent has its own besides: four an iteration, eight iterations, and a few.
     recursion_limit=130,
     example={
         "message": "I get 'Error 500' when I try to export my contacts. Can you help?",

@@ -1,11 +1,13 @@
 """The specialised agents as the service has them: their files, and a router that learns from these."""
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from langchain_core.tools import BaseTool
 
 from agents.loader import load_agents, outside_utterances
+from agents.spec import AgentSpec
 from core.embeddings import KeptVectors, embeddings, local_embedder
 from core.settings import Settings
 from nodes.coordinator.roster import Roster
@@ -18,7 +20,7 @@ def specialised_agents(settings: Settings, tools: Mapping[str, BaseTool]) -> Ros
     Raises:
         StartupError: A file does not hold; every fault is named with its file and line.
     """
-    agents = load_agents(tools=tools)
+    agents = _shipped(frozenset(tools))
     embedder, local = embeddings(settings, "similarity"), local_embedder("similarity")
     router = Router(
         {name: spec.utterances for name, spec in agents.items()},
@@ -28,6 +30,12 @@ def specialised_agents(settings: Settings, tools: Mapping[str, BaseTool]) -> Ros
         fallback=None if embedder.model == local.model else local,
     )
     return Roster(agents=agents, router=router)
+
+
+@cache
+def _shipped(tools: frozenset[str]) -> Mapping[str, AgentSpec]:
+    """Read once a process: files do not change under a service."""
+    return load_agents(tools=tools)
 
 
 def _folder(settings: Settings) -> Path | None:

@@ -47,6 +47,7 @@ def _react(agent: Agent) -> Specialist:
             tools=spec.tools,
             max_iterations=MAX_ITERATIONS,
             temperature=spec.temperature,
+            retrieval=spec.retrieval,
         )
         return of_react(output)
 

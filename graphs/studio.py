@@ -7,12 +7,13 @@ from typing import Any
 
 from langgraph.graph.state import CompiledStateGraph
 
+from core.memory import NoMemory
 from core.models import chat_models
 from core.settings import Settings
 from graphs.registry import REGISTRY
 from graphs.roster import specialised_agents
 from nodes.deps import Deps
-from tools.catalogue import crm_tools
+from tools.catalogue import crm_tools, memory_tools
 from tools.crm_client import CrmClient, crm_http_client
 
 
@@ -21,12 +22,18 @@ def _deps() -> Deps:
     # Without a real CRM, the dev server itself serves the development CRM (see api/studio.py).
     base = settings.crm.api_base or f"http://127.0.0.1:{settings.server.studio_port}/crm"
     crm = CrmClient(crm_http_client(settings.crm, base), settings.crm)
-    tools = crm_tools(crm, approve_messages_from=settings.approvals.message_risk)
+    memory = NoMemory("Studio has no memory; the service has")
+    tools = {
+        **crm_tools(crm, approve_messages_from=settings.approvals.message_risk, memory=memory),
+        **memory_tools(memory),
+    }
     return Deps(
         models=chat_models(settings.models, settings.features),
         tools=tools,
         crm=crm,
         roster=specialised_agents(settings, tools),
+        memory=memory,
+        context_tokens=settings.context.tokens,
     )
 
 

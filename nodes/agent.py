@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from core.memory import StrategyName
 from nodes.react.state import ReactOutput
 
 
@@ -23,6 +24,7 @@ class Agent(Protocol):
         tools: Sequence[str] = (),
         max_iterations: int = 6,
         temperature: float = 0.2,
+        retrieval: StrategyName = "general",
     ) -> ReactOutput:
         """Carry out a task.
 
@@ -34,6 +36,7 @@ class Agent(Protocol):
             tools: Names of the tools it may use; none named: all.
             max_iterations: Most rounds of thought.
             temperature: Of its thoughts.
+            retrieval: The strategy its tools search with.
 
         Raises:
             ModelError: The model failed for good.

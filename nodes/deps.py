@@ -1,19 +1,23 @@
 """The live things nodes close over."""
 
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from langchain_core.tools import BaseTool
 from langgraph.runtime import Runtime
 
 from core.context import Context
+from core.memory import Memory, NoMemory
 from core.models import ChatModels
 from nodes.coordinator.roster import Roster
 from tools.crm_client import CrmClient
 
 StateT_contra = TypeVar("StateT_contra", contravariant=True)
 UpdateT_co = TypeVar("UpdateT_co", covariant=True)
+
+# Where the settings say nothing else.
+CONTEXT_TOKENS = 6_000
 
 
 class Node(Protocol[StateT_contra, UpdateT_co]):
@@ -33,12 +37,16 @@ class Deps:
         tools: What agents may do to the outside, by name.
         crm: The CRM, for what the graphs themselves read of it.
         roster: The specialised agents.
+        memory: What is remembered of contacts; where none is given, there is none, and it says so.
+        context_tokens: Most tokens of what an agent is told beside its task.
     """
 
     models: ChatModels
     tools: Mapping[str, BaseTool]
     crm: CrmClient
     roster: Roster
+    memory: Memory = field(default_factory=NoMemory)
+    context_tokens: int = CONTEXT_TOKENS
 
 
 def run_context(runtime: Runtime[Context]) -> Context:

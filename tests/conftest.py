@@ -1,5 +1,7 @@
 """Fixtures every test may use: one real Postgres for the session, a database of its own for each test."""
 
+import os
+import shutil
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -17,9 +19,14 @@ from checkpoints.saver import open_saver
 from core.logging import configure_logging
 from core.settings import DatabaseSettings, LogSettings
 from crm.migrations import migrate
+from memory.extensions import open_extensions
+from memory.migrations import migrate as migrate_memory
+from sessions.migrations import migrate as migrate_sessions
 from tests.support.savers import closing_savers
 
 TEMPLATE = "template_ventros"
+SHARED_MEMORY = Path("/dev/shm")
+ROOM_BYTES = 4 * 2**30
 
 
 @pytest.fixture(autouse=True)
@@ -46,11 +53,21 @@ def logs() -> None:
 async def postgres() -> AsyncIterator[str]:
     """URL of a server with a migrated template database.
 
-    Not in pytest's own folder: as root, another session that begins closes that to the server's user.
+    Not in pytest's own folder: as root, another session that begins closes that to the server's user. In
+    memory where there is room: making a database is making some hundred files.
     """
-    with tempfile.TemporaryDirectory(prefix="ventros-tests-") as folder:
+    with tempfile.TemporaryDirectory(prefix="ventros-tests-", dir=_in_memory()) as folder:
         async with _server(Path(folder)) as url:
             yield url
+
+
+def _in_memory() -> Path | None:
+    """A file system in memory with room for the server; None: the usual place."""
+    try:
+        free = shutil.disk_usage(SHARED_MEMORY).free
+    except OSError:
+        return None
+    return SHARED_MEMORY if free > ROOM_BYTES and os.access(SHARED_MEMORY, os.W_OK) else None
 
 
 @asynccontextmanager
@@ -64,12 +81,28 @@ async def _server(folder: Path) -> AsyncIterator[str]:
         template = open_pool(_database(url, TEMPLATE), DatabaseSettings(pool_min_size=0))
         async with template as pool, open_saver(pool):
             await migrate(pool)
+            await migrate_memory(pool)
+            await migrate_sessions(pool)
+            await open_extensions(pool)
         yield url
 
 
 @pytest.fixture
 async def database_url(postgres: str) -> AsyncIterator[str]:
     """URL of a fresh, migrated database, dropped after the test."""
+    async with _fresh_database(postgres) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+async def shared_database_url(postgres: str) -> AsyncIterator[str]:
+    """The same for a whole module, whose tests keep out of each other's way."""
+    async with _fresh_database(postgres) as url:
+        yield url
+
+
+@asynccontextmanager
+async def _fresh_database(postgres: str) -> AsyncIterator[str]:
     name = f"test_{uuid4().hex}"
     # Half the time of the default, which writes every page to the log too.
     create = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY")

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from uuid import UUID, uuid5
 
+from core.memory import Scope, StrategyName
+
 _NAMESPACE = UUID("6f2c1f0e-8d0b-4c57-9a57-1d0a6b6b9f51")
 
 
@@ -13,10 +15,21 @@ class CallContext:
     Attributes:
         contact_id: The contact the run is about. A tool acts on this contact and on no other.
         idempotency_key: The same each time this call is made again after a crash or a retry.
+        tenant: Whose data the run may touch.
+        strategy: How what is searched is weighed: the calling agent's retrieval strategy.
+        agent: Who calls; notes are written in its name.
     """
 
     contact_id: str
     idempotency_key: str
+    tenant: str = "default"
+    strategy: StrategyName = "general"
+    agent: str = "agent"
+
+    @property
+    def scope(self) -> Scope:
+        """Whose memory the call may read and write."""
+        return Scope(self.tenant, self.contact_id)
 
 
 def idempotency_key(thread_id: str, message_id: str, call_id: str) -> str:

@@ -5,6 +5,7 @@ from typing import Literal
 
 from langchain_core.tools import BaseTool
 
+from core.memory import Memory, NoMemory
 from tools.check_service_status import check_service_status
 from tools.create_engineering_ticket import create_engineering_ticket
 from tools.crm_client import CrmClient
@@ -15,24 +16,35 @@ from tools.get_orders import get_orders
 from tools.get_product_version import get_product_version
 from tools.hand_over_to_human import hand_over_to_human
 from tools.message_risk import Risk
+from tools.recall import recall
+from tools.remember import remember
 from tools.schedule_follow_up import schedule_follow_up
 from tools.search_knowledge_base import search_knowledge_base
 from tools.search_past_tickets import search_past_tickets
 from tools.send_solution_to_customer import send_solution_to_customer
 
 
+def memory_tools(memory: Memory) -> Mapping[str, BaseTool]:
+    """Every tool over memory, by the name the model calls it."""
+    return {one.name: one for one in (recall(memory), remember(memory))}
+
+
 def crm_tools(
-    crm: CrmClient, *, approve_messages_from: Risk | Literal["never"] = "high"
+    crm: CrmClient,
+    *,
+    approve_messages_from: Risk | Literal["never"] = "high",
+    memory: Memory | None = None,
 ) -> Mapping[str, BaseTool]:
     """Every tool over the CRM, by the name the model calls it.
 
     Args:
         crm: The CRM.
         approve_messages_from: Messages to customers of this risk and above wait for a person.
+        memory: What relates tickets to other things; None: nothing does.
     """
     made = (
         search_knowledge_base(crm),
-        search_past_tickets(crm),
+        search_past_tickets(crm, memory or NoMemory()),
         get_product_version(crm),
         check_service_status(crm),
         get_contact(crm),

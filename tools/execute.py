@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 from typing_extensions import TypedDict
 
-from core.errors import CrmError, CrmRefused
+from core.errors import CrmError, CrmRefused, MemoryRefused, MemoryUnavailable
 from core.texts import printable
 from tools.call import CallContext
 
@@ -85,9 +85,9 @@ async def _observe(tools: Mapping[str, BaseTool], call: ToolCall, context: CallC
             result = await chosen.ainvoke(arguments)
     except ValidationError as error:
         return _failed("bad_arguments", _faults(error))
-    except (CrmRefused, ToolException) as error:
+    except (CrmRefused, MemoryRefused, ToolException) as error:
         return _failed("refused", str(error))
-    except (CrmError, TimeoutError) as error:
+    except (CrmError, MemoryUnavailable, TimeoutError) as error:
         return _failed("unavailable", str(error) or "the tool did not answer in time")
     return Observation(success=True, result=_readable(result))
 

@@ -1,18 +1,31 @@
-"""Look at the customer's earlier tickets."""
+"""Look at the customer's earlier tickets, and at what memory relates them to."""
 
+import asyncio
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from langchain_core.tools import BaseTool, InjectedToolArg, tool
 
+from core.errors import MemoryRefused, MemoryUnavailable
+from core.logging import get_logger
+from core.memory import Memory, Scope
 from tools.call import CallContext
 from tools.crm_client import CrmClient
+from tools.crm_models import Ticket
+
+log = get_logger(__name__)
 
 # What a model reads at once.
 MAX_TICKETS = 5
+MAX_RELATED = 5
+# The latest tickets are looked up in the graph; each takes a few milliseconds.
+_LOOKED_UP = 20
+# Tickets are found without; what they are related to is not worth a long wait.
+GRAPH_SECONDS = 1.0
 
 
-def search_past_tickets(crm: CrmClient) -> BaseTool:
-    """The tool, over this CRM."""
+def search_past_tickets(crm: CrmClient, memory: Memory) -> BaseTool:
+    """The tool, over this CRM, and this memory's graph where it has edges of the tickets."""
 
     @tool("search_past_tickets", parse_docstring=True)
     async def search(query: str, context: Annotated[CallContext, InjectedToolArg]) -> list[dict[str, Any]]:
@@ -24,14 +37,42 @@ def search_past_tickets(crm: CrmClient) -> BaseTool:
             query: Key words of the problem.
             context: Given by the run.
         """
-        found = await crm.tickets(context.contact_id)
+        found = (await crm.tickets(context.contact_id)).tickets
+        related = await _related(memory, context.scope, [ticket.id for ticket in found[:_LOOKED_UP]])
         words = {word for word in query.lower().split() if len(word) > 2}  # noqa: PLR2004 - "in", "of"
-        ranked = sorted(
-            found.tickets, key=lambda ticket: -_matches(words, f"{ticket.title} {ticket.description}")
-        )
-        return [ticket.model_dump(exclude_none=True, exclude={"id"}) for ticket in ranked[:MAX_TICKETS]]
+
+        def matching(ticket: Ticket) -> int:
+            about = " ".join(related.get(ticket.id, ()))
+            return _matches(words, f"{ticket.title} {ticket.description} {about}")
+
+        ranked = sorted(found, key=matching, reverse=True)
+        return [
+            {**ticket.model_dump(exclude_none=True, exclude={"id"}), **_shown(related.get(ticket.id, ()))}
+            for ticket in ranked[:MAX_TICKETS]
+        ]
 
     return search
+
+
+def _shown(related: Sequence[str]) -> dict[str, Any]:
+    return {"related": list(related)} if related else {}
+
+
+async def _related(memory: Memory, scope: Scope, tickets: Sequence[str]) -> dict[str, Sequence[str]]:
+    """What each ticket has an edge to, in words. A memory that is away relates nothing more."""
+    related: dict[str, Sequence[str]] = {}
+    try:
+        async with asyncio.timeout(GRAPH_SECONDS):
+            # One after the other: a tool call is no reason to take several of the pool's connections.
+            for ticket in tickets:
+                edges = (await memory.query_graph(scope, ticket)).edges[:MAX_RELATED]
+                if edges:
+                    related[ticket] = [
+                        f"{edge.source.label} {edge.type} {edge.target.label}" for edge in edges
+                    ]
+    except (MemoryUnavailable, MemoryRefused, TimeoutError) as error:
+        log.warning("tickets_not_related", reason=str(error))
+    return related
 
 
 def _matches(words: set[str], text: str) -> int:

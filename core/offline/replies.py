@@ -15,6 +15,7 @@ from core.offline.observations import Observation
 from core.offline.requests import requested_verbs
 from core.offline.schemas import Schema
 from core.offline.sentences import closed, headline, sentences, shortened
+from core.offline.statements import stated_value
 from core.offline.toolbox import reads
 from core.offline.values import choice_for, listed_choice, number_for, value_for
 from core.offline.words import concept, concepts, tokens
@@ -50,7 +51,9 @@ _ROUNDS_BEFORE_EFFECT: Final = 4
 
 def structured_reply(schema: Schema, composer: Composer) -> str:
     """A JSON text that is valid for the schema."""
-    value = Filler(ReplySource(composer), schema, sparse=False).fill()
+    value = stated_value(schema, composer.conversation)
+    if value is None:
+        value = Filler(ReplySource(composer), schema, sparse=False).fill()
     return json.dumps(value, ensure_ascii=False)
 
 

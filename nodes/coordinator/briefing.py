@@ -1,28 +1,20 @@
 """What an agent is told beside the message: how it works, and what is known already."""
 
-from langchain_core.messages import HumanMessage
+from collections.abc import Sequence
+
+from langchain_core.messages import AnyMessage
 
 from agents.spec import AgentSpec
-from core.texts import storable
-from nodes.coordinator.state import Attempt, CoordinatorState, Dispatched, SpecialistInput
-from nodes.history import spoken
+from core.memory import Fact, Hit
+from nodes.context.conversation import unsummarised
+from nodes.context.items import fact_items, memory_items, turn_items, turn_line
+from nodes.context.pack import Item, Section
+from nodes.coordinator.state import Attempt, CoordinatorState, Dispatched
 from nodes.texts import cut, fenced
 
-# Of the conversation; what is older is in the checkpoints.
-HISTORY_MESSAGES = 20
-_MESSAGE_CHARACTERS = 1_500
-_CUSTOMER_CHARACTERS = 8_000
+# Of the conversation, for who only chooses.
+_LAST_TURNS = 20
 _BEST_CHARACTERS = 4_000
-
-
-def brief(state: CoordinatorState, chosen: Dispatched) -> SpecialistInput:
-    """What the agent's task is sent."""
-    return SpecialistInput(
-        agent=chosen["agent"],
-        task=chosen["part"],
-        contact_id=state["contact_id"],
-        background=_background(state, chosen),
-    )
 
 
 def instruction(spec: AgentSpec) -> str:
@@ -33,24 +25,60 @@ def instruction(spec: AgentSpec) -> str:
     return "\n".join([spec.prompt, "", "A person has to take over in these cases:", *rules])
 
 
-def _background(state: CoordinatorState, chosen: Dispatched) -> str:
-    parts = [
-        fenced("customer", cut(state["customer"], _CUSTOMER_CHARACTERS)) if state["customer"] else "",
-        conversation(state),
-        fenced("whole_message", state["message"]) if chosen["part"] != state["message"] else "",
-        *(_left_by(attempt) for attempt in state["attempts"]),
+def sections(
+    state: CoordinatorState,
+    spec: AgentSpec,
+    chosen: Dispatched,
+    *,
+    hits: Sequence[Hit],
+    facts: Sequence[Fact],
+    shares: tuple[int, int],
+) -> list[Section]:
+    """Everything there is to tell an agent, to be packed.
+
+    Args:
+        state: The session's.
+        spec: The agent.
+        chosen: What of the message it answers.
+        hits: What memory has on that.
+        facts: What is believed of the customer.
+        shares: Most tokens of the conversation, and of memories.
+    """
+    conversation_share, memory_share = shares
+    said = _earlier(state)
+    known = {state["turn"], *(message.id for message in said if message.id)}
+    whole = state["message"] if chosen["part"] != state["message"] else ""
+    return [
+        Section(name="system", items=(Item(spec.name, instruction(spec)),)),
+        Section(name="customer", items=_one("profile", state["customer"])),
+        Section(name="facts", items=fact_items(facts)),
+        Section(name="summary", items=_one("session", state.get("summary", ""))),
+        Section(name="conversation", items=turn_items(said), first_in="end", share=conversation_share),
+        Section(name="memories", items=memory_items(hits, known=known), share=memory_share),
+        Section(name="message", items=_one(state["turn"], whole)),
+        Section(
+            name="attempts",
+            items=tuple(Item(attempt["agent"], _left_by(attempt)) for attempt in state["attempts"]),
+        ),
     ]
-    return storable("\n\n".join(filter(None, parts)))
 
 
 def conversation(state: CoordinatorState) -> str:
     """What was said before this message; empty when nothing was."""
-    earlier = [message for message in state["messages"] if message.id != state["turn"]]
-    lines = [
-        f"{'customer' if isinstance(said, HumanMessage) else 'we'}: {cut(said.text, _MESSAGE_CHARACTERS)}"
-        for said in spoken(earlier, HISTORY_MESSAGES)
+    lines = [turn_line(message) for message in _earlier(state)[-_LAST_TURNS:]]
+    parts = [
+        fenced("summary", state["summary"]) if state.get("summary") else "",
+        fenced("conversation", "\n".join(lines)) if lines else "",
     ]
-    return fenced("conversation", "\n".join(lines)) if lines else ""
+    return "\n\n".join(filter(None, parts))
+
+
+def _earlier(state: CoordinatorState) -> list[AnyMessage]:
+    return unsummarised(state["messages"], turn=state["turn"], summarised_to=state.get("summarised_to", ""))
+
+
+def _one(name: str, text: str) -> tuple[Item, ...]:
+    return (Item(name, text),) if text else ()
 
 
 def _left_by(attempt: Attempt) -> str:

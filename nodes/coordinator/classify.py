@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from langgraph.runtime import Runtime
-from langgraph.types import Command, Send
+from langgraph.types import Command
 
 from agents.spec import AgentSpec, EscalationRule
 from core.context import Context
 from core.errors import EmbeddingError
 from core.logging import get_logger
-from nodes.coordinator.briefing import brief
 from nodes.coordinator.choice import by_default, choose
 from nodes.coordinator.handing_over import called
 from nodes.coordinator.roster import GENERAL
@@ -26,7 +25,7 @@ MOST_PARTS = 2
 # is worth the customer's time.
 WORTH_ASKING = 0.25
 
-Next: TypeAlias = Command[Literal["clarify", "specialist", "hand_over"]]
+Next: TypeAlias = Command[Literal["clarify", "assemble", "hand_over"]]
 
 
 def classify(deps: Deps) -> Node[CoordinatorState, Next]:
@@ -101,7 +100,7 @@ def _go(
     for name in taken:
         if rule := agents[name].escalated_by(state["message"]):
             return Command(goto="hand_over", update={**update, "handoff": called(rule.team, rule.when)})
-    return Command(goto=[Send("specialist", brief(state, each)) for each in chosen], update=update)
+    return Command(goto="assemble", update=update)
 
 
 def _dispatched(

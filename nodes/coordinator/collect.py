@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 from langgraph.runtime import Runtime
-from langgraph.types import Command, Send
+from langgraph.types import Command
 
 from core.context import Context
-from nodes.coordinator.briefing import brief
 from nodes.coordinator.choice import by_default
 from nodes.coordinator.handing_over import called
 from nodes.coordinator.roster import GENERAL, Roster
@@ -17,7 +16,7 @@ from nodes.deps import Deps, Node
 # Where no rule names another team.
 TEAM = "support"
 
-Next: TypeAlias = Command[Literal["merge", "specialist", "hand_over", "record"]]
+Next: TypeAlias = Command[Literal["merge", "assemble", "hand_over", "record"]]
 
 
 def collect(deps: Deps) -> Node[CoordinatorState, Next]:
@@ -35,8 +34,7 @@ def collect(deps: Deps) -> Node[CoordinatorState, Next]:
             return Command(goto="record", update=update)
         if GENERAL not in tried:
             fallback = _fallback(state, roster)
-            sent = Send("specialist", brief(state, fallback))
-            return Command(goto=[sent], update={"dispatched": [*state["dispatched"], fallback]})
+            return Command(goto="assemble", update={"dispatched": [*state["dispatched"], fallback]})
         nobody = called(_team(state, roster), f"no agent could answer: {_failures(state)}")
         return Command(goto="hand_over", update={"handoff": nobody})
 

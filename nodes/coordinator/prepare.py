@@ -7,18 +7,26 @@ from langchain_core.messages import HumanMessage
 from langgraph.runtime import Runtime
 
 from core.context import Context
+from nodes.context.records import NO_MEMORY_USE
+from nodes.context.remembering import Said, now
 from nodes.coordinator.state import NO_HANDOFF, CoordinatorInput
 
 
 async def prepare(state: CoordinatorInput, *, runtime: Runtime[Context]) -> dict[str, Any]:
     """Node: open the turn. A session is a thread, so its id is the thread's wherever there is one."""
     info = runtime.execution_info
-    message = HumanMessage(state.message, id=str(uuid4()))
+    message = HumanMessage(state.message, id=state.message_id or str(uuid4()))
+    turn = str(message.id)
+    said = Said(id=turn, role="customer", text=state.message, at=now(), channel_id=state.channel_id)
     return {
         "messages": [message],
-        "turn": message.id,
+        "turn": turn,
+        "unsent": [said],
         "session_id": (info.thread_id if info else None) or state.session_id,
         "customer": "",
+        "context": [],
+        "ends_session": False,
+        "memory": NO_MEMORY_USE,
         "dispatched": [],
         "alternatives": [],
         "attempts": [],

@@ -1,15 +1,53 @@
-"""Close the turn: the answer joins the conversation."""
+"""Close the turn: the answer joins the conversation, and memory is told of both."""
 
 from typing import Any
 
 from langchain_core.messages import AIMessage
+from langgraph.runtime import Runtime
 
+from core.context import Context
+from core.memory import Scope
+from nodes.context.records import MemoryUse
+from nodes.context.remembering import Said, answer_id, now, told
+from nodes.coordinator.goodbye import says_goodbye
 from nodes.coordinator.state import CoordinatorState
+from nodes.deps import Deps, Node, run_context
 
 
-async def record(state: CoordinatorState) -> dict[str, Any]:
-    """Node: append the answer, and remember who the customer talks with."""
-    return {
-        "messages": [AIMessage(state["response"])],
-        "last_agent": state["agent_used"] or state.get("last_agent", ""),
-    }
+def record(deps: Deps) -> Node[CoordinatorState, dict[str, Any]]:
+    """Node: append the answer, and remember who the customer talks with.
+
+    Memory that does not answer keeps nobody from theirs: what it was to be told stays in the state, and the
+    next turn tells it.
+    """
+
+    async def record(state: CoordinatorState, *, runtime: Runtime[Context]) -> dict[str, Any]:
+        identity = answer_id(state["turn"])
+        answer = Said(id=identity, role="agent", text=state["response"], at=now(), channel_id=_channel(state))
+        scope = Scope(run_context(runtime).tenant, state["contact_id"])
+        said = [*state["unsent"], *([answer] if state["response"] else [])]
+        fault = await told(deps.memory, scope, state["session_id"], said)
+        return {
+            "messages": [AIMessage(state["response"], id=identity)],
+            "last_agent": state["agent_used"] or state.get("last_agent", ""),
+            "ends_session": _is_over(state),
+            "unsent": said if fault else [],
+            "memory": _use(state["memory"], fault),
+        }
+
+    return record
+
+
+def _is_over(state: CoordinatorState) -> bool:
+    """Whether a person took over, or the customer said goodbye."""
+    handed_over = state["path"] == "handoff" and state["handoff"]["recorded"]
+    return handed_over or says_goodbye(state["message"])
+
+
+def _channel(state: CoordinatorState) -> str:
+    return state["unsent"][-1]["channel_id"] if state["unsent"] else ""
+
+
+def _use(use: MemoryUse, fault: str) -> MemoryUse:
+    degraded = [*use["degraded"], *([f"record: {fault}"] if fault else [])]
+    return MemoryUse(available=use["available"], degraded=degraded, recorded=not fault)

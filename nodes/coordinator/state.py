@@ -9,6 +9,8 @@ from pydantic import BaseModel, Field, JsonValue
 from typing_extensions import TypedDict
 
 from nodes.channels import Messages, StoredText
+from nodes.context.records import ContextRecord, MemoryUse
+from nodes.context.remembering import Said, unsent
 
 Path: TypeAlias = Literal["agent", "merged", "clarification", "general", "handoff"]
 Outcome: TypeAlias = Literal["answered", "failed", "timed_out"]
@@ -29,6 +31,11 @@ class CoordinatorInput(BaseModel):
         "",
         max_length=255,
         description="Session to go on with, which is a thread; empty: the thread the run is on",
+    )
+    message_id: str = Field(
+        "",
+        max_length=200,
+        description="The message's id where it comes from: memory keeps it once; empty: it is given one",
     )
     metadata: dict[str, JsonValue] = Field(
         default_factory=dict, max_length=100, description="Whatever the CRM wants to keep with the message"
@@ -105,12 +112,23 @@ class CoordinatorState(TypedDict):
     contact_id: StoredText
     # As given: only ``prepare`` sees them, so that a run without them does not get the last run's.
     channel_id: Annotated[str, EphemeralValue]
+    message_id: Annotated[str, EphemeralValue]
     metadata: Annotated[dict[str, Any], EphemeralValue]
     session_id: StoredText
     # Id of the message the current run began with; everything before it is earlier conversation.
     turn: str
     # What the CRM knows of the customer, as JSON for the agents; empty when it could not be asked.
     customer: StoredText
+    # What was said that memory does not have yet: it was away, or the run did not come to its end.
+    unsent: Annotated[list[Said], unsent]
+    # The session so far in short, and the id of the last message it tells of.
+    summary: StoredText
+    summarised_to: StoredText
+    # What each agent was told beside its task, and what was left out.
+    context: list[ContextRecord]
+    memory: MemoryUse
+    # Whether a person took over, or the customer said goodbye.
+    ends_session: bool
     # Who went on with the customer last; empty: nobody yet.
     last_agent: StoredText
     # What the customer had asked when they were asked back; empty: they were not.
@@ -151,6 +169,12 @@ class CoordinatorOutput(TypedDict):
     dispatched: Annotated[list[Dispatched], Field(description="Who was given the message, and why they")]
     attempts: Annotated[list[Attempt], Field(description="Every agent that tried, and what came of it")]
     reason: Annotated[Reason | None, Field(description="Why success is false; null otherwise")]
+    ends_session: Annotated[bool, Field(description="Whether the conversation came to its end")]
+    context: Annotated[
+        list[ContextRecord],
+        Field(description="What each agent was told beside its task, what was left out, and why"),
+    ]
+    memory: Annotated[MemoryUse, Field(description="Whether memory could be used")]
     messages: Annotated[list[AnyMessage], Field(description="The session's conversation")]
 
 

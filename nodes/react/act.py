@@ -7,7 +7,7 @@ from langgraph.runtime import Runtime
 
 from core.context import Context
 from nodes.approval import approved
-from nodes.deps import Deps, Node
+from nodes.deps import Deps, Node, run_context
 from nodes.react.offered import offered
 from nodes.react.state import ActInput
 from nodes.thread import thread_of
@@ -26,6 +26,8 @@ def act(deps: Deps) -> Node[ActInput, dict[str, Any]]:
         context = CallContext(
             contact_id=state["contact_id"],
             idempotency_key=idempotency_key(thread_of(runtime), state["message_id"], call["id"] or ""),
+            tenant=run_context(runtime).tenant,
+            strategy=state.get("strategy", "general"),
         )
         return {"messages": [await execute(tools, call, context)]}
 

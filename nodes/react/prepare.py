@@ -31,6 +31,7 @@ def prepare(deps: Deps) -> Node[ReactInput, dict[str, Any]]:
             "guidance": state.instruction,
             "known": state.background,
             "warmth": state.temperature,
+            "strategy": state.retrieval,
             "iterations": 0,
             "trace": [],
             "unreadable": None,

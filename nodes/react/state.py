@@ -7,6 +7,7 @@ from langgraph.channels import EphemeralValue
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
+from core.memory import StrategyName
 from nodes.channels import Messages, StoredText
 from tools.execute import Observation
 
@@ -38,6 +39,9 @@ class ReactInput(BaseModel):
     )
     temperature: float = Field(
         0.2, ge=0, le=2, allow_inf_nan=False, description="Of its thoughts: higher is more varied"
+    )
+    retrieval: StrategyName = Field(
+        "general", description="How its tools weigh what they find in memory and in the help articles"
     )
 
 
@@ -90,6 +94,7 @@ class ReactState(TypedDict):
     instruction: Annotated[str, EphemeralValue]
     background: Annotated[str, EphemeralValue]
     temperature: Annotated[float, EphemeralValue]
+    retrieval: Annotated[StrategyName, EphemeralValue]
     # The same, or their defaults, for the run.
     iteration_limit: int
     reflect_when: ReflectionMode
@@ -97,6 +102,7 @@ class ReactState(TypedDict):
     guidance: StoredText
     known: StoredText
     warmth: float
+    strategy: StrategyName
     # Id of the message the current run began with; everything after it is this run's.
     turn: str
     iterations: int
@@ -133,3 +139,4 @@ class ActInput(TypedDict):
     message_id: str
     contact_id: str
     allowed_tools: list[str]
+    strategy: StrategyName

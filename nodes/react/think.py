@@ -87,6 +87,8 @@ def _calls(reply: AIMessage, state: ReactState) -> list[ActInput]:
             message_id=reply.id or "",
             contact_id=state["contact_id"],
             allowed_tools=state["allowed_tools"],
+            # A thread begun before there were strategies has none.
+            strategy=state.get("strategy", "general"),
         )
         for call in reply.tool_calls
     ]

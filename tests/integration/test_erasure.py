@@ -5,7 +5,9 @@ from typing import Any
 
 from langchain_core.messages import AIMessage
 
+from api.identity import LOCAL
 from checkpoints.pool import Pool
+from core.memory import Scope
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT, EXPORT_TASK, RunningService, running_service
 from tests.support.waiting import until
@@ -103,3 +105,26 @@ async def test_another_tenants_thread_is_not_found(database_url: str, pool: Pool
         before = await left(pool, "theirs")
         assert (await up.http.delete("/v1/threads/theirs")).status_code == 404
         assert await left(pool, "theirs") == before
+
+
+async def test_an_erased_session_is_not_remembered_and_others_are(database_url: str) -> None:
+    secret, other = (
+        "Exporting my contacts ends with Error 500.",
+        "Where is my order? It should have arrived on Monday.",
+    )
+    model = ScriptedChatModel(replies=[AIMessage("I see."), AIMessage("On its way.")])
+    async with running_service(database_url, scripted_models(model)) as up:
+        sessions: list[str] = []
+        for text in (secret, other):
+            body = {"contact_id": CONTACT, "message": text, "session_id": f"about-{len(sessions)}"}
+            sessions.append(
+                (await up.http.post("/v1/messages", json=body)).raise_for_status().json()["session_id"]
+            )
+        scope = Scope(LOCAL.tenant, CONTACT)
+        assert {message.text for message in await up.service.memory.recent(scope)} >= {secret, other}
+        assert (await up.http.delete(f"/v1/threads/{sessions[0]}")).status_code == 204
+        texts = {message.text for message in await up.service.memory.recent(scope)}
+        assert other in texts
+        assert secret not in texts
+        assert (await up.http.get(f"/v1/sessions/{sessions[0]}")).status_code == 404
+        assert (await up.http.get(f"/v1/sessions/{sessions[1]}")).status_code == 200

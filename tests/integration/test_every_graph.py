@@ -1,58 +1,64 @@
 """What holds for each graph of the registry, over HTTP, with the offline model."""
 
 import json
+from collections.abc import AsyncIterator
 
 import pytest
 from jsonschema import Draft202012Validator
 
 from graphs.registry import REGISTRY
-from tests.support.service import running_service
+from tests.support.service import RunningService, running_service
+
+
+@pytest.fixture(scope="module")
+async def running(shared_database_url: str) -> AsyncIterator[RunningService]:
+    """One service for all of them: each run has a thread of its own."""
+    async with running_service(shared_database_url) as opened:
+        yield opened
 
 
 @pytest.mark.parametrize("name", REGISTRY)
-async def test_its_example_runs_and_the_answer_is_as_its_schema_says(database_url: str, name: str) -> None:
-    async with running_service(database_url) as running:
-        response = await running.http.post(f"/{name}/invoke", json={"input": dict(REGISTRY[name].example)})
-        assert response.status_code == 200, response.text
-        output = response.json()["output"]
-        schema = (await running.http.get(f"/{name}/output_schema")).json()
-        Draft202012Validator(schema).validate(output)
-        assert output["thread_id"] == response.headers["X-Thread-Id"]
-        assert output["metadata"]["is_language_model"] is False
-        # A graph that converses ends its first run with a question to the customer.
-        kinds = [pending["value"].get("kind") for pending in output["interrupts"]]
-        assert kinds == (["question"] if REGISTRY[name].asks == "customer" else [])
-        assert output["messages"][-1]["type"] == "ai"
+async def test_its_example_runs_and_the_answer_is_as_its_schema_says(
+    running: RunningService, name: str
+) -> None:
+    response = await running.http.post(f"/{name}/invoke", json={"input": dict(REGISTRY[name].example)})
+    assert response.status_code == 200, response.text
+    output = response.json()["output"]
+    schema = (await running.http.get(f"/{name}/output_schema")).json()
+    Draft202012Validator(schema).validate(output)
+    assert output["thread_id"] == response.headers["X-Thread-Id"]
+    assert output["metadata"]["is_language_model"] is False
+    # A graph that converses ends its first run with a question to the customer.
+    kinds = [pending["value"].get("kind") for pending in output["interrupts"]]
+    assert kinds == (["question"] if REGISTRY[name].asks == "customer" else [])
+    assert output["messages"][-1]["type"] == "ai"
 
 
 @pytest.mark.parametrize("name", REGISTRY)
-async def test_its_tokens_carry_the_name_of_their_node(database_url: str, name: str) -> None:
-    async with running_service(database_url) as running:
-        nodes = set(running.service.graphs[name].nodes)
-        body = {"input": dict(REGISTRY[name].example)}
-        lines = (await running.http.post(f"/{name}/stream_events", json=body)).text.splitlines()
-        events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
-        tokens = [event for event in events if event.get("event") == "on_chat_model_stream"]
-        assert tokens
-        assert all(token["metadata"]["langgraph_node"] for token in tokens)
-        # Of this graph, or of one that runs inside a step of it.
-        namespaces = [token["metadata"]["langgraph_checkpoint_ns"] for token in tokens]
-        assert {namespace.split(":")[0] for namespace in namespaces} <= nodes
+async def test_its_tokens_carry_the_name_of_their_node(running: RunningService, name: str) -> None:
+    nodes = set(running.service.graphs[name].nodes)
+    body = {"input": dict(REGISTRY[name].example)}
+    lines = (await running.http.post(f"/{name}/stream_events", json=body)).text.splitlines()
+    events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
+    tokens = [event for event in events if event.get("event") == "on_chat_model_stream"]
+    assert tokens
+    assert all(token["metadata"]["langgraph_node"] for token in tokens)
+    # Of this graph, or of one that runs inside a step of it.
+    namespaces = [token["metadata"]["langgraph_checkpoint_ns"] for token in tokens]
+    assert {namespace.split(":")[0] for namespace in namespaces} <= nodes
 
 
 @pytest.mark.parametrize("name", REGISTRY)
-async def test_its_playground_can_draw_its_fields(database_url: str, name: str) -> None:
-    async with running_service(database_url) as running:
-        assert (await running.http.get(f"/{name}/playground/")).status_code == 200
-        for kind in ("input_schema", "config_schema"):
-            schema = (await running.http.get(f"/{name}/{kind}")).json()
-            # It fails on fields that may be null.
-            assert '"null"' not in json.dumps(schema)
+async def test_its_playground_can_draw_its_fields(running: RunningService, name: str) -> None:
+    assert (await running.http.get(f"/{name}/playground/")).status_code == 200
+    for kind in ("input_schema", "config_schema"):
+        schema = (await running.http.get(f"/{name}/{kind}")).json()
+        # It fails on fields that may be null.
+        assert '"null"' not in json.dumps(schema)
 
 
 @pytest.mark.parametrize("name", REGISTRY)
-async def test_input_that_does_not_fit_is_a_422(database_url: str, name: str) -> None:
-    async with running_service(database_url) as running:
-        for given in ({}, {"contact_id": ""}, {**REGISTRY[name].example, "contact_id": "x" * 201}):
-            refused = await running.http.post(f"/{name}/invoke", json={"input": given})
-            assert (refused.status_code, refused.json()["error"]) == (422, "invalid_request")
+async def test_input_that_does_not_fit_is_a_422(running: RunningService, name: str) -> None:
+    for given in ({}, {"contact_id": ""}, {**REGISTRY[name].example, "contact_id": "x" * 201}):
+        refused = await running.http.post(f"/{name}/invoke", json={"input": given})
+        assert (refused.status_code, refused.json()["error"]) == (422, "invalid_request")

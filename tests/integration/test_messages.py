@@ -40,6 +40,7 @@ async def test_a_message_is_answered_and_the_session_goes_on(database_url: str) 
                     "called": None,
                 }
             ],
+            "ends_session": False,
             "interrupts": [],
             "reason_incomplete": None,
             "metadata": {
@@ -48,6 +49,8 @@ async def test_a_message_is_answered_and_the_session_goes_on(database_url: str) 
                 "fallback_model": None,
                 "is_language_model": True,
                 "why": "a test says it",
+                "memory": {"available": True, "degraded": [], "recorded": True},
+                "context": answer["metadata"]["context"],
             },
         }
         more = {

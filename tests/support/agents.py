@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import cast
 
 from agents.loader import load_agents
+from core.memory import NoMemory
 from nodes.coordinator.roster import Roster
 from nodes.routing.router import Router
-from tools.catalogue import crm_tools
+from tools.catalogue import crm_tools, memory_tools
 from tools.crm_client import CrmClient
 
 TOOLS = ("look_up", "send")
@@ -54,4 +55,7 @@ def write(folder: Path, **texts: str) -> Path:
 
 def shipped(router: Router) -> Roster:
     """The product's agents, found by this router."""
-    return Roster(agents=load_agents(tools=crm_tools(cast("CrmClient", None))), router=router)
+    return Roster(
+        agents=load_agents(tools={**crm_tools(cast("CrmClient", None)), **memory_tools(NoMemory())}),
+        router=router,
+    )

@@ -19,6 +19,8 @@ TOOLS = (
     "get_orders",
     "get_product_version",
     "hand_over_to_human",
+    "recall",
+    "remember",
     "schedule_follow_up",
     "search_knowledge_base",
     "search_past_tickets",

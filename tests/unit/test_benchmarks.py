@@ -44,7 +44,7 @@ async def test_the_table_names_the_model_and_has_the_accuracy(
         tmp_path, {"train": labelled, "val": labelled[::3], "oos_train": outside[:3], "oos_val": outside[3:]}
     )
     console = Console(record=True, width=160, file=io.StringIO())
-    await evaluate.evaluate([], tmp_path, console)
+    await evaluate.evaluate(["routing"], tmp_path, console)
     shown = console.export_text()
     assert "lexical:hashed-ngrams" in shown
     assert "100.0 ± 0.0" in shown

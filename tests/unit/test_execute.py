@@ -303,7 +303,7 @@ async def test_a_bug_in_a_tool_is_not_hidden_from_the_log() -> None:
 # Whose contact it is
 
 
-THEIRS = {"contact_id": NOBODY, "idempotency_key": "another"}
+THEIRS: dict[str, Any] = {"contact_id": NOBODY, "idempotency_key": "another"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,139 @@
+"""The memory port. Graphs, nodes and tools know this, and not who is behind it."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from core.memory.strategies import StrategyName
+from core.memory.values import (
+    Edge,
+    Fact,
+    FactChange,
+    Forgotten,
+    Graph,
+    Hit,
+    Item,
+    ItemType,
+    Message,
+    NewFact,
+    Scope,
+    SearchResult,
+)
+
+
+class Memory(Protocol):
+    """What is remembered of contacts.
+
+    Every method raises :class:`~core.errors.MemoryUnavailable` when the memory cannot be reached, and
+    :class:`~core.errors.MemoryRefused` when what it is asked does not fit.
+    """
+
+    async def search(
+        self,
+        scope: Scope,
+        query: str,
+        *,
+        strategy: StrategyName = "general",
+        limit: int = 10,
+        as_of: datetime | None = None,
+    ) -> SearchResult:
+        """What the contact's memory has on a question.
+
+        Args:
+            scope: Whose memory.
+            query: The question, in words.
+            strategy: How the ways of searching are weighed.
+            limit: Most hits, besides the newest messages.
+            as_of: As the memory was then: nothing said later.
+        """
+        ...
+
+    async def query_graph(
+        self,
+        scope: Scope,
+        node: str,
+        *,
+        edge_type: str = "",
+        depth: int = 1,
+        as_of: datetime | None = None,
+        believed_at: datetime | None = None,
+    ) -> Graph:
+        """What is within ``depth`` edges of the node whose key is ``node``.
+
+        Args:
+            scope: Whose memory.
+            node: Its key.
+            edge_type: Follow edges of this type alone; all, where none is named.
+            depth: Edges to follow, in either direction.
+            as_of: As things were then; None: now.
+            believed_at: As it was believed then; None: now.
+        """
+        ...
+
+    async def add_messages(self, scope: Scope, messages: Sequence[Message]) -> int:
+        """Remember messages; durable when it returns.
+
+        Returns:
+            How many were new: one whose id is known is left as it is.
+        """
+        ...
+
+    async def upsert_facts(self, scope: Scope, facts: Sequence[NewFact]) -> list[FactChange]:
+        """Remember facts, and close those they take the place of.
+
+        What a message says twice counts once, so a call may be repeated.
+
+        Returns:
+            What became of each, in order.
+        """
+        ...
+
+    async def list_facts(
+        self,
+        scope: Scope,
+        *,
+        subject: str = "",
+        predicate: str = "",
+        valid_at: datetime | None = None,
+        believed_at: datetime | None = None,
+    ) -> list[Fact]:
+        """Facts that held at one time, as they were believed at another; now, where none is given."""
+        ...
+
+    async def fact_history(self, scope: Scope, *, subject: str = "", predicate: str = "") -> list[Fact]:
+        """Everything ever believed, oldest belief first, with what ended the beliefs that ended."""
+        ...
+
+    async def upsert_edges(self, scope: Scope, edges: Sequence[Edge]) -> int:
+        """Remember how things are related; returns how many edges were new or changed."""
+        ...
+
+    async def recent(self, scope: Scope, *, session_id: str = "", limit: int = 20) -> list[Message]:
+        """The newest messages, oldest of them first; of one session, where it is named."""
+        ...
+
+    async def forget(self, scope: Scope, *, session_id: str = "") -> Forgotten:
+        """Erase what one session left, or everything about the contact where none is named."""
+        ...
+
+    async def remember(self, scope: Scope, text: str, *, type: ItemType, agent: str) -> Item:  # noqa: A002
+        """Keep a note for as long as its type says; the same note again is kept anew, once.
+
+        Args:
+            scope: Whose memory.
+            text: The note.
+            type: How long it is kept, and who sees it.
+            agent: Who writes it.
+        """
+        ...
+
+    async def recall(self, scope: Scope, query: str, *, agent: str, limit: int = 10) -> list[Hit]:
+        """An agent's own notes and the shared ones that have to do with a question, best first.
+
+        Args:
+            scope: Whose memory.
+            query: The question; where it is empty, the newest notes come.
+            agent: Who asks.
+            limit: Most notes. Those that come count as used once more.
+        """
+        ...

@@ -1,0 +1,80 @@
+"""Retrieval strategies: how the ways of searching are weighed for a kind of work.
+
+They are data. Agents name theirs in their front matter; the weights of ``general`` were fitted on recorded
+conversations (``benchmarks/README.md``), and the others say in what they differ from it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final, Literal, TypeAlias
+
+StrategyName: TypeAlias = Literal["general", "support_technical", "sales", "retention", "onboarding"]
+Leg: TypeAlias = Literal["keyword", "vector", "trigram", "graph", "recent"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strategy:
+    """Weights and limits of one search.
+
+    Attributes:
+        keyword: Weight of full text.
+        vector: Weight of the embedding.
+        trigram: Weight of names, addresses and numbers, however they are misspelt.
+        graph: Weight of what the contact's graph relates to the things a question names.
+        recent: Weight of being among the newest messages.
+        leg_limit: Most candidates a leg puts forward.
+        hops: Edges the graph leg follows.
+        baseline: Newest messages that come whatever was asked.
+        half_life_days: Days after which a memory counts half of what counts by age; None: age does not count.
+        age_share: Share of a score that age takes away in the end, from 0 to 1.
+        rerank: Whether the best are ordered again with a reranker.
+        token_budget: Most tokens of memory that a prompt of this kind takes.
+    """
+
+    keyword: float = 1.0
+    vector: float = 0.7
+    trigram: float = 0.2
+    graph: float = 0.2
+    recent: float = 0.0
+    leg_limit: int = 100
+    hops: int = 2
+    baseline: int = 4
+    half_life_days: float | None = None
+    age_share: float = 0.5
+    rerank: bool = True
+    token_budget: int = 2_000
+
+    def weight(self, leg: Leg) -> float:
+        """The weight of a leg; a leg of weight 0 is not asked."""
+        weights: dict[Leg, float] = {
+            "keyword": self.keyword,
+            "vector": self.vector,
+            "trigram": self.trigram,
+            "graph": self.graph,
+            "recent": self.recent,
+        }
+        return weights[leg]
+
+
+_GENERAL: Final = Strategy()
+
+STRATEGIES: Final[Mapping[StrategyName, Strategy]] = MappingProxyType(
+    {
+        "general": _GENERAL,
+        # Error codes, versions and order numbers must match; what was tried last matters most.
+        "support_technical": replace(
+            _GENERAL, trigram=0.5, recent=0.1, half_life_days=90, age_share=0.3, token_budget=3_000
+        ),
+        # What a customer wants is said in many words, and who decides is in the graph.
+        "sales": replace(_GENERAL, vector=1.0, graph=0.4, half_life_days=180, age_share=0.3),
+        # A reason to leave builds up over years: age takes little away.
+        "retention": replace(
+            _GENERAL, vector=1.0, graph=0.3, half_life_days=365, age_share=0.2, token_budget=3_000
+        ),
+        # The last steps decide what is next.
+        "onboarding": replace(
+            _GENERAL, recent=0.3, baseline=8, half_life_days=30, age_share=0.5, token_budget=1_500
+        ),
+    }
+)

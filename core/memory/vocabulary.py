@@ -1,0 +1,66 @@
+"""Which predicates and relations have one value at a time. Data: a name that is not here may have several.
+
+Several is the careful choice for what is not known: two values that stand side by side mislead less than a
+true one that was retired by mistake.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+_NOT_A_NAME: Final = re.compile(r"[^\w]+")
+
+# What each means is told to the model that extracts facts.
+SINGLE_VALUED: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "name": "what the subject is called",
+        "email": "e-mail address",
+        "phone": "telephone number",
+        "address": "street address",
+        "city": "town where the subject lives or is",
+        "country": "country where the subject lives or is",
+        "language": "language to be spoken to in",
+        "time_zone": "time zone",
+        "birthday": "date of birth",
+        "role": "position at work",
+        "employer": "company worked for",
+        "company_size": "number of people, as a number alone",
+        "industry": "line of business",
+        "website": "web address",
+        "plan": "plan subscribed to",
+        "budget": "money there is for it",
+        "deadline": "when it must be done",
+        "preferred_channel": "how the subject wants to be reached",
+    }
+)
+MULTI_VALUED: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "uses": "product or service in use",
+        "needs": "what is needed",
+        "likes": "what is liked",
+        "dislikes": "what is disliked",
+        "interested_in": "what there is interest in",
+        "has_problem": "what does not work",
+    }
+)
+SINGLE_VALUED_RELATIONS: Final = frozenset({"ASSIGNED_TO", "ON_PLAN", "OWNED_BY", "WORKS_AT", "REPORTS_TO"})
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What has one value at a time.
+
+    Attributes:
+        predicates: Of facts.
+        relations: Types of edges, counted from their source.
+    """
+
+    predicates: frozenset[str] = field(default=frozenset(SINGLE_VALUED))
+    relations: frozenset[str] = SINGLE_VALUED_RELATIONS
+
+
+def predicate_name(text: str) -> str:
+    """The predicate as it is kept: ``Company size`` is ``company_size``."""
+    return _NOT_A_NAME.sub("_", text.casefold()).strip("_")

@@ -1,0 +1,1 @@
+"""The embedded memory service, on the service's own Postgres."""

@@ -1,0 +1,195 @@
+"""The ways of searching, as one SQL statement: each leg with a limit of its own, ranked side by side.
+
+Every leg reads rows of one scope alone, most of them all of these: a contact has some hundreds of messages,
+and an exact scan of those is faster than an index over everybody's, and right.
+"""
+
+from functools import cache
+from typing import Final
+
+from core.memory.strategies import Leg
+
+# Okapi BM25 (Robertson and Zaragoza 2009, doi:10.1561/1500000019) over the fields of a unit. ts_rank of one
+# lexeme is its frequency weighted by field, later occurrences counting less, divided by pi^2 / 6.
+K1: Final = 0.8
+B: Final = 0.5
+# Of a lexeme in the unit after, in the one before, in the date, and in the text itself.
+FIELD_WEIGHTS: Final = "{0.35,0.5,1,1}"
+# What the vectors of the unit after and of the one before add to a unit's own.
+AFTER: Final = 0.5
+BEFORE: Final = 0.2
+SAME_NAME: Final = 0.5  # least word similarity of what is the same name, misspelt
+# A name that more of the units have tells nothing, such as that of the contact.
+COMMON_NAME: Final = 0.1
+
+# Planning the statement takes longer than running it, so it is planned once a connection, for any contact;
+# what it costs is misjudged for it, and must neither start the compiler nor make reading a whole table seem
+# cheap. A scan of the HNSW index goes on until it has met enough rows of the scope.
+MODES_SQL: Final = """
+SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true),
+       set_config('enable_seqscan', 'off', true), set_config('hnsw.iterative_scan', 'strict_order', true)
+"""
+
+_SCOPE: Final = b"""
+scope AS MATERIALIZED (
+    SELECT id, large FROM memory.scopes WHERE tenant = %(tenant)s AND contact_id = %(contact)s
+), found AS MATERIALIZED (
+    SELECT id, search, length, lag(id) OVER session AS before, lead(id) OVER session AS after
+    FROM memory.units
+    WHERE scope = (SELECT id FROM scope) AND at <= %(as_of)s
+    WINDOW session AS (PARTITION BY session_id ORDER BY at, message, part)
+)"""
+
+# Rarity is that of the contact's own memory. The question is read in both languages: a lexeme that the
+# other language would make of a word matches nothing, as does a word that is noise in its own.
+_KEYWORD: Final = b"""
+words AS MATERIALIZED (
+    SELECT lexeme,
+           ('''' || replace(replace(lexeme, '\\', '\\\\'), '''', '''''') || '''')::tsquery AS query
+    FROM (SELECT lexeme FROM unnest(to_tsvector('english', %(words)s))
+          UNION SELECT lexeme FROM unnest(to_tsvector('portuguese', %(words)s))) AS both_languages
+), totals AS MATERIALIZED (
+    SELECT count(*) AS units, greatest(avg(length), 1) AS length FROM found
+), occurrences AS MATERIALIZED (
+    SELECT found.id, lexeme, ts_rank(%(fields)s::real[], search, query) * 1.6449 AS frequency,
+           %(k1)s * (1 - %(b)s + %(b)s * found.length / totals.length) AS saturation
+    FROM found CROSS JOIN totals CROSS JOIN words
+    WHERE search @@ query
+), rarity AS MATERIALIZED (
+    SELECT lexeme, ln(1 + (max(units) - count(*) + 0.5) / (count(*) + 0.5)) AS idf
+    FROM occurrences CROSS JOIN totals GROUP BY lexeme
+), keyword AS (
+    SELECT id, sum(idf * frequency * (1 + %(k1)s) / (frequency + saturation)) AS score
+    FROM occurrences JOIN rarity USING (lexeme)
+    GROUP BY id ORDER BY score DESC, id LIMIT %(leg_limit)s
+)"""
+
+# A unit's own vector knows what was said before it; the answer to it, and what it answers, are as near to
+# the question, so that a unit between two near ones is nearer. Of the two halves one is not begun: which,
+# the scope's row says. `scope + 0` and `IS TRUE` keep the planner from fetching and sorting all of the scope.
+_VECTOR: Final = b"""
+near AS MATERIALIZED (
+    SELECT unit AS id, 1 - (embedding <=> %(vector)s::halfvec) AS score
+    FROM memory.vectors
+    WHERE NOT (SELECT large FROM scope) AND scope = (SELECT id FROM scope) AND model = %(model)s
+), vector AS (
+    (SELECT own.id, (own.score + %(after)s * coalesce(after.score, own.score)
+                 + %(before)s * coalesce(before.score, own.score)) / (1 + %(after)s + %(before)s) AS score
+     FROM found JOIN near AS own ON own.id = found.id
+     LEFT JOIN near AS after ON after.id = found.after
+     LEFT JOIN near AS before ON before.id = found.before
+     ORDER BY score DESC, own.id LIMIT %(leg_limit)s)
+    UNION ALL
+    (SELECT unit, 1 - (embedding::halfvec(<dimensions>) <=> %(vector)s::halfvec(<dimensions>))
+     FROM memory.vectors
+     WHERE (SELECT large FROM scope)
+       AND large AND model = <model> AND scope + 0 = (SELECT id FROM scope)
+       AND (unit IN (SELECT id FROM found)) IS TRUE
+     ORDER BY embedding::halfvec(<dimensions>) <=> %(vector)s::halfvec(<dimensions>)
+     LIMIT %(leg_limit)s)
+)"""
+
+_TRIGRAM: Final = b"""
+alike AS MATERIALIZED (
+    SELECT units.id, needle, similarity
+    FROM memory.units CROSS JOIN unnest(%(needles)s::text[]) AS needle
+    CROSS JOIN LATERAL word_similarity(needle, identifiers) AS similarity
+    WHERE scope = (SELECT id FROM scope) AND at <= %(as_of)s AND identifiers <> ''
+      AND similarity >= %(same_name)s
+), trigram AS (
+    SELECT id, sum(similarity * idf) AS score
+    FROM alike JOIN (
+        SELECT needle, ln(1 + ((SELECT count(*) FROM found) - count(*) + 0.5) / (count(*) + 0.5)) AS idf
+        FROM alike GROUP BY needle
+        HAVING count(*) <= 1 + %(common_name)s * (SELECT count(*) FROM found)
+    ) AS rarity USING (needle)
+    GROUP BY id ORDER BY score DESC, id LIMIT %(leg_limit)s
+)"""
+
+# From the things the question names, along edges that hold and are believed, to the messages that told
+# of them: the fewer edges, the better.
+_GRAPH: Final = b"""
+edges AS MATERIALIZED (
+    SELECT id, source, target, source_message_id FROM memory.edges
+    WHERE scope = (SELECT id FROM scope)
+      AND valid_from <= %(moment)s AND coalesce(valid_to, 'infinity') > %(moment)s
+      AND recorded_at <= %(moment)s AND coalesce(superseded_at, 'infinity') > %(moment)s
+), reached AS (
+    WITH RECURSIVE walk AS (
+        SELECT id AS node, 0 AS hops FROM memory.nodes
+        WHERE scope = (SELECT id FROM scope)
+          AND (to_tsvector('simple', %(words)s) @@ phraseto_tsquery('simple', label)
+               OR to_tsvector('simple', %(words)s) @@ phraseto_tsquery('simple', key))
+        UNION
+        SELECT CASE WHEN source = node THEN target ELSE source END, hops + 1
+        FROM walk JOIN edges ON node IN (source, target)
+        WHERE hops + 1 < %(hops)s
+    )
+    SELECT node, min(hops) AS hops FROM walk GROUP BY node
+), graph AS (
+    SELECT units.id, sum(1.0 / (1 + reached.hops)) AS score
+    FROM reached JOIN edges ON node IN (source, target)
+    JOIN memory.messages ON scope = (SELECT id FROM scope) AND messages.id = source_message_id
+    JOIN memory.units ON message = seq AND part = 0
+    WHERE units.at <= %(as_of)s
+    GROUP BY units.id ORDER BY score DESC, units.id LIMIT %(leg_limit)s
+)"""
+
+_RECENT: Final = b"""
+recent AS (
+    SELECT id, extract(epoch FROM at)::float8 AS score FROM memory.units
+    WHERE scope = (SELECT id FROM scope) AND at <= %(as_of)s AND part = 0
+    ORDER BY at DESC, message DESC LIMIT %(baseline)s
+)"""
+
+_LEGS: Final[dict[Leg, bytes]] = {
+    "keyword": _KEYWORD,
+    "vector": _VECTOR,
+    "trigram": _TRIGRAM,
+    "graph": _GRAPH,
+    "recent": _RECENT,
+}
+# Recency is in the order of the messages, which their times need not tell.
+_ORDER: Final[dict[Leg, bytes]] = {"recent": b"score DESC, id DESC"}
+
+_WAITING: Final = b"""
+    (SELECT count(*) FROM memory.units
+     WHERE scope = (SELECT id FROM scope)
+       AND EXISTS (SELECT FROM memory.unembedded WHERE unembedded.unit = units.id))"""
+
+
+@cache
+def statement(legs: tuple[Leg, ...], *, model: int, dimensions: int) -> bytes:
+    """One statement that asks the legs, in a row for each unit that any of them names.
+
+    The first columns are of the unit and its message; ``legs``, ``ranks`` and ``scores`` are arrays of the
+    same length. ``waiting`` is how many of the contact's units have no vector yet; it is in every row, and
+    there is at least one row, with nothing else where nothing was found.
+
+    Args:
+        legs: At least one.
+        model: Id of the embedding model, for the index of its vectors.
+        dimensions: Of its vectors.
+    """
+    parts = [_SCOPE, *(_LEGS[leg] for leg in legs)]
+    ranked = b" UNION ALL ".join(
+        b"SELECT '%b' AS leg, id, score::float8, row_number() OVER (ORDER BY %b) AS rank FROM %b"
+        % (name := leg.encode(), _ORDER.get(leg, b"score DESC, id"), name)
+        for leg in legs
+    )
+    query = b"""
+WITH %b,
+named AS (
+    SELECT id, array_agg(leg ORDER BY leg) AS legs, array_agg(rank ORDER BY leg) AS ranks,
+           array_agg(score ORDER BY leg) AS scores
+    FROM (%b) AS ranked GROUP BY id
+)
+SELECT %b AS waiting, hits.*
+FROM (VALUES (1)) AS always
+LEFT JOIN (
+    SELECT named.id AS unit, messages.id AS message, units.text, messages.seq, units.at, units.session_id,
+           legs, ranks, scores
+    FROM named JOIN memory.units ON units.id = named.id JOIN memory.messages ON seq = units.message
+) AS hits ON true
+""" % (b",".join(parts), ranked, _WAITING if "vector" in legs else b"0")
+    return query.replace(b"<model>", b"%d" % model).replace(b"<dimensions>", b"%d" % dimensions)

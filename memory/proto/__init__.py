@@ -1,0 +1,1 @@
+"""What ``make proto`` generates from ``memory/memory.proto``; written by no hand."""

@@ -1,0 +1,77 @@
+"""What each agent that works on the message is told, searched for by its own retrieval strategy."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+from langgraph.runtime import Runtime
+from langgraph.types import Command, Send
+
+from agents.spec import AgentSpec
+from core.context import Context
+from core.memory import STRATEGIES, Scope
+from nodes.context.pack import Packed, pack
+from nodes.context.records import MemoryUse
+from nodes.context.retrieve import Retrieved, retrieved
+from nodes.coordinator.briefing import sections
+from nodes.coordinator.state import CoordinatorState, Dispatched, SpecialistInput
+from nodes.deps import Deps, Node, run_context
+
+Next: TypeAlias = Command[Literal["specialist"]]
+
+
+def assemble(deps: Deps) -> Node[CoordinatorState, Next]:
+    """Node: brief the agents that have not tried yet. Memory that is away or late is done without."""
+
+    async def assemble(state: CoordinatorState, *, runtime: Runtime[Context]) -> Next:
+        tried = {attempt["agent"] for attempt in state["attempts"]}
+        chosen = [each for each in state["dispatched"] if each["agent"] not in tried]
+        specs = [deps.roster.agents[each["agent"]] for each in chosen]
+        scope = Scope(run_context(runtime).tenant, state["contact_id"])
+        asked = [(spec.retrieval, each["part"]) for spec, each in zip(specs, chosen, strict=True)]
+        found = await retrieved(deps.memory, scope, asked)
+        packed = await asyncio.to_thread(_packed, deps, state, list(zip(specs, chosen, strict=True)), found)
+        sent = [
+            SpecialistInput(
+                agent=each["agent"],
+                task=each["part"],
+                contact_id=state["contact_id"],
+                background=one.background,
+            )
+            for each, one in zip(chosen, packed, strict=True)
+        ]
+        return Command(
+            goto=[Send("specialist", each) for each in sent],
+            update={
+                "context": [*state["context"], *(one.record for one in packed)],
+                "memory": MemoryUse(available=found.available, degraded=list(found.degraded), recorded=False),
+            },
+        )
+
+    return assemble
+
+
+def _packed(
+    deps: Deps,
+    state: CoordinatorState,
+    chosen: Sequence[tuple[AgentSpec, Dispatched]],
+    found: Retrieved,
+) -> list[Packed]:
+    """Packed to the budget; tokens are counted, which is work for a thread."""
+    budget = deps.context_tokens
+    return [
+        pack(
+            sections(
+                state,
+                spec,
+                dispatched,
+                hits=found.hits.get((spec.retrieval, dispatched["part"]), ()),
+                facts=found.facts,
+                shares=(budget // 2, STRATEGIES[spec.retrieval].token_budget),
+            ),
+            budget=budget,
+            agent=spec.name,
+            strategy=spec.retrieval,
+        )
+        for spec, dispatched in chosen
+    ]

@@ -1,0 +1,1 @@
+"""Steps that have to do with memory. They know its port alone."""

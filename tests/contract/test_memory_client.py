@@ -1,0 +1,535 @@
+"""The memory's client and server, when things go wrong between them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from grpc import StatusCode, aio
+from grpc_health.v1 import health
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
+from pydantic import SecretStr
+
+from core.errors import MemoryRefused, MemoryUnavailable, NotFound, StartupError
+from core.memory import Memory, Scope, SearchResult
+from memory.client import RemoteMemory, remote_memory
+from memory.proto import memory_pb2 as pb
+from memory.proto.memory_pb2_grpc import (
+    MemoryServiceServicer,
+    MemoryServiceStub,
+    add_MemoryServiceServicer_to_server,
+)
+from memory.server import served_memory
+from tests.support.certificates import Certificates, make_certificates
+from tests.support.crm_faults import closed_port
+from tests.support.memory_grpc import ANA, ScriptedMemory, memory_settings, over_grpc, said
+from tests.support.waiting import until
+
+T = TypeVar("T")
+
+AWAY = MemoryUnavailable("The memory's database cannot be reached; try again later")
+# Longer than any test takes.
+LONG = 3_600.0
+
+
+@asynccontextmanager
+async def client_of(address: str, **settings: Any) -> AsyncIterator[RemoteMemory]:
+    async with remote_memory(memory_settings(grpc_target=address, **settings)) as remote:
+        yield remote
+
+
+async def fault(call: Awaitable[object]) -> MemoryUnavailable:
+    with pytest.raises(MemoryUnavailable) as caught:
+        await call
+    return caught.value
+
+
+async def once_it_is_back(call: Callable[[], Awaitable[T]]) -> T:
+    while True:
+        try:
+            return await call()
+        except MemoryUnavailable:
+            await asyncio.sleep(0.01)
+
+
+# Away
+
+
+async def test_a_service_starts_though_the_memory_is_away() -> None:
+    async with client_of(f"127.0.0.1:{closed_port()}") as remote:
+        error = await fault(remote.recent(ANA))
+        assert error.message == "the memory cannot be reached"
+        assert error.details == {"grpc_status": "UNAVAILABLE"}
+        assert (await fault(remote.check())).message == "the memory cannot be reached"
+
+
+async def test_a_name_that_nobody_knows_is_a_memory_that_is_away() -> None:
+    async with client_of("memory.invalid:50051", grpc_timeout_seconds=1) as remote:
+        assert (await fault(remote.recent(ANA))).details["grpc_status"] in {
+            "UNAVAILABLE",
+            "DEADLINE_EXCEEDED",
+        }
+
+
+async def test_a_memory_that_comes_up_later_is_found() -> None:
+    port = closed_port()
+    async with client_of(f"127.0.0.1:{port}", grpc_rest_seconds=0.01) as remote:
+        await fault(remote.recent(ANA))
+        async with served_memory(ScriptedMemory(), memory_settings(serve_port=port)):
+            assert await once_it_is_back(lambda: remote.recent(ANA)) == []
+            await remote.check()
+
+
+async def test_a_memory_that_is_killed_and_back_is_found_again() -> None:
+    port = closed_port()
+    settings = memory_settings(serve_port=port)
+    async with client_of(f"127.0.0.1:{port}", grpc_rest_seconds=0.01) as remote:
+        for _ in range(2):
+            async with served_memory(ScriptedMemory(), settings, grace_seconds=0):
+                assert await once_it_is_back(lambda: remote.add_messages(ANA, [said("m1")])) == 1
+            await fault(remote.recent(ANA))
+
+
+async def test_a_memory_killed_in_the_middle_of_a_call_is_unavailable() -> None:
+    memory = ScriptedMemory(held=asyncio.Event())
+    async with AsyncExitStack() as stack:
+        address = await stack.enter_async_context(served_memory(memory, memory_settings(), grace_seconds=0))
+        async with client_of(address, grpc_max_attempts=1) as remote:
+            call = asyncio.create_task(remote.search(ANA, "x"))
+            await memory.entered.wait()
+            await stack.aclose()
+            await fault(call)
+    assert memory.cancelled == ["search"]
+
+
+async def test_a_memory_that_is_stopped_lets_calls_in_progress_end() -> None:
+    memory = ScriptedMemory(held=asyncio.Event())
+    assert memory.held
+    async with AsyncExitStack() as stack:
+        address = await stack.enter_async_context(served_memory(memory, memory_settings(), grace_seconds=60))
+        async with client_of(address) as remote:
+            call = asyncio.create_task(remote.add_messages(ANA, [said("m1")]))
+            await memory.entered.wait()
+            stopping = asyncio.create_task(stack.aclose())
+            await asyncio.sleep(0)
+            memory.held.set()
+            assert await call == 1
+            await stopping
+
+
+# Again
+
+
+async def test_a_memory_that_was_away_for_a_moment_is_asked_again() -> None:
+    memory = ScriptedMemory()
+    memory.faults.extend([AWAY, AWAY])
+    async with over_grpc(memory) as remote:
+        assert await remote.add_messages(ANA, [said("m1")]) == 1
+    assert len(memory.asked) == 3
+    assert memory.asked[0] == memory.asked[2]
+
+
+async def test_a_memory_that_stays_away_is_asked_so_often_and_says_why() -> None:
+    memory = ScriptedMemory()
+    memory.faults.extend([AWAY] * 10)
+    async with over_grpc(memory, grpc_max_attempts=4) as remote:
+        assert (await fault(remote.recent(ANA))).message == AWAY.message
+    assert len(memory.asked) == 4
+
+
+async def test_no_attempt_begins_after_the_time_limit() -> None:
+    memory = ScriptedMemory()
+    memory.faults.extend([AWAY] * 10)
+    async with over_grpc(memory, grpc_max_attempts=10, grpc_timeout_seconds=0.2) as remote:
+        began = asyncio.get_running_loop().time()
+        await fault(remote.recent(ANA))
+        assert asyncio.get_running_loop().time() - began < 2
+    assert len(memory.asked) < 10
+
+
+class Broken(MemoryServiceServicer):
+    """Loses its list after the first page, the first time."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def ListRecentMessages(  # noqa: N802 - the proto's name
+        self, request: Any, context: Any
+    ) -> AsyncIterator[Any]:
+        self.calls += 1
+        for name in ("m1", "m2"):
+            if (self.calls, name) == (1, "m2"):
+                await context.abort(StatusCode.UNAVAILABLE, "killed")
+            message = pb.Message(id=name, role=pb.ROLE_NOTE, session_id="s1")
+            message.at.GetCurrentTime()
+            yield pb.ListRecentMessagesResponse(messages=[message])
+
+
+async def test_a_list_that_broke_off_is_asked_for_again_from_its_beginning() -> None:
+    broken = Broken()  # type: ignore[abstract]  # the generated class answers UNIMPLEMENTED
+    async with served_by(broken) as address, client_of(address) as remote:
+        assert [message.id for message in await remote.recent(ANA)] == ["m1", "m2"]
+
+
+@asynccontextmanager
+async def served_by(servicer: MemoryServiceServicer | None) -> AsyncIterator[str]:
+    """A server that is not ours."""
+    server = aio.server()
+    if servicer:
+        add_MemoryServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(0)
+
+
+# Slow
+
+
+async def test_a_slow_memory_is_waited_for_no_longer_than_set_and_told_to_stop() -> None:
+    memory = ScriptedMemory(held=asyncio.Event())
+    async with over_grpc(memory, grpc_timeout_seconds=0.1) as remote:
+        error = await fault(remote.search(ANA, "x"))
+        assert error.message == "the memory did not answer in time"
+        assert error.details == {"grpc_status": "DEADLINE_EXCEEDED"}
+        await until(lambda: memory.cancelled == ["search"])
+    assert len(memory.asked) == 1
+
+
+async def test_erasing_has_a_time_limit_of_its_own() -> None:
+    memory = ScriptedMemory(held=asyncio.Event())
+    async with over_grpc(memory, grpc_timeout_seconds=LONG, grpc_forget_timeout_seconds=0.1) as remote:
+        assert (await fault(remote.forget(ANA))).message == "the memory did not answer in time"
+
+
+async def test_a_memory_that_takes_the_connection_and_says_nothing_is_waited_for_no_longer() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(-1)
+        writer.close()
+
+    listener = await asyncio.start_server(silent, "127.0.0.1", 0)
+    address = f"127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    async with client_of(address, grpc_timeout_seconds=0.2) as remote:
+        assert (await fault(remote.recent(ANA))).details["grpc_status"] in {
+            "UNAVAILABLE",
+            "DEADLINE_EXCEEDED",
+        }
+    listener.close()
+
+
+async def test_a_call_nobody_waits_for_any_more_is_cancelled_on_the_other_side() -> None:
+    memory = ScriptedMemory(held=asyncio.Event())
+    async with over_grpc(memory) as remote:
+        call = asyncio.create_task(remote.recent(ANA))
+        await memory.entered.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await until(lambda: memory.cancelled == ["recent"])
+
+
+# At rest
+
+
+async def test_a_dead_memory_slows_two_messages_and_no_more() -> None:
+    memory = ScriptedMemory()
+    memory.faults.extend([AWAY] * 100)
+    async with over_grpc(memory, grpc_max_attempts=1, grpc_rest_seconds=LONG) as remote:
+        for _ in range(2):
+            assert (await fault(remote.recent(ANA))).message == AWAY.message
+        error = await fault(remote.search(ANA, "x"))
+        assert "not asked for the moment" in error.message
+        assert error.retry_after == pytest.approx(LONG, abs=60)
+    assert len(memory.asked) == 2
+
+
+async def test_after_a_rest_a_memory_that_does_not_serve_is_not_asked() -> None:
+    port = closed_port()
+    memory = ScriptedMemory()
+    settings = {"grpc_max_attempts": 1, "grpc_rest_seconds": 0.001}
+    async with client_of(f"127.0.0.1:{port}", **settings) as remote:
+        for _ in range(5):
+            await fault(remote.recent(ANA))
+        async with served_memory(memory, memory_settings(serve_port=port)):
+            await once_it_is_back(lambda: remote.recent(ANA))
+    assert len(memory.asked) == 1
+
+
+async def test_what_the_memory_refuses_says_that_it_is_there() -> None:
+    memory = ScriptedMemory()
+    memory.faults.extend([AWAY, MemoryRefused("no"), AWAY])
+    async with over_grpc(memory, grpc_max_attempts=1, grpc_rest_seconds=LONG) as remote:
+        for kind in (MemoryUnavailable, MemoryRefused, MemoryUnavailable):
+            with pytest.raises(kind):
+                await remote.recent(ANA)
+        assert await remote.recent(ANA) == []
+
+
+# Errors
+
+
+async def test_errors_arrive_in_the_memorys_words_with_their_details() -> None:
+    memory = ScriptedMemory()
+    memory.faults.extend(
+        [
+            MemoryRefused("limite inválido", details={"limit": 0}),
+            NotFound("no such thing", details={"thing": "x"}),
+            MemoryRefused("long", details={"what": "x" * 100_000}),
+        ]
+    )
+    async with over_grpc(memory) as remote:
+        with pytest.raises(MemoryRefused, match="limite inválido") as refused:
+            await remote.recent(ANA)
+        with pytest.raises(NotFound, match="no such thing") as missing:
+            await remote.query_graph(ANA, "x")
+        with pytest.raises(MemoryRefused, match="long"):
+            await remote.forget(ANA)
+    assert (refused.value.details, missing.value.details) == ({"limit": 0}, {"thing": "x"})
+
+
+async def test_a_bug_in_the_memory_is_not_disclosed() -> None:
+    memory = ScriptedMemory()
+    memory.faults.append(ValueError("password hunter2"))
+    async with over_grpc(memory) as remote:
+        error = await fault(remote.recent(ANA))
+    assert error.details == {"grpc_status": "INTERNAL"}
+    assert "hunter2" not in error.message
+    assert len(memory.asked) == 1
+
+
+async def test_a_memory_without_the_method_is_of_another_version() -> None:
+    async with served_by(None) as address, client_of(address) as remote:
+        for _ in range(5):
+            assert "another version" in (await fault(remote.recent(ANA))).message
+        await remote.check()
+
+
+async def test_a_server_of_something_else_does_not_serve_memory() -> None:
+    server = aio.server()
+    add_HealthServicer_to_server(health.aio.HealthServicer(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with client_of(f"127.0.0.1:{port}") as remote:
+        assert (await fault(remote.check())).message == "the memory says that it does not serve now"
+    await server.stop(0)
+
+
+class Newer(MemoryServiceServicer):
+    """Says what we do not know."""
+
+    async def Search(  # noqa: N802 - the proto's name
+        self, request: Any, context: Any
+    ) -> AsyncIterator[Any]:
+        hit = pb.Hit(kind=99)  # type: ignore[arg-type]  # open enums: what a later version may send
+        hit.at.GetCurrentTime()
+        yield pb.SearchResponse(hits=[hit])
+
+    async def ListRecentMessages(  # noqa: N802 - the proto's name
+        self, request: Any, context: Any
+    ) -> AsyncIterator[Any]:
+        yield pb.ListRecentMessagesResponse(messages=[pb.Message(id="m1", role=pb.ROLE_NOTE)])
+
+
+async def test_an_answer_that_cannot_be_read_is_a_memory_of_another_version() -> None:
+    newer = Newer()  # type: ignore[abstract]  # the generated class answers UNIMPLEMENTED
+    async with served_by(newer) as address, client_of(address) as remote:
+        for call in (remote.search(ANA, "x"), remote.recent(ANA)):
+            assert "another version" in (await fault(call)).message
+
+
+async def test_what_is_too_large_to_send_is_refused_and_not_sent() -> None:
+    memory = ScriptedMemory()
+    async with over_grpc(memory) as remote:
+        with pytest.raises(MemoryRefused, match="send it in parts"):
+            await remote.add_messages(ANA, [said("m1", "x" * (33 * 1024 * 1024))])
+    assert memory.asked == []
+
+
+# What other clients may send
+
+
+@asynccontextmanager
+async def stub_of(memory: Memory) -> AsyncIterator[Any]:
+    async with (
+        served_memory(memory, memory_settings(), grace_seconds=0) as address,
+        aio.insecure_channel(address) as channel,
+    ):
+        yield MemoryServiceStub(channel)
+
+
+SCOPE = pb.Scope(tenant="acme", contact_id="ana")
+
+
+async def test_fields_that_are_not_set_mean_what_the_proto_says() -> None:
+    memory = ScriptedMemory()
+    async with stub_of(memory) as stub:
+        [_ async for _ in stub.Search(pb.SearchRequest(scope=SCOPE, query="x"))]
+        [_ async for _ in stub.Search(pb.SearchRequest(scope=SCOPE, query="x", limit=0))]
+        [_ async for _ in stub.QueryGraph(pb.QueryGraphRequest(scope=SCOPE, node="n"))]
+        [_ async for _ in stub.ListRecentMessages(pb.ListRecentMessagesRequest(scope=SCOPE))]
+        [_ async for _ in stub.Recall(pb.RecallRequest(scope=SCOPE, agent="a"))]
+    named = [call[2] for call in memory.asked]
+    assert named[0] == {"strategy": "general", "limit": 10, "as_of": None}
+    assert named[1]["limit"] == 0
+    assert named[2] == {"edge_type": "", "depth": 1, "as_of": None, "believed_at": None}
+    assert named[3] == {"session_id": "", "limit": 20}
+    assert named[4] == {"agent": "a", "limit": 10}
+
+
+async def test_a_scope_that_is_not_set_names_nobody() -> None:
+    memory = ScriptedMemory()
+    async with stub_of(memory) as stub:
+        await stub.Forget(pb.ForgetRequest())
+    assert memory.asked[0][1] == (Scope("", ""),)
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (pb.Message(id="m1", role=pb.ROLE_NOTE), "Message.at must be set"),
+        (pb.Message(id="m1"), "role 0 is not known"),
+    ],
+)
+async def test_a_message_that_means_nothing_is_refused_in_words(message: pb.Message, words: str) -> None:
+    async with stub_of(ScriptedMemory()) as stub:
+        with pytest.raises(aio.AioRpcError) as caught:
+            await stub.AddMessages(pb.AddMessagesRequest(scope=SCOPE, messages=[message]))
+    assert caught.value.code() is StatusCode.INVALID_ARGUMENT
+    assert words in str(caught.value.details())
+
+
+async def test_what_the_port_does_not_have_yet_is_not_implemented() -> None:
+    async with stub_of(ScriptedMemory()) as stub:
+        for call in (stub.Route(pb.RouteRequest()), stub.AssembleContext(pb.AssembleContextRequest())):
+            with pytest.raises(aio.AioRpcError) as caught:
+                await call
+            assert caught.value.code() is StatusCode.UNIMPLEMENTED
+            assert "this memory does not" in str(caught.value.details())
+
+
+# Who may ask
+
+
+@pytest.mark.parametrize("sent", [None, SecretStr("another-token"), SecretStr("a-token-and-more")])
+async def test_a_wrong_token_reaches_nothing_and_is_not_tried_again(sent: SecretStr | None) -> None:
+    memory = ScriptedMemory()
+    token = SecretStr("a-token")
+    async with (
+        served_memory(memory, memory_settings(grpc_token=token), grace_seconds=0) as address,
+        client_of(address, grpc_token=sent) as remote,
+    ):
+        for call in (remote.recent(ANA), remote.add_messages(ANA, [said("m1")])):
+            error = await fault(call)
+            assert error.message == "the memory does not accept MEMORY_GRPC_TOKEN"
+            assert error.details == {"grpc_status": "UNAUTHENTICATED"}
+            assert "a-token" not in str(error)
+        await remote.check()
+    assert memory.asked == []
+
+
+async def test_the_right_token_is_let_in() -> None:
+    async with over_grpc(ScriptedMemory(), grpc_token=SecretStr("a-token")) as remote:
+        assert await remote.add_messages(ANA, [said("m1")]) == 1
+        assert isinstance(await remote.search(ANA, "x"), SearchResult)
+
+
+# TLS
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Certificates:
+    return make_certificates(tmp_path)
+
+
+@pytest.fixture
+async def guarded(certificates: Certificates) -> AsyncIterator[str]:
+    """The address of a memory that speaks TLS."""
+    settings = memory_settings(serve_cert_file=certificates.certificate, serve_key_file=certificates.key)
+    async with served_memory(ScriptedMemory(), settings, grace_seconds=0) as address:
+        yield address
+
+
+async def test_over_tls_a_memory_is_known_by_its_authority(guarded: str, certificates: Certificates) -> None:
+    async with client_of(guarded, grpc_ca_file=certificates.authority) as remote:
+        await remote.check()
+        assert await remote.add_messages(ANA, [said("m1")]) == 1
+
+
+@pytest.mark.parametrize("settings", [{"grpc_tls": True}, {}], ids=["the public authorities", "no TLS"])
+async def test_over_tls_who_does_not_know_the_authority_gets_nothing(
+    guarded: str, settings: dict[str, Any]
+) -> None:
+    async with client_of(guarded, **settings) as remote:
+        assert (await fault(remote.recent(ANA))).message == "the memory cannot be reached"
+
+
+async def test_a_memory_of_another_authority_is_not_believed(guarded: str, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = make_certificates(tmp_path / "other")
+    async with client_of(guarded, grpc_ca_file=other.authority) as remote:
+        assert (await fault(remote.recent(ANA))).message == "the memory cannot be reached"
+
+
+# What cannot start
+
+
+async def test_a_port_in_use_is_said() -> None:
+    async with served_memory(ScriptedMemory(), memory_settings()) as address:
+        port = int(address.rpartition(":")[2])
+        with pytest.raises(StartupError, match="MEMORY_SERVE_PORT"):
+            async with served_memory(ScriptedMemory(), memory_settings(serve_port=port)):
+                raise AssertionError("it shares the port")
+
+
+async def test_a_certificate_that_cannot_be_used_is_said(tmp_path: Path, certificates: Certificates) -> None:
+    empty, other = tmp_path / "empty.pem", tmp_path / "other"
+    empty.write_text("")
+    other.mkdir()
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"serve_cert_file": certificates.certificate}, "set both"),
+        ({"serve_key_file": certificates.key}, "set both"),
+        ({"serve_cert_file": empty, "serve_key_file": certificates.key}, "must be a certificate and its"),
+        (
+            {
+                "serve_cert_file": certificates.certificate,
+                "serve_key_file": make_certificates(other).key,
+            },
+            "must be a certificate and its",
+        ),
+        (
+            {"serve_cert_file": certificates.certificate, "serve_key_file": tmp_path / "none"},
+            "cannot read MEMORY_SERVE_KEY_FILE",
+        ),
+    ]
+    for settings, words in wrong:
+        with pytest.raises(StartupError, match=words):
+            async with served_memory(ScriptedMemory(), memory_settings(**settings)):
+                raise AssertionError("it serves")
+
+
+@pytest.mark.parametrize("content", [None, "", "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"])
+async def test_authorities_that_cannot_be_read_are_said(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "authorities.pem"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(StartupError, match="MEMORY_GRPC_CA_FILE"):
+        async with client_of("127.0.0.1:1", grpc_ca_file=file):
+            raise AssertionError("it calls")
+
+
+async def test_nobody_is_served_from_elsewhere_without_a_token() -> None:
+    settings = memory_settings(serve_host="0.0.0.0")
+    with pytest.raises(StartupError, match="needs MEMORY_GRPC_TOKEN"):
+        async with served_memory(ScriptedMemory(), settings):
+            raise AssertionError("it serves")
+
+
+async def test_many_calls_at_once_are_kept_apart() -> None:
+    async with over_grpc(ScriptedMemory()) as remote:
+        numbers = range(200)
+        calls = (remote.add_messages(ANA, [said(f"m{n}")] * n) for n in numbers)
+        assert await asyncio.gather(*calls) == list(numbers)

@@ -1,0 +1,74 @@
+"""``make memory-serve`` as an operator runs it, and a service pointed at it."""
+
+import asyncio
+import re
+import signal
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from memory.client import remote_memory
+from tests.support.memory_grpc import ANA, memory_settings, said
+from tests.support.process import launch
+
+TOKEN = "a-token"
+
+
+@asynccontextmanager
+async def memory_process(data_dir: Path) -> AsyncIterator[tuple[Process, str]]:
+    """The process and its banner; stopped at the end if the test has not."""
+    settings = {
+        "MEMORY_SERVE_PORT": "0",
+        "MEMORY_GRPC_TOKEN": TOKEN,
+        "EMBEDDING_MODEL": "lexical:hashed-ngrams",
+    }
+    process = await launch(data_dir, "-m", "api.memory_serve", **settings)
+    assert process.stdout
+    banner = ""
+    while "make serve" not in banner:
+        line = (await process.stdout.readline()).decode()
+        assert line, (await process.communicate())[1].decode()
+        banner += line
+    try:
+        yield process, banner
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.communicate()
+
+
+async def test_a_memory_of_its_own_keeps_what_it_is_told_through_a_restart(tmp_path: Path) -> None:
+    for added in (1, 0):
+        async with memory_process(tmp_path) as (process, banner):
+            assert TOKEN not in banner
+            found = re.search(r"MEMORY_GRPC_TARGET=(\S+) MEMORY_GRPC_TOKEN=\.\.\. make serve", banner)
+            assert found
+            settings = memory_settings(grpc_target=found[1], grpc_token=SecretStr(TOKEN))
+            async with remote_memory(settings) as remote:
+                await remote.check()
+                assert await remote.add_messages(ANA, [said("m1", "The invoice is wrong")]) == added
+                assert [hit.id for hit in (await remote.search(ANA, "invoice")).hits] == ["m1"]
+            process.send_signal(signal.SIGTERM)
+            _, errors = await process.communicate()
+            assert process.returncode == 0, errors.decode()
+
+
+async def test_a_memory_that_cannot_start_says_why_in_a_line(tmp_path: Path) -> None:
+    listener = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    process = await launch(
+        tmp_path,
+        "-m",
+        "api.memory_serve",
+        MEMORY_SERVE_PORT=str(port),
+        EMBEDDING_MODEL="lexical:hashed-ngrams",
+    )
+    _, errors = await process.communicate()
+    listener.close()
+    assert process.returncode == 1
+    said_why = [line for line in errors.decode().splitlines() if line.startswith("error: ")]
+    assert len(said_why) == 1
+    assert f"cannot serve memory on 127.0.0.1:{port}" in said_why[0]

@@ -1,0 +1,223 @@
+"""What a customer, the CRM, and somebody who tries to read another's conversation notice of sessions."""
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage
+
+from core.errors import ModelRefused
+from core.memory import Scope
+from core.models import ChatModels
+from core.settings import ContextSettings
+from tests.support.general_agent import AGAIN, OTHER, PARROT, remembered, replying, say, service, shown
+from tests.support.memory_faults import Line, line
+from tests.support.scripted import INFO, ScriptedChatModel
+from tests.support.service import CONTACT, RunningService
+
+__all__ = ["line"]
+
+# What the model finds in a message that tells nothing of its writer.
+NO_FACTS = '{"facts": []}'
+
+
+def at(running: RunningService, minutes: float) -> None:
+    """Put the sessions' clock so many minutes from now."""
+    running.service.sessions._clock = lambda: datetime.now(UTC) + timedelta(minutes=minutes)
+
+
+async def listed(running: RunningService, contact: str = CONTACT) -> list[dict[str, Any]]:
+    answered = await running.http.get("/v1/sessions", params={"contact_id": contact})
+    found: list[dict[str, Any]] = answered.raise_for_status().json()["sessions"]
+    return found
+
+
+async def test_a_contact_goes_on_with_their_session_on_a_channel_until_it_is_idle(database_url: str) -> None:
+    model = replying(*"abcde")
+    async with service(database_url, model) as running:
+        first = (await say(running, PARROT, channel_id="whatsapp"))["session_id"]
+        assert (await say(running, AGAIN, channel_id="whatsapp"))["session_id"] == first
+        assert "green parrot" in shown(model)
+        assert (await say(running, AGAIN, channel_id="mail"))["session_id"] != first
+        assert (await say(running, AGAIN, OTHER, channel_id="whatsapp"))["session_id"] != first
+        at(running, 31)
+        assert (await say(running, AGAIN, channel_id="whatsapp"))["session_id"] != first
+
+
+async def test_an_idle_session_is_closed_and_its_summary_found(database_url: str) -> None:
+    async with service(database_url, replying("A green one.", NO_FACTS)) as running:
+        session = (await say(running, PARROT, channel_id="whatsapp"))["session_id"]
+        assert await running.service.keeper.sweep() == 0
+        at(running, 31)
+        assert await running.service.keeper.sweep() == 1
+        [found] = await listed(running)
+        assert (found["id"], found["closed_by"]) == (session, "idle")
+        assert "green parrot" in found["summary"]
+        assert (await running.http.get(f"/v1/sessions/{session}")).json() == found
+        hits = (await running.service.memory.search(Scope("default", CONTACT), "summary parrot")).hits
+        assert any(hit.id.startswith("summary:") and "green parrot" in hit.text for hit in hits)
+        # Nothing is left to do, and doing it again changes nothing.
+        assert await running.service.keeper.sweep() == 0
+        assert len(await remembered(running)) == 3
+
+
+async def test_a_summary_that_memory_did_not_get_is_made_later(database_url: str, line: Line) -> None:
+    async with service(database_url, replying("A green one.", NO_FACTS)) as running:
+        await say(running, PARROT, channel_id="whatsapp")
+        at(running, 31)
+        line.state = "down"
+        assert await running.service.keeper.sweep() == 0
+        line.state = "up"
+        at(running, 35)
+        assert await running.service.keeper.sweep() == 1
+
+
+async def test_two_first_messages_at_once_open_one_session(database_url: str) -> None:
+    async with service(database_url, replying("a", "b")) as running:
+        both = await asyncio.gather(*(say(running, PARROT, channel_id="whatsapp") for _ in range(2)))
+        assert both[0]["session_id"] == both[1]["session_id"]
+        assert len(await listed(running)) == 1
+
+
+@pytest.mark.parametrize("farewell", ["Thanks, bye!", "Até logo"])
+async def test_a_goodbye_closes_the_session_and_the_next_message_opens_another(
+    database_url: str, farewell: str
+) -> None:
+    async with service(database_url, replying("Bye.", "Hi.")) as running:
+        first = await say(running, farewell, channel_id="whatsapp")
+        assert first["ends_session"] is True
+        assert (await listed(running))[0]["closed_by"] == "agent"
+        assert (await say(running, PARROT, channel_id="whatsapp"))["session_id"] != first["session_id"]
+
+
+async def test_a_message_that_comes_twice_is_answered_once_even_after_a_restart(database_url: str) -> None:
+    model = replying("A green one.", "Yes.")
+    async with service(database_url, model) as running:
+        first = await say(running, PARROT, message_id="wa-1")
+        assert await say(running, PARROT, message_id="wa-1") == first
+    async with service(database_url, model) as running:
+        await say(running, AGAIN, message_id="wa-2", session_id=first["session_id"])
+        again = await say(running, PARROT, message_id="wa-1")
+        assert again == first
+        assert len(model.asked) == 2
+        assert await remembered(running) == [
+            ("customer", PARROT),
+            ("agent", "A green one."),
+            ("customer", AGAIN),
+            ("agent", "Yes."),
+        ]
+
+
+async def test_the_same_message_twice_at_once_is_answered_once(database_url: str) -> None:
+    model = replying("A green one.")
+    async with service(database_url, model) as running:
+        both = await asyncio.gather(*(say(running, PARROT, message_id="wa-1") for _ in range(2)))
+        assert both[0] == both[1]
+        assert len(model.asked) == 1
+
+
+async def test_a_run_that_broke_off_goes_on_when_its_message_comes_again(database_url: str) -> None:
+    model = ScriptedChatModel(replies=[RuntimeError("a bug"), AIMessage("A green one.")])
+    async with service(database_url, model) as running:
+        body = {"contact_id": CONTACT, "message": PARROT, "message_id": "wa-1"}
+        assert (await running.http.post("/v1/messages", json=body)).status_code == 500
+    async with service(database_url, model) as running:
+        assert (await say(running, PARROT, message_id="wa-1"))["response"] == "A green one."
+        assert await remembered(running) == [("customer", PARROT), ("agent", "A green one.")]
+
+
+async def test_a_message_id_of_one_contact_says_nothing_about_anothers(database_url: str) -> None:
+    async with service(database_url, replying("A green one.", "Hello.")) as running:
+        first = await say(running, PARROT, message_id="wa-1")
+        second = await say(running, AGAIN, OTHER, message_id="wa-1")
+        assert second["response"] == "Hello."
+        assert second["session_id"] != first["session_id"]
+
+
+async def test_nobody_gets_into_anothers_session(database_url: str) -> None:
+    async with service(database_url, replying("A green one.", "Mine.")) as running:
+        session = (await say(running, PARROT, channel_id="whatsapp"))["session_id"]
+        for path, body in (
+            ("/v1/messages", {"contact_id": OTHER, "message": AGAIN, "session_id": session}),
+            (
+                "/coordinator/invoke",
+                {"input": {"contact_id": OTHER, "message": AGAIN, "session_id": session}},
+            ),
+            (
+                "/coordinator/invoke",
+                {
+                    "input": {"contact_id": OTHER, "message": AGAIN},
+                    "config": {"configurable": {"thread_id": session}},
+                },
+            ),
+        ):
+            refused = await running.http.post(path, json=body)
+            assert (refused.status_code, refused.json()["error"]) == (403, "session_refused"), path
+            assert "parrot" not in refused.text
+        assert await listed(running, OTHER) == []
+        assert await remembered(running, OTHER) == []
+        # And it is still its owner's.
+        assert (await say(running, AGAIN, session_id=session))["response"] == "Mine."
+
+
+async def test_a_session_there_is_not_is_said_so(database_url: str) -> None:
+    async with service(database_url, replying()) as running:
+        answered = await running.http.get("/v1/sessions/nobodys")
+        assert (answered.status_code, answered.json()["error"]) == (404, "not_found")
+
+
+TALK = "In point {} I tell a rather long story of what happened with the import of our customers. " * 6
+
+
+async def test_older_turns_are_summed_up_before_they_are_dropped(database_url: str) -> None:
+    turns = 8
+    small = ContextSettings(tokens=2_000)
+    model = replying(*("Noted." for _ in range(turns)))
+    async with service(database_url, model, context=small) as running:
+        session = ""
+        for number in range(turns):
+            answer = await say(running, TALK.format(*[number] * 6), session_id=session or None)
+            session = answer["session_id"]
+            [context] = answer["metadata"]["context"]
+            told = {each["section"]: each for each in context["sections"]}
+            # Nothing that was said is simply gone: the summary tells of what is not shown in full.
+            if "conversation" in told:
+                assert told["conversation"]["dropped"] == []
+        assert told["summary"]["included"] == ["session"]
+        assert all(f"In point {number} " in shown(model) for number in range(turns))
+
+
+async def test_a_language_model_writes_the_summary_and_no_customer_sees_it(database_url: str) -> None:
+    model = replying("Noted.", "Noted.", "Noted.", "They told a long story.", "Noted.")
+    models = ChatModels(replace(INFO, is_language_model=True), lambda _: model, first_pause=0)
+    async with service(database_url, models, context=ContextSettings(tokens=700)) as running:
+        session = None
+        for number in range(4):
+            answer = await say(running, TALK.format(*[number] * 6), session_id=session)
+            session = answer["session_id"]
+            assert answer["response"] == "Noted."
+        assert "They told a long story." in shown(model)
+
+
+async def test_what_a_customer_told_is_learnt_when_the_session_is_over(database_url: str) -> None:
+    moved = '{"facts": [{"predicate": "city", "object": "Lisbon", "kind": "changes"}]}'
+    model = replying("Noted.", moved)
+    async with service(database_url, model) as running:
+        await say(running, "We have moved to Lisbon, by the way.", channel_id="whatsapp")
+        at(running, 31)
+        assert await running.service.keeper.sweep() == 1
+        [fact] = await running.service.memory.list_facts(Scope("default", CONTACT))
+        assert (fact.predicate, fact.object) == ("city", "Lisbon")
+        assert await running.service.keeper.sweep() == 0
+
+
+async def test_what_the_model_refuses_to_read_does_not_keep_a_session_open(database_url: str) -> None:
+    model = replying("Noted.")
+    model.replies.append(ModelRefused("blocked"))
+    async with service(database_url, model) as running:
+        await say(running, "We have moved to Lisbon, by the way.", channel_id="whatsapp")
+        at(running, 31)
+        assert await running.service.keeper.sweep() == 1
+        assert await running.service.memory.list_facts(Scope("default", CONTACT)) == []

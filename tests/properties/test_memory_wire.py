@@ -1,0 +1,122 @@
+"""Whatever the memory's values hold, they come out of the wire as they went in."""
+
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import get_args
+
+from google.protobuf.message import Message as ProtoMessage
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.memory import Edge, Fact, FactChange, Hit, Item, ItemType, LegRank, Message, NewFact, Node, Role
+from core.memory.values import HitKind
+from memory import wire
+from memory.proto import memory_pb2 as pb
+
+# What the memory keeps: see core.texts.storable.
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
+times = st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30), timezones=st.just(UTC))  # noqa: DTZ001
+times_or_none = st.none() | times
+floats = st.floats(allow_nan=False)
+numbers = st.integers(0, 2**31 - 1)
+
+nodes = st.builds(Node, texts, texts, texts)
+messages = st.builds(
+    Message,
+    id=texts,
+    role=st.sampled_from(get_args(Role)),
+    text=texts,
+    at=times,
+    session_id=texts,
+    channel_id=texts,
+)
+hits = st.builds(
+    Hit,
+    kind=st.sampled_from(get_args(HitKind)),
+    id=texts,
+    text=texts,
+    at=times,
+    session_id=texts,
+    score=floats,
+    legs=st.lists(st.builds(LegRank, texts, numbers, floats), max_size=3).map(tuple),
+)
+edges = st.builds(
+    Edge,
+    source=nodes,
+    type=texts,
+    target=nodes,
+    valid_from=times,
+    valid_to=times_or_none,
+    source_message_id=texts,
+)
+new_facts = st.builds(
+    NewFact,
+    subject=texts,
+    predicate=texts,
+    object=texts,
+    confidence=floats,
+    source_message_id=texts,
+    valid_from=times_or_none,
+    scope_key=texts,
+    correction=st.booleans(),
+    instead_of=texts,
+    ended=st.booleans(),
+)
+facts = st.builds(
+    Fact,
+    id=texts,
+    subject=texts,
+    predicate=texts,
+    object=texts,
+    scope_key=texts,
+    confidence=floats,
+    source_message_id=texts,
+    valid_from=times,
+    valid_to=times_or_none,
+    recorded_at=times,
+    superseded_at=times_or_none,
+    superseded_by=st.none() | texts,
+)
+changes = st.builds(
+    FactChange,
+    fact=facts,
+    outcome=st.sampled_from(get_args(wire.FactOutcome)),
+    closed=st.none() | facts,
+)
+items = st.builds(
+    Item,
+    id=texts,
+    type=st.sampled_from(get_args(ItemType)),
+    agent=texts,
+    text=texts,
+    remembered_at=times,
+    uses=numbers,
+)
+
+
+@given(messages, hits, edges)
+def test_what_was_said_and_found_survives_the_wire(message: Message, hit: Hit, edge: Edge) -> None:
+    assert wire.from_message(pb.Message.FromString(sent(wire.to_message(message)))) == message
+    assert wire.from_hit(pb.Hit.FromString(sent(wire.to_hit(hit)))) == hit
+    assert wire.from_edge(pb.Edge.FromString(sent(wire.to_edge(edge)))) == edge
+
+
+@given(new_facts, changes, items)
+def test_what_is_believed_survives_the_wire(new_fact: NewFact, change: FactChange, item: Item) -> None:
+    assert wire.from_new_fact(pb.NewFact.FromString(sent(wire.to_new_fact(new_fact)))) == new_fact
+    assert wire.from_fact_change(pb.FactChange.FromString(sent(wire.to_fact_change(change)))) == change
+    assert wire.from_item(pb.Item.FromString(sent(wire.to_item(item)))) == item
+
+
+def sent(message: ProtoMessage) -> bytes:
+    return message.SerializeToString()
+
+
+@given(st.lists(st.integers(0, 2 * wire.PAGE_BYTES), max_size=12))
+def test_pages_are_the_list_and_none_is_too_long_or_shorter_than_it_must_be(sizes: list[int]) -> None:
+    listed = [pb.Node(kind=str(place), key="x" * size) for place, size in enumerate(sizes)]
+    pages = list(wire.pages(listed))
+    assert [node.kind for page in pages for node in page] == [node.kind for node in listed]
+    lengths = [[node.ByteSize() for node in page] for page in pages]
+    assert all(len(page) == 1 or sum(page) <= wire.PAGE_BYTES for page in lengths)
+    assert all(sum(page) + after[0] > wire.PAGE_BYTES for page, after in pairwise(lengths))

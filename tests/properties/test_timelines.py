@@ -1,0 +1,130 @@
+"""Whatever is said in whatever order: no two values of a line are believed for one moment."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memory.timelines import Period, Plan, correct, end, state
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+VALUES = st.sampled_from(["a", "b", "c"])
+DAYS = st.integers(0, 12)
+
+
+@dataclass(frozen=True)
+class Said:
+    kind: str
+    value: str
+    day: int
+    since: int | None
+    instead_of: str
+
+
+SAID = st.lists(
+    st.builds(
+        Said,
+        st.sampled_from(["state", "state", "while", "end", "correct"]),
+        VALUES,
+        DAYS,
+        st.none() | DAYS,
+        st.sampled_from(["", "a", "b"]),
+    ),
+    max_size=12,
+)
+
+
+def at(day: int | None) -> datetime | None:
+    return None if day is None else START + timedelta(days=day)
+
+
+def planned(believed: list[Period], said: Said) -> Plan:
+    moment = START + timedelta(days=said.day)
+    since = at(said.since)
+    if said.kind == "end":
+        return end(believed, said.value, moment)
+    if said.kind == "correct":
+        return correct(believed, said.value, moment, start=since, instead_of=said.instead_of)
+    begins = since or moment
+    until = begins + timedelta(days=3) if said.kind == "while" else None
+    return state(believed, said.value, begins, until=until)
+
+
+def carried_out(believed: list[Period], plan: Plan, value: str, free: int) -> list[Period]:
+    """What is believed once a plan is carried out; rows that are written are numbered from ``free``."""
+    by_row = {period.row: period for period in believed}
+    left = [period for period in believed if period.row not in plan.superseded]
+    for copy in plan.copies:
+        old = by_row[copy.row]
+        left.append(Period(row=free, value=old.value, start=copy.start, end=copy.end))
+        free += 1
+    if plan.new:
+        left.append(Period(row=free, value=value, start=plan.new.start, end=plan.new.end))
+    return sorted(left, key=lambda period: (period.start, period.row))
+
+
+@given(SAID)
+def test_at_no_moment_are_two_values_believed(statements: list[Said]) -> None:
+    believed: list[Period] = []
+    for number, said in enumerate(statements):
+        plan = planned(believed, said)
+        believed = carried_out(believed, plan, said.value, 10 * (number + 1))
+        held = [period for period in believed if not period.is_empty]
+        for earlier, later in pairwise(held):
+            assert earlier.end is not None
+            assert earlier.end <= later.start
+        assert all(period.end is None or period.start <= period.end for period in believed)
+
+
+@given(SAID)
+def test_what_was_said_last_is_believed_from_the_moment_it_speaks_of(statements: list[Said]) -> None:
+    believed: list[Period] = []
+    for number, said in enumerate(statements):
+        believed = carried_out(believed, planned(believed, said), said.value, 10 * (number + 1))
+        since = at(said.since) or START + timedelta(days=said.day)
+        holding = [period.value for period in believed if period.holds(since) and not period.is_empty]
+        if said.kind in {"state", "while"}:
+            assert holding == [said.value]
+        elif said.kind == "end":
+            assert said.value not in [
+                period.value for period in believed if period.holds(START + timedelta(days=said.day))
+            ]
+
+
+@given(SAID, VALUES, DAYS)
+def test_a_statement_made_twice_changes_nothing_the_second_time(
+    statements: list[Said], value: str, day: int
+) -> None:
+    believed: list[Period] = []
+    for number, said in enumerate(statements):
+        believed = carried_out(believed, planned(believed, said), said.value, 10 * (number + 1))
+    once = carried_out(believed, state(believed, value, START + timedelta(days=day)), value, 1_000)
+    again = state(once, value, START + timedelta(days=day))
+    assert again.outcome == "repeated"
+    assert (again.superseded, again.copies, again.new) == ((), (), None)
+
+
+@given(st.permutations([("a", 1), ("b", 4), ("c", 9)]))
+def test_the_order_in_which_statements_arrive_does_not_matter(order: list[tuple[str, int]]) -> None:
+    believed: list[Period] = []
+    for number, (value, day) in enumerate(order):
+        believed = carried_out(
+            believed, state(believed, value, START + timedelta(days=day)), value, 10 * (number + 1)
+        )
+    assert [(period.value, period.start, period.end) for period in believed] == [
+        ("a", at(1), at(4)),
+        ("b", at(4), at(9)),
+        ("c", at(9), None),
+    ]
+
+
+def test_what_held_for_a_while_leaves_what_held_before_and_after() -> None:
+    believed = carried_out([], state([], "a", START), "a", 1)
+    believed = carried_out(believed, state(believed, "b", START + timedelta(3), until=at(5)), "b", 10)
+    assert [(period.value, period.start, period.end) for period in believed] == [
+        ("a", at(0), at(3)),
+        ("b", at(3), at(5)),
+        ("a", at(5), None),
+    ]

@@ -1,0 +1,47 @@
+"""The embedded memory for tests that search nothing: its tables, and no vectors."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+from checkpoints.pool import Pool
+from core.memory import Message, NewFact
+from memory.embedded import EmbeddedMemory
+from memory.extensions import Extensions
+from memory.migrations import migrate
+from memory.search import SearchDeps
+from tests.support.memory import ANA, embedder
+
+__all__ = ["ANA", "JANUARY", "fact", "fact_memory", "said"]
+
+JANUARY = datetime(2026, 1, 10, 9, tzinfo=UTC)
+
+
+@asynccontextmanager
+async def fact_memory(pool: Pool) -> AsyncIterator[EmbeddedMemory]:
+    """The memory without vectors and background tasks."""
+    await migrate(pool)
+    deps = SearchDeps(
+        pool=pool,
+        extensions=Extensions(vector=False, trigrams=False),
+        embedder=embedder(),
+        model=None,
+    )
+    yield EmbeddedMemory(deps, None)
+
+
+def said(number: int, text: str, *, day: int = 0, session: str = "s1", id: str = "") -> Message:  # noqa: A002
+    """A customer's message, so many days after :data:`JANUARY`."""
+    return Message(
+        id=id or f"m{number}",
+        role="customer",
+        text=text,
+        at=JANUARY + timedelta(days=day),
+        session_id=session,
+    )
+
+
+def fact(predicate: str, value: str, message: str, **more: object) -> NewFact:
+    """A fact about the contact that a message says."""
+    given: dict[str, object] = {"subject": "contact", "confidence": 0.8, **more}
+    return NewFact(predicate=predicate, object=value, source_message_id=message, **given)  # type: ignore[arg-type]

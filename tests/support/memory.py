@@ -1,0 +1,86 @@
+"""What tests of the memory share: a model that is quick and can fail, and messages."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from langchain_core.embeddings import Embeddings
+from typing_extensions import override
+
+from core.embeddings import Embedder
+from core.embeddings.lexical import DIMENSIONS, HashedNgrams
+from core.memory import Message, Role, Scope, SearchResult
+from memory.embedded import EmbeddedMemory
+
+ANA = Scope("acme", "ana")
+START = datetime(2026, 5, 7, 9, tzinfo=UTC)
+
+
+class Model(Embeddings):
+    """Hashed n-grams, that fail while ``down``, and count what they embed."""
+
+    def __init__(self, dimensions: int = DIMENSIONS) -> None:
+        self.down = False
+        self.embedded = 0
+        self._dimensions = dimensions
+        self._ngrams = HashedNgrams()
+
+    @override
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        if self.down:
+            raise ConnectionError("down")
+        self.embedded += len(texts)
+        return [vector[: self._dimensions] for vector in self._ngrams.embed_documents(texts)]
+
+    @override
+    def embed_query(self, text: str) -> list[float]:
+        if self.down:
+            raise ConnectionError("down")
+        return self._ngrams.embed_query(text)[: self._dimensions]
+
+
+def embedder(
+    model: Model | None = None, *, name: str = "test:ngrams", dimensions: int = DIMENSIONS
+) -> Embedder:
+    """An embedder over the model."""
+    return Embedder(
+        model=name, dimensions=dimensions, purpose="retrieval", embeddings=model or Model(dimensions)
+    )
+
+
+def said(
+    text: str,
+    *,
+    id: str = "",  # noqa: A002  # as the field is called
+    minute: int = 0,
+    session: str = "s1",
+    role: Role = "customer",
+) -> Message:
+    """A message some minutes after the beginning."""
+    return Message(
+        id=id or f"{session}-{minute}",
+        role=role,
+        text=text,
+        at=START + timedelta(minutes=minute),
+        session_id=session,
+    )
+
+
+def conversation(texts: Sequence[str], *, session: str = "s1") -> list[Message]:
+    """Messages a minute apart."""
+    return [said(text, minute=minute, session=session) for minute, text in enumerate(texts)]
+
+
+async def all_embedded(memory: EmbeddedMemory) -> None:
+    """Wait until no unit waits for a vector; pytest's time limit ends a wait that never will."""
+    while (await memory.progress()).waiting:  # noqa: ASYNC110  # another process may do it
+        await asyncio.sleep(0.005)
+
+
+def ids(result: SearchResult, leg: str = "") -> list[str]:
+    """The hits that a leg named; without a leg all that were found for what they say."""
+    return [
+        hit.id
+        for hit in result.hits
+        if (any(named.leg == leg for named in hit.legs) if leg else hit.score > 0)
+    ]

@@ -1,0 +1,50 @@
+"""The service's own memory behind a line that a test can cut or hold up."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Literal, cast
+
+import pytest
+
+from checkpoints.pool import Pool
+from core.embeddings import Embedder
+from core.errors import MemoryUnavailable
+from core.memory import Memory
+from core.settings import Settings
+from memory.opening import open_memory
+
+
+class Line:
+    """Stands before a memory: lets calls through, refuses them, or lets them wait without end."""
+
+    def __init__(self) -> None:
+        self.state: Literal["up", "down", "hanging"] = "up"
+        self.calls: list[str] = []
+        self.memory: Memory | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            self.calls.append(name)
+            if self.state == "down":
+                raise MemoryUnavailable("the line is cut")
+            if self.state == "hanging":
+                await asyncio.Event().wait()
+            return await getattr(self.memory, name)(*args, **kwargs)
+
+        return call
+
+
+@pytest.fixture
+def line(monkeypatch: pytest.MonkeyPatch) -> Line:
+    """The line that services of this test have to their memory."""
+    made = Line()
+
+    @asynccontextmanager
+    async def opened(settings: Settings, pool: Pool, embedder: Embedder) -> AsyncIterator[Memory]:
+        async with open_memory(settings, pool, embedder) as memory:
+            made.memory = memory
+            yield cast("Memory", made)
+
+    monkeypatch.setattr("api.service.open_memory", opened)
+    return made

@@ -1,0 +1,174 @@
+"""A memory that answers as a test says, and any memory over real gRPC."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from core.embeddings import LEXICAL, Embedder, embeddings
+from core.memory import (
+    Edge,
+    Fact,
+    FactChange,
+    Forgotten,
+    Graph,
+    Hit,
+    Item,
+    ItemType,
+    Memory,
+    Message,
+    NewFact,
+    Role,
+    Scope,
+    SearchResult,
+    StrategyName,
+)
+from core.settings import EmbeddingSettings, MemorySettings, Settings
+from memory.client import RemoteMemory, remote_memory
+from memory.server import served_memory
+
+T = TypeVar("T")
+
+ANA = Scope("acme", "ana")
+NOON = datetime(2026, 3, 14, 12, 0, 0, 123456, tzinfo=UTC)
+
+
+def lexical_embedder() -> Embedder:
+    """An embedder that loads nothing."""
+    return embeddings(Settings.load(embeddings=EmbeddingSettings(model=LEXICAL)), "retrieval")
+
+
+def said(
+    id: str,  # noqa: A002 - as the field is named
+    text: str = "hello",
+    *,
+    minutes: float = 0,
+    session_id: str = "s1",
+    role: Role = "customer",
+) -> Message:
+    """A message, so many minutes after noon."""
+    at = NOON + timedelta(minutes=minutes)
+    return Message(id=id, role=role, text=text, at=at, session_id=session_id, channel_id="whatsapp")
+
+
+@dataclass
+class ScriptedMemory:
+    """Answers what it is told to, and keeps what it was asked.
+
+    Attributes:
+        answers: By method: a value, or an error to raise.
+        faults: Errors that the first calls raise, whatever the method.
+        asked: Method, positional and named arguments of each call.
+        held: Where there is one, calls wait for it.
+        entered: Set when a call has come.
+        cancelled: Methods whose calls were cancelled while they waited.
+    """
+
+    answers: dict[str, Any] = field(default_factory=dict)
+    faults: deque[Exception] = field(default_factory=deque)
+    asked: list[tuple[str, tuple[Any, ...], Mapping[str, Any]]] = field(default_factory=list)
+    held: asyncio.Event | None = None
+    entered: asyncio.Event = field(default_factory=asyncio.Event)
+    cancelled: list[str] = field(default_factory=list)
+
+    async def search(
+        self,
+        scope: Scope,
+        query: str,
+        *,
+        strategy: StrategyName = "general",
+        limit: int = 10,
+        as_of: datetime | None = None,
+    ) -> SearchResult:
+        named = {"strategy": strategy, "limit": limit, "as_of": as_of}
+        usual = SearchResult(hits=(), strategy=strategy, model="none")
+        return await self._answer("search", (scope, query), named, usual)
+
+    async def query_graph(
+        self,
+        scope: Scope,
+        node: str,
+        *,
+        edge_type: str = "",
+        depth: int = 1,
+        as_of: datetime | None = None,
+        believed_at: datetime | None = None,
+    ) -> Graph:
+        named = {"edge_type": edge_type, "depth": depth, "as_of": as_of, "believed_at": believed_at}
+        return await self._answer("query_graph", (scope, node), named, Graph(nodes=(), edges=()))
+
+    async def add_messages(self, scope: Scope, messages: Sequence[Message]) -> int:
+        return await self._answer("add_messages", (scope, list(messages)), {}, len(messages))
+
+    async def upsert_facts(self, scope: Scope, facts: Sequence[NewFact]) -> list[FactChange]:
+        return await self._answer("upsert_facts", (scope, list(facts)), {}, [])
+
+    async def list_facts(
+        self,
+        scope: Scope,
+        *,
+        subject: str = "",
+        predicate: str = "",
+        valid_at: datetime | None = None,
+        believed_at: datetime | None = None,
+    ) -> list[Fact]:
+        named = {
+            "subject": subject,
+            "predicate": predicate,
+            "valid_at": valid_at,
+            "believed_at": believed_at,
+        }
+        return await self._answer("list_facts", (scope,), named, [])
+
+    async def fact_history(self, scope: Scope, *, subject: str = "", predicate: str = "") -> list[Fact]:
+        return await self._answer("fact_history", (scope,), {"subject": subject, "predicate": predicate}, [])
+
+    async def upsert_edges(self, scope: Scope, edges: Sequence[Edge]) -> int:
+        return await self._answer("upsert_edges", (scope, list(edges)), {}, len(edges))
+
+    async def recent(self, scope: Scope, *, session_id: str = "", limit: int = 20) -> list[Message]:
+        return await self._answer("recent", (scope,), {"session_id": session_id, "limit": limit}, [])
+
+    async def forget(self, scope: Scope, *, session_id: str = "") -> Forgotten:
+        return await self._answer("forget", (scope,), {"session_id": session_id}, Forgotten())
+
+    async def remember(self, scope: Scope, text: str, *, type: ItemType, agent: str) -> Item:  # noqa: A002
+        usual = Item(id="1", type=type, agent=agent, text=text, remembered_at=NOON, uses=0)
+        return await self._answer("remember", (scope, text), {"type": type, "agent": agent}, usual)
+
+    async def recall(self, scope: Scope, query: str, *, agent: str, limit: int = 10) -> list[Hit]:
+        return await self._answer("recall", (scope, query), {"agent": agent, "limit": limit}, [])
+
+    async def _answer(self, name: str, given: tuple[Any, ...], named: Mapping[str, Any], usual: T) -> T:
+        self.asked.append((name, given, named))
+        self.entered.set()
+        if self.held:
+            try:
+                await self.held.wait()
+            except asyncio.CancelledError:
+                self.cancelled.append(name)
+                raise
+        if self.faults:
+            raise self.faults.popleft()
+        answer: T = self.answers.get(name, usual)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def memory_settings(**settings: Any) -> MemorySettings:
+    """Settings of a server on a free port, and of a client that does not give up while a machine is slow."""
+    return MemorySettings(**{"serve_port": 0, "grpc_timeout_seconds": 60, **settings})
+
+
+@asynccontextmanager
+async def over_grpc(memory: Memory, **settings: Any) -> AsyncIterator[RemoteMemory]:
+    """The memory, asked through a real server and client."""
+    async with (
+        served_memory(memory, memory_settings(**settings), grace_seconds=0) as address,
+        remote_memory(memory_settings(grpc_target=address, **settings)) as remote,
+    ):
+        yield remote

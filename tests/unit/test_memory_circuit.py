@@ -1,0 +1,113 @@
+"""A service that is away is left alone for a while, and then tried once."""
+
+import pytest
+
+from core.errors import MemoryRefused, MemoryUnavailable, ServiceError
+from memory.circuit import Circuit
+
+AWAY = MemoryUnavailable("away", details={"grpc_status": "UNAVAILABLE"})
+FAILED = MemoryUnavailable("failed", details={"grpc_status": "INTERNAL"})
+
+
+class Clock:
+    """Stands still until it is set."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def circuit(clock: Clock) -> Circuit:
+    return Circuit(
+        10, lambda error: error.details.get("grpc_status") == "UNAVAILABLE", failures=2, clock=clock
+    )
+
+
+def came_to(circuit: Circuit, error: ServiceError | None = None) -> str:
+    """What a call that ends so came to; ``refused`` when it was not let through."""
+    entered = False
+    try:
+        with circuit.call() as trial:
+            entered = True
+            if error:
+                raise error
+    except ServiceError:
+        return "raised" if entered else "refused"
+    return "trial" if trial else "passed"
+
+
+def test_one_failure_changes_nothing() -> None:
+    line = circuit(Clock())
+    assert [came_to(line, error) for error in (AWAY, None, AWAY, None)] == [
+        "raised",
+        "passed",
+        "raised",
+        "passed",
+    ]
+
+
+def test_after_two_in_a_row_nothing_is_asked_until_the_rest_is_over() -> None:
+    clock = Clock()
+    line = circuit(clock)
+    assert [came_to(line, AWAY) for _ in range(3)] == ["raised", "raised", "refused"]
+    clock.now += 9.9
+    assert came_to(line) == "refused"
+    clock.now += 0.1
+    assert [came_to(line) for _ in range(2)] == ["trial", "passed"]
+
+
+def test_the_rest_that_is_left_is_told() -> None:
+    clock = Clock()
+    line = circuit(clock)
+    came_to(line, AWAY)
+    came_to(line, AWAY)
+    clock.now += 4
+    with pytest.raises(MemoryUnavailable) as caught, line.call():
+        pass
+    assert caught.value.retry_after == 6
+
+
+def test_a_trial_that_fails_begins_another_rest() -> None:
+    clock = Clock()
+    line = circuit(clock)
+    came_to(line, AWAY)
+    came_to(line, AWAY)
+    clock.now += 10
+    assert [came_to(line, AWAY), came_to(line)] == ["raised", "refused"]
+    clock.now += 10
+    assert came_to(line) == "trial"
+
+
+def test_only_one_call_is_the_trial() -> None:
+    clock = Clock()
+    line = circuit(clock)
+    came_to(line, AWAY)
+    came_to(line, AWAY)
+    clock.now += 10
+    with line.call() as trial:
+        assert trial
+        assert came_to(line) == "refused"
+    assert came_to(line) == "passed"
+
+
+def test_a_trial_that_was_called_off_decides_nothing() -> None:
+    clock = Clock()
+    line = circuit(clock)
+    came_to(line, AWAY)
+    came_to(line, AWAY)
+    clock.now += 10
+    with pytest.raises(KeyboardInterrupt), line.call():
+        raise KeyboardInterrupt
+    assert came_to(line) == "trial"
+
+
+@pytest.mark.parametrize("error", [FAILED, MemoryRefused("no")])
+def test_an_error_that_came_from_there_shows_that_it_is_there(error: ServiceError) -> None:
+    line = circuit(Clock())
+    assert [came_to(line, each) for each in (AWAY, error, AWAY, None)] == [
+        "raised",
+        "raised",
+        "raised",
+        "passed",
+    ]

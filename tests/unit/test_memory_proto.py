@@ -1,0 +1,48 @@
+"""The generated code is what the proto says, and the proto has every method of the port."""
+
+from pathlib import Path
+
+import pytest
+
+from core.memory import Memory
+from memory.generate import PROJECT, generate
+from memory.proto import memory_pb2 as pb
+
+GENERATED = ("memory_pb2.py", "memory_pb2.pyi", "memory_pb2_grpc.py", "memory_pb2_grpc.pyi")
+
+# By the port's names.
+METHODS = {
+    "search": "Search",
+    "query_graph": "QueryGraph",
+    "add_messages": "AddMessages",
+    "recent": "ListRecentMessages",
+    "upsert_facts": "UpsertFacts",
+    "list_facts": "ListFacts",
+    "fact_history": "ListFactHistory",
+    "upsert_edges": "UpsertEdges",
+    "remember": "Remember",
+    "recall": "Recall",
+    "forget": "Forget",
+}
+PLANNED = {"Route", "AssembleContext"}
+
+
+def test_the_generated_code_is_current(tmp_path: Path) -> None:
+    generate(tmp_path)
+    for name in GENERATED:
+        made, kept = (folder / "memory" / "proto" / name for folder in (tmp_path, PROJECT))
+        assert made.read_text(encoding="utf-8") == kept.read_text(encoding="utf-8"), "run `make proto`"
+
+
+def test_the_proto_has_the_ports_methods_and_those_to_come() -> None:
+    port = {name for name in vars(Memory) if not name.startswith("_")}
+    assert set(METHODS) == port
+    service = pb.DESCRIPTOR.services_by_name["MemoryService"]
+    assert {method.name for method in service.methods} == set(METHODS.values()) | PLANNED
+
+
+@pytest.mark.parametrize("name", ["Search", "QueryGraph", "ListFacts", "ListRecentMessages"])
+def test_what_may_be_long_is_streamed(name: str) -> None:
+    [method] = [each for each in pb.DESCRIPTOR.services_by_name["MemoryService"].methods if each.name == name]
+    assert method.server_streaming
+    assert not method.client_streaming

@@ -1,0 +1,122 @@
+"""What an agent notices of the tools over memory."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+from langchain_core.messages import ToolCall
+from langchain_core.tools import BaseTool
+from pydantic import SecretStr
+
+from checkpoints.pool import Pool
+from core.memory import Edge, Memory, Message, Node, NoMemory, Scope
+from core.settings import Settings
+from crm.app import create_crm
+from memory.opening import open_memory
+from tests.support.crm_faults import KEY, LAURA, crm_client
+from tests.support.memory_grpc import lexical_embedder
+from tools.call import CallContext
+from tools.catalogue import crm_tools, memory_tools
+from tools.crm_models import Article
+from tools.execute import Observation, execute
+from tools.search_knowledge_base import by_strategy
+
+LAURAS = Scope("default", LAURA)
+MESSAGE = Message(
+    id="m1",
+    role="customer",
+    text="Our parrot is called Rex.",
+    at=datetime(2026, 5, 7, tzinfo=UTC),
+    session_id="s1",
+)
+
+
+def calling(tenant: str = "default", contact: str = LAURA) -> CallContext:
+    return CallContext(contact_id=contact, idempotency_key="key", tenant=tenant)
+
+
+async def do(
+    tools: Mapping[str, BaseTool], name: str, run: CallContext | None = None, **args: Any
+) -> Observation:
+    call = ToolCall(name=name, args=args, id="c", type="tool_call")
+    observation: Observation = (await execute(tools, call, run or calling())).artifact
+    return observation
+
+
+async def test_recall_finds_what_was_said_with_its_date_and_source(pool: Pool) -> None:
+    async with open_memory(Settings.load(), pool, lexical_embedder()) as memory:
+        await memory.add_messages(LAURAS, [MESSAGE])
+        found = (await do(memory_tools(memory), "recall", query="name of the parrot"))["result"]
+    assert found == [{"what": MESSAGE.text, "date": "2026-05-07", "source": "message of session s1"}]
+
+
+async def test_a_note_is_found_by_the_next_agent_and_kept_once(pool: Pool) -> None:
+    async with open_memory(Settings.load(), pool, lexical_embedder()) as memory:
+        tools = memory_tools(memory)
+        for _ in range(2):
+            assert (await do(tools, "remember", text="A refund was promised."))["success"]
+        found = (await do(tools, "recall", query="refund"))["result"]
+    assert [(each["what"], each["source"]) for each in found] == [("A refund was promised.", "note")]
+
+
+@pytest.mark.parametrize("other", [calling(tenant="other"), calling(contact="somebody")])
+async def test_a_model_that_names_another_contact_reads_its_own(pool: Pool, other: CallContext) -> None:
+    written: dict[str, Any] = {
+        "contact_id": LAURA,
+        "tenant": "default",
+        "context": {"contact_id": LAURA},
+        "scope": LAURA,
+    }
+    async with open_memory(Settings.load(), pool, lexical_embedder()) as memory:
+        await memory.add_messages(LAURAS, [MESSAGE])
+        tools = memory_tools(memory)
+        await do(tools, "remember", text="A refund was promised.")
+        assert (await do(tools, "recall", other, query="parrot refund", **written))["result"] == []
+
+
+async def test_memory_that_is_away_is_told_to_the_model() -> None:
+    tools = memory_tools(NoMemory("it is away"))
+    away = {"kind": "unavailable", "message": "it is away"}
+    assert (await do(tools, "recall", query="x"))["error"] == away
+    assert (await do(tools, "remember", text="x"))["error"] == away
+
+
+async def test_tickets_are_found_by_what_they_are_related_to(pool: Pool) -> None:
+    async def first(memory: Memory) -> Any:
+        tools = crm_tools(crm, memory=memory)
+        return (await do(tools, "search_past_tickets", query="warehouse robots"))["result"][0]
+
+    async with (
+        crm_client(transport=httpx.ASGITransport(create_crm(pool, SecretStr(KEY)))) as crm,
+        open_memory(Settings.load(), pool, lexical_embedder()) as memory,
+    ):
+        oldest = (await crm.tickets(LAURA)).tickets[-1]
+        ticket = Node("ticket", oldest.id, oldest.id)
+        robots = Node("product", "robots", "Warehouse Robots")
+        edge = Edge(
+            source=ticket,
+            type="ABOUT",
+            target=robots,
+            valid_from=MESSAGE.at,
+            valid_to=None,
+            source_message_id="m1",
+        )
+        await memory.add_messages(LAURAS, [MESSAGE])
+        await memory.upsert_edges(LAURAS, [edge])
+        found = await first(memory)
+        assert (found["title"], found["related"]) == (
+            oldest.title,
+            [f"{oldest.id} ABOUT Warehouse Robots"],
+        )
+        # Without memory there are tickets all the same.
+        assert "related" not in await first(NoMemory())
+
+
+def test_articles_that_name_the_error_come_first_and_the_rest_stay_in_the_crms_order() -> None:
+    titles = ["Exports", "Error 404", "Imports", "Error 500"]
+    articles = [Article(id=title, title=title, body="") for title in titles]
+    ranked = by_strategy(articles, "Error 500", "support_technical")
+    assert [article.title for article in ranked] == ["Error 500", "Exports", "Error 404", "Imports"]
+    assert by_strategy(articles, "how do exports fail", "support_technical") == articles
