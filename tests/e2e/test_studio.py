@@ -40,6 +40,13 @@ async def test_studio_lists_the_graphs_runs_one_and_shows_its_state(tmp_path: Pa
         assert isinstance(values, dict)
         assert values["success"] is True
         assert values["messages"][-1]["type"] == "ai"
+        # A graph that dispatches to others, with memory that says it is none.
+        thread = await client.threads.create()
+        asked = {"message": "Exporting my contacts ends with Error 500.", "contact_id": CONTACT}
+        answered = await client.runs.wait(thread["thread_id"], "coordinator", input=asked)
+        assert isinstance(answered, dict)
+        assert (answered["agent_used"], answered["success"]) == ("technical_support", True)
+        assert answered["session_id"] == thread["thread_id"]
         await client.aclose()
     finally:
         process.send_signal(signal.SIGINT)

@@ -1,0 +1,39 @@
+"""What the models of the coordinator are told changes on purpose only."""
+
+from typing import Any, cast
+
+import pytest
+from langchain_core.messages import AIMessage
+from syrupy.assertion import SnapshotAssertion
+
+from core.context import Context
+from nodes.coordinator.answer import answering
+from nodes.coordinator.state import SpecialistInput
+from nodes.deps import Deps
+from nodes.prompts import prompt
+from nodes.routing.router import Router
+from tests.support.agents import shipped
+from tests.support.scripted import ScriptedChatModel, scripted_models
+from tools.crm_client import CrmClient
+
+
+@pytest.mark.parametrize("name", ["answer", "choose", "clarify", "merge"])
+def test_prompts_as_the_model_sees_them(name: str, snapshot: SnapshotAssertion) -> None:
+    assert prompt(f"coordinator_{name}") == snapshot
+
+
+async def test_an_agent_that_answers_at_once_as_its_model_sees_it(snapshot: SnapshotAssertion) -> None:
+    model = ScriptedChatModel(replies=[AIMessage("Hello!")])
+    roster = shipped(cast("Router", None))
+    deps = Deps(models=scripted_models(model), tools={}, crm=cast("CrmClient", None), roster=roster)
+    sent: dict[str, Any] = dict.fromkeys(SpecialistInput.__annotations__, "")
+    sent |= {
+        "agent": "general",
+        "task": "Who am I talking to?",
+        "background": "<facts>\n- city: Lisbon\n</facts>",
+    }
+    answer = await answering(deps)(
+        roster.agents["general"], cast("SpecialistInput", sent), Context(locale="pt")
+    )
+    assert answer["response"] == "Hello!"
+    assert [(message.type, message.text) for message in model.asked[0]] == snapshot
