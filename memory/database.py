@@ -1,12 +1,15 @@
 """The pool the memory is given, and what becomes of the driver's errors."""
 
-from collections.abc import Iterator
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
+from psycopg.errors import DeadlockDetected, SerializationFailure
 from psycopg.rows import DictRow
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
@@ -15,12 +18,30 @@ from core.errors import MemoryUnavailable
 Connection: TypeAlias = AsyncConnection[DictRow]
 Pool: TypeAlias = AsyncConnectionPool[Connection]
 
+Result = TypeVar("Result")
+
+ATTEMPTS = 4
+LONGEST_PAUSE_SECONDS = 0.1
 _SQL = Path(__file__).parent / "sql"
 
 
 def sql_file(name: str) -> bytes:
     """The statements of a file in ``memory/sql``; read at import, never while a request waits."""
     return (_SQL / name).read_bytes()
+
+
+async def unobstructed(attempt: Callable[[], Awaitable[Result]]) -> Result:
+    """Try a transaction again that had to give way to another one; Postgres has undone all of it.
+
+    Raises:
+        psycopg.OperationalError: It had to give way each time.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return await attempt()
+        except (DeadlockDetected, SerializationFailure):
+            await asyncio.sleep(random.uniform(0, LONGEST_PAUSE_SECONDS))  # noqa: S311 - jitter
+    return await attempt()
 
 
 @contextmanager

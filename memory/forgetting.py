@@ -1,7 +1,7 @@
 """Erasing what is remembered: rows are deleted, none is marked."""
 
 from core.memory import Forgotten, Scope
-from memory.database import Connection, Pool
+from memory.database import Connection, Pool, unobstructed
 from memory.messages import check_scope, check_session
 
 # Who writes to the scope meanwhile waits.
@@ -68,6 +68,15 @@ async def forget(pool: Pool, scope: Scope, *, session_id: str, vectors: bool) ->
     """
     check_scope(scope)
     check_session(session_id)
+
+    async def attempt() -> Forgotten:
+        return await _forgotten(pool, scope, session_id, vectors=vectors)
+
+    # The indexer, who locks units before their contact, may be at the same rows.
+    return await unobstructed(attempt)
+
+
+async def _forgotten(pool: Pool, scope: Scope, session_id: str, *, vectors: bool) -> Forgotten:
     async with pool.connection() as connection, connection.transaction():
         row = await (await connection.execute(LOCK_SCOPE_SQL, (scope.tenant, scope.contact_id))).fetchone()
         if row is None:

@@ -1,0 +1,42 @@
+"""Transactions of the memory that had to give way."""
+
+import pytest
+from psycopg.errors import DeadlockDetected, UniqueViolation
+
+from memory.database import ATTEMPTS, unobstructed
+
+
+class Obstructed:
+    """Fails so often, then answers."""
+
+    def __init__(self, times: int, error: type[Exception] = DeadlockDetected) -> None:
+        self.left = times
+        self.tried = 0
+        self._error = error
+
+    async def __call__(self) -> str:
+        self.tried += 1
+        if self.left:
+            self.left -= 1
+            raise self._error
+        return "done"
+
+
+async def test_one_that_gave_way_is_tried_again() -> None:
+    attempt = Obstructed(ATTEMPTS - 1)
+    assert await unobstructed(attempt) == "done"
+    assert attempt.tried == ATTEMPTS
+
+
+async def test_one_that_always_gives_way_is_given_up() -> None:
+    attempt = Obstructed(ATTEMPTS)
+    with pytest.raises(DeadlockDetected):
+        await unobstructed(attempt)
+    assert attempt.tried == ATTEMPTS
+
+
+async def test_another_error_is_not_tried_again() -> None:
+    attempt = Obstructed(1, UniqueViolation)
+    with pytest.raises(UniqueViolation):
+        await unobstructed(attempt)
+    assert attempt.tried == 1
