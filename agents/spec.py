@@ -1,7 +1,6 @@
 """What a specialised agent is made of, and what its fields may hold."""
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, TypedDict, get_args
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo
 
-from core.texts import is_storable
+from core.texts import is_storable, without_accents
 
 Pattern = Literal["react", "critique_refine", "planning_monitor", "answer"]
 Category = Literal["sales", "retention", "support", "onboarding", "marketing", "general"]
@@ -32,8 +31,7 @@ class Checks(TypedDict):
 
 def words(text: str) -> str:
     """The words of a text without case, accents and punctuation, a space between each two."""
-    bare = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
-    return " ".join(re.findall(r"[^\W_]+", bare.casefold()))
+    return " ".join(re.findall(r"[^\W_]+", without_accents(text).casefold()))
 
 
 def _said(text: str) -> str:

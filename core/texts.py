@@ -27,7 +27,12 @@ def plain(word: str) -> str:
 
 def unaccented(text: str) -> str:
     """The text in lower case, without accents."""
+    return without_accents(text).lower()
+
+
+def without_accents(text: str) -> str:
+    """The text without accents, its case kept."""
     if text.isascii():
-        return text.lower()
+        return text
     decomposed = unicodedata.normalize("NFKD", text)
-    return "".join(character for character in decomposed if not unicodedata.combining(character)).lower()
+    return "".join(character for character in decomposed if not unicodedata.combining(character))

@@ -16,9 +16,9 @@ from psycopg import sql
 from psycopg.rows import DictRow
 
 from core.memory import Scope
+from core.texts import without_accents
 from memory.database import Connection
 from memory.messages import SCOPE_SQL
-from memory.texts import unaccented
 from memory.timelines import Period, Plan
 
 Table: TypeAlias = Literal["facts", "edges"]
@@ -109,7 +109,7 @@ class Clock:
 
 def folded(text: str) -> str:
     """The text as it is compared: without accents, case, surrounding marks and superfluous space."""
-    return " ".join(unaccented(normalize("NFKC", text)).casefold().split()).strip(" .,;:!?\"'")
+    return " ".join(without_accents(normalize("NFKC", text)).casefold().split()).strip(" .,;:!?\"'")
 
 
 def line_key(*names: str) -> bytes:

@@ -1,14 +1,13 @@
 """Messages as they are indexed: cut into units, with their words, date and identifiers."""
 
 import re
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
 from core.language import Language, language_of
-from core.texts import storable
+from core.texts import storable, without_accents
 
 Configuration: TypeAlias = Literal["english", "portuguese"]
 
@@ -91,14 +90,8 @@ def _cut(text: str, limit: int) -> int:
 
 def searchable(text: str) -> str:
     """The text, and its accented words again without accents, as people type them in a hurry."""
-    plain = [folded for word in _WORD.findall(text) if (folded := unaccented(word)) != word]
+    plain = [folded for word in _WORD.findall(text) if (folded := without_accents(word)) != word]
     return " ".join([text, *plain])
-
-
-def unaccented(text: str) -> str:
-    """The text without accents."""
-    decomposed = unicodedata.normalize("NFKD", text)
-    return "".join(character for character in decomposed if not unicodedata.combining(character))
 
 
 def identifiers(text: str) -> Iterator[str]:

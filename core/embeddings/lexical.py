@@ -6,7 +6,6 @@ al. 2017, arXiv:1607.04606). It knows spelling and no meaning: it stands in wher
 
 import math
 import re
-import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +13,8 @@ from typing import Final
 
 from langchain_core.embeddings import Embeddings
 from typing_extensions import override
+
+from core.texts import without_accents
 
 DIMENSIONS: Final = 512
 _WORD: Final = re.compile(r"\w+")
@@ -42,9 +43,7 @@ class HashedNgrams(Embeddings):
 
 
 def _features(text: str) -> Iterator[tuple[str, float]]:
-    decomposed = unicodedata.normalize("NFKD", text.lower())
-    plain = "".join(character for character in decomposed if not unicodedata.combining(character))
-    for word in _WORD.findall(plain):
+    for word in _WORD.findall(without_accents(text.lower())):
         framed = f"<{word}>"
         yield framed, _WHOLE_WORD
         for size in _PIECES:
