@@ -31,7 +31,9 @@ def fused(
         weight = weights.get(leg, 0.0)
         if weight > 0:
             for identity, rank in ranks[leg].items():
-                scores[identity] = scores.get(identity, 0.0) + weight / (k + rank)
+                # The least weights would come to nothing, and a leg that has one names its ids.
+                share = weight / (k + rank) or math.ulp(0.0)
+                scores[identity] = scores.get(identity, 0.0) + share
     return scores
 
 
