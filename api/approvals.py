@@ -12,8 +12,8 @@ from fastapi.encoders import jsonable_encoder
 from langgraph.types import Command
 from pydantic import BaseModel, Field, JsonValue
 
-from api.dependencies import OpenService
-from api.identity import LOCAL
+from api.dependencies import OpenService, Requester
+from api.identity import Identity
 from api.repetition import MESSAGE_KEY
 from api.run_output import PendingInterrupt, finished, interrupt_json
 from api.run_requests import run_request
@@ -59,11 +59,12 @@ def approvals_router() -> APIRouter:
     @router.get("")
     async def list_approvals(
         service: OpenService,
+        requester: Requester,
         limit: Annotated[int, Query(ge=1, le=500)] = 100,
         offset: Annotated[int, Query(ge=0)] = 0,
     ) -> Approvals:
         """What waits for a person. ``limit`` and ``offset`` count threads."""
-        found = await waiting_threads(service.pool, LOCAL.tenant, ASKING, limit=limit, offset=offset)
+        found = await waiting_threads(service.pool, requester.tenant, ASKING, limit=limit, offset=offset)
         return Approvals(
             approvals=[
                 Approval(
@@ -82,12 +83,13 @@ def approvals_router() -> APIRouter:
         approval_id: str,
         decision: Annotated[JsonValue, Body(description="As the question's response_schema says")],
         service: OpenService,
+        requester: Requester,
     ) -> Decided:
         """Answer a question; the run goes on, to its end or its next question.
 
         The run does not stop when the one who decided goes away.
         """
-        run = await _resuming(service, approval_id, decision)
+        run = await _resuming(service, requester, approval_id, decision)
         result = await asyncio.shield(asyncio.create_task(finished(service.runs, run)))
         output = result.output(run.thread_id, service.model)
         return Decided(id=approval_id, thread_id=run.thread_id, output=jsonable_encoder(output))
@@ -104,10 +106,12 @@ def _is_for_customer(asked: Any) -> bool:
     return isinstance(asked, dict) and asked.get("kind") == "question"
 
 
-async def _resuming(service: Service, approval_id: str, decision: JsonValue) -> RunRequest:
+async def _resuming(
+    service: Service, identity: Identity, approval_id: str, decision: JsonValue
+) -> RunRequest:
     interrupt_id, _, thread_id = approval_id.partition(_SEPARATOR)
     owner = await thread_owner(service.pool, thread_id) if thread_id else None
-    spec = REGISTRY.get(owner.graph or "") if owner and owner.tenant == LOCAL.tenant else None
+    spec = REGISTRY.get(owner.graph or "") if owner and owner.tenant == identity.tenant else None
     if spec is None or spec.name not in ASKING:
         raise NotFound(f"there is no approval {approval_id!r}", details={"id": approval_id})
     state = await service.graphs[spec.name].aget_state({"configurable": {"thread_id": thread_id}})
@@ -116,7 +120,7 @@ async def _resuming(service: Service, approval_id: str, decision: JsonValue) -> 
         service,
         spec,
         Command(resume={interrupt_id: decision}),
-        identity=LOCAL,
+        identity=identity,
         thread_id=thread_id,
         # It is still that message's run.
         metadata={MESSAGE_KEY: message_id} if message_id else None,

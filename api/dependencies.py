@@ -4,6 +4,7 @@ from typing import Annotated, TypeAlias
 
 from fastapi import Depends, Request
 
+from api.identity import Identity, requester
 from api.service import Service
 
 
@@ -12,4 +13,5 @@ def _service(request: Request) -> Service:
     return service
 
 
+Requester: TypeAlias = Annotated[Identity, Depends(requester)]
 OpenService: TypeAlias = Annotated[Service, Depends(_service)]

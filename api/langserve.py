@@ -17,7 +17,7 @@ from sse_starlette import EventSourceResponse
 
 from api.disconnect import until_gone
 from api.errors import body, describe, invalid, response
-from api.identity import LOCAL
+from api.identity import requester
 from api.served_graph import FRESH_KEY, IDENTITY_KEY, ServedGraph
 from api.service import Service
 from api.threads import new_thread_id
@@ -51,7 +51,7 @@ async def _complete_config(config: dict[str, Any], request: Request) -> dict[str
 
     A batch names none here: each of its inputs gets a thread of its own.
     """
-    configurable = {**config.get("configurable", {}), IDENTITY_KEY: LOCAL}
+    configurable = {**config.get("configurable", {}), IDENTITY_KEY: requester(request)}
     if not request.url.path.endswith("/batch"):
         named = configurable.get("thread_id") or await _session(request)
         configurable[FRESH_KEY] = not named

@@ -11,10 +11,10 @@ from sse_starlette import ServerSentEvent
 
 from api import sse
 from api.admission import MultitaskStrategy
-from api.dependencies import OpenService
+from api.dependencies import OpenService, Requester
 from api.disconnect import until_gone
 from api.errors import body, describe
-from api.identity import LOCAL
+from api.identity import Identity
 from api.message_events import MessageEvents
 from api.repetition import MESSAGE_KEY
 from api.run_output import PendingInterrupt, RunMetadata, RunResult, finished
@@ -112,10 +112,11 @@ def messages_router() -> APIRouter:
         message: MessageRequest,
         request: Request,
         service: OpenService,
+        requester: Requester,
         accept: Annotated[str, Header()] = "application/json",
     ) -> Response:
         """Answer a customer's message, whole or as a stream."""
-        run = await _run(message, service)
+        run = await _run(message, service, requester)
         headers = {"X-Thread-Id": run.thread_id}
         if "text/event-stream" in accept:
             answer: Response = sse.stream(_events(run, service))
@@ -127,10 +128,10 @@ def messages_router() -> APIRouter:
     return router
 
 
-async def _run(message: MessageRequest, service: Service) -> RunRequest:
+async def _run(message: MessageRequest, service: Service, identity: Identity) -> RunRequest:
     new_id, message_id = new_thread_id(), message.message_id or ""
     entered = await service.sessions.enter(
-        LOCAL.tenant,
+        identity.tenant,
         message.contact_id,
         channel_id=message.channel_id or "",
         session_id=checked_thread_id(message.session_id) if message.session_id else "",
@@ -148,7 +149,7 @@ async def _run(message: MessageRequest, service: Service) -> RunRequest:
             "message_id": message_id,
             "metadata": message.metadata or {},
         },
-        identity=LOCAL,
+        identity=identity,
         thread_id=entered.session_id,
         fresh=entered.session_id == new_id,
         metadata={
@@ -193,7 +194,7 @@ async def _close_ended(result: RunResult, run: RunRequest, service: Service) -> 
     """Close the session where the agent says so. A database that is away costs nobody their answer."""
     if result.values.get("ends_session") and not result.interrupts:
         try:
-            await service.sessions.close(LOCAL.tenant, run.thread_id)
+            await service.sessions.close(run.context.tenant, run.thread_id)
         except AWAY as fault:
             log.warning("session_not_closed", session_id=run.thread_id, reason=str(fault))
 

@@ -17,7 +17,6 @@ from pydantic_core.core_schema import CoreSchema, no_info_before_validator_funct
 
 from api.admission import MultitaskStrategy
 from api.errors import describe
-from api.identity import LOCAL
 from api.resumption import graph_input, served_input_schema
 from api.run_output import RunResult, served_output_schema
 from api.run_requests import run_request
@@ -168,7 +167,7 @@ class ServedGraph(Runnable[Values, Values]):
             self._service(),
             self._spec,
             graph_input(values),
-            identity=named.get(IDENTITY_KEY, LOCAL),
+            identity=named[IDENTITY_KEY],
             thread_id=named.get("thread_id") or None,
             fresh=named.get(FRESH_KEY),
             locale=named.get("locale") or None,

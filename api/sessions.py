@@ -6,8 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from api.dependencies import OpenService
-from api.identity import LOCAL
+from api.dependencies import OpenService, Requester
 from core.errors import NotFound
 from sessions.store import ClosedBy, Session
 
@@ -38,18 +37,19 @@ def sessions_router() -> APIRouter:
     @router.get("")
     async def list_sessions(
         service: OpenService,
+        requester: Requester,
         contact_id: Annotated[str, Query(min_length=1, max_length=200)],
         limit: Annotated[int, Query(ge=1, le=500)] = 50,
         offset: Annotated[int, Query(ge=0)] = 0,
     ) -> Sessions:
         """A contact's sessions, the latest first."""
-        found = await service.sessions.of_contact(LOCAL.tenant, contact_id, limit=limit, offset=offset)
+        found = await service.sessions.of_contact(requester.tenant, contact_id, limit=limit, offset=offset)
         return Sessions(sessions=[_view(session) for session in found])
 
     @router.get("/{session_id}")
-    async def get_session(session_id: str, service: OpenService) -> SessionView:
+    async def get_session(session_id: str, service: OpenService, requester: Requester) -> SessionView:
         """One session."""
-        found = await service.sessions.get(LOCAL.tenant, session_id)
+        found = await service.sessions.get(requester.tenant, session_id)
         if found is None:
             raise NotFound(f"there is no session {session_id!r}", details={"id": session_id})
         return _view(found)

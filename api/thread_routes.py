@@ -4,8 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from api.dependencies import OpenService
-from api.identity import LOCAL
+from api.dependencies import OpenService, Requester
 from api.threads import checked_thread_id
 from checkpoints.threads import thread_owner
 from core.errors import NotFound
@@ -20,7 +19,9 @@ def threads_router() -> APIRouter:
 
     @router.delete("/{thread_id}", status_code=204)
     async def erase(
-        thread_id: Annotated[str, Path(description="The thread (session) to erase")], service: OpenService
+        thread_id: Annotated[str, Path(description="The thread (session) to erase")],
+        service: OpenService,
+        requester: Requester,
     ) -> None:
         """Erase a thread everywhere: checkpoints, session, what memory has of it, what waits for a person.
 
@@ -31,7 +32,7 @@ def threads_router() -> APIRouter:
         thread_id = checked_thread_id(thread_id)
         async with service.runs.quiet(thread_id):
             owner = await thread_owner(service.pool, thread_id)
-            if owner is None or owner.tenant != LOCAL.tenant:
+            if owner is None or owner.tenant != requester.tenant:
                 raise NotFound(f"there is no thread {thread_id!r}", details={"thread_id": thread_id})
             await service.erasure.erase(thread_id, tenant=owner.tenant)
         log.info("thread_erased", thread_id=thread_id, graph=owner.graph)
