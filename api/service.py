@@ -10,10 +10,12 @@ import httpx
 from fastapi import FastAPI
 from langgraph.graph.state import CompiledStateGraph
 
+from api.edition import edition
 from api.erasure import Erasure
 from api.retention import retention
 from api.runs import Runs
 from api.session_keeper import SessionKeeper
+from checkpoints.cache import open_cache
 from checkpoints.embedded import embedded_postgres_server
 from checkpoints.pool import open_pool
 from checkpoints.saver import open_saver
@@ -29,6 +31,7 @@ from crm.migrations import migrate
 from graphs.registry import REGISTRY
 from graphs.roster import specialised_agents
 from memory.opening import open_memory
+from nodes.caching import worth_keeping
 from nodes.coordinator.roster import Roster
 from nodes.deps import Deps
 from sessions.migrations import migrate as migrate_sessions
@@ -127,9 +130,14 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             memory=memory,
             context_tokens=settings.context.tokens,
         )
+        built = {spec.name: spec.build(deps) for spec in REGISTRY.values()}
+        cache = await stack.enter_async_context(
+            open_cache(
+                settings.cache, settings.redis, pool, edition=edition(built), worth_keeping=worth_keeping
+            )
+        )
         graphs = {
-            spec.name: spec.build(deps).compile(checkpointer=saver, name=spec.name)
-            for spec in REGISTRY.values()
+            name: graph.compile(checkpointer=saver, cache=cache, name=name) for name, graph in built.items()
         }
         sessions = SessionStore(pool, idle_seconds=settings.sessions.idle_seconds)
         keeper = SessionKeeper(
