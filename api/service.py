@@ -28,6 +28,8 @@ from crm.app import create_crm
 from crm.migrations import migrate
 from graphs.registry import REGISTRY
 from graphs.roster import specialised_agents
+from identity.authenticator import Authenticator, open_authenticator
+from identity.migrations import migrate as migrate_identity
 from memory.opening import open_memory
 from nodes.coordinator.roster import Roster
 from nodes.deps import Deps
@@ -48,6 +50,7 @@ class Service:
     Attributes:
         settings: As the service was started with.
         pool: The one connection pool.
+        authenticator: Who callers are; ``None``: nothing is asked of them.
         runs: Runs in progress.
         graphs: The compiled graphs by name.
         model: Which model answers, and why.
@@ -61,6 +64,7 @@ class Service:
 
     settings: Settings
     pool: Pool
+    authenticator: Authenticator | None
     runs: Runs
     graphs: Mapping[str, CompiledGraph]
     model: ModelInfo
@@ -97,6 +101,8 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             else await stack.enter_async_context(embedded_postgres_server(settings.server.data_dir))
         )
         pool = await stack.enter_async_context(open_pool(address, settings.database))
+        await migrate_identity(pool)
+        authenticator = await stack.enter_async_context(open_authenticator(settings.auth, pool))
         saver = await stack.enter_async_context(open_saver(pool))
         memory = await _memory(stack, settings, pool)
         await migrate_sessions(pool)
@@ -143,6 +149,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         yield Service(
             settings=settings,
             pool=pool,
+            authenticator=authenticator,
             runs=runs,
             graphs=graphs,
             model=models.info,

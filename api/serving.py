@@ -14,6 +14,7 @@ import uvloop
 
 from api.application import make_app
 from api.banner import banner
+from api.locality import is_loopback
 from api.service import Service, open_service
 from core.errors import StartupError
 from core.logging import configure_logging
@@ -77,8 +78,10 @@ async def serving(settings: Settings, models: ChatModels | None = None) -> Async
         models: Stand instead of those the settings name.
 
     Raises:
-        StartupError: The port or something the service needs is not to be had.
+        StartupError: The address needs authentication, or the port or something the service needs is not to
+            be had.
     """
+    _require_guarded(settings)
     grace = int(settings.runs.drain_seconds + GRACE_SECONDS)
     with contextlib.closing(_listen(settings.server)) as listener:
         async with open_service(settings, models=models) as service:
@@ -121,6 +124,14 @@ class UnsignalledServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals to us."""
         yield
+
+
+def _require_guarded(settings: Settings) -> None:
+    if not (settings.auth.enabled or is_loopback(settings.server.host)):
+        raise StartupError(
+            f"HOST={settings.server.host} needs authentication, without which whoever reaches the port may "
+            "do everything: set AUTH_API_KEYS=true (`make keys` makes keys) or AUTH_JWT_JWKS_URL"
+        )
 
 
 def _listen(settings: ServerSettings) -> socket.socket:
