@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from langgraph.graph.state import CompiledStateGraph
 
 from api.erasure import Erasure
+from api.ownership import Ownership
 from api.retention import retention
 from api.runs import Runs
 from api.session_keeper import SessionKeeper
@@ -51,6 +52,7 @@ class Service:
         settings: As the service was started with.
         pool: The one connection pool.
         authenticator: Who callers are; ``None``: nothing is asked of them.
+        ownership: Whose threads are.
         runs: Runs in progress.
         graphs: The compiled graphs by name.
         model: Which model answers, and why.
@@ -65,6 +67,7 @@ class Service:
     settings: Settings
     pool: Pool
     authenticator: Authenticator | None
+    ownership: Ownership
     runs: Runs
     graphs: Mapping[str, CompiledGraph]
     model: ModelInfo
@@ -142,7 +145,8 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             sessions, graphs["coordinator"], models, memory, seconds=settings.sessions.sweep_seconds
         )
         stack.push_async_callback(_ended, asyncio.create_task(keeper.run(), name="session-keeper"))
-        runs = Runs(settings.runs)
+        ownership = Ownership(pool)
+        runs = Runs(settings.runs, ownership)
         erasure = Erasure(pool=pool, memory=memory, settled=saver.settled, forget=(saver.forget,))
         await stack.enter_async_context(retention(settings, pool, erasure, runs))
         stack.push_async_callback(runs.drain)
@@ -150,6 +154,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             settings=settings,
             pool=pool,
             authenticator=authenticator,
+            ownership=ownership,
             runs=runs,
             graphs=graphs,
             model=models.info,

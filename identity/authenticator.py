@@ -8,11 +8,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import httpx
 
 from core.errors import Unauthenticated
+from core.postgres import Pool
 from core.settings import AuthSettings
 from identity.cache import VerifiedCache
 from identity.jwks import SigningKeys, fetched, read_from
 from identity.keys import PREFIX
-from identity.migrations import Pool
 from identity.principal import Identity, Verified
 from identity.store import KeyStore
 from identity.tokens import Tokens

@@ -8,8 +8,8 @@ from typing import Any
 from psycopg.rows import DictRow
 
 from core.errors import NotFound, Unauthenticated
+from core.postgres import Pool
 from identity.keys import NewKey, key_id, matches, new_key
-from identity.migrations import Pool
 from identity.principal import Identity, Scope, Verified
 
 CREATE_SQL = """
