@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; exit; }; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help serve memory-serve demo studio retention bench-checkpoints bench-growth bench-memory test eval check fmt \
+.PHONY: help serve keys memory-serve demo studio retention bench-checkpoints bench-growth bench-memory test eval check fmt \
 	snapshots docs proto requirements clean
 
 help: ## This list
@@ -16,6 +16,9 @@ help: ## This list
 
 serve: $(VENV)/.runtime ## Set everything up and run the service (HOST, PORT, DATA_DIR, ... see README)
 	@exec $(BIN)/python server.py
+
+keys: $(VENV)/.runtime ## API keys: make keys ARGS="create --tenant acme --scope runs" (list, rotate, revoke)
+	@$(BIN)/python -m api.keys $(ARGS)
 
 memory-serve: $(VENV)/.runtime ## Run the embedded memory on its own, over gRPC (MEMORY_SERVE_PORT, ... see README)
 	@exec $(BIN)/python -m api.memory_serve

@@ -8,7 +8,16 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, Interrupt, StateSnapshot
 
-from core.errors import InterruptPending, InvalidRequest, NothingToResume, SessionRefused, WrongGraph
+from api.identity import Identity
+from api.ownership import Ownership, require_own
+from core.errors import (
+    Forbidden,
+    InterruptPending,
+    InvalidRequest,
+    NothingToResume,
+    SessionRefused,
+    WrongGraph,
+)
 
 # The names are LangGraph Platform's: refuse the second run, let it wait, or stop the first.
 MultitaskStrategy: TypeAlias = Literal["reject", "enqueue", "interrupt"]
@@ -18,15 +27,16 @@ _INTERRUPT_ID = re.compile(r"[0-9a-f]{32}")
 
 # Where a checkpoint's metadata names the graph that wrote it.
 GRAPH_KEY = "graph"
-# And whose thread it is.
-TENANT_KEY = "tenant"
 
 
 async def admit(
     graph: CompiledStateGraph[Any, Any, Any, Any],
     config: RunnableConfig,
     given: Any,
+    *,
     strategy: MultitaskStrategy,
+    identity: Identity,
+    ownership: Ownership,
 ) -> None:
     """Look at the thread's latest checkpoint; called while the run holds the thread.
 
@@ -35,19 +45,28 @@ async def admit(
         config: Names the thread.
         given: An input begins a turn, a ``Command(resume=...)`` answers interrupts, ``None`` continues.
         strategy: ``interrupt`` lets a new turn take the place of a pending question.
+        identity: Who asks.
+        ownership: Whose threads are.
 
     Raises:
+        NotFound: The thread is another tenant's.
         WrongGraph: The thread was begun by another graph.
-        SessionRefused: The thread is another tenant's, or about another contact.
+        SessionRefused: The thread is about another contact.
+        Forbidden: The answer is a decision, and the caller's scopes do not allow any.
         InterruptPending: A new turn would throw a pending question away.
         NothingToResume: There is no question to answer, or no step left to continue with.
         InvalidRequest: Several questions are pending and the answer does not say which it is for.
     """
     state = await graph.aget_state(config)
+    thread_id = str(config["configurable"]["thread_id"])
+    if state.metadata is None:
+        await ownership.require_free(identity, thread_id)
+    else:
+        require_own(identity, thread_id, state.metadata)
     _require_same_graph(graph.name, state)
-    _require_same_owner(config, given, state)
+    _require_same_contact(given, state)
     if isinstance(given, Command):
-        _require_answerable(given.resume, state.interrupts)
+        _require_answerable(given.resume, state.interrupts, identity)
     elif given is None:
         _require_unfinished(state)
     elif state.interrupts and strategy != "interrupt":
@@ -63,19 +82,22 @@ def _require_same_graph(name: str, state: StateSnapshot) -> None:
         raise WrongGraph(f"the thread belongs to graph {owner!r}; ask that one", details={"graph": owner})
 
 
-def _require_same_owner(config: RunnableConfig, given: Any, state: StateSnapshot) -> None:
+def _require_same_contact(given: Any, state: StateSnapshot) -> None:
     """A thread holds what one contact said: another one's agent must not read it."""
-    owner = (state.metadata or {}).get(TENANT_KEY)
-    tenant = config.get("metadata", {}).get(TENANT_KEY, owner)
     contact = given.get("contact_id") if isinstance(given, Mapping) else getattr(given, "contact_id", None)
     known = state.values.get("contact_id")
-    if owner not in {None, tenant} or (contact and known and contact != known):
+    if contact and known and contact != known:
         raise SessionRefused(
             "the thread (session) is another contact's: leave its id out, or name one of this contact's"
         )
 
 
-def _require_answerable(answer: Any, pending: Sequence[Interrupt]) -> None:
+def is_for_customer(question: Any) -> bool:
+    """Whether what an interrupt asks is asked of the customer, and not of the company."""
+    return isinstance(question, Mapping) and question.get("kind") == "question"
+
+
+def _require_answerable(answer: Any, pending: Sequence[Interrupt], identity: Identity) -> None:
     if not pending:
         raise NothingToResume("the thread waits for no decision: it was given, or never asked for")
     ids = {interrupt.id for interrupt in pending}
@@ -85,6 +107,12 @@ def _require_answerable(answer: Any, pending: Sequence[Interrupt]) -> None:
     if len(ids) > 1 and not by_id:
         raise InvalidRequest(
             "several decisions are pending: give {interrupt id: answer}", details={"interrupts": sorted(ids)}
+        )
+    answered = [one for one in pending if not by_id or one.id in answer]
+    if not identity.may("approvals") and not all(is_for_customer(one.value) for one in answered):
+        raise Forbidden(
+            "the answer is a company's decision, which asks for the scope 'approvals'",
+            details={"scope": "approvals", "scopes": sorted(identity.scopes)},
         )
 
 

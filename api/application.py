@@ -7,8 +7,10 @@ from fastapi import FastAPI
 
 from api import errors
 from api.approvals import approvals_router
+from api.authentication import Authentication
 from api.health import health_router
 from api.langserve import langserve_router
+from api.locality import is_loopback
 from api.messages import messages_router
 from api.request_id import RequestIdMiddleware
 from api.service import Service, open_service
@@ -41,11 +43,15 @@ def make_app(service: Service | None = None) -> FastAPI:
                 app.state.service = await stack.enter_async_context(open_service(settings))
             else:
                 app.state.service = service
-            if app.state.service.development_crm:
-                app.mount("/crm", app.state.service.development_crm)
+            opened: Service = app.state.service
+            # Its key may be the default one, which everybody knows.
+            if opened.development_crm and is_loopback(opened.settings.server.host):
+                app.mount("/crm", opened.development_crm)
             yield
 
     app = FastAPI(title="Ventros Agents", version=VERSION, description=DESCRIPTION, lifespan=lifespan)
+    # The last one is asked first.
+    app.add_middleware(Authentication)
     app.add_middleware(RequestIdMiddleware)
     errors.install(app)
     app.include_router(health_router())

@@ -12,6 +12,7 @@ from fastapi.encoders import jsonable_encoder
 from langgraph.types import Command
 from pydantic import BaseModel, Field, JsonValue
 
+from api.admission import is_for_customer
 from api.dependencies import OpenService, Requester
 from api.identity import Identity
 from api.repetition import MESSAGE_KEY
@@ -19,7 +20,7 @@ from api.run_output import PendingInterrupt, finished, interrupt_json
 from api.run_requests import run_request
 from api.runs import RunRequest
 from api.service import CompiledGraph, Service
-from checkpoints.threads import thread_owner, waiting_threads
+from checkpoints.threads import waiting_threads
 from core.errors import NotFound
 from graphs.registry import REGISTRY
 
@@ -99,19 +100,15 @@ def approvals_router() -> APIRouter:
 
 async def _pending(graph: CompiledGraph, thread_id: str) -> list[dict[str, Any]]:
     state = await graph.aget_state({"configurable": {"thread_id": thread_id}})
-    return [interrupt_json(pending) for pending in state.interrupts if not _is_for_customer(pending.value)]
-
-
-def _is_for_customer(asked: Any) -> bool:
-    return isinstance(asked, dict) and asked.get("kind") == "question"
+    return [interrupt_json(pending) for pending in state.interrupts if not is_for_customer(pending.value)]
 
 
 async def _resuming(
     service: Service, identity: Identity, approval_id: str, decision: JsonValue
 ) -> RunRequest:
     interrupt_id, _, thread_id = approval_id.partition(_SEPARATOR)
-    owner = await thread_owner(service.pool, thread_id) if thread_id else None
-    spec = REGISTRY.get(owner.graph or "") if owner and owner.tenant == identity.tenant else None
+    owner = await service.ownership.own(identity, thread_id)
+    spec = REGISTRY.get(owner.graph or "")
     if spec is None or spec.name not in ASKING:
         raise NotFound(f"there is no approval {approval_id!r}", details={"id": approval_id})
     state = await service.graphs[spec.name].aget_state({"configurable": {"thread_id": thread_id}})

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
@@ -16,6 +17,7 @@ from api.disconnect import until_gone
 from api.errors import body, describe
 from api.identity import Identity
 from api.message_events import MessageEvents
+from api.ownership import require_unclaimed
 from api.repetition import MESSAGE_KEY
 from api.run_output import PendingInterrupt, RunMetadata, RunResult, finished
 from api.run_requests import run_request
@@ -137,6 +139,7 @@ async def _run(message: MessageRequest, service: Service, identity: Identity) ->
         session_id=checked_thread_id(message.session_id) if message.session_id else "",
         message_id=message_id,
         new_id=new_id,
+        claim=partial(require_unclaimed, identity=identity),
     )
     return run_request(
         service,

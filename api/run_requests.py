@@ -7,8 +7,9 @@ from typing import Any
 from langchain_core.callbacks import BaseCallbackManager
 from langgraph.types import StreamMode
 
-from api.admission import GRAPH_KEY, TENANT_KEY, MultitaskStrategy
+from api.admission import GRAPH_KEY, MultitaskStrategy
 from api.identity import Identity
+from api.ownership import TENANT_KEY, USER_KEY
 from api.runs import RunRequest
 from api.service import Service
 from api.threads import checked_thread_id, new_thread_id
@@ -47,7 +48,7 @@ def run_request(
         thread_id: The thread to go on with; ``None``: a new one.
         fresh: Whether the thread is known to be new; ``None``: it is when no id was given.
         locale: Language to answer in.
-        metadata: Kept with the run's checkpoints, beside the graph's name and the tenant.
+        metadata: Kept with the run's checkpoints, beside the graph's name, the tenant and the user.
         tags: The caller's, for traces.
         modes: What to listen to.
         subgraphs: Whether to listen to the graphs inside it too.
@@ -61,10 +62,16 @@ def run_request(
     return RunRequest(
         graph=service.graphs[spec.name],
         input=given,
+        identity=identity,
         config={
             "configurable": {"thread_id": checked_thread_id(thread_id) if thread_id else new_thread_id()},
             "recursion_limit": spec.recursion_limit,
-            "metadata": {**(metadata or {}), GRAPH_KEY: spec.name, TENANT_KEY: identity.tenant},
+            "metadata": {
+                **(metadata or {}),
+                GRAPH_KEY: spec.name,
+                TENANT_KEY: identity.tenant,
+                USER_KEY: identity.user,
+            },
             "tags": list(tags),
             "run_name": spec.name,
         },

@@ -21,6 +21,8 @@ from langgraph.types import Durability, StreamMode, StreamPart
 
 from api.admission import MultitaskStrategy, admit
 from api.errors import REPLACED, describe
+from api.identity import Identity
+from api.ownership import Ownership, no_such_thread
 from api.repetition import earlier_run, is_broken_off, replayed
 from core.context import Context, now_running
 from core.errors import RunStopped, ServiceError, ThreadBusy, TooManyRuns
@@ -43,6 +45,7 @@ class RunRequest:
     Attributes:
         graph: Compiled, with its checkpointer.
         input: As the graph's input schema says.
+        identity: Who asks.
         config: Run name, metadata and ``configurable.thread_id``.
         fresh: Whether the thread was made for this run, so that there is no state to look at first.
         context: The run's parameters.
@@ -56,6 +59,7 @@ class RunRequest:
 
     graph: CompiledStateGraph[Any, Any, Any, Any]
     input: Any
+    identity: Identity
     config: RunnableConfig
     fresh: bool
     context: Context
@@ -74,10 +78,19 @@ class RunRequest:
 
 @dataclass(slots=True)
 class _Thread:
-    """A thread with runs in progress or waiting."""
+    """A thread with runs in progress or waiting.
+
+    Attributes:
+        current: Of the run that has its turn.
+        tenant: Whose run that is.
+        admitted: Whether the thread was found to be that tenant's.
+        users: Runs in progress or waiting.
+    """
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     current: RunControl | None = None
+    tenant: str = ""
+    admitted: bool = False
     users: int = 0
 
 
@@ -86,10 +99,12 @@ class Runs:
 
     Args:
         settings: Limits.
+        ownership: Whose threads are.
     """
 
-    def __init__(self, settings: RunSettings) -> None:
+    def __init__(self, settings: RunSettings, ownership: Ownership) -> None:
         self._settings = settings
+        self._ownership = ownership
         self._slots = asyncio.Semaphore(settings.max_concurrent)
         self._threads: dict[str, _Thread] = {}
         self._tasks: dict[asyncio.Task[None], RunControl] = {}
@@ -139,13 +154,16 @@ class Runs:
         return thread_id in self._threads
 
     @asynccontextmanager
-    async def quiet(self, thread_id: str) -> AsyncIterator[None]:
-        """Hold a thread that has no run; runs that come meanwhile wait for their turn.
+    async def quiet(self, thread_id: str, tenant: str) -> AsyncIterator[None]:
+        """Hold a tenant's thread that has no run; runs that come meanwhile wait for their turn.
 
         Raises:
             ThreadBusy: It has one.
+            NotFound: It has one, of another tenant.
         """
-        if self.holds(thread_id):
+        if thread := self._threads.get(thread_id):
+            if thread.admitted and thread.tenant != tenant:
+                raise no_such_thread(thread_id)
             raise ThreadBusy(
                 f"thread {thread_id!r} has a run in progress, or is being erased; ask again when it is done",
                 retry_after=1,
@@ -183,7 +201,7 @@ class Runs:
         now_running(request.context)
         try:
             async with asyncio.timeout(self._settings.timeout_seconds), self._turn(request, control):
-                async for part in await self._parts(request, control):
+                async for part in await self._admitted(request, control):
                     if listening.is_set():
                         await parts.put(part)
         except Exception as error:  # noqa: BLE001 - a run may end with anything; describe() types it
@@ -198,8 +216,12 @@ class Runs:
         if listening.is_set():
             await parts.put(end)
 
-    @staticmethod
-    async def _parts(request: RunRequest, control: RunControl) -> AsyncIterator[Part]:
+    async def _admitted(self, request: RunRequest, control: RunControl) -> AsyncIterator[Part]:
+        parts = await self._parts(request, control)
+        self._threads[request.thread_id].admitted = True
+        return parts
+
+    async def _parts(self, request: RunRequest, control: RunControl) -> AsyncIterator[Part]:
         if control.drain_requested:
             # Nobody waits for it any more: it must not take the thread's next turn.
             raise GraphDrained(control.drain_reason or "")
@@ -210,7 +232,14 @@ class Runs:
                 return replayed(request.graph, earlier)
             given = None if earlier else given
         if not request.fresh:
-            await admit(request.graph, request.config, given, request.multitask_strategy)
+            await admit(
+                request.graph,
+                request.config,
+                given,
+                strategy=request.multitask_strategy,
+                identity=request.identity,
+                ownership=self._ownership,
+            )
         callbacks = await request.begin() if request.begin else None
         return request.graph.astream(
             given,
@@ -232,21 +261,14 @@ class Runs:
 
     @asynccontextmanager
     async def _thread(self, request: RunRequest, control: RunControl) -> AsyncIterator[None]:
-        thread = self._threads.get(request.thread_id, _Thread())
-        if thread.current and request.multitask_strategy == "reject":
-            raise ThreadBusy(
-                f"thread {request.thread_id!r} has a run in progress; wait for it, or ask with "
-                "multitask_strategy 'enqueue' or 'interrupt'",
-                retry_after=1,
-            )
-        if thread.current and request.multitask_strategy == "interrupt":
-            thread.current.request_drain(REPLACED)
+        if thread := self._threads.get(request.thread_id):
+            _meet(request, thread)
         async with self._held(request.thread_id) as held:
-            held.current = control
+            held.current, held.tenant = control, request.identity.tenant
             try:
                 yield
             finally:
-                held.current = None
+                held.current, held.admitted = None, False
 
     @asynccontextmanager
     async def _held(self, thread_id: str) -> AsyncIterator[_Thread]:
@@ -274,3 +296,27 @@ class Runs:
             yield
         finally:
             self._slots.release()
+
+
+def _meet(request: RunRequest, thread: _Thread) -> None:
+    """Do to the run in progress what the strategy of the new one says, where both are one tenant's.
+
+    Raises:
+        NotFound: The thread is another tenant's.
+        ThreadBusy: The strategy is ``reject``.
+    """
+    if thread.current is None:
+        return
+    if thread.tenant != request.identity.tenant:
+        if thread.admitted:
+            raise no_such_thread(request.thread_id)
+        # Whose the thread is, is only being found out: wait for one's turn, and be told then.
+        return
+    if request.multitask_strategy == "reject":
+        raise ThreadBusy(
+            f"thread {request.thread_id!r} has a run in progress; wait for it, or ask with "
+            "multitask_strategy 'enqueue' or 'interrupt'",
+            retry_after=1,
+        )
+    if request.multitask_strategy == "interrupt":
+        thread.current.request_drain(REPLACED)

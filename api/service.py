@@ -12,6 +12,7 @@ from langgraph.graph.state import CompiledStateGraph
 
 from api.edition import edition
 from api.erasure import Erasure
+from api.ownership import Ownership
 from api.retention import retention
 from api.runs import Runs
 from api.session_keeper import SessionKeeper
@@ -30,6 +31,8 @@ from crm.app import create_crm
 from crm.migrations import migrate
 from graphs.registry import REGISTRY
 from graphs.roster import specialised_agents
+from identity.authenticator import Authenticator, open_authenticator
+from identity.migrations import migrate as migrate_identity
 from memory.opening import open_memory
 from nodes.caching import worth_keeping
 from nodes.coordinator.roster import Roster
@@ -51,6 +54,8 @@ class Service:
     Attributes:
         settings: As the service was started with.
         pool: The one connection pool.
+        authenticator: Who callers are; ``None``: nothing is asked of them.
+        ownership: Whose threads are.
         runs: Runs in progress.
         graphs: The compiled graphs by name.
         model: Which model answers, and why.
@@ -64,6 +69,8 @@ class Service:
 
     settings: Settings
     pool: Pool
+    authenticator: Authenticator | None
+    ownership: Ownership
     runs: Runs
     graphs: Mapping[str, CompiledGraph]
     model: ModelInfo
@@ -100,6 +107,8 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             else await stack.enter_async_context(embedded_postgres_server(settings.server.data_dir))
         )
         pool = await stack.enter_async_context(open_pool(address, settings.database))
+        await migrate_identity(pool)
+        authenticator = await stack.enter_async_context(open_authenticator(settings.auth, pool))
         saver = await stack.enter_async_context(open_saver(pool))
         memory = await _memory(stack, settings, pool)
         await migrate_sessions(pool)
@@ -144,13 +153,16 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             sessions, graphs["coordinator"], models, memory, seconds=settings.sessions.sweep_seconds
         )
         stack.push_async_callback(_ended, asyncio.create_task(keeper.run(), name="session-keeper"))
-        runs = Runs(settings.runs)
+        ownership = Ownership(pool)
+        runs = Runs(settings.runs, ownership)
         erasure = Erasure(pool=pool, memory=memory, settled=saver.settled, forget=(saver.forget,))
         await stack.enter_async_context(retention(settings, pool, erasure, runs))
         stack.push_async_callback(runs.drain)
         yield Service(
             settings=settings,
             pool=pool,
+            authenticator=authenticator,
+            ownership=ownership,
             runs=runs,
             graphs=graphs,
             model=models.info,

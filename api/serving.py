@@ -14,6 +14,7 @@ import uvloop
 
 from api.application import make_app
 from api.banner import banner
+from api.locality import is_loopback
 from api.service import Service, open_service
 from core.errors import StartupError
 from core.logging import configure_logging
@@ -77,8 +78,10 @@ async def serving(settings: Settings, models: ChatModels | None = None) -> Async
         models: Stand instead of those the settings name.
 
     Raises:
-        StartupError: The port or something the service needs is not to be had.
+        StartupError: The address needs authentication, or the port or something the service needs is not to
+            be had.
     """
+    _require_guarded(settings)
     grace = int(settings.runs.drain_seconds + GRACE_SECONDS)
     with contextlib.closing(_listen(settings.server)) as listener:
         async with open_service(settings, models=models) as service:
@@ -123,6 +126,14 @@ class UnsignalledServer(uvicorn.Server):
         yield
 
 
+def _require_guarded(settings: Settings) -> None:
+    if not (settings.auth.enabled or is_loopback(settings.server.host)):
+        raise StartupError(
+            f"HOST={settings.server.host} needs authentication, without which whoever reaches the port may "
+            "do everything: set AUTH_API_KEYS=true (`make keys` makes keys) or AUTH_JWT_JWKS_URL"
+        )
+
+
 def _listen(settings: ServerSettings) -> socket.socket:
     """The bound socket, before anything else is started.
 
@@ -130,7 +141,7 @@ def _listen(settings: ServerSettings) -> socket.socket:
         StartupError: The port is in use, or the address is not this machine's.
     """
     try:
-        return socket.create_server(
+        listener = socket.create_server(
             (settings.host, settings.port),
             family=socket.AF_INET6 if ":" in settings.host else socket.AF_INET,
             backlog=2048,
@@ -140,6 +151,10 @@ def _listen(settings: ServerSettings) -> socket.socket:
             f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; "
             "stop what listens there, or set HOST and PORT"
         ) from error
+    # Connections inherit it. Without, a response's body waits for the client's acknowledgement of its head,
+    # up to 40 ms, where the event loop does not see to it (asyncio's does not, uvloop does).
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def _base_url(listener: socket.socket) -> str:

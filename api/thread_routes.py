@@ -6,8 +6,6 @@ from fastapi import APIRouter, Path
 
 from api.dependencies import OpenService, Requester
 from api.threads import checked_thread_id
-from checkpoints.threads import thread_owner
-from core.errors import NotFound
 from core.logging import get_logger
 
 log = get_logger(__name__)
@@ -30,11 +28,10 @@ def threads_router() -> APIRouter:
         404 for a thread that does not exist, so also for one that was erased before.
         """
         thread_id = checked_thread_id(thread_id)
-        async with service.runs.quiet(thread_id):
-            owner = await thread_owner(service.pool, thread_id)
-            if owner is None or owner.tenant != requester.tenant:
-                raise NotFound(f"there is no thread {thread_id!r}", details={"thread_id": thread_id})
-            await service.erasure.erase(thread_id, tenant=owner.tenant)
+        # Whether a thread is busy is its owner's to know.
+        async with service.runs.quiet(thread_id, requester.tenant):
+            owner = await service.ownership.own(requester, thread_id)
+            await service.erasure.erase(thread_id, tenant=requester.tenant)
         log.info("thread_erased", thread_id=thread_id, graph=owner.graph)
 
     return router

@@ -85,6 +85,13 @@ async def embedded_postgres_server(data_dir: Path) -> AsyncIterator[str]:
             await asyncio.to_thread(_stop, cluster)
 
 
+def running_postgres_url(data_dir: Path) -> str | None:
+    """The URL of a server that a service runs on ``data_dir`` now; None: there is none."""
+    pid_file = data_dir.resolve() / "postgres" / "postmaster.pid"
+    socket_dir = _listening_at(pid_file)
+    return _url(socket_dir) if socket_dir else None
+
+
 def _made(data_dir: Path) -> Path:
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
@@ -126,6 +133,10 @@ def _start(cluster: Path) -> str:
         raise StartupError(f"the embedded Postgres did not start: {_last_words(cluster, error)}") from error
     except OSError as error:
         raise _unwritable(cluster.parent, error) from error
+    return _url(socket_dir)
+
+
+def _url(socket_dir: Path) -> str:
     return f"postgresql://{SUPERUSER}@/postgres?host={quote(str(socket_dir))}"
 
 
@@ -172,6 +183,14 @@ def _launch(cluster: Path, user: str | None) -> Path:
 def _running_socket_dir(cluster: Path) -> Path | None:
     """Where the server of a killed service still listens, if it does."""
     pid_file = cluster / "postmaster.pid"
+    socket_dir = _listening_at(pid_file)
+    if socket_dir is None:
+        # The number may be another process's by now, which would keep Postgres from starting.
+        pid_file.unlink(missing_ok=True)
+    return socket_dir
+
+
+def _listening_at(pid_file: Path) -> Path | None:
     if not pid_file.exists():
         return None
     # PostgreSQL, pidfile.h: line 1 is the postmaster's pid, line 5 its socket directory.
@@ -181,8 +200,6 @@ def _running_socket_dir(cluster: Path) -> Path | None:
         # Of all servers on the machine, ours is the one that was given this socket directory.
         if process.name() == "postgres" and lines[4] in process.cmdline():
             return Path(lines[4])
-    # The number may be another process's by now, which would keep Postgres from starting.
-    pid_file.unlink()
     return None
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from core.postgres import Pool
+from core.postgres import Connection, Pool
 
 # A thread waits when its latest checkpoint has interrupts among its writes. Some of them may have been
 # answered already (their siblings keep the step open): the graph's own state tells which.
@@ -42,10 +42,9 @@ class ThreadOwner:
     tenant: str | None
 
 
-async def thread_owner(pool: Pool, thread_id: str) -> ThreadOwner | None:
+async def thread_owner(connection: Connection, thread_id: str) -> ThreadOwner | None:
     """Whose a thread is; ``None`` for one that does not exist."""
-    async with pool.connection() as connection:
-        row = await (await connection.execute(OWNER_SQL, (thread_id,))).fetchone()
+    row = await (await connection.execute(OWNER_SQL, (thread_id,))).fetchone()
     return ThreadOwner(**row) if row else None
 
 

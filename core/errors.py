@@ -24,6 +24,9 @@
     ├── MemoryUnavailable       503  the memory, or its database, cannot be reached
     ├── MemoryRefused           422  what the memory is asked does not fit
     ├── SessionRefused          403  the session or thread is another contact's
+    ├── Unauthenticated         401  no credential, or one that is not good
+    ├── IssuerUnavailable       503  a token cannot be checked, as its issuer's keys cannot be had
+    ├── Forbidden               403  the caller's scopes, or where they ask from, do not allow it
     └── CrmError                502
         ├── CrmRefused          502  4xx from the CRM: the model can act on it
         ├── CrmUnauthorized     502  the CRM does not accept our key
@@ -203,6 +206,27 @@ class SessionRefused(ServiceError):
     """Raise when a session or thread is named by a contact whose it is not."""
 
     code = "session_refused"
+    status = 403
+
+
+class Unauthenticated(ServiceError):
+    """Raise when a request has no credential, or one that is not good."""
+
+    code = "unauthenticated"
+    status = 401
+
+
+class IssuerUnavailable(ServiceError):
+    """Raise when a token cannot be checked, as its issuer's keys cannot be had."""
+
+    code = "issuer_unavailable"
+    status = 503
+
+
+class Forbidden(ServiceError):
+    """Raise when the caller's scopes, or the place they ask from, do not allow what they ask."""
+
+    code = "forbidden"
     status = 403
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -51,6 +52,75 @@ class ServerSettings(BaseSettings):
     port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0 lets the system choose")
     studio_port: int = Field(2024, ge=1, le=65_535, description="Port of `make studio`")
     data_dir: Path = Field(Path(".data"), description="Where the embedded Postgres keeps its files")
+    cors_origins: tuple[str, ...] = Field(
+        (),
+        description='Origins whose pages may call the service, as JSON: ["https://crm.example"]',
+    )
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if _http_address(origin) != origin or "/" in origin.partition("://")[2]:
+                raise ValueError(f"{origin!r} is no origin: https://host or https://host:port")
+        return origins
+
+
+class AuthSettings(BaseSettings):
+    """Who may ask."""
+
+    model_config = _group("AUTH_")
+
+    api_keys: bool = Field(
+        False,  # noqa: FBT003
+        description="Ask for API keys, which `make keys` makes; needed to listen beyond this machine, or "
+        "AUTH_JWT_JWKS_URL is",
+    )
+    cache_seconds: float = Field(
+        10,
+        gt=0,
+        le=600,
+        description="How long a verified key or token is trusted without another look; a revoked key ends "
+        "within so long",
+    )
+    jwt_jwks_url: str | None = Field(
+        None, description="Address of an issuer's JSON Web Key Set, whose tokens are then accepted"
+    )
+    jwt_jwks_file: Path | None = Field(None, description="The same set in a file, in place of its address")
+    jwt_issuer: str | None = Field(None, description="What `iss` of a token must be; needed for tokens")
+    jwt_audience: str | None = Field(None, description="What `aud` of a token must be; needed for tokens")
+    jwt_leeway_seconds: float = Field(
+        30, ge=0, le=600, description="How far the issuer's clock may be from ours"
+    )
+    jwt_tenant_claim: str = Field("tenant", description="Claim that names the tenant")
+    jwt_user_claim: str = Field("sub", description="Claim that names the user")
+    jwt_scopes_claim: str = Field("scope", description="Claim with the scopes: a text with spaces, or a list")
+    jwt_jwks_timeout_seconds: Seconds = Field(5, description="Time limit of reading the issuer's keys")
+    jwt_jwks_refresh_seconds: Seconds = Field(300, description="How often the issuer's keys are read again")
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is asked of callers."""
+        return self.api_keys or bool(self.jwt_jwks_url or self.jwt_jwks_file)
+
+    @field_validator("jwt_jwks_url")
+    @classmethod
+    def _is_safe(cls, url: str | None) -> str | None:
+        if url and not url.startswith("https://") and urlsplit(url).hostname not in LOOPBACK:
+            raise ValueError("must start with https://: whoever changes the keys on their way may be anyone")
+        return _http_address(url) if url else None
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        given = bool(self.jwt_jwks_url or self.jwt_jwks_file)
+        if self.jwt_jwks_url and self.jwt_jwks_file:
+            raise ValueError("AUTH_JWT_JWKS_URL and AUTH_JWT_JWKS_FILE are one thing: set one of them")
+        if given and not (self.jwt_issuer and self.jwt_audience):
+            raise ValueError(
+                "tokens need AUTH_JWT_ISSUER and AUTH_JWT_AUDIENCE: without them one made for another "
+                "service would do"
+            )
+        return self
 
 
 class DatabaseSettings(BaseSettings):
@@ -400,6 +470,7 @@ class Settings:
     """All groups, validated together by :meth:`load`."""
 
     server: ServerSettings
+    auth: AuthSettings
     database: DatabaseSettings
     models: ModelSettings
     embeddings: EmbeddingSettings

@@ -1,17 +1,17 @@
 """Which session a message belongs to, and the life of a session."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal, TypeAlias
 
-from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
-from core.errors import SessionRefused
-from core.postgres import Pool
+from core.errors import NotFound, SessionRefused
+from core.postgres import Connection, Pool
 
-Connection: TypeAlias = AsyncConnection[DictRow]
+# Asked in the transaction that opens a session under an id its caller chose; it raises where they may not.
+Claim: TypeAlias = Callable[[Connection, str], Awaitable[None]]
 ClosedBy: TypeAlias = Literal["idle", "agent"]
 
 # Who makes a summary and dies is waited for so long.
@@ -38,8 +38,9 @@ VALUES (%(id)s, %(tenant)s, %(contact)s, %(channel)s, %(now)s, %(now)s)
 ON CONFLICT (id) DO UPDATE SET
     last_at = greatest(known.last_at, excluded.last_at), closed_at = NULL, closed_by = NULL, summary = NULL
 WHERE known.tenant = excluded.tenant AND known.contact_id = excluded.contact_id
-RETURNING id
+RETURNING id, xmax = 0 AS opened
 """
+TENANT_SQL = "SELECT tenant FROM sessions.sessions WHERE id = %s"
 RECEIVE_SQL = """
 INSERT INTO sessions.messages (tenant, contact_id, id, session_id, received_at)
 VALUES (%(tenant)s, %(contact)s, %(message)s, %(id)s, %(now)s)
@@ -131,7 +132,15 @@ class SessionStore:
         self._clock = clock
 
     async def enter(
-        self, tenant: str, contact_id: str, *, channel_id: str, session_id: str, message_id: str, new_id: str
+        self,
+        tenant: str,
+        contact_id: str,
+        *,
+        channel_id: str,
+        session_id: str,
+        message_id: str,
+        new_id: str,
+        claim: Claim | None = None,
     ) -> Entered:
         """The session of a message that came: the one it names, the channel's current one, or a new one.
 
@@ -144,9 +153,11 @@ class SessionStore:
             session_id: The session they go on with; empty: none is named.
             message_id: The message's id where it comes from; empty: it has none.
             new_id: Id of a session that is opened.
+            claim: Whether a session they name may be opened, where there is none yet.
 
         Raises:
             SessionRefused: The session they name is another contact's.
+            NotFound: The session they name is another tenant's.
         """
         now = self._clock()
         given: dict[str, object] = {
@@ -164,11 +175,11 @@ class SessionStore:
             if channel_id and not session_id:
                 current = await _one(connection, CURRENT_SQL, {**given, "oldest": now - self._idle})
             chosen = session_id or (current["id"] if current else new_id)
-            if not await _one(connection, ENTER_SQL, {**given, "id": chosen}):
-                raise SessionRefused(
-                    f"session {chosen!r} is not this contact's: leave session_id out, or name one of theirs",
-                    details={"session_id": chosen},
-                )
+            entered = await _one(connection, ENTER_SQL, {**given, "id": chosen})
+            if entered is None:
+                raise await _refusal(connection, tenant, chosen)
+            if claim and session_id and entered["opened"]:
+                await claim(connection, session_id)
             if message_id:
                 await connection.execute(RECEIVE_SQL, {**given, "id": chosen})
         return Entered(chosen, repeated=False)
@@ -215,6 +226,22 @@ class SessionStore:
         """Keep the summary, unless the session went on meanwhile."""
         async with self._pool.connection() as connection:
             await connection.execute(SUMMARISED_SQL, (summary, session.id, session.closed_at))
+
+
+async def session_tenant(connection: Connection, session_id: str) -> str | None:
+    """Whose a session is; None where there is none of that id."""
+    row = await (await connection.execute(TENANT_SQL, (session_id,))).fetchone()
+    return str(row["tenant"]) if row else None
+
+
+async def _refusal(connection: Connection, tenant: str, session_id: str) -> NotFound | SessionRefused:
+    """Another contact of the tenant's is told apart; what is another tenant's does not exist."""
+    if await session_tenant(connection, session_id) != tenant:
+        return NotFound(f"there is no session {session_id!r}", details={"session_id": session_id})
+    return SessionRefused(
+        f"session {session_id!r} is not this contact's: leave session_id out, or name one of theirs",
+        details={"session_id": session_id},
+    )
 
 
 async def erase_session(connection: Connection, session_id: str) -> None:

@@ -20,6 +20,7 @@ from core.logging import configure_logging
 from core.postgres import Pool
 from core.settings import DatabaseSettings, LogSettings
 from crm.migrations import migrate
+from identity.migrations import migrate as migrate_identity
 from memory.extensions import open_extensions
 from memory.migrations import migrate as migrate_memory
 from sessions.migrations import migrate as migrate_sessions
@@ -85,6 +86,7 @@ async def _server(folder: Path) -> AsyncIterator[str]:
             await migrate(pool)
             await migrate_memory(pool)
             await migrate_sessions(pool)
+            await migrate_identity(pool)
             await open_extensions(pool)
         yield url
 

@@ -57,6 +57,19 @@ def test_without_settings_the_service_runs_on_a_laptop() -> None:
         "PORT": 8000,
         "STUDIO_PORT": 2024,
         "DATA_DIR": Path(".data"),
+        "CORS_ORIGINS": (),
+        "AUTH_API_KEYS": False,
+        "AUTH_CACHE_SECONDS": 10,
+        "AUTH_JWT_JWKS_URL": None,
+        "AUTH_JWT_JWKS_FILE": None,
+        "AUTH_JWT_ISSUER": None,
+        "AUTH_JWT_AUDIENCE": None,
+        "AUTH_JWT_LEEWAY_SECONDS": 30,
+        "AUTH_JWT_TENANT_CLAIM": "tenant",
+        "AUTH_JWT_USER_CLAIM": "sub",
+        "AUTH_JWT_SCOPES_CLAIM": "scope",
+        "AUTH_JWT_JWKS_TIMEOUT_SECONDS": 5,
+        "AUTH_JWT_JWKS_REFRESH_SECONDS": 300,
         "DATABASE_URL": None,
         "DATABASE_POOL_MIN_SIZE": 2,
         "DATABASE_POOL_MAX_SIZE": 16,
@@ -132,6 +145,19 @@ SET = {
     "PORT": ("0", 0),
     "STUDIO_PORT": ("3000", 3000),
     "DATA_DIR": ("/var/lib/agents", Path("/var/lib/agents")),
+    "CORS_ORIGINS": ('["https://crm.example"]', ("https://crm.example",)),
+    "AUTH_API_KEYS": ("true", True),
+    "AUTH_CACHE_SECONDS": ("1", 1),
+    "AUTH_JWT_JWKS_URL": ("https://issuer.example/keys", "https://issuer.example/keys"),
+    "AUTH_JWT_JWKS_FILE": ("/etc/jwks.json", Path("/etc/jwks.json")),
+    "AUTH_JWT_ISSUER": ("https://issuer.example", "https://issuer.example"),
+    "AUTH_JWT_AUDIENCE": ("agents", "agents"),
+    "AUTH_JWT_LEEWAY_SECONDS": ("0", 0),
+    "AUTH_JWT_TENANT_CLAIM": ("org", "org"),
+    "AUTH_JWT_USER_CLAIM": ("email", "email"),
+    "AUTH_JWT_SCOPES_CLAIM": ("permissions", "permissions"),
+    "AUTH_JWT_JWKS_TIMEOUT_SECONDS": ("1", 1),
+    "AUTH_JWT_JWKS_REFRESH_SECONDS": ("60", 60),
     "DATABASE_URL": ("postgresql://u:p@db/agents", "postgresql://u:p@db/agents"),
     "DATABASE_POOL_MIN_SIZE": ("0", 0),
     "DATABASE_POOL_MAX_SIZE": ("4", 4),
@@ -202,6 +228,11 @@ SET = {
 }
 
 
+# What a setting is refused without.
+TOKENS = {"AUTH_JWT_ISSUER": "https://issuer.example", "AUTH_JWT_AUDIENCE": "agents"}
+NEEDS = {"AUTH_JWT_JWKS_URL": TOKENS, "AUTH_JWT_JWKS_FILE": TOKENS}
+
+
 def test_every_setting_has_an_example_here() -> None:
     assert set(SET) == set(NAMES)
 
@@ -209,6 +240,8 @@ def test_every_setting_has_an_example_here() -> None:
 @pytest.mark.parametrize("name", SET)
 def test_each_setting_is_read_from_the_environment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given, expected = SET[name]
+    for needed, value in NEEDS.get(name, {}).items():
+        monkeypatch.setenv(needed, value)
     monkeypatch.setenv(name, given)
     assert value_of(Settings.load(), name) == expected
 
@@ -283,6 +316,10 @@ def test_a_dot_env_that_is_no_text_is_said_in_a_line(tmp_path: Path) -> None:
         ("MEMORY_GRPC_TARGET", "memory", "must be host:port"),
         ("MEMORY_GRPC_TARGET", "https://memory:443", "must be host:port"),
         ("RERANK_BASE_URL", "api.jina.ai", "must start with http:// or https:// and name a host"),
+        ("AUTH_JWT_JWKS_URL", "http://issuer.example/keys", "must start with https://"),
+        ("AUTH_JWT_JWKS_URL", "issuer", "must start with https://"),
+        ("CORS_ORIGINS", '["*"]', "must start with http:// or https://"),
+        ("CORS_ORIGINS", '["https://crm.example/"]', "is no origin: https://host"),
         ("LOG_LEVEL", "loud", "should be 'debug', 'info', 'warning' or 'error' (got 'loud')"),
         ("LOG_FORMAT", "xml", "should be 'auto', 'json' or 'console' (got 'xml')"),
         ("FEATURE_THINKING", "maybe", "(got 'maybe')"),
@@ -382,3 +419,9 @@ def test_a_group_alone_reads_the_environment_too(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("DATABASE_POOL_MAX_SIZE", "3")
     assert CrmSettings().timeout_seconds == 7
     assert DatabaseSettings().pool_max_size == 3
+
+
+def test_tokens_of_any_issuer_for_any_service_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTH_JWT_JWKS_URL", "https://issuer.example/keys")
+    [line] = faults()
+    assert "tokens need AUTH_JWT_ISSUER and AUTH_JWT_AUDIENCE" in line

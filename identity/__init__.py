@@ -1,0 +1,1 @@
+"""Who a request is from: API keys, tokens of an issuer, and the scopes they carry."""

@@ -1,0 +1,229 @@
+"""What a tenant can see and do of another tenant's things, by every route there is: nothing."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage
+from langserve.lzstring import LZString
+
+from graphs.registry import REGISTRY
+from nodes.react.state import Reflection
+from tests.support.general_agent import AGAIN, OTHER, PARROT, replying, service
+from tests.support.identity import WITH_KEYS, key_of
+from tests.support.scripted import ScriptedChatModel, calling
+from tests.support.service import CONTACT, RunningService
+
+TASK = {"task": "Refund the lady with the yellow canary.", "contact_id": CONTACT}
+SEND = ("send_solution_to_customer", {"solution": "We will refund the last invoice."})
+DONE = Reflection(success=True, reasoning="Done.", task_complete=True, final_answer="I told them.")
+SECRETS = ("parrot", "canary", "refund the last invoice")
+# LangServe's hash of an empty config.
+NO_CONFIG = "N4XyA"
+STREAM = {"Accept": "text/event-stream"}
+
+
+@dataclass(frozen=True)
+class Owned:
+    """What the tenant acme has, and who looks for it."""
+
+    running: RunningService
+    model: ScriptedChatModel
+    acme: dict[str, str]
+    stranger: dict[str, str]
+    session: str
+    waiting: str
+    approval: str
+
+    async def checkpoints(self) -> int:
+        async with self.running.service.pool.connection() as connection:
+            row = await (await connection.execute("SELECT count(*) AS n FROM checkpoints")).fetchone()
+        assert row
+        return int(row["n"])
+
+
+@pytest.fixture(scope="module")
+async def owned(shared_database_url: str) -> AsyncIterator[Owned]:
+    model = replying("A green one.")
+    async with service(shared_database_url, model, auth=WITH_KEYS) as running:
+        acme, stranger = [await key_of(running.service, name, "admin") for name in ("acme", "other")]
+        said = {"contact_id": CONTACT, "message": PARROT, "channel_id": "mail"}
+        session = (await running.http.post("/v1/messages", json=said, headers=acme)).json()["session_id"]
+        model.replies.append(calling("I refund.", SEND))
+        begun = await running.http.post("/react/invoke", json={"input": TASK}, headers=acme)
+        waiting = begun.json()["output"]["thread_id"]
+        [approval] = (await running.http.get("/v1/approvals", headers=acme)).json()["approvals"]
+        yield Owned(running, model, acme, stranger, session, waiting, approval["id"])
+
+
+Asked = dict[str, Any]
+
+
+def _run(owned: Owned, path: str) -> Iterator[Asked]:
+    """Every way to name a thread to LangServe, with every strategy that could touch a run on it."""
+    spec = REGISTRY[path.split("/")[1]]
+    strategies = ("enqueue", "reject", "interrupt") if path.endswith("}/invoke") else ("interrupt",)
+    for thread in (owned.session, owned.waiting):
+        for strategy in strategies:
+            named = {"configurable": {"thread_id": thread, "multitask_strategy": strategy}}
+            url = path.replace("{config_hash}", _hash(named))
+            config = {} if "{config_hash}" in path else named
+            yield {"url": url, "json": _given(path, spec.example, config)}
+        yield {"url": url, "json": _given(path, {"resume": {"decision": "approve"}}, config)}
+        if "session_id" in spec.input_schema.model_fields and not path.endswith("/batch"):
+            url = path.replace("{config_hash}", NO_CONFIG)
+            yield {"url": url, "json": {"input": {**spec.example, "session_id": thread}}}
+
+
+def _given(path: str, given: Any, config: Any) -> Asked:
+    body = {"inputs": [given]} if path.endswith("/batch") else {"input": given}
+    return {**body, "config": config}
+
+
+def _hash(config: Any) -> str:
+    """A config in a path, as the playground's links have it."""
+    return str(LZString.compressToEncodedURIComponent(json.dumps(config)))  # type: ignore[no-untyped-call]
+
+
+def _messages(owned: Owned, path: str) -> Iterator[Asked]:
+    for thread in (owned.session, owned.waiting):
+        for contact in (CONTACT, OTHER):
+            said = {"contact_id": contact, "message": AGAIN, "session_id": thread}
+            for headers in ({}, STREAM):
+                for strategy in ("enqueue", "interrupt"):
+                    yield {"url": path, "json": {**said, "multitask_strategy": strategy}, "headers": headers}
+
+
+def _named(*names: str) -> Callable[[Owned, str], Iterator[Asked]]:
+    def walk(owned: Owned, path: str) -> Iterator[Asked]:
+        for name in names:
+            for value in {getattr(owned, name), getattr(owned, name).upper(), "nobodys.nobody"}:
+                yield {"url": re.sub(r"\{\w+\}", value, path), "json": {"decision": "approve"}}
+
+    return walk
+
+
+def _plain(owned: Owned, path: str) -> Iterator[Asked]:
+    yield {"url": path.replace("{config_hash}", NO_CONFIG), "params": {"contact_id": CONTACT}}
+
+
+NOT_THERE = {404}
+# How each route is walked: what is asked of it, and the statuses that are right. A route that no row knows
+# fails the test: say here how another tenant's things could be asked of it.
+_GRAPH = rf"/(?:{'|'.join(REGISTRY)})(?:/c/{{config_hash}})?"
+ROUTES: list[tuple[str, Callable[[Owned, str], Iterator[Asked]], set[int]]] = [
+    (rf"post {_GRAPH}/(?:invoke|batch|stream|stream_log|stream_events)", _run, NOT_THERE),
+    (rf"get {_GRAPH}/(?:input|output|config)_schema", _plain, {200}),
+    (rf"post {_GRAPH}/token_feedback", _plain, {400, 404, 422}),
+    (r"post /v1/messages", _messages, NOT_THERE),
+    (r"get /v1/approvals", _plain, {200}),
+    (r"post /v1/approvals/{approval_id}", _named("approval"), NOT_THERE),
+    (r"get /v1/sessions", _plain, {200}),
+    (r"get /v1/sessions/{session_id}", _named("session", "waiting"), NOT_THERE),
+    (r"delete /v1/threads/{thread_id}", _named("session", "waiting"), NOT_THERE),
+    (r"get /(?:health|info)", _plain, {200}),
+]
+
+
+async def test_every_route_says_to_a_stranger_that_there_is_nothing(owned: Owned) -> None:
+    http = owned.running.http
+    before = await owned.checkpoints()
+    document = (await http.get("/openapi.json", headers=owned.stranger)).json()
+    walked = 0
+    for path, methods in document["paths"].items():
+        for method in methods:
+            rows = [row for row in ROUTES if re.fullmatch(row[0], f"{method} {path}")]
+            assert len(rows) == 1, f"say in ROUTES how a stranger walks {method} {path}"
+            [(_, walk, right)] = rows
+            for asked in walk(owned, path):
+                headers = {**owned.stranger, **asked.pop("headers", {})}
+                if method == "get":
+                    asked.pop("json", None)
+                answered = await http.request(method, **asked, headers=headers)
+                told = f"{method} {asked} -> {answered.status_code} {answered.text[:300]}"
+                assert answered.status_code in right, told
+                assert not any(secret in answered.text.lower() for secret in SECRETS), told
+                walked += 1
+    assert walked > 300
+    # Nothing was begun, touched or taken.
+    assert await owned.checkpoints() == before
+    assert (await http.get("/v1/approvals", headers=owned.stranger)).json() == {"approvals": []}
+    assert len((await http.get("/v1/approvals", headers=owned.acme)).json()["approvals"]) == 1
+    found = await http.get("/v1/sessions", params={"contact_id": CONTACT}, headers=owned.stranger)
+    assert found.json() == {"sessions": []}
+    owned.model.replies.append(AIMessage("Mine."))
+    said = {"contact_id": CONTACT, "message": AGAIN, "session_id": owned.session}
+    assert (await http.post("/v1/messages", json=said, headers=owned.acme)).json()["response"] == "Mine."
+
+
+async def test_a_thread_of_another_tenant_and_one_of_nobody_look_the_same(owned: Owned) -> None:
+    for path in ("/v1/threads", "/v1/sessions"):
+        method = "DELETE" if path == "/v1/threads" else "GET"
+        answers = [
+            await owned.running.http.request(method, f"{path}/{name}", headers=owned.stranger)
+            for name in (owned.session, "0" * len(owned.session))
+        ]
+        bodies = [answer.text.replace(owned.session, "0" * len(owned.session)) for answer in answers]
+        assert answers[0].status_code == answers[1].status_code == 404
+        assert bodies[0] == bodies[1]
+
+
+async def test_a_stranger_neither_stops_nor_waits_for_a_run_in_progress(owned: Owned) -> None:
+    http = owned.running.http
+    asked, go = asyncio.Event(), asyncio.Event()
+
+    async def slowly() -> None:
+        asked.set()
+        await go.wait()
+
+    owned.model.before_token = slowly
+    owned.model.replies.append(AIMessage("All is well."))
+    body = {"input": TASK, "config": {"configurable": {"thread_id": "at-work"}}}
+    run = asyncio.create_task(http.post("/react/invoke", json=body, headers=owned.acme))
+    await asked.wait()
+    for strategy in ("interrupt", "reject", "enqueue"):
+        configurable = {"thread_id": "at-work", "multitask_strategy": strategy}
+        theirs = {"input": TASK, "config": {"configurable": configurable}}
+        refused = await http.post("/react/invoke", json=theirs, headers=owned.stranger)
+        assert (refused.status_code, refused.json()["error"]) == (404, "not_found")
+    assert (await http.delete("/v1/threads/at-work", headers=owned.stranger)).status_code == 404
+    assert (await http.delete("/v1/threads/at-work", headers=owned.acme)).status_code == 409
+    go.set()
+    assert (await run).json()["output"]["final_answer"] == "All is well."
+    owned.model.before_token = None
+
+
+async def test_a_session_nothing_has_run_in_yet_is_taken_too(owned: Owned) -> None:
+    sessions = owned.running.service.sessions
+    await sessions.enter(
+        "acme", CONTACT, session_id="just-opened", channel_id="", message_id="", new_id="unused"
+    )
+    config = {"configurable": {"thread_id": "just-opened"}}
+    refused = await owned.running.http.post(
+        "/react/invoke", json={"input": TASK, "config": config}, headers=owned.stranger
+    )
+    assert refused.status_code == 404
+    # And the refusal of a thread's id leaves no session of that name behind.
+    async with owned.running.service.pool.connection() as connection:
+        rows = await (
+            await connection.execute("SELECT FROM sessions.sessions WHERE tenant = 'other'")
+        ).fetchall()
+    assert rows == []
+
+
+async def test_who_may_run_a_graph_may_not_decide_for_the_company(owned: Owned) -> None:
+    http = owned.running.http
+    runs = await key_of(owned.running.service, "acme", "runs")
+    config = {"configurable": {"thread_id": owned.waiting}}
+    body = {"input": {"resume": {"decision": "approve"}}, "config": config}
+    refused = await http.post("/react/invoke", json=body, headers=runs)
+    assert (refused.status_code, refused.json()["error"]) == (403, "forbidden")
+    assert refused.json()["details"]["scope"] == "approvals"
+    owned.model.replies.append(DONE)
+    both = await key_of(owned.running.service, "acme", "runs", "approvals")
+    decided = await http.post("/react/invoke", json=body, headers=both)
+    assert decided.json()["output"]["final_answer"] == "I told them."

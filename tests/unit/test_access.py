@@ -1,0 +1,97 @@
+"""Where a request may come from, and which scope it needs."""
+
+from typing import Any
+
+import pytest
+from starlette.routing import BaseRoute, Mount, Route
+
+from api.access import ACCESS, access_to
+from api.application import make_app
+from api.locality import require_local, require_same_site
+from api.serving import serving
+from core.errors import Forbidden, StartupError
+from core.settings import ServerSettings
+from identity.principal import SCOPES
+from tests.support.service import settings_for
+
+
+def routes(found: list[BaseRoute]) -> list[str]:
+    """The paths of the application's routes; another kind of route would need a door of its own."""
+    paths = []
+    for route in found:
+        if hasattr(route, "original_router"):
+            paths += routes(route.original_router.routes)
+            continue
+        assert isinstance(route, Route | Mount), route
+        paths.append(route.path)
+    return paths
+
+
+def test_every_route_has_a_row_in_the_table_and_every_row_a_known_scope() -> None:
+    paths = routes(make_app().routes)
+    assert len(paths) > 100
+    assert [path for path in paths if access_to(path) is None] == []
+    assert set(ACCESS.values()) <= {*SCOPES, "anyone", "member"}
+
+
+def test_only_probes_and_the_development_crm_ask_for_nothing() -> None:
+    assert [path for path, asked in ACCESS.items() if asked == "anyone"] == ["/health", "/crm"]
+    assert access_to("/health/ready") == "anyone"
+    assert access_to("/healthy") is None
+    assert access_to("/crmx") is None
+
+
+def reached(server: tuple[str, int | None] | None, host: str | None = None) -> None:
+    headers = {b"host": host.encode()} if host else {}
+    scope: dict[str, Any] = {"type": "http", "server": server}
+    require_local(scope, headers)
+
+
+@pytest.mark.parametrize(
+    ("server", "host"),
+    [
+        (("127.0.0.1", 8000), "localhost:8000"),
+        (("::1", 8000), "[::1]:8000"),
+        (("127.0.0.1", 8000), None),
+        (("/run/agents.sock", None), "localhost"),
+        (None, "127.0.0.2"),
+    ],
+)
+def test_this_machine_is_let_in(server: tuple[str, int | None] | None, host: str | None) -> None:
+    reached(server, host)
+
+
+@pytest.mark.parametrize(
+    ("server", "host"),
+    [
+        (("10.0.0.7", 8000), "10.0.0.7:8000"),
+        (("10.0.0.7", 8000), "localhost"),
+        # A name of somebody else's that was made to lead here.
+        (("127.0.0.1", 8000), "evil.example:8000"),
+        (("127.0.0.1", 8000), "localhost.evil.example"),
+        (("127.0.0.1", 8000), "[::2"),
+        (("127.0.0.1", 8000), "["),
+    ],
+)
+def test_another_machine_or_name_is_not(server: tuple[str, int | None] | None, host: str | None) -> None:
+    with pytest.raises(Forbidden):
+        reached(server, host)
+
+
+def test_pages_of_other_sites_are_told_from_our_own() -> None:
+    own = {b"host": b"127.0.0.1:8000", b"origin": b"http://127.0.0.1:8000"}
+    require_same_site(own, ())
+    require_same_site({b"host": b"x"}, ())
+    crm = {**own, b"origin": b"https://crm.example"}
+    require_same_site(crm, ["https://crm.example"])
+    for origin in (b"https://crm.example", b"null", b"http://127.0.0.1:8001", b"http://[", b"\xff"):
+        with pytest.raises(Forbidden):
+            require_same_site({**own, b"origin": origin}, ())
+
+
+async def test_it_does_not_listen_beyond_this_machine_without_authentication() -> None:
+    settings = settings_for("postgresql://nowhere/x", server=ServerSettings(host="0.0.0.0", port=0))
+    with pytest.raises(StartupError, match=r"^HOST=0\.0\.0\.0 needs .* AUTH_API_KEYS=true") as said:
+        async with serving(settings):
+            raise AssertionError("it listens")
+    assert "\n" not in said.value.message
