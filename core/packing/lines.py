@@ -1,9 +1,9 @@
-"""Memories and facts as the lines an agent reads, each with its date and its source."""
+"""Memories, facts and messages as the lines an agent reads, each with its date and its source."""
 
 from collections.abc import Collection, Iterable
 from typing import Final
 
-from core.memory import Fact, Hit
+from core.memory import Fact, Hit, Message
 from core.packing.pack import Item
 from core.quoting import cut, on_one_line
 
@@ -18,6 +18,11 @@ def memory_items(hits: Iterable[Hit], *, known: Collection[str]) -> tuple[Item, 
     return tuple(Item(hit.id, _memory(hit)) for hit in hits if hit.id not in known)
 
 
+def message_items(said: Iterable[Message]) -> tuple[Item, ...]:
+    """What was said, oldest first, each with its day and who said it."""
+    return tuple(Item(message.id, _said(message)) for message in said)
+
+
 def fact_items(facts: Iterable[Fact]) -> tuple[Item, ...]:
     """What is believed, in an order that does not change with what is asked."""
     ordered = sorted(facts, key=lambda fact: (fact.subject, fact.predicate, fact.scope_key, fact.id))
@@ -26,13 +31,23 @@ def fact_items(facts: Iterable[Fact]) -> tuple[Item, ...]:
 
 def is_summary(hit: Hit) -> bool:
     """Whether it is the summary of a session."""
-    return hit.kind == "summary" or hit.id.startswith(SUMMARY_PREFIX)
+    return hit.kind == "summary" or is_summary_id(hit.id)
+
+
+def is_summary_id(message_id: str) -> bool:
+    """Whether a message is the summary of a session."""
+    return message_id.startswith(SUMMARY_PREFIX)
 
 
 def _memory(hit: Hit) -> str:
     kind = "summary" if is_summary(hit) else hit.kind
     source = f"{kind} of session {hit.session_id[:_ID_CHARACTERS]}" if hit.session_id else kind
     return f"- [{hit.at.date().isoformat()}, {source}] {on_one_line(cut(hit.text, _MEMORY_CHARACTERS))}"
+
+
+def _said(message: Message) -> str:
+    text = on_one_line(cut(message.text, _MEMORY_CHARACTERS))
+    return f"- [{message.at.date().isoformat()}, {message.role}] {text}"
 
 
 def _fact(fact: Fact) -> str:
