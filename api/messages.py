@@ -27,8 +27,9 @@ from api.session_keeper import AWAY
 from api.texts import require_storable
 from api.threads import checked_thread_id, new_thread_id
 from core.logging import get_logger
+from core.packing.records import ContextRecord
 from graphs.registry import REGISTRY
-from nodes.context.records import ContextRecord, MemoryUse
+from nodes.context.memory_use import MemoryUse
 from nodes.coordinator.state import Alternative, Attempt, Dispatched, Handoff, Path
 
 log = get_logger(__name__)

@@ -15,8 +15,8 @@ from core.errors import ServiceError
 from core.logging import get_logger
 from core.memory import Memory, Message, Scope
 from core.models import ChatModels
+from core.packing.lines import SUMMARY_PREFIX
 from nodes.context.conversation import unsummarised
-from nodes.context.items import SUMMARY_PREFIX
 from nodes.context.summarise import summed_up
 from nodes.memory.learn import MOST_MESSAGES, learn
 from sessions.store import Session, SessionStore

@@ -13,30 +13,38 @@ from nodes.consensus.count import count
 from nodes.consensus.finish import finish
 from nodes.consensus.prepare import prepare
 from nodes.consensus.state import ConsensusInput, ConsensusOutput, ConsensusState
+from nodes.consensus.to_voters import to_voters
 from nodes.consensus.vote import vote
+from nodes.context.assemble import Shown, assemble
 from nodes.deps import Deps
+from nodes.prompts import prompt
 
 # A backstop: a voter and the CRM's client have their own, shorter limits.
 STEP_TIMEOUT_SECONDS = 240
+SHOWN = Shown(agent="consensus", system=prompt("consensus_voter"), contact="contact")
 
 
 def build_consensus(deps: Deps) -> StateGraph[ConsensusState, Context, ConsensusInput, ConsensusOutput]:
     """The graph, uncompiled.
 
-    ``prepare`` sends every voter to a task of ``vote`` of its own. ``count`` ends the run where the rule
-    decides or nobody could vote, and else leaves the question to a person. A voter whose model fails gives an
-    invalid vote, so no node is retried as a whole and none needs an error handler: one on ``ask_human`` would
-    take a person's invalid answer for a failure.
+    ``assemble`` gathers what is known of the contact, and every voter is sent to a task of ``vote`` of its
+    own with it. ``count`` ends the run where the rule decides or nobody could vote, and else leaves the
+    question to a person. A voter whose model fails gives an invalid vote, so no node is retried as a whole
+    and none needs an error handler: one on ``ask_human`` would take a person's invalid answer for a
+    failure.
     """
     graph = StateGraph(ConsensusState, Context, input_schema=ConsensusInput, output_schema=ConsensusOutput)
     graph.set_node_defaults(timeout=STEP_TIMEOUT_SECONDS)
     graph.add_node("prepare", prepare(deps))
+    graph.add_node("assemble", assemble(deps, SHOWN))
     graph.add_node("vote", vote(deps))
     graph.add_node("count", count)
     graph.add_node("ask_human", ask_human)
     graph.add_node("finish", finish)
 
     graph.add_edge(START, "prepare")
+    graph.add_edge("prepare", "assemble")
+    graph.add_conditional_edges("assemble", to_voters, ["vote"])
     graph.add_edge("vote", "count")
     graph.add_edge("ask_human", "finish")
     graph.add_edge("finish", END)
@@ -51,7 +59,7 @@ SPEC = GraphSpec(
     output_schema=ConsensusOutput,
     # Nothing outside is changed: a lost step is only voted again.
     durability="async",
-    # Five super-steps.
+    # Six super-steps.
     recursion_limit=20,
     example={
         "question": "The customer asks for a full refund of this year's plan because exports failed for two "

@@ -4,6 +4,7 @@ from langgraph.graph import END, START, StateGraph
 
 from core.context import Context
 from graphs.spec import GraphSpec
+from nodes.context.assemble import Shown, assemble
 from nodes.critique_refine.criticise import criticise
 from nodes.critique_refine.finish import finish
 from nodes.critique_refine.generate import generate
@@ -11,11 +12,20 @@ from nodes.critique_refine.judge import judge
 from nodes.critique_refine.prepare import prepare
 from nodes.critique_refine.refine import refine
 from nodes.critique_refine.state import CritiqueRefineInput, CritiqueRefineOutput, CritiqueRefineState
+from nodes.critique_refine.transcript import HISTORY_MESSAGES
 from nodes.critique_refine.validate import validate
 from nodes.deps import Deps
+from nodes.prompts import prompt
+from nodes.thread import by_caller
 
 # A backstop: model calls and the CRM's client have their own, shorter limits.
 STEP_TIMEOUT_SECONDS = 240
+SHOWN = Shown(
+    agent="critique_refine",
+    system=prompt("critique_refine_generate"),
+    contact="customer",
+    turns=HISTORY_MESSAGES,
+)
 
 
 def build_critique_refine(
@@ -23,17 +33,20 @@ def build_critique_refine(
 ) -> StateGraph[CritiqueRefineState, Context, CritiqueRefineInput, CritiqueRefineOutput]:
     """The graph, uncompiled.
 
-    ``generate`` and ``refine`` send what they wrote to ``criticise`` and ``validate`` at once, or end the run
-    with ``finish`` when the model wrote nothing. ``judge`` puts both judgements together and refines or ends.
-    Model calls and CRM calls retry inside (see :mod:`core.models`, :mod:`tools.crm_client`), so no node is
-    retried as a whole and no token streams twice; once there is a version, a model that fails for good
-    becomes the reason the run ends with (see :mod:`nodes.critique_refine.faults`).
+    ``assemble`` gathers what is known of the contact, where the graph is no step of another's, which would
+    have told it. ``generate`` and ``refine`` send what they wrote to ``criticise`` and ``validate`` at
+    once, or end the run with ``finish`` when the model wrote nothing. ``judge`` puts both judgements
+    together and refines or ends. Model calls and CRM calls retry inside (see :mod:`core.models`,
+    :mod:`tools.crm_client`), so no node is retried as a whole and no token streams twice; once there is a
+    version, a model that fails for good becomes the reason the run ends with (see
+    :mod:`nodes.critique_refine.faults`).
     """
     graph = StateGraph(
         CritiqueRefineState, Context, input_schema=CritiqueRefineInput, output_schema=CritiqueRefineOutput
     )
     graph.set_node_defaults(timeout=STEP_TIMEOUT_SECONDS)
     graph.add_node("prepare", prepare(deps))
+    graph.add_node("assemble", assemble(deps, SHOWN))
     graph.add_node("generate", generate(deps))
     graph.add_node("criticise", criticise(deps))
     graph.add_node("validate", validate(deps))
@@ -42,7 +55,8 @@ def build_critique_refine(
     graph.add_node("finish", finish)
 
     graph.add_edge(START, "prepare")
-    graph.add_edge("prepare", "generate")
+    graph.add_conditional_edges("prepare", by_caller, {"alone": "assemble", "told": "generate"})
+    graph.add_edge("assemble", "generate")
     graph.add_edge("criticise", "judge")
     graph.add_edge("validate", "judge")
     graph.add_edge("finish", END)

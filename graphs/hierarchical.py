@@ -12,18 +12,23 @@ from core.context import Context
 from graphs.agent import react_agent
 from graphs.spec import GraphSpec
 from nodes.agent import Agent
+from nodes.context.assemble import Shown, assemble
 from nodes.deps import Deps
 from nodes.hierarchical.decide import decide
 from nodes.hierarchical.decompose import decompose
 from nodes.hierarchical.finish import finish
 from nodes.hierarchical.gather import gather
+from nodes.hierarchical.manager import HISTORY_MESSAGES
 from nodes.hierarchical.prepare import prepare
 from nodes.hierarchical.state import HierarchicalInput, HierarchicalOutput, HierarchicalState, SubAgent
 from nodes.hierarchical.team import SUPPORT_TEAM
 from nodes.hierarchical.work import work
+from nodes.prompts import prompt
+from nodes.thread import by_caller
 
 # A backstop: model calls, tools and workers have their own, shorter limits.
 STEP_TIMEOUT_SECONDS = 240
+SHOWN = Shown(agent="hierarchical", system=prompt("hierarchical_decompose"), turns=HISTORY_MESSAGES)
 
 
 def build_hierarchical(
@@ -35,10 +40,11 @@ def build_hierarchical(
 ) -> StateGraph[HierarchicalState, Context, HierarchicalInput, HierarchicalOutput]:
     """The graph, uncompiled.
 
-    ``decompose`` sends each subtask that can begin to a task of ``work`` of its own, ``gather`` the ones that
-    can begin after them, and ``decide`` those of a further round. ``decompose`` and ``decide`` are asked a
-    second time when their subtasks cannot be carried out. A wave is one step, so its results come in together
-    and ``gather`` needs no ``defer``.
+    ``assemble`` gathers what is known of the contact, which the manager and every worker are told; as a
+    step of another graph they were. ``decompose`` sends each subtask that can begin to a task of ``work``
+    of its own, ``gather`` the ones that can begin after them, and ``decide`` those of a further round.
+    ``decompose`` and ``decide`` are asked a second time when their subtasks cannot be carried out. A wave
+    is one step, so its results come in together and ``gather`` needs no ``defer``.
 
     No node is retried as a whole, as model and CRM calls retry inside. A worker turns its own foreseen
     failures into a failed subtask: an ``error_handler`` would also take bugs for results, and a resumed run
@@ -55,6 +61,7 @@ def build_hierarchical(
     )
     graph.set_node_defaults(timeout=STEP_TIMEOUT_SECONDS)
     graph.add_node("prepare", prepare(deps, team))
+    graph.add_node("assemble", assemble(deps, SHOWN))
     graph.add_node("decompose", decompose(deps, guidance))
     graph.add_node("work", work(agent or react_agent(deps)))
     graph.add_node("gather", gather, defer=True)
@@ -62,7 +69,8 @@ def build_hierarchical(
     graph.add_node("finish", finish)
 
     graph.add_edge(START, "prepare")
-    graph.add_edge("prepare", "decompose")
+    graph.add_conditional_edges("prepare", by_caller, {"alone": "assemble", "told": "decompose"})
+    graph.add_edge("assemble", "decompose")
     graph.add_edge("work", "gather")
     graph.add_edge("finish", END)
     return graph

@@ -6,7 +6,9 @@ from langgraph.types import RetryPolicy
 from core.context import Context
 from graphs.agent import react_agent
 from graphs.spec import GraphSpec
+from nodes.context.assemble import Shown, assemble
 from nodes.deps import Deps
+from nodes.planning_monitor.briefing import HISTORY_MESSAGES, with_tool_list
 from nodes.planning_monitor.execute import STEP_SECONDS, execute
 from nodes.planning_monitor.finish import finish
 from nodes.planning_monitor.monitor import monitor
@@ -15,6 +17,8 @@ from nodes.planning_monitor.prepare import prepare
 from nodes.planning_monitor.replan import replan
 from nodes.planning_monitor.state import PlanningInput, PlanningOutput, PlanningState
 from nodes.planning_monitor.validate import validate
+from nodes.prompts import prompt
+from nodes.thread import by_caller
 
 # Backstops: model calls and steps have their own, shorter limits.
 NODE_TIMEOUT_SECONDS = 600
@@ -29,13 +33,22 @@ def build_planning_monitor(
 ) -> StateGraph[PlanningState, Context, PlanningInput, PlanningOutput]:
     """The graph, uncompiled.
 
-    ``validate`` puts a plan in force, or tells its faults back to ``plan`` or ``replan``, once. From there,
-    and from ``monitor``, each step that can run is sent to a task of ``execute`` of its own; ``monitor``
-    gathers the wave's results and goes on, has the remaining steps planned anew, or ends the run.
+    ``assemble`` gathers what is known of the contact, where the graph is no step of another's, which would
+    have told it. ``validate`` puts a plan in force, or tells its faults back to ``plan`` or ``replan``,
+    once. From there, and from ``monitor``, each step that can run is sent to a task of ``execute`` of its
+    own; ``monitor`` gathers the wave's results and goes on, has the remaining steps planned anew, or ends
+    the run.
     """
+    shown = Shown(
+        agent="planning_monitor",
+        system=with_tool_list(prompt("planning_monitor_plan"), deps.tools),
+        contact="contact",
+        turns=HISTORY_MESSAGES,
+    )
     graph = StateGraph(PlanningState, Context, input_schema=PlanningInput, output_schema=PlanningOutput)
     graph.set_node_defaults(timeout=NODE_TIMEOUT_SECONDS, retry_policy=LOST_CONNECTION)
     graph.add_node("prepare", prepare(deps))
+    graph.add_node("assemble", assemble(deps, shown))
     graph.add_node("plan", plan(deps))
     graph.add_node("validate", validate(deps))
     graph.add_node("execute", execute(react_agent(deps)), timeout=EXECUTE_TIMEOUT_SECONDS)
@@ -44,7 +57,8 @@ def build_planning_monitor(
     graph.add_node("finish", finish)
 
     graph.add_edge(START, "prepare")
-    graph.add_edge("prepare", "plan")
+    graph.add_conditional_edges("prepare", by_caller, {"alone": "assemble", "told": "plan"})
+    graph.add_edge("assemble", "plan")
     graph.add_edge("execute", "monitor")
     graph.add_edge("finish", END)
     return graph

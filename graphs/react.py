@@ -4,36 +4,44 @@ from langgraph.graph import END, START, StateGraph
 
 from core.context import Context
 from graphs.spec import GraphSpec
+from nodes.context.assemble import Shown, assemble
 from nodes.deps import Deps
+from nodes.prompts import prompt
 from nodes.react.act import act
 from nodes.react.finish import finish
 from nodes.react.prepare import prepare
 from nodes.react.reflect import reflect
 from nodes.react.state import ReactInput, ReactOutput, ReactState
 from nodes.react.think import think
+from nodes.react.transcript import HISTORY_MESSAGES
+from nodes.thread import by_caller
 
 # A backstop: model calls and tools have their own, shorter limits.
 STEP_TIMEOUT_SECONDS = 300
+SHOWN = Shown(agent="react", system=prompt("react"), turns=HISTORY_MESSAGES)
 
 
 def build_react(deps: Deps) -> StateGraph[ReactState, Context, ReactInput, ReactOutput]:
     """The graph, uncompiled.
 
-    ``think`` sends each tool call of a thought to a task of ``act`` of its own, ends the run with
-    ``finish``, or thinks again when its reply could not be read. ``reflect`` gathers the observations.
-    Model calls and CRM calls retry inside (see :mod:`core.models`, :mod:`tools.crm_client`), so no node is
-    retried as a whole: tokens are not streamed twice and effects keep their key.
+    ``assemble`` gathers what is known of the contact, where the agent works alone: as a step of another
+    graph it was told. ``think`` sends each tool call of a thought to a task of ``act`` of its own, ends the
+    run with ``finish``, or thinks again when its reply could not be read. ``reflect`` gathers the
+    observations. Model calls and CRM calls retry inside (see :mod:`core.models`, :mod:`tools.crm_client`),
+    so no node is retried as a whole: tokens are not streamed twice and effects keep their key.
     """
     graph = StateGraph(ReactState, Context, input_schema=ReactInput, output_schema=ReactOutput)
     graph.set_node_defaults(timeout=STEP_TIMEOUT_SECONDS)
     graph.add_node("prepare", prepare(deps))
+    graph.add_node("assemble", assemble(deps, SHOWN))
     graph.add_node("think", think(deps))
     graph.add_node("act", act(deps))
     graph.add_node("reflect", reflect(deps))
     graph.add_node("finish", finish)
 
     graph.add_edge(START, "prepare")
-    graph.add_edge("prepare", "think")
+    graph.add_conditional_edges("prepare", by_caller, {"alone": "assemble", "told": "think"})
+    graph.add_edge("assemble", "think")
     graph.add_edge("act", "reflect")
     graph.add_edge("finish", END)
     return graph
@@ -46,7 +54,7 @@ SPEC = GraphSpec(
     input_schema=ReactInput,
     output_schema=ReactOutput,
     durability="sync",
-    # Four super-steps an iteration (a reply may be told back), fifty iterations at most, and two around them.
+    # Four super-steps an iteration (a reply may be told back), fifty iterations at most, and a few around.
     recursion_limit=210,
     example={
         "task": "Customer reports 'Error 500' when trying to export contacts. Help diagnose and resolve.",

@@ -7,11 +7,13 @@ from langgraph.graph import END, START, StateGraph
 from core.context import Context
 from graphs.hierarchical import build_hierarchical
 from graphs.spec import GraphSpec
+from nodes.context.assemble import Shown, assemble
 from nodes.deps import Deps
 from nodes.hierarchical.state import HierarchicalInput, HierarchicalOutput
 from nodes.prompts import prompt
 from nodes.sales.approve import approve
 from nodes.sales.assess import assess
+from nodes.sales.background import HISTORY_MESSAGES
 from nodes.sales.finish import finish
 from nodes.sales.open_deal import open_deal
 from nodes.sales.read_results import read_results
@@ -22,15 +24,17 @@ from nodes.sales.work_stages import Team, work_stages
 
 # A backstop: the team's own steps have shorter limits.
 STEP_TIMEOUT_SECONDS = 300
+SHOWN = Shown(agent="sales", system=prompt("sales_guidance"), contact="contact", turns=HISTORY_MESSAGES)
 
 
 def build_sales(deps: Deps) -> StateGraph[SalesState, Context, SalesInput, SalesOutput]:
     """The graph, uncompiled.
 
     A run carries the deal as far as what is known allows; the next message of the customer is a new run on
-    the same thread. The CRM's opportunity is the deal's only state, so a run begins with reading it and ends
-    with writing it. ``work_stages`` is the hierarchical graph with a sub-agent a stage; ``approve`` asks a
-    person before an offer that gives money away is recorded.
+    the same thread. The CRM's opportunity is the deal's only state, so a run begins with reading it and
+    ends with writing it. ``assemble`` gathers what memory knows of the contact; ``work_stages`` is the
+    hierarchical graph with a sub-agent a stage; ``approve`` asks a person before an offer that gives money
+    away is recorded.
 
     What fails in a foreseen way (the model, the CRM) ends the run typed in its node, so no node is retried
     as a whole and none needs an error handler.
@@ -39,6 +43,7 @@ def build_sales(deps: Deps) -> StateGraph[SalesState, Context, SalesInput, Sales
     graph.set_node_defaults(timeout=STEP_TIMEOUT_SECONDS)
     graph.add_node("open_deal", open_deal(deps))
     graph.add_node("assess", assess)
+    graph.add_node("assemble", assemble(deps, SHOWN))
     graph.add_node("work_stages", work_stages(_team(deps)))
     graph.add_node("read_results", read_results(deps))
     graph.add_node("approve", approve)
@@ -46,7 +51,8 @@ def build_sales(deps: Deps) -> StateGraph[SalesState, Context, SalesInput, Sales
     graph.add_node("finish", finish)
 
     graph.add_edge(START, "open_deal")
-    graph.add_edge("assess", "work_stages")
+    graph.add_edge("assess", "assemble")
+    graph.add_edge("assemble", "work_stages")
     graph.add_edge("approve", "record")
     graph.add_edge("record", "finish")
     graph.add_edge("finish", END)
@@ -71,7 +77,7 @@ SPEC = GraphSpec(
     input_schema=SalesInput,
     output_schema=SalesOutput,
     durability="sync",
-    # The subgraph's own limit, as each graph counts its own super-steps; around it there are seven.
+    # The subgraph's own limit, as each graph counts its own super-steps; around it there are eight.
     recursion_limit=200,
     example={
         "contact_id": "550e8400-e29b-41d4-a716-446655440000",

@@ -12,6 +12,7 @@ from grpc import aio
 from core.errors import MemoryRefused, MemoryUnavailable
 from core.logging import get_logger
 from core.memory import (
+    AssembledContext,
     Edge,
     Fact,
     FactChange,
@@ -22,6 +23,7 @@ from core.memory import (
     ItemType,
     Message,
     NewFact,
+    Routed,
     Scope,
     SearchResult,
     StrategyName,
@@ -100,6 +102,38 @@ class RemoteMemory:
                 model=pages[0].model,
                 degraded=tuple(pages[0].degraded),
             )
+
+    async def assemble_context(
+        self,
+        scope: Scope,
+        query: str,
+        *,
+        strategy: StrategyName = "general",
+        session_id: str = "",
+        token_budget: int | None = None,
+        as_of: datetime | None = None,
+    ) -> AssembledContext:
+        """See :meth:`core.memory.Memory.assemble_context`."""
+        with _asking():
+            request = pb.AssembleContextRequest(
+                scope=wire.to_scope(scope),
+                query=storable(query),
+                strategy=strategy,
+                session_id=session_id,
+                token_budget=token_budget,
+                as_of=wire.to_optional_timestamp(as_of),
+            )
+        answer = await self._one(self._stub.AssembleContext, request)
+        with _reading():
+            return wire.from_context(answer)
+
+    async def route(self, scope: Scope, message: Message) -> Routed:
+        """See :meth:`core.memory.Memory.route`."""
+        with _asking():
+            request = pb.RouteRequest(scope=wire.to_scope(scope), message=wire.to_message(message))
+        answer = await self._one(self._stub.Route, request)
+        with _reading():
+            return wire.from_routed(answer)
 
     async def query_graph(
         self,

@@ -9,6 +9,7 @@ from core.embeddings import Embedder
 from core.errors import MemoryRefused
 from core.memory import (
     STRATEGIES,
+    AssembledContext,
     Edge,
     Fact,
     FactChange,
@@ -19,6 +20,7 @@ from core.memory import (
     ItemType,
     Message,
     NewFact,
+    Routed,
     Scope,
     SearchResult,
     StrategyName,
@@ -26,7 +28,7 @@ from core.memory import (
 from core.memory.vocabulary import Vocabulary
 from core.postgres import Pool
 from core.settings import MemorySettings
-from memory import edges, facts, forgetting, graph, items, messages, models, search
+from memory import contexts, edges, facts, forgetting, graph, items, messages, models, search
 from memory.database import memory_errors
 from memory.extensions import open_extensions
 from memory.indexer import Indexer
@@ -34,6 +36,7 @@ from memory.items import Policies
 from memory.migrations import migrate
 from memory.models import Progress
 from memory.rerank import Reranker
+from memory.routing import Router
 from memory.search import SearchDeps
 from memory.sweeper import Sweeper
 
@@ -61,6 +64,7 @@ class EmbeddedMemory:
         self._indexer = indexer
         self._policies = policies or Policies.of(MemorySettings())
         self._vocabulary = vocabulary or Vocabulary()
+        self._router = Router(deps.embedder)
 
     async def search(
         self,
@@ -79,6 +83,31 @@ class EmbeddedMemory:
             return await search.search(
                 self._deps, scope, query, strategy=strategy, weights=weights, limit=limit, as_of=as_of
             )
+
+    async def assemble_context(
+        self,
+        scope: Scope,
+        query: str,
+        *,
+        strategy: StrategyName = "general",
+        session_id: str = "",
+        token_budget: int | None = None,
+        as_of: datetime | None = None,
+    ) -> AssembledContext:
+        """See :meth:`core.memory.Memory.assemble_context`."""
+        budget = contexts.budget_of(strategy, token_budget)
+        found = await self.search(scope, query, strategy=strategy, limit=contexts.MOST_HITS, as_of=as_of)
+        known = await self.list_facts(scope, valid_at=as_of, believed_at=as_of)
+        with memory_errors():
+            recent = await messages.recent_messages(
+                self._pool, scope, session_id=session_id, limit=contexts.MOST_RECENT, as_of=as_of
+            )
+        return await contexts.assembled(found, known, recent, budget=budget)
+
+    async def route(self, scope: Scope, message: Message) -> Routed:
+        """See :meth:`core.memory.Memory.route`."""
+        messages.check_scope(scope)
+        return await self._router.route(message.text)
 
     async def add_messages(self, scope: Scope, new: Sequence[Message]) -> int:
         """See :meth:`core.memory.Memory.add_messages`. Vectors come after."""

@@ -14,6 +14,8 @@ from memory.texts import Unit, units
 MAX_TEXT_CHARACTERS = 100_000
 MAX_ID_CHARACTERS = 200
 MAX_MESSAGES = 1_000
+# For what is asked as of now: a message may be of a moment that is to come.
+END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 
 # The row is locked until the end: who writes to a scope, or forgets it, takes turns, so that units see
 # their neighbours.
@@ -100,7 +102,7 @@ RECENT_SQL = """
 SELECT id, role, text, at, session_id, channel_id
 FROM memory.messages
 WHERE scope = (SELECT id FROM memory.scopes WHERE tenant = %(tenant)s AND contact_id = %(contact)s)
-  AND (%(session)s = '' OR session_id = %(session)s)
+  AND (%(session)s = '' OR session_id = %(session)s) AND at <= %(as_of)s
 ORDER BY at DESC, seq DESC LIMIT %(limit)s
 """
 
@@ -199,8 +201,10 @@ async def _insert_units(connection: Connection, rows: Sequence[tuple[int, Unit]]
     await connection.execute(INDEX_UNITS_SQL, {"units": added})
 
 
-async def recent_messages(pool: Pool, scope: Scope, *, session_id: str, limit: int) -> list[Message]:
-    """The newest messages, oldest of them first."""
+async def recent_messages(
+    pool: Pool, scope: Scope, *, session_id: str, limit: int, as_of: datetime | None = None
+) -> list[Message]:
+    """The newest messages, oldest of them first; none said after ``as_of``."""
     check_scope(scope)
     check_session(session_id)
     if limit < 1:
@@ -210,6 +214,7 @@ async def recent_messages(pool: Pool, scope: Scope, *, session_id: str, limit: i
         "contact": scope.contact_id,
         "session": session_id,
         "limit": limit,
+        "as_of": as_of or END_OF_TIME,
     }
     async with pool.connection() as connection:
         rows = await (await connection.execute(RECENT_SQL, parameters)).fetchall()

@@ -28,7 +28,7 @@ from memory.legs import (
     B,
     statement,
 )
-from memory.messages import check_scope, utc
+from memory.messages import END_OF_TIME, check_scope, utc
 from memory.models import Model
 from memory.rerank import Candidate, Reranker
 from memory.texts import identifiers, searchable
@@ -40,7 +40,6 @@ MAX_LIMIT: Final = 100
 QUERY_CHARACTERS: Final = 1_000
 MAX_NEEDLES: Final = 8
 RERANKED: Final = 50
-_END_OF_TIME: Final = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +172,7 @@ def _parameters(scope: Scope, weights: Strategy, as_of: datetime | None) -> dict
     return {
         "tenant": scope.tenant,
         "contact": scope.contact_id,
-        "as_of": as_of or _END_OF_TIME,
+        "as_of": as_of or END_OF_TIME,
         "moment": as_of or datetime.now(UTC),
         "leg_limit": weights.leg_limit,
         "baseline": weights.baseline,

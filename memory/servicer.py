@@ -26,13 +26,6 @@ DEPTH: Final = 1
 Context: TypeAlias = aio.ServicerContext[Any, Any]
 
 
-class NotOffered(ServiceError):
-    """Raise when the port has no such method yet."""
-
-    code = "not_offered"
-    status = 501
-
-
 class MemoryServicer(MemoryServiceServicer):
     """Decodes a request, asks the memory, encodes what it says.
 
@@ -173,21 +166,33 @@ class MemoryServicer(MemoryServiceServicer):
             for hits in wire.pages(wire.to_hit(hit) for hit in found):
                 yield pb.RecallResponse(hits=hits)
 
-    async def Route(self, request: pb.RouteRequest, context: Context) -> pb.RouteResponse:  # noqa: ARG002
-        """See the proto; the port has no such method yet."""
+    async def Route(self, request: pb.RouteRequest, context: Context) -> pb.RouteResponse:
+        """See the proto."""
         async with Answering(context):
-            raise NotOffered("this memory does not route messages: ask the service's own router")
+            with asked():
+                message = wire.from_message(request.message)
+            routed = await self._memory.route(wire.from_scope(request.scope), message)
+            return pb.RouteResponse(
+                intent=routed.strategy, confidence=routed.confidence, degraded=routed.degraded
+            )
 
     async def AssembleContext(
-        self,
-        request: pb.AssembleContextRequest,  # noqa: ARG002
-        context: Context,
+        self, request: pb.AssembleContextRequest, context: Context
     ) -> pb.AssembleContextResponse:
-        """See the proto; the port has no such method yet."""
+        """See the proto."""
         async with Answering(context):
-            raise NotOffered(
-                "this memory does not assemble contexts: search it, and put together what it finds"
+            with asked():
+                as_of = wire.from_optional_timestamp(request, "as_of")
+            assembled = await self._memory.assemble_context(
+                wire.from_scope(request.scope),
+                request.query,
+                # The memory refuses what is none.
+                strategy=cast("StrategyName", request.strategy or STRATEGY),
+                session_id=request.session_id,
+                token_budget=request.token_budget if request.HasField("token_budget") else None,
+                as_of=as_of,
             )
+            return wire.to_context(assembled)
 
     async def Forget(self, request: pb.ForgetRequest, context: Context) -> pb.ForgetResponse:
         """See the proto."""

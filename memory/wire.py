@@ -12,18 +12,23 @@ from google.protobuf.message import Message as ProtoMessage
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from core.memory import (
+    AssembledContext,
+    ContextSection,
     Edge,
     Fact,
     FactChange,
     Hit,
     Item,
     ItemType,
+    LeftOut,
     LegRank,
     Message,
     NewFact,
     Node,
     Role,
+    Routed,
     Scope,
+    StrategyName,
 )
 from core.memory.values import HitKind
 from core.texts import storable
@@ -321,4 +326,56 @@ def from_item(item: pb.Item) -> Item:
         text=item.text,
         remembered_at=from_timestamp(item, "remembered_at"),
         uses=item.uses,
+    )
+
+
+def from_routed(routed: pb.RouteResponse) -> Routed:
+    """By which strategy to search."""
+    if routed.intent not in get_args(StrategyName):
+        raise ValueError(f"intent {routed.intent!r} is not known")
+    strategy = cast("StrategyName", routed.intent)
+    return Routed(strategy=strategy, confidence=routed.confidence, degraded=tuple(routed.degraded))
+
+
+def to_context(context: AssembledContext) -> pb.AssembleContextResponse:
+    """What a prompt is told."""
+    return pb.AssembleContextResponse(
+        text=context.text,
+        tokens=context.tokens,
+        hits=[to_hit(hit) for hit in context.hits],
+        degraded=context.degraded,
+        strategy=context.strategy,
+        token_budget=context.token_budget,
+        sections=[
+            pb.ContextSection(
+                name=section.name,
+                tokens=section.tokens,
+                included=section.included,
+                left_out=[pb.LeftOut(id=each.id, why=each.why) for each in section.left_out],
+            )
+            for section in context.sections
+        ],
+        facts=[to_fact(fact) for fact in context.facts],
+    )
+
+
+def from_context(context: pb.AssembleContextResponse) -> AssembledContext:
+    """What a prompt is told."""
+    return AssembledContext(
+        text=context.text,
+        tokens=context.tokens,
+        token_budget=context.token_budget,
+        strategy=context.strategy,
+        sections=tuple(
+            ContextSection(
+                name=section.name,
+                tokens=section.tokens,
+                included=tuple(section.included),
+                left_out=tuple(LeftOut(each.id, each.why) for each in section.left_out),
+            )
+            for section in context.sections
+        ),
+        hits=tuple(from_hit(hit) for hit in context.hits),
+        facts=tuple(from_fact(fact) for fact in context.facts),
+        degraded=tuple(context.degraded),
     )

@@ -1,11 +1,15 @@
 """What is known of the contact a run is about."""
 
+import asyncio
 from typing import Any
 
 from typing_extensions import TypedDict
 
-from core.errors import CrmRefused, NotFound
+from core.errors import CrmError, CrmRefused, NotFound
+from core.logging import get_logger
 from nodes.deps import Deps
+
+log = get_logger(__name__)
 
 
 class ContactContext(TypedDict):
@@ -17,6 +21,18 @@ class ContactContext(TypedDict):
 
 
 RECENT_TICKETS = 3
+# The customer waits, and an agent can ask the CRM itself: better an answer without than a late one.
+RECALL_SECONDS = 3.0
+
+
+async def recalled_contact(deps: Deps, contact_id: str) -> ContactContext | None:
+    """The same within :data:`RECALL_SECONDS`; None from a CRM that is away, or does not know them."""
+    try:
+        async with asyncio.timeout(RECALL_SECONDS):
+            return await contact_context(deps, contact_id)
+    except (CrmError, NotFound, TimeoutError) as error:
+        log.warning("customer_not_recalled", contact_id=contact_id, reason=str(error))
+        return None
 
 
 async def contact_context(deps: Deps, contact_id: str) -> ContactContext:

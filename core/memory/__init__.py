@@ -4,6 +4,8 @@ from core.memory.absent import NoMemory
 from core.memory.port import Memory
 from core.memory.strategies import STRATEGIES, Strategy, StrategyName
 from core.memory.values import (
+    AssembledContext,
+    ContextSection,
     Edge,
     Fact,
     FactChange,
@@ -12,17 +14,21 @@ from core.memory.values import (
     Hit,
     Item,
     ItemType,
+    LeftOut,
     LegRank,
     Message,
     NewFact,
     Node,
     Role,
+    Routed,
     Scope,
     SearchResult,
 )
 
 __all__ = [
     "STRATEGIES",
+    "AssembledContext",
+    "ContextSection",
     "Edge",
     "Fact",
     "FactChange",
@@ -31,6 +37,7 @@ __all__ = [
     "Hit",
     "Item",
     "ItemType",
+    "LeftOut",
     "LegRank",
     "Memory",
     "Message",
@@ -38,6 +45,7 @@ __all__ = [
     "NoMemory",
     "Node",
     "Role",
+    "Routed",
     "Scope",
     "SearchResult",
     "Strategy",

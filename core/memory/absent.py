@@ -8,6 +8,7 @@ from typing import NoReturn
 from core.errors import MemoryUnavailable
 from core.memory.strategies import StrategyName
 from core.memory.values import (
+    AssembledContext,
     Edge,
     Fact,
     FactChange,
@@ -18,6 +19,7 @@ from core.memory.values import (
     ItemType,
     Message,
     NewFact,
+    Routed,
     Scope,
     SearchResult,
 )
@@ -43,6 +45,23 @@ class NoMemory:
         as_of: datetime | None = None,  # noqa: ARG002
     ) -> SearchResult:
         """Nothing is found."""
+        self._refuse()
+
+    async def assemble_context(
+        self,
+        scope: Scope,  # noqa: ARG002
+        query: str,  # noqa: ARG002
+        *,
+        strategy: StrategyName = "general",  # noqa: ARG002
+        session_id: str = "",  # noqa: ARG002
+        token_budget: int | None = None,  # noqa: ARG002
+        as_of: datetime | None = None,  # noqa: ARG002
+    ) -> AssembledContext:
+        """Nothing is known."""
+        self._refuse()
+
+    async def route(self, scope: Scope, message: Message) -> Routed:  # noqa: ARG002
+        """Nothing is known."""
         self._refuse()
 
     async def query_graph(

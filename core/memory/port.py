@@ -6,6 +6,7 @@ from typing import Protocol
 
 from core.memory.strategies import StrategyName
 from core.memory.values import (
+    AssembledContext,
     Edge,
     Fact,
     FactChange,
@@ -16,6 +17,7 @@ from core.memory.values import (
     ItemType,
     Message,
     NewFact,
+    Routed,
     Scope,
     SearchResult,
 )
@@ -45,6 +47,37 @@ class Memory(Protocol):
             strategy: How the ways of searching are weighed.
             limit: Most hits, besides the newest messages.
             as_of: As the memory was then: nothing said later.
+        """
+        ...
+
+    async def assemble_context(
+        self,
+        scope: Scope,
+        query: str,
+        *,
+        strategy: StrategyName = "general",
+        session_id: str = "",
+        token_budget: int | None = None,
+        as_of: datetime | None = None,
+    ) -> AssembledContext:
+        """What a prompt should be told of the contact: newest messages, memories, summaries and facts.
+
+        Args:
+            scope: Whose memory.
+            query: The question, in words.
+            strategy: How the ways of searching are weighed.
+            session_id: The conversation whose newest messages are told; empty: those of all.
+            token_budget: Most tokens; None: the strategy's.
+            as_of: As the memory was then.
+        """
+        ...
+
+    async def route(self, scope: Scope, message: Message) -> Routed:
+        """By which strategy to search for what a message asks, told by its text alone.
+
+        Args:
+            scope: Whose message.
+            message: What was said.
         """
         ...
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, TypeAlias
 
+from core.memory.strategies import StrategyName
+
 Role: TypeAlias = Literal["customer", "agent", "human", "note"]
 HitKind: TypeAlias = Literal["message", "fact", "summary", "node", "item"]
 ItemType: TypeAlias = Literal["short_term", "working", "long_term", "shared"]
@@ -95,6 +97,21 @@ class SearchResult:
     hits: tuple[Hit, ...]
     strategy: str
     model: str
+    degraded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routed:
+    """By which strategy to search for a message.
+
+    Attributes:
+        strategy: Its name.
+        confidence: How likely it is the right one, from 0 to 1, as calibrated on the strategies' examples.
+        degraded: What could not be used, with why; the general strategy stands then.
+    """
+
+    strategy: StrategyName
+    confidence: float
     degraded: tuple[str, ...] = ()
 
 
@@ -202,6 +219,56 @@ class Graph:
 
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Something that a context had no room for, by its id, and why."""
+
+    id: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextSection:
+    """A part of a context.
+
+    Attributes:
+        name: ``facts``, ``summary``, ``conversation`` or ``memories``.
+        tokens: That it takes.
+        included: Ids of what is in it, in the order they stand.
+        left_out: What is not.
+    """
+
+    name: str
+    tokens: int
+    included: tuple[str, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssembledContext:
+    """What a prompt is told of a contact.
+
+    Attributes:
+        text: The sections, each between marks of its name.
+        tokens: How many that is, about.
+        token_budget: Most tokens there may be.
+        strategy: The retrieval strategy that was used.
+        sections: In the order they stand.
+        hits: The memories and summaries that are in it, best first.
+        facts: The facts that are in it.
+        degraded: What could not be used, or not fully, each with why.
+    """
+
+    text: str
+    tokens: int
+    token_budget: int
+    strategy: str
+    sections: tuple[ContextSection, ...]
+    hits: tuple[Hit, ...]
+    facts: tuple[Fact, ...]
+    degraded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

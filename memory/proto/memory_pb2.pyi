@@ -1132,7 +1132,7 @@ class RouteRequest(_message.Message):
     def scope(self) -> Global___Scope: ...
     @_builtins.property
     def message(self) -> Global___Message:
-        """What the customer says, with its session."""
+        """What the customer says. Its text alone is looked at."""
 
     def __init__(
         self,
@@ -1154,19 +1154,27 @@ class RouteResponse(_message.Message):
 
     INTENT_FIELD_NUMBER: _builtins.int
     CONFIDENCE_FIELD_NUMBER: _builtins.int
+    DEGRADED_FIELD_NUMBER: _builtins.int
     intent: _builtins.str
-    """The intent, by its name."""
+    """The intent, by the name of the retrieval strategy that serves it best: general, support_technical, sales,
+    retention or onboarding.
+    """
     confidence: _builtins.float
-    """From 0 to 1, calibrated."""
+    """How likely it is the right one, from 0 to 1, calibrated on the strategies' example messages."""
+    @_builtins.property
+    def degraded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What could not be used, each with why; the intent is general then."""
+
     def __init__(
         self,
         *,
         intent: _builtins.str = ...,
         confidence: _builtins.float = ...,
+        degraded: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "intent", b"intent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "degraded", b"degraded", "intent", b"intent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1187,9 +1195,9 @@ class AssembleContextRequest(_message.Message):
     strategy: _builtins.str
     """As in SearchRequest."""
     session_id: _builtins.str
-    """The conversation the prompt is for."""
+    """The conversation the prompt is for, whose newest messages it is told; empty: those of all."""
     token_budget: _builtins.int
-    """Most tokens; default: the strategy's."""
+    """Most tokens, at most 100 000; default: the strategy's."""
     @_builtins.property
     def scope(self) -> Global___Scope: ...
     @_builtins.property
@@ -1217,6 +1225,67 @@ class AssembleContextRequest(_message.Message):
 Global___AssembleContextRequest: _TypeAlias = AssembleContextRequest  # noqa: Y015
 
 @_typing.final
+class LeftOut(_message.Message):
+    """Something that a context had no room for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Its id among its kind."""
+    why: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        why: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeftOut: _TypeAlias = LeftOut  # noqa: Y015
+
+@_typing.final
+class ContextSection(_message.Message):
+    """A part of a context."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    INCLUDED_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """facts, summary, conversation or memories."""
+    tokens: _builtins.int
+    """How many tokens it takes, about."""
+    @_builtins.property
+    def included(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of what is in it, in the order they stand."""
+
+    @_builtins.property
+    def left_out(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeftOut]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        tokens: _builtins.int = ...,
+        included: _abc.Iterable[_builtins.str] | None = ...,
+        left_out: _abc.Iterable[Global___LeftOut] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["included", b"included", "left_out", b"left_out", "name", b"name", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContextSection: _TypeAlias = ContextSection  # noqa: Y015
+
+@_typing.final
 class AssembleContextResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1224,17 +1293,33 @@ class AssembleContextResponse(_message.Message):
     TOKENS_FIELD_NUMBER: _builtins.int
     HITS_FIELD_NUMBER: _builtins.int
     DEGRADED_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    TOKEN_BUDGET_FIELD_NUMBER: _builtins.int
+    SECTIONS_FIELD_NUMBER: _builtins.int
+    FACTS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """What the prompt is told."""
+    """What the prompt is told: the sections, each between marks of its name."""
     tokens: _builtins.int
     """How many tokens that is, about."""
+    strategy: _builtins.str
+    """The retrieval strategy that was used."""
+    token_budget: _builtins.int
+    """Most tokens there may be."""
     @_builtins.property
     def hits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hit]:
-        """What it is made of."""
+        """The memories and summaries that are in it, best first."""
 
     @_builtins.property
     def degraded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What could not be used, each with why."""
+
+    @_builtins.property
+    def sections(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContextSection]:
+        """In the order they stand."""
+
+    @_builtins.property
+    def facts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Fact]:
+        """The facts that are in it."""
 
     def __init__(
         self,
@@ -1243,10 +1328,14 @@ class AssembleContextResponse(_message.Message):
         tokens: _builtins.int = ...,
         hits: _abc.Iterable[Global___Hit] | None = ...,
         degraded: _abc.Iterable[_builtins.str] | None = ...,
+        strategy: _builtins.str = ...,
+        token_budget: _builtins.int = ...,
+        sections: _abc.Iterable[Global___ContextSection] | None = ...,
+        facts: _abc.Iterable[Global___Fact] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "hits", b"hits", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "facts", b"facts", "hits", b"hits", "sections", b"sections", "strategy", b"strategy", "text", b"text", "token_budget", b"token_budget", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

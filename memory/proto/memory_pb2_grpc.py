@@ -175,7 +175,7 @@ class MemoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Route(self, request, context):
-        """Which agent a message is for.
+        """By which retrieval strategy to search for what a message asks.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

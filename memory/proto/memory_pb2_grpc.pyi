@@ -72,7 +72,7 @@ class MemoryServiceStub:
     Recall: _grpc.UnaryStreamMultiCallable[_memory_pb2.RecallRequest, _memory_pb2.RecallResponse]
     """An agent's own notes and the shared ones that have to do with a question, best first."""
     Route: _grpc.UnaryUnaryMultiCallable[_memory_pb2.RouteRequest, _memory_pb2.RouteResponse]
-    """Which agent a message is for."""
+    """By which retrieval strategy to search for what a message asks."""
     AssembleContext: _grpc.UnaryUnaryMultiCallable[_memory_pb2.AssembleContextRequest, _memory_pb2.AssembleContextResponse]
     """What a prompt is told of the contact, trimmed to a budget."""
     Forget: _grpc.UnaryUnaryMultiCallable[_memory_pb2.ForgetRequest, _memory_pb2.ForgetResponse]
@@ -102,7 +102,7 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     Recall: _aio.UnaryStreamMultiCallable[_memory_pb2.RecallRequest, _memory_pb2.RecallResponse]  # type: ignore[assignment]
     """An agent's own notes and the shared ones that have to do with a question, best first."""
     Route: _aio.UnaryUnaryMultiCallable[_memory_pb2.RouteRequest, _memory_pb2.RouteResponse]  # type: ignore[assignment]
-    """Which agent a message is for."""
+    """By which retrieval strategy to search for what a message asks."""
     AssembleContext: _aio.UnaryUnaryMultiCallable[_memory_pb2.AssembleContextRequest, _memory_pb2.AssembleContextResponse]  # type: ignore[assignment]
     """What a prompt is told of the contact, trimmed to a budget."""
     Forget: _aio.UnaryUnaryMultiCallable[_memory_pb2.ForgetRequest, _memory_pb2.ForgetResponse]  # type: ignore[assignment]
@@ -195,7 +195,7 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memory_pb2.RouteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_memory_pb2.RouteResponse, _abc.Awaitable[_memory_pb2.RouteResponse]]:
-        """Which agent a message is for."""
+        """By which retrieval strategy to search for what a message asks."""
 
     @_abc_1.abstractmethod
     def AssembleContext(

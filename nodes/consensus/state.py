@@ -11,6 +11,8 @@ from nodes.channels import Messages, StoredText
 from nodes.consensus.lenses import DEFAULT_LENSES, Lens
 from nodes.consensus.tally import Rule, Tally
 from nodes.consensus.texts import Line, differ
+from nodes.contact import ContactContext
+from nodes.context.briefed import Briefed, BriefedOutput
 
 Reason: TypeAlias = Literal[
     "majority", "unanimous", "weighted", "quorum", "decided_by_human", "no_valid_votes"
@@ -95,7 +97,7 @@ def _gathered(votes: list[Vote], new: list[Vote]) -> list[Vote]:
     return [*votes, *new] if new else []
 
 
-class ConsensusState(TypedDict):
+class ConsensusState(Briefed):
     """The state of a thread; all but ``messages`` is about its latest run."""
 
     messages: Messages
@@ -108,6 +110,7 @@ class ConsensusState(TypedDict):
     quorum: Annotated[float, EphemeralValue]
     # The same, or their defaults, for the run.
     terms: Terms
+    contact: ContactContext
     votes: Annotated[list[Vote], _gathered]
     tally: Tally | None
     decision: StoredText
@@ -115,7 +118,7 @@ class ConsensusState(TypedDict):
     reason: Reason | None
 
 
-class ConsensusOutput(TypedDict):
+class ConsensusOutput(BriefedOutput):
     """What became of the run."""
 
     decision: Annotated[str, Field(description="The option that was decided for; empty when there is none")]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from langchain_core.messages import AnyMessage
 
+from core.packing.records import ContextRecord
 from nodes.history import spoken
 
 # Beyond it turns are summarised however short they are.
@@ -25,3 +26,23 @@ def unsummarised(
     start = ids.index(summarised_to) + 1 if summarised_to in ids else 0
     earlier = [message for message in messages[start:] if message.id != turn]
     return spoken(earlier, most)
+
+
+def with_room(
+    earlier: Sequence[AnyMessage], most: int, context: Sequence[ContextRecord] | None
+) -> list[AnyMessage]:
+    """What was asked and answered, without the turns that the context had no room for.
+
+    Args:
+        earlier: What was said before this run.
+        most: Newest messages that are looked at.
+        context: What became of the run's context; None or empty: nothing was packed.
+    """
+    dropped = {
+        each["id"]
+        for record in context or ()
+        for section in record["sections"]
+        if section["section"] == "conversation"
+        for each in section["dropped"]
+    }
+    return spoken([message for message in spoken(earlier, most) if message.id not in dropped], most)

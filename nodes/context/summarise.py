@@ -9,9 +9,9 @@ from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
 from core.errors import ModelError
 from core.logging import get_logger
 from core.models import ChatModels
+from core.quoting import cut, fenced, on_one_line
 from nodes.context.items import turn_line
 from nodes.prompts import prompt
-from nodes.texts import cut, fenced, on_one_line
 from nodes.wording import worded
 
 log = get_logger(__name__)

@@ -10,8 +10,8 @@ from langgraph.types import Command, Send
 from agents.spec import AgentSpec
 from core.context import Context
 from core.memory import STRATEGIES, Scope
-from nodes.context.pack import Packed, pack
-from nodes.context.records import MemoryUse
+from core.packing.pack import Packed, pack
+from nodes.context.memory_use import MemoryUse
 from nodes.context.retrieve import Retrieved, retrieved
 from nodes.coordinator.briefing import sections
 from nodes.coordinator.state import CoordinatorState, Dispatched, SpecialistInput

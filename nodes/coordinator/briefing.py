@@ -6,11 +6,12 @@ from langchain_core.messages import AnyMessage
 
 from agents.spec import AgentSpec
 from core.memory import Fact, Hit
+from core.packing.lines import fact_items, memory_items
+from core.packing.pack import Item, Section
+from core.quoting import cut, fenced
 from nodes.context.conversation import unsummarised
-from nodes.context.items import fact_items, memory_items, turn_items, turn_line
-from nodes.context.pack import Item, Section
+from nodes.context.items import turn_items, turn_line
 from nodes.coordinator.state import Attempt, CoordinatorState, Dispatched
-from nodes.texts import cut, fenced
 
 # Of the conversation, for who only chooses.
 _LAST_TURNS = 20
@@ -49,7 +50,7 @@ def sections(
     known = {state["turn"], *(message.id for message in said if message.id)}
     whole = state["message"] if chosen["part"] != state["message"] else ""
     return [
-        Section(name="system", items=(Item(spec.name, instruction(spec)),)),
+        Section(name="system", items=(Item(spec.name, instruction(spec)),), placed="fixed"),
         Section(name="customer", items=_one("profile", state["customer"])),
         Section(name="facts", items=fact_items(facts)),
         Section(name="summary", items=_one("session", state.get("summary", ""))),

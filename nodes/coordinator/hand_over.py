@@ -9,10 +9,10 @@ from core.context import Context
 from core.errors import CrmError
 from core.language import language_of
 from core.logging import get_logger
+from core.quoting import cut
 from nodes.coordinator.handing_over import told
 from nodes.coordinator.state import CoordinatorState, Handoff, Reason
 from nodes.deps import Deps, Node, run_context
-from nodes.texts import cut
 from tools.call import idempotency_key
 
 log = get_logger(__name__)

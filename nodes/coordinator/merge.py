@@ -9,10 +9,10 @@ from langgraph.runtime import Runtime
 from core.context import Context
 from core.errors import ModelError
 from core.logging import get_logger
+from core.quoting import fenced
 from nodes.coordinator.state import Attempt, CoordinatorState
 from nodes.deps import Deps, Node, run_context
 from nodes.prompts import in_locale, prompt
-from nodes.texts import fenced
 from nodes.wording import has_words, worded
 
 log = get_logger(__name__)

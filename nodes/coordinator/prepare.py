@@ -7,7 +7,7 @@ from langchain_core.messages import HumanMessage
 from langgraph.runtime import Runtime
 
 from core.context import Context
-from nodes.context.records import NO_MEMORY_USE
+from nodes.context.memory_use import NO_MEMORY_USE
 from nodes.context.remembering import Said, now
 from nodes.coordinator.state import NO_HANDOFF, CoordinatorInput
 

@@ -7,7 +7,7 @@ from langgraph.runtime import Runtime
 
 from core.context import Context
 from core.memory import Scope
-from nodes.context.records import MemoryUse
+from nodes.context.memory_use import MemoryUse
 from nodes.context.remembering import Said, answer_id, now, told
 from nodes.coordinator.goodbye import says_goodbye
 from nodes.coordinator.state import CoordinatorState

@@ -8,12 +8,12 @@ from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
 from agents.spec import AgentSpec
 from core.context import Context
 from core.errors import ModelError
+from core.quoting import fenced
 from nodes.coordinator.briefing import instruction
 from nodes.coordinator.patterns import Answer
 from nodes.coordinator.state import SpecialistInput
 from nodes.deps import Deps
 from nodes.prompts import in_locale, prompt
-from nodes.texts import fenced
 from nodes.wording import worded
 
 Report: TypeAlias = Callable[[AgentSpec, SpecialistInput, Answer, Context], Awaitable[Answer]]

@@ -8,8 +8,9 @@ from langgraph.channels import EphemeralValue
 from pydantic import BaseModel, Field, JsonValue
 from typing_extensions import TypedDict
 
+from core.packing.records import ContextRecord
 from nodes.channels import Messages, StoredText
-from nodes.context.records import ContextRecord, MemoryUse
+from nodes.context.memory_use import MemoryUse
 from nodes.context.remembering import Said, unsent
 
 Path: TypeAlias = Literal["agent", "merged", "clarification", "general", "handoff"]

@@ -8,6 +8,7 @@ from langgraph.runtime import Runtime
 
 from core.context import Context
 from nodes.contact import contact_context
+from nodes.context.briefed import unbriefed
 from nodes.critique_refine.state import CritiqueRefineInput
 from nodes.deps import Deps, Node
 
@@ -22,10 +23,10 @@ def prepare(deps: Deps) -> Node[CritiqueRefineInput, dict[str, Any]]:
     ) -> dict[str, Any]:
         customer = await contact_context(deps, state.contact_id)
         return {
+            **unbriefed(state.background),
             "messages": [HumanMessage(state.prompt, id=str(uuid4()))],
             "customer": customer,
             "guidance": state.instruction,
-            "known": state.background,
             "threshold": state.quality_threshold,
             "cycle_limit": state.max_refinement_cycles,
             "draft": "",

@@ -9,6 +9,7 @@ from typing_extensions import TypedDict
 
 from nodes.channels import Messages, StoredText
 from nodes.contact import ContactContext
+from nodes.context.briefed import Briefed, BriefedOutput
 
 # Those of the model are the codes of its errors.
 Reason: TypeAlias = Literal[
@@ -89,7 +90,7 @@ class Version(TypedDict):
     ]
 
 
-class CritiqueRefineState(TypedDict):
+class CritiqueRefineState(Briefed):
     """The state of a thread; all but ``messages`` is about its latest run."""
 
     messages: Messages
@@ -103,7 +104,6 @@ class CritiqueRefineState(TypedDict):
     max_refinement_cycles: Annotated[int, EphemeralValue]
     # The same, or their defaults, for the run.
     guidance: StoredText
-    known: StoredText
     threshold: float
     cycle_limit: int
     customer: ContactContext
@@ -121,7 +121,7 @@ class CritiqueRefineState(TypedDict):
     reason: Reason | None
 
 
-class CritiqueRefineOutput(TypedDict):
+class CritiqueRefineOutput(BriefedOutput):
     """What became of the run. ``score``, ``critique`` and ``validation`` are those of ``output``."""
 
     success: Annotated[

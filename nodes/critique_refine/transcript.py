@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
 
 from nodes.background import background
+from nodes.context.conversation import with_room
 from nodes.critique_refine.state import CritiqueRefineState, Version
-from nodes.history import spoken
 from nodes.prompts import in_locale, prompt
 
 # Earlier requests on the thread and the messages that were written: "shorter, please" is about the last one.
@@ -26,7 +26,7 @@ def request(state: CritiqueRefineState, system: str, locale: str | None) -> list
     guided = f"{in_locale(system, locale)}\n\n{state['guidance']}".strip()
     return [
         SystemMessage(guided),
-        *spoken(earlier, HISTORY_MESSAGES),
+        *with_room(earlier, HISTORY_MESSAGES, state.get("context")),
         asked,
         _customer(state),
         *background(state["known"]),

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
 
 from core.context import Context
+from core.quoting import cut, fenced, on_one_line
 from nodes.background import background
+from nodes.context.conversation import with_room
 from nodes.hierarchical.state import HierarchicalState, Subtask, number_of
 from nodes.hierarchical.team import roster
-from nodes.history import spoken
 from nodes.prompts import in_locale
-from nodes.texts import cut, fenced, on_one_line
 
 # Messages of earlier turns shown: what was asked and what was answered.
 HISTORY_MESSAGES = 20
@@ -30,7 +30,7 @@ def instructed(system: str, guidance: str, state: HierarchicalState, context: Co
 def conversation(state: HierarchicalState) -> list[AnyMessage]:
     """Earlier turns, the task, and its background where it has one."""
     *earlier, task = state["messages"]
-    return [*spoken(earlier, HISTORY_MESSAGES), task, *background(state["known"])]
+    return [*with_room(earlier, HISTORY_MESSAGES, state.get("context")), task, *background(state["known"])]
 
 
 def told_back(state: HierarchicalState) -> list[AnyMessage]:

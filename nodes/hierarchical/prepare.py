@@ -9,6 +9,7 @@ from langgraph.runtime import Runtime
 
 from core.context import Context
 from core.texts import storable
+from nodes.context.briefed import unbriefed
 from nodes.deps import Deps, Node
 from nodes.hierarchical.state import HierarchicalInput, SubAgent
 from nodes.hierarchical.team import complete
@@ -26,10 +27,10 @@ def prepare(deps: Deps, team: Sequence[SubAgent]) -> Node[HierarchicalInput, dic
         # Before anything is written: a run with an impossible team leaves no message behind.
         checked = complete(state.sub_agents or team, deps.tools)
         return {
+            **unbriefed(state.background),
             "messages": [HumanMessage(storable(state.task), id=str(uuid4()))],
             "team": checked,
             "round_limit": state.max_rounds,
-            "known": state.background,
             "rounds": 0,
             "subtasks": [],
             "told_back": "",

@@ -5,11 +5,11 @@ from typing import Any, Literal
 
 from langgraph.types import Command
 
+from core.quoting import cut
 from nodes.hierarchical.endings import ended
 from nodes.hierarchical.plan import PlannedSubtask, faults, numbered
 from nodes.hierarchical.schedule import wave
 from nodes.hierarchical.state import HierarchicalState
-from nodes.texts import cut
 
 # Of what the manager wrote, when it is told back.
 _PLAN_CHARACTERS = 4_000

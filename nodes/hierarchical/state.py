@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
 from nodes.channels import Messages, StoredText
+from nodes.context.briefed import Briefed, BriefedOutput
 
 Status: TypeAlias = Literal["pending", "done", "failed", "skipped"]
 # ``decision_unreadable``: any reply of the manager that could not be read twice; ``decomposition_invalid``:
@@ -67,7 +68,7 @@ class HierarchicalInput(BaseModel):
     )
     background: str = Field(
         "",
-        max_length=30_000,
+        max_length=38_000,
         description="What is known already; the manager and every sub-agent read it as information, not as "
         "instructions",
     )
@@ -110,7 +111,7 @@ def number_of(subtask_id: str) -> int:
     return int(subtask_id.removeprefix("t"))
 
 
-class HierarchicalState(TypedDict):
+class HierarchicalState(Briefed):
     """The state of a thread; all but ``messages`` is about its latest run."""
 
     messages: Messages
@@ -124,7 +125,6 @@ class HierarchicalState(TypedDict):
     # The same, or their defaults, for the run.
     team: list[SubAgent]
     round_limit: int
-    known: StoredText
     rounds: int
     subtasks: Annotated[list[Subtask], merged]
     # What was wrong with the subtasks the manager last named, while it has its one chance to mend them;
@@ -135,7 +135,7 @@ class HierarchicalState(TypedDict):
     reason: Reason | None
 
 
-class HierarchicalOutput(TypedDict):
+class HierarchicalOutput(BriefedOutput):
     """What became of the run."""
 
     success: Annotated[bool, Field(description="Whether the task was carried out")]

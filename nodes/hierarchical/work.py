@@ -10,13 +10,13 @@ from langgraph.runtime import Runtime
 
 from core.context import Context
 from core.errors import CrmError, ModelError
+from core.quoting import cut, fenced
 from core.texts import storable
 from nodes.agent import Agent
 from nodes.deps import Node
 from nodes.hierarchical.state import SubAgent, Subtask, WorkInput
 from nodes.prompts import prompt
 from nodes.react.state import ReactOutput
-from nodes.texts import cut, fenced
 
 # Most rounds of thought of a worker: a part of a task needs fewer than a whole one.
 MAX_ITERATIONS = 6

@@ -1,46 +1,34 @@
-"""Begin a run on a thread: the question becomes a message, and every agent gets it."""
+"""Begin a run on a thread: the question becomes a message, for agents that know their tools."""
 
-from typing import Literal, TypeAlias
+from typing import Any
 from uuid import uuid4
 
 from langchain_core.messages import HumanMessage
 from langgraph.runtime import Runtime
-from langgraph.types import Command, Send
 
 from core.context import Context
+from nodes.context.briefed import unbriefed
 from nodes.deps import Deps, Node
 from nodes.parallel.agents import checked
-from nodes.parallel.state import BranchInput, ParallelInput
-
-Next: TypeAlias = Command[Literal["branch"]]
+from nodes.parallel.state import ParallelInput
 
 
-def prepare(deps: Deps) -> Node[ParallelInput, Next]:
-    """Node: open the turn, and send the question to each agent, none of which names an unknown tool."""
+def prepare(deps: Deps) -> Node[ParallelInput, dict[str, Any]]:
+    """Node: open the turn, with agents none of which names an unknown tool."""
 
-    async def prepare(state: ParallelInput, *, runtime: Runtime[Context]) -> Next:  # noqa: ARG001
-        agents = checked(state.agents, deps.tools)
+    async def prepare(state: ParallelInput, *, runtime: Runtime[Context]) -> dict[str, Any]:  # noqa: ARG001
         turn = str(uuid4())
-        race = turn if state.mode == "first" else ""
-        update = {
+        return {
+            **unbriefed(),
             "messages": [HumanMessage(state.question, id=turn)],
-            "race": race,
+            "asked": checked(state.agents, deps.tools),
+            "seconds": state.branch_timeout_seconds,
+            "race": turn if state.mode == "first" else "",
             "branches": [],
             "success": False,
             "answer": "",
             "answered_by": [],
             "reason": None,
         }
-        sent = [
-            BranchInput(
-                agent=agent,
-                question=state.question,
-                contact_id=state.contact_id,
-                seconds=state.branch_timeout_seconds,
-                race=race,
-            )
-            for agent in agents
-        ]
-        return Command(goto=[Send("branch", each) for each in sent], update=update)
 
     return prepare

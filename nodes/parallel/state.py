@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, field_validator
 from typing_extensions import TypedDict
 
 from nodes.channels import Messages, StoredText
+from nodes.context.briefed import Briefed, BriefedOutput
 from nodes.parallel.agents import DEFAULT_AGENTS, AgentSpec
 
 Mode: TypeAlias = Literal["first", "merge"]
@@ -56,13 +57,17 @@ class Branch(TypedDict):
 
 
 class BranchInput(TypedDict):
-    """What one ``branch`` task is sent. ``race`` names the run's race; empty where there is none."""
+    """What one ``branch`` task is sent. ``race`` names the run's race; empty where there is none.
+
+    ``known`` is what its agent is told beside the question.
+    """
 
     agent: AgentSpec
     question: str
     contact_id: str
     seconds: float
     race: str
+    known: str
 
 
 def _gathered(branches: list[Branch], new: list[Branch]) -> list[Branch]:
@@ -70,7 +75,7 @@ def _gathered(branches: list[Branch], new: list[Branch]) -> list[Branch]:
     return [*branches, *new] if new else []
 
 
-class ParallelState(TypedDict):
+class ParallelState(Briefed):
     """The state of a thread; all but ``messages`` is about its latest run."""
 
     messages: Messages
@@ -80,6 +85,9 @@ class ParallelState(TypedDict):
     agents: Annotated[list[AgentSpec], EphemeralValue]
     mode: Annotated[Mode, EphemeralValue]
     branch_timeout_seconds: Annotated[float, EphemeralValue]
+    # The same for the run.
+    asked: list[AgentSpec]
+    seconds: float
     # The run's race; empty where its answers are merged.
     race: str
     branches: Annotated[list[Branch], _gathered]
@@ -89,7 +97,7 @@ class ParallelState(TypedDict):
     reason: Reason | None
 
 
-class ParallelOutput(TypedDict):
+class ParallelOutput(BriefedOutput):
     """What became of the run."""
 
     success: Annotated[bool, Field(description="Whether one answer came of it")]

@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemM
 from langchain_core.tools import BaseTool
 
 from core.texts import storable
-from nodes.history import spoken
+from nodes.context.conversation import with_room
 from nodes.planning_monitor.schema import PlanStep
 from nodes.planning_monitor.state import Before, ExecuteInput, PlanningState, StepResult
 
@@ -125,7 +125,7 @@ def _told_back(state: PlanningState) -> Iterator[AnyMessage]:
 def _history(state: PlanningState) -> Sequence[AnyMessage]:
     messages = state["messages"]
     start = next(index for index, message in enumerate(messages) if message.id == state["turn"])
-    return spoken(messages[:start], HISTORY_MESSAGES)
+    return with_room(messages[:start], HISTORY_MESSAGES, state.get("context"))
 
 
 def _steps(state: PlanningState) -> Sequence[Mapping[str, Any]]:

@@ -10,6 +10,7 @@ from langgraph.types import Overwrite
 from core.context import Context
 from core.texts import storable
 from nodes.contact import contact_context
+from nodes.context.briefed import unbriefed
 from nodes.deps import Deps, Node
 from nodes.planning_monitor.state import PlanningInput
 
@@ -25,11 +26,11 @@ def prepare(deps: Deps) -> Node[PlanningInput, dict[str, Any]]:
     async def prepare(state: PlanningInput, *, runtime: Runtime[Context]) -> dict[str, Any]:  # noqa: ARG001
         message = HumanMessage(state.task, id=str(uuid4()))
         return {
+            **unbriefed(state.background),
             "messages": [message],
             "turn": message.id,
             "contact": await contact_context(deps, state.contact_id),
             "guidance": state.instruction,
-            "known": state.background,
             "kept_constraints": [storable(constraint) for constraint in state.constraints],
             "draft": None,
             "faults": [],

@@ -9,6 +9,7 @@ from typing_extensions import TypedDict
 
 from nodes.channels import Messages, StoredText
 from nodes.contact import ContactContext
+from nodes.context.briefed import Briefed, BriefedOutput
 from nodes.react.state import ReasonIncomplete
 
 Reason: TypeAlias = Literal[
@@ -82,7 +83,7 @@ def gathered(kept: list[StepResult], new: list[StepResult]) -> list[StepResult]:
     return [results[step_id] for step_id in sorted(results)]
 
 
-class PlanningState(TypedDict):
+class PlanningState(Briefed):
     """The state of a thread; all but ``messages`` is about its latest run."""
 
     messages: Messages
@@ -96,7 +97,6 @@ class PlanningState(TypedDict):
     # The same for the run.
     kept_constraints: list[str]
     guidance: StoredText
-    known: StoredText
     contact: ContactContext
     # Id of the message the current run began with; everything before it is earlier conversation.
     turn: str
@@ -116,7 +116,7 @@ class PlanningState(TypedDict):
     detail: StoredText
 
 
-class PlanningOutput(TypedDict):
+class PlanningOutput(BriefedOutput):
     """What became of the run."""
 
     task: str

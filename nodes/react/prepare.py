@@ -7,6 +7,7 @@ from langchain_core.messages import HumanMessage
 from langgraph.runtime import Runtime
 
 from core.context import Context
+from nodes.context.briefed import unbriefed
 from nodes.deps import Deps, Node
 from nodes.react.offered import require_known
 from nodes.react.state import ReactInput
@@ -23,13 +24,13 @@ def prepare(deps: Deps) -> Node[ReactInput, dict[str, Any]]:
         require_known(deps.tools, state.tools)
         message = HumanMessage(state.task, id=str(uuid4()))
         return {
+            **unbriefed(state.background),
             "messages": [message],
             "turn": message.id,
             "iteration_limit": state.max_iterations,
             "reflect_when": state.reflection,
             "allowed_tools": state.tools,
             "guidance": state.instruction,
-            "known": state.background,
             "warmth": state.temperature,
             "strategy": state.retrieval,
             "iterations": 0,

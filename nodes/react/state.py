@@ -9,6 +9,7 @@ from typing_extensions import TypedDict
 
 from core.memory import StrategyName
 from nodes.channels import Messages, StoredText
+from nodes.context.briefed import Briefed, BriefedOutput
 from tools.execute import Observation
 
 ReflectionMode: TypeAlias = Literal["always", "on_error", "never"]
@@ -80,7 +81,7 @@ class TraceEntry(TypedDict):
     reflection: dict[str, Any] | None
 
 
-class ReactState(TypedDict):
+class ReactState(Briefed):
     """The state of a thread; all but ``messages`` is about its latest run."""
 
     messages: Messages
@@ -100,7 +101,6 @@ class ReactState(TypedDict):
     reflect_when: ReflectionMode
     allowed_tools: list[str]
     guidance: StoredText
-    known: StoredText
     warmth: float
     strategy: StrategyName
     # Id of the message the current run began with; everything after it is this run's.
@@ -114,7 +114,7 @@ class ReactState(TypedDict):
     reason_incomplete: ReasonIncomplete | None
 
 
-class ReactOutput(TypedDict):
+class ReactOutput(BriefedOutput):
     """What became of the run."""
 
     task: str

@@ -9,7 +9,7 @@ from itertools import groupby
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
 
 from nodes.background import background
-from nodes.history import spoken
+from nodes.context.conversation import with_room
 from nodes.react.state import ReactState, TraceEntry
 from nodes.structured import unreadable_notice
 
@@ -37,7 +37,8 @@ def transcript(state: ReactState, system: str) -> list[AnyMessage]:
     system = f"{system}\n\n{state['guidance']}" if state["guidance"] else system
     messages: list[AnyMessage] = [
         SystemMessage(system),
-        *spoken(earlier, HISTORY_MESSAGES),
+        # A thread begun before there were contexts has none.
+        *with_room(earlier, HISTORY_MESSAGES, state.get("context")),
         HumanMessage(state["task"]),
         *background(state["known"]),
     ]

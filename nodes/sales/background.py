@@ -4,28 +4,31 @@ import json
 from string import Template
 from typing import Any
 
+from core.quoting import cut, fenced, on_one_line
 from nodes.history import spoken
 from nodes.prompts import prompt
 from nodes.sales.state import SalesState
-from nodes.texts import cut, fenced, on_one_line
 
 HISTORY_MESSAGES = 20
 # Together below what a background may have.
 _DEAL_CHARACTERS = 12_000
 _CONTACT_CHARACTERS = 5_000
 _TALK_CHARACTERS = 9_000
+_KNOWN_CHARACTERS = 10_000
 _SAID_CHARACTERS = 1_500
 _BOOKKEEPING = frozenset({"version", "created_at", "updated_at", "contact_id"})
 
 
 def background(state: SalesState) -> str:
     """The background of a run's work."""
-    return Template(prompt("sales_background")).substitute(
+    deal = Template(prompt("sales_background")).substitute(
         today=state["today"],
         deal=deal_text(state),
         contact=fenced("contact", cut(_json(state["contact"]), _CONTACT_CHARACTERS)),
         talk=fenced("talk", _talk(state)),
     )
+    # A run that was stopped before there were contexts has none.
+    return "\n\n".join(filter(None, (deal, cut(state.get("known", ""), _KNOWN_CHARACTERS))))
 
 
 def deal_text(state: SalesState) -> str:

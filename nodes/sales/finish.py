@@ -5,9 +5,9 @@ from typing import Any
 
 from langchain_core.messages import AIMessage
 
+from core.quoting import cut, on_one_line
 from nodes.sales.stages import CLOSED, ORDER, missing, overview, standing
 from nodes.sales.state import Reason, SalesState, StageName, StageView, Status
-from nodes.texts import cut, on_one_line
 from tools.crm_models import Opportunity
 
 _SUMMARY_CHARACTERS = 500

@@ -13,6 +13,7 @@ from core.context import Context
 from core.errors import CrmError, CrmRefused, InvalidRequest, NotFound
 from core.texts import storable
 from nodes.contact import contact_context
+from nodes.context.briefed import unbriefed
 from nodes.deps import Deps, Node
 from nodes.sales.stages import CLOSED
 from nodes.sales.state import Deal, Reason, SalesState
@@ -72,6 +73,7 @@ def _begun(state: SalesState, deal: Deal) -> dict[str, Any]:
     said = storable(state.get("message") or "").strip()
     unheard = "\n".join(filter(None, (state.get("unheard", ""), said)))
     return {
+        **unbriefed(),
         "messages": [HumanMessage(said, id=str(uuid4()))] if said else [],
         "deal": deal,
         "unheard": unheard[-_UNHEARD_CHARACTERS:],

@@ -8,6 +8,7 @@ from langgraph.types import Command
 
 from core.context import Context
 from core.errors import ModelError, ModelRefused
+from core.quoting import fenced
 from nodes.deps import Deps, Node, run_context
 from nodes.hierarchical.manager import progress
 from nodes.prompts import in_locale, prompt
@@ -28,7 +29,6 @@ from nodes.sales.reading import DealReading, short
 from nodes.sales.stages import CLOSED
 from nodes.sales.state import OfferView, Reason, SalesState, Writes
 from nodes.structured import ask
-from nodes.texts import fenced
 from tools.crm_models import Opportunity
 
 # It is read, not invented.

@@ -9,6 +9,7 @@ from typing_extensions import TypedDict
 
 from nodes.channels import Messages, StoredText
 from nodes.contact import ContactContext
+from nodes.context.briefed import Briefed, BriefedOutput
 from nodes.hierarchical.state import Subtask
 from tools.crm_models import Stage
 
@@ -97,7 +98,7 @@ class Deal(TypedDict):
     opportunity_id: str
 
 
-class SalesState(TypedDict):
+class SalesState(Briefed):
     """The state of a thread."""
 
     messages: Messages
@@ -132,7 +133,7 @@ class SalesState(TypedDict):
     reason: Reason | None
 
 
-class SalesOutput(TypedDict):
+class SalesOutput(BriefedOutput):
     """What became of the deal in this run, as the CRM holds it."""
 
     closed: Annotated[bool, Field(description="Whether the deal is closed; stage says if won or lost")]

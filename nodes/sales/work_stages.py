@@ -9,6 +9,7 @@ from langgraph.types import Command
 
 from core.context import Context
 from core.errors import ModelError, ModelRefused
+from core.quoting import cut, fenced, on_one_line
 from nodes.deps import Node
 from nodes.hierarchical.endings import anything_done
 from nodes.hierarchical.state import HierarchicalInput, HierarchicalOutput
@@ -16,7 +17,6 @@ from nodes.hierarchical.state import Reason as TeamReason
 from nodes.prompts import prompt
 from nodes.sales.background import background
 from nodes.sales.state import Reason, SalesState, StageView
-from nodes.texts import cut, fenced, on_one_line
 
 # The manager with a sub-agent a stage, as a subgraph of the run that calls it.
 Team: TypeAlias = Callable[[HierarchicalInput], Awaitable[HierarchicalOutput]]

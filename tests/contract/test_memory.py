@@ -55,6 +55,75 @@ async def found(memory: Memory, scope: Scope, query: str, **named: Any) -> list[
     return [hit.id for hit in result.hits]
 
 
+# Contexts
+
+
+async def test_a_context_has_what_was_said_and_what_is_believed_with_dates(
+    memory: Memory, ana: Scope
+) -> None:
+    parrot = replace(said("m1", "My parrot is called Lorito."), session_id="s0")
+    summary = said("summary:s0", "They talked about the parrot.", minutes=1, session_id="s0", role="note")
+    await memory.add_messages(ana, [parrot, summary, said("m2", "Good morning!", minutes=2, session_id="s2")])
+    [change] = await memory.upsert_facts(ana, [fact("city", "Lima", "m1")])
+    context = await memory.assemble_context(ana, "What is the parrot called?", session_id="s2")
+    sections = {section.name: section.included for section in context.sections}
+    assert sections == {
+        "facts": (change.fact.id,),
+        "summary": ("summary:s0",),
+        "conversation": ("m2",),
+        "memories": ("m1",),
+    }
+    assert "- [2026-03-14, message of session s0] My parrot is called Lorito." in context.text
+    assert "- [2026-03-14, customer] Good morning!" in context.text
+    assert "contact city: Lima [since 2026-03-14" in context.text
+    assert 0 < context.tokens == sum(section.tokens for section in context.sections)
+    assert (context.token_budget, context.strategy, context.degraded) == (2_000, "general", ())
+    assert {hit.id for hit in context.hits} == {"m1", "summary:s0"}
+    assert context.hits[0].legs
+    assert context.facts == (change.fact,)
+
+
+async def test_a_context_is_cut_to_its_budget_and_says_what_is_missing(memory: Memory, ana: Scope) -> None:
+    told = [said(f"m{n}", f"The parrot {n} " + "eats many seeds " * 40, minutes=n) for n in range(12)]
+    await memory.add_messages(ana, told)
+    context = await memory.assemble_context(ana, "parrot", token_budget=600)
+    assert context.tokens <= 600
+    named = {identity for section in context.sections for identity in section.included}
+    missing = {each.id: each.why for section in context.sections for each in section.left_out}
+    assert named
+    assert named | missing.keys() >= {message.id for message in told}
+    assert all(missing.values())
+
+
+async def test_a_context_of_a_past_day_knows_nothing_later(memory: Memory, ana: Scope) -> None:
+    await memory.add_messages(ana, [said("m1", "The parrot is green."), said("m2", "It is red.", minutes=60)])
+    context = await memory.assemble_context(ana, "parrot", as_of=NOON + timedelta(minutes=1))
+    assert [section.included for section in context.sections] == [("m1",)]
+
+
+async def test_a_contact_nobody_knows_has_an_empty_context(memory: Memory, ana: Scope) -> None:
+    context = await memory.assemble_context(ana, "parrot")
+    assert (context.text, context.tokens, context.sections) == ("", 0, ())
+
+
+# Intents
+
+
+async def test_a_message_is_routed_to_the_strategy_whose_examples_it_is_like(
+    memory: Memory, ana: Scope
+) -> None:
+    sure = await memory.route(ana, said("m1", "I want to cancel my subscription now."))
+    assert sure.strategy == "retention"
+    assert 0.5 <= sure.confidence <= 1
+    assert (await memory.route(ana, said("m2", "A exportação dá erro 500 de novo."))).strategy == (
+        "support_technical"
+    )
+    unlike = await memory.route(ana, said("m3", "xyzzy"))
+    assert unlike.strategy == "general"
+    assert unlike.confidence < sure.confidence
+    assert (await memory.route(ana, said("m4", ""))).confidence == 0
+
+
 # Messages
 
 
@@ -344,6 +413,8 @@ REFUSED: dict[str, tuple[Call, str]] = {
         "contact_id|surrogates",
     ),
     "no such strategy": (lambda memory: memory.search(ANA, "x", strategy="best"), "best"),  # type: ignore[arg-type]
+    "no room": (lambda memory: memory.assemble_context(ANA, "x", token_budget=0), "token_budget"),
+    "nobody to route for": (lambda memory: memory.route(Scope("acme", ""), said("m1")), "contact_id"),
     "no hits": (lambda memory: memory.search(ANA, "x", limit=0), "limit"),
     "too many hits": (lambda memory: memory.search(ANA, "x", limit=101), "limit"),
     "beyond all numbers": (lambda memory: memory.search(ANA, "x", limit=2**40), "limit|out of range"),

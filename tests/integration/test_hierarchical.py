@@ -26,6 +26,7 @@ from core.settings import FeatureSettings, ModelSettings
 from graphs.diagrams import mermaid
 from graphs.hierarchical import SPEC, build_hierarchical
 from nodes.agent import Agent
+from nodes.context.memory_use import NOT_ASKED
 from nodes.hierarchical import work
 from nodes.hierarchical.plan import MAX_SUBTASKS, TASK_CHARACTERS, Decision, Decomposition, PlannedSubtask
 from nodes.hierarchical.state import SubAgent
@@ -33,7 +34,7 @@ from nodes.hierarchical.team import SUPPORT_TEAM, complete
 from nodes.prompts import prompt
 from nodes.react.state import ReactOutput, Reflection
 from tests.support.gemini import FunctionCalls, GeminiServer, Structured, Text, gemini_server
-from tests.support.graphs import compiled, development_deps
+from tests.support.graphs import compiled, development_deps, empty_crm
 from tests.support.savers import saver_on
 from tests.support.scripted import INFO, ScriptedChatModel, calling, scripted_models
 
@@ -113,6 +114,8 @@ def react_output(answer: str) -> ReactOutput:
         trace=[],
         reason_incomplete=None,
         messages=[],
+        context=[],
+        memory=NOT_ASKED,
     )
 
 
@@ -149,7 +152,9 @@ async def build(pool: Pool) -> Any:
 
         async def build(model: BaseChatModel | ChatModels, *tools: BaseTool, **options: Any) -> Graph:
             models = scripted_models(model) if isinstance(model, BaseChatModel) else model
-            known = replace(deps, models=models, tools={**deps.tools, **{one.name: one for one in tools}})
+            offered = {**deps.tools, **{one.name: one for one in tools}}
+            # What is known of the contact is in test_assembled_context.py.
+            known = replace(deps, models=models, tools=offered, crm=empty_crm())
             graph = build_hierarchical(known, **options)
             return graph.compile(checkpointer=await saver_on(pool), name=SPEC.name)
 
@@ -176,6 +181,8 @@ async def test_subtasks_are_divided_carried_out_and_concluded(build: Build) -> N
     graph = await build(model)
     output = await run(graph)
     messages = output.pop("messages")
+    assert [record["agent"] for record in output.pop("context")] == ["hierarchical"]
+    assert output.pop("memory")["available"] is False
     assert output == {
         "success": True,
         "result": "Cause: size. Use batches. The customer was told.",

@@ -5,7 +5,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, TypeAlias, cast
+from typing import Annotated, Any, TypeAlias
 
 import pytest
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
@@ -31,11 +31,10 @@ from graphs.react import build_react
 from graphs.registry import REGISTRY
 from nodes.deps import Deps
 from nodes.react.state import ReactInput, ReactOutput, ReactState, Reflection
-from tests.support.graphs import NO_AGENTS
+from tests.support.graphs import NO_AGENTS, empty_crm
 from tests.support.savers import saver_on
 from tests.support.scripted import INFO, ScriptedChatModel, calling, scripted_models
 from tools.call import CallContext
-from tools.crm_client import CrmClient
 from tools.execute import MAX_RESULT_CHARACTERS
 
 React: TypeAlias = CompiledStateGraph[ReactState, Context, ReactInput, ReactOutput]
@@ -54,10 +53,7 @@ async def saver(pool: Pool) -> AsyncPostgresSaver:
 def react(saver: AsyncPostgresSaver, models: BaseChatModel | ChatModels, *tools: BaseTool) -> React:
     if isinstance(models, BaseChatModel):
         models = scripted_models(models)
-    # The graph itself asks the CRM nothing.
-    deps = Deps(
-        models=models, tools={one.name: one for one in tools}, crm=cast("CrmClient", None), roster=NO_AGENTS
-    )
+    deps = Deps(models=models, tools={one.name: one for one in tools}, crm=empty_crm(), roster=NO_AGENTS)
     return build_react(deps).compile(checkpointer=saver, name=REACT.name)
 
 
@@ -175,6 +171,8 @@ async def test_a_run_answers_with_its_task_result_trace_and_messages(saver: Asyn
     model = ScriptedChatModel(replies=[calling("I look it up.", ("look_up", {"query": "export"})), DONE])
     output = await run(react(saver, model, look_up), ask())
     messages = output.pop("messages")
+    assert [record["agent"] for record in output.pop("context")] == ["react"]
+    assert output.pop("memory")["available"] is False
     assert output == {
         "task": "Why does the export fail?",
         "success": True,
@@ -789,7 +787,8 @@ async def test_the_state_read_back_is_what_was_written(
     plain = {name: value for name, value in read.items() if name != "messages"}
     assert json.loads(json.dumps(plain)) == plain
     assert len(steps) > 6
-    assert caplog.records == []
+    # Without a CRM and a memory the agent is told nothing, which is no fault of the checkpoint.
+    assert [record for record in caplog.records if not record.name.startswith("nodes.")] == []
 
 
 @pytest.mark.parametrize("bad", ["\0", "\ud83d"])

@@ -56,7 +56,7 @@ async def test_the_same_thread_continues_the_conversation(database_url: str) -> 
             "What is my name?",
             "Your name is Ana.",
         ]
-        assert [message.text for message in model.asked[1][1:]] == [
+        assert [message.text for message in model.asked[1][1:4]] == [
             "My name is Ana.",
             "Nice to meet you, Ana.",
             "What is my name?",
@@ -76,7 +76,7 @@ async def test_stream_gives_each_step_and_then_the_output(database_url: str) -> 
     async with running_service(database_url, scripted_models(model)) as running:
         chunks = [chunk async for chunk in running.react.astream(react_input())]
         steps = [name for chunk in chunks for name in chunk]
-        assert steps == ["prepare", "think", "act", "reflect", "think", "finish", "output"]
+        assert steps == ["prepare", "assemble", "think", "act", "reflect", "think", "finish", "output"]
         assert chunks[-1]["output"]["final_answer"] == "Use batches."
 
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.packing.pack import ORDER, PRIORITY, Item, Section, pack
+from core.packing.records import SectionName
 from core.tokens import count_tokens
-from nodes.context.pack import ORDER, PRIORITY, Item, Section, pack
-from nodes.context.records import SectionName
 
 TEXTS = st.text(max_size=400) | st.sampled_from(["word " * 80, " " * 500, "é" * 200, "</facts>", "x"])
 NAMES: Sequence[SectionName] = [name for name in PRIORITY if name != "system"]

@@ -5,10 +5,25 @@ from itertools import pairwise
 from typing import get_args
 
 from google.protobuf.message import Message as ProtoMessage
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.memory import Edge, Fact, FactChange, Hit, Item, ItemType, LegRank, Message, NewFact, Node, Role
+from core.memory import (
+    AssembledContext,
+    ContextSection,
+    Edge,
+    Fact,
+    FactChange,
+    Hit,
+    Item,
+    ItemType,
+    LeftOut,
+    LegRank,
+    Message,
+    NewFact,
+    Node,
+    Role,
+)
 from core.memory.values import HitKind
 from memory import wire
 from memory.proto import memory_pb2 as pb
@@ -92,6 +107,35 @@ items = st.builds(
     remembered_at=times,
     uses=numbers,
 )
+
+
+contexts = st.builds(
+    AssembledContext,
+    text=texts,
+    tokens=numbers,
+    token_budget=numbers,
+    strategy=texts,
+    sections=st.lists(
+        st.builds(
+            ContextSection,
+            name=texts,
+            tokens=numbers,
+            included=st.lists(texts, max_size=2).map(tuple),
+            left_out=st.lists(st.builds(LeftOut, texts, texts), max_size=2).map(tuple),
+        ),
+        max_size=2,
+    ).map(tuple),
+    hits=st.lists(hits, max_size=1).map(tuple),
+    facts=st.lists(facts, max_size=1).map(tuple),
+    degraded=st.lists(texts, max_size=2).map(tuple),
+)
+
+
+@settings(max_examples=30)
+@given(contexts)
+def test_a_context_survives_the_wire(context: AssembledContext) -> None:
+    kept = pb.AssembleContextResponse.FromString(sent(wire.to_context(context)))
+    assert wire.from_context(kept) == context
 
 
 @given(messages, hits, edges)

@@ -23,6 +23,13 @@ from tools.crm_client import CrmClient, crm_http_client
 NO_AGENTS = Roster(agents={}, router=cast("Router", None))
 
 
+def empty_crm() -> CrmClient:
+    """A CRM that knows nobody."""
+    settings = CrmSettings(max_attempts=1)
+    nobody = httpx.MockTransport(lambda _: httpx.Response(404))
+    return CrmClient(crm_http_client(settings, "http://crm", transport=nobody), settings)
+
+
 @asynccontextmanager
 async def development_deps(pool: Pool, models: ChatModels) -> AsyncIterator[Deps]:
     """Dependencies over the development CRM in the test's database."""

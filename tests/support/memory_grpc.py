@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from core.embeddings import LEXICAL, Embedder, embeddings
 from core.memory import (
+    AssembledContext,
     Edge,
     Fact,
     FactChange,
@@ -22,6 +23,7 @@ from core.memory import (
     Message,
     NewFact,
     Role,
+    Routed,
     Scope,
     SearchResult,
     StrategyName,
@@ -86,6 +88,31 @@ class ScriptedMemory:
         named = {"strategy": strategy, "limit": limit, "as_of": as_of}
         usual = SearchResult(hits=(), strategy=strategy, model="none")
         return await self._answer("search", (scope, query), named, usual)
+
+    async def assemble_context(
+        self,
+        scope: Scope,
+        query: str,
+        *,
+        strategy: StrategyName = "general",
+        session_id: str = "",
+        token_budget: int | None = None,
+        as_of: datetime | None = None,
+    ) -> AssembledContext:
+        named = {
+            "strategy": strategy,
+            "session_id": session_id,
+            "token_budget": token_budget,
+            "as_of": as_of,
+        }
+        usual = AssembledContext(
+            text="", tokens=0, token_budget=1, strategy=strategy, sections=(), hits=(), facts=()
+        )
+        return await self._answer("assemble_context", (scope, query), named, usual)
+
+    async def route(self, scope: Scope, message: Message) -> Routed:
+        usual = Routed(strategy="general", confidence=0.0)
+        return await self._answer("route", (scope, message), {}, usual)
 
     async def query_graph(
         self,

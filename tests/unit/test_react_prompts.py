@@ -17,10 +17,9 @@ from graphs.registry import REGISTRY
 from nodes.deps import Deps
 from nodes.prompts import prompt
 from nodes.react.state import Reflection
-from tests.support.graphs import NO_AGENTS
+from tests.support.graphs import NO_AGENTS, empty_crm
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tools.call import CallContext
-from tools.crm_client import CrmClient
 
 REACT = REGISTRY["react"]
 
@@ -74,7 +73,7 @@ async def asked() -> list[list[BaseMessage]]:
     """What a model was shown in the scripted run, call by call."""
     model = ScriptedChatModel(replies=list(SCRIPT))
     tools: dict[str, BaseTool] = {one.name: one for one in (look_up, send)}
-    deps = Deps(models=scripted_models(model), tools=tools, crm=cast("CrmClient", None), roster=NO_AGENTS)
+    deps = Deps(models=scripted_models(model), tools=tools, crm=empty_crm(), roster=NO_AGENTS)
     output = (
         await build_react(deps)
         .compile()

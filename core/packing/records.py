@@ -6,7 +6,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 SectionName: TypeAlias = Literal[
-    "system", "customer", "facts", "summary", "conversation", "memories", "message", "attempts"
+    "system", "given", "customer", "facts", "summary", "conversation", "memories", "message", "attempts"
 ]
 
 
@@ -35,19 +35,3 @@ class ContextRecord(TypedDict):
     tokens: Annotated[int, Field(description="Those there are, counted as `counter` counts")]
     counter: str
     sections: Annotated[list[SectionRecord], Field(description="In the order they stand in the prompt")]
-
-
-class MemoryUse(TypedDict):
-    """Whether memory could be used for a message."""
-
-    available: Annotated[
-        bool, Field(description="Whether memory was asked and answered; if not, the session alone was known")
-    ]
-    degraded: Annotated[list[str], Field(description="What of it could not be used, with why")]
-    recorded: Annotated[
-        bool,
-        Field(description="Whether memory has message and answer; if not, the next run brings them"),
-    ]
-
-
-NO_MEMORY_USE = MemoryUse(available=False, degraded=[], recorded=False)

@@ -4,18 +4,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from core.packing.records import ContextRecord, Dropped, SectionName, SectionRecord
+from core.quoting import cut, fenced
 from core.texts import storable
 from core.tokens import count_tokens, counter
-from nodes.context.records import ContextRecord, Dropped, SectionName, SectionRecord
-from nodes.texts import cut, fenced
 
 # Who gets room first.
 PRIORITY: Final[Sequence[SectionName]] = (
-    "system", "message", "attempts", "summary", "conversation", "memories", "facts", "customer",
+    "system", "given", "message", "attempts", "summary", "conversation", "memories", "facts", "customer",
 )  # fmt: skip
 # How they stand, what changes least first: the same prefix from turn to turn is what a provider caches.
 ORDER: Final[Sequence[SectionName]] = (
-    "system", "customer", "facts", "summary", "conversation", "memories", "message", "attempts",
+    "system", "given", "customer", "facts", "summary", "conversation", "memories", "message", "attempts",
 )  # fmt: skip
 # Of one item; a longer one loses its end, and says so.
 ITEM_CHARACTERS: Final = 8_000
@@ -46,12 +46,16 @@ class Section:
         first_in: Which end has priority: ``start`` where the best come first, ``end`` where the newest come
             last. Of those, none is shown without all that are newer.
         share: Most tokens it takes; None: the whole budget.
+        placed: Who shows it: the ``background``; the prompt, as far as there is room (``prompt``); or the
+            prompt, whatever room there is (``fixed``), such as the system prompt, without which there is no
+            agent.
     """
 
     name: SectionName
     items: tuple[Item, ...]
     first_in: Literal["start", "end"] = "start"
     share: int | None = None
+    placed: Literal["background", "prompt", "fixed"] = "background"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +63,7 @@ class Packed:
     """What there was room for.
 
     Attributes:
-        background: The sections but ``system``, which the pattern puts at the top itself.
+        background: The sections that are placed there.
         record: What was included and dropped.
     """
 
@@ -70,7 +74,7 @@ class Packed:
 def pack(sections: Sequence[Section], *, budget: int, agent: str, strategy: str) -> Packed:
     """Fill the budget by priority.
 
-    ``system`` is counted and always there: without it there is no agent. What it leaves is for the others.
+    What is ``fixed`` is counted and always there; what it leaves is for the others.
 
     Args:
         sections: Each name once.
@@ -88,7 +92,7 @@ def pack(sections: Sequence[Section], *, budget: int, agent: str, strategy: str)
     shown = [
         fenced(name, "\n".join(item.text for item in chosen[name][0]))
         for name in ORDER
-        if name in chosen and name != "system" and chosen[name][0]
+        if name in chosen and chosen[name][0] and by_name[name].placed == "background"
     ]
     record = ContextRecord(
         agent=agent,
@@ -102,10 +106,9 @@ def pack(sections: Sequence[Section], *, budget: int, agent: str, strategy: str)
 
 
 def _fill(section: Section, left: int) -> tuple[Sequence[Item], SectionRecord]:
-    # As it is shown: what a checkpoint cannot keep would count for other tokens.
-    items = [Item(item.id, storable(cut(item.text, ITEM_CHARACTERS))) for item in section.items]
+    items = [Item(item.id, _as_shown(item.text, section)) for item in section.items]
     costs = [count_tokens(item.text) + _LINE_BREAK for item in items]
-    if section.name == "system":
+    if section.placed == "fixed":
         taken: Mapping[int, str] = dict.fromkeys(range(len(items)), "")
         spent = sum(costs)
     else:
@@ -122,6 +125,11 @@ def _fill(section: Section, left: int) -> tuple[Sequence[Item], SectionRecord]:
         dropped=[*dropped[:_MOST_NAMED], *_unnamed(len(dropped) - _MOST_NAMED)],
     )
     return kept, record
+
+
+def _as_shown(text: str, section: Section) -> str:
+    """What is counted: what a checkpoint cannot keep is not shown, and a prompt shows its own texts whole."""
+    return storable(cut(text, ITEM_CHARACTERS) if section.placed == "background" else text)
 
 
 def _taken(section: Section, costs: Sequence[int], room: int) -> Mapping[int, str]:

@@ -1,0 +1,25 @@
+"""Every voter gets the same case."""
+
+import json
+
+from langgraph.types import Send
+
+from nodes.background import background
+from nodes.consensus.state import ConsensusState, VoteInput
+from nodes.consensus.texts import fenced
+from nodes.prompts import prompt
+
+
+def to_voters(state: ConsensusState) -> list[Send]:
+    """Edge: a task of ``vote`` for each lens, with what all of them see."""
+    known = json.dumps(state["contact"], ensure_ascii=False, indent=1)
+    contact = prompt("consensus_contact").format(contact=fenced("contact", known))
+    told = "\n\n".join([contact, *(message.text for message in background(state["known"]))])
+    terms = state["terms"]
+    return [
+        Send(
+            "vote",
+            VoteInput(lens=lens, options=terms["options"], question=state["question"], contact=told),
+        )
+        for lens in terms["lenses"]
+    ]
