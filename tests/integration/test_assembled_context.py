@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage
 
-from checkpoints.pool import Pool
 from core.memory import Memory, Message, NewFact, Scope
 from core.packing.lines import SUMMARY_PREFIX
+from core.postgres import Pool
 from graphs.registry import REGISTRY
 from graphs.spec import GraphSpec
 from memory.embedded import EmbeddedMemory, open_memory
