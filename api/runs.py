@@ -22,7 +22,7 @@ from langgraph.types import Durability, StreamMode, StreamPart
 from api.admission import MultitaskStrategy, admit
 from api.errors import REPLACED, describe
 from api.repetition import earlier_run, is_broken_off, replayed
-from core.context import Context
+from core.context import Context, now_running
 from core.errors import RunStopped, ServiceError, ThreadBusy, TooManyRuns
 from core.logging import get_logger
 from core.settings import RunSettings
@@ -180,6 +180,7 @@ class Runs:
         listening: asyncio.Event,
     ) -> None:
         end: ServiceError | None = None
+        now_running(request.context)
         try:
             async with asyncio.timeout(self._settings.timeout_seconds), self._turn(request, control):
                 async for part in await self._parts(request, control):

@@ -14,6 +14,8 @@ from api.erasure import Erasure
 from api.retention import retention
 from api.runs import Runs
 from api.session_keeper import SessionKeeper
+from api.version import VERSION
+from checkpoints.cache import open_cache
 from checkpoints.embedded import embedded_postgres_server
 from checkpoints.pool import open_pool
 from checkpoints.saver import open_saver
@@ -29,6 +31,7 @@ from crm.migrations import migrate
 from graphs.registry import REGISTRY
 from graphs.roster import specialised_agents
 from memory.opening import open_memory
+from nodes.caching import worth_keeping
 from nodes.coordinator.roster import Roster
 from nodes.deps import Deps
 from sessions.migrations import migrate as migrate_sessions
@@ -127,8 +130,11 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             memory=memory,
             context_tokens=settings.context.tokens,
         )
+        cache = await stack.enter_async_context(
+            open_cache(settings.cache, settings.redis, pool, edition=VERSION, worth_keeping=worth_keeping)
+        )
         graphs = {
-            spec.name: spec.build(deps).compile(checkpointer=saver, name=spec.name)
+            spec.name: spec.build(deps).compile(checkpointer=saver, cache=cache, name=spec.name)
             for spec in REGISTRY.values()
         }
         sessions = SessionStore(pool, idle_seconds=settings.sessions.idle_seconds)

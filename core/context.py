@@ -1,5 +1,6 @@
 """What travels with a run: JSON-able parameters only, never a live thing."""
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 
@@ -18,3 +19,19 @@ class Context:
     user: str = "local"
     locale: str | None = None
     model: str | None = None
+
+
+_running: ContextVar[Context | None] = ContextVar("running", default=None)
+
+
+def now_running(context: Context) -> None:
+    """Say whose run this task is, to what LangGraph gives no runtime: keys of caches.
+
+    Holds for the task and for those it starts; a run has a task of its own.
+    """
+    _running.set(context)
+
+
+def running() -> Context | None:
+    """The parameters of the run in progress; ``None`` where nobody said whose it is."""
+    return _running.get()

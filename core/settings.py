@@ -147,6 +147,41 @@ class EmbeddingSettings(BaseSettings):
         return value
 
 
+CacheBackend = Literal["auto", "memory", "postgres", "redis", "off"]
+
+
+class CacheSettings(BaseSettings):
+    """Results of steps that depend on their input alone."""
+
+    model_config = _group("CACHE_")
+
+    backend: CacheBackend = Field(
+        "auto",
+        description="Where such results are kept: memory, postgres, redis, off; auto: Redis with REDIS_URL, "
+        "else this process's memory",
+    )
+    ttl_seconds: int = Field(300, ge=1, le=86_400, description="How long a result may be given again")
+
+
+class RedisSettings(BaseSettings):
+    """Redis, where there is one."""
+
+    model_config = _group("REDIS_")
+
+    url: SecretStr | None = Field(
+        None, description="redis://, rediss:// or unix:// address of a Redis that replicas share; unset: none"
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _is_redis(cls, url: SecretStr | None) -> SecretStr | None:
+        if not url:
+            return None
+        if url.get_secret_value().partition("://")[0] not in {"redis", "rediss", "unix"}:
+            raise ValueError("must start with redis://, rediss:// or unix://")
+        return url
+
+
 class CrmSettings(BaseSettings):
     """The CRM the tools talk to."""
 
@@ -368,6 +403,8 @@ class Settings:
     database: DatabaseSettings
     models: ModelSettings
     embeddings: EmbeddingSettings
+    cache: CacheSettings
+    redis: RedisSettings
     crm: CrmSettings
     memory: MemorySettings
     rerank: RerankSettings

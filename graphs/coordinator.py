@@ -8,6 +8,7 @@ from langgraph.graph import END, START, StateGraph
 from core.context import Context
 from graphs.spec import GraphSpec
 from graphs.specialists import specialists
+from nodes.caching import routing_policy
 from nodes.coordinator.assemble import assemble
 from nodes.coordinator.clarify import clarify
 from nodes.coordinator.classify import classify
@@ -46,7 +47,7 @@ def build_coordinator(
     graph.set_node_defaults(timeout=STEP_TIMEOUT_SECONDS)
     graph.add_node("prepare", prepare)
     graph.add_node("recall", recall(deps))
-    graph.add_node("classify", classify(deps))
+    graph.add_node("classify", classify(deps), cache_policy=routing_policy(deps))
     graph.add_node("clarify", clarify(deps))
     graph.add_node("assemble", assemble(deps))
     graph.add_node("specialist", specialist(deps, specialists(deps)))

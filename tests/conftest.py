@@ -40,6 +40,7 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         "MODEL",
         "CRM_API_BASE",
         "LANGSMITH_TRACING",
+        "REDIS_URL",
     ):
         monkeypatch.delenv(name, raising=False)
 

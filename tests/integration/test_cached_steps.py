@@ -1,0 +1,140 @@
+"""What is noticed when a step is answered from the cache: nothing, but that it is quicker."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from httpx_sse import aconnect_sse
+from langchain_core.messages import AIMessage
+from langgraph.types import StreamMode
+
+from api.identity import Identity
+from api.run_output import finished
+from api.run_requests import run_request
+from core.settings import CacheSettings
+from graphs.registry import REGISTRY
+from tests.support.scripted import ScriptedChatModel, scripted_models
+from tests.support.service import CONTACT, RunningService, running_service
+
+SPEC = REGISTRY["coordinator"]
+# Of a conversation, and what memory knows of the one before it.
+ITS_OWN = ("session_id", "message_id", "thread_id", "id", "context")
+
+
+@pytest.fixture(scope="module")
+async def routed(shared_database_url: str) -> AsyncIterator[tuple[RunningService, list[str]]]:
+    """A service, and the texts its router was asked for."""
+    model = ScriptedChatModel(replies=[AIMessage("Hello.") for _ in range(40)])
+    settings = CacheSettings(backend="postgres")
+    async with running_service(shared_database_url, scripted_models(model), cache=settings) as running:
+        router, asked = running.service.roster.router, []
+        parts = router.parts
+
+        async def noted(text: str) -> Any:
+            asked.append(text)
+            return await parts(text)
+
+        router.parts = noted  # type: ignore[method-assign]
+        yield running, asked
+
+
+async def greet(running: RunningService, tenant: str, message: str) -> list[tuple[StreamMode, Any]]:
+    """A new conversation's first message, as its stream's parts."""
+    request = run_request(
+        running.service,
+        SPEC,
+        {"message": message, "contact_id": CONTACT},
+        identity=Identity(tenant, "ana"),
+        thread_id=None,
+    )
+    return [(part["type"], part["data"]) async for part in running.service.runs.stream(request)]
+
+
+async def test_a_greeting_is_routed_once_for_each_tenant(
+    routed: tuple[RunningService, list[str]],
+) -> None:
+    running, asked = routed
+    first = await greet(running, "acme", "Good evening!")
+    again = await greet(running, "acme", "Good evening!")
+    assert asked == ["Good evening!"]
+    other = await greet(running, "globex", "Good evening!")
+    assert asked == ["Good evening!"] * 2
+
+    def routing(parts: list[tuple[StreamMode, Any]]) -> list[Any]:
+        return [data for kind, data in parts if kind == "updates" and "classify" in data]
+
+    [fresh], [cached], [foreign] = routing(first), routing(again), routing(other)
+    assert cached["classify"] == fresh["classify"] == foreign["classify"]
+    assert [each.get("__metadata__") for each in (fresh, cached, foreign)] == [None, {"cached": True}, None]
+
+
+async def test_a_stream_has_the_same_events(routed: tuple[RunningService, list[str]]) -> None:
+    running, asked = routed
+
+    async def events() -> list[tuple[str, Any]]:
+        body = {"contact_id": CONTACT, "message": "Good morning!"}
+        headers = {"Accept": "text/event-stream"}
+        async with aconnect_sse(running.http, "POST", "/v1/messages", json=body, headers=headers) as source:
+            return [(event.event, _common(event.json())) async for event in source.aiter_sse()]
+
+    first, again = await events(), await events()
+    assert asked.count("Good morning!") == 1
+    assert [name for name, _ in first] == ["start", "agent", "token", "done"]
+    assert again == first
+
+
+async def test_an_answer_is_never_repeated_from_another_place_of_the_conversation(
+    routed: tuple[RunningService, list[str]],
+) -> None:
+    running, asked = routed
+    body = {"contact_id": CONTACT, "message": "Hello there!"}
+    first = (await running.http.post("/v1/messages", json=body)).json()
+    second = await running.http.post("/v1/messages", json={**body, "session_id": first["session_id"]})
+    assert second.status_code == 200
+    assert asked.count("Hello there!") == 2
+
+
+async def test_a_cached_run_leaves_the_checkpoint_an_uncached_one_leaves(
+    routed: tuple[RunningService, list[str]],
+) -> None:
+    running, _ = routed
+    states = []
+    for _ in range(2):
+        request = run_request(
+            running.service,
+            SPEC,
+            {"message": "Good afternoon!", "contact_id": CONTACT},
+            identity=Identity("acme", "ana"),
+            thread_id=None,
+        )
+        await finished(running.service.runs, request)
+        states.append(await running.service.graphs["coordinator"].aget_state(request.config))
+    fresh, cached = (state.values for state in states)
+    names = ("dispatched", "alternatives", "asked_about", "agent_used", "confidence", "response")
+    assert {name: cached[name] for name in names} == {name: fresh[name] for name in names}
+    assert [state.next for state in states] == [(), ()]
+
+
+async def test_with_the_table_gone_customers_are_answered(
+    routed: tuple[RunningService, list[str]],
+) -> None:
+    running, asked = routed
+    async with running.service.pool.connection() as connection:
+        await connection.execute("ALTER TABLE result_cache RENAME TO gone")
+    try:
+        for _ in range(2):
+            body = {"contact_id": CONTACT, "message": "Good night!"}
+            answer = await running.http.post("/v1/messages", json=body)
+            assert answer.json()["response"] == "Hello."
+        assert asked.count("Good night!") == 2
+    finally:
+        async with running.service.pool.connection() as connection:
+            await connection.execute("ALTER TABLE gone RENAME TO result_cache")
+
+
+def _common(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _common(each) for name, each in value.items() if name not in ITS_OWN}
+    if isinstance(value, list):
+        return [_common(each) for each in value]
+    return value

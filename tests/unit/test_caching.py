@@ -1,0 +1,214 @@
+"""What a step may be answered from: its key, and what is kept."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from langchain_core.messages import AIMessage, HumanMessage
+from langgraph.cache.memory import InMemoryCache
+from langgraph.graph import START, StateGraph
+from langgraph.runtime import Runtime
+from langgraph.types import CachePolicy
+from typing_extensions import TypedDict
+
+from core.context import Context, now_running
+from core.errors import EmbeddingError
+from nodes.caching import key_of, routing_policy, worth_keeping
+from nodes.coordinator.classify import classify
+from nodes.coordinator.roster import Roster
+from nodes.coordinator.state import CoordinatorState
+from nodes.deps import Deps
+from nodes.routing.verdicts import Candidate, Routing, Verdict
+from tests.support.agents import shipped
+from tests.support.scripted import ScriptedChatModel, scripted_models
+
+ACME = Context(tenant="acme")
+EARLIER = [HumanMessage("My invoice is wrong.", id="1"), AIMessage("Which one?", id="2")]
+STATE: dict[str, Any] = {
+    "messages": [*EARLIER, HumanMessage("The last one.", id="turn")],
+    "turn": "turn",
+    "message": "The last one.",
+    "asked_about": "",
+    "last_agent": "billing_support",
+    "summary": "",
+    "summarised_to": "",
+}
+
+
+class OneRouter:
+    """Gives every text one routing, or fails."""
+
+    model = "test:embeddings"
+
+    def __init__(self, verdict: Verdict, *, fails: bool = False) -> None:
+        self._verdict = verdict
+        self._fails = fails
+
+    async def parts(self, text: str) -> tuple[tuple[str, Routing], ...]:
+        if self._fails:
+            raise EmbeddingError("the embedding model is away")
+        found = Routing(
+            route="closing",
+            confidence=0.6,
+            margin=0.1,
+            verdict=self._verdict,
+            alternatives=(Candidate("negotiation", 0.3),),
+            familiarity=0.9,
+        )
+        return ((text, found),)
+
+
+def deps_with(verdict: Verdict = "sure", *replies: Any, fails: bool = False) -> Deps:
+    return Deps(
+        models=scripted_models(ScriptedChatModel(replies=list(replies))),
+        tools={},
+        crm=cast("Any", None),
+        roster=shipped(router=cast("Any", OneRouter(verdict, fails=fails))),
+    )
+
+
+DEPS = deps_with()
+
+
+def key(deps: Deps = DEPS, *, run: Context | None = ACME, **changed: Any) -> str:
+    """The key of ``classify`` as a run has it, in a task of its own."""
+
+    async def as_run() -> str:
+        if run:
+            now_running(run)
+        made: str = routing_policy(deps).key_func(cast("CoordinatorState", {**STATE, **changed}))
+        return made
+
+    return asyncio.run(as_run())
+
+
+def other_roster() -> Deps:
+    agents = dict(DEPS.roster.agents)
+    agents["closing"] = replace(agents["closing"], description="Something else.")
+    return replace(DEPS, roster=Roster(agents=agents, router=DEPS.roster.router))
+
+
+def test_the_same_words_at_the_same_place_have_the_same_key_whoever_writes_them() -> None:
+    elsewhere = [message.model_copy(update={"id": f"other-{message.id}"}) for message in EARLIER]
+    again: dict[str, Any] = {"messages": [*elsewhere, HumanMessage("The last one.", id="t2")], "turn": "t2"}
+    assert key() == key(contact_id="another", customer="{}", session_id="s", **again)
+    assert key() == key(run=replace(ACME, user="another", locale="pt-BR"))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"message": "The first one."},
+        {"asked_about": "Help!"},
+        {"last_agent": ""},
+        {"summary": "They were angry."},
+        {"messages": [HumanMessage("Other words.", id="1")]},
+        {"run": Context(tenant="globex")},
+        {"run": replace(ACME, model="test:other")},
+        {"deps": other_roster()},
+    ],
+)
+def test_whatever_the_decision_depends_on_makes_another_key(changed: dict[str, Any]) -> None:
+    assert key(**changed) != key()
+
+
+def test_a_run_nobody_is_named_for_never_finds_anything() -> None:
+    assert key(run=None) != key(run=None)
+
+
+@settings(max_examples=30)
+@given(one=st.tuples(st.text(), st.text(), st.text()), other=st.tuples(st.text(), st.text(), st.text()))
+def test_no_text_moves_from_one_part_of_a_key_to_another(
+    one: tuple[str, str, str], other: tuple[str, str, str]
+) -> None:
+    """Neither by quotes nor by separators, nor from the text into the tenant."""
+
+    def made(parts: tuple[str, str, str]) -> str:
+        async def as_run() -> str:
+            now_running(Context(tenant=parts[0]))
+            return key_of("step", *parts[1:])
+
+        return asyncio.run(as_run())
+
+    assert (made(one) == made(other)) == (one == other)
+
+
+class Watched(dict[str, Any]):
+    """A state that remembers what was read of it."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.read: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        self.read.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.read.add(name)
+        return super().get(name, default)
+
+
+@pytest.mark.parametrize("verdict", ["sure", "close", "unknown"])
+@pytest.mark.parametrize("last", ["", "billing_support"])
+async def test_the_decision_reads_nothing_that_is_not_in_its_key(verdict: Verdict, last: str) -> None:
+    """Who makes ``classify`` look at more of the state learns here that the key needs it too."""
+    values = {**STATE, "last_agent": last}
+    keyed, decided = Watched(values), Watched(values)
+    routing_policy(DEPS).key_func(cast("CoordinatorState", keyed))
+    deps = deps_with(verdict, '{"agent": "closing"}')
+    await classify(deps)(cast("CoordinatorState", decided), runtime=Runtime(context=ACME))
+    assert decided.read <= keyed.read
+
+
+@pytest.mark.parametrize(
+    ("deps", "last", "kept"),
+    [
+        (deps_with("sure"), "", True),
+        (deps_with("close", '{"agent": "closing"}'), "", True),
+        (deps_with("unknown"), "billing_support", True),
+        (deps_with("close", "not JSON", "not JSON"), "", False),
+        (deps_with(fails=True), "", False),
+    ],
+)
+async def test_a_decision_is_kept_and_a_makeshift_is_not(deps: Deps, last: str, kept: bool) -> None:
+    state = cast("CoordinatorState", {**STATE, "last_agent": last})
+    went = await classify(deps)(state, runtime=Runtime(context=ACME))
+    assert isinstance(went.update, dict)
+    assert worth_keeping("classify", went.update) is kept
+
+
+class _State(TypedDict):
+    text: str
+
+
+def _graph(name: str) -> Callable[[str], Any]:
+    """A graph with a step ``classify`` that is cached; two such graphs have the same namespace."""
+
+    async def node(state: _State) -> _State:
+        return {"text": name}
+
+    def keyed(state: _State) -> str:
+        return key_of(name, state["text"])
+
+    graph = StateGraph(_State)
+    graph.add_node("classify", node, cache_policy=CachePolicy(key_func=keyed))
+    graph.add_edge(START, "classify")
+    compiled = graph.compile(cache=CACHE)
+    return lambda text: compiled.ainvoke({"text": text})
+
+
+CACHE: InMemoryCache[Any] = InMemoryCache()
+
+
+async def test_steps_of_one_name_in_two_graphs_do_not_answer_for_each_other() -> None:
+    now_running(ACME)
+    one, other = _graph("one"), _graph("other")
+    assert await one("Hi") == {"text": "one"}
+    assert await other("Hi") == {"text": "other"}
+    namespaces = list(CACHE._cache)
+    assert len(namespaces) == 1, "LangGraph tells graphs apart: the key need not"
