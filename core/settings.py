@@ -387,7 +387,7 @@ class FeatureSettings(BaseSettings):
     thinking: bool = Field(True, description="Let the reasoning steps think, where the model can")  # noqa: FBT003
     prompt_caching: bool = Field(
         True,  # noqa: FBT003
-        description="Explicit prompt caching (read, not yet used: prompts already keep a stable prefix)",
+        description="Have Gemini keep long instructions with their tools for 5 minutes, for each tenant",
     )
     reranking: bool = Field(
         False,  # noqa: FBT003

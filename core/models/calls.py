@@ -20,6 +20,7 @@ from tenacity import (
 from core.errors import ModelMisconfigured, ModelUnavailable, StartupError
 from core.logging import get_logger
 from core.models.faults import ProviderFaults, TransientError
+from core.models.prompt_cache import Prompt, PromptCache
 from core.models.replies import stream_reply, stream_value
 from core.models.spec import ModelFactory, ModelInfo, ModelSpec, Role, StructuredReply
 
@@ -43,6 +44,7 @@ class ChatModels:
         max_attempts: Attempts per model before the fallback is asked.
         thinking: Whether the reasoning role asks for thinking.
         first_pause: Seconds before the second attempt; later pauses grow, with jitter.
+        prompts: Keeps beginnings of prompts with the provider; ``None``: every call sends the whole.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class ChatModels:
         max_attempts: int = 3,
         thinking: bool = True,
         first_pause: float = 0.5,
+        prompts: PromptCache | None = None,
     ) -> None:
         self.info = info
         self._factory = factory
@@ -66,6 +69,7 @@ class ChatModels:
         )
         self._built: dict[ModelSpec, BaseChatModel] = {}
         self._building = Lock()
+        self._prompts = prompts
 
     async def reply(
         self,
@@ -91,10 +95,10 @@ class ChatModels:
             ModelRefused: The provider blocked the prompt or the reply.
         """
 
-        async def ask(chat: BaseChatModel, name: str) -> AIMessage:
-            return await stream_reply(chat.bind_tools(tools) if tools else chat, messages, model=name)
+        async def ask(prompt: Prompt, name: str) -> AIMessage:
+            return await stream_reply(prompt.bound(), prompt.messages, model=name)
 
-        return await self._ask(ask, temperature=temperature, role=role, model=model)
+        return await self._ask(ask, messages, tools=tools, temperature=temperature, role=role, model=model)
 
     async def structured(
         self,
@@ -113,13 +117,15 @@ class ChatModels:
             ModelRefused: The provider blocked the prompt or the reply.
         """
 
-        async def ask(chat: BaseChatModel, name: str) -> StructuredReply[T]:
-            return await stream_value(chat, messages, schema, model=name)
+        async def ask(prompt: Prompt, name: str) -> StructuredReply[T]:
+            return await stream_value(prompt.chat, prompt.messages, schema, model=name)
 
-        return await self._ask(ask, temperature=temperature, role=role, model=model)
+        return await self._ask(ask, messages, temperature=temperature, role=role, model=model)
 
     async def aclose(self) -> None:
         """Close the connections of the models built so far; for the service's shutdown."""
+        if self._prompts is not None:
+            await self._prompts.aclose()
         built, self._built = self._built, {}
         for chat in built.values():
             close: Callable[[], Awaitable[None]] | None = getattr(chat, "aclose", None)
@@ -128,9 +134,11 @@ class ChatModels:
 
     async def _ask(
         self,
-        ask: Callable[[BaseChatModel, str], Awaitable[R]],
+        ask: Callable[[Prompt, str], Awaitable[R]],
+        messages: Sequence[BaseMessage],
         *,
         temperature: float,
+        tools: Sequence[BaseTool] = (),
         role: Role,
         model: str | None,
     ) -> R:
@@ -142,18 +150,18 @@ class ChatModels:
         for name in names:
             chat = await self._chat(ModelSpec(name=name, temperature=temperature, thinking=thinking))
             try:
-                return await self._attempts(ask, chat, name)
+                return await self._attempts(ask, Prompt(chat=chat, messages=messages, tools=tools), name)
             except TransientError as fault:
                 faults[name] = fault
         raise self._unavailable(faults) from faults[name]
 
-    async def _attempts(
-        self, ask: Callable[[BaseChatModel, str], Awaitable[R]], chat: BaseChatModel, name: str
-    ) -> R:
+    async def _attempts(self, ask: Callable[[Prompt, str], Awaitable[R]], prompt: Prompt, name: str) -> R:
         async def attempt() -> R:
             with ProviderFaults(name):
                 async with asyncio.timeout(self._timeout):
-                    return await ask(chat, name)
+                    if self._prompts is None:
+                        return await ask(prompt, name)
+                    return await self._prompts.ask(prompt, name, lambda sent: ask(sent, name))
 
         def log(state: RetryCallState) -> None:
             _log.warning(

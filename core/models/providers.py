@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from core.errors import StartupError
 from core.models.calls import ChatModels
+from core.models.prompt_cache import PromptCache
 from core.models.spec import ModelInfo, ModelSpec
 from core.offline import OFFLINE_MODEL_NAME, OfflineChatModel
 from core.settings import FeatureSettings, ModelSettings
@@ -47,6 +48,7 @@ def chat_models(settings: ModelSettings, features: FeatureSettings) -> ChatModel
         timeout=settings.model_timeout_seconds,
         max_attempts=settings.model_max_attempts,
         thinking=features.thinking,
+        prompts=PromptCache() if features.prompt_caching else None,
     )
 
 

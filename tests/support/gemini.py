@@ -10,6 +10,9 @@
 
 Responses are given in the order they were put in the queue; a request that finds the queue empty is
 answered 400 with words that say so, which no caller retries.
+
+``cachedContents`` needs no response in the queue: the server keeps what it is sent under a name, and refuses
+a request that has a name it does not know, or one with a system instruction or tools beside it.
 """
 
 import asyncio
@@ -23,6 +26,9 @@ from typing import Any, Literal, Self, TypeAlias
 from pydantic import BaseModel
 
 Json: TypeAlias = dict[str, Any]
+
+# The path, and here the method too, of a request to keep content.
+CACHE = "cachedContents"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +60,11 @@ class Request:
     def system(self) -> str:
         """Text of the system instruction."""
         return _text_of(self.body.get("systemInstruction", {}))
+
+    @property
+    def cached_content(self) -> str:
+        """Name of the cached content it goes on from; empty: none."""
+        return str(self.body.get("cachedContent", ""))
 
     @property
     def contents(self) -> list[tuple[str, str]]:
@@ -218,6 +229,12 @@ class GeminiServer:
     def __init__(self) -> None:
         self.url = ""
         self.requests: list[Request] = []
+        # By name. While there is an error, nothing is kept; while the gate is closed, nobody hears.
+        self.cached: dict[str, Request] = {}
+        self.creations = 0
+        self.cache_error: Error | None = None
+        self.cache_gate = asyncio.Event()
+        self.cache_gate.set()
         self._queue: deque[Response] = deque()
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -243,7 +260,13 @@ class GeminiServer:
         self._connections.add(task)
         try:
             request = await _read_request(reader)
+            if request.method == CACHE:
+                await _Exchange(reader, writer, request).whole(*await self._kept(request))
+                return
             self.requests.append(request)
+            if refusal := self._refusal(request):
+                await _Exchange(reader, writer, request).whole(refusal.status, _error_body(refusal))
+                return
             unexpected = Error(
                 400, "INVALID_ARGUMENT", "the test put no response in the queue for this request"
             )
@@ -254,6 +277,31 @@ class GeminiServer:
         finally:
             self._connections.discard(task)
             writer.close()
+
+    async def _kept(self, request: Request) -> tuple[int, Json]:
+        """Status and body of the answer to a request to keep something."""
+        self.creations += 1
+        await self.cache_gate.wait()
+        if self.cache_error:
+            return self.cache_error.status, _error_body(self.cache_error)
+        name = f"cachedContents/c{self.creations}"
+        self.cached[name] = request
+        return 200, {"name": name, "model": request.body["model"], "displayName": "any"}
+
+    def _refusal(self, request: Request) -> Error | None:
+        """What Google says to a name it does not know, and to one that is not alone."""
+        if not request.cached_content:
+            return None
+        if request.cached_content not in self.cached:
+            return Error(403, "PERMISSION_DENIED", "CachedContent not found (or permission denied)")
+        if {"systemInstruction", "tools", "toolConfig"} & request.body.keys():
+            return Error(
+                400,
+                "INVALID_ARGUMENT",
+                "CachedContent can not be used with GenerateContent request setting system_instruction, "
+                "tools or tool_config.",
+            )
+        return None
 
 
 @asynccontextmanager
@@ -312,6 +360,8 @@ async def _read_request(reader: asyncio.StreamReader) -> Request:
         for name, _, value in (line.partition(":") for line in head[1:] if line)
     }
     body = json.loads(await reader.readexactly(int(headers.get("content-length", "0"))))
+    if path == f"/v1beta/{CACHE}":
+        return Request(model=body["model"].removeprefix("models/"), method=CACHE, headers=headers, body=body)
     model, _, method = path.removeprefix("/v1beta/models/").partition(":")
     return Request(model=model, method=method, headers=headers, body=body)
 
