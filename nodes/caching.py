@@ -6,38 +6,45 @@ step that is not run streams no tokens. Of all graphs that is the coordinator's 
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from langgraph.types import CachePolicy
 
-from core.context import running
+from core.context import Context, running
 from nodes.coordinator.briefing import conversation
 from nodes.coordinator.state import Chosen, CoordinatorState
 from nodes.deps import Deps
+
+StateT = TypeVar("StateT")
 
 # How an agent was found where nothing had failed. ``likely`` and ``default`` also stand for a model or an
 # embedding model that was away: the next message must not be answered by that.
 _FOUND: frozenset[Chosen] = frozenset({"sure", "model", "conversation"})
 
 
-def key_of(step: str, *parts: object) -> str:
-    """A key that no other step and no other tenant has.
+def keyed(step: str, read: Callable[[StateT, Context], Sequence[object]]) -> Callable[[StateT], str]:
+    """A key function whose keys no other step and no other tenant has.
 
     LangGraph adds a node's name but not its graph's, and hashes the key with a hash that is no cryptographic
-    one: this one is digested before, so that no text can be made that has another's key. A run nobody is
-    named for has a key of its own, and so finds nothing.
+    one: this one is digested before, so that no text can be made that has another's key. Where no run is in
+    progress (Studio, a graph that is drawn) there is no tenant: each key is a new one, and finds nothing.
 
     Args:
         step: Names the step among those of all graphs.
-        *parts: All the step reads, as JSON takes it.
+        read: Gives all the step reads of its state and of the run's parameters, as JSON takes it.
     """
-    run = running()
-    whose = run.tenant if run else uuid4().hex
-    return sha256(json.dumps([step, bool(run), whose, parts]).encode()).hexdigest()
+
+    def key(state: StateT) -> str:
+        run = running()
+        if run is None:
+            return uuid4().hex
+        return sha256(json.dumps([step, run.tenant, read(state, run)]).encode()).hexdigest()
+
+    return key
 
 
 def routing_policy(deps: Deps) -> CachePolicy[Callable[[CoordinatorState], str]]:
@@ -55,19 +62,17 @@ def routing_policy(deps: Deps) -> CachePolicy[Callable[[CoordinatorState], str]]
         models = [deps.roster.router.model, info.model, info.fallback_model]
         return sha256(repr([agents, models]).encode()).hexdigest()
 
-    def key(state: CoordinatorState) -> str:
-        run = running()
-        return key_of(
-            "coordinator.classify",
+    def read(state: CoordinatorState, run: Context) -> Sequence[object]:
+        return [
             fixed(),
-            run.model if run else None,
+            run.model,
             state["message"],
             state["asked_about"],
             state["last_agent"],
             conversation(state),
-        )
+        ]
 
-    return CachePolicy(key_func=key)
+    return CachePolicy(key_func=keyed("coordinator.classify", read))
 
 
 def worth_keeping(node: str, written: Mapping[str, Any]) -> bool:

@@ -7,6 +7,7 @@ import pytest
 from httpx_sse import aconnect_sse
 from langchain_core.messages import AIMessage
 from langgraph.types import StreamMode
+from langserve import RemoteRunnable
 
 from api.identity import Identity
 from api.run_output import finished
@@ -81,6 +82,18 @@ async def test_a_stream_has_the_same_events(routed: tuple[RunningService, list[s
     assert asked.count("Good morning!") == 1
     assert [name for name, _ in first] == ["start", "agent", "token", "done"]
     assert again == first
+
+
+async def test_langserves_client_sees_every_step_of_a_cached_run(
+    routed: tuple[RunningService, list[str]],
+) -> None:
+    running, asked = routed
+    client: RemoteRunnable[Any, Any] = RemoteRunnable(f"{running.url}/coordinator")
+    given = {"message": "Hey there!", "contact_id": CONTACT}
+    first, again = [[chunk async for chunk in client.astream(given)] for _ in range(2)]
+    assert asked.count("Hey there!") == 1
+    assert [next(iter(chunk)) for chunk in again] == [next(iter(chunk)) for chunk in first]
+    assert again[-1]["output"]["dispatched"] == first[-1]["output"]["dispatched"]
 
 
 async def test_an_answer_is_never_repeated_from_another_place_of_the_conversation(

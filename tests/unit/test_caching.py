@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 
 from core.context import Context, now_running
 from core.errors import EmbeddingError
-from nodes.caching import key_of, routing_policy, worth_keeping
+from nodes.caching import keyed, routing_policy, worth_keeping
 from nodes.coordinator.classify import classify
 from nodes.coordinator.roster import Roster
 from nodes.coordinator.state import CoordinatorState
@@ -130,7 +130,7 @@ def test_no_text_moves_from_one_part_of_a_key_to_another(
     def made(parts: tuple[str, str, str]) -> str:
         async def as_run() -> str:
             now_running(Context(tenant=parts[0]))
-            return key_of("step", *parts[1:])
+            return keyed("step", lambda state, _: state)(parts[1:])
 
         return asyncio.run(as_run())
 
@@ -158,11 +158,12 @@ class Watched(dict[str, Any]):
 async def test_the_decision_reads_nothing_that_is_not_in_its_key(verdict: Verdict, last: str) -> None:
     """Who makes ``classify`` look at more of the state learns here that the key needs it too."""
     values = {**STATE, "last_agent": last}
-    keyed, decided = Watched(values), Watched(values)
-    routing_policy(DEPS).key_func(cast("CoordinatorState", keyed))
+    in_key, decided = Watched(values), Watched(values)
+    now_running(ACME)
+    routing_policy(DEPS).key_func(cast("CoordinatorState", in_key))
     deps = deps_with(verdict, '{"agent": "closing"}')
     await classify(deps)(cast("CoordinatorState", decided), runtime=Runtime(context=ACME))
-    assert decided.read <= keyed.read
+    assert decided.read <= in_key.read
 
 
 @pytest.mark.parametrize(
@@ -192,11 +193,11 @@ def _graph(name: str) -> Callable[[str], Any]:
     async def node(state: _State) -> _State:
         return {"text": name}
 
-    def keyed(state: _State) -> str:
-        return key_of(name, state["text"])
+    def read(state: _State, _: Context) -> list[str]:
+        return [state["text"]]
 
     graph = StateGraph(_State)
-    graph.add_node("classify", node, cache_policy=CachePolicy(key_func=keyed))
+    graph.add_node("classify", node, cache_policy=CachePolicy(key_func=keyed(name, read)))
     graph.add_edge(START, "classify")
     compiled = graph.compile(cache=CACHE)
     return lambda text: compiled.ainvoke({"text": text})
