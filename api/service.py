@@ -10,11 +10,11 @@ import httpx
 from fastapi import FastAPI
 from langgraph.graph.state import CompiledStateGraph
 
+from api.edition import edition
 from api.erasure import Erasure
 from api.retention import retention
 from api.runs import Runs
 from api.session_keeper import SessionKeeper
-from api.version import VERSION
 from checkpoints.cache import open_cache
 from checkpoints.embedded import embedded_postgres_server
 from checkpoints.pool import open_pool
@@ -130,12 +130,14 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             memory=memory,
             context_tokens=settings.context.tokens,
         )
+        built = {spec.name: spec.build(deps) for spec in REGISTRY.values()}
         cache = await stack.enter_async_context(
-            open_cache(settings.cache, settings.redis, pool, edition=VERSION, worth_keeping=worth_keeping)
+            open_cache(
+                settings.cache, settings.redis, pool, edition=edition(built), worth_keeping=worth_keeping
+            )
         )
         graphs = {
-            spec.name: spec.build(deps).compile(checkpointer=saver, cache=cache, name=spec.name)
-            for spec in REGISTRY.values()
+            name: graph.compile(checkpointer=saver, cache=cache, name=name) for name, graph in built.items()
         }
         sessions = SessionStore(pool, idle_seconds=settings.sessions.idle_seconds)
         keeper = SessionKeeper(

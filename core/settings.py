@@ -157,8 +157,8 @@ class CacheSettings(BaseSettings):
 
     backend: CacheBackend = Field(
         "auto",
-        description="Where the results of steps without effects (routing) are kept: memory, postgres, redis, off; "
-        "auto: Redis with REDIS_URL, else this process's memory",
+        description="Where the results of steps without effects (routing) are kept: memory, postgres, redis, "
+        "off; auto: Redis with REDIS_URL, else this process's memory",
     )
     ttl_seconds: int = Field(300, ge=1, le=86_400, description="How long a result may be given again")
 

@@ -22,9 +22,10 @@ CLEAR_SQL = "DELETE FROM result_cache WHERE starts_with(key, %s)"
 # Rows that another replica sweeps are left to it.
 SWEEP_SQL = """
 DELETE FROM result_cache WHERE key IN (
-    SELECT key FROM result_cache WHERE expires_at <= now() LIMIT 10000 FOR UPDATE SKIP LOCKED
+    SELECT key FROM result_cache WHERE expires_at <= now() LIMIT %s FOR UPDATE SKIP LOCKED
 )
 """
+SWEPT_AT_ONCE = 10_000
 SWEEP_SECONDS = 60.0
 
 log = get_logger(__name__)
@@ -64,8 +65,11 @@ class PostgresStore:
         Raises:
             psycopg.Error: The database is away.
         """
+        swept = 0
         async with self._pool.connection() as connection:
-            return (await connection.execute(SWEEP_SQL)).rowcount
+            while rows := (await connection.execute(SWEEP_SQL, (SWEPT_AT_ONCE,))).rowcount:
+                swept += rows
+        return swept
 
     async def sweep_forever(self) -> None:
         """Sweep each minute, replicas at different times; a database that is away is tried again."""

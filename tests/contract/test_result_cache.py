@@ -143,17 +143,20 @@ async def test_memory_forgets_after_its_time_and_the_oldest_when_it_is_full() ->
     assert store._bytes <= 2_000
 
 
-async def test_postgres_forgets_after_its_time_and_the_sweeper_takes_the_rows(shared_pool: Pool) -> None:
+async def test_postgres_forgets_after_its_time_and_the_sweeper_takes_the_rows(
+    shared_pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("checkpoints.cache.postgres.SWEPT_AT_ONCE", 1)
     store = PostgresStore(shared_pool)
-    await store.write({"old": b"1", "new": b"2"}, 300)
+    await store.write({"old": b"1", "older": b"0", "new": b"2"}, 300)
     async with shared_pool.connection() as connection:
-        await connection.execute("UPDATE result_cache SET expires_at = now() WHERE key = 'old'")
+        await connection.execute("UPDATE result_cache SET expires_at = now() WHERE key <> 'new'")
         logged = await connection.execute(
             "SELECT relpersistence FROM pg_class WHERE relname = 'result_cache'"
         )
         assert await logged.fetchone() == {"relpersistence": "u"}
     assert await store.read(["old", "new"]) == {"new": b"2"}
-    assert await store.sweep() == 1
+    assert await store.sweep() == 2
     assert await store.sweep() == 0
 
 

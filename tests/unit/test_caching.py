@@ -15,6 +15,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import CachePolicy
 from typing_extensions import TypedDict
 
+from api.edition import edition
 from core.context import Context, now_running
 from core.errors import EmbeddingError
 from nodes.caching import keyed, routing_policy, worth_keeping
@@ -213,3 +214,15 @@ async def test_steps_of_one_name_in_two_graphs_do_not_answer_for_each_other() ->
     assert await other("Hi") == {"text": "other"}
     namespaces = list(CACHE._cache)
     assert len(namespaces) == 1, "LangGraph tells graphs apart: the key need not"
+
+
+def test_a_graph_with_another_step_or_channel_is_another_edition() -> None:
+    class Wider(_State):
+        more: str
+
+    plain, renamed, wider = StateGraph(_State), StateGraph(_State), StateGraph(Wider)
+    for graph, node in ((plain, "one"), (renamed, "other"), (wider, "one")):
+        graph.add_node(node, lambda state: state)
+    again = {edition({"graph": graph}) for graph in (plain, plain)}
+    assert len(again) == 1
+    assert len(again | {edition({"graph": graph}) for graph in (renamed, wider)}) == 3
