@@ -8,9 +8,9 @@ from checkpoints.cache.memory import MemoryStore
 from checkpoints.cache.postgres import PostgresStore
 from checkpoints.cache.results import LIMIT_SECONDS, ResultCache, WorthKeeping
 from checkpoints.cache.store import Store
-from checkpoints.pool import Pool
 from core.errors import StartupError
 from core.logging import get_logger
+from core.postgres import Pool
 from core.settings import CacheBackend, CacheSettings, RedisSettings
 
 log = get_logger(__name__)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import psycopg
 
-from checkpoints.pool import Pool
 from core.logging import get_logger
+from core.postgres import Pool
 
 READ_SQL = "SELECT key, value FROM result_cache WHERE key = ANY(%s) AND expires_at > now()"
 # One row and one key in most calls; two callers with the same keys in another order must not wait in a ring.

@@ -20,8 +20,9 @@ from checkpoints.cache.postgres import PostgresStore
 from checkpoints.cache.redis import RedisStore, redis_client
 from checkpoints.cache.results import MOST_BYTES, ResultCache
 from checkpoints.cache.store import Store
-from checkpoints.pool import Pool, open_pool
+from checkpoints.pool import open_pool
 from core.errors import StartupError
+from core.postgres import Pool
 from core.settings import CacheSettings, DatabaseSettings, RedisSettings
 from tests.support.redis import redis_server
 
