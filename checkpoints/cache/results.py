@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from langgraph.cache.base import BaseCache, FullKey, Namespace
@@ -58,7 +59,7 @@ class ResultCache(BaseCache[Writes]):
     async def aget(self, keys: Sequence[FullKey]) -> dict[FullKey, Writes]:
         """The results that are there; what cannot be read counts as not there."""
         names = {self._name(*key): key for key in keys}
-        found = await self._bounded(lambda: self._store.read(list(names))) if names else None
+        found = await self._bounded(partial(self._store.read, list(names))) if names else None
         results: dict[FullKey, Writes] = {}
         for name, data in (found or {}).items():
             try:
@@ -70,7 +71,6 @@ class ResultCache(BaseCache[Writes]):
     async def aset(self, pairs: Mapping[FullKey, tuple[Writes, int | None]]) -> None:
         """Keep what is plain and worth it; a policy's own ``ttl`` goes before the cache's."""
         for (namespace, key), (writes, ttl) in pairs.items():
-            # A policy may be shared with steps that wrote to a channel twice: the last one counts here.
             if not self._worth_keeping(namespace[-1] if namespace else "", dict(writes)):
                 continue
             await self._keep(self._name(namespace, key), writes, ttl or self._seconds)
@@ -79,7 +79,7 @@ class ResultCache(BaseCache[Writes]):
         """Drop the results of these namespaces, or all."""
         prefixes = [f"{self._edition}:"] if namespaces is None else [self._name(ns, "") for ns in namespaces]
         for prefix in prefixes:
-            await self._bounded(lambda prefix=prefix: self._store.clear(prefix))  # type: ignore[misc]
+            await self._bounded(partial(self._store.clear, prefix))
 
     def get(self, keys: Sequence[FullKey]) -> NoReturn:
         """Refuse: the service is asynchronous."""
@@ -103,7 +103,7 @@ class ResultCache(BaseCache[Writes]):
             log.debug("result_not_cached", key=name, reason=str(error))
             return
         if len(data) <= MOST_BYTES:
-            await self._bounded(lambda: self._store.write({name: data}, seconds))
+            await self._bounded(partial(self._store.write, {name: data}, seconds))
 
     async def _bounded(self, call: Callable[[], Awaitable[T]]) -> T | None:
         """What the call gives; ``None`` while the store is away, which is logged once."""
