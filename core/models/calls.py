@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from threading import Lock
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
@@ -20,11 +20,12 @@ from tenacity import (
 from core.errors import ModelMisconfigured, ModelUnavailable, StartupError
 from core.logging import get_logger
 from core.models.faults import ProviderFaults, TransientError
+from core.models.quota import Quota, estimated_tokens
 from core.models.replies import stream_reply, stream_value
 from core.models.spec import ModelFactory, ModelInfo, ModelSpec, Role, StructuredReply
 
 T = TypeVar("T", bound=BaseModel)
-R = TypeVar("R")
+R = TypeVar("R", bound=AIMessage | StructuredReply[Any])
 
 _MOST_MODELS = 64  # callers may name models: those kept must have a bound
 _LONGEST_PAUSE = 20  # times the first pause
@@ -43,6 +44,7 @@ class ChatModels:
         max_attempts: Attempts per model before the fallback is asked.
         thinking: Whether the reasoning role asks for thinking.
         first_pause: Seconds before the second attempt; later pauses grow, with jitter.
+        quota: Makes the quota of a model when it is first asked.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class ChatModels:
         max_attempts: int = 3,
         thinking: bool = True,
         first_pause: float = 0.5,
+        quota: Callable[[], Quota] = Quota,
     ) -> None:
         self.info = info
         self._factory = factory
@@ -66,6 +69,8 @@ class ChatModels:
         )
         self._built: dict[ModelSpec, BaseChatModel] = {}
         self._building = Lock()
+        self._quota = quota
+        self._quotas: dict[str, Quota] = {}
 
     async def reply(
         self,
@@ -94,7 +99,7 @@ class ChatModels:
         async def ask(chat: BaseChatModel, name: str) -> AIMessage:
             return await stream_reply(chat.bind_tools(tools) if tools else chat, messages, model=name)
 
-        return await self._ask(ask, temperature=temperature, role=role, model=model)
+        return await self._ask(ask, messages, temperature=temperature, role=role, model=model)
 
     async def structured(
         self,
@@ -116,7 +121,7 @@ class ChatModels:
         async def ask(chat: BaseChatModel, name: str) -> StructuredReply[T]:
             return await stream_value(chat, messages, schema, model=name)
 
-        return await self._ask(ask, temperature=temperature, role=role, model=model)
+        return await self._ask(ask, messages, temperature=temperature, role=role, model=model)
 
     async def aclose(self) -> None:
         """Close the connections of the models built so far; for the service's shutdown."""
@@ -129,6 +134,7 @@ class ChatModels:
     async def _ask(
         self,
         ask: Callable[[BaseChatModel, str], Awaitable[R]],
+        messages: Sequence[BaseMessage],
         *,
         temperature: float,
         role: Role,
@@ -142,18 +148,28 @@ class ChatModels:
         for name in names:
             chat = await self._chat(ModelSpec(name=name, temperature=temperature, thinking=thinking))
             try:
-                return await self._attempts(ask, chat, name)
+                return await self._attempts(ask, messages, chat, name)
             except TransientError as fault:
                 faults[name] = fault
         raise self._unavailable(faults) from faults[name]
 
     async def _attempts(
-        self, ask: Callable[[BaseChatModel, str], Awaitable[R]], chat: BaseChatModel, name: str
+        self,
+        ask: Callable[[BaseChatModel, str], Awaitable[R]],
+        messages: Sequence[BaseMessage],
+        chat: BaseChatModel,
+        name: str,
     ) -> R:
+        quota, expected = self._quota_of(name), estimated_tokens(messages)
+
         async def attempt() -> R:
+            # Outside the attempt's time: the wait is ours, and the run's own limit ends it.
+            await quota.admit(expected)
             with ProviderFaults(name):
                 async with asyncio.timeout(self._timeout):
-                    return await ask(chat, name)
+                    reply = await ask(chat, name)
+            quota.used(_tokens(reply), expected=expected)
+            return reply
 
         def log(state: RetryCallState) -> None:
             _log.warning(
@@ -187,6 +203,13 @@ class ChatModels:
             retry_after=min(asked, default=_RETRY_AFTER_SECONDS),
         )
 
+    def _quota_of(self, name: str) -> Quota:
+        if name not in self._quotas:
+            if len(self._quotas) >= _MOST_MODELS:
+                del self._quotas[next(iter(self._quotas))]
+            self._quotas[name] = self._quota()
+        return self._quotas[name]
+
     async def _chat(self, spec: ModelSpec) -> BaseChatModel:
         # A provider's client reads certificates from disk: not on the event loop.
         if spec in self._built:
@@ -204,6 +227,12 @@ class ChatModels:
                     del self._built[next(iter(self._built))]
                 self._built[spec] = chat
             return self._built[spec]
+
+
+def _tokens(reply: AIMessage | StructuredReply[Any]) -> int | None:
+    """What a reply's provider says it used; None where it does not."""
+    usage = (reply.raw if isinstance(reply, StructuredReply) else reply).usage_metadata
+    return usage["total_tokens"] if usage else None
 
 
 def _fault(state: RetryCallState) -> BaseException | None:

@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import httpx
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from core.errors import StartupError
 from core.models.calls import ChatModels
+from core.models.quota import Quota
 from core.models.spec import ModelInfo, ModelSpec
 from core.offline import OFFLINE_MODEL_NAME, OfflineChatModel
 from core.settings import FeatureSettings, ModelSettings
@@ -47,6 +48,7 @@ def chat_models(settings: ModelSettings, features: FeatureSettings) -> ChatModel
         timeout=settings.model_timeout_seconds,
         max_attempts=settings.model_max_attempts,
         thinking=features.thinking,
+        quota=partial(Quota, settings.model_requests_per_minute, settings.model_tokens_per_minute),
     )
 
 
