@@ -8,11 +8,15 @@ from fastapi import FastAPI
 from api import errors
 from api.approvals import approvals_router
 from api.authentication import Authentication
+from api.body_limit import BodyLimit
+from api.cors import Cors
 from api.health import health_router
 from api.langserve import langserve_router
 from api.locality import is_loopback
 from api.messages import messages_router
+from api.rate_limiting import RateLimiting
 from api.request_id import RequestIdMiddleware
+from api.security_headers import SecurityHeaders
 from api.service import Service, open_service
 from api.sessions import sessions_router
 from api.thread_routes import threads_router
@@ -51,7 +55,11 @@ def make_app(service: Service | None = None) -> FastAPI:
 
     app = FastAPI(title="Ventros Agents", version=VERSION, description=DESCRIPTION, lifespan=lifespan)
     # The last one is asked first.
+    app.add_middleware(BodyLimit)
+    app.add_middleware(RateLimiting)
     app.add_middleware(Authentication)
+    app.add_middleware(Cors)
+    app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestIdMiddleware)
     errors.install(app)
     app.include_router(health_router())

@@ -24,8 +24,9 @@ from api.errors import REPLACED, describe
 from api.identity import Identity
 from api.ownership import Ownership, no_such_thread
 from api.repetition import earlier_run, is_broken_off, replayed
+from api.run_slots import RunSlots
 from core.context import Context, now_running
-from core.errors import RunStopped, ServiceError, ThreadBusy, TooManyRuns
+from core.errors import RunStopped, ServiceError, ThreadBusy
 from core.logging import get_logger
 from core.settings import RunSettings
 
@@ -100,12 +101,13 @@ class Runs:
     Args:
         settings: Limits.
         ownership: Whose threads are.
+        slots: Places for runs.
     """
 
-    def __init__(self, settings: RunSettings, ownership: Ownership) -> None:
+    def __init__(self, settings: RunSettings, ownership: Ownership, slots: RunSlots) -> None:
         self._settings = settings
         self._ownership = ownership
-        self._slots = asyncio.Semaphore(settings.max_concurrent)
+        self._slots = slots
         self._threads: dict[str, _Thread] = {}
         self._tasks: dict[asyncio.Task[None], RunControl] = {}
         self._stopping = False
@@ -256,7 +258,7 @@ class Runs:
     @asynccontextmanager
     async def _turn(self, request: RunRequest, control: RunControl) -> AsyncIterator[None]:
         """Hold the thread, then a slot."""
-        async with self._thread(request, control), self._slot():
+        async with self._thread(request, control), self._slots.place(request.identity.tenant):
             yield
 
     @asynccontextmanager
@@ -282,20 +284,6 @@ class Runs:
             thread.users -= 1
             if not thread.users:
                 del self._threads[thread_id]
-
-    @asynccontextmanager
-    async def _slot(self) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(self._settings.queue_seconds):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise TooManyRuns(
-                f"{self._settings.max_concurrent} runs are in progress; ask again in a moment", retry_after=1
-            ) from None
-        try:
-            yield
-        finally:
-            self._slots.release()
 
 
 def _meet(request: RunRequest, thread: _Thread) -> None:

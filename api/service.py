@@ -14,6 +14,7 @@ from api.edition import edition
 from api.erasure import Erasure
 from api.ownership import Ownership
 from api.retention import retention
+from api.run_slots import run_slots
 from api.runs import Runs
 from api.session_keeper import SessionKeeper
 from checkpoints.cache import open_cache
@@ -32,7 +33,9 @@ from crm.migrations import migrate
 from graphs.registry import REGISTRY
 from graphs.roster import specialised_agents
 from identity.authenticator import Authenticator, open_authenticator
+from identity.counters import open_counter
 from identity.migrations import migrate as migrate_identity
+from identity.rates import RateLimits
 from memory.opening import open_memory
 from nodes.caching import worth_keeping
 from nodes.coordinator.roster import Roster
@@ -55,6 +58,7 @@ class Service:
         settings: As the service was started with.
         pool: The one connection pool.
         authenticator: Who callers are; ``None``: nothing is asked of them.
+        rates: How often tenants may ask; ``None``: there are no tenants to tell apart.
         ownership: Whose threads are.
         runs: Runs in progress.
         graphs: The compiled graphs by name.
@@ -70,6 +74,7 @@ class Service:
     settings: Settings
     pool: Pool
     authenticator: Authenticator | None
+    rates: RateLimits | None
     ownership: Ownership
     runs: Runs
     graphs: Mapping[str, CompiledGraph]
@@ -109,6 +114,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         pool = await stack.enter_async_context(open_pool(address, settings.database))
         await migrate_identity(pool)
         authenticator = await stack.enter_async_context(open_authenticator(settings.auth, pool))
+        rates = await _rates(stack, settings, pool) if authenticator else None
         saver = await stack.enter_async_context(open_saver(pool))
         memory = await _memory(stack, settings, pool)
         await migrate_sessions(pool)
@@ -154,7 +160,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         )
         stack.push_async_callback(_ended, asyncio.create_task(keeper.run(), name="session-keeper"))
         ownership = Ownership(pool)
-        runs = Runs(settings.runs, ownership)
+        runs = Runs(settings.runs, ownership, run_slots(settings.runs, shared=settings.auth.enabled))
         erasure = Erasure(pool=pool, memory=memory, settled=saver.settled, forget=(saver.forget,))
         await stack.enter_async_context(retention(settings, pool, erasure, runs))
         stack.push_async_callback(runs.drain)
@@ -162,6 +168,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             settings=settings,
             pool=pool,
             authenticator=authenticator,
+            rates=rates,
             ownership=ownership,
             runs=runs,
             graphs=graphs,
@@ -173,6 +180,16 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             keeper=keeper,
             development_crm=development_crm,
         )
+
+
+async def _rates(stack: AsyncExitStack, settings: Settings, pool: Pool) -> RateLimits:
+    limits = settings.limits
+    return RateLimits(
+        await stack.enter_async_context(open_counter(limits, settings.redis, pool)),
+        limits.limit_requests,
+        limits.limit_requests_per_tenant,
+        timeout=limits.limit_timeout_seconds,
+    )
 
 
 async def _memory(stack: AsyncExitStack, settings: Settings, pool: Pool) -> Memory:

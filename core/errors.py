@@ -8,6 +8,8 @@
     ├── NotFound                404
     ├── ThreadBusy              409  another run holds the thread
     ├── TooManyRuns             429  the service is at its limit of concurrent runs
+    ├── RateLimited             429  the tenant has made its requests of the window
+    ├── BodyTooLarge            413
     ├── InterruptPending        409  the thread waits for a person's decision
     ├── NothingToResume         409  the thread waits for nothing
     ├── WrongGraph              409  the thread belongs to another graph
@@ -118,6 +120,20 @@ class TooManyRuns(ServiceError):
 
     code = "too_many_runs"
     status = 429
+
+
+class RateLimited(ServiceError):
+    """Raise when a tenant has made as many requests as its rate allows in the window."""
+
+    code = "rate_limited"
+    status = 429
+
+
+class BodyTooLarge(ServiceError):
+    """Raise when a request's body is larger than it may be."""
+
+    code = "too_large"
+    status = 413
 
 
 class RunStopped(ServiceError):

@@ -123,6 +123,35 @@ class AuthSettings(BaseSettings):
         return self
 
 
+# How often, in words the `limits` library reads.
+NO_RATE = "none"
+Rate = Annotated[str, Field(pattern=r"^(none|[1-9][0-9]{0,8}/(second|minute|hour|day))$")]
+
+
+class LimitSettings(BaseSettings):
+    """How much callers may ask; those of runs and models are with them."""
+
+    model_config = _group("")
+
+    limit_requests: Rate = Field(
+        "6000/minute",
+        description="Requests of each tenant, for all replicas together, where authentication is on: "
+        "number/second, minute, hour or day; none: any number",
+    )
+    limit_requests_per_tenant: dict[str, Rate] = Field(
+        {}, description='Rates of single tenants, as JSON: {"acme": "60000/minute"}'
+    )
+    limit_body_bytes: int = Field(1_048_576, ge=1_024, le=1_073_741_824, description="Most bytes of a body")
+    limit_in_process: bool = Field(
+        False,  # noqa: FBT003
+        description="Count requests in each process alone, so that each replica lets the whole rate through",
+    )
+    limit_timeout_seconds: Seconds = Field(
+        0.5,
+        description="How long the shared count is waited for; then a replica counts by itself",
+    )
+
+
 class DatabaseSettings(BaseSettings):
     """The one Postgres."""
 
@@ -174,6 +203,12 @@ class ModelSettings(BaseSettings):
     model_timeout_seconds: Seconds = Field(60, description="Time limit of one attempt at a model call")
     model_max_attempts: int = Field(
         3, ge=1, le=10, description="Attempts at a model call on 429, 5xx and connection errors"
+    )
+    model_requests_per_minute: float | None = Field(
+        None, gt=0, description="Calls of each model by this process; more wait. Unset: no bound"
+    )
+    model_tokens_per_minute: float | None = Field(
+        None, gt=0, description="Tokens of each model by this process, in and out; more wait. Unset: no bound"
     )
 
     @field_validator("model", "reasoning_model", "fallback_model")
@@ -389,7 +424,16 @@ class RunSettings(BaseSettings):
     model_config = _group("RUN_")
 
     max_concurrent: int = Field(100, ge=1, le=100_000, description="Runs in progress at once")
+    max_concurrent_per_tenant: int | None = Field(
+        None,
+        ge=1,
+        le=100_000,
+        description="Of these, runs of one tenant; unset: four fifths where authentication is on, else all",
+    )
     queue_seconds: float = Field(10, ge=0, le=600, description="How long a run waits for a place before 429")
+    queue_length: int = Field(
+        1_000, ge=0, le=1_000_000, description="Runs of one tenant that may wait for a place"
+    )
     timeout_seconds: Seconds = Field(300, description="Time limit of one run")
     drain_seconds: Seconds = Field(
         20, description="How long running graphs may take to reach their next step at shutdown"
@@ -471,6 +515,7 @@ class Settings:
 
     server: ServerSettings
     auth: AuthSettings
+    limits: LimitSettings
     database: DatabaseSettings
     models: ModelSettings
     embeddings: EmbeddingSettings

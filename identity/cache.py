@@ -9,6 +9,9 @@ from typing import TypeAlias
 
 from identity.principal import Identity, Verified
 
+# Looks at once. A flood of keys that nobody has must leave the pool's connections to the others.
+_MOST_LOOKS = 4
+
 Verify: TypeAlias = Callable[[str], Awaitable[Verified]]
 
 
@@ -37,6 +40,7 @@ class VerifiedCache:
         self._size = size
         self._clock = clock
         self._known: dict[bytes, _Known] = {}
+        self._looks = asyncio.Semaphore(_MOST_LOOKS)
         self._looking: dict[bytes, asyncio.Task[Identity]] = {}
 
     async def identity(self, credential: str, verify: Verify) -> Identity:
@@ -60,7 +64,8 @@ class VerifiedCache:
 
     async def _look(self, name: bytes, credential: str, verify: Verify) -> Identity:
         try:
-            found = await verify(credential)
+            async with self._looks:
+                found = await verify(credential)
         finally:
             del self._looking[name]
         lasts = self._seconds if found.seconds is None else min(self._seconds, found.seconds)

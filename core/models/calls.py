@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from threading import Lock
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
@@ -21,11 +21,12 @@ from core.errors import ModelMisconfigured, ModelUnavailable, StartupError
 from core.logging import get_logger
 from core.models.faults import ProviderFaults, TransientError
 from core.models.prompt_cache import Prompt, PromptCache
+from core.models.quota import Quota, estimated_tokens
 from core.models.replies import stream_reply, stream_value
 from core.models.spec import ModelFactory, ModelInfo, ModelSpec, Role, StructuredReply
 
 T = TypeVar("T", bound=BaseModel)
-R = TypeVar("R")
+R = TypeVar("R", bound=AIMessage | StructuredReply[Any])
 
 _MOST_MODELS = 64  # callers may name models: those kept must have a bound
 _LONGEST_PAUSE = 20  # times the first pause
@@ -45,6 +46,7 @@ class ChatModels:
         thinking: Whether the reasoning role asks for thinking.
         first_pause: Seconds before the second attempt; later pauses grow, with jitter.
         prompts: Keeps beginnings of prompts with the provider; ``None``: every call sends the whole.
+        quota: Makes the quota of a model when it is first asked.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class ChatModels:
         thinking: bool = True,
         first_pause: float = 0.5,
         prompts: PromptCache | None = None,
+        quota: Callable[[], Quota] = Quota,
     ) -> None:
         self.info = info
         self._factory = factory
@@ -70,6 +73,8 @@ class ChatModels:
         self._built: dict[ModelSpec, BaseChatModel] = {}
         self._building = Lock()
         self._prompts = prompts
+        self._quota = quota
+        self._quotas: dict[str, Quota] = {}
 
     async def reply(
         self,
@@ -156,12 +161,19 @@ class ChatModels:
         raise self._unavailable(faults) from faults[name]
 
     async def _attempts(self, ask: Callable[[Prompt, str], Awaitable[R]], prompt: Prompt, name: str) -> R:
+        quota, expected = self._quota_of(name), estimated_tokens(prompt.messages)
+
         async def attempt() -> R:
+            # Outside the attempt's time: the wait is ours, and the run's own limit ends it.
+            await quota.admit(expected)
             with ProviderFaults(name):
                 async with asyncio.timeout(self._timeout):
                     if self._prompts is None:
-                        return await ask(prompt, name)
-                    return await self._prompts.ask(prompt, name, lambda sent: ask(sent, name))
+                        reply = await ask(prompt, name)
+                    else:
+                        reply = await self._prompts.ask(prompt, name, lambda sent: ask(sent, name))
+            quota.used(_tokens(reply), expected=expected)
+            return reply
 
         def log(state: RetryCallState) -> None:
             _log.warning(
@@ -195,6 +207,13 @@ class ChatModels:
             retry_after=min(asked, default=_RETRY_AFTER_SECONDS),
         )
 
+    def _quota_of(self, name: str) -> Quota:
+        if name not in self._quotas:
+            if len(self._quotas) >= _MOST_MODELS:
+                del self._quotas[next(iter(self._quotas))]
+            self._quotas[name] = self._quota()
+        return self._quotas[name]
+
     async def _chat(self, spec: ModelSpec) -> BaseChatModel:
         # A provider's client reads certificates from disk: not on the event loop.
         if spec in self._built:
@@ -212,6 +231,12 @@ class ChatModels:
                     del self._built[next(iter(self._built))]
                 self._built[spec] = chat
             return self._built[spec]
+
+
+def _tokens(reply: AIMessage | StructuredReply[Any]) -> int | None:
+    """What a reply's provider says it used; None where it does not."""
+    usage = (reply.raw if isinstance(reply, StructuredReply) else reply).usage_metadata
+    return usage["total_tokens"] if usage else None
 
 
 def _fault(state: RetryCallState) -> BaseException | None:

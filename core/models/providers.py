@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import httpx
@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from core.errors import StartupError
 from core.models.calls import ChatModels
 from core.models.prompt_cache import PromptCache
+from core.models.quota import Quota
 from core.models.spec import ModelInfo, ModelSpec
 from core.offline import OFFLINE_MODEL_NAME, OfflineChatModel
 from core.settings import FeatureSettings, ModelSettings
@@ -49,6 +50,7 @@ def chat_models(settings: ModelSettings, features: FeatureSettings) -> ChatModel
         max_attempts=settings.model_max_attempts,
         thinking=features.thinking,
         prompts=PromptCache() if features.prompt_caching else None,
+        quota=partial(Quota, settings.model_requests_per_minute, settings.model_tokens_per_minute),
     )
 
 

@@ -1,0 +1,104 @@
+"""Limits: what a tenant that asks too much, or too big, is told; and that others do not notice."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from pydantic import SecretStr
+
+from core.postgres import Pool
+from core.settings import LimitSettings, RedisSettings
+from identity.counters import PostgresCounter, open_counter
+from identity.rates import RateLimits
+from tests.support.general_agent import PARROT, replying, service
+from tests.support.identity import WITH_KEYS, key_of
+from tests.support.service import CONTACT, RunningService
+
+LIMITS = LimitSettings(limit_requests_per_tenant={"small": "3/minute"}, limit_body_bytes=20_000)
+
+
+@pytest.fixture(scope="module")
+async def running(shared_database_url: str) -> AsyncIterator[RunningService]:
+    async with service(
+        shared_database_url, replying("A green one."), auth=WITH_KEYS, limits=LIMITS
+    ) as opened:
+        yield opened
+
+
+async def test_every_answer_says_what_is_left_and_the_last_when_to_come_back(running: RunningService) -> None:
+    small, other = [await key_of(running.service, name) for name in ("small", "other")]
+    answers = [await running.http.get("/info", headers=small) for _ in range(5)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
+    assert [answer.headers["RateLimit-Policy"] for answer in answers] == ['"tenant";q=3;w=60'] * 5
+    left = [answer.headers["RateLimit"].split(";")[1] for answer in answers]
+    assert left == ["r=2", "r=1", "r=0", "r=0", "r=0"]
+    refused = answers[-1]
+    assert refused.json()["error"] == "rate_limited"
+    assert set(refused.json()) == {"error", "message", "details"}
+    assert 1 <= int(refused.headers["Retry-After"]) <= 60
+    # Another tenant has a rate of its own; a wrong key uses up nobody's; probes have none.
+    assert (await running.http.get("/info", headers=other)).headers["RateLimit"].startswith('"tenant";r=5999')
+    assert (await running.http.get("/info", headers={"Authorization": "Bearer x"})).status_code == 401
+    health = await running.http.get("/health", headers=small)
+    assert (health.status_code, "RateLimit" in health.headers) == (200, False)
+
+
+async def test_replicas_on_one_database_agree(running: RunningService) -> None:
+    pool = running.service.pool
+    replicas = [RateLimits(PostgresCounter(pool), "5/minute") for _ in range(2)]
+    told = [await replicas[number % 2].take("shared") for number in range(8)]
+    assert [one.allowed for one in told if one] == [True] * 5 + [False] * 3
+    again = await PostgresCounter(pool).count("over", 2, seconds=0)
+    assert (again.count, again.seconds) == (2, 0)
+    assert (await PostgresCounter(pool).count("over", 1, seconds=9)).count == 1
+
+
+async def test_a_redis_that_is_away_stops_nobody(pool: Pool) -> None:
+    redis = RedisSettings(url=SecretStr("redis://127.0.0.1:1/0"))
+    async with open_counter(LimitSettings(), redis, pool) as counter:
+        standing = await RateLimits(counter, "5/minute").take("acme")
+    assert standing
+    assert (standing.allowed, standing.remaining) == (True, 4)
+
+
+async def test_each_process_counts_alone_when_the_operator_says_so(pool: Pool) -> None:
+    for _ in range(2):
+        async with open_counter(LimitSettings(limit_in_process=True), RedisSettings(), pool) as counter:
+            rates = RateLimits(counter, "2/minute")
+            allowed = [(standing := await rates.take("acme")) and standing.allowed for _ in range(3)]
+        assert allowed == [True, True, False]
+
+
+async def test_a_body_too_large_is_refused_however_it_is_sent(running: RunningService) -> None:
+    key = await key_of(running.service, "acme")
+
+    async def chunks(size: int) -> AsyncIterator[bytes]:
+        yield b'{"input": {"task": "'
+        for _ in range(size // 1_000):
+            yield b"x" * 1_000
+        yield b'"}}'
+
+    for content in (b"x" * 20_001, chunks(25_000), chunks(100_000)):
+        refused = await running.http.post("/react/invoke", content=content, headers=key)
+        assert (refused.status_code, refused.json()["error"]) == (413, "too_large")
+        assert refused.json()["details"] == {"limit_bytes": 20_000}
+    # What fits is read, in pieces too: this one is only not what the graph takes.
+    fits = await running.http.post("/react/invoke", content=chunks(5_000), headers=key)
+    assert (fits.status_code, fits.json()["error"]) == (422, "invalid_request")
+
+
+async def test_a_message_in_pieces_is_answered(running: RunningService) -> None:
+    key = await key_of(running.service, "acme")
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield f'{{"contact_id": "{CONTACT}", '.encode()
+        yield f'"message": "{PARROT}"}}'.encode()
+
+    answered = await running.http.post(
+        "/v1/messages", content=chunks(), headers={**key, "Content-Type": "application/json"}
+    )
+    assert answered.json()["response"] == "A green one."
+
+
+async def test_a_tenants_burst_leaves_places_for_the_others(running: RunningService) -> None:
+    slots = running.service.runs._slots
+    assert (slots._total, slots._per_tenant) == (100, 80)
