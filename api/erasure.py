@@ -14,12 +14,13 @@ from psycopg.rows import DictRow
 from checkpoints.erasure import erase_checkpoints
 from checkpoints.pool import Pool
 from core.memory import Memory, Scope
+from ledger.effects import erase_effects
 from sessions.store import erase_session
 
 Eraser: TypeAlias = Callable[[AsyncConnection[DictRow], str], Awaitable[None]]
 
 # Run one after the other in one transaction: a thread is erased everywhere, or nowhere.
-ERASERS: tuple[Eraser, ...] = (erase_checkpoints, erase_session)
+ERASERS: tuple[Eraser, ...] = (erase_checkpoints, erase_session, erase_effects)
 
 
 async def _nothing_queued() -> None:

@@ -26,6 +26,7 @@ from checkpoints.saver import open_saver
 from core.errors import StartupError
 from core.logging import configure_logging, get_logger
 from core.settings import Settings
+from ledger.migrations import migrate as migrate_ledger
 from sessions.migrations import migrate as migrate_sessions
 
 log = get_logger(__name__)
@@ -122,6 +123,7 @@ async def _command(*, dry_run: bool) -> int:
         pool = await stack.enter_async_context(open_pool(address, settings.database))
         saver = await stack.enter_async_context(open_saver(pool))
         await migrate_sessions(pool)
+        await migrate_ledger(pool)
         found = await swept(settings, pool, Erasure(pool=pool, settled=saver.settled), dry_run=dry_run)
     console = Console()
     # Cut off, a policy could not be told from another.

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
+from uuid import uuid4
 
 from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.runnables import RunnableConfig, patch_config
@@ -22,6 +23,7 @@ from langgraph.types import Durability, StreamMode, StreamPart
 from api.admission import MultitaskStrategy, admit
 from api.errors import REPLACED, describe
 from api.repetition import earlier_run, is_broken_off, replayed
+from core.actor import Actor, act_as
 from core.context import Context
 from core.errors import RunStopped, ServiceError, ThreadBusy, TooManyRuns
 from core.logging import get_logger
@@ -52,6 +54,7 @@ class RunRequest:
         multitask_strategy: What to do when the thread has a run in progress.
         begin: Called when the run is admitted, before its first step; gives the callbacks it reports to.
         repeats: Id of a message that came before: its run is gone on with, or its answer given again.
+        run_id: Names the run in the records of what it does.
     """
 
     graph: CompiledStateGraph[Any, Any, Any, Any]
@@ -65,6 +68,17 @@ class RunRequest:
     multitask_strategy: MultitaskStrategy = "enqueue"
     begin: Callable[[], Awaitable[BaseCallbackManager]] | None = None
     repeats: str = ""
+    run_id: str = field(default_factory=lambda: str(uuid4()))
+
+    @property
+    def actor(self) -> Actor:
+        """On whose behalf the run works."""
+        return Actor(
+            tenant=self.context.tenant,
+            user=self.context.user,
+            thread_id=self.thread_id,
+            run_id=self.run_id,
+        )
 
     @property
     def thread_id(self) -> str:
@@ -179,6 +193,7 @@ class Runs:
         parts: asyncio.Queue[Part | ServiceError | None],
         listening: asyncio.Event,
     ) -> None:
+        act_as(request.actor)
         end: ServiceError | None = None
         try:
             async with asyncio.timeout(self._settings.timeout_seconds), self._turn(request, control):

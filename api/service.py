@@ -27,6 +27,8 @@ from crm.app import create_crm
 from crm.migrations import migrate
 from graphs.registry import REGISTRY
 from graphs.roster import specialised_agents
+from ledger.effects import RecordedEffects
+from ledger.migrations import migrate as migrate_ledger
 from memory.opening import open_memory
 from nodes.coordinator.roster import Roster
 from nodes.deps import Deps
@@ -99,6 +101,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         saver = await stack.enter_async_context(open_saver(pool))
         memory = await _memory(stack, settings, pool)
         await migrate_sessions(pool)
+        await migrate_ledger(pool)
         development_crm = await _development_crm(settings, pool)
         http = await stack.enter_async_context(
             crm_http_client(
@@ -109,7 +112,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
                 else None,
             )
         )
-        crm = CrmClient(http, settings.crm)
+        crm = CrmClient(http, settings.crm, effects=RecordedEffects(pool))
         tools = {
             **crm_tools(crm, approve_messages_from=settings.approvals.message_risk, memory=memory),
             **memory_tools(memory),

@@ -19,6 +19,7 @@ from checkpoints.saver import open_saver
 from core.logging import configure_logging
 from core.settings import DatabaseSettings, LogSettings
 from crm.migrations import migrate
+from ledger.migrations import migrate as migrate_ledger
 from memory.extensions import open_extensions
 from memory.migrations import migrate as migrate_memory
 from sessions.migrations import migrate as migrate_sessions
@@ -83,6 +84,7 @@ async def _server(folder: Path) -> AsyncIterator[str]:
             await migrate(pool)
             await migrate_memory(pool)
             await migrate_sessions(pool)
+            await migrate_ledger(pool)
             await open_extensions(pool)
         yield url
 
