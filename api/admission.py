@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, Interrupt, StateSnapshot
 
 from core.errors import InterruptPending, InvalidRequest, NothingToResume, SessionRefused, WrongGraph
@@ -22,19 +21,21 @@ GRAPH_KEY = "graph"
 TENANT_KEY = "tenant"
 
 
-async def admit(
-    graph: CompiledStateGraph[Any, Any, Any, Any],
+def admit(
+    graph: str,
     config: RunnableConfig,
     given: Any,
     strategy: MultitaskStrategy,
+    state: StateSnapshot,
 ) -> None:
-    """Look at the thread's latest checkpoint; called while the run holds the thread.
+    """Let a run begin, or say why it may not; called while it holds the thread.
 
     Args:
-        graph: What is to run.
-        config: Names the thread.
+        graph: The name of what is to run.
+        config: The run's.
         given: An input begins a turn, a ``Command(resume=...)`` answers interrupts, ``None`` continues.
         strategy: ``interrupt`` lets a new turn take the place of a pending question.
+        state: The thread's latest checkpoint.
 
     Raises:
         WrongGraph: The thread was begun by another graph.
@@ -43,8 +44,7 @@ async def admit(
         NothingToResume: There is no question to answer, or no step left to continue with.
         InvalidRequest: Several questions are pending and the answer does not say which it is for.
     """
-    state = await graph.aget_state(config)
-    _require_same_graph(graph.name, state)
+    _require_same_graph(graph, state)
     _require_same_owner(config, given, state)
     if isinstance(given, Command):
         _require_answerable(given.resume, state.interrupts)

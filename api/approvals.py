@@ -14,7 +14,6 @@ from pydantic import BaseModel, Field, JsonValue
 
 from api.dependencies import OpenService, Requester
 from api.identity import Identity
-from api.repetition import MESSAGE_KEY
 from api.run_output import PendingInterrupt, finished, interrupt_json
 from api.run_requests import run_request
 from api.runs import RunRequest
@@ -114,14 +113,10 @@ async def _resuming(
     spec = REGISTRY.get(owner.graph or "") if owner and owner.tenant == identity.tenant else None
     if spec is None or spec.name not in ASKING:
         raise NotFound(f"there is no approval {approval_id!r}", details={"id": approval_id})
-    state = await service.graphs[spec.name].aget_state({"configurable": {"thread_id": thread_id}})
-    message_id = (state.metadata or {}).get(MESSAGE_KEY)
     return run_request(
         service,
         spec,
         Command(resume={interrupt_id: decision}),
         identity=identity,
         thread_id=thread_id,
-        # It is still that message's run.
-        metadata={MESSAGE_KEY: message_id} if message_id else None,
     )

@@ -15,12 +15,13 @@ from checkpoints.erasure import erase_checkpoints
 from checkpoints.pool import Pool
 from core.memory import Memory, Scope
 from ledger.effects import erase_effects
+from ledger.requests import erase_requests
 from sessions.store import erase_session
 
 Eraser: TypeAlias = Callable[[AsyncConnection[DictRow], str], Awaitable[None]]
 
 # Run one after the other in one transaction: a thread is erased everywhere, or nowhere.
-ERASERS: tuple[Eraser, ...] = (erase_checkpoints, erase_session, erase_effects)
+ERASERS: tuple[Eraser, ...] = (erase_checkpoints, erase_session, erase_effects, erase_requests)
 
 
 async def _nothing_queued() -> None:

@@ -9,6 +9,7 @@ from langgraph.types import StreamMode
 
 from api.admission import GRAPH_KEY, TENANT_KEY, MultitaskStrategy
 from api.identity import Identity
+from api.repetition import MESSAGE_KEY
 from api.runs import RunRequest
 from api.service import Service
 from api.threads import checked_thread_id, new_thread_id
@@ -35,7 +36,8 @@ def run_request(
     subgraphs: bool = False,
     multitask_strategy: MultitaskStrategy = "enqueue",
     begin: Callable[[], Awaitable[BaseCallbackManager]] | None = None,
-    repeats: str = "",
+    key: str = "",
+    repeated: bool = False,
 ) -> RunRequest:
     """The request, checked.
 
@@ -53,7 +55,8 @@ def run_request(
         subgraphs: Whether to listen to the graphs inside it too.
         multitask_strategy: What to do when the thread is busy.
         begin: Gives the callbacks once the run is admitted.
-        repeats: Id of a message that came before.
+        key: Names the message or the request, so that one that comes again is answered once.
+        repeated: Whether it came before. It then waits for its first run, whatever the strategy says.
 
     Raises:
         InvalidRequest: The thread id or the locale is not one.
@@ -64,7 +67,12 @@ def run_request(
         config={
             "configurable": {"thread_id": checked_thread_id(thread_id) if thread_id else new_thread_id()},
             "recursion_limit": spec.recursion_limit,
-            "metadata": {**(metadata or {}), GRAPH_KEY: spec.name, TENANT_KEY: identity.tenant},
+            "metadata": {
+                **(metadata or {}),
+                **({MESSAGE_KEY: key} if key else {}),
+                GRAPH_KEY: spec.name,
+                TENANT_KEY: identity.tenant,
+            },
             "tags": list(tags),
             "run_name": spec.name,
         },
@@ -73,9 +81,10 @@ def run_request(
         durability=spec.durability,
         modes=modes,
         subgraphs=subgraphs,
-        multitask_strategy=multitask_strategy,
+        multitask_strategy="enqueue" if repeated else multitask_strategy,
         begin=begin,
-        repeats=repeats,
+        key=key,
+        repeated=repeated,
     )
 
 

@@ -18,11 +18,11 @@ from langchain_core.runnables import RunnableConfig, patch_config
 from langgraph.errors import GraphDrained
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import RunControl
-from langgraph.types import Durability, StreamMode, StreamPart
+from langgraph.types import Command, Durability, StateSnapshot, StreamMode, StreamPart
 
 from api.admission import MultitaskStrategy, admit
 from api.errors import REPLACED, describe
-from api.repetition import earlier_run, is_broken_off, replayed
+from api.repetition import MESSAGE_KEY, earlier_run, is_broken_off, replayed
 from core.actor import Actor, act_as
 from core.context import Context
 from core.errors import RunStopped, ServiceError, ThreadBusy, TooManyRuns
@@ -53,7 +53,8 @@ class RunRequest:
         subgraphs: Whether to listen to the graphs inside it too.
         multitask_strategy: What to do when the thread has a run in progress.
         begin: Called when the run is admitted, before its first step; gives the callbacks it reports to.
-        repeats: Id of a message that came before: its run is gone on with, or its answer given again.
+        key: Names the message or the request: what comes again with it is answered once. Empty: nothing does.
+        repeated: Whether it came before: its run is gone on with, or its answer given again.
         run_id: Names the run in the records of what it does.
     """
 
@@ -67,7 +68,8 @@ class RunRequest:
     subgraphs: bool = False
     multitask_strategy: MultitaskStrategy = "enqueue"
     begin: Callable[[], Awaitable[BaseCallbackManager]] | None = None
-    repeats: str = ""
+    key: str = ""
+    repeated: bool = False
     run_id: str = field(default_factory=lambda: str(uuid4()))
 
     @property
@@ -217,22 +219,24 @@ class Runs:
         if control.drain_requested:
             # Nobody waits for it any more: it must not take the thread's next turn.
             raise GraphDrained(control.drain_reason or "")
-        given = request.input
-        if request.repeats:
-            earlier = await earlier_run(request.graph, request.config, request.repeats)
-            if earlier and not is_broken_off(earlier):
-                return replayed(request.graph, earlier)
-            given = None if earlier else given
-        if not request.fresh:
-            await admit(request.graph, request.config, given, request.multitask_strategy)
-        callbacks = await request.begin() if request.begin else None
-        return request.graph.astream(
+        graph, config, given = request.graph, request.config, request.input
+        if request.key or not request.fresh:
+            state = await graph.aget_state(config)
+            if earlier := await _earlier(request, state):
+                if not is_broken_off(earlier):
+                    await _begun(request)
+                    return replayed(graph, earlier)
+                given = None
+            admit(graph.name, config, given, request.multitask_strategy, state)
+            config = _of_the_same_request(config, given, state)
+        callbacks = await _begun(request)
+        return graph.astream(
             given,
-            patch_config(request.config, callbacks=callbacks) if callbacks else request.config,
+            patch_config(config, callbacks=callbacks) if callbacks else config,
             context=request.context,
             stream_mode=list(request.modes),
             subgraphs=request.subgraphs,
-            output_keys=request.graph.output_channels,
+            output_keys=graph.output_channels,
             durability=request.durability,
             control=control,
             version="v2",
@@ -288,3 +292,23 @@ class Runs:
             yield
         finally:
             self._slots.release()
+
+
+async def _earlier(request: RunRequest, latest: StateSnapshot) -> StateSnapshot | None:
+    """Where the request's first run stands, if it had one."""
+    if not request.key:
+        return None
+    return await earlier_run(request.graph, request.config, request.key, latest, thorough=request.repeated)
+
+
+async def _begun(request: RunRequest) -> BaseCallbackManager | None:
+    return await request.begin() if request.begin else None
+
+
+def _of_the_same_request(config: RunnableConfig, given: Any, state: StateSnapshot) -> RunnableConfig:
+    """A run that goes on, or is given a decision, is still about what its thread was asked."""
+    asked = (state.metadata or {}).get(MESSAGE_KEY)
+    metadata = config.get("metadata", {})
+    if not (given is None or isinstance(given, Command)) or not asked or MESSAGE_KEY in metadata:
+        return config
+    return {**config, "metadata": {**metadata, MESSAGE_KEY: asked}}

@@ -23,11 +23,14 @@ from api.run_requests import run_request
 from api.runs import RunRequest
 from api.service import Service
 from graphs.spec import GraphSpec
+from ledger.requests import Claimed
 
 # Where the route puts who asks; not among the fields a body may set.
 IDENTITY_KEY = "__identity"
 # Where it says that it has made the thread.
 FRESH_KEY = "__fresh"
+# Where it says which request of those with keys this is.
+CLAIMED_KEY = "__claimed"
 # Inputs of one batch that run at once.
 BATCH_CONCURRENCY = 8
 
@@ -163,18 +166,21 @@ class ServedGraph(Runnable[Values, Values]):
 
     def _request(self, values: Values, config: RunnableConfig, root: "_RootRun") -> RunRequest:
         named = config.get("configurable", {})
+        claimed: Claimed | None = named.get(CLAIMED_KEY)
         return run_request(
             self._service(),
             self._spec,
             graph_input(values),
             identity=named[IDENTITY_KEY],
             thread_id=named.get("thread_id") or None,
-            fresh=named.get(FRESH_KEY),
+            fresh=named.get(FRESH_KEY) and not (claimed and claimed.repeated),
             locale=named.get("locale") or None,
             metadata=config.get("metadata", {}),
             tags=config.get("tags", []),
             multitask_strategy=named.get("multitask_strategy") or "enqueue",
             begin=root.begin,
+            key=f"request:{claimed.id}" if claimed else "",
+            repeated=claimed is not None and claimed.repeated,
         )
 
 

@@ -29,6 +29,7 @@ from graphs.registry import REGISTRY
 from graphs.roster import specialised_agents
 from ledger.effects import RecordedEffects
 from ledger.migrations import migrate as migrate_ledger
+from ledger.requests import Requests
 from memory.opening import open_memory
 from nodes.coordinator.roster import Roster
 from nodes.deps import Deps
@@ -56,6 +57,7 @@ class Service:
         erasure: Takes threads out for good.
         memory: What is remembered of contacts.
         sessions: Which conversation a message belongs to.
+        requests: Keys of requests, by which one that comes again is known.
         keeper: Closes sessions and sums them up.
         development_crm: The app to mount at ``/crm``, when no real CRM is set.
     """
@@ -69,6 +71,7 @@ class Service:
     erasure: Erasure
     memory: Memory
     sessions: SessionStore
+    requests: Requests
     keeper: SessionKeeper
     development_crm: FastAPI | None
 
@@ -152,6 +155,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             erasure=erasure,
             memory=memory,
             sessions=sessions,
+            requests=Requests(pool, hours=settings.idempotency.key_hours),
             keeper=keeper,
             development_crm=development_crm,
         )

@@ -291,6 +291,16 @@ class RunSettings(BaseSettings):
     )
 
 
+class IdempotencySettings(BaseSettings):
+    """Requests that come twice."""
+
+    model_config = _group("IDEMPOTENCY_")
+
+    key_hours: float = Field(
+        24, gt=0, le=8_760, description="How long an Idempotency-Key, and what was asked with it, is known"
+    )
+
+
 class ApprovalSettings(BaseSettings):
     """What waits for a person."""
 
@@ -374,6 +384,7 @@ class Settings:
     context: ContextSettings
     sessions: SessionSettings
     runs: RunSettings
+    idempotency: IdempotencySettings
     approvals: ApprovalSettings
     retention: RetentionSettings
     log: LogSettings

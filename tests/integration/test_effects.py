@@ -59,14 +59,11 @@ async def test_an_effect_whose_fate_is_unknown_is_made_again_and_one_that_was_re
 
 @pytest.mark.parametrize("other", [("hand_over", TEXT), ("send_message", {**TEXT, "text": "Another."})])
 async def test_a_key_stands_for_one_effect(pool: Pool, other: tuple[str, dict[str, Any]]) -> None:
-    actor, outside, effects = (
-        acting_on_a_thread(),
-        Outside(CrmUnavailable("no answer")),
-        RecordedEffects(pool),
-    )
-    for _ in range(2):
-        with pytest.raises(CrmUnavailable if not outside.asked else EffectConflict):
-            await effects.once(actor.run_id, *(other if outside.asked else ("send_message", TEXT)), outside)
+    actor, effects = acting_on_a_thread(), RecordedEffects(pool)
+    outside = Outside(CrmUnavailable("no answer"))
+    for (action, arguments), error in ((("send_message", TEXT), CrmUnavailable), (other, EffectConflict)):
+        with pytest.raises(error):
+            await effects.once(actor.run_id, action, arguments, outside)
     assert outside.asked == 1
 
 
