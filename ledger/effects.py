@@ -9,15 +9,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
 import psycopg
-from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 from psycopg_pool import PoolClosed, PoolTimeout
 
 from core.effects import Arguments, Outcome
 from core.errors import CrmRefused, CrmUnauthorized, DatabaseUnavailable, EffectConflict, ServiceError
 from core.logging import get_logger
+from core.postgres import Connection, Pool
 from ledger.entries import ENTRY_VALUES, INSERT_SQL, INTO_ENTRIES, Entry
-from ledger.migrations import Pool
 
 log = get_logger(__name__)
 
@@ -143,7 +142,7 @@ class RecordedEffects:
             log.warning("effect_fault_not_recorded", tool=begun.tool, error=fault.code)
 
 
-async def erase_effects(connection: AsyncConnection[DictRow], thread_id: str) -> None:
+async def erase_effects(connection: Connection, thread_id: str) -> None:
     """Delete a thread's records of effects, in the caller's transaction. The redacted audit of them stays."""
     await connection.execute(ERASE_SQL, (thread_id,))
 
@@ -152,7 +151,5 @@ def _hash(arguments: Arguments) -> bytes:
     return hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).digest()
 
 
-async def _one(
-    connection: AsyncConnection[DictRow], statement: str, given: Mapping[str, Any]
-) -> DictRow | None:
+async def _one(connection: Connection, statement: str, given: Mapping[str, Any]) -> DictRow | None:
     return await (await connection.execute(statement.encode(), given)).fetchone()

@@ -7,17 +7,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal, TypeAlias
 
-from psycopg import AsyncConnection
-from psycopg.rows import DictRow
-
 from core.actor import Actor, acting
 from core.logging import get_logger
-from ledger.migrations import Pool
+from core.postgres import Connection, Pool
 from ledger.redaction import redacted
 
 log = get_logger(__name__)
 
-Connection: TypeAlias = AsyncConnection[DictRow]
 # effect: something on the outside; approval: a person's decision; run: the end of one; erasure: a thread, for
 # good; key: an API key was made, changed or revoked; retention: entries were cut off.
 Action: TypeAlias = Literal["effect", "approval", "run", "erasure", "key", "retention"]

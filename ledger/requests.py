@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import uuid4
 
-from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
 from core.errors import KeyReused
-from ledger.migrations import Pool
+from core.postgres import Connection, Pool
 
 # A key whose time is over is as good as one that never came. Of two that come at once, one finds the other.
 CLAIM_SQL: Final = """
@@ -107,12 +106,10 @@ class Requests:
             return (await connection.execute(SWEEP_SQL)).rowcount
 
 
-async def erase_requests(connection: AsyncConnection[DictRow], thread_id: str) -> None:
+async def erase_requests(connection: Connection, thread_id: str) -> None:
     """Forget the keys of a thread's requests, in the caller's transaction."""
     await connection.execute(ERASE_SQL, (thread_id,))
 
 
-async def _one(
-    connection: AsyncConnection[DictRow], statement: str, given: Mapping[str, Any]
-) -> DictRow | None:
+async def _one(connection: Connection, statement: str, given: Mapping[str, Any]) -> DictRow | None:
     return await (await connection.execute(statement.encode(), given)).fetchone()

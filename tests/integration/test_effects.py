@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from checkpoints.pool import Pool, open_pool
+from checkpoints.pool import open_pool
 from core.errors import CrmRefused, CrmUnavailable, DatabaseUnavailable, EffectConflict
+from core.postgres import Pool
 from core.settings import DatabaseSettings
 from ledger.effects import RecordedEffects, erase_effects
 from tests.support.ledger import Outside, acting_on_a_thread, entries, rows

@@ -102,7 +102,7 @@ async def test_a_key_with_another_request_is_refused(up: RunningService, model: 
 
 @pytest.mark.parametrize("key", ["é", "x" * 256])
 async def test_what_is_no_key_is_refused(up: RunningService, key: str) -> None:
-    headers = {"Idempotency-Key": key.encode()}
+    headers = httpx.Headers({"Idempotency-Key": key}, encoding="utf-8")
     body = {"input": {"task": "Export fails.", "contact_id": CONTACT}}
     for path, given in (
         ("/react/invoke", body),

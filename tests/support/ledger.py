@@ -3,9 +3,9 @@
 from typing import Any
 from uuid import uuid4
 
-from checkpoints.pool import Pool
 from core.actor import Actor, act_as
 from core.effects import Outcome
+from core.postgres import Pool
 
 
 class Outside:
