@@ -12,6 +12,7 @@ from fastapi.encoders import jsonable_encoder
 from langgraph.types import Command
 from pydantic import BaseModel, Field, JsonValue
 
+from api.decisions import is_for_customer
 from api.dependencies import OpenService, Requester
 from api.identity import Identity
 from api.run_output import PendingInterrupt, finished, interrupt_json
@@ -98,11 +99,7 @@ def approvals_router() -> APIRouter:
 
 async def _pending(graph: CompiledGraph, thread_id: str) -> list[dict[str, Any]]:
     state = await graph.aget_state({"configurable": {"thread_id": thread_id}})
-    return [interrupt_json(pending) for pending in state.interrupts if not _is_for_customer(pending.value)]
-
-
-def _is_for_customer(asked: Any) -> bool:
-    return isinstance(asked, dict) and asked.get("kind") == "question"
+    return [interrupt_json(pending) for pending in state.interrupts if not is_for_customer(pending.value)]
 
 
 async def _resuming(

@@ -23,6 +23,7 @@ from checkpoints.embedded import embedded_postgres_server
 from checkpoints.pool import open_pool
 from checkpoints.retention import Policies, Sweep, sweep
 from checkpoints.saver import open_saver
+from core.actor import Actor, act_as
 from core.errors import StartupError
 from core.logging import configure_logging, get_logger
 from core.postgres import Pool
@@ -79,6 +80,7 @@ async def swept(
         dry_run: Change nothing, even where the settings would.
     """
     dry_run = dry_run or settings.retention.dry_run
+    act_as(Actor(user="retention"))
     # A run that has just begun has written nothing yet: longer than one may last, to be sure.
     longest = settings.runs.timeout_seconds + settings.runs.drain_seconds
     found = await sweep(

@@ -7,6 +7,7 @@ time on a thread, and a bounded number in all.
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from langgraph.runtime import RunControl
 from langgraph.types import Command, Durability, StateSnapshot, StreamMode, StreamPart
 
 from api.admission import MultitaskStrategy, admit
+from api.decisions import decisions
 from api.errors import REPLACED, describe
 from api.repetition import MESSAGE_KEY, earlier_run, is_broken_off, replayed
 from core.actor import Actor, act_as
@@ -28,6 +30,7 @@ from core.context import Context
 from core.errors import RunStopped, ServiceError, ThreadBusy, TooManyRuns
 from core.logging import get_logger
 from core.settings import RunSettings
+from ledger.entries import Audit, Entry
 
 log = get_logger(__name__)
 
@@ -102,10 +105,12 @@ class Runs:
 
     Args:
         settings: Limits.
+        audit: Is told how runs end, and of people's decisions before they have a run go on.
     """
 
-    def __init__(self, settings: RunSettings) -> None:
+    def __init__(self, settings: RunSettings, audit: Audit) -> None:
         self._settings = settings
+        self._audit = audit
         self._slots = asyncio.Semaphore(settings.max_concurrent)
         self._threads: dict[str, _Thread] = {}
         self._tasks: dict[asyncio.Task[None], RunControl] = {}
@@ -197,6 +202,7 @@ class Runs:
     ) -> None:
         act_as(request.actor)
         end: ServiceError | None = None
+        began = time.monotonic()
         try:
             async with asyncio.timeout(self._settings.timeout_seconds), self._turn(request, control):
                 async for part in await self._parts(request, control):
@@ -209,13 +215,15 @@ class Runs:
             # The drain has no more time. Who listens must hear of it, without another wait.
             if parts.full():
                 parts.get_nowait()
-            parts.put_nowait(describe(GraphDrained()))
+            end = describe(GraphDrained())
+            parts.put_nowait(end)
             raise
+        finally:
+            self._audit.note(_ended(request, end, time.monotonic() - began))
         if listening.is_set():
             await parts.put(end)
 
-    @staticmethod
-    async def _parts(request: RunRequest, control: RunControl) -> AsyncIterator[Part]:
+    async def _parts(self, request: RunRequest, control: RunControl) -> AsyncIterator[Part]:
         if control.drain_requested:
             # Nobody waits for it any more: it must not take the thread's next turn.
             raise GraphDrained(control.drain_reason or "")
@@ -228,6 +236,8 @@ class Runs:
                     return replayed(graph, earlier)
                 given = None
             admit(graph.name, config, given, request.multitask_strategy, state)
+            for decision in decisions(graph.name, given, state):
+                await self._audit.record(decision)
             config = _of_the_same_request(config, given, state)
         callbacks = await _begun(request)
         return graph.astream(
@@ -312,3 +322,14 @@ def _of_the_same_request(config: RunnableConfig, given: Any, state: StateSnapsho
     if not (given is None or isinstance(given, Command)) or not asked or MESSAGE_KEY in metadata:
         return config
     return {**config, "metadata": {**metadata, MESSAGE_KEY: asked}}
+
+
+def _ended(request: RunRequest, end: ServiceError | None, seconds: float) -> Entry:
+    """What the audit says of a run: the graph, and how it ended."""
+    return Entry(
+        action="run",
+        tool=request.graph.name,
+        outcome=end.code if end else "finished",
+        details={"seconds": seconds, "repeated": request.repeated},
+        actor=request.actor,
+    )

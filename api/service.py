@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from langgraph.graph.state import CompiledStateGraph
 
 from api.erasure import Erasure
+from api.ledger_keeper import keeping
 from api.retention import retention
 from api.runs import Runs
 from api.session_keeper import SessionKeeper
@@ -29,6 +30,7 @@ from crm.migrations import migrate
 from graphs.registry import REGISTRY
 from graphs.roster import specialised_agents
 from ledger.effects import RecordedEffects
+from ledger.entries import Audit
 from ledger.migrations import migrate as migrate_ledger
 from ledger.requests import Requests
 from memory.opening import open_memory
@@ -59,6 +61,7 @@ class Service:
         memory: What is remembered of contacts.
         sessions: Which conversation a message belongs to.
         requests: Keys of requests, by which one that comes again is known.
+        audit: Who did what, and what came of it.
         keeper: Closes sessions and sums them up.
         development_crm: The app to mount at ``/crm``, when no real CRM is set.
     """
@@ -73,6 +76,7 @@ class Service:
     memory: Memory
     sessions: SessionStore
     requests: Requests
+    audit: Audit
     keeper: SessionKeeper
     development_crm: FastAPI | None
 
@@ -142,7 +146,9 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             sessions, graphs["coordinator"], models, memory, seconds=settings.sessions.sweep_seconds
         )
         stack.push_async_callback(_ended, asyncio.create_task(keeper.run(), name="session-keeper"))
-        runs = Runs(settings.runs)
+        audit, requests = Audit(pool), Requests(pool, hours=settings.idempotency.key_hours)
+        await stack.enter_async_context(keeping(pool, audit, requests, settings.audit))
+        runs = Runs(settings.runs, audit)
         erasure = Erasure(pool=pool, memory=memory, settled=saver.settled, forget=(saver.forget,))
         await stack.enter_async_context(retention(settings, pool, erasure, runs))
         stack.push_async_callback(runs.drain)
@@ -156,7 +162,8 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             erasure=erasure,
             memory=memory,
             sessions=sessions,
-            requests=Requests(pool, hours=settings.idempotency.key_hours),
+            requests=requests,
+            audit=audit,
             keeper=keeper,
             development_crm=development_crm,
         )

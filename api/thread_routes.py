@@ -7,6 +7,7 @@ from fastapi import APIRouter, Path
 from api.dependencies import OpenService, Requester
 from api.threads import checked_thread_id
 from checkpoints.threads import thread_owner
+from core.actor import Actor, act_as
 from core.errors import NotFound
 from core.logging import get_logger
 
@@ -34,6 +35,7 @@ def threads_router() -> APIRouter:
             owner = await thread_owner(service.pool, thread_id)
             if owner is None or owner.tenant != requester.tenant:
                 raise NotFound(f"there is no thread {thread_id!r}", details={"thread_id": thread_id})
+            act_as(Actor(tenant=requester.tenant, user=requester.user, thread_id=thread_id))
             await service.erasure.erase(thread_id, tenant=owner.tenant)
         log.info("thread_erased", thread_id=thread_id, graph=owner.graph)
 

@@ -338,6 +338,19 @@ class RetentionSettings(BaseSettings):
     dry_run: bool = Field(False, description="Only log what would go")  # noqa: FBT003
 
 
+class AuditSettings(BaseSettings):
+    """What was done by whom."""
+
+    model_config = _group("AUDIT_")
+
+    retention_days: float | None = Field(
+        None,
+        gt=0,
+        le=36_500,
+        description="How long the audit is kept; unset: for good. What is cut off leaves a seal behind",
+    )
+
+
 class LogSettings(BaseSettings):
     """What is logged and how."""
 
@@ -387,6 +400,7 @@ class Settings:
     idempotency: IdempotencySettings
     approvals: ApprovalSettings
     retention: RetentionSettings
+    audit: AuditSettings
     log: LogSettings
     features: FeatureSettings
 

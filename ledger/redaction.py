@@ -76,7 +76,7 @@ def _text(text: str, field: str) -> Json:
 
 
 def is_identifier(text: str) -> bool:
-    """Whether a text is an id as systems make them: a UUID, or letters and a short number.
+    """Whether a text is an id as systems make them: a UUID or its digits, or letters and a short number.
 
     A name has no digit, an address has other characters, a telephone number has more digits.
     """
@@ -88,7 +88,7 @@ def is_identifier(text: str) -> bool:
 
 def _is_uuid(text: str) -> bool:
     try:
-        return str(UUID(text)) == text.lower()
+        return text.lower() in {str(UUID(text)), UUID(text).hex}
     except ValueError:
         return False
 
