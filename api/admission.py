@@ -94,5 +94,6 @@ def _require_unfinished(state: StateSnapshot) -> None:
             "the thread waits for a decision; it cannot go on without",
             details={"interrupts": [pending.id for pending in state.interrupts]},
         )
-    if not state.next:
+    # Not ``next``: it leaves out steps that have written, and died before their checkpoint was made.
+    if not state.tasks:
         raise NothingToResume("the thread's last run came to its end; there is nothing to continue")

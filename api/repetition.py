@@ -50,8 +50,11 @@ def _is_about(snapshot: StateSnapshot, key: str) -> bool:
 
 
 def is_broken_off(snapshot: StateSnapshot) -> bool:
-    """Whether there are steps left that wait for nobody."""
-    return bool(snapshot.next) and not snapshot.interrupts
+    """Whether there are steps left that wait for nobody.
+
+    ``next`` leaves those out that have written and whose checkpoint was not made any more.
+    """
+    return bool(snapshot.tasks) and not snapshot.interrupts
 
 
 async def replayed(
