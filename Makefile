@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; exit; }; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help serve memory-serve demo studio retention audit-verify bench-checkpoints bench-growth bench-memory test eval check fmt \
+.PHONY: help serve memory-serve demo studio retention audit-verify chaos bench-checkpoints bench-growth bench-memory test eval check fmt \
 	snapshots docs proto requirements clean
 
 help: ## This list
@@ -34,6 +34,9 @@ audit-verify: $(VENV)/.runtime ## Follow the audit's chains of hashes, and name 
 
 bench-growth: $(VENV)/.runtime ## Measure how a long conversation grows (about three minutes)
 	@exec $(BIN)/python -m benchmarks.growth $(ARGS)
+
+chaos: $(VENV)/.runtime ## Kill the service at 100 random moments; nothing is done twice (ten minutes; ARGS="--kills 10")
+	@exec $(BIN)/python -m benchmarks.chaos $(ARGS)
 
 test: $(VENV)/.dev ## Set everything up and run every test, against a real Postgres
 	@$(BIN)/python -m pytest $(ARGS)
