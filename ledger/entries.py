@@ -2,7 +2,7 @@
 
 import json
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal, TypeAlias
@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, TypeAlias
 from core.actor import Actor, acting
 from core.logging import get_logger
 from core.postgres import Connection, Pool
+from core.texts import storable
 from ledger.redaction import redacted
 
 log = get_logger(__name__)
@@ -72,7 +73,8 @@ class Entry:
         """The parameters of :data:`INSERT_SQL`."""
         return {
             "tenant": self.actor.tenant,
-            "user": self.actor.user,
+            # Another system's text: one that Postgres refuses would keep all notes from being written.
+            "user": storable(self.actor.user),
             "key_id": self.actor.key_id,
             "thread": self.actor.thread_id,
             "run": self.actor.run_id,
@@ -103,6 +105,20 @@ class Found:
     details: dict[str, Any]
     position: int | None
     hash: bytes | None
+
+
+def key_change(
+    change: Literal["created", "rotated", "revoked"], key_id: str, *, scopes: Sequence[str], by: Actor
+) -> Entry:
+    """The entry of a change to an API key; write it with :func:`record_in`, in the change's transaction.
+
+    Args:
+        change: What was done.
+        key_id: The key's public id, never its secret.
+        scopes: What it may do from then on.
+        by: Who did it.
+    """
+    return Entry(action="key", tool=key_id, outcome=change, details={"scopes": list(scopes)}, actor=by)
 
 
 async def record_in(connection: Connection, entry: Entry) -> None:
