@@ -8,7 +8,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; exit; }; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help serve keys memory-serve demo studio retention bench-checkpoints bench-growth bench-memory test eval check fmt \
+.PHONY: help serve keys memory-serve demo studio retention audit-verify chaos bench-checkpoints bench-growth bench-memory test \
+	eval check fmt \
 	snapshots docs proto requirements clean
 
 help: ## This list
@@ -32,8 +33,14 @@ studio: $(VENV)/.dev ## Open the graphs in LangGraph Studio's dev server
 retention: $(VENV)/.runtime ## Carry the retention policies out once (ARGS=--dry-run only says what would go)
 	@exec $(BIN)/python -m api.retention $(ARGS)
 
+audit-verify: $(VENV)/.runtime ## Follow the audit's chains of hashes, and name the first entry that is not as it was written
+	@exec $(BIN)/python -m api.audit verify
+
 bench-growth: $(VENV)/.runtime ## Measure how a long conversation grows (about three minutes)
 	@exec $(BIN)/python -m benchmarks.growth $(ARGS)
+
+chaos: $(VENV)/.runtime ## Kill the service at 100 random moments; nothing is done twice (ten minutes; ARGS="--kills 10")
+	@exec $(BIN)/python -m benchmarks.chaos $(ARGS)
 
 test: $(VENV)/.dev ## Set everything up and run every test, against a real Postgres
 	@$(BIN)/python -m pytest $(ARGS)

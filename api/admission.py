@@ -4,12 +4,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
-from langchain_core.runnables import RunnableConfig
-from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, Interrupt, StateSnapshot
 
+from api.decisions import is_for_customer
 from api.identity import Identity
-from api.ownership import Ownership, require_own
 from core.errors import (
     Forbidden,
     InterruptPending,
@@ -29,27 +27,23 @@ _INTERRUPT_ID = re.compile(r"[0-9a-f]{32}")
 GRAPH_KEY = "graph"
 
 
-async def admit(
-    graph: CompiledStateGraph[Any, Any, Any, Any],
-    config: RunnableConfig,
+def admit(
+    graph: str,
     given: Any,
-    *,
     strategy: MultitaskStrategy,
+    state: StateSnapshot,
     identity: Identity,
-    ownership: Ownership,
 ) -> None:
-    """Look at the thread's latest checkpoint; called while the run holds the thread.
+    """Let a run begin, or say why it may not; called while it holds its thread.
 
     Args:
-        graph: What is to run.
-        config: Names the thread.
+        graph: The name of what is to run.
         given: An input begins a turn, a ``Command(resume=...)`` answers interrupts, ``None`` continues.
         strategy: ``interrupt`` lets a new turn take the place of a pending question.
+        state: The thread's latest checkpoint.
         identity: Who asks.
-        ownership: Whose threads are.
 
     Raises:
-        NotFound: The thread is another tenant's.
         WrongGraph: The thread was begun by another graph.
         SessionRefused: The thread is about another contact.
         Forbidden: The answer is a decision, and the caller's scopes do not allow any.
@@ -57,13 +51,7 @@ async def admit(
         NothingToResume: There is no question to answer, or no step left to continue with.
         InvalidRequest: Several questions are pending and the answer does not say which it is for.
     """
-    state = await graph.aget_state(config)
-    thread_id = str(config["configurable"]["thread_id"])
-    if state.metadata is None:
-        await ownership.require_free(identity, thread_id)
-    else:
-        require_own(identity, thread_id, state.metadata)
-    _require_same_graph(graph.name, state)
+    _require_same_graph(graph, state)
     _require_same_contact(given, state)
     if isinstance(given, Command):
         _require_answerable(given.resume, state.interrupts, identity)
@@ -92,11 +80,6 @@ def _require_same_contact(given: Any, state: StateSnapshot) -> None:
         )
 
 
-def is_for_customer(question: Any) -> bool:
-    """Whether what an interrupt asks is asked of the customer, and not of the company."""
-    return isinstance(question, Mapping) and question.get("kind") == "question"
-
-
 def _require_answerable(answer: Any, pending: Sequence[Interrupt], identity: Identity) -> None:
     if not pending:
         raise NothingToResume("the thread waits for no decision: it was given, or never asked for")
@@ -122,5 +105,6 @@ def _require_unfinished(state: StateSnapshot) -> None:
             "the thread waits for a decision; it cannot go on without",
             details={"interrupts": [pending.id for pending in state.interrupts]},
         )
-    if not state.next:
+    # Not ``next``: it leaves out steps that have written, and died before their checkpoint was made.
+    if not state.tasks:
         raise NothingToResume("the thread's last run came to its end; there is nothing to continue")

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from api import errors
 from api.approvals import approvals_router
+from api.audit_routes import audit_router
 from api.authentication import Authentication
 from api.body_limit import BodyLimit
 from api.cors import Cors
@@ -66,6 +67,7 @@ def make_app(service: Service | None = None) -> FastAPI:
     app.include_router(messages_router())
     app.include_router(approvals_router())
     app.include_router(threads_router())
+    app.include_router(audit_router())
     app.include_router(sessions_router())
     app.include_router(langserve_router())
     return app

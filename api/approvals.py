@@ -12,13 +12,12 @@ from fastapi.encoders import jsonable_encoder
 from langgraph.types import Command
 from pydantic import BaseModel, Field, JsonValue
 
-from api.admission import is_for_customer
+from api.decisions import is_for_customer
 from api.dependencies import OpenService, Requester
 from api.identity import Identity
-from api.repetition import MESSAGE_KEY
+from api.run import RunRequest
 from api.run_output import PendingInterrupt, finished, interrupt_json
 from api.run_requests import run_request
-from api.runs import RunRequest
 from api.service import CompiledGraph, Service
 from checkpoints.threads import waiting_threads
 from core.errors import NotFound
@@ -111,14 +110,10 @@ async def _resuming(
     spec = REGISTRY.get(owner.graph or "")
     if spec is None or spec.name not in ASKING:
         raise NotFound(f"there is no approval {approval_id!r}", details={"id": approval_id})
-    state = await service.graphs[spec.name].aget_state({"configurable": {"thread_id": thread_id}})
-    message_id = (state.metadata or {}).get(MESSAGE_KEY)
     return run_request(
         service,
         spec,
         Command(resume={interrupt_id: decision}),
         identity=identity,
         thread_id=thread_id,
-        # It is still that message's run.
-        metadata={MESSAGE_KEY: message_id} if message_id else None,
     )

@@ -5,21 +5,26 @@ Here rooms say what they keep: a room whose tables hold something of a thread ad
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
 from checkpoints.erasure import erase_checkpoints
+from checkpoints.threads import OWNER_SQL
+from core.actor import acting
 from core.memory import Memory, Scope
 from core.postgres import Pool
+from ledger.effects import erase_effects
+from ledger.entries import Entry, record_in
+from ledger.requests import erase_requests
 from sessions.store import erase_session
 
 Eraser: TypeAlias = Callable[[AsyncConnection[DictRow], str], Awaitable[None]]
 
 # Run one after the other in one transaction: a thread is erased everywhere, or nowhere.
-ERASERS: tuple[Eraser, ...] = (erase_checkpoints, erase_session)
+ERASERS: tuple[Eraser, ...] = (erase_checkpoints, erase_session, erase_effects, erase_requests)
 
 
 async def _nothing_queued() -> None:
@@ -69,10 +74,20 @@ class Erasure:
         self._forgotten(thread_id)
 
     async def erase_in(self, connection: AsyncConnection[DictRow], thread_id: str) -> None:
-        """The same, as a part of the caller's transaction."""
+        """The same, as a part of the caller's transaction, with the audit's entry of it.
+
+        What the audit has of the thread stays: it says that and when things were done, by whom, and no longer
+        with which words.
+        """
         self._forgotten(thread_id)
+        owner = await (await connection.execute(OWNER_SQL, (thread_id,))).fetchone()
         for eraser in ERASERS:
             await eraser(connection, thread_id)
+        if owner:
+            by = replace(acting(), tenant=owner["tenant"] or acting().tenant, thread_id=thread_id)
+            await record_in(
+                connection, Entry(action="erasure", outcome="erased", tool=owner["graph"] or "", actor=by)
+            )
 
     async def _forget(self, thread_id: str, tenant: str) -> None:
         if self.memory is None:

@@ -18,11 +18,14 @@ from sse_starlette import EventSourceResponse
 
 from api.disconnect import until_gone
 from api.errors import body, describe, invalid, response
+from api.idempotency import HEADER, claim
 from api.identity import requester
-from api.served_graph import FRESH_KEY, IDENTITY_KEY, SERVICE_KEY, ServedGraph
+from api.served_graph import CLAIMED_KEY, FRESH_KEY, IDENTITY_KEY, SERVICE_KEY, ServedGraph
+from api.service import Service
 from api.threads import new_thread_id
-from core.errors import ServiceError
+from core.errors import InvalidRequest, ServiceError
 from graphs.registry import REGISTRY
+from ledger.requests import Claimed
 
 THREAD_HEADER = "X-Thread-Id"
 
@@ -56,17 +59,36 @@ async def _complete_config(config: dict[str, Any], request: Request) -> dict[str
 
     A batch names none here: each of its inputs gets a thread of its own.
     """
+    given = config.get("configurable", {})
     configurable = {
-        **config.get("configurable", {}),
+        **given,
         IDENTITY_KEY: requester(request),
         SERVICE_KEY: request.app.state.service,
     }
+    key = request.headers.get(HEADER, "")
     if not request.url.path.endswith("/batch"):
         named = configurable.get("thread_id") or await _session(request)
         configurable[FRESH_KEY] = not named
         configurable["thread_id"] = named or new_thread_id()
+        if key:
+            claimed = await _claimed(request, key, given, configurable["thread_id"])
+            configurable |= {CLAIMED_KEY: claimed, "thread_id": claimed.thread_id}
         request.state.thread_id = configurable["thread_id"]
+    elif key:
+        raise InvalidRequest(f"a batch takes no {HEADER}: send each input as a request of its own")
     return {**config, "configurable": configurable}
+
+
+async def _claimed(request: Request, key: str, named: Mapping[str, Any], thread_id: str) -> Claimed:
+    """The request's place among those with keys. How it is listened to, and waits, is not what is asked."""
+    given = await request.json()
+    asked = {
+        "graph": request.url.path.rpartition("/")[0],
+        "input": given.get("input") if isinstance(given, Mapping) else None,
+        "configurable": {name: value for name, value in named.items() if name != "multitask_strategy"},
+    }
+    service: Service = request.app.state.service
+    return await claim(service, requester(request), key, asked, thread_id=thread_id)
 
 
 async def _session(request: Request) -> str:

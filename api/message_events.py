@@ -13,8 +13,8 @@ from langchain_core.messages import AIMessage, AIMessageChunk, ToolMessage
 from sse_starlette import ServerSentEvent
 
 from api.answer_tokens import FieldTokens
+from api.run import Part
 from api.run_output import interrupt_json
-from api.runs import Part
 from api.sse import event
 
 # LangGraph's name for the update that holds interrupts.

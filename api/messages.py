@@ -15,13 +15,13 @@ from api.admission import MultitaskStrategy
 from api.dependencies import OpenService, Requester
 from api.disconnect import until_gone
 from api.errors import body, describe
+from api.idempotency import claim, claim_message
 from api.identity import Identity
 from api.message_events import MessageEvents
 from api.ownership import require_unclaimed
-from api.repetition import MESSAGE_KEY
+from api.run import RunRequest
 from api.run_output import PendingInterrupt, RunMetadata, RunResult, finished
 from api.run_requests import run_request
-from api.runs import RunRequest
 from api.service import Service
 from api.session_keeper import AWAY
 from api.texts import require_storable
@@ -116,10 +116,14 @@ def messages_router() -> APIRouter:
         request: Request,
         service: OpenService,
         requester: Requester,
+        *,
         accept: Annotated[str, Header()] = "application/json",
+        idempotency_key: Annotated[
+            str, Header(description="What is sent again with its key is answered once; see `message_id`")
+        ] = "",
     ) -> Response:
         """Answer a customer's message, whole or as a stream."""
-        run = await _run(message, service, requester)
+        run = await _run(message, service, requester, idempotency_key)
         headers = {"X-Thread-Id": run.thread_id}
         if "text/event-stream" in accept:
             answer: Response = sse.stream(_events(run, service))
@@ -131,8 +135,8 @@ def messages_router() -> APIRouter:
     return router
 
 
-async def _run(message: MessageRequest, service: Service, identity: Identity) -> RunRequest:
-    new_id, message_id = new_thread_id(), message.message_id or ""
+async def _run(message: MessageRequest, service: Service, identity: Identity, key: str) -> RunRequest:
+    new_id, message_id = new_thread_id(), await _message_id(message, service, identity, key)
     entered = await service.sessions.enter(
         identity.tenant,
         message.contact_id,
@@ -159,14 +163,28 @@ async def _run(message: MessageRequest, service: Service, identity: Identity) ->
         metadata={
             "channel_id": message.channel_id,
             **(message.metadata or {}),
-            **({MESSAGE_KEY: message_id} if message_id else {}),
         },
-        repeats=message_id if entered.repeated else "",
+        key=message_id,
+        repeated=entered.repeated,
         modes=("messages", "updates", "values"),
         # The agents' steps and tokens are those of graphs inside.
         subgraphs=True,
         multitask_strategy=message.multitask_strategy,
     )
+
+
+async def _message_id(message: MessageRequest, service: Service, identity: Identity, key: str) -> str:
+    """The id by which the message is known when it comes again: its sender's, or one made for its key."""
+    given = message.message_id or ""
+    if given:
+        await claim_message(
+            service, identity, contact_id=message.contact_id, message_id=given, text=message.message
+        )
+    if not key:
+        return given
+    asked = message.model_dump(mode="json", exclude={"multitask_strategy"})
+    claimed = await claim(service, identity, key, {"graph": GRAPH.name, "message": asked})
+    return given or f"request:{claimed.id}"
 
 
 async def _whole(run: RunRequest, service: Service) -> Response:

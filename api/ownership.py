@@ -46,31 +46,26 @@ class Ownership:
             raise no_such_thread(thread_id)
         return owner
 
-    async def require_free(self, identity: Identity, thread_id: str) -> None:
-        """Let a caller begin a thread under an id of their choice.
+    async def require(self, identity: Identity, thread_id: str, metadata: Mapping[str, Any] | None) -> None:
+        """Let a caller go on with a thread, or begin one under an id of their choice.
+
+        Args:
+            identity: The caller.
+            thread_id: The thread.
+            metadata: Of its latest checkpoint; None: nothing has run on it yet. One without a tenant was
+                written where there was but one.
 
         Raises:
-            NotFound: A session of another tenant has the id, with nothing run in it yet.
+            NotFound: It is another tenant's, or a session of theirs has the id with nothing run in it yet.
         """
+        if metadata is not None:
+            if metadata.get(TENANT_KEY, LOCAL.tenant) != identity.tenant:
+                raise no_such_thread(thread_id)
+            return
         async with self._pool.connection() as connection:
             tenant = await session_tenant(connection, thread_id)
         if tenant not in {None, identity.tenant}:
             raise no_such_thread(thread_id)
-
-
-def require_own(identity: Identity, thread_id: str, metadata: Mapping[str, Any]) -> None:
-    """Let a caller go on with a thread.
-
-    Args:
-        identity: The caller.
-        thread_id: The thread.
-        metadata: Of its latest checkpoint; one without a tenant was written where there was but one.
-
-    Raises:
-        NotFound: It is another tenant's.
-    """
-    if metadata.get(TENANT_KEY, LOCAL.tenant) != identity.tenant:
-        raise no_such_thread(thread_id)
 
 
 async def require_unclaimed(connection: Connection, thread_id: str, *, identity: Identity) -> None:

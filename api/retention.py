@@ -23,10 +23,12 @@ from checkpoints.embedded import embedded_postgres_server
 from checkpoints.pool import open_pool
 from checkpoints.retention import Policies, Sweep, sweep
 from checkpoints.saver import open_saver
+from core.actor import Actor, act_as
 from core.errors import StartupError
 from core.logging import configure_logging, get_logger
 from core.postgres import Pool
 from core.settings import Settings
+from ledger.migrations import migrate as migrate_ledger
 from sessions.migrations import migrate as migrate_sessions
 
 log = get_logger(__name__)
@@ -78,6 +80,7 @@ async def swept(
         dry_run: Change nothing, even where the settings would.
     """
     dry_run = dry_run or settings.retention.dry_run
+    act_as(Actor(user="retention"))
     # A run that has just begun has written nothing yet: longer than one may last, to be sure.
     longest = settings.runs.timeout_seconds + settings.runs.drain_seconds
     found = await sweep(
@@ -123,6 +126,7 @@ async def _command(*, dry_run: bool) -> int:
         pool = await stack.enter_async_context(open_pool(address, settings.database))
         saver = await stack.enter_async_context(open_saver(pool))
         await migrate_sessions(pool)
+        await migrate_ledger(pool)
         found = await swept(settings, pool, Erasure(pool=pool, settled=saver.settled), dry_run=dry_run)
     console = Console()
     # Cut off, a policy could not be told from another.

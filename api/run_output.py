@@ -6,7 +6,8 @@ from typing import Any, get_type_hints
 from langgraph.types import Interrupt
 from pydantic import BaseModel, Field, JsonValue, create_model
 
-from api.runs import Part, RunRequest, Runs
+from api.run import Part, RunRequest
+from api.runs import Runs
 from core.models import ModelInfo
 from graphs.spec import GraphSpec
 

@@ -10,7 +10,8 @@ from langgraph.types import StreamMode
 from api.admission import GRAPH_KEY, MultitaskStrategy
 from api.identity import Identity
 from api.ownership import TENANT_KEY, USER_KEY
-from api.runs import RunRequest
+from api.repetition import MESSAGE_KEY
+from api.run import RunRequest
 from api.service import Service
 from api.threads import checked_thread_id, new_thread_id
 from core.context import Context
@@ -36,7 +37,8 @@ def run_request(
     subgraphs: bool = False,
     multitask_strategy: MultitaskStrategy = "enqueue",
     begin: Callable[[], Awaitable[BaseCallbackManager]] | None = None,
-    repeats: str = "",
+    key: str = "",
+    repeated: bool = False,
 ) -> RunRequest:
     """The request, checked.
 
@@ -54,7 +56,8 @@ def run_request(
         subgraphs: Whether to listen to the graphs inside it too.
         multitask_strategy: What to do when the thread is busy.
         begin: Gives the callbacks once the run is admitted.
-        repeats: Id of a message that came before.
+        key: Names the message or the request, so that one that comes again is answered once.
+        repeated: Whether it came before. It then waits for its first run, whatever the strategy says.
 
     Raises:
         InvalidRequest: The thread id or the locale is not one.
@@ -68,6 +71,7 @@ def run_request(
             "recursion_limit": spec.recursion_limit,
             "metadata": {
                 **(metadata or {}),
+                **({MESSAGE_KEY: key} if key else {}),
                 GRAPH_KEY: spec.name,
                 TENANT_KEY: identity.tenant,
                 USER_KEY: identity.user,
@@ -80,9 +84,10 @@ def run_request(
         durability=spec.durability,
         modes=modes,
         subgraphs=subgraphs,
-        multitask_strategy=multitask_strategy,
+        multitask_strategy="enqueue" if repeated else multitask_strategy,
         begin=begin,
-        repeats=repeats,
+        key=key,
+        repeated=repeated,
     )
 
 

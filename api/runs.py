@@ -7,74 +7,30 @@ time on a thread, and a bounded number in all.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
 
-from langchain_core.callbacks import BaseCallbackManager
-from langchain_core.runnables import RunnableConfig, patch_config
 from langgraph.errors import GraphDrained
-from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import RunControl
-from langgraph.types import Durability, StreamMode, StreamPart
 
-from api.admission import MultitaskStrategy, admit
 from api.errors import REPLACED, describe
-from api.identity import Identity
-from api.ownership import Ownership, no_such_thread
-from api.repetition import earlier_run, is_broken_off, replayed
+from api.ownership import no_such_thread
+from api.run import Part, RunRequest
 from api.run_slots import RunSlots
-from core.context import Context, now_running
+from api.run_start import RunStart
+from core.actor import act_as
+from core.context import now_running
 from core.errors import RunStopped, ServiceError, ThreadBusy
 from core.logging import get_logger
 from core.settings import RunSettings
+from ledger.entries import Audit, Entry
 
 log = get_logger(__name__)
 
-# LangGraph's: a dict with "type" (the mode), "ns" and "data".
-Part: TypeAlias = StreamPart[Any, Any]
-
 # Parts a run may be ahead of its listener.
 _BACKLOG = 1_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRequest:
-    """What to run.
-
-    Attributes:
-        graph: Compiled, with its checkpointer.
-        input: As the graph's input schema says.
-        identity: Who asks.
-        config: Run name, metadata and ``configurable.thread_id``.
-        fresh: Whether the thread was made for this run, so that there is no state to look at first.
-        context: The run's parameters.
-        durability: When checkpoints are written.
-        modes: LangGraph's stream modes to listen to.
-        subgraphs: Whether to listen to the graphs inside it too.
-        multitask_strategy: What to do when the thread has a run in progress.
-        begin: Called when the run is admitted, before its first step; gives the callbacks it reports to.
-        repeats: Id of a message that came before: its run is gone on with, or its answer given again.
-    """
-
-    graph: CompiledStateGraph[Any, Any, Any, Any]
-    input: Any
-    identity: Identity
-    config: RunnableConfig
-    fresh: bool
-    context: Context
-    durability: Durability
-    modes: tuple[StreamMode, ...]
-    subgraphs: bool = False
-    multitask_strategy: MultitaskStrategy = "enqueue"
-    begin: Callable[[], Awaitable[BaseCallbackManager]] | None = None
-    repeats: str = ""
-
-    @property
-    def thread_id(self) -> str:
-        """The thread the run is on."""
-        return str(self.config["configurable"]["thread_id"])
 
 
 @dataclass(slots=True)
@@ -100,14 +56,16 @@ class Runs:
 
     Args:
         settings: Limits.
-        ownership: Whose threads are.
         slots: Places for runs.
+        start: Admits and begins them.
+        audit: Is told how they end.
     """
 
-    def __init__(self, settings: RunSettings, ownership: Ownership, slots: RunSlots) -> None:
+    def __init__(self, settings: RunSettings, slots: RunSlots, start: RunStart, audit: Audit) -> None:
         self._settings = settings
-        self._ownership = ownership
         self._slots = slots
+        self._start = start
+        self._audit = audit
         self._threads: dict[str, _Thread] = {}
         self._tasks: dict[asyncio.Task[None], RunControl] = {}
         self._stopping = False
@@ -200,7 +158,9 @@ class Runs:
         listening: asyncio.Event,
     ) -> None:
         end: ServiceError | None = None
+        began = time.monotonic()
         now_running(request.context)
+        act_as(request.actor)
         try:
             async with asyncio.timeout(self._settings.timeout_seconds), self._turn(request, control):
                 async for part in await self._admitted(request, control):
@@ -213,47 +173,21 @@ class Runs:
             # The drain has no more time. Who listens must hear of it, without another wait.
             if parts.full():
                 parts.get_nowait()
-            parts.put_nowait(describe(GraphDrained()))
+            end = describe(GraphDrained())
+            parts.put_nowait(end)
             raise
+        finally:
+            self._audit.note(_ended(request, end, time.monotonic() - began))
         if listening.is_set():
             await parts.put(end)
 
     async def _admitted(self, request: RunRequest, control: RunControl) -> AsyncIterator[Part]:
-        parts = await self._parts(request, control)
-        self._threads[request.thread_id].admitted = True
-        return parts
-
-    async def _parts(self, request: RunRequest, control: RunControl) -> AsyncIterator[Part]:
         if control.drain_requested:
             # Nobody waits for it any more: it must not take the thread's next turn.
             raise GraphDrained(control.drain_reason or "")
-        given = request.input
-        if request.repeats:
-            earlier = await earlier_run(request.graph, request.config, request.repeats)
-            if earlier and not is_broken_off(earlier):
-                return replayed(request.graph, earlier)
-            given = None if earlier else given
-        if not request.fresh:
-            await admit(
-                request.graph,
-                request.config,
-                given,
-                strategy=request.multitask_strategy,
-                identity=request.identity,
-                ownership=self._ownership,
-            )
-        callbacks = await request.begin() if request.begin else None
-        return request.graph.astream(
-            given,
-            patch_config(request.config, callbacks=callbacks) if callbacks else request.config,
-            context=request.context,
-            stream_mode=list(request.modes),
-            subgraphs=request.subgraphs,
-            output_keys=request.graph.output_channels,
-            durability=request.durability,
-            control=control,
-            version="v2",
-        )
+        parts = await self._start.parts(request, control)
+        self._threads[request.thread_id].admitted = True
+        return parts
 
     @asynccontextmanager
     async def _turn(self, request: RunRequest, control: RunControl) -> AsyncIterator[None]:
@@ -308,3 +242,14 @@ def _meet(request: RunRequest, thread: _Thread) -> None:
         )
     if request.multitask_strategy == "interrupt":
         thread.current.request_drain(REPLACED)
+
+
+def _ended(request: RunRequest, end: ServiceError | None, seconds: float) -> Entry:
+    """What the audit says of a run: the graph, and how it ended."""
+    return Entry(
+        action="run",
+        tool=request.graph.name,
+        outcome=end.code if end else "finished",
+        details={"seconds": seconds, "repeated": request.repeated},
+        actor=request.actor,
+    )

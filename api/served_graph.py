@@ -18,17 +18,20 @@ from pydantic_core.core_schema import CoreSchema, no_info_before_validator_funct
 from api.admission import MultitaskStrategy
 from api.errors import describe
 from api.resumption import graph_input, served_input_schema
+from api.run import RunRequest
 from api.run_output import RunResult, served_output_schema
 from api.run_requests import run_request
-from api.runs import RunRequest
 from api.service import Service
 from graphs.spec import GraphSpec
+from ledger.requests import Claimed
 
 # Where the route puts who asks, and the service; not among the fields a body may set.
 IDENTITY_KEY = "__identity"
 SERVICE_KEY = "__service"
 # Where it says that it has made the thread.
 FRESH_KEY = "__fresh"
+# Where it says which request of those with keys this is.
+CLAIMED_KEY = "__claimed"
 # Inputs of one batch that run at once.
 BATCH_CONCURRENCY = 8
 
@@ -165,18 +168,21 @@ class ServedGraph(Runnable[Values, Values]):
         self, service: Service, values: Values, config: RunnableConfig, root: "_RootRun"
     ) -> RunRequest:
         named = config.get("configurable", {})
+        claimed: Claimed | None = named.get(CLAIMED_KEY)
         return run_request(
             service,
             self._spec,
             graph_input(values),
             identity=named[IDENTITY_KEY],
             thread_id=named.get("thread_id") or None,
-            fresh=named.get(FRESH_KEY),
+            fresh=named.get(FRESH_KEY) and not (claimed and claimed.repeated),
             locale=named.get("locale") or None,
             metadata=config.get("metadata", {}),
             tags=config.get("tags", []),
             multitask_strategy=named.get("multitask_strategy") or "enqueue",
             begin=root.begin,
+            key=f"request:{claimed.id}" if claimed else "",
+            repeated=claimed is not None and claimed.repeated,
         )
 
 

@@ -12,9 +12,11 @@ from langgraph.graph.state import CompiledStateGraph
 
 from api.edition import edition
 from api.erasure import Erasure
+from api.ledger_keeper import keeping
 from api.ownership import Ownership
 from api.retention import retention
 from api.run_slots import run_slots
+from api.run_start import RunStart
 from api.runs import Runs
 from api.session_keeper import SessionKeeper
 from checkpoints.cache import open_cache
@@ -36,6 +38,10 @@ from identity.authenticator import Authenticator, open_authenticator
 from identity.counters import open_counter
 from identity.migrations import migrate as migrate_identity
 from identity.rates import RateLimits
+from ledger.effects import RecordedEffects
+from ledger.entries import Audit
+from ledger.migrations import migrate as migrate_ledger
+from ledger.requests import Requests
 from memory.opening import open_memory
 from nodes.caching import worth_keeping
 from nodes.coordinator.roster import Roster
@@ -67,6 +73,8 @@ class Service:
         erasure: Takes threads out for good.
         memory: What is remembered of contacts.
         sessions: Which conversation a message belongs to.
+        requests: Keys of requests, by which one that comes again is known.
+        audit: Who did what, and what came of it.
         keeper: Closes sessions and sums them up.
         development_crm: The app to mount at ``/crm``, when no real CRM is set.
     """
@@ -83,6 +91,8 @@ class Service:
     erasure: Erasure
     memory: Memory
     sessions: SessionStore
+    requests: Requests
+    audit: Audit
     keeper: SessionKeeper
     development_crm: FastAPI | None
 
@@ -118,6 +128,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         saver = await stack.enter_async_context(open_saver(pool))
         memory = await _memory(stack, settings, pool)
         await migrate_sessions(pool)
+        await migrate_ledger(pool)
         development_crm = await _development_crm(settings, pool)
         http = await stack.enter_async_context(
             crm_http_client(
@@ -128,7 +139,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
                 else None,
             )
         )
-        crm = CrmClient(http, settings.crm)
+        crm = CrmClient(http, settings.crm, effects=RecordedEffects(pool))
         tools = {
             **crm_tools(crm, approve_messages_from=settings.approvals.message_risk, memory=memory),
             **memory_tools(memory),
@@ -160,7 +171,10 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         )
         stack.push_async_callback(_ended, asyncio.create_task(keeper.run(), name="session-keeper"))
         ownership = Ownership(pool)
-        runs = Runs(settings.runs, ownership, run_slots(settings.runs, shared=settings.auth.enabled))
+        audit, requests = Audit(pool), Requests(pool, hours=settings.idempotency.key_hours)
+        await stack.enter_async_context(keeping(pool, audit, requests, settings.audit))
+        slots = run_slots(settings.runs, shared=settings.auth.enabled)
+        runs = Runs(settings.runs, slots, RunStart(ownership, audit), audit)
         erasure = Erasure(pool=pool, memory=memory, settled=saver.settled, forget=(saver.forget,))
         await stack.enter_async_context(retention(settings, pool, erasure, runs))
         stack.push_async_callback(runs.drain)
@@ -177,6 +191,8 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             erasure=erasure,
             memory=memory,
             sessions=sessions,
+            requests=requests,
+            audit=audit,
             keeper=keeper,
             development_crm=development_crm,
         )

@@ -5,7 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from api.dependencies import OpenService, Requester
+from api.identity import actor_of
 from api.threads import checked_thread_id
+from core.actor import act_as
 from core.logging import get_logger
 
 log = get_logger(__name__)
@@ -31,6 +33,7 @@ def threads_router() -> APIRouter:
         # Whether a thread is busy is its owner's to know.
         async with service.runs.quiet(thread_id, requester.tenant):
             owner = await service.ownership.own(requester, thread_id)
+            act_as(actor_of(requester, thread_id=thread_id))
             await service.erasure.erase(thread_id, tenant=requester.tenant)
         log.info("thread_erased", thread_id=thread_id, graph=owner.graph)
 

@@ -18,6 +18,8 @@
     ├── RunTimedOut             504
     ├── RunLimitReached         500  a graph took more super-steps than it may
     ├── DatabaseUnavailable     503
+    ├── EffectConflict          500  an effect's key stands for another effect
+    ├── KeyReused               422  an idempotency key came with another request
     ├── ModelError              502  a model call failed for good
     │   ├── ModelUnavailable    503  after bounded retries and the fallback
     │   ├── ModelMisconfigured  502  key, name or permission refused by the provider
@@ -169,6 +171,19 @@ class DatabaseUnavailable(ServiceError):
 
     code = "database_unavailable"
     status = 503
+
+
+class EffectConflict(ServiceError):
+    """Raise when the key of an effect is known with another action or other arguments: a bug of ours."""
+
+    code = "effect_conflict"
+
+
+class KeyReused(ServiceError):
+    """Raise when a request's idempotency key, or its message's id, came before with another request."""
+
+    code = "idempotency_key_reused"
+    status = 422
 
 
 class ModelError(ServiceError):

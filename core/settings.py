@@ -440,6 +440,16 @@ class RunSettings(BaseSettings):
     )
 
 
+class IdempotencySettings(BaseSettings):
+    """Requests that come twice."""
+
+    model_config = _group("IDEMPOTENCY_")
+
+    key_hours: float = Field(
+        24, gt=0, le=8_760, description="How long an Idempotency-Key, and what was asked with it, is known"
+    )
+
+
 class ApprovalSettings(BaseSettings):
     """What waits for a person."""
 
@@ -475,6 +485,19 @@ class RetentionSettings(BaseSettings):
     )
     batch_size: int = Field(100, ge=1, le=10_000, description="Threads looked at in one query")
     dry_run: bool = Field(False, description="Only log what would go")  # noqa: FBT003
+
+
+class AuditSettings(BaseSettings):
+    """What was done by whom."""
+
+    model_config = _group("AUDIT_")
+
+    retention_days: float | None = Field(
+        None,
+        gt=0,
+        le=36_500,
+        description="How long the audit is kept; unset: for good. What is cut off leaves a seal behind",
+    )
 
 
 class LogSettings(BaseSettings):
@@ -527,8 +550,10 @@ class Settings:
     context: ContextSettings
     sessions: SessionSettings
     runs: RunSettings
+    idempotency: IdempotencySettings
     approvals: ApprovalSettings
     retention: RetentionSettings
+    audit: AuditSettings
     log: LogSettings
     features: FeatureSettings
 

@@ -21,6 +21,7 @@ from core.postgres import Pool
 from core.settings import DatabaseSettings, LogSettings
 from crm.migrations import migrate
 from identity.migrations import migrate as migrate_identity
+from ledger.migrations import migrate as migrate_ledger
 from memory.extensions import open_extensions
 from memory.migrations import migrate as migrate_memory
 from sessions.migrations import migrate as migrate_sessions
@@ -87,6 +88,7 @@ async def _server(folder: Path) -> AsyncIterator[str]:
             await migrate_memory(pool)
             await migrate_sessions(pool)
             await migrate_identity(pool)
+            await migrate_ledger(pool)
             await open_extensions(pool)
         yield url
 

@@ -2,6 +2,7 @@
 
 import httpx
 
+from core.effects import Effects
 from core.settings import CrmSettings
 from tools.crm_connection import CrmConnection, segment
 from tools.crm_models import (
@@ -40,10 +41,18 @@ class CrmClient:
         http: Client with base address and key set; not owned.
         settings: Attempts, and the time limits of one request and of one that sends a message.
         first_pause: Seconds before the second attempt; later pauses grow, with jitter.
+        effects: Where every write is recorded before and after; ``None``: nowhere.
     """
 
-    def __init__(self, http: httpx.AsyncClient, settings: CrmSettings, *, first_pause: float = 0.2) -> None:
-        self._crm = CrmConnection(http, settings, first_pause=first_pause)
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        settings: CrmSettings,
+        *,
+        first_pause: float = 0.2,
+        effects: Effects | None = None,
+    ) -> None:
+        self._crm = CrmConnection(http, settings, first_pause=first_pause, effects=effects)
         self._message_timeout = settings.message_timeout_seconds
 
     async def contact(self, contact_id: str) -> Contact:
@@ -77,19 +86,29 @@ class CrmClient:
             "severity": severity,
             "source": SOURCE,
         }
-        return await self._crm.write("POST", "/engineering-tickets", body, Created, key=idempotency_key)
+        return await self._crm.write(
+            "create_engineering_ticket", "POST", "/engineering-tickets", body, Created, key=idempotency_key
+        )
 
     async def send_message(self, contact_id: str, *, text: str, idempotency_key: str) -> Created:
         """Send the contact a message, once per key."""
         body = {"contact_id": contact_id, "text": text, "from_me": True, "source": SOURCE}
         return await self._crm.write(
-            "POST", "/messages", body, Created, key=idempotency_key, timeout=self._message_timeout
+            "send_message",
+            "POST",
+            "/messages",
+            body,
+            Created,
+            key=idempotency_key,
+            timeout=self._message_timeout,
         )
 
     async def update_profile(self, contact_id: str, changes: CustomerProfile, *, key: str) -> Contact:
         """Keep what was learned of a customer, once per key; what is ``None`` stays as it is."""
         body = changes.model_dump(exclude_none=True)
-        return await self._crm.write("PATCH", f"{_contact(contact_id)}/profile", body, Contact, key=key)
+        return await self._crm.write(
+            "update_profile", "PATCH", f"{_contact(contact_id)}/profile", body, Contact, key=key
+        )
 
     async def opportunities(self, contact_id: str) -> list[Opportunity]:
         """What the contact may buy, newest first."""
@@ -109,7 +128,12 @@ class CrmClient:
         """
         body = changes.model_dump(exclude_none=True)
         return await self._crm.write(
-            "PATCH", _opportunity(contact_id, opportunity_id), body, Opportunity, key=key
+            "update_opportunity",
+            "PATCH",
+            _opportunity(contact_id, opportunity_id),
+            body,
+            Opportunity,
+            key=key,
         )
 
     async def orders(self, contact_id: str) -> list[Order]:
@@ -138,7 +162,9 @@ class CrmClient:
             "opportunity_id": opportunity_id,
             "source": SOURCE,
         }
-        return await self._crm.write("POST", f"{_contact(contact_id)}/follow-ups", body, FollowUp, key=key)
+        return await self._crm.write(
+            "schedule_follow_up", "POST", f"{_contact(contact_id)}/follow-ups", body, FollowUp, key=key
+        )
 
     async def follow_ups(self, contact_id: str) -> list[FollowUp]:
         """The follow-ups planned with the contact, newest first."""
@@ -147,7 +173,9 @@ class CrmClient:
     async def hand_over(self, contact_id: str, *, team: str, reason: str, summary: str, key: str) -> Handoff:
         """Hand the contact's conversation to the people of a team, once per key."""
         body = {"team": team, "reason": reason, "summary": summary, "source": SOURCE}
-        return await self._crm.write("POST", f"{_contact(contact_id)}/handoffs", body, Handoff, key=key)
+        return await self._crm.write(
+            "hand_over", "POST", f"{_contact(contact_id)}/handoffs", body, Handoff, key=key
+        )
 
     async def handoffs(self, contact_id: str) -> list[Handoff]:
         """What was handed to people of the contact's conversations, newest first."""

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_base, wait_exponential_jitter
 
+from core.effects import Effects, Outcome, UnrecordedEffects
 from core.errors import CrmError, CrmRefused, CrmUnauthorized, CrmUnavailable
 from core.settings import CrmSettings
 
@@ -35,10 +36,19 @@ class CrmConnection:
         http: Client with base address and key set; not owned.
         settings: Attempts, and the time limit of one request.
         first_pause: Seconds before the second attempt; later pauses grow, with jitter.
+        effects: Where every write is recorded before and after; ``None``: nowhere.
     """
 
-    def __init__(self, http: httpx.AsyncClient, settings: CrmSettings, *, first_pause: float) -> None:
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        settings: CrmSettings,
+        *,
+        first_pause: float,
+        effects: Effects | None = None,
+    ) -> None:
         self._http = http
+        self._effects = effects or UnrecordedEffects()
         self._attempts = settings.max_attempts
         self._timeout = settings.timeout_seconds
         self._wait = _RetryAfter(
@@ -51,6 +61,7 @@ class CrmConnection:
 
     async def write(
         self,
+        action: str,
         method: Literal["POST", "PATCH"],
         path: str,
         body: Mapping[str, Any],
@@ -59,9 +70,22 @@ class CrmConnection:
         key: str,
         timeout: float | None = None,
     ) -> T:
-        """Make or change something, once per key; ``timeout`` in seconds stands for the usual one."""
+        """Make or change something, once per key; ``timeout`` in seconds stands for the usual one.
+
+        All effects of all graphs pass here, and so their records are made here.
+
+        Raises:
+            EffectConflict: The key was used for something else.
+            DatabaseUnavailable: The effect cannot be recorded.
+        """
         headers = {"Idempotency-Key": key}
-        return await self._request(method, path, answer, timeout=timeout, json=body, headers=headers)
+
+        async def do() -> Outcome:
+            made = await self._request(method, path, answer, timeout=timeout, json=body, headers=headers)
+            return made.model_dump(mode="json")
+
+        outcome = await self._effects.once(key, action, {"path": path, **body}, do)
+        return answer.model_validate(outcome)
 
     async def _request(
         self, method: str, path: str, answer: type[T], *, timeout: float | None = None, **request: Any

@@ -1,0 +1,1 @@
+"""What was asked, done and seen: effects made once, requests answered once, and the audit."""

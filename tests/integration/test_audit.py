@@ -1,0 +1,255 @@
+"""Who did what is on record, cannot be changed unnoticed, and can be asked for."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from api import audit as command
+from checkpoints.pool import open_pool
+from core.actor import Actor
+from core.postgres import Pool
+from core.settings import DatabaseSettings
+from ledger.chain import link
+from ledger.effects import RecordedEffects
+from ledger.entries import Audit, Entry
+from ledger.retention import cut
+from ledger.verification import Verdict, verify
+from nodes.react.state import Reflection
+from tests.support.general_agent import service
+from tests.support.ledger import Outside, acting_on_a_thread, rows
+from tests.support.scripted import ScriptedChatModel, calling
+from tests.support.service import CONTACT, RunningService
+
+DONE = Reflection(success=True, reasoning="Done.", task_complete=True, final_answer="Told.")
+REFUND = ("send_solution_to_customer", {"solution": "Ana, we will refund you."})
+
+
+@pytest.fixture(scope="module")
+async def pool(shared_database_url: str) -> AsyncIterator[Pool]:
+    """One database for these tests: each has a tenant of its own."""
+    async with open_pool(shared_database_url, DatabaseSettings(pool_min_size=1, pool_max_size=6)) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def model() -> ScriptedChatModel:
+    """What each test writes into."""
+    return ScriptedChatModel()
+
+
+@pytest.fixture(scope="module")
+async def up(shared_database_url: str, model: ScriptedChatModel) -> AsyncIterator[RunningService]:
+    """One service for these tests."""
+    async with service(shared_database_url, model) as running:
+        yield running
+
+
+async def written(pool: Pool, tenant: str, count: int) -> None:
+    """Entries of a tenant, in the chain."""
+    audit = Audit(pool)
+    for number in range(count):
+        actor = Actor(tenant=tenant, user="ana", thread_id=f"t-{number}")
+        audit.note(Entry(action="run", outcome="finished", tool="react", actor=actor))
+    assert await audit.flush() == count
+    await all_linked(pool)
+
+
+async def all_linked(pool: Pool) -> None:
+    """Every entry has its place, whoever gave it: the service of these tests links too."""
+    while (await rows(pool, "SELECT EXISTS (SELECT FROM ledger.entries WHERE hash IS NULL) AS any"))[0][
+        "any"
+    ]:
+        await link(pool)
+
+
+async def verdict(pool: Pool, tenant: str) -> Verdict:
+    return {one.tenant: one async for one in verify(pool)}[tenant]
+
+
+async def tampered(pool: Pool, statement: str, *parameters: object) -> None:
+    """Changed by one who may do anything in the database."""
+    async with pool.connection() as connection, connection.transaction():
+        await connection.execute("SET LOCAL session_replication_role = replica")
+        await connection.execute(statement.encode(), parameters)
+
+
+async def asked(up: RunningService, **wanted: Any) -> dict[str, Any]:
+    answered = await up.http.get("/v1/audit", params=wanted)
+    page: dict[str, Any] = answered.raise_for_status().json()
+    return page
+
+
+async def test_what_a_run_did_and_a_person_decided_is_on_record_and_stays_when_the_thread_is_erased(
+    up: RunningService, model: ScriptedChatModel
+) -> None:
+    model.replies += [calling("I refund.", REFUND), DONE]
+    body = {
+        "input": {"task": "Help.", "contact_id": CONTACT},
+        "config": {"configurable": {"thread_id": "audited"}},
+    }
+    await up.http.post("/react/invoke", json=body)
+    [pending] = (await up.http.get("/v1/approvals")).json()["approvals"]
+    edited = {"decision": "edit", "arguments": {"solution": "Ana, we refund half."}}
+    assert (await up.http.post(f"/v1/approvals/{pending['id']}", json=edited)).status_code == 200
+    assert (await up.http.delete("/v1/threads/audited")).status_code == 204
+    await up.service.audit.flush()
+
+    found = (await asked(up, thread_id="audited"))["entries"]
+    assert sorted((entry["action"], entry["tool"], entry["outcome"]) for entry in found) == [
+        ("approval", "send_solution_to_customer", "edit"),
+        ("effect", "send_message", "begun"),
+        ("effect", "send_message", "finished"),
+        ("erasure", "react", "erased"),
+        ("run", "react", "finished"),
+        ("run", "react", "finished"),
+    ]
+    assert {entry["user"] for entry in found} == {"local"}
+    begun = next(entry for entry in found if entry["outcome"] == "begun")
+    decided = next(entry for entry in found if entry["action"] == "approval")
+    assert begun["run_id"] == decided["run_id"] != ""
+    assert begun["arguments"]["contact_id"] == CONTACT
+    assert "Ana" not in str(found)
+    assert await rows(up.service.pool, "SELECT FROM ledger.effects WHERE thread_id = 'audited'") == []
+
+
+async def test_a_run_that_fails_is_on_record_with_its_error(
+    up: RunningService, model: ScriptedChatModel
+) -> None:
+    model.replies.append(RuntimeError("a bug"))
+    body = {
+        "input": {"task": "Help.", "contact_id": CONTACT},
+        "config": {"configurable": {"thread_id": "failing"}},
+    }
+    assert (await up.http.post("/react/invoke", json=body)).status_code == 500
+    await up.service.audit.flush()
+    [found] = (await asked(up, thread_id="failing"))["entries"]
+    assert (found["action"], found["outcome"]) == ("run", "internal_error")
+
+
+async def test_entries_are_found_by_who_what_and_when_and_in_pages(up: RunningService, pool: Pool) -> None:
+    audit = Audit(pool)
+    for number, user in enumerate(("bea", "bea", "cid", "bea")):
+        action: Any = "key" if number else "run"
+        await audit.record(Entry(action=action, outcome=f"o{number}", actor=Actor(user=user)))
+    await audit.record(Entry(action="key", outcome="theirs", actor=Actor(tenant="another", user="bea")))
+
+    async def outcomes(**wanted: Any) -> list[str]:
+        return [entry["outcome"] for entry in (await asked(up, **wanted))["entries"]]
+
+    assert await outcomes(user="bea") == ["o3", "o1", "o0"]
+    assert await outcomes(user="bea", action="key") == ["o3", "o1"]
+    first = await asked(up, user="bea", limit=2)
+    assert [entry["outcome"] for entry in first["entries"]] == ["o3", "o1"]
+    last = await asked(up, user="bea", limit=2, before=first["next"])
+    assert ([entry["outcome"] for entry in last["entries"]], last["next"]) == (["o0"], None)
+    moment = first["entries"][1]["at"]
+    assert await outcomes(user="bea", since=moment) == ["o3", "o1"]
+    assert await outcomes(user="bea", until=moment) == ["o0"]
+    for wrong in ({"since": "2026-01-01T00:00:00"}, {"action": "x"}, {"user": "a\0"}, {"before": 0}):
+        assert (await up.http.get("/v1/audit", params=wrong)).status_code == 422
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE ledger.entries SET outcome = 'nothing' WHERE tenant = 'fixed'",
+        "UPDATE ledger.entries SET hash = NULL, position = NULL WHERE tenant = 'fixed'",
+        "DELETE FROM ledger.entries WHERE tenant = 'fixed'",
+        "TRUNCATE ledger.entries",
+        "TRUNCATE ledger.seals",
+    ],
+)
+async def test_the_database_lets_nobody_change_or_remove_an_entry(pool: Pool, statement: str) -> None:
+    await written(pool, "fixed", 1)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="append-only"):
+        await rows(pool, statement)
+
+
+async def test_entries_written_by_many_at_once_are_all_in_the_chain_in_one_order(pool: Pool) -> None:
+    effects = RecordedEffects(pool)
+
+    async def one(number: int) -> None:
+        acting_on_a_thread("many")
+        await effects.once(f"e-{number}", "send_message", {"text": "x"}, Outside())
+        if number % 3 == 0:
+            await link(pool)
+
+    await asyncio.gather(*(one(number) for number in range(24)))
+    await all_linked(pool)
+    found = await verdict(pool, "many")
+    assert (found.entries, found.unlinked, found.fault) == (48, 0, "")
+
+
+@pytest.mark.parametrize(
+    ("tenant", "statement", "said"),
+    [
+        ("t1", "UPDATE ledger.entries SET user_id = 'eve' WHERE tenant = 't1' AND position = 3", "entry 3 "),
+        ("t2", "UPDATE ledger.entries SET at = at + '1us' WHERE tenant = 't2' AND position = 3", "entry 3 "),
+        ("t3", "DELETE FROM ledger.entries WHERE tenant = 't3' AND position = 3", "entry 3 is missing"),
+    ],
+)
+async def test_what_was_changed_behind_the_databases_back_is_found_at_the_first_entry(
+    pool: Pool, tenant: str, statement: str, said: str
+) -> None:
+    await written(pool, tenant, 6)
+    whole = await verdict(pool, tenant)
+    assert (whole.fault, whole.entries, whole.head.position) == ("", 6, 6)
+    await tampered(pool, statement)
+    broken = await verdict(pool, tenant)
+    assert broken.fault.startswith(said)
+    assert broken.entries == broken.head.position == int(said.split()[1]) - 1
+
+
+async def test_a_chain_whose_beginning_was_cut_off_can_be_verified_and_goes_on(pool: Pool) -> None:
+    await written(pool, "cut", 5)
+    await tampered(
+        pool, "UPDATE ledger.entries SET at = at - '9 days'::interval WHERE tenant = 'cut' AND position <= 3"
+    )
+    # What was changed is told; retention itself does not look.
+    assert (await verdict(pool, "cut")).fault
+    await cut(pool, timedelta(days=8))
+    [seal] = await rows(pool, "SELECT * FROM ledger.seals WHERE tenant = 'cut'")
+    assert (seal["position"], seal["rows"]) == (3, 3)
+    await all_linked(pool)
+    left = await verdict(pool, "cut")
+    assert (left.cut, left.entries, left.fault) == (3, 3, "")
+    [told] = await rows(pool, "SELECT * FROM ledger.entries WHERE tenant = 'cut' AND action = 'retention'")
+    assert (told["user_id"], told["details"]["entries"]) == ("retention", 3)
+    assert await cut(pool, timedelta(days=8)) == 0
+
+    # All of it: the next entry goes on from the seal.
+    await tampered(pool, "UPDATE ledger.entries SET at = at - '9 days'::interval WHERE tenant = 'cut'")
+    await cut(pool, timedelta(days=8))
+    await written(pool, "cut", 1)
+    left = await verdict(pool, "cut")
+    assert (left.cut, left.entries, left.fault) == (6, 2, "")
+    await tampered(pool, "UPDATE ledger.seals SET hash = 'x' WHERE tenant = 'cut' AND position = 6")
+    assert (await verdict(pool, "cut")).fault.startswith("entry 7 ")
+
+
+async def test_the_command_says_which_chain_is_broken_and_where(
+    pool: Pool, shared_database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", shared_database_url)
+    await written(pool, "whole", 2)
+    await written(pool, "broken", 2)
+    await tampered(pool, "UPDATE ledger.entries SET tool = 'x' WHERE tenant = 'broken' AND position = 2")
+    assert await command._command() == 1
+    said = {line.split()[1]: line for line in capsys.readouterr().out.splitlines()}
+    assert said["whole:"].startswith("ok      whole: 2 entries, 0 cut before them, 0 not linked yet; head 2 ")
+    assert said["broken:"].startswith("BROKEN  broken: entry 2 (id ")
+
+
+async def test_notes_wait_for_a_database_that_is_away(pool: Pool, shared_database_url: str) -> None:
+    async with open_pool(shared_database_url, DatabaseSettings(pool_min_size=0)) as going:
+        audit = Audit(going)
+        audit.note(Entry(action="run", outcome="finished", actor=Actor(tenant="away")))
+    with pytest.raises(Exception, match="clos"):
+        await audit.flush()
+    audit._pool = pool
+    assert (await audit.flush(), await audit.flush()) == (1, 0)
+    assert len(await audit.find("away", limit=9)) == 1
