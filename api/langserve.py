@@ -22,7 +22,7 @@ from api.idempotency import HEADER, claim
 from api.identity import requester
 from api.served_graph import CLAIMED_KEY, FRESH_KEY, IDENTITY_KEY, SERVICE_KEY, ServedGraph
 from api.service import Service
-from api.threads import new_thread_id
+from api.threads import checked_thread_id, new_thread_id
 from core.errors import InvalidRequest, ServiceError
 from graphs.registry import REGISTRY
 from ledger.requests import Claimed
@@ -71,7 +71,7 @@ async def _complete_config(config: dict[str, Any], request: Request) -> dict[str
         configurable[FRESH_KEY] = not named
         configurable["thread_id"] = named or new_thread_id()
         if key:
-            claimed = await _claimed(request, key, given, configurable["thread_id"])
+            claimed = await _claimed(request, key, given, checked_thread_id(configurable["thread_id"]))
             configurable |= {CLAIMED_KEY: claimed, "thread_id": claimed.thread_id}
         request.state.thread_id = configurable["thread_id"]
     elif key:

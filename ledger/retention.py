@@ -23,7 +23,7 @@ FROM (
     SELECT position, at FROM ledger.entries
     WHERE tenant = %(tenant)s AND position < coalesce(
         (SELECT position FROM ledger.entries
-         WHERE tenant = %(tenant)s AND position IS NOT NULL AND at >= %(before)s
+         WHERE tenant = %(tenant)s AND position IS NOT NULL AND at >= now() - %(keep)s
          ORDER BY position LIMIT 1),
         9223372036854775807)
     ORDER BY position LIMIT %(limit)s
@@ -35,7 +35,6 @@ SELECT tenant, position, hash, %(entries)s, %(oldest)s, %(newest)s
 FROM ledger.entries WHERE tenant = %(tenant)s AND position = %(position)s
 """
 CUT_SQL: Final = "DELETE FROM ledger.entries WHERE tenant = %(tenant)s AND position <= %(position)s"
-NOW_SQL: Final = "SELECT now() AS now"
 
 
 async def cut(pool: Pool, keep: timedelta) -> int:
@@ -49,22 +48,20 @@ async def cut(pool: Pool, keep: timedelta) -> int:
         How many entries went.
     """
     async with pool.connection() as connection:
-        row = await (await connection.execute(NOW_SQL)).fetchone()
         tenants = await (await connection.execute(TENANTS_SQL)).fetchall()
-        before = (row or {})["now"] - keep
         done = 0
         for tenant in [found["tenant"] for found in tenants]:
-            while went := await _cut_batch(connection, tenant, before):
+            while went := await _cut_batch(connection, tenant, keep):
                 done += went
                 if went < BATCH:
                     break
     return done
 
 
-async def _cut_batch(connection: Connection, tenant: str, before: datetime) -> int:
+async def _cut_batch(connection: Connection, tenant: str, keep: timedelta) -> int:
     async with connection.transaction():
         await connection.execute(LOCK_SQL)
-        wanted = {"tenant": tenant, "before": before, "limit": BATCH}
+        wanted = {"tenant": tenant, "keep": keep, "limit": BATCH}
         old: dict[str, Any] | None = await (await connection.execute(OLD_SQL, wanted)).fetchone()
         if not (old and old["entries"]):
             return 0

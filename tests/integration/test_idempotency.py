@@ -10,6 +10,7 @@ from langchain_core.messages import AIMessage
 
 from nodes.react.state import Reflection
 from tests.support.general_agent import PARROT, service
+from tests.support.ledger import rows
 from tests.support.scripted import ScriptedChatModel, calling
 from tests.support.service import CONTACT, RunningService
 from tests.support.waiting import until
@@ -93,6 +94,33 @@ async def test_two_requests_with_one_key_at_once_are_one_run(
     assert len(model.asked) == 1
 
 
+async def test_who_waits_for_the_first_run_gets_its_answer_though_the_first_one_went_away(
+    up: RunningService, model: ScriptedChatModel
+) -> None:
+    go, begun = asyncio.Event(), asyncio.Event()
+
+    async def slowly() -> None:
+        begun.set()
+        await go.wait()
+
+    model.replies += [calling("I tell them.", SENT), DONE]
+    model.before_token = slowly
+    first = asyncio.create_task(asked(up, "left"))
+    await begun.wait()
+    second = asyncio.create_task(asked(up, "left"))
+    await until(lambda: up.service.runs.active == 2)
+    first.cancel()
+    await asyncio.wait([first])
+    go.set()
+    assert (await second).json()["output"]["final_answer"] == "Told."
+    effects = await rows(
+        up.service.pool,
+        "SELECT attempts FROM ledger.effects WHERE thread_id = %s",
+        (await second).headers["X-Thread-Id"],
+    )
+    assert [effect["attempts"] for effect in effects] == [1]
+
+
 async def test_a_key_with_another_request_is_refused(up: RunningService, model: ScriptedChatModel) -> None:
     model.replies.append(AIMessage("Use the batch API."))
     assert (await asked(up, "reused")).status_code == 200
@@ -110,6 +138,10 @@ async def test_what_is_no_key_is_refused(up: RunningService, key: str) -> None:
     ):
         refused = await up.http.post(path, json=given, headers=headers)
         assert (refused.status_code, refused.json()["error"]) == (422, "invalid_request")
+
+
+async def test_a_thread_that_has_no_such_id_is_refused_with_a_key_too(up: RunningService) -> None:
+    assert (await asked(up, "nul", thread_id="a\0b")).status_code == 422
 
 
 async def test_a_batch_is_told_to_send_its_inputs_one_by_one(up: RunningService) -> None:

@@ -7,6 +7,7 @@ the CRM. Here it dies at every one of them in turn: from that point on, nothing 
 
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from http import HTTPStatus
 from typing import Any, ParamSpec, TypeVar
 
 import pytest
@@ -27,6 +28,9 @@ R = TypeVar("R")
 
 TOLD = Reflection(success=True, reasoning="Both are done.", task_complete=True, final_answer="Reported.")
 TICKET = ("create_engineering_ticket", {"title": "Export", "description": "Error 500", "severity": "low"})
+REFUND = "Export fails; refund them."
+# It waits for a person.
+PROMISE = ("send_solution_to_customer", {"solution": "We will refund you."})
 MESSAGE = ("send_solution_to_customer", {"solution": "We are at it."})
 
 
@@ -40,7 +44,8 @@ class Decided(ScriptedChatModel):
     def _next(self, messages: list[BaseMessage]) -> AIMessage:
         if any("ticket_id" in message.text for message in messages):
             return AIMessage(TOLD.model_dump_json())
-        return calling("I report it and tell them.", TICKET, MESSAGE)
+        refunding = any(REFUND in message.text for message in messages)
+        return calling("I report it and tell them.", TICKET, PROMISE if refunding else MESSAGE)
 
 
 class Death:
@@ -88,21 +93,47 @@ def death(monkeypatch: pytest.MonkeyPatch) -> Death:
     return made
 
 
-@pytest.fixture
-async def up(database_url: str) -> AsyncIterator[RunningService]:
+@pytest.fixture(scope="module")
+async def up(shared_database_url: str) -> AsyncIterator[RunningService]:
     """The service, with the development CRM in it."""
-    async with running_service(database_url, scripted_models(Decided())) as running:
+    async with running_service(shared_database_url, scripted_models(Decided())) as running:
         yield running
 
 
-async def asked(up: RunningService, key: str) -> dict[str, Any]:
+async def asked(up: RunningService, key: str, task: str = "Export fails.") -> dict[str, Any]:
     body = {
-        "input": {"task": "Export fails.", "contact_id": CONTACT},
+        "input": {"task": task, "contact_id": CONTACT},
         "config": {"configurable": {"thread_id": key}},
     }
     answered = await up.http.post("/react/invoke", json=body, headers={"Idempotency-Key": key})
     found: dict[str, Any] = answered.json()
     return found
+
+
+async def approved(up: RunningService, key: str) -> bool:
+    """Whether there was something to approve, and it came through."""
+    pending = (await up.http.get("/v1/approvals")).json()["approvals"]
+    ids = [approval["id"] for approval in pending if approval["thread_id"] == key]
+    decided = [await up.http.post(f"/v1/approvals/{each}", json={"decision": "approve"}) for each in ids]
+    return any(answer.status_code == HTTPStatus.OK for answer in decided)
+
+
+def restarted(up: RunningService, death: Death, key: str) -> None:
+    """What a process remembers has gone with it."""
+    assert death.came
+    for forget in up.service.erasure.forget:
+        forget(key)
+    death.again_at(-1)
+
+
+async def made(up: RunningService) -> tuple[int, int]:
+    """Tickets and messages in the CRM's own tables."""
+    query = """
+        SELECT (SELECT count(*) FROM crm.engineering_tickets WHERE source = %s) AS tickets,
+               (SELECT count(*) FROM crm.messages WHERE source = %s) AS messages
+    """
+    [counted] = await rows(up.service.pool, query, SOURCE, SOURCE)
+    return counted["tickets"], counted["messages"]
 
 
 async def test_one_ticket_and_one_message_wherever_the_service_dies(up: RunningService, death: Death) -> None:
@@ -111,27 +142,36 @@ async def test_one_ticket_and_one_message_wherever_the_service_dies(up: RunningS
     points = list(death.passed)
     assert Counter(points)["after _end"] == 2
     for at, point in enumerate(points):
-        key = f"killed {at}".replace(" ", "-")
+        key = f"killed-{at}"
+        tickets, messages = await made(up)
         death.again_at(at)
         assert "error" in await asked(up, key), point
-        assert death.came
-        # What a process remembers goes with it.
-        for forget in up.service.erasure.forget:
-            forget(key)
-        death.again_at(-1)
+        restarted(up, death, key)
         answer = await asked(up, key)
-        assert "output" in answer, (at, points[: at + 1], answer)
         assert answer["output"]["final_answer"] == "Reported.", point
-    made = await rows(
-        up.service.pool,
-        """SELECT thread_id, action, state, outcome ->> 'id' AS id FROM ledger.effects
-           ORDER BY thread_id, action""",
-    )
-    done = Counter((effect["action"], effect["state"]) for effect in made)
-    runs = len(points) + 1
-    assert done == {("create_engineering_ticket", "finished"): runs, ("send_message", "finished"): runs}
-    # The CRM's own tables say so too.
-    for table in ("engineering_tickets", "messages"):
-        query = f"SELECT count(*) AS n FROM crm.{table} WHERE source = %s"
-        [counted] = await rows(up.service.pool, query, SOURCE)
-        assert counted["n"] == runs
+        assert await made(up) == (tickets + 1, messages + 1), point
+    left = await rows(up.service.pool, "SELECT FROM ledger.effects WHERE state <> 'finished'")
+    assert left == []
+
+
+async def test_what_a_person_approved_is_done_once_wherever_the_service_dies(
+    up: RunningService, death: Death
+) -> None:
+    await asked(up, "approved", REFUND)
+    death.again_at(-1)
+    assert await approved(up, "approved")
+    # Up to where the step is over; the steps after it are as those above.
+    points = death.passed[: death.passed.index("after aput") + 1]
+    for at, point in enumerate(points):
+        key = f"approved-{at}"
+        death.again_at(-1)
+        tickets, messages = await made(up)
+        assert (await asked(up, key, REFUND))["output"]["interrupts"]
+        death.again_at(at)
+        assert not await approved(up, key), point
+        restarted(up, death, key)
+        # Asked again, where the decision was lost with the process.
+        await approved(up, key)
+        answer = await asked(up, key, REFUND)
+        assert answer["output"]["final_answer"] == "Reported.", point
+        assert await made(up) == (tickets + 1, messages + 1), point
