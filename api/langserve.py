@@ -19,6 +19,7 @@ from sse_starlette import EventSourceResponse
 from api.disconnect import until_gone
 from api.errors import body, describe, invalid, response
 from api.identity import requester
+from api.readable_body import require_readable
 from api.served_graph import FRESH_KEY, IDENTITY_KEY, SERVICE_KEY, ServedGraph
 from api.threads import new_thread_id
 from core.errors import ServiceError
@@ -115,6 +116,7 @@ class GraphRoute(APIRoute):
 
 async def _answer(handler: Handler, request: Request) -> Response:
     try:
+        await require_readable(request)
         answer = await handler(request)
     except ServiceError as error:
         return response(error)
