@@ -8,8 +8,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; exit; }; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help serve keys memory-serve demo studio retention audit-verify chaos bench-checkpoints bench-growth bench-memory test \
-	eval check fmt \
+.PHONY: help serve keys memory-serve demo studio retention audit-verify chaos fuzz bench-checkpoints bench-growth bench-memory \
+	test eval check fmt \
 	snapshots docs proto requirements clean
 
 help: ## This list
@@ -51,6 +51,12 @@ eval: $(VENV)/.runtime ## Measure on public data sets: make eval DATA=folder (ON
 
 bench-memory: $(VENV)/.runtime ## Measure search among 1,000,000 memories (some minutes, 5 GB of disk)
 	@$(BIN)/python -m benchmarks.memory $(ARGS)
+
+# It wants another jsonschema-rs than LangGraph's dev server does, so it has an environment of its own.
+fuzz: ## Try a running service with made-up requests: make fuzz URL=http://127.0.0.1:8000 KEY=va_...
+	@test -x .venv-fuzz/bin/st || { $(PYTHON) -m venv .venv-fuzz && .venv-fuzz/bin/python -m pip install --quiet 'schemathesis>=4.32,<5'; }
+	@.venv-fuzz/bin/st run $(or $(URL),http://127.0.0.1:8000)/openapi.json $(if $(KEY),-H "Authorization: Bearer $(KEY)") \
+		--checks not_a_server_error --max-examples $(or $(EXAMPLES),10) $(ARGS)
 
 check: $(VENV)/.dev ## Lint, strict types, import rules
 	@$(BIN)/ruff check .

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from api import errors
 from api.approvals import approvals_router
@@ -11,6 +11,7 @@ from api.audit_routes import audit_router
 from api.authentication import Authentication
 from api.body_limit import BodyLimit
 from api.cors import Cors
+from api.dependencies import require_text
 from api.health import health_router
 from api.langserve import langserve_router
 from api.locality import is_loopback
@@ -54,7 +55,13 @@ def make_app(service: Service | None = None) -> FastAPI:
                 app.mount("/crm", opened.development_crm)
             yield
 
-    app = FastAPI(title="Ventros Agents", version=VERSION, description=DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(
+        title="Ventros Agents",
+        version=VERSION,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        dependencies=[Depends(require_text)],
+    )
     # The last one is asked first.
     app.add_middleware(BodyLimit)
     app.add_middleware(RateLimiting)

@@ -6,11 +6,22 @@ from fastapi import Depends, Request
 
 from api.identity import Identity, requester
 from api.service import Service
+from core.errors import InvalidRequest
 
 
 def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
+
+
+def require_text(request: Request) -> None:
+    """Refuse NUL in paths and queries: no text of Postgres holds it. Bodies are checked with their models.
+
+    Raises:
+        InvalidRequest: There is one.
+    """
+    if "\0" in request.scope["path"] or b"%00" in request.scope["query_string"]:
+        raise InvalidRequest("the path and the query must not have NUL (%00) in them")
 
 
 Requester: TypeAlias = Annotated[Identity, Depends(requester)]

@@ -20,6 +20,7 @@ from api.disconnect import until_gone
 from api.errors import body, describe, invalid, response
 from api.idempotency import HEADER, claim
 from api.identity import requester
+from api.readable_body import require_readable
 from api.served_graph import CLAIMED_KEY, FRESH_KEY, IDENTITY_KEY, SERVICE_KEY, ServedGraph
 from api.service import Service
 from api.threads import checked_thread_id, new_thread_id
@@ -137,6 +138,7 @@ class GraphRoute(APIRoute):
 
 async def _answer(handler: Handler, request: Request) -> Response:
     try:
+        await require_readable(request)
         answer = await handler(request)
     except ServiceError as error:
         return response(error)

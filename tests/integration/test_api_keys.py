@@ -12,15 +12,27 @@ from checkpoints.embedded import running_postgres_url
 from core.errors import NotFound
 from core.settings import AuthSettings
 from identity.store import KeyStore
-from tests.support.identity import bearer, key_of
+from tests.support.identity import AUDIENCE, ISSUER, Issuer, bearer, key_of
 from tests.support.scripted import ScriptedChatModel, scripted_models
 from tests.support.service import RunningService, running_service
 
+ISSUER_OF_TOKENS = Issuer()
+
 
 @pytest.fixture(scope="module")
-async def running(shared_database_url: str) -> AsyncIterator[RunningService]:
-    # Nothing is remembered for long enough to be seen by the next request.
-    auth = AuthSettings(api_keys=True, cache_seconds=1e-9)
+async def running(
+    shared_database_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[RunningService]:
+    key_set = tmp_path_factory.mktemp("issuer") / "jwks.json"
+    key_set.write_bytes(ISSUER_OF_TOKENS.key_set())
+    auth = AuthSettings(
+        api_keys=True,
+        # Nothing is remembered for long enough to be seen by the next request.
+        cache_seconds=1e-9,
+        jwt_jwks_file=key_set,
+        jwt_issuer=ISSUER,
+        jwt_audience=AUDIENCE,
+    )
     async with running_service(
         shared_database_url, scripted_models(ScriptedChatModel()), auth=auth
     ) as service:
@@ -85,6 +97,15 @@ async def test_a_key_ends_with_its_time(running: RunningService) -> None:
     over = await keys.create("acme", ["runs"], lasts=timedelta(seconds=-1))
     refused = await running.http.get("/info", headers=bearer(over.text))
     assert (refused.status_code, "time is over" in refused.json()["message"]) == (401, True)
+
+
+async def test_a_token_of_the_issuer_is_taken_with_its_tenant_and_scopes(running: RunningService) -> None:
+    token = bearer(ISSUER_OF_TOKENS.token("rsa-1", scope="approvals"))
+    assert (await running.http.get("/v1/approvals", headers=token)).json() == {"approvals": []}
+    refused = await running.http.post("/react/invoke", json={}, headers=token)
+    assert (refused.status_code, refused.json()["details"]["scopes"]) == (403, ["approvals"])
+    over = await running.http.get("/info", headers=bearer(ISSUER_OF_TOKENS.token(exp=1)))
+    assert (over.status_code, "expired" in over.json()["message"]) == (401, True)
 
 
 async def test_a_scope_opens_its_own_routes_and_no_others(running: RunningService) -> None:
