@@ -76,7 +76,7 @@ async def test_a_context_has_what_was_said_and_what_is_believed_with_dates(
     assert "- [2026-03-14, customer] Good morning!" in context.text
     assert "contact city: Lima [since 2026-03-14" in context.text
     assert 0 < context.tokens == sum(section.tokens for section in context.sections)
-    assert (context.token_budget, context.strategy, context.degraded) == (2_000, "general", ())
+    assert (context.token_budget, context.strategy) == (2_000, "general")
     assert {hit.id for hit in context.hits} == {"m1", "summary:s0"}
     assert context.hits[0].legs
     assert context.facts == (change.fact,)
