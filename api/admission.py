@@ -57,6 +57,20 @@ async def admit(
         )
 
 
+async def require_owner(
+    graph: CompiledStateGraph[Any, Any, Any, Any], config: RunnableConfig, given: Any
+) -> None:
+    """Refuse a thread that is not for this input, before anything is written of it.
+
+    Raises:
+        WrongGraph: The thread was begun by another graph.
+        SessionRefused: The thread is another tenant's, or about another contact.
+    """
+    state = await graph.aget_state(config)
+    _require_same_graph(graph.name, state)
+    _require_same_owner(config, given, state)
+
+
 def _require_same_graph(name: str, state: StateSnapshot) -> None:
     owner = (state.metadata or {}).get(GRAPH_KEY, name)
     if owner != name:

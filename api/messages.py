@@ -21,19 +21,16 @@ from api.run_output import PendingInterrupt, RunMetadata, RunResult, finished
 from api.run_requests import run_request
 from api.runs import RunRequest
 from api.service import Service
+from api.session_entry import GRAPH, entered
 from api.session_keeper import AWAY
 from api.texts import require_storable
 from api.threads import checked_thread_id, new_thread_id
 from core.logging import get_logger
 from core.packing.records import ContextRecord
-from graphs.registry import REGISTRY
 from nodes.context.memory_use import MemoryUse
 from nodes.coordinator.state import Alternative, Attempt, Dispatched, Handoff, Path
 
 log = get_logger(__name__)
-
-# Which graph answers.
-GRAPH = REGISTRY["coordinator"]
 
 
 class MessageRequest(BaseModel):
@@ -131,8 +128,9 @@ def messages_router() -> APIRouter:
 
 async def _run(message: MessageRequest, service: Service, identity: Identity) -> RunRequest:
     new_id, message_id = new_thread_id(), message.message_id or ""
-    entered = await service.sessions.enter(
-        identity.tenant,
+    session = await entered(
+        service,
+        identity,
         message.contact_id,
         channel_id=message.channel_id or "",
         session_id=checked_thread_id(message.session_id) if message.session_id else "",
@@ -146,19 +144,19 @@ async def _run(message: MessageRequest, service: Service, identity: Identity) ->
             "message": message.message,
             "contact_id": message.contact_id,
             "channel_id": message.channel_id or "",
-            "session_id": entered.session_id,
+            "session_id": session.session_id,
             "message_id": message_id,
             "metadata": message.metadata or {},
         },
         identity=identity,
-        thread_id=entered.session_id,
-        fresh=entered.session_id == new_id,
+        thread_id=session.session_id,
+        fresh=session.session_id == new_id,
         metadata={
             "channel_id": message.channel_id,
             **(message.metadata or {}),
             **({MESSAGE_KEY: message_id} if message_id else {}),
         },
-        repeats=message_id if entered.repeated else "",
+        repeats=message_id if session.repeated else "",
         modes=("messages", "updates", "values"),
         # The agents' steps and tokens are those of graphs inside.
         subgraphs=True,

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackManager
+from langchain_core.runnables import RunnableConfig
 from langgraph.types import StreamMode
 
 from api.admission import GRAPH_KEY, TENANT_KEY, MultitaskStrategy
@@ -62,9 +63,8 @@ def run_request(
         graph=service.graphs[spec.name],
         input=given,
         config={
-            "configurable": {"thread_id": checked_thread_id(thread_id) if thread_id else new_thread_id()},
+            **run_config(spec, identity, thread_id, metadata),
             "recursion_limit": spec.recursion_limit,
-            "metadata": {**(metadata or {}), GRAPH_KEY: spec.name, TENANT_KEY: identity.tenant},
             "tags": list(tags),
             "run_name": spec.name,
         },
@@ -77,6 +77,20 @@ def run_request(
         begin=begin,
         repeats=repeats,
     )
+
+
+def run_config(
+    spec: GraphSpec, identity: Identity, thread_id: str | None, metadata: Mapping[str, Any] | None = None
+) -> RunnableConfig:
+    """Thread and owner of a run.
+
+    Raises:
+        InvalidRequest: The thread id is not one.
+    """
+    return {
+        "configurable": {"thread_id": checked_thread_id(thread_id) if thread_id else new_thread_id()},
+        "metadata": {**(metadata or {}), GRAPH_KEY: spec.name, TENANT_KEY: identity.tenant},
+    }
 
 
 def _checked_locale(locale: str | None) -> str | None:

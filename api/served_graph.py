@@ -22,6 +22,8 @@ from api.run_output import RunResult, served_output_schema
 from api.run_requests import run_request
 from api.runs import RunRequest
 from api.service import Service
+from api.session_entry import GRAPH, entering
+from api.threads import new_thread_id
 from graphs.spec import GraphSpec
 
 # Where the route puts who asks; not among the fields a body may set.
@@ -163,18 +165,22 @@ class ServedGraph(Runnable[Values, Values]):
 
     def _request(self, values: Values, config: RunnableConfig, root: "_RootRun") -> RunRequest:
         named = config.get("configurable", {})
+        service, identity, given = self._service(), named[IDENTITY_KEY], graph_input(values)
+        # Known before the run, as a session is its thread.
+        thread_id = named.get("thread_id") or new_thread_id()
+        sits = self._spec is GRAPH
         return run_request(
-            self._service(),
+            service,
             self._spec,
-            graph_input(values),
-            identity=named[IDENTITY_KEY],
-            thread_id=named.get("thread_id") or None,
-            fresh=named.get(FRESH_KEY),
+            given,
+            identity=identity,
+            thread_id=thread_id,
+            fresh=named.get(FRESH_KEY, not named.get("thread_id")),
             locale=named.get("locale") or None,
             metadata=config.get("metadata", {}),
             tags=config.get("tags", []),
             multitask_strategy=named.get("multitask_strategy") or "enqueue",
-            begin=root.begin,
+            begin=entering(service, identity, given, thread_id, root.begin) if sits else root.begin,
         )
 
 
