@@ -44,13 +44,16 @@ scope AS MATERIALIZED (
 
 # Rarity is that of the contact's own memory. The question is read in both languages: a lexeme that the
 # other language would make of a word matches nothing, as does a word that is noise in its own.
-_KEYWORD: Final = b"""
+_WORDS: Final = b"""
 words AS MATERIALIZED (
     SELECT lexeme,
            ('''' || replace(replace(lexeme, '\\', '\\\\'), '''', '''''') || '''')::tsquery AS query
     FROM (SELECT lexeme FROM unnest(to_tsvector('english', %(words)s))
           UNION SELECT lexeme FROM unnest(to_tsvector('portuguese', %(words)s))) AS both_languages
-), totals AS MATERIALIZED (
+)"""
+
+_KEYWORD: Final = b"""
+totals AS MATERIALIZED (
     SELECT count(*) AS units, greatest(avg(length), 1) AS length FROM found
 ), occurrences AS MATERIALIZED (
     SELECT found.id, lexeme, ts_rank(%(fields)s::real[], search, query) * 1.6449 AS frequency,
@@ -137,6 +140,25 @@ edges AS MATERIALIZED (
     GROUP BY units.id ORDER BY score DESC, units.id LIMIT %(leg_limit)s
 )"""
 
+# What is believed to hold at the time, ranked by how rare its words are among such facts. A fact goes by the
+# negative of its number, as units and facts are numbered apart.
+_FACT: Final = b"""
+believed AS MATERIALIZED (
+    SELECT id, valid_from, search FROM memory.facts
+    WHERE scope = (SELECT id FROM scope)
+      AND valid_from <= %(moment)s AND coalesce(valid_to, 'infinity') > %(moment)s
+      AND recorded_at <= %(moment)s AND coalesce(superseded_at, 'infinity') > %(moment)s
+), stated AS MATERIALIZED (
+    SELECT id, valid_from, lexeme FROM believed JOIN words ON search @@ query
+), fact AS (
+    SELECT -id AS id, -id AS message, valid_from AS at, sum(idf) AS score
+    FROM stated JOIN (
+        SELECT lexeme, ln(1 + ((SELECT count(*) FROM believed) - count(*) + 0.5) / (count(*) + 0.5)) AS idf
+        FROM stated GROUP BY lexeme
+    ) AS told USING (lexeme)
+    GROUP BY id, valid_from ORDER BY score DESC, id LIMIT %(fact_limit)s
+)"""
+
 _RECENT: Final = b"""
 recent AS (
     SELECT id, extract(epoch FROM at)::float8 AS score FROM memory.units
@@ -149,6 +171,7 @@ _LEGS: Final[dict[Leg, bytes]] = {
     "vector": _VECTOR,
     "trigram": _TRIGRAM,
     "graph": _GRAPH,
+    "fact": _FACT,
     "recent": _RECENT,
 }
 # Recency is in the order of the messages, which their times need not tell.
@@ -158,11 +181,14 @@ _ORDER: Final[dict[Leg, bytes]] = {"recent": b"score DESC, id DESC"}
 _RANKED: Final = b"""
 SELECT '%b' AS leg, array_agg(id) AS units, array_agg(message) AS messages, array_agg(at) AS times,
        array_agg(score) AS scores
-FROM (SELECT id, message, at, score::float8 FROM %b JOIN found USING (id) ORDER BY %b) AS best_first"""
+FROM (SELECT id, message, at, score::float8 FROM %b ORDER BY %b) AS best_first"""
 
 _WAITING: Final = b"(SELECT count(*) FROM found JOIN memory.unembedded ON unit = found.id)"
 
+# Facts that a search names; the best of them say what there is to know.
+MOST_FACTS: Final = 5
 # Of the units that are shown, and of these alone: to read a text costs more than to rank it.
+FACTS_SQL: Final = "SELECT id, subject, predicate, scope_key, object FROM memory.facts WHERE id = ANY(%s)"
 TEXTS_SQL: Final = """
 SELECT units.id AS unit, messages.id AS message, units.text, units.session_id
 FROM memory.units JOIN memory.messages ON seq = units.message
@@ -191,10 +217,9 @@ def statement(legs: tuple[Leg, ...], *, model: int, dimensions: int) -> Statemen
         model: Id of the embedding model, for the index of its vectors.
         dimensions: Of its vectors.
     """
-    parts = [_SCOPE, *(_LEGS[leg] for leg in legs)]
-    ranked = b" UNION ALL ".join(
-        _RANKED % (name := leg.encode(), name, _ORDER.get(leg, _BEST)) for leg in legs
-    )
+    words = [_WORDS] if {"keyword", "fact"} & {*legs} else []
+    parts = [_SCOPE, *words, *(_LEGS[leg] for leg in legs)]
+    ranked = b" UNION ALL ".join(_RANKED % (leg.encode(), _from(leg), _ORDER.get(leg, _BEST)) for leg in legs)
     waiting = _WAITING if "vector" in legs else b"0"
     query = b"WITH %b SELECT ranked.*, %b AS waiting FROM (%b) AS ranked" % (
         b",".join(parts),
@@ -206,3 +231,8 @@ def statement(legs: tuple[Leg, ...], *, model: int, dimensions: int) -> Statemen
     return Statement(
         _PARAMETER.sub(lambda named: b"$%d" % (names.index(named[1].decode()) + 1), query), names
     )
+
+
+def _from(leg: Leg) -> bytes:
+    """Where a leg's rows come from: those of units are told of their messages."""
+    return b"fact" if leg == "fact" else b"%b JOIN found USING (id)" % leg.encode()

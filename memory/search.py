@@ -7,13 +7,15 @@ from itertools import chain
 from typing import Final, get_args
 
 from psycopg import AsyncRawCursor
-from psycopg.rows import dict_row
+from psycopg.rows import DictRow, dict_row
 
 from core.embeddings import Embedder
 from core.errors import EmbeddingError, MemoryRefused, MemoryUnavailable
 from core.logging import get_logger
 from core.memory import Hit, LegRank, Scope, SearchResult, Strategy
 from core.memory.strategies import Leg
+from core.memory.values import HitKind
+from core.packing.lines import is_summary_id, statement_text
 from core.texts import storable
 from memory.database import Connection, Pool
 from memory.extensions import MISSING_TRIGRAMS, MISSING_VECTOR, Extensions
@@ -23,9 +25,11 @@ from memory.legs import (
     AFTER,
     BEFORE,
     COMMON_NAME,
+    FACTS_SQL,
     FIELD_WEIGHTS,
     K1,
     MODES_SQL,
+    MOST_FACTS,
     SAME_NAME,
     TEXTS_SQL,
     B,
@@ -67,7 +71,7 @@ class SearchDeps:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Named:
-    """What the legs name.
+    """What the legs name: units by their numbers, facts by the negatives of theirs.
 
     Attributes:
         ranks: By leg the rank of each unit.
@@ -94,7 +98,7 @@ class _Named:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Chosen:
-    """Units to show: the best, best first, and the newest, newest first; and the fused scores."""
+    """What to show: the best, best first, and the newest units, newest first; and the fused scores."""
 
     best: Sequence[int]
     newest: Sequence[int]
@@ -149,15 +153,15 @@ async def search(
         hits = await _hits(connection, named, chosen)
     if named.waiting:
         degraded.append(f"vector: {named.waiting} parts of this contact's messages are not embedded yet")
-    best = [hits[unit] for unit in chosen.best if unit in hits]
+    best = [hits[each] for each in chosen.best if each in hits]
     if reranker:
         best, failed = await _reranked(reranker, asked, best)
         degraded += failed
     best = best[:limit]
-    known = {hit.id for hit in best}
+    known = {(hit.kind, hit.id) for hit in best}
     newest = (hits[unit] for unit in chosen.newest if unit in hits)
     return SearchResult(
-        hits=(*best, *(hit for hit in newest if hit.id not in known)),
+        hits=(*best, *(hit for hit in newest if (hit.kind, hit.id) not in known)),
         strategy=strategy,
         model=model.name,
         degraded=tuple(degraded),
@@ -185,23 +189,38 @@ async def _asked(connection: Connection, asked: Statement, parameters: Mapping[s
 
 
 async def _hits(connection: Connection, named: _Named, chosen: _Chosen) -> dict[int, Hit]:
-    """The chosen units with their texts; one that was forgotten since is not among them."""
-    units = [*dict.fromkeys([*chosen.best, *chosen.newest])]
-    if not units:
-        return {}
-    rows = await (await connection.execute(TEXTS_SQL, (units,))).fetchall()
+    """What is chosen, with its texts; what was forgotten since is not among it."""
+    shown = [*dict.fromkeys([*chosen.best, *chosen.newest])]
+    units, facts = [each for each in shown if each > 0], [-each for each in shown if each < 0]
+    found: dict[int, tuple[HitKind, str, str, str]] = {}
+    if units:
+        rows = await (await connection.execute(TEXTS_SQL, (units,))).fetchall()
+        found |= {row["unit"]: _message(row) for row in rows}
+    if facts:
+        rows = await (await connection.execute(FACTS_SQL, (facts,))).fetchall()
+        found |= {-row["id"]: _fact(row) for row in rows}
     return {
-        row["unit"]: Hit(
-            kind="message",
-            id=row["message"],
-            text=row["text"],
-            at=utc(named.times[row["unit"]]),
-            session_id=row["session_id"],
-            score=chosen.scores.get(row["unit"], 0.0),
-            legs=named.legs(row["unit"]),
+        each: Hit(
+            kind=kind,
+            id=identity,
+            text=text,
+            at=utc(named.times[each]),
+            session_id=session_id,
+            score=chosen.scores.get(each, 0.0),
+            legs=named.legs(each),
         )
-        for row in rows
+        for each, (kind, identity, text, session_id) in found.items()
     }
+
+
+def _message(row: DictRow) -> tuple[HitKind, str, str, str]:
+    kind: HitKind = "summary" if is_summary_id(row["message"]) else "message"
+    return kind, row["message"], row["text"], row["session_id"]
+
+
+def _fact(row: DictRow) -> tuple[HitKind, str, str, str]:
+    text = statement_text(row["subject"], row["predicate"], row["scope_key"], row["object"])
+    return "fact", str(row["id"]), text, ""
 
 
 def _check(scope: Scope, limit: int, as_of: datetime | None) -> None:
@@ -242,6 +261,7 @@ def _is_asked(
         "vector": vector is not None,
         "trigram": bool(needles),
         "graph": bool(asked),
+        "fact": bool(asked),
     }
     return ready[leg] and weights.weight(leg) > 0
 
@@ -253,6 +273,7 @@ def _parameters(scope: Scope, weights: Strategy, as_of: datetime | None) -> dict
         "as_of": as_of or END_OF_TIME,
         "moment": as_of or datetime.now(UTC),
         "leg_limit": weights.leg_limit,
+        "fact_limit": MOST_FACTS,
         "baseline": weights.baseline,
         "hops": weights.hops,
         "fields": FIELD_WEIGHTS,
@@ -270,8 +291,11 @@ def _chosen(named: _Named, weights: Strategy, now: datetime, most: int) -> _Chos
     scores = fused(named.ranks, {leg: weights.weight(leg) for leg in get_args(Leg)})
     if weights.half_life_days is not None:
         scores = {
-            unit: score * age_factor(named.times[unit], now, weights.half_life_days, weights.age_share)
-            for unit, score in scores.items()
+            # What holds is not old, however long it has held.
+            each: score
+            if each < 0
+            else score * age_factor(named.times[each], now, weights.half_life_days, weights.age_share)
+            for each, score in scores.items()
         }
     best: dict[int, int] = {}
     for unit in best_first(scores, {unit: unit for unit in scores}):
