@@ -64,6 +64,17 @@ def admit(
         )
 
 
+def require_same(graph: str, contact_id: str, state: StateSnapshot) -> None:
+    """Refuse a thread that is of another graph or about another contact, before anything is written of it.
+
+    Raises:
+        WrongGraph: The thread was begun by another graph.
+        SessionRefused: The thread is about another contact.
+    """
+    _require_same_graph(graph, state)
+    _require_same_contact({"contact_id": contact_id}, state)
+
+
 def _require_same_graph(name: str, state: StateSnapshot) -> None:
     owner = (state.metadata or {}).get(GRAPH_KEY, name)
     if owner != name:

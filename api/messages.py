@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import asdict
-from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
@@ -18,24 +17,20 @@ from api.errors import body, describe
 from api.idempotency import claim, claim_message
 from api.identity import Identity
 from api.message_events import MessageEvents
-from api.ownership import require_unclaimed
 from api.run import RunRequest
 from api.run_output import PendingInterrupt, RunMetadata, RunResult, finished
 from api.run_requests import run_request
 from api.service import Service
+from api.session_entry import GRAPH, entered
 from api.session_keeper import AWAY
 from api.texts import require_storable
 from api.threads import checked_thread_id, new_thread_id
 from core.logging import get_logger
 from core.packing.records import ContextRecord
-from graphs.registry import REGISTRY
 from nodes.context.memory_use import MemoryUse
 from nodes.coordinator.state import Alternative, Attempt, Dispatched, Handoff, Path
 
 log = get_logger(__name__)
-
-# Which graph answers.
-GRAPH = REGISTRY["coordinator"]
 
 
 class MessageRequest(BaseModel):
@@ -137,14 +132,14 @@ def messages_router() -> APIRouter:
 
 async def _run(message: MessageRequest, service: Service, identity: Identity, key: str) -> RunRequest:
     new_id, message_id = new_thread_id(), await _message_id(message, service, identity, key)
-    entered = await service.sessions.enter(
-        identity.tenant,
+    session = await entered(
+        service,
+        identity,
         message.contact_id,
         channel_id=message.channel_id or "",
         session_id=checked_thread_id(message.session_id) if message.session_id else "",
         message_id=message_id,
         new_id=new_id,
-        claim=partial(require_unclaimed, identity=identity),
     )
     return run_request(
         service,
@@ -153,19 +148,19 @@ async def _run(message: MessageRequest, service: Service, identity: Identity, ke
             "message": message.message,
             "contact_id": message.contact_id,
             "channel_id": message.channel_id or "",
-            "session_id": entered.session_id,
+            "session_id": session.session_id,
             "message_id": message_id,
             "metadata": message.metadata or {},
         },
         identity=identity,
-        thread_id=entered.session_id,
-        fresh=entered.session_id == new_id,
+        thread_id=session.session_id,
+        fresh=session.session_id == new_id,
         metadata={
             "channel_id": message.channel_id,
             **(message.metadata or {}),
         },
         key=message_id,
-        repeated=entered.repeated,
+        repeated=session.repeated,
         modes=("messages", "updates", "values"),
         # The agents' steps and tokens are those of graphs inside.
         subgraphs=True,

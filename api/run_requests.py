@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackManager
+from langchain_core.runnables import RunnableConfig
 from langgraph.types import StreamMode
 
 from api.admission import GRAPH_KEY, MultitaskStrategy
@@ -67,15 +68,10 @@ def run_request(
         input=given,
         identity=identity,
         config={
-            "configurable": {"thread_id": checked_thread_id(thread_id) if thread_id else new_thread_id()},
+            **run_config(
+                spec, identity, thread_id, {**(metadata or {}), **({MESSAGE_KEY: key} if key else {})}
+            ),
             "recursion_limit": spec.recursion_limit,
-            "metadata": {
-                **(metadata or {}),
-                **({MESSAGE_KEY: key} if key else {}),
-                GRAPH_KEY: spec.name,
-                TENANT_KEY: identity.tenant,
-                USER_KEY: identity.user,
-            },
             "tags": list(tags),
             "run_name": spec.name,
         },
@@ -89,6 +85,25 @@ def run_request(
         key=key,
         repeated=repeated,
     )
+
+
+def run_config(
+    spec: GraphSpec, identity: Identity, thread_id: str | None, metadata: Mapping[str, Any]
+) -> RunnableConfig:
+    """Thread and owner of a run.
+
+    Raises:
+        InvalidRequest: The thread id is not one.
+    """
+    return {
+        "configurable": {"thread_id": checked_thread_id(thread_id) if thread_id else new_thread_id()},
+        "metadata": {
+            **metadata,
+            GRAPH_KEY: spec.name,
+            TENANT_KEY: identity.tenant,
+            USER_KEY: identity.user,
+        },
+    }
 
 
 def _checked_locale(locale: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""How a run begins once it holds its thread: as a new turn, as one that goes on, or as one answered before."""
+"""How a run begins once it holds its thread: as a new turn, as one that goes on, or as one already done."""
 
 from collections.abc import AsyncIterator
 from typing import Any

@@ -22,6 +22,8 @@ from api.run import RunRequest
 from api.run_output import RunResult, served_output_schema
 from api.run_requests import run_request
 from api.service import Service
+from api.session_entry import GRAPH, entering
+from api.threads import new_thread_id
 from graphs.spec import GraphSpec
 from ledger.requests import Claimed
 
@@ -168,19 +170,24 @@ class ServedGraph(Runnable[Values, Values]):
         self, service: Service, values: Values, config: RunnableConfig, root: "_RootRun"
     ) -> RunRequest:
         named = config.get("configurable", {})
+        identity, given = named[IDENTITY_KEY], graph_input(values)
         claimed: Claimed | None = named.get(CLAIMED_KEY)
+        # Known before the run, as a session is its thread.
+        thread_id = named.get("thread_id") or new_thread_id()
+        is_fresh = named.get(FRESH_KEY, not named.get("thread_id"))
+        sits = self._spec is GRAPH
         return run_request(
             service,
             self._spec,
-            graph_input(values),
-            identity=named[IDENTITY_KEY],
-            thread_id=named.get("thread_id") or None,
-            fresh=named.get(FRESH_KEY) and not (claimed and claimed.repeated),
+            given,
+            identity=identity,
+            thread_id=thread_id,
+            fresh=is_fresh and not (claimed and claimed.repeated),
             locale=named.get("locale") or None,
             metadata=config.get("metadata", {}),
             tags=config.get("tags", []),
             multitask_strategy=named.get("multitask_strategy") or "enqueue",
-            begin=root.begin,
+            begin=entering(service, identity, given, thread_id, root.begin) if sits else root.begin,
             key=f"request:{claimed.id}" if claimed else "",
             repeated=claimed is not None and claimed.repeated,
         )

@@ -16,7 +16,7 @@ from core.memory import (
     SearchResult,
     StrategyName,
 )
-from core.packing.lines import fact_items, is_summary, is_summary_id, memory_items, message_items
+from core.packing.lines import beside, fact_items, is_summary, is_summary_id, memory_items, message_items
 from core.packing.pack import Packed, Section, pack
 from core.packing.records import ContextRecord
 
@@ -58,8 +58,9 @@ async def assembled(
     """
     said = [message for message in recent if not is_summary_id(message.id)]
     shown = {message.id for message in said}
-    summaries = filter(is_summary, found.hits)
-    memories = filterfalse(is_summary, found.hits)
+    hits = beside(found.hits, facts[:MOST_FACTS])
+    summaries = filter(is_summary, hits)
+    memories = filterfalse(is_summary, hits)
     told = [
         Section(name="facts", items=fact_items(facts[:MOST_FACTS])),
         Section(name="summary", items=memory_items(summaries, known=()), share=budget // 4),
@@ -76,7 +77,7 @@ async def assembled(
         token_budget=budget,
         strategy=found.strategy,
         sections=_sections(packed.record),
-        hits=tuple(hit for hit in found.hits if hit.id in remembered),
+        hits=tuple(hit for hit in hits if hit.id in remembered),
         facts=tuple(fact for fact in facts if fact.id in included.get("facts", ())),
         degraded=found.degraded,
     )

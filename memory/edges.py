@@ -43,7 +43,8 @@ WITH given AS (
     INSERT INTO memory.nodes (scope, kind, key, label)
     SELECT %(scope)s, kind, key, label FROM given ORDER BY kind, key
     ON CONFLICT (scope, kind, key) DO UPDATE SET label = excluded.label
-        WHERE nodes.label <> excluded.label
+        -- Who knows no name gives the key, which takes no name's place.
+        WHERE nodes.label <> excluded.label AND excluded.label <> excluded.key
     RETURNING id, kind, key
 )
 SELECT id, kind, key FROM written

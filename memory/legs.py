@@ -4,6 +4,8 @@ Every leg reads rows of one scope alone, most of them all of these: a contact ha
 and an exact scan of those is faster than an index over everybody's, and right.
 """
 
+import re
+from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
@@ -34,7 +36,7 @@ _SCOPE: Final = b"""
 scope AS MATERIALIZED (
     SELECT id, large FROM memory.scopes WHERE tenant = %(tenant)s AND contact_id = %(contact)s
 ), found AS MATERIALIZED (
-    SELECT id, search, length, lag(id) OVER session AS before, lead(id) OVER session AS after
+    SELECT id, message, at, search, length, lag(id) OVER session AS before, lead(id) OVER session AS after
     FROM memory.units
     WHERE scope = (SELECT id FROM scope) AND at <= %(as_of)s
     WINDOW session AS (PARTITION BY session_id ORDER BY at, message, part)
@@ -42,13 +44,16 @@ scope AS MATERIALIZED (
 
 # Rarity is that of the contact's own memory. The question is read in both languages: a lexeme that the
 # other language would make of a word matches nothing, as does a word that is noise in its own.
-_KEYWORD: Final = b"""
+_WORDS: Final = b"""
 words AS MATERIALIZED (
     SELECT lexeme,
            ('''' || replace(replace(lexeme, '\\', '\\\\'), '''', '''''') || '''')::tsquery AS query
     FROM (SELECT lexeme FROM unnest(to_tsvector('english', %(words)s))
           UNION SELECT lexeme FROM unnest(to_tsvector('portuguese', %(words)s))) AS both_languages
-), totals AS MATERIALIZED (
+)"""
+
+_KEYWORD: Final = b"""
+totals AS MATERIALIZED (
     SELECT count(*) AS units, greatest(avg(length), 1) AS length FROM found
 ), occurrences AS MATERIALIZED (
     SELECT found.id, lexeme, ts_rank(%(fields)s::real[], search, query) * 1.6449 AS frequency,
@@ -135,6 +140,25 @@ edges AS MATERIALIZED (
     GROUP BY units.id ORDER BY score DESC, units.id LIMIT %(leg_limit)s
 )"""
 
+# What is believed to hold at the time, ranked by how rare its words are among such facts. A fact goes by the
+# negative of its number, as units and facts are numbered apart.
+_FACT: Final = b"""
+believed AS MATERIALIZED (
+    SELECT id, valid_from, search FROM memory.facts
+    WHERE scope = (SELECT id FROM scope)
+      AND valid_from <= %(moment)s AND coalesce(valid_to, 'infinity') > %(moment)s
+      AND recorded_at <= %(moment)s AND coalesce(superseded_at, 'infinity') > %(moment)s
+), stated AS MATERIALIZED (
+    SELECT id, valid_from, lexeme FROM believed JOIN words ON search @@ query
+), fact AS (
+    SELECT -id AS id, -id AS message, valid_from AS at, sum(idf) AS score
+    FROM stated JOIN (
+        SELECT lexeme, ln(1 + ((SELECT count(*) FROM believed) - count(*) + 0.5) / (count(*) + 0.5)) AS idf
+        FROM stated GROUP BY lexeme
+    ) AS told USING (lexeme)
+    GROUP BY id, valid_from ORDER BY score DESC, id LIMIT %(fact_limit)s
+)"""
+
 _RECENT: Final = b"""
 recent AS (
     SELECT id, extract(epoch FROM at)::float8 AS score FROM memory.units
@@ -147,49 +171,68 @@ _LEGS: Final[dict[Leg, bytes]] = {
     "vector": _VECTOR,
     "trigram": _TRIGRAM,
     "graph": _GRAPH,
+    "fact": _FACT,
     "recent": _RECENT,
 }
 # Recency is in the order of the messages, which their times need not tell.
+_PARAMETER: Final = re.compile(rb"%\((\w+)\)s")
+_BEST: Final = b"score DESC, id"
 _ORDER: Final[dict[Leg, bytes]] = {"recent": b"score DESC, id DESC"}
+_RANKED: Final = b"""
+SELECT '%b' AS leg, array_agg(id) AS units, array_agg(message) AS messages, array_agg(at) AS times,
+       array_agg(score) AS scores
+FROM (SELECT id, message, at, score::float8 FROM %b ORDER BY %b) AS best_first"""
 
-_WAITING: Final = b"""
-    (SELECT count(*) FROM memory.units
-     WHERE scope = (SELECT id FROM scope)
-       AND EXISTS (SELECT FROM memory.unembedded WHERE unembedded.unit = units.id))"""
+_WAITING: Final = b"(SELECT count(*) FROM found JOIN memory.unembedded ON unit = found.id)"
+
+# Facts that a search names; the best of them say what there is to know.
+MOST_FACTS: Final = 5
+# Of the units that are shown, and of these alone: to read a text costs more than to rank it.
+FACTS_SQL: Final = "SELECT id, subject, predicate, scope_key, object FROM memory.facts WHERE id = ANY(%s)"
+TEXTS_SQL: Final = """
+SELECT units.id AS unit, messages.id AS message, units.text, units.session_id
+FROM memory.units JOIN memory.messages ON seq = units.message
+WHERE units.id = ANY(%s)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """SQL with ``$1``, ``$2`` … for its parameters, and their names in that order."""
+
+    sql: bytes
+    parameters: tuple[str, ...]
 
 
 @cache
-def statement(legs: tuple[Leg, ...], *, model: int, dimensions: int) -> bytes:
-    """One statement that asks the legs, in a row for each unit that any of them names.
+def statement(legs: tuple[Leg, ...], *, model: int, dimensions: int) -> Statement:
+    """One statement that asks the legs, a row for each.
 
-    The first columns are of the unit and its message; ``legs``, ``ranks`` and ``scores`` are arrays of the
-    same length. ``waiting`` is how many of the contact's units have no vector yet; it is in every row, and
-    there is at least one row, with nothing else where nothing was found.
+    ``units`` and ``scores`` are of the units that the leg names, best first, ``messages`` and ``times`` of
+    the messages these are of; all four are null where there are none. ``waiting`` is how many of the
+    contact's units have no vector yet; it is in every row.
 
     Args:
         legs: At least one.
         model: Id of the embedding model, for the index of its vectors.
         dimensions: Of its vectors.
     """
-    parts = [_SCOPE, *(_LEGS[leg] for leg in legs)]
-    ranked = b" UNION ALL ".join(
-        b"SELECT '%b' AS leg, id, score::float8, row_number() OVER (ORDER BY %b) AS rank FROM %b"
-        % (name := leg.encode(), _ORDER.get(leg, b"score DESC, id"), name)
-        for leg in legs
+    words = [_WORDS] if {"keyword", "fact"} & {*legs} else []
+    parts = [_SCOPE, *words, *(_LEGS[leg] for leg in legs)]
+    ranked = b" UNION ALL ".join(_RANKED % (leg.encode(), _from(leg), _ORDER.get(leg, _BEST)) for leg in legs)
+    waiting = _WAITING if "vector" in legs else b"0"
+    query = b"WITH %b SELECT ranked.*, %b AS waiting FROM (%b) AS ranked" % (
+        b",".join(parts),
+        waiting,
+        ranked,
     )
-    query = b"""
-WITH %b,
-named AS (
-    SELECT id, array_agg(leg ORDER BY leg) AS legs, array_agg(rank ORDER BY leg) AS ranks,
-           array_agg(score ORDER BY leg) AS scores
-    FROM (%b) AS ranked GROUP BY id
-)
-SELECT %b AS waiting, hits.*
-FROM (VALUES (1)) AS always
-LEFT JOIN (
-    SELECT named.id AS unit, messages.id AS message, units.text, messages.seq, units.at, units.session_id,
-           legs, ranks, scores
-    FROM named JOIN memory.units ON units.id = named.id JOIN memory.messages ON seq = units.message
-) AS hits ON true
-""" % (b",".join(parts), ranked, _WAITING if "vector" in legs else b"0")
-    return query.replace(b"<model>", b"%d" % model).replace(b"<dimensions>", b"%d" % dimensions)
+    query = query.replace(b"<model>", b"%d" % model).replace(b"<dimensions>", b"%d" % dimensions)
+    names = tuple(dict.fromkeys(name.decode() for name in _PARAMETER.findall(query)))
+    return Statement(
+        _PARAMETER.sub(lambda named: b"$%d" % (names.index(named[1].decode()) + 1), query), names
+    )
+
+
+def _from(leg: Leg) -> bytes:
+    """Where a leg's rows come from: those of units are told of their messages."""
+    return b"fact" if leg == "fact" else b"%b JOIN found USING (id)" % leg.encode()

@@ -10,6 +10,7 @@ MIGRATIONS: tuple[bytes, ...] = (
     sql_file("0001_tables.sql"),
     sql_file("0002_facts.sql"),
     sql_file("0003_items.sql"),
+    sql_file("0004_fact_search.sql"),
 )
 
 

@@ -3,16 +3,20 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Final, get_args
 
-from psycopg.rows import DictRow
+from psycopg import AsyncRawCursor
+from psycopg.rows import DictRow, dict_row
 
 from core.embeddings import Embedder
 from core.errors import EmbeddingError, MemoryRefused, MemoryUnavailable
 from core.logging import get_logger
 from core.memory import Hit, LegRank, Scope, SearchResult, Strategy
 from core.memory.strategies import Leg
-from core.postgres import Pool
+from core.memory.values import HitKind
+from core.packing.lines import is_summary_id, statement_text
+from core.postgres import Connection, Pool
 from core.texts import storable
 from memory.extensions import MISSING_TRIGRAMS, MISSING_VECTOR, Extensions
 from memory.fusion import age_factor, best_first, fused
@@ -21,11 +25,15 @@ from memory.legs import (
     AFTER,
     BEFORE,
     COMMON_NAME,
+    FACTS_SQL,
     FIELD_WEIGHTS,
     K1,
     MODES_SQL,
+    MOST_FACTS,
     SAME_NAME,
+    TEXTS_SQL,
     B,
+    Statement,
     statement,
 )
 from memory.messages import END_OF_TIME, check_scope, utc
@@ -59,6 +67,42 @@ class SearchDeps:
     embedder: Embedder
     model: Model | None
     reranker: Reranker | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Named:
+    """What the legs name: units by their numbers, facts by the negatives of theirs.
+
+    Attributes:
+        ranks: By leg the rank of each unit.
+        scores: By leg the scores, by rank.
+        messages: Of each unit its message's number.
+        times: And its time.
+        waiting: How many units wait for a vector.
+    """
+
+    ranks: Mapping[str, Mapping[int, int]]
+    scores: Mapping[str, Sequence[float]]
+    messages: Mapping[int, int]
+    times: Mapping[int, datetime]
+    waiting: int
+
+    def legs(self, unit: int) -> tuple[LegRank, ...]:
+        """The legs that name it."""
+        return tuple(
+            LegRank(leg, rank, self.scores[leg][rank - 1])
+            for leg, ranks in sorted(self.ranks.items())
+            if (rank := ranks.get(unit))
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Chosen:
+    """What to show: the best, best first, and the newest units, newest first; and the fused scores."""
+
+    best: Sequence[int]
+    newest: Sequence[int]
+    scores: Mapping[int, float]
 
 
 async def search(
@@ -99,31 +143,84 @@ async def search(
         **({"vector": halfvec(vector), "model": deps.model.id} if vector and deps.model else {}),
     }
     model = deps.model or Model(id=0, name=deps.embedder.model, dimensions=deps.embedder.dimensions)
-    sql = statement(legs, model=model.id, dimensions=model.dimensions)
-    rows = await _rows(deps.pool, sql, parameters)
-    if waiting := rows[0]["waiting"]:
-        degraded.append(f"vector: {waiting} parts of this contact's messages are not embedded yet")
-    best, newest = _ordered(rows, weights, as_of or datetime.now(UTC), max(limit, RERANKED))
-    if weights.rerank and deps.reranker:
-        best, failed = await _reranked(deps.reranker, asked, best)
+    asking = statement(legs, model=model.id, dimensions=model.dimensions)
+    reranker = deps.reranker if weights.rerank else None
+    async with deps.pool.connection() as connection:
+        named = await _asked(connection, asking, parameters)
+        chosen = _chosen(
+            named, weights, as_of or datetime.now(UTC), max(limit, RERANKED) if reranker else limit
+        )
+        hits = await _hits(connection, named, chosen)
+    if named.waiting:
+        degraded.append(f"vector: {named.waiting} parts of this contact's messages are not embedded yet")
+    best = [hits[each] for each in chosen.best if each in hits]
+    if reranker:
+        best, failed = await _reranked(reranker, asked, best)
         degraded += failed
-    chosen = best[:limit]
-    known = {hit.id for hit in chosen}
+    best = best[:limit]
+    known = {(hit.kind, hit.id) for hit in best}
+    newest = (hits[unit] for unit in chosen.newest if unit in hits)
     return SearchResult(
-        hits=(*chosen, *(hit for hit in newest if hit.id not in known)),
+        hits=(*best, *(hit for hit in newest if (hit.kind, hit.id) not in known)),
         strategy=strategy,
         model=model.name,
         degraded=tuple(degraded),
     )
 
 
-async def _rows(pool: Pool, sql: bytes, parameters: Mapping[str, object]) -> list[DictRow]:
-    """What the statement gives, in one round trip with the modes it runs in."""
-    async with pool.connection() as connection:
-        async with connection.pipeline(), connection.transaction():
-            await connection.execute(MODES_SQL)
-            cursor = await connection.execute(sql, parameters)
-        return await cursor.fetchall()
+async def _asked(connection: Connection, asked: Statement, parameters: Mapping[str, object]) -> _Named:
+    """What the legs name, in one round trip with the modes the statement runs in."""
+    # Raw: psycopg does not remember how it reads a statement this long, and reads it anew each time.
+    cursor = AsyncRawCursor(connection, row_factory=dict_row)
+    async with connection.pipeline(), connection.transaction():
+        await connection.execute(MODES_SQL)
+        await cursor.execute(asked.sql, [parameters[name] for name in asked.parameters])
+    rows = await cursor.fetchall()
+    by_leg = {row["leg"]: row for row in rows if row["units"]}
+    found = by_leg.values()
+    units = [unit for row in found for unit in row["units"]]
+    return _Named(
+        ranks={leg: {unit: rank for rank, unit in enumerate(row["units"], 1)} for leg, row in by_leg.items()},
+        scores={leg: row["scores"] for leg, row in by_leg.items()},
+        messages=dict(zip(units, chain.from_iterable(row["messages"] for row in found), strict=True)),
+        times=dict(zip(units, chain.from_iterable(row["times"] for row in found), strict=True)),
+        waiting=rows[0]["waiting"],
+    )
+
+
+async def _hits(connection: Connection, named: _Named, chosen: _Chosen) -> dict[int, Hit]:
+    """What is chosen, with its texts; what was forgotten since is not among it."""
+    shown = [*dict.fromkeys([*chosen.best, *chosen.newest])]
+    units, facts = [each for each in shown if each > 0], [-each for each in shown if each < 0]
+    found: dict[int, tuple[HitKind, str, str, str]] = {}
+    if units:
+        rows = await (await connection.execute(TEXTS_SQL, (units,))).fetchall()
+        found |= {row["unit"]: _message(row) for row in rows}
+    if facts:
+        rows = await (await connection.execute(FACTS_SQL, (facts,))).fetchall()
+        found |= {-row["id"]: _fact(row) for row in rows}
+    return {
+        each: Hit(
+            kind=kind,
+            id=identity,
+            text=text,
+            at=utc(named.times[each]),
+            session_id=session_id,
+            score=chosen.scores.get(each, 0.0),
+            legs=named.legs(each),
+        )
+        for each, (kind, identity, text, session_id) in found.items()
+    }
+
+
+def _message(row: DictRow) -> tuple[HitKind, str, str, str]:
+    kind: HitKind = "summary" if is_summary_id(row["message"]) else "message"
+    return kind, row["message"], row["text"], row["session_id"]
+
+
+def _fact(row: DictRow) -> tuple[HitKind, str, str, str]:
+    text = statement_text(row["subject"], row["predicate"], row["scope_key"], row["object"])
+    return "fact", str(row["id"]), text, ""
 
 
 def _check(scope: Scope, limit: int, as_of: datetime | None) -> None:
@@ -164,6 +261,7 @@ def _is_asked(
         "vector": vector is not None,
         "trigram": bool(needles),
         "graph": bool(asked),
+        "fact": bool(asked),
     }
     return ready[leg] and weights.weight(leg) > 0
 
@@ -175,6 +273,7 @@ def _parameters(scope: Scope, weights: Strategy, as_of: datetime | None) -> dict
         "as_of": as_of or END_OF_TIME,
         "moment": as_of or datetime.now(UTC),
         "leg_limit": weights.leg_limit,
+        "fact_limit": MOST_FACTS,
         "baseline": weights.baseline,
         "hops": weights.hops,
         "fields": FIELD_WEIGHTS,
@@ -187,46 +286,24 @@ def _parameters(scope: Scope, weights: Strategy, as_of: datetime | None) -> dict
     }
 
 
-def _ordered(
-    rows: Sequence[DictRow], weights: Strategy, now: datetime, most: int
-) -> tuple[list[Hit], list[Hit]]:
-    """The ``most`` best messages, best first, and those that are merely new, newest first."""
-    named = [row for row in rows if row["unit"] is not None]
-    ranks: dict[str, dict[int, int]] = {}
-    for row in named:
-        for leg, rank in zip(row["legs"], row["ranks"], strict=True):
-            ranks.setdefault(leg, {})[row["unit"]] = rank
-    scores = fused(ranks, {leg: weights.weight(leg) for leg in get_args(Leg)})
-    aged = {
-        row["unit"]: scores[row["unit"]]
-        * age_factor(row["at"], now, weights.half_life_days, weights.age_share)
-        for row in named
-        if row["unit"] in scores
-    }
-    by_unit = {row["unit"]: row for row in named}
-    best: dict[str, Hit] = {}
-    for unit in best_first(aged, {unit: unit for unit in aged}):
+def _chosen(named: _Named, weights: Strategy, now: datetime, most: int) -> _Chosen:
+    """The ``most`` best messages, and those that are merely new."""
+    scores = fused(named.ranks, {leg: weights.weight(leg) for leg in get_args(Leg)})
+    if weights.half_life_days is not None:
+        scores = {
+            # What holds is not old, however long it has held.
+            each: score
+            if each < 0
+            else score * age_factor(named.times[each], now, weights.half_life_days, weights.age_share)
+            for each, score in scores.items()
+        }
+    best: dict[int, int] = {}
+    for unit in best_first(scores, {unit: unit for unit in scores}):
         # Of a long message the part that was found first speaks for it.
-        if by_unit[unit]["message"] not in best:
-            best[by_unit[unit]["message"]] = _hit(by_unit[unit], aged[unit])
+        best.setdefault(named.messages[unit], unit)
         if len(best) == most:
             break
-    recent = ranks.get("recent", {})
-    newest = [_hit(by_unit[unit], aged.get(unit, 0.0)) for unit in sorted(recent, key=recent.__getitem__)]
-    return list(best.values()), newest
-
-
-def _hit(row: Mapping[str, object], score: float) -> Hit:
-    legs = zip(row["legs"], row["ranks"], row["scores"], strict=True)  # type: ignore[call-overload]  # columns
-    return Hit(
-        kind="message",
-        id=str(row["message"]),
-        text=str(row["text"]),
-        at=utc(row["at"]),  # type: ignore[arg-type]  # a timestamptz
-        session_id=str(row["session_id"]),
-        score=score,
-        legs=tuple(LegRank(*leg) for leg in legs),
-    )
+    return _Chosen(best=tuple(best.values()), newest=tuple(named.ranks.get("recent", ())), scores=scores)
 
 
 async def _reranked(reranker: Reranker, asked: str, best: list[Hit]) -> tuple[list[Hit], list[str]]:

@@ -1,13 +1,17 @@
 """What is known of the contact a run is about."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from typing_extensions import TypedDict
 
 from core.errors import CrmError, CrmRefused, NotFound
 from core.logging import get_logger
+from core.memory import Edge
 from nodes.deps import Deps
+from tools.crm_models import Contact, Ticket
+from tools.relations import of_contact, of_tickets
 
 log = get_logger(__name__)
 
@@ -53,6 +57,13 @@ async def contact_context(deps: Deps, contact_id: str) -> ContactContext:
         subscription=await _subscription(deps, contact_id),
         recent_tickets=await _tickets(deps, contact_id),
     )
+
+
+def relations_of(known: Mapping[str, Any]) -> list[Edge]:
+    """How the contact, where they work and their tickets are related."""
+    contact = Contact.model_validate(known["contact"])
+    tickets = [Ticket.model_validate(ticket) for ticket in known["recent_tickets"]]
+    return [*of_contact(contact), *of_tickets(contact.id, tickets, name=contact.name)]
 
 
 async def _subscription(deps: Deps, contact_id: str) -> dict[str, Any] | None:

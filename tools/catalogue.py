@@ -42,16 +42,17 @@ def crm_tools(
         approve_messages_from: Messages to customers of this risk and above wait for a person.
         memory: What relates tickets to other things; None: nothing does.
     """
+    remembering = memory or NoMemory()
     made = (
         search_knowledge_base(crm),
-        search_past_tickets(crm, memory or NoMemory()),
+        search_past_tickets(crm, remembering),
         get_product_version(crm),
         check_service_status(crm),
-        get_contact(crm),
+        get_contact(crm, remembering),
         get_orders(crm),
         get_invoices(crm),
         get_opportunities(crm),
-        create_engineering_ticket(crm),
+        create_engineering_ticket(crm, remembering),
         schedule_follow_up(crm),
         hand_over_to_human(crm),
         send_solution_to_customer(crm, approve_from=approve_messages_from),

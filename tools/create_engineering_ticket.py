@@ -5,14 +5,17 @@ from typing import Annotated, Any
 
 from langchain_core.tools import BaseTool, InjectedToolArg, tool
 
+from core.memory import Memory
 from tools.approval import requires_approval
 from tools.call import CallContext
 from tools.crm_client import CrmClient
-from tools.crm_models import Severity
+from tools.crm_models import Severity, Ticket
+from tools.relations import Relations, of_tickets
 
 
-def create_engineering_ticket(crm: CrmClient) -> BaseTool:
-    """The tool, over this CRM."""
+def create_engineering_ticket(crm: CrmClient, memory: Memory) -> BaseTool:
+    """The tool, over this CRM; the memory's graph is told of the ticket."""
+    relations = Relations(memory)
 
     @tool("create_engineering_ticket", parse_docstring=True)
     async def create(
@@ -36,6 +39,8 @@ def create_engineering_ticket(crm: CrmClient) -> BaseTool:
             severity=severity,
             idempotency_key=context.idempotency_key,
         )
+        ticket = Ticket(id=made.id, title=title, description=description)
+        await relations.note(context.scope, of_tickets(context.contact_id, [ticket]))
         return {"ticket_id": made.id}
 
     return requires_approval(create, _needs_approval)

@@ -6,12 +6,15 @@ from typing import Annotated, Any
 from langchain_core.tools import BaseTool, InjectedToolArg, tool
 
 from core.errors import CrmRefused
+from core.memory import Memory
 from tools.call import CallContext
 from tools.crm_client import CrmClient
+from tools.relations import Relations, of_contact
 
 
-def get_contact(crm: CrmClient) -> BaseTool:
-    """The tool, over this CRM."""
+def get_contact(crm: CrmClient, memory: Memory) -> BaseTool:
+    """The tool, over this CRM; the memory's graph is told where the contact works."""
+    relations = Relations(memory)
 
     @tool("get_contact", parse_docstring=True)
     async def look_up(context: Annotated[CallContext, InjectedToolArg]) -> dict[str, Any]:
@@ -23,6 +26,7 @@ def get_contact(crm: CrmClient) -> BaseTool:
             context: Given by the run.
         """
         contact = await crm.contact(context.contact_id)
+        await relations.note(context.scope, of_contact(contact))
         return {
             **contact.model_dump(exclude={"id"}, exclude_none=True),
             "subscription": await _subscription(crm, context.contact_id),

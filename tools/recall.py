@@ -50,5 +50,5 @@ def _note(hit: Hit) -> Remembered:
 
 
 def _memory(hit: Hit) -> Remembered:
-    source = f"{hit.kind} of session {hit.session_id}"
+    source = f"{hit.kind} of session {hit.session_id}" if hit.session_id else hit.kind
     return Remembered(what=hit.text[:_TEXT_CHARACTERS], date=hit.at.date().isoformat(), source=source)

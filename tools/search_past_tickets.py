@@ -1,7 +1,7 @@
 """Look at the customer's earlier tickets, and at what memory relates them to."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any
 
 from langchain_core.tools import BaseTool, InjectedToolArg, tool
@@ -9,9 +9,11 @@ from langchain_core.tools import BaseTool, InjectedToolArg, tool
 from core.errors import MemoryRefused, MemoryUnavailable
 from core.logging import get_logger
 from core.memory import Memory, Scope
+from core.memory.topics import topics_of
 from tools.call import CallContext
 from tools.crm_client import CrmClient
 from tools.crm_models import Ticket
+from tools.relations import HAS_TICKET, Relations, of_tickets
 
 log = get_logger(__name__)
 
@@ -25,7 +27,8 @@ GRAPH_SECONDS = 1.0
 
 
 def search_past_tickets(crm: CrmClient, memory: Memory) -> BaseTool:
-    """The tool, over this CRM, and this memory's graph where it has edges of the tickets."""
+    """The tool, over this CRM, and this memory's graph, which it tells of the tickets it sees."""
+    relations = Relations(memory)
 
     @tool("search_past_tickets", parse_docstring=True)
     async def search(query: str, context: Annotated[CallContext, InjectedToolArg]) -> list[dict[str, Any]]:
@@ -38,8 +41,11 @@ def search_past_tickets(crm: CrmClient, memory: Memory) -> BaseTool:
             context: Given by the run.
         """
         found = (await crm.tickets(context.contact_id)).tickets
+        await relations.note(context.scope, of_tickets(context.contact_id, found))
+        found = [*found, *await _known(memory, context, {ticket.id for ticket in found})]
         related = await _related(memory, context.scope, [ticket.id for ticket in found[:_LOOKED_UP]])
         words = {word for word in query.lower().split() if len(word) > 2}  # noqa: PLR2004 - "in", "of"
+        words |= set(topics_of(query))
 
         def matching(ticket: Ticket) -> int:
             about = " ".join(related.get(ticket.id, ()))
@@ -54,6 +60,21 @@ def search_past_tickets(crm: CrmClient, memory: Memory) -> BaseTool:
     return search
 
 
+async def _known(memory: Memory, context: CallContext, listed: Collection[str]) -> list[Ticket]:
+    """Tickets the graph knows and the CRM does not list, such as those for engineering."""
+    try:
+        async with asyncio.timeout(GRAPH_SECONDS):
+            graph = await memory.query_graph(context.scope, context.contact_id, edge_type=HAS_TICKET)
+    except (MemoryUnavailable, MemoryRefused, TimeoutError) as error:
+        log.warning("tickets_not_known", reason=str(error))
+        return []
+    return [
+        Ticket(id=edge.target.key, title=edge.target.label, created_at=edge.valid_from.isoformat())
+        for edge in graph.edges
+        if edge.target.key not in listed
+    ]
+
+
 def _shown(related: Sequence[str]) -> dict[str, Any]:
     return {"related": list(related)} if related else {}
 
@@ -65,7 +86,8 @@ async def _related(memory: Memory, scope: Scope, tickets: Sequence[str]) -> dict
         async with asyncio.timeout(GRAPH_SECONDS):
             # One after the other: a tool call is no reason to take several of the pool's connections.
             for ticket in tickets:
-                edges = (await memory.query_graph(scope, ticket)).edges[:MAX_RELATED]
+                found = (await memory.query_graph(scope, ticket)).edges
+                edges = [edge for edge in found if edge.type != HAS_TICKET][:MAX_RELATED]
                 if edges:
                     related[ticket] = [
                         f"{edge.source.label} {edge.type} {edge.target.label}" for edge in edges

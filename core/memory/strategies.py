@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
 StrategyName: TypeAlias = Literal["general", "support_technical", "sales", "retention", "onboarding"]
-Leg: TypeAlias = Literal["keyword", "vector", "trigram", "graph", "recent"]
+Leg: TypeAlias = Literal["keyword", "vector", "trigram", "graph", "fact", "recent"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +22,8 @@ class Strategy:
         vector: Weight of the embedding.
         trigram: Weight of names, addresses and numbers, however they are misspelt.
         graph: Weight of what the contact's graph relates to the things a question names.
+        fact: Weight of facts that hold and have words of the question; one that is about it is as good as a
+            message found by its words.
         recent: Weight of being among the newest messages.
         leg_limit: Most candidates a leg puts forward.
         hops: Edges the graph leg follows.
@@ -36,6 +38,7 @@ class Strategy:
     vector: float = 0.7
     trigram: float = 0.2
     graph: float = 0.2
+    fact: float = 1.0
     recent: float = 0.0
     leg_limit: int = 100
     hops: int = 2
@@ -52,6 +55,7 @@ class Strategy:
             "vector": self.vector,
             "trigram": self.trigram,
             "graph": self.graph,
+            "fact": self.fact,
             "recent": self.recent,
         }
         return weights[leg]

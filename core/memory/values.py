@@ -50,7 +50,7 @@ class LegRank:
     """Where one way of searching put a hit.
 
     Attributes:
-        leg: ``vector``, ``keyword``, ``trigram``, ``graph``, ``recent`` or ``rerank``.
+        leg: ``vector``, ``keyword``, ``trigram``, ``graph``, ``fact``, ``recent`` or ``rerank``.
         rank: From 1.
         score: In the leg's own measure: higher is better, and legs do not compare.
     """
@@ -68,8 +68,8 @@ class Hit:
         kind: What it is.
         id: Its id among its kind.
         text: What it says; of a long message, the part that was found.
-        at: When it was said.
-        session_id: The conversation it is from.
+        at: When it was said; of a fact, since when it holds.
+        session_id: The conversation it is from; empty where there is none.
         score: The fused score: higher is better, and results of different searches do not compare.
         legs: The ranks it is made of.
     """

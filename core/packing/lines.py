@@ -18,6 +18,18 @@ def memory_items(hits: Iterable[Hit], *, known: Collection[str]) -> tuple[Item, 
     return tuple(Item(hit.id, _memory(hit)) for hit in hits if hit.id not in known)
 
 
+def beside(hits: Iterable[Hit], facts: Iterable[Fact]) -> tuple[Hit, ...]:
+    """The hits without the facts that are told anyway."""
+    told = {fact.id for fact in facts}
+    return tuple(hit for hit in hits if hit.kind != "fact" or hit.id not in told)
+
+
+def statement_text(subject: str, predicate: str, scope_key: str, object: str) -> str:  # noqa: A002 - its name
+    """A fact in words."""
+    of = f" ({scope_key})" if scope_key else ""
+    return f"{subject} {predicate}{of}: {object}"
+
+
 def message_items(said: Iterable[Message]) -> tuple[Item, ...]:
     """What was said, oldest first, each with its day and who said it."""
     return tuple(Item(message.id, _said(message)) for message in said)
@@ -51,7 +63,7 @@ def _said(message: Message) -> str:
 
 
 def _fact(fact: Fact) -> str:
-    of = f" ({fact.scope_key})" if fact.scope_key else ""
-    said = on_one_line(cut(f"{fact.subject} {fact.predicate}{of}: {fact.object}", _MEMORY_CHARACTERS))
+    stated = statement_text(fact.subject, fact.predicate, fact.scope_key, fact.object)
+    said = on_one_line(cut(stated, _MEMORY_CHARACTERS))
     since, source = fact.valid_from.date().isoformat(), fact.source_message_id[:_ID_CHARACTERS]
     return f"- {said} [since {since}, message {source}]"

@@ -213,7 +213,7 @@ class LegRank(_message.Message):
     RANK_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     leg: _builtins.str
-    """vector, keyword, trigram, graph, recent or rerank."""
+    """vector, keyword, trigram, graph, fact, recent or rerank."""
     rank: _builtins.int
     """From 1."""
     score: _builtins.float
@@ -252,12 +252,12 @@ class Hit(_message.Message):
     text: _builtins.str
     """What it says; of a long message, the part that was found."""
     session_id: _builtins.str
-    """The conversation it is from."""
+    """The conversation it is from; empty where there is none."""
     score: _builtins.float
     """The fused score: higher is better, and results of different searches do not compare."""
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp:
-        """When it was said."""
+        """When it was said; of a fact, since when it holds."""
 
     @_builtins.property
     def legs(self) -> _containers.RepeatedCompositeFieldContainer[Global___LegRank]:

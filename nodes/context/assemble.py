@@ -15,12 +15,13 @@ from core.memory import STRATEGIES, Scope, StrategyName
 from core.packing.lines import fact_items, is_summary, memory_items
 from core.packing.pack import Item, Packed, Section, pack
 from core.packing.records import ContextRecord
-from nodes.contact import recalled_contact
+from nodes.contact import recalled_contact, relations_of
 from nodes.context.items import turn_items
 from nodes.context.memory_use import MemoryAsked
 from nodes.context.retrieve import Retrieved, retrieved
 from nodes.deps import Deps, Node, run_context
 from nodes.history import spoken
+from tools.relations import Relations
 
 # What an agent's background may have, and room beside it for the results of its siblings. The budget is
 # in tokens; with the largest that can be set, and a caller's own background, this is less.
@@ -61,19 +62,28 @@ def assemble(deps: Deps, shown: Shown) -> Node[Any, Assembled]:
 
     Earlier turns, summaries of sessions, memories with dates and sources, facts and the CRM's profile are
     packed to the budget, beside what the caller gave. Memory or a CRM that is away or late is done without:
-    the thread's own turns are the baseline, and the state says so.
+    the thread's own turns are the baseline, and the state says so. What the CRM says of the contact goes into
+    memory's graph meanwhile.
 
     Args:
         deps: Memory, CRM and the budget.
         shown: What the graph's prompts show anyway.
     """
+    relations = Relations(deps.memory)
+
+    async def read(scope: Scope, state: Mapping[str, Any]) -> str:
+        known = state[shown.contact] if shown.contact else await recalled_contact(deps, scope.contact_id)
+        if not known:
+            return ""
+        await relations.note(scope, relations_of(known))
+        return json.dumps(known, ensure_ascii=False)
 
     async def assemble(state: Mapping[str, Any], *, runtime: Runtime[Context]) -> Assembled:
         strategy: StrategyName = state.get("strategy", "general")
         scope = Scope(run_context(runtime).tenant, state["contact_id"])
         earlier, question = _turns(state["messages"])
         found, contact = await asyncio.gather(
-            retrieved(deps.memory, scope, [(strategy, question)]), _contact(deps, shown, state)
+            retrieved(deps.memory, scope, [(strategy, question)]), read(scope, state)
         )
         sections = [
             *_own(shown, state["known"], contact),
@@ -92,11 +102,6 @@ def assemble(deps: Deps, shown: Shown) -> Node[Any, Assembled]:
         )
 
     return assemble
-
-
-async def _contact(deps: Deps, shown: Shown, state: Mapping[str, Any]) -> str:
-    contact = state[shown.contact] if shown.contact else await recalled_contact(deps, state["contact_id"])
-    return json.dumps(contact, ensure_ascii=False) if contact else ""
 
 
 def _turns(messages: Sequence[AnyMessage]) -> tuple[Sequence[AnyMessage], str]:

@@ -8,6 +8,7 @@ from typing import TypeVar
 from core.errors import MemoryRefused, MemoryUnavailable
 from core.logging import get_logger
 from core.memory import Fact, Hit, Memory, Scope, StrategyName
+from core.packing.lines import beside
 
 log = get_logger(__name__)
 
@@ -56,11 +57,12 @@ async def retrieved(memory: Memory, scope: Scope, asked: Sequence[tuple[Strategy
         )
     )
     facts, found = await asyncio.gather(_in_time(memory.list_facts(scope), "facts", faults), searches)
+    told = tuple((facts or [])[:MOST_FACTS])
     results = {each: result for each, result in zip(asked, found, strict=True) if result is not None}
     degraded = [reason for result in results.values() for reason in result.degraded]
     return Retrieved(
-        hits={each: result.hits for each, result in results.items()},
-        facts=tuple((facts or [])[:MOST_FACTS]),
+        hits={each: beside(result.hits, told) for each, result in results.items()},
+        facts=told,
         available=not faults,
         degraded=tuple(dict.fromkeys([*sorted(faults), *degraded])),
     )

@@ -1,6 +1,7 @@
 """What each agent that works on the message is told, searched for by its own retrieval strategy."""
 
 import asyncio
+import json
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
@@ -9,19 +10,25 @@ from langgraph.types import Command, Send
 
 from agents.spec import AgentSpec
 from core.context import Context
-from core.memory import STRATEGIES, Scope
+from core.memory import STRATEGIES, Edge, Scope
 from core.packing.pack import Packed, pack
+from nodes.contact import relations_of
 from nodes.context.memory_use import MemoryUse
 from nodes.context.retrieve import Retrieved, retrieved
 from nodes.coordinator.briefing import sections
 from nodes.coordinator.state import CoordinatorState, Dispatched, SpecialistInput
 from nodes.deps import Deps, Node, run_context
+from tools.relations import Relations
 
 Next: TypeAlias = Command[Literal["specialist"]]
 
 
 def assemble(deps: Deps) -> Node[CoordinatorState, Next]:
-    """Node: brief the agents that have not tried yet. Memory that is away or late is done without."""
+    """Node: brief the agents that have not tried yet. Memory that is away or late is done without.
+
+    What the CRM says of the customer goes into memory's graph meanwhile.
+    """
+    relations = Relations(deps.memory)
 
     async def assemble(state: CoordinatorState, *, runtime: Runtime[Context]) -> Next:
         tried = {attempt["agent"] for attempt in state["attempts"]}
@@ -29,7 +36,10 @@ def assemble(deps: Deps) -> Node[CoordinatorState, Next]:
         specs = [deps.roster.agents[each["agent"]] for each in chosen]
         scope = Scope(run_context(runtime).tenant, state["contact_id"])
         asked = [(spec.retrieval, each["part"]) for spec, each in zip(specs, chosen, strict=True)]
-        found = await retrieved(deps.memory, scope, asked)
+        # Beside the search, so that nobody waits for it alone.
+        found, _ = await asyncio.gather(
+            retrieved(deps.memory, scope, asked), relations.note(scope, _seen(state["customer"]))
+        )
         packed = await asyncio.to_thread(_packed, deps, state, list(zip(specs, chosen, strict=True)), found)
         sent = [
             SpecialistInput(
@@ -49,6 +59,10 @@ def assemble(deps: Deps) -> Node[CoordinatorState, Next]:
         )
 
     return assemble
+
+
+def _seen(customer: str) -> list[Edge]:
+    return relations_of(json.loads(customer)) if customer else []
 
 
 def _packed(

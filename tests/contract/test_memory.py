@@ -1,5 +1,6 @@
 """The memory port's contract, kept by the embedded memory and by the same memory over gRPC alike."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 
 from checkpoints.pool import open_pool
 from core.errors import MemoryRefused, MemoryUnavailable
-from core.memory import Edge, Memory, Message, NewFact, Node, Scope
+from core.memory import Edge, Hit, Memory, Message, NewFact, Node, Scope
 from core.postgres import Pool
 from core.settings import DatabaseSettings
 from memory import embedded
@@ -55,6 +56,60 @@ async def found(memory: Memory, scope: Scope, query: str, **named: Any) -> list[
     return [hit.id for hit in result.hits]
 
 
+# Facts and summaries among what is found
+
+
+async def test_a_fact_that_holds_is_found_beside_messages_whose_order_it_does_not_change(
+    memory: Memory, ana: Scope
+) -> None:
+    texts = ["The parrot sings at night.", "Our plan is to sell seeds.", "Which plan has exports?", "Fine."]
+    await memory.add_messages(ana, [said(f"m{n}", text, minutes=n) for n, text in enumerate(texts)])
+    asked = "Which plan are we on?"
+    before = await settled(memory, ana, asked)
+    assert {hit.kind for hit in before} == {"message"}
+    # One that has nothing to do with it changes nothing.
+    await memory.upsert_facts(ana, [fact("city", "Lima", "m0")])
+    assert await settled(memory, ana, asked) == before
+    [change] = await memory.upsert_facts(ana, [fact("plan", "Enterprise", "m1", valid_from=NOON)])
+    after = await settled(memory, ana, asked)
+    [hit] = [hit for hit in after if hit.kind == "fact"]
+    assert (hit.id, hit.text, hit.at) == (change.fact.id, "contact plan: Enterprise", NOON)
+    assert [(leg.leg, leg.rank) for leg in hit.legs] == [("fact", 1)]
+    assert hit.score > 0
+    assert [hit for hit in after if hit.kind == "message"] == before
+    scored = [hit.score for hit in after if hit.score]
+    assert scored == sorted(scored, reverse=True)
+
+
+async def test_a_fact_is_found_for_as_long_as_it_holds(memory: Memory, ana: Scope) -> None:
+    await memory.add_messages(ana, [said("m1", "Hello.")])
+    await memory.upsert_facts(ana, [fact("plan", "Enterprise", "m1", valid_from=NOON)])
+    later = NOON + timedelta(days=30)
+    await memory.upsert_facts(ana, [fact("plan", "Basic", "m2", valid_from=later)])
+
+    async def plans(**at: Any) -> list[str]:
+        hits = (await memory.search(ana, "plan", **at)).hits
+        return [hit.text for hit in hits if hit.kind == "fact"]
+
+    assert await plans() == ["contact plan: Basic"]
+    # Nothing was believed then.
+    assert await plans(as_of=NOON - timedelta(days=1)) == []
+
+
+async def test_a_summary_is_found_as_one(memory: Memory, ana: Scope) -> None:
+    told = [said("summary:s1", "They spoke of parrots.", role="note"), said("m1", "Parrots!", minutes=1)]
+    await memory.add_messages(ana, told)
+    hits = (await memory.search(ana, "parrots")).hits
+    assert {hit.id: hit.kind for hit in hits} == {"summary:s1": "summary", "m1": "message"}
+
+
+async def settled(memory: Memory, scope: Scope, query: str) -> list[Hit]:
+    """What is found once every vector is made."""
+    while (result := await memory.search(scope, query)).degraded:  # noqa: ASYNC110 - a service's indexer
+        await asyncio.sleep(0.01)
+    return list(result.hits)
+
+
 # Contexts
 
 
@@ -77,7 +132,7 @@ async def test_a_context_has_what_was_said_and_what_is_believed_with_dates(
     assert "- [2026-03-14, customer] Good morning!" in context.text
     assert "contact city: Lima [since 2026-03-14" in context.text
     assert 0 < context.tokens == sum(section.tokens for section in context.sections)
-    assert (context.token_budget, context.strategy, context.degraded) == (2_000, "general", ())
+    assert (context.token_budget, context.strategy) == (2_000, "general")
     assert {hit.id for hit in context.hits} == {"m1", "summary:s0"}
     assert context.hits[0].legs
     assert context.facts == (change.fact,)

@@ -104,6 +104,9 @@ async def test_every_graph_tells_its_agent_what_memory_knows_of_the_contact(pool
             assert told.count("laura.bennett@") == 1, name
             assert section(output, "memories")["included"] == ["m-parrot"]
             assert section(output, "customer")["included"] == ["profile"]
+        # What the CRM said of the contact is in the graph.
+        graph = await memory.query_graph(ANA, CONTACT)
+        assert {edge.type for edge in graph.edges} == {"WORKS_AT", "HAS_TICKET"}
 
 
 async def test_without_memory_the_threads_own_turns_are_told_and_the_answer_says_so(pool: Pool) -> None:

@@ -162,6 +162,46 @@ async def test_nobody_gets_into_anothers_session(database_url: str) -> None:
         assert (await say(running, AGAIN, session_id=session))["response"] == "Mine."
 
 
+async def test_a_thread_begun_over_langserve_is_a_session_of_whom_it_is_about(database_url: str) -> None:
+    async with service(database_url, replying("A green one.", "Yours.", "Mine.")) as running:
+
+        async def invoke(contact: str, path: str = "coordinator", **given: Any) -> Any:
+            body = {"input": {"contact_id": contact, "message": PARROT, **given}}
+            return await running.http.post(f"/{path}/invoke", json=body)
+
+        begun = (await invoke(CONTACT, channel_id="whatsapp")).raise_for_status().json()["output"]
+        session = begun["session_id"]
+        [found] = await listed(running)
+        assert (found["id"], found["channel_id"]) == (session, "whatsapp")
+        # It goes on over the other route, by its channel alone.
+        assert (await say(running, AGAIN, channel_id="whatsapp"))["session_id"] == session
+        # A thread that was begun before threads were sessions: nobody else gets it, or a row of it.
+        async with running.service.pool.connection() as connection:
+            await connection.execute("DELETE FROM sessions.sessions WHERE id = %s", (session,))
+        stolen = {"contact_id": OTHER, "message": AGAIN, "session_id": session}
+        for refused in (
+            await running.http.post("/v1/messages", json=stolen),
+            await invoke(OTHER, session_id=session),
+        ):
+            assert (refused.status_code, refused.json()["error"]) == (403, "session_refused")
+        assert await listed(running, OTHER) == []
+        # It is still its owner's, and a session from now on.
+        assert (await say(running, AGAIN, session_id=session))["response"] == "Mine."
+        assert [each["id"] for each in await listed(running)] == [session]
+
+
+async def test_a_row_comes_before_the_first_checkpoint_and_is_the_threads_owner(database_url: str) -> None:
+    async with service(database_url, replying()) as running:
+        # Its run was refused, stopped, or has not come that far.
+        await running.service.sessions.enter(
+            "default", CONTACT, channel_id="", session_id="taken", message_id="", new_id=""
+        )
+        body = {"input": {"contact_id": OTHER, "message": PARROT, "session_id": "taken"}}
+        refused = await running.http.post("/coordinator/invoke", json=body)
+        assert (refused.status_code, refused.json()["error"]) == (403, "session_refused")
+        assert await listed(running, OTHER) == []
+
+
 async def test_a_session_there_is_not_is_said_so(database_url: str) -> None:
     async with service(database_url, replying()) as running:
         answered = await running.http.get("/v1/sessions/nobodys")

@@ -1,6 +1,7 @@
 """What an agent notices of the tools over memory."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +22,7 @@ from tools.call import CallContext
 from tools.catalogue import crm_tools, memory_tools
 from tools.crm_models import Article
 from tools.execute import Observation, execute
+from tools.relations import of_contact, of_tickets
 from tools.search_knowledge_base import by_strategy
 
 LAURAS = Scope("default", LAURA)
@@ -106,12 +108,56 @@ async def test_tickets_are_found_by_what_they_are_related_to(pool: Pool) -> None
         await memory.add_messages(LAURAS, [MESSAGE])
         await memory.upsert_edges(LAURAS, [edge])
         found = await first(memory)
-        assert (found["title"], found["related"]) == (
-            oldest.title,
-            [f"{oldest.id} ABOUT Warehouse Robots"],
-        )
+        assert found["title"] == oldest.title
+        assert f"{oldest.title} ABOUT Warehouse Robots" in found["related"]
         # Without memory there are tickets all the same.
         assert "related" not in await first(NoMemory())
+
+
+async def test_tickets_relate_themselves_by_being_read_and_made(pool: Pool) -> None:
+    async with (
+        crm_client(transport=httpx.ASGITransport(create_crm(pool, SecretStr(KEY)))) as crm,
+        open_memory(Settings.load(), pool, lexical_embedder()) as memory,
+    ):
+        tools = crm_tools(crm, memory=memory)
+        made = await do(
+            tools,
+            "create_engineering_ticket",
+            title="Boletos in the wrong currency",
+            description="Since Monday.",
+            severity="low",
+        )
+        # Nobody entered an edge, the CRM does not list it among its tickets, and it has not the words.
+        found = (await do(tools, "search_past_tickets", query="fatura errada"))["result"][0]
+        assert found["related"] == ["Boletos in the wrong currency ABOUT billing"]
+        await do(tools, "get_contact")
+        graph = await memory.query_graph(LAURAS, LAURA)
+        tickets = (await crm.tickets(LAURA)).tickets
+        assert {(edge.type, edge.target.key) for edge in graph.edges} == {
+            *(("HAS_TICKET", ticket.id) for ticket in tickets),
+            ("HAS_TICKET", made["result"]["ticket_id"]),
+            ("WORKS_AT", "meridian logistics"),
+        }
+        opened = {edge.target.key: edge.valid_from for edge in graph.edges}
+        assert tickets[-1].created_at
+        assert opened[tickets[-1].id] == datetime.fromisoformat(tickets[-1].created_at)
+        # Seen again, by another process too, nothing changes.
+        again = [*of_tickets(LAURA, tickets), *of_contact(await crm.contact(LAURA))]
+        assert await memory.upsert_edges(LAURAS, again) == 0
+
+
+async def test_a_memory_that_hangs_holds_up_no_tool(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tools.relations.NOTE_SECONDS", 0.01)
+    monkeypatch.setattr("tools.search_past_tickets.GRAPH_SECONDS", 0.01)
+
+    class Hanging(NoMemory):
+        async def upsert_edges(self, scope: Scope, edges: Sequence[Edge]) -> int:
+            await asyncio.Event().wait()
+            raise AssertionError("nothing ends the wait")
+
+    async with crm_client(transport=httpx.ASGITransport(create_crm(pool, SecretStr(KEY)))) as crm:
+        found = await do(crm_tools(crm, memory=Hanging()), "search_past_tickets", query="export")
+    assert found["success"]
 
 
 def test_articles_that_name_the_error_come_first_and_the_rest_stay_in_the_crms_order() -> None:
