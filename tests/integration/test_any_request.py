@@ -75,12 +75,12 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 @st.composite
 def bodies(draw: st.DrawFn, path: str) -> Any:
     """A right body with something else in one place, or without what is there, or with more."""
-    body = copy.deepcopy(BODIES.get(path) or BODIES.get(path.rsplit("/", 1)[-1]) or RUN)
+    body: Any = copy.deepcopy(BODIES.get(path) or BODIES.get(path.rsplit("/", 1)[-1]) or RUN)
     place = draw(st.sampled_from(places(body)))
     if not place:
         return draw(VALUES)
     *way, last = place
-    holder = body
+    holder: Any = body
     for step in way:
         holder = holder[step]
     match draw(st.sampled_from(["else", "without", "more"])):
