@@ -20,6 +20,8 @@ log = get_logger(__name__)
 
 # How soon an entry has its place in the chain.
 LINK_SECONDS: Final = 1.0
+# How soon a database that was away is tried again.
+AWAY_SECONDS: Final = 5.0
 # Keys and entries whose time is over may stay a little longer.
 SWEEP_SECONDS: Final = 600.0
 
@@ -42,8 +44,8 @@ async def keeping(
 async def _keep(pool: Pool, audit: Audit, requests: Requests, settings: AuditSettings) -> None:
     swept = time.monotonic()
     while True:
-        await asyncio.sleep(LINK_SECONDS)
-        await _tried(_written(pool, audit))
+        well = await _tried(_written(pool, audit))
+        await asyncio.sleep(LINK_SECONDS if well else AWAY_SECONDS)
         if time.monotonic() - swept >= SWEEP_SECONDS:
             swept = time.monotonic()
             await _tried(sweep(pool, requests, settings))
@@ -63,11 +65,14 @@ async def sweep(pool: Pool, requests: Requests, settings: AuditSettings) -> None
         log.info("audit_cut", entries=went)
 
 
-async def _tried(work: Awaitable[None]) -> None:
-    """Do it; what fails is logged, and left for the next time."""
+async def _tried(work: Awaitable[None]) -> bool:
+    """Do it and say whether that went well; what fails is logged, and left for the next time."""
     try:
         await work
     except DATABASE_ERRORS as error:
         log.warning("ledger_not_kept", reason=str(error))
     except Exception:
         log.exception("ledger_not_kept")
+    else:
+        return True
+    return False

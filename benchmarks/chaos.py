@@ -117,8 +117,7 @@ async def main(kills: int, seed: int) -> int:
             if not await _made(chaos, expected=CALM + number + 1):
                 print(f"FAILED at {thread}")
                 return 1
-            if not (number + 1) % 10:
-                print(f"{number + 1} kills, {perf_counter() - began:.0f} s", flush=True)
+            print(f"{thread}: one ticket, one message, after {perf_counter() - began:.0f} s", flush=True)
         again = await _one(chaos.own, AGAIN_SQL)
         service.process.terminate()
         await service.process.wait()
