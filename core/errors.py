@@ -24,6 +24,7 @@
     ├── MemoryUnavailable       503  the memory, or its database, cannot be reached
     ├── MemoryRefused           422  what the memory is asked does not fit
     ├── SessionRefused          403  the session or thread is another contact's
+    ├── StepFailed              422  a step of a workflow cannot be done
     └── CrmError                502
         ├── CrmRefused          502  4xx from the CRM: the model can act on it
         ├── CrmUnauthorized     502  the CRM does not accept our key
@@ -204,6 +205,29 @@ class SessionRefused(ServiceError):
 
     code = "session_refused"
     status = 403
+
+
+class StepFailed(ServiceError):
+    """Raise when a step of a workflow cannot be done.
+
+    Args:
+        message: For the one who wrote the workflow. Never a secret.
+        retryable: Whether the same step may succeed a little later.
+    """
+
+    code = "step_failed"
+    status = 422
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retryable: bool = False,
+        details: Mapping[str, Any] | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, details=details, retry_after=retry_after)
+        self.retryable = retryable
 
 
 class CrmError(ServiceError):
