@@ -82,8 +82,8 @@ class HttpCaller(Protocol):
         """Ask once.
 
         Raises:
-            StepFailed: The address is not allowed, or nothing usable came back (retryable where the other side
-                was away or slow).
+            StepFailed: The address is not allowed, or nothing usable came back (retryable where the other
+                side was away or slow).
         """
         ...
 
@@ -95,7 +95,9 @@ class OutgoingCall:
     Attributes:
         method: HTTP's.
         url: Absolute, or ``crm:/path`` for the configured CRM.
-        headers: May hold ``{{ secret.NAME }}``, which is put in where the request is sent and nowhere else.
+        headers: As they are sent.
+        secret_headers: Name of a header -> name of a secret, whose value it has where the request is sent and
+            nowhere else.
         query: Added to the address.
         body: Sent as JSON; None: no body.
         idempotency_key: Sent as ``Idempotency-Key``.
@@ -106,6 +108,7 @@ class OutgoingCall:
     method: str
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    secret_headers: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
     body: JsonValue = None
     idempotency_key: str = ""
