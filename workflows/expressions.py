@@ -31,7 +31,8 @@ MOST_GROWTH: Final = 64
 
 _PROJECTIONS: Final = frozenset({"projection", "value_projection", "filter_projection"})
 _CHAINS: Final = frozenset({"subexpression", "index_expression", "pipe"})
-_OPTIONS: Final = Options(custom_functions=WorkflowFunctions())
+# It keeps nothing of what it evaluates.
+_INTERPRETER: Final = TreeInterpreter(Options(custom_functions=WorkflowFunctions()))
 
 
 class ExpressionFault(ValueError):
@@ -76,7 +77,7 @@ class Expression:
             StepFailed: A function was given what it cannot take.
         """
         try:
-            result: JsonValue = TreeInterpreter(_OPTIONS).visit(self._tree, context)
+            result: JsonValue = _INTERPRETER.visit(self._tree, context)  # type: ignore[arg-type]  # its own
         except (JMESPathError, Unfit, TypeError) as error:
             # A TypeError is an order between a text and a number.
             reason = str(error).splitlines()[0]

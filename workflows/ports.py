@@ -22,6 +22,8 @@ class StepCall:
         user: Who began it.
         workflow_id: The run, which is its thread.
         step_id: The step's id in the definition.
+        since: When the step was put on, in seconds since the epoch: the same for every attempt and after a
+            restart, as a wait counts from it.
         attempt: From 1.
     """
 
@@ -31,6 +33,7 @@ class StepCall:
     user: str
     workflow_id: str
     step_id: str
+    since: float
     attempt: int = 1
 
 
