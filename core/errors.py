@@ -24,6 +24,8 @@
     ├── MemoryUnavailable       503  the memory, or its database, cannot be reached
     ├── MemoryRefused           422  what the memory is asked does not fit
     ├── SessionRefused          403  the session or thread is another contact's
+    ├── OutgoingRefused         422  an address that may not be called
+    ├── OutgoingUnavailable     503  an allowed host cannot be reached
     ├── StepFailed              422  a step of a workflow cannot be done
     └── CrmError                502
         ├── CrmRefused          502  4xx from the CRM: the model can act on it
@@ -205,6 +207,20 @@ class SessionRefused(ServiceError):
 
     code = "session_refused"
     status = 403
+
+
+class OutgoingRefused(ServiceError):
+    """Raise when an address may not be called: its host is not allowed, or is not on the internet."""
+
+    code = "outgoing_refused"
+    status = 422
+
+
+class OutgoingUnavailable(ServiceError):
+    """Raise when a host that may be called cannot be reached."""
+
+    code = "outgoing_unavailable"
+    status = 503
 
 
 class StepFailed(ServiceError):

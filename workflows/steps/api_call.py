@@ -12,10 +12,12 @@ from workflows.templates import Template
 CRM_SCHEME: Final = "crm:/"
 # The server is a part of the definition and never of the data.
 _ADDRESS: Final = re.compile(r"(https?://[^/?#@\s\\{}]+(/|$)|crm:/)", re.IGNORECASE)
-_RESERVED: Final = frozenset(
-    "host content-length content-type transfer-encoding connection upgrade te trailer expect idempotency-key "
-    "accept-encoding proxy-authorization cookie".split()
-)
+# fmt: off
+_RESERVED: Final = frozenset({
+    "host", "content-length", "content-type", "transfer-encoding", "connection", "upgrade", "te", "trailer",
+    "expect", "idempotency-key", "accept-encoding", "proxy-authorization", "cookie",
+})
+# fmt: on
 _SECRET: Final = frozenset({"authorization", "x-api-key"})
 
 
@@ -58,8 +60,8 @@ class ApiCall(StepBase):
     url: Annotated[
         TemplateText, StringConstraints(min_length=6, max_length=2_000), AfterValidator(_address)
     ] = Field(
-        description="https://host/path, its host one of WORKFLOW_ALLOWED_HOSTS, or crm:/path for the CRM; each "
-        "placeholder is one segment of the path or one value of the query"
+        description="https://host/path, its host one of WORKFLOW_ALLOWED_HOSTS, or crm:/path for the CRM; "
+        "each placeholder is one segment of the path or one value of the query"
     )
     headers: Annotated[
         dict[HeaderName, TemplateText], Field(max_length=30), AfterValidator(_headers), Holds("template")

@@ -41,8 +41,9 @@ class DataProcessing(StepBase):
     ``filter``: items for which ``where`` is true. ``map``: ``to`` for each item. ``group``: ``{key, items}``
     for each value of ``by``, in the order they first appear. ``sum``, ``mean``, ``min``, ``max``: of
     ``value``; null counts for nothing. ``count``: of those for which ``where`` is true. ``join``: ``{left,
-    right}`` for each pair whose ``by`` and ``other_by`` are equal, and with ``how: left`` also ``{left, right:
-    null}``. ``sort``: by ``by``, stably, null last. Expressions see the context with ``item`` and ``index``.
+    right}`` for each pair whose ``by`` and ``other_by`` are equal; with ``how: left`` also those of ``left``
+    that have none. ``sort``: by ``by``, stably, null last. Expressions see the context with ``item`` and
+    ``index``.
     """
 
     type: Literal["data_processing"]
