@@ -64,10 +64,7 @@ def compile_workflow(
     graph.add_edge(START, first)
     graph.add_edge("finish", END)
     compiled = graph.compile(checkpointer=checkpointer, name=definition.name)
-    return cast(
-        "CompiledStateGraph[WorkflowState, Context, WorkflowInput, WorkflowOutput]",
-        compiled.with_config({"recursion_limit": RECURSION_LIMIT}),
-    )
+    return compiled.with_config({"recursion_limit": RECURSION_LIMIT})
 
 
 def _strand_graph(plan: Plan, steps: Sequence[Step]) -> CompiledStateGraph[Any, Any, Any, Any]:

@@ -1,6 +1,6 @@
 """Channels that several states have."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Annotated, Any, ClassVar, TypeAlias, TypeVar
 
 from langchain_core.messages import (
@@ -16,7 +16,7 @@ from langgraph.graph.message import REMOVE_ALL_MESSAGES
 
 from core.texts import storable
 
-Value = TypeVar("Value")
+Value = TypeVar("Value", bound=Sized)
 
 
 def latest(_: str, new: str) -> str:

@@ -27,11 +27,11 @@ def branch(plan: Plan, fan: Parallel | FanOutFanIn) -> Node[BranchInput, Step]:
     steps = {step.id: step for step in beside(fan)}
     only = beside(fan)[0]
 
-    async def branch(sent: BranchInput, *, runtime: Runtime[Context]) -> Step:
-        moment = Moment.of_branch(plan, fan.id, sent, runtime)
-        step = cast("StepBase", steps[sent["child"]] if sent["child"] else only)
+    async def branch(state: BranchInput, *, runtime: Runtime[Context]) -> Step:
+        moment = Moment.of_branch(plan, fan.id, state, runtime)
+        step = cast("StepBase", steps[state["child"]] if state["child"] else only)
         record = await work(step, moment)
-        return _ended(fan, sent, {moment.here.key(step.id): record} if record else {})
+        return _ended(fan, state, {moment.here.key(step.id): record} if record else {})
 
     return branch
 
@@ -43,18 +43,19 @@ def strand(plan: Plan, fan: Parallel | FanOutFanIn, graph: StrandGraph) -> Node[
     namespace of its own and goes on from its own checkpoints; when it ends, its records become the parent's.
     """
 
-    async def strand(sent: BranchInput, *, runtime: Runtime[Context]) -> Step:
-        moment = Moment.of_branch(plan, fan.id, sent, runtime)
+    async def strand(state: BranchInput, *, runtime: Runtime[Context]) -> Step:
+        moment = Moment.of_branch(plan, fan.id, state, runtime)
         ended = await graph.ainvoke({"iterations": {}}, context=moment.inside())
         results: dict[str, Record] = dict(ended.get("results") or {})
-        key = moment.here.key(sent["child"]) if sent["child"] else _item_key(moment, fan, sent["index"])
+        child = state["child"]
+        key = moment.here.key(child) if child else _item_key(moment, fan, state["index"])
         if ended.get("stopped"):
             output = results[key]["output"] if key in results else None
             error = last_failure(results)
             results[key] = pattern_record(moment, key, "failed", output=output, error=error)
         elif key not in results:
             results[key] = pattern_record(moment, key, "succeeded")
-        return _ended(fan, sent, results)
+        return _ended(fan, state, results)
 
     return strand
 

@@ -37,6 +37,6 @@ def finish(plan: Plan) -> Node[StrandState, WorkflowOutput]:
     return finish
 
 
-async def stop(_: StrandState) -> dict[str, bool]:
+async def stop(state: StrandState) -> StrandState:  # noqa: ARG001 - a node's signature
     """Node: a strand inside the workflow failed."""
-    return {"stopped": True}
+    return StrandState(stopped=True)
