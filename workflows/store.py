@@ -29,7 +29,7 @@ MOST_SIGNALS: Final = 1_000
 COLUMNS: Final = (
     "id, tenant, user_id, client_id, name, priority, status, error, created_at, started_at, ended_at, wake_at"
 )
-ALL: Final = f"{COLUMNS}, definition, input, cancel_requested"
+ALL: Final = f"{COLUMNS}, definition, input, cancel_requested, lapses"
 RUN_ALL: Final = ", ".join(f"run.{column}" for column in ALL.split(", "))
 
 # Whoever asked first has begun it; the same id again finds that run.
@@ -61,8 +61,17 @@ WITH due AS (
 )
 UPDATE workflows.runs AS run
 SET status = 'running', poked = false, started_at = coalesce(started_at, now()),
+    lapses = run.lapses + CASE WHEN run.leased_by <> '' THEN 1 ELSE 0 END,
     leased_by = %(service)s, leased_until = now() + %(seconds)s * interval '1 second'
 FROM due WHERE run.id = due.id
+RETURNING {RUN_ALL}
+"""  # noqa: S608 - constants
+# One run, when it waits: a person answers it.
+CLAIM_ONE_SQL = f"""
+UPDATE workflows.runs AS run
+SET status = 'running', poked = false,
+    leased_by = %(service)s, leased_until = now() + %(seconds)s * interval '1 second'
+WHERE tenant = %(tenant)s AND id = %(id)s AND status = 'waiting'
 RETURNING {RUN_ALL}
 """  # noqa: S608 - constants
 # A run that is not among the rows is another service's now.
@@ -71,9 +80,12 @@ UPDATE workflows.runs SET leased_until = now() + %(seconds)s * interval '1 secon
 WHERE leased_by = %(service)s AND status = 'running' AND id = ANY(%(ids)s)
 RETURNING id, cancel_requested
 """
+# Whoever cancelled it meanwhile found it running.
 WAIT_SQL = """
 UPDATE workflows.runs
-SET status = 'waiting', wake_at = to_timestamp(%(wake_at)s),
+SET status = CASE WHEN cancel_requested THEN 'cancelled' ELSE 'waiting' END,
+    ended_at = CASE WHEN cancel_requested THEN now() END,
+    wake_at = to_timestamp(%(wake_at)s), lapses = 0,
     leased_by = '', leased_until = '-infinity'
 WHERE id = %(id)s AND leased_by = %(service)s AND status = 'running'
 """
@@ -98,7 +110,7 @@ RETURNING {ALL}
 """  # noqa: S608 - constants
 REOPEN_SQL = f"""
 UPDATE workflows.runs
-SET status = 'queued', error = NULL, ended_at = NULL, cancel_requested = false, poked = false
+SET status = 'queued', error = NULL, ended_at = NULL, cancel_requested = false, poked = false, lapses = 0
 WHERE tenant = %(tenant)s AND id = %(id)s AND status IN ('failed', 'cancelled', 'succeeded')
 RETURNING {ALL}
 """  # noqa: S608 - constants
@@ -109,18 +121,12 @@ WHERE tenant = %(tenant)s AND id = %(id)s AND status IN ('queued', 'running', 'w
 RETURNING (SELECT count(*) FROM workflows.signals WHERE run_id = id AND interrupt_id IS NULL) AS signals
 """
 SIGNAL_SQL = "INSERT INTO workflows.signals (run_id, name, payload) VALUES (%(id)s, %(name)s, %(payload)s)"
-ANSWER_SQL = """
-INSERT INTO workflows.signals (run_id, name, payload, interrupt_id)
-VALUES (%(id)s, '', %(payload)s, %(interrupt_id)s)
-ON CONFLICT (run_id, interrupt_id) WHERE interrupt_id IS NOT NULL DO NOTHING
-RETURNING id
-"""
-TAKEN_SQL = "SELECT payload, name FROM workflows.signals WHERE run_id = %s AND interrupt_id = %s"
+TAKEN_SQL = "SELECT payload FROM workflows.signals WHERE run_id = %s AND interrupt_id = %s"
 TAKE_SQL = """
 UPDATE workflows.signals SET interrupt_id = %(interrupt_id)s
 WHERE id = (SELECT id FROM workflows.signals
             WHERE run_id = %(id)s AND name = %(name)s AND interrupt_id IS NULL ORDER BY id LIMIT 1)
-RETURNING payload, name
+RETURNING payload
 """
 OPEN_SQL = "SELECT id FROM workflows.runs WHERE id = ANY(%s) AND ended_at IS NULL"
 # Locked, so that nobody begins it now.
@@ -161,19 +167,14 @@ class Run(RunSummary):
     definition: dict[str, JsonValue]
     input: dict[str, JsonValue]
     cancel_requested: bool
+    lapses: int
 
 
 @dataclass(frozen=True, slots=True)
 class Came:
-    """What came for an interrupt.
-
-    Attributes:
-        payload: With it.
-        name: The signal's; empty: an answer.
-    """
+    """A signal that came; its payload may be null."""
 
     payload: JsonValue
-    name: str
 
 
 class WorkflowStore:
@@ -256,6 +257,12 @@ class WorkflowStore:
             rows = await (await connection.execute(CLAIM_SQL, given)).fetchall()
         return sorted((Run(**row) for row in rows), key=lambda run: (-run.priority, run.created_at))
 
+    async def claim_waiting(self, tenant: str, run_id: str) -> Run | None:
+        """One run, which is this service's from here on. None: it does not wait."""
+        given = {"tenant": tenant, "id": run_id, "service": self._service, "seconds": self._lease}
+        row = await self._one(CLAIM_ONE_SQL, given)
+        return Run(**row) if row else None
+
     async def heartbeat(self, ids: Sequence[str]) -> dict[str, bool]:
         """Hold runs for another while.
 
@@ -304,25 +311,11 @@ class WorkflowStore:
             await connection.execute(SIGNAL_SQL, given)
         return True
 
-    async def answer(self, tenant: str, run_id: str, interrupt_id: str, payload: JsonValue) -> bool:
-        """Keep the answer to a run's interrupt and wake it; False: it was answered, or the run is over."""
-        given = {"tenant": tenant, "id": run_id, "interrupt_id": interrupt_id, "payload": Jsonb(payload)}
-        async with self._pool.connection() as connection, connection.transaction():
-            if await (await connection.execute(POKE_SQL, given)).fetchone() is None:
-                return False
-            return await (await connection.execute(ANSWER_SQL, given)).fetchone() is not None
-
-    async def came(self, run_id: str, interrupt_id: str, signal: str) -> Came | None:
-        """What came for an interrupt; the oldest signal of its name becomes its own.
-
-        Args:
-            run_id: The run that waits.
-            interrupt_id: What it waits with.
-            signal: The signal's name; empty: it waits for an answer.
-        """
-        row = await self._one(TAKEN_SQL, (run_id, interrupt_id))
-        if row is None and signal:
-            row = await self._one(TAKE_SQL, {"id": run_id, "interrupt_id": interrupt_id, "name": signal})
+    async def take_signal(self, run_id: str, interrupt_id: str, name: str) -> Came | None:
+        """The signal for an interrupt, which is its own from here on: the oldest of the name."""
+        row = await self._one(TAKEN_SQL, (run_id, interrupt_id)) or await self._one(
+            TAKE_SQL, {"id": run_id, "interrupt_id": interrupt_id, "name": name}
+        )
         return Came(**row) if row else None
 
     async def _one(self, statement: str, given: Mapping[str, Any] | Sequence[Any]) -> DictRow | None:

@@ -24,6 +24,8 @@ CREATE TABLE workflows.runs (
     -- Which service runs it, and until when nobody else may.
     leased_by text NOT NULL DEFAULT '',
     leased_until timestamptz NOT NULL DEFAULT '-infinity',
+    -- How often a service that ran it was not heard of any more, since it last waited.
+    lapses integer NOT NULL DEFAULT 0,
     CHECK ((ended_at IS NULL) = (status IN ('queued', 'running', 'waiting')))
 );
 CREATE UNIQUE INDEX runs_by_client_id ON workflows.runs (tenant, client_id) WHERE client_id <> '';
@@ -37,10 +39,9 @@ CREATE INDEX runs_poked ON workflows.runs (id) WHERE status = 'waiting' AND poke
 CREATE TABLE workflows.signals (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     run_id text NOT NULL REFERENCES workflows.runs ON DELETE CASCADE,
-    -- A signal's name; empty: the answer to one interrupt.
     name text NOT NULL,
     payload jsonb NOT NULL,
-    -- The interrupt it answers; null: none yet. It is set before the run goes on with it, so that after a crash
+    -- The interrupt it ended; null: none yet. It is set before the run goes on with it, so that after a crash
     -- the same interrupt gets the same signal and no other one does.
     interrupt_id text,
     sent_at timestamptz NOT NULL DEFAULT now()
