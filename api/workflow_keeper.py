@@ -208,8 +208,9 @@ class WorkflowKeeper:
             raise WorkflowFailed(
                 f"{run.lapses} services died while they ran it; recover it when that is mended"
             )
-        request = workflow_request(self._graphs.of(run.definition), run)
-        state = await request.graph.aget_state(request.config)
+        graph = self._graphs.of(run.definition)
+        config = workflow_request(graph, run).config
+        state = await graph.aget_state(config)
         given = answer or await self._given(run, state)
         refused = None
         if given is not _NOTHING:
@@ -222,7 +223,7 @@ class WorkflowKeeper:
                 if answer is None or error.status >= 500:  # noqa: PLR2004 - HTTP's
                     raise
                 refused = error
-            state = await request.graph.aget_state(request.config)
+            state = await graph.aget_state(config)
         await self._keep(run, state)
         return refused
 
