@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias, get_args
 
 from pydantic import AfterValidator, BaseModel, Field, JsonValue, StringConstraints
 
@@ -70,11 +70,17 @@ TemplateMap: TypeAlias = Annotated[
 ]
 
 
+def _metadata(annotation: Any) -> tuple[Any, ...]:
+    return getattr(annotation, "__metadata__", ())
+
+
 def references(model: BaseModel) -> Iterator[tuple[str, Path]]:
     """Each field of a model that refers to the context, and what it refers to; not those of models inside."""
     for name, field in type(model).model_fields.items():
         value = getattr(model, name)
-        for mark in field.metadata:
+        # Those of a field that may be null are in the union's members.
+        marks = [*field.metadata, *(mark for one in get_args(field.annotation) for mark in _metadata(one))]
+        for mark in marks:
             if isinstance(mark, Holds) and value not in (None, ""):
                 read = Expression.parse(value) if mark.kind == "expression" else Template(value)
                 yield from ((name, path) for path in sorted(read.paths()))

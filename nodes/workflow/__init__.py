@@ -1,1 +1,1 @@
-"""What the steps of workflows do."""
+"""What the steps of a compiled workflow do."""

@@ -1,7 +1,7 @@
 """How steps follow each other; every pattern is a step itself.
 
-After van der Aalst et al. 2003 ("Workflow Patterns"): sequence, parallel split with synchronisation, exclusive
-choice, structured loop, and multiple instances with knowledge from run time.
+After van der Aalst et al. 2003 ("Workflow Patterns"): sequence, parallel split with synchronisation,
+exclusive choice, structured loop, and multiple instances with knowledge from run time.
 """
 
 from typing import Annotated, Literal, TypeAlias
@@ -42,7 +42,7 @@ class Conditional(PatternBase):
     type: Literal["conditional"]
     condition: Condition
     then: "Steps"
-    otherwise: Annotated[list["Step"], Field(max_length=1_000)] = []
+    otherwise: list["Step"] = Field([], max_length=1_000)
 
 
 class Loop(PatternBase):
@@ -66,12 +66,12 @@ class FanOutFanIn(PatternBase):
     """
 
     type: Literal["fan_out_fan_in"]
-    for_each: ExpressionText | None = Field(
-        None, description="A list of the context; the steps see item and index"
+    for_each: ExpressionText = Field(
+        "", description="A list of the context; the steps see item and index. None: the steps run once"
     )
     max_items: int = Field(1_000, ge=1, le=MOST_PARALLEL, description="A longer list is a failure")
     fan_out_steps: Annotated[list["Step"], Field(min_length=1, max_length=MOST_PARALLEL)]
-    fan_in_steps: Annotated[list["Step"], Field(max_length=1_000)] = []
+    fan_in_steps: list["Step"] = Field([], max_length=1_000)
 
 
 Pattern: TypeAlias = Sequential | Parallel | Conditional | Loop | FanOutFanIn
