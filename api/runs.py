@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.runnables import RunnableConfig, patch_config
@@ -32,6 +32,8 @@ log = get_logger(__name__)
 # LangGraph's: a dict with "type" (the mode), "ns" and "data".
 Part: TypeAlias = StreamPart[Any, Any]
 
+Lane: TypeAlias = Literal["runs", "workflows"]
+
 # Parts a run may be ahead of its listener.
 _BACKLOG = 1_000
 
@@ -52,6 +54,7 @@ class RunRequest:
         multitask_strategy: What to do when the thread has a run in progress.
         begin: Called when the run is admitted, before its first step; gives the callbacks it reports to.
         repeats: Id of a message that came before: its run is gone on with, or its answer given again.
+        lane: Whose slots and time limit it has: workflows must not keep messages waiting.
     """
 
     graph: CompiledStateGraph[Any, Any, Any, Any]
@@ -65,6 +68,7 @@ class RunRequest:
     multitask_strategy: MultitaskStrategy = "enqueue"
     begin: Callable[[], Awaitable[BaseCallbackManager]] | None = None
     repeats: str = ""
+    lane: Lane = "runs"
 
     @property
     def thread_id(self) -> str:
@@ -86,11 +90,13 @@ class Runs:
 
     Args:
         settings: Limits.
+        workflows: Limits of the lane of that name; None: the same.
     """
 
-    def __init__(self, settings: RunSettings) -> None:
+    def __init__(self, settings: RunSettings, workflows: RunSettings | None = None) -> None:
         self._settings = settings
-        self._slots = asyncio.Semaphore(settings.max_concurrent)
+        self._limits: dict[Lane, RunSettings] = {"runs": settings, "workflows": workflows or settings}
+        self._slots = {lane: asyncio.Semaphore(of.max_concurrent) for lane, of in self._limits.items()}
         self._threads: dict[str, _Thread] = {}
         self._tasks: dict[asyncio.Task[None], RunControl] = {}
         self._stopping = False
@@ -133,6 +139,17 @@ class Runs:
                 # Wakes the run where it waits to hand over a part nobody will take.
                 while True:
                     parts.get_nowait()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no more runs are taken."""
+        return self._stopping
+
+    def stop(self, thread_id: str) -> None:
+        """Ask a thread's run to stop at its next step; a thread without one is left alone."""
+        thread = self._threads.get(thread_id)
+        if thread and thread.current:
+            thread.current.request_drain("stopped")
 
     def holds(self, thread_id: str) -> bool:
         """Whether a thread has a run in progress or waiting."""
@@ -181,7 +198,8 @@ class Runs:
     ) -> None:
         end: ServiceError | None = None
         try:
-            async with asyncio.timeout(self._settings.timeout_seconds), self._turn(request, control):
+            limit = self._limits[request.lane].timeout_seconds
+            async with asyncio.timeout(limit), self._turn(request, control):
                 async for part in await self._parts(request, control):
                     if listening.is_set():
                         await parts.put(part)
@@ -226,7 +244,7 @@ class Runs:
     @asynccontextmanager
     async def _turn(self, request: RunRequest, control: RunControl) -> AsyncIterator[None]:
         """Hold the thread, then a slot."""
-        async with self._thread(request, control), self._slot():
+        async with self._thread(request, control), self._slot(request.lane):
             yield
 
     @asynccontextmanager
@@ -261,15 +279,16 @@ class Runs:
                 del self._threads[thread_id]
 
     @asynccontextmanager
-    async def _slot(self) -> AsyncIterator[None]:
+    async def _slot(self, lane: Lane) -> AsyncIterator[None]:
+        limits, slots = self._limits[lane], self._slots[lane]
         try:
-            async with asyncio.timeout(self._settings.queue_seconds):
-                await self._slots.acquire()
+            async with asyncio.timeout(limits.queue_seconds):
+                await slots.acquire()
         except TimeoutError:
             raise TooManyRuns(
-                f"{self._settings.max_concurrent} runs are in progress; ask again in a moment", retry_after=1
+                f"{limits.max_concurrent} {lane} are in progress; ask again in a moment", retry_after=1
             ) from None
         try:
             yield
         finally:
-            self._slots.release()
+            slots.release()

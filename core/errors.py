@@ -27,6 +27,7 @@
     ├── OutgoingRefused         422  an address that may not be called
     ├── OutgoingUnavailable     503  an allowed host cannot be reached
     ├── StepFailed              422  a step of a workflow cannot be done
+    ├── WorkflowFailed          500  a workflow came to a step it cannot go on from; it can be recovered
     └── CrmError                502
         ├── CrmRefused          502  4xx from the CRM: the model can act on it
         ├── CrmUnauthorized     502  the CRM does not accept our key
@@ -244,6 +245,13 @@ class StepFailed(ServiceError):
     ) -> None:
         super().__init__(message, details=details, retry_after=retry_after)
         self.retryable = retryable
+
+
+class WorkflowFailed(ServiceError):
+    """Raise when a workflow cannot go on by itself; what it has done is kept, and it can be recovered."""
+
+    code = "workflow_failed"
+    status = 500
 
 
 class CrmError(ServiceError):

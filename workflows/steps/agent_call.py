@@ -16,3 +16,4 @@ class AgentCall(StepBase):
         description="Its name, e.g. react"
     )
     input: TemplateMap = Field({}, description="As the graph's input schema says")
+    timeout_seconds: float = Field(300, gt=0, le=3_600, description="Of one attempt")

@@ -11,7 +11,7 @@ from workflows.templates import Template
 
 CRM_SCHEME: Final = "crm:/"
 # The server is a part of the definition and never of the data.
-_ADDRESS: Final = re.compile(r"(https?://[^/?#@\s\\{}]+(/|$)|crm:/)", re.IGNORECASE)
+_ADDRESS: Final = re.compile(r"(https?://[^/?#@\s\\{}]+/|crm:/)", re.IGNORECASE)
 # fmt: off
 _RESERVED: Final = frozenset({
     "host", "content-length", "content-type", "transfer-encoding", "connection", "upgrade", "te", "trailer",
@@ -22,7 +22,8 @@ _SECRET: Final = frozenset({"authorization", "x-api-key"})
 
 
 def _address(text: str) -> str:
-    if not _ADDRESS.match(Template(text).literal_start()):
+    start = Template(text).literal_start()
+    if not _ADDRESS.match(start if start != text else f"{text}/"):
         raise ValueError("must begin with https://host/ or crm:/, without placeholders, user or password")
     return text
 
