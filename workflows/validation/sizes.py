@@ -36,7 +36,7 @@ def size_faults(definition: Definition, places: Outline) -> Iterator[Fault]:
             "",
             "limits.max_steps",
             f"the bounds of its loops and for_each come to {most} working steps, and "
-            f"{definition.limits.max_steps} are allowed; lower max_iterations or max_items, or raise max_steps",
+            f"{definition.limits.max_steps} are allowed; lower max_iterations or max_items or raise it",
         )
 
 
