@@ -12,13 +12,14 @@ from fastapi.encoders import jsonable_encoder
 from langgraph.types import Command
 from pydantic import BaseModel, Field, JsonValue
 
+from api.compiled import CompiledGraph
 from api.dependencies import OpenService, Requester
 from api.identity import Identity
 from api.repetition import MESSAGE_KEY
 from api.run_output import PendingInterrupt, finished, interrupt_json
 from api.run_requests import run_request
 from api.runs import RunRequest
-from api.service import CompiledGraph, Service
+from api.service import Service
 from checkpoints.threads import thread_owner, waiting_threads
 from core.errors import NotFound
 from graphs.registry import REGISTRY
