@@ -111,7 +111,7 @@ class _Strand:
 
     def _sequence(self, step: Sequential, ways: Ways) -> str:
         first = self.add_all(step.steps, ways)
-        if isinstance(step.when, AlwaysTrue):
+        if isinstance(step.when, AlwaysTrue) and step.on_error == "fail":
             return first
         return self._node(step.id, enter_sequence(self.plan, step, first, ways), first, ways.on, ways.fail)
 

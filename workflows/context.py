@@ -7,7 +7,7 @@ from pydantic import JsonValue
 
 from workflows.definition.patterns import FanOutFanIn, Loop, Parallel, Sequential, Step
 from workflows.outline import Outline, Place
-from workflows.results import Results, Turns, result_key
+from workflows.results import Results, Turns, result_key, turns_made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,14 +83,10 @@ class Here:
         return turns
 
     def _iterations(self, place: Place, turns: Turns) -> int:
-        record = self.results.get(_key(place, turns))
-        made = record["output"].get("iterations") if record and isinstance(record["output"], dict) else 0
-        return made if isinstance(made, int) else 0
+        return turns_made(self.results.get(_key(place, turns)), "iterations")
 
     def _items(self, place: Place, turns: Turns) -> int:
-        record = self.results.get(_key(place, turns))
-        items = record["output"].get("items") if record and isinstance(record["output"], dict) else 0
-        return items if isinstance(items, int) else 0
+        return turns_made(self.results.get(_key(place, turns)), "items")
 
     def _spread(self, place: Place, known: Turns) -> JsonValue:
         """The outputs of a step in all items of the ``for_each`` around it, nested as those are."""

@@ -43,3 +43,10 @@ def step_of(key: str) -> str:
 def is_done(record: Record | None) -> bool:
     """Whether the step need not run again."""
     return record is not None and record["status"] in {"succeeded", "skipped"}
+
+
+def turns_made(record: Record | None, name: Literal["items", "iterations"]) -> int:
+    """How many items or iterations a pattern's record says it had."""
+    output = record["output"] if record else None
+    made = output.get(name) if isinstance(output, dict) else 0
+    return made if isinstance(made, int) else 0

@@ -30,7 +30,7 @@ def choose(
 
     def decide(moment: Moment, _: StrandState) -> Step:
         record = moment.here.results.get(moment.here.key(conditional.id))
-        if record is not None and isinstance(record["output"], dict):
+        if record is not None and record["status"] != "skipped" and isinstance(record["output"], dict):
             return Command(goto=first["then" if record["output"].get("branch") == "then" else "otherwise"])
         if past := passed_by(moment, conditional, ways):
             return past

@@ -16,7 +16,7 @@ from workflows.definition.patterns import FanOutFanIn, Parallel
 from workflows.definition.patterns import Step as AnyStep
 from workflows.expressions import Expression
 from workflows.outline import is_pattern
-from workflows.results import is_done, result_key
+from workflows.results import result_key
 
 # Failures that a record names; all have their own.
 _NAMED = 5
@@ -58,12 +58,20 @@ class _Branch:
     item: JsonValue
 
 
-def fan_out(plan: Plan, fan: Parallel | FanOutFanIn, ways: Ways) -> Node[StrandState, Step]:
-    """Node: send the first wave."""
+def fan_out(plan: Plan, fan: Parallel | FanOutFanIn, ways: Ways, after: str) -> Node[StrandState, Step]:
+    """Node: send the first wave.
+
+    Args:
+        plan: Of the workflow.
+        fan: The step.
+        ways: Past it.
+        after: What follows the join: the first fan-in step, where there are some.
+    """
 
     def decide(moment: Moment, _: StrandState) -> Step:
-        if is_done(moment.here.results.get(moment.here.key(fan.id))):
-            return Command(goto=ways.on)
+        record = moment.here.results.get(moment.here.key(fan.id))
+        if record is not None and record["status"] == "succeeded":
+            return Command(goto=after)
         if past := passed_by(moment, fan, ways):
             return past
         branches = list(_branches(moment, fan))
