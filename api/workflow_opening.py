@@ -71,7 +71,10 @@ async def open_workflows(
     """
     await migrate(pool)
     async with AsyncExitStack() as stack:
-        graphs = RegistryGraphs({name: spec for name, spec in REGISTRY.items() if name != WORKFLOW}, deps)
+        graphs = RegistryGraphs(
+            {name: spec for name, spec in REGISTRY.items() if name != WORKFLOW and spec.asks == "company"},
+            deps,
+        )
         ports = StepPorts(
             http=await stack.enter_async_context(open_http(settings, crm)),
             sql=await stack.enter_async_context(open_connections(settings.connection_urls)),
