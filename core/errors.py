@@ -27,6 +27,7 @@
     ├── OutgoingRefused         422  an address that may not be called
     ├── OutgoingUnavailable     503  an allowed host cannot be reached
     ├── StepFailed              422  a step of a workflow cannot be done
+    ├── InvalidDefinition       422  a workflow's definition or its input has faults
     ├── WorkflowFailed          500  a workflow came to a step it cannot go on from; it can be recovered
     └── CrmError                502
         ├── CrmRefused          502  4xx from the CRM: the model can act on it
@@ -245,6 +246,13 @@ class StepFailed(ServiceError):
     ) -> None:
         super().__init__(message, details=details, retry_after=retry_after)
         self.retryable = retryable
+
+
+class InvalidDefinition(ServiceError):
+    """Raise when a workflow's definition, or the input of a run of it, has faults; ``details`` lists them."""
+
+    code = "invalid_definition"
+    status = 422
 
 
 class WorkflowFailed(ServiceError):

@@ -132,7 +132,8 @@ class _Strand:
         sent = self._branches(step)
         joined = Ways(on=after, fail=ways.fail)
         self._node(join_node(step), join(self.plan, step, joined), *sent, after, ways.fail)
-        return self._node(step.id, fan_out(self.plan, step, ways), *sent, join_node(step), ways.on, ways.fail)
+        begin = fan_out(self.plan, step, ways, after)
+        return self._node(step.id, begin, *sent, join_node(step), after, ways.on, ways.fail)
 
     def _branches(self, fan: Parallel | FanOutFanIn) -> list[str]:
         """Add what the branches run in."""

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from workflows.definition.patterns import Conditional, FanOutFanIn, Loop, Step
 from workflows.definition.workflow import Definition
 from workflows.outline import Outline, children, is_pattern
-from workflows.results import Record, Results, result_key, step_of
+from workflows.results import Record, Results, result_key, step_of, turns_made
 
 # ``pending``: not begun. ``running``: begun, or some of several turns are.
 StepState: TypeAlias = Literal["pending", "running", "succeeded", "failed", "skipped"]
@@ -114,10 +114,8 @@ class _Count:
                 iterations = self._begun.get(key, 1)
                 return sum(self.all(step.steps, (*turns, turn)) for turn in range(1, iterations + 1))
             case FanOutFanIn() if step.for_each:
-                items = (
-                    record["output"].get("items", 0) if record and isinstance(record["output"], dict) else 0
-                )
-                inside = sum(self.all(step.fan_out_steps, (*turns, item)) for item in range(int(items)))  # type: ignore[arg-type]  # an int
+                items = range(turns_made(record, "items"))
+                inside = sum(self.all(step.fan_out_steps, (*turns, item)) for item in items)
                 return inside + self.all(step.fan_in_steps, turns)
             case Conditional():
                 output = record["output"] if record else None
