@@ -1,15 +1,16 @@
 """Definitions as HTTP takes them: one of the library, or one that was sent."""
 
 from pydantic import JsonValue
-from workflows.loader import LIBRARY
-from workflows.validation import Fault, read_definition, read_input, refused
 
 from api.service import Service
 from api.workflow_models import Library, LibraryEntry, RunWorkflow, StepFault, Validated
 from core.errors import InvalidDefinition, NotFound
 from workflows.definition.workflow import Definition
+from workflows.loader import LIBRARY
 from workflows.outline import places
 from workflows.steps.agent_call import AgentCall
+from workflows.validation import Fault, read_definition
+from workflows.validation.reading import read_input, refused
 
 
 def library() -> Library:
@@ -20,7 +21,7 @@ def library() -> Library:
                 name=one.name,
                 description=one.description,
                 version=one.version,
-                definition=one.model_dump(mode="json"),
+                definition=one.model_dump(mode="json", exclude_unset=True),
             )
             for one in LIBRARY.values()
         ]
@@ -60,9 +61,10 @@ def validated(service: Service, given: JsonValue) -> Validated:
 def _checked(service: Service, given: JsonValue) -> Definition:
     """A definition whose agents this service has."""
     definition = read_definition(given)
+    known = service.workflows.agents
+    problem = f"must be one of {', '.join(sorted(known))}"
     faults = [
-        Fault(f"{place.path}.graph", place.step.id, "graph", f"must be one of {', '.join(known)}")
-        for known in [sorted(service.workflows.agents)]
+        Fault(f"{place.path}.graph", place.step.id, "graph", problem)
         for place in places(definition)
         if isinstance(place.step, AgentCall) and place.step.graph not in known
     ]

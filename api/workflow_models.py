@@ -135,6 +135,15 @@ class Queue(BaseModel):
     policy: str
 
 
+class Which(BaseModel):
+    """Which runs are listed."""
+
+    status: Status | None = None
+    name: str | None = Field(None, max_length=64)
+    limit: int = Field(50, ge=1, le=500)
+    offset: int = Field(0, ge=0, le=1_000_000)
+
+
 class WorkflowList(BaseModel):
     """Runs, the latest first."""
 

@@ -68,8 +68,14 @@ class RunView:
     def outputs(self) -> Iterator[StepOutput]:
         """What each step gave, in the order they ended."""
         for key, record in self.records.items():
-            names = ("status", "output", "error", "attempts", "seconds")
-            yield StepOutput(key=key, **{name: record[name] for name in names})
+            yield StepOutput(
+                key=key,
+                status=record["status"],
+                output=record["output"],
+                error=record["error"],
+                attempts=record["attempts"],
+                seconds=record["seconds"],
+            )
 
     def _step(self, step_id: str, found: StepProgress, waiting: set[str]) -> StepReport:
         step = outline(self.definition)[step_id].step

@@ -23,6 +23,7 @@ from api.workflow_models import (
     Signal,
     StepOutputs,
     Validated,
+    Which,
     WorkflowList,
     WorkflowReport,
     WorkflowSummary,
@@ -32,7 +33,7 @@ from api.workflow_view import RunView, summary
 from core.errors import InvalidRequest, NotFound, NothingToResume
 from workflows.definition.workflow import json_schema
 from workflows.diagram import mermaid
-from workflows.store import Run, Status
+from workflows.store import Run
 
 WAIT_SECONDS = 60.0
 RunId = Annotated[str, Path(description="The run")]
@@ -83,7 +84,7 @@ def _runs(router: APIRouter) -> None:
             user_id=requester.user,
             client_id=asked.client_id or "",
             name=definition.name,
-            definition=definition.model_dump(mode="json"),
+            definition=definition.model_dump(mode="json", exclude_unset=True),
             input=input_for(definition, asked.input),
             priority=definition.priority if asked.priority is None else asked.priority,
         )
@@ -100,15 +101,10 @@ def _runs(router: APIRouter) -> None:
     async def runs(
         service: OpenService,
         requester: Requester,
-        status: Status | None = None,
-        name: str | None = None,
-        limit: Annotated[int, Query(ge=1, le=500)] = 50,
-        offset: Annotated[int, Query(ge=0)] = 0,
+        which: Annotated[Which, Query()],
     ) -> WorkflowList:
         """Runs, the latest first, and how busy workflows are."""
-        found = await service.workflows.store.list(
-            requester.tenant, status=status, name=name, limit=limit, offset=offset
-        )
+        found = await service.workflows.store.list(requester.tenant, **which.model_dump())
         return WorkflowList(workflows=[summary(run) for run in found], queue=await _queue(service, requester))
 
     @router.get("/{run_id}")
@@ -145,7 +141,7 @@ def _runs(router: APIRouter) -> None:
         requester: Requester,
         last_event_id: Annotated[str, Header()] = "",
     ) -> Response:
-        """Progress as events ``workflow``, ``step``, and at the end ``done``; goes on at ``Last-Event-ID``."""
+        """Progress as events ``workflow``, ``step`` and at the end ``done``; ``Last-Event-ID`` goes on."""
         await _run(service, requester, run_id)
         since = _since(last_event_id)
         watching = WorkflowEvents(service.workflows.store, service.workflows.graphs, since=since)

@@ -126,7 +126,8 @@ WHERE id = %(id)s AND leased_by = %(service)s AND status = 'running'
 POKE_SQL = """
 UPDATE workflows.runs SET poked = true
 WHERE tenant = %(tenant)s AND id = %(id)s AND status IN ('queued', 'running', 'waiting')
-RETURNING (SELECT count(*) FROM workflows.signals WHERE run_id = id AND interrupt_id IS NULL) AS signals
+RETURNING (SELECT count(*) FROM workflows.signals AS sent
+           WHERE sent.run_id = runs.id AND sent.interrupt_id IS NULL) AS signals
 """
 SIGNAL_SQL = "INSERT INTO workflows.signals (run_id, name, payload) VALUES (%(id)s, %(name)s, %(payload)s)"
 TAKEN_SQL = "SELECT payload FROM workflows.signals WHERE run_id = %s AND interrupt_id = %s"
