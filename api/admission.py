@@ -33,7 +33,8 @@ async def admit(
     Args:
         graph: What is to run.
         config: Names the thread.
-        given: An input begins a turn, a ``Command(resume=...)`` answers interrupts, ``None`` continues.
+        given: An input begins a turn, a ``Command(resume=...)`` answers interrupts, one without changes the
+            state of a thread that waits for nothing, ``None`` continues.
         strategy: ``interrupt`` lets a new turn take the place of a pending question.
 
     Raises:
@@ -46,7 +47,7 @@ async def admit(
     state = await graph.aget_state(config)
     _require_same_graph(graph.name, state)
     _require_same_owner(config, given, state)
-    if isinstance(given, Command):
+    if isinstance(given, Command) and given.resume is not None:
         _require_answerable(given.resume, state.interrupts)
     elif given is None:
         _require_unfinished(state)

@@ -15,11 +15,12 @@ from checkpoints.erasure import erase_checkpoints
 from checkpoints.pool import Pool
 from core.memory import Memory, Scope
 from sessions.store import erase_session
+from workflows.store import erase_run
 
 Eraser: TypeAlias = Callable[[AsyncConnection[DictRow], str], Awaitable[None]]
 
 # Run one after the other in one transaction: a thread is erased everywhere, or nowhere.
-ERASERS: tuple[Eraser, ...] = (erase_checkpoints, erase_session)
+ERASERS: tuple[Eraser, ...] = (erase_checkpoints, erase_session, erase_run)
 
 
 async def _nothing_queued() -> None:

@@ -4,16 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import httpx
 from fastapi import FastAPI
-from langgraph.graph.state import CompiledStateGraph
 
+from api.compiled import CompiledGraph
 from api.erasure import Erasure
 from api.retention import retention
 from api.runs import Runs
 from api.session_keeper import SessionKeeper
+from api.workflow_opening import Workflows, open_workflows, workflow_lane
 from checkpoints.embedded import embedded_postgres_server
 from checkpoints.pool import Pool, open_pool
 from checkpoints.saver import open_saver
@@ -37,8 +37,6 @@ from tools.crm_client import CrmClient, crm_http_client
 
 log = get_logger(__name__)
 
-CompiledGraph = CompiledStateGraph[Any, Any, Any, Any]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
@@ -55,6 +53,7 @@ class Service:
         memory: What is remembered of contacts.
         sessions: Which conversation a message belongs to.
         keeper: Closes sessions and sums them up.
+        workflows: What runs workflows.
         development_crm: The app to mount at ``/crm``, when no real CRM is set.
     """
 
@@ -68,6 +67,7 @@ class Service:
     memory: Memory
     sessions: SessionStore
     keeper: SessionKeeper
+    workflows: Workflows
     development_crm: FastAPI | None
 
 
@@ -135,9 +135,12 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             sessions, graphs["coordinator"], models, memory, seconds=settings.sessions.sweep_seconds
         )
         stack.push_async_callback(_ended, asyncio.create_task(keeper.run(), name="session-keeper"))
-        runs = Runs(settings.runs)
+        runs = Runs(settings.runs, workflow_lane(settings.workflows, settings.runs))
         erasure = Erasure(pool=pool, memory=memory, settled=saver.settled, forget=(saver.forget,))
         await stack.enter_async_context(retention(settings, pool, erasure, runs))
+        workflows = await stack.enter_async_context(
+            open_workflows(settings.workflows, pool, runs=runs, deps=deps, crm=http, checkpointer=saver)
+        )
         stack.push_async_callback(runs.drain)
         yield Service(
             settings=settings,
@@ -150,6 +153,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             memory=memory,
             sessions=sessions,
             keeper=keeper,
+            workflows=workflows,
             development_crm=development_crm,
         )
 

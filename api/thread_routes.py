@@ -32,9 +32,11 @@ def threads_router() -> APIRouter:
         thread_id = checked_thread_id(thread_id)
         async with service.runs.quiet(thread_id):
             owner = await thread_owner(service.pool, thread_id)
-            if owner is None or owner.tenant != requester.tenant:
+            # A workflow that was not begun yet has no checkpoint.
+            tenant = owner.tenant if owner else await service.workflows.store.tenant_of(thread_id)
+            if tenant is None or tenant != requester.tenant:
                 raise NotFound(f"there is no thread {thread_id!r}", details={"thread_id": thread_id})
-            await service.erasure.erase(thread_id, tenant=owner.tenant)
-        log.info("thread_erased", thread_id=thread_id, graph=owner.graph)
+            await service.erasure.erase(thread_id, tenant=tenant)
+        log.info("thread_erased", thread_id=thread_id, graph=owner.graph if owner else None)
 
     return router

@@ -7,12 +7,14 @@ that is not heard of loses it, and any service on the database goes on from the 
 import asyncio
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, Final
 
 from langgraph.types import Command, Interrupt, StateSnapshot
 from pydantic import JsonValue
 
+from api.compiled import CompiledGraph
 from api.errors import DATABASE_ERRORS, body, describe
 from api.identity import Identity
 from api.runs import Runs
@@ -20,6 +22,7 @@ from api.workflow_runs import WorkflowGraphs, workflow_request
 from core.errors import DatabaseUnavailable, RunStopped, ServiceError, ThreadBusy, WorkflowFailed
 from core.logging import get_logger
 from core.settings import WorkflowSettings
+from nodes.workflow.recovery import Recovery
 from nodes.workflow.steps.wait import Woken
 from workflows.store import Run, WorkflowStore
 
@@ -103,6 +106,32 @@ class WorkflowKeeper:
         await asyncio.shield(task)
         return await self._store.get(identity.tenant, run_id)
 
+    async def recover(
+        self, identity: Identity, run_id: str, how: Callable[[Run, CompiledGraph], Awaitable[Recovery]]
+    ) -> Recovery:
+        """Have a run that is over, or waits, go on as a recovery says.
+
+        Args:
+            identity: Whose it is.
+            run_id: The run.
+            how: Makes the recovery while nobody else can run it.
+
+        Raises:
+            ThreadBusy: It is in progress.
+            ServiceError: It cannot be recovered so; it stays as it was.
+        """
+        before = await self._store.get(identity.tenant, run_id)
+        run = await self._store.claim_ended(identity.tenant, run_id) if before else None
+        if before is None or run is None:
+            raise ThreadBusy(f"workflow {run_id!r} is in progress: wait for it, or cancel it", retry_after=1)
+        try:
+            recovery = await how(run, self._graphs.of(run.definition))
+        except BaseException:
+            await asyncio.shield(self._store.put_back(before))
+            raise
+        self._hold(run.id, asyncio.create_task(self._drive(run, recovery.input)))
+        return recovery
+
     async def settled(self, tenant: str, run_id: str, *, seconds: float) -> Run | None:
         """A run once it is over or waits, or as it is when the seconds are over."""
         until = time.monotonic() + seconds
@@ -179,30 +208,39 @@ class WorkflowKeeper:
             event.set()
         self.wake()
 
-    async def _drive(self, run: Run) -> None:
+    async def _drive(self, run: Run, given: Command[Any] | None = None) -> None:
         """One run, to its end or its next wait; whatever happens, the others go on."""
         try:
-            await self._advance(run)
+            await self._advance(run, given)
         except Exception as error:  # noqa: BLE001 - describe() types and logs it; the lease lapses
             described = describe(error)
             log.warning("workflow_not_advanced", workflow_id=run.id, reason=described.message)
 
-    async def _advance(self, run: Run, answer: Command[Any] | None = None) -> None:
+    async def _advance(self, run: Run, command: Command[Any] | None = None) -> None:
+        """Have a run go on.
+
+        Args:
+            run: Claimed.
+            command: An answer, or a recovery; None: what is due for it.
+
+        Raises:
+            ServiceError: The answer was not taken.
+        """
         if run.cancel_requested:
             await self._store.ends(run.id, "cancelled", None)
             return
         try:
-            refused = await self._stepped(run, answer)
+            refused = await self._stepped(run, command)
         except DATABASE_ERRORS as fault:
             raise describe(fault) from fault
         except ServiceError as error:
             await self._stopped(run, error)
             # Whether the answer was taken is not known: the one who gave it is told to give it again.
-            refused = error if answer and isinstance(error, RunStopped | DatabaseUnavailable) else None
+            refused = error if command and isinstance(error, RunStopped | DatabaseUnavailable) else None
         if refused:
             raise refused
 
-    async def _stepped(self, run: Run, answer: Command[Any] | None) -> ServiceError | None:
+    async def _stepped(self, run: Run, command: Command[Any] | None) -> ServiceError | None:
         """Run on, and keep what came of it. Returns why an answer was refused, the question staying open."""
         if run.lapses > MOST_LAPSES:
             raise WorkflowFailed(
@@ -211,7 +249,7 @@ class WorkflowKeeper:
         graph = self._graphs.of(run.definition)
         config = workflow_request(graph, run).config
         state = await graph.aget_state(config)
-        given = answer or await self._given(run, state)
+        given = command or await self._given(run, state)
         refused = None
         if given is not _NOTHING:
             try:
@@ -220,7 +258,7 @@ class WorkflowKeeper:
                 ):
                     pass
             except ServiceError as error:
-                if answer is None or error.status >= 500:  # noqa: PLR2004 - HTTP's
+                if command is None or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                     raise
                 refused = error
             state = await graph.aget_state(config)

@@ -325,6 +325,14 @@ class WorkflowSettings(BaseSettings):
         "them a role that may only read",
     )
     max_concurrent: int = Field(50, ge=1, le=10_000, description="Workflows in progress at once")
+    max_concurrent_steps: int = Field(
+        100, ge=1, le=10_000, description="Their steps in progress at once, of all workflows together"
+    )
+    scheduling: Literal["fifo", "priority", "fair_share"] = Field(
+        "fair_share",
+        description="Which step is next: the first that came, of the highest priority, or of the "
+        "workflow with the fewest in progress",
+    )
     timeout_seconds: Seconds = Field(3_600, description="Time limit of a workflow between two waits")
     lease_seconds: Annotated[float, Field(ge=1, le=3_600)] = Field(
         30, description="After so long without a sign of life a service's workflows go on at another"

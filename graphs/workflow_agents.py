@@ -16,7 +16,8 @@ class RegistryGraphs:
     """The :class:`workflows.ports.GraphCaller` of the service.
 
     Args:
-        specs: The graphs by name; none of them may run workflows, so that none runs itself.
+        specs: The graphs by name. None of them may run workflows, so that none runs itself, and none may
+            ask a customer, who could not answer.
         deps: What they are built with.
     """
 

@@ -41,6 +41,7 @@ RETURNING {ALL}
 """  # noqa: S608 - constants
 BY_CLIENT_ID_SQL = f"SELECT {ALL} FROM workflows.runs WHERE tenant = %s AND client_id = %s"  # noqa: S608 - constants
 ONE_SQL = f"SELECT {ALL} FROM workflows.runs WHERE tenant = %s AND id = %s"  # noqa: S608 - constants
+TENANT_SQL = "SELECT tenant FROM workflows.runs WHERE id = %s"
 LIST_SQL = f"""
 SELECT {COLUMNS} FROM workflows.runs
 WHERE tenant = %(tenant)s AND (%(status)s::text IS NULL OR status = %(status)s)
@@ -85,7 +86,7 @@ WAIT_SQL = """
 UPDATE workflows.runs
 SET status = CASE WHEN cancel_requested THEN 'cancelled' ELSE 'waiting' END,
     ended_at = CASE WHEN cancel_requested THEN now() END,
-    wake_at = to_timestamp(%(wake_at)s), lapses = 0,
+    wake_at = to_timestamp(%(wake_at)s), lapses = 0, error = NULL,
     leased_by = '', leased_until = '-infinity'
 WHERE id = %(id)s AND leased_by = %(service)s AND status = 'running'
 """
@@ -108,17 +109,25 @@ SET cancel_requested = true,
 WHERE tenant = %(tenant)s AND id = %(id)s AND status IN ('queued', 'running', 'waiting')
 RETURNING {ALL}
 """  # noqa: S608 - constants
-REOPEN_SQL = f"""
-UPDATE workflows.runs
-SET status = 'queued', error = NULL, ended_at = NULL, cancel_requested = false, poked = false, lapses = 0
-WHERE tenant = %(tenant)s AND id = %(id)s AND status IN ('failed', 'cancelled', 'succeeded')
-RETURNING {ALL}
+# One that is over, or waits, goes on from somewhere else.
+CLAIM_ENDED_SQL = f"""
+UPDATE workflows.runs AS run
+SET status = 'running', ended_at = NULL, cancel_requested = false, poked = false, lapses = 0,
+    leased_by = %(service)s, leased_until = now() + %(seconds)s * interval '1 second'
+WHERE tenant = %(tenant)s AND id = %(id)s AND status IN ('failed', 'cancelled', 'succeeded', 'waiting')
+RETURNING {RUN_ALL}
 """  # noqa: S608 - constants
+PUT_BACK_SQL = """
+UPDATE workflows.runs
+SET status = %(status)s, ended_at = %(ended_at)s, leased_by = '', leased_until = '-infinity'
+WHERE id = %(id)s AND leased_by = %(service)s AND status = 'running'
+"""
 # The row is locked first: a run that is about to wait sees the signal, or is poked by it.
 POKE_SQL = """
 UPDATE workflows.runs SET poked = true
 WHERE tenant = %(tenant)s AND id = %(id)s AND status IN ('queued', 'running', 'waiting')
-RETURNING (SELECT count(*) FROM workflows.signals WHERE run_id = id AND interrupt_id IS NULL) AS signals
+RETURNING (SELECT count(*) FROM workflows.signals AS sent
+           WHERE sent.run_id = runs.id AND sent.interrupt_id IS NULL) AS signals
 """
 SIGNAL_SQL = "INSERT INTO workflows.signals (run_id, name, payload) VALUES (%(id)s, %(name)s, %(payload)s)"
 TAKEN_SQL = "SELECT payload FROM workflows.signals WHERE run_id = %s AND interrupt_id = %s"
@@ -229,6 +238,11 @@ class WorkflowStore:
         row = await self._one(ONE_SQL, (tenant, run_id))
         return Run(**row) if row else None
 
+    async def tenant_of(self, run_id: str) -> str | None:
+        """Whose a run is; None where there is none of that id."""
+        row = await self._one(TENANT_SQL, (run_id,))
+        return str(row["tenant"]) if row else None
+
     async def list(
         self, tenant: str, *, status: Status | None, name: str | None, limit: int, offset: int
     ) -> Sequence[RunSummary]:
@@ -292,10 +306,16 @@ class WorkflowStore:
         row = await self._one(CANCEL_SQL, {"tenant": tenant, "id": run_id})
         return Run(**row) if row else None
 
-    async def reopen(self, tenant: str, run_id: str) -> Run | None:
-        """Queue a run that is over again. None: it is not over, or there is none."""
-        row = await self._one(REOPEN_SQL, {"tenant": tenant, "id": run_id})
+    async def claim_ended(self, tenant: str, run_id: str) -> Run | None:
+        """A run that is over or waits, which is this service's from here on. None: it is in progress."""
+        given = {"tenant": tenant, "id": run_id, "service": self._service, "seconds": self._lease}
+        row = await self._one(CLAIM_ENDED_SQL, given)
         return Run(**row) if row else None
+
+    async def put_back(self, before: RunSummary) -> None:
+        """Leave a run that was claimed as it was before."""
+        given = {"status": before.status, "ended_at": before.ended_at, "id": before.id}
+        await self._execute(PUT_BACK_SQL, {**given, "service": self._service})
 
     async def signal(self, tenant: str, run_id: str, name: str, payload: JsonValue) -> bool:
         """Keep a signal for a run and wake it.

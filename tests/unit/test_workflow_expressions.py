@@ -101,7 +101,7 @@ def test_a_template_is_filled_in_and_keeps_types(template: Any, value: Any) -> N
 
 
 def test_data_is_never_read_as_a_template_again() -> None:
-    hostile = {"input": {"name": "{{ steps.crm.output }}"}, "steps": CONTEXT["steps"]}
+    hostile: dict[str, Any] = {"input": {"name": "{{ steps.crm.output }}"}, "steps": CONTEXT["steps"]}
     assert Template("{{ input.name }}").render(hostile) == "{{ steps.crm.output }}"
     assert Template("Hi {{ input.name }}").render(hostile) == "Hi {{ steps.crm.output }}"
 
@@ -112,7 +112,8 @@ def test_data_cannot_leave_its_segment_of_an_address() -> None:
     assert filled == (
         "https://api.example.com/contacts/..%2Fa%3Fb%23c%26d%3D%C3%A9/notes?by=..%2Fa%3Fb%23c%26d%3D%C3%A9"
     )
-    for value in ("..", ".", "", None, ["a"]):
+    values: list[Any] = ["..", ".", "", None, ["a"]]
+    for value in values:
         with pytest.raises(StepFailed, match="cannot be a part of an address"):
             address.render_address({"input": value})
 

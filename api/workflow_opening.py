@@ -1,0 +1,107 @@
+"""What workflows need while the service is open."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from uuid import uuid4
+
+import httpx
+from langgraph.types import Checkpointer
+
+from api.compiled import CompiledGraph
+from api.runs import Runs
+from api.workflow_keeper import WorkflowKeeper
+from api.workflow_runs import WORKFLOW, WorkflowGraphs
+from checkpoints.pool import Pool
+from core.settings import RunSettings, WorkflowSettings
+from graphs.registry import REGISTRY
+from graphs.workflow import compile_workflow
+from graphs.workflow_agents import RegistryGraphs
+from nodes.deps import Deps
+from nodes.workflow.engine import Engine
+from nodes.workflow.scheduler import Slots
+from nodes.workflow.steps import executors
+from workflows.connections import open_connections
+from workflows.definition.workflow import Definition
+from workflows.http import open_http
+from workflows.migrations import migrate
+from workflows.ports import StepPorts
+from workflows.store import WorkflowStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workflows:
+    """What the routes need.
+
+    Attributes:
+        store: The table of runs.
+        graphs: Compiled definitions.
+        keeper: Has runs go on.
+        slots: Of working steps.
+        agents: Names of the graphs that may be a step.
+    """
+
+    store: WorkflowStore
+    graphs: WorkflowGraphs
+    keeper: WorkflowKeeper
+    slots: Slots
+    agents: frozenset[str]
+
+
+def workflow_lane(settings: WorkflowSettings, runs: RunSettings) -> RunSettings:
+    """Limits of workflows in :class:`api.runs.Runs`."""
+    limits = {"max_concurrent": settings.max_concurrent, "timeout_seconds": settings.timeout_seconds}
+    return runs.model_copy(update=limits)
+
+
+@asynccontextmanager
+async def open_workflows(
+    settings: WorkflowSettings,
+    pool: Pool,
+    *,
+    runs: Runs,
+    deps: Deps,
+    crm: httpx.AsyncClient,
+    checkpointer: Checkpointer,
+) -> AsyncIterator[Workflows]:
+    """Open what steps reach the outside by, and keep runs going until the context closes.
+
+    The runs in progress must have been drained by then.
+    """
+    await migrate(pool)
+    async with AsyncExitStack() as stack:
+        graphs = RegistryGraphs(
+            {name: spec for name, spec in REGISTRY.items() if name != WORKFLOW and spec.asks == "company"},
+            deps,
+        )
+        ports = StepPorts(
+            http=await stack.enter_async_context(open_http(settings, crm)),
+            sql=await stack.enter_async_context(open_connections(settings.connection_urls)),
+            graphs=graphs,
+        )
+        slots = Slots(settings.max_concurrent_steps, settings.scheduling)
+        engine = Engine(executors=executors(ports), slots=slots)
+
+        def compiled(definition: Definition) -> CompiledGraph:
+            graph = compile_workflow(definition, engine, checkpointer)
+            # Threads name the graph that began them: all definitions are one.
+            graph.name = WORKFLOW
+            return graph
+
+        compilations = WorkflowGraphs(compiled)
+        store = WorkflowStore(pool, service=uuid4().hex, lease_seconds=settings.lease_seconds)
+        keeper = WorkflowKeeper(store, compilations, runs, settings)
+        keeping = asyncio.create_task(keeper.run(), name="workflow-keeper")
+        try:
+            yield Workflows(
+                store=store,
+                graphs=compilations,
+                keeper=keeper,
+                slots=slots,
+                agents=frozenset(graphs.names),
+            )
+        finally:
+            await keeper.aclose()
+            keeping.cancel()
+            await asyncio.wait([keeping])
