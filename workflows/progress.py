@@ -101,31 +101,29 @@ class _Count:
                 begun[place] = max(begun.get(place, 0), int(index))
         object.__setattr__(self, "_begun", begun)
 
-    def of(self, step: Step, turns: tuple[int, ...]) -> int:
-        """Of a step in a turn."""
+    def of(self, step: Step, turns: tuple[int, ...], *, over: bool = False) -> int:
+        """Of a step in a turn; where what it is in is over, only what has run counts."""
         key = result_key(step.id, turns)
         record = self.results.get(key)
         if not is_pattern(step):
-            return 1
-        if record is not None and record["status"] == "skipped" and not record["error"]:
-            return 0
+            return int(not over or record is not None)
+        over = over or (record is not None and record["status"] == "skipped")
         match step:
             case Loop():
-                iterations = self._begun.get(key, 1)
-                return sum(self.all(step.steps, (*turns, turn)) for turn in range(1, iterations + 1))
+                iterations = self._begun.get(key, 0 if over else 1)
+                turned = ((*turns, turn) for turn in range(1, iterations + 1))
+                return sum(self.all(step.steps, turn, over=over) for turn in turned)
             case FanOutFanIn() if step.for_each:
-                items = range(turns_made(record, "items"))
-                inside = sum(self.all(step.fan_out_steps, (*turns, item)) for item in items)
-                return inside + self.all(step.fan_in_steps, turns)
+                turned = ((*turns, item) for item in range(turns_made(record, "items")))
+                inside = sum(self.all(step.fan_out_steps, turn, over=over) for turn in turned)
+                return inside + self.all(step.fan_in_steps, turns, over=over)
             case Conditional():
                 output = record["output"] if record else None
                 otherwise = isinstance(output, dict) and output.get("branch") == "otherwise"
-                return self.all(step.otherwise if otherwise else step.then, turns)
+                return self.all(step.otherwise if otherwise else step.then, turns, over=over)
             case _:
-                return sum(self.all(steps, turns) for _, steps in children(step))
+                return sum(self.all(steps, turns, over=over) for _, steps in children(step))
 
-    def all(self, steps: Sequence[Step], turns: tuple[int, ...]) -> int:
+    def all(self, steps: Sequence[Step], turns: tuple[int, ...], *, over: bool = False) -> int:
         """Of several steps in a turn."""
-        if all(not is_pattern(step) for step in steps):
-            return len(steps)
-        return sum(self.of(step, turns) for step in steps)
+        return sum(self.of(step, turns, over=over) for step in steps)
