@@ -72,13 +72,15 @@ class WorkflowEvents:
         return await RunView.of(self._graphs, run)
 
     def _changes(self, view: RunView) -> Iterator[ServerSentEvent]:
-        for step_id, found in view.progress.steps.items():
-            moment = max(found.started, found.finished)
-            if found.state != "pending" and found != self._steps.get(step_id) and moment > self._since:
-                told = sse.event("step", {"id": step_id, **asdict(found)})
+        steps = view.progress.steps
+        new = [step_id for step_id, found in steps.items() if found != self._steps.get(step_id)]
+        for step_id in sorted(new, key=lambda one: _moment(steps[one])):
+            moment = _moment(steps[step_id])
+            if moment > self._since:
+                told = sse.event("step", {"id": step_id, **asdict(steps[step_id])})
                 told.id = f"{moment:.6f}"
                 yield told
-            self._steps[step_id] = found
+        self._steps = dict(steps)
         progress = view.progress
         now = {"id": view.run.id, "status": view.run.status, "done": progress.done, "total": progress.total}
         if now != self._told:
@@ -86,3 +88,8 @@ class WorkflowEvents:
             yield sse.event("workflow", now)
         # What a client had heard of before it came is told once only.
         self._since = 0
+
+
+def _moment(step: StepProgress) -> float:
+    """When what is told of a step happened; 0: nothing did."""
+    return max(step.started, step.finished)

@@ -248,8 +248,11 @@ class WorkflowKeeper:
             )
         graph = self._graphs.of(run.definition)
         config = workflow_request(graph, run).config
-        state = await graph.aget_state(config)
-        given = command or await self._given(run, state)
+        given: Any = command
+        if given is None:
+            given = (
+                {"input": run.input} if run.fresh else await self._given(run, await graph.aget_state(config))
+            )
         refused = None
         if given is not _NOTHING:
             try:
@@ -261,12 +264,11 @@ class WorkflowKeeper:
                 if command is None or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                     raise
                 refused = error
-            state = await graph.aget_state(config)
-        await self._keep(run, state)
+        await self._keep(run, await graph.aget_state(config))
         return refused
 
     async def _given(self, run: Run, state: StateSnapshot) -> Any:
-        """What the graph is to be given: the input, what it waited for, or None to go on."""
+        """What the graph is to be given: the input, what it waited for, None to go on, or nothing at all."""
         if state.created_at is None:
             return {"input": run.input}
         if state.interrupts:

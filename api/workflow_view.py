@@ -1,11 +1,11 @@
 """A run as HTTP shows it: its row, and what its checkpoints say of its steps."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from langgraph.types import Interrupt, StateSnapshot
+from langgraph.types import Interrupt
 
 from api.approval_ids import approval_id
 from api.workflow_models import (
@@ -32,14 +32,16 @@ class RunView:
     Attributes:
         run: Its row.
         definition: It runs.
-        snapshot: Its thread's latest state.
+        values: Of its thread's latest state.
+        interrupts: What it waits for.
         records: Of its steps so far.
         progress: Made of them.
     """
 
     run: Run
     definition: Definition
-    snapshot: StateSnapshot
+    values: Mapping[str, Any]
+    interrupts: Sequence[Interrupt]
     records: Mapping[str, Record]
     progress: Progress
 
@@ -47,10 +49,13 @@ class RunView:
     async def of(cls, graphs: WorkflowGraphs, run: Run) -> "RunView":
         """Look at a run now."""
         definition = graphs.definition(run.definition)
+        if run.status == "queued" and run.started_at is None:
+            return cls(run, definition, {}, (), {}, progress(definition, outline(definition), {}))
         config: Any = {"configurable": {"thread_id": run.id}}
         snapshot = await graphs.of(run.definition).aget_state(config, subgraphs=True)
         records = records_of(snapshot)
-        return cls(run, definition, snapshot, records, progress(definition, outline(definition), records))
+        found = progress(definition, outline(definition), records)
+        return cls(run, definition, snapshot.values, snapshot.interrupts, records, found)
 
     def report(self) -> WorkflowReport:
         """The whole of it."""
@@ -61,7 +66,7 @@ class RunView:
             done=self.progress.done,
             total=self.progress.total,
             steps=[self._step(step_id, one, asks) for step_id, one in self.progress.steps.items()],
-            result=self.snapshot.values.get("result"),
+            result=self.values.get("result"),
             waiting_for=waiting,
         )
 
@@ -92,7 +97,7 @@ class RunView:
         )
 
     def _waiting_for(self) -> Iterator[WaitingFor]:
-        for pending in self.snapshot.interrupts:
+        for pending in self.interrupts:
             yield _waiting(self.run.id, pending)
 
 

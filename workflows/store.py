@@ -65,7 +65,7 @@ SET status = 'running', poked = false, started_at = coalesce(started_at, now()),
     lapses = run.lapses + CASE WHEN run.leased_by <> '' THEN 1 ELSE 0 END,
     leased_by = %(service)s, leased_until = now() + %(seconds)s * interval '1 second'
 FROM due WHERE run.id = due.id
-RETURNING {RUN_ALL}
+RETURNING {RUN_ALL}, run.started_at = now() AS fresh
 """  # noqa: S608 - constants
 # One run, when it waits: a person answers it.
 CLAIM_ONE_SQL = f"""
@@ -177,6 +177,8 @@ class Run(RunSummary):
     input: dict[str, JsonValue]
     cancel_requested: bool
     lapses: int
+    # Claimed for the first time: there is no checkpoint to look at.
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
