@@ -87,7 +87,7 @@ def small() -> Definition:
 
 
 def _definition(*steps: dict[str, Any]) -> Definition:
-    inputs = {"items": {"type": "array", "required": False, "default": []}}
+    inputs: Any = {"items": {"type": "array", "required": False, "default": []}}
     return read_definition({"name": "bench", "inputs": inputs, "steps": list(steps)})
 
 

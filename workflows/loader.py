@@ -23,7 +23,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
+            event: yaml.AliasEvent = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs'
             raise yaml.MarkedYAMLError(problem="an alias (*name) is not read", problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 

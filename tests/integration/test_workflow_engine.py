@@ -128,7 +128,7 @@ async def test_an_open_question_holds_no_other_branch_up(pool: Pool) -> None:
         **dict.fromkeys(["draft", "one", "two", "three", "working"], "succeeded"),
         "both": "running",
     }
-    answer = Command(resume={waiting.interrupts[0].id: {"decision": "approve"}})
+    answer: Command[Any] = Command(resume={waiting.interrupts[0].id: {"decision": "approve"}})
     output = await graph.ainvoke(answer, THREAD)
     assert output["status"] == "succeeded"
     assert set(outside.calls.values()) == {1}

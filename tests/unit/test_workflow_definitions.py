@@ -125,7 +125,7 @@ def test_thousands_of_steps_may_be_beside_each_other_and_not_after_each_other() 
 
 
 def test_an_input_that_does_not_fit_is_refused_with_all_reasons() -> None:
-    inputs = {"who": {"type": "string"}, "many": {"type": "integer", "required": False, "default": 3}}
+    inputs: Any = {"who": {"type": "string"}, "many": {"type": "integer", "required": False, "default": 3}}
     made = read_definition({"name": "test", "inputs": inputs, "steps": [call("a")]})
     assert read_input(made, {"who": "you"}) == {"who": "you", "many": 3}
 
