@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; exit; }; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help serve memory-serve demo studio retention bench-checkpoints bench-growth bench-memory test eval check fmt \
+.PHONY: help serve memory-serve demo studio retention bench-checkpoints bench-growth bench-memory bench-workflows test eval check fmt \
 	snapshots docs proto requirements clean
 
 help: ## This list
@@ -41,6 +41,9 @@ eval: $(VENV)/.runtime ## Measure on public data sets: make eval DATA=folder (ON
 
 bench-memory: $(VENV)/.runtime ## Measure search among 1,000,000 memories (some minutes, 5 GB of disk)
 	@$(BIN)/python -m benchmarks.memory $(ARGS)
+
+bench-workflows: $(VENV)/.runtime ## Measure workflows: 10,000 steps in one, 1,000 at once (about three minutes)
+	@exec $(BIN)/python -m benchmarks.workflows $(ARGS)
 
 check: $(VENV)/.dev ## Lint, strict types, import rules
 	@$(BIN)/ruff check .

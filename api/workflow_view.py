@@ -17,7 +17,7 @@ from api.workflow_models import (
     WorkflowSummary,
 )
 from api.workflow_runs import WorkflowGraphs
-from nodes.workflow.records import records_of
+from nodes.workflow.records import records_of, running_of
 from workflows.definition.workflow import Definition
 from workflows.outline import outline
 from workflows.progress import Progress, StepProgress, progress
@@ -54,7 +54,8 @@ class RunView:
         config: Any = {"configurable": {"thread_id": run.id}}
         snapshot = await graphs.of(run.definition).aget_state(config, subgraphs=True)
         records = records_of(snapshot)
-        found = progress(definition, outline(definition), records)
+        places = outline(definition)
+        found = progress(definition, places, records, running_of(snapshot, places))
         return cls(run, definition, snapshot.values, snapshot.interrupts, records, found)
 
     def report(self) -> WorkflowReport:

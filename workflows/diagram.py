@@ -63,44 +63,44 @@ class _Drawing:
             case FanOutFanIn():
                 return self._fan(step)
         self._node(step, f'["{self._label(step)}"]')
-        return [step.id], [step.id]
+        return [_node_id(step)], [_node_id(step)]
 
     def _conditional(self, step: Conditional) -> _Ends:
         self._node(step, f'{{"{self._label(step)}"}}')
         first, last = self.sequence(step.then)
-        self.lines += [f"  {step.id} -->|then| {one}" for one in first]
+        self.lines += [f"  {_node_id(step)} -->|then| {one}" for one in first]
         if not step.otherwise:
-            return [step.id], [*last, step.id]
+            return [_node_id(step)], [*last, _node_id(step)]
         first, others = self.sequence(step.otherwise)
-        self.lines += [f"  {step.id} -->|otherwise| {one}" for one in first]
-        return [step.id], [*last, *others]
+        self.lines += [f"  {_node_id(step)} -->|otherwise| {one}" for one in first]
+        return [_node_id(step)], [*last, *others]
 
     def _loop(self, step: Loop) -> _Ends:
         self._node(step, f'{{{{"{self._label(step)}, at most {step.max_iterations} times"}}}}')
         first, last = self.sequence(step.steps)
-        self.lines += [f"  {step.id} --> {one}" for one in first]
-        self.lines += [f"  {one} -->|again| {step.id}" for one in last]
-        return [step.id], [step.id]
+        self.lines += [f"  {_node_id(step)} --> {one}" for one in first]
+        self.lines += [f"  {one} -->|again| {_node_id(step)}" for one in last]
+        return [_node_id(step)], [_node_id(step)]
 
     def _parallel(self, step: Step, steps: Sequence[Step], label: str) -> _Ends:
-        ends, joined = [self._step(one) for one in steps], f"{step.id}__join"
+        ends, joined = [self._step(one) for one in steps], f"join_{step.id}"
         self._node(step, f'[/"{self._label(step)}, {label}"\\]')
         self.lines.append(f"  {joined}(( )):::{self._state(step)}")
-        self.lines += [f"  {step.id} --> {one}" for first, _ in ends for one in first]
+        self.lines += [f"  {_node_id(step)} --> {one}" for first, _ in ends for one in first]
         self.lines += [f"  {one} --> {joined}" for _, last in ends for one in last]
-        return [step.id], [joined]
+        return [_node_id(step)], [joined]
 
     def _fan(self, step: FanOutFanIn) -> _Ends:
         if not step.for_each:
             first, last = self._parallel(step, step.fan_out_steps, "fan out")
         else:
-            joined = f"{step.id}__join"
+            joined = f"join_{step.id}"
             self._node(step, f'[/"{self._label(step)}, for each {_text(step.for_each)}"\\]')
             self.lines.append(f"  {joined}(( )):::{self._state(step)}")
             inner, outer = self.sequence(step.fan_out_steps)
-            self.lines += [f"  {step.id} ==> {one}" for one in inner]
+            self.lines += [f"  {_node_id(step)} ==> {one}" for one in inner]
             self.lines += [f"  {one} ==> {joined}" for one in outer]
-            first, last = [step.id], [joined]
+            first, last = [_node_id(step)], [joined]
         if not step.fan_in_steps:
             return first, last
         after, end = self.sequence(step.fan_in_steps)
@@ -108,7 +108,7 @@ class _Drawing:
         return first, end
 
     def _node(self, step: Step, shape: str) -> None:
-        self.lines.append(f"  {step.id}{shape}:::{self._state(step)}")
+        self.lines.append(f"  {_node_id(step)}{shape}:::{self._state(step)}")
 
     def _state(self, step: Step) -> StepState:
         found = self._steps.get(step.id)
@@ -118,6 +118,11 @@ class _Drawing:
         label = _text(step.name or step.id)
         found = self._steps.get(step.id)
         return f"{label} ({found.done}x)" if found and found.done > 1 else label
+
+
+def _node_id(step: Step) -> str:
+    # An id may be one of Mermaid's own words, such as end.
+    return f"step_{step.id}"
 
 
 def _text(text: str) -> str:

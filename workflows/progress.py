@@ -1,7 +1,7 @@
 """How far a workflow is."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -51,8 +51,17 @@ class Progress:
     steps: Mapping[str, StepProgress]
 
 
-def progress(definition: Definition, places: Outline, results: Results) -> Progress:
-    """How far the workflow with these results is."""
+def progress(
+    definition: Definition, places: Outline, results: Results, running: Collection[str] = ()
+) -> Progress:
+    """How far the workflow with these results is.
+
+    Args:
+        definition: Its.
+        places: Outline of the definition.
+        results: So far.
+        running: Ids of the steps that are at work.
+    """
     by_step: dict[str, list[Record]] = {step_id: [] for step_id in places}
     for key, record in results.items():
         step_id = step_of(key)
@@ -63,14 +72,15 @@ def progress(definition: Definition, places: Outline, results: Results) -> Progr
     done = sum(record["status"] != "running" for step_id in working for record in by_step[step_id])
     count = _Count(places, results)
     total = sum(count.of(step, ()) for step in definition.steps)
-    steps = {step_id: _step(records) for step_id, records in by_step.items()}
+    steps = {step_id: _step(records, at_work=step_id in running) for step_id, records in by_step.items()}
     return Progress(done=done, total=max(total, done), steps=steps)
 
 
-def _step(records: Sequence[Record]) -> StepProgress:
+def _step(records: Sequence[Record], *, at_work: bool) -> StepProgress:
     if not records:
-        return StepProgress(state="pending")
+        return StepProgress(state="running" if at_work else "pending")
     found = Counter(record["status"] for record in records)
+    found["running"] += at_work
     order: tuple[StepState, ...] = ("failed", "running", "succeeded", "skipped")
     over = [record for record in records if record["status"] != "running"]
     return StepProgress(

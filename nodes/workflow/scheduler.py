@@ -43,7 +43,7 @@ class Slots:
         self._served: dict[str, int] = {}
         self._arrivals = count()
         self._turns = count()
-        self._active = 0
+        self._active = self._queued = 0
         self._rank = _RANKS[policy]
 
     @property
@@ -54,7 +54,7 @@ class Slots:
     @property
     def queued(self) -> int:
         """Steps that wait for one."""
-        return sum(len(queue) for queue in self._queues.values())
+        return self._queued
 
     @asynccontextmanager
     async def slot(self, workflow: str, *, priority: int = 0, most: int | None = None) -> AsyncIterator[None]:
@@ -67,13 +67,16 @@ class Slots:
         """
         waiting = _Waiting(workflow, priority, most or self.limit, next(self._arrivals))
         self._queues.setdefault(workflow, deque()).append(waiting)
+        self._queued += 1
         self._serve()
         try:
             await waiting.turn
         except asyncio.CancelledError:
             # The turn may have come in the moment it was cancelled.
             if waiting.turn.cancelled():
-                self._leave(waiting)
+                self._queued -= 1
+                self._drop_left(workflow)
+                self._serve()
             else:
                 self._release(workflow)
             raise
@@ -85,15 +88,16 @@ class Slots:
     def _serve(self) -> None:
         while self._active < self.limit and (waiting := self._next()) is not None:
             self._queues[waiting.workflow].popleft()
-            self._forget_if_idle(waiting.workflow)
-            if waiting.turn.cancelled():
-                continue
+            self._queued -= 1
             self._active += 1
             self._taken[waiting.workflow] += 1
             self._served[waiting.workflow] = next(self._turns)
             waiting.turn.set_result(None)
+            self._drop_left(waiting.workflow)
 
     def _next(self) -> _Waiting | None:
+        for workflow in [name for name, queue in self._queues.items() if queue[0].turn.cancelled()]:
+            self._drop_left(workflow)
         heads = (queue[0] for queue in self._queues.values())
         first = (head for head in heads if self._taken[head.workflow] < head.most)
         return min(first, key=lambda waiting: self._rank(self, waiting), default=None)
@@ -104,12 +108,12 @@ class Slots:
         self._forget_if_idle(workflow)
         self._serve()
 
-    def _leave(self, waiting: _Waiting) -> None:
-        queue = self._queues.get(waiting.workflow)
-        if queue is not None and waiting in queue:
-            queue.remove(waiting)
-        self._forget_if_idle(waiting.workflow)
-        self._serve()
+    def _drop_left(self, workflow: str) -> None:
+        """Take those who left from the head of a queue; further back they are met in time."""
+        queue = self._queues.get(workflow)
+        while queue and queue[0].turn.cancelled():
+            queue.popleft()
+        self._forget_if_idle(workflow)
 
     def _forget_if_idle(self, workflow: str) -> None:
         if not self._queues.get(workflow):

@@ -7,6 +7,7 @@ from workflows.definition.patterns import FanOutFanIn, Loop
 from workflows.definition.workflow import Definition
 from workflows.expressions import Path
 from workflows.outline import Outline, Place, is_pattern, loops_and_items, step_references
+from workflows.outline import places as places_of
 from workflows.steps.data_processing import DataProcessing
 from workflows.templates import Template
 from workflows.validation.faults import Fault
@@ -19,7 +20,7 @@ _OF_A_STEP = frozenset({"status", "output", "error"})
 def reference_faults(definition: Definition, places: Outline) -> Iterator[Fault]:
     """Unknown names, and steps that refer to themselves, to later ones or to those beside them."""
     check = _Check(definition, places)
-    for place in places.values():
+    for place in places_of(definition):
         for field, path in step_references(place.step):
             if message := check.message(place, field, path):
                 yield Fault(f"{place.path}.{field}", place.step.id, field, message)
