@@ -248,24 +248,30 @@ class WorkflowKeeper:
             )
         graph = self._graphs.of(run.definition)
         config = workflow_request(graph, run).config
-        given: Any = command
-        if given is None:
-            given = (
-                {"input": run.input} if run.fresh else await self._given(run, await graph.aget_state(config))
-            )
-        refused = None
-        if given is not _NOTHING:
-            try:
-                async for _ in self._runs.stream(
-                    workflow_request(self._graphs.of(run.definition), run, given)
-                ):
-                    pass
-            except ServiceError as error:
-                if command is None or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                    raise
-                refused = error
-        await self._keep(run, await graph.aget_state(config))
+        refused = await self._commanded(graph, run, command) if command else None
+        if run.fresh:
+            await self._streamed(graph, run, {"input": run.input})
+        state = await graph.aget_state(config)
+        # A signal may have come before it is waited for: then the next wait is over at once.
+        while (given := await self._given(run, state)) is not _NOTHING:
+            await self._streamed(graph, run, given)
+            state = await graph.aget_state(config)
+        await self._keep(run, state)
         return refused
+
+    async def _commanded(self, graph: CompiledGraph, run: Run, command: Command[Any]) -> ServiceError | None:
+        """Give the graph an answer or a recovery. Returns why it does not fit."""
+        try:
+            await self._streamed(graph, run, command)
+        except ServiceError as error:
+            if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise
+            return error
+        return None
+
+    async def _streamed(self, graph: CompiledGraph, run: Run, given: Any) -> None:
+        async for _ in self._runs.stream(workflow_request(graph, run, given)):
+            pass
 
     async def _given(self, run: Run, state: StateSnapshot) -> Any:
         """What the graph is to be given: the input, what it waited for, None to go on, or nothing at all."""

@@ -140,7 +140,7 @@ RETURNING payload
 OPEN_SQL = "SELECT id FROM workflows.runs WHERE id = ANY(%s) AND ended_at IS NULL"
 # Locked, so that nobody begins it now.
 IS_LEASED_SQL = """
-SELECT FROM (SELECT status, leased_until FROM workflows.runs WHERE id = %s FOR UPDATE) AS run
+SELECT id FROM (SELECT id, status, leased_until FROM workflows.runs WHERE id = %s FOR UPDATE) AS run
 WHERE status = 'running' AND leased_until > now()
 """
 ERASE_SQL = "DELETE FROM workflows.runs WHERE id = %s"

@@ -24,7 +24,8 @@ class CountingServer:
         calls: How often each ``Idempotency-Key`` came.
         order: The keys in the order they came.
         authorization: The last ``Authorization`` that came.
-        hold: Keys whose calls are not answered until they are taken out.
+        hold: Ends of keys whose calls are not answered until they are taken out.
+        refuse: Ends of keys whose calls are answered with 404.
     """
 
     url: str = ""
@@ -32,6 +33,7 @@ class CountingServer:
     order: list[str] = field(default_factory=list)
     authorization: str = ""
     hold: set[str] = field(default_factory=set)
+    refuse: set[str] = field(default_factory=set)
 
     @property
     def host(self) -> str:
@@ -63,7 +65,9 @@ def _app(state: CountingServer) -> FastAPI:
         state.calls[key] += 1
         state.order.append(key)
         state.authorization = request.headers.get("authorization", "")
-        await until(lambda: not any(held in key for held in state.hold))
+        await until(lambda: not key.endswith(tuple(state.hold)))
+        if key.endswith(tuple(state.refuse)):
+            return JSONResponse({"error": "not_found"}, 404)
         response: Response = await answer(request)
         return response
 
