@@ -113,10 +113,9 @@ def _definition(named: str) -> Definition:
         return LIBRARY[named]
     if "\n" in named or named.lstrip().startswith("{"):
         return read_text(named)
-    names = ", ".join(sorted(LIBRARY))
-    raise NotFound(
-        f"there is no workflow {named[:100]!r}; there are {names}", details={"names": sorted(LIBRARY)}
-    )
+    names = sorted(LIBRARY)
+    message = f"there is no workflow {named[:100]!r}; there are {', '.join(names)}"
+    raise NotFound(message, details={"names": names})
 
 
 def _object(text: str) -> dict[str, JsonValue]:
