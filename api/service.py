@@ -15,13 +15,14 @@ from api.runs import Runs
 from api.session_keeper import SessionKeeper
 from api.workflow_opening import Workflows, open_engine, open_workflows, workflow_lane
 from checkpoints.embedded import embedded_postgres_server
-from checkpoints.pool import Pool, open_pool
+from checkpoints.pool import open_pool
 from checkpoints.saver import open_saver
 from core.embeddings import embeddings
 from core.errors import EmbeddingError
 from core.logging import get_logger
 from core.memory import Memory
 from core.models import ChatModels, ModelInfo, chat_models
+from core.postgres import Pool
 from core.settings import Settings
 from crm.app import create_crm
 from crm.migrations import migrate

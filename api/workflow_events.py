@@ -76,9 +76,9 @@ class WorkflowEvents:
         new = [step_id for step_id, found in steps.items() if found != self._steps.get(step_id)]
         for step_id in sorted(new, key=lambda one: _moment(steps[one])):
             moment = _moment(steps[step_id])
-            if moment > self._since:
+            if steps[step_id].state != "pending" and not 0 < moment <= self._since:
                 told = sse.event("step", {"id": step_id, **asdict(steps[step_id])})
-                told.id = f"{moment:.6f}"
+                told.id = f"{moment:.6f}" if moment else None
                 yield told
         self._steps = dict(steps)
         progress = view.progress
@@ -91,5 +91,5 @@ class WorkflowEvents:
 
 
 def _moment(step: StepProgress) -> float:
-    """When what is told of a step happened; 0: nothing did."""
+    """When what is told of a step happened; 0: it has only begun, which has no time until it ends."""
     return max(step.started, step.finished)

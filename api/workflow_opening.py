@@ -14,7 +14,7 @@ from api.compiled import CompiledGraph
 from api.runs import Runs
 from api.workflow_keeper import WorkflowKeeper
 from api.workflow_runs import WORKFLOW, WorkflowGraphs
-from checkpoints.pool import Pool
+from core.postgres import Pool
 from core.settings import RunSettings, WorkflowSettings
 from graphs.registry import REGISTRY
 from graphs.workflow import compile_workflow

@@ -55,7 +55,9 @@ class RunView:
         snapshot = await graphs.of(run.definition).aget_state(config, subgraphs=True)
         records = records_of(snapshot)
         places = outline(definition)
-        found = progress(definition, places, records, running_of(snapshot, places))
+        # One that was stopped has tasks to do, and nobody at them.
+        at_work = frozenset() if run.ended else running_of(snapshot, places)
+        found = progress(definition, places, records, at_work)
         return cls(run, definition, snapshot.values, snapshot.interrupts, records, found)
 
     def report(self) -> WorkflowReport:

@@ -24,9 +24,10 @@ from typing_extensions import override
 
 from benchmarks.recall import percentile
 from checkpoints.embedded import embedded_postgres_server
-from checkpoints.pool import Pool, open_pool
+from checkpoints.pool import open_pool
 from core.embeddings import Embedder
 from core.memory import STRATEGIES, Scope
+from core.postgres import Pool
 from core.settings import DatabaseSettings
 from memory import models, search
 from memory.extensions import open_extensions

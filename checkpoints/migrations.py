@@ -3,7 +3,8 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from checkpoints.pool import Pool, connect
+from checkpoints.pool import connect
+from core.postgres import Pool
 
 # Any fixed number will do; it names "this product's migrations" among advisory locks.
 LOCK_ID = 0x76_65_6E_74_72_6F_73

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TypeAlias
 
 import psycopg
 from psycopg import AsyncConnection
@@ -10,11 +9,10 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from core.errors import StartupError
+from core.postgres import Pool
 from core.settings import DatabaseSettings
 
 RECONNECT_SECONDS = 4
-
-Pool: TypeAlias = AsyncConnectionPool[AsyncConnection[DictRow]]
 
 # A peer that vanished without a word is noticed within about 25 s.
 _KEEPALIVE = {

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, cast
 from uuid import UUID
 
 import psycopg
@@ -16,9 +16,8 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 from pydantic import JsonValue
 
 from core.errors import StepFailed
+from core.postgres import Pool
 from core.texts import storable
-
-Pool: TypeAlias = AsyncConnectionPool[AsyncConnection[DictRow]]
 
 _POOL_SIZE: Final = 4
 _CONNECT_SECONDS: Final = 10

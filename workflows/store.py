@@ -9,16 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal, TypeAlias
 
-from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
-from psycopg_pool import AsyncConnectionPool
 from pydantic import JsonValue
 
 from core.errors import ThreadBusy
+from core.postgres import Connection, Pool
 
-Connection: TypeAlias = AsyncConnection[DictRow]
-Pool: TypeAlias = AsyncConnectionPool[Connection]
 Status: TypeAlias = Literal["queued", "running", "waiting", "succeeded", "failed", "cancelled"]
 Ended: TypeAlias = Literal["succeeded", "failed", "cancelled"]
 

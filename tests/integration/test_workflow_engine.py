@@ -9,8 +9,8 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command
 from psycopg.rows import scalar_row
 
-from checkpoints.pool import Pool
 from core.errors import NotFound, NothingToResume
+from core.postgres import Pool
 from graphs.workflow import compile_workflow
 from nodes.workflow.records import records
 from nodes.workflow.recovery import retry, rollback_to_checkpoint, skip_failed_step

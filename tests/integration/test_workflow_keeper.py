@@ -11,8 +11,8 @@ from api.identity import LOCAL
 from api.runs import Runs
 from api.workflow_keeper import MOST_LAPSES, WorkflowKeeper
 from api.workflow_runs import WORKFLOW, WorkflowGraphs
-from checkpoints.pool import Pool
 from core.errors import ThreadBusy
+from core.postgres import Pool
 from core.settings import RunSettings, WorkflowSettings
 from graphs.workflow import compile_workflow
 from tests.support.savers import saver_on
