@@ -133,7 +133,7 @@ async def _ended(http: httpx.AsyncClient, workflow_id: str) -> dict[str, Any]:
         report: dict[str, Any] = (await http.get(f"/v1/workflows/{workflow_id}")).json()
         if report["ended_at"]:
             return report
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(1)
 
 
 def _engine() -> Engine:
