@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: help serve keys memory-serve demo studio retention audit-verify chaos fuzz bench-checkpoints bench-growth bench-memory \
-	test eval check fmt \
+	bench-workflows test eval check fmt \
 	snapshots docs proto requirements clean
 
 help: ## This list
@@ -57,6 +57,9 @@ fuzz: ## Try a running service with made-up requests: make fuzz URL=http://127.0
 	@test -x .venv-fuzz/bin/st || { $(PYTHON) -m venv .venv-fuzz && .venv-fuzz/bin/python -m pip install --quiet 'schemathesis>=4.32,<5'; }
 	@.venv-fuzz/bin/st run $(or $(URL),http://127.0.0.1:8000)/openapi.json $(if $(KEY),-H "Authorization: Bearer $(KEY)") \
 		--checks not_a_server_error --max-examples $(or $(EXAMPLES),10) $(ARGS)
+
+bench-workflows: $(VENV)/.runtime ## Measure workflows: 10,000 steps in one, 1,000 at once (about three minutes)
+	@exec $(BIN)/python -m benchmarks.workflows $(ARGS)
 
 check: $(VENV)/.dev ## Lint, strict types, import rules
 	@$(BIN)/ruff check .

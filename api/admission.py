@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 from langgraph.types import Command, Interrupt, StateSnapshot
 
-from api.decisions import is_for_customer
+from api.decisions import is_for_others
 from api.identity import Identity
 from core.errors import (
     Forbidden,
@@ -38,7 +38,8 @@ def admit(
 
     Args:
         graph: The name of what is to run.
-        given: An input begins a turn, a ``Command(resume=...)`` answers interrupts, ``None`` continues.
+        given: An input begins a turn, a ``Command(resume=...)`` answers interrupts, one without changes the
+            state of a thread that waits for nothing, ``None`` continues.
         strategy: ``interrupt`` lets a new turn take the place of a pending question.
         state: The thread's latest checkpoint.
         identity: Who asks.
@@ -53,7 +54,7 @@ def admit(
     """
     _require_same_graph(graph, state)
     _require_same_contact(given, state)
-    if isinstance(given, Command):
+    if isinstance(given, Command) and given.resume is not None:
         _require_answerable(given.resume, state.interrupts, identity)
     elif given is None:
         _require_unfinished(state)
@@ -103,7 +104,7 @@ def _require_answerable(answer: Any, pending: Sequence[Interrupt], identity: Ide
             "several decisions are pending: give {interrupt id: answer}", details={"interrupts": sorted(ids)}
         )
     answered = [one for one in pending if not by_id or one.id in answer]
-    if not identity.may("approvals") and not all(is_for_customer(one.value) for one in answered):
+    if not identity.may("approvals") and not all(is_for_others(one.value) for one in answered):
         raise Forbidden(
             "the answer is a company's decision, which asks for the scope 'approvals'",
             details={"scope": "approvals", "scopes": sorted(identity.scopes)},

@@ -23,6 +23,7 @@ from api.service import Service, open_service
 from api.sessions import sessions_router
 from api.thread_routes import threads_router
 from api.version import VERSION
+from api.workflows import workflows_router
 from core.logging import configure_logging
 from core.settings import Settings
 
@@ -76,5 +77,6 @@ def make_app(service: Service | None = None) -> FastAPI:
     app.include_router(threads_router())
     app.include_router(audit_router())
     app.include_router(sessions_router())
+    app.include_router(workflows_router())
     app.include_router(langserve_router())
     return app

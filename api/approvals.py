@@ -5,28 +5,33 @@ restart does not change, and which cannot disagree with the run.
 """
 
 import asyncio
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Body, Query
 from fastapi.encoders import jsonable_encoder
 from langgraph.types import Command
 from pydantic import BaseModel, Field, JsonValue
 
-from api.decisions import is_for_customer
+from api.approval_ids import approval_id as question_id
+from api.approval_ids import parts
+from api.compiled import CompiledGraph
 from api.dependencies import OpenService, Requester
 from api.identity import Identity
 from api.run import RunRequest
-from api.run_output import PendingInterrupt, finished, interrupt_json
+from api.run_output import PendingInterrupt, finished
 from api.run_requests import run_request
-from api.service import CompiledGraph, Service
-from checkpoints.threads import waiting_threads
+from api.service import Service
+from api.workflow_approvals import decide_workflow, for_a_person, open_graph
+from api.workflow_runs import WORKFLOW
+from checkpoints.threads import WaitingThread, waiting_threads
 from core.errors import NotFound
 from graphs.registry import REGISTRY
+from graphs.spec import GraphSpec
 
-# Between the interrupt's id, which is hexadecimal, and the thread's.
-_SEPARATOR = "."
 # The graphs whose questions are for a person of the company; those to a customer are not decided here.
 ASKING = [spec.name for spec in REGISTRY.values() if spec.asks == "company"]
+# And the workflows, which have graphs of their own.
+LISTED = [*ASKING, WORKFLOW]
 
 
 class Approval(PendingInterrupt):
@@ -64,17 +69,18 @@ def approvals_router() -> APIRouter:
         offset: Annotated[int, Query(ge=0)] = 0,
     ) -> Approvals:
         """What waits for a person. ``limit`` and ``offset`` count threads."""
-        found = await waiting_threads(service.pool, requester.tenant, ASKING, limit=limit, offset=offset)
+        found = await waiting_threads(service.pool, requester.tenant, LISTED, limit=limit, offset=offset)
         return Approvals(
             approvals=[
                 Approval(
-                    **{**pending, "id": f"{pending['id']}{_SEPARATOR}{waiting.thread_id}"},
+                    **{**pending, "id": question_id(pending["id"], waiting.thread_id)},
                     thread_id=waiting.thread_id,
                     graph=waiting.graph,
                     since=waiting.since,
                 )
                 for waiting in found
-                for pending in await _pending(service.graphs[waiting.graph], waiting.thread_id)
+                if (graph := await _graph(service, requester, waiting))
+                for pending in await for_a_person(graph, waiting.thread_id)
             ]
         )
 
@@ -89,7 +95,12 @@ def approvals_router() -> APIRouter:
 
         The run does not stop when the one who decided goes away.
         """
-        run = await _resuming(service, requester, approval_id, decision)
+        graph = await _asking(service, requester, approval_id)
+        if graph == WORKFLOW:
+            interrupt_id, thread_id = parts(approval_id)
+            report = await decide_workflow(service, requester, thread_id, interrupt_id, decision)
+            return Decided(id=approval_id, thread_id=thread_id, output=report)
+        run = await _resuming(service, REGISTRY[graph], requester, approval_id, decision)
         result = await asyncio.shield(asyncio.create_task(finished(service.runs, run)))
         output = result.output(run.thread_id, service.model)
         return Decided(id=approval_id, thread_id=run.thread_id, output=jsonable_encoder(output))
@@ -97,19 +108,25 @@ def approvals_router() -> APIRouter:
     return router
 
 
-async def _pending(graph: CompiledGraph, thread_id: str) -> list[dict[str, Any]]:
-    state = await graph.aget_state({"configurable": {"thread_id": thread_id}})
-    return [interrupt_json(pending) for pending in state.interrupts if not is_for_customer(pending.value)]
+async def _graph(service: Service, identity: Identity, waiting: WaitingThread) -> CompiledGraph | None:
+    if waiting.graph == WORKFLOW:
+        return await open_graph(service, identity, waiting.thread_id)
+    return service.graphs[waiting.graph]
+
+
+async def _asking(service: Service, identity: Identity, named: str) -> str:
+    """The graph whose question it is."""
+    _, thread_id = parts(named)
+    owner = await service.ownership.own(identity, thread_id)
+    if owner.graph not in LISTED:
+        raise NotFound(f"there is no approval {named!r}", details={"id": named})
+    return owner.graph
 
 
 async def _resuming(
-    service: Service, identity: Identity, approval_id: str, decision: JsonValue
+    service: Service, spec: GraphSpec, identity: Identity, named: str, decision: JsonValue
 ) -> RunRequest:
-    interrupt_id, _, thread_id = approval_id.partition(_SEPARATOR)
-    owner = await service.ownership.own(identity, thread_id)
-    spec = REGISTRY.get(owner.graph or "")
-    if spec is None or spec.name not in ASKING:
-        raise NotFound(f"there is no approval {approval_id!r}", details={"id": approval_id})
+    interrupt_id, thread_id = parts(named)
     return run_request(
         service,
         spec,

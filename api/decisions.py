@@ -18,7 +18,7 @@ def decisions(graph: str, given: Any, state: StateSnapshot) -> list[Entry]:
         given: A run's input.
         state: The thread's latest checkpoint.
     """
-    if not isinstance(given, Command):
+    if not isinstance(given, Command) or given.resume is None:
         return []
     answers = _answers(given.resume, [pending.id for pending in state.interrupts])
     return [
@@ -30,13 +30,13 @@ def decisions(graph: str, given: Any, state: StateSnapshot) -> list[Entry]:
             details={"graph": graph, "interrupt_id": pending.id},
         )
         for pending in state.interrupts
-        if pending.id in answers and not is_for_customer(pending.value)
+        if pending.id in answers and not is_for_others(pending.value)
     ]
 
 
-def is_for_customer(asked: Any) -> bool:
-    """Whether a question is one to the customer, which nobody of the company decides."""
-    return isinstance(asked, dict) and asked.get("kind") == "question"
+def is_for_others(asked: Any) -> bool:
+    """Whether nobody of the company decides it: a customer is asked, or a signal or a time is waited for."""
+    return isinstance(asked, dict) and asked.get("kind") in {"question", "signal", "timer"}
 
 
 def _answers(resume: Any, pending: list[str]) -> Mapping[str, Any]:

@@ -20,11 +20,12 @@ from ledger.effects import erase_effects
 from ledger.entries import Entry, record_in
 from ledger.requests import erase_requests
 from sessions.store import erase_session
+from workflows.store import erase_run
 
 Eraser: TypeAlias = Callable[[AsyncConnection[DictRow], str], Awaitable[None]]
 
 # Run one after the other in one transaction: a thread is erased everywhere, or nowhere.
-ERASERS: tuple[Eraser, ...] = (erase_checkpoints, erase_session, erase_effects, erase_requests)
+ERASERS: tuple[Eraser, ...] = (erase_checkpoints, erase_session, erase_effects, erase_requests, erase_run)
 
 
 async def _nothing_queued() -> None:

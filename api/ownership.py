@@ -13,6 +13,7 @@ from checkpoints.threads import ThreadOwner, thread_owner
 from core.errors import NotFound
 from core.postgres import Connection, Pool
 from sessions.store import session_tenant
+from workflows.store import run_tenant
 
 # Where a checkpoint's metadata names who its run was for.
 TENANT_KEY = "tenant"
@@ -42,6 +43,9 @@ class Ownership:
         """
         async with self._pool.connection() as connection:
             owner = await thread_owner(connection, thread_id)
+            if owner is None and (tenant := await run_tenant(connection, thread_id)):
+                # A workflow that was not begun yet has no checkpoint.
+                owner = ThreadOwner(graph=None, tenant=tenant)
         if owner is None or owner.tenant != identity.tenant:
             raise no_such_thread(thread_id)
         return owner
@@ -56,14 +60,15 @@ class Ownership:
                 written where there was but one.
 
         Raises:
-            NotFound: It is another tenant's, or a session of theirs has the id with nothing run in it yet.
+            NotFound: It is another tenant's, or a session or a workflow of theirs has the id, with
+                nothing run in it yet.
         """
         if metadata is not None:
             if metadata.get(TENANT_KEY, LOCAL.tenant) != identity.tenant:
                 raise no_such_thread(thread_id)
             return
         async with self._pool.connection() as connection:
-            tenant = await session_tenant(connection, thread_id)
+            tenant = await session_tenant(connection, thread_id) or await run_tenant(connection, thread_id)
         if tenant not in {None, identity.tenant}:
             raise no_such_thread(thread_id)
 

@@ -12,6 +12,7 @@ from langgraph.types import Durability, StreamMode, StreamPart
 
 from api.admission import MultitaskStrategy
 from api.identity import Identity, actor_of
+from api.run_lanes import Lane
 from core.actor import Actor
 from core.context import Context
 
@@ -38,6 +39,7 @@ class RunRequest:
         key: Names the message or the request: what comes again with it is answered once. Empty: nothing does.
         repeated: Whether it came before: its run is gone on with, or its answer given again.
         run_id: Names the run in the records of what it does.
+        lane: Whose places and time limit it has: workflows must not keep messages waiting.
     """
 
     graph: CompiledStateGraph[Any, Any, Any, Any]
@@ -54,6 +56,7 @@ class RunRequest:
     key: str = ""
     repeated: bool = False
     run_id: str = field(default_factory=lambda: str(uuid4()))
+    lane: Lane = "runs"
 
     @property
     def actor(self) -> Actor:

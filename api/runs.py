@@ -8,7 +8,7 @@ time on a thread, and a bounded number in all.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -18,7 +18,7 @@ from langgraph.runtime import RunControl
 from api.errors import REPLACED, describe
 from api.ownership import no_such_thread
 from api.run import Part, RunRequest
-from api.run_slots import RunSlots
+from api.run_lanes import Lane, RunLane
 from api.run_start import RunStart
 from core.actor import act_as
 from core.context import now_running
@@ -56,14 +56,17 @@ class Runs:
 
     Args:
         settings: Limits.
-        slots: Places for runs.
+        settings: Limits.
+        lanes: Places and time limits of each kind of run.
         start: Admits and begins them.
         audit: Is told how they end.
     """
 
-    def __init__(self, settings: RunSettings, slots: RunSlots, start: RunStart, audit: Audit) -> None:
+    def __init__(
+        self, settings: RunSettings, lanes: Mapping[Lane, RunLane], start: RunStart, audit: Audit
+    ) -> None:
         self._settings = settings
-        self._slots = slots
+        self._lanes = lanes
         self._start = start
         self._audit = audit
         self._threads: dict[str, _Thread] = {}
@@ -108,6 +111,17 @@ class Runs:
                 # Wakes the run where it waits to hand over a part nobody will take.
                 while True:
                     parts.get_nowait()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no more runs are taken."""
+        return self._stopping
+
+    def stop(self, thread_id: str) -> None:
+        """Ask a thread's run to stop at its next step; a thread without one is left alone."""
+        thread = self._threads.get(thread_id)
+        if thread and thread.current:
+            thread.current.request_drain("stopped")
 
     def holds(self, thread_id: str) -> bool:
         """Whether a thread has a run in progress or waiting."""
@@ -162,7 +176,8 @@ class Runs:
         now_running(request.context)
         act_as(request.actor)
         try:
-            async with asyncio.timeout(self._settings.timeout_seconds), self._turn(request, control):
+            limit = self._lanes[request.lane].timeout_seconds
+            async with asyncio.timeout(limit), self._turn(request, control):
                 async for part in await self._admitted(request, control):
                     if listening.is_set():
                         await parts.put(part)
@@ -192,7 +207,8 @@ class Runs:
     @asynccontextmanager
     async def _turn(self, request: RunRequest, control: RunControl) -> AsyncIterator[None]:
         """Hold the thread, then a slot."""
-        async with self._thread(request, control), self._slots.place(request.identity.tenant):
+        slots = self._lanes[request.lane].slots
+        async with self._thread(request, control), slots.place(request.identity.tenant):
             yield
 
     @asynccontextmanager

@@ -3,22 +3,22 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import httpx
 from fastapi import FastAPI
-from langgraph.graph.state import CompiledStateGraph
 
+from api.compiled import CompiledGraph
 from api.edition import edition
 from api.erasure import Erasure
 from api.ledger_keeper import keeping
 from api.ownership import Ownership
 from api.retention import retention
-from api.run_slots import run_slots
+from api.run_lanes import run_lanes
 from api.run_start import RunStart
 from api.runs import Runs
 from api.session_keeper import SessionKeeper
+from api.workflow_opening import Workflows, open_engine, open_workflows
 from checkpoints.cache import open_cache
 from checkpoints.embedded import embedded_postgres_server
 from checkpoints.pool import open_pool
@@ -53,8 +53,6 @@ from tools.crm_client import CrmClient, crm_http_client
 
 log = get_logger(__name__)
 
-CompiledGraph = CompiledStateGraph[Any, Any, Any, Any]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
@@ -76,6 +74,7 @@ class Service:
         requests: Keys of requests, by which one that comes again is known.
         audit: Who did what, and what came of it.
         keeper: Closes sessions and sums them up.
+        workflows: What runs workflows.
         development_crm: The app to mount at ``/crm``, when no real CRM is set.
     """
 
@@ -94,6 +93,7 @@ class Service:
     requests: Requests
     audit: Audit
     keeper: SessionKeeper
+    workflows: Workflows
     development_crm: FastAPI | None
 
 
@@ -156,6 +156,8 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             memory=memory,
             context_tokens=settings.context.tokens,
         )
+        engine = await stack.enter_async_context(open_engine(settings.workflows, deps=deps, crm=http))
+        deps = replace(deps, workflows=engine)
         built = {spec.name: spec.build(deps) for spec in REGISTRY.values()}
         cache = await stack.enter_async_context(
             open_cache(
@@ -173,10 +175,13 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         ownership = Ownership(pool)
         audit, requests = Audit(pool), Requests(pool, hours=settings.idempotency.key_hours)
         await stack.enter_async_context(keeping(pool, audit, requests, settings.audit))
-        slots = run_slots(settings.runs, shared=settings.auth.enabled)
-        runs = Runs(settings.runs, slots, RunStart(ownership, audit), audit)
+        lanes = run_lanes(settings.runs, settings.workflows, shared=settings.auth.enabled)
+        runs = Runs(settings.runs, lanes, RunStart(ownership, audit), audit)
         erasure = Erasure(pool=pool, memory=memory, settled=saver.settled, forget=(saver.forget,))
         await stack.enter_async_context(retention(settings, pool, erasure, runs))
+        workflows = await stack.enter_async_context(
+            open_workflows(settings.workflows, pool, runs=runs, engine=engine, checkpointer=saver)
+        )
         stack.push_async_callback(runs.drain)
         yield Service(
             settings=settings,
@@ -194,6 +199,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             requests=requests,
             audit=audit,
             keeper=keeper,
+            workflows=workflows,
             development_crm=development_crm,
         )
 

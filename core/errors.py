@@ -31,6 +31,11 @@
     ├── Unauthenticated         401  no credential, or one that is not good
     ├── IssuerUnavailable       503  a token cannot be checked, as its issuer's keys cannot be had
     ├── Forbidden               403  the caller's scopes, or where they ask from, do not allow it
+    ├── OutgoingRefused         422  an address that may not be called
+    ├── OutgoingUnavailable     503  an allowed host cannot be reached
+    ├── StepFailed              422  a step of a workflow cannot be done
+    ├── InvalidDefinition       422  a workflow's definition or its input has faults
+    ├── WorkflowFailed          500  a workflow came to a step it cannot go on from; it can be recovered
     └── CrmError                502
         ├── CrmRefused          502  4xx from the CRM: the model can act on it
         ├── CrmUnauthorized     502  the CRM does not accept our key
@@ -259,6 +264,57 @@ class Forbidden(ServiceError):
 
     code = "forbidden"
     status = 403
+
+
+class OutgoingRefused(ServiceError):
+    """Raise when an address may not be called: its host is not allowed, or is not on the internet."""
+
+    code = "outgoing_refused"
+    status = 422
+
+
+class OutgoingUnavailable(ServiceError):
+    """Raise when a host that may be called cannot be reached."""
+
+    code = "outgoing_unavailable"
+    status = 503
+
+
+class StepFailed(ServiceError):
+    """Raise when a step of a workflow cannot be done.
+
+    Args:
+        message: For the one who wrote the workflow. Never a secret.
+        retryable: Whether the same step may succeed a little later.
+    """
+
+    code = "step_failed"
+    status = 422
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retryable: bool = False,
+        details: Mapping[str, Any] | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, details=details, retry_after=retry_after)
+        self.retryable = retryable
+
+
+class InvalidDefinition(ServiceError):
+    """Raise when a workflow's definition, or the input of a run of it, has faults; ``details`` lists them."""
+
+    code = "invalid_definition"
+    status = 422
+
+
+class WorkflowFailed(ServiceError):
+    """Raise when a workflow cannot go on by itself; what it has done is kept, and it can be recovered."""
+
+    code = "workflow_failed"
+    status = 500
 
 
 class CrmError(ServiceError):

@@ -4,6 +4,7 @@ A group is a class, its environment prefix is in ``model_config``: ``RunSettings
 ``RUN_MAX_CONCURRENT``. The table in the README is generated from these fields.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_va
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from core.errors import StartupError
+from core.outgoing import AllowedHost
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -35,6 +37,17 @@ def _http_address(base: str) -> str:
 
 
 ApiKey = Annotated[SecretStr, AfterValidator(_fits_a_header)]
+
+
+def _texts_by_name(given: SecretStr) -> dict[str, str]:
+    try:
+        found = json.loads(given.get_secret_value() or "{}")
+    except ValueError:
+        # Without its cause, which would quote what was given.
+        raise ValueError("must be JSON") from None
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise ValueError("must be a JSON object of texts")
+    return found
 
 
 def _group(prefix: str) -> SettingsConfigDict:
@@ -450,6 +463,80 @@ class IdempotencySettings(BaseSettings):
     )
 
 
+class WorkflowSettings(BaseSettings):
+    """Workflows, and what their steps may reach."""
+
+    model_config = _group("WORKFLOW_")
+
+    allowed_hosts: str = Field(
+        "",
+        description="Hosts that api_call steps may call, with commas between: api.example.com (https, public "
+        "addresses) or a host with its port, localhost:8080 (wherever it is)",
+    )
+    secrets: SecretStr = Field(
+        SecretStr("{}"),
+        description="Values of headers that api_call steps name, each for one host, as JSON: "
+        '{"api.example.com/token": "Bearer …"}',
+    )
+    connections: SecretStr = Field(
+        SecretStr("{}"),
+        description='Databases that database_query steps name, as JSON: {"reports": "postgresql://…"}; give '
+        "them a role that may only read",
+    )
+    max_concurrent: int = Field(50, ge=1, le=10_000, description="Workflows in progress at once")
+    max_concurrent_steps: int = Field(
+        100, ge=1, le=10_000, description="Their steps in progress at once, of all workflows together"
+    )
+    scheduling: Literal["fifo", "priority", "fair_share"] = Field(
+        "fair_share",
+        description="Which step is next: the first that came, of the highest priority, or of the "
+        "workflow with the fewest in progress",
+    )
+    timeout_seconds: Seconds = Field(3_600, description="Time limit of a workflow between two waits")
+    lease_seconds: Annotated[float, Field(ge=1, le=3_600)] = Field(
+        30, description="After so long without a sign of life a service's workflows go on at another"
+    )
+    sweep_seconds: Seconds = Field(1, description="Between two looks for workflows that are due")
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, hosts: str) -> str:
+        for host in filter(None, map(str.strip, hosts.split(","))):
+            AllowedHost.parse(host)
+        return hosts
+
+    @field_validator("secrets", "connections")
+    @classmethod
+    def _is_json_object(cls, given: SecretStr) -> SecretStr:
+        _texts_by_name(given)
+        return given
+
+    @field_validator("connections")
+    @classmethod
+    def _are_postgres(cls, given: SecretStr) -> SecretStr:
+        for name, url in _texts_by_name(given).items():
+            if url.partition("://")[0] not in {"postgresql", "postgres"}:
+                raise ValueError(f"{name}: must start with postgresql://")
+        return given
+
+    @property
+    def hosts(self) -> list[AllowedHost]:
+        """The allowed hosts."""
+        return [
+            AllowedHost.parse(host) for host in filter(None, map(str.strip, self.allowed_hosts.split(",")))
+        ]
+
+    @property
+    def secret_values(self) -> dict[str, str]:
+        """The secrets by ``host/name``."""
+        return _texts_by_name(self.secrets)
+
+    @property
+    def connection_urls(self) -> dict[str, str]:
+        """The databases' addresses by name."""
+        return _texts_by_name(self.connections)
+
+
 class ApprovalSettings(BaseSettings):
     """What waits for a person."""
 
@@ -551,6 +638,7 @@ class Settings:
     sessions: SessionSettings
     runs: RunSettings
     idempotency: IdempotencySettings
+    workflows: WorkflowSettings
     approvals: ApprovalSettings
     retention: RetentionSettings
     audit: AuditSettings

@@ -1,7 +1,7 @@
 """Channels that several states have."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, TypeAlias
+from collections.abc import Sequence, Sized
+from typing import Annotated, Any, ClassVar, TypeAlias, TypeVar
 
 from langchain_core.messages import (
     AnyMessage,
@@ -15,6 +15,8 @@ from langgraph.channels import DeltaChannel
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
 
 from core.texts import storable
+
+Value = TypeVar("Value", bound=Sized)
 
 
 def latest(_: str, new: str) -> str:
@@ -65,14 +67,13 @@ def _messages(writes: Sequence[Any]) -> list[Any]:
     ]
 
 
-class MessagesChannel(DeltaChannel[list[AnyMessage]]):
-    """Messages of which each checkpoint keeps only the new ones, and now and then one keeps them all.
+class GrowingChannel(DeltaChannel[Value]):
+    """What grows, of which each checkpoint keeps only the new, and now and then one keeps it all.
 
-    ``add_messages`` writes the whole conversation into every checkpoint that adds to it: a thread grows
-    with the square of its turns. A snapshot each fixed number of updates only divides that. Here a snapshot
-    waits until the updates since the last are also a share of the messages kept, so that all snapshots
-    together stay a small multiple of the conversation, and a read replays at most that share of it.
-    ``benchmarks/README.md`` has the numbers the two constants were chosen by.
+    A full value in every checkpoint makes a thread grow with the square of its steps. A snapshot each fixed
+    number of updates only divides that. Here a snapshot waits until the updates since the last are also a
+    share of what is kept, so that all snapshots together stay a small multiple of it, and a read replays at
+    most that share of it. ``benchmarks/README.md`` has the numbers the two constants were chosen by.
     """
 
     __slots__ = ()
@@ -90,6 +91,12 @@ class MessagesChannel(DeltaChannel[list[AnyMessage]]):
     def snapshot_frequency(self, _: int) -> None:
         # The parent's constructor and copies set it; it follows from the length alone.
         pass
+
+
+class MessagesChannel(GrowingChannel[list[AnyMessage]]):
+    """Messages, which ``add_messages`` would write whole into every checkpoint that adds to them."""
+
+    __slots__ = ()
 
 
 # What every state's ``messages`` are. Threads written with ``add_messages`` are read as they are: their last

@@ -26,6 +26,7 @@ from memory.extensions import open_extensions
 from memory.migrations import migrate as migrate_memory
 from sessions.migrations import migrate as migrate_sessions
 from tests.support.savers import closing_savers
+from workflows.migrations import migrate as migrate_workflows
 
 TEMPLATE = "template_ventros"
 SHARED_MEMORY = Path("/dev/shm")
@@ -89,6 +90,7 @@ async def _server(folder: Path) -> AsyncIterator[str]:
             await migrate_sessions(pool)
             await migrate_identity(pool)
             await migrate_ledger(pool)
+            await migrate_workflows(pool)
             await open_extensions(pool)
         yield url
 

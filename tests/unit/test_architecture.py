@@ -34,7 +34,18 @@ def test_importing_the_graphs_loads_neither_the_web_stack_nor_the_database_drive
 def test_only_the_settings_read_the_environment() -> None:
     readers = [
         str(path.relative_to(PROJECT))
-        for room in ("agents", "api", "checkpoints", "core", "crm", "demo", "graphs", "nodes", "tools")
+        for room in (
+            "agents",
+            "api",
+            "checkpoints",
+            "core",
+            "crm",
+            "demo",
+            "graphs",
+            "nodes",
+            "tools",
+            "workflows",
+        )
         for path in (PROJECT / room).rglob("*.py")
         if "os.environ" in path.read_text(encoding="utf-8") or "getenv" in path.read_text(encoding="utf-8")
     ]

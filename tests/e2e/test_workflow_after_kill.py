@@ -1,0 +1,65 @@
+"""What becomes of a workflow whose service is killed in the middle of it."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.process import client, end_left_behind, service_process
+from tests.support.waiting import until
+from tests.support.workflow_server import CountingServer, counting_server
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path
+    end_left_behind(tmp_path)
+
+
+def workflow(server: CountingServer) -> dict[str, Any]:
+    """Two calls one after the other, four beside each other, and one that waits for all of them."""
+    calls = [
+        {"id": name, "type": "api_call", "method": "POST", "url": f"{server.url}/echo/{name}", "attempts": 1}
+        for name in ("first", "second", "a", "b", "c", "d", "last")
+    ]
+    beside = {"id": "beside", "type": "parallel", "steps": calls[2:6]}
+    return {
+        "name": "killed",
+        "steps": [*calls[:2], beside, calls[6]],
+        "result": "{{ steps.last.output.body.path }}",
+    }
+
+
+async def test_it_goes_on_by_itself_and_only_the_interrupted_call_is_made_again(data_dir: Path) -> None:
+    async with counting_server() as server:
+        settings = {
+            "WORKFLOW_ALLOWED_HOSTS": server.host,
+            "WORKFLOW_LEASE_SECONDS": "1",
+            "WORKFLOW_SWEEP_SECONDS": "0.1",
+        }
+        server.hold.add(":c")
+        async with service_process(data_dir, **settings) as service, client(service.url) as http:
+            asked = {"definition": workflow(server), "client_id": "order-7"}
+            begun = (await http.post("/v1/workflows", json=asked)).raise_for_status().json()
+            await until(lambda: len(server.calls) == 6)
+            # The three that were answered are kept, though the super-step is not over.
+            await until_done(http, begun["id"], 5)
+            service.send(signal.SIGKILL)
+            await service.ended()
+        server.hold.clear()
+        async with service_process(data_dir, **settings) as service, client(service.url) as http:
+            ended = (await http.post("/v1/workflows", json={**asked, "wait": True})).json()
+    assert (ended["id"], ended["status"], ended["done"], ended["total"]) == (begun["id"], "succeeded", 7, 7)
+    assert ended["result"] == "/echo/last"
+    # Each step's key is its own, and the same when the step is tried again.
+    assert server.calls == {
+        f"{begun['id']}:{name}": 1 + (name == "c") for name in (*"abcd", "first", "second", "last")
+    }
+
+
+async def until_done(http: httpx.AsyncClient, run_id: str, steps: int) -> None:
+    while (await http.get(f"/v1/workflows/{run_id}")).raise_for_status().json()["done"] < steps:
+        pass

@@ -1,0 +1,111 @@
+"""Reading a named database: rows as JSON, and no way to write, to take long or to run a second statement."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from core.errors import StepFailed
+from nodes.workflow.steps.database_query import database_query
+from tests.support.workflow_calls import step_call
+from workflows.connections import Connections, open_connections
+from workflows.steps.database_query import DatabaseQuery
+
+TABLES = """
+CREATE TABLE invoices (id uuid, due date, paid timestamptz, amount numeric(12, 2), tags text[], raw jsonb,
+                       big numeric, rate float8, number int);
+INSERT INTO invoices VALUES
+    ('550e8400-e29b-41d4-a716-446655440000', '2026-01-31', NULL, 12.50, '{a,b}', '{"x": [1, null]}', 1e30,
+     'NaN', 7);
+INSERT INTO invoices (number) SELECT generate_series(1, 20);
+CREATE FUNCTION write() RETURNS int LANGUAGE sql AS 'INSERT INTO invoices (number) VALUES (99) RETURNING 1';
+"""
+
+
+@pytest.fixture(scope="module")
+async def connections(shared_database_url: str) -> AsyncIterator[Connections]:
+    async with await psycopg.AsyncConnection.connect(shared_database_url, autocommit=True) as connection:
+        await connection.execute(TABLES)
+    urls = {"reports": shared_database_url, "away": "postgresql://127.0.0.1:1/nothing?connect_timeout=2"}
+    async with open_connections(urls) as opened:
+        yield opened
+
+
+async def read(connections: Connections, sql: str, connection: str = "reports", **step: Any) -> Any:
+    model = DatabaseQuery(id="q", type="database_query", connection=connection, sql=sql, **step)
+    return await database_query(connections)(model, step_call(input={"min": 18, "tags": ["a", "x"]}))
+
+
+async def test_rows_come_as_json(connections: Connections) -> None:
+    assert await read(connections, "SELECT * FROM invoices WHERE id IS NOT NULL") == [
+        {
+            "id": "550e8400-e29b-41d4-a716-446655440000",
+            "due": "2026-01-31",
+            "paid": None,
+            "amount": "12.50",
+            "tags": ["a", "b"],
+            "raw": {"x": [1, None]},
+            "big": "1000000000000000000000000000000",
+            "rate": "nan",
+            "number": 7,
+        }
+    ]
+
+
+async def test_values_are_bound_and_never_read_as_sql(connections: Connections) -> None:
+    sql = "SELECT number FROM invoices WHERE number > %(min)s ORDER BY number"
+    assert await read(connections, sql, parameters={"min": "{{ input.min }}"}) == [
+        {"number": 19},
+        {"number": 20},
+    ]
+    told = await read(connections, "SELECT %(x)s::text AS x", parameters={"x": "'; DROP TABLE invoices; --"})
+    assert told == [{"x": "'; DROP TABLE invoices; --"}]
+    found = await read(
+        connections,
+        "SELECT count(*) AS n FROM invoices WHERE tags && %(tags)s",
+        parameters={"tags": "{{ input.tags }}"},
+    )
+    assert found == [{"n": 1}]
+
+
+@pytest.mark.parametrize(
+    ("sql", "why"),
+    [
+        ("SELECT 1; SELECT 2", "multiple commands"),
+        ("SELECT 1; DROP TABLE invoices", "multiple commands"),
+        ("WITH gone AS (DELETE FROM invoices RETURNING *) SELECT * FROM gone", "data-modifying"),
+        ("SELECT write()", "read-only transaction"),
+        ("SELECT * INTO copied FROM invoices", "INTO"),
+        ("SELECT nextval('x')", "does not exist"),
+        ("SELECT set_config('transaction_read_only', 'off', false)", "read-write mode"),
+        ("SELECT number FROM invoices", "more than 10 rows"),
+    ],
+)
+async def test_a_statement_can_only_read_and_not_too_much(
+    connections: Connections, sql: str, why: str
+) -> None:
+    with pytest.raises(StepFailed, match=why) as caught:
+        await read(connections, sql, row_limit=10)
+    assert not caught.value.retryable
+    assert await read(connections, "SELECT count(*) AS n FROM invoices") == [{"n": 21}]
+
+
+async def test_a_slow_statement_is_ended_and_holds_no_connection(connections: Connections) -> None:
+    for _ in range(5):
+        with pytest.raises(StepFailed, match=r"took more than 0\.05 s"):
+            await read(connections, "SELECT pg_sleep(5)", timeout_seconds=0.05)
+    assert await read(connections, "SELECT 1 AS one") == [{"one": 1}]
+
+
+async def test_a_statement_leaves_nothing_behind_in_its_session(connections: Connections) -> None:
+    await read(connections, "SELECT pg_advisory_lock(42), set_config('statement_timeout', '0', false)")
+    held = "SELECT count(*) AS n FROM pg_locks WHERE locktype = 'advisory' AND objid = 42"
+    assert await read(connections, held) == [{"n": 0}]
+
+
+async def test_a_name_nobody_set_and_a_database_that_is_away(connections: Connections) -> None:
+    with pytest.raises(StepFailed, match="WORKFLOW_CONNECTIONS has no 'other'"):
+        await read(connections, "SELECT 1", connection="other")
+    with pytest.raises(StepFailed, match=r"took more|cannot be reached"):
+        await read(connections, "SELECT 1", connection="away", timeout_seconds=0.5)

@@ -1,0 +1,243 @@
+"""Workflows on the real saver: what is kept, what goes on, and what never runs twice."""
+
+import asyncio
+import json
+from typing import Any, cast
+
+import pytest
+from langchain_core.runnables import RunnableConfig
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import Command
+from psycopg.rows import scalar_row
+
+from core.errors import NotFound, NothingToResume
+from core.models import ChatModels
+from core.postgres import Pool
+from graphs.workflow import SPEC, compile_workflow
+from nodes.deps import Deps
+from nodes.workflow.records import records
+from nodes.workflow.recovery import retry, rollback_to_checkpoint, skip_failed_step
+from nodes.workflow.scheduler import Slots
+from tests.support.graphs import NO_AGENTS
+from tests.support.savers import saver_on
+from tests.support.waiting import until
+from tests.support.workflows import Outside, ask, call, definition, engine, statuses
+from tools.crm_client import CrmClient
+from workflows.definition.workflow import Definition
+from workflows.outline import outline
+from workflows.progress import progress
+
+THREAD: RunnableConfig = {"configurable": {"thread_id": "w"}}
+Graph = CompiledStateGraph[Any, Any, Any, Any]
+
+
+def each(*steps: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    many = {"type": "fan_out_fan_in", "id": "each", "for_each": "input.items"}
+    return {**many, "fan_out_steps": list(steps), **fields}
+
+
+def parallel(*steps: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "parallel", "id": "both", "steps": list(steps)}
+
+
+async def compiled(pool: Pool, made: Definition, outside: Outside, **other: Any) -> Graph:
+    return compile_workflow(made, engine(outside, **other), await saver_on(pool))
+
+
+async def kept(graph: Graph) -> dict[str, str]:
+    return statuses(await records(graph, THREAD))
+
+
+async def begun(graph: Graph, items: int = 0) -> Any:
+    return await graph.ainvoke({"input": {"items": list(range(items))}}, THREAD, durability="sync")
+
+
+async def test_a_failed_branch_loses_none_beside_it_and_names_itself(pool: Pool) -> None:
+    outside = Outside({"charge"})
+    made = definition(parallel(call("charge"), call("thank"), call("tell")), call("after"))
+    graph = await compiled(pool, made, outside)
+
+    output = await begun(graph)
+
+    assert (output["status"], output["failed"]) == ("failed", ["charge"])
+    assert output["error"] == "charge: no charge"
+    expected = {"thank": "succeeded", "tell": "succeeded", "charge": "failed", "both": "failed"}
+    assert await kept(graph) == expected
+
+
+async def test_a_retry_runs_what_failed_and_nothing_else(pool: Pool) -> None:
+    outside = Outside({"second"})
+    made = definition(call("before"), each(call("first"), call("second"), call("third")), call("after"))
+    graph = await compiled(pool, made, outside)
+    await begun(graph, items=2)
+    outside.failing.clear()
+
+    recovery = await retry(graph, THREAD, made)
+    output = await graph.ainvoke(recovery.input, THREAD)
+
+    assert recovery.steps == ("second[0]", "second[1]")
+    assert output["status"] == "succeeded"
+    twice = {key for key, calls in outside.calls.items() if calls == 2}
+    assert twice == {"w:second[0]", "w:second[1]"}, "with the keys of the first try"
+    items = {f"w:{step}[{item}]" for step in ("first", "second", "third") for item in (0, 1)}
+    assert set(outside.calls) == {"w:before", "w:after"} | items
+
+
+async def test_a_failed_step_is_skipped_when_asked(pool: Pool) -> None:
+    outside = Outside({"second"})
+    made = definition(each(call("first"), call("second"), call("third")), call("after"))
+    graph = await compiled(pool, made, outside)
+    await begun(graph, items=1)
+
+    output = await graph.ainvoke((await skip_failed_step(graph, THREAD, made)).input, THREAD)
+
+    found = await records(graph, THREAD)
+    assert output["status"] == "succeeded"
+    assert (found["second[0]"]["status"], found["second[0]"]["error"]) == ("skipped", "no second")
+    assert found["third[0]"]["status"] == "succeeded"
+    assert outside.calls["w:second[0]"] == 1
+
+
+async def test_a_rollback_runs_what_came_after_again_with_the_same_keys(pool: Pool) -> None:
+    outside = Outside()
+    made = definition(call("first"), call("second"), call("third"))
+    graph = await compiled(pool, made, outside)
+    await begun(graph)
+    history = [snapshot async for snapshot in graph.aget_state_history(THREAD)]
+    earlier = next(snapshot for snapshot in history if snapshot.next == ("second",))
+    checkpoint = earlier.config["configurable"]["checkpoint_id"]
+
+    recovery = await rollback_to_checkpoint(graph, THREAD, checkpoint)
+    assert await kept(graph) == {"first": "succeeded"}
+    output = await graph.ainvoke(recovery.input, THREAD)
+
+    assert output["status"] == "succeeded"
+    assert outside.calls == {"w:first": 1, "w:second": 2, "w:third": 2}
+    with pytest.raises(NotFound):
+        await rollback_to_checkpoint(graph, THREAD, "1ef00000-0000-6000-8000-000000000000")
+    with pytest.raises(NothingToResume):
+        await retry(graph, THREAD, made)
+
+
+async def test_an_open_question_holds_no_other_branch_up(pool: Pool) -> None:
+    outside = Outside()
+    asking = {"type": "sequential", "id": "asking", "steps": [call("draft"), ask("may"), call("send")]}
+    working = {"type": "sequential", "id": "working", "steps": [call("one"), call("two"), call("three")]}
+    made = definition(parallel(asking, working))
+    graph = await compiled(pool, made, outside)
+
+    await begun(graph)
+
+    waiting = await graph.aget_state(THREAD)
+    assert await kept(graph) == {
+        **dict.fromkeys(["draft", "one", "two", "three", "working"], "succeeded"),
+        "both": "running",
+    }
+    answer: Command[Any] = Command(resume={waiting.interrupts[0].id: {"decision": "approve"}})
+    output = await graph.ainvoke(answer, THREAD)
+    assert output["status"] == "succeeded"
+    assert set(outside.calls.values()) == {1}
+
+
+async def test_a_run_that_is_cut_off_goes_on_after_its_last_finished_step(pool: Pool) -> None:
+    outside, hold = Outside(), asyncio.Event()
+
+    async def slow(one: Any) -> None:
+        if one.step_id == "work" and one.context["index"] >= 5:
+            await hold.wait()
+
+    outside.before = slow
+    made = definition(call("before"), each(call("work"), max_items=10), call("after"))
+    graph = await compiled(pool, made, outside, wave=4)
+    run = asyncio.create_task(begun(graph, items=8))
+    await until(lambda: outside.calls["w:work[7]"] == 1)
+    while (await _done(graph, made)) < 6:
+        pass
+    run.cancel()
+    await asyncio.wait([run])
+    hold.set()
+
+    output = await graph.ainvoke(None, THREAD)
+
+    assert output["status"] == "succeeded"
+    again = {key for key, calls in outside.calls.items() if calls == 2}
+    assert again == {"w:work[5]", "w:work[6]", "w:work[7]"}
+
+
+async def _done(graph: Graph, made: Definition) -> int:
+    found = progress(made, outline(made), await records(graph, THREAD))
+    assert found.total == 10
+    return found.done
+
+
+async def test_a_long_loop_is_kept_in_bytes_that_grow_with_its_iterations(pool: Pool) -> None:
+    sizes = []
+    for turns in (50, 200):
+        loop = {"type": "loop", "id": "again", "max_iterations": turns, "steps": [call("step")]}
+        graph = await compiled(pool, definition(loop), Outside())
+        thread = f"turns-{turns}"
+        await graph.ainvoke({"input": {}}, {"configurable": {"thread_id": thread}})
+        sizes.append(await _bytes(pool, thread))
+
+    assert sizes[1] < 4.5 * sizes[0]
+
+
+async def _bytes(pool: Pool, thread: str) -> int:
+    async with pool.connection() as connection:
+        total = 0
+        for table in ("checkpoints", "checkpoint_blobs", "checkpoint_writes"):
+            statement = f"SELECT sum(pg_column_size(kept.*)) FROM {table} AS kept WHERE thread_id = %s"
+            async with connection.cursor(row_factory=scalar_row) as cursor:
+                await cursor.execute(statement.encode(), (thread,))
+                total += int(await cursor.fetchone() or 0)
+        return total
+
+
+async def test_many_workflows_share_the_slots(pool: Pool) -> None:
+    slots = Slots(3)
+    most = 0
+
+    async def seen(_: Any) -> None:
+        nonlocal most
+        most = max(most, slots.active)
+        await asyncio.sleep(0)
+
+    outside = Outside()
+    outside.before = seen
+    graph = await compiled(pool, definition(each(call("work"))), outside, slots=slots)
+
+    await asyncio.gather(
+        *(
+            graph.ainvoke({"input": {"items": [1] * 10}}, {"configurable": {"thread_id": f"w{number}"}})
+            for number in range(5)
+        )
+    )
+
+    assert (most, slots.active, slots.queued) == (3, 0, 0)
+    assert len(outside.calls) == 50
+
+
+async def test_a_definition_may_be_run_twice_on_a_thread_of_the_graph_workflow(pool: Pool) -> None:
+    outside = Outside()
+    deps = Deps(
+        models=cast("ChatModels", None),
+        tools={},
+        crm=cast("CrmClient", None),
+        roster=NO_AGENTS,
+        workflows=engine(outside),
+    )
+    graph = SPEC.build(deps).compile(checkpointer=await saver_on(pool), name=SPEC.name)
+    written = json.dumps({"name": "inline", "steps": [call("before"), parallel(ask("may"), call("after"))]})
+
+    keys = []
+    for _ in range(2):
+        outside.calls.clear()
+        await graph.ainvoke({"workflow": written}, THREAD)
+        waiting = await graph.aget_state(THREAD)
+        answer: Command[Any] = Command(resume={waiting.interrupts[0].id: {"decision": "approve"}})
+        output = await graph.ainvoke(answer, THREAD)
+        assert output["status"] == "succeeded"
+        assert set(outside.calls.values()) == {1}
+        keys.append(set(outside.calls))
+
+    assert not keys[0] & keys[1], "what the second run does is not what the first did"

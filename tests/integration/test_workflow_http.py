@@ -1,0 +1,195 @@
+"""Calling the outside: allowed hosts alone, pinned addresses, secrets that go nowhere else."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from ipaddress import ip_address
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from core.errors import StepFailed
+from core.outgoing import AllowedHost, is_public
+from core.settings import WorkflowSettings
+from nodes.workflow.steps.api_call import api_call
+from tests.support.workflow_calls import step_call
+from tests.support.workflow_server import CountingServer, counting_server
+from workflows.http import WorkflowHttp, open_http
+from workflows.steps.api_call import ApiCall
+
+
+@pytest.fixture(scope="module")
+async def server() -> AsyncIterator[CountingServer]:
+    async with counting_server() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+async def http(server: CountingServer) -> AsyncIterator[WorkflowHttp]:
+    secrets = json.dumps({f"{server.host}/token": "Bearer s3cr3t-value", "other.example/token": "x"})
+    settings = WorkflowSettings(
+        allowed_hosts=f"{server.host}, public.example, split.example", secrets=SecretStr(secrets)
+    )
+
+    def crm(request: httpx.Request) -> httpx.Response:
+        seen = {"path": request.url.path, "key": request.headers["authorization"]}
+        stream = httpx.ByteStream(json.dumps(seen).encode())
+        return httpx.Response(200, headers={"Content-Type": "application/json"}, stream=stream)
+
+    client = httpx.AsyncClient(
+        transport=httpx.MockTransport(crm), base_url="http://crm", headers={"Authorization": "Bearer crm"}
+    )
+    async with client, open_http(settings, client) as opened:
+        yield opened
+
+
+async def ask(http: WorkflowHttp, url: str, **step: Any) -> Any:
+    model = ApiCall.model_validate(
+        {"id": "call", "type": "api_call", "url": url, "backoff_seconds": 0, **step}
+    )
+    return await api_call(http)(model, step_call(input={"who": "Ana & co", "n": 3}))
+
+
+async def test_a_call_is_filled_in_and_carries_its_key(http: WorkflowHttp, server: CountingServer) -> None:
+    answer = await ask(
+        http,
+        f"{server.url}/echo/{{{{ input.who }}}}",
+        method="POST",
+        query={"n": "{{ input.n }}", "none": "{{ input.none }}"},
+        headers={"X-Who": "{{ input.who }}"},
+        secret_headers={"Authorization": "token"},
+        body={"n": "{{ input.n }}"},
+    )
+    seen = answer["body"]
+    assert answer["status"] == 200
+    assert (seen["path"], seen["query"], seen["body"]) == ("/echo/Ana%20%26%20co", "n=3", {"n": 3})
+    assert seen["headers"]["idempotency-key"] == "run:step"
+    assert seen["headers"]["x-who"] == "Ana & co"
+    # It was sent, and what the server says of it is not kept.
+    assert server.authorization == "Bearer s3cr3t-value"
+    assert "s3cr3t" not in json.dumps(answer)
+
+
+async def test_a_call_is_tried_again_with_the_same_key(http: WorkflowHttp, server: CountingServer) -> None:
+    server.calls.clear()
+    answer = await ask(http, f"{server.url}/flaky/2", method="POST")
+    assert answer["status"] == 200
+    assert server.calls == {"run:step": 3}
+    with pytest.raises(StepFailed, match="answered with 503") as caught:
+        await ask(http, f"{server.url}/flaky/9", attempts=2)
+    assert caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("path", "step", "why"),
+    [
+        ("/status/404", {}, "answered with 404"),
+        ("/redirect", {}, "answered with 307; redirects are not followed"),
+        ("/large/5000", {"response_limit_bytes": 4_999}, "more than 4,999 bytes"),
+        ("/gzip", {}, "compressed its answer"),
+        ("/broken-json", {}, "says it is JSON and is not"),
+        ("/slow", {"timeout_seconds": 0.05, "attempts": 1}, "did not answer in 0.05 s"),
+        ("/trickle", {"timeout_seconds": 0.2, "attempts": 1}, "did not answer in 0.2 s"),
+        ("/status/200", {"secret_headers": {"X-Key": "unknown"}}, "WORKFLOW_SECRETS has no"),
+        ("/status/200", {"expected_status": [201]}, "answered with 200"),
+    ],
+)
+async def test_an_answer_that_is_not_the_expected_one_fails_the_step(
+    http: WorkflowHttp, server: CountingServer, path: str, step: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(StepFailed, match=why):
+        await ask(http, server.url + path, **step)
+
+
+async def test_the_crm_is_called_with_its_own_key(http: WorkflowHttp) -> None:
+    answer = await ask(http, "crm:/contacts/{{ input.who }}")
+    assert answer["body"] == {"path": "/api/v1/contacts/Ana & co", "key": "Bearer crm"}
+    with pytest.raises(StepFailed, match="must not hold"):
+        await ask(http, "crm:/../admin")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://elsewhere.example/",
+        "http://public.example/",
+        "https://public.example:8443/",
+        "https://127.0.0.1/",
+        "https://[::1]/",
+        "https://public.example.elsewhere.example/",
+        "http://169.254.169.254/latest/meta-data/",
+    ],
+)
+async def test_any_other_address_is_refused(http: WorkflowHttp, url: str) -> None:
+    with pytest.raises(StepFailed, match="is not an allowed host"):
+        await ask(http, url)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "10.0.0.1",
+        "127.0.0.1",
+        "169.254.169.254",
+        "::1",
+        "fd00::1",
+        "::ffff:10.0.0.1",
+        "64:ff9b::a00:1",
+        "2002:a00:1::",
+        "0.0.0.0",
+        "100.64.0.1",
+        "224.0.0.1",
+        "fe80::1",
+    ],
+)
+async def test_a_public_name_with_an_address_inside_is_refused(
+    http: WorkflowHttp, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    assert not is_public(ip_address(address))
+    resolving(monkeypatch, ["93.184.216.34", address])
+    with pytest.raises(StepFailed, match="not public"):
+        await ask(http, "https://split.example/")
+
+
+async def test_the_connection_goes_to_the_address_that_was_checked(
+    http: WorkflowHttp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that answers otherwise the second time (DNS rebinding) is asked once."""
+    asked = resolving(monkeypatch, ["203.0.113.1"], then=["127.0.0.1"], public=True)
+    with pytest.raises(StepFailed, match=r"cannot be reached|did not answer"):
+        await ask(http, "https://public.example/", attempts=1, timeout_seconds=0.2)
+    assert asked.count("public.example") == 1
+
+
+def resolving(
+    monkeypatch: pytest.MonkeyPatch, first: list[str], *, then: list[str] | None = None, public: bool = False
+) -> list[str]:
+    """Have the loop resolve names to these addresses; gives the names it was asked, in order."""
+    asked: list[str] = []
+    loop = asyncio.get_running_loop()
+
+    async def getaddrinfo(host: Any, port: Any, **_: Any) -> list[Any]:
+        name = host.decode() if isinstance(host, bytes) else host
+        addresses = [name] if name[0].isdigit() else (then if then and asked else first)
+        asked.append(name)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
+
+    monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
+    if public:
+        # Documentation's own addresses are not public, and no real one must be called.
+        monkeypatch.setattr("core.outgoing.is_public", lambda _: True)
+    return asked
+
+
+def test_hosts_are_read_or_refused() -> None:
+    assert [AllowedHost.parse(text).name for text in ("API.example.com", " localhost:80 ", "[::1]:8080")] == [
+        "api.example.com",
+        "localhost:80",
+        "[::1]:8080",
+    ]
+    for text in ("", "https://x", "x:0", "x:70000", "x/y", "*.example.com", "a b"):
+        with pytest.raises(ValueError, match="is no host"):
+            AllowedHost.parse(text)

@@ -1,0 +1,192 @@
+"""Several services on one database: each run is one's alone, and goes on when that one is gone."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from api.identity import LOCAL
+from api.workflow_keeper import MOST_LAPSES, WorkflowKeeper
+from api.workflow_runs import WORKFLOW, WorkflowGraphs
+from core.errors import ThreadBusy
+from core.postgres import Pool
+from core.settings import RunSettings, WorkflowSettings
+from graphs.workflow import compile_workflow
+from tests.support.runs import runs_on
+from tests.support.savers import saver_on
+from tests.support.waiting import until
+from tests.support.workflows import Outside, call, definition, engine
+from workflows.store import Run, WorkflowStore, erase_run
+
+SETTINGS = WorkflowSettings(lease_seconds=1, sweep_seconds=0.02, max_concurrent=2)
+
+
+class Service:
+    """What one service has for workflows."""
+
+    def __init__(self, pool: Pool, saver: Any, outside: Outside, name: str) -> None:
+        self.store = WorkflowStore(pool, service=name, lease_seconds=SETTINGS.lease_seconds)
+        self.runs = runs_on(pool)
+
+        def compiled(made: Any) -> Any:
+            graph = compile_workflow(made, engine(outside), saver)
+            graph.name = WORKFLOW
+            return graph
+
+        self.keeper = WorkflowKeeper(self.store, WorkflowGraphs(compiled), self.runs, SETTINGS)
+        self.task = asyncio.create_task(self.keeper.run())
+
+    async def begin(self, run_id: str, *steps: Any, priority: int = 0) -> Run:
+        made = definition(*steps).model_dump(mode="json", exclude_unset=True)
+        given: dict[str, Any] = {"items": []}
+        run, _ = await self.store.add(
+            id=run_id,
+            tenant=LOCAL.tenant,
+            user_id=LOCAL.user,
+            client_id="",
+            name="test",
+            definition=made,
+            input=given,
+            priority=priority,
+        )
+        self.keeper.wake()
+        return run
+
+    async def settled(self, run_id: str) -> Run:
+        run = await self.keeper.settled(LOCAL.tenant, run_id, seconds=30)
+        assert run
+        return run
+
+    async def die(self) -> None:
+        """As a killed process does: nothing is released."""
+        self.task.cancel()
+        for task in [self.task, *self.keeper._active.values(), *self.runs._tasks]:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def close(self) -> None:
+        await self.runs.drain()
+        await self.keeper.aclose()
+        self.task.cancel()
+        await asyncio.wait([self.task])
+
+
+@pytest.fixture
+async def service(pool: Pool) -> AsyncIterator[Any]:
+    saver = await saver_on(pool)
+    async with AsyncExitStack() as stack:
+
+        def make(outside: Outside, name: str = "one") -> Service:
+            made = Service(pool, saver, outside, name)
+            stack.push_async_callback(made.close)
+            return made
+
+        yield make
+
+
+async def test_a_run_whose_service_died_goes_on_at_another_and_does_nothing_twice(
+    pool: Pool, service: Any
+) -> None:
+    stuck = asyncio.Event()
+    first, second = Outside(), Outside()
+    first.before = lambda one: stuck.wait() if one.step_id == "b" else None
+    dying, other = service(first, "dying"), service(second, "other")
+    other.task.cancel()
+    await dying.begin("w", call("a"), call("b"), call("c"))
+    await until(lambda: first.calls["w:b"])
+    await dying.die()
+    other.task = asyncio.create_task(other.keeper.run())
+    run = await other.settled("w")
+    assert (run.status, run.lapses) == ("succeeded", 1)
+    assert (first.calls, second.calls) == ({"w:a": 1, "w:b": 1}, {"w:b": 1, "w:c": 1})
+
+
+async def test_a_service_that_stops_leaves_its_runs_to_the_next_at_once(pool: Pool, service: Any) -> None:
+    going, outside = asyncio.Event(), Outside()
+    outside.before = lambda one: going.wait() if one.step_id == "a" else None
+    stopping = service(outside, "stopping")
+    await stopping.begin("w", call("a"), call("b"))
+    await until(lambda: outside.calls["w:a"])
+    stopping.runs.request_drain()
+    going.set()
+    await stopping.close()
+    assert outside.calls == {"w:a": 1}
+    run = await service(outside, "next").settled("w")
+    assert (run.status, run.lapses, outside.calls["w:b"]) == ("succeeded", 0, 1)
+
+
+async def test_a_service_that_lost_its_lease_stops_at_its_next_step(pool: Pool, service: Any) -> None:
+    going, outside = asyncio.Event(), Outside()
+    outside.before = lambda one: going.wait() if one.step_id == "a" else None
+    slow = service(outside, "slow")
+    await slow.begin("w", call("a"), call("b"))
+    await until(lambda: outside.calls["w:a"])
+    async with pool.connection() as connection:
+        await connection.execute("UPDATE workflows.runs SET leased_by = 'other', leased_until = 'infinity'")
+    control = slow.runs._threads["w"].current
+    await until(lambda: control and control.drain_requested)
+    going.set()
+    await until(lambda: not slow.keeper.active)
+    run = await slow.store.get(LOCAL.tenant, "w")
+    assert (run.status, outside.calls["w:b"]) == ("running", 0)
+
+
+async def test_no_run_is_given_to_two_services(pool: Pool, service: Any) -> None:
+    one = service(Outside())
+    one.task.cancel()
+    for number in range(30):
+        await one.begin(f"w{number}", call("a"), priority=number % 3)
+    stores = [WorkflowStore(pool, service=f"s{number}", lease_seconds=30) for number in range(6)]
+    claims = [await asyncio.gather(*(store.claim(limit=3) for store in stores)) for _ in range(3)]
+    claimed = [run.id for claim in claims for runs in claim for run in runs]
+    assert len(claimed) == len(set(claimed)) == 30
+    assert {run.priority for run in claims[0][0]} == {2}
+
+
+async def test_a_run_that_kills_every_service_is_not_given_to_yet_another(pool: Pool, service: Any) -> None:
+    outside = Outside()
+    one = service(outside)
+    one.task.cancel()
+    await one.begin("w", call("a"))
+    async with pool.connection() as connection:
+        await connection.execute(
+            "UPDATE workflows.runs SET status = 'running', leased_by = 'dead', lapses = %s",
+            (MOST_LAPSES,),
+        )
+    one.task = asyncio.create_task(one.keeper.run())
+    run = await one.settled("w")
+    assert (run.status, outside.calls) == ("failed", {})
+    assert "services died" in str(run.error)
+
+
+async def test_a_run_in_progress_is_not_erased(pool: Pool, service: Any) -> None:
+    one = service(Outside())
+    one.task.cancel()
+    await one.begin("w", call("a"))
+    [claimed] = await one.store.claim(limit=1)
+    async with pool.connection() as connection, connection.transaction():
+        with pytest.raises(ThreadBusy):
+            await erase_run(connection, claimed.id)
+    await one.store.release(claimed.id, pause=0)
+    async with pool.connection() as connection:
+        await erase_run(connection, claimed.id)
+    assert await one.store.get(LOCAL.tenant, "w") is None
+
+
+async def test_workflows_take_no_slot_of_messages(pool: Pool, service: Any) -> None:
+    going, outside = asyncio.Event(), Outside()
+    outside.before = lambda _: going.wait()
+    one = service(outside)
+    one.runs = one.keeper._runs = runs_on(
+        pool, RunSettings(max_concurrent=1, queue_seconds=0), WorkflowSettings(max_concurrent=2)
+    )
+    for number in range(3):
+        await one.begin(f"w{number}", call("a"))
+    await until(lambda: sum(outside.calls.values()) == 2)
+    async with asyncio.timeout(5), one.runs._lanes["runs"].slots.place("x"):
+        assert (await one.store.counts(LOCAL.tenant)) == {"running": 2, "queued": 1}
+    going.set()
+    for number in range(3):
+        assert (await one.settled(f"w{number}")).status == "succeeded"

@@ -1,0 +1,247 @@
+"""A compiled workflow does what its definition says: the same as a plain interpreter of it."""
+
+from collections.abc import Mapping, Sequence
+from itertools import count
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.memory import InMemorySaver
+
+from graphs.workflow import compile_workflow
+from nodes.workflow.recovery import retry
+from tests.support.workflows import Json, Outside, engine
+from workflows.definition.patterns import Conditional, FanOutFanIn, Loop, Parallel, Sequential, Step
+from workflows.definition.workflow import Definition
+from workflows.outline import is_pattern, outline
+from workflows.progress import progress
+from workflows.results import result_key, step_of
+from workflows.validation import read_definition
+
+THREAD: RunnableConfig = {"configurable": {"thread_id": "w"}}
+Turns = tuple[int, ...]
+
+
+class Stopped(Exception):
+    """A step failed, and nothing around it says that it may."""
+
+
+class Interpreter:
+    """Runs a definition in the plainest way there is: one step at a time, recursively."""
+
+    def __init__(self, failing: set[str], items: int) -> None:
+        self.failing, self.items = failing, items
+        self.found: dict[str, tuple[str, Any]] = {}
+
+    def run(self, definition: Definition) -> str:
+        try:
+            self.all(definition.steps, (), None)
+        except Stopped:
+            return "failed"
+        return "succeeded"
+
+    def all(self, steps: Sequence[Step], turns: Turns, iteration: int | None) -> None:
+        for step in steps:
+            self.one(step, turns, iteration)
+
+    def one(self, step: Step, turns: Turns, iteration: int | None) -> None:
+        if not self.holds(step.when, turns, iteration):
+            if not is_pattern(step):
+                self.found[result_key(step.id, turns)] = ("skipped", None)
+            return
+        if not is_pattern(step):
+            self.work(step, turns)
+            return
+        try:
+            self.pattern(step, turns, iteration)
+        except Stopped:
+            if step.on_error != "skip":
+                raise
+
+    def work(self, step: Any, turns: Turns) -> None:
+        key = result_key(step.id, turns)
+        if step.id not in self.failing:
+            self.found[key] = ("succeeded", key)
+            return
+        last = step.on_error if isinstance(step.on_error, str) else step.on_error.then
+        self.found[key] = ("skipped" if last == "skip" else "failed", None)
+        if last == "fail":
+            raise Stopped
+
+    def pattern(self, step: Step, turns: Turns, iteration: int | None) -> None:
+        match step:
+            case Sequential():
+                self.all(step.steps, turns, iteration)
+            case Conditional():
+                holds = self.holds(step.condition, turns, iteration)
+                self.all(step.then if holds else step.otherwise, turns, iteration)
+            case Loop():
+                for turn in range(1, step.max_iterations + 1):
+                    self.all(step.steps, (*turns, turn), turn)
+                    if step.break_condition and self.holds(step.break_condition, (*turns, turn), turn):
+                        break
+            case Parallel():
+                self.beside([([one], turns) for one in step.steps], iteration)
+            case FanOutFanIn() if step.for_each:
+                turned = [(step.fan_out_steps, (*turns, item)) for item in range(self.items)]
+                self.beside(turned, iteration)
+                self.all(step.fan_in_steps, turns, iteration)
+            case FanOutFanIn():
+                self.beside([([one], turns) for one in step.fan_out_steps], iteration)
+                self.all(step.fan_in_steps, turns, iteration)
+
+    def beside(self, branches: Sequence[tuple[Sequence[Step], Turns]], iteration: int | None) -> None:
+        stopped = False
+        for steps, turns in branches:
+            try:
+                self.all(steps, turns, iteration)
+            except Stopped:
+                stopped = True
+        if stopped:
+            raise Stopped
+
+    def holds(self, condition: Any, turns: Turns, iteration: int | None) -> bool:
+        match condition.type:
+            case "always_true":
+                return True
+            case "context_key_exists":
+                return bool(condition.key == "input.items")
+            case "iteration_limit":
+                return iteration is not None and iteration >= condition.limit
+        # The only expressions that are generated: an earlier step of the same list succeeded.
+        return (
+            self.found.get(result_key(condition.expression.split(".")[1], turns), ("", 0))[0] == "succeeded"
+        )
+
+
+@st.composite
+def definitions(draw: st.DrawFn) -> Json:  # noqa: C901 - one draw for all patterns
+    """Definitions of all patterns, nested up to three deep."""
+    ids = count()
+
+    def condition(earlier: Sequence[str], *, in_loop: bool) -> Json:
+        kinds = ["always_true", "input.items", "input.none", *(["iteration"] if in_loop else []), *earlier]
+        kind = draw(st.sampled_from(kinds))
+        if kind == "always_true":
+            return {"type": kind}
+        if kind.startswith("input."):
+            return {"type": "context_key_exists", "key": kind}
+        if kind == "iteration":
+            return {"type": "iteration_limit", "limit": draw(st.integers(1, 3))}
+        return {"type": "expression", "expression": f"steps.{kind}.output"}
+
+    def sequence(depth: int, most: int, *, in_loop: bool) -> list[Json]:
+        earlier: list[str] = []
+        steps = []
+        for _ in range(draw(st.integers(1, most))):
+            steps.append(step(depth, earlier, in_loop=in_loop))
+            if steps[-1]["type"] == "api_call":
+                earlier.append(steps[-1]["id"])
+        return steps
+
+    def step(depth: int, earlier: Sequence[str], *, in_loop: bool) -> Json:
+        kinds = ["api_call", "api_call"]
+        if depth:
+            kinds += ["sequential", "parallel", "conditional", "loop", "fan_out_fan_in", "for_each"]
+        kind = draw(st.sampled_from(kinds))
+        made: Json = {"type": kind, "id": f"s{next(ids)}"}
+        if draw(st.integers(0, 3)) == 0:
+            made["when"] = condition(earlier, in_loop=in_loop)
+        if draw(st.integers(0, 3)) == 0:
+            made["on_error"] = "skip"
+        return made | inside(kind, depth - 1, earlier, made, in_loop=in_loop)
+
+    def inside(kind: str, depth: int, earlier: Sequence[str], made: Json, *, in_loop: bool) -> Json:
+        match kind:
+            case "sequential" | "parallel":
+                # What runs beside others knows nothing of them.
+                alone = [step(depth, (), in_loop=in_loop) for _ in range(draw(st.integers(1, 3)))]
+                return {"steps": sequence(depth, 3, in_loop=in_loop) if kind == "sequential" else alone}
+            case "conditional":
+                return {
+                    "condition": condition(earlier, in_loop=in_loop),
+                    "then": sequence(depth, 2, in_loop=in_loop),
+                    "otherwise": (draw(st.booleans()) and sequence(depth, 2, in_loop=in_loop)) or [],
+                }
+            case "loop":
+                steps = sequence(depth, 2, in_loop=True)
+                last = [one["id"] for one in steps if one["type"] == "api_call"]
+                return {
+                    "steps": steps,
+                    "max_iterations": draw(st.integers(1, 3)),
+                    **({"break_condition": condition(last, in_loop=True)} if draw(st.booleans()) else {}),
+                }
+            case "fan_out_fan_in" | "for_each":
+                many = kind == "for_each"
+                made["type"] = "fan_out_fan_in"
+                alone = [step(depth, (), in_loop=in_loop) for _ in range(draw(st.integers(1, 2)))]
+                return {
+                    "fan_out_steps": sequence(depth, 2, in_loop=in_loop) if many else alone,
+                    "fan_in_steps": (draw(st.booleans()) and sequence(depth, 2, in_loop=in_loop)) or [],
+                    **({"for_each": "input.items", "max_items": 5} if many else {}),
+                }
+        if draw(st.integers(0, 5)) == 0:
+            made["on_error"] = {"retry": 1, "then": draw(st.sampled_from(["fail", "skip"]))}
+        return {"url": "https://example.com/"}
+
+    inputs = {"items": {"type": "array"}, "none": {"type": "string", "required": False}}
+    return {"name": "generated", "inputs": inputs, "steps": sequence(3, 3, in_loop=False)}
+
+
+def working(definition: Definition, results: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
+    places = outline(definition)
+    return {
+        key: (record["status"], record["output"])
+        for key, record in results.items()
+        if not is_pattern(places[step_of(key)].step)
+    }
+
+
+@given(written=definitions(), data=st.data())
+@settings(max_examples=60, deadline=None)
+async def test_a_compiled_workflow_does_what_its_definition_says(written: Json, data: st.DataObject) -> None:
+    definition = read_definition(written)
+    steps = sorted(step for step, place in outline(definition).items() if not is_pattern(place.step))
+    failing = data.draw(st.sets(st.sampled_from(steps), max_size=2))
+    items = data.draw(st.integers(1, 3))
+    expected = Interpreter(failing, items)
+    status = expected.run(definition)
+    outside = Outside(failing)
+    crash = data.draw(st.none() | st.integers(1, 6))
+    calls = count(1)
+
+    def crashing(_: Any) -> None:
+        if next(calls) == crash:
+            raise RuntimeError("power cut")
+
+    outside.before = crashing
+    wave = data.draw(st.sampled_from([1, 2, 500]))
+    graph = compile_workflow(definition, engine(outside, wave=wave), InMemorySaver())
+    begin: Any = {"input": {"items": [{} for _ in range(items)], "none": None}}
+    try:
+        output = await graph.ainvoke(begin, THREAD)
+    except RuntimeError:
+        output = await graph.ainvoke(None, THREAD)
+    results = (await graph.aget_state(THREAD)).values["results"]
+
+    assert output["status"] == status
+    assert working(definition, results) == expected.found
+    made = progress(definition, outline(definition), results)
+    assert made.done == len(expected.found)
+    assert status == "failed" or made.total == made.done
+    if status == "failed":
+        await _recovers(graph, definition, outside, results)
+
+
+async def _recovers(graph: Any, definition: Definition, outside: Outside, before: Mapping[str, Any]) -> None:
+    outside.failing.clear()
+    outside.before = lambda _: None
+    done = {key for key, (status, _) in working(definition, before).items() if status == "succeeded"}
+    called = dict(outside.calls)
+    recovery = await retry(graph, THREAD, definition)
+    output = await graph.ainvoke(recovery.input, THREAD)
+
+    assert output["status"] == "succeeded"
+    again = {key for key in done if outside.calls[f"w:{key}"] != called[f"w:{key}"]}
+    assert again == set(), "a finished step ran again"

@@ -1,0 +1,18 @@
+"""Calls of steps without a workflow around them."""
+
+from typing import Any
+
+from workflows.ports import StepCall
+
+
+def step_call(**context: Any) -> StepCall:
+    """A call whose expressions see this context."""
+    return StepCall(
+        context=context,
+        idempotency_key="run:step",
+        tenant="default",
+        user="local",
+        workflow_id="run",
+        step_id="step",
+        since=0.0,
+    )

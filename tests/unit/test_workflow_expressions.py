@@ -1,0 +1,154 @@
+"""Expressions and templates: what they give, what they refer to, and what is refused before it runs."""
+
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from core.errors import StepFailed
+from workflows.expressions import MOST_GROWTH, Expression, ExpressionFault
+from workflows.fields import TemplateJson, references
+from workflows.steps.api_call import ApiCall
+from workflows.templates import Template
+
+CONTEXT: dict[str, Any] = {
+    "input": {"name": "Ana", "orders": [{"id": 1, "total": 5.5}, {"id": 2, "total": 40}], "none": None},
+    "steps": {"crm": {"status": "succeeded", "output": {"email": "ana@example.com"}, "error": ""}},
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "paths"),
+    [
+        ("input.orders[?total > `10`].id", [2], {("input", "orders")}),
+        ("sum(input.orders[].total)", 45.5, {("input", "orders")}),
+        ("steps.crm.output.phone || 'none'", "none", {("steps", "crm", "output", "phone")}),
+        ("multiply(input.orders[0].id, `3`)", 3, {("input", "orders")}),
+        (
+            "{a: input.name, b: steps.crm.status}",
+            {"a": "Ana", "b": "succeeded"},
+            {("input", "name"), ("steps", "crm", "status")},
+        ),
+        ("map(&add(total, `1`), input.orders)", [6.5, 41], {("input", "orders")}),
+        ("input | name", "Ana", {("input", "name")}),
+        ("steps.*.status", ["succeeded"], {("steps",)}),
+        ("to_number('nan')", None, set()),
+    ],
+)
+def test_an_expression_gives_a_value_and_says_what_it_refers_to(
+    text: str, value: Any, paths: set[tuple[str, ...]]
+) -> None:
+    expression = Expression.parse(text)
+    assert expression.evaluate(CONTEXT) == value
+    assert expression.paths() == paths
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "is empty"),
+        ("input.", "no JMESPath"),
+        ("foo(input)", "no function foo"),
+        ("to_string(a, b)", "takes 1"),
+        ("`{oops`", "literal"),
+        ("`NaN`", "no JSON"),
+        ("a[::0]", "step 0"),
+        ("a" * 1_001, "the most is"),
+        ("!" * 900 + "a", "deep"),
+        ("a" + "[*]" * 300, "deep"),
+        ("[" * 200 + "a" + "]" * 200, "deep"),
+        ("|".join(["[@,@][]"] * 20), f"more than {MOST_GROWTH} times"),
+        ("|".join(["{a:@,b:@}"] * 20) + "|to_string(@)", f"more than {MOST_GROWTH} times"),
+        ("map(&[@,@,@,@,@,@,@,@,@], [a,a,a,a,a,a,a,a])", f"more than {MOST_GROWTH} times"),
+    ],
+)
+def test_what_is_no_expression_or_could_explode_is_refused_before_it_runs(text: str, why: str) -> None:
+    with pytest.raises(ExpressionFault, match=why):
+        Expression.parse(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sum(input.name)",
+        "input.name < input.orders[0].id",
+        "divide(`1`, `0`)",
+        "multiply(`9e300`, `9e300`)",
+        "join(input.name, input.orders)",
+    ],
+)
+def test_what_cannot_be_evaluated_fails_the_step_and_names_the_expression(text: str) -> None:
+    with pytest.raises(StepFailed, match=r"cannot be evaluated") as caught:
+        Expression.parse(text).evaluate(CONTEXT)
+    assert not caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("template", "value"),
+    [
+        ("{{ input.orders }}", CONTEXT["input"]["orders"]),
+        ("Hi {{input.name}}{{ input.none }}!", "Hi Ana!"),
+        (
+            {"a": ["{{ input.none }}", 1, "x {{ input.orders[0] }}"]},
+            {"a": [None, 1, 'x {"id": 1, "total": 5.5}']},
+        ),
+        ("{{ {a: {b: input.name}} }}", {"a": {"b": "Ana"}}),
+        ("{{ '{{ }}' }}", "{{ }}"),
+    ],
+)
+def test_a_template_is_filled_in_and_keeps_types(template: Any, value: Any) -> None:
+    assert Template(template).render(CONTEXT) == value
+
+
+def test_data_is_never_read_as_a_template_again() -> None:
+    hostile: dict[str, Any] = {"input": {"name": "{{ steps.crm.output }}"}, "steps": CONTEXT["steps"]}
+    assert Template("{{ input.name }}").render(hostile) == "{{ steps.crm.output }}"
+    assert Template("Hi {{ input.name }}").render(hostile) == "Hi {{ steps.crm.output }}"
+
+
+def test_data_cannot_leave_its_segment_of_an_address() -> None:
+    address = Template("https://api.example.com/contacts/{{ input }}/notes?by={{ input }}")
+    filled = address.render_address({"input": "../a?b#c&d=é"})
+    assert filled == (
+        "https://api.example.com/contacts/..%2Fa%3Fb%23c%26d%3D%C3%A9/notes?by=..%2Fa%3Fb%23c%26d%3D%C3%A9"
+    )
+    values: list[Any] = ["..", ".", "", None, ["a"]]
+    for value in values:
+        with pytest.raises(StepFailed, match="cannot be a part of an address"):
+            address.render_address({"input": value})
+
+
+class _Holder(BaseModel):
+    value: TemplateJson
+
+
+def test_every_fault_of_a_template_is_told_with_its_place() -> None:
+    with pytest.raises(ValidationError) as caught:
+        _Holder(value={"a": ["{{ input. }}", "fine"], "b": "{{ open"})
+    told = str(caught.value)
+    assert "a.0: the expression in {{ }} is no JMESPath expression" in told
+    assert "b: a {{ has no }}" in told
+
+
+def test_values_that_are_absurdly_large_or_deep_are_refused() -> None:
+    deep: Any = "x"
+    for _ in range(30):
+        deep = [deep]
+    for value in (deep, ["x"] * 3_000, "x" * 30_000):
+        with pytest.raises(ValidationError, match="has more than"):
+            _Holder(value=value)
+
+
+def test_what_the_fields_of_a_step_refer_to_is_known() -> None:
+    step = ApiCall(
+        id="call",
+        type="api_call",
+        url="https://api.example.com/{{ input.id }}",
+        headers={"X-From": "{{ steps.crm.output.email }}"},
+        body={"items": "{{ item.x }}"},
+    )
+    assert dict(references(step)) == {
+        "url": ("input", "id"),
+        "headers": ("steps", "crm", "output", "email"),
+        "body": ("item", "x"),
+    }

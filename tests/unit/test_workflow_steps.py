@@ -1,0 +1,57 @@
+"""What the models of working steps refuse, with the field and the reason."""
+
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from workflows.definition.patterns import Step
+
+STEPS: TypeAdapter[Step] = TypeAdapter(Step)
+
+
+@pytest.mark.parametrize(
+    ("step", "why"),
+    [
+        ({"type": "api_call", "url": "https://{{ input.host }}/x"}, "must begin with https://host/"),
+        ({"type": "api_call", "url": "https://user:key@host/x"}, "must begin with https://host/"),
+        ({"type": "api_call", "url": "https://host{{ input.x }}/y"}, "must begin with https://host/"),
+        ({"type": "api_call", "url": "file:///etc/passwd"}, "must begin with https://host/"),
+        ({"type": "api_call", "url": "https://h/", "headers": {"Authorization": "x"}}, "WORKFLOW_SECRETS"),
+        (
+            {"type": "api_call", "url": "https://h/", "headers": {"Idempotency-Key": "x"}},
+            "set by the service",
+        ),
+        ({"type": "api_call", "url": "https://h/", "headers": {"A\r\nB": "x"}}, "should match pattern"),
+        ({"type": "database_query", "connection": "c", "sql": "DELETE FROM x"}, "must be one SELECT"),
+        (
+            {"type": "database_query", "connection": "c", "sql": "/* SELECT */ DROP TABLE x"},
+            "must be one SELECT",
+        ),
+        ({"type": "database_query", "connection": "c", "sql": "SELECT '{{ input.x }}'"}, "no template"),
+        ({"type": "database_query", "connection": "c", "sql": "SELECT 1 % 2"}, "percent sign as %%"),
+        ({"type": "database_query", "connection": "c", "sql": "SELECT %(a)s"}, "missing a"),
+        (
+            {"type": "database_query", "connection": "c", "sql": "SELECT 1", "parameters": {"a": 1}},
+            "not named",
+        ),
+        ({"type": "data_processing", "operation": "filter", "source": "input.x"}, "filter needs where"),
+        ({"type": "data_processing", "operation": "sum", "source": "a", "by": "b"}, "sum does not take by"),
+        ({"type": "data_processing", "operation": "eval", "source": "a"}, "Input should be"),
+        ({"type": "wait"}, "either duration_seconds or signal"),
+        ({"type": "wait", "duration_seconds": 1, "within_seconds": 1}, "goes with signal"),
+        ({"type": "agent", "graph": "no such name"}, "should match pattern"),
+        ({"type": "approval", "question": ""}, "question\n  Value should have at least 1 item"),
+        ({"type": "approval", "question": "x", "surprise": 1}, "Extra inputs"),
+    ],
+)
+def test_a_step_that_could_not_work_is_refused_with_the_reason(step: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        STEPS.validate_python({"id": "a", **step})
+    assert why in str(caught.value)
+
+
+def test_comments_may_come_before_a_statement() -> None:
+    step = {"id": "a", "type": "database_query", "connection": "c"}
+    sql = "-- the newest\n/* of them */ select * from x where a = %(a)s and b like '%%x'"
+    STEPS.validate_python({**step, "sql": sql, "parameters": {"a": "{{ input.a }}"}})

@@ -1,0 +1,14 @@
+"""Append-only migrations of the schema ``workflows``."""
+
+from pathlib import Path
+
+from core import postgres
+from core.postgres import Pool
+
+# Position is version: append, never edit or reorder. Read at import, never while a request waits.
+MIGRATIONS: tuple[bytes, ...] = ((Path(__file__).parent / "sql" / "0001_runs.sql").read_bytes(),)
+
+
+async def migrate(pool: Pool) -> None:
+    """Bring the schema up to date; see :func:`core.postgres.migrate`."""
+    await postgres.migrate(pool, "workflows", MIGRATIONS)

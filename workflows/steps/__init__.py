@@ -1,0 +1,1 @@
+"""The steps that do something, a model a file."""
