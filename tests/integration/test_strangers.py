@@ -21,6 +21,11 @@ from tests.support.service import CONTACT, RunningService
 TASK = {"task": "Refund the lady with the yellow canary.", "contact_id": CONTACT}
 SEND = ("send_solution_to_customer", {"solution": "We will refund the last invoice."})
 DONE = Reflection(success=True, reasoning="Done.", task_complete=True, final_answer="I told them.")
+# Waits for a person.
+CANARY = {
+    "name": "canary",
+    "steps": [{"type": "approval", "id": "ask", "question": "May the canary have a refund?"}],
+}
 SECRETS = ("parrot", "canary", "refund the last invoice")
 # LangServe's hash of an empty config.
 NO_CONFIG = "N4XyA"
@@ -38,6 +43,7 @@ class Owned:
     session: str
     waiting: str
     approval: str
+    workflow: str
 
     async def checkpoints(self) -> int:
         async with self.running.service.pool.connection() as connection:
@@ -57,7 +63,9 @@ async def owned(shared_database_url: str) -> AsyncIterator[Owned]:
         begun = await running.http.post("/react/invoke", json={"input": TASK}, headers=acme)
         waiting = begun.json()["output"]["thread_id"]
         [approval] = (await running.http.get("/v1/approvals", headers=acme)).json()["approvals"]
-        yield Owned(running, model, acme, stranger, session, waiting, approval["id"])
+        asks = {"definition": CANARY, "wait": True}
+        workflow = (await running.http.post("/v1/workflows", json=asks, headers=acme)).json()["id"]
+        yield Owned(running, model, acme, stranger, session, waiting, approval["id"], workflow)
 
 
 Asked = dict[str, Any]
@@ -112,6 +120,15 @@ def _named(*names: str) -> Callable[[Owned, str], Iterator[Asked]]:
     return walk
 
 
+def _workflow(owned: Owned, path: str) -> Iterator[Asked]:
+    for asked in ({}, {"action": "retry"}, {"action": "rollback_to_checkpoint", "checkpoint_id": "x"}):
+        yield {"url": path.replace("{run_id}", owned.workflow).replace("{name}", "go"), "json": asked}
+
+
+def _no_definition(owned: Owned, path: str) -> Iterator[Asked]:
+    yield {"url": path, "json": {"name": "canary", "client_id": owned.workflow}}
+
+
 def _plain(owned: Owned, path: str) -> Iterator[Asked]:
     yield {"url": path.replace("{config_hash}", NO_CONFIG), "params": {"contact_id": CONTACT}}
 
@@ -130,7 +147,13 @@ ROUTES: list[tuple[str, Callable[[Owned, str], Iterator[Asked]], set[int]]] = [
     (r"get /v1/sessions", _plain, {200}),
     (r"get /v1/sessions/{session_id}", _named("session", "waiting"), NOT_THERE),
     (r"delete /v1/threads/{thread_id}", _named("session", "waiting"), NOT_THERE),
-    (r"get /(?:health|info)", _plain, {200}),
+    (r"get /v1/workflows(?:/schema|/library)?", _plain, {200}),
+    (r"post /v1/workflows(?:/validate)?", _no_definition, {200, 404, 422}),
+    (r"get /v1/workflows/{run_id}(?:/\w+)?", _workflow, NOT_THERE),
+    (r"post /v1/workflows/{run_id}/(?:cancel|signals/{name})", _workflow, NOT_THERE),
+    (r"post /v1/workflows/{run_id}/recover", _workflow, {404, 422}),
+    (r"get /v1/audit", _plain, {200}),
+    (r"get /(?:health|info)(?:/live|/ready)?", _plain, {200}),
 ]
 
 
@@ -157,7 +180,9 @@ async def test_every_route_says_to_a_stranger_that_there_is_nothing(owned: Owned
     # Nothing was begun, touched or taken.
     assert await owned.checkpoints() == before
     assert (await http.get("/v1/approvals", headers=owned.stranger)).json() == {"approvals": []}
-    assert len((await http.get("/v1/approvals", headers=owned.acme)).json()["approvals"]) == 1
+    assert len((await http.get("/v1/approvals", headers=owned.acme)).json()["approvals"]) == 2
+    mine = await http.get(f"/v1/workflows/{owned.workflow}", headers=owned.acme)
+    assert mine.json()["status"] == "waiting"
     found = await http.get("/v1/sessions", params={"contact_id": CONTACT}, headers=owned.stranger)
     assert found.json() == {"sessions": []}
     owned.model.replies.append(AIMessage("Mine."))
