@@ -126,7 +126,7 @@ def _workflow(owned: Owned, path: str) -> Iterator[Asked]:
 
 
 def _no_definition(owned: Owned, path: str) -> Iterator[Asked]:
-    yield {"url": path, "json": {"name": "canary", "client_id": owned.workflow}}
+    yield {"url": path, "json": {"name": "theirs", "client_id": owned.workflow}}
 
 
 def _plain(owned: Owned, path: str) -> Iterator[Asked]:
