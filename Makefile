@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; exit; }; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help serve keys memory-serve demo studio retention bench-checkpoints bench-growth bench-memory test eval fuzz check fmt \
+.PHONY: help serve keys memory-serve demo studio retention bench-checkpoints bench-growth bench-memory test eval audit fuzz check fmt \
 	snapshots docs proto requirements clean
 
 help: ## This list
@@ -44,6 +44,10 @@ eval: $(VENV)/.runtime ## Measure on public data sets: make eval DATA=folder (ON
 
 bench-memory: $(VENV)/.runtime ## Measure search among 1,000,000 memories (some minutes, 5 GB of disk)
 	@$(BIN)/python -m benchmarks.memory $(ARGS)
+
+audit: ## Ask for known vulnerabilities of what is pinned (needs the network)
+	@test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install --quiet 'pip-audit>=2.10,<3'; }
+	@.venv-audit/bin/pip-audit --no-deps --disable-pip -r requirements.txt
 
 # It wants another jsonschema-rs than LangGraph's dev server does, so it has an environment of its own.
 fuzz: ## Try a running service with made-up requests: make fuzz URL=http://127.0.0.1:8000 KEY=va_...
@@ -81,7 +85,7 @@ bench-checkpoints: $(VENV)/.runtime ## Measure the checkpointer against the stoc
 	@exec $(BIN)/python -m benchmarks.checkpoints $(ARGS)
 
 clean: ## Remove the environment and caches (data stays)
-	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .langgraph_api
+	@rm -rf $(VENV) .venv-audit .venv-fuzz .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .langgraph_api
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed; install it or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; }
