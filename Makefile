@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: help serve keys memory-serve demo studio retention audit-verify chaos fuzz bench-checkpoints bench-growth bench-memory \
-	bench-workflows test eval check fmt \
+	bench-workflows test eval audit check fmt \
 	snapshots docs proto requirements clean
 
 help: ## This list
@@ -52,6 +52,10 @@ eval: $(VENV)/.runtime ## Measure on public data sets: make eval DATA=folder (ON
 bench-memory: $(VENV)/.runtime ## Measure search among 1,000,000 memories (some minutes, 5 GB of disk)
 	@$(BIN)/python -m benchmarks.memory $(ARGS)
 
+audit: ## Ask for known vulnerabilities of what is pinned (needs the network)
+	@test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install --quiet 'pip-audit>=2.10,<3'; }
+	@.venv-audit/bin/pip-audit --no-deps --disable-pip -r requirements.txt
+
 # It wants another jsonschema-rs than LangGraph's dev server does, so it has an environment of its own.
 fuzz: ## Try a running service with made-up requests: make fuzz URL=http://127.0.0.1:8000 KEY=va_...
 	@test -x .venv-fuzz/bin/st || { $(PYTHON) -m venv .venv-fuzz && .venv-fuzz/bin/python -m pip install --quiet 'schemathesis>=4.32,<5'; }
@@ -91,7 +95,7 @@ bench-checkpoints: $(VENV)/.runtime ## Measure the checkpointer against the stoc
 	@exec $(BIN)/python -m benchmarks.checkpoints $(ARGS)
 
 clean: ## Remove the environment and caches (data stays)
-	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .langgraph_api
+	@rm -rf $(VENV) .venv-audit .venv-fuzz .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .langgraph_api
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed; install it or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; }

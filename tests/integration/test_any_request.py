@@ -145,9 +145,10 @@ async def test_a_body_of_another_shape_is_told_so(caller: Caller, path: str, con
     assert set(answer.json()) == {"error", "message", "details"}
 
 
-@pytest.mark.parametrize(
-    "url", ["/v1/sessions/%00", "/v1/sessions?contact_id=a%00", "/react/c/%00/input_schema"]
-)
+WITH_NUL = ["/v1/sessions/%00", "/v1/sessions?contact_id=a%00", "/react/c/%00/input_schema"]
+
+
+@pytest.mark.parametrize("url", WITH_NUL)
 async def test_nul_is_refused_in_paths_and_queries(caller: Caller, url: str) -> None:
     answer = await caller.send(caller.build("GET", url))
     assert (answer.status_code, answer.json()["error"]) == (422, "invalid_request")
