@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: help serve keys memory-serve demo studio retention audit-verify chaos fuzz bench-checkpoints bench-growth bench-memory \
-	bench-workflows test eval audit check fmt \
+	bench-workflows test eval audit-dependencies check fmt \
 	snapshots docs proto requirements clean
 
 help: ## This list
@@ -52,7 +52,7 @@ eval: $(VENV)/.runtime ## Measure on public data sets: make eval DATA=folder (ON
 bench-memory: $(VENV)/.runtime ## Measure search among 1,000,000 memories (some minutes, 5 GB of disk)
 	@$(BIN)/python -m benchmarks.memory $(ARGS)
 
-audit: ## Ask for known vulnerabilities of what is pinned (needs the network)
+audit-dependencies: ## Ask for known vulnerabilities of what is pinned (needs the network)
 	@test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install --quiet 'pip-audit>=2.10,<3'; }
 	@.venv-audit/bin/pip-audit --no-deps --disable-pip -r requirements.txt
 

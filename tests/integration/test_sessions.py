@@ -200,6 +200,13 @@ async def test_a_row_comes_before_the_first_checkpoint_and_is_the_threads_owner(
         refused = await running.http.post("/coordinator/invoke", json=body)
         assert (refused.status_code, refused.json()["error"]) == (403, "session_refused")
         assert await listed(running, OTHER) == []
+        # Nor is a thread of another graph a session.
+        config: Any = {"configurable": {"thread_id": "react"}, "metadata": {"graph": "react"}}
+        await running.service.graphs["react"].aupdate_state(config, {"contact_id": CONTACT}, as_node="finish")
+        stolen = {"contact_id": CONTACT, "message": AGAIN, "session_id": "react"}
+        refused = await running.http.post("/v1/messages", json=stolen)
+        assert refused.json()["error"] == "wrong_graph"
+        assert [each["id"] for each in await listed(running)] == ["taken"]
 
 
 async def test_a_session_there_is_not_is_said_so(database_url: str) -> None:
