@@ -13,6 +13,8 @@ from api.messages import messages_router
 from api.request_id import RequestIdMiddleware
 from api.service import Service, open_service
 from api.sessions import sessions_router
+from api.telemetry.requests import RequestMetricsMiddleware
+from api.telemetry.routes import metrics_router
 from api.thread_routes import threads_router
 from api.version import VERSION
 from core.logging import configure_logging
@@ -46,9 +48,11 @@ def make_app(service: Service | None = None) -> FastAPI:
             yield
 
     app = FastAPI(title="Ventros Agents", version=VERSION, description=DESCRIPTION, lifespan=lifespan)
+    app.add_middleware(RequestMetricsMiddleware)
     app.add_middleware(RequestIdMiddleware)
     errors.install(app)
     app.include_router(health_router())
+    app.include_router(metrics_router())
     app.include_router(messages_router())
     app.include_router(approvals_router())
     app.include_router(threads_router())

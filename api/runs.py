@@ -22,6 +22,7 @@ from langgraph.types import Durability, StreamMode, StreamPart
 from api.admission import MultitaskStrategy, admit
 from api.errors import REPLACED, describe
 from api.repetition import earlier_run, is_broken_off, replayed
+from api.telemetry.metrics import ServiceMetrics, metered_run
 from core.context import Context
 from core.errors import RunStopped, ServiceError, ThreadBusy, TooManyRuns
 from core.logging import get_logger
@@ -86,10 +87,13 @@ class Runs:
 
     Args:
         settings: Limits.
+        metrics: Where runs are counted.
     """
 
-    def __init__(self, settings: RunSettings) -> None:
+    def __init__(self, settings: RunSettings, metrics: ServiceMetrics) -> None:
         self._settings = settings
+        self._metrics = metrics
+        self._begun = 0
         self._slots = asyncio.Semaphore(settings.max_concurrent)
         self._threads: dict[str, _Thread] = {}
         self._tasks: dict[asyncio.Task[None], RunControl] = {}
@@ -99,6 +103,16 @@ class Runs:
     def active(self) -> int:
         """Runs in progress or waiting for their turn."""
         return len(self._tasks)
+
+    @property
+    def queued(self) -> int:
+        """Runs that wait for their thread or for a place."""
+        return self.active - self._begun
+
+    @property
+    def places(self) -> int:
+        """Runs that may be in progress at once."""
+        return self._settings.max_concurrent
 
     async def stream(self, request: RunRequest) -> AsyncGenerator[Part, None]:
         """Run, and give LangGraph's stream parts (``version="v2"``) as they come.
@@ -180,20 +194,24 @@ class Runs:
         listening: asyncio.Event,
     ) -> None:
         end: ServiceError | None = None
-        try:
-            async with asyncio.timeout(self._settings.timeout_seconds), self._turn(request, control):
-                async for part in await self._parts(request, control):
-                    if listening.is_set():
-                        await parts.put(part)
-        except Exception as error:  # noqa: BLE001 - a run may end with anything; describe() types it
-            end = describe(error)
-            log.info("run_ended_early", thread_id=request.thread_id, error=end.code, reason=end.message)
-        except asyncio.CancelledError:
-            # The drain has no more time. Who listens must hear of it, without another wait.
-            if parts.full():
-                parts.get_nowait()
-            parts.put_nowait(describe(GraphDrained()))
-            raise
+        with metered_run(self._metrics, request.graph.name) as run:
+            try:
+                async with asyncio.timeout(self._settings.timeout_seconds), self._turn(request, control):
+                    async for part in await self._parts(request, control):
+                        run.take(part)
+                        if listening.is_set():
+                            await parts.put(part)
+            except Exception as error:  # noqa: BLE001 - a run may end with anything; describe() types it
+                end = describe(error)
+                run.outcome = end.code
+                log.info("run_ended_early", thread_id=request.thread_id, error=end.code, reason=end.message)
+            except asyncio.CancelledError:
+                # The drain has no more time. Who listens must hear of it, without another wait.
+                run.outcome = "cancelled"
+                if parts.full():
+                    parts.get_nowait()
+                parts.put_nowait(describe(GraphDrained()))
+                raise
         if listening.is_set():
             await parts.put(end)
 
@@ -227,7 +245,11 @@ class Runs:
     async def _turn(self, request: RunRequest, control: RunControl) -> AsyncIterator[None]:
         """Hold the thread, then a slot."""
         async with self._thread(request, control), self._slot():
-            yield
+            self._begun += 1
+            try:
+                yield
+            finally:
+                self._begun -= 1
 
     @asynccontextmanager
     async def _thread(self, request: RunRequest, control: RunControl) -> AsyncIterator[None]:

@@ -14,6 +14,8 @@ from api.erasure import Erasure
 from api.retention import retention
 from api.runs import Runs
 from api.session_keeper import SessionKeeper
+from api.telemetry.gauges import add_gauges
+from api.telemetry.metrics import RunMeter, ServiceMetrics
 from checkpoints.embedded import embedded_postgres_server
 from checkpoints.pool import Pool, open_pool
 from checkpoints.saver import open_saver
@@ -21,6 +23,7 @@ from core.embeddings import embeddings
 from core.errors import EmbeddingError
 from core.logging import get_logger
 from core.memory import Memory
+from core.metrics import BACKGROUND, metered
 from core.models import ChatModels, ModelInfo, chat_models
 from core.settings import Settings
 from crm.app import create_crm
@@ -55,6 +58,7 @@ class Service:
         memory: What is remembered of contacts.
         sessions: Which conversation a message belongs to.
         keeper: Closes sessions and sums them up.
+        metrics: What is counted.
         development_crm: The app to mount at ``/crm``, when no real CRM is set.
     """
 
@@ -68,6 +72,7 @@ class Service:
     memory: Memory
     sessions: SessionStore
     keeper: SessionKeeper
+    metrics: ServiceMetrics
     development_crm: FastAPI | None
 
 
@@ -87,6 +92,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
     """
     # First, as it needs nothing: a wrong model is said before a database is made.
     models = models or chat_models(settings.models, settings.features)
+    metrics = ServiceMetrics()
     async with AsyncExitStack() as stack:
         stack.push_async_callback(models.aclose)
         url = settings.database.url
@@ -96,7 +102,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             else await stack.enter_async_context(embedded_postgres_server(settings.server.data_dir))
         )
         pool = await stack.enter_async_context(open_pool(address, settings.database))
-        saver = await stack.enter_async_context(open_saver(pool))
+        saver = await stack.enter_async_context(open_saver(pool, metrics))
         memory = await _memory(stack, settings, pool)
         await migrate_sessions(pool)
         development_crm = await _development_crm(settings, pool)
@@ -134,8 +140,11 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         keeper = SessionKeeper(
             sessions, graphs["coordinator"], models, memory, seconds=settings.sessions.sweep_seconds
         )
-        stack.push_async_callback(_ended, asyncio.create_task(keeper.run(), name="session-keeper"))
-        runs = Runs(settings.runs)
+        with metered(RunMeter(metrics, BACKGROUND)):
+            keeping = asyncio.create_task(keeper.run(), name="session-keeper")
+        stack.push_async_callback(_ended, keeping)
+        runs = Runs(settings.runs, metrics)
+        add_gauges(metrics, runs=runs, pool=pool, saver=saver)
         erasure = Erasure(pool=pool, memory=memory, settled=saver.settled, forget=(saver.forget,))
         await stack.enter_async_context(retention(settings, pool, erasure, runs))
         stack.push_async_callback(runs.drain)
@@ -150,6 +159,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             memory=memory,
             sessions=sessions,
             keeper=keeper,
+            metrics=metrics,
             development_crm=development_crm,
         )
 

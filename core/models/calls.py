@@ -20,6 +20,7 @@ from tenacity import (
 from core.errors import ModelMisconfigured, ModelUnavailable, StartupError
 from core.logging import get_logger
 from core.models.faults import ProviderFaults, TransientError
+from core.models.metering import counted
 from core.models.replies import stream_reply, stream_value
 from core.models.spec import ModelFactory, ModelInfo, ModelSpec, Role, StructuredReply
 
@@ -150,10 +151,13 @@ class ChatModels:
     async def _attempts(
         self, ask: Callable[[BaseChatModel, str], Awaitable[R]], chat: BaseChatModel, name: str
     ) -> R:
-        async def attempt() -> R:
+        async def bounded() -> R:
             with ProviderFaults(name):
                 async with asyncio.timeout(self._timeout):
                     return await ask(chat, name)
+
+        async def attempt() -> R:
+            return await counted(name, bounded())
 
         def log(state: RetryCallState) -> None:
             _log.warning(

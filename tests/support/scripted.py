@@ -114,7 +114,12 @@ def _chunks(message: AIMessage) -> Iterator[AIMessageChunk]:
         }
         for index, call in enumerate(message.invalid_tool_calls)
     ]
-    yield AIMessageChunk(content="", tool_call_chunks=calls, response_metadata={"finish_reason": "stop"})
+    yield AIMessageChunk(
+        content="",
+        tool_call_chunks=calls,
+        response_metadata={"finish_reason": "stop"},
+        usage_metadata=message.usage_metadata,
+    )
 
 
 def scripted_models(model: BaseChatModel) -> ChatModels:
