@@ -13,7 +13,7 @@ from api.messages import messages_router
 from api.request_id import RequestIdMiddleware
 from api.service import Service, open_service
 from api.sessions import sessions_router
-from api.telemetry.requests import RequestMetricsMiddleware
+from api.telemetry.requests import TelemetryMiddleware
 from api.telemetry.routes import metrics_router
 from api.thread_routes import threads_router
 from api.version import VERSION
@@ -48,7 +48,7 @@ def make_app(service: Service | None = None) -> FastAPI:
             yield
 
     app = FastAPI(title="Ventros Agents", version=VERSION, description=DESCRIPTION, lifespan=lifespan)
-    app.add_middleware(RequestMetricsMiddleware)
+    app.add_middleware(TelemetryMiddleware)
     app.add_middleware(RequestIdMiddleware)
     errors.install(app)
     app.include_router(health_router())

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from langchain_core.callbacks import BaseCallbackManager
+from langchain_core.callbacks import AsyncCallbackManager, BaseCallbackHandler, BaseCallbackManager
 from langchain_core.runnables import RunnableConfig, patch_config
 from langgraph.errors import GraphDrained
 from langgraph.graph.state import CompiledStateGraph
@@ -23,6 +23,7 @@ from api.admission import MultitaskStrategy, admit
 from api.errors import REPLACED, describe
 from api.repetition import earlier_run, is_broken_off, replayed
 from api.telemetry.metrics import ServiceMetrics, metered_run
+from api.telemetry.tracing import Tracing
 from core.context import Context
 from core.errors import RunStopped, ServiceError, ThreadBusy, TooManyRuns
 from core.logging import get_logger
@@ -88,11 +89,13 @@ class Runs:
     Args:
         settings: Limits.
         metrics: Where runs are counted.
+        tracing: Where they are traced.
     """
 
-    def __init__(self, settings: RunSettings, metrics: ServiceMetrics) -> None:
+    def __init__(self, settings: RunSettings, metrics: ServiceMetrics, tracing: Tracing) -> None:
         self._settings = settings
         self._metrics = metrics
+        self._tracing = tracing
         self._begun = 0
         self._slots = asyncio.Semaphore(settings.max_concurrent)
         self._threads: dict[str, _Thread] = {}
@@ -194,10 +197,11 @@ class Runs:
         listening: asyncio.Event,
     ) -> None:
         end: ServiceError | None = None
-        with metered_run(self._metrics, request.graph.name) as run:
+        name = request.graph.name
+        with self._tracing.run(name, request.thread_id) as trace, metered_run(self._metrics, name) as run:
             try:
                 async with asyncio.timeout(self._settings.timeout_seconds), self._turn(request, control):
-                    async for part in await self._parts(request, control):
+                    async for part in await self._parts(request, control, trace.callbacks):
                         run.take(part)
                         if listening.is_set():
                             await parts.put(part)
@@ -212,11 +216,15 @@ class Runs:
                     parts.get_nowait()
                 parts.put_nowait(describe(GraphDrained()))
                 raise
+            finally:
+                trace.ended(run.outcome, failed=end is not None)
         if listening.is_set():
             await parts.put(end)
 
     @staticmethod
-    async def _parts(request: RunRequest, control: RunControl) -> AsyncIterator[Part]:
+    async def _parts(
+        request: RunRequest, control: RunControl, spans: BaseCallbackHandler | None
+    ) -> AsyncIterator[Part]:
         if control.drain_requested:
             # Nobody waits for it any more: it must not take the thread's next turn.
             raise GraphDrained(control.drain_reason or "")
@@ -228,10 +236,12 @@ class Runs:
             given = None if earlier else given
         if not request.fresh:
             await admit(request.graph, request.config, given, request.multitask_strategy)
-        callbacks = await request.begin() if request.begin else None
+        callbacks = await request.begin() if request.begin else AsyncCallbackManager([])
+        if spans:
+            callbacks.add_handler(spans)
         return request.graph.astream(
             given,
-            patch_config(request.config, callbacks=callbacks) if callbacks else request.config,
+            patch_config(request.config, callbacks=callbacks),
             context=request.context,
             stream_mode=list(request.modes),
             subgraphs=request.subgraphs,

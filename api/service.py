@@ -16,6 +16,7 @@ from api.runs import Runs
 from api.session_keeper import SessionKeeper
 from api.telemetry.gauges import add_gauges
 from api.telemetry.metrics import RunMeter, ServiceMetrics
+from api.telemetry.tracing import Tracing, open_tracing
 from checkpoints.embedded import embedded_postgres_server
 from checkpoints.pool import Pool, open_pool
 from checkpoints.saver import open_saver
@@ -59,6 +60,7 @@ class Service:
         sessions: Which conversation a message belongs to.
         keeper: Closes sessions and sums them up.
         metrics: What is counted.
+        tracing: Begins the spans of requests and runs.
         development_crm: The app to mount at ``/crm``, when no real CRM is set.
     """
 
@@ -73,6 +75,7 @@ class Service:
     sessions: SessionStore
     keeper: SessionKeeper
     metrics: ServiceMetrics
+    tracing: Tracing
     development_crm: FastAPI | None
 
 
@@ -95,6 +98,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
     metrics = ServiceMetrics()
     async with AsyncExitStack() as stack:
         stack.push_async_callback(models.aclose)
+        tracing = await stack.enter_async_context(open_tracing(settings.tracing))
         url = settings.database.url
         address = (
             url.get_secret_value()
@@ -143,7 +147,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         with metered(RunMeter(metrics, BACKGROUND)):
             keeping = asyncio.create_task(keeper.run(), name="session-keeper")
         stack.push_async_callback(_ended, keeping)
-        runs = Runs(settings.runs, metrics)
+        runs = Runs(settings.runs, metrics, tracing)
         add_gauges(metrics, runs=runs, pool=pool, saver=saver)
         erasure = Erasure(pool=pool, memory=memory, settled=saver.settled, forget=(saver.forget,))
         await stack.enter_async_context(retention(settings, pool, erasure, runs))
@@ -160,6 +164,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             sessions=sessions,
             keeper=keeper,
             metrics=metrics,
+            tracing=tracing,
             development_crm=development_crm,
         )
 

@@ -344,6 +344,31 @@ class LogSettings(BaseSettings):
         return value.lower() if isinstance(value, str) else value
 
 
+class TracingSettings(BaseSettings):
+    """Traces, by OpenTelemetry's own variables."""
+
+    model_config = _group("OTEL_")
+
+    exporter_otlp_endpoint: str | None = Field(
+        None, description="Address of an OTLP/HTTP collector, without /v1/traces; unset: nothing is traced"
+    )
+    exporter_otlp_headers: SecretStr | None = Field(
+        None, description="Headers the collector is sent, as name=value,name=value, percent-encoded"
+    )
+    service_name: str = Field("ventros-agents", description="Name of the service in traces")
+    traces_sampler_arg: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Part of the traces that is recorded; of a trace a caller began, it decides",
+    )
+
+    @field_validator("exporter_otlp_endpoint")
+    @classmethod
+    def _is_http(cls, base: str | None) -> str | None:
+        return _http_address(base) if base else None
+
+
 class FeatureSettings(BaseSettings):
     """Feature flags."""
 
@@ -377,6 +402,7 @@ class Settings:
     approvals: ApprovalSettings
     retention: RetentionSettings
     log: LogSettings
+    tracing: TracingSettings
     features: FeatureSettings
 
     @classmethod

@@ -39,6 +39,7 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         "MODEL",
         "CRM_API_BASE",
         "LANGSMITH_TRACING",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
     ):
         monkeypatch.delenv(name, raising=False)
 

@@ -1,4 +1,4 @@
-"""Requests, counted by the template of their route."""
+"""Requests, counted and traced by the template of their route."""
 
 import time
 from collections.abc import MutableMapping
@@ -6,7 +6,9 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.telemetry.metrics import OTHER, ServiceMetrics
+from api.service import Service
+from api.telemetry.metrics import OTHER
+from api.telemetry.tracing import request_ended
 
 METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 # Paths nobody serves are one series, however many there are.
@@ -15,8 +17,11 @@ UNMATCHED: Final = "unmatched"
 GONE: Final = 499
 
 
-class RequestMetricsMiddleware:
-    """Counts each request when its response has ended. Plain ASGI, as streams must pass untouched."""
+class TelemetryMiddleware:
+    """Counts each request when its response has ended, in a span of its own.
+
+    Plain ASGI, as streams must pass untouched.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -27,7 +32,8 @@ class RequestMetricsMiddleware:
             await self._app(scope, receive, send)
             return
         # Before it is served: an app that is mounted puts itself in its place.
-        metrics: ServiceMetrics = scope["app"].state.service.metrics
+        service: Service = scope["app"].state.service
+        metrics = service.metrics
         status = GONE
 
         async def send_and_note(message: MutableMapping[str, Any]) -> None:
@@ -37,13 +43,15 @@ class RequestMetricsMiddleware:
             await send(message)
 
         started = time.perf_counter()
-        try:
-            await self._app(scope, receive, send_and_note)
-        finally:
-            route = route_template(scope)
-            method = scope["method"] if scope["method"] in METHODS else OTHER
-            metrics.requests.labels(route, method, str(status)).inc()
-            metrics.request_seconds.labels(route, method).observe(time.perf_counter() - started)
+        with service.tracing.request(scope) as span:
+            try:
+                await self._app(scope, receive, send_and_note)
+            finally:
+                route = route_template(scope)
+                method = scope["method"] if scope["method"] in METHODS else OTHER
+                metrics.requests.labels(route, method, str(status)).inc()
+                metrics.request_seconds.labels(route, method).observe(time.perf_counter() - started)
+                request_ended(span, method=method, route=route, status=status)
 
 
 def route_template(scope: Scope) -> str:
