@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from fastapi import FastAPI
 
 from api import errors
+from api.agents import agents_router
 from api.approvals import approvals_router
 from api.health import health_router
 from api.langserve import langserve_router
@@ -53,6 +54,7 @@ def make_app(service: Service | None = None) -> FastAPI:
     errors.install(app)
     app.include_router(health_router())
     app.include_router(metrics_router())
+    app.include_router(agents_router())
     app.include_router(messages_router())
     app.include_router(approvals_router())
     app.include_router(threads_router())

@@ -117,6 +117,16 @@ class Runs:
         """Runs that may be in progress at once."""
         return self._settings.max_concurrent
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no place is free."""
+        return self._slots.locked()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether no more runs are taken."""
+        return self._stopping
+
     async def stream(self, request: RunRequest) -> AsyncGenerator[Part, None]:
         """Run, and give LangGraph's stream parts (``version="v2"``) as they come.
 

@@ -58,6 +58,7 @@ class Service:
         erasure: Takes threads out for good.
         memory: What is remembered of contacts.
         sessions: Which conversation a message belongs to.
+        warming: Done when the router has learned the agents' examples, or could not.
         keeper: Closes sessions and sums them up.
         metrics: What is counted.
         tracing: Begins the spans of requests and runs.
@@ -73,6 +74,7 @@ class Service:
     erasure: Erasure
     memory: Memory
     sessions: SessionStore
+    warming: asyncio.Task[None]
     keeper: SessionKeeper
     metrics: ServiceMetrics
     tracing: Tracing
@@ -127,7 +129,8 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         roster = specialised_agents(settings, tools)
         stack.push_async_callback(roster.router.aclose)
         # The first message is not to wait for it, nor is the start.
-        stack.push_async_callback(_ended, asyncio.create_task(_warm(roster)))
+        warming = asyncio.create_task(_warm(roster))
+        stack.push_async_callback(_ended, warming)
         deps = Deps(
             models=models,
             tools=tools,
@@ -162,6 +165,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             erasure=erasure,
             memory=memory,
             sessions=sessions,
+            warming=warming,
             keeper=keeper,
             metrics=metrics,
             tracing=tracing,

@@ -12,6 +12,7 @@ from typing import Any, Final
 from langgraph.types import StreamPart
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+from api.telemetry.outcomes import FAILURES, SUCCESSES
 from core.metrics import Attempt, ModelOutcome, metered
 
 PREFIX: Final = "ventros_"
@@ -47,6 +48,7 @@ class ServiceMetrics:
             "run_first_token_seconds", "From a run's begin to the first token of any of its models", "graph"
         )
         self.runs_in_progress = self._gauge("runs_in_progress", "Runs begun or waiting", "graph")
+        self.run_failures = self._gauge("run_failures_in_a_row", "Since the last success", "graph")
         self.model_calls = self._counter("model_calls", "Attempts at model calls", "model", "outcome")
         self.model_call_seconds = self._histogram("model_call_seconds", "Of an attempt", "model")
         self.model_tokens = self._counter(
@@ -132,6 +134,10 @@ class RunMeter:
         metrics = self._metrics
         metrics.runs.labels(self._graph, self.outcome).inc()
         metrics.run_seconds.labels(self._graph).observe(time.perf_counter() - self._started)
+        if self.outcome in FAILURES:
+            metrics.run_failures.labels(self._graph).inc()
+        elif self.outcome in SUCCESSES:
+            metrics.run_failures.labels(self._graph).set(0)
 
     def first_token(self) -> None:
         """A model began to reply."""
