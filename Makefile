@@ -8,7 +8,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; exit; }; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help serve memory-serve demo studio retention bench-checkpoints bench-growth bench-memory test eval check fmt \
+.PHONY: help serve memory-serve migrate demo studio retention bench-checkpoints bench-growth bench-memory bench-service \
+	test eval check check-deploy fmt \
 	snapshots docs proto requirements clean
 
 help: ## This list
@@ -29,6 +30,12 @@ studio: $(VENV)/.dev ## Open the graphs in LangGraph Studio's dev server
 retention: $(VENV)/.runtime ## Carry the retention policies out once (ARGS=--dry-run only says what would go)
 	@exec $(BIN)/python -m api.retention $(ARGS)
 
+migrate: $(VENV)/.runtime ## Bring the database of DATABASE_URL up to date, before replicas start
+	@exec $(BIN)/python -m api.migrate
+
+bench-service: $(VENV)/.runtime ## Measure the service under load on two cores (ARGS="--minutes 10" soaks it)
+	@exec $(BIN)/python -m benchmarks.service $(ARGS)
+
 bench-growth: $(VENV)/.runtime ## Measure how a long conversation grows (about three minutes)
 	@exec $(BIN)/python -m benchmarks.growth $(ARGS)
 
@@ -42,11 +49,17 @@ eval: $(VENV)/.runtime ## Measure on public data sets: make eval DATA=folder (ON
 bench-memory: $(VENV)/.runtime ## Measure search among 1,000,000 memories (some minutes, 5 GB of disk)
 	@$(BIN)/python -m benchmarks.memory $(ARGS)
 
-check: $(VENV)/.dev ## Lint, strict types, import rules
+check: $(VENV)/.dev check-deploy ## Lint, strict types, import rules
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+
+check-deploy: $(VENV)/.dev ## Lint the Dockerfile, the compose file and the Kubernetes manifests
+	@$(BIN)/hadolint deploy/Dockerfile
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec deploy/compose.yaml
+	@$(BIN)/kubernetes-validate --quiet --strict --kubernetes-version 1.33 \
+		$(filter-out %/kustomization.yaml,$(wildcard deploy/kubernetes/*.yaml))
 
 fmt: $(VENV)/.dev ## Format and fix what can be fixed
 	@$(BIN)/ruff check --fix .

@@ -18,12 +18,15 @@ from langgraph.errors import GraphDrained
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import RunControl
 from langgraph.types import Durability, StreamMode, StreamPart
+from psycopg_pool import PoolTimeout
 
 from api.admission import MultitaskStrategy, admit
 from api.errors import REPLACED, describe
 from api.repetition import earlier_run, is_broken_off, replayed
+from api.resumption import resume_request
 from api.telemetry.metrics import ServiceMetrics, metered_run
 from api.telemetry.tracing import Tracing
+from checkpoints.pool import Pool
 from core.context import Context
 from core.errors import RunStopped, ServiceError, ThreadBusy, TooManyRuns
 from core.logging import get_logger
@@ -90,12 +93,14 @@ class Runs:
         settings: Limits.
         metrics: Where runs are counted.
         tracing: Where they are traced.
+        pool: Of the database their checkpoints are in.
     """
 
-    def __init__(self, settings: RunSettings, metrics: ServiceMetrics, tracing: Tracing) -> None:
+    def __init__(self, settings: RunSettings, metrics: ServiceMetrics, tracing: Tracing, pool: Pool) -> None:
         self._settings = settings
         self._metrics = metrics
         self._tracing = tracing
+        self._pool = pool
         self._begun = 0
         self._slots = asyncio.Semaphore(settings.max_concurrent)
         self._threads: dict[str, _Thread] = {}
@@ -122,11 +127,6 @@ class Runs:
         """Whether no place is free."""
         return self._slots.locked()
 
-    @property
-    def is_stopping(self) -> bool:
-        """Whether no more runs are taken."""
-        return self._stopping
-
     async def stream(self, request: RunRequest) -> AsyncGenerator[Part, None]:
         """Run, and give LangGraph's stream parts (``version="v2"``) as they come.
 
@@ -140,6 +140,9 @@ class Runs:
         """
         if self._stopping:
             raise RunStopped("the service is stopping; ask again in a moment", retry_after=5)
+        if self._pool.away:
+            # Without it a run would only come to its first checkpoint, and wait there.
+            raise describe(PoolTimeout(self._pool.away))
         parts: asyncio.Queue[Part | ServiceError | None] = asyncio.Queue(_BACKLOG)
         control = RunControl()
         listening = asyncio.Event()
@@ -207,16 +210,19 @@ class Runs:
         listening: asyncio.Event,
     ) -> None:
         end: ServiceError | None = None
+        has_begun = False
         name = request.graph.name
         with self._tracing.run(name, request.thread_id) as trace, metered_run(self._metrics, name) as run:
             try:
                 async with asyncio.timeout(self._settings.timeout_seconds), self._turn(request, control):
-                    async for part in await self._parts(request, control, trace.callbacks):
+                    making = await self._parts(request, control, trace.callbacks)
+                    has_begun = True
+                    async for part in making:
                         run.take(part)
                         if listening.is_set():
                             await parts.put(part)
             except Exception as error:  # noqa: BLE001 - a run may end with anything; describe() types it
-                end = describe(error)
+                end = _described(error, request, has_begun=has_begun)
                 run.outcome = end.code
                 log.info("run_ended_early", thread_id=request.thread_id, error=end.code, reason=end.message)
             except asyncio.CancelledError:
@@ -224,7 +230,7 @@ class Runs:
                 run.outcome = "cancelled"
                 if parts.full():
                     parts.get_nowait()
-                parts.put_nowait(describe(GraphDrained()))
+                parts.put_nowait(_described(GraphDrained(), request, has_begun=has_begun))
                 raise
             finally:
                 trace.ended(run.outcome, failed=end is not None)
@@ -315,3 +321,14 @@ class Runs:
             yield
         finally:
             self._slots.release()
+
+
+def _described(error: BaseException, request: RunRequest, *, has_begun: bool) -> ServiceError:
+    """The typed error; of a run that was stopped on its way, with what goes on with it."""
+    described = describe(error)
+    if has_begun and isinstance(described, RunStopped):
+        described.details = {
+            "thread_id": request.thread_id,
+            "resume": resume_request(request.graph.name, request.thread_id),
+        }
+    return described

@@ -11,12 +11,14 @@ from fastapi import FastAPI
 from langgraph.graph.state import CompiledStateGraph
 
 from api.erasure import Erasure
+from api.lifecycle import Lifecycle
 from api.retention import retention
 from api.runs import Runs
 from api.session_keeper import SessionKeeper
 from api.telemetry.gauges import add_gauges
 from api.telemetry.metrics import RunMeter, ServiceMetrics
 from api.telemetry.tracing import Tracing, open_tracing
+from checkpoints.availability import watching
 from checkpoints.embedded import embedded_postgres_server
 from checkpoints.pool import Pool, open_pool
 from checkpoints.saver import open_saver
@@ -50,6 +52,7 @@ class Service:
 
     Attributes:
         settings: As the service was started with.
+        lifecycle: Whether it is about to stop.
         pool: The one connection pool.
         runs: Runs in progress.
         graphs: The compiled graphs by name.
@@ -66,6 +69,7 @@ class Service:
     """
 
     settings: Settings
+    lifecycle: Lifecycle
     pool: Pool
     runs: Runs
     graphs: Mapping[str, CompiledGraph]
@@ -108,6 +112,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             else await stack.enter_async_context(embedded_postgres_server(settings.server.data_dir))
         )
         pool = await stack.enter_async_context(open_pool(address, settings.database))
+        await stack.enter_async_context(watching(pool))
         saver = await stack.enter_async_context(open_saver(pool, metrics))
         memory = await _memory(stack, settings, pool)
         await migrate_sessions(pool)
@@ -150,13 +155,14 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         with metered(RunMeter(metrics, BACKGROUND)):
             keeping = asyncio.create_task(keeper.run(), name="session-keeper")
         stack.push_async_callback(_ended, keeping)
-        runs = Runs(settings.runs, metrics, tracing)
+        runs = Runs(settings.runs, metrics, tracing, pool)
         add_gauges(metrics, runs=runs, pool=pool, saver=saver)
         erasure = Erasure(pool=pool, memory=memory, settled=saver.settled, forget=(saver.forget,))
         await stack.enter_async_context(retention(settings, pool, erasure, runs))
         stack.push_async_callback(runs.drain)
         yield Service(
             settings=settings,
+            lifecycle=Lifecycle(),
             pool=pool,
             runs=runs,
             graphs=graphs,

@@ -62,6 +62,21 @@ class Serving:
     ended: asyncio.Task[None]
 
     def stop(self) -> None:
+        """Say that the service is leaving, then drain and stop; asked a second time, wait for nobody."""
+        lifecycle = self.service.lifecycle
+        notice = 0.0 if lifecycle.is_leaving else self.service.settings.server.shutdown_notice_seconds
+        lifecycle.is_leaving = True
+        if notice:
+            asyncio.get_running_loop().call_later(notice, self._after_notice)
+        else:
+            self.stop_now()
+
+    def _after_notice(self) -> None:
+        # Unless it was told a second time meanwhile.
+        if not self.server.should_exit:
+            self.stop_now()
+
+    def stop_now(self) -> None:
         """Drain and stop; asked a second time, do not wait for clients."""
         self.server.force_exit = self.server.should_exit
         self.server.should_exit = True

@@ -1,20 +1,19 @@
 """The one connection pool."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TypeAlias
+from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from core.errors import StartupError
 from core.settings import DatabaseSettings
 
 RECONNECT_SECONDS = 4
-
-Pool: TypeAlias = AsyncConnectionPool[AsyncConnection[DictRow]]
 
 # A peer that vanished without a word is noticed within about 25 s.
 _KEEPALIVE = {
@@ -24,6 +23,46 @@ _KEEPALIVE = {
     "keepalives_count": 3,
     "tcp_user_timeout": 25_000,
 }
+
+
+class Pool(AsyncConnectionPool[AsyncConnection[DictRow]]):
+    """A pool that does not have everyone wait while the database is known to be away.
+
+    Attributes:
+        away: Why it is; empty while it is there, or nobody looks (:mod:`checkpoints.availability`).
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.away = ""
+        self._waits: set[asyncio.Timeout] = set()
+
+    async def getconn(self, timeout: float | None = None) -> AsyncConnection[DictRow]:
+        """A connection.
+
+        Raises:
+            PoolTimeout: None came free in time, or the database is away.
+        """
+        if self.away:
+            raise PoolTimeout(self.away)
+        try:
+            async with asyncio.timeout(None) as wait:
+                self._waits.add(wait)
+                return await super().getconn(timeout)
+        except TimeoutError:
+            raise PoolTimeout(self.away) from None
+        finally:
+            self._waits.discard(wait)
+
+    def refuse(self, reason: str) -> None:
+        """Lend nothing from now on, and tell those who wait."""
+        self.away = reason
+        for wait in self._waits:
+            wait.reschedule(0)
+
+    def lend_again(self) -> None:
+        """The database is back."""
+        self.away = ""
 
 
 @asynccontextmanager
@@ -45,7 +84,7 @@ async def open_pool(url: str, settings: DatabaseSettings) -> AsyncIterator[Pool]
     """
     await _require_reachable(url, settings)
     timeout = settings.connect_timeout_seconds
-    async with AsyncConnectionPool(
+    async with Pool(
         url,
         connection_class=AsyncConnection[DictRow],
         kwargs={
@@ -61,7 +100,7 @@ async def open_pool(url: str, settings: DatabaseSettings) -> AsyncIterator[Pool]
         timeout=timeout,
         # Pauses between attempts double up to this: for so long a database that is back stays unnoticed.
         reconnect_timeout=RECONNECT_SECONDS,
-        check=AsyncConnectionPool.check_connection,
+        check=Pool.check_connection,
         open=False,
     ) as pool:
         yield pool

@@ -1,4 +1,4 @@
-"""Every setting, validated at start. The only reader of the environment and of ``.env``.
+"""Every setting, validated at start. The only reader of the environment, of ``.env`` and of secrets' files.
 
 A group is a class, its environment prefix is in ``model_config``: ``RunSettings.max_concurrent`` is
 ``RUN_MAX_CONCURRENT``. The table in the README is generated from these fields.
@@ -36,9 +36,18 @@ def _http_address(base: str) -> str:
 ApiKey = Annotated[SecretStr, AfterValidator(_fits_a_header)]
 
 
+# Where containers are given secrets as files, each named as its setting; the environment goes before them.
+SECRETS_DIR = Path("/run/secrets")
+
+
 def _group(prefix: str) -> SettingsConfigDict:
     return SettingsConfigDict(
-        env_prefix=prefix, env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+        env_prefix=prefix,
+        env_file=".env",
+        env_ignore_empty=True,
+        secrets_dir=SECRETS_DIR if SECRETS_DIR.is_dir() else None,
+        extra="ignore",
+        frozen=True,
     )
 
 
@@ -50,6 +59,13 @@ class ServerSettings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0 lets the system choose")
     studio_port: int = Field(2024, ge=1, le=65_535, description="Port of `make studio`")
+    shutdown_notice_seconds: float = Field(
+        0,
+        ge=0,
+        le=300,
+        description="How long /health/ready says 503 at shutdown before connections are refused, so that "
+        "load balancers notice; runs go on meanwhile",
+    )
     data_dir: Path = Field(Path(".data"), description="Where the embedded Postgres keeps its files")
 
 

@@ -132,8 +132,7 @@ def _status(
 
 
 def _state(service: Service, *, in_progress: int, failures: int, is_ready: bool) -> State:
-    runs = service.runs
-    if runs.is_stopping:
+    if service.lifecycle.is_leaving:
         return "terminating"
     if not is_ready:
         return "initializing"
@@ -141,7 +140,7 @@ def _state(service: Service, *, in_progress: int, failures: int, is_ready: bool)
         return "degraded"
     if not in_progress:
         return "idle"
-    return "busy" if runs.is_full else "active"
+    return "busy" if service.runs.is_full else "active"
 
 
 def _total(counts: Mapping[str, float], of: frozenset[str]) -> int:
