@@ -1,7 +1,11 @@
 """Our own append-only migrations of the checkpoint tables, one replica at a time."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow
 
 from checkpoints.pool import Pool, connect
 
@@ -9,7 +13,10 @@ from checkpoints.pool import Pool, connect
 LOCK_ID = 0x76_65_6E_74_72_6F_73
 
 # Of the transaction, not of the session: a pooler may give each statement another session.
-LOCK_SQL = f"SELECT pg_advisory_xact_lock({LOCK_ID})".encode()
+# Tried and not waited for: a statement that waits has a snapshot, for which the saver's own CREATE INDEX
+# CONCURRENTLY would wait in turn, under the lock.
+LOCK_SQL = f"SELECT pg_try_advisory_xact_lock({LOCK_ID}) AS held".encode()
+SECONDS_BETWEEN_TRIES = 0.1
 
 VERSIONS_SQL = "CREATE TABLE IF NOT EXISTS ventros_migrations (version integer PRIMARY KEY)"
 VERSION_SQL = "SELECT coalesce(max(version), 0) AS version FROM ventros_migrations"
@@ -43,10 +50,15 @@ async def serialised(pool: Pool) -> AsyncIterator[None]:
     On a connection beside the pool, which may be no larger than what the migrations need.
     """
     async with await connect(pool) as connection, connection.transaction():
-        # Neither prepared nor with parameters: its portal would keep a snapshot, for which the saver's own
-        # CREATE INDEX CONCURRENTLY would wait.
-        await connection.execute(LOCK_SQL, prepare=False)
+        while not await _is_held(connection):  # noqa: ASYNC110 - it is held in another process
+            await asyncio.sleep(SECONDS_BETWEEN_TRIES)
         yield
+
+
+async def _is_held(connection: AsyncConnection[DictRow]) -> bool:
+    # Neither prepared nor with parameters: its portal would keep a snapshot.
+    row = await (await connection.execute(LOCK_SQL, prepare=False)).fetchone()
+    return bool(row and row["held"])
 
 
 async def migrate(pool: Pool) -> None:
