@@ -59,5 +59,5 @@ def make_app(service: Service | None = None) -> FastAPI:
     app.include_router(approvals_router())
     app.include_router(threads_router())
     app.include_router(sessions_router())
-    app.include_router(langserve_router(lambda: app.state.service))
+    app.include_router(langserve_router())
     return app

@@ -12,8 +12,8 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
 from checkpoints.erasure import erase_checkpoints
-from checkpoints.pool import Pool
 from core.memory import Memory, Scope
+from core.postgres import Pool
 from sessions.store import erase_session
 
 Eraser: TypeAlias = Callable[[AsyncConnection[DictRow], str], Awaitable[None]]

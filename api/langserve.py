@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
+from functools import cache
 from typing import Any
 
 import orjson
@@ -18,8 +19,7 @@ from sse_starlette import EventSourceResponse
 from api.disconnect import until_gone
 from api.errors import body, describe, invalid, response
 from api.identity import requester
-from api.served_graph import FRESH_KEY, IDENTITY_KEY, ServedGraph
-from api.service import Service
+from api.served_graph import FRESH_KEY, IDENTITY_KEY, SERVICE_KEY, ServedGraph
 from api.threads import new_thread_id
 from core.errors import ServiceError
 from graphs.registry import REGISTRY
@@ -30,13 +30,18 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 Event = dict[str, Any]
 
 
-def langserve_router(service: Callable[[], Service]) -> APIRouter:
-    """Invoke, batch, the three streams, schemas and playground under ``/{graph}``, for each graph."""
+@cache
+def langserve_router() -> APIRouter:
+    """Invoke, batch, the three streams, schemas and playground under ``/{graph}``, for each graph.
+
+    Made once: hundreds of routes with their models are more work than opening the service, and they know
+    nothing of the one that serves them.
+    """
     router = APIRouter(route_class=GraphRoute)
     for spec in REGISTRY.values():
         add_routes(
             router,
-            ServedGraph(spec, service),
+            ServedGraph(spec),
             path=f"/{spec.name}",
             per_req_config_modifier=_complete_config,
             serializer=GraphSerializer(),
@@ -47,11 +52,15 @@ def langserve_router(service: Callable[[], Service]) -> APIRouter:
 
 
 async def _complete_config(config: dict[str, Any], request: Request) -> dict[str, Any]:
-    """Put in who asks, and a new thread where none is named.
+    """Put in who asks, the service that answers, and a new thread where none is named.
 
     A batch names none here: each of its inputs gets a thread of its own.
     """
-    configurable = {**config.get("configurable", {}), IDENTITY_KEY: requester(request)}
+    configurable = {
+        **config.get("configurable", {}),
+        IDENTITY_KEY: requester(request),
+        SERVICE_KEY: request.app.state.service,
+    }
     if not request.url.path.endswith("/batch"):
         named = configurable.get("thread_id") or await _session(request)
         configurable[FRESH_KEY] = not named

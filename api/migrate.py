@@ -9,10 +9,11 @@ import asyncio
 import sys
 
 from api.version import VERSION
-from checkpoints.pool import Pool, open_pool
+from checkpoints.pool import open_pool
 from checkpoints.saver import open_saver
 from core.errors import StartupError
 from core.logging import configure_logging, get_logger
+from core.postgres import Pool
 from core.settings import Settings
 from crm.migrations import migrate as migrate_crm
 from memory.extensions import open_extensions

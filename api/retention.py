@@ -20,11 +20,12 @@ from api.erasure import Erasure
 from api.errors import DATABASE_ERRORS
 from api.runs import Runs
 from checkpoints.embedded import embedded_postgres_server
-from checkpoints.pool import Pool, open_pool
+from checkpoints.pool import open_pool
 from checkpoints.retention import Policies, Sweep, sweep
 from checkpoints.saver import open_saver
 from core.errors import StartupError
 from core.logging import configure_logging, get_logger
+from core.postgres import Pool
 from core.settings import Settings
 from sessions.migrations import migrate as migrate_sessions
 

@@ -26,7 +26,7 @@ from api.repetition import earlier_run, is_broken_off, replayed
 from api.resumption import resume_request
 from api.telemetry.metrics import ServiceMetrics, metered_run
 from api.telemetry.tracing import Tracing
-from checkpoints.pool import Pool
+from checkpoints.pool import WatchedPool
 from core.context import Context
 from core.errors import RunStopped, ServiceError, ThreadBusy, TooManyRuns
 from core.logging import get_logger
@@ -96,7 +96,9 @@ class Runs:
         pool: Of the database their checkpoints are in.
     """
 
-    def __init__(self, settings: RunSettings, metrics: ServiceMetrics, tracing: Tracing, pool: Pool) -> None:
+    def __init__(
+        self, settings: RunSettings, metrics: ServiceMetrics, tracing: Tracing, pool: WatchedPool
+    ) -> None:
         self._settings = settings
         self._metrics = metrics
         self._tracing = tracing

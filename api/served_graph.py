@@ -5,7 +5,7 @@ nothing: ``thread_id`` would be dropped. This Runnable declares them, and runs t
 :class:`api.runs.Runs`.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any, ClassVar
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, BaseCallbackManager
@@ -24,8 +24,9 @@ from api.runs import RunRequest
 from api.service import Service
 from graphs.spec import GraphSpec
 
-# Where the route puts who asks; not among the fields a body may set.
+# Where the route puts who asks, and the service; not among the fields a body may set.
 IDENTITY_KEY = "__identity"
+SERVICE_KEY = "__service"
 # Where it says that it has made the thread.
 FRESH_KEY = "__fresh"
 # Inputs of one batch that run at once.
@@ -55,7 +56,6 @@ class ServedGraph(Runnable[Values, Values]):
 
     Args:
         spec: The graph's entry.
-        service: Gives the running service; asked at each call, as routes are made before it is opened.
     """
 
     config_fields: ClassVar[list[ConfigurableFieldSpec]] = [
@@ -85,10 +85,9 @@ class ServedGraph(Runnable[Values, Values]):
         ),
     ]
 
-    def __init__(self, spec: GraphSpec, service: Callable[[], Service]) -> None:
+    def __init__(self, spec: GraphSpec) -> None:
         self.name = spec.name
         self._spec = spec
-        self._service = service
         self._input_schema = served_input_schema(spec)
         self._output_schema = served_output_schema(spec)
 
@@ -142,16 +141,17 @@ class ServedGraph(Runnable[Values, Values]):
     ) -> AsyncIterator[Values]:
         """Run and give each step's updates, then the output."""
         config = ensure_config(config)
+        service: Service = config.get("configurable", {})[SERVICE_KEY]
         root = _RootRun(config, input, self._spec.name)
-        request = self._request(input, config, root)
+        request = self._request(service, input, config, root)
         result = RunResult()
-        parts = self._service().runs.stream(request)
+        parts = service.runs.stream(request)
         try:
             async for part in parts:
                 result.take(part)
                 if part["type"] == "updates":
                     yield AddableDict(part["data"])
-            output = result.output(request.thread_id, self._service().model)
+            output = result.output(request.thread_id, service.model)
             yield AddableDict(output=output)
         except Exception as error:
             await root.failed(error)
@@ -161,10 +161,12 @@ class ServedGraph(Runnable[Values, Values]):
         finally:
             await parts.aclose()
 
-    def _request(self, values: Values, config: RunnableConfig, root: "_RootRun") -> RunRequest:
+    def _request(
+        self, service: Service, values: Values, config: RunnableConfig, root: "_RootRun"
+    ) -> RunRequest:
         named = config.get("configurable", {})
         return run_request(
-            self._service(),
+            service,
             self._spec,
             graph_input(values),
             identity=named[IDENTITY_KEY],

@@ -20,7 +20,7 @@ from api.telemetry.metrics import RunMeter, ServiceMetrics
 from api.telemetry.tracing import Tracing, open_tracing
 from checkpoints.availability import watching
 from checkpoints.embedded import embedded_postgres_server
-from checkpoints.pool import Pool, open_pool
+from checkpoints.pool import WatchedPool, open_pool
 from checkpoints.saver import open_saver
 from core.embeddings import embeddings
 from core.errors import EmbeddingError
@@ -28,6 +28,7 @@ from core.logging import get_logger
 from core.memory import Memory
 from core.metrics import BACKGROUND, metered
 from core.models import ChatModels, ModelInfo, chat_models
+from core.postgres import Pool
 from core.settings import Settings
 from crm.app import create_crm
 from crm.migrations import migrate
@@ -70,7 +71,7 @@ class Service:
 
     settings: Settings
     lifecycle: Lifecycle
-    pool: Pool
+    pool: WatchedPool
     runs: Runs
     graphs: Mapping[str, CompiledGraph]
     model: ModelInfo

@@ -37,9 +37,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from checkpoints.embedded import embedded_postgres_server
-from checkpoints.pool import Pool, open_pool
+from checkpoints.pool import open_pool
 from checkpoints.saver import open_saver
 from core.logging import configure_logging
+from core.postgres import Pool
 from core.settings import DatabaseSettings, LogSettings
 
 Graph: TypeAlias = CompiledStateGraph[Any, None, Any, Any]

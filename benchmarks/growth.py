@@ -31,9 +31,10 @@ from rich.table import Table
 from typing_extensions import TypedDict
 
 from checkpoints.embedded import embedded_postgres_server
-from checkpoints.pool import Pool, open_pool
+from checkpoints.pool import open_pool
 from checkpoints.saver import open_saver
 from core.logging import configure_logging
+from core.postgres import Pool
 from core.settings import DatabaseSettings, LogSettings
 from nodes.channels import MessagesChannel, merge_messages
 from nodes.react.state import ReactState, TraceEntry

@@ -27,9 +27,9 @@ from checkpoints.embedded import embedded_postgres_server
 from checkpoints.pool import open_pool
 from core.embeddings import Embedder
 from core.memory import STRATEGIES, Scope
+from core.postgres import Pool
 from core.settings import DatabaseSettings
 from memory import models, search
-from memory.database import Pool as MemoryPool
 from memory.extensions import open_extensions
 from memory.migrations import migrate
 from memory.search import SearchDeps
@@ -122,7 +122,7 @@ async def build(deps: SearchDeps, memories: int, contacts: int, say: Callable[[s
     say(f"{memories:,} memories of {contacts:,} contacts, built in {time.perf_counter() - start:.0f} s")
 
 
-async def _messages(pool: MemoryPool, memories: int, contacts: int) -> None:
+async def _messages(pool: Pool, memories: int, contacts: int) -> None:
     language = _Language(1)
     random = np.random.default_rng(1)
     async with (

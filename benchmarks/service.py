@@ -210,7 +210,7 @@ async def levels(to: Target, console: Console, chosen: Sequence[int], ways: Sequ
         "own p99",
     ):
         table.add_column(column, justify="right")
-    for column in ("whole p50", "p99", "core use", "KB each"):
+    for column in ("whole p50", "p99", "CPU each", "KB each"):
         table.add_column(column, justify="right")
     flawless = True
     for way in ways:
@@ -224,7 +224,7 @@ async def levels(to: Target, console: Console, chosen: Sequence[int], ways: Sequ
             table.add_row(
                 *(way, f"{at_once:,}", str(found.failed), f"{found.per_second:.1f}", mark),
                 *(f"{number:,.0f} ms" for number in numbers),
-                *(f"{found.cpu_seconds / found.seconds:.0%}", f"{each:,.0f}"),
+                *(f"{1_000 * found.cpu_seconds / len(found.answers):.1f} ms", f"{each:,.0f}"),
             )
     console.print(table)
     console.print(f"resident memory: {idle:.0f} MB before, {to.megabytes:.0f} MB after")

@@ -13,7 +13,7 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
-from checkpoints.pool import Pool, connect
+from checkpoints.pool import WatchedPool, connect
 from core.logging import get_logger
 
 log = get_logger(__name__)
@@ -27,8 +27,8 @@ _IS_FULL: Final = "53300"
 
 
 @asynccontextmanager
-async def watching(pool: Pool) -> AsyncIterator[None]:
-    """Keep the pool's :attr:`~checkpoints.pool.Pool.away` true to the database while the context is open."""
+async def watching(pool: WatchedPool) -> AsyncIterator[None]:
+    """Keep the pool's :attr:`~checkpoints.pool.WatchedPool.away` true to the database while the context is open."""
     task = asyncio.create_task(_Watch(pool).run(), name="database-watch")
     try:
         yield
@@ -44,7 +44,7 @@ class _Watch:
         pool: What is told.
     """
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: WatchedPool) -> None:
         self._pool = pool
         self._connection: AsyncConnection[DictRow] | None = None
 

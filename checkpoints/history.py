@@ -12,7 +12,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from psycopg.rows import DictRow
 
-from checkpoints.pool import Pool
+from core.postgres import Pool
 
 # Writes (about one message each) remembered in all, some 2 KB each; and for how long after their last use.
 MOST_WRITES = 20_000

@@ -4,10 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from psycopg import AsyncConnection
-from psycopg.rows import DictRow
-
-from checkpoints.pool import Pool, connect
+from checkpoints.pool import connect
+from core.postgres import Connection, Pool
 
 # Any fixed number will do; it names "this product's migrations" among advisory locks.
 LOCK_ID = 0x76_65_6E_74_72_6F_73
@@ -55,7 +53,7 @@ async def serialised(pool: Pool) -> AsyncIterator[None]:
         yield
 
 
-async def _is_held(connection: AsyncConnection[DictRow]) -> bool:
+async def _is_held(connection: Connection) -> bool:
     # Neither prepared nor with parameters: its portal would keep a snapshot.
     row = await (await connection.execute(LOCK_SQL, prepare=False)).fetchone()
     return bool(row and row["held"])

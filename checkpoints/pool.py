@@ -11,6 +11,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from core.errors import StartupError
+from core.postgres import Connection, Pool
 from core.settings import DatabaseSettings
 
 RECONNECT_SECONDS = 4
@@ -25,7 +26,7 @@ _KEEPALIVE = {
 }
 
 
-class Pool(AsyncConnectionPool[AsyncConnection[DictRow]]):
+class WatchedPool(AsyncConnectionPool[Connection]):
     """A pool that does not have everyone wait while the database is known to be away.
 
     Attributes:
@@ -37,7 +38,7 @@ class Pool(AsyncConnectionPool[AsyncConnection[DictRow]]):
         self.away = ""
         self._waits: set[asyncio.Timeout] = set()
 
-    async def getconn(self, timeout: float | None = None) -> AsyncConnection[DictRow]:
+    async def getconn(self, timeout: float | None = None) -> Connection:
         """A connection.
 
         Raises:
@@ -66,7 +67,7 @@ class Pool(AsyncConnectionPool[AsyncConnection[DictRow]]):
 
 
 @asynccontextmanager
-async def open_pool(url: str, settings: DatabaseSettings) -> AsyncIterator[Pool]:
+async def open_pool(url: str, settings: DatabaseSettings) -> AsyncIterator[WatchedPool]:
     """Open the pool and close it with the context.
 
     Connections are checked before they are lent, replaced when broken, and reconnected with growing
@@ -84,7 +85,7 @@ async def open_pool(url: str, settings: DatabaseSettings) -> AsyncIterator[Pool]
     """
     await _require_reachable(url, settings)
     timeout = settings.connect_timeout_seconds
-    async with Pool(
+    async with WatchedPool(
         url,
         connection_class=AsyncConnection[DictRow],
         kwargs={
@@ -100,7 +101,7 @@ async def open_pool(url: str, settings: DatabaseSettings) -> AsyncIterator[Pool]
         timeout=timeout,
         # Pauses between attempts double up to this: for so long a database that is back stays unnoticed.
         reconnect_timeout=RECONNECT_SECONDS,
-        check=Pool.check_connection,
+        check=WatchedPool.check_connection,
         open=False,
     ) as pool:
         yield pool

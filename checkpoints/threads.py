@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from checkpoints.pool import Pool
+from core.postgres import Pool
 
 # A thread waits when its latest checkpoint has interrupts among its writes. Some of them may have been
 # answered already (their siblings keep the step open): the graph's own state tells which.

@@ -3,8 +3,8 @@
 from fastapi import FastAPI, Request
 from pydantic import SecretStr
 
+from core.postgres import Pool
 from crm.access import ApiAccess
-from crm.database import Pool
 from crm.errors import install_error_handlers
 from crm.rate_limit import TokenBucket
 from crm.routes import router

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from crm.database import Connection, Pool
+from core.postgres import Connection, Pool
 from crm.errors import KeyReused
 
 # A second request with the key waits here until the first one's transaction ends: after a commit it finds

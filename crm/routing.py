@@ -5,7 +5,7 @@ from typing import Annotated, Any, TypeAlias
 from fastapi import APIRouter, Depends, Header, Request, Response, Security
 from fastapi.security import HTTPBearer
 
-from crm.database import Pool
+from core.postgres import Pool
 from crm.idempotency import Answer
 from crm.schemas import Problem
 

@@ -5,8 +5,8 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 
 from core.errors import NotFound
+from core.postgres import Connection
 from crm import store
-from crm.database import Connection
 from crm.errors import OpportunityClosed
 from crm.sales_schemas import (
     FollowUp,

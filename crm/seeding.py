@@ -9,7 +9,7 @@ from typing import Any
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from crm.database import Connection
+from core.postgres import Connection
 
 SEED = Path(__file__).parent / "seed"
 

@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from core.errors import NotFound
-from crm.database import Connection
+from core.postgres import Connection
 from crm.schemas import (
     Article,
     Component,

@@ -1,22 +1,17 @@
-"""The pool the memory is given, and what becomes of the driver's errors."""
+"""The memory's SQL files, and what becomes of the driver's errors."""
 
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 import psycopg
-from psycopg import AsyncConnection
 from psycopg.errors import DeadlockDetected, SerializationFailure
-from psycopg.rows import DictRow
-from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
+from psycopg_pool import PoolClosed, PoolTimeout
 
 from core.errors import MemoryUnavailable
-
-Connection: TypeAlias = AsyncConnection[DictRow]
-Pool: TypeAlias = AsyncConnectionPool[Connection]
 
 Result = TypeVar("Result")
 

@@ -10,8 +10,8 @@ from typing import Final, TypeAlias
 from core.errors import MemoryRefused
 from core.memory import Edge, Node, Scope
 from core.memory.vocabulary import Vocabulary
+from core.postgres import Connection, Pool
 from core.texts import is_storable
-from memory.database import Connection, Pool
 from memory.facts import MAX_NAME_CHARACTERS
 from memory.ledger import (
     Clock,

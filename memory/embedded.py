@@ -24,9 +24,10 @@ from core.memory import (
     StrategyName,
 )
 from core.memory.vocabulary import Vocabulary
+from core.postgres import Pool
 from core.settings import MemorySettings
 from memory import edges, facts, forgetting, graph, items, messages, models, search
-from memory.database import Pool, memory_errors
+from memory.database import memory_errors
 from memory.extensions import open_extensions
 from memory.indexer import Indexer
 from memory.items import Policies

@@ -6,8 +6,8 @@ import psycopg
 from psycopg import sql
 
 from core.logging import get_logger
-from memory.database import Connection, Pool, sql_file
-from memory.migrations import LOCK_ID, LOCK_SQL
+from core.postgres import Connection, Pool, take_turns
+from memory.database import sql_file
 
 log = get_logger(__name__)
 
@@ -45,7 +45,7 @@ async def open_extensions(pool: Pool) -> Extensions:
         psycopg.Error: The database cannot be reached.
     """
     async with pool.connection() as connection, connection.transaction():
-        await connection.execute(LOCK_SQL, (LOCK_ID,))
+        await take_turns(connection, "memory")
         vector = await _usable(connection, "vector", HAS_HALFVEC_SQL)
         trigrams = await _usable(connection, "pg_trgm", HAS_TRIGRAMS_SQL)
         if vector:

@@ -19,8 +19,8 @@ from psycopg.rows import DictRow
 from core.errors import MemoryRefused
 from core.memory import Fact, FactChange, NewFact, Scope
 from core.memory.vocabulary import Vocabulary, predicate_name
+from core.postgres import Connection, Pool
 from core.texts import is_storable
-from memory.database import Connection, Pool
 from memory.ledger import (
     Clock,
     Statement,

@@ -1,7 +1,8 @@
 """Erasing what is remembered: rows are deleted, none is marked."""
 
 from core.memory import Forgotten, Scope
-from memory.database import Connection, Pool, unobstructed
+from core.postgres import Connection, Pool
+from memory.database import unobstructed
 from memory.messages import check_scope, check_session
 
 # Who writes to the scope meanwhile waits.

@@ -7,7 +7,7 @@ from psycopg.rows import DictRow
 
 from core.errors import MemoryRefused
 from core.memory import Edge, Graph, Node, Scope
-from memory.database import Pool
+from core.postgres import Pool
 from memory.facts import AWAIT_WRITERS_SQL
 from memory.messages import check_scope, utc
 

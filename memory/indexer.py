@@ -15,7 +15,8 @@ from psycopg.rows import DictRow
 from core.embeddings import Embedder
 from core.errors import EmbeddingError, MemoryUnavailable
 from core.logging import get_logger
-from memory.database import Connection, Pool, memory_errors
+from core.postgres import Connection, Pool
+from memory.database import memory_errors
 from memory.models import MAX_INDEXED_DIMENSIONS, Model
 from memory.texts import embedded_text
 

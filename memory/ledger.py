@@ -16,8 +16,8 @@ from psycopg import sql
 from psycopg.rows import DictRow
 
 from core.memory import Scope
+from core.postgres import Connection
 from core.texts import without_accents
-from memory.database import Connection
 from memory.messages import SCOPE_SQL
 from memory.timelines import Period, Plan
 

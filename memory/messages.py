@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from core.errors import MemoryRefused
 from core.memory import Message, Scope
+from core.postgres import Connection, Pool
 from core.texts import is_storable, storable
-from memory.database import Connection, Pool
 from memory.texts import Unit, units
 
 # Longer than any letter; what is longer is a document, and not a message.

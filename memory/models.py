@@ -5,8 +5,7 @@ from typing import Final
 
 from core.embeddings import Embedder
 from core.logging import get_logger
-from memory.database import Connection, Pool
-from memory.migrations import LOCK_ID, LOCK_SQL
+from core.postgres import Connection, Pool, take_turns
 
 log = get_logger(__name__)
 
@@ -69,7 +68,7 @@ async def activate(pool: Pool, embedder: Embedder) -> Model:
         psycopg.Error: The database cannot be reached.
     """
     async with pool.connection() as connection, connection.transaction():
-        await connection.execute(LOCK_SQL, (LOCK_ID,))
+        await take_turns(connection, "memory")
         key = (embedder.model, embedder.dimensions)
         row = await (await connection.execute(FIND_SQL, key)).fetchone()
         row = row or await (await connection.execute(INSERT_SQL, key)).fetchone()

@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager
 
 from core.embeddings import Embedder
 from core.memory import Memory
+from core.postgres import Pool
 from core.settings import Settings
 from memory import embedded
 from memory.client import remote_memory
-from memory.database import Pool
 from memory.rerankers import open_reranker
 
 

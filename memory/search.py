@@ -12,8 +12,8 @@ from core.errors import EmbeddingError, MemoryRefused, MemoryUnavailable
 from core.logging import get_logger
 from core.memory import Hit, LegRank, Scope, SearchResult, Strategy
 from core.memory.strategies import Leg
+from core.postgres import Pool
 from core.texts import storable
-from memory.database import Pool
 from memory.extensions import MISSING_TRIGRAMS, MISSING_VECTOR, Extensions
 from memory.fusion import age_factor, best_first, fused
 from memory.indexer import halfvec

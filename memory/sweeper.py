@@ -14,7 +14,8 @@ import psycopg
 
 from core.errors import MemoryUnavailable
 from core.logging import get_logger
-from memory.database import Connection, Pool, memory_errors
+from core.postgres import Connection, Pool
+from memory.database import memory_errors
 from memory.items import TRIM_SQL, Policies
 
 log = get_logger(__name__)

@@ -9,7 +9,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
 from core.errors import SessionRefused
-from sessions.migrations import Pool
+from core.postgres import Pool
 
 Connection: TypeAlias = AsyncConnection[DictRow]
 ClosedBy: TypeAlias = Literal["idle", "agent"]

@@ -14,9 +14,10 @@ import pytest
 from psycopg import sql
 
 from checkpoints.embedded import embedded_postgres_server
-from checkpoints.pool import Pool, open_pool
+from checkpoints.pool import open_pool
 from checkpoints.saver import open_saver
 from core.logging import configure_logging
+from core.postgres import Pool
 from core.settings import DatabaseSettings, LogSettings
 from crm.migrations import migrate
 from memory.extensions import open_extensions

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from api.runs import Runs
 from api.telemetry.metrics import ServiceMetrics
-from checkpoints.pool import Pool
 from checkpoints.saver import GroupCommitSaver
+from core.postgres import Pool
 
 
 def add_gauges(metrics: ServiceMetrics, *, runs: Runs, pool: Pool, saver: GroupCommitSaver) -> None:

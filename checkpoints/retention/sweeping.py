@@ -9,12 +9,12 @@ from typing import TypeAlias
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
-from checkpoints.pool import Pool
 from checkpoints.retention.kept import kept, lineage
 from checkpoints.retention.policy import Policies, Policy
 from checkpoints.retention.prune import garbage, remove
 from checkpoints.retention.threads import Thread, threads_page
 from core.logging import get_logger
+from core.postgres import Pool
 
 log = get_logger(__name__)
 

@@ -9,7 +9,7 @@ from langgraph.checkpoint.postgres.base import SELECT_PENDING_SENDS_SQL, SELECT_
 from psycopg.rows import DictRow
 from psycopg_pool import PoolClosed, PoolTimeout
 
-from checkpoints.pool import Pool
+from core.postgres import Pool
 
 # How often a statement is tried that lost its connection, or to another transaction.
 ATTEMPTS = 3

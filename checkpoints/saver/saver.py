@@ -20,12 +20,13 @@ from psycopg.rows import DictRow, dict_row
 
 from checkpoints.history import RememberedHistory
 from checkpoints.migrations import migrate, serialised
-from checkpoints.pool import Pool, connect
+from checkpoints.pool import connect
 from checkpoints.saver.maintenance import COPY_THREAD_SQL, DELETE_RUNS_SQL, DELETE_THREAD_SQL
 from checkpoints.saver.reader import again, fetch, pages, pending_sends
 from checkpoints.saver.serialisation import LARGE_BYTES, checkpoint_rows, is_large, writes_rows
 from checkpoints.saver.writer import GroupWriter
 from core.metrics import CommitMeter
+from core.postgres import Pool
 
 LATEST_SQL = "WHERE thread_id = %s AND checkpoint_ns = %s ORDER BY checkpoint_id DESC LIMIT 1"
 ONE_SQL = "WHERE thread_id = %s AND checkpoint_ns = %s AND checkpoint_id = %s"

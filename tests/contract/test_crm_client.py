@@ -10,8 +10,8 @@ import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
 
-from checkpoints.pool import Pool
 from core.errors import CrmError, CrmRefused, CrmUnauthorized, CrmUnavailable
+from core.postgres import Pool
 from core.settings import CrmSettings
 from crm.app import create_crm
 from tests.support.crm_faults import (

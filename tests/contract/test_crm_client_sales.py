@@ -8,8 +8,8 @@ import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr, ValidationError
 
-from checkpoints.pool import Pool
 from core.errors import CrmError, CrmRefused
+from core.postgres import Pool
 from crm.app import create_crm
 from tests.support.crm_faults import (
     KEY,

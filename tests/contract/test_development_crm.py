@@ -12,7 +12,8 @@ from fastapi import FastAPI
 from psycopg import sql
 from pydantic import SecretStr
 
-from checkpoints.pool import Pool, open_pool
+from checkpoints.pool import open_pool
+from core.postgres import Pool
 from core.settings import DatabaseSettings
 from crm import migrations
 from crm.app import create_crm

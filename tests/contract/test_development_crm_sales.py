@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
 
-from checkpoints.pool import Pool
+from core.postgres import Pool
 from crm import migrations
 from crm.app import create_crm
 from crm.migrations import migrate

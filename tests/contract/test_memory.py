@@ -9,9 +9,10 @@ from uuid import uuid4
 
 import pytest
 
-from checkpoints.pool import Pool, open_pool
+from checkpoints.pool import open_pool
 from core.errors import MemoryRefused, MemoryUnavailable
 from core.memory import Edge, Memory, Message, NewFact, Node, Scope
+from core.postgres import Pool
 from core.settings import DatabaseSettings
 from memory import embedded
 from tests.support.memory_grpc import ANA, NOON, lexical_embedder, over_grpc, said

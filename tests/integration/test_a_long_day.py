@@ -13,7 +13,7 @@ import httpx
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.documents import PROJECT
-from checkpoints.pool import Pool
+from core.postgres import Pool
 from core.settings import CrmSettings
 from crm.app import create_crm
 from tests.support.crm_faults import served

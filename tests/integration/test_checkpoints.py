@@ -20,8 +20,9 @@ from psycopg.rows import dict_row
 from pydantic import BaseModel
 
 from checkpoints.embedded import embedded_postgres_server
-from checkpoints.pool import Pool, open_pool
+from checkpoints.pool import open_pool
 from core.errors import StartupError
+from core.postgres import Pool
 from core.settings import DatabaseSettings
 from tests.support.savers import saver_on
 

@@ -20,10 +20,10 @@ from pydantic import Field, SecretStr, ValidationError
 from syrupy.assertion import SnapshotAssertion
 
 import nodes.consensus.vote as voting
-from checkpoints.pool import Pool
 from core.context import Context
 from core.errors import CrmUnavailable, NotFound
 from core.models import ChatModels, chat_models
+from core.postgres import Pool
 from core.settings import CrmSettings, FeatureSettings, ModelSettings
 from graphs.consensus import SPEC
 from graphs.diagrams import mermaid

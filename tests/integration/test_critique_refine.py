@@ -16,7 +16,6 @@ from langgraph.graph.state import CompiledStateGraph
 from pydantic import BaseModel, SecretStr, TypeAdapter, ValidationError
 from syrupy.assertion import SnapshotAssertion
 
-from checkpoints.pool import Pool
 from core.context import Context
 from core.errors import (
     CrmUnavailable,
@@ -27,6 +26,7 @@ from core.errors import (
     NotFound,
 )
 from core.models import ChatModels, ModelSpec, chat_models
+from core.postgres import Pool
 from core.settings import CrmSettings, FeatureSettings, ModelSettings
 from graphs.critique_refine import SPEC
 from graphs.diagrams import mermaid

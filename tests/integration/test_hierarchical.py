@@ -18,10 +18,10 @@ from langgraph.types import Command, interrupt
 from pydantic import Field, SecretStr
 from syrupy.assertion import SnapshotAssertion
 
-from checkpoints.pool import Pool
 from core.context import Context
 from core.errors import CrmUnavailable, InvalidRequest, ModelRefused, ModelUnavailable
 from core.models import ChatModels, ModelSpec, chat_models
+from core.postgres import Pool
 from core.settings import FeatureSettings, ModelSettings
 from graphs.diagrams import mermaid
 from graphs.hierarchical import SPEC, build_hierarchical

@@ -11,8 +11,8 @@ from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
 from langgraph.types import Command
 
-from checkpoints.pool import Pool
 from checkpoints.saver import GroupCommitSaver
+from core.postgres import Pool
 from nodes.channels import MessagesChannel
 from tests.support.conversation import Conversation, StockTalk, conversation, replica, texts
 

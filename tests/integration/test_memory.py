@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from checkpoints.pool import Pool
 from core.errors import MemoryRefused, MemoryUnavailable
 from core.memory import STRATEGIES, Message, Scope, StrategyName
+from core.postgres import Pool
 from memory.embedded import open_memory
 from tests.support.memory import ANA, START, Model, all_embedded, conversation, embedder, ids, said
 

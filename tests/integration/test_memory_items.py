@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from checkpoints.pool import Pool
 from core.errors import MemoryRefused, StartupError
 from core.memory import ItemType, Scope
+from core.postgres import Pool
 from core.settings import MemorySettings, Settings
 from memory import items
 from memory.embedded import EmbeddedMemory, open_memory

@@ -11,8 +11,8 @@ import pytest
 from psycopg.rows import DictRow
 from pydantic import SecretStr
 
-from checkpoints.pool import Pool
 from core.memory import Edge, Node
+from core.postgres import Pool
 from core.settings import FeatureSettings, RerankSettings, Settings
 from memory.embedded import EmbeddedMemory, open_memory
 from memory.extensions import Extensions, open_extensions

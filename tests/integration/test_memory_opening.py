@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from checkpoints.pool import Pool
 from core.memory import Memory
+from core.postgres import Pool
 from core.settings import MemorySettings, Settings
 from memory.embedded import EmbeddedMemory
 from memory.opening import open_memory

@@ -7,10 +7,10 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.errors import is_invalid_resume
 from syrupy.assertion import SnapshotAssertion
 
-from checkpoints.pool import Pool
 from core.context import Context
 from core.errors import InvalidRequest, NotFound
 from core.models import chat_models
+from core.postgres import Pool
 from core.settings import FeatureSettings, ModelSettings
 from graphs.diagrams import mermaid
 from graphs.onboarding import SPEC

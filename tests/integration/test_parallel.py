@@ -18,10 +18,10 @@ from langgraph.types import Command
 from pydantic import Field, SecretStr, ValidationError
 from syrupy.assertion import SnapshotAssertion
 
-from checkpoints.pool import Pool
 from core.context import Context
 from core.errors import InvalidRequest
 from core.models import ChatModels, chat_models
+from core.postgres import Pool
 from core.settings import CrmSettings, FeatureSettings, ModelSettings
 from graphs.diagrams import mermaid
 from graphs.parallel import SPEC

@@ -16,7 +16,6 @@ from langgraph.types import Command
 from pydantic import Field, SecretStr
 from syrupy.assertion import SnapshotAssertion
 
-from checkpoints.pool import Pool
 from core.context import Context
 from core.errors import (
     CrmUnavailable,
@@ -26,6 +25,7 @@ from core.errors import (
     NotFound,
 )
 from core.models import ChatModels, ModelSpec, chat_models
+from core.postgres import Pool
 from core.settings import FeatureSettings, ModelSettings
 from graphs.diagrams import mermaid
 from graphs.planning_monitor import SPEC

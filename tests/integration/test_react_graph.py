@@ -23,10 +23,10 @@ from langchain_core.tools import BaseTool, InjectedToolArg, ToolException, tool
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.graph.state import CompiledStateGraph
 
-from checkpoints.pool import Pool
 from core.context import Context
 from core.errors import CrmRefused, CrmUnavailable, ModelRefused, ModelUnavailable
 from core.models import ChatModels, ModelSpec
+from core.postgres import Pool
 from graphs.react import build_react
 from graphs.registry import REGISTRY
 from nodes.deps import Deps

@@ -18,10 +18,10 @@ from langgraph.types import Command, StateSnapshot
 
 from api.erasure import Erasure
 from api.retention import table
-from checkpoints.pool import Pool
 from checkpoints.retention import Policies, Policy, Sweep, sweep
 from checkpoints.retention.sweeping import LOCK_ID, LOCK_SQL
 from core.errors import StartupError
+from core.postgres import Pool
 from core.settings import RetentionSettings, Settings
 from nodes.channels import MessagesChannel
 from tests.support.conversation import Conversation, StockTalk, conversation, replica

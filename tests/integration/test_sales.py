@@ -15,9 +15,9 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command
 from syrupy.assertion import SnapshotAssertion
 
-from checkpoints.pool import Pool
 from core.errors import InvalidRequest, ModelRefused, ModelUnavailable, NotFound
 from core.models import ChatModels, chat_models
+from core.postgres import Pool
 from core.settings import CrmSettings, FeatureSettings, ModelSettings
 from crm.app import create_crm
 from graphs.diagrams import mermaid

@@ -20,9 +20,9 @@ from langgraph.graph.message import add_messages
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, Send, interrupt
 
-from checkpoints.pool import Pool
 from checkpoints.saver import GroupCommitSaver
 from checkpoints.saver import writer as writer_module
+from core.postgres import Pool
 from tests.support.savers import saver_on
 
 Saver = BaseCheckpointSaver[str]

@@ -17,9 +17,10 @@ from langgraph.checkpoint.base import empty_checkpoint
 from psycopg_pool import PoolTimeout
 
 from checkpoints.embedded import SYSTEM_USER
-from checkpoints.pool import Pool, open_pool
+from checkpoints.pool import open_pool
 from checkpoints.saver import GroupCommitSaver, open_saver
 from core.errors import DatabaseUnavailable
+from core.postgres import Pool
 from core.settings import DatabaseSettings
 from tests.integration.test_database_faults import Database, database
 from tests.support.savers import saver_on

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from checkpoints.pool import Pool
 from core.models import ChatModels, ModelInfo
 from core.offline import OfflineChatModel
+from core.postgres import Pool
 from memory.embedded import EmbeddedMemory
 from nodes.memory.extract import extract_facts
 from tests.support.facts import ANA, fact_memory, said

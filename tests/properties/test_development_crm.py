@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from checkpoints.pool import Pool
+from core.postgres import Pool
 from crm.app import create_crm
 from crm.migrations import migrate
 

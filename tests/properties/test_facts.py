@@ -7,8 +7,8 @@ from uuid import uuid4
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from checkpoints.pool import Pool
 from core.memory import Fact, NewFact, Scope
+from core.postgres import Pool
 from memory.embedded import EmbeddedMemory
 from tests.support.facts import JANUARY, fact, fact_memory
 

@@ -10,8 +10,8 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import interrupt
 from typing_extensions import TypedDict
 
-from checkpoints.pool import Pool
 from checkpoints.saver import GroupCommitSaver
+from core.postgres import Pool
 from nodes.channels import Messages
 from tests.support.savers import saver_on
 

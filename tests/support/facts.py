@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
-from checkpoints.pool import Pool
 from core.memory import Message, NewFact
+from core.postgres import Pool
 from memory.embedded import EmbeddedMemory
 from memory.extensions import Extensions
 from memory.migrations import migrate

@@ -7,8 +7,8 @@ from typing import Any, cast
 import httpx
 from langgraph.graph.state import CompiledStateGraph
 
-from checkpoints.pool import Pool
 from core.models import ChatModels
+from core.postgres import Pool
 from core.settings import CrmSettings
 from crm.app import create_crm
 from graphs.spec import GraphSpec

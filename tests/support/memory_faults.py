@@ -7,10 +7,10 @@ from typing import Any, Literal, cast
 
 import pytest
 
-from checkpoints.pool import Pool
 from core.embeddings import Embedder
 from core.errors import MemoryUnavailable
 from core.memory import Memory
+from core.postgres import Pool
 from core.settings import Settings
 from memory.opening import open_memory
 

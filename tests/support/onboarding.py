@@ -13,9 +13,9 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command
 from pydantic import BaseModel, Field
 
-from checkpoints.pool import Pool
 from core.context import Context
 from core.models import ChatModels
+from core.postgres import Pool
 from core.settings import CrmSettings
 from crm.app import create_crm
 from graphs.onboarding import SPEC

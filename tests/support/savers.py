@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from checkpoints.pool import Pool
 from checkpoints.saver import GroupCommitSaver, open_saver
+from core.postgres import Pool
 
 _STACKS: dict[Pool, AsyncExitStack] = {}
 

@@ -15,8 +15,8 @@ from langchain_core.messages import ToolCall, ToolMessage
 from langchain_core.tools import BaseTool, InjectedToolArg, ToolException, tool
 from pydantic import BaseModel, SecretStr
 
-from checkpoints.pool import Pool
 from core.errors import CrmError, CrmUnauthorized, CrmUnavailable
+from core.postgres import Pool
 from crm.app import create_crm
 from tests.support.crm_faults import (
     KEY,

@@ -10,8 +10,8 @@ from langchain_core.messages import ToolCall
 from langchain_core.tools import BaseTool
 from pydantic import SecretStr
 
-from checkpoints.pool import Pool
 from core.memory import Edge, Memory, Message, Node, NoMemory, Scope
+from core.postgres import Pool
 from core.settings import Settings
 from crm.app import create_crm
 from memory.opening import open_memory

@@ -11,7 +11,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import SecretStr, ValidationError
 from syrupy.assertion import SnapshotAssertion
 
-from checkpoints.pool import Pool
+from core.postgres import Pool
 from crm.app import create_crm
 from tests.support.crm_faults import KEY, LAURA, crm_client
 from tools.approval import approval_reason
