@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 from langgraph.types import Send
 from langserve import add_routes
+from langserve.callbacks import AsyncEventAggregatorCallback
 from langserve.serialization import WellKnownLCSerializer
 from pydantic import BaseModel, ValidationError
 from sse_starlette import EventSourceResponse
@@ -41,7 +42,8 @@ def langserve_router() -> APIRouter:
     for spec in REGISTRY.values():
         add_routes(
             router,
-            ServedGraph(spec),
+            # LangServe has one gather every event of every run, and returns none: callback events are off.
+            ServedGraph(spec, unread=AsyncEventAggregatorCallback),
             path=f"/{spec.name}",
             per_req_config_modifier=_complete_config,
             serializer=GraphSerializer(),

@@ -134,7 +134,7 @@ SPEC: Final = GraphSpec(
 async def _serve() -> None:
     # After the registry has the graph, of which the routes are made.
     cast("dict[str, GraphSpec]", REGISTRY)[NAME] = SPEC
-    from api.serving import serving  # noqa: PLC0415
+    from api.serving import serving, spare_what_stays  # noqa: PLC0415
 
     settings = Settings.load()
     configure_logging(settings.log)
@@ -142,6 +142,7 @@ async def _serve() -> None:
     async with serving(settings, models) as up:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, up.stop)
+        spare_what_stays()
         print(up.url, flush=True)
         await up.ended
 

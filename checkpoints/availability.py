@@ -28,7 +28,7 @@ _IS_FULL: Final = "53300"
 
 @asynccontextmanager
 async def watching(pool: WatchedPool) -> AsyncIterator[None]:
-    """Keep the pool's :attr:`~checkpoints.pool.WatchedPool.away` true to the database while the context is open."""
+    """Keep :attr:`~checkpoints.pool.WatchedPool.away` true to the database while the context is open."""
     task = asyncio.create_task(_Watch(pool).run(), name="database-watch")
     try:
         yield
