@@ -138,8 +138,8 @@ async def _serve_until_told(settings: Settings) -> None:
 def spare_what_stays() -> None:
     """Have the garbage collector leave alone what lives as long as the process, and come less often.
 
-    What was imported is some half a million objects, which each full collection would look through, a tenth of
-    a second at a time under load.
+    What was imported is some half a million objects, which each full collection would look through, a tenth
+    of a second at a time under load.
     """
     gc.collect()
     gc.freeze()
