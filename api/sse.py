@@ -10,9 +10,10 @@ from sse_starlette.event import ensure_bytes
 
 # Proxies close connections that say nothing for a minute.
 PING_SECONDS = 15
-# Turns of the event loop a piece waits for more: microseconds while the service is idle. Under load, when a
-# turn serves many streams, it is what lets a stream's events share a packet.
-GATHER_TURNS = 8
+# A stream's first pieces are sent at once: the first token is among them. Later ones are so far apart, in
+# seconds, that nobody sees it, and what comes meanwhile shares a piece.
+FREE_PIECES = 16
+PIECE_SECONDS = 0.05
 # What is not sent yet of one stream; beyond it the run waits for its client.
 MOST_BYTES = 256 * 1024
 _SEPARATOR = "\r\n"
@@ -52,11 +53,13 @@ async def gathered(events: AsyncGenerator[Any, None]) -> AsyncGenerator[bytes, N
 
     reading = asyncio.create_task(read())
     reading.add_done_callback(lambda _: arrived.set())
+    pieces = 0
     try:
         while not reading.done() or ready:
             await arrived.wait()
-            for _ in range(GATHER_TURNS):
-                await asyncio.sleep(0)
+            if pieces >= FREE_PIECES and not reading.done():
+                await asyncio.wait([reading], timeout=PIECE_SECONDS)
+            pieces += 1
             arrived.clear()
             piece = bytes(ready)
             ready.clear()

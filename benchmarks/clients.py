@@ -1,4 +1,4 @@
-"""Many clients at once, cheap enough to share two cores with what they measure: HTTP/1.1 over bare sockets."""
+"""Many clients at once, cheap enough to share two cores with what they measure: HTTP/1.1 on bare sockets."""
 
 import asyncio
 import json

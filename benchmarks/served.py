@@ -1,4 +1,4 @@
-"""The service that ``benchmarks/service.py`` measures: as it is, with one graph more and no model to wait for.
+"""The service that ``benchmarks/service.py`` measures: one graph more, and no model to wait for.
 
 The graph has seven steps, one of which streams 80 tokens; what is left of the time is the service's own. It
 is a process of its own: ``python -m benchmarks.served`` prints its address when it is up.
