@@ -8,8 +8,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; exit; }; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help serve keys memory-serve demo studio retention audit-verify chaos fuzz bench-checkpoints bench-growth bench-memory \
-	bench-workflows test eval audit-dependencies check fmt \
+.PHONY: help serve keys memory-serve migrate demo studio retention audit-verify chaos fuzz bench-checkpoints bench-growth \
+	bench-memory bench-service bench-workflows test eval audit-dependencies check check-deploy fmt \
 	snapshots docs proto requirements clean
 
 help: ## This list
@@ -35,6 +35,12 @@ retention: $(VENV)/.runtime ## Carry the retention policies out once (ARGS=--dry
 
 audit-verify: $(VENV)/.runtime ## Follow the audit's chains of hashes, and name the first entry that is not as it was written
 	@exec $(BIN)/python -m api.audit verify
+
+migrate: $(VENV)/.runtime ## Bring the database of DATABASE_URL up to date, before replicas start
+	@exec $(BIN)/python -m api.migrate
+
+bench-service: $(VENV)/.runtime ## Measure the service under load on two cores (ARGS="--minutes 10" soaks it)
+	@exec $(BIN)/python -m benchmarks.service $(ARGS)
 
 bench-growth: $(VENV)/.runtime ## Measure how a long conversation grows (about three minutes)
 	@exec $(BIN)/python -m benchmarks.growth $(ARGS)
@@ -65,11 +71,17 @@ fuzz: ## Try a running service with made-up requests: make fuzz URL=http://127.0
 bench-workflows: $(VENV)/.runtime ## Measure workflows: 10,000 steps in one, 1,000 at once (about three minutes)
 	@exec $(BIN)/python -m benchmarks.workflows $(ARGS)
 
-check: $(VENV)/.dev ## Lint, strict types, import rules
+check: $(VENV)/.dev check-deploy ## Lint, strict types, import rules
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+
+check-deploy: $(VENV)/.dev ## Lint the Dockerfile, the compose file and the Kubernetes manifests
+	@$(BIN)/hadolint deploy/Dockerfile
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec deploy/compose.yaml
+	@$(BIN)/kubernetes-validate --quiet --strict --kubernetes-version 1.33 \
+		$(filter-out %/kustomization.yaml,$(wildcard deploy/kubernetes/*.yaml))
 
 fmt: $(VENV)/.dev ## Format and fix what can be fixed
 	@$(BIN)/ruff check --fix .

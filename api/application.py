@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from fastapi import Depends, FastAPI
 
 from api import errors
+from api.agents import agents_router
 from api.approvals import approvals_router
 from api.audit_routes import audit_router
 from api.authentication import Authentication
@@ -21,6 +22,8 @@ from api.request_id import RequestIdMiddleware
 from api.security_headers import SecurityHeaders
 from api.service import Service, open_service
 from api.sessions import sessions_router
+from api.telemetry.requests import TelemetryMiddleware
+from api.telemetry.routes import metrics_router
 from api.thread_routes import threads_router
 from api.version import VERSION
 from api.workflows import workflows_router
@@ -69,9 +72,12 @@ def make_app(service: Service | None = None) -> FastAPI:
     app.add_middleware(Authentication)
     app.add_middleware(Cors)
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(TelemetryMiddleware)
     app.add_middleware(RequestIdMiddleware)
     errors.install(app)
     app.include_router(health_router())
+    app.include_router(metrics_router())
+    app.include_router(agents_router())
     app.include_router(messages_router())
     app.include_router(approvals_router())
     app.include_router(threads_router())

@@ -40,7 +40,9 @@ def describe(error: BaseException) -> ServiceError:  # noqa: PLR0911 - a row a k
             return RunReplaced("a newer run took this thread over; its checkpoint is kept")
         case GraphDrained():
             return RunStopped(
-                "the run was stopped at a step boundary and its checkpoint is kept; ask again", retry_after=5
+                "the run was stopped at a step boundary and its checkpoint is kept; go on with it as "
+                "details.resume says, or ask again where there is none",
+                retry_after=5,
             )
         case ValidationError() if is_invalid_resume(error):
             # LangGraph checks an answer before anything runs; the question stays open.

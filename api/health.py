@@ -37,6 +37,22 @@ def health_router() -> APIRouter:
         }
         return JSONResponse(content, status_code=503)
 
+    @router.get("/health/live")
+    async def live() -> dict[str, str]:
+        """Alive as long as it answers, whatever else is down: a restart would mend nothing."""
+        return {"status": "alive"}
+
+    @router.get(
+        "/health/ready", responses={503: {"description": "Send requests elsewhere; the body says why"}}
+    )
+    async def ready(service: OpenService) -> JSONResponse:
+        """Ready for requests: the database answers, and the service is not about to stop."""
+        if service.lifecycle.is_leaving:
+            return _not_ready("stopping", "the service is stopping; ask another replica")
+        if fault := await _database_fault(service):
+            return _not_ready("database_unavailable", f"the database is down: {fault}")
+        return JSONResponse({"status": "ready"})
+
     @router.get("/info")
     async def info(service: OpenService) -> dict[str, Any]:
         """Version, graphs, agents and models."""
@@ -68,6 +84,11 @@ def _healthy(service: Service) -> dict[str, Any]:
         "checks": {"database": "up"},
         "agents": {"degraded": degraded},
     }
+
+
+def _not_ready(code: str, message: str) -> JSONResponse:
+    content = {"status": "not ready", "error": code, "message": message, "details": {}}
+    return JSONResponse(content, status_code=503, headers={"Retry-After": "2"})
 
 
 async def _database_fault(service: Service) -> str | None:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from functools import cache
 from typing import Any
 
@@ -12,9 +12,12 @@ from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 from langgraph.types import Send
 from langserve import add_routes
+from langserve.callbacks import AsyncEventAggregatorCallback
 from langserve.serialization import WellKnownLCSerializer
 from pydantic import BaseModel, ValidationError
 from sse_starlette import EventSourceResponse
+from starlette.routing import Match
+from starlette.types import Scope
 
 from api.disconnect import until_gone
 from api.errors import body, describe, invalid, response
@@ -23,6 +26,7 @@ from api.identity import requester
 from api.readable_body import require_readable
 from api.served_graph import CLAIMED_KEY, FRESH_KEY, IDENTITY_KEY, SERVICE_KEY, ServedGraph
 from api.service import Service
+from api.sse import gathered
 from api.threads import checked_thread_id, new_thread_id
 from core.errors import InvalidRequest, ServiceError
 from graphs.registry import REGISTRY
@@ -41,17 +45,20 @@ def langserve_router() -> APIRouter:
     Made once: hundreds of routes with their models are more work than opening the service, and they know
     nothing of the one that serves them.
     """
-    router = APIRouter(route_class=GraphRoute)
+    router = APIRouter()
     for spec in REGISTRY.values():
+        of_graph = GraphRouter(spec.name)
         add_routes(
-            router,
-            ServedGraph(spec),
+            of_graph,
+            # LangServe has one gather every event of every run, and returns none: callback events are off.
+            ServedGraph(spec, unread=AsyncEventAggregatorCallback),
             path=f"/{spec.name}",
             per_req_config_modifier=_complete_config,
             serializer=GraphSerializer(),
             enable_feedback_endpoint=False,
             enable_public_trace_link_endpoint=False,
         )
+        router.include_router(of_graph)
     return router
 
 
@@ -120,6 +127,25 @@ def _jsonable(value: Any) -> Any:
             return repr(value)
 
 
+class GraphRouter(APIRouter):
+    """The routes of one graph, which are looked through for its own requests alone.
+
+    All graphs have some two hundred; to compare each with every request was a sixth of what a run costs.
+
+    Args:
+        graph: Its name, the first part of its paths.
+    """
+
+    def __init__(self, graph: str) -> None:
+        super().__init__(route_class=GraphRoute)
+        self._start = f"/{graph}/"
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether one of the routes is asked for."""
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        return super().matches(scope) if path.startswith(self._start) else (Match.NONE, {})
+
+
 class GraphRoute(APIRoute):
     """A LangServe route with our errors, the thread's header, and an eye on the client."""
 
@@ -158,11 +184,11 @@ async def _started(answer: EventSourceResponse) -> Response:
         first = await anext(events)
     except ServiceError as error:
         return response(error)
-    answer.body_iterator = _resumed(first, events)
+    answer.body_iterator = gathered(_resumed(first, events))
     return answer
 
 
-async def _resumed(first: Event, events: AsyncGenerator[Event, None]) -> AsyncIterator[Event]:
+async def _resumed(first: Event, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
     try:
         yield first
         async for event in events:

@@ -1,6 +1,6 @@
 """``POST /v1/messages``: what the CRM calls when a customer writes."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import asdict
 from typing import Annotated
 
@@ -188,7 +188,7 @@ async def _whole(run: RunRequest, service: Service) -> Response:
     return JSONResponse(_response(result, service).model_dump())
 
 
-async def _events(run: RunRequest, service: Service) -> AsyncIterator[ServerSentEvent]:
+async def _events(run: RunRequest, service: Service) -> AsyncGenerator[ServerSentEvent, None]:
     events = MessageEvents()
     result = RunResult()
     parts = service.runs.stream(run)

@@ -50,6 +50,15 @@ def served_input_schema(spec: GraphSpec) -> type[BaseModel]:
     )
 
 
+def resume_request(graph: str, thread_id: str) -> dict[str, JsonValue]:
+    """What to send to go on with a thread whose run was stopped, from its last checkpoint."""
+    return {
+        "method": "POST",
+        "path": f"/{graph}/invoke",
+        "body": {"input": {"resume": None}, "config": {"configurable": {"thread_id": thread_id}}},
+    }
+
+
 def graph_input(values: Mapping[str, Any]) -> Any:
     """What LangGraph is given: the values, a ``Command`` that answers interrupts, or ``None`` to continue."""
     if "resume" not in values:

@@ -37,6 +37,16 @@ class RunSlots:
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
 
     @property
+    def total(self) -> int:
+        """Places there are."""
+        return self._total
+
+    @property
+    def are_taken(self) -> bool:
+        """Whether none is free."""
+        return not self._free
+
+    @property
     def running(self) -> int:
         """Places taken."""
         return self._total - self._free

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-from langchain_core.callbacks import BaseCallbackManager
+from langchain_core.callbacks import AsyncCallbackManager, BaseCallbackHandler, BaseCallbackManager
 from langchain_core.runnables import RunnableConfig, patch_config
 from langgraph.runtime import RunControl
 from langgraph.types import Command, StateSnapshot
@@ -28,8 +28,15 @@ class RunStart:
         self._ownership = ownership
         self._audit = audit
 
-    async def parts(self, request: RunRequest, control: RunControl) -> AsyncIterator[Part]:
+    async def parts(
+        self, request: RunRequest, control: RunControl, handler: BaseCallbackHandler | None
+    ) -> AsyncIterator[Part]:
         """Admit the run, and give its stream, or that of the earlier run it repeats.
+
+        Args:
+            request: The run.
+            control: Stops it at a step.
+            handler: Is told what happens in it, where it is traced.
 
         Raises:
             ServiceError: It may not begin; see :func:`api.admission.admit`.
@@ -48,9 +55,11 @@ class RunStart:
                 await self._audit.record(decision)
             config = _of_the_same_request(config, given, state)
         callbacks = await _begun(request)
+        if handler:
+            callbacks.add_handler(handler)
         return graph.astream(
             given,
-            patch_config(config, callbacks=callbacks) if callbacks else config,
+            patch_config(config, callbacks=callbacks),
             context=request.context,
             stream_mode=list(request.modes),
             subgraphs=request.subgraphs,
@@ -68,8 +77,8 @@ async def _earlier(request: RunRequest, latest: StateSnapshot) -> StateSnapshot 
     return await earlier_run(request.graph, request.config, request.key, latest, thorough=request.repeated)
 
 
-async def _begun(request: RunRequest) -> BaseCallbackManager | None:
-    return await request.begin() if request.begin else None
+async def _begun(request: RunRequest) -> BaseCallbackManager:
+    return await request.begin() if request.begin else AsyncCallbackManager([])
 
 
 def _of_the_same_request(config: RunnableConfig, given: Any, state: StateSnapshot) -> RunnableConfig:

@@ -7,25 +7,28 @@ time on a thread, and a bounded number in all.
 
 import asyncio
 import contextlib
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from langchain_core.callbacks import BaseCallbackHandler
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
+from psycopg_pool import PoolTimeout
 
 from api.errors import REPLACED, describe
 from api.ownership import no_such_thread
+from api.resumption import resume_request
 from api.run import Part, RunRequest
 from api.run_lanes import Lane, RunLane
+from api.run_slots import RunSlots
 from api.run_start import RunStart
+from api.run_watch import RunWatch
 from core.actor import act_as
 from core.context import now_running
 from core.errors import RunStopped, ServiceError, ThreadBusy
 from core.logging import get_logger
 from core.settings import RunSettings
-from ledger.entries import Audit, Entry
 
 log = get_logger(__name__)
 
@@ -56,19 +59,25 @@ class Runs:
 
     Args:
         settings: Limits.
-        settings: Limits.
         lanes: Places and time limits of each kind of run.
         start: Admits and begins them.
-        audit: Is told how they end.
+        watch: Is told of them.
+        database_away: Why the database of their checkpoints cannot be asked; empty: it can.
     """
 
     def __init__(
-        self, settings: RunSettings, lanes: Mapping[Lane, RunLane], start: RunStart, audit: Audit
+        self,
+        settings: RunSettings,
+        lanes: Mapping[Lane, RunLane],
+        start: RunStart,
+        watch: RunWatch,
+        database_away: Callable[[], str],
     ) -> None:
         self._settings = settings
         self._lanes = lanes
         self._start = start
-        self._audit = audit
+        self._watch = watch
+        self._database_away = database_away
         self._threads: dict[str, _Thread] = {}
         self._tasks: dict[asyncio.Task[None], RunControl] = {}
         self._stopping = False
@@ -77,6 +86,15 @@ class Runs:
     def active(self) -> int:
         """Runs in progress or waiting for their turn."""
         return len(self._tasks)
+
+    @property
+    def queued(self) -> int:
+        """Runs that wait for their thread or for a place."""
+        return self.active - sum(lane.slots.running for lane in self._lanes.values())
+
+    def places(self, lane: Lane) -> RunSlots:
+        """The places of one kind of run."""
+        return self._lanes[lane].slots
 
     async def stream(self, request: RunRequest) -> AsyncGenerator[Part, None]:
         """Run, and give LangGraph's stream parts (``version="v2"``) as they come.
@@ -91,6 +109,9 @@ class Runs:
         """
         if self._stopping:
             raise RunStopped("the service is stopping; ask again in a moment", retry_after=5)
+        if away := self._database_away():
+            # Without it a run would only come to its first checkpoint, and wait there.
+            raise describe(PoolTimeout(away))
         parts: asyncio.Queue[Part | ServiceError | None] = asyncio.Queue(_BACKLOG)
         control = RunControl()
         listening = asyncio.Event()
@@ -172,35 +193,40 @@ class Runs:
         listening: asyncio.Event,
     ) -> None:
         end: ServiceError | None = None
-        began = time.monotonic()
+        has_begun = False
         now_running(request.context)
         act_as(request.actor)
-        try:
-            limit = self._lanes[request.lane].timeout_seconds
-            async with asyncio.timeout(limit), self._turn(request, control):
-                async for part in await self._admitted(request, control):
-                    if listening.is_set():
-                        await parts.put(part)
-        except Exception as error:  # noqa: BLE001 - a run may end with anything; describe() types it
-            end = describe(error)
-            log.info("run_ended_early", thread_id=request.thread_id, error=end.code, reason=end.message)
-        except asyncio.CancelledError:
-            # The drain has no more time. Who listens must hear of it, without another wait.
-            if parts.full():
-                parts.get_nowait()
-            end = describe(GraphDrained())
-            parts.put_nowait(end)
-            raise
-        finally:
-            self._audit.note(_ended(request, end, time.monotonic() - began))
+        with self._watch.over(request) as run:
+            try:
+                limit = self._lanes[request.lane].timeout_seconds
+                async with asyncio.timeout(limit), self._turn(request, control):
+                    making = await self._admitted(request, control, run.handler)
+                    has_begun = True
+                    async for part in making:
+                        run.take(part)
+                        if listening.is_set():
+                            await parts.put(part)
+            except Exception as error:  # noqa: BLE001 - a run may end with anything; describe() types it
+                end = _described(error, request, has_begun=has_begun)
+                run.failed(end.code)
+                log.info("run_ended_early", thread_id=request.thread_id, error=end.code, reason=end.message)
+            except asyncio.CancelledError:
+                # The drain has no more time. Who listens must hear of it, without another wait.
+                run.cancelled()
+                if parts.full():
+                    parts.get_nowait()
+                parts.put_nowait(_described(GraphDrained(), request, has_begun=has_begun))
+                raise
         if listening.is_set():
             await parts.put(end)
 
-    async def _admitted(self, request: RunRequest, control: RunControl) -> AsyncIterator[Part]:
+    async def _admitted(
+        self, request: RunRequest, control: RunControl, handler: BaseCallbackHandler | None
+    ) -> AsyncIterator[Part]:
         if control.drain_requested:
             # Nobody waits for it any more: it must not take the thread's next turn.
             raise GraphDrained(control.drain_reason or "")
-        parts = await self._start.parts(request, control)
+        parts = await self._start.parts(request, control, handler)
         self._threads[request.thread_id].admitted = True
         return parts
 
@@ -260,12 +286,12 @@ def _meet(request: RunRequest, thread: _Thread) -> None:
         thread.current.request_drain(REPLACED)
 
 
-def _ended(request: RunRequest, end: ServiceError | None, seconds: float) -> Entry:
-    """What the audit says of a run: the graph, and how it ended."""
-    return Entry(
-        action="run",
-        tool=request.graph.name,
-        outcome=end.code if end else "finished",
-        details={"seconds": seconds, "repeated": request.repeated},
-        actor=request.actor,
-    )
+def _described(error: BaseException, request: RunRequest, *, has_begun: bool) -> ServiceError:
+    """The typed error; of a run that was stopped on its way, with what goes on with it."""
+    described = describe(error)
+    if has_begun and isinstance(described, RunStopped):
+        described.details = {
+            "thread_id": request.thread_id,
+            "resume": resume_request(request.graph.name, request.thread_id),
+        }
+    return described

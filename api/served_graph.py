@@ -8,7 +8,11 @@ nothing: ``thread_id`` would be dropped. This Runnable declares them, and runs t
 from collections.abc import AsyncIterator
 from typing import Any, ClassVar
 
-from langchain_core.callbacks import AsyncCallbackManagerForChainRun, BaseCallbackManager
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForChainRun,
+    BaseCallbackHandler,
+    BaseCallbackManager,
+)
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.runnables.config import get_async_callback_manager_for_config
 from langchain_core.runnables.utils import AddableDict, ConfigurableFieldSpec
@@ -61,6 +65,7 @@ class ServedGraph(Runnable[Values, Values]):
 
     Args:
         spec: The graph's entry.
+        unread: Callback handlers of its callers that nobody reads: they are not told of each token.
     """
 
     config_fields: ClassVar[list[ConfigurableFieldSpec]] = [
@@ -90,7 +95,8 @@ class ServedGraph(Runnable[Values, Values]):
         ),
     ]
 
-    def __init__(self, spec: GraphSpec) -> None:
+    def __init__(self, spec: GraphSpec, *, unread: type[BaseCallbackHandler] | tuple[()] = ()) -> None:
+        self._unread = unread
         self.name = spec.name
         self._spec = spec
         self._input_schema = served_input_schema(spec)
@@ -147,7 +153,7 @@ class ServedGraph(Runnable[Values, Values]):
         """Run and give each step's updates, then the output."""
         config = ensure_config(config)
         service: Service = config.get("configurable", {})[SERVICE_KEY]
-        root = _RootRun(config, input, self._spec.name)
+        root = _RootRun(config, input, self._spec.name, self._unread)
         request = self._request(service, input, config, root)
         result = RunResult()
         parts = service.runs.stream(request)
@@ -200,9 +206,17 @@ class _RootRun:
         config: With the caller's callbacks, run name and run id.
         given: The run's input.
         name: The run's name where the config has none.
+        unread: Handlers nobody asks for what they were told.
     """
 
-    def __init__(self, config: RunnableConfig, given: Values, name: str) -> None:
+    def __init__(
+        self,
+        config: RunnableConfig,
+        given: Values,
+        name: str,
+        unread: type[BaseCallbackHandler] | tuple[()],
+    ) -> None:
+        self._unread = unread
         self._config = config
         self._given = given
         self._name = config.get("run_name") or name
@@ -211,6 +225,9 @@ class _RootRun:
     async def begin(self) -> BaseCallbackManager:
         """Report the start; the graph reports below it."""
         callbacks = get_async_callback_manager_for_config(self._config)
+        for handler in callbacks.handlers.copy():
+            if isinstance(handler, self._unread):
+                callbacks.remove_handler(handler)
         self._run = await callbacks.on_chain_start(
             None, self._given, name=self._name, run_id=self._config.get("run_id")
         )

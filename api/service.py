@@ -12,21 +12,28 @@ from api.compiled import CompiledGraph
 from api.edition import edition
 from api.erasure import Erasure
 from api.ledger_keeper import keeping
+from api.lifecycle import Lifecycle
 from api.ownership import Ownership
 from api.retention import retention
 from api.run_lanes import run_lanes
 from api.run_start import RunStart
+from api.run_watch import RunWatch
 from api.runs import Runs
 from api.session_keeper import SessionKeeper
+from api.telemetry.gauges import add_gauges
+from api.telemetry.metrics import RunMeter, ServiceMetrics
+from api.telemetry.tracing import Tracing, open_tracing
 from api.workflow_opening import Workflows, open_engine, open_workflows
+from checkpoints.availability import watching
 from checkpoints.cache import open_cache
 from checkpoints.embedded import embedded_postgres_server
-from checkpoints.pool import open_pool
+from checkpoints.pool import WatchedPool, open_pool
 from checkpoints.saver import open_saver
 from core.embeddings import embeddings
 from core.errors import EmbeddingError
 from core.logging import get_logger
 from core.memory import Memory
+from core.metrics import BACKGROUND, metered
 from core.models import ChatModels, ModelInfo, chat_models
 from core.postgres import Pool
 from core.settings import Settings
@@ -60,6 +67,7 @@ class Service:
 
     Attributes:
         settings: As the service was started with.
+        lifecycle: Whether it is about to stop.
         pool: The one connection pool.
         authenticator: Who callers are; ``None``: nothing is asked of them.
         rates: How often tenants may ask; ``None``: there are no tenants to tell apart.
@@ -73,13 +81,17 @@ class Service:
         sessions: Which conversation a message belongs to.
         requests: Keys of requests, by which one that comes again is known.
         audit: Who did what, and what came of it.
+        warming: Done when the router has learned the agents' examples, or could not.
         keeper: Closes sessions and sums them up.
         workflows: What runs workflows.
+        metrics: What is counted.
+        tracing: Begins the spans of requests and runs.
         development_crm: The app to mount at ``/crm``, when no real CRM is set.
     """
 
     settings: Settings
-    pool: Pool
+    lifecycle: Lifecycle
+    pool: WatchedPool
     authenticator: Authenticator | None
     rates: RateLimits | None
     ownership: Ownership
@@ -92,8 +104,11 @@ class Service:
     sessions: SessionStore
     requests: Requests
     audit: Audit
+    warming: asyncio.Task[None]
     keeper: SessionKeeper
     workflows: Workflows
+    metrics: ServiceMetrics
+    tracing: Tracing
     development_crm: FastAPI | None
 
 
@@ -113,8 +128,10 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
     """
     # First, as it needs nothing: a wrong model is said before a database is made.
     models = models or chat_models(settings.models, settings.features)
+    metrics = ServiceMetrics()
     async with AsyncExitStack() as stack:
         stack.push_async_callback(models.aclose)
+        tracing = await stack.enter_async_context(open_tracing(settings.tracing))
         url = settings.database.url
         address = (
             url.get_secret_value()
@@ -122,10 +139,11 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             else await stack.enter_async_context(embedded_postgres_server(settings.server.data_dir))
         )
         pool = await stack.enter_async_context(open_pool(address, settings.database))
+        await stack.enter_async_context(watching(pool))
         await migrate_identity(pool)
         authenticator = await stack.enter_async_context(open_authenticator(settings.auth, pool))
         rates = await _rates(stack, settings, pool) if authenticator else None
-        saver = await stack.enter_async_context(open_saver(pool))
+        saver = await stack.enter_async_context(open_saver(pool, metrics))
         memory = await _memory(stack, settings, pool)
         await migrate_sessions(pool)
         await migrate_ledger(pool)
@@ -147,7 +165,8 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         roster = specialised_agents(settings, tools)
         stack.push_async_callback(roster.router.aclose)
         # The first message is not to wait for it, nor is the start.
-        stack.push_async_callback(_ended, asyncio.create_task(_warm(roster)))
+        warming = asyncio.create_task(_warm(roster))
+        stack.push_async_callback(_ended, warming)
         deps = Deps(
             models=models,
             tools=tools,
@@ -171,12 +190,15 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         keeper = SessionKeeper(
             sessions, graphs["coordinator"], models, memory, seconds=settings.sessions.sweep_seconds
         )
-        stack.push_async_callback(_ended, asyncio.create_task(keeper.run(), name="session-keeper"))
+        with metered(RunMeter(metrics, BACKGROUND)):
+            session_keeping = asyncio.create_task(keeper.run(), name="session-keeper")
+        stack.push_async_callback(_ended, session_keeping)
         ownership = Ownership(pool)
         audit, requests = Audit(pool), Requests(pool, hours=settings.idempotency.key_hours)
         await stack.enter_async_context(keeping(pool, audit, requests, settings.audit))
         lanes = run_lanes(settings.runs, settings.workflows, shared=settings.auth.enabled)
-        runs = Runs(settings.runs, lanes, RunStart(ownership, audit), audit)
+        runs = Runs(settings.runs, lanes, RunStart(ownership, audit), RunWatch(metrics, tracing, audit), pool)
+        add_gauges(metrics, runs=runs, pool=pool, saver=saver)
         erasure = Erasure(pool=pool, memory=memory, settled=saver.settled, forget=(saver.forget,))
         await stack.enter_async_context(retention(settings, pool, erasure, runs))
         workflows = await stack.enter_async_context(
@@ -185,6 +207,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         stack.push_async_callback(runs.drain)
         yield Service(
             settings=settings,
+            lifecycle=Lifecycle(),
             pool=pool,
             authenticator=authenticator,
             rates=rates,
@@ -198,8 +221,11 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             sessions=sessions,
             requests=requests,
             audit=audit,
+            warming=warming,
             keeper=keeper,
             workflows=workflows,
+            metrics=metrics,
+            tracing=tracing,
             development_crm=development_crm,
         )
 

@@ -1,16 +1,20 @@
 """Our own append-only migrations of the checkpoint tables, one replica at a time."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from checkpoints.pool import connect
-from core.postgres import Pool
+from core.postgres import Connection, Pool
 
 # Any fixed number will do; it names "this product's migrations" among advisory locks.
 LOCK_ID = 0x76_65_6E_74_72_6F_73
 
 # Of the transaction, not of the session: a pooler may give each statement another session.
-LOCK_SQL = f"SELECT pg_advisory_xact_lock({LOCK_ID})".encode()
+# Tried and not waited for: a statement that waits has a snapshot, for which the saver's own CREATE INDEX
+# CONCURRENTLY would wait in turn, under the lock.
+LOCK_SQL = f"SELECT pg_try_advisory_xact_lock({LOCK_ID}) AS held".encode()
+SECONDS_BETWEEN_TRIES = 0.1
 
 VERSIONS_SQL = "CREATE TABLE IF NOT EXISTS ventros_migrations (version integer PRIMARY KEY)"
 VERSION_SQL = "SELECT coalesce(max(version), 0) AS version FROM ventros_migrations"
@@ -52,10 +56,15 @@ async def serialised(pool: Pool) -> AsyncIterator[None]:
     On a connection beside the pool, which may be no larger than what the migrations need.
     """
     async with await connect(pool) as connection, connection.transaction():
-        # Neither prepared nor with parameters: its portal would keep a snapshot, for which the saver's own
-        # CREATE INDEX CONCURRENTLY would wait.
-        await connection.execute(LOCK_SQL, prepare=False)
+        while not await _is_held(connection):  # noqa: ASYNC110 - it is held in another process
+            await asyncio.sleep(SECONDS_BETWEEN_TRIES)
         yield
+
+
+async def _is_held(connection: Connection) -> bool:
+    # Neither prepared nor with parameters: its portal would keep a snapshot.
+    row = await (await connection.execute(LOCK_SQL, prepare=False)).fetchone()
+    return bool(row and row["held"])
 
 
 async def migrate(pool: Pool) -> None:

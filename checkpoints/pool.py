@@ -1,15 +1,17 @@
 """The one connection pool."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from core.errors import StartupError
-from core.postgres import Pool
+from core.postgres import Connection, Pool
 from core.settings import DatabaseSettings
 
 RECONNECT_SECONDS = 4
@@ -24,8 +26,48 @@ _KEEPALIVE = {
 }
 
 
+class WatchedPool(AsyncConnectionPool[Connection]):
+    """A pool that does not have everyone wait while the database is known to be away.
+
+    Attributes:
+        away: Why it is; empty while it is there, or nobody looks (:mod:`checkpoints.availability`).
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.away = ""
+        self._waits: set[asyncio.Timeout] = set()
+
+    async def getconn(self, timeout: float | None = None) -> Connection:
+        """A connection.
+
+        Raises:
+            PoolTimeout: None came free in time, or the database is away.
+        """
+        if self.away:
+            raise PoolTimeout(self.away)
+        try:
+            async with asyncio.timeout(None) as wait:
+                self._waits.add(wait)
+                return await super().getconn(timeout)
+        except TimeoutError:
+            raise PoolTimeout(self.away) from None
+        finally:
+            self._waits.discard(wait)
+
+    def refuse(self, reason: str) -> None:
+        """Lend nothing from now on, and tell those who wait."""
+        self.away = reason
+        for wait in self._waits:
+            wait.reschedule(0)
+
+    def lend_again(self) -> None:
+        """The database is back."""
+        self.away = ""
+
+
 @asynccontextmanager
-async def open_pool(url: str, settings: DatabaseSettings) -> AsyncIterator[Pool]:
+async def open_pool(url: str, settings: DatabaseSettings) -> AsyncIterator[WatchedPool]:
     """Open the pool and close it with the context.
 
     Connections are checked before they are lent, replaced when broken, and reconnected with growing
@@ -43,7 +85,7 @@ async def open_pool(url: str, settings: DatabaseSettings) -> AsyncIterator[Pool]
     """
     await _require_reachable(url, settings)
     timeout = settings.connect_timeout_seconds
-    async with AsyncConnectionPool(
+    async with WatchedPool(
         url,
         connection_class=AsyncConnection[DictRow],
         kwargs={
@@ -59,7 +101,7 @@ async def open_pool(url: str, settings: DatabaseSettings) -> AsyncIterator[Pool]
         timeout=timeout,
         # Pauses between attempts double up to this: for so long a database that is back stays unnoticed.
         reconnect_timeout=RECONNECT_SECONDS,
-        check=AsyncConnectionPool.check_connection,
+        check=WatchedPool.check_connection,
         open=False,
     ) as pool:
         yield pool

@@ -1,4 +1,4 @@
-"""Every setting, validated at start. The only reader of the environment and of ``.env``.
+"""Every setting, validated at start. The only reader of the environment, of ``.env`` and of secrets' files.
 
 A group is a class, its environment prefix is in ``model_config``: ``RunSettings.max_concurrent`` is
 ``RUN_MAX_CONCURRENT``. The table in the README is generated from these fields.
@@ -50,9 +50,18 @@ def _texts_by_name(given: SecretStr) -> dict[str, str]:
     return found
 
 
+# Where containers are given secrets as files, each named as its setting; the environment goes before them.
+SECRETS_DIR = Path("/run/secrets")
+
+
 def _group(prefix: str) -> SettingsConfigDict:
     return SettingsConfigDict(
-        env_prefix=prefix, env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+        env_prefix=prefix,
+        env_file=".env",
+        env_ignore_empty=True,
+        secrets_dir=SECRETS_DIR if SECRETS_DIR.is_dir() else None,
+        extra="ignore",
+        frozen=True,
     )
 
 
@@ -64,6 +73,13 @@ class ServerSettings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0 lets the system choose")
     studio_port: int = Field(2024, ge=1, le=65_535, description="Port of `make studio`")
+    shutdown_notice_seconds: float = Field(
+        0,
+        ge=0,
+        le=300,
+        description="How long /health/ready says 503 at shutdown before connections are refused, so that "
+        "load balancers notice; runs go on meanwhile",
+    )
     data_dir: Path = Field(Path(".data"), description="Where the embedded Postgres keeps its files")
     cors_origins: tuple[str, ...] = Field(
         (),
@@ -603,6 +619,31 @@ class LogSettings(BaseSettings):
         return value.lower() if isinstance(value, str) else value
 
 
+class TracingSettings(BaseSettings):
+    """Traces, by OpenTelemetry's own variables."""
+
+    model_config = _group("OTEL_")
+
+    exporter_otlp_endpoint: str | None = Field(
+        None, description="Address of an OTLP/HTTP collector, without /v1/traces; unset: nothing is traced"
+    )
+    exporter_otlp_headers: SecretStr | None = Field(
+        None, description="Headers the collector is sent, as name=value,name=value, percent-encoded"
+    )
+    service_name: str = Field("ventros-agents", description="Name of the service in traces")
+    traces_sampler_arg: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Part of the traces that is recorded; of a trace a caller began, it decides",
+    )
+
+    @field_validator("exporter_otlp_endpoint")
+    @classmethod
+    def _is_http(cls, base: str | None) -> str | None:
+        return _http_address(base) if base else None
+
+
 class FeatureSettings(BaseSettings):
     """Feature flags."""
 
@@ -643,6 +684,7 @@ class Settings:
     retention: RetentionSettings
     audit: AuditSettings
     log: LogSettings
+    tracing: TracingSettings
     features: FeatureSettings
 
     @classmethod

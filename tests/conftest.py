@@ -44,6 +44,7 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         "CRM_API_BASE",
         "LANGSMITH_TRACING",
         "REDIS_URL",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
     ):
         monkeypatch.delenv(name, raising=False)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Mapping
 from typing import Any, Literal, NotRequired, TypeAlias
 
@@ -12,6 +13,7 @@ from pydantic_core import to_jsonable_python
 from typing_extensions import TypedDict
 
 from core.errors import CrmError, CrmRefused, MemoryRefused, MemoryUnavailable
+from core.metrics import meter
 from core.texts import printable
 from tools.call import CallContext
 
@@ -57,7 +59,13 @@ async def execute(tools: Mapping[str, BaseTool], call: ToolCall, context: CallCo
     Returns:
         The message for the model; its ``artifact`` is the :class:`Observation`.
     """
-    return _message(call, await _observe(tools, call, context))
+    started = time.perf_counter()
+    observation = await _observe(tools, call, context)
+    kind = observation["error"]["kind"] if "error" in observation else "success"
+    # A name that no tool has is the model's own: as a label it would have no bound.
+    name = call["name"] if call["name"] in tools else "unknown"
+    meter().tool_call(name, kind, time.perf_counter() - started)
+    return _message(call, observation)
 
 
 def rejected(call: ToolCall, reason: str) -> ToolMessage:

@@ -25,6 +25,7 @@ from checkpoints.saver.maintenance import COPY_THREAD_SQL, DELETE_RUNS_SQL, DELE
 from checkpoints.saver.reader import again, fetch, pages, pending_sends
 from checkpoints.saver.serialisation import LARGE_BYTES, checkpoint_rows, is_large, writes_rows
 from checkpoints.saver.writer import GroupWriter
+from core.metrics import CommitMeter
 from core.postgres import Pool
 
 LATEST_SQL = "WHERE thread_id = %s AND checkpoint_ns = %s ORDER BY checkpoint_id DESC LIMIT 1"
@@ -146,6 +147,11 @@ class GroupCommitSaver(RememberedHistory):
         await self.settled()
         await again(lambda: super(GroupCommitSaver, self).aprune(thread_ids, strategy=strategy))
 
+    @property
+    def queued(self) -> int:
+        """Writes that wait for a commit."""
+        return self._writer.queued
+
     async def settled(self) -> None:
         """Wait until what is queued is written or given up; who deletes rows in other ways does so first."""
         await self._writer.settled()
@@ -198,11 +204,15 @@ class GroupCommitSaver(RememberedHistory):
 
 
 @asynccontextmanager
-async def open_saver(pool: Pool) -> AsyncIterator[GroupCommitSaver]:
+async def open_saver(pool: Pool, meter: CommitMeter | None = None) -> AsyncIterator[GroupCommitSaver]:
     """A saver over the pool, its tables made or migrated; what is queued is written before it closes.
 
     Deserialisation is strict: a row written by someone else cannot make the service import and call
     what it names. States therefore hold messages and plain JSON values only.
+
+    Args:
+        pool: The database.
+        meter: Where commits are counted.
 
     Raises:
         psycopg.OperationalError: Postgres is away.
@@ -211,7 +221,7 @@ async def open_saver(pool: Pool) -> AsyncIterator[GroupCommitSaver]:
     async def connection() -> AsyncConnection[DictRow]:
         return await connect(pool)
 
-    writer = GroupWriter(connection, patience=pool.timeout)
+    writer = GroupWriter(connection, patience=pool.timeout, meter=meter)
     try:
         saver = GroupCommitSaver(pool, writer, JsonPlusSerializer(allowed_msgpack_modules=None))
         async with serialised(pool):

@@ -11,6 +11,7 @@ The writer has a connection of its own beside the pool: readers that use up the 
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -26,6 +27,7 @@ from checkpoints.saver.serialisation import Rows
 from checkpoints.saver.statements import BinaryArray, BinaryArrayDumper, Row, Table, group
 from core.errors import DatabaseUnavailable
 from core.logging import get_logger
+from core.metrics import CommitMeter, NoCommitMeter
 
 log = get_logger(__name__)
 
@@ -77,9 +79,11 @@ class GroupWriter:
     Args:
         connect: Makes the writer's connection.
         patience: Seconds a write is tried again while Postgres is away, and the time limit of one attempt.
+        meter: Where commits are counted.
     """
 
-    def __init__(self, connect: Connect, *, patience: float) -> None:
+    def __init__(self, connect: Connect, *, patience: float, meter: CommitMeter | None = None) -> None:
+        self._meter = meter or NoCommitMeter()
         self._connect = connect
         self._patience = patience
         self._connection: AsyncConnection[DictRow] | None = None
@@ -117,6 +121,11 @@ class GroupWriter:
         else:
             done = self._enqueue(encode())
         await done
+
+    @property
+    def queued(self) -> int:
+        """Writes that wait for a commit, or for room to."""
+        return len(self._queue) + len(self._entering)
 
     async def settled(self) -> None:
         """Return when every write that was accepted before is committed or has failed."""
@@ -257,6 +266,7 @@ class GroupWriter:
 
     async def _after_outage(self, writes: list[_Write], error: Exception) -> list[_Write]:
         """Fail the writes that have waited long enough; those to try again."""
+        self._meter.failed()
         # Its state is not known, nor what statements it has prepared.
         await self._disconnect()
         now = self._loop.time()
@@ -287,7 +297,13 @@ class GroupWriter:
         if self._connection is None or self._connection.closed:
             self._connection = await self._connect()
             self._connection.adapters.register_dumper(BinaryArray, BinaryArrayDumper)
+        started = time.perf_counter()
         await self._connection.execute(statement, parameters)
+        self._meter.committed(
+            writes=len(writes),
+            rows=sum(map(len, rows.values())),
+            seconds=time.perf_counter() - started,
+        )
 
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

@@ -20,6 +20,7 @@ from tenacity import (
 from core.errors import ModelMisconfigured, ModelUnavailable, StartupError
 from core.logging import get_logger
 from core.models.faults import ProviderFaults, TransientError
+from core.models.metering import counted
 from core.models.prompt_cache import Prompt, PromptCache
 from core.models.quota import Quota, estimated_tokens
 from core.models.replies import stream_reply, stream_value
@@ -163,9 +164,7 @@ class ChatModels:
     async def _attempts(self, ask: Callable[[Prompt, str], Awaitable[R]], prompt: Prompt, name: str) -> R:
         quota, expected = self._quota_of(name), estimated_tokens(prompt.messages)
 
-        async def attempt() -> R:
-            # Outside the attempt's time: the wait is ours, and the run's own limit ends it.
-            await quota.admit(expected)
+        async def bounded() -> R:
             with ProviderFaults(name):
                 async with asyncio.timeout(self._timeout):
                     if self._prompts is None:
@@ -174,6 +173,11 @@ class ChatModels:
                         reply = await self._prompts.ask(prompt, name, lambda sent: ask(sent, name))
             quota.used(_tokens(reply), expected=expected)
             return reply
+
+        async def attempt() -> R:
+            # Outside the attempt's time: the wait is ours, and the run's own limit ends it.
+            await quota.admit(expected)
+            return await counted(name, bounded())
 
         def log(state: RetryCallState) -> None:
             _log.warning(

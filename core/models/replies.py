@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 
 from core.errors import ModelRefused
+from core.metrics import meter
 from core.models.faults import CUT, TransientError
 from core.models.spec import StructuredReply
 
@@ -58,7 +59,11 @@ async def stream_reply(
         TransientError: The stream was cut, or ended without a reply for no reason of ours.
         ModelRefused: The provider blocked the prompt or the reply.
     """
-    chunks = [chunk async for chunk in chat.astream(list(messages))]
+    chunks: list[AIMessage] = []
+    async for chunk in chat.astream(list(messages)):
+        if not chunks:
+            meter().first_token()
+        chunks.append(chunk)
     if not chunks:
         raise TransientError(CUT)
     finish = _finish_reason(chunks)

@@ -1,6 +1,7 @@
 """What an operator notices: starting, stopping, crashing, and what is said when it cannot start."""
 
 import asyncio
+import json
 import signal
 import socket
 from collections.abc import Iterator
@@ -165,6 +166,48 @@ async def test_sigterm_lets_a_run_reach_its_next_step_and_tells_the_client(data_
             response = await asking
             assert (response.status_code, response.json()["error"]) == (503, "run_stopped")
             assert "checkpoint is kept" in response.json()["message"]
+            assert await service.ended() == 0
+
+
+async def test_sigterm_is_announced_and_a_stream_ends_with_how_to_go_on(data_dir: Path) -> None:
+    async with gemini_server() as gemini:
+        gate = Gated(["Let me", " think."])
+        search = ("search_knowledge_base", {"query": "export"})
+        gemini.enqueue(FunctionCalls([search]), Structured(PROCEED), gate)
+        settings = {
+            "GOOGLE_API_KEY": KEY,
+            "GOOGLE_BASE_URL": gemini.url,
+            **LOCAL_EMBEDDINGS,
+            "RUN_DRAIN_SECONDS": "60",
+            "SHUTDOWN_NOTICE_SECONDS": "1",
+        }
+        async with service_process(data_dir, **settings) as service, client(service.url) as http:
+            assert (await http.get("/health/ready")).status_code == 200
+            body = {"input": INPUT, "config": {"configurable": {"thread_id": "noticed"}}}
+            asking = asyncio.create_task(http.post("/react/stream", json=body))
+            await gate.started.wait()
+            service.send(signal.SIGTERM)
+            # It still listens, so that whoever asks hears that it will not for long.
+            while (ready := await http.get("/health/ready")).status_code == 200:
+                pass
+            assert (ready.status_code, ready.json()["error"]) == (503, "stopping")
+            assert (await http.get("/health/live")).status_code == 200
+            await _refuses_connections(service.url)
+            gate.release(2)
+            events = (await asking).text
+            assert await service.ended() == 0
+        name, _, last = events.strip().replace("\r", "").rpartition("event: ")[2].partition("\n")
+        ended = json.loads(last.removeprefix("data: "))
+        assert (name, ended["error"], ended["details"]["thread_id"]) == ("error", "run_stopped", "noticed")
+
+        gemini.enqueue(Text(["Use the batch API."]))
+        async with service_process(data_dir, **settings) as service, client(service.url) as http:
+            resume = ended["details"]["resume"]
+            resumed = await http.request(resume["method"], resume["path"], json=resume["body"])
+            assert resumed.status_code == 200, resumed.text
+            assert len(resumed.json()["output"]["messages"]) >= 4
+            service.send(signal.SIGTERM)
+            service.send(signal.SIGTERM)
             assert await service.ended() == 0
 
 

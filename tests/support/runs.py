@@ -3,7 +3,10 @@
 from api.ownership import Ownership
 from api.run_lanes import run_lanes
 from api.run_start import RunStart
+from api.run_watch import RunWatch
 from api.runs import Runs
+from api.telemetry.metrics import ServiceMetrics
+from api.telemetry.tracing import Tracing
 from core.postgres import Pool
 from core.settings import RunSettings, WorkflowSettings
 from ledger.entries import Audit
@@ -16,4 +19,5 @@ def runs_on(
     settings = settings or RunSettings()
     lanes = run_lanes(settings, workflows or WorkflowSettings(), shared=False)
     audit = Audit(pool)
-    return Runs(settings, lanes, RunStart(Ownership(pool), audit), audit)
+    watch = RunWatch(ServiceMetrics(), Tracing(), audit)
+    return Runs(settings, lanes, RunStart(Ownership(pool), audit), watch, pool)

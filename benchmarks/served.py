@@ -1,0 +1,152 @@
+"""The service that ``benchmarks/service.py`` measures: one graph more, and no model to wait for.
+
+The graph has seven steps, one of which streams 80 tokens; what is left of the time is the service's own. It
+is a process of its own: ``python -m benchmarks.served`` prints its address when it is up.
+"""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Any, Final, cast
+
+import uvloop
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessageChunk, AnyMessage, BaseMessage, HumanMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langgraph.graph import END, START, StateGraph
+from langgraph.runtime import Runtime
+from pydantic import BaseModel, Field
+from typing_extensions import TypedDict
+
+from core.context import Context
+from core.logging import configure_logging
+from core.models import ChatModels, ModelInfo
+from core.settings import Settings
+from graphs.registry import REGISTRY
+from graphs.spec import GraphSpec
+from nodes.channels import Messages
+from nodes.deps import Deps
+
+NAME: Final = "steps"
+STEPS: Final = 7
+TOKENS: Final = 80
+# The step that asks the model.
+SPEAKS: Final = 4
+INFO: Final = ModelInfo(
+    model="scripted",
+    reasoning_model="scripted",
+    fallback_model=None,
+    is_language_model=False,
+    why="it is measured what the service costs without one",
+)
+
+
+class TokensModel(BaseChatModel):
+    """Says so many tokens and lets others work between them; waits for nothing."""
+
+    @property
+    def _llm_type(self) -> str:
+        return "tokens"
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        raise NotImplementedError("the service is asynchronous")
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,  # noqa: ARG002
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002
+        **kwargs: Any,  # noqa: ARG002
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        for index in range(TOKENS):
+            yield ChatGenerationChunk(message=AIMessageChunk(content=f"word{index} "))
+            await asyncio.sleep(0)
+        last = AIMessageChunk(
+            content="",
+            response_metadata={"finish_reason": "stop"},
+            usage_metadata={"input_tokens": len(messages), "output_tokens": TOKENS, "total_tokens": TOKENS},
+        )
+        yield ChatGenerationChunk(message=last)
+
+
+class StepsInput(BaseModel):
+    """What a customer says."""
+
+    message: str = Field(min_length=1, max_length=20_000, description="What they wrote")
+    contact_id: str = Field("", max_length=200, description="Who wrote")
+
+
+class StepsOutput(TypedDict):
+    """What they are answered."""
+
+    messages: Annotated[Sequence[AnyMessage], Field(description="The conversation")]
+    steps: Annotated[int, Field(description="How many were taken")]
+
+
+class StepsState(TypedDict):
+    """Between steps."""
+
+    message: str
+    contact_id: str
+    messages: Messages
+    steps: int
+
+
+def build_steps(deps: Deps) -> StateGraph[StepsState, Context, StepsInput, StepsOutput]:
+    """The graph, uncompiled: a line of seven nodes."""
+
+    async def take(state: StepsState, *, runtime: Runtime[Context]) -> dict[str, Any]:  # noqa: ARG001
+        return {"steps": (state.get("steps") or 0) + 1}
+
+    async def speak(state: StepsState, *, runtime: Runtime[Context]) -> dict[str, Any]:  # noqa: ARG001
+        said = HumanMessage(state["message"])
+        reply = await deps.models.reply([*state["messages"], said], temperature=0)
+        return {"messages": [said, reply], "steps": (state.get("steps") or 0) + 1}
+
+    graph = StateGraph(StepsState, Context, input_schema=StepsInput, output_schema=StepsOutput)
+    names = [f"step_{number}" for number in range(1, STEPS + 1)]
+    for number, name in enumerate(names, start=1):
+        graph.add_node(name, speak if number == SPEAKS else take)
+    for before, after in zip([START, *names], [*names, END], strict=True):
+        graph.add_edge(before, after)
+    return graph
+
+
+SPEC: Final = GraphSpec(
+    name=NAME,
+    description="Seven steps, one of which streams 80 tokens.",
+    build=build_steps,
+    input_schema=StepsInput,
+    output_schema=StepsOutput,
+    durability="sync",
+    recursion_limit=STEPS + 5,
+    example={"message": "Hello"},
+)
+
+
+async def _serve() -> None:
+    # After the registry has the graph, of which the routes are made.
+    cast("dict[str, GraphSpec]", REGISTRY)[NAME] = SPEC
+    from api.serving import serving, spare_what_stays  # noqa: PLC0415
+
+    settings = Settings.load()
+    configure_logging(settings.log)
+    models = ChatModels(INFO, lambda _: TokensModel())
+    async with serving(settings, models) as up:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, up.stop)
+        spare_what_stays()
+        print(up.url, flush=True)
+        await up.ended
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve())

@@ -1,0 +1,115 @@
+"""What is counted below ``api``, as a port: model calls, tool calls, agents' attempts, commits.
+
+A run's meter is put in place where the run is driven (:func:`metered`) and asked for where the work is done
+(:func:`meter`). It travels in a context variable, as the request id of the logs does: two services in one
+process do not mix, and no builder of a graph has to pass it on. Without one nothing is counted.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol, TypeAlias
+
+ModelOutcome: TypeAlias = Literal["answered", "unavailable", "refused", "broken_off"]
+AttemptOutcome: TypeAlias = Literal["answered", "failed", "timed_out", "interrupted"]
+
+# Where the service works without a run: the label that stands for the graph.
+BACKGROUND: Final = "background"
+
+
+@dataclass(slots=True)
+class Attempt:
+    """An agent's attempt at a message; what leaves its block before it was judged was interrupted."""
+
+    outcome: AttemptOutcome = "interrupted"
+
+
+class Meter(Protocol):
+    """Counts what happens in a run."""
+
+    def first_token(self) -> None:
+        """A model began to reply; only the first of a run counts."""
+        ...
+
+    def model_call(
+        self, model: str, outcome: ModelOutcome, seconds: float, *, input_tokens: int, output_tokens: int
+    ) -> None:
+        """One attempt at a model call.
+
+        Args:
+            model: ``provider:model``.
+            outcome: What came of it.
+            seconds: From the request to the end of the reply.
+            input_tokens: As the provider counted them; 0 where it did not.
+            output_tokens: The same.
+        """
+        ...
+
+    def tool_call(self, tool: str, outcome: str, seconds: float) -> None:
+        """A tool call; of a tool that does not exist, the name is not what the model wrote."""
+        ...
+
+    def agent(self, name: str) -> AbstractContextManager[Attempt]:
+        """A block in which a specialised agent works; the outcome is set inside it."""
+        ...
+
+
+class NoMeter:
+    """Counts nothing."""
+
+    def first_token(self) -> None:
+        """Nothing."""
+
+    def model_call(
+        self, model: str, outcome: ModelOutcome, seconds: float, *, input_tokens: int, output_tokens: int
+    ) -> None:
+        """Nothing."""
+
+    def tool_call(self, tool: str, outcome: str, seconds: float) -> None:
+        """Nothing."""
+
+    @contextmanager
+    def agent(self, name: str) -> Iterator[Attempt]:  # noqa: ARG002
+        """Nothing but the block."""
+        yield Attempt()
+
+
+_METER: ContextVar[Meter] = ContextVar("meter", default=NoMeter())  # noqa: B039 - it has no state
+
+
+def meter() -> Meter:
+    """The meter of what runs now."""
+    return _METER.get()
+
+
+@contextmanager
+def metered(own: Meter) -> Iterator[None]:
+    """Have everything inside the block, and the tasks it begins, counted by this meter."""
+    token = _METER.set(own)
+    try:
+        yield
+    finally:
+        _METER.reset(token)
+
+
+class CommitMeter(Protocol):
+    """Counts the checkpointer's groups."""
+
+    def committed(self, *, writes: int, rows: int, seconds: float) -> None:
+        """A group of so many writes (calls) and rows was committed."""
+        ...
+
+    def failed(self) -> None:
+        """A group was not committed at this attempt."""
+        ...
+
+
+class NoCommitMeter:
+    """Counts nothing."""
+
+    def committed(self, *, writes: int, rows: int, seconds: float) -> None:
+        """Nothing."""
+
+    def failed(self) -> None:
+        """Nothing."""
