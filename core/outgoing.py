@@ -9,6 +9,7 @@ import asyncio
 import ipaddress
 import re
 import socket
+import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -75,15 +76,17 @@ class GuardedTransport(httpx.AsyncBaseTransport):
 
     Args:
         allowed: The hosts.
-        limits: Of each host's connections.
+        trusted: Whose certificates are; None: the public authorities'.
     """
 
-    def __init__(self, allowed: Iterable[AllowedHost], limits: httpx.Limits | None = None) -> None:
-        limits = limits or httpx.Limits(max_connections=100, max_keepalive_connections=20)
+    def __init__(self, allowed: Iterable[AllowedHost], trusted: ssl.SSLContext | None = None) -> None:
+        limits = httpx.Limits(max_connections=100, max_keepalive_connections=20)
+        # One for all: reading the authorities takes longer than most calls.
+        verify = trusted or httpx.create_ssl_context(trust_env=False)
         # A pool tells connections apart by address alone: two hosts on one address must not share one, as
         # only the first one's certificate was looked at.
         self._hosts: Mapping[AllowedHost, httpx.AsyncHTTPTransport] = {
-            host: httpx.AsyncHTTPTransport(trust_env=False, limits=limits) for host in allowed
+            host: httpx.AsyncHTTPTransport(verify=verify, trust_env=False, limits=limits) for host in allowed
         }
 
     def rule(self, url: httpx.URL) -> AllowedHost:
