@@ -10,7 +10,7 @@ import ipaddress
 import re
 import socket
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -80,14 +80,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
     """
 
     def __init__(self, allowed: Iterable[AllowedHost], trusted: ssl.SSLContext | None = None) -> None:
-        limits = httpx.Limits(max_connections=100, max_keepalive_connections=20)
-        # One for all: reading the authorities takes longer than most calls.
-        verify = trusted or httpx.create_ssl_context(trust_env=False)
-        # A pool tells connections apart by address alone: two hosts on one address must not share one, as
-        # only the first one's certificate was looked at.
-        self._hosts: Mapping[AllowedHost, httpx.AsyncHTTPTransport] = {
-            host: httpx.AsyncHTTPTransport(verify=verify, trust_env=False, limits=limits) for host in allowed
-        }
+        self._hosts = _connections(list(allowed), trusted)
 
     def rule(self, url: httpx.URL) -> AllowedHost:
         """The allowed host an address is at.
@@ -119,6 +112,22 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         """Close every connection."""
         for transport in self._hosts.values():
             await transport.aclose()
+
+
+def _connections(
+    allowed: list[AllowedHost], trusted: ssl.SSLContext | None
+) -> dict[AllowedHost, httpx.AsyncHTTPTransport]:
+    """Connections of its own for each host.
+
+    A pool tells connections apart by address alone: two hosts on one address must not share one, as only the
+    first one's certificate was looked at.
+    """
+    if not allowed:
+        return {}
+    # One for all, and only where it is needed: reading the authorities takes longer than most calls.
+    verify = trusted or httpx.create_ssl_context(trust_env=False)
+    limits = httpx.Limits(max_connections=100, max_keepalive_connections=20)
+    return {host: httpx.AsyncHTTPTransport(verify=verify, trust_env=False, limits=limits) for host in allowed}
 
 
 def _at(request: httpx.Request, address: Address) -> httpx.Request:
