@@ -200,4 +200,4 @@ def test_the_example_of_the_readme_is_valid() -> None:
     written = (FOLDER.parent / "README.md").read_text("utf-8")
     example = written.partition("```yaml\n")[2].partition("```")[0]
 
-    assert read_text(example).name == "thank_big_customers"
+    assert read_text(example).name == "overdue_invoices"
