@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx
 from fastapi import FastAPI
@@ -13,7 +13,7 @@ from api.erasure import Erasure
 from api.retention import retention
 from api.runs import Runs
 from api.session_keeper import SessionKeeper
-from api.workflow_opening import Workflows, open_workflows, workflow_lane
+from api.workflow_opening import Workflows, open_engine, open_workflows, workflow_lane
 from checkpoints.embedded import embedded_postgres_server
 from checkpoints.pool import open_pool
 from checkpoints.saver import open_saver
@@ -127,6 +127,8 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             memory=memory,
             context_tokens=settings.context.tokens,
         )
+        engine = await stack.enter_async_context(open_engine(settings.workflows, deps=deps, crm=http))
+        deps = replace(deps, workflows=engine)
         graphs = {
             spec.name: spec.build(deps).compile(checkpointer=saver, name=spec.name)
             for spec in REGISTRY.values()
@@ -140,7 +142,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         erasure = Erasure(pool=pool, memory=memory, settled=saver.settled, forget=(saver.forget,))
         await stack.enter_async_context(retention(settings, pool, erasure, runs))
         workflows = await stack.enter_async_context(
-            open_workflows(settings.workflows, pool, runs=runs, deps=deps, crm=http, checkpointer=saver)
+            open_workflows(settings.workflows, pool, runs=runs, engine=engine, checkpointer=saver)
         )
         stack.push_async_callback(runs.drain)
         yield Service(

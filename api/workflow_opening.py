@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 from uuid import uuid4
 
 import httpx
@@ -28,6 +29,11 @@ from workflows.http import open_http
 from workflows.migrations import migrate
 from workflows.ports import StepPorts
 from workflows.store import WorkflowStore
+
+# The graphs that may be a step: those that ask no customer, and not the one that runs workflows.
+AGENTS: Final = frozenset(
+    name for name, spec in REGISTRY.items() if spec.asks == "company" and name != "workflow"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,52 +62,46 @@ def workflow_lane(settings: WorkflowSettings, runs: RunSettings) -> RunSettings:
 
 
 @asynccontextmanager
-async def open_workflows(
-    settings: WorkflowSettings,
-    pool: Pool,
-    *,
-    runs: Runs,
-    deps: Deps,
-    crm: httpx.AsyncClient,
-    checkpointer: Checkpointer,
-) -> AsyncIterator[Workflows]:
-    """Open what steps reach the outside by, and keep runs going until the context closes.
+async def open_engine(
+    settings: WorkflowSettings, *, deps: Deps, crm: httpx.AsyncClient
+) -> AsyncIterator[Engine]:
+    """Open what working steps reach the outside by.
 
-    The runs in progress must have been drained by then.
+    Args:
+        settings: Hosts, databases and how many steps run at once.
+        deps: What the graphs that are steps are built with.
+        crm: The CRM's client.
     """
-    await migrate(pool)
     async with AsyncExitStack() as stack:
-        graphs = RegistryGraphs(
-            {name: spec for name, spec in REGISTRY.items() if name != WORKFLOW and spec.asks == "company"},
-            deps,
-        )
         ports = StepPorts(
             http=await stack.enter_async_context(open_http(settings, crm)),
             sql=await stack.enter_async_context(open_connections(settings.connection_urls)),
-            graphs=graphs,
+            graphs=RegistryGraphs({name: REGISTRY[name] for name in AGENTS}, deps),
         )
         slots = Slots(settings.max_concurrent_steps, settings.scheduling)
-        engine = Engine(executors=executors(ports), slots=slots)
+        yield Engine(executors=executors(ports), slots=slots)
 
-        def compiled(definition: Definition) -> CompiledGraph:
-            graph = compile_workflow(definition, engine, checkpointer)
-            # Threads name the graph that began them: all definitions are one.
-            graph.name = WORKFLOW
-            return graph
 
-        compilations = WorkflowGraphs(compiled)
-        store = WorkflowStore(pool, service=uuid4().hex, lease_seconds=settings.lease_seconds)
-        keeper = WorkflowKeeper(store, compilations, runs, settings)
-        keeping = asyncio.create_task(keeper.run(), name="workflow-keeper")
-        try:
-            yield Workflows(
-                store=store,
-                graphs=compilations,
-                keeper=keeper,
-                slots=slots,
-                agents=frozenset(graphs.names),
-            )
-        finally:
-            await keeper.aclose()
-            keeping.cancel()
-            await asyncio.wait([keeping])
+@asynccontextmanager
+async def open_workflows(
+    settings: WorkflowSettings, pool: Pool, *, runs: Runs, engine: Engine, checkpointer: Checkpointer
+) -> AsyncIterator[Workflows]:
+    """Keep workflows going until the context closes; the runs in progress must have been drained by then."""
+    await migrate(pool)
+
+    def compiled(definition: Definition) -> CompiledGraph:
+        graph = compile_workflow(definition, engine, checkpointer)
+        # Threads name the graph that began them: all definitions are one.
+        graph.name = WORKFLOW
+        return graph
+
+    compilations = WorkflowGraphs(compiled)
+    store = WorkflowStore(pool, service=uuid4().hex, lease_seconds=settings.lease_seconds)
+    keeper = WorkflowKeeper(store, compilations, runs, settings)
+    keeping = asyncio.create_task(keeper.run(), name="workflow-keeper")
+    try:
+        yield Workflows(store=store, graphs=compilations, keeper=keeper, slots=engine.slots, agents=AGENTS)
+    finally:
+        await keeper.aclose()
+        keeping.cancel()
+        await asyncio.wait([keeping])

@@ -16,8 +16,9 @@ from core.errors import WorkflowFailed
 from workflows.definition.workflow import Definition
 from workflows.store import Run
 
-# The name all compiled workflows have.
-WORKFLOW: Final = "workflow"
+# The graph that the threads of /v1/workflows name: every compiled definition. The registry's own graph
+# "workflow" runs one inside its step, on a thread that is gone on with like any other graph's.
+WORKFLOW: Final = "workflows"
 # Super-steps: a definition's own limits are what bounds a run.
 RECURSION_LIMIT: Final = 10_000_000
 _KEPT: Final = 256

@@ -20,17 +20,20 @@ from time import perf_counter, process_time
 from typing import Any
 from uuid import uuid4
 
+import httpx
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Checkpointer
+from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
+from api.serving import serving
 from checkpoints.embedded import embedded_postgres_server
 from checkpoints.pool import open_pool
 from checkpoints.saver import open_saver
 from core.logging import configure_logging
-from core.settings import DatabaseSettings, LogSettings
+from core.settings import DatabaseSettings, LogSettings, ServerSettings, Settings
 from graphs.workflow import compile_workflow
 from nodes.workflow.engine import Engine
 from nodes.workflow.scheduler import Slots
@@ -45,6 +48,7 @@ MANY = 10_000
 SMALL = 1_000
 MOST_MB = 600
 MOST_RATIO = 1.5
+LOGS = LogSettings(level="warning")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ def small() -> Definition:
 
 
 def _definition(*steps: dict[str, Any]) -> Definition:
-    inputs = {"items": {"type": "array", "required": False, "default": []}}
+    inputs: Any = {"items": {"type": "array", "required": False, "default": []}}
     return read_definition({"name": "bench", "inputs": inputs, "steps": list(steps)})
 
 
@@ -109,29 +113,34 @@ async def run(definition: Definition, saver: Checkpointer, steps: int, *, items:
     return measured
 
 
-async def many_small(saver: Checkpointer) -> tuple[Run, int]:
-    """A thousand small workflows at once; how many failed."""
-    engine = _engine()
-    graph = compile_workflow(small(), engine, saver)
+async def many_small(url: str) -> tuple[Run, int]:
+    """A thousand small workflows sent to the service at once over HTTP; how many did not succeed."""
+    settings = Settings.load(
+        database=DatabaseSettings(url=SecretStr(url)), server=ServerSettings(port=0), log=LOGS
+    )
+    body = {"definition": small().model_dump(mode="json", exclude_unset=True), "input": {}}
+    async with serving(settings) as up, httpx.AsyncClient(base_url=up.url, timeout=120) as http:
+        started, cpu = perf_counter(), process_time()
+        asked = await asyncio.gather(*(http.post("/v1/workflows", json=body) for _ in range(SMALL)))
+        ended = [await _ended(http, one.json()["id"]) for one in asked]
+        measured = Run(perf_counter() - started, process_time() - cpu, SMALL * 5)
+    expected = {"third_a": 3, "third_b": 3, "third_c": 3}
+    return measured, sum((one["status"], one["result"]) != ("succeeded", expected) for one in ended)
 
-    async def one() -> bool:
-        config: RunnableConfig = {"configurable": {"thread_id": str(uuid4())}}
-        output = await graph.ainvoke({"input": {}}, config, durability="sync")
-        return bool(
-            output["status"] == "succeeded" and output["result"] == {"third_a": 3, "third_b": 3, "third_c": 3}
-        )
 
-    started, cpu = perf_counter(), process_time()
-    ended = await asyncio.gather(*(one() for _ in range(SMALL)), return_exceptions=True)
-    measured = Run(perf_counter() - started, process_time() - cpu, SMALL * 5)
-    return measured, sum(one is not True for one in ended)
+async def _ended(http: httpx.AsyncClient, workflow_id: str) -> dict[str, Any]:
+    while True:
+        report: dict[str, Any] = (await http.get(f"/v1/workflows/{workflow_id}")).json()
+        if report["ended_at"]:
+            return report
+        await asyncio.sleep(1)
 
 
 def _engine() -> Engine:
     return Engine(executors={"data_processing": data_processing}, slots=Slots(100))
 
 
-async def measure(saver: Checkpointer, console: Console, rounds: int) -> bool:
+async def measure(saver: Checkpointer, url: str, console: Console, rounds: int) -> bool:
     """Everything, printed; whether all of it is as promised."""
     # A first run compiles regular expressions and opens connections.
     await run(fan_out(), saver, 100, items=100)
@@ -140,7 +149,7 @@ async def measure(saver: Checkpointer, console: Console, rounds: int) -> bool:
     memory = [await run(fan_out(), InMemorySaver(), MANY, items=MANY) for _ in range(rounds)]
     ratio = median(one.seconds for one in ours) / median(one.seconds for one in memory)
     cpu_ratio = median(one.cpu for one in ours) / median(one.cpu for one in memory)
-    several, failed = await many_small(saver)
+    several, failed = await many_small(url)
     fans = [await _least(fan_out(), saver, size, items=size) for size in SIZES]
     loops = [await _least(loop(size), saver, size) for size in LOOP_SIZES]
 
@@ -206,7 +215,7 @@ def plot(series: dict[str, Sequence[Run]]) -> str:
 
 async def main(rounds: int) -> int:
     """Measure; 1 where something is not as promised."""
-    configure_logging(LogSettings(level="WARNING"))
+    configure_logging(LOGS)
     console = Console(width=110)
     with tempfile.TemporaryDirectory(prefix="ventros-bench-") as folder:
         async with (
@@ -214,7 +223,7 @@ async def main(rounds: int) -> int:
             open_pool(url, DatabaseSettings()) as pool,
             open_saver(pool) as saver,
         ):
-            return 0 if await measure(saver, console, rounds) else 1
+            return 0 if await measure(saver, url, console, rounds) else 1
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from graphs.planning_monitor import SPEC as PLANNING_MONITOR
 from graphs.react import SPEC as REACT
 from graphs.sales import SPEC as SALES
 from graphs.spec import GraphSpec
+from graphs.workflow import SPEC as WORKFLOW
 
 REGISTRY: Mapping[str, GraphSpec] = {
     spec.name: spec
@@ -25,5 +26,6 @@ REGISTRY: Mapping[str, GraphSpec] = {
         HIERARCHICAL,
         CONSENSUS,
         PARALLEL,
+        WORKFLOW,
     )
 }

@@ -17,6 +17,8 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Checkpointer
 
 from core.context import Context
+from graphs.spec import GraphSpec
+from nodes.deps import Deps
 from nodes.workflow.branch import branch, strand
 from nodes.workflow.choose import choose
 from nodes.workflow.control import Ways
@@ -26,6 +28,7 @@ from nodes.workflow.finish import finish, stop
 from nodes.workflow.loop import enter_loop, next_iteration
 from nodes.workflow.rescue import rescue
 from nodes.workflow.sequence import enter_sequence
+from nodes.workflow.served import RunWorkflowInput, RunWorkflowOutput, RunWorkflowState, prepare, run
 from nodes.workflow.single import single
 from nodes.workflow.state import (
     BranchInput,
@@ -162,3 +165,33 @@ class _Strand:
     def _node(self, name: str, node: Any, *destinations: str) -> str:
         self.graph.add_node(name, node, destinations=tuple(dict.fromkeys(destinations)))
         return name
+
+
+def build_workflow(deps: Deps) -> StateGraph[RunWorkflowState, Context, RunWorkflowInput, RunWorkflowOutput]:
+    """The graph of the registry, uncompiled: it reads a definition and runs what that compiles to."""
+    graph = StateGraph(
+        RunWorkflowState, Context, input_schema=RunWorkflowInput, output_schema=RunWorkflowOutput
+    )
+    graph.add_node("prepare", prepare)
+    graph.add_node("run", run(lambda definition: compile_workflow(definition, deps.workflows)))
+    graph.add_edge(START, "prepare")
+    graph.add_edge("prepare", "run")
+    graph.add_edge("run", END)
+    return graph
+
+
+SPEC = GraphSpec(
+    name="workflow",
+    description="Runs a workflow, one of the library or a definition of yours, and answers with its result.",
+    build=build_workflow,
+    input_schema=RunWorkflowInput,
+    output_schema=RunWorkflowOutput,
+    # Steps have effects.
+    durability="sync",
+    # Two super-steps; the workflow in the second brings its own limit.
+    recursion_limit=10,
+    example={
+        "workflow": "reengage_quiet_customers",
+        "values": '{"contacts": ["550e8400-e29b-41d4-a716-446655440000"], "since": "2026-11-21"}',
+    },
+)

@@ -11,6 +11,8 @@ from core.context import Context
 from core.memory import Memory, NoMemory
 from core.models import ChatModels
 from nodes.coordinator.roster import Roster
+from nodes.workflow.engine import Engine
+from nodes.workflow.scheduler import Slots
 from tools.crm_client import CrmClient
 
 StateT_contra = TypeVar("StateT_contra", contravariant=True)
@@ -39,6 +41,7 @@ class Deps:
         roster: The specialised agents.
         memory: What is remembered of contacts; where none is given, there is none, and it says so.
         context_tokens: Most tokens of what an agent is told beside its task.
+        workflows: What runs the working steps of workflows; where none is given, no step can be run.
     """
 
     models: ChatModels
@@ -47,6 +50,7 @@ class Deps:
     roster: Roster
     memory: Memory = field(default_factory=NoMemory)
     context_tokens: int = CONTEXT_TOKENS
+    workflows: Engine = field(default_factory=lambda: Engine(executors={}, slots=Slots(1)))
 
 
 def run_context(runtime: Runtime[Context]) -> Context:

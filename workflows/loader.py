@@ -23,9 +23,13 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            raise yaml.MarkedYAMLError(problem="an alias (*name) is not read", problem_mark=event.start_mark)
+            raise yaml.MarkedYAMLError(problem="an alias (*name) is not read", problem_mark=_mark(self))
         return super().compose_node(parent, index)
+
+
+def _mark(loader: yaml.SafeLoader) -> yaml.Mark:
+    mark: yaml.Mark = loader.peek_event().start_mark  # type: ignore[no-untyped-call]  # so are the stubs
+    return mark
 
 
 def read_text(text: str) -> Definition:

@@ -72,7 +72,10 @@ async def _attempt(step: StepBase, moment: Moment, done: _Work) -> JsonValue:
         since=moment.since,
         attempt=done.attempts + 1,
     )
-    executor = engine.executors[step.type]  # type: ignore[attr-defined]  # every working step has one
+    kind: str = step.type  # type: ignore[attr-defined]  # every working step has one
+    if kind not in engine.executors:
+        raise StepFailed(f"{kind} steps cannot be run here")
+    executor = engine.executors[kind]
     async with engine.slots.slot(
         moment.workflow_id, priority=definition.priority, most=definition.limits.max_parallel
     ):

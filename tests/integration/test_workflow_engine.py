@@ -1,7 +1,8 @@
 """Workflows on the real saver: what is kept, what goes on, and what never runs twice."""
 
 import asyncio
-from typing import Any
+import json
+from typing import Any, cast
 
 import pytest
 from langchain_core.runnables import RunnableConfig
@@ -10,14 +11,18 @@ from langgraph.types import Command
 from psycopg.rows import scalar_row
 
 from core.errors import NotFound, NothingToResume
+from core.models import ChatModels
 from core.postgres import Pool
-from graphs.workflow import compile_workflow
+from graphs.workflow import SPEC, compile_workflow
+from nodes.deps import Deps
 from nodes.workflow.records import records
 from nodes.workflow.recovery import retry, rollback_to_checkpoint, skip_failed_step
 from nodes.workflow.scheduler import Slots
+from tests.support.graphs import NO_AGENTS
 from tests.support.savers import saver_on
 from tests.support.waiting import until
 from tests.support.workflows import Outside, ask, call, definition, engine, statuses
+from tools.crm_client import CrmClient
 from workflows.definition.workflow import Definition
 from workflows.outline import outline
 from workflows.progress import progress
@@ -128,7 +133,7 @@ async def test_an_open_question_holds_no_other_branch_up(pool: Pool) -> None:
         **dict.fromkeys(["draft", "one", "two", "three", "working"], "succeeded"),
         "both": "running",
     }
-    answer = Command(resume={waiting.interrupts[0].id: {"decision": "approve"}})
+    answer: Command[Any] = Command(resume={waiting.interrupts[0].id: {"decision": "approve"}})
     output = await graph.ainvoke(answer, THREAD)
     assert output["status"] == "succeeded"
     assert set(outside.calls.values()) == {1}
@@ -167,7 +172,7 @@ async def _done(graph: Graph, made: Definition) -> int:
 
 async def test_a_long_loop_is_kept_in_bytes_that_grow_with_its_iterations(pool: Pool) -> None:
     sizes = []
-    for turns in (100, 400):
+    for turns in (50, 200):
         loop = {"type": "loop", "id": "again", "max_iterations": turns, "steps": [call("step")]}
         graph = await compiled(pool, definition(loop), Outside())
         thread = f"turns-{turns}"
@@ -210,3 +215,29 @@ async def test_many_workflows_share_the_slots(pool: Pool) -> None:
 
     assert (most, slots.active, slots.queued) == (3, 0, 0)
     assert len(outside.calls) == 50
+
+
+async def test_a_definition_may_be_run_twice_on_a_thread_of_the_graph_workflow(pool: Pool) -> None:
+    outside = Outside()
+    deps = Deps(
+        models=cast("ChatModels", None),
+        tools={},
+        crm=cast("CrmClient", None),
+        roster=NO_AGENTS,
+        workflows=engine(outside),
+    )
+    graph = SPEC.build(deps).compile(checkpointer=await saver_on(pool), name=SPEC.name)
+    written = json.dumps({"name": "inline", "steps": [call("before"), parallel(ask("may"), call("after"))]})
+
+    keys = []
+    for _ in range(2):
+        outside.calls.clear()
+        await graph.ainvoke({"workflow": written}, THREAD)
+        waiting = await graph.aget_state(THREAD)
+        answer: Command[Any] = Command(resume={waiting.interrupts[0].id: {"decision": "approve"}})
+        output = await graph.ainvoke(answer, THREAD)
+        assert output["status"] == "succeeded"
+        assert set(outside.calls.values()) == {1}
+        keys.append(set(outside.calls))
+
+    assert not keys[0] & keys[1], "what the second run does is not what the first did"

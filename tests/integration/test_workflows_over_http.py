@@ -180,7 +180,7 @@ async def test_a_person_decides_at_v1_approvals_and_the_workflow_goes_on(client:
         input={"amount": 7},
     )
     [asked] = await client.approvals(report["id"])
-    assert (asked["graph"], asked["value"]["question"]) == ("workflow", "Refund 7?")
+    assert (asked["graph"], asked["value"]["question"]) == ("workflows", "Refund 7?")
     assert report["waiting_for"][0]["approval_id"] == asked["id"]
     path = f"/v1/approvals/{asked['id']}"
     assert (await client.http.post(path, json={"decision": "perhaps"})).status_code == 422

@@ -67,7 +67,7 @@ def ask(step_id: str) -> Json:
 
 def definition(*steps: Json, **fields: Any) -> Definition:
     """A workflow of these steps, whose input may have a list ``items``."""
-    inputs = {"items": {"type": "array", "required": False, "default": []}}
+    inputs: Any = {"items": {"type": "array", "required": False, "default": []}}
     return read_definition({"name": "test", "inputs": inputs, "steps": list(steps), **fields})
 
 

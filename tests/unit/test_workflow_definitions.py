@@ -9,7 +9,7 @@ from syrupy.assertion import SnapshotAssertion
 from core.errors import InvalidDefinition, StartupError
 from tests.support.workflows import ask, call, definition
 from workflows.diagram import mermaid
-from workflows.loader import LIBRARY, load, read_text
+from workflows.loader import FOLDER, LIBRARY, load, read_text
 from workflows.outline import outline
 from workflows.progress import progress
 from workflows.results import Record, Status
@@ -125,7 +125,7 @@ def test_thousands_of_steps_may_be_beside_each_other_and_not_after_each_other() 
 
 
 def test_an_input_that_does_not_fit_is_refused_with_all_reasons() -> None:
-    inputs = {"who": {"type": "string"}, "many": {"type": "integer", "required": False, "default": 3}}
+    inputs: Any = {"who": {"type": "string"}, "many": {"type": "integer", "required": False, "default": 3}}
     made = read_definition({"name": "test", "inputs": inputs, "steps": [call("a")]})
     assert read_input(made, {"who": "you"}) == {"who": "you", "many": 3}
 
@@ -194,3 +194,10 @@ def _record(status: Status, output: Any = None) -> Record:
 def test_the_library_is_drawn_without_having_run() -> None:
     for made in LIBRARY.values():
         assert ":::pending" in mermaid(made)
+
+
+def test_the_example_of_the_readme_is_valid() -> None:
+    written = (FOLDER.parent / "README.md").read_text("utf-8")
+    example = written.partition("```yaml\n")[2].partition("```")[0]
+
+    assert read_text(example).name == "overdue_invoices"

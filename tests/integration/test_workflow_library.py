@@ -1,0 +1,90 @@
+"""The workflows of the library do their work on the development CRM, with the offline model."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.service import CONTACT, RunningService, running_service
+
+CRM = Path(__file__).parents[2] / "crm" / "seed"
+
+
+@pytest.fixture(scope="module")
+async def running(shared_database_url: str) -> AsyncIterator[RunningService]:
+    async with running_service(shared_database_url) as service:
+        yield service
+
+
+def contacts(file: str, **having: Any) -> list[str]:
+    """Contacts of the seeded rows that have these values."""
+    rows = json.loads((CRM / f"{file}.json").read_text("utf-8"))
+    found = [row["contact_id"] for row in rows if all(row[name] == value for name, value in having.items())]
+    return list(dict.fromkeys(found))
+
+
+async def run(running: RunningService, name: str, **values: Any) -> dict[str, Any]:
+    body = {"input": {"workflow": name, "values": json.dumps(values)}}
+    answer = await running.http.post("/workflow/invoke", json=body)
+    output: dict[str, Any] = answer.raise_for_status().json()["output"]
+    return output
+
+
+async def sent(running: RunningService, contact: str, source: str) -> list[dict[str, Any]]:
+    found = (await running.crm(f"/messages?contact_id={contact}"))["messages"]
+    return [message for message in found if message["source"] == f"workflow {source}"]
+
+
+async def test_the_ticket_digest_counts_and_follows_up_what_is_critical(running: RunningService) -> None:
+    asked = contacts("tickets")
+    tickets = [(await running.crm(f"/contacts/{one}/tickets?limit=100"))["tickets"] for one in asked]
+    everything = [ticket for some in tickets for ticket in some]
+    urgent = [
+        one
+        for one, some in zip(asked, tickets, strict=True)
+        if any(ticket["severity"] == "critical" and ticket["status"] != "resolved" for ticket in some)
+    ]
+
+    digest = await run(
+        running, "ticket_digest", contacts=asked, since="2000-01-01", due_at="2030-01-01T09:00:00Z"
+    )
+
+    assert digest["error"] == ""
+    assert digest["result"]["tickets"] == len(everything)
+    assert sum(one["tickets"] for one in digest["result"]["by_severity"]) == len(everything)
+    assert len(digest["result"]["follow_ups"]) == len(urgent)
+
+
+async def test_quiet_customers_are_written_to_once_and_the_others_left_in_peace(
+    running: RunningService,
+) -> None:
+    talking = contacts("messages", from_me=False)[:1]
+
+    ended = await run(running, "reengage_quiet_customers", contacts=talking, since="2000-01-01")
+    assert ended["result"] == {"looked_at": 1, "sent": []}
+
+    ended = await run(running, "reengage_quiet_customers", contacts=[CONTACT], since="2999-01-01")
+    message, *more = await sent(running, CONTACT, "reengage_quiet_customers")
+    assert ended["result"]["sent"] == [message["id"]]
+    assert message["text"]
+    assert not more
+
+
+async def test_a_reminder_waits_for_its_approval_and_a_rejected_one_is_not_sent(
+    running: RunningService,
+) -> None:
+    renewing = contacts("subscriptions", renews_on="2026-12-01", status="active")[:2]
+    assert len(renewing) == 2
+
+    waiting = await run(running, "renewal_reminders", contacts=renewing, until="2026-12-07")
+
+    asked = {one["value"]["question"].split()[-1].rstrip("?"): one["id"] for one in waiting["interrupts"]}
+    assert set(asked) == set(renewing)
+    answers = dict(zip(renewing, ("approve", "reject"), strict=True))
+    resume = {asked[contact]: {"decision": decision} for contact, decision in answers.items()}
+    body = {"input": {"resume": resume}, "config": {"configurable": {"thread_id": waiting["thread_id"]}}}
+    ended = (await running.http.post("/workflow/invoke", json=body)).raise_for_status().json()["output"]
+    assert ended["status"] == "succeeded"
+    assert [len(await sent(running, contact, "renewal_reminders")) for contact in renewing] == [1, 0]
