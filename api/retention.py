@@ -30,6 +30,7 @@ from core.postgres import Pool
 from core.settings import Settings
 from ledger.migrations import migrate as migrate_ledger
 from sessions.migrations import migrate as migrate_sessions
+from workflows.migrations import migrate as migrate_workflows
 
 log = get_logger(__name__)
 
@@ -82,7 +83,8 @@ async def swept(
     dry_run = dry_run or settings.retention.dry_run
     act_as(Actor(user="retention"))
     # A run that has just begun has written nothing yet: longer than one may last, to be sure.
-    longest = settings.runs.timeout_seconds + settings.runs.drain_seconds
+    longest = max(settings.runs.timeout_seconds, settings.workflows.timeout_seconds)
+    longest += settings.runs.drain_seconds
     found = await sweep(
         pool,
         Policies.of(settings.retention),
@@ -127,6 +129,7 @@ async def _command(*, dry_run: bool) -> int:
         saver = await stack.enter_async_context(open_saver(pool))
         await migrate_sessions(pool)
         await migrate_ledger(pool)
+        await migrate_workflows(pool)
         found = await swept(settings, pool, Erasure(pool=pool, settled=saver.settled), dry_run=dry_run)
     console = Console()
     # Cut off, a policy could not be told from another.

@@ -197,7 +197,13 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         audit, requests = Audit(pool), Requests(pool, hours=settings.idempotency.key_hours)
         await stack.enter_async_context(keeping(pool, audit, requests, settings.audit))
         lanes = run_lanes(settings.runs, settings.workflows, shared=settings.auth.enabled)
-        runs = Runs(settings.runs, lanes, RunStart(ownership, audit), RunWatch(metrics, tracing, audit), pool)
+        runs = Runs(
+            settings.runs,
+            lanes,
+            RunStart(ownership, audit),
+            RunWatch(metrics, tracing, audit),
+            database_away=lambda: pool.away,
+        )
         add_gauges(metrics, runs=runs, pool=pool, saver=saver)
         erasure = Erasure(pool=pool, memory=memory, settled=saver.settled, forget=(saver.forget,))
         await stack.enter_async_context(retention(settings, pool, erasure, runs))

@@ -7,7 +7,7 @@ that grows with what a look takes.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -48,7 +48,7 @@ class WorkflowEvents:
         self._steps: dict[str, StepProgress] = {}
         self._told: dict[str, Any] = {}
 
-    async def of(self, tenant: str, run_id: str) -> AsyncIterator[ServerSentEvent]:
+    async def of(self, tenant: str, run_id: str) -> AsyncGenerator[ServerSentEvent, None]:
         """The events of a run, until it is over."""
         try:
             while True:
@@ -92,4 +92,4 @@ class WorkflowEvents:
 
 def _moment(step: StepProgress) -> float:
     """When what is told of a step happened; 0: it has only begun, which has no time until it ends."""
-    return max(step.started, step.finished)
+    return round(max(step.started, step.finished), 6)

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 from langgraph.types import Command
 
 from nodes.deps import Node
-from nodes.workflow.control import Step, Ways, control, passed_by, recorded
+from nodes.workflow.control import Onward, Ways, control, passed_by, recorded
 from nodes.workflow.engine import Plan
 from nodes.workflow.moment import Moment
 from nodes.workflow.state import StrandState
@@ -18,7 +18,7 @@ Branch: TypeAlias = Literal["then", "otherwise"]
 
 def choose(
     plan: Plan, conditional: Conditional, first: Mapping[Branch, str], ways: Ways
-) -> Node[StrandState, Step]:
+) -> Node[StrandState, Onward]:
     """Node: take the branch that the condition says, or said when it was asked before.
 
     Args:
@@ -28,7 +28,7 @@ def choose(
         ways: Where it leads.
     """
 
-    def decide(moment: Moment, _: StrandState) -> Step:
+    def decide(moment: Moment, _: StrandState) -> Onward:
         record = moment.here.results.get(moment.here.key(conditional.id))
         if record is not None and record["status"] != "skipped" and isinstance(record["output"], dict):
             return Command(goto=first["then" if record["output"].get("branch") == "then" else "otherwise"])

@@ -18,9 +18,9 @@ from workflows.conditions import holds
 from workflows.definition.patterns import Pattern
 from workflows.results import Record, Status
 
-# A node's name, or several sends.
-Step: TypeAlias = Command[Any]
-Decide: TypeAlias = Callable[[Moment, StrandState], Step]
+# Where a node leads, and what it keeps.
+Onward: TypeAlias = Command[Any]
+Decide: TypeAlias = Callable[[Moment, StrandState], Onward]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,10 @@ class Ways:
     fail: str
 
 
-def control(plan: Plan, pattern: Pattern, ways: Ways, decide: Decide) -> Node[StrandState, Step]:
+def control(plan: Plan, pattern: Pattern, ways: Ways, decide: Decide) -> Node[StrandState, Onward]:
     """Node: decide where a pattern goes on; an expression that cannot be evaluated is its failure."""
 
-    async def control(state: StrandState, *, runtime: Runtime[Context]) -> Step:
+    async def control(state: StrandState, *, runtime: Runtime[Context]) -> Onward:
         moment = Moment.of(plan, state, runtime)
         try:
             return decide(moment, state)
@@ -49,7 +49,7 @@ def control(plan: Plan, pattern: Pattern, ways: Ways, decide: Decide) -> Node[St
     return control
 
 
-def passed_by(moment: Moment, pattern: Pattern, ways: Ways) -> Step | None:
+def passed_by(moment: Moment, pattern: Pattern, ways: Ways) -> Onward | None:
     """The way past a pattern that is done or whose ``when`` does not hold; None: it is to be entered."""
     record = moment.here.results.get(moment.here.key(pattern.id))
     if record is not None and record["status"] == "skipped":
@@ -61,7 +61,7 @@ def passed_by(moment: Moment, pattern: Pattern, ways: Ways) -> Step | None:
 
 def recorded(
     moment: Moment, pattern: Pattern, status: Status, goto: Any, *, output: JsonValue = None, error: str = ""
-) -> Step:
+) -> Onward:
     """Go on, with a record of the pattern."""
     key = moment.here.key(pattern.id)
     return Command(

@@ -8,12 +8,11 @@ from pydantic import JsonValue
 
 from core.errors import StepFailed
 from nodes.deps import Node
-from nodes.workflow.control import Step, Ways, control, passed_by, pattern_record, recorded
+from nodes.workflow.control import Onward, Ways, control, passed_by, pattern_record, recorded
 from nodes.workflow.engine import Plan
 from nodes.workflow.moment import Moment
 from nodes.workflow.state import BranchInput, StrandState
-from workflows.definition.patterns import FanOutFanIn, Parallel
-from workflows.definition.patterns import Step as AnyStep
+from workflows.definition.patterns import FanOutFanIn, Parallel, Step
 from workflows.expressions import Expression
 from workflows.outline import is_pattern
 from workflows.results import result_key
@@ -27,7 +26,7 @@ def branch_node(fan: Parallel | FanOutFanIn) -> str:
     return f"{fan.id}.branch"
 
 
-def strand_node(fan: Parallel | FanOutFanIn, child: AnyStep | None) -> str:
+def strand_node(fan: Parallel | FanOutFanIn, child: Step | None) -> str:
     """The node of a branch of several steps: a ``for_each`` body, or a pattern among the children."""
     return f"{fan.id}.item" if child is None else child.id
 
@@ -37,7 +36,7 @@ def join_node(fan: Parallel | FanOutFanIn) -> str:
     return f"{fan.id}.join"
 
 
-def beside(fan: Parallel | FanOutFanIn) -> Sequence[AnyStep]:
+def beside(fan: Parallel | FanOutFanIn) -> Sequence[Step]:
     """The steps of the fan-out."""
     return fan.steps if isinstance(fan, Parallel) else fan.fan_out_steps
 
@@ -58,7 +57,7 @@ class _Branch:
     item: JsonValue
 
 
-def fan_out(plan: Plan, fan: Parallel | FanOutFanIn, ways: Ways, after: str) -> Node[StrandState, Step]:
+def fan_out(plan: Plan, fan: Parallel | FanOutFanIn, ways: Ways, after: str) -> Node[StrandState, Onward]:
     """Node: send the first wave.
 
     Args:
@@ -68,7 +67,7 @@ def fan_out(plan: Plan, fan: Parallel | FanOutFanIn, ways: Ways, after: str) -> 
         after: What follows the join: the first fan-in step, where there are some.
     """
 
-    def decide(moment: Moment, _: StrandState) -> Step:
+    def decide(moment: Moment, _: StrandState) -> Onward:
         record = moment.here.results.get(moment.here.key(fan.id))
         if record is not None and record["status"] == "succeeded":
             return Command(goto=after)
@@ -82,10 +81,10 @@ def fan_out(plan: Plan, fan: Parallel | FanOutFanIn, ways: Ways, after: str) -> 
     return control(plan, fan, ways, decide)
 
 
-def join(plan: Plan, fan: Parallel | FanOutFanIn, ways: Ways) -> Node[StrandState, Step]:
+def join(plan: Plan, fan: Parallel | FanOutFanIn, ways: Ways) -> Node[StrandState, Onward]:
     """Node: send the next wave, or say how all of them ended."""
 
-    def decide(moment: Moment, _: StrandState) -> Step:
+    def decide(moment: Moment, _: StrandState) -> Onward:
         branches = list(_branches(moment, fan))
         if wave := _wave(moment, branches):
             return Command(goto=wave)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from langgraph.types import Command
 
 from nodes.deps import Node
-from nodes.workflow.control import Step, Ways, control, passed_by, recorded
+from nodes.workflow.control import Onward, Ways, control, passed_by, recorded
 from nodes.workflow.engine import Plan
 from nodes.workflow.moment import Moment
 from nodes.workflow.state import StrandState
@@ -14,10 +14,10 @@ from workflows.definition.patterns import Loop
 from workflows.results import is_done
 
 
-def enter_loop(plan: Plan, loop: Loop, first: str, ways: Ways) -> Node[StrandState, Step]:
+def enter_loop(plan: Plan, loop: Loop, first: str, ways: Ways) -> Node[StrandState, Onward]:
     """Node: begin the first iteration or pass the loop by."""
 
-    def decide(moment: Moment, state: StrandState) -> Step:
+    def decide(moment: Moment, state: StrandState) -> Onward:
         if is_done(moment.here.results.get(moment.here.key(loop.id))):
             return Command(goto=ways.on)
         if past := passed_by(moment, loop, ways):
@@ -27,10 +27,10 @@ def enter_loop(plan: Plan, loop: Loop, first: str, ways: Ways) -> Node[StrandSta
     return control(plan, loop, ways, decide)
 
 
-def next_iteration(plan: Plan, loop: Loop, first: str, ways: Ways) -> Node[StrandState, Step]:
+def next_iteration(plan: Plan, loop: Loop, first: str, ways: Ways) -> Node[StrandState, Onward]:
     """Node: begin the next iteration, or end the loop at its limit or where its break condition holds."""
 
-    def decide(moment: Moment, state: StrandState) -> Step:
+    def decide(moment: Moment, state: StrandState) -> Onward:
         iterations = state.get("iterations") or {}
         made = iterations[loop.id]
         breaks = loop.break_condition is not None and holds(

@@ -3,7 +3,7 @@
 from langgraph.types import Command
 
 from nodes.deps import Node
-from nodes.workflow.control import Step, Ways, control, pattern_record
+from nodes.workflow.control import Onward, Ways, control, pattern_record
 from nodes.workflow.engine import Plan
 from nodes.workflow.moment import Moment
 from nodes.workflow.state import StrandState
@@ -11,7 +11,7 @@ from workflows.definition.patterns import Loop, Pattern
 from workflows.failures import last_failure
 
 
-def rescue(plan: Plan, pattern: Pattern, ways: Ways) -> Node[StrandState, Step]:
+def rescue(plan: Plan, pattern: Pattern, ways: Ways) -> Node[StrandState, Onward]:
     """Node: say why the pattern is skipped, leave the loops in it, and go on."""
     inside = {
         place.step.id
@@ -19,7 +19,7 @@ def rescue(plan: Plan, pattern: Pattern, ways: Ways) -> Node[StrandState, Step]:
         if place.step.id == pattern.id or pattern.id in dict(place.around)
     }
 
-    def decide(moment: Moment, state: StrandState) -> Step:
+    def decide(moment: Moment, state: StrandState) -> Onward:
         here, iterations = moment.here, state.get("iterations") or {}
         key = here.key(pattern.id)
         before = here.results.get(key)

@@ -5,7 +5,7 @@ from langgraph.types import Command
 
 from core.context import Context
 from nodes.deps import Node
-from nodes.workflow.control import Step, Ways
+from nodes.workflow.control import Onward, Ways
 from nodes.workflow.engine import Plan
 from nodes.workflow.moment import Moment
 from nodes.workflow.state import StrandState
@@ -13,10 +13,10 @@ from nodes.workflow.work import work
 from workflows.definition.base import StepBase
 
 
-def single(plan: Plan, step: StepBase, ways: Ways) -> Node[StrandState, Step]:
+def single(plan: Plan, step: StepBase, ways: Ways) -> Node[StrandState, Onward]:
     """Node: do the step and go on."""
 
-    async def single(state: StrandState, *, runtime: Runtime[Context]) -> Step:
+    async def single(state: StrandState, *, runtime: Runtime[Context]) -> Onward:
         moment = Moment.of(plan, state, runtime)
         record = await work(step, moment)
         if record is None:

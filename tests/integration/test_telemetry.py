@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -162,13 +163,12 @@ async def test_a_graph_at_work_is_active_and_without_a_free_place_busy(running: 
     await reached.wait()
     working = await status(running, "graph:react")
     assert (working["state"], working["in_progress"]) == ("active", 1)
-    slots = running.service.runs._slots
-    for _ in range(running.service.runs.places("runs").total - 1):
-        await slots.acquire()
-    assert (await status(running, "graph:react"))["state"] == "busy"
-    assert (await status(running, "graph:sales"))["state"] == "idle"
-    for _ in range(running.service.runs.places("runs").total - 1):
-        slots.release()
+    slots = running.service.runs.places("runs")
+    async with AsyncExitStack() as taken:
+        for _ in range(slots.total - 1):
+            await taken.enter_async_context(slots.place("default"))
+        assert (await status(running, "graph:react"))["state"] == "busy"
+        assert (await status(running, "graph:sales"))["state"] == "idle"
     MODEL.before_token = None
     gate.set()
     assert (await asking).status_code == 200

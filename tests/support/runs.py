@@ -20,4 +20,4 @@ def runs_on(
     lanes = run_lanes(settings, workflows or WorkflowSettings(), shared=False)
     audit = Audit(pool)
     watch = RunWatch(ServiceMetrics(), Tracing(), audit)
-    return Runs(settings, lanes, RunStart(Ownership(pool), audit), watch, pool)
+    return Runs(settings, lanes, RunStart(Ownership(pool), audit), watch, database_away=str)

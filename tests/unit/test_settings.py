@@ -135,6 +135,15 @@ def test_without_settings_the_service_runs_on_a_laptop() -> None:
         "RUN_TIMEOUT_SECONDS": 300,
         "RUN_DRAIN_SECONDS": 20,
         "IDEMPOTENCY_KEY_HOURS": 24,
+        "WORKFLOW_ALLOWED_HOSTS": "",
+        "WORKFLOW_SECRETS": "{}",
+        "WORKFLOW_CONNECTIONS": "{}",
+        "WORKFLOW_MAX_CONCURRENT": 50,
+        "WORKFLOW_MAX_CONCURRENT_STEPS": 100,
+        "WORKFLOW_SCHEDULING": "fair_share",
+        "WORKFLOW_TIMEOUT_SECONDS": 3_600,
+        "WORKFLOW_LEASE_SECONDS": 30,
+        "WORKFLOW_SWEEP_SECONDS": 1,
         "APPROVAL_MESSAGE_RISK": "high",
         "RETENTION_POLICY": "keep_all",
         "RETENTION_PER_GRAPH": {},
@@ -234,6 +243,15 @@ SET = {
     "RUN_TIMEOUT_SECONDS": ("5", 5),
     "RUN_DRAIN_SECONDS": ("5", 5),
     "IDEMPOTENCY_KEY_HOURS": ("0.5", 0.5),
+    "WORKFLOW_ALLOWED_HOSTS": ("api.example.com, localhost:8080", "api.example.com, localhost:8080"),
+    "WORKFLOW_SECRETS": ('{"api.example.com/token": "k"}', '{"api.example.com/token": "k"}'),
+    "WORKFLOW_CONNECTIONS": ('{"reports": "postgresql://h/d"}', '{"reports": "postgresql://h/d"}'),
+    "WORKFLOW_MAX_CONCURRENT": ("5", 5),
+    "WORKFLOW_MAX_CONCURRENT_STEPS": ("10", 10),
+    "WORKFLOW_SCHEDULING": ("priority", "priority"),
+    "WORKFLOW_TIMEOUT_SECONDS": ("60", 60),
+    "WORKFLOW_LEASE_SECONDS": ("5", 5),
+    "WORKFLOW_SWEEP_SECONDS": ("0.5", 0.5),
     "APPROVAL_MESSAGE_RISK": ("never", "never"),
     "RETENTION_POLICY": ("keep_last:20,delete_after:90d", "keep_last:20,delete_after:90d"),
     "RETENTION_PER_GRAPH": ('{"react": "keep_latest"}', {"react": "keep_latest"}),
@@ -284,6 +302,28 @@ def test_json_that_cannot_be_read_is_said_in_a_line(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("RETENTION_PER_GRAPH", "react=keep_latest")
     with pytest.raises(StartupError, match=r"^setting RETENTION_PER_GRAPH: must be JSON$"):
         Settings.load()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("WORKFLOW_ALLOWED_HOSTS", "https://api.example.com", "is no host or host:port"),
+        ("WORKFLOW_SECRETS", "hunter2", "must be JSON$"),
+        ("WORKFLOW_SECRETS", '{"hunter2": 1}', "must be a JSON object of texts$"),
+        (
+            "WORKFLOW_CONNECTIONS",
+            '{"reports": "mysql://hunter2@h/d"}',
+            "reports: must start with postgresql://$",
+        ),
+    ],
+)
+def test_what_workflows_may_reach_is_checked_and_no_secret_is_said_aloud(
+    name: str, value: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(StartupError, match=why) as caught:
+        Settings.load()
+    assert "hunter2" not in str(caught.value)
 
 
 # .env

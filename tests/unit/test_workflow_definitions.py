@@ -9,7 +9,7 @@ from syrupy.assertion import SnapshotAssertion
 from core.errors import InvalidDefinition, StartupError
 from tests.support.workflows import ask, call, definition
 from workflows.diagram import mermaid
-from workflows.loader import LIBRARY, load, read_text
+from workflows.loader import FOLDER, LIBRARY, load, read_text
 from workflows.outline import outline
 from workflows.progress import progress
 from workflows.results import Record, Status
@@ -194,3 +194,10 @@ def _record(status: Status, output: Any = None) -> Record:
 def test_the_library_is_drawn_without_having_run() -> None:
     for made in LIBRARY.values():
         assert ":::pending" in mermaid(made)
+
+
+def test_the_example_of_the_readme_is_valid() -> None:
+    written = (FOLDER.parent / "README.md").read_text("utf-8")
+    example = written.partition("```yaml\n")[2].partition("```")[0]
+
+    assert read_text(example).name == "overdue_invoices"
