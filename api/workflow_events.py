@@ -92,4 +92,4 @@ class WorkflowEvents:
 
 def _moment(step: StepProgress) -> float:
     """When what is told of a step happened; 0: it has only begun, which has no time until it ends."""
-    return max(step.started, step.finished)
+    return round(max(step.started, step.finished), 6)

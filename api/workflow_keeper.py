@@ -18,8 +18,16 @@ from api.compiled import CompiledGraph
 from api.errors import DATABASE_ERRORS, body, describe
 from api.identity import Identity
 from api.runs import Runs
+from api.session_keeper import AWAY
 from api.workflow_runs import WorkflowGraphs, workflow_request
-from core.errors import DatabaseUnavailable, RunStopped, ServiceError, ThreadBusy, WorkflowFailed
+from core.errors import (
+    DatabaseUnavailable,
+    RunStopped,
+    ServiceError,
+    ThreadBusy,
+    TooManyRuns,
+    WorkflowFailed,
+)
 from core.logging import get_logger
 from core.settings import WorkflowSettings
 from nodes.workflow.recovery import Recovery
@@ -161,7 +169,7 @@ class WorkflowKeeper:
             return ()
         try:
             claimed = await self._store.claim(limit=free)
-        except DATABASE_ERRORS as fault:
+        except AWAY as fault:
             log.warning("workflows_not_claimed", reason=str(fault))
             return ()
         for run in claimed:
@@ -185,7 +193,7 @@ class WorkflowKeeper:
                 continue
             try:
                 ours = await self._store.heartbeat(held)
-            except DATABASE_ERRORS as fault:
+            except AWAY as fault:
                 # Their checkpoints cannot be written either: they end by themselves.
                 log.warning("workflow_leases_not_extended", reason=str(fault))
                 continue
@@ -315,7 +323,7 @@ class WorkflowKeeper:
     async def _stopped(self, run: Run, error: ServiceError) -> None:
         if isinstance(error, RunStopped):
             await self._store.release(run.id, pause=0)
-        elif isinstance(error, DatabaseUnavailable):
+        elif isinstance(error, DatabaseUnavailable | TooManyRuns):
             await self._store.release(run.id, pause=PAUSE_SECONDS)
         else:
             log.info("workflow_failed", workflow_id=run.id, error=error.code, reason=error.message)

@@ -1,14 +1,49 @@
 """What ``/v1/workflows`` is asked and answers."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    model_validator,
+)
 
 from api.texts import require_storable
+from workflows.numbers import LARGEST
 from workflows.progress import StepState
 from workflows.store import Status
 
+MOST_CHARACTERS = 1_000_000
+
+
+def _bounded(value: JsonValue) -> JsonValue:
+    """The value, when a checkpoint can hold it and it is no larger than a workflow needs."""
+    level: list[JsonValue] = [value]
+    size = 0
+    while level:
+        size += sum(len(one) if isinstance(one, str) else 1 for one in level)
+        if size > MOST_CHARACTERS:
+            raise ValueError(f"holds more than {MOST_CHARACTERS:,} characters and values")
+        if any(isinstance(one, int) and abs(one) >= LARGEST for one in level):
+            raise ValueError("holds a whole number of more than 64 bits: send it as text")
+        level = [child for one in level for child in _inside(one)]
+    return value
+
+
+def _inside(value: JsonValue) -> Iterable[JsonValue]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+Values: TypeAlias = Annotated[dict[str, JsonValue], AfterValidator(_bounded)]
+Payload: TypeAlias = Annotated[JsonValue, AfterValidator(_bounded)]
 ClientId: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
@@ -20,7 +55,7 @@ class RunWorkflow(BaseModel):
 
     name: str | None = Field(None, max_length=64, description="Of the library")
     definition: dict[str, JsonValue] | None = Field(None, description="As /v1/workflows/schema says")
-    input: dict[str, JsonValue] = Field({}, description="As the definition's inputs say")
+    input: Values = Field({}, description="As the definition's inputs say")
     priority: int | None = Field(None, ge=-100, le=100, description="None: the definition's")
     client_id: ClientId | None = Field(
         None, description="Your own id of the run: asked for again, it is the run that was begun first"
@@ -194,7 +229,7 @@ class Signal(BaseModel):
     model_config = ConfigDict(extra="forbid")
     _storable = model_validator(mode="before")(require_storable)
 
-    payload: JsonValue = None
+    payload: Payload = None
 
 
 class LibraryEntry(BaseModel):

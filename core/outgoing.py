@@ -9,7 +9,8 @@ import asyncio
 import ipaddress
 import re
 import socket
-from collections.abc import Iterable, Mapping
+import ssl
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -75,16 +76,11 @@ class GuardedTransport(httpx.AsyncBaseTransport):
 
     Args:
         allowed: The hosts.
-        limits: Of each host's connections.
+        trusted: Whose certificates are; None: the public authorities'.
     """
 
-    def __init__(self, allowed: Iterable[AllowedHost], limits: httpx.Limits | None = None) -> None:
-        limits = limits or httpx.Limits(max_connections=100, max_keepalive_connections=20)
-        # A pool tells connections apart by address alone: two hosts on one address must not share one, as
-        # only the first one's certificate was looked at.
-        self._hosts: Mapping[AllowedHost, httpx.AsyncHTTPTransport] = {
-            host: httpx.AsyncHTTPTransport(trust_env=False, limits=limits) for host in allowed
-        }
+    def __init__(self, allowed: Iterable[AllowedHost], trusted: ssl.SSLContext | None = None) -> None:
+        self._hosts = _connections(list(allowed), trusted)
 
     def rule(self, url: httpx.URL) -> AllowedHost:
         """The allowed host an address is at.
@@ -116,6 +112,22 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         """Close every connection."""
         for transport in self._hosts.values():
             await transport.aclose()
+
+
+def _connections(
+    allowed: list[AllowedHost], trusted: ssl.SSLContext | None
+) -> dict[AllowedHost, httpx.AsyncHTTPTransport]:
+    """Connections of its own for each host.
+
+    A pool tells connections apart by address alone: two hosts on one address must not share one, as only the
+    first one's certificate was looked at.
+    """
+    if not allowed:
+        return {}
+    # One for all, and only where it is needed: reading the authorities takes longer than most calls.
+    verify = trusted or httpx.create_ssl_context(trust_env=False)
+    limits = httpx.Limits(max_connections=100, max_keepalive_connections=20)
+    return {host: httpx.AsyncHTTPTransport(verify=verify, trust_env=False, limits=limits) for host in allowed}
 
 
 def _at(request: httpx.Request, address: Address) -> httpx.Request:

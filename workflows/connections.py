@@ -18,10 +18,10 @@ from pydantic import JsonValue
 from core.errors import StepFailed
 from core.postgres import Pool
 from core.texts import storable
+from workflows.numbers import LARGEST
 
 _POOL_SIZE: Final = 4
 _CONNECT_SECONDS: Final = 10
-_LARGEST: Final = 2**63
 # Rolled back with the transaction; the server ends what takes longer, also where nobody listens any more.
 BEGIN_SQL = "BEGIN READ ONLY"
 TIMEOUT_SQL = "SELECT set_config('statement_timeout', %s, true)"
@@ -149,7 +149,7 @@ def _json(value: Any) -> JsonValue:  # noqa: PLR0911 - a row a type
         case None | bool() | str():
             return value
         case int():
-            return value if abs(value) < _LARGEST else str(value)
+            return value if abs(value) < LARGEST else str(value)
         case float():
             return value if value - value == 0 else str(value)
         case datetime() | date() | time():

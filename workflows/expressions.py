@@ -19,6 +19,7 @@ from pydantic import JsonValue
 
 from core.errors import StepFailed
 from workflows.functions import Unfit, WorkflowFunctions, arity_fault
+from workflows.numbers import LARGEST
 
 Path: TypeAlias = tuple[str, ...]
 # jmespath's syntax tree: {"type", "value", "children"}.
@@ -156,14 +157,14 @@ def _require_fit(node: _Node) -> None:
     if node["type"] == "function_expression" and (fault := arity_fault(node["value"], len(node["children"]))):
         raise ExpressionFault(fault)
     if node["type"] == "literal" and not _is_json(node["value"]):
-        raise ExpressionFault("has a literal that is no JSON: NaN and Infinity are not")
+        raise ExpressionFault("has a number that cannot be kept: NaN, Infinity, or more than 64 bits")
     if node["type"] == "slice" and node["children"][2] == 0:
         raise ExpressionFault("has a slice with step 0")
 
 
 def _is_json(value: JsonValue) -> bool:
-    if isinstance(value, float):
-        return isfinite(value)
+    if isinstance(value, int | float):
+        return isfinite(value) and (isinstance(value, float) or abs(value) < LARGEST)
     if isinstance(value, list | dict):
         return all(map(_is_json, value.values() if isinstance(value, dict) else value))
     return True

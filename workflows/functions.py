@@ -7,10 +7,10 @@ from typing import Final
 from jmespath.functions import Functions, signature
 from pydantic import JsonValue
 
+from workflows.numbers import LARGEST
+
 Number = int | float
 
-# What Postgres and JavaScript both read back; larger whole numbers are refused, not rounded.
-_LARGEST: Final = 2**63
 _LONGEST_TEXT: Final = 1_000_000
 
 
@@ -19,7 +19,7 @@ class Unfit(ValueError):
 
 
 def _fits(name: str, result: Number) -> Number:
-    if not math.isfinite(result) or (isinstance(result, int) and abs(result) > _LARGEST):
+    if not math.isfinite(result) or (isinstance(result, int) and abs(result) >= LARGEST):
         raise Unfit(f"{name}() gives a number that is too large")
     return result
 

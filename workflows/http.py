@@ -13,6 +13,7 @@ from core.errors import OutgoingRefused, OutgoingUnavailable, StepFailed
 from core.outgoing import GuardedTransport
 from core.settings import WorkflowSettings
 from core.texts import storable
+from workflows.numbers import LARGEST
 from workflows.ports import IncomingAnswer, OutgoingCall
 from workflows.steps.api_call import CRM_SCHEME
 
@@ -134,7 +135,7 @@ def _answer(response: httpx.Response, body: bytes, hidden: list[str]) -> Incomin
 
 
 def _parsed(body: bytes, response: httpx.Response, hidden: list[str]) -> JsonValue:
-    text = _hiding(body.decode(response.charset_encoding or "utf-8", "replace"), hidden)
+    text = _hiding(_decoded(body, response.charset_encoding or "utf-8"), hidden)
     if "json" not in response.headers.get("content-type", ""):
         return text or None
     try:
@@ -144,7 +145,18 @@ def _parsed(body: bytes, response: httpx.Response, hidden: list[str]) -> JsonVal
     return _storable(parsed)
 
 
+def _decoded(body: bytes, encoding: str) -> str:
+    try:
+        return body.decode(encoding, "replace")
+    except LookupError:
+        # The other side made the name up.
+        return body.decode("utf-8", "replace")
+
+
 def _storable(value: JsonValue) -> JsonValue:
+    """As a checkpoint holds it: texts for ``jsonb``, and numbers of 64 bits, larger ones as texts."""
+    if isinstance(value, int) and abs(value) >= LARGEST:
+        return str(value)
     if isinstance(value, str):
         return storable(value)
     if isinstance(value, list):

@@ -3,8 +3,10 @@
 import asyncio
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,9 +14,10 @@ import pytest
 from pydantic import SecretStr
 
 from core.errors import StepFailed
-from core.outgoing import AllowedHost, is_public
+from core.outgoing import AllowedHost, GuardedTransport, is_public
 from core.settings import WorkflowSettings
 from nodes.workflow.steps.api_call import api_call
+from tests.support.certificates import make_certificates
 from tests.support.workflow_calls import step_call
 from tests.support.workflow_server import CountingServer, counting_server
 from workflows.http import WorkflowHttp, open_http
@@ -162,6 +165,29 @@ async def test_the_connection_goes_to_the_address_that_was_checked(
     with pytest.raises(StepFailed, match=r"cannot be reached|did not answer"):
         await ask(http, "https://public.example/", attempts=1, timeout_seconds=0.2)
     assert asked.count("public.example") == 1
+
+
+async def test_a_certificate_is_the_names_and_not_the_addresses(tmp_path: Path) -> None:
+    """The connection is made to an address; what it must prove is the name that was allowed."""
+    made = make_certificates(tmp_path)
+    serving = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    serving.load_cert_chain(made.certificate, made.key)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=serving) as server:
+        port = server.sockets[0].getsockname()[1]
+        allowed = [AllowedHost("127.0.0.1", port), AllowedHost("localhost", port)]
+        guard = GuardedTransport(allowed, ssl.create_default_context(cafile=made.authority))
+        async with httpx.AsyncClient(transport=guard) as client:
+            assert (await client.get(f"https://127.0.0.1:{port}/")).text == "ok"
+            # The certificate is for 127.0.0.1, which is where localhost is, but not its name.
+            with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+                await client.get(f"https://localhost:{port}/")
 
 
 def resolving(

@@ -131,6 +131,15 @@ async def test_every_fault_of_a_definition_is_told_at_once_with_its_step_and_fie
     assert "react" in fault["message"]
 
 
+@pytest.mark.parametrize("value", [2**70, ["x" * 1_000_001], "\0", {"a": [-(2**63)]}])
+async def test_what_cannot_be_kept_is_refused_at_the_door(client: Client, value: Any) -> None:
+    definition = {"name": "test", "inputs": {"x": {"type": "object"}}, "steps": [client.call("a")]}
+    asked = {"definition": definition, "input": {"x": {"y": value}}}
+    assert (await client.http.post("/v1/workflows", json=asked)).status_code == 422
+    sent = await client.http.post("/v1/workflows/none/signals/x", json={"payload": value})
+    assert sent.status_code == 422
+
+
 async def test_the_schema_and_the_library_are_published(client: Client) -> None:
     schema = (await client.http.get("/v1/workflows/schema")).json()
     assert {"ApiCall", "DatabaseQuery", "DataProcessing", "AgentCall", "Wait", "Approval"} <= schema[

@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from core.errors import StepFailed
 from workflows.expressions import Expression, is_true
+from workflows.numbers import LARGEST
 from workflows.ports import StepCall
 from workflows.steps.data_processing import DataProcessing, Operation
 from workflows.templates import Template
@@ -17,7 +18,6 @@ from workflows.templates import Template
 MOST_ITEMS: Final = 100_000
 # The event loop has its turn after so many items.
 _STRETCH: Final = 500
-_LARGEST: Final = 2**63
 
 Number: TypeAlias = int | float
 Item: TypeAlias = tuple[JsonValue, dict[str, JsonValue]]
@@ -160,7 +160,7 @@ def _total(numbers: Iterable[Number]) -> Number:
         total: Number = sum(numbers) if all(isinstance(one, int) for one in numbers) else math.fsum(numbers)
     except OverflowError:
         total = math.inf
-    if not -_LARGEST <= total <= _LARGEST and (isinstance(total, int) or math.isinf(total)):
+    if not -LARGEST < total < LARGEST and (isinstance(total, int) or math.isinf(total)):
         raise StepFailed("the sum is too large a number")
     return total
 
