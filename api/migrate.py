@@ -7,6 +7,7 @@ jobs and replicas may begin at once; done twice, nothing happens.
 
 import asyncio
 import sys
+from collections.abc import Awaitable, Callable, Mapping
 
 from api.version import VERSION
 from checkpoints.pool import open_pool
@@ -16,11 +17,21 @@ from core.logging import configure_logging, get_logger
 from core.postgres import Pool
 from core.settings import Settings
 from crm.migrations import migrate as migrate_crm
+from identity.migrations import migrate as migrate_identity
+from ledger.migrations import migrate as migrate_ledger
 from memory.extensions import open_extensions
 from memory.migrations import migrate as migrate_memory
 from sessions.migrations import migrate as migrate_sessions
+from workflows.migrations import migrate as migrate_workflows
 
 log = get_logger(__name__)
+
+ROOMS: Mapping[str, Callable[[Pool], Awaitable[None]]] = {
+    "identity": migrate_identity,
+    "ledger": migrate_ledger,
+    "sessions": migrate_sessions,
+    "workflows": migrate_workflows,
+}
 
 
 async def migrate_all(pool: Pool, settings: Settings) -> None:
@@ -35,8 +46,7 @@ async def migrate_all(pool: Pool, settings: Settings) -> None:
     """
     async with open_saver(pool):
         log.info("migrated", room="checkpoints")
-    await migrate_sessions(pool)
-    log.info("migrated", room="sessions")
+    await migrate_rooms(pool)
     if settings.memory.grpc_target is None:
         await migrate_memory(pool)
         await open_extensions(pool)
@@ -44,6 +54,17 @@ async def migrate_all(pool: Pool, settings: Settings) -> None:
     if settings.crm.api_base is None:
         await migrate_crm(pool)
         log.info("migrated", room="crm")
+
+
+async def migrate_rooms(pool: Pool) -> None:
+    """Those of the rooms whose tables are always in this database.
+
+    Raises:
+        psycopg.Error: The database cannot be reached, or refuses.
+    """
+    for room, migrate in ROOMS.items():
+        await migrate(pool)
+        log.debug("migrated", room=room)
 
 
 async def _command() -> None:

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from api.erasure import Erasure
 from api.errors import DATABASE_ERRORS
+from api.migrate import migrate_rooms
 from api.runs import Runs
 from checkpoints.embedded import embedded_postgres_server
 from checkpoints.pool import open_pool
@@ -28,9 +29,6 @@ from core.errors import StartupError
 from core.logging import configure_logging, get_logger
 from core.postgres import Pool
 from core.settings import Settings
-from ledger.migrations import migrate as migrate_ledger
-from sessions.migrations import migrate as migrate_sessions
-from workflows.migrations import migrate as migrate_workflows
 
 log = get_logger(__name__)
 
@@ -127,9 +125,7 @@ async def _command(*, dry_run: bool) -> int:
         )
         pool = await stack.enter_async_context(open_pool(address, settings.database))
         saver = await stack.enter_async_context(open_saver(pool))
-        await migrate_sessions(pool)
-        await migrate_ledger(pool)
-        await migrate_workflows(pool)
+        await migrate_rooms(pool)
         found = await swept(settings, pool, Erasure(pool=pool, settled=saver.settled), dry_run=dry_run)
     console = Console()
     # Cut off, a policy could not be told from another.

@@ -13,6 +13,7 @@ from api.edition import edition
 from api.erasure import Erasure
 from api.ledger_keeper import keeping
 from api.lifecycle import Lifecycle
+from api.migrate import migrate_rooms
 from api.ownership import Ownership
 from api.retention import retention
 from api.run_lanes import run_lanes
@@ -43,17 +44,14 @@ from graphs.registry import REGISTRY
 from graphs.roster import specialised_agents
 from identity.authenticator import Authenticator, open_authenticator
 from identity.counters import open_counter
-from identity.migrations import migrate as migrate_identity
 from identity.rates import RateLimits
 from ledger.effects import RecordedEffects
 from ledger.entries import Audit
-from ledger.migrations import migrate as migrate_ledger
 from ledger.requests import Requests
 from memory.opening import open_memory
 from nodes.caching import worth_keeping
 from nodes.coordinator.roster import Roster
 from nodes.deps import Deps
-from sessions.migrations import migrate as migrate_sessions
 from sessions.store import SessionStore
 from tools.catalogue import crm_tools, memory_tools
 from tools.crm_client import CrmClient, crm_http_client
@@ -140,13 +138,11 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         )
         pool = await stack.enter_async_context(open_pool(address, settings.database))
         await stack.enter_async_context(watching(pool))
-        await migrate_identity(pool)
+        await migrate_rooms(pool)
         authenticator = await stack.enter_async_context(open_authenticator(settings.auth, pool))
         rates = await _rates(stack, settings, pool) if authenticator else None
         saver = await stack.enter_async_context(open_saver(pool, metrics))
         memory = await _memory(stack, settings, pool)
-        await migrate_sessions(pool)
-        await migrate_ledger(pool)
         development_crm = await _development_crm(settings, pool)
         http = await stack.enter_async_context(
             crm_http_client(

@@ -26,7 +26,6 @@ from nodes.workflow.steps import executors
 from workflows.connections import open_connections
 from workflows.definition.workflow import Definition
 from workflows.http import open_http
-from workflows.migrations import migrate
 from workflows.ports import StepPorts
 from workflows.store import WorkflowStore
 
@@ -81,7 +80,6 @@ async def open_workflows(
     settings: WorkflowSettings, pool: Pool, *, runs: Runs, engine: Engine, checkpointer: Checkpointer
 ) -> AsyncIterator[Workflows]:
     """Keep workflows going until the context closes; the runs in progress must have been drained by then."""
-    await migrate(pool)
 
     def compiled(definition: Definition) -> CompiledGraph:
         graph = compile_workflow(definition, engine, checkpointer)

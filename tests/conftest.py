@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from api.migrate import migrate_rooms
 from checkpoints.embedded import embedded_postgres_server
 from checkpoints.pool import open_pool
 from checkpoints.saver import open_saver
@@ -20,13 +21,9 @@ from core.logging import configure_logging
 from core.postgres import Pool
 from core.settings import DatabaseSettings, LogSettings
 from crm.migrations import migrate
-from identity.migrations import migrate as migrate_identity
-from ledger.migrations import migrate as migrate_ledger
 from memory.extensions import open_extensions
 from memory.migrations import migrate as migrate_memory
-from sessions.migrations import migrate as migrate_sessions
 from tests.support.savers import closing_savers
-from workflows.migrations import migrate as migrate_workflows
 
 TEMPLATE = "template_ventros"
 SHARED_MEMORY = Path("/dev/shm")
@@ -88,10 +85,7 @@ async def _server(folder: Path) -> AsyncIterator[str]:
         async with template as pool, open_saver(pool):
             await migrate(pool)
             await migrate_memory(pool)
-            await migrate_sessions(pool)
-            await migrate_identity(pool)
-            await migrate_ledger(pool)
-            await migrate_workflows(pool)
+            await migrate_rooms(pool)
             await open_extensions(pool)
         yield url
 

@@ -1,6 +1,6 @@
 """A compiled workflow does what its definition says: the same as a plain interpreter of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -115,78 +115,104 @@ class Interpreter:
         )
 
 
+<<<<<<< HEAD
 @st.composite
 def definitions(draw: st.DrawFn) -> Json:  # noqa: C901 - one draw for all patterns
     """Definitions of all patterns, nested up to three deep."""
     ids = count()
+=======
+class Written:
+    """Draws a definition. What runs beside others refers to none of them."""
+>>>>>>> workflows-engine
 
-    def condition(earlier: Sequence[str], *, in_loop: bool) -> Json:
+    def __init__(self, draw: st.DrawFn) -> None:
+        self.draw = draw
+        self.ids = count()
+
+    def one_in(self, chances: int) -> bool:
+        return self.draw(st.integers(1, chances)) == 1
+
+    def condition(self, earlier: Sequence[str], *, in_loop: bool) -> Json:
         kinds = ["always_true", "input.items", "input.none", *(["iteration"] if in_loop else []), *earlier]
-        kind = draw(st.sampled_from(kinds))
+        kind = self.draw(st.sampled_from(kinds))
         if kind == "always_true":
             return {"type": kind}
         if kind.startswith("input."):
             return {"type": "context_key_exists", "key": kind}
         if kind == "iteration":
-            return {"type": "iteration_limit", "limit": draw(st.integers(1, 3))}
+            return {"type": "iteration_limit", "limit": self.draw(st.integers(1, 3))}
         return {"type": "expression", "expression": f"steps.{kind}.output"}
 
-    def sequence(depth: int, most: int, *, in_loop: bool) -> list[Json]:
+    def sequence(self, depth: int, most: int, *, in_loop: bool) -> list[Json]:
         earlier: list[str] = []
         steps = []
-        for _ in range(draw(st.integers(1, most))):
-            steps.append(step(depth, earlier, in_loop=in_loop))
+        for _ in range(self.draw(st.integers(1, most))):
+            steps.append(self.step(depth, earlier, in_loop=in_loop))
             if steps[-1]["type"] == "api_call":
                 earlier.append(steps[-1]["id"])
         return steps
 
-    def step(depth: int, earlier: Sequence[str], *, in_loop: bool) -> Json:
-        kinds = ["api_call", "api_call"]
-        if depth:
-            kinds += ["sequential", "parallel", "conditional", "loop", "fan_out_fan_in", "for_each"]
-        kind = draw(st.sampled_from(kinds))
-        made: Json = {"type": kind, "id": f"s{next(ids)}"}
-        if draw(st.integers(0, 3)) == 0:
-            made["when"] = condition(earlier, in_loop=in_loop)
-        if draw(st.integers(0, 3)) == 0:
+    def beside(self, depth: int, most: int, *, in_loop: bool) -> list[Json]:
+        return [self.step(depth, (), in_loop=in_loop) for _ in range(self.draw(st.integers(1, most)))]
+
+    def step(self, depth: int, earlier: Sequence[str], *, in_loop: bool) -> Json:
+        kinds = ["work", "work", *(["sequential", "parallel", "conditional", "loop", "fan"] if depth else [])]
+        kind = self.draw(st.sampled_from(kinds))
+        made: Json = {"id": f"s{next(self.ids)}"}
+        if self.one_in(4):
+            made["when"] = self.condition(earlier, in_loop=in_loop)
+        if self.one_in(4):
             made["on_error"] = "skip"
-        return made | inside(kind, depth - 1, earlier, made, in_loop=in_loop)
+        inside: dict[str, Callable[[], Json]] = {
+            "work": self.work,
+            "sequential": lambda: {
+                "type": "sequential",
+                "steps": self.sequence(depth - 1, 3, in_loop=in_loop),
+            },
+            "parallel": lambda: {"type": "parallel", "steps": self.beside(depth - 1, 3, in_loop=in_loop)},
+            "conditional": lambda: self.conditional(depth - 1, earlier, in_loop=in_loop),
+            "loop": lambda: self.loop(depth - 1),
+            "fan": lambda: self.fan(depth - 1, in_loop=in_loop),
+        }
+        return made | inside[kind]()
 
-    def inside(kind: str, depth: int, earlier: Sequence[str], made: Json, *, in_loop: bool) -> Json:
-        match kind:
-            case "sequential" | "parallel":
-                # What runs beside others knows nothing of them.
-                alone = [step(depth, (), in_loop=in_loop) for _ in range(draw(st.integers(1, 3)))]
-                return {"steps": sequence(depth, 3, in_loop=in_loop) if kind == "sequential" else alone}
-            case "conditional":
-                return {
-                    "condition": condition(earlier, in_loop=in_loop),
-                    "then": sequence(depth, 2, in_loop=in_loop),
-                    "otherwise": (draw(st.booleans()) and sequence(depth, 2, in_loop=in_loop)) or [],
-                }
-            case "loop":
-                steps = sequence(depth, 2, in_loop=True)
-                last = [one["id"] for one in steps if one["type"] == "api_call"]
-                return {
-                    "steps": steps,
-                    "max_iterations": draw(st.integers(1, 3)),
-                    **({"break_condition": condition(last, in_loop=True)} if draw(st.booleans()) else {}),
-                }
-            case "fan_out_fan_in" | "for_each":
-                many = kind == "for_each"
-                made["type"] = "fan_out_fan_in"
-                alone = [step(depth, (), in_loop=in_loop) for _ in range(draw(st.integers(1, 2)))]
-                return {
-                    "fan_out_steps": sequence(depth, 2, in_loop=in_loop) if many else alone,
-                    "fan_in_steps": (draw(st.booleans()) and sequence(depth, 2, in_loop=in_loop)) or [],
-                    **({"for_each": "input.items", "max_items": 5} if many else {}),
-                }
-        if draw(st.integers(0, 5)) == 0:
-            made["on_error"] = {"retry": 1, "then": draw(st.sampled_from(["fail", "skip"]))}
-        return {"url": "https://example.com/"}
+    def work(self) -> Json:
+        retry = {"retry": 1, "then": self.draw(st.sampled_from(["fail", "skip"]))}
+        tried = {"on_error": retry} if self.one_in(6) else {}
+        return {"type": "api_call", "url": "https://example.com/", **tried}
 
+    def conditional(self, depth: int, earlier: Sequence[str], *, in_loop: bool) -> Json:
+        otherwise = {"otherwise": self.sequence(depth, 2, in_loop=in_loop)} if self.one_in(2) else {}
+        return {
+            "type": "conditional",
+            "condition": self.condition(earlier, in_loop=in_loop),
+            "then": self.sequence(depth, 2, in_loop=in_loop),
+            **otherwise,
+        }
+
+    def loop(self, depth: int) -> Json:
+        steps = self.sequence(depth, 2, in_loop=True)
+        inside = [one["id"] for one in steps if one["type"] == "api_call"]
+        breaks = {"break_condition": self.condition(inside, in_loop=True)} if self.one_in(2) else {}
+        return {"type": "loop", "steps": steps, "max_iterations": self.draw(st.integers(1, 3)), **breaks}
+
+    def fan(self, depth: int, *, in_loop: bool) -> Json:
+        fan: Json = {"type": "fan_out_fan_in"}
+        if self.one_in(2):
+            fan |= {"for_each": "input.items", "max_items": 5}
+            fan["fan_out_steps"] = self.sequence(depth, 2, in_loop=in_loop)
+        else:
+            fan["fan_out_steps"] = self.beside(depth, 2, in_loop=in_loop)
+        if self.one_in(2):
+            fan["fan_in_steps"] = self.sequence(depth, 2, in_loop=in_loop)
+        return fan
+
+
+@st.composite
+def definitions(draw: st.DrawFn) -> Json:
+    """Definitions of all patterns, nested up to three deep."""
     inputs = {"items": {"type": "array"}, "none": {"type": "string", "required": False}}
-    return {"name": "generated", "inputs": inputs, "steps": sequence(3, 3, in_loop=False)}
+    return {"name": "generated", "inputs": inputs, "steps": Written(draw).sequence(3, 3, in_loop=False)}
 
 
 def working(definition: Definition, results: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
