@@ -115,15 +115,8 @@ class Interpreter:
         )
 
 
-<<<<<<< HEAD
-@st.composite
-def definitions(draw: st.DrawFn) -> Json:  # noqa: C901 - one draw for all patterns
-    """Definitions of all patterns, nested up to three deep."""
-    ids = count()
-=======
 class Written:
     """Draws a definition. What runs beside others refers to none of them."""
->>>>>>> workflows-engine
 
     def __init__(self, draw: st.DrawFn) -> None:
         self.draw = draw
