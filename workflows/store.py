@@ -47,14 +47,13 @@ ORDER BY created_at DESC, id LIMIT %(limit)s OFFSET %(offset)s
 """  # noqa: S608 - constants
 COUNTS_SQL = """
 SELECT status, count(*) AS runs FROM workflows.runs
-WHERE tenant = %s AND status IN ('queued', 'running', 'waiting') GROUP BY status
+WHERE tenant = %s AND ended_at IS NULL GROUP BY status
 """
 # Services that claim at the same time are given different runs.
 CLAIM_SQL = f"""
 WITH due AS (
     SELECT id FROM workflows.runs
-    WHERE leased_until < now()
-      AND (status IN ('queued', 'running') OR (status = 'waiting' AND (poked OR wake_at <= now())))
+    WHERE ended_at IS NULL AND leased_until < now() AND (status <> 'waiting' OR poked OR wake_at <= now())
     ORDER BY priority DESC, created_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 UPDATE workflows.runs AS run

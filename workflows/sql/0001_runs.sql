@@ -30,10 +30,8 @@ CREATE TABLE workflows.runs (
 );
 CREATE UNIQUE INDEX runs_by_client_id ON workflows.runs (tenant, client_id) WHERE client_id <> '';
 CREATE INDEX runs_by_tenant ON workflows.runs (tenant, created_at DESC, id);
-CREATE INDEX runs_queued ON workflows.runs (priority DESC, created_at) WHERE status = 'queued';
-CREATE INDEX runs_running ON workflows.runs (leased_until) WHERE status = 'running';
-CREATE INDEX runs_waiting ON workflows.runs (wake_at) WHERE status = 'waiting';
-CREATE INDEX runs_poked ON workflows.runs (id) WHERE status = 'waiting' AND poked;
+-- Those that are looked at for what is due; what is over may be any number.
+CREATE INDEX runs_open ON workflows.runs (priority DESC, created_at) WHERE ended_at IS NULL;
 
 -- What came for a run from outside. A signal may come before it is waited for.
 CREATE TABLE workflows.signals (
