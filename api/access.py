@@ -20,7 +20,6 @@ ACCESS: Mapping[str, Access] = {
     "/redoc": "member",
     "/openapi.json": "member",
     "/info": "member",
-    "/v1/agents": "member",
     "/v1/messages": "runs",
     "/v1/workflows": "runs",
     # LangServe's: what runs a graph, and the schemas and the playground for it.
@@ -29,6 +28,8 @@ ACCESS: Mapping[str, Access] = {
     "/v1/sessions": "sessions",
     "/v1/threads": "erasure",
     "/v1/audit": "audit",
+    # How often agents are asked and fail is of all tenants too.
+    "/v1/agents": "metrics",
     "/metrics": "metrics",
 }
 

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from api.dependencies import OpenService
+from api.dependencies import OpenService, Requester
 from api.telemetry.agents import AgentStatus, statuses
 from core.errors import NotFound
 
@@ -19,14 +19,14 @@ def agents_router() -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["agents"])
 
     @router.get("/agents")
-    async def list_agents(service: OpenService) -> Agents:
+    async def list_agents(service: OpenService, requester: Requester) -> Agents:
         """Every graph and every specialised agent; numbers are this process's, since it started."""
-        return Agents(agents=list(statuses(service)))
+        return Agents(agents=list(statuses(service, requester.tenant)))
 
     @router.get("/agents/{agent_id}")
-    async def get_agent(agent_id: str, service: OpenService) -> AgentStatus:
+    async def get_agent(agent_id: str, service: OpenService, requester: Requester) -> AgentStatus:
         """One of them, by its id: ``graph:react``, ``agent:billing_support``."""
-        for status in statuses(service):
+        for status in statuses(service, requester.tenant):
             if status.id == agent_id:
                 return status
         raise NotFound(f"there is no agent {agent_id!r}; GET /v1/agents lists them")

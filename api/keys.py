@@ -11,16 +11,19 @@ from datetime import datetime, timedelta
 from rich.console import Console
 from rich.table import Table
 
+from api.migrate import migrate_rooms
 from checkpoints.embedded import embedded_postgres_server, running_postgres_url
 from checkpoints.pool import open_pool
+from core.actor import Actor
 from core.errors import NotFound, StartupError
 from core.logging import configure_logging
+from core.postgres import Connection
 from core.settings import Settings
 from identity.keys import PREFIX, NewKey
-from identity.migrations import migrate
 from identity.principal import SCOPES
-from identity.store import KeyEntry, KeyStore
+from identity.store import KeyChange, KeyEntry, KeyStore
 from identity.tokens import NAME
+from ledger.entries import key_change, record_in
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
@@ -76,8 +79,14 @@ async def _store(settings: Settings) -> AsyncIterator[KeyStore]:
         if address is None:
             address = await stack.enter_async_context(embedded_postgres_server(settings.server.data_dir))
         pool = await stack.enter_async_context(open_pool(address, settings.database))
-        await migrate(pool)
-        yield KeyStore(pool)
+        await migrate_rooms(pool)
+        yield KeyStore(pool, recorded)
+
+
+async def recorded(connection: Connection, made: KeyChange) -> None:
+    """Write a change into the audit of the key's tenant, as the operator's."""
+    by = Actor(tenant=made.tenant, user="operator")
+    await record_in(connection, key_change(made.change, made.id, scopes=made.scopes, by=by))
 
 
 def _show(made: NewKey, also: str = "") -> None:

@@ -153,7 +153,8 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
                 else None,
             )
         )
-        crm = CrmClient(http, settings.crm, effects=RecordedEffects(pool))
+        effects = RecordedEffects(pool)
+        crm = CrmClient(http, settings.crm, effects=effects)
         tools = {
             **crm_tools(crm, approve_messages_from=settings.approvals.message_risk, memory=memory),
             **memory_tools(memory),
@@ -171,7 +172,9 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             memory=memory,
             context_tokens=settings.context.tokens,
         )
-        engine = await stack.enter_async_context(open_engine(settings.workflows, deps=deps, crm=http))
+        engine = await stack.enter_async_context(
+            open_engine(settings.workflows, deps=deps, crm=http, effects=effects)
+        )
         deps = replace(deps, workflows=engine)
         built = {spec.name: spec.build(deps) for spec in REGISTRY.values()}
         cache = await stack.enter_async_context(
@@ -200,7 +203,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             RunWatch(metrics, tracing, audit),
             database_away=lambda: pool.away,
         )
-        add_gauges(metrics, runs=runs, pool=pool, saver=saver)
+        add_gauges(metrics, runs=runs, pool=pool, saver=saver, steps=engine.slots)
         erasure = Erasure(pool=pool, memory=memory, settled=saver.settled, forget=(saver.forget,))
         await stack.enter_async_context(retention(settings, pool, erasure, runs))
         workflows = await stack.enter_async_context(

@@ -14,6 +14,7 @@ from api.compiled import CompiledGraph
 from api.runs import Runs
 from api.workflow_keeper import WorkflowKeeper
 from api.workflow_runs import WORKFLOW, WorkflowGraphs
+from core.effects import Effects
 from core.postgres import Pool
 from core.settings import WorkflowSettings
 from graphs.registry import REGISTRY
@@ -56,7 +57,7 @@ class Workflows:
 
 @asynccontextmanager
 async def open_engine(
-    settings: WorkflowSettings, *, deps: Deps, crm: httpx.AsyncClient
+    settings: WorkflowSettings, *, deps: Deps, crm: httpx.AsyncClient, effects: Effects
 ) -> AsyncIterator[Engine]:
     """Open what working steps reach the outside by.
 
@@ -64,12 +65,14 @@ async def open_engine(
         settings: Hosts, databases and how many steps run at once.
         deps: What the graphs that are steps are built with.
         crm: The CRM's client.
+        effects: Where effects are recorded.
     """
     async with AsyncExitStack() as stack:
         ports = StepPorts(
             http=await stack.enter_async_context(open_http(settings, crm)),
             sql=await stack.enter_async_context(open_connections(settings.connection_urls)),
             graphs=RegistryGraphs({name: REGISTRY[name] for name in AGENTS}, deps),
+            effects=effects,
         )
         slots = Slots(settings.max_concurrent_steps, settings.scheduling)
         yield Engine(executors=executors(ports), slots=slots)

@@ -94,6 +94,19 @@ class RateLimits:
                 await self._lease(tenant, window, rate)
         allowed = window.leased > 0
         window.leased -= allowed
+        return self._standing(rate, window, allowed=allowed)
+
+    def standing(self, tenant: str) -> Standing | None:
+        """How a tenant stands, without counting a request; None: they have no limit."""
+        rate = self._rates.get(tenant, self._rate)
+        if rate is None:
+            return None
+        window = self._windows.get(tenant)
+        if window is None or window.ends <= self._clock():
+            return self._standing(rate, _Window(), allowed=True)
+        return self._standing(rate, window, allowed=window.leased > 0 or window.counted < rate.amount)
+
+    def _standing(self, rate: RateLimitItem, window: _Window, *, allowed: bool) -> Standing:
         return Standing(
             allowed=allowed,
             limit=rate.amount,

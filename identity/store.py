@@ -1,14 +1,14 @@
 """API keys in Postgres: made, listed, rotated, revoked, and asked whether one is good."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from psycopg.rows import DictRow
 
 from core.errors import NotFound, Unauthenticated
-from core.postgres import Pool
+from core.postgres import Connection, Pool
 from identity.keys import NewKey, key_id, matches, new_key
 from identity.principal import Identity, Scope, Verified
 
@@ -23,14 +23,15 @@ SELECT %(id)s, tenant, user_id, scopes, %(digest)s, now() + (expires_at - create
 FROM identity.api_keys WHERE id = %(old)s AND revoked_at IS NULL AND rotated_to IS NULL
   AND (expires_at IS NULL OR expires_at > now())
 FOR UPDATE
-RETURNING id
+RETURNING tenant, scopes
 """
 RETIRE_SQL = """
 UPDATE identity.api_keys SET rotated_to = %(id)s, expires_at = least(expires_at, now() + %(grace)s)
 WHERE id = %(old)s
 """
 REVOKE_SQL = """
-UPDATE identity.api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE id = %s RETURNING id
+UPDATE identity.api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE id = %s
+RETURNING tenant, scopes
 """
 LIST_SQL = """
 SELECT id, tenant, user_id, scopes, created_at, expires_at, revoked_at, last_used_at,
@@ -47,6 +48,31 @@ FROM identity.api_keys WHERE id = %s
 USED_SQL = "UPDATE identity.api_keys SET last_used_at = now() WHERE id = %s"
 
 _UNKNOWN = "the API key is not known; make one with `python -m api.keys create`"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyChange:
+    """What was done to a key.
+
+    Attributes:
+        change: What it was.
+        id: Names the key; of one that was rotated, its successor.
+        tenant: Whose.
+        scopes: What it may do.
+    """
+
+    change: Literal["created", "rotated", "revoked"]
+    id: str
+    tenant: str
+    scopes: Sequence[Scope]
+
+
+# Writes a change down, in the transaction that makes it.
+Recorder: TypeAlias = Callable[[Connection, KeyChange], Awaitable[None]]
+
+
+async def _unrecorded(_connection: Connection, _change: KeyChange) -> None:
+    return
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,10 +107,12 @@ class KeyStore:
 
     Args:
         pool: The service's pool.
+        record: Is told of each change.
     """
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, record: Recorder = _unrecorded) -> None:
         self._pool = pool
+        self._record = record
 
     async def create(
         self, tenant: str, scopes: Sequence[Scope], *, user: str = "", lasts: timedelta | None = None
@@ -99,8 +127,11 @@ class KeyStore:
         """
         key = new_key()
         given = {"tenant": tenant, "user": user or f"key-{key.id}", "scopes": list(scopes), "lasts": lasts}
-        async with self._pool.connection() as connection:
+        async with self._pool.connection() as connection, connection.transaction():
             await connection.execute(CREATE_SQL, {**given, "id": key.id, "digest": key.digest})
+            await self._record(
+                connection, KeyChange(change="created", id=key.id, tenant=tenant, scopes=scopes)
+            )
         return key
 
     async def rotate(self, old: str, *, grace: timedelta) -> NewKey:
@@ -112,9 +143,11 @@ class KeyStore:
         key = new_key()
         given: dict[str, Any] = {"id": key.id, "digest": key.digest, "old": old, "grace": grace}
         async with self._pool.connection() as connection, connection.transaction():
-            if (await connection.execute(SUCCEED_SQL, given)).rowcount == 0:
+            row = await (await connection.execute(SUCCEED_SQL, given)).fetchone()
+            if row is None:
                 raise NotFound(f"there is no key {old!r} that could be rotated", details={"id": old})
             await connection.execute(RETIRE_SQL, given)
+            await self._record(connection, KeyChange(change="rotated", id=key.id, **row))
         return key
 
     async def revoke(self, revoked: str) -> None:
@@ -123,9 +156,11 @@ class KeyStore:
         Raises:
             NotFound: There is no such key.
         """
-        async with self._pool.connection() as connection:
-            if (await connection.execute(REVOKE_SQL, (revoked,))).rowcount == 0:
+        async with self._pool.connection() as connection, connection.transaction():
+            row = await (await connection.execute(REVOKE_SQL, (revoked,))).fetchone()
+            if row is None:
                 raise NotFound(f"there is no key {revoked!r}", details={"id": revoked})
+            await self._record(connection, KeyChange(change="revoked", id=revoked, **row))
 
     async def entries(self, tenant: str | None = None) -> list[KeyEntry]:
         """A tenant's keys; None: everybody's."""

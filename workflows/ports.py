@@ -6,6 +6,8 @@ from typing import Protocol, TypeVar
 
 from pydantic import JsonValue
 
+from core.effects import Effects, UnrecordedEffects
+
 StepT_contra = TypeVar("StepT_contra", contravariant=True)
 
 
@@ -166,8 +168,10 @@ class StepPorts:
         http: For ``api_call``.
         sql: For ``database_query``.
         graphs: For ``agent``.
+        effects: Where what ``api_call`` steps change outside is recorded.
     """
 
     http: HttpCaller
     sql: SqlReader
     graphs: GraphCaller
+    effects: Effects = field(default_factory=UnrecordedEffects)

@@ -54,7 +54,9 @@ class AgentStatus(BaseModel):
     success_rate: float | None = Field(description="Of succeeded and failed; null before the first")
     latency_seconds: Latency
     uptime_seconds: float
-    rate_limit: RateLimitUse | None = Field(description="Null where there is no limit")
+    rate_limit: RateLimitUse | None = Field(
+        None, description="Of your tenant, for all agents together; null where there is no limit"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,12 +67,25 @@ class _Instruments:
     seconds: Histogram
 
 
-def statuses(service: Service) -> Iterator[AgentStatus]:
-    """Every graph, then every agent of the roster."""
+def statuses(service: Service, tenant: str) -> Iterator[AgentStatus]:
+    """Every graph, then every agent of the roster.
+
+    Args:
+        service: Whose they are.
+        tenant: Who looks: the use of the rate limit is theirs, and shared by all agents.
+    """
+    used = _rate_limit(service, tenant)
     for name, spec in REGISTRY.items():
-        yield _graph(service, name, spec.description)
+        yield _graph(service, name, spec.description).model_copy(update={"rate_limit": used})
     for name, agent in service.roster.agents.items():
-        yield _agent(service, name, agent.description)
+        yield _agent(service, name, agent.description).model_copy(update={"rate_limit": used})
+
+
+def _rate_limit(service: Service, tenant: str) -> RateLimitUse | None:
+    standing = service.rates.standing(tenant) if service.rates else None
+    if standing is None:
+        return None
+    return RateLimitUse(limit=standing.limit, remaining=standing.remaining, reset_seconds=standing.reset)
 
 
 def _graph(service: Service, name: str, description: str) -> AgentStatus:
@@ -127,7 +142,6 @@ def _status(
         success_rate=succeeded / judged if judged else None,
         latency_seconds=latency,
         uptime_seconds=time.monotonic() - service.metrics.started_at,
-        rate_limit=None,
     )
 
 

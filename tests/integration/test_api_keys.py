@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from api import keys
+from api.keys import recorded
 from checkpoints.embedded import running_postgres_url
 from core.errors import NotFound
 from core.settings import AuthSettings
@@ -90,6 +91,22 @@ async def test_a_rotated_key_goes_on_until_its_grace_is_over(running: RunningSer
     [entry] = [entry for entry in await keys.entries("acme") if entry.id == newest.id]
     assert (entry.user_id, entry.scopes, entry.good) == ("crm", ["runs"], True)
     assert entry.last_used_at
+
+
+async def test_what_is_done_to_keys_is_in_their_tenants_audit(running: RunningService) -> None:
+    keys = KeyStore(running.service.pool, recorded)
+    made = await keys.create("audited", ["runs"])
+    successor = await keys.rotate(made.id, grace=timedelta(0))
+    await keys.revoke(successor.id)
+    auditor = await keys.create("audited", ["audit"])
+    told = (await running.http.get("/v1/audit?action=key", headers=bearer(auditor.text))).json()["entries"]
+    assert [(entry["tool"], entry["outcome"]) for entry in told] == [
+        (auditor.id, "created"),
+        (successor.id, "revoked"),
+        (successor.id, "rotated"),
+        (made.id, "created"),
+    ]
+    assert made.text.rpartition("_")[2] not in str(told)
 
 
 async def test_a_key_ends_with_its_time(running: RunningService) -> None:

@@ -150,9 +150,10 @@ ROUTES: list[tuple[str, Callable[[Owned, str], Iterator[Asked]], set[int]]] = [
     (r"get /v1/workflows(?:/schema|/library)?", _plain, {200}),
     (r"post /v1/workflows(?:/validate)?", _no_definition, {200, 404, 422}),
     (r"get /v1/workflows/{run_id}(?:/\w+)?", _workflow, NOT_THERE),
-    (r"post /v1/workflows/{run_id}/(?:cancel|signals/{name})", _workflow, NOT_THERE),
+    (r"post /v1/workflows/{run_id}/(?:cancel|signals/{name})", _workflow, {404, 422}),
     (r"post /v1/workflows/{run_id}/recover", _workflow, {404, 422}),
-    (r"get /v1/audit", _plain, {200}),
+    (r"get /(?:metrics|v1/audit|v1/agents)", _plain, {200}),
+    (r"get /v1/agents/{agent_id}", _plain, NOT_THERE),
     (r"get /(?:health|info)(?:/live|/ready)?", _plain, {200}),
 ]
 

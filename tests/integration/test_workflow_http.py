@@ -5,6 +5,7 @@ import json
 import socket
 import ssl
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,13 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from core.actor import Actor, act_as
+from core.effects import UnrecordedEffects
 from core.errors import StepFailed
 from core.outgoing import AllowedHost, GuardedTransport, is_public
+from core.postgres import Pool
 from core.settings import WorkflowSettings
+from ledger.effects import RecordedEffects
 from nodes.workflow.steps.api_call import api_call
 from tests.support.certificates import make_certificates
 from tests.support.workflow_calls import step_call
@@ -53,7 +58,7 @@ async def ask(http: WorkflowHttp, url: str, **step: Any) -> Any:
     model = ApiCall.model_validate(
         {"id": "call", "type": "api_call", "url": url, "backoff_seconds": 0, **step}
     )
-    return await api_call(http)(model, step_call(input={"who": "Ana & co", "n": 3}))
+    return await api_call(http, UnrecordedEffects())(model, step_call(input={"who": "Ana & co", "n": 3}))
 
 
 async def test_a_call_is_filled_in_and_carries_its_key(http: WorkflowHttp, server: CountingServer) -> None:
@@ -219,3 +224,20 @@ def test_hosts_are_read_or_refused() -> None:
     for text in ("", "https://x", "x:0", "x:70000", "x/y", "*.example.com", "a b"):
         with pytest.raises(ValueError, match="is no host"):
             AllowedHost.parse(text)
+
+
+async def test_a_call_that_changes_something_is_made_once(
+    http: WorkflowHttp, server: CountingServer, pool: Pool
+) -> None:
+    server.calls.clear()
+    act_as(Actor(thread_id="run"))
+    executor = api_call(http, RecordedEffects(pool))
+    for path, method, calls in (("flaky/1", "POST", 2), ("flaky/0", "GET", 2)):
+        model = ApiCall(
+            id="call", type="api_call", url=f"{server.url}/{path}", method=method, backoff_seconds=0
+        )
+        asked = replace(step_call(), idempotency_key=f"run:{method}")
+        answers = [await executor(model, asked) for _ in range(2)]
+        assert answers[0] == answers[1]
+        # The first one takes two attempts and is not made again; the second is made each time.
+        assert server.calls[f"run:{method}"] == calls

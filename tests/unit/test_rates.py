@@ -60,6 +60,15 @@ async def test_the_counter_is_asked_a_few_times_a_window_and_not_by_those_who_ar
     assert shared.asked == LEASES_PER_WINDOW
 
 
+async def test_looking_at_a_rate_uses_none_of_it() -> None:
+    rates = replica(Shared())
+    for used in range(3):
+        standing = rates.standing("acme")
+        assert standing
+        assert (standing.limit, standing.remaining, standing.allowed) == (100, 100 - used, True)
+        await rates.take("acme")
+
+
 async def test_many_at_once_are_counted_once_each() -> None:
     rates = replica(Shared())
     told = await asyncio.gather(*(rates.take("acme") for _ in range(300)))

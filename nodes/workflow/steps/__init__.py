@@ -15,7 +15,7 @@ from workflows.ports import Executor, StepPorts
 def executors(ports: StepPorts) -> Mapping[str, Executor[Any]]:
     """The executors by the ``type`` of their step."""
     return {
-        "api_call": api_call(ports.http),
+        "api_call": api_call(ports.http, ports.effects),
         "database_query": database_query(ports.sql),
         "data_processing": data_processing,
         "agent": agent_call(ports.graphs),

@@ -8,6 +8,7 @@ from pydantic import JsonValue
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 from tenacity.wait import wait_exponential_jitter
 
+from core.effects import Effects, Outcome
 from core.errors import StepFailed
 from workflows.ports import Executor, HttpCaller, IncomingAnswer, OutgoingCall, StepCall
 from workflows.steps.api_call import ApiCall
@@ -16,11 +17,18 @@ from workflows.templates import Template
 LONGEST_PAUSE_SECONDS: Final = 30.0
 _SUCCESS: Final = range(200, 300)
 _REDIRECTION: Final = range(300, 400)
+# They change nothing on the other side (RFC 9110, 9.2.1).
+_SAFE: Final = frozenset({"GET", "HEAD"})
 _TRANSIENT: Final = frozenset({408, 425, 429})
 
 
-def api_call(http: HttpCaller) -> Executor[ApiCall]:
-    """The executor."""
+def api_call(http: HttpCaller, effects: Effects) -> Executor[ApiCall]:
+    """The executor.
+
+    Args:
+        http: Sends the request.
+        effects: Where a request that may change something is recorded, before and after.
+    """
 
     async def run(step: ApiCall, call: StepCall) -> JsonValue:
         request = _request(step, call)
@@ -30,8 +38,15 @@ def api_call(http: HttpCaller) -> Executor[ApiCall]:
             retry=retry_if_exception(lambda error: isinstance(error, StepFailed) and error.retryable),
             reraise=True,
         )
-        answer: IncomingAnswer = await attempts(_attempt, http, request, step)
-        return {"status": answer.status, "headers": dict(answer.headers), "body": answer.body}
+
+        async def made() -> Outcome:
+            answer: IncomingAnswer = await attempts(_attempt, http, request, step)
+            return {"status": answer.status, "headers": dict(answer.headers), "body": answer.body}
+
+        if step.method in _SAFE:
+            return await made()
+        asked = {"method": request.method, "url": request.url, "query": request.query, "body": request.body}
+        return await effects.once(call.idempotency_key, "api_call", asked, made)
 
     return run
 
