@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Final
 
@@ -11,6 +11,7 @@ from api.errors import DATABASE_ERRORS
 from core.logging import get_logger
 from core.postgres import Pool
 from core.settings import AuditSettings
+from core.tasks import background
 from ledger.chain import link
 from ledger.entries import Audit
 from ledger.requests import Requests
@@ -31,13 +32,10 @@ async def keeping(
     pool: Pool, audit: Audit, requests: Requests, settings: AuditSettings
 ) -> AsyncIterator[None]:
     """Keep the ledger for as long as the context is open, and leave nothing unwritten at its end."""
-    task = asyncio.create_task(_keep(pool, audit, requests, settings), name="ledger-keeper")
     try:
-        yield
+        async with background(_keep(pool, audit, requests, settings), "ledger-keeper"):
+            yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
         await _tried(_written(pool, audit))
 
 

@@ -9,7 +9,7 @@ import asyncio
 import random
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
 from datetime import timedelta
 
@@ -29,6 +29,7 @@ from core.errors import StartupError
 from core.logging import configure_logging, get_logger
 from core.postgres import Pool
 from core.settings import Settings
+from core.tasks import background
 
 log = get_logger(__name__)
 
@@ -45,13 +46,8 @@ async def retention(settings: Settings, pool: Pool, erasure: Erasure, runs: Runs
     if Policies.of(settings.retention).keep_all:
         yield
         return
-    task = asyncio.create_task(_sweeping(settings, pool, erasure, runs))
-    try:
+    async with background(_sweeping(settings, pool, erasure, runs), "retention"):
         yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 async def _sweeping(settings: Settings, pool: Pool, erasure: Erasure, runs: Runs) -> None:

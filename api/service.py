@@ -38,6 +38,7 @@ from core.metrics import BACKGROUND, metered
 from core.models import ChatModels, ModelInfo, chat_models
 from core.postgres import Pool
 from core.settings import Settings
+from core.tasks import ended
 from crm.app import create_crm
 from crm.migrations import migrate
 from graphs.registry import REGISTRY
@@ -163,7 +164,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         stack.push_async_callback(roster.router.aclose)
         # The first message is not to wait for it, nor is the start.
         warming = asyncio.create_task(_warm(roster))
-        stack.push_async_callback(_ended, warming)
+        stack.push_async_callback(ended, warming)
         deps = Deps(
             models=models,
             tools=tools,
@@ -191,7 +192,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         )
         with metered(RunMeter(metrics, BACKGROUND)):
             session_keeping = asyncio.create_task(keeper.run(), name="session-keeper")
-        stack.push_async_callback(_ended, session_keeping)
+        stack.push_async_callback(ended, session_keeping)
         ownership = Ownership(pool)
         audit, requests = Audit(pool), Requests(pool, hours=settings.idempotency.key_hours)
         await stack.enter_async_context(keeping(pool, audit, requests, settings.audit))
@@ -265,8 +266,3 @@ async def _warm(roster: Roster) -> None:
         await roster.router.ready()
     except EmbeddingError as error:
         log.warning("router_not_ready", reason=error.message)
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait([task])

@@ -30,6 +30,7 @@ from core.errors import (
 )
 from core.logging import get_logger
 from core.settings import WorkflowSettings
+from core.tasks import background
 from nodes.workflow.recovery import Recovery
 from nodes.workflow.steps.wait import Woken
 from workflows.store import Run, WorkflowStore
@@ -78,13 +79,10 @@ class WorkflowKeeper:
 
     async def run(self) -> None:
         """Keep until cancelled; a database that is away is waited for."""
-        beating = asyncio.create_task(self._beat(), name="workflow-leases")
-        try:
+        async with background(self._beat(), "workflow-leases"):
             while True:
                 if not await self._claimed():
                     await self._rest()
-        finally:
-            beating.cancel()
 
     async def aclose(self) -> None:
         """Wait for the runs in progress, which were asked to stop, to be left to others."""

@@ -1,6 +1,5 @@
 """What workflows need while the service is open."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from api.workflow_runs import WORKFLOW, WorkflowGraphs
 from core.effects import Effects
 from core.postgres import Pool
 from core.settings import WorkflowSettings
+from core.tasks import background
 from graphs.registry import REGISTRY
 from graphs.workflow import compile_workflow
 from graphs.workflow_agents import RegistryGraphs
@@ -93,10 +93,10 @@ async def open_workflows(
     compilations = WorkflowGraphs(compiled)
     store = WorkflowStore(pool, service=uuid4().hex, lease_seconds=settings.lease_seconds)
     keeper = WorkflowKeeper(store, compilations, runs, settings)
-    keeping = asyncio.create_task(keeper.run(), name="workflow-keeper")
-    try:
-        yield Workflows(store=store, graphs=compilations, keeper=keeper, slots=engine.slots, agents=AGENTS)
-    finally:
-        await keeper.aclose()
-        keeping.cancel()
-        await asyncio.wait([keeping])
+    async with background(keeper.run(), "workflow-keeper"):
+        try:
+            yield Workflows(
+                store=store, graphs=compilations, keeper=keeper, slots=engine.slots, agents=AGENTS
+            )
+        finally:
+            await keeper.aclose()

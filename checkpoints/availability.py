@@ -15,6 +15,7 @@ from psycopg.rows import DictRow
 
 from checkpoints.pool import WatchedPool, connect
 from core.logging import get_logger
+from core.tasks import background
 
 log = get_logger(__name__)
 
@@ -29,12 +30,8 @@ _IS_FULL: Final = "53300"
 @asynccontextmanager
 async def watching(pool: WatchedPool) -> AsyncIterator[None]:
     """Keep :attr:`~checkpoints.pool.WatchedPool.away` true to the database while the context is open."""
-    task = asyncio.create_task(_Watch(pool).run(), name="database-watch")
-    try:
+    async with background(_Watch(pool).run(), "database-watch"):
         yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
 
 
 class _Watch:

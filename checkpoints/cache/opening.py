@@ -1,6 +1,5 @@
 """The cache that the settings ask for."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,6 +11,7 @@ from core.errors import StartupError
 from core.logging import get_logger
 from core.postgres import Pool
 from core.settings import CacheBackend, CacheSettings, RedisSettings
+from core.tasks import background
 
 log = get_logger(__name__)
 
@@ -83,9 +83,5 @@ async def _redis(settings: RedisSettings) -> AsyncIterator[Store]:
 @asynccontextmanager
 async def _postgres(pool: Pool) -> AsyncIterator[Store]:
     store = PostgresStore(pool)
-    sweeping = asyncio.create_task(store.sweep_forever(), name="cache-sweeper")
-    try:
+    async with background(store.sweep_forever(), "cache-sweeper"):
         yield store
-    finally:
-        sweeping.cancel()
-        await asyncio.wait([sweeping])

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from langchain_core.messages import BaseMessage
 
@@ -52,6 +52,7 @@ class Quota:
         requests_per_minute: Most calls; None: no bound.
         tokens_per_minute: Most tokens, in and out; None: no bound.
         clock: Seconds, monotonic.
+        sleep: Waits so many seconds.
     """
 
     def __init__(
@@ -59,7 +60,9 @@ class Quota:
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        self._sleep = sleep
         self._requests = TokenBucket(requests_per_minute, clock) if requests_per_minute else None
         self._tokens = TokenBucket(tokens_per_minute, clock) if tokens_per_minute else None
 
@@ -72,7 +75,7 @@ class Quota:
         if wait <= 0:
             return
         try:
-            await asyncio.sleep(wait)
+            await self._sleep(wait)
         except asyncio.CancelledError:
             for bucket, amount in taken:
                 bucket.give_back(amount)

@@ -105,7 +105,7 @@ async def test_what_a_run_did_and_a_person_decided_is_on_record_and_stays_when_t
         ("effect", "send_message", "finished"),
         ("erasure", "react", "erased"),
         ("run", "react", "finished"),
-        ("run", "react", "finished"),
+        ("run", "react", "waiting"),
     ]
     assert {entry["user"] for entry in found} == {"local"}
     begun = next(entry for entry in found if entry["outcome"] == "begun")

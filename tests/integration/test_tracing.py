@@ -69,7 +69,8 @@ async def test_a_run_is_a_tree_of_spans_in_the_callers_trace(collector: Collecto
     assert attributes(run)["ventros.run.outcome"] == "finished"
 
     nodes = [span.name for span in of_run(collector) if span.name.startswith("node ")]
-    assert nodes == ["node prepare", "node think", "node act", "node reflect", "node think", "node finish"]
+    steps = ("prepare", "assemble", "think", "act", "reflect", "think", "finish")
+    assert nodes == [f"node {step}" for step in steps]
 
     tool = collector.named("execute_tool search_knowledge_base")
     assert parents(collector, tool) == ["node act", "invoke_agent react", "POST /react/invoke"]

@@ -13,6 +13,7 @@ from api.workflow_runs import WORKFLOW, WorkflowGraphs
 from core.errors import ThreadBusy
 from core.postgres import Pool
 from core.settings import RunSettings, WorkflowSettings
+from core.tasks import ended
 from graphs.workflow import compile_workflow
 from tests.support.runs import runs_on
 from tests.support.savers import saver_on
@@ -63,14 +64,12 @@ class Service:
         """As a killed process does: nothing is released."""
         self.task.cancel()
         for task in [self.task, *self.keeper._active.values(), *self.runs._tasks]:
-            task.cancel()
-            await asyncio.wait([task])
+            await ended(task)
 
     async def close(self) -> None:
         await self.runs.drain()
         await self.keeper.aclose()
-        self.task.cancel()
-        await asyncio.wait([self.task])
+        await ended(self.task)
 
 
 @pytest.fixture

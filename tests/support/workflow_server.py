@@ -45,7 +45,7 @@ class CountingServer:
 async def counting_server() -> AsyncIterator[CountingServer]:
     """Serve in this loop, on a port of its own."""
     state = CountingServer()
-    config = uvicorn.Config(_app(state), port=0, log_level="error", lifespan="off", ws="none")
+    config = uvicorn.Config(_app(state), port=0, log_config=None, lifespan="off", ws="none")
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     await until(lambda: server.started)

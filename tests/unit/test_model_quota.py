@@ -38,16 +38,15 @@ def test_no_stretch_of_time_has_more_than_flowed_in_and_a_burst(calls: list[tupl
             assert total <= (used[end][0] - used[start][0]) + 5 + 1e-6
 
 
-async def test_calls_beyond_the_quota_wait_and_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_calls_beyond_the_quota_wait_and_none_is_refused() -> None:
     slept: list[float] = []
 
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    monkeypatch.setattr("core.models.quota.asyncio.sleep", sleep)
     clock = Clock()
     model = ScriptedChatModel(replies=["a", "b", "c", "d"])
-    models = ChatModels(INFO, lambda _: model, quota=lambda: Quota(12, clock=clock))
+    models = ChatModels(INFO, lambda _: model, quota=lambda: Quota(12, clock=clock, sleep=sleep))
     for _ in range(4):
         await models.reply([HumanMessage("Hello")], temperature=0)
     # Twelve a minute are one each 5 s; one more may come at once after a quiet time.
