@@ -77,16 +77,6 @@ async def test_what_keeps_it_from_starting_is_said_in_a_line_each(data_dir: Path
     assert "127.0.0.1:1/none (DATABASE_URL)" in errors
     assert "secret" not in errors
 
-    code, errors = await failed(data_dir, PORT="eighty", RUN_MAX_CONCURRENT="0", MODEL="gemini")
-    assert (code, len(errors.splitlines())) == (1, 3)
-    assert "PORT" in errors
-    assert "RUN_MAX_CONCURRENT" in errors
-    assert "MODEL: must be provider:model" in errors
-
-    code, errors = await failed(data_dir, MODEL="google_genai:gemini-3.8-flash")
-    assert (code, len(errors.splitlines())) == (1, 1)
-    assert "GOOGLE_API_KEY" in errors
-
 
 async def test_a_thread_survives_kill_9_of_the_service_and_a_restart_of_the_database(data_dir: Path) -> None:
     async with gemini_server() as gemini:
