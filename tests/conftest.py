@@ -30,6 +30,11 @@ SHARED_MEMORY = Path("/dev/shm")
 ROOM_BYTES = 4 * 2**30
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: a third of the time a test waits for processes and databases."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests read neither the developer's environment nor a ``.env``."""
