@@ -24,6 +24,7 @@ from api.errors import body, describe, invalid, response
 from api.idempotency import HEADER, claim
 from api.identity import requester
 from api.readable_body import require_readable
+from api.resumption import served_input_schema
 from api.served_graph import CLAIMED_KEY, FRESH_KEY, IDENTITY_KEY, SERVICE_KEY, ServedGraph
 from api.service import Service
 from api.sse import gathered
@@ -90,6 +91,9 @@ async def _complete_config(config: dict[str, Any], request: Request) -> dict[str
 async def _claimed(request: Request, key: str, named: Mapping[str, Any], thread_id: str) -> Claimed:
     """The request's place among those with keys. How it is listened to, and waits, is not what is asked."""
     given = await request.json()
+    if isinstance(given, Mapping):
+        # A key is for what can be done: an input that is mended is not another request under it.
+        _input_schema(request.url.path.split("/")[1]).model_validate(given.get("input"))
     asked = {
         "graph": request.url.path.rpartition("/")[0],
         "input": given.get("input") if isinstance(given, Mapping) else None,
@@ -97,6 +101,11 @@ async def _claimed(request: Request, key: str, named: Mapping[str, Any], thread_
     }
     service: Service = request.app.state.service
     return await claim(service, requester(request), key, asked, thread_id=thread_id)
+
+
+@cache
+def _input_schema(graph: str) -> type[BaseModel]:
+    return served_input_schema(REGISTRY[graph])
 
 
 async def _session(request: Request) -> str:

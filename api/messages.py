@@ -209,7 +209,8 @@ async def _events(run: RunRequest, service: Service) -> AsyncGenerator[ServerSen
 
 async def _close_ended(result: RunResult, run: RunRequest, service: Service) -> None:
     """Close the session where the agent says so. A database that is away costs nobody their answer."""
-    if result.values.get("ends_session") and not result.interrupts:
+    # An old answer that is given again ended what may have begun anew since.
+    if result.values.get("ends_session") and not result.interrupts and not run.repeated:
         try:
             await service.sessions.close(run.context.tenant, run.thread_id)
         except AWAY as fault:

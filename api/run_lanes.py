@@ -31,7 +31,8 @@ def run_lanes(runs: RunSettings, workflows: WorkflowSettings, *, shared: bool) -
         workflows: Those of workflows, where they differ.
         shared: Whether several tenants share the places.
     """
-    own = {"max_concurrent": workflows.max_concurrent}
+    # A tenant's share of the runs says nothing of workflows: of those it has the usual one.
+    own = {"max_concurrent": workflows.max_concurrent, "max_concurrent_per_tenant": None}
     return {
         "runs": RunLane(run_slots(runs, shared=shared), runs.timeout_seconds),
         "workflows": RunLane(

@@ -68,9 +68,7 @@ def run_request(
         input=given,
         identity=identity,
         config={
-            **run_config(
-                spec, identity, thread_id, {**(metadata or {}), **({MESSAGE_KEY: key} if key else {})}
-            ),
+            **run_config(spec, identity, thread_id, _noted(metadata or {}, key)),
             "recursion_limit": spec.recursion_limit,
             "tags": list(tags),
             "run_name": spec.name,
@@ -104,6 +102,12 @@ def run_config(
             USER_KEY: identity.user,
         },
     }
+
+
+def _noted(metadata: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The caller's metadata, in which only the service says which request it is."""
+    own = {name: value for name, value in metadata.items() if name != MESSAGE_KEY}
+    return {**own, MESSAGE_KEY: key} if key else own
 
 
 def _checked_locale(locale: str | None) -> str | None:

@@ -74,11 +74,13 @@ class RunSlots:
         if self._free and self._running[tenant] < self._per_tenant:
             self._take(tenant)
             return
-        queue = self._waiting.setdefault(tenant, deque())
+        queue = self._waiting.get(tenant, deque())
         if len(queue) >= self._queue_length:
             raise self._refusal(tenant)
         turn = asyncio.get_running_loop().create_future()
         queue.append(turn)
+        # Who waits has a queue, and nobody else: a place is given to the first of one.
+        self._waiting[tenant] = queue
         try:
             async with asyncio.timeout(self._queue_seconds):
                 await turn

@@ -179,8 +179,10 @@ class ServedGraph(Runnable[Values, Values]):
         identity, given = named[IDENTITY_KEY], graph_input(values)
         claimed: Claimed | None = named.get(CLAIMED_KEY)
         # Known before the run, as a session is its thread.
-        thread_id = named.get("thread_id") or new_thread_id()
-        is_fresh = named.get(FRESH_KEY, not named.get("thread_id"))
+        asked_for = named.get("thread_id") or values.get("session_id")
+        thread_id = asked_for or new_thread_id()
+        is_fresh = named.get(FRESH_KEY, not asked_for)
+        key = f"request:{claimed.id}" if claimed else ""
         sits = self._spec is GRAPH
         return run_request(
             service,
@@ -193,8 +195,8 @@ class ServedGraph(Runnable[Values, Values]):
             metadata=config.get("metadata", {}),
             tags=config.get("tags", []),
             multitask_strategy=named.get("multitask_strategy") or "enqueue",
-            begin=entering(service, identity, given, thread_id, root.begin) if sits else root.begin,
-            key=f"request:{claimed.id}" if claimed else "",
+            begin=entering(service, identity, given, thread_id, key, root.begin) if sits else root.begin,
+            key=key,
             repeated=claimed is not None and claimed.repeated,
         )
 

@@ -57,7 +57,9 @@ async def entered(
     )
 
 
-def entering(service: Service, identity: Identity, given: Any, thread_id: str, begin: Begin) -> Begin:
+def entering(
+    service: Service, identity: Identity, given: Any, thread_id: str, key: str, begin: Begin
+) -> Begin:
     """What a run on a session's thread begins with: its session's row, and then what it would begin with.
 
     Called once the run is admitted, so the thread is known to be the contact's.
@@ -67,6 +69,7 @@ def entering(service: Service, identity: Identity, given: Any, thread_id: str, b
         identity: Who asks.
         given: The run's input; one that answers a question or continues is no new message.
         thread_id: Its thread.
+        key: Names the request, so that one that comes again opens nothing anew; empty: it has no name.
         begin: What comes after.
     """
 
@@ -77,7 +80,7 @@ def entering(service: Service, identity: Identity, given: Any, thread_id: str, b
                 given["contact_id"],
                 channel_id=given.get("channel_id", ""),
                 session_id=thread_id,
-                message_id="",
+                message_id=key,
                 new_id=thread_id,
                 claim=partial(require_unclaimed, identity=identity),
             )

@@ -74,9 +74,7 @@ class _Watch:
 
     async def _welcome(self) -> None:
         """Lend connections again, none of which is from before."""
-        with suppress(psycopg.Error, OSError, TimeoutError):
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await self._pool.check()
+        await self._pool.drain()
         self._pool.lend_again()
         log.info("database_back")
 

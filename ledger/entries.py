@@ -162,10 +162,16 @@ class Audit:
         notes = list(self._notes)
         if not notes:
             return 0
-        async with self._pool.connection() as connection, connection.transaction():
-            await connection.cursor().executemany(INSERT_SQL, [note.row() for note in notes])
-        for _ in notes:
-            self._notes.popleft()
+        # Those that come meanwhile are for the next time; the deque drops its oldest when it is full.
+        self._notes.clear()
+        try:
+            async with self._pool.connection() as connection, connection.transaction():
+                await connection.cursor().executemany(INSERT_SQL, [note.row() for note in notes])
+        except BaseException:
+            later = list(self._notes)
+            self._notes.clear()
+            self._notes.extend([*notes, *later])
+            raise
         return len(notes)
 
     async def find(self, tenant: str, *, limit: int, **wanted: str | int | datetime | None) -> list[Found]:

@@ -128,6 +128,14 @@ async def test_a_key_with_another_request_is_refused(up: RunningService, model: 
     assert (refused.status_code, refused.json()["error"]) == (422, "idempotency_key_reused")
 
 
+async def test_a_request_that_is_mended_may_keep_its_key(
+    up: RunningService, model: ScriptedChatModel
+) -> None:
+    assert (await asked(up, "mended", "")).status_code == 422
+    model.replies.append(AIMessage("Use the batch API."))
+    assert (await asked(up, "mended")).status_code == 200
+
+
 @pytest.mark.parametrize("key", ["é", "x" * 256])
 async def test_what_is_no_key_is_refused(up: RunningService, key: str) -> None:
     headers = httpx.Headers({"Idempotency-Key": key}, encoding="utf-8")

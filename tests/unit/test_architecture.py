@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 from api.documents import PROJECT
@@ -50,3 +51,10 @@ def test_only_the_settings_read_the_environment() -> None:
         if "os.environ" in path.read_text(encoding="utf-8") or "getenv" in path.read_text(encoding="utf-8")
     ]
     assert readers == []
+
+
+def test_the_image_has_every_room() -> None:
+    rooms = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["importlinter"]["root_packages"]
+    lines = (PROJECT / ".dockerignore").read_text().splitlines()
+    kept = {line[1:].rstrip("/") for line in lines if line.startswith("!")}
+    assert kept >= {*rooms, "prompts", "server.py", "requirements.txt"}

@@ -62,6 +62,15 @@ async def test_who_would_wait_behind_too_many_is_refused_at_once() -> None:
         waiting.cancel()
 
 
+async def test_a_run_ends_well_though_another_may_not_even_wait() -> None:
+    places = slots(total=1, queue_length=0)
+    async with places.place("loud"):
+        with pytest.raises(TooManyRuns):
+            async with places.place("loud"):
+                raise AssertionError("it waited")
+    assert (places.running, places.waiting) == (0, 0)
+
+
 def test_tenants_share_the_places_where_there_are_several() -> None:
     for shared, bound in ((True, 80), (False, 100)):
         assert run_slots(RunSettings(), shared=shared)._per_tenant == bound
