@@ -195,7 +195,9 @@ class ServedGraph(Runnable[Values, Values]):
             metadata=config.get("metadata", {}),
             tags=config.get("tags", []),
             multitask_strategy=named.get("multitask_strategy") or "enqueue",
-            begin=entering(service, identity, given, thread_id, key, root.begin) if sits else root.begin,
+            begin=entering(service, identity, given, thread_id=thread_id, key=key, begin=root.begin)
+            if sits
+            else root.begin,
             key=key,
             repeated=claimed is not None and claimed.repeated,
         )

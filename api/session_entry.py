@@ -58,7 +58,7 @@ async def entered(
 
 
 def entering(
-    service: Service, identity: Identity, given: Any, thread_id: str, key: str, begin: Begin
+    service: Service, identity: Identity, given: Any, *, thread_id: str, key: str, begin: Begin
 ) -> Begin:
     """What a run on a session's thread begins with: its session's row, and then what it would begin with.
 
