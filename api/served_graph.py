@@ -183,7 +183,9 @@ class ServedGraph(Runnable[Values, Values]):
         thread_id = asked_for or new_thread_id()
         is_fresh = named.get(FRESH_KEY, not asked_for)
         key = f"request:{claimed.id}" if claimed else ""
-        sits = self._spec is GRAPH
+        begin = root.begin
+        if self._spec is GRAPH:
+            begin = entering(service, identity, given, thread_id=thread_id, key=key, begin=begin)
         return run_request(
             service,
             self._spec,
@@ -195,9 +197,7 @@ class ServedGraph(Runnable[Values, Values]):
             metadata=config.get("metadata", {}),
             tags=config.get("tags", []),
             multitask_strategy=named.get("multitask_strategy") or "enqueue",
-            begin=entering(service, identity, given, thread_id=thread_id, key=key, begin=root.begin)
-            if sits
-            else root.begin,
+            begin=begin,
             key=key,
             repeated=claimed is not None and claimed.repeated,
         )
