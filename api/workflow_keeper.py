@@ -297,7 +297,8 @@ class WorkflowKeeper:
                 if (woken := await self._woken(run, pending))
             }
             return Command(resume=answers) if answers else _NOTHING
-        return None if state.next else _NOTHING
+        # Not ``next``: it leaves out steps that have written, and died before their checkpoint was made.
+        return None if state.tasks else _NOTHING
 
     async def _woken(self, run: Run, pending: Interrupt) -> dict[str, JsonValue] | None:
         """What ends a wait; None: it waits on, or for a person."""
