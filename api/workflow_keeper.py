@@ -263,6 +263,10 @@ class WorkflowKeeper:
         if run.fresh:
             await self._streamed(graph, run, {"input": run.input})
         state = await graph.aget_state(config)
+        if run.broken_off and state.interrupts:
+            # Steps beside what waits may have been in progress, also inside a branch in which another waits.
+            await self._streamed(graph, run, None, going_on=True)
+            state = await graph.aget_state(config)
         # A signal may have come before it is waited for: then the next wait is over at once.
         while (given := await self._given(run, state)) is not _NOTHING:
             await self._streamed(graph, run, given)
@@ -282,8 +286,16 @@ class WorkflowKeeper:
             return error
         return None
 
-    async def _streamed(self, graph: CompiledGraph, run: Run, given: Any, by: Identity | None = None) -> None:
-        async for _ in self._runs.stream(workflow_request(graph, run, given, by=by)):
+    async def _streamed(
+        self,
+        graph: CompiledGraph,
+        run: Run,
+        given: Any,
+        by: Identity | None = None,
+        *,
+        going_on: bool = False,
+    ) -> None:
+        async for _ in self._runs.stream(workflow_request(graph, run, given, by=by, going_on=going_on)):
             pass
 
     async def _given(self, run: Run, state: StateSnapshot) -> Any:

@@ -52,7 +52,7 @@ WHERE tenant = %s AND ended_at IS NULL GROUP BY status
 # Services that claim at the same time are given different runs.
 CLAIM_SQL = f"""
 WITH due AS (
-    SELECT id FROM workflows.runs
+    SELECT id, status = 'running' AS broken_off FROM workflows.runs
     WHERE ended_at IS NULL AND leased_until < now() AND (status <> 'waiting' OR poked OR wake_at <= now())
     ORDER BY priority DESC, created_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
@@ -61,7 +61,7 @@ SET status = 'running', poked = false, started_at = coalesce(started_at, now()),
     lapses = run.lapses + CASE WHEN run.leased_by <> '' THEN 1 ELSE 0 END,
     leased_by = %(service)s, leased_until = now() + %(seconds)s * interval '1 second'
 FROM due WHERE run.id = due.id
-RETURNING {RUN_ALL}, run.started_at = now() AS fresh
+RETURNING {RUN_ALL}, run.started_at = now() AS fresh, due.broken_off
 """  # noqa: S608 - constants
 # One run, when it waits: a person answers it.
 CLAIM_ONE_SQL = f"""
@@ -175,6 +175,8 @@ class Run(RunSummary):
     lapses: int
     # Claimed for the first time: there is no checkpoint to look at.
     fresh: bool = False
+    # Claimed when its service had died, or left it: some of its steps may have been in progress.
+    broken_off: bool = False
 
 
 @dataclass(frozen=True, slots=True)
