@@ -49,12 +49,20 @@ COUNTS_SQL = """
 SELECT status, count(*) AS runs FROM workflows.runs
 WHERE tenant = %s AND ended_at IS NULL GROUP BY status
 """
-# Services that claim at the same time are given different runs.
+DUE: Final = """
+    ended_at IS NULL AND leased_until < now() AND (status <> 'waiting' OR poked OR wake_at <= now())
+"""
+# Tenants take turns: one's first comes before another's second, however many it has. What is due is looked at
+# again where the rows are locked, so that services that claim at the same time are given different runs.
 CLAIM_SQL = f"""
-WITH due AS (
-    SELECT id, status = 'running' AS broken_off FROM workflows.runs
-    WHERE ended_at IS NULL AND leased_until < now() AND (status <> 'waiting' OR poked OR wake_at <= now())
-    ORDER BY priority DESC, created_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+WITH ranked AS (
+    SELECT id, row_number() OVER (PARTITION BY tenant ORDER BY priority DESC, created_at) AS turn
+    FROM workflows.runs WHERE {DUE}
+), due AS (
+    SELECT run.id, run.status = 'running' AS broken_off
+    FROM ranked JOIN workflows.runs AS run USING (id)
+    WHERE {DUE}
+    ORDER BY ranked.turn, run.priority DESC, run.created_at LIMIT %(limit)s FOR UPDATE OF run SKIP LOCKED
 )
 UPDATE workflows.runs AS run
 SET status = 'running', poked = false, started_at = coalesce(started_at, now()),
@@ -260,7 +268,7 @@ class WorkflowStore:
         return {row["status"]: row["runs"] for row in rows}
 
     async def claim(self, *, limit: int) -> Sequence[Run]:
-        """Runs that are due, the most urgent first; they are this service's from here on."""
+        """Runs that are due, each tenant's most urgent first, tenants in turn; they are this service's from here on."""
         given = {"limit": limit, "service": self._service, "seconds": self._lease}
         async with self._pool.connection() as connection:
             rows = await (await connection.execute(CLAIM_SQL, given)).fetchall()
