@@ -92,7 +92,7 @@ async def _attempt(step: StepBase, moment: Moment, done: _Work) -> JsonValue:
             done.started = began
         done.attempts += 1
         try:
-            async with asyncio.timeout(step.timeout_seconds):
+            async with asyncio.timeout(step.bound_seconds):
                 output: JsonValue = await executor(step, call)
         finally:
             done.seconds += engine.clock() - began
@@ -106,7 +106,7 @@ def _may_help(error: ServiceError | TimeoutError) -> bool:
 def _reason(step: StepBase, error: ServiceError | TimeoutError) -> str:
     if isinstance(error, ServiceError):
         return error.message
-    return f"it took longer than {step.timeout_seconds:g} seconds"
+    return f"it took longer than {step.bound_seconds:g} seconds"
 
 
 def _record(
