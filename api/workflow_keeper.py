@@ -278,13 +278,20 @@ class WorkflowKeeper:
         self, graph: CompiledGraph, run: Run, command: Command[Any], by: Identity | None
     ) -> ServiceError | None:
         """Give the graph an answer or a recovery. Returns why it does not fit."""
-        try:
-            await self._streamed(graph, run, command, by)
-        except ServiceError as error:
-            if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                raise
-            return error
-        return None
+        while True:
+            try:
+                await self._streamed(graph, run, command, by)
+            except TooManyRuns as error:
+                if by:
+                    return error
+                # A recovery was promised, and nobody would ask for it again.
+                await asyncio.sleep(PAUSE_SECONDS)
+            except ServiceError as error:
+                if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                    raise
+                return error
+            else:
+                return None
 
     async def _streamed(
         self,
