@@ -121,9 +121,10 @@ SET status = 'running', ended_at = NULL, cancel_requested = false, poked = false
 WHERE tenant = %(tenant)s AND id = %(id)s AND status IN ('failed', 'cancelled', 'succeeded', 'waiting')
 RETURNING {RUN_ALL}
 """  # noqa: S608 - constants
+# The claim took away that it was poked: looked at once too often, no signal is lost.
 PUT_BACK_SQL = """
 UPDATE workflows.runs
-SET status = %(status)s, ended_at = %(ended_at)s, leased_by = '', leased_until = '-infinity'
+SET status = %(status)s, ended_at = %(ended_at)s, poked = true, leased_by = '', leased_until = '-infinity'
 WHERE id = %(id)s AND leased_by = %(service)s AND status = 'running'
 """
 # The row is locked first: a run that is about to wait sees the signal, or is poked by it.
