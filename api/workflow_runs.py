@@ -97,7 +97,7 @@ def workflow_request(
             },
             "run_name": WORKFLOW,
         },
-        # Nothing is asked of the thread's state: there is none, or the keeper, which holds the run, has looked.
+        # The thread's state is not looked at: there is none, or the keeper, which holds the run, has done so.
         # Admission would have a question answered before anything beside it goes on.
         fresh=isinstance(given, dict) or going_on,
         context=Context(tenant=run.tenant, user=run.user_id),

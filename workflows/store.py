@@ -269,7 +269,7 @@ class WorkflowStore:
         return {row["status"]: row["runs"] for row in rows}
 
     async def claim(self, *, limit: int) -> Sequence[Run]:
-        """Runs that are due, each tenant's most urgent first, tenants in turn; they are this service's from here on."""
+        """Runs that are due, tenants in turn, each with its most urgent first; they are this service's."""
         given = {"limit": limit, "service": self._service, "seconds": self._lease}
         async with self._pool.connection() as connection:
             rows = await (await connection.execute(CLAIM_SQL, given)).fetchall()

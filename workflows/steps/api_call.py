@@ -81,5 +81,5 @@ class ApiCall(StepBase):
 
     @property
     def bound_seconds(self) -> float:
-        """Enough for all its attempts, each of which has a timeout of its own, and the pauses between them."""
+        """Enough for all its attempts, each of which has its own timeout, and the pauses between them."""
         return self.attempts * self.timeout_seconds + (self.attempts - 1) * LONGEST_PAUSE_SECONDS
