@@ -24,14 +24,20 @@ from api.service import Service
 from api.workflow_approvals import decide_workflow, for_a_person, open_graph
 from api.workflow_runs import WORKFLOW
 from checkpoints.threads import WaitingThread, waiting_threads
-from core.errors import NotFound
+from core.errors import NotFound, WorkflowFailed
+from core.logging import get_logger
 from graphs.registry import REGISTRY
 from graphs.spec import GraphSpec
+
+log = get_logger(__name__)
 
 # The graphs whose questions are for a person of the company; those to a customer are not decided here.
 ASKING = [spec.name for spec in REGISTRY.values() if spec.asks == "company"]
 # And the workflows, which have graphs of their own.
 LISTED = [*ASKING, WORKFLOW]
+# Threads that one answer looks through, and how many at once: most may wait for a time or a signal.
+_MOST_READ = 1_000
+_PAGE = 100
 
 
 class Approval(PendingInterrupt):
@@ -47,6 +53,7 @@ class Approvals(BaseModel):
     """Pending questions, those that wait longest first."""
 
     approvals: list[Approval]
+    next_offset: int | None = Field(None, description="Where the next page begins; null: there is none")
 
 
 class Decided(BaseModel):
@@ -68,21 +75,11 @@ def approvals_router() -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=500)] = 100,
         offset: Annotated[int, Query(ge=0)] = 0,
     ) -> Approvals:
-        """What waits for a person. ``limit`` and ``offset`` count threads."""
-        found = await waiting_threads(service.pool, requester.tenant, LISTED, limit=limit, offset=offset)
-        return Approvals(
-            approvals=[
-                Approval(
-                    **{**pending, "id": question_id(pending["id"], waiting.thread_id)},
-                    thread_id=waiting.thread_id,
-                    graph=waiting.graph,
-                    since=waiting.since,
-                )
-                for waiting in found
-                if (graph := await _graph(service, requester, waiting))
-                for pending in await for_a_person(graph, waiting.thread_id)
-            ]
-        )
+        """What waits for a person, ``limit`` questions of which those of one thread are not torn apart.
+
+        ``offset`` counts threads: the next page begins at ``next_offset``.
+        """
+        return await _pending(service, requester, limit=limit, offset=offset)
 
     @router.post("/{approval_id}")
     async def decide(
@@ -108,10 +105,46 @@ def approvals_router() -> APIRouter:
     return router
 
 
+async def _pending(service: Service, identity: Identity, *, limit: int, offset: int) -> Approvals:
+    """Read on until there are enough questions, no threads any more, or enough were looked at."""
+    found: list[Approval] = []
+    last = offset + _MOST_READ
+    while offset < last:
+        page = await waiting_threads(service.pool, identity.tenant, LISTED, limit=_PAGE, offset=offset)
+        for waiting in page:
+            offset += 1
+            found += await _questions(service, identity, waiting)
+            if len(found) >= limit:
+                return Approvals(approvals=found, next_offset=offset)
+        if len(page) < _PAGE:
+            return Approvals(approvals=found)
+    return Approvals(approvals=found, next_offset=offset)
+
+
+async def _questions(service: Service, identity: Identity, waiting: WaitingThread) -> list[Approval]:
+    graph = await _graph(service, identity, waiting)
+    if graph is None:
+        return []
+    return [
+        Approval(
+            **{**pending, "id": question_id(pending["id"], waiting.thread_id)},
+            thread_id=waiting.thread_id,
+            graph=waiting.graph,
+            since=waiting.since,
+        )
+        for pending in await for_a_person(graph, waiting.thread_id)
+    ]
+
+
 async def _graph(service: Service, identity: Identity, waiting: WaitingThread) -> CompiledGraph | None:
-    if waiting.graph == WORKFLOW:
+    if waiting.graph != WORKFLOW:
+        return service.graphs[waiting.graph]
+    try:
         return await open_graph(service, identity, waiting.thread_id)
-    return service.graphs[waiting.graph]
+    except WorkflowFailed as fault:
+        # Nobody can decide it, and the others' questions are listed all the same.
+        log.warning("approval_not_listed", workflow_id=waiting.thread_id, reason=fault.message)
+        return None
 
 
 async def _asking(service: Service, identity: Identity, named: str) -> str:

@@ -263,6 +263,10 @@ class WorkflowKeeper:
         if run.fresh:
             await self._streamed(graph, run, {"input": run.input})
         state = await graph.aget_state(config)
+        if run.broken_off and state.interrupts:
+            # Steps beside what waits may have been in progress, also inside a branch in which another waits.
+            await self._streamed(graph, run, None, going_on=True)
+            state = await graph.aget_state(config)
         # A signal may have come before it is waited for: then the next wait is over at once.
         while (given := await self._given(run, state)) is not _NOTHING:
             await self._streamed(graph, run, given)
@@ -274,16 +278,31 @@ class WorkflowKeeper:
         self, graph: CompiledGraph, run: Run, command: Command[Any], by: Identity | None
     ) -> ServiceError | None:
         """Give the graph an answer or a recovery. Returns why it does not fit."""
-        try:
-            await self._streamed(graph, run, command, by)
-        except ServiceError as error:
-            if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                raise
-            return error
-        return None
+        while True:
+            try:
+                await self._streamed(graph, run, command, by)
+            except TooManyRuns as error:
+                if by:
+                    return error
+                # A recovery was promised, and nobody would ask for it again.
+                await asyncio.sleep(PAUSE_SECONDS)
+            except ServiceError as error:
+                if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                    raise
+                return error
+            else:
+                return None
 
-    async def _streamed(self, graph: CompiledGraph, run: Run, given: Any, by: Identity | None = None) -> None:
-        async for _ in self._runs.stream(workflow_request(graph, run, given, by=by)):
+    async def _streamed(
+        self,
+        graph: CompiledGraph,
+        run: Run,
+        given: Any,
+        by: Identity | None = None,
+        *,
+        going_on: bool = False,
+    ) -> None:
+        async for _ in self._runs.stream(workflow_request(graph, run, given, by=by, going_on=going_on)):
             pass
 
     async def _given(self, run: Run, state: StateSnapshot) -> Any:
@@ -297,7 +316,8 @@ class WorkflowKeeper:
                 if (woken := await self._woken(run, pending))
             }
             return Command(resume=answers) if answers else _NOTHING
-        return None if state.next else _NOTHING
+        # Not ``next``: it leaves out steps that have written, and died before their checkpoint was made.
+        return None if state.tasks else _NOTHING
 
     async def _woken(self, run: Run, pending: Interrupt) -> dict[str, JsonValue] | None:
         """What ends a wait; None: it waits on, or for a person."""

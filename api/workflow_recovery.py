@@ -7,10 +7,14 @@ from api.compiled import CompiledGraph
 from api.identity import Identity
 from api.service import Service
 from api.workflow_models import CheckpointReport, Checkpoints, Recover
+from core.errors import Forbidden
 from nodes.workflow.records import records_of
 from nodes.workflow.recovery import Recovery, retry, rollback_to_checkpoint, skip_failed_step
+from workflows.definition.workflow import Definition
 from workflows.outline import outline
 from workflows.progress import progress
+from workflows.results import step_of
+from workflows.steps.approval import Approval
 from workflows.store import Run
 
 
@@ -21,6 +25,7 @@ async def recover(service: Service, identity: Identity, run_id: str, how: Recove
         ThreadBusy: It is in progress.
         NothingToResume: It has not failed, or the checkpoint is one at which it was over.
         NotFound: There is no such checkpoint.
+        Forbidden: A rejected approval would be passed over, and the caller's scopes allow no decisions.
     """
 
     async def prepared(run: Run, graph: CompiledGraph) -> Recovery:
@@ -28,10 +33,24 @@ async def recover(service: Service, identity: Identity, run_id: str, how: Recove
         definition = service.workflows.graphs.definition(run.definition)
         if how.strategy == "rollback_to_checkpoint":
             return await rollback_to_checkpoint(graph, config, how.checkpoint_id)
-        again = retry if how.strategy == "retry" else skip_failed_step
-        return await again(graph, config, definition)
+        if how.strategy == "retry":
+            return await retry(graph, config, definition)
+        recovery = await skip_failed_step(graph, config, definition)
+        _require_may_skip(identity, definition, recovery)
+        return recovery
 
     return await service.workflows.keeper.recover(identity, run_id, prepared)
+
+
+def _require_may_skip(identity: Identity, definition: Definition, recovery: Recovery) -> None:
+    """To go on past a rejection is to overrule whoever rejected."""
+    places = outline(definition)
+    rejected = [key for key in recovery.steps if isinstance(places[step_of(key)].step, Approval)]
+    if rejected and not identity.may("approvals"):
+        raise Forbidden(
+            f"{rejected[0]} was rejected; to skip it is a decision, which asks for the scope 'approvals'",
+            details={"scope": "approvals", "scopes": sorted(identity.scopes)},
+        )
 
 
 async def checkpoints(service: Service, run: Run, *, limit: int) -> Checkpoints:

@@ -66,7 +66,12 @@ class WorkflowGraphs:
 
 
 def workflow_request(
-    graph: CompiledGraph, run: Run, given: Any = None, *, by: Identity | None = None
+    graph: CompiledGraph,
+    run: Run,
+    given: Any = None,
+    *,
+    by: Identity | None = None,
+    going_on: bool = False,
 ) -> RunRequest:
     """The request: the thread is the run's, its steps are kept before the next ones begin.
 
@@ -75,6 +80,7 @@ def workflow_request(
         run: What is to go on.
         given: An input, a command, or None to continue.
         by: Who answers a question of it; None: it goes on by itself, for whoever began it.
+        going_on: Steps are to be gone on with beside a question that stays open.
     """
     return RunRequest(
         graph=graph,
@@ -91,7 +97,9 @@ def workflow_request(
             },
             "run_name": WORKFLOW,
         },
-        fresh=isinstance(given, dict),
+        # The thread's state is not looked at: there is none, or the keeper, which holds the run, has done so.
+        # Admission would have a question answered before anything beside it goes on.
+        fresh=isinstance(given, dict) or going_on,
         context=Context(tenant=run.tenant, user=run.user_id),
         durability="sync",
         # Nobody listens: what a run has done is read from its checkpoints.

@@ -19,7 +19,7 @@ from api.workflow_models import (
 from api.workflow_runs import WorkflowGraphs
 from nodes.workflow.records import records_of, running_of
 from workflows.definition.workflow import Definition
-from workflows.outline import outline
+from workflows.outline import Outline, outline
 from workflows.progress import Progress, StepProgress, progress
 from workflows.results import Record
 from workflows.store import Run, RunSummary
@@ -32,6 +32,7 @@ class RunView:
     Attributes:
         run: Its row.
         definition: It runs.
+        places: The definition's steps by their ids.
         values: Of its thread's latest state.
         interrupts: What it waits for.
         records: Of its steps so far.
@@ -40,6 +41,7 @@ class RunView:
 
     run: Run
     definition: Definition
+    places: Outline
     values: Mapping[str, Any]
     interrupts: Sequence[Interrupt]
     records: Mapping[str, Record]
@@ -49,16 +51,16 @@ class RunView:
     async def of(cls, graphs: WorkflowGraphs, run: Run) -> "RunView":
         """Look at a run now."""
         definition = graphs.definition(run.definition)
+        places = outline(definition)
         if run.status == "queued" and run.started_at is None:
-            return cls(run, definition, {}, (), {}, progress(definition, outline(definition), {}))
+            return cls(run, definition, places, {}, (), {}, progress(definition, places, {}))
         config: Any = {"configurable": {"thread_id": run.id}}
         snapshot = await graphs.of(run.definition).aget_state(config, subgraphs=True)
         records = records_of(snapshot)
-        places = outline(definition)
         # One that was stopped has tasks to do, and nobody at them.
         at_work = frozenset() if run.ended else running_of(snapshot, places)
         found = progress(definition, places, records, at_work)
-        return cls(run, definition, snapshot.values, snapshot.interrupts, records, found)
+        return cls(run, definition, places, snapshot.values, snapshot.interrupts, records, found)
 
     def report(self) -> WorkflowReport:
         """The whole of it."""
@@ -86,7 +88,7 @@ class RunView:
             )
 
     def _step(self, step_id: str, found: StepProgress, waiting: set[str]) -> StepReport:
-        step = outline(self.definition)[step_id].step
+        step = self.places[step_id].step
         return StepReport(
             id=step_id,
             type=step.type,

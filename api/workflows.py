@@ -78,6 +78,9 @@ def _runs(router: APIRouter) -> None:
         422 with the list of all faults where the definition or its input has any.
         """
         definition = named_or_given(service, asked)
+        if asked.priority is not None:
+            # Its steps are scheduled by the definition's.
+            definition = definition.model_copy(update={"priority": asked.priority})
         begun, new = await service.workflows.store.add(
             id=new_thread_id(),
             tenant=requester.tenant,
@@ -86,7 +89,7 @@ def _runs(router: APIRouter) -> None:
             name=definition.name,
             definition=definition.model_dump(mode="json", exclude_unset=True),
             input=input_for(definition, asked.input),
-            priority=definition.priority if asked.priority is None else asked.priority,
+            priority=definition.priority,
         )
         if new:
             service.workflows.keeper.wake()

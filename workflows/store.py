@@ -49,19 +49,27 @@ COUNTS_SQL = """
 SELECT status, count(*) AS runs FROM workflows.runs
 WHERE tenant = %s AND ended_at IS NULL GROUP BY status
 """
-# Services that claim at the same time are given different runs.
+DUE: Final = """
+    ended_at IS NULL AND leased_until < now() AND (status <> 'waiting' OR poked OR wake_at <= now())
+"""
+# Tenants take turns: one's first comes before another's second, however many it has. What is due is looked at
+# again where the rows are locked, so that services that claim at the same time are given different runs.
 CLAIM_SQL = f"""
-WITH due AS (
-    SELECT id FROM workflows.runs
-    WHERE ended_at IS NULL AND leased_until < now() AND (status <> 'waiting' OR poked OR wake_at <= now())
-    ORDER BY priority DESC, created_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+WITH ranked AS (
+    SELECT id, row_number() OVER (PARTITION BY tenant ORDER BY priority DESC, created_at) AS turn
+    FROM workflows.runs WHERE {DUE}
+), due AS (
+    SELECT run.id, run.status = 'running' AS broken_off
+    FROM ranked JOIN workflows.runs AS run USING (id)
+    WHERE {DUE}
+    ORDER BY ranked.turn, run.priority DESC, run.created_at LIMIT %(limit)s FOR UPDATE OF run SKIP LOCKED
 )
 UPDATE workflows.runs AS run
 SET status = 'running', poked = false, started_at = coalesce(started_at, now()),
     lapses = run.lapses + CASE WHEN run.leased_by <> '' THEN 1 ELSE 0 END,
     leased_by = %(service)s, leased_until = now() + %(seconds)s * interval '1 second'
 FROM due WHERE run.id = due.id
-RETURNING {RUN_ALL}, run.started_at = now() AS fresh
+RETURNING {RUN_ALL}, run.started_at = now() AS fresh, due.broken_off
 """  # noqa: S608 - constants
 # One run, when it waits: a person answers it.
 CLAIM_ONE_SQL = f"""
@@ -113,9 +121,10 @@ SET status = 'running', ended_at = NULL, cancel_requested = false, poked = false
 WHERE tenant = %(tenant)s AND id = %(id)s AND status IN ('failed', 'cancelled', 'succeeded', 'waiting')
 RETURNING {RUN_ALL}
 """  # noqa: S608 - constants
+# The claim took away that it was poked: looked at once too often, no signal is lost.
 PUT_BACK_SQL = """
 UPDATE workflows.runs
-SET status = %(status)s, ended_at = %(ended_at)s, leased_by = '', leased_until = '-infinity'
+SET status = %(status)s, ended_at = %(ended_at)s, poked = true, leased_by = '', leased_until = '-infinity'
 WHERE id = %(id)s AND leased_by = %(service)s AND status = 'running'
 """
 # The row is locked first: a run that is about to wait sees the signal, or is poked by it.
@@ -175,6 +184,8 @@ class Run(RunSummary):
     lapses: int
     # Claimed for the first time: there is no checkpoint to look at.
     fresh: bool = False
+    # Claimed when its service had died, or left it: some of its steps may have been in progress.
+    broken_off: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +269,7 @@ class WorkflowStore:
         return {row["status"]: row["runs"] for row in rows}
 
     async def claim(self, *, limit: int) -> Sequence[Run]:
-        """Runs that are due, the most urgent first; they are this service's from here on."""
+        """Runs that are due, tenants in turn, each with its most urgent first; they are this service's."""
         given = {"limit": limit, "service": self._service, "seconds": self._lease}
         async with self._pool.connection() as connection:
             rows = await (await connection.execute(CLAIM_SQL, given)).fetchall()

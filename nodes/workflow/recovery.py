@@ -32,13 +32,15 @@ class Recovery:
 
 
 async def retry(graph: WorkflowGraph, config: RunnableConfig, definition: Definition) -> Recovery:
-    """Run the failed steps again, and nothing that is done; one that was broken off goes on.
+    """Run the failed steps again, and nothing that is done; one that was broken off goes on, or begins.
 
     Raises:
         NothingToResume: Nothing failed.
     """
     snapshot = await graph.aget_state(config)
-    if snapshot.next:
+    # One that was cancelled before it began has no checkpoint. And ``next`` would not do: it leaves out steps
+    # that have written, and died before their checkpoint was made.
+    if snapshot.created_at is None or snapshot.tasks:
         return Recovery(None)
     return _again(definition, snapshot, skip=False)
 

@@ -20,6 +20,8 @@ from nodes.thread import thread_of
 from nodes.workflow.state import StrandContext, Surroundings, WorkflowStatus
 from workflows.definition.workflow import Definition
 from workflows.loader import LIBRARY, read_text
+from workflows.outline import places
+from workflows.steps.wait import Wait
 from workflows.validation.reading import read_input
 
 Compile: TypeAlias = Callable[[Definition], CompiledStateGraph[Any, Any, Any, Any]]
@@ -70,9 +72,10 @@ async def prepare(state: RunWorkflowInput) -> RunWorkflowState:
     Raises:
         NotFound: The library has none of the name.
         InvalidDefinition: The definition or its input has faults.
-        InvalidRequest: The input is no JSON object.
+        InvalidRequest: The input is no JSON object, or the definition has waits.
     """
     definition = _definition(state.workflow)
+    _require_no_waits(definition)
     return RunWorkflowState(
         messages=[HumanMessage(f"Run {definition.name}.", id=str(uuid4()))],
         definition=definition.model_dump(mode="json", exclude_unset=True),
@@ -116,6 +119,16 @@ def _definition(named: str) -> Definition:
     names = sorted(LIBRARY)
     message = f"there is no workflow {named[:100]!r}; there are {', '.join(names)}"
     raise NotFound(message, details={"names": names})
+
+
+def _require_no_waits(definition: Definition) -> None:
+    """Nobody wakes a thread of this graph when a time is over or a signal comes."""
+    waits = [place.step.id for place in places(definition) if isinstance(place.step, Wait)]
+    if waits:
+        raise InvalidRequest(
+            f"the graph 'workflow' cannot wait ({', '.join(waits[:10])}); run it at /v1/workflows",
+            details={"steps": waits},
+        )
 
 
 def _object(text: str) -> dict[str, JsonValue]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from pydantic import JsonValue
 
-from core.errors import ServiceError, StepFailed
+from core.errors import DatabaseUnavailable, ServiceError, StepFailed
 from nodes.workflow.moment import Moment
 from workflows.conditions import holds
 from workflows.definition.base import Retry, StepBase
@@ -27,11 +27,15 @@ class _Work:
 async def work(step: StepBase, moment: Moment) -> Record | None:
     """Do a step, unless that is done.
 
-    What it may fail with is typed and becomes its record; anything else is a bug and ends the run. The
+    What it may fail with is typed and becomes its record; anything else is a bug and ends the run. That our
+    own database is away says nothing of the step: the run is left to be gone on with. The
     attempts are counted in this process: after a restart they begin again, with the same idempotency key.
 
     Returns:
         What to keep; None: the step was done before.
+
+    Raises:
+        DatabaseUnavailable: What the step does cannot be recorded now.
     """
     engine = moment.plan.engine
     if is_done(moment.here.results.get(moment.here.key(step.id))):
@@ -41,6 +45,8 @@ async def work(step: StepBase, moment: Moment) -> Record | None:
         if not holds(step.when, moment.context(step.id, "when")):
             return _record(moment, done, "skipped")
         return _record(moment, done, "succeeded", output=await _tried(step, moment, done))
+    except DatabaseUnavailable:
+        raise
     except (ServiceError, TimeoutError) as error:
         last = step.on_error.then if isinstance(step.on_error, Retry) else step.on_error
         return _record(moment, done, "skipped" if last == "skip" else "failed", error=_reason(step, error))
@@ -52,6 +58,8 @@ async def _tried(step: StepBase, moment: Moment, done: _Work) -> JsonValue:
     while True:
         try:
             return await _attempt(step, moment, done)
+        except DatabaseUnavailable:
+            raise
         except (ServiceError, TimeoutError) as error:
             if retry is None or done.attempts > retry.retry or not _may_help(error):
                 raise
@@ -84,7 +92,7 @@ async def _attempt(step: StepBase, moment: Moment, done: _Work) -> JsonValue:
             done.started = began
         done.attempts += 1
         try:
-            async with asyncio.timeout(step.timeout_seconds):
+            async with asyncio.timeout(step.bound_seconds):
                 output: JsonValue = await executor(step, call)
         finally:
             done.seconds += engine.clock() - began
@@ -98,7 +106,7 @@ def _may_help(error: ServiceError | TimeoutError) -> bool:
 def _reason(step: StepBase, error: ServiceError | TimeoutError) -> str:
     if isinstance(error, ServiceError):
         return error.message
-    return f"it took longer than {step.timeout_seconds:g} seconds"
+    return f"it took longer than {step.bound_seconds:g} seconds"
 
 
 def _record(

@@ -10,15 +10,17 @@ import pytest
 from api.identity import LOCAL
 from api.workflow_keeper import MOST_LAPSES, WorkflowKeeper
 from api.workflow_runs import WORKFLOW, WorkflowGraphs
-from core.errors import ThreadBusy
+from core.errors import DatabaseUnavailable, NothingToResume, ThreadBusy, TooManyRuns
 from core.postgres import Pool
 from core.settings import RunSettings, WorkflowSettings
 from core.tasks import ended
 from graphs.workflow import compile_workflow
+from nodes.workflow.recovery import Recovery, retry
 from tests.support.runs import runs_on
 from tests.support.savers import saver_on
 from tests.support.waiting import until
-from tests.support.workflows import Outside, call, definition, engine
+from tests.support.workflows import Outside, ask, call, definition, engine
+from workflows.definition.workflow import Definition
 from workflows.store import Run, WorkflowStore, erase_run
 
 SETTINGS = WorkflowSettings(lease_seconds=1, sweep_seconds=0.02, max_concurrent=2)
@@ -39,12 +41,12 @@ class Service:
         self.keeper = WorkflowKeeper(self.store, WorkflowGraphs(compiled), self.runs, SETTINGS)
         self.task = asyncio.create_task(self.keeper.run())
 
-    async def begin(self, run_id: str, *steps: Any, priority: int = 0) -> Run:
+    async def begin(self, run_id: str, *steps: Any, priority: int = 0, tenant: str = LOCAL.tenant) -> Run:
         made = definition(*steps).model_dump(mode="json", exclude_unset=True)
         given: dict[str, Any] = {"items": []}
         run, _ = await self.store.add(
             id=run_id,
-            tenant=LOCAL.tenant,
+            tenant=tenant,
             user_id=LOCAL.user,
             client_id="",
             name="test",
@@ -189,3 +191,135 @@ async def test_workflows_take_no_slot_of_messages(pool: Pool, service: Any) -> N
     going.set()
     for number in range(3):
         assert (await one.settled(f"w{number}")).status == "succeeded"
+
+
+async def test_a_run_killed_between_a_steps_writes_and_its_checkpoint_goes_on(
+    pool: Pool, service: Any
+) -> None:
+    outside = Outside()
+    one = service(outside)
+    run = await one.begin("w", call("a"), call("b"), call("c"))
+    await one.settled("w")
+    graph = one.keeper._graphs.of(run.definition)
+    thread: Any = {"configurable": {"thread_id": "w"}}
+    history = [snapshot async for snapshot in graph.aget_state_history(thread)]
+    before = next(snapshot for snapshot in history if [task.name for task in snapshot.tasks] == ["b"])
+    async with pool.connection() as connection:
+        await connection.execute(
+            "DELETE FROM checkpoints WHERE thread_id = 'w' AND checkpoint_id > %s",
+            (before.config["configurable"]["checkpoint_id"],),
+        )
+        await connection.execute("UPDATE workflows.runs SET status = 'running', ended_at = NULL")
+    one.keeper.wake()
+    assert (await one.settled("w")).status == "succeeded"
+    assert outside.calls == {"w:a": 1, "w:b": 1, "w:c": 2}
+
+
+async def test_a_database_that_is_away_for_a_moment_fails_no_step(
+    monkeypatch: pytest.MonkeyPatch, service: Any
+) -> None:
+    monkeypatch.setattr("api.workflow_keeper.PAUSE_SECONDS", 0.01)
+    outside = Outside()
+
+    def away(_: Any) -> None:
+        if outside.calls["w:a"] == 1:
+            raise DatabaseUnavailable("away")
+
+    outside.before = away
+    one = service(outside)
+    await one.begin("w", call("a", on_error={"retry": 3, "then": "skip"}), call("b"))
+    assert (await one.settled("w")).status == "succeeded"
+    assert outside.calls == {"w:a": 2, "w:b": 1}
+
+
+@pytest.mark.parametrize("killed", [True, False])
+async def test_an_open_question_holds_no_other_branch_up_after_a_restart(service: Any, killed: bool) -> None:
+    going, first, second = asyncio.Event(), Outside(), Outside()
+    first.before = lambda one: going.wait() if one.step_id == "b" else None
+    stopping = service(first, "stopping")
+    branches = [
+        {"type": "sequential", "id": "asks", "steps": [ask("may"), call("a")]},
+        {"type": "sequential", "id": "works", "steps": [call("b"), call("c")]},
+    ]
+    run = await stopping.begin("w", {"type": "parallel", "id": "both", "steps": branches})
+    await until(lambda: first.calls["w:b"])
+    graph = stopping.keeper._graphs.of(run.definition)
+    thread: Any = {"configurable": {"thread_id": "w"}}
+    while not (await graph.aget_state(thread)).interrupts:
+        pass
+    if killed:
+        await stopping.die()
+    else:
+        stopping.runs.request_drain()
+        going.set()
+        await stopping.close()
+    assert first.calls["w:c"] == 0
+    run = await service(second, "next").settled("w")
+    assert (run.status, second.calls["w:c"], second.calls["w:a"]) == ("waiting", 1, 0)
+    assert len((await graph.aget_state(thread)).interrupts) == 1
+
+
+async def test_no_tenant_waits_for_all_that_another_has_queued(service: Any) -> None:
+    one = service(Outside())
+    one.task.cancel()
+    for number in range(20):
+        await one.begin(f"many{number}", call("a"), priority=9, tenant="many")
+    await one.begin("few", call("a"), tenant="few")
+    assert {run.id for run in await one.store.claim(limit=2)} == {"many0", "few"}
+
+
+async def test_one_that_was_cancelled_before_it_began_begins_when_it_is_recovered(service: Any) -> None:
+    outside = Outside()
+    one = service(outside)
+    one.task.cancel()
+    await one.begin("w", call("a"))
+    await one.store.cancel(LOCAL.tenant, "w")
+
+    async def again(run: Run, graph: Any) -> Recovery:
+        made = Definition.model_validate(run.definition)
+        return await retry(graph, {"configurable": {"thread_id": run.id}}, made)
+
+    await one.keeper.recover(LOCAL, "w", again)
+    assert ((await one.settled("w")).status, outside.calls) == ("succeeded", {"w:a": 1})
+
+
+async def test_a_recovery_waits_for_a_free_place(monkeypatch: pytest.MonkeyPatch, service: Any) -> None:
+    monkeypatch.setattr("api.workflow_keeper.PAUSE_SECONDS", 0.01)
+    outside = Outside({"a"})
+    one = service(outside)
+    await one.begin("w", call("a"))
+    assert (await one.settled("w")).status == "failed"
+    outside.failing.clear()
+    stream, refused = one.runs.stream, []
+
+    async def full_at_first(request: Any) -> AsyncIterator[Any]:
+        if not refused:
+            refused.append(request)
+            raise TooManyRuns("full")
+        async for part in stream(request):
+            yield part
+
+    monkeypatch.setattr(one.runs, "stream", full_at_first)
+
+    async def again(run: Run, graph: Any) -> Recovery:
+        made = Definition.model_validate(run.definition)
+        return await retry(graph, {"configurable": {"thread_id": run.id}}, made)
+
+    await one.keeper.recover(LOCAL, "w", again)
+    assert ((await one.settled("w")).status, len(refused)) == ("succeeded", 1)
+
+
+async def test_a_signal_beside_a_recovery_that_is_refused_is_not_lost(service: Any) -> None:
+    one = service(Outside())
+    await one.begin("w", ask("may"))
+    await one.settled("w")
+    await until(lambda: not one.keeper.active)
+    one.task.cancel()
+
+    async def refused(run: Run, graph: Any) -> Recovery:
+        raise NothingToResume("not so")
+
+    await one.store.signal(LOCAL.tenant, "w", "paid", None)
+    with pytest.raises(NothingToResume):
+        await one.keeper.recover(LOCAL, "w", refused)
+    assert [run.id for run in await one.store.claim(limit=1)] == ["w"]

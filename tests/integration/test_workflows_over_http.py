@@ -2,12 +2,16 @@
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
 import pytest
 
+from api.identity import LOCAL
+from api.workflow_models import Recover
+from api.workflow_recovery import recover
+from core.errors import Forbidden
 from core.settings import WorkflowSettings
 from nodes.react.state import Reflection
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
@@ -337,3 +341,45 @@ async def test_workflows_are_listed_with_how_busy_they_are(client: Client) -> No
     assert [one["id"] for one in listed["workflows"]] == [report["id"]]
     assert listed["queue"]["max_concurrent_steps"] == 100
     assert listed["queue"]["active_steps"] == 0
+
+
+async def test_the_list_of_approvals_reads_past_what_asks_nobody(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.approvals._PAGE", 2)
+    begun = [await client.run({"id": "s", "type": "wait", "signal": "s"}) for _ in range(3)]
+    ask = {"id": "ask", "type": "approval", "question": "?"}
+    begun += [broken := await client.run(ask), asks := await client.run(ask)]
+    pool = client.running.service.pool
+    async with pool.connection() as connection:
+        await connection.execute("UPDATE workflows.runs SET definition = '{}' WHERE id = %s", (broken["id"],))
+    first = (await client.http.get("/v1/approvals", params={"limit": 1})).raise_for_status().json()
+    then = {"limit": 1, "offset": first["next_offset"]}
+    rest = (await client.http.get("/v1/approvals", params=then)).raise_for_status().json()
+    async with pool.connection() as connection:
+        await connection.execute(
+            "UPDATE workflows.runs SET status = 'cancelled', ended_at = now() WHERE id = ANY(%s)",
+            ([one["id"] for one in begun],),
+        )
+    assert [one["thread_id"] for one in first["approvals"]] == [asks["id"]]
+    assert rest == {"approvals": [], "next_offset": None}
+
+
+async def test_a_runs_own_priority_is_its_steps_too(client: Client) -> None:
+    report = await client.run(client.call("a"), priority=7, workflow={"priority": 2})
+    run = await client.running.service.workflows.store.get("default", report["id"])
+    assert run is not None
+    assert (run.priority, run.definition["priority"]) == (7, 7)
+
+
+async def test_a_rejection_is_passed_over_only_by_who_may_decide(client: Client) -> None:
+    report = await client.run({"id": "ask", "type": "approval", "question": "?"}, client.call("refund"))
+    [asked] = await client.approvals(report["id"])
+    rejected = {"decision": "reject", "reason": "no"}
+    (await client.http.post(f"/v1/approvals/{asked['id']}", json=rejected)).raise_for_status()
+    skip = Recover(strategy="skip_failed_step")
+    with pytest.raises(Forbidden, match="approvals"):
+        await recover(client.running.service, replace(LOCAL, scopes=frozenset({"write"})), report["id"], skip)
+    assert (await client.get(report["id"]))["status"] == "failed"
+    await client.post(f"/{report['id']}/recover", skip.model_dump())
+    assert states(await client.until(report["id"], "succeeded"))["refund"] == "succeeded"

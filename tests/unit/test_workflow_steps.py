@@ -5,7 +5,10 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from core.errors import InvalidRequest
+from nodes.workflow.served import RunWorkflowInput, prepare
 from workflows.definition.patterns import Step
+from workflows.steps.api_call import ApiCall
 
 STEPS: TypeAdapter[Step] = TypeAdapter(Step)
 
@@ -55,3 +58,15 @@ def test_comments_may_come_before_a_statement() -> None:
     step = {"id": "a", "type": "database_query", "connection": "c"}
     sql = "-- the newest\n/* of them */ select * from x where a = %(a)s and b like '%%x'"
     STEPS.validate_python({**step, "sql": sql, "parameters": {"a": "{{ input.a }}"}})
+
+
+def test_an_api_call_has_time_for_all_its_attempts_and_their_pauses() -> None:
+    step = ApiCall(id="a", type="api_call", url="https://h/", attempts=3, timeout_seconds=5)
+    assert step.bound_seconds == 3 * 5 + 2 * 30
+    assert step.model_copy(update={"attempts": 1}).bound_seconds == 5
+
+
+async def test_a_workflow_that_waits_is_not_run_where_nobody_would_wake_it() -> None:
+    waits = "name: w\nsteps:\n- {type: parallel, id: p, steps: [{type: wait, id: paid, signal: paid}]}\n"
+    with pytest.raises(InvalidRequest, match=r"paid.*/v1/workflows"):
+        await prepare(RunWorkflowInput(workflow=waits))

@@ -35,6 +35,11 @@ class StepBase(AnyStep):
     on_error: Literal["fail", "skip"] | Retry = "fail"
     timeout_seconds: float = Field(30, gt=0, le=3_600, description="Of one attempt")
 
+    @property
+    def bound_seconds(self) -> float:
+        """How long one run of the step's executor may take."""
+        return self.timeout_seconds
+
 
 class PatternBase(AnyStep):
     """What every pattern has."""

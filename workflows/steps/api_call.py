@@ -10,6 +10,8 @@ from workflows.fields import Holds, TemplateJson, TemplateMap, TemplateText
 from workflows.templates import Template
 
 CRM_SCHEME: Final = "crm:/"
+# Between two attempts, also where the other side asks for more.
+LONGEST_PAUSE_SECONDS: Final = 30.0
 # The server is a part of the definition and never of the data.
 _ADDRESS: Final = re.compile(r"(https?://[^/?#@\s\\{}]+/|crm:/)", re.IGNORECASE)
 # fmt: off
@@ -76,3 +78,8 @@ class ApiCall(StepBase):
     attempts: int = Field(3, ge=1, le=10, description="On 429, 5xx and no answer")
     backoff_seconds: float = Field(0.5, ge=0, le=60, description="Before the second attempt; then it doubles")
     response_limit_bytes: int = Field(1_000_000, ge=1, le=10_000_000)
+
+    @property
+    def bound_seconds(self) -> float:
+        """Enough for all its attempts, each of which has its own timeout, and the pauses between them."""
+        return self.attempts * self.timeout_seconds + (self.attempts - 1) * LONGEST_PAUSE_SECONDS

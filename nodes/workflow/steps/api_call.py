@@ -11,10 +11,9 @@ from tenacity.wait import wait_exponential_jitter
 from core.effects import Effects, Outcome
 from core.errors import StepFailed
 from workflows.ports import Executor, HttpCaller, IncomingAnswer, OutgoingCall, StepCall
-from workflows.steps.api_call import ApiCall
+from workflows.steps.api_call import LONGEST_PAUSE_SECONDS, ApiCall
 from workflows.templates import Template
 
-LONGEST_PAUSE_SECONDS: Final = 30.0
 _SUCCESS: Final = range(200, 300)
 _REDIRECTION: Final = range(300, 400)
 # They change nothing on the other side (RFC 9110, 9.2.1).
