@@ -25,6 +25,7 @@ from api.sessions import sessions_router
 from api.telemetry.requests import TelemetryMiddleware
 from api.telemetry.routes import metrics_router
 from api.thread_routes import threads_router
+from api.typed_errors import TypedErrors
 from api.version import VERSION
 from api.workflows import workflows_router
 from core.logging import configure_logging
@@ -67,6 +68,7 @@ def make_app(service: Service | None = None) -> FastAPI:
         dependencies=[Depends(require_text)],
     )
     # The last one is asked first.
+    app.add_middleware(TypedErrors)
     app.add_middleware(BodyLimit)
     app.add_middleware(RateLimiting)
     app.add_middleware(Authentication)

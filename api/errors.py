@@ -106,6 +106,7 @@ def install(app: FastAPI) -> None:
         }
         return JSONResponse(content, status_code=error.status_code, headers=error.headers)
 
+    # The last resort: what fails in a middleware. What a route raises, api.typed_errors answers.
     @app.exception_handler(Exception)
     async def unforeseen(_: Request, error: Exception) -> JSONResponse:
         return response(describe(error))

@@ -46,11 +46,15 @@ def health_router() -> APIRouter:
         "/health/ready", responses={503: {"description": "Send requests elsewhere; the body says why"}}
     )
     async def ready(service: OpenService) -> JSONResponse:
-        """Ready for requests: the database answers, and the service is not about to stop."""
+        """Ready for requests: the database is there, and the service is not about to stop.
+
+        Not asked through the pool: one that is in use says nothing of the database, and a peak would take
+        all replicas out at once.
+        """
         if service.lifecycle.is_leaving:
             return _not_ready("stopping", "the service is stopping; ask another replica")
-        if fault := await _database_fault(service):
-            return _not_ready("database_unavailable", f"the database is down: {fault}")
+        if service.pool.away:
+            return _not_ready("database_unavailable", "the database is down")
         return JSONResponse({"status": "ready"})
 
     @router.get("/info")

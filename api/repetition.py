@@ -4,7 +4,7 @@ The second one waits for the thread like any other run; when its turn comes the 
 given that one's answer, or goes on with it where it broke off.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -59,7 +59,7 @@ def is_broken_off(snapshot: StateSnapshot) -> bool:
 
 async def replayed(
     graph: CompiledStateGraph[Any, Any, Any, Any], snapshot: StateSnapshot
-) -> AsyncIterator[StreamPart[Any, Any]]:
+) -> AsyncGenerator[StreamPart[Any, Any], None]:
     """The run's output as its stream ended."""
     names = graph.output_channels
     values = {name: snapshot.values[name] for name in names if name in snapshot.values}

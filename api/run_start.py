@@ -1,7 +1,7 @@
 """How a run begins once it holds its thread: as a new turn, as one that goes on, or as one already done."""
 
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncGenerator
+from typing import Any, cast
 
 from langchain_core.callbacks import AsyncCallbackManager, BaseCallbackHandler, BaseCallbackManager
 from langchain_core.runnables import RunnableConfig, patch_config
@@ -30,7 +30,7 @@ class RunStart:
 
     async def parts(
         self, request: RunRequest, control: RunControl, handler: BaseCallbackHandler | None
-    ) -> AsyncIterator[Part]:
+    ) -> AsyncGenerator[Part, None]:
         """Admit the run, and give its stream, or that of the earlier run it repeats.
 
         Args:
@@ -57,7 +57,7 @@ class RunStart:
         callbacks = await _begun(request)
         if handler:
             callbacks.add_handler(handler)
-        return graph.astream(
+        stream = graph.astream(
             given,
             patch_config(config, callbacks=callbacks),
             context=request.context,
@@ -68,6 +68,8 @@ class RunStart:
             control=control,
             version="v2",
         )
+        # It is one, and has to be closed where it is left; LangGraph's annotation says less.
+        return cast("AsyncGenerator[Part, None]", stream)
 
 
 async def _earlier(request: RunRequest, latest: StateSnapshot) -> StateSnapshot | None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from langchain_core.callbacks import BaseCallbackHandler
 
 from api.run import Part, RunRequest
-from api.telemetry.metrics import RunMeter, ServiceMetrics, metered_run
+from api.telemetry.metrics import ADVANCED, RunMeter, ServiceMetrics, metered_run
 from api.telemetry.tracing import Tracing
 from ledger.entries import Audit, Entry
 
@@ -27,7 +27,7 @@ class WatchedRun:
 
     @property
     def outcome(self) -> str:
-        """``finished``, ``waiting`` (with a question), ``cancelled``, or the code of an error."""
+        """``finished``, ``waiting`` (asks), ``advanced`` (a workflow), ``cancelled``, or an error's code."""
         return self._meter.outcome
 
     def take(self, part: Part) -> None:
@@ -60,15 +60,23 @@ class RunWatch:
 
     @contextmanager
     def over(self, request: RunRequest) -> Iterator[WatchedRun]:
-        """Watch a run while the block lasts; how it ended is said inside."""
+        """Watch a run while the block lasts; how it ended is said inside.
+
+        A run of a workflow is not listened to for its values: it has advanced, and whether the workflow
+        waits, failed or is done says the workflow's own row. The audit has no entry of it.
+        """
+        is_workflow = request.lane == "workflows"
         began, name = time.monotonic(), request.graph.name
         with self._tracing.run(name, request.thread_id) as trace, metered_run(self._metrics, name) as meter:
+            if is_workflow:
+                meter.outcome = ADVANCED
             run = WatchedRun(meter, trace.callbacks)
             try:
                 yield run
             finally:
                 trace.ended(run.outcome, failed=run.has_failed)
-                self._audit.note(_ended(request, run.outcome, time.monotonic() - began))
+                if not is_workflow:
+                    self._audit.note(_ended(request, run.outcome, time.monotonic() - began))
 
 
 def _ended(request: RunRequest, outcome: str, seconds: float) -> Entry:

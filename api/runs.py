@@ -81,6 +81,7 @@ class Runs:
         self._threads: dict[str, _Thread] = {}
         self._tasks: dict[asyncio.Task[None], RunControl] = {}
         self._stopping = False
+        self._draining: asyncio.Task[None] | None = None
 
     @property
     def active(self) -> int:
@@ -172,9 +173,21 @@ class Runs:
         for control in self._tasks.values():
             control.request_drain("shutdown")
 
+    def begin_drain(self) -> asyncio.Task[None]:
+        """Drain in the background.
+
+        Returns:
+            Done when all runs have stopped; the same however often it is asked for.
+        """
+        self.request_drain()
+        self._draining = self._draining or asyncio.create_task(self._drain(), name="drain")
+        return self._draining
+
     async def drain(self) -> None:
         """Wait until all runs have stopped; those that take too long are cancelled."""
-        self.request_drain()
+        await self.begin_drain()
+
+    async def _drain(self) -> None:
         if not self._tasks:
             return
         log.info("draining", runs=len(self._tasks))
@@ -192,7 +205,6 @@ class Runs:
         parts: asyncio.Queue[Part | ServiceError | None],
         listening: asyncio.Event,
     ) -> None:
-        end: ServiceError | None = None
         has_begun = False
         now_running(request.context)
         act_as(request.actor)
@@ -202,27 +214,29 @@ class Runs:
                 async with asyncio.timeout(limit), self._turn(request, control):
                     making = await self._admitted(request, control, run.handler)
                     has_begun = True
-                    async for part in making:
-                        run.take(part)
-                        if listening.is_set():
-                            await parts.put(part)
+                    # Left early, the step in progress ends before the thread is another run's.
+                    async with contextlib.aclosing(making):
+                        async for part in making:
+                            run.take(part)
+                            if listening.is_set():
+                                await parts.put(part)
+                if listening.is_set():
+                    # The last parts are the answer: the end waits for room, and takes none of theirs.
+                    await parts.put(None)
             except Exception as error:  # noqa: BLE001 - a run may end with anything; describe() types it
                 end = _described(error, request, has_begun=has_begun)
                 run.failed(end.code)
                 log.info("run_ended_early", thread_id=request.thread_id, error=end.code, reason=end.message)
+                _end_at_once(parts, end)
             except asyncio.CancelledError:
                 # The drain has no more time. Who listens must hear of it, without another wait.
                 run.cancelled()
-                if parts.full():
-                    parts.get_nowait()
-                parts.put_nowait(_described(GraphDrained(), request, has_begun=has_begun))
+                _end_at_once(parts, _described(GraphDrained(), request, has_begun=has_begun))
                 raise
-        if listening.is_set():
-            await parts.put(end)
 
     async def _admitted(
         self, request: RunRequest, control: RunControl, handler: BaseCallbackHandler | None
-    ) -> AsyncIterator[Part]:
+    ) -> AsyncGenerator[Part, None]:
         if control.drain_requested:
             # Nobody waits for it any more: it must not take the thread's next turn.
             raise GraphDrained(control.drain_reason or "")
@@ -284,6 +298,13 @@ def _meet(request: RunRequest, thread: _Thread) -> None:
         )
     if request.multitask_strategy == "interrupt":
         thread.current.request_drain(REPLACED)
+
+
+def _end_at_once(parts: asyncio.Queue[Part | ServiceError | None], end: ServiceError) -> None:
+    """Say how it ended, with room made for it: a listener that is slow, or gone, holds no run up."""
+    if parts.full():
+        parts.get_nowait()
+    parts.put_nowait(end)
 
 
 def _described(error: BaseException, request: RunRequest, *, has_begun: bool) -> ServiceError:

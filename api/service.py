@@ -38,7 +38,7 @@ from core.metrics import BACKGROUND, metered
 from core.models import ChatModels, ModelInfo, chat_models
 from core.postgres import Pool
 from core.settings import Settings
-from core.tasks import ended
+from core.tasks import background, ended
 from crm.app import create_crm
 from crm.migrations import migrate
 from graphs.registry import REGISTRY
@@ -191,8 +191,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             sessions, graphs["coordinator"], models, memory, seconds=settings.sessions.sweep_seconds
         )
         with metered(RunMeter(metrics, BACKGROUND)):
-            session_keeping = asyncio.create_task(keeper.run(), name="session-keeper")
-        stack.push_async_callback(ended, session_keeping)
+            await stack.enter_async_context(background(keeper.run(), "session-keeper"))
         ownership = Ownership(pool)
         audit, requests = Audit(pool), Requests(pool, hours=settings.idempotency.key_hours)
         await stack.enter_async_context(keeping(pool, audit, requests, settings.audit))

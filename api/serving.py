@@ -86,7 +86,8 @@ class Serving:
         """Drain and stop; asked a second time, do not wait for clients."""
         self.server.force_exit = self.server.should_exit
         self.server.should_exit = True
-        self.service.runs.request_drain()
+        # Runs that take too long are cancelled while their clients can still be told.
+        self.service.runs.begin_drain()
 
 
 @asynccontextmanager

@@ -24,6 +24,8 @@ SECONDS: Final = (
 # A model may name what it likes, and callers a model each: beyond so many, a label says "other".
 MOST_MODELS: Final = 32
 OTHER: Final = "other"
+# How a run of a workflow ends that did not fail: whether the workflow waits, failed or is done, its row says.
+ADVANCED: Final = "advanced"
 
 
 class ServiceMetrics:
@@ -114,7 +116,8 @@ class RunMeter:
         graph: The graph's name.
 
     Attributes:
-        outcome: ``finished``, ``waiting`` (with a question), ``cancelled``, or the code of an error.
+        outcome: ``finished``, ``waiting`` (with a question), ``advanced`` (a workflow), ``cancelled``, or the
+            code of an error.
     """
 
     def __init__(self, metrics: ServiceMetrics, graph: str) -> None:

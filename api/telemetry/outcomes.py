@@ -5,7 +5,7 @@ from typing import Final
 
 from core.errors import RunStopped, ServiceError
 
-SUCCESSES: Final = frozenset({"finished", "waiting", "answered"})
+SUCCESSES: Final = frozenset({"finished", "waiting", "advanced", "answered"})
 _SERVER_ERRORS: Final = 500
 
 

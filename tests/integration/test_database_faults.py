@@ -195,6 +195,13 @@ async def test_a_service_that_knows_its_database_is_away_has_nobody_wait_for_it(
             ready = await running.http.get("/health/ready")
             assert (ready.status_code, ready.json()["error"]) == (503, "database_unavailable")
             assert (await running.http.get("/health/live")).json() == {"status": "alive"}
+            # A route without a run says it too, with all that every answer has, and is counted.
+            listed = await running.http.get("/v1/sessions", params={"contact_id": CONTACT})
+            assert_unavailable(listed)
+            assert listed.headers["X-Request-Id"]
+            assert listed.headers["X-Content-Type-Options"] == "nosniff"
+            counted = (await running.http.get("/metrics")).text
+            assert 'http_requests_total{method="GET",route="/v1/sessions",status="503"} 1.0' in counted
             began = time.monotonic()
             for number in range(5):
                 assert_unavailable(await ask(running, thread_id=f"t{number}"))

@@ -10,11 +10,12 @@ import pytest
 from httpx_sse import ServerSentEvent, aconnect_sse
 from langchain_core.messages import AIMessage
 
+from api.serving import serving
 from core.errors import ModelUnavailable
-from core.settings import RunSettings
+from core.settings import RunSettings, ServerSettings
 from nodes.react.state import Reflection
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
-from tests.support.service import CONTACT, RunningService, running_service
+from tests.support.service import CONTACT, RunningService, running_service, settings_for
 from tests.support.waiting import until
 
 SEARCH = ("search_knowledge_base", {"query": "error 500 export"})
@@ -232,3 +233,15 @@ async def test_a_run_that_does_not_reach_its_next_step_in_time_is_ended_and_told
         assert '"error": "run_stopped"' in streamed.text
         refused = await running.http.post("/react/invoke", json={"input": INPUT})
         assert (refused.status_code, refused.json()["error"]) == (503, "run_stopped")
+
+
+async def test_a_service_that_stops_tells_late_runs_clients_how_to_go_on(database_url: str) -> None:
+    model = ScriptedChatModel(replies=[AIMessage("One two.")], before_token=asyncio.Event().wait)
+    settings = settings_for(database_url, server=ServerSettings(port=0), runs=RunSettings(drain_seconds=0.05))
+    async with httpx.AsyncClient(timeout=60) as http:
+        async with serving(settings, scripted_models(model)) as up:
+            asking = asyncio.create_task(http.post(f"{up.url}/react/stream", json={"input": INPUT}))
+            await until(lambda: model.asked)
+        streamed = await asking
+    assert '"error": "run_stopped"' in streamed.text
+    assert '"resume"' in streamed.text

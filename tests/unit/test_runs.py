@@ -1,0 +1,70 @@
+"""Runs, with a graph's stream made up."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+from langgraph.graph import StateGraph
+
+from api.identity import LOCAL
+from api.run import Part, RunRequest
+from api.run_lanes import run_lanes
+from api.run_start import RunStart
+from api.run_watch import RunWatch
+from api.runs import Runs
+from api.telemetry.metrics import ServiceMetrics
+from api.telemetry.tracing import Tracing
+from core.context import Context
+from core.errors import RunTimedOut
+from core.settings import RunSettings, WorkflowSettings
+from ledger.entries import Audit
+from tests.support.waiting import until
+
+
+class Talkative(RunStart):
+    """Streams that never end, and take a moment to be closed."""
+
+    def __init__(self) -> None:
+        self.open = 0
+
+    async def parts(self, *_: Any) -> AsyncGenerator[Part, None]:
+        return self._talk()
+
+    async def _talk(self) -> AsyncGenerator[Part, None]:
+        self.open += 1
+        try:
+            while True:
+                yield {"type": "custom", "ns": (), "data": "more"}
+        finally:
+            await asyncio.sleep(0.01)
+            self.open -= 1
+
+
+async def test_a_run_out_of_time_whose_client_does_not_read_ends_its_step_before_its_thread_is_free() -> None:
+    settings = RunSettings(timeout_seconds=0.2)
+    start, lanes = Talkative(), run_lanes(settings, WorkflowSettings(), shared=False)
+    never_written: Any = None
+    watch = RunWatch(ServiceMetrics(), Tracing(), Audit(never_written))
+    runs = Runs(settings, lanes, start, watch, database_away=str)
+    graph: Any = StateGraph(dict).add_node("one", lambda state: state).set_entry_point("one").compile()
+    stream = runs.stream(
+        RunRequest(
+            graph=graph,
+            input={},
+            identity=LOCAL,
+            config={"configurable": {"thread_id": "t1"}},
+            fresh=True,
+            context=Context(),
+            durability="async",
+            modes=("custom",),
+        )
+    )
+    await anext(stream)
+    await until(lambda: not runs.holds("t1"))
+    assert start.open == 0
+    # Nor does the client's silence hold up the run.
+    await until(lambda: not runs.active)
+    with pytest.raises(RunTimedOut):
+        async for _ in stream:
+            pass
