@@ -26,7 +26,7 @@ from api.run import RunRequest
 from api.run_output import RunResult, served_output_schema
 from api.run_requests import run_request
 from api.service import Service
-from api.session_entry import GRAPH, entering
+from api.session_entry import GRAPH, Begin, entering
 from api.threads import new_thread_id
 from graphs.spec import GraphSpec
 from ledger.requests import Claimed
@@ -183,7 +183,7 @@ class ServedGraph(Runnable[Values, Values]):
         thread_id = asked_for or new_thread_id()
         is_fresh = named.get(FRESH_KEY, not asked_for)
         key = f"request:{claimed.id}" if claimed else ""
-        begin = root.begin
+        begin: Begin = root.begin
         if self._spec is GRAPH:
             begin = entering(service, identity, given, thread_id=thread_id, key=key, begin=begin)
         return run_request(
