@@ -290,7 +290,8 @@ async def test_a_recovery_waits_for_a_free_place(monkeypatch: pytest.MonkeyPatch
     await one.begin("w", call("a"))
     assert (await one.settled("w")).status == "failed"
     outside.failing.clear()
-    stream, refused = one.runs.stream, []
+    stream = one.runs.stream
+    refused: list[Any] = []
 
     async def full_at_first(request: Any) -> AsyncIterator[Any]:
         if not refused:

@@ -379,7 +379,7 @@ async def test_a_rejection_is_passed_over_only_by_who_may_decide(client: Client)
     (await client.http.post(f"/v1/approvals/{asked['id']}", json=rejected)).raise_for_status()
     skip = Recover(strategy="skip_failed_step")
     with pytest.raises(Forbidden, match="approvals"):
-        await recover(client.running.service, replace(LOCAL, scopes=frozenset({"write"})), report["id"], skip)
+        await recover(client.running.service, replace(LOCAL, scopes=frozenset({"runs"})), report["id"], skip)
     assert (await client.get(report["id"]))["status"] == "failed"
     await client.post(f"/{report['id']}/recover", skip.model_dump())
     assert states(await client.until(report["id"], "succeeded"))["refund"] == "succeeded"
