@@ -7,7 +7,7 @@ that grows with what a look takes.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from api import sse
 from api.errors import body, describe
 from api.workflow_runs import WorkflowGraphs
 from api.workflow_view import RunView
-from core.errors import NotFound
+from core.errors import NotFound, RunStopped
 from workflows.progress import StepProgress
 from workflows.store import WorkflowStore
 
@@ -39,12 +39,21 @@ class WorkflowEvents:
         store: The runs.
         graphs: Their graphs.
         since: ``Last-Event-ID``; 0: none.
+        stopping: Whether the service is, which is not to wait until the run is over.
     """
 
-    def __init__(self, store: WorkflowStore, graphs: WorkflowGraphs, *, since: float = 0) -> None:
+    def __init__(
+        self,
+        store: WorkflowStore,
+        graphs: WorkflowGraphs,
+        *,
+        since: float = 0,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._store = store
         self._graphs = graphs
         self._since = since
+        self._stopping = stopping
         self._steps: dict[str, StepProgress] = {}
         self._told: dict[str, Any] = {}
 
@@ -59,11 +68,18 @@ class WorkflowEvents:
                 if view.run.ended:
                     yield sse.event("done", jsonable_encoder(view.report()))
                     return
-                took = time.monotonic() - began
-                await asyncio.sleep(min(LONGEST_PAUSE_SECONDS, max(PAUSE_SECONDS, took / _SHARE)))
+                await self._pause(time.monotonic() - began)
         except Exception as error:  # noqa: BLE001 - the stream has begun: its last event is where errors go
             described = describe(error)
             yield sse.event("error", {**body(described), "status": described.status})
+
+    async def _pause(self, took: float) -> None:
+        if self._stopping():
+            raise RunStopped(
+                "the service is stopping and the workflow goes on; listen again with Last-Event-ID",
+                retry_after=5,
+            )
+        await asyncio.sleep(min(LONGEST_PAUSE_SECONDS, max(PAUSE_SECONDS, took / _SHARE)))
 
     async def _look(self, tenant: str, run_id: str) -> RunView:
         run = await self._store.get(tenant, run_id)

@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from langgraph.graph import StateGraph
 
 from api.identity import LOCAL
 from api.run import Part, RunRequest
-from api.run_lanes import run_lanes
+from api.run_lanes import Lane, run_lanes
 from api.run_start import RunStart
 from api.run_watch import RunWatch
 from api.runs import Runs
@@ -41,25 +41,28 @@ class Talkative(RunStart):
             self.open -= 1
 
 
+def request(lane: Lane) -> RunRequest:
+    graph: Any = SimpleNamespace(name="talkative")
+    return RunRequest(
+        graph=graph,
+        input={},
+        identity=LOCAL,
+        config={"configurable": {"thread_id": "t1"}},
+        fresh=True,
+        context=Context(),
+        durability="async",
+        modes=("custom",),
+        lane=lane,
+    )
+
+
 async def test_a_run_out_of_time_whose_client_does_not_read_ends_its_step_before_its_thread_is_free() -> None:
     settings = RunSettings(timeout_seconds=0.2)
     start, lanes = Talkative(), run_lanes(settings, WorkflowSettings(), shared=False)
     never_written: Any = None
     watch = RunWatch(ServiceMetrics(), Tracing(), Audit(never_written))
     runs = Runs(settings, lanes, start, watch, database_away=str)
-    graph: Any = StateGraph(dict).add_node("one", lambda state: state).set_entry_point("one").compile()
-    stream = runs.stream(
-        RunRequest(
-            graph=graph,
-            input={},
-            identity=LOCAL,
-            config={"configurable": {"thread_id": "t1"}},
-            fresh=True,
-            context=Context(),
-            durability="async",
-            modes=("custom",),
-        )
-    )
+    stream = runs.stream(request("runs"))
     await anext(stream)
     await until(lambda: not runs.holds("t1"))
     assert start.open == 0
@@ -68,3 +71,16 @@ async def test_a_run_out_of_time_whose_client_does_not_read_ends_its_step_before
     with pytest.raises(RunTimedOut):
         async for _ in stream:
             pass
+
+
+def test_a_run_of_a_workflow_is_nowhere_said_to_have_finished() -> None:
+    never_written: Any = None
+    audit, metrics = Audit(never_written), ServiceMetrics()
+    watch = RunWatch(metrics, Tracing(), audit)
+    cases: list[tuple[Lane, str, int]] = [("workflows", "advanced", 0), ("runs", "finished", 1)]
+    for lane, outcome, notes in cases:
+        with watch.over(request(lane)):
+            pass
+        labels = {"graph": "talkative", "outcome": outcome}
+        assert metrics.registry.get_sample_value("ventros_runs_total", labels) == 1
+        assert len(audit._notes) == notes
