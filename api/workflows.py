@@ -147,7 +147,12 @@ def _runs(router: APIRouter) -> None:
         """Progress as events ``workflow``, ``step`` and at the end ``done``; ``Last-Event-ID`` goes on."""
         await _run(service, requester, run_id)
         since = _since(last_event_id)
-        watching = WorkflowEvents(service.workflows.store, service.workflows.graphs, since=since)
+        watching = WorkflowEvents(
+            service.workflows.store,
+            service.workflows.graphs,
+            since=since,
+            stopping=lambda: service.runs.stopping,
+        )
         return sse.stream(watching.of(requester.tenant, run_id))
 
 
