@@ -82,7 +82,9 @@ async def _complete_config(config: dict[str, Any], request: Request) -> dict[str
         if key:
             claimed = await _claimed(request, key, given, checked_thread_id(configurable["thread_id"]))
             configurable |= {CLAIMED_KEY: claimed, "thread_id": claimed.thread_id}
-        request.state.thread_id = configurable["thread_id"]
+        if isinstance(configurable["thread_id"], str):
+            # It becomes a header; what is no text is the config schema's to refuse.
+            request.state.thread_id = checked_thread_id(configurable["thread_id"])
     elif key:
         raise InvalidRequest(f"a batch takes no {HEADER}: send each input as a request of its own")
     return {**config, "configurable": configurable}

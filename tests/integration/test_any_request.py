@@ -145,6 +145,16 @@ async def test_a_body_of_another_shape_is_told_so(caller: Caller, path: str, con
     assert set(answer.json()) == {"error", "message", "details"}
 
 
+@pytest.mark.parametrize("thread_id", ["\x00", "a\r\nb", "é", "日本", "x" * 201])
+@pytest.mark.parametrize("path", ["/react/invoke", "/react/stream", "/coordinator/invoke"])
+async def test_what_cannot_be_a_threads_name_is_told_so(caller: Caller, path: str, thread_id: str) -> None:
+    given = {"task": "Export fails.", "message": "Export fails.", "contact_id": "c"}
+    body = {"input": given, "config": {"configurable": {"thread_id": thread_id}}}
+    answer = await caller.send(caller.build("POST", path, json=body))
+    assert (answer.status_code, answer.json()["error"]) == (422, "invalid_request")
+    assert "X-Thread-Id" not in answer.headers
+
+
 WITH_NUL = ["/v1/sessions/%00", "/v1/sessions?contact_id=a%00", "/react/c/%00/input_schema"]
 
 

@@ -226,7 +226,11 @@ async def test_a_disk_that_refuses_is_told_at_once_and_the_next_write_succeeds(
 
 async def test_a_file_the_disk_does_not_give_fails_writes_and_is_over_when_it_is_back(tmp_path: Path) -> None:
     """The table's file is taken away and brought back: the server itself meets the refusal."""
-    async with database(tmp_path) as db, saver_of(db, IMPATIENT) as saver:
+    async with (
+        database(tmp_path) as db,
+        saver_of(db, PATIENT) as patient,
+        saver_of(db, IMPATIENT) as saver,
+    ):
         await put(saver, "before")
         async with saver._pool.connection() as connection:
             await connection.execute("CHECKPOINT")
@@ -242,9 +246,9 @@ async def test_a_file_the_disk_does_not_give_fails_writes_and_is_over_when_it_is
             await put(saver, "during")
         shutil.copy(tmp_path / "aside", file)
         shutil.chown(file, db.cluster.owner(), db.cluster.group())
-        await put(saver, "after")
-        await assert_kept(saver, "before")
-        await assert_kept(saver, "after")
+        await put(patient, "after")
+        await assert_kept(patient, "before")
+        await assert_kept(patient, "after")
 
 
 async def test_a_pool_that_is_used_up_refuses_readers_in_time_and_writers_not_at_all(
