@@ -5,8 +5,7 @@ import asyncio
 import sys
 from contextlib import AsyncExitStack
 
-from checkpoints.embedded import embedded_postgres_server
-from checkpoints.pool import open_pool
+from checkpoints.opening import open_database
 from core.errors import StartupError
 from core.logging import configure_logging
 from core.settings import Settings
@@ -26,13 +25,7 @@ async def _command() -> int:
     settings = Settings.load()
     configure_logging(settings.log, stream=sys.stderr)
     async with AsyncExitStack() as stack:
-        url = settings.database.url
-        address = (
-            url.get_secret_value()
-            if url
-            else await stack.enter_async_context(embedded_postgres_server(settings.server.data_dir))
-        )
-        pool = await stack.enter_async_context(open_pool(address, settings.database))
+        pool = await stack.enter_async_context(open_database(settings.database, settings.server.data_dir))
         await migrate(pool)
         verdicts = [verdict async for verdict in verify(pool)]
     for verdict in verdicts:

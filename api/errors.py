@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-import psycopg
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from langgraph.errors import GraphDrained, GraphRecursionError, NodeTimeoutError, is_invalid_resume
-from psycopg_pool import PoolClosed, PoolTimeout
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
+from core import postgres
 from core.errors import (
     DatabaseUnavailable,
     InvalidRequest,
@@ -26,8 +25,6 @@ from core.logging import get_logger
 log = get_logger(__name__)
 
 REPLACED = "replaced"
-# What a database that is away, or going, looks like.
-DATABASE_ERRORS = (psycopg.OperationalError, PoolTimeout, PoolClosed)
 _HTTP_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
@@ -51,7 +48,7 @@ def describe(error: BaseException) -> ServiceError:  # noqa: PLR0911 - a row a k
             return RunTimedOut("the run took longer than it may; what it had done is kept")
         case GraphRecursionError():
             return RunLimitReached("the graph took more steps than it may; what it had done is kept")
-        case _ if isinstance(error, DATABASE_ERRORS):
+        case _ if isinstance(error, postgres.AWAY):
             log.warning("database_unavailable", reason=str(error))
             return DatabaseUnavailable(
                 "the database does not answer; nothing was lost, try again", retry_after=2

@@ -9,9 +9,9 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from api.dependencies import OpenService
-from api.errors import DATABASE_ERRORS
 from api.service import Service
 from api.version import VERSION
+from core import postgres
 from graphs.registry import REGISTRY
 
 HEALTH_SQL = "SELECT 1"
@@ -101,7 +101,7 @@ async def _database_fault(service: Service) -> str | None:
             await connection.execute(HEALTH_SQL)
     except TimeoutError:
         return f"no answer within {HEALTH_TIMEOUT_SECONDS:g} s"
-    except DATABASE_ERRORS as error:
+    except postgres.AWAY as error:
         return type(error).__name__
     return None
 

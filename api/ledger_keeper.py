@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Final
 
-from api.errors import DATABASE_ERRORS
+from core import postgres
 from core.logging import get_logger
 from core.postgres import Pool
 from core.settings import AuditSettings
@@ -67,7 +67,7 @@ async def _tried(work: Awaitable[None]) -> bool:
     """Do it and say whether that went well; what fails is logged, and left for the next time."""
     try:
         await work
-    except DATABASE_ERRORS as error:
+    except postgres.AWAY as error:
         log.warning("ledger_not_kept", reason=str(error))
     except Exception:
         log.exception("ledger_not_kept")

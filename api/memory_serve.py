@@ -10,8 +10,7 @@ from pathlib import Path
 import uvloop
 
 from api.version import VERSION
-from checkpoints.embedded import embedded_postgres_server
-from checkpoints.pool import open_pool
+from checkpoints.opening import open_database
 from core.embeddings import embeddings
 from core.errors import StartupError
 from core.logging import configure_logging
@@ -57,13 +56,7 @@ async def serving_memory(settings: Settings) -> AsyncIterator[str]:
     embedder = embeddings(settings, "retrieval")
     async with AsyncExitStack() as stack:
         stack.push_async_callback(embedder.aclose)
-        url = settings.database.url
-        address = (
-            url.get_secret_value()
-            if url
-            else await stack.enter_async_context(embedded_postgres_server(data_dir(settings)))
-        )
-        pool = await stack.enter_async_context(open_pool(address, settings.database))
+        pool = await stack.enter_async_context(open_database(settings.database, data_dir(settings)))
         memory = await stack.enter_async_context(open_embedded(settings, pool, embedder))
         yield await stack.enter_async_context(served_memory(memory, settings.memory))
 

@@ -17,13 +17,12 @@ from rich.console import Console
 from rich.table import Table
 
 from api.erasure import Erasure
-from api.errors import DATABASE_ERRORS
 from api.migrate import migrate_rooms
 from api.runs import Runs
-from checkpoints.embedded import embedded_postgres_server
-from checkpoints.pool import open_pool
+from checkpoints.opening import open_database
 from checkpoints.retention import Policies, Sweep, sweep
 from checkpoints.saver import open_saver
+from core import postgres
 from core.actor import Actor, act_as
 from core.errors import StartupError
 from core.logging import configure_logging, get_logger
@@ -56,7 +55,7 @@ async def _sweeping(settings: Settings, pool: Pool, erasure: Erasure, runs: Runs
         await asyncio.sleep(interval * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - no secret
         try:
             await swept(settings, pool, erasure, runs)
-        except DATABASE_ERRORS as error:
+        except postgres.AWAY as error:
             log.warning("retention_failed", reason=str(error))
         except Exception:
             log.exception("retention_failed")
@@ -113,13 +112,7 @@ async def _command(*, dry_run: bool) -> int:
     settings = Settings.load()
     configure_logging(settings.log, stream=sys.stderr)
     async with AsyncExitStack() as stack:
-        url = settings.database.url
-        address = (
-            url.get_secret_value()
-            if url
-            else await stack.enter_async_context(embedded_postgres_server(settings.server.data_dir))
-        )
-        pool = await stack.enter_async_context(open_pool(address, settings.database))
+        pool = await stack.enter_async_context(open_database(settings.database, settings.server.data_dir))
         saver = await stack.enter_async_context(open_saver(pool))
         await migrate_rooms(pool)
         found = await swept(settings, pool, Erasure(pool=pool, settled=saver.settled), dry_run=dry_run)

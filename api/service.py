@@ -27,8 +27,8 @@ from api.telemetry.tracing import Tracing, open_tracing
 from api.workflow_opening import Workflows, open_engine, open_workflows
 from checkpoints.availability import watching
 from checkpoints.cache import open_cache
-from checkpoints.embedded import embedded_postgres_server
-from checkpoints.pool import WatchedPool, open_pool
+from checkpoints.opening import open_database
+from checkpoints.pool import WatchedPool
 from checkpoints.saver import open_saver
 from core.embeddings import embeddings
 from core.errors import EmbeddingError
@@ -131,13 +131,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
     async with AsyncExitStack() as stack:
         stack.push_async_callback(models.aclose)
         tracing = await stack.enter_async_context(open_tracing(settings.tracing))
-        url = settings.database.url
-        address = (
-            url.get_secret_value()
-            if url
-            else await stack.enter_async_context(embedded_postgres_server(settings.server.data_dir))
-        )
-        pool = await stack.enter_async_context(open_pool(address, settings.database))
+        pool = await stack.enter_async_context(open_database(settings.database, settings.server.data_dir))
         await stack.enter_async_context(watching(pool))
         await migrate_rooms(pool)
         authenticator = await stack.enter_async_context(open_authenticator(settings.auth, pool))

@@ -15,11 +15,12 @@ from langgraph.types import Command, Interrupt, StateSnapshot
 from pydantic import JsonValue
 
 from api.compiled import CompiledGraph
-from api.errors import DATABASE_ERRORS, body, describe
+from api.errors import body, describe
 from api.identity import Identity
 from api.runs import Runs
 from api.session_keeper import AWAY
 from api.workflow_runs import WorkflowGraphs, workflow_request
+from core import postgres
 from core.errors import (
     DatabaseUnavailable,
     RunStopped,
@@ -240,7 +241,7 @@ class WorkflowKeeper:
             return
         try:
             refused = await self._stepped(run, command, by)
-        except DATABASE_ERRORS as fault:
+        except postgres.AWAY as fault:
             raise describe(fault) from fault
         except ServiceError as error:
             await self._stopped(run, error)

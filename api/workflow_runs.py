@@ -15,14 +15,13 @@ from api.ownership import TENANT_KEY, USER_KEY
 from api.run import RunRequest
 from core.context import Context
 from core.errors import WorkflowFailed
+from graphs.workflow import RECURSION_LIMIT
 from workflows.definition.workflow import Definition
 from workflows.store import Run
 
 # The graph that the threads of /v1/workflows name: every compiled definition. The registry's own graph
 # "workflow" runs one inside its step, on a thread that is gone on with like any other graph's.
 WORKFLOW: Final = "workflows"
-# Super-steps: a definition's own limits are what bounds a run.
-RECURSION_LIMIT: Final = 10_000_000
 _KEPT: Final = 256
 
 

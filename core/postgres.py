@@ -1,14 +1,17 @@
 """What rooms with tables of their own have in common: the pool's type, and append-only migrations."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
-from psycopg import AsyncConnection, sql
+from psycopg import AsyncConnection, OperationalError, sql
 from psycopg.rows import DictRow
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 Connection: TypeAlias = AsyncConnection[DictRow]
 Pool: TypeAlias = AsyncConnectionPool[Connection]
+
+# A database that is away, or going, as the driver and its pool say it.
+AWAY: Final = (OperationalError, PoolTimeout, PoolClosed)
 
 # The statements of a file, or a step that needs Python.
 Migration: TypeAlias = bytes | Callable[[Connection], Awaitable[None]]

@@ -8,21 +8,17 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
-import psycopg
 from psycopg.rows import DictRow
-from psycopg_pool import PoolClosed, PoolTimeout
 
 from core.effects import Arguments, Outcome
 from core.errors import CrmRefused, CrmUnauthorized, DatabaseUnavailable, EffectConflict, ServiceError
 from core.logging import get_logger
-from core.postgres import Connection, Pool
+from core.postgres import AWAY, Connection, Pool
 from ledger.entries import ENTRY_VALUES, INSERT_SQL, INTO_ENTRIES, Entry
 
 log = get_logger(__name__)
 
 State: TypeAlias = Literal["begun", "finished", "failed"]
-# A database that is away, as the driver and its pool say it.
-AWAY: Final = (psycopg.OperationalError, PoolTimeout, PoolClosed)
 # The other side heard it and would not do it. Whatever else went wrong, it may have done it.
 REFUSALS: Final = (CrmRefused, CrmUnauthorized)
 

@@ -142,7 +142,6 @@ WHERE id = (SELECT id FROM workflows.signals
             WHERE run_id = %(id)s AND name = %(name)s AND interrupt_id IS NULL ORDER BY id LIMIT 1)
 RETURNING payload
 """
-OPEN_SQL = "SELECT id FROM workflows.runs WHERE id = ANY(%s) AND ended_at IS NULL"
 # Locked, so that nobody begins it now.
 IS_LEASED_SQL = """
 SELECT id FROM (SELECT id, status, leased_until FROM workflows.runs WHERE id = %s FOR UPDATE) AS run
@@ -255,12 +254,6 @@ class WorkflowStore:
         async with self._pool.connection() as connection:
             rows = await connection.execute(LIST_SQL, given)
             return [RunSummary(**row) for row in await rows.fetchall()]
-
-    async def open_among(self, run_ids: Sequence[str]) -> set[str]:
-        """Those of some runs that are not over."""
-        async with self._pool.connection() as connection:
-            rows = await (await connection.execute(OPEN_SQL, (list(run_ids),))).fetchall()
-        return {row["id"] for row in rows}
 
     async def counts(self, tenant: str) -> dict[Status, int]:
         """How many of the tenant's runs are queued, running and waiting."""

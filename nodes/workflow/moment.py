@@ -90,7 +90,6 @@ class Moment:
 
     def inside(self) -> StrandContext:
         """What a strand that is run in this moment is told."""
-        given = {name: getattr(self.parameters, name) for name in Context.__dataclass_fields__}
         around = Surroundings(
             workflow_id=self.workflow_id,
             given=self.here.given,
@@ -99,7 +98,7 @@ class Moment:
             item=self.here.item,
             index=self.here.index,
         )
-        return StrandContext(**given, surroundings=around)
+        return StrandContext.of(self.parameters, around)
 
 
 def read_state() -> StrandState:

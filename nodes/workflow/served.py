@@ -96,10 +96,7 @@ def run(compiled: Compile) -> Node[RunWorkflowState, RunWorkflowState]:
         task = runtime.execution_info.task_id if runtime.execution_info else ""
         # A thread may run a workflow more than once, and each has effects of its own.
         around = Surroundings(workflow_id=f"{thread_of(runtime)}:{task}", given=state["given"])
-        given = {name: getattr(parameters, name) for name in Context.__dataclass_fields__}
-        ended = await graph.ainvoke(
-            {"input": state["given"]}, context=StrandContext(**given, surroundings=around)
-        )
+        ended = await graph.ainvoke({"input": state["given"]}, context=StrandContext.of(parameters, around))
         return RunWorkflowState(
             messages=[AIMessage(_said(definition, ended), id=str(uuid4()))],
             status=ended["status"],

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import JsonValue
 from typing_extensions import TypedDict
@@ -112,3 +112,9 @@ class StrandContext(Context):
     """The run's parameters inside a strand."""
 
     surroundings: Surroundings | None = None
+
+    @classmethod
+    def of(cls, parameters: Context, surroundings: Surroundings) -> Self:
+        """The run's parameters, with what is around the strand."""
+        given = {name: getattr(parameters, name) for name in Context.__dataclass_fields__}
+        return cls(**given, surroundings=surroundings)
