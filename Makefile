@@ -19,25 +19,25 @@ serve: $(VENV)/.runtime ## Set everything up and run the service (HOST, PORT, DA
 	@exec $(BIN)/python server.py
 
 keys: $(VENV)/.runtime ## API keys: make keys ARGS="create --tenant acme --scope runs" (list, rotate, revoke)
-	@$(BIN)/python -m api.keys $(ARGS)
+	@$(BIN)/python -m service.cli.keys $(ARGS)
 
 memory-serve: $(VENV)/.runtime ## Run the embedded memory on its own, over gRPC (MEMORY_SERVE_PORT, ... see README)
-	@exec $(BIN)/python -m api.memory_serve
+	@exec $(BIN)/python -m service.cli.memory_server
 
 demo: $(VENV)/.runtime ## Watch the agent solve a support case (URL=http://... uses a running service)
-	@exec $(BIN)/python -m demo.support_case $(if $(URL),--url $(URL))
+	@exec $(BIN)/python -m service.cli.demo $(if $(URL),--url $(URL))
 
 studio: $(VENV)/.dev ## Open the graphs in LangGraph Studio's dev server
-	@exec $(BIN)/python -m api.studio
+	@exec $(BIN)/python -m service.cli.studio
 
 retention: $(VENV)/.runtime ## Carry the retention policies out once (ARGS=--dry-run only says what would go)
-	@exec $(BIN)/python -m api.retention $(ARGS)
+	@exec $(BIN)/python -m service.cli.retention $(ARGS)
 
 audit-verify: $(VENV)/.runtime ## Follow the audit's chains of hashes, and name the first entry that is not as it was written
-	@exec $(BIN)/python -m api.audit verify
+	@exec $(BIN)/python -m service.cli.audit verify
 
 migrate: $(VENV)/.runtime ## Bring the database of DATABASE_URL up to date, before replicas start
-	@exec $(BIN)/python -m api.migrate
+	@exec $(BIN)/python -m service.cli.migrate
 
 bench-service: $(VENV)/.runtime ## Measure the service under load on two cores (ARGS="--minutes 10" soaks it)
 	@exec $(BIN)/python -m benchmarks.service $(ARGS)
@@ -91,7 +91,7 @@ snapshots: $(VENV)/.dev ## Rewrite the snapshots after a change that is meant
 	@$(BIN)/python -m pytest --snapshot-update $(ARGS)
 
 docs: $(VENV)/.runtime ## Write what is generated again: README.md, .env.example, langgraph.json
-	@$(BIN)/python -m api.documents
+	@$(BIN)/python -m service.cli.docs
 
 proto: $(VENV)/.dev ## Generate memory/proto again from memory/memory.proto
 	@$(BIN)/python -m memory.generate

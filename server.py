@@ -4,8 +4,8 @@ import sys
 
 from fastapi import FastAPI
 
-from api.application import make_app
-from api.serving import main
+from service.app import make_app
+from service.cli.serve import main
 
 
 def create_app() -> FastAPI:

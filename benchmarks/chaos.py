@@ -30,17 +30,17 @@ import psycopg
 import uvicorn
 from psycopg import sql
 
-from api.serving import UnsignalledServer
 from checkpoints.embedded import embedded_postgres_server
 from checkpoints.pool import open_pool
 from core.logging import configure_logging
 from core.postgres import Pool
 from core.settings import CrmSettings, DatabaseSettings, LogSettings
-from crm.app import create_crm
-from crm.migrations import migrate
+from dev_crm.app import create_crm
+from dev_crm.migrations import migrate
 from graphs.registry import REGISTRY
-from ledger.verification import verify
-from tools.crm_client import SOURCE
+from service.audit.verification import verify
+from service.cli.serve import UnsignalledServer
+from tools.crm.client import SOURCE
 
 PROJECT: Final = Path(__file__).resolve().parents[1]
 DEMO: Final = REGISTRY["react"].example

@@ -36,8 +36,8 @@ from checkpoints.saver import open_saver
 from core.logging import configure_logging
 from core.postgres import Pool
 from core.settings import DatabaseSettings, LogSettings
-from nodes.channels import MessagesChannel, merge_messages
 from nodes.react.state import ReactState, TraceEntry
+from nodes.shared.channels import MessagesChannel, merge_messages
 
 Graph = CompiledStateGraph[Any, Any, Any, Any]
 

@@ -25,8 +25,8 @@ from core.models import ChatModels, ModelInfo
 from core.settings import Settings
 from graphs.registry import REGISTRY
 from graphs.spec import GraphSpec
-from nodes.channels import Messages
 from nodes.deps import Deps
+from nodes.shared.channels import Messages
 
 NAME: Final = "steps"
 STEPS: Final = 7
@@ -134,7 +134,7 @@ SPEC: Final = GraphSpec(
 async def _serve() -> None:
     # After the registry has the graph, of which the routes are made.
     cast("dict[str, GraphSpec]", REGISTRY)[NAME] = SPEC
-    from api.serving import serving, spare_what_stays  # noqa: PLC0415
+    from service.cli.serve import serving, spare_what_stays  # noqa: PLC0415
 
     settings = Settings.load()
     configure_logging(settings.log)

@@ -27,10 +27,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from rich.table import Table
 
-from api.telemetry.reading import quantile
 from benchmarks.clients import Answer, ask
 from benchmarks.served import NAME, TOKENS
 from checkpoints.embedded import embedded_postgres_server
+from service.observability.reading import quantile
 
 PROJECT: Final = Path(__file__).resolve().parent.parent
 # Conversations at once, and how many in all.

@@ -28,7 +28,6 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from api.serving import serving
 from checkpoints.embedded import embedded_postgres_server
 from checkpoints.pool import open_pool
 from checkpoints.saver import open_saver
@@ -38,6 +37,7 @@ from graphs.workflow import compile_workflow
 from nodes.workflow.engine import Engine
 from nodes.workflow.scheduler import Slots
 from nodes.workflow.steps.data_processing import data_processing
+from service.cli.serve import serving
 from workflows.definition.workflow import Definition
 from workflows.validation import read_definition
 

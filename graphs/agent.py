@@ -5,9 +5,9 @@ from typing import cast
 
 from core.memory import StrategyName
 from graphs.react import build_react
-from nodes.agent import Agent
 from nodes.deps import Deps
 from nodes.react.state import ReactInput, ReactOutput
+from nodes.shared.agent import Agent
 
 
 def react_agent(deps: Deps) -> Agent:

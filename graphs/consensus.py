@@ -15,9 +15,9 @@ from nodes.consensus.prepare import prepare
 from nodes.consensus.state import ConsensusInput, ConsensusOutput, ConsensusState
 from nodes.consensus.to_voters import to_voters
 from nodes.consensus.vote import vote
-from nodes.context.assemble import Shown, assemble
 from nodes.deps import Deps
-from nodes.prompts import prompt
+from nodes.shared.assemble import Shown, assemble
+from nodes.shared.prompts import prompt
 
 # A backstop: a voter and the CRM's client have their own, shorter limits.
 STEP_TIMEOUT_SECONDS = 240

@@ -8,7 +8,6 @@ from langgraph.graph import END, START, StateGraph
 from core.context import Context
 from graphs.spec import GraphSpec
 from graphs.specialists import specialists
-from nodes.caching import routing_policy
 from nodes.coordinator.assemble import assemble
 from nodes.coordinator.clarify import clarify
 from nodes.coordinator.classify import classify
@@ -22,6 +21,7 @@ from nodes.coordinator.specialist import specialist
 from nodes.coordinator.state import CoordinatorInput, CoordinatorOutput, CoordinatorState
 from nodes.coordinator.summarise import summarise
 from nodes.deps import Deps
+from nodes.shared.caching import routing_policy
 
 # A backstop: agents, model calls and CRM calls have their own, shorter limits.
 STEP_TIMEOUT_SECONDS = 200

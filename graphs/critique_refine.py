@@ -4,7 +4,6 @@ from langgraph.graph import END, START, StateGraph
 
 from core.context import Context
 from graphs.spec import GraphSpec
-from nodes.context.assemble import Shown, assemble
 from nodes.critique_refine.criticise import criticise
 from nodes.critique_refine.finish import finish
 from nodes.critique_refine.generate import generate
@@ -15,8 +14,9 @@ from nodes.critique_refine.state import CritiqueRefineInput, CritiqueRefineOutpu
 from nodes.critique_refine.transcript import HISTORY_MESSAGES
 from nodes.critique_refine.validate import validate
 from nodes.deps import Deps
-from nodes.prompts import prompt
-from nodes.thread import by_caller
+from nodes.shared.assemble import Shown, assemble
+from nodes.shared.prompts import prompt
+from nodes.shared.thread import by_caller
 
 # A backstop: model calls and the CRM's client have their own, shorter limits.
 STEP_TIMEOUT_SECONDS = 240
@@ -37,7 +37,7 @@ def build_critique_refine(
     have told it. ``generate`` and ``refine`` send what they wrote to ``criticise`` and ``validate`` at
     once, or end the run with ``finish`` when the model wrote nothing. ``judge`` puts both judgements
     together and refines or ends. Model calls and CRM calls retry inside (see :mod:`core.models`,
-    :mod:`tools.crm_client`), so no node is retried as a whole and no token streams twice; once there is a
+    :mod:`tools.crm.client`), so no node is retried as a whole and no token streams twice; once there is a
     version, a model that fails for good becomes the reason the run ends with (see
     :mod:`nodes.critique_refine.faults`).
     """

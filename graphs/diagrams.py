@@ -7,7 +7,7 @@ from graphs.spec import GraphSpec
 from nodes.coordinator.roster import Roster
 from nodes.deps import Deps
 from nodes.routing.router import Router
-from tools.crm_client import CrmClient
+from tools.crm.client import CrmClient
 
 
 def mermaid(spec: GraphSpec) -> str:

@@ -11,8 +11,6 @@ from langgraph.graph import END, START, StateGraph
 from core.context import Context
 from graphs.agent import react_agent
 from graphs.spec import GraphSpec
-from nodes.agent import Agent
-from nodes.context.assemble import Shown, assemble
 from nodes.deps import Deps
 from nodes.hierarchical.decide import decide
 from nodes.hierarchical.decompose import decompose
@@ -23,8 +21,10 @@ from nodes.hierarchical.prepare import prepare
 from nodes.hierarchical.state import HierarchicalInput, HierarchicalOutput, HierarchicalState, SubAgent
 from nodes.hierarchical.team import SUPPORT_TEAM
 from nodes.hierarchical.work import work
-from nodes.prompts import prompt
-from nodes.thread import by_caller
+from nodes.shared.agent import Agent
+from nodes.shared.assemble import Shown, assemble
+from nodes.shared.prompts import prompt
+from nodes.shared.thread import by_caller
 
 # A backstop: model calls, tools and workers have their own, shorter limits.
 STEP_TIMEOUT_SECONDS = 240

@@ -9,7 +9,6 @@ from langgraph.graph import END, START, StateGraph
 from core.context import Context
 from graphs.agent import react_agent
 from graphs.spec import GraphSpec
-from nodes.context.assemble import Shown, assemble
 from nodes.deps import Deps
 from nodes.parallel.branch import branch
 from nodes.parallel.finish import finish
@@ -19,7 +18,8 @@ from nodes.parallel.prepare import prepare
 from nodes.parallel.race import Races
 from nodes.parallel.state import ParallelInput, ParallelOutput, ParallelState
 from nodes.parallel.to_branches import to_branches
-from nodes.prompts import prompt
+from nodes.shared.assemble import Shown, assemble
+from nodes.shared.prompts import prompt
 
 # A backstop: a branch has at most 300 seconds of its own, and a model call its own, shorter limits.
 STEP_TIMEOUT_SECONDS = 330

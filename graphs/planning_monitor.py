@@ -6,7 +6,6 @@ from langgraph.types import RetryPolicy
 from core.context import Context
 from graphs.agent import react_agent
 from graphs.spec import GraphSpec
-from nodes.context.assemble import Shown, assemble
 from nodes.deps import Deps
 from nodes.planning_monitor.briefing import HISTORY_MESSAGES, with_tool_list
 from nodes.planning_monitor.execute import STEP_SECONDS, execute
@@ -17,8 +16,9 @@ from nodes.planning_monitor.prepare import prepare
 from nodes.planning_monitor.replan import replan
 from nodes.planning_monitor.state import PlanningInput, PlanningOutput, PlanningState
 from nodes.planning_monitor.validate import validate
-from nodes.prompts import prompt
-from nodes.thread import by_caller
+from nodes.shared.assemble import Shown, assemble
+from nodes.shared.prompts import prompt
+from nodes.shared.thread import by_caller
 
 # Backstops: model calls and steps have their own, shorter limits.
 NODE_TIMEOUT_SECONDS = 600

@@ -4,9 +4,7 @@ from langgraph.graph import END, START, StateGraph
 
 from core.context import Context
 from graphs.spec import GraphSpec
-from nodes.context.assemble import Shown, assemble
 from nodes.deps import Deps
-from nodes.prompts import prompt
 from nodes.react.act import act
 from nodes.react.finish import finish
 from nodes.react.prepare import prepare
@@ -14,7 +12,9 @@ from nodes.react.reflect import reflect
 from nodes.react.state import ReactInput, ReactOutput, ReactState
 from nodes.react.think import think
 from nodes.react.transcript import HISTORY_MESSAGES
-from nodes.thread import by_caller
+from nodes.shared.assemble import Shown, assemble
+from nodes.shared.prompts import prompt
+from nodes.shared.thread import by_caller
 
 # A backstop: model calls and tools have their own, shorter limits.
 STEP_TIMEOUT_SECONDS = 300
@@ -27,7 +27,7 @@ def build_react(deps: Deps) -> StateGraph[ReactState, Context, ReactInput, React
     ``assemble`` gathers what is known of the contact, where the agent works alone: as a step of another
     graph it was told. ``think`` sends each tool call of a thought to a task of ``act`` of its own, ends the
     run with ``finish``, or thinks again when its reply could not be read. ``reflect`` gathers the
-    observations. Model calls and CRM calls retry inside (see :mod:`core.models`, :mod:`tools.crm_client`),
+    observations. Model calls and CRM calls retry inside (see :mod:`core.models`, :mod:`tools.crm.client`),
     so no node is retried as a whole: tokens are not streamed twice and effects keep their key.
     """
     graph = StateGraph(ReactState, Context, input_schema=ReactInput, output_schema=ReactOutput)

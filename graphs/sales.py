@@ -7,10 +7,8 @@ from langgraph.graph import END, START, StateGraph
 from core.context import Context
 from graphs.hierarchical import build_hierarchical
 from graphs.spec import GraphSpec
-from nodes.context.assemble import Shown, assemble
 from nodes.deps import Deps
 from nodes.hierarchical.state import HierarchicalInput, HierarchicalOutput
-from nodes.prompts import prompt
 from nodes.sales.approve import approve
 from nodes.sales.assess import assess
 from nodes.sales.background import HISTORY_MESSAGES
@@ -21,6 +19,8 @@ from nodes.sales.record import record
 from nodes.sales.state import SalesInput, SalesOutput, SalesState
 from nodes.sales.team import SALES_TEAM
 from nodes.sales.work_stages import Team, work_stages
+from nodes.shared.assemble import Shown, assemble
+from nodes.shared.prompts import prompt
 
 # A backstop: the team's own steps have shorter limits.
 STEP_TIMEOUT_SECONDS = 300

@@ -9,7 +9,6 @@ from core.context import Context
 from graphs.agent import react_agent
 from graphs.critique_refine import build_critique_refine
 from graphs.planning_monitor import build_planning_monitor
-from nodes.agent import Agent
 from nodes.coordinator.answer import answering
 from nodes.coordinator.briefing import instruction
 from nodes.coordinator.outcomes import of_critique_refine, of_planning_monitor, of_react
@@ -20,6 +19,7 @@ from nodes.critique_refine.state import CritiqueRefineInput, CritiqueRefineOutpu
 from nodes.deps import Deps
 from nodes.planning_monitor.state import PlanningInput, PlanningOutput
 from nodes.react.offered import offered
+from nodes.shared.agent import Agent
 
 # Most rounds of thought of an agent: the customer waits.
 MAX_ITERATIONS = 8

@@ -14,12 +14,12 @@ from graphs.registry import REGISTRY
 from graphs.roster import specialised_agents
 from nodes.deps import Deps
 from tools.catalogue import crm_tools, memory_tools
-from tools.crm_client import CrmClient, crm_http_client
+from tools.crm.client import CrmClient, crm_http_client
 
 
 def _deps() -> Deps:
     settings = Settings.load()
-    # Without a real CRM, the dev server itself serves the development CRM (see api/studio.py).
+    # Without a real CRM, the dev server itself serves the development CRM (see service/cli/studio.py).
     base = settings.crm.api_base or f"http://127.0.0.1:{settings.server.studio_port}/crm"
     crm = CrmClient(crm_http_client(settings.crm, base), settings.crm)
     memory = NoMemory("Studio has no memory; the service has")

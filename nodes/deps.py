@@ -13,7 +13,7 @@ from core.models import ChatModels
 from nodes.coordinator.roster import Roster
 from nodes.workflow.engine import Engine
 from nodes.workflow.scheduler import Slots
-from tools.crm_client import CrmClient
+from tools.crm.client import CrmClient
 
 StateT_contra = TypeVar("StateT_contra", contravariant=True)
 UpdateT_co = TypeVar("UpdateT_co", covariant=True)

@@ -13,16 +13,16 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from api.migrate import migrate_rooms
 from checkpoints.embedded import embedded_postgres_server
 from checkpoints.pool import open_pool
 from checkpoints.saver import open_saver
 from core.logging import configure_logging
 from core.postgres import Pool
 from core.settings import DatabaseSettings, LogSettings
-from crm.migrations import migrate
+from dev_crm.migrations import migrate
 from memory.extensions import open_extensions
 from memory.migrations import migrate as migrate_memory
+from service.cli.migrate import migrate_rooms
 from tests.support.savers import closing_savers
 
 TEMPLATE = "template_ventros"

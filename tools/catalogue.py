@@ -8,7 +8,7 @@ from langchain_core.tools import BaseTool
 from core.memory import Memory, NoMemory
 from tools.check_service_status import check_service_status
 from tools.create_engineering_ticket import create_engineering_ticket
-from tools.crm_client import CrmClient
+from tools.crm.client import CrmClient
 from tools.get_contact import get_contact
 from tools.get_invoices import get_invoices
 from tools.get_opportunities import get_opportunities

@@ -4,7 +4,7 @@ from typing import Any
 
 from langchain_core.tools import BaseTool, tool
 
-from tools.crm_client import CrmClient
+from tools.crm.client import CrmClient
 
 # Resolved incidents say little about today.
 MAX_INCIDENTS = 3

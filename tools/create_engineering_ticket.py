@@ -8,8 +8,8 @@ from langchain_core.tools import BaseTool, InjectedToolArg, tool
 from core.memory import Memory
 from tools.approval import requires_approval
 from tools.call import CallContext
-from tools.crm_client import CrmClient
-from tools.crm_models import Severity, Ticket
+from tools.crm.client import CrmClient
+from tools.crm.models import Severity, Ticket
 from tools.relations import Relations, of_tickets
 
 

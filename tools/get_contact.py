@@ -8,7 +8,7 @@ from langchain_core.tools import BaseTool, InjectedToolArg, tool
 from core.errors import CrmRefused
 from core.memory import Memory
 from tools.call import CallContext
-from tools.crm_client import CrmClient
+from tools.crm.client import CrmClient
 from tools.relations import Relations, of_contact
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from langchain_core.tools import BaseTool, InjectedToolArg, tool
 
 from tools.call import CallContext
-from tools.crm_client import CrmClient
+from tools.crm.client import CrmClient
 
 # What a model reads at once; the newest come first.
 MAX_ORDERS = 10

@@ -6,7 +6,7 @@ from langchain_core.tools import BaseTool, InjectedToolArg, tool
 from pydantic import Field
 
 from tools.call import CallContext
-from tools.crm_client import CrmClient
+from tools.crm.client import CrmClient
 
 Team: TypeAlias = Literal["support", "sales", "billing", "success", "engineering", "legal"]
 

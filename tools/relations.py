@@ -17,7 +17,7 @@ from core.logging import get_logger
 from core.memory import Edge, Memory, Node, Scope
 from core.memory.topics import topics_of
 from core.texts import storable
-from tools.crm_models import Contact, Ticket
+from tools.crm.models import Contact, Ticket
 
 log = get_logger(__name__)
 

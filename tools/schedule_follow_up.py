@@ -6,7 +6,7 @@ from langchain_core.tools import BaseTool, InjectedToolArg, tool
 from pydantic import AwareDatetime, Field
 
 from tools.call import CallContext
-from tools.crm_client import CrmClient
+from tools.crm.client import CrmClient
 
 
 def schedule_follow_up(crm: CrmClient) -> BaseTool:

@@ -7,8 +7,8 @@ from langchain_core.tools import BaseTool, InjectedToolArg, tool
 
 from core.memory import STRATEGIES, StrategyName
 from tools.call import CallContext
-from tools.crm_client import CrmClient
-from tools.crm_models import Article
+from tools.crm.client import CrmClient
+from tools.crm.models import Article
 
 
 def search_knowledge_base(crm: CrmClient) -> BaseTool:

@@ -11,8 +11,8 @@ from core.logging import get_logger
 from core.memory import Memory, Scope
 from core.memory.topics import topics_of
 from tools.call import CallContext
-from tools.crm_client import CrmClient
-from tools.crm_models import Ticket
+from tools.crm.client import CrmClient
+from tools.crm.models import Ticket
 from tools.relations import HAS_TICKET, Relations, of_tickets
 
 log = get_logger(__name__)

@@ -7,7 +7,7 @@ from langchain_core.tools import BaseTool, InjectedToolArg, tool
 
 from tools.approval import requires_approval
 from tools.call import CallContext
-from tools.crm_client import CrmClient
+from tools.crm.client import CrmClient
 from tools.message_risk import RISKS, Risk, message_risk
 
 

@@ -8,9 +8,9 @@ from langgraph.runtime import Runtime
 
 from core.context import Context
 from nodes.consensus.state import ConsensusInput, Terms
-from nodes.contact import contact_context
-from nodes.context.briefed import unbriefed
 from nodes.deps import Deps, Node
+from nodes.shared.contact import contact_context
+from nodes.shared.context_state import unbriefed
 
 
 def prepare(deps: Deps) -> Node[ConsensusInput, dict[str, Any]]:

@@ -7,12 +7,12 @@ from langgraph.channels import EphemeralValue
 from pydantic import BaseModel, Field, field_validator
 from typing_extensions import TypedDict
 
-from nodes.channels import Messages, StoredText
 from nodes.consensus.lenses import DEFAULT_LENSES, Lens
 from nodes.consensus.tally import Rule, Tally
 from nodes.consensus.texts import Line, differ
-from nodes.contact import ContactContext
-from nodes.context.briefed import Briefed, BriefedOutput
+from nodes.shared.channels import Messages, StoredText
+from nodes.shared.contact import ContactContext
+from nodes.shared.context_state import Briefed, BriefedOutput
 
 Reason: TypeAlias = Literal[
     "majority", "unanimous", "weighted", "quorum", "decided_by_human", "no_valid_votes"

@@ -4,10 +4,10 @@ import json
 
 from langgraph.types import Send
 
-from nodes.background import background
 from nodes.consensus.state import ConsensusState, VoteInput
 from nodes.consensus.texts import fenced
-from nodes.prompts import prompt
+from nodes.shared.background import background
+from nodes.shared.prompts import prompt
 
 
 def to_voters(state: ConsensusState) -> list[Send]:

@@ -11,8 +11,8 @@ from core.context import Context
 from core.errors import ModelError
 from nodes.consensus.state import Ballot, Vote, VoteInput, one_of
 from nodes.deps import Deps, Node, run_context
-from nodes.prompts import in_locale, prompt
-from nodes.structured import ask
+from nodes.shared.prompts import in_locale, prompt
+from nodes.shared.structured import ask
 
 # Voters differ by their lenses: chance would only add noise to the count.
 TEMPERATURE = 0.2

@@ -4,13 +4,13 @@ from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
 
 from agents.spec import AgentSpec
 from core.context import Context
-from nodes.background import background
 from nodes.coordinator.briefing import instruction
 from nodes.coordinator.patterns import Answer, Specialist
 from nodes.coordinator.state import SpecialistInput
 from nodes.deps import Deps
-from nodes.prompts import in_locale, prompt
-from nodes.wording import worded
+from nodes.shared.background import background
+from nodes.shared.prompts import in_locale, prompt
+from nodes.shared.wording import worded
 
 
 def answering(deps: Deps) -> Specialist:

@@ -12,12 +12,12 @@ from agents.spec import AgentSpec
 from core.context import Context
 from core.memory import STRATEGIES, Edge, Scope
 from core.packing.pack import Packed, pack
-from nodes.contact import relations_of
-from nodes.context.memory_use import MemoryUse
-from nodes.context.retrieve import Retrieved, retrieved
 from nodes.coordinator.briefing import sections
 from nodes.coordinator.state import CoordinatorState, Dispatched, SpecialistInput
 from nodes.deps import Deps, Node, run_context
+from nodes.shared.contact import relations_of
+from nodes.shared.memory_use import MemoryUse
+from nodes.shared.retrieve import Retrieved, retrieved
 from tools.relations import Relations
 
 Next: TypeAlias = Command[Literal["specialist"]]

@@ -9,9 +9,9 @@ from core.memory import Fact, Hit
 from core.packing.lines import fact_items, memory_items
 from core.packing.pack import Item, Section
 from core.quoting import cut, fenced
-from nodes.context.conversation import unsummarised
-from nodes.context.items import turn_items, turn_line
 from nodes.coordinator.state import Attempt, CoordinatorState, Dispatched
+from nodes.shared.context_items import turn_items, turn_line
+from nodes.shared.conversation import unsummarised
 
 # Of the conversation, for who only chooses.
 _LAST_TURNS = 20

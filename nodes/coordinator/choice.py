@@ -12,10 +12,10 @@ from nodes.coordinator.briefing import conversation
 from nodes.coordinator.roster import GENERAL, Roster
 from nodes.coordinator.state import Chosen, CoordinatorState, Dispatched
 from nodes.deps import Deps
-from nodes.prompts import prompt
 from nodes.routing.verdicts import Routing
-from nodes.structured import ask
-from nodes.wording import has_words
+from nodes.shared.prompts import prompt
+from nodes.shared.structured import ask
+from nodes.shared.wording import has_words
 
 log = get_logger(__name__)
 

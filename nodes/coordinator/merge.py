@@ -12,8 +12,8 @@ from core.logging import get_logger
 from core.quoting import fenced
 from nodes.coordinator.state import Attempt, CoordinatorState
 from nodes.deps import Deps, Node, run_context
-from nodes.prompts import in_locale, prompt
-from nodes.wording import has_words, worded
+from nodes.shared.prompts import in_locale, prompt
+from nodes.shared.wording import has_words, worded
 
 log = get_logger(__name__)
 

@@ -7,9 +7,9 @@ from langchain_core.messages import HumanMessage
 from langgraph.runtime import Runtime
 
 from core.context import Context
-from nodes.context.memory_use import NO_MEMORY_USE
-from nodes.context.remembering import Said, now
 from nodes.coordinator.state import NO_HANDOFF, CoordinatorInput
+from nodes.shared.memory_use import NO_MEMORY_USE
+from nodes.shared.remembering import Said, now
 
 
 async def prepare(state: CoordinatorInput, *, runtime: Runtime[Context]) -> dict[str, Any]:

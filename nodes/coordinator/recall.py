@@ -6,9 +6,9 @@ from typing import Any
 from langgraph.runtime import Runtime
 
 from core.context import Context
-from nodes.contact import recalled_contact
 from nodes.coordinator.state import CoordinatorState
 from nodes.deps import Deps, Node
+from nodes.shared.contact import recalled_contact
 
 
 def recall(deps: Deps) -> Node[CoordinatorState, dict[str, Any]]:

@@ -7,11 +7,11 @@ from langgraph.runtime import Runtime
 
 from core.context import Context
 from core.memory import Scope
-from nodes.context.memory_use import MemoryUse
-from nodes.context.remembering import Said, answer_id, now, told
 from nodes.coordinator.goodbye import says_goodbye
 from nodes.coordinator.state import CoordinatorState
 from nodes.deps import Deps, Node, run_context
+from nodes.shared.memory_use import MemoryUse
+from nodes.shared.remembering import Said, answer_id, now, told
 
 
 def record(deps: Deps) -> Node[CoordinatorState, dict[str, Any]]:

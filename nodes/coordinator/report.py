@@ -13,8 +13,8 @@ from nodes.coordinator.briefing import instruction
 from nodes.coordinator.patterns import Answer
 from nodes.coordinator.state import SpecialistInput
 from nodes.deps import Deps
-from nodes.prompts import in_locale, prompt
-from nodes.wording import worded
+from nodes.shared.prompts import in_locale, prompt
+from nodes.shared.wording import worded
 
 Report: TypeAlias = Callable[[AgentSpec, SpecialistInput, Answer, Context], Awaitable[Answer]]
 

@@ -9,9 +9,9 @@ from pydantic import BaseModel, Field, JsonValue
 from typing_extensions import TypedDict
 
 from core.packing.records import ContextRecord
-from nodes.channels import Messages, StoredText
-from nodes.context.memory_use import MemoryUse
-from nodes.context.remembering import Said, unsent
+from nodes.shared.channels import Messages, StoredText
+from nodes.shared.memory_use import MemoryUse
+from nodes.shared.remembering import Said, unsent
 
 Path: TypeAlias = Literal["agent", "merged", "clarification", "general", "handoff"]
 Outcome: TypeAlias = Literal["answered", "failed", "timed_out"]

@@ -9,11 +9,11 @@ from langgraph.runtime import Runtime
 
 from core.context import Context
 from core.tokens import count_tokens
-from nodes.context.conversation import MOST_TURNS, unsummarised
-from nodes.context.items import turn_line
-from nodes.context.summarise import extract, summed_up
 from nodes.coordinator.state import CoordinatorState
 from nodes.deps import Deps, Node, run_context
+from nodes.shared.context_items import turn_line
+from nodes.shared.conversation import MOST_TURNS, unsummarised
+from nodes.shared.summarise import extract, summed_up
 
 # Beyond this part of its share the conversation is folded, to half as much: the next turn has room then, and
 # a summary is made once in many turns.

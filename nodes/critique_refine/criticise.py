@@ -11,8 +11,8 @@ from nodes.critique_refine.judgements import Review, critique_of
 from nodes.critique_refine.state import CritiqueRefineState
 from nodes.critique_refine.transcript import with_draft
 from nodes.deps import Deps, Node, run_context
-from nodes.prompts import prompt
-from nodes.structured import ask
+from nodes.shared.prompts import prompt
+from nodes.shared.structured import ask
 
 # Low: versions are compared by their points.
 TEMPERATURE = 0.2

@@ -10,7 +10,7 @@ from nodes.critique_refine.state import CritiqueRefineState
 from nodes.critique_refine.transcript import request
 from nodes.critique_refine.writing import written
 from nodes.deps import Deps, Node, run_context
-from nodes.prompts import prompt
+from nodes.shared.prompts import prompt
 
 # High: what is missing is found by the judges, what is never tried is not.
 TEMPERATURE = 0.8

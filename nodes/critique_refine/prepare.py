@@ -7,10 +7,10 @@ from langchain_core.messages import HumanMessage
 from langgraph.runtime import Runtime
 
 from core.context import Context
-from nodes.contact import contact_context
-from nodes.context.briefed import unbriefed
 from nodes.critique_refine.state import CritiqueRefineInput
 from nodes.deps import Deps, Node
+from nodes.shared.contact import contact_context
+from nodes.shared.context_state import unbriefed
 
 
 def prepare(deps: Deps) -> Node[CritiqueRefineInput, dict[str, Any]]:

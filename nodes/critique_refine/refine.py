@@ -11,7 +11,7 @@ from nodes.critique_refine.state import CritiqueRefineState
 from nodes.critique_refine.transcript import feedback, with_draft
 from nodes.critique_refine.writing import written
 from nodes.deps import Deps, Node, run_context
-from nodes.prompts import prompt
+from nodes.shared.prompts import prompt
 
 # Below the generator's: it mends a message, and does not write another one.
 TEMPERATURE = 0.6

@@ -7,9 +7,9 @@ from langgraph.channels import EphemeralValue
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
-from nodes.channels import Messages, StoredText
-from nodes.contact import ContactContext
-from nodes.context.briefed import Briefed, BriefedOutput
+from nodes.shared.channels import Messages, StoredText
+from nodes.shared.contact import ContactContext
+from nodes.shared.context_state import Briefed, BriefedOutput
 
 # Those of the model are the codes of its errors.
 Reason: TypeAlias = Literal[

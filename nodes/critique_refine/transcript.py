@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
 
-from nodes.background import background
-from nodes.context.conversation import with_room
 from nodes.critique_refine.state import CritiqueRefineState, Version
-from nodes.prompts import in_locale, prompt
+from nodes.shared.background import background
+from nodes.shared.conversation import with_room
+from nodes.shared.prompts import in_locale, prompt
 
 # Earlier requests on the thread and the messages that were written: "shorter, please" is about the last one.
 HISTORY_MESSAGES = 10

@@ -12,8 +12,8 @@ from nodes.critique_refine.judgements import Verdict, validation_of
 from nodes.critique_refine.state import CritiqueRefineState, Validation
 from nodes.critique_refine.transcript import with_draft
 from nodes.deps import Deps, Node, run_context
-from nodes.prompts import prompt
-from nodes.structured import ask
+from nodes.shared.prompts import prompt
+from nodes.shared.structured import ask
 
 # As low as it goes without repeating itself: the same text should get the same verdict.
 TEMPERATURE = 0.1

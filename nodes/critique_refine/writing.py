@@ -6,7 +6,7 @@ from langchain_core.messages import AIMessage, AnyMessage
 
 from core.models import ChatModels, was_cut
 from nodes.critique_refine.message_text import message_text
-from nodes.structured import unreadable_notice
+from nodes.shared.structured import unreadable_notice
 
 
 async def written(

@@ -14,8 +14,8 @@ from nodes.hierarchical.manager import conversation, instructed, progress, told_
 from nodes.hierarchical.plan import Decision, over
 from nodes.hierarchical.rounds import begun
 from nodes.hierarchical.state import HierarchicalState
-from nodes.prompts import prompt
-from nodes.structured import ask
+from nodes.shared.prompts import prompt
+from nodes.shared.structured import ask
 
 # A judgement of what is there, not an invention.
 TEMPERATURE = 0.1

@@ -13,8 +13,8 @@ from nodes.hierarchical.manager import conversation, instructed, told_back
 from nodes.hierarchical.plan import Decomposition, over
 from nodes.hierarchical.rounds import begun
 from nodes.hierarchical.state import HierarchicalState
-from nodes.prompts import prompt
-from nodes.structured import ask
+from nodes.shared.prompts import prompt
+from nodes.shared.structured import ask
 
 # The same task is to be divided in the same way.
 TEMPERATURE = 0.2

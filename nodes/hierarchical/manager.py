@@ -6,11 +6,11 @@ from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
 
 from core.context import Context
 from core.quoting import cut, fenced, on_one_line
-from nodes.background import background
-from nodes.context.conversation import with_room
 from nodes.hierarchical.state import HierarchicalState, Subtask, number_of
 from nodes.hierarchical.team import roster
-from nodes.prompts import in_locale
+from nodes.shared.background import background
+from nodes.shared.conversation import with_room
+from nodes.shared.prompts import in_locale
 
 # Messages of earlier turns shown: what was asked and what was answered.
 HISTORY_MESSAGES = 20

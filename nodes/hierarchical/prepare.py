@@ -9,10 +9,10 @@ from langgraph.runtime import Runtime
 
 from core.context import Context
 from core.texts import storable
-from nodes.context.briefed import unbriefed
 from nodes.deps import Deps, Node
 from nodes.hierarchical.state import HierarchicalInput, SubAgent
 from nodes.hierarchical.team import complete
+from nodes.shared.context_state import unbriefed
 
 
 def prepare(deps: Deps, team: Sequence[SubAgent]) -> Node[HierarchicalInput, dict[str, Any]]:

@@ -8,8 +8,8 @@ from langgraph.channels import EphemeralValue
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
-from nodes.channels import Messages, StoredText
-from nodes.context.briefed import Briefed, BriefedOutput
+from nodes.shared.channels import Messages, StoredText
+from nodes.shared.context_state import Briefed, BriefedOutput
 
 Status: TypeAlias = Literal["pending", "done", "failed", "skipped"]
 # ``decision_unreadable``: any reply of the manager that could not be read twice; ``decomposition_invalid``:

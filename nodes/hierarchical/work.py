@@ -12,11 +12,11 @@ from core.context import Context
 from core.errors import CrmError, ModelError
 from core.quoting import cut, fenced
 from core.texts import storable
-from nodes.agent import Agent
 from nodes.deps import Node
 from nodes.hierarchical.state import SubAgent, Subtask, WorkInput
-from nodes.prompts import prompt
 from nodes.react.state import ReactOutput
+from nodes.shared.agent import Agent
+from nodes.shared.prompts import prompt
 
 # Most rounds of thought of a worker: a part of a task needs fewer than a whole one.
 MAX_ITERATIONS = 6

@@ -13,8 +13,8 @@ from core.memory.values import Role
 from core.memory.vocabulary import MULTI_VALUED, SINGLE_VALUED, predicate_name
 from core.models import ChatModels
 from core.texts import storable
-from nodes.prompts import prompt
-from nodes.structured import ask
+from nodes.shared.prompts import prompt
+from nodes.shared.structured import ask
 
 log = get_logger(__name__)
 

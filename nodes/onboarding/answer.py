@@ -10,7 +10,7 @@ from nodes.deps import Deps, Node, run_context
 from nodes.onboarding.articles import articles_on, titles, told_by_model
 from nodes.onboarding.state import OnboardingState
 from nodes.onboarding.texts import TEXTS
-from nodes.prompts import prompt
+from nodes.shared.prompts import prompt
 
 
 def answer(deps: Deps) -> Node[OnboardingState, dict[str, Any]]:

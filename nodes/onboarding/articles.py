@@ -9,8 +9,8 @@ from core.errors import CrmError, ModelError
 from core.models import was_cut
 from nodes.deps import Deps
 from nodes.onboarding.state import OnboardingState, Profile
-from nodes.prompts import in_locale
-from tools.crm_models import Article
+from nodes.shared.prompts import in_locale
+from tools.crm.models import Article
 
 MOST_ARTICLES = 3
 TEMPERATURE = 0.3

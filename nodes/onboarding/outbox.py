@@ -8,8 +8,8 @@ from langgraph.runtime import Runtime
 from core.context import Context
 from nodes.onboarding.state import OnboardingState, Write
 from tools.call import idempotency_key
-from tools.crm_client import CrmClient
-from tools.crm_models import CustomerProfile
+from tools.crm.client import CrmClient
+from tools.crm.models import CustomerProfile
 
 
 def queued(

@@ -11,7 +11,7 @@ from nodes.onboarding.articles import articles_on, titles, told_by_model
 from nodes.onboarding.route import onward
 from nodes.onboarding.state import OnboardingState, Outcome
 from nodes.onboarding.texts import TEXTS
-from nodes.prompts import prompt
+from nodes.shared.prompts import prompt
 
 AfterTour: TypeAlias = Literal["guide", "ask"]
 

@@ -18,8 +18,8 @@ from nodes.onboarding.reading import TEXTS_READ, Reading, reading_of
 from nodes.onboarding.state import OnboardingState, Question
 from nodes.onboarding.texts import TEXTS
 from nodes.onboarding.understanding import Next, understood
-from nodes.prompts import prompt
-from nodes.structured import ask
+from nodes.shared.prompts import prompt
+from nodes.shared.structured import ask
 
 # What a reply says is to be found, not thought up.
 TEMPERATURE = 0.0

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from typing_extensions import TypedDict
 
 from core.language import Language
-from nodes.channels import Messages, StoredText
+from nodes.shared.channels import Messages, StoredText
 
 Status: TypeAlias = Literal["in_progress", "paused", "completed", "handed_over"]
 # In the order they are asked.

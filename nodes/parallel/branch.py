@@ -8,12 +8,12 @@ from langgraph.runtime import Runtime
 
 from core.context import Context
 from core.errors import CrmError, ModelError
-from nodes.agent import Agent
 from nodes.deps import Node
 from nodes.parallel.race import Race, Races
 from nodes.parallel.state import Branch, BranchInput, Status
-from nodes.prompts import prompt
 from nodes.react.state import ReactOutput
+from nodes.shared.agent import Agent
+from nodes.shared.prompts import prompt
 
 # An agent has a part of the sources, and others answer too: it needs fewer rounds than a whole task.
 MAX_ITERATIONS = 5

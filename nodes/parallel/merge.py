@@ -12,8 +12,8 @@ from core.logging import get_logger
 from nodes.deps import Deps, Node, run_context
 from nodes.parallel.gather import answered
 from nodes.parallel.state import Branch, ParallelState
-from nodes.prompts import in_locale, prompt
-from nodes.wording import worded
+from nodes.shared.prompts import in_locale, prompt
+from nodes.shared.wording import worded
 
 log = get_logger(__name__)
 

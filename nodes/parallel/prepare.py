@@ -7,10 +7,10 @@ from langchain_core.messages import HumanMessage
 from langgraph.runtime import Runtime
 
 from core.context import Context
-from nodes.context.briefed import unbriefed
 from nodes.deps import Deps, Node
 from nodes.parallel.agents import checked
 from nodes.parallel.state import ParallelInput
+from nodes.shared.context_state import unbriefed
 
 
 def prepare(deps: Deps) -> Node[ParallelInput, dict[str, Any]]:

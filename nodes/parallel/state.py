@@ -7,9 +7,9 @@ from langgraph.channels import EphemeralValue
 from pydantic import BaseModel, Field, field_validator
 from typing_extensions import TypedDict
 
-from nodes.channels import Messages, StoredText
-from nodes.context.briefed import Briefed, BriefedOutput
 from nodes.parallel.agents import DEFAULT_AGENTS, AgentSpec
+from nodes.shared.channels import Messages, StoredText
+from nodes.shared.context_state import Briefed, BriefedOutput
 
 Mode: TypeAlias = Literal["first", "merge"]
 Status: TypeAlias = Literal["answered", "failed", "timed_out", "cancelled"]

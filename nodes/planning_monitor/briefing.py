@@ -12,9 +12,9 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemM
 from langchain_core.tools import BaseTool
 
 from core.texts import storable
-from nodes.context.conversation import with_room
 from nodes.planning_monitor.schema import PlanStep
 from nodes.planning_monitor.state import Before, ExecuteInput, PlanningState, StepResult
+from nodes.shared.conversation import with_room
 
 # Messages of earlier turns a planner sees: what was asked and what was answered.
 HISTORY_MESSAGES = 10

@@ -13,8 +13,8 @@ from core.errors import ModelError
 from nodes.deps import Deps, Node, run_context
 from nodes.planning_monitor.endings import ended, ended_without_model
 from nodes.planning_monitor.state import PlanningState
-from nodes.prompts import in_locale
-from nodes.structured import ask
+from nodes.shared.prompts import in_locale
+from nodes.shared.structured import ask
 
 Next: TypeAlias = Command[Literal["validate", "finish"]]
 

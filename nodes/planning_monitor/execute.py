@@ -8,13 +8,13 @@ from langgraph.runtime import Runtime
 
 from core.context import Context
 from core.errors import ModelError
-from nodes.agent import Agent
 from nodes.deps import Node
 from nodes.planning_monitor.briefing import clipped, step_background, step_instruction
 from nodes.planning_monitor.schema import PlanStep
 from nodes.planning_monitor.state import Action, ExecuteInput, StepResult, WhyStepFailed
-from nodes.prompts import prompt
 from nodes.react.state import ReactOutput
+from nodes.shared.agent import Agent
+from nodes.shared.prompts import prompt
 
 # A step is a small task: one that needs more is better divided by an adjustment.
 STEP_ITERATIONS = 6

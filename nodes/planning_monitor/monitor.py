@@ -13,8 +13,8 @@ from nodes.planning_monitor.endings import ended, ended_without_model
 from nodes.planning_monitor.schema import Judgement, Plan
 from nodes.planning_monitor.state import Judged, PlanningState
 from nodes.planning_monitor.waves import onward
-from nodes.prompts import in_locale, prompt
-from nodes.structured import ask
+from nodes.shared.prompts import in_locale, prompt
+from nodes.shared.structured import ask
 
 # The same results are to be judged the same way.
 TEMPERATURE = 0.1

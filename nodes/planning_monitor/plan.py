@@ -5,7 +5,7 @@ from nodes.planning_monitor.briefing import planner_messages, with_tool_list
 from nodes.planning_monitor.drafting import Next, drafting
 from nodes.planning_monitor.schema import Plan, with_tools
 from nodes.planning_monitor.state import PlanningState
-from nodes.prompts import prompt
+from nodes.shared.prompts import prompt
 
 # Some freedom to find a way; the form is held by the schema and the checks.
 TEMPERATURE = 0.3

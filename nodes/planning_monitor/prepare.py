@@ -9,10 +9,10 @@ from langgraph.types import Overwrite
 
 from core.context import Context
 from core.texts import storable
-from nodes.contact import contact_context
-from nodes.context.briefed import unbriefed
 from nodes.deps import Deps, Node
 from nodes.planning_monitor.state import PlanningInput
+from nodes.shared.contact import contact_context
+from nodes.shared.context_state import unbriefed
 
 
 def prepare(deps: Deps) -> Node[PlanningInput, dict[str, Any]]:

@@ -5,7 +5,7 @@ from nodes.planning_monitor.briefing import replanner_messages, with_tool_list
 from nodes.planning_monitor.drafting import Next, drafting
 from nodes.planning_monitor.schema import Revision, with_tools
 from nodes.planning_monitor.state import PlanningState
-from nodes.prompts import prompt
+from nodes.shared.prompts import prompt
 
 # Less freedom than the first plan: what was done is given, and one change is asked for.
 TEMPERATURE = 0.2

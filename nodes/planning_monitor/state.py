@@ -7,10 +7,10 @@ from langgraph.channels import EphemeralValue
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
-from nodes.channels import Messages, StoredText
-from nodes.contact import ContactContext
-from nodes.context.briefed import Briefed, BriefedOutput
 from nodes.react.state import ReasonIncomplete
+from nodes.shared.channels import Messages, StoredText
+from nodes.shared.contact import ContactContext
+from nodes.shared.context_state import Briefed, BriefedOutput
 
 Reason: TypeAlias = Literal[
     "aborted",

@@ -6,11 +6,11 @@ from langchain_core.messages import ToolMessage
 from langgraph.runtime import Runtime
 
 from core.context import Context
-from nodes.approval import approved
 from nodes.deps import Deps, Node, run_context
 from nodes.react.offered import offered
 from nodes.react.state import ActInput
-from nodes.thread import thread_of
+from nodes.shared.approval import approved
+from nodes.shared.thread import thread_of
 from tools.call import CallContext, idempotency_key
 from tools.execute import execute
 

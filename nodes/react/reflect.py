@@ -11,11 +11,11 @@ from core.context import Context
 from core.errors import ModelRefused
 from core.texts import storable
 from nodes.deps import Deps, Node, run_context
-from nodes.prompts import in_locale, prompt
 from nodes.react.endings import ended
 from nodes.react.state import Action, ReactState, Reflection, TraceEntry
 from nodes.react.transcript import split_turns, transcript
-from nodes.structured import ask
+from nodes.shared.prompts import in_locale, prompt
+from nodes.shared.structured import ask
 
 TEMPERATURE = 0.1
 # A tool that was unavailable in this many iterations since it last worked ends the run.

@@ -8,8 +8,8 @@ from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
 from core.memory import StrategyName
-from nodes.channels import Messages, StoredText
-from nodes.context.briefed import Briefed, BriefedOutput
+from nodes.shared.channels import Messages, StoredText
+from nodes.shared.context_state import Briefed, BriefedOutput
 from tools.execute import Observation
 
 ReflectionMode: TypeAlias = Literal["always", "on_error", "never"]

@@ -13,11 +13,11 @@ from core.errors import ModelRefused
 from core.models import was_cut
 from core.texts import storable
 from nodes.deps import Deps, Node, run_context
-from nodes.prompts import in_locale, prompt
 from nodes.react.endings import ended
 from nodes.react.offered import offered
 from nodes.react.state import ActInput, ReactState, ReasonIncomplete, TraceEntry
 from nodes.react.transcript import transcript
+from nodes.shared.prompts import in_locale, prompt
 
 Next: TypeAlias = Command[Literal["act", "think", "finish"]]
 

@@ -8,10 +8,10 @@ from itertools import groupby
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
 
-from nodes.background import background
-from nodes.context.conversation import with_room
 from nodes.react.state import ReactState, TraceEntry
-from nodes.structured import unreadable_notice
+from nodes.shared.background import background
+from nodes.shared.conversation import with_room
+from nodes.shared.structured import unreadable_notice
 
 # Iterations shown in full; of older ones the model sees a line each.
 FULL_ITERATIONS = 3

@@ -9,7 +9,7 @@ from nodes.sales.offers import Offer
 from nodes.sales.reading import short
 from nodes.sales.state import SalesState, Writes
 from tools.approval import ApprovalDecision, ApprovalRequest, decision_over
-from tools.crm_models import Opportunity
+from tools.crm.models import Opportunity
 
 
 async def approve(state: SalesState) -> dict[str, Any]:

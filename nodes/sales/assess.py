@@ -4,7 +4,7 @@ from typing import Any
 
 from nodes.sales.stages import overview, standing
 from nodes.sales.state import SalesState
-from tools.crm_models import Opportunity
+from tools.crm.models import Opportunity
 
 
 async def assess(state: SalesState) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from string import Template
 from typing import Any
 
 from core.quoting import cut, fenced, on_one_line
-from nodes.history import spoken
-from nodes.prompts import prompt
 from nodes.sales.state import SalesState
+from nodes.shared.history import spoken
+from nodes.shared.prompts import prompt
 
 HISTORY_MESSAGES = 20
 # Together below what a background may have.

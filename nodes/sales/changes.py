@@ -9,7 +9,7 @@ from nodes.sales.quotes import agrees, declines
 from nodes.sales.reading import MOST_LISTED, DealReading, ObjectionReading, PersonNeeded, long, short
 from nodes.sales.stages import CLOSED, QUALIFICATION, may_close, missing, next_stage
 from nodes.sales.state import FollowUpPlan, HandOver, StageName
-from tools.crm_models import Objection, Opportunity
+from tools.crm.models import Objection, Opportunity
 
 # When the customer asks for time and names no day.
 FOLLOW_UP_DAYS = 7

@@ -8,7 +8,7 @@ from langchain_core.messages import AIMessage
 from core.quoting import cut, on_one_line
 from nodes.sales.stages import CLOSED, ORDER, missing, overview, standing
 from nodes.sales.state import Reason, SalesState, StageName, StageView, Status
-from tools.crm_models import Opportunity
+from tools.crm.models import Opportunity
 
 _SUMMARY_CHARACTERS = 500
 _BECAUSE: Mapping[Reason, str] = {

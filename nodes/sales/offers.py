@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from nodes.sales.amounts import amounts, says
 from nodes.sales.reading import LONG_CHARACTERS, DealReading, long
-from tools.crm_models import Opportunity
+from tools.crm.models import Opportunity
 from tools.message_risk import message_risk
 
 # What gives money away, beside what makes a message one of high risk.

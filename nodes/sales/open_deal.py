@@ -12,14 +12,14 @@ from langgraph.types import Command
 from core.context import Context
 from core.errors import CrmError, CrmRefused, InvalidRequest, NotFound
 from core.texts import storable
-from nodes.contact import contact_context
-from nodes.context.briefed import unbriefed
 from nodes.deps import Deps, Node
 from nodes.sales.stages import CLOSED
 from nodes.sales.state import Deal, Reason, SalesState
 from nodes.sales.writing import overtaken, write
-from nodes.thread import thread_of
-from tools.crm_models import Opportunity
+from nodes.shared.contact import contact_context
+from nodes.shared.context_state import unbriefed
+from nodes.shared.thread import thread_of
+from tools.crm.models import Opportunity
 
 Next: TypeAlias = Command[Literal["assess", "finish"]]
 

@@ -11,7 +11,6 @@ from core.errors import ModelError, ModelRefused
 from core.quoting import fenced
 from nodes.deps import Deps, Node, run_context
 from nodes.hierarchical.manager import progress
-from nodes.prompts import in_locale, prompt
 from nodes.sales.background import deal_text
 from nodes.sales.changes import (
     believed,
@@ -28,8 +27,9 @@ from nodes.sales.offers import Offer, concession, offer_in
 from nodes.sales.reading import DealReading, short
 from nodes.sales.stages import CLOSED
 from nodes.sales.state import OfferView, Reason, SalesState, Writes
-from nodes.structured import ask
-from tools.crm_models import Opportunity
+from nodes.shared.prompts import in_locale, prompt
+from nodes.shared.structured import ask
+from tools.crm.models import Opportunity
 
 # It is read, not invented.
 TEMPERATURE = 0.1

@@ -10,8 +10,8 @@ from nodes.deps import Deps, Node
 from nodes.sales.stages import CLOSED
 from nodes.sales.state import Reason, SalesState, Writes
 from nodes.sales.writing import Written, write
-from nodes.thread import thread_of
-from tools.crm_models import Opportunity
+from nodes.shared.thread import thread_of
+from tools.crm.models import Opportunity
 
 
 def record(deps: Deps) -> Node[SalesState, dict[str, Any]]:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from nodes.sales.state import StageName, StageView
-from tools.crm_models import Opportunity, Stage
+from tools.crm.models import Opportunity, Stage
 
 ORDER: Sequence[StageName] = (
     "qualification",

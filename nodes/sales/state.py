@@ -7,11 +7,11 @@ from langgraph.channels import EphemeralValue
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
-from nodes.channels import Messages, StoredText
-from nodes.contact import ContactContext
-from nodes.context.briefed import Briefed, BriefedOutput
 from nodes.hierarchical.state import Subtask
-from tools.crm_models import Stage
+from nodes.shared.channels import Messages, StoredText
+from nodes.shared.contact import ContactContext
+from nodes.shared.context_state import Briefed, BriefedOutput
+from tools.crm.models import Stage
 
 StageName: TypeAlias = Literal[
     "qualification", "needs", "solution", "objections", "proposal", "negotiation", "close"

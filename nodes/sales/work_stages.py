@@ -14,9 +14,9 @@ from nodes.deps import Node
 from nodes.hierarchical.endings import anything_done
 from nodes.hierarchical.state import HierarchicalInput, HierarchicalOutput
 from nodes.hierarchical.state import Reason as TeamReason
-from nodes.prompts import prompt
 from nodes.sales.background import background
 from nodes.sales.state import Reason, SalesState, StageView
+from nodes.shared.prompts import prompt
 
 # The manager with a sub-agent a stage, as a subgraph of the run that calls it.
 Team: TypeAlias = Callable[[HierarchicalInput], Awaitable[HierarchicalOutput]]

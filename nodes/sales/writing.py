@@ -9,8 +9,8 @@ from core.errors import CrmError, CrmRefused
 from nodes.sales.stages import CLOSED
 from nodes.sales.state import Deal, Writes
 from tools.call import idempotency_key
-from tools.crm_client import CrmClient
-from tools.crm_models import Opportunity, OpportunityChanges
+from tools.crm.client import CrmClient
+from tools.crm.models import Opportunity, OpportunityChanges
 
 Part: TypeAlias = Literal["opportunity", "follow_up", "hand_over"]
 

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from core.context import Context
 from nodes.deps import run_context
-from nodes.thread import thread_of
+from nodes.shared.thread import thread_of
 from nodes.workflow.engine import Plan
 from nodes.workflow.state import BranchInput, StrandContext, StrandState, Surroundings
 from workflows.context import Here

@@ -14,9 +14,9 @@ from typing_extensions import TypedDict
 
 from core.context import Context
 from core.errors import InvalidRequest, NotFound
-from nodes.channels import Messages
 from nodes.deps import Node, run_context
-from nodes.thread import thread_of
+from nodes.shared.channels import Messages
+from nodes.shared.thread import thread_of
 from nodes.workflow.state import StrandContext, Surroundings, WorkflowStatus
 from workflows.definition.workflow import Definition
 from workflows.loader import LIBRARY, read_text

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 from typing_extensions import TypedDict
 
 from core.context import Context
-from nodes.channels import GrowingChannel
+from nodes.shared.channels import GrowingChannel
 from workflows.results import Record, Results, Turns
 
 WorkflowStatus: TypeAlias = Literal["running", "succeeded", "failed"]

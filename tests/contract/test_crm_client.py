@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from core.errors import CrmError, CrmRefused, CrmUnauthorized, CrmUnavailable
 from core.postgres import Pool
 from core.settings import CrmSettings
-from crm.app import create_crm
+from dev_crm.app import create_crm
 from tests.support.crm_faults import (
     KEY,
     LAURA,
@@ -31,9 +31,9 @@ from tests.support.crm_faults import (
     scripted_crm,
     served,
 )
-from tools import crm_connection
-from tools.crm_client import CrmClient, crm_http_client
-from tools.crm_models import Created, Usage
+from tools.crm import connection as crm_connection
+from tools.crm.client import CrmClient, crm_http_client
+from tools.crm.models import Created, Usage
 
 Call: TypeAlias = Callable[[CrmClient], Awaitable[Any]]
 

@@ -10,7 +10,7 @@ from pydantic import SecretStr, ValidationError
 
 from core.errors import CrmError, CrmRefused
 from core.postgres import Pool
-from crm.app import create_crm
+from dev_crm.app import create_crm
 from tests.support.crm_faults import (
     KEY,
     LAURA,
@@ -23,8 +23,8 @@ from tests.support.crm_faults import (
     scripted_crm,
     served,
 )
-from tools.crm_client import CrmClient
-from tools.crm_models import CustomerProfile, Objection, OpportunityChanges, Qualification
+from tools.crm.client import CrmClient
+from tools.crm.models import CustomerProfile, Objection, OpportunityChanges, Qualification
 
 Call: TypeAlias = Callable[[CrmClient, str], Awaitable[Any]]
 

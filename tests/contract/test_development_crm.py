@@ -15,11 +15,11 @@ from pydantic import SecretStr
 from checkpoints.pool import open_pool
 from core.postgres import Pool
 from core.settings import DatabaseSettings
-from crm import migrations
-from crm.app import create_crm
-from crm.migrations import migrate
-from crm.rate_limit import TokenBucket
-from crm.seeding import SUPPORT, seeds
+from dev_crm import migrations
+from dev_crm.app import create_crm
+from dev_crm.migrations import migrate
+from dev_crm.rate_limit import TokenBucket
+from dev_crm.seeding import SUPPORT, seeds
 
 KEY = "a-key-for-tests"
 LAURA = "550e8400-e29b-41d4-a716-446655440000"

@@ -12,9 +12,9 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from core.postgres import Pool
-from crm import migrations
-from crm.app import create_crm
-from crm.migrations import migrate
+from dev_crm import migrations
+from dev_crm.app import create_crm
+from dev_crm.migrations import migrate
 
 KEY = "a-key-for-tests"
 LAURA = "550e8400-e29b-41d4-a716-446655440000"

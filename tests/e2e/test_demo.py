@@ -8,7 +8,7 @@ from tests.support.service import running_service
 
 
 async def test_the_demo_shows_the_case_in_plain_text_when_piped(tmp_path: Path) -> None:
-    process = await launch(tmp_path, "-m", "demo.support_case")
+    process = await launch(tmp_path, "-m", "service.cli.demo")
     output, errors = await process.communicate()
     assert process.returncode == 0, errors.decode()
     text = output.decode()
@@ -28,11 +28,11 @@ async def test_the_demo_uses_a_running_service_and_says_when_there_is_none(
 ) -> None:
     model = ScriptedChatModel(replies=["It cannot be solved."])
     async with running_service(database_url, scripted_models(model)) as running:
-        process = await launch(tmp_path, "-m", "demo.support_case", "--url", running.url)
+        process = await launch(tmp_path, "-m", "service.cli.demo", "--url", running.url)
         output, _ = await process.communicate()
         assert process.returncode == 0
         assert "It cannot be solved." in output.decode()
-    process = await launch(tmp_path, "-m", "demo.support_case", "--url", running.url)
+    process = await launch(tmp_path, "-m", "service.cli.demo", "--url", running.url)
     _, errors = await process.communicate()
     assert process.returncode == 1
     assert errors.decode().count("\n") == 1

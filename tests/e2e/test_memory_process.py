@@ -25,7 +25,7 @@ async def memory_process(data_dir: Path) -> AsyncIterator[tuple[Process, str]]:
         "MEMORY_GRPC_TOKEN": TOKEN,
         "EMBEDDING_MODEL": "lexical:hashed-ngrams",
     }
-    process = await launch(data_dir, "-m", "api.memory_serve", **settings)
+    process = await launch(data_dir, "-m", "service.cli.memory_server", **settings)
     assert process.stdout
     banner = ""
     while "make serve" not in banner:
@@ -62,7 +62,7 @@ async def test_a_memory_that_cannot_start_says_why_in_a_line(tmp_path: Path) -> 
     process = await launch(
         tmp_path,
         "-m",
-        "api.memory_serve",
+        "service.cli.memory_server",
         MEMORY_SERVE_PORT=str(port),
         EMBEDDING_MODEL="lexical:hashed-ngrams",
     )

@@ -22,7 +22,7 @@ def _free_port() -> int:
 async def test_studio_lists_the_graphs_runs_one_and_shows_its_state(tmp_path: Path) -> None:
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
-    process = await launch(tmp_path, "-m", "api.studio", STUDIO_PORT=str(port))
+    process = await launch(tmp_path, "-m", "service.cli.studio", STUDIO_PORT=str(port))
     draining = asyncio.create_task(process.communicate())
     try:
         async with httpx.AsyncClient() as http:

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import httpx
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.documents import PROJECT
 from core.postgres import Pool
 from core.settings import CrmSettings
-from crm.app import create_crm
+from dev_crm.app import create_crm
+from service.cli.docs import PROJECT
 from tests.support.crm_faults import served
 from tests.support.service import RunningService, running_service
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.application import make_app
 from core.settings import RunSettings
 from graphs.registry import REGISTRY
+from service.app import make_app
 from tests.support.identity import WITH_KEYS, key_of
 from tests.support.service import CONTACT, RunningService, running_service
 

@@ -7,12 +7,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from api import keys
-from api.keys import recorded
 from checkpoints.embedded import running_postgres_url
 from core.errors import NotFound
 from core.settings import AuthSettings
-from identity.store import KeyStore
+from service.auth.store import KeyStore
+from service.cli import keys
+from service.cli.keys import recorded
 from tests.support.identity import AUDIENCE, ISSUER, Issuer, bearer, key_of
 from tests.support.scripted import ScriptedChatModel, scripted_models
 from tests.support.service import RunningService, running_service

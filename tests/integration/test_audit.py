@@ -8,17 +8,17 @@ from typing import Any
 import psycopg
 import pytest
 
-from api import audit as command
 from checkpoints.pool import open_pool
 from core.actor import Actor
 from core.postgres import Pool
 from core.settings import DatabaseSettings
-from ledger.chain import link
-from ledger.effects import RecordedEffects
-from ledger.entries import Audit, Entry
-from ledger.retention import cut
-from ledger.verification import Verdict, verify
 from nodes.react.state import Reflection
+from service.audit.chain import link
+from service.audit.effects import RecordedEffects
+from service.audit.entries import Audit, Entry
+from service.audit.retention import cut
+from service.audit.verification import Verdict, verify
+from service.cli import audit as command
 from tests.support.general_agent import service
 from tests.support.ledger import Outside, acting_on_a_thread, rows
 from tests.support.scripted import ScriptedChatModel, calling

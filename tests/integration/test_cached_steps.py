@@ -9,11 +9,11 @@ from langchain_core.messages import AIMessage
 from langgraph.types import StreamMode
 from langserve import RemoteRunnable
 
-from api.identity import Identity
-from api.run_output import finished
-from api.run_requests import run_request
 from core.settings import CacheSettings
 from graphs.registry import REGISTRY
+from service.auth.request_identity import Identity
+from service.runs.http_request import run_request
+from service.runs.output import finished
 from tests.support.scripted import ScriptedChatModel, scripted_models
 from tests.support.service import CONTACT, RunningService, running_service
 

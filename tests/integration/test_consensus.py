@@ -34,7 +34,7 @@ from tests.support.graphs import compiled, development_deps
 from tests.support.scripted import ScriptedChatModel, scripted_models
 from tests.support.service import CONTACT
 from tests.support.waiting import until
-from tools.crm_client import CrmClient, crm_http_client
+from tools.crm.client import CrmClient, crm_http_client
 
 Graph: TypeAlias = CompiledStateGraph[Any, Any, Any, Any]
 

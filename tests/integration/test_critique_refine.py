@@ -36,12 +36,12 @@ from nodes.critique_refine.finish import NO_MESSAGE
 from nodes.critique_refine.judgements import REJECTED_WITHOUT_REASON, Review, Verdict
 from nodes.critique_refine.state import CritiqueRefineInput, CritiqueRefineOutput
 from nodes.deps import Deps
-from nodes.prompts import prompt
+from nodes.shared.prompts import prompt
 from tests.support.gemini import Error, Structured, Text, gemini_server
 from tests.support.graphs import NO_AGENTS, compiled, development_deps
 from tests.support.scripted import INFO, ScriptedChatModel
 from tests.support.service import CONTACT
-from tools.crm_client import CrmClient, crm_http_client
+from tools.crm.client import CrmClient, crm_http_client
 
 Graph: TypeAlias = CompiledStateGraph[Any, Any, Any, Any]
 

@@ -11,7 +11,7 @@ from checkpoints.pool import open_pool
 from core.errors import CrmRefused, CrmUnavailable, DatabaseUnavailable, EffectConflict
 from core.postgres import Pool
 from core.settings import DatabaseSettings
-from ledger.effects import RecordedEffects, erase_effects
+from service.audit.effects import RecordedEffects, erase_effects
 from tests.support.ledger import Outside, acting_on_a_thread, entries, rows
 
 TEXT = {"contact_id": "c-1", "text": "Use the batch export API, Ana."}

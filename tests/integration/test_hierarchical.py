@@ -25,14 +25,14 @@ from core.postgres import Pool
 from core.settings import FeatureSettings, ModelSettings
 from graphs.diagrams import mermaid
 from graphs.hierarchical import SPEC, build_hierarchical
-from nodes.agent import Agent
-from nodes.context.memory_use import NOT_ASKED
 from nodes.hierarchical import work
 from nodes.hierarchical.plan import MAX_SUBTASKS, TASK_CHARACTERS, Decision, Decomposition, PlannedSubtask
 from nodes.hierarchical.state import SubAgent
 from nodes.hierarchical.team import SUPPORT_TEAM, complete
-from nodes.prompts import prompt
 from nodes.react.state import ReactOutput, Reflection
+from nodes.shared.agent import Agent
+from nodes.shared.memory_use import NOT_ASKED
+from nodes.shared.prompts import prompt
 from tests.support.gemini import FunctionCalls, GeminiServer, Structured, Text, gemini_server
 from tests.support.graphs import compiled, development_deps, empty_crm
 from tests.support.savers import saver_on

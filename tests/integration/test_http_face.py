@@ -4,8 +4,8 @@ import re
 
 from syrupy.assertion import SnapshotAssertion
 
-from api.application import make_app
 from graphs.registry import REGISTRY
+from service.app import make_app
 from tests.support.scripted import ScriptedChatModel, scripted_models
 from tests.support.service import running_service
 

@@ -14,14 +14,14 @@ import pytest
 from langchain_core.messages import AIMessage, BaseMessage
 
 from checkpoints.saver import GroupCommitSaver
-from ledger.effects import RecordedEffects
-from ledger.requests import Requests
 from nodes.react.state import Reflection
+from service.audit.effects import RecordedEffects
+from service.audit.requests import Requests
 from tests.support.ledger import rows
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT, RunningService, running_service
-from tools.crm_client import SOURCE
-from tools.crm_connection import CrmConnection
+from tools.crm.client import SOURCE
+from tools.crm.connection import CrmConnection
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -7,8 +7,8 @@ from pydantic import SecretStr
 
 from core.postgres import Pool
 from core.settings import LimitSettings, RedisSettings
-from identity.counters import PostgresCounter, open_counter
-from identity.rates import RateLimits
+from service.auth.counters import PostgresCounter, open_counter
+from service.auth.rates import RateLimits
 from tests.support.general_agent import PARROT, replying, service
 from tests.support.identity import WITH_KEYS, key_of
 from tests.support.service import CONTACT, RunningService

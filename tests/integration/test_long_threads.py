@@ -13,7 +13,7 @@ from langgraph.types import Command
 
 from checkpoints.saver import GroupCommitSaver
 from core.postgres import Pool
-from nodes.channels import MessagesChannel
+from nodes.shared.channels import MessagesChannel
 from tests.support.conversation import Conversation, StockTalk, conversation, replica, texts
 
 THREAD: RunnableConfig = {"configurable": {"thread_id": "long"}}

@@ -36,7 +36,7 @@ from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT
 from tests.support.waiting import until
 from tools.catalogue import crm_tools
-from tools.crm_client import CrmClient, crm_http_client
+from tools.crm.client import CrmClient, crm_http_client
 
 Graph: TypeAlias = CompiledStateGraph[Any, Any, Any, Any]
 

@@ -51,14 +51,14 @@ from nodes.planning_monitor.schema import (
     with_tools,
 )
 from nodes.planning_monitor.state import Before, ExecuteInput, PlanningOutput
-from nodes.prompts import prompt
 from nodes.react.state import ReactInput, Reflection
+from nodes.shared.prompts import prompt
 from tests.support.gemini import FunctionCalls, Structured, Text, gemini_server
 from tests.support.graphs import compiled, development_deps
 from tests.support.scripted import INFO, ScriptedChatModel, calling, scripted_models
 from tools.approval import requires_approval
 from tools.call import CallContext
-from tools.crm_client import CrmClient
+from tools.crm.client import CrmClient
 
 Graph: TypeAlias = CompiledStateGraph[Any, Any, Any, Any]
 

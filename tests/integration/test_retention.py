@@ -16,14 +16,14 @@ from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, StateSnapshot
 
-from api.erasure import Erasure
-from api.retention import table
 from checkpoints.retention import Policies, Policy, Sweep, sweep
 from checkpoints.retention.sweeping import LOCK_ID, LOCK_SQL
 from core.errors import StartupError
 from core.postgres import Pool
 from core.settings import RetentionSettings, Settings
-from nodes.channels import MessagesChannel
+from nodes.shared.channels import MessagesChannel
+from service.cli.retention import table
+from service.runs.erasure import Erasure
 from tests.support.conversation import Conversation, StockTalk, conversation, replica
 from tests.support.service import running_service
 from tests.support.waiting import until
@@ -270,7 +270,7 @@ async def test_one_replica_sweeps_at_a_time(pool: Pool) -> None:
 async def test_the_service_sweeps_in_the_background_and_outlives_a_sweep_that_fails(
     database_url: str, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.retention.sweep", failing_once := _FailingOnce())
+    monkeypatch.setattr("service.cli.retention.sweep", failing_once := _FailingOnce())
     await say(conversation(await replica(pool)), "a", "one", "two")
     await aged(pool, "a", "1 day")
     often = RetentionSettings(policy="delete_after:1h", interval_seconds=0.01)
@@ -307,7 +307,7 @@ async def test_the_command_prints_what_would_go(database_url: str, pool: Pool) -
     command = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "api.retention",
+        "service.cli.retention",
         "--dry-run",
         cwd=PROJECT,
         env=environment,

@@ -19,20 +19,20 @@ from core.errors import InvalidRequest, ModelRefused, ModelUnavailable, NotFound
 from core.models import ChatModels, chat_models
 from core.postgres import Pool
 from core.settings import CrmSettings, FeatureSettings, ModelSettings
-from crm.app import create_crm
+from dev_crm.app import create_crm
 from graphs.diagrams import mermaid
 from graphs.sales import SPEC
 from nodes.deps import Deps
 from nodes.hierarchical.plan import Decision, Decomposition, PlannedSubtask
-from nodes.prompts import prompt
 from nodes.react.state import Reflection
 from nodes.sales.reading import DealReading, ObjectionReading
 from nodes.sales.team import SALES_TEAM
+from nodes.shared.prompts import prompt
 from tests.support.graphs import NO_AGENTS, compiled
 from tests.support.scripted import Reply, ScriptedChatModel, calling, scripted_models
 from tools.catalogue import crm_tools
-from tools.crm_client import CrmClient, crm_http_client
-from tools.crm_models import Opportunity, OpportunityChanges, Qualification
+from tools.crm.client import CrmClient, crm_http_client
+from tools.crm.models import Opportunity, OpportunityChanges, Qualification
 
 Graph: TypeAlias = CompiledStateGraph[Any, Any, Any, Any]
 

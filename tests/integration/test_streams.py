@@ -10,10 +10,10 @@ import pytest
 from httpx_sse import ServerSentEvent, aconnect_sse
 from langchain_core.messages import AIMessage
 
-from api.serving import serving
 from core.errors import ModelUnavailable
 from core.settings import RunSettings, ServerSettings
 from nodes.react.state import Reflection
+from service.cli.serve import serving
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT, RunningService, running_service, settings_for
 from tests.support.waiting import until

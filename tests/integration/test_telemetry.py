@@ -11,8 +11,8 @@ import pytest
 from langchain_core.messages import AIMessage
 from prometheus_client.parser import text_string_to_metric_families
 
-from api.documents import PROJECT
 from core.errors import ModelUnavailable
+from service.cli.docs import PROJECT
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT, RunningService, running_service
 

@@ -22,7 +22,7 @@ from tests.support.graphs import NO_AGENTS
 from tests.support.savers import saver_on
 from tests.support.waiting import until
 from tests.support.workflows import Outside, ask, call, definition, engine, statuses
-from tools.crm_client import CrmClient
+from tools.crm.client import CrmClient
 from workflows.definition.workflow import Definition
 from workflows.outline import outline
 from workflows.progress import progress

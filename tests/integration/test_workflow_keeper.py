@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from api.identity import LOCAL
-from api.workflow_keeper import MOST_LAPSES, WorkflowKeeper
-from api.workflow_runs import WORKFLOW, WorkflowGraphs
 from core.errors import DatabaseUnavailable, NothingToResume, ThreadBusy, TooManyRuns
 from core.postgres import Pool
 from core.settings import RunSettings, WorkflowSettings
 from core.tasks import ended
 from graphs.workflow import compile_workflow
 from nodes.workflow.recovery import Recovery, retry
+from service.auth.request_identity import LOCAL
+from service.workflows.run_request import WORKFLOW, WorkflowGraphs
+from service.workflows.worker import MOST_LAPSES, WorkflowKeeper
 from tests.support.runs import runs_on
 from tests.support.savers import saver_on
 from tests.support.waiting import until
@@ -218,7 +218,7 @@ async def test_a_run_killed_between_a_steps_writes_and_its_checkpoint_goes_on(
 async def test_a_database_that_is_away_for_a_moment_fails_no_step(
     monkeypatch: pytest.MonkeyPatch, service: Any
 ) -> None:
-    monkeypatch.setattr("api.workflow_keeper.PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("service.workflows.worker.PAUSE_SECONDS", 0.01)
     outside = Outside()
 
     def away(_: Any) -> None:
@@ -284,7 +284,7 @@ async def test_one_that_was_cancelled_before_it_began_begins_when_it_is_recovere
 
 
 async def test_a_recovery_waits_for_a_free_place(monkeypatch: pytest.MonkeyPatch, service: Any) -> None:
-    monkeypatch.setattr("api.workflow_keeper.PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("service.workflows.worker.PAUSE_SECONDS", 0.01)
     outside = Outside({"a"})
     one = service(outside)
     await one.begin("w", call("a"))

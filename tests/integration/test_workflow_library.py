@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.service import CONTACT, RunningService, running_service
 
-CRM = Path(__file__).parents[2] / "crm" / "seed"
+CRM = Path(__file__).parents[2] / "dev_crm" / "seed"
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,12 @@ from typing import Any
 import httpx
 import pytest
 
-from api.identity import LOCAL
-from api.workflow_models import Recover
-from api.workflow_recovery import recover
 from core.errors import Forbidden
 from core.settings import WorkflowSettings
 from nodes.react.state import Reflection
+from service.auth.request_identity import LOCAL
+from service.routes.workflow_models import Recover
+from service.workflows.recovery import recover
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT, RunningService, running_service
 from tests.support.waiting import until
@@ -346,7 +346,7 @@ async def test_workflows_are_listed_with_how_busy_they_are(client: Client) -> No
 async def test_the_list_of_approvals_reads_past_what_asks_nobody(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.approvals._PAGE", 2)
+    monkeypatch.setattr("service.routes.approvals._PAGE", 2)
     begun = [await client.run({"id": "s", "type": "wait", "signal": "s"}) for _ in range(3)]
     ask = {"id": "ask", "type": "approval", "question": "?"}
     begun += [broken := await client.run(ask), asks := await client.run(ask)]

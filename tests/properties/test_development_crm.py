@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from core.postgres import Pool
-from crm.app import create_crm
-from crm.migrations import migrate
+from dev_crm.app import create_crm
+from dev_crm.migrations import migrate
 
 LAURA = "550e8400-e29b-41d4-a716-446655440000"
 

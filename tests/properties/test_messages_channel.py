@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, RemoveMessage
 from langgraph.graph.message import REMOVE_ALL_MESSAGES, add_messages
 
-from nodes.channels import MessagesChannel, merge_messages
+from nodes.shared.channels import MessagesChannel, merge_messages
 
 IDS = st.sampled_from(["a", "b", "c", "d", "e"])
 SAID = st.builds(lambda text, id_: HumanMessage(text, id=id_), st.text(max_size=3), IDS) | st.builds(

@@ -20,7 +20,7 @@ from nodes.onboarding.questions import PROFILE, QUESTIONS, next_question
 from tests.support.graphs import NO_AGENTS
 from tests.support.onboarding import AISHA, reader
 from tests.support.scripted import scripted_models
-from tools.crm_client import CrmClient, crm_http_client
+from tools.crm.client import CrmClient, crm_http_client
 
 FIELDS: Mapping[str, st.SearchStrategy[Any]] = {
     "company_size": st.integers(0, 10_000_000),

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram
 
-from api.telemetry.metrics import SECONDS
-from api.telemetry.reading import buckets, quantile
+from service.observability.metrics import SECONDS
+from service.observability.reading import buckets, quantile
 
 BOUNDS = (0.0, *SECONDS, inf)
 

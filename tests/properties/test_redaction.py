@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger.redaction import redacted
+from service.audit.redaction import redacted
 
 FIELDS = st.sampled_from(
     ["contact_id", "id", "path", "team", "severity", "due_at", "text", "metadata", "type", "amount"]

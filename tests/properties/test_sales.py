@@ -12,7 +12,7 @@ from nodes.sales.changes import overlaid
 from nodes.sales.read_results import changes_of
 from nodes.sales.reading import DealReading, ObjectionReading
 from nodes.sales.state import SalesState
-from tools.crm_models import Objection, Opportunity, OpportunityChanges, Qualification, Stage
+from tools.crm.models import Objection, Opportunity, OpportunityChanges, Qualification, Stage
 
 STAGES: tuple[Stage, ...] = (
     "qualification",

@@ -8,7 +8,7 @@ from core.memory import NoMemory
 from nodes.coordinator.roster import Roster
 from nodes.routing.router import Router
 from tools.catalogue import crm_tools, memory_tools
-from tools.crm_client import CrmClient
+from tools.crm.client import CrmClient
 
 TOOLS = ("look_up", "send")
 

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from checkpoints.saver import GroupCommitSaver
 from core.postgres import Pool
-from nodes.channels import Messages
+from nodes.shared.channels import Messages
 from tests.support.savers import saver_on
 
 Conversation = CompiledStateGraph[Any, Any, Any, Any]

@@ -25,9 +25,9 @@ import uvicorn
 from pydantic import SecretStr
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.serving import UnsignalledServer
 from core.settings import CrmSettings
-from tools.crm_client import CrmClient, crm_http_client
+from service.cli.serve import UnsignalledServer
+from tools.crm.client import CrmClient, crm_http_client
 
 KEY = "a-key-for-tests"
 LAURA = "550e8400-e29b-41d4-a716-446655440000"

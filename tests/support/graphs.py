@@ -10,14 +10,14 @@ from langgraph.graph.state import CompiledStateGraph
 from core.models import ChatModels
 from core.postgres import Pool
 from core.settings import CrmSettings
-from crm.app import create_crm
+from dev_crm.app import create_crm
 from graphs.spec import GraphSpec
 from nodes.coordinator.roster import Roster
 from nodes.deps import Deps
 from nodes.routing.router import Router
 from tests.support.savers import saver_on
 from tools.catalogue import crm_tools
-from tools.crm_client import CrmClient, crm_http_client
+from tools.crm.client import CrmClient, crm_http_client
 
 # For graphs that dispatch nothing.
 NO_AGENTS = Roster(agents={}, router=cast("Router", None))

@@ -9,10 +9,10 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-from api.service import Service
 from core.settings import AuthSettings
-from identity.principal import SCOPES, Scope
-from identity.store import KeyStore
+from service.auth.principal import SCOPES, Scope
+from service.auth.store import KeyStore
+from service.lifespan import Service
 
 ISSUER: Final = "https://issuer.example"
 AUDIENCE: Final = "ventros-agents"

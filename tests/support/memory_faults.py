@@ -46,5 +46,5 @@ def line(monkeypatch: pytest.MonkeyPatch) -> Line:
             made.memory = memory
             yield cast("Memory", made)
 
-    monkeypatch.setattr("api.service.open_memory", opened)
+    monkeypatch.setattr("service.lifespan.open_memory", opened)
     return made

@@ -17,14 +17,14 @@ from core.context import Context
 from core.models import ChatModels
 from core.postgres import Pool
 from core.settings import CrmSettings
-from crm.app import create_crm
+from dev_crm.app import create_crm
 from graphs.onboarding import SPEC
 from nodes.deps import Deps
 from nodes.onboarding.reading import Reading
 from tests.support.graphs import NO_AGENTS, compiled
 from tests.support.scripted import ScriptedChatModel, scripted_models
 from tools.catalogue import crm_tools
-from tools.crm_client import CrmClient, crm_http_client
+from tools.crm.client import CrmClient, crm_http_client
 
 LAURA = "550e8400-e29b-41d4-a716-446655440000"  # company size and industry are known
 AISHA = "d9d48706-0cfa-4077-8937-726c548a9553"  # nothing is

@@ -1,15 +1,15 @@
 """Runs without a service around them."""
 
-from api.ownership import Ownership
-from api.run_lanes import run_lanes
-from api.run_start import RunStart
-from api.run_watch import RunWatch
-from api.runs import Runs
-from api.telemetry.metrics import ServiceMetrics
-from api.telemetry.tracing import Tracing
 from core.postgres import Pool
 from core.settings import RunSettings, WorkflowSettings
-from ledger.entries import Audit
+from service.audit.entries import Audit
+from service.observability.metrics import ServiceMetrics
+from service.observability.tracing import Tracing
+from service.runs.executor import Runs
+from service.runs.ownership import Ownership
+from service.runs.queues import run_lanes
+from service.runs.start import RunStart
+from service.runs.watch import RunWatch
 
 
 def runs_on(

@@ -9,10 +9,10 @@ import httpx
 from langserve import RemoteRunnable
 from pydantic import SecretStr
 
-from api.service import Service
-from api.serving import serving
 from core.models import ChatModels
 from core.settings import DatabaseSettings, ServerSettings, Settings
+from service.cli.serve import serving
+from service.lifespan import Service
 
 CONTACT = "550e8400-e29b-41d4-a716-446655440000"
 EXPORT_TASK = "Customer reports 'Error 500' when trying to export contacts. Help diagnose and resolve."

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 from starlette.routing import BaseRoute, Mount, Route
 
-from api.access import ACCESS, access_to
-from api.application import make_app
-from api.locality import require_local, require_same_site
-from api.serving import serving
 from core.errors import Forbidden, StartupError
 from core.settings import ServerSettings
-from identity.principal import SCOPES
+from service.app import make_app
+from service.auth.access import ACCESS, access_to
+from service.auth.principal import SCOPES
+from service.cli.serve import serving
+from service.middleware.locality import require_local, require_same_site
 from tests.support.service import settings_for
 
 

@@ -8,7 +8,7 @@ from langchain_core.tools import BaseTool, tool
 
 from tools.approval import approval_reason, requires_approval
 from tools.catalogue import crm_tools
-from tools.crm_client import CrmClient
+from tools.crm.client import CrmClient
 from tools.message_risk import message_risk
 
 SEND = "send_solution_to_customer"

@@ -5,7 +5,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from api.documents import PROJECT
+from service.cli.docs import PROJECT
 
 WEB_AND_DATABASE = (
     "fastapi",
@@ -37,13 +37,13 @@ def test_only_the_settings_read_the_environment() -> None:
         str(path.relative_to(PROJECT))
         for room in (
             "agents",
-            "api",
             "checkpoints",
             "core",
-            "crm",
-            "demo",
+            "dev_crm",
             "graphs",
+            "memory",
             "nodes",
+            "service",
             "tools",
             "workflows",
         )

@@ -15,15 +15,15 @@ from langgraph.runtime import Runtime
 from langgraph.types import CachePolicy
 from typing_extensions import TypedDict
 
-from api.edition import edition
 from core.context import Context, now_running
 from core.errors import EmbeddingError
-from nodes.caching import keyed, routing_policy, worth_keeping
 from nodes.coordinator.classify import classify
 from nodes.coordinator.roster import Roster
 from nodes.coordinator.state import CoordinatorState
 from nodes.deps import Deps
 from nodes.routing.verdicts import Candidate, Routing, Verdict
+from nodes.shared.caching import keyed, routing_policy, worth_keeping
+from service.runs.cache_version import edition
 from tests.support.agents import shipped
 from tests.support.scripted import ScriptedChatModel, scripted_models
 

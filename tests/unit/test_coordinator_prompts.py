@@ -10,11 +10,11 @@ from core.context import Context
 from nodes.coordinator.answer import answering
 from nodes.coordinator.state import SpecialistInput
 from nodes.deps import Deps
-from nodes.prompts import prompt
 from nodes.routing.router import Router
+from nodes.shared.prompts import prompt
 from tests.support.agents import shipped
 from tests.support.scripted import ScriptedChatModel, scripted_models
-from tools.crm_client import CrmClient
+from tools.crm.client import CrmClient
 
 
 @pytest.mark.parametrize("name", ["answer", "choose", "clarify", "merge"])

@@ -2,8 +2,8 @@
 
 from importlib import import_module
 
-from api import documents
 from graphs.registry import REGISTRY
+from service.cli import docs as documents
 
 
 def test_the_readme_is_current() -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from core.effects import Arguments, Outcome
 from core.settings import CrmSettings
-from tools.crm_client import CrmClient
-from tools.crm_models import CustomerProfile, OpportunityChanges
+from tools.crm.client import CrmClient
+from tools.crm.models import CustomerProfile, OpportunityChanges
 
 WRITES: dict[str, dict[str, Any]] = {
     "create_engineering_ticket": {

@@ -17,7 +17,7 @@ from pydantic import BaseModel, SecretStr
 
 from core.errors import CrmError, CrmUnauthorized, CrmUnavailable
 from core.postgres import Pool
-from crm.app import create_crm
+from dev_crm.app import create_crm
 from tests.support.crm_faults import (
     KEY,
     LAURA,

@@ -49,13 +49,13 @@ def charge(card: str) -> None:
 
 def test_a_line_is_a_json_object_with_level_logger_time_and_fields() -> None:
     lines = logging_to(io.StringIO())
-    get_logger("api.runs").info("run_finished", steps=3, thread_id="t1")
+    get_logger("service.runs.executor").info("run_finished", steps=3, thread_id="t1")
     [line] = lines()
     assert line.pop("timestamp").endswith("Z")
     assert line == {
         "event": "run_finished",
         "level": "info",
-        "logger": "api.runs",
+        "logger": "service.runs.executor",
         "steps": 3,
         "thread_id": "t1",
     }

@@ -14,13 +14,13 @@ from pydantic import SecretStr
 from core.memory import Edge, Memory, Message, Node, NoMemory, Scope
 from core.postgres import Pool
 from core.settings import Settings
-from crm.app import create_crm
+from dev_crm.app import create_crm
 from memory.opening import open_memory
 from tests.support.crm_faults import KEY, LAURA, crm_client
 from tests.support.memory_grpc import lexical_embedder
 from tools.call import CallContext
 from tools.catalogue import crm_tools, memory_tools
-from tools.crm_models import Article
+from tools.crm.models import Article
 from tools.execute import Observation, execute
 from tools.relations import of_contact, of_tickets
 from tools.search_knowledge_base import by_strategy

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from identity.counters import Counted
-from identity.rates import LEASES_PER_WINDOW, REST_SECONDS, RateLimits
+from service.auth.counters import Counted
+from service.auth.rates import LEASES_PER_WINDOW, REST_SECONDS, RateLimits
 
 
 @dataclass

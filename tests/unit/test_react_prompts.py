@@ -15,8 +15,8 @@ from graphs.diagrams import mermaid
 from graphs.react import build_react
 from graphs.registry import REGISTRY
 from nodes.deps import Deps
-from nodes.prompts import prompt
 from nodes.react.state import Reflection
+from nodes.shared.prompts import prompt
 from tests.support.graphs import NO_AGENTS, empty_crm
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tools.call import CallContext

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.run_slots import RunSlots, run_slots
 from core.errors import TooManyRuns
 from core.settings import RunSettings
+from service.runs.concurrency_slots import RunSlots, run_slots
 
 
 def slots(total: int = 2, **bounds: float) -> RunSlots:

@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from api.identity import LOCAL
-from api.run import Part, RunRequest
-from api.run_lanes import Lane, run_lanes
-from api.run_start import RunStart
-from api.run_watch import RunWatch
-from api.runs import Runs
-from api.telemetry.metrics import ServiceMetrics
-from api.telemetry.tracing import Tracing
 from core.context import Context
 from core.errors import RunTimedOut
 from core.settings import RunSettings, WorkflowSettings
-from ledger.entries import Audit
+from service.audit.entries import Audit
+from service.auth.request_identity import LOCAL
+from service.observability.metrics import ServiceMetrics
+from service.observability.tracing import Tracing
+from service.runs.executor import Runs
+from service.runs.queues import Lane, run_lanes
+from service.runs.request import Part, RunRequest
+from service.runs.start import RunStart
+from service.runs.watch import RunWatch
 from tests.support.waiting import until
 
 

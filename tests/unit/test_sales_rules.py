@@ -10,7 +10,7 @@ from nodes.sales.offers import Offer, concession, offer_in
 from nodes.sales.quotes import agrees, declines
 from nodes.sales.reading import DealReading
 from nodes.sales.stages import next_stage, standing
-from tools.crm_models import Objection, Opportunity, Qualification
+from tools.crm.models import Objection, Opportunity, Qualification
 
 KNOWN = Qualification(budget="b", authority="a", need="n", timeline="t")
 

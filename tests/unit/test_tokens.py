@@ -16,9 +16,9 @@ from jwt.utils import base64url_encode
 
 from core.errors import IssuerUnavailable, Unauthenticated
 from core.settings import AuthSettings
-from identity.jwks import MIN_INTERVAL_SECONDS, SigningKeys, fetched, usable_keys
-from identity.principal import Identity
-from identity.tokens import Tokens
+from service.auth.jwks import MIN_INTERVAL_SECONDS, SigningKeys, fetched, usable_keys
+from service.auth.principal import Identity
+from service.auth.tokens import Tokens
 from tests.support.identity import AUDIENCE, ISSUER, Issuer
 from tests.support.waiting import until
 

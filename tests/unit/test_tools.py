@@ -12,7 +12,7 @@ from pydantic import SecretStr, ValidationError
 from syrupy.assertion import SnapshotAssertion
 
 from core.postgres import Pool
-from crm.app import create_crm
+from dev_crm.app import create_crm
 from tests.support.crm_faults import KEY, LAURA, crm_client
 from tools.approval import approval_reason
 from tools.call import CallContext

@@ -1,1 +1,0 @@
-"""Clients to watch the service with."""

@@ -1,1 +1,0 @@
-"""What was asked, done and seen: effects made once, requests answered once, and the audit."""

@@ -1,0 +1,1 @@
+"""The HTTP service: application, runs, routes, middleware, and what they are made of."""

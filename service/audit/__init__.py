@@ -1,0 +1,1 @@
+"""The audit trail, idempotent effects and idempotent requests."""

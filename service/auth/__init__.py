@@ -1,0 +1,1 @@
+"""API keys, JSON Web Tokens, scopes and tenant rate limits."""

@@ -1,0 +1,1 @@
+"""Command-line entry points: `python -m service.cli.<name>`; the Makefile names each."""

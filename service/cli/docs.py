@@ -1,0 +1,121 @@
+"""What the documents say of graphs and settings, written from the code.
+
+``python -m service.cli.docs`` rewrites the marked parts of ``README.md``, ``.env.example``, and the
+graphs of ``langgraph.json``; a test holds them current.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from core.errors import ServiceError, StartupError
+from core.settings import GROUPS, env_name
+from graphs.diagrams import mermaid
+from graphs.registry import REGISTRY
+
+PROJECT = Path(__file__).resolve().parents[2]
+_MARKED = re.compile(r"(<!-- generated:(\w+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
+
+
+def readme(text: str) -> str:
+    """The README with its generated parts written anew."""
+    return _MARKED.sub(lambda found: f"{found[1]}{_PARTS[found[2]]()}\n{found[3]}", text)
+
+
+def env_example() -> str:
+    """``.env.example``: every setting with what it is, commented out at its default."""
+    lines = [
+        "# Copy to .env; what is not set keeps the default shown. The environment goes before this file."
+    ]
+    for group in GROUPS.values():
+        lines += ["", f"# --- {_first_line(group)}"]
+        for name, field in group.model_fields.items():
+            lines += [f"# {field.description}", f"#{env_name(group, name)}={_default(field)}"]
+    return "\n".join(lines) + "\n"
+
+
+def langgraph_json(text: str) -> str:
+    """``langgraph.json`` with every graph of the registry."""
+    config = json.loads(text)
+    config["graphs"] = {name: f"./graphs/studio.py:{name}" for name in REGISTRY}
+    return json.dumps(config, indent=2) + "\n"
+
+
+def _graphs() -> str:
+    rows = ["| graph | what it does |", "|---|---|"]
+    rows += [f"| [`{spec.name}`](#{spec.name}) | {spec.description} |" for spec in REGISTRY.values()]
+    return "\n".join(rows)
+
+
+def _diagrams() -> str:
+    return "\n\n".join(f"### {spec.name}\n\n```mermaid\n{mermaid(spec)}\n```" for spec in REGISTRY.values())
+
+
+def _errors() -> str:
+    """Every error a response may carry, by status."""
+    told = [kind for kind in _kinds(ServiceError) if kind is not StartupError]
+    rows = [f"| {kind.status} | `{kind.code}` | {_when(kind)} |" for kind in told]
+    return "\n".join(["| status | `error` | when |", "|---|---|---|", *sorted(rows)])
+
+
+def _kinds(kind: type[ServiceError]) -> Iterator[type[ServiceError]]:
+    # Those of the one tree: other rooms have errors of their own, which no response of ours carries.
+    if kind.__module__ == ServiceError.__module__:
+        yield kind
+        for narrower in kind.__subclasses__():
+            yield from _kinds(narrower)
+
+
+def _when(kind: type[ServiceError]) -> str:
+    said = _first_line(kind).removeprefix("Raise when ").removeprefix("Raise ").rstrip(".")
+    return "something failed that was not foreseen" if kind is ServiceError else said
+
+
+def _settings() -> str:
+    return "\n".join(["| setting | default | what it is |", "|---|---|---|", *_setting_rows()])
+
+
+def _setting_rows() -> Iterator[str]:
+    for group in GROUPS.values():
+        for name, field in group.model_fields.items():
+            default = _default(field)
+            yield f"| `{env_name(group, name)}` | {f'`{default}`' if default else ''} | {field.description} |"
+
+
+def _default(field: FieldInfo) -> str:
+    value: Any = field.default
+    if value is None:
+        return ""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _first_line(group: type) -> str:
+    return (group.__doc__ or "").strip().splitlines()[0]
+
+
+_PARTS: Mapping[str, Callable[[], str]] = {
+    "graphs": _graphs,
+    "diagrams": _diagrams,
+    "errors": _errors,
+    "settings": _settings,
+}
+
+
+def main() -> None:
+    """Rewrite the files."""
+    page = PROJECT / "README.md"
+    page.write_text(readme(page.read_text(encoding="utf-8")), encoding="utf-8")
+    studio = PROJECT / "langgraph.json"
+    studio.write_text(langgraph_json(studio.read_text(encoding="utf-8")), encoding="utf-8")
+    (PROJECT / ".env.example").write_text(env_example(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,261 @@
+"""Everything that lives as long as the service: opened in order, closed in reverse."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+
+import httpx
+from fastapi import FastAPI
+
+from checkpoints.availability import watching
+from checkpoints.cache import open_cache
+from checkpoints.opening import open_database
+from checkpoints.pool import WatchedPool
+from checkpoints.saver import open_saver
+from core.embeddings import embeddings
+from core.errors import EmbeddingError
+from core.logging import get_logger
+from core.memory import Memory
+from core.metrics import BACKGROUND, metered
+from core.models import ChatModels, ModelInfo, chat_models
+from core.postgres import Pool
+from core.settings import Settings
+from core.tasks import background, ended
+from dev_crm.app import create_crm
+from dev_crm.migrations import migrate
+from graphs.registry import REGISTRY
+from graphs.roster import specialised_agents
+from memory.opening import open_memory
+from nodes.coordinator.roster import Roster
+from nodes.deps import Deps
+from nodes.shared.caching import worth_keeping
+from service.audit.effects import RecordedEffects
+from service.audit.entries import Audit
+from service.audit.requests import Requests
+from service.audit.worker import keeping
+from service.auth.authenticator import Authenticator, open_authenticator
+from service.auth.counters import open_counter
+from service.auth.rates import RateLimits
+from service.cli.migrate import migrate_rooms
+from service.cli.retention import retention
+from service.lifecycle import Lifecycle
+from service.observability.gauges import add_gauges
+from service.observability.metrics import RunMeter, ServiceMetrics
+from service.observability.tracing import Tracing, open_tracing
+from service.runs.cache_version import edition
+from service.runs.compiled import CompiledGraph
+from service.runs.erasure import Erasure
+from service.runs.executor import Runs
+from service.runs.ownership import Ownership
+from service.runs.queues import run_lanes
+from service.runs.start import RunStart
+from service.runs.watch import RunWatch
+from service.sessions.store import SessionStore
+from service.sessions.worker import SessionKeeper
+from service.workflows.opening import Workflows, open_engine, open_workflows
+from tools.catalogue import crm_tools, memory_tools
+from tools.crm.client import CrmClient, crm_http_client
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """The live things HTTP needs.
+
+    Attributes:
+        settings: As the service was started with.
+        lifecycle: Whether it is about to stop.
+        pool: The one connection pool.
+        authenticator: Who callers are; ``None``: nothing is asked of them.
+        rates: How often tenants may ask; ``None``: there are no tenants to tell apart.
+        ownership: Whose threads are.
+        runs: Runs in progress.
+        graphs: The compiled graphs by name.
+        model: Which model answers, and why.
+        roster: The specialised agents.
+        erasure: Takes threads out for good.
+        memory: What is remembered of contacts.
+        sessions: Which conversation a message belongs to.
+        requests: Keys of requests, by which one that comes again is known.
+        audit: Who did what, and what came of it.
+        warming: Done when the router has learned the agents' examples, or could not.
+        keeper: Closes sessions and sums them up.
+        workflows: What runs workflows.
+        metrics: What is counted.
+        tracing: Begins the spans of requests and runs.
+        development_crm: The app to mount at ``/crm``, when no real CRM is set.
+    """
+
+    settings: Settings
+    lifecycle: Lifecycle
+    pool: WatchedPool
+    authenticator: Authenticator | None
+    rates: RateLimits | None
+    ownership: Ownership
+    runs: Runs
+    graphs: Mapping[str, CompiledGraph]
+    model: ModelInfo
+    roster: Roster
+    erasure: Erasure
+    memory: Memory
+    sessions: SessionStore
+    requests: Requests
+    audit: Audit
+    warming: asyncio.Task[None]
+    keeper: SessionKeeper
+    workflows: Workflows
+    metrics: ServiceMetrics
+    tracing: Tracing
+    development_crm: FastAPI | None
+
+
+@asynccontextmanager
+async def open_service(settings: Settings, *, models: ChatModels | None = None) -> AsyncIterator[Service]:
+    """Open everything, and close it with the context: what was opened last goes first.
+
+    Runs are drained before the CRM client closes, the saver's queue before the pool, the pool before the
+    database stops.
+
+    Args:
+        settings: What to open.
+        models: Stand instead of those the settings name.
+
+    Raises:
+        StartupError: Something cannot be opened; the message is the line to show.
+    """
+    # First, as it needs nothing: a wrong model is said before a database is made.
+    models = models or chat_models(settings.models, settings.features)
+    metrics = ServiceMetrics()
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(models.aclose)
+        tracing = await stack.enter_async_context(open_tracing(settings.tracing))
+        pool = await stack.enter_async_context(open_database(settings.database, settings.server.data_dir))
+        await stack.enter_async_context(watching(pool))
+        await migrate_rooms(pool)
+        authenticator = await stack.enter_async_context(open_authenticator(settings.auth, pool))
+        rates = await _rates(stack, settings, pool) if authenticator else None
+        saver = await stack.enter_async_context(open_saver(pool, metrics))
+        memory = await _memory(stack, settings, pool)
+        development_crm = await _development_crm(settings, pool)
+        http = await stack.enter_async_context(
+            crm_http_client(
+                settings.crm,
+                settings.crm.api_base or "http://development-crm",
+                transport=httpx.ASGITransport(development_crm, raise_app_exceptions=False)
+                if development_crm
+                else None,
+            )
+        )
+        effects = RecordedEffects(pool)
+        crm = CrmClient(http, settings.crm, effects=effects)
+        tools = {
+            **crm_tools(crm, approve_messages_from=settings.approvals.message_risk, memory=memory),
+            **memory_tools(memory),
+        }
+        roster = specialised_agents(settings, tools)
+        stack.push_async_callback(roster.router.aclose)
+        # The first message is not to wait for it, nor is the start.
+        warming = asyncio.create_task(_warm(roster))
+        stack.push_async_callback(ended, warming)
+        deps = Deps(
+            models=models,
+            tools=tools,
+            crm=crm,
+            roster=roster,
+            memory=memory,
+            context_tokens=settings.context.tokens,
+        )
+        engine = await stack.enter_async_context(
+            open_engine(settings.workflows, deps=deps, crm=http, effects=effects)
+        )
+        deps = replace(deps, workflows=engine)
+        built = {spec.name: spec.build(deps) for spec in REGISTRY.values()}
+        cache = await stack.enter_async_context(
+            open_cache(
+                settings.cache, settings.redis, pool, edition=edition(built), worth_keeping=worth_keeping
+            )
+        )
+        graphs = {
+            name: graph.compile(checkpointer=saver, cache=cache, name=name) for name, graph in built.items()
+        }
+        sessions = SessionStore(pool, idle_seconds=settings.sessions.idle_seconds)
+        keeper = SessionKeeper(
+            sessions, graphs["coordinator"], models, memory, seconds=settings.sessions.sweep_seconds
+        )
+        with metered(RunMeter(metrics, BACKGROUND)):
+            await stack.enter_async_context(background(keeper.run(), "session-keeper"))
+        ownership = Ownership(pool)
+        audit, requests = Audit(pool), Requests(pool, hours=settings.idempotency.key_hours)
+        await stack.enter_async_context(keeping(pool, audit, requests, settings.audit))
+        lanes = run_lanes(settings.runs, settings.workflows, shared=settings.auth.enabled)
+        runs = Runs(
+            settings.runs,
+            lanes,
+            RunStart(ownership, audit),
+            RunWatch(metrics, tracing, audit),
+            database_away=lambda: pool.away,
+        )
+        add_gauges(metrics, runs=runs, pool=pool, saver=saver, steps=engine.slots)
+        erasure = Erasure(pool=pool, memory=memory, settled=saver.settled, forget=(saver.forget,))
+        await stack.enter_async_context(retention(settings, pool, erasure, runs))
+        workflows = await stack.enter_async_context(
+            open_workflows(settings.workflows, pool, runs=runs, engine=engine, checkpointer=saver)
+        )
+        stack.push_async_callback(runs.drain)
+        yield Service(
+            settings=settings,
+            lifecycle=Lifecycle(),
+            pool=pool,
+            authenticator=authenticator,
+            rates=rates,
+            ownership=ownership,
+            runs=runs,
+            graphs=graphs,
+            model=models.info,
+            roster=roster,
+            erasure=erasure,
+            memory=memory,
+            sessions=sessions,
+            requests=requests,
+            audit=audit,
+            warming=warming,
+            keeper=keeper,
+            workflows=workflows,
+            metrics=metrics,
+            tracing=tracing,
+            development_crm=development_crm,
+        )
+
+
+async def _rates(stack: AsyncExitStack, settings: Settings, pool: Pool) -> RateLimits:
+    limits = settings.limits
+    return RateLimits(
+        await stack.enter_async_context(open_counter(limits, settings.redis, pool)),
+        limits.limit_requests,
+        limits.limit_requests_per_tenant,
+        timeout=limits.limit_timeout_seconds,
+    )
+
+
+async def _memory(stack: AsyncExitStack, settings: Settings, pool: Pool) -> Memory:
+    """The memory, whose background tasks end before the pool does."""
+    embedder = embeddings(settings, "retrieval")
+    stack.push_async_callback(embedder.aclose)
+    return await stack.enter_async_context(open_memory(settings, pool, embedder))
+
+
+async def _development_crm(settings: Settings, pool: Pool) -> FastAPI | None:
+    if settings.crm.api_base:
+        return None
+    await migrate(pool)
+    return create_crm(pool, settings.crm.api_key)
+
+
+async def _warm(roster: Roster) -> None:
+    """Have the router learn the agents' examples."""
+    try:
+        await roster.router.ready()
+    except EmbeddingError as error:
+        log.warning("router_not_ready", reason=error.message)

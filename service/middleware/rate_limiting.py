@@ -1,0 +1,63 @@
+"""Requests a tenant may make, told in every response."""
+
+import math
+from collections.abc import MutableMapping
+from typing import Any
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from core.errors import RateLimited
+from service.auth.rates import Standing
+from service.auth.request_identity import Identity
+from service.errors import response
+from service.lifespan import Service
+
+# Names the policy in the headers.
+POLICY = '"tenant"'
+
+
+class RateLimiting:
+    """ASGI middleware, behind authentication: a rate is a tenant's, and strangers have none.
+
+    Headers are those of the IETF's draft "RateLimit header fields for HTTP" (httpapi-ratelimit-headers-10).
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the request through with its headers, or answer it with 429."""
+        standing = await _standing(scope) if scope["type"] == "http" else None
+        if standing is None:
+            await self._app(scope, receive, send)
+            return
+
+        async def told(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["RateLimit-Policy"] = f"{POLICY};q={standing.limit};w={standing.window}"
+                headers["RateLimit"] = f"{POLICY};r={standing.remaining};t={math.ceil(standing.reset)}"
+            await send(message)
+
+        if standing.allowed:
+            await self._app(scope, receive, told)
+        else:
+            await response(_refusal(standing))(scope, receive, told)
+
+
+async def _standing(scope: Scope) -> Standing | None:
+    service: Service = scope["app"].state.service
+    identity: Identity = scope["state"]["identity"]
+    if service.rates is None or not identity.tenant:
+        return None
+    return await service.rates.take(identity.tenant)
+
+
+def _refusal(standing: Standing) -> RateLimited:
+    return RateLimited(
+        f"this tenant has used its {standing.limit} requests of {standing.window} s; ask again in "
+        f"{math.ceil(standing.reset)} s",
+        details={"limit": standing.limit, "window_seconds": standing.window},
+        retry_after=max(1, math.ceil(standing.reset)),
+    )

@@ -1,0 +1,39 @@
+"""What a route did not foresee, answered inside the other middlewares."""
+
+from collections.abc import MutableMapping
+from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.errors import describe, response
+
+
+class TypedErrors:
+    """ASGI middleware, the innermost one: an exception no handler knows is answered in the one form.
+
+    Starlette answers them outside all middlewares: without the request's id and headers, uncounted, and
+    raised again for the server to log. Plain ASGI, as streams must pass untouched.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        has_begun = False
+
+        async def send_and_note(message: MutableMapping[str, Any]) -> None:
+            nonlocal has_begun
+            has_begun = has_begun or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_note)
+        except Exception as error:
+            if has_begun:
+                # Its status is said: only the server can break it off.
+                raise
+            await response(describe(error))(scope, receive, send)

@@ -1,0 +1,113 @@
+"""Whether the service works, and what it is."""
+
+import asyncio
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+
+from core import postgres
+from graphs.registry import REGISTRY
+from service.lifespan import Service
+from service.routes.dependencies import OpenService
+from service.version import VERSION
+
+HEALTH_SQL = "SELECT 1"
+HEALTH_TIMEOUT_SECONDS = 2.0
+
+
+def health_router() -> APIRouter:
+    """The router."""
+    router = APIRouter(tags=["service"])
+
+    @router.get("/health", responses={503: {"description": "Something is down; the body names it"}})
+    async def health(service: OpenService) -> JSONResponse:
+        """Healthy when a query on the database passes within two seconds; degraded while an agent fails."""
+        fault = await _database_fault(service)
+        if fault is None:
+            return JSONResponse(_healthy(service))
+        content = {
+            "status": "unhealthy",
+            "checks": {"database": "down"},
+            "error": "database_unavailable",
+            "message": f"the database is down: {fault}",
+            "details": {"down": ["database"]},
+        }
+        return JSONResponse(content, status_code=503)
+
+    @router.get("/health/live")
+    async def live() -> dict[str, str]:
+        """Alive as long as it answers, whatever else is down: a restart would mend nothing."""
+        return {"status": "alive"}
+
+    @router.get(
+        "/health/ready", responses={503: {"description": "Send requests elsewhere; the body says why"}}
+    )
+    async def ready(service: OpenService) -> JSONResponse:
+        """Ready for requests: the database is there, and the service is not about to stop.
+
+        Not asked through the pool: one that is in use says nothing of the database, and a peak would take
+        all replicas out at once.
+        """
+        if service.lifecycle.is_leaving:
+            return _not_ready("stopping", "the service is stopping; ask another replica")
+        if service.pool.away:
+            return _not_ready("database_unavailable", "the database is down")
+        return JSONResponse({"status": "ready"})
+
+    @router.get("/info")
+    async def info(service: OpenService) -> dict[str, Any]:
+        """Version, graphs, agents and models."""
+        return {
+            "name": "ventros-agents",
+            "version": VERSION,
+            "graphs": {spec.name: {"description": spec.description} for spec in REGISTRY.values()},
+            "model": asdict(service.model),
+            "agents": {
+                name: {"category": spec.category, "description": spec.description}
+                for name, spec in service.roster.agents.items()
+            },
+            "embeddings": service.roster.router.model,
+            "crm": "external" if service.settings.crm.api_base else "development CRM, at /crm",
+            "database": "external" if service.settings.database.url else "embedded",
+            "packages": {name: _version(name) for name in ("langgraph", "langserve", "langchain-core")},
+        }
+
+    return router
+
+
+def _healthy(service: Service) -> dict[str, Any]:
+    degraded = [
+        {"agent": name, "failures_in_a_row": failures}
+        for name, failures in service.roster.health.degraded.items()
+    ]
+    return {
+        "status": "degraded" if degraded else "healthy",
+        "checks": {"database": "up"},
+        "agents": {"degraded": degraded},
+    }
+
+
+def _not_ready(code: str, message: str) -> JSONResponse:
+    content = {"status": "not ready", "error": code, "message": message, "details": {}}
+    return JSONResponse(content, status_code=503, headers={"Retry-After": "2"})
+
+
+async def _database_fault(service: Service) -> str | None:
+    try:
+        async with asyncio.timeout(HEALTH_TIMEOUT_SECONDS), service.pool.connection() as connection:
+            await connection.execute(HEALTH_SQL)
+    except TimeoutError:
+        return f"no answer within {HEALTH_TIMEOUT_SECONDS:g} s"
+    except postgres.AWAY as error:
+        return type(error).__name__
+    return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,40 @@
+"""``/v1/threads``: erase a thread for good, as privacy requests ask for."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from core.actor import act_as
+from core.logging import get_logger
+from service.auth.request_identity import actor_of
+from service.routes.dependencies import OpenService, Requester
+from service.runs.thread_ids import checked_thread_id
+
+log = get_logger(__name__)
+
+
+def threads_router() -> APIRouter:
+    """The router."""
+    router = APIRouter(prefix="/v1/threads", tags=["threads"])
+
+    @router.delete("/{thread_id}", status_code=204)
+    async def erase(
+        thread_id: Annotated[str, Path(description="The thread (session) to erase")],
+        service: OpenService,
+        requester: Requester,
+    ) -> None:
+        """Erase a thread everywhere: checkpoints, session, what memory has of it, what waits for a person.
+
+        409 while a run is in progress on it: a run may be about to tell the customer something, and what it
+        does must stay on record until it is done. Nothing begins on the thread while it is being erased.
+        404 for a thread that does not exist, so also for one that was erased before.
+        """
+        thread_id = checked_thread_id(thread_id)
+        # Whether a thread is busy is its owner's to know.
+        async with service.runs.quiet(thread_id, requester.tenant):
+            owner = await service.ownership.own(requester, thread_id)
+            act_as(actor_of(requester, thread_id=thread_id))
+            await service.erasure.erase(thread_id, tenant=requester.tenant)
+        log.info("thread_erased", thread_id=thread_id, graph=owner.graph)
+
+    return router

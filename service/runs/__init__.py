@@ -1,0 +1,1 @@
+"""The run engine: how a graph is executed for a caller."""

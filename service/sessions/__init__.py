@@ -1,0 +1,1 @@
+"""Customer sessions: which conversation a message belongs to, and when it ends."""

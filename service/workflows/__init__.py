@@ -1,0 +1,1 @@
+"""Runs declarative workflows in the background."""

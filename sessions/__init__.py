@@ -1,1 +1,0 @@
-"""Sessions of contacts on channels: which conversation a message belongs to, and when it is over."""

@@ -1,0 +1,1 @@
+"""The CRM's HTTP client and its models."""
