@@ -9,7 +9,7 @@ import httpx
 from fastapi import FastAPI
 
 from checkpoints.availability import watching
-from checkpoints.cache import open_cache
+from checkpoints.cache import compute_cache_version, open_cache
 from checkpoints.opening import open_database
 from checkpoints.pool import WatchedPool
 from checkpoints.saver import open_saver
@@ -29,7 +29,7 @@ from graphs.roster import specialised_agents
 from memory.opening import open_memory
 from nodes.coordinator.roster import Roster
 from nodes.deps import Deps
-from nodes.shared.caching import worth_keeping
+from nodes.shared.caching import is_cacheable
 from service.audit.effects import RecordedEffects
 from service.audit.entries import Audit
 from service.audit.requests import Requests
@@ -43,7 +43,6 @@ from service.lifecycle import Lifecycle
 from service.observability.gauges import add_gauges
 from service.observability.metrics import RunMeter, ServiceMetrics
 from service.observability.tracing import Tracing, open_tracing
-from service.runs.cache_version import edition
 from service.runs.compiled import CompiledGraph
 from service.runs.erasure import Erasure
 from service.runs.executor import Runs
@@ -53,6 +52,7 @@ from service.runs.start import RunStart
 from service.runs.watch import RunWatch
 from service.sessions.store import SessionStore
 from service.sessions.worker import SessionKeeper
+from service.version import VERSION
 from service.workflows.opening import Workflows, open_engine, open_workflows
 from tools.catalogue import crm_tools, memory_tools
 from tools.crm.client import CrmClient, crm_http_client
@@ -174,7 +174,10 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         built = {spec.name: spec.build(deps) for spec in REGISTRY.values()}
         cache = await stack.enter_async_context(
             open_cache(
-                settings.cache, settings.redis, pool, edition=edition(built), worth_keeping=worth_keeping
+                settings.cache,
+                settings.redis,
+                version=compute_cache_version(VERSION, built),
+                is_cacheable=is_cacheable,
             )
         )
         graphs = {
