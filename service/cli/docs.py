@@ -1,7 +1,7 @@
 """Write the generated parts of the documentation: ``make docs``.
 
-``python -m service.cli.docs`` rewrites the marked parts of :data:`PAGES`, the whole of ``.env.example``, and the
-graphs of ``langgraph.json``. A test fails when one of them is out of date.
+``python -m service.cli.docs`` rewrites the marked parts of :data:`PAGES`, ``.env.example``, and the graphs of
+``langgraph.json``. A test fails when one of them is out of date.
 """
 
 import json
@@ -49,7 +49,7 @@ def langgraph_json(text: str) -> str:
 
 
 def _graphs(page: str = "") -> str:
-    """Return the table of graphs; ``page`` is the path of the page with the diagrams, empty for the same page."""
+    """Return the table of graphs; ``page`` is the path of the page with the diagrams."""
     rows = ["| graph | what it does |", "|---|---|"]
     rows += [f"| [`{spec.name}`]({page}#{spec.name}) | {spec.description} |" for spec in REGISTRY.values()]
     return "\n".join(rows)
