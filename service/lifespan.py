@@ -52,6 +52,7 @@ from service.runs.start import RunStart
 from service.runs.watch import RunWatch
 from service.sessions.store import SessionStore
 from service.sessions.worker import SessionKeeper
+from service.version import VERSION
 from service.workflows.opening import Workflows, open_engine, open_workflows
 from tools.catalogue import crm_tools, memory_tools
 from tools.crm.client import CrmClient, crm_http_client
@@ -178,9 +179,8 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             open_cache(
                 settings.cache,
                 settings.redis,
-                pool,
-                edition=compute_cache_version(built),
-                worth_keeping=is_cacheable,
+                version=compute_cache_version(VERSION, built),
+                is_cacheable=is_cacheable,
             )
         )
         graphs = {
