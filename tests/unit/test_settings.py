@@ -348,9 +348,7 @@ def test_the_dot_env_of_the_working_directory_is_read(tmp_path: Path) -> None:
     assert settings.models.model is None
 
 
-def test_the_environment_goes_before_dot_env(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_goes_before_dot_env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".env").write_text("PORT=9000\nRUN_MAX_CONCURRENT=7\n")
     monkeypatch.setenv("PORT", "9001")
     settings = Settings.load()
