@@ -1,194 +1,173 @@
-"""The conversation as the policy reads it: the task, the steps since, the notes and what came before."""
+"""The conversation as the offline model reads it: the request, what tools returned, and passages it was given."""
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
-from core.language import Language, language_of
-from core.offline.observations import Observation, read_observation, summarised_observation
-from core.offline.words import clean, keywords
+from core.offline.words import Language, codes, concepts, language_of, months
 
-MAX_MESSAGES: Final = 200
-_FEWEST_KEYWORDS: Final = 2
-_SUMMARY: Final = re.compile(r"(?m)^\s*(\d+)\.\s*([A-Za-z]\w*)\(.*?\)( failed)?:\s+(.+)$")
-_HINT: Final = re.compile(
-    r"(?:suggested next action|next action|pr[oó]xima a[cç][aã]o[^:]*):\s*(.+)", re.IGNORECASE
-)
+_MOST_MESSAGES: Final = 200
+# "And the one of March?" is understood with the message before it.
+_SHORT_WORDS: Final = 6
+_FOLLOW_UP: Final = re.compile(r"^\s*(?:and|what about|how about|e|y|e o|e a|¿?y)\b", re.IGNORECASE)
+# Notes of a graph begin with a bracket: background, reflections, review questions.
+_NOTE: Final = re.compile(r"^\s*\[")
+_TAGS: Final = re.compile(r"</?[a-z_]{2,20}>")
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A tool call the conversation already has."""
+    """A tool call that was made, with what it returned.
+
+    Attributes:
+        tool: Name of the tool.
+        arguments: As they were given.
+        result: The JSON value or text that the tool returned; ``None`` for a failure.
+        failure: ``unavailable``, ``refused`` or another kind of failure; empty for a success.
+    """
 
     tool: str
-    arguments: dict[str, Any]
-    call_id: str
-
-    @property
-    def key(self) -> str:
-        """The same for two calls of one tool with the same arguments."""
-        return f"{self.tool} {json.dumps(self.arguments, sort_keys=True, default=str)}"
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """An AI message with tool calls, and the observations they brought."""
-
-    calls: tuple[Call, ...]
-    observations: tuple[Observation, ...]
+    arguments: Mapping[str, Any]
+    result: Any = None
+    failure: str = ""
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """What was said and done.
+    """What the offline model knows.
 
     Attributes:
-        task: The last real request of a person.
-        steps: Tool rounds since the task.
-        notes: Bracketed notes and instructions since the task, without the task itself.
-        earlier: What people and the model said before the task, oldest first.
-        system: All system messages.
-        answer: The model's last text without tool calls since the task, or empty.
-        ends_with_answer: Whether nothing but notes follows that text.
-        size: Number of messages.
-        words: Rough number of words in all messages.
+        task: The last request of a person.
+        earlier: Messages of the person before it, the latest last.
+        rounds: Tool calls made since, by model message.
+        notes: Texts that the graph put beside the task.
+        system: The system prompts.
+        answer: The model's last text without tool calls since the task.
+        size: Characters of all messages.
     """
 
     task: str
-    steps: tuple[Step, ...]
-    notes: tuple[str, ...]
-    earlier: tuple[str, ...]
-    system: str
-    answer: str
-    ends_with_answer: bool
-    size: int
-    words: int
+    earlier: Sequence[str] = ()
+    rounds: Sequence[Sequence[Call]] = ()
+    notes: Sequence[str] = ()
+    system: str = ""
+    answer: str = ""
+    size: int = 0
+
+    @cached_property
+    def calls(self) -> list[Call]:
+        """Return all calls since the task."""
+        return [call for calls in self.rounds for call in calls]
 
     @cached_property
     def topic(self) -> str:
-        """The task; with what was said before it, where the task alone says too little."""
-        if len(keywords(self.task)) >= _FEWEST_KEYWORDS or not self.earlier:
-            return self.task
-        return (
-            f"{self.task} {self.earlier[-1]}"
-            if len(self.earlier) == 1
-            else " ".join((self.task, *self.earlier[-2:]))
-        )
+        """Return the task, with the message before it where the task alone says too little."""
+        is_short = len(self.task.split()) <= _SHORT_WORDS
+        if self.earlier and is_short and (_FOLLOW_UP.match(self.task) or not concepts(self.task)):
+            return f"{self.earlier[-1]}\n{self.task}"
+        return self.task
 
     @cached_property
     def language(self) -> Language:
-        """The task's language."""
-        return language_of(self.topic)
+        """Return the language of the task, else of the messages before it."""
+        return language_of(self.task, *reversed(self.earlier))
 
     @cached_property
-    def observations(self) -> tuple[Observation, ...]:
-        """All observations since the task."""
-        return tuple(observation for step in self.steps for observation in step.observations)
+    def concepts(self) -> list[str]:
+        """Return the concepts of the topic."""
+        return concepts(self.topic)
 
     @cached_property
-    def hint(self) -> str:
-        """What the latest reflection suggests to do next, or empty."""
-        for note in reversed(self.notes):
-            if found := _HINT.search(note):
-                return found.group(1)
-        return ""
+    def codes(self) -> list[str]:
+        """Return the identifiers that the task names, else those of the topic."""
+        return codes(self.task) or codes(self.topic)
 
     @cached_property
-    def everything(self) -> str:
-        """All text in which values for arguments may be found, the task first."""
-        observed = (observation.text for observation in self.observations)
-        return "\n".join((self.task, *observed, *reversed(self.earlier), *self.notes, self.system))
+    def months(self) -> list[int]:
+        """Return the months that the task names, else those of the topic."""
+        return months(self.task) or months(self.topic)
 
 
-def read_conversation(messages: Sequence[BaseMessage], *, asks_in_last: bool = True) -> Conversation:
-    """Read messages as a conversation.
+def read_conversation(messages: Sequence[BaseMessage]) -> Conversation:
+    """Read the last messages of a conversation.
 
-    Args:
-        messages: As the model got them.
-        asks_in_last: Whether a person's message right behind a tool's may be a task. It is not where
-            structured output is asked for: there it is the graph's instruction.
+    The task is the last human message that is no note of a graph. Where a conversation consists of notes alone, the
+    first of them is the task.
     """
-    recent = list(messages)[-MAX_MESSAGES:]
-    texts = [clean(message.text) for message in recent]
-    at = _task_index(recent, texts, asks_in_last=asks_in_last)
-    after = recent[at + 1 :]
-    answer_at = _last_answer(after)
+    latest = list(messages[-_MOST_MESSAGES:])
+    humans = [at for at, message in enumerate(latest) if isinstance(message, HumanMessage)]
+    requests = [at for at in humans if not _NOTE.match(latest[at].text)]
+    start = requests[-1] if requests else humans[0] if humans else len(latest)
+    # A question that a graph asks about the work, after tool results, is no request of a person.
+    while len(requests) > 1 and any(isinstance(each, ToolMessage) for each in latest[requests[-2] : start]):
+        if _has_turn_between(latest[requests[-2] : start]):
+            break
+        requests.pop()
+        start = requests[-1]
+    since = latest[start + 1 :]
     return Conversation(
-        task=texts[at] if at >= 0 else "",
-        steps=(*_summarised(texts[at + 1 :]), *_steps(after)),
-        notes=tuple(
-            text
-            for message, text in zip(after, texts[at + 1 :], strict=True)
-            if isinstance(message, HumanMessage)
+        task=_own_words(latest[start].text) if start < len(latest) else "",
+        earlier=[_own_words(latest[at].text) for at in requests[:-1]],
+        rounds=_rounds(since),
+        notes=[each.text for each in since if isinstance(each, HumanMessage)]
+        + _embedded_notes(latest, start),
+        system="\n".join(each.text for each in latest if isinstance(each, SystemMessage)),
+        answer=next(
+            (m.text for m in reversed(since) if isinstance(m, AIMessage) and not m.tool_calls and m.text), ""
         ),
-        earlier=tuple(
-            text
-            for message, text in zip(recent[: max(at, 0)], texts, strict=False)
-            if text.strip() and isinstance(message, HumanMessage | AIMessage)
-        ),
-        system="\n".join(
-            text for message, text in zip(recent, texts, strict=True) if isinstance(message, SystemMessage)
-        ),
-        answer=clean(after[answer_at].text) if answer_at >= 0 else "",
-        ends_with_answer=answer_at >= 0
-        and all(isinstance(message, HumanMessage | SystemMessage) for message in after[answer_at + 1 :]),
-        size=len(messages),
-        words=sum(len(text.split()) for text in texts),
+        size=sum(len(message.text) for message in latest),
     )
 
 
-def _task_index(messages: list[BaseMessage], texts: list[str], *, asks_in_last: bool) -> int:
-    asked = [
-        index
-        for index, (message, text) in enumerate(zip(messages, texts, strict=True))
-        if isinstance(message, HumanMessage) and text.strip() and not text.lstrip().startswith("[")
+def _has_turn_between(messages: Sequence[BaseMessage]) -> bool:
+    """Return whether the model answered the first message, so that the next one is a new request."""
+    return any(isinstance(each, AIMessage) and not each.tool_calls for each in messages)
+
+
+def _own_words(text: str) -> str:
+    """Return what a person wrote, without the notes below it and without tags around it."""
+    return _TAGS.sub(" ", re.split(r"\n\s*\[", text, maxsplit=1)[0]).strip()
+
+
+def _embedded_notes(messages: Sequence[BaseMessage], start: int) -> list[str]:
+    text = messages[start].text if start < len(messages) else ""
+    parts = re.split(r"\n\s*(?=\[)", text, maxsplit=1)
+    return parts[1:]
+
+
+def _rounds(messages: Sequence[BaseMessage]) -> list[list[Call]]:
+    results = {each.tool_call_id: each for each in messages if isinstance(each, ToolMessage)}
+    return [
+        [_call(call["name"], call["args"], results.get(call["id"] or "")) for call in message.tool_calls]
+        for message in messages
+        if isinstance(message, AIMessage) and message.tool_calls
     ]
-    instructed = len(messages) > 1 and isinstance(messages[-2], ToolMessage)
-    if not asks_in_last and instructed and len(asked) > 1 and asked[-1] == len(messages) - 1:
-        asked.pop()
-    return asked[-1] if asked else -1
 
 
-def _last_answer(messages: list[BaseMessage]) -> int:
-    for index in range(len(messages) - 1, -1, -1):
-        message = messages[index]
-        if isinstance(message, AIMessage) and not message.tool_calls and message.text.strip():
-            return index
-    return -1
+def _call(tool: str, arguments: Mapping[str, Any], message: ToolMessage | None) -> Call:
+    if message is None:
+        return Call(tool, arguments, failure="unavailable")
+    content = _parse(message.text)
+    if isinstance(content, dict) and isinstance(content.get("success"), bool):
+        error = content.get("error")
+        if content["success"]:
+            return Call(tool, arguments, result=content.get("result", content))
+        kind = error.get("kind") if isinstance(error, dict) else None
+        return Call(tool, arguments, failure=str(kind or "refused"))
+    if message.status == "error":
+        return Call(
+            tool, arguments, failure="unavailable" if "unavailable" in message.text.lower() else "refused"
+        )
+    return Call(tool, arguments, result=content)
 
 
-def _summarised(texts: list[str]) -> tuple[Step, ...]:
-    """Steps of which a note keeps a line each: ``1. tool(arguments): what it said``."""
-    rounds: dict[str, tuple[list[Call], list[Observation]]] = {}
-    for text in texts:
-        for found in _SUMMARY.finditer(text) if text.lstrip().startswith("[") else ():
-            number, tool, failed, said = found.groups()
-            calls, observed = rounds.setdefault(number, ([], []))
-            calls.append(Call(tool, {}, ""))
-            observed.append(summarised_observation(tool, said, failed=bool(failed)))
-    return tuple(Step(tuple(calls), tuple(observed)) for calls, observed in rounds.values())
-
-
-def _steps(messages: list[BaseMessage]) -> tuple[Step, ...]:
-    rounds: list[tuple[tuple[Call, ...], list[Observation]]] = []
-    for message in messages:
-        if isinstance(message, AIMessage) and message.tool_calls:
-            calls = tuple(Call(call["name"], call["args"], call["id"] or "") for call in message.tool_calls)
-            rounds.append((calls, []))
-        elif isinstance(message, ToolMessage):
-            if not rounds:
-                rounds.append(((), []))
-            calls, observed = rounds[-1]
-            observed.append(read_observation(message, _tool_name(message, calls)))
-    return tuple(Step(calls, tuple(observed)) for calls, observed in rounds)
-
-
-def _tool_name(message: ToolMessage, calls: tuple[Call, ...]) -> str:
-    if message.name:
-        return message.name
-    return next((call.tool for call in calls if call.call_id == message.tool_call_id), "tool")
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text

@@ -1,4 +1,4 @@
-"""The chat model LangChain sees: messages in, policy and schema filling inside, tokens out."""
+"""The chat model that LangChain sees: it reads the conversation, lets code decide, and streams the reply."""
 
 import asyncio
 import hashlib
@@ -22,29 +22,23 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from pydantic import BaseModel
 
-from core.offline.composing import Composer
 from core.offline.conversation import Conversation, read_conversation
-from core.offline.policy import Decision, Policy
-from core.offline.replies import structured_reply
-from core.offline.schemas import Schema
-from core.offline.toolbox import tools_from
+from core.offline.decisions import Decider, Decision, Tool
+from core.offline.schema import Schema, fill
 
 OFFLINE_MODEL_NAME: Final = "offline"
 
 _TOKEN: Final = re.compile(r"\s*\S{1,16}|\s+$")
-_METADATA: Final[dict[str, Any]] = {
-    "model_name": OFFLINE_MODEL_NAME,
-    "model_provider": "offline",
-    "is_language_model": False,
-    "finish_reason": "stop",
-}
+# Rough characters of a token, for the usage that is reported.
+_TOKEN_CHARACTERS: Final = 4
 
 
 class OfflineChatModel(BaseChatModel):
-    """A deterministic chat model that needs no network. It is not a language model.
+    """A deterministic chat model that needs no network. It is not a language model, and its metadata says so.
 
-    It chooses tools by the words they share with the request, fills their arguments from the conversation,
-    and answers with sentences its tools found. The same input gives the same output.
+    It chooses tools by name and description, fills schemas validly, selects the record that a message is about, and
+    quotes the best passage with its title. What it cannot do it hands to a person, or says that it is unable
+    (``response_metadata["unable"]``). The same input gives the same output.
 
     Attributes:
         token_pause: Seconds between two tokens.
@@ -92,9 +86,8 @@ class OfflineChatModel(BaseChatModel):
         parser: Runnable[Any, Any] = (
             PydanticOutputParser(pydantic_object=schema) if is_model else JsonOutputParser()
         )
-        model = self.bind(
-            response_format={"type": "json_schema", "json_schema": {"schema": _json_schema(schema)}}
-        )
+        response_format = {"type": "json_schema", "json_schema": {"schema": _json_schema(schema)}}
+        model = self.bind(response_format=response_format)
         if not include_raw:
             return model | parser
         parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
@@ -148,6 +141,72 @@ class OfflineChatModel(BaseChatModel):
             await asyncio.sleep(self.token_pause)
 
 
+def _chunks(
+    messages: list[BaseMessage], stop: list[str] | None, options: dict[str, Any]
+) -> Iterator[ChatGenerationChunk]:
+    """Yield the reply token by token, then its tool calls; metadata and counts are in the last chunk only."""
+    conversation = read_conversation(messages)
+    decision = _decide(conversation, options)
+    pieces: list[str] = _TOKEN.findall(_stopped(decision.text, stop))
+    for piece in pieces:
+        yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
+    written = len(pieces)
+    for index, (name, arguments) in enumerate(decision.calls):
+        text = json.dumps(arguments, ensure_ascii=False)
+        written += len(text) // _TOKEN_CHARACTERS + 1
+        call = tool_call_chunk(name=name, args=text, id=_call_id(messages, name, index), index=index)
+        yield ChatGenerationChunk(message=AIMessageChunk(content="", tool_call_chunks=[call]))
+    metadata = {
+        "model_name": OFFLINE_MODEL_NAME,
+        "model_provider": "offline",
+        "is_language_model": False,
+        "finish_reason": "stop",
+        **({"unable": True} if decision.unable else {}),
+    }
+    read = conversation.size // _TOKEN_CHARACTERS
+    usage = UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)
+    message = AIMessageChunk(
+        content="", response_metadata=metadata, usage_metadata=usage, chunk_position="last"
+    )
+    yield ChatGenerationChunk(message=message)
+
+
+def _decide(conversation: Conversation, options: dict[str, Any]) -> Decision:
+    tools = [_tool(each["function"]) for each in options.get("tools") or ()]
+    decider = Decider(conversation, tools)
+    choice = options.get("tool_choice")
+    if (schema := _response_schema(options)) is not None:
+        return Decision(json.dumps(fill(schema, _judgement(decider)), ensure_ascii=False))
+    if tools and choice not in (None, "auto", "none"):
+        chosen = choice.get("function", choice).get("name") if isinstance(choice, dict) else choice
+        return decider.forced(str(chosen))
+    return decider.decide() if tools and choice != "none" else decider.reply()
+
+
+def _judgement(decider: Decider) -> dict[str, Any]:
+    """Return what can be said of the work without a language model, by the usual names of fields."""
+    conversation = decider.conversation
+    latest = conversation.rounds[-1] if conversation.rounds else []
+    tool_names = {call.tool for call in latest if not call.failure}
+    had_effect = any(Tool(name, "", {}).is_effect for name in tool_names)
+    is_complete = had_effect or bool(conversation.answer)
+    reasons = [
+        f"{call.tool}: {call.failure or ('found' if call.result else 'nothing found')}" for call in latest
+    ]
+    values: dict[str, Any] = {
+        "success": all(not call.failure for call in latest),
+        "task_complete": is_complete,
+        "reasoning": "; ".join(reasons) or "no step was taken",
+        "title": conversation.task[:120],
+        "summary": conversation.task[:500],
+    }
+    return values | ({"final_answer": conversation.answer or decider.closing()} if is_complete else {})
+
+
+def _tool(function: dict[str, Any]) -> Tool:
+    return Tool(function["name"], function.get("description") or "", function.get("parameters") or {})
+
+
 def _json_schema(schema: dict[str, Any] | type) -> Schema:
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         return schema.model_json_schema()
@@ -156,63 +215,15 @@ def _json_schema(schema: dict[str, Any] | type) -> Schema:
     return convert_to_json_schema(schema)
 
 
-def _chunks(
-    messages: list[BaseMessage], stop: list[str] | None, options: dict[str, Any]
-) -> Iterator[ChatGenerationChunk]:
-    """The reply, token by token, then its tool calls; metadata and counts in the last chunk only."""
-    schema = _asked_schema(options)
-    conversation = read_conversation(messages, asks_in_last=schema is None)
-    decision = _decision(Composer(conversation), options, schema)
-    text = _stopped(decision.text, stop)
-    pieces: list[str] = _TOKEN.findall(text)
-    for piece in pieces:
-        yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
-    for index, call in enumerate(decision.calls):
-        called = tool_call_chunk(
-            name=call.tool,
-            args=json.dumps(call.arguments, ensure_ascii=False),
-            id=_call_id(messages, call.tool, index),
-            index=index,
-        )
-        yield ChatGenerationChunk(message=AIMessageChunk(content="", tool_call_chunks=[called]))
-    written = len(pieces) + sum(len(json.dumps(call.arguments)) // 4 + 1 for call in decision.calls)
-    yield ChatGenerationChunk(
-        message=AIMessageChunk(
-            content="",
-            response_metadata=dict(_METADATA),
-            usage_metadata=_usage(conversation, written),
-            chunk_position="last",
-        )
-    )
-
-
-def _decision(composer: Composer, options: dict[str, Any], schema: Schema | None) -> Decision:
-    tools = tools_from(options.get("tools") or ())
-    choice = options.get("tool_choice")
-    policy = Policy(composer, tools)
-    if tools and choice not in {None, "auto", "none"} if isinstance(choice, str | None) else tools:
-        return policy.forced(_chosen(choice))
-    decision = policy.decide() if tools and choice != "none" else Decision(policy.answer())
-    if schema is not None and not decision.calls:
-        return Decision(structured_reply(schema, composer))
-    return decision
-
-
-def _chosen(choice: Any) -> str | None:
-    if isinstance(choice, dict):
-        return str(choice.get("function", choice).get("name"))
-    return choice if isinstance(choice, str) else None
-
-
-def _asked_schema(options: dict[str, Any]) -> Schema | None:
-    asked = options.get("response_format")
-    if not isinstance(asked, dict):
+def _response_schema(options: dict[str, Any]) -> Schema | None:
+    response_format = options.get("response_format")
+    if not isinstance(response_format, dict):
         return None
-    inner = asked.get("json_schema")
+    inner = response_format.get("json_schema")
     if isinstance(inner, dict):
-        found = inner.get("schema", inner)
-        return found if isinstance(found, dict) else None
-    return {"type": "object"} if asked.get("type") == "json_object" else None
+        schema = inner.get("schema", inner)
+        return schema if isinstance(schema, dict) else None
+    return {"type": "object"} if response_format.get("type") == "json_object" else None
 
 
 def _stopped(text: str, stop: list[str] | None) -> str:
@@ -221,14 +232,8 @@ def _stopped(text: str, stop: list[str] | None) -> str:
 
 
 def _call_id(messages: list[BaseMessage], tool: str, index: int) -> str:
-    """The same for the same conversation, another for each of its turns."""
+    """Return the same id for the same conversation, and another one for each of its turns."""
     digest = hashlib.sha256(f"{len(messages)}|{tool}|{index}".encode())
     for message in messages:
         digest.update(f"|{message.type}|{message.text}".encode("utf-8", "replace"))
     return f"call_{digest.hexdigest()[:24]}"
-
-
-def _usage(conversation: Conversation, written: int) -> UsageMetadata:
-    return UsageMetadata(
-        input_tokens=conversation.words, output_tokens=written, total_tokens=conversation.words + written
-    )

@@ -1,124 +1,140 @@
-"""The connecting words of replies, in each language."""
+"""Fixed sentences and words of the offline model, in the languages it answers in."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date, datetime
 from typing import Final
 
-from core.language import Language
+from core.offline.words import Language
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Phrases:
-    """Templates of one language; braces are filled with what the conversation holds."""
+    """The sentences of one language; the fields in braces are filled in."""
 
-    conjunction: str
-    need_to_know: str
-    known_so_far: str
-    nothing_yet: str
-    try_again: str
-    will_use: str
-    ready: str
-    escalating: str
-    asked_for: str
-    facts: str
-    could_not: str
-    found_nothing: str
-    follow_up: str
-    missing: str
-    done: str
-    plain: str
-    said_before: str
-    from_request: str
-    evidence: str
-    no_evidence: str
-    reasoning: str
-    brought_nothing: str
-    no_steps: str
-    next_answer: str
-    next_check: str
-    next_person: str
-    none_left: str
-    speaks_of: str
-    silent_on: str
-    add_on: str
+    greeting: str
+    thanks: str
+    goodbye: str
+    identity: str
+    apology: str
+    unable: str
+    outside: str
+    handed_over: str
+    article: str
+    which: str
+    not_found: str
+    none_in_month: str
+    unavailable: str
+    late: str
+    of: str
+    thought: str
 
 
-PHRASES: Final[dict[Language, Phrases]] = {
+PHRASES: Final[Mapping[Language, Phrases]] = {
     "en": Phrases(
-        conjunction="and",
-        need_to_know="I need to know more about {topic}.",
-        known_so_far="So far: {known}",
-        nothing_yet="Nothing on {topic} has been found yet.",
-        try_again="I will try {tools} once more.",
-        will_use="I will use {tools}.",
-        ready="What was found covers {topic}.",
-        escalating="Nothing that was found resolves {topic}, so it goes to people who can.",
-        asked_for="The request asks for this: {task}.",
-        facts="Checked: {facts}.",
-        could_not="I could not check {tool}: {fault}",
-        found_nothing="Nothing was found about {topic}.",
-        follow_up="A person from the team should follow up.",
-        missing="To go on, {tool} needs: {fields}.",
-        done="Done: {actions}.",
-        plain=(
-            "The request was: {task}. No language model is configured, so only what tools find can be "
-            "answered; set GOOGLE_API_KEY or MODEL to have one."
-        ),
-        said_before="Said before: {said}",
-        from_request="From the request: {said}",
-        evidence="Evidence: {evidence}",
-        no_evidence="No evidence was found.",
-        reasoning="From {tools}: {facts}",
-        brought_nothing="{tools}: nothing on this.",
-        no_steps="No tool was used; the request is: {task}.",
-        next_answer="Answer the customer with what was found",
-        next_check="Check another source for {topic}",
-        next_person="Hand over to a person",
-        none_left="Nothing remains to be done",
-        speaks_of="Speaks of {word}",
-        silent_on="Says nothing of {word}",
-        add_on="Say something of {word}",
+        greeting="Hello! How can I help you?",
+        thanks="You're welcome!",
+        goodbye="Goodbye, and have a good day!",
+        identity="I am an automated assistant. I can look things up for you, and a colleague takes over whenever you want.",
+        apology="I am sorry about the trouble.",
+        unable="I cannot answer this myself.",
+        outside="I am sorry, I cannot help with that here. I can help with your account, orders, invoices and the product.",
+        handed_over="I have passed this on to our {team} team. A colleague will get back to you.",
+        article="From our help article “{title}”: {passage}",
+        which="I found these; which one do you mean?",
+        not_found="I cannot find {code} among your records. Please check the number.",
+        none_in_month="I find nothing dated {month}. This is what I see:",
+        unavailable="I could not look this up just now.",
+        late="That date has passed, so it is late.",
+        of="{used} of {limit}",
+        thought="I will look this up with {tools}.",
     ),
     "pt": Phrases(
-        conjunction="e",
-        need_to_know="Preciso saber mais sobre {topic}.",
-        known_so_far="Até agora: {known}",
-        nothing_yet="Ainda não encontrei nada sobre {topic}.",
-        try_again="Vou tentar {tools} mais uma vez.",
-        will_use="Vou usar {tools}.",
-        ready="O que encontrei cobre {topic}.",
-        escalating="Nada do que encontrei resolve {topic}; por isso encaminho a quem pode resolver.",
-        asked_for="O pedido é este: {task}.",
-        facts="Verificado: {facts}.",
-        could_not="Não consegui consultar {tool}: {fault}",
-        found_nothing="Não encontrei nada sobre {topic}.",
-        follow_up="Uma pessoa da equipe deve dar continuidade.",
-        missing="Para continuar, {tool} precisa de: {fields}.",
-        done="Feito: {actions}.",
-        plain=(
-            "O pedido foi: {task}. Nenhum modelo de linguagem está configurado; só é possível responder com "
-            "o que as ferramentas encontram. Defina GOOGLE_API_KEY ou MODEL para usar um."
-        ),
-        said_before="Dito antes: {said}",
-        from_request="Do pedido: {said}",
-        evidence="Evidências: {evidence}",
-        no_evidence="Nenhuma evidência foi encontrada.",
-        reasoning="De {tools}: {facts}",
-        brought_nothing="{tools}: nada sobre isso.",
-        no_steps="Nenhuma ferramenta foi usada; o pedido é: {task}.",
-        next_answer="Responder ao cliente com o que foi encontrado",
-        next_check="Consultar outra fonte sobre {topic}",
-        next_person="Encaminhar a uma pessoa",
-        none_left="Nada resta a fazer",
-        speaks_of="Fala de {word}",
-        silent_on="Não fala de {word}",
-        add_on="Falar de {word}",
+        greeting="Olá! Como posso ajudar?",
+        thanks="De nada!",
+        goodbye="Até logo, e tenha um bom dia!",
+        identity="Sou um assistente automático. Posso consultar informações para você, e uma pessoa assume quando quiser.",
+        apology="Sinto muito pelo transtorno.",
+        unable="Não consigo responder a isso.",
+        outside="Desculpe, não posso ajudar com isso aqui. Posso ajudar com sua conta, pedidos, faturas e o produto.",
+        handed_over="Encaminhei isso à nossa equipe de {team}. Uma pessoa vai responder a você.",
+        article="Do nosso artigo de ajuda “{title}”: {passage}",
+        which="Encontrei estes; de qual você fala?",
+        not_found="Não encontro {code} nos seus registros. Confira o número, por favor.",
+        none_in_month="Não encontro nada com data de {month}. Isto é o que vejo:",
+        unavailable="Não consegui consultar isso agora.",
+        late="Essa data já passou: está em atraso.",
+        of="{used} de {limit}",
+        thought="Vou consultar isso com {tools}.",
+    ),
+    "es": Phrases(
+        greeting="¡Hola! ¿En qué puedo ayudarle?",
+        thanks="¡De nada!",
+        goodbye="¡Hasta luego, y que tenga un buen día!",
+        identity="Soy un asistente automático. Puedo consultar información, y una persona le atiende cuando usted quiera.",
+        apology="Lamento las molestias.",
+        unable="No puedo responder a eso.",
+        outside="Lo siento, no puedo ayudarle con eso aquí. Puedo ayudarle con su cuenta, pedidos, facturas y el producto.",
+        handed_over="He pasado esto a nuestro equipo de {team}. Una persona le responderá.",
+        article="De nuestro artículo de ayuda «{title}»: {passage}",
+        which="He encontrado estos; ¿a cuál se refiere?",
+        not_found="No encuentro {code} entre sus registros. Compruebe el número, por favor.",
+        none_in_month="No encuentro nada con fecha de {month}. Esto es lo que veo:",
+        unavailable="No he podido consultarlo ahora mismo.",
+        late="Esa fecha ya ha pasado: está retrasado.",
+        of="{used} de {limit}",
+        thought="Voy a consultarlo con {tools}.",
     ),
 }
 
+# English, Portuguese, Spanish.
+_WORDS: Final[Mapping[str, tuple[str, str, str]]] = {
+    "paid": ("paid", "paga", "pagada"), "open": ("open, not paid yet", "em aberto", "pendiente de pago"),
+    "overdue": ("overdue", "vencida", "vencida"), "refunded": ("refunded", "reembolsada", "reembolsada"),
+    "delayed": ("delayed", "atrasado", "retrasado"), "delivered": ("delivered", "entregue", "entregado"),
+    "processing": ("being processed", "em processamento", "en proceso"),
+    "shipped": ("shipped", "enviado", "enviado"), "cancelled": ("cancelled", "cancelado", "cancelado"),
+    "active": ("active", "ativo", "activo"), "past_due": ("past due", "com pagamento em atraso", "con pago atrasado"),
+    "trialing": ("in its trial period", "em período de teste", "en periodo de prueba"),
+    "operational": ("operational", "operacional", "operativo"), "resolved": ("resolved", "resolvido", "resuelto"),
+    "pending": ("pending", "pendente", "pendiente"),
+    "status": ("status", "situação", "estado"), "amount": ("amount", "valor", "importe"),
+    "due_at": ("due", "vencimento", "vencimiento"), "issued_at": ("issued", "emissão", "emisión"),
+    "paid_at": ("paid on", "pagamento", "pagada el"), "expected_at": ("expected", "previsão", "previsto"),
+    "placed_at": ("ordered", "pedido feito em", "pedido el"), "tracking": ("tracking", "rastreio", "seguimiento"),
+    "plan": ("plan", "plano", "plan"), "renews_on": ("renews on", "renovação", "se renueva el"),
+    "trial_ends": ("trial ends on", "fim do período de teste", "la prueba termina el"),
+    "started_on": ("since", "desde", "desde"), "contacts": ("contacts", "contatos", "contactos"),
+    "messages_this_month": ("messages this month", "mensagens neste mês", "mensajes este mes"),
+    "automations": ("automations", "automações", "automatizaciones"), "seats": ("seats", "usuários", "usuarios"),
+    "product_version": ("version", "versão", "versión"), "billing_cycle": ("billing", "cobrança", "facturación"),
+    "support": ("support", "suporte", "soporte"), "sales": ("sales", "vendas", "ventas"),
+    "billing": ("billing", "cobrança", "facturación"), "success": ("customer success", "sucesso do cliente", "éxito de clientes"),
+    "engineering": ("engineering", "engenharia", "ingeniería"), "legal": ("privacy", "privacidade", "privacidad"),
+    "due_date": ("due", "vencimento", "vencimiento"), "stage": ("stage", "etapa", "etapa"), "value": ("value", "valor", "valor"),
+}  # fmt: skip
+_MONTHS: Final[Mapping[Language, str]] = {
+    "en": "January February March April May June July August September October November December",
+    "pt": "janeiro fevereiro março abril maio junho julho agosto setembro outubro novembro dezembro",
+    "es": "enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre",
+}
+_ORDER: Final = ("en", "pt", "es")
 
-def joined(parts: Sequence[str], conjunction: str) -> str:
-    """The parts as a list in a sentence: ``a, b and c``."""
-    if len(parts) <= 1:
-        return "".join(parts)
-    return f"{', '.join(parts[:-1])} {conjunction} {parts[-1]}"
+
+def word_for(word: str, language: Language) -> str:
+    """Return the translation of a field's name or value, else the name with spaces."""
+    translations = _WORDS.get(word)
+    return translations[_ORDER.index(language)] if translations else word.replace("_", " ")
+
+
+def month_name(month: int, language: Language) -> str:
+    """Return the name of a month, 1 to 12."""
+    return _MONTHS[language].split()[month - 1]
+
+
+def date_text(value: date | datetime, language: Language) -> str:
+    """Return a date in words."""
+    month = month_name(value.month, language)
+    if language == "en":
+        return f"{value.day} {month} {value.year}"
+    return f"{value.day} de {month} de {value.year}"

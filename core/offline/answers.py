@@ -1,0 +1,315 @@
+"""Answers from what tools returned: the matching record, the facts asked for, or the best passage with its title."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any, Final
+from uuid import UUID
+
+from core.offline.conversation import Conversation
+from core.offline.phrases import PHRASES, date_text, month_name, word_for
+from core.offline.words import Language, concepts, language_of
+from core.texts import unaccented
+
+# A string longer than this is prose, not a value.
+_PROSE: Final = 160
+_MOST_LISTED: Final = 6
+_PASSAGE_SENTENCES: Final = 4
+_PASSAGE_CHARACTERS: Final = 650
+_LABEL_KEYS: Final = ("item", "title", "name")
+_NUMBER_KEYS: Final = ("number", "id", "order_id", "code")
+_HIDDEN_KEYS: Final = frozenset({"contact_id", "currency", "language", "severity", "description", "source"})
+_FIRST_DATES: Final = ("issued_at", "placed_at", "created_at", "date")
+_CODE_SCORE: Final = 20.0
+_MONTH_SCORE: Final = 8.0
+_STATUS_SCORE: Final = 3.0
+_HOW_TO: Final = re.compile(
+    r"\bhow (?:do|can|should|to|could)\b|\bwhere (?:do|can) (?:i|we)\b|\bwhy\b|\bwhat is (?:our|the|my) limit"
+    r"|\bcomo (?:eu |que )?(?:fa[cç]o|posso|importo|agendo|exporto|conecto|crio|troco|configuro|funciona)"
+    r"|\bonde (?:eu |que )?(?:encontro|troco|vejo|acho|altero|mudo|configuro)|\bpor qu[eê]\b|\bo que (?:eu )?fa[cç]o"
+    r"|\bc[oó]mo (?:puedo|se|hago)\b|\bd[oó]nde (?:puedo|encuentro|veo)\b",
+    re.IGNORECASE,
+)
+_STATUS_WORDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "overdue": ("overdue", "vencid", "atrasad"), "open": ("unpaid", "outstanding", "em aberto", "pendiente"),
+    "refunded": ("refund", "reembols"), "delayed": ("late", "delay", "atrasad", "retrasad"),
+    "cancelled": ("cancel",), "delivered": ("delivered", "entreg"), "shipped": ("shipped", "enviad"),
+}  # fmt: skip
+_FACT_CONCEPTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "plan": ("plan",), "status": ("plan",), "renews_on": ("plan",), "contacts": ("contact", "limit"),
+    "messages_this_month": ("message", "mensagen", "mensaje"), "automations": ("automation", "automacao", "automacoe"),
+    "seats": ("seat", "user", "usuario"), "product_version": ("version", "versao"),
+    "components": ("incident",), "recent_incidents": ("incident",),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What can be said, and how well it fits.
+
+    Attributes:
+        text: For the customer.
+        score: Higher is better; an answer below 1 is none.
+    """
+
+    text: str
+    score: float
+
+
+def is_how_to(text: str) -> bool:
+    """Return whether the text asks how something is done, not about a record."""
+    return bool(_HOW_TO.search(text))
+
+
+def find_answer(conversation: Conversation) -> Answer | None:
+    """Return the best answer from all results so far and from the passages of the prompt; ``None`` without one."""
+    found = [_from_records(conversation), _from_facts(conversation), _from_passages(conversation)]
+    answers = [answer for answer in found if answer is not None and answer.score >= 1]
+    return max(answers, key=lambda answer: answer.score, default=None)
+
+
+# Records: the dictionaries of a list, without prose.
+
+
+def _from_records(conversation: Conversation) -> Answer | None:
+    groups = [(call.tool, _records(call.result)) for call in conversation.calls if not call.failure]
+    best: Answer | None = None
+    for tool, records in groups:
+        if records and "ticket" not in tool:
+            answer = _select(conversation, tool, records)
+            best = answer if best is None or answer.score > best.score else best
+    return best
+
+
+def _records(result: Any) -> list[Mapping[str, Any]]:
+    if isinstance(result, Mapping):
+        lists = [value for value in result.values() if isinstance(value, list)]
+        result = lists[0] if len(lists) == 1 and len(result) <= 2 else []  # noqa: PLR2004 - a list in an envelope
+    if not isinstance(result, list):
+        return []
+    records = [each for each in result if isinstance(each, Mapping)]
+    return [
+        each for each in records if not any(isinstance(v, str) and len(v) > _PROSE for v in each.values())
+    ]
+
+
+def _select(conversation: Conversation, tool: str, records: Sequence[Mapping[str, Any]]) -> Answer:
+    """Choose the records the message is about, by number, month, status or item."""
+    phrases, language = PHRASES[conversation.language], conversation.language
+    base = 3.0 * len(set(concepts(tool.replace("_", " "))) & set(conversation.concepts))
+    base -= 6.0 * is_how_to(conversation.task)
+    scores = [_record_score(record, conversation) for record in records]
+    best = max(scores)
+    chosen = [record for record, score in zip(records, scores, strict=True) if score == best]
+    if conversation.codes and best < _CODE_SCORE and any("-" in code for code in conversation.codes):
+        missing = next(code for code in conversation.codes if "-" in code)
+        return Answer(phrases.not_found.format(code=missing), base + 1)
+    lines = "\n".join(f"- {describe(record, language)}" for record in chosen[:_MOST_LISTED])
+    if conversation.months and best < _MONTH_SCORE:
+        heading = phrases.none_in_month.format(month=month_name(conversation.months[0], language))
+        return Answer(f"{heading}\n{lines}", base + 1)
+    if len(chosen) == 1:
+        return Answer(describe(chosen[0], language), base + best + 1)
+    return Answer(f"{phrases.which}\n{lines}", base + best)
+
+
+def _record_score(record: Mapping[str, Any], conversation: Conversation) -> float:
+    values = [str(value).lower() for value in record.values() if isinstance(value, str | int)]
+    score = 0.0
+    if any(code.lower() in values for code in conversation.codes):
+        score += _CODE_SCORE
+    score += max((_month_score(key, record[key], conversation.months) for key in record), default=0.0)
+    text = unaccented(conversation.task)
+    status = str(record.get("status", ""))
+    score += _STATUS_SCORE * any(word in text for word in _STATUS_WORDS.get(status, ()))
+    label = " ".join(str(record.get(key, "")) for key in _LABEL_KEYS)
+    return score + 2.0 * len(set(concepts(label)) & set(conversation.concepts) - {"order", "invoice"})
+
+
+def _month_score(key: str, value: Any, months: Sequence[int]) -> float:
+    moment = _moment(value)
+    if moment is None or moment.month not in months:
+        return 0.0
+    return _MONTH_SCORE + (2.0 if key in _FIRST_DATES else 0.0)
+
+
+def describe(record: Mapping[str, Any], language: Language) -> str:
+    """Put a record into a sentence: its name and number, its status, then its dates and values."""
+    label = next((str(record[key]) for key in _LABEL_KEYS if record.get(key)), "")
+    number = next(
+        (str(record[key]) for key in _NUMBER_KEYS if record.get(key) and not _is_uuid(record[key])), ""
+    )
+    name = f"{label} ({number})" if label and number else label or number
+    status = str(record.get("status", ""))
+    parts = [f"{name}: {word_for(status, language)}" if status else name]
+    for key, value in record.items():
+        shown = _shown(key, value, record, language)
+        if shown and key not in {*_LABEL_KEYS, *_NUMBER_KEYS, *_HIDDEN_KEYS, "status"}:
+            parts.append(f"{word_for(key, language)} {shown}")
+    late = status not in {"delivered", "cancelled", "paid", "refunded"} and _has_passed(
+        record.get("expected_at")
+    )
+    sentence = ", ".join(part for part in parts if part) + "."
+    return f"{sentence} {PHRASES[language].late}" if late else sentence
+
+
+def _shown(key: str, value: Any, record: Mapping[str, Any], language: Language) -> str:
+    if value is None or isinstance(value, bool | list | Mapping) or value == "" or _is_uuid(value):
+        return ""
+    if (moment := _moment(value)) is not None:
+        return date_text(moment, language)
+    if key in {"amount", "value", "monthly_amount"}:
+        return f"{_grouped(value, language)} {record.get('currency', '')}".strip()
+    return _grouped(value, language) if isinstance(value, int) else word_for(str(value), language)
+
+
+def _grouped(value: Any, language: Language) -> str:
+    try:
+        text = f"{float(value):,.2f}" if "." in str(value) else f"{int(value):,}"
+    except ValueError:
+        return str(value)
+    return text if language == "en" else text.translate(str.maketrans(",.", ".,"))
+
+
+def _moment(value: Any) -> datetime | date | None:
+    if not isinstance(value, str) or not re.match(r"\d{4}-\d{2}-\d{2}", value):
+        return None
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError:
+        return None
+
+
+def _has_passed(value: Any) -> bool:
+    moment = _moment(value)
+    return isinstance(moment, datetime) and moment.replace(tzinfo=moment.tzinfo or UTC) < datetime.now(UTC)
+
+
+def _is_uuid(value: Any) -> bool:
+    try:
+        return bool(UUID(str(value)))
+    except ValueError:
+        return False
+
+
+# Facts: the values of one dictionary, such as a subscription.
+
+
+def _from_facts(conversation: Conversation) -> Answer | None:
+    wanted = set(conversation.concepts)
+    lines: list[str] = []
+    score = -4.0 * is_how_to(conversation.task)
+    for key, value, holder in _facts(conversation):
+        matches = wanted & set(_FACT_CONCEPTS.get(key, ()))
+        line = _fact_line(key, value, holder, conversation) if matches else ""
+        if line and line not in lines:
+            lines.append(line)
+            score += 1.5
+    return Answer(" ".join(lines), score) if lines else None
+
+
+def _facts(conversation: Conversation) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+    for call in conversation.calls:
+        if isinstance(call.result, Mapping):
+            yield from _walk(call.result)
+
+
+def _walk(holder: Mapping[str, Any], depth: int = 0) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+    for key, value in holder.items():
+        if key in _FACT_CONCEPTS and not isinstance(value, list):
+            yield key, value, holder
+        elif isinstance(value, Mapping) and depth < 3:  # noqa: PLR2004 - deeper than any record of the CRM
+            yield from _walk(value, depth + 1)
+
+
+def _fact_line(key: str, value: Any, holder: Mapping[str, Any], conversation: Conversation) -> str:
+    language = conversation.language
+    name = word_for(key, language)
+    if key == "components" and isinstance(value, Mapping):
+        return _component_line(value, conversation)
+    if isinstance(value, Mapping):
+        if "used" not in value:
+            return ""
+        used = _grouped(value["used"], language)
+        if not value.get("limit"):
+            return f"{name.capitalize()}: {used}."
+        return f"{name.capitalize()}: {PHRASES[language].of.format(used=used, limit=_grouped(value['limit'], language))}."
+    if key == "renews_on" and holder.get("status") == "trialing":
+        name = word_for("trial_ends", language)
+    if key == "status" and "plan" not in holder:
+        return ""
+    shown = _shown(key, value, holder, language)
+    return f"{name.capitalize()}: {shown}." if shown else ""
+
+
+def _component_line(components: Mapping[str, Any], conversation: Conversation) -> str:
+    wanted = set(conversation.concepts)
+    named = [name for name in components if set(concepts(name)) & wanted] or list(components)
+    return " ".join(
+        f"{name}: {word_for(str(components[name]), conversation.language)}." for name in named[:_MOST_LISTED]
+    )
+
+
+# Passages: prose with a title.
+
+
+def _from_passages(conversation: Conversation) -> Answer | None:
+    ranked = [
+        (_passage_score(title, text, conversation), title, text) for title, text in _documents(conversation)
+    ]
+    score, title, text = max(ranked, default=(0.0, "", ""))
+    if score < 1:
+        return None
+    phrases = PHRASES[conversation.language]
+    passage = best_passage(text, conversation.concepts)
+    bonus = 5.0 if is_how_to(conversation.task) or "error" in conversation.concepts else 0.0
+    return Answer(phrases.article.format(title=title, passage=passage) if title else passage, score + bonus)
+
+
+def _documents(conversation: Conversation) -> Iterator[tuple[str, str]]:
+    for call in conversation.calls:
+        if not call.failure and "ticket" not in call.tool and call.tool != "recall":
+            yield from _prose(call.result)
+    for note in conversation.notes:
+        for line in note.splitlines():
+            if numbered := re.match(r"\d+\. \w+\([^)]*\): ([^.]+)\. (.{60,})", line):
+                yield numbered[1], numbered[2]
+
+
+def _prose(value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, list):
+        for each in value:
+            yield from _prose(each)
+    elif isinstance(value, Mapping):
+        texts = [text for text in value.values() if isinstance(text, str) and len(text) > _PROSE]
+        title = next((str(value[key]) for key in _LABEL_KEYS if value.get(key)), "")
+        yield from ((title, text) for text in texts)
+        for each in value.values():
+            if isinstance(each, list | Mapping):
+                yield from _prose(each)
+
+
+def _passage_score(title: str, text: str, conversation: Conversation) -> float:
+    """Weigh shared concepts; one that the title has counts three times. Too few shared ones are no answer."""
+    wanted = set(conversation.concepts)
+    in_title, in_text = wanted & set(concepts(title)), wanted & set(concepts(text))
+    shared = in_title | in_text
+    enough = len(shared) >= min(2, len(wanted)) and len(shared) >= 0.25 * len(wanted)
+    if not enough or not (in_title or len(shared) >= 3):  # noqa: PLR2004 - without the title, three words must agree
+        return 0.0
+    return 1.0 + 2.0 * len(in_title) + len(in_text) + 1.5 * (language_of(text) == conversation.language)
+
+
+def best_passage(text: str, wanted: Sequence[str]) -> str:
+    """Return up to four sentences around the one that shares most concepts with the question, word for word."""
+    sentences = re.split(r"(?<=[.!?])\s+(?=[A-ZÀ-Ý¿¡\d])", " ".join(text.split()))
+    shares = [len(set(concepts(sentence)) & set(wanted)) for sentence in sentences]
+    start = max(0, shares.index(max(shares)))
+    start = min(start, max(0, len(sentences) - _PASSAGE_SENTENCES))
+    passage = ""
+    for sentence in sentences[start : start + _PASSAGE_SENTENCES]:
+        if passage and len(passage) + len(sentence) > _PASSAGE_CHARACTERS:
+            break
+        passage = f"{passage} {sentence}".strip()
+    return passage

@@ -1,0 +1,281 @@
+"""What the offline model does next: call tools, hand the conversation to a person, or answer."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final
+
+from core.offline.answers import Answer, find_answer, is_how_to
+from core.offline.conversation import Call, Conversation
+from core.offline.phrases import PHRASES, Phrases, word_for
+from core.offline.schema import Schema, fill_arguments
+from core.offline.words import concepts, key_words, tokens, word_set
+from core.texts import unaccented
+
+_PARALLEL: Final = 2
+_MOST_ROUNDS: Final = 3
+_LEAST_SCORE: Final = 2.0
+# Names of tools that change something begin with one of these; all others only read.
+_EFFECT_VERBS: Final = word_set(
+    """
+    add assign book cancel change create delete escalate file forward hand notify open pay post refund
+    register remember remove report reply schedule send set transfer update write
+    """
+)
+_HANDOFF: Final = re.compile(r"hand_?(?:over|off)|escalate_to_(?:human|person)|transfer_to")
+_SEARCH: Final = re.compile(r"search|find|lookup")
+# What only a person can do. A question how it is done is none of them.
+_NEEDS_PERSON: Final = re.compile(
+    r"\b(?:refund|dispute|chargeback|exchange|replace|discount|percent off|% off|complain|complaint|unacceptable|leaked|breach"
+    r"|cancel|delete|erase|book|manager|supervisor|human|real person|reembols\w+|estorn\w+|troc(?:ar|a)\b(?! o cart)"
+    r"|desconto|reclam\w+|insatisfeit\w+|vaz(?:ou|amento)|cancel\w+|exclu\w+|apag(?:ar|uem)|marcar|atendente|gerente"
+    r"|c[oó]pia de todos|todos os dados|responsable|encargad[oa]|queja|quejar\w*|devoluci[oó]n|filtraci[oó]n|borrar)\b",
+    re.IGNORECASE,
+)
+_GREETING: Final = re.compile(
+    r"(?:hi|hello|hey|good (?:morning|afternoon|evening)|oi|ola|bom dia|boa tarde|boa noite|hola|buen[oa]s\b.*)"
+)
+_THANKS: Final = re.compile(r"\b(?:thanks|thank you|thx|obrigad[oa]|valeu|gracias)\b")
+_GOODBYE: Final = re.compile(r"\b(?:bye|goodbye|see you|tchau|ate (?:logo|mais|amanha)|adios|hasta luego)\b")
+_IDENTITY: Final = re.compile(
+    r"\b(?:robot|bot|who are you|who am i|human\?|robo|quem e voce|quien eres|maquina|what can you)\b"
+)
+_SMALL_TALK_WORDS: Final = 7
+_TEAMS: Final[Mapping[str, re.Pattern[str]]] = {
+    "billing": re.compile(r"invoice|refund|charge|fatura|cobran|reembols|factura", re.IGNORECASE),
+    "legal": re.compile(r"gdpr|lgpd|privacy|personal data|leak|breach|dados|datos|vaz", re.IGNORECASE),
+    "sales": re.compile(
+        r"price|offer|proposal|discount|seats|proposta|desconto|oferta|crm for", re.IGNORECASE
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The next reply.
+
+    Attributes:
+        text: The answer, or the thought beside the calls.
+        calls: Tool calls, as name and arguments; none: the text is the answer.
+        unable: The model could not do what was asked; a caller hands over to a person.
+    """
+
+    text: str
+    calls: Sequence[tuple[str, dict[str, Any]]] = ()
+    unable: bool = False
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A bound tool, by name, description and parameters (JSON schema)."""
+
+    name: str
+    description: str
+    parameters: Schema
+
+    @cached_property
+    def is_effect(self) -> bool:
+        """Return whether the tool changes something, by the verb of its name."""
+        return self.name.partition("_")[0] in _EFFECT_VERBS
+
+    def score(self, conversation: Conversation) -> float:
+        """Weigh how much the tool has to do with the message: its name counts three times its description."""
+        wanted = set(conversation.concepts) - {"customer"}
+        named = set(concepts(self.name.replace("_", " ")))
+        described = set(concepts(self.description.partition("\n\n")[0][:400])) - named
+        score = 3.0 * len(wanted & named) + len(wanted & described)
+        explains = is_how_to(conversation.task) or "error" in wanted
+        return score + 3.0 * (
+            explains and bool(_SEARCH.search(self.name)) and "article" in {*named, *described}
+        )
+
+
+@dataclass(frozen=True)
+class Decider:
+    """Decides the next reply of a conversation.
+
+    Attributes:
+        conversation: What was said and done.
+        tools: The bound tools.
+    """
+
+    conversation: Conversation
+    tools: Sequence[Tool] = field(default_factory=tuple)
+
+    @property
+    def _phrases(self) -> Phrases:
+        return PHRASES[self.conversation.language]
+
+    @cached_property
+    def answer(self) -> Answer | None:
+        """Return what the results so far say."""
+        return find_answer(self.conversation)
+
+    @cached_property
+    def _handed_over(self) -> Call | None:
+        return next((c for c in self.conversation.calls if _HANDOFF.search(c.tool) and not c.failure), None)
+
+    @cached_property
+    def needs_person(self) -> bool:
+        """Return whether the message asks for what only a person can do."""
+        task = self.conversation.task
+        return bool(_NEEDS_PERSON.search(task)) and not is_how_to(task)
+
+    def decide(self) -> Decision:
+        """Gather, then act where the message asks for it, then answer; hand over where nothing answers."""
+        small_talk = self._small_talk()
+        if small_talk or not self.conversation.task.strip():
+            return Decision(small_talk or self._phrases.greeting)
+        if self._handed_over is not None:
+            return Decision(self.closing())
+        if calls := self._gather():
+            return Decision(self._phrases.thought.format(tools=", ".join(name for name, _ in calls)), calls)
+        if effect := self._requested_effect():
+            return Decision(self._phrases.thought.format(tools=effect[0]), [effect])
+        if self.needs_person or self.answer is None:
+            if handoff := self._handoff_call():
+                return Decision(self._phrases.thought.format(tools=handoff[0]), [handoff])
+            if self.answer is None:
+                return Decision(self._unable(), unable=True)
+        return Decision(self.closing())
+
+    def forced(self, name: str | None) -> Decision:
+        """Call a tool that must be called: the named one, else the most relevant one."""
+        named = next((tool for tool in self.tools if tool.name == name), None)
+        tool = named or max(self.tools, key=lambda each: each.score(self.conversation))
+        arguments, _ = fill_arguments(tool.parameters, self._values(tool))
+        return Decision(self._phrases.thought.format(tools=tool.name), [(tool.name, arguments)])
+
+    def reply(self) -> Decision:
+        """Answer without tools: small talk, a quoted passage, or that it is unable."""
+        if small_talk := self._small_talk():
+            return Decision(small_talk)
+        return Decision(self.answer.text) if self.answer else Decision(self._unable(), unable=True)
+
+    def closing(self) -> str:
+        """Return the final text: what was found, and that a person follows up where that was recorded."""
+        parts = [self.answer.text] if self.answer else []
+        if self._handed_over is not None:
+            team = word_for(
+                str(self._handed_over.arguments.get("team", "support")), self.conversation.language
+            )
+            parts.append(self._phrases.handed_over.format(team=team))
+            if not self.answer and self.needs_person:
+                parts.insert(0, self._phrases.apology)
+        return "\n\n".join(parts) or self._unable()
+
+    def _small_talk(self) -> str:
+        text = " ".join(tokens(self.conversation.task))
+        if not text or len(text.split()) > _SMALL_TALK_WORDS or self.conversation.codes:
+            return ""
+        if _IDENTITY.search(unaccented(self.conversation.task)):
+            return self._phrases.identity
+        thanks, goodbye = _THANKS.search(text), _GOODBYE.search(text)
+        if thanks or goodbye:
+            return " ".join([self._phrases.thanks] * bool(thanks) + [self._phrases.goodbye] * bool(goodbye))
+        return self._phrases.greeting if _GREETING.match(text) and len(text.split()) <= 4 else ""  # noqa: PLR2004
+
+    def _unable(self) -> str:
+        failed = any(call.failure == "unavailable" for call in self.conversation.calls)
+        return self._phrases.unavailable if failed else self._phrases.unable
+
+    def _gather(self) -> list[tuple[str, dict[str, Any]]]:
+        """Choose reading tools that were not called: relevant ones first, and any search while nothing answers."""
+        if len(self.conversation.rounds) >= _MOST_ROUNDS or (self.answer and self.conversation.calls):
+            return self._search_again() if self.answer is None else []
+        scores = {tool.name: tool.score(self.conversation) for tool in self.tools if not tool.is_effect}
+        made = {call.tool for call in self.conversation.calls}
+        least = max(_LEAST_SCORE, 0.5 * max(scores.values(), default=0.0))
+        ranked = sorted(
+            (tool for tool in self.tools if tool.name in scores), key=lambda tool: -scores[tool.name]
+        )
+        chosen = [tool for tool in ranked if scores[tool.name] >= least and tool.name not in made]
+        if not chosen:
+            searches = [tool for tool in ranked if _SEARCH.search(tool.name) and tool.name not in made]
+            chosen = searches[:1]
+        calls = []
+        for tool in chosen[:_PARALLEL]:
+            arguments, missing = fill_arguments(tool.parameters, self._values(tool))
+            if not missing:
+                calls.append((tool.name, arguments))
+        return calls or self._search_again()
+
+    def _search_again(self) -> list[tuple[str, dict[str, Any]]]:
+        """Repeat an empty search once with the longest words alone."""
+        for tool in self.tools:
+            made = [call for call in self.conversation.calls if call.tool == tool.name]
+            if (
+                self.answer
+                or len(made) != 1
+                or made[0].result
+                or not isinstance(made[0].arguments.get("query"), str)
+            ):
+                continue
+            query = made[0].arguments["query"].split()
+            fewer = sorted(query, key=len, reverse=True)[: max(1, len(query) // 2)]
+            if len(fewer) < len(query) and not made[0].failure:
+                return [(tool.name, {**made[0].arguments, "query": " ".join(w for w in query if w in fewer)})]
+        return []
+
+    def _requested_effect(self) -> tuple[str, dict[str, Any]] | None:
+        """Return an effect that the message asks for by its verb and object, or the delivery of a found solution."""
+        made = {call.tool for call in self.conversation.calls}
+        words = set(tokens(self.conversation.task))
+        third_person = "customer" in self.conversation.concepts and bool(
+            words & {"resolve", "solve", "resolver", "answer"}
+        )
+        for tool in self.tools:
+            if (
+                not tool.is_effect
+                or tool.name in made
+                or _HANDOFF.search(tool.name)
+                or tool.name == "remember"
+            ):
+                continue
+            verb, *rest = tool.name.split("_")
+            delivers = verb == "send" and third_person and self.answer is not None
+            asked = verb in words and bool(set(concepts(" ".join(rest))) & set(self.conversation.concepts))
+            reports = verb in {"create", "open", "report"} and "engineering" in words and "report" in words
+            if delivers or asked or reports:
+                arguments, missing = fill_arguments(tool.parameters, self._values(tool))
+                if not missing:
+                    return tool.name, arguments
+        return None
+
+    def _handoff_call(self) -> tuple[str, dict[str, Any]] | None:
+        made = {call.tool for call in self.conversation.calls}
+        tool = next(
+            (tool for tool in self.tools if _HANDOFF.search(tool.name) and tool.name not in made), None
+        )
+        if tool is None:
+            return None
+        arguments, missing = fill_arguments(tool.parameters, self._values(tool))
+        return None if missing else (tool.name, arguments)
+
+    def _values(self, tool: Tool) -> dict[str, Any]:
+        """Return values for parameters by what their names usually mean."""
+        task = " ".join(self.conversation.task.split())
+        found = self.answer.text if self.answer else ""
+        team = next((name for name, pattern in _TEAMS.items() if pattern.search(task)), "support")
+        query = " ".join(key_words(self.conversation.topic)) or task
+        prose = {
+            "solution": found or task,
+            "message": found or task,
+            "answer": found or task,
+            "text": found or task,
+        }
+        return {
+            **prose,
+            "query": query,
+            "keywords": query,
+            "title": task[:120],
+            "subject": task[:120],
+            "reason": task[:300],
+            "description": f"{task}\n{found}".strip()[:2_000],
+            "summary": f"{task}\n{found}".strip()[:2_000],
+            "note": task[:1_000],
+            "team": team,
+            "severity": "high" if "error" in self.conversation.concepts else "medium",
+            "codes": self.conversation.codes,
+        }
