@@ -21,7 +21,7 @@ from core.metrics import BACKGROUND, metered
 from core.models import ChatModels, ModelInfo, chat_models
 from core.postgres import Pool
 from core.settings import Settings
-from core.tasks import background, cancel_and_wait
+from core.tasks import Supervisor, cancel_and_wait
 from dev_crm.app import create_crm
 from dev_crm.migrations import migrate
 from graphs.registry import REGISTRY
@@ -52,9 +52,10 @@ from service.runs.start import RunStart
 from service.runs.watch import RunWatch
 from service.sessions.store import SessionStore
 from service.sessions.worker import SessionKeeper
+from service.version import VERSION
 from service.workflows.opening import Workflows, open_engine, open_workflows
 from tools.catalogue import crm_tools, memory_tools
-from tools.crm.client import CrmClient, create_http_client
+from tools.crm.client import CrmClient, crm_http_client
 
 log = get_logger(__name__)
 
@@ -84,6 +85,7 @@ class Service:
         workflows: What runs workflows.
         metrics: What is counted.
         tracing: Begins the spans of requests and runs.
+        tasks: Supervises the background tasks and knows their status.
         development_crm: The app to mount at ``/crm``, when no real CRM is set.
     """
 
@@ -107,6 +109,7 @@ class Service:
     workflows: Workflows
     metrics: ServiceMetrics
     tracing: Tracing
+    tasks: Supervisor
     development_crm: FastAPI | None
 
 
@@ -127,6 +130,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
     # First, as it needs nothing: a wrong model is said before a database is made.
     models = models or chat_models(settings.models, settings.features)
     metrics = ServiceMetrics()
+    tasks = Supervisor()
     async with AsyncExitStack() as stack:
         stack.push_async_callback(models.aclose)
         tracing = await stack.enter_async_context(open_tracing(settings.tracing))
@@ -139,7 +143,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         memory = await _memory(stack, settings, pool)
         development_crm = await _development_crm(settings, pool)
         http = await stack.enter_async_context(
-            create_http_client(
+            crm_http_client(
                 settings.crm,
                 settings.crm.api_base or "http://development-crm",
                 transport=httpx.ASGITransport(development_crm, raise_app_exceptions=False)
@@ -175,9 +179,8 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             open_cache(
                 settings.cache,
                 settings.redis,
-                pool,
-                edition=compute_cache_version(built),
-                worth_keeping=is_cacheable,
+                version=compute_cache_version(VERSION, built),
+                is_cacheable=is_cacheable,
             )
         )
         graphs = {
@@ -188,7 +191,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             sessions, graphs["coordinator"], models, memory, seconds=settings.sessions.sweep_seconds
         )
         with metered(RunMeter(metrics, BACKGROUND)):
-            await stack.enter_async_context(background(keeper.run(), "session-keeper"))
+            await stack.enter_async_context(tasks.supervise("session-keeper", keeper.run))
         ownership = Ownership(pool)
         audit, requests = Audit(pool), Requests(pool, hours=settings.idempotency.key_hours)
         await stack.enter_async_context(keeping(pool, audit, requests, settings.audit))
@@ -228,6 +231,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             workflows=workflows,
             metrics=metrics,
             tracing=tracing,
+            tasks=tasks,
             development_crm=development_crm,
         )
 
