@@ -55,7 +55,7 @@ from service.sessions.worker import SessionKeeper
 from service.version import VERSION
 from service.workflows.opening import Workflows, open_engine, open_workflows
 from tools.catalogue import crm_tools, memory_tools
-from tools.crm.client import CrmClient, crm_http_client
+from tools.crm.client import CrmClient, create_http_client
 
 log = get_logger(__name__)
 
@@ -143,7 +143,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         memory = await _memory(stack, settings, pool)
         development_crm = await _development_crm(settings, pool)
         http = await stack.enter_async_context(
-            crm_http_client(
+            create_http_client(
                 settings.crm,
                 settings.crm.api_base or "http://development-crm",
                 transport=httpx.ASGITransport(development_crm, raise_app_exceptions=False)

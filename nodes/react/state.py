@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 from core.memory import StrategyName
 from nodes.shared.channels import Messages, StoredText
 from nodes.shared.context_state import Briefed, BriefedOutput
-from tools.execute import Observation
+from tools.execution import Observation
 
 ReflectionMode: TypeAlias = Literal["always", "on_error", "never"]
 ReasonIncomplete: TypeAlias = Literal[

@@ -56,9 +56,9 @@ from nodes.shared.prompts import prompt
 from tests.support.gemini import FunctionCalls, Structured, Text, gemini_server
 from tests.support.graphs import compiled, development_deps
 from tests.support.scripted import INFO, ScriptedChatModel, calling, scripted_models
-from tools.approval import requires_approval
-from tools.call import CallContext
+from tools.approval import require_approval
 from tools.crm.client import CrmClient
+from tools.execution import CallContext
 
 Graph: TypeAlias = CompiledStateGraph[Any, Any, Any, Any]
 
@@ -710,7 +710,7 @@ async def test_a_crm_that_is_away_ends_the_run_before_anything_is_planned(
     model = cast_of(plan=[plan_of(step(1))], s1=[found(1)], monitor=[WELL])
     async with planning(pool, model) as graph:
         with monkeypatch.context() as patched:
-            patched.setattr(CrmClient, "contact", away)
+            patched.setattr(CrmClient, "get_contact", away)
             with pytest.raises(CrmUnavailable):
                 await run(graph)
         assert model.asked == []
@@ -781,7 +781,7 @@ async def test_after_a_crash_of_the_monitor_no_step_is_run_again(pool: Pool) -> 
 async def test_a_step_that_needs_a_person_waits_and_the_others_are_not_run_again(pool: Pool) -> None:
     steady, risky = counting("steady"), counting("risky")
     calls = calls_of(risky)
-    risky = requires_approval(risky, lambda arguments: "it is risky")
+    risky = require_approval(risky, lambda arguments: "it is risky")
     model = cast_of(
         plan=[plan_of(step(1, tool="steady"), step(2, tool="risky"))],
         s1=[calling("I count.", ("steady", {"label": "once"})), DONE],

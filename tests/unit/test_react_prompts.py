@@ -19,7 +19,7 @@ from nodes.react.state import Reflection
 from nodes.shared.prompts import prompt
 from tests.support.graphs import NO_AGENTS, empty_crm
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
-from tools.call import CallContext
+from tools.execution import CallContext
 
 REACT = REGISTRY["react"]
 
