@@ -1,8 +1,8 @@
 """Run scripted conversations against a service and check what customers are told.
 
-``python -m benchmarks.answers`` starts a service of its own (embedded database, development CRM, the model that the
-settings name); ``--url`` uses a running one, which must have the development CRM. ``--only ID`` runs some of them.
-Assertions are deterministic, so the same file measures any model. Prints each failure and the share that passed.
+``python -m benchmarks.answers`` starts a service of its own (embedded database, development CRM, the model of
+the settings); ``--url`` uses a running one with the development CRM. ``--only ID`` runs some of them.
+Assertions are deterministic, so the same file measures any model. Prints each failure and how many passed.
 """
 
 import argparse
@@ -35,7 +35,8 @@ TIMEOUT_SECONDS: Final = 120
 # What no customer may ever read, whatever the model.
 NEVER: Final[Mapping[str, re.Pattern[str]]] = {
     "text for operators": re.compile(
-        r"GOOGLE_API_KEY|language model is configured|modelo de linguagem|offline model|\bMODEL\b|traceback|exception",
+        r"GOOGLE_API_KEY|language model is configured|modelo de linguagem|offline model|\bMODEL\b"
+        r"|traceback|exception",
         re.IGNORECASE,
     ),
     "a tool's name": re.compile(r"\b(?:search|get|create|schedule|send|hand_over)_[a-z_]+\b"),
@@ -47,17 +48,22 @@ NEVER: Final[Mapping[str, re.Pattern[str]]] = {
     ),
 }
 _FOLLOW_UP: Final = re.compile(
-    r"a (?:person|colleague) (?:will|takes)|colleague will|uma pessoa vai|una persona le|our \w+ team to take over",
+    r"a (?:person|colleague) (?:will|takes)|colleague will|uma pessoa vai|una persona le"
+    r"|our \w+ team to take over",
     re.IGNORECASE,
 )
+
+
+def _word_set(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 _SMALL_WORDS: Final[Mapping[str, frozenset[str]]] = {
-    "en": frozenset("the of and to is that for it with are this be my i you what how can".split()),
-    "pt": frozenset(
-        "o os um uma de do da que em nao por no na ao mais como seu sua ja voce de nada ola ate e com".split()
+    "en": _word_set("the of and to is that for it with are this be my i you what how can"),
+    "pt": _word_set(
+        "o os um uma de do da que em nao por no na ao mais como seu sua ja voce de nada ola ate ecom"
     ),
-    "es": frozenset(
-        "el los un una de del que en no por la al mas como su ya usted hola su con para es le".split()
-    ),
+    "es": _word_set("el los un una de del que en no por la al mas como su ya usted hola su con para es le"),
 }
 
 
@@ -233,7 +239,7 @@ async def main() -> int:
     """Print the report.
 
     Returns:
-        The exit code: 0 when at least nine of ten conversations passed and nothing was said that must never be.
+        The exit code: 0 when at least nine of ten passed and nothing forbidden was said.
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", help="a running service with the development CRM")
@@ -259,7 +265,7 @@ async def main() -> int:
         f"{passed} of {len(results)} conversations passed ({passed / len(results):.1%}), "
         f"{violated} said what must never be said, in {time.perf_counter() - began:.0f} s"
     )
-    return 0 if passed >= 0.9 * len(results) and not violated else 1  # noqa: PLR2004 - nine of ten
+    return 0 if passed >= 0.9 * len(results) and not violated else 1
 
 
 if __name__ == "__main__":

@@ -23,9 +23,9 @@ def get_contact_tool(crm: CrmClient, memory: Memory) -> BaseTool:
 
     @tool(parse_docstring=True)
     async def get_contact(context: Annotated[CallContext, InjectedToolArg]) -> dict[str, Any]:
-        """Look up who writes: name, company, language, and what is known of their size and industry.
+        """Look up who writes: name, company, language, plan, limits, trial end and renewal date.
 
-        Use it to address the person rightly and to advise what fits their company.
+        Use it to address the person rightly, for questions about their plan, and to advise what fits them.
 
         Args:
             context: Given by the run.

@@ -1,4 +1,4 @@
-"""Answers from what tools returned: the matching record, the facts asked for, or the best passage with its title."""
+"""Answers from what tools returned: the matching record, the facts asked for, or the best passage."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from core.texts import unaccented
 # A string longer than this is prose, not a value.
 _PROSE: Final = 160
 _MOST_LISTED: Final = 6
-_PASSAGE_SENTENCES: Final = 4
+_PASSAGE_SENTENCES: Final = 5
 _PASSAGE_CHARACTERS: Final = 650
 _LABEL_KEYS: Final = ("item", "title", "name")
 _NUMBER_KEYS: Final = ("number", "id", "order_id", "code")
@@ -27,8 +27,14 @@ _STATUS_SCORE: Final = 3.0
 _HOW_TO: Final = re.compile(
     r"\bhow (?:do|can|should|to|could)\b|\bwhere (?:do|can) (?:i|we)\b|\bwhy\b|\bwhat is (?:our|the|my) limit"
     r"|\bcomo (?:eu |que )?(?:fa[cç]o|posso|importo|agendo|exporto|conecto|crio|troco|configuro|funciona)"
-    r"|\bonde (?:eu |que )?(?:encontro|troco|vejo|acho|altero|mudo|configuro)|\bpor qu[eê]\b|\bo que (?:eu )?fa[cç]o"
+    r"|\bonde (?:eu |que )?(?:encontro|troco|vejo|acho|altero|mudo|configuro)|\bpor qu[eê]\b"
+    r"|\bo que (?:eu )?fa[cç]o"
     r"|\bc[oó]mo (?:puedo|se|hago)\b|\bd[oó]nde (?:puedo|encuentro|veo)\b",
+    re.IGNORECASE,
+)
+# Facts are the customer's own: a question about plans in general is for the articles.
+_OWN: Final = re.compile(
+    r"\b(?:my|mine|our|ours|i|we|me|us|meu|meus|minha|minhas|nosso|nossa|eu|mi|mis|nuestro|nuestra|estou|tenho)\b",
     re.IGNORECASE,
 )
 _STATUS_WORDS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -38,10 +44,12 @@ _STATUS_WORDS: Final[Mapping[str, tuple[str, ...]]] = {
 }  # fmt: skip
 _FACT_CONCEPTS: Final[Mapping[str, tuple[str, ...]]] = {
     "plan": ("plan",), "status": ("plan",), "renews_on": ("plan",), "contacts": ("contact", "limit"),
-    "messages_this_month": ("message", "mensagen", "mensaje"), "automations": ("automation", "automacao", "automacoe"),
+    "messages_this_month": ("message", "mensagen", "mensaje"),
+    "automations": ("automation", "automacao", "automacoe"),
     "seats": ("seat", "user", "usuario"), "product_version": ("version", "versao"),
     "components": ("incident",), "recent_incidents": ("incident",),
 }  # fmt: skip
+_OWN_FACTS: Final = frozenset(_FACT_CONCEPTS) - {"components", "recent_incidents"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +71,7 @@ def is_how_to(text: str) -> bool:
 
 
 def find_answer(conversation: Conversation) -> Answer | None:
-    """Return the best answer from all results so far and from the passages of the prompt; ``None`` without one."""
+    """Return the best answer from all results and from the passages of the prompt; ``None`` without one."""
     found = [_from_records(conversation), _from_facts(conversation), _from_passages(conversation)]
     answers = [answer for answer in found if answer is not None and answer.score >= 1]
     return max(answers, key=lambda answer: answer.score, default=None)
@@ -200,12 +208,14 @@ def _from_facts(conversation: Conversation) -> Answer | None:
     wanted = set(conversation.concepts)
     lines: list[str] = []
     score = -4.0 * is_how_to(conversation.task)
+    is_own = bool(_OWN.search(conversation.task))
     for key, value, holder in _facts(conversation):
-        matches = wanted & set(_FACT_CONCEPTS.get(key, ()))
+        is_about = is_own or key not in _OWN_FACTS
+        matches = wanted & set(_FACT_CONCEPTS.get(key, ())) if is_about else None
         line = _fact_line(key, value, holder, conversation) if matches else ""
         if line and line not in lines:
             lines.append(line)
-            score += 1.5
+            score += 2.0
     return Answer(" ".join(lines), score) if lines else None
 
 
@@ -234,7 +244,8 @@ def _fact_line(key: str, value: Any, holder: Mapping[str, Any], conversation: Co
         used = _grouped(value["used"], language)
         if not value.get("limit"):
             return f"{name.capitalize()}: {used}."
-        return f"{name.capitalize()}: {PHRASES[language].of.format(used=used, limit=_grouped(value['limit'], language))}."
+        limit = _grouped(value["limit"], language)
+        return f"{name.capitalize()}: {PHRASES[language].of.format(used=used, limit=limit)}."
     if key == "renews_on" and holder.get("status") == "trialing":
         name = word_for("trial_ends", language)
     if key == "status" and "plan" not in holder:
@@ -302,10 +313,11 @@ def _passage_score(title: str, text: str, conversation: Conversation) -> float:
 
 
 def best_passage(text: str, wanted: Sequence[str]) -> str:
-    """Return up to four sentences around the one that shares most concepts with the question, word for word."""
+    """Return up to five sentences around the one that shares most concepts with the question."""
     sentences = re.split(r"(?<=[.!?])\s+(?=[A-ZÀ-Ý¿¡\d])", " ".join(text.split()))
     shares = [len(set(concepts(sentence)) & set(wanted)) for sentence in sentences]
-    start = max(0, shares.index(max(shares)))
+    # The sentence before often names what the best one is about.
+    start = max(0, shares.index(max(shares)) - 1)
     start = min(start, max(0, len(sentences) - _PASSAGE_SENTENCES))
     passage = ""
     for sentence in sentences[start : start + _PASSAGE_SENTENCES]:

@@ -1,4 +1,4 @@
-"""The conversation as the offline model reads it: the request, what tools returned, and passages it was given."""
+"""The conversation as the offline model reads it: the request, what tools returned, and notes."""
 
 import json
 import re
@@ -17,6 +17,8 @@ _SHORT_WORDS: Final = 6
 _FOLLOW_UP: Final = re.compile(r"^\s*(?:and|what about|how about|e|y|e o|e a|¿?y)\b", re.IGNORECASE)
 # Notes of a graph begin with a bracket: background, reflections, review questions.
 _NOTE: Final = re.compile(r"^\s*\[")
+# A line of the customer in the conversation that a graph puts beside the task.
+_CUSTOMER_LINE: Final = re.compile(r"^customer: (.+)$", re.MULTILINE)
 _TAGS: Final = re.compile(r"</?[a-z_]{2,20}>")
 
 
@@ -84,20 +86,20 @@ class Conversation:
 
     @cached_property
     def codes(self) -> list[str]:
-        """Return the identifiers that the task names, else those of the topic."""
-        return codes(self.task) or codes(self.topic)
+        """Return the identifiers that the task names; those of the topic where the task names no month either."""
+        return codes(self.task) or ([] if months(self.task) else codes(self.topic))
 
     @cached_property
     def months(self) -> list[int]:
-        """Return the months that the task names, else those of the topic."""
-        return months(self.task) or months(self.topic)
+        """Return the months that the task names; those of the topic where the task names no number either."""
+        return months(self.task) or ([] if codes(self.task) else months(self.topic))
 
 
 def read_conversation(messages: Sequence[BaseMessage]) -> Conversation:
     """Read the last messages of a conversation.
 
-    The task is the last human message that is no note of a graph. Where a conversation consists of notes alone, the
-    first of them is the task.
+    The task is the last human message that is no note of a graph. Where a conversation consists of notes
+    alone, the first of them is the task.
     """
     latest = list(messages[-_MOST_MESSAGES:])
     humans = [at for at, message in enumerate(latest) if isinstance(message, HumanMessage)]
@@ -110,12 +112,14 @@ def read_conversation(messages: Sequence[BaseMessage]) -> Conversation:
         requests.pop()
         start = requests[-1]
     since = latest[start + 1 :]
+    notes: list[str] = [each.text for each in since if isinstance(each, HumanMessage)]
+    notes += _embedded_notes(latest, start)
+    told = [line for note in notes for line in _CUSTOMER_LINE.findall(note)]
     return Conversation(
         task=_own_words(latest[start].text) if start < len(latest) else "",
-        earlier=[_own_words(latest[at].text) for at in requests[:-1]],
+        earlier=[*(_own_words(latest[at].text) for at in requests[:-1]), *told],
         rounds=_rounds(since),
-        notes=[each.text for each in since if isinstance(each, HumanMessage)]
-        + _embedded_notes(latest, start),
+        notes=notes,
         system="\n".join(each.text for each in latest if isinstance(each, SystemMessage)),
         answer=next(
             (m.text for m in reversed(since) if isinstance(m, AIMessage) and not m.tool_calls and m.text), ""

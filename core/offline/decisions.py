@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from core.offline.answers import Answer, find_answer, is_how_to
 from core.offline.conversation import Call, Conversation
@@ -27,14 +27,16 @@ _HANDOFF: Final = re.compile(r"hand_?(?:over|off)|escalate_to_(?:human|person)|t
 _SEARCH: Final = re.compile(r"search|find|lookup")
 # What only a person can do. A question how it is done is none of them.
 _NEEDS_PERSON: Final = re.compile(
-    r"\b(?:refund|dispute|chargeback|exchange|replace|discount|percent off|% off|complain|complaint|unacceptable|leaked|breach"
-    r"|cancel|delete|erase|book|manager|supervisor|human|real person|reembols\w+|estorn\w+|troc(?:ar|a)\b(?! o cart)"
-    r"|desconto|reclam\w+|insatisfeit\w+|vaz(?:ou|amento)|cancel\w+|exclu\w+|apag(?:ar|uem)|marcar|atendente|gerente"
-    r"|c[oó]pia de todos|todos os dados|responsable|encargad[oa]|queja|quejar\w*|devoluci[oó]n|filtraci[oó]n|borrar)\b",
+    r"\b(?:refund|dispute|chargeback|exchange|replace|discount|percent off|% off|complain|complaint"
+    r"|unacceptable|leaked|breach|cancel|delete|erase|book|manager|supervisor|human|real person"
+    r"|reembols\w+|estorn\w+|troc(?:ar|a)\b(?! o cart)|desconto|reclam\w+|insatisfeit\w+|vaz(?:ou|amento)|cancel\w+|exclu\w+"
+    r"|apag(?:ar|uem)|marcar|atendente|gerente|c[oó]pia de todos|todos os dados|responsable|encargad[oa]"
+    r"|queja|quejar\w*|devoluci[oó]n|filtraci[oó]n|borrar)\b",
     re.IGNORECASE,
 )
 _GREETING: Final = re.compile(
-    r"(?:hi|hello|hey|good (?:morning|afternoon|evening)|oi|ola|bom dia|boa tarde|boa noite|hola|buen[oa]s\b.*)"
+    r"(?:hi|hello|hey|good (?:morning|afternoon|evening)|oi|ola|bom dia|boa (?:tarde|noite)|hola"
+    r"|buen[oa]s\b.*)"
 )
 _THANKS: Final = re.compile(r"\b(?:thanks|thank you|thx|obrigad[oa]|valeu|gracias)\b")
 _GOODBYE: Final = re.compile(r"\b(?:bye|goodbye|see you|tchau|ate (?:logo|mais|amanha)|adios|hasta luego)\b")
@@ -51,6 +53,10 @@ _TEAMS: Final[Mapping[str, re.Pattern[str]]] = {
 }
 
 
+# Name of a tool and its arguments.
+ToolArguments: TypeAlias = tuple[str, dict[str, Any]]
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """The next reply.
@@ -62,7 +68,7 @@ class Decision:
     """
 
     text: str
-    calls: Sequence[tuple[str, dict[str, Any]]] = ()
+    calls: Sequence[ToolArguments] = ()
     unable: bool = False
 
 
@@ -80,11 +86,11 @@ class Tool:
         return self.name.partition("_")[0] in _EFFECT_VERBS
 
     def score(self, conversation: Conversation) -> float:
-        """Weigh how much the tool has to do with the message: its name counts three times its description."""
+        """Weigh how much the tool has to do with the message: its name counts more than its description."""
         wanted = set(conversation.concepts) - {"customer"}
         named = set(concepts(self.name.replace("_", " ")))
         described = set(concepts(self.description.partition("\n\n")[0][:400])) - named
-        score = 3.0 * len(wanted & named) + len(wanted & described)
+        score = 3.0 * len(wanted & named) + 2.0 * len(wanted & described)
         explains = is_how_to(conversation.task) or "error" in wanted
         return score + 3.0 * (
             explains and bool(_SEARCH.search(self.name)) and "article" in {*named, *described}
@@ -127,24 +133,25 @@ class Decider:
         small_talk = self._small_talk()
         if small_talk or not self.conversation.task.strip():
             return Decision(small_talk or self._phrases.greeting)
-        if self._handed_over is not None:
-            return Decision(self.closing())
+        if self._handed_over is None and (calls := self._next_calls()):
+            names = ", ".join(name for name, _ in calls)
+            return Decision(self._phrases.thought.format(tools=names), calls)
+        unable = self.answer is None and self._handed_over is None
+        return Decision(self.closing(), unable=unable)
+
+    def _next_calls(self) -> list[ToolArguments]:
         if calls := self._gather():
-            return Decision(self._phrases.thought.format(tools=", ".join(name for name, _ in calls)), calls)
+            return calls
         if effect := self._requested_effect():
-            return Decision(self._phrases.thought.format(tools=effect[0]), [effect])
-        if self.needs_person or self.answer is None:
-            if handoff := self._handoff_call():
-                return Decision(self._phrases.thought.format(tools=handoff[0]), [handoff])
-            if self.answer is None:
-                return Decision(self._unable(), unable=True)
-        return Decision(self.closing())
+            return [effect]
+        handoff = self._handoff_call() if self.needs_person or self.answer is None else None
+        return [handoff] if handoff else []
 
     def forced(self, name: str | None) -> Decision:
         """Call a tool that must be called: the named one, else the most relevant one."""
         named = next((tool for tool in self.tools if tool.name == name), None)
         tool = named or max(self.tools, key=lambda each: each.score(self.conversation))
-        arguments, _ = fill_arguments(tool.parameters, self._values(tool))
+        arguments, _ = fill_arguments(tool.parameters, self._values())
         return Decision(self._phrases.thought.format(tools=tool.name), [(tool.name, arguments)])
 
     def reply(self) -> Decision:
@@ -180,8 +187,8 @@ class Decider:
         failed = any(call.failure == "unavailable" for call in self.conversation.calls)
         return self._phrases.unavailable if failed else self._phrases.unable
 
-    def _gather(self) -> list[tuple[str, dict[str, Any]]]:
-        """Choose reading tools that were not called: relevant ones first, and any search while nothing answers."""
+    def _gather(self) -> list[ToolArguments]:
+        """Choose reading tools that were not called: relevant ones, else any search while nothing answers."""
         if len(self.conversation.rounds) >= _MOST_ROUNDS or (self.answer and self.conversation.calls):
             return self._search_again() if self.answer is None else []
         scores = {tool.name: tool.score(self.conversation) for tool in self.tools if not tool.is_effect}
@@ -196,12 +203,12 @@ class Decider:
             chosen = searches[:1]
         calls = []
         for tool in chosen[:_PARALLEL]:
-            arguments, missing = fill_arguments(tool.parameters, self._values(tool))
+            arguments, missing = fill_arguments(tool.parameters, self._values())
             if not missing:
                 calls.append((tool.name, arguments))
         return calls or self._search_again()
 
-    def _search_again(self) -> list[tuple[str, dict[str, Any]]]:
+    def _search_again(self) -> list[ToolArguments]:
         """Repeat an empty search once with the longest words alone."""
         for tool in self.tools:
             made = [call for call in self.conversation.calls if call.tool == tool.name]
@@ -218,8 +225,8 @@ class Decider:
                 return [(tool.name, {**made[0].arguments, "query": " ".join(w for w in query if w in fewer)})]
         return []
 
-    def _requested_effect(self) -> tuple[str, dict[str, Any]] | None:
-        """Return an effect that the message asks for by its verb and object, or the delivery of a found solution."""
+    def _requested_effect(self) -> ToolArguments | None:
+        """Return an effect that the message asks for by verb and object, or the delivery of a solution."""
         made = {call.tool for call in self.conversation.calls}
         words = set(tokens(self.conversation.task))
         third_person = "customer" in self.conversation.concepts and bool(
@@ -238,22 +245,22 @@ class Decider:
             asked = verb in words and bool(set(concepts(" ".join(rest))) & set(self.conversation.concepts))
             reports = verb in {"create", "open", "report"} and "engineering" in words and "report" in words
             if delivers or asked or reports:
-                arguments, missing = fill_arguments(tool.parameters, self._values(tool))
+                arguments, missing = fill_arguments(tool.parameters, self._values())
                 if not missing:
                     return tool.name, arguments
         return None
 
-    def _handoff_call(self) -> tuple[str, dict[str, Any]] | None:
+    def _handoff_call(self) -> ToolArguments | None:
         made = {call.tool for call in self.conversation.calls}
         tool = next(
             (tool for tool in self.tools if _HANDOFF.search(tool.name) and tool.name not in made), None
         )
         if tool is None:
             return None
-        arguments, missing = fill_arguments(tool.parameters, self._values(tool))
+        arguments, missing = fill_arguments(tool.parameters, self._values())
         return None if missing else (tool.name, arguments)
 
-    def _values(self, tool: Tool) -> dict[str, Any]:
+    def _values(self) -> dict[str, Any]:
         """Return values for parameters by what their names usually mean."""
         task = " ".join(self.conversation.task.split())
         found = self.answer.text if self.answer else ""

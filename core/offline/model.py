@@ -36,9 +36,9 @@ _TOKEN_CHARACTERS: Final = 4
 class OfflineChatModel(BaseChatModel):
     """A deterministic chat model that needs no network. It is not a language model, and its metadata says so.
 
-    It chooses tools by name and description, fills schemas validly, selects the record that a message is about, and
-    quotes the best passage with its title. What it cannot do it hands to a person, or says that it is unable
-    (``response_metadata["unable"]``). The same input gives the same output.
+    It chooses tools by name and description, fills schemas validly, selects the record that a message is
+    about, and quotes the best passage with its title. What it cannot do it hands to a person, or says that it
+    is unable (``response_metadata["unable"]``). The same input gives the same output.
 
     Attributes:
         token_pause: Seconds between two tokens.

@@ -1,4 +1,4 @@
-"""Valid values for JSON schemas: known values by field name, else the smallest value that the schema permits."""
+"""Valid values for JSON schemas: known values by field name, else the smallest that a schema permits."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ def fill(schema: Schema, values: Mapping[str, Any]) -> Any:
 
 
 def fill_arguments(schema: Schema, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return arguments for a tool, without optional ones that are not known, and the required ones nobody gave."""
+    """Return arguments for a tool, without unknown optional ones, and the required ones that nobody gave."""
     filler = _Filler(schema, values)
     properties: Mapping[str, Any] = schema.get("properties", {})
     required = list(schema.get("required", ()))
@@ -65,30 +65,37 @@ class _Filler:
         known = self.known(whole, name)
         if known is not None:
             return known
-        if whole.get("enum"):
-            return whole.get("default", whole["enum"][0])
         branches = whole.get("anyOf") or whole.get("oneOf")
-        if branches:
-            return self._branch(branches, whole, name, depth)
         if "default" in whole:
             return whole["default"]
-        kind = _type_of(whole)
-        if kind == "object":
-            return self._object(whole, depth)
-        if kind == "array":
-            return self._array(whole, name, depth)
-        plain = {"boolean": False, "null": None}
-        if kind in plain:
-            return plain[kind]
-        return _number(whole, whole=kind == "integer") if kind in {"integer", "number"} else _text("", whole)
+        if whole.get("enum"):
+            return whole["enum"][0]
+        if branches:
+            return self._branch(branches, name, depth)
+        return self._typed(whole, name, depth)
+
+    def _typed(self, schema: Schema, name: str, depth: int) -> Any:
+        match _type_of(schema):
+            case "object":
+                return self._object(schema, depth)
+            case "array":
+                return self._array(schema, name, depth)
+            case "boolean":
+                return False
+            case "null":
+                return None
+            case "integer" | "number" as kind:
+                return _number(schema, whole=kind == "integer")
+            case _:
+                return _text("", schema)
 
     def known(self, schema: Any, name: str) -> Any:
         """Return the known value of a field where it fits, cut to the schema's length; else ``None``."""
         whole, value = self._resolve(schema), self._values.get(name)
         if value is None:
             return None
-        if whole.get("enum"):
-            return value if value in whole["enum"] else None
+        if "const" in whole or whole.get("enum"):
+            return value if value in whole.get("enum", [whole.get("const")]) else None
         for branch in whole.get("anyOf") or whole.get("oneOf") or ():
             if (fitting := self.known(branch, name)) is not None:
                 return fitting
@@ -124,9 +131,7 @@ class _Filler:
             }
         return current
 
-    def _branch(self, branches: Sequence[Any], whole: Schema, name: str, depth: int) -> Any:
-        if "default" in whole:
-            return whole["default"]
+    def _branch(self, branches: Sequence[Any], name: str, depth: int) -> Any:
         kinds = [_type_of(self._resolve(branch)) for branch in branches]
         if "null" in kinds:
             return None

@@ -33,16 +33,17 @@ _STOP_WORDS: Final = word_set(
 )
 # One concept a line, named by its first word, in the three languages. About language, not about any product.
 _CONCEPTS: Final = """
-order orders pedido pedidos encomenda compra comprei comprar bought buy purchase package parcel paquete delivery deliver
-  delivered entrega entregue shipment shipping ship shipped envio enviado enviada rastreio tracking arrive arrived llegar
-  chegar chegou
-invoice invoices bill bills billing charge charged fatura faturas factura facturas boleto cobranca cobro receipt recibo
-  payment payments pay paid pago paga pagada pagar pagamento refund refunded reembolso
-plan plans plano planos subscription subscribed assinatura suscripcion renew renews renewal renova renovacao trial
-  teste prueba
+order orders pedido pedidos encomenda compra comprei comprar bought buy purchase package parcel paquete
+  delivery deliver delivered entrega entregue shipment shipping ship shipped envio enviado enviada
+  rastreio tracking arrive arrived llegar chegar chegou
+invoice invoices bill bills billing charge charged fatura faturas factura facturas boleto cobranca cobro
+  receipt recibo payment payments pay paid pago paga pagada pagar pagamento refund refunded reembolso
+plan plans plano planos subscription subscribed assinatura suscripcion renew renews renewal renova
+  renovacao trial teste prueba
 limit limits limite limites used usage uso
 incident incidents outage outages down offline fora caido queda status
-error errors erro erros fail fails failed failing falha falhou fallo problem problema broken bug defect issue crash
+error errors erro erros fail fails failed failing falha falhou fallo problem problema broken bug defect
+  issue crash
 article articles guide howto
 contact contacts contato contatos contacto contactos
 customer customers client cliente clientes
@@ -102,7 +103,7 @@ _SMALL_WORDS: Final[dict[Language, frozenset[str]]] = {
     ),
 }
 _MARKS: Final[dict[Language, str]] = {"en": "", "pt": "ãõçâêô", "es": "ñ¿¡"}
-_TOKEN: Final = re.compile(r"[a-z0-9]+(?:['’][a-z]+)?")
+_TOKEN: Final = re.compile(r"[a-z0-9]+(?:['\u2019][a-z]+)?")
 _CODE: Final = re.compile(r"\b[A-Za-z]{2,10}-\d[\w-]*\b|\b[A-Za-z]{3}\d{3,}\b|\b\d{3,}\b")
 
 

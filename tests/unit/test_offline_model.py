@@ -1,8 +1,8 @@
-"""What a user of the offline model notices: tools chosen by the task, answers quoted from their results."""
+"""What a user of the offline model notices: tools chosen by the message, answers quoted from their results."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
@@ -20,21 +20,15 @@ def search_articles(query: str, limit: int = 5) -> str:
 
 
 @tool
-def find_older_cases(query: str) -> str:
-    """Find the customer's earlier cases and how they were resolved."""
-    return query
-
-
-@tool
-def get_account() -> str:
-    """Look up the customer's plan and its limits, to diagnose problems."""
+def get_orders() -> str:
+    """Look up the orders of the customer: where each delivery is."""
     return ""
 
 
 @tool
-def open_ticket(title: str, description: str, severity: Literal["low", "medium", "high", "critical"]) -> str:
-    """Report a defect to engineering that support cannot resolve."""
-    return f"{title} {description} {severity}"
+def get_account() -> str:
+    """Look up the customer's plan, its limits and its renewal."""
+    return ""
 
 
 @tool
@@ -44,42 +38,49 @@ def send_answer(answer: str) -> str:
 
 
 @tool
-def update_deal(deal_id: str, stage: Literal["open", "won", "lost"], amount: float | None = None) -> str:
-    """Update a deal's stage or amount."""
-    return f"{deal_id} {stage} {amount}"
-
-
-@tool
 def schedule_meeting(contact_id: str, date: str, subject: str) -> str:
     """Schedule a meeting with a contact."""
     return f"{contact_id} {date} {subject}"
 
 
-SUPPORT = (search_articles, find_older_cases, get_account, open_ticket, send_answer)
-TASK = "Calendar sync fails with code 4031 since yesterday. Please help to resolve it."
-ARTICLE = {
-    "articles": [
-        {
-            "id": "A-1",
-            "title": "Calendar sync stops",
-            "body": "Sync runs every hour. Calendar sync stops when the token is older than 90 days. "
-            "The customer must reconnect the calendar under Integrations.",
-        },
-        {
-            "id": "A-2",
-            "title": "Printing labels",
-            "body": "Labels are printed from the order page on any printer.",
-        },
-    ]
+@tool
+def hand_over_to_human(team: Literal["support", "billing", "legal"], reason: str, summary: str) -> str:
+    """Hand the conversation over to a person of a team."""
+    return f"{team} {reason} {summary}"
+
+
+TOOLS = (search_articles, get_orders, get_account, send_answer, hand_over_to_human)
+ARTICLES = [
+    {
+        "title": "Calendar sync stops",
+        "body": "Sync runs every hour. Calendar sync stops when the token is older than 90 days. "
+        "The customer must reconnect the calendar under Integrations. "
+        "The connection can be tested there at any time, and the result is shown next to its name.",
+    },
+    {
+        "title": "Printing labels",
+        "body": "Labels are printed from the order page on any printer that the operating system knows. "
+        "Choose the size of the paper first, then the number of copies, and press Print at the end.",
+    },
+]
+ORDERS = [
+    {"id": "ORD-71", "item": "Large desk", "status": "delayed", "placed_at": "2026-11-02T16:00:00Z"},
+    {"id": "ORD-72", "item": "Small lamp", "status": "delivered", "placed_at": "2026-09-08T14:30:00Z"},
+]
+ACCOUNT = {
+    "plan": "Pro",
+    "status": "trialing",
+    "renews_on": "2026-11-23",
+    "usage": {"contacts": {"used": 48_500, "limit": 50_000}},
 }
-FOUND: Mapping[str, Any] = {
-    "search_articles": ARTICLE,
-    "find_older_cases": {"cases": []},
-    "get_account": {"plan": "Team", "calendar": {"token_age_days": 120}},
-    "send_answer": {"success": True},
-    "open_ticket": {"success": True, "ticket_id": "E-7"},
+RESULTS: Mapping[str, Any] = {
+    "search_articles": ARTICLES,
+    "get_orders": ORDERS,
+    "get_account": ACCOUNT,
+    "send_answer": {"sent": True},
+    "hand_over_to_human": {"team": "support"},
 }
-EMPTY: Mapping[str, Any] = {**FOUND, "search_articles": {"articles": []}, "get_account": {}}
+NOTHING: Mapping[str, Any] = {**RESULTS, "search_articles": [], "get_orders": [], "get_account": {}}
 
 
 class Reflection(BaseModel):
@@ -91,11 +92,16 @@ class Reflection(BaseModel):
 
 
 def converse(
-    task: str, tools: Sequence[BaseTool], results: Mapping[str, Any], *, failing: Sequence[str] = ()
+    task: str,
+    tools: Sequence[BaseTool] = TOOLS,
+    results: Mapping[str, Any] = RESULTS,
+    *,
+    failing: Sequence[str] = (),
+    before: Sequence[BaseMessage] = (),
 ) -> list[BaseMessage]:
     """Run the model with scripted tool results until it replies without calls."""
     model = OfflineChatModel().bind_tools(list(tools))
-    messages: list[BaseMessage] = [HumanMessage(task)]
+    messages: list[BaseMessage] = [*before, HumanMessage(task)]
     for _ in range(10):
         reply = model.invoke(messages)
         messages.append(reply)
@@ -103,257 +109,227 @@ def converse(
             return messages
         for call in reply.tool_calls:
             fails = call["name"] in failing
-            content = (
-                "Error: the service is unavailable" if fails else json.dumps(results.get(call["name"], {}))
-            )
+            content = "the service is unavailable" if fails else json.dumps(results.get(call["name"], {}))
             status: Literal["error", "success"] = "error" if fails else "success"
             messages.append(ToolMessage(content, tool_call_id=call["id"], name=call["name"], status=status))
     pytest.fail("the model never came to an answer")
 
 
-def calls_of(messages: Sequence[BaseMessage]) -> list[list[str]]:
-    return [
-        [call["name"] for call in message.tool_calls]
-        for message in messages
-        if isinstance(message, AIMessage) and message.tool_calls
-    ]
+def called(messages: Sequence[BaseMessage]) -> list[str]:
+    return [call["name"] for each in messages if isinstance(each, AIMessage) for call in each.tool_calls]
 
 
-def arguments_of(messages: Sequence[BaseMessage], name: str) -> list[dict[str, Any]]:
-    return [
-        call["args"]
-        for message in messages
-        if isinstance(message, AIMessage)
-        for call in message.tool_calls
-        if call["name"] == name
-    ]
+def arguments(messages: Sequence[BaseMessage], name: str) -> dict[str, Any]:
+    calls = [call for each in messages if isinstance(each, AIMessage) for call in each.tool_calls]
+    return next(call["args"] for call in calls if call["name"] == name)
 
 
-def flat(rounds: Sequence[Sequence[str]]) -> list[str]:
-    return [name for names in rounds for name in names]
-
-
-def test_it_says_that_it_is_no_language_model() -> None:
-    reply = OfflineChatModel().invoke("Hello, who are you?")
+def test_the_metadata_says_that_it_is_no_language_model() -> None:
+    reply = OfflineChatModel().invoke("Hello")
     assert reply.response_metadata["model_name"] == OFFLINE_MODEL_NAME
     assert reply.response_metadata["is_language_model"] is False
-    assert "No language model is configured" in reply.text
-    assert "GOOGLE_API_KEY" in reply.text
     assert reply.usage_metadata is not None
     assert reply.usage_metadata["output_tokens"] > 0
 
 
-def test_it_answers_portuguese_in_portuguese() -> None:
-    assert (
-        "Nenhum modelo de linguagem está configurado"
-        in OfflineChatModel().invoke("Olá, como você está?").text
-    )
+@pytest.mark.parametrize(
+    ("message", "answer"),
+    [
+        ("hi", "Hello! How can I help you?"),
+        ("Oi, tudo bem?", "Olá! Como posso ajudar?"),
+        ("Hola, buenos días", "¡Hola! ¿En qué puedo ayudarle?"),
+        ("thanks, bye!", "You're welcome! Goodbye, and have a good day!"),
+        ("Muito obrigada", "De nada!"),
+        ("Gracias", "¡De nada!"),
+    ],
+)
+def test_small_talk_is_answered_in_its_language_without_a_tool(message: str, answer: str) -> None:
+    messages = converse(message)
+    assert messages[-1].text == answer
+    assert called(messages) == []
 
 
-def test_it_gathers_two_at_a_time_then_sends_what_it_found_then_answers() -> None:
-    messages = converse(TASK, SUPPORT, FOUND)
-    rounds = calls_of(messages)
-    assert all(len(names) <= 2 for names in rounds)
-    assert "search_articles" in rounds[0]
-    assert rounds[-1] == ["send_answer"]
-    assert "open_ticket" not in flat(rounds)
-    (sent,) = arguments_of(messages, "send_answer")
-    assert "must reconnect the calendar" in sent["answer"]
-    assert "90 days" in sent["answer"]
-    assert "Printing" not in sent["answer"]
+@pytest.mark.parametrize("message", ["Write a poem about the sea", "What is the capital of France?"])
+def test_what_it_cannot_do_is_said_in_the_metadata_for_the_caller(message: str) -> None:
+    reply = OfflineChatModel().invoke(message)
+    assert reply.response_metadata["unable"] is True
+    assert "GOOGLE_API_KEY" not in reply.text
+
+
+@pytest.mark.parametrize(
+    ("task", "wanted", "unwanted"),
+    [
+        ("Where is my order ORD-71?", "Large desk (ORD-71): delayed", "lamp"),
+        ("Has the small lamp arrived?", "Small lamp (ORD-72): delivered", "desk"),
+        ("What about the order of September?", "ORD-72", "ORD-71"),
+        ("Cadê meu pedido ORD-71?", "Large desk (ORD-71): atrasado", "lamp"),
+        ("¿Dónde está mi pedido ORD-72?", "Small lamp (ORD-72): entregado", "desk"),
+        ("Which of my orders was delayed?", "ORD-71", "ORD-72"),
+    ],
+)
+def test_the_record_that_the_message_is_about_is_described(task: str, wanted: str, unwanted: str) -> None:
+    messages = converse(task)
+    assert wanted in messages[-1].text
+    assert unwanted not in messages[-1].text
+    assert "get_orders" in called(messages)
+
+
+def test_a_number_that_no_record_has_is_said_not_to_be_found() -> None:
+    assert "I cannot find ORD-99" in converse("Where is my order ORD-99?")[-1].text
+
+
+def test_a_month_without_a_record_is_said_and_what_there_is_is_listed() -> None:
+    answer = converse("Where is my order of June?")[-1].text
+    assert "nothing dated June" in answer
+    assert "ORD-71" in answer
+
+
+def test_several_records_are_listed_where_the_message_names_none() -> None:
+    answer = converse("Where are my orders?")[-1].text
+    assert "which one do you mean" in answer
+    assert "ORD-71" in answer
+    assert "ORD-72" in answer
+
+
+@pytest.mark.parametrize(
+    ("task", "wanted"),
+    [
+        ("Which plan am I on?", "Plan: Pro"),
+        ("When does my trial end?", "Trial ends on: 23 November 2026"),
+        ("Quando termina meu período de teste?", "23 de novembro de 2026"),
+        ("How many of my contacts are used?", "48,500 of 50,000"),
+    ],
+)
+def test_plan_limits_and_trial_end_are_stated_from_the_account(task: str, wanted: str) -> None:
+    assert wanted in converse(task)[-1].text
+
+
+def test_the_best_passage_is_quoted_with_its_title() -> None:
+    messages = converse("My calendar sync fails with an error since yesterday, what do I do?")
+    assert "“Calendar sync stops”" in messages[-1].text
     assert "must reconnect the calendar" in messages[-1].text
+    assert "Printing" not in messages[-1].text
+    assert "send_answer" not in called(messages)
 
 
-def test_every_step_has_a_thought_that_names_its_tools() -> None:
-    first = converse(TASK, SUPPORT, FOUND)[1]
-    assert isinstance(first, AIMessage)
-    assert all(call["name"] in first.text for call in first.tool_calls)
+def test_a_colleagues_request_to_resolve_a_case_sends_the_customer_the_solution() -> None:
+    messages = converse("The customer reports that calendar sync fails with an error. Help to resolve it.")
+    assert "must reconnect the calendar" in arguments(messages, "send_answer")["answer"]
+    assert called(messages).count("send_answer") == 1
 
 
-def test_a_search_keeps_the_requests_own_words_and_codes() -> None:
-    (arguments, *_) = arguments_of(converse(TASK, SUPPORT, FOUND), "search_articles")
-    assert arguments == {"query": "Calendar sync fails code 4031"}
+@pytest.mark.parametrize(
+    ("task", "team"),
+    [
+        ("I want a refund for the last charge", "billing"),
+        ("Quero falar com um atendente", "support"),
+        ("Quiero hablar con un responsable", "support"),
+        ("Please delete all my personal data", "legal"),
+        ("Our customer data has leaked", "legal"),
+    ],
+)
+def test_what_only_a_person_can_do_is_handed_over_and_only_then_promised(task: str, team: str) -> None:
+    messages = converse(task, results=NOTHING)
+    assert arguments(messages, "hand_over_to_human")["team"] == team
+    assert called(messages).count("hand_over_to_human") == 1
 
 
-def test_an_empty_search_is_tried_once_more_with_fewer_words() -> None:
-    first, second = arguments_of(converse(TASK, SUPPORT, EMPTY), "search_articles")
-    assert set(second["query"].split()) < set(first["query"].split())
+def test_how_something_is_done_is_a_question_and_no_request_for_a_person() -> None:
+    messages = converse("How do I cancel the calendar sync?")
+    assert "hand_over_to_human" not in called(messages)
+    assert "Calendar sync stops" in messages[-1].text
 
 
-def test_a_problem_that_nothing_answers_is_escalated_once() -> None:
-    messages = converse(TASK, SUPPORT, EMPTY)
-    assert flat(calls_of(messages)).count("open_ticket") == 1
-    assert "send_answer" not in flat(calls_of(messages))
-    (ticket,) = arguments_of(messages, "open_ticket")
-    assert ticket["severity"] == "high"
-    assert "4031" in ticket["description"]
+def test_without_an_answer_the_conversation_is_handed_over() -> None:
+    messages = converse("The quantum flux widget blinks purple", results=NOTHING)
+    assert called(messages)[-1] == "hand_over_to_human"
+    assert "A colleague will get back to you" in messages[-1].text
 
 
-def test_a_question_that_nothing_answers_is_not_escalated() -> None:
-    messages = converse("What is the recipe for carrot cake?", SUPPORT, EMPTY)
-    assert not {"open_ticket", "send_answer"} & set(flat(calls_of(messages)))
-    assert "Nothing was found" in messages[-1].text
+def test_without_an_answer_and_without_a_person_it_says_so_and_promises_nothing() -> None:
+    messages = converse("The quantum flux widget blinks purple", [search_articles], NOTHING)
+    assert messages[-1].text == "I cannot answer this myself."
+    assert messages[-1].response_metadata["unable"] is True
 
 
-def test_a_ticket_is_opened_where_the_task_asks_for_it() -> None:
-    messages = converse(
-        "Please report this defect to engineering: the calendar page is blank.", SUPPORT, FOUND
-    )
-    (ticket,) = arguments_of(messages, "open_ticket")
-    assert ticket["title"] == "the calendar page is blank"
+def test_a_tool_that_is_unavailable_is_not_taken_for_an_empty_answer() -> None:
+    messages = converse("Where is my order ORD-71?", [get_orders], failing=["get_orders"])
+    assert messages[-1].text == "I could not look this up just now."
 
 
-def test_a_tool_that_stays_unavailable_is_tried_twice_and_named() -> None:
-    messages = converse(TASK, SUPPORT, FOUND, failing=["search_articles"])
-    assert flat(calls_of(messages)).count("search_articles") == 2
-    assert "could not check search_articles" in messages[-1].text
-
-
-def test_no_call_is_made_twice_without_reason() -> None:
-    messages = converse(TASK, SUPPORT, FOUND)
-    made = [
-        (call["name"], json.dumps(call["args"]))
-        for message in messages
-        if isinstance(message, AIMessage)
-        for call in message.tool_calls
+def test_an_empty_search_is_repeated_once_with_fewer_words() -> None:
+    messages = converse("Calendar sync fails with error 4031", [search_articles], NOTHING)
+    calls = [
+        each.tool_calls[0]["args"] for each in messages if isinstance(each, AIMessage) and each.tool_calls
     ]
-    assert len(made) == len(set(made))
+    assert len(calls) == 2
+    assert set(calls[1]["query"].split()) < set(calls[0]["query"].split())
 
 
-def test_arguments_come_from_the_request() -> None:
-    messages = converse("Update deal D-42 to won with amount 1,500.", [update_deal], {})
-    assert arguments_of(messages, "update_deal") == [{"deal_id": "D-42", "stage": "won", "amount": 1500}]
+def test_a_follow_up_is_understood_with_the_message_before_it() -> None:
+    before = [HumanMessage("Where is my order ORD-71?"), AIMessage("It is delayed.")]
+    answer = converse("And the one of September?", before=before)[-1].text
+    assert "ORD-72" in answer
 
 
-def test_it_asks_for_what_only_the_user_can_know() -> None:
-    messages = converse("Schedule a meeting about the renewal.", [schedule_meeting], {})
-    assert calls_of(messages) == []
-    assert "contact_id" in messages[-1].text
+def test_a_call_whose_arguments_nobody_gave_is_not_made() -> None:
+    assert called(converse("Schedule a meeting about the renewal.", [schedule_meeting])) == []
 
 
-def test_a_portuguese_request_finds_tools_described_in_english() -> None:
-    messages = converse(
-        "O cliente não consegue usar o calendário, dá erro. Ajude a resolver.", SUPPORT, FOUND
-    )
-    assert "search_articles" in calls_of(messages)[0]
+def test_notes_of_a_graph_are_not_taken_for_the_task() -> None:
+    messages = [
+        HumanMessage("Where is my order ORD-71?"),
+        HumanMessage("[Background] the invoice was checked"),
+    ]
+    reply = OfflineChatModel().bind_tools(list(TOOLS)).invoke(messages)
+    assert [call["name"] for call in reply.tool_calls] == ["get_orders"]
 
 
-def test_bracketed_notes_are_not_taken_for_the_task() -> None:
-    messages = [HumanMessage(TASK), HumanMessage("[Earlier steps] the invoice was checked")]
-    reply = OfflineChatModel().bind_tools(list(SUPPORT)).invoke(messages)
-    assert "invoice" not in json.dumps(reply.tool_calls)
-
-
-def test_steps_that_only_a_note_remembers_are_not_repeated() -> None:
+def test_an_article_in_a_note_is_quoted_without_a_tool() -> None:
     note = (
-        "[Earlier steps]\n"
-        "1. search_articles({'query': 'sync'}): Calendar sync stops; reconnect the calendar.\n"
-        "1. find_older_cases({'query': 'sync'}) failed: the service is unavailable"
+        f"[Help articles that were found]\n1. search_articles(): Calendar sync stops. {ARTICLES[0]['body']}"
     )
-    messages = [HumanMessage(TASK), HumanMessage(note)]
-    reply = OfflineChatModel().bind_tools([search_articles, send_answer]).invoke(messages)
-    assert [call["name"] for call in reply.tool_calls] == ["send_answer"]
-
-
-def test_results_in_an_envelope_read_like_bare_ones() -> None:
-    wrapped = {name: {"success": True, "result": result} for name, result in FOUND.items()}
-    (sent,) = arguments_of(converse(TASK, SUPPORT, wrapped), "send_answer")
-    (bare,) = arguments_of(converse(TASK, SUPPORT, FOUND), "send_answer")
-    assert sent == bare
+    reply = OfflineChatModel().invoke([HumanMessage("How does the calendar sync work?"), HumanMessage(note)])
+    assert "reconnect the calendar" in reply.text
 
 
 def test_a_required_choice_forces_a_call() -> None:
     model = OfflineChatModel()
-    assert model.bind_tools(list(SUPPORT), tool_choice="any").invoke("hello").tool_calls
-    named = model.bind_tools(list(SUPPORT), tool_choice="get_account").invoke("hello")
+    assert model.bind_tools(list(TOOLS), tool_choice="any").invoke("hello").tool_calls
+    named = model.bind_tools(list(TOOLS), tool_choice="get_account").invoke("hello")
     assert [call["name"] for call in named.tool_calls] == ["get_account"]
-    assert not model.bind_tools(list(SUPPORT), tool_choice="none").invoke(TASK).tool_calls
+    assert not model.bind_tools(list(TOOLS), tool_choice="none").invoke("Where is ORD-71?").tool_calls
 
 
-def test_call_ids_differ_between_turns() -> None:
-    messages = converse(TASK, SUPPORT, FOUND)
-    ids = [
-        call["id"] for message in messages if isinstance(message, AIMessage) for call in message.tool_calls
-    ]
-    assert len(ids) == len(set(ids))
+def test_call_ids_differ_between_turns_and_no_call_is_repeated() -> None:
+    messages = converse("My calendar sync fails with an error. Where is my order ORD-71?", results=NOTHING)
+    calls = [call for each in messages if isinstance(each, AIMessage) for call in each.tool_calls]
+    assert len({call["id"] for call in calls}) == len(calls)
+    assert len({f"{call['name']}{call['args']}" for call in calls}) == len(calls)
 
 
-def test_a_reflection_is_complete_only_when_the_answer_was_sent() -> None:
-    messages = converse(TASK, SUPPORT, FOUND)
-    reflect = OfflineChatModel().with_structured_output(Reflection)
-    sent_at = next(at for at, each in enumerate(messages) if getattr(each, "name", "") == "send_answer")
-    early = reflect.invoke(messages[:4])
-    late = reflect.invoke(messages[: sent_at + 1])
-    assert isinstance(early, Reflection)
-    assert isinstance(late, Reflection)
-    assert (early.task_complete, early.final_answer) == (False, None)
-    assert early.suggested_next_action
-    assert late.task_complete
-    assert late.success
-    assert late.final_answer is not None
-    assert "must reconnect the calendar" in late.final_answer
-
-
-def test_a_reflection_on_a_failed_tool_reports_no_success() -> None:
-    messages = converse(TASK, [search_articles], FOUND, failing=["search_articles"])[:3]
+@pytest.mark.parametrize(("failing", "success"), [((), True), (("get_orders",), False)])
+def test_a_reflection_reports_whether_the_last_step_failed(failing: Sequence[str], success: bool) -> None:
+    messages = converse("Where is my order ORD-71?", [get_orders], failing=failing)[:3]
     reflection = OfflineChatModel().with_structured_output(Reflection).invoke(messages)
     assert isinstance(reflection, Reflection)
-    assert not reflection.success
-    assert "search_articles" in reflection.reasoning
+    assert reflection.success is success
+    assert "get_orders" in reflection.reasoning
+    assert not reflection.task_complete
+    assert reflection.final_answer is None
 
 
-def test_an_instruction_behind_a_tools_reply_is_not_the_task() -> None:
-    messages = [*converse(TASK, SUPPORT, FOUND)[:4], HumanMessage("Reflect on the last step of the work.")]
+def test_a_reflection_is_complete_once_a_person_was_told() -> None:
+    messages = converse("I want to speak to your manager", results=NOTHING)[:-1]
     reflection = OfflineChatModel().with_structured_output(Reflection).invoke(messages)
     assert isinstance(reflection, Reflection)
-    assert "calendar" in reflection.reasoning.lower()
-
-
-class Route(BaseModel):
-    intent: Literal["support", "billing", "sales", "other"] = Field(description="Which team answers")
-
-
-@pytest.mark.parametrize(
-    ("said", "intent"),
-    [
-        ("The import fails with an error", "support"),
-        ("Quero o reembolso da minha fatura", "billing"),
-        ("How much does the bigger plan cost?", "sales"),
-        ("lovely weather", "other"),
-    ],
-)
-def test_a_message_is_routed_by_the_prompts_descriptions(said: str, intent: str) -> None:
-    prompt = "- support: errors and bugs\n- billing: invoices and refunds\n- sales: prices of plans"
-    route = (
-        OfflineChatModel().with_structured_output(Route).invoke([SystemMessage(prompt), HumanMessage(said)])
-    )
-    assert isinstance(route, Route)
-    assert route.intent == intent
-
-
-class Summary(TypedDict):
-    """A summary."""
-
-    title: str
-    confidence: float
-
-
-def test_structured_output_takes_typed_dicts_and_json_schemas() -> None:
-    model = OfflineChatModel()
-    typed = model.with_structured_output(Summary).invoke("The calendar is empty.")
-    schema = {
-        "title": "S",
-        "type": "object",
-        "properties": {"n": {"type": "integer", "minimum": 3}},
-        "required": ["n"],
-    }
-    assert isinstance(typed, dict)
-    assert typed["title"] == "The calendar is empty"
-    assert model.with_structured_output(schema).invoke("hi") == {"n": 3}
+    assert reflection.task_complete
+    assert reflection.final_answer is not None
+    assert "A colleague will get back to you" in reflection.final_answer
 
 
 class Impossible(BaseModel):
-    code: str
+    code: str = Field(min_length=1)
 
     @field_validator("code")
     @classmethod
@@ -370,6 +346,7 @@ def test_include_raw_returns_the_error_where_nothing_fits() -> None:
 
 
 async def test_tokens_leave_one_by_one_and_reach_callbacks() -> None:
+    task = "How does the calendar sync work?"
     seen: list[str] = []
 
     class Listener(BaseCallbackHandler):
@@ -377,20 +354,20 @@ async def test_tokens_leave_one_by_one_and_reach_callbacks() -> None:
             seen.append(str(token))
 
     pieces = [
-        piece.text async for piece in OfflineChatModel().astream(TASK, config={"callbacks": [Listener()]})
+        each.text async for each in OfflineChatModel().astream(task, config={"callbacks": [Listener()]})
     ]
-    assert len([piece for piece in pieces if piece]) > 5
-    assert "".join(pieces) == "".join(seen) == OfflineChatModel().invoke(TASK).text
+    assert len([piece for piece in pieces if piece]) > 3
+    assert "".join(pieces) == "".join(seen) == OfflineChatModel().invoke(task).text
 
 
 async def test_async_and_sync_replies_are_the_same() -> None:
-    model = OfflineChatModel().bind_tools(list(SUPPORT))
-    one, other = model.invoke(TASK), await model.ainvoke(TASK)
+    model = OfflineChatModel().bind_tools(list(TOOLS))
+    one, other = model.invoke("Where is ORD-71?"), await model.ainvoke("Where is ORD-71?")
     assert (one.content, one.tool_calls) == (other.content, other.tool_calls)
 
 
 def test_a_stop_word_ends_the_reply() -> None:
-    assert OfflineChatModel().invoke("Hello", stop=["language"]).text.endswith("No ")
+    assert OfflineChatModel().invoke("Hello", stop=["help"]).text == "Hello! How can I "
 
 
 @pytest.mark.parametrize(
@@ -406,7 +383,7 @@ def test_a_stop_word_ends_the_reply() -> None:
     ],
 )
 def test_any_content_gets_a_reply(content: Any) -> None:
-    assert OfflineChatModel().bind_tools(list(SUPPORT)).invoke([HumanMessage(content)]) is not None
+    assert OfflineChatModel().bind_tools(list(TOOLS)).invoke([HumanMessage(content)]) is not None
 
 
 def test_an_empty_conversation_gets_a_reply() -> None:
@@ -415,111 +392,8 @@ def test_an_empty_conversation_gets_a_reply() -> None:
 
 @pytest.mark.parametrize("parameters", [{}, {"type": "object"}, {"type": "object", "properties": {}}])
 def test_tools_without_parameters_can_be_called(parameters: dict[str, Any]) -> None:
-    bare = {
-        "type": "function",
-        "function": {"name": "get_calendar_state", "description": "", "parameters": parameters},
-    }
-    reply = OfflineChatModel().bind_tools([bare]).invoke("How is the calendar?")
+    bare = {"name": "get_calendar_state", "description": "", "parameters": parameters}
+    reply = (
+        OfflineChatModel().bind_tools([{"type": "function", "function": bare}]).invoke("How is the calendar?")
+    )
     assert [call["args"] for call in reply.tool_calls] == [{}]
-
-
-def test_plain_functions_can_be_bound() -> None:
-    def get_calendar(query: str) -> str:
-        """Get calendar entries."""
-        return query
-
-    tools: list[Callable[..., str]] = [get_calendar]
-    assert OfflineChatModel().bind_tools(tools).invoke("Which calendar entries are there?").tool_calls
-
-
-# Lists of records
-
-
-@tool
-def get_bookings() -> str:
-    """Look up the customer's bookings."""
-    return ""
-
-
-@tool
-def search_sync_articles(query: str) -> str:
-    """Search the articles on calendar sync that fails, and its codes."""
-    return query
-
-
-@tool
-def find_sync_cases(query: str) -> str:
-    """Find earlier cases of calendar sync that failed, by code."""
-    return query
-
-
-@tool
-def get_holidays() -> str:
-    """Look up the holidays in the calendar."""
-    return ""
-
-
-BOOKINGS = [
-    {"code": "BK-71", "item": "Large room", "status": "moved"},
-    {"code": "BK-72", "item": "Small room", "status": "paid", "paid_by": "card"},
-]
-
-
-@pytest.mark.parametrize(
-    ("task", "said", "unsaid"),
-    [
-        ("Is booking BK-71 paid?", "Large room: code BK-71, status moved", "Small room"),
-        ("What is with the booking of the small room?", "Small room: code BK-72, status paid", "Large"),
-        ("Which bookings are there?", "Small room: code BK-72", "Large room: status paid"),
-    ],
-)
-def test_what_is_said_of_a_record_is_that_records_and_no_other_ones(
-    task: str, said: str, unsaid: str
-) -> None:
-    answer = converse(task, [get_bookings], {"get_bookings": BOOKINGS})[-1].text
-    assert said in answer
-    assert unsaid not in answer
-
-
-def test_with_an_answer_only_tools_that_have_much_to_do_with_the_question_are_asked() -> None:
-    tools = (search_sync_articles, find_sync_cases, get_holidays)
-    answered = converse(TASK, tools, {"search_sync_articles": ARTICLE})
-    assert "get_holidays" not in flat(calls_of(answered))
-    assert "get_holidays" in flat(calls_of(converse(TASK, tools, {})))
-
-
-@pytest.mark.parametrize(
-    ("said", "choice"),
-    [
-        ("It works, thanks", "yes"),
-        ("sim, está conectado", "yes"),
-        ("it is not connected", "no"),
-        ("ainda não funciona", "no"),
-        ("I get an error", "no"),
-        ("Is it ready?", "unclear"),
-    ],
-)
-def test_yes_and_no_are_told_from_the_words(said: str, choice: str) -> None:
-    class Confirmation(BaseModel):
-        confirmed: Literal["yes", "no", "unclear"] = "unclear"
-
-    read = OfflineChatModel().with_structured_output(Confirmation).invoke([HumanMessage(said)])
-    assert read == Confirmation.model_validate({"confirmed": choice})
-
-
-def test_a_question_mark_makes_a_question_where_nothing_else_is_said() -> None:
-    class Kind(BaseModel):
-        kind: Literal["statement", "question"]
-
-    model = OfflineChatModel().with_structured_output(Kind)
-    assert model.invoke([HumanMessage("Do the invoices come monthly?")]) == Kind(kind="question")
-    assert model.invoke([HumanMessage("The invoices come monthly")]) == Kind(kind="statement")
-
-
-def test_the_size_of_something_is_a_value_and_the_size_of_a_page_is_not() -> None:
-    class Sizes(BaseModel):
-        company_size: int = Field(ge=0)
-        page_size: int = Field(ge=1)
-
-    read = OfflineChatModel().with_structured_output(Sizes).invoke([HumanMessage("We are about 50 people")])
-    assert read == Sizes(company_size=50, page_size=1)

@@ -63,6 +63,12 @@ class Subscription(_CrmModel):
     plan: str
     product_version: str
     status: str | None = None
+    seats: int | None = None
+    monthly_amount: str | None = None
+    currency: str | None = None
+    billing_cycle: str | None = None
+    started_on: str | None = None
+    renews_on: str | None = None
     usage: dict[str, Usage] = {}
 
 
