@@ -24,12 +24,12 @@ from core.settings import Settings
 from core.tasks import background, ended
 from dev_crm.app import create_crm
 from dev_crm.migrations import migrate
+from graphs.caching import worth_keeping
 from graphs.registry import REGISTRY
 from graphs.roster import specialised_agents
 from memory.opening import open_memory
 from nodes.coordinator.roster import Roster
 from nodes.deps import Deps
-from nodes.shared.caching import worth_keeping
 from service.audit.effects import RecordedEffects
 from service.audit.entries import Audit
 from service.audit.requests import Requests
@@ -163,7 +163,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             models=models,
             tools=tools,
             crm=crm,
-            roster=roster,
+            agents=roster,
             memory=memory,
             context_tokens=settings.context.tokens,
         )

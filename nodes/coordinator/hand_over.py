@@ -12,7 +12,7 @@ from core.logging import get_logger
 from core.quoting import cut
 from nodes.coordinator.handing_over import told
 from nodes.coordinator.state import CoordinatorState, Handoff, Reason
-from nodes.deps import Deps, Node, run_context
+from nodes.deps import Deps, Node, get_run_context
 from tools.call import idempotency_key
 
 log = get_logger(__name__)
@@ -29,7 +29,7 @@ def hand_over(deps: Deps) -> Node[CoordinatorState, dict[str, Any]]:
         handoff: Handoff = {**state["handoff"], "recorded": await _recorded(deps, state)}
         # Attempts that failed lead here; without any, it was a rule.
         asked_for = not state["attempts"]
-        language = language_of(state["message"], run_context(runtime).locale)
+        language = language_of(state["message"], get_run_context(runtime).locale)
         return {
             "handoff": handoff,
             "path": "handoff",

@@ -15,7 +15,7 @@ from core.metrics import meter
 from core.texts import storable
 from nodes.coordinator.patterns import Answer, Specialist
 from nodes.coordinator.state import Attempt, Outcome, SpecialistInput
-from nodes.deps import Deps, Node, run_context
+from nodes.deps import Deps, Node, get_run_context
 
 log = get_logger(__name__)
 
@@ -29,7 +29,7 @@ def specialist(deps: Deps, specialists: Mapping[str, Specialist]) -> Node[Specia
     What fails in a foreseen way (the model, the CRM, time) is an attempt that failed, and another agent is
     asked. Anything else is a bug and ends the run, which can be resumed.
     """
-    roster, health = deps.roster, deps.roster.health
+    roster, health = deps.agents, deps.agents.health
 
     async def specialist(state: SpecialistInput, *, runtime: Runtime[Context]) -> dict[str, Any]:
         spec = roster.agents.get(state["agent"])
@@ -38,7 +38,7 @@ def specialist(deps: Deps, specialists: Mapping[str, Specialist]) -> Node[Specia
             gone = _failed(state["agent"], "failed", "there is no such agent any more")
             return {"attempts": [gone]}
         with meter().agent(spec.name) as counted:
-            attempt = await attempted(spec, state, run_context(runtime))
+            attempt = await attempted(spec, state, get_run_context(runtime))
             counted.outcome = attempt["outcome"]
         (health.succeeded if attempt["outcome"] == "answered" else health.failed)(spec.name)
         return {"attempts": [attempt]}

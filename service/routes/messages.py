@@ -12,7 +12,7 @@ from sse_starlette import ServerSentEvent
 from core.logging import get_logger
 from core.packing.records import ContextRecord
 from nodes.coordinator.state import Alternative, Attempt, Dispatched, Handoff, Path
-from nodes.shared.memory_use import MemoryUse
+from nodes.shared.memory import MemoryUse
 from service.auth.request_identity import Identity
 from service.errors import body, describe
 from service.lifespan import Service

@@ -17,12 +17,12 @@ from typing_extensions import TypedDict
 
 from core.context import Context, now_running
 from core.errors import EmbeddingError
+from graphs.caching import build_key_function, routing_policy, worth_keeping
 from nodes.coordinator.classify import classify
 from nodes.coordinator.roster import Roster
 from nodes.coordinator.state import CoordinatorState
 from nodes.deps import Deps
 from nodes.routing.verdicts import Candidate, Routing, Verdict
-from nodes.shared.caching import keyed, routing_policy, worth_keeping
 from service.runs.cache_version import edition
 from tests.support.agents import shipped
 from tests.support.scripted import ScriptedChatModel, scripted_models
@@ -68,7 +68,7 @@ def deps_with(verdict: Verdict = "sure", *replies: Any, fails: bool = False) -> 
         models=scripted_models(ScriptedChatModel(replies=list(replies))),
         tools={},
         crm=cast("Any", None),
-        roster=shipped(router=cast("Any", OneRouter(verdict, fails=fails))),
+        agents=shipped(router=cast("Any", OneRouter(verdict, fails=fails))),
     )
 
 
@@ -88,9 +88,9 @@ def key(deps: Deps = DEPS, *, run: Context | None = ACME, **changed: Any) -> str
 
 
 def other_roster() -> Deps:
-    agents = dict(DEPS.roster.agents)
+    agents = dict(DEPS.agents.agents)
     agents["closing"] = replace(agents["closing"], description="Something else.")
-    return replace(DEPS, roster=Roster(agents=agents, router=DEPS.roster.router))
+    return replace(DEPS, agents=Roster(agents=agents, router=DEPS.agents.router))
 
 
 def test_the_same_words_at_the_same_place_have_the_same_key_whoever_writes_them() -> None:
@@ -131,7 +131,7 @@ def test_no_text_moves_from_one_part_of_a_key_to_another(
     def made(parts: tuple[str, str, str]) -> str:
         async def as_run() -> str:
             now_running(Context(tenant=parts[0]))
-            return keyed("step", lambda state, _: state)(parts[1:])
+            return build_key_function("step", lambda state, _: state)(parts[1:])
 
         return asyncio.run(as_run())
 
@@ -198,7 +198,7 @@ def _graph(name: str) -> Callable[[str], Any]:
         return [state["text"]]
 
     graph = StateGraph(_State)
-    graph.add_node("classify", node, cache_policy=CachePolicy(key_func=keyed(name, read)))
+    graph.add_node("classify", node, cache_policy=CachePolicy(key_func=build_key_function(name, read)))
     graph.add_edge(START, "classify")
     compiled = graph.compile(cache=CACHE)
     return lambda text: compiled.ainvoke({"text": text})
