@@ -118,6 +118,7 @@ def state_of(earlier: Sequence[Turn], now: Turn, *, unreadable: str | None = Non
         "trace": list(trace_of(now)),
         "guidance": "",
         "background": "",
+        "context": [],
         "unreadable": unreadable,
     }
     return cast("ReactState", state)
