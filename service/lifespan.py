@@ -8,10 +8,8 @@ from dataclasses import dataclass, replace
 import httpx
 from fastapi import FastAPI
 
-from checkpoints.availability import watching
-from checkpoints.cache import open_cache
-from checkpoints.opening import open_database
-from checkpoints.pool import WatchedPool
+from checkpoints.cache import compute_cache_version, open_cache
+from checkpoints.pool import WatchedPool, open_database, watch_database
 from checkpoints.saver import open_saver
 from core.embeddings import embeddings
 from core.errors import EmbeddingError
@@ -21,7 +19,7 @@ from core.metrics import BACKGROUND, metered
 from core.models import ChatModels, ModelInfo, chat_models
 from core.postgres import Pool
 from core.settings import Settings
-from core.tasks import background, ended
+from core.tasks import background, cancel_and_wait
 from dev_crm.app import create_crm
 from dev_crm.migrations import migrate
 from graphs.caching import worth_keeping
@@ -43,7 +41,6 @@ from service.lifecycle import Lifecycle
 from service.observability.gauges import add_gauges
 from service.observability.metrics import RunMeter, ServiceMetrics
 from service.observability.tracing import Tracing, open_tracing
-from service.runs.cache_version import edition
 from service.runs.compiled import CompiledGraph
 from service.runs.erasure import Erasure
 from service.runs.executor import Runs
@@ -55,7 +52,7 @@ from service.sessions.store import SessionStore
 from service.sessions.worker import SessionKeeper
 from service.workflows.opening import Workflows, open_engine, open_workflows
 from tools.catalogue import crm_tools, memory_tools
-from tools.crm.client import CrmClient, crm_http_client
+from tools.crm.client import CrmClient, create_http_client
 
 log = get_logger(__name__)
 
@@ -132,7 +129,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         stack.push_async_callback(models.aclose)
         tracing = await stack.enter_async_context(open_tracing(settings.tracing))
         pool = await stack.enter_async_context(open_database(settings.database, settings.server.data_dir))
-        await stack.enter_async_context(watching(pool))
+        await stack.enter_async_context(watch_database(pool))
         await migrate_rooms(pool)
         authenticator = await stack.enter_async_context(open_authenticator(settings.auth, pool))
         rates = await _rates(stack, settings, pool) if authenticator else None
@@ -140,7 +137,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         memory = await _memory(stack, settings, pool)
         development_crm = await _development_crm(settings, pool)
         http = await stack.enter_async_context(
-            crm_http_client(
+            create_http_client(
                 settings.crm,
                 settings.crm.api_base or "http://development-crm",
                 transport=httpx.ASGITransport(development_crm, raise_app_exceptions=False)
@@ -158,7 +155,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         stack.push_async_callback(roster.router.aclose)
         # The first message is not to wait for it, nor is the start.
         warming = asyncio.create_task(_warm(roster))
-        stack.push_async_callback(ended, warming)
+        stack.push_async_callback(cancel_and_wait, warming)
         deps = Deps(
             models=models,
             tools=tools,
@@ -174,7 +171,11 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         built = {spec.name: spec.build(deps) for spec in REGISTRY.values()}
         cache = await stack.enter_async_context(
             open_cache(
-                settings.cache, settings.redis, pool, edition=edition(built), worth_keeping=worth_keeping
+                settings.cache,
+                settings.redis,
+                pool,
+                edition=compute_cache_version(built),
+                worth_keeping=worth_keeping,
             )
         )
         graphs = {

@@ -17,7 +17,7 @@ from nodes.coordinator.state import CoordinatorState, Dispatched, SpecialistInpu
 from nodes.deps import Deps, Node, get_run_context
 from nodes.shared.contact import extract_relations
 from nodes.shared.memory import MemoryUse, RetrievedMemory, retrieve
-from tools.relations import Relations
+from tools.relations import RelationRecorder
 
 Next: TypeAlias = Command[Literal["specialist"]]
 
@@ -27,7 +27,7 @@ def assemble(deps: Deps) -> Node[CoordinatorState, Next]:
 
     What the CRM says of the customer goes into memory's graph meanwhile.
     """
-    relations = Relations(deps.memory)
+    relations = RelationRecorder(deps.memory)
 
     async def assemble(state: CoordinatorState, *, runtime: Runtime[Context]) -> Next:
         tried = {attempt["agent"] for attempt in state["attempts"]}
@@ -37,7 +37,7 @@ def assemble(deps: Deps) -> Node[CoordinatorState, Next]:
         asked = [(spec.retrieval, each["part"]) for spec, each in zip(specs, chosen, strict=True)]
         # Beside the search, so that nobody waits for it alone.
         found, _ = await asyncio.gather(
-            retrieve(deps.memory, scope, asked), relations.note(scope, _seen(state["customer"]))
+            retrieve(deps.memory, scope, asked), relations.record(scope, _seen(state["customer"]))
         )
         packed = await asyncio.to_thread(_packed, deps, state, list(zip(specs, chosen, strict=True)), found)
         sent = [

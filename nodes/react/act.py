@@ -4,14 +4,13 @@ from typing import Any
 
 from langchain_core.messages import ToolMessage
 from langgraph.runtime import Runtime
+from tools.execution import CallContext, derive_idempotency_key, execute
 
 from core.context import Context
 from nodes.deps import Deps, Node, get_run_context, get_thread_id
 from nodes.react.offered import offered
 from nodes.react.state import ActInput
 from nodes.shared.approval import require_approval
-from tools.call import CallContext, idempotency_key
-from tools.execute import execute
 
 
 def act(deps: Deps) -> Node[ActInput, dict[str, Any]]:
@@ -24,7 +23,9 @@ def act(deps: Deps) -> Node[ActInput, dict[str, Any]]:
             return {"messages": [call]}
         context = CallContext(
             contact_id=state["contact_id"],
-            idempotency_key=idempotency_key(get_thread_id(runtime), state["message_id"], call["id"] or ""),
+            idempotency_key=derive_idempotency_key(
+                get_thread_id(runtime), state["message_id"], call["id"] or ""
+            ),
             tenant=get_run_context(runtime).tenant,
             strategy=state.get("strategy", "general"),
         )

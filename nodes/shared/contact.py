@@ -11,7 +11,7 @@ from core.logging import get_logger
 from core.memory import Edge
 from nodes.deps import Deps
 from tools.crm.models import Contact, Ticket
-from tools.relations import of_contact, of_tickets
+from tools.relations import build_contact_edges, build_ticket_edges
 
 log = get_logger(__name__)
 
@@ -55,12 +55,12 @@ def extract_relations(profile: Mapping[str, Any]) -> list[Edge]:
     """Return the graph edges between the contact, their company and their tickets."""
     contact = Contact.model_validate(profile["contact"])
     tickets = [Ticket.model_validate(ticket) for ticket in profile["recent_tickets"]]
-    return [*of_contact(contact), *of_tickets(contact.id, tickets, name=contact.name)]
+    return [*build_contact_edges(contact), *build_ticket_edges(contact.id, tickets, name=contact.name)]
 
 
 async def _load_contact(deps: Deps, contact_id: str) -> dict[str, Any]:
     try:
-        contact = await deps.crm.contact(contact_id)
+        contact = await deps.crm.get_contact(contact_id)
     except CrmRefused as refusal:
         raise NotFound(
             f"the CRM does not know contact {contact_id!r}", details={"contact_id": contact_id}
@@ -70,14 +70,14 @@ async def _load_contact(deps: Deps, contact_id: str) -> dict[str, Any]:
 
 async def _load_subscription(deps: Deps, contact_id: str) -> dict[str, Any] | None:
     try:
-        return (await deps.crm.subscription(contact_id)).model_dump(exclude_none=True)
+        return (await deps.crm.get_subscription(contact_id)).model_dump(exclude_none=True)
     except CrmRefused:
         return None
 
 
 async def _load_tickets(deps: Deps, contact_id: str) -> list[dict[str, Any]]:
     try:
-        page = await deps.crm.tickets(contact_id)
+        page = await deps.crm.list_tickets(contact_id)
     except CrmRefused:
         return []
     return [ticket.model_dump(exclude_none=True) for ticket in page.tickets[:RECENT_TICKETS]]

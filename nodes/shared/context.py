@@ -22,7 +22,7 @@ from nodes.shared.channels import StoredText
 from nodes.shared.contact import extract_relations, try_load_contact_profile
 from nodes.shared.conversation import build_turn_items, select_spoken
 from nodes.shared.memory import NO_MEMORY_STATUS, MemoryStatus, RetrievedMemory, retrieve
-from tools.relations import Relations
+from tools.relations import RelationRecorder
 
 # The largest background an agent accepts is 50,000 characters; the rest is for the results of its siblings.
 MAX_BACKGROUND_CHARACTERS: Final = 36_000
@@ -107,7 +107,7 @@ class ContextAssembler:
     def __init__(self, deps: Deps, budget: PromptBudget) -> None:
         self._deps = deps
         self._budget = budget
-        self._relations = Relations(deps.memory)
+        self._relations = RelationRecorder(deps.memory)
 
     async def assemble(self, state: Any, *, runtime: Runtime[Context]) -> ContextUpdate:
         """Node: add what is known of the contact to the background."""

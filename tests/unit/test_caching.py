@@ -15,6 +15,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import CachePolicy
 from typing_extensions import TypedDict
 
+from checkpoints.cache import compute_cache_version
 from core.context import Context, now_running
 from core.errors import EmbeddingError
 from graphs.caching import build_key_function, routing_policy, worth_keeping
@@ -23,7 +24,6 @@ from nodes.coordinator.roster import Roster
 from nodes.coordinator.state import CoordinatorState
 from nodes.deps import Deps
 from nodes.routing.verdicts import Candidate, Routing, Verdict
-from service.runs.cache_version import edition
 from tests.support.agents import shipped
 from tests.support.scripted import ScriptedChatModel, scripted_models
 
@@ -223,6 +223,6 @@ def test_a_graph_with_another_step_or_channel_is_another_edition() -> None:
     plain, renamed, wider = StateGraph(_State), StateGraph(_State), StateGraph(Wider)
     for graph, node in ((plain, "one"), (renamed, "other"), (wider, "one")):
         graph.add_node(node, lambda state: state)
-    again = {edition({"graph": graph}) for graph in (plain, plain)}
+    again = {compute_cache_version({"graph": graph}) for graph in (plain, plain)}
     assert len(again) == 1
-    assert len(again | {edition({"graph": graph}) for graph in (renamed, wider)}) == 3
+    assert len(again | {compute_cache_version({"graph": graph}) for graph in (renamed, wider)}) == 3
