@@ -8,10 +8,8 @@ from dataclasses import dataclass, replace
 import httpx
 from fastapi import FastAPI
 
-from checkpoints.availability import watching
 from checkpoints.cache import compute_cache_version, open_cache
-from checkpoints.opening import open_database
-from checkpoints.pool import WatchedPool
+from checkpoints.pool import WatchedPool, open_database, watch_database
 from checkpoints.saver import open_saver
 from core.embeddings import embeddings
 from core.errors import EmbeddingError
@@ -132,7 +130,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         stack.push_async_callback(models.aclose)
         tracing = await stack.enter_async_context(open_tracing(settings.tracing))
         pool = await stack.enter_async_context(open_database(settings.database, settings.server.data_dir))
-        await stack.enter_async_context(watching(pool))
+        await stack.enter_async_context(watch_database(pool))
         await migrate_rooms(pool)
         authenticator = await stack.enter_async_context(open_authenticator(settings.auth, pool))
         rates = await _rates(stack, settings, pool) if authenticator else None
@@ -198,10 +196,10 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             lanes,
             RunStart(ownership, audit),
             RunWatch(metrics, tracing, audit),
-            database_away=lambda: pool.away,
+            database_away=lambda: pool.unavailable_reason,
         )
         add_gauges(metrics, runs=runs, pool=pool, saver=saver, steps=engine.slots)
-        erasure = Erasure(pool=pool, memory=memory, settled=saver.settled, forget=(saver.forget,))
+        erasure = Erasure(pool=pool, memory=memory, settled=saver.flush, forget=(saver.forget,))
         await stack.enter_async_context(retention(settings, pool, erasure, runs))
         workflows = await stack.enter_async_context(
             open_workflows(settings.workflows, pool, runs=runs, engine=engine, checkpointer=saver)
