@@ -19,7 +19,7 @@ from core.metrics import BACKGROUND, metered
 from core.models import ChatModels, ModelInfo, chat_models
 from core.postgres import Pool
 from core.settings import Settings
-from core.tasks import background, ended
+from core.tasks import background, cancel_and_wait
 from dev_crm.app import create_crm
 from dev_crm.migrations import migrate
 from graphs.registry import REGISTRY
@@ -53,7 +53,7 @@ from service.sessions.worker import SessionKeeper
 from service.version import VERSION
 from service.workflows.opening import Workflows, open_engine, open_workflows
 from tools.catalogue import crm_tools, memory_tools
-from tools.crm.client import CrmClient, crm_http_client
+from tools.crm.client import CrmClient, create_http_client
 
 log = get_logger(__name__)
 
@@ -138,7 +138,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         memory = await _memory(stack, settings, pool)
         development_crm = await _development_crm(settings, pool)
         http = await stack.enter_async_context(
-            crm_http_client(
+            create_http_client(
                 settings.crm,
                 settings.crm.api_base or "http://development-crm",
                 transport=httpx.ASGITransport(development_crm, raise_app_exceptions=False)
@@ -156,7 +156,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         stack.push_async_callback(roster.router.aclose)
         # The first message is not to wait for it, nor is the start.
         warming = asyncio.create_task(_warm(roster))
-        stack.push_async_callback(ended, warming)
+        stack.push_async_callback(cancel_and_wait, warming)
         deps = Deps(
             models=models,
             tools=tools,
