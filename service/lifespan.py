@@ -19,7 +19,7 @@ from core.metrics import BACKGROUND, metered
 from core.models import ChatModels, ModelInfo, chat_models
 from core.postgres import Pool
 from core.settings import Settings
-from core.tasks import background, cancel_and_wait
+from core.tasks import Supervisor, cancel_and_wait
 from dev_crm.app import create_crm
 from dev_crm.migrations import migrate
 from graphs.registry import REGISTRY
@@ -83,6 +83,7 @@ class Service:
         workflows: What runs workflows.
         metrics: What is counted.
         tracing: Begins the spans of requests and runs.
+        tasks: Supervises the background tasks and knows their status.
         development_crm: The app to mount at ``/crm``, when no real CRM is set.
     """
 
@@ -106,6 +107,7 @@ class Service:
     workflows: Workflows
     metrics: ServiceMetrics
     tracing: Tracing
+    tasks: Supervisor
     development_crm: FastAPI | None
 
 
@@ -126,6 +128,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
     # First, as it needs nothing: a wrong model is said before a database is made.
     models = models or chat_models(settings.models, settings.features)
     metrics = ServiceMetrics()
+    tasks = Supervisor()
     async with AsyncExitStack() as stack:
         stack.push_async_callback(models.aclose)
         tracing = await stack.enter_async_context(open_tracing(settings.tracing))
@@ -186,7 +189,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             sessions, graphs["coordinator"], models, memory, seconds=settings.sessions.sweep_seconds
         )
         with metered(RunMeter(metrics, BACKGROUND)):
-            await stack.enter_async_context(background(keeper.run(), "session-keeper"))
+            await stack.enter_async_context(tasks.supervise("session-keeper", keeper.run))
         ownership = Ownership(pool)
         audit, requests = Audit(pool), Requests(pool, hours=settings.idempotency.key_hours)
         await stack.enter_async_context(keeping(pool, audit, requests, settings.audit))
@@ -226,6 +229,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             workflows=workflows,
             metrics=metrics,
             tracing=tracing,
+            tasks=tasks,
             development_crm=development_crm,
         )
 

@@ -89,7 +89,7 @@ def key(deps: Deps = DEPS, *, run: Context | None = ACME, **changed: Any) -> str
 
 def other_roster() -> Deps:
     agents = dict(DEPS.roster.agents)
-    agents["closing"] = replace(agents["closing"], description="Something else.")
+    agents["closing"] = agents["closing"].model_copy(update={"description": "Something else."})
     return replace(DEPS, roster=Roster(agents=agents, router=DEPS.roster.router))
 
 
