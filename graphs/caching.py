@@ -1,8 +1,8 @@
-"""Cache policies: which nodes may be answered from the cache, by what key, and which results are cached.
+"""Cache policies: which nodes may be answered from the cache, by what key, and which results may be reused.
 
-A node is cached when it has no effect, when its key holds everything it reads, when a result some minutes old
-is as good as a new one, when the same input is likely to come again, and when it streams no tokens, because a
-node that does not run streams none. The coordinator's ``classify`` is the only such node.
+A node is cached if it has no side effect, its key covers everything it reads, a result some minutes old is as
+good as a new one, the same input recurs, and no client listens to its tokens (a cached node streams none). Of
+all graphs, only the coordinator's ``classify`` qualifies.
 """
 
 import json
@@ -21,68 +21,66 @@ from nodes.deps import Deps
 
 StateT = TypeVar("StateT")
 
-# How an agent was chosen when nothing had failed. ``likely`` and ``default`` may also mean that a model or
-# the embedding model was unavailable, which must not decide where the next message goes.
+# How an agent is chosen when nothing has failed. ``likely`` and ``default`` may also mean that a model was
+# unavailable, and such a choice must not answer the next message.
 _RELIABLE: frozenset[Chosen] = frozenset({"sure", "model", "conversation"})
 
 
-def build_key_function(
-    step: str, read: Callable[[StateT, Context], Sequence[object]]
-) -> Callable[[StateT], str]:
-    """Return a key function whose keys are unique to a step and a tenant.
+def make_key_func(node: str, read: Callable[[StateT, Context], Sequence[object]]) -> Callable[[StateT], str]:
+    """Return a key function whose keys no other node and no other tenant shares.
 
-    LangGraph adds the node's name to the key but not its graph's, and does not hash it cryptographically.
-    The SHA-256 digest prevents a crafted text from having another's key. Outside a run (Studio, a graph that
-    is drawn) there is no tenant, so every key is new and nothing is found.
+    LangGraph adds the node's name to a key but not the graph's, and its hash is not cryptographic. The key is
+    therefore hashed here, so that nobody can craft a text that collides with another one's key. Outside a run
+    (Studio, a drawn graph) there is no tenant: every key is new, and finds nothing.
 
     Args:
-        step: Names the step among those of all graphs.
-        read: Returns everything the step reads of its state and of the run's parameters, as JSON values.
+        node: The node's name, unique among all graphs.
+        read: Returns everything the node reads from its state and context, as JSON values.
     """
 
-    def build_key(state: StateT) -> str:
-        context = running()
-        if context is None:
+    def key(state: StateT) -> str:
+        run = running()
+        if run is None:
             return uuid4().hex
-        return sha256(json.dumps([step, context.tenant, read(state, context)]).encode()).hexdigest()
+        return sha256(json.dumps([node, run.tenant, read(state, run)]).encode()).hexdigest()
 
-    return build_key
+    return key
 
 
-def routing_policy(deps: Deps) -> CachePolicy[Callable[[CoordinatorState], str]]:
-    """Return the policy of ``classify``: the same message in the same conversation goes to the same agent.
+def classify_cache_policy(deps: Deps) -> CachePolicy[Callable[[CoordinatorState], str]]:
+    """Return the policy of ``classify``: the same words in the same conversation go to the same agent.
 
-    The key holds neither the locale, as no text depends on it, nor the contact, whom the decision ignores.
+    The locale and the contact are not in the key, because the decision depends on neither.
     """
 
     @cache
-    def digest_choices() -> str:
-        """Digest what is the same for every message: the agents and the models that choose."""
+    def digest_of_choices() -> str:
+        """Hash what is the same for every message: the agents, and the models that choose among them."""
         info = deps.models.info
         agents = sorted(deps.agents.agents.items())
         models = [deps.agents.router.model, info.model, info.fallback_model]
         return sha256(repr([agents, models]).encode()).hexdigest()
 
-    def read(state: CoordinatorState, context: Context) -> Sequence[object]:
+    def read(state: CoordinatorState, run: Context) -> Sequence[object]:
         return [
-            digest_choices(),
-            context.model,
+            digest_of_choices(),
+            run.model,
             state["message"],
             state["asked_about"],
             state["last_agent"],
             conversation(state),
         ]
 
-    return CachePolicy(key_func=build_key_function("coordinator.classify", read))
+    return CachePolicy(key_func=make_key_func("coordinator.classify", read))
 
 
-def worth_keeping(node: str, writes: Mapping[str, Any]) -> bool:
-    """Whether a node's result may be cached; one that came about because of a failure may not.
+def is_cacheable(node: str, writes: Mapping[str, Any]) -> bool:
+    """Return whether a node's result may be reused. A result made while a model was unavailable may not.
 
     Args:
         node: The node's name.
-        writes: What it wrote, by channel.
+        writes: What the node wrote, by channel.
     """
     if node != "classify":
         return True
-    return all(each["chosen"] in _RELIABLE for each in writes.get("dispatched", ()))
+    return all(dispatched["chosen"] in _RELIABLE for dispatched in writes.get("dispatched", ()))

@@ -6,7 +6,7 @@ Routing by example utterances (see :mod:`nodes.routing`), a handoff as a ``Comma
 from langgraph.graph import END, START, StateGraph
 
 from core.context import Context
-from graphs.caching import routing_policy
+from graphs.caching import classify_cache_policy
 from graphs.spec import GraphSpec
 from graphs.specialists import specialists
 from nodes.coordinator.assemble import assemble
@@ -47,7 +47,7 @@ def build_coordinator(
     graph.set_node_defaults(timeout=STEP_TIMEOUT_SECONDS)
     graph.add_node("prepare", prepare)
     graph.add_node("recall", recall(deps))
-    graph.add_node("classify", classify(deps), cache_policy=routing_policy(deps))
+    graph.add_node("classify", classify(deps), cache_policy=classify_cache_policy(deps))
     graph.add_node("clarify", clarify(deps))
     graph.add_node("assemble", assemble(deps))
     graph.add_node("specialist", specialist(deps, specialists(deps)))

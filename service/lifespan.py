@@ -19,10 +19,10 @@ from core.metrics import BACKGROUND, metered
 from core.models import ChatModels, ModelInfo, chat_models
 from core.postgres import Pool
 from core.settings import Settings
-from core.tasks import background, cancel_and_wait
+from core.tasks import Supervisor, cancel_and_wait
 from dev_crm.app import create_crm
 from dev_crm.migrations import migrate
-from graphs.caching import worth_keeping
+from graphs.caching import is_cacheable
 from graphs.registry import REGISTRY
 from graphs.roster import specialised_agents
 from memory.opening import open_memory
@@ -50,6 +50,7 @@ from service.runs.start import RunStart
 from service.runs.watch import RunWatch
 from service.sessions.store import SessionStore
 from service.sessions.worker import SessionKeeper
+from service.version import VERSION
 from service.workflows.opening import Workflows, open_engine, open_workflows
 from tools.catalogue import crm_tools, memory_tools
 from tools.crm.client import CrmClient, create_http_client
@@ -82,6 +83,7 @@ class Service:
         workflows: What runs workflows.
         metrics: What is counted.
         tracing: Begins the spans of requests and runs.
+        tasks: Supervises the background tasks and knows their status.
         development_crm: The app to mount at ``/crm``, when no real CRM is set.
     """
 
@@ -105,6 +107,7 @@ class Service:
     workflows: Workflows
     metrics: ServiceMetrics
     tracing: Tracing
+    tasks: Supervisor
     development_crm: FastAPI | None
 
 
@@ -125,6 +128,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
     # First, as it needs nothing: a wrong model is said before a database is made.
     models = models or chat_models(settings.models, settings.features)
     metrics = ServiceMetrics()
+    tasks = Supervisor()
     async with AsyncExitStack() as stack:
         stack.push_async_callback(models.aclose)
         tracing = await stack.enter_async_context(open_tracing(settings.tracing))
@@ -173,9 +177,8 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             open_cache(
                 settings.cache,
                 settings.redis,
-                pool,
-                edition=compute_cache_version(built),
-                worth_keeping=worth_keeping,
+                version=compute_cache_version(VERSION, built),
+                is_cacheable=is_cacheable,
             )
         )
         graphs = {
@@ -186,7 +189,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             sessions, graphs["coordinator"], models, memory, seconds=settings.sessions.sweep_seconds
         )
         with metered(RunMeter(metrics, BACKGROUND)):
-            await stack.enter_async_context(background(keeper.run(), "session-keeper"))
+            await stack.enter_async_context(tasks.supervise("session-keeper", keeper.run))
         ownership = Ownership(pool)
         audit, requests = Audit(pool), Requests(pool, hours=settings.idempotency.key_hours)
         await stack.enter_async_context(keeping(pool, audit, requests, settings.audit))
@@ -196,10 +199,10 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             lanes,
             RunStart(ownership, audit),
             RunWatch(metrics, tracing, audit),
-            database_away=lambda: pool.away,
+            database_away=lambda: pool.unavailable_reason,
         )
         add_gauges(metrics, runs=runs, pool=pool, saver=saver, steps=engine.slots)
-        erasure = Erasure(pool=pool, memory=memory, settled=saver.settled, forget=(saver.forget,))
+        erasure = Erasure(pool=pool, memory=memory, settled=saver.flush, forget=(saver.forget,))
         await stack.enter_async_context(retention(settings, pool, erasure, runs))
         workflows = await stack.enter_async_context(
             open_workflows(settings.workflows, pool, runs=runs, engine=engine, checkpointer=saver)
@@ -226,6 +229,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             workflows=workflows,
             metrics=metrics,
             tracing=tracing,
+            tasks=tasks,
             development_crm=development_crm,
         )
 

@@ -139,7 +139,7 @@ class ContextAssembler:
         profile = state[field] if field else await try_load_contact_profile(self._deps, scope.contact_id)
         if not profile:
             return ""
-        await self._relations.note(scope, extract_relations(profile))
+        await self._relations.record(scope, extract_relations(profile))
         return json.dumps(profile, ensure_ascii=False)
 
 

@@ -53,7 +53,7 @@ def health_router() -> APIRouter:
         """
         if service.lifecycle.is_leaving:
             return _not_ready("stopping", "the service is stopping; ask another replica")
-        if service.pool.away:
+        if service.pool.unavailable_reason:
             return _not_ready("database_unavailable", "the database is down")
         return JSONResponse({"status": "ready"})
 
@@ -101,7 +101,7 @@ async def _database_fault(service: Service) -> str | None:
             await connection.execute(HEALTH_SQL)
     except TimeoutError:
         return f"no answer within {HEALTH_TIMEOUT_SECONDS:g} s"
-    except postgres.AWAY as error:
+    except postgres.DATABASE_UNAVAILABLE as error:
         return type(error).__name__
     return None
 
