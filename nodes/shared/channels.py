@@ -14,14 +14,14 @@ from langchain_core.messages import (
 from langgraph.channels import DeltaChannel
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
 
-from core.texts import storable
+from core.texts import make_storable
 
 Value = TypeVar("Value", bound=Sized)
 
 
 def keep_latest(_: str, new: str) -> str:
     """Reducer: the newer text, without what Postgres cannot store in the checkpoint's ``jsonb``."""
-    return storable(new)
+    return make_storable(new)
 
 
 StoredText: TypeAlias = Annotated[str, keep_latest]

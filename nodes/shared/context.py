@@ -14,9 +14,16 @@ from typing_extensions import TypedDict
 
 from core.context import Context
 from core.memory import STRATEGIES, Scope, StrategyName
-from core.packing.lines import fact_items, is_summary, memory_items
-from core.packing.pack import Item, Packed, Section, pack
-from core.packing.records import ContextRecord
+from core.packing import (
+    ContextRecord,
+    Item,
+    PackedContext,
+    Section,
+    build_fact_items,
+    build_memory_items,
+    is_summary,
+    pack_context,
+)
 from nodes.deps import Deps, get_run_context
 from nodes.shared.channels import StoredText
 from nodes.shared.contact import extract_relations, try_load_contact_profile
@@ -123,8 +130,12 @@ class ContextAssembler:
             *_memory_sections(retrieved, {message.id for message in state["messages"]}, strategy),
         ]
         # Counting tokens is CPU-bound.
-        packed: Packed = await asyncio.to_thread(
-            pack, sections, budget=self._deps.context_tokens, agent=self._budget.agent, strategy=strategy
+        packed: PackedContext = await asyncio.to_thread(
+            pack_context,
+            sections,
+            budget=self._deps.context_tokens,
+            agent=self._budget.agent,
+            strategy=strategy,
         )
         background = "\n\n".join(filter(None, (state["background"], packed.background)))
         return ContextUpdate(
@@ -165,11 +176,11 @@ def _memory_sections(
 ) -> list[Section]:
     """Return the sections from memory, without the messages whose ids are in ``shown``."""
     hits = [hit for results in retrieved.hits.values() for hit in results if hit.id not in shown]
-    summaries = memory_items(filter(is_summary, hits), known=())
-    memories = memory_items(filterfalse(is_summary, hits), known=())
+    summaries = build_memory_items(filter(is_summary, hits), known=())
+    memories = build_memory_items(filterfalse(is_summary, hits), known=())
     share = STRATEGIES[strategy].token_budget
     return [
-        Section(name="facts", items=fact_items(retrieved.facts)),
+        Section(name="facts", items=build_fact_items(retrieved.facts)),
         Section(name="summary", items=summaries, share=share // _SUMMARY_DIVISOR),
         Section(name="memories", items=memories, share=share),
     ]

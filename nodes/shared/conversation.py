@@ -10,9 +10,8 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemM
 from core.errors import ModelError
 from core.logging import get_logger
 from core.models import ChatModels
-from core.packing.pack import Item
-from core.packing.records import ContextRecord
-from core.quoting import cut, fenced, on_one_line
+from core.packing import ContextRecord, Item
+from core.texts import cut, fence, join_lines
 from nodes.shared.prompts import load_prompt
 from nodes.shared.structured import ask_text
 
@@ -136,7 +135,7 @@ def extract_first_sentences(messages: Sequence[AnyMessage], *, earlier: str = ""
 
 
 def _extract_first_sentence(message: AnyMessage) -> str:
-    line = on_one_line(format_turn(message))
+    line = join_lines(format_turn(message))
     return cut(_SENTENCE_END.split(line, maxsplit=1)[0], _SENTENCE_CHARACTERS)
 
 
@@ -146,7 +145,7 @@ def _build_summary_request(messages: Sequence[AnyMessage], earlier: str) -> list
         half = _MAX_SUMMARISED_TURNS // 2
         lines = [*lines[:half], f"… ({len(lines) - 2 * half} messages were cut)", *lines[-half:]]
     parts = [
-        fenced("earlier_summary", earlier) if earlier else "",
-        fenced("conversation", "\n".join(lines)),
+        fence("earlier_summary", earlier) if earlier else "",
+        fence("conversation", "\n".join(lines)),
     ]
     return [SystemMessage(load_prompt("session_summary")), HumanMessage("\n\n".join(filter(None, parts)))]

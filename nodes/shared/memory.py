@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 from core.errors import MemoryRefused, MemoryUnavailable
 from core.logging import get_logger
 from core.memory import Fact, Hit, Memory, Message, Scope, StrategyName
-from core.packing.lines import beside
+from core.packing import exclude_facts
 
 log = get_logger(__name__)
 
@@ -103,7 +103,7 @@ async def retrieve(
     answered = {query: result for query, result in zip(queries, results, strict=True) if result is not None}
     degraded = [reason for result in answered.values() for reason in result.degraded]
     return RetrievedMemory(
-        hits={query: beside(result.hits, facts) for query, result in answered.items()},
+        hits={query: exclude_facts(result.hits, facts) for query, result in answered.items()},
         facts=facts,
         available=not faults,
         degraded=tuple(dict.fromkeys([*sorted(faults), *degraded])),

@@ -6,8 +6,8 @@ from typing import TypeVar
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage
 from pydantic import BaseModel
 
-from core.models import ChatModels, Role, was_cut
-from core.texts import storable
+from core.models import ChatModels, Role, is_truncated
+from core.texts import make_storable
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -83,6 +83,6 @@ def has_language_model(models: ChatModels, model: str | None) -> bool:
 
 
 def _find_fault(reply: AIMessage) -> str:
-    if was_cut(reply):
+    if is_truncated(reply):
         return "it was cut at the output limit: be shorter"
-    return "" if storable(reply.text).strip() else "it was empty: answer in words"
+    return "" if make_storable(reply.text).strip() else "it was empty: answer in words"
