@@ -16,9 +16,18 @@ from core.memory import (
     SearchResult,
     StrategyName,
 )
-from core.packing.lines import beside, fact_items, is_summary, is_summary_id, memory_items, message_items
-from core.packing.pack import Packed, Section, pack
-from core.packing.records import ContextRecord
+from core.packing import (
+    ContextRecord,
+    Packed,
+    Section,
+    beside,
+    fact_items,
+    is_summary,
+    is_summary_id,
+    memory_items,
+    message_items,
+    pack_context,
+)
 
 # What is looked up, before the budget decides.
 MOST_HITS: Final = 20
@@ -68,7 +77,9 @@ async def assembled(
         Section(name="memories", items=memory_items(memories, known=shown)),
     ]
     # Tokens are counted, which is work for a thread.
-    packed: Packed = await asyncio.to_thread(pack, told, budget=budget, agent="", strategy=found.strategy)
+    packed: Packed = await asyncio.to_thread(
+        pack_context, told, budget=budget, agent="", strategy=found.strategy
+    )
     included = {section["section"]: frozenset(section["included"]) for section in packed.record["sections"]}
     remembered = included.get("memories", frozenset()) | included.get("summary", frozenset())
     return AssembledContext(

@@ -20,11 +20,10 @@ from typing import Final, Self, get_args
 from psycopg.rows import DictRow
 
 from core.errors import MemoryRefused
-from core.language import language_of
 from core.memory import Hit, Item, ItemType, LegRank, Scope
 from core.postgres import Connection, Pool
 from core.settings import MemorySettings
-from core.texts import is_storable, storable
+from core.texts import is_storable, language_of, storable
 from memory.messages import MAX_ID_CHARACTERS, SCOPE_SQL, check_scope, utc
 from memory.texts import CONFIGURATIONS, searchable
 

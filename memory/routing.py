@@ -18,7 +18,7 @@ from core.embeddings import Embedder
 from core.errors import EmbeddingError
 from core.logging import get_logger
 from core.memory import Routed, StrategyName
-from core.memory.intents import EXAMPLES
+from core.memory.strategies import EXAMPLES
 
 log = get_logger(__name__)
 

@@ -15,7 +15,7 @@ from core.logging import get_logger
 from core.memory import Hit, LegRank, Scope, SearchResult, Strategy
 from core.memory.strategies import Leg
 from core.memory.values import HitKind
-from core.packing.lines import is_summary_id, statement_text
+from core.packing import is_summary_id, statement_text
 from core.postgres import Connection, Pool
 from core.texts import storable
 from memory.extensions import MISSING_TRIGRAMS, MISSING_VECTOR, Extensions

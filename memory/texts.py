@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
-from core.language import Language, language_of
-from core.texts import storable, without_accents
+from core.texts import Language, language_of, storable, without_accents
 
 Configuration: TypeAlias = Literal["english", "portuguese"]
 

@@ -15,7 +15,7 @@ from typing import Final
 from core.errors import MemoryRefused, MemoryUnavailable
 from core.logging import get_logger
 from core.memory import Edge, Memory, Node, Scope
-from core.memory.topics import topics_of
+from core.memory.vocabulary import topics_of
 from core.texts import storable
 from tools.crm.models import Contact, Ticket
 

@@ -9,7 +9,7 @@ from langchain_core.tools import BaseTool, InjectedToolArg, tool
 from core.errors import MemoryRefused, MemoryUnavailable
 from core.logging import get_logger
 from core.memory import Memory, Scope
-from core.memory.topics import topics_of
+from core.memory.vocabulary import topics_of
 from tools.call import CallContext
 from tools.crm.client import CrmClient
 from tools.crm.models import Ticket

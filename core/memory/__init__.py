@@ -1,7 +1,6 @@
 """The memory port: what a graph may ask of memory, whoever keeps it."""
 
-from core.memory.absent import NoMemory
-from core.memory.port import Memory
+from core.memory.port import Memory, NoMemory
 from core.memory.strategies import STRATEGIES, Strategy, StrategyName
 from core.memory.values import (
     AssembledContext,

@@ -20,11 +20,10 @@ from tenacity import (
 from core.errors import ModelMisconfigured, ModelUnavailable, StartupError
 from core.logging import get_logger
 from core.models.faults import ProviderFaults, TransientError
-from core.models.metering import counted
 from core.models.prompt_cache import Prompt, PromptCache
-from core.models.quota import Quota, estimated_tokens
 from core.models.replies import stream_reply, stream_value
 from core.models.spec import ModelFactory, ModelInfo, ModelSpec, Role, StructuredReply
+from core.models.usage import Quota, counted, estimated_tokens
 
 T = TypeVar("T", bound=BaseModel)
 R = TypeVar("R", bound=AIMessage | StructuredReply[Any])

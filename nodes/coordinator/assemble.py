@@ -11,7 +11,7 @@ from langgraph.types import Command, Send
 from agents.spec import AgentSpec
 from core.context import Context
 from core.memory import STRATEGIES, Edge, Scope
-from core.packing.pack import Packed, pack
+from core.packing import Packed, pack_context
 from nodes.coordinator.briefing import sections
 from nodes.coordinator.state import CoordinatorState, Dispatched, SpecialistInput
 from nodes.deps import Deps, Node, run_context
@@ -74,7 +74,7 @@ def _packed(
     """Packed to the budget; tokens are counted, which is work for a thread."""
     budget = deps.context_tokens
     return [
-        pack(
+        pack_context(
             sections(
                 state,
                 spec,

@@ -6,9 +6,8 @@ from langchain_core.messages import AnyMessage
 
 from agents.spec import AgentSpec
 from core.memory import Fact, Hit
-from core.packing.lines import fact_items, memory_items
-from core.packing.pack import Item, Section
-from core.quoting import cut, fenced
+from core.packing import Item, Section, fact_items, memory_items
+from core.texts import cut, fenced
 from nodes.coordinator.state import Attempt, CoordinatorState, Dispatched
 from nodes.shared.context_items import turn_items, turn_line
 from nodes.shared.conversation import unsummarised

@@ -8,8 +8,8 @@ from langgraph.runtime import Runtime
 
 from core.context import Context
 from core.errors import ModelError
-from core.language import Language, language_of
 from core.logging import get_logger
+from core.texts import Language, language_of
 from nodes.coordinator.state import CoordinatorState
 from nodes.deps import Deps, Node, run_context
 from nodes.shared.prompts import in_locale, prompt

@@ -7,9 +7,8 @@ from langgraph.runtime import Runtime
 
 from core.context import Context
 from core.errors import CrmError
-from core.language import language_of
 from core.logging import get_logger
-from core.quoting import cut
+from core.texts import cut, language_of
 from nodes.coordinator.handing_over import told
 from nodes.coordinator.state import CoordinatorState, Handoff, Reason
 from nodes.deps import Deps, Node, run_context

@@ -9,7 +9,7 @@ from langgraph.runtime import Runtime
 from core.context import Context
 from core.errors import ModelError
 from core.logging import get_logger
-from core.quoting import fenced
+from core.texts import fenced
 from nodes.coordinator.state import Attempt, CoordinatorState
 from nodes.deps import Deps, Node, run_context
 from nodes.shared.prompts import in_locale, prompt

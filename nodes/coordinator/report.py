@@ -8,7 +8,7 @@ from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
 from agents.spec import AgentSpec
 from core.context import Context
 from core.errors import ModelError
-from core.quoting import fenced
+from core.texts import fenced
 from nodes.coordinator.briefing import instruction
 from nodes.coordinator.patterns import Answer
 from nodes.coordinator.state import SpecialistInput

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
 
 from core.context import Context
-from core.quoting import cut, fenced, on_one_line
+from core.texts import cut, fenced, on_one_line
 from nodes.hierarchical.state import HierarchicalState, Subtask, number_of
 from nodes.hierarchical.team import roster
 from nodes.shared.background import background

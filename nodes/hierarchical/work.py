@@ -10,8 +10,7 @@ from langgraph.runtime import Runtime
 
 from core.context import Context
 from core.errors import CrmError, ModelError
-from core.quoting import cut, fenced
-from core.texts import storable
+from core.texts import cut, fenced, storable
 from nodes.deps import Node
 from nodes.hierarchical.state import SubAgent, Subtask, WorkInput
 from nodes.react.state import ReactOutput

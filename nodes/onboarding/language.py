@@ -1,6 +1,6 @@
 """The language the customer is spoken to in."""
 
-from core.language import Language, language_of
+from core.texts import Language, language_of
 
 # One or two words are too few to tell by: "no" is a word of both languages.
 _FEWEST_WORDS = 3

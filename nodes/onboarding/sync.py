@@ -7,8 +7,8 @@ from langgraph.types import Command
 
 from core.context import Context
 from core.errors import CrmError, CrmRefused, CrmUnavailable, NotFound
-from core.language import language_of
 from core.logging import get_logger
+from core.texts import language_of
 from nodes.deps import Deps, Node, run_context
 from nodes.onboarding.language import spoken_language
 from nodes.onboarding.outbox import deliver, described

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final, TypeAlias
 
 from core.embeddings import Embedder, KeptVectors
-from core.embeddings.texts import shortened
+from core.embeddings.embedder import shortened
 from core.errors import EmbeddingError
 from core.logging import get_logger
 from nodes.routing.clauses import clauses

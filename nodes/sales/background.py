@@ -4,7 +4,7 @@ import json
 from string import Template
 from typing import Any
 
-from core.quoting import cut, fenced, on_one_line
+from core.texts import cut, fenced, on_one_line
 from nodes.sales.state import SalesState
 from nodes.shared.history import spoken
 from nodes.shared.prompts import prompt

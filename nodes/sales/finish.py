@@ -5,7 +5,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage
 
-from core.quoting import cut, on_one_line
+from core.texts import cut, on_one_line
 from nodes.sales.stages import CLOSED, ORDER, missing, overview, standing
 from nodes.sales.state import Reason, SalesState, StageName, StageView, Status
 from tools.crm.models import Opportunity

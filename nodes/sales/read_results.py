@@ -8,7 +8,7 @@ from langgraph.types import Command
 
 from core.context import Context
 from core.errors import ModelError, ModelRefused
-from core.quoting import fenced
+from core.texts import fenced
 from nodes.deps import Deps, Node, run_context
 from nodes.hierarchical.manager import progress
 from nodes.sales.background import deal_text

@@ -9,7 +9,7 @@ from langgraph.types import Command
 
 from core.context import Context
 from core.errors import ModelError, ModelRefused
-from core.quoting import cut, fenced, on_one_line
+from core.texts import cut, fenced, on_one_line
 from nodes.deps import Node
 from nodes.hierarchical.endings import anything_done
 from nodes.hierarchical.state import HierarchicalInput, HierarchicalOutput

@@ -12,9 +12,15 @@ from langgraph.runtime import Runtime
 
 from core.context import Context
 from core.memory import STRATEGIES, Scope, StrategyName
-from core.packing.lines import fact_items, is_summary, memory_items
-from core.packing.pack import Item, Packed, Section, pack
-from core.packing.records import ContextRecord
+from core.packing import (
+    ContextRecord,
+    Item,
+    Packed,
+    Section,
+    fact_items,
+    is_summary,
+    memory_items,
+)
 from nodes.deps import Deps, Node, run_context
 from nodes.shared.contact import recalled_contact, relations_of
 from nodes.shared.context_items import turn_items
@@ -92,7 +98,7 @@ def assemble(deps: Deps, shown: Shown) -> Node[Any, Assembled]:
         ]
         # Tokens are counted, which is work for a thread.
         packed: Packed = await asyncio.to_thread(
-            pack, sections, budget=deps.context_tokens, agent=shown.agent, strategy=strategy
+            pack_context, sections, budget=deps.context_tokens, agent=shown.agent, strategy=strategy
         )
         known = "\n\n".join(filter(None, (state["known"], packed.background)))
         return Assembled(

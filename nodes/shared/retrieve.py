@@ -8,7 +8,7 @@ from typing import TypeVar
 from core.errors import MemoryRefused, MemoryUnavailable
 from core.logging import get_logger
 from core.memory import Fact, Hit, Memory, Scope, StrategyName
-from core.packing.lines import beside
+from core.packing import beside
 
 log = get_logger(__name__)
 

@@ -9,7 +9,7 @@ from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
 from core.errors import ModelError
 from core.logging import get_logger
 from core.models import ChatModels
-from core.quoting import cut, fenced, on_one_line
+from core.texts import cut, fenced, on_one_line
 from nodes.shared.context_items import turn_line
 from nodes.shared.prompts import prompt
 from nodes.shared.wording import worded

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal, TypeAlias
 
-from core.actor import Actor, acting
+from core.context import Actor, acting
 from core.logging import get_logger
 from core.postgres import Connection, Pool
 from core.texts import storable

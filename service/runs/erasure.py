@@ -13,7 +13,7 @@ from psycopg.rows import DictRow
 
 from checkpoints.erasure import erase_checkpoints
 from checkpoints.threads import OWNER_SQL
-from core.actor import acting
+from core.context import acting
 from core.memory import Memory, Scope
 from core.postgres import Pool
 from service.audit.effects import erase_effects

