@@ -21,20 +21,20 @@ class Context:
     model: str | None = None
 
 
-_running: ContextVar[Context | None] = ContextVar("running", default=None)
+_context: ContextVar[Context | None] = ContextVar("context", default=None)
 
 
-def now_running(context: Context) -> None:
+def set_context(context: Context) -> None:
     """Say whose run this task is, to what LangGraph gives no runtime: keys of caches.
 
     Holds for the task and for those it starts; a run has a task of its own.
     """
-    _running.set(context)
+    _context.set(context)
 
 
-def running() -> Context | None:
+def current_context() -> Context | None:
     """The parameters of the run in progress; ``None`` where nobody said whose it is."""
-    return _running.get()
+    return _context.get()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,14 +56,14 @@ class Actor:
     run_id: str = ""
 
 
-_ACTING: ContextVar[Actor] = ContextVar("acting", default=Actor())  # noqa: B039 - it is frozen
+_actor: ContextVar[Actor] = ContextVar("actor", default=Actor())  # noqa: B039 - it is frozen
 
 
-def acting() -> Actor:
+def current_actor() -> Actor:
     """On whose behalf this task works."""
-    return _ACTING.get()
+    return _actor.get()
 
 
 def act_as(actor: Actor) -> None:
     """Say on whose behalf this task, and every task it starts from here on, works."""
-    _ACTING.set(actor)
+    _actor.set(actor)

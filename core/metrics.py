@@ -1,8 +1,8 @@
-"""What is counted below ``api``, as a port: model calls, tool calls, agents' attempts, commits.
+"""Ports for metrics: model calls, tool calls, attempts of agents, and commits of checkpoints.
 
-A run's meter is put in place where the run is driven (:func:`metered`) and asked for where the work is done
-(:func:`meter`). It travels in a context variable, as the request id of the logs does: two services in one
-process do not mix, and no builder of a graph has to pass it on. Without one nothing is counted.
+The service sets the meter of a run where it drives the run (:func:`use_meter`); nodes and models get it where
+the work is done (:func:`current_meter`). A context variable carries it, so two services in one process do not
+mix, and no builder of a graph has to pass it on. Without a meter nothing is counted.
 """
 
 from collections.abc import Iterator
@@ -78,13 +78,13 @@ class NoMeter:
 _METER: ContextVar[Meter] = ContextVar("meter", default=NoMeter())  # noqa: B039 - it has no state
 
 
-def meter() -> Meter:
-    """The meter of what runs now."""
+def current_meter() -> Meter:
+    """Return the meter of the run in progress."""
     return _METER.get()
 
 
 @contextmanager
-def metered(own: Meter) -> Iterator[None]:
+def use_meter(own: Meter) -> Iterator[None]:
     """Have everything inside the block, and the tasks it begins, counted by this meter."""
     token = _METER.set(own)
     try:

@@ -10,14 +10,14 @@ from typing_extensions import TypedDict
 
 from core.embeddings.local import token_count, why_unavailable
 from core.memory import Fact, Hit, Message
-from core.texts import cut, fenced, on_one_line, storable
+from core.texts import cut, fence, join_lines, make_storable
 
 SectionName: TypeAlias = Literal[
     "system", "given", "customer", "facts", "summary", "conversation", "memories", "message", "attempts"
 ]
 
 
-class Dropped(TypedDict):
+class DroppedItem(TypedDict):
     """Something that is not in the context."""
 
     id: str
@@ -30,7 +30,7 @@ class SectionRecord(TypedDict):
     section: SectionName
     tokens: int
     included: list[str]
-    dropped: list[Dropped]
+    dropped: list[DroppedItem]
 
 
 class ContextRecord(TypedDict):
@@ -39,7 +39,7 @@ class ContextRecord(TypedDict):
     agent: str
     strategy: Annotated[str, Field(description="The retrieval strategy memory was searched with")]
     budget: Annotated[int, Field(description="Most tokens there may be")]
-    tokens: Annotated[int, Field(description="Those there are, counted as `counter` counts")]
+    tokens: Annotated[int, Field(description="Those there are, counted by `counter`")]
     counter: str
     sections: Annotated[list[SectionRecord], Field(description="In the order they stand in the prompt")]
 
@@ -94,7 +94,7 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Packed:
+class PackedContext:
     """What there was room for.
 
     Attributes:
@@ -106,7 +106,7 @@ class Packed:
     record: ContextRecord
 
 
-def pack_context(sections: Sequence[Section], *, budget: int, agent: str, strategy: str) -> Packed:
+def pack_context(sections: Sequence[Section], *, budget: int, agent: str, strategy: str) -> PackedContext:
     """Fill the budget by priority.
 
     What is ``fixed`` is counted and always there; what it leaves is for the others.
@@ -125,7 +125,7 @@ def pack_context(sections: Sequence[Section], *, budget: int, agent: str, strate
             chosen[name] = _fill(by_name[name], left)
             left -= chosen[name][1]["tokens"]
     shown = [
-        fenced(name, "\n".join(item.text for item in chosen[name][0]))
+        fence(name, "\n".join(item.text for item in chosen[name][0]))
         for name in ORDER
         if name in chosen and chosen[name][0] and by_name[name].placed == "background"
     ]
@@ -134,10 +134,10 @@ def pack_context(sections: Sequence[Section], *, budget: int, agent: str, strate
         strategy=strategy,
         budget=budget,
         tokens=sum(record["tokens"] for _, record in chosen.values()),
-        counter=counter(),
+        counter=describe_token_counter(),
         sections=[chosen[name][1] for name in ORDER if name in chosen],
     )
-    return Packed(background=storable("\n\n".join(shown)), record=record)
+    return PackedContext(background=make_storable("\n\n".join(shown)), record=record)
 
 
 def _fill(section: Section, left: int) -> tuple[Sequence[Item], SectionRecord]:
@@ -147,12 +147,14 @@ def _fill(section: Section, left: int) -> tuple[Sequence[Item], SectionRecord]:
         taken: Mapping[int, str] = dict.fromkeys(range(len(items)), "")
         spent = sum(costs)
     else:
-        marks = count_tokens(fenced(section.name, "")) + _LINE_BREAK
+        marks = count_tokens(fence(section.name, "")) + _LINE_BREAK
         taken = _taken(section, costs, left - marks)
         spent = sum(costs[number] for number, why in taken.items() if not why)
         spent += marks if any(not why for why in taken.values()) else 0
     kept = [item for number, item in enumerate(items) if not taken[number]]
-    dropped = [Dropped(id=item.id, why=taken[number]) for number, item in enumerate(items) if taken[number]]
+    dropped = [
+        DroppedItem(id=item.id, why=taken[number]) for number, item in enumerate(items) if taken[number]
+    ]
     record = SectionRecord(
         section=section.name,
         tokens=spent,
@@ -164,7 +166,7 @@ def _fill(section: Section, left: int) -> tuple[Sequence[Item], SectionRecord]:
 
 def _as_shown(text: str, section: Section) -> str:
     """What is counted: what a checkpoint cannot keep is not shown, and a prompt shows its own texts whole."""
-    return storable(cut(text, ITEM_CHARACTERS) if section.placed == "background" else text)
+    return make_storable(cut(text, ITEM_CHARACTERS) if section.placed == "background" else text)
 
 
 def _taken(section: Section, costs: Sequence[int], room: int) -> Mapping[int, str]:
@@ -184,9 +186,9 @@ def _taken(section: Section, costs: Sequence[int], room: int) -> Mapping[int, st
     return why
 
 
-def _unnamed(count: int) -> Iterator[Dropped]:
+def _unnamed(count: int) -> Iterator[DroppedItem]:
     if count > 0:
-        yield Dropped(id=f"and {count} more", why="as these")
+        yield DroppedItem(id=f"and {count} more", why="as these")
 
 
 # Ids of the messages that hold a session's summary, so that a search tells them from what was said.
@@ -195,29 +197,29 @@ _MEMORY_CHARACTERS: Final = 1_200
 _ID_CHARACTERS: Final = 8
 
 
-def memory_items(hits: Iterable[Hit], *, known: Collection[str]) -> tuple[Item, ...]:
+def build_memory_items(hits: Iterable[Hit], *, known: Collection[str]) -> tuple[Item, ...]:
     """Memories, best first, without those the conversation shows anyway."""
     return tuple(Item(hit.id, _memory(hit)) for hit in hits if hit.id not in known)
 
 
-def beside(hits: Iterable[Hit], facts: Iterable[Fact]) -> tuple[Hit, ...]:
+def exclude_facts(hits: Iterable[Hit], facts: Iterable[Fact]) -> tuple[Hit, ...]:
     """The hits without the facts that are told anyway."""
     told = {fact.id for fact in facts}
     return tuple(hit for hit in hits if hit.kind != "fact" or hit.id not in told)
 
 
-def statement_text(subject: str, predicate: str, scope_key: str, object: str) -> str:  # noqa: A002 - its name
+def format_statement(subject: str, predicate: str, scope_key: str, object: str) -> str:  # noqa: A002 - its name
     """A fact in words."""
     of = f" ({scope_key})" if scope_key else ""
     return f"{subject} {predicate}{of}: {object}"
 
 
-def message_items(said: Iterable[Message]) -> tuple[Item, ...]:
+def build_message_items(said: Iterable[Message]) -> tuple[Item, ...]:
     """What was said, oldest first, each with its day and who said it."""
     return tuple(Item(message.id, _said(message)) for message in said)
 
 
-def fact_items(facts: Iterable[Fact]) -> tuple[Item, ...]:
+def build_fact_items(facts: Iterable[Fact]) -> tuple[Item, ...]:
     """What is believed, in an order that does not change with what is asked."""
     ordered = sorted(facts, key=lambda fact: (fact.subject, fact.predicate, fact.scope_key, fact.id))
     return tuple(Item(fact.id, _fact(fact)) for fact in ordered)
@@ -236,17 +238,17 @@ def is_summary_id(message_id: str) -> bool:
 def _memory(hit: Hit) -> str:
     kind = "summary" if is_summary(hit) else hit.kind
     source = f"{kind} of session {hit.session_id[:_ID_CHARACTERS]}" if hit.session_id else kind
-    return f"- [{hit.at.date().isoformat()}, {source}] {on_one_line(cut(hit.text, _MEMORY_CHARACTERS))}"
+    return f"- [{hit.at.date().isoformat()}, {source}] {join_lines(cut(hit.text, _MEMORY_CHARACTERS))}"
 
 
 def _said(message: Message) -> str:
-    text = on_one_line(cut(message.text, _MEMORY_CHARACTERS))
+    text = join_lines(cut(message.text, _MEMORY_CHARACTERS))
     return f"- [{message.at.date().isoformat()}, {message.role}] {text}"
 
 
 def _fact(fact: Fact) -> str:
-    stated = statement_text(fact.subject, fact.predicate, fact.scope_key, fact.object)
-    said = on_one_line(cut(stated, _MEMORY_CHARACTERS))
+    stated = format_statement(fact.subject, fact.predicate, fact.scope_key, fact.object)
+    said = join_lines(cut(stated, _MEMORY_CHARACTERS))
     since, source = fact.valid_from.date().isoformat(), fact.source_message_id[:_ID_CHARACTERS]
     return f"- {said} [since {since}, message {source}]"
 
@@ -258,7 +260,7 @@ _MOST_CHARACTERS: Final = 8
 
 
 @cache
-def counter() -> str:
+def describe_token_counter() -> str:
     """What is counted with, for the record."""
     return "bytes/3" if why_unavailable() else "xlm-roberta"
 
@@ -267,7 +269,7 @@ def count_tokens(text: str) -> int:
     """About how many tokens a model reads; at least one for each eight characters. 5 ms a page."""
     if not text:
         return 0
-    if counter() == "xlm-roberta":
+    if describe_token_counter() == "xlm-roberta":
         tokens = token_count(text)
     else:
         tokens = -(-len(text.encode("utf-8", "replace")) // _BYTES)

@@ -6,33 +6,33 @@ from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
 
-def storable(text: str) -> str:
+def make_storable(text: str) -> str:
     """The text without NUL and halves of surrogate pairs, which ``jsonb`` refuses."""
     return text.replace("\0", "").encode("utf-8", "ignore").decode("utf-8")
 
 
-def printable(text: str) -> str:
+def make_printable(text: str) -> str:
     """The text with halves of surrogate pairs, which can be neither sent nor stored, made visible."""
     return text.encode(errors="replace").decode()
 
 
 def is_storable(text: str) -> bool:
     """Whether the text can be kept as it is."""
-    return storable(text) == text
+    return make_storable(text) == text
 
 
 @lru_cache(maxsize=65_536)
-def plain(word: str) -> str:
+def normalise_word(word: str) -> str:
     """A word in lower case, without accents; remembered, as words come again."""
-    return unaccented(word)
+    return normalise_text(word)
 
 
-def unaccented(text: str) -> str:
+def normalise_text(text: str) -> str:
     """The text in lower case, without accents."""
-    return without_accents(text).lower()
+    return strip_accents(text).lower()
 
 
-def without_accents(text: str) -> str:
+def strip_accents(text: str) -> str:
     """The text without accents, its case kept."""
     if text.isascii():
         return text
@@ -40,13 +40,13 @@ def without_accents(text: str) -> str:
     return "".join(character for character in decomposed if not unicodedata.combining(character))
 
 
-def fenced(name: str, text: str) -> str:
+def fence(name: str, text: str) -> str:
     """The text between marks, of which it can hold none itself."""
     inside = re.sub(rf"<(?=/?\s*{name}\b)", "\u2039", text, flags=re.IGNORECASE)
     return f"<{name}>\n{inside}\n</{name}>"
 
 
-def on_one_line(text: str) -> str:
+def join_lines(text: str) -> str:
     """The text without line breaks, so that it cannot be taken for other lines."""
     return " ".join(text.split())
 
@@ -84,7 +84,7 @@ _WORD: Final = re.compile(r"[a-z0-9]+")
 _OF_PORTUGUESE: Final = re.compile("[ãõçÃÕÇ]")
 
 
-def language_of(text: str, locale: str | None = None, *, default: Language = "en") -> Language:
+def detect_language(text: str, locale: str | None = None, *, default: Language = "en") -> Language:
     """The locale's language where there is a locale, else the one whose small words prevail in the text.
 
     Args:
@@ -95,7 +95,7 @@ def language_of(text: str, locale: str | None = None, *, default: Language = "en
     if locale:
         return "pt" if locale.lower().partition("-")[0] == "pt" else "en"
     beginning = text[:_CHARACTERS]
-    words = _WORD.findall(unaccented(beginning))
+    words = _WORD.findall(normalise_text(beginning))
     portuguese = sum(word in _PORTUGUESE for word in words) + 2 * len(_OF_PORTUGUESE.findall(beginning))
     english = sum(word in _ENGLISH for word in words)
     if portuguese == english:

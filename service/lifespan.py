@@ -13,12 +13,12 @@ from checkpoints.cache import compute_cache_version, open_cache
 from checkpoints.opening import open_database
 from checkpoints.pool import WatchedPool
 from checkpoints.saver import open_saver
-from core.embeddings import embeddings
+from core.embeddings import build_embedder
 from core.errors import EmbeddingError
 from core.logging import get_logger
 from core.memory import Memory
-from core.metrics import BACKGROUND, metered
-from core.models import ChatModels, ModelInfo, chat_models
+from core.metrics import BACKGROUND, use_meter
+from core.models import ChatModels, ModelInfo, build_chat_models
 from core.postgres import Pool
 from core.settings import Settings
 from core.tasks import Supervisor, cancel_and_wait
@@ -128,7 +128,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         StartupError: Something cannot be opened; the message is the line to show.
     """
     # First, as it needs nothing: a wrong model is said before a database is made.
-    models = models or chat_models(settings.models, settings.features)
+    models = models or build_chat_models(settings.models, settings.features)
     metrics = ServiceMetrics()
     tasks = Supervisor()
     async with AsyncExitStack() as stack:
@@ -190,7 +190,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         keeper = SessionKeeper(
             sessions, graphs["coordinator"], models, memory, seconds=settings.sessions.sweep_seconds
         )
-        with metered(RunMeter(metrics, BACKGROUND)):
+        with use_meter(RunMeter(metrics, BACKGROUND)):
             await stack.enter_async_context(tasks.supervise("session-keeper", keeper.run))
         ownership = Ownership(pool)
         audit, requests = Audit(pool), Requests(pool, hours=settings.idempotency.key_hours)
@@ -248,7 +248,7 @@ async def _rates(stack: AsyncExitStack, settings: Settings, pool: Pool) -> RateL
 
 async def _memory(stack: AsyncExitStack, settings: Settings, pool: Pool) -> Memory:
     """The memory, whose background tasks end before the pool does."""
-    embedder = embeddings(settings, "retrieval")
+    embedder = build_embedder(settings, "retrieval")
     stack.push_async_callback(embedder.aclose)
     return await stack.enter_async_context(open_memory(settings, pool, embedder))
 

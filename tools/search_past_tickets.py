@@ -9,7 +9,7 @@ from langchain_core.tools import BaseTool, InjectedToolArg, tool
 from core.errors import MemoryRefused, MemoryUnavailable
 from core.logging import get_logger
 from core.memory import Memory, Scope
-from core.memory.vocabulary import topics_of
+from core.memory.vocabulary import find_topics
 from tools.call import CallContext
 from tools.crm.client import CrmClient
 from tools.crm.models import Ticket
@@ -45,7 +45,7 @@ def search_past_tickets(crm: CrmClient, memory: Memory) -> BaseTool:
         found = [*found, *await _known(memory, context, {ticket.id for ticket in found})]
         related = await _related(memory, context.scope, [ticket.id for ticket in found[:_LOOKED_UP]])
         words = {word for word in query.lower().split() if len(word) > 2}  # noqa: PLR2004 - "in", "of"
-        words |= set(topics_of(query))
+        words |= set(find_topics(query))
 
         def matching(ticket: Ticket) -> int:
             about = " ".join(related.get(ticket.id, ()))

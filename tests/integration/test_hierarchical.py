@@ -20,7 +20,7 @@ from syrupy.assertion import SnapshotAssertion
 
 from core.context import Context
 from core.errors import CrmUnavailable, InvalidRequest, ModelRefused, ModelUnavailable
-from core.models import ChatModels, ModelSpec, chat_models
+from core.models import ChatModels, ModelSpec, build_chat_models
 from core.postgres import Pool
 from core.settings import FeatureSettings, ModelSettings
 from graphs.diagrams import mermaid
@@ -907,7 +907,7 @@ async def test_tokens_carry_the_name_of_the_step_that_makes_them(build: Build) -
 
 
 async def test_the_offline_model_comes_to_a_sensible_end(pool: Pool) -> None:
-    models = chat_models(ModelSettings(_env_file=None), FeatureSettings(_env_file=None))
+    models = build_chat_models(ModelSettings(_env_file=None), FeatureSettings(_env_file=None))
     async with development_deps(pool, models) as deps:
         output = await run(await compiled(SPEC, deps, pool), dict(SPEC.example))
     assert (output["success"], output["reason"], output["rounds"]) == (True, None, 1)
@@ -957,7 +957,7 @@ def gemini_models(server: GeminiServer) -> ChatModels:
     settings = ModelSettings(
         _env_file=None, google_api_key=SecretStr("AIzaTestKeyOfNobody"), google_base_url=server.url
     )
-    models = chat_models(settings, FeatureSettings(_env_file=None))
+    models = build_chat_models(settings, FeatureSettings(_env_file=None))
     return ChatModels(models.info, models._factory, first_pause=0)
 
 
