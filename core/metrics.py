@@ -28,11 +28,11 @@ class Attempt:
 class Meter(Protocol):
     """Counts what happens in a run."""
 
-    def first_token(self) -> None:
+    def record_first_token(self) -> None:
         """A model began to reply; only the first of a run counts."""
         ...
 
-    def model_call(
+    def record_model_call(
         self, model: str, outcome: ModelOutcome, seconds: float, *, input_tokens: int, output_tokens: int
     ) -> None:
         """One attempt at a model call.
@@ -46,11 +46,11 @@ class Meter(Protocol):
         """
         ...
 
-    def tool_call(self, tool: str, outcome: str, seconds: float) -> None:
+    def record_tool_call(self, tool: str, outcome: str, seconds: float) -> None:
         """A tool call; of a tool that does not exist, the name is not what the model wrote."""
         ...
 
-    def agent(self, name: str) -> AbstractContextManager[Attempt]:
+    def track_agent(self, name: str) -> AbstractContextManager[Attempt]:
         """A block in which a specialised agent works; the outcome is set inside it."""
         ...
 
@@ -58,19 +58,19 @@ class Meter(Protocol):
 class NoMeter:
     """Counts nothing."""
 
-    def first_token(self) -> None:
+    def record_first_token(self) -> None:
         """Nothing."""
 
-    def model_call(
+    def record_model_call(
         self, model: str, outcome: ModelOutcome, seconds: float, *, input_tokens: int, output_tokens: int
     ) -> None:
         """Nothing."""
 
-    def tool_call(self, tool: str, outcome: str, seconds: float) -> None:
+    def record_tool_call(self, tool: str, outcome: str, seconds: float) -> None:
         """Nothing."""
 
     @contextmanager
-    def agent(self, name: str) -> Iterator[Attempt]:  # noqa: ARG002
+    def track_agent(self, name: str) -> Iterator[Attempt]:  # noqa: ARG002
         """Nothing but the block."""
         yield Attempt()
 
@@ -96,11 +96,11 @@ def use_meter(own: Meter) -> Iterator[None]:
 class CommitMeter(Protocol):
     """Counts the checkpointer's groups."""
 
-    def committed(self, *, writes: int, rows: int, seconds: float) -> None:
+    def record_commit(self, *, writes: int, rows: int, seconds: float) -> None:
         """A group of so many writes (calls) and rows was committed."""
         ...
 
-    def failed(self) -> None:
+    def record_failure(self) -> None:
         """A group was not committed at this attempt."""
         ...
 
@@ -108,8 +108,8 @@ class CommitMeter(Protocol):
 class NoCommitMeter:
     """Counts nothing."""
 
-    def committed(self, *, writes: int, rows: int, seconds: float) -> None:
+    def record_commit(self, *, writes: int, rows: int, seconds: float) -> None:
         """Nothing."""
 
-    def failed(self) -> None:
+    def record_failure(self) -> None:
         """Nothing."""

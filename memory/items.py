@@ -209,7 +209,7 @@ def _hits(rows: Sequence[DictRow]) -> list[Hit]:
             at=utc(row["remembered_at"]),
             session_id="",
             score=row["score"],
-            legs=(RetrieverRank(row["type"], rank, row["score"]),),
+            ranks=(RetrieverRank(row["type"], rank, row["score"]),),
         )
         for rank, row in enumerate(rows, start=1)
     ]

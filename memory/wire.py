@@ -158,7 +158,7 @@ def to_hit(hit: Hit) -> pb.Hit:
         at=to_timestamp(hit.at),
         session_id=hit.session_id,
         score=hit.score,
-        legs=[pb.LegRank(leg=leg.leg, rank=leg.rank, score=leg.score) for leg in hit.legs],
+        legs=[pb.LegRank(leg=each.retriever, rank=each.rank, score=each.score) for each in hit.ranks],
     )
 
 
@@ -171,7 +171,7 @@ def from_hit(hit: pb.Hit) -> Hit:
         at=from_timestamp(hit, "at"),
         session_id=hit.session_id,
         score=hit.score,
-        legs=tuple(RetrieverRank(leg=leg.leg, rank=leg.rank, score=leg.score) for leg in hit.legs),
+        ranks=tuple(RetrieverRank(leg.leg, leg.rank, leg.score) for leg in hit.legs),
     )
 
 

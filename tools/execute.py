@@ -64,7 +64,7 @@ async def execute(tools: Mapping[str, BaseTool], call: ToolCall, context: CallCo
     kind = observation["error"]["kind"] if "error" in observation else "success"
     # A name that no tool has is the model's own: as a label it would have no bound.
     name = call["name"] if call["name"] in tools else "unknown"
-    current_meter().tool_call(name, kind, time.perf_counter() - started)
+    current_meter().record_tool_call(name, kind, time.perf_counter() - started)
     return _message(call, observation)
 
 

@@ -266,7 +266,7 @@ class GroupWriter:
 
     async def _after_outage(self, writes: list[_Write], error: Exception) -> list[_Write]:
         """Fail the writes that have waited long enough; those to try again."""
-        self._meter.failed()
+        self._meter.record_failure()
         # Its state is not known, nor what statements it has prepared.
         await self._disconnect()
         now = self._loop.time()
@@ -299,7 +299,7 @@ class GroupWriter:
             self._connection.adapters.register_dumper(BinaryArray, BinaryArrayDumper)
         started = time.perf_counter()
         await self._connection.execute(statement, parameters)
-        self._meter.committed(
+        self._meter.record_commit(
             writes=len(writes),
             rows=sum(map(len, rows.values())),
             seconds=time.perf_counter() - started,

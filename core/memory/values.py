@@ -50,12 +50,12 @@ class RetrieverRank:
     """Where one way of searching put a hit.
 
     Attributes:
-        leg: ``vector``, ``keyword``, ``trigram``, ``graph``, ``fact``, ``recent`` or ``rerank``.
+        retriever: ``vector``, ``keyword``, ``trigram``, ``graph``, ``fact``, ``recent`` or ``rerank``.
         rank: From 1.
         score: In the leg's own measure: higher is better, and legs do not compare.
     """
 
-    leg: str
+    retriever: str
     rank: int
     score: float
 
@@ -71,7 +71,7 @@ class Hit:
         at: When it was said; of a fact, since when it holds.
         session_id: The conversation it is from; empty where there is none.
         score: The fused score: higher is better, and results of different searches do not compare.
-        legs: The ranks it is made of.
+        ranks: The ranks that the score is made of.
     """
 
     kind: HitKind
@@ -80,7 +80,7 @@ class Hit:
     at: datetime
     session_id: str
     score: float
-    legs: tuple[RetrieverRank, ...]
+    ranks: tuple[RetrieverRank, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

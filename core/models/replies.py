@@ -62,7 +62,7 @@ async def stream_reply(
     chunks: list[AIMessage] = []
     async for chunk in chat.astream(list(messages)):
         if not chunks:
-            current_meter().first_token()
+            current_meter().record_first_token()
         chunks.append(chunk)
     if not chunks:
         raise TransientError(STREAM_CUT)

@@ -73,7 +73,7 @@ class Quota:
         self._requests = TokenBucket(requests_per_minute, clock) if requests_per_minute else None
         self._tokens = TokenBucket(tokens_per_minute, clock) if tokens_per_minute else None
 
-    async def admit(self, tokens: float) -> None:
+    async def wait_for_turn(self, tokens: float) -> None:
         """Wait until a call of about so many tokens may be made; a caller that leaves gives its turn back."""
         taken = [
             (bucket, amount) for bucket, amount in ((self._requests, 1.0), (self._tokens, tokens)) if bucket
@@ -88,7 +88,7 @@ class Quota:
                 bucket.give_back(amount)
             raise
 
-    def used(self, tokens: float | None, *, expected: float) -> None:
+    def settle(self, tokens: float | None, *, expected: float) -> None:
         """Put right what a call was thought to use, where it is known what it did."""
         if self._tokens and tokens is not None:
             self._tokens.give_back(expected - tokens)
@@ -120,7 +120,7 @@ async def meter_call(model: str, asking: Awaitable[R]) -> R:
         return reply
     finally:
         seconds = time.perf_counter() - started
-        current_meter().model_call(
+        current_meter().record_model_call(
             model,
             outcome,
             seconds,

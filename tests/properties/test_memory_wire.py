@@ -53,7 +53,7 @@ hits = st.builds(
     at=times,
     session_id=texts,
     score=floats,
-    legs=st.lists(st.builds(RetrieverRank, texts, numbers, floats), max_size=3).map(tuple),
+    ranks=st.lists(st.builds(RetrieverRank, texts, numbers, floats), max_size=3).map(tuple),
 )
 edges = st.builds(
     Edge,

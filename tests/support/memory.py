@@ -82,5 +82,5 @@ def ids(result: SearchResult, leg: str = "") -> list[str]:
     return [
         hit.id
         for hit in result.hits
-        if (any(named.leg == leg for named in hit.legs) if leg else hit.score > 0)
+        if (any(named.retriever == leg for named in hit.ranks) if leg else hit.score > 0)
     ]

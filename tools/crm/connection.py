@@ -84,7 +84,7 @@ class CrmConnection:
             made = await self._request(method, path, answer, timeout=timeout, json=body, headers=headers)
             return made.model_dump(mode="json")
 
-        outcome = await self._effects.once(key, action, {"path": path, **body}, do)
+        outcome = await self._effects.run_once(key, action, {"path": path, **body}, do)
         return answer.model_validate(outcome)
 
     async def _request(
