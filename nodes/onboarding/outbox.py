@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from langgraph.runtime import Runtime
-from tools.execution import derive_idempotency_key
 
 from core.context import Context
 from nodes.onboarding.state import OnboardingState, Write
 from tools.crm.client import CrmClient
 from tools.crm.models import CustomerProfile
+from tools.execution import derive_idempotency_key
 
 
 def queued(

@@ -5,13 +5,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from tools.execution import derive_idempotency_key
-
 from core.errors import CrmError, CrmRefused
 from nodes.sales.stages import CLOSED
 from nodes.sales.state import Deal, Writes
 from tools.crm.client import CrmClient
 from tools.crm.models import Opportunity, OpportunityChanges
+from tools.execution import derive_idempotency_key
 
 Part: TypeAlias = Literal["opportunity", "follow_up", "hand_over"]
 

@@ -214,9 +214,9 @@ async def test_a_worker_sees_the_results_its_subtask_depends_on_and_no_others(bu
     await run(await build(model))
     [[_, task, told]] = model.asked_by("tell")
     assert task.text == "tell"
-    fenced = told.text[told.text.index("<results>") :]
-    assert fenced.startswith("<results>\nt1, researcher:\nExports over 40K fail.")
-    assert fenced.index("</results>") == len(fenced) - len("</results>")
+    fence = told.text[told.text.index("<results>") :]
+    assert fence.startswith("<results>\nt1, researcher:\nExports over 40K fail.")
+    assert fence.index("</results>") == len(fence) - len("</results>")
     assert "48,500" not in told.text
     [[system, alone]] = model.asked_by("look up")
     assert alone.text == "look up"
