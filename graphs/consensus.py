@@ -5,13 +5,13 @@ After Wang et al. 2022 (self-consistency, arXiv 2203.11171) and Chen et al. 2023
 """
 
 from langgraph.graph import END, START, StateGraph
-from nodes.shared.context import ContextAssembler, PromptBudget
 
 from core.context import Context
 from graphs.spec import GraphSpec
 from nodes.consensus.nodes import ConsensusNodes
 from nodes.consensus.state import ConsensusInput, ConsensusOutput, ConsensusState
 from nodes.deps import Deps
+from nodes.shared.context import ContextAssembler, PromptBudget
 from nodes.shared.prompts import load_prompt
 
 # A backstop: voters and the CRM's client have their own, shorter limits.

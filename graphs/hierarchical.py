@@ -7,7 +7,6 @@ the dependency graph between subtasks follows LLMCompiler (Kim et al. 2023, arXi
 from collections.abc import Sequence
 
 from langgraph.graph import END, START, StateGraph
-from nodes.shared.context import ContextAssembler, PromptBudget
 
 from core.context import Context
 from graphs.agent import react_agent
@@ -17,6 +16,7 @@ from nodes.hierarchical.nodes import HISTORY_MESSAGES, HierarchicalNodes
 from nodes.hierarchical.state import HierarchicalInput, HierarchicalOutput, HierarchicalState, SubAgent
 from nodes.hierarchical.team import SUPPORT_TEAM
 from nodes.shared.agent import Agent, route_by_caller
+from nodes.shared.context import ContextAssembler, PromptBudget
 from nodes.shared.prompts import load_prompt
 
 # A backstop: model calls, tools and workers have their own, shorter limits.

@@ -5,7 +5,6 @@ arXiv 2406.04692).
 """
 
 from langgraph.graph import END, START, StateGraph
-from nodes.shared.context import ContextAssembler, PromptBudget
 
 from core.context import Context
 from graphs.agent import react_agent
@@ -13,6 +12,7 @@ from graphs.spec import GraphSpec
 from nodes.deps import Deps
 from nodes.parallel.nodes import ParallelNodes
 from nodes.parallel.state import ParallelInput, ParallelOutput, ParallelState
+from nodes.shared.context import ContextAssembler, PromptBudget
 from nodes.shared.prompts import load_prompt
 
 # A backstop: a branch has at most 300 seconds, and model calls have their own, shorter limits.

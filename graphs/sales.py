@@ -3,7 +3,6 @@
 from typing import cast
 
 from langgraph.graph import END, START, StateGraph
-from nodes.shared.context import ContextAssembler, PromptBudget
 
 from core.context import Context
 from graphs.hierarchical import build_hierarchical
@@ -14,6 +13,7 @@ from nodes.sales.deal import HISTORY_MESSAGES
 from nodes.sales.nodes import SalesNodes, Team
 from nodes.sales.stages import SALES_TEAM
 from nodes.sales.state import SalesInput, SalesOutput, SalesState
+from nodes.shared.context import ContextAssembler, PromptBudget
 from nodes.shared.prompts import load_prompt
 
 # A backstop: the team's own steps have shorter limits.

@@ -12,7 +12,7 @@ from langgraph.types import Command, Overwrite, Send, interrupt
 
 from core.context import Context
 from core.errors import ModelError
-from core.quoting import fenced
+from core.texts import fence
 from nodes.consensus.state import (
     DEFAULT_WEIGHT,
     Ballot,
@@ -77,7 +77,7 @@ class ConsensusNodes:
 
     def send_to_voters(self, state: ConsensusState) -> list[Send]:
         """Edge: send the same case to a ``vote`` task for each lens."""
-        profile = fenced("contact", json.dumps(state["contact"], ensure_ascii=False, indent=1))
+        profile = fence("contact", json.dumps(state["contact"], ensure_ascii=False, indent=1))
         background = "\n\n".join(
             [
                 self._contact_template.format(contact=profile),

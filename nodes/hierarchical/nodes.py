@@ -13,8 +13,7 @@ from langgraph.types import Command, Overwrite, Send
 
 from core.context import Context
 from core.errors import CrmError, ModelError, ModelRefused
-from core.quoting import cut, fenced
-from core.texts import storable
+from core.texts import cut, fence, make_storable
 from nodes.deps import Deps, get_run_context
 from nodes.hierarchical.plan import (
     Decision,
@@ -86,7 +85,7 @@ class HierarchicalNodes:
         return {
             **reset_context(state.background),
             "sub_agents": complete_team(state.sub_agents or self._team, self._deps.tools),
-            "messages": [HumanMessage(storable(state.task), id=str(uuid4()))],
+            "messages": [HumanMessage(make_storable(state.task), id=str(uuid4()))],
             "rounds": 0,
             "subtasks": Overwrite([]),
             "feedback": "",
@@ -322,7 +321,7 @@ def _add_results(background: str, results: Sequence[Subtask]) -> str:
         return background
     share = RESULTS_CHARACTERS // len(results)
     parts = [f"{each['id']}, {each['agent']}:\n{cut(each['result'], share)}" for each in results]
-    return "\n\n".join(filter(None, (background, fenced("results", "\n\n".join(parts)))))
+    return "\n\n".join(filter(None, (background, fence("results", "\n\n".join(parts)))))
 
 
 def _abort_subtask(subtask: Subtask, reason: str) -> dict[str, Any]:
@@ -345,5 +344,5 @@ def _describe_shortcoming(output: ReactOutput) -> str:
 def _end_subtask(
     subtask: Subtask, status: Literal["done", "failed"], result: str = "", reason: str | None = None
 ) -> dict[str, Any]:
-    ended: Subtask = {**subtask, "status": status, "result": storable(result), "reason": reason}
+    ended: Subtask = {**subtask, "status": status, "result": make_storable(result), "reason": reason}
     return {"subtasks": [ended]}

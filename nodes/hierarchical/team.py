@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from core.errors import InvalidRequest
-from core.texts import storable
+from core.texts import make_storable
 from nodes.hierarchical.state import SubAgent
 
 # The sub-agents of a run that names none. Only one of them has external effects, so that no two write to the
@@ -54,8 +54,8 @@ def complete_team(team: Sequence[SubAgent], tools: Collection[str]) -> list[SubA
     return [
         SubAgent(
             name=agent["name"],
-            description=storable(agent["description"]),
-            instruction=storable(agent.get("instruction", "")),
+            description=make_storable(agent["description"]),
+            instruction=make_storable(agent.get("instruction", "")),
             tools=list(agent.get("tools", [])),
         )
         for agent in team

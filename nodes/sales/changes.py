@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.texts import storable
+from core.texts import make_storable
 from nodes.sales.evidence import Evidence, find_amounts, is_agreement, is_refusal, names_value
 from nodes.sales.stages import CLOSED, QUALIFICATION, can_close, choose_next_stage, find_missing
 from nodes.sales.state import (
@@ -53,7 +53,7 @@ _CONCESSION = re.compile(
 
 def shorten(text: str, limit: int = SHORT_CHARACTERS) -> str:
     """Return the text as a field of the CRM with this limit can store it."""
-    return storable(text).strip()[:limit].strip()
+    return make_storable(text).strip()[:limit].strip()
 
 
 def drop_unsupported(

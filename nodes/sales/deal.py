@@ -7,7 +7,7 @@ from string import Template
 from typing import Any, Literal, TypeAlias
 
 from core.errors import CrmError, CrmRefused
-from core.quoting import cut, fenced, on_one_line
+from core.texts import cut, fence, join_lines
 from nodes.sales.stages import CLOSED, SUMMARY_CHARACTERS
 from nodes.sales.state import Deal, Reason, SalesState, Writes
 from nodes.shared.conversation import select_spoken
@@ -44,17 +44,17 @@ def describe_deal(state: SalesState) -> str:
     """Return the opportunity for a prompt, without what is not known."""
     opportunity = state["opportunity"] or {}
     known = {name: value for name, value in opportunity.items() if value and name not in _BOOKKEEPING_FIELDS}
-    return fenced("deal", cut(_to_json(known), _DEAL_CHARACTERS))
+    return fence("deal", cut(_to_json(known), _DEAL_CHARACTERS))
 
 
 def build_task(state: SalesState) -> str:
     """Return the team's task: the customer's words and the stages of the deal."""
     stages = "\n".join(
-        f"- {stage['name']}: {stage['status']} ({cut(on_one_line(stage['summary']), SUMMARY_CHARACTERS)})"
+        f"- {stage['name']}: {stage['status']} ({cut(join_lines(stage['summary']), SUMMARY_CHARACTERS)})"
         for stage in state["stages_before"]
     )
     words = state["unread"]
-    said = fenced("customer", cut(words, _MESSAGE_CHARACTERS)) if words else _NOTHING_NEW
+    said = fence("customer", cut(words, _MESSAGE_CHARACTERS)) if words else _NOTHING_NEW
     return Template(load_prompt("sales_task")).substitute(said=said, stages=stages)
 
 
@@ -62,14 +62,14 @@ def build_background(state: SalesState) -> str:
     """Return what everybody who works on the deal is told: the deal, the contact and the conversation."""
     turns = [
         f"{'customer' if message.type == 'human' else 'company'}: "
-        f"{cut(on_one_line(message.text), _TURN_CHARACTERS)}"
+        f"{cut(join_lines(message.text), _TURN_CHARACTERS)}"
         for message in select_spoken(state["messages"], HISTORY_MESSAGES)
     ]
     deal = Template(load_prompt("sales_background")).substitute(
         today=state["today"],
         deal=describe_deal(state),
-        contact=fenced("contact", cut(_to_json(state["contact"]), _CONTACT_CHARACTERS)),
-        talk=fenced("talk", "\n".join(turns)[-_CONVERSATION_CHARACTERS:]),
+        contact=fence("contact", cut(_to_json(state["contact"]), _CONTACT_CHARACTERS)),
+        talk=fence("talk", "\n".join(turns)[-_CONVERSATION_CHARACTERS:]),
     )
     return "\n\n".join(filter(None, (deal, cut(state["background"], _BACKGROUND_CHARACTERS))))
 

@@ -11,8 +11,7 @@ from langgraph.types import Command, interrupt
 
 from core.context import Context
 from core.errors import CrmError, CrmRefused, InvalidRequest, ModelError, ModelRefused, NotFound
-from core.quoting import fenced
-from core.texts import storable
+from core.texts import fence, make_storable
 from nodes.deps import Deps, get_run_context, get_thread_id
 from nodes.hierarchical.results import build_progress_message, is_anything_done
 from nodes.hierarchical.state import HierarchicalInput, HierarchicalOutput
@@ -159,7 +158,7 @@ class SalesNodes:
         """
         context = get_run_context(runtime)
         words = state["unread"]
-        said = f"What the customer said:\n{fenced('customer', words)}" if words else _NO_WORDS
+        said = f"What the customer said:\n{fence('customer', words)}" if words else _NO_WORDS
         try:
             reading = await ask_structured(
                 self._deps.models,
@@ -308,7 +307,7 @@ def _collect_evidence(state: SalesState) -> Evidence:
 
 def _open_turn(state: SalesState, deal: Deal) -> dict[str, Any]:
     """Return the update that opens a turn and clears the last run's results."""
-    message = storable(state.get("message") or "").strip()
+    message = make_storable(state.get("message") or "").strip()
     unread = "\n".join(filter(None, (state.get("unread", ""), message)))
     return {
         **reset_context(),

@@ -6,7 +6,7 @@ A stage is judged by what the opportunity holds and by nothing else.
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from core.quoting import cut, on_one_line
+from core.texts import cut, join_lines
 from nodes.hierarchical.state import SubAgent, Subtask
 from nodes.sales.state import StageName, StageView, Status
 from tools.crm.models import Opportunity, Stage
@@ -246,7 +246,7 @@ def _collect_results(subtasks: Sequence[Subtask]) -> Mapping[str, str]:
 
 
 def _add_result(view: StageView, result: str, before: Status) -> StageView:
-    summary = cut(on_one_line(result), SUMMARY_CHARACTERS)
+    summary = cut(join_lines(result), SUMMARY_CHARACTERS)
     if not summary or view["status"] == "skipped":
         return view
     if view["status"] == "open":
