@@ -81,7 +81,7 @@ SPEC = GraphSpec(
     input_schema=HierarchicalInput,
     output_schema=HierarchicalOutput,
     durability="sync",
-    # At most ten rounds of eight waves and two decisions; a wave has two super-steps, and there are a few others.
+    # At most ten rounds of eight waves and two decisions; a wave has two super-steps. There are a few others.
     recursion_limit=200,
     example={
         "task": "Customer reports 'Error 500' when trying to export contacts. Help diagnose and resolve.",

@@ -69,7 +69,7 @@ def _build_team(deps: Deps) -> Team:
 
 SPEC = GraphSpec(
     name="sales",
-    description="Carries a deal from qualification to its close, with one sub-agent per stage, over many days.",
+    description="Carries a deal from qualification to its close, one sub-agent per stage, over many days.",
     build=build_sales,
     input_schema=SalesInput,
     output_schema=SalesOutput,

@@ -112,7 +112,14 @@ class ConsensusNodes:
             return _build_invalid_vote(state, "The voter did not answer in time")
         if ballot is None:
             return _build_invalid_vote(state, "The voter's replies could not be read")
-        return {"votes": [Vote(voter=state["lens"]["name"], **ballot.model_dump(), valid=True)]}
+        vote = Vote(
+            voter=state["lens"]["name"],
+            choice=ballot.choice,
+            confidence=ballot.confidence,
+            reasoning=ballot.reasoning,
+            valid=True,
+        )
+        return {"votes": [vote]}
 
     async def count(self, state: ConsensusState) -> Command[Literal["ask_human", "finish"]]:
         """Decide by the rule, or ask a person; without a valid vote there is nothing to ask about."""

@@ -112,6 +112,7 @@ async def consensus(pool: Pool, model: BaseChatModel | ChatModels) -> AsyncItera
 
 
 async def run(graph: Graph, given: Any, thread: str = "thread", **more: Any) -> dict[str, Any]:
+    given = ConsensusInput.model_validate(given) if isinstance(given, dict) else given
     output: dict[str, Any] = await graph.ainvoke(given, on(thread), durability=SPEC.durability, **more)
     return output
 
@@ -574,7 +575,7 @@ async def test_over_the_wire_every_voter_has_its_lens_and_the_same_temperature(p
             output = await run(graph, SPEC.example)
         await models.aclose()
     assert (output["decision"], server.unasked) == ("approve", 0)
-    assert [request.temperature for request in server.requests] == [voting.TEMPERATURE] * 5
+    assert [request.temperature for request in server.requests] == [voting.VOTE_TEMPERATURE] * 5
     for lens in DEFAULT_LENSES:
         [request] = [each for each in server.requests if f"Your lens is {lens['name']}." in each.system]
         assert lens["instruction"] in request.system

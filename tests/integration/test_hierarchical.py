@@ -25,9 +25,9 @@ from core.postgres import Pool
 from core.settings import FeatureSettings, ModelSettings
 from graphs.diagrams import mermaid
 from graphs.hierarchical import SPEC, build_hierarchical
-from nodes.hierarchical import work
+from nodes.hierarchical import nodes as hierarchical_nodes
 from nodes.hierarchical.plan import MAX_SUBTASKS, TASK_CHARACTERS, Decision, Decomposition, PlannedSubtask
-from nodes.hierarchical.state import SubAgent
+from nodes.hierarchical.state import HierarchicalInput, SubAgent
 from nodes.hierarchical.team import SUPPORT_TEAM, complete_team
 from nodes.react.state import ReactOutput, Reflection
 from nodes.shared.agent import Agent
@@ -121,6 +121,7 @@ def react_output(answer: str) -> ReactOutput:
 
 async def run(graph: Graph, sent: Any = None, thread: str = "thread", **more: Any) -> dict[str, Any]:
     sent = given() if sent is None else sent
+    sent = HierarchicalInput.model_validate(sent) if isinstance(sent, dict) else sent
     output: dict[str, Any] = await graph.ainvoke(sent, on(thread), durability=SPEC.durability, **more)
     return output
 
@@ -328,7 +329,7 @@ async def test_the_second_turn_of_a_thread_knows_the_first_and_begins_anew(build
         "It is the size.",
         "Tell them.",
     ]
-    assert (await graph.aget_state(on())).values["round_limit"] == 3
+    assert (await graph.aget_state(on())).values["max_rounds"] == 3
 
 
 async def test_an_answer_without_words_is_made_of_what_the_subtasks_brought(build: Build) -> None:
@@ -555,7 +556,7 @@ async def test_the_manager_learns_what_a_worker_that_failed_had_done(build: Buil
 async def test_a_worker_that_hangs_fails_and_its_sibling_does_not(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work, "WORK_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(hierarchical_nodes, "WORK_TIMEOUT_SECONDS", 0.3)
 
     @tool
     async def wait() -> str:
