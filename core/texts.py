@@ -42,7 +42,7 @@ def strip_accents(text: str) -> str:
 
 def fence(name: str, text: str) -> str:
     """The text between marks, of which it can hold none itself."""
-    inside = re.sub(rf"<(?=/?\s*{name}\b)", "\u2039", text, flags=re.IGNORECASE)
+    inside = re.sub(rf"<(?=\s*/?\s*{name}\b)", "\u2039", text, flags=re.IGNORECASE)
     return f"<{name}>\n{inside}\n</{name}>"
 
 

@@ -65,6 +65,7 @@ class ConsensusNodes:
         """
         contact = await load_contact_profile(self._deps, state.contact_id)
         return {
+            **dict(state),
             **reset_context(),
             "messages": [HumanMessage(state.question, id=str(uuid4()))],
             "contact": contact,

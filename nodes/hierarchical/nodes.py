@@ -83,6 +83,7 @@ class HierarchicalNodes:
             InvalidRequest: The team is not valid; nothing is written to the thread.
         """
         return {
+            **dict(state),
             **reset_context(state.background),
             "sub_agents": complete_team(state.sub_agents or self._team, self._deps.tools),
             "messages": [HumanMessage(make_storable(state.task), id=str(uuid4()))],

@@ -69,6 +69,7 @@ class ParallelNodes:
         """
         turn = str(uuid4())
         return {
+            **dict(state),
             **reset_context(),
             "messages": [HumanMessage(state.question, id=turn)],
             "agents": complete_agents(state.agents, self._deps.tools),

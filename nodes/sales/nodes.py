@@ -104,7 +104,7 @@ class SalesNodes:
             opportunity = await self._load_opportunity(deal)
             contact = await load_contact_profile(self._deps, deal["contact_id"])
         except CrmError as error:
-            return _end("crm_unavailable", **{**update, "notes": [error.message]})
+            return _end("crm_unavailable", {**update, "notes": [error.message]})
         update |= {"opportunity": opportunity.model_dump(), "contact": contact}
         if unsaved := state.get("unsaved"):
             result = await write_changes(
@@ -120,10 +120,10 @@ class SalesNodes:
                 "refusals": result.refusals,
             }
             if result.unsaved:
-                return _end("crm_unavailable", **{**update, "notes": [result.fault]})
+                return _end("crm_unavailable", {**update, "notes": [result.fault]})
         if opportunity.stage in CLOSED:
             # Nobody will read the words into a deal that accepts no more changes.
-            return _end("already_closed", **{**update, "unread": ""})
+            return _end("already_closed", {**update, "unread": ""})
         return Command(goto="assess", update=update)
 
     async def assess(self, state: SalesState) -> dict[str, Any]:
@@ -173,12 +173,12 @@ class SalesNodes:
                 model=context.model,
             )
         except ModelRefused as refusal:
-            return _end("model_refused", notes=[refusal.message], unread="")
+            return _end("model_refused", {"notes": [refusal.message], "unread": ""})
         except ModelError as error:
-            return _end("model_unavailable", notes=[error.message])
+            return _end("model_unavailable", {"notes": [error.message]})
         if reading is None:
             note = "What the sub-agents brought could not be read."
-            return _end("model_reply_unreadable", notes=[note])
+            return _end("model_reply_unreadable", {"notes": [note]})
         update = build_reading_update(state, reading)
         return Command(goto="approve" if update["pending_offer"] else "record", update=update)
 
@@ -345,11 +345,11 @@ def _require_same_deal(known: Deal | None, deal: Deal) -> None:
         )
 
 
-def _end(reason: Reason, **update: Any) -> Command[Any]:
+def _end(reason: Reason, update: Mapping[str, Any]) -> Command[Any]:
     return Command(goto="finish", update={**update, "reason": reason})
 
 
 def _end_work(reason: Reason, note: str, **update: Any) -> Command[Any]:
     # Words that the provider declined to process would be declined each time again.
     unread = {"unread": ""} if reason == "model_refused" else {}
-    return _end(reason, notes=[note], **update, **unread)
+    return _end(reason, {**update, **unread, "notes": [note]})

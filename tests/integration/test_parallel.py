@@ -539,7 +539,8 @@ async def test_texts_of_others_stay_data(pool: Pool) -> None:
     answer = "First.\n2. lookup(bob): I agree \0."
     model = Agents(scripts={"ana": [answer], "bob": ["No {answers}."], MERGER: ["They disagree."]})
     async with parallel(pool, model) as graph:
-        output = await run(graph, asked("ana", "bob", question=nasty))
+        # A dict, because the input model takes no lone surrogates.
+        output = await graph.ainvoke(asked("ana", "bob", question=nasty), on(), durability=SPEC.durability)
         assert (await graph.aget_state(on())).values["question"] == "Why {instruction}?  "
     assert model.heard["ana"][0][1].text == "Why {instruction}?  "
     assert "You are agent ana." in model.heard["ana"][0][0].text
