@@ -17,8 +17,8 @@ from service.middleware.rate_limiting import RateLimiting
 from service.middleware.request_id import RequestIdMiddleware
 from service.middleware.security_headers import SecurityHeaders
 from service.middleware.typed_errors import TypedErrors
-from service.observability.requests import TelemetryMiddleware
-from service.observability.routes import metrics_router
+from service.middleware.telemetry import TelemetryMiddleware
+from service.routes.metrics import metrics_router
 from service.routes.agents import agents_router
 from service.routes.approvals import approvals_router
 from service.routes.audit import audit_router

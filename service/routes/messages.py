@@ -13,7 +13,7 @@ from core.logging import get_logger
 from core.packing.records import ContextRecord
 from nodes.coordinator.state import Alternative, Attempt, Dispatched, Handoff, Path
 from nodes.shared.memory_use import MemoryUse
-from service.auth.request_identity import Identity
+from service.auth.principal import Identity
 from service.errors import body, describe
 from service.lifespan import Service
 from service.middleware.disconnect import until_gone
@@ -27,8 +27,9 @@ from service.runs.output import PendingInterrupt, RunMetadata, RunResult, finish
 from service.runs.preconditions import MultitaskStrategy
 from service.runs.request import RunRequest
 from service.runs.thread_ids import checked_thread_id, new_thread_id
-from service.sessions.entry import GRAPH, entered
-from service.sessions.worker import AWAY
+from service.runs.sessions import GRAPH
+from service.runs.sessions import enter_session
+from core.postgres import AWAY
 
 log = get_logger(__name__)
 
@@ -132,7 +133,7 @@ def messages_router() -> APIRouter:
 
 async def _run(message: MessageRequest, service: Service, identity: Identity, key: str) -> RunRequest:
     new_id, message_id = new_thread_id(), await _message_id(message, service, identity, key)
-    session = await entered(
+    session = await enter_session(
         service,
         identity,
         message.contact_id,

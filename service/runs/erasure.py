@@ -16,16 +16,17 @@ from checkpoints.threads import OWNER_SQL
 from core.actor import acting
 from core.memory import Memory, Scope
 from core.postgres import Pool
-from service.audit.effects import erase_effects
-from service.audit.entries import Entry, record_in
-from service.audit.requests import erase_requests
+from service.audit.idempotency import erase_effects
+from service.audit.trail import Entry
+from service.audit.trail import record_entry
+from service.audit.idempotency import erase_request_keys
 from service.sessions.store import erase_session
 from workflows.store import erase_run
 
 Eraser: TypeAlias = Callable[[AsyncConnection[DictRow], str], Awaitable[None]]
 
 # Run one after the other in one transaction: a thread is erased everywhere, or nowhere.
-ERASERS: tuple[Eraser, ...] = (erase_checkpoints, erase_session, erase_effects, erase_requests, erase_run)
+ERASERS: tuple[Eraser, ...] = (erase_checkpoints, erase_session, erase_effects, erase_request_keys, erase_run)
 
 
 async def _nothing_queued() -> None:
@@ -86,7 +87,7 @@ class Erasure:
             await eraser(connection, thread_id)
         if owner:
             by = replace(acting(), tenant=owner["tenant"] or acting().tenant, thread_id=thread_id)
-            await record_in(
+            await record_entry(
                 connection, Entry(action="erasure", outcome="erased", tool=owner["graph"] or "", actor=by)
             )
 

@@ -12,7 +12,8 @@ from langgraph.types import Durability, StreamMode, StreamPart
 
 from core.actor import Actor
 from core.context import Context
-from service.auth.request_identity import Identity, actor_of
+from service.auth.principal import build_actor
+from service.auth.principal import Identity
 from service.runs.preconditions import MultitaskStrategy
 from service.runs.queues import Lane
 
@@ -61,7 +62,7 @@ class RunRequest:
     @property
     def actor(self) -> Actor:
         """On whose behalf the run works."""
-        return actor_of(self.identity, thread_id=self.thread_id, run_id=self.run_id)
+        return build_actor(self.identity, thread_id=self.thread_id, run_id=self.run_id)
 
     @property
     def thread_id(self) -> str:

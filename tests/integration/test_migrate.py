@@ -13,7 +13,7 @@ from psycopg import sql
 
 from checkpoints.pool import open_pool
 from core.settings import DatabaseSettings
-from service.cli.migrate import migrate_all
+from service.migrations import migrate_all
 from tests.support.process import PROJECT, environment
 from tests.support.scripted import ScriptedChatModel, scripted_models
 from tests.support.service import running_service, settings_for

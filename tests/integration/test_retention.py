@@ -22,7 +22,7 @@ from core.errors import StartupError
 from core.postgres import Pool
 from core.settings import RetentionSettings, Settings
 from nodes.shared.channels import MessagesChannel
-from service.cli.retention import table
+from service.cli.database import build_retention_table
 from service.runs.erasure import Erasure
 from tests.support.conversation import Conversation, StockTalk, conversation, replica
 from tests.support.service import running_service
@@ -322,7 +322,7 @@ async def test_the_command_prints_what_would_go(database_url: str, pool: Pool) -
 
 
 def test_a_table_has_a_line_for_each_graph() -> None:
-    assert table(Sweep(), dry_run=True).row_count == 0
+    assert build_retention_table(Sweep(), dry_run=True).row_count == 0
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from core.settings import AuthSettings
 from service.auth.principal import SCOPES, Scope
-from service.auth.store import KeyStore
+from service.auth.api_keys import KeyStore
 from service.lifespan import Service
 
 ISSUER: Final = "https://issuer.example"
