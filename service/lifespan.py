@@ -9,7 +9,7 @@ import httpx
 from fastapi import FastAPI
 
 from checkpoints.availability import watching
-from checkpoints.cache import open_cache
+from checkpoints.cache import compute_cache_version, open_cache
 from checkpoints.opening import open_database
 from checkpoints.pool import WatchedPool
 from checkpoints.saver import open_saver
@@ -21,7 +21,7 @@ from core.metrics import BACKGROUND, metered
 from core.models import ChatModels, ModelInfo, chat_models
 from core.postgres import Pool
 from core.settings import Settings
-from core.tasks import background, ended
+from core.tasks import background, cancel_and_wait
 from dev_crm.app import create_crm
 from dev_crm.migrations import migrate
 from graphs.registry import REGISTRY
@@ -29,21 +29,18 @@ from graphs.roster import specialised_agents
 from memory.opening import open_memory
 from nodes.coordinator.roster import Roster
 from nodes.deps import Deps
-from nodes.shared.caching import worth_keeping
-from service.audit.idempotency import RecordedEffects
+from nodes.shared.caching import is_cacheable
+from service.audit.idempotency import RecordedEffects, RequestKeys
 from service.audit.trail import AuditTrail
-from service.audit.idempotency import RequestKeys
 from service.audit.worker import maintain_audit
 from service.auth.authenticator import Authenticator, open_authenticator
-from service.auth.rate_limits import open_storage
-from service.auth.rate_limits import RateLimiter
-from service.migrations import migrate_rooms
-from service.retention import supervise_retention
+from service.auth.rate_limits import RateLimiter, open_storage
 from service.lifecycle import Lifecycle
+from service.migrations import migrate_rooms
 from service.observability.gauges import add_gauges
 from service.observability.metrics import RunMeter, ServiceMetrics
 from service.observability.tracing import Tracing, open_tracing
-from service.runs.cache_version import edition
+from service.retention import supervise_retention
 from service.runs.compiled import CompiledGraph
 from service.runs.erasure import Erasure
 from service.runs.executor import Runs
@@ -158,7 +155,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         stack.push_async_callback(roster.router.aclose)
         # The first message is not to wait for it, nor is the start.
         warming = asyncio.create_task(_warm(roster))
-        stack.push_async_callback(ended, warming)
+        stack.push_async_callback(cancel_and_wait, warming)
         deps = Deps(
             models=models,
             tools=tools,
@@ -174,7 +171,11 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         built = {spec.name: spec.build(deps) for spec in REGISTRY.values()}
         cache = await stack.enter_async_context(
             open_cache(
-                settings.cache, settings.redis, pool, edition=edition(built), worth_keeping=worth_keeping
+                settings.cache,
+                settings.redis,
+                pool,
+                edition=compute_cache_version(built),
+                worth_keeping=is_cacheable,
             )
         )
         graphs = {

@@ -23,7 +23,7 @@ from core.errors import (
     ServiceError,
 )
 from core.logging import get_logger
-from core.postgres import AWAY, Connection, Pool
+from core.postgres import DATABASE_UNAVAILABLE, Connection, Pool
 from service.audit.trail import ENTRY_VALUES, INSERT_SQL, INTO_ENTRIES, Entry
 
 log = get_logger(__name__)
@@ -117,7 +117,7 @@ class RecordedEffects:
                 if await _fetch_one(connection, BEGIN_EFFECT_SQL, parameters):
                     return None
                 known = await _fetch_one(connection, FIND_EFFECT_SQL, parameters)
-        except AWAY as error:
+        except DATABASE_UNAVAILABLE as error:
             raise DatabaseUnavailable(
                 f"{begun.tool} was not done, as it could not be recorded; try again in a moment",
                 retry_after=2,
@@ -147,7 +147,7 @@ class RecordedEffects:
         try:
             async with self._pool.connection() as connection:
                 await connection.execute(END_EFFECT_SQL.encode(), parameters)
-        except AWAY as error:
+        except DATABASE_UNAVAILABLE as error:
             raise DatabaseUnavailable(
                 f"{begun.tool} was done, but that could not be recorded; resume the run: it is not done "
                 "a second time",

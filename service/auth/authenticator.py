@@ -62,7 +62,9 @@ class Authenticator:
             async with self._key_lookups:
                 return await self._keys.verify(credential)
         if self._tokens is None:
-            raise Unauthenticated("the credential is not an API key (va_...), and tokens are not accepted here")
+            raise Unauthenticated(
+                "the credential is not an API key (va_...), and tokens are not accepted here"
+            )
         return await self._tokens.verify(credential)
 
 

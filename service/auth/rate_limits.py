@@ -18,7 +18,7 @@ from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.errors import StorageError
 
 from core.logging import get_logger
-from core.postgres import AWAY, Pool
+from core.postgres import DATABASE_UNAVAILABLE, Pool
 from core.settings import NO_RATE, LimitSettings, RedisSettings
 
 log = get_logger(__name__)
@@ -27,7 +27,7 @@ LEASES_PER_WINDOW = 50
 # A shared storage that failed is not used again for so long.
 STORAGE_PAUSE_SECONDS = 5.0
 _MAX_TENANTS = 10_000
-STORAGE_FAULTS = (StorageError, *AWAY, OSError, TimeoutError)
+STORAGE_FAULTS = (StorageError, *DATABASE_UNAVAILABLE, OSError, TimeoutError)
 
 # A window that is over starts again with this count.
 COUNT_SQL = """

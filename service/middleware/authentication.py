@@ -5,12 +5,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.errors import Forbidden, NotFound, ServiceError, Unauthenticated
-from service.middleware.access import Access
-from service.middleware.access import find_access
-from service.auth.principal import Identity
-from service.auth.principal import LOCAL
+from service.auth.principal import LOCAL, Identity
 from service.errors import describe, response
 from service.lifespan import Service
+from service.middleware.access import Access, find_access
 from service.middleware.locality import Headers, require_local, require_same_site
 
 REALM = 'realm="ventros-agents"'

@@ -8,8 +8,8 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.errors import RateLimited
-from service.auth.rate_limits import RateLimitStatus
 from service.auth.principal import Identity
+from service.auth.rate_limits import RateLimitStatus
 from service.errors import response
 from service.lifespan import Service
 

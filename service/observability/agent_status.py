@@ -53,7 +53,9 @@ class AgentStatus(BaseModel):
     in_progress: int
     requests: int = Field(description="Requests that have ended, with any outcome")
     succeeded: int
-    failed: int = Field(description="Failures of the service, a model or the CRM; rejected requests do not count")
+    failed: int = Field(
+        description="Failures of the service, a model or the CRM; rejected requests do not count"
+    )
     success_rate: float | None = Field(
         description="succeeded / (succeeded + failed); null before the first request"
     )

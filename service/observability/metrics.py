@@ -59,7 +59,10 @@ class ServiceMetrics:
         ProcessCollector(registry=self.registry)
         self.requests = self._counter("http_requests", "HTTP requests answered", "route", "method", "status")
         self.request_seconds = self._histogram(
-            "http_request_seconds", "Duration of a request until the last byte of its response", "route", "method"
+            "http_request_seconds",
+            "Duration of a request until the last byte of its response",
+            "route",
+            "method",
         )
         self.runs = self._counter("runs", "Runs by outcome", "graph", "outcome")
         self.run_seconds = self._histogram("run_seconds", "Duration of a run, waiting included", "graph")
@@ -86,9 +89,7 @@ class ServiceMetrics:
         self.agents_in_progress = self._gauge(
             "agent_attempts_in_progress", "Attempts of agents in progress", "agent"
         )
-        self.checkpoint_groups = self._counter(
-            "checkpoint_groups", "Group commits of checkpoints", "outcome"
-        )
+        self.checkpoint_groups = self._counter("checkpoint_groups", "Group commits of checkpoints", "outcome")
         self.checkpoint_writes = self._counter("checkpoint_writes", "Checkpoint writes committed")
         self.checkpoint_rows = self._counter("checkpoint_rows", "Checkpoint rows committed")
         self.checkpoint_commit_seconds = self._histogram(

@@ -4,8 +4,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from core.errors import NotFound
-from service.observability.agent_status import AgentStatus
-from service.observability.agent_status import list_statuses
+from service.observability.agent_status import AgentStatus, list_statuses
 from service.routes.dependencies import OpenService, Requester
 
 

@@ -6,8 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, BaseModel, Field, JsonValue
 
-from service.audit.trail import Action
-from service.audit.trail import StoredEntry
+from service.audit.trail import Action, StoredEntry
 from service.routes.dependencies import OpenService, Requester
 
 # Postgres has no NUL in texts.

@@ -8,9 +8,9 @@ from typing import Annotated, TypeAlias
 from fastapi import Depends, Request
 
 from core.errors import InvalidRequest
-from service.routes.dependencies import get_requester
 from service.auth.principal import Identity
 from service.lifespan import Service
+from service.routes.dependencies import get_requester
 
 
 async def _service(request: Request) -> Service:

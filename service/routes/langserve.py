@@ -22,11 +22,11 @@ from starlette.types import Scope
 from core.errors import InvalidRequest, ServiceError
 from graphs.registry import REGISTRY
 from service.audit.idempotency import KeyClaim
-from service.routes.dependencies import get_requester
 from service.errors import body, describe, invalid, response
 from service.lifespan import Service
 from service.middleware.disconnect import until_gone
 from service.middleware.readable_body import require_readable
+from service.routes.dependencies import get_requester
 from service.routes.served_graph import CLAIMED_KEY, FRESH_KEY, IDENTITY_KEY, SERVICE_KEY, ServedGraph
 from service.routes.sse import gathered
 from service.runs.idempotency import HEADER, claim

@@ -11,6 +11,7 @@ from sse_starlette import ServerSentEvent
 
 from core.logging import get_logger
 from core.packing.records import ContextRecord
+from core.postgres import DATABASE_UNAVAILABLE
 from nodes.coordinator.state import Alternative, Attempt, Dispatched, Handoff, Path
 from nodes.shared.memory_use import MemoryUse
 from service.auth.principal import Identity
@@ -26,10 +27,8 @@ from service.runs.idempotency import claim, claim_message
 from service.runs.output import PendingInterrupt, RunMetadata, RunResult, finished
 from service.runs.preconditions import MultitaskStrategy
 from service.runs.request import RunRequest
+from service.runs.sessions import GRAPH, enter_session
 from service.runs.thread_ids import checked_thread_id, new_thread_id
-from service.runs.sessions import GRAPH
-from service.runs.sessions import enter_session
-from core.postgres import AWAY
 
 log = get_logger(__name__)
 
@@ -214,7 +213,7 @@ async def _close_ended(result: RunResult, run: RunRequest, service: Service) -> 
     if result.values.get("ends_session") and not result.interrupts and not run.repeated:
         try:
             await service.sessions.close(run.context.tenant, run.thread_id)
-        except AWAY as fault:
+        except DATABASE_UNAVAILABLE as fault:
             log.warning("session_not_closed", session_id=run.thread_id, reason=str(fault))
 
 

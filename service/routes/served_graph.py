@@ -28,9 +28,8 @@ from service.runs.output import RunResult, served_output_schema
 from service.runs.preconditions import MultitaskStrategy
 from service.runs.request import RunRequest
 from service.runs.resumption import graph_input, served_input_schema
+from service.runs.sessions import GRAPH, Begin, begin_in_session
 from service.runs.thread_ids import new_thread_id
-from service.runs.sessions import GRAPH, Begin
-from service.runs.sessions import begin_in_session
 
 # Where the route puts who asks, and the service; not among the fields a body may set.
 IDENTITY_KEY = "__identity"

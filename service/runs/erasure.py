@@ -16,10 +16,8 @@ from checkpoints.threads import OWNER_SQL
 from core.actor import acting
 from core.memory import Memory, Scope
 from core.postgres import Pool
-from service.audit.idempotency import erase_effects
-from service.audit.trail import Entry
-from service.audit.trail import record_entry
-from service.audit.idempotency import erase_request_keys
+from service.audit.idempotency import erase_effects, erase_request_keys
+from service.audit.trail import Entry, record_entry
 from service.sessions.store import erase_session
 from workflows.store import erase_run
 

@@ -11,8 +11,7 @@ from typing import Any
 from checkpoints.threads import ThreadOwner, thread_owner
 from core.errors import NotFound
 from core.postgres import Connection, Pool
-from service.auth.principal import Identity
-from service.auth.principal import LOCAL
+from service.auth.principal import LOCAL, Identity
 from service.sessions.store import find_session_tenant
 from workflows.store import run_tenant
 
@@ -69,7 +68,9 @@ class Ownership:
                 raise no_such_thread(thread_id)
             return
         async with self._pool.connection() as connection:
-            tenant = await find_session_tenant(connection, thread_id) or await run_tenant(connection, thread_id)
+            tenant = await find_session_tenant(connection, thread_id) or await run_tenant(
+                connection, thread_id
+            )
         if tenant not in {None, identity.tenant}:
             raise no_such_thread(thread_id)
 

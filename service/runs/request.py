@@ -12,8 +12,7 @@ from langgraph.types import Durability, StreamMode, StreamPart
 
 from core.actor import Actor
 from core.context import Context
-from service.auth.principal import build_actor
-from service.auth.principal import Identity
+from service.auth.principal import Identity, build_actor
 from service.runs.preconditions import MultitaskStrategy
 from service.runs.queues import Lane
 

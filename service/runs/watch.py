@@ -6,8 +6,7 @@ from contextlib import contextmanager
 
 from langchain_core.callbacks import BaseCallbackHandler
 
-from service.audit.trail import Entry
-from service.audit.trail import AuditTrail
+from service.audit.trail import AuditTrail, Entry
 from service.observability.metrics import ADVANCED, RunMeter, ServiceMetrics, measure_run
 from service.observability.tracing import Tracing
 from service.runs.request import Part, RunRequest

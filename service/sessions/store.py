@@ -173,7 +173,9 @@ class SessionStore:
                 return SessionEntry(known["session_id"], repeated=True)
             current = None
             if channel_id and not session_id:
-                current = await _fetch_one(connection, FIND_CURRENT_SQL, {**parameters, "oldest": now - self._idle})
+                current = await _fetch_one(
+                    connection, FIND_CURRENT_SQL, {**parameters, "oldest": now - self._idle}
+                )
             chosen = session_id or (current["id"] if current else new_id)
             entered = await _fetch_one(connection, ENTER_SQL, {**parameters, "id": chosen})
             if entered is None:
@@ -190,7 +192,9 @@ class SessionStore:
             row = await (await connection.execute(GET_SQL, (tenant, session_id))).fetchone()
         return _build_session(row) if row else None
 
-    async def list_for_contact(self, tenant: str, contact_id: str, *, limit: int, offset: int = 0) -> list[Session]:
+    async def list_for_contact(
+        self, tenant: str, contact_id: str, *, limit: int, offset: int = 0
+    ) -> list[Session]:
         """Return a contact's sessions, the latest first."""
         async with self._pool.connection() as connection:
             rows = await connection.execute(LIST_SQL, (tenant, contact_id, limit, offset))
@@ -218,7 +222,9 @@ class SessionStore:
     async def lease_unsummarised(self) -> Session | None:
         """Lease a closed session without a summary for :data:`LEASE_SECONDS`; None: there is none."""
         async with self._pool.connection() as connection:
-            row = await _fetch_fetch_one(connection, LEASE_SQL, {"now": self._clock(), "seconds": LEASE_SECONDS})
+            row = await _fetch_fetch_one(
+                connection, LEASE_SQL, {"now": self._clock(), "seconds": LEASE_SECONDS}
+            )
         return _build_build_session(row) if row else None
 
     async def save_summary(self, session: Session, summary: str) -> None:

@@ -13,16 +13,12 @@ from core.actor import Actor
 from core.postgres import Pool
 from core.settings import DatabaseSettings
 from nodes.react.state import Reflection
-from service.audit.chain import link_entries
+from service.audit.chain import ChainVerdict, cut_chains, link_entries, verify_chains
 from service.audit.idempotency import RecordedEffects
-from service.audit.trail import Entry
-from service.audit.trail import AuditTrail
-from service.audit.chain import cut_chains
-from service.audit.chain import ChainVerdict
-from service.audit.chain import verify_chains
+from service.audit.trail import AuditTrail, Entry
 from service.cli import audit as command
-from tests.support.general_agent import service
 from tests.support.audit import Outside, acting_on_a_thread, rows
+from tests.support.general_agent import service
 from tests.support.scripted import ScriptedChatModel, calling
 from tests.support.service import CONTACT, RunningService
 
@@ -62,9 +58,7 @@ async def written(pool: Pool, tenant: str, count: int) -> None:
 
 async def all_linked(pool: Pool) -> None:
     """Every entry has its place, whoever gave it: the service of these tests links too."""
-    while (await rows(pool, "SELECT EXISTS (SELECT FROM audit.entries WHERE hash IS NULL) AS any"))[0][
-        "any"
-    ]:
+    while (await rows(pool, "SELECT EXISTS (SELECT FROM audit.entries WHERE hash IS NULL) AS any"))[0]["any"]:
         await link_entries(pool)
 
 

@@ -9,8 +9,8 @@ import pytest
 from langchain_core.messages import AIMessage
 
 from nodes.react.state import Reflection
-from tests.support.general_agent import PARROT, service
 from tests.support.audit import rows
+from tests.support.general_agent import PARROT, service
 from tests.support.scripted import ScriptedChatModel, calling
 from tests.support.service import CONTACT, RunningService
 from tests.support.waiting import until

@@ -15,8 +15,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 
 from checkpoints.saver import GroupCommitSaver
 from nodes.react.state import Reflection
-from service.audit.idempotency import RecordedEffects
-from service.audit.idempotency import RequestKeys
+from service.audit.idempotency import RecordedEffects, RequestKeys
 from tests.support.audit import rows
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT, RunningService, running_service

@@ -7,9 +7,7 @@ from pydantic import SecretStr
 
 from core.postgres import Pool
 from core.settings import LimitSettings, RedisSettings
-from service.auth.rate_limits import PostgresStorage
-from service.auth.rate_limits import open_storage
-from service.auth.rate_limits import RateLimiter
+from service.auth.rate_limits import PostgresStorage, RateLimiter, open_storage
 from tests.support.general_agent import PARROT, replying, service
 from tests.support.identity import WITH_KEYS, key_of
 from tests.support.service import CONTACT, RunningService

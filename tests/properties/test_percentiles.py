@@ -7,9 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram
 
+from service.observability.agent_status import estimate_quantile, read_buckets
 from service.observability.metrics import SECONDS
-from service.observability.agent_status import read_buckets
-from service.observability.agent_status import estimate_quantile
 
 BOUNDS = (0.0, *SECONDS, inf)
 

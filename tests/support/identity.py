@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from core.settings import AuthSettings
-from service.auth.principal import SCOPES, Scope
 from service.auth.api_keys import KeyStore
+from service.auth.principal import SCOPES, Scope
 from service.lifespan import Service
 
 ISSUER: Final = "https://issuer.example"

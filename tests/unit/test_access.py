@@ -8,10 +8,9 @@ from starlette.routing import BaseRoute, Mount, Route
 from core.errors import Forbidden, StartupError
 from core.settings import ServerSettings
 from service.app import make_app
-from service.middleware.access import ACCESS
-from service.middleware.access import find_access
 from service.auth.principal import SCOPES
 from service.cli.serve import open_server
+from service.middleware.access import ACCESS, find_access
 from service.middleware.locality import require_local, require_same_site
 from tests.support.service import settings_for
 

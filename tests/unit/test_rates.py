@@ -8,9 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.auth.rate_limits import Counted
-from service.auth.rate_limits import LEASES_PER_WINDOW, REST_SECONDS
-from service.auth.rate_limits import RateLimiter
+from service.auth.rate_limits import LEASES_PER_WINDOW, REST_SECONDS, Counted, RateLimiter
 
 
 @dataclass

@@ -16,10 +16,8 @@ from jwt.utils import base64url_encode
 
 from core.errors import IssuerUnavailable, Unauthenticated
 from core.settings import AuthSettings
-from service.auth.tokens import MIN_INTERVAL_SECONDS, fetched, usable_keys
-from service.auth.tokens import IssuerKeys
 from service.auth.principal import Identity
-from service.auth.tokens import TokenVerifier
+from service.auth.tokens import MIN_INTERVAL_SECONDS, IssuerKeys, TokenVerifier, fetched, usable_keys
 from tests.support.identity import AUDIENCE, ISSUER, Issuer
 from tests.support.waiting import until
 
