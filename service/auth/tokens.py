@@ -100,14 +100,16 @@ class IssuerKeys:
                 for key in key_set.keys
                 if key.public_key_use in {"sig", None} and key.algorithm_name in ALGORITHMS
             }
-            if not keys:
-                raise ValueError(f"it lists no public key for {' or '.join(ALGORITHMS)}")
-            self._keys, self._read_at = keys, self._clock()
         except (jwt.PyJWTError, OSError, ValueError) as error:
-            reason = str(error) or type(error).__name__
-            log.warning("issuer_keys_not_read", reason=reason, cached_keys=len(self._keys))
+            keys, reason = {}, str(error) or type(error).__name__
+        else:
+            reason = f"it lists no public key for {' or '.join(ALGORITHMS)}"
         finally:
             self._reading = None
+        if keys:
+            self._keys, self._read_at = keys, self._clock()
+        else:
+            log.warning("issuer_keys_not_read", reason=reason, cached_keys=len(self._keys))
 
 
 class TokenVerifier:

@@ -153,7 +153,7 @@ def tune_garbage_collector() -> None:
 
 
 class ServerWithoutSignals(uvicorn.Server):
-    """Uvicorn without its signal handlers, which would raise the signal again before the service is closed."""
+    """Uvicorn without signal handlers: its own raise the signal again before the service is closed."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -222,10 +222,8 @@ class SessionStore:
     async def lease_unsummarised(self) -> Session | None:
         """Lease a closed session without a summary for :data:`LEASE_SECONDS`; None: there is none."""
         async with self._pool.connection() as connection:
-            row = await _fetch_fetch_one(
-                connection, LEASE_SQL, {"now": self._clock(), "seconds": LEASE_SECONDS}
-            )
-        return _build_build_session(row) if row else None
+            row = await _fetch_one(connection, LEASE_SQL, {"now": self._clock(), "seconds": LEASE_SECONDS})
+        return _build_session(row) if row else None
 
     async def save_summary(self, session: Session, summary: str) -> None:
         """Save the summary, unless the session was resumed meanwhile."""
@@ -244,7 +242,7 @@ async def _explain_refusal(connection: Connection, tenant: str, session_id: str)
     if await find_session_tenant(connection, session_id) != tenant:
         return NotFound(f"there is no session {session_id!r}", details={"session_id": session_id})
     return SessionRefused(
-        f"session {session_id!r} belongs to another contact: leave session_id out, or name one of this contact",
+        f"session {session_id!r} belongs to another contact: leave out session_id, or name another",
         details={"session_id": session_id},
     )
 

@@ -1,19 +1,17 @@
 """The background task that closes idle sessions and has closed sessions summarised."""
 
-import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
 
-from core import postgres
 from core.errors import ServiceError
 from core.logging import get_logger
+from core.postgres import DATABASE_UNAVAILABLE
+from core.tasks import periodic
 from service.sessions.store import Session, SessionStore
 
 log = get_logger(__name__)
 
 CLOSE_BATCH: Final = 20
-_JITTER: Final = 0.2
 
 # Returns a session's summary, after memory has learnt what was said in it.
 Summarise: TypeAlias = Callable[[Session], Awaitable[str]]
@@ -27,7 +25,7 @@ class SessionWorker:
     Args:
         store: The sessions.
         summarise: Summarises one session.
-        seconds: Between two sweeps, give or take a fifth, so that services do not keep in step.
+        seconds: Between two sweeps.
     """
 
     def __init__(self, store: SessionStore, summarise: Summarise, *, seconds: float) -> None:
@@ -37,15 +35,12 @@ class SessionWorker:
 
     async def run(self) -> None:
         """Sweep until cancelled."""
-        while True:
-            await asyncio.sleep(self._seconds * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311
-            try:
-                await self.sweep()
-            except postgres.AWAY as error:
-                log.warning("sessions_not_swept", reason=str(error))
+        await periodic("session-worker", self.sweep, seconds=self._seconds)
 
     async def sweep(self) -> int:
-        """Close idle sessions and summarise closed ones, one at a time, until none is left.
+        """Close idle sessions, and summarise closed ones until none is left.
+
+        Each session is leased when its turn comes, so that no lease expires while others are summarised.
 
         Returns:
             The number of sessions summarised. A session that fails is tried again when its lease is over.
@@ -60,8 +55,13 @@ class SessionWorker:
     async def _summarise_session(self, session: Session) -> bool:
         try:
             summary = await self._summarise(session)
+            await self._store.save_summary(session, summary)
         except ServiceError as error:
             log.warning("session_not_summarised", session_id=session.id, reason=error.message)
             return False
-        await self._store.save_summary(session, summary)
+        except DATABASE_UNAVAILABLE:
+            raise
+        except Exception:  # a session that cannot be summarised must not keep the others from it
+            log.exception("session_not_summarised", session_id=session.id)
+            return False
         return True

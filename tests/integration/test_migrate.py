@@ -1,4 +1,4 @@
-"""``python -m service.cli.migrate``: what an operator runs before the replicas."""
+"""``python -m service.cli.database migrate``: what an operator runs before the replicas."""
 
 import asyncio
 import sys
@@ -58,7 +58,7 @@ async def test_the_command_says_what_it_needs(tmp_path: Path, database_url: str)
     async def command(**settings: str) -> tuple[int | None, str]:
         env = environment(tmp_path, **settings)
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "service.cli.migrate", cwd=PROJECT, env=env, stderr=PIPE
+            sys.executable, "-m", "service.cli.database", "migrate", cwd=PROJECT, env=env, stderr=PIPE
         )
         _, errors = await process.communicate()
         return process.returncode, errors.decode()

@@ -270,7 +270,7 @@ async def test_one_replica_sweeps_at_a_time(pool: Pool) -> None:
 async def test_the_service_sweeps_in_the_background_and_outlives_a_sweep_that_fails(
     database_url: str, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.cli.retention.sweep", failing_once := _FailingOnce())
+    monkeypatch.setattr("service.retention.sweep", failing_once := _FailingOnce())
     await say(conversation(await replica(pool)), "a", "one", "two")
     await aged(pool, "a", "1 day")
     often = RetentionSettings(policy="delete_after:1h", interval_seconds=0.01)
@@ -307,7 +307,8 @@ async def test_the_command_prints_what_would_go(database_url: str, pool: Pool) -
     command = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "service.cli.retention",
+        "service.cli.database",
+        "retention",
         "--dry-run",
         cwd=PROJECT,
         env=environment,
@@ -317,7 +318,7 @@ async def test_the_command_prints_what_would_go(database_url: str, pool: Pool) -
     assert command.returncode == 0
     line = next(line for line in printed.decode().splitlines() if "keep_latest" in line)
     assert "talk" in line
-    assert "would go" in printed.decode()
+    assert "would be removed" in printed.decode()
     assert await rows(pool) == before
 
 
