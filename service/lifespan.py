@@ -9,10 +9,8 @@ from functools import partial
 import httpx
 from fastapi import FastAPI
 
-from checkpoints.availability import watching
 from checkpoints.cache import compute_cache_version, open_cache
-from checkpoints.opening import open_database
-from checkpoints.pool import WatchedPool
+from checkpoints.pool import WatchedPool, open_database, watch_database
 from checkpoints.saver import open_saver
 from core.embeddings import embeddings
 from core.errors import EmbeddingError
@@ -55,7 +53,7 @@ from service.sessions.worker import SessionWorker
 from service.version import VERSION
 from service.workflows.opening import Workflows, open_engine, open_workflows
 from tools.catalogue import crm_tools, memory_tools
-from tools.crm.client import CrmClient, crm_http_client
+from tools.crm.client import CrmClient, create_http_client
 
 log = get_logger(__name__)
 
@@ -135,7 +133,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         stack.push_async_callback(models.aclose)
         tracing = await stack.enter_async_context(open_tracing(settings.tracing))
         pool = await stack.enter_async_context(open_database(settings.database, settings.server.data_dir))
-        await stack.enter_async_context(watching(pool))
+        await stack.enter_async_context(watch_database(pool))
         await migrate_rooms(pool)
         authenticator = open_authenticator(settings.auth, pool)
         rates = await _rates(stack, settings, pool) if authenticator else None
@@ -143,7 +141,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         memory = await _memory(stack, settings, pool)
         development_crm = await _development_crm(settings, pool)
         http = await stack.enter_async_context(
-            crm_http_client(
+            create_http_client(
                 settings.crm,
                 settings.crm.api_base or "http://development-crm",
                 transport=httpx.ASGITransport(development_crm, raise_app_exceptions=False)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import timedelta
 from functools import partial
 
-from checkpoints.retention import Policies, Sweep, sweep
+from checkpoints.retention import RetentionPolicies, SweepResult, sweep
 from core.actor import Actor, act_as
 from core.logging import get_logger
 from core.postgres import Pool
@@ -25,7 +25,7 @@ async def supervise_retention(
     tasks: Supervisor, settings: Settings, pool: Pool, erasure: Erasure, runs: Runs
 ) -> AsyncIterator[None]:
     """Apply the policies at each interval while the context is open; the first time after one interval."""
-    if Policies.of(settings.retention).keep_all:
+    if RetentionPolicies.of(settings.retention).keep_all:
         yield
         return
     run_pass = partial(apply_retention, settings, pool, erasure, runs)
@@ -38,7 +38,7 @@ async def supervise_retention(
 
 async def apply_retention(
     settings: Settings, pool: Pool, erasure: Erasure, runs: Runs | None = None, *, dry_run: bool = False
-) -> Sweep:
+) -> SweepResult:
     """Apply the policies once and log the result, one line for each graph.
 
     Args:
@@ -55,7 +55,7 @@ async def apply_retention(
     grace = max(settings.retention.grace_seconds, longest_run + settings.runs.drain_seconds)
     result = await sweep(
         pool,
-        Policies.of(settings.retention),
+        RetentionPolicies.of(settings.retention),
         erase=erasure.erase_in,
         grace=timedelta(seconds=grace),
         batch_size=settings.retention.batch_size,

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from checkpoints.embedded import embedded_postgres_server, running_postgres_url
 from checkpoints.pool import open_pool
-from checkpoints.retention import Sweep
+from checkpoints.retention import SweepResult
 from checkpoints.saver import open_saver
 from core.errors import StartupError
 from core.logging import configure_logging, get_logger
@@ -88,7 +88,7 @@ async def run_retention(settings: Settings, *, dry_run: bool) -> int:
     return 0 if result.complete else 1
 
 
-def build_retention_table(result: Sweep, *, dry_run: bool) -> Table:
+def build_retention_table(result: SweepResult, *, dry_run: bool) -> Table:
     """Return what was removed, or would be, as a table for a terminal."""
     verb = "would be removed" if dry_run else "was removed"
     table = Table(title=f"Retention: what {verb} (spared: idle, but waiting for a person)")

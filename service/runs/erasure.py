@@ -11,8 +11,7 @@ from typing import TypeAlias
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
-from checkpoints.erasure import erase_checkpoints
-from checkpoints.threads import OWNER_SQL
+from checkpoints.threads import OWNER_SQL, delete_checkpoints
 from core.actor import acting
 from core.memory import Memory, Scope
 from core.postgres import Pool
@@ -24,7 +23,13 @@ from workflows.store import erase_run
 Eraser: TypeAlias = Callable[[AsyncConnection[DictRow], str], Awaitable[None]]
 
 # Run one after the other in one transaction: a thread is erased everywhere, or nowhere.
-ERASERS: tuple[Eraser, ...] = (erase_checkpoints, erase_session, erase_effects, erase_request_keys, erase_run)
+ERASERS: tuple[Eraser, ...] = (
+    delete_checkpoints,
+    erase_session,
+    erase_effects,
+    erase_request_keys,
+    erase_run,
+)
 
 
 async def _nothing_queued() -> None:
