@@ -198,10 +198,10 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             lanes,
             RunStart(ownership, audit),
             RunWatch(metrics, tracing, audit),
-            database_away=lambda: pool.away,
+            database_away=lambda: pool.unavailable_reason,
         )
         add_gauges(metrics, runs=runs, pool=pool, saver=saver, steps=engine.slots)
-        erasure = Erasure(pool=pool, memory=memory, settled=saver.settled, forget=(saver.forget,))
+        erasure = Erasure(pool=pool, memory=memory, settled=saver.flush, forget=(saver.forget,))
         await stack.enter_async_context(supervise_retention(tasks, settings, pool, erasure, runs))
         workflows = await stack.enter_async_context(
             open_workflows(settings.workflows, pool, runs=runs, engine=engine, checkpointer=saver)
