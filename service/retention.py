@@ -25,7 +25,7 @@ async def supervise_retention(
     tasks: Supervisor, settings: Settings, pool: Pool, erasure: Erasure, runs: Runs
 ) -> AsyncIterator[None]:
     """Apply the policies at each interval while the context is open; the first time after one interval."""
-    if RetentionPolicies.of(settings.retention).keep_all:
+    if RetentionPolicies.from_settings(settings.retention).keep_all:
         yield
         return
     run_pass = partial(apply_retention, settings, pool, erasure, runs)
@@ -55,7 +55,7 @@ async def apply_retention(
     grace = max(settings.retention.grace_seconds, longest_run + settings.runs.drain_seconds)
     result = await sweep(
         pool,
-        RetentionPolicies.of(settings.retention),
+        RetentionPolicies.from_settings(settings.retention),
         erase=erasure.erase_in,
         grace=timedelta(seconds=grace),
         batch_size=settings.retention.batch_size,

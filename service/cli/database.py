@@ -78,7 +78,7 @@ async def run_retention(settings: Settings, *, dry_run: bool) -> int:
     """
     async with open_service_database(settings) as pool, open_saver(pool) as saver:
         result = await apply_retention(
-            settings, pool, Erasure(pool=pool, settled=saver.settled), dry_run=dry_run
+            settings, pool, Erasure(pool=pool, settled=saver.flush), dry_run=dry_run
         )
     console = Console()
     console.width = max(console.width, _TABLE_WIDTH)
