@@ -25,7 +25,7 @@ async def supervise_retention(
     tasks: Supervisor, settings: Settings, pool: Pool, erasure: Erasure, runs: Runs
 ) -> AsyncIterator[None]:
     """Apply the policies at each interval while the context is open; the first time after one interval."""
-    if RetentionPolicies.from_settings(settings.retention).keep_all:
+    if RetentionPolicies.from_settings(settings.retention).keep_everything:
         yield
         return
     run_pass = partial(apply_retention, settings, pool, erasure, runs)
