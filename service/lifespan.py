@@ -12,12 +12,12 @@ from fastapi import FastAPI
 from checkpoints.cache import compute_cache_version, open_cache
 from checkpoints.pool import WatchedPool, open_database, watch_database
 from checkpoints.saver import open_saver
-from core.embeddings import embeddings
+from core.embeddings import build_embedder
 from core.errors import EmbeddingError
 from core.logging import get_logger
 from core.memory import Memory
-from core.metrics import BACKGROUND, metered
-from core.models import ChatModels, ModelInfo, chat_models
+from core.metrics import BACKGROUND, use_meter
+from core.models import ChatModels, ModelInfo, build_chat_models
 from core.postgres import Pool
 from core.settings import Settings
 from core.tasks import Supervisor, cancel_and_wait
@@ -126,7 +126,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         StartupError: Something cannot be opened; the message is the line to show.
     """
     # First, as it needs nothing: a wrong model is said before a database is made.
-    models = models or chat_models(settings.models, settings.features)
+    models = models or build_chat_models(settings.models, settings.features)
     metrics = ServiceMetrics()
     tasks = Supervisor()
     async with AsyncExitStack() as stack:
@@ -187,7 +187,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         sessions = SessionStore(pool, idle_seconds=settings.sessions.idle_seconds)
         summarise = partial(summarise_session, graph=graphs["coordinator"], models=models, memory=memory)
         session_worker = SessionWorker(sessions, summarise, seconds=settings.sessions.sweep_seconds)
-        with metered(RunMeter(metrics, BACKGROUND)):
+        with use_meter(RunMeter(metrics, BACKGROUND)):
             await stack.enter_async_context(tasks.supervise("session-worker", session_worker.run))
         ownership = Ownership(pool)
         audit, requests = AuditTrail(pool), RequestKeys(pool, hours=settings.idempotency.key_hours)
@@ -245,7 +245,7 @@ async def _rates(stack: AsyncExitStack, settings: Settings, pool: Pool) -> RateL
 
 async def _memory(stack: AsyncExitStack, settings: Settings, pool: Pool) -> Memory:
     """The memory, whose background tasks end before the pool does."""
-    embedder = embeddings(settings, "retrieval")
+    embedder = build_embedder(settings, "retrieval")
     stack.push_async_callback(embedder.aclose)
     return await stack.enter_async_context(open_memory(settings, pool, embedder))
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from functools import partial
 
 from checkpoints.retention import RetentionPolicies, SweepResult, sweep
-from core.actor import Actor, act_as
+from core.context import Actor, act_as
 from core.logging import get_logger
 from core.postgres import Pool
 from core.settings import Settings

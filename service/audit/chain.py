@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from psycopg.rows import DictRow
 
-from core.actor import Actor
+from core.context import Actor
 from core.postgres import Connection, Pool
 from service.audit.trail import COLUMNS, Entry, record_entry
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias, get_args
 
-from core.actor import Actor
+from core.context import Actor
 
 # runs: run graphs and send messages; approvals: list and decide approvals; sessions: read conversations;
 # erasure: erase threads; audit: read the audit trail; metrics: read the service's own numbers, which cover

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from rich.console import Console
 from rich.table import Table
 
-from core.actor import Actor
+from core.context import Actor
 from core.errors import NotFound, StartupError
 from core.logging import configure_logging
 from core.postgres import Connection

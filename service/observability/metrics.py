@@ -13,7 +13,7 @@ from langgraph.types import StreamPart
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from core.errors import RunStopped, ServiceError
-from core.metrics import Attempt, ModelOutcome, metered
+from core.metrics import Attempt, ModelOutcome, use_meter
 
 PREFIX: Final = "ventros_"
 # Upper bounds in seconds, each about half as large again as the last: a percentile read from them is within a
@@ -210,7 +210,7 @@ class RunMeter:
 def measure_run(metrics: ServiceMetrics, graph: str) -> Iterator[RunMeter]:
     """Count a run, which lasts as long as the block, and what happens in it; its outcome is set inside."""
     meter = RunMeter(metrics, graph)
-    with metrics.runs_in_progress.labels(graph).track_inprogress(), metered(meter):
+    with metrics.runs_in_progress.labels(graph).track_inprogress(), use_meter(meter):
         try:
             yield meter
         finally:

@@ -10,8 +10,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Durability, StreamMode, StreamPart
 
-from core.actor import Actor
-from core.context import Context
+from core.context import Actor, Context
 from service.auth.principal import Identity, build_actor
 from service.runs.preconditions import MultitaskStrategy
 from service.runs.queues import Lane

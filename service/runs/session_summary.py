@@ -8,7 +8,7 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 
 from core.memory import Memory, Message, Scope
 from core.models import ChatModels
-from core.packing.lines import SUMMARY_PREFIX
+from core.packing import SUMMARY_PREFIX
 from nodes.memory.learn import MOST_MESSAGES, learn
 from nodes.shared.conversation import unsummarised
 from nodes.shared.summarise import summed_up
