@@ -115,14 +115,14 @@ class ServiceMetrics:
             self._models.add(model)
         return model
 
-    def committed(self, *, writes: int, rows: int, seconds: float) -> None:
+    def record_commit(self, *, writes: int, rows: int, seconds: float) -> None:
         """Count a group of checkpoints that was committed."""
         self.checkpoint_groups.labels("committed").inc()
         self.checkpoint_writes.inc(writes)
         self.checkpoint_rows.inc(rows)
         self.checkpoint_commit_seconds.observe(seconds)
 
-    def failed(self) -> None:
+    def record_failure(self) -> None:
         """Count a failed attempt to commit a group of checkpoints."""
         self.checkpoint_groups.labels("failed").inc()
 
@@ -170,14 +170,14 @@ class RunMeter:
         elif self.outcome in SUCCESSES:
             metrics.run_failures.labels(self._graph).set(0)
 
-    def first_token(self) -> None:
+    def record_first_token(self) -> None:
         """Note that a model began to reply; only the first time in a run counts."""
         if not self._has_token:
             self._has_token = True
             seconds = time.perf_counter() - self._started
             self._metrics.first_token_seconds.labels(self._graph).observe(seconds)
 
-    def model_call(
+    def record_model_call(
         self, model: str, outcome: ModelOutcome, seconds: float, *, input_tokens: int, output_tokens: int
     ) -> None:
         """Count one attempt at a model call."""
@@ -188,13 +188,13 @@ class RunMeter:
         metrics.model_tokens.labels(label, "input").inc(input_tokens)
         metrics.model_tokens.labels(label, "output").inc(output_tokens)
 
-    def tool_call(self, tool: str, outcome: str, seconds: float) -> None:
+    def record_tool_call(self, tool: str, outcome: str, seconds: float) -> None:
         """Count a tool call."""
         self._metrics.tool_calls.labels(tool, outcome).inc()
         self._metrics.tool_call_seconds.labels(tool).observe(seconds)
 
     @contextmanager
-    def agent(self, name: str) -> Iterator[Attempt]:
+    def track_agent(self, name: str) -> Iterator[Attempt]:
         """Count an agent's attempt, which lasts as long as the block; its outcome is set inside."""
         metrics = self._metrics
         attempt, started = Attempt(), time.perf_counter()
