@@ -10,8 +10,7 @@ from core.memory import Memory, Message, Scope
 from core.models import ChatModels
 from core.packing import SUMMARY_PREFIX
 from nodes.memory.learn import MOST_MESSAGES, learn
-from nodes.shared.conversation import unsummarised
-from nodes.shared.summarise import summed_up
+from nodes.shared.conversation import select_unsummarised, summarise_conversation
 from service.runs.compiled import CompiledGraph
 from service.sessions.store import Session
 
@@ -56,10 +55,10 @@ async def _write_summary(session: Session, graph: CompiledGraph, models: ChatMod
     messages: list[AnyMessage] = [
         message for message in values["messages"] if isinstance(message, HumanMessage | AIMessage)
     ]
-    recent = unsummarised(
+    recent = select_unsummarised(
         messages, turn="", summarised_to=values.get("summarised_to", ""), most=len(messages)
     )
-    return await summed_up(models, recent, earlier=values.get("summary", ""))
+    return await summarise_conversation(models, recent, earlier=values.get("summary", ""))
 
 
 def _select_spoken(messages: Sequence[Message]) -> list[Message]:
