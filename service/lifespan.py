@@ -24,6 +24,7 @@ from core.settings import Settings
 from core.tasks import Supervisor, cancel_and_wait
 from dev_crm.app import create_crm
 from dev_crm.migrations import migrate
+from graphs.caching import is_cacheable
 from graphs.registry import REGISTRY
 from graphs.roster import specialised_agents
 from memory.opening import open_memory
@@ -164,7 +165,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             models=models,
             tools=tools,
             crm=crm,
-            roster=roster,
+            agents=roster,
             memory=memory,
             context_tokens=settings.context.tokens,
         )

@@ -14,6 +14,7 @@ from core.logging import get_logger
 from core.packing import ContextRecord
 from core.postgres import DATABASE_UNAVAILABLE
 from nodes.coordinator.state import Alternative, Attempt, Dispatched, Handoff, Path
+from nodes.shared.memory import MemoryUse
 from service.auth.principal import Identity
 from service.errors import body, describe
 from service.lifespan import Service
