@@ -8,7 +8,6 @@ from functools import partial
 
 import httpx
 from fastapi import FastAPI
-from graphs.caching import is_cacheable
 
 from checkpoints.cache import compute_cache_version, open_cache
 from checkpoints.pool import WatchedPool, open_database, watch_database
