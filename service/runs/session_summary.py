@@ -56,7 +56,7 @@ async def _write_summary(session: Session, graph: CompiledGraph, models: ChatMod
         message for message in values["messages"] if isinstance(message, HumanMessage | AIMessage)
     ]
     recent = select_unsummarised(
-        messages, turn="", summarised_to=values.get("summarised_to", ""), most=len(messages)
+        messages, turn="", summarised_to=values.get("summarised_to", ""), limit=len(messages)
     )
     return await summarise_conversation(models, recent, earlier=values.get("summary", ""))
 
