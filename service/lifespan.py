@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import httpx
 from fastapi import FastAPI
-from graphs.caching import is_cacheable
 
 from checkpoints.cache import compute_cache_version, open_cache
 from checkpoints.pool import WatchedPool, open_database, watch_database
@@ -23,6 +22,7 @@ from core.settings import Settings
 from core.tasks import Supervisor, cancel_and_wait
 from dev_crm.app import create_crm
 from dev_crm.migrations import migrate
+from graphs.caching import is_cacheable
 from graphs.registry import REGISTRY
 from graphs.roster import specialised_agents
 from memory.opening import open_memory
@@ -164,7 +164,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             models=models,
             tools=tools,
             crm=crm,
-            roster=roster,
+            agents=roster,
             memory=memory,
             context_tokens=settings.context.tokens,
         )
