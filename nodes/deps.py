@@ -11,7 +11,7 @@ from core.concurrency import FairSemaphore
 from core.context import Context
 from core.memory import Memory, NoMemory
 from core.models import ChatModels
-from nodes.coordinator.roster import Roster
+from nodes.coordinator.router import AgentRegistry
 from nodes.workflow.engine import Engine
 from tools.crm.client import CrmClient
 
@@ -38,7 +38,7 @@ class Deps:
         models: The chat models, with their retries and fallback.
         tools: What agents may do to the outside, by name.
         crm: The CRM, for what the graphs themselves read of it.
-        roster: The specialised agents.
+        agents: The specialised agents.
         memory: What is remembered of contacts; where none is given, there is none, and it says so.
         context_tokens: Most tokens of what an agent is told beside its task.
         workflows: What runs the working steps of workflows; where none is given, no step can be run.
@@ -47,7 +47,7 @@ class Deps:
     models: ChatModels
     tools: Mapping[str, BaseTool]
     crm: CrmClient
-    roster: Roster
+    agents: AgentRegistry
     memory: Memory = field(default_factory=NoMemory)
     context_tokens: int = CONTEXT_TOKENS
     workflows: Engine = field(default_factory=lambda: Engine(executors={}, slots=FairSemaphore(1)))

@@ -24,10 +24,10 @@ from core.settings import Settings
 from core.tasks import Supervisor, cancel_and_wait
 from dev_crm.app import create_crm
 from dev_crm.migrations import migrate
+from graphs.agent_registry import build_agent_registry
 from graphs.registry import REGISTRY
-from graphs.roster import specialised_agents
 from memory.opening import open_memory
-from nodes.coordinator.roster import Roster
+from nodes.coordinator.router import AgentRegistry
 from nodes.deps import Deps
 from nodes.shared.caching import is_cacheable
 from service.audit.effects import RecordedEffects
@@ -74,7 +74,7 @@ class Service:
         runs: Runs in progress.
         graphs: The compiled graphs by name.
         model: Which model answers, and why.
-        roster: The specialised agents.
+        agents: The registry of the specialised agents.
         erasure: Takes threads out for good.
         memory: What is remembered of contacts.
         sessions: Which conversation a message belongs to.
@@ -98,7 +98,7 @@ class Service:
     runs: Runs
     graphs: Mapping[str, CompiledGraph]
     model: ModelInfo
-    roster: Roster
+    agents: AgentRegistry
     erasure: Erasure
     memory: Memory
     sessions: SessionStore
@@ -157,16 +157,16 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             **crm_tools(crm, approve_messages_from=settings.approvals.message_risk, memory=memory),
             **memory_tools(memory),
         }
-        roster = specialised_agents(settings, tools)
-        stack.push_async_callback(roster.router.aclose)
+        agents = build_agent_registry(settings, tools)
+        stack.push_async_callback(agents.router.aclose)
         # The first message is not to wait for it, nor is the start.
-        warming = asyncio.create_task(_warm(roster))
+        warming = asyncio.create_task(_warm(agents))
         stack.push_async_callback(cancel_and_wait, warming)
         deps = Deps(
             models=models,
             tools=tools,
             crm=crm,
-            roster=roster,
+            agents=agents,
             memory=memory,
             context_tokens=settings.context.tokens,
         )
@@ -220,7 +220,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             runs=runs,
             graphs=graphs,
             model=models.info,
-            roster=roster,
+            agents=agents,
             erasure=erasure,
             memory=memory,
             sessions=sessions,
@@ -260,9 +260,9 @@ async def _development_crm(settings: Settings, pool: Pool) -> FastAPI | None:
     return create_crm(pool, settings.crm.api_key)
 
 
-async def _warm(roster: Roster) -> None:
+async def _warm(agents: AgentRegistry) -> None:
     """Have the router learn the agents' examples."""
     try:
-        await roster.router.ready()
+        await agents.router.prepare()
     except EmbeddingError as error:
         log.warning("router_not_ready", reason=error.message)

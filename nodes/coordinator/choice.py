@@ -9,10 +9,10 @@ from core.context import Context
 from core.errors import ModelError
 from core.logging import get_logger
 from nodes.coordinator.briefing import conversation
-from nodes.coordinator.roster import GENERAL, Roster
+from nodes.coordinator.classifier import Routing
+from nodes.coordinator.router import GENERAL, AgentRegistry
 from nodes.coordinator.state import Chosen, CoordinatorState, Dispatched
 from nodes.deps import Deps
-from nodes.routing.verdicts import Routing
 from nodes.shared.prompts import prompt
 from nodes.shared.structured import ask
 from nodes.shared.wording import has_words
@@ -35,7 +35,7 @@ async def choose(
     """
     likely = [routing.route, *(each.route for each in routing.alternatives)]
     last = state["last_agent"]
-    if last in deps.roster.agents and _goes_on(routing, is_likely=last in likely):
+    if last in deps.agents.specs and _goes_on(routing, is_likely=last in likely):
         return last, "conversation"
     if routing.verdict == "sure":
         return routing.route, "sure"
@@ -58,10 +58,10 @@ def _goes_on(routing: Routing, *, is_likely: bool) -> bool:
 
 
 def by_default(
-    roster: Roster, message: str, chosen: Chosen = "default", confidence: float = 0.0
+    agents: AgentRegistry, message: str, chosen: Chosen = "default", confidence: float = 0.0
 ) -> Dispatched:
     """The general agent, for the whole message."""
-    category = roster.agents[GENERAL].category
+    category = agents.specs[GENERAL].category
     return Dispatched(agent=GENERAL, category=category, confidence=confidence, chosen=chosen, part=message)
 
 
@@ -69,7 +69,7 @@ async def _decided(deps: Deps, state: CoordinatorState, likely: list[str], conte
     if not has_words(deps.models, context.model):
         # It would match words, which the examples do better.
         return None
-    agents = deps.roster.agents
+    agents = deps.agents.specs
     listed = "\n".join(f"- {name}: {agents[name].description}" for name in likely)
     messages = [
         SystemMessage(prompt("coordinator_choose")),

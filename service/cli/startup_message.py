@@ -20,7 +20,7 @@ def banner(service: Service, base_url: str) -> str:
             "",
             f"  Ventros Agents {VERSION}",
             f"  model       {service.model.model}  ({service.model.why})",
-            f"  routing     {len(service.roster.agents)} agents, by {service.roster.router.model}",
+            f"  routing     {len(service.agents.specs)} agents, by {service.agents.router.model}",
             f"  graphs      {', '.join(REGISTRY)}",
             f"  database    {database}",
             f"  CRM         {crm}",

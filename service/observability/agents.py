@@ -9,7 +9,7 @@ from prometheus_client import Counter, Histogram
 from pydantic import BaseModel, Field
 
 from graphs.registry import REGISTRY
-from nodes.coordinator.health import DEGRADED
+from nodes.coordinator.router import DEGRADED_FAILURES
 from service.lifespan import Service
 from service.observability.outcomes import FAILURES, SUCCESSES
 from service.observability.reading import buckets, outcomes, quantile, value
@@ -68,7 +68,7 @@ class _Instruments:
 
 
 def statuses(service: Service, tenant: str) -> Iterator[AgentStatus]:
-    """Every graph, then every agent of the roster.
+    """Every graph, then every specialised agent.
 
     Args:
         service: Whose they are.
@@ -77,7 +77,7 @@ def statuses(service: Service, tenant: str) -> Iterator[AgentStatus]:
     used = _rate_limit(service, tenant)
     for name, spec in REGISTRY.items():
         yield _graph(service, name, spec.description).model_copy(update={"rate_limit": used})
-    for name, agent in service.roster.agents.items():
+    for name, agent in service.agents.specs.items():
         yield _agent(service, name, agent.description).model_copy(update={"rate_limit": used})
 
 
@@ -107,7 +107,7 @@ def _agent(service: Service, name: str, description: str) -> AgentStatus:
         ("agent", name, description),
         _Instruments(ended=metrics.agent_attempts, seconds=metrics.agent_attempt_seconds),
         in_progress=int(value(metrics.agents_in_progress, agent=name)),
-        failures=service.roster.health.failures(name),
+        failures=service.agents.health.count_failures(name),
         is_ready=service.warming.done(),
     )
 
@@ -133,7 +133,7 @@ def _status(
         name=name,
         description=description,
         state=_state(service, in_progress=in_progress, failures=failures, is_ready=is_ready),
-        health="degraded" if failures >= DEGRADED else "healthy",
+        health="degraded" if failures >= DEGRADED_FAILURES else "healthy",
         failures_in_a_row=failures,
         in_progress=in_progress,
         requests=int(sum(ended.values())),
@@ -150,7 +150,7 @@ def _state(service: Service, *, in_progress: int, failures: int, is_ready: bool)
         return "terminating"
     if not is_ready:
         return "initializing"
-    if failures >= DEGRADED:
+    if failures >= DEGRADED_FAILURES:
         return "degraded"
     if not in_progress:
         return "idle"
