@@ -8,7 +8,7 @@ from langchain_core.tools import BaseTool
 
 from agents.loader import load_agents, load_out_of_scope_messages
 from agents.spec import AgentSpec
-from core.embeddings import embeddings, local_embedder
+from core.embeddings import build_embedder, build_local_embedder
 from core.settings import Settings
 from nodes.coordinator.router import AgentRegistry, Router
 
@@ -20,7 +20,7 @@ def build_agent_registry(settings: Settings, tools: Mapping[str, BaseTool]) -> A
         StartupError: A file is invalid; the message names every error with its file and line.
     """
     specs = _load_specs(frozenset(tools))
-    embedder, local = embeddings(settings, "similarity"), local_embedder("similarity")
+    embedder, local = build_embedder(settings, "similarity"), build_local_embedder("similarity")
     router = Router(
         {name: spec.utterances for name, spec in specs.items()},
         embedder,

@@ -5,7 +5,8 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeAlias, TypeVar
+from types import TracebackType
+from typing import Final, Literal, TypeAlias, TypeVar
 
 from langchain_core.embeddings import Embeddings
 from tenacity import (
@@ -16,11 +17,10 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from core.embeddings.faults import AdapterFaults
-from core.embeddings.texts import readable
 from core.errors import EmbeddingError, ModelError
 from core.logging import get_logger
-from core.models.faults import TransientError
+from core.models.faults import ProviderFaults, TransientError
+from core.texts import make_storable
 
 Purpose: TypeAlias = Literal["similarity", "retrieval"]
 T = TypeVar("T")
@@ -63,7 +63,7 @@ class Embedder:
         """Vectors of what is searched or compared, in the order of the texts.
 
         Args:
-            texts: Any; empty, hostile and very long ones are made readable, see :mod:`core.embeddings.texts`.
+            texts: Any; empty, hostile and very long ones are cleaned first, see :func:`clean_text`.
 
         Returns:
             ``len(texts)`` vectors of ``dimensions`` numbers and of length 1.
@@ -71,7 +71,7 @@ class Embedder:
         Raises:
             EmbeddingError: The model does not answer, or refuses, or answers with other vectors.
         """
-        clean = [readable(text) for text in texts]
+        clean = [clean_text(text) for text in texts]
         vectors: list[list[float]] = []
         for start in range(0, len(clean), self.batch):
             batch = clean[start : start + self.batch]
@@ -91,7 +91,7 @@ class Embedder:
         if self.purpose == "similarity":
             [vector] = await self.embed_documents([text])
             return vector
-        return self._unit(await self._attempts(partial(self.embeddings.aembed_query, readable(text))))
+        return self._unit(await self._attempts(partial(self.embeddings.aembed_query, clean_text(text))))
 
     async def aclose(self) -> None:
         """Close the model's connections; for the service's shutdown."""
@@ -153,3 +153,41 @@ class Embedder:
             f"The embedding model {self.model!r} gave {what}; check EMBEDDING_MODEL and EMBEDDING_DIMENSIONS",
             details={"model": self.model, "reason": what},
         )
+
+
+class AdapterFaults(ProviderFaults):
+    """As :class:`~core.models.faults.ProviderFaults`, looking into what an adapter wraps.
+
+    ``langchain-google-genai`` puts whatever happens to an embedding call into an exception of its own.
+    """
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Raise our error for the provider's, or for its cause."""
+        super().__exit__(kind, error, trace)
+        if isinstance(error, Exception) and isinstance(error.__cause__, Exception):
+            super().__exit__(type(error.__cause__), error.__cause__, trace)
+
+
+MAX_CHARACTERS: Final = 8_000
+# Providers refuse an empty text; a lone stop means as little.
+_NOTHING: Final = "."
+_GAP: Final = " … "
+
+
+def clean_text(text: str) -> str:
+    """The text without NUL and halves of surrogate pairs, cut to ``MAX_CHARACTERS``, never empty."""
+    return shorten(make_storable(text[: 4 * MAX_CHARACTERS]), MAX_CHARACTERS).strip() or _NOTHING
+
+
+def shorten(text: str, limit: int) -> str:
+    """At most ``limit`` characters: the beginning and, for a third of them, the end.
+
+    A letter says what it is about in its first lines and what it asks for in its last ones.
+    """
+    if len(text) <= limit:
+        return text
+    end = max((limit - len(_GAP)) // 3, 0)
+    head = text[: max(limit - len(_GAP) - end, 0)]
+    return f"{head}{_GAP}{text[len(text) - end :]}"[:limit]

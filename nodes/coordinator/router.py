@@ -13,7 +13,7 @@ from typing import Final
 
 from agents.spec import AgentSpec
 from core.embeddings import Embedder
-from core.embeddings.texts import shortened
+from core.embeddings.embedder import shorten
 from core.errors import EmbeddingError
 from core.logging import get_logger
 from nodes.coordinator.classifier import (
@@ -188,7 +188,7 @@ class Router:
 
     async def _classify_with(self, embedder: Embedder, texts: Sequence[str]) -> list[Routing]:
         classifier = await self._get_classifier(embedder)
-        vectors = await embedder.embed_documents([shortened(text, _MAX_CHARACTERS) for text in texts])
+        vectors = await embedder.embed_documents([shorten(text, _MAX_CHARACTERS) for text in texts])
         return [
             routing
             if any(character.isalnum() for character in text)

@@ -34,8 +34,7 @@ from nodes.react.state import ReactInput, ReactOutput, ReactState, Reflection
 from tests.support.graphs import NO_AGENTS, empty_crm
 from tests.support.savers import saver_on
 from tests.support.scripted import INFO, ScriptedChatModel, calling, scripted_models
-from tools.call import CallContext
-from tools.execute import MAX_RESULT_CHARACTERS
+from tools.execution import MAX_RESULT_CHARACTERS, CallContext
 
 React: TypeAlias = CompiledStateGraph[ReactState, Context, ReactInput, ReactOutput]
 

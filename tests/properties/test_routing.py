@@ -6,8 +6,8 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.embeddings.lexical import HashedNgrams
-from core.embeddings.texts import readable, shortened
+from core.embeddings.embedder import clean_text, shorten
+from core.embeddings.local import HashedNgrams
 from nodes.coordinator.classifier import clean_training_texts, fit_classifier
 from nodes.coordinator.router import MAX_CLAUSES, split_clauses
 
@@ -29,7 +29,7 @@ def test_an_answer_is_a_probability_and_does_not_depend_on_the_order_of_examples
     for each in (examples, shuffled):
         known = clean_training_texts(each, out_of_scope)
         fitted = fit_classifier(known, [model.embed_query(utterance) for utterance in known.texts])
-        [answer] = fitted.classify([model.embed_query(readable(text))])
+        [answer] = fitted.classify([model.embed_query(clean_text(text))])
         answers.append(answer)
     assert answers[0] == answers[1]
     answer = answers[0]
@@ -52,4 +52,4 @@ def test_clauses_lose_nothing_but_space_and_the_commas_between_them(text: str) -
 
 @given(st.text(max_size=300), st.integers(0, 200))
 def test_a_shortened_text_fits(text: str, limit: int) -> None:
-    assert len(shortened(text, limit)) <= limit or shortened(text, limit) == text
+    assert len(shorten(text, limit)) <= limit or shorten(text, limit) == text

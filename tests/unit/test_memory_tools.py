@@ -18,12 +18,11 @@ from dev_crm.app import create_crm
 from memory.opening import open_memory
 from tests.support.crm_faults import KEY, LAURA, crm_client
 from tests.support.memory_grpc import lexical_embedder
-from tools.call import CallContext
 from tools.catalogue import crm_tools, memory_tools
-from tools.crm.models import Article
-from tools.execute import Observation, execute
-from tools.relations import of_contact, of_tickets
-from tools.search_knowledge_base import by_strategy
+from tools.crm.models import Article, Ticket
+from tools.execution import CallContext, Observation, execute
+from tools.knowledge import rank_articles
+from tools.relations import RelationRecorder, build_contact_edges, build_ticket_edges
 
 LAURAS = Scope("default", LAURA)
 MESSAGE = Message(
@@ -94,7 +93,7 @@ async def test_tickets_are_found_by_what_they_are_related_to(pool: Pool) -> None
         crm_client(transport=httpx.ASGITransport(create_crm(pool, SecretStr(KEY)))) as crm,
         open_memory(Settings.load(), pool, lexical_embedder()) as memory,
     ):
-        oldest = (await crm.tickets(LAURA)).tickets[-1]
+        oldest = (await crm.list_tickets(LAURA)).tickets[-1]
         ticket = Node("ticket", oldest.id, oldest.id)
         robots = Node("product", "robots", "Warehouse Robots")
         edge = Edge(
@@ -132,7 +131,7 @@ async def test_tickets_relate_themselves_by_being_read_and_made(pool: Pool) -> N
         assert found["related"] == ["Boletos in the wrong currency ABOUT billing"]
         await do(tools, "get_contact")
         graph = await memory.query_graph(LAURAS, LAURA)
-        tickets = (await crm.tickets(LAURA)).tickets
+        tickets = (await crm.list_tickets(LAURA)).tickets
         assert {(edge.type, edge.target.key) for edge in graph.edges} == {
             *(("HAS_TICKET", ticket.id) for ticket in tickets),
             ("HAS_TICKET", made["result"]["ticket_id"]),
@@ -142,13 +141,13 @@ async def test_tickets_relate_themselves_by_being_read_and_made(pool: Pool) -> N
         assert tickets[-1].created_at
         assert opened[tickets[-1].id] == datetime.fromisoformat(tickets[-1].created_at)
         # Seen again, by another process too, nothing changes.
-        again = [*of_tickets(LAURA, tickets), *of_contact(await crm.contact(LAURA))]
+        again = [*build_ticket_edges(LAURA, tickets), *build_contact_edges(await crm.get_contact(LAURA))]
         assert await memory.upsert_edges(LAURAS, again) == 0
 
 
 async def test_a_memory_that_hangs_holds_up_no_tool(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tools.relations.NOTE_SECONDS", 0.01)
-    monkeypatch.setattr("tools.search_past_tickets.GRAPH_SECONDS", 0.01)
+    monkeypatch.setattr("tools.relations.RECORD_SECONDS", 0.01)
+    monkeypatch.setattr("tools.tickets.GRAPH_SECONDS", 0.01)
 
     class Hanging(NoMemory):
         async def upsert_edges(self, scope: Scope, edges: Sequence[Edge]) -> int:
@@ -160,9 +159,43 @@ async def test_a_memory_that_hangs_holds_up_no_tool(pool: Pool, monkeypatch: pyt
     assert found["success"]
 
 
+async def test_a_relation_is_sent_to_memory_once_by_all_tools_together() -> None:
+    recorded: list[Edge] = []
+
+    class CountingMemory(NoMemory):
+        async def upsert_edges(self, scope: Scope, edges: Sequence[Edge]) -> int:
+            recorded.extend(edges)
+            return len(edges)
+
+    memory, ticket = CountingMemory(), Ticket(id="T-1", title="Slow export")
+    edges = build_ticket_edges(LAURA, [ticket])
+    for _ in range(2):
+        await RelationRecorder(memory).record(LAURAS, edges)
+    assert recorded == edges
+    await RelationRecorder(memory).record(Scope("other", LAURA), edges)
+    await RelationRecorder(CountingMemory("another memory")).record(LAURAS, edges)
+    assert recorded == edges * 3
+
+
+async def test_the_cache_of_recorded_relations_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tools.relations.MAX_CACHED_EDGES", 2)
+    monkeypatch.setattr(RelationRecorder, "_recorded", {})
+    recorded: list[str] = []
+
+    class CountingMemory(NoMemory):
+        async def upsert_edges(self, scope: Scope, edges: Sequence[Edge]) -> int:
+            recorded.extend(edge.target.key for edge in edges)
+            return len(edges)
+
+    recorder = RelationRecorder(CountingMemory())
+    for number in (1, 2, 3, 3, 1):
+        await recorder.record(LAURAS, build_ticket_edges(LAURA, [Ticket(id=f"T-{number}", title="x")]))
+    assert recorded == ["T-1", "T-2", "T-3", "T-1"]
+
+
 def test_articles_that_name_the_error_come_first_and_the_rest_stay_in_the_crms_order() -> None:
     titles = ["Exports", "Error 404", "Imports", "Error 500"]
     articles = [Article(id=title, title=title, body="") for title in titles]
-    ranked = by_strategy(articles, "Error 500", "support_technical")
+    ranked = rank_articles(articles, "Error 500", "support_technical")
     assert [article.title for article in ranked] == ["Error 500", "Exports", "Error 404", "Imports"]
-    assert by_strategy(articles, "how do exports fail", "support_technical") == articles
+    assert rank_articles(articles, "how do exports fail", "support_technical") == articles
