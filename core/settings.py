@@ -281,7 +281,7 @@ class EmbeddingSettings(BaseSettings):
         return value
 
 
-CacheBackend = Literal["auto", "memory", "postgres", "redis", "off"]
+CacheBackend = Literal["auto", "memory", "redis", "off"]
 
 
 class CacheSettings(BaseSettings):
@@ -291,10 +291,10 @@ class CacheSettings(BaseSettings):
 
     backend: CacheBackend = Field(
         "auto",
-        description="Where the results of steps without effects (routing) are kept: memory, postgres, redis, "
-        "off; auto: Redis with REDIS_URL, else this process's memory",
+        description="Where the results of steps without effects (routing) are cached: memory, redis, off; "
+        "auto: Redis with REDIS_URL, else this process's memory",
     )
-    ttl_seconds: int = Field(300, ge=1, le=86_400, description="How long a result may be given again")
+    ttl_seconds: int = Field(300, ge=1, le=86_400, description="How long a cached result may be reused")
 
 
 class RedisSettings(BaseSettings):

@@ -48,7 +48,7 @@ def describe(error: BaseException) -> ServiceError:  # noqa: PLR0911 - a row a k
             return RunTimedOut("the run took longer than it may; what it had done is kept")
         case GraphRecursionError():
             return RunLimitReached("the graph took more steps than it may; what it had done is kept")
-        case _ if isinstance(error, postgres.AWAY):
+        case _ if isinstance(error, postgres.DATABASE_UNAVAILABLE):
             log.warning("database_unavailable", reason=str(error))
             return DatabaseUnavailable(
                 "the database does not answer; nothing was lost, try again", retry_after=2

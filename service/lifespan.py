@@ -9,7 +9,7 @@ import httpx
 from fastapi import FastAPI
 
 from checkpoints.availability import watching
-from checkpoints.cache import open_cache
+from checkpoints.cache import compute_cache_version, open_cache
 from checkpoints.opening import open_database
 from checkpoints.pool import WatchedPool
 from checkpoints.saver import open_saver
@@ -21,7 +21,7 @@ from core.metrics import BACKGROUND, metered
 from core.models import ChatModels, ModelInfo, chat_models
 from core.postgres import Pool
 from core.settings import Settings
-from core.tasks import background, ended
+from core.tasks import Supervisor, cancel_and_wait
 from dev_crm.app import create_crm
 from dev_crm.migrations import migrate
 from graphs.registry import REGISTRY
@@ -29,7 +29,7 @@ from graphs.roster import specialised_agents
 from memory.opening import open_memory
 from nodes.coordinator.roster import Roster
 from nodes.deps import Deps
-from nodes.shared.caching import worth_keeping
+from nodes.shared.caching import is_cacheable
 from service.audit.effects import RecordedEffects
 from service.audit.entries import Audit
 from service.audit.requests import Requests
@@ -43,7 +43,6 @@ from service.lifecycle import Lifecycle
 from service.observability.gauges import add_gauges
 from service.observability.metrics import RunMeter, ServiceMetrics
 from service.observability.tracing import Tracing, open_tracing
-from service.runs.cache_version import edition
 from service.runs.compiled import CompiledGraph
 from service.runs.erasure import Erasure
 from service.runs.executor import Runs
@@ -53,6 +52,7 @@ from service.runs.start import RunStart
 from service.runs.watch import RunWatch
 from service.sessions.store import SessionStore
 from service.sessions.worker import SessionKeeper
+from service.version import VERSION
 from service.workflows.opening import Workflows, open_engine, open_workflows
 from tools.catalogue import crm_tools, memory_tools
 from tools.crm.client import CrmClient, crm_http_client
@@ -85,6 +85,7 @@ class Service:
         workflows: What runs workflows.
         metrics: What is counted.
         tracing: Begins the spans of requests and runs.
+        tasks: Supervises the background tasks and knows their status.
         development_crm: The app to mount at ``/crm``, when no real CRM is set.
     """
 
@@ -108,6 +109,7 @@ class Service:
     workflows: Workflows
     metrics: ServiceMetrics
     tracing: Tracing
+    tasks: Supervisor
     development_crm: FastAPI | None
 
 
@@ -128,6 +130,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
     # First, as it needs nothing: a wrong model is said before a database is made.
     models = models or chat_models(settings.models, settings.features)
     metrics = ServiceMetrics()
+    tasks = Supervisor()
     async with AsyncExitStack() as stack:
         stack.push_async_callback(models.aclose)
         tracing = await stack.enter_async_context(open_tracing(settings.tracing))
@@ -158,7 +161,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         stack.push_async_callback(roster.router.aclose)
         # The first message is not to wait for it, nor is the start.
         warming = asyncio.create_task(_warm(roster))
-        stack.push_async_callback(ended, warming)
+        stack.push_async_callback(cancel_and_wait, warming)
         deps = Deps(
             models=models,
             tools=tools,
@@ -174,7 +177,10 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         built = {spec.name: spec.build(deps) for spec in REGISTRY.values()}
         cache = await stack.enter_async_context(
             open_cache(
-                settings.cache, settings.redis, pool, edition=edition(built), worth_keeping=worth_keeping
+                settings.cache,
+                settings.redis,
+                version=compute_cache_version(VERSION, built),
+                is_cacheable=is_cacheable,
             )
         )
         graphs = {
@@ -185,7 +191,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             sessions, graphs["coordinator"], models, memory, seconds=settings.sessions.sweep_seconds
         )
         with metered(RunMeter(metrics, BACKGROUND)):
-            await stack.enter_async_context(background(keeper.run(), "session-keeper"))
+            await stack.enter_async_context(tasks.supervise("session-keeper", keeper.run))
         ownership = Ownership(pool)
         audit, requests = Audit(pool), Requests(pool, hours=settings.idempotency.key_hours)
         await stack.enter_async_context(keeping(pool, audit, requests, settings.audit))
@@ -225,6 +231,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             workflows=workflows,
             metrics=metrics,
             tracing=tracing,
+            tasks=tasks,
             development_crm=development_crm,
         )
 

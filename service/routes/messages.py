@@ -11,6 +11,7 @@ from sse_starlette import ServerSentEvent
 
 from core.logging import get_logger
 from core.packing.records import ContextRecord
+from core.postgres import DATABASE_UNAVAILABLE
 from nodes.coordinator.state import Alternative, Attempt, Dispatched, Handoff, Path
 from nodes.shared.memory_use import MemoryUse
 from service.auth.request_identity import Identity
@@ -28,7 +29,6 @@ from service.runs.preconditions import MultitaskStrategy
 from service.runs.request import RunRequest
 from service.runs.thread_ids import checked_thread_id, new_thread_id
 from service.sessions.entry import GRAPH, entered
-from service.sessions.worker import AWAY
 
 log = get_logger(__name__)
 
@@ -213,7 +213,7 @@ async def _close_ended(result: RunResult, run: RunRequest, service: Service) -> 
     if result.values.get("ends_session") and not result.interrupts and not run.repeated:
         try:
             await service.sessions.close(run.context.tenant, run.thread_id)
-        except AWAY as fault:
+        except DATABASE_UNAVAILABLE as fault:
             log.warning("session_not_closed", session_id=run.thread_id, reason=str(fault))
 
 

@@ -17,12 +17,12 @@ from langgraph.runtime import RunControl
 from psycopg_pool import PoolTimeout
 
 from core.actor import act_as
+from core.concurrency import FairSemaphore
 from core.context import now_running
 from core.errors import RunStopped, ServiceError, ThreadBusy
 from core.logging import get_logger
 from core.settings import RunSettings
 from service.errors import REPLACED, describe
-from service.runs.concurrency_slots import RunSlots
 from service.runs.ownership import no_such_thread
 from service.runs.queues import Lane, RunLane
 from service.runs.request import Part, RunRequest
@@ -91,9 +91,9 @@ class Runs:
     @property
     def queued(self) -> int:
         """Runs that wait for their thread or for a place."""
-        return self.active - sum(lane.slots.running for lane in self._lanes.values())
+        return self.active - sum(lane.slots.active for lane in self._lanes.values())
 
-    def places(self, lane: Lane) -> RunSlots:
+    def places(self, lane: Lane) -> FairSemaphore:
         """The places of one kind of run."""
         return self._lanes[lane].slots
 
@@ -247,8 +247,8 @@ class Runs:
     @asynccontextmanager
     async def _turn(self, request: RunRequest, control: RunControl) -> AsyncIterator[None]:
         """Hold the thread, then a slot."""
-        slots = self._lanes[request.lane].slots
-        async with self._thread(request, control), slots.place(request.identity.tenant):
+        lane = self._lanes[request.lane]
+        async with self._thread(request, control), lane.slot(request.identity.tenant):
             yield
 
     @asynccontextmanager

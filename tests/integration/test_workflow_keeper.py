@@ -10,7 +10,7 @@ import pytest
 from core.errors import DatabaseUnavailable, NothingToResume, ThreadBusy, TooManyRuns
 from core.postgres import Pool
 from core.settings import RunSettings, WorkflowSettings
-from core.tasks import ended
+from core.tasks import cancel_and_wait
 from graphs.workflow import compile_workflow
 from nodes.workflow.recovery import Recovery, retry
 from service.auth.request_identity import LOCAL
@@ -66,12 +66,12 @@ class Service:
         """As a killed process does: nothing is released."""
         self.task.cancel()
         for task in [self.task, *self.keeper._active.values(), *self.runs._tasks]:
-            await ended(task)
+            await cancel_and_wait(task)
 
     async def close(self) -> None:
         await self.runs.drain()
         await self.keeper.aclose()
-        await ended(self.task)
+        await cancel_and_wait(self.task)
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ async def test_workflows_take_no_slot_of_messages(pool: Pool, service: Any) -> N
     for number in range(3):
         await one.begin(f"w{number}", call("a"))
     await until(lambda: sum(outside.calls.values()) == 2)
-    async with asyncio.timeout(5), one.runs._lanes["runs"].slots.place("x"):
+    async with asyncio.timeout(5), one.runs._lanes["runs"].slots.slot("x"):
         assert (await one.store.counts(LOCAL.tenant)) == {"running": 2, "queued": 1}
     going.set()
     for number in range(3):

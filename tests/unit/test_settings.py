@@ -209,7 +209,7 @@ SET = {
     "EMBEDDING_TIMEOUT_SECONDS": ("5", 5),
     "EMBEDDING_CACHE_DIR": ("/var/cache/agents", "/var/cache/agents"),
     "EMBEDDING_MAX_ATTEMPTS": ("1", 1),
-    "CACHE_BACKEND": ("postgres", "postgres"),
+    "CACHE_BACKEND": ("memory", "memory"),
     "CACHE_TTL_SECONDS": ("60", 60),
     "CRM_API_BASE": ("https://crm.example/", "https://crm.example"),
     "CRM_API_KEY": ("k", "k"),
