@@ -53,7 +53,7 @@ from service.runs.watch import RunWatch
 from service.sessions.store import SessionStore
 from service.sessions.worker import SessionKeeper
 from service.version import VERSION
-from service.workflows.opening import Workflows, open_engine, open_workflows
+from service.workflows.workflows import Workflows, open_engine, open_workflows
 from tools.catalogue import crm_tools, memory_tools
 from tools.crm.client import CrmClient, crm_http_client
 
@@ -207,7 +207,9 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         erasure = Erasure(pool=pool, memory=memory, settled=saver.settled, forget=(saver.forget,))
         await stack.enter_async_context(retention(settings, pool, erasure, runs))
         workflows = await stack.enter_async_context(
-            open_workflows(settings.workflows, pool, runs=runs, engine=engine, checkpointer=saver)
+            open_workflows(
+                settings.workflows, pool, runs=runs, engine=engine, checkpointer=saver, tasks=tasks
+            )
         )
         stack.push_async_callback(runs.drain)
         yield Service(

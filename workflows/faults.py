@@ -71,8 +71,8 @@ def find_size_fault(document: JsonValue) -> Fault | None:
     for depth, level in enumerate(iter_levels(document), start=1):
         values += len(level)
         if depth > MAX_DOCUMENT_DEPTH or values > MAX_DOCUMENT_VALUES:
-            limits = f"{MAX_DOCUMENT_DEPTH} levels or {MAX_DOCUMENT_VALUES} values"
-            return Fault("", "", "", f"has more than {limits}")
+            limits = f"{MAX_DOCUMENT_DEPTH} levels or has more than {MAX_DOCUMENT_VALUES} values"
+            return Fault("", "", "", f"is nested deeper than {limits}")
     return None
 
 

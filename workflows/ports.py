@@ -1,11 +1,15 @@
-"""The interfaces between the workflow engine, the executors of steps, and the services they call."""
+"""The workflow engine and its interfaces to the executors of steps and the services they call."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from pydantic import JsonValue
 
+from core.concurrency import FairSemaphore
 from core.effects import Effects, UnrecordedEffects
 
 StepT_contra = TypeVar("StepT_contra", contravariant=True)
@@ -176,3 +180,24 @@ class StepPorts:
     sql: SqlReader
     graphs: GraphCaller
     effects: Effects = field(default_factory=UnrecordedEffects)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """The live objects that execute working steps, for all workflows of the process.
+
+    Attributes:
+        executors: The executor of each ``type`` of step.
+        slots: Limits how many steps run at once, and decides which is next.
+        clock: Returns seconds since the epoch.
+        pause: Waits for some seconds.
+        jitter: Returns the share of a backoff to wait for.
+        wave: Maximum number of tasks per super-step: the cost of a task in LangGraph grows with their number.
+    """
+
+    executors: Mapping[str, Executor[Any]]
+    slots: FairSemaphore
+    clock: Callable[[], float] = time.time
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+    jitter: Callable[[], float] = field(default=lambda: random.uniform(0.5, 1))  # noqa: S311 - no secret
+    wave: int = 500
