@@ -318,7 +318,7 @@ async def test_a_signal_during_a_rejected_recovery_is_not_lost(service: Any) -> 
     async def refused(run: Run, graph: Any) -> Recovery:
         raise NothingToResume("not so")
 
-    await one.store.signal(LOCAL.tenant, "w", "paid", None)
+    await one.store.add_signal(LOCAL.tenant, "w", "paid", None)
     with pytest.raises(NothingToResume):
         await one.worker.recover(LOCAL, "w", refused)
     assert [run.id for run in await one.store.claim(limit=1)] == ["w"]
