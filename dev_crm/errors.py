@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from core.errors import DatabaseUnavailable, InvalidRequest, ServiceError
 from core.logging import get_logger
-from core.texts import printable
+from core.texts import make_printable
 
 log = get_logger(__name__)
 
@@ -76,7 +76,7 @@ def install_error_handlers(app: FastAPI) -> None:
             # FastAPI's answer to a body that is not even text: to a caller the same as "not JSON".
             return error_response(InvalidRequest("The body is not JSON."))
         code = _CODES.get(error.status_code, "http_error")
-        asked = printable(f"{request.method} {request.url.path}")
+        asked = make_printable(f"{request.method} {request.url.path}")
         docs = f"{request.scope.get('root_path', '')}/docs"
         message = f"{error.detail}: {asked!r}. What there is is described at {docs!r}."
         return JSONResponse(_body(code, message, {}), error.status_code, error.headers)
@@ -102,8 +102,8 @@ def _invalid_request(error: RequestValidationError) -> InvalidRequest:
     # The refused input itself is left out: it may be large, and need not be encodable.
     faults = [
         {
-            "field": printable(".".join(map(str, fault["loc"]))),
-            "message": printable(fault["msg"].removeprefix("Value error, ")),
+            "field": make_printable(".".join(map(str, fault["loc"]))),
+            "message": make_printable(fault["msg"].removeprefix("Value error, ")),
         }
         for fault in error.errors()
     ]

@@ -7,18 +7,17 @@ from dataclasses import dataclass, replace
 
 import httpx
 from fastapi import FastAPI
+from graphs.caching import is_cacheable
 
-from checkpoints.availability import watching
 from checkpoints.cache import compute_cache_version, open_cache
-from checkpoints.opening import open_database
-from checkpoints.pool import WatchedPool
+from checkpoints.pool import WatchedPool, open_database, watch_database
 from checkpoints.saver import open_saver
-from core.embeddings import embeddings
+from core.embeddings import build_embedder
 from core.errors import EmbeddingError
 from core.logging import get_logger
 from core.memory import Memory
-from core.metrics import BACKGROUND, metered
-from core.models import ChatModels, ModelInfo, chat_models
+from core.metrics import BACKGROUND, use_meter
+from core.models import ChatModels, ModelInfo, build_chat_models
 from core.postgres import Pool
 from core.settings import Settings
 from core.tasks import Supervisor, cancel_and_wait
@@ -29,7 +28,6 @@ from graphs.roster import specialised_agents
 from memory.opening import open_memory
 from nodes.coordinator.roster import Roster
 from nodes.deps import Deps
-from nodes.shared.caching import is_cacheable
 from service.audit.effects import RecordedEffects
 from service.audit.entries import Audit
 from service.audit.requests import Requests
@@ -55,7 +53,7 @@ from service.sessions.worker import SessionKeeper
 from service.version import VERSION
 from service.workflows.workflows import Workflows, open_engine, open_workflows
 from tools.catalogue import crm_tools, memory_tools
-from tools.crm.client import CrmClient, crm_http_client
+from tools.crm.client import CrmClient, create_http_client
 
 log = get_logger(__name__)
 
@@ -128,14 +126,14 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         StartupError: Something cannot be opened; the message is the line to show.
     """
     # First, as it needs nothing: a wrong model is said before a database is made.
-    models = models or chat_models(settings.models, settings.features)
+    models = models or build_chat_models(settings.models, settings.features)
     metrics = ServiceMetrics()
     tasks = Supervisor()
     async with AsyncExitStack() as stack:
         stack.push_async_callback(models.aclose)
         tracing = await stack.enter_async_context(open_tracing(settings.tracing))
         pool = await stack.enter_async_context(open_database(settings.database, settings.server.data_dir))
-        await stack.enter_async_context(watching(pool))
+        await stack.enter_async_context(watch_database(pool))
         await migrate_rooms(pool)
         authenticator = await stack.enter_async_context(open_authenticator(settings.auth, pool))
         rates = await _rates(stack, settings, pool) if authenticator else None
@@ -143,7 +141,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         memory = await _memory(stack, settings, pool)
         development_crm = await _development_crm(settings, pool)
         http = await stack.enter_async_context(
-            crm_http_client(
+            create_http_client(
                 settings.crm,
                 settings.crm.api_base or "http://development-crm",
                 transport=httpx.ASGITransport(development_crm, raise_app_exceptions=False)
@@ -190,7 +188,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         keeper = SessionKeeper(
             sessions, graphs["coordinator"], models, memory, seconds=settings.sessions.sweep_seconds
         )
-        with metered(RunMeter(metrics, BACKGROUND)):
+        with use_meter(RunMeter(metrics, BACKGROUND)):
             await stack.enter_async_context(tasks.supervise("session-keeper", keeper.run))
         ownership = Ownership(pool)
         audit, requests = Audit(pool), Requests(pool, hours=settings.idempotency.key_hours)
@@ -250,7 +248,7 @@ async def _rates(stack: AsyncExitStack, settings: Settings, pool: Pool) -> RateL
 
 async def _memory(stack: AsyncExitStack, settings: Settings, pool: Pool) -> Memory:
     """The memory, whose background tasks end before the pool does."""
-    embedder = embeddings(settings, "retrieval")
+    embedder = build_embedder(settings, "retrieval")
     stack.push_async_callback(embedder.aclose)
     return await stack.enter_async_context(open_memory(settings, pool, embedder))
 

@@ -13,9 +13,9 @@ from pydantic_core import to_jsonable_python
 from typing_extensions import TypedDict
 
 from core.errors import CrmError, CrmRefused, MemoryRefused, MemoryUnavailable
-from core.metrics import meter
-from core.texts import printable
-from tools.call import CallContext
+from core.metrics import current_meter
+from core.texts import make_printable
+from tools.execution import CallContext
 
 FailureKind: TypeAlias = Literal["unknown_tool", "bad_arguments", "refused", "rejected", "unavailable"]
 
@@ -64,7 +64,7 @@ async def execute(tools: Mapping[str, BaseTool], call: ToolCall, context: CallCo
     kind = observation["error"]["kind"] if "error" in observation else "success"
     # A name that no tool has is the model's own: as a label it would have no bound.
     name = call["name"] if call["name"] in tools else "unknown"
-    meter().tool_call(name, kind, time.perf_counter() - started)
+    current_meter().tool_call(name, kind, time.perf_counter() - started)
     return _message(call, observation)
 
 
@@ -122,7 +122,7 @@ def _readable(result: Any) -> Any:
 
 def _failed(kind: FailureKind, message: str) -> Observation:
     # The CRM's words may hold halves of characters, which can be neither sent nor stored.
-    words = printable(message)[:MAX_MESSAGE_CHARACTERS]
+    words = make_printable(message)[:MAX_MESSAGE_CHARACTERS]
     return Observation(success=False, error=Failure(kind=kind, message=words))
 
 

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from core.errors import StepFailed
 from core.postgres import DATABASE_UNAVAILABLE, Pool
-from core.texts import storable
+from core.texts import make_storable
 from workflows.json_values import to_json
 
 _POOL_SIZE: Final = 4
@@ -133,4 +133,4 @@ def _to_parameter(value: JsonValue) -> Any:
         return Jsonb(value)
     if isinstance(value, list):
         return Jsonb(value) if any(isinstance(item, dict | list) for item in value) else value
-    return storable(value) if isinstance(value, str) else value
+    return make_storable(value) if isinstance(value, str) else value

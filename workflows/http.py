@@ -12,7 +12,7 @@ from pydantic_core import from_json
 from core.errors import OutgoingRefused, OutgoingUnavailable, StepFailed
 from core.outgoing import GuardedTransport
 from core.settings import WorkflowSettings
-from core.texts import storable
+from core.texts import make_storable
 from workflows.json_values import to_json
 from workflows.ports import HttpRequest, HttpResponse
 from workflows.steps import CRM_SCHEME
@@ -166,4 +166,4 @@ def _redact(text: str, secrets: Sequence[str]) -> str:
         # With and without its scheme, as in "Bearer abc".
         for part in (secret, secret.rpartition(" ")[2]):
             text = text.replace(part, _REDACTED) if len(part) >= _MIN_SECRET_LENGTH else text
-    return storable(text)
+    return make_storable(text)

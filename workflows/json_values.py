@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pydantic import JsonValue
 
-from core.texts import storable
+from core.texts import make_storable
 
 # A checkpoint holds whole numbers of 64 bits; their absolute value is below this.
 INTEGER_LIMIT: Final = 2**63
@@ -44,8 +44,8 @@ def to_json(value: Any) -> JsonValue:  # noqa: PLR0911 - one return per type
         case list() | tuple():
             return [to_json(item) for item in value]
         case dict():
-            return {storable(str(key)): to_json(item) for key, item in value.items()}
-    return storable(str(value))
+            return {make_storable(str(key)): to_json(item) for key, item in value.items()}
+    return make_storable(str(value))
 
 
 def _children(value: JsonValue) -> list[JsonValue]:

@@ -5,12 +5,12 @@ from typing import Annotated, Any, Literal, TypeAlias
 from langchain_core.messages import AnyMessage, ToolCall
 from langgraph.channels import EphemeralValue
 from pydantic import BaseModel, Field
+from tools.execution import Observation
 from typing_extensions import TypedDict
 
 from core.memory import StrategyName
 from nodes.shared.channels import Messages, StoredText
-from nodes.shared.context_state import Briefed, BriefedOutput
-from tools.execute import Observation
+from nodes.shared.context import ContextOutput, ContextState
 
 ReflectionMode: TypeAlias = Literal["always", "on_error", "never"]
 ReasonIncomplete: TypeAlias = Literal[
@@ -81,7 +81,7 @@ class TraceEntry(TypedDict):
     reflection: dict[str, Any] | None
 
 
-class ReactState(Briefed):
+class ReactState(ContextState):
     """The state of a thread; all but ``messages`` is about its latest run."""
 
     messages: Messages
@@ -114,7 +114,7 @@ class ReactState(Briefed):
     reason_incomplete: ReasonIncomplete | None
 
 
-class ReactOutput(BriefedOutput):
+class ReactOutput(ContextOutput):
     """What became of the run."""
 
     task: str

@@ -14,14 +14,14 @@ from langchain_core.messages import (
 from langgraph.channels import DeltaChannel
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
 
-from core.texts import storable
+from core.texts import make_storable
 
 Value = TypeVar("Value", bound=Sized)
 
 
 def latest(_: str, new: str) -> str:
     """The newer text, as it can be kept: a checkpoint holds a text as ``jsonb``."""
-    return storable(new)
+    return make_storable(new)
 
 
 StoredText: TypeAlias = Annotated[str, latest]
@@ -78,14 +78,14 @@ class GrowingChannel(DeltaChannel[Value]):
 
     __slots__ = ()
 
-    LEAST_UPDATES: ClassVar[int] = 50
+    MIN_UPDATES: ClassVar[int] = 50
     SHARE: ClassVar[int] = 4
 
     @property
     def snapshot_frequency(self) -> int:
         """Updates after which LangGraph writes the next snapshot, at the present length."""
         kept = len(self.value) if self.is_available() else 0
-        return max(self.LEAST_UPDATES, kept // self.SHARE)
+        return max(self.MIN_UPDATES, kept // self.SHARE)
 
     @snapshot_frequency.setter
     def snapshot_frequency(self, _: int) -> None:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from langchain_core.messages import AIMessage, AnyMessage
 
-from core.models import ChatModels, was_cut
-from core.texts import storable
-from nodes.shared.structured import unreadable_notice
+from core.models import ChatModels, is_truncated
+from core.texts import make_storable
+from nodes.shared.structured import build_unreadable_notice
 
 
 def has_words(models: ChatModels, model: str | None) -> bool:
@@ -32,12 +32,12 @@ async def worded(
     """
     reply = await models.reply(messages, temperature=temperature, model=model)
     if fault := _fault(reply):
-        again = [*messages, unreadable_notice(fault)]
+        again = [*messages, build_unreadable_notice(fault)]
         reply = await models.reply(again, temperature=temperature, model=model)
     return "" if _fault(reply) else reply.text
 
 
 def _fault(reply: AIMessage) -> str:
-    if was_cut(reply):
+    if is_truncated(reply):
         return "it was cut at the output limit: be shorter"
-    return "" if storable(reply.text).strip() else "it was empty: answer in words"
+    return "" if make_storable(reply.text).strip() else "it was empty: answer in words"

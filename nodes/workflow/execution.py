@@ -14,8 +14,7 @@ from pydantic import JsonValue
 
 from core.context import Context
 from core.errors import DatabaseUnavailable, ServiceError, StepFailed
-from nodes.deps import run_context
-from nodes.shared.thread import thread_of
+from nodes.deps import get_run_context, get_thread_id
 from nodes.workflow.state import BranchInput, ParentContext, SubgraphContext, SubgraphState
 from workflows.conditions import is_met
 from workflows.context import StepLocation
@@ -86,10 +85,10 @@ class StepContext:
     @classmethod
     def build(cls, plan: Plan, state: SubgraphState, runtime: Runtime[Context]) -> "StepContext":
         """Return the context of a node that gets its graph's state."""
-        parameters = run_context(runtime)
+        parameters = get_run_context(runtime)
         parent = parameters.parent if isinstance(parameters, SubgraphContext) else None
         if parent is None:
-            parent = ParentContext(workflow_id=thread_of(runtime), input=state.get("input") or {})
+            parent = ParentContext(workflow_id=get_thread_id(runtime), input=state.get("input") or {})
         location = StepLocation(
             outline=plan.outline,
             input=parent.input,

@@ -15,9 +15,8 @@ from typing_extensions import TypedDict
 
 from core.context import Context
 from core.errors import InvalidRequest, NotFound
-from nodes.deps import run_context
+from nodes.deps import get_run_context
 from nodes.shared.channels import Messages
-from nodes.shared.thread import thread_of
 from nodes.workflow.state import ParentContext, SubgraphContext, WorkflowStatus
 from workflows.loader import LIBRARY, parse_definition
 from workflows.outline import iter_steps
@@ -105,7 +104,7 @@ class RunWorkflowNodes:
         # A thread may run a workflow more than once, and each run has effects of its own.
         parent = ParentContext(workflow_id=f"{thread_of(runtime)}:{task}", input=state["input"])
         output = await self._compile(definition).ainvoke(
-            {"input": state["input"]}, context=SubgraphContext.build(run_context(runtime), parent)
+            {"input": state["input"]}, context=SubgraphContext.build(get_run_context(runtime), parent)
         )
         return RunWorkflowState(
             messages=[AIMessage(_summarize(definition, output), id=str(uuid4()))],

@@ -11,9 +11,8 @@ from typing import TypeAlias
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
-from checkpoints.erasure import erase_checkpoints
-from checkpoints.threads import OWNER_SQL
-from core.actor import acting
+from checkpoints.threads import OWNER_SQL, delete_checkpoints
+from core.context import current_actor
 from core.memory import Memory, Scope
 from core.postgres import Pool
 from service.audit.effects import erase_effects
@@ -25,7 +24,7 @@ from workflows.store import erase_run
 Eraser: TypeAlias = Callable[[AsyncConnection[DictRow], str], Awaitable[None]]
 
 # Run one after the other in one transaction: a thread is erased everywhere, or nowhere.
-ERASERS: tuple[Eraser, ...] = (erase_checkpoints, erase_session, erase_effects, erase_requests, erase_run)
+ERASERS: tuple[Eraser, ...] = (delete_checkpoints, erase_session, erase_effects, erase_requests, erase_run)
 
 
 async def _nothing_queued() -> None:
@@ -85,7 +84,9 @@ class Erasure:
         for eraser in ERASERS:
             await eraser(connection, thread_id)
         if owner:
-            by = replace(acting(), tenant=owner["tenant"] or acting().tenant, thread_id=thread_id)
+            by = replace(
+                current_actor(), tenant=owner["tenant"] or current_actor().tenant, thread_id=thread_id
+            )
             await record_in(
                 connection, Entry(action="erasure", outcome="erased", tool=owner["graph"] or "", actor=by)
             )

@@ -8,7 +8,7 @@ it. What is another tenant's does not exist: the answer is that to an id nobody 
 from collections.abc import Mapping
 from typing import Any
 
-from checkpoints.threads import ThreadOwner, thread_owner
+from checkpoints.threads import ThreadOwner, load_thread_owner
 from core.errors import NotFound
 from core.postgres import Connection, Pool
 from service.auth.request_identity import LOCAL, Identity
@@ -42,7 +42,7 @@ class Ownership:
             NotFound: There is none.
         """
         async with self._pool.connection() as connection:
-            owner = await thread_owner(connection, thread_id)
+            owner = await load_thread_owner(connection, thread_id)
             if owner is None and (tenant := await run_tenant(connection, thread_id)):
                 # A workflow that was not begun yet has no checkpoint.
                 owner = ThreadOwner(graph=None, tenant=tenant)
@@ -79,6 +79,6 @@ async def require_unclaimed(connection: Connection, thread_id: str, *, identity:
     Raises:
         NotFound: A thread of another tenant has the id.
     """
-    owner = await thread_owner(connection, thread_id)
+    owner = await load_thread_owner(connection, thread_id)
     if owner is not None and owner.tenant != identity.tenant:
         raise no_such_thread(thread_id)

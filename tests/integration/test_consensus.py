@@ -22,7 +22,7 @@ from syrupy.assertion import SnapshotAssertion
 import nodes.consensus.vote as voting
 from core.context import Context
 from core.errors import CrmUnavailable, NotFound
-from core.models import ChatModels, chat_models
+from core.models import ChatModels, build_chat_models
 from core.postgres import Pool
 from core.settings import CrmSettings, FeatureSettings, ModelSettings
 from graphs.consensus import SPEC
@@ -34,7 +34,7 @@ from tests.support.graphs import compiled, development_deps
 from tests.support.scripted import ScriptedChatModel, scripted_models
 from tests.support.service import CONTACT
 from tests.support.waiting import until
-from tools.crm.client import CrmClient, crm_http_client
+from tools.crm.client import CrmClient, create_http_client
 
 Graph: TypeAlias = CompiledStateGraph[Any, Any, Any, Any]
 
@@ -432,7 +432,7 @@ async def test_a_crm_that_is_down_ends_the_run_and_the_run_can_be_continued(pool
     models = scripted_models(panel("approve", "approve", "approve"))
     async with (
         development_deps(pool, models) as deps,
-        crm_http_client(settings, "http://crm", transport=httpx.MockTransport(answer)) as http,
+        create_http_client(settings, "http://crm", transport=httpx.MockTransport(answer)) as http,
     ):
         graph = await compiled(SPEC, replace(deps, crm=CrmClient(http, settings)), pool)
         with pytest.raises(CrmUnavailable):
@@ -499,7 +499,7 @@ async def test_a_contact_cannot_close_its_fence(pool: Pool) -> None:
     model = panel("approve", "approve", "approve")
     async with (
         development_deps(pool, scripted_models(model)) as deps,
-        crm_http_client(settings, "http://crm", transport=httpx.MockTransport(answer)) as http,
+        create_http_client(settings, "http://crm", transport=httpx.MockTransport(answer)) as http,
     ):
         graph = await compiled(SPEC, replace(deps, crm=CrmClient(http, settings)), pool)
         await run(graph, asked())
@@ -553,7 +553,7 @@ async def test_after_a_crash_only_the_voter_that_had_not_voted_votes(pool: Pool)
 
 
 async def test_the_offline_model_holds_a_vote_of_its_own(pool: Pool) -> None:
-    async with consensus(pool, chat_models(ModelSettings(), FeatureSettings())) as graph:
+    async with consensus(pool, build_chat_models(ModelSettings(), FeatureSettings())) as graph:
         output = await run(graph, SPEC.example)
     assert output["decision"] in {"approve", "reject"}
     assert output["reason"] == "majority"
@@ -570,7 +570,7 @@ async def test_over_the_wire_every_voter_has_its_lens_and_the_same_temperature(p
         settings = ModelSettings(
             _env_file=None, google_api_key=SecretStr("AIzaTestKeyOfNobody"), google_base_url=server.url
         )
-        models = chat_models(settings, FeatureSettings(_env_file=None))
+        models = build_chat_models(settings, FeatureSettings(_env_file=None))
         async with consensus(pool, models) as graph:
             output = await run(graph, SPEC.example)
         await models.aclose()

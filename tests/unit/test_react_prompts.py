@@ -9,6 +9,7 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.tools import BaseTool, InjectedToolArg, tool
 from pydantic import TypeAdapter
 from syrupy.assertion import SnapshotAssertion
+from tools.execution import CallContext
 
 from core.errors import CrmRefused
 from graphs.diagrams import mermaid
@@ -16,10 +17,9 @@ from graphs.react import build_react
 from graphs.registry import REGISTRY
 from nodes.deps import Deps
 from nodes.react.state import Reflection
-from nodes.shared.prompts import prompt
+from nodes.shared.prompts import load_prompt
 from tests.support.graphs import NO_AGENTS, empty_crm
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
-from tools.call import CallContext
 
 REACT = REGISTRY["react"]
 
@@ -92,7 +92,7 @@ def test_the_diagram(snapshot: SnapshotAssertion) -> None:
 
 @pytest.mark.parametrize("name", ["react", "react_reflection", "react_reflection_question"])
 def test_the_prompts(name: str, snapshot: SnapshotAssertion) -> None:
-    assert prompt(name) == snapshot
+    assert load_prompt(name) == snapshot
 
 
 def test_what_the_model_sees_in_the_fifth_iteration(
