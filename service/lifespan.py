@@ -23,6 +23,7 @@ from core.settings import Settings
 from core.tasks import Supervisor, cancel_and_wait
 from dev_crm.app import create_crm
 from dev_crm.migrations import migrate
+from graphs.caching import is_cacheable
 from graphs.registry import REGISTRY
 from graphs.roster import specialised_agents
 from memory.opening import open_memory
@@ -164,7 +165,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             models=models,
             tools=tools,
             crm=crm,
-            roster=roster,
+            agents=roster,
             memory=memory,
             context_tokens=settings.context.tokens,
         )
@@ -199,10 +200,10 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             lanes,
             RunStart(ownership, audit),
             RunWatch(metrics, tracing, audit),
-            database_away=lambda: pool.away,
+            database_away=lambda: pool.unavailable_reason,
         )
         add_gauges(metrics, runs=runs, pool=pool, saver=saver, steps=engine.slots)
-        erasure = Erasure(pool=pool, memory=memory, settled=saver.settled, forget=(saver.forget,))
+        erasure = Erasure(pool=pool, memory=memory, settled=saver.flush, forget=(saver.forget,))
         await stack.enter_async_context(retention(settings, pool, erasure, runs))
         workflows = await stack.enter_async_context(
             open_workflows(

@@ -29,7 +29,7 @@ def specialist(deps: Deps, specialists: Mapping[str, Specialist]) -> Node[Specia
     What fails in a foreseen way (the model, the CRM, time) is an attempt that failed, and another agent is
     asked. Anything else is a bug and ends the run, which can be resumed.
     """
-    roster, health = deps.roster, deps.roster.health
+    roster, health = deps.agents, deps.agents.health
 
     async def specialist(state: SpecialistInput, *, runtime: Runtime[Context]) -> dict[str, Any]:
         spec = roster.agents.get(state["agent"])
@@ -37,7 +37,7 @@ def specialist(deps: Deps, specialists: Mapping[str, Specialist]) -> Node[Specia
             # A run that was stopped goes on with the agents of today.
             gone = _failed(state["agent"], "failed", "there is no such agent any more")
             return {"attempts": [gone]}
-        with current_meter().agent(spec.name) as counted:
+        with current_meter().track_agent(spec.name) as counted:
             attempt = await attempted(spec, state, get_run_context(runtime))
             counted.outcome = attempt["outcome"]
         (health.succeeded if attempt["outcome"] == "answered" else health.failed)(spec.name)

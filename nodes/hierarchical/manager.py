@@ -31,9 +31,9 @@ def conversation(state: HierarchicalState) -> list[AnyMessage]:
     """Earlier turns, the task, and its background where it has one."""
     *earlier, task = state["messages"]
     return [
-        *select_history(earlier, HISTORY_MESSAGES, state.get("context")),
+        *select_history(earlier, HISTORY_MESSAGES, state["context"]),
         task,
-        *build_background_messages(state["known"]),
+        *build_background_messages(state["background"]),
     ]
 
 

@@ -4,13 +4,13 @@ from typing import Any
 
 from langchain_core.messages import ToolMessage
 from langgraph.runtime import Runtime
-from tools.execution import CallContext, derive_idempotency_key, execute
 
 from core.context import Context
 from nodes.deps import Deps, Node, get_run_context, get_thread_id
 from nodes.react.offered import offered
 from nodes.react.state import ActInput
 from nodes.shared.approval import request_approval
+from tools.execution import CallContext, derive_idempotency_key, execute
 
 
 def act(deps: Deps) -> Node[ActInput, dict[str, Any]]:

@@ -38,9 +38,9 @@ def transcript(state: ReactState, system: str) -> list[AnyMessage]:
     messages: list[AnyMessage] = [
         SystemMessage(system),
         # A thread begun before there were contexts has none.
-        *select_history(earlier, HISTORY_MESSAGES, state.get("context")),
+        *select_history(earlier, HISTORY_MESSAGES, state["context"]),
         HumanMessage(state["task"]),
-        *build_background_messages(state["known"]),
+        *build_background_messages(state["background"]),
     ]
     messages += _short(state["trace"], first_full)
     messages += _full(turn, state["trace"], first_full)

@@ -96,7 +96,10 @@ def _default(field: FieldInfo) -> str:
         return ""
     if isinstance(value, SecretStr):
         return value.get_secret_value()
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool | tuple | dict):
+        # As the settings are parsed: true, [] and {}.
+        return json.dumps(value)
+    return str(value)
 
 
 def _first_line(group: type) -> str:

@@ -42,7 +42,7 @@ async def retention(settings: Settings, pool: Pool, erasure: Erasure, runs: Runs
 
     The first sweep comes after one interval. A sweep that fails is logged and tried again at the next.
     """
-    if RetentionPolicies.of(settings.retention).keep_all:
+    if RetentionPolicies.from_settings(settings.retention).keep_everything:
         yield
         return
     async with background(_sweeping(settings, pool, erasure, runs), "retention"):
@@ -80,7 +80,7 @@ async def swept(
     longest += settings.runs.drain_seconds
     found = await sweep(
         pool,
-        RetentionPolicies.of(settings.retention),
+        RetentionPolicies.from_settings(settings.retention),
         erase=erasure.erase_in,
         grace=timedelta(seconds=max(settings.retention.grace_seconds, longest)),
         batch_size=settings.retention.batch_size,
@@ -115,7 +115,7 @@ async def _command(*, dry_run: bool) -> int:
         pool = await stack.enter_async_context(open_database(settings.database, settings.server.data_dir))
         saver = await stack.enter_async_context(open_saver(pool))
         await migrate_rooms(pool)
-        found = await swept(settings, pool, Erasure(pool=pool, settled=saver.settled), dry_run=dry_run)
+        found = await swept(settings, pool, Erasure(pool=pool, settled=saver.flush), dry_run=dry_run)
     console = Console()
     # Cut off, a policy could not be told from another.
     console.width = max(console.width, 110)

@@ -53,7 +53,7 @@ def health_router() -> APIRouter:
         """
         if service.lifecycle.is_leaving:
             return _not_ready("stopping", "the service is stopping; ask another replica")
-        if service.pool.away:
+        if service.pool.unavailable_reason:
             return _not_ready("database_unavailable", "the database is down")
         return JSONResponse({"status": "ready"})
 

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import JSONResponse
-from nodes.shared.memory import MemoryUse
 from pydantic import BaseModel, Field, JsonValue, model_validator
 from sse_starlette import ServerSentEvent
 
@@ -14,6 +13,7 @@ from core.logging import get_logger
 from core.packing import ContextRecord
 from core.postgres import DATABASE_UNAVAILABLE
 from nodes.coordinator.state import Alternative, Attempt, Dispatched, Handoff, Path
+from nodes.shared.memory import MemoryUse
 from service.auth.request_identity import Identity
 from service.errors import body, describe
 from service.lifespan import Service

@@ -222,7 +222,7 @@ async def test_the_graph_workflow_can_run_a_definition_twice_on_a_thread(pool: P
         models=cast("ChatModels", None),
         tools={},
         crm=cast("CrmClient", None),
-        roster=NO_AGENTS,
+        agents=NO_AGENTS,
         workflows=engine(outside),
     )
     graph = SPEC.build(deps).compile(checkpointer=await saver_on(pool), name=SPEC.name)

@@ -9,7 +9,6 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.tools import BaseTool, InjectedToolArg, tool
 from pydantic import TypeAdapter
 from syrupy.assertion import SnapshotAssertion
-from tools.execution import CallContext
 
 from core.errors import CrmRefused
 from graphs.diagrams import mermaid
@@ -20,6 +19,7 @@ from nodes.react.state import Reflection
 from nodes.shared.prompts import load_prompt
 from tests.support.graphs import NO_AGENTS, empty_crm
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
+from tools.execution import CallContext
 
 REACT = REGISTRY["react"]
 
@@ -73,7 +73,7 @@ async def asked() -> list[list[BaseMessage]]:
     """What a model was shown in the scripted run, call by call."""
     model = ScriptedChatModel(replies=list(SCRIPT))
     tools: dict[str, BaseTool] = {one.name: one for one in (look_up, send)}
-    deps = Deps(models=scripted_models(model), tools=tools, crm=empty_crm(), roster=NO_AGENTS)
+    deps = Deps(models=scripted_models(model), tools=tools, crm=empty_crm(), agents=NO_AGENTS)
     output = (
         await build_react(deps)
         .compile()
