@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from sse_starlette import ServerSentEvent
 
 from core.errors import InvalidRequest, NothingToResume
-from service.auth.request_identity import Identity
+from service.auth.principal import Identity
 from service.errors import body, describe
 from service.lifespan import Service
 from service.routes import sse

@@ -14,7 +14,7 @@ from core.context import Context
 from core.errors import WorkflowFailed
 from graphs.workflow import RECURSION_LIMIT
 from nodes.workflow.recovery import extract_records, find_running_steps
-from service.auth.request_identity import Identity
+from service.auth.principal import Identity
 from service.runs.compiled import CompiledGraph
 from service.runs.decisions import is_for_others
 from service.runs.output import interrupt_json

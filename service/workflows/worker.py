@@ -27,7 +27,7 @@ from core.settings import WorkflowSettings
 from core.tasks import background, periodic
 from nodes.workflow.executors import WaitAnswer
 from nodes.workflow.recovery import Recovery
-from service.auth.request_identity import Identity
+from service.auth.principal import Identity
 from service.errors import body, describe
 from service.runs.compiled import CompiledGraph
 from service.runs.executor import Runs

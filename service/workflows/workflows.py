@@ -25,7 +25,7 @@ from graphs.workflow_agents import RegistryGraphs
 from nodes.deps import Deps
 from nodes.workflow.executors import build_executors
 from nodes.workflow.recovery import Recovery, extract_records, retry, rollback_to_checkpoint, skip_failed_step
-from service.auth.request_identity import Identity
+from service.auth.principal import Identity
 from service.runs.compiled import CompiledGraph
 from service.runs.executor import Runs
 from service.workflows.graphs import (

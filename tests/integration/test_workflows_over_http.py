@@ -11,7 +11,7 @@ import pytest
 from core.errors import Forbidden
 from core.settings import WorkflowSettings
 from nodes.react.state import Reflection
-from service.auth.request_identity import LOCAL
+from service.auth.principal import LOCAL
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT, RunningService, running_service
 from tests.support.waiting import until
