@@ -111,7 +111,7 @@ def build_api_call(http: HttpCaller, effects: Effects) -> Executor[ApiCall]:
             "query": request.query,
             "body": request.body,
         }
-        return await effects.once(call.idempotency_key, "api_call", arguments, send)
+        return await effects.run_once(call.idempotency_key, "api_call", arguments, send)
 
     return api_call
 

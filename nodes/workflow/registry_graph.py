@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 from core.context import Context
 from core.errors import InvalidRequest, NotFound
-from nodes.deps import get_run_context
+from nodes.deps import get_run_context, get_thread_id
 from nodes.shared.channels import Messages
 from nodes.workflow.state import ParentContext, SubgraphContext, WorkflowStatus
 from workflows.loader import LIBRARY, parse_definition
@@ -102,7 +102,7 @@ class RunWorkflowNodes:
         definition = Definition.model_validate(state["definition"])
         task = runtime.execution_info.task_id if runtime.execution_info else ""
         # A thread may run a workflow more than once, and each run has effects of its own.
-        parent = ParentContext(workflow_id=f"{thread_of(runtime)}:{task}", input=state["input"])
+        parent = ParentContext(workflow_id=f"{get_thread_id(runtime)}:{task}", input=state["input"])
         output = await self._compile(definition).ainvoke(
             {"input": state["input"]}, context=SubgraphContext.build(get_run_context(runtime), parent)
         )

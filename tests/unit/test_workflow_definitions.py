@@ -85,7 +85,7 @@ def test_a_fault_names_its_step_and_field() -> None:
         ([count("a", "[1]"), count("b", "steps.a.result")], "steps.1.source", "status, output and error"),
         ([count("a", "secrets.key")], "steps.0.source", "'secrets' is unknown"),
         ([call("a", when={"type": "iteration_limit", "limit": 1})], "steps.0.when", "inside a loop only"),
-        ([{"type": "agent", "id": "a", "graph": "workflow"}], "steps.0.graph", "cannot be a step of a workflow"),
+        ([{"type": "agent", "id": "a", "graph": "workflow"}], "steps.0.graph", "cannot be a step of"),
         ([loop(loop(call("a"), max_iterations=9_999) | {"id": "m"}, max_iterations=9_999)],
          "limits.max_steps", "99980001 working steps"),
         ([call("a", body="{{ input.x")], "steps.0.body", "}}"),

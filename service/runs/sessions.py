@@ -1,6 +1,6 @@
-"""Which session a message is part of, whichever route it comes by.
+"""Connect sessions with the threads of the coordinator, whichever route a message comes by.
 
-A session's row is its thread's owner: whoever enters first has the thread, and nobody else gets a row of it.
+A session's row owns its thread: the first caller to enter the session gets the thread.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,13 +17,13 @@ from service.runs.ownership import require_unclaimed
 from service.runs.preconditions import require_same
 from service.sessions.store import SessionEntry
 
-# Whose threads are sessions.
+# The graph whose threads are sessions.
 GRAPH = REGISTRY["coordinator"]
 
 Begin = Callable[[], Awaitable[BaseCallbackManager]]
 
 
-async def entered(
+async def enter_session(
     service: Service,
     identity: Identity,
     contact_id: str,
@@ -36,12 +36,12 @@ async def entered(
     """Find or open the session of a message; see :meth:`service.sessions.store.SessionStore.enter`.
 
     Raises:
-        NotFound: The session they name is another tenant's.
-        SessionRefused: It is another contact's.
+        NotFound: The named session belongs to another tenant.
+        SessionRefused: It belongs to another contact.
         WrongGraph: It is a thread of another graph.
     """
     if session_id and await service.sessions.get(identity.tenant, session_id) is None:
-        # A thread may be older than its session, or of a graph that has none.
+        # The id may be that of a thread without a session, or of another graph.
         config: RunnableConfig = {"configurable": {"thread_id": session_id}}
         state = await service.graphs[GRAPH.name].aget_state(config)
         await service.ownership.require(identity, session_id, state.metadata)
@@ -53,36 +53,36 @@ async def entered(
         session_id=session_id,
         message_id=message_id,
         new_id=new_id,
-        claim=partial(require_unclaimed, identity=identity),
+        authorize=partial(require_unclaimed, identity=identity),
     )
 
 
-def entering(
-    service: Service, identity: Identity, given: Any, *, thread_id: str, key: str, begin: Begin
+def begin_in_session(
+    service: Service, identity: Identity, run_input: Any, *, thread_id: str, key: str, begin: Begin
 ) -> Begin:
-    """What a run on a session's thread begins with: its session's row, and then what it would begin with.
+    """Return what begins a run on a session's thread: it enters the session, then calls ``begin``.
 
-    Called once the run is admitted, so the thread is known to be the contact's.
+    It is called once the run's preconditions hold, so the thread is known to be the contact's.
 
     Args:
-        service: Where the sessions are.
-        identity: Who asks.
-        given: The run's input; one that answers a question or continues is no new message.
-        thread_id: Its thread.
-        key: Names the request, so that one that comes again opens nothing anew; empty: it has no name.
-        begin: What comes after.
+        service: Holds the sessions.
+        identity: The caller.
+        run_input: The run's input; one that answers a question or resumes is no new message.
+        thread_id: The run's thread.
+        key: The request's idempotency key, by which a repeated request opens nothing new; empty: none.
+        begin: Begins the run.
     """
 
     async def enter() -> BaseCallbackManager:
-        if isinstance(given, Mapping):
+        if isinstance(run_input, Mapping):
             await service.sessions.enter(
                 identity.tenant,
-                given["contact_id"],
-                channel_id=given.get("channel_id", ""),
+                run_input["contact_id"],
+                channel_id=run_input.get("channel_id", ""),
                 session_id=thread_id,
                 message_id=key,
                 new_id=thread_id,
-                claim=partial(require_unclaimed, identity=identity),
+                authorize=partial(require_unclaimed, identity=identity),
             )
         return await begin()
 
