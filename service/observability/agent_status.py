@@ -12,6 +12,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from pydantic import BaseModel, Field
 
 from graphs.registry import REGISTRY
+from nodes.coordinator.router import DEGRADED_FAILURES
 from service.lifespan import Service
 from service.observability.metrics import FAILURES, SUCCESSES
 
