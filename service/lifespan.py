@@ -8,8 +8,6 @@ from functools import partial
 
 import httpx
 from fastapi import FastAPI
-from graphs.agent_registry import build_agent_registry
-from nodes.coordinator.router import AgentRegistry
 
 from checkpoints.cache import compute_cache_version, open_cache
 from checkpoints.pool import WatchedPool, open_database, watch_database

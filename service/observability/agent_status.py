@@ -7,7 +7,6 @@ from itertools import pairwise
 from math import inf
 from typing import Literal, TypeAlias
 
-from nodes.coordinator.router import DEGRADED_FAILURES
 from prometheus_client import Counter, Gauge, Histogram
 from pydantic import BaseModel, Field
 
