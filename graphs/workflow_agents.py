@@ -35,7 +35,7 @@ class RegistryGraphs:
         """Run to the end (:class:`workflows.ports.GraphCaller`)."""
         spec = self._specs[graph]
         try:
-            values = spec.input_schema.model_validate(given)
+            values = spec.validate_input(given)
         except ValidationError as error:
             faults = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
             raise StepFailed(f"the input does not fit {graph!r}: {faults}") from error
