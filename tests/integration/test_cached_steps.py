@@ -13,7 +13,7 @@ from langserve import RemoteRunnable
 from checkpoints.cache import BoundedMemoryCache
 from core.settings import CacheSettings
 from graphs.registry import REGISTRY
-from service.auth.request_identity import Identity
+from service.auth.principal import Identity
 from service.runs.http_request import run_request
 from service.runs.output import finished
 from tests.support.scripted import ScriptedChatModel, scripted_models
