@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, cast
 
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
@@ -78,7 +78,9 @@ async def asked() -> list[list[BaseMessage]]:
         await build_react(deps)
         .compile()
         .ainvoke(
-            cast("Any", ReactInput(task="Exports fail with error 500.", contact_id="ana").model_dump()),
+            cast(
+                "ReactInput", ReactInput(task="Exports fail with error 500.", contact_id="ana").model_dump()
+            ),
             {"recursion_limit": REACT.recursion_limit},
         )
     )
