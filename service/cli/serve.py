@@ -17,10 +17,10 @@ from core.errors import StartupError
 from core.logging import configure_logging
 from core.models import ChatModels
 from core.settings import ServerSettings, Settings
-from service.app import make_app
+from service.app import create_app
 from service.cli.startup_message import banner
 from service.lifespan import Service, open_service
-from service.middleware.locality import is_loopback
+from service.middleware.authentication import is_loopback
 
 # Beyond the runs' own drain: time for streams to say goodbye.
 GRACE_SECONDS = 5
@@ -70,8 +70,8 @@ class Serving:
     def stop(self) -> None:
         """Say that the service is leaving, then drain and stop; asked a second time, wait for nobody."""
         lifecycle = self.service.lifecycle
-        notice = 0.0 if lifecycle.is_leaving else self.service.settings.server.shutdown_notice_seconds
-        lifecycle.is_leaving = True
+        notice = 0.0 if lifecycle.is_stopping else self.service.settings.server.shutdown_notice_seconds
+        lifecycle.is_stopping = True
         if notice:
             asyncio.get_running_loop().call_later(notice, self._after_notice)
         else:
@@ -106,7 +106,7 @@ async def serving(settings: Settings, models: ChatModels | None = None) -> Async
     grace = int(settings.runs.drain_seconds + GRACE_SECONDS)
     with contextlib.closing(_listen(settings.server)) as listener:
         async with open_service(settings, models=models) as service:
-            app = make_app(service)
+            app = create_app(service)
             config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=grace)
             server = UnsignalledServer(config)
             ended = asyncio.create_task(server.serve(sockets=[listener]))

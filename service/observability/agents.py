@@ -146,7 +146,7 @@ def _status(
 
 
 def _state(service: Service, *, in_progress: int, failures: int, is_ready: bool) -> State:
-    if service.lifecycle.is_leaving:
+    if service.lifecycle.is_stopping:
         return "terminating"
     if not is_ready:
         return "initializing"
@@ -154,7 +154,7 @@ def _state(service: Service, *, in_progress: int, failures: int, is_ready: bool)
         return "degraded"
     if not in_progress:
         return "idle"
-    return "busy" if service.runs.places("runs").are_taken else "active"
+    return "busy" if service.runs.slots("runs").are_taken else "active"
 
 
 def _total(counts: Mapping[str, float], of: frozenset[str]) -> int:

@@ -15,7 +15,7 @@ from fastapi.encoders import jsonable_encoder
 from sse_starlette import ServerSentEvent
 
 from core.errors import NotFound, RunStopped
-from service.errors import body, describe
+from service.errors import error_body, to_service_error
 from service.routes import sse
 from service.routes.workflow_view import RunView
 from service.workflows.run_request import WorkflowGraphs
@@ -66,12 +66,12 @@ class WorkflowEvents:
                 for event in self._changes(view):
                     yield event
                 if view.run.ended:
-                    yield sse.event("done", jsonable_encoder(view.report()))
+                    yield sse.format_event("done", jsonable_encoder(view.report()))
                     return
                 await self._pause(time.monotonic() - began)
         except Exception as error:  # noqa: BLE001 - the stream has begun: its last event is where errors go
-            described = describe(error)
-            yield sse.event("error", {**body(described), "status": described.status})
+            described = to_service_error(error)
+            yield sse.format_event("error", {**error_body(described), "status": described.status})
 
     async def _pause(self, took: float) -> None:
         if self._stopping():
@@ -93,7 +93,7 @@ class WorkflowEvents:
         for step_id in sorted(new, key=lambda one: _moment(steps[one])):
             moment = _moment(steps[step_id])
             if steps[step_id].state != "pending" and not 0 < moment <= self._since:
-                told = sse.event("step", {"id": step_id, **asdict(steps[step_id])})
+                told = sse.format_event("step", {"id": step_id, **asdict(steps[step_id])})
                 told.id = f"{moment:.6f}" if moment else None
                 yield told
         self._steps = dict(steps)
@@ -101,7 +101,7 @@ class WorkflowEvents:
         now = {"id": view.run.id, "status": view.run.status, "done": progress.done, "total": progress.total}
         if now != self._told:
             self._told = now
-            yield sse.event("workflow", now)
+            yield sse.format_event("workflow", now)
         # What a client had heard of before it came is told once only.
         self._since = 0
 

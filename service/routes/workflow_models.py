@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from service.routes.texts import require_storable
+from service.runs.request import require_storable
 from workflows.numbers import LARGEST
 from workflows.progress import StepState
 from workflows.store import Status

@@ -8,7 +8,6 @@ from typing import Any
 from langgraph.types import Interrupt
 
 from nodes.workflow.records import records_of, running_of
-from service.routes.approval_ids import approval_id
 from service.routes.workflow_models import (
     StepOutput,
     StepReport,
@@ -17,6 +16,7 @@ from service.routes.workflow_models import (
     WorkflowReport,
     WorkflowSummary,
 )
+from service.runs.output import format_approval_id
 from service.workflows.run_request import WorkflowGraphs
 from workflows.definition.workflow import Definition
 from workflows.outline import Outline, outline
@@ -124,7 +124,7 @@ def _waiting(run_id: str, pending: Interrupt) -> WaitingFor:
     return WaitingFor(
         kind=kind if waits else "approval",
         step=str(value.get("step", "")),
-        approval_id=None if waits else approval_id(pending.id, run_id),
+        approval_id=None if waits else format_approval_id(pending.id, run_id),
         signal=value.get("signal") or None if waits else None,
         due=_time(value.get("due") or 0) if waits else None,
     )

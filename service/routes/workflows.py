@@ -29,7 +29,7 @@ from service.routes.workflow_models import (
     WorkflowSummary,
 )
 from service.routes.workflow_view import RunView, summary
-from service.runs.thread_ids import new_thread_id
+from service.runs.request import new_thread_id
 from service.workflows.recovery import checkpoints, recover
 from workflows.definition.workflow import json_schema
 from workflows.diagram import mermaid
@@ -151,9 +151,9 @@ def _runs(router: APIRouter) -> None:
             service.workflows.store,
             service.workflows.graphs,
             since=since,
-            stopping=lambda: service.runs.stopping,
+            stopping=lambda: service.runs.is_stopping,
         )
-        return sse.stream(watching.of(requester.tenant, run_id))
+        return sse.stream_response(watching.of(requester.tenant, run_id))
 
 
 def _control(router: APIRouter) -> None:

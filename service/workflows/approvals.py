@@ -9,9 +9,9 @@ from core.errors import NotFound, NothingToResume
 from service.auth.request_identity import Identity
 from service.lifespan import Service
 from service.routes.workflow_view import RunView
-from service.runs.compiled import CompiledGraph
-from service.runs.decisions import is_for_others
-from service.runs.output import interrupt_json
+from service.runs.output import interrupt_to_dict
+from service.runs.preconditions import is_answered_elsewhere
+from service.runs.request import CompiledGraph
 
 
 async def open_graph(service: Service, identity: Identity, run_id: str) -> CompiledGraph | None:
@@ -23,7 +23,9 @@ async def open_graph(service: Service, identity: Identity, run_id: str) -> Compi
 async def for_a_person(graph: CompiledGraph, thread_id: str) -> list[dict[str, Any]]:
     """The pending questions of a thread that somebody of the company must decide."""
     state = await graph.aget_state({"configurable": {"thread_id": thread_id}})
-    return [interrupt_json(pending) for pending in state.interrupts if not is_for_others(pending.value)]
+    return [
+        interrupt_to_dict(pending) for pending in state.interrupts if not is_answered_elsewhere(pending.value)
+    ]
 
 
 async def decide_workflow(

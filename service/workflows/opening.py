@@ -20,8 +20,8 @@ from nodes.deps import Deps
 from nodes.workflow.engine import Engine
 from nodes.workflow.scheduler import Slots
 from nodes.workflow.steps import executors
-from service.runs.compiled import CompiledGraph
-from service.runs.executor import Runs
+from service.runs.executor import RunExecutor
+from service.runs.request import CompiledGraph
 from service.workflows.run_request import WORKFLOW, WorkflowGraphs
 from service.workflows.worker import WorkflowKeeper
 from workflows.connections import open_connections
@@ -80,7 +80,7 @@ async def open_engine(
 
 @asynccontextmanager
 async def open_workflows(
-    settings: WorkflowSettings, pool: Pool, *, runs: Runs, engine: Engine, checkpointer: Checkpointer
+    settings: WorkflowSettings, pool: Pool, *, runs: RunExecutor, engine: Engine, checkpointer: Checkpointer
 ) -> AsyncIterator[Workflows]:
     """Keep workflows going until the context closes; the runs in progress must have been drained by then."""
 

@@ -9,7 +9,7 @@ from nodes.workflow.recovery import Recovery, retry, rollback_to_checkpoint, ski
 from service.auth.request_identity import Identity
 from service.lifespan import Service
 from service.routes.workflow_models import CheckpointReport, Checkpoints, Recover
-from service.runs.compiled import CompiledGraph
+from service.runs.request import CompiledGraph
 from workflows.definition.workflow import Definition
 from workflows.outline import outline
 from workflows.progress import progress

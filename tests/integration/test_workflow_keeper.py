@@ -16,7 +16,7 @@ from nodes.workflow.recovery import Recovery, retry
 from service.auth.request_identity import LOCAL
 from service.workflows.run_request import WORKFLOW, WorkflowGraphs
 from service.workflows.worker import MOST_LAPSES, WorkflowKeeper
-from tests.support.runs import runs_on
+from tests.support.runs import build_executor
 from tests.support.savers import saver_on
 from tests.support.waiting import until
 from tests.support.workflows import Outside, ask, call, definition, engine
@@ -31,7 +31,7 @@ class Service:
 
     def __init__(self, pool: Pool, saver: Any, outside: Outside, name: str) -> None:
         self.store = WorkflowStore(pool, service=name, lease_seconds=SETTINGS.lease_seconds)
-        self.runs = runs_on(pool)
+        self.runs = build_executor(pool)
 
         def compiled(made: Any) -> Any:
             graph = compile_workflow(made, engine(outside), saver)
@@ -180,13 +180,13 @@ async def test_workflows_take_no_slot_of_messages(pool: Pool, service: Any) -> N
     going, outside = asyncio.Event(), Outside()
     outside.before = lambda _: going.wait()
     one = service(outside)
-    one.runs = one.keeper._runs = runs_on(
+    one.runs = one.keeper._runs = build_executor(
         pool, RunSettings(max_concurrent=1, queue_seconds=0), WorkflowSettings(max_concurrent=2)
     )
     for number in range(3):
         await one.begin(f"w{number}", call("a"))
     await until(lambda: sum(outside.calls.values()) == 2)
-    async with asyncio.timeout(5), one.runs._lanes["runs"].slots.place("x"):
+    async with asyncio.timeout(5), one.runs._queues["runs"].slots.place("x"):
         assert (await one.store.counts(LOCAL.tenant)) == {"running": 2, "queued": 1}
     going.set()
     for number in range(3):
