@@ -21,7 +21,7 @@ from nodes.coordinator.specialist import specialist
 from nodes.coordinator.state import CoordinatorInput, CoordinatorOutput, CoordinatorState
 from nodes.coordinator.summarise import summarise
 from nodes.deps import Deps
-from nodes.shared.caching import routing_policy
+from nodes.shared.caching import classify_cache_policy
 
 # A backstop: agents, model calls and CRM calls have their own, shorter limits.
 STEP_TIMEOUT_SECONDS = 200
@@ -47,7 +47,7 @@ def build_coordinator(
     graph.set_node_defaults(timeout=STEP_TIMEOUT_SECONDS)
     graph.add_node("prepare", prepare)
     graph.add_node("recall", recall(deps))
-    graph.add_node("classify", classify(deps), cache_policy=routing_policy(deps))
+    graph.add_node("classify", classify(deps), cache_policy=classify_cache_policy(deps))
     graph.add_node("clarify", clarify(deps))
     graph.add_node("assemble", assemble(deps))
     graph.add_node("specialist", specialist(deps, specialists(deps)))

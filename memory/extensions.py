@@ -6,7 +6,7 @@ import psycopg
 from psycopg import sql
 
 from core.logging import get_logger
-from core.postgres import Connection, Pool, take_turns
+from core.postgres import Connection, Pool, lock_migrations
 from memory.database import sql_file
 
 log = get_logger(__name__)
@@ -45,7 +45,7 @@ async def open_extensions(pool: Pool) -> Extensions:
         psycopg.Error: The database cannot be reached.
     """
     async with pool.connection() as connection, connection.transaction():
-        await take_turns(connection, "memory")
+        await lock_migrations(connection, "memory")
         vector = await _usable(connection, "vector", HAS_HALFVEC_SQL)
         trigrams = await _usable(connection, "pg_trgm", HAS_TRIGRAMS_SQL)
         if vector:

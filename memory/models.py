@@ -5,7 +5,7 @@ from typing import Final
 
 from core.embeddings import Embedder
 from core.logging import get_logger
-from core.postgres import Connection, Pool, take_turns
+from core.postgres import Connection, Pool, lock_migrations
 
 log = get_logger(__name__)
 
@@ -68,7 +68,7 @@ async def activate(pool: Pool, embedder: Embedder) -> Model:
         psycopg.Error: The database cannot be reached.
     """
     async with pool.connection() as connection, connection.transaction():
-        await take_turns(connection, "memory")
+        await lock_migrations(connection, "memory")
         key = (embedder.model, embedder.dimensions)
         row = await (await connection.execute(FIND_SQL, key)).fetchone()
         row = row or await (await connection.execute(INSERT_SQL, key)).fetchone()

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from langgraph.types import Checkpointer
 
 from checkpoints.availability import watching
-from checkpoints.cache import open_cache
+from checkpoints.cache import compute_cache_version, open_cache
 from checkpoints.opening import open_database
 from checkpoints.pool import WatchedPool
 from checkpoints.saver import open_saver
@@ -23,7 +23,7 @@ from core.metrics import BACKGROUND, metered
 from core.models import ChatModels, ModelInfo, chat_models
 from core.postgres import Pool
 from core.settings import Settings
-from core.tasks import background, ended
+from core.tasks import background, cancel_and_wait
 from dev_crm.app import create_crm
 from dev_crm.migrations import migrate
 from graphs.registry import REGISTRY
@@ -31,7 +31,7 @@ from graphs.roster import specialised_agents
 from memory.opening import open_memory
 from nodes.coordinator.roster import Roster
 from nodes.deps import Deps
-from nodes.shared.caching import worth_keeping
+from nodes.shared.caching import is_cacheable
 from service.audit.effects import RecordedEffects
 from service.audit.entries import Audit
 from service.audit.requests import Requests
@@ -44,7 +44,6 @@ from service.cli.retention import retention
 from service.observability.gauges import add_gauges
 from service.observability.metrics import RunMeter, ServiceMetrics
 from service.observability.tracing import Tracing, open_tracing
-from service.runs.cache_version import edition
 from service.runs.erasure import Erasure
 from service.runs.executor import RunExecutor
 from service.runs.limits import build_queues
@@ -169,7 +168,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         stack.push_async_callback(deps.roster.router.aclose)
         # Neither the start nor the first message waits for the router to learn the agents' examples.
         warming = asyncio.create_task(_warm(deps.roster))
-        stack.push_async_callback(ended, warming)
+        stack.push_async_callback(cancel_and_wait, warming)
         engine = await stack.enter_async_context(
             open_engine(settings.workflows, deps=deps, crm=crm_http, effects=effects)
         )
@@ -291,7 +290,13 @@ async def _compile_graphs(
 ) -> Mapping[str, CompiledGraph]:
     built = {spec.name: spec.build(deps) for spec in REGISTRY.values()}
     cache = await stack.enter_async_context(
-        open_cache(settings.cache, settings.redis, pool, edition=edition(built), worth_keeping=worth_keeping)
+        open_cache(
+            settings.cache,
+            settings.redis,
+            pool,
+            edition=compute_cache_version(built),
+            worth_keeping=is_cacheable,
+        )
     )
     return {name: graph.compile(checkpointer=saver, cache=cache, name=name) for name, graph in built.items()}
 

@@ -28,7 +28,7 @@ from checkpoints.saver.statements import BinaryArray, BinaryArrayDumper, Row, Ta
 from core.errors import DatabaseUnavailable
 from core.logging import get_logger
 from core.metrics import CommitMeter, NoCommitMeter
-from core.tasks import ended
+from core.tasks import cancel_and_wait
 
 log = get_logger(__name__)
 
@@ -140,7 +140,7 @@ class GroupWriter:
             async with asyncio.timeout(2 * self._patience):
                 while self._writing or self._queue or self._entering or self._encoding:
                     await self._enqueue(Rows({}, 0))
-        await ended(self._task)
+        await cancel_and_wait(self._task)
         self._fail(self._queue, RuntimeError("the saver was closed"))
         await self._disconnect()
 

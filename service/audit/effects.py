@@ -13,7 +13,7 @@ from psycopg.rows import DictRow
 from core.effects import Arguments, Outcome
 from core.errors import CrmRefused, CrmUnauthorized, DatabaseUnavailable, EffectConflict, ServiceError
 from core.logging import get_logger
-from core.postgres import AWAY, Connection, Pool
+from core.postgres import DATABASE_UNAVAILABLE, Connection, Pool
 from service.audit.entries import ENTRY_VALUES, INSERT_SQL, INTO_ENTRIES, Entry
 
 log = get_logger(__name__)
@@ -91,7 +91,7 @@ class RecordedEffects:
                 if await _one(connection, BEGIN_SQL, parameters):
                     return None
                 known = await _one(connection, KNOWN_SQL, parameters)
-        except AWAY as error:
+        except DATABASE_UNAVAILABLE as error:
             raise DatabaseUnavailable(
                 f"{begun.tool} was not done, as it could not be recorded; ask again in a moment",
                 retry_after=2,
@@ -123,7 +123,7 @@ class RecordedEffects:
                 await connection.execute(
                     END_SQL.encode(), {**ended.row(), "state": state, "effect_outcome": stored}
                 )
-        except AWAY as error:
+        except DATABASE_UNAVAILABLE as error:
             raise DatabaseUnavailable(
                 f"{begun.tool} was done, but that could not be recorded; go on with the run: it is not done "
                 "a second time",

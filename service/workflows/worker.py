@@ -24,6 +24,7 @@ from core.errors import (
     WorkflowFailed,
 )
 from core.logging import get_logger
+from core.postgres import DATABASE_UNAVAILABLE
 from core.settings import WorkflowSettings
 from core.tasks import background
 from nodes.workflow.recovery import Recovery
@@ -32,7 +33,6 @@ from service.auth.request_identity import Identity
 from service.errors import error_body, to_service_error
 from service.runs.executor import RunExecutor
 from service.runs.request import CompiledGraph
-from service.sessions.worker import AWAY
 from service.workflows.run_request import WorkflowGraphs, workflow_request
 from workflows.store import Run, WorkflowStore
 
@@ -168,7 +168,7 @@ class WorkflowKeeper:
             return ()
         try:
             claimed = await self._store.claim(limit=free)
-        except AWAY as fault:
+        except DATABASE_UNAVAILABLE as fault:
             log.warning("workflows_not_claimed", reason=str(fault))
             return ()
         for run in claimed:
@@ -192,7 +192,7 @@ class WorkflowKeeper:
                 continue
             try:
                 ours = await self._store.heartbeat(held)
-            except AWAY as fault:
+            except DATABASE_UNAVAILABLE as fault:
                 # Their checkpoints cannot be written either: they end by themselves.
                 log.warning("workflow_leases_not_extended", reason=str(fault))
                 continue

@@ -10,7 +10,7 @@ import pytest
 from core.errors import DatabaseUnavailable, NothingToResume, ThreadBusy, TooManyRuns
 from core.postgres import Pool
 from core.settings import RunSettings, WorkflowSettings
-from core.tasks import ended
+from core.tasks import cancel_and_wait
 from graphs.workflow import compile_workflow
 from nodes.workflow.recovery import Recovery, retry
 from service.auth.request_identity import LOCAL
@@ -66,12 +66,12 @@ class Service:
         """As a killed process does: nothing is released."""
         self.task.cancel()
         for task in [self.task, *self.keeper._active.values(), *self.runs._tasks]:
-            await ended(task)
+            await cancel_and_wait(task)
 
     async def close(self) -> None:
         await self.runs.drain()
         await self.keeper.aclose()
-        await ended(self.task)
+        await cancel_and_wait(self.task)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import CachePolicy
 from typing_extensions import TypedDict
 
+from checkpoints.cache import compute_cache_version
 from core.context import Context, now_running
 from core.errors import EmbeddingError
 from nodes.coordinator.classify import classify
@@ -22,8 +23,7 @@ from nodes.coordinator.roster import Roster
 from nodes.coordinator.state import CoordinatorState
 from nodes.deps import Deps
 from nodes.routing.verdicts import Candidate, Routing, Verdict
-from nodes.shared.caching import keyed, routing_policy, worth_keeping
-from service.runs.cache_version import edition
+from nodes.shared.caching import classify_cache_policy, is_cacheable, make_key_func
 from tests.support.agents import shipped
 from tests.support.scripted import ScriptedChatModel, scripted_models
 
@@ -81,7 +81,7 @@ def key(deps: Deps = DEPS, *, run: Context | None = ACME, **changed: Any) -> str
     async def as_run() -> str:
         if run:
             now_running(run)
-        made: str = routing_policy(deps).key_func(cast("CoordinatorState", {**STATE, **changed}))
+        made: str = classify_cache_policy(deps).key_func(cast("CoordinatorState", {**STATE, **changed}))
         return made
 
     return asyncio.run(as_run())
@@ -131,7 +131,7 @@ def test_no_text_moves_from_one_part_of_a_key_to_another(
     def made(parts: tuple[str, str, str]) -> str:
         async def as_run() -> str:
             now_running(Context(tenant=parts[0]))
-            return keyed("step", lambda state, _: state)(parts[1:])
+            return make_key_func("step", lambda state, _: state)(parts[1:])
 
         return asyncio.run(as_run())
 
@@ -161,7 +161,7 @@ async def test_the_decision_reads_nothing_that_is_not_in_its_key(verdict: Verdic
     values = {**STATE, "last_agent": last}
     in_key, decided = Watched(values), Watched(values)
     now_running(ACME)
-    routing_policy(DEPS).key_func(cast("CoordinatorState", in_key))
+    classify_cache_policy(DEPS).key_func(cast("CoordinatorState", in_key))
     deps = deps_with(verdict, '{"agent": "closing"}')
     await classify(deps)(cast("CoordinatorState", decided), runtime=Runtime(context=ACME))
     assert decided.read <= in_key.read
@@ -181,7 +181,7 @@ async def test_a_decision_is_kept_and_a_makeshift_is_not(deps: Deps, last: str, 
     state = cast("CoordinatorState", {**STATE, "last_agent": last})
     went = await classify(deps)(state, runtime=Runtime(context=ACME))
     assert isinstance(went.update, dict)
-    assert worth_keeping("classify", went.update) is kept
+    assert is_cacheable("classify", went.update) is kept
 
 
 class _State(TypedDict):
@@ -198,7 +198,7 @@ def _graph(name: str) -> Callable[[str], Any]:
         return [state["text"]]
 
     graph = StateGraph(_State)
-    graph.add_node("classify", node, cache_policy=CachePolicy(key_func=keyed(name, read)))
+    graph.add_node("classify", node, cache_policy=CachePolicy(key_func=make_key_func(name, read)))
     graph.add_edge(START, "classify")
     compiled = graph.compile(cache=CACHE)
     return lambda text: compiled.ainvoke({"text": text})
@@ -223,6 +223,6 @@ def test_a_graph_with_another_step_or_channel_is_another_edition() -> None:
     plain, renamed, wider = StateGraph(_State), StateGraph(_State), StateGraph(Wider)
     for graph, node in ((plain, "one"), (renamed, "other"), (wider, "one")):
         graph.add_node(node, lambda state: state)
-    again = {edition({"graph": graph}) for graph in (plain, plain)}
+    again = {compute_cache_version({"graph": graph}) for graph in (plain, plain)}
     assert len(again) == 1
-    assert len(again | {edition({"graph": graph}) for graph in (renamed, wider)}) == 3
+    assert len(again | {compute_cache_version({"graph": graph}) for graph in (renamed, wider)}) == 3
