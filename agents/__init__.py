@@ -1,1 +1,1 @@
-"""The specialised agents, as data: a Markdown file each, and what loads them."""
+"""The specialised agents: one Markdown file each, their schema and their loader."""

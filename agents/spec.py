@@ -1,12 +1,12 @@
-"""What a specialised agent is made of, and what its fields may hold."""
+"""The definition of a specialised agent and the validation of its fields."""
 
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, ClassVar, Literal, TypedDict, get_args
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
 from core.texts import is_storable, without_accents
 
@@ -17,68 +17,87 @@ Language = Literal["en", "pt"]
 Team = Literal["support", "billing", "sales", "success", "marketing"]
 
 LANGUAGES: tuple[Language, ...] = get_args(Language)
-FEWEST_EXAMPLES = 8
-# These write from what they are given; their graphs bind no tools.
-WITHOUT_TOOLS: frozenset[Pattern] = frozenset({"answer", "critique_refine"})
+MIN_EXAMPLES = 8
+# These patterns write from the given material; their graphs bind no tools.
+PATTERNS_WITHOUT_TOOLS: frozenset[Pattern] = frozenset({"answer", "critique_refine"})
+
+# The rule that every agent has: when the customer asks for a person, and the phrases that say so.
+ASKS_FOR_A_PERSON = "The customer asks for a person."
+HANDOFF_PHRASES = (
+    "speak to a human",
+    "talk to a human",
+    "speak to a person",
+    "talk to a person",
+    "human agent",
+    "real person",
+    "falar com um atendente",
+    "falar com uma atendente",
+    "falar com atendente",
+    "falar com uma pessoa",
+    "falar com um humano",
+    "atendente humano",
+    "pessoa de verdade",
+)
 
 
-class Checks(TypedDict):
-    """What a file is checked against beyond itself (Pydantic's validation context)."""
+class FileChecks(TypedDict):
+    """What a file is checked against besides its own content (the Pydantic validation context).
+
+    Attributes:
+        name: The name of the file without its suffix.
+        tools: The names of the tools that exist.
+    """
 
     name: str
     tools: Collection[str]
 
 
-def words(text: str) -> str:
-    """The words of a text without case, accents and punctuation, a space between each two."""
+def normalize_words(text: str) -> str:
+    """Return the words of a text without case, accents and punctuation, joined by single spaces."""
     return " ".join(re.findall(r"[^\W_]+", without_accents(text).casefold()))
 
 
-def _said(text: str) -> str:
+def _validate_text(text: str) -> str:
     if not is_storable(text):
-        raise ValueError("must hold neither NUL nor halves of surrogate pairs")
+        raise ValueError("must not contain NUL or unpaired surrogates")
     if not text.strip():
         raise ValueError("is empty")
     return text.strip()
 
 
-def _has_words(text: str) -> str:
-    if not words(text):
-        raise ValueError("has no word in it")
+def _validate_words(text: str) -> str:
+    if not normalize_words(text):
+        raise ValueError("contains no word")
     return text
 
 
-def _named_as_its_file(name: str, info: ValidationInfo) -> str:
-    checks: Checks | None = info.context
+def _validate_name(name: str, info: ValidationInfo) -> str:
+    checks: FileChecks | None = info.context
     if checks is not None and name != checks["name"]:
-        raise ValueError(f"must be the file's name, {checks['name']!r}")
+        raise ValueError(f"must be the name of the file, {checks['name']!r}")
     return name
 
 
-def _is_there(tool: str, info: ValidationInfo) -> str:
-    checks: Checks | None = info.context
+def _validate_tool(tool: str, info: ValidationInfo) -> str:
+    checks: FileChecks | None = info.context
     if checks is not None and tool not in checks["tools"]:
         raise ValueError(f"there is no tool {tool!r}; the tools are: {', '.join(sorted(checks['tools']))}")
     return tool
 
 
-def _each_once(tools: tuple[str, ...]) -> tuple[str, ...]:
-    if twice := [tool for tool, times in Counter(tools).items() if times > 1]:
-        raise ValueError(f"{twice[0]!r} is listed twice")
-    return tools
-
-
-def _fit_the_pattern(tools: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-    # Pydantic gives the fields before this one, and leaves out those that are wrong themselves.
+def _validate_tools(tools: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+    if repeated := [tool for tool, count in Counter(tools).items() if count > 1]:
+        raise ValueError(f"{repeated[0]!r} is listed twice")
+    # Pydantic passes the fields declared before this one, without those that are invalid.
     pattern: Pattern | None = info.data.get("pattern")
-    if tools and pattern in WITHOUT_TOOLS:
+    if tools and pattern in PATTERNS_WITHOUT_TOOLS:
         raise ValueError(f"the pattern {pattern!r} calls no tools; list none, or choose another pattern")
-    if not tools and pattern is not None and pattern not in WITHOUT_TOOLS:
+    if not tools and pattern is not None and pattern not in PATTERNS_WITHOUT_TOOLS:
         raise ValueError(f"the pattern {pattern!r} works with tools; list those it needs")
     return tools
 
 
-def _every_language(
+def _validate_examples(
     examples: Mapping[Language, tuple[str, ...]],
 ) -> Mapping[Language, tuple[str, ...]]:
     if missing := [language for language in LANGUAGES if language not in examples]:
@@ -86,69 +105,70 @@ def _every_language(
     return examples
 
 
-Text = Annotated[str, AfterValidator(_said)]
-Name = Annotated[Text, Field(pattern=r"^[a-z][a-z0-9_]*$"), AfterValidator(_named_as_its_file)]
-Phrase = Annotated[Text, AfterValidator(_has_words)]
+Text = Annotated[str, AfterValidator(_validate_text)]
+Name = Annotated[Text, Field(pattern=r"^[a-z][a-z0-9_]*$"), AfterValidator(_validate_name)]
+Phrase = Annotated[Text, AfterValidator(_validate_words)]
 Tools = Annotated[
-    tuple[Annotated[Text, AfterValidator(_is_there)], ...],
-    AfterValidator(_each_once),
-    AfterValidator(_fit_the_pattern),
+    tuple[Annotated[Text, AfterValidator(_validate_tool)], ...], AfterValidator(_validate_tools)
 ]
-Utterances = Annotated[tuple[Phrase, ...], Field(min_length=FEWEST_EXAMPLES)]
-Examples = Annotated[Mapping[Language, Utterances], AfterValidator(_every_language)]
-Temperature = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
+Utterances = Annotated[tuple[Phrase, ...], Field(min_length=MIN_EXAMPLES)]
+Examples = Annotated[Mapping[Language, Utterances], AfterValidator(_validate_examples)]
+# YAML scalars of ruamel.yaml are subclasses of float; the agent keeps a plain one.
+Temperature = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False), AfterValidator(float)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EscalationRule:
-    """When a person has to take over.
+class EscalationRule(BaseModel):
+    """A case in which a person must take over.
 
     Attributes:
-        when: A sentence the model reads.
-        phrases: What triggers the rule without a model, English and Portuguese.
-        team: Who takes over.
+        when: A sentence that describes the case to the model.
+        phrases: Phrases, in English and Portuguese, that trigger the rule without a model.
+        team: The team that takes over; None: the agent's own team.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     when: Text
     phrases: tuple[Phrase, ...] = ()
-    team: Team
+    team: Team | None = None
 
     def applies_to(self, message: str) -> bool:
-        """Whether one of the phrases is in the message: whole words; case and accents do not count."""
-        heard = f" {words(message)} "
-        return any(f" {words(phrase)} " in heard for phrase in self.phrases)
+        """Return whether the message contains a phrase as whole words, ignoring case and accents."""
+        words = f" {normalize_words(message)} "
+        return any(f" {normalize_words(phrase)} " in words for phrase in self.phrases)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentSpec:
+class AgentSpec(BaseModel):
     """A specialised agent.
 
     Attributes:
-        name: Its file's name, without the ending.
-        category: The part of the customer's life it belongs to.
-        description: One line on what it serves, for a model that routes and for people.
-        examples: Messages it serves, in each language: what the router learns from.
+        name: The name of its file without the suffix.
+        category: The part of the customer's life cycle it belongs to.
+        description: One line on what it serves, for a routing model and for people.
         pattern: The graph that runs it.
         tools: Names of the tools it may call.
-        retrieval: How memory is searched for it.
-        temperature: Of its model calls, 0 to 1.
-        escalation: When a person has to take over; the first rule that applies counts.
+        retrieval: The strategy by which memory is searched for it.
+        temperature: Temperature of its model calls, 0 to 1.
+        team: The people who take over from it.
+        escalation: The cases in which a person must take over, besides the customer asking for one.
+        handoff_phrases: Phrases by which its customers ask for a person, besides :data:`HANDOFF_PHRASES`.
+        examples: Messages it serves, in each language; the router learns from them.
         prompt: Its system prompt.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     name: Name
     category: Category
     description: Text
-    examples: Examples
     pattern: Pattern
     tools: Tools
     retrieval: RetrievalStrategy
     temperature: Temperature
-    escalation: tuple[EscalationRule, ...]
+    team: Team
+    escalation: tuple[EscalationRule, ...] = ()
+    handoff_phrases: tuple[Phrase, ...] = ()
+    examples: Examples
     prompt: Text
 
     @property
@@ -156,6 +176,12 @@ class AgentSpec:
         """The examples of all languages."""
         return tuple(text for language in LANGUAGES for text in self.examples[language])
 
-    def escalated_by(self, message: str) -> EscalationRule | None:
-        """The first rule whose phrases are in a customer's message, if there is one."""
-        return next((rule for rule in self.escalation if rule.applies_to(message)), None)
+    @cached_property
+    def escalation_rules(self) -> tuple[EscalationRule, ...]:
+        """All rules in order, the one about asking for a person last."""
+        phrases = (*HANDOFF_PHRASES, *self.handoff_phrases)
+        return (*self.escalation, EscalationRule(when=ASKS_FOR_A_PERSON, phrases=phrases))
+
+    def find_escalation(self, message: str) -> EscalationRule | None:
+        """Return the first rule with a phrase in the customer's message, or None."""
+        return next((rule for rule in self.escalation_rules if rule.applies_to(message)), None)

@@ -31,11 +31,11 @@ from rich.table import Table
 from checkpoints.embedded import embedded_postgres_server
 from checkpoints.pool import open_pool
 from checkpoints.saver import open_saver
+from core.concurrency import FairSemaphore
 from core.logging import configure_logging
 from core.settings import DatabaseSettings, LogSettings, ServerSettings, Settings
 from graphs.workflow import compile_workflow
 from nodes.workflow.engine import Engine
-from nodes.workflow.scheduler import Slots
 from nodes.workflow.steps.data_processing import data_processing
 from service.cli.serve import serving
 from workflows.definition.workflow import Definition
@@ -137,7 +137,7 @@ async def _ended(http: httpx.AsyncClient, workflow_id: str) -> dict[str, Any]:
 
 
 def _engine() -> Engine:
-    return Engine(executors={"data_processing": data_processing}, slots=Slots(100))
+    return Engine(executors={"data_processing": data_processing}, slots=FairSemaphore(100))
 
 
 async def measure(saver: Checkpointer, url: str, console: Console, rounds: int) -> bool:

@@ -38,14 +38,6 @@ MIGRATIONS = (
     """,
     # Position 2 to 4.
     *(f"ALTER TABLE {table} SET ({AUTOVACUUM})" for table in CHECKPOINT_TABLES),
-    # What CACHE_BACKEND=postgres keeps for some minutes. Unlogged: it may be lost, and costs no log.
-    f"""
-    CREATE UNLOGGED TABLE IF NOT EXISTS result_cache (
-        key text PRIMARY KEY,
-        value bytea NOT NULL,
-        expires_at timestamptz NOT NULL
-    ) WITH ({AUTOVACUUM})
-    """,
 )
 
 

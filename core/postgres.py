@@ -1,4 +1,4 @@
-"""What rooms with tables of their own have in common: the pool's type, and append-only migrations."""
+"""What every package with tables of its own shares: the pool's type, append-only migrations, outages."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeAlias
@@ -10,8 +10,9 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 Connection: TypeAlias = AsyncConnection[DictRow]
 Pool: TypeAlias = AsyncConnectionPool[Connection]
 
-# A database that is away, or going, as the driver and its pool say it.
-AWAY: Final = (OperationalError, PoolTimeout, PoolClosed)
+# The exceptions that mean that the database cannot be reached, or cannot serve at the moment. Never catch
+# psycopg.Error for this: ProgrammingError, DataError and the like are bugs in our SQL, not outages.
+DATABASE_UNAVAILABLE: Final = (OperationalError, PoolTimeout, PoolClosed)
 
 # The statements of a file, or a step that needs Python.
 Migration: TypeAlias = bytes | Callable[[Connection], Awaitable[None]]
@@ -28,35 +29,36 @@ CURRENT_VERSION_SQL = "SELECT coalesce(max(version), 0) AS version FROM {}"
 RECORD_VERSION_SQL = "INSERT INTO {} (version) VALUES (%s)"
 
 
-async def take_turns(connection: Connection, schema: str) -> None:
-    """Wait until nobody else migrates a schema, and hold others up until the transaction ends."""
+async def lock_migrations(connection: Connection, schema: str) -> None:
+    """Wait until no other process migrates the schema, and keep others out until the transaction ends."""
     await connection.execute(LOCK_SQL, (schema,))
 
 
 async def migrate(pool: Pool, schema: str, migrations: Sequence[Migration]) -> None:
-    """Bring a schema up to date; nothing to do is fine.
+    """Apply the migrations that a schema lacks.
 
-    Services that start together take turns. It is one transaction: a failure leaves the schema as it was.
+    All of them are applied in one transaction, so a failure leaves the schema as it was. Services that start
+    at the same time migrate one after the other.
 
     Args:
         pool: The service's pool.
-        schema: Is created where it is missing, with a table ``migrations`` of what was applied.
-        migrations: Position is version: append, never edit or reorder.
+        schema: Created if it does not exist, with a table ``migrations`` of the versions that were applied.
+        migrations: The position is the version: append, never edit or reorder.
 
     Raises:
-        psycopg.Error: The database cannot be reached, or refuses.
+        psycopg.Error: The database cannot be reached, or rejects a statement.
     """
     versions = sql.Identifier(schema, "migrations")
     async with pool.connection() as connection, connection.transaction():
-        await take_turns(connection, schema)
+        await lock_migrations(connection, schema)
         await connection.execute(sql.SQL(CREATE_SCHEMA_SQL).format(sql.Identifier(schema)))
         await connection.execute(sql.SQL(CREATE_VERSIONS_SQL).format(versions))
-        found = await connection.execute(sql.SQL(CURRENT_VERSION_SQL).format(versions))
-        current = await found.fetchone()
+        cursor = await connection.execute(sql.SQL(CURRENT_VERSION_SQL).format(versions))
+        current = await cursor.fetchone()
         applied = current["version"] if current else 0
         for version, migration in enumerate(migrations[applied:], start=applied + 1):
             if isinstance(migration, bytes):
-                # A file has several statements, which a prepared statement cannot.
+                # A prepared statement cannot hold the several statements of a file.
                 await connection.execute(migration, prepare=False)
             else:
                 await migration(connection)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from langchain_core.tools import BaseTool
 
-from agents.loader import load_agents, outside_utterances
+from agents.loader import load_agents, load_out_of_scope_messages
 from agents.spec import AgentSpec
 from core.embeddings import KeptVectors, embeddings, local_embedder
 from core.settings import Settings
@@ -25,7 +25,7 @@ def specialised_agents(settings: Settings, tools: Mapping[str, BaseTool]) -> Ros
     router = Router(
         {name: spec.utterances for name, spec in agents.items()},
         embedder,
-        outside=outside_utterances(),
+        outside=load_out_of_scope_messages(),
         kept=KeptVectors(_folder(settings)),
         fallback=None if embedder.model == local.model else local,
     )

@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-import psycopg
 from psycopg.errors import DeadlockDetected, SerializationFailure
-from psycopg_pool import PoolClosed, PoolTimeout
 
 from core.errors import MemoryUnavailable
+from core.postgres import DATABASE_UNAVAILABLE
 
 Result = TypeVar("Result")
 
@@ -48,7 +47,7 @@ def memory_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, PoolClosed) as error:
+    except DATABASE_UNAVAILABLE as error:
         raise MemoryUnavailable(
             "The memory's database cannot be reached; try again later",
             details={"reason": type(error).__name__},

@@ -9,13 +9,12 @@ import contextlib
 from collections.abc import Sequence
 from typing import Final
 
-import psycopg
 from psycopg.rows import DictRow
 
 from core.embeddings import Embedder
 from core.errors import EmbeddingError, MemoryUnavailable
 from core.logging import get_logger
-from core.postgres import Connection, Pool
+from core.postgres import DATABASE_UNAVAILABLE, Connection, Pool
 from memory.database import memory_errors
 from memory.models import MAX_INDEXED_DIMENSIONS, Model
 from memory.texts import embedded_text
@@ -122,7 +121,7 @@ class Indexer:
             self._woken.clear()
             try:
                 await self.drain()
-            except (EmbeddingError, MemoryUnavailable, psycopg.Error) as fault:
+            except (EmbeddingError, MemoryUnavailable, *DATABASE_UNAVAILABLE) as fault:
                 if self._closed:
                     return
                 details = getattr(fault, "details", None)

@@ -10,11 +10,9 @@ import random
 from datetime import UTC, datetime
 from typing import Final
 
-import psycopg
-
 from core.errors import MemoryUnavailable
 from core.logging import get_logger
-from core.postgres import Connection, Pool
+from core.postgres import DATABASE_UNAVAILABLE, Connection, Pool
 from memory.database import memory_errors
 from memory.items import TRIM_SQL, Policies
 
@@ -70,7 +68,7 @@ class Sweeper:
             await asyncio.sleep(self._seconds * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311
             try:
                 removed = await self.sweep()
-            except (MemoryUnavailable, psycopg.Error) as fault:
+            except (MemoryUnavailable, *DATABASE_UNAVAILABLE) as fault:
                 if not self._closed:
                     log.warning("memory_sweep_failed", reason=str(fault))
                 continue

@@ -7,12 +7,12 @@ from typing import Protocol, TypeVar
 from langchain_core.tools import BaseTool
 from langgraph.runtime import Runtime
 
+from core.concurrency import FairSemaphore
 from core.context import Context
 from core.memory import Memory, NoMemory
 from core.models import ChatModels
 from nodes.coordinator.roster import Roster
 from nodes.workflow.engine import Engine
-from nodes.workflow.scheduler import Slots
 from tools.crm.client import CrmClient
 
 StateT_contra = TypeVar("StateT_contra", contravariant=True)
@@ -50,7 +50,7 @@ class Deps:
     roster: Roster
     memory: Memory = field(default_factory=NoMemory)
     context_tokens: int = CONTEXT_TOKENS
-    workflows: Engine = field(default_factory=lambda: Engine(executors={}, slots=Slots(1)))
+    workflows: Engine = field(default_factory=lambda: Engine(executors={}, slots=FairSemaphore(1)))
 
 
 def run_context(runtime: Runtime[Context]) -> Context:

@@ -49,7 +49,7 @@ def to_service_error(error: BaseException) -> ServiceError:  # noqa: PLR0911 - o
             return RunTimedOut("the run exceeded its time limit; its finished steps are kept")
         case GraphRecursionError():
             return RunLimitReached("the graph exceeded its limit of steps; its finished steps are kept")
-        case _ if isinstance(error, postgres.AWAY):
+        case _ if isinstance(error, postgres.DATABASE_UNAVAILABLE):
             log.warning("database_unavailable", reason=str(error))
             return DatabaseUnavailable(
                 "the database does not answer; nothing was lost, try again", retry_after=2

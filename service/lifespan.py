@@ -23,7 +23,7 @@ from core.metrics import BACKGROUND, metered
 from core.models import ChatModels, ModelInfo, chat_models
 from core.postgres import Pool
 from core.settings import Settings
-from core.tasks import background, cancel_and_wait
+from core.tasks import Supervisor, cancel_and_wait
 from dev_crm.app import create_crm
 from dev_crm.migrations import migrate
 from graphs.registry import REGISTRY
@@ -121,6 +121,7 @@ class Service:
     workflows: Workflows
     metrics: ServiceMetrics
     tracing: Tracing
+    tasks: Supervisor
     development_crm: FastAPI | None
 
 
@@ -143,8 +144,8 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         models = models or chat_models(settings.models, settings.features)
         stack.push_async_callback(models.aclose)
 
-        # 2. Instruments, which everything below reports to.
-        metrics = ServiceMetrics()
+        # 2. Instruments and the supervisor of background tasks, which everything below reports to.
+        metrics, tasks = ServiceMetrics(), Supervisor()
         tracing = await stack.enter_async_context(open_tracing(settings.tracing))
 
         # 3. The database with its pool and tables, and what is nothing but tables.
@@ -173,7 +174,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             open_engine(settings.workflows, deps=deps, crm=crm_http, effects=effects)
         )
         deps = replace(deps, workflows=engine)
-        graphs = await _compile_graphs(stack, settings, pool, deps, saver)
+        graphs = await _compile_graphs(stack, settings, deps, saver)
 
         # 7. The run engine.
         owners = ThreadOwners(pool)
@@ -193,7 +194,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             sessions, graphs[SESSION_GRAPH.name], models, memory, seconds=settings.sessions.sweep_seconds
         )
         with metered(RunMeter(metrics, BACKGROUND)):
-            await stack.enter_async_context(background(keeper.run(), "session-keeper"))
+            await stack.enter_async_context(tasks.supervise("session-keeper", keeper.run))
         await stack.enter_async_context(keeping(pool, audit, requests, settings.audit))
         await stack.enter_async_context(retention(settings, pool, erasure, runs))
         workflows = await stack.enter_async_context(
@@ -224,6 +225,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             workflows=workflows,
             metrics=metrics,
             tracing=tracing,
+            tasks=tasks,
             development_crm=development_crm,
         )
 
@@ -286,16 +288,15 @@ def _build_deps(
 
 
 async def _compile_graphs(
-    stack: AsyncExitStack, settings: Settings, pool: Pool, deps: Deps, saver: Checkpointer
+    stack: AsyncExitStack, settings: Settings, deps: Deps, saver: Checkpointer
 ) -> Mapping[str, CompiledGraph]:
     built = {spec.name: spec.build(deps) for spec in REGISTRY.values()}
     cache = await stack.enter_async_context(
         open_cache(
             settings.cache,
             settings.redis,
-            pool,
-            edition=compute_cache_version(built),
-            worth_keeping=is_cacheable,
+            version=compute_cache_version(VERSION, built),
+            is_cacheable=is_cacheable,
         )
     )
     return {name: graph.compile(checkpointer=saver, cache=cache, name=name) for name, graph in built.items()}

@@ -12,11 +12,11 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import Jsonb
-from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
+from psycopg_pool import AsyncConnectionPool
 from pydantic import JsonValue
 
 from core.errors import StepFailed
-from core.postgres import Pool
+from core.postgres import DATABASE_UNAVAILABLE, Pool
 from core.texts import storable
 from workflows.numbers import LARGEST
 
@@ -27,7 +27,6 @@ BEGIN_SQL = "BEGIN READ ONLY"
 TIMEOUT_SQL = "SELECT set_config('statement_timeout', %s, true)"
 # The one thing a read-only transaction can leave behind in a session.
 UNLOCK_SQL = "SELECT pg_advisory_unlock_all()"
-_AWAY: Final = (PoolTimeout, PoolClosed, psycopg.OperationalError, psycopg.InterfaceError)
 
 
 class Connections:
@@ -57,7 +56,7 @@ class Connections:
                 return await self._rows(connection, sql, _bound(parameters), limit, timeout)
         except (TimeoutError, psycopg.errors.QueryCanceled) as error:
             raise StepFailed(f"the statement on {connection!r} took more than {timeout:g} s") from error
-        except _AWAY as error:
+        except DATABASE_UNAVAILABLE as error:
             raise StepFailed(f"the database {connection!r} cannot be reached", retryable=True) from error
         except psycopg.Error as error:
             reason = str(error).strip().partition("\n")[0]

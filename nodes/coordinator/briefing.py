@@ -20,9 +20,7 @@ _BEST_CHARACTERS = 4_000
 
 def instruction(spec: AgentSpec) -> str:
     """How the agent works: its prompt, and when a person has to take over."""
-    if not spec.escalation:
-        return spec.prompt
-    rules = [f"- {rule.when} (team: {rule.team})" for rule in spec.escalation]
+    rules = [f"- {rule.when} (team: {rule.team or spec.team})" for rule in spec.escalation_rules]
     return "\n".join([spec.prompt, "", "A person has to take over in these cases:", *rules])
 
 

@@ -6,14 +6,14 @@ from typing import Any, Literal, TypeAlias
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
-from agents.spec import AgentSpec, EscalationRule
+from agents.spec import AgentSpec
 from core.context import Context
 from core.errors import EmbeddingError
 from core.logging import get_logger
 from nodes.coordinator.choice import by_default, choose
 from nodes.coordinator.handing_over import called
 from nodes.coordinator.roster import GENERAL
-from nodes.coordinator.state import Alternative, Chosen, CoordinatorState, Dispatched
+from nodes.coordinator.state import Alternative, Chosen, CoordinatorState, Dispatched, Handoff
 from nodes.deps import Deps, Node, run_context
 from nodes.routing.verdicts import Routing
 
@@ -33,10 +33,8 @@ def classify(deps: Deps) -> Node[CoordinatorState, Next]:
     roster = deps.roster
 
     async def classify(state: CoordinatorState, *, runtime: Runtime[Context]) -> Next:
-        if rule := _asked_for(state, roster.agents):
-            return Command(
-                goto="hand_over", update={"handoff": called(rule.team, rule.when), "asked_about": ""}
-            )
+        if handoff := _asked_for(state, roster.agents):
+            return Command(goto="hand_over", update={"handoff": handoff, "asked_about": ""})
         try:
             parts = await roster.router.parts(_text(state))
         except EmbeddingError as error:
@@ -55,10 +53,15 @@ def classify(deps: Deps) -> Node[CoordinatorState, Next]:
     return classify
 
 
-def _asked_for(state: CoordinatorState, agents: Mapping[str, AgentSpec]) -> EscalationRule | None:
+def _asked_for(state: CoordinatorState, agents: Mapping[str, AgentSpec]) -> Handoff | None:
     """Whether it is a person they want, by the rules that hold before anybody is chosen."""
     standing = [agents[name] for name in (state["last_agent"], GENERAL) if name in agents]
-    return next(filter(None, (spec.escalated_by(state["message"]) for spec in standing)), None)
+    return next(filter(None, (_escalation(spec, state["message"]) for spec in standing)), None)
+
+
+def _escalation(spec: AgentSpec, message: str) -> Handoff | None:
+    rule = spec.find_escalation(message)
+    return called(rule.team or spec.team, rule.when) if rule else None
 
 
 def _text(state: CoordinatorState) -> str:
@@ -98,8 +101,8 @@ def _go(
         "asked_about": "",
     }
     for name in taken:
-        if rule := agents[name].escalated_by(state["message"]):
-            return Command(goto="hand_over", update={**update, "handoff": called(rule.team, rule.when)})
+        if handoff := _escalation(agents[name], state["message"]):
+            return Command(goto="hand_over", update={**update, "handoff": handoff})
     return Command(goto="assemble", update=update)
 
 

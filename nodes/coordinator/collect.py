@@ -82,7 +82,7 @@ def _handoff(state: CoordinatorState, roster: Roster) -> Handoff:
 def _team(state: CoordinatorState, roster: Roster) -> str:
     """Whom the agent that failed would have called."""
     spec = roster.agents.get(state["dispatched"][0]["agent"])
-    return spec.escalation[0].team if spec and spec.escalation else TEAM
+    return spec.team if spec else TEAM
 
 
 def _failures(state: CoordinatorState) -> str:

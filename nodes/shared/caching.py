@@ -1,8 +1,8 @@
-"""Which steps may be answered from the cache, by what key, and which answers are kept.
+"""Cache policies: which nodes may be answered from the cache, by what key, and which results may be reused.
 
-A step is cached when it has no effect, when all it reads of its state is in its key, when an answer some
-minutes old is as good as a new one, when the same input does come again, and when no client hears it speak: a
-step that is not run streams no tokens. Of all graphs that is the coordinator's ``classify``.
+A node is cached if it has no side effect, its key covers everything it reads, a result some minutes old is as
+good as a new one, the same input recurs, and no client listens to its tokens (a cached node streams none). Of
+all graphs, only the coordinator's ``classify`` qualifies.
 """
 
 import json
@@ -21,42 +21,41 @@ from nodes.deps import Deps
 
 StateT = TypeVar("StateT")
 
-# How an agent was found where nothing had failed. ``likely`` and ``default`` also stand for a model or an
-# embedding model that was away: the next message must not be answered by that.
-_FOUND: frozenset[Chosen] = frozenset({"sure", "model", "conversation"})
+# How an agent is chosen when nothing has failed. ``likely`` and ``default`` may also mean that a model was
+# unavailable, and such a choice must not answer the next message.
+_RELIABLE: frozenset[Chosen] = frozenset({"sure", "model", "conversation"})
 
 
-def keyed(step: str, read: Callable[[StateT, Context], Sequence[object]]) -> Callable[[StateT], str]:
-    """A key function whose keys no other step and no other tenant has.
+def make_key_func(node: str, read: Callable[[StateT, Context], Sequence[object]]) -> Callable[[StateT], str]:
+    """Return a key function whose keys no other node and no other tenant shares.
 
-    LangGraph adds a node's name but not its graph's, and hashes the key with a hash that is no cryptographic
-    one: this one is digested before, so that no text can be made that has another's key. Where no run is in
-    progress (Studio, a graph that is drawn) there is no tenant: each key is a new one, and finds nothing.
+    LangGraph adds the node's name to a key but not the graph's, and its hash is not cryptographic. The key is
+    therefore hashed here, so that nobody can craft a text that collides with another one's key. Outside a run
+    (Studio, a drawn graph) there is no tenant: every key is new, and finds nothing.
 
     Args:
-        step: Names the step among those of all graphs.
-        read: Gives all the step reads of its state and of the run's parameters, as JSON takes it.
+        node: The node's name, unique among all graphs.
+        read: Returns everything the node reads from its state and context, as JSON values.
     """
 
     def key(state: StateT) -> str:
         run = running()
         if run is None:
             return uuid4().hex
-        return sha256(json.dumps([step, run.tenant, read(state, run)]).encode()).hexdigest()
+        return sha256(json.dumps([node, run.tenant, read(state, run)]).encode()).hexdigest()
 
     return key
 
 
-def routing_policy(deps: Deps) -> CachePolicy[Callable[[CoordinatorState], str]]:
-    """Of ``classify``: the same words at the same place of the same conversation go to the same agent.
+def classify_cache_policy(deps: Deps) -> CachePolicy[Callable[[CoordinatorState], str]]:
+    """Return the policy of ``classify``: the same words in the same conversation go to the same agent.
 
-    The locale is not in the key, as nothing of the decision is worded; nor is the contact, whom it does not
-    look at.
+    The locale and the contact are not in the key, because the decision depends on neither.
     """
 
     @cache
-    def fixed() -> str:
-        """All that is the same for each message: who there is to choose from, and what chooses."""
+    def digest_of_choices() -> str:
+        """Hash what is the same for every message: the agents, and the models that choose among them."""
         info = deps.models.info
         agents = sorted(deps.roster.agents.items())
         models = [deps.roster.router.model, info.model, info.fallback_model]
@@ -64,7 +63,7 @@ def routing_policy(deps: Deps) -> CachePolicy[Callable[[CoordinatorState], str]]
 
     def read(state: CoordinatorState, run: Context) -> Sequence[object]:
         return [
-            fixed(),
+            digest_of_choices(),
             run.model,
             state["message"],
             state["asked_about"],
@@ -72,16 +71,16 @@ def routing_policy(deps: Deps) -> CachePolicy[Callable[[CoordinatorState], str]]
             conversation(state),
         ]
 
-    return CachePolicy(key_func=keyed("coordinator.classify", read))
+    return CachePolicy(key_func=make_key_func("coordinator.classify", read))
 
 
-def worth_keeping(node: str, written: Mapping[str, Any]) -> bool:
-    """Whether a step's result may be given again; one that came about because something was away may not.
+def is_cacheable(node: str, writes: Mapping[str, Any]) -> bool:
+    """Return whether a node's result may be reused. A result made while a model was unavailable may not.
 
     Args:
         node: The node's name.
-        written: What it wrote, by channel.
+        writes: What the node wrote, by channel.
     """
     if node != "classify":
         return True
-    return all(each["chosen"] in _FOUND for each in written.get("dispatched", ()))
+    return all(dispatched["chosen"] in _RELIABLE for dispatched in writes.get("dispatched", ()))

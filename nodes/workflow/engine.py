@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nodes.workflow.scheduler import Slots
+from core.concurrency import FairSemaphore
 from workflows.definition.workflow import Definition
 from workflows.outline import Outline, Place, outline, referred_steps, step_references
 from workflows.ports import Executor
@@ -27,7 +27,7 @@ class Engine:
     """
 
     executors: Mapping[str, Executor[Any]]
-    slots: Slots
+    slots: FairSemaphore
     clock: Callable[[], float] = time.time
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
     jitter: Callable[[], float] = field(default=lambda: random.uniform(0.5, 1))  # noqa: S311 - no secret

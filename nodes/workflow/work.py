@@ -85,7 +85,7 @@ async def _attempt(step: StepBase, moment: Moment, done: _Work) -> JsonValue:
         raise StepFailed(f"{kind} steps cannot be run here")
     executor = engine.executors[kind]
     async with engine.slots.slot(
-        moment.workflow_id, priority=definition.priority, most=definition.limits.max_parallel
+        moment.workflow_id, priority=definition.priority, owner_limit=definition.limits.max_parallel
     ):
         began = engine.clock()
         if not done.attempts:

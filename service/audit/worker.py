@@ -67,7 +67,7 @@ async def _tried(work: Awaitable[None]) -> bool:
     """Do it and say whether that went well; what fails is logged, and left for the next time."""
     try:
         await work
-    except postgres.AWAY as error:
+    except postgres.DATABASE_UNAVAILABLE as error:
         log.warning("ledger_not_kept", reason=str(error))
     except Exception:
         log.exception("ledger_not_kept")

@@ -8,13 +8,12 @@ from typing import Protocol
 
 import psycopg
 from limits.aio.storage import MemoryStorage, Storage
-from psycopg_pool import PoolClosed, PoolTimeout
 
-from core.postgres import Pool
+from core.postgres import DATABASE_UNAVAILABLE, Pool
 from core.settings import LimitSettings, RedisSettings
 
 # What a counter that is away, or slow, raises.
-COUNTER_FAULTS = (psycopg.Error, PoolTimeout, PoolClosed, OSError, TimeoutError)
+COUNTER_FAULTS = (*DATABASE_UNAVAILABLE, OSError, TimeoutError)
 
 # A window that is over begins anew with this count.
 COUNT_SQL = """

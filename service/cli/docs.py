@@ -1,7 +1,7 @@
-"""What the documents say of graphs and settings, written from the code.
+"""Write the generated parts of the documentation: ``make docs``.
 
-``python -m service.cli.docs`` rewrites the marked parts of ``README.md``, ``.env.example``, and the
-graphs of ``langgraph.json``; a test holds them current.
+``python -m service.cli.docs`` rewrites the marked parts of :data:`PAGES`, ``.env.example``, and the graphs of
+``langgraph.json``. A test fails when one of them is out of date.
 """
 
 import json
@@ -19,11 +19,13 @@ from graphs.diagrams import mermaid
 from graphs.registry import REGISTRY
 
 PROJECT = Path(__file__).resolve().parents[2]
+# Pages with parts between `<!-- generated:NAME -->` and `<!-- /generated -->`.
+PAGES = ("README.md", "docs/errors.md", "docs/graphs.md", "docs/settings.md")
 _MARKED = re.compile(r"(<!-- generated:(\w+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
 
 
-def readme(text: str) -> str:
-    """The README with its generated parts written anew."""
+def fill_page(text: str) -> str:
+    """Return a page with its generated parts written again."""
     return _MARKED.sub(lambda found: f"{found[1]}{_PARTS[found[2]]()}\n{found[3]}", text)
 
 
@@ -46,9 +48,10 @@ def langgraph_json(text: str) -> str:
     return json.dumps(config, indent=2) + "\n"
 
 
-def _graphs() -> str:
+def _graphs(page: str = "") -> str:
+    """Return the table of graphs; ``page`` is the path of the page with the diagrams."""
     rows = ["| graph | what it does |", "|---|---|"]
-    rows += [f"| [`{spec.name}`](#{spec.name}) | {spec.description} |" for spec in REGISTRY.values()]
+    rows += [f"| [`{spec.name}`]({page}#{spec.name}) | {spec.description} |" for spec in REGISTRY.values()]
     return "\n".join(rows)
 
 
@@ -93,7 +96,10 @@ def _default(field: FieldInfo) -> str:
         return ""
     if isinstance(value, SecretStr):
         return value.get_secret_value()
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool | tuple | dict):
+        # As the settings are parsed: true, [] and {}.
+        return json.dumps(value)
+    return str(value)
 
 
 def _first_line(group: type) -> str:
@@ -102,6 +108,7 @@ def _first_line(group: type) -> str:
 
 _PARTS: Mapping[str, Callable[[], str]] = {
     "graphs": _graphs,
+    "graph_list": lambda: _graphs("docs/graphs.md"),
     "diagrams": _diagrams,
     "errors": _errors,
     "settings": _settings,
@@ -110,8 +117,9 @@ _PARTS: Mapping[str, Callable[[], str]] = {
 
 def main() -> None:
     """Rewrite the files."""
-    page = PROJECT / "README.md"
-    page.write_text(readme(page.read_text(encoding="utf-8")), encoding="utf-8")
+    for name in PAGES:
+        page = PROJECT / name
+        page.write_text(fill_page(page.read_text(encoding="utf-8")), encoding="utf-8")
     studio = PROJECT / "langgraph.json"
     studio.write_text(langgraph_json(studio.read_text(encoding="utf-8")), encoding="utf-8")
     (PROJECT / ".env.example").write_text(env_example(), encoding="utf-8")

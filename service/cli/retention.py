@@ -57,7 +57,7 @@ async def _sweeping(settings: Settings, pool: Pool, erasure: Erasure, runs: RunE
         await asyncio.sleep(interval * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - no secret
         try:
             await swept(settings, pool, erasure, runs)
-        except postgres.AWAY as error:
+        except postgres.DATABASE_UNAVAILABLE as error:
             log.warning("retention_failed", reason=str(error))
         except Exception:
             log.exception("retention_failed")

@@ -154,7 +154,7 @@ def _state(service: Service, *, in_progress: int, failures: int, is_ready: bool)
         return "degraded"
     if not in_progress:
         return "idle"
-    return "busy" if service.runs.slots("runs").are_taken else "active"
+    return "busy" if service.runs.slots("runs").is_full else "active"
 
 
 def _total(counts: Mapping[str, float], of: frozenset[str]) -> int:

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 
 from checkpoints.saver import GroupCommitSaver
+from core.concurrency import FairSemaphore
 from core.postgres import Pool
-from nodes.workflow.scheduler import Slots
 from service.observability.metrics import ServiceMetrics
 from service.runs.executor import RunExecutor
 
 
 def add_gauges(
-    metrics: ServiceMetrics, *, runs: RunExecutor, pool: Pool, saver: GroupCommitSaver, steps: Slots
+    metrics: ServiceMetrics, *, runs: RunExecutor, pool: Pool, saver: GroupCommitSaver, steps: FairSemaphore
 ) -> None:
     """Show what the service's parts know of themselves; a line a number."""
 
@@ -20,9 +20,9 @@ def add_gauges(
 
     metrics.gauge("runs_active", "Runs begun or waiting, of all graphs", lambda: runs.active)
     metrics.gauge("runs_queued", "Runs that wait for their thread or for a place", lambda: runs.queued)
-    metrics.gauge("runs_places", "Runs that may be in progress at once", lambda: runs.slots("runs").total)
+    metrics.gauge("runs_places", "Runs that may be in progress at once", lambda: runs.slots("runs").limit)
     metrics.gauge("workflow_steps_active", "Working steps of workflows in progress", lambda: steps.active)
-    metrics.gauge("workflow_steps_queued", "Of these, that wait for a place", lambda: steps.queued)
+    metrics.gauge("workflow_steps_queued", "Of these, that wait for a place", lambda: steps.waiting)
     metrics.gauge("checkpoint_queue", "Writes that wait for a commit", lambda: saver.queued)
     metrics.gauge("pool_connections", "Connections open", lambda: pooled("pool_size"))
     metrics.gauge("pool_connections_idle", "Of these, not lent", lambda: pooled("pool_available"))

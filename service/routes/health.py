@@ -105,7 +105,7 @@ async def _find_database_fault(service: Service) -> str | None:
             await connection.execute(HEALTH_SQL)
     except TimeoutError:
         return f"no answer within {HEALTH_TIMEOUT_SECONDS:g} s"
-    except postgres.AWAY as error:
+    except postgres.DATABASE_UNAVAILABLE as error:
         return type(error).__name__
     return None
 

@@ -221,7 +221,7 @@ async def _queue(service: Service, identity: Identity) -> Queue:
     return Queue(
         runs=await service.workflows.store.counts(identity.tenant),
         active_steps=slots.active,
-        queued_steps=slots.queued,
+        queued_steps=slots.waiting,
         max_concurrent_steps=slots.limit,
         policy=slots.policy,
     )

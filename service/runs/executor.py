@@ -10,7 +10,6 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 from enum import Enum
 from typing import Final, TypeAlias, cast
 
-from core.concurrency import FairSemaphore
 from langchain_core.callbacks import AsyncCallbackManager, BaseCallbackHandler, BaseCallbackManager
 from langchain_core.runnables import patch_config
 from langgraph.errors import GraphDrained
@@ -18,6 +17,7 @@ from langgraph.runtime import RunControl
 from psycopg_pool import PoolTimeout
 
 from core.actor import act_as
+from core.concurrency import FairSemaphore
 from core.context import now_running
 from core.errors import RunStopped, ServiceError
 from core.logging import get_logger

@@ -119,7 +119,7 @@ class SessionRuns:
                 return
             try:
                 await self._store.close(identity.tenant, thread_id)
-            except postgres.AWAY as error:
+            except postgres.DATABASE_UNAVAILABLE as error:
                 # The customer gets the answer all the same; the session is closed later, as an idle one.
                 log.warning("session_not_closed", session_id=thread_id, reason=str(error))
 

@@ -6,16 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import Final
 from uuid import UUID, uuid5
 
-import psycopg
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langgraph.graph.state import CompiledStateGraph
-from psycopg_pool import PoolClosed, PoolTimeout
 
 from core.errors import ServiceError
 from core.logging import get_logger
 from core.memory import Memory, Message, Scope
 from core.models import ChatModels
 from core.packing.lines import SUMMARY_PREFIX
+from core.postgres import DATABASE_UNAVAILABLE
 from nodes.memory.learn import MOST_MESSAGES, learn
 from nodes.shared.conversation import unsummarised
 from nodes.shared.summarise import summed_up
@@ -26,8 +25,6 @@ log = get_logger(__name__)
 BATCH: Final = 20
 _JITTER: Final = 0.2
 _NAMESPACE: Final = UUID("c2a1b7b0-5a55-4c39-9d3a-5c8f7f1f2f11")
-# A database that is away, as the driver and its pool say it.
-AWAY: Final = (psycopg.Error, PoolTimeout, PoolClosed)
 
 
 class SessionKeeper:
@@ -67,7 +64,7 @@ class SessionKeeper:
             await asyncio.sleep(self._seconds * self._jitter(1 - _JITTER, 1 + _JITTER))
             try:
                 await self.sweep()
-            except AWAY as fault:
+            except DATABASE_UNAVAILABLE as fault:
                 log.warning("sessions_not_swept", reason=str(fault))
 
     async def sweep(self) -> int:

@@ -9,6 +9,7 @@ from uuid import uuid4
 import httpx
 from langgraph.types import Checkpointer
 
+from core.concurrency import FairSemaphore
 from core.effects import Effects
 from core.postgres import Pool
 from core.settings import WorkflowSettings
@@ -18,7 +19,6 @@ from graphs.workflow import compile_workflow
 from graphs.workflow_agents import RegistryGraphs
 from nodes.deps import Deps
 from nodes.workflow.engine import Engine
-from nodes.workflow.scheduler import Slots
 from nodes.workflow.steps import executors
 from service.runs.executor import RunExecutor
 from service.runs.request import CompiledGraph
@@ -51,7 +51,7 @@ class Workflows:
     store: WorkflowStore
     graphs: WorkflowGraphs
     keeper: WorkflowKeeper
-    slots: Slots
+    slots: FairSemaphore
     agents: frozenset[str]
 
 
@@ -74,7 +74,7 @@ async def open_engine(
             graphs=RegistryGraphs({name: REGISTRY[name] for name in AGENTS}, deps),
             effects=effects,
         )
-        slots = Slots(settings.max_concurrent_steps, settings.scheduling)
+        slots = FairSemaphore(settings.max_concurrent_steps, settings.scheduling)
         yield Engine(executors=executors(ports), slots=slots)
 
 

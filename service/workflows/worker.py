@@ -241,7 +241,7 @@ class WorkflowKeeper:
             return
         try:
             refused = await self._stepped(run, command, by)
-        except postgres.AWAY as fault:
+        except postgres.DATABASE_UNAVAILABLE as fault:
             raise to_service_error(fault) from fault
         except ServiceError as error:
             await self._stopped(run, error)

@@ -1,30 +1,32 @@
-"""What every place for results must do, and that none of them is ever in a run's way."""
+"""The cache of node results: what every back end must do, and that none of them disturbs a run."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from typing import Any, Literal
+from typing import Any
 
-import psycopg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import HumanMessage
+from langgraph.cache.base import BaseCache
+from langgraph.cache.redis import RedisCache
 from langgraph.types import Send
 from pydantic import SecretStr
 
-from checkpoints.cache.memory import MemoryStore
-from checkpoints.cache.opening import open_cache
-from checkpoints.cache.plain import NotPlainError, packed, unpacked
-from checkpoints.cache.postgres import PostgresStore
-from checkpoints.cache.redis import RedisStore, redis_client
-from checkpoints.cache.results import MOST_BYTES, ResultCache
-from checkpoints.cache.store import Store
-from checkpoints.pool import open_pool
+from checkpoints.cache import (
+    MAX_RESULT_BYTES,
+    BoundedMemoryCache,
+    IsCacheable,
+    JsonSerializer,
+    NodeResultCache,
+    open_cache,
+)
 from core.errors import StartupError
-from core.postgres import Pool
-from core.settings import CacheSettings, DatabaseSettings, RedisSettings
-from tests.support.redis import redis_server
+from core.settings import CacheSettings, RedisSettings
+from tests.support.redis import RedisServer, redis_server
 
 WRITES = [("dispatched", [{"agent": "general", "confidence": 0.75}]), ("branch:to:assemble", None)]
 KEY = (("writes", "__dynamic__", "classify"), "00ff")
@@ -32,35 +34,33 @@ OTHER = (("writes", "__dynamic__", "classify"), "00fe")
 ELSEWHERE = (("writes", "__dynamic__", "*"), "00ff")
 
 
-def cache_over(store: Store, *, seconds: int = 300, edition: str = "1", **options: Any) -> ResultCache:
-    options.setdefault("worth_keeping", lambda node, written: True)
-    return ResultCache(store, seconds=seconds, edition=edition, **options)
+def always(node: str, writes: Mapping[str, Any]) -> bool:
+    return True
 
 
-@pytest.fixture(scope="module")
-async def shared_pool(shared_database_url: str) -> AsyncIterator[Pool]:
-    async with open_pool(shared_database_url, DatabaseSettings(pool_min_size=0, pool_max_size=4)) as pool:
-        yield pool
+async def open_one(
+    stack: AsyncExitStack, server: RedisServer | None = None, *, version: str = "1", ttl_seconds: int = 300
+) -> NodeResultCache:
+    redis = RedisSettings(url=SecretStr(server.url) if server else None)
+    settings = CacheSettings(ttl_seconds=ttl_seconds)
+    cache = await stack.enter_async_context(open_cache(settings, redis, version=version, is_cacheable=always))
+    assert cache
+    return cache
 
 
-@pytest.fixture(params=["memory", "postgres", "redis"])
-async def store(request: pytest.FixtureRequest, shared_pool: Pool) -> AsyncIterator[Store]:
+@pytest.fixture
+async def server() -> AsyncIterator[RedisServer]:
+    async with redis_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def cache(request: pytest.FixtureRequest, server: RedisServer) -> AsyncIterator[NodeResultCache]:
     async with AsyncExitStack() as stack:
-        if request.param == "memory":
-            yield MemoryStore()
-        elif request.param == "postgres":
-            yield PostgresStore(shared_pool)
-            async with shared_pool.connection() as connection:
-                await connection.execute("TRUNCATE result_cache")
-        else:
-            server = await stack.enter_async_context(redis_server())
-            redis = RedisStore(redis_client(server.url, timeout=1))
-            stack.push_async_callback(redis.aclose)
-            yield redis
+        yield await open_one(stack, server if request.param == "redis" else None)
 
 
-async def test_what_was_kept_is_given_again_and_nothing_else(store: Store) -> None:
-    cache = cache_over(store)
+async def test_a_cached_result_is_found_under_its_own_key_only(cache: NodeResultCache) -> None:
     assert await cache.aget([KEY]) == {}
     await cache.aset({KEY: (WRITES, None)})
     assert await cache.aget([KEY, OTHER, ELSEWHERE]) == {KEY: WRITES}
@@ -68,35 +68,49 @@ async def test_what_was_kept_is_given_again_and_nothing_else(store: Store) -> No
     assert await cache.aget([KEY]) == {KEY: [("text", "newer")]}
 
 
-async def test_another_edition_of_the_service_finds_nothing(store: Store) -> None:
-    await cache_over(store, edition="1").aset({KEY: (WRITES, None)})
-    assert await cache_over(store, edition="2").aget([KEY]) == {}
+async def test_another_version_of_the_service_finds_nothing(server: RedisServer) -> None:
+    async with AsyncExitStack() as stack:
+        old = await open_one(stack, server, version="1")
+        new = await open_one(stack, server, version="2")
+        await old.aset({KEY: (WRITES, None)})
+        assert await old.aget([KEY]) == {KEY: WRITES}
+        assert await new.aget([KEY]) == {}
 
 
-async def test_clearing_a_namespace_leaves_the_others(store: Store) -> None:
-    cache = cache_over(store)
+async def test_clearing_a_namespace_leaves_the_others(cache: NodeResultCache) -> None:
     await cache.aset({KEY: (WRITES, None), ELSEWHERE: (WRITES, None)})
-    await cache.aclear([ELSEWHERE[0]])
-    assert await cache.aget([KEY, ELSEWHERE]) == {KEY: WRITES}
+    await cache.aclear([KEY[0]])
+    assert await cache.aget([KEY, ELSEWHERE]) == {ELSEWHERE: WRITES}
     await cache.aclear()
     assert await cache.aget([KEY, ELSEWHERE]) == {}
 
 
-async def test_a_row_of_another_key_is_not_given(store: Store) -> None:
-    """Whoever mixes answers up (a shared connection, a wrong row): the value says whose it is."""
-    cache = cache_over(store)
-    await cache.aset({OTHER: (WRITES, None)})
-    [row] = (await store.read([cache._name(*OTHER)])).values()
-    await store.write({cache._name(*KEY): row}, 300)
-    assert await cache.aget([KEY, OTHER]) == {OTHER: WRITES}
+@pytest.mark.parametrize(
+    "row",
+    [b"", b"\x80\x04N.", b"[]", b"{}", b'"ab"', b'[["a"]]', b"[[1, 2]]", b'["ab"]', b"[" * 9_999],
+)
+def test_data_that_are_no_writes_are_not_a_result(row: bytes) -> None:
+    with pytest.raises((ValueError, RecursionError)):
+        JsonSerializer().loads_typed(("json", row))
 
 
 @pytest.mark.parametrize(
-    "row", [b"", b"\x80\x04N.", b"[]", b'["k", {}]', b'["k", [["a"]]]', b'["k", [[1, 2]]]', b"[" * 9_999]
+    "row",
+    [
+        b"",
+        b"json:[]",
+        b'json:{"lc": 2, "type": "constructor", "id": ["subprocess", "Popen"], "args": ["false"]}',
+        b"msgpack:\x80",
+        b"pickle:\x80\x04N.",
+    ],
 )
-def test_a_row_that_is_no_writes_is_no_result(row: bytes) -> None:
-    with pytest.raises(NotPlainError):
-        unpacked("k", row)
+async def test_data_others_wrote_to_redis_are_ignored(server: RedisServer, row: bytes) -> None:
+    async with AsyncExitStack() as stack:
+        cache = await open_one(stack, server)
+        await cache.aset({KEY: (WRITES, None)})
+        [(name, (_, until))] = server.values.items()
+        server.values[name] = (row, until)
+        assert await cache.aget([KEY]) == {}
 
 
 PLAIN = st.recursive(
@@ -107,163 +121,132 @@ PLAIN = st.recursive(
 
 
 @settings(max_examples=25)
-@given(key=st.text(), writes=st.lists(st.tuples(st.text(), PLAIN), max_size=4))
-def test_plain_writes_come_back_as_they_were(key: str, writes: list[tuple[str, Any]]) -> None:
-    assert unpacked(key, packed(key, writes)) == writes
+@given(writes=st.lists(st.tuples(st.text(), PLAIN), min_size=1, max_size=4))
+def test_plain_writes_come_back_unchanged(writes: list[tuple[str, Any]]) -> None:
+    serializer = JsonSerializer()
+    assert serializer.loads_typed(serializer.dumps_typed(writes)) == writes
 
 
 @pytest.mark.parametrize(
-    "value", [HumanMessage("Hi"), Send("node", {}), ("a", "b"), {1: "a"}, float("nan"), b"bytes", {"a": {1}}]
+    "value",
+    [
+        HumanMessage("Hi"),
+        Send("node", {}),
+        ("a", "b"),
+        {1: "a"},
+        float("nan"),
+        b"bytes",
+        {"a": {1}},
+        "x" * MAX_RESULT_BYTES,
+    ],
 )
-async def test_what_json_would_change_is_not_kept(value: object) -> None:
-    cache = cache_over(MemoryStore())
+async def test_results_that_json_would_change_or_that_are_too_large_are_not_cached(
+    cache: NodeResultCache, value: object
+) -> None:
     await cache.aset({KEY: ([("channel", value)], None)})
     assert await cache.aget([KEY]) == {}
 
 
-async def test_what_is_not_worth_it_or_too_large_is_not_kept() -> None:
-    def answered(node: str, written: Mapping[str, Any]) -> bool:
+def wrap(cache: BaseCache[Any], is_cacheable: IsCacheable = always) -> NodeResultCache:
+    return NodeResultCache(cache, ThreadPoolExecutor(1), ttl_seconds=300, is_cacheable=is_cacheable)
+
+
+async def test_results_that_must_not_be_reused_are_not_cached() -> None:
+    def is_cacheable(node: str, writes: Mapping[str, Any]) -> bool:
         assert node == "classify"
-        return not written.get("failed")
+        return not writes.get("failed")
 
-    cache = cache_over(MemoryStore(), worth_keeping=answered)
-    await cache.aset({KEY: ([("failed", True)], None), OTHER: ([("text", "x" * MOST_BYTES)], None)})
-    assert await cache.aget([KEY, OTHER]) == {}
-
-
-async def test_memory_forgets_after_its_time_and_the_oldest_when_it_is_full() -> None:
-    now = 0.0
-    store = MemoryStore(most_bytes=2_000, clock=lambda: now)
-    await store.write({"a": b"1"}, 10)
-    now = 9.9
-    assert await store.read(["a"]) == {"a": b"1"}
-    now = 10.0
-    assert await store.read(["a"]) == {}
-    await store.write({str(number): bytes(100) for number in range(100)}, 10)
-    assert set(await store.read([str(number) for number in range(100)])) == {"96", "97", "98", "99"}
-    assert store._bytes <= 2_000
+    cache = wrap(BoundedMemoryCache(), is_cacheable)
+    await cache.aset({KEY: ([("failed", True)], None), OTHER: (WRITES, None)})
+    assert await cache.aget([KEY, OTHER]) == {OTHER: WRITES}
 
 
-async def test_postgres_forgets_after_its_time_and_the_sweeper_takes_the_rows(
-    shared_pool: Pool, monkeypatch: pytest.MonkeyPatch
+def test_memory_is_bounded() -> None:
+    cache = BoundedMemoryCache(max_entries=3)
+    names = [str(number) for number in range(10)]
+    for name in names:
+        cache.set({(("ns",), name): (WRITES, 300)})
+    assert cache.get([(("ns",), name) for name in names]) == {(("ns",), "9"): WRITES}
+
+
+async def test_results_expire(server: RedisServer) -> None:
+    async with AsyncExitStack() as stack:
+        redis = await open_one(stack, server, ttl_seconds=60)
+        await redis.aset({KEY: (WRITES, None), OTHER: (WRITES, 10)})
+        assert await redis.aget([KEY, OTHER]) == {KEY: WRITES, OTHER: WRITES}
+        now = server.clock()
+        server.clock = lambda: now + 11
+        assert await redis.aget([KEY, OTHER]) == {KEY: WRITES}
+        server.clock = lambda: now + 61
+        assert await redis.aget([KEY, OTHER]) == {}
+
+
+class SlowCache(BoundedMemoryCache):
+    """Takes its time for every lookup."""
+
+    def get(self, keys: Any) -> Any:
+        time.sleep(0.1)
+        return super().get(keys)
+
+
+async def test_a_slow_cache_is_empty_and_does_not_block_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("checkpoints.cache.postgres.SWEPT_AT_ONCE", 1)
-    store = PostgresStore(shared_pool)
-    await store.write({"old": b"1", "older": b"0", "new": b"2"}, 300)
-    async with shared_pool.connection() as connection:
-        await connection.execute("UPDATE result_cache SET expires_at = now() WHERE key <> 'new'")
-        logged = await connection.execute(
-            "SELECT relpersistence FROM pg_class WHERE relname = 'result_cache'"
-        )
-        assert await logged.fetchone() == {"relpersistence": "u"}
-    assert await store.read(["old", "new"]) == {"new": b"2"}
-    assert await store.sweep() == 2
-    assert await store.sweep() == 0
-
-
-async def test_redis_forgets_after_its_time() -> None:
-    async with redis_server() as server:
-        store = RedisStore(redis_client(server.url, timeout=1))
-        await store.write({"a": b"1"}, 300)
-        assert await store.read(["a"]) == {"a": b"1"}
-        [(_, until)] = server.values.values()
-        server.clock = lambda: until
-        assert await store.read(["a"]) == {}
-        await store.aclose()
-
-
-async def test_an_answer_of_redis_that_came_too_late_is_nobodys() -> None:
-    """The next question must not be answered by what was sent for the one given up."""
-    async with redis_server() as server:
-        store = RedisStore(redis_client(server.url, timeout=5))
-        await store.write({"mine": b"mine"}, 300)
-        server.open_gate.clear()
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.02):
-                await store.read(["mine"])
-        server.open_gate.set()
-        assert await store.read(["yours"]) == {}
-        assert await store.read(["mine"]) == {"mine": b"mine"}
-        await store.aclose()
-
-
-class Away(MemoryStore):
-    """Fails as it is told to, and counts how often it was asked."""
-
-    faults: tuple[type[Exception], ...] = (psycopg.Error,)
-
-    def __init__(self, error: Exception | Literal["silence"] | None) -> None:
-        super().__init__()
-        self.error = error
-        self.asked = 0
-
-    async def read(self, keys: Sequence[str]) -> Mapping[str, bytes]:
-        self.asked += 1
-        if self.error == "silence":
-            await asyncio.Event().wait()
-        elif self.error:
-            raise self.error
-        return await super().read(keys)
-
-
-@pytest.mark.parametrize(
-    "error", [psycopg.OperationalError("gone"), ConnectionRefusedError("no one listens"), "silence"]
-)
-async def test_a_cache_that_is_away_is_empty_rests_and_is_said_once(
-    error: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("checkpoints.cache.results.LIMIT_SECONDS", 0.01)
-    now = 0.0
-    store = Away(error)
-    cache = cache_over(store, clock=lambda: now)
-    for _ in range(3):
-        assert await cache.aget([KEY]) == {}
-        await cache.aset({KEY: (WRITES, None)})
-    assert store.asked == 1, "while it rests nobody asks it"
-    now = 30.0
-    assert await cache.aget([KEY]) == {}
-    now, store.error = 60.0, None
+    monkeypatch.setattr("checkpoints.cache.TIMEOUT_SECONDS", 0.01)
+    cache = wrap(SlowCache())
     await cache.aset({KEY: (WRITES, None)})
-    assert await cache.aget([KEY]) == {KEY: WRITES}
-    said = caplog.text
-    assert (said.count("cache_away"), said.count("cache_back")) == (1, 1)
+    assert await cache.aget([KEY]) == {}
+    assert "cache_too_slow" in caplog.text
 
 
-async def test_a_redis_nobody_listens_at_stops_neither_the_start_nor_a_run(shared_pool: Pool) -> None:
+async def test_a_redis_that_hangs_or_vanishes_is_empty_until_it_answers() -> None:
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(redis_server())
+        cache = await open_one(stack, server)
+        await cache.aset({KEY: (WRITES, None)})
+        server.open_gate.clear()
+        assert await cache.aget([KEY]) == {}
+        server.open_gate.set()
+        # The answer that came too late must not be taken for that to the next question.
+        assert await cache.aget([OTHER]) == {}
+        assert await cache.aget([KEY]) == {KEY: WRITES}
+        for connection in list(server.connections):
+            connection.cancel()
+        await asyncio.gather(*server.connections, return_exceptions=True)
+        await cache.aget([KEY])
+        assert await cache.aget([KEY]) == {KEY: WRITES}
+
+
+async def test_a_redis_that_cannot_be_reached_stops_neither_the_start_nor_a_run() -> None:
     redis = RedisSettings(url=SecretStr("redis://127.0.0.1:9/0"))
-    opened = open_cache(CacheSettings(), redis, shared_pool, edition="1", worth_keeping=lambda *_: True)
-    async with opened as cache:
+    async with open_cache(CacheSettings(), redis, version="1", is_cacheable=always) as cache:
         assert cache is not None
         await cache.aset({KEY: (WRITES, None)})
         assert await cache.aget([KEY]) == {}
 
 
 @pytest.mark.parametrize(
-    ("backend", "redis", "kind"),
+    ("backend", "has_redis", "kind"),
     [
-        ("auto", False, MemoryStore),
-        ("auto", True, RedisStore),
-        ("memory", True, MemoryStore),
-        ("postgres", False, PostgresStore),
+        ("auto", False, BoundedMemoryCache),
+        ("auto", True, RedisCache),
+        ("memory", True, BoundedMemoryCache),
         ("off", True, None),
     ],
 )
-async def test_the_settings_choose(shared_pool: Pool, backend: Any, redis: bool, kind: Any) -> None:
-    url = SecretStr("redis://127.0.0.1:9/0") if redis else None
-    settings = CacheSettings(backend=backend)
+async def test_the_settings_choose_the_back_end(backend: Any, has_redis: bool, kind: Any) -> None:
+    url = SecretStr("redis://127.0.0.1:9/0") if has_redis else None
     opened = open_cache(
-        settings, RedisSettings(url=url), shared_pool, edition="1", worth_keeping=lambda *_: True
+        CacheSettings(backend=backend), RedisSettings(url=url), version="1", is_cacheable=always
     )
     async with opened as cache:
-        assert (type(cache._store) if cache else None) is kind
+        assert (type(cache._cache) if cache else None) is kind
 
 
 @pytest.mark.parametrize("url", [None, "redis://127.0.0.1:port/0"])
-async def test_a_redis_without_an_address_is_said_at_the_start(shared_pool: Pool, url: str | None) -> None:
+async def test_a_redis_without_a_usable_address_stops_the_start(url: str | None) -> None:
     redis = RedisSettings(url=SecretStr(url) if url else None)
-    opened = open_cache(
-        CacheSettings(backend="redis"), redis, shared_pool, edition="1", worth_keeping=lambda *_: True
-    )
+    opened = open_cache(CacheSettings(backend="redis"), redis, version="1", is_cacheable=always)
     with pytest.raises(StartupError, match="REDIS_URL"):
         async with opened:
             pass

@@ -165,8 +165,8 @@ async def test_a_graph_at_work_is_active_and_without_a_free_place_busy(running: 
     assert (working["state"], working["in_progress"]) == ("active", 1)
     slots = running.service.runs.slots("runs")
     async with AsyncExitStack() as taken:
-        for _ in range(slots.total - 1):
-            await taken.enter_async_context(slots.place("default"))
+        for _ in range(slots.limit - 1):
+            await taken.enter_async_context(slots.slot("default"))
         assert (await status(running, "graph:react"))["state"] == "busy"
         assert (await status(running, "graph:sales"))["state"] == "idle"
     MODEL.before_token = None

@@ -10,6 +10,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command
 from psycopg.rows import scalar_row
 
+from core.concurrency import FairSemaphore
 from core.errors import NotFound, NothingToResume
 from core.models import ChatModels
 from core.postgres import Pool
@@ -17,7 +18,6 @@ from graphs.workflow import SPEC, compile_workflow
 from nodes.deps import Deps
 from nodes.workflow.records import records
 from nodes.workflow.recovery import retry, rollback_to_checkpoint, skip_failed_step
-from nodes.workflow.scheduler import Slots
 from tests.support.graphs import NO_AGENTS
 from tests.support.savers import saver_on
 from tests.support.waiting import until
@@ -194,7 +194,7 @@ async def _bytes(pool: Pool, thread: str) -> int:
 
 
 async def test_many_workflows_share_the_slots(pool: Pool) -> None:
-    slots = Slots(3)
+    slots = FairSemaphore(3)
     most = 0
 
     async def seen(_: Any) -> None:
@@ -213,7 +213,7 @@ async def test_many_workflows_share_the_slots(pool: Pool) -> None:
         )
     )
 
-    assert (most, slots.active, slots.queued) == (3, 0, 0)
+    assert (most, slots.active, slots.waiting) == (3, 0, 0)
     assert len(outside.calls) == 50
 
 

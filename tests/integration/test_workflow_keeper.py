@@ -186,7 +186,7 @@ async def test_workflows_take_no_slot_of_messages(pool: Pool, service: Any) -> N
     for number in range(3):
         await one.begin(f"w{number}", call("a"))
     await until(lambda: sum(outside.calls.values()) == 2)
-    async with asyncio.timeout(5), one.runs._queues["runs"].slots.place("x"):
+    async with asyncio.timeout(5), one.runs.slots("runs").slot("x"):
         assert (await one.store.counts(LOCAL.tenant)) == {"running": 2, "queued": 1}
     going.set()
     for number in range(3):

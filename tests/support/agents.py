@@ -1,4 +1,4 @@
-"""The agents as they are shipped, and a folder of agents to break."""
+"""The shipped agents, and a folder of agents to break."""
 
 from pathlib import Path
 from typing import cast
@@ -24,30 +24,31 @@ tools:
   - send
 retrieval: general
 temperature: 0.2
+team: support
 examples:
   en:
 {en}
   pt:
 {pt}
 escalation:
-  - when: A person is asked for.
-    team: support
-    phrases: [real person]
+  - when: A lawyer is mentioned.
+    team: billing
+    phrases: [my lawyer]
 ---
 You help.
 """
 
 
 def agent_text(name: str) -> str:
-    """The file of an agent without a fault: 35 lines, the examples below lines 12 and 21."""
+    """Return the text of a valid agent file: 36 lines, the examples below lines 13 and 22."""
     en, pt = (
         "\n".join(f"    - {name} {language} {n}" for n in range(8)) for language in ("hello", "bom dia")
     )
     return AGENT.format(name=name, en=en, pt=pt)
 
 
-def write(folder: Path, **texts: str) -> Path:
-    """Write a file for each name, and a sound ``general.md`` if none is given."""
+def write_agents(folder: Path, **texts: str) -> Path:
+    """Write a file for each name, and a valid ``general.md`` if none is passed."""
     for name, text in {"general": agent_text("general"), **texts}.items():
         (folder / f"{name}.md").write_text(text, encoding="utf-8")
     return folder

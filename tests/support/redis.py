@@ -1,4 +1,4 @@
-"""A local server that speaks Redis' protocol, so that tests run the real client over a real socket.
+"""A local server that speaks the Redis protocol, so that tests run the real client over a real socket.
 
 It knows the commands the cache uses, answers in RESP3 (https://redis.io/docs/latest/develop/reference/protocol-spec),
 and can be told to hold its answers back.
@@ -6,7 +6,6 @@ and can be told to hold its answers back.
 
 import asyncio
 import fnmatch
-import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,11 +15,11 @@ class RedisServer:
     """See the module.
 
     Attributes:
-        url: Where it listens.
-        values: What it holds, with the second each value ends at.
-        clock: Its seconds; a test turns it on.
+        url: The address it listens on.
+        values: The stored values, each with the second at which it expires.
+        clock: The current second; a test may move it.
         open_gate: Answers to ``MGET`` wait for it.
-        asked: The commands, in order.
+        commands: The commands it received, in order.
     """
 
     def __init__(self) -> None:
@@ -29,7 +28,7 @@ class RedisServer:
         self.clock: Callable[[], float] = asyncio.get_running_loop().time
         self.open_gate = asyncio.Event()
         self.open_gate.set()
-        self.asked: list[str] = []
+        self.commands: list[str] = []
         self.connections: set[asyncio.Task[None]] = set()
 
     async def on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -37,19 +36,20 @@ class RedisServer:
         assert task is not None
         self.connections.add(task)
         try:
-            while command := await _command(reader):
-                writer.write(await self._answer(command))
+            queued: list[bytes] = []
+            while command := await _read_command(reader):
+                writer.write(await self._answer(command, queued))
                 await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client went away: a test may well want that
+            pass  # the client disconnected, as some tests intend
         finally:
             self.connections.discard(task)
             writer.close()
 
-    async def _answer(self, command: list[bytes]) -> bytes:
-        name, *given = command
+    async def _answer(self, command: list[bytes], queued: list[bytes]) -> bytes:
+        name, *arguments = command
         verb = name.decode().upper()
-        self.asked.append(verb)
+        self.commands.append(verb)
         answer = b"-ERR unknown command\r\n"
         match verb:
             case "HELLO":
@@ -57,19 +57,23 @@ class RedisServer:
             case "CLIENT":
                 answer = b"+OK\r\n"
             case "MGET":
-                answer = _array([self._get(key) for key in given])
+                answer = _array([self._get(key) for key in arguments])
                 await self.open_gate.wait()
-            case "SET":
-                assert given[2].upper() == b"EX", "each value must end by itself"
-                self.values[given[0]] = (given[1], self.clock() + int(given[3]))
+            case "MULTI":
                 answer = b"+OK\r\n"
-            case "SCAN":
-                # Redis escapes with a backslash, fnmatch with brackets.
-                pattern = re.sub(r"\\(.)", r"[\1]", given[given.index(b"MATCH") + 1].decode())
-                found = [key for key in self.values if fnmatch.fnmatchcase(key.decode(), pattern)]
-                answer = b"*2\r\n" + _bulk(b"0") + _array(found)
-            case "UNLINK":
-                answer = b":%d\r\n" % sum(self.values.pop(key, None) is not None for key in given)
+            case "SETEX":
+                key, seconds, value = arguments
+                self.values[key] = (value, self.clock() + int(seconds))
+                queued.append(b"+OK\r\n")
+                answer = b"+QUEUED\r\n"
+            case "EXEC":
+                answer = b"*%d\r\n" % len(queued) + b"".join(queued)
+                queued.clear()
+            case "KEYS":
+                pattern = arguments[0].decode()
+                answer = _array([key for key in self.values if fnmatch.fnmatchcase(key.decode(), pattern)])
+            case "DEL":
+                answer = b":%d\r\n" % sum(self.values.pop(key, None) is not None for key in arguments)
         return answer
 
     def _get(self, key: bytes) -> bytes | None:
@@ -79,7 +83,7 @@ class RedisServer:
 
 @asynccontextmanager
 async def redis_server() -> AsyncIterator[RedisServer]:
-    """A server on a free port of the loopback interface."""
+    """Run a server on a free port of the loopback interface."""
     server = RedisServer()
     listener = await asyncio.start_server(server.on_connection, "127.0.0.1", 0)
     server.url = f"redis://127.0.0.1:{listener.sockets[0].getsockname()[1]}/0"
@@ -92,7 +96,7 @@ async def redis_server() -> AsyncIterator[RedisServer]:
         await asyncio.gather(*server.connections, return_exceptions=True)
 
 
-async def _command(reader: asyncio.StreamReader) -> list[bytes]:
+async def _read_command(reader: asyncio.StreamReader) -> list[bytes]:
     head = await reader.readline()
     if not head:
         return []

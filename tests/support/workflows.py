@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from core.concurrency import FairSemaphore
 from core.errors import StepFailed
 from nodes.workflow.engine import Engine
-from nodes.workflow.scheduler import Slots
 from nodes.workflow.steps.approval import approval
 from nodes.workflow.steps.data_processing import data_processing
 from workflows.definition.workflow import Definition
@@ -45,14 +45,14 @@ class Outside:
         return call.idempotency_key.partition(":")[2]
 
 
-def engine(outside: Executor[Any], slots: Slots | None = None, **other: Any) -> Engine:
+def engine(outside: Executor[Any], slots: FairSemaphore | None = None, **other: Any) -> Engine:
     """An engine over it, which waits for no backoff."""
 
     async def at_once(_: float) -> None:
         return
 
     executors = {"api_call": outside, "data_processing": data_processing, "approval": approval}
-    return Engine(executors=executors, slots=slots or Slots(100), **{"pause": at_once, **other})
+    return Engine(executors=executors, slots=slots or FairSemaphore(100), **{"pause": at_once, **other})
 
 
 def call(step_id: str, **fields: Any) -> Json:

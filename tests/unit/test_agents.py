@@ -1,4 +1,4 @@
-"""The agents that are shipped, and what a rule of escalation hears."""
+"""The shipped agents, and the messages to which an escalation rule applies."""
 
 import json
 from collections import Counter
@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from agents.loader import load_agents, outside_utterances
-from agents.spec import LANGUAGES, EscalationRule, words
+from agents.loader import load_agents, load_out_of_scope_messages
+from agents.spec import ASKS_FOR_A_PERSON, LANGUAGES, AgentSpec, EscalationRule, normalize_words
 
 TOOLS = (
     "check_service_status",
@@ -30,7 +30,7 @@ AGENTS = load_agents(tools=TOOLS)
 HELD_OUT = Path(__file__).parent.parent / "data" / "routed_messages.json"
 
 
-def test_the_agents_that_are_shipped(snapshot: SnapshotAssertion) -> None:
+def test_the_shipped_agents(snapshot: SnapshotAssertion) -> None:
     rows = [
         f"{agent.name} | {agent.category} | {agent.pattern} | {agent.temperature} | {', '.join(agent.tools)}"
         for agent in AGENTS.values()
@@ -50,32 +50,32 @@ def test_an_agent_has_12_to_16_examples_in_each_language(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", AGENTS)
-def test_every_agent_lets_go_when_a_person_is_asked_for(name: str) -> None:
+def test_every_agent_hands_over_when_the_customer_asks_for_a_person(name: str) -> None:
     for message in ("I'd like to speak to a human, please!", "Quero FALAR com um atendente."):
-        rule = AGENTS[name].escalated_by(message)
+        rule = AGENTS[name].find_escalation(message)
         assert rule is not None, message
-        assert rule.when == "The customer asks for a person."
+        assert rule.when == ASKS_FOR_A_PERSON
 
 
 @pytest.mark.parametrize("name", AGENTS)
-def test_no_ordinary_message_is_taken_from_an_agent(name: str) -> None:
+def test_no_ordinary_message_triggers_an_escalation(name: str) -> None:
     ordinary = [text for agent in AGENTS.values() for text in agent.utterances]
-    assert [text for text in ordinary if AGENTS[name].escalated_by(text)] == []
+    assert [text for text in ordinary if AGENTS[name].find_escalation(text)] == []
 
 
-def test_messages_outside_are_no_agents_and_none_stands_twice() -> None:
-    outside = outside_utterances()
-    served = {words(text) for agent in AGENTS.values() for text in agent.utterances}
+def test_out_of_scope_messages_are_no_examples_and_none_is_repeated() -> None:
+    outside = load_out_of_scope_messages()
+    served = {normalize_words(text) for agent in AGENTS.values() for text in agent.utterances}
     assert len(outside) >= 60
     assert not any(text.startswith("#") for text in outside)
-    assert {words(text) for text in outside} & served == set()
-    assert [text for text, times in Counter(map(words, outside)).items() if times > 1] == []
+    assert {normalize_words(text) for text in outside} & served == set()
+    assert [text for text, times in Counter(map(normalize_words, outside)).items() if times > 1] == []
 
 
-def test_the_messages_held_out_are_five_a_language_and_agent_and_none_is_an_example() -> None:
+def test_there_are_five_held_out_messages_per_agent_and_language_and_none_is_an_example() -> None:
     held_out = json.loads(HELD_OUT.read_text(encoding="utf-8"))
-    served = {words(text) for agent in AGENTS.values() for text in agent.utterances}
-    assert {words(row["text"]) for row in held_out} & served == set()
+    served = {normalize_words(text) for agent in AGENTS.values() for text in agent.utterances}
+    assert {normalize_words(row["text"]) for row in held_out} & served == set()
     counts = Counter((row["agent"], row["language"]) for row in held_out)
     assert counts == {(name, language): 5 for name in AGENTS for language in LANGUAGES}
 
@@ -86,7 +86,7 @@ RULE = EscalationRule(
 
 
 @pytest.mark.parametrize(
-    ("message", "heard"),
+    ("message", "applies"),
     [
         ("Vou abrir uma AÇÃO JUDICIAL!", True),
         ("vou abrir uma acao\n judicial", True),
@@ -98,12 +98,22 @@ RULE = EscalationRule(
         ("", False),
     ],
 )
-def test_a_phrase_is_heard_as_whole_words_whatever_their_case_and_accents(message: str, heard: bool) -> None:
-    assert RULE.applies_to(message) is heard
+def test_a_phrase_matches_whole_words_ignoring_case_and_accents(message: str, applies: bool) -> None:
+    assert RULE.applies_to(message) is applies
+
+
+def test_an_agent_adds_its_own_phrases_for_a_person_to_the_default() -> None:
+    agent = AgentSpec.model_validate(
+        {**AGENTS["general"].model_dump(), "handoff_phrases": ["chama o gerente"]}
+    )
+    for message in ("Chama o gerente!", "real person"):
+        rule = agent.find_escalation(message)
+        assert rule is not None
+        assert rule.when == ASKS_FOR_A_PERSON
 
 
 def test_the_first_rule_that_applies_counts() -> None:
-    rule = AGENTS["complaint_resolution"].escalated_by("My lawyer wants to speak to a human")
+    rule = AGENTS["complaint_resolution"].find_escalation("My lawyer wants to speak to a human")
     assert rule is not None
     assert rule.when == "The customer speaks of a lawyer, a court, a consumer authority or the press."
-    assert AGENTS["complaint_resolution"].escalated_by("o processo de importação falhou") is None
+    assert AGENTS["complaint_resolution"].find_escalation("o processo de importação falhou") is None

@@ -1,4 +1,4 @@
-"""What a step may be answered from: its key, and what is kept."""
+"""Cache policies: a node's key, and which results may be reused."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -41,7 +41,7 @@ STATE: dict[str, Any] = {
 
 
 class OneRouter:
-    """Gives every text one routing, or fails."""
+    """Routes every text the same way, or fails."""
 
     model = "test:embeddings"
 
@@ -51,7 +51,7 @@ class OneRouter:
 
     async def parts(self, text: str) -> tuple[tuple[str, Routing], ...]:
         if self._fails:
-            raise EmbeddingError("the embedding model is away")
+            raise EmbeddingError("the embedding model is unavailable")
         found = Routing(
             route="closing",
             confidence=0.6,
@@ -76,7 +76,7 @@ DEPS = deps_with()
 
 
 def key(deps: Deps = DEPS, *, run: Context | None = ACME, **changed: Any) -> str:
-    """The key of ``classify`` as a run has it, in a task of its own."""
+    """Return the key of ``classify`` as in a run, in a task of its own."""
 
     async def as_run() -> str:
         if run:
@@ -89,11 +89,11 @@ def key(deps: Deps = DEPS, *, run: Context | None = ACME, **changed: Any) -> str
 
 def other_roster() -> Deps:
     agents = dict(DEPS.roster.agents)
-    agents["closing"] = replace(agents["closing"], description="Something else.")
+    agents["closing"] = agents["closing"].model_copy(update={"description": "Something else."})
     return replace(DEPS, roster=Roster(agents=agents, router=DEPS.roster.router))
 
 
-def test_the_same_words_at_the_same_place_have_the_same_key_whoever_writes_them() -> None:
+def test_the_same_words_in_the_same_conversation_have_the_same_key_for_every_contact() -> None:
     elsewhere = [message.model_copy(update={"id": f"other-{message.id}"}) for message in EARLIER]
     again: dict[str, Any] = {"messages": [*elsewhere, HumanMessage("The last one.", id="t2")], "turn": "t2"}
     assert key() == key(contact_id="another", customer="{}", session_id="s", **again)
@@ -113,20 +113,20 @@ def test_the_same_words_at_the_same_place_have_the_same_key_whoever_writes_them(
         {"deps": other_roster()},
     ],
 )
-def test_whatever_the_decision_depends_on_makes_another_key(changed: dict[str, Any]) -> None:
+def test_everything_the_decision_depends_on_is_in_the_key(changed: dict[str, Any]) -> None:
     assert key(**changed) != key()
 
 
-def test_a_run_nobody_is_named_for_never_finds_anything() -> None:
+def test_outside_a_run_nothing_is_ever_found() -> None:
     assert key(run=None) != key(run=None)
 
 
 @settings(max_examples=30)
 @given(one=st.tuples(st.text(), st.text(), st.text()), other=st.tuples(st.text(), st.text(), st.text()))
-def test_no_text_moves_from_one_part_of_a_key_to_another(
+def test_no_text_can_move_from_one_part_of_a_key_to_another(
     one: tuple[str, str, str], other: tuple[str, str, str]
 ) -> None:
-    """Neither by quotes nor by separators, nor from the text into the tenant."""
+    """Neither quotes nor separators help, and no text can pass for a tenant."""
 
     def made(parts: tuple[str, str, str]) -> str:
         async def as_run() -> str:
@@ -138,8 +138,8 @@ def test_no_text_moves_from_one_part_of_a_key_to_another(
     assert (made(one) == made(other)) == (one == other)
 
 
-class Watched(dict[str, Any]):
-    """A state that remembers what was read of it."""
+class RecordingState(dict[str, Any]):
+    """A state that records what is read from it."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         super().__init__(values)
@@ -157,9 +157,9 @@ class Watched(dict[str, Any]):
 @pytest.mark.parametrize("verdict", ["sure", "close", "unknown"])
 @pytest.mark.parametrize("last", ["", "billing_support"])
 async def test_the_decision_reads_nothing_that_is_not_in_its_key(verdict: Verdict, last: str) -> None:
-    """Who makes ``classify`` look at more of the state learns here that the key needs it too."""
+    """If ``classify`` comes to read more of the state, the key must cover it too."""
     values = {**STATE, "last_agent": last}
-    in_key, decided = Watched(values), Watched(values)
+    in_key, decided = RecordingState(values), RecordingState(values)
     now_running(ACME)
     classify_cache_policy(DEPS).key_func(cast("CoordinatorState", in_key))
     deps = deps_with(verdict, '{"agent": "closing"}')
@@ -168,7 +168,7 @@ async def test_the_decision_reads_nothing_that_is_not_in_its_key(verdict: Verdic
 
 
 @pytest.mark.parametrize(
-    ("deps", "last", "kept"),
+    ("deps", "last", "cacheable"),
     [
         (deps_with("sure"), "", True),
         (deps_with("close", '{"agent": "closing"}'), "", True),
@@ -177,11 +177,11 @@ async def test_the_decision_reads_nothing_that_is_not_in_its_key(verdict: Verdic
         (deps_with(fails=True), "", False),
     ],
 )
-async def test_a_decision_is_kept_and_a_makeshift_is_not(deps: Deps, last: str, kept: bool) -> None:
+async def test_only_reliable_decisions_are_cached(deps: Deps, last: str, cacheable: bool) -> None:
     state = cast("CoordinatorState", {**STATE, "last_agent": last})
     went = await classify(deps)(state, runtime=Runtime(context=ACME))
     assert isinstance(went.update, dict)
-    assert is_cacheable("classify", went.update) is kept
+    assert is_cacheable("classify", went.update) is cacheable
 
 
 class _State(TypedDict):
@@ -189,7 +189,7 @@ class _State(TypedDict):
 
 
 def _graph(name: str) -> Callable[[str], Any]:
-    """A graph with a step ``classify`` that is cached; two such graphs have the same namespace."""
+    """Build a graph whose node ``classify`` is cached; two such graphs share a namespace."""
 
     async def node(state: _State) -> _State:
         return {"text": name}
@@ -207,22 +207,24 @@ def _graph(name: str) -> Callable[[str], Any]:
 CACHE: InMemoryCache[Any] = InMemoryCache()
 
 
-async def test_steps_of_one_name_in_two_graphs_do_not_answer_for_each_other() -> None:
+async def test_nodes_of_one_name_in_two_graphs_do_not_share_results() -> None:
     now_running(ACME)
     one, other = _graph("one"), _graph("other")
     assert await one("Hi") == {"text": "one"}
     assert await other("Hi") == {"text": "other"}
     namespaces = list(CACHE._cache)
-    assert len(namespaces) == 1, "LangGraph tells graphs apart: the key need not"
+    assert len(namespaces) == 1, "LangGraph itself now tells the graphs apart, so the key need not"
 
 
-def test_a_graph_with_another_step_or_channel_is_another_edition() -> None:
+def test_a_release_or_graph_that_differs_has_another_cache_version() -> None:
     class Wider(_State):
         more: str
 
     plain, renamed, wider = StateGraph(_State), StateGraph(_State), StateGraph(Wider)
     for graph, node in ((plain, "one"), (renamed, "other"), (wider, "one")):
         graph.add_node(node, lambda state: state)
-    again = {compute_cache_version({"graph": graph}) for graph in (plain, plain)}
-    assert len(again) == 1
-    assert len(again | {compute_cache_version({"graph": graph}) for graph in (renamed, wider)}) == 3
+    versions = {compute_cache_version("1", {"graph": graph}) for graph in (plain, plain)}
+    assert len(versions) == 1
+    versions |= {compute_cache_version("1", {"graph": graph}) for graph in (renamed, wider)}
+    versions.add(compute_cache_version("2", {"graph": plain}))
+    assert len(versions) == 4

@@ -2,13 +2,20 @@
 
 from importlib import import_module
 
+import pytest
+
 from graphs.registry import REGISTRY
 from service.cli import docs as documents
 
 
-def test_the_readme_is_current() -> None:
-    text = (documents.PROJECT / "README.md").read_text(encoding="utf-8")
-    assert documents.readme(text) == text, "run `make docs`"
+@pytest.mark.parametrize("page", documents.PAGES)
+def test_generated_parts_of_a_page_are_current(page: str) -> None:
+    text = (documents.PROJECT / page).read_text(encoding="utf-8")
+    assert documents.fill_page(text) == text, "run `make docs`"
+
+
+def test_the_readme_is_short() -> None:
+    assert len((documents.PROJECT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
 
 
 def test_the_example_of_an_environment_is_current() -> None:

@@ -1,6 +1,7 @@
-"""Settings: what an operator may set, and what is said when it is wrong."""
+"""Settings: what an operator may set, and the errors about wrong values."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from core.settings import (
     env_name,
 )
 
+EXAMPLE = Path(__file__).parents[2] / ".env.example"
 NAMES = {
     env_name(group, field): (name, field) for name, group in GROUPS.items() for field in group.model_fields
 }
@@ -209,7 +211,7 @@ SET = {
     "EMBEDDING_TIMEOUT_SECONDS": ("5", 5),
     "EMBEDDING_CACHE_DIR": ("/var/cache/agents", "/var/cache/agents"),
     "EMBEDDING_MAX_ATTEMPTS": ("1", 1),
-    "CACHE_BACKEND": ("postgres", "postgres"),
+    "CACHE_BACKEND": ("memory", "memory"),
     "CACHE_TTL_SECONDS": ("60", 60),
     "CRM_API_BASE": ("https://crm.example/", "https://crm.example"),
     "CRM_API_KEY": ("k", "k"),
@@ -278,7 +280,7 @@ SET = {
 }
 
 
-# What a setting is refused without.
+# Other settings that a setting needs.
 TOKENS = {"AUTH_JWT_ISSUER": "https://issuer.example", "AUTH_JWT_AUDIENCE": "agents"}
 NEEDS = {"AUTH_JWT_JWKS_URL": TOKENS, "AUTH_JWT_JWKS_FILE": TOKENS}
 
@@ -289,33 +291,33 @@ def test_every_setting_has_an_example_here() -> None:
 
 @pytest.mark.parametrize("name", SET)
 def test_each_setting_is_read_from_the_environment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    given, expected = SET[name]
+    text, expected = SET[name]
     for needed, value in NEEDS.get(name, {}).items():
         monkeypatch.setenv(needed, value)
-    monkeypatch.setenv(name, given)
+    monkeypatch.setenv(name, text)
     assert value_of(Settings.load(), name) == expected
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_empty_value_is_no_value(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_value_means_the_default(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     default = value_of(Settings.load(), name)
     monkeypatch.setenv(name, "")
     assert value_of(Settings.load(), name) == default
 
 
-def test_a_foreign_variable_is_none_of_our_business(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_variable_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUN_SOMETHING_ELSE", "x")
     assert Settings.load().runs == RunSettings()
 
 
-def test_json_that_cannot_be_read_is_said_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_json_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RETENTION_PER_GRAPH", "react=keep_latest")
     with pytest.raises(StartupError, match=r"^setting RETENTION_PER_GRAPH: must be JSON$"):
         Settings.load()
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "why"),
+    ("name", "value", "expected"),
     [
         ("WORKFLOW_ALLOWED_HOSTS", "https://api.example.com", "is no host or host:port"),
         ("WORKFLOW_SECRETS", "hunter2", "must be JSON$"),
@@ -327,11 +329,11 @@ def test_json_that_cannot_be_read_is_said_in_a_line(monkeypatch: pytest.MonkeyPa
         ),
     ],
 )
-def test_what_workflows_may_reach_is_checked_and_no_secret_is_said_aloud(
-    name: str, value: str, why: str, monkeypatch: pytest.MonkeyPatch
+def test_wrong_workflow_settings_are_reported_without_their_secrets(
+    name: str, value: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(StartupError, match=why) as caught:
+    with pytest.raises(StartupError, match=expected) as caught:
         Settings.load()
     assert "hunter2" not in str(caught.value)
 
@@ -353,14 +355,27 @@ def test_the_environment_goes_before_dot_env(tmp_path: Path, monkeypatch: pytest
     assert (settings.server.port, settings.runs.max_concurrent) == (9001, 7)
 
 
-def test_a_wrong_value_in_dot_env_is_said_as_one_of_the_environment_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [*NAMES, "all together"])
+def test_every_line_of_env_example_loads_when_it_is_uncommented(name: str, tmp_path: Path) -> None:
+    lines = [
+        line.removeprefix("#")
+        for line in EXAMPLE.read_text(encoding="utf-8").splitlines()
+        if re.match(r"#[A-Z_]+=", line) and name in {line[1:].partition("=")[0], "all together"}
+    ]
+    assert len(lines) == (len(NAMES) if name == "all together" else 1)
+    (tmp_path / ".env").write_text("\n".join(lines), encoding="utf-8")
+    defaults: dict[str, Any] = {group: settings.model_construct() for group, settings in GROUPS.items()}
+    assert Settings.load() == Settings(**defaults)
+
+
+def test_a_wrong_value_in_dot_env_is_reported(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("PORT=eighty\n")
     assert faults() == [
         "setting PORT: Input should be a valid integer, unable to parse string as an integer (got 'eighty')"
     ]
 
 
-def test_a_dot_env_that_is_no_text_is_said_in_a_line(tmp_path: Path) -> None:
+def test_a_dot_env_that_is_not_text_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes("CRM_API_KEY=clé".encode("latin-1"))
     assert faults() == [".env is not UTF-8 text; save it as UTF-8"]
 
@@ -369,7 +384,7 @@ def test_a_dot_env_that_is_no_text_is_said_in_a_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "expected"),
     [
         ("PORT", "70000", "less than or equal to 65535 (got '70000')"),
         ("PORT", "-1", "greater than or equal to 0 (got '-1')"),
@@ -391,7 +406,7 @@ def test_a_dot_env_that_is_no_text_is_said_in_a_line(tmp_path: Path) -> None:
         ("AUTH_JWT_JWKS_URL", "http://issuer.example/keys", "must start with https://"),
         ("AUTH_JWT_JWKS_URL", "issuer", "must start with https://"),
         ("CORS_ORIGINS", '["*"]', "must start with http:// or https://"),
-        ("CORS_ORIGINS", '["https://crm.example/"]', "is no origin: https://host"),
+        ("CORS_ORIGINS", '["https://crm.example/"]', "is not an origin; write https://host"),
         ("LIMIT_REQUESTS", "many", "should match pattern"),
         ("LIMIT_REQUESTS", "0/minute", "should match pattern"),
         ("LOG_LEVEL", "loud", "should be 'debug', 'info', 'warning' or 'error' (got 'loud')"),
@@ -400,16 +415,16 @@ def test_a_dot_env_that_is_no_text_is_said_in_a_line(tmp_path: Path) -> None:
         ("PORT", "80\n90", "(got '80\\n90')"),
     ],
 )
-def test_a_wrong_value_is_said_in_one_line_with_its_name(
-    name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch
+def test_a_wrong_value_is_reported_in_one_line_with_its_name(
+    name: str, value: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, value)
     [line] = faults()
     assert line.startswith(f"setting {name}: ")
-    assert said in line
+    assert expected in line
 
 
-def test_all_wrong_values_are_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_wrong_values_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"PORT": "x", "STUDIO_PORT": "0", "RUN_MAX_CONCURRENT": "0", "MODEL": "x"}.items():
         monkeypatch.setenv(name, value)
     assert sorted(line.split(":")[0] for line in faults()) == [
@@ -421,7 +436,7 @@ def test_all_wrong_values_are_said_at_once(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "expected"),
     [
         ("DATABASE_URL", "mysql://agents:hunter2@db/agents", "must start with postgresql://"),
         ("DATABASE_URL", "hunter2", "must start with postgresql://"),
@@ -434,13 +449,13 @@ def test_all_wrong_values_are_said_at_once(monkeypatch: pytest.MonkeyPatch) -> N
         ("GOOGLE_API_KEY", "hunter2\n", "must be ASCII without spaces"),
     ],
 )
-def test_a_wrong_secret_is_said_and_not_shown(
-    name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch
+def test_a_wrong_secret_is_reported_without_its_value(
+    name: str, value: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, value)
     [line] = faults()
     assert line.startswith(f"setting {name}: ")
-    assert said in line
+    assert expected in line
     assert "hunter2" not in line
 
 
@@ -454,12 +469,12 @@ def test_a_wrong_secret_is_said_and_not_shown(
         "postgresql://agents:p@ss@db/name@odd",
     ],
 )
-def test_every_address_the_driver_reads_is_taken(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_address_that_the_driver_reads_is_accepted(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", url)
     assert value_of(Settings.load(), "DATABASE_URL") == url
 
 
-def test_secrets_do_not_show_in_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_printed_settings_show_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://agents:hunter2@db/agents")
     monkeypatch.setenv("GOOGLE_API_KEY", "hunter2")
     monkeypatch.setenv("CRM_API_KEY", "hunter2")
@@ -470,17 +485,17 @@ def test_secrets_do_not_show_in_what_is_printed(monkeypatch: pytest.MonkeyPatch)
     assert "hunter2" not in shown
 
 
-# Groups given
+# Overridden groups
 
 
-def test_a_group_that_is_given_stands_instead_of_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overridden_group_is_not_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "eighty")
     monkeypatch.setenv("CRM_TIMEOUT_SECONDS", "7")
     settings = Settings.load(server=ServerSettings(port=1234))
     assert (settings.server.port, settings.crm.timeout_seconds) == (1234, 7)
 
 
-def test_settings_do_not_change_after_they_were_read() -> None:
+def test_settings_are_frozen() -> None:
     settings = Settings.load()
     with pytest.raises(ValueError, match="frozen"):
         settings.server.port = 1
@@ -495,7 +510,7 @@ def test_a_group_alone_reads_the_environment_too(monkeypatch: pytest.MonkeyPatch
     assert DatabaseSettings().pool_max_size == 3
 
 
-def test_tokens_of_any_issuer_for_any_service_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_need_an_issuer_and_an_audience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUTH_JWT_JWKS_URL", "https://issuer.example/keys")
     [line] = faults()
     assert "tokens need AUTH_JWT_ISSUER and AUTH_JWT_AUDIENCE" in line

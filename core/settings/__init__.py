@@ -1,0 +1,53 @@
+"""Every setting of the service, validated at start.
+
+This package alone reads the environment, ``.env`` and the files of secrets. A group of settings is a class;
+the prefix of its environment variables is in ``model_config``, so ``RunSettings.max_concurrent`` is
+``RUN_MAX_CONCURRENT``. ``.env.example`` and the reference of the settings are generated from these fields.
+"""
+
+from core.settings.base import LOOPBACK
+from core.settings.loading import GROUPS, Settings, env_name
+from core.settings.memory import ContextSettings, MemorySettings, RerankSettings
+from core.settings.models import EmbeddingSettings, FeatureSettings, ModelSettings
+from core.settings.observability import LogSettings, TracingSettings
+from core.settings.runs import ApprovalSettings, CrmSettings, RunSettings, SessionSettings
+from core.settings.server import NO_RATE, AuthSettings, LimitSettings, ServerSettings
+from core.settings.storage import (
+    AuditSettings,
+    CacheSettings,
+    DatabaseSettings,
+    IdempotencySettings,
+    RedisSettings,
+    RetentionSettings,
+)
+from core.settings.workflows import WorkflowSettings
+
+__all__ = [
+    "GROUPS",
+    "LOOPBACK",
+    "NO_RATE",
+    "ApprovalSettings",
+    "AuditSettings",
+    "AuthSettings",
+    "CacheSettings",
+    "ContextSettings",
+    "CrmSettings",
+    "DatabaseSettings",
+    "EmbeddingSettings",
+    "FeatureSettings",
+    "IdempotencySettings",
+    "LimitSettings",
+    "LogSettings",
+    "MemorySettings",
+    "ModelSettings",
+    "RedisSettings",
+    "RerankSettings",
+    "RetentionSettings",
+    "RunSettings",
+    "ServerSettings",
+    "SessionSettings",
+    "Settings",
+    "TracingSettings",
+    "WorkflowSettings",
+    "env_name",
+]
