@@ -53,6 +53,7 @@ from service.runs.request import CompiledGraph
 from service.runs.sessions import SESSION_GRAPH, SessionRuns
 from service.sessions.store import SessionStore
 from service.sessions.worker import SessionKeeper
+from service.version import VERSION
 from service.workflows.opening import Workflows, open_engine, open_workflows
 from tools.catalogue import crm_tools, memory_tools
 from tools.crm.client import CrmClient, crm_http_client
