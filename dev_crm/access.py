@@ -6,8 +6,8 @@ from pydantic import SecretStr
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.errors import ServiceError
+from dev_crm.access import TokenBucket
 from dev_crm.errors import TooManyRequests, Unauthorized, error_response
-from dev_crm.rate_limit import TokenBucket
 
 
 class ApiAccess:

@@ -4,9 +4,8 @@ from fastapi import FastAPI, Request
 from pydantic import SecretStr
 
 from core.postgres import Pool
-from dev_crm.access import ApiAccess
+from dev_crm.access import ApiAccess, TokenBucket
 from dev_crm.errors import install_error_handlers
-from dev_crm.rate_limit import TokenBucket
 from dev_crm.routes import router
 from dev_crm.sales_routes import router as sales_router
 

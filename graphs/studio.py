@@ -14,14 +14,14 @@ from graphs.registry import REGISTRY
 from graphs.roster import specialised_agents
 from nodes.deps import Deps
 from tools.catalogue import crm_tools, memory_tools
-from tools.crm.client import CrmClient, crm_http_client
+from tools.crm.client import CrmClient, create_http_client
 
 
 def _deps() -> Deps:
     settings = Settings.load()
     # Without a real CRM, the dev server itself serves the development CRM (see service/cli/studio.py).
     base = settings.crm.api_base or f"http://127.0.0.1:{settings.server.studio_port}/crm"
-    crm = CrmClient(crm_http_client(settings.crm, base), settings.crm)
+    crm = CrmClient(create_http_client(settings.crm, base), settings.crm)
     memory = NoMemory("Studio has no memory; the service has")
     tools = {
         **crm_tools(crm, approve_messages_from=settings.approvals.message_risk, memory=memory),

@@ -9,10 +9,8 @@ import httpx
 from fastapi import FastAPI
 from langgraph.types import Checkpointer
 
-from checkpoints.availability import watching
 from checkpoints.cache import compute_cache_version, open_cache
-from checkpoints.opening import open_database
-from checkpoints.pool import WatchedPool
+from checkpoints.pool import WatchedPool, open_database, watch_database
 from checkpoints.saver import open_saver
 from core.effects import Effects
 from core.embeddings import embeddings
@@ -56,7 +54,7 @@ from service.sessions.worker import SessionKeeper
 from service.version import VERSION
 from service.workflows.opening import Workflows, open_engine, open_workflows
 from tools.catalogue import crm_tools, memory_tools
-from tools.crm.client import CrmClient, crm_http_client
+from tools.crm.client import CrmClient, create_http_client
 
 log = get_logger(__name__)
 
@@ -233,7 +231,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
 
 async def _open_database(stack: AsyncExitStack, settings: Settings) -> WatchedPool:
     pool = await stack.enter_async_context(open_database(settings.database, settings.server.data_dir))
-    await stack.enter_async_context(watching(pool))
+    await stack.enter_async_context(watch_database(pool))
     await migrate_rooms(pool)
     return pool
 
@@ -267,7 +265,7 @@ async def _open_crm_client(
     """Open the client of the CRM, which calls the development CRM within the process."""
     transport = httpx.ASGITransport(development_crm, raise_app_exceptions=False) if development_crm else None
     base_url = settings.crm.api_base or "http://development-crm"
-    return await stack.enter_async_context(crm_http_client(settings.crm, base_url, transport=transport))
+    return await stack.enter_async_context(create_http_client(settings.crm, base_url, transport=transport))
 
 
 def _build_deps(

@@ -6,22 +6,13 @@ from typing import Literal
 from langchain_core.tools import BaseTool
 
 from core.memory import Memory, NoMemory
-from tools.check_service_status import check_service_status
-from tools.create_engineering_ticket import create_engineering_ticket
+from tools.approval import Risk
 from tools.crm.client import CrmClient
-from tools.get_contact import get_contact
-from tools.get_invoices import get_invoices
-from tools.get_opportunities import get_opportunities
-from tools.get_orders import get_orders
-from tools.get_product_version import get_product_version
-from tools.hand_over_to_human import hand_over_to_human
-from tools.message_risk import Risk
-from tools.recall import recall
-from tools.remember import remember
-from tools.schedule_follow_up import schedule_follow_up
-from tools.search_knowledge_base import search_knowledge_base
-from tools.search_past_tickets import search_past_tickets
-from tools.send_solution_to_customer import send_solution_to_customer
+from tools.customer import get_contact, get_invoices, get_opportunities, get_orders, get_product_version
+from tools.knowledge import check_service_status, search_knowledge_base
+from tools.memory import recall, remember
+from tools.outreach import hand_over_to_human, schedule_follow_up, send_solution_to_customer
+from tools.tickets import create_engineering_ticket, search_past_tickets
 
 
 def memory_tools(memory: Memory) -> Mapping[str, BaseTool]:

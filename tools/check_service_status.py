@@ -19,7 +19,7 @@ def check_service_status(crm: CrmClient) -> BaseTool:
 
         Use it to diagnose errors and slowness before you blame the customer's data.
         """
-        status = await crm.status()
+        status = await crm.get_status()
         return {
             "status": status.status,
             "components": {component.name: component.status for component in status.components},

@@ -6,16 +6,16 @@ from typing import Annotated, Any
 from langchain_core.tools import BaseTool, InjectedToolArg, tool
 
 from core.memory import Memory
-from tools.approval import requires_approval
-from tools.call import CallContext
+from tools.approval import require_approval
 from tools.crm.client import CrmClient
 from tools.crm.models import Severity, Ticket
-from tools.relations import Relations, of_tickets
+from tools.execution import CallContext
+from tools.relations import RelationRecorder, build_ticket_edges
 
 
 def create_engineering_ticket(crm: CrmClient, memory: Memory) -> BaseTool:
     """The tool, over this CRM; the memory's graph is told of the ticket."""
-    relations = Relations(memory)
+    relations = RelationRecorder(memory)
 
     @tool("create_engineering_ticket", parse_docstring=True)
     async def create(
@@ -40,10 +40,10 @@ def create_engineering_ticket(crm: CrmClient, memory: Memory) -> BaseTool:
             idempotency_key=context.idempotency_key,
         )
         ticket = Ticket(id=made.id, title=title, description=description)
-        await relations.note(context.scope, of_tickets(context.contact_id, [ticket]))
+        await relations.record(context.scope, build_ticket_edges(context.contact_id, [ticket]))
         return {"ticket_id": made.id}
 
-    return requires_approval(create, _needs_approval)
+    return require_approval(create, _needs_approval)
 
 
 def _needs_approval(arguments: Mapping[str, Any]) -> str | None:

@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 from core.errors import CrmError, CrmRefused, MemoryRefused, MemoryUnavailable
 from core.metrics import meter
 from core.texts import printable
-from tools.call import CallContext
+from tools.execution import CallContext
 
 FailureKind: TypeAlias = Literal["unknown_tool", "bad_arguments", "refused", "rejected", "unavailable"]
 

@@ -7,14 +7,14 @@ from langchain_core.tools import BaseTool, InjectedToolArg, tool
 
 from core.errors import CrmRefused
 from core.memory import Memory
-from tools.call import CallContext
 from tools.crm.client import CrmClient
-from tools.relations import Relations, of_contact
+from tools.execution import CallContext
+from tools.relations import RelationRecorder, build_contact_edges
 
 
 def get_contact(crm: CrmClient, memory: Memory) -> BaseTool:
     """The tool, over this CRM; the memory's graph is told where the contact works."""
-    relations = Relations(memory)
+    relations = RelationRecorder(memory)
 
     @tool("get_contact", parse_docstring=True)
     async def look_up(context: Annotated[CallContext, InjectedToolArg]) -> dict[str, Any]:
@@ -25,8 +25,8 @@ def get_contact(crm: CrmClient, memory: Memory) -> BaseTool:
         Args:
             context: Given by the run.
         """
-        contact = await crm.contact(context.contact_id)
-        await relations.note(context.scope, of_contact(contact))
+        contact = await crm.get_contact(context.contact_id)
+        await relations.record(context.scope, build_contact_edges(contact))
         return {
             **contact.model_dump(exclude={"id"}, exclude_none=True),
             "subscription": await _subscription(crm, context.contact_id),
@@ -37,7 +37,7 @@ def get_contact(crm: CrmClient, memory: Memory) -> BaseTool:
 
 async def _subscription(crm: CrmClient, contact_id: str) -> dict[str, Any] | None:
     try:
-        return (await crm.subscription(contact_id)).model_dump(exclude_none=True)
+        return (await crm.get_subscription(contact_id)).model_dump(exclude_none=True)
     except CrmRefused as refusal:
         if refusal.crm_status != HTTPStatus.NOT_FOUND:
             raise

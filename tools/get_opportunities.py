@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 from langchain_core.tools import BaseTool, InjectedToolArg, tool
 
-from tools.call import CallContext
 from tools.crm.client import CrmClient
+from tools.execution import CallContext
 
 # What a model reads at once; the newest come first.
 MAX_OPPORTUNITIES = 5

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 from langchain_core.tools import BaseTool, InjectedToolArg, tool
 
-from tools.call import CallContext
 from tools.crm.client import CrmClient
+from tools.execution import CallContext
 
 
 def get_product_version(crm: CrmClient) -> BaseTool:
@@ -20,7 +20,7 @@ def get_product_version(crm: CrmClient) -> BaseTool:
         Args:
             context: Given by the run.
         """
-        subscription = await crm.subscription(context.contact_id)
+        subscription = await crm.get_subscription(context.contact_id)
         return subscription.model_dump(exclude_none=True)
 
     return look_up

@@ -5,8 +5,8 @@ from typing import Annotated, Literal, TypeAlias
 from langchain_core.tools import BaseTool, InjectedToolArg, tool
 from pydantic import Field
 
-from tools.call import CallContext
 from tools.crm.client import CrmClient
+from tools.execution import CallContext
 
 Team: TypeAlias = Literal["support", "sales", "billing", "success", "engineering", "legal"]
 

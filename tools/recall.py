@@ -7,7 +7,7 @@ from langchain_core.tools import BaseTool, InjectedToolArg, tool
 from typing_extensions import TypedDict
 
 from core.memory import Hit, Memory
-from tools.call import CallContext
+from tools.execution import CallContext
 
 # What a model reads at once.
 MAX_MEMORIES = 8

@@ -6,7 +6,7 @@ from langchain_core.tools import BaseTool, InjectedToolArg, tool
 from pydantic import Field
 
 from core.memory import Memory
-from tools.call import CallContext
+from tools.execution import CallContext
 
 MAX_CHARACTERS = 1_000
 

@@ -5,8 +5,8 @@ from typing import Annotated
 from langchain_core.tools import BaseTool, InjectedToolArg, tool
 from pydantic import AwareDatetime, Field
 
-from tools.call import CallContext
 from tools.crm.client import CrmClient
+from tools.execution import CallContext
 
 
 def schedule_follow_up(crm: CrmClient) -> BaseTool:

@@ -6,9 +6,9 @@ from typing import Annotated, Final
 from langchain_core.tools import BaseTool, InjectedToolArg, tool
 
 from core.memory import STRATEGIES, StrategyName
-from tools.call import CallContext
 from tools.crm.client import CrmClient
 from tools.crm.models import Article
+from tools.execution import CallContext
 
 
 def search_knowledge_base(crm: CrmClient) -> BaseTool:

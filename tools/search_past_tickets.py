@@ -10,10 +10,10 @@ from core.errors import MemoryRefused, MemoryUnavailable
 from core.logging import get_logger
 from core.memory import Memory, Scope
 from core.memory.topics import topics_of
-from tools.call import CallContext
 from tools.crm.client import CrmClient
 from tools.crm.models import Ticket
-from tools.relations import HAS_TICKET, Relations, of_tickets
+from tools.execution import CallContext
+from tools.relations import HAS_TICKET, RelationRecorder, build_ticket_edges
 
 log = get_logger(__name__)
 
@@ -28,7 +28,7 @@ GRAPH_SECONDS = 1.0
 
 def search_past_tickets(crm: CrmClient, memory: Memory) -> BaseTool:
     """The tool, over this CRM, and this memory's graph, which it tells of the tickets it sees."""
-    relations = Relations(memory)
+    relations = RelationRecorder(memory)
 
     @tool("search_past_tickets", parse_docstring=True)
     async def search(query: str, context: Annotated[CallContext, InjectedToolArg]) -> list[dict[str, Any]]:
@@ -41,7 +41,7 @@ def search_past_tickets(crm: CrmClient, memory: Memory) -> BaseTool:
             context: Given by the run.
         """
         found = (await crm.tickets(context.contact_id)).tickets
-        await relations.note(context.scope, of_tickets(context.contact_id, found))
+        await relations.record(context.scope, build_ticket_edges(context.contact_id, found))
         found = [*found, *await _known(memory, context, {ticket.id for ticket in found})]
         related = await _related(memory, context.scope, [ticket.id for ticket in found[:_LOOKED_UP]])
         words = {word for word in query.lower().split() if len(word) > 2}  # noqa: PLR2004 - "in", "of"

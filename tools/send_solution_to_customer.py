@@ -5,10 +5,9 @@ from typing import Annotated, Any, Literal
 
 from langchain_core.tools import BaseTool, InjectedToolArg, tool
 
-from tools.approval import requires_approval
-from tools.call import CallContext
+from tools.approval import RISKS, Risk, assess_message_risk, require_approval
 from tools.crm.client import CrmClient
-from tools.message_risk import RISKS, Risk, message_risk
+from tools.execution import CallContext
 
 
 def send_solution_to_customer(crm: CrmClient, *, approve_from: Risk | Literal["never"] = "high") -> BaseTool:
@@ -35,9 +34,9 @@ def send_solution_to_customer(crm: CrmClient, *, approve_from: Risk | Literal["n
         return {"message_id": sent.id}
 
     def needs_approval(arguments: Mapping[str, Any]) -> str | None:
-        risk = message_risk(arguments["solution"])
+        risk = assess_message_risk(arguments["solution"])
         if approve_from == "never" or RISKS.index(risk) < RISKS.index(approve_from):
             return None
         return f"the risk of this message to a customer is {risk}"
 
-    return requires_approval(send, needs_approval)
+    return require_approval(send, needs_approval)

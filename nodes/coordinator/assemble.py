@@ -18,7 +18,7 @@ from nodes.deps import Deps, Node, run_context
 from nodes.shared.contact import relations_of
 from nodes.shared.memory_use import MemoryUse
 from nodes.shared.retrieve import Retrieved, retrieved
-from tools.relations import Relations
+from tools.relations import RelationRecorder
 
 Next: TypeAlias = Command[Literal["specialist"]]
 
@@ -28,7 +28,7 @@ def assemble(deps: Deps) -> Node[CoordinatorState, Next]:
 
     What the CRM says of the customer goes into memory's graph meanwhile.
     """
-    relations = Relations(deps.memory)
+    relations = RelationRecorder(deps.memory)
 
     async def assemble(state: CoordinatorState, *, runtime: Runtime[Context]) -> Next:
         tried = {attempt["agent"] for attempt in state["attempts"]}
@@ -38,7 +38,7 @@ def assemble(deps: Deps) -> Node[CoordinatorState, Next]:
         asked = [(spec.retrieval, each["part"]) for spec, each in zip(specs, chosen, strict=True)]
         # Beside the search, so that nobody waits for it alone.
         found, _ = await asyncio.gather(
-            retrieved(deps.memory, scope, asked), relations.note(scope, _seen(state["customer"]))
+            retrieved(deps.memory, scope, asked), relations.record(scope, _seen(state["customer"]))
         )
         packed = await asyncio.to_thread(_packed, deps, state, list(zip(specs, chosen, strict=True)), found)
         sent = [

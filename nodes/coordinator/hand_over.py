@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 from langgraph.runtime import Runtime
+from tools.execution import derive_idempotency_key
 
 from core.context import Context
 from core.errors import CrmError
@@ -13,7 +14,6 @@ from core.quoting import cut
 from nodes.coordinator.handing_over import told
 from nodes.coordinator.state import CoordinatorState, Handoff, Reason
 from nodes.deps import Deps, Node, run_context
-from tools.call import idempotency_key
 
 log = get_logger(__name__)
 
@@ -50,7 +50,7 @@ async def _recorded(deps: Deps, state: CoordinatorState) -> bool:
                 team=handoff["team"],
                 reason=handoff["reason"],
                 summary=cut(state["message"], _SUMMARY_CHARACTERS),
-                key=idempotency_key(state["session_id"], state["turn"], "hand_over"),
+                key=derive_idempotency_key(state["session_id"], state["turn"], "hand_over"),
             )
     except (CrmError, TimeoutError) as error:
         log.warning("handoff_not_recorded", session_id=state["session_id"], reason=str(error))

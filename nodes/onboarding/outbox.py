@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from langgraph.runtime import Runtime
+from tools.execution import derive_idempotency_key
 
 from core.context import Context
 from nodes.onboarding.state import OnboardingState, Write
-from tools.call import idempotency_key
 from tools.crm.client import CrmClient
 from tools.crm.models import CustomerProfile
 
@@ -24,7 +24,7 @@ def queued(
     """
     info = runtime.execution_info
     thread_id = (info.thread_id if info else None) or "no-thread"
-    key = idempotency_key(thread_id, f"onboarding {kind}", str(state["writes"]))
+    key = derive_idempotency_key(thread_id, f"onboarding {kind}", str(state["writes"]))
     write = Write(kind=kind, key=key, body=dict(body))
     return {"outbox": [*state["outbox"], write], "writes": state["writes"] + 1}
 

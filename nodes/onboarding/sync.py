@@ -51,7 +51,7 @@ async def _contact(deps: Deps, state: OnboardingState, locale: str | None) -> di
     if customer["read"]:
         return {}
     try:
-        contact = await deps.crm.contact(customer["id"])
+        contact = await deps.crm.get_contact(customer["id"])
     except CrmRefused as refusal:
         raise NotFound(
             f"the CRM does not know contact {customer['id']!r}", details={"contact_id": customer["id"]}

@@ -4,6 +4,7 @@ from typing import Any
 
 from langchain_core.messages import ToolMessage
 from langgraph.runtime import Runtime
+from tools.execution import CallContext, derive_idempotency_key, execute
 
 from core.context import Context
 from nodes.deps import Deps, Node, run_context
@@ -11,8 +12,6 @@ from nodes.react.offered import offered
 from nodes.react.state import ActInput
 from nodes.shared.approval import approved
 from nodes.shared.thread import thread_of
-from tools.call import CallContext, idempotency_key
-from tools.execute import execute
 
 
 def act(deps: Deps) -> Node[ActInput, dict[str, Any]]:
@@ -25,7 +24,7 @@ def act(deps: Deps) -> Node[ActInput, dict[str, Any]]:
             return {"messages": [call]}
         context = CallContext(
             contact_id=state["contact_id"],
-            idempotency_key=idempotency_key(thread_of(runtime), state["message_id"], call["id"] or ""),
+            idempotency_key=derive_idempotency_key(thread_of(runtime), state["message_id"], call["id"] or ""),
             tenant=run_context(runtime).tenant,
             strategy=state.get("strategy", "general"),
         )

@@ -8,7 +8,7 @@ from nodes.sales.changes import staged
 from nodes.sales.offers import Offer
 from nodes.sales.reading import short
 from nodes.sales.state import SalesState, Writes
-from tools.approval import ApprovalDecision, ApprovalRequest, decision_over
+from tools.approval import ApprovalDecision, ApprovalRequest, build_decision_schema
 from tools.crm.models import Opportunity
 
 
@@ -23,7 +23,7 @@ async def approve(state: SalesState) -> dict[str, Any]:
         reason=waiting["reason"],
         contact_id=state["contact_id"],
     )
-    decision: ApprovalDecision = interrupt(request.model_dump(), response_schema=decision_over(Offer))
+    decision: ApprovalDecision = interrupt(request.model_dump(), response_schema=build_decision_schema(Offer))
     if decision.decision == "reject":
         return _rejected(writes, decision.reason)
     before = Opportunity.model_validate(state["opportunity"])

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from nodes.sales.amounts import amounts, says
 from nodes.sales.reading import LONG_CHARACTERS, DealReading, long
+from tools.approval import assess_message_risk
 from tools.crm.models import Opportunity
-from tools.message_risk import message_risk
 
 # What gives money away, beside what makes a message one of high risk.
 _GIVES_AWAY = re.compile(
@@ -70,7 +70,7 @@ def _concessions(before: Opportunity, offer: Offer) -> Iterator[str]:
         yield "the CRM holds no value to compare it with"
     if amounts(new, before.currency) and not says(new, offer.value, before.currency):
         yield f"none of its amounts is the deal's value of {offer.value:,.2f} {before.currency}"
-    if _GIVES_AWAY.search(new) or message_risk(new) == "high":
+    if _GIVES_AWAY.search(new) or assess_message_risk(new) == "high":
         yield "its words speak of money given away or of a commitment"
 
 

@@ -101,7 +101,7 @@ def _begun(state: SalesState, deal: Deal) -> dict[str, Any]:
 
 async def _opportunity(deps: Deps, deal: Deal) -> Opportunity:
     try:
-        return await deps.crm.opportunity(deal["contact_id"], deal["opportunity_id"])
+        return await deps.crm.get_opportunity(deal["contact_id"], deal["opportunity_id"])
     except CrmRefused as refusal:
         raise NotFound(
             f"the CRM knows no opportunity {deal['opportunity_id']!r} of contact {deal['contact_id']!r}",

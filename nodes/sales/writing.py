@@ -5,10 +5,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from tools.execution import derive_idempotency_key
+
 from core.errors import CrmError, CrmRefused
 from nodes.sales.stages import CLOSED
 from nodes.sales.state import Deal, Writes
-from tools.call import idempotency_key
 from tools.crm.client import CrmClient
 from tools.crm.models import Opportunity, OpportunityChanges
 
@@ -47,7 +48,7 @@ async def write(crm: CrmClient, deal: Deal, writes: Writes, *, thread_id: str) -
                     refused.append(f"{part}: {refusal.message}")
             left = _without(left, part)
         if refused:
-            opportunity = await crm.opportunity(deal["contact_id"], deal["opportunity_id"])
+            opportunity = await crm.get_opportunity(deal["contact_id"], deal["opportunity_id"])
     except CrmError as error:
         if any(left[part] for part in _EFFECTS):
             return Written(opportunity=opportunity, left=left, refused=refused, fault=error.message)
@@ -103,4 +104,4 @@ def _without(writes: Writes, part: Part) -> Writes:
 
 
 def _key(thread_id: str, turn: str, part: Part, content: Mapping[str, Any]) -> str:
-    return idempotency_key(thread_id, turn, f"{part} {json.dumps(content, sort_keys=True)}")
+    return derive_idempotency_key(thread_id, turn, f"{part} {json.dumps(content, sort_keys=True)}")

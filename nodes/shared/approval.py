@@ -6,9 +6,9 @@ from langchain_core.messages import ToolCall, ToolMessage
 from langchain_core.tools import BaseTool
 from langgraph.types import interrupt
 from pydantic import BaseModel, ValidationError
+from tools.execution import build_rejection
 
-from tools.approval import ApprovalDecision, ApprovalRequest, approval_reason, decision_schema
-from tools.execute import rejected
+from tools.approval import ApprovalDecision, ApprovalRequest, build_tool_decision_schema, get_approval_reason
 
 
 def approved(tools: Mapping[str, BaseTool], call: ToolCall, contact_id: str) -> ToolCall | ToolMessage:
@@ -27,13 +27,15 @@ def approved(tools: Mapping[str, BaseTool], call: ToolCall, contact_id: str) -> 
         rejected it.
     """
     tool = tools.get(call["name"])
-    reason = approval_reason(tool, call["args"]) if tool and _fits(tool, call) else None
+    reason = get_approval_reason(tool, call["args"]) if tool and _fits(tool, call) else None
     if tool is None or reason is None:
         return call
     request = ApprovalRequest(tool=call["name"], arguments=call["args"], reason=reason, contact_id=contact_id)
-    decision: ApprovalDecision = interrupt(request.model_dump(), response_schema=decision_schema(tool))
+    decision: ApprovalDecision = interrupt(
+        request.model_dump(), response_schema=build_tool_decision_schema(tool)
+    )
     if decision.decision == "reject":
-        return rejected(call, decision.reason)
+        return build_rejection(call, decision.reason)
     if decision.arguments is not None:
         return ToolCall(
             name=call["name"], args=decision.arguments.model_dump(), id=call["id"], type="tool_call"

@@ -21,7 +21,7 @@ from nodes.shared.context_items import turn_items
 from nodes.shared.history import spoken
 from nodes.shared.memory_use import MemoryAsked
 from nodes.shared.retrieve import Retrieved, retrieved
-from tools.relations import Relations
+from tools.relations import RelationRecorder
 
 # What an agent's background may have, and room beside it for the results of its siblings. The budget is
 # in tokens; with the largest that can be set, and a caller's own background, this is less.
@@ -69,13 +69,13 @@ def assemble(deps: Deps, shown: Shown) -> Node[Any, Assembled]:
         deps: Memory, CRM and the budget.
         shown: What the graph's prompts show anyway.
     """
-    relations = Relations(deps.memory)
+    relations = RelationRecorder(deps.memory)
 
     async def read(scope: Scope, state: Mapping[str, Any]) -> str:
         known = state[shown.contact] if shown.contact else await recalled_contact(deps, scope.contact_id)
         if not known:
             return ""
-        await relations.note(scope, relations_of(known))
+        await relations.record(scope, relations_of(known))
         return json.dumps(known, ensure_ascii=False)
 
     async def assemble(state: Mapping[str, Any], *, runtime: Runtime[Context]) -> Assembled:

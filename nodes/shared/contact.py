@@ -11,7 +11,7 @@ from core.logging import get_logger
 from core.memory import Edge
 from nodes.deps import Deps
 from tools.crm.models import Contact, Ticket
-from tools.relations import of_contact, of_tickets
+from tools.relations import build_contact_edges, build_ticket_edges
 
 log = get_logger(__name__)
 
@@ -47,7 +47,7 @@ async def contact_context(deps: Deps, contact_id: str) -> ContactContext:
         CrmUnavailable: The CRM stayed away.
     """
     try:
-        contact = await deps.crm.contact(contact_id)
+        contact = await deps.crm.get_contact(contact_id)
     except CrmRefused as refusal:
         raise NotFound(
             f"the CRM does not know contact {contact_id!r}", details={"contact_id": contact_id}
@@ -63,19 +63,19 @@ def relations_of(known: Mapping[str, Any]) -> list[Edge]:
     """How the contact, where they work and their tickets are related."""
     contact = Contact.model_validate(known["contact"])
     tickets = [Ticket.model_validate(ticket) for ticket in known["recent_tickets"]]
-    return [*of_contact(contact), *of_tickets(contact.id, tickets, name=contact.name)]
+    return [*build_contact_edges(contact), *build_ticket_edges(contact.id, tickets, name=contact.name)]
 
 
 async def _subscription(deps: Deps, contact_id: str) -> dict[str, Any] | None:
     try:
-        return (await deps.crm.subscription(contact_id)).model_dump(exclude_none=True)
+        return (await deps.crm.get_subscription(contact_id)).model_dump(exclude_none=True)
     except CrmRefused:
         return None
 
 
 async def _tickets(deps: Deps, contact_id: str) -> list[dict[str, Any]]:
     try:
-        found = await deps.crm.tickets(contact_id)
+        found = await deps.crm.list_tickets(contact_id)
     except CrmRefused:
         return []
     return [ticket.model_dump(exclude_none=True) for ticket in found.tickets[:RECENT_TICKETS]]

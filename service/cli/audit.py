@@ -5,7 +5,7 @@ import asyncio
 import sys
 from contextlib import AsyncExitStack
 
-from checkpoints.opening import open_database
+from checkpoints.pool import open_database
 from core.errors import StartupError
 from core.logging import configure_logging
 from core.settings import Settings

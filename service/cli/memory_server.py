@@ -9,7 +9,7 @@ from pathlib import Path
 
 import uvloop
 
-from checkpoints.opening import open_database
+from checkpoints.pool import open_database
 from core.embeddings import embeddings
 from core.errors import StartupError
 from core.logging import configure_logging

@@ -16,8 +16,8 @@ from datetime import timedelta
 from rich.console import Console
 from rich.table import Table
 
-from checkpoints.opening import open_database
-from checkpoints.retention import Policies, Sweep, sweep
+from checkpoints.pool import open_database
+from checkpoints.retention import RetentionPolicies, SweepResult, sweep
 from checkpoints.saver import open_saver
 from core import postgres
 from core.actor import Actor, act_as
@@ -44,7 +44,7 @@ async def retention(
 
     The first sweep comes after one interval. A sweep that fails is logged and tried again at the next.
     """
-    if Policies.of(settings.retention).keep_all:
+    if RetentionPolicies.of(settings.retention).keep_all:
         yield
         return
     async with background(_sweeping(settings, pool, erasure, runs), "retention"):
@@ -70,7 +70,7 @@ async def swept(
     runs: RunExecutor | None = None,
     *,
     dry_run: bool = False,
-) -> Sweep:
+) -> SweepResult:
     """Sweep once and log what went, a line for each graph.
 
     Args:
@@ -87,7 +87,7 @@ async def swept(
     longest += settings.runs.drain_seconds
     found = await sweep(
         pool,
-        Policies.of(settings.retention),
+        RetentionPolicies.of(settings.retention),
         erase=erasure.erase_in,
         grace=timedelta(seconds=max(settings.retention.grace_seconds, longest)),
         batch_size=settings.retention.batch_size,
@@ -101,7 +101,7 @@ async def swept(
     return found
 
 
-def table(found: Sweep, *, dry_run: bool) -> Table:
+def table(found: SweepResult, *, dry_run: bool) -> Table:
     """What went, or would go, for a terminal."""
     verb = "would go" if dry_run else "went"
     drawn = Table(title=f"Retention: what {verb} (spared: idle, but waiting for a person)")

@@ -12,7 +12,7 @@ from fastapi.encoders import jsonable_encoder
 from langgraph.types import Command
 from pydantic import BaseModel, Field, JsonValue
 
-from checkpoints.threads import WaitingThread, waiting_threads
+from checkpoints.threads import WaitingThread, list_waiting_threads
 from core.errors import NotFound, WorkflowFailed
 from core.logging import get_logger
 from graphs.registry import REGISTRY
@@ -122,7 +122,9 @@ async def _list_pending(service: Service, identity: Identity, *, limit: int, off
     approvals: list[Approval] = []
     last = offset + _MAX_THREADS
     while offset < last:
-        page = await waiting_threads(service.pool, identity.tenant, LISTED_GRAPHS, limit=_PAGE, offset=offset)
+        page = await list_waiting_threads(
+            service.pool, identity.tenant, LISTED_GRAPHS, limit=_PAGE, offset=offset
+        )
         for waiting in page:
             offset += 1
             approvals += await _list_questions(service, identity, waiting)

@@ -8,8 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from checkpoints.erasure import erase_checkpoints
-from checkpoints.threads import OWNER_SQL
+from checkpoints.threads import OWNER_SQL, delete_checkpoints
 from core.actor import acting
 from core.memory import Memory, Scope
 from core.postgres import Connection, Pool
@@ -22,7 +21,7 @@ from workflows.store import erase_run
 Eraser: TypeAlias = Callable[[Connection, str], Awaitable[None]]
 
 # All of them run in one transaction: a thread is erased everywhere or nowhere.
-ERASERS: tuple[Eraser, ...] = (erase_checkpoints, erase_session, erase_effects, erase_requests, erase_run)
+ERASERS: tuple[Eraser, ...] = (delete_checkpoints, erase_session, erase_effects, erase_requests, erase_run)
 
 # The contact a thread is about: its session's, or the one its graph was given.
 CONTACT_SQL = """

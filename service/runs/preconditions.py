@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from langgraph.types import Command, Interrupt, StateSnapshot
 
-from checkpoints.threads import ThreadOwner, thread_owner
+from checkpoints.threads import ThreadOwner, load_thread_owner
 from core.errors import (
     Forbidden,
     InterruptPending,
@@ -56,7 +56,7 @@ class ThreadOwners:
             NotFound: The tenant has no such thread.
         """
         async with self._pool.connection() as connection:
-            owner = await thread_owner(connection, thread_id)
+            owner = await load_thread_owner(connection, thread_id)
             if owner is None and (tenant := await run_tenant(connection, thread_id)):
                 # A workflow that has not begun yet has no checkpoint.
                 owner = ThreadOwner(graph=None, tenant=tenant)
@@ -95,7 +95,7 @@ async def require_unclaimed(connection: Connection, thread_id: str, *, identity:
     Raises:
         NotFound: A thread of another tenant has the id.
     """
-    owner = await thread_owner(connection, thread_id)
+    owner = await load_thread_owner(connection, thread_id)
     if owner is not None and owner.tenant != identity.tenant:
         raise no_such_thread(thread_id)
 

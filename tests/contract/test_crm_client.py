@@ -32,7 +32,7 @@ from tests.support.crm_faults import (
     served,
 )
 from tools.crm import connection as crm_connection
-from tools.crm.client import CrmClient, crm_http_client
+from tools.crm.client import CrmClient, create_http_client
 from tools.crm.models import Created, Usage
 
 Call: TypeAlias = Callable[[CrmClient], Awaitable[Any]]
@@ -55,11 +55,11 @@ def create_ticket(crm: CrmClient) -> Awaitable[Created]:
 
 
 READS: list[Call] = [
-    lambda crm: crm.contact(LAURA),
-    lambda crm: crm.subscription(LAURA),
-    lambda crm: crm.tickets(LAURA),
+    lambda crm: crm.get_contact(LAURA),
+    lambda crm: crm.get_subscription(LAURA),
+    lambda crm: crm.list_tickets(LAURA),
     lambda crm: crm.search_knowledge_base("export"),
-    lambda crm: crm.status(),
+    lambda crm: crm.get_status(),
 ]
 WRITES: list[Call] = [send_message, create_ticket]
 
@@ -98,7 +98,7 @@ async def attempts(call: Call, *answers: Scripted, **settings: Any) -> tuple[Any
 
 
 async def test_a_contact_is_read(crm: CrmClient) -> None:
-    contact = await crm.contact(LAURA)
+    contact = await crm.get_contact(LAURA)
     assert (contact.id, contact.name, contact.company, contact.language) == (
         LAURA,
         "Laura Bennett",
@@ -108,14 +108,14 @@ async def test_a_contact_is_read(crm: CrmClient) -> None:
 
 
 async def test_a_subscription_is_read_with_its_usage(crm: CrmClient) -> None:
-    subscription = await crm.subscription(LAURA)
+    subscription = await crm.get_subscription(LAURA)
     assert (subscription.plan, subscription.product_version) == ("Enterprise", "2.3.1")
     assert subscription.usage["contacts"] == Usage(used=48_500, limit=50_000)
     assert subscription.usage["automations"].limit is None
 
 
 async def test_tickets_are_read_newest_first(crm: CrmClient) -> None:
-    tickets = (await crm.tickets(LAURA)).tickets
+    tickets = (await crm.list_tickets(LAURA)).tickets
     assert "Slow CSV import" in [ticket.title for ticket in tickets]
     dates = [ticket.created_at or "" for ticket in tickets]
     assert dates == sorted(dates, reverse=True)
@@ -130,7 +130,7 @@ async def test_articles_are_found_by_words_with_any_characters_in_them(crm: CrmC
 
 
 async def test_the_status_page_is_read(crm: CrmClient) -> None:
-    status = await crm.status()
+    status = await crm.get_status()
     assert status.status == "operational"
     assert "API" in {component.name for component in status.components}
     assert {incident.status for incident in status.incidents} == {"resolved"}
@@ -191,7 +191,7 @@ async def test_text_the_crm_does_not_take_is_a_refusal_that_names_the_field(crm:
 async def test_a_wrong_key_is_told_from_other_refusals(development_crm: FastAPI, call: Call) -> None:
     settings = CrmSettings(api_key=SecretStr("wrong"))
     transport = httpx.ASGITransport(development_crm)
-    async with crm_http_client(settings, "http://crm", transport) as http:
+    async with create_http_client(settings, "http://crm", transport) as http:
         with pytest.raises(CrmUnauthorized, match="CRM_API_KEY"):
             await call(CrmClient(http, settings))
 
@@ -201,8 +201,8 @@ async def test_a_crm_over_its_rate_is_asked_again_when_it_says(pool: Pool) -> No
     app = create_crm(pool, SecretStr(KEY), requests_per_minute=60)
     async with crm_client(transport=httpx.ASGITransport(app)) as crm:
         for _ in range(60):
-            await crm.status()
-        assert (await crm.status()).status == "operational"
+            await crm.get_status()
+        assert (await crm.get_status()).status == "operational"
 
 
 # What it does about failures
@@ -257,7 +257,7 @@ async def test_as_many_attempts_are_made_as_set() -> None:
 async def test_a_crm_that_is_not_there_is_unavailable() -> None:
     async with crm_client(f"http://127.0.0.1:{closed_port()}") as crm:
         with pytest.raises(CrmUnavailable, match=r"cannot be reached \(ConnectError\)"):
-            await crm.status()
+            await crm.get_status()
 
 
 @pytest.mark.parametrize("answer", [Silence(), Trickle()], ids=["silence", "trickle"])
@@ -275,7 +275,7 @@ async def test_messages_have_a_time_limit_of_their_own() -> None:
         sending = asyncio.ensure_future(send_message(crm))
         await slow.asked.wait()
         with pytest.raises(CrmUnavailable, match="in time"):
-            await crm.status()
+            await crm.get_status()
         slow.released.set()
         assert (await sending).id == "made-1"
     impatient: dict[str, Any] = {"timeout_seconds": 60, "message_timeout_seconds": 0.1, "max_attempts": 1}
@@ -293,7 +293,7 @@ async def test_without_settings_a_message_may_take_15_seconds_and_all_else_10() 
     async with crm_client(transport=httpx.MockTransport(answer)) as crm:
         await send_message(crm)
         await create_ticket(crm)
-        await crm.status()
+        await crm.get_status()
     assert limits == [
         ("/api/v1/messages", 15),
         ("/api/v1/engineering-tickets", 10),
@@ -379,7 +379,7 @@ async def test_a_contact_id_with_odd_characters_stays_one_segment_of_the_path(co
     answer = Answer(404, {"message": "no"})
     async with scripted_crm(answer) as server, crm_client(server.url) as crm:
         with pytest.raises(CrmRefused):
-            await crm.subscription(contact_id)
+            await crm.get_subscription(contact_id)
     target = server.requests[0].target.split("/")
     assert (target[:4], target[5:]) == (["", "api", "v1", "contacts"], ["subscription"])
     assert unquote(target[4]) == contact_id
@@ -400,7 +400,7 @@ async def test_a_contact_id_that_would_name_another_path_is_refused_unasked(cont
 @pytest.mark.parametrize("contact_id", ["a/b", "..", "\x00", "\ud800", "x" * 1_000, "x" * 100_000])
 async def test_the_development_crm_knows_no_contact_with_an_odd_id(crm: CrmClient, contact_id: str) -> None:
     with pytest.raises(CrmRefused):
-        await crm.contact(contact_id)
+        await crm.get_contact(contact_id)
 
 
 @pytest.mark.parametrize("words", ["half a character \ud800", "x" * 100_000], ids=["surrogate", "long"])
@@ -442,7 +442,7 @@ async def test_the_same_write_from_ten_callers_at_once_is_done_once(
 
 async def test_settings_name_the_key_and_the_limits() -> None:
     settings = crm_settings(timeout_seconds=3)
-    async with crm_http_client(settings, "http://crm") as http:
+    async with create_http_client(settings, "http://crm") as http:
         assert http.timeout == httpx.Timeout(3)
         assert KEY not in repr(settings)
         assert KEY not in repr(http.headers)

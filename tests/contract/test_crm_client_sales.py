@@ -33,12 +33,12 @@ DUE_AT = "2027-01-11T09:00:00-06:00"
 SOPHIE = "39d1522e-45e3-4564-9bfc-ebf66169a9ac"
 
 READS: list[Call] = [
-    lambda crm, contact_id: crm.opportunities(contact_id),
-    lambda crm, contact_id: crm.opportunity(contact_id, OPEN),
-    lambda crm, contact_id: crm.orders(contact_id),
-    lambda crm, contact_id: crm.invoices(contact_id),
-    lambda crm, contact_id: crm.follow_ups(contact_id),
-    lambda crm, contact_id: crm.handoffs(contact_id),
+    lambda crm, contact_id: crm.list_opportunities(contact_id),
+    lambda crm, contact_id: crm.get_opportunity(contact_id, OPEN),
+    lambda crm, contact_id: crm.list_orders(contact_id),
+    lambda crm, contact_id: crm.list_invoices(contact_id),
+    lambda crm, contact_id: crm.list_follow_ups(contact_id),
+    lambda crm, contact_id: crm.list_handoffs(contact_id),
 ]
 WRITES: list[Call] = [
     lambda crm, contact_id: crm.update_profile(contact_id, CustomerProfile(team_size=14), key="key-1"),
@@ -78,19 +78,19 @@ async def version_of_open(pool: Pool) -> int:
 
 
 async def test_a_contact_is_read_with_what_is_known_of_the_customer(crm: CrmClient) -> None:
-    assert (await crm.contact(LAURA)).profile == CustomerProfile(company_size=420, industry="Logistics")
+    assert (await crm.get_contact(LAURA)).profile == CustomerProfile(company_size=420, industry="Logistics")
 
 
 async def test_what_was_learned_is_kept_and_what_is_none_stays(crm: CrmClient) -> None:
     changed = await crm.update_profile(LAURA, CustomerProfile(team_size=14), key="key-1")
     assert changed.profile == CustomerProfile(company_size=420, industry="Logistics", team_size=14)
-    assert await crm.contact(LAURA) == changed
+    assert await crm.get_contact(LAURA) == changed
 
 
 async def test_opportunities_are_read_newest_first(crm: CrmClient) -> None:
-    newest, older = await crm.opportunities(LAURA)
+    newest, older = await crm.list_opportunities(LAURA)
     assert (newest.id, older.id, older.stage, older.value) == ("OPP-3007", OPEN, "qualification", 10_800)
-    assert older == await crm.opportunity(LAURA, OPEN)
+    assert older == await crm.get_opportunity(LAURA, OPEN)
     assert older.qualification == Qualification(
         need="Room for more than 50,000 contacts and exports that do not time out",
         timeline="Before the renewal in March 2027",
@@ -98,7 +98,7 @@ async def test_opportunities_are_read_newest_first(crm: CrmClient) -> None:
 
 
 async def test_an_opportunity_is_changed_in_what_is_set_and_nowhere_else(crm: CrmClient) -> None:
-    before = await crm.opportunity(LAURA, OPEN)
+    before = await crm.get_opportunity(LAURA, OPEN)
     changes = OpportunityChanges(
         stage="objections",
         value=0.1 + 0.2,
@@ -130,7 +130,7 @@ async def test_a_follow_up_is_planned_once_per_key(crm: CrmClient) -> None:
     made = await schedule(crm, LAURA)
     assert (made.due_at, made.subject, made.opportunity_id) == ("2027-01-11T15:00:00Z", "Budget", OPEN)
     assert await schedule(crm, LAURA) == made
-    assert await crm.follow_ups(LAURA) == [made]
+    assert await crm.list_follow_ups(LAURA) == [made]
 
 
 async def test_a_conversation_is_handed_over_once_per_key(crm: CrmClient) -> None:
@@ -138,11 +138,11 @@ async def test_a_conversation_is_handed_over_once_per_key(crm: CrmClient) -> Non
     made = await hand_over(crm, LAURA)
     assert (made.team, made.reason, made.summary) == ("billing", "She asked.", "Disputed invoice.")
     assert await hand_over(crm, LAURA) == made
-    assert await crm.handoffs(LAURA) == [made]
+    assert await crm.list_handoffs(LAURA) == [made]
 
 
 async def test_orders_and_invoices_are_read_newest_first(crm: CrmClient) -> None:
-    orders, invoices = await crm.orders(LAURA), await crm.invoices(LAURA)
+    orders, invoices = await crm.list_orders(LAURA), await crm.list_invoices(LAURA)
     assert [(order.id, order.status) for order in orders] == [
         ("ORD-7001", "delayed"),
         ("ORD-6954", "delivered"),
@@ -163,7 +163,7 @@ async def test_an_unknown_contact_is_a_refusal_in_the_crms_own_words(crm: CrmCli
 @pytest.mark.parametrize("opportunity_id", ["", ".", "..", "OPP-3004", "a/b", "\x00", "../../status"])
 async def test_an_opportunity_the_contact_has_not_is_a_refusal(crm: CrmClient, opportunity_id: str) -> None:
     with pytest.raises(CrmRefused):
-        await crm.opportunity(LAURA, opportunity_id)
+        await crm.get_opportunity(LAURA, opportunity_id)
 
 
 # What is on the wire
@@ -202,7 +202,7 @@ async def test_an_answer_that_is_not_the_contracts_is_told(call: Call) -> None:
 
 async def test_a_crm_that_knows_no_profiles_is_read_as_one_that_knows_nothing() -> None:
     async with scripted_crm(Answer(200, {"id": "1", "name": "Ana"})) as server, crm_client(server.url) as crm:
-        assert (await crm.contact(LAURA)).profile == CustomerProfile()
+        assert (await crm.get_contact(LAURA)).profile == CustomerProfile()
 
 
 @pytest.mark.parametrize("call", WRITES)
@@ -214,8 +214,8 @@ async def test_a_write_whose_answer_was_lost_is_done_once(
         before = await version_of_open(pool)
         await call(crm, LAURA)
         changes = await version_of_open(pool) - before
-        made = len(await crm.follow_ups(LAURA)) + len(await crm.handoffs(LAURA))
-        learned = (await crm.contact(LAURA)).profile.team_size == 14
+        made = len(await crm.list_follow_ups(LAURA)) + len(await crm.list_handoffs(LAURA))
+        learned = (await crm.get_contact(LAURA)).profile.team_size == 14
     assert len(app.lost) == 1
     assert changes + made + learned == 1
 

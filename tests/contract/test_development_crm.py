@@ -16,9 +16,9 @@ from checkpoints.pool import open_pool
 from core.postgres import Pool
 from core.settings import DatabaseSettings
 from dev_crm import migrations
+from dev_crm.access import TokenBucket
 from dev_crm.app import create_crm
 from dev_crm.migrations import migrate
-from dev_crm.rate_limit import TokenBucket
 from dev_crm.seeding import SUPPORT, seeds
 
 KEY = "a-key-for-tests"

@@ -34,7 +34,7 @@ from tests.support.graphs import compiled, development_deps
 from tests.support.scripted import ScriptedChatModel, scripted_models
 from tests.support.service import CONTACT
 from tests.support.waiting import until
-from tools.crm.client import CrmClient, crm_http_client
+from tools.crm.client import CrmClient, create_http_client
 
 Graph: TypeAlias = CompiledStateGraph[Any, Any, Any, Any]
 
@@ -432,7 +432,7 @@ async def test_a_crm_that_is_down_ends_the_run_and_the_run_can_be_continued(pool
     models = scripted_models(panel("approve", "approve", "approve"))
     async with (
         development_deps(pool, models) as deps,
-        crm_http_client(settings, "http://crm", transport=httpx.MockTransport(answer)) as http,
+        create_http_client(settings, "http://crm", transport=httpx.MockTransport(answer)) as http,
     ):
         graph = await compiled(SPEC, replace(deps, crm=CrmClient(http, settings)), pool)
         with pytest.raises(CrmUnavailable):
@@ -499,7 +499,7 @@ async def test_a_contact_cannot_close_its_fence(pool: Pool) -> None:
     model = panel("approve", "approve", "approve")
     async with (
         development_deps(pool, scripted_models(model)) as deps,
-        crm_http_client(settings, "http://crm", transport=httpx.MockTransport(answer)) as http,
+        create_http_client(settings, "http://crm", transport=httpx.MockTransport(answer)) as http,
     ):
         graph = await compiled(SPEC, replace(deps, crm=CrmClient(http, settings)), pool)
         await run(graph, asked())

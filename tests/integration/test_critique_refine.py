@@ -41,7 +41,7 @@ from tests.support.gemini import Error, Structured, Text, gemini_server
 from tests.support.graphs import NO_AGENTS, compiled, development_deps
 from tests.support.scripted import INFO, ScriptedChatModel
 from tests.support.service import CONTACT
-from tools.crm.client import CrmClient, crm_http_client
+from tools.crm.client import CrmClient, create_http_client
 
 Graph: TypeAlias = CompiledStateGraph[Any, Any, Any, Any]
 
@@ -499,7 +499,7 @@ async def test_a_crm_that_is_down_is_reported_and_the_run_can_be_continued(pool:
 async def crm_of(roles: Roles, transport: httpx.AsyncBaseTransport) -> AsyncIterator[Deps]:
     """Dependencies over another CRM."""
     settings = CrmSettings(max_attempts=1)
-    async with crm_http_client(settings, "http://another-crm", transport=transport) as http:
+    async with create_http_client(settings, "http://another-crm", transport=transport) as http:
         yield Deps(models=roles.models, tools={}, crm=CrmClient(http, settings), roster=NO_AGENTS)
 
 

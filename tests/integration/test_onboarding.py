@@ -51,7 +51,7 @@ async def test_a_customer_is_taken_through_every_step(pool: Pool) -> None:
         }
         await customer.reply("about fifty")
         assert customer.question == "industry"
-        assert (await customer.crm.contact(AISHA)).profile.company_size == 50
+        assert (await customer.crm.get_contact(AISHA)).profile.company_size == 50
         await customer.reply("tutoring", "campaigns on WhatsApp", "eight of us")
         assert customer.question == "tour"
         assert customer.heard == f"{TOUR}\n\n{EN.questions['tour']}"
@@ -72,9 +72,9 @@ async def test_a_customer_is_taken_through_every_step(pool: Pool) -> None:
         assert customer.output["handoff"] == {"required": False, "team": None, "reason": ""}
         assert customer.output["unsaved"] == []
         assert customer.output["summary"] in customer.heard
-        kept = (await customer.crm.contact(AISHA)).profile
+        kept = (await customer.crm.get_contact(AISHA)).profile
         assert kept.model_dump() == customer.output["profile"]
-        [follow_up] = await customer.crm.follow_ups(AISHA)
+        [follow_up] = await customer.crm.list_follow_ups(AISHA)
         assert follow_up.note == customer.output["summary"]
         turns = [type(message) for message in customer.output["messages"]]
         assert turns == [AIMessage, HumanMessage] * 8 + [AIMessage]
@@ -145,7 +145,7 @@ async def test_what_was_said_can_be_put_right_later(pool: Pool) -> None:
         await customer.begin()
         await customer.reply("fifty", "sorry, we are 80; retail")
         assert customer.question == "use_case"
-        assert (await customer.crm.contact(AISHA)).profile.company_size == 80
+        assert (await customer.crm.get_contact(AISHA)).profile.company_size == 80
 
 
 async def test_the_runs_locale_goes_before_the_language_of_a_reply(pool: Pool) -> None:
@@ -178,7 +178,7 @@ async def test_a_customer_who_asks_for_a_person_gets_one(pool: Pool) -> None:
             "team": "customer_success",
             "reason": "the customer asked for a person",
         }
-        [handoff] = await customer.crm.handoffs(AISHA)
+        [handoff] = await customer.crm.list_handoffs(AISHA)
         assert (handoff.team, handoff.summary) == ("customer_success", customer.output["summary"])
 
 
@@ -231,7 +231,7 @@ async def test_a_skipped_question_is_not_asked_again_and_says_why(pool: Pool) ->
         )
         await customer.reply("pular")
         assert customer.output["status"] == "completed"
-        assert await customer.crm.follow_ups(JULIANA) == []
+        assert await customer.crm.list_follow_ups(JULIANA) == []
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ async def test_what_does_not_work_goes_to_the_people_who_can_mend_it(
         assert customer.question == question
         await customer.reply("no")
         assert customer.output["handoff"]["team"] == team
-        assert [handoff.team for handoff in await customer.crm.handoffs(MARCUS)] == [team]
+        assert [handoff.team for handoff in await customer.crm.list_handoffs(MARCUS)] == [team]
 
 
 # Days between
@@ -260,7 +260,7 @@ async def test_a_paused_journey_goes_on_where_it_was(pool: Pool) -> None:
         await customer.begin()
         await customer.reply("five", "later")
         assert (customer.output["status"], customer.question) == ("paused", None)
-        assert [each.subject for each in await customer.crm.follow_ups(AISHA)] == ["Onboarding paused"]
+        assert [each.subject for each in await customer.crm.list_follow_ups(AISHA)] == ["Onboarding paused"]
     async with journey(pool, model) as customer:
         await customer.begin()
         assert (customer.output["status"], customer.question) == ("in_progress", "industry")
@@ -285,7 +285,7 @@ async def test_what_was_entered_in_the_crm_meanwhile_is_not_asked_for(pool: Pool
     async with journey(pool, reader()) as customer:
         await customer.begin()
         await customer.reply("later")
-        profile = (await customer.crm.contact(MARCUS)).profile
+        profile = (await customer.crm.get_contact(MARCUS)).profile
         await customer.crm.update_profile(AISHA, profile, key="a-colleague")
         await customer.begin()
         assert customer.question == "tour"
@@ -301,7 +301,7 @@ async def test_a_new_run_on_a_finished_journey_says_so_and_does_nothing_twice(po
         assert (customer.output["status"], customer.question) == ("completed", None)
         assert customer.heard.startswith(EN.already_completed)
         assert customer.line.changes == changes
-        assert len(await customer.crm.follow_ups(MARCUS)) == 1
+        assert len(await customer.crm.list_follow_ups(MARCUS)) == 1
 
 
 async def test_who_writes_again_after_a_hand_over_stays_with_the_person(pool: Pool) -> None:
@@ -310,7 +310,7 @@ async def test_who_writes_again_after_a_hand_over_stays_with_the_person(pool: Po
         await customer.reply("person")
         await customer.begin("Hello?")
         assert customer.heard.startswith(EN.already_handed_over)
-        assert len(await customer.crm.handoffs(AISHA)) == 1
+        assert len(await customer.crm.list_handoffs(AISHA)) == 1
 
 
 async def test_a_thread_is_one_customers_journey(pool: Pool) -> None:
@@ -377,7 +377,7 @@ async def test_the_crm_is_down_for_a_while_and_nothing_is_lost(pool: Pool) -> No
         await customer.reply("retail")
         assert customer.output["unsaved"] == []
         assert EN.saved_again in customer.heard
-        kept = (await customer.crm.contact(AISHA)).profile
+        kept = (await customer.crm.get_contact(AISHA)).profile
         assert (kept.company_size, kept.industry) == (50, "Retail")
         await customer.reply("campaigns")
         assert EN.saved_again not in customer.heard
@@ -391,7 +391,7 @@ async def test_what_the_crm_knew_all_along_is_learned_when_it_is_back(pool: Pool
         customer.line.down = False
         await customer.reply("we are 86 now")
         assert customer.question == "tour"
-        assert (await customer.crm.contact(MARCUS)).profile.company_size == 86
+        assert (await customer.crm.get_contact(MARCUS)).profile.company_size == 86
 
 
 async def test_a_hand_over_the_crm_did_not_hear_of_is_made_by_a_later_run(pool: Pool) -> None:
@@ -404,7 +404,7 @@ async def test_a_hand_over_the_crm_did_not_hear_of_is_made_by_a_later_run(pool: 
         customer.line.down = False
         await customer.begin()
         assert customer.output["unsaved"] == []
-        assert len(await customer.crm.handoffs(AISHA)) == 1
+        assert len(await customer.crm.list_handoffs(AISHA)) == 1
 
 
 async def test_a_change_whose_answer_was_lost_is_made_once(pool: Pool) -> None:
@@ -415,7 +415,7 @@ async def test_a_change_whose_answer_was_lost_is_made_once(pool: Pool) -> None:
         assert len(customer.output["unsaved"]) == 1
         await customer.begin()
         assert customer.output["unsaved"] == []
-        assert len(await customer.crm.handoffs(AISHA)) == 1
+        assert len(await customer.crm.list_handoffs(AISHA)) == 1
         [(_, first), (_, second)] = customer.line.changes
         assert first == second
 

@@ -36,7 +36,7 @@ from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT
 from tests.support.waiting import until
 from tools.catalogue import crm_tools
-from tools.crm.client import CrmClient, crm_http_client
+from tools.crm.client import CrmClient, create_http_client
 
 Graph: TypeAlias = CompiledStateGraph[Any, Any, Any, Any]
 
@@ -221,7 +221,7 @@ async def test_a_crm_that_is_down_fails_the_agent_that_needs_it(pool: Pool) -> N
     model = Agents(scripts={"ana": looks * 3, "bob": ["Use batches."]})
     async with (
         development_deps(pool, scripted_models(model)) as deps,
-        crm_http_client(settings, "http://crm", transport=down) as http,
+        create_http_client(settings, "http://crm", transport=down) as http,
     ):
         crm = CrmClient(http, settings)
         graph = await compiled(SPEC, replace(deps, crm=crm, tools=crm_tools(crm)), pool)

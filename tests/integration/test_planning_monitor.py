@@ -15,6 +15,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command
 from pydantic import Field, SecretStr
 from syrupy.assertion import SnapshotAssertion
+from tools.execution import CallContext
 
 from core.context import Context
 from core.errors import (
@@ -56,8 +57,7 @@ from nodes.shared.prompts import prompt
 from tests.support.gemini import FunctionCalls, Structured, Text, gemini_server
 from tests.support.graphs import compiled, development_deps
 from tests.support.scripted import INFO, ScriptedChatModel, calling, scripted_models
-from tools.approval import requires_approval
-from tools.call import CallContext
+from tools.approval import require_approval
 from tools.crm.client import CrmClient
 
 Graph: TypeAlias = CompiledStateGraph[Any, Any, Any, Any]
@@ -781,7 +781,7 @@ async def test_after_a_crash_of_the_monitor_no_step_is_run_again(pool: Pool) -> 
 async def test_a_step_that_needs_a_person_waits_and_the_others_are_not_run_again(pool: Pool) -> None:
     steady, risky = counting("steady"), counting("risky")
     calls = calls_of(risky)
-    risky = requires_approval(risky, lambda arguments: "it is risky")
+    risky = require_approval(risky, lambda arguments: "it is risky")
     model = cast_of(
         plan=[plan_of(step(1, tool="steady"), step(2, tool="risky"))],
         s1=[calling("I count.", ("steady", {"label": "once"})), DONE],

@@ -22,6 +22,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool, InjectedToolArg, ToolException, tool
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.graph.state import CompiledStateGraph
+from tools.execution import MAX_RESULT_CHARACTERS, CallContext
 
 from core.context import Context
 from core.errors import CrmRefused, CrmUnavailable, ModelRefused, ModelUnavailable
@@ -34,8 +35,6 @@ from nodes.react.state import ReactInput, ReactOutput, ReactState, Reflection
 from tests.support.graphs import NO_AGENTS, empty_crm
 from tests.support.savers import saver_on
 from tests.support.scripted import INFO, ScriptedChatModel, calling, scripted_models
-from tools.call import CallContext
-from tools.execute import MAX_RESULT_CHARACTERS
 
 React: TypeAlias = CompiledStateGraph[ReactState, Context, ReactInput, ReactOutput]
 

@@ -16,8 +16,7 @@ from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, StateSnapshot
 
-from checkpoints.retention import Policies, Policy, Sweep, sweep
-from checkpoints.retention.sweeping import LOCK_ID, LOCK_SQL
+from checkpoints.retention import LOCK_ID, LOCK_SQL, RetentionPolicies, RetentionPolicy, SweepResult, sweep
 from core.errors import StartupError
 from core.postgres import Pool
 from core.settings import RetentionSettings, Settings
@@ -55,10 +54,10 @@ async def swept(
     grace: timedelta = timedelta(0),
     dry_run: bool = False,
     batch_size: int = 100,
-) -> Sweep:
+) -> SweepResult:
     return await sweep(
         pool,
-        Policies.of(RetentionSettings(policy=policy, per_graph=dict(per_graph or {}))),
+        RetentionPolicies.of(RetentionSettings(policy=policy, per_graph=dict(per_graph or {}))),
         erase=Erasure(pool=pool).erase_in,
         grace=grace,
         batch_size=batch_size,
@@ -247,7 +246,7 @@ async def test_a_dry_run_says_what_a_run_then_does_and_changes_nothing(pool: Poo
 
 
 async def test_many_checkpoints_go_in_small_transactions(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("checkpoints.retention.sweeping.MOST_CHECKPOINTS", 3)
+    monkeypatch.setattr("checkpoints.retention.MOST_CHECKPOINTS", 3)
     await say(conversation(await replica(pool)), "a", *map(str, range(5)))
     before = await history(pool, "a")
     found = await swept(pool, "keep_latest")
@@ -286,7 +285,7 @@ class _FailingOnce:
         self.failed = False
         self.swept = False
 
-    async def __call__(self, *given: Any, **named: Any) -> Sweep:
+    async def __call__(self, *given: Any, **named: Any) -> SweepResult:
         if not self.failed:
             self.failed = True
             raise LookupError("a table is not as it was")
@@ -322,7 +321,7 @@ async def test_the_command_prints_what_would_go(database_url: str, pool: Pool) -
 
 
 def test_a_table_has_a_line_for_each_graph() -> None:
-    assert table(Sweep(), dry_run=True).row_count == 0
+    assert table(SweepResult(), dry_run=True).row_count == 0
 
 
 @pytest.mark.parametrize(
@@ -336,7 +335,7 @@ def test_a_table_has_a_line_for_each_graph() -> None:
     ],
 )
 def test_policies_are_written_in_words(text: str, keep: int | None, after: timedelta | None) -> None:
-    assert Policy.parse(RetentionSettings(policy=text).policy) == Policy(text, keep, after)
+    assert RetentionPolicy.parse(RetentionSettings(policy=text).policy) == RetentionPolicy(text, keep, after)
 
 
 @pytest.mark.parametrize("text", ["keep_last:0", "keep_some", "delete_after:soon", "keep_last", ""])

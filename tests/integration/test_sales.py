@@ -31,7 +31,7 @@ from nodes.shared.prompts import prompt
 from tests.support.graphs import NO_AGENTS, compiled
 from tests.support.scripted import Reply, ScriptedChatModel, calling, scripted_models
 from tools.catalogue import crm_tools
-from tools.crm.client import CrmClient, crm_http_client
+from tools.crm.client import CrmClient, create_http_client
 from tools.crm.models import Opportunity, OpportunityChanges, Qualification
 
 Graph: TypeAlias = CompiledStateGraph[Any, Any, Any, Any]
@@ -91,7 +91,7 @@ class House:
         return output
 
     async def deal(self) -> Opportunity:
-        return await self.crm.opportunity(LAURA, DEAL)
+        return await self.crm.get_opportunity(LAURA, DEAL)
 
     async def set(self, **changes: Any) -> None:
         """Put the deal somewhere, as a person would in the CRM."""
@@ -106,7 +106,7 @@ ON: RunnableConfig = {"configurable": {"thread_id": "deal"}, "recursion_limit": 
 async def house_over(pool: Pool, models: ChatModels, model: ScriptedChatModel) -> AsyncIterator[House]:
     settings = CrmSettings(max_attempts=1)
     line = Line(pool, settings)
-    async with crm_http_client(settings, "http://development-crm", transport=line) as http:
+    async with create_http_client(settings, "http://development-crm", transport=line) as http:
         crm = CrmClient(http, settings, first_pause=0)
         deps = Deps(models=models, tools=crm_tools(crm), crm=crm, roster=NO_AGENTS)
         yield House(await compiled(SPEC, deps, pool), model, crm, line)
@@ -274,7 +274,7 @@ async def test_a_deal_the_customer_declines_is_lost(house: House) -> None:
     assert (output["closed"], output["stage"], output["success"]) == (True, "closed_lost", True)
     assert (await house.deal()).close_reason == "We will not buy."
     assert statuses(output)["proposal"] == "skipped"
-    assert await house.crm.follow_ups(LAURA) == []
+    assert await house.crm.list_follow_ups(LAURA) == []
 
 
 # What the evidence does not carry
@@ -358,7 +358,7 @@ async def test_a_customer_who_is_not_ready_is_followed_up_on_the_day_they_named(
     output = await house.run(
         "Call me later.", *turn("close", not_ready=True, follow_up_on=day, next_action="Call Laura.")
     )
-    [planned] = await house.crm.follow_ups(LAURA)
+    [planned] = await house.crm.list_follow_ups(LAURA)
     assert planned.due_at.startswith(f"{day}T09:00:00")
     assert (planned.opportunity_id, planned.note) == (DEAL, "Call Laura.")
     assert (output["success"], output["next_action"]) == (True, "Call Laura.")
@@ -370,14 +370,14 @@ async def test_without_a_day_that_can_be_the_customer_is_followed_up_in_a_week(
     house: House, day: str
 ) -> None:
     await house.run("Call me later.", *turn("close", not_ready=True, follow_up_on=day))
-    [planned] = await house.crm.follow_ups(LAURA)
+    [planned] = await house.crm.list_follow_ups(LAURA)
     due = datetime.fromisoformat(planned.due_at) - datetime.now(UTC)
     assert timedelta(days=6) < due < timedelta(days=8)
 
 
 async def test_what_a_person_must_do_is_handed_over(house: House) -> None:
     output = await house.run("Can our lawyer see it?", *turn("negotiation", needs_person="legal"))
-    [handed] = await house.crm.handoffs(LAURA)
+    [handed] = await house.crm.list_handoffs(LAURA)
     assert (handed.team, handed.reason) == ("sales", "a legal question")
     assert DEAL in handed.summary
     assert "Handed over to sales: a legal question" in output["messages"][-1].text
@@ -593,7 +593,7 @@ async def test_what_a_crm_that_is_down_could_not_take_is_written_by_the_next_run
     deal = await house.deal()
     assert (deal.stage, deal.qualification.budget) == ("solution", "12,000 dollars")
     assert (output["success"], output["unsaved"]) == (True, None)
-    assert len(await house.crm.follow_ups(LAURA)) == 1
+    assert len(await house.crm.list_follow_ups(LAURA)) == 1
 
 
 async def test_an_answer_that_was_lost_is_asked_for_again_and_the_write_is_done_once(house: House) -> None:
@@ -602,7 +602,7 @@ async def test_an_answer_that_was_lost_is_asked_for_again_and_the_write_is_done_
     assert output["unsaved"]["follow_up"]
     house.line.mend()
     await house.run("", *turn("close"))
-    assert len(await house.crm.follow_ups(LAURA)) == 1
+    assert len(await house.crm.list_follow_ups(LAURA)) == 1
     first, second = (key for path, key in house.line.keys if path == "follow-ups")
     assert first == second
 
@@ -616,7 +616,7 @@ async def test_a_run_that_crashed_behind_its_write_is_resumed_and_writes_once(ho
     output = await house.sent(None)
     assert (output["success"], output["unsaved"]) == (True, None)
     assert (await house.deal()).version == before.version
-    assert len(await house.crm.follow_ups(LAURA)) == 1
+    assert len(await house.crm.list_follow_ups(LAURA)) == 1
     assert len({key for path, key in house.line.keys if path == DEAL}) == 1
 
 

@@ -20,7 +20,7 @@ from nodes.onboarding.questions import PROFILE, QUESTIONS, next_question
 from tests.support.graphs import NO_AGENTS
 from tests.support.onboarding import AISHA, reader
 from tests.support.scripted import scripted_models
-from tools.crm.client import CrmClient, crm_http_client
+from tools.crm.client import CrmClient, create_http_client
 
 FIELDS: Mapping[str, st.SearchStrategy[Any]] = {
     "company_size": st.integers(0, 10_000_000),
@@ -105,7 +105,7 @@ async def test_any_journey_waits_for_one_question_or_has_ended(
         "configurable": {"thread_id": str(uuid4())},
         "recursion_limit": SPEC.recursion_limit,
     }
-    async with crm_http_client(chosen, "http://crm", transport=httpx.MockTransport(crm)) as http:
+    async with create_http_client(chosen, "http://crm", transport=httpx.MockTransport(crm)) as http:
         client = CrmClient(http, chosen)
         deps = Deps(models=scripted_models(model), tools={}, crm=client, roster=NO_AGENTS)
         graph = SPEC.build(deps).compile(checkpointer=InMemorySaver())

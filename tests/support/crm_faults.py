@@ -4,7 +4,7 @@
 
     async with scripted_crm(Answer(429, {"message": "slow down"}), Answer(200, STATUS)) as server:
         async with crm_client(server.url) as crm:
-            await crm.status()
+            await crm.get_status()
     assert len(server.requests) == 2
 
 Answers are given in their order, one to a connection; a request that finds none left is answered 418, which
@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.settings import CrmSettings
 from service.cli.serve import UnsignalledServer
-from tools.crm.client import CrmClient, crm_http_client
+from tools.crm.client import CrmClient, create_http_client
 
 KEY = "a-key-for-tests"
 LAURA = "550e8400-e29b-41d4-a716-446655440000"
@@ -178,7 +178,7 @@ async def crm_client(
 ) -> AsyncIterator[CrmClient]:
     """The client as the service makes it, only that it does not pause."""
     chosen = crm_settings(**settings)
-    async with crm_http_client(chosen, url, transport) as http:
+    async with create_http_client(chosen, url, transport) as http:
         yield CrmClient(http, chosen, first_pause=0)
 
 

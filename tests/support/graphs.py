@@ -17,7 +17,7 @@ from nodes.deps import Deps
 from nodes.routing.router import Router
 from tests.support.savers import saver_on
 from tools.catalogue import crm_tools
-from tools.crm.client import CrmClient, crm_http_client
+from tools.crm.client import CrmClient, create_http_client
 
 # For graphs that dispatch nothing.
 NO_AGENTS = Roster(agents={}, router=cast("Router", None))
@@ -27,7 +27,7 @@ def empty_crm() -> CrmClient:
     """A CRM that knows nobody."""
     settings = CrmSettings(max_attempts=1)
     nobody = httpx.MockTransport(lambda _: httpx.Response(404))
-    return CrmClient(crm_http_client(settings, "http://crm", transport=nobody), settings)
+    return CrmClient(create_http_client(settings, "http://crm", transport=nobody), settings)
 
 
 @asynccontextmanager
@@ -35,7 +35,7 @@ async def development_deps(pool: Pool, models: ChatModels) -> AsyncIterator[Deps
     """Dependencies over the development CRM in the test's database."""
     settings = CrmSettings(max_attempts=1)
     transport = httpx.ASGITransport(create_crm(pool, settings.api_key))
-    async with crm_http_client(settings, "http://development-crm", transport=transport) as http:
+    async with create_http_client(settings, "http://development-crm", transport=transport) as http:
         crm = CrmClient(http, settings)
         yield Deps(models=models, tools=crm_tools(crm), crm=crm, roster=NO_AGENTS)
 

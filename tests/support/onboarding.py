@@ -24,7 +24,7 @@ from nodes.onboarding.reading import Reading
 from tests.support.graphs import NO_AGENTS, compiled
 from tests.support.scripted import ScriptedChatModel, scripted_models
 from tools.catalogue import crm_tools
-from tools.crm.client import CrmClient, crm_http_client
+from tools.crm.client import CrmClient, create_http_client
 
 LAURA = "550e8400-e29b-41d4-a716-446655440000"  # company size and industry are known
 AISHA = "d9d48706-0cfa-4077-8937-726c548a9553"  # nothing is
@@ -133,7 +133,7 @@ async def journey(
     models = scripted_models(model) if isinstance(model, BaseChatModel) else model
     crm_settings = CrmSettings(max_attempts=1)
     line = Line(httpx.ASGITransport(create_crm(pool, crm_settings.api_key)))
-    async with crm_http_client(crm_settings, "http://development-crm", transport=line) as http:
+    async with create_http_client(crm_settings, "http://development-crm", transport=line) as http:
         crm = CrmClient(http, crm_settings)
         deps = Deps(models=models, tools=crm_tools(crm), crm=crm, roster=NO_AGENTS)
         yield Journey(await compiled(SPEC, deps, pool), crm, line, contact, **more)

@@ -6,10 +6,9 @@ from typing import Any, cast
 import pytest
 from langchain_core.tools import BaseTool, tool
 
-from tools.approval import approval_reason, requires_approval
+from tools.approval import assess_message_risk, get_approval_reason, require_approval
 from tools.catalogue import crm_tools
 from tools.crm.client import CrmClient
-from tools.message_risk import message_risk
 
 SEND = "send_solution_to_customer"
 TICKET = {"title": "t", "description": "d"}
@@ -31,18 +30,18 @@ def offered(**options: Any) -> Mapping[str, BaseTool]:
 def test_by_default_risky_messages_and_critical_tickets_wait() -> None:
     tools = offered()
     send, create = tools[SEND], tools["create_engineering_ticket"]
-    assert approval_reason(send, {"solution": "We refund the invoice."})
-    assert approval_reason(send, {"solution": "Use the batch export API by 10K."}) is None
-    assert approval_reason(create, {**TICKET, "severity": "critical"})
-    assert approval_reason(create, {**TICKET, "severity": "high"}) is None
-    assert approval_reason(tools["check_service_status"], {}) is None
+    assert get_approval_reason(send, {"solution": "We refund the invoice."})
+    assert get_approval_reason(send, {"solution": "Use the batch export API by 10K."}) is None
+    assert get_approval_reason(create, {**TICKET, "severity": "critical"})
+    assert get_approval_reason(create, {**TICKET, "severity": "high"}) is None
+    assert get_approval_reason(tools["check_service_status"], {}) is None
 
 
 def test_the_risk_from_which_messages_wait_is_a_setting() -> None:
     message = {"solution": "It is mended by tomorrow."}
     waits = {
         level: bool(
-            approval_reason(offered(approve_messages_from=level)["send_solution_to_customer"], message)
+            get_approval_reason(offered(approve_messages_from=level)["send_solution_to_customer"], message)
         )
         for level in ("low", "medium", "high", "never")
     }
@@ -51,14 +50,14 @@ def test_the_risk_from_which_messages_wait_is_a_setting() -> None:
 
 @pytest.mark.parametrize("name", ["apply_discount", "issue_refund"])
 def test_what_gives_money_away_waits_though_nobody_marked_it(name: str) -> None:
-    assert approval_reason(named(name), {"amount": 1})
+    assert get_approval_reason(named(name), {"amount": 1})
 
 
 def test_any_tool_can_be_marked_and_keeps_its_name_and_arguments() -> None:
-    marked = requires_approval(named("close_account"), lambda given: "large" if given["amount"] > 5 else None)
+    marked = require_approval(named("close_account"), lambda given: "large" if given["amount"] > 5 else None)
     assert (marked.name, list(marked.args), marked.metadata) == ("close_account", ["amount"], None)
-    assert approval_reason(marked, {"amount": 6}) == "large"
-    assert approval_reason(marked, {"amount": 5}) is None
+    assert get_approval_reason(marked, {"amount": 6}) == "large"
+    assert get_approval_reason(marked, {"amount": 5}) is None
 
 
 @pytest.mark.parametrize(
@@ -78,4 +77,4 @@ def test_any_tool_can_be_marked_and_keeps_its_name_and_arguments() -> None:
     ],
 )
 def test_the_risk_of_a_message_in_both_languages(text: str, risk: str) -> None:
-    assert message_risk(text) == risk
+    assert assess_message_risk(text) == risk

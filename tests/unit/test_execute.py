@@ -14,6 +14,13 @@ from fastapi import FastAPI
 from langchain_core.messages import ToolCall, ToolMessage
 from langchain_core.tools import BaseTool, InjectedToolArg, ToolException, tool
 from pydantic import BaseModel, SecretStr
+from tools.execution import (
+    MAX_MESSAGE_CHARACTERS,
+    MAX_RESULT_CHARACTERS,
+    CallContext,
+    derive_idempotency_key,
+    execute,
+)
 
 from core.errors import CrmError, CrmUnauthorized, CrmUnavailable
 from core.postgres import Pool
@@ -29,10 +36,8 @@ from tests.support.crm_faults import (
     scripted_crm,
     served,
 )
-from tools import execute as execute_module
-from tools.call import CallContext, idempotency_key
+from tools import execution as execute_module
 from tools.catalogue import crm_tools
-from tools.execute import MAX_MESSAGE_CHARACTERS, MAX_RESULT_CHARACTERS, execute
 
 CONTEXT = CallContext(contact_id=LAURA, idempotency_key="key-1")
 SEND = "send_solution_to_customer"
@@ -362,18 +367,20 @@ async def test_an_effect_whose_answer_was_lost_happens_once(development_crm: Fas
 
 async def test_two_calls_of_one_thought_are_two_effects(tools: Mapping[str, BaseTool], pool: Pool) -> None:
     for call_id in ("call-1", "call-2", "call-1"):
-        context = CallContext(contact_id=LAURA, idempotency_key=idempotency_key("thread", "message", call_id))
+        context = CallContext(
+            contact_id=LAURA, idempotency_key=derive_idempotency_key("thread", "message", call_id)
+        )
         await execute(tools, call(SEND, call_id, solution="Use batches."), context)
     assert len(await messages_of_agents(pool)) == 2
 
 
 def test_the_key_of_an_effect_depends_on_thread_step_and_call_alone() -> None:
     keys = {
-        idempotency_key(thread, message, made)
+        derive_idempotency_key(thread, message, made)
         for thread in ("t1", "t2")
         for message in ("m1", "m2")
         for made in ("c1", "c2")
     }
     assert len(keys) == 8
-    assert idempotency_key("t1", "m1", "c1") in keys
+    assert derive_idempotency_key("t1", "m1", "c1") in keys
     assert all(len(key) == 36 and key.isascii() for key in keys)

@@ -10,6 +10,8 @@ import pytest
 from langchain_core.messages import ToolCall
 from langchain_core.tools import BaseTool
 from pydantic import SecretStr
+from tools.execution import CallContext, Observation, execute
+from tools.knowledge import rank_articles
 
 from core.memory import Edge, Memory, Message, Node, NoMemory, Scope
 from core.postgres import Pool
@@ -18,12 +20,9 @@ from dev_crm.app import create_crm
 from memory.opening import open_memory
 from tests.support.crm_faults import KEY, LAURA, crm_client
 from tests.support.memory_grpc import lexical_embedder
-from tools.call import CallContext
 from tools.catalogue import crm_tools, memory_tools
 from tools.crm.models import Article
-from tools.execute import Observation, execute
-from tools.relations import of_contact, of_tickets
-from tools.search_knowledge_base import by_strategy
+from tools.relations import build_contact_edges, build_ticket_edges
 
 LAURAS = Scope("default", LAURA)
 MESSAGE = Message(
@@ -94,7 +93,7 @@ async def test_tickets_are_found_by_what_they_are_related_to(pool: Pool) -> None
         crm_client(transport=httpx.ASGITransport(create_crm(pool, SecretStr(KEY)))) as crm,
         open_memory(Settings.load(), pool, lexical_embedder()) as memory,
     ):
-        oldest = (await crm.tickets(LAURA)).tickets[-1]
+        oldest = (await crm.list_tickets(LAURA)).tickets[-1]
         ticket = Node("ticket", oldest.id, oldest.id)
         robots = Node("product", "robots", "Warehouse Robots")
         edge = Edge(
@@ -132,7 +131,7 @@ async def test_tickets_relate_themselves_by_being_read_and_made(pool: Pool) -> N
         assert found["related"] == ["Boletos in the wrong currency ABOUT billing"]
         await do(tools, "get_contact")
         graph = await memory.query_graph(LAURAS, LAURA)
-        tickets = (await crm.tickets(LAURA)).tickets
+        tickets = (await crm.list_tickets(LAURA)).tickets
         assert {(edge.type, edge.target.key) for edge in graph.edges} == {
             *(("HAS_TICKET", ticket.id) for ticket in tickets),
             ("HAS_TICKET", made["result"]["ticket_id"]),
@@ -142,13 +141,13 @@ async def test_tickets_relate_themselves_by_being_read_and_made(pool: Pool) -> N
         assert tickets[-1].created_at
         assert opened[tickets[-1].id] == datetime.fromisoformat(tickets[-1].created_at)
         # Seen again, by another process too, nothing changes.
-        again = [*of_tickets(LAURA, tickets), *of_contact(await crm.contact(LAURA))]
+        again = [*build_ticket_edges(LAURA, tickets), *build_contact_edges(await crm.get_contact(LAURA))]
         assert await memory.upsert_edges(LAURAS, again) == 0
 
 
 async def test_a_memory_that_hangs_holds_up_no_tool(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tools.relations.NOTE_SECONDS", 0.01)
-    monkeypatch.setattr("tools.search_past_tickets.GRAPH_SECONDS", 0.01)
+    monkeypatch.setattr("tools.tickets.GRAPH_SECONDS", 0.01)
 
     class Hanging(NoMemory):
         async def upsert_edges(self, scope: Scope, edges: Sequence[Edge]) -> int:
@@ -163,6 +162,6 @@ async def test_a_memory_that_hangs_holds_up_no_tool(pool: Pool, monkeypatch: pyt
 def test_articles_that_name_the_error_come_first_and_the_rest_stay_in_the_crms_order() -> None:
     titles = ["Exports", "Error 404", "Imports", "Error 500"]
     articles = [Article(id=title, title=title, body="") for title in titles]
-    ranked = by_strategy(articles, "Error 500", "support_technical")
+    ranked = rank_articles(articles, "Error 500", "support_technical")
     assert [article.title for article in ranked] == ["Error 500", "Exports", "Error 404", "Imports"]
-    assert by_strategy(articles, "how do exports fail", "support_technical") == articles
+    assert rank_articles(articles, "how do exports fail", "support_technical") == articles

@@ -10,18 +10,16 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import SecretStr, ValidationError
 from syrupy.assertion import SnapshotAssertion
+from tools.customer import MAX_OPPORTUNITIES, MAX_ORDERS
+from tools.execution import CallContext
+from tools.knowledge import MAX_ARTICLES, MAX_INCIDENTS
+from tools.tickets import MAX_TICKETS
 
 from core.postgres import Pool
 from dev_crm.app import create_crm
 from tests.support.crm_faults import KEY, LAURA, crm_client
-from tools.approval import approval_reason
-from tools.call import CallContext
+from tools.approval import get_approval_reason
 from tools.catalogue import crm_tools
-from tools.check_service_status import MAX_INCIDENTS
-from tools.get_opportunities import MAX_OPPORTUNITIES
-from tools.get_orders import MAX_ORDERS
-from tools.search_knowledge_base import MAX_ARTICLES
-from tools.search_past_tickets import MAX_TICKETS
 
 CONTEXT = CallContext(contact_id=LAURA, idempotency_key="key-1")
 
@@ -328,4 +326,4 @@ async def test_a_conversation_is_handed_over_under_the_runs_key(
 
 def test_the_new_effects_wait_for_nobody(tools: Mapping[str, BaseTool]) -> None:
     for name in ("schedule_follow_up", "hand_over_to_human"):
-        assert approval_reason(tools[name], {}) is None
+        assert get_approval_reason(tools[name], {}) is None

@@ -25,7 +25,7 @@ CONTEXT: dict[str, Any] = {
         ("steps.crm.output.phone || 'none'", "none", {("steps", "crm", "output", "phone")}),
         ("multiply(input.orders[0].id, `3`)", 3, {("input", "orders")}),
         (
-            "{a: input.name, b: steps.crm.status}",
+            "{a: input.name, b: steps.crm.get_status}",
             {"a": "Ana", "b": "succeeded"},
             {("input", "name"), ("steps", "crm", "status")},
         ),
