@@ -1,5 +1,5 @@
-"""The development CRM: stands in for a real CRM, so that the service runs end to end on a laptop.
+"""The development CRM: stands in for a real CRM so that the service runs end to end on a laptop.
 
-It speaks the HTTP contract the tools are written against, keeps its data in the Postgres schema ``crm``
-and is seeded with the customers of a small company. Where a real CRM is configured it is not mounted.
+It implements the HTTP contract that the tools are written against, keeps its data in the Postgres schema
+``crm`` and is seeded with the customers of a small company. It is not mounted when a real CRM is configured.
 """

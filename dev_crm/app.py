@@ -5,24 +5,23 @@ from pydantic import SecretStr
 
 from core.postgres import Pool
 from dev_crm.access import ApiAccess, TokenBucket
-from dev_crm.errors import install_error_handlers
+from dev_crm.api import install_error_handlers
 from dev_crm.routes import router
-from dev_crm.sales_routes import router as sales_router
 
 API_PREFIX = "/api/v1"
 
 DESCRIPTION = """
-Stands in for a real CRM while developing, seeded with the customers of a small company that does not
-exist. Messages are kept, not delivered.
+Stands in for a real CRM during development, seeded with the customers of a fictional small company.
+Messages are stored, not delivered.
 """
 
 
 def create_crm(pool: Pool, api_key: SecretStr, *, requests_per_minute: int = 6000) -> FastAPI:
-    """The development CRM, to be mounted or served on its own. Its tables are made by ``migrate``.
+    """Return the development CRM, to be mounted or served on its own; ``migrate`` creates its tables.
 
     Args:
         pool: The service's pool: connections autocommit and return rows as dicts.
-        api_key: Bearer key that everything under ``/api/v1`` asks for.
+        api_key: Bearer key that every request under ``/api/v1`` must carry.
         requests_per_minute: Rate limit of the key, per process.
 
     Raises:
@@ -34,12 +33,11 @@ def create_crm(pool: Pool, api_key: SecretStr, *, requests_per_minute: int = 600
     app.state.pool = pool
     install_error_handlers(app)
     app.include_router(router, prefix=API_PREFIX)
-    app.include_router(sales_router, prefix=API_PREFIX)
     app.add_middleware(ApiAccess, prefix=API_PREFIX, api_key=api_key, bucket=TokenBucket(requests_per_minute))
 
     @app.get("/", tags=["about"])
     async def about(request: Request) -> dict[str, str]:
-        """What this is."""
+        """Say what this application is and where its documentation is."""
         root = request.scope.get("root_path", "")
         return {
             "name": "Development CRM",

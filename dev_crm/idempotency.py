@@ -1,49 +1,47 @@
-"""A request that comes twice with one Idempotency-Key has one effect and one answer.
+"""Give a request that is repeated with the same Idempotency-Key one effect and one response.
 
-See the IETF draft "The Idempotency-Key HTTP Header Field". Keys are scoped by endpoint and kept for good.
+See the IETF draft "The Idempotency-Key HTTP Header Field". Keys are scoped by endpoint and do not expire.
 """
 
 import hashlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
+from fastapi import Header, Response
 from pydantic import BaseModel
 
 from core.postgres import Connection, Pool
-from dev_crm.errors import KeyReused
+from dev_crm.api import KeyReused
 
 # A second request with the key waits here until the first one's transaction ends: after a commit it finds
-# the row, after a rollback it takes the key itself.
+# the row, after a rollback it claims the key itself.
 CLAIM_KEY_SQL = """
 INSERT INTO crm.idempotency_keys (endpoint, key, fingerprint)
 VALUES (%(endpoint)s, %(key)s, %(fingerprint)s)
 ON CONFLICT (endpoint, key) DO NOTHING
 """
 
-KEEP_ANSWER_SQL = """
+STORE_RESPONSE_SQL = """
 UPDATE crm.idempotency_keys SET status = %(status)s, body = %(body)s
 WHERE endpoint = %(endpoint)s AND key = %(key)s
 """
 
-ANSWER_SQL = """
+GET_RESPONSE_SQL = """
 SELECT fingerprint = %(fingerprint)s AS same_request, status, body
 FROM crm.idempotency_keys WHERE endpoint = %(endpoint)s AND key = %(key)s
 """
 
-OK = 200
-CREATED = 201
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[\x20-\x7E]+$",
+        description="A request with the same key and body gets the first response and has no second effect",
+    ),
+]
 
 New = TypeVar("New", bound=BaseModel)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What a request is answered with; ``replayed`` when an earlier one did the work."""
-
-    status: int
-    body: str
-    replayed: bool
 
 
 async def write_once(
@@ -53,28 +51,27 @@ async def write_once(
     key: str | None,
     new: New,
     write: Callable[[Connection, New], Awaitable[BaseModel]],
-    status: int = CREATED,
-) -> Answer:
-    """Write ``new``, unless a request with ``key`` did so already.
+    status: int = 201,
+) -> Response:
+    """Write ``new`` unless an earlier request with ``key`` did, and return the response to either.
 
-    The key and the effect are in one transaction: neither is ever there without the other. A request that
-    is refused does not use its key up.
+    The key and the effect are written in one transaction, so neither exists without the other. A request
+    that is refused does not use up its key. A replayed response carries ``Idempotency-Replayed: true``.
 
     Args:
         pool: The service's pool.
         endpoint: Scope of the key.
-        key: The caller's key; ``None``: write whatever came before.
+        key: The caller's key; ``None`` writes unconditionally.
         new: What to write.
-        write: Does it, on a connection inside the transaction.
-        status: What a write that is done is answered with.
+        write: Writes it, on a connection inside the transaction, and returns the response body.
+        status: HTTP status of a successful write.
 
     Raises:
-        KeyReused: The key came before with another body.
+        KeyReused: The key was used before with another body.
     """
     async with pool.connection() as connection, connection.transaction():
         if key is None:
-            body = (await write(connection, new)).model_dump_json()
-            return Answer(status=status, body=body, replayed=False)
+            return _json_response((await write(connection, new)).model_dump_json(), status)
         request: dict[str, object] = {
             "endpoint": endpoint,
             "key": key,
@@ -82,17 +79,21 @@ async def write_once(
         }
         claimed = await connection.execute(CLAIM_KEY_SQL, request)
         if not claimed.rowcount:
-            return await _earlier_answer(connection, request)
+            return await _replay_response(connection, request)
         body = (await write(connection, new)).model_dump_json()
-        await connection.execute(KEEP_ANSWER_SQL, {**request, "status": status, "body": body})
-        return Answer(status=status, body=body, replayed=False)
+        await connection.execute(STORE_RESPONSE_SQL, {**request, "status": status, "body": body})
+        return _json_response(body, status)
 
 
-async def _earlier_answer(connection: Connection, request: dict[str, object]) -> Answer:
-    row = await (await connection.execute(ANSWER_SQL, request)).fetchone()
+async def _replay_response(connection: Connection, request: dict[str, object]) -> Response:
+    row = await (await connection.execute(GET_RESPONSE_SQL, request)).fetchone()
     if row is None or not row["same_request"]:
         raise KeyReused(
             "This Idempotency-Key was used with another body. Use a new key for a new request.",
             details={"idempotency_key": request["key"]},
         )
-    return Answer(status=row["status"], body=row["body"], replayed=True)
+    return _json_response(row["body"], row["status"], {"Idempotency-Replayed": "true"})
+
+
+def _json_response(body: str, status: int, headers: dict[str, str] | None = None) -> Response:
+    return Response(body, status, headers, media_type="application/json")

@@ -1,4 +1,4 @@
-"""Bodies of requests and answers about profiles, opportunities, orders, invoices, follow-ups and handoffs."""
+"""Request and response bodies of profiles, opportunities, orders, invoices, follow-ups and handoffs."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from dev_crm.schemas import LongText, Profile, ShortText, Source, Title
+from dev_crm.support_schemas import LongText, Profile, ShortText, Source, Title
 
 Stage: TypeAlias = Literal[
     "qualification",
@@ -32,13 +32,13 @@ DueAt = Annotated[
 
 
 class ProfileChanges(Profile):
-    """What was learned of a customer. What is null or left out stays as it is."""
+    """What was learned about a customer. Fields that are null or left out stay as they are."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class Qualification(BaseModel):
-    """What is known of budget, authority, need and timeline (BANT), in words."""
+    """What is known about budget, authority, need and timeline (BANT), in words."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -49,7 +49,7 @@ class Qualification(BaseModel):
 
 
 class Objection(BaseModel):
-    """What speaks against buying, and what was said to it; ``answer`` is null while it is open."""
+    """A reason against buying and the answer to it; ``answer`` is null while the objection is open."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -58,10 +58,10 @@ class Objection(BaseModel):
 
 
 class OpportunityChanges(BaseModel):
-    """What is new of an opportunity.
+    """Changes of an opportunity.
 
-    What is null or left out stays as it is, also inside ``qualification``; a list takes the place of the one
-    that is there.
+    Fields that are null or left out stay as they are, also inside ``qualification``; a list replaces the
+    stored one.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -81,7 +81,7 @@ class OpportunityChanges(BaseModel):
 
 
 class Opportunity(BaseModel):
-    """What a contact may buy, and how far that is."""
+    """A potential sale to a contact, and its stage."""
 
     id: str
     contact_id: UUID
@@ -109,7 +109,7 @@ class Opportunities(BaseModel):
 
 
 class NewFollowUp(BaseModel):
-    """Something to come back to with a contact."""
+    """A follow-up to schedule with a contact."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -121,7 +121,7 @@ class NewFollowUp(BaseModel):
 
 
 class FollowUp(NewFollowUp):
-    """Something to come back to with a contact, as kept."""
+    """A stored follow-up with a contact."""
 
     id: UUID
     contact_id: UUID
@@ -135,7 +135,7 @@ class FollowUps(BaseModel):
 
 
 class NewHandoff(BaseModel):
-    """A conversation that a person takes over."""
+    """A conversation to hand over to a person."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -146,7 +146,7 @@ class NewHandoff(BaseModel):
 
 
 class Handoff(NewHandoff):
-    """A conversation that a person takes over, as kept."""
+    """A stored handoff of a conversation."""
 
     id: UUID
     contact_id: UUID
@@ -160,7 +160,7 @@ class Handoffs(BaseModel):
 
 
 class Order(BaseModel):
-    """Something a contact ordered, and where it is."""
+    """Something a contact ordered, and its delivery status."""
 
     id: str
     contact_id: UUID
@@ -178,7 +178,7 @@ class Orders(BaseModel):
 
 
 class Invoice(BaseModel):
-    """What a contact owes or paid."""
+    """An amount that a contact owes or has paid."""
 
     id: str
     contact_id: UUID

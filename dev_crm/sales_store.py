@@ -1,4 +1,4 @@
-"""What the CRM reads and writes of sales and service."""
+"""Read and write profiles, opportunities, orders, invoices, follow-ups and handoffs."""
 
 from uuid import UUID
 
@@ -6,8 +6,7 @@ from psycopg.types.json import Jsonb
 
 from core.errors import NotFound
 from core.postgres import Connection
-from dev_crm import store
-from dev_crm.errors import OpportunityClosed
+from dev_crm.api import OpportunityClosed
 from dev_crm.sales_schemas import (
     FollowUp,
     Handoff,
@@ -19,9 +18,10 @@ from dev_crm.sales_schemas import (
     Order,
     ProfileChanges,
 )
-from dev_crm.schemas import Contact
+from dev_crm.support_schemas import Contact
+from dev_crm.support_store import Model, contact_not_found, fetch_all, fetch_one, get_contact
 
-# One statement, so that of two at once neither undoes what the other writes.
+# One statement, so that two concurrent updates do not undo each other.
 UPDATE_PROFILE_SQL = """
 INSERT INTO crm.profiles AS old (contact_id, company_size, industry, use_case, team_size)
 SELECT id, %(company_size)s, %(industry)s, %(use_case)s, %(team_size)s
@@ -42,7 +42,7 @@ ORDER BY created_at DESC, id
 LIMIT %(limit)s
 """
 
-# A second change waits for the first, then looks again at what that left: the stage, and every column.
+# A concurrent change waits for the first, then sees the stage and every column as that one left them.
 UPDATE_OPPORTUNITY_SQL = """
 UPDATE crm.opportunities SET
     title = coalesce(%(title)s, title),
@@ -76,7 +76,7 @@ ORDER BY issued_at DESC, id
 LIMIT %(limit)s
 """
 
-# Selecting from the contact makes an unknown one insert nothing.
+# Selecting from the contacts inserts nothing for an unknown contact.
 ADD_FOLLOW_UP_SQL = """
 INSERT INTO crm.follow_ups (contact_id, due_at, subject, note, opportunity_id, source)
 SELECT id, %(due_at)s, %(subject)s, %(note)s, %(opportunity_id)s, %(source)s
@@ -105,54 +105,61 @@ LIMIT %(limit)s
 """
 
 
+async def _list_for_contact(
+    connection: Connection, statement: str, contact_id: UUID, model: type[Model], *, limit: int
+) -> list[Model]:
+    """Return the contact's rows as models.
+
+    Raises:
+        NotFound: The contact does not exist.
+    """
+    await get_contact(connection, contact_id)
+    parameters = {"contact_id": contact_id, "id": None, "limit": limit}
+    return await fetch_all(connection, statement, parameters, model)
+
+
 async def update_profile(connection: Connection, contact_id: UUID, changes: ProfileChanges) -> Contact:
-    """Keep what was learned of a customer, beside what is known.
+    """Add what was learned about a customer to the profile; ``None`` leaves a field as it is.
 
     Raises:
         NotFound: The contact does not exist.
     """
     await connection.execute(UPDATE_PROFILE_SQL, {"contact_id": contact_id, **changes.model_dump()})
-    return await store.contact(connection, contact_id)
+    return await get_contact(connection, contact_id)
 
 
-async def opportunities(connection: Connection, contact_id: UUID, *, limit: int) -> list[Opportunity]:
-    """Opportunities of a contact, newest first.
+async def list_opportunities(connection: Connection, contact_id: UUID, *, limit: int) -> list[Opportunity]:
+    """Return opportunities of a contact, newest first.
 
     Raises:
         NotFound: The contact does not exist.
     """
-    await store.contact(connection, contact_id)
-    cursor = await connection.execute(
-        OPPORTUNITIES_SQL, {"contact_id": contact_id, "id": None, "limit": limit}
-    )
-    return [Opportunity.model_validate(row) for row in await cursor.fetchall()]
+    return await _list_for_contact(connection, OPPORTUNITIES_SQL, contact_id, Opportunity, limit=limit)
 
 
-async def opportunity(connection: Connection, contact_id: UUID, opportunity_id: str) -> Opportunity:
-    """An opportunity of a contact.
+async def get_opportunity(connection: Connection, contact_id: UUID, opportunity_id: str) -> Opportunity:
+    """Return an opportunity of a contact.
 
     Raises:
         NotFound: The contact does not exist, or has no such opportunity.
     """
-    await store.contact(connection, contact_id)
-    cursor = await connection.execute(
-        OPPORTUNITIES_SQL, {"contact_id": contact_id, "id": opportunity_id, "limit": 1}
-    )
-    row = await cursor.fetchone()
-    if row is None:
+    await get_contact(connection, contact_id)
+    parameters = {"contact_id": contact_id, "id": opportunity_id, "limit": 1}
+    opportunity = await fetch_one(connection, OPPORTUNITIES_SQL, parameters, Opportunity)
+    if opportunity is None:
         raise NotFound(
             f"Contact {str(contact_id)!r} has no opportunity {opportunity_id!r}.",
             details={"contact_id": str(contact_id), "opportunity_id": opportunity_id},
         )
-    return Opportunity.model_validate(row)
+    return opportunity
 
 
 async def update_opportunity(
     connection: Connection, contact_id: UUID, opportunity_id: str, changes: OpportunityChanges
 ) -> Opportunity:
-    """Change what is new of an opportunity, and leave the rest, also where others change it at the same time.
+    """Change the given fields of an opportunity, and leave the others to concurrent changes.
 
-    Nothing to change is no change: its version stays.
+    Without anything to change, its version stays the same.
 
     Raises:
         NotFound: The contact does not exist, or has no such opportunity.
@@ -160,7 +167,7 @@ async def update_opportunity(
     """
     new = changes.model_dump(exclude_none=True)
     if not new:
-        return await opportunity(connection, contact_id, opportunity_id)
+        return await get_opportunity(connection, contact_id, opportunity_id)
     parameters: dict[str, object] = {
         **dict.fromkeys(OpportunityChanges.model_fields),
         **new,
@@ -170,82 +177,74 @@ async def update_opportunity(
     }
     parameters |= {name: Jsonb(new[name]) for name in ("needs", "objections") if name in new}
     changed = await connection.execute(UPDATE_OPPORTUNITY_SQL, parameters)
-    current = await opportunity(connection, contact_id, opportunity_id)
+    current = await get_opportunity(connection, contact_id, opportunity_id)
     if not changed.rowcount:
         raise OpportunityClosed(
-            f"Opportunity {opportunity_id!r} is closed ({current.stage}): it takes no more changes.",
+            f"Opportunity {opportunity_id!r} is closed ({current.stage}) and cannot be changed.",
             details={"opportunity_id": opportunity_id, "stage": current.stage},
         )
     return current
 
 
-async def orders(connection: Connection, contact_id: UUID, *, limit: int) -> list[Order]:
-    """Orders of a contact, newest first.
+async def list_orders(connection: Connection, contact_id: UUID, *, limit: int) -> list[Order]:
+    """Return orders of a contact, newest first.
 
     Raises:
         NotFound: The contact does not exist.
     """
-    await store.contact(connection, contact_id)
-    cursor = await connection.execute(ORDERS_SQL, {"contact_id": contact_id, "limit": limit})
-    return [Order.model_validate(row) for row in await cursor.fetchall()]
+    return await _list_for_contact(connection, ORDERS_SQL, contact_id, Order, limit=limit)
 
 
-async def invoices(connection: Connection, contact_id: UUID, *, limit: int) -> list[Invoice]:
-    """Invoices of a contact, newest first.
+async def list_invoices(connection: Connection, contact_id: UUID, *, limit: int) -> list[Invoice]:
+    """Return invoices of a contact, newest first.
 
     Raises:
         NotFound: The contact does not exist.
     """
-    await store.contact(connection, contact_id)
-    cursor = await connection.execute(INVOICES_SQL, {"contact_id": contact_id, "limit": limit})
-    return [Invoice.model_validate(row) for row in await cursor.fetchall()]
+    return await _list_for_contact(connection, INVOICES_SQL, contact_id, Invoice, limit=limit)
 
 
 async def add_follow_up(connection: Connection, contact_id: UUID, new: NewFollowUp) -> FollowUp:
-    """Keep a follow-up.
+    """Store a follow-up.
 
     Raises:
         NotFound: The contact does not exist, or has no such opportunity.
     """
     if new.opportunity_id is not None:
-        await opportunity(connection, contact_id, new.opportunity_id)
+        await get_opportunity(connection, contact_id, new.opportunity_id)
     parameters = {"contact_id": contact_id, **new.model_dump()}
-    row = await (await connection.execute(ADD_FOLLOW_UP_SQL, parameters)).fetchone()
-    if row is None:
-        raise store.no_contact(contact_id)
-    return FollowUp.model_validate(row)
+    follow_up = await fetch_one(connection, ADD_FOLLOW_UP_SQL, parameters, FollowUp)
+    if follow_up is None:
+        raise contact_not_found(contact_id)
+    return follow_up
 
 
-async def follow_ups(connection: Connection, contact_id: UUID, *, limit: int) -> list[FollowUp]:
-    """Follow-ups with a contact, newest first.
+async def list_follow_ups(connection: Connection, contact_id: UUID, *, limit: int) -> list[FollowUp]:
+    """Return follow-ups with a contact, newest first.
 
     Raises:
         NotFound: The contact does not exist.
     """
-    await store.contact(connection, contact_id)
-    cursor = await connection.execute(FOLLOW_UPS_SQL, {"contact_id": contact_id, "limit": limit})
-    return [FollowUp.model_validate(row) for row in await cursor.fetchall()]
+    return await _list_for_contact(connection, FOLLOW_UPS_SQL, contact_id, FollowUp, limit=limit)
 
 
 async def add_handoff(connection: Connection, contact_id: UUID, new: NewHandoff) -> Handoff:
-    """Keep a handoff.
+    """Store a handoff.
 
     Raises:
         NotFound: The contact does not exist.
     """
     parameters = {"contact_id": contact_id, **new.model_dump()}
-    row = await (await connection.execute(ADD_HANDOFF_SQL, parameters)).fetchone()
-    if row is None:
-        raise store.no_contact(contact_id)
-    return Handoff.model_validate(row)
+    handoff = await fetch_one(connection, ADD_HANDOFF_SQL, parameters, Handoff)
+    if handoff is None:
+        raise contact_not_found(contact_id)
+    return handoff
 
 
-async def handoffs(connection: Connection, contact_id: UUID, *, limit: int) -> list[Handoff]:
-    """Handoffs of a contact, newest first.
+async def list_handoffs(connection: Connection, contact_id: UUID, *, limit: int) -> list[Handoff]:
+    """Return handoffs of a contact, newest first.
 
     Raises:
         NotFound: The contact does not exist.
     """
-    await store.contact(connection, contact_id)
-    cursor = await connection.execute(HANDOFFS_SQL, {"contact_id": contact_id, "limit": limit})
-    return [Handoff.model_validate(row) for row in await cursor.fetchall()]
+    return await _list_for_contact(connection, HANDOFFS_SQL, contact_id, Handoff, limit=limit)

@@ -183,9 +183,9 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             owners,
             audit,
             RunObserver(metrics, tracing, audit),
-            database_unavailable=lambda: pool.away,
+            database_unavailable=lambda: pool.unavailable_reason,
         )
-        erasure = Erasure(pool=pool, memory=memory, settled=saver.settled, forget=(saver.forget,))
+        erasure = Erasure(pool=pool, memory=memory, settled=saver.flush, forget=(saver.forget,))
         add_gauges(metrics, runs=runs, pool=pool, saver=saver, steps=engine.slots)
 
         # 8. Background tasks: sessions, the audit trail, retention and workflows.

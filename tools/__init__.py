@@ -1,1 +1,1 @@
-"""What an agent may do to the outside: LangChain tools over the CRM API, and its client."""
+"""LangChain tools over the CRM and memory APIs, and the CRM's client."""

@@ -1,55 +1,49 @@
-"""Which calls wait for a person before they have an effect, and what the person may decide."""
+"""Which tool calls a person must approve before they take effect, and what the person may decide."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self, TypeAlias
 
 from langchain_core.tools import BaseTool, StructuredTool
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
-# Given a call's arguments, says why a person must approve it, or None when none need.
-NeedsApproval: TypeAlias = Callable[[Mapping[str, Any]], str | None]
-
-# A tool that gives money away waits for a person, marked or not.
-_ALWAYS = ("discount", "refund")
+# Takes a call's arguments and returns why a person must approve it, or None when nobody needs to.
+ApprovalRule: TypeAlias = Callable[[Mapping[str, Any]], str | None]
 
 
 class ApprovableTool(StructuredTool):
-    """A tool some of whose calls wait for a person.
+    """A tool some of whose calls a person must approve.
 
-    The rule is a field and not metadata, as metadata is shown with every event of a run.
+    The rule is a field rather than an entry of ``metadata``, because every event of a run carries metadata.
     """
 
-    needs_approval: NeedsApproval = Field(exclude=True, repr=False)
+    approval_rule: ApprovalRule = Field(exclude=True, repr=False)
 
 
-def requires_approval(tool: BaseTool, when: NeedsApproval) -> BaseTool:
-    """Mark a tool: calls for which ``when`` gives a reason wait for a person.
+def require_approval(tool: BaseTool, rule: ApprovalRule) -> BaseTool:
+    """Return the tool with a rule: calls for which ``rule`` returns a reason wait for a person.
 
     Raises:
         TypeError: The tool was not made with LangChain's ``@tool``.
     """
     if not isinstance(tool, StructuredTool):
-        raise TypeError(f"{tool.name!r} is no StructuredTool; make it with @tool")
-    return ApprovableTool(**dict(tool), needs_approval=when)
+        raise TypeError(f"{tool.name!r} is not a StructuredTool; create it with @tool")
+    return ApprovableTool(**dict(tool), approval_rule=rule)
 
 
-def approval_reason(tool: BaseTool, arguments: Mapping[str, Any]) -> str | None:
-    """Why this call needs a person's approval; ``None`` when it does not."""
-    if isinstance(tool, ApprovableTool):
-        return tool.needs_approval(arguments)
-    if any(word in tool.name for word in _ALWAYS):
-        return "it gives money away"
-    return None
+def get_approval_reason(tool: BaseTool, arguments: Mapping[str, Any]) -> str | None:
+    """Return why a person must approve this call; ``None`` when nobody needs to."""
+    return tool.approval_rule(arguments) if isinstance(tool, ApprovableTool) else None
 
 
 class ApprovalRequest(BaseModel):
-    """What a person is asked, with all that is needed to decide."""
+    """What a person is asked to approve, with everything needed to decide."""
 
     type: Literal["tool_approval"] = "tool_approval"
-    tool: str = Field(description="The tool that would be called")
-    arguments: dict[str, Any] = Field(description="With what")
-    reason: str = Field(description="Why it needs a person")
-    contact_id: str = Field(description="Whom it is about")
+    tool: str = Field(description="The tool to be called")
+    arguments: dict[str, Any] = Field(description="The arguments of the call")
+    reason: str = Field(description="Why a person must approve the call")
+    contact_id: str = Field(description="The contact the call is about")
 
 
 class ApprovalDecision(BaseModel):
@@ -58,11 +52,15 @@ class ApprovalDecision(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     decision: Literal["approve", "edit", "reject"]
-    arguments: BaseModel | None = Field(None, description="In place of the model's, when decision is edit")
-    reason: str = Field("", max_length=2_000, description="Why not, for the model, when decision is reject")
+    arguments: BaseModel | None = Field(
+        None, description="Replace the model's arguments when decision is edit"
+    )
+    reason: str = Field(
+        "", max_length=2_000, description="Why the call is rejected, for the model, when decision is reject"
+    )
 
     @model_validator(mode="after")
-    def _is_whole(self) -> Self:
+    def _check_complete(self) -> Self:
         if self.decision == "edit" and self.arguments is None:
             raise ValueError("edit needs the arguments to use instead")
         if self.decision == "reject" and not self.reason.strip():
@@ -70,16 +68,54 @@ class ApprovalDecision(BaseModel):
         return self
 
 
-def decision_schema(tool: BaseTool) -> type[ApprovalDecision]:
-    """The decision on a call of this tool: edited arguments must fit the tool."""
+def build_tool_decision_schema(tool: BaseTool) -> type[ApprovalDecision]:
+    """Return the decision schema for a call of this tool; edited arguments must fit the tool."""
     arguments = tool.tool_call_schema
     if not (isinstance(arguments, type) and issubclass(arguments, BaseModel)):
         return ApprovalDecision
-    return decision_over(arguments)
+    return build_decision_schema(arguments)
 
 
-def decision_over(arguments: type[BaseModel]) -> type[ApprovalDecision]:
-    """The decision on what these arguments say: edited ones must fit them."""
+def build_decision_schema(arguments: type[BaseModel]) -> type[ApprovalDecision]:
+    """Return the decision schema whose edited arguments must fit ``arguments``."""
     optional: Any = arguments | None
-    field = Field(None, description="In place of the model's, when decision is edit")
+    field = Field(None, description=ApprovalDecision.model_fields["arguments"].description)
     return create_model("ApprovalDecision", __base__=ApprovalDecision, arguments=(optional, field))
+
+
+MessageRisk: TypeAlias = Literal["low", "medium", "high"]
+MESSAGE_RISKS: tuple[MessageRisk, ...] = ("low", "medium", "high")
+
+# Commits the company: money, law, the end of a contract, the loss of data. In English and Portuguese, the
+# languages the company writes in.
+_HIGH_RISK = re.compile(
+    r"""\b(
+        refund\w* | reimburs\w* | compensat\w* | discount\w* | waive\w* | free\s+of\s+charge | goodwill
+      | reembols\w* | estorn\w* | ressarc\w* | indeniza\w* | descont\w* | gratuit\w* | cortesia
+      | lawsuit | legal\s+action | liab(le|ility) | breach
+      | processo\s+judicial | a[cç][aã]o\s+judicial | multa
+      | (cancel|terminat|delet)\w*\s+(your|the)\s+(account|contract|subscription|data)
+      | (cancel|rescis|exclu|apag)\w*\s+(d?[ao]s?|sua|seu)\s+(conta|contrato|assinatura|dados)
+    )\b""",
+    re.IGNORECASE | re.VERBOSE,
+)
+# Promises something: a date, a guarantee, a page elsewhere.
+_MEDIUM_RISK = re.compile(
+    r"""\b(
+        guarantee\w* | promis\w* | garant\w* | promet\w*
+      | by\s+(tomorrow|monday|tuesday|wednesday|thursday|friday|tonight) | within\s+\d+\s+(hours?|days?)
+      | at[eé]\s+(amanh[aã]|segunda|ter[cç]a|quarta|quinta|sexta) | em\s+\d+\s+(horas?|dias?)
+      | https?://\S+
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_LONG_MESSAGE_CHARACTERS = 4_000
+
+
+def assess_message_risk(text: str) -> MessageRisk:
+    """Return ``high`` if it commits the company, ``medium`` if it promises or is long, else ``low``."""
+    if _HIGH_RISK.search(text):
+        return "high"
+    if _MEDIUM_RISK.search(text) or len(text) > _LONG_MESSAGE_CHARACTERS:
+        return "medium"
+    return "low"

@@ -1,4 +1,4 @@
-"""The tools by name."""
+"""All tools, by the name the model calls them."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -6,46 +6,52 @@ from typing import Literal
 from langchain_core.tools import BaseTool
 
 from core.memory import Memory, NoMemory
-from tools.approval import Risk
+from tools.approval import MessageRisk
 from tools.crm.client import CrmClient
-from tools.customer import get_contact, get_invoices, get_opportunities, get_orders, get_product_version
-from tools.knowledge import check_service_status, search_knowledge_base
-from tools.memory import recall, remember
-from tools.outreach import hand_over_to_human, schedule_follow_up, send_solution_to_customer
-from tools.tickets import create_engineering_ticket, search_past_tickets
+from tools.customer import (
+    get_contact_tool,
+    get_invoices_tool,
+    get_opportunities_tool,
+    get_orders_tool,
+    get_product_version_tool,
+)
+from tools.knowledge import check_service_status_tool, search_knowledge_base_tool
+from tools.memory import recall_tool, remember_tool
+from tools.outreach import hand_over_to_human_tool, schedule_follow_up_tool, send_solution_tool
+from tools.tickets import create_engineering_ticket_tool, search_past_tickets_tool
 
 
 def memory_tools(memory: Memory) -> Mapping[str, BaseTool]:
-    """Every tool over memory, by the name the model calls it."""
-    return {one.name: one for one in (recall(memory), remember(memory))}
+    """Return every tool over memory, by name."""
+    return {tool.name: tool for tool in (recall_tool(memory), remember_tool(memory))}
 
 
 def crm_tools(
     crm: CrmClient,
     *,
-    approve_messages_from: Risk | Literal["never"] = "high",
+    approve_messages_from: MessageRisk | Literal["never"] = "high",
     memory: Memory | None = None,
 ) -> Mapping[str, BaseTool]:
-    """Every tool over the CRM, by the name the model calls it.
+    """Return every tool over the CRM, by name.
 
     Args:
         crm: The CRM.
         approve_messages_from: Messages to customers of this risk and above wait for a person.
-        memory: What relates tickets to other things; None: nothing does.
+        memory: Where relations between contacts, tickets and topics are kept; ``None`` keeps none.
     """
-    remembering = memory or NoMemory()
-    made = (
-        search_knowledge_base(crm),
-        search_past_tickets(crm, remembering),
-        get_product_version(crm),
-        check_service_status(crm),
-        get_contact(crm, remembering),
-        get_orders(crm),
-        get_invoices(crm),
-        get_opportunities(crm),
-        create_engineering_ticket(crm, remembering),
-        schedule_follow_up(crm),
-        hand_over_to_human(crm),
-        send_solution_to_customer(crm, approve_from=approve_messages_from),
+    memory = memory or NoMemory()
+    tools = (
+        search_knowledge_base_tool(crm),
+        search_past_tickets_tool(crm, memory),
+        get_product_version_tool(crm),
+        check_service_status_tool(crm),
+        get_contact_tool(crm, memory),
+        get_orders_tool(crm),
+        get_invoices_tool(crm),
+        get_opportunities_tool(crm),
+        create_engineering_ticket_tool(crm, memory),
+        schedule_follow_up_tool(crm),
+        hand_over_to_human_tool(crm),
+        send_solution_tool(crm, approve_from=approve_messages_from),
     )
-    return {one.name: one for one in made}
+    return {tool.name: tool for tool in tools}

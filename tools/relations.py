@@ -1,7 +1,7 @@
-"""How the things in the CRM are related, told to memory as edges of the contact's graph.
+"""Relations between things in the CRM, recorded in memory as edges of the contact's graph.
 
-``contact HAS_TICKET ticket``, ``ticket ABOUT topic`` and ``contact WORKS_AT company``: seen whenever the CRM
-is read or written, so that the graph has them without anybody entering them.
+``contact HAS_TICKET ticket``, ``ticket ABOUT topic`` and ``contact WORKS_AT company`` are recorded whenever
+the CRM is read or written, so that the graph has them without anybody entering them.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Final
+from typing import ClassVar, Final
 
 from core.errors import MemoryRefused, MemoryUnavailable
 from core.logging import get_logger
@@ -21,83 +21,90 @@ from tools.crm.models import Contact, Ticket
 
 log = get_logger(__name__)
 
-# Nobody waits longer for it; what memory was not told is seen again.
-NOTE_SECONDS = 0.5
-# So long what memory was told is not told again: it would change nothing, but for what was forgotten since.
-TOLD_SECONDS: Final = 600.0
-_MOST_REMEMBERED: Final = 10_000
-# Of a contact's tickets, the latest.
-MOST_TICKETS: Final = 20
-# Of a node's name: what memory takes.
-_NAME_CHARACTERS: Final = 200
+# Recording holds nobody up for longer; an edge that was not recorded is seen again later.
+RECORD_SECONDS = 0.5
+# An edge is not recorded again within this time: it would change nothing unless it was forgotten since.
+REPEAT_SECONDS: Final = 600.0
+MAX_CACHED_EDGES: Final = 10_000
+# The latest tickets of a contact whose edges are recorded.
+MAX_RECORDED_TICKETS: Final = 20
+# The longest name of a node that memory accepts.
+_MAX_NAME_CHARACTERS: Final = 200
 
 HAS_TICKET: Final = "HAS_TICKET"
 
 
-class Relations:
-    """Tells memory how things are related; never fails, and never holds anybody up for long.
+class RelationRecorder:
+    """Records edges in memory; never fails, and takes at most :data:`RECORD_SECONDS`.
 
     Args:
-        memory: Who is told.
+        memory: Where edges are recorded.
     """
+
+    # When each edge was last recorded, oldest first. All recorders of the process share it, since each
+    # tool and graph has its own.
+    _recorded: ClassVar[dict[tuple[Memory, Scope, Edge], float]] = {}
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
-        self._told: dict[tuple[Scope, Edge], float] = {}
 
-    async def note(self, scope: Scope, edges: Sequence[Edge]) -> None:
-        """Tell memory those edges that it was not told lately."""
+    async def record(self, scope: Scope, edges: Sequence[Edge]) -> None:
+        """Record the edges that were not recorded lately."""
         now = time.monotonic()
-        new = [
-            edge for edge in edges if self._told.get((scope, _undated(edge)), -math.inf) < now - TOLD_SECONDS
-        ]
+        new = [edge for edge in edges if self._last_recorded(scope, edge) < now - REPEAT_SECONDS]
         if not new:
             return
         try:
-            async with asyncio.timeout(NOTE_SECONDS):
+            async with asyncio.timeout(RECORD_SECONDS):
                 await self._memory.upsert_edges(scope, new)
         except (MemoryUnavailable, MemoryRefused, TimeoutError) as error:
-            log.warning("relations_not_noted", reason=str(error) or "memory did not answer in time")
+            log.warning("relations_not_recorded", reason=str(error) or "memory did not answer in time")
             return
-        if len(self._told) > _MOST_REMEMBERED:
-            self._told.clear()
-        self._told |= {(scope, _undated(edge)): now for edge in new}
+        for edge in new:
+            key = (self._memory, scope, _strip_date(edge))
+            self._recorded.pop(key, None)
+            self._recorded[key] = now
+        while len(self._recorded) > MAX_CACHED_EDGES:
+            del self._recorded[next(iter(self._recorded))]
+
+    def _last_recorded(self, scope: Scope, edge: Edge) -> float:
+        return self._recorded.get((self._memory, scope, _strip_date(edge)), -math.inf)
 
 
-def of_contact(contact: Contact) -> list[Edge]:
-    """Where a contact works. The CRM does not say since when: since the day it is first seen."""
-    if not (company := _name(contact.company or "")):
+def build_contact_edges(contact: Contact) -> list[Edge]:
+    """Return where a contact works, valid from now on because the CRM does not say since when."""
+    if not (company := _clean_name(contact.company or "")):
         return []
-    seen = datetime.now(UTC)
+    now = datetime.now(UTC)
     edge = Edge(
-        source=_person(contact.id, contact.name),
+        source=_build_person(contact.id, contact.name),
         type="WORKS_AT",
         target=Node("company", company.casefold(), company),
-        valid_from=seen,
+        valid_from=now,
         valid_to=None,
-        # A day says it once; who comes back to a company is there again on a later day.
-        source_message_id=f"crm:contact:{seen.date().isoformat()}",
+        # One message id per day: a contact who returns to a company gets a new edge on a later day.
+        source_message_id=f"crm:contact:{now.date().isoformat()}",
     )
     return [edge]
 
 
-def of_tickets(contact_id: str, tickets: Sequence[Ticket], *, name: str = "") -> list[Edge]:
-    """Whose tickets they are, and what they are about, since they were opened.
+def build_ticket_edges(contact_id: str, tickets: Sequence[Ticket], *, name: str = "") -> list[Edge]:
+    """Return whose tickets they are and what they are about, valid since they were opened.
 
     Args:
-        contact_id: Whose.
-        tickets: The latest first.
-        name: What people call the contact; empty: not known here.
+        contact_id: The contact whose tickets they are.
+        tickets: The latest first; those beyond :data:`MAX_RECORDED_TICKETS` are left out.
+        name: The contact's name; empty if it is not known here.
     """
-    person = _person(contact_id, name)
-    return [edge for ticket in tickets[:MOST_TICKETS] for edge in _of_ticket(person, ticket)]
+    person = _build_person(contact_id, name)
+    return [edge for ticket in tickets[:MAX_RECORDED_TICKETS] for edge in _build_edges(person, ticket)]
 
 
-def _of_ticket(person: Node, ticket: Ticket) -> list[Edge]:
-    key, title = _name(ticket.id), _name(ticket.title)
+def _build_edges(person: Node, ticket: Ticket) -> list[Edge]:
+    key, title = _clean_name(ticket.id), _clean_name(ticket.title)
     if not (key and title):
         return []
-    node, opened = Node("ticket", key, title), _opened(ticket)
+    node, opened_at = Node("ticket", key, title), _get_opening_time(ticket)
     related = [(person, HAS_TICKET, node)]
     related += [
         (node, "ABOUT", Node("topic", topic, topic))
@@ -108,32 +115,32 @@ def _of_ticket(person: Node, ticket: Ticket) -> list[Edge]:
             source=source,
             type=kind,
             target=target,
-            valid_from=opened,
+            valid_from=opened_at,
             valid_to=None,
-            source_message_id=f"crm:ticket:{key}"[:_NAME_CHARACTERS],
+            source_message_id=f"crm:ticket:{key}"[:_MAX_NAME_CHARACTERS],
         )
         for source, kind, target in related
     ]
 
 
-def _opened(ticket: Ticket) -> datetime:
-    """When it was opened, as far as the CRM says; never later than now."""
+def _get_opening_time(ticket: Ticket) -> datetime:
+    """Return when the ticket was opened, or now when the CRM does not say; never later than now."""
     now = datetime.now(UTC)
     try:
-        opened = datetime.fromisoformat(ticket.created_at or "")
+        opened_at = datetime.fromisoformat(ticket.created_at or "")
     except ValueError:
         return now
-    return min(opened if opened.tzinfo else opened.replace(tzinfo=UTC), now)
+    return min(opened_at if opened_at.tzinfo else opened_at.replace(tzinfo=UTC), now)
 
 
-def _person(contact_id: str, name: str) -> Node:
-    return Node("contact", _name(contact_id), _name(name) or _name(contact_id))
+def _build_person(contact_id: str, name: str) -> Node:
+    return Node("contact", _clean_name(contact_id), _clean_name(name) or _clean_name(contact_id))
 
 
-def _name(text: str) -> str:
-    return storable(" ".join(text.split()))[:_NAME_CHARACTERS]
+def _clean_name(text: str) -> str:
+    return storable(" ".join(text.split()))[:_MAX_NAME_CHARACTERS]
 
 
-def _undated(edge: Edge) -> Edge:
-    """What is said, whenever it is seen."""
+def _strip_date(edge: Edge) -> Edge:
+    """Return the edge without the time it was seen, so that the same relation compares equal."""
     return replace(edge, valid_from=datetime.min.replace(tzinfo=UTC))

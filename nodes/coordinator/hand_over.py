@@ -4,7 +4,6 @@ import asyncio
 from typing import Any
 
 from langgraph.runtime import Runtime
-from tools.execution import derive_idempotency_key
 
 from core.context import Context
 from core.errors import CrmError
@@ -14,6 +13,7 @@ from core.quoting import cut
 from nodes.coordinator.handing_over import told
 from nodes.coordinator.state import CoordinatorState, Handoff, Reason
 from nodes.deps import Deps, Node, run_context
+from tools.execution import derive_idempotency_key
 
 log = get_logger(__name__)
 

@@ -10,6 +10,7 @@ from core.context import Context
 from nodes.onboarding.state import OnboardingState, Write
 from tools.crm.client import CrmClient
 from tools.crm.models import CustomerProfile
+from tools.execution import derive_idempotency_key
 
 
 def queued(

@@ -4,7 +4,6 @@ from typing import Any
 
 from langchain_core.messages import ToolMessage
 from langgraph.runtime import Runtime
-from tools.execution import CallContext, derive_idempotency_key, execute
 
 from core.context import Context
 from nodes.deps import Deps, Node, run_context
@@ -12,6 +11,7 @@ from nodes.react.offered import offered
 from nodes.react.state import ActInput
 from nodes.shared.approval import approved
 from nodes.shared.thread import thread_of
+from tools.execution import CallContext, derive_idempotency_key, execute
 
 
 def act(deps: Deps) -> Node[ActInput, dict[str, Any]]:

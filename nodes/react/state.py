@@ -5,12 +5,12 @@ from typing import Annotated, Any, Literal, TypeAlias
 from langchain_core.messages import AnyMessage, ToolCall
 from langgraph.channels import EphemeralValue
 from pydantic import BaseModel, Field
-from tools.execution import Observation
 from typing_extensions import TypedDict
 
 from core.memory import StrategyName
 from nodes.shared.channels import Messages, StoredText
 from nodes.shared.context_state import Briefed, BriefedOutput
+from tools.execution import Observation
 
 ReflectionMode: TypeAlias = Literal["always", "on_error", "never"]
 ReasonIncomplete: TypeAlias = Literal[

@@ -12,6 +12,7 @@ from nodes.sales.stages import CLOSED
 from nodes.sales.state import Deal, Writes
 from tools.crm.client import CrmClient
 from tools.crm.models import Opportunity, OpportunityChanges
+from tools.execution import derive_idempotency_key
 
 Part: TypeAlias = Literal["opportunity", "follow_up", "hand_over"]
 

@@ -6,9 +6,9 @@ from langchain_core.messages import ToolCall, ToolMessage
 from langchain_core.tools import BaseTool
 from langgraph.types import interrupt
 from pydantic import BaseModel, ValidationError
-from tools.execution import build_rejection
 
 from tools.approval import ApprovalDecision, ApprovalRequest, build_tool_decision_schema, get_approval_reason
+from tools.execution import build_rejection
 
 
 def approved(tools: Mapping[str, BaseTool], call: ToolCall, contact_id: str) -> ToolCall | ToolMessage:

@@ -28,7 +28,7 @@ from core.settings import Settings
 from core.tasks import background
 from service.cli.migrate import migrate_rooms
 from service.runs.erasure import Erasure
-from service.runs.executor import RunExecutor
+from service.runs.executor import Runs
 
 log = get_logger(__name__)
 
@@ -37,21 +37,19 @@ _JITTER = 0.1
 
 
 @asynccontextmanager
-async def retention(
-    settings: Settings, pool: Pool, erasure: Erasure, runs: RunExecutor
-) -> AsyncIterator[None]:
+async def retention(settings: Settings, pool: Pool, erasure: Erasure, runs: Runs) -> AsyncIterator[None]:
     """Sweep in the background for as long as the context is open.
 
     The first sweep comes after one interval. A sweep that fails is logged and tried again at the next.
     """
-    if RetentionPolicies.of(settings.retention).keep_all:
+    if RetentionPolicies.from_settings(settings.retention).keep_everything:
         yield
         return
     async with background(_sweeping(settings, pool, erasure, runs), "retention"):
         yield
 
 
-async def _sweeping(settings: Settings, pool: Pool, erasure: Erasure, runs: RunExecutor) -> None:
+async def _sweeping(settings: Settings, pool: Pool, erasure: Erasure, runs: Runs) -> None:
     interval = settings.retention.interval_seconds
     while True:
         await asyncio.sleep(interval * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - no secret
@@ -64,12 +62,7 @@ async def _sweeping(settings: Settings, pool: Pool, erasure: Erasure, runs: RunE
 
 
 async def swept(
-    settings: Settings,
-    pool: Pool,
-    erasure: Erasure,
-    runs: RunExecutor | None = None,
-    *,
-    dry_run: bool = False,
+    settings: Settings, pool: Pool, erasure: Erasure, runs: Runs | None = None, *, dry_run: bool = False
 ) -> SweepResult:
     """Sweep once and log what went, a line for each graph.
 
@@ -87,12 +80,12 @@ async def swept(
     longest += settings.runs.drain_seconds
     found = await sweep(
         pool,
-        RetentionPolicies.of(settings.retention),
+        RetentionPolicies.from_settings(settings.retention),
         erase=erasure.erase_in,
         grace=timedelta(seconds=max(settings.retention.grace_seconds, longest)),
         batch_size=settings.retention.batch_size,
         dry_run=dry_run,
-        busy=runs.is_busy if runs else lambda _: False,
+        busy=runs.holds if runs else lambda _: False,
     )
     for line in found.lines.values():
         log.info("retention", dry_run=dry_run, **asdict(line))
@@ -122,7 +115,7 @@ async def _command(*, dry_run: bool) -> int:
         pool = await stack.enter_async_context(open_database(settings.database, settings.server.data_dir))
         saver = await stack.enter_async_context(open_saver(pool))
         await migrate_rooms(pool)
-        found = await swept(settings, pool, Erasure(pool=pool, settled=saver.settled), dry_run=dry_run)
+        found = await swept(settings, pool, Erasure(pool=pool, settled=saver.flush), dry_run=dry_run)
     console = Console()
     # Cut off, a policy could not be told from another.
     console.width = max(console.width, 110)

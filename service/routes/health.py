@@ -55,7 +55,7 @@ def health_router() -> APIRouter:
             return _not_ready_response(
                 "stopping", "the service is stopping; send requests to another replica"
             )
-        if service.pool.away:
+        if service.pool.unavailable_reason:
             return _not_ready_response("database_unavailable", "the database is down")
         return JSONResponse({"status": "ready"})
 

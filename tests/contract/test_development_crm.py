@@ -1,4 +1,4 @@
-"""The development CRM keeps the contract of the CRM it stands in for."""
+"""The development CRM implements the contract of the CRM that it stands in for."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,8 +18,7 @@ from core.settings import DatabaseSettings
 from dev_crm import migrations
 from dev_crm.access import TokenBucket
 from dev_crm.app import create_crm
-from dev_crm.migrations import migrate
-from dev_crm.seeding import SUPPORT, seeds
+from dev_crm.migrations import SEEDED_TABLES, migrate, seed_tables
 
 KEY = "a-key-for-tests"
 LAURA = "550e8400-e29b-41d4-a716-446655440000"
@@ -667,7 +666,7 @@ async def test_seeding_again_adds_only_what_is_missing(pool: Pool, monkeypatch: 
     async with pool.connection() as connection:
         await connection.execute("DELETE FROM crm.articles WHERE id = 'kb-lgpd'")
         await connection.execute("UPDATE crm.contacts SET name = 'Renamed' WHERE id = %s", (LAURA,))
-    monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, seeds(*SUPPORT)))
+    monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, seed_tables(*SEEDED_TABLES)))
     await migrate(pool)
     async with pool.connection() as connection:
         articles = await (await connection.execute("SELECT 1 FROM crm.articles")).fetchall()

@@ -222,7 +222,7 @@ async def test_an_erased_thread_is_not_remembered(pool: Pool) -> None:
 
 
 async def test_what_is_remembered_is_bounded(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("checkpoints.history.MOST_WRITES", 20)
+    monkeypatch.setattr("checkpoints.saver.delta_history.MAX_WRITES", 20)
     saver = await replica(pool)
     graph = conversation(saver)
     for number in range(10):
@@ -231,4 +231,4 @@ async def test_what_is_remembered_is_bounded(pool: Pool, monkeypatch: pytest.Mon
 
 
 def remembered(saver: GroupCommitSaver) -> set[str]:
-    return {key.thread for key in saver._kept}
+    return {key.thread for key in saver._cache}

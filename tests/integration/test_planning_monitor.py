@@ -59,6 +59,7 @@ from tests.support.graphs import compiled, development_deps
 from tests.support.scripted import INFO, ScriptedChatModel, calling, scripted_models
 from tools.approval import require_approval
 from tools.crm.client import CrmClient
+from tools.execution import CallContext
 
 Graph: TypeAlias = CompiledStateGraph[Any, Any, Any, Any]
 
@@ -710,7 +711,7 @@ async def test_a_crm_that_is_away_ends_the_run_before_anything_is_planned(
     model = cast_of(plan=[plan_of(step(1))], s1=[found(1)], monitor=[WELL])
     async with planning(pool, model) as graph:
         with monkeypatch.context() as patched:
-            patched.setattr(CrmClient, "contact", away)
+            patched.setattr(CrmClient, "get_contact", away)
             with pytest.raises(CrmUnavailable):
                 await run(graph)
         assert model.asked == []

@@ -22,7 +22,6 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool, InjectedToolArg, ToolException, tool
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.graph.state import CompiledStateGraph
-from tools.execution import MAX_RESULT_CHARACTERS, CallContext
 
 from core.context import Context
 from core.errors import CrmRefused, CrmUnavailable, ModelRefused, ModelUnavailable
@@ -35,6 +34,7 @@ from nodes.react.state import ReactInput, ReactOutput, ReactState, Reflection
 from tests.support.graphs import NO_AGENTS, empty_crm
 from tests.support.savers import saver_on
 from tests.support.scripted import INFO, ScriptedChatModel, calling, scripted_models
+from tools.execution import MAX_RESULT_CHARACTERS, CallContext
 
 React: TypeAlias = CompiledStateGraph[ReactState, Context, ReactInput, ReactOutput]
 

@@ -57,7 +57,7 @@ async def swept(
 ) -> SweepResult:
     return await sweep(
         pool,
-        RetentionPolicies.of(RetentionSettings(policy=policy, per_graph=dict(per_graph or {}))),
+        RetentionPolicies.from_settings(RetentionSettings(policy=policy, per_graph=dict(per_graph or {}))),
         erase=Erasure(pool=pool).erase_in,
         grace=grace,
         batch_size=batch_size,
@@ -246,7 +246,7 @@ async def test_a_dry_run_says_what_a_run_then_does_and_changes_nothing(pool: Poo
 
 
 async def test_many_checkpoints_go_in_small_transactions(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("checkpoints.retention.MOST_CHECKPOINTS", 3)
+    monkeypatch.setattr("checkpoints.retention.MAX_CHECKPOINTS", 3)
     await say(conversation(await replica(pool)), "a", *map(str, range(5)))
     before = await history(pool, "a")
     found = await swept(pool, "keep_latest")

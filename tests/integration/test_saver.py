@@ -356,7 +356,7 @@ async def test_more_writes_than_the_queue_holds_wait_their_turn(
 async def test_a_list_that_is_read_slowly_holds_no_connection(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("checkpoints.saver.reader.PAGE", 3)
+    monkeypatch.setattr("checkpoints.saver.queries.PAGE_SIZE", 3)
     ours = await saver_on(pool)
     parent = None
     for number in range(10):

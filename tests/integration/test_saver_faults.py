@@ -298,14 +298,17 @@ async def test_what_is_queued_when_the_saver_closes_is_written_and_later_writes_
             await put(saver, "late")
 
 
-async def test_a_writer_with_a_bug_fails_its_callers_and_goes_on(
-    pool: Pool, monkeypatch: pytest.MonkeyPatch
+async def test_a_bug_in_the_writer_is_an_internal_error_and_the_writer_goes_on(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     saver = await saver_on(pool)
     with monkeypatch.context() as patch:
-        patch.setattr("checkpoints.saver.writer.group", lambda rows: 1 / 0)
-        with pytest.raises(DatabaseUnavailable):
+        patch.setattr("checkpoints.saver.writer.build_insert", lambda rows: 1 / 0)
+        with pytest.raises(RuntimeError, match="bug") as failure:
             await put(saver, "t")
+    assert isinstance(failure.value.__cause__, ZeroDivisionError)
+    assert "checkpoint_writer_failed" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
     await put(saver, "t")
     await assert_kept(saver, "t")
 

@@ -15,10 +15,10 @@ from langchain_core.messages import (
     ToolCall,
     ToolMessage,
 )
-from tools.execution import Failure, Observation
 
 from nodes.react.state import Action, ReactState, Reflection, TraceEntry
 from nodes.react.transcript import FULL_ITERATIONS, HISTORY_MESSAGES, transcript
+from tools.execution import Failure, Observation
 
 SYSTEM = "You help."
 LONGEST_LINE = 400

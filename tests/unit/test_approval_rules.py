@@ -1,4 +1,4 @@
-"""Which calls wait for a person."""
+"""Which tool calls wait for a person."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -14,21 +14,21 @@ SEND = "send_solution_to_customer"
 TICKET = {"title": "t", "description": "d"}
 
 
-def named(name: str) -> BaseTool:
+def create_tool(name: str) -> BaseTool:
     @tool(name)
-    async def made(amount: int) -> str:
+    async def act(amount: int) -> str:
         """Do it."""
         return str(amount)
 
-    return made
+    return act
 
 
-def offered(**options: Any) -> Mapping[str, BaseTool]:
+def create_tools(**options: Any) -> Mapping[str, BaseTool]:
     return crm_tools(cast("CrmClient", None), **options)
 
 
 def test_by_default_risky_messages_and_critical_tickets_wait() -> None:
-    tools = offered()
+    tools = create_tools()
     send, create = tools[SEND], tools["create_engineering_ticket"]
     assert get_approval_reason(send, {"solution": "We refund the invoice."})
     assert get_approval_reason(send, {"solution": "Use the batch export API by 10K."}) is None
@@ -38,24 +38,24 @@ def test_by_default_risky_messages_and_critical_tickets_wait() -> None:
 
 
 def test_the_risk_from_which_messages_wait_is_a_setting() -> None:
-    message = {"solution": "It is mended by tomorrow."}
+    message = {"solution": "It is fixed by tomorrow."}
     waits = {
-        level: bool(
-            get_approval_reason(offered(approve_messages_from=level)["send_solution_to_customer"], message)
-        )
+        level: bool(get_approval_reason(create_tools(approve_messages_from=level)[SEND], message))
         for level in ("low", "medium", "high", "never")
     }
     assert waits == {"low": True, "medium": True, "high": False, "never": False}
 
 
-@pytest.mark.parametrize("name", ["apply_discount", "issue_refund"])
-def test_what_gives_money_away_waits_though_nobody_marked_it(name: str) -> None:
-    assert get_approval_reason(named(name), {"amount": 1})
+@pytest.mark.parametrize("name", ["get_refund_policy", "list_discounts"])
+def test_a_tool_is_not_stopped_because_of_its_name(name: str) -> None:
+    assert get_approval_reason(create_tool(name), {"amount": 1}) is None
 
 
-def test_any_tool_can_be_marked_and_keeps_its_name_and_arguments() -> None:
-    marked = require_approval(named("close_account"), lambda given: "large" if given["amount"] > 5 else None)
-    assert (marked.name, list(marked.args), marked.metadata) == ("close_account", ["amount"], None)
+def test_any_tool_can_require_approval_and_keeps_its_name_and_arguments() -> None:
+    marked = require_approval(
+        create_tool("issue_refund"), lambda arguments: "large" if arguments["amount"] > 5 else None
+    )
+    assert (marked.name, list(marked.args), marked.metadata) == ("issue_refund", ["amount"], None)
     assert get_approval_reason(marked, {"amount": 6}) == "large"
     assert get_approval_reason(marked, {"amount": 5}) is None
 

@@ -17,9 +17,9 @@ WRITES: dict[str, dict[str, Any]] = {
         "title": "t",
         "description": "d",
         "severity": "low",
-        "idempotency_key": "k",
+        "key": "k",
     },
-    "send_message": {"text": "t", "idempotency_key": "k"},
+    "send_message": {"text": "t", "key": "k"},
     "update_profile": {"changes": CustomerProfile(), "key": "k"},
     "update_opportunity": {"opportunity_id": "o", "changes": OpportunityChanges(), "key": "k"},
     "schedule_follow_up": {"due_at": "2026-01-01T09:00:00Z", "subject": "s", "note": "n", "key": "k"},
@@ -48,7 +48,7 @@ def test_these_are_all_the_methods_that_write() -> None:
     takes_key = {
         name
         for name, method in vars(CrmClient).items()
-        if callable(method) and {"key", "idempotency_key"} & signature(method).parameters.keys()
+        if callable(method) and "key" in signature(method).parameters
     }
     assert takes_key == set(WRITES)
 

@@ -14,13 +14,6 @@ from fastapi import FastAPI
 from langchain_core.messages import ToolCall, ToolMessage
 from langchain_core.tools import BaseTool, InjectedToolArg, ToolException, tool
 from pydantic import BaseModel, SecretStr
-from tools.execution import (
-    MAX_MESSAGE_CHARACTERS,
-    MAX_RESULT_CHARACTERS,
-    CallContext,
-    derive_idempotency_key,
-    execute,
-)
 
 from core.errors import CrmError, CrmUnauthorized, CrmUnavailable
 from core.postgres import Pool
@@ -38,6 +31,13 @@ from tests.support.crm_faults import (
 )
 from tools import execution as execute_module
 from tools.catalogue import crm_tools
+from tools.execution import (
+    MAX_MESSAGE_CHARACTERS,
+    MAX_RESULT_CHARACTERS,
+    CallContext,
+    derive_idempotency_key,
+    execute,
+)
 
 CONTEXT = CallContext(contact_id=LAURA, idempotency_key="key-1")
 SEND = "send_solution_to_customer"
@@ -262,7 +262,7 @@ async def test_a_crm_that_is_down_is_unavailable() -> None:
     [
         CrmUnavailable("the CRM answered 503"),
         CrmUnauthorized("the CRM answered 401"),
-        CrmError("the CRM's answer is not what its contract says"),
+        CrmError("the CRM's answer does not match its contract"),
     ],
     ids=lambda error: type(error).__name__,
 )

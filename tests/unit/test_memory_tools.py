@@ -10,8 +10,6 @@ import pytest
 from langchain_core.messages import ToolCall
 from langchain_core.tools import BaseTool
 from pydantic import SecretStr
-from tools.execution import CallContext, Observation, execute
-from tools.knowledge import rank_articles
 
 from core.memory import Edge, Memory, Message, Node, NoMemory, Scope
 from core.postgres import Pool
@@ -21,8 +19,10 @@ from memory.opening import open_memory
 from tests.support.crm_faults import KEY, LAURA, crm_client
 from tests.support.memory_grpc import lexical_embedder
 from tools.catalogue import crm_tools, memory_tools
-from tools.crm.models import Article
-from tools.relations import build_contact_edges, build_ticket_edges
+from tools.crm.models import Article, Ticket
+from tools.execution import CallContext, Observation, execute
+from tools.knowledge import rank_articles
+from tools.relations import RelationRecorder, build_contact_edges, build_ticket_edges
 
 LAURAS = Scope("default", LAURA)
 MESSAGE = Message(
@@ -146,7 +146,7 @@ async def test_tickets_relate_themselves_by_being_read_and_made(pool: Pool) -> N
 
 
 async def test_a_memory_that_hangs_holds_up_no_tool(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tools.relations.NOTE_SECONDS", 0.01)
+    monkeypatch.setattr("tools.relations.RECORD_SECONDS", 0.01)
     monkeypatch.setattr("tools.tickets.GRAPH_SECONDS", 0.01)
 
     class Hanging(NoMemory):
@@ -157,6 +157,40 @@ async def test_a_memory_that_hangs_holds_up_no_tool(pool: Pool, monkeypatch: pyt
     async with crm_client(transport=httpx.ASGITransport(create_crm(pool, SecretStr(KEY)))) as crm:
         found = await do(crm_tools(crm, memory=Hanging()), "search_past_tickets", query="export")
     assert found["success"]
+
+
+async def test_a_relation_is_sent_to_memory_once_by_all_tools_together() -> None:
+    recorded: list[Edge] = []
+
+    class CountingMemory(NoMemory):
+        async def upsert_edges(self, scope: Scope, edges: Sequence[Edge]) -> int:
+            recorded.extend(edges)
+            return len(edges)
+
+    memory, ticket = CountingMemory(), Ticket(id="T-1", title="Slow export")
+    edges = build_ticket_edges(LAURA, [ticket])
+    for _ in range(2):
+        await RelationRecorder(memory).record(LAURAS, edges)
+    assert recorded == edges
+    await RelationRecorder(memory).record(Scope("other", LAURA), edges)
+    await RelationRecorder(CountingMemory("another memory")).record(LAURAS, edges)
+    assert recorded == edges * 3
+
+
+async def test_the_cache_of_recorded_relations_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tools.relations.MAX_CACHED_EDGES", 2)
+    monkeypatch.setattr(RelationRecorder, "_recorded", {})
+    recorded: list[str] = []
+
+    class CountingMemory(NoMemory):
+        async def upsert_edges(self, scope: Scope, edges: Sequence[Edge]) -> int:
+            recorded.extend(edge.target.key for edge in edges)
+            return len(edges)
+
+    recorder = RelationRecorder(CountingMemory())
+    for number in (1, 2, 3, 3, 1):
+        await recorder.record(LAURAS, build_ticket_edges(LAURA, [Ticket(id=f"T-{number}", title="x")]))
+    assert recorded == ["T-1", "T-2", "T-3", "T-1"]
 
 
 def test_articles_that_name_the_error_come_first_and_the_rest_stay_in_the_crms_order() -> None:

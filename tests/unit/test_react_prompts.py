@@ -9,7 +9,6 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.tools import BaseTool, InjectedToolArg, tool
 from pydantic import TypeAdapter
 from syrupy.assertion import SnapshotAssertion
-from tools.execution import CallContext
 
 from core.errors import CrmRefused
 from graphs.diagrams import mermaid
@@ -20,6 +19,7 @@ from nodes.react.state import Reflection
 from nodes.shared.prompts import prompt
 from tests.support.graphs import NO_AGENTS, empty_crm
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
+from tools.execution import CallContext
 
 REACT = REGISTRY["react"]
 

@@ -10,16 +10,16 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import SecretStr, ValidationError
 from syrupy.assertion import SnapshotAssertion
-from tools.customer import MAX_OPPORTUNITIES, MAX_ORDERS
-from tools.execution import CallContext
-from tools.knowledge import MAX_ARTICLES, MAX_INCIDENTS
-from tools.tickets import MAX_TICKETS
 
 from core.postgres import Pool
 from dev_crm.app import create_crm
 from tests.support.crm_faults import KEY, LAURA, crm_client
 from tools.approval import get_approval_reason
 from tools.catalogue import crm_tools
+from tools.customer import MAX_OPPORTUNITIES, MAX_ORDERS
+from tools.execution import CallContext
+from tools.knowledge import MAX_ARTICLES, MAX_INCIDENTS
+from tools.tickets import MAX_TICKETS
 
 CONTEXT = CallContext(contact_id=LAURA, idempotency_key="key-1")
 

@@ -1,10 +1,10 @@
-"""The CRM API's client."""
+"""The client of the CRM's HTTP API: one method per call."""
 
 import httpx
 
 from core.effects import Effects
 from core.settings import CrmSettings
-from tools.crm.connection import CrmConnection, segment
+from tools.crm.connection import CrmConnection, quote_segment
 from tools.crm.models import (
     Articles,
     Contact,
@@ -27,21 +27,21 @@ from tools.crm.models import (
     Tickets,
 )
 
-# Who we say we are in the CRM's records.
+# How the CRM's records name us.
 SOURCE = "ventros-agents"
 
 
 class CrmClient:
-    """The calls the tools and the graphs make.
+    """The CRM calls that the tools and the graphs make.
 
-    Every write takes an idempotency key, under which the CRM does the thing once. Every method raises what
-    :class:`CrmConnection` raises.
+    Every write takes an idempotency key: the CRM executes it once per key. Every method raises the errors of
+    :class:`CrmConnection`.
 
     Args:
-        http: Client with base address and key set; not owned.
+        http: Client with base address and key set; the caller closes it.
         settings: Attempts, and the time limits of one request and of one that sends a message.
         first_pause: Seconds before the second attempt; later pauses grow, with jitter.
-        effects: Where every write is recorded before and after; ``None``: nowhere.
+        effects: Records every write before and after it; ``None`` records nothing.
     """
 
     def __init__(
@@ -55,30 +55,30 @@ class CrmClient:
         self._crm = CrmConnection(http, settings, first_pause=first_pause, effects=effects)
         self._message_timeout = settings.message_timeout_seconds
 
-    async def contact(self, contact_id: str) -> Contact:
-        """The contact."""
-        return await self._crm.get(_contact(contact_id), Contact)
+    async def get_contact(self, contact_id: str) -> Contact:
+        """Return the contact."""
+        return await self._crm.get(_contact_path(contact_id), Contact)
 
-    async def subscription(self, contact_id: str) -> Subscription:
-        """The contact's plan, version and usage."""
-        return await self._crm.get(f"{_contact(contact_id)}/subscription", Subscription)
+    async def get_subscription(self, contact_id: str) -> Subscription:
+        """Return the contact's plan, version and usage."""
+        return await self._crm.get(f"{_contact_path(contact_id)}/subscription", Subscription)
 
-    async def tickets(self, contact_id: str) -> Tickets:
-        """The contact's support tickets, newest first."""
-        return await self._crm.get(f"{_contact(contact_id)}/tickets", Tickets)
+    async def list_tickets(self, contact_id: str) -> Tickets:
+        """Return the contact's support tickets, newest first."""
+        return await self._crm.get(f"{_contact_path(contact_id)}/tickets", Tickets)
 
     async def search_knowledge_base(self, query: str) -> Articles:
-        """Articles that match, best first."""
+        """Return the articles that match, best first."""
         return await self._crm.get("/knowledge-base/search", Articles, params={"q": query})
 
-    async def status(self) -> PlatformStatus:
-        """How the platform is, with incidents."""
+    async def get_status(self) -> PlatformStatus:
+        """Return the status of the platform, with incidents."""
         return await self._crm.get("/status", PlatformStatus)
 
     async def create_engineering_ticket(
-        self, contact_id: str, *, title: str, description: str, severity: Severity, idempotency_key: str
+        self, contact_id: str, *, title: str, description: str, severity: Severity, key: str
     ) -> Created:
-        """Report a defect to engineering, once per key."""
+        """Report a defect to engineering."""
         body = {
             "contact_id": contact_id,
             "title": title,
@@ -87,11 +87,11 @@ class CrmClient:
             "source": SOURCE,
         }
         return await self._crm.write(
-            "create_engineering_ticket", "POST", "/engineering-tickets", body, Created, key=idempotency_key
+            "create_engineering_ticket", "POST", "/engineering-tickets", body, Created, key=key
         )
 
-    async def send_message(self, contact_id: str, *, text: str, idempotency_key: str) -> Created:
-        """Send the contact a message, once per key."""
+    async def send_message(self, contact_id: str, *, text: str, key: str) -> Created:
+        """Send the contact a message."""
         body = {"contact_id": contact_id, "text": text, "from_me": True, "source": SOURCE}
         return await self._crm.write(
             "send_message",
@@ -99,50 +99,51 @@ class CrmClient:
             "/messages",
             body,
             Created,
-            key=idempotency_key,
+            key=key,
             timeout=self._message_timeout,
         )
 
     async def update_profile(self, contact_id: str, changes: CustomerProfile, *, key: str) -> Contact:
-        """Keep what was learned of a customer, once per key; what is ``None`` stays as it is."""
+        """Record what was learned about a customer; a field that is ``None`` stays as it is."""
         body = changes.model_dump(exclude_none=True)
         return await self._crm.write(
-            "update_profile", "PATCH", f"{_contact(contact_id)}/profile", body, Contact, key=key
+            "update_profile", "PATCH", f"{_contact_path(contact_id)}/profile", body, Contact, key=key
         )
 
-    async def opportunities(self, contact_id: str) -> list[Opportunity]:
-        """What the contact may buy, newest first."""
-        found = await self._crm.get(f"{_contact(contact_id)}/opportunities", Opportunities)
-        return found.opportunities
+    async def list_opportunities(self, contact_id: str) -> list[Opportunity]:
+        """Return the contact's opportunities, newest first."""
+        return (
+            await self._crm.get(f"{_contact_path(contact_id)}/opportunities", Opportunities)
+        ).opportunities
 
-    async def opportunity(self, contact_id: str, opportunity_id: str) -> Opportunity:
-        """An opportunity of the contact."""
-        return await self._crm.get(_opportunity(contact_id, opportunity_id), Opportunity)
+    async def get_opportunity(self, contact_id: str, opportunity_id: str) -> Opportunity:
+        """Return an opportunity of the contact."""
+        return await self._crm.get(_opportunity_path(contact_id, opportunity_id), Opportunity)
 
     async def update_opportunity(
         self, contact_id: str, opportunity_id: str, changes: OpportunityChanges, *, key: str
     ) -> Opportunity:
-        """Change an opportunity, once per key; what is ``None`` stays as it is.
+        """Change an opportunity; a field that is ``None`` stays as it is.
 
-        One that is closed takes no changes: the CRM refuses them with 409.
+        The CRM refuses to change a closed opportunity, with 409.
         """
         body = changes.model_dump(exclude_none=True)
         return await self._crm.write(
             "update_opportunity",
             "PATCH",
-            _opportunity(contact_id, opportunity_id),
+            _opportunity_path(contact_id, opportunity_id),
             body,
             Opportunity,
             key=key,
         )
 
-    async def orders(self, contact_id: str) -> list[Order]:
-        """What the contact ordered, newest first."""
-        return (await self._crm.get(f"{_contact(contact_id)}/orders", Orders)).orders
+    async def list_orders(self, contact_id: str) -> list[Order]:
+        """Return the contact's orders, newest first."""
+        return (await self._crm.get(f"{_contact_path(contact_id)}/orders", Orders)).orders
 
-    async def invoices(self, contact_id: str) -> list[Invoice]:
-        """What the contact owes or paid, newest first."""
-        return (await self._crm.get(f"{_contact(contact_id)}/invoices", Invoices)).invoices
+    async def list_invoices(self, contact_id: str) -> list[Invoice]:
+        """Return the contact's invoices, newest first."""
+        return (await self._crm.get(f"{_contact_path(contact_id)}/invoices", Invoices)).invoices
 
     async def schedule_follow_up(
         self,
@@ -154,7 +155,7 @@ class CrmClient:
         opportunity_id: str | None = None,
         key: str,
     ) -> FollowUp:
-        """Plan to come back to something at ``due_at`` (ISO 8601 with offset), once per key."""
+        """Schedule a follow-up at ``due_at`` (ISO 8601 with offset)."""
         body = {
             "due_at": due_at,
             "subject": subject,
@@ -163,34 +164,34 @@ class CrmClient:
             "source": SOURCE,
         }
         return await self._crm.write(
-            "schedule_follow_up", "POST", f"{_contact(contact_id)}/follow-ups", body, FollowUp, key=key
+            "schedule_follow_up", "POST", f"{_contact_path(contact_id)}/follow-ups", body, FollowUp, key=key
         )
 
-    async def follow_ups(self, contact_id: str) -> list[FollowUp]:
-        """The follow-ups planned with the contact, newest first."""
-        return (await self._crm.get(f"{_contact(contact_id)}/follow-ups", FollowUps)).follow_ups
+    async def list_follow_ups(self, contact_id: str) -> list[FollowUp]:
+        """Return the follow-ups scheduled with the contact, newest first."""
+        return (await self._crm.get(f"{_contact_path(contact_id)}/follow-ups", FollowUps)).follow_ups
 
     async def hand_over(self, contact_id: str, *, team: str, reason: str, summary: str, key: str) -> Handoff:
-        """Hand the contact's conversation to the people of a team, once per key."""
+        """Hand the contact's conversation over to the people of a team."""
         body = {"team": team, "reason": reason, "summary": summary, "source": SOURCE}
         return await self._crm.write(
-            "hand_over", "POST", f"{_contact(contact_id)}/handoffs", body, Handoff, key=key
+            "hand_over", "POST", f"{_contact_path(contact_id)}/handoffs", body, Handoff, key=key
         )
 
-    async def handoffs(self, contact_id: str) -> list[Handoff]:
-        """What was handed to people of the contact's conversations, newest first."""
-        return (await self._crm.get(f"{_contact(contact_id)}/handoffs", Handoffs)).handoffs
+    async def list_handoffs(self, contact_id: str) -> list[Handoff]:
+        """Return the handoffs of the contact's conversations, newest first."""
+        return (await self._crm.get(f"{_contact_path(contact_id)}/handoffs", Handoffs)).handoffs
 
 
-def crm_http_client(
+def create_http_client(
     settings: CrmSettings, base_url: str, transport: httpx.AsyncBaseTransport | None = None
 ) -> httpx.AsyncClient:
-    """The pooled HTTP client, with address, key and time limit set; the caller closes it.
+    """Return the pooled HTTP client, with address, key and time limit set; the caller closes it.
 
     Args:
         settings: Key and time limit.
-        base_url: Where ``/api/v1`` is.
-        transport: Stands instead of the network, for a CRM in the same process.
+        base_url: The address that ``/api/v1`` is under.
+        transport: Replaces the network, for a CRM in the same process.
     """
     return httpx.AsyncClient(
         base_url=base_url,
@@ -200,9 +201,9 @@ def crm_http_client(
     )
 
 
-def _contact(contact_id: str) -> str:
-    return f"/contacts/{segment('contact', contact_id)}"
+def _contact_path(contact_id: str) -> str:
+    return f"/contacts/{quote_segment('contact', contact_id)}"
 
 
-def _opportunity(contact_id: str, opportunity_id: str) -> str:
-    return f"{_contact(contact_id)}/opportunities/{segment('opportunity', opportunity_id)}"
+def _opportunity_path(contact_id: str, opportunity_id: str) -> str:
+    return f"{_contact_path(contact_id)}/opportunities/{quote_segment('opportunity', opportunity_id)}"

@@ -1,4 +1,4 @@
-"""How the CRM is asked: within time limits, and again only where that is safe."""
+"""HTTP requests to the CRM: time limits, retries where they are safe, and typed errors."""
 
 import asyncio
 from collections.abc import Mapping
@@ -17,26 +17,26 @@ from core.settings import CrmSettings
 
 T = TypeVar("T", bound=BaseModel)
 
-# And every 5xx.
+# Retried, like every 5xx.
 _TRANSIENT = frozenset({408, 425, 429})
-_LONGEST_PAUSE_SECONDS = 5.0
+_MAX_PAUSE_SECONDS = 5.0
 
 
 class CrmConnection:
-    """Asks one CRM.
+    """A connection to one CRM.
 
-    A GET is repeated on 429, 5xx and when nothing was heard. So is a write, because each carries an
-    ``Idempotency-Key`` under which the CRM does the thing once
+    A GET is retried on 429, on 5xx and when there was no response. So is a write, because each carries an
+    ``Idempotency-Key`` under which the CRM executes it once
     (IETF draft-ietf-httpapi-idempotency-key-header).
 
     Every method raises :class:`CrmRefused` on a 4xx, :class:`CrmUnauthorized` on 401 and 403,
-    :class:`CrmUnavailable` when all attempts failed, and :class:`CrmError` on an answer it cannot read.
+    :class:`CrmUnavailable` when all attempts failed, and :class:`CrmError` on a response it cannot read.
 
     Args:
-        http: Client with base address and key set; not owned.
+        http: Client with base address and key set; the caller closes it.
         settings: Attempts, and the time limit of one request.
         first_pause: Seconds before the second attempt; later pauses grow, with jitter.
-        effects: Where every write is recorded before and after; ``None``: nowhere.
+        effects: Records every write before and after it; ``None`` records nothing.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class CrmConnection:
         self._attempts = settings.max_attempts
         self._timeout = settings.timeout_seconds
         self._wait = _RetryAfter(
-            wait_exponential_jitter(first_pause, max=_LONGEST_PAUSE_SECONDS, jitter=first_pause)
+            wait_exponential_jitter(first_pause, max=_MAX_PAUSE_SECONDS, jitter=first_pause)
         )
 
     async def get(self, path: str, answer: type[T], *, params: Mapping[str, str] | None = None) -> T:
-        """What is at a path."""
+        """Return what is at a path, as the model ``answer``."""
         return await self._request("GET", path, answer, params=params)
 
     async def write(
@@ -70,21 +70,21 @@ class CrmConnection:
         key: str,
         timeout: float | None = None,
     ) -> T:
-        """Make or change something, once per key; ``timeout`` in seconds stands for the usual one.
+        """Create or change something, once per key; ``timeout`` (seconds) overrides the usual one.
 
-        All effects of all graphs pass here, and so their records are made here.
+        Every effect of every graph passes through here, so effects are recorded here.
 
         Raises:
-            EffectConflict: The key was used for something else.
+            EffectConflict: The key was used for another effect.
             DatabaseUnavailable: The effect cannot be recorded.
         """
         headers = {"Idempotency-Key": key}
 
-        async def do() -> Outcome:
-            made = await self._request(method, path, answer, timeout=timeout, json=body, headers=headers)
-            return made.model_dump(mode="json")
+        async def send() -> Outcome:
+            created = await self._request(method, path, answer, timeout=timeout, json=body, headers=headers)
+            return created.model_dump(mode="json")
 
-        outcome = await self._effects.once(key, action, {"path": path, **body}, do)
+        outcome = await self._effects.once(key, action, {"path": path, **body}, send)
         return answer.model_validate(outcome)
 
     async def _request(
@@ -100,19 +100,19 @@ class CrmConnection:
         return await attempts(self._attempt, method, path, answer, request)
 
     async def _attempt(self, method: str, path: str, answer: type[T], request: Mapping[str, Any]) -> T:
-        response = await self._heard(method, path, request)
+        response = await self._send(method, path, request)
         _raise_for_status(response, method, path)
         try:
             return answer.model_validate_json(response.content)
         except ValidationError as error:
             raise CrmError(
-                f"the CRM's answer to {method} {path} is not what its contract says",
+                f"the CRM's answer to {method} {path} does not match its contract",
                 details={"faults": error.error_count()},
             ) from error
 
-    async def _heard(self, method: str, path: str, request: Mapping[str, Any]) -> httpx.Response:
+    async def _send(self, method: str, path: str, request: Mapping[str, Any]) -> httpx.Response:
         try:
-            # httpx limits each read: an answer that trickles in would never end.
+            # httpx's timeout limits each read: a response that trickles in would never end.
             async with asyncio.timeout(request["timeout"]):
                 return await self._http.request(method, f"/api/v1{path}", **request)
         except (TimeoutError, httpx.TimeoutException) as error:
@@ -123,31 +123,31 @@ class CrmConnection:
             raise CrmError(f"the CRM's answer to {method} {path} cannot be decoded") from error
         except (httpx.InvalidURL, UnicodeEncodeError) as error:
             raise CrmRefused(
-                f"this cannot be asked of the CRM: {error}", crm_status=HTTPStatus.BAD_REQUEST
+                f"the request to the CRM is not valid: {error}", crm_status=HTTPStatus.BAD_REQUEST
             ) from error
 
 
 class _RetryAfter(wait_base):
-    """The pause the CRM asked for, where it did, but no longer than the longest; else the usual one."""
+    """Waits as long as the CRM's Retry-After says, within bounds, or else the usual pause."""
 
     def __init__(self, usual: wait_base) -> None:
         self._usual = usual
 
     def __call__(self, retry_state: RetryCallState) -> float:
         error = retry_state.outcome.exception() if retry_state.outcome else None
-        asked = error.retry_after if isinstance(error, CrmUnavailable) else None
+        retry_after = error.retry_after if isinstance(error, CrmUnavailable) else None
         usual = self._usual(retry_state)
-        return usual if asked is None else max(usual, min(asked, _LONGEST_PAUSE_SECONDS))
+        return usual if retry_after is None else max(usual, min(retry_after, _MAX_PAUSE_SECONDS))
 
 
-def segment(kind: str, identifier: str) -> str:
-    """An id as a segment of a path.
+def quote_segment(kind: str, identifier: str) -> str:
+    """Return an id quoted as one segment of a path.
 
     Raises:
-        CrmRefused: Nothing of this kind can have the id.
+        CrmRefused: Nothing can have this id.
     """
     if identifier in {"", ".", ".."}:
-        # They cannot be quoted: the path would name something else.
+        # These cannot be quoted: the path would name something else.
         raise CrmRefused(f"there is no {kind} {identifier!r}", crm_status=HTTPStatus.NOT_FOUND)
     return quote(identifier, safe="", errors="replace")
 
@@ -171,7 +171,7 @@ def _raise_for_status(response: httpx.Response, method: str, path: str) -> None:
             f"the CRM answered {status} to {method} {path}: is CRM_API_BASE its address?",
             details={"crm_status": status},
         )
-    raise CrmRefused(_message(response), crm_status=status)
+    raise CrmRefused(_error_message(response), crm_status=status)
 
 
 def _retry_after(response: httpx.Response) -> float | None:
@@ -179,11 +179,11 @@ def _retry_after(response: httpx.Response) -> float | None:
     return float(value) if value.isdecimal() else None
 
 
-def _message(response: httpx.Response) -> str:
-    """The CRM's own words, where it gave any."""
+def _error_message(response: httpx.Response) -> str:
+    """Return the CRM's own message, or a generic one."""
     try:
         body = response.json()
     except ValueError:
         body = None
-    said = body.get("message") if isinstance(body, dict) else None
-    return str(said) if said else f"the CRM answered {response.status_code}"
+    message = body.get("message") if isinstance(body, dict) else None
+    return str(message) if message else f"the CRM answered {response.status_code}"

@@ -1,4 +1,4 @@
-"""What the CRM answers, as far as the tools read it. Unknown fields are let through unread."""
+"""The CRM's responses, as far as the tools and graphs read them; unknown fields are ignored."""
 
 from typing import Annotated, Literal, TypeAlias
 
@@ -19,19 +19,19 @@ Stage: TypeAlias = Literal[
 Size = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
-def _to_cents(amount: float) -> float:
+def _round_to_cents(amount: float) -> float:
     return round(amount, 2)
 
 
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(_to_cents)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(_round_to_cents)]
 
 
-class _Answer(BaseModel):
+class _CrmModel(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, coerce_numbers_to_str=True)
 
 
-class CustomerProfile(_Answer):
-    """What is known of a customer; ``None`` is not known yet, and in a change: as it is."""
+class CustomerProfile(_CrmModel):
+    """What is known about a customer; ``None`` means not known yet or, in an update, unchanged."""
 
     company_size: Size | None = None
     industry: str | None = None
@@ -39,7 +39,7 @@ class CustomerProfile(_Answer):
     team_size: Size | None = None
 
 
-class Contact(_Answer):
+class Contact(_CrmModel):
     """A person the company talks to."""
 
     id: str
@@ -50,14 +50,14 @@ class Contact(_Answer):
     profile: CustomerProfile = CustomerProfile()
 
 
-class Usage(_Answer):
-    """How much of a limit is used; ``limit`` is ``None`` where there is none."""
+class Usage(_CrmModel):
+    """How much of a limit is used; ``limit`` is ``None`` when there is none."""
 
     used: int
     limit: int | None = None
 
 
-class Subscription(_Answer):
+class Subscription(_CrmModel):
     """A contact's plan and product version."""
 
     plan: str
@@ -66,7 +66,7 @@ class Subscription(_Answer):
     usage: dict[str, Usage] = {}
 
 
-class Ticket(_Answer):
+class Ticket(_CrmModel):
     """A support ticket."""
 
     id: str
@@ -78,13 +78,13 @@ class Ticket(_Answer):
     created_at: str | None = None
 
 
-class Tickets(_Answer):
+class Tickets(_CrmModel):
     """Tickets, newest first."""
 
     tickets: list[Ticket]
 
 
-class Article(_Answer):
+class Article(_CrmModel):
     """A knowledge-base article."""
 
     id: str
@@ -92,21 +92,21 @@ class Article(_Answer):
     body: str
 
 
-class Articles(_Answer):
+class Articles(_CrmModel):
     """Articles, best match first."""
 
     articles: list[Article]
 
 
-class Component(_Answer):
-    """A part of the platform and how it is."""
+class Component(_CrmModel):
+    """A part of the platform and its status."""
 
     name: str
     status: str
 
 
-class Incident(_Answer):
-    """A disturbance, past or present."""
+class Incident(_CrmModel):
+    """A disruption, past or present."""
 
     title: str
     status: str
@@ -116,7 +116,7 @@ class Incident(_Answer):
     resolved_at: str | None = None
 
 
-class PlatformStatus(_Answer):
+class PlatformStatus(_CrmModel):
     """The platform as a whole."""
 
     status: str
@@ -124,14 +124,14 @@ class PlatformStatus(_Answer):
     incidents: list[Incident] = []
 
 
-class Created(_Answer):
-    """What a POST made."""
+class Created(_CrmModel):
+    """The response to a POST."""
 
     id: str
 
 
-class Qualification(_Answer):
-    """Budget, authority, need and timeline (BANT), in words; ``None`` is not known yet."""
+class Qualification(_CrmModel):
+    """Budget, authority, need and timeline (BANT), in words; ``None`` means not known yet."""
 
     budget: str | None = None
     authority: str | None = None
@@ -139,15 +139,15 @@ class Qualification(_Answer):
     timeline: str | None = None
 
 
-class Objection(_Answer):
-    """What speaks against buying, and what was said to it; ``answer`` is ``None`` while it is open."""
+class Objection(_CrmModel):
+    """A reason against buying and the answer to it; ``answer`` is ``None`` while it is open."""
 
     text: str
     answer: str | None = None
 
 
-class Opportunity(_Answer):
-    """What a contact may buy, and how far that is; ``version`` grows with each change."""
+class Opportunity(_CrmModel):
+    """A potential sale to a contact, and its stage; ``version`` grows with each change."""
 
     id: str
     contact_id: str
@@ -168,16 +168,16 @@ class Opportunity(_Answer):
     version: int
 
 
-class Opportunities(_Answer):
+class Opportunities(_CrmModel):
     """Opportunities, newest first."""
 
     opportunities: list[Opportunity]
 
 
 class OpportunityChanges(BaseModel):
-    """What is to change of an opportunity; ``None`` is as it is, also inside ``qualification``.
+    """Changes of an opportunity; ``None`` leaves a field as it is, also inside ``qualification``.
 
-    A list takes the place of the one that is there.
+    A list replaces the stored one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -196,8 +196,8 @@ class OpportunityChanges(BaseModel):
     close_reason: str | None = None
 
 
-class FollowUp(_Answer):
-    """Something to come back to with a contact; ``due_at`` is ISO 8601 with offset."""
+class FollowUp(_CrmModel):
+    """A scheduled follow-up with a contact; ``due_at`` is ISO 8601 with offset."""
 
     id: str
     contact_id: str
@@ -208,14 +208,14 @@ class FollowUp(_Answer):
     created_at: str
 
 
-class FollowUps(_Answer):
+class FollowUps(_CrmModel):
     """Follow-ups, newest first."""
 
     follow_ups: list[FollowUp]
 
 
-class Handoff(_Answer):
-    """A conversation that the people of a team take over."""
+class Handoff(_CrmModel):
+    """A conversation handed over to the people of a team."""
 
     id: str
     contact_id: str
@@ -225,14 +225,14 @@ class Handoff(_Answer):
     created_at: str
 
 
-class Handoffs(_Answer):
+class Handoffs(_CrmModel):
     """Handoffs, newest first."""
 
     handoffs: list[Handoff]
 
 
-class Order(_Answer):
-    """Something a contact ordered, and where it is."""
+class Order(_CrmModel):
+    """Something a contact ordered, and its delivery status."""
 
     id: str
     contact_id: str
@@ -243,14 +243,14 @@ class Order(_Answer):
     tracking: str | None = None
 
 
-class Orders(_Answer):
+class Orders(_CrmModel):
     """Orders, newest first."""
 
     orders: list[Order]
 
 
-class Invoice(_Answer):
-    """What a contact owes or paid."""
+class Invoice(_CrmModel):
+    """An amount that a contact owes or has paid."""
 
     id: str
     contact_id: str
@@ -263,7 +263,7 @@ class Invoice(_Answer):
     paid_at: str | None = None
 
 
-class Invoices(_Answer):
+class Invoices(_CrmModel):
     """Invoices, newest first."""
 
     invoices: list[Invoice]

@@ -1,17 +1,21 @@
-"""What the CRM refuses with, and the one shape of its error bodies."""
+"""What all routes share: the router, the pool dependency, the refusals and the one shape of error bodies."""
 
 import math
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Annotated, Any, TypeAlias
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.security import HTTPBearer
 from psycopg import Error as DatabaseError
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from core.errors import DatabaseUnavailable, InvalidRequest, ServiceError
 from core.logging import get_logger
+from core.postgres import Pool
 from core.texts import printable
 
 log = get_logger(__name__)
@@ -19,6 +23,33 @@ log = get_logger(__name__)
 DATABASE_RETRY_SECONDS = 5
 
 _CODES = {404: "not_found", 405: "method_not_allowed"}
+
+# ApiAccess checks the key; the scheme is declared so that the docs page can ask for it.
+_bearer = HTTPBearer(auto_error=False, description="The CRM's API key")
+
+
+class Problem(BaseModel):
+    """The body of every refusal and failure."""
+
+    error: str = Field(description="Stable code")
+    message: str
+    details: dict[str, object]
+
+
+Responses: TypeAlias = dict[int | str, dict[str, Any]]
+NOT_FOUND: Responses = {404: {"model": Problem, "description": "No such contact"}}
+WRITE_REFUSALS: Responses = {
+    **NOT_FOUND,
+    409: {"model": Problem, "description": "The key was used with another body"},
+}
+
+
+def _get_pool(request: Request) -> Pool:
+    pool: Pool = request.app.state.pool
+    return pool
+
+
+PoolDependency = Annotated[Pool, Depends(_get_pool)]
 
 
 class Unauthorized(ServiceError):
@@ -29,28 +60,41 @@ class Unauthorized(ServiceError):
 
 
 class KeyReused(ServiceError):
-    """Raise when an Idempotency-Key comes back with another body."""
+    """Raise when an Idempotency-Key is reused with another body."""
 
     code = "idempotency_key_reused"
     status = 409
 
 
 class OpportunityClosed(ServiceError):
-    """Raise when an opportunity that was won or lost is to be changed."""
+    """Raise when a request would change an opportunity that was won or lost."""
 
     code = "opportunity_closed"
     status = 409
 
 
 class TooManyRequests(ServiceError):
-    """Raise when the key is over its rate; ``retry_after`` says when it is not."""
+    """Raise when the key is over its rate limit; ``retry_after`` says when to try again."""
 
     code = "too_many_requests"
     status = 429
 
 
+def create_router() -> APIRouter:
+    """Return a router that documents the refusals every route may answer with."""
+    return APIRouter(
+        dependencies=[Security(_bearer)],
+        responses={
+            401: {"model": Problem, "description": "No key, or a wrong one"},
+            422: {"model": Problem, "description": "The request is not valid"},
+            429: {"model": Problem, "description": "Over the rate limit; Retry-After says how long to wait"},
+            503: {"model": Problem, "description": "The database does not answer"},
+        },
+    )
+
+
 def error_response(error: ServiceError, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """``error`` as an answer: ``{"error": code, "message": text, "details": {...}}``."""
+    """Return ``error`` as a response: ``{"error": code, "message": text, "details": {...}}``."""
     headers = dict(headers or {})
     if error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
@@ -63,26 +107,26 @@ def install_error_handlers(app: FastAPI) -> None:
     """Give every failure of ``app`` the CRM's error body."""
 
     @app.exception_handler(ServiceError)
-    async def _refused(_: Request, error: ServiceError) -> JSONResponse:
+    async def _handle_service_error(_: Request, error: ServiceError) -> JSONResponse:
         return error_response(error)
 
     @app.exception_handler(RequestValidationError)
-    async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def _handle_invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
         return error_response(_invalid_request(error))
 
     @app.exception_handler(HTTPException)
-    async def _http(request: Request, error: HTTPException) -> JSONResponse:
+    async def _handle_http_exception(request: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == HTTPStatus.BAD_REQUEST:
-            # FastAPI's answer to a body that is not even text: to a caller the same as "not JSON".
+            # FastAPI answers 400 to a body that is not even text; callers see it as "not JSON".
             return error_response(InvalidRequest("The body is not JSON."))
         code = _CODES.get(error.status_code, "http_error")
-        asked = printable(f"{request.method} {request.url.path}")
+        target = printable(f"{request.method} {request.url.path}")
         docs = f"{request.scope.get('root_path', '')}/docs"
-        message = f"{error.detail}: {asked!r}. What there is is described at {docs!r}."
+        message = f"{error.detail}: {target!r}. The API is described at {docs!r}."
         return JSONResponse(_body(code, message, {}), error.status_code, error.headers)
 
     @app.exception_handler(DatabaseError)
-    async def _database(request: Request, error: DatabaseError) -> JSONResponse:
+    async def _handle_database_error(request: Request, error: DatabaseError) -> JSONResponse:
         log.warning(
             "crm_database_failed", path=request.url.path, kind=type(error).__name__, reason=str(error)
         )
@@ -93,13 +137,13 @@ def install_error_handlers(app: FastAPI) -> None:
         )
 
     @app.exception_handler(Exception)
-    async def _unexpected(_: Request, __: Exception) -> JSONResponse:
-        # Starlette raises the exception on after this answer, so the server logs it.
+    async def _handle_unexpected(_: Request, __: Exception) -> JSONResponse:
+        # Starlette raises the exception again after this response, so the server logs it.
         return error_response(ServiceError("The CRM failed. Its log says why."))
 
 
 def _invalid_request(error: RequestValidationError) -> InvalidRequest:
-    # The refused input itself is left out: it may be large, and need not be encodable.
+    # The invalid input itself is left out: it may be large and may not be encodable.
     faults = [
         {
             "field": printable(".".join(map(str, fault["loc"]))),

@@ -1,10 +1,14 @@
-"""What the CRM reads and writes."""
+"""Read and write contacts, subscriptions, tickets, articles, the status page and messages."""
 
+from collections.abc import Mapping
+from typing import Any, TypeVar
 from uuid import UUID
+
+from pydantic import BaseModel
 
 from core.errors import NotFound
 from core.postgres import Connection
-from dev_crm.schemas import (
+from dev_crm.support_schemas import (
     Article,
     Component,
     ComponentStatus,
@@ -42,11 +46,11 @@ ORDER BY created_at DESC, id
 LIMIT %(limit)s
 """
 
-# Any word may match, in the language of the article. A word counts for more the fewer of the language's
-# articles have it (inverse document frequency), and by where it stands: title, body, tags. The sum is
-# multiplied by the share of the query's words that the article has: a query in one language has few words
-# that the other knows. On a handful of articles this ranks better than ts_rank over the whole query,
-# where a word that every article has weighs as much as one that a single article has.
+# Any word may match, in the article's language. A word counts for more the fewer articles of that language
+# contain it (inverse document frequency), and by where it occurs: title, body, tags. The sum is multiplied by
+# the share of the query's words that the article contains, which favours articles in the query's language.
+# ts_rank over the whole query ranks worse on few articles: it weighs a word that every article has as much
+# as a word that only one has.
 SEARCH_ARTICLES_SQL = """
 WITH languages AS (
     SELECT language, config, count(*) AS size
@@ -76,7 +80,7 @@ SELECT id, title, component, status, started_at, resolved_at, summary
 FROM crm.incidents ORDER BY started_at DESC, id
 """
 
-# Selecting from the contact makes an unknown one insert nothing.
+# Selecting from the contacts inserts nothing for an unknown contact.
 ADD_ENGINEERING_TICKET_SQL = """
 INSERT INTO crm.engineering_tickets (contact_id, title, description, severity, source)
 SELECT id, %(title)s, %(description)s, %(severity)s, %(source)s FROM crm.contacts WHERE id = %(contact_id)s
@@ -105,116 +109,127 @@ ORDER BY created_at DESC, id
 LIMIT %(limit)s
 """
 
-_FROM_BEST_TO_WORST: tuple[ComponentStatus, ...] = ("operational", "degraded", "outage")
+_BEST_TO_WORST: tuple[ComponentStatus, ...] = ("operational", "degraded", "outage")
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
-async def contact(connection: Connection, contact_id: UUID) -> Contact:
-    """The contact.
+async def fetch_one(
+    connection: Connection, statement: str, parameters: Mapping[str, Any], model: type[Model]
+) -> Model | None:
+    """Return the first row of a query as a model, or ``None`` when there is none."""
+    row = await (await connection.execute(statement, parameters)).fetchone()
+    return None if row is None else model.model_validate(row)
+
+
+async def fetch_all(
+    connection: Connection, statement: str, parameters: Mapping[str, Any], model: type[Model]
+) -> list[Model]:
+    """Return all rows of a query as models."""
+    return list(map(model.model_validate, await (await connection.execute(statement, parameters)).fetchall()))
+
+
+def contact_not_found(contact_id: UUID) -> NotFound:
+    """Return the error to raise when no contact has this id."""
+    return NotFound(f"There is no contact {str(contact_id)!r}.", details={"contact_id": str(contact_id)})
+
+
+async def get_contact(connection: Connection, contact_id: UUID) -> Contact:
+    """Return the contact.
 
     Raises:
         NotFound: There is none with this id.
     """
-    row = await (await connection.execute(CONTACT_SQL, {"contact_id": contact_id})).fetchone()
-    if row is None:
-        raise no_contact(contact_id)
-    return Contact.model_validate(row)
+    contact = await fetch_one(connection, CONTACT_SQL, {"contact_id": contact_id}, Contact)
+    if contact is None:
+        raise contact_not_found(contact_id)
+    return contact
 
 
-async def subscription(connection: Connection, contact_id: UUID) -> Subscription:
-    """The subscription of a contact.
+async def get_subscription(connection: Connection, contact_id: UUID) -> Subscription:
+    """Return the subscription of a contact.
 
     Raises:
         NotFound: The contact does not exist or has no subscription.
     """
-    await contact(connection, contact_id)
-    row = await (await connection.execute(SUBSCRIPTION_SQL, {"contact_id": contact_id})).fetchone()
-    if row is None:
+    await get_contact(connection, contact_id)
+    subscription = await fetch_one(connection, SUBSCRIPTION_SQL, {"contact_id": contact_id}, Subscription)
+    if subscription is None:
         raise NotFound(
             f"Contact {str(contact_id)!r} has no subscription.", details={"contact_id": str(contact_id)}
         )
-    return Subscription.model_validate(row)
+    return subscription
 
 
-async def tickets(connection: Connection, contact_id: UUID, *, q: str, limit: int) -> list[Ticket]:
-    """Tickets of a contact, newest first; with ``q``, those that have any of its words.
+async def list_tickets(connection: Connection, contact_id: UUID, *, q: str, limit: int) -> list[Ticket]:
+    """Return tickets of a contact, newest first; with ``q``, those that contain any of its words.
 
     Raises:
         NotFound: The contact does not exist.
     """
-    await contact(connection, contact_id)
-    cursor = await connection.execute(TICKETS_SQL, {"contact_id": contact_id, "q": q, "limit": limit})
-    return [Ticket.model_validate(row) for row in await cursor.fetchall()]
+    await get_contact(connection, contact_id)
+    parameters = {"contact_id": contact_id, "q": q, "limit": limit}
+    return await fetch_all(connection, TICKETS_SQL, parameters, Ticket)
 
 
 async def search_articles(connection: Connection, q: str, *, limit: int) -> list[Article]:
-    """Articles that have any word of ``q``, best first."""
-    cursor = await connection.execute(SEARCH_ARTICLES_SQL, {"q": q, "limit": limit})
-    return [Article.model_validate(row) for row in await cursor.fetchall()]
+    """Return the articles that contain any word of ``q``, best match first."""
+    return await fetch_all(connection, SEARCH_ARTICLES_SQL, {"q": q, "limit": limit}, Article)
 
 
-async def status(connection: Connection) -> Status:
-    """The status page."""
-    components = [
-        Component.model_validate(row) for row in await (await connection.execute(COMPONENTS_SQL)).fetchall()
-    ]
-    incidents = [
-        Incident.model_validate(row) for row in await (await connection.execute(INCIDENTS_SQL)).fetchall()
-    ]
+async def get_status(connection: Connection) -> Status:
+    """Return the status page."""
+    components = await fetch_all(connection, COMPONENTS_SQL, {}, Component)
+    incidents = await fetch_all(connection, INCIDENTS_SQL, {}, Incident)
     statuses = (component.status for component in components)
-    worst = max(statuses, key=_FROM_BEST_TO_WORST.index, default="operational")
+    worst = max(statuses, key=_BEST_TO_WORST.index, default="operational")
     return Status(status=worst, components=components, incidents=incidents)
 
 
 async def add_engineering_ticket(connection: Connection, new: NewEngineeringTicket) -> EngineeringTicket:
-    """Keep an engineering ticket.
+    """Store an engineering ticket.
 
     Raises:
         NotFound: The contact does not exist.
     """
-    row = await (await connection.execute(ADD_ENGINEERING_TICKET_SQL, new.model_dump())).fetchone()
-    if row is None:
-        raise no_contact(new.contact_id)
-    return EngineeringTicket.model_validate(row)
+    ticket = await fetch_one(connection, ADD_ENGINEERING_TICKET_SQL, new.model_dump(), EngineeringTicket)
+    if ticket is None:
+        raise contact_not_found(new.contact_id)
+    return ticket
 
 
-async def engineering_tickets(
+async def list_engineering_tickets(
     connection: Connection, contact_id: UUID | None, *, limit: int
 ) -> list[EngineeringTicket]:
-    """Engineering tickets, newest first: a contact's, or everyone's.
+    """Return engineering tickets, newest first: a contact's, or everyone's.
 
     Raises:
         NotFound: The contact does not exist.
     """
     if contact_id is not None:
-        await contact(connection, contact_id)
-    cursor = await connection.execute(ENGINEERING_TICKETS_SQL, {"contact_id": contact_id, "limit": limit})
-    return [EngineeringTicket.model_validate(row) for row in await cursor.fetchall()]
+        await get_contact(connection, contact_id)
+    parameters = {"contact_id": contact_id, "limit": limit}
+    return await fetch_all(connection, ENGINEERING_TICKETS_SQL, parameters, EngineeringTicket)
 
 
 async def add_message(connection: Connection, new: NewMessage) -> Message:
-    """Keep a message.
+    """Store a message.
 
     Raises:
         NotFound: The contact does not exist.
     """
-    row = await (await connection.execute(ADD_MESSAGE_SQL, new.model_dump())).fetchone()
-    if row is None:
-        raise no_contact(new.contact_id)
-    return Message.model_validate(row)
+    message = await fetch_one(connection, ADD_MESSAGE_SQL, new.model_dump(), Message)
+    if message is None:
+        raise contact_not_found(new.contact_id)
+    return message
 
 
-async def messages(connection: Connection, contact_id: UUID | None, *, limit: int) -> list[Message]:
-    """Messages, newest first: a contact's, or everyone's.
+async def list_messages(connection: Connection, contact_id: UUID | None, *, limit: int) -> list[Message]:
+    """Return messages, newest first: a contact's, or everyone's.
 
     Raises:
         NotFound: The contact does not exist.
     """
     if contact_id is not None:
-        await contact(connection, contact_id)
-    cursor = await connection.execute(MESSAGES_SQL, {"contact_id": contact_id, "limit": limit})
-    return [Message.model_validate(row) for row in await cursor.fetchall()]
-
-
-def no_contact(contact_id: UUID) -> NotFound:
-    """What to raise when nobody has this id."""
-    return NotFound(f"There is no contact {str(contact_id)!r}.", details={"contact_id": str(contact_id)})
+        await get_contact(connection, contact_id)
+    return await fetch_all(connection, MESSAGES_SQL, {"contact_id": contact_id, "limit": limit}, Message)

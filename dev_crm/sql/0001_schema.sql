@@ -1,5 +1,5 @@
--- Ids of what the company writes itself (tickets, articles, incidents) are readable, so that people
--- and models can cite them; contacts and messages have UUIDs.
+-- Tickets, articles and incidents have readable ids, so that people and models can cite them; contacts
+-- and messages have UUIDs.
 
 CREATE TABLE crm.contacts (
     id uuid PRIMARY KEY,
@@ -19,7 +19,7 @@ CREATE TABLE crm.subscriptions (
     product_version text NOT NULL,
     status text NOT NULL CHECK (status IN ('active', 'trialing', 'past_due', 'cancelled')),
     seats integer NOT NULL CHECK (seats > 0),
-    -- {"contacts": {"used": 10, "limit": 500}, ...}; a limit of null is none.
+    -- {"contacts": {"used": 10, "limit": 500}, ...}; a limit of null means unlimited.
     usage jsonb NOT NULL,
     monthly_amount numeric(10, 2) NOT NULL CHECK (monthly_amount >= 0),
     currency text NOT NULL,
@@ -118,8 +118,8 @@ CREATE TABLE crm.engineering_tickets (
 
 CREATE INDEX engineering_tickets_of_contact ON crm.engineering_tickets (contact_id, created_at DESC);
 
--- One row for each request that came with an Idempotency-Key. The answer is null only inside the
--- transaction that is still working on the request, where nobody else sees it.
+-- One row per request with an Idempotency-Key. Status and body are null only inside the transaction that
+-- is still handling the request, where no other transaction sees them.
 CREATE TABLE crm.idempotency_keys (
     endpoint text NOT NULL,
     key text NOT NULL,
@@ -130,15 +130,105 @@ CREATE TABLE crm.idempotency_keys (
     PRIMARY KEY (endpoint, key)
 );
 
--- A lexeme as a query that matches it and nothing else, whatever characters it has.
+-- Returns a query that matches exactly this lexeme, whatever characters it contains.
 CREATE FUNCTION crm.term(lexeme text) RETURNS tsquery
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN ('''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || '''')::tsquery;
 
--- A query that any one of the words satisfies; null when they are all stop words.
+-- Returns a query that matches any of the words; null when all of them are stop words.
 CREATE FUNCTION crm.any_of(config regconfig, words text) RETURNS tsquery
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN (
     SELECT string_agg(crm.term(lexeme)::text, ' | ')::tsquery
     FROM unnest(tsvector_to_array(to_tsvector(config, words))) AS lexeme
 );
+
+CREATE TABLE crm.profiles (
+    contact_id uuid PRIMARY KEY REFERENCES crm.contacts ON DELETE CASCADE,
+    company_size integer CHECK (company_size BETWEEN 1 AND 10000000),
+    industry text,
+    use_case text,
+    team_size integer CHECK (team_size BETWEEN 1 AND 10000000)
+);
+
+CREATE TABLE crm.opportunities (
+    id text PRIMARY KEY,
+    contact_id uuid NOT NULL REFERENCES crm.contacts ON DELETE CASCADE,
+    title text NOT NULL,
+    stage text NOT NULL CHECK (stage IN (
+        'qualification', 'needs', 'solution', 'objections', 'proposal', 'negotiation',
+        'closed_won', 'closed_lost'
+    )),
+    value numeric(12, 2) NOT NULL CHECK (value >= 0),
+    currency text NOT NULL,
+    -- {"budget": text, "authority": text, "need": text, "timeline": text}; a missing key means not known.
+    qualification jsonb NOT NULL CHECK (jsonb_typeof(qualification) = 'object'),
+    needs jsonb NOT NULL CHECK (jsonb_typeof(needs) = 'array'),
+    solution text,
+    -- [{"text": text, "answer": text or null}, ...]
+    objections jsonb NOT NULL CHECK (jsonb_typeof(objections) = 'array'),
+    proposal text,
+    terms text,
+    next_action text,
+    close_reason text,
+    created_at timestamptz NOT NULL,
+    updated_at timestamptz NOT NULL,
+    version integer NOT NULL DEFAULT 1 CHECK (version > 0),
+    -- Referenced by follow_ups, so that a follow-up can only name an opportunity of its own contact.
+    UNIQUE (contact_id, id)
+);
+
+CREATE INDEX opportunities_of_contact ON crm.opportunities (contact_id, created_at DESC);
+
+CREATE TABLE crm.orders (
+    id text PRIMARY KEY,
+    contact_id uuid NOT NULL REFERENCES crm.contacts ON DELETE CASCADE,
+    item text NOT NULL,
+    status text NOT NULL CHECK (status IN ('processing', 'shipped', 'delivered', 'delayed', 'cancelled')),
+    placed_at timestamptz NOT NULL,
+    expected_at timestamptz,
+    tracking text
+);
+
+CREATE INDEX orders_of_contact ON crm.orders (contact_id, placed_at DESC);
+
+CREATE TABLE crm.invoices (
+    id text PRIMARY KEY,
+    contact_id uuid NOT NULL REFERENCES crm.contacts ON DELETE CASCADE,
+    number text NOT NULL UNIQUE,
+    status text NOT NULL CHECK (status IN ('open', 'paid', 'overdue', 'refunded')),
+    amount numeric(12, 2) NOT NULL CHECK (amount >= 0),
+    currency text NOT NULL,
+    issued_at timestamptz NOT NULL,
+    due_at timestamptz NOT NULL,
+    paid_at timestamptz,
+    CHECK ((status IN ('paid', 'refunded')) = (paid_at IS NOT NULL))
+);
+
+CREATE INDEX invoices_of_contact ON crm.invoices (contact_id, issued_at DESC);
+
+CREATE TABLE crm.follow_ups (
+    id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    contact_id uuid NOT NULL REFERENCES crm.contacts ON DELETE CASCADE,
+    due_at timestamptz NOT NULL,
+    subject text NOT NULL,
+    note text NOT NULL,
+    opportunity_id text,
+    source text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    FOREIGN KEY (contact_id, opportunity_id) REFERENCES crm.opportunities (contact_id, id) ON DELETE CASCADE
+);
+
+CREATE INDEX follow_ups_of_contact ON crm.follow_ups (contact_id, created_at DESC);
+
+CREATE TABLE crm.handoffs (
+    id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    contact_id uuid NOT NULL REFERENCES crm.contacts ON DELETE CASCADE,
+    team text NOT NULL,
+    reason text NOT NULL,
+    summary text NOT NULL,
+    source text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+CREATE INDEX handoffs_of_contact ON crm.handoffs (contact_id, created_at DESC);

@@ -1,4 +1,4 @@
-"""Bodies of requests and answers."""
+"""Request and response bodies of contacts, subscriptions, tickets, articles, status and messages."""
 
 from datetime import date, datetime
 from decimal import Decimal
@@ -18,22 +18,20 @@ def _without_nul(text: str) -> str:
     return text
 
 
-def _text(longest: int) -> StringConstraints:
-    return StringConstraints(strip_whitespace=True, min_length=1, max_length=longest)
+def _text(max_length: int) -> StringConstraints:
+    return StringConstraints(strip_whitespace=True, min_length=1, max_length=max_length)
 
 
-Storable = AfterValidator(_without_nul)  # Postgres has no NUL in text.
+Storable = AfterValidator(_without_nul)  # Postgres cannot store NUL in text.
 Title = Annotated[str, _text(200), Storable]
 ShortText = Annotated[str, _text(2_000), Storable]
 LongText = Annotated[str, _text(20_000), Storable]
 Source = Annotated[str, _text(100), Storable, Field(description="Who or what wrote it, e.g. an agent's name")]
-
-
 Size = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
 class Profile(BaseModel):
-    """What is known of a customer; null is not known yet."""
+    """What is known about a customer; null means not known yet."""
 
     company_size: Size | None = Field(None, description="People in the company")
     industry: Title | None = None
@@ -57,10 +55,10 @@ class Contact(BaseModel):
 
 
 class Usage(BaseModel):
-    """How much of something the plan includes is used."""
+    """How much of a limit of the plan is used."""
 
     used: int
-    limit: int | None = Field(description="null: unlimited")
+    limit: int | None = Field(description="null means unlimited")
 
 
 class Subscription(BaseModel):
@@ -106,7 +104,7 @@ class Article(BaseModel):
     body: str
     tags: list[str]
     language: Language
-    score: float = Field(description="Comparable within one search only")
+    score: float = Field(description="Only comparable within one search")
     updated_at: datetime
 
 
@@ -125,7 +123,7 @@ class Component(BaseModel):
 
 
 class Incident(BaseModel):
-    """A time when a part of the product did not work as it should."""
+    """A disruption of a part of the product."""
 
     id: str
     title: str
@@ -137,7 +135,7 @@ class Incident(BaseModel):
 
 
 class Status(BaseModel):
-    """The status page: ``status`` is the worst of the components'."""
+    """The status page; ``status`` is that of the worst component."""
 
     status: ComponentStatus
     components: list[Component]
@@ -145,7 +143,7 @@ class Status(BaseModel):
 
 
 class NewEngineeringTicket(BaseModel):
-    """A problem for the engineers, found while helping a contact."""
+    """A problem to report to engineering, found while helping a contact."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -157,7 +155,7 @@ class NewEngineeringTicket(BaseModel):
 
 
 class EngineeringTicket(NewEngineeringTicket):
-    """A problem the engineers know of."""
+    """A problem that was reported to engineering."""
 
     id: str
     status: str
@@ -182,7 +180,7 @@ class NewMessage(BaseModel):
 
 
 class Message(NewMessage):
-    """A message to a contact (``from_me``) or from one, as kept."""
+    """A stored message to a contact (``from_me``) or from one."""
 
     id: UUID
     created_at: datetime
@@ -192,11 +190,3 @@ class Messages(BaseModel):
     """Messages, newest first."""
 
     messages: list[Message]
-
-
-class Problem(BaseModel):
-    """What every refusal and failure answers with."""
-
-    error: str = Field(description="Stable code")
-    message: str
-    details: dict[str, object]
