@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from langgraph.runtime import Runtime
-from tools.execution import derive_idempotency_key
 
 from core.context import Context
 from nodes.onboarding.state import OnboardingState, Write

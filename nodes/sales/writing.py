@@ -5,8 +5,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from tools.execution import derive_idempotency_key
-
 from core.errors import CrmError, CrmRefused
 from nodes.sales.stages import CLOSED
 from nodes.sales.state import Deal, Writes

@@ -28,7 +28,7 @@ from core.settings import Settings
 from core.tasks import background
 from service.cli.migrate import migrate_rooms
 from service.runs.erasure import Erasure
-from service.runs.executor import Runs
+from service.runs.executor import RunExecutor
 
 log = get_logger(__name__)
 
@@ -37,7 +37,9 @@ _JITTER = 0.1
 
 
 @asynccontextmanager
-async def retention(settings: Settings, pool: Pool, erasure: Erasure, runs: Runs) -> AsyncIterator[None]:
+async def retention(
+    settings: Settings, pool: Pool, erasure: Erasure, runs: RunExecutor
+) -> AsyncIterator[None]:
     """Sweep in the background for as long as the context is open.
 
     The first sweep comes after one interval. A sweep that fails is logged and tried again at the next.
@@ -49,7 +51,7 @@ async def retention(settings: Settings, pool: Pool, erasure: Erasure, runs: Runs
         yield
 
 
-async def _sweeping(settings: Settings, pool: Pool, erasure: Erasure, runs: Runs) -> None:
+async def _sweeping(settings: Settings, pool: Pool, erasure: Erasure, runs: RunExecutor) -> None:
     interval = settings.retention.interval_seconds
     while True:
         await asyncio.sleep(interval * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - no secret
@@ -62,7 +64,12 @@ async def _sweeping(settings: Settings, pool: Pool, erasure: Erasure, runs: Runs
 
 
 async def swept(
-    settings: Settings, pool: Pool, erasure: Erasure, runs: Runs | None = None, *, dry_run: bool = False
+    settings: Settings,
+    pool: Pool,
+    erasure: Erasure,
+    runs: RunExecutor | None = None,
+    *,
+    dry_run: bool = False,
 ) -> SweepResult:
     """Sweep once and log what went, a line for each graph.
 
@@ -85,7 +92,7 @@ async def swept(
         grace=timedelta(seconds=max(settings.retention.grace_seconds, longest)),
         batch_size=settings.retention.batch_size,
         dry_run=dry_run,
-        busy=runs.holds if runs else lambda _: False,
+        busy=runs.is_busy if runs else lambda _: False,
     )
     for line in found.lines.values():
         log.info("retention", dry_run=dry_run, **asdict(line))

@@ -15,7 +15,6 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command
 from pydantic import Field, SecretStr
 from syrupy.assertion import SnapshotAssertion
-from tools.execution import CallContext
 
 from core.context import Context
 from core.errors import (
