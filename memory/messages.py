@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from core.errors import MemoryRefused
 from core.memory import Message, Scope
 from core.postgres import Connection, Pool
-from core.texts import is_storable, storable
+from core.texts import is_storable, make_storable
 from memory.texts import Unit, units
 
 # Longer than any letter; what is longer is a document, and not a message.
@@ -185,10 +185,10 @@ async def _insert_messages(connection: Connection, scope: int, messages: Sequenc
     columns = (
         [message.id for message in messages],
         [message.role for message in messages],
-        [storable(message.text) for message in messages],
+        [make_storable(message.text) for message in messages],
         [message.at for message in messages],
         [message.session_id for message in messages],
-        [storable(message.channel_id) for message in messages],
+        [make_storable(message.channel_id) for message in messages],
     )
     cursor = await connection.execute(INSERT_MESSAGES_SQL, (scope, *columns))
     return {row["id"]: row["seq"] for row in await cursor.fetchall()}

@@ -12,12 +12,12 @@ from psycopg.rows import DictRow, dict_row
 from core.embeddings import Embedder
 from core.errors import EmbeddingError, MemoryRefused, MemoryUnavailable
 from core.logging import get_logger
-from core.memory import Hit, LegRank, Scope, SearchResult, Strategy
-from core.memory.strategies import Leg
+from core.memory import Hit, RetrieverRank, Scope, SearchResult, Strategy
+from core.memory.strategies import Retriever
 from core.memory.values import HitKind
-from core.packing.lines import is_summary_id, statement_text
+from core.packing import format_statement, is_summary_id
 from core.postgres import Connection, Pool
-from core.texts import storable
+from core.texts import make_storable
 from memory.extensions import MISSING_TRIGRAMS, MISSING_VECTOR, Extensions
 from memory.fusion import age_factor, best_first, fused
 from memory.indexer import halfvec
@@ -87,10 +87,10 @@ class _Named:
     times: Mapping[int, datetime]
     waiting: int
 
-    def legs(self, unit: int) -> tuple[LegRank, ...]:
+    def legs(self, unit: int) -> tuple[RetrieverRank, ...]:
         """The legs that name it."""
         return tuple(
-            LegRank(leg, rank, self.scores[leg][rank - 1])
+            RetrieverRank(leg, rank, self.scores[leg][rank - 1])
             for leg, ranks in sorted(self.ranks.items())
             if (rank := ranks.get(unit))
         )
@@ -130,12 +130,12 @@ async def search(
         MemoryRefused: The scope names nobody, the limit is none, or ``as_of`` has no time zone.
     """
     _check(scope, limit, as_of)
-    asked = storable(query)[:QUERY_CHARACTERS].strip()
+    asked = make_storable(query)[:QUERY_CHARACTERS].strip()
     # Before a connection is taken: none waits for a model.
     vector, degraded = await _vector(deps, asked, weights)
     needles, missing = _needles(deps, asked, weights)
     degraded += missing
-    legs = tuple(leg for leg in get_args(Leg) if _is_asked(leg, asked, weights, vector, needles))
+    legs = tuple(leg for leg in get_args(Retriever) if _is_asked(leg, asked, weights, vector, needles))
     parameters = {
         **_parameters(scope, weights, as_of),
         "words": searchable(asked),
@@ -219,7 +219,7 @@ def _message(row: DictRow) -> tuple[HitKind, str, str, str]:
 
 
 def _fact(row: DictRow) -> tuple[HitKind, str, str, str]:
-    text = statement_text(row["subject"], row["predicate"], row["scope_key"], row["object"])
+    text = format_statement(row["subject"], row["predicate"], row["scope_key"], row["object"])
     return "fact", str(row["id"]), text, ""
 
 
@@ -251,7 +251,7 @@ def _needles(deps: SearchDeps, asked: str, weights: Strategy) -> tuple[list[str]
 
 
 def _is_asked(
-    leg: Leg, asked: str, weights: Strategy, vector: list[float] | None, needles: Sequence[str]
+    leg: Retriever, asked: str, weights: Strategy, vector: list[float] | None, needles: Sequence[str]
 ) -> bool:
     """Whether a leg has something to look for; the newest messages are always looked up."""
     if leg == "recent":
@@ -272,7 +272,7 @@ def _parameters(scope: Scope, weights: Strategy, as_of: datetime | None) -> dict
         "contact": scope.contact_id,
         "as_of": as_of or END_OF_TIME,
         "moment": as_of or datetime.now(UTC),
-        "leg_limit": weights.leg_limit,
+        "retriever_limit": weights.retriever_limit,
         "fact_limit": MOST_FACTS,
         "baseline": weights.baseline,
         "hops": weights.hops,
@@ -288,7 +288,7 @@ def _parameters(scope: Scope, weights: Strategy, as_of: datetime | None) -> dict
 
 def _chosen(named: _Named, weights: Strategy, now: datetime, most: int) -> _Chosen:
     """The ``most`` best messages, and those that are merely new."""
-    scores = fused(named.ranks, {leg: weights.weight(leg) for leg in get_args(Leg)})
+    scores = fused(named.ranks, {leg: weights.weight(leg) for leg in get_args(Retriever)})
     if weights.half_life_days is not None:
         scores = {
             # What holds is not old, however long it has held.
@@ -317,7 +317,7 @@ async def _reranked(reranker: Reranker, asked: str, best: list[Hit]) -> tuple[li
         log.warning("memory_rerank_failed", reranker=reranker.name, reason=fault.message)
         return best, [f"rerank: {fault.message}"]
     again = [
-        replace(head[place.index], legs=(*head[place.index].legs, LegRank("rerank", rank, place.score)))
+        replace(head[place.index], legs=(*head[place.index].legs, RetrieverRank("rerank", rank, place.score)))
         for rank, place in enumerate(places, start=1)
     ]
     return [*again, *tail], []

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
-from core.language import Language, language_of
-from core.texts import storable, without_accents
+from core.texts import Language, detect_language, make_storable, strip_accents
 
 Configuration: TypeAlias = Literal["english", "portuguese"]
 
@@ -51,7 +50,7 @@ class Unit:
 
 def units(text: str, at: datetime) -> list[Unit]:
     """A message's units: one for most, several for a long one, never none."""
-    language = language_of(text)
+    language = detect_language(text)
     return [
         Unit(
             part=number,
@@ -61,7 +60,7 @@ def units(text: str, at: datetime) -> list[Unit]:
             words=searchable(part),
             identifiers=" ".join(dict.fromkeys(identifiers(part))),
         )
-        for number, part in enumerate(parts(storable(text)))
+        for number, part in enumerate(parts(make_storable(text)))
     ]
 
 
@@ -90,7 +89,7 @@ def _cut(text: str, limit: int) -> int:
 
 def searchable(text: str) -> str:
     """The text, and its accented words again without accents, as people type them in a hurry."""
-    plain = [folded for word in _WORD.findall(text) if (folded := without_accents(word)) != word]
+    plain = [folded for word in _WORD.findall(text) if (folded := strip_accents(word)) != word]
     return " ".join([text, *plain])
 
 

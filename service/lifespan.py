@@ -13,12 +13,12 @@ from checkpoints.cache import compute_cache_version, open_cache
 from checkpoints.pool import WatchedPool, open_database, watch_database
 from checkpoints.saver import open_saver
 from core.effects import Effects
-from core.embeddings import embeddings
+from core.embeddings import build_embedder
 from core.errors import EmbeddingError
 from core.logging import get_logger
 from core.memory import Memory
-from core.metrics import BACKGROUND, metered
-from core.models import ChatModels, ModelInfo, chat_models
+from core.metrics import BACKGROUND, use_meter
+from core.models import ChatModels, ModelInfo, build_chat_models
 from core.postgres import Pool
 from core.settings import Settings
 from core.tasks import Supervisor, cancel_and_wait
@@ -140,7 +140,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
     """
     async with AsyncExitStack() as stack:
         # 1. Models. They need nothing, so that a wrong model name is reported before a database is started.
-        models = models or chat_models(settings.models, settings.features)
+        models = models or build_chat_models(settings.models, settings.features)
         stack.push_async_callback(models.aclose)
 
         # 2. Instruments and the supervisor of background tasks, which everything below reports to.
@@ -192,7 +192,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         keeper = SessionKeeper(
             sessions, graphs[SESSION_GRAPH.name], models, memory, seconds=settings.sessions.sweep_seconds
         )
-        with metered(RunMeter(metrics, BACKGROUND)):
+        with use_meter(RunMeter(metrics, BACKGROUND)):
             await stack.enter_async_context(tasks.supervise("session-keeper", keeper.run))
         await stack.enter_async_context(keeping(pool, audit, requests, settings.audit))
         await stack.enter_async_context(retention(settings, pool, erasure, runs))
@@ -247,7 +247,7 @@ async def _open_rates(stack: AsyncExitStack, settings: Settings, pool: Pool) -> 
 
 
 async def _open_memory(stack: AsyncExitStack, settings: Settings, pool: Pool) -> Memory:
-    embedder = embeddings(settings, "retrieval")
+    embedder = build_embedder(settings, "retrieval")
     stack.push_async_callback(embedder.aclose)
     return await stack.enter_async_context(open_memory(settings, pool, embedder))
 

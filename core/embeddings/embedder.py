@@ -16,8 +16,7 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from core.embeddings.faults import AdapterFaults
-from core.embeddings.texts import readable
+from core.embeddings.embedder import AdapterFaults, clean_text
 from core.errors import EmbeddingError, ModelError
 from core.logging import get_logger
 from core.models.faults import TransientError
@@ -63,7 +62,7 @@ class Embedder:
         """Vectors of what is searched or compared, in the order of the texts.
 
         Args:
-            texts: Any; empty, hostile and very long ones are made readable, see :mod:`core.embeddings.texts`.
+            texts: Any; empty, hostile and very long ones are made readable, see :mod:`core.embeddings.embedder`.
 
         Returns:
             ``len(texts)`` vectors of ``dimensions`` numbers and of length 1.
@@ -71,7 +70,7 @@ class Embedder:
         Raises:
             EmbeddingError: The model does not answer, or refuses, or answers with other vectors.
         """
-        clean = [readable(text) for text in texts]
+        clean = [clean_text(text) for text in texts]
         vectors: list[list[float]] = []
         for start in range(0, len(clean), self.batch):
             batch = clean[start : start + self.batch]
@@ -91,7 +90,7 @@ class Embedder:
         if self.purpose == "similarity":
             [vector] = await self.embed_documents([text])
             return vector
-        return self._unit(await self._attempts(partial(self.embeddings.aembed_query, readable(text))))
+        return self._unit(await self._attempts(partial(self.embeddings.aembed_query, clean_text(text))))
 
     async def aclose(self) -> None:
         """Close the model's connections; for the service's shutdown."""

@@ -14,7 +14,7 @@ from typing import Final
 from langchain_core.embeddings import Embeddings
 from typing_extensions import override
 
-from core.texts import without_accents
+from core.texts import strip_accents
 
 DIMENSIONS: Final = 512
 _WORD: Final = re.compile(r"\w+")
@@ -43,7 +43,7 @@ class HashedNgrams(Embeddings):
 
 
 def _features(text: str) -> Iterator[tuple[str, float]]:
-    for word in _WORD.findall(without_accents(text.lower())):
+    for word in _WORD.findall(strip_accents(text.lower())):
         framed = f"<{word}>"
         yield framed, _WHOLE_WORD
         for size in _PIECES:

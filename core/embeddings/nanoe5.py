@@ -22,7 +22,7 @@ from typing import Any, Final
 from langchain_core.embeddings import Embeddings
 from typing_extensions import override
 
-from core.embeddings.texts import shortened
+from core.embeddings.embedder import shorten
 
 DIMENSIONS: Final = 384
 BATCH: Final = 4  # texts a turn: a single query waits no longer than that behind a long list
@@ -104,8 +104,8 @@ def _vectors(variant: str, texts: Sequence[str], *, is_query: bool) -> list[list
 
 
 def _within_window(model: Any, text: str) -> str:
-    cut = shortened(text, _MAX_CHARACTERS)
+    cut = shorten(text, _MAX_CHARACTERS)
     # Emoji, Chinese or noise have a token a character and more.
     while len(cut) > 1 and (tokens := model.token_count(cut, is_query=True)) > _MAX_TOKENS:
-        cut = shortened(text, len(cut) * _MAX_TOKENS * 9 // (tokens * 10))
+        cut = shorten(text, len(cut) * _MAX_TOKENS * 9 // (tokens * 10))
     return cut

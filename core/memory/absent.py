@@ -10,18 +10,18 @@ from core.memory.strategies import StrategyName
 from core.memory.values import (
     AssembledContext,
     Edge,
+    ErasedCounts,
     Fact,
     FactChange,
-    Forgotten,
     Graph,
     Hit,
-    Item,
-    ItemType,
     Message,
     NewFact,
-    Routed,
+    Note,
+    NoteType,
     Scope,
     SearchResult,
+    StrategyChoice,
 )
 
 
@@ -60,7 +60,7 @@ class NoMemory:
         """Nothing is known."""
         self._refuse()
 
-    async def route(self, scope: Scope, message: Message) -> Routed:  # noqa: ARG002
+    async def route(self, scope: Scope, message: Message) -> StrategyChoice:  # noqa: ARG002
         """Nothing is known."""
         self._refuse()
 
@@ -109,11 +109,11 @@ class NoMemory:
         """Nothing is known."""
         self._refuse()
 
-    async def forget(self, scope: Scope, *, session_id: str = "") -> Forgotten:  # noqa: ARG002
+    async def forget(self, scope: Scope, *, session_id: str = "") -> ErasedCounts:  # noqa: ARG002
         """Nothing was kept, but that is not known of the memory that is missing."""
         self._refuse()
 
-    async def remember(self, scope: Scope, text: str, *, type: ItemType, agent: str) -> Item:  # noqa: A002, ARG002
+    async def remember(self, scope: Scope, text: str, *, type: NoteType, agent: str) -> Note:  # noqa: A002, ARG002
         """Nothing is kept."""
         self._refuse()
 

@@ -8,18 +8,18 @@ from core.memory.strategies import StrategyName
 from core.memory.values import (
     AssembledContext,
     Edge,
+    ErasedCounts,
     Fact,
     FactChange,
-    Forgotten,
     Graph,
     Hit,
-    Item,
-    ItemType,
     Message,
     NewFact,
-    Routed,
+    Note,
+    NoteType,
     Scope,
     SearchResult,
+    StrategyChoice,
 )
 
 
@@ -72,7 +72,7 @@ class Memory(Protocol):
         """
         ...
 
-    async def route(self, scope: Scope, message: Message) -> Routed:
+    async def route(self, scope: Scope, message: Message) -> StrategyChoice:
         """By which strategy to search for what a message asks, told by its text alone.
 
         Args:
@@ -145,11 +145,11 @@ class Memory(Protocol):
         """The newest messages, oldest of them first; of one session, where it is named."""
         ...
 
-    async def forget(self, scope: Scope, *, session_id: str = "") -> Forgotten:
+    async def forget(self, scope: Scope, *, session_id: str = "") -> ErasedCounts:
         """Erase what one session left, or everything about the contact where none is named."""
         ...
 
-    async def remember(self, scope: Scope, text: str, *, type: ItemType, agent: str) -> Item:  # noqa: A002
+    async def remember(self, scope: Scope, text: str, *, type: NoteType, agent: str) -> Note:  # noqa: A002
         """Keep a note for as long as its type says; the same note again is kept anew, once.
 
         Args:

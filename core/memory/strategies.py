@@ -25,7 +25,7 @@ class Strategy:
         fact: Weight of facts that hold and have words of the question; one that is about it is as good as a
             message found by its words.
         recent: Weight of being among the newest messages.
-        leg_limit: Most candidates a leg puts forward.
+        retriever_limit: Most candidates a leg puts forward.
         hops: Edges the graph leg follows.
         baseline: Newest messages that come whatever was asked.
         half_life_days: Days after which a memory counts half of what counts by age; None: age does not count.
@@ -40,7 +40,7 @@ class Strategy:
     graph: float = 0.2
     fact: float = 1.0
     recent: float = 0.0
-    leg_limit: int = 100
+    retriever_limit: int = 100
     hops: int = 2
     baseline: int = 4
     half_life_days: float | None = None

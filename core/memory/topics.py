@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from core.texts import unaccented
+from core.texts import normalise_text
 
 TOPICS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
@@ -36,5 +36,5 @@ _TOPIC_WORDS: Final = {
 
 def topics_of(text: str) -> tuple[str, ...]:
     """The topics whose words a text has."""
-    plain = unaccented(text)
+    plain = normalise_text(text)
     return tuple(topic for topic, words in _TOPIC_WORDS.items() if words.search(plain))

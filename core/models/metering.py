@@ -8,7 +8,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
 
 from core.errors import ServiceError
-from core.metrics import ModelOutcome, meter
+from core.metrics import ModelOutcome, current_meter
 from core.models.faults import TransientError
 from core.models.spec import StructuredReply
 
@@ -33,7 +33,7 @@ async def counted(model: str, asking: Awaitable[R]) -> R:
         return reply
     finally:
         seconds = time.perf_counter() - started
-        meter().model_call(
+        current_meter().model_call(
             model,
             outcome,
             seconds,

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from core.errors import StartupError
 from core.models.calls import ChatModels
 from core.models.prompt_cache import PromptCache
-from core.models.quota import Quota
 from core.models.spec import ModelInfo, ModelSpec
+from core.models.usage import Quota
 from core.offline import OFFLINE_MODEL_NAME, OfflineChatModel
 from core.settings import FeatureSettings, ModelSettings
 

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 
 from core.errors import ModelRefused
-from core.metrics import meter
-from core.models.faults import CUT, TransientError
+from core.metrics import current_meter
+from core.models.faults import STREAM_CUT, TransientError
 from core.models.spec import StructuredReply
 
 T = TypeVar("T", bound=BaseModel)
@@ -62,10 +62,10 @@ async def stream_reply(
     chunks: list[AIMessage] = []
     async for chunk in chat.astream(list(messages)):
         if not chunks:
-            meter().first_token()
+            current_meter().first_token()
         chunks.append(chunk)
     if not chunks:
-        raise TransientError(CUT)
+        raise TransientError(STREAM_CUT)
     finish = _finish_reason(chunks)
     message = _join(chunks, finish)
     _check_whole(message, finish, model)
@@ -141,7 +141,7 @@ def _check_whole(message: AIMessage, finish: str | None, model: str) -> None:
         return
     # Gemini always says why it finished; without that the rest of the reply is missing.
     if finish is None:
-        raise TransientError(CUT)
+        raise TransientError(STREAM_CUT)
     if finish not in _WHOLE and not _has_content(message):
         raise TransientError(f"the reply is empty, finish reason {finish}")
 

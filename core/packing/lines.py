@@ -4,8 +4,8 @@ from collections.abc import Collection, Iterable
 from typing import Final
 
 from core.memory import Fact, Hit, Message
-from core.packing.pack import Item
-from core.quoting import cut, on_one_line
+from core.packing import Item
+from core.texts import cut, join_lines
 
 # Ids of the messages that hold a session's summary, so that a search tells them from what was said.
 SUMMARY_PREFIX: Final = "summary:"
@@ -54,16 +54,16 @@ def is_summary_id(message_id: str) -> bool:
 def _memory(hit: Hit) -> str:
     kind = "summary" if is_summary(hit) else hit.kind
     source = f"{kind} of session {hit.session_id[:_ID_CHARACTERS]}" if hit.session_id else kind
-    return f"- [{hit.at.date().isoformat()}, {source}] {on_one_line(cut(hit.text, _MEMORY_CHARACTERS))}"
+    return f"- [{hit.at.date().isoformat()}, {source}] {join_lines(cut(hit.text, _MEMORY_CHARACTERS))}"
 
 
 def _said(message: Message) -> str:
-    text = on_one_line(cut(message.text, _MEMORY_CHARACTERS))
+    text = join_lines(cut(message.text, _MEMORY_CHARACTERS))
     return f"- [{message.at.date().isoformat()}, {message.role}] {text}"
 
 
 def _fact(fact: Fact) -> str:
     stated = statement_text(fact.subject, fact.predicate, fact.scope_key, fact.object)
-    said = on_one_line(cut(stated, _MEMORY_CHARACTERS))
+    said = join_lines(cut(stated, _MEMORY_CHARACTERS))
     since, source = fact.valid_from.date().isoformat(), fact.source_message_id[:_ID_CHARACTERS]
     return f"- {said} [since {since}, message {source}]"

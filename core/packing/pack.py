@@ -4,10 +4,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from core.packing.records import ContextRecord, Dropped, SectionName, SectionRecord
-from core.quoting import cut, fenced
-from core.texts import storable
-from core.tokens import count_tokens, counter
+from core.packing import (
+    ContextRecord,
+    DroppedItem,
+    SectionName,
+    SectionRecord,
+    count_tokens,
+    describe_token_counter,
+)
+from core.texts import cut, fence, make_storable
 
 # Who gets room first.
 PRIORITY: Final[Sequence[SectionName]] = (
@@ -90,7 +95,7 @@ def pack(sections: Sequence[Section], *, budget: int, agent: str, strategy: str)
             chosen[name] = _fill(by_name[name], left)
             left -= chosen[name][1]["tokens"]
     shown = [
-        fenced(name, "\n".join(item.text for item in chosen[name][0]))
+        fence(name, "\n".join(item.text for item in chosen[name][0]))
         for name in ORDER
         if name in chosen and chosen[name][0] and by_name[name].placed == "background"
     ]
@@ -99,10 +104,10 @@ def pack(sections: Sequence[Section], *, budget: int, agent: str, strategy: str)
         strategy=strategy,
         budget=budget,
         tokens=sum(record["tokens"] for _, record in chosen.values()),
-        counter=counter(),
+        counter=describe_token_counter(),
         sections=[chosen[name][1] for name in ORDER if name in chosen],
     )
-    return Packed(background=storable("\n\n".join(shown)), record=record)
+    return Packed(background=make_storable("\n\n".join(shown)), record=record)
 
 
 def _fill(section: Section, left: int) -> tuple[Sequence[Item], SectionRecord]:
@@ -112,12 +117,14 @@ def _fill(section: Section, left: int) -> tuple[Sequence[Item], SectionRecord]:
         taken: Mapping[int, str] = dict.fromkeys(range(len(items)), "")
         spent = sum(costs)
     else:
-        marks = count_tokens(fenced(section.name, "")) + _LINE_BREAK
+        marks = count_tokens(fence(section.name, "")) + _LINE_BREAK
         taken = _taken(section, costs, left - marks)
         spent = sum(costs[number] for number, why in taken.items() if not why)
         spent += marks if any(not why for why in taken.values()) else 0
     kept = [item for number, item in enumerate(items) if not taken[number]]
-    dropped = [Dropped(id=item.id, why=taken[number]) for number, item in enumerate(items) if taken[number]]
+    dropped = [
+        DroppedItem(id=item.id, why=taken[number]) for number, item in enumerate(items) if taken[number]
+    ]
     record = SectionRecord(
         section=section.name,
         tokens=spent,
@@ -129,7 +136,7 @@ def _fill(section: Section, left: int) -> tuple[Sequence[Item], SectionRecord]:
 
 def _as_shown(text: str, section: Section) -> str:
     """What is counted: what a checkpoint cannot keep is not shown, and a prompt shows its own texts whole."""
-    return storable(cut(text, ITEM_CHARACTERS) if section.placed == "background" else text)
+    return make_storable(cut(text, ITEM_CHARACTERS) if section.placed == "background" else text)
 
 
 def _taken(section: Section, costs: Sequence[int], room: int) -> Mapping[int, str]:
@@ -149,6 +156,6 @@ def _taken(section: Section, costs: Sequence[int], room: int) -> Mapping[int, st
     return why
 
 
-def _unnamed(count: int) -> Iterator[Dropped]:
+def _unnamed(count: int) -> Iterator[DroppedItem]:
     if count > 0:
-        yield Dropped(id=f"and {count} more", why="as these")
+        yield DroppedItem(id=f"and {count} more", why="as these")

@@ -5,7 +5,7 @@ import json
 from langgraph.types import Send
 
 from nodes.consensus.state import ConsensusState, VoteInput
-from nodes.consensus.texts import fenced
+from nodes.consensus.texts import fence
 from nodes.shared.background import background
 from nodes.shared.prompts import prompt
 
@@ -13,7 +13,7 @@ from nodes.shared.prompts import prompt
 def to_voters(state: ConsensusState) -> list[Send]:
     """Edge: a task of ``vote`` for each lens, with what all of them see."""
     known = json.dumps(state["contact"], ensure_ascii=False, indent=1)
-    contact = prompt("consensus_contact").format(contact=fenced("contact", known))
+    contact = prompt("consensus_contact").format(contact=fence("contact", known))
     told = "\n\n".join([contact, *(message.text for message in background(state["known"]))])
     terms = state["terms"]
     return [

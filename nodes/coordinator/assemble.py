@@ -11,7 +11,7 @@ from langgraph.types import Command, Send
 from agents.spec import AgentSpec
 from core.context import Context
 from core.memory import STRATEGIES, Edge, Scope
-from core.packing.pack import Packed, pack
+from core.packing import PackedContext, pack_context
 from nodes.coordinator.briefing import sections
 from nodes.coordinator.state import CoordinatorState, Dispatched, SpecialistInput
 from nodes.deps import Deps, Node, run_context
@@ -70,11 +70,11 @@ def _packed(
     state: CoordinatorState,
     chosen: Sequence[tuple[AgentSpec, Dispatched]],
     found: Retrieved,
-) -> list[Packed]:
+) -> list[PackedContext]:
     """Packed to the budget; tokens are counted, which is work for a thread."""
     budget = deps.context_tokens
     return [
-        pack(
+        pack_context(
             sections(
                 state,
                 spec,

@@ -8,8 +8,8 @@ from langgraph.runtime import Runtime
 
 from core.context import Context
 from core.errors import ModelError
-from core.language import Language, language_of
 from core.logging import get_logger
+from core.texts import Language, detect_language
 from nodes.coordinator.state import CoordinatorState
 from nodes.deps import Deps, Node, run_context
 from nodes.shared.prompts import in_locale, prompt
@@ -43,7 +43,7 @@ def clarify(deps: Deps) -> Node[CoordinatorState, dict[str, Any]]:
                 question = await worded(deps.models, messages, temperature=TEMPERATURE, model=context.model)
             except ModelError as error:
                 log.warning("question_not_worded", reason=error.message)
-        language = language_of(state["message"], context.locale)
+        language = detect_language(state["message"], context.locale)
         return {
             "response": question or _QUESTION[language],
             "path": "clarification",

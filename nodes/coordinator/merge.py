@@ -9,7 +9,7 @@ from langgraph.runtime import Runtime
 from core.context import Context
 from core.errors import ModelError
 from core.logging import get_logger
-from core.quoting import fenced
+from core.texts import fence
 from nodes.coordinator.state import Attempt, CoordinatorState
 from nodes.deps import Deps, Node, run_context
 from nodes.shared.prompts import in_locale, prompt
@@ -28,7 +28,7 @@ def merge(deps: Deps) -> Node[CoordinatorState, dict[str, Any]]:
     async def merge(state: CoordinatorState, *, runtime: Runtime[Context]) -> dict[str, Any]:
         context = run_context(runtime)
         good = _in_order(state)
-        answers = "\n\n".join(fenced("answer", each["response"]) for each in good)
+        answers = "\n\n".join(fence("answer", each["response"]) for each in good)
         messages: list[AnyMessage] = [
             SystemMessage(in_locale(system, context.locale)),
             HumanMessage(f"{state['message']}\n\n[Answers]\n{answers}"),

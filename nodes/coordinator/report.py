@@ -8,7 +8,7 @@ from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
 from agents.spec import AgentSpec
 from core.context import Context
 from core.errors import ModelError
-from core.quoting import fenced
+from core.texts import fence
 from nodes.coordinator.briefing import instruction
 from nodes.coordinator.patterns import Answer
 from nodes.coordinator.state import SpecialistInput
@@ -29,7 +29,7 @@ def reporting(deps: Deps) -> Report:
         messages: list[AnyMessage] = [
             SystemMessage(in_locale(f"{house}\n\n{instruction(spec)}", context.locale)),
             HumanMessage(sent["task"]),
-            HumanMessage(f"[What was done]\n{fenced('report', answer['response'])}"),
+            HumanMessage(f"[What was done]\n{fence('report', answer['response'])}"),
         ]
         try:
             said = await worded(deps.models, messages, temperature=spec.temperature, model=context.model)

@@ -11,8 +11,8 @@ from agents.spec import AgentSpec
 from core.context import Context
 from core.errors import CrmError, ModelError, NotFound
 from core.logging import get_logger
-from core.metrics import meter
-from core.texts import storable
+from core.metrics import current_meter
+from core.texts import make_storable
 from nodes.coordinator.patterns import Answer, Specialist
 from nodes.coordinator.state import Attempt, Outcome, SpecialistInput
 from nodes.deps import Deps, Node, run_context
@@ -37,7 +37,7 @@ def specialist(deps: Deps, specialists: Mapping[str, Specialist]) -> Node[Specia
             # A run that was stopped goes on with the agents of today.
             gone = _failed(state["agent"], "failed", "there is no such agent any more")
             return {"attempts": [gone]}
-        with meter().agent(spec.name) as counted:
+        with current_meter().agent(spec.name) as counted:
             attempt = await attempted(spec, state, run_context(runtime))
             counted.outcome = attempt["outcome"]
         (health.succeeded if attempt["outcome"] == "answered" else health.failed)(spec.name)
@@ -63,7 +63,7 @@ def _ended(spec: AgentSpec, answer: Answer) -> Attempt:
         agent=spec.name,
         outcome="answered" if answered else "failed",
         reason="" if answered else answer["reason"] or "its answer was empty",
-        response=storable(answer["response"]),
+        response=make_storable(answer["response"]),
         actions=answer["actions"],
         called=answer["called"],
     )

@@ -8,7 +8,7 @@ from langgraph.channels import EphemeralValue
 from pydantic import BaseModel, Field, JsonValue
 from typing_extensions import TypedDict
 
-from core.packing.records import ContextRecord
+from core.packing import ContextRecord
 from nodes.shared.channels import Messages, StoredText
 from nodes.shared.memory_use import MemoryUse
 from nodes.shared.remembering import Said, unsent

@@ -8,7 +8,7 @@ from langchain_core.messages import AnyMessage
 from langgraph.runtime import Runtime
 
 from core.context import Context
-from core.tokens import count_tokens
+from core.packing import count_tokens
 from nodes.coordinator.state import CoordinatorState
 from nodes.deps import Deps, Node, run_context
 from nodes.shared.context_items import turn_line

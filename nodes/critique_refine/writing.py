@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from langchain_core.messages import AIMessage, AnyMessage
 
-from core.models import ChatModels, was_cut
+from core.models import ChatModels, is_truncated
 from nodes.critique_refine.message_text import message_text
 from nodes.shared.structured import unreadable_notice
 
@@ -33,7 +33,7 @@ async def written(
 
 
 def _fault(reply: AIMessage, text: str) -> str | None:
-    if was_cut(reply):
+    if is_truncated(reply):
         return "it was cut at the output limit: write a shorter message"
     if not text:
         return "there was no message in it: write the message itself"

@@ -8,7 +8,7 @@ from langchain_core.messages import HumanMessage
 from langgraph.runtime import Runtime
 
 from core.context import Context
-from core.texts import storable
+from core.texts import make_storable
 from nodes.deps import Deps, Node
 from nodes.hierarchical.state import HierarchicalInput, SubAgent
 from nodes.hierarchical.team import complete
@@ -28,7 +28,7 @@ def prepare(deps: Deps, team: Sequence[SubAgent]) -> Node[HierarchicalInput, dic
         checked = complete(state.sub_agents or team, deps.tools)
         return {
             **unbriefed(state.background),
-            "messages": [HumanMessage(storable(state.task), id=str(uuid4()))],
+            "messages": [HumanMessage(make_storable(state.task), id=str(uuid4()))],
             "team": checked,
             "round_limit": state.max_rounds,
             "rounds": 0,

@@ -10,8 +10,7 @@ from langgraph.runtime import Runtime
 
 from core.context import Context
 from core.errors import CrmError, ModelError
-from core.quoting import cut, fenced
-from core.texts import storable
+from core.texts import cut, fence, make_storable
 from nodes.deps import Node
 from nodes.hierarchical.state import SubAgent, Subtask, WorkInput
 from nodes.react.state import ReactOutput
@@ -72,7 +71,7 @@ def background(known: str, results: Sequence[Subtask]) -> str:
         return known
     share = RESULTS_CHARACTERS // max(len(results), 1)
     told = [f"{each['id']}, {each['agent']}:\n{cut(each['result'], share)}" for each in results]
-    return "\n\n".join(filter(None, (known, fenced("results", "\n\n".join(told)))))
+    return "\n\n".join(filter(None, (known, fence("results", "\n\n".join(told)))))
 
 
 def _broken(subtask: Subtask, reason: str) -> dict[str, Any]:
@@ -92,5 +91,5 @@ def _shortcoming(answer: ReactOutput) -> str:
 
 
 def _update(subtask: Subtask, status: Outcome, result: str = "", reason: str | None = None) -> dict[str, Any]:
-    ended: Subtask = {**subtask, "status": status, "result": storable(result), "reason": reason}
+    ended: Subtask = {**subtask, "status": status, "result": make_storable(result), "reason": reason}
     return {"subtasks": [ended]}

@@ -10,9 +10,9 @@ from pydantic import BaseModel, Field
 from core.logging import get_logger
 from core.memory import Message, NewFact
 from core.memory.values import Role
-from core.memory.vocabulary import MULTI_VALUED, SINGLE_VALUED, predicate_name
+from core.memory.vocabulary import MULTI_VALUED, SINGLE_VALUED, normalise_predicate
 from core.models import ChatModels
-from core.texts import storable
+from core.texts import make_storable
 from nodes.shared.prompts import prompt
 from nodes.shared.structured import ask
 
@@ -99,7 +99,7 @@ def _spoken(message: Message) -> BaseMessage:
 def _new_fact(extracted: ExtractedFact, message: Message) -> NewFact | None:
     """The fact as memory takes it, or None where it is none."""
     subject, predicate, value, scope, instead_of = (
-        " ".join(storable(text).split())
+        " ".join(make_storable(text).split())
         for text in (
             extracted.subject,
             extracted.predicate,
@@ -108,7 +108,7 @@ def _new_fact(extracted: ExtractedFact, message: Message) -> NewFact | None:
             extracted.instead_of,
         )
     )
-    name = predicate_name(predicate)
+    name = normalise_predicate(predicate)
     fits = len(subject) <= 100 and 0 < len(name) <= 60 and len(value) <= 500 and len(scope) <= 100  # noqa: PLR2004
     # A value of marks alone is none.
     if not fits or not any(character.isalnum() for character in value):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
 
 from core.errors import CrmError, ModelError
-from core.models import was_cut
+from core.models import is_truncated
 from nodes.deps import Deps
 from nodes.onboarding.state import OnboardingState, Profile
 from nodes.shared.prompts import in_locale
@@ -51,7 +51,7 @@ async def told_by_model(
     except (ModelError, TimeoutError):
         return None
     text = reply.text.strip()
-    return None if was_cut(reply) or not text else text
+    return None if is_truncated(reply) or not text else text
 
 
 def titles(articles: Sequence[Article]) -> str:

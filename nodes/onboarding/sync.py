@@ -7,8 +7,8 @@ from langgraph.types import Command
 
 from core.context import Context
 from core.errors import CrmError, CrmRefused, CrmUnavailable, NotFound
-from core.language import language_of
 from core.logging import get_logger
+from core.texts import detect_language
 from nodes.deps import Deps, Node, run_context
 from nodes.onboarding.language import spoken_language
 from nodes.onboarding.outbox import deliver, described
@@ -71,7 +71,7 @@ async def _contact(deps: Deps, state: OnboardingState, locale: str | None) -> di
         "outcomes": outcomes,
     }
     if not state["told"]:
-        own = language_of("", contact.language)
+        own = detect_language("", contact.language)
         update["language"] = spoken_language(locale, state["reply"], own)
     return update
 

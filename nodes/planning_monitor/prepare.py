@@ -8,7 +8,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import Overwrite
 
 from core.context import Context
-from core.texts import storable
+from core.texts import make_storable
 from nodes.deps import Deps, Node
 from nodes.planning_monitor.state import PlanningInput
 from nodes.shared.contact import contact_context
@@ -31,7 +31,7 @@ def prepare(deps: Deps) -> Node[PlanningInput, dict[str, Any]]:
             "turn": message.id,
             "contact": await contact_context(deps, state.contact_id),
             "guidance": state.instruction,
-            "kept_constraints": [storable(constraint) for constraint in state.constraints],
+            "kept_constraints": [make_storable(constraint) for constraint in state.constraints],
             "draft": None,
             "faults": [],
             "plan": None,

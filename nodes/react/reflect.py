@@ -9,7 +9,7 @@ from langgraph.types import Command
 
 from core.context import Context
 from core.errors import ModelRefused
-from core.texts import storable
+from core.texts import make_storable
 from nodes.deps import Deps, Node, run_context
 from nodes.react.endings import ended
 from nodes.react.state import Action, ReactState, Reflection, TraceEntry
@@ -81,7 +81,7 @@ def _reflects(state: ReactState, entries: Sequence[TraceEntry]) -> bool:
 
 
 def _follow(state: ReactState, entries: list[TraceEntry], judgement: Reflection) -> Next:
-    answer = storable(judgement.final_answer or "").strip()
+    answer = make_storable(judgement.final_answer or "").strip()
     if not judgement.task_complete or not answer:
         return _go_on(state, entries)
     update = {

@@ -10,8 +10,8 @@ from langgraph.types import Command, Send
 
 from core.context import Context
 from core.errors import ModelRefused
-from core.models import was_cut
-from core.texts import storable
+from core.models import is_truncated
+from core.texts import make_storable
 from nodes.deps import Deps, Node, run_context
 from nodes.react.endings import ended
 from nodes.react.offered import offered
@@ -56,9 +56,9 @@ def _fault(reply: AIMessage) -> str | None:
     if reply.invalid_tool_calls:
         bad = reply.invalid_tool_calls[0]
         return f"the arguments of the call to {bad.get('name')!r} are not valid JSON"
-    if was_cut(reply):
+    if is_truncated(reply):
         return "it was cut at the output limit: be shorter"
-    if not reply.tool_calls and not storable(reply.text).strip():
+    if not reply.tool_calls and not make_storable(reply.text).strip():
         return "it was empty: call a tool, or answer in words"
     return None
 

@@ -11,7 +11,7 @@ from langgraph.types import Command
 
 from core.context import Context
 from core.errors import CrmError, CrmRefused, InvalidRequest, NotFound
-from core.texts import storable
+from core.texts import make_storable
 from nodes.deps import Deps, Node
 from nodes.sales.stages import CLOSED
 from nodes.sales.state import Deal, Reason, SalesState
@@ -70,7 +70,7 @@ def open_deal(deps: Deps) -> Node[SalesState, Next]:
 
 def _begun(state: SalesState, deal: Deal) -> dict[str, Any]:
     """The update that opens a turn: what the last run said is cleared."""
-    said = storable(state.get("message") or "").strip()
+    said = make_storable(state.get("message") or "").strip()
     unheard = "\n".join(filter(None, (state.get("unheard", ""), said)))
     return {
         **unbriefed(),

@@ -8,7 +8,7 @@ from langgraph.types import Command
 
 from core.context import Context
 from core.errors import ModelError, ModelRefused
-from core.quoting import fenced
+from core.texts import fence
 from nodes.deps import Deps, Node, run_context
 from nodes.hierarchical.manager import progress
 from nodes.sales.background import deal_text
@@ -138,7 +138,7 @@ def _material(state: SalesState) -> Material:
 
 
 def _said(words: str) -> str:
-    said = f"What the customer said:\n{fenced('customer', words)}" if words else _NO_WORDS
+    said = f"What the customer said:\n{fence('customer', words)}" if words else _NO_WORDS
     return f"[Reading] {said}\nWhat is new about the deal?"
 
 

@@ -9,7 +9,7 @@ from langgraph.types import Command
 
 from core.context import Context
 from core.errors import ModelError, ModelRefused
-from core.quoting import cut, fenced, on_one_line
+from core.texts import cut, fence, join_lines
 from nodes.deps import Node
 from nodes.hierarchical.endings import anything_done
 from nodes.hierarchical.state import HierarchicalInput, HierarchicalOutput
@@ -59,10 +59,10 @@ def work_stages(team: Team) -> Node[SalesState, Next]:
 
 def _task(template: Template, words: str, stages: Sequence[StageView]) -> str:
     lines = [
-        f"- {stage['name']}: {stage['status']} ({cut(on_one_line(stage['summary']), _SUMMARY_CHARACTERS)})"
+        f"- {stage['name']}: {stage['status']} ({cut(join_lines(stage['summary']), _SUMMARY_CHARACTERS)})"
         for stage in stages
     ]
-    said = fenced("customer", cut(words, _WORDS_CHARACTERS)) if words else _NOTHING_NEW
+    said = fence("customer", cut(words, _WORDS_CHARACTERS)) if words else _NOTHING_NEW
     return template.substitute(said=said, stages="\n".join(lines))
 
 

@@ -12,9 +12,16 @@ from langgraph.runtime import Runtime
 
 from core.context import Context
 from core.memory import STRATEGIES, Scope, StrategyName
-from core.packing.lines import fact_items, is_summary, memory_items
-from core.packing.pack import Item, Packed, Section, pack
-from core.packing.records import ContextRecord
+from core.packing import (
+    ContextRecord,
+    Item,
+    PackedContext,
+    Section,
+    build_fact_items,
+    build_memory_items,
+    is_summary,
+    pack_context,
+)
 from nodes.deps import Deps, Node, run_context
 from nodes.shared.contact import recalled_contact, relations_of
 from nodes.shared.context_items import turn_items
@@ -91,8 +98,8 @@ def assemble(deps: Deps, shown: Shown) -> Node[Any, Assembled]:
             *_remembered(found, {message.id for message in state["messages"]}, strategy),
         ]
         # Tokens are counted, which is work for a thread.
-        packed: Packed = await asyncio.to_thread(
-            pack, sections, budget=deps.context_tokens, agent=shown.agent, strategy=strategy
+        packed: PackedContext = await asyncio.to_thread(
+            pack_context, sections, budget=deps.context_tokens, agent=shown.agent, strategy=strategy
         )
         known = "\n\n".join(filter(None, (state["known"], packed.background)))
         return Assembled(
@@ -124,11 +131,11 @@ def _own(shown: Shown, given: str, contact: str) -> list[Section]:
 def _remembered(found: Retrieved, known: Collection[str | None], strategy: StrategyName) -> list[Section]:
     """What memory has, without what the thread shows."""
     hits = [hit for of_question in found.hits.values() for hit in of_question if hit.id not in known]
-    summaries = memory_items(filter(is_summary, hits), known=())
-    memories = memory_items(filterfalse(is_summary, hits), known=())
+    summaries = build_memory_items(filter(is_summary, hits), known=())
+    memories = build_memory_items(filterfalse(is_summary, hits), known=())
     share = STRATEGIES[strategy].token_budget
     return [
-        Section(name="facts", items=fact_items(found.facts)),
+        Section(name="facts", items=build_fact_items(found.facts)),
         Section(name="summary", items=summaries, share=share // _SUMMARIES),
         Section(name="memories", items=memories, share=share),
     ]

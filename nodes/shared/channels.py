@@ -14,14 +14,14 @@ from langchain_core.messages import (
 from langgraph.channels import DeltaChannel
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
 
-from core.texts import storable
+from core.texts import make_storable
 
 Value = TypeVar("Value", bound=Sized)
 
 
 def latest(_: str, new: str) -> str:
     """The newer text, as it can be kept: a checkpoint holds a text as ``jsonb``."""
-    return storable(new)
+    return make_storable(new)
 
 
 StoredText: TypeAlias = Annotated[str, latest]

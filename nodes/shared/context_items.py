@@ -5,8 +5,8 @@ from typing import Final
 
 from langchain_core.messages import AnyMessage, HumanMessage
 
-from core.packing.pack import Item
-from core.quoting import cut
+from core.packing import Item
+from core.texts import cut
 
 _TURN_CHARACTERS: Final = 2_000
 

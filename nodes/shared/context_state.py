@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from core.packing.records import ContextRecord
+from core.packing import ContextRecord
 from nodes.shared.channels import StoredText
 from nodes.shared.memory_use import NOT_ASKED, MemoryAsked
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from langchain_core.messages import AnyMessage
 
-from core.packing.records import ContextRecord
+from core.packing import ContextRecord
 from nodes.shared.history import spoken
 
 # Beyond it turns are summarised however short they are.

@@ -8,7 +8,7 @@ from typing import TypeVar
 from core.errors import MemoryRefused, MemoryUnavailable
 from core.logging import get_logger
 from core.memory import Fact, Hit, Memory, Scope, StrategyName
-from core.packing.lines import beside
+from core.packing import exclude_facts
 
 log = get_logger(__name__)
 
@@ -61,7 +61,7 @@ async def retrieved(memory: Memory, scope: Scope, asked: Sequence[tuple[Strategy
     results = {each: result for each, result in zip(asked, found, strict=True) if result is not None}
     degraded = [reason for result in results.values() for reason in result.degraded]
     return Retrieved(
-        hits={each: beside(result.hits, told) for each, result in results.items()},
+        hits={each: exclude_facts(result.hits, told) for each, result in results.items()},
         facts=told,
         available=not faults,
         degraded=tuple(dict.fromkeys([*sorted(faults), *degraded])),

@@ -9,7 +9,7 @@ from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
 from core.errors import ModelError
 from core.logging import get_logger
 from core.models import ChatModels
-from core.quoting import cut, fenced, on_one_line
+from core.texts import cut, fence, join_lines
 from nodes.shared.context_items import turn_line
 from nodes.shared.prompts import prompt
 from nodes.shared.wording import worded
@@ -64,7 +64,7 @@ def extract(said: Sequence[AnyMessage], *, earlier: str = "") -> str:
 
 
 def _first_sentence(message: AnyMessage) -> str:
-    line = on_one_line(turn_line(message))
+    line = join_lines(turn_line(message))
     return cut(_SENTENCE.split(line, maxsplit=1)[0], _LINE_CHARACTERS)
 
 
@@ -74,7 +74,7 @@ def _asked(said: Sequence[AnyMessage], earlier: str) -> list[AnyMessage]:
         half = _MOST_LINES // 2
         lines = [*lines[:half], f"… ({len(lines) - 2 * half} messages were cut)", *lines[-half:]]
     parts = [
-        fenced("earlier_summary", earlier) if earlier else "",
-        fenced("conversation", "\n".join(lines)),
+        fence("earlier_summary", earlier) if earlier else "",
+        fence("conversation", "\n".join(lines)),
     ]
     return [SystemMessage(prompt("session_summary")), HumanMessage("\n\n".join(filter(None, parts)))]

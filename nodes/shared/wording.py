@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from langchain_core.messages import AIMessage, AnyMessage
 
-from core.models import ChatModels, was_cut
-from core.texts import storable
+from core.models import ChatModels, is_truncated
+from core.texts import make_storable
 from nodes.shared.structured import unreadable_notice
 
 
@@ -38,6 +38,6 @@ async def worded(
 
 
 def _fault(reply: AIMessage) -> str:
-    if was_cut(reply):
+    if is_truncated(reply):
         return "it was cut at the output limit: be shorter"
-    return "" if storable(reply.text).strip() else "it was empty: answer in words"
+    return "" if make_storable(reply.text).strip() else "it was empty: answer in words"

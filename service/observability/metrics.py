@@ -12,7 +12,7 @@ from typing import Any, Final
 from langgraph.types import StreamPart
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from core.metrics import Attempt, ModelOutcome, metered
+from core.metrics import Attempt, ModelOutcome, use_meter
 from service.observability.outcomes import FAILURES, SUCCESSES
 
 PREFIX: Final = "ventros_"
@@ -182,7 +182,7 @@ class RunMeter:
 def metered_run(metrics: ServiceMetrics, graph: str) -> Iterator[RunMeter]:
     """Count a run, and what happens in it, while the block lasts; its outcome is set inside."""
     own = RunMeter(metrics, graph)
-    with metrics.runs_in_progress.labels(graph).track_inprogress(), metered(own):
+    with metrics.runs_in_progress.labels(graph).track_inprogress(), use_meter(own):
         try:
             yield own
         finally:

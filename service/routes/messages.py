@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, JsonValue, model_validator
 from sse_starlette import ServerSentEvent
 
 from core.errors import ServiceError
-from core.packing.records import ContextRecord
+from core.packing import ContextRecord
 from nodes.coordinator.state import Alternative, Attempt, Dispatched, Handoff, Path
 from nodes.shared.memory_use import MemoryUse
 from service.auth.request_identity import Identity

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from checkpoints.threads import OWNER_SQL, delete_checkpoints
-from core.actor import acting
+from core.context import current_actor
 from core.memory import Memory, Scope
 from core.postgres import Connection, Pool
 from service.audit.effects import erase_effects
@@ -79,7 +79,9 @@ class Erasure:
         for eraser in ERASERS:
             await eraser(connection, thread_id)
         if owner:
-            actor = replace(acting(), tenant=owner["tenant"] or acting().tenant, thread_id=thread_id)
+            actor = replace(
+                current_actor(), tenant=owner["tenant"] or current_actor().tenant, thread_id=thread_id
+            )
             await record_in(
                 connection, Entry(action="erasure", outcome="erased", tool=owner["graph"] or "", actor=actor)
             )

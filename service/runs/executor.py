@@ -16,9 +16,8 @@ from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
 from psycopg_pool import PoolTimeout
 
-from core.actor import act_as
 from core.concurrency import FairSemaphore
-from core.context import now_running
+from core.context import act_as, set_context
 from core.errors import RunStopped, ServiceError
 from core.logging import get_logger
 from core.settings import RunSettings
@@ -177,7 +176,7 @@ class RunExecutor:
             await asyncio.wait(late, timeout=_CANCEL_SECONDS)
 
     async def _execute(self, request: RunRequest, listener: "_Listener") -> None:
-        now_running(request.context)
+        set_context(request.context)
         act_as(request.actor)
         queue = self._queues[request.queue]
         with self._observer.observe(request) as run:

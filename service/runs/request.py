@@ -19,8 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from core.actor import Actor
-from core.context import Context
+from core.context import Actor, Context
 from core.errors import InvalidRequest
 from core.texts import is_storable
 from graphs.spec import GraphSpec

@@ -13,7 +13,7 @@ from core.errors import ServiceError
 from core.logging import get_logger
 from core.memory import Memory, Message, Scope
 from core.models import ChatModels
-from core.packing.lines import SUMMARY_PREFIX
+from core.packing import SUMMARY_PREFIX
 from core.postgres import DATABASE_UNAVAILABLE
 from nodes.memory.learn import MOST_MESSAGES, learn
 from nodes.shared.conversation import unsummarised

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from checkpoints.pool import open_pool
-from core.actor import Actor
+from core.context import Actor
 from core.postgres import Pool
 from core.settings import DatabaseSettings
 from nodes.react.state import Reflection

@@ -25,7 +25,7 @@ from core.errors import (
     ModelUnavailable,
     NotFound,
 )
-from core.models import ChatModels, ModelSpec, chat_models
+from core.models import ChatModels, ModelSpec, build_chat_models
 from core.postgres import Pool
 from core.settings import CrmSettings, FeatureSettings, ModelSettings
 from graphs.critique_refine import SPEC
@@ -678,7 +678,7 @@ def test_an_input_out_of_bounds_is_refused(wrong: dict[str, Any]) -> None:
 async def test_the_offline_model_walks_all_steps_and_does_not_pass_for_a_writer(
     pool: Pool, prompt: str, contact_id: str, word: str
 ) -> None:
-    async with development_deps(pool, chat_models(ModelSettings(), FeatureSettings())) as deps:
+    async with development_deps(pool, build_chat_models(ModelSettings(), FeatureSettings())) as deps:
         graph = await compiled(SPEC, deps, pool)
         output = await run(graph, prompt=prompt, contact_id=contact_id)
     plain = {name: value for name, value in output.items() if name != "messages"}
@@ -741,7 +741,7 @@ def judgements(total: int) -> list[Structured]:
 async def models_at(url: str) -> AsyncIterator[ChatModels]:
     """The service's own models, without pauses between attempts."""
     settings = ModelSettings(google_api_key=SecretStr("AIzaTestKeyOfNobody"), google_base_url=url)
-    models = chat_models(settings, FeatureSettings())
+    models = build_chat_models(settings, FeatureSettings())
     models = ChatModels(models.info, models._factory, first_pause=0)
     try:
         yield models

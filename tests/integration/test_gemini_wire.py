@@ -20,7 +20,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from pydantic import BaseModel, SecretStr
 
 from core.errors import ModelMisconfigured, ModelRefused, ModelUnavailable
-from core.models import ChatModels, Role, chat_models
+from core.models import ChatModels, Role, build_chat_models
 from core.settings import FeatureSettings, ModelSettings
 from tests.support.gemini import (
     Blocked,
@@ -80,7 +80,7 @@ async def models_at(
         model_timeout_seconds=timeout,
         **values,
     )
-    models = chat_models(settings, FeatureSettings(_env_file=None, thinking=thinking))
+    models = build_chat_models(settings, FeatureSettings(_env_file=None, thinking=thinking))
     models = ChatModels(models.info, models._factory, timeout=timeout, thinking=thinking, first_pause=0)
     try:
         yield models

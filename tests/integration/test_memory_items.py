@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from core.errors import MemoryRefused, StartupError
-from core.memory import ItemType, Scope
+from core.memory import NoteType, Scope
 from core.postgres import Pool
 from core.settings import MemorySettings, Settings
 from memory import items
@@ -93,7 +93,7 @@ async def test_the_notes_that_speak_of_the_question_come_best_first(memory: Embe
 
 @pytest.mark.parametrize(("kind", "kept"), SPECIFIED.retention.items())
 async def test_a_note_is_gone_when_its_time_is_over(
-    memory: EmbeddedMemory, pool: Pool, kind: ItemType, kept: timedelta
+    memory: EmbeddedMemory, pool: Pool, kind: NoteType, kept: timedelta
 ) -> None:
     await remember(pool, "note", kind)
     second = timedelta(seconds=1)

@@ -24,7 +24,7 @@ from core.errors import (
     ModelUnavailable,
     NotFound,
 )
-from core.models import ChatModels, ModelSpec, chat_models
+from core.models import ChatModels, ModelSpec, build_chat_models
 from core.postgres import Pool
 from core.settings import FeatureSettings, ModelSettings
 from graphs.diagrams import mermaid
@@ -926,7 +926,7 @@ async def test_tokens_stream_with_the_name_of_the_node_they_are_from(pool: Pool)
 async def test_the_offline_model_plans_by_the_parts_of_the_request_and_answers_from_the_crm(
     pool: Pool,
 ) -> None:
-    models = chat_models(ModelSettings(_env_file=None), FeatureSettings(_env_file=None))
+    models = build_chat_models(ModelSettings(_env_file=None), FeatureSettings(_env_file=None))
     async with development_deps(pool, models) as deps:
         graph = await compiled(SPEC, deps, pool)
         output = await run(graph, dict(SPEC.example))
@@ -959,7 +959,7 @@ async def test_over_the_wire_each_part_has_its_own_prompt_and_temperature(pool: 
         settings = ModelSettings(
             _env_file=None, google_api_key=SecretStr("AIzaNobody"), google_base_url=server.url
         )
-        models = chat_models(settings, FeatureSettings(_env_file=None))
+        models = build_chat_models(settings, FeatureSettings(_env_file=None))
         async with development_deps(pool, models) as deps:
             graph = await compiled(SPEC, deps, pool)
             output = await run(graph)

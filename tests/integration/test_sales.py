@@ -16,7 +16,7 @@ from langgraph.types import Command
 from syrupy.assertion import SnapshotAssertion
 
 from core.errors import InvalidRequest, ModelRefused, ModelUnavailable, NotFound
-from core.models import ChatModels, chat_models
+from core.models import ChatModels, build_chat_models
 from core.postgres import Pool
 from core.settings import CrmSettings, FeatureSettings, ModelSettings
 from dev_crm.app import create_crm
@@ -689,7 +689,7 @@ async def test_tokens_carry_the_name_of_the_step_that_makes_them(house: House) -
 
 
 async def test_the_offline_model_says_honestly_how_far_it_came(pool: Pool) -> None:
-    models = chat_models(ModelSettings(_env_file=None), FeatureSettings(_env_file=None))
+    models = build_chat_models(ModelSettings(_env_file=None), FeatureSettings(_env_file=None))
     async with house_over(pool, models, ScriptedChatModel()) as house:
         before = await house.deal()
         output = await house.sent(dict(SPEC.example))

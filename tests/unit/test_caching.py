@@ -16,7 +16,7 @@ from langgraph.types import CachePolicy
 from typing_extensions import TypedDict
 
 from checkpoints.cache import compute_cache_version
-from core.context import Context, now_running
+from core.context import Context, set_context
 from core.errors import EmbeddingError
 from nodes.coordinator.classify import classify
 from nodes.coordinator.roster import Roster
@@ -80,7 +80,7 @@ def key(deps: Deps = DEPS, *, run: Context | None = ACME, **changed: Any) -> str
 
     async def as_run() -> str:
         if run:
-            now_running(run)
+            set_context(run)
         made: str = classify_cache_policy(deps).key_func(cast("CoordinatorState", {**STATE, **changed}))
         return made
 
@@ -130,7 +130,7 @@ def test_no_text_can_move_from_one_part_of_a_key_to_another(
 
     def made(parts: tuple[str, str, str]) -> str:
         async def as_run() -> str:
-            now_running(Context(tenant=parts[0]))
+            set_context(Context(tenant=parts[0]))
             return make_key_func("step", lambda state, _: state)(parts[1:])
 
         return asyncio.run(as_run())
@@ -160,7 +160,7 @@ async def test_the_decision_reads_nothing_that_is_not_in_its_key(verdict: Verdic
     """If ``classify`` comes to read more of the state, the key must cover it too."""
     values = {**STATE, "last_agent": last}
     in_key, decided = RecordingState(values), RecordingState(values)
-    now_running(ACME)
+    set_context(ACME)
     classify_cache_policy(DEPS).key_func(cast("CoordinatorState", in_key))
     deps = deps_with(verdict, '{"agent": "closing"}')
     await classify(deps)(cast("CoordinatorState", decided), runtime=Runtime(context=ACME))
@@ -208,7 +208,7 @@ CACHE: InMemoryCache[Any] = InMemoryCache()
 
 
 async def test_nodes_of_one_name_in_two_graphs_do_not_share_results() -> None:
-    now_running(ACME)
+    set_context(ACME)
     one, other = _graph("one"), _graph("other")
     assert await one("Hi") == {"text": "one"}
     assert await other("Hi") == {"text": "other"}

@@ -3,13 +3,13 @@
 import asyncio
 
 import pytest
+from core.models.usage import Quota, TokenBucket, estimate_tokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.messages.ai import UsageMetadata
 
 from core.models import ChatModels
-from core.models.quota import Quota, TokenBucket, estimated_tokens
 from tests.support.scripted import INFO, ScriptedChatModel
 
 
@@ -83,4 +83,4 @@ async def test_a_reply_says_what_it_used_or_is_taken_as_expected() -> None:
 
 
 def test_a_prompt_is_estimated_by_its_length() -> None:
-    assert estimated_tokens([HumanMessage("x" * 40), AIMessage("")]) == 10
+    assert estimate_tokens([HumanMessage("x" * 40), AIMessage("")]) == 10
