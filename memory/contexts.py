@@ -100,7 +100,7 @@ def _sections(record: ContextRecord) -> tuple[ContextSection, ...]:
             name=section["section"],
             tokens=section["tokens"],
             included=tuple(section["included"]),
-            left_out=tuple(OmittedItem(each["id"], each["why"]) for each in section["dropped"]),
+            omitted=tuple(OmittedItem(each["id"], each["why"]) for each in section["dropped"]),
         )
         for section in record["sections"]
     )

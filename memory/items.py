@@ -209,7 +209,7 @@ def _hits(rows: Sequence[DictRow]) -> list[Hit]:
             at=utc(row["remembered_at"]),
             session_id="",
             score=row["score"],
-            legs=(RetrieverRank(row["type"], rank, row["score"]),),
+            ranks=(RetrieverRank(row["type"], rank, row["score"]),),
         )
         for rank, row in enumerate(rows, start=1)
     ]
@@ -219,7 +219,7 @@ def _check_note(scope: Scope, note: str, kind: NoteType, agent: str) -> None:
     check_scope(scope)
     _check_agent(agent)
     if kind not in get_args(NoteType):
-        raise MemoryRefused(f"type {kind!r} is not known; there are {', '.join(get_args(ItemType))}")
+        raise MemoryRefused(f"type {kind!r} is not known; there are {', '.join(get_args(NoteType))}")
     if not 0 < len(note) <= MAX_NOTE_CHARACTERS or not is_storable(note):
         raise MemoryRefused(f"a note must have 1 to {MAX_NOTE_CHARACTERS} characters, and no NUL")
 

@@ -207,7 +207,7 @@ async def _hits(connection: Connection, named: _Named, chosen: _Chosen) -> dict[
             at=utc(named.times[each]),
             session_id=session_id,
             score=chosen.scores.get(each, 0.0),
-            legs=named.legs(each),
+            ranks=named.legs(each),
         )
         for each, (kind, identity, text, session_id) in found.items()
     }
@@ -317,7 +317,9 @@ async def _reranked(reranker: Reranker, asked: str, best: list[Hit]) -> tuple[li
         log.warning("memory_rerank_failed", reranker=reranker.name, reason=fault.message)
         return best, [f"rerank: {fault.message}"]
     again = [
-        replace(head[place.index], legs=(*head[place.index].legs, RetrieverRank("rerank", rank, place.score)))
+        replace(
+            head[place.index], ranks=(*head[place.index].ranks, RetrieverRank("rerank", rank, place.score))
+        )
         for rank, place in enumerate(places, start=1)
     ]
     return [*again, *tail], []

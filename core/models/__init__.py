@@ -13,6 +13,6 @@ __all__ = [
     "ModelSpec",
     "Role",
     "StructuredReply",
-    "chat_models",
-    "was_cut",
+    "build_chat_models",
+    "is_truncated",
 ]

@@ -105,7 +105,7 @@ class ChatModels:
 
         return await self._ask(ask, messages, tools=tools, temperature=temperature, role=role, model=model)
 
-    async def structured(
+    async def reply_structured(
         self,
         messages: Sequence[BaseMessage],
         schema: type[T],
@@ -170,12 +170,12 @@ class ChatModels:
                         reply = await ask(prompt, name)
                     else:
                         reply = await self._prompts.ask(prompt, name, lambda sent: ask(sent, name))
-            quota.used(_tokens(reply), expected=expected)
+            quota.settle(_tokens(reply), expected=expected)
             return reply
 
         async def attempt() -> R:
             # Outside the attempt's time: the wait is ours, and the run's own limit ends it.
-            await quota.admit(expected)
+            await quota.wait_for_turn(expected)
             return await meter_call(name, bounded())
 
         def log(state: RetryCallState) -> None:

@@ -39,7 +39,7 @@ _CUT_AT_LIMIT = frozenset({"MAX_TOKENS", "LENGTH"})
 _WHOLE = _CUT_AT_LIMIT | {"STOP"}
 
 
-def was_cut(reply: AIMessage) -> bool:
+def is_truncated(reply: AIMessage) -> bool:
     """Whether a reply that a model's call gave ended at the output limit, so that its end is missing.
 
     Ask before its tool calls are carried out: LangChain completes the JSON of half a call.
@@ -62,7 +62,7 @@ async def stream_reply(
     chunks: list[AIMessage] = []
     async for chunk in chat.astream(list(messages)):
         if not chunks:
-            current_meter().first_token()
+            current_meter().record_first_token()
         chunks.append(chunk)
     if not chunks:
         raise TransientError(STREAM_CUT)
@@ -72,7 +72,7 @@ async def stream_reply(
     return message
 
 
-async def stream_value(
+async def stream_structured(
     chat: BaseChatModel, messages: Sequence[BaseMessage], schema: type[T], *, model: str
 ) -> StructuredReply[T]:
     """Ask for a value of ``schema``; the raw reply streams like any other.

@@ -161,7 +161,7 @@ def _polar(options: Sequence[Any], text: str) -> int | None:
 def _stands_in(option: str, line: str) -> bool:
     return (
         bool(option)
-        and re.search(rf"(?<!\w){re.escape(plain(option))}(?!\w)", normalise_word(line)) is not None
+        and re.search(rf"(?<!\w){re.escape(normalise_word(option))}(?!\w)", normalise_word(line)) is not None
     )
 
 

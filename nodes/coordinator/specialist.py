@@ -37,7 +37,7 @@ def specialist(deps: Deps, specialists: Mapping[str, Specialist]) -> Node[Specia
             # A run that was stopped goes on with the agents of today.
             gone = _failed(state["agent"], "failed", "there is no such agent any more")
             return {"attempts": [gone]}
-        with current_meter().agent(spec.name) as counted:
+        with current_meter().track_agent(spec.name) as counted:
             attempt = await attempted(spec, state, run_context(runtime))
             counted.outcome = attempt["outcome"]
         (health.succeeded if attempt["outcome"] == "answered" else health.failed)(spec.name)

@@ -33,11 +33,11 @@ async def ask(
     Returns:
         The value, or ``None`` when the second reply could not be read either.
     """
-    first = await models.structured(messages, schema, temperature=temperature, role=role, model=model)
+    first = await models.reply_structured(messages, schema, temperature=temperature, role=role, model=model)
     if first.value is not None:
         return first.value
     notice = unreadable_notice(first.error or "it is not what was asked for")
-    second = await models.structured(
+    second = await models.reply_structured(
         [*messages, notice], schema, temperature=temperature, role=role, model=model
     )
     return second.value

@@ -122,7 +122,7 @@ async def test_values_are_asked_for_in_the_same_way(asking: Asking) -> None:
     set_context(ACME)
     for _ in range(3):
         asking.server.enqueue(Structured(Intent(name="order")))
-        value = await asking.models.structured([LONG, QUESTION], Intent, temperature=0)
+        value = await asking.models.reply_structured([LONG, QUESTION], Intent, temperature=0)
         assert value.value == Intent(name="order")
         await asking.kept()
     assert [bool(name) for name in asking.names] == [False, False, True]

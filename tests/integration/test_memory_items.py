@@ -30,7 +30,7 @@ async def memory(pool: Pool) -> AsyncIterator[EmbeddedMemory]:
 
 
 async def remember(
-    pool: Pool, text: str, kind: ItemType = "working", *, agent: str = "support", at: datetime = NOW
+    pool: Pool, text: str, kind: NoteType = "working", *, agent: str = "support", at: datetime = NOW
 ) -> str:
     item = await items.remember(pool, ANA, text, kind=kind, agent=agent, policies=SMALL, now=at)
     return item.id

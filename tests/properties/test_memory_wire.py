@@ -53,7 +53,7 @@ hits = st.builds(
     at=times,
     session_id=texts,
     score=floats,
-    legs=st.lists(st.builds(RetrieverRank, texts, numbers, floats), max_size=3).map(tuple),
+    ranks=st.lists(st.builds(RetrieverRank, texts, numbers, floats), max_size=3).map(tuple),
 )
 edges = st.builds(
     Edge,
@@ -121,7 +121,7 @@ contexts = st.builds(
             name=texts,
             tokens=numbers,
             included=st.lists(texts, max_size=2).map(tuple),
-            left_out=st.lists(st.builds(OmittedItem, texts, texts), max_size=2).map(tuple),
+            omitted=st.lists(st.builds(OmittedItem, texts, texts), max_size=2).map(tuple),
         ),
         max_size=2,
     ).map(tuple),

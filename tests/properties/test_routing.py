@@ -3,11 +3,11 @@
 import math
 import random
 
-from core.embeddings.local import HashedNgrams
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.embeddings.embedder import clean_text, shorten
+from core.embeddings.local import HashedNgrams
 from nodes.routing.clauses import MOST_CLAUSES, clauses
 from nodes.routing.examples import read_examples
 from nodes.routing.fit import fit

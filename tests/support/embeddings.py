@@ -1,10 +1,10 @@
 """An embedding model for tests: hashed words, which counts its calls and fails when told to."""
 
-from core.embeddings.local import LEXICAL_DIMENSIONS, HashedNgrams
 from langchain_core.embeddings import Embeddings
 from typing_extensions import override
 
 from core.embeddings import Embedder
+from core.embeddings.local import LEXICAL_DIMENSIONS, HashedNgrams
 
 
 class CountingEmbeddings(Embeddings):

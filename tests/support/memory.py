@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from core.embeddings.local import LEXICAL_DIMENSIONS, HashedNgrams
 from langchain_core.embeddings import Embeddings
 from typing_extensions import override
 
 from core.embeddings import Embedder
+from core.embeddings.local import LEXICAL_DIMENSIONS, HashedNgrams
 from core.memory import Message, Role, Scope, SearchResult
 from memory.embedded import EmbeddedMemory
 
@@ -82,5 +82,5 @@ def ids(result: SearchResult, leg: str = "") -> list[str]:
     return [
         hit.id
         for hit in result.hits
-        if (any(named.leg == leg for named in hit.legs) if leg else hit.score > 0)
+        if (any(named.retriever == leg for named in hit.ranks) if leg else hit.score > 0)
     ]

@@ -490,7 +490,7 @@ async def test_a_repeated_finish_reason_is_not_glued_together() -> None:
 
 async def test_a_value_comes_back_typed() -> None:
     chat = scripted(calls_tool("Intent", '{"name": "order", "confidence": 0.8}'))
-    reply = await models_of({REASONING: chat}).structured(QUESTION, Intent, temperature=0)
+    reply = await models_of({REASONING: chat}).reply_structured(QUESTION, Intent, temperature=0)
     assert reply.value == Intent(name="order", confidence=0.8)
     assert reply.error is None
     assert reply.raw.id
@@ -507,7 +507,7 @@ async def test_a_value_comes_back_typed() -> None:
 )
 async def test_a_value_that_does_not_fit_says_what_is_wrong(answer: Script, words: str) -> None:
     chat = scripted(answer)
-    reply = await models_of({REASONING: chat}).structured(QUESTION, Intent, temperature=0)
+    reply = await models_of({REASONING: chat}).reply_structured(QUESTION, Intent, temperature=0)
     assert reply.value is None
     assert words in (reply.error or "")
     assert chat.calls == 1
@@ -529,7 +529,7 @@ async def test_a_model_with_structured_output_of_its_own_is_taken_as_it_is() -> 
             }
             return RunnableLambda(answer)
 
-    reply = await models_of(Own(script=[])).structured(QUESTION, Intent, temperature=0)
+    reply = await models_of(Own(script=[])).reply_structured(QUESTION, Intent, temperature=0)
     assert (reply.value, reply.raw) == (Intent(name="order", confidence=1), raw)
 
 

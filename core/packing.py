@@ -1,18 +1,48 @@
 """Sections packed to a budget of tokens: what matters more goes in first, what is shown first stays first."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from functools import cache
+from typing import Annotated, Final, Literal, TypeAlias
 
-from core.packing import (
-    ContextRecord,
-    DroppedItem,
-    SectionName,
-    SectionRecord,
-    count_tokens,
-    describe_token_counter,
-)
-from core.texts import cut, fence, make_storable
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from core.embeddings.local import token_count, why_unavailable
+from core.memory import Fact, Hit, Message
+from core.texts import cut, fence, join_lines, make_storable
+
+SectionName: TypeAlias = Literal[
+    "system", "given", "customer", "facts", "summary", "conversation", "memories", "message", "attempts"
+]
+
+
+class DroppedItem(TypedDict):
+    """Something that is not in the context."""
+
+    id: str
+    why: str
+
+
+class SectionRecord(TypedDict):
+    """One section: the ids of what is in it, in the order they stand, and what is not."""
+
+    section: SectionName
+    tokens: int
+    included: list[str]
+    dropped: list[DroppedItem]
+
+
+class ContextRecord(TypedDict):
+    """An agent's context."""
+
+    agent: str
+    strategy: Annotated[str, Field(description="The retrieval strategy memory was searched with")]
+    budget: Annotated[int, Field(description="Most tokens there may be")]
+    tokens: Annotated[int, Field(description="Those there are, counted by `counter`")]
+    counter: str
+    sections: Annotated[list[SectionRecord], Field(description="In the order they stand in the prompt")]
+
 
 # Who gets room first.
 PRIORITY: Final[Sequence[SectionName]] = (
@@ -64,7 +94,7 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Packed:
+class PackedContext:
     """What there was room for.
 
     Attributes:
@@ -76,7 +106,7 @@ class Packed:
     record: ContextRecord
 
 
-def pack(sections: Sequence[Section], *, budget: int, agent: str, strategy: str) -> Packed:
+def pack_context(sections: Sequence[Section], *, budget: int, agent: str, strategy: str) -> PackedContext:
     """Fill the budget by priority.
 
     What is ``fixed`` is counted and always there; what it leaves is for the others.
@@ -107,7 +137,7 @@ def pack(sections: Sequence[Section], *, budget: int, agent: str, strategy: str)
         counter=describe_token_counter(),
         sections=[chosen[name][1] for name in ORDER if name in chosen],
     )
-    return Packed(background=make_storable("\n\n".join(shown)), record=record)
+    return PackedContext(background=make_storable("\n\n".join(shown)), record=record)
 
 
 def _fill(section: Section, left: int) -> tuple[Sequence[Item], SectionRecord]:
@@ -159,3 +189,88 @@ def _taken(section: Section, costs: Sequence[int], room: int) -> Mapping[int, st
 def _unnamed(count: int) -> Iterator[DroppedItem]:
     if count > 0:
         yield DroppedItem(id=f"and {count} more", why="as these")
+
+
+# Ids of the messages that hold a session's summary, so that a search tells them from what was said.
+SUMMARY_PREFIX: Final = "summary:"
+_MEMORY_CHARACTERS: Final = 1_200
+_ID_CHARACTERS: Final = 8
+
+
+def build_memory_items(hits: Iterable[Hit], *, known: Collection[str]) -> tuple[Item, ...]:
+    """Memories, best first, without those the conversation shows anyway."""
+    return tuple(Item(hit.id, _memory(hit)) for hit in hits if hit.id not in known)
+
+
+def exclude_facts(hits: Iterable[Hit], facts: Iterable[Fact]) -> tuple[Hit, ...]:
+    """The hits without the facts that are told anyway."""
+    told = {fact.id for fact in facts}
+    return tuple(hit for hit in hits if hit.kind != "fact" or hit.id not in told)
+
+
+def format_statement(subject: str, predicate: str, scope_key: str, object: str) -> str:  # noqa: A002 - its name
+    """A fact in words."""
+    of = f" ({scope_key})" if scope_key else ""
+    return f"{subject} {predicate}{of}: {object}"
+
+
+def build_message_items(said: Iterable[Message]) -> tuple[Item, ...]:
+    """What was said, oldest first, each with its day and who said it."""
+    return tuple(Item(message.id, _said(message)) for message in said)
+
+
+def build_fact_items(facts: Iterable[Fact]) -> tuple[Item, ...]:
+    """What is believed, in an order that does not change with what is asked."""
+    ordered = sorted(facts, key=lambda fact: (fact.subject, fact.predicate, fact.scope_key, fact.id))
+    return tuple(Item(fact.id, _fact(fact)) for fact in ordered)
+
+
+def is_summary(hit: Hit) -> bool:
+    """Whether it is the summary of a session."""
+    return hit.kind == "summary" or is_summary_id(hit.id)
+
+
+def is_summary_id(message_id: str) -> bool:
+    """Whether a message is the summary of a session."""
+    return message_id.startswith(SUMMARY_PREFIX)
+
+
+def _memory(hit: Hit) -> str:
+    kind = "summary" if is_summary(hit) else hit.kind
+    source = f"{kind} of session {hit.session_id[:_ID_CHARACTERS]}" if hit.session_id else kind
+    return f"- [{hit.at.date().isoformat()}, {source}] {join_lines(cut(hit.text, _MEMORY_CHARACTERS))}"
+
+
+def _said(message: Message) -> str:
+    text = join_lines(cut(message.text, _MEMORY_CHARACTERS))
+    return f"- [{message.at.date().isoformat()}, {message.role}] {text}"
+
+
+def _fact(fact: Fact) -> str:
+    stated = format_statement(fact.subject, fact.predicate, fact.scope_key, fact.object)
+    said = join_lines(cut(stated, _MEMORY_CHARACTERS))
+    since, source = fact.valid_from.date().isoformat(), fact.source_message_id[:_ID_CHARACTERS]
+    return f"- {said} [since {since}, message {source}]"
+
+
+# Where there is no tokenizer: bytes a token, on the careful side (English has 4 to 5, Portuguese 3 to 4).
+_BYTES: Final = 3
+# No text counts less: what a tokenizer makes one token of (a thousand spaces) is still sent.
+_MOST_CHARACTERS: Final = 8
+
+
+@cache
+def describe_token_counter() -> str:
+    """What is counted with, for the record."""
+    return "bytes/3" if why_unavailable() else "xlm-roberta"
+
+
+def count_tokens(text: str) -> int:
+    """About how many tokens a model reads; at least one for each eight characters. 5 ms a page."""
+    if not text:
+        return 0
+    if describe_token_counter() == "xlm-roberta":
+        tokens = token_count(text)
+    else:
+        tokens = -(-len(text.encode("utf-8", "replace")) // _BYTES)
+    return max(tokens, -(-len(text) // _MOST_CHARACTERS))
