@@ -1,6 +1,7 @@
 """Critique and refine: write, judge, rewrite, until good enough (Madaan et al. 2023, arXiv 2303.17651)."""
 
 from langgraph.graph import END, START, StateGraph
+from nodes.shared.context import ContextAssembler, PromptBudget
 
 from core.context import Context
 from graphs.spec import GraphSpec
@@ -14,15 +15,14 @@ from nodes.critique_refine.state import CritiqueRefineInput, CritiqueRefineOutpu
 from nodes.critique_refine.transcript import HISTORY_MESSAGES
 from nodes.critique_refine.validate import validate
 from nodes.deps import Deps
-from nodes.shared.assemble import Shown, assemble
-from nodes.shared.prompts import prompt
-from nodes.shared.thread import by_caller
+from nodes.shared.agent import route_by_caller
+from nodes.shared.prompts import load_prompt
 
 # A backstop: model calls and the CRM's client have their own, shorter limits.
 STEP_TIMEOUT_SECONDS = 240
-SHOWN = Shown(
+SHOWN = PromptBudget(
     agent="critique_refine",
-    system=prompt("critique_refine_generate"),
+    system=load_prompt("critique_refine_generate"),
     contact="customer",
     turns=HISTORY_MESSAGES,
 )
@@ -46,7 +46,7 @@ def build_critique_refine(
     )
     graph.set_node_defaults(timeout=STEP_TIMEOUT_SECONDS)
     graph.add_node("prepare", prepare(deps))
-    graph.add_node("assemble", assemble(deps, SHOWN))
+    graph.add_node("assemble", ContextAssembler(deps, SHOWN))
     graph.add_node("generate", generate(deps))
     graph.add_node("criticise", criticise(deps))
     graph.add_node("validate", validate(deps))
@@ -55,7 +55,7 @@ def build_critique_refine(
     graph.add_node("finish", finish)
 
     graph.add_edge(START, "prepare")
-    graph.add_conditional_edges("prepare", by_caller, {"alone": "assemble", "told": "generate"})
+    graph.add_conditional_edges("prepare", route_by_caller, {"alone": "assemble", "told": "generate"})
     graph.add_edge("assemble", "generate")
     graph.add_edge("criticise", "judge")
     graph.add_edge("validate", "judge")

@@ -1,6 +1,7 @@
 """ReAct: think, act, reflect, until done (Yao et al. 2022, arXiv 2210.03629)."""
 
 from langgraph.graph import END, START, StateGraph
+from nodes.shared.context import ContextAssembler, PromptBudget
 
 from core.context import Context
 from graphs.spec import GraphSpec
@@ -12,13 +13,12 @@ from nodes.react.reflect import reflect
 from nodes.react.state import ReactInput, ReactOutput, ReactState
 from nodes.react.think import think
 from nodes.react.transcript import HISTORY_MESSAGES
-from nodes.shared.assemble import Shown, assemble
-from nodes.shared.prompts import prompt
-from nodes.shared.thread import by_caller
+from nodes.shared.agent import route_by_caller
+from nodes.shared.prompts import load_prompt
 
 # A backstop: model calls and tools have their own, shorter limits.
 STEP_TIMEOUT_SECONDS = 300
-SHOWN = Shown(agent="react", system=prompt("react"), turns=HISTORY_MESSAGES)
+SHOWN = PromptBudget(agent="react", system=load_prompt("react"), turns=HISTORY_MESSAGES)
 
 
 def build_react(deps: Deps) -> StateGraph[ReactState, Context, ReactInput, ReactOutput]:
@@ -33,14 +33,14 @@ def build_react(deps: Deps) -> StateGraph[ReactState, Context, ReactInput, React
     graph = StateGraph(ReactState, Context, input_schema=ReactInput, output_schema=ReactOutput)
     graph.set_node_defaults(timeout=STEP_TIMEOUT_SECONDS)
     graph.add_node("prepare", prepare(deps))
-    graph.add_node("assemble", assemble(deps, SHOWN))
+    graph.add_node("assemble", ContextAssembler(deps, SHOWN))
     graph.add_node("think", think(deps))
     graph.add_node("act", act(deps))
     graph.add_node("reflect", reflect(deps))
     graph.add_node("finish", finish)
 
     graph.add_edge(START, "prepare")
-    graph.add_conditional_edges("prepare", by_caller, {"alone": "assemble", "told": "think"})
+    graph.add_conditional_edges("prepare", route_by_caller, {"alone": "assemble", "told": "think"})
     graph.add_edge("assemble", "think")
     graph.add_edge("act", "reflect")
     graph.add_edge("finish", END)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import httpx
 from fastapi import FastAPI
+from graphs.caching import is_cacheable
 from langgraph.types import Checkpointer
 
 from checkpoints.cache import compute_cache_version, open_cache
@@ -29,7 +30,6 @@ from graphs.roster import specialised_agents
 from memory.opening import open_memory
 from nodes.coordinator.roster import Roster
 from nodes.deps import Deps
-from nodes.shared.caching import is_cacheable
 from service.audit.effects import RecordedEffects
 from service.audit.entries import Audit
 from service.audit.requests import Requests

@@ -9,8 +9,7 @@ from core.memory import Fact, Hit
 from core.packing import Item, Section, build_fact_items, build_memory_items
 from core.texts import cut, fence
 from nodes.coordinator.state import Attempt, CoordinatorState, Dispatched
-from nodes.shared.context_items import turn_items, turn_line
-from nodes.shared.conversation import unsummarised
+from nodes.shared.conversation import build_turn_items, format_turn, select_unsummarised
 
 # Of the conversation, for who only chooses.
 _LAST_TURNS = 20
@@ -51,7 +50,7 @@ def sections(
         Section(name="customer", items=_one("profile", state["customer"])),
         Section(name="facts", items=build_fact_items(facts)),
         Section(name="summary", items=_one("session", state.get("summary", ""))),
-        Section(name="conversation", items=turn_items(said), first_in="end", share=conversation_share),
+        Section(name="conversation", items=build_turn_items(said), first_in="end", share=conversation_share),
         Section(name="memories", items=build_memory_items(hits, known=known), share=memory_share),
         Section(name="message", items=_one(state["turn"], whole)),
         Section(
@@ -63,7 +62,7 @@ def sections(
 
 def conversation(state: CoordinatorState) -> str:
     """What was said before this message; empty when nothing was."""
-    lines = [turn_line(message) for message in _earlier(state)[-_LAST_TURNS:]]
+    lines = [format_turn(message) for message in _earlier(state)[-_LAST_TURNS:]]
     parts = [
         fence("summary", state["summary"]) if state.get("summary") else "",
         fence("conversation", "\n".join(lines)) if lines else "",
@@ -72,7 +71,9 @@ def conversation(state: CoordinatorState) -> str:
 
 
 def _earlier(state: CoordinatorState) -> list[AnyMessage]:
-    return unsummarised(state["messages"], turn=state["turn"], summarised_to=state.get("summarised_to", ""))
+    return select_unsummarised(
+        state["messages"], turn=state["turn"], summarised_to=state.get("summarised_to", "")
+    )
 
 
 def _one(name: str, text: str) -> tuple[Item, ...]:

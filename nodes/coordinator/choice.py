@@ -13,9 +13,8 @@ from nodes.coordinator.roster import GENERAL, Roster
 from nodes.coordinator.state import Chosen, CoordinatorState, Dispatched
 from nodes.deps import Deps
 from nodes.routing.verdicts import Routing
-from nodes.shared.prompts import prompt
-from nodes.shared.structured import ask
-from nodes.shared.wording import has_words
+from nodes.shared.prompts import load_prompt
+from nodes.shared.structured import ask_structured, has_language_model
 
 log = get_logger(__name__)
 
@@ -66,16 +65,16 @@ def by_default(
 
 
 async def _decided(deps: Deps, state: CoordinatorState, likely: list[str], context: Context) -> str | None:
-    if not has_words(deps.models, context.model):
+    if not has_language_model(deps.models, context.model):
         # It would match words, which the examples do better.
         return None
     agents = deps.roster.agents
     listed = "\n".join(f"- {name}: {agents[name].description}" for name in likely)
     messages = [
-        SystemMessage(prompt("coordinator_choose")),
+        SystemMessage(load_prompt("coordinator_choose")),
         HumanMessage(f"{conversation(state)}\n\n[Message]\n{state['message']}\n\n[Agents]\n{listed}".strip()),
     ]
-    value = await ask(
+    value = await ask_structured(
         deps.models,
         messages,
         _choice_of(likely),

@@ -9,9 +9,8 @@ from core.context import Context
 from core.memory import Scope
 from nodes.coordinator.goodbye import says_goodbye
 from nodes.coordinator.state import CoordinatorState
-from nodes.deps import Deps, Node, run_context
-from nodes.shared.memory_use import MemoryUse
-from nodes.shared.remembering import Said, answer_id, now, told
+from nodes.deps import Deps, Node, get_run_context
+from nodes.shared.memory import MemoryUse, PendingMessage, current_time, derive_answer_id, record_messages
 
 
 def record(deps: Deps) -> Node[CoordinatorState, dict[str, Any]]:
@@ -22,11 +21,13 @@ def record(deps: Deps) -> Node[CoordinatorState, dict[str, Any]]:
     """
 
     async def record(state: CoordinatorState, *, runtime: Runtime[Context]) -> dict[str, Any]:
-        identity = answer_id(state["turn"])
-        answer = Said(id=identity, role="agent", text=state["response"], at=now(), channel_id=_channel(state))
-        scope = Scope(run_context(runtime).tenant, state["contact_id"])
+        identity = derive_answer_id(state["turn"])
+        answer = PendingMessage(
+            id=identity, role="agent", text=state["response"], at=current_time(), channel_id=_channel(state)
+        )
+        scope = Scope(get_run_context(runtime).tenant, state["contact_id"])
         said = [*state["unsent"], *([answer] if state["response"] else [])]
-        fault = await told(deps.memory, scope, state["session_id"], said)
+        fault = await record_messages(deps.memory, scope, state["session_id"], said)
         return {
             "messages": [AIMessage(state["response"], id=identity)],
             "last_agent": state["agent_used"] or state.get("last_agent", ""),

@@ -15,7 +15,7 @@ from core.metrics import current_meter
 from core.texts import make_storable
 from nodes.coordinator.patterns import Answer, Specialist
 from nodes.coordinator.state import Attempt, Outcome, SpecialistInput
-from nodes.deps import Deps, Node, run_context
+from nodes.deps import Deps, Node, get_run_context
 
 log = get_logger(__name__)
 
@@ -38,7 +38,7 @@ def specialist(deps: Deps, specialists: Mapping[str, Specialist]) -> Node[Specia
             gone = _failed(state["agent"], "failed", "there is no such agent any more")
             return {"attempts": [gone]}
         with current_meter().track_agent(spec.name) as counted:
-            attempt = await attempted(spec, state, run_context(runtime))
+            attempt = await attempted(spec, state, get_run_context(runtime))
             counted.outcome = attempt["outcome"]
         (health.succeeded if attempt["outcome"] == "answered" else health.failed)(spec.name)
         return {"attempts": [attempt]}

@@ -6,7 +6,7 @@ from langchain_core.messages import AIMessage, AnyMessage
 
 from core.models import ChatModels, is_truncated
 from nodes.critique_refine.message_text import message_text
-from nodes.shared.structured import unreadable_notice
+from nodes.shared.structured import build_unreadable_notice
 
 
 async def written(
@@ -28,7 +28,7 @@ async def written(
         fault = _fault(reply, text)
         if fault is None:
             return text
-        asked = [*messages, unreadable_notice(fault)]
+        asked = [*messages, build_unreadable_notice(fault)]
     return None
 
 

@@ -8,9 +8,9 @@ from core.context import Context
 from core.texts import cut, fence, join_lines
 from nodes.hierarchical.state import HierarchicalState, Subtask, number_of
 from nodes.hierarchical.team import roster
-from nodes.shared.background import background
-from nodes.shared.conversation import with_room
-from nodes.shared.prompts import in_locale
+from nodes.shared.context import build_background_messages
+from nodes.shared.conversation import select_history
+from nodes.shared.prompts import add_locale
 
 # Messages of earlier turns shown: what was asked and what was answered.
 HISTORY_MESSAGES = 20
@@ -24,13 +24,17 @@ _LINE_CHARACTERS = 300
 def instructed(system: str, guidance: str, state: HierarchicalState, context: Context) -> SystemMessage:
     """The system message: the step's prompt, who there is, and the graph's own guidance."""
     parts = [system, f"The sub-agents:\n{roster(state['team'])}", guidance]
-    return SystemMessage(in_locale("\n\n".join(filter(None, parts)), context.locale))
+    return SystemMessage(add_locale("\n\n".join(filter(None, parts)), context.locale))
 
 
 def conversation(state: HierarchicalState) -> list[AnyMessage]:
     """Earlier turns, the task, and its background where it has one."""
     *earlier, task = state["messages"]
-    return [*with_room(earlier, HISTORY_MESSAGES, state.get("context")), task, *background(state["known"])]
+    return [
+        *select_history(earlier, HISTORY_MESSAGES, state.get("context")),
+        task,
+        *build_background_messages(state["known"]),
+    ]
 
 
 def told_back(state: HierarchicalState) -> list[AnyMessage]:

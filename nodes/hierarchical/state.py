@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
 from nodes.shared.channels import Messages, StoredText
-from nodes.shared.context_state import Briefed, BriefedOutput
+from nodes.shared.context import ContextOutput, ContextState
 
 Status: TypeAlias = Literal["pending", "done", "failed", "skipped"]
 # ``decision_unreadable``: any reply of the manager that could not be read twice; ``decomposition_invalid``:
@@ -111,7 +111,7 @@ def number_of(subtask_id: str) -> int:
     return int(subtask_id.removeprefix("t"))
 
 
-class HierarchicalState(Briefed):
+class HierarchicalState(ContextState):
     """The state of a thread; all but ``messages`` is about its latest run."""
 
     messages: Messages
@@ -135,7 +135,7 @@ class HierarchicalState(Briefed):
     reason: Reason | None
 
 
-class HierarchicalOutput(BriefedOutput):
+class HierarchicalOutput(ContextOutput):
     """What became of the run."""
 
     success: Annotated[bool, Field(description="Whether the task was carried out")]

@@ -15,7 +15,7 @@ from nodes.deps import Node
 from nodes.hierarchical.state import SubAgent, Subtask, WorkInput
 from nodes.react.state import ReactOutput
 from nodes.shared.agent import Agent
-from nodes.shared.prompts import prompt
+from nodes.shared.prompts import load_prompt
 
 # Most rounds of thought of a worker: a part of a task needs fewer than a whole one.
 MAX_ITERATIONS = 6
@@ -33,7 +33,7 @@ def work(agent: Agent) -> Node[WorkInput, dict[str, Any]]:
     What fails in a foreseen way (the model, the CRM, a connection, time) fails the subtask and leaves its
     siblings be. Anything else is a bug and ends the run, which can be resumed when it is mended.
     """
-    template = Template(prompt("hierarchical_work"))
+    template = Template(load_prompt("hierarchical_work"))
 
     async def work(state: WorkInput, *, runtime: Runtime[Context]) -> dict[str, Any]:  # noqa: ARG001
         subtask = state["subtask"]

@@ -14,7 +14,7 @@ from langchain_core.tools import BaseTool
 from core.texts import make_storable
 from nodes.planning_monitor.schema import PlanStep
 from nodes.planning_monitor.state import Before, ExecuteInput, PlanningState, StepResult
-from nodes.shared.conversation import with_room
+from nodes.shared.conversation import select_history
 
 # Messages of earlier turns a planner sees: what was asked and what was answered.
 HISTORY_MESSAGES = 10
@@ -125,7 +125,7 @@ def _told_back(state: PlanningState) -> Iterator[AnyMessage]:
 def _history(state: PlanningState) -> Sequence[AnyMessage]:
     messages = state["messages"]
     start = next(index for index, message in enumerate(messages) if message.id == state["turn"])
-    return with_room(messages[:start], HISTORY_MESSAGES, state.get("context"))
+    return select_history(messages[:start], HISTORY_MESSAGES, state.get("context"))
 
 
 def _steps(state: PlanningState) -> Sequence[Mapping[str, Any]]:

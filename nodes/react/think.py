@@ -12,25 +12,25 @@ from core.context import Context
 from core.errors import ModelRefused
 from core.models import is_truncated
 from core.texts import make_storable
-from nodes.deps import Deps, Node, run_context
+from nodes.deps import Deps, Node, get_run_context
 from nodes.react.endings import ended
 from nodes.react.offered import offered
 from nodes.react.state import ActInput, ReactState, ReasonIncomplete, TraceEntry
 from nodes.react.transcript import transcript
-from nodes.shared.prompts import in_locale, prompt
+from nodes.shared.prompts import add_locale, load_prompt
 
 Next: TypeAlias = Command[Literal["act", "think", "finish"]]
 
 
 def think(deps: Deps) -> Node[ReactState, Next]:
     """Node: ask for the next thought and go where it leads."""
-    system = prompt("react")
+    system = load_prompt("react")
 
     async def think(state: ReactState, *, runtime: Runtime[Context]) -> Next:
-        context = run_context(runtime)
+        context = get_run_context(runtime)
         try:
             reply = await deps.models.reply(
-                transcript(state, in_locale(system, context.locale)),
+                transcript(state, add_locale(system, context.locale)),
                 tools=tuple(offered(deps.tools, state["allowed_tools"]).values()),
                 temperature=state["warmth"],
                 model=context.model,

@@ -6,8 +6,8 @@ from typing import Any
 
 from core.texts import cut, fence, join_lines
 from nodes.sales.state import SalesState
-from nodes.shared.history import spoken
-from nodes.shared.prompts import prompt
+from nodes.shared.conversation import select_spoken
+from nodes.shared.prompts import load_prompt
 
 HISTORY_MESSAGES = 20
 # Together below what a background may have.
@@ -21,7 +21,7 @@ _BOOKKEEPING = frozenset({"version", "created_at", "updated_at", "contact_id"})
 
 def background(state: SalesState) -> str:
     """The background of a run's work."""
-    deal = Template(prompt("sales_background")).substitute(
+    deal = Template(load_prompt("sales_background")).substitute(
         today=state["today"],
         deal=deal_text(state),
         contact=fence("contact", cut(_json(state["contact"]), _CONTACT_CHARACTERS)),
@@ -43,7 +43,7 @@ def _talk(state: SalesState) -> str:
     lines = [
         f"{'customer' if message.type == 'human' else 'company'}: "
         f"{cut(join_lines(message.text), _SAID_CHARACTERS)}"
-        for message in spoken(state["messages"], HISTORY_MESSAGES)
+        for message in select_spoken(state["messages"], HISTORY_MESSAGES)
     ]
     return "\n".join(lines)[-_TALK_CHARACTERS:]
 

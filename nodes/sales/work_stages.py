@@ -16,7 +16,7 @@ from nodes.hierarchical.state import HierarchicalInput, HierarchicalOutput
 from nodes.hierarchical.state import Reason as TeamReason
 from nodes.sales.background import background
 from nodes.sales.state import Reason, SalesState, StageView
-from nodes.shared.prompts import prompt
+from nodes.shared.prompts import load_prompt
 
 # The manager with a sub-agent a stage, as a subgraph of the run that calls it.
 Team: TypeAlias = Callable[[HierarchicalInput], Awaitable[HierarchicalOutput]]
@@ -35,7 +35,7 @@ _REASONS: Mapping[TeamReason, Reason] = {
 
 def work_stages(team: Team) -> Node[SalesState, Next]:
     """Node: give the deal to the team. Where none of it was worked on, the deal stays as it is."""
-    template = Template(prompt("sales_task"))
+    template = Template(load_prompt("sales_task"))
 
     async def work_stages(state: SalesState, *, runtime: Runtime[Context]) -> Next:  # noqa: ARG001
         given = HierarchicalInput(

@@ -22,12 +22,10 @@ from core.packing import (
     is_summary,
     pack_context,
 )
-from nodes.deps import Deps, Node, run_context
-from nodes.shared.contact import recalled_contact, relations_of
-from nodes.shared.context_items import turn_items
-from nodes.shared.history import spoken
-from nodes.shared.memory_use import MemoryAsked
-from nodes.shared.retrieve import Retrieved, retrieved
+from nodes.deps import Deps, Node, get_run_context
+from nodes.shared.contact import extract_relations, try_load_contact_profile
+from nodes.shared.conversation import build_turn_items, select_spoken
+from nodes.shared.memory import MemoryStatus, RetrievedMemory, retrieve
 from tools.relations import RelationRecorder
 
 # What an agent's background may have, and room beside it for the results of its siblings. The budget is
@@ -40,11 +38,11 @@ _TOLD_TURNS: Final = 20
 
 
 class Assembled(TypedDict):
-    """The update: see :class:`nodes.shared.context_state.Briefed`."""
+    """The update: see :class:`nodes.shared.context.ContextState`."""
 
     known: str
     context: list[ContextRecord]
-    memory: MemoryAsked
+    memory: MemoryStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,18 +77,20 @@ def assemble(deps: Deps, shown: Shown) -> Node[Any, Assembled]:
     relations = RelationRecorder(deps.memory)
 
     async def read(scope: Scope, state: Mapping[str, Any]) -> str:
-        known = state[shown.contact] if shown.contact else await recalled_contact(deps, scope.contact_id)
+        known = (
+            state[shown.contact] if shown.contact else await try_load_contact_profile(deps, scope.contact_id)
+        )
         if not known:
             return ""
-        await relations.record(scope, relations_of(known))
+        await relations.record(scope, extract_relations(known))
         return json.dumps(known, ensure_ascii=False)
 
     async def assemble(state: Mapping[str, Any], *, runtime: Runtime[Context]) -> Assembled:
         strategy: StrategyName = state.get("strategy", "general")
-        scope = Scope(run_context(runtime).tenant, state["contact_id"])
+        scope = Scope(get_run_context(runtime).tenant, state["contact_id"])
         earlier, question = _turns(state["messages"])
         found, contact = await asyncio.gather(
-            retrieved(deps.memory, scope, [(strategy, question)]), read(scope, state)
+            retrieve(deps.memory, scope, [(strategy, question)]), read(scope, state)
         )
         sections = [
             *_own(shown, state["known"], contact),
@@ -105,7 +105,7 @@ def assemble(deps: Deps, shown: Shown) -> Node[Any, Assembled]:
         return Assembled(
             known=known[: max(MOST_CHARACTERS, len(state["known"]))],
             context=[packed.record],
-            memory=MemoryAsked(available=found.available, degraded=list(found.degraded)),
+            memory=MemoryStatus(available=found.available, degraded=list(found.degraded)),
         )
 
     return assemble
@@ -128,7 +128,9 @@ def _own(shown: Shown, given: str, contact: str) -> list[Section]:
     ]
 
 
-def _remembered(found: Retrieved, known: Collection[str | None], strategy: StrategyName) -> list[Section]:
+def _remembered(
+    found: RetrievedMemory, known: Collection[str | None], strategy: StrategyName
+) -> list[Section]:
     """What memory has, without what the thread shows."""
     hits = [hit for of_question in found.hits.values() for hit in of_question if hit.id not in known]
     summaries = build_memory_items(filter(is_summary, hits), known=())
@@ -144,9 +146,9 @@ def _remembered(found: Retrieved, known: Collection[str | None], strategy: Strat
 def _conversation(shown: Shown, earlier: Sequence[AnyMessage], share: int) -> Section:
     """Earlier turns: the newest first, where there is no room for all."""
     if not shown.turns:
-        told = turn_items(spoken(earlier, _TOLD_TURNS))
+        told = build_turn_items(select_spoken(earlier, _TOLD_TURNS))
         return Section(name="conversation", items=told, first_in="end", share=share)
-    said = spoken(earlier, shown.turns)
+    said = select_spoken(earlier, shown.turns)
     items = tuple(Item(message.id or "", message.text) for message in said)
     return Section(name="conversation", items=items, first_in="end", share=share, placed="prompt")
 

@@ -78,14 +78,14 @@ class GrowingChannel(DeltaChannel[Value]):
 
     __slots__ = ()
 
-    LEAST_UPDATES: ClassVar[int] = 50
+    MIN_UPDATES: ClassVar[int] = 50
     SHARE: ClassVar[int] = 4
 
     @property
     def snapshot_frequency(self) -> int:
         """Updates after which LangGraph writes the next snapshot, at the present length."""
         kept = len(self.value) if self.is_available() else 0
-        return max(self.LEAST_UPDATES, kept // self.SHARE)
+        return max(self.MIN_UPDATES, kept // self.SHARE)
 
     @snapshot_frequency.setter
     def snapshot_frequency(self, _: int) -> None:

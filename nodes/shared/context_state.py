@@ -7,7 +7,7 @@ from typing_extensions import TypedDict
 
 from core.packing import ContextRecord
 from nodes.shared.channels import StoredText
-from nodes.shared.memory_use import NOT_ASKED, MemoryAsked
+from nodes.shared.memory import NO_MEMORY_STATUS, MemoryStatus
 
 
 class Briefed(TypedDict):
@@ -16,7 +16,7 @@ class Briefed(TypedDict):
     # As given by the caller, and then with what was assembled.
     known: StoredText
     context: list[ContextRecord]
-    memory: MemoryAsked
+    memory: MemoryStatus
 
 
 class BriefedOutput(TypedDict):
@@ -26,7 +26,7 @@ class BriefedOutput(TypedDict):
         list[ContextRecord],
         Field(description="What the agent was told beside its task, what was left out, and why"),
     ]
-    memory: Annotated[MemoryAsked, Field(description="Whether memory could be used")]
+    memory: Annotated[MemoryStatus, Field(description="Whether memory could be used")]
 
 
 def unbriefed(given: str = "") -> dict[str, Any]:
@@ -35,4 +35,4 @@ def unbriefed(given: str = "") -> dict[str, Any]:
     Args:
         given: Background from the caller.
     """
-    return {"known": given, "context": [], "memory": NOT_ASKED}
+    return {"known": given, "context": [], "memory": NO_MEMORY_STATUS}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from langchain_core.messages import AnyMessage
 
 from core.packing import ContextRecord
-from nodes.shared.history import spoken
+from nodes.shared.conversation import select_spoken
 
 # Beyond it turns are summarised however short they are.
 MOST_TURNS = 60
@@ -25,7 +25,7 @@ def unsummarised(
     ids = [message.id for message in messages]
     start = ids.index(summarised_to) + 1 if summarised_to in ids else 0
     earlier = [message for message in messages[start:] if message.id != turn]
-    return spoken(earlier, most)
+    return select_spoken(earlier, most)
 
 
 def with_room(
@@ -45,4 +45,6 @@ def with_room(
         if section["section"] == "conversation"
         for each in section["dropped"]
     }
-    return spoken([message for message in spoken(earlier, most) if message.id not in dropped], most)
+    return select_spoken(
+        [message for message in select_spoken(earlier, most) if message.id not in dropped], most
+    )

@@ -10,9 +10,9 @@ from core.errors import ModelError
 from core.logging import get_logger
 from core.models import ChatModels
 from core.texts import cut, fence, join_lines
-from nodes.shared.context_items import turn_line
-from nodes.shared.prompts import prompt
-from nodes.shared.wording import worded
+from nodes.shared.conversation import format_turn
+from nodes.shared.prompts import load_prompt
+from nodes.shared.structured import ask_text
 
 log = get_logger(__name__)
 
@@ -41,7 +41,7 @@ async def summed_up(
         return earlier
     if models.info.is_language_model:
         try:
-            written = await worded(models, _asked(said, earlier), temperature=TEMPERATURE, model=model)
+            written = await ask_text(models, _asked(said, earlier), temperature=TEMPERATURE, model=model)
         except ModelError as error:
             log.warning("summary_not_worded", reason=error.message)
             written = ""
@@ -64,12 +64,12 @@ def extract(said: Sequence[AnyMessage], *, earlier: str = "") -> str:
 
 
 def _first_sentence(message: AnyMessage) -> str:
-    line = join_lines(turn_line(message))
+    line = join_lines(format_turn(message))
     return cut(_SENTENCE.split(line, maxsplit=1)[0], _LINE_CHARACTERS)
 
 
 def _asked(said: Sequence[AnyMessage], earlier: str) -> list[AnyMessage]:
-    lines = [turn_line(message) for message in said]
+    lines = [format_turn(message) for message in said]
     if len(lines) > _MOST_LINES:
         half = _MOST_LINES // 2
         lines = [*lines[:half], f"… ({len(lines) - 2 * half} messages were cut)", *lines[-half:]]
@@ -77,4 +77,4 @@ def _asked(said: Sequence[AnyMessage], earlier: str) -> list[AnyMessage]:
         fence("earlier_summary", earlier) if earlier else "",
         fence("conversation", "\n".join(lines)),
     ]
-    return [SystemMessage(prompt("session_summary")), HumanMessage("\n\n".join(filter(None, parts)))]
+    return [SystemMessage(load_prompt("session_summary")), HumanMessage("\n\n".join(filter(None, parts)))]

@@ -6,7 +6,7 @@ from langchain_core.messages import AIMessage, AnyMessage
 
 from core.models import ChatModels, is_truncated
 from core.texts import make_storable
-from nodes.shared.structured import unreadable_notice
+from nodes.shared.structured import build_unreadable_notice
 
 
 def has_words(models: ChatModels, model: str | None) -> bool:
@@ -32,7 +32,7 @@ async def worded(
     """
     reply = await models.reply(messages, temperature=temperature, model=model)
     if fault := _fault(reply):
-        again = [*messages, unreadable_notice(fault)]
+        again = [*messages, build_unreadable_notice(fault)]
         reply = await models.reply(again, temperature=temperature, model=model)
     return "" if _fault(reply) else reply.text
 

@@ -15,6 +15,7 @@ from langgraph.errors import GraphDrained
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import RunControl
 from langgraph.types import Command, interrupt
+from nodes.shared.memory import NO_MEMORY_STATUS
 from pydantic import Field, SecretStr
 from syrupy.assertion import SnapshotAssertion
 
@@ -31,8 +32,7 @@ from nodes.hierarchical.state import SubAgent
 from nodes.hierarchical.team import SUPPORT_TEAM, complete
 from nodes.react.state import ReactOutput, Reflection
 from nodes.shared.agent import Agent
-from nodes.shared.memory_use import NOT_ASKED
-from nodes.shared.prompts import prompt
+from nodes.shared.prompts import load_prompt
 from tests.support.gemini import FunctionCalls, GeminiServer, Structured, Text, gemini_server
 from tests.support.graphs import compiled, development_deps, empty_crm
 from tests.support.savers import saver_on
@@ -64,7 +64,7 @@ class ManagedModel(ScriptedChatModel):
 
 def who_asks(messages: Sequence[BaseMessage]) -> str:
     for step in ("decompose", "decide"):
-        if messages[0].text.startswith(prompt(f"hierarchical_{step}")):
+        if messages[0].text.startswith(load_prompt(f"hierarchical_{step}")):
             return step
     return messages[1].text.partition("\n")[0]
 
@@ -115,7 +115,7 @@ def react_output(answer: str) -> ReactOutput:
         reason_incomplete=None,
         messages=[],
         context=[],
-        memory=NOT_ASKED,
+        memory=NO_MEMORY_STATUS,
     )
 
 
@@ -942,7 +942,7 @@ async def test_gemini_is_asked_with_each_steps_prompt_temperature_and_schema(bui
         ("hierarchical_decompose", "react", "react_reflection", "react", "hierarchical_decide"),
         strict=True,
     ):
-        assert request.system.startswith(prompt(name))
+        assert request.system.startswith(load_prompt(name))
     assert set(think.functions) == {"search_knowledge_base", "search_past_tickets"}
     assert set(tell.functions) == {
         "send_solution_to_customer",

@@ -27,7 +27,7 @@ from nodes.hierarchical.plan import Decision, Decomposition, PlannedSubtask
 from nodes.react.state import Reflection
 from nodes.sales.reading import DealReading, ObjectionReading
 from nodes.sales.team import SALES_TEAM
-from nodes.shared.prompts import prompt
+from nodes.shared.prompts import load_prompt
 from tests.support.graphs import NO_AGENTS, compiled
 from tests.support.scripted import Reply, ScriptedChatModel, calling, scripted_models
 from tools.catalogue import crm_tools
@@ -235,7 +235,7 @@ async def test_the_team_sees_the_deal_the_contact_and_what_was_said_before(house
         assert '"budget": "12,000 dollars"' in seen
         assert "Laura" in seen
         assert "customer: We have 12,000 dollars." in seen
-    assert prompt("sales_guidance") in decompose[0].text
+    assert load_prompt("sales_guidance") in decompose[0].text
     assert "t1(qualification: do qualification): qualification brought this" in read[2].text
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
+from graphs.caching import classify_cache_policy, is_cacheable, make_key_func
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage
@@ -23,7 +24,6 @@ from nodes.coordinator.roster import Roster
 from nodes.coordinator.state import CoordinatorState
 from nodes.deps import Deps
 from nodes.routing.verdicts import Candidate, Routing, Verdict
-from nodes.shared.caching import classify_cache_policy, is_cacheable, make_key_func
 from tests.support.agents import shipped
 from tests.support.scripted import ScriptedChatModel, scripted_models
 
