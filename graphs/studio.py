@@ -31,7 +31,7 @@ def _deps() -> Deps:
         models=build_chat_models(settings.models, settings.features),
         tools=tools,
         crm=crm,
-        roster=specialised_agents(settings, tools),
+        agents=specialised_agents(settings, tools),
         memory=memory,
         context_tokens=settings.context.tokens,
     )

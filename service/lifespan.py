@@ -25,6 +25,7 @@ from core.settings import Settings
 from core.tasks import Supervisor, cancel_and_wait
 from dev_crm.app import create_crm
 from dev_crm.migrations import migrate
+from graphs.caching import is_cacheable
 from graphs.registry import REGISTRY
 from graphs.roster import specialised_agents
 from memory.opening import open_memory

@@ -34,7 +34,7 @@ async def choose(
     """
     likely = [routing.route, *(each.route for each in routing.alternatives)]
     last = state["last_agent"]
-    if last in deps.roster.agents and _goes_on(routing, is_likely=last in likely):
+    if last in deps.agents.agents and _goes_on(routing, is_likely=last in likely):
         return last, "conversation"
     if routing.verdict == "sure":
         return routing.route, "sure"
@@ -68,7 +68,7 @@ async def _decided(deps: Deps, state: CoordinatorState, likely: list[str], conte
     if not has_language_model(deps.models, context.model):
         # It would match words, which the examples do better.
         return None
-    agents = deps.roster.agents
+    agents = deps.agents.agents
     listed = "\n".join(f"- {name}: {agents[name].description}" for name in likely)
     messages = [
         SystemMessage(load_prompt("coordinator_choose")),

@@ -30,7 +30,7 @@ Next: TypeAlias = Command[Literal["clarify", "assemble", "hand_over"]]
 
 def classify(deps: Deps) -> Node[CoordinatorState, Next]:
     """Node: dispatch the message to its agent, or to two where it is about two things."""
-    roster = deps.roster
+    roster = deps.agents
 
     async def classify(state: CoordinatorState, *, runtime: Runtime[Context]) -> Next:
         if handoff := _asked_for(state, roster.agents):

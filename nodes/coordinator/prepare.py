@@ -22,7 +22,7 @@ async def prepare(state: CoordinatorInput, *, runtime: Runtime[Context]) -> dict
     return {
         "messages": [message],
         "turn": turn,
-        "unsent": [said],
+        "outbox": [said],
         "session_id": (info.thread_id if info else None) or state.session_id,
         "customer": "",
         "context": [],

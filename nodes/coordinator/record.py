@@ -26,13 +26,17 @@ def record(deps: Deps) -> Node[CoordinatorState, dict[str, Any]]:
             id=identity, role="agent", text=state["response"], at=current_time(), channel_id=_channel(state)
         )
         scope = Scope(get_run_context(runtime).tenant, state["contact_id"])
+<<<<<<< HEAD
         said = [*state["unsent"], *([answer] if state["response"] else [])]
+=======
+        said = [*state["outbox"], *([answer] if state["response"] else [])]
+>>>>>>> main
         fault = await record_messages(deps.memory, scope, state["session_id"], said)
         return {
             "messages": [AIMessage(state["response"], id=identity)],
             "last_agent": state["agent_used"] or state.get("last_agent", ""),
             "ends_session": _is_over(state),
-            "unsent": said if fault else [],
+            "outbox": said if fault else [],
             "memory": _use(state["memory"], fault),
         }
 
@@ -46,7 +50,7 @@ def _is_over(state: CoordinatorState) -> bool:
 
 
 def _channel(state: CoordinatorState) -> str:
-    return state["unsent"][-1]["channel_id"] if state["unsent"] else ""
+    return state["outbox"][-1]["channel_id"] if state["outbox"] else ""
 
 
 def _use(use: MemoryUse, fault: str) -> MemoryUse:

@@ -29,7 +29,7 @@ def specialist(deps: Deps, specialists: Mapping[str, Specialist]) -> Node[Specia
     What fails in a foreseen way (the model, the CRM, time) is an attempt that failed, and another agent is
     asked. Anything else is a bug and ends the run, which can be resumed.
     """
-    roster, health = deps.roster, deps.roster.health
+    roster, health = deps.agents, deps.agents.health
 
     async def specialist(state: SpecialistInput, *, runtime: Runtime[Context]) -> dict[str, Any]:
         spec = roster.agents.get(state["agent"])

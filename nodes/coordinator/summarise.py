@@ -36,7 +36,7 @@ def summarise(deps: Deps) -> Node[CoordinatorState, dict[str, Any]]:
             state["messages"],
             turn="",
             summarised_to=state.get("summarised_to", ""),
-            most=len(state["messages"]),
+            limit=len(state["messages"]),
         )
         old = await asyncio.to_thread(_old, said, share)
         if not old:

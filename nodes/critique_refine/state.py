@@ -99,7 +99,6 @@ class CritiqueRefineState(ContextState):
     contact_id: StoredText
     # As given: only ``prepare`` sees them, so that a run without them does not get the last run's.
     instruction: Annotated[str, EphemeralValue]
-    background: Annotated[str, EphemeralValue]
     quality_threshold: Annotated[float, EphemeralValue]
     max_refinement_cycles: Annotated[int, EphemeralValue]
     # The same, or their defaults, for the run.

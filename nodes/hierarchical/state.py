@@ -121,7 +121,6 @@ class HierarchicalState(ContextState):
     # As given: only ``prepare`` sees them, so that a run without them does not get the last run's.
     sub_agents: Annotated[list[SubAgent], EphemeralValue]
     max_rounds: Annotated[int, EphemeralValue]
-    background: Annotated[str, EphemeralValue]
     # The same, or their defaults, for the run.
     team: list[SubAgent]
     round_limit: int
@@ -152,5 +151,5 @@ class WorkInput(TypedDict):
     subtask: Subtask
     agent: SubAgent
     results: list[Subtask]
-    known: str
+    background: str
     contact_id: str

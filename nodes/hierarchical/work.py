@@ -43,7 +43,7 @@ def work(agent: Agent) -> Node[WorkInput, dict[str, Any]]:
                     state["subtask"]["task"],
                     contact_id=state["contact_id"],
                     instruction=briefing(template, state["agent"]),
-                    background=background(state["known"], state["results"]),
+                    background=background(state["background"], state["results"]),
                     tools=state["agent"].get("tools", []),
                     max_iterations=MAX_ITERATIONS,
                 )

@@ -51,8 +51,7 @@ async def _answer(agent: Agent, rules: str, state: BranchInput) -> ReactOutput:
         state["question"],
         contact_id=state["contact_id"],
         instruction=f"{spec['instruction']}\n\n{rules}".strip(),
-        # A branch that was sent before there were backgrounds has none.
-        background=state.get("known", ""),
+        background=state["background"],
         tools=spec["tools"],
         max_iterations=MAX_ITERATIONS,
     )

@@ -59,7 +59,7 @@ class Branch(TypedDict):
 class BranchInput(TypedDict):
     """What one ``branch`` task is sent. ``race`` names the run's race; empty where there is none.
 
-    ``known`` is what its agent is told beside the question.
+    ``background`` is what its agent is told beside the question.
     """
 
     agent: AgentSpec
@@ -67,7 +67,7 @@ class BranchInput(TypedDict):
     contact_id: str
     seconds: float
     race: str
-    known: str
+    background: str
 
 
 def _gathered(branches: list[Branch], new: list[Branch]) -> list[Branch]:

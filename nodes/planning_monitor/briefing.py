@@ -97,8 +97,8 @@ def _given(state: PlanningState) -> Iterator[HumanMessage]:
     if state["guidance"]:
         yield HumanMessage(f"[Instruction]\n{state['guidance']}")
     yield _note("What the CRM knows of the customer", state["contact"])
-    if state["known"]:
-        yield _note("What else is known", state["known"])
+    if state["background"]:
+        yield _note("What else is known", state["background"])
     if state["kept_constraints"]:
         yield HumanMessage("\n".join(["[Constraints]", *(f"- {one}" for one in state["kept_constraints"])]))
 
@@ -125,7 +125,11 @@ def _told_back(state: PlanningState) -> Iterator[AnyMessage]:
 def _history(state: PlanningState) -> Sequence[AnyMessage]:
     messages = state["messages"]
     start = next(index for index, message in enumerate(messages) if message.id == state["turn"])
+<<<<<<< HEAD
     return select_history(messages[:start], HISTORY_MESSAGES, state.get("context"))
+=======
+    return select_history(messages[:start], HISTORY_MESSAGES, state["context"])
+>>>>>>> main
 
 
 def _steps(state: PlanningState) -> Sequence[Mapping[str, Any]]:

@@ -93,7 +93,6 @@ class PlanningState(ContextState):
     # As given: only ``prepare`` sees them, so that a run without them does not get the last run's.
     constraints: Annotated[list[str], EphemeralValue]
     instruction: Annotated[str, EphemeralValue]
-    background: Annotated[str, EphemeralValue]
     # The same for the run.
     kept_constraints: list[str]
     guidance: StoredText

@@ -93,7 +93,6 @@ class ReactState(ContextState):
     reflection: Annotated[ReflectionMode, EphemeralValue]
     tools: Annotated[list[str], EphemeralValue]
     instruction: Annotated[str, EphemeralValue]
-    background: Annotated[str, EphemeralValue]
     temperature: Annotated[float, EphemeralValue]
     retrieval: Annotated[StrategyName, EphemeralValue]
     # The same, or their defaults, for the run.

@@ -27,8 +27,7 @@ def background(state: SalesState) -> str:
         contact=fence("contact", cut(_json(state["contact"]), _CONTACT_CHARACTERS)),
         talk=fence("talk", _talk(state)),
     )
-    # A run that was stopped before there were contexts has none.
-    return "\n\n".join(filter(None, (deal, cut(state.get("known", ""), _KNOWN_CHARACTERS))))
+    return "\n\n".join(filter(None, (deal, cut(state["background"], _KNOWN_CHARACTERS))))
 
 
 def deal_text(state: SalesState) -> str:

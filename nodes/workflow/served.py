@@ -14,7 +14,11 @@ from typing_extensions import TypedDict
 
 from core.context import Context
 from core.errors import InvalidRequest, NotFound
+<<<<<<< HEAD
 from nodes.deps import Node, get_run_context
+=======
+from nodes.deps import Node, get_run_context, get_thread_id
+>>>>>>> main
 from nodes.shared.channels import Messages
 from nodes.workflow.state import StrandContext, Surroundings, WorkflowStatus
 from workflows.definition.workflow import Definition
@@ -94,7 +98,7 @@ def run(compiled: Compile) -> Node[RunWorkflowState, RunWorkflowState]:
         graph, parameters = compiled(definition), get_run_context(runtime)
         task = runtime.execution_info.task_id if runtime.execution_info else ""
         # A thread may run a workflow more than once, and each has effects of its own.
-        around = Surroundings(workflow_id=f"{thread_of(runtime)}:{task}", given=state["given"])
+        around = Surroundings(workflow_id=f"{get_thread_id(runtime)}:{task}", given=state["given"])
         ended = await graph.ainvoke({"input": state["given"]}, context=StrandContext.of(parameters, around))
         return RunWorkflowState(
             messages=[AIMessage(_said(definition, ended), id=str(uuid4()))],

@@ -500,7 +500,7 @@ async def crm_of(roles: Roles, transport: httpx.AsyncBaseTransport) -> AsyncIter
     """Dependencies over another CRM."""
     settings = CrmSettings(max_attempts=1)
     async with create_http_client(settings, "http://another-crm", transport=transport) as http:
-        yield Deps(models=roles.models, tools={}, crm=CrmClient(http, settings), roster=NO_AGENTS)
+        yield Deps(models=roles.models, tools={}, crm=CrmClient(http, settings), agents=NO_AGENTS)
 
 
 # Running

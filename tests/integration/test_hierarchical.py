@@ -32,6 +32,10 @@ from nodes.hierarchical.state import SubAgent
 from nodes.hierarchical.team import SUPPORT_TEAM, complete
 from nodes.react.state import ReactOutput, Reflection
 from nodes.shared.agent import Agent
+<<<<<<< HEAD
+=======
+from nodes.shared.memory import NO_MEMORY_STATUS
+>>>>>>> main
 from nodes.shared.prompts import load_prompt
 from tests.support.gemini import FunctionCalls, GeminiServer, Structured, Text, gemini_server
 from tests.support.graphs import compiled, development_deps, empty_crm

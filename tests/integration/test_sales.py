@@ -108,7 +108,7 @@ async def house_over(pool: Pool, models: ChatModels, model: ScriptedChatModel) -
     line = Line(pool, settings)
     async with create_http_client(settings, "http://development-crm", transport=line) as http:
         crm = CrmClient(http, settings, first_pause=0)
-        deps = Deps(models=models, tools=crm_tools(crm), crm=crm, roster=NO_AGENTS)
+        deps = Deps(models=models, tools=crm_tools(crm), crm=crm, agents=NO_AGENTS)
         yield House(await compiled(SPEC, deps, pool), model, crm, line)
 
 

@@ -19,6 +19,7 @@ from typing_extensions import TypedDict
 from checkpoints.cache import compute_cache_version
 from core.context import Context, set_context
 from core.errors import EmbeddingError
+from graphs.caching import classify_cache_policy, is_cacheable, make_key_func
 from nodes.coordinator.classify import classify
 from nodes.coordinator.roster import Roster
 from nodes.coordinator.state import CoordinatorState
@@ -68,7 +69,7 @@ def deps_with(verdict: Verdict = "sure", *replies: Any, fails: bool = False) -> 
         models=scripted_models(ScriptedChatModel(replies=list(replies))),
         tools={},
         crm=cast("Any", None),
-        roster=shipped(router=cast("Any", OneRouter(verdict, fails=fails))),
+        agents=shipped(router=cast("Any", OneRouter(verdict, fails=fails))),
     )
 
 
@@ -88,9 +89,9 @@ def key(deps: Deps = DEPS, *, run: Context | None = ACME, **changed: Any) -> str
 
 
 def other_roster() -> Deps:
-    agents = dict(DEPS.roster.agents)
+    agents = dict(DEPS.agents.agents)
     agents["closing"] = agents["closing"].model_copy(update={"description": "Something else."})
-    return replace(DEPS, roster=Roster(agents=agents, router=DEPS.roster.router))
+    return replace(DEPS, agents=Roster(agents=agents, router=DEPS.agents.router))
 
 
 def test_the_same_words_in_the_same_conversation_have_the_same_key_for_every_contact() -> None:

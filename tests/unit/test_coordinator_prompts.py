@@ -25,7 +25,7 @@ def test_prompts_as_the_model_sees_them(name: str, snapshot: SnapshotAssertion) 
 async def test_an_agent_that_answers_at_once_as_its_model_sees_it(snapshot: SnapshotAssertion) -> None:
     model = ScriptedChatModel(replies=[AIMessage("Hello!")])
     roster = shipped(cast("Router", None))
-    deps = Deps(models=scripted_models(model), tools={}, crm=cast("CrmClient", None), roster=roster)
+    deps = Deps(models=scripted_models(model), tools={}, crm=cast("CrmClient", None), agents=roster)
     sent: dict[str, Any] = dict.fromkeys(SpecialistInput.__annotations__, "")
     sent |= {
         "agent": "general",

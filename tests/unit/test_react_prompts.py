@@ -73,7 +73,7 @@ async def asked() -> list[list[BaseMessage]]:
     """What a model was shown in the scripted run, call by call."""
     model = ScriptedChatModel(replies=list(SCRIPT))
     tools: dict[str, BaseTool] = {one.name: one for one in (look_up, send)}
-    deps = Deps(models=scripted_models(model), tools=tools, crm=empty_crm(), roster=NO_AGENTS)
+    deps = Deps(models=scripted_models(model), tools=tools, crm=empty_crm(), agents=NO_AGENTS)
     output = (
         await build_react(deps)
         .compile()

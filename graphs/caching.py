@@ -57,8 +57,8 @@ def classify_cache_policy(deps: Deps) -> CachePolicy[Callable[[CoordinatorState]
     def digest_of_choices() -> str:
         """Hash what is the same for every message: the agents, and the models that choose among them."""
         info = deps.models.info
-        agents = sorted(deps.roster.agents.items())
-        models = [deps.roster.router.model, info.model, info.fallback_model]
+        agents = sorted(deps.agents.agents.items())
+        models = [deps.agents.router.model, info.model, info.fallback_model]
         return sha256(repr([agents, models]).encode()).hexdigest()
 
     def read(state: CoordinatorState, run: Context) -> Sequence[object]:
