@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import httpx
 from fastapi import FastAPI
-from graphs.caching import is_cacheable
 from langgraph.types import Checkpointer
 
 from checkpoints.cache import compute_cache_version, open_cache

@@ -6,13 +6,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import JSONResponse
-from nodes.shared.memory import MemoryUse
 from pydantic import BaseModel, Field, JsonValue, model_validator
 from sse_starlette import ServerSentEvent
 
 from core.errors import ServiceError
 from core.packing import ContextRecord
 from nodes.coordinator.state import Alternative, Attempt, Dispatched, Handoff, Path
+from nodes.shared.memory import MemoryUse
 from service.auth.request_identity import Identity
 from service.errors import error_body
 from service.lifespan import Service
