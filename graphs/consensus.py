@@ -5,7 +5,6 @@ After Wang et al. 2022 (self-consistency, arXiv 2203.11171) and Chen et al. 2023
 """
 
 from langgraph.graph import END, START, StateGraph
-from nodes.shared.context import ContextAssembler, PromptBudget
 
 from core.context import Context
 from graphs.spec import GraphSpec
@@ -17,21 +16,14 @@ from nodes.consensus.state import ConsensusInput, ConsensusOutput, ConsensusStat
 from nodes.consensus.to_voters import to_voters
 from nodes.consensus.vote import vote
 from nodes.deps import Deps
-<<<<<<< HEAD
-=======
 from nodes.shared.context import ContextAssembler, PromptBudget
->>>>>>> main
 from nodes.shared.prompts import load_prompt
 
 # A backstop: a voter and the CRM's client have their own, shorter limits.
 STEP_TIMEOUT_SECONDS = 240
-<<<<<<< HEAD
-SHOWN = PromptBudget(agent="consensus", system=load_prompt("consensus_voter"), contact="contact")
-=======
 PROMPT_BUDGET = PromptBudget(
     agent="consensus", system=load_prompt("consensus_voter"), contact_field="contact"
 )
->>>>>>> main
 
 
 def build_consensus(deps: Deps) -> StateGraph[ConsensusState, Context, ConsensusInput, ConsensusOutput]:
@@ -46,11 +38,7 @@ def build_consensus(deps: Deps) -> StateGraph[ConsensusState, Context, Consensus
     graph = StateGraph(ConsensusState, Context, input_schema=ConsensusInput, output_schema=ConsensusOutput)
     graph.set_node_defaults(timeout=STEP_TIMEOUT_SECONDS)
     graph.add_node("prepare", prepare(deps))
-<<<<<<< HEAD
-    graph.add_node("assemble", ContextAssembler(deps, SHOWN))
-=======
     graph.add_node("assemble", ContextAssembler(deps, PROMPT_BUDGET).assemble)
->>>>>>> main
     graph.add_node("vote", vote(deps))
     graph.add_node("count", count)
     graph.add_node("ask_human", ask_human)

@@ -1,7 +1,6 @@
 """Critique and refine: write, judge, rewrite, until good enough (Madaan et al. 2023, arXiv 2303.17651)."""
 
 from langgraph.graph import END, START, StateGraph
-from nodes.shared.context import ContextAssembler, PromptBudget
 
 from core.context import Context
 from graphs.spec import GraphSpec
@@ -16,27 +15,16 @@ from nodes.critique_refine.transcript import HISTORY_MESSAGES
 from nodes.critique_refine.validate import validate
 from nodes.deps import Deps
 from nodes.shared.agent import route_by_caller
-<<<<<<< HEAD
-=======
 from nodes.shared.context import ContextAssembler, PromptBudget
->>>>>>> main
 from nodes.shared.prompts import load_prompt
 
 # A backstop: model calls and the CRM's client have their own, shorter limits.
 STEP_TIMEOUT_SECONDS = 240
-<<<<<<< HEAD
-SHOWN = PromptBudget(
-    agent="critique_refine",
-    system=load_prompt("critique_refine_generate"),
-    contact="customer",
-    turns=HISTORY_MESSAGES,
-=======
 PROMPT_BUDGET = PromptBudget(
     agent="critique_refine",
     system=load_prompt("critique_refine_generate"),
     contact_field="customer",
     history=HISTORY_MESSAGES,
->>>>>>> main
 )
 
 
@@ -58,11 +46,7 @@ def build_critique_refine(
     )
     graph.set_node_defaults(timeout=STEP_TIMEOUT_SECONDS)
     graph.add_node("prepare", prepare(deps))
-<<<<<<< HEAD
-    graph.add_node("assemble", ContextAssembler(deps, SHOWN))
-=======
     graph.add_node("assemble", ContextAssembler(deps, PROMPT_BUDGET).assemble)
->>>>>>> main
     graph.add_node("generate", generate(deps))
     graph.add_node("criticise", criticise(deps))
     graph.add_node("validate", validate(deps))
@@ -71,13 +55,9 @@ def build_critique_refine(
     graph.add_node("finish", finish)
 
     graph.add_edge(START, "prepare")
-<<<<<<< HEAD
-    graph.add_conditional_edges("prepare", route_by_caller, {"alone": "assemble", "told": "generate"})
-=======
     graph.add_conditional_edges(
         "prepare", route_by_caller, {"standalone": "assemble", "embedded": "generate"}
     )
->>>>>>> main
     graph.add_edge("assemble", "generate")
     graph.add_edge("criticise", "judge")
     graph.add_edge("validate", "judge")

@@ -7,7 +7,6 @@ the dependency graph between subtasks follows LLMCompiler (Kim et al. 2023, arXi
 from collections.abc import Sequence
 
 from langgraph.graph import END, START, StateGraph
-from nodes.shared.context import ContextAssembler, PromptBudget
 
 from core.context import Context
 from graphs.agent import react_agent
@@ -23,21 +22,13 @@ from nodes.hierarchical.state import HierarchicalInput, HierarchicalOutput, Hier
 from nodes.hierarchical.team import SUPPORT_TEAM
 from nodes.hierarchical.work import work
 from nodes.shared.agent import Agent, route_by_caller
-<<<<<<< HEAD
-=======
 from nodes.shared.context import ContextAssembler, PromptBudget
->>>>>>> main
 from nodes.shared.prompts import load_prompt
 
 # A backstop: model calls, tools and workers have their own, shorter limits.
 STEP_TIMEOUT_SECONDS = 240
-<<<<<<< HEAD
-SHOWN = PromptBudget(
-    agent="hierarchical", system=load_prompt("hierarchical_decompose"), turns=HISTORY_MESSAGES
-=======
 PROMPT_BUDGET = PromptBudget(
     agent="hierarchical", system=load_prompt("hierarchical_decompose"), history=HISTORY_MESSAGES
->>>>>>> main
 )
 
 
@@ -71,11 +62,7 @@ def build_hierarchical(
     )
     graph.set_node_defaults(timeout=STEP_TIMEOUT_SECONDS)
     graph.add_node("prepare", prepare(deps, team))
-<<<<<<< HEAD
-    graph.add_node("assemble", ContextAssembler(deps, SHOWN))
-=======
     graph.add_node("assemble", ContextAssembler(deps, PROMPT_BUDGET).assemble)
->>>>>>> main
     graph.add_node("decompose", decompose(deps, guidance))
     graph.add_node("work", work(agent or react_agent(deps)))
     graph.add_node("gather", gather, defer=True)
@@ -83,13 +70,9 @@ def build_hierarchical(
     graph.add_node("finish", finish)
 
     graph.add_edge(START, "prepare")
-<<<<<<< HEAD
-    graph.add_conditional_edges("prepare", route_by_caller, {"alone": "assemble", "told": "decompose"})
-=======
     graph.add_conditional_edges(
         "prepare", route_by_caller, {"standalone": "assemble", "embedded": "decompose"}
     )
->>>>>>> main
     graph.add_edge("assemble", "decompose")
     graph.add_edge("work", "gather")
     graph.add_edge("finish", END)

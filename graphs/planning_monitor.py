@@ -2,7 +2,6 @@
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import RetryPolicy
-from nodes.shared.context import ContextAssembler, PromptBudget
 
 from core.context import Context
 from graphs.agent import react_agent
@@ -18,10 +17,7 @@ from nodes.planning_monitor.replan import replan
 from nodes.planning_monitor.state import PlanningInput, PlanningOutput, PlanningState
 from nodes.planning_monitor.validate import validate
 from nodes.shared.agent import route_by_caller
-<<<<<<< HEAD
-=======
 from nodes.shared.context import ContextAssembler, PromptBudget
->>>>>>> main
 from nodes.shared.prompts import load_prompt
 
 # Backstops: model calls and steps have their own, shorter limits.
@@ -43,28 +39,16 @@ def build_planning_monitor(
     own; ``monitor`` gathers the wave's results and goes on, has the remaining steps planned anew, or ends
     the run.
     """
-<<<<<<< HEAD
-    shown = PromptBudget(
-        agent="planning_monitor",
-        system=with_tool_list(load_prompt("planning_monitor_plan"), deps.tools),
-        contact="contact",
-        turns=HISTORY_MESSAGES,
-=======
     prompt_budget = PromptBudget(
         agent="planning_monitor",
         system=with_tool_list(load_prompt("planning_monitor_plan"), deps.tools),
         contact_field="contact",
         history=HISTORY_MESSAGES,
->>>>>>> main
     )
     graph = StateGraph(PlanningState, Context, input_schema=PlanningInput, output_schema=PlanningOutput)
     graph.set_node_defaults(timeout=NODE_TIMEOUT_SECONDS, retry_policy=LOST_CONNECTION)
     graph.add_node("prepare", prepare(deps))
-<<<<<<< HEAD
-    graph.add_node("assemble", ContextAssembler(deps, shown))
-=======
     graph.add_node("assemble", ContextAssembler(deps, prompt_budget).assemble)
->>>>>>> main
     graph.add_node("plan", plan(deps))
     graph.add_node("validate", validate(deps))
     graph.add_node("execute", execute(react_agent(deps)), timeout=EXECUTE_TIMEOUT_SECONDS)
@@ -73,11 +57,7 @@ def build_planning_monitor(
     graph.add_node("finish", finish)
 
     graph.add_edge(START, "prepare")
-<<<<<<< HEAD
-    graph.add_conditional_edges("prepare", route_by_caller, {"alone": "assemble", "told": "plan"})
-=======
     graph.add_conditional_edges("prepare", route_by_caller, {"standalone": "assemble", "embedded": "plan"})
->>>>>>> main
     graph.add_edge("assemble", "plan")
     graph.add_edge("execute", "monitor")
     graph.add_edge("finish", END)

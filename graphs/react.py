@@ -1,7 +1,6 @@
 """ReAct: think, act, reflect, until done (Yao et al. 2022, arXiv 2210.03629)."""
 
 from langgraph.graph import END, START, StateGraph
-from nodes.shared.context import ContextAssembler, PromptBudget
 
 from core.context import Context
 from graphs.spec import GraphSpec
@@ -14,19 +13,12 @@ from nodes.react.state import ReactInput, ReactOutput, ReactState
 from nodes.react.think import think
 from nodes.react.transcript import HISTORY_MESSAGES
 from nodes.shared.agent import route_by_caller
-<<<<<<< HEAD
-=======
 from nodes.shared.context import ContextAssembler, PromptBudget
->>>>>>> main
 from nodes.shared.prompts import load_prompt
 
 # A backstop: model calls and tools have their own, shorter limits.
 STEP_TIMEOUT_SECONDS = 300
-<<<<<<< HEAD
-SHOWN = PromptBudget(agent="react", system=load_prompt("react"), turns=HISTORY_MESSAGES)
-=======
 PROMPT_BUDGET = PromptBudget(agent="react", system=load_prompt("react"), history=HISTORY_MESSAGES)
->>>>>>> main
 
 
 def build_react(deps: Deps) -> StateGraph[ReactState, Context, ReactInput, ReactOutput]:
@@ -41,22 +33,14 @@ def build_react(deps: Deps) -> StateGraph[ReactState, Context, ReactInput, React
     graph = StateGraph(ReactState, Context, input_schema=ReactInput, output_schema=ReactOutput)
     graph.set_node_defaults(timeout=STEP_TIMEOUT_SECONDS)
     graph.add_node("prepare", prepare(deps))
-<<<<<<< HEAD
-    graph.add_node("assemble", ContextAssembler(deps, SHOWN))
-=======
     graph.add_node("assemble", ContextAssembler(deps, PROMPT_BUDGET).assemble)
->>>>>>> main
     graph.add_node("think", think(deps))
     graph.add_node("act", act(deps))
     graph.add_node("reflect", reflect(deps))
     graph.add_node("finish", finish)
 
     graph.add_edge(START, "prepare")
-<<<<<<< HEAD
-    graph.add_conditional_edges("prepare", route_by_caller, {"alone": "assemble", "told": "think"})
-=======
     graph.add_conditional_edges("prepare", route_by_caller, {"standalone": "assemble", "embedded": "think"})
->>>>>>> main
     graph.add_edge("assemble", "think")
     graph.add_edge("act", "reflect")
     graph.add_edge("finish", END)

@@ -3,7 +3,6 @@
 from typing import cast
 
 from langgraph.graph import END, START, StateGraph
-from nodes.shared.context import ContextAssembler, PromptBudget
 
 from core.context import Context
 from graphs.hierarchical import build_hierarchical
@@ -20,21 +19,13 @@ from nodes.sales.record import record
 from nodes.sales.state import SalesInput, SalesOutput, SalesState
 from nodes.sales.team import SALES_TEAM
 from nodes.sales.work_stages import Team, work_stages
-<<<<<<< HEAD
-=======
 from nodes.shared.context import ContextAssembler, PromptBudget
->>>>>>> main
 from nodes.shared.prompts import load_prompt
 
 # A backstop: the team's own steps have shorter limits.
 STEP_TIMEOUT_SECONDS = 300
-<<<<<<< HEAD
-SHOWN = PromptBudget(
-    agent="sales", system=load_prompt("sales_guidance"), contact="contact", turns=HISTORY_MESSAGES
-=======
 PROMPT_BUDGET = PromptBudget(
     agent="sales", system=load_prompt("sales_guidance"), contact_field="contact", history=HISTORY_MESSAGES
->>>>>>> main
 )
 
 
@@ -54,11 +45,7 @@ def build_sales(deps: Deps) -> StateGraph[SalesState, Context, SalesInput, Sales
     graph.set_node_defaults(timeout=STEP_TIMEOUT_SECONDS)
     graph.add_node("open_deal", open_deal(deps))
     graph.add_node("assess", assess)
-<<<<<<< HEAD
-    graph.add_node("assemble", ContextAssembler(deps, SHOWN))
-=======
     graph.add_node("assemble", ContextAssembler(deps, PROMPT_BUDGET).assemble)
->>>>>>> main
     graph.add_node("work_stages", work_stages(_team(deps)))
     graph.add_node("read_results", read_results(deps))
     graph.add_node("approve", approve)

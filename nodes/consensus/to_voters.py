@@ -14,13 +14,9 @@ def to_voters(state: ConsensusState) -> list[Send]:
     """Edge: a task of ``vote`` for each lens, with what all of them see."""
     known = json.dumps(state["contact"], ensure_ascii=False, indent=1)
     contact = load_prompt("consensus_contact").format(contact=fence("contact", known))
-<<<<<<< HEAD
-    told = "\n\n".join([contact, *(message.text for message in build_background_messages(state["known"]))])
-=======
     told = "\n\n".join(
         [contact, *(message.text for message in build_background_messages(state["background"]))]
     )
->>>>>>> main
     terms = state["terms"]
     return [
         Send(

@@ -31,11 +31,7 @@ def clarify(deps: Deps) -> Node[CoordinatorState, dict[str, Any]]:
 
     async def clarify(state: CoordinatorState, *, runtime: Runtime[Context]) -> dict[str, Any]:
         context = get_run_context(runtime)
-<<<<<<< HEAD
-        likely = [deps.roster.agents[each["agent"]] for each in state["alternatives"]]
-=======
         likely = [deps.agents.agents[each["agent"]] for each in state["alternatives"]]
->>>>>>> main
         listed = "\n".join(f"- {spec.description}" for spec in likely)
         messages: list[AnyMessage] = [
             SystemMessage(add_locale(system, context.locale)),

@@ -26,11 +26,7 @@ def record(deps: Deps) -> Node[CoordinatorState, dict[str, Any]]:
             id=identity, role="agent", text=state["response"], at=current_time(), channel_id=_channel(state)
         )
         scope = Scope(get_run_context(runtime).tenant, state["contact_id"])
-<<<<<<< HEAD
-        said = [*state["unsent"], *([answer] if state["response"] else [])]
-=======
         said = [*state["outbox"], *([answer] if state["response"] else [])]
->>>>>>> main
         fault = await record_messages(deps.memory, scope, state["session_id"], said)
         return {
             "messages": [AIMessage(state["response"], id=identity)],

@@ -120,11 +120,7 @@ class CoordinatorState(TypedDict):
     # What the CRM knows of the customer, as JSON for the agents; empty when it could not be asked.
     customer: StoredText
     # What was said that memory does not have yet: it was away, or the run did not come to its end.
-<<<<<<< HEAD
-    merge_outbox: Annotated[list[PendingMessage], merge_outbox]
-=======
     outbox: Annotated[list[PendingMessage], merge_outbox]
->>>>>>> main
     # The session so far in short, and the id of the last message it tells of.
     summary: StoredText
     summarised_to: StoredText

@@ -12,11 +12,7 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemM
 from nodes.critique_refine.state import CritiqueRefineState, Version
 from nodes.shared.context import build_background_messages
 from nodes.shared.conversation import select_history
-<<<<<<< HEAD
-from nodes.shared.prompts import load_prompt
-=======
 from nodes.shared.prompts import add_locale, load_prompt
->>>>>>> main
 
 # Earlier requests on the thread and the messages that were written: "shorter, please" is about the last one.
 HISTORY_MESSAGES = 10
@@ -30,17 +26,10 @@ def request(state: CritiqueRefineState, system: str, locale: str | None) -> list
     guided = f"{add_locale(system, locale)}\n\n{state['guidance']}".strip()
     return [
         SystemMessage(guided),
-<<<<<<< HEAD
-        *select_history(earlier, HISTORY_MESSAGES, state.get("context")),
-        asked,
-        _customer(state),
-        *build_background_messages(state["known"]),
-=======
         *select_history(earlier, HISTORY_MESSAGES, state["context"]),
         asked,
         _customer(state),
         *build_background_messages(state["background"]),
->>>>>>> main
     ]
 
 

@@ -31,15 +31,9 @@ def conversation(state: HierarchicalState) -> list[AnyMessage]:
     """Earlier turns, the task, and its background where it has one."""
     *earlier, task = state["messages"]
     return [
-<<<<<<< HEAD
-        *select_history(earlier, HISTORY_MESSAGES, state.get("context")),
-        task,
-        *build_background_messages(state["known"]),
-=======
         *select_history(earlier, HISTORY_MESSAGES, state["context"]),
         task,
         *build_background_messages(state["background"]),
->>>>>>> main
     ]
 
 

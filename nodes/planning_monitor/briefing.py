@@ -125,11 +125,7 @@ def _told_back(state: PlanningState) -> Iterator[AnyMessage]:
 def _history(state: PlanningState) -> Sequence[AnyMessage]:
     messages = state["messages"]
     start = next(index for index, message in enumerate(messages) if message.id == state["turn"])
-<<<<<<< HEAD
-    return select_history(messages[:start], HISTORY_MESSAGES, state.get("context"))
-=======
     return select_history(messages[:start], HISTORY_MESSAGES, state["context"])
->>>>>>> main
 
 
 def _steps(state: PlanningState) -> Sequence[Mapping[str, Any]]:

@@ -38,15 +38,9 @@ def transcript(state: ReactState, system: str) -> list[AnyMessage]:
     messages: list[AnyMessage] = [
         SystemMessage(system),
         # A thread begun before there were contexts has none.
-<<<<<<< HEAD
-        *select_history(earlier, HISTORY_MESSAGES, state.get("context")),
-        HumanMessage(state["task"]),
-        *build_background_messages(state["known"]),
-=======
         *select_history(earlier, HISTORY_MESSAGES, state["context"]),
         HumanMessage(state["task"]),
         *build_background_messages(state["background"]),
->>>>>>> main
     ]
     messages += _short(state["trace"], first_full)
     messages += _full(turn, state["trace"], first_full)

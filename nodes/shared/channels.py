@@ -85,15 +85,9 @@ class GrowingChannel(DeltaChannel[Value]):
 
     @property
     def snapshot_frequency(self) -> int:
-<<<<<<< HEAD
-        """Updates after which LangGraph writes the next snapshot, at the present length."""
-        kept = len(self.value) if self.is_available() else 0
-        return max(self.MIN_UPDATES, kept // self.SHARE)
-=======
         """Return after how many updates LangGraph writes the next snapshot, at the present length."""
         length = len(self.value) if self.is_available() else 0
         return max(self.MIN_UPDATES, length // self.SHARE)
->>>>>>> main
 
     @snapshot_frequency.setter
     def snapshot_frequency(self, _: int) -> None:

@@ -7,10 +7,6 @@ from typing import Final
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
 
-<<<<<<< HEAD
-from core.packing import ContextRecord
-from nodes.shared.conversation import select_spoken
-=======
 from core.errors import ModelError
 from core.logging import get_logger
 from core.models import ChatModels
@@ -18,7 +14,6 @@ from core.packing import ContextRecord, Item
 from core.texts import cut, fence, join_lines
 from nodes.shared.prompts import load_prompt
 from nodes.shared.structured import ask_text
->>>>>>> main
 
 log = get_logger(__name__)
 
@@ -61,12 +56,7 @@ def select_unsummarised(
     """
     ids = [message.id for message in messages]
     start = ids.index(summarised_to) + 1 if summarised_to in ids else 0
-<<<<<<< HEAD
-    earlier = [message for message in messages[start:] if message.id != turn]
-    return select_spoken(earlier, most)
-=======
     return select_spoken([message for message in messages[start:] if message.id != turn], limit)
->>>>>>> main
 
 
 def select_history(
@@ -86,11 +76,6 @@ def select_history(
         if section["section"] == "conversation"
         for item in section["dropped"]
     }
-<<<<<<< HEAD
-    return select_spoken(
-        [message for message in select_spoken(earlier, most) if message.id not in dropped], most
-    )
-=======
     newest = select_spoken(earlier, limit)
     return select_spoken([message for message in newest if message.id not in dropped], limit)
 
@@ -164,4 +149,3 @@ def _build_summary_request(messages: Sequence[AnyMessage], earlier: str) -> list
         fence("conversation", "\n".join(lines)),
     ]
     return [SystemMessage(load_prompt("session_summary")), HumanMessage("\n\n".join(filter(None, parts)))]
->>>>>>> main

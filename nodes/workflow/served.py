@@ -14,11 +14,7 @@ from typing_extensions import TypedDict
 
 from core.context import Context
 from core.errors import InvalidRequest, NotFound
-<<<<<<< HEAD
-from nodes.deps import Node, get_run_context
-=======
 from nodes.deps import Node, get_run_context, get_thread_id
->>>>>>> main
 from nodes.shared.channels import Messages
 from nodes.workflow.state import StrandContext, Surroundings, WorkflowStatus
 from workflows.definition.workflow import Definition

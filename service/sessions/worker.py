@@ -104,11 +104,7 @@ class SessionKeeper:
             message for message in values["messages"] if isinstance(message, HumanMessage | AIMessage)
         ]
         said = select_unsummarised(
-<<<<<<< HEAD
-            messages, turn="", summarised_to=values.get("summarised_to", ""), most=len(messages)
-=======
             messages, turn="", summarised_to=values.get("summarised_to", ""), limit=len(messages)
->>>>>>> main
         )
         return await summarise_conversation(self._models, said, earlier=values.get("summary", ""))
 

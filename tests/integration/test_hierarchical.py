@@ -15,7 +15,6 @@ from langgraph.errors import GraphDrained
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import RunControl
 from langgraph.types import Command, interrupt
-from nodes.shared.memory import NO_MEMORY_STATUS
 from pydantic import Field, SecretStr
 from syrupy.assertion import SnapshotAssertion
 
@@ -32,10 +31,7 @@ from nodes.hierarchical.state import SubAgent
 from nodes.hierarchical.team import SUPPORT_TEAM, complete
 from nodes.react.state import ReactOutput, Reflection
 from nodes.shared.agent import Agent
-<<<<<<< HEAD
-=======
 from nodes.shared.memory import NO_MEMORY_STATUS
->>>>>>> main
 from nodes.shared.prompts import load_prompt
 from tests.support.gemini import FunctionCalls, GeminiServer, Structured, Text, gemini_server
 from tests.support.graphs import compiled, development_deps, empty_crm
