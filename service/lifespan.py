@@ -165,9 +165,9 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
 
         # 6. The graphs, with everything their nodes need.
         deps = _build_deps(settings, models, crm_http, effects, memory)
-        stack.push_async_callback(deps.roster.router.aclose)
+        stack.push_async_callback(deps.agents.router.aclose)
         # Neither the start nor the first message waits for the router to learn the agents' examples.
-        warming = asyncio.create_task(_warm(deps.roster))
+        warming = asyncio.create_task(_warm(deps.agents))
         stack.push_async_callback(cancel_and_wait, warming)
         engine = await stack.enter_async_context(
             open_engine(settings.workflows, deps=deps, crm=crm_http, effects=effects)
@@ -212,7 +212,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             runs=runs,
             graphs=graphs,
             model=models.info,
-            roster=deps.roster,
+            roster=deps.agents,
             erasure=erasure,
             memory=memory,
             sessions=sessions,
@@ -280,7 +280,7 @@ def _build_deps(
         models=models,
         tools=tools,
         crm=crm,
-        roster=specialised_agents(settings, tools),
+        agents=specialised_agents(settings, tools),
         memory=memory,
         context_tokens=settings.context.tokens,
     )
