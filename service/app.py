@@ -17,9 +17,8 @@ from service.middleware.cors import Cors
 from service.middleware.rate_limiting import RateLimiting
 from service.middleware.request_id import RequestId
 from service.middleware.security_headers import SecurityHeaders
+from service.middleware.telemetry import TelemetryMiddleware
 from service.middleware.typed_errors import TypedErrors
-from service.observability.requests import TelemetryMiddleware
-from service.observability.routes import metrics_router
 from service.routes.agents import agents_router
 from service.routes.approvals import approvals_router
 from service.routes.audit import audit_router
@@ -27,6 +26,7 @@ from service.routes.dependencies import reject_nul
 from service.routes.health import health_router
 from service.routes.langserve import langserve_router
 from service.routes.messages import messages_router
+from service.routes.metrics import metrics_router
 from service.routes.sessions import sessions_router
 from service.routes.threads import threads_router
 from service.routes.workflows import workflows_router

@@ -30,18 +30,16 @@ from graphs.roster import specialised_agents
 from memory.opening import open_memory
 from nodes.coordinator.roster import Roster
 from nodes.deps import Deps
-from service.audit.effects import RecordedEffects
-from service.audit.entries import Audit
-from service.audit.requests import Requests
-from service.audit.worker import keeping
+from service.audit.idempotency import RecordedEffects, RequestKeys
+from service.audit.trail import AuditTrail
+from service.audit.worker import maintain_audit
 from service.auth.authenticator import Authenticator, open_authenticator
-from service.auth.counters import open_counter
-from service.auth.rates import RateLimits
-from service.cli.migrate import migrate_rooms
-from service.cli.retention import retention
+from service.auth.rate_limits import RateLimiter, open_storage
+from service.migrations import migrate_rooms
 from service.observability.gauges import add_gauges
 from service.observability.metrics import RunMeter, ServiceMetrics
 from service.observability.tracing import Tracing, open_tracing
+from service.retention import supervise_retention
 from service.runs.erasure import Erasure
 from service.runs.executor import RunExecutor
 from service.runs.limits import build_queues
@@ -50,7 +48,7 @@ from service.runs.preconditions import ThreadOwners
 from service.runs.request import CompiledGraph
 from service.runs.sessions import SESSION_GRAPH, SessionRuns
 from service.sessions.store import SessionStore
-from service.sessions.worker import SessionKeeper
+from service.sessions.worker import SessionWorker
 from service.version import VERSION
 from service.workflows.opening import Workflows, open_engine, open_workflows
 from tools.catalogue import crm_tools, memory_tools
@@ -103,7 +101,7 @@ class Service:
     lifecycle: Lifecycle
     pool: WatchedPool
     authenticator: Authenticator | None
-    rates: RateLimits | None
+    rates: RateLimiter | None
     thread_owners: ThreadOwners
     runs: RunExecutor
     graphs: Mapping[str, CompiledGraph]
@@ -113,10 +111,10 @@ class Service:
     memory: Memory
     sessions: SessionStore
     session_runs: SessionRuns
-    requests: Requests
-    audit: Audit
+    requests: RequestKeys
+    audit: AuditTrail
     warming: asyncio.Task[None]
-    keeper: SessionKeeper
+    keeper: SessionWorker
     workflows: Workflows
     metrics: ServiceMetrics
     tracing: Tracing
@@ -149,7 +147,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
 
         # 3. The database with its pool and tables, and what is nothing but tables.
         pool = await _open_database(stack, settings)
-        audit, requests = Audit(pool), Requests(pool, hours=settings.idempotency.key_hours)
+        audit, requests = AuditTrail(pool), RequestKeys(pool, hours=settings.idempotency.key_hours)
         effects = RecordedEffects(pool)
         sessions = SessionStore(pool, idle_seconds=settings.sessions.idle_seconds)
         saver = await stack.enter_async_context(open_saver(pool, metrics))
@@ -189,13 +187,13 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         add_gauges(metrics, runs=runs, pool=pool, saver=saver, steps=engine.slots)
 
         # 8. Background tasks: sessions, the audit trail, retention and workflows.
-        keeper = SessionKeeper(
+        keeper = SessionWorker(
             sessions, graphs[SESSION_GRAPH.name], models, memory, seconds=settings.sessions.sweep_seconds
         )
         with use_meter(RunMeter(metrics, BACKGROUND)):
             await stack.enter_async_context(tasks.supervise("session-keeper", keeper.run))
-        await stack.enter_async_context(keeping(pool, audit, requests, settings.audit))
-        await stack.enter_async_context(retention(settings, pool, erasure, runs))
+        await stack.enter_async_context(maintain_audit(pool, audit, requests, settings.audit))
+        await stack.enter_async_context(supervise_retention(settings, pool, erasure, runs))
         workflows = await stack.enter_async_context(
             open_workflows(settings.workflows, pool, runs=runs, engine=engine, checkpointer=saver)
         )
@@ -236,10 +234,10 @@ async def _open_database(stack: AsyncExitStack, settings: Settings) -> WatchedPo
     return pool
 
 
-async def _open_rates(stack: AsyncExitStack, settings: Settings, pool: Pool) -> RateLimits:
+async def _open_rates(stack: AsyncExitStack, settings: Settings, pool: Pool) -> RateLimiter:
     limits = settings.limits
-    return RateLimits(
-        await stack.enter_async_context(open_counter(limits, settings.redis, pool)),
+    return RateLimiter(
+        await stack.enter_async_context(open_storage(limits, settings.redis, pool)),
         limits.limit_requests,
         limits.limit_requests_per_tenant,
         timeout=limits.limit_timeout_seconds,

@@ -15,10 +15,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.errors import Forbidden, NotFound, ServiceError, Unauthenticated
 from core.settings import LOOPBACK
-from service.auth.access import Access, access_to
-from service.auth.request_identity import LOCAL, Identity
+from service.auth.principal import LOCAL, Identity
 from service.errors import error_response, to_service_error
 from service.lifespan import Service
+from service.middleware.access import Access, find_access
 
 REALM = 'realm="ventros-agents"'
 
@@ -58,7 +58,7 @@ async def _identify(scope: Scope, headers: Headers, service: Service) -> Identit
         require_same_site(headers, allowed_origins)
         return LOCAL
     path = scope["path"].removeprefix(scope.get("root_path", ""))
-    access = access_to(path)
+    access = find_access(path)
     if access == "anyone":
         return Identity(tenant="", user="")
     authorization = headers.get(b"authorization", b"").decode("latin-1")

@@ -8,8 +8,8 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.errors import RateLimited
-from service.auth.rates import Standing
-from service.auth.request_identity import Identity
+from service.auth.principal import Identity
+from service.auth.rate_limits import RateLimitStatus
 from service.errors import error_response
 from service.lifespan import Service
 
@@ -47,7 +47,7 @@ class RateLimiting:
             await error_response(_build_refusal(standing))(scope, receive, send_with_headers)
 
 
-async def _count_request(scope: Scope) -> Standing | None:
+async def _count_request(scope: Scope) -> RateLimitStatus | None:
     service: Service = scope["app"].state.service
     identity: Identity = scope["state"]["identity"]
     if service.rates is None or not identity.tenant:
@@ -55,7 +55,7 @@ async def _count_request(scope: Scope) -> Standing | None:
     return await service.rates.take(identity.tenant)
 
 
-def _build_refusal(standing: Standing) -> RateLimited:
+def _build_refusal(standing: RateLimitStatus) -> RateLimited:
     return RateLimited(
         f"this tenant has used its {standing.limit} requests of {standing.window} s; try again in "
         f"{math.ceil(standing.reset)} s",

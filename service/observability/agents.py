@@ -11,8 +11,8 @@ from pydantic import BaseModel, Field
 from graphs.registry import REGISTRY
 from nodes.coordinator.health import DEGRADED
 from service.lifespan import Service
-from service.observability.outcomes import FAILURES, SUCCESSES
-from service.observability.reading import buckets, outcomes, quantile, value
+from service.observability.agent_status import estimate_quantile, outcomes, read_buckets, value
+from service.observability.metrics import FAILURES, SUCCESSES
 
 Kind: TypeAlias = Literal["graph", "agent"]
 State: TypeAlias = Literal["initializing", "active", "busy", "idle", "degraded", "terminating"]
@@ -124,9 +124,13 @@ def _status(
     kind, name, description = named
     ended = outcomes(instruments.ended, **{kind: name})
     succeeded, failed = _total(ended, SUCCESSES), _total(ended, FAILURES)
-    times = buckets(instruments.seconds, **{kind: name})
+    times = read_buckets(instruments.seconds, **{kind: name})
     judged = succeeded + failed
-    latency = Latency(p50=quantile(0.5, times), p95=quantile(0.95, times), p99=quantile(0.99, times))
+    latency = Latency(
+        p50=estimate_quantile(0.5, times),
+        p95=estimate_quantile(0.95, times),
+        p99=estimate_quantile(0.99, times),
+    )
     return AgentStatus(
         id=f"{kind}:{name}",
         kind=kind,

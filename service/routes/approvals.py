@@ -16,7 +16,7 @@ from checkpoints.threads import WaitingThread, list_waiting_threads
 from core.errors import NotFound, WorkflowFailed
 from core.logging import get_logger
 from graphs.registry import REGISTRY
-from service.auth.request_identity import Identity
+from service.auth.principal import Identity
 from service.lifespan import Service
 from service.routes.dependencies import OpenService, Requester
 from service.runs.output import PendingInterrupt, format_approval_id, parse_approval_id

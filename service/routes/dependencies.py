@@ -12,8 +12,9 @@ from typing import Annotated, Any, TypeAlias
 from fastapi import Depends, Request, Response
 
 from core.errors import InvalidRequest
-from service.auth.request_identity import Identity, requester
+from service.auth.principal import Identity
 from service.lifespan import Service
+from service.routes.dependencies import get_requester
 
 # nginx's "client closed request"; only the log sees it.
 CLIENT_CLOSED_REQUEST = 499
@@ -25,7 +26,7 @@ async def _get_service(request: Request) -> Service:
 
 
 async def _get_requester(request: Request) -> Identity:
-    return requester(request)
+    return get_requester(request)
 
 
 Requester: TypeAlias = Annotated[Identity, Depends(_get_requester)]

@@ -21,11 +21,10 @@ from starlette.types import Scope
 
 from core.errors import InvalidRequest, ServiceError
 from graphs.registry import REGISTRY
-from service.audit.requests import Claimed
-from service.auth.request_identity import requester
+from service.audit.idempotency import KeyClaim
 from service.errors import error_body, error_response, invalid_request, to_service_error
 from service.lifespan import Service
-from service.routes.dependencies import answer_until_disconnect
+from service.routes.dependencies import answer_until_disconnect, get_requester
 from service.routes.langserve_runnable import CLAIMED_KEY, FRESH_KEY, IDENTITY_KEY, SERVICE_KEY, ServedGraph
 from service.routes.sse import join_chunks, wait_for_first
 from service.runs.replay import IDEMPOTENCY_HEADER, claim_request_key
@@ -168,7 +167,7 @@ async def _complete_config(config: dict[str, Any], request: Request) -> dict[str
     A batch gets no thread here: each of its inputs has a thread of its own.
     """
     given = config.get("configurable", {})
-    configurable = {**given, IDENTITY_KEY: requester(request), SERVICE_KEY: request.app.state.service}
+    configurable = {**given, IDENTITY_KEY: get_requester(request), SERVICE_KEY: request.app.state.service}
     key = request.headers.get(IDEMPOTENCY_HEADER, "")
     if not request.url.path.endswith("/batch"):
         named = configurable.get("thread_id") or await _get_session_id(request)
@@ -187,7 +186,7 @@ async def _complete_config(config: dict[str, Any], request: Request) -> dict[str
     return {**config, "configurable": configurable}
 
 
-async def _claim_key(request: Request, key: str, given: Mapping[str, Any], thread_id: str) -> Claimed:
+async def _claim_key(request: Request, key: str, given: Mapping[str, Any], thread_id: str) -> KeyClaim:
     """Claim a request's key for its graph, input and configuration.
 
     The endpoint and the multitask strategy are no part of the request: they say how its caller listens and
@@ -204,7 +203,7 @@ async def _claim_key(request: Request, key: str, given: Mapping[str, Any], threa
         "configurable": {name: value for name, value in given.items() if name != "multitask_strategy"},
     }
     service: Service = request.app.state.service
-    return await claim_request_key(service.requests, requester(request), key, asked, thread_id=thread_id)
+    return await claim_request_key(service.requests, get_requester(request), key, asked, thread_id=thread_id)
 
 
 @cache

@@ -20,7 +20,7 @@ from pydantic import BaseModel, GetCoreSchemaHandler
 from pydantic_core.core_schema import CoreSchema, no_info_before_validator_function, str_schema
 
 from graphs.spec import GraphSpec
-from service.audit.requests import Claimed
+from service.audit.idempotency import KeyClaim
 from service.errors import to_service_error
 from service.lifespan import Service
 from service.runs.output import RunResult, build_served_output_schema
@@ -178,7 +178,7 @@ class ServedGraph(Runnable[Values, Values]):
     ) -> RunRequest:
         configurable = config.get("configurable", {})
         identity, graph_input = configurable[IDENTITY_KEY], build_graph_input(self._spec, values)
-        claimed: Claimed | None = configurable.get(CLAIMED_KEY)
+        claimed: KeyClaim | None = configurable.get(CLAIMED_KEY)
         is_repeated = claimed is not None and claimed.repeated
         key = f"request:{claimed.id}" if claimed else ""
         # A session is its thread.

@@ -13,7 +13,7 @@ from core.errors import ServiceError
 from core.packing import ContextRecord
 from nodes.coordinator.state import Alternative, Attempt, Dispatched, Handoff, Path
 from nodes.shared.memory import MemoryUse
-from service.auth.request_identity import Identity
+from service.auth.principal import Identity
 from service.errors import error_body
 from service.lifespan import Service
 from service.routes import sse

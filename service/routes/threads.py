@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path
 
 from core.context import act_as
 from core.logging import get_logger
-from service.auth.request_identity import actor_of
+from service.auth.principal import build_actor
 from service.routes.dependencies import OpenService, Requester
 from service.runs.request import check_thread_id
 
@@ -32,7 +32,7 @@ def threads_router() -> APIRouter:
         thread_id = check_thread_id(thread_id)
         async with service.runs.hold_idle_thread(thread_id, requester.tenant):
             owner = await service.thread_owners.get_owner(requester, thread_id)
-            act_as(actor_of(requester, thread_id=thread_id))
+            act_as(build_actor(requester, thread_id=thread_id))
             await service.erasure.erase(thread_id, tenant=requester.tenant)
         log.info("thread_erased", thread_id=thread_id, graph=owner.graph)
 

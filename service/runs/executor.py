@@ -21,7 +21,7 @@ from core.context import act_as, set_context
 from core.errors import RunStopped, ServiceError
 from core.logging import get_logger
 from core.settings import RunSettings
-from service.audit.entries import Audit
+from service.audit.trail import AuditTrail
 from service.errors import to_service_error
 from service.runs.limits import RunQueue, ThreadLocks
 from service.runs.observers import RunObserver
@@ -54,7 +54,7 @@ class RunExecutor:
         settings: RunSettings,
         queues: Mapping[QueueName, RunQueue],
         owners: ThreadOwners,
-        audit: Audit,
+        audit: AuditTrail,
         observer: RunObserver,
         *,
         database_unavailable: Callable[[], str],

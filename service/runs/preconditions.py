@@ -22,10 +22,10 @@ from core.errors import (
     WrongGraph,
 )
 from core.postgres import Connection, Pool
-from service.audit.entries import Entry
-from service.auth.request_identity import LOCAL, Identity
+from service.audit.trail import Entry
+from service.auth.principal import LOCAL, Identity
 from service.runs.request import GRAPH_KEY, TENANT_KEY, MultitaskStrategy
-from service.sessions.store import session_tenant
+from service.sessions.store import find_session_tenant
 from workflows.store import run_tenant
 
 DECISIONS: Final = frozenset({"approve", "edit", "reject"})
@@ -84,7 +84,9 @@ class ThreadOwners:
                 raise no_such_thread(thread_id)
             return
         async with self._pool.connection() as connection:
-            tenant = await session_tenant(connection, thread_id) or await run_tenant(connection, thread_id)
+            tenant = await find_session_tenant(connection, thread_id) or await run_tenant(
+                connection, thread_id
+            )
         if tenant not in {None, identity.tenant}:
             raise no_such_thread(thread_id)
 

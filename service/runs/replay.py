@@ -11,8 +11,8 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, StateSnapshot
 
 from core.errors import InvalidRequest
-from service.audit.requests import Claimed, Requests
-from service.auth.request_identity import Identity
+from service.audit.idempotency import KeyClaim, RequestKeys
+from service.auth.principal import Identity
 from service.runs.request import MESSAGE_KEY, CompiledGraph, RunPart, RunRequest
 
 IDEMPOTENCY_HEADER = "Idempotency-Key"
@@ -20,8 +20,8 @@ _MAX_KEY_CHARACTERS = 255
 
 
 async def claim_request_key(
-    requests: Requests, identity: Identity, key: str, request: Mapping[str, Any], *, thread_id: str = ""
-) -> Claimed:
+    requests: RequestKeys, identity: Identity, key: str, request: Mapping[str, Any], *, thread_id: str = ""
+) -> KeyClaim:
     """Claim the key in a request's ``Idempotency-Key`` header.
 
     Raises:
@@ -36,7 +36,7 @@ async def claim_request_key(
 
 
 async def claim_message_id(
-    requests: Requests, identity: Identity, *, contact_id: str, message_id: str, text: str
+    requests: RequestKeys, identity: Identity, *, contact_id: str, message_id: str, text: str
 ) -> None:
     """Claim the id that a message's sender gave it, for its text.
 

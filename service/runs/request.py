@@ -23,7 +23,7 @@ from core.context import Actor, Context
 from core.errors import InvalidRequest
 from core.texts import is_storable
 from graphs.spec import GraphSpec
-from service.auth.request_identity import Identity, actor_of
+from service.auth.principal import Identity, build_actor
 
 CompiledGraph: TypeAlias = CompiledStateGraph[Any, Any, Any, Any]
 # A part of LangGraph's stream: a dict with "type" (the stream mode), "ns" and "data".
@@ -94,7 +94,7 @@ class RunRequest:
     @property
     def actor(self) -> Actor:
         """On whose behalf the run works."""
-        return actor_of(self.identity, thread_id=self.thread_id, run_id=self.run_id)
+        return build_actor(self.identity, thread_id=self.thread_id, run_id=self.run_id)
 
     @property
     def thread_id(self) -> str:

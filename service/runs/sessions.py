@@ -16,10 +16,10 @@ from core import postgres
 from core.logging import get_logger
 from graphs.registry import REGISTRY
 from graphs.spec import GraphSpec
-from service.auth.request_identity import Identity
+from service.auth.principal import Identity
 from service.runs.preconditions import ThreadOwners, check_same_conversation, require_unclaimed
 from service.runs.request import CompiledGraph, OnFinish, OnStart
-from service.sessions.store import Entered, SessionStore
+from service.sessions.store import SessionEntry, SessionStore
 
 log = get_logger(__name__)
 
@@ -50,7 +50,7 @@ class SessionRuns:
         session_id: str,
         message_id: str,
         new_id: str,
-    ) -> Entered:
+    ) -> SessionEntry:
         """Find or open the session of a message; see :meth:`service.sessions.store.SessionStore.enter`.
 
         Raises:

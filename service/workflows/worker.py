@@ -29,7 +29,7 @@ from core.settings import WorkflowSettings
 from core.tasks import background
 from nodes.workflow.recovery import Recovery
 from nodes.workflow.steps.wait import Woken
-from service.auth.request_identity import Identity
+from service.auth.principal import Identity
 from service.errors import error_body, to_service_error
 from service.runs.executor import RunExecutor
 from service.runs.request import CompiledGraph

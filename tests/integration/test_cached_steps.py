@@ -13,7 +13,7 @@ from langserve import RemoteRunnable
 from checkpoints.cache import BoundedMemoryCache
 from core.settings import CacheSettings
 from graphs.registry import REGISTRY
-from service.auth.request_identity import Identity
+from service.auth.principal import Identity
 from service.runs.request import build_run_request
 from tests.support.scripted import ScriptedChatModel, scripted_models
 from tests.support.service import CONTACT, RunningService, running_service

@@ -1,8 +1,9 @@
 """A run executor without a service around it."""
 
+from service.audit.trail import AuditTrail
+
 from core.postgres import Pool
 from core.settings import RunSettings, WorkflowSettings
-from service.audit.entries import Audit
 from service.observability.metrics import ServiceMetrics
 from service.observability.tracing import Tracing
 from service.runs.executor import RunExecutor
@@ -21,6 +22,6 @@ def build_executor(
     """Return an executor for one tenant; settings that are not given are the defaults."""
     settings = settings or RunSettings()
     queues = build_queues(settings, workflows or WorkflowSettings(), shared=False)
-    audit = Audit(pool)
+    audit = AuditTrail(pool)
     observer = RunObserver(metrics or ServiceMetrics(), Tracing(), audit)
     return RunExecutor(settings, queues, ThreadOwners(pool), audit, observer, database_unavailable=str)

@@ -5,12 +5,12 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
+from service.audit.trail import AuditTrail
 
 from core.context import Context
 from core.errors import RunTimedOut
 from core.settings import RunSettings
-from service.audit.entries import Audit
-from service.auth.request_identity import LOCAL
+from service.auth.principal import LOCAL
 from service.observability.metrics import ServiceMetrics
 from service.observability.tracing import Tracing
 from service.runs.observers import RunObserver
@@ -73,7 +73,7 @@ def test_only_a_run_that_is_no_workflow_counts_as_finished_and_is_audited(
     queue: QueueName, outcome: str, notes: int
 ) -> None:
     no_pool: Any = None
-    audit, metrics = Audit(no_pool), ServiceMetrics()
+    audit, metrics = AuditTrail(no_pool), ServiceMetrics()
     with RunObserver(metrics, Tracing(), audit).observe(build_request(EndlessGraph(), queue)):
         pass
     labels = {"graph": "endless", "outcome": outcome}
