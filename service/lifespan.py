@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from functools import partial
 
 import httpx
 from fastapi import FastAPI
@@ -46,7 +48,7 @@ from service.runs.limits import build_queues
 from service.runs.observers import RunObserver
 from service.runs.preconditions import ThreadOwners
 from service.runs.request import CompiledGraph
-from service.runs.sessions import SESSION_GRAPH, SessionRuns
+from service.runs.sessions import SESSION_GRAPH, SessionRuns, summarise_session
 from service.sessions.store import SessionStore
 from service.sessions.worker import SessionWorker
 from service.version import VERSION
@@ -90,7 +92,7 @@ class Service:
         requests: Idempotency keys of requests.
         audit: The audit trail.
         warming: Done when the router has learnt the agents' examples, or could not.
-        keeper: Closes idle sessions and summarises closed ones.
+        session_worker: Closes idle sessions and has closed ones summarised.
         workflows: Runs workflows.
         metrics: The instruments behind ``/metrics``.
         tracing: Starts the spans of requests and runs.
@@ -114,7 +116,7 @@ class Service:
     requests: RequestKeys
     audit: AuditTrail
     warming: asyncio.Task[None]
-    keeper: SessionWorker
+    session_worker: SessionWorker
     workflows: Workflows
     metrics: ServiceMetrics
     tracing: Tracing
@@ -153,7 +155,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         saver = await stack.enter_async_context(open_saver(pool, metrics))
 
         # 4. The door: who callers are, and how often they may call.
-        authenticator = await stack.enter_async_context(open_authenticator(settings.auth, pool))
+        authenticator = open_authenticator(settings.auth, pool)
         rates = await _open_rates(stack, settings, pool) if authenticator else None
 
         # 5. What agents reach: memory and the CRM.
@@ -191,9 +193,9 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             sessions, graphs[SESSION_GRAPH.name], models, memory, seconds=settings.sessions.sweep_seconds
         )
         with use_meter(RunMeter(metrics, BACKGROUND)):
-            await stack.enter_async_context(tasks.supervise("session-keeper", keeper.run))
-        await stack.enter_async_context(maintain_audit(pool, audit, requests, settings.audit))
-        await stack.enter_async_context(supervise_retention(settings, pool, erasure, runs))
+            await stack.enter_async_context(tasks.supervise("session-worker", session_worker.run))
+        await stack.enter_async_context(maintain_audit(tasks, pool, audit, requests, settings.audit))
+        await stack.enter_async_context(supervise_retention(tasks, settings, pool, erasure, runs))
         workflows = await stack.enter_async_context(
             open_workflows(settings.workflows, pool, runs=runs, engine=engine, checkpointer=saver)
         )
@@ -218,7 +220,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             requests=requests,
             audit=audit,
             warming=warming,
-            keeper=keeper,
+            session_worker=session_worker,
             workflows=workflows,
             metrics=metrics,
             tracing=tracing,

@@ -10,6 +10,7 @@ from collections.abc import Coroutine
 from typing import Annotated, Any, TypeAlias
 
 from fastapi import Depends, Request, Response
+from starlette.requests import HTTPConnection
 
 from core.errors import InvalidRequest
 from service.auth.principal import Identity
@@ -23,6 +24,12 @@ CLIENT_CLOSED_REQUEST = 499
 async def _get_service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
+
+
+def get_requester(connection: HTTPConnection) -> Identity:
+    """Return the caller, as :class:`service.middleware.authentication.Authentication` identified them."""
+    identity: Identity = connection.state.identity
+    return identity
 
 
 async def _get_requester(request: Request) -> Identity:

@@ -7,17 +7,17 @@ from typing import Any
 
 import psycopg
 import pytest
-from service.audit.idempotency import RecordedEffects
-from service.audit.trail import AuditTrail, Entry
-from tests.support.audit import Outside, acting_on_a_thread, rows
 
 from checkpoints.pool import open_pool
 from core.context import Actor
 from core.postgres import Pool
-from core.settings import DatabaseSettings
+from core.settings import DatabaseSettings, Settings
 from nodes.react.state import Reflection
 from service.audit.chain import ChainVerdict, cut_chains, link_entries, verify_chains
-from service.cli import audit as command
+from service.audit.idempotency import RecordedEffects
+from service.audit.trail import AuditTrail, Entry
+from service.cli.database import verify_audit
+from tests.support.audit import Outside, acting_on_a_thread, rows
 from tests.support.general_agent import service
 from tests.support.scripted import ScriptedChatModel, calling
 from tests.support.service import CONTACT, RunningService
@@ -234,7 +234,7 @@ async def test_the_command_says_which_chain_is_broken_and_where(
     await written(pool, "whole", 2)
     await written(pool, "broken", 2)
     await tampered(pool, "UPDATE audit.entries SET tool = 'x' WHERE tenant = 'broken' AND position = 2")
-    assert await command._command() == 1
+    assert await verify_audit(Settings.load()) == 1
     said = {line.split()[1]: line for line in capsys.readouterr().out.splitlines()}
     assert said["whole:"].startswith("ok      whole: 2 entries, 0 cut before them, 0 not linked yet; head 2 ")
     assert said["broken:"].startswith("BROKEN  broken: entry 2 (id ")

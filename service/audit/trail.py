@@ -1,8 +1,8 @@
-"""Entries of the audit: what one says, how it is written and how entries are found."""
+"""The audit trail: what an entry says, how entries are written and how they are found."""
 
 import json
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal, TypeAlias
@@ -15,13 +15,12 @@ from service.audit.redaction import redact
 
 log = get_logger(__name__)
 
-# effect: something on the outside; approval: a person's decision; run: the end of one; erasure: a thread, for
-# good; key: an API key was made, changed or revoked; retention: entries were cut off.
+# effect: something outside was changed; approval: a person decided; run: a run ended; erasure: a thread was
+# erased; key: an API key was created, rotated or revoked; retention: old entries were removed.
 Action: TypeAlias = Literal["effect", "approval", "run", "erasure", "key", "retention"]
-ACTIONS: Final[tuple[Action, ...]] = ("effect", "approval", "run", "erasure", "key", "retention")
 
-# Notes that wait to be written; more than that were made while the database was away, and the oldest go.
-MOST_NOTES: Final = 10_000
+# Notes that wait to be written. While the database is unavailable, the oldest are dropped beyond this.
+MAX_NOTES: Final = 10_000
 
 INTO_ENTRIES: Final = """INSERT INTO audit.entries (
     tenant, user_id, key_id, thread_id, run_id, action, tool, effect_key, arguments, outcome, details
@@ -35,7 +34,7 @@ COLUMNS: Final = (
     "id, at, user_id, key_id, thread_id, run_id, action, tool, effect_key, arguments, outcome, details, "
     "position, hash"
 )
-# What entries may be asked for by.
+# The filters of `AuditTrail.find`.
 CONDITIONS: Final[Mapping[str, str]] = {
     "thread_id": "thread_id = %(thread_id)s",
     "user_id": "user_id = %(user_id)s",
@@ -49,16 +48,16 @@ FIND_SQL: Final = "SELECT {columns} FROM audit.entries WHERE {conditions} ORDER 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One thing that was done. Arguments and details are redacted as it is written.
+    """An entry to write. Arguments and details are redacted when it is written.
 
     Attributes:
-        action: What kind of thing.
-        outcome: What came of it, a word or an error's code.
+        action: The kind of action.
+        outcome: The result: a word or an error code.
         tool: What exactly was done, e.g. the CRM's ``send_message``.
-        arguments: With what, as JSON.
-        details: What else is to be known, as JSON.
-        effect_key: The effect's key; empty: it is none.
-        actor: On whose behalf.
+        arguments: The arguments, as JSON.
+        details: Further details, as JSON.
+        effect_key: The idempotency key of an effect; empty: the action is not one.
+        actor: On whose behalf it was done.
     """
 
     action: Action
@@ -69,11 +68,11 @@ class Entry:
     effect_key: str = ""
     actor: Actor = field(default_factory=current_actor)
 
-    def row(self) -> dict[str, object]:
-        """The parameters of :data:`INSERT_SQL`."""
+    def to_row(self) -> dict[str, object]:
+        """Return the parameters of :data:`INSERT_SQL`."""
         return {
             "tenant": self.actor.tenant,
-            # Another system's text: one that Postgres refuses would keep all notes from being written.
+            # The name comes from another system; one that Postgres refuses would block all other notes.
             "user": make_storable(self.actor.user),
             "key_id": self.actor.key_id,
             "thread": self.actor.thread_id,
@@ -88,8 +87,8 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """An entry as it is kept; ``position`` and ``hash`` are ``None`` until it is linked. Times are UTC."""
+class StoredEntry:
+    """An entry as stored; ``position`` and ``hash`` are None until it is linked. Times are UTC."""
 
     id: int
     at: datetime
@@ -107,27 +106,13 @@ class Found:
     hash: bytes | None
 
 
-def key_change(
-    change: Literal["created", "rotated", "revoked"], key_id: str, *, scopes: Sequence[str], by: Actor
-) -> Entry:
-    """The entry of a change to an API key; write it with :func:`record_in`, in the change's transaction.
-
-    Args:
-        change: What was done.
-        key_id: The key's public id, never its secret.
-        scopes: What it may do from then on.
-        by: Who did it.
-    """
-    return Entry(action="key", tool=key_id, outcome=change, details={"scopes": list(scopes)}, actor=by)
+async def record_entry(connection: Connection, entry: Entry) -> None:
+    """Write an entry in the caller's transaction, so that it is stored together with the change."""
+    await connection.execute(INSERT_SQL, entry.to_row())
 
 
-async def record_in(connection: Connection, entry: Entry) -> None:
-    """Write an entry in the caller's transaction: with what it tells of, or not at all."""
-    await connection.execute(INSERT_SQL, entry.row())
-
-
-class Audit:
-    """The audit, on the service's Postgres.
+class AuditTrail:
+    """The audit trail in the service's Postgres.
 
     Args:
         pool: The service's pool.
@@ -141,50 +126,54 @@ class Audit:
         """Write an entry now.
 
         Raises:
-            psycopg.Error, PoolTimeout: It could not be written.
+            psycopg.Error, PoolTimeout: The entry could not be written.
         """
         async with self._pool.connection() as connection:
-            await record_in(connection, entry)
+            await record_entry(connection, entry)
 
     def note(self, entry: Entry) -> None:
-        """Have an entry written within a second or so; a service that is killed before loses it."""
-        if len(self._notes) >= MOST_NOTES:
-            lost = self._notes.popleft()
-            log.error("audit_note_lost", action=lost.action, thread_id=lost.actor.thread_id)
+        """Queue an entry to be written within about a second; a service that is killed before loses it."""
         self._notes.append(entry)
+        self._drop_oldest()
 
     async def flush(self) -> int:
-        """Write the notes, all or none of them.
+        """Write the queued entries in one transaction; if that fails, they stay queued.
 
         Returns:
-            How many.
+            The number of entries written.
         """
         notes = list(self._notes)
         if not notes:
             return 0
-        # Those that come meanwhile are for the next time; the deque drops its oldest when it is full.
+        # Notes that arrive meanwhile wait for the next flush.
         self._notes.clear()
         try:
             async with self._pool.connection() as connection, connection.transaction():
-                await connection.cursor().executemany(INSERT_SQL, [note.row() for note in notes])
+                await connection.cursor().executemany(INSERT_SQL, [note.to_row() for note in notes])
         except BaseException:
-            later = list(self._notes)
-            self._notes.clear()
-            self._notes.extend([*notes, *later])
+            self._notes.extendleft(reversed(notes))
+            self._drop_oldest()
             raise
         return len(notes)
 
-    async def find(self, tenant: str, *, limit: int, **wanted: str | int | datetime | None) -> list[Found]:
-        """The tenant's entries, the latest first.
+    def _drop_oldest(self) -> None:
+        while len(self._notes) > MAX_NOTES:
+            lost = self._notes.popleft()
+            log.error("audit_note_lost", action=lost.action, thread_id=lost.actor.thread_id)
+
+    async def find(
+        self, tenant: str, *, limit: int, **filters: str | int | datetime | None
+    ) -> list[StoredEntry]:
+        """Return the tenant's entries, the latest first.
 
         Args:
-            tenant: Whose.
-            limit: Most entries.
-            **wanted: By the names of :data:`CONDITIONS`; ``None``: any.
+            tenant: The tenant.
+            limit: Maximum number of entries.
+            **filters: By the names of :data:`CONDITIONS`; None: not filtered.
         """
-        given = {name: value for name, value in wanted.items() if value is not None}
+        given = {name: value for name, value in filters.items() if value is not None}
         conditions = " AND ".join(["tenant = %(tenant)s", *(CONDITIONS[name] for name in given)])
         query = FIND_SQL.format(columns=COLUMNS, conditions=conditions)
         async with self._pool.connection() as connection:
             cursor = await connection.execute(query.encode(), {**given, "tenant": tenant, "limit": limit})
-            return [Found(**row) for row in await cursor.fetchall()]
+            return [StoredEntry(**row) for row in await cursor.fetchall()]
