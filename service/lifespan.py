@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from functools import partial
 
 import httpx
 from fastapi import FastAPI
@@ -189,9 +188,8 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         add_gauges(metrics, runs=runs, pool=pool, saver=saver, steps=engine.slots)
 
         # 8. Background tasks: sessions, the audit trail, retention and workflows.
-        keeper = SessionWorker(
-            sessions, graphs[SESSION_GRAPH.name], models, memory, seconds=settings.sessions.sweep_seconds
-        )
+        summarise = partial(summarise_session, graph=graphs[SESSION_GRAPH.name], models=models, memory=memory)
+        session_worker = SessionWorker(sessions, summarise, seconds=settings.sessions.sweep_seconds)
         with use_meter(RunMeter(metrics, BACKGROUND)):
             await stack.enter_async_context(tasks.supervise("session-worker", session_worker.run))
         await stack.enter_async_context(maintain_audit(tasks, pool, audit, requests, settings.audit))

@@ -45,7 +45,9 @@ def sessions_router() -> APIRouter:
         offset: Annotated[int, Query(ge=0)] = 0,
     ) -> Sessions:
         """List a contact's sessions, latest first."""
-        sessions = await service.sessions.of_contact(requester.tenant, contact_id, limit=limit, offset=offset)
+        sessions = await service.sessions.list_for_contact(
+            requester.tenant, contact_id, limit=limit, offset=offset
+        )
         return Sessions(sessions=[_build_view(session) for session in sessions])
 
     @router.get("/{session_id}")

@@ -1,4 +1,4 @@
-"""Tie runs of the coordinator to customer sessions: enter a session, close it, summarise it when it is closed.
+"""Tie the coordinator's runs to customer sessions: enter a session, close it, and summarise a closed one.
 
 A session is a thread. Its row belongs to the tenant and contact that entered first, and nobody else gets a
 row of that id.

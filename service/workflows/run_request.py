@@ -1,4 +1,4 @@
-"""A run of a workflow, as :class:`service.runs.executor.Runs` is asked for one."""
+"""A run of a workflow, as :class:`service.runs.executor.RunExecutor` is asked for one."""
 
 import hashlib
 import json
@@ -12,10 +12,7 @@ from core.context import Context
 from core.errors import WorkflowFailed
 from graphs.workflow import RECURSION_LIMIT
 from service.auth.principal import Identity
-from service.runs.compiled import CompiledGraph
-from service.runs.ownership import TENANT_KEY, USER_KEY
-from service.runs.preconditions import GRAPH_KEY
-from service.runs.request import RunRequest
+from service.runs.request import GRAPH_KEY, TENANT_KEY, USER_KEY, CompiledGraph, RunRequest
 from workflows.definition.workflow import Definition
 from workflows.store import Run
 
@@ -103,5 +100,5 @@ def workflow_request(
         durability="sync",
         # Nobody listens: what a run has done is read from its checkpoints.
         modes=("custom",),
-        lane="workflows",
+        queue="workflows",
     )

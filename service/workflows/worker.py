@@ -30,9 +30,9 @@ from core.tasks import background
 from nodes.workflow.recovery import Recovery
 from nodes.workflow.steps.wait import Woken
 from service.auth.principal import Identity
-from service.errors import body, describe
-from service.runs.compiled import CompiledGraph
-from service.runs.executor import Runs
+from service.errors import error_body, to_service_error
+from service.runs.executor import RunExecutor
+from service.runs.request import CompiledGraph
 from service.workflows.run_request import WorkflowGraphs, workflow_request
 from workflows.store import Run, WorkflowStore
 
@@ -59,7 +59,7 @@ class WorkflowKeeper:
     """
 
     def __init__(
-        self, store: WorkflowStore, graphs: WorkflowGraphs, runs: Runs, settings: WorkflowSettings
+        self, store: WorkflowStore, graphs: WorkflowGraphs, runs: RunExecutor, settings: WorkflowSettings
     ) -> None:
         self._store = store
         self._graphs = graphs
@@ -164,7 +164,7 @@ class WorkflowKeeper:
 
     async def _claimed(self) -> Sequence[Run]:
         free = self._settings.max_concurrent - len(self._active)
-        if free <= 0 or self._runs.stopping:
+        if free <= 0 or self._runs.is_stopping:
             return ()
         try:
             claimed = await self._store.claim(limit=free)
@@ -220,7 +220,7 @@ class WorkflowKeeper:
         try:
             await self._advance(run, given)
         except Exception as error:  # noqa: BLE001 - describe() types and logs it; the lease lapses
-            described = describe(error)
+            described = to_service_error(error)
             log.warning("workflow_not_advanced", workflow_id=run.id, reason=described.message)
 
     async def _advance(
@@ -242,7 +242,7 @@ class WorkflowKeeper:
         try:
             refused = await self._stepped(run, command, by)
         except postgres.DATABASE_UNAVAILABLE as fault:
-            raise describe(fault) from fault
+            raise to_service_error(fault) from fault
         except ServiceError as error:
             await self._stopped(run, error)
             # Whether the answer was taken is not known: the one who gave it is told to give it again.
@@ -303,8 +303,7 @@ class WorkflowKeeper:
         *,
         going_on: bool = False,
     ) -> None:
-        async for _ in self._runs.stream(workflow_request(graph, run, given, by=by, going_on=going_on)):
-            pass
+        await self._runs.run_to_end(workflow_request(graph, run, given, by=by, going_on=going_on))
 
     async def _given(self, run: Run, state: StateSnapshot) -> Any:
         """What the graph is to be given: the input, what it waited for, None to go on, or nothing at all."""
@@ -344,7 +343,7 @@ class WorkflowKeeper:
                 state.values.get("error") or "a step failed",
                 details={"failed": state.values.get("failed", [])},
             )
-            await self._store.ends(run.id, "failed", body(error))
+            await self._store.ends(run.id, "failed", error_body(error))
 
     async def _stopped(self, run: Run, error: ServiceError) -> None:
         if isinstance(error, RunStopped):
@@ -353,7 +352,7 @@ class WorkflowKeeper:
             await self._store.release(run.id, pause=PAUSE_SECONDS)
         else:
             log.info("workflow_failed", workflow_id=run.id, error=error.code, reason=error.message)
-            await self._store.ends(run.id, "failed", body(error))
+            await self._store.ends(run.id, "failed", error_body(error))
 
 
 # There is nothing to give: it waits on, or is over.

@@ -7,7 +7,6 @@ from typing import Any
 import httpx
 import pytest
 from langchain_core.messages import AIMessage
-from tests.support.audit import rows
 
 from nodes.react.state import Reflection
 from tests.support.audit import rows

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 from pydantic import SecretStr
-from service.auth.rate_limits import PostgresStorage, RateLimiter, open_storage
 
 from core.postgres import Pool
 from core.settings import LimitSettings, RedisSettings

@@ -10,7 +10,6 @@ from typing import Any, Final
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
-from service.auth.api_keys import KeyStore
 
 from core.settings import AuthSettings
 from service.auth.api_keys import KeyStore

@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from service.middleware.access import ACCESS, find_access
 from starlette.routing import BaseRoute, Mount, Route
 
 from core.errors import Forbidden, StartupError
@@ -11,6 +10,7 @@ from core.settings import ServerSettings
 from service.app import create_app
 from service.auth.principal import SCOPES
 from service.cli.serve import open_server
+from service.middleware.access import ACCESS, find_access
 from service.middleware.authentication import require_local, require_same_site
 from tests.support.service import settings_for
 

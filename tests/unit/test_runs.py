@@ -5,11 +5,11 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
-from service.audit.trail import AuditTrail
 
 from core.context import Context
 from core.errors import RunTimedOut
 from core.settings import RunSettings
+from service.audit.trail import AuditTrail
 from service.auth.principal import LOCAL
 from service.observability.metrics import ServiceMetrics
 from service.observability.tracing import Tracing
