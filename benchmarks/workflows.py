@@ -35,10 +35,10 @@ from core.concurrency import FairSemaphore
 from core.logging import configure_logging
 from core.settings import DatabaseSettings, LogSettings, ServerSettings, Settings
 from graphs.workflow import compile_workflow
-from nodes.workflow.engine import Engine
 from nodes.workflow.steps.data_processing import data_processing
 from service.cli.serve import open_server
 from workflows.definition.workflow import Definition
+from workflows.ports import Engine
 from workflows.validation import read_definition
 
 PLOT = Path(__file__).parent / "workflows.svg"

@@ -12,8 +12,8 @@ from core.context import Context
 from core.memory import Memory, NoMemory
 from core.models import ChatModels
 from nodes.coordinator.roster import Roster
-from nodes.workflow.engine import Engine
 from tools.crm.client import CrmClient
+from workflows.ports import Engine
 
 StateT_contra = TypeVar("StateT_contra", contravariant=True)
 UpdateT_co = TypeVar("UpdateT_co", covariant=True)

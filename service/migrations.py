@@ -16,7 +16,7 @@ from core.settings import Settings
 from dev_crm.migrations import migrate as migrate_crm
 from memory.extensions import open_extensions
 from memory.migrations import migrate as migrate_memory
-from workflows.migrations import migrate as migrate_workflows
+from workflows.store import migrate as migrate_workflows
 
 log = get_logger(__name__)
 
