@@ -51,7 +51,7 @@ from service.runs.sessions import SESSION_GRAPH, SessionRuns, summarise_session
 from service.sessions.store import SessionStore
 from service.sessions.worker import SessionWorker
 from service.version import VERSION
-from service.workflows.opening import Workflows, open_engine, open_workflows
+from service.workflows.workflows import Workflows, open_engine, open_workflows
 from tools.catalogue import crm_tools, memory_tools
 from tools.crm.client import CrmClient, create_http_client
 
@@ -195,7 +195,9 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         await stack.enter_async_context(maintain_audit(tasks, pool, audit, requests, settings.audit))
         await stack.enter_async_context(supervise_retention(tasks, settings, pool, erasure, runs))
         workflows = await stack.enter_async_context(
-            open_workflows(settings.workflows, pool, runs=runs, engine=engine, checkpointer=saver)
+            open_workflows(
+                settings.workflows, pool, runs=runs, engine=engine, checkpointer=saver, tasks=tasks
+            )
         )
 
         # 9. The drain. Opened last, it is the first thing to happen when the service closes.

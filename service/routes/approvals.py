@@ -146,7 +146,7 @@ async def _list_questions(service: Service, identity: Identity, waiting: Waiting
             graph=waiting.graph,
             since=waiting.since,
         )
-        for pending in await for_a_person(graph, waiting.thread_id)
+        for pending in await list_questions(graph, waiting.thread_id)
     ]
 
 
