@@ -19,10 +19,10 @@ from graphs.registry import REGISTRY
 from service.auth.principal import Identity
 from service.lifespan import Service
 from service.routes.dependencies import OpenService, Requester
+from service.routes.workflow_models import WorkflowReport
 from service.runs.output import PendingInterrupt, format_approval_id, parse_approval_id
 from service.runs.request import CompiledGraph, RunRequest, build_run_request
-from service.workflows.approvals import decide_workflow, for_a_person, open_graph
-from service.workflows.run_request import WORKFLOW
+from service.workflows.graphs import WORKFLOW, list_questions
 
 log = get_logger(__name__)
 
@@ -91,9 +91,10 @@ def approvals_router() -> APIRouter:
         interrupt_id, thread_id = parse_approval_id(approval_id)
         owner = await service.thread_owners.get_owner(requester, thread_id)
         if owner.graph == WORKFLOW:
-            report = await decide_workflow(service, requester, thread_id, interrupt_id, decision)
+            view = await service.workflows.decide(requester, thread_id, interrupt_id, decision)
+            report = jsonable_encoder(WorkflowReport.build_from_view(view))
             return Decided(id=approval_id, thread_id=thread_id, output=report)
-        if owner.graph not in LISTED_GRAPHS:
+        if owner.graph is None or owner.graph not in LISTED_GRAPHS:
             raise NotFound(f"there is no approval {approval_id!r}", details={"id": approval_id})
         run = _build_run(service, requester, owner.graph, thread_id, Command(resume={interrupt_id: decision}))
         result = await asyncio.shield(asyncio.create_task(service.runs.run_to_end(run)))
@@ -154,7 +155,7 @@ async def _get_graph(service: Service, identity: Identity, waiting: WaitingThrea
     if waiting.graph != WORKFLOW:
         return service.graphs[waiting.graph]
     try:
-        return await open_graph(service, identity, waiting.thread_id)
+        return await service.workflows.find_open_graph(identity, waiting.thread_id)
     except WorkflowFailed as error:
         # Nobody can decide it, but the other questions are listed all the same.
         log.warning("approval_not_listed", workflow_id=waiting.thread_id, reason=error.message)
