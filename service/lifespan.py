@@ -8,7 +8,9 @@ from functools import partial
 
 import httpx
 from fastapi import FastAPI
+from graphs.agent_registry import build_agent_registry
 from langgraph.types import Checkpointer
+from nodes.coordinator.router import AgentRegistry
 
 from checkpoints.cache import compute_cache_version, open_cache
 from checkpoints.pool import WatchedPool, open_database, watch_database
@@ -27,9 +29,7 @@ from dev_crm.app import create_crm
 from dev_crm.migrations import migrate
 from graphs.caching import is_cacheable
 from graphs.registry import REGISTRY
-from graphs.roster import specialised_agents
 from memory.opening import open_memory
-from nodes.coordinator.roster import Roster
 from nodes.deps import Deps
 from service.audit.idempotency import RecordedEffects, RequestKeys
 from service.audit.trail import AuditTrail
@@ -107,7 +107,7 @@ class Service:
     runs: RunExecutor
     graphs: Mapping[str, CompiledGraph]
     model: ModelInfo
-    roster: Roster
+    roster: AgentRegistry
     erasure: Erasure
     memory: Memory
     sessions: SessionStore
@@ -280,7 +280,7 @@ def _build_deps(
         models=models,
         tools=tools,
         crm=crm,
-        agents=specialised_agents(settings, tools),
+        agents=build_agent_registry(settings, tools),
         memory=memory,
         context_tokens=settings.context.tokens,
     )
@@ -301,9 +301,9 @@ async def _compile_graphs(
     return {name: graph.compile(checkpointer=saver, cache=cache, name=name) for name, graph in built.items()}
 
 
-async def _warm(roster: Roster) -> None:
+async def _warm(roster: AgentRegistry) -> None:
     """Have the router learn the agents' examples."""
     try:
-        await roster.router.ready()
+        await agents.router.prepare()
     except EmbeddingError as error:
         log.warning("router_not_ready", reason=error.message)
