@@ -14,7 +14,8 @@ from checkpoints.cache import BoundedMemoryCache
 from core.settings import CacheSettings
 from graphs.registry import REGISTRY
 from service.auth.principal import Identity
-from service.runs.request import build_run_request
+from service.runs.http_request import run_request
+from service.runs.output import finished
 from tests.support.scripted import ScriptedChatModel, scripted_models
 from tests.support.service import CONTACT, RunningService, running_service
 
@@ -30,27 +31,26 @@ async def routed(shared_database_url: str) -> AsyncIterator[tuple[RunningService
     settings = CacheSettings(backend="memory")
     async with running_service(shared_database_url, scripted_models(model), cache=settings) as running:
         router, asked = running.service.agents.router, []
-        parts = router.parts
+        parts = router.route_parts
 
         async def noted(text: str) -> Any:
             asked.append(text)
             return await parts(text)
 
-        router.parts = noted  # type: ignore[method-assign]
+        router.route_parts = noted  # type: ignore[method-assign]
         yield running, asked
 
 
 async def greet(running: RunningService, tenant: str, message: str) -> list[tuple[StreamMode, Any]]:
     """Send the first message of a new conversation and return the parts of its stream."""
-    request = build_run_request(
-        running.service.graphs[SPEC.name],
+    request = run_request(
+        running.service,
         SPEC,
-        SPEC.input_schema(message=message, contact_id=CONTACT),
+        {"message": message, "contact_id": CONTACT},
         identity=Identity(tenant, "ana"),
         thread_id=None,
     )
-    async with running.service.runs.stream(request) as parts:
-        return [(part["type"], part["data"]) async for part in parts]
+    return [(part["type"], part["data"]) async for part in running.service.runs.stream(request)]
 
 
 async def test_a_greeting_is_routed_once_for_each_tenant(
@@ -115,14 +115,14 @@ async def test_a_cached_run_leaves_the_checkpoint_an_uncached_one_leaves(
     running, _ = routed
     states = []
     for _ in range(2):
-        request = build_run_request(
-            running.service.graphs[SPEC.name],
+        request = run_request(
+            running.service,
             SPEC,
-            SPEC.input_schema(message="Good afternoon!", contact_id=CONTACT),
+            {"message": "Good afternoon!", "contact_id": CONTACT},
             identity=Identity("acme", "ana"),
             thread_id=None,
         )
-        await running.service.runs.run_to_end(request)
+        await finished(running.service.runs, request)
         states.append(await running.service.graphs["coordinator"].aget_state(request.config))
     fresh, cached = (state.values for state in states)
     names = ("dispatched", "alternatives", "asked_about", "agent_used", "confidence", "response")
