@@ -8,9 +8,7 @@ from functools import partial
 
 import httpx
 from fastapi import FastAPI
-from graphs.agent_registry import build_agent_registry
 from langgraph.types import Checkpointer
-from nodes.coordinator.router import AgentRegistry
 
 from checkpoints.cache import compute_cache_version, open_cache
 from checkpoints.pool import WatchedPool, open_database, watch_database
@@ -31,6 +29,7 @@ from graphs.agent_registry import build_agent_registry
 from graphs.caching import is_cacheable
 from graphs.registry import REGISTRY
 from memory.opening import open_memory
+from nodes.coordinator.router import AgentRegistry
 from nodes.deps import Deps
 from service.audit.idempotency import RecordedEffects, RequestKeys
 from service.audit.trail import AuditTrail
@@ -84,7 +83,7 @@ class Service:
         runs: Executes runs.
         graphs: The compiled graphs by name.
         model: Which model answers, and why that one.
-        roster: The specialised agents.
+        agents: The registry of the specialised agents.
         erasure: Erases threads.
         memory: What is remembered of contacts.
         sessions: The customers' sessions.
@@ -108,7 +107,7 @@ class Service:
     runs: RunExecutor
     graphs: Mapping[str, CompiledGraph]
     model: ModelInfo
-    roster: AgentRegistry
+    agents: AgentRegistry
     erasure: Erasure
     memory: Memory
     sessions: SessionStore
@@ -213,7 +212,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             runs=runs,
             graphs=graphs,
             model=models.info,
-            roster=deps.agents,
+            agents=deps.agents,
             erasure=erasure,
             memory=memory,
             sessions=sessions,
@@ -302,7 +301,7 @@ async def _compile_graphs(
     return {name: graph.compile(checkpointer=saver, cache=cache, name=name) for name, graph in built.items()}
 
 
-async def _warm(roster: AgentRegistry) -> None:
+async def _warm(agents: AgentRegistry) -> None:
     """Have the router learn the agents' examples."""
     try:
         await agents.router.prepare()
