@@ -15,7 +15,6 @@ from starlette.requests import HTTPConnection
 from core.errors import InvalidRequest
 from service.auth.principal import Identity
 from service.lifespan import Service
-from service.routes.dependencies import get_requester
 
 # nginx's "client closed request"; only the log sees it.
 CLIENT_CLOSED_REQUEST = 499
