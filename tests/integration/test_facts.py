@@ -11,7 +11,7 @@ from core.errors import MemoryRefused
 from core.memory import Edge, Node, Scope
 from core.postgres import Pool
 from memory.embedded import EmbeddedMemory
-from memory.ledger import lock_scope
+from memory.bitemporal import lock_scope
 from tests.support.facts import ANA, JANUARY, fact, fact_memory, said
 
 DAY = timedelta(days=1)
