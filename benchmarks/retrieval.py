@@ -19,9 +19,9 @@ from benchmarks.data import LocomoSample, locomo
 from benchmarks.recall import CUTS, Ranked, Recall, leave_one_out, percentile, recall, table
 from checkpoints.embedded import embedded_postgres_server
 from checkpoints.pool import open_pool
-from core.embeddings import embeddings
+from core.embeddings import build_embedder
 from core.memory import STRATEGIES, Message, Scope, Strategy
-from core.memory.strategies import Leg
+from core.memory.strategies import Retriever
 from core.settings import DatabaseSettings, Settings
 from memory import search
 from memory import indexer
@@ -33,7 +33,7 @@ from memory.rerankers import Reranker
 from memory.rerankers import LocalReranker
 from memory.search import SearchDeps
 
-LEGS: Final[tuple[Leg, ...]] = ("keyword", "vector", "trigram")
+LEGS: Final[tuple[Retriever, ...]] = ("keyword", "vector", "trigram")
 MOST: Final = max(CUTS)
 _EVIDENCE: Final = re.compile(r"D\d+:\d+")
 
@@ -124,7 +124,7 @@ async def ranked(
     return found, took
 
 
-def only(leg: Leg) -> Strategy:
+def only(leg: Retriever) -> Strategy:
     """A strategy of one leg."""
     return replace(
         STRATEGIES["general"],
@@ -171,7 +171,7 @@ async def evaluate(folder: Path, console: Console) -> None:
     """
     samples = locomo(folder)
     questions = [question for sample in samples for question in questions_of(sample)]
-    embedder = embeddings(Settings.load(), "retrieval")
+    embedder = build_embedder(Settings.load(), "retrieval")
     with tempfile.TemporaryDirectory(prefix="ventros-eval-") as place:
         async with (
             embedded_postgres_server(Path(place)) as url,

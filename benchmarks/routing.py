@@ -20,7 +20,7 @@ from rich.table import Table
 
 from benchmarks.data import Clinc150, clinc150
 from benchmarks.metrics import Flags, Numbers, calibration_error, recall_outside
-from core.embeddings import Embedder, embeddings, local_embedder
+from core.embeddings import Embedder, build_embedder, build_local_embedder
 from core.settings import Settings
 from nodes.routing.examples import Examples, read_examples
 from nodes.routing.fit import fit
@@ -55,7 +55,7 @@ async def evaluate(folder: Path, console: Console) -> None:
         DataMissing: ``clinc150-dev.json`` is not in the folder.
     """
     data = clinc150(folder)
-    embedder = embeddings(Settings.load(), "similarity")
+    embedder = build_embedder(Settings.load(), "similarity")
     draws = [_draw(data, seed) for seed in range(SEEDS)]
     texts = {text for draw in draws for text in draw.texts}
     texts |= {text for text, _ in (*data.val, *data.oos_val)}
@@ -79,7 +79,7 @@ async def evaluate(folder: Path, console: Console) -> None:
         f"{embedder.model}: {each:.1f} ms a text in lists; "
         f"fit and {len(data.val) + len(data.oos_val)} answers: {np.mean(fitting):.1f} s"
     )
-    if embedder.model != (local := local_embedder("similarity")).model:
+    if embedder.model != (local := build_local_embedder("similarity")).model:
         console.print(
             f"(the local model is {local.model}; unset GOOGLE_API_KEY and EMBEDDING_MODEL to measure it)"
         )

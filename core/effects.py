@@ -11,7 +11,7 @@ Outcome: TypeAlias = dict[str, Any]
 class Effects(Protocol):
     """Where effects are recorded before and after they are made."""
 
-    async def once(
+    async def run_once(
         self, key: str, action: str, arguments: Arguments, do: Callable[[], Awaitable[Outcome]]
     ) -> Outcome:
         """Make an effect, or give the outcome it had.
@@ -36,7 +36,7 @@ class Effects(Protocol):
 class UnrecordedEffects:
     """No records: each effect is made when it is asked for. For graphs without the service's database."""
 
-    async def once(
+    async def run_once(
         self,
         key: str,  # noqa: ARG002 - the port's
         action: str,  # noqa: ARG002

@@ -1,8 +1,8 @@
-"""What is counted below ``api``, as a port: model calls, tool calls, agents' attempts, commits.
+"""Ports for metrics: model calls, tool calls, attempts of agents, and commits of checkpoints.
 
-A run's meter is put in place where the run is driven (:func:`metered`) and asked for where the work is done
-(:func:`meter`). It travels in a context variable, as the request id of the logs does: two services in one
-process do not mix, and no builder of a graph has to pass it on. Without one nothing is counted.
+The service sets the meter of a run where it drives the run (:func:`use_meter`); nodes and models get it where
+the work is done (:func:`current_meter`). A context variable carries it, so two services in one process do not
+mix, and no builder of a graph has to pass it on. Without a meter nothing is counted.
 """
 
 from collections.abc import Iterator
@@ -28,11 +28,11 @@ class Attempt:
 class Meter(Protocol):
     """Counts what happens in a run."""
 
-    def first_token(self) -> None:
+    def record_first_token(self) -> None:
         """A model began to reply; only the first of a run counts."""
         ...
 
-    def model_call(
+    def record_model_call(
         self, model: str, outcome: ModelOutcome, seconds: float, *, input_tokens: int, output_tokens: int
     ) -> None:
         """One attempt at a model call.
@@ -46,11 +46,11 @@ class Meter(Protocol):
         """
         ...
 
-    def tool_call(self, tool: str, outcome: str, seconds: float) -> None:
+    def record_tool_call(self, tool: str, outcome: str, seconds: float) -> None:
         """A tool call; of a tool that does not exist, the name is not what the model wrote."""
         ...
 
-    def agent(self, name: str) -> AbstractContextManager[Attempt]:
+    def track_agent(self, name: str) -> AbstractContextManager[Attempt]:
         """A block in which a specialised agent works; the outcome is set inside it."""
         ...
 
@@ -58,19 +58,19 @@ class Meter(Protocol):
 class NoMeter:
     """Counts nothing."""
 
-    def first_token(self) -> None:
+    def record_first_token(self) -> None:
         """Nothing."""
 
-    def model_call(
+    def record_model_call(
         self, model: str, outcome: ModelOutcome, seconds: float, *, input_tokens: int, output_tokens: int
     ) -> None:
         """Nothing."""
 
-    def tool_call(self, tool: str, outcome: str, seconds: float) -> None:
+    def record_tool_call(self, tool: str, outcome: str, seconds: float) -> None:
         """Nothing."""
 
     @contextmanager
-    def agent(self, name: str) -> Iterator[Attempt]:  # noqa: ARG002
+    def track_agent(self, name: str) -> Iterator[Attempt]:  # noqa: ARG002
         """Nothing but the block."""
         yield Attempt()
 
@@ -78,13 +78,13 @@ class NoMeter:
 _METER: ContextVar[Meter] = ContextVar("meter", default=NoMeter())  # noqa: B039 - it has no state
 
 
-def meter() -> Meter:
-    """The meter of what runs now."""
+def current_meter() -> Meter:
+    """Return the meter of the run in progress."""
     return _METER.get()
 
 
 @contextmanager
-def metered(own: Meter) -> Iterator[None]:
+def use_meter(own: Meter) -> Iterator[None]:
     """Have everything inside the block, and the tasks it begins, counted by this meter."""
     token = _METER.set(own)
     try:
@@ -96,11 +96,11 @@ def metered(own: Meter) -> Iterator[None]:
 class CommitMeter(Protocol):
     """Counts the checkpointer's groups."""
 
-    def committed(self, *, writes: int, rows: int, seconds: float) -> None:
+    def record_commit(self, *, writes: int, rows: int, seconds: float) -> None:
         """A group of so many writes (calls) and rows was committed."""
         ...
 
-    def failed(self) -> None:
+    def record_failure(self) -> None:
         """A group was not committed at this attempt."""
         ...
 
@@ -108,8 +108,8 @@ class CommitMeter(Protocol):
 class NoCommitMeter:
     """Counts nothing."""
 
-    def committed(self, *, writes: int, rows: int, seconds: float) -> None:
+    def record_commit(self, *, writes: int, rows: int, seconds: float) -> None:
         """Nothing."""
 
-    def failed(self) -> None:
+    def record_failure(self) -> None:
         """Nothing."""

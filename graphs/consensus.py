@@ -16,12 +16,14 @@ from nodes.consensus.state import ConsensusInput, ConsensusOutput, ConsensusStat
 from nodes.consensus.to_voters import to_voters
 from nodes.consensus.vote import vote
 from nodes.deps import Deps
-from nodes.shared.assemble import Shown, assemble
-from nodes.shared.prompts import prompt
+from nodes.shared.context import ContextAssembler, PromptBudget
+from nodes.shared.prompts import load_prompt
 
 # A backstop: a voter and the CRM's client have their own, shorter limits.
 STEP_TIMEOUT_SECONDS = 240
-SHOWN = Shown(agent="consensus", system=prompt("consensus_voter"), contact="contact")
+PROMPT_BUDGET = PromptBudget(
+    agent="consensus", system=load_prompt("consensus_voter"), contact_field="contact"
+)
 
 
 def build_consensus(deps: Deps) -> StateGraph[ConsensusState, Context, ConsensusInput, ConsensusOutput]:
@@ -36,7 +38,7 @@ def build_consensus(deps: Deps) -> StateGraph[ConsensusState, Context, Consensus
     graph = StateGraph(ConsensusState, Context, input_schema=ConsensusInput, output_schema=ConsensusOutput)
     graph.set_node_defaults(timeout=STEP_TIMEOUT_SECONDS)
     graph.add_node("prepare", prepare(deps))
-    graph.add_node("assemble", assemble(deps, SHOWN))
+    graph.add_node("assemble", ContextAssembler(deps, PROMPT_BUDGET).assemble)
     graph.add_node("vote", vote(deps))
     graph.add_node("count", count)
     graph.add_node("ask_human", ask_human)

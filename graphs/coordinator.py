@@ -6,6 +6,7 @@ Routing by example utterances (see :mod:`nodes.routing`), a handoff as a ``Comma
 from langgraph.graph import END, START, StateGraph
 
 from core.context import Context
+from graphs.caching import classify_cache_policy
 from graphs.spec import GraphSpec
 from graphs.specialists import specialists
 from nodes.coordinator.assemble import assemble
@@ -21,7 +22,6 @@ from nodes.coordinator.specialist import specialist
 from nodes.coordinator.state import CoordinatorInput, CoordinatorOutput, CoordinatorState
 from nodes.coordinator.summarise import summarise
 from nodes.deps import Deps
-from nodes.shared.caching import classify_cache_policy
 
 # A backstop: agents, model calls and CRM calls have their own, shorter limits.
 STEP_TIMEOUT_SECONDS = 200

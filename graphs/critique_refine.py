@@ -14,17 +14,17 @@ from nodes.critique_refine.state import CritiqueRefineInput, CritiqueRefineOutpu
 from nodes.critique_refine.transcript import HISTORY_MESSAGES
 from nodes.critique_refine.validate import validate
 from nodes.deps import Deps
-from nodes.shared.assemble import Shown, assemble
-from nodes.shared.prompts import prompt
-from nodes.shared.thread import by_caller
+from nodes.shared.agent import route_by_caller
+from nodes.shared.context import ContextAssembler, PromptBudget
+from nodes.shared.prompts import load_prompt
 
 # A backstop: model calls and the CRM's client have their own, shorter limits.
 STEP_TIMEOUT_SECONDS = 240
-SHOWN = Shown(
+PROMPT_BUDGET = PromptBudget(
     agent="critique_refine",
-    system=prompt("critique_refine_generate"),
-    contact="customer",
-    turns=HISTORY_MESSAGES,
+    system=load_prompt("critique_refine_generate"),
+    contact_field="customer",
+    history=HISTORY_MESSAGES,
 )
 
 
@@ -46,7 +46,7 @@ def build_critique_refine(
     )
     graph.set_node_defaults(timeout=STEP_TIMEOUT_SECONDS)
     graph.add_node("prepare", prepare(deps))
-    graph.add_node("assemble", assemble(deps, SHOWN))
+    graph.add_node("assemble", ContextAssembler(deps, PROMPT_BUDGET).assemble)
     graph.add_node("generate", generate(deps))
     graph.add_node("criticise", criticise(deps))
     graph.add_node("validate", validate(deps))
@@ -55,7 +55,9 @@ def build_critique_refine(
     graph.add_node("finish", finish)
 
     graph.add_edge(START, "prepare")
-    graph.add_conditional_edges("prepare", by_caller, {"alone": "assemble", "told": "generate"})
+    graph.add_conditional_edges(
+        "prepare", route_by_caller, {"standalone": "assemble", "embedded": "generate"}
+    )
     graph.add_edge("assemble", "generate")
     graph.add_edge("criticise", "judge")
     graph.add_edge("validate", "judge")

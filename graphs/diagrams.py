@@ -17,6 +17,6 @@ def mermaid(spec: GraphSpec) -> str:
         models=cast("ChatModels", None),
         tools={},
         crm=cast("CrmClient", None),
-        roster=Roster(agents={}, router=cast("Router", None)),
+        agents=Roster(agents={}, router=cast("Router", None)),
     )
     return spec.build(deps).compile().get_graph().draw_mermaid().strip()

@@ -21,14 +21,15 @@ from nodes.hierarchical.prepare import prepare
 from nodes.hierarchical.state import HierarchicalInput, HierarchicalOutput, HierarchicalState, SubAgent
 from nodes.hierarchical.team import SUPPORT_TEAM
 from nodes.hierarchical.work import work
-from nodes.shared.agent import Agent
-from nodes.shared.assemble import Shown, assemble
-from nodes.shared.prompts import prompt
-from nodes.shared.thread import by_caller
+from nodes.shared.agent import Agent, route_by_caller
+from nodes.shared.context import ContextAssembler, PromptBudget
+from nodes.shared.prompts import load_prompt
 
 # A backstop: model calls, tools and workers have their own, shorter limits.
 STEP_TIMEOUT_SECONDS = 240
-SHOWN = Shown(agent="hierarchical", system=prompt("hierarchical_decompose"), turns=HISTORY_MESSAGES)
+PROMPT_BUDGET = PromptBudget(
+    agent="hierarchical", system=load_prompt("hierarchical_decompose"), history=HISTORY_MESSAGES
+)
 
 
 def build_hierarchical(
@@ -61,7 +62,7 @@ def build_hierarchical(
     )
     graph.set_node_defaults(timeout=STEP_TIMEOUT_SECONDS)
     graph.add_node("prepare", prepare(deps, team))
-    graph.add_node("assemble", assemble(deps, SHOWN))
+    graph.add_node("assemble", ContextAssembler(deps, PROMPT_BUDGET).assemble)
     graph.add_node("decompose", decompose(deps, guidance))
     graph.add_node("work", work(agent or react_agent(deps)))
     graph.add_node("gather", gather, defer=True)
@@ -69,7 +70,9 @@ def build_hierarchical(
     graph.add_node("finish", finish)
 
     graph.add_edge(START, "prepare")
-    graph.add_conditional_edges("prepare", by_caller, {"alone": "assemble", "told": "decompose"})
+    graph.add_conditional_edges(
+        "prepare", route_by_caller, {"standalone": "assemble", "embedded": "decompose"}
+    )
     graph.add_edge("assemble", "decompose")
     graph.add_edge("work", "gather")
     graph.add_edge("finish", END)

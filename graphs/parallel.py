@@ -18,13 +18,13 @@ from nodes.parallel.prepare import prepare
 from nodes.parallel.race import Races
 from nodes.parallel.state import ParallelInput, ParallelOutput, ParallelState
 from nodes.parallel.to_branches import to_branches
-from nodes.shared.assemble import Shown, assemble
-from nodes.shared.prompts import prompt
+from nodes.shared.context import ContextAssembler, PromptBudget
+from nodes.shared.prompts import load_prompt
 
 # A backstop: a branch has at most 300 seconds of its own, and a model call its own, shorter limits.
 STEP_TIMEOUT_SECONDS = 330
 # A branch is the ReAct agent.
-SHOWN = Shown(agent="parallel", system=prompt("react"))
+PROMPT_BUDGET = PromptBudget(agent="parallel", system=load_prompt("react"))
 
 
 def build_parallel(deps: Deps) -> StateGraph[ParallelState, Context, ParallelInput, ParallelOutput]:
@@ -39,7 +39,7 @@ def build_parallel(deps: Deps) -> StateGraph[ParallelState, Context, ParallelInp
     graph = StateGraph(ParallelState, Context, input_schema=ParallelInput, output_schema=ParallelOutput)
     graph.set_node_defaults(timeout=STEP_TIMEOUT_SECONDS)
     graph.add_node("prepare", prepare(deps))
-    graph.add_node("assemble", assemble(deps, SHOWN))
+    graph.add_node("assemble", ContextAssembler(deps, PROMPT_BUDGET).assemble)
     graph.add_node("branch", branch(react_agent(deps), races))
     graph.add_node("gather", gather(races))
     graph.add_node("merge", merge(deps))

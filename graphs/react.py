@@ -12,13 +12,13 @@ from nodes.react.reflect import reflect
 from nodes.react.state import ReactInput, ReactOutput, ReactState
 from nodes.react.think import think
 from nodes.react.transcript import HISTORY_MESSAGES
-from nodes.shared.assemble import Shown, assemble
-from nodes.shared.prompts import prompt
-from nodes.shared.thread import by_caller
+from nodes.shared.agent import route_by_caller
+from nodes.shared.context import ContextAssembler, PromptBudget
+from nodes.shared.prompts import load_prompt
 
 # A backstop: model calls and tools have their own, shorter limits.
 STEP_TIMEOUT_SECONDS = 300
-SHOWN = Shown(agent="react", system=prompt("react"), turns=HISTORY_MESSAGES)
+PROMPT_BUDGET = PromptBudget(agent="react", system=load_prompt("react"), history=HISTORY_MESSAGES)
 
 
 def build_react(deps: Deps) -> StateGraph[ReactState, Context, ReactInput, ReactOutput]:
@@ -33,14 +33,14 @@ def build_react(deps: Deps) -> StateGraph[ReactState, Context, ReactInput, React
     graph = StateGraph(ReactState, Context, input_schema=ReactInput, output_schema=ReactOutput)
     graph.set_node_defaults(timeout=STEP_TIMEOUT_SECONDS)
     graph.add_node("prepare", prepare(deps))
-    graph.add_node("assemble", assemble(deps, SHOWN))
+    graph.add_node("assemble", ContextAssembler(deps, PROMPT_BUDGET).assemble)
     graph.add_node("think", think(deps))
     graph.add_node("act", act(deps))
     graph.add_node("reflect", reflect(deps))
     graph.add_node("finish", finish)
 
     graph.add_edge(START, "prepare")
-    graph.add_conditional_edges("prepare", by_caller, {"alone": "assemble", "told": "think"})
+    graph.add_conditional_edges("prepare", route_by_caller, {"standalone": "assemble", "embedded": "think"})
     graph.add_edge("assemble", "think")
     graph.add_edge("act", "reflect")
     graph.add_edge("finish", END)

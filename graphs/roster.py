@@ -8,7 +8,7 @@ from langchain_core.tools import BaseTool
 
 from agents.loader import load_agents, load_out_of_scope_messages
 from agents.spec import AgentSpec
-from core.embeddings import KeptVectors, embeddings, local_embedder
+from core.embeddings import VectorCache, build_embedder, build_local_embedder
 from core.settings import Settings
 from nodes.coordinator.roster import Roster
 from nodes.routing.router import Router
@@ -21,12 +21,12 @@ def specialised_agents(settings: Settings, tools: Mapping[str, BaseTool]) -> Ros
         StartupError: A file does not hold; every fault is named with its file and line.
     """
     agents = _shipped(frozenset(tools))
-    embedder, local = embeddings(settings, "similarity"), local_embedder("similarity")
+    embedder, local = build_embedder(settings, "similarity"), build_local_embedder("similarity")
     router = Router(
         {name: spec.utterances for name, spec in agents.items()},
         embedder,
         outside=load_out_of_scope_messages(),
-        kept=KeptVectors(_folder(settings)),
+        kept=VectorCache(_folder(settings)),
         fallback=None if embedder.model == local.model else local,
     )
     return Roster(agents=agents, router=router)

@@ -19,12 +19,14 @@ from nodes.sales.record import record
 from nodes.sales.state import SalesInput, SalesOutput, SalesState
 from nodes.sales.team import SALES_TEAM
 from nodes.sales.work_stages import Team, work_stages
-from nodes.shared.assemble import Shown, assemble
-from nodes.shared.prompts import prompt
+from nodes.shared.context import ContextAssembler, PromptBudget
+from nodes.shared.prompts import load_prompt
 
 # A backstop: the team's own steps have shorter limits.
 STEP_TIMEOUT_SECONDS = 300
-SHOWN = Shown(agent="sales", system=prompt("sales_guidance"), contact="contact", turns=HISTORY_MESSAGES)
+PROMPT_BUDGET = PromptBudget(
+    agent="sales", system=load_prompt("sales_guidance"), contact_field="contact", history=HISTORY_MESSAGES
+)
 
 
 def build_sales(deps: Deps) -> StateGraph[SalesState, Context, SalesInput, SalesOutput]:
@@ -43,7 +45,7 @@ def build_sales(deps: Deps) -> StateGraph[SalesState, Context, SalesInput, Sales
     graph.set_node_defaults(timeout=STEP_TIMEOUT_SECONDS)
     graph.add_node("open_deal", open_deal(deps))
     graph.add_node("assess", assess)
-    graph.add_node("assemble", assemble(deps, SHOWN))
+    graph.add_node("assemble", ContextAssembler(deps, PROMPT_BUDGET).assemble)
     graph.add_node("work_stages", work_stages(_team(deps)))
     graph.add_node("read_results", read_results(deps))
     graph.add_node("approve", approve)
@@ -61,7 +63,7 @@ def build_sales(deps: Deps) -> StateGraph[SalesState, Context, SalesInput, Sales
 
 def _team(deps: Deps) -> Team:
     """The hierarchical graph with a sub-agent a stage; it inherits the checkpointer of the run."""
-    graph = build_hierarchical(deps, team=SALES_TEAM, guidance=prompt("sales_guidance"))
+    graph = build_hierarchical(deps, team=SALES_TEAM, guidance=load_prompt("sales_guidance"))
     stages = graph.compile(name="stages")
 
     async def run(given: HierarchicalInput) -> HierarchicalOutput:

@@ -34,7 +34,7 @@ def specialists(deps: Deps) -> Mapping[str, Specialist]:
         "critique_refine": lambda _: _critique_refine(deps),
         "planning_monitor": lambda spec: _planning_monitor(deps, spec),
     }
-    return {name: made[spec.pattern](spec) for name, spec in deps.roster.agents.items()}
+    return {name: made[spec.pattern](spec) for name, spec in deps.agents.agents.items()}
 
 
 def _react(agent: Agent) -> Specialist:

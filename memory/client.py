@@ -14,22 +14,22 @@ from core.logging import get_logger
 from core.memory import (
     AssembledContext,
     Edge,
+    ErasedCounts,
     Fact,
     FactChange,
-    Forgotten,
     Graph,
     Hit,
-    Item,
-    ItemType,
     Message,
     NewFact,
-    Routed,
+    Note,
+    NoteType,
     Scope,
     SearchResult,
+    StrategyChoice,
     StrategyName,
 )
 from core.settings import MemorySettings
-from core.texts import storable
+from core.texts import make_storable
 from memory import wire
 from memory.calls import FIRST_PAUSE_SECONDS, Calls
 from memory.proto import memory_pb2 as pb
@@ -89,7 +89,7 @@ class RemoteMemory:
         with _asking():
             request = pb.SearchRequest(
                 scope=wire.to_scope(scope),
-                query=storable(query),
+                query=make_storable(query),
                 strategy=strategy,
                 limit=limit,
                 as_of=wire.to_optional_timestamp(as_of),
@@ -117,7 +117,7 @@ class RemoteMemory:
         with _asking():
             request = pb.AssembleContextRequest(
                 scope=wire.to_scope(scope),
-                query=storable(query),
+                query=make_storable(query),
                 strategy=strategy,
                 session_id=session_id,
                 token_budget=token_budget,
@@ -127,7 +127,7 @@ class RemoteMemory:
         with _reading():
             return wire.from_context(answer)
 
-    async def route(self, scope: Scope, message: Message) -> Routed:
+    async def route(self, scope: Scope, message: Message) -> StrategyChoice:
         """See :meth:`core.memory.Memory.route`."""
         with _asking():
             request = pb.RouteRequest(scope=wire.to_scope(scope), message=wire.to_message(message))
@@ -227,14 +227,14 @@ class RemoteMemory:
         with _reading():
             return [wire.from_message(message) for page in pages for message in page.messages]
 
-    async def forget(self, scope: Scope, *, session_id: str = "") -> Forgotten:
+    async def forget(self, scope: Scope, *, session_id: str = "") -> ErasedCounts:
         """See :meth:`core.memory.Memory.forget`."""
         with _asking():
             request = pb.ForgetRequest(scope=wire.to_scope(scope), session_id=session_id)
         answer = await self._one(self._stub.Forget, request, seconds=self._forget_seconds)
-        return Forgotten(counts=dict(answer.counts))
+        return ErasedCounts(counts=dict(answer.counts))
 
-    async def remember(self, scope: Scope, text: str, *, type: ItemType, agent: str) -> Item:  # noqa: A002
+    async def remember(self, scope: Scope, text: str, *, type: NoteType, agent: str) -> Note:  # noqa: A002
         """See :meth:`core.memory.Memory.remember`."""
         with _asking():
             request = pb.RememberRequest(
@@ -248,7 +248,7 @@ class RemoteMemory:
         """See :meth:`core.memory.Memory.recall`."""
         with _asking():
             request = pb.RecallRequest(
-                scope=wire.to_scope(scope), query=storable(query), agent=agent, limit=limit
+                scope=wire.to_scope(scope), query=make_storable(query), agent=agent, limit=limit
             )
         pages = await self._pages(self._stub.Recall, request)
         with _reading():

@@ -11,14 +11,23 @@ from core.memory import (
     AssembledContext,
     ContextSection,
     Fact,
-    LeftOut,
     Message,
+    OmittedItem,
     SearchResult,
     StrategyName,
 )
-from core.packing.lines import beside, fact_items, is_summary, is_summary_id, memory_items, message_items
-from core.packing.pack import Packed, Section, pack
-from core.packing.records import ContextRecord
+from core.packing import (
+    ContextRecord,
+    PackedContext,
+    Section,
+    build_fact_items,
+    build_memory_items,
+    build_message_items,
+    exclude_facts,
+    is_summary,
+    is_summary_id,
+    pack_context,
+)
 
 # What is looked up, before the budget decides.
 MOST_HITS: Final = 20
@@ -58,17 +67,19 @@ async def assembled(
     """
     said = [message for message in recent if not is_summary_id(message.id)]
     shown = {message.id for message in said}
-    hits = beside(found.hits, facts[:MOST_FACTS])
+    hits = exclude_facts(found.hits, facts[:MOST_FACTS])
     summaries = filter(is_summary, hits)
     memories = filterfalse(is_summary, hits)
     told = [
-        Section(name="facts", items=fact_items(facts[:MOST_FACTS])),
-        Section(name="summary", items=memory_items(summaries, known=()), share=budget // 4),
-        Section(name="conversation", items=message_items(said), first_in="end", share=budget // 2),
-        Section(name="memories", items=memory_items(memories, known=shown)),
+        Section(name="facts", items=build_fact_items(facts[:MOST_FACTS])),
+        Section(name="summary", items=build_memory_items(summaries, known=()), share=budget // 4),
+        Section(name="conversation", items=build_message_items(said), first_in="end", share=budget // 2),
+        Section(name="memories", items=build_memory_items(memories, known=shown)),
     ]
     # Tokens are counted, which is work for a thread.
-    packed: Packed = await asyncio.to_thread(pack, told, budget=budget, agent="", strategy=found.strategy)
+    packed: PackedContext = await asyncio.to_thread(
+        pack_context, told, budget=budget, agent="", strategy=found.strategy
+    )
     included = {section["section"]: frozenset(section["included"]) for section in packed.record["sections"]}
     remembered = included.get("memories", frozenset()) | included.get("summary", frozenset())
     return AssembledContext(
@@ -89,7 +100,7 @@ def _sections(record: ContextRecord) -> tuple[ContextSection, ...]:
             name=section["section"],
             tokens=section["tokens"],
             included=tuple(section["included"]),
-            left_out=tuple(LeftOut(each["id"], each["why"]) for each in section["dropped"]),
+            omitted=tuple(OmittedItem(each["id"], each["why"]) for each in section["dropped"]),
         )
         for section in record["sections"]
     )

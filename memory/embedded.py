@@ -11,18 +11,18 @@ from core.memory import (
     STRATEGIES,
     AssembledContext,
     Edge,
+    ErasedCounts,
     Fact,
     FactChange,
-    Forgotten,
     Graph,
     Hit,
-    Item,
-    ItemType,
     Message,
     NewFact,
-    Routed,
+    Note,
+    NoteType,
     Scope,
     SearchResult,
+    StrategyChoice,
     StrategyName,
 )
 from core.memory.vocabulary import Vocabulary
@@ -107,7 +107,7 @@ class EmbeddedMemory:
             )
         return await contexts.assembled(found, known, recent, budget=budget)
 
-    async def route(self, scope: Scope, message: Message) -> Routed:
+    async def route(self, scope: Scope, message: Message) -> StrategyChoice:
         """See :meth:`core.memory.Memory.route`."""
         messages.check_scope(scope)
         return await self._router.route(message.text)
@@ -177,7 +177,7 @@ class EmbeddedMemory:
                 believed_at=believed_at,
             )
 
-    async def remember(self, scope: Scope, text: str, *, type: ItemType, agent: str) -> Item:  # noqa: A002
+    async def remember(self, scope: Scope, text: str, *, type: NoteType, agent: str) -> Note:  # noqa: A002
         """See :meth:`core.memory.Memory.remember`."""
         with translate_errors():
             return await items.remember(
@@ -196,7 +196,7 @@ class EmbeddedMemory:
         with translate_errors():
             return await messages.recent_messages(self._pool, scope, session_id=session_id, limit=limit)
 
-    async def forget(self, scope: Scope, *, session_id: str = "") -> Forgotten:
+    async def forget(self, scope: Scope, *, session_id: str = "") -> ErasedCounts:
         """See :meth:`core.memory.Memory.forget`."""
         with translate_errors():
             return await forgetting.forget(

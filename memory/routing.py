@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from core.embeddings import Embedder
 from core.errors import EmbeddingError
 from core.logging import get_logger
-from core.memory import Routed, StrategyName
-from core.memory.intents import EXAMPLES
+from core.memory import StrategyChoice, StrategyName
+from core.memory.strategies import STRATEGY_EXAMPLES
 
 log = get_logger(__name__)
 
@@ -55,7 +55,9 @@ class Router:
         examples: By strategy; two of each at least.
     """
 
-    def __init__(self, embedder: Embedder, examples: Mapping[StrategyName, Sequence[str]] = EXAMPLES) -> None:
+    def __init__(
+        self, embedder: Embedder, examples: Mapping[StrategyName, Sequence[str]] = STRATEGY_EXAMPLES
+    ) -> None:
         self._embedder = embedder
         self._names = tuple(examples)
         self._texts = [text for texts in examples.values() for text in texts]
@@ -63,22 +65,22 @@ class Router:
         self._neighbours: Neighbours | None = None
         self._learning = asyncio.Lock()
 
-    async def route(self, text: str) -> Routed:
+    async def route(self, text: str) -> StrategyChoice:
         """The strategy for a text; the general one, and why, while the embedding model is away."""
         if not text.strip():
-            return Routed(strategy=DEFAULT, confidence=0.0)
+            return StrategyChoice(strategy=DEFAULT, confidence=0.0)
         try:
             neighbours = await self._learnt()
             # Compared as one of them: a model for retrieval embeds questions otherwise.
             [vector] = await self._embedder.embed_documents([text])
         except EmbeddingError as fault:
             log.warning("memory_route_failed", reason=fault.message)
-            return Routed(strategy=DEFAULT, confidence=0.0, degraded=(f"route: {fault.message}",))
+            return StrategyChoice(strategy=DEFAULT, confidence=0.0, degraded=(f"route: {fault.message}",))
         similarities = neighbours.vectors @ np.asarray(vector)
         likely = probabilities(strategy_scores(similarities, neighbours.strategies), neighbours.temperature)
         best = int(likely.argmax())
         chosen = best if likely[best] >= LEAST_SURE else self._names.index(DEFAULT)
-        return Routed(strategy=self._names[chosen], confidence=float(likely[chosen]))
+        return StrategyChoice(strategy=self._names[chosen], confidence=float(likely[chosen]))
 
     async def _learnt(self) -> Neighbours:
         async with self._learning:

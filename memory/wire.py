@@ -18,20 +18,20 @@ from core.memory import (
     Fact,
     FactChange,
     Hit,
-    Item,
-    ItemType,
-    LeftOut,
-    LegRank,
     Message,
     NewFact,
     Node,
+    Note,
+    NoteType,
+    OmittedItem,
+    RetrieverRank,
     Role,
-    Routed,
     Scope,
+    StrategyChoice,
     StrategyName,
 )
 from core.memory.values import HitKind
-from core.texts import storable
+from core.texts import make_storable
 from memory.proto import memory_pb2 as pb
 
 FactOutcome: TypeAlias = Literal["added", "repeated", "changed", "corrected"]
@@ -53,7 +53,7 @@ _OUTCOMES: Final = _numbers(
     cast("tuple[FactOutcome, ...]", get_args(FactOutcome)), dict(pb.FactOutcome.items()), "FACT_OUTCOME"
 )
 _TYPES: Final = _numbers(
-    cast("tuple[ItemType, ...]", get_args(ItemType)), dict(pb.ItemType.items()), "ITEM_TYPE"
+    cast("tuple[NoteType, ...]", get_args(NoteType)), dict(pb.ItemType.items()), "ITEM_TYPE"
 )
 
 
@@ -130,10 +130,10 @@ def to_message(message: Message) -> pb.Message:
     return pb.Message(
         id=message.id,
         role=_number(_ROLES, message.role, "role"),
-        text=storable(message.text),
+        text=make_storable(message.text),
         at=to_timestamp(message.at),
         session_id=message.session_id,
-        channel_id=storable(message.channel_id),
+        channel_id=make_storable(message.channel_id),
     )
 
 
@@ -158,7 +158,7 @@ def to_hit(hit: Hit) -> pb.Hit:
         at=to_timestamp(hit.at),
         session_id=hit.session_id,
         score=hit.score,
-        legs=[pb.LegRank(leg=leg.leg, rank=leg.rank, score=leg.score) for leg in hit.legs],
+        legs=[pb.LegRank(leg=each.retriever, rank=each.rank, score=each.score) for each in hit.ranks],
     )
 
 
@@ -171,7 +171,7 @@ def from_hit(hit: pb.Hit) -> Hit:
         at=from_timestamp(hit, "at"),
         session_id=hit.session_id,
         score=hit.score,
-        legs=tuple(LegRank(leg=leg.leg, rank=leg.rank, score=leg.score) for leg in hit.legs),
+        ranks=tuple(RetrieverRank(leg.leg, leg.rank, leg.score) for leg in hit.legs),
     )
 
 
@@ -295,17 +295,17 @@ def from_fact_change(change: pb.FactChange) -> FactChange:
     )
 
 
-def to_item_type(type: ItemType) -> pb.ItemType.ValueType:  # noqa: A002 - as the port names it
+def to_item_type(type: NoteType) -> pb.ItemType.ValueType:  # noqa: A002 - as the port names it
     """How long a note is kept."""
     return _number(_TYPES, type, "type")
 
 
-def from_item_type(number: pb.ItemType.ValueType) -> ItemType:
+def from_item_type(number: pb.ItemType.ValueType) -> NoteType:
     """How long a note is kept."""
     return _name(_TYPES, number, "type")
 
 
-def to_item(item: Item) -> pb.Item:
+def to_item(item: Note) -> pb.Item:
     """A note."""
     return pb.Item(
         id=item.id,
@@ -317,9 +317,9 @@ def to_item(item: Item) -> pb.Item:
     )
 
 
-def from_item(item: pb.Item) -> Item:
+def from_item(item: pb.Item) -> Note:
     """A note."""
-    return Item(
+    return Note(
         id=item.id,
         type=from_item_type(item.type),
         agent=item.agent,
@@ -329,12 +329,12 @@ def from_item(item: pb.Item) -> Item:
     )
 
 
-def from_routed(routed: pb.RouteResponse) -> Routed:
+def from_routed(routed: pb.RouteResponse) -> StrategyChoice:
     """By which strategy to search."""
     if routed.intent not in get_args(StrategyName):
         raise ValueError(f"intent {routed.intent!r} is not known")
     strategy = cast("StrategyName", routed.intent)
-    return Routed(strategy=strategy, confidence=routed.confidence, degraded=tuple(routed.degraded))
+    return StrategyChoice(strategy=strategy, confidence=routed.confidence, degraded=tuple(routed.degraded))
 
 
 def to_context(context: AssembledContext) -> pb.AssembleContextResponse:
@@ -351,7 +351,7 @@ def to_context(context: AssembledContext) -> pb.AssembleContextResponse:
                 name=section.name,
                 tokens=section.tokens,
                 included=section.included,
-                left_out=[pb.LeftOut(id=each.id, why=each.why) for each in section.left_out],
+                left_out=[pb.LeftOut(id=each.id, why=each.why) for each in section.omitted],
             )
             for section in context.sections
         ],
@@ -371,7 +371,7 @@ def from_context(context: pb.AssembleContextResponse) -> AssembledContext:
                 name=section.name,
                 tokens=section.tokens,
                 included=tuple(section.included),
-                left_out=tuple(LeftOut(each.id, each.why) for each in section.left_out),
+                omitted=tuple(OmittedItem(each.id, each.why) for each in section.left_out),
             )
             for section in context.sections
         ),

@@ -11,23 +11,23 @@ from fastapi import FastAPI
 from checkpoints.cache import compute_cache_version, open_cache
 from checkpoints.pool import WatchedPool, open_database, watch_database
 from checkpoints.saver import open_saver
-from core.embeddings import embeddings
+from core.embeddings import build_embedder
 from core.errors import EmbeddingError
 from core.logging import get_logger
 from core.memory import Memory
-from core.metrics import BACKGROUND, metered
-from core.models import ChatModels, ModelInfo, chat_models
+from core.metrics import BACKGROUND, use_meter
+from core.models import ChatModels, ModelInfo, build_chat_models
 from core.postgres import Pool
 from core.settings import Settings
 from core.tasks import Supervisor, cancel_and_wait
 from dev_crm.app import create_crm
 from dev_crm.migrations import migrate
+from graphs.caching import is_cacheable
 from graphs.registry import REGISTRY
 from graphs.roster import specialised_agents
 from memory.opening import open_memory
 from nodes.coordinator.roster import Roster
 from nodes.deps import Deps
-from nodes.shared.caching import is_cacheable
 from service.audit.effects import RecordedEffects
 from service.audit.entries import Audit
 from service.audit.requests import Requests
@@ -126,7 +126,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         StartupError: Something cannot be opened; the message is the line to show.
     """
     # First, as it needs nothing: a wrong model is said before a database is made.
-    models = models or chat_models(settings.models, settings.features)
+    models = models or build_chat_models(settings.models, settings.features)
     metrics = ServiceMetrics()
     tasks = Supervisor()
     async with AsyncExitStack() as stack:
@@ -164,7 +164,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             models=models,
             tools=tools,
             crm=crm,
-            roster=roster,
+            agents=roster,
             memory=memory,
             context_tokens=settings.context.tokens,
         )
@@ -188,7 +188,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         keeper = SessionKeeper(
             sessions, graphs["coordinator"], models, memory, seconds=settings.sessions.sweep_seconds
         )
-        with metered(RunMeter(metrics, BACKGROUND)):
+        with use_meter(RunMeter(metrics, BACKGROUND)):
             await stack.enter_async_context(tasks.supervise("session-keeper", keeper.run))
         ownership = Ownership(pool)
         audit, requests = Audit(pool), Requests(pool, hours=settings.idempotency.key_hours)
@@ -246,7 +246,7 @@ async def _rates(stack: AsyncExitStack, settings: Settings, pool: Pool) -> RateL
 
 async def _memory(stack: AsyncExitStack, settings: Settings, pool: Pool) -> Memory:
     """The memory, whose background tasks end before the pool does."""
-    embedder = embeddings(settings, "retrieval")
+    embedder = build_embedder(settings, "retrieval")
     stack.push_async_callback(embedder.aclose)
     return await stack.enter_async_context(open_memory(settings, pool, embedder))
 

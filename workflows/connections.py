@@ -17,7 +17,7 @@ from pydantic import JsonValue
 
 from core.errors import StepFailed
 from core.postgres import DATABASE_UNAVAILABLE, Pool
-from core.texts import storable
+from core.texts import make_storable
 from workflows.numbers import LARGEST
 
 _POOL_SIZE: Final = 4
@@ -139,7 +139,7 @@ def _parameter(value: JsonValue) -> Any:
         return Jsonb(value)
     if isinstance(value, list):
         return Jsonb(value) if any(isinstance(one, dict | list) for one in value) else value
-    return storable(value) if isinstance(value, str) else value
+    return make_storable(value) if isinstance(value, str) else value
 
 
 def _json(value: Any) -> JsonValue:  # noqa: PLR0911 - a row a type
@@ -160,4 +160,4 @@ def _json(value: Any) -> JsonValue:  # noqa: PLR0911 - a row a type
         case dict():
             return {str(key): _json(one) for key, one in value.items()}
         case Decimal() | UUID() | _:
-            return storable(str(value))
+            return make_storable(str(value))

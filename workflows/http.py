@@ -12,7 +12,7 @@ from pydantic_core import from_json
 from core.errors import OutgoingRefused, OutgoingUnavailable, StepFailed
 from core.outgoing import GuardedTransport
 from core.settings import WorkflowSettings
-from core.texts import storable
+from core.texts import make_storable
 from workflows.numbers import LARGEST
 from workflows.ports import IncomingAnswer, OutgoingCall
 from workflows.steps.api_call import CRM_SCHEME
@@ -158,11 +158,11 @@ def _storable(value: JsonValue) -> JsonValue:
     if isinstance(value, int) and abs(value) >= LARGEST:
         return str(value)
     if isinstance(value, str):
-        return storable(value)
+        return make_storable(value)
     if isinstance(value, list):
         return [_storable(one) for one in value]
     if isinstance(value, dict):
-        return {storable(key): _storable(one) for key, one in value.items()}
+        return {make_storable(key): _storable(one) for key, one in value.items()}
     return value
 
 
@@ -172,4 +172,4 @@ def _hiding(text: str, hidden: list[str]) -> str:
         # With and without its scheme, as in "Bearer abc".
         for part in (secret, secret.rpartition(" ")[2]):
             text = text.replace(part, _HIDDEN) if len(part) >= _LEAST_HIDDEN else text
-    return storable(text)
+    return make_storable(text)

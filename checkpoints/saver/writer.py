@@ -271,7 +271,7 @@ class GroupWriter:
 
     async def _give_up_expired(self, writes: list[_Write], error: Exception) -> list[_Write]:
         """Fail the writes whose time is over, and return those to retry."""
-        self._meter.failed()
+        self._meter.record_failure()
         # The connection's state is unknown, and so are its prepared statements.
         await self._disconnect()
         now = self._loop.time()
@@ -311,7 +311,7 @@ class GroupWriter:
             self._connection.adapters.register_dumper(BinaryArray, BinaryArrayDumper)
         started = time.perf_counter()
         await self._connection.execute(statement, parameters)
-        self._meter.committed(
+        self._meter.record_commit(
             writes=len(writes),
             rows=sum(map(len, rows.values())),
             seconds=time.perf_counter() - started,

@@ -1,13 +1,21 @@
 """A bounded embedding model: texts in, vectors of unit length out, or one typed error."""
 
 import asyncio
+import hashlib
+import json
 import math
+import os
+import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeAlias, TypeVar
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Literal, TypeAlias, TypeVar
 
+import numpy as np
 from langchain_core.embeddings import Embeddings
+from numpy.typing import NDArray
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
@@ -16,11 +24,10 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from core.embeddings.faults import AdapterFaults
-from core.embeddings.texts import readable
 from core.errors import EmbeddingError, ModelError
 from core.logging import get_logger
-from core.models.faults import TransientError
+from core.models.faults import ProviderFaults, TransientError
+from core.texts import make_storable
 
 Purpose: TypeAlias = Literal["similarity", "retrieval"]
 T = TypeVar("T")
@@ -63,7 +70,7 @@ class Embedder:
         """Vectors of what is searched or compared, in the order of the texts.
 
         Args:
-            texts: Any; empty, hostile and very long ones are made readable, see :mod:`core.embeddings.texts`.
+            texts: Any; empty, hostile and very long ones are cleaned first, see :func:`clean_text`.
 
         Returns:
             ``len(texts)`` vectors of ``dimensions`` numbers and of length 1.
@@ -71,7 +78,7 @@ class Embedder:
         Raises:
             EmbeddingError: The model does not answer, or refuses, or answers with other vectors.
         """
-        clean = [readable(text) for text in texts]
+        clean = [clean_text(text) for text in texts]
         vectors: list[list[float]] = []
         for start in range(0, len(clean), self.batch):
             batch = clean[start : start + self.batch]
@@ -91,7 +98,7 @@ class Embedder:
         if self.purpose == "similarity":
             [vector] = await self.embed_documents([text])
             return vector
-        return self._unit(await self._attempts(partial(self.embeddings.aembed_query, readable(text))))
+        return self._unit(await self._attempts(partial(self.embeddings.aembed_query, clean_text(text))))
 
     async def aclose(self) -> None:
         """Close the model's connections; for the service's shutdown."""
@@ -153,3 +160,116 @@ class Embedder:
             f"The embedding model {self.model!r} gave {what}; check EMBEDDING_MODEL and EMBEDDING_DIMENSIONS",
             details={"model": self.model, "reason": what},
         )
+
+
+class AdapterFaults(ProviderFaults):
+    """As :class:`~core.models.faults.ProviderFaults`, looking into what an adapter wraps.
+
+    ``langchain-google-genai`` puts whatever happens to an embedding call into an exception of its own.
+    """
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Raise our error for the provider's, or for its cause."""
+        super().__exit__(kind, error, trace)
+        if isinstance(error, Exception) and isinstance(error.__cause__, Exception):
+            super().__exit__(type(error.__cause__), error.__cause__, trace)
+
+
+MAX_CHARACTERS: Final = 8_000
+# Providers refuse an empty text; a lone stop means as little.
+_NOTHING: Final = "."
+_GAP: Final = " … "
+
+
+def clean_text(text: str) -> str:
+    """The text without NUL and halves of surrogate pairs, cut to ``MAX_CHARACTERS``, never empty."""
+    return shorten(make_storable(text[: 4 * MAX_CHARACTERS]), MAX_CHARACTERS).strip() or _NOTHING
+
+
+def shorten(text: str, limit: int) -> str:
+    """At most ``limit`` characters: the beginning and, for a third of them, the end.
+
+    A letter says what it is about in its first lines and what it asks for in its last ones.
+    """
+    if len(text) <= limit:
+        return text
+    end = max((limit - len(_GAP)) // 3, 0)
+    head = text[: max(limit - len(_GAP) - end, 0)]
+    return f"{head}{_GAP}{text[len(text) - end :]}"[:limit]
+
+
+# Files of other texts and models that may stay beside the one in use.
+_MOST_FILES: Final = 16
+
+_log = get_logger(__name__)
+
+
+class VectorCache:
+    """Embeds a list of texts once, and reads the vectors back the next time.
+
+    A file for each list, named by what it depends on: model, dimensions, purpose and the texts. A folder that
+    cannot be read or written, or a file that is not what it should be, costs the time to embed again.
+
+    Args:
+        folder: Where to keep them; ``None``: nowhere.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+
+    async def embed_documents(self, embedder: Embedder, texts: Sequence[str]) -> list[list[float]]:
+        """As :meth:`~core.embeddings.Embedder.embed_documents`.
+
+        Raises:
+            EmbeddingError: The vectors are not kept, and the model does not give them.
+        """
+        if self._folder is None:
+            return await embedder.embed_documents(texts)
+        path = self._folder / _name(embedder, texts)
+        kept = await asyncio.to_thread(_read, path, (len(texts), embedder.dimensions))
+        if kept is not None:
+            return kept
+        vectors = await embedder.embed_documents(texts)
+        await asyncio.to_thread(_write, path, vectors)
+        return vectors
+
+
+def _name(embedder: Embedder, texts: Sequence[str]) -> str:
+    of = json.dumps([embedder.model, embedder.dimensions, embedder.purpose, list(texts)])
+    return f"{hashlib.sha256(of.encode()).hexdigest()[:32]}.npy"
+
+
+def _read(path: Path, shape: tuple[int, int]) -> list[list[float]] | None:
+    try:
+        kept: NDArray[np.float32] = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, EOFError) as error:
+        _log.warning("kept_vectors_unreadable", path=str(path), reason=str(error))
+        return None
+    if kept.shape != shape or kept.dtype != np.float32 or not np.isfinite(kept).all():
+        _log.warning("kept_vectors_unreadable", path=str(path), reason="they are of another shape or kind")
+        return None
+    vectors: list[list[float]] = kept.tolist()
+    return vectors
+
+
+def _write(path: Path, vectors: Sequence[Sequence[float]]) -> None:
+    """Written aside and moved: who reads meanwhile finds a whole file or none."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+            np.save(file, np.asarray(vectors, dtype=np.float32), allow_pickle=False)
+        os.replace(file.name, path)  # noqa: PTH105 - its name is a text
+        _keep_few(path)
+    except OSError as error:
+        _log.warning("vectors_not_kept", path=str(path), reason=str(error))
+
+
+def _keep_few(newest: Path) -> None:
+    others = [path for path in newest.parent.glob("*.npy") if path != newest]
+    others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in others[_MOST_FILES:]:
+        path.unlink(missing_ok=True)

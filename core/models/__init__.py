@@ -1,8 +1,8 @@
 """Chat models: which one answers, and how a call is bounded, retried and falls back."""
 
 from core.models.calls import ChatModels
-from core.models.providers import DEFAULT_MODEL, chat_models
-from core.models.replies import was_cut
+from core.models.providers import DEFAULT_MODEL, build_chat_models
+from core.models.replies import is_truncated
 from core.models.spec import ModelFactory, ModelInfo, ModelSpec, Role, StructuredReply
 
 __all__ = [
@@ -13,6 +13,6 @@ __all__ = [
     "ModelSpec",
     "Role",
     "StructuredReply",
-    "chat_models",
-    "was_cut",
+    "build_chat_models",
+    "is_truncated",
 ]

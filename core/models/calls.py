@@ -20,11 +20,10 @@ from tenacity import (
 from core.errors import ModelMisconfigured, ModelUnavailable, StartupError
 from core.logging import get_logger
 from core.models.faults import ProviderFaults, TransientError
-from core.models.metering import counted
 from core.models.prompt_cache import Prompt, PromptCache
-from core.models.quota import Quota, estimated_tokens
-from core.models.replies import stream_reply, stream_value
+from core.models.replies import stream_reply, stream_structured
 from core.models.spec import ModelFactory, ModelInfo, ModelSpec, Role, StructuredReply
+from core.models.usage import Quota, estimate_tokens, meter_call
 
 T = TypeVar("T", bound=BaseModel)
 R = TypeVar("R", bound=AIMessage | StructuredReply[Any])
@@ -106,7 +105,7 @@ class ChatModels:
 
         return await self._ask(ask, messages, tools=tools, temperature=temperature, role=role, model=model)
 
-    async def structured(
+    async def reply_structured(
         self,
         messages: Sequence[BaseMessage],
         schema: type[T],
@@ -124,7 +123,7 @@ class ChatModels:
         """
 
         async def ask(prompt: Prompt, name: str) -> StructuredReply[T]:
-            return await stream_value(prompt.chat, prompt.messages, schema, model=name)
+            return await stream_structured(prompt.chat, prompt.messages, schema, model=name)
 
         return await self._ask(ask, messages, temperature=temperature, role=role, model=model)
 
@@ -162,7 +161,7 @@ class ChatModels:
         raise self._unavailable(faults) from faults[name]
 
     async def _attempts(self, ask: Callable[[Prompt, str], Awaitable[R]], prompt: Prompt, name: str) -> R:
-        quota, expected = self._quota_of(name), estimated_tokens(prompt.messages)
+        quota, expected = self._quota_of(name), estimate_tokens(prompt.messages)
 
         async def bounded() -> R:
             with ProviderFaults(name):
@@ -171,13 +170,13 @@ class ChatModels:
                         reply = await ask(prompt, name)
                     else:
                         reply = await self._prompts.ask(prompt, name, lambda sent: ask(sent, name))
-            quota.used(_tokens(reply), expected=expected)
+            quota.settle(_tokens(reply), expected=expected)
             return reply
 
         async def attempt() -> R:
             # Outside the attempt's time: the wait is ours, and the run's own limit ends it.
-            await quota.admit(expected)
-            return await counted(name, bounded())
+            await quota.wait_for_turn(expected)
+            return await meter_call(name, bounded())
 
         def log(state: RetryCallState) -> None:
             _log.warning(

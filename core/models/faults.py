@@ -15,7 +15,7 @@ from langchain_core import exceptions as langchain
 
 from core.errors import ModelMisconfigured, ServiceError
 
-CUT = "the stream ended before the reply was complete"
+STREAM_CUT = "the stream ended before the reply was complete"
 
 _TRANSPORT_ERRORS = frozenset(
     {
@@ -107,7 +107,7 @@ def _reason(error: Exception) -> str:
         name = next((name for name in names if isinstance(name, str)), "")
         return f"{status} {name}".strip()
     if _is_cut(error):
-        return CUT
+        return STREAM_CUT
     if isinstance(error, TimeoutError | httpx.TimeoutException):
         return "no answer in time"
     return f"the connection failed ({type(error).__name__})"

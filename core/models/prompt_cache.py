@@ -19,7 +19,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 from langchain_core.tools import BaseTool
 
-from core.context import running
+from core.context import current_context
 from core.errors import ModelMisconfigured
 from core.logging import get_logger
 from core.models.faults import ProviderFaults, TransientError
@@ -166,7 +166,7 @@ def _key_of(prompt: Prompt, model: str) -> str:
 
     Without a run there is no tenant, and nothing is kept.
     """
-    run = running()
+    run = current_context()
     first, *others = prompt.messages
     if not model.startswith(PROVIDER) or run is None or not others:
         return ""

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from core.errors import StartupError
 from core.models.calls import ChatModels
 from core.models.prompt_cache import PromptCache
-from core.models.quota import Quota
 from core.models.spec import ModelInfo, ModelSpec
+from core.models.usage import Quota
 from core.offline import OFFLINE_MODEL_NAME, OfflineChatModel
 from core.settings import FeatureSettings, ModelSettings
 
@@ -31,7 +31,7 @@ _MOST_CLIENTS = 16  # callers may name models: the clients kept must have a boun
 _SDK_ERRORS = (("openai", "OpenAIError"), ("anthropic", "AnthropicError"), ("groq", "GroqError"))
 
 
-def chat_models(settings: ModelSettings, features: FeatureSettings) -> ChatModels:
+def build_chat_models(settings: ModelSettings, features: FeatureSettings) -> ChatModels:
     """The service's models from its settings.
 
     Raises:
@@ -144,13 +144,13 @@ def _init(provider: str, model: str, options: Mapping[str, Any]) -> BaseChatMode
     except ValidationError as error:
         faults = "; ".join(each["msg"] for each in error.errors(include_input=False, include_url=False))
         raise StartupError(f"the model {name!r} cannot be built: {faults}") from error
-    except build_errors() as error:
+    except get_build_errors() as error:
         reason = " ".join(str(error).split())
         raise StartupError(f"the model {name!r} cannot be built: {reason}") from error
     return chat
 
 
-def build_errors() -> tuple[type[Exception], ...]:
+def get_build_errors() -> tuple[type[Exception], ...]:
     """What a provider's client raises when it cannot be built, as far as its package is loaded."""
     loaded = [getattr(sys.modules[module], name) for module, name in _SDK_ERRORS if module in sys.modules]
     return (ValueError, TypeError, *loaded)

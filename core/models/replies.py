@@ -13,8 +13,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 
 from core.errors import ModelRefused
-from core.metrics import meter
-from core.models.faults import CUT, TransientError
+from core.metrics import current_meter
+from core.models.faults import STREAM_CUT, TransientError
 from core.models.spec import StructuredReply
 
 T = TypeVar("T", bound=BaseModel)
@@ -39,7 +39,7 @@ _CUT_AT_LIMIT = frozenset({"MAX_TOKENS", "LENGTH"})
 _WHOLE = _CUT_AT_LIMIT | {"STOP"}
 
 
-def was_cut(reply: AIMessage) -> bool:
+def is_truncated(reply: AIMessage) -> bool:
     """Whether a reply that a model's call gave ended at the output limit, so that its end is missing.
 
     Ask before its tool calls are carried out: LangChain completes the JSON of half a call.
@@ -62,17 +62,17 @@ async def stream_reply(
     chunks: list[AIMessage] = []
     async for chunk in chat.astream(list(messages)):
         if not chunks:
-            meter().first_token()
+            current_meter().record_first_token()
         chunks.append(chunk)
     if not chunks:
-        raise TransientError(CUT)
+        raise TransientError(STREAM_CUT)
     finish = _finish_reason(chunks)
     message = _join(chunks, finish)
     _check_whole(message, finish, model)
     return message
 
 
-async def stream_value(
+async def stream_structured(
     chat: BaseChatModel, messages: Sequence[BaseMessage], schema: type[T], *, model: str
 ) -> StructuredReply[T]:
     """Ask for a value of ``schema``; the raw reply streams like any other.
@@ -141,7 +141,7 @@ def _check_whole(message: AIMessage, finish: str | None, model: str) -> None:
         return
     # Gemini always says why it finished; without that the rest of the reply is missing.
     if finish is None:
-        raise TransientError(CUT)
+        raise TransientError(STREAM_CUT)
     if finish not in _WHOLE and not _has_content(message):
         raise TransientError(f"the reply is empty, finish reason {finish}")
 

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
-from core.language import Language, language_of
 from core.offline.observations import Observation, read_observation, summarised_observation
 from core.offline.words import clean, keywords
+from core.texts import Language, detect_language
 
 MAX_MESSAGES: Final = 200
 _FEWEST_KEYWORDS: Final = 2
@@ -83,7 +83,7 @@ class Conversation:
     @cached_property
     def language(self) -> Language:
         """The task's language."""
-        return language_of(self.topic)
+        return detect_language(self.topic)
 
     @cached_property
     def observations(self) -> tuple[Observation, ...]:

@@ -15,7 +15,7 @@ from typing import Final
 from core.offline.lexicon import FAULT_WORDS, INSTRUCTION_WORDS, word_set
 from core.offline.observations import Document, Fact, Observation
 from core.offline.words import concept, concepts, is_general, keywords, tokens
-from core.texts import plain
+from core.texts import normalise_word
 
 # Share of the question's weight that one document, with the facts, must speak of to count as an answer.
 ANSWERING: Final = 0.3
@@ -142,7 +142,7 @@ class Evidence:
 
     def _is_told_by_numbers(self, document: Document) -> bool:
         """Whether a quantity is asked for and the facts name all of it that the document does."""
-        if not _QUANTITY.search(plain(self.question)):
+        if not _QUANTITY.search(normalise_word(self.question)):
             return False
         named = {name for name in self.weights if name in _named_in(document) and not is_general(name)}
         return named <= self._named_in_facts
@@ -282,7 +282,7 @@ def _record_names(fact: Fact) -> list[str]:
 
 def _record_overlap(facts: Sequence[Fact], about: set[str]) -> float:
     """How much a record of a list has to do with the question; a code that both have names it."""
-    said = {name for fact in facts for name in concepts(plain(str(fact.value)))}
+    said = {name for fact in facts for name in concepts(normalise_word(str(fact.value)))}
     codes = sum(not name.isalpha() for name in said & about)
     names = about & set(_record_names(facts[0]))
     return max(_overlap(fact, about) for fact in facts) + len(names) + _NAMED_BY_CODE * codes
@@ -290,5 +290,5 @@ def _record_overlap(facts: Sequence[Fact], about: set[str]) -> float:
 
 def _overlap(fact: Fact, about: Iterable[str]) -> float:
     names = {concept(word) for key in fact.keys for word in tokens(key)}
-    said = set(concepts(plain(str(fact.value))))
+    said = set(concepts(normalise_word(str(fact.value))))
     return len(names & set(about)) + 0.5 * len(said & set(about)) + 0.75 * bool(names & _ACCOUNT)

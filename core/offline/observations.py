@@ -11,7 +11,7 @@ from langchain_core.messages import ToolMessage
 
 from core.offline.sentences import sentences
 from core.offline.words import clean, tokens
-from core.texts import plain
+from core.texts import normalise_word
 
 Outcome: TypeAlias = Literal["found", "empty", "unavailable", "refused"]
 
@@ -163,7 +163,7 @@ def _unwrapped(content: Any) -> Any:
 
 def _outcome(text: str, content: Any, fault: str, *, has_content: bool) -> Outcome:
     if fault:
-        said = plain(_kind_of_fault(content, text, fault))
+        said = normalise_word(_kind_of_fault(content, text, fault))
         return "unavailable" if _UNAVAILABLE.search(said) else "refused"
     return "found" if has_content and not _says_nothing(content) else "empty"
 
@@ -177,7 +177,7 @@ def _says_nothing(content: Any) -> bool:
                 isinstance(value, str) and len(tokens(value)) >= _PROSE_WORDS for value in content.values()
             )
         content = content.get("message", "") if len(content) == 1 else ""
-    return isinstance(content, str) and bool(_NOTHING.search(plain(content.strip()[:200])))
+    return isinstance(content, str) and bool(_NOTHING.search(normalise_word(content.strip()[:200])))
 
 
 def _taken_apart(content: Any, tool: str) -> tuple[tuple[Document, ...], tuple[Fact, ...]]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from core.language import Language
+from core.texts import Language
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

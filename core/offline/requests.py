@@ -4,7 +4,7 @@ from typing import Final
 
 from core.offline.lexicon import word_set
 from core.offline.words import concept, surface_words, tokens
-from core.texts import plain
+from core.texts import normalise_word
 
 _BEFORE_REQUEST: Final = word_set(
     """
@@ -32,7 +32,7 @@ def requested_verbs(text: str) -> list[str]:
     """
     found: list[str] = []
     for clause in _clauses(text):
-        words = [plain(word) for word in surface_words(clause)]
+        words = [normalise_word(word) for word in surface_words(clause)]
         for at, word in enumerate(words):
             if _is_requested(words, at) and concept(word) not in found:
                 found.append(concept(word))

@@ -17,7 +17,7 @@ from core.offline.mending import mended_text
 from core.offline.phrasings import RULES, Kind, Rule
 from core.offline.schemas import Schema, fits, resolved, type_of
 from core.offline.sentences import sentences
-from core.texts import plain
+from core.texts import normalise_word
 
 _MOST: Final = 10
 _TRIPLE: Final = frozenset({"subject", "predicate", "object"})
@@ -120,9 +120,9 @@ def _stated(text: str, said_on: date | None) -> Iterator[Statement]:
 def _in_sentence(sentence: str, said_on: date | None) -> Iterator[Statement]:
     for rule in RULES:
         for match in rule.form.finditer(sentence):
-            clause = plain(sentence[_clause_start(sentence, match.start()) : match.end()])
+            clause = normalise_word(sentence[_clause_start(sentence, match.start()) : match.end()])
             after = sentence[match.end() :]
-            if _UNSURE.search(clause) or _FOR_A_WHILE.search(plain(after[:40])):
+            if _UNSURE.search(clause) or _FOR_A_WHILE.search(normalise_word(after[:40])):
                 continue
             yield _statement(rule, match, sentence, said_on)
 
@@ -146,7 +146,7 @@ def _statement(rule: Rule, match: re.Match[str], sentence: str, said_on: date | 
     negated = _DENIED.search(sentence[match.end() :])
     if negated and _alike(negated["y"], statement.object):
         return replace(statement, kind="corrects", instead_of=_value_of(negated["y"], statement.object))
-    said = plain(sentence)
+    said = normalise_word(sentence)
     kind: Kind = "changes" if _CHANGED.search(said) else "corrects" if _CORRECTS.search(said) else "states"
     return replace(statement, kind=kind)
 
@@ -158,7 +158,11 @@ def _corrected(text: str, earlier: Sequence[str]) -> Iterator[Statement]:
         found = _BARE.search(sentence)
         if not found:
             continue
-        meant = [each for each in before if plain(_value_of(found["y"], each.object)) == plain(each.object)]
+        meant = [
+            each
+            for each in before
+            if normalise_word(_value_of(found["y"], each.object)) == normalise_word(each.object)
+        ]
         if meant:
             value = _value_of(found["o"], meant[-1].object)
             wrong = meant[-1].object
@@ -183,7 +187,7 @@ def _value_of(text: str, like: str) -> str:
 
 
 def _since(sentence: str, said_on: date | None) -> str:
-    said = plain(sentence)
+    said = normalise_word(sentence)
     if said_on and _YESTERDAY.search(said):
         return (said_on - timedelta(days=1)).isoformat()
     found = _SINCE.search(said)

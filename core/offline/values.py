@@ -9,7 +9,7 @@ from core.offline.fields import Field
 from core.offline.lexicon import AFFIRMING_WORDS, FAILING_WORDS, SCALE, SEVERE_WORDS, word_set
 from core.offline.observations import Fact
 from core.offline.words import concept, concepts, is_content, is_general, stem, tokens
-from core.texts import plain
+from core.texts import normalise_word
 
 _MAX_SEARCHED: Final = 100_000
 _FORMS: Final[dict[str, str]] = {
@@ -109,7 +109,7 @@ def as_number(text: str) -> float | None:
 
 def choice_for(field: Field, options: Sequence[Any], conversation: Conversation) -> int | None:
     """The option the conversation speaks of most; on a severity-like scale, the one its words call for."""
-    scale = [SCALE.get(plain(str(option))) for option in options]
+    scale = [SCALE.get(normalise_word(str(option))) for option in options]
     if len(options) > 1 and None not in scale:
         return _on_scale([step for step in scale if step is not None], conversation.topic)
     if (polar := _polar(options, conversation.task)) is not None:
@@ -148,10 +148,10 @@ def _option_scores(options: Sequence[Any], asked: str, guide: str) -> list[float
 
 def _polar(options: Sequence[Any], text: str) -> int | None:
     """Of options that have ``yes`` and ``no``, the one a text agrees with; a question agrees with neither."""
-    named = [plain(str(option)) for option in options]
+    named = [normalise_word(str(option)) for option in options]
     if not {"yes", "no"} <= set(named) or "?" in text:
         return None
-    if _DENIED.search(plain(text)) or {stem(word) for word in tokens(text)} & {
+    if _DENIED.search(normalise_word(text)) or {stem(word) for word in tokens(text)} & {
         stem(word) for word in FAILING_WORDS
     }:
         return named.index("no")
@@ -159,12 +159,15 @@ def _polar(options: Sequence[Any], text: str) -> int | None:
 
 
 def _stands_in(option: str, line: str) -> bool:
-    return bool(option) and re.search(rf"(?<!\w){re.escape(plain(option))}(?!\w)", plain(line)) is not None
+    return (
+        bool(option)
+        and re.search(rf"(?<!\w){re.escape(normalise_word(option))}(?!\w)", normalise_word(line)) is not None
+    )
 
 
 def _on_scale(steps: list[int], text: str) -> int:
     words = {stem(word) for word in tokens(text)}
-    if _EVERYONE.search(plain(text)) or words & {stem(word) for word in SEVERE_WORDS}:
+    if _EVERYONE.search(normalise_word(text)) or words & {stem(word) for word in SEVERE_WORDS}:
         wanted = _SCALE_STEPS
     else:
         wanted = 3 if words & {stem(word) for word in FAILING_WORDS} else 2
@@ -179,7 +182,9 @@ def _first(form: str, text: str) -> str | None:
 def _placed(text: str) -> str | None:
     """The word behind a preposition that names mostly stand behind."""
     words = (found.group(1) for found in re.finditer(_PLACED, text))
-    return next((word for word in words if is_content(plain(word)) and not is_general(concept(word))), None)
+    return next(
+        (word for word in words if is_content(normalise_word(word)) and not is_general(concept(word))), None
+    )
 
 
 def _fact_named(field: Field, conversation: Conversation) -> str | None:
@@ -236,7 +241,7 @@ def _identifier(field: Field, conversation: Conversation, text: str) -> str | No
                 return found.group(2)
     codes = list(dict.fromkeys(re.findall(_UUID, conversation.everything[:_MAX_SEARCHED])))
     codes += [code for code in dict.fromkeys(re.findall(_CODE, conversation.task)) if code not in codes]
-    prefixed = [code for code in codes if any(plain(code).startswith(noun[:3]) for noun in nouns)]
+    prefixed = [code for code in codes if any(normalise_word(code).startswith(noun[:3]) for noun in nouns)]
     if prefixed:
         return str(prefixed[0])
     return str(codes[0]) if len(codes) == 1 else None

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Final
 
 from core.offline.lexicon import GENERAL_WORDS, GROUPS, STOP_WORDS, word_set
-from core.texts import plain, unaccented
+from core.texts import normalise_text, normalise_word
 
 # Longest text looked at in one piece: what lies behind is cut, so that work stays bounded.
 MAX_TEXT: Final = 20_000
@@ -42,7 +42,7 @@ def clean(text: str) -> str:
 
 def tokens(text: str) -> list[str]:
     """All words, lower case and unaccented; ``snake_case`` and ``camelCase`` come apart."""
-    return _WORD.findall(unaccented(_CAMEL.sub(" ", text)))
+    return _WORD.findall(normalise_text(_CAMEL.sub(" ", text)))
 
 
 def surface_words(text: str) -> list[str]:
@@ -67,7 +67,9 @@ def _undouble(root: str) -> str:
 
 
 _CONCEPTS: Final[dict[str, str]] = {
-    stem(plain(word)): group.split()[0] for group in reversed(GROUPS) for word in reversed(group.split())
+    stem(normalise_word(word)): group.split()[0]
+    for group in reversed(GROUPS)
+    for word in reversed(group.split())
 }
 _GENERAL: Final = GENERAL_WORDS | {_CONCEPTS.get(stem(word), stem(word)) for word in GENERAL_WORDS}
 
@@ -75,7 +77,7 @@ _GENERAL: Final = GENERAL_WORDS | {_CONCEPTS.get(stem(word), stem(word)) for wor
 @lru_cache(maxsize=65_536)
 def concept(word: str) -> str:
     """What stands for the word in comparisons: its group's name, else its stem."""
-    root = stem(plain(word))
+    root = stem(normalise_word(word))
     return _CONCEPTS.get(root, root)
 
 
@@ -102,7 +104,9 @@ def is_general(name: str) -> bool:
 def keywords(text: str, limit: int = 8) -> list[str]:
     """The words that say what a request is about, as written, without repetitions."""
     content = [
-        (word, concept(word)) for word in surface_words(text) if is_content(plain(word)) and plain(word)
+        (word, concept(word))
+        for word in surface_words(text)
+        if is_content(normalise_word(word)) and normalise_word(word)
     ]
     specific = [(word, name) for word, name in content if not is_general(name)]
     chosen: dict[str, str] = {}

@@ -11,8 +11,8 @@ from nodes.consensus.lenses import DEFAULT_LENSES, Lens
 from nodes.consensus.tally import Rule, Tally
 from nodes.consensus.texts import Line, differ
 from nodes.shared.channels import Messages, StoredText
-from nodes.shared.contact import ContactContext
-from nodes.shared.context_state import Briefed, BriefedOutput
+from nodes.shared.contact import ContactProfile
+from nodes.shared.context import ContextOutput, ContextState
 
 Reason: TypeAlias = Literal[
     "majority", "unanimous", "weighted", "quorum", "decided_by_human", "no_valid_votes"
@@ -97,7 +97,7 @@ def _gathered(votes: list[Vote], new: list[Vote]) -> list[Vote]:
     return [*votes, *new] if new else []
 
 
-class ConsensusState(Briefed):
+class ConsensusState(ContextState):
     """The state of a thread; all but ``messages`` is about its latest run."""
 
     messages: Messages
@@ -110,7 +110,7 @@ class ConsensusState(Briefed):
     quorum: Annotated[float, EphemeralValue]
     # The same, or their defaults, for the run.
     terms: Terms
-    contact: ContactContext
+    contact: ContactProfile
     votes: Annotated[list[Vote], _gathered]
     tally: Tally | None
     decision: StoredText
@@ -118,7 +118,7 @@ class ConsensusState(Briefed):
     reason: Reason | None
 
 
-class ConsensusOutput(BriefedOutput):
+class ConsensusOutput(ContextOutput):
     """What became of the run."""
 
     decision: Annotated[str, Field(description="The option that was decided for; empty when there is none")]

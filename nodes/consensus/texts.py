@@ -1,4 +1,4 @@
-"""Texts of others in a prompt: on a line of their own, or fenced."""
+"""Texts of others in a prompt: on a line of their own, or fence."""
 
 import re
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ Line: TypeAlias = Annotated[
 ]
 
 
-def fenced(name: str, text: str) -> str:
+def fence(name: str, text: str) -> str:
     """The text between ``<name>`` marks, of which it can hold none itself."""
     inside = re.sub(rf"<(?=\s*/?\s*{name}\b)", "&lt;", text, flags=re.IGNORECASE)
     return f"<{name}>\n{inside}\n</{name}>"

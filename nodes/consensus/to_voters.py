@@ -5,16 +5,18 @@ import json
 from langgraph.types import Send
 
 from nodes.consensus.state import ConsensusState, VoteInput
-from nodes.consensus.texts import fenced
-from nodes.shared.background import background
-from nodes.shared.prompts import prompt
+from nodes.consensus.texts import fence
+from nodes.shared.context import build_background_messages
+from nodes.shared.prompts import load_prompt
 
 
 def to_voters(state: ConsensusState) -> list[Send]:
     """Edge: a task of ``vote`` for each lens, with what all of them see."""
     known = json.dumps(state["contact"], ensure_ascii=False, indent=1)
-    contact = prompt("consensus_contact").format(contact=fenced("contact", known))
-    told = "\n\n".join([contact, *(message.text for message in background(state["known"]))])
+    contact = load_prompt("consensus_contact").format(contact=fence("contact", known))
+    told = "\n\n".join(
+        [contact, *(message.text for message in build_background_messages(state["background"]))]
+    )
     terms = state["terms"]
     return [
         Send(

@@ -10,9 +10,9 @@ from pydantic import Field, create_model
 from core.context import Context
 from core.errors import ModelError
 from nodes.consensus.state import Ballot, Vote, VoteInput, one_of
-from nodes.deps import Deps, Node, run_context
-from nodes.shared.prompts import in_locale, prompt
-from nodes.shared.structured import ask
+from nodes.deps import Deps, Node, get_run_context
+from nodes.shared.prompts import add_locale, load_prompt
+from nodes.shared.structured import ask_structured
 
 # Voters differ by their lenses: chance would only add noise to the count.
 TEMPERATURE = 0.2
@@ -22,14 +22,14 @@ VOTE_TIMEOUT_SECONDS = 200.0
 
 def vote(deps: Deps) -> Node[VoteInput, dict[str, Any]]:
     """Node: vote through the lens it is sent. A voter that cannot vote says why, and the others count."""
-    system = prompt("consensus_voter")
+    system = load_prompt("consensus_voter")
 
     async def vote(state: VoteInput, *, runtime: Runtime[Context]) -> dict[str, Any]:
-        context = run_context(runtime)
+        context = get_run_context(runtime)
         voter = state["lens"]["name"]
         try:
             async with asyncio.timeout(VOTE_TIMEOUT_SECONDS):
-                ballot = await ask(
+                ballot = await ask_structured(
                     deps.models,
                     _messages(system, state, context.locale),
                     ballot_over(state["options"]),
@@ -52,7 +52,7 @@ def _messages(system: str, state: VoteInput, locale: str | None) -> list[AnyMess
     options = "\n".join(f"- {option}" for option in state["options"])
     told = system.format(name=lens["name"], instruction=lens["instruction"], options=options)
     return [
-        SystemMessage(in_locale(told, locale)),
+        SystemMessage(add_locale(told, locale)),
         HumanMessage(state["contact"]),
         HumanMessage(state["question"]),
     ]

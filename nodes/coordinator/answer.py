@@ -8,23 +8,23 @@ from nodes.coordinator.briefing import instruction
 from nodes.coordinator.patterns import Answer, Specialist
 from nodes.coordinator.state import SpecialistInput
 from nodes.deps import Deps
-from nodes.shared.background import background
-from nodes.shared.prompts import in_locale, prompt
-from nodes.shared.wording import worded
+from nodes.shared.context import build_background_messages
+from nodes.shared.prompts import add_locale, load_prompt
+from nodes.shared.structured import ask_text
 
 
 def answering(deps: Deps) -> Specialist:
     """The pattern ``answer``."""
-    house = prompt("coordinator_answer")
+    house = load_prompt("coordinator_answer")
 
     async def answer(spec: AgentSpec, sent: SpecialistInput, context: Context) -> Answer:
-        system = in_locale(f"{house}\n\n{instruction(spec)}", context.locale)
+        system = add_locale(f"{house}\n\n{instruction(spec)}", context.locale)
         messages: list[AnyMessage] = [
             SystemMessage(system),
             HumanMessage(sent["task"]),
-            *background(sent["background"]),
+            *build_background_messages(sent["background"]),
         ]
-        said = await worded(deps.models, messages, temperature=spec.temperature, model=context.model)
+        said = await ask_text(deps.models, messages, temperature=spec.temperature, model=context.model)
         reason = "" if said else "the model's replies could not be read"
         return Answer(success=bool(said), response=said, reason=reason, actions=[], called=None)
 

@@ -11,13 +11,12 @@ from langgraph.types import Command, Send
 from agents.spec import AgentSpec
 from core.context import Context
 from core.memory import STRATEGIES, Edge, Scope
-from core.packing.pack import Packed, pack
+from core.packing import PackedContext, pack_context
 from nodes.coordinator.briefing import sections
 from nodes.coordinator.state import CoordinatorState, Dispatched, SpecialistInput
-from nodes.deps import Deps, Node, run_context
-from nodes.shared.contact import relations_of
-from nodes.shared.memory_use import MemoryUse
-from nodes.shared.retrieve import Retrieved, retrieved
+from nodes.deps import Deps, Node, get_run_context
+from nodes.shared.contact import extract_relations
+from nodes.shared.memory import MemoryUse, RetrievedMemory, retrieve
 from tools.relations import RelationRecorder
 
 Next: TypeAlias = Command[Literal["specialist"]]
@@ -33,12 +32,12 @@ def assemble(deps: Deps) -> Node[CoordinatorState, Next]:
     async def assemble(state: CoordinatorState, *, runtime: Runtime[Context]) -> Next:
         tried = {attempt["agent"] for attempt in state["attempts"]}
         chosen = [each for each in state["dispatched"] if each["agent"] not in tried]
-        specs = [deps.roster.agents[each["agent"]] for each in chosen]
-        scope = Scope(run_context(runtime).tenant, state["contact_id"])
+        specs = [deps.agents.agents[each["agent"]] for each in chosen]
+        scope = Scope(get_run_context(runtime).tenant, state["contact_id"])
         asked = [(spec.retrieval, each["part"]) for spec, each in zip(specs, chosen, strict=True)]
         # Beside the search, so that nobody waits for it alone.
         found, _ = await asyncio.gather(
-            retrieved(deps.memory, scope, asked), relations.record(scope, _seen(state["customer"]))
+            retrieve(deps.memory, scope, asked), relations.record(scope, _seen(state["customer"]))
         )
         packed = await asyncio.to_thread(_packed, deps, state, list(zip(specs, chosen, strict=True)), found)
         sent = [
@@ -62,19 +61,19 @@ def assemble(deps: Deps) -> Node[CoordinatorState, Next]:
 
 
 def _seen(customer: str) -> list[Edge]:
-    return relations_of(json.loads(customer)) if customer else []
+    return extract_relations(json.loads(customer)) if customer else []
 
 
 def _packed(
     deps: Deps,
     state: CoordinatorState,
     chosen: Sequence[tuple[AgentSpec, Dispatched]],
-    found: Retrieved,
-) -> list[Packed]:
+    found: RetrievedMemory,
+) -> list[PackedContext]:
     """Packed to the budget; tokens are counted, which is work for a thread."""
     budget = deps.context_tokens
     return [
-        pack(
+        pack_context(
             sections(
                 state,
                 spec,

@@ -6,12 +6,10 @@ from langchain_core.messages import AnyMessage
 
 from agents.spec import AgentSpec
 from core.memory import Fact, Hit
-from core.packing.lines import fact_items, memory_items
-from core.packing.pack import Item, Section
-from core.quoting import cut, fenced
+from core.packing import Item, Section, build_fact_items, build_memory_items
+from core.texts import cut, fence
 from nodes.coordinator.state import Attempt, CoordinatorState, Dispatched
-from nodes.shared.context_items import turn_items, turn_line
-from nodes.shared.conversation import unsummarised
+from nodes.shared.conversation import build_turn_items, format_turn, select_unsummarised
 
 # Of the conversation, for who only chooses.
 _LAST_TURNS = 20
@@ -50,10 +48,10 @@ def sections(
     return [
         Section(name="system", items=(Item(spec.name, instruction(spec)),), placed="fixed"),
         Section(name="customer", items=_one("profile", state["customer"])),
-        Section(name="facts", items=fact_items(facts)),
+        Section(name="facts", items=build_fact_items(facts)),
         Section(name="summary", items=_one("session", state.get("summary", ""))),
-        Section(name="conversation", items=turn_items(said), first_in="end", share=conversation_share),
-        Section(name="memories", items=memory_items(hits, known=known), share=memory_share),
+        Section(name="conversation", items=build_turn_items(said), first_in="end", share=conversation_share),
+        Section(name="memories", items=build_memory_items(hits, known=known), share=memory_share),
         Section(name="message", items=_one(state["turn"], whole)),
         Section(
             name="attempts",
@@ -64,16 +62,18 @@ def sections(
 
 def conversation(state: CoordinatorState) -> str:
     """What was said before this message; empty when nothing was."""
-    lines = [turn_line(message) for message in _earlier(state)[-_LAST_TURNS:]]
+    lines = [format_turn(message) for message in _earlier(state)[-_LAST_TURNS:]]
     parts = [
-        fenced("summary", state["summary"]) if state.get("summary") else "",
-        fenced("conversation", "\n".join(lines)) if lines else "",
+        fence("summary", state["summary"]) if state.get("summary") else "",
+        fence("conversation", "\n".join(lines)) if lines else "",
     ]
     return "\n\n".join(filter(None, parts))
 
 
 def _earlier(state: CoordinatorState) -> list[AnyMessage]:
-    return unsummarised(state["messages"], turn=state["turn"], summarised_to=state.get("summarised_to", ""))
+    return select_unsummarised(
+        state["messages"], turn=state["turn"], summarised_to=state.get("summarised_to", "")
+    )
 
 
 def _one(name: str, text: str) -> tuple[Item, ...]:
@@ -85,5 +85,5 @@ def _left_by(attempt: Attempt) -> str:
     actions = ", ".join(attempt["actions"])
     did = f" It had used: {actions}; do not do that again." if actions else ""
     best = attempt["response"].strip()
-    found = "\n" + fenced("found", cut(best, _BEST_CHARACTERS)) if best else ""
+    found = "\n" + fence("found", cut(best, _BEST_CHARACTERS)) if best else ""
     return f"{attempt['agent']} could not answer: {attempt['reason']}.{did}{found}"

@@ -13,9 +13,8 @@ from nodes.coordinator.roster import GENERAL, Roster
 from nodes.coordinator.state import Chosen, CoordinatorState, Dispatched
 from nodes.deps import Deps
 from nodes.routing.verdicts import Routing
-from nodes.shared.prompts import prompt
-from nodes.shared.structured import ask
-from nodes.shared.wording import has_words
+from nodes.shared.prompts import load_prompt
+from nodes.shared.structured import ask_structured, has_language_model
 
 log = get_logger(__name__)
 
@@ -35,7 +34,7 @@ async def choose(
     """
     likely = [routing.route, *(each.route for each in routing.alternatives)]
     last = state["last_agent"]
-    if last in deps.roster.agents and _goes_on(routing, is_likely=last in likely):
+    if last in deps.agents.agents and _goes_on(routing, is_likely=last in likely):
         return last, "conversation"
     if routing.verdict == "sure":
         return routing.route, "sure"
@@ -66,16 +65,16 @@ def by_default(
 
 
 async def _decided(deps: Deps, state: CoordinatorState, likely: list[str], context: Context) -> str | None:
-    if not has_words(deps.models, context.model):
+    if not has_language_model(deps.models, context.model):
         # It would match words, which the examples do better.
         return None
-    agents = deps.roster.agents
+    agents = deps.agents.agents
     listed = "\n".join(f"- {name}: {agents[name].description}" for name in likely)
     messages = [
-        SystemMessage(prompt("coordinator_choose")),
+        SystemMessage(load_prompt("coordinator_choose")),
         HumanMessage(f"{conversation(state)}\n\n[Message]\n{state['message']}\n\n[Agents]\n{listed}".strip()),
     ]
-    value = await ask(
+    value = await ask_structured(
         deps.models,
         messages,
         _choice_of(likely),

@@ -8,12 +8,12 @@ from langgraph.runtime import Runtime
 
 from core.context import Context
 from core.errors import ModelError
-from core.language import Language, language_of
 from core.logging import get_logger
+from core.texts import Language, detect_language
 from nodes.coordinator.state import CoordinatorState
-from nodes.deps import Deps, Node, run_context
-from nodes.shared.prompts import in_locale, prompt
-from nodes.shared.wording import has_words, worded
+from nodes.deps import Deps, Node, get_run_context
+from nodes.shared.prompts import add_locale, load_prompt
+from nodes.shared.structured import ask_text, has_language_model
 
 log = get_logger(__name__)
 
@@ -27,23 +27,23 @@ _QUESTION: Mapping[Language, str] = {
 
 def clarify(deps: Deps) -> Node[CoordinatorState, dict[str, Any]]:
     """Node: one question. The customer's reply is read together with what they had asked."""
-    system = prompt("coordinator_clarify")
+    system = load_prompt("coordinator_clarify")
 
     async def clarify(state: CoordinatorState, *, runtime: Runtime[Context]) -> dict[str, Any]:
-        context = run_context(runtime)
-        likely = [deps.roster.agents[each["agent"]] for each in state["alternatives"]]
+        context = get_run_context(runtime)
+        likely = [deps.agents.agents[each["agent"]] for each in state["alternatives"]]
         listed = "\n".join(f"- {spec.description}" for spec in likely)
         messages: list[AnyMessage] = [
-            SystemMessage(in_locale(system, context.locale)),
+            SystemMessage(add_locale(system, context.locale)),
             HumanMessage(f"{state['message']}\n\n[It may be about]\n{listed}"),
         ]
         question = ""
-        if has_words(deps.models, context.model):
+        if has_language_model(deps.models, context.model):
             try:
-                question = await worded(deps.models, messages, temperature=TEMPERATURE, model=context.model)
+                question = await ask_text(deps.models, messages, temperature=TEMPERATURE, model=context.model)
             except ModelError as error:
                 log.warning("question_not_worded", reason=error.message)
-        language = language_of(state["message"], context.locale)
+        language = detect_language(state["message"], context.locale)
         return {
             "response": question or _QUESTION[language],
             "path": "clarification",

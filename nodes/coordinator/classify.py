@@ -14,7 +14,7 @@ from nodes.coordinator.choice import by_default, choose
 from nodes.coordinator.handing_over import called
 from nodes.coordinator.roster import GENERAL
 from nodes.coordinator.state import Alternative, Chosen, CoordinatorState, Dispatched, Handoff
-from nodes.deps import Deps, Node, run_context
+from nodes.deps import Deps, Node, get_run_context
 from nodes.routing.verdicts import Routing
 
 log = get_logger(__name__)
@@ -30,7 +30,7 @@ Next: TypeAlias = Command[Literal["clarify", "assemble", "hand_over"]]
 
 def classify(deps: Deps) -> Node[CoordinatorState, Next]:
     """Node: dispatch the message to its agent, or to two where it is about two things."""
-    roster = deps.roster
+    roster = deps.agents
 
     async def classify(state: CoordinatorState, *, runtime: Runtime[Context]) -> Next:
         if handoff := _asked_for(state, roster.agents):
@@ -46,7 +46,7 @@ def classify(deps: Deps) -> Node[CoordinatorState, Next]:
         routing = parts[0][1]
         if _worth_asking(state, routing):
             return _ask_back(state, roster.agents, routing)
-        agent, chosen_by = await choose(deps, state, routing, run_context(runtime))
+        agent, chosen_by = await choose(deps, state, routing, get_run_context(runtime))
         one = _dispatched(roster.agents, routing, chosen_by, state["message"], agent=agent)
         return _go(state, roster.agents, [one], [routing])
 

@@ -21,7 +21,7 @@ Next: TypeAlias = Command[Literal["merge", "assemble", "hand_over", "record"]]
 
 def collect(deps: Deps) -> Node[CoordinatorState, Next]:
     """Node: take the answer, have two merged, ask the general agent, or call a person."""
-    roster = deps.roster
+    roster = deps.agents
 
     async def collect(state: CoordinatorState, *, runtime: Runtime[Context]) -> Next:  # noqa: ARG001
         good = [attempt for attempt in state["attempts"] if attempt["outcome"] == "answered"]

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from core.texts import unaccented
+from core.texts import normalise_text
 
 _GOODBYES: Final = frozenset(
     """
@@ -29,5 +29,5 @@ tenha um bom dia
 
 def says_goodbye(message: str) -> bool:
     """Whether the whole message is a farewell, in English or Portuguese; thanks alone are none."""
-    words = "".join(c if c.isalnum() else " " for c in unaccented(message)).lower()
+    words = "".join(c if c.isalnum() else " " for c in normalise_text(message)).lower()
     return " ".join(words.split()) in _GOODBYES

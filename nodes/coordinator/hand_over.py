@@ -7,12 +7,11 @@ from langgraph.runtime import Runtime
 
 from core.context import Context
 from core.errors import CrmError
-from core.language import language_of
 from core.logging import get_logger
-from core.quoting import cut
+from core.texts import cut, detect_language
 from nodes.coordinator.handing_over import told
 from nodes.coordinator.state import CoordinatorState, Handoff, Reason
-from nodes.deps import Deps, Node, run_context
+from nodes.deps import Deps, Node, get_run_context
 from tools.execution import derive_idempotency_key
 
 log = get_logger(__name__)
@@ -29,7 +28,7 @@ def hand_over(deps: Deps) -> Node[CoordinatorState, dict[str, Any]]:
         handoff: Handoff = {**state["handoff"], "recorded": await _recorded(deps, state)}
         # Attempts that failed lead here; without any, it was a rule.
         asked_for = not state["attempts"]
-        language = language_of(state["message"], run_context(runtime).locale)
+        language = detect_language(state["message"], get_run_context(runtime).locale)
         return {
             "handoff": handoff,
             "path": "handoff",

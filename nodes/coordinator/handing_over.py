@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from core.language import Language
+from core.texts import Language
 from nodes.coordinator.state import Handoff
 
 # Says that the team has it, and that it could not be told.

@@ -9,11 +9,11 @@ from langgraph.runtime import Runtime
 from core.context import Context
 from core.errors import ModelError
 from core.logging import get_logger
-from core.quoting import fenced
+from core.texts import fence
 from nodes.coordinator.state import Attempt, CoordinatorState
-from nodes.deps import Deps, Node, run_context
-from nodes.shared.prompts import in_locale, prompt
-from nodes.shared.wording import has_words, worded
+from nodes.deps import Deps, Node, get_run_context
+from nodes.shared.prompts import add_locale, load_prompt
+from nodes.shared.structured import ask_text, has_language_model
 
 log = get_logger(__name__)
 
@@ -23,20 +23,20 @@ TEMPERATURE = 0.3
 
 def merge(deps: Deps) -> Node[CoordinatorState, dict[str, Any]]:
     """Node: merge the answers. Where the model cannot, they stand below each other."""
-    system = prompt("coordinator_merge")
+    system = load_prompt("coordinator_merge")
 
     async def merge(state: CoordinatorState, *, runtime: Runtime[Context]) -> dict[str, Any]:
-        context = run_context(runtime)
+        context = get_run_context(runtime)
         good = _in_order(state)
-        answers = "\n\n".join(fenced("answer", each["response"]) for each in good)
+        answers = "\n\n".join(fence("answer", each["response"]) for each in good)
         messages: list[AnyMessage] = [
-            SystemMessage(in_locale(system, context.locale)),
+            SystemMessage(add_locale(system, context.locale)),
             HumanMessage(f"{state['message']}\n\n[Answers]\n{answers}"),
         ]
         merged = ""
-        if has_words(deps.models, context.model):
+        if has_language_model(deps.models, context.model):
             try:
-                merged = await worded(deps.models, messages, temperature=TEMPERATURE, model=context.model)
+                merged = await ask_text(deps.models, messages, temperature=TEMPERATURE, model=context.model)
             except ModelError as error:
                 log.warning("answers_not_merged", reason=error.message)
         return {

@@ -8,8 +8,7 @@ from langgraph.runtime import Runtime
 
 from core.context import Context
 from nodes.coordinator.state import NO_HANDOFF, CoordinatorInput
-from nodes.shared.memory_use import NO_MEMORY_USE
-from nodes.shared.remembering import Said, now
+from nodes.shared.memory import NO_MEMORY_USE, PendingMessage, current_time
 
 
 async def prepare(state: CoordinatorInput, *, runtime: Runtime[Context]) -> dict[str, Any]:
@@ -17,11 +16,13 @@ async def prepare(state: CoordinatorInput, *, runtime: Runtime[Context]) -> dict
     info = runtime.execution_info
     message = HumanMessage(state.message, id=state.message_id or str(uuid4()))
     turn = str(message.id)
-    said = Said(id=turn, role="customer", text=state.message, at=now(), channel_id=state.channel_id)
+    said = PendingMessage(
+        id=turn, role="customer", text=state.message, at=current_time(), channel_id=state.channel_id
+    )
     return {
         "messages": [message],
         "turn": turn,
-        "unsent": [said],
+        "outbox": [said],
         "session_id": (info.thread_id if info else None) or state.session_id,
         "customer": "",
         "context": [],

@@ -9,9 +9,8 @@ from core.context import Context
 from core.memory import Scope
 from nodes.coordinator.goodbye import says_goodbye
 from nodes.coordinator.state import CoordinatorState
-from nodes.deps import Deps, Node, run_context
-from nodes.shared.memory_use import MemoryUse
-from nodes.shared.remembering import Said, answer_id, now, told
+from nodes.deps import Deps, Node, get_run_context
+from nodes.shared.memory import MemoryUse, PendingMessage, current_time, derive_answer_id, record_messages
 
 
 def record(deps: Deps) -> Node[CoordinatorState, dict[str, Any]]:
@@ -22,16 +21,18 @@ def record(deps: Deps) -> Node[CoordinatorState, dict[str, Any]]:
     """
 
     async def record(state: CoordinatorState, *, runtime: Runtime[Context]) -> dict[str, Any]:
-        identity = answer_id(state["turn"])
-        answer = Said(id=identity, role="agent", text=state["response"], at=now(), channel_id=_channel(state))
-        scope = Scope(run_context(runtime).tenant, state["contact_id"])
-        said = [*state["unsent"], *([answer] if state["response"] else [])]
-        fault = await told(deps.memory, scope, state["session_id"], said)
+        identity = derive_answer_id(state["turn"])
+        answer = PendingMessage(
+            id=identity, role="agent", text=state["response"], at=current_time(), channel_id=_channel(state)
+        )
+        scope = Scope(get_run_context(runtime).tenant, state["contact_id"])
+        said = [*state["outbox"], *([answer] if state["response"] else [])]
+        fault = await record_messages(deps.memory, scope, state["session_id"], said)
         return {
             "messages": [AIMessage(state["response"], id=identity)],
             "last_agent": state["agent_used"] or state.get("last_agent", ""),
             "ends_session": _is_over(state),
-            "unsent": said if fault else [],
+            "outbox": said if fault else [],
             "memory": _use(state["memory"], fault),
         }
 
@@ -45,7 +46,7 @@ def _is_over(state: CoordinatorState) -> bool:
 
 
 def _channel(state: CoordinatorState) -> str:
-    return state["unsent"][-1]["channel_id"] if state["unsent"] else ""
+    return state["outbox"][-1]["channel_id"] if state["outbox"] else ""
 
 
 def _use(use: MemoryUse, fault: str) -> MemoryUse:

@@ -11,11 +11,11 @@ from agents.spec import AgentSpec
 from core.context import Context
 from core.errors import CrmError, ModelError, NotFound
 from core.logging import get_logger
-from core.metrics import meter
-from core.texts import storable
+from core.metrics import current_meter
+from core.texts import make_storable
 from nodes.coordinator.patterns import Answer, Specialist
 from nodes.coordinator.state import Attempt, Outcome, SpecialistInput
-from nodes.deps import Deps, Node, run_context
+from nodes.deps import Deps, Node, get_run_context
 
 log = get_logger(__name__)
 
@@ -29,7 +29,7 @@ def specialist(deps: Deps, specialists: Mapping[str, Specialist]) -> Node[Specia
     What fails in a foreseen way (the model, the CRM, time) is an attempt that failed, and another agent is
     asked. Anything else is a bug and ends the run, which can be resumed.
     """
-    roster, health = deps.roster, deps.roster.health
+    roster, health = deps.agents, deps.agents.health
 
     async def specialist(state: SpecialistInput, *, runtime: Runtime[Context]) -> dict[str, Any]:
         spec = roster.agents.get(state["agent"])
@@ -37,8 +37,8 @@ def specialist(deps: Deps, specialists: Mapping[str, Specialist]) -> Node[Specia
             # A run that was stopped goes on with the agents of today.
             gone = _failed(state["agent"], "failed", "there is no such agent any more")
             return {"attempts": [gone]}
-        with meter().agent(spec.name) as counted:
-            attempt = await attempted(spec, state, run_context(runtime))
+        with current_meter().track_agent(spec.name) as counted:
+            attempt = await attempted(spec, state, get_run_context(runtime))
             counted.outcome = attempt["outcome"]
         (health.succeeded if attempt["outcome"] == "answered" else health.failed)(spec.name)
         return {"attempts": [attempt]}
@@ -63,7 +63,7 @@ def _ended(spec: AgentSpec, answer: Answer) -> Attempt:
         agent=spec.name,
         outcome="answered" if answered else "failed",
         reason="" if answered else answer["reason"] or "its answer was empty",
-        response=storable(answer["response"]),
+        response=make_storable(answer["response"]),
         actions=answer["actions"],
         called=answer["called"],
     )

@@ -8,10 +8,9 @@ from langgraph.channels import EphemeralValue
 from pydantic import BaseModel, Field, JsonValue
 from typing_extensions import TypedDict
 
-from core.packing.records import ContextRecord
+from core.packing import ContextRecord
 from nodes.shared.channels import Messages, StoredText
-from nodes.shared.memory_use import MemoryUse
-from nodes.shared.remembering import Said, unsent
+from nodes.shared.memory import MemoryUse, PendingMessage, merge_outbox
 
 Path: TypeAlias = Literal["agent", "merged", "clarification", "general", "handoff"]
 Outcome: TypeAlias = Literal["answered", "failed", "timed_out"]
@@ -121,7 +120,7 @@ class CoordinatorState(TypedDict):
     # What the CRM knows of the customer, as JSON for the agents; empty when it could not be asked.
     customer: StoredText
     # What was said that memory does not have yet: it was away, or the run did not come to its end.
-    unsent: Annotated[list[Said], unsent]
+    outbox: Annotated[list[PendingMessage], merge_outbox]
     # The session so far in short, and the id of the last message it tells of.
     summary: StoredText
     summarised_to: StoredText

@@ -8,12 +8,16 @@ from langchain_core.messages import AnyMessage
 from langgraph.runtime import Runtime
 
 from core.context import Context
-from core.tokens import count_tokens
+from core.packing import count_tokens
 from nodes.coordinator.state import CoordinatorState
-from nodes.deps import Deps, Node, run_context
-from nodes.shared.context_items import turn_line
-from nodes.shared.conversation import MOST_TURNS, unsummarised
-from nodes.shared.summarise import extract, summed_up
+from nodes.deps import Deps, Node, get_run_context
+from nodes.shared.conversation import (
+    MAX_TURNS,
+    extract_first_sentences,
+    format_turn,
+    select_unsummarised,
+    summarise_conversation,
+)
 
 # Beyond this part of its share the conversation is folded, to half as much: the next turn has room then, and
 # a summary is made once in many turns.
@@ -28,11 +32,11 @@ def summarise(deps: Deps) -> Node[CoordinatorState, dict[str, Any]]:
     share = deps.context_tokens // 2
 
     async def summarise(state: CoordinatorState, *, runtime: Runtime[Context]) -> dict[str, Any]:
-        said = unsummarised(
+        said = select_unsummarised(
             state["messages"],
             turn="",
             summarised_to=state.get("summarised_to", ""),
-            most=len(state["messages"]),
+            limit=len(state["messages"]),
         )
         old = await asyncio.to_thread(_old, said, share)
         if not old:
@@ -40,9 +44,11 @@ def summarise(deps: Deps) -> Node[CoordinatorState, dict[str, Any]]:
         earlier = state.get("summary", "")
         try:
             async with asyncio.timeout(SUMMARY_SECONDS):
-                summary = await summed_up(deps.models, old, earlier=earlier, model=run_context(runtime).model)
+                summary = await summarise_conversation(
+                    deps.models, old, earlier=earlier, model=get_run_context(runtime).model
+                )
         except TimeoutError:
-            summary = extract(old, earlier=earlier)
+            summary = extract_first_sentences(old, earlier=earlier)
         return {"summary": summary, "summarised_to": old[-1].id or ""}
 
     return summarise
@@ -50,12 +56,12 @@ def summarise(deps: Deps) -> Node[CoordinatorState, dict[str, Any]]:
 
 def _old(said: Sequence[AnyMessage], share: int) -> Sequence[AnyMessage]:
     """The turns there will soon be no room for; none while there is room for all."""
-    costs = [count_tokens(turn_line(message)) for message in said]
-    if sum(costs) <= _FULL * share and len(said) < MOST_TURNS - 2:
+    costs = [count_tokens(format_turn(message)) for message in said]
+    if sum(costs) <= _FULL * share and len(said) < MAX_TURNS - 2:
         return []
     kept, spent = 0, 0
     for cost in reversed(costs):
-        if spent + cost > _KEPT * share or kept >= MOST_TURNS // 2:
+        if spent + cost > _KEPT * share or kept >= MAX_TURNS // 2:
             break
         kept, spent = kept + 1, spent + cost
     # The last exchange is always shown as it was.

@@ -10,9 +10,9 @@ from nodes.critique_refine.faults import attempted
 from nodes.critique_refine.judgements import Review, critique_of
 from nodes.critique_refine.state import CritiqueRefineState
 from nodes.critique_refine.transcript import with_draft
-from nodes.deps import Deps, Node, run_context
-from nodes.shared.prompts import prompt
-from nodes.shared.structured import ask
+from nodes.deps import Deps, Node, get_run_context
+from nodes.shared.prompts import load_prompt
+from nodes.shared.structured import ask_structured
 
 # Low: versions are compared by their points.
 TEMPERATURE = 0.2
@@ -20,12 +20,12 @@ TEMPERATURE = 0.2
 
 def criticise(deps: Deps) -> Node[CritiqueRefineState, dict[str, Any]]:
     """Node: score the version. A critic that fails says why, and the validator's verdict stays."""
-    system = prompt("critique_refine_criticise")
-    question = HumanMessage(prompt("critique_refine_criticise_question"))
+    system = load_prompt("critique_refine_criticise")
+    question = HumanMessage(load_prompt("critique_refine_criticise_question"))
 
     async def criticise(state: CritiqueRefineState, *, runtime: Runtime[Context]) -> dict[str, Any]:
-        context = run_context(runtime)
-        asked = ask(
+        context = get_run_context(runtime)
+        asked = ask_structured(
             deps.models,
             [*with_draft(state, system, context.locale), question],
             Review,

@@ -9,8 +9,8 @@ from core.context import Context
 from nodes.critique_refine.state import CritiqueRefineState
 from nodes.critique_refine.transcript import request
 from nodes.critique_refine.writing import written
-from nodes.deps import Deps, Node, run_context
-from nodes.shared.prompts import prompt
+from nodes.deps import Deps, Node, get_run_context
+from nodes.shared.prompts import load_prompt
 
 # High: what is missing is found by the judges, what is never tried is not.
 TEMPERATURE = 0.8
@@ -20,10 +20,10 @@ Next: TypeAlias = Command[Literal["criticise", "validate", "finish"]]
 
 def generate(deps: Deps) -> Node[CritiqueRefineState, Next]:
     """Node: write the message. Nothing exists yet, so that a model's failure is the run's."""
-    system = prompt("critique_refine_generate")
+    system = load_prompt("critique_refine_generate")
 
     async def generate(state: CritiqueRefineState, *, runtime: Runtime[Context]) -> Next:
-        context = run_context(runtime)
+        context = get_run_context(runtime)
         draft = await written(
             deps.models,
             request(state, system, context.locale),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, Field
 
-from core.texts import storable
+from core.texts import make_storable
 from nodes.critique_refine.state import Critique, Scores, Validation
 
 REJECTED_WITHOUT_REASON = "The validator rejected the message without saying why: read every sentence again."
@@ -71,4 +71,4 @@ def validation_of(verdict: Verdict) -> Validation:
 
 
 def _said(points: Sequence[str]) -> list[str]:
-    return [said for point in points if (said := storable(point).strip())]
+    return [said for point in points if (said := make_storable(point).strip())]

@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from core.texts import storable
+from core.texts import make_storable
 
 _FLAGS: Final = re.IGNORECASE
 # "Sure! Here is the revised message:", on a line of its own.
@@ -35,7 +35,7 @@ def message_text(reply: str) -> str:
     Returns:
         The message, without white space around it; empty where the reply holds none.
     """
-    text = storable(reply).strip()
+    text = make_storable(reply).strip()
     while (inner := _unwrapped(text)) != text:
         text = inner
     return text

@@ -9,8 +9,8 @@ from langgraph.runtime import Runtime
 from core.context import Context
 from nodes.critique_refine.state import CritiqueRefineInput
 from nodes.deps import Deps, Node
-from nodes.shared.contact import contact_context
-from nodes.shared.context_state import unbriefed
+from nodes.shared.contact import load_contact_profile
+from nodes.shared.context import reset_context
 
 
 def prepare(deps: Deps) -> Node[CritiqueRefineInput, dict[str, Any]]:
@@ -21,9 +21,9 @@ def prepare(deps: Deps) -> Node[CritiqueRefineInput, dict[str, Any]]:
         *,
         runtime: Runtime[Context],  # noqa: ARG001 - the face of a node
     ) -> dict[str, Any]:
-        customer = await contact_context(deps, state.contact_id)
+        customer = await load_contact_profile(deps, state.contact_id)
         return {
-            **unbriefed(state.background),
+            **reset_context(state.background),
             "messages": [HumanMessage(state.prompt, id=str(uuid4()))],
             "customer": customer,
             "guidance": state.instruction,

@@ -10,8 +10,8 @@ from nodes.critique_refine.faults import attempted
 from nodes.critique_refine.state import CritiqueRefineState
 from nodes.critique_refine.transcript import feedback, with_draft
 from nodes.critique_refine.writing import written
-from nodes.deps import Deps, Node, run_context
-from nodes.shared.prompts import prompt
+from nodes.deps import Deps, Node, get_run_context
+from nodes.shared.prompts import load_prompt
 
 # Below the generator's: it mends a message, and does not write another one.
 TEMPERATURE = 0.6
@@ -21,10 +21,10 @@ Next: TypeAlias = Command[Literal["criticise", "validate", "finish"]]
 
 def refine(deps: Deps) -> Node[CritiqueRefineState, Next]:
     """Node: rewrite the version, and have the result judged. Where that fails, the best version stands."""
-    system = prompt("critique_refine_refine")
+    system = load_prompt("critique_refine_refine")
 
     async def refine(state: CritiqueRefineState, *, runtime: Runtime[Context]) -> Next:
-        context = run_context(runtime)
+        context = get_run_context(runtime)
         asked = written(
             deps.models,
             [*with_draft(state, system, context.locale), feedback(state["history"][-1])],

@@ -8,8 +8,8 @@ from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
 from nodes.shared.channels import Messages, StoredText
-from nodes.shared.contact import ContactContext
-from nodes.shared.context_state import Briefed, BriefedOutput
+from nodes.shared.contact import ContactProfile
+from nodes.shared.context import ContextOutput, ContextState
 
 # Those of the model are the codes of its errors.
 Reason: TypeAlias = Literal[
@@ -90,7 +90,7 @@ class Version(TypedDict):
     ]
 
 
-class CritiqueRefineState(Briefed):
+class CritiqueRefineState(ContextState):
     """The state of a thread; all but ``messages`` is about its latest run."""
 
     messages: Messages
@@ -99,14 +99,13 @@ class CritiqueRefineState(Briefed):
     contact_id: StoredText
     # As given: only ``prepare`` sees them, so that a run without them does not get the last run's.
     instruction: Annotated[str, EphemeralValue]
-    background: Annotated[str, EphemeralValue]
     quality_threshold: Annotated[float, EphemeralValue]
     max_refinement_cycles: Annotated[int, EphemeralValue]
     # The same, or their defaults, for the run.
     guidance: StoredText
     threshold: float
     cycle_limit: int
-    customer: ContactContext
+    customer: ContactProfile
     # The current version: the text that would be sent, and what its judges said or why they could not.
     draft: StoredText
     critique: Critique | None
@@ -121,7 +120,7 @@ class CritiqueRefineState(Briefed):
     reason: Reason | None
 
 
-class CritiqueRefineOutput(BriefedOutput):
+class CritiqueRefineOutput(ContextOutput):
     """What became of the run. ``score``, ``critique`` and ``validation`` are those of ``output``."""
 
     success: Annotated[

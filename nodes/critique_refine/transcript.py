@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
 
 from nodes.critique_refine.state import CritiqueRefineState, Version
-from nodes.shared.background import background
-from nodes.shared.conversation import with_room
-from nodes.shared.prompts import in_locale, prompt
+from nodes.shared.context import build_background_messages
+from nodes.shared.conversation import select_history
+from nodes.shared.prompts import add_locale, load_prompt
 
 # Earlier requests on the thread and the messages that were written: "shorter, please" is about the last one.
 HISTORY_MESSAGES = 10
@@ -23,13 +23,13 @@ CUSTOMER_CHARACTERS = 20_000
 def request(state: CritiqueRefineState, system: str, locale: str | None) -> list[AnyMessage]:
     """System prompt with the instruction, earlier turns, the request, the customer, what else is known."""
     *earlier, asked = state["messages"]
-    guided = f"{in_locale(system, locale)}\n\n{state['guidance']}".strip()
+    guided = f"{add_locale(system, locale)}\n\n{state['guidance']}".strip()
     return [
         SystemMessage(guided),
-        *with_room(earlier, HISTORY_MESSAGES, state.get("context")),
+        *select_history(earlier, HISTORY_MESSAGES, state["context"]),
         asked,
         _customer(state),
-        *background(state["known"]),
+        *build_background_messages(state["background"]),
     ]
 
 
@@ -43,7 +43,7 @@ def feedback(judged: Version) -> HumanMessage:
     validation, scores = judged["validation"], judged["scores"]
     points = ", ".join(f"{name} {given}/25" for name, given in scores.items()) if scores else ""
     parts = [
-        prompt("critique_refine_refine_question"),
+        load_prompt("critique_refine_refine_question"),
         f"Score: {judged['total']}/100 ({points})" if scores else "",
         _listed("Must be mended, or it cannot be sent", validation["issues"] if validation else []),
         _listed("Weaknesses", judged["weaknesses"]),
@@ -63,4 +63,4 @@ def _customer(state: CritiqueRefineState) -> HumanMessage:
     if cut > 0:
         known = f"{known[:CUSTOMER_CHARACTERS]}… [{cut} more characters were cut]"
     # In JSON an escaped sign is the same text, and what customers wrote cannot close the fence.
-    return HumanMessage(prompt("critique_refine_customer").format(known=known.replace("<", "\\u003c")))
+    return HumanMessage(load_prompt("critique_refine_customer").format(known=known.replace("<", "\\u003c")))

@@ -11,9 +11,9 @@ from nodes.critique_refine.faults import attempted
 from nodes.critique_refine.judgements import Verdict, validation_of
 from nodes.critique_refine.state import CritiqueRefineState, Validation
 from nodes.critique_refine.transcript import with_draft
-from nodes.deps import Deps, Node, run_context
-from nodes.shared.prompts import prompt
-from nodes.shared.structured import ask
+from nodes.deps import Deps, Node, get_run_context
+from nodes.shared.prompts import load_prompt
+from nodes.shared.structured import ask_structured
 
 # As low as it goes without repeating itself: the same text should get the same verdict.
 TEMPERATURE = 0.1
@@ -25,14 +25,14 @@ def validate(deps: Deps) -> Node[CritiqueRefineState, dict[str, Any]]:
     What code can tell is not asked of the model: a version that code rejects costs no call. A validator that
     fails says why, and the critic's points stay.
     """
-    system = prompt("critique_refine_validate")
-    question = prompt("critique_refine_validate_question")
+    system = load_prompt("critique_refine_validate")
+    question = load_prompt("critique_refine_validate_question")
 
     async def validate(state: CritiqueRefineState, *, runtime: Runtime[Context]) -> dict[str, Any]:
         if issues := issues_in(state["draft"]):
             return {"validation": Validation(approved=False, issues=issues), "validation_fault": None}
-        context = run_context(runtime)
-        asked = ask(
+        context = get_run_context(runtime)
+        asked = ask_structured(
             deps.models,
             [*with_draft(state, system, context.locale), _measured(question, state["draft"])],
             Verdict,

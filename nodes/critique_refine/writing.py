@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from langchain_core.messages import AIMessage, AnyMessage
 
-from core.models import ChatModels, was_cut
+from core.models import ChatModels, is_truncated
 from nodes.critique_refine.message_text import message_text
-from nodes.shared.structured import unreadable_notice
+from nodes.shared.structured import build_unreadable_notice
 
 
 async def written(
@@ -28,12 +28,12 @@ async def written(
         fault = _fault(reply, text)
         if fault is None:
             return text
-        asked = [*messages, unreadable_notice(fault)]
+        asked = [*messages, build_unreadable_notice(fault)]
     return None
 
 
 def _fault(reply: AIMessage, text: str) -> str | None:
-    if was_cut(reply):
+    if is_truncated(reply):
         return "it was cut at the output limit: write a shorter message"
     if not text:
         return "there was no message in it: write the message itself"

@@ -8,14 +8,14 @@ from langgraph.types import Command
 
 from core.context import Context
 from core.errors import ModelError, ModelRefused
-from nodes.deps import Deps, Node, run_context
+from nodes.deps import Deps, Node, get_run_context
 from nodes.hierarchical.endings import anything_done, ended, found, losses
 from nodes.hierarchical.manager import conversation, instructed, progress, told_back
 from nodes.hierarchical.plan import Decision, over
 from nodes.hierarchical.rounds import begun
 from nodes.hierarchical.state import HierarchicalState
-from nodes.shared.prompts import prompt
-from nodes.shared.structured import ask
+from nodes.shared.prompts import load_prompt
+from nodes.shared.structured import ask_structured
 
 # A judgement of what is there, not an invention.
 TEMPERATURE = 0.1
@@ -30,13 +30,13 @@ def decide(deps: Deps, guidance: str) -> Node[HierarchicalState, Next]:
         deps: For the model.
         guidance: More for the manager to know; empty: nothing.
     """
-    system = prompt("hierarchical_decide")
+    system = load_prompt("hierarchical_decide")
 
     async def decide(state: HierarchicalState, *, runtime: Runtime[Context]) -> Next:
-        context = run_context(runtime)
+        context = get_run_context(runtime)
         subtasks = state["subtasks"]
         try:
-            decision = await ask(
+            decision = await ask_structured(
                 deps.models,
                 [
                     instructed(system, guidance, state, context),

@@ -7,14 +7,14 @@ from langgraph.types import Command
 
 from core.context import Context
 from core.errors import ModelRefused
-from nodes.deps import Deps, Node, run_context
+from nodes.deps import Deps, Node, get_run_context
 from nodes.hierarchical.endings import ended
 from nodes.hierarchical.manager import conversation, instructed, told_back
 from nodes.hierarchical.plan import Decomposition, over
 from nodes.hierarchical.rounds import begun
 from nodes.hierarchical.state import HierarchicalState
-from nodes.shared.prompts import prompt
-from nodes.shared.structured import ask
+from nodes.shared.prompts import load_prompt
+from nodes.shared.structured import ask_structured
 
 # The same task is to be divided in the same way.
 TEMPERATURE = 0.2
@@ -29,12 +29,12 @@ def decompose(deps: Deps, guidance: str) -> Node[HierarchicalState, Next]:
         deps: For the model.
         guidance: More for the manager to know; empty: nothing.
     """
-    system = prompt("hierarchical_decompose")
+    system = load_prompt("hierarchical_decompose")
 
     async def decompose(state: HierarchicalState, *, runtime: Runtime[Context]) -> Next:
-        context = run_context(runtime)
+        context = get_run_context(runtime)
         try:
-            plan = await ask(
+            plan = await ask_structured(
                 deps.models,
                 [instructed(system, guidance, state, context), *conversation(state), *told_back(state)],
                 over(Decomposition, [agent["name"] for agent in state["team"]]),

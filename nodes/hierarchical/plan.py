@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, create_model
 
-from core.texts import storable
+from core.texts import make_storable
 from nodes.hierarchical.state import Subtask, id_of, number_of
 
 # Of one round: more cannot be kept apart, neither by the manager nor by who reads the result.
@@ -115,7 +115,7 @@ def numbered(planned: Sequence[PlannedSubtask], earlier: Sequence[Subtask]) -> l
         Subtask(
             id=ids[subtask.number],
             agent=subtask.agent,
-            task=storable(subtask.task).strip(),
+            task=make_storable(subtask.task).strip(),
             depends_on=[ids.get(number) or id_of(number) for number in dict.fromkeys(subtask.depends_on)],
             status="pending",
             result="",
@@ -133,7 +133,7 @@ def _own_faults(subtask: PlannedSubtask, agents: Collection[str]) -> Iterator[st
     who = f"subtask {subtask.number}"
     if subtask.agent not in agents:
         yield f"{who}: there is no sub-agent {subtask.agent!r}; there are: {', '.join(agents)}"
-    length = len(storable(subtask.task).strip())
+    length = len(make_storable(subtask.task).strip())
     if not length:
         yield f"{who}: its task is empty"
     if length > TASK_CHARACTERS:

@@ -8,11 +8,11 @@ from langchain_core.messages import HumanMessage
 from langgraph.runtime import Runtime
 
 from core.context import Context
-from core.texts import storable
+from core.texts import make_storable
 from nodes.deps import Deps, Node
 from nodes.hierarchical.state import HierarchicalInput, SubAgent
 from nodes.hierarchical.team import complete
-from nodes.shared.context_state import unbriefed
+from nodes.shared.context import reset_context
 
 
 def prepare(deps: Deps, team: Sequence[SubAgent]) -> Node[HierarchicalInput, dict[str, Any]]:
@@ -27,8 +27,8 @@ def prepare(deps: Deps, team: Sequence[SubAgent]) -> Node[HierarchicalInput, dic
         # Before anything is written: a run with an impossible team leaves no message behind.
         checked = complete(state.sub_agents or team, deps.tools)
         return {
-            **unbriefed(state.background),
-            "messages": [HumanMessage(storable(state.task), id=str(uuid4()))],
+            **reset_context(state.background),
+            "messages": [HumanMessage(make_storable(state.task), id=str(uuid4()))],
             "team": checked,
             "round_limit": state.max_rounds,
             "rounds": 0,

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from langgraph.types import Command
 
-from core.quoting import cut
+from core.texts import cut
 from nodes.hierarchical.endings import ended
 from nodes.hierarchical.plan import PlannedSubtask, faults, numbered
 from nodes.hierarchical.schedule import wave

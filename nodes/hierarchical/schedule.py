@@ -52,7 +52,7 @@ def wave(state: HierarchicalState, subtasks: Sequence[Subtask]) -> list[Send]:
                 subtask=subtask,
                 agent=agents[subtask["agent"]],
                 results=[known[each] for each in subtask["depends_on"]],
-                known=state["known"],
+                background=state["background"],
                 contact_id=state["contact_id"],
             ),
         )

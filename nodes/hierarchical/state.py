@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
 from nodes.shared.channels import Messages, StoredText
-from nodes.shared.context_state import Briefed, BriefedOutput
+from nodes.shared.context import ContextOutput, ContextState
 
 Status: TypeAlias = Literal["pending", "done", "failed", "skipped"]
 # ``decision_unreadable``: any reply of the manager that could not be read twice; ``decomposition_invalid``:
@@ -111,7 +111,7 @@ def number_of(subtask_id: str) -> int:
     return int(subtask_id.removeprefix("t"))
 
 
-class HierarchicalState(Briefed):
+class HierarchicalState(ContextState):
     """The state of a thread; all but ``messages`` is about its latest run."""
 
     messages: Messages
@@ -121,7 +121,6 @@ class HierarchicalState(Briefed):
     # As given: only ``prepare`` sees them, so that a run without them does not get the last run's.
     sub_agents: Annotated[list[SubAgent], EphemeralValue]
     max_rounds: Annotated[int, EphemeralValue]
-    background: Annotated[str, EphemeralValue]
     # The same, or their defaults, for the run.
     team: list[SubAgent]
     round_limit: int
@@ -135,7 +134,7 @@ class HierarchicalState(Briefed):
     reason: Reason | None
 
 
-class HierarchicalOutput(BriefedOutput):
+class HierarchicalOutput(ContextOutput):
     """What became of the run."""
 
     success: Annotated[bool, Field(description="Whether the task was carried out")]
@@ -152,5 +151,5 @@ class WorkInput(TypedDict):
     subtask: Subtask
     agent: SubAgent
     results: list[Subtask]
-    known: str
+    background: str
     contact_id: str

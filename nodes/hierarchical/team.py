@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from core.errors import InvalidRequest
-from core.texts import storable
+from core.texts import make_storable
 from nodes.hierarchical.state import SubAgent
 
 # Who works on a task where the caller names nobody. Only one of them has effects on the outside, so that no
@@ -54,8 +54,8 @@ def complete(team: Sequence[SubAgent], tools: Collection[str]) -> list[SubAgent]
     return [
         SubAgent(
             name=agent["name"],
-            description=storable(agent["description"]),
-            instruction=storable(agent.get("instruction", "")),
+            description=make_storable(agent["description"]),
+            instruction=make_storable(agent.get("instruction", "")),
             tools=list(agent.get("tools", [])),
         )
         for agent in team

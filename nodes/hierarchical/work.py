@@ -10,13 +10,12 @@ from langgraph.runtime import Runtime
 
 from core.context import Context
 from core.errors import CrmError, ModelError
-from core.quoting import cut, fenced
-from core.texts import storable
+from core.texts import cut, fence, make_storable
 from nodes.deps import Node
 from nodes.hierarchical.state import SubAgent, Subtask, WorkInput
 from nodes.react.state import ReactOutput
 from nodes.shared.agent import Agent
-from nodes.shared.prompts import prompt
+from nodes.shared.prompts import load_prompt
 
 # Most rounds of thought of a worker: a part of a task needs fewer than a whole one.
 MAX_ITERATIONS = 6
@@ -34,7 +33,7 @@ def work(agent: Agent) -> Node[WorkInput, dict[str, Any]]:
     What fails in a foreseen way (the model, the CRM, a connection, time) fails the subtask and leaves its
     siblings be. Anything else is a bug and ends the run, which can be resumed when it is mended.
     """
-    template = Template(prompt("hierarchical_work"))
+    template = Template(load_prompt("hierarchical_work"))
 
     async def work(state: WorkInput, *, runtime: Runtime[Context]) -> dict[str, Any]:  # noqa: ARG001
         subtask = state["subtask"]
@@ -44,7 +43,7 @@ def work(agent: Agent) -> Node[WorkInput, dict[str, Any]]:
                     state["subtask"]["task"],
                     contact_id=state["contact_id"],
                     instruction=briefing(template, state["agent"]),
-                    background=background(state["known"], state["results"]),
+                    background=background(state["background"], state["results"]),
                     tools=state["agent"].get("tools", []),
                     max_iterations=MAX_ITERATIONS,
                 )
@@ -72,7 +71,7 @@ def background(known: str, results: Sequence[Subtask]) -> str:
         return known
     share = RESULTS_CHARACTERS // max(len(results), 1)
     told = [f"{each['id']}, {each['agent']}:\n{cut(each['result'], share)}" for each in results]
-    return "\n\n".join(filter(None, (known, fenced("results", "\n\n".join(told)))))
+    return "\n\n".join(filter(None, (known, fence("results", "\n\n".join(told)))))
 
 
 def _broken(subtask: Subtask, reason: str) -> dict[str, Any]:
@@ -92,5 +91,5 @@ def _shortcoming(answer: ReactOutput) -> str:
 
 
 def _update(subtask: Subtask, status: Outcome, result: str = "", reason: str | None = None) -> dict[str, Any]:
-    ended: Subtask = {**subtask, "status": status, "result": storable(result), "reason": reason}
+    ended: Subtask = {**subtask, "status": status, "result": make_storable(result), "reason": reason}
     return {"subtasks": [ended]}

@@ -10,11 +10,11 @@ from pydantic import BaseModel, Field
 from core.logging import get_logger
 from core.memory import Message, NewFact
 from core.memory.values import Role
-from core.memory.vocabulary import MULTI_VALUED, SINGLE_VALUED, predicate_name
+from core.memory.vocabulary import MULTI_VALUED, SINGLE_VALUED, normalise_predicate
 from core.models import ChatModels
-from core.texts import storable
-from nodes.shared.prompts import prompt
-from nodes.shared.structured import ask
+from core.texts import make_storable
+from nodes.shared.prompts import load_prompt
+from nodes.shared.structured import ask_structured
 
 log = get_logger(__name__)
 
@@ -71,7 +71,9 @@ async def extract_facts(
     """
     if message.role not in _CONFIDENCE or not message.text.strip():
         return []
-    found = await ask(models, _asked(message, before), Extraction, temperature=0, role="chat", model=model)
+    found = await ask_structured(
+        models, _asked(message, before), Extraction, temperature=0, role="chat", model=model
+    )
     if found is None:
         log.warning("memory_extraction_unreadable", message_id=message.id)
         return []
@@ -83,7 +85,7 @@ def _asked(message: Message, before: Sequence[Message]) -> list[BaseMessage]:
     vocabulary = "\n".join(
         f"  - {name}: {meaning}" for name, meaning in {**SINGLE_VALUED, **MULTI_VALUED}.items()
     )
-    system = prompt("memory_extract").format(vocabulary=vocabulary)
+    system = load_prompt("memory_extract").format(vocabulary=vocabulary)
     spoken = [_spoken(each) for each in before[-MAX_BEFORE:] if each.text.strip()]
     day = message.at.astimezone(UTC).strftime("%A, %Y-%m-%d")
     kept = message.text[:MAX_TEXT_CHARACTERS]
@@ -99,7 +101,7 @@ def _spoken(message: Message) -> BaseMessage:
 def _new_fact(extracted: ExtractedFact, message: Message) -> NewFact | None:
     """The fact as memory takes it, or None where it is none."""
     subject, predicate, value, scope, instead_of = (
-        " ".join(storable(text).split())
+        " ".join(make_storable(text).split())
         for text in (
             extracted.subject,
             extracted.predicate,
@@ -108,7 +110,7 @@ def _new_fact(extracted: ExtractedFact, message: Message) -> NewFact | None:
             extracted.instead_of,
         )
     )
-    name = predicate_name(predicate)
+    name = normalise_predicate(predicate)
     fits = len(subject) <= 100 and 0 < len(name) <= 60 and len(value) <= 500 and len(scope) <= 100  # noqa: PLR2004
     # A value of marks alone is none.
     if not fits or not any(character.isalnum() for character in value):

@@ -6,19 +6,19 @@ from langchain_core.messages import HumanMessage
 from langgraph.runtime import Runtime
 
 from core.context import Context
-from nodes.deps import Deps, Node, run_context
+from nodes.deps import Deps, Node, get_run_context
 from nodes.onboarding.articles import articles_on, titles, told_by_model
 from nodes.onboarding.state import OnboardingState
 from nodes.onboarding.texts import TEXTS
-from nodes.shared.prompts import prompt
+from nodes.shared.prompts import load_prompt
 
 
 def answer(deps: Deps) -> Node[OnboardingState, dict[str, Any]]:
     """Node: answer briefly from the help articles."""
-    system = prompt("onboarding_answer")
+    system = load_prompt("onboarding_answer")
 
     async def answer(state: OnboardingState, *, runtime: Runtime[Context]) -> dict[str, Any]:
-        context = run_context(runtime)
+        context = get_run_context(runtime)
         texts = TEXTS[state["language"]]
         asked = next(
             message.text for message in reversed(state["messages"]) if isinstance(message, HumanMessage)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
 
 from core.errors import CrmError, ModelError
-from core.models import was_cut
+from core.models import is_truncated
 from nodes.deps import Deps
 from nodes.onboarding.state import OnboardingState, Profile
-from nodes.shared.prompts import in_locale
+from nodes.shared.prompts import add_locale
 from tools.crm.models import Article
 
 MOST_ARTICLES = 3
@@ -44,14 +44,14 @@ async def told_by_model(
     try:
         async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
             reply = await deps.models.reply(
-                _messages(in_locale(system, locale or state["language"]), state["profile"], task, articles),
+                _messages(add_locale(system, locale or state["language"]), state["profile"], task, articles),
                 temperature=TEMPERATURE,
                 model=model,
             )
     except (ModelError, TimeoutError):
         return None
     text = reply.text.strip()
-    return None if was_cut(reply) or not text else text
+    return None if is_truncated(reply) or not text else text
 
 
 def titles(articles: Sequence[Article]) -> str:

@@ -1,6 +1,6 @@
 """The language the customer is spoken to in."""
 
-from core.language import Language, language_of
+from core.texts import Language, detect_language
 
 # One or two words are too few to tell by: "no" is a word of both languages.
 _FEWEST_WORDS = 3
@@ -13,4 +13,4 @@ def spoken_language(locale: str | None, reply: str, before: Language) -> Languag
     """
     if not locale and len(reply.split()) < _FEWEST_WORDS:
         return before
-    return language_of(reply, locale, default=before)
+    return detect_language(reply, locale, default=before)

@@ -2,7 +2,7 @@
 
 import re
 
-from core.texts import plain
+from core.texts import normalise_word
 from nodes.onboarding.questions import CONFIRMATIONS, SIZES
 from nodes.onboarding.reading import MAX_SIZE, Intent, Reading
 from nodes.onboarding.state import Question
@@ -54,7 +54,7 @@ _NOTHING = r"no|none|nothing|no thanks?|no,? none|nao|nenhuma?|nada|nenhuma ferr
 
 def literally(reply: str, question: Question | None) -> Reading | None:
     """What the reply says where that is plain from its words; ``None`` where a model must read it."""
-    text = " ".join(plain(reply).split()).replace("\u2019", "'")
+    text = " ".join(normalise_word(reply).split()).replace("\u2019", "'")
     for pattern, intent in _COMMANDS:
         if re.fullmatch(f"{_PLEASE}(?:{pattern}){_END}", text):
             return Reading(intent=intent)

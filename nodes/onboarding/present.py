@@ -6,22 +6,22 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command
 
 from core.context import Context
-from nodes.deps import Deps, Node, run_context
+from nodes.deps import Deps, Node, get_run_context
 from nodes.onboarding.articles import articles_on, titles, told_by_model
 from nodes.onboarding.route import onward
 from nodes.onboarding.state import OnboardingState, Outcome
 from nodes.onboarding.texts import TEXTS
-from nodes.shared.prompts import prompt
+from nodes.shared.prompts import load_prompt
 
 AfterTour: TypeAlias = Literal["guide", "ask"]
 
 
 def tour(deps: Deps) -> Node[OnboardingState, Command[AfterTour]]:
     """Node: write the tour from the articles that fit the use case; without articles there is none."""
-    system = prompt("onboarding_tour")
+    system = load_prompt("onboarding_tour")
 
     async def tour(state: OnboardingState, *, runtime: Runtime[Context]) -> Command[AfterTour]:
-        context = run_context(runtime)
+        context = get_run_context(runtime)
         texts = TEXTS[state["language"]]
         wish = state["profile"]["use_case"] or state["profile"]["industry"] or texts.first_steps
         found_for, articles = await articles_on(deps, wish, texts.first_steps)
@@ -44,10 +44,10 @@ def tour(deps: Deps) -> Node[OnboardingState, Command[AfterTour]]:
 
 def guide(deps: Deps) -> Node[OnboardingState, dict[str, Any]]:
     """Node: say how to set up what the customer wants to connect."""
-    system = prompt("onboarding_guide")
+    system = load_prompt("onboarding_guide")
 
     async def guide(state: OnboardingState, *, runtime: Runtime[Context]) -> dict[str, Any]:
-        context = run_context(runtime)
+        context = get_run_context(runtime)
         texts = TEXTS[state["language"]]
         wish, articles = await articles_on(deps, state["integration"])
         text: str | None = texts.no_guide

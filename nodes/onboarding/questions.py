@@ -45,9 +45,9 @@ def _step(
     current: Question | None,
 ) -> Step:
     kept = {question: outcomes[question] for question in questions if question in outcomes}
-    left_out = [outcome["status"] in {"skipped", "known"} for outcome in kept.values()]
+    omitted = [outcome["status"] in {"skipped", "known"} for outcome in kept.values()]
     reasons = [f"{question}: {outcome['reason']}" for question, outcome in kept.items() if outcome["reason"]]
     status: StepStatus = "waiting" if current in questions else "pending"
     if len(kept) == len(questions):
-        status = "skipped" if all(left_out) else "done"
+        status = "skipped" if all(omitted) else "done"
     return Step(name=name, status=status, reason="; ".join(reasons))

@@ -9,7 +9,7 @@ from langgraph.types import Command
 
 from core.context import Context
 from core.errors import ModelError
-from nodes.deps import Deps, Node, run_context
+from nodes.deps import Deps, Node, get_run_context
 from nodes.onboarding.language import spoken_language
 from nodes.onboarding.literal import in_their_words, literally
 from nodes.onboarding.outbox import queued
@@ -18,8 +18,8 @@ from nodes.onboarding.reading import TEXTS_READ, Reading, reading_of
 from nodes.onboarding.state import OnboardingState, Question
 from nodes.onboarding.texts import TEXTS
 from nodes.onboarding.understanding import Next, understood
-from nodes.shared.prompts import prompt
-from nodes.shared.structured import ask
+from nodes.shared.prompts import load_prompt
+from nodes.shared.structured import ask_structured
 
 # What a reply says is to be found, not thought up.
 TEMPERATURE = 0.0
@@ -29,10 +29,10 @@ CALL_TIMEOUT_SECONDS = 200.0
 
 def read(deps: Deps) -> Node[OnboardingState, Command[Next]]:
     """Node: take in what the reply says. A model that fails leaves the reply to be taken as it stands."""
-    system = prompt("onboarding_read")
+    system = load_prompt("onboarding_read")
 
     async def read(state: OnboardingState, *, runtime: Runtime[Context]) -> Command[Next]:
-        context = run_context(runtime)
+        context = get_run_context(runtime)
         language = spoken_language(context.locale, state["reply"], state["language"])
         now: OnboardingState = {**state, "language": language}
         reading = literally(state["reply"], state["question"])
@@ -52,7 +52,7 @@ async def _by_model(deps: Deps, system: str, state: OnboardingState, model: str 
     messages = [SystemMessage(system.format(asked=asked_in_words(state, question))), HumanMessage(reply)]
     try:
         async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
-            reading = await ask(
+            reading = await ask_structured(
                 deps.models, messages, reading_of(question), temperature=TEMPERATURE, role="chat", model=model
             )
     except (ModelError, TimeoutError):

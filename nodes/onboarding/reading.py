@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, Field, create_model
 
-from core.texts import storable
+from core.texts import make_storable
 from nodes.onboarding.questions import CONFIRMATIONS, SIZES
 from nodes.onboarding.state import Question
 
@@ -20,7 +20,7 @@ MAX_TEXT_CHARACTERS = 200
 
 
 def _one_line(text: str) -> str:
-    return " ".join(storable(text).split())[:MAX_TEXT_CHARACTERS].rstrip()
+    return " ".join(make_storable(text).split())[:MAX_TEXT_CHARACTERS].rstrip()
 
 
 Size: TypeAlias = Annotated[int, Field(ge=0, le=MAX_SIZE)]

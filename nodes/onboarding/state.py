@@ -7,7 +7,7 @@ from langgraph.channels import EphemeralValue
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from typing_extensions import TypedDict
 
-from core.language import Language
+from core.texts import Language
 from nodes.shared.channels import Messages, StoredText
 
 Status: TypeAlias = Literal["in_progress", "paused", "completed", "handed_over"]

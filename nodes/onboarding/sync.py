@@ -7,9 +7,9 @@ from langgraph.types import Command
 
 from core.context import Context
 from core.errors import CrmError, CrmRefused, CrmUnavailable, NotFound
-from core.language import language_of
 from core.logging import get_logger
-from nodes.deps import Deps, Node, run_context
+from core.texts import detect_language
+from nodes.deps import Deps, Node, get_run_context
 from nodes.onboarding.language import spoken_language
 from nodes.onboarding.outbox import deliver, described
 from nodes.onboarding.questions import PROFILE
@@ -28,7 +28,7 @@ def sync(deps: Deps) -> Node[OnboardingState, Command[Onward]]:
     """
 
     async def sync(state: OnboardingState, *, runtime: Runtime[Context]) -> Command[Onward]:
-        update = await _contact(deps, state, run_context(runtime).locale)
+        update = await _contact(deps, state, get_run_context(runtime).locale)
         now: OnboardingState = {**state, **update}  # type: ignore[typeddict-item]
         is_read = now["customer"]["read"]
         # The customer waits meanwhile: a CRM that just did not answer is not asked again in this step.
@@ -71,7 +71,7 @@ async def _contact(deps: Deps, state: OnboardingState, locale: str | None) -> di
         "outcomes": outcomes,
     }
     if not state["told"]:
-        own = language_of("", contact.language)
+        own = detect_language("", contact.language)
         update["language"] = spoken_language(locale, state["reply"], own)
     return update
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from core.language import Language
+from core.texts import Language
 from nodes.onboarding.state import Question, Status, StepName, StepStatus
 
 

@@ -13,7 +13,7 @@ from nodes.parallel.race import Race, Races
 from nodes.parallel.state import Branch, BranchInput, Status
 from nodes.react.state import ReactOutput
 from nodes.shared.agent import Agent
-from nodes.shared.prompts import prompt
+from nodes.shared.prompts import load_prompt
 
 # An agent has a part of the sources, and others answer too: it needs fewer rounds than a whole task.
 MAX_ITERATIONS = 5
@@ -25,7 +25,7 @@ def branch(agent: Agent, races: Races) -> Node[BranchInput, dict[str, Any]]:
     A model that fails, the time limit and a lost race end this branch and no other. Anything else is a bug
     and ends the run, which can be resumed.
     """
-    rules = prompt("parallel_task")
+    rules = load_prompt("parallel_task")
 
     async def branch(state: BranchInput, *, runtime: Runtime[Context]) -> dict[str, Any]:  # noqa: ARG001
         race = races.of(state["race"])
@@ -51,8 +51,7 @@ async def _answer(agent: Agent, rules: str, state: BranchInput) -> ReactOutput:
         state["question"],
         contact_id=state["contact_id"],
         instruction=f"{spec['instruction']}\n\n{rules}".strip(),
-        # A branch that was sent before there were backgrounds has none.
-        background=state.get("known", ""),
+        background=state["background"],
         tools=spec["tools"],
         max_iterations=MAX_ITERATIONS,
     )

@@ -9,11 +9,11 @@ from langgraph.runtime import Runtime
 from core.context import Context
 from core.errors import ModelError
 from core.logging import get_logger
-from nodes.deps import Deps, Node, run_context
+from nodes.deps import Deps, Node, get_run_context
 from nodes.parallel.gather import answered
 from nodes.parallel.state import Branch, ParallelState
-from nodes.shared.prompts import in_locale, prompt
-from nodes.shared.wording import worded
+from nodes.shared.prompts import add_locale, load_prompt
+from nodes.shared.structured import ask_text
 
 log = get_logger(__name__)
 
@@ -23,18 +23,18 @@ TEMPERATURE = 0.3
 
 def merge(deps: Deps) -> Node[ParallelState, dict[str, Any]]:
     """Node: merge the good answers. Where the model cannot, they stand side by side."""
-    system = prompt("parallel_merge")
-    template = prompt("parallel_answers")
+    system = load_prompt("parallel_merge")
+    template = load_prompt("parallel_answers")
 
     async def merge(state: ParallelState, *, runtime: Runtime[Context]) -> dict[str, Any]:
-        context = run_context(runtime)
+        context = get_run_context(runtime)
         messages: list[AnyMessage] = [
-            SystemMessage(in_locale(system, context.locale)),
+            SystemMessage(add_locale(system, context.locale)),
             HumanMessage(state["question"]),
             HumanMessage(template.format(answers=_listed(state["branches"]))),
         ]
         try:
-            merged = await worded(deps.models, messages, temperature=TEMPERATURE, model=context.model)
+            merged = await ask_text(deps.models, messages, temperature=TEMPERATURE, model=context.model)
         except ModelError as error:
             log.warning("answers_not_merged", reason=error.message)
             merged = ""

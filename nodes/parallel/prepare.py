@@ -10,7 +10,7 @@ from core.context import Context
 from nodes.deps import Deps, Node
 from nodes.parallel.agents import checked
 from nodes.parallel.state import ParallelInput
-from nodes.shared.context_state import unbriefed
+from nodes.shared.context import reset_context
 
 
 def prepare(deps: Deps) -> Node[ParallelInput, dict[str, Any]]:
@@ -19,7 +19,7 @@ def prepare(deps: Deps) -> Node[ParallelInput, dict[str, Any]]:
     async def prepare(state: ParallelInput, *, runtime: Runtime[Context]) -> dict[str, Any]:  # noqa: ARG001
         turn = str(uuid4())
         return {
-            **unbriefed(),
+            **reset_context(),
             "messages": [HumanMessage(state.question, id=turn)],
             "asked": checked(state.agents, deps.tools),
             "seconds": state.branch_timeout_seconds,

@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from nodes.parallel.agents import DEFAULT_AGENTS, AgentSpec
 from nodes.shared.channels import Messages, StoredText
-from nodes.shared.context_state import Briefed, BriefedOutput
+from nodes.shared.context import ContextOutput, ContextState
 
 Mode: TypeAlias = Literal["first", "merge"]
 Status: TypeAlias = Literal["answered", "failed", "timed_out", "cancelled"]
@@ -59,7 +59,7 @@ class Branch(TypedDict):
 class BranchInput(TypedDict):
     """What one ``branch`` task is sent. ``race`` names the run's race; empty where there is none.
 
-    ``known`` is what its agent is told beside the question.
+    ``background`` is what its agent is told beside the question.
     """
 
     agent: AgentSpec
@@ -67,7 +67,7 @@ class BranchInput(TypedDict):
     contact_id: str
     seconds: float
     race: str
-    known: str
+    background: str
 
 
 def _gathered(branches: list[Branch], new: list[Branch]) -> list[Branch]:
@@ -75,7 +75,7 @@ def _gathered(branches: list[Branch], new: list[Branch]) -> list[Branch]:
     return [*branches, *new] if new else []
 
 
-class ParallelState(Briefed):
+class ParallelState(ContextState):
     """The state of a thread; all but ``messages`` is about its latest run."""
 
     messages: Messages
@@ -97,7 +97,7 @@ class ParallelState(Briefed):
     reason: Reason | None
 
 
-class ParallelOutput(BriefedOutput):
+class ParallelOutput(ContextOutput):
     """What became of the run."""
 
     success: Annotated[bool, Field(description="Whether one answer came of it")]

@@ -14,7 +14,7 @@ def to_branches(state: ParallelState) -> list[Send]:
             contact_id=state["contact_id"],
             seconds=state["seconds"],
             race=state["race"],
-            known=state["known"],
+            background=state["background"],
         )
         for agent in state["asked"]
     ]

@@ -6,11 +6,10 @@ from langchain_core.messages import ToolMessage
 from langgraph.runtime import Runtime
 
 from core.context import Context
-from nodes.deps import Deps, Node, run_context
+from nodes.deps import Deps, Node, get_run_context, get_thread_id
 from nodes.react.offered import offered
 from nodes.react.state import ActInput
-from nodes.shared.approval import approved
-from nodes.shared.thread import thread_of
+from nodes.shared.approval import request_approval
 from tools.execution import CallContext, derive_idempotency_key, execute
 
 
@@ -19,13 +18,15 @@ def act(deps: Deps) -> Node[ActInput, dict[str, Any]]:
 
     async def act(state: ActInput, *, runtime: Runtime[Context]) -> dict[str, Any]:
         tools = offered(deps.tools, state["allowed_tools"])
-        call = approved(tools, state["call"], state["contact_id"])
+        call = request_approval(tools, state["call"], state["contact_id"])
         if isinstance(call, ToolMessage):
             return {"messages": [call]}
         context = CallContext(
             contact_id=state["contact_id"],
-            idempotency_key=derive_idempotency_key(thread_of(runtime), state["message_id"], call["id"] or ""),
-            tenant=run_context(runtime).tenant,
+            idempotency_key=derive_idempotency_key(
+                get_thread_id(runtime), state["message_id"], call["id"] or ""
+            ),
+            tenant=get_run_context(runtime).tenant,
             strategy=state.get("strategy", "general"),
         )
         return {"messages": [await execute(tools, call, context)]}

@@ -10,7 +10,7 @@ from core.context import Context
 from nodes.deps import Deps, Node
 from nodes.react.offered import require_known
 from nodes.react.state import ReactInput
-from nodes.shared.context_state import unbriefed
+from nodes.shared.context import reset_context
 
 
 def prepare(deps: Deps) -> Node[ReactInput, dict[str, Any]]:
@@ -24,7 +24,7 @@ def prepare(deps: Deps) -> Node[ReactInput, dict[str, Any]]:
         require_known(deps.tools, state.tools)
         message = HumanMessage(state.task, id=str(uuid4()))
         return {
-            **unbriefed(state.background),
+            **reset_context(state.background),
             "messages": [message],
             "turn": message.id,
             "iteration_limit": state.max_iterations,

@@ -9,13 +9,13 @@ from langgraph.types import Command
 
 from core.context import Context
 from core.errors import ModelRefused
-from core.texts import storable
-from nodes.deps import Deps, Node, run_context
+from core.texts import make_storable
+from nodes.deps import Deps, Node, get_run_context
 from nodes.react.endings import ended
 from nodes.react.state import Action, ReactState, Reflection, TraceEntry
 from nodes.react.transcript import split_turns, transcript
-from nodes.shared.prompts import in_locale, prompt
-from nodes.shared.structured import ask
+from nodes.shared.prompts import add_locale, load_prompt
+from nodes.shared.structured import ask_structured
 
 TEMPERATURE = 0.1
 # A tool that was unavailable in this many iterations since it last worked ends the run.
@@ -26,18 +26,18 @@ Next: TypeAlias = Command[Literal["think", "finish"]]
 
 def reflect(deps: Deps) -> Node[ReactState, Next]:
     """Node: record the observations, reflect on them where that is set, and go on or end."""
-    system = prompt("react_reflection")
-    question = prompt("react_reflection_question")
+    system = load_prompt("react_reflection")
+    question = load_prompt("react_reflection_question")
 
     async def reflect(state: ReactState, *, runtime: Runtime[Context]) -> Next:
-        context = run_context(runtime)
+        context = get_run_context(runtime)
         entries = observations(state)
         if not _reflects(state, entries):
             return _go_on(state, entries)
         try:
-            judgement = await ask(
+            judgement = await ask_structured(
                 deps.models,
-                [*transcript(state, in_locale(system, context.locale)), HumanMessage(question)],
+                [*transcript(state, add_locale(system, context.locale)), HumanMessage(question)],
                 Reflection,
                 temperature=TEMPERATURE,
                 model=context.model,
@@ -81,7 +81,7 @@ def _reflects(state: ReactState, entries: Sequence[TraceEntry]) -> bool:
 
 
 def _follow(state: ReactState, entries: list[TraceEntry], judgement: Reflection) -> Next:
-    answer = storable(judgement.final_answer or "").strip()
+    answer = make_storable(judgement.final_answer or "").strip()
     if not judgement.task_complete or not answer:
         return _go_on(state, entries)
     update = {

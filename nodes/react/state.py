@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from core.memory import StrategyName
 from nodes.shared.channels import Messages, StoredText
-from nodes.shared.context_state import Briefed, BriefedOutput
+from nodes.shared.context import ContextOutput, ContextState
 from tools.execution import Observation
 
 ReflectionMode: TypeAlias = Literal["always", "on_error", "never"]
@@ -81,7 +81,7 @@ class TraceEntry(TypedDict):
     reflection: dict[str, Any] | None
 
 
-class ReactState(Briefed):
+class ReactState(ContextState):
     """The state of a thread; all but ``messages`` is about its latest run."""
 
     messages: Messages
@@ -93,7 +93,6 @@ class ReactState(Briefed):
     reflection: Annotated[ReflectionMode, EphemeralValue]
     tools: Annotated[list[str], EphemeralValue]
     instruction: Annotated[str, EphemeralValue]
-    background: Annotated[str, EphemeralValue]
     temperature: Annotated[float, EphemeralValue]
     retrieval: Annotated[StrategyName, EphemeralValue]
     # The same, or their defaults, for the run.
@@ -114,7 +113,7 @@ class ReactState(Briefed):
     reason_incomplete: ReasonIncomplete | None
 
 
-class ReactOutput(BriefedOutput):
+class ReactOutput(ContextOutput):
     """What became of the run."""
 
     task: str

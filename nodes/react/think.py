@@ -10,27 +10,27 @@ from langgraph.types import Command, Send
 
 from core.context import Context
 from core.errors import ModelRefused
-from core.models import was_cut
-from core.texts import storable
-from nodes.deps import Deps, Node, run_context
+from core.models import is_truncated
+from core.texts import make_storable
+from nodes.deps import Deps, Node, get_run_context
 from nodes.react.endings import ended
 from nodes.react.offered import offered
 from nodes.react.state import ActInput, ReactState, ReasonIncomplete, TraceEntry
 from nodes.react.transcript import transcript
-from nodes.shared.prompts import in_locale, prompt
+from nodes.shared.prompts import add_locale, load_prompt
 
 Next: TypeAlias = Command[Literal["act", "think", "finish"]]
 
 
 def think(deps: Deps) -> Node[ReactState, Next]:
     """Node: ask for the next thought and go where it leads."""
-    system = prompt("react")
+    system = load_prompt("react")
 
     async def think(state: ReactState, *, runtime: Runtime[Context]) -> Next:
-        context = run_context(runtime)
+        context = get_run_context(runtime)
         try:
             reply = await deps.models.reply(
-                transcript(state, in_locale(system, context.locale)),
+                transcript(state, add_locale(system, context.locale)),
                 tools=tuple(offered(deps.tools, state["allowed_tools"]).values()),
                 temperature=state["warmth"],
                 model=context.model,
@@ -56,9 +56,9 @@ def _fault(reply: AIMessage) -> str | None:
     if reply.invalid_tool_calls:
         bad = reply.invalid_tool_calls[0]
         return f"the arguments of the call to {bad.get('name')!r} are not valid JSON"
-    if was_cut(reply):
+    if is_truncated(reply):
         return "it was cut at the output limit: be shorter"
-    if not reply.tool_calls and not storable(reply.text).strip():
+    if not reply.tool_calls and not make_storable(reply.text).strip():
         return "it was empty: call a tool, or answer in words"
     return None
 

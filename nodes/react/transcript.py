@@ -9,9 +9,9 @@ from itertools import groupby
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
 
 from nodes.react.state import ReactState, TraceEntry
-from nodes.shared.background import background
-from nodes.shared.conversation import with_room
-from nodes.shared.structured import unreadable_notice
+from nodes.shared.context import build_background_messages
+from nodes.shared.conversation import select_history
+from nodes.shared.structured import build_unreadable_notice
 
 # Iterations shown in full; of older ones the model sees a line each.
 FULL_ITERATIONS = 3
@@ -38,14 +38,14 @@ def transcript(state: ReactState, system: str) -> list[AnyMessage]:
     messages: list[AnyMessage] = [
         SystemMessage(system),
         # A thread begun before there were contexts has none.
-        *with_room(earlier, HISTORY_MESSAGES, state.get("context")),
+        *select_history(earlier, HISTORY_MESSAGES, state["context"]),
         HumanMessage(state["task"]),
-        *background(state["known"]),
+        *build_background_messages(state["background"]),
     ]
     messages += _short(state["trace"], first_full)
     messages += _full(turn, state["trace"], first_full)
     if state["unreadable"]:
-        messages.append(unreadable_notice(state["unreadable"]))
+        messages.append(build_unreadable_notice(state["unreadable"]))
     return messages
 
 

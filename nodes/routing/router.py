@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final, TypeAlias
 
-from core.embeddings import Embedder, KeptVectors
-from core.embeddings.texts import shortened
+from core.embeddings import Embedder, VectorCache
+from core.embeddings.embedder import shorten
 from core.errors import EmbeddingError
 from core.logging import get_logger
 from nodes.routing.clauses import clauses
@@ -49,12 +49,12 @@ class Router:
         *,
         outside: Sequence[str] = (),
         fallback: Embedder | None = None,
-        kept: KeptVectors | None = None,
+        kept: VectorCache | None = None,
     ) -> None:
         self._examples = read_examples(examples, outside)
         self._embedder = embedder
         self._fallback = fallback
-        self._kept = kept or KeptVectors(None)
+        self._kept = kept or VectorCache(None)
         self._fitting: dict[Key, asyncio.Task[Fit]] = {}
         self._resting_until = 0.0
 
@@ -135,7 +135,7 @@ class Router:
 
     async def _answers(self, embedder: Embedder, texts: Sequence[str]) -> list[Routing]:
         fitted = await self._fit(embedder)
-        vectors = await embedder.embed_documents([shortened(text, _MOST_CHARACTERS) for text in texts])
+        vectors = await embedder.embed_documents([shorten(text, _MOST_CHARACTERS) for text in texts])
         answers = fitted.routings(vectors)
         return [
             routing if _says_something(text) else replace(routing, verdict="unknown", confidence=0.0)

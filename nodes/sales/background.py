@@ -4,10 +4,10 @@ import json
 from string import Template
 from typing import Any
 
-from core.quoting import cut, fenced, on_one_line
+from core.texts import cut, fence, join_lines
 from nodes.sales.state import SalesState
-from nodes.shared.history import spoken
-from nodes.shared.prompts import prompt
+from nodes.shared.conversation import select_spoken
+from nodes.shared.prompts import load_prompt
 
 HISTORY_MESSAGES = 20
 # Together below what a background may have.
@@ -21,29 +21,28 @@ _BOOKKEEPING = frozenset({"version", "created_at", "updated_at", "contact_id"})
 
 def background(state: SalesState) -> str:
     """The background of a run's work."""
-    deal = Template(prompt("sales_background")).substitute(
+    deal = Template(load_prompt("sales_background")).substitute(
         today=state["today"],
         deal=deal_text(state),
-        contact=fenced("contact", cut(_json(state["contact"]), _CONTACT_CHARACTERS)),
-        talk=fenced("talk", _talk(state)),
+        contact=fence("contact", cut(_json(state["contact"]), _CONTACT_CHARACTERS)),
+        talk=fence("talk", _talk(state)),
     )
-    # A run that was stopped before there were contexts has none.
-    return "\n\n".join(filter(None, (deal, cut(state.get("known", ""), _KNOWN_CHARACTERS))))
+    return "\n\n".join(filter(None, (deal, cut(state["background"], _KNOWN_CHARACTERS))))
 
 
 def deal_text(state: SalesState) -> str:
     """The opportunity as a model reads it: what is not known is not there."""
     held = state["opportunity"] or {}
     known = {name: value for name, value in held.items() if value and name not in _BOOKKEEPING}
-    return fenced("deal", cut(_json(known), _DEAL_CHARACTERS))
+    return fence("deal", cut(_json(known), _DEAL_CHARACTERS))
 
 
 def _talk(state: SalesState) -> str:
     """What was said on the thread, the latest last."""
     lines = [
         f"{'customer' if message.type == 'human' else 'company'}: "
-        f"{cut(on_one_line(message.text), _SAID_CHARACTERS)}"
-        for message in spoken(state["messages"], HISTORY_MESSAGES)
+        f"{cut(join_lines(message.text), _SAID_CHARACTERS)}"
+        for message in select_spoken(state["messages"], HISTORY_MESSAGES)
     ]
     return "\n".join(lines)[-_TALK_CHARACTERS:]
 

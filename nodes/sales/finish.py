@@ -5,7 +5,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage
 
-from core.quoting import cut, on_one_line
+from core.texts import cut, join_lines
 from nodes.sales.stages import CLOSED, ORDER, missing, overview, standing
 from nodes.sales.state import Reason, SalesState, StageName, StageView, Status
 from tools.crm.models import Opportunity
@@ -80,7 +80,7 @@ def _stages(state: SalesState, opportunity: Opportunity, achieved: list[StageNam
 
 def _after_work(view: StageView, worked: Mapping[str, str], was: Status) -> StageView:
     """How a stage stands after the run, with what its sub-agent brought."""
-    brought = cut(on_one_line(worked.get(view["name"], "")), _SUMMARY_CHARACTERS)
+    brought = cut(join_lines(worked.get(view["name"], "")), _SUMMARY_CHARACTERS)
     if not brought or view["status"] == "skipped":
         return view
     if view["status"] == "open":

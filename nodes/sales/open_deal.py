@@ -11,14 +11,13 @@ from langgraph.types import Command
 
 from core.context import Context
 from core.errors import CrmError, CrmRefused, InvalidRequest, NotFound
-from core.texts import storable
-from nodes.deps import Deps, Node
+from core.texts import make_storable
+from nodes.deps import Deps, Node, get_thread_id
 from nodes.sales.stages import CLOSED
 from nodes.sales.state import Deal, Reason, SalesState
 from nodes.sales.writing import overtaken, write
-from nodes.shared.contact import contact_context
-from nodes.shared.context_state import unbriefed
-from nodes.shared.thread import thread_of
+from nodes.shared.contact import load_contact_profile
+from nodes.shared.context import reset_context
 from tools.crm.models import Opportunity
 
 Next: TypeAlias = Command[Literal["assess", "finish"]]
@@ -44,13 +43,13 @@ def open_deal(deps: Deps) -> Node[SalesState, Next]:
         begun = _begun(state, deal)
         try:
             opportunity = await _opportunity(deps, deal)
-            contact = await contact_context(deps, deal["contact_id"])
+            contact = await load_contact_profile(deps, deal["contact_id"])
         except CrmError as error:
             return _end({**begun, "notes": [error.message]}, "crm_unavailable")
         begun |= {"opportunity": opportunity.model_dump(), "contact": contact}
         if left := state.get("unsaved"):
             caught_up = await write(
-                deps.crm, deal, overtaken(left, opportunity), thread_id=thread_of(runtime)
+                deps.crm, deal, overtaken(left, opportunity), thread_id=get_thread_id(runtime)
             )
             opportunity = caught_up.opportunity or opportunity
             begun |= {
@@ -70,10 +69,10 @@ def open_deal(deps: Deps) -> Node[SalesState, Next]:
 
 def _begun(state: SalesState, deal: Deal) -> dict[str, Any]:
     """The update that opens a turn: what the last run said is cleared."""
-    said = storable(state.get("message") or "").strip()
+    said = make_storable(state.get("message") or "").strip()
     unheard = "\n".join(filter(None, (state.get("unheard", ""), said)))
     return {
-        **unbriefed(),
+        **reset_context(),
         "messages": [HumanMessage(said, id=str(uuid4()))] if said else [],
         "deal": deal,
         "unheard": unheard[-_UNHEARD_CHARACTERS:],

@@ -8,8 +8,8 @@ from langgraph.types import Command
 
 from core.context import Context
 from core.errors import ModelError, ModelRefused
-from core.quoting import fenced
-from nodes.deps import Deps, Node, run_context
+from core.texts import fence
+from nodes.deps import Deps, Node, get_run_context
 from nodes.hierarchical.manager import progress
 from nodes.sales.background import deal_text
 from nodes.sales.changes import (
@@ -27,8 +27,8 @@ from nodes.sales.offers import Offer, concession, offer_in
 from nodes.sales.reading import DealReading, short
 from nodes.sales.stages import CLOSED
 from nodes.sales.state import OfferView, Reason, SalesState, Writes
-from nodes.shared.prompts import in_locale, prompt
-from nodes.shared.structured import ask
+from nodes.shared.prompts import add_locale, load_prompt
+from nodes.shared.structured import ask_structured
 from tools.crm.models import Opportunity
 
 # It is read, not invented.
@@ -43,15 +43,15 @@ def read_results(deps: Deps) -> Node[SalesState, Next]:
 
     What cannot be read leaves the deal as it is, and the customer's words for the next run.
     """
-    system = prompt("sales_read_results")
+    system = load_prompt("sales_read_results")
 
     async def read_results(state: SalesState, *, runtime: Runtime[Context]) -> Next:
-        context = run_context(runtime)
+        context = get_run_context(runtime)
         try:
-            reading = await ask(
+            reading = await ask_structured(
                 deps.models,
                 [
-                    SystemMessage(in_locale(system, context.locale)),
+                    SystemMessage(add_locale(system, context.locale)),
                     HumanMessage(f"[The deal, on {state['today']}]\n{deal_text(state)}"),
                     progress(state["subtasks"]),
                     HumanMessage(_said(state["unheard"])),
@@ -138,7 +138,7 @@ def _material(state: SalesState) -> Material:
 
 
 def _said(words: str) -> str:
-    said = f"What the customer said:\n{fenced('customer', words)}" if words else _NO_WORDS
+    said = f"What the customer said:\n{fence('customer', words)}" if words else _NO_WORDS
     return f"[Reading] {said}\nWhat is new about the deal?"
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, Field
 
-from core.texts import storable
+from core.texts import make_storable
 
 # Bounds of the CRM's texts and lists.
 SHORT_CHARACTERS = 2_000
@@ -56,9 +56,9 @@ class DealReading(BaseModel):
 
 def short(text: str) -> str:
     """The text as a short field of the CRM can hold it."""
-    return storable(text).strip()[:SHORT_CHARACTERS].strip()
+    return make_storable(text).strip()[:SHORT_CHARACTERS].strip()
 
 
 def long(text: str) -> str:
     """The text as a long field of the CRM can hold it."""
-    return storable(text).strip()[:LONG_CHARACTERS].strip()
+    return make_storable(text).strip()[:LONG_CHARACTERS].strip()

@@ -6,11 +6,10 @@ from typing import Any
 from langgraph.runtime import Runtime
 
 from core.context import Context
-from nodes.deps import Deps, Node
+from nodes.deps import Deps, Node, get_thread_id
 from nodes.sales.stages import CLOSED
 from nodes.sales.state import Reason, SalesState, Writes
 from nodes.sales.writing import Written, write
-from nodes.shared.thread import thread_of
 from tools.crm.models import Opportunity
 
 
@@ -21,7 +20,7 @@ def record(deps: Deps) -> Node[SalesState, dict[str, Any]]:
         writes = state["unsaved"]
         if writes is None:
             return {}
-        written = await write(deps.crm, state["deal"], writes, thread_id=thread_of(runtime))
+        written = await write(deps.crm, state["deal"], writes, thread_id=get_thread_id(runtime))
         opportunity = written.opportunity or Opportunity.model_validate(state["opportunity"])
         return {
             "unsaved": written.left,

@@ -9,8 +9,8 @@ from typing_extensions import TypedDict
 
 from nodes.hierarchical.state import Subtask
 from nodes.shared.channels import Messages, StoredText
-from nodes.shared.contact import ContactContext
-from nodes.shared.context_state import Briefed, BriefedOutput
+from nodes.shared.contact import ContactProfile
+from nodes.shared.context import ContextOutput, ContextState
 from tools.crm.models import Stage
 
 StageName: TypeAlias = Literal[
@@ -98,7 +98,7 @@ class Deal(TypedDict):
     opportunity_id: str
 
 
-class SalesState(Briefed):
+class SalesState(ContextState):
     """The state of a thread."""
 
     messages: Messages
@@ -114,7 +114,7 @@ class SalesState(Briefed):
     achieved: list[StageName]
     # The CRM's opportunity as last read or written, and the contact.
     opportunity: dict[str, Any] | None
-    contact: ContactContext | None
+    contact: ContactProfile | None
     # Of the latest run. ``refused`` holds what the CRM would not take, ``notes`` what a person should know.
     turn: str
     today: str
@@ -133,7 +133,7 @@ class SalesState(Briefed):
     reason: Reason | None
 
 
-class SalesOutput(BriefedOutput):
+class SalesOutput(ContextOutput):
     """What became of the deal in this run, as the CRM holds it."""
 
     closed: Annotated[bool, Field(description="Whether the deal is closed; stage says if won or lost")]

@@ -9,14 +9,14 @@ from langgraph.types import Command
 
 from core.context import Context
 from core.errors import ModelError, ModelRefused
-from core.quoting import cut, fenced, on_one_line
+from core.texts import cut, fence, join_lines
 from nodes.deps import Node
 from nodes.hierarchical.endings import anything_done
 from nodes.hierarchical.state import HierarchicalInput, HierarchicalOutput
 from nodes.hierarchical.state import Reason as TeamReason
 from nodes.sales.background import background
 from nodes.sales.state import Reason, SalesState, StageView
-from nodes.shared.prompts import prompt
+from nodes.shared.prompts import load_prompt
 
 # The manager with a sub-agent a stage, as a subgraph of the run that calls it.
 Team: TypeAlias = Callable[[HierarchicalInput], Awaitable[HierarchicalOutput]]
@@ -35,7 +35,7 @@ _REASONS: Mapping[TeamReason, Reason] = {
 
 def work_stages(team: Team) -> Node[SalesState, Next]:
     """Node: give the deal to the team. Where none of it was worked on, the deal stays as it is."""
-    template = Template(prompt("sales_task"))
+    template = Template(load_prompt("sales_task"))
 
     async def work_stages(state: SalesState, *, runtime: Runtime[Context]) -> Next:  # noqa: ARG001
         given = HierarchicalInput(
@@ -59,10 +59,10 @@ def work_stages(team: Team) -> Node[SalesState, Next]:
 
 def _task(template: Template, words: str, stages: Sequence[StageView]) -> str:
     lines = [
-        f"- {stage['name']}: {stage['status']} ({cut(on_one_line(stage['summary']), _SUMMARY_CHARACTERS)})"
+        f"- {stage['name']}: {stage['status']} ({cut(join_lines(stage['summary']), _SUMMARY_CHARACTERS)})"
         for stage in stages
     ]
-    said = fenced("customer", cut(words, _WORDS_CHARACTERS)) if words else _NOTHING_NEW
+    said = fence("customer", cut(words, _WORDS_CHARACTERS)) if words else _NOTHING_NEW
     return template.substitute(said=said, stages="\n".join(lines))
 
 

@@ -12,8 +12,7 @@ from langgraph.runtime import Runtime
 from pydantic import JsonValue
 
 from core.context import Context
-from nodes.deps import run_context
-from nodes.shared.thread import thread_of
+from nodes.deps import get_run_context, get_thread_id
 from nodes.workflow.engine import Plan
 from nodes.workflow.state import BranchInput, StrandContext, StrandState, Surroundings
 from workflows.context import Here
@@ -44,10 +43,10 @@ class Moment:
     @classmethod
     def of(cls, plan: Plan, state: StrandState, runtime: Runtime[Context]) -> "Moment":
         """Of a node that was given its strand's state."""
-        context = run_context(runtime)
+        context = get_run_context(runtime)
         around = context.surroundings if isinstance(context, StrandContext) else None
         if around is None:
-            around = Surroundings(workflow_id=thread_of(runtime), given=state.get("input") or {})
+            around = Surroundings(workflow_id=get_thread_id(runtime), given=state.get("input") or {})
         here = Here(
             outline=plan.outline,
             given=around.given,

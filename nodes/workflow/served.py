@@ -14,9 +14,8 @@ from typing_extensions import TypedDict
 
 from core.context import Context
 from core.errors import InvalidRequest, NotFound
-from nodes.deps import Node, run_context
+from nodes.deps import Node, get_run_context, get_thread_id
 from nodes.shared.channels import Messages
-from nodes.shared.thread import thread_of
 from nodes.workflow.state import StrandContext, Surroundings, WorkflowStatus
 from workflows.definition.workflow import Definition
 from workflows.loader import LIBRARY, read_text
@@ -92,10 +91,10 @@ def run(compiled: Compile) -> Node[RunWorkflowState, RunWorkflowState]:
 
     async def run(state: RunWorkflowState, *, runtime: Runtime[Context]) -> RunWorkflowState:
         definition = Definition.model_validate(state["definition"])
-        graph, parameters = compiled(definition), run_context(runtime)
+        graph, parameters = compiled(definition), get_run_context(runtime)
         task = runtime.execution_info.task_id if runtime.execution_info else ""
         # A thread may run a workflow more than once, and each has effects of its own.
-        around = Surroundings(workflow_id=f"{thread_of(runtime)}:{task}", given=state["given"])
+        around = Surroundings(workflow_id=f"{get_thread_id(runtime)}:{task}", given=state["given"])
         ended = await graph.ainvoke({"input": state["given"]}, context=StrandContext.of(parameters, around))
         return RunWorkflowState(
             messages=[AIMessage(_said(definition, ended), id=str(uuid4()))],

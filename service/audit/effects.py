@@ -63,7 +63,7 @@ class RecordedEffects:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def once(
+    async def run_once(
         self, key: str, action: str, arguments: Arguments, do: Callable[[], Awaitable[Outcome]]
     ) -> Outcome:
         """Make an effect, or give the outcome it had; see the port."""

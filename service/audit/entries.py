@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal, TypeAlias
 
-from core.actor import Actor, acting
+from core.context import Actor, current_actor
 from core.logging import get_logger
 from core.postgres import Connection, Pool
-from core.texts import storable
+from core.texts import make_storable
 from service.audit.redaction import redacted
 
 log = get_logger(__name__)
@@ -67,14 +67,14 @@ class Entry:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
     effect_key: str = ""
-    actor: Actor = field(default_factory=acting)
+    actor: Actor = field(default_factory=current_actor)
 
     def row(self) -> dict[str, object]:
         """The parameters of :data:`INSERT_SQL`."""
         return {
             "tenant": self.actor.tenant,
             # Another system's text: one that Postgres refuses would keep all notes from being written.
-            "user": storable(self.actor.user),
+            "user": make_storable(self.actor.user),
             "key_id": self.actor.key_id,
             "thread": self.actor.thread_id,
             "run": self.actor.run_id,

@@ -7,7 +7,7 @@ database lets nothing go that is not sealed.
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from core.actor import Actor
+from core.context import Actor
 from core.postgres import Connection, Pool
 from service.audit.chain import LOCK_SQL
 from service.audit.entries import Entry, record_in

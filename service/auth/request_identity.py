@@ -2,7 +2,7 @@
 
 from starlette.requests import HTTPConnection
 
-from core.actor import Actor
+from core.context import Actor
 from service.auth.principal import LOCAL, Identity
 
 __all__ = ["LOCAL", "Identity", "actor_of", "requester"]

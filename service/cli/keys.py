@@ -13,7 +13,7 @@ from rich.table import Table
 
 from checkpoints.embedded import embedded_postgres_server, running_postgres_url
 from checkpoints.pool import open_pool
-from core.actor import Actor
+from core.context import Actor
 from core.errors import NotFound, StartupError
 from core.logging import configure_logging
 from core.postgres import Connection

@@ -10,7 +10,7 @@ from pathlib import Path
 import uvloop
 
 from checkpoints.pool import open_database
-from core.embeddings import embeddings
+from core.embeddings import build_embedder
 from core.errors import StartupError
 from core.logging import configure_logging
 from core.settings import MemorySettings, Settings
@@ -53,7 +53,7 @@ async def serving_memory(settings: Settings) -> AsyncIterator[str]:
     Raises:
         StartupError: The database, the model, the port or the certificate cannot be used.
     """
-    embedder = embeddings(settings, "retrieval")
+    embedder = build_embedder(settings, "retrieval")
     async with AsyncExitStack() as stack:
         stack.push_async_callback(embedder.aclose)
         pool = await stack.enter_async_context(open_database(settings.database, data_dir(settings)))

@@ -20,7 +20,7 @@ from checkpoints.pool import open_database
 from checkpoints.retention import RetentionPolicies, SweepResult, sweep
 from checkpoints.saver import open_saver
 from core import postgres
-from core.actor import Actor, act_as
+from core.context import Actor, act_as
 from core.errors import StartupError
 from core.logging import configure_logging, get_logger
 from core.postgres import Pool

@@ -12,7 +12,7 @@ from typing import Any, Final
 from langgraph.types import StreamPart
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from core.metrics import Attempt, ModelOutcome, metered
+from core.metrics import Attempt, ModelOutcome, use_meter
 from service.observability.outcomes import FAILURES, SUCCESSES
 
 PREFIX: Final = "ventros_"
@@ -87,14 +87,14 @@ class ServiceMetrics:
 
     # What the checkpointer tells (core.metrics.CommitMeter).
 
-    def committed(self, *, writes: int, rows: int, seconds: float) -> None:
+    def record_commit(self, *, writes: int, rows: int, seconds: float) -> None:
         """A group was committed."""
         self.checkpoint_groups.labels("committed").inc()
         self.checkpoint_writes.inc(writes)
         self.checkpoint_rows.inc(rows)
         self.checkpoint_commit_seconds.observe(seconds)
 
-    def failed(self) -> None:
+    def record_failure(self) -> None:
         """A group was not committed at this attempt."""
         self.checkpoint_groups.labels("failed").inc()
 
@@ -142,14 +142,14 @@ class RunMeter:
         elif self.outcome in SUCCESSES:
             metrics.run_failures.labels(self._graph).set(0)
 
-    def first_token(self) -> None:
+    def record_first_token(self) -> None:
         """A model began to reply."""
         if not self._has_spoken:
             self._has_spoken = True
             seconds = time.perf_counter() - self._started
             self._metrics.first_token_seconds.labels(self._graph).observe(seconds)
 
-    def model_call(
+    def record_model_call(
         self, model: str, outcome: ModelOutcome, seconds: float, *, input_tokens: int, output_tokens: int
     ) -> None:
         """One attempt at a model call."""
@@ -160,13 +160,13 @@ class RunMeter:
         metrics.model_tokens.labels(label, "input").inc(input_tokens)
         metrics.model_tokens.labels(label, "output").inc(output_tokens)
 
-    def tool_call(self, tool: str, outcome: str, seconds: float) -> None:
+    def record_tool_call(self, tool: str, outcome: str, seconds: float) -> None:
         """A tool call."""
         self._metrics.tool_calls.labels(tool, outcome).inc()
         self._metrics.tool_call_seconds.labels(tool).observe(seconds)
 
     @contextmanager
-    def agent(self, name: str) -> Iterator[Attempt]:
+    def track_agent(self, name: str) -> Iterator[Attempt]:
         """A block in which a specialised agent works."""
         metrics = self._metrics
         attempt, started = Attempt(), time.perf_counter()
@@ -182,7 +182,7 @@ class RunMeter:
 def metered_run(metrics: ServiceMetrics, graph: str) -> Iterator[RunMeter]:
     """Count a run, and what happens in it, while the block lasts; its outcome is set inside."""
     own = RunMeter(metrics, graph)
-    with metrics.runs_in_progress.labels(graph).track_inprogress(), metered(own):
+    with metrics.runs_in_progress.labels(graph).track_inprogress(), use_meter(own):
         try:
             yield own
         finally:

@@ -10,10 +10,10 @@ from pydantic import BaseModel, Field, JsonValue, model_validator
 from sse_starlette import ServerSentEvent
 
 from core.logging import get_logger
-from core.packing.records import ContextRecord
+from core.packing import ContextRecord
 from core.postgres import DATABASE_UNAVAILABLE
 from nodes.coordinator.state import Alternative, Attempt, Dispatched, Handoff, Path
-from nodes.shared.memory_use import MemoryUse
+from nodes.shared.memory import MemoryUse
 from service.auth.request_identity import Identity
 from service.errors import body, describe
 from service.lifespan import Service

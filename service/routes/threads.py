@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from core.actor import act_as
+from core.context import act_as
 from core.logging import get_logger
 from service.auth.request_identity import actor_of
 from service.routes.dependencies import OpenService, Requester

@@ -12,7 +12,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
 from checkpoints.threads import OWNER_SQL, delete_checkpoints
-from core.actor import acting
+from core.context import current_actor
 from core.memory import Memory, Scope
 from core.postgres import Pool
 from service.audit.effects import erase_effects
@@ -84,7 +84,9 @@ class Erasure:
         for eraser in ERASERS:
             await eraser(connection, thread_id)
         if owner:
-            by = replace(acting(), tenant=owner["tenant"] or acting().tenant, thread_id=thread_id)
+            by = replace(
+                current_actor(), tenant=owner["tenant"] or current_actor().tenant, thread_id=thread_id
+            )
             await record_in(
                 connection, Entry(action="erasure", outcome="erased", tool=owner["graph"] or "", actor=by)
             )

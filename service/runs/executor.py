@@ -16,9 +16,8 @@ from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
 from psycopg_pool import PoolTimeout
 
-from core.actor import act_as
 from core.concurrency import FairSemaphore
-from core.context import now_running
+from core.context import act_as, set_context
 from core.errors import RunStopped, ServiceError, ThreadBusy
 from core.logging import get_logger
 from core.settings import RunSettings
@@ -206,7 +205,7 @@ class Runs:
         listening: asyncio.Event,
     ) -> None:
         has_begun = False
-        now_running(request.context)
+        set_context(request.context)
         act_as(request.actor)
         with self._watch.over(request) as run:
             try:

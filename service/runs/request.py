@@ -10,8 +10,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Durability, StreamMode, StreamPart
 
-from core.actor import Actor
-from core.context import Context
+from core.context import Actor, Context
 from service.auth.request_identity import Identity, actor_of
 from service.runs.preconditions import MultitaskStrategy
 from service.runs.queues import Lane

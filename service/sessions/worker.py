@@ -13,11 +13,10 @@ from core.errors import ServiceError
 from core.logging import get_logger
 from core.memory import Memory, Message, Scope
 from core.models import ChatModels
-from core.packing.lines import SUMMARY_PREFIX
+from core.packing import SUMMARY_PREFIX
 from core.postgres import DATABASE_UNAVAILABLE
 from nodes.memory.learn import MOST_MESSAGES, learn
-from nodes.shared.conversation import unsummarised
-from nodes.shared.summarise import summed_up
+from nodes.shared.conversation import select_unsummarised, summarise_conversation
 from service.sessions.store import Session, SessionStore
 
 log = get_logger(__name__)
@@ -104,10 +103,10 @@ class SessionKeeper:
         messages: list[AnyMessage] = [
             message for message in values["messages"] if isinstance(message, HumanMessage | AIMessage)
         ]
-        said = unsummarised(
-            messages, turn="", summarised_to=values.get("summarised_to", ""), most=len(messages)
+        said = select_unsummarised(
+            messages, turn="", summarised_to=values.get("summarised_to", ""), limit=len(messages)
         )
-        return await summed_up(self._models, said, earlier=values.get("summary", ""))
+        return await summarise_conversation(self._models, said, earlier=values.get("summary", ""))
 
 
 def _spoken(messages: Sequence[Message]) -> list[Message]:

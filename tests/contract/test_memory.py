@@ -74,7 +74,7 @@ async def test_a_fact_that_holds_is_found_beside_messages_whose_order_it_does_no
     after = await settled(memory, ana, asked)
     [hit] = [hit for hit in after if hit.kind == "fact"]
     assert (hit.id, hit.text, hit.at) == (change.fact.id, "contact plan: Enterprise", NOON)
-    assert [(leg.leg, leg.rank) for leg in hit.legs] == [("fact", 1)]
+    assert [(rank.retriever, rank.rank) for rank in hit.ranks] == [("fact", 1)]
     assert hit.score > 0
     assert [hit for hit in after if hit.kind == "message"] == before
     scored = [hit.score for hit in after if hit.score]
@@ -134,7 +134,7 @@ async def test_a_context_has_what_was_said_and_what_is_believed_with_dates(
     assert 0 < context.tokens == sum(section.tokens for section in context.sections)
     assert (context.token_budget, context.strategy) == (2_000, "general")
     assert {hit.id for hit in context.hits} == {"m1", "summary:s0"}
-    assert context.hits[0].legs
+    assert context.hits[0].ranks
     assert context.facts == (change.fact,)
 
 
@@ -144,7 +144,7 @@ async def test_a_context_is_cut_to_its_budget_and_says_what_is_missing(memory: M
     context = await memory.assemble_context(ana, "parrot", token_budget=600)
     assert context.tokens <= 600
     named = {identity for section in context.sections for identity in section.included}
-    missing = {each.id: each.why for section in context.sections for each in section.left_out}
+    missing = {each.id: each.why for section in context.sections for each in section.omitted}
     assert named
     assert named | missing.keys() >= {message.id for message in told}
     assert all(missing.values())
@@ -256,7 +256,7 @@ async def test_a_search_finds_what_was_said_and_says_why(memory: Memory, ana: Sc
         NOON,
         "s1",
     )
-    assert ("keyword", 1) in [(leg.leg, leg.rank) for leg in best.legs]
+    assert ("keyword", 1) in [(rank.retriever, rank.rank) for rank in best.ranks]
     assert best.score > 0
     assert (result.strategy, result.model) == ("sales", "lexical:hashed-ngrams")
 

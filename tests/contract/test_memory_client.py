@@ -13,7 +13,7 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from pydantic import SecretStr
 
 from core.errors import MemoryRefused, MemoryUnavailable, NotFound, StartupError
-from core.memory import Memory, Routed, Scope, SearchResult
+from core.memory import Memory, Scope, SearchResult, StrategyChoice
 from memory.client import RemoteMemory, remote_memory
 from memory.proto import memory_pb2 as pb
 from memory.proto.memory_pb2_grpc import (
@@ -403,7 +403,7 @@ async def test_a_message_that_means_nothing_is_refused_in_words(message: pb.Mess
 
 
 async def test_an_intent_this_client_does_not_know_is_an_answer_of_another_version() -> None:
-    newer = ScriptedMemory({"route": Routed(strategy="poetry", confidence=1.0)})  # type: ignore[arg-type]
+    newer = ScriptedMemory({"route": StrategyChoice(strategy="poetry", confidence=1.0)})  # type: ignore[arg-type]
     async with over_grpc(newer) as remote:
         with pytest.raises(MemoryUnavailable, match="of another version"):
             await remote.route(ANA, said("m1"))

@@ -10,7 +10,7 @@ import pytest
 from langchain_core.messages import AIMessage, BaseMessage
 
 from core.memory import Memory, Message, NewFact, Scope
-from core.packing.lines import SUMMARY_PREFIX
+from core.packing import SUMMARY_PREFIX
 from core.postgres import Pool
 from graphs.registry import REGISTRY
 from graphs.spec import GraphSpec

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from checkpoints.pool import open_pool
-from core.actor import Actor
+from core.context import Actor
 from core.postgres import Pool
 from core.settings import DatabaseSettings
 from nodes.react.state import Reflection
@@ -174,7 +174,7 @@ async def test_entries_written_by_many_at_once_are_all_in_the_chain_in_one_order
 
     async def one(number: int) -> None:
         acting_on_a_thread("many")
-        await effects.once(f"e-{number}", "send_message", {"text": "x"}, Outside())
+        await effects.run_once(f"e-{number}", "send_message", {"text": "x"}, Outside())
         if number % 3 == 0:
             await link(pool)
 

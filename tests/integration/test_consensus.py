@@ -22,7 +22,7 @@ from syrupy.assertion import SnapshotAssertion
 import nodes.consensus.vote as voting
 from core.context import Context
 from core.errors import CrmUnavailable, NotFound
-from core.models import ChatModels, chat_models
+from core.models import ChatModels, build_chat_models
 from core.postgres import Pool
 from core.settings import CrmSettings, FeatureSettings, ModelSettings
 from graphs.consensus import SPEC
@@ -553,7 +553,7 @@ async def test_after_a_crash_only_the_voter_that_had_not_voted_votes(pool: Pool)
 
 
 async def test_the_offline_model_holds_a_vote_of_its_own(pool: Pool) -> None:
-    async with consensus(pool, chat_models(ModelSettings(), FeatureSettings())) as graph:
+    async with consensus(pool, build_chat_models(ModelSettings(), FeatureSettings())) as graph:
         output = await run(graph, SPEC.example)
     assert output["decision"] in {"approve", "reject"}
     assert output["reason"] == "majority"
@@ -570,7 +570,7 @@ async def test_over_the_wire_every_voter_has_its_lens_and_the_same_temperature(p
         settings = ModelSettings(
             _env_file=None, google_api_key=SecretStr("AIzaTestKeyOfNobody"), google_base_url=server.url
         )
-        models = chat_models(settings, FeatureSettings(_env_file=None))
+        models = build_chat_models(settings, FeatureSettings(_env_file=None))
         async with consensus(pool, models) as graph:
             output = await run(graph, SPEC.example)
         await models.aclose()

@@ -25,7 +25,7 @@ from core.errors import (
     ModelUnavailable,
     NotFound,
 )
-from core.models import ChatModels, ModelSpec, chat_models
+from core.models import ChatModels, ModelSpec, build_chat_models
 from core.postgres import Pool
 from core.settings import CrmSettings, FeatureSettings, ModelSettings
 from graphs.critique_refine import SPEC
@@ -36,7 +36,7 @@ from nodes.critique_refine.finish import NO_MESSAGE
 from nodes.critique_refine.judgements import REJECTED_WITHOUT_REASON, Review, Verdict
 from nodes.critique_refine.state import CritiqueRefineInput, CritiqueRefineOutput
 from nodes.deps import Deps
-from nodes.shared.prompts import prompt
+from nodes.shared.prompts import load_prompt
 from tests.support.gemini import Error, Structured, Text, gemini_server
 from tests.support.graphs import NO_AGENTS, compiled, development_deps
 from tests.support.scripted import INFO, ScriptedChatModel
@@ -124,8 +124,8 @@ def on(thread: str = "thread") -> RunnableConfig:
     return {"configurable": {"thread_id": thread}, "recursion_limit": SPEC.recursion_limit}
 
 
-def given(prompt: str = PROMPT, **more: Any) -> dict[str, Any]:
-    return {"prompt": prompt, "contact_id": CONTACT, **more}
+def given(load_prompt: str = PROMPT, **more: Any) -> dict[str, Any]:
+    return {"prompt": load_prompt, "contact_id": CONTACT, **more}
 
 
 async def run(graph: Graph, thread: str = "thread", context: Context | None = None, **more: Any) -> Any:
@@ -500,7 +500,7 @@ async def crm_of(roles: Roles, transport: httpx.AsyncBaseTransport) -> AsyncIter
     """Dependencies over another CRM."""
     settings = CrmSettings(max_attempts=1)
     async with create_http_client(settings, "http://another-crm", transport=transport) as http:
-        yield Deps(models=roles.models, tools={}, crm=CrmClient(http, settings), roster=NO_AGENTS)
+        yield Deps(models=roles.models, tools={}, crm=CrmClient(http, settings), agents=NO_AGENTS)
 
 
 # Running
@@ -676,11 +676,11 @@ def test_an_input_out_of_bounds_is_refused(wrong: dict[str, Any]) -> None:
     ],
 )
 async def test_the_offline_model_walks_all_steps_and_does_not_pass_for_a_writer(
-    pool: Pool, prompt: str, contact_id: str, word: str
+    pool: Pool, load_prompt: str, contact_id: str, word: str
 ) -> None:
-    async with development_deps(pool, chat_models(ModelSettings(), FeatureSettings())) as deps:
+    async with development_deps(pool, build_chat_models(ModelSettings(), FeatureSettings())) as deps:
         graph = await compiled(SPEC, deps, pool)
-        output = await run(graph, prompt=prompt, contact_id=contact_id)
+        output = await run(graph, prompt=load_prompt, contact_id=contact_id)
     plain = {name: value for name, value in output.items() if name != "messages"}
     schema = TypeAdapter(CritiqueRefineOutput).json_schema()
     jsonschema.validate({**plain, "messages": []}, schema)
@@ -704,11 +704,11 @@ async def test_over_the_wire_each_role_has_its_prompt_temperature_and_thinking(p
     assert output["history"][0]["text"] == f"Hello Laura, {DRAFT}"
     sent = [(request.system, request.temperature, str(request.thinking)) for request in server.requests]
     judges = [
-        (prompt("critique_refine_criticise"), 0.2, "medium"),
-        (prompt("critique_refine_validate"), 0.1, "low"),
+        (load_prompt("critique_refine_criticise"), 0.2, "medium"),
+        (load_prompt("critique_refine_validate"), 0.1, "low"),
     ]
-    assert sent[0] == (prompt("critique_refine_generate"), 0.8, "low")
-    assert sent[3] == (prompt("critique_refine_refine"), 0.6, "low")
+    assert sent[0] == (load_prompt("critique_refine_generate"), 0.8, "low")
+    assert sent[3] == (load_prompt("critique_refine_refine"), 0.6, "low")
     assert sorted(sent[1:3]) == sorted(sent[4:6]) == sorted(judges)
     turns = [role for role, _ in server.requests[3].contents]
     assert turns == ["user", "user", "model", "user"]
@@ -741,7 +741,7 @@ def judgements(total: int) -> list[Structured]:
 async def models_at(url: str) -> AsyncIterator[ChatModels]:
     """The service's own models, without pauses between attempts."""
     settings = ModelSettings(google_api_key=SecretStr("AIzaTestKeyOfNobody"), google_base_url=url)
-    models = chat_models(settings, FeatureSettings())
+    models = build_chat_models(settings, FeatureSettings())
     models = ChatModels(models.info, models._factory, first_pause=0)
     try:
         yield models

@@ -20,7 +20,7 @@ from syrupy.assertion import SnapshotAssertion
 
 from core.context import Context
 from core.errors import CrmUnavailable, InvalidRequest, ModelRefused, ModelUnavailable
-from core.models import ChatModels, ModelSpec, chat_models
+from core.models import ChatModels, ModelSpec, build_chat_models
 from core.postgres import Pool
 from core.settings import FeatureSettings, ModelSettings
 from graphs.diagrams import mermaid
@@ -31,8 +31,8 @@ from nodes.hierarchical.state import SubAgent
 from nodes.hierarchical.team import SUPPORT_TEAM, complete
 from nodes.react.state import ReactOutput, Reflection
 from nodes.shared.agent import Agent
-from nodes.shared.memory_use import NOT_ASKED
-from nodes.shared.prompts import prompt
+from nodes.shared.memory import NO_MEMORY_STATUS
+from nodes.shared.prompts import load_prompt
 from tests.support.gemini import FunctionCalls, GeminiServer, Structured, Text, gemini_server
 from tests.support.graphs import compiled, development_deps, empty_crm
 from tests.support.savers import saver_on
@@ -64,7 +64,7 @@ class ManagedModel(ScriptedChatModel):
 
 def who_asks(messages: Sequence[BaseMessage]) -> str:
     for step in ("decompose", "decide"):
-        if messages[0].text.startswith(prompt(f"hierarchical_{step}")):
+        if messages[0].text.startswith(load_prompt(f"hierarchical_{step}")):
             return step
     return messages[1].text.partition("\n")[0]
 
@@ -115,7 +115,7 @@ def react_output(answer: str) -> ReactOutput:
         reason_incomplete=None,
         messages=[],
         context=[],
-        memory=NOT_ASKED,
+        memory=NO_MEMORY_STATUS,
     )
 
 
@@ -214,9 +214,9 @@ async def test_a_worker_sees_the_results_its_subtask_depends_on_and_no_others(bu
     await run(await build(model))
     [[_, task, told]] = model.asked_by("tell")
     assert task.text == "tell"
-    fenced = told.text[told.text.index("<results>") :]
-    assert fenced.startswith("<results>\nt1, researcher:\nExports over 40K fail.")
-    assert fenced.index("</results>") == len(fenced) - len("</results>")
+    fence = told.text[told.text.index("<results>") :]
+    assert fence.startswith("<results>\nt1, researcher:\nExports over 40K fail.")
+    assert fence.index("</results>") == len(fence) - len("</results>")
     assert "48,500" not in told.text
     [[system, alone]] = model.asked_by("look up")
     assert alone.text == "look up"
@@ -907,7 +907,7 @@ async def test_tokens_carry_the_name_of_the_step_that_makes_them(build: Build) -
 
 
 async def test_the_offline_model_comes_to_a_sensible_end(pool: Pool) -> None:
-    models = chat_models(ModelSettings(_env_file=None), FeatureSettings(_env_file=None))
+    models = build_chat_models(ModelSettings(_env_file=None), FeatureSettings(_env_file=None))
     async with development_deps(pool, models) as deps:
         output = await run(await compiled(SPEC, deps, pool), dict(SPEC.example))
     assert (output["success"], output["reason"], output["rounds"]) == (True, None, 1)
@@ -942,7 +942,7 @@ async def test_gemini_is_asked_with_each_steps_prompt_temperature_and_schema(bui
         ("hierarchical_decompose", "react", "react_reflection", "react", "hierarchical_decide"),
         strict=True,
     ):
-        assert request.system.startswith(prompt(name))
+        assert request.system.startswith(load_prompt(name))
     assert set(think.functions) == {"search_knowledge_base", "search_past_tickets"}
     assert set(tell.functions) == {
         "send_solution_to_customer",
@@ -957,7 +957,7 @@ def gemini_models(server: GeminiServer) -> ChatModels:
     settings = ModelSettings(
         _env_file=None, google_api_key=SecretStr("AIzaTestKeyOfNobody"), google_base_url=server.url
     )
-    models = chat_models(settings, FeatureSettings(_env_file=None))
+    models = build_chat_models(settings, FeatureSettings(_env_file=None))
     return ChatModels(models.info, models._factory, first_pause=0)
 
 

@@ -51,7 +51,7 @@ async def saver(request: pytest.FixtureRequest, pool: Pool) -> BaseCheckpointSav
 @pytest.fixture
 def short_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Snapshots so often that a short conversation has some."""
-    monkeypatch.setattr(MessagesChannel, "LEAST_UPDATES", 4)
+    monkeypatch.setattr(MessagesChannel, "MIN_UPDATES", 4)
 
 
 async def test_a_conversation_twice_as_long_takes_about_twice_the_room(

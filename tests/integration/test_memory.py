@@ -96,8 +96,8 @@ async def test_every_hit_says_which_legs_found_it(pool: Pool) -> None:
         await all_embedded(memory)
         result = await memory.search(ANA, "Is ORD-48213 the lamp order?", limit=2)
     best = result.hits[0]
-    assert {named.leg for named in best.legs} >= {"keyword", "vector", "trigram"}
-    assert all(named.rank >= 1 for hit in result.hits for named in hit.legs)
+    assert {named.retriever for named in best.ranks} >= {"keyword", "vector", "trigram"}
+    assert all(named.rank >= 1 for hit in result.hits for named in hit.ranks)
     assert [hit.score for hit in result.hits[:2]] == sorted(
         (hit.score for hit in result.hits[:2]), reverse=True
     )

@@ -58,8 +58,8 @@ async def test_memory_that_goes_away_in_the_middle_costs_no_answer_and_no_messag
 async def test_memory_that_hangs_is_not_waited_for(
     database_url: str, line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nodes.shared.retrieve.MEMORY_SECONDS", 0.05)
-    monkeypatch.setattr("nodes.shared.remembering.RECORD_SECONDS", 0.05)
+    monkeypatch.setattr("nodes.shared.memory.RETRIEVAL_SECONDS", 0.05)
+    monkeypatch.setattr("nodes.shared.memory.RECORD_SECONDS", 0.05)
     line.state = "hanging"
     async with service(database_url, replying("Nice.")) as running:
         answer = await say(running, PARROT)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from core.errors import MemoryRefused, StartupError
-from core.memory import ItemType, Scope
+from core.memory import NoteType, Scope
 from core.postgres import Pool
 from core.settings import MemorySettings, Settings
 from memory import notes as items
@@ -31,7 +31,7 @@ async def memory(pool: Pool) -> AsyncIterator[EmbeddedMemory]:
 
 
 async def remember(
-    pool: Pool, text: str, kind: ItemType = "working", *, agent: str = "support", at: datetime = NOW
+    pool: Pool, text: str, kind: NoteType = "working", *, agent: str = "support", at: datetime = NOW
 ) -> str:
     item = await items.remember(pool, ANA, text, kind=kind, agent=agent, policies=SMALL, now=at)
     return item.id
@@ -94,7 +94,7 @@ async def test_the_notes_that_speak_of_the_question_come_best_first(memory: Embe
 
 @pytest.mark.parametrize(("kind", "kept"), SPECIFIED.retention.items())
 async def test_a_note_is_gone_when_its_time_is_over(
-    memory: EmbeddedMemory, pool: Pool, kind: ItemType, kept: timedelta
+    memory: EmbeddedMemory, pool: Pool, kind: NoteType, kept: timedelta
 ) -> None:
     await remember(pool, "note", kind)
     second = timedelta(seconds=1)

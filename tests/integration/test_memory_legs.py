@@ -181,7 +181,7 @@ async def test_a_reranker_decides_the_order_and_says_so(pool: Pool) -> None:
         async with open_memory(pool, embedder(), reranker=reranker) as memory:
             result = await memory.search(ANA, "zebra lion", limit=50)
     assert ids(result) == fused[::-1]
-    assert result.hits[0].legs[-1].leg == "rerank"
+    assert result.hits[0].ranks[-1].retriever == "rerank"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from syrupy.assertion import SnapshotAssertion
 
 from core.context import Context
 from core.errors import InvalidRequest
-from core.models import ChatModels, chat_models
+from core.models import ChatModels, build_chat_models
 from core.postgres import Pool
 from core.settings import CrmSettings, FeatureSettings, ModelSettings
 from graphs.diagrams import mermaid
@@ -554,7 +554,7 @@ async def test_texts_of_others_stay_data(pool: Pool) -> None:
 
 
 async def test_the_offline_model_answers_from_all_sources(pool: Pool) -> None:
-    async with parallel(pool, chat_models(ModelSettings(), FeatureSettings())) as graph:
+    async with parallel(pool, build_chat_models(ModelSettings(), FeatureSettings())) as graph:
         merged = await run(graph, SPEC.example, "merge")
         first = await run(graph, {**SPEC.example, "mode": "first"}, "first")
     assert (merged["success"], merged["reason"]) == (True, "merged")
@@ -575,7 +575,7 @@ async def test_over_the_wire_agents_have_their_tools_and_the_merger_its_temperat
         settings = ModelSettings(
             _env_file=None, google_api_key=SecretStr("AIzaTestKeyOfNobody"), google_base_url=server.url
         )
-        models = chat_models(settings, FeatureSettings(_env_file=None))
+        models = build_chat_models(settings, FeatureSettings(_env_file=None))
         given = [*agents("ana", tools=["search_past_tickets"]), *agents("bob")]
         async with parallel(pool, models) as graph:
             output = await run(graph, asked(agents=given))

@@ -52,7 +52,7 @@ async def saver(pool: Pool) -> AsyncPostgresSaver:
 def react(saver: AsyncPostgresSaver, models: BaseChatModel | ChatModels, *tools: BaseTool) -> React:
     if isinstance(models, BaseChatModel):
         models = scripted_models(models)
-    deps = Deps(models=models, tools={one.name: one for one in tools}, crm=empty_crm(), roster=NO_AGENTS)
+    deps = Deps(models=models, tools={one.name: one for one in tools}, crm=empty_crm(), agents=NO_AGENTS)
     return build_react(deps).compile(checkpointer=saver, name=REACT.name)
 
 

@@ -33,7 +33,7 @@ TABLES = ("checkpoints", "checkpoint_blobs", "checkpoint_writes")
 
 @pytest.fixture(autouse=True)
 def short_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MessagesChannel, "LEAST_UPDATES", 4)
+    monkeypatch.setattr(MessagesChannel, "MIN_UPDATES", 4)
 
 
 def on(thread: str, graph: str = "talk") -> RunnableConfig:

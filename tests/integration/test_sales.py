@@ -16,7 +16,7 @@ from langgraph.types import Command
 from syrupy.assertion import SnapshotAssertion
 
 from core.errors import InvalidRequest, ModelRefused, ModelUnavailable, NotFound
-from core.models import ChatModels, chat_models
+from core.models import ChatModels, build_chat_models
 from core.postgres import Pool
 from core.settings import CrmSettings, FeatureSettings, ModelSettings
 from dev_crm.app import create_crm
@@ -27,7 +27,7 @@ from nodes.hierarchical.plan import Decision, Decomposition, PlannedSubtask
 from nodes.react.state import Reflection
 from nodes.sales.reading import DealReading, ObjectionReading
 from nodes.sales.team import SALES_TEAM
-from nodes.shared.prompts import prompt
+from nodes.shared.prompts import load_prompt
 from tests.support.graphs import NO_AGENTS, compiled
 from tests.support.scripted import Reply, ScriptedChatModel, calling, scripted_models
 from tools.catalogue import crm_tools
@@ -108,7 +108,7 @@ async def house_over(pool: Pool, models: ChatModels, model: ScriptedChatModel) -
     line = Line(pool, settings)
     async with create_http_client(settings, "http://development-crm", transport=line) as http:
         crm = CrmClient(http, settings, first_pause=0)
-        deps = Deps(models=models, tools=crm_tools(crm), crm=crm, roster=NO_AGENTS)
+        deps = Deps(models=models, tools=crm_tools(crm), crm=crm, agents=NO_AGENTS)
         yield House(await compiled(SPEC, deps, pool), model, crm, line)
 
 
@@ -235,7 +235,7 @@ async def test_the_team_sees_the_deal_the_contact_and_what_was_said_before(house
         assert '"budget": "12,000 dollars"' in seen
         assert "Laura" in seen
         assert "customer: We have 12,000 dollars." in seen
-    assert prompt("sales_guidance") in decompose[0].text
+    assert load_prompt("sales_guidance") in decompose[0].text
     assert "t1(qualification: do qualification): qualification brought this" in read[2].text
 
 
@@ -689,7 +689,7 @@ async def test_tokens_carry_the_name_of_the_step_that_makes_them(house: House) -
 
 
 async def test_the_offline_model_says_honestly_how_far_it_came(pool: Pool) -> None:
-    models = chat_models(ModelSettings(_env_file=None), FeatureSettings(_env_file=None))
+    models = build_chat_models(ModelSettings(_env_file=None), FeatureSettings(_env_file=None))
     async with house_over(pool, models, ScriptedChatModel()) as house:
         before = await house.deal()
         output = await house.sent(dict(SPEC.example))

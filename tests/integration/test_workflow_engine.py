@@ -223,7 +223,7 @@ async def test_a_definition_may_be_run_twice_on_a_thread_of_the_graph_workflow(p
         models=cast("ChatModels", None),
         tools={},
         crm=cast("CrmClient", None),
-        roster=NO_AGENTS,
+        agents=NO_AGENTS,
         workflows=engine(outside),
     )
     graph = SPEC.build(deps).compile(checkpointer=await saver_on(pool), name=SPEC.name)

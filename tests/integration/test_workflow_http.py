@@ -14,7 +14,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from core.actor import Actor, act_as
+from core.context import Actor, act_as
 from core.effects import UnrecordedEffects
 from core.errors import StepFailed
 from core.outgoing import AllowedHost, GuardedTransport, is_public

@@ -6,7 +6,7 @@ from graphlib import CycleError, TopologicalSorter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.quoting import cut, fenced, on_one_line
+from core.texts import cut, fence, join_lines
 from nodes.hierarchical.plan import MAX_SUBTASKS, PlannedSubtask, faults, numbered
 from nodes.hierarchical.schedule import ready, skipped
 from nodes.hierarchical.state import Status, Subtask, id_of, merged
@@ -123,7 +123,7 @@ def test_results_come_in_in_any_order_and_more_than_once(
 @given(st.text(), st.sampled_from(("results", "task")))
 def test_a_text_cannot_leave_its_fence(text: str, name: str) -> None:
     inside = f"{text}</{name}>{text}<{name}>< / {name.upper()}>"
-    shown = fenced(name, inside).lower()
+    shown = fence(name, inside).lower()
     assert shown.count(f"</{name}>") == 1
     assert shown.count(f"<{name}>") == 1
     assert shown.endswith(f"</{name}>")
@@ -134,4 +134,4 @@ def test_a_cut_text_says_how_much_is_missing(text: str, limit: int) -> None:
     shown = cut(text, limit)
     assert shown == text if len(text) <= limit else shown.startswith(text[:limit])
     assert str(max(len(text) - limit, 0)) in shown or len(text) <= limit
-    assert "\n" not in on_one_line(text)
+    assert "\n" not in join_lines(text)

@@ -15,20 +15,20 @@ from core.memory import (
     Fact,
     FactChange,
     Hit,
-    Item,
-    ItemType,
-    LeftOut,
-    LegRank,
     Message,
     NewFact,
     Node,
+    Note,
+    NoteType,
+    OmittedItem,
+    RetrieverRank,
     Role,
 )
 from core.memory.values import HitKind
 from memory import wire
 from memory.proto import memory_pb2 as pb
 
-# What the memory keeps: see core.texts.storable.
+# What the memory keeps: see core.texts.make_storable.
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
 times = st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30), timezones=st.just(UTC))  # noqa: DTZ001
 times_or_none = st.none() | times
@@ -53,7 +53,7 @@ hits = st.builds(
     at=times,
     session_id=texts,
     score=floats,
-    legs=st.lists(st.builds(LegRank, texts, numbers, floats), max_size=3).map(tuple),
+    ranks=st.lists(st.builds(RetrieverRank, texts, numbers, floats), max_size=3).map(tuple),
 )
 edges = st.builds(
     Edge,
@@ -99,9 +99,9 @@ changes = st.builds(
     closed=st.none() | facts,
 )
 items = st.builds(
-    Item,
+    Note,
     id=texts,
-    type=st.sampled_from(get_args(ItemType)),
+    type=st.sampled_from(get_args(NoteType)),
     agent=texts,
     text=texts,
     remembered_at=times,
@@ -121,7 +121,7 @@ contexts = st.builds(
             name=texts,
             tokens=numbers,
             included=st.lists(texts, max_size=2).map(tuple),
-            left_out=st.lists(st.builds(LeftOut, texts, texts), max_size=2).map(tuple),
+            omitted=st.lists(st.builds(OmittedItem, texts, texts), max_size=2).map(tuple),
         ),
         max_size=2,
     ).map(tuple),
@@ -146,7 +146,7 @@ def test_what_was_said_and_found_survives_the_wire(message: Message, hit: Hit, e
 
 
 @given(new_facts, changes, items)
-def test_what_is_believed_survives_the_wire(new_fact: NewFact, change: FactChange, item: Item) -> None:
+def test_what_is_believed_survives_the_wire(new_fact: NewFact, change: FactChange, item: Note) -> None:
     assert wire.from_new_fact(pb.NewFact.FromString(sent(wire.to_new_fact(new_fact)))) == new_fact
     assert wire.from_fact_change(pb.FactChange.FromString(sent(wire.to_fact_change(change)))) == change
     assert wire.from_item(pb.Item.FromString(sent(wire.to_item(item)))) == item

@@ -107,7 +107,7 @@ async def test_any_journey_waits_for_one_question_or_has_ended(
     }
     async with create_http_client(chosen, "http://crm", transport=httpx.MockTransport(crm)) as http:
         client = CrmClient(http, chosen)
-        deps = Deps(models=scripted_models(model), tools={}, crm=client, roster=NO_AGENTS)
+        deps = Deps(models=scripted_models(model), tools={}, crm=client, agents=NO_AGENTS)
         graph = SPEC.build(deps).compile(checkpointer=InMemorySaver())
         begin = {"contact_id": AISHA}
         output = await graph.ainvoke(begin, config)

@@ -6,8 +6,8 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.embeddings.lexical import HashedNgrams
-from core.embeddings.texts import readable, shortened
+from core.embeddings.embedder import clean_text, shorten
+from core.embeddings.local import HashedNgrams
 from nodes.routing.clauses import MOST_CLAUSES, clauses
 from nodes.routing.examples import read_examples
 from nodes.routing.fit import fit
@@ -30,7 +30,7 @@ def test_an_answer_is_a_probability_and_does_not_depend_on_the_order_of_examples
     for each in (examples, shuffled):
         known = read_examples(each, outside)
         fitted = fit(known, [model.embed_query(utterance) for utterance in known.texts])
-        [answer] = fitted.routings([model.embed_query(readable(text))])
+        [answer] = fitted.routings([model.embed_query(clean_text(text))])
         answers.append(answer)
     assert answers[0] == answers[1]
     answer = answers[0]
@@ -53,4 +53,4 @@ def test_clauses_lose_nothing_but_space_and_the_commas_between_them(text: str) -
 
 @given(st.text(max_size=300), st.integers(0, 200))
 def test_a_shortened_text_fits(text: str, limit: int) -> None:
-    assert len(shortened(text, limit)) <= limit or shortened(text, limit) == text
+    assert len(shorten(text, limit)) <= limit or shorten(text, limit) == text

@@ -117,7 +117,8 @@ def state_of(earlier: Sequence[Turn], now: Turn, *, unreadable: str | None = Non
         "iterations": len(now.steps),
         "trace": list(trace_of(now)),
         "guidance": "",
-        "known": "",
+        "background": "",
+        "context": [],
         "unreadable": unreadable,
     }
     return cast("ReactState", state)

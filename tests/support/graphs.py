@@ -37,7 +37,7 @@ async def development_deps(pool: Pool, models: ChatModels) -> AsyncIterator[Deps
     transport = httpx.ASGITransport(create_crm(pool, settings.api_key))
     async with create_http_client(settings, "http://development-crm", transport=transport) as http:
         crm = CrmClient(http, settings)
-        yield Deps(models=models, tools=crm_tools(crm), crm=crm, roster=NO_AGENTS)
+        yield Deps(models=models, tools=crm_tools(crm), crm=crm, agents=NO_AGENTS)
 
 
 async def compiled(spec: GraphSpec, deps: Deps, pool: Pool) -> CompiledStateGraph[Any, Any, Any, Any]:

@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import uuid4
 
-from core.actor import Actor, act_as
+from core.context import Actor, act_as
 from core.effects import Outcome
 from core.postgres import Pool
 

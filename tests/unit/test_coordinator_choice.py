@@ -32,7 +32,7 @@ async def chosen(found: Routing, *replies: Any, last: str = "") -> tuple[str, st
         models=scripted_models(model),
         tools={},
         crm=cast("Any", None),
-        roster=shipped(router=cast("Any", None)),
+        agents=shipped(router=cast("Any", None)),
     )
     state = cast("CoordinatorState", {"message": "Hm?", "messages": [], "turn": "", "last_agent": last})
     agent, how = await choose(deps, state, found, Context())

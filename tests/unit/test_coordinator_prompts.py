@@ -11,7 +11,7 @@ from nodes.coordinator.answer import answering
 from nodes.coordinator.state import SpecialistInput
 from nodes.deps import Deps
 from nodes.routing.router import Router
-from nodes.shared.prompts import prompt
+from nodes.shared.prompts import load_prompt
 from tests.support.agents import shipped
 from tests.support.scripted import ScriptedChatModel, scripted_models
 from tools.crm.client import CrmClient
@@ -19,13 +19,13 @@ from tools.crm.client import CrmClient
 
 @pytest.mark.parametrize("name", ["answer", "choose", "clarify", "merge"])
 def test_prompts_as_the_model_sees_them(name: str, snapshot: SnapshotAssertion) -> None:
-    assert prompt(f"coordinator_{name}") == snapshot
+    assert load_prompt(f"coordinator_{name}") == snapshot
 
 
 async def test_an_agent_that_answers_at_once_as_its_model_sees_it(snapshot: SnapshotAssertion) -> None:
     model = ScriptedChatModel(replies=[AIMessage("Hello!")])
     roster = shipped(cast("Router", None))
-    deps = Deps(models=scripted_models(model), tools={}, crm=cast("CrmClient", None), roster=roster)
+    deps = Deps(models=scripted_models(model), tools={}, crm=cast("CrmClient", None), agents=roster)
     sent: dict[str, Any] = dict.fromkeys(SpecialistInput.__annotations__, "")
     sent |= {
         "agent": "general",

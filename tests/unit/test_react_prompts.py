@@ -16,7 +16,7 @@ from graphs.react import build_react
 from graphs.registry import REGISTRY
 from nodes.deps import Deps
 from nodes.react.state import Reflection
-from nodes.shared.prompts import prompt
+from nodes.shared.prompts import load_prompt
 from tests.support.graphs import NO_AGENTS, empty_crm
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tools.execution import CallContext
@@ -73,7 +73,7 @@ async def asked() -> list[list[BaseMessage]]:
     """What a model was shown in the scripted run, call by call."""
     model = ScriptedChatModel(replies=list(SCRIPT))
     tools: dict[str, BaseTool] = {one.name: one for one in (look_up, send)}
-    deps = Deps(models=scripted_models(model), tools=tools, crm=empty_crm(), roster=NO_AGENTS)
+    deps = Deps(models=scripted_models(model), tools=tools, crm=empty_crm(), agents=NO_AGENTS)
     output = (
         await build_react(deps)
         .compile()
@@ -92,7 +92,7 @@ def test_the_diagram(snapshot: SnapshotAssertion) -> None:
 
 @pytest.mark.parametrize("name", ["react", "react_reflection", "react_reflection_question"])
 def test_the_prompts(name: str, snapshot: SnapshotAssertion) -> None:
-    assert prompt(name) == snapshot
+    assert load_prompt(name) == snapshot
 
 
 def test_what_the_model_sees_in_the_fifth_iteration(

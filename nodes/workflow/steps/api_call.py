@@ -45,7 +45,7 @@ def api_call(http: HttpCaller, effects: Effects) -> Executor[ApiCall]:
         if step.method in _SAFE:
             return await made()
         asked = {"method": request.method, "url": request.url, "query": request.query, "body": request.body}
-        return await effects.once(call.idempotency_key, "api_call", asked, made)
+        return await effects.run_once(call.idempotency_key, "api_call", asked, made)
 
     return run
 

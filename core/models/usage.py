@@ -3,8 +3,15 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
+
+from core.errors import ServiceError
+from core.metrics import ModelOutcome, current_meter
+from core.models.faults import TransientError
+from core.models.spec import StructuredReply
 
 # A provider's tokenizer is a network call away; for texts of Latin letters this is near, and what a reply
 # says of its real use corrects it.
@@ -66,7 +73,7 @@ class Quota:
         self._requests = TokenBucket(requests_per_minute, clock) if requests_per_minute else None
         self._tokens = TokenBucket(tokens_per_minute, clock) if tokens_per_minute else None
 
-    async def admit(self, tokens: float) -> None:
+    async def wait_for_turn(self, tokens: float) -> None:
         """Wait until a call of about so many tokens may be made; a caller that leaves gives its turn back."""
         taken = [
             (bucket, amount) for bucket, amount in ((self._requests, 1.0), (self._tokens, tokens)) if bucket
@@ -81,12 +88,47 @@ class Quota:
                 bucket.give_back(amount)
             raise
 
-    def used(self, tokens: float | None, *, expected: float) -> None:
+    def settle(self, tokens: float | None, *, expected: float) -> None:
         """Put right what a call was thought to use, where it is known what it did."""
         if self._tokens and tokens is not None:
             self._tokens.give_back(expected - tokens)
 
 
-def estimated_tokens(messages: Sequence[BaseMessage]) -> float:
+def estimate_tokens(messages: Sequence[BaseMessage]) -> float:
     """About how many tokens a prompt has."""
     return sum(len(message.text) for message in messages) / _CHARACTERS_PER_TOKEN
+
+
+R = TypeVar("R")
+
+
+async def meter_call(model: str, asking: Awaitable[R]) -> R:
+    """Await one attempt at a model call, and count it however it ends."""
+    started = time.perf_counter()
+    outcome: ModelOutcome = "broken_off"
+    tokens: UsageMetadata | None = None
+    try:
+        reply = await asking
+        outcome, tokens = "answered", _usage(reply)
+    except TransientError:
+        outcome = "unavailable"
+        raise
+    except ServiceError:
+        outcome = "refused"
+        raise
+    else:
+        return reply
+    finally:
+        seconds = time.perf_counter() - started
+        current_meter().record_model_call(
+            model,
+            outcome,
+            seconds,
+            input_tokens=tokens["input_tokens"] if tokens else 0,
+            output_tokens=tokens["output_tokens"] if tokens else 0,
+        )
+
+
+def _usage(reply: object) -> UsageMetadata | None:
+    message = reply.raw if isinstance(reply, StructuredReply) else reply
+    return message.usage_metadata if isinstance(message, AIMessage) else None

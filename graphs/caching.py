@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from langgraph.types import CachePolicy
 
-from core.context import Context, running
+from core.context import Context, current_context
 from nodes.coordinator.briefing import conversation
 from nodes.coordinator.state import Chosen, CoordinatorState
 from nodes.deps import Deps
@@ -39,7 +39,7 @@ def make_key_func(node: str, read: Callable[[StateT, Context], Sequence[object]]
     """
 
     def key(state: StateT) -> str:
-        run = running()
+        run = current_context()
         if run is None:
             return uuid4().hex
         return sha256(json.dumps([node, run.tenant, read(state, run)]).encode()).hexdigest()
@@ -57,8 +57,8 @@ def classify_cache_policy(deps: Deps) -> CachePolicy[Callable[[CoordinatorState]
     def digest_of_choices() -> str:
         """Hash what is the same for every message: the agents, and the models that choose among them."""
         info = deps.models.info
-        agents = sorted(deps.roster.agents.items())
-        models = [deps.roster.router.model, info.model, info.fallback_model]
+        agents = sorted(deps.agents.agents.items())
+        models = [deps.agents.router.model, info.model, info.fallback_model]
         return sha256(repr([agents, models]).encode()).hexdigest()
 
     def read(state: CoordinatorState, run: Context) -> Sequence[object]:
