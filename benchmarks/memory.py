@@ -29,10 +29,8 @@ from core.embeddings import Embedder
 from core.memory import STRATEGIES, Scope
 from core.postgres import Pool
 from core.settings import DatabaseSettings
-from memory import search
-from memory import indexer
-from memory.database import open_extensions
-from memory.database import migrate
+from memory import indexer, search
+from memory.database import migrate, open_extensions
 from memory.search import SearchDeps
 
 DIMENSIONS: Final = 384

@@ -6,8 +6,7 @@ from itertools import product
 from statistics import fmean
 from typing import Final
 
-from memory.ranking import sort_by_score
-from memory.ranking import fuse_ranks
+from memory.ranking import fuse_ranks, sort_by_score
 
 CUTS: Final = (5, 10, 25)
 VECTOR_WEIGHTS: Final = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)

@@ -23,14 +23,11 @@ from core.embeddings import build_embedder
 from core.memory import STRATEGIES, Message, Scope, Strategy
 from core.memory.strategies import Retriever
 from core.settings import DatabaseSettings, Settings
-from memory import search
-from memory import indexer
-from memory.database import open_extensions
+from memory import indexer, search
+from memory.database import migrate, open_extensions
 from memory.indexer import Indexer
 from memory.messages import add_messages
-from memory.database import migrate
-from memory.rerankers import Reranker
-from memory.rerankers import LocalReranker
+from memory.rerankers import LocalReranker, Reranker
 from memory.search import SearchDeps
 
 LEGS: Final[tuple[Retriever, ...]] = ("keyword", "vector", "trigram")

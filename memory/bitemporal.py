@@ -16,7 +16,7 @@ from psycopg.rows import DictRow
 
 from core.memory import Scope
 from core.postgres import Connection
-from core.texts import without_accents
+from core.texts import strip_accents
 from memory.messages import SCOPE_SQL
 from memory.timelines import Period, Plan
 
@@ -108,7 +108,7 @@ class Clock:
 
 def fold_text(text: str) -> str:
     """Return the form in which texts are compared: without accents, case, outer punctuation and extra space."""
-    return " ".join(without_accents(normalize("NFKC", text)).casefold().split()).strip(" .,;:!?\"'")
+    return " ".join(strip_accents(normalize("NFKC", text)).casefold().split()).strip(" .,;:!?\"'")
 
 
 def build_line_key(*names: str) -> bytes:
@@ -161,7 +161,9 @@ async def apply_plan(
         await connection.execute(_format_sql(_SUPERSEDE_SQL, table), parameters)
     copied = {}
     for copy in plan.copies:
-        written = await connection.execute(_format_sql(_COPY_SQL, table), (copy.start, copy.end, moment, copy.row))
+        written = await connection.execute(
+            _format_sql(_COPY_SQL, table), (copy.start, copy.end, moment, copy.row)
+        )
         row = await written.fetchone()
         assert row  # noqa: S101  # its original is there
         copied[copy.row] = int(row["id"])

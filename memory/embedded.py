@@ -29,19 +29,15 @@ from core.memory.vocabulary import Vocabulary
 from core.postgres import Pool
 from core.settings import MemorySettings
 from memory import contexts, facts, forgetting, graph, messages, search
-from memory import notes as items
 from memory import graph as edges
 from memory import indexer as models
-from memory.database import translate_errors
-from memory.database import open_extensions
-from memory.indexer import Indexer
-from memory.notes import NotePolicies
-from memory.database import migrate
-from memory.indexer import Progress
+from memory import notes as items
+from memory.database import migrate, open_extensions, translate_errors
+from memory.indexer import Indexer, Progress
+from memory.notes import NotePolicies, NoteSweeper
 from memory.rerankers import Reranker
 from memory.routing import Router
 from memory.search import SearchDeps
-from memory.notes import NoteSweeper
 
 
 class EmbeddedMemory:

@@ -18,7 +18,7 @@ from psycopg.rows import DictRow
 
 from core.errors import MemoryRefused
 from core.memory import Fact, FactChange, NewFact, Scope
-from core.memory.vocabulary import Vocabulary, predicate_name
+from core.memory.vocabulary import Vocabulary, normalise_predicate
 from core.postgres import Connection, Pool
 from core.texts import is_storable
 from memory.bitemporal import (
@@ -164,7 +164,7 @@ def _parameters(scope: Scope, subject: str, predicate: str) -> dict[str, object]
         "tenant": scope.tenant,
         "contact": scope.contact_id,
         "subject": fold_text(subject),
-        "predicate": predicate_name(predicate),
+        "predicate": normalise_predicate(predicate),
         "limit": MAX_LISTED,
     }
 
@@ -271,7 +271,7 @@ def _normalise_fact(fact: NewFact) -> NewFact:
     normalised = replace(
         fact,
         subject=" ".join(fact.subject.split()),
-        predicate=predicate_name(fact.predicate),
+        predicate=normalise_predicate(fact.predicate),
         object=" ".join(fact.object.split()),
         scope_key=fold_text(fact.scope_key),
     )

@@ -34,9 +34,7 @@ MAX_INDEXED_DIMENSIONS: Final = 4_000
 RETIRED_BATCH: Final = 5_000
 
 FIND_MODEL_SQL: Final = "SELECT id, current FROM memory.models WHERE name = %s AND dimensions = %s"
-INSERT_MODEL_SQL: Final = (
-    "INSERT INTO memory.models (name, dimensions) VALUES (%s, %s) RETURNING id, current"
-)
+INSERT_MODEL_SQL: Final = "INSERT INTO memory.models (name, dimensions) VALUES (%s, %s) RETURNING id, current"
 RETIRE_MODEL_SQL: Final = "UPDATE memory.models SET current = false WHERE current"
 ACTIVATE_MODEL_SQL: Final = "UPDATE memory.models SET current = true WHERE id = %s"
 QUEUE_ALL_SQL: Final = """

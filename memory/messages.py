@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Final
 
 from core.errors import MemoryRefused
-from core.memory import Forgotten, Message, Scope
+from core.memory import ErasedCounts, Message, Scope
 from core.postgres import Connection, Pool
-from core.texts import is_storable, storable
+from core.texts import is_storable, make_storable
 from memory.database import retry_on_conflict
 from memory.texts import Unit, split_into_units
 
@@ -238,10 +238,10 @@ async def _insert_messages(connection: Connection, scope: int, messages: Sequenc
     columns = (
         [message.id for message in messages],
         [message.role for message in messages],
-        [storable(message.text) for message in messages],
+        [make_storable(message.text) for message in messages],
         [message.at for message in messages],
         [message.session_id for message in messages],
-        [storable(message.channel_id) for message in messages],
+        [make_storable(message.channel_id) for message in messages],
     )
     cursor = await connection.execute(INSERT_MESSAGES_SQL, (scope, *columns))
     return {row["id"]: row["seq"] for row in await cursor.fetchall()}
@@ -274,7 +274,7 @@ async def list_recent_messages(
     return [Message(**{**row, "at": to_utc(row["at"])}) for row in reversed(rows)]
 
 
-async def forget(pool: Pool, scope: Scope, *, session_id: str, vectors: bool) -> Forgotten:
+async def forget(pool: Pool, scope: Scope, *, session_id: str, vectors: bool) -> ErasedCounts:
     """Delete everything learnt in a session, or about the whole contact.
 
     Args:
@@ -289,25 +289,27 @@ async def forget(pool: Pool, scope: Scope, *, session_id: str, vectors: bool) ->
     check_scope(scope)
     check_session(session_id)
 
-    async def attempt() -> Forgotten:
+    async def attempt() -> ErasedCounts:
         return await _delete_scope(pool, scope, session_id, vectors=vectors)
 
     # The indexer locks units before their scope, and may be working on the same rows.
     return await retry_on_conflict(attempt)
 
 
-async def _delete_scope(pool: Pool, scope: Scope, session_id: str, *, vectors: bool) -> Forgotten:
+async def _delete_scope(pool: Pool, scope: Scope, session_id: str, *, vectors: bool) -> ErasedCounts:
     async with pool.connection() as connection, connection.transaction():
         row = await (await connection.execute(LOCK_SCOPE_SQL, (scope.tenant, scope.contact_id))).fetchone()
         if row is None:
-            return Forgotten()
+            return ErasedCounts()
         counts = await _delete_rows(connection, row["id"], session_id, vectors=vectors)
         if not session_id:
             await connection.execute(DELETE_SCOPE_SQL, (row["id"],))
-    return Forgotten(counts)
+    return ErasedCounts(counts)
 
 
-async def _delete_rows(connection: Connection, scope: int, session_id: str, *, vectors: bool) -> dict[str, int]:
+async def _delete_rows(
+    connection: Connection, scope: int, session_id: str, *, vectors: bool
+) -> dict[str, int]:
     parameters = {"scope": scope, "session": session_id}
     counts = {}
     await connection.execute(KEEP_FACTS_SQL.encode(), parameters)

@@ -19,18 +19,15 @@ from typing import Final, Self, get_args
 from psycopg.rows import DictRow
 
 from core.errors import MemoryRefused, MemoryUnavailable
-from core.language import language_of
 from core.logging import get_logger
-from core.memory import Hit, Item, ItemType, LegRank, Scope
+from core.memory import Hit, Note, NoteType, RetrieverRank, Scope
 from core.postgres import Connection, Pool
 from core.settings import MemorySettings
 from core.tasks import periodic
-from core.texts import is_storable, storable
+from core.texts import detect_language, is_storable, make_storable
 from memory.database import translate_errors
-from memory.messages import MAX_ID_CHARACTERS, SCOPE_SQL, check_scope
-from memory.messages import to_utc
-from memory.texts import CONFIGURATIONS
-from memory.texts import add_unaccented_words
+from memory.messages import MAX_ID_CHARACTERS, SCOPE_SQL, check_scope, to_utc
+from memory.texts import CONFIGURATIONS, add_unaccented_words
 
 log = get_logger(__name__)
 
@@ -120,7 +117,7 @@ class NotePolicies:
         kept: How many notes trimming leaves.
     """
 
-    retention: dict[ItemType, timedelta]
+    retention: dict[NoteType, timedelta]
     capacity: int
     kept: int
 
@@ -144,11 +141,11 @@ async def remember(
     scope: Scope,
     text: str,
     *,
-    kind: ItemType,
+    kind: NoteType,
     agent: str,
     policies: NotePolicies,
     now: datetime | None = None,
-) -> Item:
+) -> Note:
     """Store a note; see :meth:`core.memory.Memory.remember`.
 
     Args:
@@ -171,7 +168,7 @@ async def remember(
         "agent": agent,
         "text": note,
         "digest": hashlib.sha256(note.encode()).digest(),
-        "configuration": CONFIGURATIONS[language_of(note)],
+        "configuration": CONFIGURATIONS[detect_language(note)],
         "words": add_unaccented_words(note),
         "now": now,
         "oldest": now - policies.retention[kind],
@@ -183,13 +180,13 @@ async def remember(
         return await _write_note(connection, {**parameters, "scope": row["id"]}, policies.capacity)
 
 
-async def _write_note(connection: Connection, parameters: dict[str, object], capacity: int) -> Item:
+async def _write_note(connection: Connection, parameters: dict[str, object], capacity: int) -> Note:
     state = await (await connection.execute(KNOWN_SQL, parameters)).fetchone()
     if state and not state["known"] and state["kept"] >= capacity:
         await connection.execute(TRIM_SQL, parameters)
     row = await (await connection.execute(REMEMBER_SQL, parameters)).fetchone()
     assert row  # noqa: S101  # an upsert returns its row
-    return Item(**{**row, "id": str(row["id"]), "remembered_at": to_utc(row["remembered_at"])})
+    return Note(**{**row, "id": str(row["id"]), "remembered_at": to_utc(row["remembered_at"])})
 
 
 async def recall(
@@ -216,7 +213,7 @@ async def recall(
         "tenant": scope.tenant,
         "contact": scope.contact_id,
         "agent": agent,
-        "words": add_unaccented_words(storable(query)[:MAX_QUERY_CHARACTERS].strip()),
+        "words": add_unaccented_words(make_storable(query)[:MAX_QUERY_CHARACTERS].strip()),
         "types": list(policies.retention),
         "oldest": [now - duration for duration in policies.retention.values()],
         "now": now,
@@ -236,7 +233,7 @@ def _parse_hits(rows: Sequence[DictRow]) -> list[Hit]:
             at=to_utc(row["remembered_at"]),
             session_id="",
             score=row["score"],
-            legs=(LegRank(row["type"], rank, row["score"]),),
+            legs=(RetrieverRank(row["type"], rank, row["score"]),),
         )
         for rank, row in enumerate(rows, start=1)
     ]
@@ -304,10 +301,10 @@ class NoteSweeper:
         return deleted
 
 
-def _check_note(scope: Scope, note: str, kind: ItemType, agent: str) -> None:
+def _check_note(scope: Scope, note: str, kind: NoteType, agent: str) -> None:
     check_scope(scope)
     _check_agent(agent)
-    if kind not in get_args(ItemType):
+    if kind not in get_args(NoteType):
         raise MemoryRefused(f"type {kind!r} is not known; there are {', '.join(get_args(ItemType))}")
     if not 0 < len(note) <= MAX_NOTE_CHARACTERS or not is_storable(note):
         raise MemoryRefused(f"a note must have 1 to {MAX_NOTE_CHARACTERS} characters, and no NUL")

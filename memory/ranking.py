@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, TypeVar, get_args
 
-from core.memory import LegRank, Strategy
-from core.memory.strategies import Leg
+from core.memory import RetrieverRank, Strategy
+from core.memory.strategies import Retriever
 
 # Smaller than the usual 60 (Cormack et al. 2009, doi:10.1145/1571941.1572114), because the first ranks say more in
 # lists this short. Fitted; see benchmarks/README.md.
@@ -35,10 +35,10 @@ class Candidates:
     times: Mapping[int, datetime]
     waiting: int
 
-    def ranks_of(self, identity: int) -> tuple[LegRank, ...]:
+    def ranks_of(self, identity: int) -> tuple[RetrieverRank, ...]:
         """Return the ranks and scores of an id."""
         return tuple(
-            LegRank(retriever, rank, self.scores[retriever][rank - 1])
+            RetrieverRank(retriever, rank, self.scores[retriever][rank - 1])
             for retriever, ranks in sorted(self.ranks.items())
             if (rank := ranks.get(identity))
         )
@@ -55,7 +55,7 @@ class Selection:
 
 def select_candidates(candidates: Candidates, strategy: Strategy, now: datetime, limit: int) -> Selection:
     """Select the ``limit`` best candidates, one for each message, and the newest messages."""
-    scores = fuse_ranks(candidates.ranks, {name: strategy.weight(name) for name in get_args(Leg)})
+    scores = fuse_ranks(candidates.ranks, {name: strategy.weight(name) for name in get_args(Retriever)})
     if strategy.half_life_days is not None:
         scores = {
             # A fact that holds does not age, however long it has held.

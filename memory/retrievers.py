@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
-from core.memory.strategies import Leg
+from core.memory.strategies import Retriever
 
 # Okapi BM25 (Robertson and Zaragoza 2009, doi:10.1561/1500000019) over the fields of a unit. ts_rank of one
 # lexeme is its frequency weighted by field, later occurrences counting less, divided by pi^2 / 6.
@@ -67,7 +67,7 @@ totals AS MATERIALIZED (
 ), keyword AS (
     SELECT id, sum(idf * frequency * (1 + %(k1)s) / (frequency + saturation)) AS score
     FROM occurrences JOIN rarity USING (lexeme)
-    GROUP BY id ORDER BY score DESC, id LIMIT %(leg_limit)s
+    GROUP BY id ORDER BY score DESC, id LIMIT %(retriever_limit)s
 )"""
 
 # The neighbours of a unit are likely to be about the same question, so a unit between two near ones counts as
@@ -84,7 +84,7 @@ near AS MATERIALIZED (
      FROM found JOIN near AS own ON own.id = found.id
      LEFT JOIN near AS after ON after.id = found.after
      LEFT JOIN near AS before ON before.id = found.before
-     ORDER BY score DESC, own.id LIMIT %(leg_limit)s)
+     ORDER BY score DESC, own.id LIMIT %(retriever_limit)s)
     UNION ALL
     (SELECT unit, 1 - (embedding::halfvec(<dimensions>) <=> %(vector)s::halfvec(<dimensions>))
      FROM memory.vectors
@@ -92,7 +92,7 @@ near AS MATERIALIZED (
        AND large AND model = <model> AND scope + 0 = (SELECT id FROM scope)
        AND (unit IN (SELECT id FROM found)) IS TRUE
      ORDER BY embedding::halfvec(<dimensions>) <=> %(vector)s::halfvec(<dimensions>)
-     LIMIT %(leg_limit)s)
+     LIMIT %(retriever_limit)s)
 )"""
 
 _TRIGRAM: Final = b"""
@@ -109,7 +109,7 @@ alike AS MATERIALIZED (
         FROM alike GROUP BY needle
         HAVING count(*) <= 1 + %(common_name)s * (SELECT count(*) FROM found)
     ) AS rarity USING (needle)
-    GROUP BY id ORDER BY score DESC, id LIMIT %(leg_limit)s
+    GROUP BY id ORDER BY score DESC, id LIMIT %(retriever_limit)s
 )"""
 
 # From the nodes that the question names, along edges that hold and are believed, to the messages these were learnt
@@ -138,7 +138,7 @@ edges AS MATERIALIZED (
     JOIN memory.messages ON scope = (SELECT id FROM scope) AND messages.id = source_message_id
     JOIN memory.units ON message = seq AND part = 0
     WHERE units.at <= %(as_of)s
-    GROUP BY units.id ORDER BY score DESC, units.id LIMIT %(leg_limit)s
+    GROUP BY units.id ORDER BY score DESC, units.id LIMIT %(retriever_limit)s
 )"""
 
 # Facts believed to hold at the time, ranked by how rare their words are among such facts. Their ids are negated,
@@ -167,7 +167,7 @@ recent AS (
     ORDER BY at DESC, message DESC LIMIT %(baseline)s
 )"""
 
-_RETRIEVERS: Final[dict[Leg, bytes]] = {
+_RETRIEVERS: Final[dict[Retriever, bytes]] = {
     "keyword": _KEYWORD,
     "vector": _VECTOR,
     "trigram": _TRIGRAM,
@@ -178,7 +178,7 @@ _RETRIEVERS: Final[dict[Leg, bytes]] = {
 _PARAMETER: Final = re.compile(rb"%\((\w+)\)s")
 _DEFAULT_ORDER: Final = b"score DESC, id"
 # Messages may share a time; their ids keep the order.
-_ORDERS: Final[dict[Leg, bytes]] = {"recent": b"score DESC, id DESC"}
+_ORDERS: Final[dict[Retriever, bytes]] = {"recent": b"score DESC, id DESC"}
 _RANKED: Final = b"""
 SELECT '%b' AS leg, array_agg(id) AS units, array_agg(message) AS messages, array_agg(at) AS times,
        array_agg(score) AS scores
@@ -206,7 +206,7 @@ class Statement:
 
 
 @cache
-def build_statement(retrievers: tuple[Leg, ...], *, model: int, dimensions: int) -> Statement:
+def build_statement(retrievers: tuple[Retriever, ...], *, model: int, dimensions: int) -> Statement:
     """Build one statement that runs the retrievers and returns a row for each.
 
     The columns ``units`` and ``scores`` hold the ids that the retriever found and their scores, best first,
@@ -221,7 +221,8 @@ def build_statement(retrievers: tuple[Leg, ...], *, model: int, dimensions: int)
     words = [_WORDS] if {"keyword", "fact"} & {*retrievers} else []
     parts = [_SCOPE, *words, *(_RETRIEVERS[name] for name in retrievers)]
     ranked = b" UNION ALL ".join(
-        _RANKED % (name.encode(), _from_clause(name), _ORDERS.get(name, _DEFAULT_ORDER)) for name in retrievers
+        _RANKED % (name.encode(), _from_clause(name), _ORDERS.get(name, _DEFAULT_ORDER))
+        for name in retrievers
     )
     waiting = _WAITING if "vector" in retrievers else b"0"
     query = b"WITH %b SELECT ranked.*, %b AS waiting FROM (%b) AS ranked" % (
@@ -236,6 +237,6 @@ def build_statement(retrievers: tuple[Leg, ...], *, model: int, dimensions: int)
     )
 
 
-def _from_clause(retriever: Leg) -> bytes:
+def _from_clause(retriever: Retriever) -> bytes:
     """Return where a retriever's rows come from; units are joined with their messages."""
     return b"fact" if retriever == "fact" else b"%b JOIN found USING (id)" % retriever.encode()

@@ -12,12 +12,12 @@ from psycopg.rows import DictRow, dict_row
 from core.embeddings import Embedder
 from core.errors import EmbeddingError, MemoryRefused, MemoryUnavailable
 from core.logging import get_logger
-from core.memory import Hit, LegRank, Scope, SearchResult, Strategy
-from core.memory.strategies import Leg
+from core.memory import Hit, RetrieverRank, Scope, SearchResult, Strategy
+from core.memory.strategies import Retriever
 from core.memory.values import HitKind
-from core.packing.lines import is_summary_id, statement_text
+from core.packing import format_statement, is_summary_id
 from core.postgres import Connection, Pool
-from core.texts import storable
+from core.texts import make_storable
 from memory import retrievers
 from memory.database import MISSING_TRIGRAMS, MISSING_VECTOR, Extensions
 from memory.indexer import Model, format_halfvec
@@ -109,9 +109,7 @@ async def search(
         )
         hits = await _load_hits(connection, candidates, selection)
     if candidates.waiting:
-        degraded.append(
-            f"vector: {candidates.waiting} parts of this contact's messages are not embedded yet"
-        )
+        degraded.append(f"vector: {candidates.waiting} parts of this contact's messages are not embedded yet")
     best = [hits[identity] for identity in selection.best if identity in hits]
     if reranker:
         best, failures = await _rerank(reranker, question.text, best)
@@ -136,7 +134,7 @@ def _check(scope: Scope, limit: int, as_of: datetime | None) -> None:
 
 
 async def _prepare_query(deps: SearchDeps, query: str, weights: Strategy) -> _Query:
-    text = storable(query)[:MAX_QUERY_CHARACTERS].strip()
+    text = make_storable(query)[:MAX_QUERY_CHARACTERS].strip()
     degraded = []
     vector = None
     if text and weights.vector > 0:
@@ -167,7 +165,7 @@ async def _retrieve(
 ) -> Candidates:
     """Ask the retrievers, in one round trip together with the settings that the statement needs."""
     model = deps.model or Model(id=0, name=deps.embedder.model, dimensions=deps.embedder.dimensions)
-    used = tuple(name for name in get_args(Leg) if _is_used(name, query, weights))
+    used = tuple(name for name in get_args(Retriever) if _is_used(name, query, weights))
     statement = build_statement(used, model=model.id, dimensions=model.dimensions)
     parameters = _parameters(scope, weights, as_of) | {
         "words": add_unaccented_words(query.text),
@@ -202,7 +200,7 @@ async def _execute(
     )
 
 
-def _is_used(retriever: Leg, query: _Query, weights: Strategy) -> bool:
+def _is_used(retriever: Retriever, query: _Query, weights: Strategy) -> bool:
     """Return whether a retriever has a weight and something to look for; the newest messages are always read."""
     if retriever == "recent":
         return True
@@ -222,7 +220,7 @@ def _parameters(scope: Scope, weights: Strategy, as_of: datetime | None) -> dict
         "contact": scope.contact_id,
         "as_of": as_of or END_OF_TIME,
         "moment": as_of or datetime.now(UTC),
-        "leg_limit": weights.leg_limit,
+        "retriever_limit": weights.retriever_limit,
         "fact_limit": retrievers.MAX_FACTS,
         "baseline": weights.baseline,
         "hops": weights.hops,
@@ -236,9 +234,7 @@ def _parameters(scope: Scope, weights: Strategy, as_of: datetime | None) -> dict
     }
 
 
-async def _load_hits(
-    connection: Connection, candidates: Candidates, selection: Selection
-) -> dict[int, Hit]:
+async def _load_hits(connection: Connection, candidates: Candidates, selection: Selection) -> dict[int, Hit]:
     """Load the texts of the selected ids; an id that was forgotten meanwhile is left out."""
     ids = list(dict.fromkeys([*selection.best, *selection.newest]))
     units, facts = [each for each in ids if each > 0], [-each for each in ids if each < 0]
@@ -269,7 +265,7 @@ def _unit_content(row: DictRow) -> tuple[HitKind, str, str, str]:
 
 
 def _fact_content(row: DictRow) -> tuple[HitKind, str, str, str]:
-    text = statement_text(row["subject"], row["predicate"], row["scope_key"], row["object"])
+    text = format_statement(row["subject"], row["predicate"], row["scope_key"], row["object"])
     return "fact", str(row["id"]), text, ""
 
 
@@ -285,7 +281,7 @@ async def _rerank(reranker: Reranker, query: str, best: list[Hit]) -> tuple[list
         log.warning("memory_rerank_failed", reranker=reranker.name, reason=error.message)
         return best, [f"rerank: {error.message}"]
     reranked = [
-        replace(head[place.index], legs=(*head[place.index].legs, LegRank("rerank", rank, place.score)))
+        replace(head[place.index], legs=(*head[place.index].legs, RetrieverRank("rerank", rank, place.score)))
         for rank, place in enumerate(order, start=1)
     ]
     return [*reranked, *tail], []

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
-from core.language import Language, language_of
-from core.texts import storable, without_accents
+from core.texts import Language, detect_language, make_storable, strip_accents
 
 Configuration: TypeAlias = Literal["english", "portuguese"]
 
@@ -51,7 +50,7 @@ class Unit:
 
 def split_into_units(text: str, at: datetime) -> list[Unit]:
     """Return a message's units: one for most messages, several for a long one, at least one."""
-    language = language_of(text)
+    language = detect_language(text)
     return [
         Unit(
             part=number,
@@ -61,7 +60,7 @@ def split_into_units(text: str, at: datetime) -> list[Unit]:
             words=add_unaccented_words(part),
             identifiers=" ".join(dict.fromkeys(extract_identifiers(part))),
         )
-        for number, part in enumerate(split_text(storable(text)))
+        for number, part in enumerate(split_text(make_storable(text)))
     ]
 
 
@@ -90,7 +89,7 @@ def _find_cut(text: str, limit: int) -> int:
 
 def add_unaccented_words(text: str) -> str:
     """Return the text followed by its accented words without accents, as people often type them."""
-    unaccented = [plain for word in _WORD.findall(text) if (plain := without_accents(word)) != word]
+    unaccented = [plain for word in _WORD.findall(text) if (plain := strip_accents(word)) != word]
     return " ".join([text, *unaccented])
 
 

@@ -16,8 +16,8 @@ from core.logging import configure_logging, get_logger
 from core.postgres import Pool
 from core.settings import Settings
 from dev_crm.migrations import migrate as migrate_crm
-from memory.database import open_extensions
 from memory.database import migrate as migrate_memory
+from memory.database import open_extensions
 from service.audit.migrations import migrate as migrate_ledger
 from service.auth.migrations import migrate as migrate_identity
 from service.sessions.migrations import migrate as migrate_sessions

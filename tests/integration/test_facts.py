@@ -10,8 +10,8 @@ import pytest
 from core.errors import MemoryRefused
 from core.memory import Edge, Node, Scope
 from core.postgres import Pool
-from memory.embedded import EmbeddedMemory
 from memory.bitemporal import lock_scope
+from memory.embedded import EmbeddedMemory
 from tests.support.facts import ANA, JANUARY, fact, fact_memory, said
 
 DAY = timedelta(days=1)

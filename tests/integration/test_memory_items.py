@@ -12,9 +12,7 @@ from core.postgres import Pool
 from core.settings import MemorySettings, Settings
 from memory import notes as items
 from memory.embedded import EmbeddedMemory, open_memory
-from memory.notes import NotePolicies
-from memory.notes import SWEEP_LOCK_ID
-from memory.notes import NoteSweeper
+from memory.notes import SWEEP_LOCK_ID, NotePolicies, NoteSweeper
 from tests.support.facts import ANA, fact_memory
 from tests.support.memory import embedder
 from tests.support.waiting import until

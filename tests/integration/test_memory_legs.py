@@ -14,15 +14,11 @@ from pydantic import SecretStr
 from core.memory import Edge, Node
 from core.postgres import Pool
 from core.settings import FeatureSettings, RerankSettings, Settings
-from memory.embedded import EmbeddedMemory, open_memory
 from memory.database import Extensions, open_extensions
-from memory.indexer import Indexer
+from memory.embedded import EmbeddedMemory, open_memory
+from memory.indexer import Indexer, activate_model, load_progress
 from memory.messages import add_messages
-from memory.indexer import load_progress
-from memory.indexer import activate_model
-from memory.rerankers import JinaReranker
-from memory.rerankers import LocalReranker
-from memory.rerankers import open_reranker
+from memory.rerankers import JinaReranker, LocalReranker, open_reranker
 from memory.search import SearchDeps
 from tests.support.memory import ANA, Model, all_embedded, conversation, embedder, ids, said
 

@@ -6,15 +6,9 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memory.ranking import age_factor
-from memory.ranking import sort_by_score
-from memory.ranking import fuse_ranks
-from memory.rerankers import Candidate
-from memory.rerankers import LocalReranker
-from memory.texts import UNIT_CHARACTERS
-from memory.texts import extract_identifiers
-from memory.texts import split_text
-from memory.texts import split_into_units
+from memory.ranking import age_factor, fuse_ranks, sort_by_score
+from memory.rerankers import Candidate, LocalReranker
+from memory.texts import UNIT_CHARACTERS, extract_identifiers, split_into_units, split_text
 
 NOW = datetime(2026, 5, 7, tzinfo=UTC)
 LEGS = ("keyword", "vector", "trigram", "graph", "recent")
@@ -98,7 +92,9 @@ def test_a_text_in_parts_loses_nothing_but_white_space(text: str) -> None:
     assert found
     assert all(len(part) <= UNIT_CHARACTERS for part in found)
     assert "".join("".join(found).split()) == "".join(text.split())
-    assert [unit.part for unit in split_into_units(text, NOW)] == list(range(len(split_into_units(text, NOW))))
+    assert [unit.part for unit in split_into_units(text, NOW)] == list(
+        range(len(split_into_units(text, NOW)))
+    )
 
 
 def test_names_addresses_and_numbers_are_identifiers() -> None:

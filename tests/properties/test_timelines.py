@@ -7,10 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memory.timelines import Period, Plan
-from memory.timelines import plan_correction
-from memory.timelines import plan_end
-from memory.timelines import plan_statement
+from memory.timelines import Period, Plan, plan_correction, plan_end, plan_statement
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 VALUES = st.sampled_from(["a", "b", "c"])
@@ -125,7 +122,9 @@ def test_the_order_in_which_statements_arrive_does_not_matter(order: list[tuple[
 
 def test_what_held_for_a_while_leaves_what_held_before_and_after() -> None:
     believed = carried_out([], plan_statement([], "a", START), "a", 1)
-    believed = carried_out(believed, plan_statement(believed, "b", START + timedelta(3), until=at(5)), "b", 10)
+    believed = carried_out(
+        believed, plan_statement(believed, "b", START + timedelta(3), until=at(5)), "b", 10
+    )
     assert [(period.value, period.start, period.end) for period in believed] == [
         ("a", at(0), at(3)),
         ("b", at(3), at(5)),

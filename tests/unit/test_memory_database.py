@@ -3,8 +3,7 @@
 import pytest
 from psycopg.errors import DeadlockDetected, UniqueViolation
 
-from memory.database import MAX_ATTEMPTS
-from memory.database import retry_on_conflict
+from memory.database import MAX_ATTEMPTS, retry_on_conflict
 
 
 class Obstructed:
