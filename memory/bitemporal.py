@@ -1,7 +1,8 @@
 """Bitemporal tables: what facts and edges share. Versions are added and closed, never changed or deleted.
 
-A writer locks the contact's row in ``memory.scopes`` (:data:`memory.messages.SCOPE_SQL`), so that writers of one
-contact take turns and each sees what the previous one wrote. The tables' constraints hold for every writer.
+A writer locks the contact's row in ``memory.scopes`` (:data:`memory.messages.SCOPE_SQL`), so that writers of
+one contact take turns and each sees what the previous one wrote. The tables' constraints hold for every
+writer.
 """
 
 import hashlib
@@ -22,8 +23,8 @@ from memory.timelines import Period, Plan
 
 Table: TypeAlias = Literal["facts", "edges"]
 
-# The database's clock, but later than every time in the contact's memory: beliefs of the past must not change even if
-# the clock is set back.
+# The database's clock, but later than every time in the contact's memory: beliefs of the past must not change
+# even if the clock is set back.
 MOMENT_SQL: Final = """
 SELECT greatest(clock_timestamp(),
     (SELECT max(greatest(recorded_at, superseded_at)) FROM memory.facts WHERE scope = %(scope)s)
@@ -107,7 +108,7 @@ class Clock:
 
 
 def fold_text(text: str) -> str:
-    """Return the form in which texts are compared: without accents, case, outer punctuation and extra space."""
+    """Return the form in which texts are compared: without accents, case, outer marks and extra space."""
     return " ".join(strip_accents(normalize("NFKC", text)).casefold().split()).strip(" .,;:!?\"'")
 
 

@@ -112,8 +112,8 @@ def translate_errors() -> Iterator[None]:
     """Raise :class:`MemoryUnavailable` instead of the driver's errors for an unavailable database.
 
     Raises:
-        MemoryUnavailable: The database cannot be reached, or asks to try again. Other errors of the driver are
-            bugs in our SQL, and pass.
+        MemoryUnavailable: The database cannot be reached, or asks to try again. Other errors of the driver
+            are bugs in our SQL, and pass.
     """
     try:
         yield

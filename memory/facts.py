@@ -2,10 +2,12 @@
 
 - A repetition adds a statement, and thereby confidence (noisy-or of the statements); no row changes.
 - A change over time closes the belief and writes it again, ending when the change began.
-- A correction closes the belief, because it was never true. Its row stays, with the message that corrected it.
+- A correction closes the belief, because it was never true. Its row stays, with the message that corrected
+it.
 
-A statement only ever closes a fact with the same subject, predicate and scope key. If the predicate may have several
-values, it only closes the value that it says has ended or was wrong. Similarity of texts does not matter.
+A statement only ever closes a fact with the same subject, predicate and scope key. If the predicate may have
+several values, it only closes the value that it says has ended or was wrong. Similarity of texts does not
+matter.
 """
 
 import math
@@ -131,7 +133,7 @@ async def list_facts(
     valid_at: datetime | None = None,
     believed_at: datetime | None = None,
 ) -> list[Fact]:
-    """Return the facts that held at one time, as believed at another; see :meth:`core.memory.Memory.list_facts`.
+    """Return facts that held at one time, as believed at another; see :meth:`core.memory.Memory.list_facts`.
 
     A belief that ended after ``believed_at`` is returned as if it had not ended.
 
@@ -205,7 +207,7 @@ class _FactWriter:
         return plan, row
 
     async def _find_corrected(self, fact: NewFact, stated_at: datetime) -> Period | None:
-        """Return the value that a correction names as wrong, if each value of the predicate has its own line."""
+        """Return the value that a correction names as wrong, if each value has a line of its own."""
         if not (fact.correction and fact.instead_of) or fold_text(fact.instead_of) == fold_text(fact.object):
             return None
         line = await self._get_line(fact, fact.instead_of)

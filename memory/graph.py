@@ -1,4 +1,4 @@
-"""The contact's graph: relations between nodes, in valid time and in transaction time like facts, and queries.
+"""The contact's graph: relations between nodes, which have valid time and transaction time like facts.
 
 In a relation with one value at a time (ASSIGNED_TO) a new target replaces the earlier one; in the others
 (HAS_TICKET) each target has a time of its own.

@@ -1,7 +1,7 @@
 """The background indexer, which gives every unit a vector of the current embedding model, newest first.
 
-The work queue is a table (``memory.unembedded``), so that a crash loses nothing and several services share the
-work. Vectors are computed between transactions, so that no connection waits for a model.
+The work queue is a table (``memory.unembedded``), so that a crash loses nothing and several services share
+the work. Vectors are computed between transactions, so that no connection waits for a model.
 """
 
 import asyncio

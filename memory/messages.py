@@ -1,4 +1,4 @@
-"""Messages: adding them with their units, reading the newest, and forgetting what the memory has of a contact."""
+"""Messages: add them with their units, list the newest, and forget a session or a contact."""
 
 from collections.abc import Sequence
 from dataclasses import astuple
@@ -48,9 +48,9 @@ ORDER BY place
 RETURNING id
 """
 
-# Indexes the text of new units and of their neighbours in the session; sql/0001_memory.sql explains the labels. The
-# length is in lexemes, weighted like the labels in memory/retrievers.py. A vector is made of a unit and the previous
-# one, so the units after new ones are queued too.
+# Indexes the text of new units and of their neighbours in the session; sql/0001_memory.sql explains the
+# labels. The length is in lexemes, weighted like the labels in memory/retrievers.py. A vector is made of a
+# unit and the previous one, so the units after new ones are queued too.
 INDEX_UNITS_SQL: Final = """
 WITH new AS (
     SELECT id, scope, session_id, at, message, part FROM memory.units WHERE id = ANY(%(units)s)
@@ -112,8 +112,8 @@ ORDER BY at DESC, seq DESC LIMIT %(limit)s
 LOCK_SCOPE_SQL: Final = "SELECT id FROM memory.scopes WHERE tenant = %s AND contact_id = %s FOR UPDATE"
 
 _MESSAGE_IDS: Final = "SELECT id FROM memory.messages WHERE scope = %(scope)s AND session_id = %(session)s"
-# Deleted in this order, so that a cascade deletes nothing that is not counted. %(session)s is '' for all sessions.
-# Edges belong to the session of the message they were learnt from.
+# Deleted in this order, so that a cascade deletes nothing that is not counted. %(session)s is '' for all
+# sessions. Edges belong to the session of the message they were learnt from.
 _OF_MESSAGES: Final = """message IN (
     SELECT seq FROM memory.messages WHERE scope = %(scope)s AND (%(session)s = '' OR session_id = %(session)s)
 )"""

@@ -1,11 +1,11 @@
 """Notes of agents, with a type that says how long they are kept and who sees them.
 
-A *message* and the *facts* learnt from it are evidence: they are kept until they are forgotten on purpose, and all
-agents of the contact share them. A *note* is what an agent wants to have at hand and may lose: a half-done step
-(short-term, 1 h), the case in work (working, 24 h), how this contact likes to be served (long-term, 30 d). Only the
-agent that wrote such a note sees it, because another agent would take it for knowledge. What other agents should see
-is written as ``shared`` (7 d), which is how a hand-over communicates. Trimming and sweeping notes therefore never
-loses evidence.
+A *message* and the *facts* learnt from it are evidence: they are kept until they are forgotten on purpose,
+and all agents of the contact share them. A *note* is what an agent wants to have at hand and may lose: a
+half-done step (short-term, 1 h), the case in work (working, 24 h), how this contact likes to be served
+(long-term, 30 d). Only the agent that wrote such a note sees it, because another agent would take it for
+knowledge. What other agents should see is written as ``shared`` (7 d), which is how a hand-over communicates.
+Trimming and sweeping notes therefore never loses evidence.
 
 Reading applies the retention of today's settings; the sweep only frees space.
 """
@@ -64,8 +64,8 @@ ON CONFLICT (scope, type, agent, digest) DO UPDATE SET
     uses = CASE WHEN notes.remembered_at > %(oldest)s THEN notes.uses ELSE 0 END
 RETURNING id, type, agent, text, remembered_at, uses
 """
-# The question is parsed in both languages, as in memory/retrievers.py. A concurrent recall's lock is not waited for,
-# because a use that goes uncounted does no harm.
+# The question is parsed in both languages, as in memory/retrievers.py. A concurrent recall's lock is not
+# waited for, because a use that goes uncounted does no harm.
 RECALL_SQL: Final = """
 WITH words AS MATERIALIZED (
     SELECT string_agg(
@@ -91,7 +91,8 @@ SELECT * FROM found ORDER BY score DESC, remembered_at DESC, id DESC
 """
 
 
-# A sweep deletes expired notes, and trims what a lowered capacity left too many. One service sweeps at a time.
+# A sweep deletes expired notes, and trims what a lowered capacity left too many. One service sweeps at a
+# time.
 TRY_LOCK_SQL: Final = "SELECT pg_try_advisory_xact_lock(%s) AS is_held"
 DELETE_EXPIRED_SQL: Final = """
 DELETE FROM memory.notes WHERE id IN (
@@ -233,7 +234,7 @@ def _parse_hits(rows: Sequence[DictRow]) -> list[Hit]:
             at=to_utc(row["remembered_at"]),
             session_id="",
             score=row["score"],
-            legs=(RetrieverRank(row["type"], rank, row["score"]),),
+            ranks=(RetrieverRank(row["type"], rank, row["score"]),),
         )
         for rank, row in enumerate(rows, start=1)
     ]
@@ -242,8 +243,8 @@ def _parse_hits(rows: Sequence[DictRow]) -> list[Hit]:
 class NoteSweeper:
     """Deletes expired and superfluous notes.
 
-    Writers keep to the capacity and readers ignore expired notes, so a sweep that fails or comes late costs only
-    space.
+    Writers keep to the capacity and readers ignore expired notes, so a sweep that fails or comes late costs
+    only space.
 
     Args:
         pool: The service's pool.
@@ -305,7 +306,7 @@ def _check_note(scope: Scope, note: str, kind: NoteType, agent: str) -> None:
     check_scope(scope)
     _check_agent(agent)
     if kind not in get_args(NoteType):
-        raise MemoryRefused(f"type {kind!r} is not known; there are {', '.join(get_args(ItemType))}")
+        raise MemoryRefused(f"type {kind!r} is not known; there are {', '.join(get_args(NoteType))}")
     if not 0 < len(note) <= MAX_NOTE_CHARACTERS or not is_storable(note):
         raise MemoryRefused(f"a note must have 1 to {MAX_NOTE_CHARACTERS} characters, and no NUL")
 

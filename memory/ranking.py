@@ -9,8 +9,8 @@ from typing import Final, TypeVar, get_args
 from core.memory import RetrieverRank, Strategy
 from core.memory.strategies import Retriever
 
-# Smaller than the usual 60 (Cormack et al. 2009, doi:10.1145/1571941.1572114), because the first ranks say more in
-# lists this short. Fitted; see benchmarks/README.md.
+# Smaller than the usual 60 (Cormack et al. 2009, doi:10.1145/1571941.1572114), because the first ranks say
+# more in lists this short. Fitted; see benchmarks/README.md.
 RRF_K: Final = 10
 
 Id = TypeVar("Id", bound=Hashable)

@@ -63,7 +63,7 @@ class Reranker(Protocol):
 
 @asynccontextmanager
 async def open_reranker(settings: Settings) -> AsyncIterator[Reranker | None]:
-    """Open Jina's reranker if ``RERANK_API_KEY`` is set, else the local one; none without ``FEATURE_RERANKING``."""
+    """Open Jina's reranker if ``RERANK_API_KEY`` is set, else the local one; None if reranking is off."""
     if not settings.features.reranking:
         yield None
     elif settings.rerank.api_key is None:
@@ -76,8 +76,8 @@ async def open_reranker(settings: Settings) -> AsyncIterator[Reranker | None]:
 class LocalReranker:
     """Maximal marginal relevance over words (Carbonell and Goldstein 1998, doi:10.1145/290941.291025).
 
-    A candidate's relevance is its fused score. A candidate that repeats a better one loses up to ``diversity``
-    of it.
+    A candidate's relevance is its fused score. A candidate that repeats a better one loses up to
+    ``diversity`` of it.
 
     Args:
         diversity: From 0, which changes nothing.

@@ -25,9 +25,9 @@ MIN_NAME_SIMILARITY: Final = 0.5
 # A name that a larger share of the units contains, such as the contact's own, is ignored.
 COMMON_NAME_SHARE: Final = 0.1
 
-# Planning the statement takes longer than running it, so each connection plans it once, for any contact. The costs
-# of such a plan are estimated wrongly, which must neither start the JIT compiler nor make sequential scans look
-# cheap. A scan of the HNSW index continues until it has met enough rows of the scope.
+# Planning the statement takes longer than running it, so each connection plans it once, for any contact. The
+# costs of such a plan are estimated wrongly, which must neither start the JIT compiler nor make sequential
+# scans look cheap. A scan of the HNSW index continues until it has met enough rows of the scope.
 SESSION_SETTINGS_SQL: Final = """
 SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true),
        set_config('enable_seqscan', 'off', true), set_config('hnsw.iterative_scan', 'strict_order', true)
@@ -43,8 +43,8 @@ scope AS MATERIALIZED (
     WINDOW session AS (PARTITION BY session_id ORDER BY at, message, part)
 )"""
 
-# How rare a word is, is counted in the contact's own memory. The question is parsed in both languages: a lexeme of
-# the wrong language matches nothing, and neither does a stop word.
+# How rare a word is, is counted in the contact's own memory. The question is parsed in both languages: a
+# lexeme of the wrong language matches nothing, and neither does a stop word.
 _WORDS: Final = b"""
 words AS MATERIALIZED (
     SELECT lexeme,
@@ -71,8 +71,8 @@ totals AS MATERIALIZED (
 )"""
 
 # The neighbours of a unit are likely to be about the same question, so a unit between two near ones counts as
-# nearer. Only one half of the union runs; the scope's row decides which. `scope + 0` and `IS TRUE` keep the planner
-# from fetching and sorting all of the scope.
+# nearer. Only one half of the union runs; the scope's row decides which. `scope + 0` and `IS TRUE` keep the
+# planner from fetching and sorting all of the scope.
 _VECTOR: Final = b"""
 near AS MATERIALIZED (
     SELECT unit AS id, 1 - (embedding <=> %(vector)s::halfvec) AS score
@@ -112,8 +112,8 @@ alike AS MATERIALIZED (
     GROUP BY id ORDER BY score DESC, id LIMIT %(retriever_limit)s
 )"""
 
-# From the nodes that the question names, along edges that hold and are believed, to the messages these were learnt
-# from. The fewer edges, the better.
+# From the nodes that the question names, along edges that hold and are believed, to the messages these were
+# learnt from. The fewer edges, the better.
 _GRAPH: Final = b"""
 edges AS MATERIALIZED (
     SELECT id, source, target, source_message_id FROM memory.edges
@@ -141,8 +141,8 @@ edges AS MATERIALIZED (
     GROUP BY units.id ORDER BY score DESC, units.id LIMIT %(retriever_limit)s
 )"""
 
-# Facts believed to hold at the time, ranked by how rare their words are among such facts. Their ids are negated,
-# because the ids of units and facts overlap.
+# Facts believed to hold at the time, ranked by how rare their words are among such facts. Their ids are
+# negated, because the ids of units and facts overlap.
 _FACT: Final = b"""
 believed AS MATERIALIZED (
     SELECT id, valid_from, search FROM memory.facts

@@ -1,4 +1,4 @@
-"""Search: embed the question, ask all retrievers in one SQL statement, rank, rerank, and add the newest messages."""
+"""Search: embed the question, run the retrievers in one SQL statement, rank, rerank, and load the texts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -101,9 +101,10 @@ async def search(
     # The question is embedded before a connection is borrowed, so that no connection waits for a model.
     question = await _prepare_query(deps, query, weights)
     degraded = list(question.degraded)
+    statement, parameters = _build_statement(deps, question, scope, weights, as_of)
     reranker = deps.reranker if weights.rerank else None
     async with deps.pool.connection() as connection:
-        candidates = await _retrieve(connection, deps, question, scope, weights, as_of)
+        candidates = await _retrieve(connection, statement, parameters)
         selection = select_candidates(
             candidates, weights, as_of or datetime.now(UTC), max(limit, MAX_RERANKED) if reranker else limit
         )
@@ -155,30 +156,24 @@ async def _prepare_query(deps: SearchDeps, query: str, weights: Strategy) -> _Qu
     return _Query(text=text, vector=vector, identifiers=identifiers, degraded=degraded)
 
 
-async def _retrieve(
-    connection: Connection,
-    deps: SearchDeps,
-    query: _Query,
-    scope: Scope,
-    weights: Strategy,
-    as_of: datetime | None,
-) -> Candidates:
-    """Ask the retrievers, in one round trip together with the settings that the statement needs."""
+def _build_statement(
+    deps: SearchDeps, query: _Query, scope: Scope, weights: Strategy, as_of: datetime | None
+) -> tuple[Statement, dict[str, object]]:
     model = deps.model or Model(id=0, name=deps.embedder.model, dimensions=deps.embedder.dimensions)
     used = tuple(name for name in get_args(Retriever) if _is_used(name, query, weights))
-    statement = build_statement(used, model=model.id, dimensions=model.dimensions)
     parameters = _parameters(scope, weights, as_of) | {
         "words": add_unaccented_words(query.text),
         "needles": list(query.identifiers),
         "vector": format_halfvec(query.vector) if query.vector else None,
         "model": model.id,
     }
-    return await _execute(connection, statement, parameters)
+    return build_statement(used, model=model.id, dimensions=model.dimensions), parameters
 
 
-async def _execute(
+async def _retrieve(
     connection: Connection, statement: Statement, parameters: Mapping[str, object]
 ) -> Candidates:
+    """Run the retrievers, in one round trip together with the settings that the statement needs."""
     # A raw cursor, because psycopg does not cache how it parses a statement this long.
     cursor = AsyncRawCursor(connection, row_factory=dict_row)
     async with connection.pipeline(), connection.transaction():
@@ -201,7 +196,7 @@ async def _execute(
 
 
 def _is_used(retriever: Retriever, query: _Query, weights: Strategy) -> bool:
-    """Return whether a retriever has a weight and something to look for; the newest messages are always read."""
+    """Return whether a retriever has a weight and something to look for; ``recent`` always runs."""
     if retriever == "recent":
         return True
     has_input = {
@@ -253,7 +248,7 @@ async def _load_hits(connection: Connection, candidates: Candidates, selection: 
             at=to_utc(candidates.times[identity]),
             session_id=session_id,
             score=selection.scores.get(identity, 0.0),
-            legs=candidates.ranks_of(identity),
+            ranks=candidates.ranks_of(identity),
         )
         for identity, (kind, public_id, text, session_id) in contents.items()
     }
@@ -281,7 +276,9 @@ async def _rerank(reranker: Reranker, query: str, best: list[Hit]) -> tuple[list
         log.warning("memory_rerank_failed", reranker=reranker.name, reason=error.message)
         return best, [f"rerank: {error.message}"]
     reranked = [
-        replace(head[place.index], legs=(*head[place.index].legs, RetrieverRank("rerank", rank, place.score)))
+        replace(
+            head[place.index], ranks=(*head[place.index].ranks, RetrieverRank("rerank", rank, place.score))
+        )
         for rank, place in enumerate(order, start=1)
     ]
     return [*reranked, *tail], []

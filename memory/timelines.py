@@ -1,9 +1,9 @@
 """Timelines: how a statement changes what is believed of one line, as pure functions.
 
 The believed values of a line follow one another in valid time (Snodgrass, "Developing Time-Oriented Database
-Applications in SQL", 2000, chapter 10: sequenced modifications of a bitemporal table). A statement says that a value
-holds from a moment on; it holds until the next known value begins. The order in which messages are read therefore
-does not matter: an old message that is read late fills the past, and replaces nothing.
+Applications in SQL", 2000, chapter 10: sequenced modifications of a bitemporal table). A statement says that
+a value holds from a moment on; it holds until the next known value begins. The order in which messages are
+read therefore does not matter: an old message that is read late fills the past, and replaces nothing.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,8 +18,8 @@ Outcome: TypeAlias = Literal["added", "repeated", "changed", "corrected"]
 class Period:
     """A value that is believed to hold from ``start`` until before ``end``.
 
-    An empty period means that the value had ended by then, although its beginning is unknown. ``row`` is the id of
-    its row, ``value`` the form in which values are compared.
+    An empty period means that the value had ended by then, although its beginning is unknown. ``row`` is the
+    id of its row, ``value`` the form in which values are compared.
     """
 
     row: int
@@ -143,8 +143,8 @@ def plan_correction(
         believed: The periods of the line; no two overlap.
         value: The stated value.
         stated_at: When it was stated. What was believed to hold at that time is corrected.
-        start: When the value began to hold; None for the beginning of the wrong one. The value before the wrong
-            one lasts until then.
+        start: When the value began to hold; None for the beginning of the wrong one. The value before the
+            wrong one lasts until then.
         instead_of: The wrong value, and only that is corrected; ``""`` for any.
     """
     target = find_corrected(believed, stated_at, instead_of)
@@ -168,7 +168,7 @@ def _extend_over(period: Period, target: Period, value: str) -> Period:
 
 
 def find_corrected(believed: Sequence[Period], stated_at: datetime, value: str = "") -> Period | None:
-    """Return the period that a correction is about: the one at the time of the statement, or the last before."""
+    """Return the period that a correction is about: the one at the time of the statement, else the last."""
     earlier = [
         period
         for period in believed

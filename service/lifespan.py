@@ -25,7 +25,7 @@ from dev_crm.migrations import migrate
 from graphs.caching import is_cacheable
 from graphs.registry import REGISTRY
 from graphs.roster import specialised_agents
-from memory.opening import open_memory
+from memory.embedded import open_configured_memory
 from nodes.coordinator.roster import Roster
 from nodes.deps import Deps
 from service.audit.effects import RecordedEffects
@@ -138,7 +138,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         authenticator = await stack.enter_async_context(open_authenticator(settings.auth, pool))
         rates = await _rates(stack, settings, pool) if authenticator else None
         saver = await stack.enter_async_context(open_saver(pool, metrics))
-        memory = await _memory(stack, settings, pool)
+        memory = await _memory(stack, settings, pool, tasks)
         development_crm = await _development_crm(settings, pool)
         http = await stack.enter_async_context(
             create_http_client(
@@ -244,11 +244,11 @@ async def _rates(stack: AsyncExitStack, settings: Settings, pool: Pool) -> RateL
     )
 
 
-async def _memory(stack: AsyncExitStack, settings: Settings, pool: Pool) -> Memory:
+async def _memory(stack: AsyncExitStack, settings: Settings, pool: Pool, tasks: Supervisor) -> Memory:
     """The memory, whose background tasks end before the pool does."""
     embedder = build_embedder(settings, "retrieval")
     stack.push_async_callback(embedder.aclose)
-    return await stack.enter_async_context(open_memory(settings, pool, embedder))
+    return await stack.enter_async_context(open_configured_memory(settings, pool, embedder, tasks))
 
 
 async def _development_crm(settings: Settings, pool: Pool) -> FastAPI | None:
