@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import httpx
 from fastapi import FastAPI
@@ -22,36 +23,35 @@ from core.settings import Settings
 from core.tasks import Supervisor, cancel_and_wait
 from dev_crm.app import create_crm
 from dev_crm.migrations import migrate
+from graphs.agent_registry import build_agent_registry
 from graphs.caching import is_cacheable
 from graphs.registry import REGISTRY
-from graphs.roster import specialised_agents
 from memory.embedded import open_configured_memory
-from nodes.coordinator.roster import Roster
+from nodes.coordinator.router import AgentRegistry
 from nodes.deps import Deps
-from service.audit.effects import RecordedEffects
-from service.audit.entries import Audit
-from service.audit.requests import Requests
-from service.audit.worker import keeping
+from service.audit.idempotency import RecordedEffects, RequestKeys
+from service.audit.trail import AuditTrail
+from service.audit.worker import maintain_audit
 from service.auth.authenticator import Authenticator, open_authenticator
-from service.auth.counters import open_counter
-from service.auth.rates import RateLimits
-from service.cli.migrate import migrate_rooms
-from service.cli.retention import retention
+from service.auth.rate_limits import RateLimiter, open_storage
 from service.lifecycle import Lifecycle
+from service.migrations import migrate_rooms
 from service.observability.gauges import add_gauges
 from service.observability.metrics import RunMeter, ServiceMetrics
 from service.observability.tracing import Tracing, open_tracing
+from service.retention import supervise_retention
 from service.runs.compiled import CompiledGraph
 from service.runs.erasure import Erasure
 from service.runs.executor import Runs
 from service.runs.ownership import Ownership
 from service.runs.queues import run_lanes
+from service.runs.session_summary import summarise_session
 from service.runs.start import RunStart
 from service.runs.watch import RunWatch
 from service.sessions.store import SessionStore
-from service.sessions.worker import SessionKeeper
+from service.sessions.worker import SessionWorker
 from service.version import VERSION
-from service.workflows.opening import Workflows, open_engine, open_workflows
+from service.workflows.workflows import Workflows, open_engine, open_workflows
 from tools.catalogue import crm_tools, memory_tools
 from tools.crm.client import CrmClient, create_http_client
 
@@ -66,20 +66,20 @@ class Service:
         settings: As the service was started with.
         lifecycle: Whether it is about to stop.
         pool: The one connection pool.
-        authenticator: Who callers are; ``None``: nothing is asked of them.
-        rates: How often tenants may ask; ``None``: there are no tenants to tell apart.
+        authenticator: Authenticates callers; ``None``: authentication is off.
+        rates: Limits the requests of tenants; ``None``: authentication is off.
         ownership: Whose threads are.
         runs: Runs in progress.
         graphs: The compiled graphs by name.
         model: Which model answers, and why.
-        roster: The specialised agents.
+        agents: The registry of the specialised agents.
         erasure: Takes threads out for good.
         memory: What is remembered of contacts.
-        sessions: Which conversation a message belongs to.
-        requests: Keys of requests, by which one that comes again is known.
-        audit: Who did what, and what came of it.
+        sessions: The sessions of contacts.
+        requests: Idempotency keys of requests.
+        audit: The audit trail.
         warming: Done when the router has learned the agents' examples, or could not.
-        keeper: Closes sessions and sums them up.
+        session_worker: Closes idle sessions and summarises them.
         workflows: What runs workflows.
         metrics: What is counted.
         tracing: Begins the spans of requests and runs.
@@ -91,19 +91,19 @@ class Service:
     lifecycle: Lifecycle
     pool: WatchedPool
     authenticator: Authenticator | None
-    rates: RateLimits | None
+    rates: RateLimiter | None
     ownership: Ownership
     runs: Runs
     graphs: Mapping[str, CompiledGraph]
     model: ModelInfo
-    roster: Roster
+    agents: AgentRegistry
     erasure: Erasure
     memory: Memory
     sessions: SessionStore
-    requests: Requests
-    audit: Audit
+    requests: RequestKeys
+    audit: AuditTrail
     warming: asyncio.Task[None]
-    keeper: SessionKeeper
+    session_worker: SessionWorker
     workflows: Workflows
     metrics: ServiceMetrics
     tracing: Tracing
@@ -135,7 +135,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         pool = await stack.enter_async_context(open_database(settings.database, settings.server.data_dir))
         await stack.enter_async_context(watch_database(pool))
         await migrate_rooms(pool)
-        authenticator = await stack.enter_async_context(open_authenticator(settings.auth, pool))
+        authenticator = open_authenticator(settings.auth, pool)
         rates = await _rates(stack, settings, pool) if authenticator else None
         saver = await stack.enter_async_context(open_saver(pool, metrics))
         memory = await _memory(stack, settings, pool, tasks)
@@ -155,16 +155,16 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             **crm_tools(crm, approve_messages_from=settings.approvals.message_risk, memory=memory),
             **memory_tools(memory),
         }
-        roster = specialised_agents(settings, tools)
-        stack.push_async_callback(roster.router.aclose)
+        agents = build_agent_registry(settings, tools)
+        stack.push_async_callback(agents.router.aclose)
         # The first message is not to wait for it, nor is the start.
-        warming = asyncio.create_task(_warm(roster))
+        warming = asyncio.create_task(_warm(agents))
         stack.push_async_callback(cancel_and_wait, warming)
         deps = Deps(
             models=models,
             tools=tools,
             crm=crm,
-            agents=roster,
+            agents=agents,
             memory=memory,
             context_tokens=settings.context.tokens,
         )
@@ -185,14 +185,13 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             name: graph.compile(checkpointer=saver, cache=cache, name=name) for name, graph in built.items()
         }
         sessions = SessionStore(pool, idle_seconds=settings.sessions.idle_seconds)
-        keeper = SessionKeeper(
-            sessions, graphs["coordinator"], models, memory, seconds=settings.sessions.sweep_seconds
-        )
+        summarise = partial(summarise_session, graph=graphs["coordinator"], models=models, memory=memory)
+        session_worker = SessionWorker(sessions, summarise, seconds=settings.sessions.sweep_seconds)
         with use_meter(RunMeter(metrics, BACKGROUND)):
-            await stack.enter_async_context(tasks.supervise("session-keeper", keeper.run))
+            await stack.enter_async_context(tasks.supervise("session-worker", session_worker.run))
         ownership = Ownership(pool)
-        audit, requests = Audit(pool), Requests(pool, hours=settings.idempotency.key_hours)
-        await stack.enter_async_context(keeping(pool, audit, requests, settings.audit))
+        audit, requests = AuditTrail(pool), RequestKeys(pool, hours=settings.idempotency.key_hours)
+        await stack.enter_async_context(maintain_audit(tasks, pool, audit, requests, settings.audit))
         lanes = run_lanes(settings.runs, settings.workflows, shared=settings.auth.enabled)
         runs = Runs(
             settings.runs,
@@ -203,9 +202,11 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         )
         add_gauges(metrics, runs=runs, pool=pool, saver=saver, steps=engine.slots)
         erasure = Erasure(pool=pool, memory=memory, settled=saver.flush, forget=(saver.forget,))
-        await stack.enter_async_context(retention(settings, pool, erasure, runs))
+        await stack.enter_async_context(supervise_retention(tasks, settings, pool, erasure, runs))
         workflows = await stack.enter_async_context(
-            open_workflows(settings.workflows, pool, runs=runs, engine=engine, checkpointer=saver)
+            open_workflows(
+                settings.workflows, pool, runs=runs, engine=engine, checkpointer=saver, tasks=tasks
+            )
         )
         stack.push_async_callback(runs.drain)
         yield Service(
@@ -218,14 +219,14 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             runs=runs,
             graphs=graphs,
             model=models.info,
-            roster=roster,
+            agents=agents,
             erasure=erasure,
             memory=memory,
             sessions=sessions,
             requests=requests,
             audit=audit,
             warming=warming,
-            keeper=keeper,
+            session_worker=session_worker,
             workflows=workflows,
             metrics=metrics,
             tracing=tracing,
@@ -234,10 +235,10 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         )
 
 
-async def _rates(stack: AsyncExitStack, settings: Settings, pool: Pool) -> RateLimits:
+async def _rates(stack: AsyncExitStack, settings: Settings, pool: Pool) -> RateLimiter:
     limits = settings.limits
-    return RateLimits(
-        await stack.enter_async_context(open_counter(limits, settings.redis, pool)),
+    return RateLimiter(
+        await stack.enter_async_context(open_storage(limits, settings.redis, pool)),
         limits.limit_requests,
         limits.limit_requests_per_tenant,
         timeout=limits.limit_timeout_seconds,
@@ -258,9 +259,9 @@ async def _development_crm(settings: Settings, pool: Pool) -> FastAPI | None:
     return create_crm(pool, settings.crm.api_key)
 
 
-async def _warm(roster: Roster) -> None:
+async def _warm(agents: AgentRegistry) -> None:
     """Have the router learn the agents' examples."""
     try:
-        await roster.router.ready()
+        await agents.router.prepare()
     except EmbeddingError as error:
         log.warning("router_not_ready", reason=error.message)

@@ -22,7 +22,7 @@ from core.settings import DatabaseSettings, LogSettings
 from dev_crm.migrations import migrate
 from memory.database import migrate as migrate_memory
 from memory.database import open_extensions
-from service.cli.migrate import migrate_rooms
+from service.migrations import migrate_rooms
 from tests.support.savers import closing_savers
 
 TEMPLATE = "template_ventros"

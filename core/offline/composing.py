@@ -7,13 +7,20 @@ from typing import Final
 
 from core.offline.conversation import Conversation
 from core.offline.evidence import Evidence
-from core.offline.lexicon import ACTION_REQUESTS
+from core.offline.lexicon import ACTION_REQUESTS, PHRASES, Phrases, join_phrases
 from core.offline.observations import Fact, Observation
-from core.offline.phrases import PHRASES, Phrases, joined
-from core.offline.requests import requested_verbs
-from core.offline.sentences import closed, headline, sentences, shortened
-from core.offline.toolbox import reads
-from core.offline.words import concept, concepts, is_general, keywords
+from core.offline.words import (
+    concept_of,
+    concepts,
+    end_sentence,
+    headline,
+    is_general,
+    keywords,
+    reads,
+    requested_verbs,
+    sentences,
+    shorten_sentence,
+)
 
 _LONGEST_SENTENCE: Final = 320
 _LONGEST_FAULT: Final = 120
@@ -44,7 +51,7 @@ class Composer:
         """The words that say what the task is about; not those that say what to do, where others are left."""
         words = keywords(self.conversation.topic)
         actions = set(requested_verbs(self.conversation.topic)) & ACTION_REQUESTS
-        return [word for word in words if concept(word) not in actions] or words
+        return [word for word in words if concept_of(word) not in actions] or words
 
     @cached_property
     def subject(self) -> str:
@@ -93,7 +100,7 @@ class Composer:
         done = [name.replace("_", " ") for name in self.done]
         parts = [self.answer] if self.findings or not done else self.faults
         parts = (
-            [*parts, self.phrases.done.format(actions=joined(done, self.phrases.conjunction))]
+            [*parts, self.phrases.done.format(actions=join_phrases(done, self.phrases.conjunction))]
             if done
             else parts
         )
@@ -107,7 +114,7 @@ class Composer:
         said: list[str] = []
         title = ""
         for passage in self.evidence.passages(_MOST_SENTENCES):
-            sentence = closed(shortened(passage.sentence, _LONGEST_SENTENCE))
+            sentence = end_sentence(shorten_sentence(passage.sentence, _LONGEST_SENTENCE))
             is_new = passage.document.title and passage.document.title != title
             said.append(f"{passage.document.title}: {sentence}" if is_new else sentence)
             title = passage.document.title
@@ -119,7 +126,7 @@ class Composer:
     def _direct(self, observations: Sequence[Observation]) -> list[str]:
         """Replies of reading tools that are one short value, such as a number: they are said as they are."""
         return [
-            f"{observation.tool}: {closed(observation.text.strip())}"
+            f"{observation.tool}: {end_sentence(observation.text.strip())}"
             for observation in observations
             if observation.outcome == "found"
             and reads(observation.tool)
@@ -135,7 +142,7 @@ class Composer:
             latest[observation.tool] = observation
         return [
             self.phrases.could_not.format(
-                tool=name, fault=closed(shortened(observation.fault, _LONGEST_FAULT))
+                tool=name, fault=end_sentence(shorten_sentence(observation.fault, _LONGEST_FAULT))
             )
             for name, observation in latest.items()
             if observation.failed
@@ -144,7 +151,7 @@ class Composer:
     @cached_property
     def description(self) -> str:
         """The problem and what is known about it, for people who take it over."""
-        problem = closed(shortened(self.matter, 600))
+        problem = end_sentence(shorten_sentence(self.matter, 600))
         known = self.phrases.evidence.format(evidence=" ".join(self.findings)) if self.findings else None
         return " ".join((problem, known or self.phrases.no_evidence, *self.faults))
 
@@ -153,26 +160,28 @@ class Composer:
         """A reply where there is neither a tool nor an observation: honest, and without invented facts."""
         parts = [self.phrases.plain.format(task=self.task_line)]
         material = sentences(self.conversation.task)[1:]
-        if said := self._quoted(material):
+        if said := self._quote_facts(material):
             parts.insert(0, self.phrases.from_request.format(said=said))
-        elif said := self._quoted([each for text in self.conversation.earlier for each in sentences(text)]):
+        elif said := self._quote_facts(
+            [each for text in self.conversation.earlier for each in sentences(text)]
+        ):
             parts.insert(0, self.phrases.said_before.format(said=said))
         return " ".join(parts)
 
     def tools(self, names: Sequence[str]) -> str:
         """Tool names as a list in a sentence."""
-        return joined(list(dict.fromkeys(names)), self.phrases.conjunction)
+        return join_phrases(list(dict.fromkeys(names)), self.phrases.conjunction)
 
-    def observed(self, observations: Sequence[Observation]) -> str:
+    def render_observations(self, observations: Sequence[Observation]) -> str:
         """One or two sentences on what these observations said."""
         evidence = Evidence(self.conversation.topic, tuple(observations))
         worked = [observation.tool for observation in observations if not observation.failed]
         names = self.tools([name for name in worked if reads(name)])
         acted = self.tools([name.replace("_", " ") for name in worked if not reads(name)])
         best = evidence.passages(2)[:1] if evidence.answers else []
-        said = [closed(shortened(passage.sentence, 200)) for passage in best]
+        said = [end_sentence(shorten_sentence(passage.sentence, 200)) for passage in best]
         said += (
-            [closed("; ".join(self._group(*group) for group in evidence.facts(2)))]
+            [end_sentence("; ".join(self._group(*group) for group in evidence.facts(2)))]
             if evidence.facts(2)
             else []
         )
@@ -187,7 +196,7 @@ class Composer:
         parts += [self.phrases.done.format(actions=acted)] if acted else []
         parts += [
             self.phrases.could_not.format(
-                tool=observation.tool, fault=closed(shortened(observation.fault, _LONGEST_FAULT))
+                tool=observation.tool, fault=end_sentence(shorten_sentence(observation.fault, _LONGEST_FAULT))
             )
             for observation in observations
             if observation.failed
@@ -198,20 +207,22 @@ class Composer:
         """The best finding in a sentence, or that there is none."""
         best = self.evidence.passages(2)[:1] if self.evidence.answers else []
         if best:
-            return self.phrases.known_so_far.format(known=closed(shortened(best[0].sentence, 200)))
+            return self.phrases.known_so_far.format(
+                known=end_sentence(shorten_sentence(best[0].sentence, 200))
+            )
         return self.phrases.nothing_yet.format(topic=self.subject)
 
     def _group(self, parent: str, facts: list[Fact]) -> str:
-        said = [f"{_label(fact.keys[-1])} {self._written(fact.value)}" for fact in facts]
+        said = [f"{_label(fact.keys[-1])} {self._render_values(fact.value)}" for fact in facts]
         return f"{_label(parent)}: {', '.join(said)}" if parent else ", ".join(said)
 
-    def _written(self, value: str | float) -> str:
+    def _render_values(self, value: str | float) -> str:
         if isinstance(value, str | bool):
-            return shortened(str(value), 80)
+            return shorten_sentence(str(value), 80)
         grouped = f"{value:,}"
         return grouped if self.conversation.language == "en" else grouped.translate(str.maketrans(",.", ".,"))
 
-    def _quoted(self, material: Sequence[str]) -> str:
+    def _quote_facts(self, material: Sequence[str]) -> str:
         """The sentence of the material that shares most with the request, if it shares enough."""
         asked = {
             name
@@ -220,7 +231,7 @@ class Composer:
         }
         ranked = sorted(material, key=lambda sentence: -len(asked & set(concepts(sentence))))
         best = next(iter(ranked), "")
-        return closed(shortened(best, 240)) if asked & set(concepts(best)) else ""
+        return end_sentence(shorten_sentence(best, 240)) if asked & set(concepts(best)) else ""
 
 
 def _label(key: str) -> str:

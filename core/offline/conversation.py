@@ -120,7 +120,7 @@ def read_conversation(messages: Sequence[BaseMessage], *, asks_in_last: bool = T
     answer_at = _last_answer(after)
     return Conversation(
         task=texts[at] if at >= 0 else "",
-        steps=(*_summarised(texts[at + 1 :]), *_steps(after)),
+        steps=(*_read_summarised_steps(texts[at + 1 :]), *_read_steps(after)),
         notes=tuple(
             text
             for message, text in zip(after, texts[at + 1 :], strict=True)
@@ -162,7 +162,7 @@ def _last_answer(messages: list[BaseMessage]) -> int:
     return -1
 
 
-def _summarised(texts: list[str]) -> tuple[Step, ...]:
+def _read_summarised_steps(texts: list[str]) -> tuple[Step, ...]:
     """Steps of which a note keeps a line each: ``1. tool(arguments): what it said``."""
     rounds: dict[str, tuple[list[Call], list[Observation]]] = {}
     for text in texts:
@@ -174,7 +174,7 @@ def _summarised(texts: list[str]) -> tuple[Step, ...]:
     return tuple(Step(tuple(calls), tuple(observed)) for calls, observed in rounds.values())
 
 
-def _steps(messages: list[BaseMessage]) -> tuple[Step, ...]:
+def _read_steps(messages: list[BaseMessage]) -> tuple[Step, ...]:
     rounds: list[tuple[tuple[Call, ...], list[Observation]]] = []
     for message in messages:
         if isinstance(message, AIMessage) and message.tool_calls:

@@ -14,7 +14,7 @@ from typing import Final
 
 from core.offline.lexicon import FAULT_WORDS, INSTRUCTION_WORDS, word_set
 from core.offline.observations import Document, Fact, Observation
-from core.offline.words import concept, concepts, is_general, keywords, tokens
+from core.offline.words import concept_of, concepts, is_general, keywords, tokens
 from core.texts import normalise_word
 
 # Share of the question's weight that one document, with the facts, must speak of to count as an answer.
@@ -43,7 +43,7 @@ _NOISE_KEYS: Final = word_set(
 )
 _NAMED_BY_CODE: Final = 2.0
 _ACCOUNT: Final = frozenset({"plan", "version"})
-_INSTRUCTIONS: Final = frozenset(concept(word) for word in INSTRUCTION_WORDS) | INSTRUCTION_WORDS
+_INSTRUCTIONS: Final = frozenset(concept_of(word) for word in INSTRUCTION_WORDS) | INSTRUCTION_WORDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class Evidence:
     @property
     def covered(self) -> list[str]:
         """Key words of the question that an observation speaks of, as written."""
-        return [word for word in keywords(self.question) if concept(word) in self._spoken_of]
+        return [word for word in keywords(self.question) if concept_of(word) in self._spoken_of]
 
     def passages(self, limit: int = 4) -> list[Passage]:
         """The best sentences, at most ``limit``, in the order of their documents."""
@@ -277,7 +277,7 @@ def _is_noise(fact: Fact) -> bool:
 
 def _record_names(fact: Fact) -> list[str]:
     """What a record of a list is: the tool's name says so, and its title."""
-    return [*(concept(word) for word in tokens(fact.tool)[1:]), *concepts(fact.title)]
+    return [*(concept_of(word) for word in tokens(fact.tool)[1:]), *concepts(fact.title)]
 
 
 def _record_overlap(facts: Sequence[Fact], about: set[str]) -> float:
@@ -289,6 +289,6 @@ def _record_overlap(facts: Sequence[Fact], about: set[str]) -> float:
 
 
 def _overlap(fact: Fact, about: Iterable[str]) -> float:
-    names = {concept(word) for key in fact.keys for word in tokens(key)}
+    names = {concept_of(word) for key in fact.keys for word in tokens(key)}
     said = set(concepts(normalise_word(str(fact.value))))
     return len(names & set(about)) + 0.5 * len(said & set(about)) + 0.75 * bool(names & _ACCOUNT)

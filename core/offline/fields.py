@@ -1,10 +1,15 @@
 """Fields: what a property of a schema is for, told from its name and description."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
-from core.offline.words import tokens
+from core.offline.conversation import Conversation
+from core.offline.lexicon import AFFIRMING_WORDS, FAILING_WORDS, SCALE, SEVERE_WORDS, word_set
+from core.offline.observations import Fact
+from core.offline.words import concept_of, concepts, is_content, is_general, stem, tokens
+from core.texts import normalise_word
 
 Kind: TypeAlias = Literal[
     "query", "headline", "message", "description", "reason", "next", "request", "expression",
@@ -94,3 +99,241 @@ class Field:
         return next(
             (kind for pattern, kind in _DESCRIBED if re.search(pattern, self.description.lower())), "other"
         )
+
+
+_MAX_SEARCHED: Final = 100_000
+_FORMS: Final[dict[str, str]] = {
+    "email": r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
+    "url": r"https?://[^\s\"'<>)\]]+",
+    "phone": r"\+?\d[\d ()-]{6,}\d",
+    "date": r"\b\d{4}-\d{2}-\d{2}(?:T\d{2}:\d{2}(?::\d{2})?(?:Z|[+-]\d{2}:\d{2})?)?",
+}
+_EXPRESSION: Final = r"(?<![\w.])\(*-?\d[\d.,]*(?:\s*(?:\*\*|[-+*/%^()])+\s*\(*-?\d[\d.,]*\)*)+"
+_UUID: Final = r"\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b"
+_CODE: Final = r"\b(?=[\w-]*\d)[A-Za-z]{1,12}[-_][\w-]*\w\b"
+_VALUE: Final = r"[`\"']?([\w@][\w@.:/+-]*)"
+_NUMBER: Final = r"(?<![\w.,])-?\d+(?:[.,]\d+)*(?![\w])"
+_PROPER: Final = r"[A-ZÀ-Ý][^\W\d_]+(?:['-][^\W\d_]+)*"
+_NAME: Final = rf"(?<![.!?:]\s)(?<!^)\b{_PROPER}(?:\s+(?:d[aeo]s?\s+)?{_PROPER})*(?![\w-])"
+_PLACED: Final = r"\b(?:in|at|for|with|called|named|em|na|no|com|chamad[oa])\s+([^\W\d_]{3,})"
+_LISTED: Final = (
+    r"(?m)^\s*[-*•]\s*[`*]*([A-Za-z]\w*(?:[_-]\w+)*)[`*]*(?:\([^)\n]*\))?\s*[:\u2014\u2013-]\s+(.+)$"
+)
+_EVERYONE: Final = re.compile(
+    r"\b(?:all|every|todos|todas)\b(?: the| os| as)? (?:users?|customers?|usuarios|clientes)\b"
+)
+_GENERIC: Final = frozenset({"id", "identifier", "key", "code", "number", "ref", "reference", "uuid", "name"})
+_CONTROLS: Final = word_set(
+    "limit top k n max min maximum page offset size batch chunk results count per timeout"
+)
+_DENIED: Final = re.compile(r"\b(?:no|not|never|cannot|nao|nunca|nem)\b|n['\u2019]t\b")
+_CODED: Final = re.compile(r"(?i:\b(?:errors?|erros?|code|código|http|status)|#)\s*[:#]?\s*\d+")
+_CATCH_ALL: Final = word_set("general other others none unknown misc default chat geral outro nenhum")
+_SCALE_STEPS: Final = 4
+
+
+def value_for(field: Field, conversation: Conversation) -> str | None:
+    """The conversation's value for a field that is not prose, or ``None``."""
+    text = conversation.everything[:_MAX_SEARCHED]
+    if field.format == "uuid":
+        return _first(_UUID, text)
+    named = _fact_named(field, conversation) or _find_labelled(field, text)
+    if named and _plausible(field, named):
+        return named
+    if field.kind in _FORMS:
+        return _first(_FORMS[field.kind], text)
+    if field.kind == "identifier":
+        return _identifier(field, conversation, text)
+    finders = {
+        "name": lambda: _first(_NAME, conversation.task) or _find_place(conversation.task),
+        "expression": lambda: _expression(text),
+    }
+    return finders[field.kind]() if field.kind in finders else None
+
+
+def _expression(text: str) -> str | None:
+    """The first sum in the text that is not a date or a telephone number."""
+    sums = (found.group().strip().rstrip(".,") for found in re.finditer(_EXPRESSION, text))
+    return next((each for each in sums if not re.fullmatch(r"[\d-]+", each)), None)
+
+
+def number_for(
+    field: Field, conversation: Conversation, low: float | None, high: float | None
+) -> float | None:
+    """A number of the task that stands by the field's name, else its only number within bounds."""
+    text = conversation.everything[:_MAX_SEARCHED]
+    named = _fact_named(field, conversation) or _find_labelled(field, text) or _number_beside(field, text)
+    if named and (number := as_number(named)) is not None:
+        return number
+    if not field.required or _is_control(field):
+        return None
+    found = [as_number(number) for number in re.findall(_NUMBER, _CODED.sub(" ", conversation.task))]
+    within = [
+        number
+        for number in found
+        if number is not None and (low is None or number >= low) and (high is None or number <= high)
+    ]
+    return within[0] if len(within) == 1 else None
+
+
+def _is_control(field: Field) -> bool:
+    """Whether the field steers a call (``limit``, ``page_size``); a size of something else is a value."""
+    controls = _CONTROLS & set(field.words)
+    return bool(controls) and not (controls == {"size"} and len(field.words) > 1)
+
+
+def as_number(text: str) -> float | None:
+    """A number as people write it: ``1,200.50``, ``1.200,50``, ``48,500``."""
+    digits = text.strip().strip("`\"'")
+    if not re.fullmatch(_NUMBER, digits) or len(digits) > 40:  # noqa: PLR2004 - longer is no amount
+        return None
+    last = max(digits.rfind("."), digits.rfind(","))
+    decimals = len(digits) - last - 1 if last >= 0 else 0
+    several = len(re.findall("[.,]", digits)) > 1
+    mark = digits[last] if last >= 0 else ""
+    is_decimal = last >= 0 and decimals != 3 and not (several and digits.count(mark) > 1)  # noqa: PLR2004
+    bare = re.sub("[.,]", "", digits)
+    number = float(f"{bare[:-decimals]}.{bare[-decimals:]}") if is_decimal else float(bare)
+    return int(number) if number.is_integer() else number
+
+
+def choice_for(field: Field, options: Sequence[Any], conversation: Conversation) -> int | None:
+    """The option the conversation speaks of most; on a severity-like scale, the one its words call for."""
+    scale = [SCALE.get(normalise_word(str(option))) for option in options]
+    if len(options) > 1 and None not in scale:
+        return _on_scale([step for step in scale if step is not None], conversation.topic)
+    if (polar := _polar(options, conversation.task)) is not None:
+        return polar
+    asked = _option_scores(options, conversation.topic, f"{field.description}\n{conversation.system}")
+    if "?" in conversation.task:
+        asked = [
+            score + (concept_of(str(option)) == "question")
+            for score, option in zip(asked, options, strict=True)
+        ]
+    best = max(range(len(options)), key=lambda at: asked[at])
+    if asked[best] > 0:
+        return best
+    return next((at for at, option in enumerate(options) if set(tokens(str(option))) & _CATCH_ALL), None)
+
+
+def listed_choice(text: str, asked: str) -> str | None:
+    """The name, of those listed as ``- name: what it is for``, that has most to do with what is asked."""
+    words = set(concepts(asked))
+    listed = [found.groups() for found in re.finditer(_LISTED, text[:_MAX_SEARCHED])]
+    scored = [(len(words & set(concepts(f"{name} {purpose}"))), name) for name, purpose in listed]
+    best = max(scored, key=lambda pair: pair[0], default=(0, ""))
+    return best[1] if best[0] else None
+
+
+def _option_scores(options: Sequence[Any], asked: str, guide: str) -> list[float]:
+    """Shared concepts of each option with what is asked; words the guide puts beside an option count less."""
+    words = set(concepts(asked))
+    named = [{concept_of(word) for word in tokens(str(option))} for option in options]
+    scores = [2.0 * len(names & words) for names in named]
+    for line in guide.splitlines()[:400]:
+        mentioned = [at for at, option in enumerate(options) if _stands_in(str(option), line)]
+        if len(mentioned) == 1:
+            scores[mentioned[0]] += min(len(set(concepts(line)) & words), 3)
+    return scores
+
+
+def _polar(options: Sequence[Any], text: str) -> int | None:
+    """Of options that have ``yes`` and ``no``, the one a text agrees with; a question agrees with neither."""
+    named = [normalise_word(str(option)) for option in options]
+    if not {"yes", "no"} <= set(named) or "?" in text:
+        return None
+    if _DENIED.search(normalise_word(text)) or {stem(word) for word in tokens(text)} & {
+        stem(word) for word in FAILING_WORDS
+    }:
+        return named.index("no")
+    return named.index("yes") if set(tokens(text)) & AFFIRMING_WORDS else None
+
+
+def _stands_in(option: str, line: str) -> bool:
+    return (
+        bool(option)
+        and re.search(rf"(?<!\w){re.escape(normalise_word(option))}(?!\w)", normalise_word(line)) is not None
+    )
+
+
+def _on_scale(steps: list[int], text: str) -> int:
+    words = {stem(word) for word in tokens(text)}
+    if _EVERYONE.search(normalise_word(text)) or words & {stem(word) for word in SEVERE_WORDS}:
+        wanted = _SCALE_STEPS
+    else:
+        wanted = 3 if words & {stem(word) for word in FAILING_WORDS} else 2
+    return min(range(len(steps)), key=lambda at: (abs(steps[at] - wanted), steps[at]))
+
+
+def _first(form: str, text: str) -> str | None:
+    found = re.search(form, text)
+    return found.group().strip().rstrip(".,;") if found else None
+
+
+def _find_place(text: str) -> str | None:
+    """The word behind a preposition that names mostly stand behind."""
+    words = (found.group(1) for found in re.finditer(_PLACED, text))
+    return next(
+        (word for word in words if is_content(normalise_word(word)) and not is_general(concept_of(word))),
+        None,
+    )
+
+
+def _fact_named(field: Field, conversation: Conversation) -> str | None:
+    wanted = [name for name in (_name_words(field), field.words) if name]
+    facts = [fact for observation in conversation.observations for fact in observation.facts]
+    for words in wanted:
+        found = next((fact for fact in facts if _is_called(fact, words)), None)
+        if found is not None:
+            return str(found.value)
+    return None
+
+
+def _name_words(field: Field) -> list[str]:
+    owner = [word for word in field.words if word in _GENERIC] == field.words
+    return [*tokens(field.parent), *field.words] if owner and field.parent else field.words
+
+
+def _is_called(fact: Fact, words: list[str]) -> bool:
+    path = [word for key in fact.keys for word in tokens(key)]
+    return path[-len(words) :] == words and (len(words) > 1 or not set(words) <= _GENERIC)
+
+
+def _find_labelled(field: Field, text: str) -> str | None:
+    """What follows the field's name and a colon or equals sign."""
+    if not field.words or (len(field.words) == 1 and field.words[0] in _GENERIC - {"name"}):
+        return None
+    label = r"[ _-]?".join(map(re.escape, field.words))
+    found = re.search(rf"(?i:\b{label})[`\"']?\s*(?:[:=]|\bis\b|\bé\b)\s*{_VALUE}", text)
+    return found.group(1).rstrip(".,:") if found else None
+
+
+def _number_beside(field: Field, text: str) -> str | None:
+    """The number right behind the field's name: ``amount of 1,500``."""
+    if not field.words:
+        return None
+    label = r"[ _-]?".join(map(re.escape, field.words))
+    found = re.search(rf"(?i:\b{label}\s+(?:of\s+|to\s+|de\s+)?[$€£]?\s?)({_NUMBER})", text)
+    return found.group(1) if found else None
+
+
+def _plausible(field: Field, value: str) -> bool:
+    form = _FORMS.get(field.kind) if field.kind in {"email", "url"} else None
+    return form is None or re.fullmatch(form, value) is not None
+
+
+def _identifier(field: Field, conversation: Conversation, text: str) -> str | None:
+    """A code beside the noun the identifier is of (``order 1234``), else the only code there is."""
+    nouns = {concept_of(word) for word in field.words if word not in _GENERIC}
+    if nouns:
+        for found in re.finditer(
+            r"\b(\w+)\s+(?:id|number|no\.?|nº|número|code)?\s*[#:]?\s*([\w-]*\d[\w-]*)", text
+        ):
+            if concept_of(found.group(1)) in nouns:
+                return found.group(2)
+    codes = list(dict.fromkeys(re.findall(_UUID, conversation.everything[:_MAX_SEARCHED])))
+    codes += [code for code in dict.fromkeys(re.findall(_CODE, conversation.task)) if code not in codes]
+    prefixed = [code for code in codes if any(normalise_word(code).startswith(noun[:3]) for noun in nouns)]
+    if prefixed:
+        return str(prefixed[0])
+    return str(codes[0]) if len(codes) == 1 else None

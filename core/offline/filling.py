@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from core.offline.fields import Field
-from core.offline.mending import mended_number, mended_text
-from core.offline.schemas import Schema, allows_null, fits, resolved, same, type_of
+from core.offline.repair import repair_number, repair_text
+from core.offline.schemas import Schema, allows_null, fits, resolve_schema, same, type_of
 from core.offline.words import clean
 
 MAX_DEPTH: Final = 8
@@ -69,7 +69,7 @@ class Filler:
         return self._value(self._root, Field(), 0).value
 
     def _value(self, schema: Any, field: Field, depth: int) -> Filled:
-        whole = resolved(schema, self._root)
+        whole = resolve_schema(schema, self._root)
         field = replace(
             field,
             description=field.description or clean(str(whole.get("description") or "")),
@@ -79,10 +79,12 @@ class Filler:
         if "const" in whole:
             return Filled(whole["const"], grounded=True)
         if whole.get("enum"):
-            return self._enumerated(whole, field)
+            return self._fill_enumeration(whole, field)
         branches = whole.get("anyOf") or whole.get("oneOf")
         filled = (
-            self._branched(whole, branches, field, depth) if branches else self._typed(whole, field, depth)
+            self._fill_branch(whole, branches, field, depth)
+            if branches
+            else self._fill_by_type(whole, field, depth)
         )
         return self._with_default(filled, whole)
 
@@ -91,7 +93,7 @@ class Filler:
             return filled
         return Filled(schema["default"], grounded=False)
 
-    def _enumerated(self, schema: Schema, field: Field) -> Filled:
+    def _fill_enumeration(self, schema: Schema, field: Field) -> Filled:
         options = [option for option in schema["enum"] if fits(option, schema, self._root)] or list(
             schema["enum"]
         )
@@ -103,7 +105,7 @@ class Filler:
             )
         return Filled(options[at], grounded=True)
 
-    def _branched(self, schema: Schema, branches: list[Any], field: Field, depth: int) -> Filled:
+    def _fill_branch(self, schema: Schema, branches: list[Any], field: Field, depth: int) -> Filled:
         """The first branch's value that the whole schema accepts; ``null`` only where nothing is grounded."""
         shared = {
             key: value
@@ -112,8 +114,8 @@ class Filler:
         }
         spare: Filled | None = None
         missing = len(self.missing)
-        for branch in self._ordered(branches, depth):
-            candidate = self._value({**shared, **resolved(branch, self._root)}, field, depth + 1)
+        for branch in self._order_branches(branches, depth):
+            candidate = self._value({**shared, **resolve_schema(branch, self._root)}, field, depth + 1)
             if not fits(candidate.value, schema, self._root):
                 continue
             if candidate.grounded:
@@ -122,16 +124,16 @@ class Filler:
         if allows_null(schema, self._root):
             del self.missing[missing:]
             return Filled(None, grounded=False)
-        return spare or self._value({**shared, **resolved(branches[0], self._root)}, field, depth + 1)
+        return spare or self._value({**shared, **resolve_schema(branches[0], self._root)}, field, depth + 1)
 
-    def _ordered(self, branches: list[Any], depth: int) -> list[Any]:
-        kept = [branch for branch in branches if resolved(branch, self._root).get("type") != "null"]
+    def _order_branches(self, branches: list[Any], depth: int) -> list[Any]:
+        kept = [branch for branch in branches if resolve_schema(branch, self._root).get("type") != "null"]
         if depth < MAX_DEPTH:
             return kept
         deep = {"object", "array"}
-        return sorted(kept, key=lambda branch: type_of(resolved(branch, self._root)) in deep)
+        return sorted(kept, key=lambda branch: type_of(resolve_schema(branch, self._root)) in deep)
 
-    def _typed(self, schema: Schema, field: Field, depth: int) -> Filled:
+    def _fill_by_type(self, schema: Schema, field: Field, depth: int) -> Filled:
         kinds: dict[str, Callable[[], Filled]] = {
             "object": lambda: self._object(schema, field, depth),
             "array": lambda: self._array(schema, field, depth),
@@ -148,10 +150,10 @@ class Filler:
 
     def _text(self, schema: Schema, field: Field) -> Filled:
         text = self._source.text(field)
-        candidate = mended_text(text, schema) if text is not None else None
+        candidate = repair_text(text, schema) if text is not None else None
         if candidate is not None and fits(candidate, schema, self._root):
             return Filled(candidate, grounded=True)
-        spare = mended_text(self._source.spare_text(field), schema)
+        spare = repair_text(self._source.spare_text(field), schema)
         if field.required and field.kind in _ONLY_GIVEN and "default" not in schema:
             self.missing.append(field.name)
         return Filled(spare, grounded=False)
@@ -162,7 +164,7 @@ class Filler:
         number = self._source.number(field, low, high)
         grounded = number is not None and math.isfinite(number)
         wanted = number if number is not None and grounded else low if low is not None else min(1, high or 1)
-        return Filled(mended_number(wanted, schema, whole=whole), grounded=grounded)
+        return Filled(repair_number(wanted, schema, whole=whole), grounded=grounded)
 
     def _flag(self, field: Field) -> Filled:
         flag = self._source.flag(field)
@@ -215,7 +217,7 @@ class Filler:
         most = min(schema.get("maxItems", _MAX_LISTED), max(least, _MAX_LISTED))
         first = schema.get("prefixItems", [])
         rest = schema.get("items", not first)
-        has_texts = depth < MAX_DEPTH and type_of(resolved(rest, self._root)) in {"string", "object"}
+        has_texts = depth < MAX_DEPTH and type_of(resolve_schema(rest, self._root)) in {"string", "object"}
         texts = self._source.items(field) if has_texts else None
         if first and "items" not in schema:
             most = min(most, max(len(first), least))
@@ -230,11 +232,11 @@ class Filler:
         return Filled(values, grounded=bool(texts) or bool(values and field.required and not self._sparse))
 
     def _item(self, schema: Any, field: Field, texts: list[str] | None, depth: int) -> Any:
-        whole = resolved(schema, self._root)
+        whole = resolve_schema(schema, self._root)
         is_plain = type_of(whole) == "string" and not whole.keys() & {"enum", "const", "anyOf", "oneOf"}
         at = field.item or 0
         if is_plain and texts and at < len(texts):
-            candidate = mended_text(texts[at], whole)
+            candidate = repair_text(texts[at], whole)
             if fits(candidate, whole, self._root):
                 return candidate
         return self._value(schema, field, depth + 1).value
@@ -242,7 +244,7 @@ class Filler:
     def _distinct(self, values: list[Any], schema: Schema) -> list[Any]:
         """The values without repetitions, varied where too few are left."""
         kept: list[Any] = []
-        inner = resolved(schema.get("items", True), self._root)
+        inner = resolve_schema(schema.get("items", True), self._root)
         for value in values:
             variant = next(
                 (each for each in _variants(value, inner) if self._is_new(each, kept, inner)), None

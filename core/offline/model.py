@@ -27,7 +27,7 @@ from core.offline.conversation import Conversation, read_conversation
 from core.offline.policy import Decision, Policy
 from core.offline.replies import structured_reply
 from core.offline.schemas import Schema
-from core.offline.toolbox import tools_from
+from core.offline.tools import tools_from
 
 OFFLINE_MODEL_NAME: Final = "offline"
 
@@ -163,7 +163,7 @@ def _chunks(
     schema = _asked_schema(options)
     conversation = read_conversation(messages, asks_in_last=schema is None)
     decision = _decision(Composer(conversation), options, schema)
-    text = _stopped(decision.text, stop)
+    text = _cut_at_stop(decision.text, stop)
     pieces: list[str] = _TOKEN.findall(text)
     for piece in pieces:
         yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
@@ -191,14 +191,14 @@ def _decision(composer: Composer, options: dict[str, Any], schema: Schema | None
     choice = options.get("tool_choice")
     policy = Policy(composer, tools)
     if tools and choice not in {None, "auto", "none"} if isinstance(choice, str | None) else tools:
-        return policy.forced(_chosen(choice))
+        return policy.force_call(_chosen_tool(choice))
     decision = policy.decide() if tools and choice != "none" else Decision(policy.answer())
     if schema is not None and not decision.calls:
         return Decision(structured_reply(schema, composer))
     return decision
 
 
-def _chosen(choice: Any) -> str | None:
+def _chosen_tool(choice: Any) -> str | None:
     if isinstance(choice, dict):
         return str(choice.get("function", choice).get("name"))
     return choice if isinstance(choice, str) else None
@@ -215,7 +215,7 @@ def _asked_schema(options: dict[str, Any]) -> Schema | None:
     return {"type": "object"} if asked.get("type") == "json_object" else None
 
 
-def _stopped(text: str, stop: list[str] | None) -> str:
+def _cut_at_stop(text: str, stop: list[str] | None) -> str:
     ends = [at for at in (text.find(mark) for mark in stop or () if mark) if at >= 0]
     return text[: min(ends)] if ends else text
 

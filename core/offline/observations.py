@@ -9,8 +9,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from langchain_core.messages import ToolMessage
 
-from core.offline.sentences import sentences
-from core.offline.words import clean, tokens
+from core.offline.words import clean, sentences, tokens
 from core.texts import normalise_word
 
 Outcome: TypeAlias = Literal["found", "empty", "unavailable", "refused"]
@@ -83,13 +82,13 @@ class Observation:
 def read_observation(message: ToolMessage, tool: str) -> Observation:
     """Take a tool's message apart: JSON is walked, anything else is prose."""
     text = clean(message.text)
-    content = _parsed(text)
+    content = _parse(text)
     fault = _fault(content, text, is_error=message.status == "error")
     documents: tuple[Document, ...] = ()
     facts: tuple[Fact, ...] = ()
     if not fault:
-        content = _unwrapped(content)
-        documents, facts = _taken_apart(content, tool)
+        content = _unwrap(content)
+        documents, facts = _split_content(content, tool)
     return Observation(
         tool=tool,
         call_id=message.tool_call_id,
@@ -116,7 +115,7 @@ def summarised_observation(tool: str, said: str, *, failed: bool) -> Observation
     )
 
 
-def _parsed(text: str) -> Any:
+def _parse(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -153,7 +152,7 @@ def _kind_of_fault(content: Any, text: str, fault: str) -> str:
     return kind if isinstance(kind, str) else f"{fault} {text[:500]}"
 
 
-def _unwrapped(content: Any) -> Any:
+def _unwrap(content: Any) -> Any:
     """What an envelope such as ``{"success": true, "result": ...}`` holds."""
     if not isinstance(content, dict) or not any(content.get(key) is True for key in _SUCCESS_KEYS):
         return content
@@ -180,7 +179,7 @@ def _says_nothing(content: Any) -> bool:
     return isinstance(content, str) and bool(_NOTHING.search(normalise_word(content.strip()[:200])))
 
 
-def _taken_apart(content: Any, tool: str) -> tuple[tuple[Document, ...], tuple[Fact, ...]]:
+def _split_content(content: Any, tool: str) -> tuple[tuple[Document, ...], tuple[Fact, ...]]:
     documents: list[Document] = []
     facts: list[Fact] = []
     for keys, title, record, value in _leaves(content, count(1)):

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from core.offline.arguments import arguments_for
 from core.offline.composing import Composer
 from core.offline.conversation import Call, Conversation
-from core.offline.fields import Field
+from core.offline.fields import Field, value_for
 from core.offline.lexicon import (
     DELIVERY_OBJECTS,
     DELIVERY_REQUESTS,
@@ -22,10 +21,8 @@ from core.offline.lexicon import (
     FAULT_WORDS,
 )
 from core.offline.observations import Observation
-from core.offline.requests import requested_verbs
-from core.offline.toolbox import Tool, relevance
-from core.offline.values import value_for
-from core.offline.words import concepts, is_general
+from core.offline.tools import Tool, arguments_for, relevance
+from core.offline.words import concepts, is_general, requested_verbs
 
 PARALLEL: Final = 2
 ROUNDS: Final = 3
@@ -75,18 +72,18 @@ class Policy:
             return Decision(self.answer())
         gathering = self._gathering()
         if gathering:
-            return Decision(self._thought(gathering), tuple(gathering))
+            return Decision(self._write_thought(gathering), tuple(gathering))
         acting = self._acting()
         if acting:
             return Decision(self._purpose(acting), (acting,))
         return Decision(self.answer())
 
-    def forced(self, name: str | None) -> Decision:
+    def force_call(self, name: str | None) -> Decision:
         """A call that must be made: of the named tool, or of the most relevant one."""
         chosen = next((tool for tool in self.tools if tool.name == name), None)
         tool = chosen or max(self.tools, key=lambda each: self._scores[each.name])
         call = PlannedCall(tool.name, arguments_for(tool, self.composer).values)
-        return Decision(self._thought([call]) if tool.reads else self._purpose(call), (call,))
+        return Decision(self._write_thought([call]) if tool.reads else self._purpose(call), (call,))
 
     def answer(self) -> str:
         """The final text: what was done, what was found, what is missing."""
@@ -108,7 +105,7 @@ class Policy:
         return scores
 
     @cached_property
-    def _made(self) -> dict[str, list[Call]]:
+    def _calls_made(self) -> dict[str, list[Call]]:
         made: dict[str, list[Call]] = {}
         for step in self.conversation.steps:
             for call in step.calls:
@@ -124,7 +121,7 @@ class Policy:
         return [tool for tool in self.tools if not tool.reads]
 
     @cached_property
-    def _wanted(self) -> set[str]:
+    def _select_wanted(self) -> set[str]:
         return set(requested_verbs(self.conversation.task))
 
     # Gathering
@@ -153,11 +150,11 @@ class Policy:
         least = best * (_RELEVANT_TO_MORE if self.composer.evidence.answers else _RELEVANT)
         relevant = [tool for tool in readers if 0 < self._scores[tool.name] >= least]
         return sorted(
-            relevant, key=lambda tool: (len(self._made.get(tool.name, ())), -self._scores[tool.name])
+            relevant, key=lambda tool: (len(self._calls_made.get(tool.name, ())), -self._scores[tool.name])
         )
 
     def _reading_call(self, tool: Tool) -> PlannedCall | None:
-        made = self._made.get(tool.name, [])
+        made = self._calls_made.get(tool.name, [])
         latest = self._latest.get(tool.name)
         if len(made) >= _ATTEMPTS or (made and (latest is None or latest.outcome == "found")):
             return None
@@ -179,7 +176,7 @@ class Policy:
         return None
 
     def _is_open(self, tool: Tool) -> bool:
-        made = self._made.get(tool.name, [])
+        made = self._calls_made.get(tool.name, [])
         latest = self._latest.get(tool.name)
         return not made or (len(made) < _ATTEMPTS and latest is not None and latest.outcome == "unavailable")
 
@@ -197,7 +194,7 @@ class Policy:
         Tools that send something are asked for by naming what is sent: that a customer is spoken of says
         little.
         """
-        if not tool.verbs & self._wanted:
+        if not tool.verbs & self._select_wanted:
             return False
         sends = tool.verb in DELIVERY_VERBS
         objects = {name for name in tool.objects if not (sends and is_general(name))}
@@ -207,10 +204,10 @@ class Policy:
         """The task asks for a solution or a reply, the tool sends one, and there is something to say."""
         objects = set(tool.name_words[1:])
         sends = tool.verb in DELIVERY_VERBS and (not objects or bool(objects & DELIVERY_OBJECTS))
-        return sends and bool(self._wanted & DELIVERY_REQUESTS) and self.composer.evidence.answers
+        return sends and bool(self._select_wanted & DELIVERY_REQUESTS) and self.composer.evidence.answers
 
     def _is_problem(self) -> bool:
-        return bool(set(concepts(self.conversation.task)) & FAULT_WORDS or "resolve" in self._wanted)
+        return bool(set(concepts(self.conversation.task)) & FAULT_WORDS or "resolve" in self._select_wanted)
 
     def _has_looked(self) -> bool:
         return bool(self.conversation.steps) or not any(tool.reads for tool in self.tools)
@@ -225,10 +222,10 @@ class Policy:
 
     # Thoughts
 
-    def _thought(self, calls: Sequence[PlannedCall]) -> str:
+    def _write_thought(self, calls: Sequence[PlannedCall]) -> str:
         phrases, composer = self.composer.phrases, self.composer
-        again = [call.tool for call in calls if call.tool in self._made]
-        fresh = [call.tool for call in calls if call.tool not in self._made]
+        again = [call.tool for call in calls if call.tool in self._calls_made]
+        fresh = [call.tool for call in calls if call.tool not in self._calls_made]
         known = (
             composer.known_so_far()
             if self.conversation.observations

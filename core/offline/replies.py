@@ -8,17 +8,23 @@ from typing import Any, Final
 
 from core.offline.composing import Composer
 from core.offline.evidence import Evidence
-from core.offline.fields import Field, Kind
+from core.offline.fields import Field, Kind, choice_for, listed_choice, number_for, value_for
 from core.offline.filling import Filler
 from core.offline.lexicon import ACTION_REQUESTS, EFFECT_REQUESTS, FAULT_WORDS, word_set
 from core.offline.observations import Observation
-from core.offline.requests import requested_verbs
 from core.offline.schemas import Schema
-from core.offline.sentences import closed, headline, sentences, shortened
-from core.offline.statements import stated_value
-from core.offline.toolbox import reads
-from core.offline.values import choice_for, listed_choice, number_for, value_for
-from core.offline.words import concept, concepts, tokens
+from core.offline.statements import extract_statements
+from core.offline.words import (
+    concept_of,
+    concepts,
+    end_sentence,
+    headline,
+    reads,
+    requested_verbs,
+    sentences,
+    shorten_sentence,
+    tokens,
+)
 
 _SUCCESS: Final = word_set(
     """
@@ -51,7 +57,7 @@ _ROUNDS_BEFORE_EFFECT: Final = 4
 
 def structured_reply(schema: Schema, composer: Composer) -> str:
     """A JSON text that is valid for the schema."""
-    value = stated_value(schema, composer.conversation)
+    value = extract_statements(schema, composer.conversation)
     if value is None:
         value = Filler(ReplySource(composer), schema, sparse=False).fill()
     return json.dumps(value, ensure_ascii=False)
@@ -120,7 +126,7 @@ class ReplySource:
             "headline": lambda: headline(self._conversation.task) or None,
             "query": lambda: " ".join(self._composer.key_words) or None,
             "description": lambda: self._part(field) or self._composer.description,
-            "request": lambda: self._part(field) or shortened(self._conversation.task, 2_000) or None,
+            "request": lambda: self._part(field) or shorten_sentence(self._conversation.task, 2_000) or None,
         }
         if field.kind in writers:
             return writers[field.kind]()
@@ -155,8 +161,8 @@ class ReplySource:
         if words & _SUCCESS:
             return not any(observation.failed for observation in self._latest)
         asked = set(concepts(self._conversation.topic))
-        telling = {concept(word) for word in words} - {
-            concept(word) for word in ("is", "has", "needs", "should")
+        telling = {concept_of(word) for word in words} - {
+            concept_of(word) for word in ("is", "has", "needs", "should")
         }
         return True if telling & asked else None if not field.required else False
 
@@ -169,13 +175,13 @@ class ReplySource:
         words = set(field.words)
         evidence = Evidence(self._conversation.topic, self._conversation.observations)
         phrases = self._composer.phrases
-        said = {concept(word) for word in tokens(self._material)}
+        said = {concept_of(word) for word in tokens(self._material)}
         asked = self._composer.key_words
         if words & _BAD:
             say = phrases.add_on if words & _MENDS else phrases.silent_on
-            return [say.format(word=word) for word in asked if concept(word) not in said][:_MOST_ITEMS]
+            return [say.format(word=word) for word in asked if concept_of(word) not in said][:_MOST_ITEMS]
         if words & _GOOD:
-            return [phrases.speaks_of.format(word=word) for word in asked if concept(word) in said][
+            return [phrases.speaks_of.format(word=word) for word in asked if concept_of(word) in said][
                 :_MOST_ITEMS
             ]
         if field.kind == "query" or "tags" in words:
@@ -188,7 +194,7 @@ class ReplySource:
     @cached_property
     def _parts(self) -> list[str]:
         """The request's clauses."""
-        return [shortened(each, 200) for each in sentences(self._conversation.task)]
+        return [shorten_sentence(each, 200) for each in sentences(self._conversation.task)]
 
     def _part(self, field: Field) -> str | None:
         if field.item is None or not self._parts:
@@ -197,9 +203,9 @@ class ReplySource:
 
     def _reason(self) -> str:
         if self._latest:
-            return self._composer.observed(self._latest)
+            return self._composer.render_observations(self._latest)
         if self._conversation.answer:
-            return closed(shortened(self._conversation.answer, 300))
+            return end_sentence(shorten_sentence(self._conversation.answer, 300))
         return self._composer.phrases.no_steps.format(task=self._composer.task_line)
 
     def _next(self) -> str | None:

@@ -22,24 +22,24 @@ _TYPES: Final[dict[str, type | tuple[type, ...]]] = {
 }
 
 
-def resolved(schema: Any, root: Schema) -> Schema:
+def resolve_schema(schema: Any, root: Schema) -> Schema:
     """The schema with its reference followed and its ``allOf`` merged in; ``True`` becomes ``{}``."""
     current: Schema = schema if isinstance(schema, Mapping) else {}
     for _ in range(MAX_REFERENCES):
         if "$ref" not in current:
             break
         rest = {key: value for key, value in current.items() if key != "$ref"}
-        current = merged(_target(str(current["$ref"]), root), rest)
+        current = merge_schemas(_target(str(current["$ref"]), root), rest)
     parts = current.get("allOf")
     if not parts:
         return current
     whole: Schema = {key: value for key, value in current.items() if key != "allOf"}
     for part in parts:
-        whole = merged(resolved(part, root), whole)
+        whole = merge_schemas(resolve_schema(part, root), whole)
     return whole
 
 
-def merged(base: Schema, over: Schema) -> Schema:
+def merge_schemas(base: Schema, over: Schema) -> Schema:
     """Both schemas at once: bounds tighten, properties and requirements add up, else ``over`` stands."""
     result = {**base, **over}
     for key in base.keys() & over.keys():
@@ -83,7 +83,7 @@ def fits(value: Any, schema: Any, root: Schema) -> bool:
     """Whether the value is valid, for the keywords tools and replies use; others are taken to hold."""
     if isinstance(schema, bool):
         return schema
-    whole = resolved(schema, root)
+    whole = resolve_schema(schema, root)
     return (
         _fits_type(value, whole)
         and _fits_values(value, whole)

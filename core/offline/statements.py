@@ -1,23 +1,173 @@
-"""Statements about the writer, found by rules: what the offline model answers where facts are asked for.
+"""How people say what they are, have and use, in English and Portuguese: the rules of the fact extractor.
 
-It is not understanding. It knows a few dozen turns of phrase in English and Portuguese, said by the writer of
-themselves or their company ("I moved to Lisbon", "somos agora 50 pessoas"), and passes over everything else,
-as well as over questions and what is supposed, wished or planned: a fact that is missed can be told again,
-one that was never said misleads.
+They are for sentences with their contractions spelled out (``we are``). In a rule, group ``o`` is the value,
+and where group ``us`` matches it is said of the company. ``{NAME}``, ``{PLACE}`` and so on stand for values,
+``{NOW}`` for words of no weight. Rules are in the first person: what others do is not the writer's.
 """
 
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 from core.offline.conversation import Conversation
-from core.offline.mending import mended_text
-from core.offline.phrasings import RULES, Kind, Rule
-from core.offline.schemas import Schema, fits, resolved, type_of
-from core.offline.sentences import sentences
+from core.offline.repair import repair_text
+from core.offline.schemas import Schema, fits, resolve_schema, type_of
+from core.offline.words import sentences
 from core.texts import normalise_word
+
+Kind: TypeAlias = Literal["states", "changes", "corrects", "ends"]
+
+_PARTS: Final = {
+    "NAME": r"(?:(?i:the|o|a)\s+)?(?P<o>[A-ZÀ-Ý0-9][\w'+-]*(?:\.\w+)*(?:\s+[A-ZÀ-Ý0-9][\w'+-]*(?:\.\w+)*)*)",
+    "PLACE": r"(?P<o>[A-ZÀ-Ý][\w'-]+(?:\s+(?:d[aeo]s?\s+)?[A-ZÀ-Ý][\w'-]+)*)",
+    "COUNT": r"(?P<o>\d{1,3}(?:[.,]\d{3})+|\d+)",
+    "EMAIL": r"(?P<o>[\w.+-]+@[\w-]+(?:\.[\w-]+)+)",
+    "PHONE": r"(?P<o>\+?\d[\d ()-]{5,}\d)",
+    "MONEY": r"(?P<o>(?:[$€£]|R\$)?\s?\d[\d.,]*\s?(?:k\b|[$€£]|(?i:euros?|reais|dollars))?)",
+    "PLAN": r"(?P<o>[A-ZÀ-Ý]\w*)",
+    "CHANNEL": r"(?P<o>(?i:e-?mail|phone|telefone|whatsapp|sms|telegram))\b",
+    "PEOPLE": r"(?i:people|employees|persons|staff|of us|pessoas|funcion[aá]rios|colaboradores|empregados)\b",
+    "NOW": r"(?:\s+(?:have|now|currently|already|recently|just|also|only|about|around|over|some|today|back"
+    r"|agora|hoje|j[aá]|atualmente|cerca de|quase|uns|umas|tamb[eé]m))*",
+    "MY": r"(?:my|o meu|meu|(?P<us>our|o nosso|nosso))(?:\s+(?:new|novo))?",
+    "ROLE": r"(?P<o>C[EFIMOT]O\b|(?i:(?:head of|diretora? d[eoa]|gerente d[eoa]) \w+"
+    r"|\w+ (?:manager|director)|owner|founder|accountant|don[oa]|contabilista)\b)",
+    "SWITCHED": r"(?:we|i){NOW} (?:switched|migrated|moved) from|troc[aá]mos|mud[aá]mos d[oa]",
+    "TO": r"(?i:to|pelo|pela|para [oa])",
+    "IS": r"(?:\s+(?:is|changed to|é|passou a ser|mudou para)|:)",
+}
+
+_PART: Final = re.compile(r"\{([A-Z]+)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A turn of phrase, and what it says; no subject: the writer, or their company where ``us`` matches."""
+
+    predicate: str
+    form: re.Pattern[str]
+    subject: str
+    kind: Kind
+
+
+def _rule(predicate: str, words: str, value: str, *, subject: str = "", kind: Kind = "states") -> Rule:
+    """Words are found in any case; a value has its own."""
+    return Rule(predicate, re.compile(_spell_rule(rf"(?<!\w)(?i:{words})\s+{value}")), subject, kind)
+
+
+def _spell_rule(form: str) -> str:
+    """The form with its parts, and theirs, in place of their names."""
+    while _PART.search(form):
+        form = _PART.sub(lambda found: _PARTS[found[1]], form)
+    return form
+
+
+RULES: Final = (
+    _rule(
+        "company_size",
+        r"we (?:are|have|employ|grew to|have grown to){NOW}|our (?:team|company) (?:is|has){NOW}"
+        r"|(?:somos|temos|estamos com|crescemos para|pass[aá]mos a ser){NOW}",
+        r"{COUNT}\s+{PEOPLE}",
+        subject="company",
+    ),
+    _rule(
+        "city",
+        r"(?:i|(?P<us>we)){NOW} (?:moved|relocated){NOW} to"
+        r"|(?:me\s+)?mudei(?:-me)?{NOW} (?:para|pra)(?: [oa])?"
+        r"|(?P<us2>(?:nos\s+)?mud[aá]mo(?:s|-nos)){NOW} (?:para|pra)(?: [oa])?",
+        r"{PLACE}(?!\s+(?i:plan|tier|team|version|department))",
+        kind="changes",
+    ),
+    _rule(
+        "city",
+        r"(?:i|(?P<us>we)){NOW} live{NOW} in|(?:i am|(?P<us2>we are)){NOW} based in"
+        r"|(?<!não )(?<!nao )(?:moro|vivo|estou a viver|estou a morar){NOW} (?:em|no|na)",
+        "{PLACE}",
+    ),
+    _rule(
+        "city",
+        r"i (?:no longer|do not) live in|j[aá] n[aã]o (?:moro|vivo) (?:em|no|na)",
+        "{PLACE}",
+        kind="ends",
+    ),
+    _rule("email", r"{MY} e-?mail(?: address)?{IS}{NOW}", "{EMAIL}"),
+    _rule(
+        "phone",
+        r"{MY} (?:(?:phone|mobile)(?: number)?|number|telefone|telem[oó]vel|celular|n[uú]mero){IS}{NOW}",
+        "{PHONE}",
+    ),
+    _rule(
+        "preferred_channel",
+        r"i prefer(?: to be (?:contacted|reached) (?:by|on|via))?|prefiro(?: ser contactad[oa] por)?",
+        "{CHANNEL}",
+        subject="contact",
+    ),
+    _rule(
+        "name", r"my name is|i am called|(?:o )?meu nome é|chamo-me|me chamo", "{PLACE}", subject="contact"
+    ),
+    _rule(
+        "employer",
+        r"i{NOW} work{NOW} (?:at|for)|(?:i|and){NOW} joined"
+        r"|(?<!não )(?<!nao )trabalho{NOW} (?:na|no|para(?: [oa])?)",
+        "{NAME}",
+        subject="contact",
+    ),
+    _rule(
+        "employer",
+        r"i{NOW} left|i no longer work (?:at|for)|sa[ií] d[ao]|j[aá] n[aã]o trabalho (?:na|no)",
+        "{NAME}",
+        subject="contact",
+        kind="ends",
+    ),
+    _rule("role", r"(?:i am|sou){NOW} (?:the|o|a)(?: new)?", "{ROLE}", subject="contact"),
+    _rule("plan", r"(?:we are|i am|estamos|estou){NOW} (?:on the|no plano)", r"{PLAN}\b", subject="company"),
+    _rule(
+        "plan",
+        r"(?:we|i){NOW} (?:upgraded|downgraded|switched|moved|changed) to the",
+        r"{PLAN}\s+(?i:plan)\b",
+        subject="company",
+        kind="changes",
+    ),
+    _rule(
+        "plan",
+        r"(?:mud[aá]mos|mudei|pass[aá]mos|passei) para o plano",
+        "{PLAN}",
+        subject="company",
+        kind="changes",
+    ),
+    _rule(
+        "budget",
+        r"(?:our|my|o nosso|nosso|o meu) (?:budget|orçamento) (?:is|é){NOW}(?: de)?",
+        "{MONEY}",
+        subject="company",
+    ),
+    _rule(
+        "uses",
+        r"(?:we|i){NOW} (?:use|started using)|come[cç][aá]mos a usar|(?<!não )(?<!nao )usamos{NOW}",
+        r"{NAME}(?!.*(?i:any ?more))",
+        subject="company",
+    ),
+    _rule(
+        "uses",
+        r"(?:we|i){NOW} (?:no longer use|stopped using)"
+        r"|j[aá] n[aã]o usamos|deix[aá]mos de usar|n[aã]o usamos mais",
+        "{NAME}",
+        subject="company",
+        kind="ends",
+    ),
+    _rule(
+        "uses",
+        r"(?:we|i) do not use",
+        r"{NAME}\s+(?i:any ?more|any longer)",
+        subject="company",
+        kind="ends",
+    ),
+    _rule("uses", "{SWITCHED}", r"{NAME}(?=\s+{TO}\s+[A-ZÀ-Ý0-9])", subject="company", kind="ends"),
+    _rule("uses", "{SWITCHED}", r"[^,.;]+?\s+{TO}\s+{NAME}", subject="company", kind="changes"),
+)
+
 
 _MOST: Final = 10
 _TRIPLE: Final = frozenset({"subject", "predicate", "object"})
@@ -88,14 +238,14 @@ _YESTERDAY: Final = re.compile(r"\b(?:yesterday|ontem)\b")
 _DAY: Final = re.compile(r"\b\d{4}-\d{2}-\d{2}\b")
 
 
-def stated_value(schema: Schema, conversation: Conversation) -> dict[str, Any] | None:
+def extract_statements(schema: Schema, conversation: Conversation) -> dict[str, Any] | None:
     """The answer to a schema that asks for a list of subject, predicate and object; None for any other."""
     found = _list_of_triples(schema)
     if found is None:
         return None
     name, inner = found
     items = [_item(inner, schema, statement) for statement in statements(conversation)]
-    most = resolved(schema["properties"][name], schema).get("maxItems", _MOST)
+    most = resolve_schema(schema["properties"][name], schema).get("maxItems", _MOST)
     value = {name: items[:most]}
     return value if fits(value, schema, schema) else None
 
@@ -105,13 +255,13 @@ def statements(conversation: Conversation) -> list[Statement]:
     header, _, body = conversation.task.partition("\n\n")
     dated = _DAY.search(header) if body else None
     said_on = date.fromisoformat(dated.group()) if dated else None
-    found = list(dict.fromkeys(_stated(body if dated else conversation.task, said_on)))
+    found = list(dict.fromkeys(_find_statements(body if dated else conversation.task, said_on)))
     if not found:
-        found = list(_corrected(body or conversation.task, conversation.earlier))
+        found = list(_find_corrections(body or conversation.task, conversation.earlier))
     return found[:_MOST]
 
 
-def _stated(text: str, said_on: date | None) -> Iterator[Statement]:
+def _find_statements(text: str, said_on: date | None) -> Iterator[Statement]:
     for sentence in sentences(_spelled_out(text)):
         if not sentence.rstrip().endswith("?"):
             yield from _in_sentence(sentence, said_on)
@@ -139,7 +289,7 @@ def _statement(rule: Rule, match: re.Match[str], sentence: str, said_on: date | 
         predicate=rule.predicate,
         object=groups["o"].strip(" .,'"),
         kind=rule.kind,
-        valid_from=_since(sentence, said_on),
+        valid_from=_find_start_date(sentence, said_on),
     )
     if rule.kind != "states":
         return statement
@@ -151,9 +301,9 @@ def _statement(rule: Rule, match: re.Match[str], sentence: str, said_on: date | 
     return replace(statement, kind=kind)
 
 
-def _corrected(text: str, earlier: Sequence[str]) -> Iterator[Statement]:
+def _find_corrections(text: str, earlier: Sequence[str]) -> Iterator[Statement]:
     """``It is X, not Y``: of what was said before, that which has the value Y."""
-    before = [each for said in earlier for each in _stated(said, None)]
+    before = [each for said in earlier for each in _find_statements(said, None)]
     for sentence in sentences(_spelled_out(text)):
         found = _BARE.search(sentence)
         if not found:
@@ -186,7 +336,7 @@ def _value_of(text: str, like: str) -> str:
     return number.group() if number else text.strip(" .,'\"")
 
 
-def _since(sentence: str, said_on: date | None) -> str:
+def _find_start_date(sentence: str, said_on: date | None) -> str:
     said = normalise_word(sentence)
     if said_on and _YESTERDAY.search(said):
         return (said_on - timedelta(days=1)).isoformat()
@@ -209,8 +359,8 @@ def _latest_year(month: int, said_on: date | None) -> int | None:
 
 def _list_of_triples(schema: Schema) -> tuple[str, Schema] | None:
     for name, inner in schema.get("properties", {}).items():
-        whole = resolved(inner, schema)
-        items = resolved(whole.get("items", {}), schema) if type_of(whole) == "array" else {}
+        whole = resolve_schema(inner, schema)
+        items = resolve_schema(whole.get("items", {}), schema) if type_of(whole) == "array" else {}
         if items.get("properties", {}).keys() >= _TRIPLE:
             return name, items
     return None
@@ -221,6 +371,6 @@ def _item(schema: Schema, root: Schema, statement: Statement) -> dict[str, Any]:
     for name, inner in schema["properties"].items():
         known = getattr(statement, name, None)
         if known is not None:
-            whole = resolved(inner, root)
-            item[name] = known if fits(known, whole, root) else mended_text(known, whole)
+            whole = resolve_schema(inner, root)
+            item[name] = known if fits(known, whole, root) else repair_text(known, whole)
     return item

@@ -5,7 +5,7 @@ import unicodedata
 from functools import lru_cache
 from typing import Final
 
-from core.offline.lexicon import GENERAL_WORDS, GROUPS, STOP_WORDS, word_set
+from core.offline.lexicon import GENERAL_WORDS, GROUPS, READING_VERBS, STOP_WORDS, word_set
 from core.texts import normalise_text, normalise_word
 
 # Longest text looked at in one piece: what lies behind is cut, so that work stays bounded.
@@ -75,7 +75,7 @@ _GENERAL: Final = GENERAL_WORDS | {_CONCEPTS.get(stem(word), stem(word)) for wor
 
 
 @lru_cache(maxsize=65_536)
-def concept(word: str) -> str:
+def concept_of(word: str) -> str:
     """What stands for the word in comparisons: its group's name, else its stem."""
     root = stem(normalise_word(word))
     return _CONCEPTS.get(root, root)
@@ -88,7 +88,7 @@ def concepts(text: str) -> list[str]:
 
 @lru_cache(maxsize=8_192)
 def _concepts_of(text: str) -> tuple[str, ...]:
-    return tuple(concept(word) for word in tokens(text) if is_content(word))
+    return tuple(concept_of(word) for word in tokens(text) if is_content(word))
 
 
 def is_content(word: str) -> bool:
@@ -104,7 +104,7 @@ def is_general(name: str) -> bool:
 def keywords(text: str, limit: int = 8) -> list[str]:
     """The words that say what a request is about, as written, without repetitions."""
     content = [
-        (word, concept(word))
+        (word, concept_of(word))
         for word in surface_words(text)
         if is_content(normalise_word(word)) and normalise_word(word)
     ]
@@ -113,3 +113,126 @@ def keywords(text: str, limit: int = 8) -> list[str]:
     for word, name in specific or content:
         chosen.setdefault(name, word)
     return list(chosen.values())[:limit]
+
+
+MAX_SENTENCES: Final = 400
+
+_BREAK: Final = re.compile(r"(?<=[.!?…])[\"'»)\]]*\s+(?=[\"'«(\[]?[A-ZÀ-Ý0-9])|\n+\s*(?:[-*•#]+\s*)?")
+_ABBREVIATION: Final = re.compile(
+    r"(?:\b(?:e\.g|i\.e|etc|vs|no|dr|mr|mrs|sr|sra|ex|p\.ex)\.)$", re.IGNORECASE
+)
+_BULLET: Final = re.compile(r"^\s*(?:[-*•#]+\s+)+")
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text; lines and list items count as sentences."""
+    found: list[str] = []
+    for piece in _BREAK.split(text):
+        sentence = " ".join(_BULLET.sub("", piece).split())
+        if not sentence:
+            continue
+        if found and _ABBREVIATION.search(found[-1]):
+            found[-1] = f"{found[-1]} {sentence}"
+        else:
+            found.append(sentence)
+        if len(found) >= MAX_SENTENCES:
+            break
+    return found
+
+
+def end_sentence(sentence: str) -> str:
+    """The sentence with a full stop where it has no end."""
+    stripped = sentence.strip().rstrip(",;:")
+    return stripped if not stripped or stripped[-1] in ".!?…" else f"{stripped}."
+
+
+def shorten_sentence(text: str, limit: int) -> str:
+    """The text in one line, cut between words to at most ``limit`` characters."""
+    line = " ".join(text.split())
+    if len(line) <= limit:
+        return line
+    if limit <= 1:
+        return line[:limit]
+    cut = line[: limit - 1]
+    head, space, _ = cut.rpartition(" ")
+    kept = head if space and len(head) > limit // 2 else cut
+    return f"{kept.rstrip(' ,;:.')}…"
+
+
+def headline(text: str, limit: int = 80) -> str:
+    """The first sentence, without its end, cut to ``limit``."""
+    first = next(iter(sentences(text)), "")
+    return shorten_sentence(first.rstrip(".!…"), limit)
+
+
+_BEFORE_REQUEST: Final = word_set(
+    """
+    please and then to you must should can could would will lets let us help also or so kindly we i
+    favor e entao para voce pode poderia deve ajude ajudar ajuda tambem ou quero preciso gostaria por
+    consegue
+    """
+)
+_BEFORE_ATTEMPT: Final = word_set(
+    """
+    trying tries tried try able unable fails failed fail attempting attempt attempts when while cannot
+    not did used tentar tentando tento tentou tenta consigo consegue conseguiu ao quando nao falha
+    falhou how como
+    """
+)
+_ENDS: Final = ".!?;:,\n"
+_INFLECTED: Final = ("ing", "ed", "ando", "endo", "indo", "ou", "eram", "aram")
+
+
+def requested_verbs(text: str) -> list[str]:
+    """Concepts of the words that stand where a request's verb stands, in order.
+
+    ``help diagnose and resolve`` asks for three things; in ``he reports that trying to export fails``
+    nothing is asked for.
+    """
+    found: list[str] = []
+    for clause in _clauses(text):
+        words = [normalise_word(word) for word in surface_words(clause)]
+        for at, word in enumerate(words):
+            if _is_requested(words, at) and concept_of(word) not in found:
+                found.append(concept_of(word))
+    return found
+
+
+def _clauses(text: str) -> list[str]:
+    clauses = [""]
+    for character in text:
+        if character in _ENDS:
+            clauses.append("")
+        else:
+            clauses[-1] += character
+    return [clause for clause in clauses if tokens(clause)]
+
+
+def _is_requested(words: list[str], at: int) -> bool:
+    word = words[at]
+    if word.endswith(_INFLECTED):
+        return False
+    if at == 0:
+        return True
+    before = words[at - 1]
+    if before in _BEFORE_ATTEMPT or before not in _BEFORE_REQUEST:
+        return False
+    return at < 2 or words[at - 2] not in _BEFORE_ATTEMPT  # noqa: PLR2004 - the word before the one before
+
+
+# Beginnings of verbs that read.
+_READING_STEMS: Final = frozenset(stem(verb) for verb in READING_VERBS)
+_SHORTEST_PREFIX: Final = 5
+
+
+def reads(name: str) -> bool:
+    """Whether a tool of this name only reads: its first or last word says so."""
+    named = tokens(name)
+    return bool(named) and (_is_reading(named[0]) or _is_reading(named[-1]))
+
+
+def _is_reading(word: str) -> bool:
+    root = stem(word)
+    if root in _READING_STEMS:
+        return True
+    return any(len(verb) >= _SHORTEST_PREFIX and word.startswith(verb) for verb in _READING_STEMS)

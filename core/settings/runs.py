@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings
 
-from core.settings.base import ApiKey, Seconds, check_http_address, group_config
+from core.outgoing import AllowedHost
+from core.settings.base import ApiKey, Seconds, check_http_address, group_config, parse_text_map
 
 
 class RunSettings(BaseSettings):
@@ -73,3 +74,78 @@ class ApprovalSettings(BaseSettings):
         "high",
         description="Messages to customers with this risk or a higher one wait for a person; never: none do",
     )
+
+
+class WorkflowSettings(BaseSettings):
+    """Limits of workflows, and what their steps may reach."""
+
+    model_config = group_config("WORKFLOW_")
+
+    allowed_hosts: str = Field(
+        "",
+        description="Comma-separated hosts that api_call steps may call: api.example.com (https at a public "
+        "address) or a host with its port, localhost:8080 (at any address)",
+    )
+    secrets: SecretStr = Field(
+        SecretStr("{}"),
+        description="Header values that api_call steps refer to, each for one host, as JSON: "
+        '{"api.example.com/token": "Bearer …"}',
+    )
+    connections: SecretStr = Field(
+        SecretStr("{}"),
+        description='Databases that database_query steps refer to, as JSON: {"reports": "postgresql://…"}; '
+        "use a role that may only read",
+    )
+    max_concurrent: int = Field(50, ge=1, le=10_000, description="Most workflows in progress at once")
+    max_concurrent_steps: int = Field(
+        100, ge=1, le=10_000, description="Most of their steps in progress at once, over all workflows"
+    )
+    scheduling: Literal["fifo", "priority", "fair_share"] = Field(
+        "fair_share",
+        description="Which waiting step is next: the oldest (fifo), that of the highest priority, or that of "
+        "the workflow with the fewest steps in progress (fair_share)",
+    )
+    timeout_seconds: Seconds = Field(3_600, description="Time limit of a workflow between two waits")
+    lease_seconds: Annotated[float, Field(ge=1, le=3_600)] = Field(
+        30, description="Another service takes over the workflows of one that was silent for this long"
+    )
+    sweep_seconds: Seconds = Field(1, description="Pause between two searches for workflows that are due")
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_hosts(cls, hosts: str) -> str:
+        _parse_hosts(hosts)
+        return hosts
+
+    @field_validator("secrets", "connections")
+    @classmethod
+    def _check_json(cls, texts: SecretStr) -> SecretStr:
+        parse_text_map(texts)
+        return texts
+
+    @field_validator("connections")
+    @classmethod
+    def _check_connections(cls, connections: SecretStr) -> SecretStr:
+        for name, url in parse_text_map(connections).items():
+            if url.partition("://")[0] not in {"postgresql", "postgres"}:
+                raise ValueError(f"{name}: must start with postgresql://")
+        return connections
+
+    @property
+    def hosts(self) -> list[AllowedHost]:
+        """The allowed hosts."""
+        return _parse_hosts(self.allowed_hosts)
+
+    @property
+    def secret_values(self) -> dict[str, str]:
+        """The secrets by ``host/name``."""
+        return parse_text_map(self.secrets)
+
+    @property
+    def connection_urls(self) -> dict[str, str]:
+        """The databases' addresses by name."""
+        return parse_text_map(self.connections)
+
+
+def _parse_hosts(hosts: str) -> list[AllowedHost]:
+    return [AllowedHost.parse(host) for host in map(str.strip, hosts.split(",")) if host]

@@ -9,10 +9,10 @@ from core.context import Context
 from core.errors import ModelError
 from core.logging import get_logger
 from nodes.coordinator.briefing import conversation
-from nodes.coordinator.roster import GENERAL, Roster
+from nodes.coordinator.classifier import Routing
+from nodes.coordinator.router import GENERAL, AgentRegistry
 from nodes.coordinator.state import Chosen, CoordinatorState, Dispatched
 from nodes.deps import Deps
-from nodes.routing.verdicts import Routing
 from nodes.shared.prompts import load_prompt
 from nodes.shared.structured import ask_structured, has_language_model
 
@@ -34,7 +34,7 @@ async def choose(
     """
     likely = [routing.route, *(each.route for each in routing.alternatives)]
     last = state["last_agent"]
-    if last in deps.agents.agents and _goes_on(routing, is_likely=last in likely):
+    if last in deps.agents.specs and _goes_on(routing, is_likely=last in likely):
         return last, "conversation"
     if routing.verdict == "sure":
         return routing.route, "sure"
@@ -57,10 +57,10 @@ def _goes_on(routing: Routing, *, is_likely: bool) -> bool:
 
 
 def by_default(
-    roster: Roster, message: str, chosen: Chosen = "default", confidence: float = 0.0
+    agents: AgentRegistry, message: str, chosen: Chosen = "default", confidence: float = 0.0
 ) -> Dispatched:
     """The general agent, for the whole message."""
-    category = roster.agents[GENERAL].category
+    category = agents.specs[GENERAL].category
     return Dispatched(agent=GENERAL, category=category, confidence=confidence, chosen=chosen, part=message)
 
 
@@ -68,7 +68,7 @@ async def _decided(deps: Deps, state: CoordinatorState, likely: list[str], conte
     if not has_language_model(deps.models, context.model):
         # It would match words, which the examples do better.
         return None
-    agents = deps.agents.agents
+    agents = deps.agents.specs
     listed = "\n".join(f"- {name}: {agents[name].description}" for name in likely)
     messages = [
         SystemMessage(load_prompt("coordinator_choose")),

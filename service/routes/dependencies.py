@@ -6,9 +6,10 @@ Coroutines, though none waits: FastAPI calls plain functions in another thread, 
 from typing import Annotated, TypeAlias
 
 from fastapi import Depends, Request
+from starlette.requests import HTTPConnection
 
 from core.errors import InvalidRequest
-from service.auth.request_identity import Identity, requester
+from service.auth.principal import Identity
 from service.lifespan import Service
 
 
@@ -17,8 +18,14 @@ async def _service(request: Request) -> Service:
     return service
 
 
+def get_requester(connection: HTTPConnection) -> Identity:
+    """Return the caller, as :class:`service.middleware.authentication.Authentication` identified them."""
+    identity: Identity = connection.state.identity
+    return identity
+
+
 async def _requester(request: Request) -> Identity:
-    return requester(request)
+    return get_requester(request)
 
 
 async def require_text(request: Request) -> None:

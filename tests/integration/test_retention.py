@@ -21,7 +21,7 @@ from core.errors import StartupError
 from core.postgres import Pool
 from core.settings import RetentionSettings, Settings
 from nodes.shared.channels import MessagesChannel
-from service.cli.retention import table
+from service.cli.database import build_retention_table
 from service.runs.erasure import Erasure
 from tests.support.conversation import Conversation, StockTalk, conversation, replica
 from tests.support.service import running_service
@@ -269,7 +269,7 @@ async def test_one_replica_sweeps_at_a_time(pool: Pool) -> None:
 async def test_the_service_sweeps_in_the_background_and_outlives_a_sweep_that_fails(
     database_url: str, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.cli.retention.sweep", failing_once := _FailingOnce())
+    monkeypatch.setattr("service.retention.sweep", failing_once := _FailingOnce())
     await say(conversation(await replica(pool)), "a", "one", "two")
     await aged(pool, "a", "1 day")
     often = RetentionSettings(policy="delete_after:1h", interval_seconds=0.01)
@@ -306,7 +306,8 @@ async def test_the_command_prints_what_would_go(database_url: str, pool: Pool) -
     command = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "service.cli.retention",
+        "service.cli.database",
+        "retention",
         "--dry-run",
         cwd=PROJECT,
         env=environment,
@@ -316,12 +317,12 @@ async def test_the_command_prints_what_would_go(database_url: str, pool: Pool) -
     assert command.returncode == 0
     line = next(line for line in printed.decode().splitlines() if "keep_latest" in line)
     assert "talk" in line
-    assert "would go" in printed.decode()
+    assert "would be removed" in printed.decode()
     assert await rows(pool) == before
 
 
 def test_a_table_has_a_line_for_each_graph() -> None:
-    assert table(SweepResult(), dry_run=True).row_count == 0
+    assert build_retention_table(SweepResult(), dry_run=True).row_count == 0
 
 
 @pytest.mark.parametrize(

@@ -49,9 +49,9 @@ async def test_a_contact_goes_on_with_their_session_on_a_channel_until_it_is_idl
 async def test_an_idle_session_is_closed_and_its_summary_found(database_url: str) -> None:
     async with service(database_url, replying("A green one.", NO_FACTS)) as running:
         session = (await say(running, PARROT, channel_id="whatsapp"))["session_id"]
-        assert await running.service.keeper.sweep() == 0
+        assert await running.service.session_worker.sweep() == 0
         at(running, 31)
-        assert await running.service.keeper.sweep() == 1
+        assert await running.service.session_worker.sweep() == 1
         [found] = await listed(running)
         assert (found["id"], found["closed_by"]) == (session, "idle")
         assert "green parrot" in found["summary"]
@@ -59,7 +59,7 @@ async def test_an_idle_session_is_closed_and_its_summary_found(database_url: str
         hits = (await running.service.memory.search(Scope("default", CONTACT), "summary parrot")).hits
         assert any(hit.id.startswith("summary:") and "green parrot" in hit.text for hit in hits)
         # Nothing is left to do, and doing it again changes nothing.
-        assert await running.service.keeper.sweep() == 0
+        assert await running.service.session_worker.sweep() == 0
         assert len(await remembered(running)) == 3
 
 
@@ -68,10 +68,10 @@ async def test_a_summary_that_memory_did_not_get_is_made_later(database_url: str
         await say(running, PARROT, channel_id="whatsapp")
         at(running, 31)
         line.state = "down"
-        assert await running.service.keeper.sweep() == 0
+        assert await running.service.session_worker.sweep() == 0
         line.state = "up"
         at(running, 35)
-        assert await running.service.keeper.sweep() == 1
+        assert await running.service.session_worker.sweep() == 1
 
 
 async def test_two_first_messages_at_once_open_one_session(database_url: str) -> None:
@@ -254,10 +254,10 @@ async def test_what_a_customer_told_is_learnt_when_the_session_is_over(database_
     async with service(database_url, model) as running:
         await say(running, "We have moved to Lisbon, by the way.", channel_id="whatsapp")
         at(running, 31)
-        assert await running.service.keeper.sweep() == 1
+        assert await running.service.session_worker.sweep() == 1
         [fact] = await running.service.memory.list_facts(Scope("default", CONTACT))
         assert (fact.predicate, fact.object) == ("city", "Lisbon")
-        assert await running.service.keeper.sweep() == 0
+        assert await running.service.session_worker.sweep() == 0
 
 
 async def test_what_the_model_refuses_to_read_does_not_keep_a_session_open(database_url: str) -> None:
@@ -266,5 +266,5 @@ async def test_what_the_model_refuses_to_read_does_not_keep_a_session_open(datab
     async with service(database_url, model) as running:
         await say(running, "We have moved to Lisbon, by the way.", channel_id="whatsapp")
         at(running, 31)
-        assert await running.service.keeper.sweep() == 1
+        assert await running.service.session_worker.sweep() == 1
         assert await running.service.memory.list_facts(Scope("default", CONTACT)) == []

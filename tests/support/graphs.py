@@ -12,15 +12,14 @@ from core.postgres import Pool
 from core.settings import CrmSettings
 from dev_crm.app import create_crm
 from graphs.spec import GraphSpec
-from nodes.coordinator.roster import Roster
+from nodes.coordinator.router import AgentRegistry, Router
 from nodes.deps import Deps
-from nodes.routing.router import Router
 from tests.support.savers import saver_on
 from tools.catalogue import crm_tools
 from tools.crm.client import CrmClient, create_http_client
 
 # For graphs that dispatch nothing.
-NO_AGENTS = Roster(agents={}, router=cast("Router", None))
+NO_AGENTS = AgentRegistry(specs={}, router=cast("Router", None))
 
 
 def empty_crm() -> CrmClient:

@@ -2,7 +2,7 @@
 
 from core.postgres import Pool
 from core.settings import RunSettings, WorkflowSettings
-from service.audit.entries import Audit
+from service.audit.trail import AuditTrail
 from service.observability.metrics import ServiceMetrics
 from service.observability.tracing import Tracing
 from service.runs.executor import Runs
@@ -18,6 +18,6 @@ def runs_on(
     """Runs of one tenant; the limits are the defaults where none are given."""
     settings = settings or RunSettings()
     lanes = run_lanes(settings, workflows or WorkflowSettings(), shared=False)
-    audit = Audit(pool)
+    audit = AuditTrail(pool)
     watch = RunWatch(ServiceMetrics(), Tracing(), audit)
     return Runs(settings, lanes, RunStart(Ownership(pool), audit), watch, database_away=str)

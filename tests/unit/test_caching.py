@@ -19,12 +19,12 @@ from checkpoints.cache import compute_cache_version
 from core.context import Context, set_context
 from core.errors import EmbeddingError
 from graphs.caching import classify_cache_policy, is_cacheable, make_key_func
+from nodes.coordinator.classifier import Candidate, Routing, Verdict
 from nodes.coordinator.classify import classify
-from nodes.coordinator.roster import Roster
+from nodes.coordinator.router import AgentRegistry
 from nodes.coordinator.state import CoordinatorState
 from nodes.deps import Deps
-from nodes.routing.verdicts import Candidate, Routing, Verdict
-from tests.support.agents import shipped
+from tests.support.agents import load_shipped_agents
 from tests.support.scripted import ScriptedChatModel, scripted_models
 
 ACME = Context(tenant="acme")
@@ -49,7 +49,7 @@ class OneRouter:
         self._verdict = verdict
         self._fails = fails
 
-    async def parts(self, text: str) -> tuple[tuple[str, Routing], ...]:
+    async def route_parts(self, text: str) -> tuple[tuple[str, Routing], ...]:
         if self._fails:
             raise EmbeddingError("the embedding model is unavailable")
         found = Routing(
@@ -68,7 +68,7 @@ def deps_with(verdict: Verdict = "sure", *replies: Any, fails: bool = False) -> 
         models=scripted_models(ScriptedChatModel(replies=list(replies))),
         tools={},
         crm=cast("Any", None),
-        agents=shipped(router=cast("Any", OneRouter(verdict, fails=fails))),
+        agents=load_shipped_agents(router=cast("Any", OneRouter(verdict, fails=fails))),
     )
 
 
@@ -88,9 +88,9 @@ def key(deps: Deps = DEPS, *, run: Context | None = ACME, **changed: Any) -> str
 
 
 def other_roster() -> Deps:
-    agents = dict(DEPS.agents.agents)
+    agents = dict(DEPS.agents.specs)
     agents["closing"] = agents["closing"].model_copy(update={"description": "Something else."})
-    return replace(DEPS, agents=Roster(agents=agents, router=DEPS.agents.router))
+    return replace(DEPS, agents=AgentRegistry(specs=agents, router=DEPS.agents.router))
 
 
 def test_the_same_words_in_the_same_conversation_have_the_same_key_for_every_contact() -> None:
