@@ -5,7 +5,7 @@ import pytest
 
 from core.errors import DatabaseUnavailable, MemoryUnavailable
 from core.postgres import DATABASE_UNAVAILABLE
-from memory.database import memory_errors
+from memory.database import translate_errors
 from service.errors import to_service_error
 
 
