@@ -6,11 +6,11 @@ from checkpoints.saver import GroupCommitSaver
 from core.concurrency import FairSemaphore
 from core.postgres import Pool
 from service.observability.metrics import ServiceMetrics
-from service.runs.executor import Runs
+from service.runs.executor import RunExecutor
 
 
 def add_gauges(
-    metrics: ServiceMetrics, *, runs: Runs, pool: Pool, saver: GroupCommitSaver, steps: FairSemaphore
+    metrics: ServiceMetrics, *, runs: RunExecutor, pool: Pool, saver: GroupCommitSaver, steps: FairSemaphore
 ) -> None:
     """Add the gauges of the runs, the workflows, the checkpointer and the connection pool."""
 
@@ -22,7 +22,7 @@ def add_gauges(
     metrics.gauge(
         "runs_queued", "Runs that wait for their thread or for a concurrency slot", lambda: runs.queued
     )
-    metrics.gauge("runs_slots", "Concurrency slots of runs", lambda: runs.places("runs").limit)
+    metrics.gauge("runs_slots", "Concurrency slots of runs", lambda: runs.slots("runs").limit)
     metrics.gauge("workflow_steps_active", "Working steps of workflows in progress", lambda: steps.active)
     metrics.gauge(
         "workflow_steps_queued", "Working steps that wait for a concurrency slot", lambda: steps.waiting
