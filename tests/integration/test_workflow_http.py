@@ -222,7 +222,7 @@ def test_hosts_are_read_or_refused() -> None:
         "[::1]:8080",
     ]
     for text in ("", "https://x", "x:0", "x:70000", "x/y", "*.example.com", "a b"):
-        with pytest.raises(ValueError, match="is no host"):
+        with pytest.raises(ValueError, match="is not a host"):
             AllowedHost.parse(text)
 
 

@@ -184,7 +184,7 @@ async def test_attempts_are_bounded_in_number_and_time() -> None:
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (lambda count: [[1.0, 2.0, 3.0]] * count, "3 dimensions, and 2 are expected"),
+        (lambda count: [[1.0, 2.0, 3.0]] * count, "3 dimensions instead of 2"),
         (lambda count: [[1.0, 2.0]] * (count + 1), "2 vectors for 1 texts"),
         (lambda count: [[0.0, 0.0]] * count, "zero or not finite"),
         (lambda count: [[math.nan, 1.0]] * count, "zero or not finite"),
