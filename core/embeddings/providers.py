@@ -79,8 +79,8 @@ def _warn_of_lexical(purpose: Purpose) -> None:
         model=LEXICAL,
         purpose=purpose,
         reason=why_unavailable(),
-        consequence="messages are routed, and memory is searched, by spelling instead of meaning: other wordings "
-        "and other languages are not recognised",
+        consequence="messages are routed, and memory is searched, by spelling instead of meaning: other "
+        "wordings and other languages are not recognised",
         remedy="set GOOGLE_API_KEY, or EMBEDDING_MODEL and EMBEDDING_DIMENSIONS, to use a hosted model",
     )
 
