@@ -35,10 +35,10 @@ from core.concurrency import FairSemaphore
 from core.logging import configure_logging
 from core.settings import DatabaseSettings, LogSettings, ServerSettings, Settings
 from graphs.workflow import compile_workflow
-from nodes.workflow.engine import Engine
 from nodes.workflow.steps.data_processing import data_processing
-from service.cli.serve import serving
+from service.cli.serve import open_server
 from workflows.definition.workflow import Definition
+from workflows.ports import Engine
 from workflows.validation import read_definition
 
 PLOT = Path(__file__).parent / "workflows.svg"
@@ -119,7 +119,7 @@ async def many_small(url: str) -> tuple[Run, int]:
         database=DatabaseSettings(url=SecretStr(url)), server=ServerSettings(port=0), log=LOGS
     )
     body = {"definition": small().model_dump(mode="json", exclude_unset=True), "input": {}}
-    async with serving(settings) as up, httpx.AsyncClient(base_url=up.url, timeout=120) as http:
+    async with open_server(settings) as up, httpx.AsyncClient(base_url=up.url, timeout=120) as http:
         started, cpu = perf_counter(), process_time()
         asked = await asyncio.gather(*(http.post("/v1/workflows", json=body) for _ in range(SMALL)))
         ended = [await _ended(http, one.json()["id"]) for one in asked]

@@ -15,6 +15,7 @@ from typing import Any, cast
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Checkpointer
+from nodes.workflow.execution import Plan
 
 from core.context import Context
 from graphs.spec import GraphSpec
@@ -22,7 +23,6 @@ from nodes.deps import Deps
 from nodes.workflow.branch import branch, strand
 from nodes.workflow.choose import choose
 from nodes.workflow.control import Ways
-from nodes.workflow.engine import Engine, Plan
 from nodes.workflow.fan_out import beside, branch_node, fan_out, is_for_each, join, join_node, strand_node
 from nodes.workflow.finish import finish, stop
 from nodes.workflow.loop import enter_loop, next_iteration
@@ -43,6 +43,7 @@ from workflows.definition.conditions import AlwaysTrue
 from workflows.definition.patterns import Conditional, FanOutFanIn, Loop, Parallel, Sequential, Step
 from workflows.definition.workflow import Definition
 from workflows.outline import is_pattern
+from workflows.ports import Engine
 
 # More than the bounds of a definition allow: each iteration, each wave and each step is one or two.
 RECURSION_LIMIT = 10_000_000

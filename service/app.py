@@ -16,9 +16,8 @@ from service.middleware.locality import is_loopback
 from service.middleware.rate_limiting import RateLimiting
 from service.middleware.request_id import RequestIdMiddleware
 from service.middleware.security_headers import SecurityHeaders
+from service.middleware.telemetry import TelemetryMiddleware
 from service.middleware.typed_errors import TypedErrors
-from service.observability.requests import TelemetryMiddleware
-from service.observability.routes import metrics_router
 from service.routes.agents import agents_router
 from service.routes.approvals import approvals_router
 from service.routes.audit import audit_router
@@ -26,6 +25,7 @@ from service.routes.dependencies import require_text
 from service.routes.health import health_router
 from service.routes.langserve import langserve_router
 from service.routes.messages import messages_router
+from service.routes.metrics import metrics_router
 from service.routes.sessions import sessions_router
 from service.routes.threads import threads_router
 from service.routes.workflows import workflows_router

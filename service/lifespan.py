@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 import httpx
 from fastapi import FastAPI
+from graphs.agent_registry import build_agent_registry
+from nodes.coordinator.router import AgentRegistry
 
 from checkpoints.cache import compute_cache_version, open_cache
 from checkpoints.pool import WatchedPool, open_database, watch_database
@@ -24,23 +26,19 @@ from dev_crm.app import create_crm
 from dev_crm.migrations import migrate
 from graphs.caching import is_cacheable
 from graphs.registry import REGISTRY
-from graphs.roster import specialised_agents
 from memory.opening import open_memory
-from nodes.coordinator.roster import Roster
 from nodes.deps import Deps
-from service.audit.effects import RecordedEffects
-from service.audit.entries import Audit
-from service.audit.requests import Requests
-from service.audit.worker import keeping
+from service.audit.idempotency import RecordedEffects, RequestKeys
+from service.audit.trail import AuditTrail
+from service.audit.worker import maintain_audit
 from service.auth.authenticator import Authenticator, open_authenticator
-from service.auth.counters import open_counter
-from service.auth.rates import RateLimits
-from service.cli.migrate import migrate_rooms
-from service.cli.retention import retention
+from service.auth.rate_limits import RateLimiter, open_storage
 from service.lifecycle import Lifecycle
+from service.migrations import migrate_rooms
 from service.observability.gauges import add_gauges
 from service.observability.metrics import RunMeter, ServiceMetrics
 from service.observability.tracing import Tracing, open_tracing
+from service.retention import supervise_retention
 from service.runs.compiled import CompiledGraph
 from service.runs.erasure import Erasure
 from service.runs.executor import Runs
@@ -49,7 +47,7 @@ from service.runs.queues import run_lanes
 from service.runs.start import RunStart
 from service.runs.watch import RunWatch
 from service.sessions.store import SessionStore
-from service.sessions.worker import SessionKeeper
+from service.sessions.worker import SessionWorker
 from service.version import VERSION
 from service.workflows.opening import Workflows, open_engine, open_workflows
 from tools.catalogue import crm_tools, memory_tools
@@ -91,19 +89,19 @@ class Service:
     lifecycle: Lifecycle
     pool: WatchedPool
     authenticator: Authenticator | None
-    rates: RateLimits | None
+    rates: RateLimiter | None
     ownership: Ownership
     runs: Runs
     graphs: Mapping[str, CompiledGraph]
     model: ModelInfo
-    roster: Roster
+    roster: AgentRegistry
     erasure: Erasure
     memory: Memory
     sessions: SessionStore
-    requests: Requests
-    audit: Audit
+    requests: RequestKeys
+    audit: AuditTrail
     warming: asyncio.Task[None]
-    keeper: SessionKeeper
+    keeper: SessionWorker
     workflows: Workflows
     metrics: ServiceMetrics
     tracing: Tracing
@@ -155,8 +153,8 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             **crm_tools(crm, approve_messages_from=settings.approvals.message_risk, memory=memory),
             **memory_tools(memory),
         }
-        roster = specialised_agents(settings, tools)
-        stack.push_async_callback(roster.router.aclose)
+        roster = build_agent_registry(settings, tools)
+        stack.push_async_callback(agents.router.aclose)
         # The first message is not to wait for it, nor is the start.
         warming = asyncio.create_task(_warm(roster))
         stack.push_async_callback(cancel_and_wait, warming)
@@ -185,14 +183,14 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             name: graph.compile(checkpointer=saver, cache=cache, name=name) for name, graph in built.items()
         }
         sessions = SessionStore(pool, idle_seconds=settings.sessions.idle_seconds)
-        keeper = SessionKeeper(
+        keeper = SessionWorker(
             sessions, graphs["coordinator"], models, memory, seconds=settings.sessions.sweep_seconds
         )
         with use_meter(RunMeter(metrics, BACKGROUND)):
             await stack.enter_async_context(tasks.supervise("session-keeper", keeper.run))
         ownership = Ownership(pool)
-        audit, requests = Audit(pool), Requests(pool, hours=settings.idempotency.key_hours)
-        await stack.enter_async_context(keeping(pool, audit, requests, settings.audit))
+        audit, requests = AuditTrail(pool), RequestKeys(pool, hours=settings.idempotency.key_hours)
+        await stack.enter_async_context(maintain_audit(pool, audit, requests, settings.audit))
         lanes = run_lanes(settings.runs, settings.workflows, shared=settings.auth.enabled)
         runs = Runs(
             settings.runs,
@@ -203,7 +201,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         )
         add_gauges(metrics, runs=runs, pool=pool, saver=saver, steps=engine.slots)
         erasure = Erasure(pool=pool, memory=memory, settled=saver.flush, forget=(saver.forget,))
-        await stack.enter_async_context(retention(settings, pool, erasure, runs))
+        await stack.enter_async_context(supervise_retention(settings, pool, erasure, runs))
         workflows = await stack.enter_async_context(
             open_workflows(settings.workflows, pool, runs=runs, engine=engine, checkpointer=saver)
         )
@@ -218,7 +216,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             runs=runs,
             graphs=graphs,
             model=models.info,
-            roster=roster,
+            agents=agents,
             erasure=erasure,
             memory=memory,
             sessions=sessions,
@@ -234,10 +232,10 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         )
 
 
-async def _rates(stack: AsyncExitStack, settings: Settings, pool: Pool) -> RateLimits:
+async def _rates(stack: AsyncExitStack, settings: Settings, pool: Pool) -> RateLimiter:
     limits = settings.limits
-    return RateLimits(
-        await stack.enter_async_context(open_counter(limits, settings.redis, pool)),
+    return RateLimiter(
+        await stack.enter_async_context(open_storage(limits, settings.redis, pool)),
         limits.limit_requests,
         limits.limit_requests_per_tenant,
         timeout=limits.limit_timeout_seconds,
@@ -258,9 +256,9 @@ async def _development_crm(settings: Settings, pool: Pool) -> FastAPI | None:
     return create_crm(pool, settings.crm.api_key)
 
 
-async def _warm(roster: Roster) -> None:
+async def _warm(roster: AgentRegistry) -> None:
     """Have the router learn the agents' examples."""
     try:
-        await roster.router.ready()
+        await agents.router.prepare()
     except EmbeddingError as error:
         log.warning("router_not_ready", reason=error.message)

@@ -9,7 +9,7 @@ from langgraph.types import Command
 from core.context import Context
 from nodes.deps import Node
 from nodes.workflow.control import Onward, pattern_record
-from nodes.workflow.engine import Plan
+from nodes.workflow.execution import Plan
 from nodes.workflow.fan_out import beside, join_node
 from nodes.workflow.moment import Moment
 from nodes.workflow.state import BranchInput

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from core.context import Context
 from core.errors import StepFailed
 from nodes.deps import Node
-from nodes.workflow.engine import Plan
+from nodes.workflow.execution import Plan
 from nodes.workflow.moment import Moment
 from nodes.workflow.state import StrandState
 from workflows.conditions import holds

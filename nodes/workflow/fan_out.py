@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from core.errors import StepFailed
 from nodes.deps import Node
 from nodes.workflow.control import Onward, Ways, control, passed_by, pattern_record, recorded
-from nodes.workflow.engine import Plan
+from nodes.workflow.execution import Plan
 from nodes.workflow.moment import Moment
 from nodes.workflow.state import BranchInput, StrandState
 from workflows.definition.patterns import FanOutFanIn, Parallel, Step

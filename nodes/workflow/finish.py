@@ -5,7 +5,7 @@ from langgraph.runtime import Runtime
 from core.context import Context
 from core.errors import StepFailed
 from nodes.deps import Node
-from nodes.workflow.engine import Plan
+from nodes.workflow.execution import Plan
 from nodes.workflow.moment import Moment
 from nodes.workflow.state import StrandState, WorkflowOutput
 from workflows.failures import blocking, causes

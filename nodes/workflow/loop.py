@@ -6,7 +6,7 @@ from langgraph.types import Command
 
 from nodes.deps import Node
 from nodes.workflow.control import Onward, Ways, control, passed_by, recorded
-from nodes.workflow.engine import Plan
+from nodes.workflow.execution import Plan
 from nodes.workflow.moment import Moment
 from nodes.workflow.state import StrandState
 from workflows.conditions import holds

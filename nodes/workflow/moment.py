@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from core.context import Context
 from nodes.deps import get_run_context, get_thread_id
-from nodes.workflow.engine import Plan
+from nodes.workflow.execution import Plan
 from nodes.workflow.state import BranchInput, StrandContext, StrandState, Surroundings
 from workflows.context import Here
 from workflows.outline import loops_and_items

@@ -16,32 +16,32 @@ from typing import Any, Final
 from psycopg.rows import DictRow
 
 from core.postgres import Connection, Pool
-from service.audit.entries import COLUMNS
+from service.audit.trail import COLUMNS
 
 BATCH: Final = 1_000
 
 # One at a time links, or cuts, whichever service it is in. Released with the transaction.
 LOCK_SQL: Final = "SELECT pg_advisory_xact_lock(hashtextextended('chains of the audit', 0))"
 TRY_LOCK_SQL: Final = "SELECT pg_try_advisory_xact_lock(hashtextextended('chains of the audit', 0)) AS ours"
-ANY_SQL: Final = "SELECT EXISTS (SELECT FROM ledger.entries WHERE hash IS NULL) AS any"
+ANY_SQL: Final = "SELECT EXISTS (SELECT FROM audit.entries WHERE hash IS NULL) AS any"
 UNLINKED_SQL: Final = f"""
-SELECT tenant, {COLUMNS} FROM ledger.entries WHERE hash IS NULL ORDER BY id LIMIT %(limit)s
+SELECT tenant, {COLUMNS} FROM audit.entries WHERE hash IS NULL ORDER BY id LIMIT %(limit)s
 """  # noqa: S608 - constants
 # The last link, or what was cut off where nothing is left.
 HEADS_SQL: Final = """
 SELECT wanted.tenant, head.position, head.hash
 FROM unnest(%(tenants)s::text[]) AS wanted (tenant)
 CROSS JOIN LATERAL (
-    (SELECT position, hash FROM ledger.entries
+    (SELECT position, hash FROM audit.entries
      WHERE tenant = wanted.tenant AND position IS NOT NULL ORDER BY position DESC LIMIT 1)
     UNION ALL
-    (SELECT position, hash FROM ledger.seals
+    (SELECT position, hash FROM audit.seals
      WHERE tenant = wanted.tenant ORDER BY position DESC LIMIT 1)
     ORDER BY position DESC LIMIT 1
 ) AS head
 """
 LINK_SQL: Final = """
-UPDATE ledger.entries AS entry SET position = made.position, hash = made.hash
+UPDATE audit.entries AS entry SET position = made.position, hash = made.hash
 FROM unnest(%(tenants)s::text[], %(ids)s::bigint[], %(positions)s::bigint[], %(hashes)s::bytea[])
     AS made (tenant, id, position, hash)
 WHERE entry.tenant = made.tenant AND entry.id = made.id

@@ -14,7 +14,7 @@ from core.effects import Arguments, Outcome
 from core.errors import CrmRefused, CrmUnauthorized, DatabaseUnavailable, EffectConflict, ServiceError
 from core.logging import get_logger
 from core.postgres import DATABASE_UNAVAILABLE, Connection, Pool
-from service.audit.entries import ENTRY_VALUES, INSERT_SQL, INTO_ENTRIES, Entry
+from service.audit.trail import ENTRY_VALUES, INSERT_SQL, INTO_ENTRIES, Entry
 
 log = get_logger(__name__)
 
@@ -25,7 +25,7 @@ REFUSALS: Final = (CrmRefused, CrmUnauthorized)
 # Gives a row where the effect is to be made, now or again.
 BEGIN_SQL: Final = f"""
 WITH begun AS (
-    INSERT INTO ledger.effects AS known (tenant, key, thread_id, run_id, action, arguments_hash, state)
+    INSERT INTO audit.effects AS known (tenant, key, thread_id, run_id, action, arguments_hash, state)
     VALUES (%(tenant)s, %(effect_key)s, %(thread)s, %(run)s, %(tool)s, %(arguments_hash)s, 'begun')
     ON CONFLICT (tenant, key) DO UPDATE SET
         state = 'begun', attempts = known.attempts + 1, run_id = excluded.run_id, ended_at = NULL
@@ -40,17 +40,17 @@ SELECT attempts FROM begun
 """  # noqa: S608 - constants
 KNOWN_SQL: Final = """
 SELECT action = %(tool)s AND arguments_hash = %(arguments_hash)s AS same, outcome
-FROM ledger.effects WHERE tenant = %(tenant)s AND key = %(effect_key)s
+FROM audit.effects WHERE tenant = %(tenant)s AND key = %(effect_key)s
 """
 # The entry is written even where the record is gone by now: its thread may have been erased meanwhile.
 END_SQL: Final = f"""
 WITH ended AS (
-    UPDATE ledger.effects SET state = %(state)s, outcome = %(effect_outcome)s::json, ended_at = now()
+    UPDATE audit.effects SET state = %(state)s, outcome = %(effect_outcome)s::json, ended_at = now()
     WHERE tenant = %(tenant)s AND key = %(effect_key)s AND state = 'begun'
 )
 {INSERT_SQL}
 """  # noqa: S608 - constants
-ERASE_SQL: Final = "DELETE FROM ledger.effects WHERE thread_id = %s"
+ERASE_SQL: Final = "DELETE FROM audit.effects WHERE thread_id = %s"
 
 
 class RecordedEffects:

@@ -11,7 +11,7 @@ from core.context import Actor, current_actor
 from core.logging import get_logger
 from core.postgres import Connection, Pool
 from core.texts import make_storable
-from service.audit.redaction import redacted
+from service.audit.redaction import redact
 
 log = get_logger(__name__)
 
@@ -23,7 +23,7 @@ ACTIONS: Final[tuple[Action, ...]] = ("effect", "approval", "run", "erasure", "k
 # Notes that wait to be written; more than that were made while the database was away, and the oldest go.
 MOST_NOTES: Final = 10_000
 
-INTO_ENTRIES: Final = """INSERT INTO ledger.entries (
+INTO_ENTRIES: Final = """INSERT INTO audit.entries (
     tenant, user_id, key_id, thread_id, run_id, action, tool, effect_key, arguments, outcome, details
 )"""
 ENTRY_VALUES: Final = """
@@ -44,7 +44,7 @@ CONDITIONS: Final[Mapping[str, str]] = {
     "until": "at < %(until)s",
     "before": "id < %(before)s",
 }
-FIND_SQL: Final = "SELECT {columns} FROM ledger.entries WHERE {conditions} ORDER BY id DESC LIMIT %(limit)s"
+FIND_SQL: Final = "SELECT {columns} FROM audit.entries WHERE {conditions} ORDER BY id DESC LIMIT %(limit)s"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,9 +81,9 @@ class Entry:
             "action": self.action,
             "tool": self.tool,
             "effect_key": self.effect_key,
-            "arguments": json.dumps(redacted(self.arguments)),
+            "arguments": json.dumps(redact(self.arguments)),
             "outcome": self.outcome,
-            "details": json.dumps(redacted(self.details)),
+            "details": json.dumps(redact(self.details)),
         }
 
 

@@ -17,7 +17,7 @@ from core.postgres import Connection, Pool
 
 # A key whose time is over is as good as one that never came. Of two that come at once, one finds the other.
 CLAIM_SQL: Final = """
-INSERT INTO ledger.requests AS known (tenant, key_hash, id, fingerprint, thread_id, expires_at)
+INSERT INTO audit.request_keys AS known (tenant, key_hash, id, fingerprint, thread_id, expires_at)
 VALUES (%(tenant)s, %(key)s, %(id)s, %(fingerprint)s, %(thread)s, now() + %(hours)s * interval '1 hour')
 ON CONFLICT (tenant, key_hash) DO UPDATE SET
     id = excluded.id, fingerprint = excluded.fingerprint, thread_id = excluded.thread_id,
@@ -27,10 +27,10 @@ RETURNING id
 """
 KNOWN_SQL: Final = """
 SELECT id::text, thread_id, fingerprint = %(fingerprint)s AS same
-FROM ledger.requests WHERE tenant = %(tenant)s AND key_hash = %(key)s
+FROM audit.request_keys WHERE tenant = %(tenant)s AND key_hash = %(key)s
 """
-SWEEP_SQL: Final = "DELETE FROM ledger.requests WHERE expires_at <= now()"
-ERASE_SQL: Final = "DELETE FROM ledger.requests WHERE thread_id = %s"
+SWEEP_SQL: Final = "DELETE FROM audit.request_keys WHERE expires_at <= now()"
+ERASE_SQL: Final = "DELETE FROM audit.request_keys WHERE thread_id = %s"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,9 +9,8 @@ from typing import Any, Final
 
 from core.context import Actor
 from core.postgres import Connection, Pool
-from service.audit.chain import LOCK_SQL
-from service.audit.entries import Entry, record_in
-from service.audit.verification import TENANTS_SQL
+from service.audit.chain import LOCK_SQL, TENANTS_SQL
+from service.audit.trail import Entry, record_entry
 
 # Entries cut in one transaction, which keeps the others' links waiting.
 BATCH: Final = 10_000
@@ -20,9 +19,9 @@ BATCH: Final = 10_000
 OLD_SQL: Final = """
 SELECT max(position) AS position, count(*) AS entries, min(at) AS oldest, max(at) AS newest
 FROM (
-    SELECT position, at FROM ledger.entries
+    SELECT position, at FROM audit.entries
     WHERE tenant = %(tenant)s AND position < coalesce(
-        (SELECT position FROM ledger.entries
+        (SELECT position FROM audit.entries
          WHERE tenant = %(tenant)s AND position IS NOT NULL AND at >= now() - %(keep)s
          ORDER BY position LIMIT 1),
         9223372036854775807)
@@ -30,11 +29,11 @@ FROM (
 ) AS old
 """
 SEAL_SQL: Final = """
-INSERT INTO ledger.seals (tenant, position, hash, rows, oldest, newest)
+INSERT INTO audit.seals (tenant, position, hash, rows, oldest, newest)
 SELECT tenant, position, hash, %(entries)s, %(oldest)s, %(newest)s
-FROM ledger.entries WHERE tenant = %(tenant)s AND position = %(position)s
+FROM audit.entries WHERE tenant = %(tenant)s AND position = %(position)s
 """
-CUT_SQL: Final = "DELETE FROM ledger.entries WHERE tenant = %(tenant)s AND position <= %(position)s"
+CUT_SQL: Final = "DELETE FROM audit.entries WHERE tenant = %(tenant)s AND position <= %(position)s"
 
 
 async def cut(pool: Pool, keep: timedelta) -> int:
@@ -73,7 +72,7 @@ async def _cut_batch(connection: Connection, tenant: str, keep: timedelta) -> in
             "newest_at": _said(old["newest"]),
         }
         by = Actor(tenant=tenant, user="retention")
-        await record_in(connection, Entry(action="retention", outcome="cut", details=details, actor=by))
+        await record_entry(connection, Entry(action="retention", outcome="cut", details=details, actor=by))
     entries: int = old["entries"]
     return entries
 

@@ -5,21 +5,21 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from core.postgres import Connection, Pool
-from service.audit.chain import Head, beginning, linked
-from service.audit.entries import COLUMNS
+from service.audit.chain import Head, beginning, extend_chain
+from service.audit.trail import COLUMNS
 
 _PAGE: Final = 1_000
 
 # What retention cuts meanwhile is not to look as if it were missing.
 SNAPSHOT_SQL: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
 TENANTS_SQL: Final = """
-SELECT tenant FROM ledger.entries UNION SELECT tenant FROM ledger.seals ORDER BY tenant
+SELECT tenant FROM audit.entries UNION SELECT tenant FROM audit.seals ORDER BY tenant
 """
-SEAL_SQL: Final = "SELECT position, hash FROM ledger.seals WHERE tenant = %s ORDER BY position DESC LIMIT 1"
+SEAL_SQL: Final = "SELECT position, hash FROM audit.seals WHERE tenant = %s ORDER BY position DESC LIMIT 1"
 LINKS_SQL: Final = f"""
-SELECT {COLUMNS} FROM ledger.entries WHERE tenant = %s AND position > %s ORDER BY position LIMIT %s
+SELECT {COLUMNS} FROM audit.entries WHERE tenant = %s AND position > %s ORDER BY position LIMIT %s
 """  # noqa: S608 - constants
-UNLINKED_SQL: Final = "SELECT count(*) AS n FROM ledger.entries WHERE tenant = %s AND hash IS NULL"
+UNLINKED_SQL: Final = "SELECT count(*) AS n FROM audit.entries WHERE tenant = %s AND hash IS NULL"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ async def _verified(connection: Connection, tenant: str) -> Verdict:
     start = head = Head(seal["position"], seal["hash"]) if seal else beginning(tenant)
     fault = ""
     async for entry in _links(connection, tenant, start.position):
-        due = linked(head, tenant, entry)
+        due = extend_chain(head, tenant, entry)
         if fault := _fault(entry, due):
             break
         head = due

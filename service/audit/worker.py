@@ -12,10 +12,9 @@ from core.logging import get_logger
 from core.postgres import Pool
 from core.settings import AuditSettings
 from core.tasks import background
-from service.audit.chain import link
-from service.audit.entries import Audit
-from service.audit.requests import Requests
-from service.audit.retention import cut
+from service.audit.chain import cut_chains, link_entries
+from service.audit.idempotency import RequestKeys
+from service.audit.trail import AuditTrail
 
 log = get_logger(__name__)
 
@@ -29,7 +28,7 @@ SWEEP_SECONDS: Final = 600.0
 
 @asynccontextmanager
 async def keeping(
-    pool: Pool, audit: Audit, requests: Requests, settings: AuditSettings
+    pool: Pool, audit: AuditTrail, requests: RequestKeys, settings: AuditSettings
 ) -> AsyncIterator[None]:
     """Keep the ledger for as long as the context is open, and leave nothing unwritten at its end."""
     try:
@@ -39,7 +38,7 @@ async def keeping(
         await _tried(_written(pool, audit))
 
 
-async def _keep(pool: Pool, audit: Audit, requests: Requests, settings: AuditSettings) -> None:
+async def _keep(pool: Pool, audit: AuditTrail, requests: RequestKeys, settings: AuditSettings) -> None:
     swept = time.monotonic()
     while True:
         well = await _tried(_written(pool, audit))
@@ -49,16 +48,16 @@ async def _keep(pool: Pool, audit: Audit, requests: Requests, settings: AuditSet
             await _tried(sweep(pool, requests, settings))
 
 
-async def _written(pool: Pool, audit: Audit) -> None:
+async def _written(pool: Pool, audit: AuditTrail) -> None:
     await audit.flush()
-    await link(pool)
+    await link_entries(pool)
 
 
-async def sweep(pool: Pool, requests: Requests, settings: AuditSettings) -> None:
+async def sweep(pool: Pool, requests: RequestKeys, settings: AuditSettings) -> None:
     """Forget keys whose time is over, and cut old entries off the audit where the settings say so."""
     await requests.sweep()
     if settings.retention_days is not None and (
-        went := await cut(pool, timedelta(days=settings.retention_days))
+        went := await cut_chains(pool, timedelta(days=settings.retention_days))
     ):
         log.info("audit_cut", entries=went)
 

@@ -10,12 +10,10 @@ import httpx
 from core.errors import Unauthenticated
 from core.postgres import Pool
 from core.settings import AuthSettings
-from service.auth.cache import VerifiedCache
-from service.auth.jwks import SigningKeys, fetched, read_from
-from service.auth.keys import PREFIX
-from service.auth.principal import Identity, Verified
-from service.auth.store import KeyStore
-from service.auth.tokens import Tokens
+from service.auth.api_keys import PREFIX, KeyStore
+from service.auth.authenticator import CredentialCache
+from service.auth.principal import Identity, VerifiedCredential
+from service.auth.tokens import IssuerKeys, TokenVerifier, fetched, read_from
 
 # Longer than any token worth reading.
 _MOST_CHARACTERS = 8_192
@@ -30,7 +28,9 @@ class Authenticator:
         cache: What was verified a moment ago.
     """
 
-    def __init__(self, *, keys: KeyStore | None, tokens: Tokens | None, cache: VerifiedCache) -> None:
+    def __init__(
+        self, *, keys: KeyStore | None, tokens: TokenVerifier | None, cache: CredentialCache
+    ) -> None:
         self._keys = keys
         self._tokens = tokens
         self._cache = cache
@@ -45,7 +45,7 @@ class Authenticator:
         """
         return await self._cache.identity(credential_in(authorization), self._verify)
 
-    async def _verify(self, credential: str) -> Verified:
+    async def _verify(self, credential: str) -> VerifiedCredential:
         if credential.startswith(PREFIX):
             if self._keys is None:
                 raise Unauthenticated("API keys are not accepted here (AUTH_API_KEYS); send a token")
@@ -94,11 +94,11 @@ async def open_authenticator(settings: AuthSettings, pool: Pool) -> AsyncIterato
         yield Authenticator(
             keys=KeyStore(pool) if settings.api_keys else None,
             tokens=tokens,
-            cache=VerifiedCache(seconds=settings.cache_seconds),
+            cache=CredentialCache(seconds=settings.cache_seconds),
         )
 
 
-async def _tokens(stack: AsyncExitStack, settings: AuthSettings) -> Tokens | None:
+async def _tokens(stack: AsyncExitStack, settings: AuthSettings) -> TokenVerifier | None:
     if settings.jwt_jwks_url:
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=settings.jwt_jwks_timeout_seconds))
         source = fetched(http, settings.jwt_jwks_url)
@@ -106,10 +106,10 @@ async def _tokens(stack: AsyncExitStack, settings: AuthSettings) -> Tokens | Non
         source = read_from(settings.jwt_jwks_file)
     else:
         return None
-    keys = SigningKeys(
+    keys = IssuerKeys(
         source,
         timeout=settings.jwt_jwks_timeout_seconds,
         refresh_seconds=settings.jwt_jwks_refresh_seconds,
     )
     stack.push_async_callback(keys.aclose)
-    return Tokens(keys, settings)
+    return TokenVerifier(keys, settings)

@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from service.auth.principal import Identity, Verified
+from service.auth.principal import Identity, VerifiedCredential
 
 # Looks at once. A flood of keys that nobody has must leave the pool's connections to the others.
 _MOST_LOOKS = 4
 
-Verify: TypeAlias = Callable[[str], Awaitable[Verified]]
+Verify: TypeAlias = Callable[[str], Awaitable[VerifiedCredential]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ COUNTER_FAULTS = (*DATABASE_UNAVAILABLE, OSError, TimeoutError)
 
 # A window that is over begins anew with this count.
 COUNT_SQL = """
-INSERT INTO identity.request_counts AS kept (name, count, ends_at)
+INSERT INTO auth.request_counts AS kept (name, count, ends_at)
 VALUES (%(name)s, %(amount)s, now() + %(seconds)s * interval '1 second')
 ON CONFLICT (name) DO UPDATE SET
     count = CASE WHEN kept.ends_at > now() THEN kept.count ELSE 0 END + excluded.count,
@@ -103,7 +103,7 @@ async def open_counter(settings: LimitSettings, redis: RedisSettings, pool: Pool
         yield process_counter()
     elif redis.url:
         # Its client takes a fifth of a second to import, which a service without Redis need not wait for.
-        from service.auth.redis_counter import open_redis_counter  # noqa: PLC0415
+        from service.auth.rate_limits import open_redis_counter  # noqa: PLC0415
 
         url, timeout = redis.url.get_secret_value(), settings.limit_timeout_seconds
         async with open_redis_counter(url, timeout) as counter:

@@ -14,7 +14,7 @@ from limits import RateLimitItem, parse
 
 from core.logging import get_logger
 from core.settings import NO_RATE
-from service.auth.counters import COUNTER_FAULTS, Counted, Counter, process_counter
+from service.auth.rate_limits import COUNTER_FAULTS, Counted, Counter, process_counter
 
 log = get_logger(__name__)
 

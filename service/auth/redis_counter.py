@@ -7,7 +7,7 @@ from limits.aio.storage import RedisStorage
 from redis.asyncio import ConnectionPool
 from redis.exceptions import RedisError
 
-from service.auth.counters import Counted, Counter, StorageCounter
+from service.auth.rate_limits import Counted, Counter, StorageCounter
 
 
 class RedisCounter:
@@ -21,7 +21,7 @@ class RedisCounter:
         self._counter = StorageCounter(storage)
 
     async def count(self, name: str, amount: int, *, seconds: int) -> Counted:
-        """As :meth:`service.auth.counters.Counter.count` says."""
+        """As :meth:`service.auth.rate_limits.Counter.count` says."""
         try:
             return await self._counter.count(name, amount, seconds=seconds)
         except RedisError as error:

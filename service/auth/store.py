@@ -9,43 +9,43 @@ from psycopg.rows import DictRow
 
 from core.errors import NotFound, Unauthenticated
 from core.postgres import Connection, Pool
-from service.auth.keys import NewKey, key_id, matches, new_key
-from service.auth.principal import Identity, Scope, Verified
+from service.auth.api_keys import NewKey, key_id, matches, new_key
+from service.auth.principal import Identity, Scope, VerifiedCredential
 
 CREATE_SQL = """
-INSERT INTO identity.api_keys (id, tenant, user_id, scopes, digest, expires_at)
+INSERT INTO auth.api_keys (id, tenant, user_id, scopes, digest, expires_at)
 VALUES (%(id)s, %(tenant)s, %(user)s, %(scopes)s, %(digest)s, now() + %(lasts)s)
 """
 # The new key is the old one's in everything but its secret, and lasts as long as the old one was to.
 SUCCEED_SQL = """
-INSERT INTO identity.api_keys (id, tenant, user_id, scopes, digest, expires_at)
+INSERT INTO auth.api_keys (id, tenant, user_id, scopes, digest, expires_at)
 SELECT %(id)s, tenant, user_id, scopes, %(digest)s, now() + (expires_at - created_at)
-FROM identity.api_keys WHERE id = %(old)s AND revoked_at IS NULL AND rotated_to IS NULL
+FROM auth.api_keys WHERE id = %(old)s AND revoked_at IS NULL AND rotated_to IS NULL
   AND (expires_at IS NULL OR expires_at > now())
 FOR UPDATE
 RETURNING tenant, scopes
 """
 RETIRE_SQL = """
-UPDATE identity.api_keys SET rotated_to = %(id)s, expires_at = least(expires_at, now() + %(grace)s)
+UPDATE auth.api_keys SET rotated_to = %(id)s, expires_at = least(expires_at, now() + %(grace)s)
 WHERE id = %(old)s
 """
 REVOKE_SQL = """
-UPDATE identity.api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE id = %s
+UPDATE auth.api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE id = %s
 RETURNING tenant, scopes
 """
 LIST_SQL = """
 SELECT id, tenant, user_id, scopes, created_at, expires_at, revoked_at, last_used_at,
        revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) AS good
-FROM identity.api_keys WHERE %(tenant)s::text IS NULL OR tenant = %(tenant)s
+FROM auth.api_keys WHERE %(tenant)s::text IS NULL OR tenant = %(tenant)s
 ORDER BY tenant, created_at, id
 """
 VERIFY_SQL = """
 SELECT tenant, user_id, scopes, digest, revoked_at IS NOT NULL AS revoked,
        extract(epoch FROM expires_at - now())::float8 AS seconds,
        coalesce(last_used_at < now() - interval '1 minute', true) AS unused
-FROM identity.api_keys WHERE id = %s
+FROM auth.api_keys WHERE id = %s
 """
-USED_SQL = "UPDATE identity.api_keys SET last_used_at = now() WHERE id = %s"
+USED_SQL = "UPDATE auth.api_keys SET last_used_at = now() WHERE id = %s"
 
 _UNKNOWN = "the API key is not known; make one with `python -m service.cli.keys create`"
 
@@ -168,7 +168,7 @@ class KeyStore:
             rows = await (await connection.execute(LIST_SQL, {"tenant": tenant})).fetchall()
         return [KeyEntry(**row) for row in rows]
 
-    async def verify(self, text: str) -> Verified:
+    async def verify(self, text: str) -> VerifiedCredential:
         """Whose a key is.
 
         Raises:
@@ -186,7 +186,7 @@ class KeyStore:
             if row["unused"]:
                 await connection.execute(USED_SQL, (named,))
         identity = Identity(row["tenant"], row["user_id"], frozenset(row["scopes"]), f"key {named}")
-        return Verified(identity, row["seconds"])
+        return VerifiedCredential(identity, row["seconds"])
 
 
 def _require_good(row: DictRow) -> None:

@@ -9,8 +9,8 @@ import jwt
 
 from core.errors import Unauthenticated
 from core.settings import AuthSettings
-from service.auth.jwks import ALGORITHMS, SigningKeys
-from service.auth.principal import SCOPES, Identity, Scope, Verified
+from service.auth.principal import SCOPES, Identity, Scope, VerifiedCredential
+from service.auth.tokens import ALGORITHMS, IssuerKeys
 
 # What names a tenant or a user in rows, metadata and logs.
 NAME = re.compile(r"[\w.:@+|/-]{1,200}")
@@ -24,11 +24,11 @@ class Tokens:
         settings: Issuer, audience, leeway and the names of the claims.
     """
 
-    def __init__(self, keys: SigningKeys, settings: AuthSettings) -> None:
+    def __init__(self, keys: IssuerKeys, settings: AuthSettings) -> None:
         self._keys = keys
         self._settings = settings
 
-    async def verify(self, token: str) -> Verified:
+    async def verify(self, token: str) -> VerifiedCredential:
         """Whose a token is.
 
         Raises:
@@ -49,7 +49,7 @@ class Tokens:
         except jwt.PyJWTError as error:
             raise Unauthenticated(f"the token is not good: {error}") from error
         left = float(claims["exp"]) + self._settings.jwt_leeway_seconds - time.time()
-        return Verified(self._identity(claims), left)
+        return VerifiedCredential(self._identity(claims), left)
 
     def _identity(self, claims: Mapping[str, Any]) -> Identity:
         return Identity(

@@ -9,11 +9,11 @@ from checkpoints.pool import open_database
 from core.errors import StartupError
 from core.logging import configure_logging
 from core.settings import Settings
+from service.audit.chain import ChainVerdict, verify_chains
 from service.audit.migrations import migrate
-from service.audit.verification import Verdict, verify
 
 
-def described(verdict: Verdict) -> str:
+def described(verdict: ChainVerdict) -> str:
     """The verdict in a line."""
     counts = f"{verdict.entries} entries, {verdict.cut} cut before them, {verdict.unlinked} not linked yet"
     if verdict.fault:
@@ -27,7 +27,7 @@ async def _command() -> int:
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(open_database(settings.database, settings.server.data_dir))
         await migrate(pool)
-        verdicts = [verdict async for verdict in verify(pool)]
+        verdicts = [verdict async for verdict in verify_chains(pool)]
     for verdict in verdicts:
         sys.stdout.write(f"{described(verdict)}\n")
     if not verdicts:

@@ -19,8 +19,8 @@ from core.errors import StartupError
 from core.logging import configure_logging
 from core.settings import LogSettings, Settings
 from graphs.registry import REGISTRY
-from service.cli.demo_console import Narration
-from service.cli.serve import serving
+from service.cli.demo import Narration
+from service.cli.serve import open_server
 
 CASE = REGISTRY["react"].example
 
@@ -53,7 +53,7 @@ async def _service(url: str | None) -> AsyncIterator[str]:
         update={"host": "127.0.0.1", "port": 0, "data_dir": settings.server.data_dir / "demo"}
     )
     own: dict[str, Any] = {"server": server, "log": LogSettings(level="warning")}
-    async with serving(Settings.load(**own)) as up:
+    async with open_server(Settings.load(**own)) as up:
         yield up.url
 
 

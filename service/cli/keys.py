@@ -18,12 +18,11 @@ from core.errors import NotFound, StartupError
 from core.logging import configure_logging
 from core.postgres import Connection
 from core.settings import Settings
-from service.audit.entries import key_change, record_in
-from service.auth.keys import PREFIX, NewKey
+from service.audit.trail import key_change, record_entry
+from service.auth.api_keys import PREFIX, KeyChange, KeyEntry, KeyStore, NewKey
 from service.auth.principal import SCOPES
-from service.auth.store import KeyChange, KeyEntry, KeyStore
-from service.auth.tokens import NAME
-from service.cli.migrate import migrate_rooms
+from service.auth.tokens import NAME_PATTERN
+from service.migrations import migrate_rooms
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
@@ -86,7 +85,7 @@ async def _store(settings: Settings) -> AsyncIterator[KeyStore]:
 async def recorded(connection: Connection, made: KeyChange) -> None:
     """Write a change into the audit of the key's tenant, as the operator's."""
     by = Actor(tenant=made.tenant, user="operator")
-    await record_in(connection, key_change(made.change, made.id, scopes=made.scopes, by=by))
+    await record_entry(connection, key_change(made.change, made.id, scopes=made.scopes, by=by))
 
 
 def _show(made: NewKey, also: str = "") -> None:
@@ -132,7 +131,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _name(text: str) -> str:
-    if not NAME.fullmatch(text):
+    if not NAME_PATTERN.fullmatch(text):
         raise argparse.ArgumentTypeError("1 to 200 letters, digits, or any of _ . : @ + | / -")
     return text
 

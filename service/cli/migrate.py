@@ -22,7 +22,7 @@ from service.audit.migrations import migrate as migrate_ledger
 from service.auth.migrations import migrate as migrate_identity
 from service.sessions.migrations import migrate as migrate_sessions
 from service.version import VERSION
-from workflows.migrations import migrate as migrate_workflows
+from workflows.store import migrate as migrate_workflows
 
 log = get_logger(__name__)
 

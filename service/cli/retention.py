@@ -26,7 +26,7 @@ from core.logging import configure_logging, get_logger
 from core.postgres import Pool
 from core.settings import Settings
 from core.tasks import background
-from service.cli.migrate import migrate_rooms
+from service.migrations import migrate_rooms
 from service.runs.erasure import Erasure
 from service.runs.executor import Runs
 

@@ -18,7 +18,7 @@ from core.logging import configure_logging
 from core.models import ChatModels
 from core.settings import ServerSettings, Settings
 from service.app import make_app
-from service.cli.startup_message import banner
+from service.cli.serve import banner
 from service.lifespan import Service, open_service
 from service.middleware.locality import is_loopback
 

@@ -15,14 +15,14 @@ def banner(service: Service, base_url: str) -> str:
     database = "external (DATABASE_URL)" if settings.database.url else f"embedded, in {data_dir}"
     crm = settings.crm.api_base or f"development CRM, {base_url}/crm"
     playgrounds = "  ".join(f"{base_url}/{name}/playground/" for name in REGISTRY)
-    router = service.roster.router
+    router = service.agents.router
     example = json.dumps({"input": REGISTRY["react"].example})
     return "\n".join(
         [
             "",
             f"  Ventros Agents {VERSION}",
             f"  model       {service.model.model}  ({service.model.why})",
-            f"  routing     {len(service.roster.agents)} agents, by {router.model} ({embedder_kind(router.model)})",
+            f"  routing     {len(service.agents.specs)} agents, by {router.model} ({embedder_kind(router.model)})",
             f"  graphs      {', '.join(REGISTRY)}",
             f"  database    {database}",
             f"  CRM         {crm}",

@@ -5,10 +5,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.errors import Forbidden, NotFound, ServiceError, Unauthenticated
-from service.auth.access import Access, access_to
-from service.auth.request_identity import LOCAL, Identity
+from service.auth.principal import LOCAL, Identity
 from service.errors import describe, response
 from service.lifespan import Service
+from service.middleware.access import Access, find_access
 from service.middleware.locality import Headers, require_local, require_same_site
 
 REALM = 'realm="ventros-agents"'
@@ -47,7 +47,7 @@ async def _admitted(scope: Scope, headers: Headers, service: Service) -> Identit
         require_same_site(headers, allowed)
         return LOCAL
     path = scope["path"].removeprefix(scope.get("root_path", ""))
-    asked = access_to(path)
+    asked = find_access(path)
     if asked == "anyone":
         return Identity(tenant="", user="")
     authorization = headers.get(b"authorization", b"").decode("latin-1")

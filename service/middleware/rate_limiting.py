@@ -8,8 +8,8 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.errors import RateLimited
-from service.auth.rates import Standing
-from service.auth.request_identity import Identity
+from service.auth.principal import Identity
+from service.auth.rate_limits import RateLimitStatus
 from service.errors import response
 from service.lifespan import Service
 
@@ -46,7 +46,7 @@ class RateLimiting:
             await response(_refusal(standing))(scope, receive, told)
 
 
-async def _standing(scope: Scope) -> Standing | None:
+async def _standing(scope: Scope) -> RateLimitStatus | None:
     service: Service = scope["app"].state.service
     identity: Identity = scope["state"]["identity"]
     if service.rates is None or not identity.tenant:
@@ -54,7 +54,7 @@ async def _standing(scope: Scope) -> Standing | None:
     return await service.rates.take(identity.tenant)
 
 
-def _refusal(standing: Standing) -> RateLimited:
+def _refusal(standing: RateLimitStatus) -> RateLimited:
     return RateLimited(
         f"this tenant has used its {standing.limit} requests of {standing.window} s; ask again in "
         f"{math.ceil(standing.reset)} s",

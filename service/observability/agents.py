@@ -5,14 +5,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from nodes.coordinator.router import DEGRADED_FAILURES
 from prometheus_client import Counter, Histogram
 from pydantic import BaseModel, Field
 
 from graphs.registry import REGISTRY
-from nodes.coordinator.health import DEGRADED
 from service.lifespan import Service
-from service.observability.outcomes import FAILURES, SUCCESSES
-from service.observability.reading import buckets, outcomes, quantile, value
+from service.observability.agent_status import estimate_quantile, outcomes, read_buckets, value
+from service.observability.metrics import FAILURES, SUCCESSES
 
 Kind: TypeAlias = Literal["graph", "agent"]
 State: TypeAlias = Literal["initializing", "active", "busy", "idle", "degraded", "terminating"]
@@ -77,7 +77,7 @@ def statuses(service: Service, tenant: str) -> Iterator[AgentStatus]:
     used = _rate_limit(service, tenant)
     for name, spec in REGISTRY.items():
         yield _graph(service, name, spec.description).model_copy(update={"rate_limit": used})
-    for name, agent in service.roster.agents.items():
+    for name, agent in service.agents.specs.items():
         yield _agent(service, name, agent.description).model_copy(update={"rate_limit": used})
 
 
@@ -107,7 +107,7 @@ def _agent(service: Service, name: str, description: str) -> AgentStatus:
         ("agent", name, description),
         _Instruments(ended=metrics.agent_attempts, seconds=metrics.agent_attempt_seconds),
         in_progress=int(value(metrics.agents_in_progress, agent=name)),
-        failures=service.roster.health.failures(name),
+        failures=service.agents.health.count_failures(name),
         is_ready=service.warming.done(),
     )
 
@@ -124,16 +124,20 @@ def _status(
     kind, name, description = named
     ended = outcomes(instruments.ended, **{kind: name})
     succeeded, failed = _total(ended, SUCCESSES), _total(ended, FAILURES)
-    times = buckets(instruments.seconds, **{kind: name})
+    times = read_buckets(instruments.seconds, **{kind: name})
     judged = succeeded + failed
-    latency = Latency(p50=quantile(0.5, times), p95=quantile(0.95, times), p99=quantile(0.99, times))
+    latency = Latency(
+        p50=estimate_quantile(0.5, times),
+        p95=estimate_quantile(0.95, times),
+        p99=estimate_quantile(0.99, times),
+    )
     return AgentStatus(
         id=f"{kind}:{name}",
         kind=kind,
         name=name,
         description=description,
         state=_state(service, in_progress=in_progress, failures=failures, is_ready=is_ready),
-        health="degraded" if failures >= DEGRADED else "healthy",
+        health="degraded" if failures >= DEGRADED_FAILURES else "healthy",
         failures_in_a_row=failures,
         in_progress=in_progress,
         requests=int(sum(ended.values())),
@@ -150,7 +154,7 @@ def _state(service: Service, *, in_progress: int, failures: int, is_ready: bool)
         return "terminating"
     if not is_ready:
         return "initializing"
-    if failures >= DEGRADED:
+    if failures >= DEGRADED_FAILURES:
         return "degraded"
     if not in_progress:
         return "idle"

@@ -13,7 +13,7 @@ from langgraph.types import StreamPart
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from core.metrics import Attempt, ModelOutcome, use_meter
-from service.observability.outcomes import FAILURES, SUCCESSES
+from service.observability.metrics import FAILURES, SUCCESSES
 
 PREFIX: Final = "ventros_"
 # Seconds. Steps of about a half: a percentile read from them is within a quarter of the true one.
@@ -179,7 +179,7 @@ class RunMeter:
 
 
 @contextmanager
-def metered_run(metrics: ServiceMetrics, graph: str) -> Iterator[RunMeter]:
+def measure_run(metrics: ServiceMetrics, graph: str) -> Iterator[RunMeter]:
     """Count a run, and what happens in it, while the block lasts; its outcome is set inside."""
     own = RunMeter(metrics, graph)
     with metrics.runs_in_progress.labels(graph).track_inprogress(), use_meter(own):

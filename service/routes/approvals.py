@@ -17,7 +17,7 @@ from core.errors import NotFound, WorkflowFailed
 from core.logging import get_logger
 from graphs.registry import REGISTRY
 from graphs.spec import GraphSpec
-from service.auth.request_identity import Identity
+from service.auth.principal import Identity
 from service.lifespan import Service
 from service.routes.approval_ids import approval_id as question_id
 from service.routes.approval_ids import parts

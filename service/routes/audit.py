@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, BaseModel, Field, JsonValue
 
-from service.audit.entries import Action, Found
+from service.audit.trail import Action, StoredEntry
 from service.routes.dependencies import OpenService, Requester
 
 # Postgres has no NUL in texts.
@@ -76,7 +76,7 @@ def audit_router() -> APIRouter:
     return router
 
 
-def _view(entry: Found) -> AuditEntry:
+def _view(entry: StoredEntry) -> AuditEntry:
     return AuditEntry(
         id=entry.id,
         at=entry.at,

@@ -8,8 +8,9 @@ from typing import Annotated, TypeAlias
 from fastapi import Depends, Request
 
 from core.errors import InvalidRequest
-from service.auth.request_identity import Identity, requester
+from service.auth.principal import Identity
 from service.lifespan import Service
+from service.routes.dependencies import get_requester
 
 
 async def _service(request: Request) -> Service:
@@ -18,7 +19,7 @@ async def _service(request: Request) -> Service:
 
 
 async def _requester(request: Request) -> Identity:
-    return requester(request)
+    return get_requester(request)
 
 
 async def require_text(request: Request) -> None:

@@ -21,12 +21,12 @@ from starlette.types import Scope
 
 from core.errors import InvalidRequest, ServiceError
 from graphs.registry import REGISTRY
-from service.audit.requests import Claimed
-from service.auth.request_identity import requester
+from service.audit.idempotency import KeyClaim
 from service.errors import body, describe, invalid, response
 from service.lifespan import Service
 from service.middleware.disconnect import until_gone
 from service.middleware.readable_body import require_readable
+from service.routes.dependencies import get_requester
 from service.routes.served_graph import CLAIMED_KEY, FRESH_KEY, IDENTITY_KEY, SERVICE_KEY, ServedGraph
 from service.routes.sse import gathered
 from service.runs.idempotency import HEADER, claim
@@ -71,7 +71,7 @@ async def _complete_config(config: dict[str, Any], request: Request) -> dict[str
     given = config.get("configurable", {})
     configurable = {
         **given,
-        IDENTITY_KEY: requester(request),
+        IDENTITY_KEY: get_requester(request),
         SERVICE_KEY: request.app.state.service,
     }
     key = request.headers.get(HEADER, "")
@@ -90,7 +90,7 @@ async def _complete_config(config: dict[str, Any], request: Request) -> dict[str
     return {**config, "configurable": configurable}
 
 
-async def _claimed(request: Request, key: str, named: Mapping[str, Any], thread_id: str) -> Claimed:
+async def _claimed(request: Request, key: str, named: Mapping[str, Any], thread_id: str) -> KeyClaim:
     """The request's place among those with keys. How it is listened to, and waits, is not what is asked."""
     given = await request.json()
     if isinstance(given, Mapping):
@@ -102,7 +102,7 @@ async def _claimed(request: Request, key: str, named: Mapping[str, Any], thread_
         "configurable": {name: value for name, value in named.items() if name != "multitask_strategy"},
     }
     service: Service = request.app.state.service
-    return await claim(service, requester(request), key, asked, thread_id=thread_id)
+    return await claim(service, get_requester(request), key, asked, thread_id=thread_id)
 
 
 @cache

@@ -14,7 +14,7 @@ from core.packing import ContextRecord
 from core.postgres import DATABASE_UNAVAILABLE
 from nodes.coordinator.state import Alternative, Attempt, Dispatched, Handoff, Path
 from nodes.shared.memory import MemoryUse
-from service.auth.request_identity import Identity
+from service.auth.principal import Identity
 from service.errors import body, describe
 from service.lifespan import Service
 from service.middleware.disconnect import until_gone
@@ -27,8 +27,8 @@ from service.runs.idempotency import claim, claim_message
 from service.runs.output import PendingInterrupt, RunMetadata, RunResult, finished
 from service.runs.preconditions import MultitaskStrategy
 from service.runs.request import RunRequest
+from service.runs.sessions import GRAPH, enter_session
 from service.runs.thread_ids import checked_thread_id, new_thread_id
-from service.sessions.entry import GRAPH, entered
 
 log = get_logger(__name__)
 
@@ -132,7 +132,7 @@ def messages_router() -> APIRouter:
 
 async def _run(message: MessageRequest, service: Service, identity: Identity, key: str) -> RunRequest:
     new_id, message_id = new_thread_id(), await _message_id(message, service, identity, key)
-    session = await entered(
+    session = await enter_session(
         service,
         identity,
         message.contact_id,

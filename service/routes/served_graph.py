@@ -20,7 +20,7 @@ from pydantic import BaseModel, GetCoreSchemaHandler
 from pydantic_core.core_schema import CoreSchema, no_info_before_validator_function, str_schema
 
 from graphs.spec import GraphSpec
-from service.audit.requests import Claimed
+from service.audit.idempotency import KeyClaim
 from service.errors import describe
 from service.lifespan import Service
 from service.runs.http_request import run_request
@@ -28,8 +28,8 @@ from service.runs.output import RunResult, served_output_schema
 from service.runs.preconditions import MultitaskStrategy
 from service.runs.request import RunRequest
 from service.runs.resumption import graph_input, served_input_schema
+from service.runs.sessions import GRAPH, Begin, begin_in_session
 from service.runs.thread_ids import new_thread_id
-from service.sessions.entry import GRAPH, Begin, entering
 
 # Where the route puts who asks, and the service; not among the fields a body may set.
 IDENTITY_KEY = "__identity"
@@ -177,7 +177,7 @@ class ServedGraph(Runnable[Values, Values]):
     ) -> RunRequest:
         named = config.get("configurable", {})
         identity, given = named[IDENTITY_KEY], graph_input(values)
-        claimed: Claimed | None = named.get(CLAIMED_KEY)
+        claimed: KeyClaim | None = named.get(CLAIMED_KEY)
         # Known before the run, as a session is its thread.
         asked_for = named.get("thread_id") or values.get("session_id")
         thread_id = asked_for or new_thread_id()
@@ -185,7 +185,7 @@ class ServedGraph(Runnable[Values, Values]):
         key = f"request:{claimed.id}" if claimed else ""
         begin: Begin = root.begin
         if self._spec is GRAPH:
-            begin = entering(service, identity, given, thread_id=thread_id, key=key, begin=begin)
+            begin = begin_in_session(service, identity, given, thread_id=thread_id, key=key, begin=begin)
         return run_request(
             service,
             self._spec,

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path
 
 from core.context import act_as
 from core.logging import get_logger
-from service.auth.request_identity import actor_of
+from service.auth.principal import build_actor
 from service.routes.dependencies import OpenService, Requester
 from service.runs.thread_ids import checked_thread_id
 
@@ -33,7 +33,7 @@ def threads_router() -> APIRouter:
         # Whether a thread is busy is its owner's to know.
         async with service.runs.quiet(thread_id, requester.tenant):
             owner = await service.ownership.own(requester, thread_id)
-            act_as(actor_of(requester, thread_id=thread_id))
+            act_as(build_actor(requester, thread_id=thread_id))
             await service.erasure.erase(thread_id, tenant=requester.tenant)
         log.info("thread_erased", thread_id=thread_id, graph=owner.graph)
 

@@ -7,7 +7,7 @@ from fastapi.responses import PlainTextResponse
 from pydantic import JsonValue
 
 from core.errors import InvalidRequest, NotFound, NothingToResume
-from service.auth.request_identity import Identity
+from service.auth.principal import Identity
 from service.lifespan import Service
 from service.routes import sse
 from service.routes.dependencies import OpenService, Requester

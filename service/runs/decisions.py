@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from langgraph.types import Command, Interrupt, StateSnapshot
 
-from service.audit.entries import Entry
+from service.audit.trail import Entry
 
 DECISIONS: Final = frozenset({"approve", "edit", "reject"})
 

@@ -15,16 +15,21 @@ from checkpoints.threads import OWNER_SQL, delete_checkpoints
 from core.context import current_actor
 from core.memory import Memory, Scope
 from core.postgres import Pool
-from service.audit.effects import erase_effects
-from service.audit.entries import Entry, record_in
-from service.audit.requests import erase_requests
+from service.audit.idempotency import erase_effects, erase_request_keys
+from service.audit.trail import Entry, record_entry
 from service.sessions.store import erase_session
 from workflows.store import erase_run
 
 Eraser: TypeAlias = Callable[[AsyncConnection[DictRow], str], Awaitable[None]]
 
 # Run one after the other in one transaction: a thread is erased everywhere, or nowhere.
-ERASERS: tuple[Eraser, ...] = (delete_checkpoints, erase_session, erase_effects, erase_requests, erase_run)
+ERASERS: tuple[Eraser, ...] = (
+    delete_checkpoints,
+    erase_session,
+    erase_effects,
+    erase_request_keys,
+    erase_run,
+)
 
 
 async def _nothing_queued() -> None:
@@ -87,7 +92,7 @@ class Erasure:
             by = replace(
                 current_actor(), tenant=owner["tenant"] or current_actor().tenant, thread_id=thread_id
             )
-            await record_in(
+            await record_entry(
                 connection, Entry(action="erasure", outcome="erased", tool=owner["graph"] or "", actor=by)
             )
 

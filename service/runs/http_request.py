@@ -11,7 +11,7 @@ from langgraph.types import StreamMode
 from core.context import Context
 from core.errors import InvalidRequest
 from graphs.spec import GraphSpec
-from service.auth.request_identity import Identity
+from service.auth.principal import Identity
 from service.lifespan import Service
 from service.runs.ownership import TENANT_KEY, USER_KEY
 from service.runs.preconditions import GRAPH_KEY, MultitaskStrategy

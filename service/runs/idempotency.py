@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.errors import InvalidRequest
-from service.audit.requests import Claimed
-from service.auth.request_identity import Identity
+from service.audit.idempotency import KeyClaim
+from service.auth.principal import Identity
 from service.lifespan import Service
 
 HEADER = "Idempotency-Key"
@@ -18,7 +18,7 @@ _LONGEST = 255
 
 async def claim(
     service: Service, identity: Identity, key: str, request: Mapping[str, Any], *, thread_id: str = ""
-) -> Claimed:
+) -> KeyClaim:
     """Take the key in the request's header.
 
     Raises:

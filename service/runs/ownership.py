@@ -11,8 +11,8 @@ from typing import Any
 from checkpoints.threads import ThreadOwner, load_thread_owner
 from core.errors import NotFound
 from core.postgres import Connection, Pool
-from service.auth.request_identity import LOCAL, Identity
-from service.sessions.store import session_tenant
+from service.auth.principal import LOCAL, Identity
+from service.sessions.store import find_session_tenant
 from workflows.store import run_tenant
 
 # Where a checkpoint's metadata names who its run was for.
@@ -68,7 +68,9 @@ class Ownership:
                 raise no_such_thread(thread_id)
             return
         async with self._pool.connection() as connection:
-            tenant = await session_tenant(connection, thread_id) or await run_tenant(connection, thread_id)
+            tenant = await find_session_tenant(connection, thread_id) or await run_tenant(
+                connection, thread_id
+            )
         if tenant not in {None, identity.tenant}:
             raise no_such_thread(thread_id)
 

@@ -14,7 +14,7 @@ from core.errors import (
     SessionRefused,
     WrongGraph,
 )
-from service.auth.request_identity import Identity
+from service.auth.principal import Identity
 from service.runs.decisions import is_for_others
 
 # The names are LangGraph Platform's: refuse the second run, let it wait, or stop the first.

@@ -11,7 +11,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Durability, StreamMode, StreamPart
 
 from core.context import Actor, Context
-from service.auth.request_identity import Identity, actor_of
+from service.auth.principal import Identity, build_actor
 from service.runs.preconditions import MultitaskStrategy
 from service.runs.queues import Lane
 
@@ -60,7 +60,7 @@ class RunRequest:
     @property
     def actor(self) -> Actor:
         """On whose behalf the run works."""
-        return actor_of(self.identity, thread_id=self.thread_id, run_id=self.run_id)
+        return build_actor(self.identity, thread_id=self.thread_id, run_id=self.run_id)
 
     @property
     def thread_id(self) -> str:

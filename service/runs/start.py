@@ -8,7 +8,7 @@ from langchain_core.runnables import RunnableConfig, patch_config
 from langgraph.runtime import RunControl
 from langgraph.types import Command, StateSnapshot
 
-from service.audit.entries import Audit
+from service.audit.trail import AuditTrail
 from service.runs.decisions import decisions
 from service.runs.ownership import Ownership
 from service.runs.preconditions import admit
@@ -24,7 +24,7 @@ class RunStart:
         audit: Is told of people's decisions before they have a run go on.
     """
 
-    def __init__(self, ownership: Ownership, audit: Audit) -> None:
+    def __init__(self, ownership: Ownership, audit: AuditTrail) -> None:
         self._ownership = ownership
         self._audit = audit
 

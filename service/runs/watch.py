@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 from langchain_core.callbacks import BaseCallbackHandler
 
-from service.audit.entries import Audit, Entry
-from service.observability.metrics import ADVANCED, RunMeter, ServiceMetrics, metered_run
+from service.audit.trail import AuditTrail, Entry
+from service.observability.metrics import ADVANCED, RunMeter, ServiceMetrics, measure_run
 from service.observability.tracing import Tracing
 from service.runs.request import Part, RunRequest
 
@@ -53,7 +53,7 @@ class RunWatch:
         audit: Is told how they end.
     """
 
-    def __init__(self, metrics: ServiceMetrics, tracing: Tracing, audit: Audit) -> None:
+    def __init__(self, metrics: ServiceMetrics, tracing: Tracing, audit: AuditTrail) -> None:
         self._metrics = metrics
         self._tracing = tracing
         self._audit = audit
@@ -67,7 +67,7 @@ class RunWatch:
         """
         is_workflow = request.lane == "workflows"
         began, name = time.monotonic(), request.graph.name
-        with self._tracing.run(name, request.thread_id) as trace, metered_run(self._metrics, name) as meter:
+        with self._tracing.run(name, request.thread_id) as trace, measure_run(self._metrics, name) as meter:
             if is_workflow:
                 meter.outcome = ADVANCED
             run = WatchedRun(meter, trace.callbacks)

@@ -11,11 +11,11 @@ from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.runnables import RunnableConfig
 
 from graphs.registry import REGISTRY
-from service.auth.request_identity import Identity
+from service.auth.principal import Identity
 from service.lifespan import Service
 from service.runs.ownership import require_unclaimed
 from service.runs.preconditions import require_same
-from service.sessions.store import Entered
+from service.sessions.store import SessionEntry
 
 # Whose threads are sessions.
 GRAPH = REGISTRY["coordinator"]
@@ -32,7 +32,7 @@ async def entered(
     session_id: str,
     message_id: str,
     new_id: str,
-) -> Entered:
+) -> SessionEntry:
     """Find or open the session of a message; see :meth:`service.sessions.store.SessionStore.enter`.
 
     Raises:

@@ -6,7 +6,7 @@ from fastapi.encoders import jsonable_encoder
 from pydantic import JsonValue
 
 from core.errors import NotFound, NothingToResume
-from service.auth.request_identity import Identity
+from service.auth.principal import Identity
 from service.lifespan import Service
 from service.routes.workflow_view import RunView
 from service.runs.compiled import CompiledGraph

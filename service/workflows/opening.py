@@ -18,7 +18,6 @@ from graphs.registry import REGISTRY
 from graphs.workflow import compile_workflow
 from graphs.workflow_agents import RegistryGraphs
 from nodes.deps import Deps
-from nodes.workflow.engine import Engine
 from nodes.workflow.steps import executors
 from service.runs.compiled import CompiledGraph
 from service.runs.executor import Runs
@@ -27,7 +26,7 @@ from service.workflows.worker import WorkflowKeeper
 from workflows.connections import open_connections
 from workflows.definition.workflow import Definition
 from workflows.http import open_http
-from workflows.ports import StepPorts
+from workflows.ports import Engine, StepPorts
 from workflows.store import WorkflowStore
 
 # The graphs that may be a step: those that ask no customer, and not the one that runs workflows.

@@ -6,7 +6,7 @@ from typing import Any
 from core.errors import Forbidden
 from nodes.workflow.records import records_of
 from nodes.workflow.recovery import Recovery, retry, rollback_to_checkpoint, skip_failed_step
-from service.auth.request_identity import Identity
+from service.auth.principal import Identity
 from service.lifespan import Service
 from service.routes.workflow_models import CheckpointReport, Checkpoints, Recover
 from service.runs.compiled import CompiledGraph

@@ -11,7 +11,7 @@ from pydantic import JsonValue, ValidationError
 from core.context import Context
 from core.errors import WorkflowFailed
 from graphs.workflow import RECURSION_LIMIT
-from service.auth.request_identity import Identity
+from service.auth.principal import Identity
 from service.runs.compiled import CompiledGraph
 from service.runs.ownership import TENANT_KEY, USER_KEY
 from service.runs.preconditions import GRAPH_KEY

@@ -29,7 +29,7 @@ from core.settings import WorkflowSettings
 from core.tasks import background
 from nodes.workflow.recovery import Recovery
 from nodes.workflow.steps.wait import Woken
-from service.auth.request_identity import Identity
+from service.auth.principal import Identity
 from service.errors import body, describe
 from service.runs.compiled import CompiledGraph
 from service.runs.executor import Runs

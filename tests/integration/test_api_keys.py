@@ -6,13 +6,13 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from service.auth.api_keys import KeyStore
 
 from checkpoints.embedded import running_postgres_url
 from core.errors import NotFound
 from core.settings import AuthSettings
-from service.auth.store import KeyStore
 from service.cli import keys
-from service.cli.keys import recorded
+from service.cli.keys import record_key_change
 from tests.support.identity import AUDIENCE, ISSUER, Issuer, bearer, key_of
 from tests.support.scripted import ScriptedChatModel, scripted_models
 from tests.support.service import RunningService, running_service
@@ -68,7 +68,7 @@ async def test_what_is_no_key_of_ours_is_refused(running: RunningService) -> Non
 async def test_the_database_keeps_nothing_a_key_could_be_made_from(running: RunningService) -> None:
     made = await KeyStore(running.service.pool).create("acme", ["runs"])
     async with running.service.pool.connection() as connection:
-        rows = await (await connection.execute("SELECT k::text AS row FROM identity.api_keys k")).fetchall()
+        rows = await (await connection.execute("SELECT k::text AS row FROM auth.api_keys k")).fetchall()
     assert not any(made.text.rpartition("_")[2] in row["row"] for row in rows)
 
 
@@ -94,7 +94,7 @@ async def test_a_rotated_key_goes_on_until_its_grace_is_over(running: RunningSer
 
 
 async def test_what_is_done_to_keys_is_in_their_tenants_audit(running: RunningService) -> None:
-    keys = KeyStore(running.service.pool, recorded)
+    keys = KeyStore(running.service.pool, record_key_change)
     made = await keys.create("audited", ["runs"])
     successor = await keys.rotate(made.id, grace=timedelta(0))
     await keys.revoke(successor.id)

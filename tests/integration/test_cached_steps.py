@@ -13,7 +13,7 @@ from langserve import RemoteRunnable
 from checkpoints.cache import BoundedMemoryCache
 from core.settings import CacheSettings
 from graphs.registry import REGISTRY
-from service.auth.request_identity import Identity
+from service.auth.principal import Identity
 from service.runs.http_request import run_request
 from service.runs.output import finished
 from tests.support.scripted import ScriptedChatModel, scripted_models
@@ -30,7 +30,7 @@ async def routed(shared_database_url: str) -> AsyncIterator[tuple[RunningService
     model = ScriptedChatModel(replies=[AIMessage("Hello.") for _ in range(40)])
     settings = CacheSettings(backend="memory")
     async with running_service(shared_database_url, scripted_models(model), cache=settings) as running:
-        router, asked = running.service.roster.router, []
+        router, asked = running.service.agents.router, []
         parts = router.parts
 
         async def noted(text: str) -> Any:

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from service.audit.idempotency import RecordedEffects, erase_effects
+from tests.support.audit import Outside, acting_on_a_thread, entries, rows
 
 from checkpoints.pool import open_pool
 from core.errors import CrmRefused, CrmUnavailable, DatabaseUnavailable, EffectConflict
 from core.postgres import Pool
 from core.settings import DatabaseSettings
-from service.audit.effects import RecordedEffects, erase_effects
-from tests.support.ledger import Outside, acting_on_a_thread, entries, rows
 
 TEXT = {"contact_id": "c-1", "text": "Use the batch export API, Ana."}
 
@@ -25,7 +25,7 @@ async def pool(shared_database_url: str) -> AsyncIterator[Pool]:
 
 
 async def state(pool: Pool, key: str) -> tuple[str, int]:
-    [found] = await rows(pool, "SELECT state, attempts FROM ledger.effects WHERE key = %s", key)
+    [found] = await rows(pool, "SELECT state, attempts FROM audit.effects WHERE key = %s", key)
     return found["state"], found["attempts"]
 
 
@@ -111,8 +111,8 @@ async def test_an_erased_thread_has_no_records_of_effects_and_a_redacted_audit(p
     await effects.run_once(actor.run_id, "send_message", TEXT, Outside())
     async with pool.connection() as connection:
         await erase_effects(connection, actor.thread_id)
-    query = "SELECT * FROM ledger.effects WHERE thread_id = %s"
+    query = "SELECT * FROM audit.effects WHERE thread_id = %s"
     assert await rows(pool, query, actor.thread_id) == []
-    begun, _ = await rows(pool, "SELECT * FROM ledger.entries WHERE thread_id = %s", actor.thread_id)
+    begun, _ = await rows(pool, "SELECT * FROM audit.entries WHERE thread_id = %s", actor.thread_id)
     assert (begun["user_id"], begun["run_id"]) == ("ana", actor.run_id)
     assert begun["arguments"] == {"contact_id": "c-1", "text": {"characters": 30}}

@@ -10,10 +10,10 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg import sql
+from service.migrations import migrate_all
 
 from checkpoints.pool import open_pool
 from core.settings import DatabaseSettings
-from service.cli.migrate import migrate_all
 from tests.support.process import PROJECT, environment
 from tests.support.scripted import ScriptedChatModel, scripted_models
 from tests.support.service import running_service, settings_for

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, StateSnapshot
+from service.cli.database import build_retention_table
 
 from checkpoints.retention import LOCK_ID, LOCK_SQL, RetentionPolicies, RetentionPolicy, SweepResult, sweep
 from core.errors import StartupError
 from core.postgres import Pool
 from core.settings import RetentionSettings, Settings
 from nodes.shared.channels import MessagesChannel
-from service.cli.retention import table
 from service.runs.erasure import Erasure
 from tests.support.conversation import Conversation, StockTalk, conversation, replica
 from tests.support.service import running_service
@@ -321,7 +321,7 @@ async def test_the_command_prints_what_would_go(database_url: str, pool: Pool) -
 
 
 def test_a_table_has_a_line_for_each_graph() -> None:
-    assert table(SweepResult(), dry_run=True).row_count == 0
+    assert build_retention_table(SweepResult(), dry_run=True).row_count == 0
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import SecretStr
+from service.audit.idempotency import RecordedEffects
 
 from core.context import Actor, act_as
 from core.effects import UnrecordedEffects
@@ -21,7 +22,6 @@ from core.outgoing import AllowedHost, GuardedTransport, is_public
 from core.postgres import Pool
 from core.settings import WorkflowSettings
 from nodes.workflow.steps.api_call import api_call
-from service.audit.effects import RecordedEffects
 from tests.support.certificates import make_certificates
 from tests.support.workflow_calls import step_call
 from tests.support.workflow_server import CountingServer, counting_server

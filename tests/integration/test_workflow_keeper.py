@@ -13,7 +13,7 @@ from core.settings import RunSettings, WorkflowSettings
 from core.tasks import cancel_and_wait
 from graphs.workflow import compile_workflow
 from nodes.workflow.recovery import Recovery, retry
-from service.auth.request_identity import LOCAL
+from service.auth.principal import LOCAL
 from service.workflows.run_request import WORKFLOW, WorkflowGraphs
 from service.workflows.worker import MOST_LAPSES, WorkflowKeeper
 from tests.support.runs import runs_on

@@ -11,7 +11,7 @@ import pytest
 from core.errors import Forbidden
 from core.settings import WorkflowSettings
 from nodes.react.state import Reflection
-from service.auth.request_identity import LOCAL
+from service.auth.principal import LOCAL
 from service.routes.workflow_models import Recover
 from service.workflows.recovery import recover
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models

@@ -8,10 +8,10 @@ from typing import Any, Final
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+from service.auth.api_keys import KeyStore
 
 from core.settings import AuthSettings
 from service.auth.principal import SCOPES, Scope
-from service.auth.store import KeyStore
 from service.lifespan import Service
 
 ISSUER: Final = "https://issuer.example"

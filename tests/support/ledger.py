@@ -39,6 +39,6 @@ async def rows(pool: Pool, query: str, *parameters: object) -> list[dict[str, An
 async def entries(pool: Pool, actor: Actor) -> list[tuple[str, str]]:
     """What the audit says was done on the actor's thread, in order."""
     found = await rows(
-        pool, "SELECT tool, outcome FROM ledger.entries WHERE thread_id = %s ORDER BY id", actor.thread_id
+        pool, "SELECT tool, outcome FROM audit.entries WHERE thread_id = %s ORDER BY id", actor.thread_id
     )
     return [(entry["tool"], entry["outcome"]) for entry in found]

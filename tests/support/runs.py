@@ -1,8 +1,9 @@
 """Runs without a service around them."""
 
+from service.audit.trail import AuditTrail
+
 from core.postgres import Pool
 from core.settings import RunSettings, WorkflowSettings
-from service.audit.entries import Audit
 from service.observability.metrics import ServiceMetrics
 from service.observability.tracing import Tracing
 from service.runs.executor import Runs
@@ -18,6 +19,6 @@ def runs_on(
     """Runs of one tenant; the limits are the defaults where none are given."""
     settings = settings or RunSettings()
     lanes = run_lanes(settings, workflows or WorkflowSettings(), shared=False)
-    audit = Audit(pool)
+    audit = AuditTrail(pool)
     watch = RunWatch(ServiceMetrics(), Tracing(), audit)
     return Runs(settings, lanes, RunStart(Ownership(pool), audit), watch, database_away=str)

@@ -8,11 +8,10 @@ from pydantic import JsonValue
 
 from core.concurrency import FairSemaphore
 from core.errors import StepFailed
-from nodes.workflow.engine import Engine
 from nodes.workflow.steps.approval import approval
 from nodes.workflow.steps.data_processing import data_processing
 from workflows.definition.workflow import Definition
-from workflows.ports import Executor, StepCall
+from workflows.ports import Engine, Executor, StepCall
 from workflows.steps.api_call import ApiCall
 from workflows.validation import read_definition
 

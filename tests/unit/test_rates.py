@@ -7,9 +7,7 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from service.auth.counters import Counted
-from service.auth.rates import LEASES_PER_WINDOW, REST_SECONDS, RateLimits
+from service.auth.rate_limits import LEASES_PER_WINDOW, REST_SECONDS, Counted, RateLimiter
 
 
 @dataclass
@@ -33,11 +31,11 @@ class Shared:
         return Counted(count + amount, ends - self.now)
 
 
-def replica(shared: Shared, rate: str = "100/minute", **per_tenant: str) -> RateLimits:
-    return RateLimits(shared, rate, per_tenant, clock=lambda: shared.now)
+def replica(shared: Shared, rate: str = "100/minute", **per_tenant: str) -> RateLimiter:
+    return RateLimiter(shared, rate, per_tenant, clock=lambda: shared.now)
 
 
-async def let_through(rates: RateLimits, times: int, tenant: str = "acme") -> int:
+async def let_through(rates: RateLimiter, times: int, tenant: str = "acme") -> int:
     return sum([bool((standing := await rates.take(tenant)) and standing.allowed) for _ in range(times)])
 
 
@@ -101,7 +99,7 @@ async def test_a_counter_that_hangs_is_waited_for_briefly() -> None:
             raise AssertionError
 
     shared = Hanging()
-    rates = RateLimits(shared, "100/minute", timeout=0.01, clock=lambda: shared.now)
+    rates = RateLimiter(shared, "100/minute", timeout=0.01, clock=lambda: shared.now)
     async with asyncio.timeout(2):
         assert await let_through(rates, 5) == 5
     shared.now += REST_SECONDS / 2
@@ -124,4 +122,4 @@ async def test_replicas_together_never_let_more_through_and_waste_little(
 
 def test_a_rate_that_is_none_is_said_at_start() -> None:
     with pytest.raises(ValueError, match="couldn't parse"):
-        RateLimits(Shared(), "often")
+        RateLimiter(Shared(), "often")

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from service.audit.trail import AuditTrail
 
 from core.context import Context
 from core.errors import RunTimedOut
 from core.settings import RunSettings, WorkflowSettings
-from service.audit.entries import Audit
-from service.auth.request_identity import LOCAL
+from service.auth.principal import LOCAL
 from service.observability.metrics import ServiceMetrics
 from service.observability.tracing import Tracing
 from service.runs.executor import Runs
@@ -60,7 +60,7 @@ async def test_a_run_out_of_time_whose_client_does_not_read_ends_its_step_before
     settings = RunSettings(timeout_seconds=0.2)
     start, lanes = Talkative(), run_lanes(settings, WorkflowSettings(), shared=False)
     never_written: Any = None
-    watch = RunWatch(ServiceMetrics(), Tracing(), Audit(never_written))
+    watch = RunWatch(ServiceMetrics(), Tracing(), AuditTrail(never_written))
     runs = Runs(settings, lanes, start, watch, database_away=str)
     stream = runs.stream(request("runs"))
     await anext(stream)
@@ -75,7 +75,7 @@ async def test_a_run_out_of_time_whose_client_does_not_read_ends_its_step_before
 
 def test_a_run_of_a_workflow_is_nowhere_said_to_have_finished() -> None:
     never_written: Any = None
-    audit, metrics = Audit(never_written), ServiceMetrics()
+    audit, metrics = AuditTrail(never_written), ServiceMetrics()
     watch = RunWatch(metrics, Tracing(), audit)
     cases: list[tuple[Lane, str, int]] = [("workflows", "advanced", 0), ("runs", "finished", 1)]
     for lane, outcome, notes in cases:

@@ -16,9 +16,8 @@ from jwt.utils import base64url_encode
 
 from core.errors import IssuerUnavailable, Unauthenticated
 from core.settings import AuthSettings
-from service.auth.jwks import MIN_INTERVAL_SECONDS, SigningKeys, fetched, usable_keys
 from service.auth.principal import Identity
-from service.auth.tokens import Tokens
+from service.auth.tokens import MIN_INTERVAL_SECONDS, IssuerKeys, TokenVerifier, fetched, usable_keys
 from tests.support.identity import AUDIENCE, ISSUER, Issuer
 from tests.support.waiting import until
 
@@ -47,17 +46,17 @@ def issuer() -> Issuer:
     return Issuer()
 
 
-def keys_at(source: Away, **limits: float) -> SigningKeys:
-    return SigningKeys(
+def keys_at(source: Away, **limits: float) -> IssuerKeys:
+    return IssuerKeys(
         source.read, **{"timeout": 5, "refresh_seconds": 300, **limits}, clock=lambda: source.now
     )
 
 
-def tokens_of(issuer: Issuer, **settings: Any) -> Tokens:
+def tokens_of(issuer: Issuer, **settings: Any) -> TokenVerifier:
     auth = AuthSettings(
         jwt_jwks_url="https://issuer.example/keys", jwt_issuer=ISSUER, jwt_audience=AUDIENCE, **settings
     )
-    return Tokens(keys_at(Away(issuer.key_set())), auth)
+    return TokenVerifier(keys_at(Away(issuer.key_set())), auth)
 
 
 @pytest.mark.parametrize("kid", ["ec-1", "rsa-1"])
