@@ -134,7 +134,7 @@ SPEC: Final = GraphSpec(
 async def _serve() -> None:
     # After the registry has the graph, of which the routes are made.
     cast("dict[str, GraphSpec]", REGISTRY)[NAME] = SPEC
-    from service.cli.serve import open_server, tune_garbage_collector
+    from service.cli.serve import open_server, tune_garbage_collector  # noqa: PLC0415
 
     settings = Settings.load()
     configure_logging(settings.log)

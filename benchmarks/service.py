@@ -26,11 +26,11 @@ import uvloop
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from rich.table import Table
-from service.observability.agent_status import estimate_quantile
 
 from benchmarks.clients import Answer, ask
 from benchmarks.served import NAME, TOKENS
 from checkpoints.embedded import embedded_postgres_server
+from service.observability.agent_status import estimate_quantile
 
 PROJECT: Final = Path(__file__).resolve().parent.parent
 # Conversations at once, and how many in all.

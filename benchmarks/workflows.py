@@ -35,10 +35,10 @@ from core.concurrency import FairSemaphore
 from core.logging import configure_logging
 from core.settings import DatabaseSettings, LogSettings, ServerSettings, Settings
 from graphs.workflow import compile_workflow
-from nodes.workflow.steps.data_processing import data_processing
+from nodes.workflow.data_processing import process_data
 from service.cli.serve import open_server
-from workflows.definition.workflow import Definition
 from workflows.ports import Engine
+from workflows.schema import Definition
 from workflows.validation import read_definition
 
 PLOT = Path(__file__).parent / "workflows.svg"
@@ -137,7 +137,7 @@ async def _ended(http: httpx.AsyncClient, workflow_id: str) -> dict[str, Any]:
 
 
 def _engine() -> Engine:
-    return Engine(executors={"data_processing": data_processing}, slots=FairSemaphore(100))
+    return Engine(executors={"data_processing": process_data}, slots=FairSemaphore(100))
 
 
 async def measure(saver: Checkpointer, url: str, console: Console, rounds: int) -> bool:

@@ -28,7 +28,7 @@ from service.routes.messages import messages_router
 from service.routes.metrics import metrics_router
 from service.routes.sessions import sessions_router
 from service.routes.threads import threads_router
-from service.routes.workflows import workflows_router
+from service.routes.workflows import router as workflows_router
 from service.version import VERSION
 
 DESCRIPTION = """Agent graphs for a CRM: LangGraph, checkpointed in Postgres, served over LangServe.
@@ -85,6 +85,6 @@ def make_app(service: Service | None = None) -> FastAPI:
     app.include_router(threads_router())
     app.include_router(audit_router())
     app.include_router(sessions_router())
-    app.include_router(workflows_router())
+    app.include_router(workflows_router)
     app.include_router(langserve_router())
     return app

@@ -4,11 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import httpx
 from fastapi import FastAPI
-from graphs.agent_registry import build_agent_registry
-from nodes.coordinator.router import AgentRegistry
 
 from checkpoints.cache import compute_cache_version, open_cache
 from checkpoints.pool import WatchedPool, open_database, watch_database
@@ -24,9 +23,11 @@ from core.settings import Settings
 from core.tasks import Supervisor, cancel_and_wait
 from dev_crm.app import create_crm
 from dev_crm.migrations import migrate
+from graphs.agent_registry import build_agent_registry
 from graphs.caching import is_cacheable
 from graphs.registry import REGISTRY
 from memory.opening import open_memory
+from nodes.coordinator.router import AgentRegistry
 from nodes.deps import Deps
 from service.audit.idempotency import RecordedEffects, RequestKeys
 from service.audit.trail import AuditTrail
@@ -44,12 +45,13 @@ from service.runs.erasure import Erasure
 from service.runs.executor import Runs
 from service.runs.ownership import Ownership
 from service.runs.queues import run_lanes
+from service.runs.session_summary import summarise_session
 from service.runs.start import RunStart
 from service.runs.watch import RunWatch
 from service.sessions.store import SessionStore
 from service.sessions.worker import SessionWorker
 from service.version import VERSION
-from service.workflows.opening import Workflows, open_engine, open_workflows
+from service.workflows.workflows import Workflows, open_engine, open_workflows
 from tools.catalogue import crm_tools, memory_tools
 from tools.crm.client import CrmClient, create_http_client
 
@@ -64,20 +66,20 @@ class Service:
         settings: As the service was started with.
         lifecycle: Whether it is about to stop.
         pool: The one connection pool.
-        authenticator: Who callers are; ``None``: nothing is asked of them.
-        rates: How often tenants may ask; ``None``: there are no tenants to tell apart.
+        authenticator: Authenticates callers; ``None``: authentication is off.
+        rates: Limits the requests of tenants; ``None``: authentication is off.
         ownership: Whose threads are.
         runs: Runs in progress.
         graphs: The compiled graphs by name.
         model: Which model answers, and why.
-        roster: The specialised agents.
+        agents: The registry of the specialised agents.
         erasure: Takes threads out for good.
         memory: What is remembered of contacts.
-        sessions: Which conversation a message belongs to.
-        requests: Keys of requests, by which one that comes again is known.
-        audit: Who did what, and what came of it.
+        sessions: The sessions of contacts.
+        requests: Idempotency keys of requests.
+        audit: The audit trail.
         warming: Done when the router has learned the agents' examples, or could not.
-        keeper: Closes sessions and sums them up.
+        session_worker: Closes idle sessions and summarises them.
         workflows: What runs workflows.
         metrics: What is counted.
         tracing: Begins the spans of requests and runs.
@@ -94,14 +96,14 @@ class Service:
     runs: Runs
     graphs: Mapping[str, CompiledGraph]
     model: ModelInfo
-    roster: AgentRegistry
+    agents: AgentRegistry
     erasure: Erasure
     memory: Memory
     sessions: SessionStore
     requests: RequestKeys
     audit: AuditTrail
     warming: asyncio.Task[None]
-    keeper: SessionWorker
+    session_worker: SessionWorker
     workflows: Workflows
     metrics: ServiceMetrics
     tracing: Tracing
@@ -133,7 +135,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         pool = await stack.enter_async_context(open_database(settings.database, settings.server.data_dir))
         await stack.enter_async_context(watch_database(pool))
         await migrate_rooms(pool)
-        authenticator = await stack.enter_async_context(open_authenticator(settings.auth, pool))
+        authenticator = open_authenticator(settings.auth, pool)
         rates = await _rates(stack, settings, pool) if authenticator else None
         saver = await stack.enter_async_context(open_saver(pool, metrics))
         memory = await _memory(stack, settings, pool)
@@ -153,16 +155,16 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             **crm_tools(crm, approve_messages_from=settings.approvals.message_risk, memory=memory),
             **memory_tools(memory),
         }
-        roster = build_agent_registry(settings, tools)
+        agents = build_agent_registry(settings, tools)
         stack.push_async_callback(agents.router.aclose)
         # The first message is not to wait for it, nor is the start.
-        warming = asyncio.create_task(_warm(roster))
+        warming = asyncio.create_task(_warm(agents))
         stack.push_async_callback(cancel_and_wait, warming)
         deps = Deps(
             models=models,
             tools=tools,
             crm=crm,
-            agents=roster,
+            agents=agents,
             memory=memory,
             context_tokens=settings.context.tokens,
         )
@@ -183,14 +185,13 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             name: graph.compile(checkpointer=saver, cache=cache, name=name) for name, graph in built.items()
         }
         sessions = SessionStore(pool, idle_seconds=settings.sessions.idle_seconds)
-        keeper = SessionWorker(
-            sessions, graphs["coordinator"], models, memory, seconds=settings.sessions.sweep_seconds
-        )
+        summarise = partial(summarise_session, graph=graphs["coordinator"], models=models, memory=memory)
+        session_worker = SessionWorker(sessions, summarise, seconds=settings.sessions.sweep_seconds)
         with use_meter(RunMeter(metrics, BACKGROUND)):
-            await stack.enter_async_context(tasks.supervise("session-keeper", keeper.run))
+            await stack.enter_async_context(tasks.supervise("session-worker", session_worker.run))
         ownership = Ownership(pool)
         audit, requests = AuditTrail(pool), RequestKeys(pool, hours=settings.idempotency.key_hours)
-        await stack.enter_async_context(maintain_audit(pool, audit, requests, settings.audit))
+        await stack.enter_async_context(maintain_audit(tasks, pool, audit, requests, settings.audit))
         lanes = run_lanes(settings.runs, settings.workflows, shared=settings.auth.enabled)
         runs = Runs(
             settings.runs,
@@ -201,9 +202,11 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         )
         add_gauges(metrics, runs=runs, pool=pool, saver=saver, steps=engine.slots)
         erasure = Erasure(pool=pool, memory=memory, settled=saver.flush, forget=(saver.forget,))
-        await stack.enter_async_context(supervise_retention(settings, pool, erasure, runs))
+        await stack.enter_async_context(supervise_retention(tasks, settings, pool, erasure, runs))
         workflows = await stack.enter_async_context(
-            open_workflows(settings.workflows, pool, runs=runs, engine=engine, checkpointer=saver)
+            open_workflows(
+                settings.workflows, pool, runs=runs, engine=engine, checkpointer=saver, tasks=tasks
+            )
         )
         stack.push_async_callback(runs.drain)
         yield Service(
@@ -223,7 +226,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             requests=requests,
             audit=audit,
             warming=warming,
-            keeper=keeper,
+            session_worker=session_worker,
             workflows=workflows,
             metrics=metrics,
             tracing=tracing,
@@ -256,7 +259,7 @@ async def _development_crm(settings: Settings, pool: Pool) -> FastAPI | None:
     return create_crm(pool, settings.crm.api_key)
 
 
-async def _warm(roster: AgentRegistry) -> None:
+async def _warm(agents: AgentRegistry) -> None:
     """Have the router learn the agents' examples."""
     try:
         await agents.router.prepare()

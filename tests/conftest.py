@@ -12,7 +12,6 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg import sql
-from service.migrations import migrate_rooms
 
 from checkpoints.embedded import embedded_postgres_server
 from checkpoints.pool import open_pool
@@ -23,6 +22,7 @@ from core.settings import DatabaseSettings, LogSettings
 from dev_crm.migrations import migrate
 from memory.extensions import open_extensions
 from memory.migrations import migrate as migrate_memory
+from service.migrations import migrate_rooms
 from tests.support.savers import closing_savers
 
 TEMPLATE = "template_ventros"

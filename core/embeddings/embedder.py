@@ -1,21 +1,14 @@
-"""An embedding model with bounded calls, and a cache on disk for vectors of texts that rarely change."""
+"""An embedding model with bounded calls."""
 
 import asyncio
-import hashlib
-import json
 import math
-import os
-import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, TypeAlias, TypeVar
 
-import numpy as np
 from langchain_core.embeddings import Embeddings
-from numpy.typing import NDArray
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
@@ -199,78 +192,3 @@ def shorten(text: str, limit: int) -> str:
     end = max((limit - len(_GAP)) // 3, 0)
     head = text[: max(limit - len(_GAP) - end, 0)]
     return f"{head}{_GAP}{text[len(text) - end :]}"[:limit]
-
-
-# Files of other texts and models that are kept besides the newest one.
-_MOST_FILES: Final = 16
-
-_log = get_logger(__name__)
-
-
-class VectorCache:
-    """Caches the vectors of lists of texts on disk, so that a later start need not embed them again.
-
-    Each list has a file, named by a hash of the model, dimensions, purpose and texts. If a file cannot be
-    read, written or used, the texts are embedded again.
-
-    Args:
-        folder: Directory of the files. ``None``: nothing is cached.
-    """
-
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
-
-    async def embed_documents(self, embedder: Embedder, texts: Sequence[str]) -> list[list[float]]:
-        """Return the vectors of texts, as :meth:`Embedder.embed_documents` does.
-
-        Raises:
-            EmbeddingError: The vectors are not cached, and the model failed.
-        """
-        if self._folder is None:
-            return await embedder.embed_documents(texts)
-        path = self._folder / _cache_file_name(embedder, texts)
-        cached = await asyncio.to_thread(_read_vectors, path, (len(texts), embedder.dimensions))
-        if cached is not None:
-            return cached
-        vectors = await embedder.embed_documents(texts)
-        await asyncio.to_thread(_write_vectors, path, vectors)
-        return vectors
-
-
-def _cache_file_name(embedder: Embedder, texts: Sequence[str]) -> str:
-    key = json.dumps([embedder.model, embedder.dimensions, embedder.purpose, list(texts)])
-    return f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
-
-
-def _read_vectors(path: Path, shape: tuple[int, int]) -> list[list[float]] | None:
-    try:
-        vectors: NDArray[np.float32] = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, EOFError) as error:
-        _log.warning("cached_vectors_unreadable", path=str(path), reason=str(error))
-        return None
-    if vectors.shape != shape or vectors.dtype != np.float32 or not np.isfinite(vectors).all():
-        _log.warning("cached_vectors_unreadable", path=str(path), reason="wrong shape or type")
-        return None
-    rows: list[list[float]] = vectors.tolist()
-    return rows
-
-
-def _write_vectors(path: Path, vectors: Sequence[Sequence[float]]) -> None:
-    """Write a temporary file and move it, so that no reader sees half a file."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-            np.save(file, np.asarray(vectors, dtype=np.float32), allow_pickle=False)
-        os.replace(file.name, path)  # noqa: PTH105 - the name is a string
-        _delete_old_files(path)
-    except OSError as error:
-        _log.warning("vectors_not_cached", path=str(path), reason=str(error))
-
-
-def _delete_old_files(newest: Path) -> None:
-    others = [path for path in newest.parent.glob("*.npy") if path != newest]
-    others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in others[_MOST_FILES:]:
-        path.unlink(missing_ok=True)

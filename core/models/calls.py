@@ -117,7 +117,7 @@ class ChatModels:
         role: Role = "reasoning",
         model: str | None = None,
     ) -> StructuredReply[T]:
-        """Return the model's reply as a value of ``schema``; a reply that does not parse is returned as an error.
+        """Return the model's reply as a value of ``schema``, or why it could not be parsed.
 
         Raises:
             ModelUnavailable: All attempts failed, those of the fallback too.

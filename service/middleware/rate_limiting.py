@@ -51,7 +51,7 @@ async def _standing(scope: Scope) -> RateLimitStatus | None:
     identity: Identity = scope["state"]["identity"]
     if service.rates is None or not identity.tenant:
         return None
-    return await service.rates.take(identity.tenant)
+    return await service.rates.count_request(identity.tenant)
 
 
 def _refusal(standing: RateLimitStatus) -> RateLimited:

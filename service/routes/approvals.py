@@ -22,12 +22,12 @@ from service.lifespan import Service
 from service.routes.approval_ids import approval_id as question_id
 from service.routes.approval_ids import parts
 from service.routes.dependencies import OpenService, Requester
+from service.routes.workflow_models import WorkflowReport
 from service.runs.compiled import CompiledGraph
 from service.runs.http_request import run_request
 from service.runs.output import PendingInterrupt, finished
 from service.runs.request import RunRequest
-from service.workflows.approvals import decide_workflow, for_a_person, open_graph
-from service.workflows.run_request import WORKFLOW
+from service.workflows.graphs import WORKFLOW, list_questions
 
 log = get_logger(__name__)
 
@@ -95,7 +95,8 @@ def approvals_router() -> APIRouter:
         graph = await _asking(service, requester, approval_id)
         if graph == WORKFLOW:
             interrupt_id, thread_id = parts(approval_id)
-            report = await decide_workflow(service, requester, thread_id, interrupt_id, decision)
+            view = await service.workflows.decide(requester, thread_id, interrupt_id, decision)
+            report = jsonable_encoder(WorkflowReport.build_from_view(view))
             return Decided(id=approval_id, thread_id=thread_id, output=report)
         run = await _resuming(service, REGISTRY[graph], requester, approval_id, decision)
         result = await asyncio.shield(asyncio.create_task(finished(service.runs, run)))
@@ -132,7 +133,7 @@ async def _questions(service: Service, identity: Identity, waiting: WaitingThrea
             graph=waiting.graph,
             since=waiting.since,
         )
-        for pending in await for_a_person(graph, waiting.thread_id)
+        for pending in await list_questions(graph, waiting.thread_id)
     ]
 
 
@@ -140,7 +141,7 @@ async def _graph(service: Service, identity: Identity, waiting: WaitingThread) -
     if waiting.graph != WORKFLOW:
         return service.graphs[waiting.graph]
     try:
-        return await open_graph(service, identity, waiting.thread_id)
+        return await service.workflows.find_open_graph(identity, waiting.thread_id)
     except WorkflowFailed as fault:
         # Nobody can decide it, and the others' questions are listed all the same.
         log.warning("approval_not_listed", workflow_id=waiting.thread_id, reason=fault.message)

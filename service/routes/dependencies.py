@@ -6,16 +6,22 @@ Coroutines, though none waits: FastAPI calls plain functions in another thread, 
 from typing import Annotated, TypeAlias
 
 from fastapi import Depends, Request
+from starlette.requests import HTTPConnection
 
 from core.errors import InvalidRequest
 from service.auth.principal import Identity
 from service.lifespan import Service
-from service.routes.dependencies import get_requester
 
 
 async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
+
+
+def get_requester(connection: HTTPConnection) -> Identity:
+    """Return the caller, as :class:`service.middleware.authentication.Authentication` identified them."""
+    identity: Identity = connection.state.identity
+    return identity
 
 
 async def _requester(request: Request) -> Identity:

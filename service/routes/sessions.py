@@ -43,7 +43,9 @@ def sessions_router() -> APIRouter:
         offset: Annotated[int, Query(ge=0)] = 0,
     ) -> Sessions:
         """A contact's sessions, the latest first."""
-        found = await service.sessions.of_contact(requester.tenant, contact_id, limit=limit, offset=offset)
+        found = await service.sessions.list_for_contact(
+            requester.tenant, contact_id, limit=limit, offset=offset
+        )
         return Sessions(sessions=[_view(session) for session in found])
 
     @router.get("/{session_id}")

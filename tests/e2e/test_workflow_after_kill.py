@@ -33,7 +33,7 @@ def workflow(server: CountingServer) -> dict[str, Any]:
     }
 
 
-async def test_it_goes_on_by_itself_and_only_the_interrupted_call_is_made_again(data_dir: Path) -> None:
+async def test_a_killed_workflow_resumes_and_repeats_only_the_interrupted_call(data_dir: Path) -> None:
     async with counting_server() as server:
         settings = {
             "WORKFLOW_ALLOWED_HOSTS": server.host,

@@ -7,17 +7,17 @@ from typing import Any
 
 import psycopg
 import pytest
-from service.audit.idempotency import RecordedEffects
-from service.audit.trail import AuditTrail, Entry
-from tests.support.audit import Outside, acting_on_a_thread, rows
 
 from checkpoints.pool import open_pool
 from core.context import Actor
 from core.postgres import Pool
-from core.settings import DatabaseSettings
+from core.settings import DatabaseSettings, Settings
 from nodes.react.state import Reflection
 from service.audit.chain import ChainVerdict, cut_chains, link_entries, verify_chains
-from service.cli import audit as command
+from service.audit.idempotency import RecordedEffects
+from service.audit.trail import AuditTrail, Entry
+from service.cli.database import verify_audit
+from tests.support.audit import Outside, acting_on_a_thread, rows
 from tests.support.general_agent import service
 from tests.support.scripted import ScriptedChatModel, calling
 from tests.support.service import CONTACT, RunningService
@@ -234,7 +234,7 @@ async def test_the_command_says_which_chain_is_broken_and_where(
     await written(pool, "whole", 2)
     await written(pool, "broken", 2)
     await tampered(pool, "UPDATE audit.entries SET tool = 'x' WHERE tenant = 'broken' AND position = 2")
-    assert await command._command() == 1
+    assert await verify_audit(Settings.load()) == 1
     said = {line.split()[1]: line for line in capsys.readouterr().out.splitlines()}
     assert said["whole:"].startswith("ok      whole: 2 entries, 0 cut before them, 0 not linked yet; head 2 ")
     assert said["broken:"].startswith("BROKEN  broken: entry 2 (id ")
@@ -249,3 +249,24 @@ async def test_notes_wait_for_a_database_that_is_away(pool: Pool, shared_databas
     audit._pool = pool
     assert (await audit.flush(), await audit.flush()) == (1, 0)
     assert len(await audit.find("away", limit=9)) == 1
+
+
+async def test_notes_that_cannot_be_written_are_bounded_and_the_latest_stay(
+    pool: Pool, shared_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.audit.trail.MAX_NOTES", 3)
+    async with open_pool(shared_database_url, DatabaseSettings(pool_min_size=0)) as closing:
+        audit = AuditTrail(closing)
+    actor = Actor(tenant="bounded")
+    for number in range(3):
+        audit.note(Entry(action="run", outcome=f"o{number}", actor=actor))
+    flushing = asyncio.create_task(audit.flush())
+    await asyncio.sleep(0)
+    # These arrive while the others are being written, in vain.
+    for number in range(3, 5):
+        audit.note(Entry(action="run", outcome=f"o{number}", actor=actor))
+    with pytest.raises(Exception, match="clos"):
+        await flushing
+    audit._pool = pool
+    assert await audit.flush() == 3
+    assert [entry.outcome for entry in await audit.find("bounded", limit=9)] == ["o4", "o3", "o2"]

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from service.audit.idempotency import RecordedEffects, erase_effects
-from tests.support.audit import Outside, acting_on_a_thread, entries, rows
 
 from checkpoints.pool import open_pool
 from core.errors import CrmRefused, CrmUnavailable, DatabaseUnavailable, EffectConflict
 from core.postgres import Pool
 from core.settings import DatabaseSettings
+from service.audit.idempotency import RecordedEffects, erase_effects
+from tests.support.audit import Outside, acting_on_a_thread, entries, rows
 
 TEXT = {"contact_id": "c-1", "text": "Use the batch export API, Ana."}
 

@@ -7,9 +7,9 @@ from typing import Any
 import httpx
 import pytest
 from langchain_core.messages import AIMessage
-from tests.support.audit import rows
 
 from nodes.react.state import Reflection
+from tests.support.audit import rows
 from tests.support.general_agent import PARROT, service
 from tests.support.scripted import ScriptedChatModel, calling
 from tests.support.service import CONTACT, RunningService
@@ -223,7 +223,7 @@ async def test_a_key_is_forgotten_after_its_hours_and_with_its_thread(
         await connection.execute("UPDATE audit.request_keys SET expires_at = now() WHERE tenant = 'default'")
     fresh = await requests.claim("default", "k", {"b": 2})
     assert (fresh.repeated, fresh.id != first.id) == (False, True)
-    await requests.sweep()
+    await requests.delete_expired()
     assert (await requests.claim("default", "k", {"b": 2})).repeated
 
     model.replies += [AIMessage("One."), AIMessage("Two.")]

@@ -12,11 +12,11 @@ from typing import Any, ParamSpec, TypeVar
 
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage
-from service.audit.idempotency import RecordedEffects, RequestKeys
-from tests.support.audit import rows
 
 from checkpoints.saver import GroupCommitSaver
 from nodes.react.state import Reflection
+from service.audit.idempotency import RecordedEffects, RequestKeys
+from tests.support.audit import rows
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT, RunningService, running_service
 from tools.crm.client import SOURCE

@@ -1,13 +1,14 @@
 """Limits: what a tenant that asks too much, or too big, is told; and that others do not notice."""
 
+import time
 from collections.abc import AsyncIterator
 
 import pytest
 from pydantic import SecretStr
-from service.auth.rate_limits import PostgresStorage, RateLimiter, open_storage
 
 from core.postgres import Pool
 from core.settings import LimitSettings, RedisSettings
+from service.auth.rate_limits import PostgresStorage, RateLimiter, open_storage
 from tests.support.general_agent import PARROT, replying, service
 from tests.support.identity import WITH_KEYS, key_of
 from tests.support.service import CONTACT, RunningService
@@ -44,17 +45,18 @@ async def test_every_answer_says_what_is_left_and_the_last_when_to_come_back(run
 async def test_replicas_on_one_database_agree(running: RunningService) -> None:
     pool = running.service.pool
     replicas = [RateLimiter(PostgresStorage(pool), "5/minute") for _ in range(2)]
-    told = [await replicas[number % 2].take("shared") for number in range(8)]
+    told = [await replicas[number % 2].count_request("shared") for number in range(8)]
     assert [one.allowed for one in told if one] == [True] * 5 + [False] * 3
-    again = await PostgresStorage(pool).count("over", 2, seconds=0)
-    assert (again.count, again.seconds) == (2, 0)
-    assert (await PostgresStorage(pool).count("over", 1, seconds=9)).count == 1
+    storage = PostgresStorage(pool)
+    assert await storage.incr("over", 0, 2) == 2
+    assert await storage.incr("over", 9, 1) == 1
+    assert 0 < await storage.get_expiry("over") - time.time() <= 9
 
 
 async def test_a_redis_that_is_away_stops_nobody(pool: Pool) -> None:
     redis = RedisSettings(url=SecretStr("redis://127.0.0.1:1/0"))
     async with open_storage(LimitSettings(), redis, pool) as counter:
-        standing = await RateLimiter(counter, "5/minute").take("acme")
+        standing = await RateLimiter(counter, "5/minute").count_request("acme")
     assert standing
     assert (standing.allowed, standing.remaining) == (True, 4)
 
@@ -63,7 +65,7 @@ async def test_each_process_counts_alone_when_the_operator_says_so(pool: Pool) -
     for _ in range(2):
         async with open_storage(LimitSettings(limit_in_process=True), RedisSettings(), pool) as counter:
             rates = RateLimiter(counter, "2/minute")
-            allowed = [(standing := await rates.take("acme")) and standing.allowed for _ in range(3)]
+            allowed = [(standing := await rates.count_request("acme")) and standing.allowed for _ in range(3)]
         assert allowed == [True, True, False]
 
 

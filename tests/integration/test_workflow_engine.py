@@ -16,16 +16,15 @@ from core.models import ChatModels
 from core.postgres import Pool
 from graphs.workflow import SPEC, compile_workflow
 from nodes.deps import Deps
-from nodes.workflow.records import records
-from nodes.workflow.recovery import retry, rollback_to_checkpoint, skip_failed_step
+from nodes.workflow.recovery import read_records, retry, rollback_to_checkpoint, skip_failed_step
 from tests.support.graphs import NO_AGENTS
 from tests.support.savers import saver_on
 from tests.support.waiting import until
 from tests.support.workflows import Outside, ask, call, definition, engine, statuses
 from tools.crm.client import CrmClient
-from workflows.definition.workflow import Definition
-from workflows.outline import outline
-from workflows.progress import progress
+from workflows.outline import build_outline
+from workflows.progress import compute_progress
+from workflows.schema import Definition
 
 THREAD: RunnableConfig = {"configurable": {"thread_id": "w"}}
 Graph = CompiledStateGraph[Any, Any, Any, Any]
@@ -45,14 +44,14 @@ async def compiled(pool: Pool, made: Definition, outside: Outside, **other: Any)
 
 
 async def kept(graph: Graph) -> dict[str, str]:
-    return statuses(await records(graph, THREAD))
+    return statuses(await read_records(graph, THREAD))
 
 
 async def begun(graph: Graph, items: int = 0) -> Any:
     return await graph.ainvoke({"input": {"items": list(range(items))}}, THREAD, durability="sync")
 
 
-async def test_a_failed_branch_loses_none_beside_it_and_names_itself(pool: Pool) -> None:
+async def test_a_failed_branch_is_named_and_keeps_the_results_of_the_others(pool: Pool) -> None:
     outside = Outside({"charge"})
     made = definition(parallel(call("charge"), call("thank"), call("tell")), call("after"))
     graph = await compiled(pool, made, outside)
@@ -65,7 +64,7 @@ async def test_a_failed_branch_loses_none_beside_it_and_names_itself(pool: Pool)
     assert await kept(graph) == expected
 
 
-async def test_a_retry_runs_what_failed_and_nothing_else(pool: Pool) -> None:
+async def test_a_retry_runs_failed_and_remaining_steps_only(pool: Pool) -> None:
     outside = Outside({"second"})
     made = definition(call("before"), each(call("first"), call("second"), call("third")), call("after"))
     graph = await compiled(pool, made, outside)
@@ -83,7 +82,7 @@ async def test_a_retry_runs_what_failed_and_nothing_else(pool: Pool) -> None:
     assert set(outside.calls) == {"w:before", "w:after"} | items
 
 
-async def test_a_failed_step_is_skipped_when_asked(pool: Pool) -> None:
+async def test_a_recovery_can_skip_a_failed_step(pool: Pool) -> None:
     outside = Outside({"second"})
     made = definition(each(call("first"), call("second"), call("third")), call("after"))
     graph = await compiled(pool, made, outside)
@@ -91,14 +90,14 @@ async def test_a_failed_step_is_skipped_when_asked(pool: Pool) -> None:
 
     output = await graph.ainvoke((await skip_failed_step(graph, THREAD, made)).input, THREAD)
 
-    found = await records(graph, THREAD)
+    found = await read_records(graph, THREAD)
     assert output["status"] == "succeeded"
     assert (found["second[0]"]["status"], found["second[0]"]["error"]) == ("skipped", "no second")
     assert found["third[0]"]["status"] == "succeeded"
     assert outside.calls["w:second[0]"] == 1
 
 
-async def test_a_rollback_runs_what_came_after_again_with_the_same_keys(pool: Pool) -> None:
+async def test_a_rollback_runs_later_steps_again_with_the_same_keys(pool: Pool) -> None:
     outside = Outside()
     made = definition(call("first"), call("second"), call("third"))
     graph = await compiled(pool, made, outside)
@@ -119,7 +118,7 @@ async def test_a_rollback_runs_what_came_after_again_with_the_same_keys(pool: Po
         await retry(graph, THREAD, made)
 
 
-async def test_an_open_question_holds_no_other_branch_up(pool: Pool) -> None:
+async def test_an_open_question_does_not_delay_other_branches(pool: Pool) -> None:
     outside = Outside()
     asking = {"type": "sequential", "id": "asking", "steps": [call("draft"), ask("may"), call("send")]}
     working = {"type": "sequential", "id": "working", "steps": [call("one"), call("two"), call("three")]}
@@ -139,7 +138,7 @@ async def test_an_open_question_holds_no_other_branch_up(pool: Pool) -> None:
     assert set(outside.calls.values()) == {1}
 
 
-async def test_a_run_that_is_cut_off_goes_on_after_its_last_finished_step(pool: Pool) -> None:
+async def test_an_interrupted_run_resumes_after_its_last_finished_step(pool: Pool) -> None:
     outside, hold = Outside(), asyncio.Event()
 
     async def slow(one: Any) -> None:
@@ -165,12 +164,12 @@ async def test_a_run_that_is_cut_off_goes_on_after_its_last_finished_step(pool: 
 
 
 async def _done(graph: Graph, made: Definition) -> int:
-    found = progress(made, outline(made), await records(graph, THREAD))
+    found = compute_progress(made, build_outline(made), await read_records(graph, THREAD))
     assert found.total == 10
     return found.done
 
 
-async def test_a_long_loop_is_kept_in_bytes_that_grow_with_its_iterations(pool: Pool) -> None:
+async def test_the_checkpoints_of_a_loop_grow_linearly_with_its_iterations(pool: Pool) -> None:
     sizes = []
     for turns in (50, 200):
         loop = {"type": "loop", "id": "again", "max_iterations": turns, "steps": [call("step")]}
@@ -193,7 +192,7 @@ async def _bytes(pool: Pool, thread: str) -> int:
         return total
 
 
-async def test_many_workflows_share_the_slots(pool: Pool) -> None:
+async def test_workflows_share_the_concurrency_slots(pool: Pool) -> None:
     slots = FairSemaphore(3)
     most = 0
 
@@ -217,7 +216,7 @@ async def test_many_workflows_share_the_slots(pool: Pool) -> None:
     assert len(outside.calls) == 50
 
 
-async def test_a_definition_may_be_run_twice_on_a_thread_of_the_graph_workflow(pool: Pool) -> None:
+async def test_the_graph_workflow_can_run_a_definition_twice_on_a_thread(pool: Pool) -> None:
     outside = Outside()
     deps = Deps(
         models=cast("ChatModels", None),

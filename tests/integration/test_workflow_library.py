@@ -37,7 +37,7 @@ async def sent(running: RunningService, contact: str, source: str) -> list[dict[
     return [message for message in found if message["source"] == f"workflow {source}"]
 
 
-async def test_the_ticket_digest_counts_and_follows_up_what_is_critical(running: RunningService) -> None:
+async def test_the_ticket_digest_counts_tickets_and_follows_up_critical_ones(running: RunningService) -> None:
     asked = contacts("tickets")
     tickets = [(await running.crm(f"/contacts/{one}/tickets?limit=100"))["tickets"] for one in asked]
     everything = [ticket for some in tickets for ticket in some]
@@ -57,7 +57,7 @@ async def test_the_ticket_digest_counts_and_follows_up_what_is_critical(running:
     assert len(digest["result"]["follow_ups"]) == len(urgent)
 
 
-async def test_quiet_customers_are_written_to_once_and_the_others_left_in_peace(
+async def test_only_quiet_customers_get_a_message_and_only_one(
     running: RunningService,
 ) -> None:
     talking = contacts("messages", from_me=False)[:1]
@@ -72,7 +72,7 @@ async def test_quiet_customers_are_written_to_once_and_the_others_left_in_peace(
     assert not more
 
 
-async def test_a_reminder_waits_for_its_approval_and_a_rejected_one_is_not_sent(
+async def test_a_reminder_waits_for_approval_and_is_not_sent_when_rejected(
     running: RunningService,
 ) -> None:
     renewing = contacts("subscriptions", renews_on="2026-12-01", status="active")[:2]

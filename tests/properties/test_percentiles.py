@@ -6,8 +6,8 @@ from math import inf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram
-from service.observability.agent_status import estimate_quantile, read_buckets
 
+from service.observability.agent_status import estimate_quantile, read_buckets
 from service.observability.metrics import SECONDS
 
 BOUNDS = (0.0, *SECONDS, inf)

@@ -12,11 +12,10 @@ from langgraph.checkpoint.memory import InMemorySaver
 from graphs.workflow import compile_workflow
 from nodes.workflow.recovery import retry
 from tests.support.workflows import Json, Outside, engine
-from workflows.definition.patterns import Conditional, FanOutFanIn, Loop, Parallel, Sequential, Step
-from workflows.definition.workflow import Definition
-from workflows.outline import is_pattern, outline
-from workflows.progress import progress
-from workflows.results import result_key, step_of
+from workflows.outline import build_outline, is_pattern
+from workflows.progress import compute_progress
+from workflows.results import parse_step_id, result_key
+from workflows.schema import Conditional, Definition, FanOutFanIn, Loop, Parallel, Sequential, Step
 from workflows.validation import read_definition
 
 THREAD: RunnableConfig = {"configurable": {"thread_id": "w"}}
@@ -209,11 +208,11 @@ def definitions(draw: st.DrawFn) -> Json:
 
 
 def working(definition: Definition, results: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
-    places = outline(definition)
+    places = build_outline(definition)
     return {
         key: (record["status"], record["output"])
         for key, record in results.items()
-        if not is_pattern(places[step_of(key)].step)
+        if not is_pattern(places[parse_step_id(key)].step)
     }
 
 
@@ -221,7 +220,7 @@ def working(definition: Definition, results: Mapping[str, Any]) -> dict[str, tup
 @settings(max_examples=60, deadline=None)
 async def test_a_compiled_workflow_does_what_its_definition_says(written: Json, data: st.DataObject) -> None:
     definition = read_definition(written)
-    steps = sorted(step for step, place in outline(definition).items() if not is_pattern(place.step))
+    steps = sorted(step for step, place in build_outline(definition).items() if not is_pattern(place.step))
     failing = data.draw(st.sets(st.sampled_from(steps), max_size=2))
     items = data.draw(st.integers(1, 3))
     expected = Interpreter(failing, items)
@@ -246,7 +245,7 @@ async def test_a_compiled_workflow_does_what_its_definition_says(written: Json, 
 
     assert output["status"] == status
     assert working(definition, results) == expected.found
-    made = progress(definition, outline(definition), results)
+    made = compute_progress(definition, build_outline(definition), results)
     assert made.done == len(expected.found)
     assert status == "failed" or made.total == made.done
     if status == "failed":

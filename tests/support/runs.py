@@ -1,9 +1,8 @@
 """Runs without a service around them."""
 
-from service.audit.trail import AuditTrail
-
 from core.postgres import Pool
 from core.settings import RunSettings, WorkflowSettings
+from service.audit.trail import AuditTrail
 from service.observability.metrics import ServiceMetrics
 from service.observability.tracing import Tracing
 from service.runs.executor import Runs

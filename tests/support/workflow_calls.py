@@ -14,5 +14,5 @@ def step_call(**context: Any) -> StepCall:
         user="local",
         workflow_id="run",
         step_id="step",
-        since=0.0,
+        started_at=0.0,
     )

@@ -8,11 +8,11 @@ from pydantic import JsonValue
 
 from core.concurrency import FairSemaphore
 from core.errors import StepFailed
-from nodes.workflow.steps.approval import approval
-from nodes.workflow.steps.data_processing import data_processing
-from workflows.definition.workflow import Definition
+from nodes.workflow.data_processing import process_data
+from nodes.workflow.executors import request_approval
 from workflows.ports import Engine, Executor, StepCall
-from workflows.steps.api_call import ApiCall
+from workflows.schema import Definition
+from workflows.steps import ApiCall
 from workflows.validation import read_definition
 
 Json = dict[str, Any]
@@ -50,7 +50,7 @@ def engine(outside: Executor[Any], slots: FairSemaphore | None = None, **other: 
     async def at_once(_: float) -> None:
         return
 
-    executors = {"api_call": outside, "data_processing": data_processing, "approval": approval}
+    executors = {"api_call": outside, "data_processing": process_data, "approval": request_approval}
     return Engine(executors=executors, slots=slots or FairSemaphore(100), **{"pause": at_once, **other})
 
 

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from service.audit.trail import AuditTrail
 
 from core.context import Context
 from core.errors import RunTimedOut
 from core.settings import RunSettings, WorkflowSettings
+from service.audit.trail import AuditTrail
 from service.auth.principal import LOCAL
 from service.observability.metrics import ServiceMetrics
 from service.observability.tracing import Tracing
