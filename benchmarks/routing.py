@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 import numpy as np
+from nodes.coordinator.classifier import Routing, TrainingTexts, clean_training_texts, fit_classifier
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
@@ -22,9 +23,6 @@ from benchmarks.data import Clinc150, clinc150
 from benchmarks.metrics import Flags, Numbers, calibration_error, recall_outside
 from core.embeddings import Embedder, build_embedder, build_local_embedder
 from core.settings import Settings
-from nodes.routing.examples import Examples, read_examples
-from nodes.routing.fit import fit
-from nodes.routing.verdicts import Routing
 
 Vectors: TypeAlias = dict[str, list[float]]
 
@@ -85,7 +83,7 @@ async def evaluate(folder: Path, console: Console) -> None:
         )
 
 
-def _draw(data: Clinc150, seed: int) -> Examples:
+def _draw(data: Clinc150, seed: int) -> TrainingTexts:
     """``EXAMPLES`` utterances of each intent, and the training part of what is outside."""
     random = np.random.default_rng(seed)
     by_intent: dict[str, list[str]] = {}
@@ -95,7 +93,7 @@ def _draw(data: Clinc150, seed: int) -> Examples:
         intent: [texts[place] for place in random.permutation(len(texts))[:EXAMPLES]]
         for intent, texts in sorted(by_intent.items())
     }
-    return read_examples(drawn, [text for text, _ in data.oos_train])
+    return clean_training_texts(drawn, [text for text, _ in data.oos_train])
 
 
 async def _embed(embedder: Embedder, texts: Sequence[str], progress: Progress) -> Vectors:
@@ -108,8 +106,8 @@ async def _embed(embedder: Embedder, texts: Sequence[str], progress: Progress) -
     return vectors
 
 
-def _router(draw: Examples, data: Clinc150, vectors: Vectors) -> Measured:
-    fitted = fit(draw, [vectors[text] for text in draw.texts])
+def _router(draw: TrainingTexts, data: Clinc150, vectors: Vectors) -> Measured:
+    fitted = fit_classifier(draw, [vectors[text] for text in draw.texts])
     inside = fitted.routings([vectors[text] for text, _ in data.val])
     outside = fitted.routings([vectors[text] for text, _ in data.oos_val])
     right = np.array([each.route == intent for each, (_, intent) in zip(inside, data.val, strict=True)])
@@ -132,7 +130,7 @@ def _router(draw: Examples, data: Clinc150, vectors: Vectors) -> Measured:
     )
 
 
-def _centroid(draw: Examples, data: Clinc150, vectors: Vectors) -> Measured:
+def _centroid(draw: TrainingTexts, data: Clinc150, vectors: Vectors) -> Measured:
     """The usual baseline: the intent whose mean vector is nearest by cosine."""
     means = _matrix([np.mean([vectors[text] for text in texts], axis=0) for _, texts in draw.by_route])
     means /= np.linalg.norm(means, axis=1, keepdims=True)

@@ -5,16 +5,15 @@ from functools import cache
 from pathlib import Path
 
 from langchain_core.tools import BaseTool
+from nodes.coordinator.router import AgentRegistry, Router
 
 from agents.loader import load_agents, load_out_of_scope_messages
 from agents.spec import AgentSpec
 from core.embeddings import VectorCache, build_embedder, build_local_embedder
 from core.settings import Settings
-from nodes.coordinator.roster import Roster
-from nodes.routing.router import Router
 
 
-def specialised_agents(settings: Settings, tools: Mapping[str, BaseTool]) -> Roster:
+def specialised_agents(settings: Settings, tools: Mapping[str, BaseTool]) -> AgentRegistry:
     """The agents of ``agents/``.
 
     Raises:
@@ -29,7 +28,7 @@ def specialised_agents(settings: Settings, tools: Mapping[str, BaseTool]) -> Ros
         kept=VectorCache(_folder(settings)),
         fallback=None if embedder.model == local.model else local,
     )
-    return Roster(agents=agents, router=router)
+    return AgentRegistry(agents=agents, router=router)
 
 
 @cache

@@ -11,7 +11,7 @@ from core.concurrency import FairSemaphore
 from core.context import Context
 from core.memory import Memory, NoMemory
 from core.models import ChatModels
-from nodes.coordinator.roster import Roster
+from nodes.coordinator.router import AgentRegistry
 from tools.crm.client import CrmClient
 from workflows.ports import Engine
 
@@ -47,7 +47,7 @@ class Deps:
     models: ChatModels
     tools: Mapping[str, BaseTool]
     crm: CrmClient
-    agents: Roster
+    agents: AgentRegistry
     memory: Memory = field(default_factory=NoMemory)
     context_tokens: int = CONTEXT_TOKENS
     workflows: Engine = field(default_factory=lambda: Engine(executors={}, slots=FairSemaphore(1)))

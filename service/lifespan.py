@@ -8,6 +8,8 @@ from functools import partial
 
 import httpx
 from fastapi import FastAPI
+from graphs.agent_registry import build_agent_registry
+from nodes.coordinator.router import AgentRegistry
 
 from checkpoints.cache import compute_cache_version, open_cache
 from checkpoints.pool import WatchedPool, open_database, watch_database
@@ -25,9 +27,7 @@ from dev_crm.app import create_crm
 from dev_crm.migrations import migrate
 from graphs.caching import is_cacheable
 from graphs.registry import REGISTRY
-from graphs.roster import specialised_agents
 from memory.opening import open_memory
-from nodes.coordinator.roster import Roster
 from nodes.deps import Deps
 from service.audit.idempotency import RecordedEffects, RequestKeys
 from service.audit.trail import AuditTrail
@@ -96,7 +96,7 @@ class Service:
     runs: Runs
     graphs: Mapping[str, CompiledGraph]
     model: ModelInfo
-    roster: Roster
+    roster: AgentRegistry
     erasure: Erasure
     memory: Memory
     sessions: SessionStore
@@ -155,8 +155,8 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             **crm_tools(crm, approve_messages_from=settings.approvals.message_risk, memory=memory),
             **memory_tools(memory),
         }
-        roster = specialised_agents(settings, tools)
-        stack.push_async_callback(roster.router.aclose)
+        roster = build_agent_registry(settings, tools)
+        stack.push_async_callback(agents.router.aclose)
         # The first message is not to wait for it, nor is the start.
         warming = asyncio.create_task(_warm(roster))
         stack.push_async_callback(cancel_and_wait, warming)
@@ -219,7 +219,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             runs=runs,
             graphs=graphs,
             model=models.info,
-            roster=roster,
+            agents=agents,
             erasure=erasure,
             memory=memory,
             sessions=sessions,
@@ -259,9 +259,9 @@ async def _development_crm(settings: Settings, pool: Pool) -> FastAPI | None:
     return create_crm(pool, settings.crm.api_key)
 
 
-async def _warm(roster: Roster) -> None:
+async def _warm(roster: AgentRegistry) -> None:
     """Have the router learn the agents' examples."""
     try:
-        await roster.router.ready()
+        await agents.router.prepare()
     except EmbeddingError as error:
         log.warning("router_not_ready", reason=error.message)

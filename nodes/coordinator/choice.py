@@ -9,10 +9,10 @@ from core.context import Context
 from core.errors import ModelError
 from core.logging import get_logger
 from nodes.coordinator.briefing import conversation
-from nodes.coordinator.roster import GENERAL, Roster
+from nodes.coordinator.classifier import Routing
+from nodes.coordinator.router import GENERAL, AgentRegistry
 from nodes.coordinator.state import Chosen, CoordinatorState, Dispatched
 from nodes.deps import Deps
-from nodes.routing.verdicts import Routing
 from nodes.shared.prompts import load_prompt
 from nodes.shared.structured import ask_structured, has_language_model
 
@@ -57,10 +57,10 @@ def _goes_on(routing: Routing, *, is_likely: bool) -> bool:
 
 
 def by_default(
-    roster: Roster, message: str, chosen: Chosen = "default", confidence: float = 0.0
+    roster: AgentRegistry, message: str, chosen: Chosen = "default", confidence: float = 0.0
 ) -> Dispatched:
     """The general agent, for the whole message."""
-    category = roster.agents[GENERAL].category
+    category = agents.specs[GENERAL].category
     return Dispatched(agent=GENERAL, category=category, confidence=confidence, chosen=chosen, part=message)
 
 

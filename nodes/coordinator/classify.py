@@ -11,11 +11,11 @@ from core.context import Context
 from core.errors import EmbeddingError
 from core.logging import get_logger
 from nodes.coordinator.choice import by_default, choose
+from nodes.coordinator.classifier import Routing
 from nodes.coordinator.handing_over import called
-from nodes.coordinator.roster import GENERAL
+from nodes.coordinator.router import GENERAL
 from nodes.coordinator.state import Alternative, Chosen, CoordinatorState, Dispatched, Handoff
 from nodes.deps import Deps, Node, get_run_context
-from nodes.routing.verdicts import Routing
 
 log = get_logger(__name__)
 
@@ -33,22 +33,22 @@ def classify(deps: Deps) -> Node[CoordinatorState, Next]:
     roster = deps.agents
 
     async def classify(state: CoordinatorState, *, runtime: Runtime[Context]) -> Next:
-        if handoff := _asked_for(state, roster.agents):
+        if handoff := _asked_for(state, agents.specs):
             return Command(goto="hand_over", update={"handoff": handoff, "asked_about": ""})
         try:
-            parts = await roster.router.parts(_text(state))
+            parts = await agents.router.parts(_text(state))
         except EmbeddingError as error:
             log.warning("message_not_routed", reason=error.message)
-            return _go(state, roster.agents, [by_default(roster, state["message"])], [])
+            return _go(state, agents.specs, [by_default(roster, state["message"])], [])
         if len(parts) > 1:
-            chosen = [_dispatched(roster.agents, each, "sure", part) for part, each in parts[:MOST_PARTS]]
-            return _go(state, roster.agents, chosen, [each for _, each in parts[MOST_PARTS:]])
+            chosen = [_dispatched(agents.specs, each, "sure", part) for part, each in parts[:MOST_PARTS]]
+            return _go(state, agents.specs, chosen, [each for _, each in parts[MOST_PARTS:]])
         routing = parts[0][1]
         if _worth_asking(state, routing):
-            return _ask_back(state, roster.agents, routing)
+            return _ask_back(state, agents.specs, routing)
         agent, chosen_by = await choose(deps, state, routing, get_run_context(runtime))
-        one = _dispatched(roster.agents, routing, chosen_by, state["message"], agent=agent)
-        return _go(state, roster.agents, [one], [routing])
+        one = _dispatched(agents.specs, routing, chosen_by, state["message"], agent=agent)
+        return _go(state, agents.specs, [one], [routing])
 
     return classify
 

@@ -9,7 +9,7 @@ from langgraph.types import Command
 from core.context import Context
 from nodes.coordinator.choice import by_default
 from nodes.coordinator.handing_over import called
-from nodes.coordinator.roster import GENERAL, Roster
+from nodes.coordinator.router import GENERAL, AgentRegistry
 from nodes.coordinator.state import NO_HANDOFF, Attempt, CoordinatorState, Dispatched, Handoff
 from nodes.deps import Deps, Node
 
@@ -56,17 +56,17 @@ def _path(state: CoordinatorState, attempt: Attempt) -> Literal["agent", "genera
     return "general" if attempt["agent"] == GENERAL and len(state["attempts"]) > 1 else "agent"
 
 
-def _fallback(state: CoordinatorState, roster: Roster) -> Dispatched:
+def _fallback(state: CoordinatorState, roster: AgentRegistry) -> Dispatched:
     known = next((each["confidence"] for each in state["alternatives"] if each["agent"] == GENERAL), 0.0)
     return by_default(roster, state["message"], "fallback", known)
 
 
-def _handoff(state: CoordinatorState, roster: Roster) -> Handoff:
+def _handoff(state: CoordinatorState, roster: AgentRegistry) -> Handoff:
     """Called by an agent, or recommended as one failed: now, or again and again."""
     for attempt in state["attempts"]:
         if said := attempt["called"]:
             return {**called(said["team"], said["reason"]), "recorded": True}
-    health = roster.health
+    health = agents.health
     tired = [
         attempt["agent"] for attempt in state["attempts"] if health.recommends_escalation(attempt["agent"])
     ]
@@ -79,9 +79,9 @@ def _handoff(state: CoordinatorState, roster: Roster) -> Handoff:
     return NO_HANDOFF
 
 
-def _team(state: CoordinatorState, roster: Roster) -> str:
+def _team(state: CoordinatorState, roster: AgentRegistry) -> str:
     """Whom the agent that failed would have called."""
-    spec = roster.agents.get(state["dispatched"][0]["agent"])
+    spec = agents.specs.get(state["dispatched"][0]["agent"])
     return spec.team if spec else TEAM
 
 

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agents.spec import AgentSpec
-from nodes.coordinator.health import AgentHealth
-from nodes.routing.router import Router
+from nodes.coordinator.router import AgentHealth, Router
 
 # Answers what no other agent serves, and what another could not answer.
 GENERAL = "general"

@@ -32,7 +32,7 @@ def specialist(deps: Deps, specialists: Mapping[str, Specialist]) -> Node[Specia
     roster, health = deps.agents, deps.agents.health
 
     async def specialist(state: SpecialistInput, *, runtime: Runtime[Context]) -> dict[str, Any]:
-        spec = roster.agents.get(state["agent"])
+        spec = agents.specs.get(state["agent"])
         if spec is None:
             # A run that was stopped goes on with the agents of today.
             gone = _failed(state["agent"], "failed", "there is no such agent any more")
@@ -40,7 +40,7 @@ def specialist(deps: Deps, specialists: Mapping[str, Specialist]) -> Node[Specia
         with current_meter().track_agent(spec.name) as counted:
             attempt = await attempted(spec, state, get_run_context(runtime))
             counted.outcome = attempt["outcome"]
-        (health.succeeded if attempt["outcome"] == "answered" else health.failed)(spec.name)
+        (health.record_success if attempt["outcome"] == "answered" else health.record_failure)(spec.name)
         return {"attempts": [attempt]}
 
     async def attempted(spec: AgentSpec, state: SpecialistInput, context: Context) -> Attempt:

@@ -7,10 +7,9 @@ from typing import Final
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from nodes.coordinator.classifier import Candidate, Routing, TrainingTexts, Verdict
 from nodes.routing.calibration import Calibration, Flags, Held, Scores, calibrate
 from nodes.routing.classifier import Classifier, Floats, Labels, fit_classifier, softmax
-from nodes.routing.examples import Examples
-from nodes.routing.verdicts import Candidate, Routing, Verdict
 
 _FOLDS: Final = 5
 _MOST_ALTERNATIVES: Final = 3
@@ -75,7 +74,7 @@ class Fit:
         return "close" if margin < self.calibration.close_below else "sure"
 
 
-def fit(examples: Examples, vectors: list[list[float]]) -> Fit:
+def fit(examples: TrainingTexts, vectors: list[list[float]]) -> Fit:
     """Fit on the vectors of ``examples.texts``, in that order; work of a fraction of a second, for a thread.
 
     On one core: the threads of a BLAS wait for each other busily, and on a machine that has other work to do
@@ -85,7 +84,7 @@ def fit(examples: Examples, vectors: list[list[float]]) -> Fit:
         return _fit(examples, vectors)
 
 
-def _fit(examples: Examples, vectors: list[list[float]]) -> Fit:
+def _fit(examples: TrainingTexts, vectors: list[list[float]]) -> Fit:
     every = np.asarray(vectors, np.float32)
     labels = np.asarray(
         [route for route, (_, texts) in enumerate(examples.by_route) for _ in texts], np.int64

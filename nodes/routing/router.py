@@ -11,12 +11,11 @@ from core.embeddings import Embedder, VectorCache
 from core.embeddings.embedder import shorten
 from core.errors import EmbeddingError
 from core.logging import get_logger
-from nodes.routing.clauses import clauses
-from nodes.routing.examples import Examples, read_examples
-from nodes.routing.fit import Fit, fit
-from nodes.routing.verdicts import Routing
+from nodes.coordinator.classifier import Routing, TrainingTexts, clean_training_texts, fit_classifier
+from nodes.coordinator.router import split_clauses
+from nodes.routing.fit import Fit
 
-Key: TypeAlias = tuple[str, int, str, Examples]
+Key: TypeAlias = tuple[str, int, str, TrainingTexts]
 
 _MOST_CHARACTERS: Final = 1_000  # of a message: its beginning and end say what it is about
 _REST_SECONDS: Final = 30.0  # how long an embedding model that failed is left alone, where another stands in
@@ -51,7 +50,7 @@ class Router:
         fallback: Embedder | None = None,
         kept: VectorCache | None = None,
     ) -> None:
-        self._examples = read_examples(examples, outside)
+        self._examples = clean_training_texts(examples, outside)
         self._embedder = embedder
         self._fallback = fallback
         self._kept = kept or VectorCache(None)
@@ -101,7 +100,7 @@ class Router:
         Raises:
             EmbeddingError: The embedding model fails, and there is no fallback or it fails too.
         """
-        pieces = clauses(text) if len(text) <= _MOST_CHARACTERS else []
+        pieces = split_clauses(text) if len(text) <= _MOST_CHARACTERS else []
         if len(pieces) < 2:  # noqa: PLR2004 - two things need two clauses
             return ((text, await self.route(text)),)
         whole, *routings = await self._routings([text, *pieces])
@@ -159,7 +158,7 @@ class Router:
         texts = self._examples.texts
         distinct = list(dict.fromkeys(texts))
         vectors = dict(zip(distinct, await self._kept.embed_documents(embedder, distinct), strict=True))
-        fitted = await asyncio.to_thread(fit, self._examples, [vectors[text] for text in texts])
+        fitted = await asyncio.to_thread(fit_classifier, self._examples, [vectors[text] for text in texts])
         _fits[key] = fitted
         while len(_fits) > _MOST_FITS:
             _fits.popitem(last=False)

@@ -209,7 +209,7 @@ def build_startup_message(service: Service, base_url: str) -> str:
     return f"""
   Ventros Agents {VERSION}
   model       {service.model.model}  ({service.model.why})
-  routing     {len(service.roster.agents)} agents, by {service.roster.router.model}
+  routing     {len(service.agents.specs)} agents, by {service.agents.router.model}
   graphs      {", ".join(REGISTRY)}
   database    {database}
   CRM         {crm}

@@ -7,11 +7,11 @@ from itertools import pairwise
 from math import inf
 from typing import Literal, TypeAlias
 
+from nodes.coordinator.router import DEGRADED_FAILURES
 from prometheus_client import Counter, Gauge, Histogram
 from pydantic import BaseModel, Field
 
 from graphs.registry import REGISTRY
-from nodes.coordinator.health import DEGRADED
 from service.lifespan import Service
 from service.observability.metrics import FAILURES, SUCCESSES
 
@@ -86,7 +86,7 @@ def list_statuses(service: Service, tenant: str) -> Iterator[AgentStatus]:
         yield _build_graph_status(service, name, spec.description).model_copy(
             update={"rate_limit": rate_limit}
         )
-    for name, agent in service.roster.agents.items():
+    for name, agent in service.agents.specs.items():
         yield _build_agent_status(service, name, agent.description).model_copy(
             update={"rate_limit": rate_limit}
         )
@@ -118,7 +118,7 @@ def _build_agent_status(service: Service, name: str, description: str) -> AgentS
         ("agent", name, description),
         _Instruments(ended=metrics.agent_attempts, seconds=metrics.agent_attempt_seconds),
         in_progress=int(read_value(metrics.agents_in_progress, agent=name)),
-        failures=service.roster.health.failures(name),
+        failures=service.agents.health.count_failures(name),
         is_ready=service.warming.done(),
     )
 
@@ -142,7 +142,7 @@ def _build_status(
         name=name,
         description=description,
         state=_derive_state(service, in_progress=in_progress, failures=failures, is_ready=is_ready),
-        health="degraded" if failures >= DEGRADED else "healthy",
+        health="degraded" if failures >= DEGRADED_FAILURES else "healthy",
         failures_in_a_row=failures,
         in_progress=in_progress,
         requests=int(sum(counts.values())),
@@ -163,7 +163,7 @@ def _derive_state(service: Service, *, in_progress: int, failures: int, is_ready
         return "terminating"
     if not is_ready:
         return "initializing"
-    if failures >= DEGRADED:
+    if failures >= DEGRADED_FAILURES:
         return "degraded"
     if not in_progress:
         return "idle"

@@ -67,9 +67,9 @@ def health_router() -> APIRouter:
             "model": asdict(service.model),
             "agents": {
                 name: {"category": spec.category, "description": spec.description}
-                for name, spec in service.roster.agents.items()
+                for name, spec in service.agents.specs.items()
             },
-            "embeddings": service.roster.router.model,
+            "embeddings": service.agents.router.model,
             "crm": "external" if service.settings.crm.api_base else "development CRM, at /crm",
             "database": "external" if service.settings.database.url else "embedded",
             "packages": {name: _version(name) for name in ("langgraph", "langserve", "langchain-core")},
@@ -81,7 +81,7 @@ def health_router() -> APIRouter:
 def _healthy(service: Service) -> dict[str, Any]:
     degraded = [
         {"agent": name, "failures_in_a_row": failures}
-        for name, failures in service.roster.health.degraded.items()
+        for name, failures in service.agents.health.degraded.items()
     ]
     return {
         "status": "degraded" if degraded else "healthy",

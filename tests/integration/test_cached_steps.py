@@ -30,7 +30,7 @@ async def routed(shared_database_url: str) -> AsyncIterator[tuple[RunningService
     model = ScriptedChatModel(replies=[AIMessage("Hello.") for _ in range(40)])
     settings = CacheSettings(backend="memory")
     async with running_service(shared_database_url, scripted_models(model), cache=settings) as running:
-        router, asked = running.service.roster.router, []
+        router, asked = running.service.agents.router, []
         parts = router.parts
 
         async def noted(text: str) -> Any:

@@ -52,7 +52,7 @@ def system_of(asked: list[BaseMessage]) -> str:
 @pytest.mark.parametrize("name", ["billing_support", "general", "order_status", "technical_support"])
 async def test_the_right_agent_answers(database_url: str, name: str, language: Any) -> None:
     async with answering(database_url, AIMessage("Here it is.")) as (running, model):
-        spec = running.service.roster.agents[name]
+        spec = running.service.agents.specs[name]
         answer = await say(running, spec.examples[language][0])
         assert (answer["agent_used"], answer["category"], answer["path"]) == (name, spec.category, "agent")
         assert (answer["success"], answer["response"]) == (True, "Here it is.")
@@ -75,7 +75,7 @@ async def test_a_tool_that_is_not_the_agents_is_not_called(database_url: str) ->
     ticket = ("create_engineering_ticket", {"title": "x", "description": "y", "severity": "low"})
     replies = (calling("I open a ticket.", ticket), replace_answer("I cannot do that."))
     async with answering(database_url, *replies) as (running, _):
-        spec = running.service.roster.agents["order_status"]
+        spec = running.service.agents.specs["order_status"]
         assert "create_engineering_ticket" not in spec.tools
         before = await running.crm("/engineering-tickets")
         await say(running, spec.examples["en"][0])
@@ -152,7 +152,7 @@ async def test_an_agent_that_fails_is_stood_in_for_by_the_general_agent(database
 
 async def test_where_no_agent_can_answer_a_person_is_called_and_the_customer_told(database_url: str) -> None:
     async with answering(database_url, AWAY, AWAY) as (running, _):
-        answer = await say(running, running.service.roster.agents["billing_support"].examples["pt"][0])
+        answer = await say(running, running.service.agents.specs["billing_support"].examples["pt"][0])
         assert (answer["success"], answer["path"], answer["reason_incomplete"]) == (
             False,
             "handoff",
@@ -247,7 +247,7 @@ async def test_embeddings_that_fail_leave_the_general_agent(
         async def fail(text: str) -> Any:
             raise EmbeddingError("they are away")
 
-        monkeypatch.setattr(running.service.roster.router, "parts", fail)
+        monkeypatch.setattr(running.service.agents.router, "parts", fail)
         answer = await say(running, EXPORT)
         assert (answer["agent_used"], answer["response"]) == ("general", "Hello!")
 

@@ -5,12 +5,11 @@ import random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nodes.coordinator.classifier import clean_training_texts, fit_classifier
+from nodes.coordinator.router import MAX_CLAUSES, split_clauses
 
 from core.embeddings.embedder import clean_text, shorten
 from core.embeddings.local import HashedNgrams
-from nodes.routing.clauses import MOST_CLAUSES, clauses
-from nodes.routing.examples import read_examples
-from nodes.routing.fit import fit
 
 WORDS = ["invoice", "meeting", "crash", "order", "book", "where", "please", "refund", "error", "today"]
 UTTERANCES = st.lists(
@@ -28,8 +27,8 @@ def test_an_answer_is_a_probability_and_does_not_depend_on_the_order_of_examples
     shuffled = {name: chance.sample(texts, len(texts)) for name, texts in reversed(examples.items())}
     answers = []
     for each in (examples, shuffled):
-        known = read_examples(each, outside)
-        fitted = fit(known, [model.embed_query(utterance) for utterance in known.texts])
+        known = clean_training_texts(each, outside)
+        fitted = fit_classifier(known, [model.embed_query(utterance) for utterance in known.texts])
         [answer] = fitted.routings([model.embed_query(clean_text(text))])
         answers.append(answer)
     assert answers[0] == answers[1]
@@ -46,8 +45,8 @@ def test_an_answer_is_a_probability_and_does_not_depend_on_the_order_of_examples
 
 @given(st.text(max_size=500))
 def test_clauses_lose_nothing_but_space_and_the_commas_between_them(text: str) -> None:
-    found = clauses(text)
-    assert len(found) <= MOST_CLAUSES
+    found = split_clauses(text)
+    assert len(found) <= MAX_CLAUSES
     assert "".join("".join(found).split()).replace(",", "") == "".join(text.split()).replace(",", "")
 
 

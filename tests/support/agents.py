@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import cast
 
+from nodes.coordinator.router import AgentRegistry, Router
+
 from agents.loader import load_agents
 from core.memory import NoMemory
-from nodes.coordinator.roster import Roster
-from nodes.routing.router import Router
 from tools.catalogue import crm_tools, memory_tools
 from tools.crm.client import CrmClient
 
@@ -54,9 +54,9 @@ def write_agents(folder: Path, **texts: str) -> Path:
     return folder
 
 
-def shipped(router: Router) -> Roster:
+def shipped(router: Router) -> AgentRegistry:
     """The product's agents, found by this router."""
-    return Roster(
+    return AgentRegistry(
         agents=load_agents(tools={**crm_tools(cast("CrmClient", None)), **memory_tools(NoMemory())}),
         router=router,
     )

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage
+from nodes.coordinator.classifier import Routing
+from nodes.coordinator.router import Router
 
 from core.memory import Scope
 from core.models import ChatModels
-from nodes.routing.router import Router
-from nodes.routing.verdicts import Routing
 from tests.support.scripted import INFO, ScriptedChatModel
 from tests.support.service import CONTACT, RunningService, running_service
 

@@ -13,6 +13,8 @@ from langgraph.cache.memory import InMemoryCache
 from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import CachePolicy
+from nodes.coordinator.classifier import Candidate, Routing, Verdict
+from nodes.coordinator.router import AgentRegistry
 from typing_extensions import TypedDict
 
 from checkpoints.cache import compute_cache_version
@@ -20,11 +22,9 @@ from core.context import Context, set_context
 from core.errors import EmbeddingError
 from graphs.caching import classify_cache_policy, is_cacheable, make_key_func
 from nodes.coordinator.classify import classify
-from nodes.coordinator.roster import Roster
 from nodes.coordinator.state import CoordinatorState
 from nodes.deps import Deps
-from nodes.routing.verdicts import Candidate, Routing, Verdict
-from tests.support.agents import shipped
+from tests.support.agents import load_shipped_agents
 from tests.support.scripted import ScriptedChatModel, scripted_models
 
 ACME = Context(tenant="acme")
@@ -68,7 +68,7 @@ def deps_with(verdict: Verdict = "sure", *replies: Any, fails: bool = False) -> 
         models=scripted_models(ScriptedChatModel(replies=list(replies))),
         tools={},
         crm=cast("Any", None),
-        agents=shipped(router=cast("Any", OneRouter(verdict, fails=fails))),
+        agents=load_shipped_agents(router=cast("Any", OneRouter(verdict, fails=fails))),
     )
 
 
@@ -90,7 +90,7 @@ def key(deps: Deps = DEPS, *, run: Context | None = ACME, **changed: Any) -> str
 def other_roster() -> Deps:
     agents = dict(DEPS.agents.agents)
     agents["closing"] = agents["closing"].model_copy(update={"description": "Something else."})
-    return replace(DEPS, agents=Roster(agents=agents, router=DEPS.agents.router))
+    return replace(DEPS, agents=AgentRegistry(agents=agents, router=DEPS.agents.router))
 
 
 def test_the_same_words_in_the_same_conversation_have_the_same_key_for_every_contact() -> None:

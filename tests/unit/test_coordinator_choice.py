@@ -3,15 +3,15 @@
 from typing import Any, cast
 
 import pytest
+from nodes.coordinator.classifier import Candidate, Routing, Verdict
+from nodes.coordinator.router import GENERAL
 
 from core.context import Context
 from core.errors import ModelUnavailable
 from nodes.coordinator.choice import NONE, choose
-from nodes.coordinator.roster import GENERAL
 from nodes.coordinator.state import CoordinatorState
 from nodes.deps import Deps
-from nodes.routing.verdicts import Candidate, Routing, Verdict
-from tests.support.agents import shipped
+from tests.support.agents import load_shipped_agents
 from tests.support.scripted import ScriptedChatModel, scripted_models
 
 
@@ -32,7 +32,7 @@ async def chosen(found: Routing, *replies: Any, last: str = "") -> tuple[str, st
         models=scripted_models(model),
         tools={},
         crm=cast("Any", None),
-        agents=shipped(router=cast("Any", None)),
+        agents=load_shipped_agents(router=cast("Any", None)),
     )
     state = cast("CoordinatorState", {"message": "Hm?", "messages": [], "turn": "", "last_agent": last})
     agent, how = await choose(deps, state, found, Context())

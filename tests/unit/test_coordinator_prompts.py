@@ -4,15 +4,15 @@ from typing import Any, cast
 
 import pytest
 from langchain_core.messages import AIMessage
+from nodes.coordinator.router import Router
 from syrupy.assertion import SnapshotAssertion
 
 from core.context import Context
 from nodes.coordinator.answer import answering
 from nodes.coordinator.state import SpecialistInput
 from nodes.deps import Deps
-from nodes.routing.router import Router
 from nodes.shared.prompts import load_prompt
-from tests.support.agents import shipped
+from tests.support.agents import load_shipped_agents
 from tests.support.scripted import ScriptedChatModel, scripted_models
 from tools.crm.client import CrmClient
 
@@ -24,7 +24,7 @@ def test_prompts_as_the_model_sees_them(name: str, snapshot: SnapshotAssertion) 
 
 async def test_an_agent_that_answers_at_once_as_its_model_sees_it(snapshot: SnapshotAssertion) -> None:
     model = ScriptedChatModel(replies=[AIMessage("Hello!")])
-    roster = shipped(cast("Router", None))
+    roster = load_shipped_agents(cast("Router", None))
     deps = Deps(models=scripted_models(model), tools={}, crm=cast("CrmClient", None), agents=roster)
     sent: dict[str, Any] = dict.fromkeys(SpecialistInput.__annotations__, "")
     sent |= {
@@ -33,7 +33,7 @@ async def test_an_agent_that_answers_at_once_as_its_model_sees_it(snapshot: Snap
         "background": "<facts>\n- city: Lisbon\n</facts>",
     }
     answer = await answering(deps)(
-        roster.agents["general"], cast("SpecialistInput", sent), Context(locale="pt")
+        agents.specs["general"], cast("SpecialistInput", sent), Context(locale="pt")
     )
     assert answer["response"] == "Hello!"
     assert [(message.type, message.text) for message in model.asked[0]] == snapshot

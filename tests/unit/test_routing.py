@@ -4,11 +4,10 @@ import asyncio
 import uuid
 
 import pytest
+from nodes.coordinator.router import MAX_CLAUSES, Router, split_clauses
 
 from core.embeddings import Embedder
 from core.errors import EmbeddingError, StartupError
-from nodes.routing import Router
-from nodes.routing.clauses import MOST_CLAUSES, clauses
 from tests.support.embeddings import CountingEmbeddings, counting_embedder
 
 THINGS = ("invoice", "payment", "refund", "receipt", "charge", "price")
@@ -104,11 +103,11 @@ async def test_a_message_about_one_thing_is_one_part_word_for_word(router: Route
 
 
 def test_clauses_are_few_and_none_is_a_mere_word() -> None:
-    assert clauses("Hi! My invoice is wrong, e quero remarcar a reunião; thanks") == [
+    assert split_clauses("Hi! My invoice is wrong, e quero remarcar a reunião; thanks") == [
         "Hi! My invoice is wrong",
         "e quero remarcar a reunião; thanks",
     ]
-    assert len(clauses("one two three four. " * 100)) == MOST_CLAUSES
+    assert len(split_clauses("one two three four. " * 100)) == MAX_CLAUSES
 
 
 # Few examples
@@ -145,7 +144,7 @@ def test_a_route_without_an_example_stops_the_start(
 
 
 async def test_callers_at_the_same_time_share_one_fit(router: Router, model: CountingEmbeddings) -> None:
-    await asyncio.gather(*(router.ready() for _ in range(20)))
+    await asyncio.gather(*(router.prepare() for _ in range(20)))
     count = sum(map(len, EXAMPLES.values())) + len(OUTSIDE)
     assert len(model.texts) == count
 
@@ -153,7 +152,7 @@ async def test_callers_at_the_same_time_share_one_fit(router: Router, model: Cou
 async def test_another_router_over_the_same_examples_need_not_fit(
     router: Router, embedder: Embedder, model: CountingEmbeddings
 ) -> None:
-    await router.ready()
+    await router.prepare()
     before = len(model.texts)
     await Router(
         {name: EXAMPLES[name][::-1] for name in reversed(EXAMPLES)}, embedder, outside=OUTSIDE
@@ -162,7 +161,7 @@ async def test_another_router_over_the_same_examples_need_not_fit(
 
 
 async def test_a_caller_that_goes_away_does_not_take_the_fit_from_the_others(router: Router) -> None:
-    first, second = asyncio.create_task(router.ready()), asyncio.create_task(router.route("book a meeting"))
+    first, second = asyncio.create_task(router.prepare()), asyncio.create_task(router.route("book a meeting"))
     await asyncio.sleep(0)
     first.cancel()
     assert (await second).route == "scheduling"
@@ -171,7 +170,7 @@ async def test_a_caller_that_goes_away_does_not_take_the_fit_from_the_others(rou
 async def test_a_fit_that_failed_is_tried_again(router: Router, model: CountingEmbeddings) -> None:
     model.down = True
     with pytest.raises(EmbeddingError):
-        await router.ready()
+        await router.prepare()
     model.down = False
     assert (await router.route("book a meeting on friday")).route == "scheduling"
 
@@ -184,7 +183,7 @@ async def test_while_the_model_is_away_the_fallback_answers(
 ) -> None:
     spare = CountingEmbeddings()
     router = Router(EXAMPLES, embedder, fallback=counting_embedder(spare, f"spare:{uuid.uuid4()}"))
-    await router.ready()
+    await router.prepare()
     assert spare.texts == []
     model.down = True
     assert (await router.route("book a meeting on friday")).route == "scheduling"
@@ -199,7 +198,7 @@ async def test_while_the_model_is_away_the_fallback_answers(
 
 
 async def test_without_a_fallback_the_error_is_told(router: Router, model: CountingEmbeddings) -> None:
-    await router.ready()
+    await router.prepare()
     model.down = True
     with pytest.raises(EmbeddingError, match="does not answer"):
         await router.route("book a meeting")
