@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 import numpy as np
-from nodes.coordinator.classifier import Routing, TrainingTexts, clean_training_texts, fit_classifier
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
@@ -23,6 +22,7 @@ from benchmarks.data import Clinc150, clinc150
 from benchmarks.metrics import Flags, Numbers, calibration_error, recall_outside
 from core.embeddings import Embedder, build_embedder, build_local_embedder
 from core.settings import Settings
+from nodes.coordinator.classifier import Routing, TrainingTexts, clean_training_texts, fit_classifier
 
 Vectors: TypeAlias = dict[str, list[float]]
 
@@ -108,8 +108,8 @@ async def _embed(embedder: Embedder, texts: Sequence[str], progress: Progress) -
 
 def _router(draw: TrainingTexts, data: Clinc150, vectors: Vectors) -> Measured:
     fitted = fit_classifier(draw, [vectors[text] for text in draw.texts])
-    inside = fitted.routings([vectors[text] for text, _ in data.val])
-    outside = fitted.routings([vectors[text] for text, _ in data.oos_val])
+    inside = fitted.classify([vectors[text] for text, _ in data.val])
+    outside = fitted.classify([vectors[text] for text, _ in data.oos_val])
     right = np.array([each.route == intent for each, (_, intent) in zip(inside, data.val, strict=True)])
     sure = np.array([each.verdict == "sure" for each in inside])
     confidences = _confidences([*inside, *outside])

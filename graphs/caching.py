@@ -57,7 +57,7 @@ def classify_cache_policy(deps: Deps) -> CachePolicy[Callable[[CoordinatorState]
     def digest_of_choices() -> str:
         """Hash what is the same for every message: the agents, and the models that choose among them."""
         info = deps.models.info
-        agents = sorted(deps.agents.agents.items())
+        agents = sorted(deps.agents.specs.items())
         models = [deps.agents.router.model, info.model, info.fallback_model]
         return sha256(repr([agents, models]).encode()).hexdigest()
 

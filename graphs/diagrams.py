@@ -2,10 +2,9 @@
 
 from typing import cast
 
-from nodes.coordinator.router import AgentRegistry, Router
-
 from core.models import ChatModels
 from graphs.spec import GraphSpec
+from nodes.coordinator.router import AgentRegistry, Router
 from nodes.deps import Deps
 from tools.crm.client import CrmClient
 
@@ -17,6 +16,6 @@ def mermaid(spec: GraphSpec) -> str:
         models=cast("ChatModels", None),
         tools={},
         crm=cast("CrmClient", None),
-        agents=AgentRegistry(agents={}, router=cast("Router", None)),
+        agents=AgentRegistry(specs={}, router=cast("Router", None)),
     )
     return spec.build(deps).compile().get_graph().draw_mermaid().strip()

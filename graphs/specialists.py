@@ -26,7 +26,7 @@ MAX_ITERATIONS = 8
 
 
 def specialists(deps: Deps) -> Mapping[str, Specialist]:
-    """Each agent of the roster by name. Subgraphs inherit the checkpointer of who calls them."""
+    """Each agent of the registry by name. Subgraphs inherit the checkpointer of who calls them."""
     agent = react_agent(deps)
     made: Mapping[Pattern, Callable[[AgentSpec], Specialist]] = {
         "react": lambda _: _react(agent),
@@ -34,7 +34,7 @@ def specialists(deps: Deps) -> Mapping[str, Specialist]:
         "critique_refine": lambda _: _critique_refine(deps),
         "planning_monitor": lambda spec: _planning_monitor(deps, spec),
     }
-    return {name: made[spec.pattern](spec) for name, spec in deps.agents.agents.items()}
+    return {name: made[spec.pattern](spec) for name, spec in deps.agents.specs.items()}
 
 
 def _react(agent: Agent) -> Specialist:

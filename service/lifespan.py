@@ -8,8 +8,6 @@ from functools import partial
 
 import httpx
 from fastapi import FastAPI
-from graphs.agent_registry import build_agent_registry
-from nodes.coordinator.router import AgentRegistry
 
 from checkpoints.cache import compute_cache_version, open_cache
 from checkpoints.pool import WatchedPool, open_database, watch_database
@@ -25,9 +23,11 @@ from core.settings import Settings
 from core.tasks import Supervisor, cancel_and_wait
 from dev_crm.app import create_crm
 from dev_crm.migrations import migrate
+from graphs.agent_registry import build_agent_registry
 from graphs.caching import is_cacheable
 from graphs.registry import REGISTRY
 from memory.opening import open_memory
+from nodes.coordinator.router import AgentRegistry
 from nodes.deps import Deps
 from service.audit.idempotency import RecordedEffects, RequestKeys
 from service.audit.trail import AuditTrail
@@ -72,7 +72,7 @@ class Service:
         runs: Runs in progress.
         graphs: The compiled graphs by name.
         model: Which model answers, and why.
-        roster: The specialised agents.
+        agents: The registry of the specialised agents.
         erasure: Takes threads out for good.
         memory: What is remembered of contacts.
         sessions: The sessions of contacts.
@@ -96,7 +96,7 @@ class Service:
     runs: Runs
     graphs: Mapping[str, CompiledGraph]
     model: ModelInfo
-    roster: AgentRegistry
+    agents: AgentRegistry
     erasure: Erasure
     memory: Memory
     sessions: SessionStore
@@ -155,16 +155,16 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             **crm_tools(crm, approve_messages_from=settings.approvals.message_risk, memory=memory),
             **memory_tools(memory),
         }
-        roster = build_agent_registry(settings, tools)
+        agents = build_agent_registry(settings, tools)
         stack.push_async_callback(agents.router.aclose)
         # The first message is not to wait for it, nor is the start.
-        warming = asyncio.create_task(_warm(roster))
+        warming = asyncio.create_task(_warm(agents))
         stack.push_async_callback(cancel_and_wait, warming)
         deps = Deps(
             models=models,
             tools=tools,
             crm=crm,
-            agents=roster,
+            agents=agents,
             memory=memory,
             context_tokens=settings.context.tokens,
         )
@@ -259,7 +259,7 @@ async def _development_crm(settings: Settings, pool: Pool) -> FastAPI | None:
     return create_crm(pool, settings.crm.api_key)
 
 
-async def _warm(roster: AgentRegistry) -> None:
+async def _warm(agents: AgentRegistry) -> None:
     """Have the router learn the agents' examples."""
     try:
         await agents.router.prepare()

@@ -7,11 +7,13 @@ from datetime import timedelta
 from functools import partial
 
 from checkpoints.retention import RetentionPolicies, SweepResult, sweep
+from checkpoints.threads import load_thread_owner
 from core.context import Actor, act_as
 from core.logging import get_logger
-from core.postgres import Pool
+from core.postgres import Connection, Pool
 from core.settings import Settings
 from core.tasks import Supervisor, periodic
+from service.auth.principal import LOCAL
 from service.runs.erasure import Erasure
 from service.runs.executor import Runs
 
@@ -56,7 +58,7 @@ async def apply_retention(
     result = await sweep(
         pool,
         RetentionPolicies.from_settings(settings.retention),
-        erase=erasure.erase_in,
+        erase=partial(_erase_thread, erasure),
         grace=timedelta(seconds=grace),
         batch_size=settings.retention.batch_size,
         dry_run=dry_run,
@@ -67,3 +69,14 @@ async def apply_retention(
     if not result.complete:
         log.info("retention_left_to_another_replica")
     return result
+
+
+async def _erase_thread(erasure: Erasure, connection: Connection, thread_id: str) -> None:
+    """Erase a thread and what memory holds of it.
+
+    Memory may be another service, so the erasure has a transaction of its own: if memory is unavailable, the
+    thread stays until the next time.
+    """
+    owner = await load_thread_owner(connection, thread_id)
+    tenant = owner.tenant if owner and owner.tenant else LOCAL.tenant
+    await erasure.erase(thread_id, tenant=tenant)

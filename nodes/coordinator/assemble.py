@@ -32,7 +32,7 @@ def assemble(deps: Deps) -> Node[CoordinatorState, Next]:
     async def assemble(state: CoordinatorState, *, runtime: Runtime[Context]) -> Next:
         tried = {attempt["agent"] for attempt in state["attempts"]}
         chosen = [each for each in state["dispatched"] if each["agent"] not in tried]
-        specs = [deps.agents.agents[each["agent"]] for each in chosen]
+        specs = [deps.agents.specs[each["agent"]] for each in chosen]
         scope = Scope(get_run_context(runtime).tenant, state["contact_id"])
         asked = [(spec.retrieval, each["part"]) for spec, each in zip(specs, chosen, strict=True)]
         # Beside the search, so that nobody waits for it alone.

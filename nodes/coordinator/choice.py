@@ -34,7 +34,7 @@ async def choose(
     """
     likely = [routing.route, *(each.route for each in routing.alternatives)]
     last = state["last_agent"]
-    if last in deps.agents.agents and _goes_on(routing, is_likely=last in likely):
+    if last in deps.agents.specs and _goes_on(routing, is_likely=last in likely):
         return last, "conversation"
     if routing.verdict == "sure":
         return routing.route, "sure"
@@ -57,7 +57,7 @@ def _goes_on(routing: Routing, *, is_likely: bool) -> bool:
 
 
 def by_default(
-    roster: AgentRegistry, message: str, chosen: Chosen = "default", confidence: float = 0.0
+    agents: AgentRegistry, message: str, chosen: Chosen = "default", confidence: float = 0.0
 ) -> Dispatched:
     """The general agent, for the whole message."""
     category = agents.specs[GENERAL].category
@@ -68,7 +68,7 @@ async def _decided(deps: Deps, state: CoordinatorState, likely: list[str], conte
     if not has_language_model(deps.models, context.model):
         # It would match words, which the examples do better.
         return None
-    agents = deps.agents.agents
+    agents = deps.agents.specs
     listed = "\n".join(f"- {name}: {agents[name].description}" for name in likely)
     messages = [
         SystemMessage(load_prompt("coordinator_choose")),

@@ -31,7 +31,7 @@ def clarify(deps: Deps) -> Node[CoordinatorState, dict[str, Any]]:
 
     async def clarify(state: CoordinatorState, *, runtime: Runtime[Context]) -> dict[str, Any]:
         context = get_run_context(runtime)
-        likely = [deps.agents.agents[each["agent"]] for each in state["alternatives"]]
+        likely = [deps.agents.specs[each["agent"]] for each in state["alternatives"]]
         listed = "\n".join(f"- {spec.description}" for spec in likely)
         messages: list[AnyMessage] = [
             SystemMessage(add_locale(system, context.locale)),

@@ -30,25 +30,25 @@ Next: TypeAlias = Command[Literal["clarify", "assemble", "hand_over"]]
 
 def classify(deps: Deps) -> Node[CoordinatorState, Next]:
     """Node: dispatch the message to its agent, or to two where it is about two things."""
-    roster = deps.agents
+    registry = deps.agents
 
     async def classify(state: CoordinatorState, *, runtime: Runtime[Context]) -> Next:
-        if handoff := _asked_for(state, agents.specs):
+        if handoff := _asked_for(state, registry.specs):
             return Command(goto="hand_over", update={"handoff": handoff, "asked_about": ""})
         try:
-            parts = await agents.router.parts(_text(state))
+            parts = await registry.router.route_parts(_text(state))
         except EmbeddingError as error:
             log.warning("message_not_routed", reason=error.message)
-            return _go(state, agents.specs, [by_default(roster, state["message"])], [])
+            return _go(state, registry.specs, [by_default(registry, state["message"])], [])
         if len(parts) > 1:
-            chosen = [_dispatched(agents.specs, each, "sure", part) for part, each in parts[:MOST_PARTS]]
-            return _go(state, agents.specs, chosen, [each for _, each in parts[MOST_PARTS:]])
+            chosen = [_dispatched(registry.specs, each, "sure", part) for part, each in parts[:MOST_PARTS]]
+            return _go(state, registry.specs, chosen, [each for _, each in parts[MOST_PARTS:]])
         routing = parts[0][1]
         if _worth_asking(state, routing):
-            return _ask_back(state, agents.specs, routing)
+            return _ask_back(state, registry.specs, routing)
         agent, chosen_by = await choose(deps, state, routing, get_run_context(runtime))
-        one = _dispatched(agents.specs, routing, chosen_by, state["message"], agent=agent)
-        return _go(state, agents.specs, [one], [routing])
+        one = _dispatched(registry.specs, routing, chosen_by, state["message"], agent=agent)
+        return _go(state, registry.specs, [one], [routing])
 
     return classify
 

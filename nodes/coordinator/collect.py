@@ -21,21 +21,21 @@ Next: TypeAlias = Command[Literal["merge", "assemble", "hand_over", "record"]]
 
 def collect(deps: Deps) -> Node[CoordinatorState, Next]:
     """Node: take the answer, have two merged, ask the general agent, or call a person."""
-    roster = deps.agents
+    agents = deps.agents
 
     async def collect(state: CoordinatorState, *, runtime: Runtime[Context]) -> Next:  # noqa: ARG001
         good = [attempt for attempt in state["attempts"] if attempt["outcome"] == "answered"]
         tried = [attempt["agent"] for attempt in state["attempts"]]
-        handoff = _handoff(state, roster)
+        handoff = _handoff(state, agents)
         if len(good) > 1:
             return Command(goto="merge", update={**_answered(state, good[0]), "handoff": handoff})
         if good:
             update = {**_answered(state, good[0]), "handoff": handoff, "path": _path(state, good[0])}
             return Command(goto="record", update=update)
         if GENERAL not in tried:
-            fallback = _fallback(state, roster)
+            fallback = _fallback(state, agents)
             return Command(goto="assemble", update={"dispatched": [*state["dispatched"], fallback]})
-        nobody = called(_team(state, roster), f"no agent could answer: {_failures(state)}")
+        nobody = called(_team(state, agents), f"no agent could answer: {_failures(state)}")
         return Command(goto="hand_over", update={"handoff": nobody})
 
     return collect
@@ -56,12 +56,12 @@ def _path(state: CoordinatorState, attempt: Attempt) -> Literal["agent", "genera
     return "general" if attempt["agent"] == GENERAL and len(state["attempts"]) > 1 else "agent"
 
 
-def _fallback(state: CoordinatorState, roster: AgentRegistry) -> Dispatched:
+def _fallback(state: CoordinatorState, agents: AgentRegistry) -> Dispatched:
     known = next((each["confidence"] for each in state["alternatives"] if each["agent"] == GENERAL), 0.0)
-    return by_default(roster, state["message"], "fallback", known)
+    return by_default(agents, state["message"], "fallback", known)
 
 
-def _handoff(state: CoordinatorState, roster: AgentRegistry) -> Handoff:
+def _handoff(state: CoordinatorState, agents: AgentRegistry) -> Handoff:
     """Called by an agent, or recommended as one failed: now, or again and again."""
     for attempt in state["attempts"]:
         if said := attempt["called"]:
@@ -71,15 +71,15 @@ def _handoff(state: CoordinatorState, roster: AgentRegistry) -> Handoff:
         attempt["agent"] for attempt in state["attempts"] if health.recommends_escalation(attempt["agent"])
     ]
     if tired:
-        reason = f"{tired[0]} failed {health.failures(tired[0])} times in a row"
-        return called(_team(state, roster), reason)
+        reason = f"{tired[0]} failed {health.count_failures(tired[0])} times in a row"
+        return called(_team(state, agents), reason)
     if _failed(state["attempts"]):
         reason = f"not all of it was answered: {_failures(state)}"
-        return called(_team(state, roster), reason)
+        return called(_team(state, agents), reason)
     return NO_HANDOFF
 
 
-def _team(state: CoordinatorState, roster: AgentRegistry) -> str:
+def _team(state: CoordinatorState, agents: AgentRegistry) -> str:
     """Whom the agent that failed would have called."""
     spec = agents.specs.get(state["dispatched"][0]["agent"])
     return spec.team if spec else TEAM

@@ -29,10 +29,10 @@ def specialist(deps: Deps, specialists: Mapping[str, Specialist]) -> Node[Specia
     What fails in a foreseen way (the model, the CRM, time) is an attempt that failed, and another agent is
     asked. Anything else is a bug and ends the run, which can be resumed.
     """
-    roster, health = deps.agents, deps.agents.health
+    registry, health = deps.agents, deps.agents.health
 
     async def specialist(state: SpecialistInput, *, runtime: Runtime[Context]) -> dict[str, Any]:
-        spec = agents.specs.get(state["agent"])
+        spec = registry.specs.get(state["agent"])
         if spec is None:
             # A run that was stopped goes on with the agents of today.
             gone = _failed(state["agent"], "failed", "there is no such agent any more")

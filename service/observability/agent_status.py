@@ -7,11 +7,11 @@ from itertools import pairwise
 from math import inf
 from typing import Literal, TypeAlias
 
-from nodes.coordinator.router import DEGRADED_FAILURES
 from prometheus_client import Counter, Gauge, Histogram
 from pydantic import BaseModel, Field
 
 from graphs.registry import REGISTRY
+from nodes.coordinator.router import DEGRADED_FAILURES
 from service.lifespan import Service
 from service.observability.metrics import FAILURES, SUCCESSES
 

@@ -31,13 +31,13 @@ async def routed(shared_database_url: str) -> AsyncIterator[tuple[RunningService
     settings = CacheSettings(backend="memory")
     async with running_service(shared_database_url, scripted_models(model), cache=settings) as running:
         router, asked = running.service.agents.router, []
-        parts = router.parts
+        parts = router.route_parts
 
         async def noted(text: str) -> Any:
             asked.append(text)
             return await parts(text)
 
-        router.parts = noted  # type: ignore[method-assign]
+        router.route_parts = noted  # type: ignore[method-assign]
         yield running, asked
 
 

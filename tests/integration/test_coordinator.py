@@ -247,7 +247,7 @@ async def test_embeddings_that_fail_leave_the_general_agent(
         async def fail(text: str) -> Any:
             raise EmbeddingError("they are away")
 
-        monkeypatch.setattr(running.service.agents.router, "parts", fail)
+        monkeypatch.setattr(running.service.agents.router, "route_parts", fail)
         answer = await say(running, EXPORT)
         assert (answer["agent_used"], answer["response"]) == ("general", "Hello!")
 

@@ -5,11 +5,11 @@ import random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nodes.coordinator.classifier import clean_training_texts, fit_classifier
-from nodes.coordinator.router import MAX_CLAUSES, split_clauses
 
 from core.embeddings.embedder import clean_text, shorten
 from core.embeddings.local import HashedNgrams
+from nodes.coordinator.classifier import clean_training_texts, fit_classifier
+from nodes.coordinator.router import MAX_CLAUSES, split_clauses
 
 WORDS = ["invoice", "meeting", "crash", "order", "book", "where", "please", "refund", "error", "today"]
 UTTERANCES = st.lists(
@@ -22,14 +22,14 @@ model = HashedNgrams()
 @settings(max_examples=30, deadline=None)
 @given(EXAMPLES, st.one_of(st.just([]), UTTERANCES), st.text(max_size=60), st.randoms(use_true_random=False))
 def test_an_answer_is_a_probability_and_does_not_depend_on_the_order_of_examples(
-    examples: dict[str, list[str]], outside: list[str], text: str, chance: random.Random
+    examples: dict[str, list[str]], out_of_scope: list[str], text: str, chance: random.Random
 ) -> None:
     shuffled = {name: chance.sample(texts, len(texts)) for name, texts in reversed(examples.items())}
     answers = []
     for each in (examples, shuffled):
-        known = clean_training_texts(each, outside)
+        known = clean_training_texts(each, out_of_scope)
         fitted = fit_classifier(known, [model.embed_query(utterance) for utterance in known.texts])
-        [answer] = fitted.routings([model.embed_query(clean_text(text))])
+        [answer] = fitted.classify([model.embed_query(clean_text(text))])
         answers.append(answer)
     assert answers[0] == answers[1]
     answer = answers[0]

@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import cast
 
-from nodes.coordinator.router import AgentRegistry, Router
-
 from agents.loader import load_agents
 from core.memory import NoMemory
+from nodes.coordinator.router import AgentRegistry, Router
 from tools.catalogue import crm_tools, memory_tools
 from tools.crm.client import CrmClient
 
@@ -54,9 +53,9 @@ def write_agents(folder: Path, **texts: str) -> Path:
     return folder
 
 
-def shipped(router: Router) -> AgentRegistry:
-    """The product's agents, found by this router."""
+def load_shipped_agents(router: Router) -> AgentRegistry:
+    """Return the product's agents with this router."""
     return AgentRegistry(
-        agents=load_agents(tools={**crm_tools(cast("CrmClient", None)), **memory_tools(NoMemory())}),
+        specs=load_agents(tools={**crm_tools(cast("CrmClient", None)), **memory_tools(NoMemory())}),
         router=router,
     )

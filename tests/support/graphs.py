@@ -6,20 +6,20 @@ from typing import Any, cast
 
 import httpx
 from langgraph.graph.state import CompiledStateGraph
-from nodes.coordinator.router import AgentRegistry, Router
 
 from core.models import ChatModels
 from core.postgres import Pool
 from core.settings import CrmSettings
 from dev_crm.app import create_crm
 from graphs.spec import GraphSpec
+from nodes.coordinator.router import AgentRegistry, Router
 from nodes.deps import Deps
 from tests.support.savers import saver_on
 from tools.catalogue import crm_tools
 from tools.crm.client import CrmClient, create_http_client
 
 # For graphs that dispatch nothing.
-NO_AGENTS = AgentRegistry(agents={}, router=cast("Router", None))
+NO_AGENTS = AgentRegistry(specs={}, router=cast("Router", None))
 
 
 def empty_crm() -> CrmClient:

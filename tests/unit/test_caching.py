@@ -13,15 +13,15 @@ from langgraph.cache.memory import InMemoryCache
 from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import CachePolicy
-from nodes.coordinator.classifier import Candidate, Routing, Verdict
-from nodes.coordinator.router import AgentRegistry
 from typing_extensions import TypedDict
 
 from checkpoints.cache import compute_cache_version
 from core.context import Context, set_context
 from core.errors import EmbeddingError
 from graphs.caching import classify_cache_policy, is_cacheable, make_key_func
+from nodes.coordinator.classifier import Candidate, Routing, Verdict
 from nodes.coordinator.classify import classify
+from nodes.coordinator.router import AgentRegistry
 from nodes.coordinator.state import CoordinatorState
 from nodes.deps import Deps
 from tests.support.agents import load_shipped_agents
@@ -49,7 +49,7 @@ class OneRouter:
         self._verdict = verdict
         self._fails = fails
 
-    async def parts(self, text: str) -> tuple[tuple[str, Routing], ...]:
+    async def route_parts(self, text: str) -> tuple[tuple[str, Routing], ...]:
         if self._fails:
             raise EmbeddingError("the embedding model is unavailable")
         found = Routing(
@@ -88,9 +88,9 @@ def key(deps: Deps = DEPS, *, run: Context | None = ACME, **changed: Any) -> str
 
 
 def other_roster() -> Deps:
-    agents = dict(DEPS.agents.agents)
+    agents = dict(DEPS.agents.specs)
     agents["closing"] = agents["closing"].model_copy(update={"description": "Something else."})
-    return replace(DEPS, agents=AgentRegistry(agents=agents, router=DEPS.agents.router))
+    return replace(DEPS, agents=AgentRegistry(specs=agents, router=DEPS.agents.router))
 
 
 def test_the_same_words_in_the_same_conversation_have_the_same_key_for_every_contact() -> None:

@@ -3,12 +3,12 @@
 from typing import Any, cast
 
 import pytest
-from nodes.coordinator.classifier import Candidate, Routing, Verdict
-from nodes.coordinator.router import GENERAL
 
 from core.context import Context
 from core.errors import ModelUnavailable
 from nodes.coordinator.choice import NONE, choose
+from nodes.coordinator.classifier import Candidate, Routing, Verdict
+from nodes.coordinator.router import GENERAL
 from nodes.coordinator.state import CoordinatorState
 from nodes.deps import Deps
 from tests.support.agents import load_shipped_agents

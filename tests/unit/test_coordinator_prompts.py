@@ -4,11 +4,11 @@ from typing import Any, cast
 
 import pytest
 from langchain_core.messages import AIMessage
-from nodes.coordinator.router import Router
 from syrupy.assertion import SnapshotAssertion
 
 from core.context import Context
 from nodes.coordinator.answer import answering
+from nodes.coordinator.router import Router
 from nodes.coordinator.state import SpecialistInput
 from nodes.deps import Deps
 from nodes.shared.prompts import load_prompt
@@ -24,8 +24,8 @@ def test_prompts_as_the_model_sees_them(name: str, snapshot: SnapshotAssertion) 
 
 async def test_an_agent_that_answers_at_once_as_its_model_sees_it(snapshot: SnapshotAssertion) -> None:
     model = ScriptedChatModel(replies=[AIMessage("Hello!")])
-    roster = load_shipped_agents(cast("Router", None))
-    deps = Deps(models=scripted_models(model), tools={}, crm=cast("CrmClient", None), agents=roster)
+    agents = load_shipped_agents(cast("Router", None))
+    deps = Deps(models=scripted_models(model), tools={}, crm=cast("CrmClient", None), agents=agents)
     sent: dict[str, Any] = dict.fromkeys(SpecialistInput.__annotations__, "")
     sent |= {
         "agent": "general",
