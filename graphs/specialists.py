@@ -18,8 +18,7 @@ from nodes.coordinator.state import SpecialistInput
 from nodes.critique_refine.state import CritiqueRefineInput, CritiqueRefineOutput
 from nodes.deps import Deps
 from nodes.planning_monitor.state import PlanningInput, PlanningOutput
-from nodes.react.offered import offered
-from nodes.shared.agent import Agent
+from nodes.shared.agent import Agent, select_tools
 
 # Most rounds of thought of an agent: the customer waits.
 MAX_ITERATIONS = 8
@@ -71,7 +70,9 @@ def _critique_refine(deps: Deps) -> Specialist:
 
 def _planning_monitor(deps: Deps, spec: AgentSpec) -> Specialist:
     """A graph of its own, as its plans may use the agent's tools and no others."""
-    graph = build_planning_monitor(replace(deps, tools=offered(deps.tools, spec.tools))).compile(name="agent")
+    graph = build_planning_monitor(replace(deps, tools=select_tools(deps.tools, spec.tools))).compile(
+        name="agent"
+    )
     report = reporting(deps)
 
     async def run(spec: AgentSpec, sent: SpecialistInput, context: Context) -> Answer:

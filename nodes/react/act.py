@@ -7,8 +7,8 @@ from langgraph.runtime import Runtime
 
 from core.context import Context
 from nodes.deps import Deps, Node, get_run_context, get_thread_id
-from nodes.react.offered import offered
 from nodes.react.state import ActInput
+from nodes.shared.agent import select_tools
 from nodes.shared.approval import request_approval
 from tools.execution import CallContext, derive_idempotency_key, execute
 
@@ -17,7 +17,7 @@ def act(deps: Deps) -> Node[ActInput, dict[str, Any]]:
     """Node: carry out the call it is sent, once a person has approved it where that is needed."""
 
     async def act(state: ActInput, *, runtime: Runtime[Context]) -> dict[str, Any]:
-        tools = offered(deps.tools, state["allowed_tools"])
+        tools = select_tools(deps.tools, state["allowed_tools"])
         call = request_approval(tools, state["call"], state["contact_id"])
         if isinstance(call, ToolMessage):
             return {"messages": [call]}

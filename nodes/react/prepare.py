@@ -8,8 +8,8 @@ from langgraph.runtime import Runtime
 
 from core.context import Context
 from nodes.deps import Deps, Node
-from nodes.react.offered import require_known
 from nodes.react.state import ReactInput
+from nodes.shared.agent import check_tool_names
 from nodes.shared.context import reset_context
 
 
@@ -21,7 +21,7 @@ def prepare(deps: Deps) -> Node[ReactInput, dict[str, Any]]:
     """
 
     async def prepare(state: ReactInput, *, runtime: Runtime[Context]) -> dict[str, Any]:  # noqa: ARG001
-        require_known(deps.tools, state.tools)
+        check_tool_names(deps.tools, state.tools)
         message = HumanMessage(state.task, id=str(uuid4()))
         return {
             **reset_context(state.background),

@@ -13,7 +13,7 @@ from core.texts import make_storable
 from nodes.deps import Deps, Node, get_run_context
 from nodes.react.endings import ended
 from nodes.react.state import Action, ReactState, Reflection, TraceEntry
-from nodes.react.transcript import split_turns, transcript
+from nodes.react.transcript import build_transcript, split_turns
 from nodes.shared.prompts import add_locale, load_prompt
 from nodes.shared.structured import ask_structured
 
@@ -37,7 +37,7 @@ def reflect(deps: Deps) -> Node[ReactState, Next]:
         try:
             judgement = await ask_structured(
                 deps.models,
-                [*transcript(state, add_locale(system, context.locale)), HumanMessage(question)],
+                [*build_transcript(state, add_locale(system, context.locale)), HumanMessage(question)],
                 Reflection,
                 temperature=TEMPERATURE,
                 model=context.model,

@@ -14,9 +14,9 @@ from core.models import is_truncated
 from core.texts import make_storable
 from nodes.deps import Deps, Node, get_run_context
 from nodes.react.endings import ended
-from nodes.react.offered import offered
 from nodes.react.state import ActInput, ReactState, ReasonIncomplete, TraceEntry
-from nodes.react.transcript import transcript
+from nodes.react.transcript import build_transcript
+from nodes.shared.agent import select_tools
 from nodes.shared.prompts import add_locale, load_prompt
 
 Next: TypeAlias = Command[Literal["act", "think", "finish"]]
@@ -30,8 +30,8 @@ def think(deps: Deps) -> Node[ReactState, Next]:
         context = get_run_context(runtime)
         try:
             reply = await deps.models.reply(
-                transcript(state, add_locale(system, context.locale)),
-                tools=tuple(offered(deps.tools, state["allowed_tools"]).values()),
+                build_transcript(state, add_locale(system, context.locale)),
+                tools=tuple(select_tools(deps.tools, state["allowed_tools"]).values()),
                 temperature=state["warmth"],
                 model=context.model,
             )
