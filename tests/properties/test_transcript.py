@@ -116,7 +116,7 @@ def state_of(earlier: Sequence[Turn], now: Turn, *, unreadable: str | None = Non
         "turn": run[0].id,
         "iterations": len(now.steps),
         "trace": list(trace_of(now)),
-        "guidance": "",
+        "instruction": "",
         "background": "",
         "context": [],
         "unreadable": unreadable,
