@@ -26,9 +26,8 @@ from nodes.deps import Deps
 from nodes.workflow.executors import build_executors
 from nodes.workflow.recovery import Recovery, extract_records, retry, rollback_to_checkpoint, skip_failed_step
 from service.auth.principal import Identity
-from service.runs.compiled import CompiledGraph
-from service.runs.executor import Runs
-from service.runs.thread_ids import new_thread_id
+from service.runs.executor import RunExecutor
+from service.runs.request import CompiledGraph, new_thread_id
 from service.workflows.graphs import (
     WORKFLOW,
     Change,
@@ -322,7 +321,7 @@ async def open_workflows(
     settings: WorkflowSettings,
     pool: Pool,
     *,
-    runs: Runs,
+    runs: RunExecutor,
     engine: Engine,
     checkpointer: Checkpointer,
     tasks: Supervisor,
