@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from service.routes.approval_ids import approval_id
+from service.runs.output import format_approval_id
 from service.runs.request import require_storable
 from service.workflows.graphs import RunView
 from service.workflows.workflows import Checkpoint, RecoveryStrategy
@@ -153,7 +153,7 @@ class WaitingFor(BaseModel):
             return cls(
                 kind="approval",
                 step=str(value.get("step", "")),
-                approval_id=approval_id(pending.id, run_id),
+                approval_id=format_approval_id(pending.id, run_id),
                 signal=None,
                 due=None,
             )

@@ -109,7 +109,7 @@ def build_request(
         durability="sync",
         # Nobody listens to the stream: progress is read from the checkpoints.
         modes=("custom",),
-        lane="workflows",
+        queue="workflows",
     )
 
 

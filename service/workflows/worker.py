@@ -297,8 +297,7 @@ class WorkflowWorker:
         skip_checks: bool = False,
     ) -> None:
         request = build_request(graph, run, graph_input, decided_by=decided_by, skip_checks=skip_checks)
-        async for _ in self._runs.stream(request):
-            pass
+        await self._runs.run_to_end(request)
 
     async def _find_input(self, run: Run, state: StateSnapshot) -> Any:
         """Return what to run the graph with: its input, answers, None to resume, or ``_NO_INPUT``."""
