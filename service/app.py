@@ -9,19 +9,18 @@ from core.logging import configure_logging
 from core.settings import Settings
 from service import errors
 from service.lifespan import Service, open_service
-from service.middleware.authentication import Authentication
+from service.middleware.authentication import Authentication, is_loopback
 from service.middleware.body_limit import BodyLimit
 from service.middleware.cors import Cors
-from service.middleware.locality import is_loopback
 from service.middleware.rate_limiting import RateLimiting
-from service.middleware.request_id import RequestIdMiddleware
+from service.middleware.request_id import RequestId
 from service.middleware.security_headers import SecurityHeaders
 from service.middleware.telemetry import TelemetryMiddleware
 from service.middleware.typed_errors import TypedErrors
 from service.routes.agents import agents_router
 from service.routes.approvals import approvals_router
 from service.routes.audit import audit_router
-from service.routes.dependencies import require_text
+from service.routes.dependencies import reject_nul
 from service.routes.health import health_router
 from service.routes.langserve import langserve_router
 from service.routes.messages import messages_router
@@ -65,7 +64,7 @@ def make_app(service: Service | None = None) -> FastAPI:
         version=VERSION,
         description=DESCRIPTION,
         lifespan=lifespan,
-        dependencies=[Depends(require_text)],
+        dependencies=[Depends(reject_nul)],
     )
     # The last one is asked first.
     app.add_middleware(TypedErrors)
@@ -75,7 +74,7 @@ def make_app(service: Service | None = None) -> FastAPI:
     app.add_middleware(Cors)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(TelemetryMiddleware)
-    app.add_middleware(RequestIdMiddleware)
+    app.add_middleware(RequestId)
     errors.install(app)
     app.include_router(health_router())
     app.include_router(metrics_router())

@@ -8,7 +8,7 @@ class Lifecycle:
     """Told by who serves, asked by the routes.
 
     Attributes:
-        is_leaving: Whether it was told to stop: load balancers should send their requests elsewhere.
+        is_stopping: Whether it was told to stop: load balancers should send their requests elsewhere.
     """
 
-    is_leaving: bool = False
+    is_stopping: bool = False

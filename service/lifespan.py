@@ -26,7 +26,7 @@ from dev_crm.migrations import migrate
 from graphs.agent_registry import build_agent_registry
 from graphs.caching import is_cacheable
 from graphs.registry import REGISTRY
-from memory.opening import open_memory
+from memory.embedded import open_configured_memory
 from nodes.coordinator.router import AgentRegistry
 from nodes.deps import Deps
 from service.audit.idempotency import RecordedEffects, RequestKeys
@@ -34,20 +34,20 @@ from service.audit.trail import AuditTrail
 from service.audit.worker import maintain_audit
 from service.auth.authenticator import Authenticator, open_authenticator
 from service.auth.rate_limits import RateLimiter, open_storage
-from service.lifecycle import Lifecycle
+from service.lifespan import Lifecycle
 from service.migrations import migrate_rooms
 from service.observability.gauges import add_gauges
 from service.observability.metrics import RunMeter, ServiceMetrics
 from service.observability.tracing import Tracing, open_tracing
 from service.retention import supervise_retention
-from service.runs.compiled import CompiledGraph
 from service.runs.erasure import Erasure
-from service.runs.executor import Runs
-from service.runs.ownership import Ownership
-from service.runs.queues import run_lanes
-from service.runs.session_summary import summarise_session
+from service.runs.executor import RunExecutor
+from service.runs.limits import build_queues
+from service.runs.observers import RunObserver
+from service.runs.preconditions import ThreadOwners
+from service.runs.request import CompiledGraph
+from service.runs.sessions import summarise_session
 from service.runs.start import RunStart
-from service.runs.watch import RunWatch
 from service.sessions.store import SessionStore
 from service.sessions.worker import SessionWorker
 from service.version import VERSION
@@ -92,8 +92,8 @@ class Service:
     pool: WatchedPool
     authenticator: Authenticator | None
     rates: RateLimiter | None
-    ownership: Ownership
-    runs: Runs
+    ownership: ThreadOwners
+    runs: RunExecutor
     graphs: Mapping[str, CompiledGraph]
     model: ModelInfo
     agents: AgentRegistry
@@ -189,15 +189,15 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         session_worker = SessionWorker(sessions, summarise, seconds=settings.sessions.sweep_seconds)
         with use_meter(RunMeter(metrics, BACKGROUND)):
             await stack.enter_async_context(tasks.supervise("session-worker", session_worker.run))
-        ownership = Ownership(pool)
+        ownership = ThreadOwners(pool)
         audit, requests = AuditTrail(pool), RequestKeys(pool, hours=settings.idempotency.key_hours)
         await stack.enter_async_context(maintain_audit(tasks, pool, audit, requests, settings.audit))
-        lanes = run_lanes(settings.runs, settings.workflows, shared=settings.auth.enabled)
-        runs = Runs(
+        lanes = build_queues(settings.runs, settings.workflows, shared=settings.auth.enabled)
+        runs = RunExecutor(
             settings.runs,
             lanes,
             RunStart(ownership, audit),
-            RunWatch(metrics, tracing, audit),
+            RunObserver(metrics, tracing, audit),
             database_away=lambda: pool.unavailable_reason,
         )
         add_gauges(metrics, runs=runs, pool=pool, saver=saver, steps=engine.slots)
@@ -249,7 +249,7 @@ async def _memory(stack: AsyncExitStack, settings: Settings, pool: Pool) -> Memo
     """The memory, whose background tasks end before the pool does."""
     embedder = build_embedder(settings, "retrieval")
     stack.push_async_callback(embedder.aclose)
-    return await stack.enter_async_context(open_memory(settings, pool, embedder))
+    return await stack.enter_async_context(open_configured_memory(settings, pool, embedder))
 
 
 async def _development_crm(settings: Settings, pool: Pool) -> FastAPI | None:

@@ -15,7 +15,7 @@ from core.settings import Settings
 from core.tasks import Supervisor, periodic
 from service.auth.principal import LOCAL
 from service.runs.erasure import Erasure
-from service.runs.executor import Runs
+from service.runs.executor import RunExecutor
 
 log = get_logger(__name__)
 
@@ -24,7 +24,7 @@ _JITTER = 0.1
 
 @asynccontextmanager
 async def supervise_retention(
-    tasks: Supervisor, settings: Settings, pool: Pool, erasure: Erasure, runs: Runs
+    tasks: Supervisor, settings: Settings, pool: Pool, erasure: Erasure, runs: RunExecutor
 ) -> AsyncIterator[None]:
     """Apply the policies at each interval while the context is open; the first time after one interval."""
     if RetentionPolicies.from_settings(settings.retention).keep_everything:
@@ -39,7 +39,12 @@ async def supervise_retention(
 
 
 async def apply_retention(
-    settings: Settings, pool: Pool, erasure: Erasure, runs: Runs | None = None, *, dry_run: bool = False
+    settings: Settings,
+    pool: Pool,
+    erasure: Erasure,
+    runs: RunExecutor | None = None,
+    *,
+    dry_run: bool = False,
 ) -> SweepResult:
     """Apply the policies once and log the result, one line for each graph.
 
@@ -62,7 +67,7 @@ async def apply_retention(
         grace=timedelta(seconds=grace),
         batch_size=settings.retention.batch_size,
         dry_run=dry_run,
-        busy=runs.holds if runs else lambda _: False,
+        busy=runs.is_busy if runs else lambda _: False,
     )
     for line in result.lines.values():
         log.info("retention", dry_run=dry_run, **asdict(line))

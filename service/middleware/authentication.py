@@ -6,10 +6,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.errors import Forbidden, NotFound, ServiceError, Unauthenticated
 from service.auth.principal import LOCAL, Identity
-from service.errors import describe, response
+from service.errors import error_response, to_service_error
 from service.lifespan import Service
 from service.middleware.access import Access, find_access
-from service.middleware.locality import Headers, require_local, require_same_site
+from service.middleware.authentication import require_local, require_same_site
+from service.middleware.locality import Headers
 
 REALM = 'realm="ventros-agents"'
 
@@ -33,7 +34,7 @@ class Authentication:
         try:
             identity = await _admitted(scope, headers, scope["app"].state.service)
         except Exception as error:  # noqa: BLE001 - describe() types it: the database may be away
-            await _refusal(describe(error), scope, headers)(scope, receive, send)
+            await _refusal(to_service_error(error), scope, headers)(scope, receive, send)
             return
         scope.setdefault("state", {})["identity"] = identity
         with structlog.contextvars.bound_contextvars(tenant=identity.tenant):
@@ -69,7 +70,7 @@ def _require_access(identity: Identity, asked: Access | None, path: str) -> None
 
 
 def _refusal(error: ServiceError, scope: Scope, headers: Headers) -> Response:
-    answer = response(error)
+    answer = error_response(error)
     if challenge := _challenge(error, scope, headers):
         answer.headers["WWW-Authenticate"] = challenge
     return answer

@@ -6,7 +6,7 @@ import contextlib
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.errors import BodyTooLarge
-from service.errors import response
+from service.errors import error_response
 
 # Of a body that is refused, so many times the limit are read and thrown away, for so many seconds.
 _DISCARDED = 8
@@ -43,7 +43,7 @@ class BodyLimit:
             await self._app(scope, receive, send)
         else:
             refusal = BodyTooLarge(f"a body has at most {limit} bytes here", details={"limit_bytes": limit})
-            answer = response(refusal)
+            answer = error_response(refusal)
             answer.headers["Connection"] = "close"
             # A client that is still sending when its connection closes may never see the answer.
             await _discard(receive, limit * _DISCARDED)

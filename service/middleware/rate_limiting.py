@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from core.errors import RateLimited
 from service.auth.principal import Identity
 from service.auth.rate_limits import RateLimitStatus
-from service.errors import response
+from service.errors import error_response
 from service.lifespan import Service
 
 # Names the policy in the headers.
@@ -43,7 +43,7 @@ class RateLimiting:
         if standing.allowed:
             await self._app(scope, receive, told)
         else:
-            await response(_refusal(standing))(scope, receive, told)
+            await error_response(_refusal(standing))(scope, receive, told)
 
 
 async def _standing(scope: Scope) -> RateLimitStatus | None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import describe, response
+from service.errors import error_response, to_service_error
 
 
 class TypedErrors:
@@ -36,4 +36,4 @@ class TypedErrors:
             if has_begun:
                 # Its status is said: only the server can break it off.
                 raise
-            await response(describe(error))(scope, receive, send)
+            await error_response(to_service_error(error))(scope, receive, send)

@@ -6,11 +6,11 @@ from checkpoints.saver import GroupCommitSaver
 from core.concurrency import FairSemaphore
 from core.postgres import Pool
 from service.observability.metrics import ServiceMetrics
-from service.runs.executor import Runs
+from service.runs.executor import RunExecutor
 
 
 def add_gauges(
-    metrics: ServiceMetrics, *, runs: Runs, pool: Pool, saver: GroupCommitSaver, steps: FairSemaphore
+    metrics: ServiceMetrics, *, runs: RunExecutor, pool: Pool, saver: GroupCommitSaver, steps: FairSemaphore
 ) -> None:
     """Show what the service's parts know of themselves; a line a number."""
 
@@ -20,7 +20,7 @@ def add_gauges(
 
     metrics.gauge("runs_active", "Runs begun or waiting, of all graphs", lambda: runs.active)
     metrics.gauge("runs_queued", "Runs that wait for their thread or for a place", lambda: runs.queued)
-    metrics.gauge("runs_places", "Runs that may be in progress at once", lambda: runs.places("runs").limit)
+    metrics.gauge("runs_places", "Runs that may be in progress at once", lambda: runs.slots("runs").limit)
     metrics.gauge("workflow_steps_active", "Working steps of workflows in progress", lambda: steps.active)
     metrics.gauge("workflow_steps_queued", "Of these, that wait for a place", lambda: steps.waiting)
     metrics.gauge("checkpoint_queue", "Writes that wait for a commit", lambda: saver.queued)

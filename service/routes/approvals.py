@@ -20,13 +20,10 @@ from graphs.spec import GraphSpec
 from service.auth.principal import Identity
 from service.lifespan import Service
 from service.routes.approval_ids import approval_id as question_id
-from service.routes.approval_ids import parts
 from service.routes.dependencies import OpenService, Requester
 from service.routes.workflow_models import WorkflowReport
-from service.runs.compiled import CompiledGraph
-from service.runs.http_request import run_request
-from service.runs.output import PendingInterrupt, finished
-from service.runs.request import RunRequest
+from service.runs.output import PendingInterrupt, finished, parse_approval_id
+from service.runs.request import CompiledGraph, RunRequest, build_run_request
 from service.workflows.graphs import WORKFLOW, list_questions
 
 log = get_logger(__name__)
@@ -94,7 +91,7 @@ def approvals_router() -> APIRouter:
         """
         graph = await _asking(service, requester, approval_id)
         if graph == WORKFLOW:
-            interrupt_id, thread_id = parts(approval_id)
+            interrupt_id, thread_id = parse_approval_id(approval_id)
             view = await service.workflows.decide(requester, thread_id, interrupt_id, decision)
             report = jsonable_encoder(WorkflowReport.build_from_view(view))
             return Decided(id=approval_id, thread_id=thread_id, output=report)
@@ -150,8 +147,8 @@ async def _graph(service: Service, identity: Identity, waiting: WaitingThread) -
 
 async def _asking(service: Service, identity: Identity, named: str) -> str:
     """The graph whose question it is."""
-    _, thread_id = parts(named)
-    owner = await service.ownership.own(identity, thread_id)
+    _, thread_id = parse_approval_id(named)
+    owner = await service.thread_owners.own(identity, thread_id)
     if owner.graph not in LISTED:
         raise NotFound(f"there is no approval {named!r}", details={"id": named})
     return owner.graph
@@ -160,8 +157,8 @@ async def _asking(service: Service, identity: Identity, named: str) -> str:
 async def _resuming(
     service: Service, spec: GraphSpec, identity: Identity, named: str, decision: JsonValue
 ) -> RunRequest:
-    interrupt_id, thread_id = parts(named)
-    return run_request(
+    interrupt_id, thread_id = parse_approval_id(named)
+    return build_run_request(
         service,
         spec,
         Command(resume={interrupt_id: decision}),

@@ -51,7 +51,7 @@ def health_router() -> APIRouter:
         Not asked through the pool: one that is in use says nothing of the database, and a peak would take
         all replicas out at once.
         """
-        if service.lifecycle.is_leaving:
+        if service.lifecycle.is_stopping:
             return _not_ready("stopping", "the service is stopping; ask another replica")
         if service.pool.unavailable_reason:
             return _not_ready("database_unavailable", "the database is down")

@@ -22,16 +22,14 @@ from starlette.types import Scope
 from core.errors import InvalidRequest, ServiceError
 from graphs.registry import REGISTRY
 from service.audit.idempotency import KeyClaim
-from service.errors import body, describe, invalid, response
+from service.errors import error_body, error_response, invalid_request, to_service_error
 from service.lifespan import Service
-from service.middleware.disconnect import until_gone
 from service.middleware.readable_body import require_readable
-from service.routes.dependencies import get_requester
-from service.routes.served_graph import CLAIMED_KEY, FRESH_KEY, IDENTITY_KEY, SERVICE_KEY, ServedGraph
+from service.routes.dependencies import answer_until_disconnect, get_requester
+from service.routes.langserve_runnable import CLAIMED_KEY, FRESH_KEY, IDENTITY_KEY, SERVICE_KEY, ServedGraph
 from service.routes.sse import gathered
-from service.runs.idempotency import HEADER, claim
-from service.runs.resumption import served_input_schema
-from service.runs.thread_ids import checked_thread_id, new_thread_id
+from service.runs.replay import IDEMPOTENCY_HEADER, claim_request_key
+from service.runs.request import build_served_input_schema, check_thread_id, new_thread_id
 
 THREAD_HEADER = "X-Thread-Id"
 
@@ -74,17 +72,17 @@ async def _complete_config(config: dict[str, Any], request: Request) -> dict[str
         IDENTITY_KEY: get_requester(request),
         SERVICE_KEY: request.app.state.service,
     }
-    key = request.headers.get(HEADER, "")
+    key = request.headers.get(IDEMPOTENCY_HEADER, "")
     if not request.url.path.endswith("/batch"):
         named = configurable.get("thread_id") or await _session(request)
         configurable[FRESH_KEY] = not named
         configurable["thread_id"] = named or new_thread_id()
         if key:
-            claimed = await _claimed(request, key, given, checked_thread_id(configurable["thread_id"]))
+            claimed = await _claimed(request, key, given, check_thread_id(configurable["thread_id"]))
             configurable |= {CLAIMED_KEY: claimed, "thread_id": claimed.thread_id}
         if isinstance(configurable["thread_id"], str):
             # It becomes a header; what is no text is the config schema's to refuse.
-            request.state.thread_id = checked_thread_id(configurable["thread_id"])
+            request.state.thread_id = check_thread_id(configurable["thread_id"])
     elif key:
         raise InvalidRequest(f"a batch takes no {HEADER}: send each input as a request of its own")
     return {**config, "configurable": configurable}
@@ -102,18 +100,18 @@ async def _claimed(request: Request, key: str, named: Mapping[str, Any], thread_
         "configurable": {name: value for name, value in named.items() if name != "multitask_strategy"},
     }
     service: Service = request.app.state.service
-    return await claim(service, get_requester(request), key, asked, thread_id=thread_id)
+    return await claim_request_key(service, get_requester(request), key, asked, thread_id=thread_id)
 
 
 @cache
 def _input_schema(graph: str) -> type[BaseModel]:
-    return served_input_schema(REGISTRY[graph])
+    return build_served_input_schema(REGISTRY[graph])
 
 
 async def _session(request: Request) -> str:
     """The session an input goes on with, a thread; what is no text is the input schema's to refuse."""
-    body = await request.json()
-    given = body.get("input") if isinstance(body, Mapping) else None
+    error_body = await request.json()
+    given = error_body.get("input") if isinstance(error_body, Mapping) else None
     session = given.get("session_id") if isinstance(given, Mapping) else None
     return session if isinstance(session, str) else ""
 
@@ -165,7 +163,7 @@ class GraphRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
-            answer = await until_gone(request, _answer(handler, request))
+            answer = await answer_until_disconnect(request, _answer(handler, request))
             if thread_id := getattr(request.state, "thread_id", None):
                 answer.headers[THREAD_HEADER] = thread_id
             return answer
@@ -178,10 +176,10 @@ async def _answer(handler: Handler, request: Request) -> Response:
         await require_readable(request)
         answer = await handler(request)
     except ServiceError as error:
-        return response(error)
+        return error_response(error)
     except ValidationError as error:
         # LangServe lets the inputs of a batch through to here; a run's own errors are typed by now.
-        return response(invalid(error.errors(include_url=False, include_context=False)))
+        return error_response(invalid_request(error.errors(include_url=False, include_context=False)))
     if isinstance(answer, EventSourceResponse):
         return await _started(answer)
     return answer
@@ -194,7 +192,7 @@ async def _started(answer: EventSourceResponse) -> Response:
         # LangServe's streams have an "end" event at least.
         first = await anext(events)
     except ServiceError as error:
-        return response(error)
+        return error_response(error)
     answer.body_iterator = gathered(_resumed(first, events))
     return answer
 
@@ -206,7 +204,7 @@ async def _resumed(first: Event, events: AsyncGenerator[Event, None]) -> AsyncGe
             yield event
     except ServiceError as error:
         # status_code is what LangServe's own client reads.
-        data = {**body(error), "status_code": error.status}
+        data = {**error_body(error), "status_code": error.status}
         yield {"event": "error", "data": json.dumps(data, ensure_ascii=False)}
     finally:
         await events.aclose()
@@ -225,7 +223,7 @@ async def _described(events: Any) -> AsyncGenerator[Event, None]:
     except asyncio.CancelledError:
         raise
     except Exception as error:
-        raise describe(error) from error
+        raise to_service_error(error) from error
     finally:
         with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
             await events.athrow(asyncio.CancelledError())

@@ -12,10 +12,9 @@ from typing import Any
 from langchain_core.messages import AIMessage, AIMessageChunk, ToolMessage
 from sse_starlette import ServerSentEvent
 
-from service.routes.answer_tokens import FieldTokens
 from service.routes.sse import event
-from service.runs.output import interrupt_json
-from service.runs.request import Part
+from service.runs.output import FieldTokens, interrupt_to_dict
+from service.runs.request import RunPart
 
 # LangGraph's name for the update that holds interrupts.
 INTERRUPT = "__interrupt__"
@@ -35,14 +34,14 @@ class MessageEvents:
         self._agents = 0
         self._several = False
 
-    def of(self, part: Part) -> Iterator[ServerSentEvent]:
+    def of(self, part: RunPart) -> Iterator[ServerSentEvent]:
         """The events of one part; most parts have none or one."""
         if part["type"] == "messages":
             yield from self._token(*part["data"])
         elif part["type"] == "updates":
             for name, update in part["data"].items():
                 if name == INTERRUPT and not part["ns"]:
-                    yield from (event("interrupt", interrupt_json(pending)) for pending in update)
+                    yield from (event("interrupt", interrupt_to_dict(pending)) for pending in update)
                 elif name != INTERRUPT:
                     yield from self._agents_of(update or {})
                     yield from _steps(update or {})

@@ -15,20 +15,21 @@ from core.postgres import DATABASE_UNAVAILABLE
 from nodes.coordinator.state import Alternative, Attempt, Dispatched, Handoff, Path
 from nodes.shared.memory import MemoryUse
 from service.auth.principal import Identity
-from service.errors import body, describe
+from service.errors import error_body, to_service_error
 from service.lifespan import Service
-from service.middleware.disconnect import until_gone
 from service.routes import sse
-from service.routes.dependencies import OpenService, Requester
-from service.routes.message_events import MessageEvents
-from service.routes.texts import require_storable
-from service.runs.http_request import run_request
-from service.runs.idempotency import claim, claim_message
-from service.runs.output import PendingInterrupt, RunMetadata, RunResult, finished
-from service.runs.preconditions import MultitaskStrategy
-from service.runs.request import RunRequest
+from service.routes.dependencies import OpenService, Requester, answer_until_disconnect
+from service.runs.output import PendingInterrupt, RunEvents, RunMetadata, RunResult, finished
+from service.runs.replay import claim_message_id, claim_request_key
+from service.runs.request import (
+    MultitaskStrategy,
+    RunRequest,
+    build_run_request,
+    check_thread_id,
+    new_thread_id,
+    require_storable,
+)
 from service.runs.sessions import GRAPH, enter_session
-from service.runs.thread_ids import checked_thread_id, new_thread_id
 
 log = get_logger(__name__)
 
@@ -121,9 +122,9 @@ def messages_router() -> APIRouter:
         run = await _run(message, service, requester, idempotency_key)
         headers = {"X-Thread-Id": run.thread_id}
         if "text/event-stream" in accept:
-            answer: Response = sse.stream(_events(run, service))
+            answer: Response = sse.stream_response(_events(run, service))
         else:
-            answer = await until_gone(request, _whole(run, service))
+            answer = await answer_until_disconnect(request, _whole(run, service))
         answer.headers.update(headers)
         return answer
 
@@ -137,11 +138,11 @@ async def _run(message: MessageRequest, service: Service, identity: Identity, ke
         identity,
         message.contact_id,
         channel_id=message.channel_id or "",
-        session_id=checked_thread_id(message.session_id) if message.session_id else "",
+        session_id=check_thread_id(message.session_id) if message.session_id else "",
         message_id=message_id,
         new_id=new_id,
     )
-    return run_request(
+    return build_run_request(
         service,
         GRAPH,
         {
@@ -172,13 +173,13 @@ async def _message_id(message: MessageRequest, service: Service, identity: Ident
     """The id by which the message is known when it comes again: its sender's, or one made for its key."""
     given = message.message_id or ""
     if given:
-        await claim_message(
+        await claim_message_id(
             service, identity, contact_id=message.contact_id, message_id=given, text=message.message
         )
     if not key:
         return given
     asked = message.model_dump(mode="json", exclude={"multitask_strategy"})
-    claimed = await claim(service, identity, key, {"graph": GRAPH.name, "message": asked})
+    claimed = await claim_request_key(service, identity, key, {"graph": GRAPH.name, "message": asked})
     return given or f"request:{claimed.id}"
 
 
@@ -189,20 +190,20 @@ async def _whole(run: RunRequest, service: Service) -> Response:
 
 
 async def _events(run: RunRequest, service: Service) -> AsyncGenerator[ServerSentEvent, None]:
-    events = MessageEvents()
+    events = RunEvents()
     result = RunResult()
     parts = service.runs.stream(run)
-    yield sse.event("start", {"session_id": run.thread_id, "metadata": asdict(service.model)})
+    yield sse.format_event("start", {"session_id": run.thread_id, "metadata": asdict(service.model)})
     try:
         async for part in parts:
             result.take(part)
             for one in events.of(part):
                 yield one
         await _close_ended(result, run, service)
-        yield sse.event("done", _response(result, service).model_dump())
+        yield sse.format_event("done", _response(result, service).model_dump())
     except Exception as error:  # noqa: BLE001 - the stream has begun: its last event is where errors go
-        described = describe(error)
-        yield sse.event("error", {**body(described), "status": described.status})
+        described = to_service_error(error)
+        yield sse.format_event("error", {**error_body(described), "status": described.status})
     finally:
         await parts.aclose()
 

@@ -2,7 +2,7 @@
 
 LangServe takes its schemas from a Runnable's types and ``config_specs``, in which a LangGraph graph lists
 nothing: ``thread_id`` would be dropped. This Runnable declares them, and runs the graph through
-:class:`service.runs.executor.Runs`.
+:class:`service.runs.executor.RunExecutor`.
 """
 
 from collections.abc import AsyncIterator
@@ -21,15 +21,18 @@ from pydantic_core.core_schema import CoreSchema, no_info_before_validator_funct
 
 from graphs.spec import GraphSpec
 from service.audit.idempotency import KeyClaim
-from service.errors import describe
+from service.errors import to_service_error
 from service.lifespan import Service
-from service.runs.http_request import run_request
-from service.runs.output import RunResult, served_output_schema
-from service.runs.preconditions import MultitaskStrategy
-from service.runs.request import RunRequest
-from service.runs.resumption import graph_input, served_input_schema
+from service.runs.output import RunResult, build_served_output_schema
+from service.runs.request import (
+    MultitaskStrategy,
+    RunRequest,
+    build_graph_input,
+    build_run_request,
+    build_served_input_schema,
+    new_thread_id,
+)
 from service.runs.sessions import GRAPH, Begin, begin_in_session
-from service.runs.thread_ids import new_thread_id
 
 # Where the route puts who asks, and the service; not among the fields a body may set.
 IDENTITY_KEY = "__identity"
@@ -99,8 +102,8 @@ class ServedGraph(Runnable[Values, Values]):
         self._unread = unread
         self.name = spec.name
         self._spec = spec
-        self._input_schema = served_input_schema(spec)
-        self._output_schema = served_output_schema(spec)
+        self._input_schema = build_served_input_schema(spec)
+        self._output_schema = build_served_output_schema(spec)
 
     @property
     def config_specs(self) -> list[ConfigurableFieldSpec]:
@@ -166,7 +169,7 @@ class ServedGraph(Runnable[Values, Values]):
             yield AddableDict(output=output)
         except Exception as error:
             await root.failed(error)
-            raise describe(error) from error
+            raise to_service_error(error) from error
         else:
             await root.ended(output)
         finally:
@@ -176,7 +179,7 @@ class ServedGraph(Runnable[Values, Values]):
         self, service: Service, values: Values, config: RunnableConfig, root: "_RootRun"
     ) -> RunRequest:
         named = config.get("configurable", {})
-        identity, given = named[IDENTITY_KEY], graph_input(values)
+        identity, given = named[IDENTITY_KEY], build_graph_input(values)
         claimed: KeyClaim | None = named.get(CLAIMED_KEY)
         # Known before the run, as a session is its thread.
         asked_for = named.get("thread_id") or values.get("session_id")
@@ -186,7 +189,7 @@ class ServedGraph(Runnable[Values, Values]):
         begin: Begin = root.begin
         if self._spec is GRAPH:
             begin = begin_in_session(service, identity, given, thread_id=thread_id, key=key, begin=begin)
-        return run_request(
+        return build_run_request(
             service,
             self._spec,
             given,

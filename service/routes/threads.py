@@ -8,7 +8,7 @@ from core.context import act_as
 from core.logging import get_logger
 from service.auth.principal import build_actor
 from service.routes.dependencies import OpenService, Requester
-from service.runs.thread_ids import checked_thread_id
+from service.runs.request import check_thread_id
 
 log = get_logger(__name__)
 
@@ -29,10 +29,10 @@ def threads_router() -> APIRouter:
         does must stay on record until it is done. Nothing begins on the thread while it is being erased.
         404 for a thread that does not exist, so also for one that was erased before.
         """
-        thread_id = checked_thread_id(thread_id)
+        thread_id = check_thread_id(thread_id)
         # Whether a thread is busy is its owner's to know.
-        async with service.runs.quiet(thread_id, requester.tenant):
-            owner = await service.ownership.own(requester, thread_id)
+        async with service.runs.hold_idle_thread(thread_id, requester.tenant):
+            owner = await service.thread_owners.own(requester, thread_id)
             act_as(build_actor(requester, thread_id=thread_id))
             await service.erasure.erase(thread_id, tenant=requester.tenant)
         log.info("thread_erased", thread_id=thread_id, graph=owner.graph)

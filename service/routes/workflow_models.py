@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from service.routes.approval_ids import approval_id
-from service.routes.texts import require_storable
+from service.runs.request import require_storable
 from service.workflows.graphs import RunView
 from service.workflows.workflows import RecoveryStrategy
 from workflows.json_values import INTEGER_LIMIT, iter_levels

@@ -11,7 +11,7 @@ from sse_starlette import ServerSentEvent
 
 from core.errors import InvalidRequest, NothingToResume
 from service.auth.principal import Identity
-from service.errors import body, describe
+from service.errors import error_body, to_service_error
 from service.lifespan import Service
 from service.routes import sse
 from service.routes.dependencies import OpenService, Requester
@@ -34,7 +34,7 @@ from service.routes.workflow_models import (
     WorkflowReport,
     WorkflowSummary,
 )
-from service.runs.thread_ids import new_thread_id
+from service.runs.request import new_thread_id
 from service.workflows.graphs import RunView, StepChange
 from workflows.diagram import render_mermaid
 from workflows.loader import LIBRARY
@@ -173,7 +173,7 @@ async def stream_events(
         since = float(last_event_id or 0)
     except ValueError:
         raise InvalidRequest("Last-Event-ID must be the id of an event of this stream") from None
-    return sse.stream(_iter_events(service, requester, run_id, since))
+    return sse.stream_response(_iter_events(service, requester, run_id, since))
 
 
 @router.post("/{run_id}/cancel", status_code=202)
@@ -232,17 +232,17 @@ async def _iter_events(
 ) -> AsyncGenerator[ServerSentEvent, None]:
     try:
         async for change in service.workflows.watch(
-            identity, run_id, since=since, is_stopping=lambda: service.runs.stopping
+            identity, run_id, since=since, is_stopping=lambda: service.runs.is_stopping
         ):
             match change:
                 case RunView():
-                    yield sse.event("done", jsonable_encoder(WorkflowReport.build_from_view(change)))
+                    yield sse.format_event("done", jsonable_encoder(WorkflowReport.build_from_view(change)))
                 case StepChange():
-                    event = sse.event("step", change.data)
+                    event = sse.format_event("step", change.data)
                     event.id = f"{change.time:.6f}" if change.time else None
                     yield event
                 case _:
-                    yield sse.event("workflow", change.data)
+                    yield sse.format_event("workflow", change.data)
     except Exception as error:  # noqa: BLE001 - the stream has begun: the error becomes its last event
-        described = describe(error)
-        yield sse.event("error", {**body(described), "status": described.status})
+        described = to_service_error(error)
+        yield sse.format_event("error", {**error_body(described), "status": described.status})

@@ -21,13 +21,12 @@ from core.context import act_as, set_context
 from core.errors import RunStopped, ServiceError, ThreadBusy
 from core.logging import get_logger
 from core.settings import RunSettings
-from service.errors import REPLACED, describe
-from service.runs.ownership import no_such_thread
-from service.runs.queues import Lane, RunLane
-from service.runs.request import Part, RunRequest
-from service.runs.resumption import resume_request
+from service.errors import REPLACED, to_service_error
+from service.runs.limits import RunQueue
+from service.runs.observers import RunObserver
+from service.runs.preconditions import no_such_thread
+from service.runs.request import QueueName, RunPart, RunRequest, build_resume_call
 from service.runs.start import RunStart
-from service.runs.watch import RunWatch
 
 log = get_logger(__name__)
 
@@ -67,9 +66,9 @@ class Runs:
     def __init__(
         self,
         settings: RunSettings,
-        lanes: Mapping[Lane, RunLane],
+        lanes: Mapping[QueueName, RunQueue],
         start: RunStart,
-        watch: RunWatch,
+        watch: RunObserver,
         database_away: Callable[[], str],
     ) -> None:
         self._settings = settings
@@ -92,11 +91,11 @@ class Runs:
         """Runs that wait for their thread or for a place."""
         return self.active - sum(lane.slots.active for lane in self._lanes.values())
 
-    def places(self, lane: Lane) -> FairSemaphore:
+    def places(self, lane: QueueName) -> FairSemaphore:
         """The places of one kind of run."""
         return self._lanes[lane].slots
 
-    async def stream(self, request: RunRequest) -> AsyncGenerator[Part, None]:
+    async def stream(self, request: RunRequest) -> AsyncGenerator[RunPart, None]:
         """Run, and give LangGraph's stream parts (``version="v2"``) as they come.
 
         Closing the generator, or cancelling who waits for it, stops the run at its next step boundary.
@@ -111,8 +110,8 @@ class Runs:
             raise RunStopped("the service is stopping; ask again in a moment", retry_after=5)
         if away := self._database_away():
             # Without it a run would only come to its first checkpoint, and wait there.
-            raise describe(PoolTimeout(away))
-        parts: asyncio.Queue[Part | ServiceError | None] = asyncio.Queue(_BACKLOG)
+            raise to_service_error(PoolTimeout(away))
+        parts: asyncio.Queue[RunPart | ServiceError | None] = asyncio.Queue(_BACKLOG)
         control = RunControl()
         listening = asyncio.Event()
         listening.set()
@@ -201,7 +200,7 @@ class Runs:
         self,
         request: RunRequest,
         control: RunControl,
-        parts: asyncio.Queue[Part | ServiceError | None],
+        parts: asyncio.Queue[RunPart | ServiceError | None],
         listening: asyncio.Event,
     ) -> None:
         has_begun = False
@@ -235,7 +234,7 @@ class Runs:
 
     async def _admitted(
         self, request: RunRequest, control: RunControl, handler: BaseCallbackHandler | None
-    ) -> AsyncGenerator[Part, None]:
+    ) -> AsyncGenerator[RunPart, None]:
         if control.drain_requested:
             # Nobody waits for it any more: it must not take the thread's next turn.
             raise GraphDrained(control.drain_reason or "")
@@ -299,7 +298,7 @@ def _meet(request: RunRequest, thread: _Thread) -> None:
         thread.current.request_drain(REPLACED)
 
 
-def _end_at_once(parts: asyncio.Queue[Part | ServiceError | None], end: ServiceError) -> None:
+def _end_at_once(parts: asyncio.Queue[RunPart | ServiceError | None], end: ServiceError) -> None:
     """Say how it ended, with room made for it: a listener that is slow, or gone, holds no run up."""
     if parts.full():
         parts.get_nowait()
@@ -308,10 +307,10 @@ def _end_at_once(parts: asyncio.Queue[Part | ServiceError | None], end: ServiceE
 
 def _described(error: BaseException, request: RunRequest, *, has_begun: bool) -> ServiceError:
     """The typed error; of a run that was stopped on its way, with what goes on with it."""
-    described = describe(error)
+    described = to_service_error(error)
     if has_begun and isinstance(described, RunStopped):
         described.details = {
             "thread_id": request.thread_id,
-            "resume": resume_request(request.graph.name, request.thread_id),
+            "resume": build_resume_call(request.graph.name, request.thread_id),
         }
     return described

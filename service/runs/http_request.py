@@ -13,11 +13,16 @@ from core.errors import InvalidRequest
 from graphs.spec import GraphSpec
 from service.auth.principal import Identity
 from service.lifespan import Service
-from service.runs.ownership import TENANT_KEY, USER_KEY
-from service.runs.preconditions import GRAPH_KEY, MultitaskStrategy
-from service.runs.replay import MESSAGE_KEY
-from service.runs.request import RunRequest
-from service.runs.thread_ids import checked_thread_id, new_thread_id
+from service.runs.request import (
+    GRAPH_KEY,
+    MESSAGE_KEY,
+    TENANT_KEY,
+    USER_KEY,
+    MultitaskStrategy,
+    RunRequest,
+    check_thread_id,
+    new_thread_id,
+)
 
 # It goes into the prompt, so its form leaves no room for anything but a language tag (RFC 5646).
 _LOCALE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}")
@@ -94,7 +99,7 @@ def run_config(
         InvalidRequest: The thread id is not one.
     """
     return {
-        "configurable": {"thread_id": checked_thread_id(thread_id) if thread_id else new_thread_id()},
+        "configurable": {"thread_id": check_thread_id(thread_id) if thread_id else new_thread_id()},
         "metadata": {
             **metadata,
             GRAPH_KEY: spec.name,

@@ -8,8 +8,8 @@ from pydantic import BaseModel, Field, JsonValue, create_model
 
 from core.models import ModelInfo
 from graphs.spec import GraphSpec
-from service.runs.executor import Runs
-from service.runs.request import Part, RunRequest
+from service.runs.executor import RunExecutor
+from service.runs.request import RunPart, RunRequest
 
 
 class RunMetadata(BaseModel):
@@ -47,7 +47,7 @@ class RunResult:
         self.values: dict[str, Any] = {}
         self._interrupts: dict[str, Interrupt] = {}
 
-    def take(self, part: Part) -> None:
+    def take(self, part: RunPart) -> None:
         """Take a part in; only ``values`` parts matter."""
         if part["type"] == "values" and not part["ns"]:
             self.values = part["data"]
@@ -64,11 +64,11 @@ class RunResult:
         return {**self.values, **added}
 
 
-async def finished(runs: Runs, request: RunRequest) -> RunResult:
+async def finished(runs: RunExecutor, request: RunRequest) -> RunResult:
     """Run to the end, or to the next question.
 
     Raises:
-        ServiceError: As :meth:`service.runs.executor.Runs.stream`.
+        ServiceError: As :meth:`service.runs.executor.RunExecutor.stream`.
     """
     result = RunResult()
     async for part in runs.stream(request):

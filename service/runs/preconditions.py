@@ -15,7 +15,7 @@ from core.errors import (
     WrongGraph,
 )
 from service.auth.principal import Identity
-from service.runs.decisions import is_for_others
+from service.runs.preconditions import is_answered_elsewhere
 
 # The names are LangGraph Platform's: refuse the second run, let it wait, or stop the first.
 MultitaskStrategy: TypeAlias = Literal["reject", "enqueue", "interrupt"]
@@ -104,7 +104,7 @@ def _require_answerable(answer: Any, pending: Sequence[Interrupt], identity: Ide
             "several decisions are pending: give {interrupt id: answer}", details={"interrupts": sorted(ids)}
         )
     answered = [one for one in pending if not by_id or one.id in answer]
-    if not identity.may("approvals") and not all(is_for_others(one.value) for one in answered):
+    if not identity.may("approvals") and not all(is_answered_elsewhere(one.value) for one in answered):
         raise Forbidden(
             "the answer is a company's decision, which asks for the scope 'approvals'",
             details={"scope": "approvals", "scopes": sorted(identity.scopes)},

@@ -12,8 +12,7 @@ from langgraph.types import Durability, StreamMode, StreamPart
 
 from core.context import Actor, Context
 from service.auth.principal import Identity, build_actor
-from service.runs.preconditions import MultitaskStrategy
-from service.runs.queues import Lane
+from service.runs.request import MultitaskStrategy, QueueName
 
 # LangGraph's: a dict with "type" (the mode), "ns" and "data".
 Part: TypeAlias = StreamPart[Any, Any]
@@ -55,7 +54,7 @@ class RunRequest:
     key: str = ""
     repeated: bool = False
     run_id: str = field(default_factory=lambda: str(uuid4()))
-    lane: Lane = "runs"
+    lane: QueueName = "runs"
 
     @property
     def actor(self) -> Actor:

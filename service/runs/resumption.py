@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from graphs.spec import GraphSpec
-from service.routes.texts import require_storable
+from service.runs.request import require_storable
 
 
 class Resume(BaseModel):

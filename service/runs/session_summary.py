@@ -11,7 +11,7 @@ from core.models import ChatModels
 from core.packing import SUMMARY_PREFIX
 from nodes.memory.learn import MOST_MESSAGES, learn
 from nodes.shared.conversation import select_unsummarised, summarise_conversation
-from service.runs.compiled import CompiledGraph
+from service.runs.request import CompiledGraph
 from service.sessions.store import Session
 
 _SUMMARY_NAMESPACE: Final = UUID("c2a1b7b0-5a55-4c39-9d3a-5c8f7f1f2f11")

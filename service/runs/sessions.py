@@ -13,8 +13,7 @@ from langchain_core.runnables import RunnableConfig
 from graphs.registry import REGISTRY
 from service.auth.principal import Identity
 from service.lifespan import Service
-from service.runs.ownership import require_unclaimed
-from service.runs.preconditions import require_same
+from service.runs.preconditions import check_same_conversation, require_unclaimed
 from service.sessions.store import SessionEntry
 
 # The graph whose threads are sessions.
@@ -44,8 +43,8 @@ async def enter_session(
         # The id may be that of a thread without a session, or of another graph.
         config: RunnableConfig = {"configurable": {"thread_id": session_id}}
         state = await service.graphs[GRAPH.name].aget_state(config)
-        await service.ownership.require(identity, session_id, state.metadata)
-        require_same(GRAPH.name, contact_id, state)
+        await service.thread_owners.require(identity, session_id, state.metadata)
+        check_same_conversation(GRAPH.name, contact_id, state)
     return await service.sessions.enter(
         identity.tenant,
         contact_id,

@@ -9,11 +9,9 @@ from langgraph.runtime import RunControl
 from langgraph.types import Command, StateSnapshot
 
 from service.audit.trail import AuditTrail
-from service.runs.decisions import decisions
-from service.runs.ownership import Ownership
-from service.runs.preconditions import admit
-from service.runs.replay import MESSAGE_KEY, earlier_run, is_broken_off, replayed
-from service.runs.request import Part, RunRequest
+from service.runs.preconditions import ThreadOwners, check_preconditions, list_decisions
+from service.runs.replay import earlier_run, is_broken_off, replayed
+from service.runs.request import MESSAGE_KEY, RunPart, RunRequest
 
 
 class RunStart:
@@ -24,13 +22,13 @@ class RunStart:
         audit: Is told of people's decisions before they have a run go on.
     """
 
-    def __init__(self, ownership: Ownership, audit: AuditTrail) -> None:
+    def __init__(self, ownership: ThreadOwners, audit: AuditTrail) -> None:
         self._ownership = ownership
         self._audit = audit
 
     async def parts(
         self, request: RunRequest, control: RunControl, handler: BaseCallbackHandler | None
-    ) -> AsyncGenerator[Part, None]:
+    ) -> AsyncGenerator[RunPart, None]:
         """Admit the run, and give its stream, or that of the earlier run it repeats.
 
         Args:
@@ -39,7 +37,7 @@ class RunStart:
             handler: Is told what happens in it, where it is traced.
 
         Raises:
-            ServiceError: It may not begin; see :func:`service.runs.preconditions.admit`.
+            ServiceError: It may not begin; see :func:`service.runs.preconditions.check_preconditions`.
         """
         graph, config, given = request.graph, request.config, request.input
         if request.key or not request.fresh:
@@ -50,8 +48,8 @@ class RunStart:
                     await _begun(request)
                     return replayed(graph, earlier)
                 given = None
-            admit(graph.name, given, request.multitask_strategy, state, request.identity)
-            for decision in decisions(graph.name, given, state):
+            check_preconditions(graph.name, given, request.multitask_strategy, state, request.identity)
+            for decision in list_decisions(graph.name, given, state):
                 await self._audit.record(decision)
             config = _of_the_same_request(config, given, state)
         callbacks = await _begun(request)

@@ -9,7 +9,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from service.audit.trail import AuditTrail, Entry
 from service.observability.metrics import ADVANCED, RunMeter, ServiceMetrics, measure_run
 from service.observability.tracing import Tracing
-from service.runs.request import Part, RunRequest
+from service.runs.request import RunPart, RunRequest
 
 
 class WatchedRun:
@@ -30,7 +30,7 @@ class WatchedRun:
         """``finished``, ``waiting`` (asks), ``advanced`` (a workflow), ``cancelled``, or an error's code."""
         return self._meter.outcome
 
-    def take(self, part: Part) -> None:
+    def take(self, part: RunPart) -> None:
         """A part of its stream came."""
         self._meter.take(part)
 

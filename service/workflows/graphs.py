@@ -15,12 +15,9 @@ from core.errors import WorkflowFailed
 from graphs.workflow import RECURSION_LIMIT
 from nodes.workflow.recovery import extract_records, find_running_steps
 from service.auth.principal import Identity
-from service.runs.compiled import CompiledGraph
-from service.runs.decisions import is_for_others
-from service.runs.output import interrupt_json
-from service.runs.ownership import TENANT_KEY, USER_KEY
-from service.runs.preconditions import GRAPH_KEY
-from service.runs.request import RunRequest
+from service.runs.output import interrupt_to_dict
+from service.runs.preconditions import is_answered_elsewhere
+from service.runs.request import GRAPH_KEY, TENANT_KEY, USER_KEY, CompiledGraph, RunRequest
 from workflows.outline import Outline, build_outline
 from workflows.progress import Progress, StepProgress, compute_progress
 from workflows.results import Record
@@ -214,4 +211,6 @@ def _change_time(step: StepProgress) -> float:
 async def list_questions(graph: CompiledGraph, thread_id: str) -> list[dict[str, Any]]:
     """Return the pending questions of a thread that a person of the company decides."""
     state = await graph.aget_state({"configurable": {"thread_id": thread_id}})
-    return [interrupt_json(pending) for pending in state.interrupts if not is_for_others(pending.value)]
+    return [
+        interrupt_to_dict(pending) for pending in state.interrupts if not is_answered_elsewhere(pending.value)
+    ]

@@ -26,8 +26,8 @@ from nodes.deps import Deps
 from nodes.workflow.executors import build_executors
 from nodes.workflow.recovery import Recovery, extract_records, retry, rollback_to_checkpoint, skip_failed_step
 from service.auth.principal import Identity
-from service.runs.compiled import CompiledGraph
-from service.runs.executor import Runs
+from service.runs.executor import RunExecutor
+from service.runs.request import CompiledGraph
 from service.workflows.graphs import (
     WORKFLOW,
     ChangeDetector,
@@ -292,7 +292,7 @@ async def open_workflows(
     settings: WorkflowSettings,
     pool: Pool,
     *,
-    runs: Runs,
+    runs: RunExecutor,
     engine: Engine,
     checkpointer: Checkpointer,
     tasks: Supervisor,

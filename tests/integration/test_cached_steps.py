@@ -14,8 +14,8 @@ from checkpoints.cache import BoundedMemoryCache
 from core.settings import CacheSettings
 from graphs.registry import REGISTRY
 from service.auth.principal import Identity
-from service.runs.http_request import run_request
 from service.runs.output import finished
+from service.runs.request import build_run_request
 from tests.support.scripted import ScriptedChatModel, scripted_models
 from tests.support.service import CONTACT, RunningService, running_service
 
@@ -43,7 +43,7 @@ async def routed(shared_database_url: str) -> AsyncIterator[tuple[RunningService
 
 async def greet(running: RunningService, tenant: str, message: str) -> list[tuple[StreamMode, Any]]:
     """Send the first message of a new conversation and return the parts of its stream."""
-    request = run_request(
+    request = build_run_request(
         running.service,
         SPEC,
         {"message": message, "contact_id": CONTACT},
@@ -115,7 +115,7 @@ async def test_a_cached_run_leaves_the_checkpoint_an_uncached_one_leaves(
     running, _ = routed
     states = []
     for _ in range(2):
-        request = run_request(
+        request = build_run_request(
             running.service,
             SPEC,
             {"message": "Good afternoon!", "contact_id": CONTACT},

@@ -163,7 +163,7 @@ async def test_a_graph_at_work_is_active_and_without_a_free_place_busy(running: 
     await reached.wait()
     working = await status(running, "graph:react")
     assert (working["state"], working["in_progress"]) == ("active", 1)
-    slots = running.service.runs.places("runs")
+    slots = running.service.runs.slots("runs")
     async with AsyncExitStack() as taken:
         for _ in range(slots.limit - 1):
             await taken.enter_async_context(slots.slot("default"))

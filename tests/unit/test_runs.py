@@ -6,6 +6,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from service.runs.limits import build_queues
+from service.runs.observers import RunObserver
 
 from core.context import Context
 from core.errors import RunTimedOut
@@ -14,11 +16,9 @@ from service.audit.trail import AuditTrail
 from service.auth.principal import LOCAL
 from service.observability.metrics import ServiceMetrics
 from service.observability.tracing import Tracing
-from service.runs.executor import Runs
-from service.runs.queues import Lane, run_lanes
-from service.runs.request import Part, RunRequest
+from service.runs.executor import RunExecutor
+from service.runs.request import QueueName, RunPart, RunRequest
 from service.runs.start import RunStart
-from service.runs.watch import RunWatch
 from tests.support.waiting import until
 
 
@@ -28,10 +28,10 @@ class Talkative(RunStart):
     def __init__(self) -> None:
         self.open = 0
 
-    async def parts(self, *_: Any) -> AsyncGenerator[Part, None]:
+    async def parts(self, *_: Any) -> AsyncGenerator[RunPart, None]:
         return self._talk()
 
-    async def _talk(self) -> AsyncGenerator[Part, None]:
+    async def _talk(self) -> AsyncGenerator[RunPart, None]:
         self.open += 1
         try:
             while True:
@@ -41,7 +41,7 @@ class Talkative(RunStart):
             self.open -= 1
 
 
-def request(lane: Lane) -> RunRequest:
+def request(lane: QueueName) -> RunRequest:
     graph: Any = SimpleNamespace(name="talkative")
     return RunRequest(
         graph=graph,
@@ -58,13 +58,13 @@ def request(lane: Lane) -> RunRequest:
 
 async def test_a_run_out_of_time_whose_client_does_not_read_ends_its_step_before_its_thread_is_free() -> None:
     settings = RunSettings(timeout_seconds=0.2)
-    start, lanes = Talkative(), run_lanes(settings, WorkflowSettings(), shared=False)
+    start, lanes = Talkative(), build_queues(settings, WorkflowSettings(), shared=False)
     never_written: Any = None
-    watch = RunWatch(ServiceMetrics(), Tracing(), AuditTrail(never_written))
-    runs = Runs(settings, lanes, start, watch, database_away=str)
+    watch = RunObserver(ServiceMetrics(), Tracing(), AuditTrail(never_written))
+    runs = RunExecutor(settings, lanes, start, watch, database_away=str)
     stream = runs.stream(request("runs"))
     await anext(stream)
-    await until(lambda: not runs.holds("t1"))
+    await until(lambda: not runs.is_busy("t1"))
     assert start.open == 0
     # Nor does the client's silence hold up the run.
     await until(lambda: not runs.active)
@@ -76,8 +76,8 @@ async def test_a_run_out_of_time_whose_client_does_not_read_ends_its_step_before
 def test_a_run_of_a_workflow_is_nowhere_said_to_have_finished() -> None:
     never_written: Any = None
     audit, metrics = AuditTrail(never_written), ServiceMetrics()
-    watch = RunWatch(metrics, Tracing(), audit)
-    cases: list[tuple[Lane, str, int]] = [("workflows", "advanced", 0), ("runs", "finished", 1)]
+    watch = RunObserver(metrics, Tracing(), audit)
+    cases: list[tuple[QueueName, str, int]] = [("workflows", "advanced", 0), ("runs", "finished", 1)]
     for lane, outcome, notes in cases:
         with watch.over(request(lane)):
             pass
