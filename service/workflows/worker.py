@@ -32,7 +32,7 @@ from service.errors import error_body, to_service_error
 from service.runs.executor import RunExecutor
 from service.runs.request import CompiledGraph
 from service.workflows.graphs import WorkflowGraphs, build_request
-from workflows.store import Run, WorkflowStore
+from workflows.store import FINAL_STATUSES, Run, WorkflowStore
 
 log = get_logger(__name__)
 
@@ -112,7 +112,7 @@ class WorkflowWorker:
             ServiceError: The answer does not fit the question, which stays open.
         """
         deadline = time.monotonic() + ANSWER_SECONDS
-        while (run := await self._store.claim_waiting(identity.tenant, run_id)) is None:
+        while (run := await self._store.claim_one(identity.tenant, run_id, {"waiting"})) is None:
             if time.monotonic() > deadline:
                 raise ThreadBusy(f"workflow {run_id!r} does not wait for a decision just now", retry_after=1)
             await self._wait_for_change(run_id)
@@ -138,7 +138,7 @@ class WorkflowWorker:
             ServiceError: It cannot be recovered like this; it stays as it was.
         """
         before = await self._store.get(identity.tenant, run_id)
-        run = await self._store.claim_for_recovery(identity.tenant, run_id) if before else None
+        run = await self._store.claim_one(identity.tenant, run_id, FINAL_STATUSES | {"waiting"})
         if before is None or run is None:
             raise ThreadBusy(f"workflow {run_id!r} is in progress: wait for it, or cancel it", retry_after=1)
         try:
@@ -297,8 +297,7 @@ class WorkflowWorker:
         skip_checks: bool = False,
     ) -> None:
         request = build_request(graph, run, graph_input, decided_by=decided_by, skip_checks=skip_checks)
-        async for _ in self._runs.stream(request):
-            pass
+        await self._runs.run_to_end(request)
 
     async def _find_input(self, run: Run, state: StateSnapshot) -> Any:
         """Return what to run the graph with: its input, answers, None to resume, or ``_NO_INPUT``."""

@@ -8,11 +8,11 @@ from typing import Literal
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from service.runs.limits import RunQueue, build_queues
 
 from core.concurrency import FairSemaphore, SchedulingPolicy, SlotUnavailable
 from core.errors import TooManyRuns
 from core.settings import RunSettings, WorkflowSettings
+from service.runs.limits import RunQueue, build_queues
 
 Action = tuple[Literal["arrive", "cancel", "finish"], int]
 POLICIES: tuple[SchedulingPolicy, ...] = ("fifo", "priority", "fair_share")

@@ -1,7 +1,4 @@
-"""Runs without a service around them."""
-
-from service.runs.limits import build_queues
-from service.runs.observers import RunObserver
+"""A run executor without a service around it."""
 
 from core.postgres import Pool
 from core.settings import RunSettings, WorkflowSettings
@@ -9,16 +6,21 @@ from service.audit.trail import AuditTrail
 from service.observability.metrics import ServiceMetrics
 from service.observability.tracing import Tracing
 from service.runs.executor import RunExecutor
+from service.runs.limits import build_queues
+from service.runs.observers import RunObserver
 from service.runs.preconditions import ThreadOwners
-from service.runs.start import RunStart
 
 
-def runs_on(
-    pool: Pool, settings: RunSettings | None = None, workflows: WorkflowSettings | None = None
+def build_executor(
+    pool: Pool,
+    settings: RunSettings | None = None,
+    workflows: WorkflowSettings | None = None,
+    *,
+    metrics: ServiceMetrics | None = None,
 ) -> RunExecutor:
-    """Runs of one tenant; the limits are the defaults where none are given."""
+    """Return an executor for one tenant; settings that are not given are the defaults."""
     settings = settings or RunSettings()
-    lanes = build_queues(settings, workflows or WorkflowSettings(), shared=False)
+    queues = build_queues(settings, workflows or WorkflowSettings(), shared=False)
     audit = AuditTrail(pool)
-    watch = RunObserver(ServiceMetrics(), Tracing(), audit)
-    return RunExecutor(settings, lanes, RunStart(ThreadOwners(pool), audit), watch, database_away=str)
+    observer = RunObserver(metrics or ServiceMetrics(), Tracing(), audit)
+    return RunExecutor(settings, queues, ThreadOwners(pool), audit, observer, database_unavailable=str)

@@ -1,12 +1,12 @@
 """A compiled graph as the Runnable that LangServe serves.
 
-LangServe takes its schemas from a Runnable's types and ``config_specs``, in which a LangGraph graph lists
-nothing: ``thread_id`` would be dropped. This Runnable declares them, and runs the graph through
+LangServe reads its schemas from a Runnable's types and ``config_specs``. A LangGraph graph lists nothing
+there, so ``thread_id`` would be dropped. This Runnable declares it, and runs the graph through
 :class:`service.runs.executor.RunExecutor`.
 """
 
 from collections.abc import AsyncIterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForChainRun,
@@ -26,31 +26,31 @@ from service.lifespan import Service
 from service.runs.output import RunResult, build_served_output_schema
 from service.runs.request import (
     MultitaskStrategy,
+    OnStart,
     RunRequest,
     build_graph_input,
     build_run_request,
     build_served_input_schema,
     new_thread_id,
 )
-from service.runs.sessions import GRAPH, Begin, begin_in_session
+from service.runs.sessions import SESSION_GRAPH
 
-# Where the route puts who asks, and the service; not among the fields a body may set.
+# Where the route puts the caller, the service, whether it made the thread, and the claimed idempotency key;
+# not among the fields that a body may set.
 IDENTITY_KEY = "__identity"
 SERVICE_KEY = "__service"
-# Where it says that it has made the thread.
 FRESH_KEY = "__fresh"
-# Where it says which request of those with keys this is.
 CLAIMED_KEY = "__claimed"
 # Inputs of one batch that run at once.
 BATCH_CONCURRENCY = 8
 
-Values = dict[str, Any]
+Values: TypeAlias = dict[str, Any]
 
 
 class _Text(str):
-    """A text, none being the empty one: the playground cannot draw a field that may be null.
+    """A text that accepts null as the empty one: the playground cannot draw a field that may be null.
 
-    A class of its own, as LangServe copies the types of fields without their annotations.
+    It is a class because LangServe copies the types of fields without their annotations.
     """
 
     __slots__ = ()
@@ -63,12 +63,12 @@ class _Text(str):
 class ServedGraph(Runnable[Values, Values]):
     """One graph of the registry.
 
-    ``ainvoke`` gives the output with ``thread_id`` and ``metadata``. ``astream`` gives ``{node: update}``
-    after each step and at last ``{"output": ...}``.
+    ``ainvoke`` returns the output with ``thread_id`` and ``metadata``. ``astream`` yields ``{node: update}``
+    after each step and finally ``{"output": ...}``.
 
     Args:
         spec: The graph's entry.
-        unread: Callback handlers of its callers that nobody reads: they are not told of each token.
+        unread: Type of the callers' callback handlers that nobody reads, and that are left out.
     """
 
     config_fields: ClassVar[list[ConfigurableFieldSpec]] = [
@@ -76,7 +76,7 @@ class ServedGraph(Runnable[Values, Values]):
             id="thread_id",
             annotation=_Text,
             name="Thread id",
-            description="Thread to go on with; none: a new one, whose id is in the output and in X-Thread-Id",
+            description="Thread to continue; none: a new one, whose id is in the output and in X-Thread-Id",
             default="",
             is_shared=True,
         ),
@@ -107,15 +107,15 @@ class ServedGraph(Runnable[Values, Values]):
 
     @property
     def config_specs(self) -> list[ConfigurableFieldSpec]:
-        """What ``configurable`` may hold."""
+        """The fields of ``configurable``."""
         return self.config_fields
 
     def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:  # noqa: ARG002
-        """The graph's input schema; ``{"resume": ...}`` is taken in its place."""
+        """Return the graph's input schema, which accepts ``{"resume": ...}`` in its place."""
         return self._input_schema
 
     def get_output_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:  # noqa: ARG002
-        """The graph's output schema with what HTTP adds."""
+        """Return the graph's output schema with the fields that HTTP adds."""
         return self._output_schema
 
     def invoke(self, input: Values, config: RunnableConfig | None = None, **kwargs: Any) -> Values:  # noqa: A002
@@ -128,7 +128,7 @@ class ServedGraph(Runnable[Values, Values]):
         config: RunnableConfig | None = None,
         **kwargs: Any,
     ) -> Values:
-        """Run to the end and give the output."""
+        """Run to the end and return the output."""
         output: Values = {}
         async for chunk in self.astream(input, config, **kwargs):
             output = chunk.get("output", output)
@@ -153,99 +153,99 @@ class ServedGraph(Runnable[Values, Values]):
         config: RunnableConfig | None = None,
         **kwargs: Any,  # noqa: ARG002
     ) -> AsyncIterator[Values]:
-        """Run and give each step's updates, then the output."""
+        """Run and yield the updates of each step, then the output."""
         config = ensure_config(config)
         service: Service = config.get("configurable", {})[SERVICE_KEY]
         root = _RootRun(config, input, self._spec.name, self._unread)
-        request = self._request(service, input, config, root)
+        request = self._build_request(service, input, config, root.report_start)
         result = RunResult()
-        parts = service.runs.stream(request)
         try:
-            async for part in parts:
-                result.take(part)
-                if part["type"] == "updates":
-                    yield AddableDict(part["data"])
-            output = result.output(request.thread_id, service.model)
+            async with service.runs.stream(request) as parts:
+                async for part in parts:
+                    result.take(part)
+                    if part["type"] == "updates":
+                        yield AddableDict(part["data"])
+            output = result.to_output(request.thread_id, service.model)
             yield AddableDict(output=output)
         except Exception as error:
-            await root.failed(error)
+            await root.report_error(error)
             raise to_service_error(error) from error
         else:
-            await root.ended(output)
-        finally:
-            await parts.aclose()
+            await root.report_end(output)
 
-    def _request(
-        self, service: Service, values: Values, config: RunnableConfig, root: "_RootRun"
+    def _build_request(
+        self, service: Service, values: Values, config: RunnableConfig, on_start: OnStart
     ) -> RunRequest:
-        named = config.get("configurable", {})
-        identity, given = named[IDENTITY_KEY], build_graph_input(values)
-        claimed: KeyClaim | None = named.get(CLAIMED_KEY)
-        # Known before the run, as a session is its thread.
-        asked_for = named.get("thread_id") or values.get("session_id")
-        thread_id = asked_for or new_thread_id()
-        is_fresh = named.get(FRESH_KEY, not asked_for)
+        configurable = config.get("configurable", {})
+        identity, graph_input = configurable[IDENTITY_KEY], build_graph_input(self._spec, values)
+        claimed: KeyClaim | None = configurable.get(CLAIMED_KEY)
+        is_repeated = claimed is not None and claimed.repeated
         key = f"request:{claimed.id}" if claimed else ""
-        begin: Begin = root.begin
-        if self._spec is GRAPH:
-            begin = begin_in_session(service, identity, given, thread_id=thread_id, key=key, begin=begin)
+        # A session is its thread.
+        named = configurable.get("thread_id") or values.get("session_id")
+        thread_id = named or new_thread_id()
+        if self._spec is SESSION_GRAPH:
+            on_start = service.session_runs.enter_on_start(
+                identity, graph_input, thread_id=thread_id, key=key, on_start=on_start
+            )
         return build_run_request(
-            service,
+            service.graphs[self._spec.name],
             self._spec,
-            given,
+            graph_input,
             identity=identity,
             thread_id=thread_id,
-            fresh=is_fresh and not (claimed and claimed.repeated),
-            locale=named.get("locale") or None,
+            fresh=configurable.get(FRESH_KEY, not named) and not is_repeated,
+            locale=configurable.get("locale") or None,
             metadata=config.get("metadata", {}),
             tags=config.get("tags", []),
-            multitask_strategy=named.get("multitask_strategy") or "enqueue",
-            begin=begin,
+            multitask_strategy=configurable.get("multitask_strategy") or "enqueue",
+            on_start=on_start,
+            on_finish=service.session_runs.close_on_finish(self._spec, identity, thread_id),
             key=key,
-            repeated=claimed is not None and claimed.repeated,
+            repeated=is_repeated,
         )
 
 
 class _RootRun:
-    """The run as LangChain's callbacks see it: what it is given and, at its end, what HTTP answers.
+    """The run as LangChain's callbacks see it: its input and, at its end, what HTTP answers.
 
     Args:
         config: With the caller's callbacks, run name and run id.
-        given: The run's input.
+        values: The run's input.
         name: The run's name where the config has none.
-        unread: Handlers nobody asks for what they were told.
+        unread: Type of the callback handlers to leave out.
     """
 
     def __init__(
         self,
         config: RunnableConfig,
-        given: Values,
+        values: Values,
         name: str,
         unread: type[BaseCallbackHandler] | tuple[()],
     ) -> None:
         self._unread = unread
         self._config = config
-        self._given = given
+        self._values = values
         self._name = config.get("run_name") or name
         self._run: AsyncCallbackManagerForChainRun | None = None
 
-    async def begin(self) -> BaseCallbackManager:
-        """Report the start; the graph reports below it."""
+    async def report_start(self) -> BaseCallbackManager:
+        """Report the start of the admitted run, and return the callbacks for the graph below it."""
         callbacks = get_async_callback_manager_for_config(self._config)
         for handler in callbacks.handlers.copy():
             if isinstance(handler, self._unread):
                 callbacks.remove_handler(handler)
         self._run = await callbacks.on_chain_start(
-            None, self._given, name=self._name, run_id=self._config.get("run_id")
+            None, self._values, name=self._name, run_id=self._config.get("run_id")
         )
         return self._run.get_child()
 
-    async def ended(self, output: Values) -> None:
+    async def report_end(self, output: Values) -> None:
         """Report the output."""
         if self._run:
             await self._run.on_chain_end(output)
 
-    async def failed(self, error: Exception) -> None:
-        """Report the failure; a run that was never admitted has none."""
+    async def report_error(self, error: Exception) -> None:
+        """Report the failure, unless the run was never admitted."""
         if self._run:
             await self._run.on_chain_error(error)
