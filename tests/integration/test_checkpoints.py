@@ -208,7 +208,7 @@ async def test_data_of_another_version_is_refused_and_left_as_it_is(used: Path) 
     ours = version.read_text()
     version.write_text("14\n")
     said = await refusal(used)
-    assert f"was made by PostgreSQL 14 and this service brings {ours.strip()}" in said
+    assert f"was created by PostgreSQL 14, and this service ships {ours.strip()}" in said
     assert "dump it with the old version, or choose another DATA_DIR" in said
     version.write_text(ours)
     assert await kept(used)
