@@ -12,7 +12,7 @@ from sse_starlette import ServerSentEvent
 from core.logging import get_logger
 from core.packing import ContextRecord
 from core.postgres import DATABASE_UNAVAILABLE
-from nodes.coordinator.state import Alternative, Attempt, Dispatched, Handoff, Path
+from nodes.coordinator.state import Alternative, AnswerPath, Attempt, Dispatch, Handoff
 from nodes.shared.memory import MemoryUse
 from service.auth.principal import Identity
 from service.errors import body, describe
@@ -76,11 +76,11 @@ class MessageResponse(BaseModel):
     alternatives: list[Alternative] = Field(description="Other agents it could have been for")
     session_id: str = Field(description="Give it back with the customer's next message")
     handoff: Handoff = Field(description="Whether a person should take over")
-    path: Path = Field(
+    path: AnswerPath = Field(
         description="agent: its answer; merged: two agents'; clarification: the customer was asked back; "
         "general: the general agent's, as no other answered; handoff: a person takes over"
     )
-    dispatched: list[Dispatched] = Field(description="Who was given the message, and why they")
+    dispatched: list[Dispatch] = Field(description="Who was given the message, and why they")
     attempts: list[Attempt] = Field(description="Every agent that tried, and what came of it")
     ends_session: bool = Field(description="Whether the conversation came to its end, and is closed")
     interrupts: list[PendingInterrupt] = Field(
