@@ -24,8 +24,7 @@ from nodes.coordinator.state import SpecialistInput
 from nodes.critique_refine.state import CritiqueRefineInput, CritiqueRefineOutput
 from nodes.deps import Deps
 from nodes.planning_monitor.state import PlanningInput, PlanningOutput
-from nodes.react.offered import offered
-from nodes.shared.agent import Agent
+from nodes.shared.agent import Agent, select_tools
 
 # The customer waits.
 MAX_ITERATIONS = 8
@@ -86,7 +85,9 @@ def _build_critique_refine_specialist(deps: Deps) -> Specialist:
 
 def _build_planning_specialist(deps: Deps, spec: AgentSpec) -> Specialist:
     """Build a graph for this agent alone, because its plans may use only the agent's tools."""
-    graph = build_planning_monitor(replace(deps, tools=offered(deps.tools, spec.tools))).compile(name="agent")
+    graph = build_planning_monitor(replace(deps, tools=select_tools(deps.tools, spec.tools))).compile(
+        name="agent"
+    )
 
     async def run(spec: AgentSpec, task: SpecialistInput, context: Context) -> Answer:
         graph_input = PlanningInput(

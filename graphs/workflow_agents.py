@@ -35,7 +35,7 @@ class RegistryGraphs:
         """Run a graph to its end (:class:`workflows.ports.GraphCaller`)."""
         spec = self._specs[graph]
         try:
-            graph_input = spec.input_schema.model_validate(values)
+            graph_input = spec.validate_input(values)
         except ValidationError as error:
             faults = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
             raise StepFailed(f"the input does not fit {graph!r}: {faults}") from error

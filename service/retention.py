@@ -7,13 +7,15 @@ from datetime import timedelta
 from functools import partial
 
 from checkpoints.retention import RetentionPolicies, SweepResult, sweep
+from checkpoints.threads import load_thread_owner
 from core.context import Actor, act_as
 from core.logging import get_logger
-from core.postgres import Pool
+from core.postgres import Connection, Pool
 from core.settings import Settings
 from core.tasks import Supervisor, periodic
+from service.auth.principal import LOCAL
 from service.runs.erasure import Erasure
-from service.runs.executor import Runs
+from service.runs.executor import RunExecutor
 
 log = get_logger(__name__)
 
@@ -22,7 +24,7 @@ _JITTER = 0.1
 
 @asynccontextmanager
 async def supervise_retention(
-    tasks: Supervisor, settings: Settings, pool: Pool, erasure: Erasure, runs: Runs
+    tasks: Supervisor, settings: Settings, pool: Pool, erasure: Erasure, runs: RunExecutor
 ) -> AsyncIterator[None]:
     """Apply the policies at each interval while the context is open; the first time after one interval."""
     if RetentionPolicies.from_settings(settings.retention).keep_everything:
@@ -37,7 +39,12 @@ async def supervise_retention(
 
 
 async def apply_retention(
-    settings: Settings, pool: Pool, erasure: Erasure, runs: Runs | None = None, *, dry_run: bool = False
+    settings: Settings,
+    pool: Pool,
+    erasure: Erasure,
+    runs: RunExecutor | None = None,
+    *,
+    dry_run: bool = False,
 ) -> SweepResult:
     """Apply the policies once and log the result, one line for each graph.
 
@@ -56,14 +63,25 @@ async def apply_retention(
     result = await sweep(
         pool,
         RetentionPolicies.from_settings(settings.retention),
-        erase=erasure.erase_in,
+        erase=partial(_erase_thread, erasure),
         grace=timedelta(seconds=grace),
         batch_size=settings.retention.batch_size,
         dry_run=dry_run,
-        busy=runs.holds if runs else lambda _: False,
+        busy=runs.is_busy if runs else lambda _: False,
     )
     for line in result.lines.values():
         log.info("retention", dry_run=dry_run, **asdict(line))
     if not result.complete:
         log.info("retention_left_to_another_replica")
     return result
+
+
+async def _erase_thread(erasure: Erasure, connection: Connection, thread_id: str) -> None:
+    """Erase a thread and what memory holds of it.
+
+    Memory may be another service, so the erasure has a transaction of its own: if memory is unavailable, the
+    thread stays until the next time.
+    """
+    owner = await load_thread_owner(connection, thread_id)
+    tenant = owner.tenant if owner and owner.tenant else LOCAL.tenant
+    await erasure.erase(thread_id, tenant=tenant)

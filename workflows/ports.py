@@ -24,23 +24,15 @@ class StepCall:
             and ``iteration``.
         idempotency_key: The same for every attempt at this step, even after a restart, and unique to the step
             and its iteration.
-        tenant: The tenant of the workflow.
-        user: The user who started it.
-        workflow_id: The run, which is its thread.
         step_id: The step's id in the definition.
         started_at: When the step was scheduled, in seconds since the epoch: the same for every attempt and
             after a restart, because a wait counts from it.
-        attempt: The number of the attempt, from 1.
     """
 
     context: Mapping[str, JsonValue]
     idempotency_key: str
-    tenant: str
-    user: str
-    workflow_id: str
     step_id: str
     started_at: float
-    attempt: int = 1
 
 
 class Executor(Protocol[StepT_contra]):

@@ -83,17 +83,7 @@ class FanOutFanIn(PatternStep):
 PATTERNS: Final = (Sequential, Parallel, Conditional, Loop, FanOutFanIn)
 Pattern: TypeAlias = Sequential | Parallel | Conditional | Loop | FanOutFanIn
 Step: TypeAlias = Annotated[
-    Sequential
-    | Parallel
-    | Conditional
-    | Loop
-    | FanOutFanIn
-    | ApiCall
-    | DatabaseQuery
-    | DataProcessing
-    | AgentCall
-    | Wait
-    | Approval,
+    Pattern | ApiCall | DatabaseQuery | DataProcessing | AgentCall | Wait | Approval,
     Field(discriminator="type"),
 ]
 Steps: TypeAlias = Annotated[list[Step], Field(min_length=1, max_length=_MAX_SEQUENCE)]

@@ -4,7 +4,7 @@ A run's progress is in its thread's checkpoints only. The table tells which thre
 runs, waiting runs whose time or signal has come, and runs whose service stopped extending its lease.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -77,16 +77,11 @@ SET status = 'running', wake_requested = false, started_at = coalesce(started_at
 FROM due WHERE run.id = due.id
 RETURNING {RUN_COLUMNS}, run.started_at = now() AS is_new, due.was_interrupted
 """  # noqa: S608 - constants
-CLAIM_WAITING_SQL: Final = f"""
-UPDATE workflows.runs AS run SET status = 'running', wake_requested = false, {LEASE}
-WHERE tenant = %(tenant)s AND id = %(id)s AND status = 'waiting'
-RETURNING {RUN_COLUMNS}
-"""  # noqa: S608 - constants
-CLAIM_FOR_RECOVERY_SQL: Final = f"""
+CLAIM_ONE_SQL: Final = f"""
 UPDATE workflows.runs AS run
 SET status = 'running', ended_at = NULL, cancel_requested = false, wake_requested = false,
     expired_leases = 0, {LEASE}
-WHERE tenant = %(tenant)s AND id = %(id)s AND status IN ('failed', 'cancelled', 'succeeded', 'waiting')
+WHERE tenant = %(tenant)s AND id = %(id)s AND status = ANY(%(statuses)s)
 RETURNING {RUN_COLUMNS}
 """  # noqa: S608 - constants
 # A run that is missing from the result belongs to another service now.
@@ -267,14 +262,10 @@ class WorkflowStore:
         rows = await self._fetch_all(CLAIM_SQL, {"limit": limit, **self._lease})
         return sorted((Run(**row) for row in rows), key=lambda run: (-run.priority, run.created_at))
 
-    async def claim_waiting(self, tenant: str, run_id: str) -> Run | None:
-        """Lease one run for this service; None: it is not waiting."""
-        row = await self._fetch_one(CLAIM_WAITING_SQL, {"tenant": tenant, "id": run_id, **self._lease})
-        return Run(**row) if row else None
-
-    async def claim_for_recovery(self, tenant: str, run_id: str) -> Run | None:
-        """Lease a run that has ended or waits for this service; None: it is in progress."""
-        row = await self._fetch_one(CLAIM_FOR_RECOVERY_SQL, {"tenant": tenant, "id": run_id, **self._lease})
+    async def claim_one(self, tenant: str, run_id: str, statuses: Iterable[Status]) -> Run | None:
+        """Lease a run for this service; None: it has none of these statuses."""
+        values = {"tenant": tenant, "id": run_id, "statuses": list(statuses), **self._lease}
+        row = await self._fetch_one(CLAIM_ONE_SQL, values)
         return Run(**row) if row else None
 
     async def extend_leases(self, ids: Sequence[str]) -> dict[str, bool]:

@@ -7,7 +7,6 @@ from typing import Final
 from pydantic import JsonValue, ValidationError
 
 from core.errors import InvalidDefinition
-from workflows.conditions import IterationLimit
 from workflows.faults import (
     Fault,
     find_size_fault,
@@ -19,9 +18,7 @@ from workflows.outline import (
     Outline,
     OutlineEntry,
     build_outline,
-    find_repeaters,
     is_pattern,
-    iter_conditions,
     iter_steps,
     list_children,
     runs_children_in_parallel,
@@ -112,7 +109,6 @@ def _list_faults(definition: Definition) -> list[Fault]:
             *_iter_size_faults(definition, outline),
             *iter_reference_faults(definition, outline),
             *_iter_nested_workflows(outline),
-            *_iter_misplaced_limits(outline),
             *_iter_default_faults(definition),
         }
     )
@@ -180,17 +176,6 @@ def _iter_nested_workflows(outline: Outline) -> Iterator[Fault]:
         if isinstance(entry.step, AgentCall) and entry.step.graph == "workflow":
             message = "a workflow cannot be a step of a workflow; write its steps here"
             yield Fault(f"{entry.path}.graph", entry.step.id, "graph", message)
-
-
-def _iter_misplaced_limits(outline: Outline) -> Iterator[Fault]:
-    for entry in outline.values():
-        for field, condition in iter_conditions(entry.step):
-            in_loop = any(
-                isinstance(outline[repeater].step, Loop) for repeater in find_repeaters(entry, field)
-            )
-            if isinstance(condition, IterationLimit) and not in_loop:
-                message = "iteration_limit can be used inside a loop only"
-                yield Fault(f"{entry.path}.{field}", entry.step.id, field, message)
 
 
 def _iter_default_faults(definition: Definition) -> Iterator[Fault]:

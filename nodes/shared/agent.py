@@ -1,11 +1,13 @@
-"""An agent as a subgraph of a larger graph."""
+"""An agent as a subgraph of a larger graph, and the tools it may use."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, Protocol
 
+from langchain_core.tools import BaseTool
 from langgraph.runtime import Runtime
 
 from core.context import Context
+from core.errors import InvalidRequest
 from core.memory import StrategyName
 from nodes.react.state import ReactOutput
 
@@ -57,3 +59,22 @@ def route_by_caller(
     """Edge: ``embedded`` where the graph is a subgraph, whose caller passes the context it needs."""
     info = runtime.execution_info
     return "embedded" if info and _NAMESPACE_SEPARATOR in info.checkpoint_ns else "standalone"
+
+
+def select_tools(tools: Mapping[str, BaseTool], names: Sequence[str]) -> Mapping[str, BaseTool]:
+    """Return the named tools, in the order of ``tools``; all of them if no name is given."""
+    return {name: tool for name, tool in tools.items() if name in names} if names else tools
+
+
+def check_tool_names(tools: Mapping[str, BaseTool], names: Sequence[str]) -> None:
+    """Check that every name is a tool's.
+
+    Raises:
+        InvalidRequest: Some are not; the message lists the tools there are.
+    """
+    unknown = [name for name in names if name not in tools]
+    if unknown:
+        raise InvalidRequest(
+            f"tools: there is no {', '.join(map(repr, unknown))}; there are: {', '.join(tools)}",
+            details={"unknown": unknown, "tools": list(tools)},
+        )

@@ -217,12 +217,8 @@ class _StepExecution:
         call = StepCall(
             context=context.build_expression_context(step.id),
             idempotency_key=f"{context.workflow_id}:{context.location.key(step.id)}",
-            tenant=context.parameters.tenant,
-            user=context.parameters.user,
-            workflow_id=context.workflow_id,
             step_id=step.id,
             started_at=context.started_at,
-            attempt=self.attempts + 1,
         )
         step_type: str = step.type  # type: ignore[attr-defined]  # every working step has one
         if step_type not in engine.executors:

@@ -1,7 +1,7 @@
 """The nodes of a compiled workflow: what its steps and patterns do, and where each leads."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, cast
 
 from langgraph.graph.state import CompiledStateGraph
@@ -136,10 +136,9 @@ class WorkflowNodes:
             )
             if not breaks and current < loop.max_iterations:
                 return Command(update={"iterations": {**iterations, loop.id: current + 1}}, goto=first)
-            command = _record(context, loop, "succeeded", targets.next, output={"iterations": current})
             remaining = {loop_id: count for loop_id, count in iterations.items() if loop_id != loop.id}
-            update = {**cast("dict[str, Any]", command.update), "iterations": remaining}
-            return replace(command, update=update)
+            output: JsonValue = {"iterations": current}
+            return _record(context, loop, "succeeded", targets.next, output=output, iterations=remaining)
 
         return self._decision(loop, targets, decide)
 
@@ -235,17 +234,21 @@ class WorkflowNodes:
         }
 
         def decide(context: StepContext, state: SubgraphState) -> Command[Any]:
-            iterations, results = _read_iterations(state), context.location.results
+            iterations = _read_iterations(state)
             record = _find_record(context, pattern)
             output: JsonValue = record["output"] if record else None
             if isinstance(pattern, Loop):
                 output = {"iterations": iterations.get(pattern.id, 0)}
-            command = _record(
-                context, pattern, "skipped", targets.next, output=output, error=describe_last_failure(results)
-            )
             remaining = {loop: count for loop, count in iterations.items() if loop not in inner_loops}
-            update = {**cast("dict[str, Any]", command.update), "iterations": remaining}
-            return replace(command, update=update)
+            return _record(
+                context,
+                pattern,
+                "skipped",
+                targets.next,
+                output=output,
+                error=describe_last_failure(context.location.results),
+                iterations=remaining,
+            )
 
         return self._decision(pattern, targets, decide)
 
@@ -314,11 +317,13 @@ def _record(
     *,
     output: JsonValue = None,
     error: str = "",
+    iterations: Mapping[str, int] | None = None,
 ) -> Command[Any]:
-    """Return a command that records the state of a pattern and goes on."""
+    """Return a command that records the state of a pattern, and the loops in progress, and goes on."""
     key = context.location.key(pattern.id)
     record = _build_record(context, key, status, output=output, error=error)
-    return Command(update={"results": {key: record}}, goto=goto)
+    loops = {} if iterations is None else {"iterations": iterations}
+    return Command(update={"results": {key: record}, **loops}, goto=goto)
 
 
 def _build_record(

@@ -20,10 +20,12 @@ from checkpoints.embedded import embedded_postgres_server, running_postgres_url
 from checkpoints.pool import open_pool
 from checkpoints.retention import SweepResult
 from checkpoints.saver import open_saver
-from core.errors import StartupError
+from core.embeddings import build_embedder
+from core.errors import ServiceError, StartupError
 from core.logging import configure_logging, get_logger
 from core.postgres import Pool
 from core.settings import Settings
+from memory.embedded import open_configured_memory
 from service.audit.chain import ChainVerdict, verify_chains
 from service.migrations import migrate_all, migrate_rooms
 from service.retention import apply_retention
@@ -76,10 +78,14 @@ async def run_retention(settings: Settings, *, dry_run: bool) -> int:
     Returns:
         0, or 1 where another replica was applying them.
     """
-    async with open_service_database(settings) as pool, open_saver(pool) as saver:
-        result = await apply_retention(
-            settings, pool, Erasure(pool=pool, settled=saver.flush), dry_run=dry_run
-        )
+    async with AsyncExitStack() as stack:
+        pool = await stack.enter_async_context(open_service_database(settings))
+        saver = await stack.enter_async_context(open_saver(pool))
+        embedder = build_embedder(settings, "retrieval")
+        stack.push_async_callback(embedder.aclose)
+        memory = await stack.enter_async_context(open_configured_memory(settings, pool, embedder))
+        erasure = Erasure(pool=pool, memory=memory, settled=saver.flush)
+        result = await apply_retention(settings, pool, erasure, dry_run=dry_run)
     console = Console()
     console.width = max(console.width, _TABLE_WIDTH)
     console.print(build_retention_table(result, dry_run=dry_run or settings.retention.dry_run))
@@ -159,7 +165,7 @@ def main() -> int:
         settings = Settings.load()
         configure_logging(settings.log, stream=sys.stderr)
         return asyncio.run(_run_command(settings, arguments))
-    except StartupError as error:
+    except ServiceError as error:
         sys.stderr.write(f"error: {error.message}\n")
         return 1
 

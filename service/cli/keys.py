@@ -55,7 +55,7 @@ async def run_command(settings: Settings, arguments: argparse.Namespace) -> None
         match arguments.command:
             case "create":
                 key = await store.create(
-                    arguments.tenant, arguments.scope, user=arguments.user, lifetime=arguments.expires
+                    arguments.tenant, arguments.scope, user=arguments.user or "", lifetime=arguments.expires
                 )
                 _print_key(key)
             case "rotate":
@@ -112,7 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
     create.add_argument("--tenant", type=_parse_name, required=True)
     create.add_argument("--scope", action="append", choices=SCOPES, required=True, help="may be repeated")
     create.add_argument(
-        "--user", type=_parse_name, default="", help="who acts with the key (default: named after the key)"
+        "--user", type=_parse_name, help="who acts with the key (default: named after the key)"
     )
     create.add_argument(
         "--expires", type=_parse_duration, help="how long it is valid, e.g. 90d (default: until revoked)"

@@ -15,14 +15,15 @@ from dataclasses import dataclass
 import uvicorn
 import uvloop
 
+from core.embeddings import embedder_kind
 from core.errors import StartupError
 from core.logging import configure_logging
 from core.models import ChatModels
 from core.settings import ServerSettings, Settings
 from graphs.registry import REGISTRY
-from service.app import make_app
+from service.app import create_app
 from service.lifespan import Service, open_service
-from service.middleware.locality import is_loopback
+from service.middleware.authentication import is_loopback
 from service.version import VERSION
 
 # After the runs have drained: time for streams to send their last event.
@@ -72,8 +73,8 @@ class RunningServer:
     def stop(self) -> None:
         """Announce the stop, then drain and stop; called a second time, do not wait."""
         lifecycle = self.service.lifecycle
-        notice = 0.0 if lifecycle.is_leaving else self.service.settings.server.shutdown_notice_seconds
-        lifecycle.is_leaving = True
+        notice = 0.0 if lifecycle.is_stopping else self.service.settings.server.shutdown_notice_seconds
+        lifecycle.is_stopping = True
         if notice:
             asyncio.get_running_loop().call_later(notice, self._stop_after_notice)
         else:
@@ -107,7 +108,7 @@ async def open_server(settings: Settings, models: ChatModels | None = None) -> A
     grace = int(settings.runs.drain_seconds + GRACE_SECONDS)
     with contextlib.closing(_listen(settings.server)) as listener:
         async with open_service(settings, models=models) as service:
-            app = make_app(service)
+            app = create_app(service)
             config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=grace)
             server = ServerWithoutSignals(config)
             ended = asyncio.create_task(server.serve(sockets=[listener]))
@@ -205,11 +206,12 @@ def build_startup_message(service: Service, base_url: str) -> str:
     database = "external (DATABASE_URL)" if settings.database.url else f"embedded, in {data_dir}"
     crm = settings.crm.api_base or f"development CRM, {base_url}/crm"
     playgrounds = "  ".join(f"{base_url}/{name}/playground/" for name in REGISTRY)
+    router = service.agents.router
     example = json.dumps({"input": REGISTRY["react"].example})
     return f"""
   Ventros Agents {VERSION}
   model       {service.model.model}  ({service.model.why})
-  routing     {len(service.agents.specs)} agents, by {service.agents.router.model}
+  routing     {len(service.agents.specs)} agents, by {router.model} ({embedder_kind(router.model)})
   graphs      {", ".join(REGISTRY)}
   database    {database}
   CRM         {crm}

@@ -159,7 +159,7 @@ def _build_status(
 
 
 def _derive_state(service: Service, *, in_progress: int, failures: int, is_ready: bool) -> State:
-    if service.lifecycle.is_leaving:
+    if service.lifecycle.is_stopping:
         return "terminating"
     if not is_ready:
         return "initializing"
@@ -167,7 +167,7 @@ def _derive_state(service: Service, *, in_progress: int, failures: int, is_ready
         return "degraded"
     if not in_progress:
         return "idle"
-    return "busy" if service.runs.places("runs").is_full else "active"
+    return "busy" if service.runs.slots("runs").is_full else "active"
 
 
 def _sum_outcomes(counts: Mapping[str, float], outcomes: frozenset[str]) -> int:

@@ -9,23 +9,23 @@ from service.routes.dependencies import OpenService, Requester
 
 
 class Agents(BaseModel):
-    """All of them."""
+    """Every graph and every specialised agent."""
 
     agents: list[AgentStatus]
 
 
 def agents_router() -> APIRouter:
-    """The router."""
+    """Return the router."""
     router = APIRouter(prefix="/v1", tags=["agents"])
 
     @router.get("/agents")
     async def list_agents(service: OpenService, requester: Requester) -> Agents:
-        """Every graph and every specialised agent; numbers are this process's, since it started."""
+        """List every graph and every specialised agent, with this process's numbers since it started."""
         return Agents(agents=list(list_statuses(service, requester.tenant)))
 
     @router.get("/agents/{agent_id}")
     async def get_agent(agent_id: str, service: OpenService, requester: Requester) -> AgentStatus:
-        """One of them, by its id: ``graph:react``, ``agent:billing_support``."""
+        """Return one by its id: ``graph:react``, ``agent:billing_support``."""
         for status in list_statuses(service, requester.tenant):
             if status.id == agent_id:
                 return status

@@ -1,4 +1,4 @@
-"""Whether the service works, and what it is."""
+"""``/health`` and ``/info``: whether the service works, and what it is."""
 
 import asyncio
 from dataclasses import asdict
@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from core import postgres
+from core.embeddings import embedder_kind
 from graphs.registry import REGISTRY
 from service.lifespan import Service
 from service.routes.dependencies import OpenService
@@ -19,15 +20,15 @@ HEALTH_TIMEOUT_SECONDS = 2.0
 
 
 def health_router() -> APIRouter:
-    """The router."""
+    """Return the router."""
     router = APIRouter(tags=["service"])
 
     @router.get("/health", responses={503: {"description": "Something is down; the body names it"}})
     async def health(service: OpenService) -> JSONResponse:
-        """Healthy when a query on the database passes within two seconds; degraded while an agent fails."""
-        fault = await _database_fault(service)
+        """Answer healthy if the database answers within two seconds; degraded while an agent fails."""
+        fault = await _find_database_fault(service)
         if fault is None:
-            return JSONResponse(_healthy(service))
+            return JSONResponse(_describe_health(service))
         content = {
             "status": "unhealthy",
             "checks": {"database": "down"},
@@ -39,27 +40,29 @@ def health_router() -> APIRouter:
 
     @router.get("/health/live")
     async def live() -> dict[str, str]:
-        """Alive as long as it answers, whatever else is down: a restart would mend nothing."""
+        """Answer as long as the process does, whatever else is down: a restart would fix nothing."""
         return {"status": "alive"}
 
     @router.get(
         "/health/ready", responses={503: {"description": "Send requests elsewhere; the body says why"}}
     )
     async def ready(service: OpenService) -> JSONResponse:
-        """Ready for requests: the database is there, and the service is not about to stop.
+        """Answer ready if the database is available and the service is not about to stop.
 
-        Not asked through the pool: one that is in use says nothing of the database, and a peak would take
-        all replicas out at once.
+        This does not use the connection pool: a pool in full use says nothing about the database, and a peak
+        would take all replicas out at once.
         """
-        if service.lifecycle.is_leaving:
-            return _not_ready("stopping", "the service is stopping; ask another replica")
+        if service.lifecycle.is_stopping:
+            return _not_ready_response(
+                "stopping", "the service is stopping; send requests to another replica"
+            )
         if service.pool.unavailable_reason:
-            return _not_ready("database_unavailable", "the database is down")
+            return _not_ready_response("database_unavailable", "the database is down")
         return JSONResponse({"status": "ready"})
 
     @router.get("/info")
     async def info(service: OpenService) -> dict[str, Any]:
-        """Version, graphs, agents and models."""
+        """Return version, graphs, agents and models."""
         return {
             "name": "ventros-agents",
             "version": VERSION,
@@ -69,16 +72,21 @@ def health_router() -> APIRouter:
                 name: {"category": spec.category, "description": spec.description}
                 for name, spec in service.agents.specs.items()
             },
-            "embeddings": service.agents.router.model,
+            "embeddings": {
+                "model": service.agents.router.model,
+                "kind": embedder_kind(service.agents.router.model),
+            },
             "crm": "external" if service.settings.crm.api_base else "development CRM, at /crm",
             "database": "external" if service.settings.database.url else "embedded",
-            "packages": {name: _version(name) for name in ("langgraph", "langserve", "langchain-core")},
+            "packages": {
+                name: _get_package_version(name) for name in ("langgraph", "langserve", "langchain-core")
+            },
         }
 
     return router
 
 
-def _healthy(service: Service) -> dict[str, Any]:
+def _describe_health(service: Service) -> dict[str, Any]:
     degraded = [
         {"agent": name, "failures_in_a_row": failures}
         for name, failures in service.agents.health.degraded.items()
@@ -90,12 +98,12 @@ def _healthy(service: Service) -> dict[str, Any]:
     }
 
 
-def _not_ready(code: str, message: str) -> JSONResponse:
+def _not_ready_response(code: str, message: str) -> JSONResponse:
     content = {"status": "not ready", "error": code, "message": message, "details": {}}
     return JSONResponse(content, status_code=503, headers={"Retry-After": "2"})
 
 
-async def _database_fault(service: Service) -> str | None:
+async def _find_database_fault(service: Service) -> str | None:
     try:
         async with asyncio.timeout(HEALTH_TIMEOUT_SECONDS), service.pool.connection() as connection:
             await connection.execute(HEALTH_SQL)
@@ -106,7 +114,7 @@ async def _database_fault(service: Service) -> str | None:
     return None
 
 
-def _version(package: str) -> str | None:
+def _get_package_version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:

@@ -14,10 +14,10 @@ from pydantic import (
     model_validator,
 )
 
-from service.routes.approval_ids import approval_id
-from service.routes.texts import require_storable
+from service.runs.output import format_approval_id
+from service.runs.request import require_storable
 from service.workflows.graphs import RunView
-from service.workflows.workflows import RecoveryStrategy
+from service.workflows.workflows import Checkpoint, RecoveryStrategy
 from workflows.json_values import INTEGER_LIMIT, iter_levels
 from workflows.progress import StepProgress, StepState
 from workflows.results import Record
@@ -153,7 +153,7 @@ class WaitingFor(BaseModel):
             return cls(
                 kind="approval",
                 step=str(value.get("step", "")),
-                approval_id=approval_id(pending.id, run_id),
+                approval_id=format_approval_id(pending.id, run_id),
                 signal=None,
                 due=None,
             )
@@ -265,21 +265,10 @@ class RecoveredWorkflow(BaseModel):
     steps: list[str] = Field(description="Keys of the failed steps that run again or are skipped")
 
 
-class CheckpointReport(BaseModel):
-    """A checkpoint that a run can be rolled back to."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    checkpoint_id: str
-    created_at: datetime
-    next: list[str] = Field(description="The steps that ran next; empty: the run had ended")
-    done: int = Field(description="Working steps that were finished")
-
-
 class Checkpoints(BaseModel):
     """Checkpoints of a run, the latest first."""
 
-    checkpoints: list[CheckpointReport]
+    checkpoints: list[Checkpoint]
 
 
 class SignalBody(BaseModel):

@@ -11,12 +11,11 @@ from sse_starlette import ServerSentEvent
 
 from core.errors import InvalidRequest, NothingToResume
 from service.auth.principal import Identity
-from service.errors import body, describe
+from service.errors import error_body, to_service_error
 from service.lifespan import Service
 from service.routes import sse
 from service.routes.dependencies import OpenService, Requester
 from service.routes.workflow_models import (
-    CheckpointReport,
     Checkpoints,
     DefinitionFault,
     Library,
@@ -34,12 +33,10 @@ from service.routes.workflow_models import (
     WorkflowReport,
     WorkflowSummary,
 )
-from service.runs.thread_ids import new_thread_id
-from service.workflows.graphs import RunView, StepChange
+from service.workflows.graphs import Change, RunView
 from workflows.diagram import render_mermaid
 from workflows.loader import LIBRARY
 from workflows.schema import build_json_schema
-from workflows.validation import read_input
 
 WAIT_SECONDS = 60.0
 RunId = Annotated[str, Path(description="The run")]
@@ -70,7 +67,7 @@ async def validate(
 
 
 @router.post("", status_code=202)
-async def run(
+async def start(
     request: RunWorkflow, service: OpenService, requester: Requester, response: Response
 ) -> WorkflowReport:
     """Run a workflow: 202 at once or, with ``wait``, 200 when it has ended or waits.
@@ -83,29 +80,19 @@ async def run(
         if request.name is not None
         else workflows.read_definition(request.definition)
     )
-    if request.priority is not None:
-        # Its steps are scheduled by the priority of the definition.
-        definition = definition.model_copy(update={"priority": request.priority})
-    started, is_new = await workflows.store.add(
-        id=new_thread_id(),
-        tenant=requester.tenant,
-        user_id=requester.user,
+    run = await workflows.start(
+        requester,
+        definition,
+        request.input,
         client_id=request.client_id or "",
-        name=definition.name,
-        definition=definition.to_json(),
-        input=read_input(definition, request.input),
-        priority=definition.priority,
+        priority=request.priority,
     )
-    if is_new:
-        workflows.worker.wake()
     if request.wait:
-        settled = await workflows.worker.wait_until_settled(
-            requester.tenant, started.id, seconds=WAIT_SECONDS
-        )
-        started = settled or started
-        response.status_code = 200 if started.is_final or started.status == "waiting" else 202
-    response.headers["Location"] = f"/v1/workflows/{started.id}"
-    return WorkflowReport.build_from_view(await RunView.read(workflows.graphs, started))
+        settled = await workflows.worker.wait_until_settled(requester.tenant, run.id, seconds=WAIT_SECONDS)
+        run = settled or run
+        response.status_code = 200 if run.is_final or run.status == "waiting" else 202
+    response.headers["Location"] = f"/v1/workflows/{run.id}"
+    return WorkflowReport.build_from_view(await RunView.read(workflows.graphs, run))
 
 
 @router.get("")
@@ -173,7 +160,7 @@ async def stream_events(
         since = float(last_event_id or 0)
     except ValueError:
         raise InvalidRequest("Last-Event-ID must be the id of an event of this stream") from None
-    return sse.stream(_iter_events(service, requester, run_id, since))
+    return sse.stream_response(_iter_events(service, requester, run_id, since))
 
 
 @router.post("/{run_id}/cancel", status_code=202)
@@ -196,8 +183,7 @@ async def list_checkpoints(
 ) -> Checkpoints:
     """Return the checkpoints that a run can be rolled back to, the latest first."""
     workflow = await service.workflows.get(requester, run_id)
-    found = await service.workflows.list_checkpoints(workflow, limit=limit)
-    return Checkpoints(checkpoints=[CheckpointReport.model_validate(one) for one in found])
+    return Checkpoints(checkpoints=await service.workflows.list_checkpoints(workflow, limit=limit))
 
 
 @router.post("/{run_id}/recover", status_code=202)
@@ -232,17 +218,15 @@ async def _iter_events(
 ) -> AsyncGenerator[ServerSentEvent, None]:
     try:
         async for change in service.workflows.watch(
-            identity, run_id, since=since, is_stopping=lambda: service.runs.stopping
+            identity, run_id, since=since, is_stopping=lambda: service.runs.is_stopping
         ):
             match change:
                 case RunView():
-                    yield sse.event("done", jsonable_encoder(WorkflowReport.build_from_view(change)))
-                case StepChange():
-                    event = sse.event("step", change.data)
+                    yield sse.format_event("done", jsonable_encoder(WorkflowReport.build_from_view(change)))
+                case Change():
+                    event = sse.format_event(change.name, change.data)
                     event.id = f"{change.time:.6f}" if change.time else None
                     yield event
-                case _:
-                    yield sse.event("workflow", change.data)
     except Exception as error:  # noqa: BLE001 - the stream has begun: the error becomes its last event
-        described = describe(error)
-        yield sse.event("error", {**body(described), "status": described.status})
+        described = to_service_error(error)
+        yield sse.format_event("error", {**error_body(described), "status": described.status})

@@ -5,7 +5,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from langgraph.types import Interrupt
 from pydantic import JsonValue, ValidationError
@@ -15,12 +15,9 @@ from core.errors import WorkflowFailed
 from graphs.workflow import RECURSION_LIMIT
 from nodes.workflow.recovery import extract_records, find_running_steps
 from service.auth.principal import Identity
-from service.runs.compiled import CompiledGraph
-from service.runs.decisions import is_for_others
-from service.runs.output import interrupt_json
-from service.runs.ownership import TENANT_KEY, USER_KEY
-from service.runs.preconditions import GRAPH_KEY
-from service.runs.request import RunRequest
+from service.runs.output import interrupt_to_dict
+from service.runs.preconditions import is_answered_elsewhere
+from service.runs.request import GRAPH_KEY, TENANT_KEY, USER_KEY, CompiledGraph, RunRequest
 from workflows.outline import Outline, build_outline
 from workflows.progress import Progress, StepProgress, compute_progress
 from workflows.results import Record
@@ -112,7 +109,7 @@ def build_request(
         durability="sync",
         # Nobody listens to the stream: progress is read from the checkpoints.
         modes=("custom",),
-        lane="workflows",
+        queue="workflows",
     )
 
 
@@ -155,27 +152,19 @@ class RunView:
 
 
 @dataclass(frozen=True, slots=True)
-class StepChange:
-    """A step of a watched run that started, ended or failed.
+class Change:
+    """A change of a watched run.
 
     Attributes:
-        data: The step's id and progress, as JSON.
-        time: When it happened, in seconds since the epoch; 0: it has only started, and has no time yet.
+        name: ``step``: a step started, ended or failed. ``workflow``: the run's status or the number of its
+            finished steps changed.
+        data: What it is now, as JSON.
+        time: When a step ended, in seconds since the epoch; 0: it has no time.
     """
 
+    name: Literal["step", "workflow"]
     data: dict[str, Any]
-    time: float
-
-
-@dataclass(frozen=True, slots=True)
-class RunChange:
-    """A watched run whose status or number of finished steps changed.
-
-    Attributes:
-        data: The run's id, status, and how many steps of how many are done, as JSON.
-    """
-
-    data: dict[str, Any]
+    time: float = 0
 
 
 class ChangeDetector:
@@ -190,19 +179,19 @@ class ChangeDetector:
         self._steps: dict[str, StepProgress] = {}
         self._run: dict[str, Any] = {}
 
-    def detect(self, view: RunView) -> Iterator[StepChange | RunChange]:
+    def detect(self, view: RunView) -> Iterator[Change]:
         """Yield what changed, steps in the order of their times."""
         steps, progress = view.progress.steps, view.progress
         changed = [step_id for step_id, step in steps.items() if step != self._steps.get(step_id)]
         for step_id in sorted(changed, key=lambda one: _change_time(steps[one])):
             step, changed_at = steps[step_id], _change_time(steps[step_id])
             if step.state != "pending" and not 0 < changed_at <= self._since:
-                yield StepChange({"id": step_id, **asdict(step)}, changed_at)
+                yield Change("step", {"id": step_id, **asdict(step)}, changed_at)
         self._steps = dict(steps)
         run = {"id": view.run.id, "status": view.run.status, "done": progress.done, "total": progress.total}
         if run != self._run:
             self._run = run
-            yield RunChange(run)
+            yield Change("workflow", run)
         # Only the first look may find changes that the caller knows.
         self._since = 0
 
@@ -214,4 +203,6 @@ def _change_time(step: StepProgress) -> float:
 async def list_questions(graph: CompiledGraph, thread_id: str) -> list[dict[str, Any]]:
     """Return the pending questions of a thread that a person of the company decides."""
     state = await graph.aget_state({"configurable": {"thread_id": thread_id}})
-    return [interrupt_json(pending) for pending in state.interrupts if not is_for_others(pending.value)]
+    return [
+        interrupt_to_dict(pending) for pending in state.interrupts if not is_answered_elsewhere(pending.value)
+    ]

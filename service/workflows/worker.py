@@ -28,11 +28,11 @@ from core.tasks import background, periodic
 from nodes.workflow.executors import WaitAnswer
 from nodes.workflow.recovery import Recovery
 from service.auth.principal import Identity
-from service.errors import body, describe
-from service.runs.compiled import CompiledGraph
-from service.runs.executor import Runs
+from service.errors import error_body, to_service_error
+from service.runs.executor import RunExecutor
+from service.runs.request import CompiledGraph
 from service.workflows.graphs import WorkflowGraphs, build_request
-from workflows.store import Run, WorkflowStore
+from workflows.store import FINAL_STATUSES, Run, WorkflowStore
 
 log = get_logger(__name__)
 
@@ -58,7 +58,7 @@ class WorkflowWorker:
     """
 
     def __init__(
-        self, store: WorkflowStore, graphs: WorkflowGraphs, runs: Runs, settings: WorkflowSettings
+        self, store: WorkflowStore, graphs: WorkflowGraphs, runs: RunExecutor, settings: WorkflowSettings
     ) -> None:
         self._store = store
         self._graphs = graphs
@@ -112,7 +112,7 @@ class WorkflowWorker:
             ServiceError: The answer does not fit the question, which stays open.
         """
         deadline = time.monotonic() + ANSWER_SECONDS
-        while (run := await self._store.claim_waiting(identity.tenant, run_id)) is None:
+        while (run := await self._store.claim_one(identity.tenant, run_id, {"waiting"})) is None:
             if time.monotonic() > deadline:
                 raise ThreadBusy(f"workflow {run_id!r} does not wait for a decision just now", retry_after=1)
             await self._wait_for_change(run_id)
@@ -138,7 +138,7 @@ class WorkflowWorker:
             ServiceError: It cannot be recovered like this; it stays as it was.
         """
         before = await self._store.get(identity.tenant, run_id)
-        run = await self._store.claim_for_recovery(identity.tenant, run_id) if before else None
+        run = await self._store.claim_one(identity.tenant, run_id, FINAL_STATUSES | {"waiting"})
         if before is None or run is None:
             raise ThreadBusy(f"workflow {run_id!r} is in progress: wait for it, or cancel it", retry_after=1)
         try:
@@ -179,7 +179,7 @@ class WorkflowWorker:
 
     async def _claim(self) -> Sequence[Run]:
         free = self._settings.max_concurrent - len(self._tasks)
-        if free <= 0 or self._runs.stopping:
+        if free <= 0 or self._runs.is_stopping:
             return ()
         claimed = await self._store.claim(limit=free)
         for run in claimed:
@@ -214,7 +214,7 @@ class WorkflowWorker:
         try:
             await self._advance(run, command)
         except Exception as error:  # noqa: BLE001 - describe() types and logs it; the lease expires
-            log.warning("workflow_not_advanced", workflow_id=run.id, reason=describe(error).message)
+            log.warning("workflow_not_advanced", workflow_id=run.id, reason=to_service_error(error).message)
 
     async def _advance(
         self, run: Run, command: Command[Any] | None = None, *, decided_by: Identity | None = None
@@ -235,7 +235,7 @@ class WorkflowWorker:
         try:
             rejection = await self._run_graph(run, command, decided_by)
         except DATABASE_UNAVAILABLE as error:
-            raise describe(error) from error
+            raise to_service_error(error) from error
         except ServiceError as error:
             await self._record_error(run, error)
             # It is unknown whether the answer was accepted: whoever gave it has to give it again.
@@ -297,8 +297,7 @@ class WorkflowWorker:
         skip_checks: bool = False,
     ) -> None:
         request = build_request(graph, run, graph_input, decided_by=decided_by, skip_checks=skip_checks)
-        async for _ in self._runs.stream(request):
-            pass
+        await self._runs.run_to_end(request)
 
     async def _find_input(self, run: Run, state: StateSnapshot) -> Any:
         """Return what to run the graph with: its input, answers, None to resume, or ``_NO_INPUT``."""
@@ -334,7 +333,7 @@ class WorkflowWorker:
                 state.values.get("error") or "a step failed",
                 details={"failed": state.values.get("failed", [])},
             )
-            await self._store.mark_ended(run.id, "failed", body(error))
+            await self._store.mark_ended(run.id, "failed", error_body(error))
 
     async def _record_error(self, run: Run, error: ServiceError) -> None:
         if isinstance(error, RunStopped):
@@ -343,4 +342,4 @@ class WorkflowWorker:
             await self._store.release(run.id, pause=PAUSE_SECONDS)
         else:
             log.info("workflow_failed", workflow_id=run.id, error=error.code, reason=error.message)
-            await self._store.mark_ended(run.id, "failed", body(error))
+            await self._store.mark_ended(run.id, "failed", error_body(error))

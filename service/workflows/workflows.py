@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import httpx
 from langgraph.types import Checkpointer
-from pydantic import JsonValue
+from pydantic import BaseModel, Field, JsonValue
 
 from core.concurrency import FairSemaphore
 from core.effects import Effects
@@ -26,14 +26,13 @@ from nodes.deps import Deps
 from nodes.workflow.executors import build_executors
 from nodes.workflow.recovery import Recovery, extract_records, retry, rollback_to_checkpoint, skip_failed_step
 from service.auth.principal import Identity
-from service.runs.compiled import CompiledGraph
-from service.runs.executor import Runs
+from service.runs.executor import RunExecutor
+from service.runs.request import CompiledGraph, new_thread_id
 from service.workflows.graphs import (
     WORKFLOW,
+    Change,
     ChangeDetector,
-    RunChange,
     RunView,
-    StepChange,
     WorkflowGraphs,
     list_questions,
 )
@@ -49,7 +48,7 @@ from workflows.results import parse_step_id
 from workflows.schema import Definition
 from workflows.steps import AgentCall, Approval
 from workflows.store import Run, WorkflowStore
-from workflows.validation import build_error, read_definition
+from workflows.validation import build_error, read_definition, read_input
 
 RecoveryStrategy: TypeAlias = Literal["retry", "skip_failed_step", "rollback_to_checkpoint"]
 
@@ -63,21 +62,13 @@ MAX_PAUSE_SECONDS: Final = 5.0
 _MAX_LOOKING_SHARE: Final = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """A checkpoint that a run can be rolled back to.
-
-    Attributes:
-        checkpoint_id: Its id.
-        created_at: When it was made.
-        next: The nodes that ran next; empty: the run had ended.
-        done: Working steps that were finished.
-    """
+class Checkpoint(BaseModel):
+    """A checkpoint that a run can be rolled back to."""
 
     checkpoint_id: str
     created_at: datetime
-    next: list[str]
-    done: int
+    next: list[str] = Field(description="The steps that ran next; empty: the run had ended")
+    done: int = Field(description="Working steps that were finished")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +124,44 @@ class Workflows:
             faults: list[dict[str, str]] = error.details["faults"]
             return faults
         return []
+
+    async def start(
+        self,
+        identity: Identity,
+        definition: Definition,
+        values: Mapping[str, JsonValue],
+        *,
+        client_id: str = "",
+        priority: int | None = None,
+    ) -> Run:
+        """Queue a run, or return the run that was started with the client's id before.
+
+        Args:
+            identity: Who starts it.
+            definition: The workflow.
+            values: Its input.
+            client_id: The client's own id of the run; empty: none.
+            priority: None: the definition's.
+
+        Raises:
+            InvalidDefinition: The input does not fit the definition.
+        """
+        if priority is not None:
+            # The steps are scheduled by the priority of the definition.
+            definition = definition.model_copy(update={"priority": priority})
+        run, is_new = await self.store.add(
+            id=new_thread_id(),
+            tenant=identity.tenant,
+            user_id=identity.user,
+            client_id=client_id,
+            name=definition.name,
+            definition=definition.to_json(),
+            input=read_input(definition, values),
+            priority=definition.priority,
+        )
+        if is_new:
+            self.worker.wake()
+        return run
 
     async def get(self, identity: Identity, run_id: str) -> Run:
         """Return a run.
@@ -230,7 +259,7 @@ class Workflows:
 
     async def watch(
         self, identity: Identity, run_id: str, *, since: float, is_stopping: Callable[[], bool]
-    ) -> AsyncGenerator[StepChange | RunChange | RunView, None]:
+    ) -> AsyncGenerator[Change | RunView, None]:
         """Yield the changes of a run and, when it has ended, the run itself.
 
         The changes come from its checkpoints and not from its stream, so that they are the same on every
@@ -292,7 +321,7 @@ async def open_workflows(
     settings: WorkflowSettings,
     pool: Pool,
     *,
-    runs: Runs,
+    runs: RunExecutor,
     engine: Engine,
     checkpointer: Checkpointer,
     tasks: Supervisor,

@@ -249,3 +249,24 @@ async def test_notes_wait_for_a_database_that_is_away(pool: Pool, shared_databas
     audit._pool = pool
     assert (await audit.flush(), await audit.flush()) == (1, 0)
     assert len(await audit.find("away", limit=9)) == 1
+
+
+async def test_notes_that_cannot_be_written_are_bounded_and_the_latest_stay(
+    pool: Pool, shared_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.audit.trail.MAX_NOTES", 3)
+    async with open_pool(shared_database_url, DatabaseSettings(pool_min_size=0)) as closing:
+        audit = AuditTrail(closing)
+    actor = Actor(tenant="bounded")
+    for number in range(3):
+        audit.note(Entry(action="run", outcome=f"o{number}", actor=actor))
+    flushing = asyncio.create_task(audit.flush())
+    await asyncio.sleep(0)
+    # These arrive while the others are being written, in vain.
+    for number in range(3, 5):
+        audit.note(Entry(action="run", outcome=f"o{number}", actor=actor))
+    with pytest.raises(Exception, match="clos"):
+        await flushing
+    audit._pool = pool
+    assert await audit.flush() == 3
+    assert [entry.outcome for entry in await audit.find("bounded", limit=9)] == ["o4", "o3", "o2"]

@@ -14,8 +14,7 @@ from checkpoints.cache import BoundedMemoryCache
 from core.settings import CacheSettings
 from graphs.registry import REGISTRY
 from service.auth.principal import Identity
-from service.runs.http_request import run_request
-from service.runs.output import finished
+from service.runs.request import build_run_request
 from tests.support.scripted import ScriptedChatModel, scripted_models
 from tests.support.service import CONTACT, RunningService, running_service
 
@@ -43,14 +42,15 @@ async def routed(shared_database_url: str) -> AsyncIterator[tuple[RunningService
 
 async def greet(running: RunningService, tenant: str, message: str) -> list[tuple[StreamMode, Any]]:
     """Send the first message of a new conversation and return the parts of its stream."""
-    request = run_request(
-        running.service,
+    request = build_run_request(
+        running.service.graphs[SPEC.name],
         SPEC,
-        {"message": message, "contact_id": CONTACT},
+        SPEC.input_schema(message=message, contact_id=CONTACT),
         identity=Identity(tenant, "ana"),
         thread_id=None,
     )
-    return [(part["type"], part["data"]) async for part in running.service.runs.stream(request)]
+    async with running.service.runs.stream(request) as parts:
+        return [(part["type"], part["data"]) async for part in parts]
 
 
 async def test_a_greeting_is_routed_once_for_each_tenant(
@@ -115,14 +115,14 @@ async def test_a_cached_run_leaves_the_checkpoint_an_uncached_one_leaves(
     running, _ = routed
     states = []
     for _ in range(2):
-        request = run_request(
-            running.service,
+        request = build_run_request(
+            running.service.graphs[SPEC.name],
             SPEC,
-            {"message": "Good afternoon!", "contact_id": CONTACT},
+            SPEC.input_schema(message="Good afternoon!", contact_id=CONTACT),
             identity=Identity("acme", "ana"),
             thread_id=None,
         )
-        await finished(running.service.runs, request)
+        await running.service.runs.run_to_end(request)
         states.append(await running.service.graphs["coordinator"].aget_state(request.config))
     fresh, cached = (state.values for state in states)
     names = ("dispatched", "alternatives", "unclear_message", "agent_used", "confidence", "response")

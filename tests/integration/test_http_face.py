@@ -5,7 +5,7 @@ import re
 from syrupy.assertion import SnapshotAssertion
 
 from graphs.registry import REGISTRY
-from service.app import make_app
+from service.app import create_app
 from tests.support.scripted import ScriptedChatModel, scripted_models
 from tests.support.service import running_service
 
@@ -49,7 +49,7 @@ async def test_unknown_paths_and_methods_are_told_in_the_same_form(database_url:
 
 
 def test_the_openapi_document_changes_only_on_purpose(snapshot: SnapshotAssertion) -> None:
-    document = make_app().openapi()
+    document = create_app().openapi()
     document["info"].pop("version")
     assert {path: sorted(methods) for path, methods in document["paths"].items()} == snapshot
     assert document["components"]["schemas"]["MessageResponse"] == snapshot

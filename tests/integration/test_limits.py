@@ -101,5 +101,5 @@ async def test_a_message_in_pieces_is_answered(running: RunningService) -> None:
 
 
 async def test_a_tenants_burst_leaves_places_for_the_others(running: RunningService) -> None:
-    slots = running.service.runs._lanes["runs"].slots
+    slots = running.service.runs.slots("runs")
     assert (slots.limit, slots.owner_limit) == (100, 80)

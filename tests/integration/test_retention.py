@@ -17,15 +17,21 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, StateSnapshot
 
 from checkpoints.retention import LOCK_ID, LOCK_SQL, RetentionPolicies, RetentionPolicy, SweepResult, sweep
-from core.errors import StartupError
+from core.errors import MemoryUnavailable, StartupError
 from core.postgres import Pool
 from core.settings import RetentionSettings, Settings
 from nodes.shared.channels import MessagesChannel
 from service.cli.database import build_retention_table
+from service.retention import apply_retention
 from service.runs.erasure import Erasure
 from tests.support.conversation import Conversation, StockTalk, conversation, replica
+from tests.support.general_agent import PARROT, remembered, replying, service
+from tests.support.general_agent import say as ask_coordinator
+from tests.support.memory_faults import Line, line
 from tests.support.service import running_service
 from tests.support.waiting import until
+
+__all__ = ["line"]
 
 PROJECT = Path(__file__).resolve().parents[2]
 TABLES = ("checkpoints", "checkpoint_blobs", "checkpoint_writes")
@@ -276,6 +282,26 @@ async def test_the_service_sweeps_in_the_background_and_outlives_a_sweep_that_fa
     async with running_service(database_url, retention=often):
         await until(lambda: failing_once.swept)
     assert set((await rows(pool, "a")).values()) == {0}
+
+
+@pytest.mark.parametrize("memory_is_up", [True, False])
+async def test_retention_erases_a_thread_from_memory_too_or_not_at_all(
+    database_url: str, pool: Pool, line: Line, memory_is_up: bool
+) -> None:
+    policy = RetentionSettings(policy="delete_after:1h", interval_seconds=3_600)
+    async with service(database_url, replying("A green one."), retention=policy) as running:
+        thread = (await ask_coordinator(running, PARROT))["session_id"]
+        assert len(await remembered(running)) == 2
+        await aged(pool, thread, "10 days")
+        if memory_is_up:
+            await apply_retention(running.service.settings, pool, running.service.erasure)
+        else:
+            line.state = "down"
+            with pytest.raises(MemoryUnavailable):
+                await apply_retention(running.service.settings, pool, running.service.erasure)
+            line.state = "up"
+        assert ((await rows(pool, thread))["checkpoints"] == 0) is memory_is_up
+        assert len(await remembered(running)) == (0 if memory_is_up else 2)
 
 
 class _FailingOnce:

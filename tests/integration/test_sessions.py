@@ -11,7 +11,11 @@ from langchain_core.messages import AIMessage
 from core.errors import ModelRefused
 from core.memory import Scope
 from core.models import ChatModels
+from core.postgres import Pool
 from core.settings import ContextSettings
+from core.tasks import cancel_and_wait
+from service.sessions.store import Session, SessionStore
+from service.sessions.worker import SessionWorker
 from tests.support.general_agent import AGAIN, OTHER, PARROT, remembered, replying, say, service, shown
 from tests.support.memory_faults import Line, line
 from tests.support.scripted import INFO, ScriptedChatModel
@@ -72,6 +76,53 @@ async def test_a_summary_that_memory_did_not_get_is_made_later(database_url: str
         line.state = "up"
         at(running, 35)
         assert await running.service.session_worker.sweep() == 1
+
+
+async def test_each_session_is_leased_when_its_turn_comes(pool: Pool) -> None:
+    store = SessionStore(pool, idle_seconds=60)
+    for name in ("a", "b"):
+        await store.enter("default", name, channel_id="", session_id=name, message_id="", new_id="")
+        await store.close("default", name)
+    summarised: list[str] = []
+
+    async def summarise_slowly(session: Session) -> str:
+        # Another worker looks for work while this one is busy for longer than a lease.
+        if not summarised:
+            other = await store.lease_unsummarised()
+            assert other
+            assert other.id != session.id
+            await store.save_summary(other, "by the other worker")
+        summarised.append(session.id)
+        return "by this worker"
+
+    assert await SessionWorker(store, summarise_slowly, seconds=60).sweep() == 1
+    assert {(await store.get("default", name)).summary for name in ("a", "b")} == {  # type: ignore[union-attr]
+        "by this worker",
+        "by the other worker",
+    }
+
+
+async def test_a_session_that_fails_for_an_unforeseen_reason_does_not_stop_the_others(pool: Pool) -> None:
+    store = SessionStore(pool, idle_seconds=60)
+    for name in ("broken", "fine"):
+        await store.enter("default", name, channel_id="", session_id=name, message_id="", new_id="")
+        await store.close("default", name)
+
+    async def summarise(session: Session) -> str:
+        if session.id == "broken":
+            raise KeyError("messages")
+        return "Done."
+
+    worker = SessionWorker(store, summarise, seconds=0.001)
+    task = asyncio.create_task(worker.run())
+    async with asyncio.timeout(30):
+        while (fine := await store.get("default", "fine")) is None or fine.summary is None:
+            assert not task.done()
+            await asyncio.sleep(0.01)
+    await cancel_and_wait(task)
+    broken = await store.get("default", "broken")
+    assert broken
+    assert broken.summary is None
 
 
 async def test_two_first_messages_at_once_open_one_session(database_url: str) -> None:

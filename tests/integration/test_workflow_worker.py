@@ -16,7 +16,7 @@ from nodes.workflow.recovery import Recovery, retry
 from service.auth.principal import LOCAL
 from service.workflows.graphs import WORKFLOW, WorkflowGraphs
 from service.workflows.worker import MAX_EXPIRED_LEASES, WorkflowWorker
-from tests.support.runs import runs_on
+from tests.support.runs import build_executor
 from tests.support.savers import saver_on
 from tests.support.waiting import until
 from tests.support.workflows import Outside, ask, call, definition, engine
@@ -31,7 +31,7 @@ class Service:
 
     def __init__(self, pool: Pool, saver: Any, outside: Outside, name: str) -> None:
         self.store = WorkflowStore(pool, service=name, lease_seconds=SETTINGS.lease_seconds)
-        self.runs = runs_on(pool)
+        self.runs = build_executor(pool)
 
         def compiled(made: Any) -> Any:
             graph = compile_workflow(made, engine(outside), saver)
@@ -180,7 +180,7 @@ async def test_workflows_do_not_take_slots_of_messages(pool: Pool, service: Any)
     going, outside = asyncio.Event(), Outside()
     outside.before = lambda _: going.wait()
     one = service(outside)
-    one.runs = one.worker._runs = runs_on(
+    one.runs = one.worker._runs = build_executor(
         pool, RunSettings(max_concurrent=1, queue_seconds=0), WorkflowSettings(max_concurrent=2)
     )
     for number in range(3):

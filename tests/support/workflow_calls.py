@@ -7,12 +7,4 @@ from workflows.ports import StepCall
 
 def step_call(**context: Any) -> StepCall:
     """A call whose expressions see this context."""
-    return StepCall(
-        context=context,
-        idempotency_key="run:step",
-        tenant="default",
-        user="local",
-        workflow_id="run",
-        step_id="step",
-        started_at=0.0,
-    )
+    return StepCall(context=context, idempotency_key="run:step", step_id="step", started_at=0.0)

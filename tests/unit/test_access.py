@@ -7,11 +7,11 @@ from starlette.routing import BaseRoute, Mount, Route
 
 from core.errors import Forbidden, StartupError
 from core.settings import ServerSettings
-from service.app import make_app
+from service.app import create_app
 from service.auth.principal import SCOPES
 from service.cli.serve import open_server
 from service.middleware.access import ACCESS, find_access
-from service.middleware.locality import require_local, require_same_site
+from service.middleware.authentication import require_local, require_same_site
 from tests.support.service import settings_for
 
 
@@ -28,7 +28,7 @@ def routes(found: list[BaseRoute]) -> list[str]:
 
 
 def test_every_route_has_a_row_in_the_table_and_every_row_a_known_scope() -> None:
-    paths = routes(make_app().routes)
+    paths = routes(create_app().routes)
     assert len(paths) > 100
     assert [path for path in paths if find_access(path) is None] == []
     assert set(ACCESS.values()) <= {*SCOPES, "anyone", "member"}
@@ -91,7 +91,7 @@ def test_pages_of_other_sites_are_told_from_our_own() -> None:
 
 async def test_it_does_not_listen_beyond_this_machine_without_authentication() -> None:
     settings = settings_for("postgresql://nowhere/x", server=ServerSettings(host="0.0.0.0", port=0))
-    with pytest.raises(StartupError, match=r"^HOST=0\.0\.0\.0 requires .* AUTH_API_KEYS=true") as said:
+    with pytest.raises(StartupError, match=r"^HOST=0\.0\.0\.0 needs .* AUTH_API_KEYS=true") as said:
         async with open_server(settings):
             raise AssertionError("it listens")
     assert "\n" not in said.value.message

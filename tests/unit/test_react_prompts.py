@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
@@ -15,7 +15,7 @@ from graphs.diagrams import mermaid
 from graphs.react import build_react
 from graphs.registry import REGISTRY
 from nodes.deps import Deps
-from nodes.react.state import Reflection
+from nodes.react.state import ReactInput, Reflection
 from nodes.shared.prompts import load_prompt
 from tests.support.graphs import NO_AGENTS, empty_crm
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
@@ -78,7 +78,9 @@ async def asked() -> list[list[BaseMessage]]:
         await build_react(deps)
         .compile()
         .ainvoke(
-            cast("Any", {"task": "Exports fail with error 500.", "contact_id": "ana"}),
+            cast(
+                "ReactInput", ReactInput(task="Exports fail with error 500.", contact_id="ana").model_dump()
+            ),
             {"recursion_limit": REACT.recursion_limit},
         )
     )

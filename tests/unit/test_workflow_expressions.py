@@ -12,7 +12,7 @@ from workflows.templates import Template, TemplateJson, list_field_paths
 
 CONTEXT: dict[str, Any] = {
     "input": {"name": "Ana", "orders": [{"id": 1, "total": 5.5}, {"id": 2, "total": 40}], "none": None},
-    "steps": {"crm": {"status": "succeeded", "output": {"email": "ana@example.com"}, "error": ""}},
+    "steps": {"contact": {"status": "succeeded", "output": {"email": "ana@example.com"}, "error": ""}},
 }
 
 
@@ -21,12 +21,12 @@ CONTEXT: dict[str, Any] = {
     [
         ("input.orders[?total > `10`].id", [2], {("input", "orders")}),
         ("sum(input.orders[].total)", 45.5, {("input", "orders")}),
-        ("steps.crm.output.phone || 'none'", "none", {("steps", "crm", "output", "phone")}),
+        ("steps.contact.output.phone || 'none'", "none", {("steps", "contact", "output", "phone")}),
         ("multiply(input.orders[0].id, `3`)", 3, {("input", "orders")}),
         (
-            "{a: input.name, b: steps.crm.get_status}",
+            "{a: input.name, b: steps.contact.status}",
             {"a": "Ana", "b": "succeeded"},
-            {("input", "name"), ("steps", "crm", "status")},
+            {("input", "name"), ("steps", "contact", "status")},
         ),
         ("map(&add(total, `1`), input.orders)", [6.5, 41], {("input", "orders")}),
         ("input | name", "Ana", {("input", "name")}),
@@ -101,9 +101,9 @@ def test_a_rendered_template_keeps_the_types_of_its_values(template: Any, value:
 
 
 def test_rendered_data_is_never_parsed_as_a_template() -> None:
-    hostile: dict[str, Any] = {"input": {"name": "{{ steps.crm.output }}"}, "steps": CONTEXT["steps"]}
-    assert Template("{{ input.name }}").render(hostile) == "{{ steps.crm.output }}"
-    assert Template("Hi {{ input.name }}").render(hostile) == "Hi {{ steps.crm.output }}"
+    hostile: dict[str, Any] = {"input": {"name": "{{ steps.contact.output }}"}, "steps": CONTEXT["steps"]}
+    assert Template("{{ input.name }}").render(hostile) == "{{ steps.contact.output }}"
+    assert Template("Hi {{ input.name }}").render(hostile) == "Hi {{ steps.contact.output }}"
 
 
 def test_data_cannot_escape_its_url_segment() -> None:
@@ -144,11 +144,11 @@ def test_the_paths_that_the_fields_of_a_step_read_are_listed() -> None:
         id="call",
         type="api_call",
         url="https://api.example.com/{{ input.id }}",
-        headers={"X-From": "{{ steps.crm.output.email }}"},
+        headers={"X-From": "{{ steps.contact.output.email }}"},
         body={"items": "{{ item.x }}"},
     )
     assert dict(list_field_paths(step)) == {
         "url": ("input", "id"),
-        "headers": ("steps", "crm", "output", "email"),
+        "headers": ("steps", "contact", "output", "email"),
         "body": ("item", "x"),
     }
