@@ -172,10 +172,11 @@ async def _extract_or_halve(
         facts, reason = None, refusal.message
     if facts is not None:
         return facts
-    if len(batch) == 1:
-        log.warning("facts_not_extracted", message_id=batch[0].id, reason=reason)
+    evidence = [index for index, message in enumerate(batch) if _is_evidence(message)]
+    if len(evidence) == 1:
+        log.warning("facts_not_extracted", message_id=batch[evidence[0]].id, reason=reason)
         return []
-    half = len(batch) // 2
+    half = evidence[len(evidence) // 2]
     first = await _extract_or_halve(models, context, batch[:half])
     return [*first, *await _extract_or_halve(models, [*context, *batch[:half]], batch[half:])]
 
