@@ -3,7 +3,7 @@
 import pytest
 
 from core.errors import MemoryRefused, MemoryUnavailable, ServiceError
-from memory.circuit import Circuit
+from memory.grpc_calls import CircuitBreaker
 
 AWAY = MemoryUnavailable("away", details={"grpc_status": "UNAVAILABLE"})
 FAILED = MemoryUnavailable("failed", details={"grpc_status": "INTERNAL"})
@@ -18,13 +18,13 @@ class Clock:
         return self.now
 
 
-def circuit(clock: Clock) -> Circuit:
-    return Circuit(
-        10, lambda error: error.details.get("grpc_status") == "UNAVAILABLE", failures=2, clock=clock
+def circuit(clock: Clock) -> CircuitBreaker:
+    return CircuitBreaker(
+        10, lambda error: error.details.get("grpc_status") == "UNAVAILABLE", max_failures=2, clock=clock
     )
 
 
-def came_to(circuit: Circuit, error: ServiceError | None = None) -> str:
+def came_to(circuit: CircuitBreaker, error: ServiceError | None = None) -> str:
     """What a call that ends so came to; ``refused`` when it was not let through."""
     entered = False
     try:

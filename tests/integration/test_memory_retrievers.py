@@ -14,14 +14,12 @@ from pydantic import SecretStr
 from core.memory import Edge, Node
 from core.postgres import Pool
 from core.settings import FeatureSettings, RerankSettings, Settings
+from memory import database
+from memory.database import Extensions, open_extensions
 from memory.embedded import EmbeddedMemory, open_memory
-from memory.extensions import Extensions, open_extensions
-from memory.indexer import Indexer
+from memory.indexer import Indexer, activate_model, load_progress
 from memory.messages import add_messages
-from memory.models import activate, progress
-from memory.rerank_jina import JinaReranker
-from memory.rerank_local import LocalReranker
-from memory.rerankers import open_reranker
+from memory.rerankers import JinaReranker, LocalReranker, open_reranker
 from memory.search import SearchDeps
 from tests.support.memory import ANA, Model, all_embedded, conversation, embedder, ids, said
 
@@ -50,13 +48,11 @@ async def test_a_server_that_has_the_extensions_is_told_apart_from_one_that_has_
     assert await open_extensions(pool) == Extensions(vector=True, trigrams=True)
     async with pool.connection() as connection:
         await connection.execute("DROP EXTENSION vector, pg_trgm CASCADE")
-        # As a user who may not make them finds it.
+        # As a role that may not create extensions.
         await connection.execute("CREATE ROLE plain; GRANT ALL ON SCHEMA memory TO plain", prepare=False)
         await connection.execute("SET ROLE plain")
         try:
-            from memory import extensions  # noqa: PLC0415
-
-            assert not await extensions._usable(connection, "vector", extensions.HAS_HALFVEC_SQL)
+            assert not await database._create_extension(connection, "vector", database.HAS_HALFVEC_SQL)
         finally:
             await connection.execute("RESET ROLE")
             await connection.execute("DROP OWNED BY plain; DROP ROLE plain", prepare=False)
@@ -96,20 +92,20 @@ async def vectors(pool: Pool) -> DictRow | None:
 async def test_a_model_that_comes_back_embeds_nothing_it_has_embedded(pool: Pool) -> None:
     first = embedder()
     await add_messages(pool, ANA, conversation(LINES))
-    model = await activate(pool, first)
+    model = await activate_model(pool, first)
     await Indexer(pool, first, model).drain()
-    await activate(pool, embedder(name="test:other"))
-    assert (await progress(pool)).waiting == len(LINES)
+    await activate_model(pool, embedder(name="test:other"))
+    assert (await load_progress(pool)).waiting == len(LINES)
     again = Model()
-    model = await activate(pool, embedder(again))
+    model = await activate_model(pool, embedder(again))
     await Indexer(pool, embedder(again), model).drain()
-    assert (await progress(pool)).waiting == 0
+    assert (await load_progress(pool)).waiting == 0
 
 
 async def test_a_large_scope_is_searched_with_the_index_and_finds_the_same(pool: Pool) -> None:
     first = embedder()
     await open_extensions(pool)
-    model = await activate(pool, first)
+    model = await activate_model(pool, first)
     other = type(ANA)("acme", "bob")
     for scope in (ANA, other):
         await add_messages(pool, scope, conversation([f"{line} {scope.contact_id}" for line in LINES]))
