@@ -14,13 +14,13 @@ from typing import Final, Literal, Protocol, TypeAlias
 ModelOutcome: TypeAlias = Literal["answered", "unavailable", "refused", "broken_off"]
 AttemptOutcome: TypeAlias = Literal["answered", "failed", "timed_out", "interrupted"]
 
-# Where the service works without a run: the label that stands for the graph.
+# Label in place of the graph's name for work that belongs to no run.
 BACKGROUND: Final = "background"
 
 
 @dataclass(slots=True)
 class Attempt:
-    """An agent's attempt at a message; what leaves its block before it was judged was interrupted."""
+    """The outcome of an agent's attempt at a message; ``interrupted`` until it is known."""
 
     outcome: AttemptOutcome = "interrupted"
 
@@ -29,29 +29,29 @@ class Meter(Protocol):
     """Counts what happens in a run."""
 
     def record_first_token(self) -> None:
-        """A model began to reply; only the first of a run counts."""
+        """Record that a model began to reply; only the first reply of a run counts."""
         ...
 
     def record_model_call(
         self, model: str, outcome: ModelOutcome, seconds: float, *, input_tokens: int, output_tokens: int
     ) -> None:
-        """One attempt at a model call.
+        """Record one attempt at a model call.
 
         Args:
             model: ``provider:model``.
-            outcome: What came of it.
+            outcome: How it ended.
             seconds: From the request to the end of the reply.
-            input_tokens: As the provider counted them; 0 where it did not.
-            output_tokens: The same.
+            input_tokens: As counted by the provider; 0 if it did not count.
+            output_tokens: As counted by the provider; 0 if it did not count.
         """
         ...
 
     def record_tool_call(self, tool: str, outcome: str, seconds: float) -> None:
-        """A tool call; of a tool that does not exist, the name is not what the model wrote."""
+        """Record a tool call; for an unknown tool the name is a constant, not what the model wrote."""
         ...
 
     def track_agent(self, name: str) -> AbstractContextManager[Attempt]:
-        """A block in which a specialised agent works; the outcome is set inside it."""
+        """Record what is done inside the context as an agent's attempt; the caller sets its outcome."""
         ...
 
 
@@ -59,19 +59,19 @@ class NoMeter:
     """Counts nothing."""
 
     def record_first_token(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def record_model_call(
         self, model: str, outcome: ModelOutcome, seconds: float, *, input_tokens: int, output_tokens: int
     ) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def record_tool_call(self, tool: str, outcome: str, seconds: float) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     @contextmanager
     def track_agent(self, name: str) -> Iterator[Attempt]:  # noqa: ARG002
-        """Nothing but the block."""
+        """Record nothing."""
         yield Attempt()
 
 
@@ -84,9 +84,9 @@ def current_meter() -> Meter:
 
 
 @contextmanager
-def use_meter(own: Meter) -> Iterator[None]:
-    """Have everything inside the block, and the tasks it begins, counted by this meter."""
-    token = _METER.set(own)
+def use_meter(meter: Meter) -> Iterator[None]:
+    """Use a meter for everything inside the context, and for the tasks that are started in it."""
+    token = _METER.set(meter)
     try:
         yield
     finally:
@@ -94,14 +94,14 @@ def use_meter(own: Meter) -> Iterator[None]:
 
 
 class CommitMeter(Protocol):
-    """Counts the checkpointer's groups."""
+    """Counts the group commits of the checkpointer."""
 
     def record_commit(self, *, writes: int, rows: int, seconds: float) -> None:
-        """A group of so many writes (calls) and rows was committed."""
+        """Record that a group of writes (calls of the saver) and their rows was committed."""
         ...
 
     def record_failure(self) -> None:
-        """A group was not committed at this attempt."""
+        """Record an attempt at a commit that failed."""
         ...
 
 
@@ -109,7 +109,7 @@ class NoCommitMeter:
     """Counts nothing."""
 
     def record_commit(self, *, writes: int, rows: int, seconds: float) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def record_failure(self) -> None:
-        """Nothing."""
+        """Do nothing."""

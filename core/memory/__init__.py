@@ -1,4 +1,4 @@
-"""The memory port: what a graph may ask of memory, whoever keeps it."""
+"""The memory port: what graphs and tools can ask of memory, whichever implementation is behind it."""
 
 from core.memory.port import Memory, NoMemory
 from core.memory.strategies import STRATEGIES, Strategy, StrategyName

@@ -1,7 +1,7 @@
-"""Retrieval strategies: how the ways of searching are weighed for a kind of work.
+"""Retrieval strategies: how the retrievers are weighted for a kind of work, and example messages for each.
 
-They are data. Agents name theirs in their front matter; the weights of ``general`` were fitted on recorded
-conversations (``benchmarks/README.md``), and the others say in what they differ from it.
+Agents name their strategy in their front matter. The weights of ``general`` were fitted on recorded
+conversations (``benchmarks/README.md``); the other strategies are defined by how they differ from it.
 """
 
 from collections.abc import Mapping
@@ -18,20 +18,20 @@ class Strategy:
     """Weights and limits of one search.
 
     Attributes:
-        keyword: Weight of full text.
-        vector: Weight of the embedding.
-        trigram: Weight of names, addresses and numbers, however they are misspelt.
-        graph: Weight of what the contact's graph relates to the things a question names.
-        fact: Weight of facts that hold and have words of the question; one that is about it is as good as a
-            message found by its words.
+        keyword: Weight of full-text search.
+        vector: Weight of the embeddings' similarity.
+        trigram: Weight of names, addresses and numbers, also misspelt ones.
+        graph: Weight of what the contact's graph relates to the things that a question names.
+        fact: Weight of valid facts that share words with the question.
         recent: Weight of being among the newest messages.
-        retriever_limit: Most candidates a leg puts forward.
-        hops: Edges the graph leg follows.
-        baseline: Newest messages that come whatever was asked.
-        half_life_days: Days after which a memory counts half of what counts by age; None: age does not count.
-        age_share: Share of a score that age takes away in the end, from 0 to 1.
-        rerank: Whether the best are ordered again with a reranker.
-        token_budget: Most tokens of memory that a prompt of this kind takes.
+        retriever_limit: Most candidates of each retriever.
+        hops: Edges that the graph retriever follows.
+        baseline: Newest messages that are always included.
+        half_life_days: Days after which the part of a score that depends on age is halved. ``None``: age does
+            not matter.
+        age_share: The part of a score that depends on age, from 0 to 1.
+        rerank: Whether a reranker orders the best hits again.
+        token_budget: Most tokens of memory in a prompt.
     """
 
     keyword: float = 1.0
@@ -48,8 +48,8 @@ class Strategy:
     rerank: bool = True
     token_budget: int = 2_000
 
-    def weight(self, leg: Retriever) -> float:
-        """The weight of a leg; a leg of weight 0 is not asked."""
+    def weight(self, retriever: Retriever) -> float:
+        """Return the weight of a retriever; one with weight 0 is not used."""
         weights: dict[Retriever, float] = {
             "keyword": self.keyword,
             "vector": self.vector,
@@ -58,7 +58,7 @@ class Strategy:
             "fact": self.fact,
             "recent": self.recent,
         }
-        return weights[leg]
+        return weights[retriever]
 
 
 _GENERAL: Final = Strategy()
@@ -66,17 +66,17 @@ _GENERAL: Final = Strategy()
 STRATEGIES: Final[Mapping[StrategyName, Strategy]] = MappingProxyType(
     {
         "general": _GENERAL,
-        # Error codes, versions and order numbers must match; what was tried last matters most.
+        # Error codes, versions and order numbers must match exactly, and recent attempts matter most.
         "support_technical": replace(
             _GENERAL, trigram=0.5, recent=0.1, half_life_days=90, age_share=0.3, token_budget=3_000
         ),
-        # What a customer wants is said in many words, and who decides is in the graph.
+        # Wishes are worded in many ways, and the graph knows who decides.
         "sales": replace(_GENERAL, vector=1.0, graph=0.4, half_life_days=180, age_share=0.3),
-        # A reason to leave builds up over years: age takes little away.
+        # Reasons to leave build up over years, so age matters little.
         "retention": replace(
             _GENERAL, vector=1.0, graph=0.3, half_life_days=365, age_share=0.2, token_budget=3_000
         ),
-        # The last steps decide what is next.
+        # The latest steps decide what comes next.
         "onboarding": replace(
             _GENERAL, recent=0.3, baseline=8, half_life_days=30, age_share=0.5, token_budget=1_500
         ),
@@ -84,6 +84,7 @@ STRATEGIES: Final[Mapping[StrategyName, Strategy]] = MappingProxyType(
 )
 
 
+# Example messages in both languages of the service, with which a message is compared to choose a strategy.
 STRATEGY_EXAMPLES: Final[Mapping[StrategyName, tuple[str, ...]]] = MappingProxyType(
     {
         "general": (

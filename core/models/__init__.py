@@ -1,4 +1,4 @@
-"""Chat models: which one answers, and how a call is bounded, retried and falls back."""
+"""Chat models, with calls that are bounded in time, retried, and handed to a fallback."""
 
 from core.models.calls import ChatModels
 from core.models.providers import DEFAULT_MODEL, build_chat_models

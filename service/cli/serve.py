@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import uvicorn
 import uvloop
 
+from core.embeddings import embedder_kind
 from core.errors import StartupError
 from core.logging import configure_logging
 from core.models import ChatModels
@@ -205,11 +206,12 @@ def build_startup_message(service: Service, base_url: str) -> str:
     database = "external (DATABASE_URL)" if settings.database.url else f"embedded, in {data_dir}"
     crm = settings.crm.api_base or f"development CRM, {base_url}/crm"
     playgrounds = "  ".join(f"{base_url}/{name}/playground/" for name in REGISTRY)
+    router = service.agents.router
     example = json.dumps({"input": REGISTRY["react"].example})
     return f"""
   Ventros Agents {VERSION}
   model       {service.model.model}  ({service.model.why})
-  routing     {len(service.agents.specs)} agents, by {service.agents.router.model}
+  routing     {len(service.agents.specs)} agents, by {router.model} ({embedder_kind(router.model)})
   graphs      {", ".join(REGISTRY)}
   database    {database}
   CRM         {crm}

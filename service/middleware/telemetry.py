@@ -1,4 +1,4 @@
-"""Requests, counted and traced by the template of their route."""
+"""Count and trace requests by the template of their route."""
 
 import time
 from collections.abc import MutableMapping
@@ -11,17 +11,14 @@ from service.observability.metrics import OTHER
 from service.observability.tracing import request_ended
 
 METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
-# Paths nobody serves are one series, however many there are.
+# All paths without a route are one series.
 UNMATCHED: Final = "unmatched"
-# What the log calls a client that went away before its answer.
+# The status logged for a client that disconnected before its response.
 GONE: Final = 499
 
 
 class TelemetryMiddleware:
-    """Counts each request when its response has ended, in a span of its own.
-
-    Plain ASGI, as streams must pass untouched.
-    """
+    """ASGI middleware that counts each request when its response has ended, and traces it in a span."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -31,12 +28,12 @@ class TelemetryMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        # Before it is served: an app that is mounted puts itself in its place.
+        # Read before the request is served: a mounted app replaces scope["app"].
         service: Service = scope["app"].state.service
         metrics = service.metrics
         status = GONE
 
-        async def send_and_note(message: MutableMapping[str, Any]) -> None:
+        async def send_and_note_status(message: MutableMapping[str, Any]) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -45,16 +42,16 @@ class TelemetryMiddleware:
         started = time.perf_counter()
         with service.tracing.request(scope) as span:
             try:
-                await self._app(scope, receive, send_and_note)
+                await self._app(scope, receive, send_and_note_status)
             finally:
-                route = route_template(scope)
+                route = find_route_template(scope)
                 method = scope["method"] if scope["method"] in METHODS else OTHER
                 metrics.requests.labels(route, method, str(status)).inc()
                 metrics.request_seconds.labels(route, method).observe(time.perf_counter() - started)
                 request_ended(span, method=method, route=route, status=status)
 
 
-def route_template(scope: Scope) -> str:
-    """The path of the route that served a request, with the names of its parameters."""
+def find_route_template(scope: Scope) -> str:
+    """Return the path of the route that served a request, with the names of its parameters."""
     path = getattr(scope.get("route"), "path", None)
     return f"{scope.get('root_path', '')}{path}" if path else UNMATCHED

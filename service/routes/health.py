@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from core import postgres
+from core.embeddings import embedder_kind
 from graphs.registry import REGISTRY
 from service.lifespan import Service
 from service.routes.dependencies import OpenService
@@ -71,7 +72,10 @@ def health_router() -> APIRouter:
                 name: {"category": spec.category, "description": spec.description}
                 for name, spec in service.agents.specs.items()
             },
-            "embeddings": service.agents.router.model,
+            "embeddings": {
+                "model": service.agents.router.model,
+                "kind": embedder_kind(service.agents.router.model),
+            },
             "crm": "external" if service.settings.crm.api_base else "development CRM, at /crm",
             "database": "external" if service.settings.database.url else "embedded",
             "packages": {

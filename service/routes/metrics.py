@@ -1,4 +1,4 @@
-"""``GET /metrics``: the instruments as Prometheus reads them."""
+"""``GET /metrics``: the instruments in a format that Prometheus reads."""
 
 from typing import Annotated
 
@@ -9,12 +9,12 @@ from service.routes.dependencies import OpenService
 
 
 def metrics_router() -> APIRouter:
-    """The router."""
+    """Build the router."""
     router = APIRouter(tags=["service"])
 
     @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics(service: OpenService, accept: Annotated[str, Header()] = "*/*") -> Response:
-        """Counters, gauges and histograms, in Prometheus' text format or OpenMetrics."""
+        """Return counters, gauges and histograms in Prometheus' text format or OpenMetrics."""
         encode, content_type = choose_encoder(accept)
         return Response(encode(service.metrics.registry), media_type=content_type)
 

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from memory.grpc_client import connect_memory
 from pydantic import SecretStr
 
+from memory.grpc_client import connect_memory
 from tests.support.memory_grpc import ANA, memory_settings, said
 from tests.support.process import launch
 
@@ -48,7 +48,7 @@ async def test_a_memory_of_its_own_keeps_what_it_is_told_through_a_restart(tmp_p
             assert found
             settings = memory_settings(grpc_target=found[1], grpc_token=SecretStr(TOKEN))
             async with connect_memory(settings) as remote:
-                await remote.check()
+                await remote.check_health()
                 assert await remote.add_messages(ANA, [said("m1", "The invoice is wrong")]) == added
                 assert [hit.id for hit in (await remote.search(ANA, "invoice")).hits] == ["m1"]
             process.send_signal(signal.SIGTERM)

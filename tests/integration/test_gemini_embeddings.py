@@ -104,6 +104,6 @@ async def test_a_wrong_key_is_said_at_once_and_not_tried_again(server: GeminiSer
 async def test_vectors_of_another_length_are_refused(server: GeminiServer) -> None:
     server.enqueue(Vectors([1.0, 2.0]))
     ours = embedder(server)
-    with pytest.raises(EmbeddingError, match="vectors of 2 dimensions, and 4 are expected"):
+    with pytest.raises(EmbeddingError, match="vectors of 2 dimensions instead of 4"):
         await ours.embed_query("text")
     await ours.aclose()

@@ -1,4 +1,4 @@
-"""The memory service's client: :class:`core.memory.Memory` over gRPC."""
+"""The gRPC client: :class:`core.memory.Memory` over a connection to a memory service."""
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -30,9 +30,9 @@ from core.memory import (
 )
 from core.settings import MemorySettings
 from core.texts import make_storable
-from memory import grpc_conversion as wire
+from memory import grpc_conversion as conversion
 from memory.grpc_calls import FIRST_PAUSE_SECONDS, Calls
-from memory.grpc_transport import KEEPALIVE_SECONDS, MAX_MESSAGE_BYTES, SERVICE, authorities
+from memory.grpc_transport import KEEPALIVE_SECONDS, MAX_MESSAGE_BYTES, SERVICE, read_authorities
 from memory.proto import memory_pb2 as pb
 from memory.proto.memory_pb2_grpc import MemoryServiceStub
 
@@ -44,25 +44,25 @@ Response = TypeVar("Response", bound=ProtoMessage)
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    # A server that vanished without a word is noticed within 40 s, also between calls.
+    # A server that vanished without closing the connection is noticed within 40 s, also between calls.
     ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    # A server that is back stays unnoticed for so long.
+    # How long a server that is back may go unnoticed.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
 
 
 class RemoteMemory:
-    """The port's methods as calls; see :class:`core.memory.Memory`.
+    """A memory whose methods are gRPC calls.
 
-    Tenant and contact travel in every request: the server trusts who holds the token for them.
+    Every request carries the tenant and the contact; the server trusts holders of the token to set them.
 
     Args:
-        channel: Not owned.
-        settings: Time limits, attempts, rest and token.
+        channel: The channel; its owner closes it.
+        settings: Time limits, attempts, the circuit breaker's rest, and the token.
         first_pause: Seconds before the second attempt.
     """
 
@@ -86,18 +86,18 @@ class RemoteMemory:
         as_of: datetime | None = None,
     ) -> SearchResult:
         """See :meth:`core.memory.Memory.search`."""
-        with _asking():
+        with _refuse_invalid():
             request = pb.SearchRequest(
-                scope=wire.to_scope(scope),
+                scope=conversion.to_scope(scope),
                 query=make_storable(query),
                 strategy=strategy,
                 limit=limit,
-                as_of=wire.to_optional_timestamp(as_of),
+                as_of=conversion.to_optional_timestamp(as_of),
             )
-        pages = await self._pages(self._stub.Search, request)
-        with _reading():
+        pages = await self._call_stream(self._stub.Search, request)
+        with _check_response():
             return SearchResult(
-                hits=tuple(wire.from_hit(hit) for page in pages for hit in page.hits),
+                hits=tuple(conversion.from_hit(hit) for page in pages for hit in page.hits),
                 strategy=pages[0].strategy,
                 model=pages[0].model,
                 degraded=tuple(pages[0].degraded),
@@ -114,26 +114,28 @@ class RemoteMemory:
         as_of: datetime | None = None,
     ) -> AssembledContext:
         """See :meth:`core.memory.Memory.assemble_context`."""
-        with _asking():
+        with _refuse_invalid():
             request = pb.AssembleContextRequest(
-                scope=wire.to_scope(scope),
+                scope=conversion.to_scope(scope),
                 query=make_storable(query),
                 strategy=strategy,
                 session_id=session_id,
                 token_budget=token_budget,
-                as_of=wire.to_optional_timestamp(as_of),
+                as_of=conversion.to_optional_timestamp(as_of),
             )
-        answer = await self._one(self._stub.AssembleContext, request)
-        with _reading():
-            return wire.from_context(answer)
+        response = await self._call(self._stub.AssembleContext, request)
+        with _check_response():
+            return conversion.from_context(response)
 
     async def route(self, scope: Scope, message: Message) -> StrategyChoice:
         """See :meth:`core.memory.Memory.route`."""
-        with _asking():
-            request = pb.RouteRequest(scope=wire.to_scope(scope), message=wire.to_message(message))
-        answer = await self._one(self._stub.Route, request)
-        with _reading():
-            return wire.from_routed(answer)
+        with _refuse_invalid():
+            request = pb.RouteRequest(
+                scope=conversion.to_scope(scope), message=conversion.to_message(message)
+            )
+        response = await self._call(self._stub.Route, request)
+        with _check_response():
+            return conversion.from_choice(response)
 
     async def query_graph(
         self,
@@ -146,37 +148,37 @@ class RemoteMemory:
         believed_at: datetime | None = None,
     ) -> Graph:
         """See :meth:`core.memory.Memory.query_graph`."""
-        with _asking():
+        with _refuse_invalid():
             request = pb.QueryGraphRequest(
-                scope=wire.to_scope(scope),
+                scope=conversion.to_scope(scope),
                 node=node,
                 edge_type=edge_type,
                 depth=depth,
-                as_of=wire.to_optional_timestamp(as_of),
-                believed_at=wire.to_optional_timestamp(believed_at),
+                as_of=conversion.to_optional_timestamp(as_of),
+                believed_at=conversion.to_optional_timestamp(believed_at),
             )
-        pages = await self._pages(self._stub.QueryGraph, request)
-        with _reading():
+        pages = await self._call_stream(self._stub.QueryGraph, request)
+        with _check_response():
             return Graph(
-                nodes=tuple(wire.from_node(node) for page in pages for node in page.nodes),
-                edges=tuple(wire.from_edge(edge) for page in pages for edge in page.edges),
+                nodes=tuple(conversion.from_node(node) for page in pages for node in page.nodes),
+                edges=tuple(conversion.from_edge(edge) for page in pages for edge in page.edges),
             )
 
     async def add_messages(self, scope: Scope, messages: Sequence[Message]) -> int:
         """See :meth:`core.memory.Memory.add_messages`."""
-        with _asking():
-            sent = [wire.to_message(message) for message in messages]
-            request = pb.AddMessagesRequest(scope=wire.to_scope(scope), messages=sent)
-        return (await self._one(self._stub.AddMessages, request)).added
+        with _refuse_invalid():
+            converted = [conversion.to_message(message) for message in messages]
+            request = pb.AddMessagesRequest(scope=conversion.to_scope(scope), messages=converted)
+        return (await self._call(self._stub.AddMessages, request)).added
 
     async def upsert_facts(self, scope: Scope, facts: Sequence[NewFact]) -> list[FactChange]:
         """See :meth:`core.memory.Memory.upsert_facts`."""
-        with _asking():
-            sent = [wire.to_new_fact(fact) for fact in facts]
-            request = pb.UpsertFactsRequest(scope=wire.to_scope(scope), facts=sent)
-        answer = await self._one(self._stub.UpsertFacts, request)
-        with _reading():
-            return [wire.from_fact_change(change) for change in answer.changes]
+        with _refuse_invalid():
+            converted = [conversion.to_new_fact(fact) for fact in facts]
+            request = pb.UpsertFactsRequest(scope=conversion.to_scope(scope), facts=converted)
+        response = await self._call(self._stub.UpsertFacts, request)
+        with _check_response():
+            return [conversion.from_fact_change(change) for change in response.changes]
 
     async def list_facts(
         self,
@@ -188,133 +190,133 @@ class RemoteMemory:
         believed_at: datetime | None = None,
     ) -> list[Fact]:
         """See :meth:`core.memory.Memory.list_facts`."""
-        with _asking():
+        with _refuse_invalid():
             request = pb.ListFactsRequest(
-                scope=wire.to_scope(scope),
+                scope=conversion.to_scope(scope),
                 subject=subject,
                 predicate=predicate,
-                valid_at=wire.to_optional_timestamp(valid_at),
-                believed_at=wire.to_optional_timestamp(believed_at),
+                valid_at=conversion.to_optional_timestamp(valid_at),
+                believed_at=conversion.to_optional_timestamp(believed_at),
             )
-        pages = await self._pages(self._stub.ListFacts, request)
-        with _reading():
-            return [wire.from_fact(fact) for page in pages for fact in page.facts]
+        pages = await self._call_stream(self._stub.ListFacts, request)
+        with _check_response():
+            return [conversion.from_fact(fact) for page in pages for fact in page.facts]
 
     async def fact_history(self, scope: Scope, *, subject: str = "", predicate: str = "") -> list[Fact]:
         """See :meth:`core.memory.Memory.fact_history`."""
-        with _asking():
+        with _refuse_invalid():
             request = pb.ListFactHistoryRequest(
-                scope=wire.to_scope(scope), subject=subject, predicate=predicate
+                scope=conversion.to_scope(scope), subject=subject, predicate=predicate
             )
-        pages = await self._pages(self._stub.ListFactHistory, request)
-        with _reading():
-            return [wire.from_fact(fact) for page in pages for fact in page.facts]
+        pages = await self._call_stream(self._stub.ListFactHistory, request)
+        with _check_response():
+            return [conversion.from_fact(fact) for page in pages for fact in page.facts]
 
     async def upsert_edges(self, scope: Scope, edges: Sequence[Edge]) -> int:
         """See :meth:`core.memory.Memory.upsert_edges`."""
-        with _asking():
-            sent = [wire.to_edge(edge) for edge in edges]
-            request = pb.UpsertEdgesRequest(scope=wire.to_scope(scope), edges=sent)
-        return (await self._one(self._stub.UpsertEdges, request)).changed
+        with _refuse_invalid():
+            converted = [conversion.to_edge(edge) for edge in edges]
+            request = pb.UpsertEdgesRequest(scope=conversion.to_scope(scope), edges=converted)
+        return (await self._call(self._stub.UpsertEdges, request)).changed
 
     async def recent(self, scope: Scope, *, session_id: str = "", limit: int = 20) -> list[Message]:
         """See :meth:`core.memory.Memory.recent`."""
-        with _asking():
+        with _refuse_invalid():
             request = pb.ListRecentMessagesRequest(
-                scope=wire.to_scope(scope), session_id=session_id, limit=limit
+                scope=conversion.to_scope(scope), session_id=session_id, limit=limit
             )
-        pages = await self._pages(self._stub.ListRecentMessages, request)
-        with _reading():
-            return [wire.from_message(message) for page in pages for message in page.messages]
+        pages = await self._call_stream(self._stub.ListRecentMessages, request)
+        with _check_response():
+            return [conversion.from_message(message) for page in pages for message in page.messages]
 
     async def forget(self, scope: Scope, *, session_id: str = "") -> ErasedCounts:
         """See :meth:`core.memory.Memory.forget`."""
-        with _asking():
-            request = pb.ForgetRequest(scope=wire.to_scope(scope), session_id=session_id)
-        answer = await self._one(self._stub.Forget, request, seconds=self._forget_seconds)
-        return ErasedCounts(counts=dict(answer.counts))
+        with _refuse_invalid():
+            request = pb.ForgetRequest(scope=conversion.to_scope(scope), session_id=session_id)
+        response = await self._call(self._stub.Forget, request, seconds=self._forget_seconds)
+        return ErasedCounts(counts=dict(response.counts))
 
     async def remember(self, scope: Scope, text: str, *, type: NoteType, agent: str) -> Note:  # noqa: A002
         """See :meth:`core.memory.Memory.remember`."""
-        with _asking():
+        with _refuse_invalid():
             request = pb.RememberRequest(
-                scope=wire.to_scope(scope), text=text, type=wire.to_item_type(type), agent=agent
+                scope=conversion.to_scope(scope), text=text, type=conversion.to_note_type(type), agent=agent
             )
-        answer = await self._one(self._stub.Remember, request)
-        with _reading():
-            return wire.from_item(answer.item)
+        response = await self._call(self._stub.Remember, request)
+        with _check_response():
+            return conversion.from_note(response.note)
 
     async def recall(self, scope: Scope, query: str, *, agent: str, limit: int = 10) -> list[Hit]:
         """See :meth:`core.memory.Memory.recall`."""
-        with _asking():
+        with _refuse_invalid():
             request = pb.RecallRequest(
-                scope=wire.to_scope(scope), query=make_storable(query), agent=agent, limit=limit
+                scope=conversion.to_scope(scope), query=make_storable(query), agent=agent, limit=limit
             )
-        pages = await self._pages(self._stub.Recall, request)
-        with _reading():
-            return [wire.from_hit(hit) for page in pages for hit in page.hits]
+        pages = await self._call_stream(self._stub.Recall, request)
+        with _check_response():
+            return [conversion.from_hit(hit) for page in pages for hit in page.hits]
 
-    async def check(self) -> None:
-        """Ask the service's health.
+    async def check_health(self) -> None:
+        """Check the service's health.
 
         Raises:
-            MemoryUnavailable: It does not serve, or cannot be reached.
+            MemoryUnavailable: The service is not healthy, or cannot be reached.
         """
-        await self._calls.check()
+        await self._calls.check_health()
 
-    async def _one(
+    async def _call(
         self,
         method: aio.UnaryUnaryMultiCallable[Request, Response],
         request: Request,
         *,
         seconds: float | None = None,
     ) -> Response:
-        _fits(request)
+        _check_size(request)
 
-        async def attempt(left: float) -> Response:
-            return await method(request, timeout=left, metadata=self._metadata)
+        async def attempt(timeout: float) -> Response:
+            return await method(request, timeout=timeout, metadata=self._metadata)
 
         return await self._calls.make(attempt, seconds=seconds or self._seconds)
 
-    async def _pages(
+    async def _call_stream(
         self, method: aio.UnaryStreamMultiCallable[Request, Response], request: Request
     ) -> list[Response]:
-        _fits(request)
+        _check_size(request)
 
-        async def attempt(left: float) -> list[Response]:
-            return [page async for page in method(request, timeout=left, metadata=self._metadata)]
+        async def attempt(timeout: float) -> list[Response]:
+            return [page async for page in method(request, timeout=timeout, metadata=self._metadata)]
 
         return await self._calls.make(attempt, seconds=self._seconds)
 
 
 @asynccontextmanager
-async def remote_memory(settings: MemorySettings) -> AsyncIterator[RemoteMemory]:
-    """The client, until the context closes. It waits for nobody: the service may be away.
+async def connect_memory(settings: MemorySettings) -> AsyncIterator[RemoteMemory]:
+    """Open a client until the context closes. The service need not be reachable yet.
 
     Args:
-        settings: Where the service is and how it is called; ``grpc_target`` is set.
+        settings: The address of the service (``grpc_target`` is set), and how it is called.
 
     Raises:
-        StartupError: The file of authorities cannot be read.
+        StartupError: The file of certificate authorities cannot be read.
     """
-    async with _channel(settings) as channel:
+    async with _open_channel(settings) as channel:
         yield RemoteMemory(channel, settings)
 
 
-def _channel(settings: MemorySettings) -> aio.Channel:
+def _open_channel(settings: MemorySettings) -> aio.Channel:
     target = settings.grpc_target or ""
     file = settings.grpc_ca_file
     if not (settings.grpc_tls or file):
         if settings.grpc_token:
-            log.warning("memory_token_in_the_clear", target=target, instead="set MEMORY_GRPC_TLS")
+            log.warning("memory_token_sent_unencrypted", target=target, hint="set MEMORY_GRPC_TLS")
         return aio.insecure_channel(target, options=_OPTIONS)
-    credentials = grpc.ssl_channel_credentials(authorities(file) if file else None)
+    credentials = grpc.ssl_channel_credentials(read_authorities(file) if file else None)
     return aio.secure_channel(target, credentials, options=_OPTIONS)
 
 
 @contextmanager
-def _asking() -> Iterator[None]:
-    """Refuse, before anything is sent, what cannot be said.
+def _refuse_invalid() -> Iterator[None]:
+    """Refuse a request that cannot be converted, before anything is sent.
 
     Raises:
         MemoryRefused: Instead of the ``ValueError``.
@@ -326,23 +328,23 @@ def _asking() -> Iterator[None]:
 
 
 @contextmanager
-def _reading() -> Iterator[None]:
-    """Say of an answer that means nothing that the memory is of another version.
+def _check_response() -> Iterator[None]:
+    """Report a response that cannot be converted: the server is probably of another version.
 
     Raises:
-        MemoryUnavailable: Instead of the ``ValueError``, or of the missing first page.
+        MemoryUnavailable: Instead of the ``ValueError``, or the ``IndexError`` of a missing first page.
     """
     try:
         yield
     except (ValueError, IndexError) as error:
         raise MemoryUnavailable(
-            f"the memory's answer cannot be read, is it of another version? {error}"
+            f"the memory's response cannot be read; is the server of another version? {error}"
         ) from error
 
 
-def _fits(request: ProtoMessage) -> None:
+def _check_size(request: ProtoMessage) -> None:
     size = request.ByteSize()
     if size > MAX_MESSAGE_BYTES:
         raise MemoryRefused(
-            f"this is {size} bytes, of which the memory takes {MAX_MESSAGE_BYTES} at once: send it in parts"
+            f"the request has {size} bytes, and at most {MAX_MESSAGE_BYTES} are allowed; send it in parts"
         )

@@ -5,21 +5,22 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from memory.notes import SWEEP_LOCK_ID, NotePolicies, NoteSweeper
 
 from core.errors import MemoryRefused, StartupError
 from core.memory import NoteType, Scope
 from core.postgres import Pool
 from core.settings import MemorySettings, Settings
-from memory import notes as items
+from core.tasks import cancel_and_wait
+from memory import notes
 from memory.embedded import EmbeddedMemory, open_memory
+from memory.notes import SWEEP_LOCK_ID, NotePolicies, NoteSweeper
 from tests.support.facts import ANA, fact_memory
 from tests.support.memory import embedder
 from tests.support.waiting import until
 
 NOW = datetime(2026, 1, 10, 9, tzinfo=UTC)
-SMALL = NotePolicies.of(MemorySettings(capacity=5, kept_when_full=3))
-SPECIFIED = NotePolicies.of(MemorySettings())
+SMALL = NotePolicies.from_settings(MemorySettings(capacity=5, kept_when_full=3))
+SPECIFIED = NotePolicies.from_settings(MemorySettings())
 
 
 @pytest.fixture
@@ -31,20 +32,20 @@ async def memory(pool: Pool) -> AsyncIterator[EmbeddedMemory]:
 async def remember(
     pool: Pool, text: str, kind: NoteType = "working", *, agent: str = "support", at: datetime = NOW
 ) -> str:
-    item = await items.remember(pool, ANA, text, kind=kind, agent=agent, policies=SMALL, now=at)
+    item = await notes.remember(pool, ANA, text, kind=kind, agent=agent, policies=SMALL, now=at)
     return item.id
 
 
 async def recalled(
     pool: Pool, query: str = "", *, agent: str = "support", at: datetime = NOW, scope: Scope = ANA
 ) -> list[str]:
-    hits = await items.recall(pool, scope, query, agent=agent, limit=10, policies=SMALL, now=at)
+    hits = await notes.recall(pool, scope, query, agent=agent, limit=10, policies=SMALL, now=at)
     return [hit.text for hit in hits]
 
 
 async def rows(pool: Pool) -> int:
     async with pool.connection() as connection:
-        row = await (await connection.execute("SELECT count(*) AS rows FROM memory.items")).fetchone()
+        row = await (await connection.execute("SELECT count(*) AS rows FROM memory.notes")).fetchone()
     return row["rows"] if row else 0
 
 
@@ -98,7 +99,7 @@ async def test_a_note_is_gone_when_its_time_is_over(
     second = timedelta(seconds=1)
     assert await recalled(pool, at=NOW + kept - second) == ["note"]
     assert await recalled(pool, at=NOW + kept) == []
-    sweeper = NoteSweeper(pool, SMALL, seconds=60)
+    sweeper = NoteSweeper(pool, SMALL)
     assert await sweeper.sweep(NOW + kept - second) == 0
     assert await sweeper.sweep(NOW + kept) == 1
     assert await rows(pool) == 0
@@ -143,8 +144,8 @@ async def test_the_same_note_is_kept_once_and_its_time_begins_anew(
 async def test_a_lowered_setting_trims_what_is_there(memory: EmbeddedMemory, pool: Pool) -> None:
     for number in range(5):
         await remember(pool, f"note {number}", at=NOW + timedelta(minutes=number))
-    lowered = NotePolicies.of(MemorySettings(capacity=2, kept_when_full=1))
-    assert await NoteSweeper(pool, lowered, seconds=60).sweep(NOW + timedelta(minutes=9)) == 4
+    lowered = NotePolicies.from_settings(MemorySettings(capacity=2, kept_when_full=1))
+    assert await NoteSweeper(pool, lowered).sweep(NOW + timedelta(minutes=9)) == 4
     assert await recalled(pool, at=NOW + timedelta(minutes=9)) == ["note 4"]
 
 
@@ -153,8 +154,8 @@ async def test_one_service_sweeps_at_a_time(memory: EmbeddedMemory, pool: Pool) 
     later = NOW + timedelta(days=2)
     async with pool.connection() as connection, connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(%s)", (SWEEP_LOCK_ID,))
-        assert await NoteSweeper(pool, SMALL, seconds=60).sweep(later) == 0
-    assert await NoteSweeper(pool, SMALL, seconds=60).sweep(later) == 1
+        assert await NoteSweeper(pool, SMALL).sweep(later) == 0
+    assert await NoteSweeper(pool, SMALL).sweep(later) == 1
 
 
 async def test_a_sweep_that_failed_is_tried_again(
@@ -162,16 +163,14 @@ async def test_a_sweep_that_failed_is_tried_again(
 ) -> None:
     await remember(pool, "note", at=datetime.now(UTC) - timedelta(days=2))
     async with pool.connection() as connection:
-        await connection.execute("ALTER TABLE memory.items RENAME TO items_away")
-    sweeper = NoteSweeper(pool, SMALL, seconds=0.01)
-    task = asyncio.create_task(sweeper.run())
-    await until(lambda: "memory_sweep_failed" in caplog.text)
+        await connection.execute("ALTER TABLE memory.notes RENAME TO notes_away")
+    task = asyncio.create_task(NoteSweeper(pool, SMALL).run(0.01))
+    await until(lambda: "background_pass_failed" in caplog.text)
     async with pool.connection() as connection:
-        await connection.execute("ALTER TABLE memory.items_away RENAME TO items")
+        await connection.execute("ALTER TABLE memory.notes_away RENAME TO notes")
     while await rows(pool):  # noqa: ASYNC110  # the sweeper has no event
         await asyncio.sleep(0.001)
-    await sweeper.aclose(task)
-    assert task.done()
+    await cancel_and_wait(task)
 
 
 async def test_an_open_memory_sweeps_by_itself_and_stops_when_closed(pool: Pool) -> None:

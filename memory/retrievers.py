@@ -1,7 +1,7 @@
-"""The ways of searching, as one SQL statement: each leg with a limit of its own, ranked side by side.
+"""The retrievers, as one SQL statement in which each ranks its own candidates up to a limit.
 
-Every leg reads rows of one scope alone, most of them all of these: a contact has some hundreds of messages,
-and an exact scan of those is faster than an index over everybody's, and right.
+Every retriever reads the rows of one scope only, and most read all of them: a contact has some hundreds of
+messages, and an exact scan of these is faster than an index over those of all contacts, and exact.
 """
 
 import re
@@ -15,19 +15,20 @@ from core.memory.strategies import Retriever
 # lexeme is its frequency weighted by field, later occurrences counting less, divided by pi^2 / 6.
 K1: Final = 0.8
 B: Final = 0.5
-# Of a lexeme in the unit after, in the one before, in the date, and in the text itself.
+# Weights of a lexeme in the next unit, in the previous unit, in the date, and in the text itself.
 FIELD_WEIGHTS: Final = "{0.35,0.5,1,1}"
-# What the vectors of the unit after and of the one before add to a unit's own.
-AFTER: Final = 0.5
-BEFORE: Final = 0.2
-SAME_NAME: Final = 0.5  # least word similarity of what is the same name, misspelt
-# A name that more of the units have tells nothing, such as that of the contact.
-COMMON_NAME: Final = 0.1
+# How much the scores of the next and of the previous unit's vectors add to a unit's own.
+NEXT_UNIT_WEIGHT: Final = 0.5
+PREVIOUS_UNIT_WEIGHT: Final = 0.2
+# The least word similarity of two spellings of one name.
+MIN_NAME_SIMILARITY: Final = 0.5
+# A name that a larger share of the units contains, such as the contact's own, is ignored.
+COMMON_NAME_SHARE: Final = 0.1
 
-# Planning the statement takes longer than running it, so it is planned once a connection, for any contact;
-# what it costs is misjudged for it, and must neither start the compiler nor make reading a whole table seem
-# cheap. A scan of the HNSW index goes on until it has met enough rows of the scope.
-MODES_SQL: Final = """
+# Planning the statement takes longer than running it, so each connection plans it once, for any contact. The
+# costs of such a plan are estimated wrongly, which must neither start the JIT compiler nor make sequential
+# scans look cheap. A scan of the HNSW index continues until it has met enough rows of the scope.
+SESSION_SETTINGS_SQL: Final = """
 SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true),
        set_config('enable_seqscan', 'off', true), set_config('hnsw.iterative_scan', 'strict_order', true)
 """
@@ -42,8 +43,8 @@ scope AS MATERIALIZED (
     WINDOW session AS (PARTITION BY session_id ORDER BY at, message, part)
 )"""
 
-# Rarity is that of the contact's own memory. The question is read in both languages: a lexeme that the
-# other language would make of a word matches nothing, as does a word that is noise in its own.
+# How rare a word is, is counted in the contact's own memory. The question is parsed in both languages: a
+# lexeme of the wrong language matches nothing, and neither does a stop word.
 _WORDS: Final = b"""
 words AS MATERIALIZED (
     SELECT lexeme,
@@ -69,9 +70,9 @@ totals AS MATERIALIZED (
     GROUP BY id ORDER BY score DESC, id LIMIT %(retriever_limit)s
 )"""
 
-# A unit's own vector knows what was said before it; the answer to it, and what it answers, are as near to
-# the question, so that a unit between two near ones is nearer. Of the two halves one is not begun: which,
-# the scope's row says. `scope + 0` and `IS TRUE` keep the planner from fetching and sorting all of the scope.
+# The neighbours of a unit are likely to be about the same question, so a unit between two near ones counts as
+# nearer. Only one half of the union runs; the scope's row decides which. `scope + 0` and `IS TRUE` keep the
+# planner from fetching and sorting all of the scope.
 _VECTOR: Final = b"""
 near AS MATERIALIZED (
     SELECT unit AS id, 1 - (embedding <=> %(vector)s::halfvec) AS score
@@ -111,8 +112,8 @@ alike AS MATERIALIZED (
     GROUP BY id ORDER BY score DESC, id LIMIT %(retriever_limit)s
 )"""
 
-# From the things the question names, along edges that hold and are believed, to the messages that told
-# of them: the fewer edges, the better.
+# From the nodes that the question names, along edges that hold and are believed, to the messages these were
+# learnt from. The fewer edges, the better.
 _GRAPH: Final = b"""
 edges AS MATERIALIZED (
     SELECT id, source, target, source_message_id FROM memory.edges
@@ -140,8 +141,8 @@ edges AS MATERIALIZED (
     GROUP BY units.id ORDER BY score DESC, units.id LIMIT %(retriever_limit)s
 )"""
 
-# What is believed to hold at the time, ranked by how rare its words are among such facts. A fact goes by the
-# negative of its number, as units and facts are numbered apart.
+# Facts believed to hold at the time, ranked by how rare their words are among such facts. Their ids are
+# negated, because the ids of units and facts overlap.
 _FACT: Final = b"""
 believed AS MATERIALIZED (
     SELECT id, valid_from, search FROM memory.facts
@@ -155,7 +156,7 @@ believed AS MATERIALIZED (
     FROM stated JOIN (
         SELECT lexeme, ln(1 + ((SELECT count(*) FROM believed) - count(*) + 0.5) / (count(*) + 0.5)) AS idf
         FROM stated GROUP BY lexeme
-    ) AS told USING (lexeme)
+    ) AS rarities USING (lexeme)
     GROUP BY id, valid_from ORDER BY score DESC, id LIMIT %(fact_limit)s
 )"""
 
@@ -166,7 +167,7 @@ recent AS (
     ORDER BY at DESC, message DESC LIMIT %(baseline)s
 )"""
 
-_LEGS: Final[dict[Retriever, bytes]] = {
+_RETRIEVERS: Final[dict[Retriever, bytes]] = {
     "keyword": _KEYWORD,
     "vector": _VECTOR,
     "trigram": _TRIGRAM,
@@ -174,10 +175,10 @@ _LEGS: Final[dict[Retriever, bytes]] = {
     "fact": _FACT,
     "recent": _RECENT,
 }
-# Recency is in the order of the messages, which their times need not tell.
 _PARAMETER: Final = re.compile(rb"%\((\w+)\)s")
-_BEST: Final = b"score DESC, id"
-_ORDER: Final[dict[Retriever, bytes]] = {"recent": b"score DESC, id DESC"}
+_DEFAULT_ORDER: Final = b"score DESC, id"
+# Messages may share a time; their ids keep the order.
+_ORDERS: Final[dict[Retriever, bytes]] = {"recent": b"score DESC, id DESC"}
 _RANKED: Final = b"""
 SELECT '%b' AS leg, array_agg(id) AS units, array_agg(message) AS messages, array_agg(at) AS times,
        array_agg(score) AS scores
@@ -185,11 +186,11 @@ FROM (SELECT id, message, at, score::float8 FROM %b ORDER BY %b) AS best_first""
 
 _WAITING: Final = b"(SELECT count(*) FROM found JOIN memory.unembedded ON unit = found.id)"
 
-# Facts that a search names; the best of them say what there is to know.
-MOST_FACTS: Final = 5
-# Of the units that are shown, and of these alone: to read a text costs more than to rank it.
+# The most facts that a search returns.
+MAX_FACTS: Final = 5
+# Texts are read only for what is shown, because reading a text costs more than ranking it.
 FACTS_SQL: Final = "SELECT id, subject, predicate, scope_key, object FROM memory.facts WHERE id = ANY(%s)"
-TEXTS_SQL: Final = """
+UNITS_SQL: Final = """
 SELECT units.id AS unit, messages.id AS message, units.text, units.session_id
 FROM memory.units JOIN memory.messages ON seq = units.message
 WHERE units.id = ANY(%s)
@@ -198,29 +199,32 @@ WHERE units.id = ANY(%s)
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """SQL with ``$1``, ``$2`` … for its parameters, and their names in that order."""
+    """SQL with parameters ``$1``, ``$2`` and so on, and their names in that order."""
 
     sql: bytes
     parameters: tuple[str, ...]
 
 
 @cache
-def statement(legs: tuple[Retriever, ...], *, model: int, dimensions: int) -> Statement:
-    """One statement that asks the legs, a row for each.
+def build_statement(retrievers: tuple[Retriever, ...], *, model: int, dimensions: int) -> Statement:
+    """Build one statement that runs the retrievers and returns a row for each.
 
-    ``units`` and ``scores`` are of the units that the leg names, best first, ``messages`` and ``times`` of
-    the messages these are of; all four are null where there are none. ``waiting`` is how many of the
-    contact's units have no vector yet; it is in every row.
+    The columns ``units`` and ``scores`` hold the ids that the retriever found and their scores, best first,
+    ``messages`` and ``times`` the messages of these and their times. All four are null if nothing was found.
+    ``waiting`` is the number of the contact's units without a vector, in every row.
 
     Args:
-        legs: At least one.
-        model: Id of the embedding model, for the index of its vectors.
-        dimensions: Of its vectors.
+        retrievers: At least one.
+        model: The id of the embedding model, for the index of its vectors.
+        dimensions: The dimensions of its vectors.
     """
-    words = [_WORDS] if {"keyword", "fact"} & {*legs} else []
-    parts = [_SCOPE, *words, *(_LEGS[leg] for leg in legs)]
-    ranked = b" UNION ALL ".join(_RANKED % (leg.encode(), _from(leg), _ORDER.get(leg, _BEST)) for leg in legs)
-    waiting = _WAITING if "vector" in legs else b"0"
+    words = [_WORDS] if {"keyword", "fact"} & {*retrievers} else []
+    parts = [_SCOPE, *words, *(_RETRIEVERS[name] for name in retrievers)]
+    ranked = b" UNION ALL ".join(
+        _RANKED % (name.encode(), _from_clause(name), _ORDERS.get(name, _DEFAULT_ORDER))
+        for name in retrievers
+    )
+    waiting = _WAITING if "vector" in retrievers else b"0"
     query = b"WITH %b SELECT ranked.*, %b AS waiting FROM (%b) AS ranked" % (
         b",".join(parts),
         waiting,
@@ -229,10 +233,10 @@ def statement(legs: tuple[Retriever, ...], *, model: int, dimensions: int) -> St
     query = query.replace(b"<model>", b"%d" % model).replace(b"<dimensions>", b"%d" % dimensions)
     names = tuple(dict.fromkeys(name.decode() for name in _PARAMETER.findall(query)))
     return Statement(
-        _PARAMETER.sub(lambda named: b"$%d" % (names.index(named[1].decode()) + 1), query), names
+        _PARAMETER.sub(lambda match: b"$%d" % (names.index(match[1].decode()) + 1), query), names
     )
 
 
-def _from(leg: Retriever) -> bytes:
-    """Where a leg's rows come from: those of units are told of their messages."""
-    return b"fact" if leg == "fact" else b"%b JOIN found USING (id)" % leg.encode()
+def _from_clause(retriever: Retriever) -> bytes:
+    """Return where a retriever's rows come from; units are joined with their messages."""
+    return b"fact" if retriever == "fact" else b"%b JOIN found USING (id)" % retriever.encode()

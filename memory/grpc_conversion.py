@@ -1,12 +1,12 @@
-"""The port's values as messages of ``memory.proto``, and back.
+"""Conversion between the memory port's values and the messages of ``memory.proto``.
 
-Everything here raises ``ValueError`` for what cannot be said in the other form. Who calls knows whose fault
-that is: a caller's, who is refused, or a memory's of another version.
+Every function raises ``ValueError`` for a value that the other form cannot represent. The caller knows
+whether that is a bad request or the response of a server of another version.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Final, Literal, TypeAlias, TypeVar, cast, get_args
+from typing import Any, Final, Literal, TypeAlias, TypeVar, cast, get_args
 
 from google.protobuf.message import Message as ProtoMessage
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -39,39 +39,53 @@ Entry = TypeVar("Entry", bound=ProtoMessage)
 Name = TypeVar("Name", bound=str)
 Number = TypeVar("Number", bound=int)
 
-# Small enough that a page never holds up others on the connection, large enough that most lists are one.
+# Small enough not to hold up other calls on the connection, and large enough for most lists.
 PAGE_BYTES: Final = 256 * 1024
 
 
-def _numbers(names: Iterable[Name], enum: Mapping[str, Number], prefix: str) -> dict[Name, Number]:
+def _map_numbers(names: Iterable[Name], enum: Mapping[str, Number], prefix: str) -> dict[Name, Number]:
+    """Map the port's names to the numbers of the enum's members."""
     return {name: enum[f"{prefix}_{name.upper()}"] for name in names}
 
 
-_ROLES: Final = _numbers(cast("tuple[Role, ...]", get_args(Role)), dict(pb.Role.items()), "ROLE")
-_KINDS: Final = _numbers(cast("tuple[HitKind, ...]", get_args(HitKind)), dict(pb.HitKind.items()), "HIT_KIND")
-_OUTCOMES: Final = _numbers(
+_ROLES: Final = _map_numbers(cast("tuple[Role, ...]", get_args(Role)), dict(pb.Role.items()), "ROLE")
+_KINDS: Final = _map_numbers(
+    cast("tuple[HitKind, ...]", get_args(HitKind)), dict(pb.HitKind.items()), "HIT_KIND"
+)
+_OUTCOMES: Final = _map_numbers(
     cast("tuple[FactOutcome, ...]", get_args(FactOutcome)), dict(pb.FactOutcome.items()), "FACT_OUTCOME"
 )
-_TYPES: Final = _numbers(
-    cast("tuple[NoteType, ...]", get_args(NoteType)), dict(pb.ItemType.items()), "ITEM_TYPE"
+_TYPES: Final = _map_numbers(
+    cast("tuple[NoteType, ...]", get_args(NoteType)), dict(pb.NoteType.items()), "NOTE_TYPE"
 )
 
 
-def _number(numbers: Mapping[Name, Number], name: Name, what: str) -> Number:
+def _to_number(numbers: Mapping[Name, Number], name: Name, what: str) -> Number:
     if name not in numbers:
         raise ValueError(f"{what} {name!r} is not known; there are {', '.join(numbers)}")
     return numbers[name]
 
 
-def _name(numbers: Mapping[Name, Number], number: Number, what: str) -> Name:
+def _to_name(numbers: Mapping[Name, Number], number: Number, what: str) -> Name:
     for name, known in numbers.items():
         if known == number:
             return name
     raise ValueError(f"{what} {number} is not known; there are {', '.join(numbers)}")
 
 
-def pages(items: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """The items in their order, in pages of at most ``PAGE_BYTES``, or of one item that is longer."""
+# Fields that have the same name and type in both forms.
+_STATEMENT_FIELDS: Final = ("subject", "predicate", "object", "confidence", "source_message_id", "scope_key")
+_FACT_FIELDS: Final = ("id", *_STATEMENT_FIELDS)
+_NEW_FACT_FIELDS: Final = (*_STATEMENT_FIELDS, "correction", "instead_of", "ended")
+_NOTE_FIELDS: Final = ("id", "agent", "text", "uses")
+
+
+def _copy_fields(source: object, names: Iterable[str]) -> dict[str, Any]:
+    return {name: getattr(source, name) for name in names}
+
+
+def paginate(items: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """Yield the items in pages of at most ``PAGE_BYTES``; a larger item has a page of its own."""
     page: list[Entry] = []
     size = 0
     for item in items:
@@ -86,21 +100,21 @@ def pages(items: Iterable[Entry]) -> Iterator[list[Entry]]:
 
 
 def to_timestamp(at: datetime) -> Timestamp:
-    """A moment; one without a time zone is none."""
+    """Convert a time, which must have a time zone."""
     if at.tzinfo is None:
-        raise ValueError(f"the time {at.isoformat()} must say in which time zone it is")
-    made = Timestamp()
-    made.FromDatetime(at)
-    return made
+        raise ValueError(f"the time {at.isoformat()} must have a time zone")
+    timestamp = Timestamp()
+    timestamp.FromDatetime(at)
+    return timestamp
 
 
 def to_optional_timestamp(at: datetime | None) -> Timestamp | None:
-    """A moment, where there is one; None leaves the field unset."""
+    """Convert an optional time; None leaves the field unset."""
     return None if at is None else to_timestamp(at)
 
 
 def from_timestamp(owner: ProtoMessage, field: str) -> datetime:
-    """The time in a field that must be set."""
+    """Return the time in a field that must be set."""
     at = from_optional_timestamp(owner, field)
     if at is None:
         raise ValueError(f"{owner.DESCRIPTOR.name}.{field} must be set")
@@ -108,28 +122,28 @@ def from_timestamp(owner: ProtoMessage, field: str) -> datetime:
 
 
 def from_optional_timestamp(owner: ProtoMessage, field: str) -> datetime | None:
-    """The time in a field, where it is set."""
+    """Return the time in a field, or None if it is not set."""
     if not owner.HasField(field):
         return None
-    made: Timestamp = getattr(owner, field)
-    return made.ToDatetime(tzinfo=UTC)
+    timestamp: Timestamp = getattr(owner, field)
+    return timestamp.ToDatetime(tzinfo=UTC)
 
 
 def to_scope(scope: Scope) -> pb.Scope:
-    """Whose memory."""
+    """Convert a scope."""
     return pb.Scope(tenant=scope.tenant, contact_id=scope.contact_id)
 
 
 def from_scope(scope: pb.Scope) -> Scope:
-    """Whose memory; one that is not set names nobody, which the memory refuses."""
+    """Convert a scope; the memory refuses one that is not set."""
     return Scope(tenant=scope.tenant, contact_id=scope.contact_id)
 
 
 def to_message(message: Message) -> pb.Message:
-    """Something said; what could not be stored of its text is left out, as the memory leaves it out."""
+    """Convert a message, without characters that the memory cannot store."""
     return pb.Message(
         id=message.id,
-        role=_number(_ROLES, message.role, "role"),
+        role=_to_number(_ROLES, message.role, "role"),
         text=make_storable(message.text),
         at=to_timestamp(message.at),
         session_id=message.session_id,
@@ -138,10 +152,10 @@ def to_message(message: Message) -> pb.Message:
 
 
 def from_message(message: pb.Message) -> Message:
-    """Something said."""
+    """Convert a message."""
     return Message(
         id=message.id,
-        role=_name(_ROLES, message.role, "role"),
+        role=_to_name(_ROLES, message.role, "role"),
         text=message.text,
         at=from_timestamp(message, "at"),
         session_id=message.session_id,
@@ -150,43 +164,45 @@ def from_message(message: pb.Message) -> Message:
 
 
 def to_hit(hit: Hit) -> pb.Hit:
-    """Something remembered."""
+    """Convert a hit."""
     return pb.Hit(
-        kind=_number(_KINDS, hit.kind, "kind of hit"),
+        kind=_to_number(_KINDS, hit.kind, "kind of hit"),
         id=hit.id,
         text=hit.text,
         at=to_timestamp(hit.at),
         session_id=hit.session_id,
         score=hit.score,
-        legs=[pb.LegRank(leg=each.retriever, rank=each.rank, score=each.score) for each in hit.ranks],
+        ranks=[
+            pb.RetrieverRank(retriever=each.retriever, rank=each.rank, score=each.score) for each in hit.ranks
+        ],
     )
 
 
 def from_hit(hit: pb.Hit) -> Hit:
-    """Something remembered."""
+    """Convert a hit."""
     return Hit(
-        kind=_name(_KINDS, hit.kind, "kind of hit"),
+        kind=_to_name(_KINDS, hit.kind, "kind of hit"),
         id=hit.id,
         text=hit.text,
         at=from_timestamp(hit, "at"),
         session_id=hit.session_id,
         score=hit.score,
-        ranks=tuple(RetrieverRank(leg.leg, leg.rank, leg.score) for leg in hit.legs),
+        ranks=tuple(RetrieverRank(each.retriever, each.rank, each.score) for each in hit.ranks),
     )
 
 
 def to_node(node: Node) -> pb.Node:
-    """A thing."""
+    """Convert a node."""
     return pb.Node(kind=node.kind, key=node.key, label=node.label)
 
 
 def from_node(node: pb.Node) -> Node:
-    """A thing."""
+    """Convert a node."""
     return Node(kind=node.kind, key=node.key, label=node.label)
 
 
 def to_edge(edge: Edge) -> pb.Edge:
-    """How two things are related."""
+    """Convert an edge."""
     return pb.Edge(
         source=to_node(edge.source),
         type=edge.type,
@@ -198,7 +214,7 @@ def to_edge(edge: Edge) -> pb.Edge:
 
 
 def from_edge(edge: pb.Edge) -> Edge:
-    """How two things are related."""
+    """Convert an edge."""
     return Edge(
         source=from_node(edge.source),
         type=edge.type,
@@ -210,47 +226,23 @@ def from_edge(edge: pb.Edge) -> Edge:
 
 
 def to_new_fact(fact: NewFact) -> pb.NewFact:
-    """A statement to be remembered."""
+    """Convert a new fact."""
     return pb.NewFact(
-        subject=fact.subject,
-        predicate=fact.predicate,
-        object=fact.object,
-        confidence=fact.confidence,
-        source_message_id=fact.source_message_id,
-        valid_from=to_optional_timestamp(fact.valid_from),
-        scope_key=fact.scope_key,
-        correction=fact.correction,
-        instead_of=fact.instead_of,
-        ended=fact.ended,
+        **_copy_fields(fact, _NEW_FACT_FIELDS), valid_from=to_optional_timestamp(fact.valid_from)
     )
 
 
 def from_new_fact(fact: pb.NewFact) -> NewFact:
-    """A statement to be remembered."""
+    """Convert a new fact."""
     return NewFact(
-        subject=fact.subject,
-        predicate=fact.predicate,
-        object=fact.object,
-        confidence=fact.confidence,
-        source_message_id=fact.source_message_id,
-        valid_from=from_optional_timestamp(fact, "valid_from"),
-        scope_key=fact.scope_key,
-        correction=fact.correction,
-        instead_of=fact.instead_of,
-        ended=fact.ended,
+        **_copy_fields(fact, _NEW_FACT_FIELDS), valid_from=from_optional_timestamp(fact, "valid_from")
     )
 
 
 def to_fact(fact: Fact) -> pb.Fact:
-    """A statement as it is kept."""
+    """Convert a fact."""
     return pb.Fact(
-        id=fact.id,
-        subject=fact.subject,
-        predicate=fact.predicate,
-        object=fact.object,
-        scope_key=fact.scope_key,
-        confidence=fact.confidence,
-        source_message_id=fact.source_message_id,
+        **_copy_fields(fact, _FACT_FIELDS),
         valid_from=to_timestamp(fact.valid_from),
         valid_to=to_optional_timestamp(fact.valid_to),
         recorded_at=to_timestamp(fact.recorded_at),
@@ -260,15 +252,9 @@ def to_fact(fact: Fact) -> pb.Fact:
 
 
 def from_fact(fact: pb.Fact) -> Fact:
-    """A statement as it is kept."""
+    """Convert a fact."""
     return Fact(
-        id=fact.id,
-        subject=fact.subject,
-        predicate=fact.predicate,
-        object=fact.object,
-        scope_key=fact.scope_key,
-        confidence=fact.confidence,
-        source_message_id=fact.source_message_id,
+        **_copy_fields(fact, _FACT_FIELDS),
         valid_from=from_timestamp(fact, "valid_from"),
         valid_to=from_optional_timestamp(fact, "valid_to"),
         recorded_at=from_timestamp(fact, "recorded_at"),
@@ -278,67 +264,63 @@ def from_fact(fact: pb.Fact) -> Fact:
 
 
 def to_fact_change(change: FactChange) -> pb.FactChange:
-    """What became of a new fact."""
+    """Convert the effect of a new fact."""
     return pb.FactChange(
         fact=to_fact(change.fact),
-        outcome=_number(_OUTCOMES, change.outcome, "outcome"),
+        outcome=_to_number(_OUTCOMES, change.outcome, "outcome"),
         closed=to_fact(change.closed) if change.closed else None,
     )
 
 
 def from_fact_change(change: pb.FactChange) -> FactChange:
-    """What became of a new fact."""
+    """Convert the effect of a new fact."""
     return FactChange(
         fact=from_fact(change.fact),
-        outcome=_name(_OUTCOMES, change.outcome, "outcome"),
+        outcome=_to_name(_OUTCOMES, change.outcome, "outcome"),
         closed=from_fact(change.closed) if change.HasField("closed") else None,
     )
 
 
-def to_item_type(type: NoteType) -> pb.ItemType.ValueType:  # noqa: A002 - as the port names it
-    """How long a note is kept."""
-    return _number(_TYPES, type, "type")
+def to_note_type(type: NoteType) -> pb.NoteType.ValueType:  # noqa: A002 - as the port names it
+    """Convert a note's type."""
+    return _to_number(_TYPES, type, "type")
 
 
-def from_item_type(number: pb.ItemType.ValueType) -> NoteType:
-    """How long a note is kept."""
-    return _name(_TYPES, number, "type")
+def from_note_type(number: pb.NoteType.ValueType) -> NoteType:
+    """Convert a note's type."""
+    return _to_name(_TYPES, number, "type")
 
 
-def to_item(item: Note) -> pb.Item:
-    """A note."""
-    return pb.Item(
-        id=item.id,
-        type=to_item_type(item.type),
-        agent=item.agent,
-        text=item.text,
-        remembered_at=to_timestamp(item.remembered_at),
-        uses=item.uses,
+def to_note(note: Note) -> pb.Note:
+    """Convert a note."""
+    return pb.Note(
+        **_copy_fields(note, _NOTE_FIELDS),
+        type=to_note_type(note.type),
+        remembered_at=to_timestamp(note.remembered_at),
     )
 
 
-def from_item(item: pb.Item) -> Note:
-    """A note."""
+def from_note(note: pb.Note) -> Note:
+    """Convert a note."""
     return Note(
-        id=item.id,
-        type=from_item_type(item.type),
-        agent=item.agent,
-        text=item.text,
-        remembered_at=from_timestamp(item, "remembered_at"),
-        uses=item.uses,
+        **_copy_fields(note, _NOTE_FIELDS),
+        type=from_note_type(note.type),
+        remembered_at=from_timestamp(note, "remembered_at"),
     )
 
 
-def from_routed(routed: pb.RouteResponse) -> StrategyChoice:
-    """By which strategy to search."""
-    if routed.intent not in get_args(StrategyName):
-        raise ValueError(f"intent {routed.intent!r} is not known")
-    strategy = cast("StrategyName", routed.intent)
-    return StrategyChoice(strategy=strategy, confidence=routed.confidence, degraded=tuple(routed.degraded))
+def from_choice(response: pb.RouteResponse) -> StrategyChoice:
+    """Convert the choice of a strategy."""
+    if response.intent not in get_args(StrategyName):
+        raise ValueError(f"intent {response.intent!r} is not known")
+    strategy = cast("StrategyName", response.intent)
+    return StrategyChoice(
+        strategy=strategy, confidence=response.confidence, degraded=tuple(response.degraded)
+    )
 
 
 def to_context(context: AssembledContext) -> pb.AssembleContextResponse:
-    """What a prompt is told."""
+    """Convert an assembled context."""
     return pb.AssembleContextResponse(
         text=context.text,
         tokens=context.tokens,
@@ -351,7 +333,7 @@ def to_context(context: AssembledContext) -> pb.AssembleContextResponse:
                 name=section.name,
                 tokens=section.tokens,
                 included=section.included,
-                left_out=[pb.LeftOut(id=each.id, why=each.why) for each in section.omitted],
+                omitted=[pb.OmittedItem(id=each.id, why=each.why) for each in section.omitted],
             )
             for section in context.sections
         ],
@@ -360,7 +342,7 @@ def to_context(context: AssembledContext) -> pb.AssembleContextResponse:
 
 
 def from_context(context: pb.AssembleContextResponse) -> AssembledContext:
-    """What a prompt is told."""
+    """Convert an assembled context."""
     return AssembledContext(
         text=context.text,
         tokens=context.tokens,
@@ -371,7 +353,7 @@ def from_context(context: pb.AssembleContextResponse) -> AssembledContext:
                 name=section.name,
                 tokens=section.tokens,
                 included=tuple(section.included),
-                omitted=tuple(OmittedItem(each.id, each.why) for each in section.left_out),
+                omitted=tuple(OmittedItem(each.id, each.why) for each in section.omitted),
             )
             for section in context.sections
         ),

@@ -25,7 +25,7 @@ from core.memory import (
     Role,
 )
 from core.memory.values import HitKind
-from memory import grpc_conversion as wire
+from memory import grpc_conversion as conversion
 from memory.proto import memory_pb2 as pb
 
 # What the memory keeps: see core.texts.make_storable.
@@ -95,10 +95,10 @@ facts = st.builds(
 changes = st.builds(
     FactChange,
     fact=facts,
-    outcome=st.sampled_from(get_args(wire.FactOutcome)),
+    outcome=st.sampled_from(get_args(conversion.FactOutcome)),
     closed=st.none() | facts,
 )
-items = st.builds(
+notes = st.builds(
     Note,
     id=texts,
     type=st.sampled_from(get_args(NoteType)),
@@ -133,34 +133,37 @@ contexts = st.builds(
 
 @settings(max_examples=30)
 @given(contexts)
-def test_a_context_survives_the_wire(context: AssembledContext) -> None:
-    kept = pb.AssembleContextResponse.FromString(sent(wire.to_context(context)))
-    assert wire.from_context(kept) == context
+def test_a_context_survives_the_conversion(context: AssembledContext) -> None:
+    kept = pb.AssembleContextResponse.FromString(sent(conversion.to_context(context)))
+    assert conversion.from_context(kept) == context
 
 
 @given(messages, hits, edges)
-def test_what_was_said_and_found_survives_the_wire(message: Message, hit: Hit, edge: Edge) -> None:
-    assert wire.from_message(pb.Message.FromString(sent(wire.to_message(message)))) == message
-    assert wire.from_hit(pb.Hit.FromString(sent(wire.to_hit(hit)))) == hit
-    assert wire.from_edge(pb.Edge.FromString(sent(wire.to_edge(edge)))) == edge
+def test_what_was_said_and_found_survives_the_conversion(message: Message, hit: Hit, edge: Edge) -> None:
+    assert conversion.from_message(pb.Message.FromString(sent(conversion.to_message(message)))) == message
+    assert conversion.from_hit(pb.Hit.FromString(sent(conversion.to_hit(hit)))) == hit
+    assert conversion.from_edge(pb.Edge.FromString(sent(conversion.to_edge(edge)))) == edge
 
 
-@given(new_facts, changes, items)
-def test_what_is_believed_survives_the_wire(new_fact: NewFact, change: FactChange, item: Note) -> None:
-    assert wire.from_new_fact(pb.NewFact.FromString(sent(wire.to_new_fact(new_fact)))) == new_fact
-    assert wire.from_fact_change(pb.FactChange.FromString(sent(wire.to_fact_change(change)))) == change
-    assert wire.from_item(pb.Item.FromString(sent(wire.to_item(item)))) == item
+@given(new_facts, changes, notes)
+def test_what_is_believed_survives_the_conversion(new_fact: NewFact, change: FactChange, note: Note) -> None:
+    assert conversion.from_new_fact(pb.NewFact.FromString(sent(conversion.to_new_fact(new_fact)))) == new_fact
+    assert (
+        conversion.from_fact_change(pb.FactChange.FromString(sent(conversion.to_fact_change(change))))
+        == change
+    )
+    assert conversion.from_note(pb.Note.FromString(sent(conversion.to_note(note)))) == note
 
 
 def sent(message: ProtoMessage) -> bytes:
     return message.SerializeToString()
 
 
-@given(st.lists(st.integers(0, 2 * wire.PAGE_BYTES), max_size=12))
+@given(st.lists(st.integers(0, 2 * conversion.PAGE_BYTES), max_size=12))
 def test_pages_are_the_list_and_none_is_too_long_or_shorter_than_it_must_be(sizes: list[int]) -> None:
     listed = [pb.Node(kind=str(place), key="x" * size) for place, size in enumerate(sizes)]
-    pages = list(wire.pages(listed))
+    pages = list(conversion.paginate(listed))
     assert [node.kind for page in pages for node in page] == [node.kind for node in listed]
     lengths = [[node.ByteSize() for node in page] for page in pages]
-    assert all(len(page) == 1 or sum(page) <= wire.PAGE_BYTES for page in lengths)
-    assert all(sum(page) + after[0] > wire.PAGE_BYTES for page, after in pairwise(lengths))
+    assert all(len(page) == 1 or sum(page) <= conversion.PAGE_BYTES for page in lengths)
+    assert all(sum(page) + after[0] > conversion.PAGE_BYTES for page, after in pairwise(lengths))
