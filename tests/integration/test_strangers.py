@@ -180,7 +180,7 @@ async def test_every_route_says_to_a_stranger_that_there_is_nothing(owned: Owned
     assert walked > 250
     # Nothing was begun, touched or taken.
     assert await owned.checkpoints() == before
-    nothing: dict[str, Any] = {"approvals": [], "next_offset": None}
+    nothing: dict[str, Any] = {"approvals": [], "next": None}
     assert (await http.get("/v1/approvals", headers=owned.stranger)).json() == nothing
     assert len((await http.get("/v1/approvals", headers=owned.acme)).json()["approvals"]) == 2
     mine = await http.get(f"/v1/workflows/{owned.workflow}", headers=owned.acme)
