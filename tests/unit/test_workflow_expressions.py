@@ -114,7 +114,7 @@ def test_data_cannot_escape_its_url_segment() -> None:
     )
     values: list[Any] = ["..", ".", "", None, ["a"]]
     for value in values:
-        with pytest.raises(StepFailed, match="cannot be a part of an address"):
+        with pytest.raises(StepFailed, match="cannot be a URL segment"):
             address.render_address({"input": value})
 
 
