@@ -34,13 +34,13 @@ keys: $(VENV)/.runtime ## Manage API keys: make keys ARGS="create --tenant acme 
 	@$(BIN)/python -m service.cli.keys $(ARGS)
 
 migrate: $(VENV)/.runtime ## Bring the database of DATABASE_URL up to date before replicas start
-	@exec $(BIN)/python -m service.cli.migrate
+	@exec $(BIN)/python -m service.cli.database migrate
 
 retention: $(VENV)/.runtime ## Apply the retention policies once (ARGS=--dry-run only reports)
-	@exec $(BIN)/python -m service.cli.retention $(ARGS)
+	@exec $(BIN)/python -m service.cli.database retention $(ARGS)
 
 audit-verify: $(VENV)/.runtime ## Verify the audit trail's hash chains
-	@exec $(BIN)/python -m service.cli.audit verify
+	@exec $(BIN)/python -m service.cli.database verify-audit
 
 memory-serve: $(VENV)/.runtime ## Run the memory as a gRPC service of its own
 	@exec $(BIN)/python -m service.cli.memory_server
@@ -75,7 +75,7 @@ docs: $(VENV)/.runtime ## Generate docs/, .env.example and langgraph.json from t
 	@$(BIN)/python -m service.cli.docs
 
 proto: $(VENV)/.dev ## Generate memory/proto from memory/memory.proto
-	@$(BIN)/python -m memory.generate
+	@$(BIN)/python -m service.cli.proto
 
 requirements: $(VENV)/.dev ## Pin the newest versions that pyproject.toml permits
 	@$(BIN)/uv pip compile --quiet --python-version 3.11 --no-annotate --no-header --no-strip-markers \

@@ -2,17 +2,10 @@
 
 import sys
 
-from fastapi import FastAPI
-
-from service.app import make_app
+from service.app import create_app
 from service.cli.serve import main
 
-
-def create_app() -> FastAPI:
-    """A new application; its lifespan opens the service from the environment's settings."""
-    return make_app()
-
-
+# Its lifespan opens the service from the environment's settings.
 app = create_app()
 
 if __name__ == "__main__":

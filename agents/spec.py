@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, TypedDict, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
-from core.texts import is_storable, without_accents
+from core.texts import is_storable, strip_accents
 
 Pattern = Literal["react", "critique_refine", "planning_monitor", "answer"]
 Category = Literal["sales", "retention", "support", "onboarding", "marketing", "general"]
@@ -54,7 +54,7 @@ class FileChecks(TypedDict):
 
 def normalize_words(text: str) -> str:
     """Return the words of a text without case, accents and punctuation, joined by single spaces."""
-    return " ".join(re.findall(r"[^\W_]+", without_accents(text).casefold()))
+    return " ".join(re.findall(r"[^\W_]+", strip_accents(text).casefold()))
 
 
 def _validate_text(text: str) -> str:

@@ -38,8 +38,8 @@ from core.settings import CrmSettings, DatabaseSettings, LogSettings
 from dev_crm.app import create_crm
 from dev_crm.migrations import migrate
 from graphs.registry import REGISTRY
-from service.audit.verification import verify
-from service.cli.serve import UnsignalledServer
+from service.audit.chain import verify_chains
+from service.cli.serve import ServerWithoutSignals
 from tools.crm.client import SOURCE
 
 PROJECT: Final = Path(__file__).resolve().parents[1]
@@ -62,10 +62,10 @@ SELECT (SELECT count(*) FROM crm.engineering_tickets WHERE source = %(source)s) 
 # What the service had done when it was killed.
 REACHED_SQL: Final = """
 SELECT (SELECT count(*) FROM checkpoints WHERE thread_id = %(thread)s) AS checkpoints,
-       (SELECT count(*) FROM ledger.effects WHERE thread_id = %(thread)s AND state = 'begun') AS begun,
-       (SELECT count(*) FROM ledger.effects WHERE thread_id = %(thread)s AND state = 'finished') AS finished
+       (SELECT count(*) FROM audit.effects WHERE thread_id = %(thread)s AND state = 'begun') AS begun,
+       (SELECT count(*) FROM audit.effects WHERE thread_id = %(thread)s AND state = 'finished') AS finished
 """
-AGAIN_SQL: Final = "SELECT count(*) AS n FROM ledger.effects WHERE attempts > 1"
+AGAIN_SQL: Final = "SELECT count(*) AS n FROM audit.effects WHERE attempts > 1"
 
 
 @dataclass(slots=True)
@@ -121,7 +121,7 @@ async def main(kills: int, seed: int) -> int:
         again = await _one(chaos.own, AGAIN_SQL)
         service.process.terminate()
         await service.process.wait()
-        verdicts = [verdict async for verdict in verify(chaos.own)]
+        verdicts = [verdict async for verdict in verify_chains(chaos.own)]
         print(f"{kills} kills in {perf_counter() - began:.0f} s: one ticket and one message for each case")
         print(f"effects that were begun, killed, and made again under their key: {again['n']}")
         for state, count in sorted(chaos.reached.items()):
@@ -232,7 +232,7 @@ async def _database(server: str, name: str) -> str:
 @asynccontextmanager
 async def _served(app: Any) -> AsyncIterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = UnsignalledServer(uvicorn.Config(app, log_config=None, lifespan="off", ws="none"))
+        server = ServerWithoutSignals(uvicorn.Config(app, log_config=None, lifespan="off", ws="none"))
         ended = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -91,8 +91,8 @@ def _graph(saver: AsyncPostgresSaver, messages: object) -> Graph:
 
     def begun() -> dict[str, Any]:
         message = HumanMessage(text(15), id=str(uuid4()))
-        told = {"messages": [message], "turn": message.id, "iteration_limit": 10, "reflect_when": "always"}
-        cleared = {"allowed_tools": [], "guidance": "", "known": "", "iterations": 0, "trace": []}
+        told = {"messages": [message], "turn": message.id, "max_iterations": 10, "reflection": "always"}
+        cleared = {"tools": [], "instruction": "", "background": "", "iterations": 0, "trace": []}
         return {**told, **cleared, "unreadable": None, "success": False, "final_answer": ""}
 
     def answered() -> dict[str, Any]:

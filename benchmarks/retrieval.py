@@ -19,20 +19,18 @@ from benchmarks.data import LocomoSample, locomo
 from benchmarks.recall import CUTS, Ranked, Recall, leave_one_out, percentile, recall, table
 from checkpoints.embedded import embedded_postgres_server
 from checkpoints.pool import open_pool
-from core.embeddings import embeddings
+from core.embeddings import build_embedder
 from core.memory import STRATEGIES, Message, Scope, Strategy
-from core.memory.strategies import Leg
+from core.memory.strategies import Retriever
 from core.settings import DatabaseSettings, Settings
-from memory import models, search
-from memory.extensions import open_extensions
+from memory import indexer, search
+from memory.database import migrate, open_extensions
 from memory.indexer import Indexer
 from memory.messages import add_messages
-from memory.migrations import migrate
-from memory.rerank import Reranker
-from memory.rerank_local import LocalReranker
+from memory.rerankers import LocalReranker, Reranker
 from memory.search import SearchDeps
 
-LEGS: Final[tuple[Leg, ...]] = ("keyword", "vector", "trigram")
+RETRIEVERS: Final[tuple[Retriever, ...]] = ("keyword", "vector", "trigram")
 MOST: Final = max(CUTS)
 _EVIDENCE: Final = re.compile(r"D\d+:\d+")
 
@@ -123,15 +121,15 @@ async def ranked(
     return found, took
 
 
-def only(leg: Leg) -> Strategy:
-    """A strategy of one leg."""
+def only(retriever: Retriever) -> Strategy:
+    """Return a strategy that uses one retriever only."""
     return replace(
         STRATEGIES["general"],
-        keyword=float(leg == "keyword"),
-        vector=float(leg == "vector"),
-        trigram=float(leg == "trigram"),
-        graph=float(leg == "graph"),
-        recent=float(leg == "recent"),
+        keyword=float(retriever == "keyword"),
+        vector=float(retriever == "vector"),
+        trigram=float(retriever == "trigram"),
+        graph=float(retriever == "graph"),
+        recent=float(retriever == "recent"),
         rerank=False,
     )
 
@@ -139,16 +137,16 @@ def only(leg: Leg) -> Strategy:
 async def tables(deps: SearchDeps, questions: Sequence[Question], reranker: Reranker) -> str:
     """The tables."""
     rows: list[tuple[str, Recall, list[float]]] = []
-    legs: dict[str, list[Ranked]] = {}
-    for leg in LEGS:
-        legs[leg], took = await ranked(deps, questions, only(leg))
-        rows.append((f"{leg} alone", recall(legs[leg]), took))
+    retrievers: dict[str, list[Ranked]] = {}
+    for retriever in RETRIEVERS:
+        retrievers[retriever], took = await ranked(deps, questions, only(retriever))
+        rows.append((f"{retriever} alone", recall(retrievers[retriever]), took))
     general = STRATEGIES["general"]
     found, took = await ranked(deps, questions, replace(general, rerank=False))
     rows.append(("fusion (general)", recall(found), took))
     again, took = await ranked(replace(deps, reranker=reranker), questions, replace(general, rerank=True))
     rows.append((f"fusion, then {reranker.name}", recall(again), took))
-    chosen, unseen = leave_one_out(legs)
+    chosen, unseen = leave_one_out(retrievers)
     rows.append(("fusion, fitted on three, tested on the fourth", unseen, []))
     lines = [table(rows), "", "Weights fitted without the conversation they are tested on:"]
     lines += [f"- {group}: {weights}" for group, weights in chosen.items()]
@@ -170,7 +168,7 @@ async def evaluate(folder: Path, console: Console) -> None:
     """
     samples = locomo(folder)
     questions = [question for sample in samples for question in questions_of(sample)]
-    embedder = embeddings(Settings.load(), "retrieval")
+    embedder = build_embedder(Settings.load(), "retrieval")
     with tempfile.TemporaryDirectory(prefix="ventros-eval-") as place:
         async with (
             embedded_postgres_server(Path(place)) as url,
@@ -178,7 +176,7 @@ async def evaluate(folder: Path, console: Console) -> None:
         ):
             await migrate(pool)
             extensions = await open_extensions(pool)
-            model = await models.activate(pool, embedder)
+            model = await indexer.activate_model(pool, embedder)
             deps = SearchDeps(pool=pool, extensions=extensions, embedder=embedder, model=model)
             start = time.perf_counter()
             count = await store(deps, samples)

@@ -20,11 +20,9 @@ from rich.table import Table
 
 from benchmarks.data import Clinc150, clinc150
 from benchmarks.metrics import Flags, Numbers, calibration_error, recall_outside
-from core.embeddings import Embedder, embeddings, local_embedder
+from core.embeddings import Embedder, build_embedder, build_local_embedder
 from core.settings import Settings
-from nodes.routing.examples import Examples, read_examples
-from nodes.routing.fit import fit
-from nodes.routing.verdicts import Routing
+from nodes.coordinator.classifier import Routing, TrainingTexts, clean_training_texts, fit_classifier
 
 Vectors: TypeAlias = dict[str, list[float]]
 
@@ -55,7 +53,7 @@ async def evaluate(folder: Path, console: Console) -> None:
         DataMissing: ``clinc150-dev.json`` is not in the folder.
     """
     data = clinc150(folder)
-    embedder = embeddings(Settings.load(), "similarity")
+    embedder = build_embedder(Settings.load(), "similarity")
     draws = [_draw(data, seed) for seed in range(SEEDS)]
     texts = {text for draw in draws for text in draw.texts}
     texts |= {text for text, _ in (*data.val, *data.oos_val)}
@@ -79,13 +77,13 @@ async def evaluate(folder: Path, console: Console) -> None:
         f"{embedder.model}: {each:.1f} ms a text in lists; "
         f"fit and {len(data.val) + len(data.oos_val)} answers: {np.mean(fitting):.1f} s"
     )
-    if embedder.model != (local := local_embedder("similarity")).model:
+    if embedder.model != (local := build_local_embedder("similarity")).model:
         console.print(
             f"(the local model is {local.model}; unset GOOGLE_API_KEY and EMBEDDING_MODEL to measure it)"
         )
 
 
-def _draw(data: Clinc150, seed: int) -> Examples:
+def _draw(data: Clinc150, seed: int) -> TrainingTexts:
     """``EXAMPLES`` utterances of each intent, and the training part of what is outside."""
     random = np.random.default_rng(seed)
     by_intent: dict[str, list[str]] = {}
@@ -95,7 +93,7 @@ def _draw(data: Clinc150, seed: int) -> Examples:
         intent: [texts[place] for place in random.permutation(len(texts))[:EXAMPLES]]
         for intent, texts in sorted(by_intent.items())
     }
-    return read_examples(drawn, [text for text, _ in data.oos_train])
+    return clean_training_texts(drawn, [text for text, _ in data.oos_train])
 
 
 async def _embed(embedder: Embedder, texts: Sequence[str], progress: Progress) -> Vectors:
@@ -108,10 +106,10 @@ async def _embed(embedder: Embedder, texts: Sequence[str], progress: Progress) -
     return vectors
 
 
-def _router(draw: Examples, data: Clinc150, vectors: Vectors) -> Measured:
-    fitted = fit(draw, [vectors[text] for text in draw.texts])
-    inside = fitted.routings([vectors[text] for text, _ in data.val])
-    outside = fitted.routings([vectors[text] for text, _ in data.oos_val])
+def _router(draw: TrainingTexts, data: Clinc150, vectors: Vectors) -> Measured:
+    fitted = fit_classifier(draw, [vectors[text] for text in draw.texts])
+    inside = fitted.classify([vectors[text] for text, _ in data.val])
+    outside = fitted.classify([vectors[text] for text, _ in data.oos_val])
     right = np.array([each.route == intent for each, (_, intent) in zip(inside, data.val, strict=True)])
     sure = np.array([each.verdict == "sure" for each in inside])
     confidences = _confidences([*inside, *outside])
@@ -132,7 +130,7 @@ def _router(draw: Examples, data: Clinc150, vectors: Vectors) -> Measured:
     )
 
 
-def _centroid(draw: Examples, data: Clinc150, vectors: Vectors) -> Measured:
+def _centroid(draw: TrainingTexts, data: Clinc150, vectors: Vectors) -> Measured:
     """The usual baseline: the intent whose mean vector is nearest by cosine."""
     means = _matrix([np.mean([vectors[text] for text in texts], axis=0) for _, texts in draw.by_route])
     means /= np.linalg.norm(means, axis=1, keepdims=True)

@@ -134,15 +134,15 @@ SPEC: Final = GraphSpec(
 async def _serve() -> None:
     # After the registry has the graph, of which the routes are made.
     cast("dict[str, GraphSpec]", REGISTRY)[NAME] = SPEC
-    from service.cli.serve import serving, spare_what_stays  # noqa: PLC0415
+    from service.cli.serve import open_server, tune_garbage_collector  # noqa: PLC0415
 
     settings = Settings.load()
     configure_logging(settings.log)
     models = ChatModels(INFO, lambda _: TokensModel())
-    async with serving(settings, models) as up:
+    async with open_server(settings, models) as up:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, up.stop)
-        spare_what_stays()
+        tune_garbage_collector()
         print(up.url, flush=True)
         await up.ended
 

@@ -30,7 +30,7 @@ from rich.table import Table
 from benchmarks.clients import Answer, ask
 from benchmarks.served import NAME, TOKENS
 from checkpoints.embedded import embedded_postgres_server
-from service.observability.reading import quantile
+from service.observability.agent_status import estimate_quantile
 
 PROJECT: Final = Path(__file__).resolve().parent.parent
 # Conversations at once, and how many in all.
@@ -91,7 +91,7 @@ class Measured:
 
     def own(self, share: float) -> float:
         """The same of the service's own count, which begins when it has read the request, ms."""
-        return 1_000 * (quantile(share, self.own_first) or float("nan"))
+        return 1_000 * (estimate_quantile(share, self.own_first) or float("nan"))
 
 
 def _percentile(values: Sequence[float], share: float) -> float:

@@ -1,23 +1,42 @@
-"""The one connection pool."""
+"""The connection pool: opened on the database that the settings name, and watched for outages.
+
+A background task checks the database once a second, so that not every request has to find an outage out by
+itself. During one, the pool refuses at once what would otherwise wait for its whole timeout, including
+requests that already wait. After one, it replaces its connections before it lends any.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
 
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from checkpoints.embedded import embedded_postgres_server
 from core.errors import StartupError
+from core.logging import get_logger
 from core.postgres import Connection, Pool
 from core.settings import DatabaseSettings
+from core.tasks import Supervisor
 
-RECONNECT_SECONDS = 4
+log = get_logger(__name__)
 
-# A peer that vanished without a word is noticed within about 25 s.
-_KEEPALIVE = {
+# The longest pause between reconnection attempts; a database that is back goes unnoticed for so long.
+RECONNECT_SECONDS: Final = 4
+
+CHECK_SQL: Final = "SELECT 1"
+CHECK_INTERVAL_SECONDS: Final = 1.0
+# Long compared with the pauses of a busy event loop, so that a late answer is not taken for an outage.
+CHECK_TIMEOUT_SECONDS: Final = 5.0
+# PostgreSQL, appendix A: too_many_connections. The database is available to those who have a connection.
+_TOO_MANY_CONNECTIONS: Final = "53300"
+
+# A peer that vanished without closing its connections is noticed within about 25 s.
+_KEEPALIVE: Final = {
     "keepalives": 1,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -27,58 +46,79 @@ _KEEPALIVE = {
 
 
 class WatchedPool(AsyncConnectionPool[Connection]):
-    """A pool that does not have everyone wait while the database is known to be away.
+    """A pool that refuses callers at once during a known outage.
 
     Attributes:
-        away: Why it is; empty while it is there, or nobody looks (:mod:`checkpoints.availability`).
+        unavailable_reason: Why the database is unavailable; empty while it is available, or nobody watches.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.away = ""
-        self._waits: set[asyncio.Timeout] = set()
+        self.unavailable_reason = ""
+        self._waiters: set[asyncio.Timeout] = set()
 
     async def getconn(self, timeout: float | None = None) -> Connection:
-        """A connection.
+        """Borrow a connection.
 
         Raises:
-            PoolTimeout: None came free in time, or the database is away.
+            PoolTimeout: None became free in time, or the database is unavailable.
         """
-        if self.away:
-            raise PoolTimeout(self.away)
+        if self.unavailable_reason:
+            raise PoolTimeout(self.unavailable_reason)
         try:
-            async with asyncio.timeout(None) as wait:
-                self._waits.add(wait)
+            async with asyncio.timeout(None) as waiter:
+                self._waiters.add(waiter)
                 return await super().getconn(timeout)
         except TimeoutError:
-            raise PoolTimeout(self.away) from None
+            raise PoolTimeout(self.unavailable_reason) from None
         finally:
-            self._waits.discard(wait)
+            self._waiters.discard(waiter)
 
-    def refuse(self, reason: str) -> None:
-        """Lend nothing from now on, and tell those who wait."""
-        self.away = reason
-        for wait in self._waits:
-            wait.reschedule(0)
+    def start_refusing(self, reason: str) -> None:
+        """Lend no connections from now on, and refuse those who wait for one."""
+        self.unavailable_reason = reason
+        for waiter in self._waiters:
+            waiter.reschedule(0)
 
-    def lend_again(self) -> None:
-        """The database is back."""
-        self.away = ""
+    async def stop_refusing(self) -> None:
+        """Replace all connections, then lend again."""
+        await self.drain()
+        self.unavailable_reason = ""
+
+
+@asynccontextmanager
+async def open_database(settings: DatabaseSettings, data_dir: Path) -> AsyncIterator[WatchedPool]:
+    """Open a pool, after starting the embedded server if the settings name no other.
+
+    Args:
+        settings: Address, sizes and time limits.
+        data_dir: Where the embedded server keeps its files.
+
+    Raises:
+        StartupError: The database cannot be started or reached.
+    """
+    async with AsyncExitStack() as stack:
+        url = (
+            settings.url.get_secret_value()
+            if settings.url
+            else await stack.enter_async_context(embedded_postgres_server(data_dir))
+        )
+        yield await stack.enter_async_context(open_pool(url, settings))
 
 
 @asynccontextmanager
 async def open_pool(url: str, settings: DatabaseSettings) -> AsyncIterator[WatchedPool]:
-    """Open the pool and close it with the context.
+    """Open a pool and close it with the context.
 
-    Connections are checked before they are lent, replaced when broken, and reconnected with growing
-    pauses when the database was away.
+    Connections are checked before they are lent, replaced when broken, and reconnected with growing pauses
+    after an outage.
 
     Args:
         url: ``postgresql://`` address of the database.
         settings: Sizes and time limits.
 
     Yields:
-        The open pool. Connections autocommit and return rows as dicts, which is what the saver needs.
+        The open pool. Its connections autocommit and return rows as dicts, as the saver requires.
 
     Raises:
         StartupError: The database cannot be reached.
@@ -99,7 +139,6 @@ async def open_pool(url: str, settings: DatabaseSettings) -> AsyncIterator[Watch
         min_size=min(settings.pool_min_size, settings.pool_max_size),
         max_size=settings.pool_max_size,
         timeout=timeout,
-        # Pauses between attempts double up to this: for so long a database that is back stays unnoticed.
         reconnect_timeout=RECONNECT_SECONDS,
         check=WatchedPool.check_connection,
         open=False,
@@ -107,32 +146,81 @@ async def open_pool(url: str, settings: DatabaseSettings) -> AsyncIterator[Watch
         yield pool
 
 
-async def connect(pool: Pool) -> AsyncConnection[DictRow]:
-    """A connection of one's own beside the pool, made as the pool makes its own.
+async def connect(pool: Pool) -> Connection:
+    """Open a connection outside the pool, with the pool's parameters.
 
     Raises:
         psycopg.OperationalError: The database cannot be reached.
     """
     if not isinstance(pool.conninfo, str) or not isinstance(pool.kwargs, dict):
-        raise TypeError("the pool computes its address: open it with open_pool")
+        raise TypeError("the pool computes its address; open the pool with open_pool")
     return await pool.connection_class.connect(pool.conninfo, **pool.kwargs)
 
 
+@asynccontextmanager
+async def watch_database(pool: WatchedPool, tasks: Supervisor) -> AsyncIterator[None]:
+    """Keep :attr:`WatchedPool.unavailable_reason` up to date while the context is open."""
+    async with tasks.supervise("database-watch", _Watch(pool).run):
+        yield
+
+
+class _Watch:
+    """Checks the database over a connection of its own: an exhausted pool says nothing about the database."""
+
+    def __init__(self, pool: WatchedPool) -> None:
+        self._pool = pool
+        self._connection: Connection | None = None
+
+    async def run(self) -> None:
+        """Check until cancelled."""
+        try:
+            while True:
+                # A single connection may break while the database is available: check again with a new one.
+                reason = await self._check() and await self._check()
+                if reason and not self._pool.unavailable_reason:
+                    log.warning("database_unavailable", reason=reason)
+                    self._pool.start_refusing(reason)
+                elif not reason and self._pool.unavailable_reason:
+                    await self._pool.stop_refusing()
+                    log.info("database_available")
+                await asyncio.sleep(CHECK_INTERVAL_SECONDS)
+        finally:
+            await self._disconnect()
+
+    async def _check(self) -> str:
+        """Return why the database is unavailable, or an empty text."""
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
+                self._connection = self._connection or await connect(self._pool)
+                await self._connection.execute(CHECK_SQL)
+        except (psycopg.Error, OSError, TimeoutError) as error:
+            await self._disconnect()
+            is_full = isinstance(error, psycopg.Error) and error.sqlstate == _TOO_MANY_CONNECTIONS
+            return "" if is_full else f"{type(error).__name__}: {error}".strip()
+        return ""
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection:
+            with suppress(psycopg.Error, OSError):
+                await connection.close()
+
+
 async def _require_reachable(url: str, settings: DatabaseSettings) -> None:
-    """Fail at once, and in words: the pool itself would only retry in the background."""
+    """Fail at once and with a clear message; the pool itself would only retry in the background."""
     try:
         connection = await AsyncConnection.connect(
             url, connect_timeout=max(2, int(settings.connect_timeout_seconds))
         )
     except psycopg.ProgrammingError:
-        # The driver quotes what it could not read, which may be the password.
+        # The driver's error quotes what it could not parse, which may hold the password.
         raise StartupError(
-            "DATABASE_URL cannot be read: write it as postgresql://user:password@host:port/database, with "
+            "DATABASE_URL cannot be parsed: write it as postgresql://user:password@host:port/database, with "
             "special characters in user and password percent-encoded"
         ) from None
     except psycopg.OperationalError as error:
-        where = psycopg.conninfo.conninfo_to_dict(url)
-        place = f"{where.get('host', 'localhost')}:{where.get('port', 5432)}/{where.get('dbname', '')}"
+        parts = psycopg.conninfo.conninfo_to_dict(url)
+        address = f"{parts.get('host', 'localhost')}:{parts.get('port', 5432)}/{parts.get('dbname', '')}"
         reason = str(error).strip().splitlines()[0]
-        raise StartupError(f"cannot reach the database at {place} (DATABASE_URL): {reason}") from error
+        raise StartupError(f"cannot reach the database at {address} (DATABASE_URL): {reason}") from error
     await connection.close()

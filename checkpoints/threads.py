@@ -1,73 +1,84 @@
-"""What the checkpoint tables know of threads: whose they are, and which wait for a person."""
+"""Threads in the checkpoint tables: their owners, those that wait for a person, and their deletion."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from core.postgres import Connection, Pool
 
-# A thread waits when its latest checkpoint has interrupts among its writes. Some of them may have been
-# answered already (their siblings keep the step open): the graph's own state tells which.
-WAITING_SQL = """
-SELECT latest.thread_id, latest.checkpoint ->> 'ts' AS since, latest.metadata ->> 'graph' AS graph
-FROM (SELECT DISTINCT thread_id FROM checkpoint_writes
-      WHERE checkpoint_ns = '' AND channel = '__interrupt__') AS asked
-CROSS JOIN LATERAL (
-    SELECT thread_id, checkpoint_id, checkpoint, metadata FROM checkpoints
-    WHERE checkpoints.thread_id = asked.thread_id AND checkpoint_ns = ''
-    ORDER BY checkpoint_id DESC LIMIT 1
-) AS latest
-WHERE latest.metadata ->> 'tenant' = %(tenant)s AND latest.metadata ->> 'graph' = ANY(%(graphs)s)
-  AND EXISTS (
-    SELECT FROM checkpoint_writes AS open
-    WHERE open.thread_id = latest.thread_id AND open.checkpoint_ns = ''
-      AND open.checkpoint_id = latest.checkpoint_id AND open.channel = '__interrupt__'
-)
-ORDER BY latest.checkpoint_id
-LIMIT %(limit)s OFFSET %(offset)s
-"""
-
-
-OWNER_SQL = """
+OWNER_SQL: Final = """
 SELECT metadata ->> 'graph' AS graph, metadata ->> 'tenant' AS tenant FROM checkpoints
 WHERE thread_id = %s AND checkpoint_ns = ''
 ORDER BY checkpoint_id DESC LIMIT 1
 """
 
+# Triggers maintain the table waiting_threads (sql/0001_checkpoints.sql). Some interrupts of a thread may have
+# been answered already (another one of the same step keeps it open): only the graph's own state tells which.
+WAITING_SQL: Final = """
+SELECT thread_id, checkpoint_id, since, graph FROM waiting_threads
+WHERE tenant = %(tenant)s AND graph = ANY(%(graphs)s) AND checkpoint_id > %(after)s
+ORDER BY checkpoint_id LIMIT %(limit)s
+"""
+
+# All namespaces: the thread's own and those of the subgraphs it called.
+DELETE_SQL: Final = (
+    "DELETE FROM checkpoint_writes WHERE thread_id = %s",
+    "DELETE FROM checkpoint_blobs WHERE thread_id = %s",
+    "DELETE FROM checkpoints WHERE thread_id = %s",
+    "DELETE FROM waiting_threads WHERE thread_id = %s",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class ThreadOwner:
-    """The graph and the tenant of a thread, as its latest run's metadata names them."""
+    """The graph and the tenant of a thread, from the metadata of its latest run."""
 
     graph: str | None
     tenant: str | None
 
 
-async def thread_owner(connection: Connection, thread_id: str) -> ThreadOwner | None:
-    """Whose a thread is; ``None`` for one that does not exist."""
-    row = await (await connection.execute(OWNER_SQL, (thread_id,))).fetchone()
-    return ThreadOwner(**row) if row else None
-
-
 @dataclass(frozen=True, slots=True)
 class WaitingThread:
-    """A thread whose latest step asked a person something.
+    """A thread whose latest step waits for a person's answer.
 
     Attributes:
         thread_id: The thread.
+        checkpoint_id: Where it waits; ids are time-ordered, so that this is the position in the list.
         since: When the step began, ISO 8601.
-        graph: The graph that asks, as its run's metadata names it.
+        graph: The graph that waits, from the run's metadata.
     """
 
     thread_id: str
+    checkpoint_id: str
     since: str
     graph: str
 
 
-async def waiting_threads(
-    pool: Pool, tenant: str, graphs: Sequence[str], *, limit: int, offset: int = 0
+async def load_thread_owner(connection: Connection, thread_id: str) -> ThreadOwner | None:
+    """Return a thread's owner, or None if the thread does not exist."""
+    row = await (await connection.execute(OWNER_SQL, (thread_id,))).fetchone()
+    return ThreadOwner(**row) if row else None
+
+
+async def list_waiting_threads(
+    pool: Pool, tenant: str, graphs: Sequence[str], *, limit: int, after: str = ""
 ) -> list[WaitingThread]:
-    """The tenant's waiting threads of these graphs, those that wait longest first."""
+    """Return the tenant's waiting threads of these graphs, the longest-waiting first.
+
+    Args:
+        pool: The service's pool.
+        tenant: Whose threads.
+        graphs: Names of the graphs that wait.
+        limit: How many threads at most.
+        after: The ``checkpoint_id`` of the last thread of the previous page; empty: the first page.
+    """
+    parameters = {"tenant": tenant, "graphs": list(graphs), "limit": limit, "after": after}
     async with pool.connection() as connection:
-        parameters = {"tenant": tenant, "graphs": list(graphs), "limit": limit, "offset": offset}
         rows = await (await connection.execute(WAITING_SQL, parameters)).fetchall()
     return [WaitingThread(**row) for row in rows]
+
+
+async def delete_checkpoints(connection: Connection, thread_id: str) -> None:
+    """Delete a thread's checkpoints, writes and values, within the caller's transaction."""
+    for statement in DELETE_SQL:
+        await connection.execute(statement, (thread_id,))

@@ -1,4 +1,4 @@
-"""What travels with a run: JSON-able parameters only, never a live thing."""
+"""The parameters of a run, and the person or key on whose behalf the current task works."""
 
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """Run parameters (LangGraph's ``context_schema``).
+    """Run parameters (LangGraph's ``context_schema``): JSON-serialisable values only.
 
     Attributes:
-        tenant: Whose data the run may touch. Set from authentication, never from a body.
-        user: Who asked, within the tenant.
-        locale: BCP 47 tag of the language to answer in; ``None``: the language of the message.
-        model: ``provider:model`` that stands instead of MODEL for this run.
+        tenant: The tenant whose data the run may touch. Set from authentication, never from a request body.
+        user: The user within the tenant who sent the request.
+        locale: BCP 47 tag of the language to answer in; ``None``: that of the message.
+        model: ``provider:model`` to use instead of MODEL for this run.
     """
 
     tenant: str = "default"
@@ -21,17 +21,49 @@ class Context:
     model: str | None = None
 
 
-_running: ContextVar[Context | None] = ContextVar("running", default=None)
+_context: ContextVar[Context | None] = ContextVar("context", default=None)
 
 
-def now_running(context: Context) -> None:
-    """Say whose run this task is, to what LangGraph gives no runtime: keys of caches.
+def set_context(context: Context) -> None:
+    """Set the run parameters of this task and of the tasks it starts from now on.
 
-    Holds for the task and for those it starts; a run has a task of its own.
+    For code that LangGraph gives no ``Runtime``, such as the keys of caches. Each run has a task of its own.
     """
-    _running.set(context)
+    _context.set(context)
 
 
-def running() -> Context | None:
-    """The parameters of the run in progress; ``None`` where nobody said whose it is."""
-    return _running.get()
+def current_context() -> Context | None:
+    """Return the parameters of the run in progress, or ``None`` outside of runs."""
+    return _context.get()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """Who does something, and in which run; recorded with effects and in the audit trail.
+
+    Attributes:
+        tenant: The tenant whose data is touched.
+        user: The authenticated user.
+        key_id: How the user authenticated: ``key <id>``, ``token``, or empty.
+        thread_id: The thread it is done on; empty: none.
+        run_id: The run that does it; empty: none.
+    """
+
+    tenant: str = "default"
+    user: str = "local"
+    key_id: str = ""
+    thread_id: str = ""
+    run_id: str = ""
+
+
+_actor: ContextVar[Actor] = ContextVar("actor", default=Actor())  # noqa: B039 - it is frozen
+
+
+def current_actor() -> Actor:
+    """Return the actor on whose behalf this task works."""
+    return _actor.get()
+
+
+def act_as(actor: Actor) -> None:
+    """Set the actor of this task and of the tasks it starts from now on."""
+    _actor.set(actor)

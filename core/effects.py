@@ -1,4 +1,4 @@
-"""Effects on the outside (a message sent, a ticket made, a record changed), each made once."""
+"""External effects (a message is sent, a ticket is created, a record is changed), each made once."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeAlias
@@ -9,39 +9,39 @@ Outcome: TypeAlias = dict[str, Any]
 
 
 class Effects(Protocol):
-    """Where effects are recorded before and after they are made."""
+    """Records effects before and after they are made."""
 
-    async def once(
+    async def run_once(
         self, key: str, action: str, arguments: Arguments, do: Callable[[], Awaitable[Outcome]]
     ) -> Outcome:
-        """Make an effect, or give the outcome it had.
+        """Make an effect, or return the outcome that it had when it was made before.
 
-        One that was begun and not finished (a crash, an answer that was lost, a refusal) is made again: its
-        key, under which the other side does the thing once, covers that gap.
+        An effect that was begun but not finished (a crash, a lost answer, a rejection) is made again. Its
+        key, which the receiving system uses to do it only once, covers that gap.
 
         Args:
-            key: The effect's idempotency key.
+            key: The idempotency key of the effect.
             action: What is done, e.g. ``send_message``.
-            arguments: With what, as JSON; the same for the same key.
-            do: Makes the effect, under ``key``, and gives its outcome as JSON.
+            arguments: The arguments as JSON; the same key always has the same ones.
+            do: Makes the effect with ``key`` and returns its outcome as JSON.
 
         Raises:
-            EffectConflict: The key is known with another action or other arguments.
-            DatabaseUnavailable: The records cannot be read or written. What could not be recorded before is
-                not made.
+            EffectConflict: The key was used with another action or other arguments.
+            DatabaseUnavailable: The records cannot be read or written. An effect that cannot be recorded
+                first is not made.
         """
         ...
 
 
 class UnrecordedEffects:
-    """No records: each effect is made when it is asked for. For graphs without the service's database."""
+    """Makes each effect without a record; for graphs without the service's database."""
 
-    async def once(
+    async def run_once(
         self,
-        key: str,  # noqa: ARG002 - the port's
+        key: str,  # noqa: ARG002 - defined by the port
         action: str,  # noqa: ARG002
         arguments: Arguments,  # noqa: ARG002
         do: Callable[[], Awaitable[Outcome]],
     ) -> Outcome:
-        """Make it."""
+        """Make the effect."""
         return await do()

@@ -1,48 +1,48 @@
-"""The one exception tree.
+"""The exception tree of the service.
 
 ::
 
-    ServiceError
-    ├── StartupError                 the service cannot start (setting, port, database)
-    ├── InvalidRequest          422  the caller's input does not fit
-    ├── NotFound                404
-    ├── ThreadBusy              409  another run holds the thread
-    ├── TooManyRuns             429  the service is at its limit of concurrent runs
-    ├── RateLimited             429  the tenant has made its requests of the window
+    ServiceError                500
+    ├── StartupError                 the service cannot start (a setting, a port, the database)
+    ├── InvalidRequest          422  the request is well-formed, but its content is not valid
+    ├── NotFound                404  what the request names does not exist, or is not the caller's
+    ├── Unauthenticated         401  no credential, or an invalid one
+    ├── IssuerUnavailable       503  a token cannot be verified, because its issuer's keys cannot be fetched
+    ├── Forbidden               403  the caller's scopes or address do not allow the request
+    ├── RateLimited             429  the tenant has used up its requests of the window
     ├── BodyTooLarge            413
+    ├── KeyReused               422  the idempotency key was used for another request
+    ├── SessionRefused          403  the session or thread is another contact's
+    ├── ThreadBusy              409  another run holds the thread
     ├── InterruptPending        409  the thread waits for a person's decision
     ├── NothingToResume         409  the thread waits for nothing
     ├── WrongGraph              409  the thread belongs to another graph
+    ├── TooManyRuns             429  no concurrency slot came free in time
     ├── RunStopped              503  the service is stopping; the run is saved at its last step
-    ├── RunReplaced             409  a newer run took the thread over
+    ├── RunReplaced             409  a newer run took over the thread
     ├── RunTimedOut             504
-    ├── RunLimitReached         500  a graph took more super-steps than it may
+    ├── RunLimitReached         500  the graph took more super-steps than allowed
     ├── DatabaseUnavailable     503
-    ├── EffectConflict          500  an effect's key stands for another effect
-    ├── KeyReused               422  an idempotency key came with another request
-    ├── ModelError              502  a model call failed for good
-    │   ├── ModelUnavailable    503  after bounded retries and the fallback
-    │   ├── ModelMisconfigured  502  key, name or permission refused by the provider
+    ├── EffectConflict          500  the key of an effect was used for another effect
+    ├── ModelError              502  a model call failed
+    │   ├── ModelUnavailable    503  after all attempts, of the fallback too
+    │   ├── ModelMisconfigured  502  the provider rejects the key, the name or the request
     │   └── ModelRefused        502  the provider blocked the prompt or the reply
-    ├── EmbeddingError          503  the embedding model, after bounded retries
-    ├── MemoryUnavailable       503  the memory, or its database, cannot be reached
-    ├── MemoryRefused           422  what the memory is asked does not fit
-    ├── SessionRefused          403  the session or thread is another contact's
-    ├── Unauthenticated         401  no credential, or one that is not good
-    ├── IssuerUnavailable       503  a token cannot be checked, as its issuer's keys cannot be had
-    ├── Forbidden               403  the caller's scopes, or where they ask from, do not allow it
-    ├── OutgoingRefused         422  an address that may not be called
+    ├── EmbeddingError          503  the embedding model failed after all attempts
+    ├── MemoryUnavailable       503  the memory service or its database cannot be reached
+    ├── MemoryRefused           422  the memory service rejects the request's content
+    ├── OutgoingRefused         422  the address may not be called
     ├── OutgoingUnavailable     503  an allowed host cannot be reached
     ├── StepFailed              422  a step of a workflow cannot be done
-    ├── InvalidDefinition       422  a workflow's definition or its input has faults
-    ├── WorkflowFailed          500  a workflow came to a step it cannot go on from; it can be recovered
-    └── CrmError                502
-        ├── CrmRefused          502  4xx from the CRM: the model can act on it
+    ├── InvalidDefinition       422  the workflow's definition or its input is not valid
+    ├── WorkflowFailed          500  the workflow stopped at a step; it can be recovered
+    └── CrmError                502  the CRM's answer breaks its contract
+        ├── CrmRefused          502  the CRM answered 4xx: the model can act on it
         ├── CrmUnauthorized     502  the CRM does not accept our key
-        └── CrmUnavailable      503  after bounded retries
+        └── CrmUnavailable      503  after all attempts
 
-Each class carries its stable ``code`` (the ``error`` field of a body) and its HTTP ``status``.
-``api`` maps them to ``{error, message, details}``; nothing below ``api`` knows HTTP.
+Each class carries its stable ``code`` (the ``error`` field of a response body) and its HTTP ``status``.
+``service.errors`` maps them to ``{error, message, details}``; no other package needs to know HTTP.
 """
 
 from collections.abc import Mapping
@@ -50,11 +50,11 @@ from typing import Any, ClassVar
 
 
 class ServiceError(Exception):
-    """Root of everything the service raises on purpose.
+    """Root of everything the service raises on purpose; raise one of its subclasses.
 
     Args:
         message: What went wrong and what to do next, for the caller to read. Never a secret.
-        details: JSON-able facts a program can act on.
+        details: JSON-serialisable facts for programs.
         retry_after: Seconds after which a retry makes sense; becomes ``Retry-After``.
     """
 
@@ -75,20 +75,20 @@ class ServiceError(Exception):
 
 
 class StartupError(ServiceError):
-    """Raise when the service cannot start; the message is the one line the operator sees."""
+    """Raise when the service cannot start; the message is the line that the operator reads."""
 
     code = "startup_failed"
 
 
 class InvalidRequest(ServiceError):
-    """Raise when a request is well-formed but its content does not fit."""
+    """Raise when a request is well-formed but its content is not valid."""
 
     code = "invalid_request"
     status = 422
 
 
 class NotFound(ServiceError):
-    """Raise when what a request names does not exist, or is not the caller's."""
+    """Raise when what a request names does not exist, or belongs to another tenant."""
 
     code = "not_found"
     status = 404
@@ -102,42 +102,42 @@ class ThreadBusy(ServiceError):
 
 
 class InterruptPending(ServiceError):
-    """Raise when a new run would throw away a question that waits for a person."""
+    """Raise when a new run would discard a question that waits for a person."""
 
     code = "interrupt_pending"
     status = 409
 
 
 class NothingToResume(ServiceError):
-    """Raise when a thread has no interrupt to answer, or no step left to continue with."""
+    """Raise when a thread has no interrupt to answer and no step to continue with."""
 
     code = "nothing_to_resume"
     status = 409
 
 
 class WrongGraph(ServiceError):
-    """Raise when a thread was begun by another graph than the one asked."""
+    """Raise when a thread was started by another graph than the requested one."""
 
     code = "wrong_graph"
     status = 409
 
 
 class TooManyRuns(ServiceError):
-    """Raise when no run slot came free in time."""
+    """Raise when no concurrency slot came free in time."""
 
     code = "too_many_runs"
     status = 429
 
 
 class RateLimited(ServiceError):
-    """Raise when a tenant has made as many requests as its rate allows in the window."""
+    """Raise when a tenant has used up the requests that its rate allows in the window."""
 
     code = "rate_limited"
     status = 429
 
 
 class BodyTooLarge(ServiceError):
-    """Raise when a request's body is larger than it may be."""
+    """Raise when the body of a request exceeds the limit."""
 
     code = "too_large"
     status = 413
@@ -151,62 +151,62 @@ class RunStopped(ServiceError):
 
 
 class RunReplaced(ServiceError):
-    """Raise when a newer run on the thread asked to replace this one."""
+    """Raise when a newer run on the thread replaced this one."""
 
     code = "run_replaced"
     status = 409
 
 
 class RunTimedOut(ServiceError):
-    """Raise when a run took longer than it may; its last checkpoint is kept."""
+    """Raise when a run exceeded its time limit; its last checkpoint is kept."""
 
     code = "run_timed_out"
     status = 504
 
 
 class RunLimitReached(ServiceError):
-    """Raise when a graph took more super-steps than it may."""
+    """Raise when a graph took more super-steps than allowed."""
 
     code = "run_limit_reached"
     status = 500
 
 
 class DatabaseUnavailable(ServiceError):
-    """Raise when Postgres cannot be reached or refuses."""
+    """Raise when Postgres cannot be reached or does not accept work."""
 
     code = "database_unavailable"
     status = 503
 
 
 class EffectConflict(ServiceError):
-    """Raise when the key of an effect is known with another action or other arguments: a bug of ours."""
+    """Raise when an effect's key was used with another action or other arguments, which is a bug of ours."""
 
     code = "effect_conflict"
 
 
 class KeyReused(ServiceError):
-    """Raise when a request's idempotency key, or its message's id, came before with another request."""
+    """Raise when an idempotency key, or a message's id, was used before for another request."""
 
     code = "idempotency_key_reused"
     status = 422
 
 
 class ModelError(ServiceError):
-    """Raise when a model call fails for good in another way."""
+    """Raise when a model call fails in a way that none of the subclasses describes."""
 
     code = "model_error"
     status = 502
 
 
 class ModelUnavailable(ModelError):
-    """Raise when the model, and its fallback, stayed unavailable through all attempts."""
+    """Raise when the model and its fallback stayed unavailable through all attempts."""
 
     code = "model_unavailable"
     status = 503
 
 
 class ModelMisconfigured(ModelError):
-    """Raise when the provider refuses the key, the model's name or the request itself."""
+    """Raise when the provider rejects the key, the model's name or the request itself."""
 
     code = "model_misconfigured"
 
@@ -218,49 +218,49 @@ class ModelRefused(ModelError):
 
 
 class EmbeddingError(ServiceError):
-    """Raise when the embedding model does not answer, refuses, or gives vectors of another kind."""
+    """Raise when the embedding model is unavailable, rejects the call, or returns unusable vectors."""
 
     code = "embedding_failed"
     status = 503
 
 
 class MemoryUnavailable(ServiceError):
-    """Raise when the memory, or its database, cannot be reached."""
+    """Raise when the memory service, or its database, cannot be reached."""
 
     code = "memory_unavailable"
     status = 503
 
 
 class MemoryRefused(ServiceError):
-    """Raise when what the memory is asked, or told to remember, does not fit."""
+    """Raise when the memory service rejects the content of a request."""
 
     code = "memory_refused"
     status = 422
 
 
 class SessionRefused(ServiceError):
-    """Raise when a session or thread is named by a contact whose it is not."""
+    """Raise when a contact names a session or thread that belongs to another contact."""
 
     code = "session_refused"
     status = 403
 
 
 class Unauthenticated(ServiceError):
-    """Raise when a request has no credential, or one that is not good."""
+    """Raise when a request has no credential, or an invalid one."""
 
     code = "unauthenticated"
     status = 401
 
 
 class IssuerUnavailable(ServiceError):
-    """Raise when a token cannot be checked, as its issuer's keys cannot be had."""
+    """Raise when a token cannot be verified because its issuer's keys cannot be fetched."""
 
     code = "issuer_unavailable"
     status = 503
 
 
 class Forbidden(ServiceError):
-    """Raise when the caller's scopes, or the place they ask from, do not allow what they ask."""
+    """Raise when the caller's scopes, or the address they call from, do not allow the request."""
 
     code = "forbidden"
     status = 403
@@ -274,7 +274,7 @@ class OutgoingRefused(ServiceError):
 
 
 class OutgoingUnavailable(ServiceError):
-    """Raise when a host that may be called cannot be reached."""
+    """Raise when an allowed host cannot be reached."""
 
     code = "outgoing_unavailable"
     status = 503
@@ -284,8 +284,8 @@ class StepFailed(ServiceError):
     """Raise when a step of a workflow cannot be done.
 
     Args:
-        message: For the one who wrote the workflow. Never a secret.
-        retryable: Whether the same step may succeed a little later.
+        message: For the author of the workflow. Never a secret.
+        retryable: Whether the same step may succeed later.
     """
 
     code = "step_failed"
@@ -304,21 +304,21 @@ class StepFailed(ServiceError):
 
 
 class InvalidDefinition(ServiceError):
-    """Raise when a workflow's definition, or the input of a run of it, has faults; ``details`` lists them."""
+    """Raise when a workflow's definition, or a run's input, is not valid; ``details`` lists the faults."""
 
     code = "invalid_definition"
     status = 422
 
 
 class WorkflowFailed(ServiceError):
-    """Raise when a workflow cannot go on by itself; what it has done is kept, and it can be recovered."""
+    """Raise when a workflow cannot continue by itself; its results are kept, and it can be recovered."""
 
     code = "workflow_failed"
     status = 500
 
 
 class CrmError(ServiceError):
-    """Raise when the CRM's answer is not what its contract says."""
+    """Raise when the CRM's answer breaks its contract."""
 
     code = "crm_error"
     status = 502
@@ -328,8 +328,9 @@ class CrmRefused(CrmError):
     """Raise when the CRM answers 4xx to a request: not found, invalid, conflicting.
 
     Args:
-        message: The CRM's own words.
-        crm_status: The HTTP status the CRM gave.
+        message: The CRM's own message.
+        crm_status: The CRM's HTTP status.
+        details: More facts for programs.
     """
 
     code = "crm_refused"
@@ -340,7 +341,7 @@ class CrmRefused(CrmError):
 
 
 class CrmUnauthorized(CrmError):
-    """Raise when the CRM answers 401 or 403: the key is wrong, and no retry mends it."""
+    """Raise when the CRM answers 401 or 403: the key is wrong, and no retry helps."""
 
     code = "crm_unauthorized"
 

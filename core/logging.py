@@ -1,4 +1,4 @@
-"""Structured logs: structlog in front, the standard library's loggers through the same chain."""
+"""Structured logs: structlog and the standard library's loggers write through one chain of processors."""
 
 import logging
 import sys
@@ -8,7 +8,7 @@ import structlog
 
 from core.settings import LogSettings
 
-# Libraries that say at INFO what we log ourselves, or what nobody needs each time.
+# Libraries that log at INFO what we log ourselves, or what is rarely needed.
 _QUIET = (
     "httpx",
     "httpcore",
@@ -21,11 +21,11 @@ _QUIET = (
 
 
 def configure_logging(settings: LogSettings, stream: TextIO = sys.stderr) -> None:
-    """Send every log line, ours and the libraries', to ``stream`` in one form.
+    """Write every log line, ours and the libraries', to ``stream`` in one format.
 
     Args:
         settings: Level and format. ``auto`` is console on a terminal and JSON elsewhere.
-        stream: Where lines go.
+        stream: Where the lines are written.
     """
     as_console = settings.format == "console" or (settings.format == "auto" and stream.isatty())
     shared: list[structlog.types.Processor] = [
@@ -42,7 +42,7 @@ def configure_logging(settings: LogSettings, stream: TextIO = sys.stderr) -> Non
             )
         ]
     else:
-        # Without locals: they hold customers' words and keys.
+        # Without local variables, which hold customers' messages and keys.
         tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
         renderer = [
             structlog.processors.ExceptionRenderer(tracebacks),
@@ -55,7 +55,7 @@ def configure_logging(settings: LogSettings, stream: TextIO = sys.stderr) -> Non
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
         )
     )
-    # On the handler too: a library's logger with a level of its own does not ask the root's.
+    # On the handler too: a library's logger that sets its own level ignores the root's.
     handler.setLevel(settings.level.upper())
     root = logging.getLogger()
     root.handlers = [handler]
@@ -76,5 +76,5 @@ def configure_logging(settings: LogSettings, stream: TextIO = sys.stderr) -> Non
 
 
 def get_logger(name: str) -> Any:
-    """A structlog logger; ``Any`` because its methods take free-form fields."""
+    """Return a structlog logger; typed ``Any`` because its methods take free-form fields."""
     return structlog.stdlib.get_logger(name)

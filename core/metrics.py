@@ -1,8 +1,8 @@
-"""What is counted below ``api``, as a port: model calls, tool calls, agents' attempts, commits.
+"""Ports for metrics: model calls, tool calls, attempts of agents, and commits of checkpoints.
 
-A run's meter is put in place where the run is driven (:func:`metered`) and asked for where the work is done
-(:func:`meter`). It travels in a context variable, as the request id of the logs does: two services in one
-process do not mix, and no builder of a graph has to pass it on. Without one nothing is counted.
+The service sets the meter of a run where it drives the run (:func:`use_meter`); nodes and models get it where
+the work is done (:func:`current_meter`). A context variable carries it, so two services in one process do not
+mix, and no builder of a graph has to pass it on. Without a meter nothing is counted.
 """
 
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ from typing import Final, Literal, Protocol, TypeAlias
 ModelOutcome: TypeAlias = Literal["answered", "unavailable", "refused", "broken_off"]
 AttemptOutcome: TypeAlias = Literal["answered", "failed", "timed_out", "interrupted"]
 
-# Where the service works without a run: the label that stands for the graph.
+# Label in place of the graph's name for work that belongs to no run.
 BACKGROUND: Final = "background"
 
 
 @dataclass(slots=True)
 class Attempt:
-    """An agent's attempt at a message; what leaves its block before it was judged was interrupted."""
+    """The outcome of an agent's attempt at a message; ``interrupted`` until it is known."""
 
     outcome: AttemptOutcome = "interrupted"
 
@@ -28,65 +28,65 @@ class Attempt:
 class Meter(Protocol):
     """Counts what happens in a run."""
 
-    def first_token(self) -> None:
-        """A model began to reply; only the first of a run counts."""
+    def record_first_token(self) -> None:
+        """Record that a model began to reply; only the first reply of a run counts."""
         ...
 
-    def model_call(
+    def record_model_call(
         self, model: str, outcome: ModelOutcome, seconds: float, *, input_tokens: int, output_tokens: int
     ) -> None:
-        """One attempt at a model call.
+        """Record one attempt at a model call.
 
         Args:
             model: ``provider:model``.
-            outcome: What came of it.
+            outcome: How it ended.
             seconds: From the request to the end of the reply.
-            input_tokens: As the provider counted them; 0 where it did not.
-            output_tokens: The same.
+            input_tokens: As counted by the provider; 0 if it did not count.
+            output_tokens: As counted by the provider; 0 if it did not count.
         """
         ...
 
-    def tool_call(self, tool: str, outcome: str, seconds: float) -> None:
-        """A tool call; of a tool that does not exist, the name is not what the model wrote."""
+    def record_tool_call(self, tool: str, outcome: str, seconds: float) -> None:
+        """Record a tool call; for an unknown tool the name is a constant, not what the model wrote."""
         ...
 
-    def agent(self, name: str) -> AbstractContextManager[Attempt]:
-        """A block in which a specialised agent works; the outcome is set inside it."""
+    def track_agent(self, name: str) -> AbstractContextManager[Attempt]:
+        """Record what is done inside the context as an agent's attempt; the caller sets its outcome."""
         ...
 
 
 class NoMeter:
     """Counts nothing."""
 
-    def first_token(self) -> None:
-        """Nothing."""
+    def record_first_token(self) -> None:
+        """Do nothing."""
 
-    def model_call(
+    def record_model_call(
         self, model: str, outcome: ModelOutcome, seconds: float, *, input_tokens: int, output_tokens: int
     ) -> None:
-        """Nothing."""
+        """Do nothing."""
 
-    def tool_call(self, tool: str, outcome: str, seconds: float) -> None:
-        """Nothing."""
+    def record_tool_call(self, tool: str, outcome: str, seconds: float) -> None:
+        """Do nothing."""
 
     @contextmanager
-    def agent(self, name: str) -> Iterator[Attempt]:  # noqa: ARG002
-        """Nothing but the block."""
+    def track_agent(self, name: str) -> Iterator[Attempt]:  # noqa: ARG002
+        """Record nothing."""
         yield Attempt()
 
 
 _METER: ContextVar[Meter] = ContextVar("meter", default=NoMeter())  # noqa: B039 - it has no state
 
 
-def meter() -> Meter:
-    """The meter of what runs now."""
+def current_meter() -> Meter:
+    """Return the meter of the run in progress."""
     return _METER.get()
 
 
 @contextmanager
-def metered(own: Meter) -> Iterator[None]:
-    """Have everything inside the block, and the tasks it begins, counted by this meter."""
-    token = _METER.set(own)
+def use_meter(meter: Meter) -> Iterator[None]:
+    """Use a meter for everything inside the context, and for the tasks that are started in it."""
+    token = _METER.set(meter)
     try:
         yield
     finally:
@@ -94,22 +94,22 @@ def metered(own: Meter) -> Iterator[None]:
 
 
 class CommitMeter(Protocol):
-    """Counts the checkpointer's groups."""
+    """Counts the group commits of the checkpointer."""
 
-    def committed(self, *, writes: int, rows: int, seconds: float) -> None:
-        """A group of so many writes (calls) and rows was committed."""
+    def record_commit(self, *, writes: int, rows: int, seconds: float) -> None:
+        """Record that a group of writes (calls of the saver) and their rows was committed."""
         ...
 
-    def failed(self) -> None:
-        """A group was not committed at this attempt."""
+    def record_failure(self) -> None:
+        """Record an attempt at a commit that failed."""
         ...
 
 
 class NoCommitMeter:
     """Counts nothing."""
 
-    def committed(self, *, writes: int, rows: int, seconds: float) -> None:
-        """Nothing."""
+    def record_commit(self, *, writes: int, rows: int, seconds: float) -> None:
+        """Do nothing."""
 
-    def failed(self) -> None:
-        """Nothing."""
+    def record_failure(self) -> None:
+        """Do nothing."""

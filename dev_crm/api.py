@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from core.errors import DatabaseUnavailable, InvalidRequest, ServiceError
 from core.logging import get_logger
 from core.postgres import Pool
-from core.texts import printable
+from core.texts import make_printable
 
 log = get_logger(__name__)
 
@@ -120,7 +120,7 @@ def install_error_handlers(app: FastAPI) -> None:
             # FastAPI answers 400 to a body that is not even text; callers see it as "not JSON".
             return error_response(InvalidRequest("The body is not JSON."))
         code = _CODES.get(error.status_code, "http_error")
-        target = printable(f"{request.method} {request.url.path}")
+        target = make_printable(f"{request.method} {request.url.path}")
         docs = f"{request.scope.get('root_path', '')}/docs"
         message = f"{error.detail}: {target!r}. The API is described at {docs!r}."
         return JSONResponse(_body(code, message, {}), error.status_code, error.headers)
@@ -146,8 +146,8 @@ def _invalid_request(error: RequestValidationError) -> InvalidRequest:
     # The invalid input itself is left out: it may be large and may not be encodable.
     faults = [
         {
-            "field": printable(".".join(map(str, fault["loc"]))),
-            "message": printable(fault["msg"].removeprefix("Value error, ")),
+            "field": make_printable(".".join(map(str, fault["loc"]))),
+            "message": make_printable(fault["msg"].removeprefix("Value error, ")),
         }
         for fault in error.errors()
     ]

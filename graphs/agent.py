@@ -1,7 +1,7 @@
 """The ReAct graph as an agent that other graphs give tasks to."""
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 from core.memory import StrategyName
 from graphs.react import build_react
@@ -11,7 +11,7 @@ from nodes.shared.agent import Agent
 
 
 def react_agent(deps: Deps) -> Agent:
-    """An agent that inherits the checkpointer of the graph it is called from."""
+    """Compile the ReAct graph as an agent, with the checkpointer of the graph that calls it."""
     graph = build_react(deps).compile(name="agent")
 
     async def run(
@@ -25,7 +25,7 @@ def react_agent(deps: Deps) -> Agent:
         temperature: float = 0.2,
         retrieval: StrategyName = "general",
     ) -> ReactOutput:
-        given = ReactInput(
+        run_input = ReactInput(
             task=task,
             contact_id=contact_id,
             instruction=instruction,
@@ -35,6 +35,6 @@ def react_agent(deps: Deps) -> Agent:
             temperature=temperature,
             retrieval=retrieval,
         )
-        return cast("ReactOutput", await graph.ainvoke(given))
+        return cast("ReactOutput", await graph.ainvoke(cast("Any", run_input.model_dump())))
 
     return run

@@ -4,9 +4,8 @@ from typing import cast
 
 from core.models import ChatModels
 from graphs.spec import GraphSpec
-from nodes.coordinator.roster import Roster
+from nodes.coordinator.router import AgentRegistry, Router
 from nodes.deps import Deps
-from nodes.routing.router import Router
 from tools.crm.client import CrmClient
 
 
@@ -17,6 +16,6 @@ def mermaid(spec: GraphSpec) -> str:
         models=cast("ChatModels", None),
         tools={},
         crm=cast("CrmClient", None),
-        roster=Roster(agents={}, router=cast("Router", None)),
+        agents=AgentRegistry(specs={}, router=cast("Router", None)),
     )
     return spec.build(deps).compile().get_graph().draw_mermaid().strip()

@@ -16,9 +16,9 @@ from nodes.planning_monitor.prepare import prepare
 from nodes.planning_monitor.replan import replan
 from nodes.planning_monitor.state import PlanningInput, PlanningOutput, PlanningState
 from nodes.planning_monitor.validate import validate
-from nodes.shared.assemble import Shown, assemble
-from nodes.shared.prompts import prompt
-from nodes.shared.thread import by_caller
+from nodes.shared.agent import route_by_caller
+from nodes.shared.context import ContextAssembler, PromptBudget
+from nodes.shared.prompts import load_prompt
 
 # Backstops: model calls and steps have their own, shorter limits.
 NODE_TIMEOUT_SECONDS = 600
@@ -39,16 +39,16 @@ def build_planning_monitor(
     own; ``monitor`` gathers the wave's results and goes on, has the remaining steps planned anew, or ends
     the run.
     """
-    shown = Shown(
+    prompt_budget = PromptBudget(
         agent="planning_monitor",
-        system=with_tool_list(prompt("planning_monitor_plan"), deps.tools),
-        contact="contact",
-        turns=HISTORY_MESSAGES,
+        system=with_tool_list(load_prompt("planning_monitor_plan"), deps.tools),
+        contact_field="contact",
+        history=HISTORY_MESSAGES,
     )
     graph = StateGraph(PlanningState, Context, input_schema=PlanningInput, output_schema=PlanningOutput)
     graph.set_node_defaults(timeout=NODE_TIMEOUT_SECONDS, retry_policy=LOST_CONNECTION)
     graph.add_node("prepare", prepare(deps))
-    graph.add_node("assemble", assemble(deps, shown))
+    graph.add_node("assemble", ContextAssembler(deps, prompt_budget).assemble)
     graph.add_node("plan", plan(deps))
     graph.add_node("validate", validate(deps))
     graph.add_node("execute", execute(react_agent(deps)), timeout=EXECUTE_TIMEOUT_SECONDS)
@@ -57,7 +57,7 @@ def build_planning_monitor(
     graph.add_node("finish", finish)
 
     graph.add_edge(START, "prepare")
-    graph.add_conditional_edges("prepare", by_caller, {"alone": "assemble", "told": "plan"})
+    graph.add_conditional_edges("prepare", route_by_caller, {"standalone": "assemble", "embedded": "plan"})
     graph.add_edge("assemble", "plan")
     graph.add_edge("execute", "monitor")
     graph.add_edge("finish", END)

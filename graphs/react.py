@@ -5,42 +5,39 @@ from langgraph.graph import END, START, StateGraph
 from core.context import Context
 from graphs.spec import GraphSpec
 from nodes.deps import Deps
-from nodes.react.act import act
-from nodes.react.finish import finish
-from nodes.react.prepare import prepare
-from nodes.react.reflect import reflect
+from nodes.react.nodes import ReactNodes
 from nodes.react.state import ReactInput, ReactOutput, ReactState
-from nodes.react.think import think
 from nodes.react.transcript import HISTORY_MESSAGES
-from nodes.shared.assemble import Shown, assemble
-from nodes.shared.prompts import prompt
-from nodes.shared.thread import by_caller
+from nodes.shared.agent import route_by_caller
+from nodes.shared.context import ContextAssembler, PromptBudget
+from nodes.shared.prompts import load_prompt
 
 # A backstop: model calls and tools have their own, shorter limits.
 STEP_TIMEOUT_SECONDS = 300
-SHOWN = Shown(agent="react", system=prompt("react"), turns=HISTORY_MESSAGES)
+PROMPT_BUDGET = PromptBudget(agent="react", system=load_prompt("react"), history=HISTORY_MESSAGES)
 
 
 def build_react(deps: Deps) -> StateGraph[ReactState, Context, ReactInput, ReactOutput]:
-    """The graph, uncompiled.
+    """Build the graph, uncompiled.
 
-    ``assemble`` gathers what is known of the contact, where the agent works alone: as a step of another
-    graph it was told. ``think`` sends each tool call of a thought to a task of ``act`` of its own, ends the
-    run with ``finish``, or thinks again when its reply could not be read. ``reflect`` gathers the
-    observations. Model calls and CRM calls retry inside (see :mod:`core.models`, :mod:`tools.crm.client`),
-    so no node is retried as a whole: tokens are not streamed twice and effects keep their key.
+    ``assemble`` gathers what is known of the contact when the graph runs standalone; an embedded graph gets
+    it from its caller. ``think`` sends each tool call of a thought to an ``act`` task of its own, ends the
+    run, or thinks again if its reply could not be read. ``reflect`` records the observations. Model and CRM
+    calls retry inside (:mod:`core.models`, :mod:`tools.crm.client`), so no node is retried as a whole:
+    tokens are not streamed twice and effects keep their idempotency key.
     """
+    nodes = ReactNodes(deps)
     graph = StateGraph(ReactState, Context, input_schema=ReactInput, output_schema=ReactOutput)
     graph.set_node_defaults(timeout=STEP_TIMEOUT_SECONDS)
-    graph.add_node("prepare", prepare(deps))
-    graph.add_node("assemble", assemble(deps, SHOWN))
-    graph.add_node("think", think(deps))
-    graph.add_node("act", act(deps))
-    graph.add_node("reflect", reflect(deps))
-    graph.add_node("finish", finish)
+    graph.add_node("prepare", nodes.prepare)
+    graph.add_node("assemble", ContextAssembler(deps, PROMPT_BUDGET).assemble)
+    graph.add_node("think", nodes.think)
+    graph.add_node("act", nodes.act)
+    graph.add_node("reflect", nodes.reflect)
+    graph.add_node("finish", nodes.finish)
 
     graph.add_edge(START, "prepare")
-    graph.add_conditional_edges("prepare", by_caller, {"alone": "assemble", "told": "think"})
+    graph.add_conditional_edges("prepare", route_by_caller, {"standalone": "assemble", "embedded": "think"})
     graph.add_edge("assemble", "think")
     graph.add_edge("act", "reflect")
     graph.add_edge("finish", END)
@@ -54,7 +51,7 @@ SPEC = GraphSpec(
     input_schema=ReactInput,
     output_schema=ReactOutput,
     durability="sync",
-    # Four super-steps an iteration (a reply may be told back), fifty iterations at most, and a few around.
+    # An iteration takes up to four super-steps (a reply may be asked for twice), and there are at most fifty.
     recursion_limit=210,
     example={
         "task": "Customer reports 'Error 500' when trying to export contacts. Help diagnose and resolve.",

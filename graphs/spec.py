@@ -13,19 +13,19 @@ from nodes.deps import Deps
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphSpec:
-    """One graph.
+    """One graph of the registry.
 
     Attributes:
         name: Its path over HTTP and its id in Studio.
         description: One line.
-        build: Gives the uncompiled graph.
-        input_schema: What a run is given. No field may be null: the playground cannot draw it.
-        output_schema: What a run answers, a ``TypedDict``.
-        durability: When checkpoints are written: ``sync`` before the next step begins, which effects on
-            the outside need; ``async`` beside it; ``exit`` at the end of the run.
-        recursion_limit: Most super-steps of a run.
-        asks: Whose answer its interrupts wait for: a person of the ``company``, who finds them at
-            /v1/approvals, or the ``customer``.
+        build: Builds the uncompiled graph.
+        input_schema: The input of a run. No field may be null, because the playground cannot draw it.
+        output_schema: The output of a run, a ``TypedDict``.
+        durability: When checkpoints are written: ``sync`` before the next step begins, as external effects
+            need; ``async`` while it runs; ``exit`` at the end of the run.
+        recursion_limit: Maximum number of super-steps of a run.
+        asks: Who answers its interrupts: a person of the ``company``, who finds them at /v1/approvals, or
+            the ``customer``.
         example: An input to try it with.
     """
 
@@ -38,3 +38,15 @@ class GraphSpec:
     recursion_limit: int
     example: Mapping[str, Any]
     asks: Literal["company", "customer"] = "company"
+
+    def validate_input(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the input with every default filled in, to be passed to the graph.
+
+        LangGraph writes the keys of the input and no others, so a field that is left out would keep the
+        value of the thread's last run. It also stores the input in the checkpoint, whose serializer restores
+        plain values but no models; that is why this returns a dict.
+
+        Raises:
+            pydantic.ValidationError: The values do not fit the schema.
+        """
+        return self.input_schema.model_validate(values).model_dump()

@@ -8,10 +8,10 @@ from typing import Any
 from langgraph.graph.state import CompiledStateGraph
 
 from core.memory import NoMemory
-from core.models import chat_models
+from core.models import build_chat_models
 from core.settings import Settings
+from graphs.agent_registry import build_agent_registry
 from graphs.registry import REGISTRY
-from graphs.roster import specialised_agents
 from nodes.deps import Deps
 from tools.catalogue import crm_tools, memory_tools
 from tools.crm.client import CrmClient, create_http_client
@@ -28,10 +28,10 @@ def _deps() -> Deps:
         **memory_tools(memory),
     }
     return Deps(
-        models=chat_models(settings.models, settings.features),
+        models=build_chat_models(settings.models, settings.features),
         tools=tools,
         crm=crm,
-        roster=specialised_agents(settings, tools),
+        agents=build_agent_registry(settings, tools),
         memory=memory,
         context_tokens=settings.context.tokens,
     )

@@ -1,16 +1,16 @@
 """Declarative workflows: a definition compiled to a graph of its own.
 
 A compiled definition is the root graph of its thread, so that history, forks, interrupts and resumption are
-LangGraph's and need nothing besides. It is made of strands: a strand is a graph in which at any time one
-step runs, or a fan-out. Sequences, conditionals and loops, however nested, are nodes and edges of the strand
-they are in. Of a fan-out, a branch of one working step is a task; a branch of several is a strand of its own,
-because the steps of one graph wait for each other at each super-step (Malewicz et al. 2010, "Pregel"): a slow
-branch, or one that asks a person, would hold the others up.
+LangGraph's. In each graph, either one step runs at a time, or a fan-out does. Sequences, conditionals and
+loops, however nested, are nodes and edges of the graph they are in. A branch of a fan-out is a task if it is
+a single working step, and a subgraph if it has several: the steps of one graph wait for each other at each
+super-step (Malewicz et al. 2010, "Pregel"), so that a slow branch, or one that asks a person, would delay
+the other branches.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, TypeAlias, cast
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
@@ -19,161 +19,171 @@ from langgraph.types import Checkpointer
 from core.context import Context
 from graphs.spec import GraphSpec
 from nodes.deps import Deps
-from nodes.workflow.branch import branch, strand
-from nodes.workflow.choose import choose
-from nodes.workflow.control import Ways
-from nodes.workflow.engine import Engine, Plan
-from nodes.workflow.fan_out import beside, branch_node, fan_out, is_for_each, join, join_node, strand_node
-from nodes.workflow.finish import finish, stop
-from nodes.workflow.loop import enter_loop, next_iteration
-from nodes.workflow.rescue import rescue
-from nodes.workflow.sequence import enter_sequence
-from nodes.workflow.served import RunWorkflowInput, RunWorkflowOutput, RunWorkflowState, prepare, run
-from nodes.workflow.single import single
+from nodes.workflow.execution import Plan
+from nodes.workflow.fan_out import (
+    FanOut,
+    branch_node,
+    is_for_each,
+    join_node,
+    parallel_steps,
+    subgraph_node,
+)
+from nodes.workflow.nodes import Subgraph, Targets, WorkflowNodes
+from nodes.workflow.registry_graph import (
+    RunWorkflowInput,
+    RunWorkflowNodes,
+    RunWorkflowOutput,
+    RunWorkflowState,
+)
 from nodes.workflow.state import (
     BranchInput,
-    StrandContext,
-    StrandState,
+    SubgraphContext,
+    SubgraphState,
     WorkflowInput,
     WorkflowOutput,
     WorkflowState,
 )
-from workflows.definition.base import StepBase
-from workflows.definition.conditions import AlwaysTrue
-from workflows.definition.patterns import Conditional, FanOutFanIn, Loop, Parallel, Sequential, Step
-from workflows.definition.workflow import Definition
+from workflows.conditions import AlwaysTrue
 from workflows.outline import is_pattern
+from workflows.ports import Engine
+from workflows.schema import Conditional, Definition, FanOutFanIn, Loop, Parallel, Pattern, Sequential, Step
+from workflows.steps import WorkingStep
 
-# More than the bounds of a definition allow: each iteration, each wave and each step is one or two.
-RECURSION_LIMIT = 10_000_000
+# Each iteration, wave and step takes one or two super-steps; this is more than a definition's bounds allow.
+RECURSION_LIMIT: Final = 10_000_000
 
-Graph = StateGraph[Any, Any, Any, Any]
+Graph: TypeAlias = StateGraph[Any, Any, Any, Any]
 
 
 def compile_workflow(
     definition: Definition, engine: Engine, checkpointer: Checkpointer = None
 ) -> CompiledStateGraph[WorkflowState, Context, WorkflowInput, WorkflowOutput]:
-    """Compile a valid definition.
+    """Compile a definition.
 
     Args:
-        definition: What :func:`workflows.validation.faults` finds nothing in.
-        engine: What runs its working steps.
-        checkpointer: Where it is a root graph; None: that of the graph it runs in.
+        definition: A definition that :func:`workflows.validation.read_definition` returned.
+        engine: Executes its working steps.
+        checkpointer: The checkpointer of a root graph; None: that of the graph it runs in.
     """
-    plan = Plan.of(definition, engine)
+    plan = Plan.build(definition, engine)
+    nodes = WorkflowNodes(plan)
     graph = StateGraph(WorkflowState, Context, input_schema=WorkflowInput, output_schema=WorkflowOutput)
-    graph.add_node("finish", finish(plan))
-    first = _Strand(plan, graph).add_all(definition.steps, Ways(on="finish", fail="finish"))
+    graph.add_node("finish", nodes.finish())
+    first = _GraphBuilder(nodes, graph).add_steps(definition.steps, Targets("finish", on_failure="finish"))
     graph.add_edge(START, first)
     graph.add_edge("finish", END)
     compiled = graph.compile(checkpointer=checkpointer, name=definition.name)
     return compiled.with_config({"recursion_limit": RECURSION_LIMIT})
 
 
-def _strand_graph(plan: Plan, steps: Sequence[Step]) -> CompiledStateGraph[Any, Any, Any, Any]:
-    """Steps of a branch as a graph of their own."""
-    graph = StateGraph(StrandState, StrandContext)
-    graph.add_node("stop", stop)
-    first = _Strand(plan, graph).add_all(steps, Ways(on=END, fail="stop"))
+def _compile_subgraph(nodes: WorkflowNodes, steps: Sequence[Step]) -> Subgraph:
+    """Compile the steps of a branch to a graph of their own."""
+    graph = StateGraph(SubgraphState, SubgraphContext)
+    graph.add_node("stop", nodes.stop)
+    first = _GraphBuilder(nodes, graph).add_steps(steps, Targets(END, on_failure="stop"))
     graph.add_edge(START, first)
     graph.add_edge("stop", END)
     return graph.compile()
 
 
 @dataclass(frozen=True, slots=True)
-class _Strand:
-    """Adds the nodes of steps to a graph. Every ``add`` gives the node where the step begins."""
+class _GraphBuilder:
+    """Adds the nodes of steps to a graph; every method returns the node where what it added begins."""
 
-    plan: Plan
+    nodes: WorkflowNodes
     graph: Graph
 
-    def add_all(self, steps: Sequence[Step], ways: Ways) -> str:
-        """Steps one after the other."""
+    def add_steps(self, steps: Sequence[Step], targets: Targets) -> str:
+        """Add steps that run one after the other."""
         for step in reversed(steps):
-            ways = Ways(on=self.add(step, ways), fail=ways.fail)
-        return ways.on
+            targets = Targets(self.add_step(step, targets), targets.on_failure)
+        return targets.next
 
-    def add(self, step: Step, ways: Ways) -> str:
-        """One step."""
+    def add_step(self, step: Step, targets: Targets) -> str:
+        """Add one step."""
         if not is_pattern(step):
-            return self._node(step.id, single(self.plan, cast("StepBase", step), ways), ways.on, ways.fail)
-        inside = ways
+            node = self.nodes.run_step(cast("WorkingStep", step), targets)
+            return self._add_node(step.id, node, targets.next, targets.on_failure)
+        inner = targets
         if step.on_error == "skip":
-            rescued = self._node(f"{step.id}.rescue", rescue(self.plan, cast("Any", step), ways), ways.on)
-            inside = Ways(on=ways.on, fail=rescued)
+            rescue = self.nodes.rescue(cast("Pattern", step), targets)
+            inner = Targets(targets.next, self._add_node(f"{step.id}.rescue", rescue, targets.next))
         match step:
             case Sequential():
-                return self._sequence(step, inside)
+                return self._add_sequence(step, inner)
             case Conditional():
-                return self._conditional(step, inside)
+                return self._add_conditional(step, inner)
             case Loop():
-                return self._loop(step, inside)
+                return self._add_loop(step, inner)
             case Parallel() | FanOutFanIn():
-                return self._fan(step, inside)
+                return self._add_fan_out(step, inner)
         raise AssertionError(step)
 
-    def _sequence(self, step: Sequential, ways: Ways) -> str:
-        first = self.add_all(step.steps, ways)
+    def _add_sequence(self, step: Sequential, targets: Targets) -> str:
+        first = self.add_steps(step.steps, targets)
         if isinstance(step.when, AlwaysTrue) and step.on_error == "fail":
             return first
-        return self._node(step.id, enter_sequence(self.plan, step, first, ways), first, ways.on, ways.fail)
+        node = self.nodes.enter_sequence(step, first, targets)
+        return self._add_node(step.id, node, first, targets.next, targets.on_failure)
 
-    def _conditional(self, step: Conditional, ways: Ways) -> str:
-        then = self.add_all(step.then, ways)
-        otherwise = self.add_all(step.otherwise, ways)
-        node = choose(self.plan, step, {"then": then, "otherwise": otherwise}, ways)
-        return self._node(step.id, node, then, otherwise, ways.on, ways.fail)
+    def _add_conditional(self, step: Conditional, targets: Targets) -> str:
+        then = self.add_steps(step.then, targets)
+        otherwise = self.add_steps(step.otherwise, targets)
+        node = self.nodes.choose_branch(step, {"then": then, "otherwise": otherwise}, targets)
+        return self._add_node(step.id, node, then, otherwise, targets.next, targets.on_failure)
 
-    def _loop(self, step: Loop, ways: Ways) -> str:
+    def _add_loop(self, step: Loop, targets: Targets) -> str:
         again = f"{step.id}.next"
-        first = self.add_all(step.steps, Ways(on=again, fail=ways.fail))
-        self._node(again, next_iteration(self.plan, step, first, ways), first, ways.on, ways.fail)
-        return self._node(step.id, enter_loop(self.plan, step, first, ways), first, ways.on, ways.fail)
+        first = self.add_steps(step.steps, Targets(again, targets.on_failure))
+        destinations = (first, targets.next, targets.on_failure)
+        self._add_node(again, self.nodes.next_iteration(step, first, targets), *destinations)
+        return self._add_node(step.id, self.nodes.enter_loop(step, first, targets), *destinations)
 
-    def _fan(self, step: Parallel | FanOutFanIn, ways: Ways) -> str:
-        after = self.add_all(step.fan_in_steps, ways) if isinstance(step, FanOutFanIn) else ways.on
-        sent = self._branches(step)
-        joined = Ways(on=after, fail=ways.fail)
-        self._node(join_node(step), join(self.plan, step, joined), *sent, after, ways.fail)
-        begin = fan_out(self.plan, step, ways, after)
-        return self._node(step.id, begin, *sent, join_node(step), after, ways.on, ways.fail)
+    def _add_fan_out(self, step: FanOut, targets: Targets) -> str:
+        after = self.add_steps(step.fan_in_steps, targets) if isinstance(step, FanOutFanIn) else targets.next
+        branches = self._add_branches(step)
+        join = self.nodes.join_branches(step, Targets(after, targets.on_failure))
+        self._add_node(join_node(step), join, *branches, after, targets.on_failure)
+        start = self.nodes.start_fan_out(step, targets, after)
+        return self._add_node(
+            step.id, start, *branches, join_node(step), after, targets.next, targets.on_failure
+        )
 
-    def _branches(self, fan: Parallel | FanOutFanIn) -> list[str]:
-        """Add what the branches run in."""
-        steps = beside(fan)
-        if is_for_each(fan) and (len(steps) > 1 or is_pattern(steps[0])):
-            return [self._strand_node(fan, None, steps)]
-        nodes = [self._strand_node(fan, step, [step]) for step in steps if is_pattern(step)]
-        if len(nodes) < len(steps):
-            # One node for all, which is told which it is: LangGraph looks at every channel of a graph in
-            # each super-step, and there may be thousands.
-            self.graph.add_node(
-                branch_node(fan),
-                branch(self.plan, fan),
-                input_schema=BranchInput,
-                destinations=(join_node(fan),),
-            )
-            nodes.append(branch_node(fan))
-        return nodes
+    def _add_branches(self, step: FanOut) -> list[str]:
+        """Add the nodes that the branches run in, and return all of them."""
+        children = parallel_steps(step)
+        if is_for_each(step) and (len(children) > 1 or is_pattern(children[0])):
+            return [self._add_subgraph(step, None, children)]
+        names = [self._add_subgraph(step, child, [child]) for child in children if is_pattern(child)]
+        if len(names) < len(children):
+            # One node runs all of them, and its input names the step: LangGraph visits every channel of a
+            # graph in each super-step, and there may be thousands of steps.
+            names.append(self._add_branch_node(step, branch_node(step), self.nodes.run_branch(step)))
+        return names
 
-    def _strand_node(self, fan: Parallel | FanOutFanIn, child: Step | None, steps: Sequence[Step]) -> str:
-        name = strand_node(fan, child)
-        node = strand(self.plan, fan, _strand_graph(self.plan, steps))
-        self.graph.add_node(name, node, input_schema=BranchInput, destinations=(join_node(fan),))
+    def _add_subgraph(self, step: FanOut, child: Step | None, steps: Sequence[Step]) -> str:
+        subgraph = _compile_subgraph(self.nodes, steps)
+        return self._add_branch_node(
+            step, subgraph_node(step, child), self.nodes.run_subgraph(step, subgraph)
+        )
+
+    def _add_branch_node(self, step: FanOut, name: str, node: Any) -> str:
+        self.graph.add_node(name, node, input_schema=BranchInput, destinations=(join_node(step),))
         return name
 
-    def _node(self, name: str, node: Any, *destinations: str) -> str:
+    def _add_node(self, name: str, node: Any, *destinations: str) -> str:
         self.graph.add_node(name, node, destinations=tuple(dict.fromkeys(destinations)))
         return name
 
 
 def build_workflow(deps: Deps) -> StateGraph[RunWorkflowState, Context, RunWorkflowInput, RunWorkflowOutput]:
-    """The graph of the registry, uncompiled: it reads a definition and runs what that compiles to."""
+    """Build the registry's graph, which reads a definition and runs the graph it compiles to."""
+    nodes = RunWorkflowNodes(lambda definition: compile_workflow(definition, deps.workflows))
     graph = StateGraph(
         RunWorkflowState, Context, input_schema=RunWorkflowInput, output_schema=RunWorkflowOutput
     )
-    graph.add_node("prepare", prepare)
-    graph.add_node("run", run(lambda definition: compile_workflow(definition, deps.workflows)))
+    graph.add_node("prepare", nodes.prepare)
+    graph.add_node("run", nodes.run)
     graph.add_edge(START, "prepare")
     graph.add_edge("prepare", "run")
     graph.add_edge("run", END)
@@ -182,13 +192,13 @@ def build_workflow(deps: Deps) -> StateGraph[RunWorkflowState, Context, RunWorkf
 
 SPEC = GraphSpec(
     name="workflow",
-    description="Runs a workflow, one of the library or a definition of yours, and answers with its result.",
+    description="Runs a workflow, from the library or a definition in the request, and returns its result.",
     build=build_workflow,
     input_schema=RunWorkflowInput,
     output_schema=RunWorkflowOutput,
-    # Steps have effects.
+    # Its steps have effects outside.
     durability="sync",
-    # Two super-steps; the workflow in the second brings its own limit.
+    # Two super-steps; the workflow that runs in the second has a limit of its own.
     recursion_limit=10,
     example={
         "workflow": "reengage_quiet_customers",

@@ -1,4 +1,4 @@
-"""The graphs of the registry as steps of workflows."""
+"""Graphs of the registry as steps of workflows."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -13,10 +13,10 @@ from nodes.deps import Deps
 
 
 class RegistryGraphs:
-    """The :class:`workflows.ports.GraphCaller` of the service.
+    """The service's :class:`workflows.ports.GraphCaller`.
 
     Args:
-        specs: The graphs by name. None of them may run workflows, so that none runs itself, and none may
+        specs: The graphs by name. None of them may run workflows, so that none can run itself, and none may
             ask a customer, who could not answer.
         deps: What they are built with.
     """
@@ -31,16 +31,16 @@ class RegistryGraphs:
         """The graphs that may be a step."""
         return sorted(self._specs)
 
-    async def call(self, graph: str, given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-        """Run to the end (:class:`workflows.ports.GraphCaller`)."""
+    async def run(self, graph: str, values: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+        """Run a graph to its end (:class:`workflows.ports.GraphCaller`)."""
         spec = self._specs[graph]
         try:
-            values = spec.input_schema.model_validate(given)
+            graph_input = spec.validate_input(values)
         except ValidationError as error:
             faults = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
             raise StepFailed(f"the input does not fit {graph!r}: {faults}") from error
         if graph not in self._compiled:
-            # Without a checkpointer of its own it has the workflow's.
+            # A graph that is compiled without a checkpointer uses the workflow's.
             self._compiled[graph] = spec.build(self._deps).compile(name=graph)
-        output = await self._compiled[graph].ainvoke(values, {"recursion_limit": spec.recursion_limit})
+        output = await self._compiled[graph].ainvoke(graph_input, {"recursion_limit": spec.recursion_limit})
         return cast("dict[str, JsonValue]", to_jsonable_python(output, fallback=str))

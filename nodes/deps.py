@@ -1,4 +1,4 @@
-"""The live things nodes close over."""
+"""The live dependencies of the nodes, and what a node reads from LangGraph's runtime."""
 
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
@@ -11,49 +11,55 @@ from core.concurrency import FairSemaphore
 from core.context import Context
 from core.memory import Memory, NoMemory
 from core.models import ChatModels
-from nodes.coordinator.roster import Roster
-from nodes.workflow.engine import Engine
+from nodes.coordinator.router import AgentRegistry
 from tools.crm.client import CrmClient
+from workflows.ports import Engine
 
 StateT_contra = TypeVar("StateT_contra", contravariant=True)
 UpdateT_co = TypeVar("UpdateT_co", covariant=True)
 
-# Where the settings say nothing else.
+# The default of Deps.context_tokens; the service takes its own from the settings.
 CONTEXT_TOKENS = 6_000
 
 
 class Node(Protocol[StateT_contra, UpdateT_co]):
-    """A step that reads the state and the run's parameters, and gives an update or a ``Command``."""
+    """A node function: takes the state and the runtime, returns an update or a ``Command``."""
 
     def __call__(self, state: StateT_contra, *, runtime: Runtime[Context]) -> Awaitable[UpdateT_co]:
-        """Run the step."""
+        """Run the node."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deps:
-    """Dependencies of the graphs, given to each ``build_<name>``.
+    """Live dependencies of the graphs, passed to each ``build_<name>``.
 
     Attributes:
         models: The chat models, with their retries and fallback.
-        tools: What agents may do to the outside, by name.
-        crm: The CRM, for what the graphs themselves read of it.
-        roster: The specialised agents.
-        memory: What is remembered of contacts; where none is given, there is none, and it says so.
-        context_tokens: Most tokens of what an agent is told beside its task.
-        workflows: What runs the working steps of workflows; where none is given, no step can be run.
+        tools: The tools agents may call, by name.
+        crm: The CRM client, for what the nodes themselves read.
+        agents: The specialist agents.
+        memory: The memory service. The default reports that there is none.
+        context_tokens: Token budget of the context assembled for an agent.
+        workflows: Runs the working steps of workflows. The default can run no step.
     """
 
     models: ChatModels
     tools: Mapping[str, BaseTool]
     crm: CrmClient
-    roster: Roster
+    agents: AgentRegistry
     memory: Memory = field(default_factory=NoMemory)
     context_tokens: int = CONTEXT_TOKENS
     workflows: Engine = field(default_factory=lambda: Engine(executors={}, slots=FairSemaphore(1)))
 
 
-def run_context(runtime: Runtime[Context]) -> Context:
-    """The run's parameters; a caller that gives none (Studio) gets the defaults."""
-    given: Context | None = runtime.context
-    return given if given is not None else Context()
+def get_run_context(runtime: Runtime[Context]) -> Context:
+    """Return the run's parameters, or the defaults where the caller passed none (Studio)."""
+    context: Context | None = runtime.context
+    return context if context is not None else Context()
+
+
+def get_thread_id(runtime: Runtime[Context]) -> str:
+    """Return the thread's id; a graph compiled without a checkpointer has none."""
+    info = runtime.execution_info
+    return (info.thread_id if info else None) or "no-thread"

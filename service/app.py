@@ -1,34 +1,35 @@
-"""The ASGI application."""
+"""Build the FastAPI application: its middleware in order, its error handlers and its routers."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final
 
 from fastapi import Depends, FastAPI
+from starlette.middleware import Middleware
 
 from core.logging import configure_logging
 from core.settings import Settings
-from service import errors
+from service.errors import install_error_handlers
 from service.lifespan import Service, open_service
-from service.middleware.authentication import Authentication
+from service.middleware.authentication import Authentication, is_loopback
 from service.middleware.body_limit import BodyLimit
 from service.middleware.cors import Cors
-from service.middleware.locality import is_loopback
 from service.middleware.rate_limiting import RateLimiting
-from service.middleware.request_id import RequestIdMiddleware
+from service.middleware.request_id import RequestId
 from service.middleware.security_headers import SecurityHeaders
+from service.middleware.telemetry import TelemetryMiddleware
 from service.middleware.typed_errors import TypedErrors
-from service.observability.requests import TelemetryMiddleware
-from service.observability.routes import metrics_router
 from service.routes.agents import agents_router
 from service.routes.approvals import approvals_router
 from service.routes.audit import audit_router
-from service.routes.dependencies import require_text
+from service.routes.dependencies import reject_nul
 from service.routes.health import health_router
 from service.routes.langserve import langserve_router
 from service.routes.messages import messages_router
+from service.routes.metrics import metrics_router
 from service.routes.sessions import sessions_router
 from service.routes.threads import threads_router
-from service.routes.workflows import workflows_router
+from service.routes.workflows import router as workflows_router
 from service.version import VERSION
 
 DESCRIPTION = """Agent graphs for a CRM: LangGraph, checkpointed in Postgres, served over LangServe.
@@ -36,13 +37,26 @@ DESCRIPTION = """Agent graphs for a CRM: LangGraph, checkpointed in Postgres, se
 Each graph has LangServe's routes and a playground under its name; `POST /v1/messages` is what the CRM calls.
 Errors are `{error, message, details}`; every response carries `X-Request-Id`."""
 
+# The middleware stack, outermost first: a request passes it from top to bottom, a response from bottom to
+# top. The order matters. All of it is plain ASGI, so that streams pass untouched.
+MIDDLEWARE: Final[tuple[Any, ...]] = (
+    RequestId,  # Every response and every log line of the request carries the id.
+    TelemetryMiddleware,  # Counts and traces what the others answer too: refusals are requests.
+    SecurityHeaders,  # Refusals carry them like any other response.
+    Cors,  # Answers preflight requests, which have no credential, before authentication would refuse them.
+    Authentication,  # Nothing of a stranger's body is read, and a stranger uses up no tenant's rate.
+    RateLimiting,  # A rate limit is a tenant's, who is known by now.
+    BodyLimit,  # Before a route parses the body.
+    TypedErrors,  # What a route raises becomes a response here, which all of the above then see.
+)
 
-def make_app(service: Service | None = None) -> FastAPI:
-    """The application.
+
+def create_app(service: Service | None = None) -> FastAPI:
+    """Return a new application.
 
     Args:
-        service: Already open, and then closed by whoever opened it; ``None``: opened from the
-            environment's settings by the lifespan.
+        service: An open service, which its opener closes. ``None``: the lifespan opens one from the
+            environment's settings.
     """
 
     @asynccontextmanager
@@ -55,7 +69,7 @@ def make_app(service: Service | None = None) -> FastAPI:
             else:
                 app.state.service = service
             opened: Service = app.state.service
-            # Its key may be the default one, which everybody knows.
+            # Its key may be the default one, which is public.
             if opened.development_crm and is_loopback(opened.settings.server.host):
                 app.mount("/crm", opened.development_crm)
             yield
@@ -65,18 +79,10 @@ def make_app(service: Service | None = None) -> FastAPI:
         version=VERSION,
         description=DESCRIPTION,
         lifespan=lifespan,
-        dependencies=[Depends(require_text)],
+        dependencies=[Depends(reject_nul)],
+        middleware=[Middleware(middleware) for middleware in MIDDLEWARE],
     )
-    # The last one is asked first.
-    app.add_middleware(TypedErrors)
-    app.add_middleware(BodyLimit)
-    app.add_middleware(RateLimiting)
-    app.add_middleware(Authentication)
-    app.add_middleware(Cors)
-    app.add_middleware(SecurityHeaders)
-    app.add_middleware(TelemetryMiddleware)
-    app.add_middleware(RequestIdMiddleware)
-    errors.install(app)
+    install_error_handlers(app)
     app.include_router(health_router())
     app.include_router(metrics_router())
     app.include_router(agents_router())
@@ -85,6 +91,6 @@ def make_app(service: Service | None = None) -> FastAPI:
     app.include_router(threads_router())
     app.include_router(audit_router())
     app.include_router(sessions_router())
-    app.include_router(workflows_router())
+    app.include_router(workflows_router)
     app.include_router(langserve_router())
     return app

@@ -1,4 +1,4 @@
-"""Every failure as ``{error, message, details}`` with its status, in a response and inside a stream alike."""
+"""Map every failure to ``{error, message, details}`` and a status, in responses and in streams."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,30 +24,31 @@ from core.logging import get_logger
 
 log = get_logger(__name__)
 
+# The drain reason of a run that a newer one replaces.
 REPLACED = "replaced"
 _HTTP_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
-def describe(error: BaseException) -> ServiceError:  # noqa: PLR0911 - a row a kind
-    """The typed error for anything a run can end with; what is not foreseen is logged and not disclosed."""
+def to_service_error(error: BaseException) -> ServiceError:  # noqa: PLR0911 - one return for each kind
+    """Return the typed error for whatever a run may raise; an unforeseen one is logged and not disclosed."""
     match error:
         case ServiceError():
             return error
         case GraphDrained(reason=reason) if reason == REPLACED:
-            return RunReplaced("a newer run took this thread over; its checkpoint is kept")
+            return RunReplaced("a newer run replaced this one on its thread; its checkpoint is kept")
         case GraphDrained():
             return RunStopped(
-                "the run was stopped at a step boundary and its checkpoint is kept; go on with it as "
-                "details.resume says, or ask again where there is none",
+                "the run was stopped at a step boundary and its checkpoint is kept; continue it as "
+                "details.resume says, or send the request again if there is none",
                 retry_after=5,
             )
         case ValidationError() if is_invalid_resume(error):
-            # LangGraph checks an answer before anything runs; the question stays open.
-            return invalid(error.errors(include_url=False, include_context=False))
+            # LangGraph checks an answer before anything runs; the interrupt stays pending.
+            return invalid_request(error.errors(include_url=False, include_context=False))
         case NodeTimeoutError() | TimeoutError():
-            return RunTimedOut("the run took longer than it may; what it had done is kept")
+            return RunTimedOut("the run exceeded its time limit; its finished steps are kept")
         case GraphRecursionError():
-            return RunLimitReached("the graph took more steps than it may; what it had done is kept")
+            return RunLimitReached("the graph exceeded its limit of steps; its finished steps are kept")
         case _ if isinstance(error, postgres.DATABASE_UNAVAILABLE):
             log.warning("database_unavailable", reason=str(error))
             return DatabaseUnavailable(
@@ -60,42 +61,42 @@ def describe(error: BaseException) -> ServiceError:  # noqa: PLR0911 - a row a k
             )
 
 
-def body(error: ServiceError) -> dict[str, Any]:
-    """The error as clients read it."""
+def error_body(error: ServiceError) -> dict[str, Any]:
+    """Return the error as clients read it."""
     return {"error": error.code, "message": error.message, "details": error.details}
 
 
-def response(error: ServiceError) -> JSONResponse:
-    """The error as a response, with ``Retry-After`` where a retry makes sense."""
+def error_response(error: ServiceError) -> JSONResponse:
+    """Return the error as a response, with ``Retry-After`` where a retry makes sense."""
     headers = {"Retry-After": str(max(1, round(error.retry_after)))} if error.retry_after else None
-    return JSONResponse(body(error), status_code=error.status, headers=headers)
+    return JSONResponse(error_body(error), status_code=error.status, headers=headers)
 
 
-def invalid(faults: Sequence[Any]) -> InvalidRequest:
-    """What a validation found, one line for the reader and a list for the program."""
-    found = [
+def invalid_request(errors: Sequence[Any]) -> InvalidRequest:
+    """Return the typed error for the errors of a validation: a line to read and a list for programs."""
+    faults = [
         {"field": ".".join(map(str, fault["loc"])), "problem": fault["msg"].removeprefix("Value error, ")}
         if isinstance(fault, dict)
         else {"field": "body", "problem": str(fault)}
-        for fault in faults
+        for fault in errors
     ]
-    message = "; ".join(f"{fault['field']}: {fault['problem']}" for fault in found)
-    return InvalidRequest(message, details={"faults": found})
+    message = "; ".join(f"{fault['field']}: {fault['problem']}" for fault in faults)
+    return InvalidRequest(message, details={"faults": faults})
 
 
-def install(app: FastAPI) -> None:
-    """Give the app its handlers."""
+def install_error_handlers(app: FastAPI) -> None:
+    """Register the application's exception handlers."""
 
     @app.exception_handler(ServiceError)
-    async def service_error(_: Request, error: ServiceError) -> JSONResponse:
-        return response(error)
+    async def handle_service_error(_: Request, error: ServiceError) -> JSONResponse:
+        return error_response(error)
 
     @app.exception_handler(RequestValidationError)
-    async def validation_error(_: Request, error: RequestValidationError) -> JSONResponse:
-        return response(invalid(error.errors()))
+    async def handle_validation_error(_: Request, error: RequestValidationError) -> JSONResponse:
+        return error_response(invalid_request(error.errors()))
 
     @app.exception_handler(HTTPException)
-    async def http_error(_: Request, error: HTTPException) -> JSONResponse:
+    async def handle_http_error(_: Request, error: HTTPException) -> JSONResponse:
         content = {
             "error": _HTTP_CODES.get(error.status_code, "http_error"),
             "message": str(error.detail),
@@ -103,7 +104,7 @@ def install(app: FastAPI) -> None:
         }
         return JSONResponse(content, status_code=error.status_code, headers=error.headers)
 
-    # The last resort: what fails in a middleware. What a route raises, api.typed_errors answers.
+    # The last resort, for failures of a middleware; TypedErrors answers what a route raises.
     @app.exception_handler(Exception)
-    async def unforeseen(_: Request, error: Exception) -> JSONResponse:
-        return response(describe(error))
+    async def handle_unforeseen_error(_: Request, error: Exception) -> JSONResponse:
+        return error_response(to_service_error(error))

@@ -1,111 +1,121 @@
-"""Everything that lives as long as the service: opened in order, closed in reverse."""
+"""Open everything that lives as long as the service, in order, and close it in reverse."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import httpx
 from fastapi import FastAPI
+from langgraph.types import Checkpointer
 
-from checkpoints.availability import watching
 from checkpoints.cache import compute_cache_version, open_cache
-from checkpoints.opening import open_database
-from checkpoints.pool import WatchedPool
+from checkpoints.pool import WatchedPool, open_database, watch_database
 from checkpoints.saver import open_saver
-from core.embeddings import embeddings
+from core.effects import Effects
+from core.embeddings import build_embedder
 from core.errors import EmbeddingError
 from core.logging import get_logger
 from core.memory import Memory
-from core.metrics import BACKGROUND, metered
-from core.models import ChatModels, ModelInfo, chat_models
+from core.metrics import BACKGROUND, use_meter
+from core.models import ChatModels, ModelInfo, build_chat_models
 from core.postgres import Pool
 from core.settings import Settings
 from core.tasks import Supervisor, cancel_and_wait
 from dev_crm.app import create_crm
 from dev_crm.migrations import migrate
+from graphs.agent_registry import build_agent_registry
+from graphs.caching import is_cacheable
 from graphs.registry import REGISTRY
-from graphs.roster import specialised_agents
-from memory.opening import open_memory
-from nodes.coordinator.roster import Roster
+from memory.embedded import open_configured_memory
+from nodes.coordinator.router import AgentRegistry
 from nodes.deps import Deps
-from nodes.shared.caching import is_cacheable
-from service.audit.effects import RecordedEffects
-from service.audit.entries import Audit
-from service.audit.requests import Requests
-from service.audit.worker import keeping
+from service.audit.idempotency import RecordedEffects, RequestKeys
+from service.audit.trail import AuditTrail
+from service.audit.worker import maintain_audit
 from service.auth.authenticator import Authenticator, open_authenticator
-from service.auth.counters import open_counter
-from service.auth.rates import RateLimits
-from service.cli.migrate import migrate_rooms
-from service.cli.retention import retention
-from service.lifecycle import Lifecycle
+from service.auth.rate_limits import RateLimiter, open_storage
+from service.migrations import migrate_rooms
 from service.observability.gauges import add_gauges
 from service.observability.metrics import RunMeter, ServiceMetrics
 from service.observability.tracing import Tracing, open_tracing
-from service.runs.compiled import CompiledGraph
+from service.retention import supervise_retention
 from service.runs.erasure import Erasure
-from service.runs.executor import Runs
-from service.runs.ownership import Ownership
-from service.runs.queues import run_lanes
-from service.runs.start import RunStart
-from service.runs.watch import RunWatch
+from service.runs.executor import RunExecutor
+from service.runs.limits import build_queues
+from service.runs.observers import RunObserver
+from service.runs.preconditions import ThreadOwners
+from service.runs.request import CompiledGraph
+from service.runs.sessions import SESSION_GRAPH, SessionRuns, summarise_session
 from service.sessions.store import SessionStore
-from service.sessions.worker import SessionKeeper
+from service.sessions.worker import SessionWorker
 from service.version import VERSION
-from service.workflows.opening import Workflows, open_engine, open_workflows
+from service.workflows.workflows import Workflows, open_engine, open_workflows
 from tools.catalogue import crm_tools, memory_tools
 from tools.crm.client import CrmClient, create_http_client
 
 log = get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Service:
-    """The live things HTTP needs.
+@dataclass(slots=True)
+class Lifecycle:
+    """The state of the service between started and stopped.
 
     Attributes:
-        settings: As the service was started with.
-        lifecycle: Whether it is about to stop.
-        pool: The one connection pool.
-        authenticator: Who callers are; ``None``: nothing is asked of them.
-        rates: How often tenants may ask; ``None``: there are no tenants to tell apart.
-        ownership: Whose threads are.
-        runs: Runs in progress.
+        is_stopping: Whether the service was told to stop, so that load balancers send requests elsewhere.
+    """
+
+    is_stopping: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """The open service: every live object that HTTP routes and middleware use.
+
+    Attributes:
+        settings: The settings it was started with.
+        lifecycle: Whether it is stopping.
+        pool: The connection pool, the only one of the process.
+        authenticator: Authenticates callers; ``None``: no authentication is set up.
+        rates: Rate limits of tenants; ``None``: without authentication there is one tenant.
+        thread_owners: Authorizes access to threads.
+        runs: Executes runs.
         graphs: The compiled graphs by name.
-        model: Which model answers, and why.
-        roster: The specialised agents.
-        erasure: Takes threads out for good.
+        model: Which model answers, and why that one.
+        agents: The registry of the specialised agents.
+        erasure: Erases threads.
         memory: What is remembered of contacts.
-        sessions: Which conversation a message belongs to.
-        requests: Keys of requests, by which one that comes again is known.
-        audit: Who did what, and what came of it.
-        warming: Done when the router has learned the agents' examples, or could not.
-        keeper: Closes sessions and sums them up.
-        workflows: What runs workflows.
-        metrics: What is counted.
-        tracing: Begins the spans of requests and runs.
-        tasks: Supervises the background tasks and knows their status.
-        development_crm: The app to mount at ``/crm``, when no real CRM is set.
+        sessions: The customers' sessions.
+        session_runs: Enters and closes the sessions of runs.
+        requests: Idempotency keys of requests.
+        audit: The audit trail.
+        warming: Done when the router has learnt the agents' examples, or could not.
+        session_worker: Closes idle sessions and has closed ones summarised.
+        workflows: Runs workflows.
+        metrics: The instruments behind ``/metrics``.
+        tracing: Starts the spans of requests and runs.
+        development_crm: The application to mount at ``/crm``; ``None``: a real CRM is set up.
     """
 
     settings: Settings
     lifecycle: Lifecycle
     pool: WatchedPool
     authenticator: Authenticator | None
-    rates: RateLimits | None
-    ownership: Ownership
-    runs: Runs
+    rates: RateLimiter | None
+    thread_owners: ThreadOwners
+    runs: RunExecutor
     graphs: Mapping[str, CompiledGraph]
     model: ModelInfo
-    roster: Roster
+    agents: AgentRegistry
     erasure: Erasure
     memory: Memory
     sessions: SessionStore
-    requests: Requests
-    audit: Audit
+    session_runs: SessionRuns
+    requests: RequestKeys
+    audit: AuditTrail
     warming: asyncio.Task[None]
-    keeper: SessionKeeper
+    session_worker: SessionWorker
     workflows: Workflows
     metrics: ServiceMetrics
     tracing: Tracing
@@ -115,100 +125,82 @@ class Service:
 
 @asynccontextmanager
 async def open_service(settings: Settings, *, models: ChatModels | None = None) -> AsyncIterator[Service]:
-    """Open everything, and close it with the context: what was opened last goes first.
+    """Open the service; closing the context closes its parts, last opened first.
 
-    Runs are drained before the CRM client closes, the saver's queue before the pool, the pool before the
-    database stops.
+    So runs are drained before the CRM client closes, the saver writes its queue before the pool closes, and
+    the pool closes before the database stops.
 
     Args:
         settings: What to open.
-        models: Stand instead of those the settings name.
+        models: Replace the models that the settings name.
 
     Raises:
-        StartupError: Something cannot be opened; the message is the line to show.
+        StartupError: Something cannot be opened; the message is the line to print.
     """
-    # First, as it needs nothing: a wrong model is said before a database is made.
-    models = models or chat_models(settings.models, settings.features)
-    metrics = ServiceMetrics()
-    tasks = Supervisor()
     async with AsyncExitStack() as stack:
+        # 1. Models. They need nothing, so that a wrong model name is reported before a database is started.
+        models = models or build_chat_models(settings.models, settings.features)
         stack.push_async_callback(models.aclose)
+
+        # 2. Instruments and the supervisor of background tasks, which everything below reports to.
+        metrics, tasks = ServiceMetrics(), Supervisor()
         tracing = await stack.enter_async_context(open_tracing(settings.tracing))
-        pool = await stack.enter_async_context(open_database(settings.database, settings.server.data_dir))
-        await stack.enter_async_context(watching(pool))
-        await migrate_rooms(pool)
-        authenticator = await stack.enter_async_context(open_authenticator(settings.auth, pool))
-        rates = await _rates(stack, settings, pool) if authenticator else None
-        saver = await stack.enter_async_context(open_saver(pool, metrics))
-        memory = await _memory(stack, settings, pool)
-        development_crm = await _development_crm(settings, pool)
-        http = await stack.enter_async_context(
-            create_http_client(
-                settings.crm,
-                settings.crm.api_base or "http://development-crm",
-                transport=httpx.ASGITransport(development_crm, raise_app_exceptions=False)
-                if development_crm
-                else None,
-            )
-        )
+
+        # 3. The database with its pool and tables, and what is nothing but tables.
+        pool = await _open_database(stack, settings, tasks)
+        audit, requests = AuditTrail(pool), RequestKeys(pool, hours=settings.idempotency.key_hours)
         effects = RecordedEffects(pool)
-        crm = CrmClient(http, settings.crm, effects=effects)
-        tools = {
-            **crm_tools(crm, approve_messages_from=settings.approvals.message_risk, memory=memory),
-            **memory_tools(memory),
-        }
-        roster = specialised_agents(settings, tools)
-        stack.push_async_callback(roster.router.aclose)
-        # The first message is not to wait for it, nor is the start.
-        warming = asyncio.create_task(_warm(roster))
+        sessions = SessionStore(pool, idle_seconds=settings.sessions.idle_seconds)
+        saver = await stack.enter_async_context(open_saver(pool, metrics))
+
+        # 4. The door: who callers are, and how often they may call.
+        authenticator = open_authenticator(settings.auth, pool)
+        rates = await _open_rates(stack, settings, pool) if authenticator else None
+
+        # 5. What agents reach: memory and the CRM.
+        memory = await _open_memory(stack, settings, pool, tasks)
+        development_crm = await _create_development_crm(settings, pool)
+        crm_http = await _open_crm_client(stack, settings, development_crm)
+
+        # 6. The graphs, with everything their nodes need.
+        deps = _build_deps(settings, models, crm_http, effects, memory)
+        stack.push_async_callback(deps.agents.router.aclose)
+        # Neither the start nor the first message waits for the router to learn the agents' examples.
+        warming = asyncio.create_task(_warm(deps.agents))
         stack.push_async_callback(cancel_and_wait, warming)
-        deps = Deps(
-            models=models,
-            tools=tools,
-            crm=crm,
-            roster=roster,
-            memory=memory,
-            context_tokens=settings.context.tokens,
-        )
         engine = await stack.enter_async_context(
-            open_engine(settings.workflows, deps=deps, crm=http, effects=effects)
+            open_engine(settings.workflows, deps=deps, crm=crm_http, effects=effects)
         )
         deps = replace(deps, workflows=engine)
-        built = {spec.name: spec.build(deps) for spec in REGISTRY.values()}
-        cache = await stack.enter_async_context(
-            open_cache(
-                settings.cache,
-                settings.redis,
-                version=compute_cache_version(VERSION, built),
-                is_cacheable=is_cacheable,
+        graphs = await _compile_graphs(stack, settings, deps, saver)
+
+        # 7. The run engine.
+        owners = ThreadOwners(pool)
+        runs = RunExecutor(
+            settings.runs,
+            build_queues(settings.runs, settings.workflows, shared=settings.auth.enabled),
+            owners,
+            audit,
+            RunObserver(metrics, tracing, audit),
+            database_unavailable=lambda: pool.unavailable_reason,
+        )
+        erasure = Erasure(pool=pool, memory=memory, settled=saver.flush, forget=(saver.forget,))
+        add_gauges(metrics, runs=runs, pool=pool, saver=saver, steps=engine.slots)
+
+        # 8. Background tasks: sessions, the audit trail, retention and workflows.
+        summarise = partial(summarise_session, graph=graphs[SESSION_GRAPH.name], models=models, memory=memory)
+        session_worker = SessionWorker(sessions, summarise, seconds=settings.sessions.sweep_seconds)
+        with use_meter(RunMeter(metrics, BACKGROUND)):
+            await stack.enter_async_context(tasks.supervise("session-worker", session_worker.run))
+        await stack.enter_async_context(maintain_audit(tasks, pool, audit, requests, settings.audit))
+        await stack.enter_async_context(supervise_retention(tasks, settings, pool, erasure, runs))
+        workflows = await stack.enter_async_context(
+            open_workflows(
+                settings.workflows, pool, runs=runs, engine=engine, checkpointer=saver, tasks=tasks
             )
         )
-        graphs = {
-            name: graph.compile(checkpointer=saver, cache=cache, name=name) for name, graph in built.items()
-        }
-        sessions = SessionStore(pool, idle_seconds=settings.sessions.idle_seconds)
-        keeper = SessionKeeper(
-            sessions, graphs["coordinator"], models, memory, seconds=settings.sessions.sweep_seconds
-        )
-        with metered(RunMeter(metrics, BACKGROUND)):
-            await stack.enter_async_context(tasks.supervise("session-keeper", keeper.run))
-        ownership = Ownership(pool)
-        audit, requests = Audit(pool), Requests(pool, hours=settings.idempotency.key_hours)
-        await stack.enter_async_context(keeping(pool, audit, requests, settings.audit))
-        lanes = run_lanes(settings.runs, settings.workflows, shared=settings.auth.enabled)
-        runs = Runs(
-            settings.runs,
-            lanes,
-            RunStart(ownership, audit),
-            RunWatch(metrics, tracing, audit),
-            database_away=lambda: pool.away,
-        )
-        add_gauges(metrics, runs=runs, pool=pool, saver=saver, steps=engine.slots)
-        erasure = Erasure(pool=pool, memory=memory, settled=saver.settled, forget=(saver.forget,))
-        await stack.enter_async_context(retention(settings, pool, erasure, runs))
-        workflows = await stack.enter_async_context(
-            open_workflows(settings.workflows, pool, runs=runs, engine=engine, checkpointer=saver)
-        )
+
+        # 9. The drain. Opened last, it is the first thing to happen when the service closes.
         stack.push_async_callback(runs.drain)
         yield Service(
             settings=settings,
@@ -216,18 +208,19 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             pool=pool,
             authenticator=authenticator,
             rates=rates,
-            ownership=ownership,
+            thread_owners=owners,
             runs=runs,
             graphs=graphs,
             model=models.info,
-            roster=roster,
+            agents=deps.agents,
             erasure=erasure,
             memory=memory,
             sessions=sessions,
+            session_runs=SessionRuns(sessions, owners, graphs[SESSION_GRAPH.name]),
             requests=requests,
             audit=audit,
             warming=warming,
-            keeper=keeper,
+            session_worker=session_worker,
             workflows=workflows,
             metrics=metrics,
             tracing=tracing,
@@ -236,33 +229,81 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         )
 
 
-async def _rates(stack: AsyncExitStack, settings: Settings, pool: Pool) -> RateLimits:
+async def _open_database(stack: AsyncExitStack, settings: Settings, tasks: Supervisor) -> WatchedPool:
+    pool = await stack.enter_async_context(open_database(settings.database, settings.server.data_dir))
+    await stack.enter_async_context(watch_database(pool, tasks))
+    await migrate_rooms(pool)
+    return pool
+
+
+async def _open_rates(stack: AsyncExitStack, settings: Settings, pool: Pool) -> RateLimiter:
     limits = settings.limits
-    return RateLimits(
-        await stack.enter_async_context(open_counter(limits, settings.redis, pool)),
+    return RateLimiter(
+        await stack.enter_async_context(open_storage(limits, settings.redis, pool)),
         limits.limit_requests,
         limits.limit_requests_per_tenant,
         timeout=limits.limit_timeout_seconds,
     )
 
 
-async def _memory(stack: AsyncExitStack, settings: Settings, pool: Pool) -> Memory:
-    """The memory, whose background tasks end before the pool does."""
-    embedder = embeddings(settings, "retrieval")
+async def _open_memory(stack: AsyncExitStack, settings: Settings, pool: Pool, tasks: Supervisor) -> Memory:
+    embedder = build_embedder(settings, "retrieval")
     stack.push_async_callback(embedder.aclose)
-    return await stack.enter_async_context(open_memory(settings, pool, embedder))
+    return await stack.enter_async_context(open_configured_memory(settings, pool, embedder, tasks))
 
 
-async def _development_crm(settings: Settings, pool: Pool) -> FastAPI | None:
+async def _create_development_crm(settings: Settings, pool: Pool) -> FastAPI | None:
     if settings.crm.api_base:
         return None
     await migrate(pool)
     return create_crm(pool, settings.crm.api_key)
 
 
-async def _warm(roster: Roster) -> None:
+async def _open_crm_client(
+    stack: AsyncExitStack, settings: Settings, development_crm: FastAPI | None
+) -> httpx.AsyncClient:
+    """Open the client of the CRM, which calls the development CRM within the process."""
+    transport = httpx.ASGITransport(development_crm, raise_app_exceptions=False) if development_crm else None
+    base_url = settings.crm.api_base or "http://development-crm"
+    return await stack.enter_async_context(create_http_client(settings.crm, base_url, transport=transport))
+
+
+def _build_deps(
+    settings: Settings, models: ChatModels, crm_http: httpx.AsyncClient, effects: Effects, memory: Memory
+) -> Deps:
+    crm = CrmClient(crm_http, settings.crm, effects=effects)
+    tools = {
+        **crm_tools(crm, approve_messages_from=settings.approvals.message_risk, memory=memory),
+        **memory_tools(memory),
+    }
+    return Deps(
+        models=models,
+        tools=tools,
+        crm=crm,
+        agents=build_agent_registry(settings, tools),
+        memory=memory,
+        context_tokens=settings.context.tokens,
+    )
+
+
+async def _compile_graphs(
+    stack: AsyncExitStack, settings: Settings, deps: Deps, saver: Checkpointer
+) -> Mapping[str, CompiledGraph]:
+    built = {spec.name: spec.build(deps) for spec in REGISTRY.values()}
+    cache = await stack.enter_async_context(
+        open_cache(
+            settings.cache,
+            settings.redis,
+            version=compute_cache_version(VERSION, built),
+            is_cacheable=is_cacheable,
+        )
+    )
+    return {name: graph.compile(checkpointer=saver, cache=cache, name=name) for name, graph in built.items()}
+
+
+async def _warm(agents: AgentRegistry) -> None:
     """Have the router learn the agents' examples."""
     try:
-        await roster.router.ready()
+        await agents.router.prepare()
     except EmbeddingError as error:
         log.warning("router_not_ready", reason=error.message)

@@ -20,9 +20,9 @@ from core.logging import configure_logging
 from core.postgres import Pool
 from core.settings import DatabaseSettings, LogSettings
 from dev_crm.migrations import migrate
-from memory.extensions import open_extensions
-from memory.migrations import migrate as migrate_memory
-from service.cli.migrate import migrate_rooms
+from memory.database import migrate as migrate_memory
+from memory.database import open_extensions
+from service.migrations import migrate_rooms
 from tests.support.savers import closing_savers
 
 TEMPLATE = "template_ventros"

@@ -16,8 +16,8 @@ from typing_extensions import TypedDict
 
 from core.errors import CrmError, CrmRefused, MemoryRefused, MemoryUnavailable
 from core.memory import Scope, StrategyName
-from core.metrics import meter
-from core.texts import printable
+from core.metrics import current_meter
+from core.texts import make_printable
 
 FailureKind: TypeAlias = Literal["unknown_tool", "bad_arguments", "refused", "rejected", "unavailable"]
 
@@ -100,7 +100,7 @@ async def execute(tools: Mapping[str, BaseTool], call: ToolCall, context: CallCo
     kind = observation["error"]["kind"] if "error" in observation else "success"
     # A name that no tool has is the model's invention: metric labels must stay bounded.
     name = call["name"] if call["name"] in tools else "unknown"
-    meter().tool_call(name, kind, time.perf_counter() - started_at)
+    current_meter().record_tool_call(name, kind, time.perf_counter() - started_at)
     return _build_message(call, observation)
 
 
@@ -160,7 +160,7 @@ def _to_json_value(result: Any) -> Any:
 
 def _build_failure(kind: FailureKind, message: str) -> Observation:
     # The CRM's message may contain lone surrogates, which can be neither sent nor stored.
-    text = printable(message)[:MAX_MESSAGE_CHARACTERS]
+    text = make_printable(message)[:MAX_MESSAGE_CHARACTERS]
     return Observation(success=False, error=Failure(kind=kind, message=text))
 
 

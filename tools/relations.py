@@ -15,8 +15,8 @@ from typing import ClassVar, Final
 from core.errors import MemoryRefused, MemoryUnavailable
 from core.logging import get_logger
 from core.memory import Edge, Memory, Node, Scope
-from core.memory.topics import topics_of
-from core.texts import storable
+from core.memory.vocabulary import find_topics
+from core.texts import make_storable
 from tools.crm.models import Contact, Ticket
 
 log = get_logger(__name__)
@@ -108,7 +108,7 @@ def _build_edges(person: Node, ticket: Ticket) -> list[Edge]:
     related = [(person, HAS_TICKET, node)]
     related += [
         (node, "ABOUT", Node("topic", topic, topic))
-        for topic in topics_of(f"{ticket.title} {ticket.description or ''}")
+        for topic in find_topics(f"{ticket.title} {ticket.description or ''}")
     ]
     return [
         Edge(
@@ -138,7 +138,7 @@ def _build_person(contact_id: str, name: str) -> Node:
 
 
 def _clean_name(text: str) -> str:
-    return storable(" ".join(text.split()))[:_MAX_NAME_CHARACTERS]
+    return make_storable(" ".join(text.split()))[:_MAX_NAME_CHARACTERS]
 
 
 def _strip_date(edge: Edge) -> Edge:

@@ -9,7 +9,7 @@ from langchain_core.tools import BaseTool, InjectedToolArg, tool
 from core.errors import MemoryRefused, MemoryUnavailable
 from core.logging import get_logger
 from core.memory import Memory, Scope
-from core.memory.topics import topics_of
+from core.memory.vocabulary import find_topics
 from tools.approval import require_approval
 from tools.crm.client import CrmClient
 from tools.crm.models import Severity, Ticket
@@ -50,7 +50,7 @@ def search_past_tickets_tool(crm: CrmClient, memory: Memory) -> BaseTool:
         tickets = [*listed, *await _find_unlisted(memory, context, {ticket.id for ticket in listed})]
         related = await _find_related(memory, context.scope, [ticket.id for ticket in tickets[:_MAX_LOOKUPS]])
         words = {word for word in query.lower().split() if len(word) >= _MIN_WORD_CHARACTERS}
-        words |= set(topics_of(query))
+        words |= set(find_topics(query))
 
         def count_matches(ticket: Ticket) -> int:
             text = f"{ticket.title} {ticket.description} {' '.join(related.get(ticket.id, ()))}".lower()

@@ -1,12 +1,9 @@
-"""Databases that workflows read: small pools, opened when first asked, and transactions that cannot write."""
+"""Databases that workflows read: small pools, opened on first use, and transactions that cannot write."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from typing import Any, Final, cast
-from uuid import UUID
 
 import psycopg
 from psycopg import AsyncConnection
@@ -17,23 +14,23 @@ from pydantic import JsonValue
 
 from core.errors import StepFailed
 from core.postgres import DATABASE_UNAVAILABLE, Pool
-from core.texts import storable
-from workflows.numbers import LARGEST
+from core.texts import make_storable
+from workflows.json_values import to_json
 
 _POOL_SIZE: Final = 4
 _CONNECT_SECONDS: Final = 10
-# Rolled back with the transaction; the server ends what takes longer, also where nobody listens any more.
-BEGIN_SQL = "BEGIN READ ONLY"
-TIMEOUT_SQL = "SELECT set_config('statement_timeout', %s, true)"
-# The one thing a read-only transaction can leave behind in a session.
-UNLOCK_SQL = "SELECT pg_advisory_unlock_all()"
+BEGIN_SQL: Final = "BEGIN READ ONLY"
+# The server enforces the timeout too, so that a statement ends even if this process is gone.
+TIMEOUT_SQL: Final = "SELECT set_config('statement_timeout', %s, true)"
+# Advisory locks are the only thing that a read-only transaction can leave behind in a session.
+UNLOCK_SQL: Final = "SELECT pg_advisory_unlock_all()"
 
 
 class Connections:
-    """The :class:`workflows.ports.SqlReader` of the service.
+    """The service's :class:`workflows.ports.SqlReader`.
 
     Args:
-        urls: Addresses by name.
+        urls: Connection URLs by name.
     """
 
     def __init__(self, urls: Mapping[str, str]) -> None:
@@ -41,7 +38,7 @@ class Connections:
         self._pools: dict[str, Pool] = {}
         self._opening = asyncio.Lock()
 
-    async def rows(
+    async def fetch_rows(
         self,
         connection: str,
         sql: str,
@@ -50,48 +47,49 @@ class Connections:
         limit: int,
         timeout: float,
     ) -> list[dict[str, JsonValue]]:
-        """The rows of one statement (:class:`workflows.ports.SqlReader`)."""
+        """Return the rows of one statement (:class:`workflows.ports.SqlReader`)."""
+        values = {name: _to_parameter(value) for name, value in parameters.items()}
         try:
             async with asyncio.timeout(timeout):
-                return await self._rows(connection, sql, _bound(parameters), limit, timeout)
+                return await self._fetch(connection, sql, values, limit, timeout)
         except (TimeoutError, psycopg.errors.QueryCanceled) as error:
             raise StepFailed(f"the statement on {connection!r} took more than {timeout:g} s") from error
         except DATABASE_UNAVAILABLE as error:
             raise StepFailed(f"the database {connection!r} cannot be reached", retryable=True) from error
         except psycopg.Error as error:
             reason = str(error).strip().partition("\n")[0]
-            raise StepFailed(f"the database {connection!r} refuses the statement: {reason}") from error
+            raise StepFailed(f"the database {connection!r} rejects the statement: {reason}") from error
 
     async def aclose(self) -> None:
         """Close every pool."""
         for pool in self._pools.values():
             await pool.close()
 
-    async def _rows(
+    async def _fetch(
         self, name: str, sql: str, parameters: Mapping[str, Any], limit: int, timeout: float
     ) -> list[dict[str, JsonValue]]:
-        pool = await self._pool(name)
+        pool = await self._open_pool(name)
         async with pool.connection() as connection:
             await connection.execute(BEGIN_SQL)
             try:
                 await connection.execute(TIMEOUT_SQL, (str(int(timeout * 1_000)),))
-                # A cursor takes one SELECT and nothing else, and gives no more rows than are asked for.
+                # A named cursor accepts exactly one SELECT, and sends no more rows than are fetched.
                 async with connection.cursor(name="step") as cursor:
                     await cursor.execute(sql.encode(), parameters)
-                    found = await cursor.fetchmany(limit + 1)
+                    rows = await cursor.fetchmany(limit + 1)
             finally:
                 if not connection.closed:
                     await connection.rollback()
-        if len(found) > limit:
+        if len(rows) > limit:
             raise StepFailed(f"the statement gives more than {limit} rows (row_limit)")
-        return [cast("dict[str, JsonValue]", _json(row)) for row in found]
+        return [cast("dict[str, JsonValue]", to_json(row)) for row in rows]
 
-    async def _pool(self, name: str) -> Pool:
+    async def _open_pool(self, name: str) -> Pool:
         if name not in self._urls:
             raise StepFailed(f"WORKFLOW_CONNECTIONS has no {name!r}")
         async with self._opening:
             if name not in self._pools:
-                pool = _made(self._urls[name])
+                pool = _create_pool(self._urls[name])
                 await pool.open()
                 self._pools[name] = pool
         return self._pools[name]
@@ -99,7 +97,7 @@ class Connections:
 
 @asynccontextmanager
 async def open_connections(urls: Mapping[str, str]) -> AsyncIterator[Connections]:
-    """Connections that close with the context."""
+    """Open connections that close with the context."""
     connections = Connections(urls)
     try:
         yield connections
@@ -107,7 +105,7 @@ async def open_connections(urls: Mapping[str, str]) -> AsyncIterator[Connections
         await connections.aclose()
 
 
-def _made(url: str) -> Pool:
+def _create_pool(url: str) -> Pool:
     return AsyncConnectionPool(
         url,
         connection_class=AsyncConnection[DictRow],
@@ -129,35 +127,10 @@ async def _unlock(connection: AsyncConnection[DictRow]) -> None:
     await connection.execute(UNLOCK_SQL)
 
 
-def _bound(parameters: Mapping[str, JsonValue]) -> dict[str, Any]:
-    """Lists as arrays, objects as ``jsonb``; texts as Postgres can take them."""
-    return {name: _parameter(value) for name, value in parameters.items()}
-
-
-def _parameter(value: JsonValue) -> Any:
+def _to_parameter(value: JsonValue) -> Any:
+    """Convert a value for psycopg: flat lists to arrays, objects and nested lists to ``jsonb``."""
     if isinstance(value, dict):
         return Jsonb(value)
     if isinstance(value, list):
-        return Jsonb(value) if any(isinstance(one, dict | list) for one in value) else value
-    return storable(value) if isinstance(value, str) else value
-
-
-def _json(value: Any) -> JsonValue:  # noqa: PLR0911 - a row a type
-    """A value as JSON holds it: what JSON lacks becomes text, and so do numbers it would round."""
-    match value:
-        case None | bool() | str():
-            return value
-        case int():
-            return value if abs(value) < LARGEST else str(value)
-        case float():
-            return value if value - value == 0 else str(value)
-        case datetime() | date() | time():
-            return value.isoformat()
-        case timedelta():
-            return value.total_seconds()
-        case list() | tuple():
-            return [_json(one) for one in value]
-        case dict():
-            return {str(key): _json(one) for key, one in value.items()}
-        case Decimal() | UUID() | _:
-            return storable(str(value))
+        return Jsonb(value) if any(isinstance(item, dict | list) for item in value) else value
+    return make_storable(value) if isinstance(value, str) else value

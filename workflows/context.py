@@ -1,123 +1,126 @@
-"""What the expressions of a step see of its workflow."""
+"""The context: what the expressions of a step see of its workflow."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from pydantic import JsonValue
 
-from workflows.definition.patterns import FanOutFanIn, Loop, Parallel, Sequential, Step
-from workflows.outline import Outline, Place
-from workflows.results import Results, Turns, result_key, turns_made
+from workflows.outline import Outline, OutlineEntry
+from workflows.results import Indices, Results, read_count, result_key
+from workflows.schema import FanOutFanIn, Loop, Parallel, Sequential, Step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Here:
-    """A moment of a run, as a step sees it.
+class StepLocation:
+    """Where in a run a step executes, and the results it can see from there.
 
     Attributes:
-        outline: Of the definition.
-        given: The workflow's input.
-        results: Of the steps so far, by :func:`result_key`.
-        turns: Which turn of each loop (from 1) and ``for_each`` (from 0) around it this is.
-        item: Of the innermost ``for_each``, where there is one: then ``index`` is not None.
-        index: Its place in the list.
+        outline: The outline of the definition.
+        input: The workflow's input.
+        results: The records so far, by :func:`workflows.results.result_key`.
+        indices: The current iteration of each loop and item of each ``for_each`` around the step.
+        item: The item of the innermost ``for_each``; only meaningful when ``index`` is not None.
+        index: The item's position in its list.
     """
 
     outline: Outline
-    given: Mapping[str, JsonValue]
+    input: Mapping[str, JsonValue]
     results: Results
-    turns: Turns = field(default_factory=dict)
+    indices: Indices = field(default_factory=dict)
     item: JsonValue = None
     index: int | None = None
 
     def key(self, step_id: str) -> str:
-        """Where the record of a step around or beside this moment is."""
-        return result_key(step_id, [self.turns[turn] for turn in self.outline[step_id].turns])
+        """Return the key of the record of a step that is in the same iterations as this location."""
+        return _key(self.outline[step_id], self.indices)
 
-    def context(self, referred: Iterable[str], turns: Iterable[str]) -> dict[str, JsonValue]:
-        """The context, with those steps that are referred to; one that did not run is null.
+    def build_context(self, step_ids: Iterable[str], repeaters: Iterable[str]) -> dict[str, JsonValue]:
+        """Return the context with some of the steps; a step that did not run is null.
 
         Args:
-            referred: Ids of steps.
-            turns: Ids of the loops and ``for_each`` around what looks, outermost first.
+            step_ids: The steps that the expressions read.
+            repeaters: Ids of the loops and ``for_each`` patterns around the reader, outermost first.
         """
         context: dict[str, JsonValue] = {
-            "input": dict(self.given),
-            "steps": {step_id: self._seen(self.outline[step_id]) for step_id in referred},
+            "input": dict(self.input),
+            "steps": {step_id: self._describe(self.outline[step_id]) for step_id in step_ids},
         }
         if self.index is not None:
             context |= {"item": self.item, "index": self.index}
-        for turn in turns:
-            if isinstance(self.outline[turn].step, Loop):
-                context["iteration"] = self.turns[turn]
+        for repeater in repeaters:
+            if isinstance(self.outline[repeater].step, Loop):
+                context["iteration"] = self.indices[repeater]
         return context
 
-    def output(self, step: Step) -> JsonValue:
-        """A step's output as later steps see it."""
-        return self._output(self.outline[step.id], self.turns)
+    def read_output(self, step: Step) -> JsonValue:
+        """Return a step's output as later steps see it."""
+        return self._output(self.outline[step.id], self.indices)
 
-    def _seen(self, place: Place) -> JsonValue:
-        turns = self._latest(place)
-        if turns is None:
-            # Seen from outside a for_each: all its items.
-            return {"status": "succeeded", "output": self._spread(place, self.turns), "error": ""}
-        record = self.results.get(_key(place, turns))
-        if record is None and not isinstance(place.step, Sequential):
+    def _describe(self, entry: OutlineEntry) -> JsonValue:
+        indices = self._latest_indices(entry)
+        if indices is None:
+            return {"status": "succeeded", "output": self._outputs(entry, self.indices), "error": ""}
+        record = self.results.get(_key(entry, indices))
+        if record is None and not isinstance(entry.step, Sequential):
             return None
         return {
             "status": record["status"] if record else "succeeded",
-            "output": self._output(place, turns),
+            "output": self._output(entry, indices),
             "error": record["error"] if record else "",
         }
 
-    def _latest(self, place: Place) -> Turns | None:
-        """The turns in which it is seen: those around here, of a finished loop the last; None: several."""
-        turns: dict[str, int] = {}
-        for turn in place.turns:
-            if turn in self.turns:
-                turns[turn] = self.turns[turn]
-            elif isinstance(self.outline[turn].step, Loop):
-                turns[turn] = self._iterations(self.outline[turn], turns)
+    def _latest_indices(self, entry: OutlineEntry) -> Indices | None:
+        """Return the indices to read a step at: the current ones, and the last of a finished loop.
+
+        None: the step is inside a ``for_each`` that this location is outside of, so that it has many records.
+        """
+        indices: dict[str, int] = {}
+        for repeater in entry.repeaters:
+            if repeater in self.indices:
+                indices[repeater] = self.indices[repeater]
+            elif isinstance(self.outline[repeater].step, Loop):
+                indices[repeater] = self._count(self.outline[repeater], indices, "iterations")
             else:
                 return None
-        return turns
+        return indices
 
-    def _iterations(self, place: Place, turns: Turns) -> int:
-        return turns_made(self.results.get(_key(place, turns)), "iterations")
+    def _count(self, entry: OutlineEntry, indices: Indices, name: Literal["items", "iterations"]) -> int:
+        return read_count(self.results.get(_key(entry, indices)), name)
 
-    def _items(self, place: Place, turns: Turns) -> int:
-        return turns_made(self.results.get(_key(place, turns)), "items")
-
-    def _spread(self, place: Place, known: Turns) -> JsonValue:
-        """The outputs of a step in all items of the ``for_each`` around it, nested as those are."""
-        turns: dict[str, int] = {}
-        for turn in place.turns:
-            around = self.outline[turn]
-            if turn in known:
-                turns[turn] = known[turn]
-            elif isinstance(around.step, Loop):
-                turns[turn] = self._iterations(around, turns)
+    def _outputs(self, entry: OutlineEntry, known: Indices) -> JsonValue:
+        """Return a step's outputs for all items of the ``for_each`` patterns around it, nested like those."""
+        indices: dict[str, int] = {}
+        for repeater in entry.repeaters:
+            pattern = self.outline[repeater]
+            if repeater in known:
+                indices[repeater] = known[repeater]
+            elif isinstance(pattern.step, Loop):
+                indices[repeater] = self._count(pattern, indices, "iterations")
             else:
-                items = range(self._items(around, turns))
-                return [self._spread(place, {**known, **turns, turn: item}) for item in items]
-        return self._output(place, turns)
+                items = range(self._count(pattern, indices, "items"))
+                return [self._outputs(entry, {**known, **indices, repeater: item}) for item in items]
+        return self._output(entry, indices)
 
-    def _output(self, place: Place, turns: Turns) -> JsonValue:
-        step = place.step
+    def _output(self, entry: OutlineEntry, indices: Indices) -> JsonValue:
+        step = entry.step
         match step:
             case Sequential():
-                return self._output(self.outline[step.steps[-1].id], turns)
+                return self._output(self.outline[step.steps[-1].id], indices)
             case Parallel():
-                return {child.id: self._output(self.outline[child.id], turns) for child in step.steps}
+                return self._outputs_by_id(step.steps, indices)
             case FanOutFanIn() if not step.for_each:
-                return {child.id: self._output(self.outline[child.id], turns) for child in step.fan_out_steps}
+                return self._outputs_by_id(step.fan_out_steps, indices)
             case FanOutFanIn():
                 last = self.outline[step.fan_out_steps[-1].id]
-                items = range(self._items(place, turns))
-                return [self._output(last, {**turns, step.id: item}) for item in items]
-        record = self.results.get(_key(place, turns))
+                items = range(self._count(entry, indices, "items"))
+                return [self._output(last, {**indices, step.id: item}) for item in items]
+        record = self.results.get(_key(entry, indices))
         return record["output"] if record else None
 
+    def _outputs_by_id(self, steps: Iterable[Step], indices: Indices) -> JsonValue:
+        return {child.id: self._output(self.outline[child.id], indices) for child in steps}
 
-def _key(place: Place, turns: Turns) -> str:
-    return result_key(place.step.id, [turns[turn] for turn in place.turns])
+
+def _key(entry: OutlineEntry, indices: Indices) -> str:
+    return result_key(entry.step.id, [indices[repeater] for repeater in entry.repeaters])

@@ -1,7 +1,7 @@
-"""How ``api_call`` reaches the outside: allowed hosts with the secrets kept for them, and the CRM."""
+"""HTTP requests of ``api_call`` steps: to allowed hosts with the secrets stored for them, and to the CRM."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -12,27 +12,27 @@ from pydantic_core import from_json
 from core.errors import OutgoingRefused, OutgoingUnavailable, StepFailed
 from core.outgoing import GuardedTransport
 from core.settings import WorkflowSettings
-from core.texts import storable
-from workflows.numbers import LARGEST
-from workflows.ports import IncomingAnswer, OutgoingCall
-from workflows.steps.api_call import CRM_SCHEME
+from core.texts import make_storable
+from workflows.json_values import to_json
+from workflows.ports import HttpRequest, HttpResponse
+from workflows.steps import CRM_SCHEME
 
-# Of an answer's headers, what a workflow may go on with.
-KEPT_HEADERS: Final = frozenset({"content-type", "etag", "last-modified", "link", "location", "retry-after"})
+# The response headers that a workflow may read.
+HEADERS: Final = frozenset({"content-type", "etag", "last-modified", "link", "location", "retry-after"})
 _CRM_PREFIX: Final = "/api/v1/"
-_HIDDEN: Final = "[secret]"
-# What is shorter is found in every text.
-_LEAST_HIDDEN: Final = 4
+_REDACTED: Final = "[secret]"
+# A shorter text would be found in almost any response.
+_MIN_SECRET_LENGTH: Final = 4
 
 
-class WorkflowHttp:
-    """The :class:`workflows.ports.HttpCaller` of the service.
+class WorkflowHttpClient:
+    """The service's :class:`workflows.ports.HttpCaller`.
 
     Args:
-        http: Client over ``guard``.
+        http: A client that uses ``guard`` as its transport.
         guard: Knows the allowed hosts.
         crm: The CRM's client, with its address and key.
-        secrets: Values of headers by ``host/name``: a secret is sent to its host and to no other.
+        secrets: Header values by ``host/name``; a secret is sent to its own host only.
     """
 
     def __init__(
@@ -47,28 +47,29 @@ class WorkflowHttp:
         self._crm = crm
         self._secrets = secrets
 
-    async def call(self, request: OutgoingCall) -> IncomingAnswer:
-        """Ask once (:class:`workflows.ports.HttpCaller`)."""
-        where = request.url.partition("?")[0]
+    async def send(self, request: HttpRequest) -> HttpResponse:
+        """Send a request once (:class:`workflows.ports.HttpCaller`)."""
+        address = request.url.partition("?")[0]
         try:
-            # httpx limits each read: an answer that trickles in would never end.
+            # httpx limits each read only: a response that arrives byte by byte would never time out.
             async with asyncio.timeout(request.timeout):
-                return await self._ask(request)
+                return await self._send(request)
         except (TimeoutError, httpx.TimeoutException) as error:
-            raise StepFailed(f"{where} did not answer in {request.timeout:g} s", retryable=True) from error
+            raise StepFailed(f"{address} did not answer in {request.timeout:g} s", retryable=True) from error
         except (httpx.TransportError, OutgoingUnavailable) as error:
-            raise StepFailed(f"{where} cannot be reached ({type(error).__name__})", retryable=True) from error
+            reason = type(error).__name__
+            raise StepFailed(f"{address} cannot be reached ({reason})", retryable=True) from error
         except OutgoingRefused as error:
             raise StepFailed(f"{error.message} (WORKFLOW_ALLOWED_HOSTS)") from error
         except (httpx.InvalidURL, UnicodeEncodeError, ValueError) as error:
-            raise StepFailed(f"{where} cannot be asked: {type(error).__name__}") from error
+            raise StepFailed(f"the request to {address} cannot be sent: {type(error).__name__}") from error
 
-    async def _ask(self, request: OutgoingCall) -> IncomingAnswer:
-        client, url, secret_headers = self._addressed(request)
+    async def _send(self, request: HttpRequest) -> HttpResponse:
+        client, url, secret_headers = self._resolve(request)
         headers = {
             **request.headers,
             **secret_headers,
-            # What is compressed could become any size when it is read.
+            # A compressed response could grow to any size when it is decompressed.
             "Accept-Encoding": "identity",
             **({"Idempotency-Key": request.idempotency_key} if request.idempotency_key else {}),
         }
@@ -82,21 +83,22 @@ class WorkflowHttp:
             timeout=request.timeout,
             **content,
         ) as response:
-            body = await _read(response, request.most_bytes)
-        return _answer(response, body, hidden=list(secret_headers.values()))
+            body = await _read_body(response, request.max_bytes)
+        return _build_response(response, body, secrets=list(secret_headers.values()))
 
-    def _addressed(self, request: OutgoingCall) -> tuple[httpx.AsyncClient, str, dict[str, str]]:
+    def _resolve(self, request: HttpRequest) -> tuple[httpx.AsyncClient, str, dict[str, str]]:
+        """Return the client, the URL and the secret headers to send a request with."""
         if request.url.lower().startswith(CRM_SCHEME):
             if request.secret_headers:
-                raise StepFailed("crm: needs no secret_headers; the CRM's key is sent with it")
+                raise StepFailed("crm: takes no secret_headers; the CRM's key is sent with every request")
             path = request.url[len(CRM_SCHEME) :].lstrip("/")
             if {".", ".."} & set(path.partition("?")[0].split("/")):
                 raise StepFailed("crm: the path must not hold . or .. segments")
             return self._crm, _CRM_PREFIX + path, {}
-        host = self._guard.rule(httpx.URL(request.url)).name
-        return self._http, request.url, self._values(host, request.secret_headers)
+        host = self._guard.find_host(httpx.URL(request.url)).name
+        return self._http, request.url, self._resolve_secrets(host, request.secret_headers)
 
-    def _values(self, host: str, names: Mapping[str, str]) -> dict[str, str]:
+    def _resolve_secrets(self, host: str, names: Mapping[str, str]) -> dict[str, str]:
         missing = sorted(f"{host}/{name}" for name in names.values() if f"{host}/{name}" not in self._secrets)
         if missing:
             raise StepFailed(f"WORKFLOW_SECRETS has no {', '.join(missing)}")
@@ -104,72 +106,59 @@ class WorkflowHttp:
 
 
 @asynccontextmanager
-async def open_http(settings: WorkflowSettings, crm: httpx.AsyncClient) -> AsyncIterator[WorkflowHttp]:
-    """Open it; connections close with the context."""
+async def open_http(settings: WorkflowSettings, crm: httpx.AsyncClient) -> AsyncIterator[WorkflowHttpClient]:
+    """Open a client whose connections close with the context."""
     guard = GuardedTransport(settings.hosts)
     async with httpx.AsyncClient(transport=guard, trust_env=False) as http:
-        yield WorkflowHttp(http, guard, crm, settings.secret_values)
+        yield WorkflowHttpClient(http, guard, crm, settings.secret_values)
 
 
-async def _read(response: httpx.Response, most: int) -> bytes:
+async def _read_body(response: httpx.Response, max_bytes: int) -> bytes:
     if response.headers.get("content-encoding", "identity").lower() != "identity":
-        raise StepFailed(f"{response.request.url.host} compressed its answer though it was asked not to")
-    parts, size = [], 0
-    async for part in response.aiter_raw():
-        parts.append(part)
-        size += len(part)
-        if size > most:
-            raise StepFailed(f"the answer has more than {most:,} bytes (response_limit_bytes)")
-    return b"".join(parts)
+        raise StepFailed(f"{response.request.url.host} compressed its response though it was asked not to")
+    chunks, size = [], 0
+    async for chunk in response.aiter_raw():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > max_bytes:
+            raise StepFailed(f"the response has more than {max_bytes:,} bytes (response_limit_bytes)")
+    return b"".join(chunks)
 
 
-def _answer(response: httpx.Response, body: bytes, hidden: list[str]) -> IncomingAnswer:
-    kept = {name: _hiding(value, hidden) for name, value in response.headers.items() if name in KEPT_HEADERS}
-    asked = response.headers.get("retry-after", "")
-    return IncomingAnswer(
+def _build_response(response: httpx.Response, body: bytes, secrets: Sequence[str]) -> HttpResponse:
+    headers = {name: _redact(value, secrets) for name, value in response.headers.items() if name in HEADERS}
+    retry_after = response.headers.get("retry-after", "")
+    return HttpResponse(
         status=response.status_code,
-        headers=kept,
-        body=_parsed(body, response, hidden),
-        retry_after=float(asked) if asked.isdecimal() else None,
+        headers=headers,
+        body=_parse_body(body, response, secrets),
+        retry_after=float(retry_after) if retry_after.isdecimal() else None,
     )
 
 
-def _parsed(body: bytes, response: httpx.Response, hidden: list[str]) -> JsonValue:
-    text = _hiding(_decoded(body, response.charset_encoding or "utf-8"), hidden)
+def _parse_body(body: bytes, response: httpx.Response, secrets: Sequence[str]) -> JsonValue:
+    text = _redact(_decode(body, response.charset_encoding or "utf-8"), secrets)
     if "json" not in response.headers.get("content-type", ""):
         return text or None
     try:
         parsed: JsonValue = from_json(text, allow_inf_nan=False) if text else None
     except ValueError as error:
-        raise StepFailed(f"the answer says it is JSON and is not: {str(error)[:200]}") from error
-    return _storable(parsed)
+        raise StepFailed(f"the response claims to be JSON and is not: {str(error)[:200]}") from error
+    return to_json(parsed)
 
 
-def _decoded(body: bytes, encoding: str) -> str:
+def _decode(body: bytes, encoding: str) -> str:
     try:
         return body.decode(encoding, "replace")
     except LookupError:
-        # The other side made the name up.
+        # The server named an encoding that does not exist.
         return body.decode("utf-8", "replace")
 
 
-def _storable(value: JsonValue) -> JsonValue:
-    """As a checkpoint holds it: texts for ``jsonb``, and numbers of 64 bits, larger ones as texts."""
-    if isinstance(value, int) and abs(value) >= LARGEST:
-        return str(value)
-    if isinstance(value, str):
-        return storable(value)
-    if isinstance(value, list):
-        return [_storable(one) for one in value]
-    if isinstance(value, dict):
-        return {storable(key): _storable(one) for key, one in value.items()}
-    return value
-
-
-def _hiding(text: str, hidden: list[str]) -> str:
-    """The text without the secrets that were sent: some servers answer with what they were asked."""
-    for secret in hidden:
+def _redact(text: str, secrets: Sequence[str]) -> str:
+    """Remove the secrets that were sent: some servers echo the request in their response."""
+    for secret in secrets:
         # With and without its scheme, as in "Bearer abc".
         for part in (secret, secret.rpartition(" ")[2]):
-            text = text.replace(part, _HIDDEN) if len(part) >= _LEAST_HIDDEN else text
-    return storable(text)
+            text = text.replace(part, _REDACTED) if len(part) >= _MIN_SECRET_LENGTH else text
+    return make_storable(text)

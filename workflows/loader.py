@@ -1,85 +1,85 @@
-"""The library: definitions with names, a YAML or JSON file each in ``workflows/library``."""
+"""Definitions written in YAML or JSON, and the library: one file per definition in ``workflows/library``."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-import yaml
 from pydantic import JsonValue, TypeAdapter, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent
 
 from core.errors import InvalidDefinition, StartupError
-from workflows.definition.workflow import Definition
-from workflows.validation import Fault, read_definition
-from workflows.validation.reading import refused
+from workflows.faults import Fault
+from workflows.schema import Definition
+from workflows.validation import build_error, read_definition
 
-FOLDER: Final = Path(__file__).parent / "library"
-LONGEST_BYTES: Final = 5_000_000
+LIBRARY_DIR: Final = Path(__file__).parent / "library"
+MAX_TEXT_LENGTH: Final = 5_000_000
 _SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 _JSON: Final[TypeAdapter[JsonValue]] = TypeAdapter(JsonValue)
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without aliases: a few lines of them make a document of any size."""
+class _AliasFreeComposer(Composer):
+    """Refuses aliases, with which a few lines expand to a document of any size."""
 
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="an alias (*name) is not read", problem_mark=_mark(self))
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.parser.check_event(AliasEvent):
+            mark = self.parser.peek_event().start_mark
+            raise MarkedYAMLError(problem="aliases (*name) are not allowed", problem_mark=mark)
         return super().compose_node(parent, index)
 
 
-def _mark(loader: yaml.SafeLoader) -> yaml.Mark:
-    mark: yaml.Mark = loader.peek_event().start_mark  # type: ignore[no-untyped-call]  # so are the stubs
-    return mark
-
-
-def read_text(text: str) -> Definition:
-    """A definition that is written in YAML or JSON, which YAML is a superset of.
+def parse_definition(text: str) -> Definition:
+    """Return the definition that a text in YAML or JSON holds; YAML is a superset of JSON.
 
     Raises:
-        InvalidDefinition: It is neither, or has faults.
+        InvalidDefinition: The text is neither, or the definition has faults.
     """
-    if len(text) > LONGEST_BYTES:
-        raise refused([Fault("", "", "", f"is longer than {LONGEST_BYTES} characters")])
+    if len(text) > MAX_TEXT_LENGTH:
+        raise build_error([Fault("", "", "", f"is longer than {MAX_TEXT_LENGTH} characters")])
+    parser = YAML(typ="safe", pure=True)
+    parser.Composer = _AliasFreeComposer
     try:
-        given = _JSON.validate_python(yaml.load(text, Loader=_Loader))  # noqa: S506 - it is a SafeLoader
-    except yaml.YAMLError as error:
-        raise refused([Fault("", "", "", f"is neither YAML nor JSON: {_line(error)}")]) from error
+        document = _JSON.validate_python(parser.load(text))
+    except YAMLError as error:
+        fault = Fault("", "", "", f"is neither YAML nor JSON: {_describe(error)}")
+        raise build_error([fault]) from error
     except (ValidationError, RecursionError) as error:
-        raise refused([Fault("", "", "", "holds what JSON cannot: write dates in quotes")]) from error
-    return read_definition(given)
+        fault = Fault("", "", "", "holds values that JSON does not have: write dates in quotes")
+        raise build_error([fault]) from error
+    return read_definition(document)
 
 
-def load(folder: Path = FOLDER) -> dict[str, Definition]:
-    """Every definition of a folder by its name.
+def load_library(folder: Path = LIBRARY_DIR) -> dict[str, Definition]:
+    """Return every definition of a folder by its name.
 
     Raises:
-        StartupError: One has faults; the message tells all of every file.
+        StartupError: A definition has faults; the message lists those of every file.
     """
-    found: dict[str, Definition] = {}
+    definitions: dict[str, Definition] = {}
     faults: list[str] = []
-    for path in sorted(one for one in folder.iterdir() if one.suffix in _SUFFIXES):
+    for path in sorted(file for file in folder.iterdir() if file.suffix in _SUFFIXES):
         try:
-            definition = read_text(path.read_text("utf-8"))
+            definition = parse_definition(path.read_text("utf-8"))
         except InvalidDefinition as error:
-            faults += [_said(path, fault) for fault in error.details["faults"]]
+            for fault in error.details["faults"]:
+                place = f"{path.name}: {fault['path']}" if fault["path"] else path.name
+                faults.append(f"{place}: {fault['message']}")
             continue
         if definition.name != path.stem:
-            faults.append(f"{path.name}: its name must be that of the file, {path.stem!r}")
-        found[definition.name] = definition
+            faults.append(f"{path.name}: its name must be the file's, {path.stem!r}")
+        definitions[definition.name] = definition
     if faults:
         raise StartupError("workflows that cannot be loaded:\n" + "\n".join(faults))
-    return found
+    return definitions
 
 
-def _said(path: Path, fault: Mapping[str, str]) -> str:
-    place = f"{path.name}: {fault['path']}" if fault["path"] else path.name
-    return f"{place}: {fault['message']}"
-
-
-def _line(error: yaml.YAMLError) -> str:
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+def _describe(error: YAMLError) -> str:
+    if isinstance(error, MarkedYAMLError) and error.problem_mark:
         return f"line {error.problem_mark.line + 1}: {error.problem}"
     return str(error).splitlines()[0]
 
 
-LIBRARY: Final[Mapping[str, Definition]] = load()
+LIBRARY: Final[Mapping[str, Definition]] = load_library()

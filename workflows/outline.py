@@ -1,57 +1,57 @@
-"""Where the steps of a definition are, and what is around them."""
+"""The outline of a definition: where each step is, and the patterns around it."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
-from workflows.conditions import condition_paths
-from workflows.definition.conditions import Condition
-from workflows.definition.patterns import (
-    Conditional,
-    FanOutFanIn,
-    Loop,
-    Parallel,
-    Sequential,
-    Step,
-)
-from workflows.definition.workflow import Definition
+from workflows.conditions import Condition, list_condition_paths
 from workflows.expressions import Path
-from workflows.fields import references
+from workflows.schema import PATTERNS, Conditional, Definition, FanOutFanIn, Loop, Parallel, Sequential, Step
+from workflows.templates import list_field_paths
 
-PATTERNS: Final = (Sequential, Parallel, Conditional, Loop, FanOutFanIn)
-# A field of a step and what it refers to.
+# A field of a step, and a path of the context that it reads.
 Reference: TypeAlias = tuple[str, Path]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a step is.
+class OutlineEntry:
+    """Where a step is in its definition.
 
     Attributes:
-        step: It.
-        path: Its place in the definition, ``steps.2.then.0``.
-        around: The patterns it is in with the field of each that leads to it, outermost first.
-        turns: Ids of the loops and ``for_each`` around it, outermost first.
-        position: In the list it is in.
+        step: The step.
+        path: Its path in the definition, such as ``steps.2.then.0``.
+        ancestors: Ids of the patterns around it, each with the field that leads to it, outermost first.
+        repeaters: Ids of the loops and ``for_each`` patterns that repeat it, outermost first.
+        position: Its position in the list that holds it.
     """
 
     step: Step
     path: str
-    around: tuple[tuple[str, str], ...]
-    turns: tuple[str, ...]
+    ancestors: tuple[tuple[str, str], ...]
+    repeaters: tuple[str, ...]
     position: int
 
-    @property
-    def parent(self) -> str:
-        """Id of the pattern it is in; empty: the workflow itself."""
-        return self.around[-1][0] if self.around else ""
+
+Outline: TypeAlias = Mapping[str, OutlineEntry]
 
 
-Outline: TypeAlias = Mapping[str, Place]
+def build_outline(definition: Definition) -> Outline:
+    """Return every step of a definition by its id."""
+    return {entry.step.id: entry for entry in iter_steps(definition)}
 
 
-def children(step: Step) -> list[tuple[str, Sequence[Step]]]:
-    """The lists of steps a pattern has, with their fields' names."""
+def iter_steps(definition: Definition) -> Iterator[OutlineEntry]:
+    """Yield every step in the order of the definition, including steps that share an id."""
+    yield from _iter_steps(definition.steps, "steps", (), ())
+
+
+def is_pattern(step: Step) -> bool:
+    """Tell whether a step is a pattern of further steps."""
+    return isinstance(step, PATTERNS)
+
+
+def list_children(step: Step) -> list[tuple[str, Sequence[Step]]]:
+    """Return the lists of steps that a pattern holds, with their fields; empty for a working step."""
     match step:
         case Sequential() | Parallel() | Loop():
             return [("steps", step.steps)]
@@ -63,41 +63,8 @@ def children(step: Step) -> list[tuple[str, Sequence[Step]]]:
             return []
 
 
-def is_pattern(step: Step) -> bool:
-    """Whether it is made of steps."""
-    return isinstance(step, PATTERNS)
-
-
-def places(definition: Definition) -> Iterator[Place]:
-    """Every step in the order it is written, also those with the same id."""
-    yield from _places(definition.steps, "steps", (), ())
-
-
-def outline(definition: Definition) -> Outline:
-    """Every step by its id."""
-    return {place.step.id: place for place in places(definition)}
-
-
-def _places(
-    steps: Sequence[Step], path: str, around: tuple[tuple[str, str], ...], turns: tuple[str, ...]
-) -> Iterator[Place]:
-    for position, step in enumerate(steps):
-        here = f"{path}.{position}"
-        yield Place(step, here, around, turns, position)
-        for field, inner in children(step):
-            within = (*turns, step.id) if _turns(step, field) else turns
-            yield from _places(inner, f"{here}.{field}", (*around, (step.id, field)), within)
-
-
-def _turns(step: Step, field: str) -> bool:
-    """Whether the steps in the field run once for each turn."""
-    return isinstance(step, Loop) or (
-        isinstance(step, FanOutFanIn) and bool(step.for_each) and field == "fan_out_steps"
-    )
-
-
-def conditions(step: Step) -> Iterator[tuple[str, Condition]]:
-    """The conditions of a step, with their fields' names."""
+def iter_conditions(step: Step) -> Iterator[tuple[str, Condition]]:
+    """Yield the conditions of a step with their fields."""
     yield "when", step.when
     if isinstance(step, Conditional):
         yield "condition", step.condition
@@ -105,19 +72,44 @@ def conditions(step: Step) -> Iterator[tuple[str, Condition]]:
         yield "break_condition", step.break_condition
 
 
-def step_references(step: Step) -> list[Reference]:
-    """What a step itself refers to, its conditions included; not what the steps in it do."""
-    found = list(references(step))
-    for field, condition in conditions(step):
-        found += [(field, path) for path in condition_paths(condition)]
-    return found
+def list_references(step: Step) -> list[Reference]:
+    """Return what a step and its conditions read of the context, without the steps inside it."""
+    references = list_field_paths(step)
+    for field, condition in iter_conditions(step):
+        references += [(field, path) for path in list_condition_paths(condition)]
+    return references
 
 
-def referred_steps(found: Iterable[Reference]) -> frozenset[str]:
-    """Ids of the steps that are referred to."""
-    return frozenset(path[1] for _, path in found if path[0] == "steps" and len(path) > 1)
+def collect_step_ids(references: Iterable[Reference]) -> frozenset[str]:
+    """Return the ids of the steps that references read."""
+    return frozenset(path[1] for _, path in references if path[0] == "steps" and len(path) > 1)
 
 
-def loops_and_items(place: Place, field: str) -> tuple[str, ...]:
-    """Ids of the loops and ``for_each`` around a field: a loop looks at its break condition inside it."""
-    return (*place.turns, place.step.id) if field == "break_condition" else place.turns
+def find_repeaters(entry: OutlineEntry, field: str) -> tuple[str, ...]:
+    """Return the repeaters around a field: a loop evaluates its break condition inside an iteration."""
+    return (*entry.repeaters, entry.step.id) if field == "break_condition" else entry.repeaters
+
+
+def runs_children_in_parallel(step: Step, field: str) -> bool:
+    """Tell whether the steps in a pattern's field run at the same time as each other."""
+    return isinstance(step, Parallel) or (
+        isinstance(step, FanOutFanIn) and field == "fan_out_steps" and not step.for_each
+    )
+
+
+def _iter_steps(
+    steps: Sequence[Step], path: str, ancestors: tuple[tuple[str, str], ...], repeaters: tuple[str, ...]
+) -> Iterator[OutlineEntry]:
+    for position, step in enumerate(steps):
+        step_path = f"{path}.{position}"
+        yield OutlineEntry(step, step_path, ancestors, repeaters, position)
+        for field, children in list_children(step):
+            inner = (*repeaters, step.id) if _is_repeater(step, field) else repeaters
+            yield from _iter_steps(children, f"{step_path}.{field}", (*ancestors, (step.id, field)), inner)
+
+
+def _is_repeater(step: Step, field: str) -> bool:
+    """Tell whether a pattern repeats the steps in its field."""
+    return isinstance(step, Loop) or (
+        isinstance(step, FanOutFanIn) and bool(step.for_each) and field == "fan_out_steps"
+    )

@@ -1,30 +1,29 @@
-"""How far a workflow is."""
+"""Progress: how many steps of a workflow are done, and the state of each."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from workflows.definition.patterns import Conditional, FanOutFanIn, Loop, Step
-from workflows.definition.workflow import Definition
-from workflows.outline import Outline, children, is_pattern
-from workflows.results import Record, Results, result_key, step_of, turns_made
+from workflows.outline import Outline, is_pattern, list_children
+from workflows.results import Record, Results, parse_step_id, read_count, result_key
+from workflows.schema import Conditional, Definition, FanOutFanIn, Loop, Step
 
-# ``pending``: not begun. ``running``: begun, or some of several turns are.
+# A step that runs several times is ``running`` while some of its executions are.
 StepState: TypeAlias = Literal["pending", "running", "succeeded", "failed", "skipped"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepProgress:
-    """One step of the definition, in all its turns together.
+    """The progress of one step of the definition, over all its executions.
 
     Attributes:
-        state: ``failed`` where one turn failed, else ``running`` where one is begun and not all are done.
-        done: Turns that are over.
-        started: When the first began, seconds since the epoch; 0: not yet.
-        finished: When the last ended; 0: not yet.
-        seconds: Of work in all turns.
-        error: Of the first turn that failed.
+        state: ``failed`` if one execution failed, else ``running`` if one started and not all are finished.
+        done: Number of finished executions.
+        started: When the first started, in seconds since the epoch; 0: none has.
+        finished: When the last finished; 0: none has.
+        seconds: Total time worked.
+        error: The error of the first execution that failed.
     """
 
     state: StepState
@@ -37,13 +36,13 @@ class StepProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """A workflow's steps.
+    """The progress of a workflow.
 
     Attributes:
-        done: Working steps that are over, each turn counted.
-        total: Those it comes to, as far as it is known: a loop by the iterations it has begun, a ``for_each``
-            by its items once its list is there, a conditional by its chosen branch.
-        steps: By id, in the order of the definition.
+        done: Number of finished executions of working steps.
+        total: Their expected number, as far as it is known: of a loop, the iterations that have started; of a
+            ``for_each``, its items once its list is known; of a conditional, the chosen branch.
+        steps: The steps by id, in the order of the definition.
     """
 
     done: int
@@ -51,89 +50,95 @@ class Progress:
     steps: Mapping[str, StepProgress]
 
 
-def progress(
-    definition: Definition, places: Outline, results: Results, running: Collection[str] = ()
+def compute_progress(
+    definition: Definition, outline: Outline, results: Results, running: Collection[str] = ()
 ) -> Progress:
-    """How far the workflow with these results is.
+    """Return the progress of a workflow.
 
     Args:
-        definition: Its.
-        places: Outline of the definition.
-        results: So far.
-        running: Ids of the steps that are at work.
+        definition: The workflow.
+        outline: The outline of the definition.
+        results: The records so far.
+        running: Ids of the steps that are being executed.
     """
-    by_step: dict[str, list[Record]] = {step_id: [] for step_id in places}
+    records: dict[str, list[Record]] = {step_id: [] for step_id in outline}
     for key, record in results.items():
-        step_id = step_of(key)
-        # A for_each keeps a record of each item too.
-        if key.count("[") == len(places[step_id].turns):
-            by_step[step_id].append(record)
-    working = [step_id for step_id, place in places.items() if not is_pattern(place.step)]
-    done = sum(record["status"] != "running" for step_id in working for record in by_step[step_id])
-    count = _Count(places, results)
-    total = sum(count.of(step, ()) for step in definition.steps)
-    steps = {step_id: _step(records, at_work=step_id in running) for step_id, records in by_step.items()}
+        step_id = parse_step_id(key)
+        # A for_each also has a record for each of its items.
+        if key.count("[") == len(outline[step_id].repeaters):
+            records[step_id].append(record)
+    working = [step_id for step_id, entry in outline.items() if not is_pattern(entry.step)]
+    done = sum(record["status"] != "running" for step_id in working for record in records[step_id])
+    total = _ExecutionCounter(outline, results).count_all(definition.steps, ())
+    steps = {name: _summarize(found, is_running=name in running) for name, found in records.items()}
     return Progress(done=done, total=max(total, done), steps=steps)
 
 
-def _step(records: Sequence[Record], *, at_work: bool) -> StepProgress:
+def _summarize(records: Sequence[Record], *, is_running: bool) -> StepProgress:
     if not records:
-        return StepProgress(state="running" if at_work else "pending")
-    found = Counter(record["status"] for record in records)
-    found["running"] += at_work
+        return StepProgress(state="running" if is_running else "pending")
+    counts = Counter(record["status"] for record in records)
+    counts["running"] += is_running
     order: tuple[StepState, ...] = ("failed", "running", "succeeded", "skipped")
-    over = [record for record in records if record["status"] != "running"]
+    finished = [record for record in records if record["status"] != "running"]
     return StepProgress(
-        state=next(state for state in order if found[state]),  # type: ignore[index]  # pending is none of them
-        done=len(over),
+        state=next(state for state in order if counts[state]),  # type: ignore[index]  # pending is none of them
+        done=len(finished),
         started=min(record["started"] for record in records),
-        finished=max((record["finished"] for record in over), default=0),
-        seconds=round(sum(record["seconds"] for record in over), 6),
+        finished=max((record["finished"] for record in finished), default=0),
+        seconds=round(sum(record["seconds"] for record in finished), 6),
         error=next((record["error"] for record in records if record["error"]), ""),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Count:
-    """Counts working steps with their turns."""
+class _ExecutionCounter:
+    """Counts the executions of working steps, in all iterations and items."""
 
-    places: Outline
+    outline: Outline
     results: Results
-    _begun: dict[str, int] = field(init=False)
+    _last_indices: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
-        # Turns of each loop and for_each that any record is from: a loop in progress has none of its own.
-        begun: dict[str, int] = {}
+        # A loop in progress has no record of its own: its last iteration is that of any record inside it.
+        last: dict[str, int] = {}
         for key in self.results:
-            step_id, *turns = key.replace("]", "").split("[")
-            for turn, index in zip(self.places[step_id].turns, turns, strict=False):
-                place = result_key(turn, [int(one) for one in turns[: len(self.places[turn].turns)]])
-                begun[place] = max(begun.get(place, 0), int(index))
-        object.__setattr__(self, "_begun", begun)
+            step_id, *indices = key.replace("]", "").split("[")
+            for repeater, index in zip(self.outline[step_id].repeaters, indices, strict=False):
+                depth = len(self.outline[repeater].repeaters)
+                repeater_key = result_key(repeater, [int(outer) for outer in indices[:depth]])
+                last[repeater_key] = max(last.get(repeater_key, 0), int(index))
+        object.__setattr__(self, "_last_indices", last)
 
-    def of(self, step: Step, turns: tuple[int, ...], *, over: bool = False) -> int:
-        """Of a step in a turn; where what it is in is over, only what has run counts."""
-        key = result_key(step.id, turns)
+    def count_all(self, steps: Sequence[Step], indices: tuple[int, ...], *, is_finished: bool = False) -> int:
+        """Count the executions of several steps; of a finished pattern, only those that have a record."""
+        return sum(self._count(step, indices, is_finished=is_finished) for step in steps)
+
+    def _count(self, step: Step, indices: tuple[int, ...], *, is_finished: bool) -> int:
+        key = result_key(step.id, indices)
         record = self.results.get(key)
         if not is_pattern(step):
-            return int(not over or record is not None)
-        over = over or (record is not None and record["status"] == "skipped")
+            return int(not is_finished or record is not None)
+        is_finished = is_finished or (record is not None and record["status"] == "skipped")
         match step:
             case Loop():
-                iterations = self._begun.get(key, 0 if over else 1)
-                turned = ((*turns, turn) for turn in range(1, iterations + 1))
-                return sum(self.all(step.steps, turn, over=over) for turn in turned)
+                iterations = range(1, self._last_indices.get(key, 0 if is_finished else 1) + 1)
+                return self._count_repeated(step.steps, indices, iterations, is_finished=is_finished)
             case FanOutFanIn() if step.for_each:
-                turned = ((*turns, item) for item in range(turns_made(record, "items")))
-                inside = sum(self.all(step.fan_out_steps, turn, over=over) for turn in turned)
-                return inside + self.all(step.fan_in_steps, turns, over=over)
+                items = range(read_count(record, "items"))
+                return self._count_repeated(
+                    step.fan_out_steps, indices, items, is_finished=is_finished
+                ) + self.count_all(step.fan_in_steps, indices, is_finished=is_finished)
             case Conditional():
                 output = record["output"] if record else None
                 otherwise = isinstance(output, dict) and output.get("branch") == "otherwise"
-                return self.all(step.otherwise if otherwise else step.then, turns, over=over)
-            case _:
-                return sum(self.all(steps, turns, over=over) for _, steps in children(step))
+                branch = step.otherwise if otherwise else step.then
+                return self.count_all(branch, indices, is_finished=is_finished)
+        return sum(
+            self.count_all(steps, indices, is_finished=is_finished) for _, steps in list_children(step)
+        )
 
-    def all(self, steps: Sequence[Step], turns: tuple[int, ...], *, over: bool = False) -> int:
-        """Of several steps in a turn."""
-        return sum(self.of(step, turns, over=over) for step in steps)
+    def _count_repeated(
+        self, steps: Sequence[Step], indices: tuple[int, ...], repetitions: range, *, is_finished: bool
+    ) -> int:
+        return sum(self.count_all(steps, (*indices, index), is_finished=is_finished) for index in repetitions)

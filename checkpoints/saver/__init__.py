@@ -1,4 +1,4 @@
-"""The checkpointer the graphs are compiled with: LangGraph's Postgres tables, written in groups."""
+"""The graphs' checkpointer: LangGraph's Postgres tables, written with group commit."""
 
 from checkpoints.saver.saver import GroupCommitSaver, open_saver
 

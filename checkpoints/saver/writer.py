@@ -1,68 +1,68 @@
-"""Group commit: what all threads write at the same time goes to Postgres as one transaction.
+"""Group commit: the concurrent writes of all threads go to Postgres in one transaction.
 
-One task takes whatever is queued and commits it while the next group gathers, so the group's size follows
-the load: a lone writer waits for nobody, and many share one commit. Writes are taken in the order they came,
-and a group is settled, well or badly, before the next is begun: that keeps the order within each thread.
+One task takes whatever is queued and commits it while the next group gathers, so the size of a group follows
+the
+load: a lone write waits for nobody, and many share one commit. Writes are taken in the order of their calls,
+    and a group is finished, successfully or not, before the next begins. This preserves the order within each
+    thread.
 
-Every statement is idempotent (the same rows under the same keys), so a group whose fate is unknown, because
-its connection died, is simply written again.
+Every statement is idempotent (the same rows under the same keys). A group whose outcome is unknown, because
+its connection broke, is therefore written again.
 
-The writer has a connection of its own beside the pool: readers that use up the pool do not hold up writes.
+The writer has a connection of its own, so that readers who exhaust the pool do not hold up writes.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, TypeAlias
 
 import psycopg
-from psycopg import AsyncConnection
-from psycopg.rows import DictRow
 
-from checkpoints.saver.serialisation import Rows
-from checkpoints.saver.statements import BinaryArray, BinaryArrayDumper, Row, Table, group
+from checkpoints.saver.rows import BinaryArray, BinaryArrayDumper, Rows, build_insert, merge_rows
 from core.errors import DatabaseUnavailable
 from core.logging import get_logger
 from core.metrics import CommitMeter, NoCommitMeter
+from core.postgres import Connection
 from core.tasks import cancel_and_wait
 
 log = get_logger(__name__)
 
-# A group, and what may wait for the next one. Beyond the latter, callers wait before they serialise.
-GROUP_WRITES, GROUP_BYTES = 2_000, 8 * 1024 * 1024
-QUEUE_WRITES, QUEUE_BYTES = 4_000, 32 * 1024 * 1024
-# Large writes in the making, whose size is not known yet.
-QUEUE_ENCODING = 16
-# While more writes arrive with each turn of the event loop, the group waits at most so many turns.
-GATHER_TURNS = 4
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+# Limits of one group.
+GROUP_WRITES: Final = 2_000
+GROUP_BYTES: Final = 8 * 1024 * 1024
+# Limits of the queue; callers beyond them wait before they serialise.
+QUEUE_WRITES: Final = 4_000
+QUEUE_BYTES: Final = 32 * 1024 * 1024
+# Large writes that are being encoded, whose size is not known yet.
+QUEUE_ENCODING: Final = 16
+# While each turn of the event loop brings more writes, a group waits at most this many turns.
+GATHER_TURNS: Final = 4
+FIRST_PAUSE_SECONDS: Final = 0.05
+MAX_PAUSE_SECONDS: Final = 1.0
 
-# PostgreSQL, appendix A: what says nothing about the rows. Connection, rollback, lock, shutdown, disk.
-_UNAVAILABLE_CLASSES = ("08", "40", "55", "57", "58")
-# Of single states: disk full, too many connections, a standby, a prepared statement that a pooler mislaid.
-_UNAVAILABLE_STATES = ("53100", "53300", "25006", "26000", "42P05")
-# Waiting does not mend these soon: tell the callers.
-_NOT_RETRIED_CLASSES = ("58",)
-_NOT_RETRIED_STATES = ("53100",)
+# PostgreSQL, appendix A: error classes that do not concern the rows. Connection, rollback, lock, shutdown,
+# disk.
+_UNAVAILABLE_CLASSES: Final = ("08", "40", "55", "57", "58")
+# Single states: disk full, too many connections, a standby, a prepared statement that a pooler mislaid.
+_UNAVAILABLE_STATES: Final = ("53100", "53300", "25006", "26000", "42P05")
+# Failures that do not pass by themselves within seconds: the callers are told at once.
+_NOT_RETRIED_CLASSES: Final = ("58",)
+_NOT_RETRIED_STATES: Final = ("53100",)
 
-
-class Connect(Protocol):
-    """How the writer gets a connection, now and after the one it had has died."""
-
-    async def __call__(self) -> AsyncConnection[DictRow]:
-        """Connect, or raise ``psycopg.OperationalError``."""
+Connect: TypeAlias = Callable[[], Awaitable[Connection]]
 
 
 @dataclass(slots=True, eq=False)
 class _Write:
-    """What one caller waits for."""
+    """A caller's rows and the future it waits for."""
 
     rows: Rows
-    give_up_at: float
+    deadline: float
     done: asyncio.Future[None] = field(repr=False)
 
     def resolve(self) -> None:
@@ -78,26 +78,29 @@ class GroupWriter:
     """Commits writes in groups.
 
     Args:
-        connect: Makes the writer's connection.
-        patience: Seconds a write is tried again while Postgres is away, and the time limit of one attempt.
-        meter: Where commits are counted.
+        connect: Opens the writer's connection, and a new one after it broke.
+        patience_seconds: How long a write is retried while the database is unavailable, and the time limit of
+            one attempt.
+        meter: Counts commits.
     """
 
-    def __init__(self, connect: Connect, *, patience: float, meter: CommitMeter | None = None) -> None:
+    def __init__(
+        self, connect: Connect, *, patience_seconds: float, meter: CommitMeter | None = None
+    ) -> None:
         self._meter = meter or NoCommitMeter()
         self._connect = connect
-        self._patience = patience
-        self._connection: AsyncConnection[DictRow] | None = None
+        self._patience_seconds = patience_seconds
+        self._connection: Connection | None = None
         self._loop = asyncio.get_running_loop()
         self._queue: deque[_Write] = deque()
         self._bytes = 0
         self._entering: deque[asyncio.Future[None]] = deque()
         self._encoding: dict[str, asyncio.Future[None]] = {}
-        self._in_the_making = 0
+        self._encoding_count = 0
         self._arrived = asyncio.Event()
         self._writing = False
         self._closing = False
-        # Its own context: the task must not keep the first caller's tracing and request id.
+        # An empty context, because the task must not keep the first caller's tracing and request id.
         self._task = self._loop.create_task(self._run(), name="checkpoint-writer", context=Context())
 
     async def write(self, thread_id: str, encode: Callable[[], Rows], *, large: bool) -> None:
@@ -105,18 +108,19 @@ class GroupWriter:
 
         Args:
             thread_id: Writes of one thread are committed in the order of the calls.
-            encode: Makes the rows; its errors are the caller's.
+            encode: Builds the rows; its errors are raised to the caller.
             large: Whether to encode in a worker thread.
 
         Raises:
-            DatabaseUnavailable: Postgres stayed away; whether the rows are written is not known, and writing
-                them again does no harm.
-            psycopg.Error: Postgres refuses these rows.
+            DatabaseUnavailable: The database stayed unavailable. The rows may or may not have been written;
+                writing them again does no harm.
+            psycopg.Error: Postgres refused these rows.
+            RuntimeError: The writer failed because of a bug.
         """
         if self._closing:
-            raise DatabaseUnavailable("the service is stopping and writes no more", retry_after=5)
+            raise DatabaseUnavailable("the service is stopping and accepts no more writes", retry_after=5)
         if self._entering or self._is_full():
-            await self._room()
+            await self._wait_for_room()
         if large or thread_id in self._encoding:
             done = await self._encode_in_turn(thread_id, encode, large=large)
         else:
@@ -125,36 +129,36 @@ class GroupWriter:
 
     @property
     def queued(self) -> int:
-        """Writes that wait for a commit, or for room to."""
+        """The number of writes that wait for a commit or for room in the queue."""
         return len(self._queue) + len(self._entering)
 
-    async def settled(self) -> None:
-        """Return when every write that was accepted before is committed or has failed."""
+    async def flush(self) -> None:
+        """Wait until every write accepted so far has been committed or has failed."""
         await self.write("", lambda: Rows({}, 0), large=False)
 
     async def close(self) -> None:
-        """Write what is queued, then close the connection. New writes are refused."""
+        """Commit what is queued, refuse new writes, and close the connection."""
         self._closing = True
-        # What is under way may use its time up, and then what is queued behind it.
+        # The current group may use up its time, and then the group that is queued behind it.
         with suppress(TimeoutError, DatabaseUnavailable):
-            async with asyncio.timeout(2 * self._patience):
+            async with asyncio.timeout(2 * self._patience_seconds):
                 while self._writing or self._queue or self._entering or self._encoding:
                     await self._enqueue(Rows({}, 0))
         await cancel_and_wait(self._task)
-        self._fail(self._queue, RuntimeError("the saver was closed"))
+        self._fail_unavailable(self._queue, RuntimeError("the saver was closed"))
         await self._disconnect()
 
-    # Into the queue
+    # Enqueueing
 
     def _is_full(self) -> bool:
         return (
             len(self._queue) >= QUEUE_WRITES
             or self._bytes >= QUEUE_BYTES
-            or self._in_the_making >= QUEUE_ENCODING
+            or self._encoding_count >= QUEUE_ENCODING
         )
 
-    async def _room(self) -> None:
-        """Wait for room, in the order of the calls."""
+    async def _wait_for_room(self) -> None:
+        """Wait for room in the queue, in the order of the calls."""
         turn = self._loop.create_future()
         self._entering.append(turn)
         self._admit()
@@ -165,121 +169,131 @@ class GroupWriter:
             self._admit()
 
     def _admit(self) -> None:
-        # The one let in leaves the line itself when it runs: who comes meanwhile stands behind it.
+        # An admitted caller leaves the line only when it runs, so that later callers stay behind it.
         if self._entering and not self._is_full() and not self._entering[0].done():
             self._entering[0].set_result(None)
 
     async def _encode_in_turn(
         self, thread_id: str, encode: Callable[[], Rows], *, large: bool
     ) -> asyncio.Future[None]:
-        """Encode off the loop, while later writes of the thread wait their turn."""
-        before = self._encoding.get(thread_id)
-        mine = self._encoding[thread_id] = self._loop.create_future()
-        self._in_the_making += 1
+        """Encode in a worker thread, while later writes of the same thread wait for their turn."""
+        previous = self._encoding.get(thread_id)
+        current = self._encoding[thread_id] = self._loop.create_future()
+        self._encoding_count += 1
         try:
-            if before:
-                await asyncio.wait((before,))
+            if previous:
+                await asyncio.wait((previous,))
             return self._enqueue(await asyncio.to_thread(encode) if large else encode())
         finally:
-            mine.set_result(None)
-            if self._encoding[thread_id] is mine:
+            current.set_result(None)
+            if self._encoding[thread_id] is current:
                 del self._encoding[thread_id]
-            self._in_the_making -= 1
+            self._encoding_count -= 1
             self._admit()
 
     def _enqueue(self, rows: Rows) -> asyncio.Future[None]:
         done: asyncio.Future[None] = self._loop.create_future()
-        self._queue.append(_Write(rows, self._loop.time() + self._patience, done))
+        self._queue.append(_Write(rows, self._loop.time() + self._patience_seconds, done))
         self._bytes += rows.size
         self._arrived.set()
         return done
 
-    # Out of the queue
+    # Committing
 
     async def _run(self) -> None:
         while True:
             await self._arrived.wait()
             await self._gather()
-            writes = self._take()
+            writes = self._take_group()
             self._writing = True
             try:
-                await self._settle(writes)
-            except BaseException as error:
-                # Cancelled, or a bug of ours: nobody may be left waiting.
-                self._fail(writes, error)
-                if not isinstance(error, Exception):
-                    raise
+                await self._write_group(writes)
+            except Exception as error:  # a bug: its callers must be told, and the writer must go on
                 log.exception("checkpoint_writer_failed")
+                self._fail_internal(writes, error)
+            except BaseException as error:
+                # The task was cancelled: no caller may be left waiting.
+                self._fail_unavailable(writes, error)
+                raise
             finally:
                 self._writing = False
 
     async def _gather(self) -> None:
-        """Let those in who are about to write: an idle loop's turn takes microseconds."""
+        """Wait for writes that are about to arrive; a turn of an idle event loop takes microseconds."""
         for _ in range(GATHER_TURNS):
-            before = len(self._queue)
+            length = len(self._queue)
             await asyncio.sleep(0)
-            if len(self._queue) == before:
+            if len(self._queue) == length:
                 return
 
-    def _take(self) -> list[_Write]:
-        taken: list[_Write] = []
+    def _take_group(self) -> list[_Write]:
+        group: list[_Write] = []
         size = 0
-        while self._queue and len(taken) < GROUP_WRITES:
+        while self._queue and len(group) < GROUP_WRITES:
             size += self._queue[0].rows.size
-            if taken and size > GROUP_BYTES:
+            if group and size > GROUP_BYTES:
                 break
-            taken.append(self._queue.popleft())
-        self._bytes -= sum(write.rows.size for write in taken)
+            group.append(self._queue.popleft())
+        self._bytes -= sum(write.rows.size for write in group)
         if not self._queue:
             self._arrived.clear()
         self._admit()
-        return taken
+        return group
 
-    async def _settle(self, writes: list[_Write]) -> None:
-        """Commit the writes, or fail those that cannot be; return when none is open."""
-        pause = FIRST_PAUSE
+    async def _write_group(self, writes: list[_Write]) -> None:
+        """Commit the writes, and fail those that cannot be committed."""
+        pause = FIRST_PAUSE_SECONDS
         while writes:
             try:
-                async with asyncio.timeout(self._patience):
+                async with asyncio.timeout(self._patience_seconds):
                     await self._commit(writes)
             except (psycopg.Error, TimeoutError, OSError) as error:
                 if not _is_unavailable(error):
-                    await self._part(writes, error)
+                    await self._isolate(writes, error)
                     return
-                writes = await self._after_outage(writes, error)
+                writes = await self._give_up_expired(writes, error)
                 if writes:
                     await asyncio.sleep(pause)
-                    pause = min(2 * pause, LONGEST_PAUSE)
+                    pause = min(2 * pause, MAX_PAUSE_SECONDS)
             else:
                 for write in writes:
                     write.resolve()
                 return
 
-    async def _part(self, writes: list[_Write], error: Exception) -> None:
-        """Postgres refuses something among the writes: halve them until it stands alone."""
+    async def _isolate(self, writes: list[_Write], error: Exception) -> None:
+        """Halve a group that Postgres refused, until the refused write stands alone."""
         if len(writes) == 1:
             writes[0].fail(error)
             return
         half = len(writes) // 2
-        await self._settle(writes[:half])
-        await self._settle(writes[half:])
+        await self._write_group(writes[:half])
+        await self._write_group(writes[half:])
 
-    async def _after_outage(self, writes: list[_Write], error: Exception) -> list[_Write]:
-        """Fail the writes that have waited long enough; those to try again."""
-        self._meter.failed()
-        # Its state is not known, nor what statements it has prepared.
+    async def _give_up_expired(self, writes: list[_Write], error: Exception) -> list[_Write]:
+        """Fail the writes whose time is over, and return those to retry."""
+        self._meter.record_failure()
+        # The connection's state is unknown, and so are its prepared statements.
         await self._disconnect()
         now = self._loop.time()
         is_final = _is_final(error)
-        over = [write for write in writes if is_final or write.give_up_at <= now]
-        kept = [] if is_final else [write for write in writes if write.give_up_at > now]
+        expired = [write for write in writes if is_final or write.deadline <= now]
+        remaining = [] if is_final else [write for write in writes if write.deadline > now]
         log.warning(
-            "checkpoint_writes_failed", reason=str(error).strip(), given_up=len(over), tried_again=len(kept)
+            "checkpoint_writes_failed",
+            reason=str(error).strip(),
+            failed=len(expired),
+            retried=len(remaining),
         )
-        self._fail(over, error)
-        return kept
+        self._fail_unavailable(expired, error)
+        return remaining
 
-    def _fail(self, writes: Iterable[_Write], error: BaseException) -> None:
+    def _fail_internal(self, writes: Iterable[_Write], error: Exception) -> None:
+        for write in writes:
+            failure = RuntimeError("the checkpoint writer failed because of a bug; see the log")
+            failure.__cause__ = error
+            write.fail(failure)
+
+    def _fail_unavailable(self, writes: Iterable[_Write], error: BaseException) -> None:
         for write in writes:
             failure = DatabaseUnavailable(
                 "the database does not answer; nothing was lost, try again", retry_after=2
@@ -287,19 +301,17 @@ class GroupWriter:
             failure.__cause__ = error
             write.fail(failure)
 
-    # To Postgres
-
     async def _commit(self, writes: list[_Write]) -> None:
-        rows = _merge([write.rows for write in writes])
+        rows = merge_rows([write.rows for write in writes])
         if not rows:
             return
-        statement, parameters = group(rows)
+        statement, parameters = build_insert(rows)
         if self._connection is None or self._connection.closed:
             self._connection = await self._connect()
             self._connection.adapters.register_dumper(BinaryArray, BinaryArrayDumper)
         started = time.perf_counter()
         await self._connection.execute(statement, parameters)
-        self._meter.committed(
+        self._meter.record_commit(
             writes=len(writes),
             rows=sum(map(len, rows.values())),
             seconds=time.perf_counter() - started,
@@ -312,37 +324,13 @@ class GroupWriter:
                 await connection.close()
 
 
-def _merge(parts: Iterable[Rows]) -> dict[Table, list[Row]]:
-    """The rows of all, each key once where a statement may not touch it twice: what came last counts."""
-    merged: dict[Table, list[Row]] = {}
-    for part in parts:
-        for table, rows in part.tables.items():
-            merged.setdefault(table, []).extend(rows)
-    if "checkpoints" in merged:
-        merged["checkpoints"] = _last_by_key(merged["checkpoints"], range(3))
-    if "replaced_writes" in merged:
-        merged["replaced_writes"] = _last_by_key(merged["replaced_writes"], (0, 1, 2, 3, 5))
-        replaced = {_key(row, (0, 1, 2, 3, 5)) for row in merged["replaced_writes"]}
-        kept = merged.get("checkpoint_writes", [])
-        merged["checkpoint_writes"] = [row for row in kept if _key(row, (0, 1, 2, 3, 5)) not in replaced]
-    return {table: rows for table, rows in merged.items() if rows}
-
-
-def _key(row: Row, columns: Iterable[int]) -> Row:
-    return tuple(row[column] for column in columns)
-
-
-def _last_by_key(rows: list[Row], columns: Iterable[int]) -> list[Row]:
-    return list({_key(row, columns): row for row in rows}.values())
-
-
 def _is_unavailable(error: Exception) -> bool:
-    """Whether the failure says nothing about the rows themselves."""
+    """Return whether the failure does not concern the rows themselves."""
     if not isinstance(error, psycopg.Error):
         return True
     state = error.sqlstate
     if state is None:
-        # The driver's own: a lost or refused connection is operational; anything else is about the data.
+        # The driver's own error: operational if a connection was lost or refused, else about the data.
         return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
     return state[:2] in _UNAVAILABLE_CLASSES or state in _UNAVAILABLE_STATES
 

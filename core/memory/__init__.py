@@ -1,28 +1,27 @@
-"""The memory port: what a graph may ask of memory, whoever keeps it."""
+"""The memory port: what graphs and tools can ask of memory, whichever implementation is behind it."""
 
-from core.memory.absent import NoMemory
-from core.memory.port import Memory
+from core.memory.port import Memory, NoMemory
 from core.memory.strategies import STRATEGIES, Strategy, StrategyName
 from core.memory.values import (
     AssembledContext,
     ContextSection,
     Edge,
+    ErasedCounts,
     Fact,
     FactChange,
-    Forgotten,
     Graph,
     Hit,
-    Item,
-    ItemType,
-    LeftOut,
-    LegRank,
     Message,
     NewFact,
     Node,
+    Note,
+    NoteType,
+    OmittedItem,
+    RetrieverRank,
     Role,
-    Routed,
     Scope,
     SearchResult,
+    StrategyChoice,
 )
 
 __all__ = [
@@ -30,24 +29,24 @@ __all__ = [
     "AssembledContext",
     "ContextSection",
     "Edge",
+    "ErasedCounts",
     "Fact",
     "FactChange",
-    "Forgotten",
     "Graph",
     "Hit",
-    "Item",
-    "ItemType",
-    "LeftOut",
-    "LegRank",
     "Memory",
     "Message",
     "NewFact",
     "NoMemory",
     "Node",
+    "Note",
+    "NoteType",
+    "OmittedItem",
+    "RetrieverRank",
     "Role",
-    "Routed",
     "Scope",
     "SearchResult",
     "Strategy",
+    "StrategyChoice",
     "StrategyName",
 ]

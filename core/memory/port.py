@@ -1,33 +1,35 @@
-"""The memory port. Graphs, nodes and tools know this, and not who is behind it."""
+"""The memory port that graphs, nodes and tools use, and the implementation that holds nothing."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NoReturn, Protocol
 
+from core.errors import MemoryUnavailable
 from core.memory.strategies import StrategyName
 from core.memory.values import (
     AssembledContext,
     Edge,
+    ErasedCounts,
     Fact,
     FactChange,
-    Forgotten,
     Graph,
     Hit,
-    Item,
-    ItemType,
     Message,
     NewFact,
-    Routed,
+    Note,
+    NoteType,
     Scope,
     SearchResult,
+    StrategyChoice,
 )
 
 
 class Memory(Protocol):
-    """What is remembered of contacts.
+    """Memory of contacts: messages, facts, relations and notes.
 
     Every method raises :class:`~core.errors.MemoryUnavailable` when the memory cannot be reached, and
-    :class:`~core.errors.MemoryRefused` when what it is asked does not fit.
+    :class:`~core.errors.MemoryRefused` when an argument is not valid.
     """
 
     async def search(
@@ -39,14 +41,14 @@ class Memory(Protocol):
         limit: int = 10,
         as_of: datetime | None = None,
     ) -> SearchResult:
-        """What the contact's memory has on a question.
+        """Search the contact's memory for a question.
 
         Args:
-            scope: Whose memory.
+            scope: The contact.
             query: The question, in words.
-            strategy: How the ways of searching are weighed.
+            strategy: How the retrievers are weighted.
             limit: Most hits, besides the newest messages.
-            as_of: As the memory was then: nothing said later.
+            as_of: Search the memory as it was then, without anything newer. ``None``: as it is now.
         """
         ...
 
@@ -60,24 +62,24 @@ class Memory(Protocol):
         token_budget: int | None = None,
         as_of: datetime | None = None,
     ) -> AssembledContext:
-        """What a prompt should be told of the contact: newest messages, memories, summaries and facts.
+        """Assemble context on the contact for a prompt: newest messages, memories, summaries and facts.
 
         Args:
-            scope: Whose memory.
+            scope: The contact.
             query: The question, in words.
-            strategy: How the ways of searching are weighed.
-            session_id: The conversation whose newest messages are told; empty: those of all.
-            token_budget: Most tokens; None: the strategy's.
-            as_of: As the memory was then.
+            strategy: How the retrievers are weighted.
+            session_id: The conversation whose newest messages are included; empty: those of all.
+            token_budget: Most tokens. ``None``: the strategy's.
+            as_of: Use the memory as it was then. ``None``: as it is now.
         """
         ...
 
-    async def route(self, scope: Scope, message: Message) -> Routed:
-        """By which strategy to search for what a message asks, told by its text alone.
+    async def route(self, scope: Scope, message: Message) -> StrategyChoice:
+        """Choose the retrieval strategy for a message by its text alone.
 
         Args:
-            scope: Whose message.
-            message: What was said.
+            scope: The contact who wrote it.
+            message: The message.
         """
         ...
 
@@ -91,33 +93,33 @@ class Memory(Protocol):
         as_of: datetime | None = None,
         believed_at: datetime | None = None,
     ) -> Graph:
-        """What is within ``depth`` edges of the node whose key is ``node``.
+        """Return everything within ``depth`` edges of a node.
 
         Args:
-            scope: Whose memory.
-            node: Its key.
-            edge_type: Follow edges of this type alone; all, where none is named.
+            scope: The contact.
+            node: The key of the node.
+            edge_type: Follow only edges of this type; empty: all.
             depth: Edges to follow, in either direction.
-            as_of: As things were then; None: now.
-            believed_at: As it was believed then; None: now.
+            as_of: Valid time: edges that held then. ``None``: now.
+            believed_at: Transaction time: what was recorded by then. ``None``: now.
         """
         ...
 
     async def add_messages(self, scope: Scope, messages: Sequence[Message]) -> int:
-        """Remember messages; durable when it returns.
+        """Store messages durably.
 
         Returns:
-            How many were new: one whose id is known is left as it is.
+            How many were new. A message whose id is known is left unchanged.
         """
         ...
 
     async def upsert_facts(self, scope: Scope, facts: Sequence[NewFact]) -> list[FactChange]:
-        """Remember facts, and close those they take the place of.
+        """Store facts, and close those that they replace.
 
-        What a message says twice counts once, so a call may be repeated.
+        The call may be repeated: a fact that was learnt from the same message before is not stored again.
 
         Returns:
-            What became of each, in order.
+            What was done with each fact, in order.
         """
         ...
 
@@ -130,43 +132,143 @@ class Memory(Protocol):
         valid_at: datetime | None = None,
         believed_at: datetime | None = None,
     ) -> list[Fact]:
-        """Facts that held at one time, as they were believed at another; now, where none is given."""
+        """Return the facts valid at one time as they were believed at another; both default to now."""
         ...
 
     async def fact_history(self, scope: Scope, *, subject: str = "", predicate: str = "") -> list[Fact]:
-        """Everything ever believed, oldest belief first, with what ended the beliefs that ended."""
+        """Return every fact ever believed, oldest belief first, with what superseded it."""
         ...
 
     async def upsert_edges(self, scope: Scope, edges: Sequence[Edge]) -> int:
-        """Remember how things are related; returns how many edges were new or changed."""
+        """Store relations, and return how many edges were new or changed."""
         ...
 
     async def recent(self, scope: Scope, *, session_id: str = "", limit: int = 20) -> list[Message]:
-        """The newest messages, oldest of them first; of one session, where it is named."""
+        """Return the newest messages, the oldest of them first; of one session if it is named."""
         ...
 
-    async def forget(self, scope: Scope, *, session_id: str = "") -> Forgotten:
-        """Erase what one session left, or everything about the contact where none is named."""
+    async def forget(self, scope: Scope, *, session_id: str = "") -> ErasedCounts:
+        """Erase what was stored of one session, or everything about the contact if none is named."""
         ...
 
-    async def remember(self, scope: Scope, text: str, *, type: ItemType, agent: str) -> Item:  # noqa: A002
-        """Keep a note for as long as its type says; the same note again is kept anew, once.
+    async def remember(self, scope: Scope, text: str, *, type: NoteType, agent: str) -> Note:  # noqa: A002
+        """Store a note. Storing the same note again renews it.
 
         Args:
-            scope: Whose memory.
+            scope: The contact.
             text: The note.
-            type: How long it is kept, and who sees it.
-            agent: Who writes it.
+            type: How long the note is kept, and which agents see it.
+            agent: The agent that writes it.
         """
         ...
 
     async def recall(self, scope: Scope, query: str, *, agent: str, limit: int = 10) -> list[Hit]:
-        """An agent's own notes and the shared ones that have to do with a question, best first.
+        """Return the agent's own notes and the shared ones that match a question, best first.
 
         Args:
-            scope: Whose memory.
-            query: The question; where it is empty, the newest notes come.
-            agent: Who asks.
-            limit: Most notes. Those that come count as used once more.
+            scope: The contact.
+            query: The question; if it is empty, the newest notes are returned.
+            agent: The agent that asks.
+            limit: Most notes. The use count of those returned goes up by one.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class NoMemory:
+    """A :class:`core.memory.Memory` that is always unavailable; for Studio, diagrams and tests.
+
+    Attributes:
+        reason: Why there is no memory; the message of the error that every call raises.
+    """
+
+    reason: str = "there is no memory here"
+
+    async def search(
+        self,
+        scope: Scope,  # noqa: ARG002
+        query: str,  # noqa: ARG002
+        *,
+        strategy: StrategyName = "general",  # noqa: ARG002
+        limit: int = 10,  # noqa: ARG002
+        as_of: datetime | None = None,  # noqa: ARG002
+    ) -> SearchResult:
+        """Raise :class:`MemoryUnavailable`."""
+        self._refuse()
+
+    async def assemble_context(
+        self,
+        scope: Scope,  # noqa: ARG002
+        query: str,  # noqa: ARG002
+        *,
+        strategy: StrategyName = "general",  # noqa: ARG002
+        session_id: str = "",  # noqa: ARG002
+        token_budget: int | None = None,  # noqa: ARG002
+        as_of: datetime | None = None,  # noqa: ARG002
+    ) -> AssembledContext:
+        """Raise :class:`MemoryUnavailable`."""
+        self._refuse()
+
+    async def route(self, scope: Scope, message: Message) -> StrategyChoice:  # noqa: ARG002
+        """Raise :class:`MemoryUnavailable`."""
+        self._refuse()
+
+    async def query_graph(
+        self,
+        scope: Scope,  # noqa: ARG002
+        node: str,  # noqa: ARG002
+        *,
+        edge_type: str = "",  # noqa: ARG002
+        depth: int = 1,  # noqa: ARG002
+        as_of: datetime | None = None,  # noqa: ARG002
+        believed_at: datetime | None = None,  # noqa: ARG002
+    ) -> Graph:
+        """Raise :class:`MemoryUnavailable`."""
+        self._refuse()
+
+    async def add_messages(self, scope: Scope, messages: Sequence[Message]) -> int:  # noqa: ARG002
+        """Raise :class:`MemoryUnavailable`."""
+        self._refuse()
+
+    async def upsert_facts(self, scope: Scope, facts: Sequence[NewFact]) -> list[FactChange]:  # noqa: ARG002
+        """Raise :class:`MemoryUnavailable`."""
+        self._refuse()
+
+    async def list_facts(
+        self,
+        scope: Scope,  # noqa: ARG002
+        *,
+        subject: str = "",  # noqa: ARG002
+        predicate: str = "",  # noqa: ARG002
+        valid_at: datetime | None = None,  # noqa: ARG002
+        believed_at: datetime | None = None,  # noqa: ARG002
+    ) -> list[Fact]:
+        """Raise :class:`MemoryUnavailable`."""
+        self._refuse()
+
+    async def fact_history(self, scope: Scope, *, subject: str = "", predicate: str = "") -> list[Fact]:  # noqa: ARG002
+        """Raise :class:`MemoryUnavailable`."""
+        self._refuse()
+
+    async def upsert_edges(self, scope: Scope, edges: Sequence[Edge]) -> int:  # noqa: ARG002
+        """Raise :class:`MemoryUnavailable`."""
+        self._refuse()
+
+    async def recent(self, scope: Scope, *, session_id: str = "", limit: int = 20) -> list[Message]:  # noqa: ARG002
+        """Raise :class:`MemoryUnavailable`."""
+        self._refuse()
+
+    async def forget(self, scope: Scope, *, session_id: str = "") -> ErasedCounts:  # noqa: ARG002
+        """Raise :class:`MemoryUnavailable`: what the missing memory holds is unknown."""
+        self._refuse()
+
+    async def remember(self, scope: Scope, text: str, *, type: NoteType, agent: str) -> Note:  # noqa: A002, ARG002
+        """Raise :class:`MemoryUnavailable`."""
+        self._refuse()
+
+    async def recall(self, scope: Scope, query: str, *, agent: str, limit: int = 10) -> list[Hit]:  # noqa: ARG002
+        """Raise :class:`MemoryUnavailable`."""
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise MemoryUnavailable(self.reason)

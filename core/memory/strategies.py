@@ -1,7 +1,7 @@
-"""Retrieval strategies: how the ways of searching are weighed for a kind of work.
+"""Retrieval strategies: how the retrievers are weighted for a kind of work, and example messages for each.
 
-They are data. Agents name theirs in their front matter; the weights of ``general`` were fitted on recorded
-conversations (``benchmarks/README.md``), and the others say in what they differ from it.
+Agents name their strategy in their front matter. The weights of ``general`` were fitted on recorded
+conversations (``benchmarks/README.md``); the other strategies are defined by how they differ from it.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
 StrategyName: TypeAlias = Literal["general", "support_technical", "sales", "retention", "onboarding"]
-Leg: TypeAlias = Literal["keyword", "vector", "trigram", "graph", "fact", "recent"]
+Retriever: TypeAlias = Literal["keyword", "vector", "trigram", "graph", "fact", "recent"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,20 +18,20 @@ class Strategy:
     """Weights and limits of one search.
 
     Attributes:
-        keyword: Weight of full text.
-        vector: Weight of the embedding.
-        trigram: Weight of names, addresses and numbers, however they are misspelt.
-        graph: Weight of what the contact's graph relates to the things a question names.
-        fact: Weight of facts that hold and have words of the question; one that is about it is as good as a
-            message found by its words.
+        keyword: Weight of full-text search.
+        vector: Weight of the embeddings' similarity.
+        trigram: Weight of names, addresses and numbers, also misspelt ones.
+        graph: Weight of what the contact's graph relates to the things that a question names.
+        fact: Weight of valid facts that share words with the question.
         recent: Weight of being among the newest messages.
-        leg_limit: Most candidates a leg puts forward.
-        hops: Edges the graph leg follows.
-        baseline: Newest messages that come whatever was asked.
-        half_life_days: Days after which a memory counts half of what counts by age; None: age does not count.
-        age_share: Share of a score that age takes away in the end, from 0 to 1.
-        rerank: Whether the best are ordered again with a reranker.
-        token_budget: Most tokens of memory that a prompt of this kind takes.
+        retriever_limit: Most candidates of each retriever.
+        hops: Edges that the graph retriever follows.
+        baseline: Newest messages that are always included.
+        half_life_days: Days after which the part of a score that depends on age is halved. ``None``: age does
+            not matter.
+        age_share: The part of a score that depends on age, from 0 to 1.
+        rerank: Whether a reranker orders the best hits again.
+        token_budget: Most tokens of memory in a prompt.
     """
 
     keyword: float = 1.0
@@ -40,7 +40,7 @@ class Strategy:
     graph: float = 0.2
     fact: float = 1.0
     recent: float = 0.0
-    leg_limit: int = 100
+    retriever_limit: int = 100
     hops: int = 2
     baseline: int = 4
     half_life_days: float | None = None
@@ -48,9 +48,9 @@ class Strategy:
     rerank: bool = True
     token_budget: int = 2_000
 
-    def weight(self, leg: Leg) -> float:
-        """The weight of a leg; a leg of weight 0 is not asked."""
-        weights: dict[Leg, float] = {
+    def weight(self, retriever: Retriever) -> float:
+        """Return the weight of a retriever; one with weight 0 is not used."""
+        weights: dict[Retriever, float] = {
             "keyword": self.keyword,
             "vector": self.vector,
             "trigram": self.trigram,
@@ -58,7 +58,7 @@ class Strategy:
             "fact": self.fact,
             "recent": self.recent,
         }
-        return weights[leg]
+        return weights[retriever]
 
 
 _GENERAL: Final = Strategy()
@@ -66,19 +66,76 @@ _GENERAL: Final = Strategy()
 STRATEGIES: Final[Mapping[StrategyName, Strategy]] = MappingProxyType(
     {
         "general": _GENERAL,
-        # Error codes, versions and order numbers must match; what was tried last matters most.
+        # Error codes, versions and order numbers must match exactly, and recent attempts matter most.
         "support_technical": replace(
             _GENERAL, trigram=0.5, recent=0.1, half_life_days=90, age_share=0.3, token_budget=3_000
         ),
-        # What a customer wants is said in many words, and who decides is in the graph.
+        # Wishes are worded in many ways, and the graph knows who decides.
         "sales": replace(_GENERAL, vector=1.0, graph=0.4, half_life_days=180, age_share=0.3),
-        # A reason to leave builds up over years: age takes little away.
+        # Reasons to leave build up over years, so age matters little.
         "retention": replace(
             _GENERAL, vector=1.0, graph=0.3, half_life_days=365, age_share=0.2, token_budget=3_000
         ),
-        # The last steps decide what is next.
+        # The latest steps decide what comes next.
         "onboarding": replace(
             _GENERAL, recent=0.3, baseline=8, half_life_days=30, age_share=0.5, token_budget=1_500
+        ),
+    }
+)
+
+
+# Example messages in both languages of the service, with which a message is compared to choose a strategy.
+STRATEGY_EXAMPLES: Final[Mapping[StrategyName, tuple[str, ...]]] = MappingProxyType(
+    {
+        "general": (
+            "Good morning, are you open on Saturday?",
+            "What did we talk about last time?",
+            "Please change my e-mail address.",
+            "Thank you very much, that is all for today.",
+            "Bom dia, vocês abrem no sábado?",
+            "O que combinamos na última conversa?",
+            "Preciso atualizar o meu telefone no cadastro.",
+            "Muito obrigado, por hoje é só.",
+        ),
+        "support_technical": (
+            "The export fails with error 500.",
+            "The app crashes when I open a contact.",
+            "I cannot log in since the update to version 2.3.",
+            "The integration does not synchronise any more.",
+            "A exportação dá erro 500.",
+            "O aplicativo trava quando abro um contato.",
+            "Não consigo entrar desde a atualização.",
+            "A integração parou de sincronizar.",
+        ),
+        "sales": (
+            "How much is the Enterprise plan for fifty people?",
+            "Could you send me a proposal with a discount for the year?",
+            "Our budget is twelve thousand dollars, and the CFO decides.",
+            "How do you compare with the product of your competitor?",
+            "Quanto custa o plano Enterprise para cinquenta pessoas?",
+            "Pode me mandar uma proposta com desconto anual?",
+            "Nosso orçamento é de sessenta mil e quem decide é a diretora.",
+            "O que vocês têm que o concorrente não tem?",
+        ),
+        "retention": (
+            "I want to cancel my subscription.",
+            "We are thinking of moving to another provider.",
+            "This is the third time you have let us down, I am disappointed.",
+            "I do not want the contract to be renewed.",
+            "Quero cancelar a minha assinatura.",
+            "Estamos pensando em trocar de fornecedor.",
+            "É a terceira vez que isso acontece, estou muito insatisfeito.",
+            "Não quero renovar o contrato.",
+        ),
+        "onboarding": (
+            "How do I begin? We signed up today.",
+            "How do I import my contacts for the first time?",
+            "What is the next step to set up our account?",
+            "How do I invite my team?",
+            "Por onde começo? Assinamos hoje.",
+            "Como importo os meus contatos pela primeira vez?",
+            "Qual é o próximo passo para configurar a conta?",
+            "Como convido a minha equipe?",
         ),
     }
 )

@@ -1,4 +1,4 @@
-"""The values of the memory port. Every datetime is aware and in UTC."""
+"""The values of the memory port. Every datetime is timezone-aware and in UTC."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -8,16 +8,16 @@ from core.memory.strategies import StrategyName
 
 Role: TypeAlias = Literal["customer", "agent", "human", "note"]
 HitKind: TypeAlias = Literal["message", "fact", "summary", "node", "item"]
-ItemType: TypeAlias = Literal["short_term", "working", "long_term", "shared"]
+NoteType: TypeAlias = Literal["short_term", "working", "long_term", "shared"]
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Whose memory a call is about; nothing crosses it.
+    """The contact that a call is about; no call reads or writes outside of it.
 
     Attributes:
         tenant: The company that uses the service.
-        contact_id: Its customer.
+        contact_id: The customer of that company.
     """
 
     tenant: str
@@ -26,15 +26,15 @@ class Scope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """Something said, by whom and when.
+    """A message of a conversation, or a note.
 
     Attributes:
-        id: Unique within its scope; a message that comes twice is kept once.
-        role: Who said it; ``human`` is a person of the company, ``note`` a person's note about the contact.
-        text: What was said.
-        at: When it was said.
+        id: Unique within its scope; a message that is added twice is stored once.
+        role: Who wrote it; ``human`` is a person of the company, ``note`` a person's note about the contact.
+        text: The text.
+        at: When it was written.
         session_id: The conversation it is part of.
-        channel_id: Where it was said.
+        channel_id: The channel it was sent on.
     """
 
     id: str
@@ -46,32 +46,32 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class LegRank:
-    """Where one way of searching put a hit.
+class RetrieverRank:
+    """The rank that one retriever gave a hit.
 
     Attributes:
-        leg: ``vector``, ``keyword``, ``trigram``, ``graph``, ``fact``, ``recent`` or ``rerank``.
+        retriever: ``vector``, ``keyword``, ``trigram``, ``graph``, ``fact``, ``recent`` or ``rerank``.
         rank: From 1.
-        score: In the leg's own measure: higher is better, and legs do not compare.
+        score: Higher is better; scores of different retrievers do not compare.
     """
 
-    leg: str
+    retriever: str
     rank: int
     score: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
-    """Something remembered, and why it came.
+    """Something found in memory, with the ranks that its score is made of.
 
     Attributes:
         kind: What it is.
-        id: Its id among its kind.
-        text: What it says; of a long message, the part that was found.
-        at: When it was said; of a fact, since when it holds.
-        session_id: The conversation it is from; empty where there is none.
-        score: The fused score: higher is better, and results of different searches do not compare.
-        legs: The ranks it is made of.
+        id: Unique among hits of its kind.
+        text: Its text; of a long message, the part that matched.
+        at: When it was written; of a fact, since when it is valid.
+        session_id: The conversation it is from; empty: none.
+        score: The fused score: higher is better; scores of different searches do not compare.
+        ranks: The rank that each retriever gave it.
     """
 
     kind: HitKind
@@ -80,18 +80,18 @@ class Hit:
     at: datetime
     session_id: str
     score: float
-    legs: tuple[LegRank, ...]
+    ranks: tuple[RetrieverRank, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchResult:
-    """What was found, best first.
+    """The result of a search.
 
     Attributes:
-        hits: Best first; then those of the newest messages that are not among the best.
+        hits: Best first, followed by the newest messages that are not among them.
         strategy: The retrieval strategy that was used.
         model: The embedding model, ``provider:model``.
-        degraded: Legs that could not be used, or not fully, each with why.
+        degraded: Retrievers that could not be used, or not fully, each with the reason.
     """
 
     hits: tuple[Hit, ...]
@@ -101,13 +101,13 @@ class SearchResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Routed:
-    """By which strategy to search for a message.
+class StrategyChoice:
+    """The strategy chosen for a message.
 
     Attributes:
         strategy: Its name.
-        confidence: How likely it is the right one, from 0 to 1, as calibrated on the strategies' examples.
-        degraded: What could not be used, with why; the general strategy stands then.
+        confidence: Calibrated probability that it is the right one, from 0 to 1.
+        degraded: What could not be used, with the reason; the strategy is then ``general``.
     """
 
     strategy: StrategyName
@@ -117,20 +117,20 @@ class Routed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
-    """A statement about the contact, with the time it holds for and the time it was believed.
+    """A statement about the contact, with its valid time and its transaction time.
 
     Attributes:
-        id: Its id within the scope.
-        subject: What it is about.
-        predicate: Which of its properties.
-        object: The value.
-        scope_key: What the value is for, where there may be one for each (a product, a place).
+        id: Unique within the scope.
+        subject: What the statement is about.
+        predicate: The property of the subject.
+        object: The value of the property.
+        scope_key: What the value applies to, if there may be one for each (a product, a place).
         confidence: From 0 to 1.
         source_message_id: The message it was learnt from.
-        valid_from: Since when it holds.
-        valid_to: Until when; None: it still does.
-        recorded_at: Since when it is believed.
-        superseded_at: Until when it was; None: it still is.
+        valid_from: Start of its valid time.
+        valid_to: End of its valid time. ``None``: it is still valid.
+        recorded_at: Start of its transaction time: since when it is believed.
+        superseded_at: End of its transaction time. ``None``: it is still believed.
         superseded_by: The message that closed it.
     """
 
@@ -150,19 +150,19 @@ class Fact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewFact:
-    """A statement to be remembered.
+    """A statement to be stored.
 
     Attributes:
-        subject: What it is about.
-        predicate: Which of its properties.
-        object: The value.
+        subject: What the statement is about.
+        predicate: The property of the subject.
+        object: The value of the property.
         confidence: From 0 to 1.
         source_message_id: The message it was learnt from.
-        valid_from: Since when it holds, or where it ended since when not; None: since its message.
-        scope_key: What the value is for, where there may be one for each.
-        correction: Whether the earlier value was never true, and has not merely changed.
-        instead_of: The value that was never true, where the correction names it.
-        ended: Whether it holds no longer.
+        valid_from: Since when it is valid, or no longer valid if it ended. ``None``: since its message.
+        scope_key: What the value applies to, if there may be one for each.
+        correction: Whether the earlier value was never true, rather than changed.
+        instead_of: The value that was never true, if the correction names it.
+        ended: Whether the statement is no longer valid.
     """
 
     subject: str
@@ -179,12 +179,12 @@ class NewFact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FactChange:
-    """What became of a new fact.
+    """What was done with a new fact.
 
     Attributes:
-        fact: As it is kept.
-        outcome: Whether it was new, known, a change over time (an end is one too), or a correction.
-        closed: What was believed until then, with the message that ended that.
+        fact: The fact as it is stored.
+        outcome: Whether it was new, known, a change over time (or an end), or a correction.
+        closed: The fact that was believed until then, with the message that closed it.
     """
 
     fact: Fact
@@ -194,7 +194,7 @@ class FactChange:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A thing the contact's graph knows: ``kind`` and ``key`` name it, ``label`` is what people call it."""
+    """A node of the contact's graph: ``kind`` and ``key`` identify it, ``label`` is its display name."""
 
     kind: str
     key: str
@@ -203,7 +203,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:
-    """How two things are related, since when and, where it ended, until when."""
+    """A relation between two nodes with its valid time."""
 
     source: Node
     type: str
@@ -215,15 +215,15 @@ class Edge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Graph:
-    """Things and how they are related."""
+    """Nodes and the edges between them."""
 
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
-    """Something that a context had no room for, by its id, and why."""
+class OmittedItem:
+    """The id of something that a context had no room for, and the reason."""
 
     id: str
     why: str
@@ -235,30 +235,30 @@ class ContextSection:
 
     Attributes:
         name: ``facts``, ``summary``, ``conversation`` or ``memories``.
-        tokens: That it takes.
-        included: Ids of what is in it, in the order they stand.
-        left_out: What is not.
+        tokens: Tokens of its text.
+        included: Ids of what is in it, in order.
+        omitted: What is not in it.
     """
 
     name: str
     tokens: int
     included: tuple[str, ...]
-    left_out: tuple[LeftOut, ...]
+    omitted: tuple[OmittedItem, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssembledContext:
-    """What a prompt is told of a contact.
+    """Context on a contact for a prompt.
 
     Attributes:
-        text: The sections, each between marks of its name.
-        tokens: How many that is, about.
-        token_budget: Most tokens there may be.
+        text: The sections, each between tags of its name.
+        tokens: Tokens of the text, estimated.
+        token_budget: Most tokens the text may have.
         strategy: The retrieval strategy that was used.
-        sections: In the order they stand.
-        hits: The memories and summaries that are in it, best first.
-        facts: The facts that are in it.
-        degraded: What could not be used, or not fully, each with why.
+        sections: The sections in the order of the text.
+        hits: The memories and summaries in it, best first.
+        facts: The facts in it.
+        degraded: What could not be used, or not fully, each with the reason.
     """
 
     text: str
@@ -272,27 +272,27 @@ class AssembledContext:
 
 
 @dataclass(frozen=True, slots=True)
-class Forgotten:
-    """How many rows were erased, by table."""
+class ErasedCounts:
+    """How many rows were erased from each table."""
 
     counts: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
-    """A note an agent keeps for a while.
+class Note:
+    """A note that an agent keeps for a while.
 
     Attributes:
-        id: Its id within the scope.
-        type: How long it is kept, and who sees it: ``shared`` all agents, the others the one that wrote it.
-        agent: Who wrote it.
-        text: What it says.
-        remembered_at: When it was written, or last written again.
+        id: Unique within the scope.
+        type: How long it is kept, and who sees it: all agents (``shared``), or only the one that wrote it.
+        agent: The agent that wrote it.
+        text: The note.
+        remembered_at: When it was written or last renewed.
         uses: How often it was recalled.
     """
 
     id: str
-    type: ItemType
+    type: NoteType
     agent: str
     text: str
     remembered_at: datetime

@@ -1,9 +1,8 @@
-"""Chat models: which one answers, and how a call is bounded, retried and falls back."""
+"""Chat models, with calls that are bounded in time, retried, and handed to a fallback."""
 
-from core.models.calls import ChatModels
-from core.models.providers import DEFAULT_MODEL, chat_models
-from core.models.replies import was_cut
-from core.models.spec import ModelFactory, ModelInfo, ModelSpec, Role, StructuredReply
+from core.models.calls import ChatModels, ModelFactory, ModelInfo, ModelSpec, Role
+from core.models.providers import DEFAULT_MODEL, build_chat_models
+from core.models.replies import StructuredReply, is_truncated
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -13,6 +12,6 @@ __all__ = [
     "ModelSpec",
     "Role",
     "StructuredReply",
-    "chat_models",
-    "was_cut",
+    "build_chat_models",
+    "is_truncated",
 ]

@@ -1,9 +1,10 @@
-"""A model call: bounded in time, retried, and handed to the fallback when the model stays unavailable."""
+"""Model calls: bounded in time, retried, and handed to the fallback if the model stays unavailable."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
@@ -20,34 +21,61 @@ from tenacity import (
 from core.errors import ModelMisconfigured, ModelUnavailable, StartupError
 from core.logging import get_logger
 from core.models.faults import ProviderFaults, TransientError
-from core.models.metering import counted
 from core.models.prompt_cache import Prompt, PromptCache
-from core.models.quota import Quota, estimated_tokens
-from core.models.replies import stream_reply, stream_value
-from core.models.spec import ModelFactory, ModelInfo, ModelSpec, Role, StructuredReply
+from core.models.replies import StructuredReply, stream_reply, stream_structured
+from core.models.usage import Quota, estimate_tokens, meter_call
 
 T = TypeVar("T", bound=BaseModel)
 R = TypeVar("R", bound=AIMessage | StructuredReply[Any])
 
-_MOST_MODELS = 64  # callers may name models: those kept must have a bound
-_LONGEST_PAUSE = 20  # times the first pause
-_RETRY_AFTER_SECONDS = 15.0  # told to callers where the provider does not say
+# Callers may name models, so the number of clients that are kept must be bounded.
+_MOST_MODELS = 64
+# In multiples of the first pause.
+_LONGEST_PAUSE = 20
+# For callers, if the provider does not say when to retry.
+_RETRY_AFTER_SECONDS = 15.0
 
 _log = get_logger(__name__)
 
 
+Role: TypeAlias = Literal["chat", "reasoning"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """The model that a factory builds: its name, its temperature, and whether it thinks."""
+
+    name: str
+    temperature: float
+    thinking: bool
+
+
+ModelFactory: TypeAlias = Callable[[ModelSpec], BaseChatModel]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """The models in use and the reason, for the startup message, ``/info`` and response metadata."""
+
+    model: str
+    reasoning_model: str
+    fallback_model: str | None
+    is_language_model: bool
+    why: str
+
+
 class ChatModels:
-    """The models of the service, by role.
+    """The chat models of the service, by role.
 
     Args:
-        info: Names to use and what to tell people about them.
-        factory: Builds a LangChain chat model from a spec; called once per distinct spec.
-        timeout: Seconds one attempt may take.
-        max_attempts: Attempts per model before the fallback is asked.
+        info: The models' names, and a description for people.
+        factory: Builds a LangChain chat model from a spec; called once per spec.
+        timeout: Seconds that one attempt may take.
+        max_attempts: Attempts per model before the fallback is called.
         thinking: Whether the reasoning role asks for thinking.
         first_pause: Seconds before the second attempt; later pauses grow, with jitter.
-        prompts: Keeps beginnings of prompts with the provider; ``None``: every call sends the whole.
-        quota: Makes the quota of a model when it is first asked.
+        prompts: Caches beginnings of prompts with the provider. ``None``: every call sends the whole prompt.
+        quota: Creates the quota of a model when it is first called.
     """
 
     def __init__(
@@ -86,27 +114,27 @@ class ChatModels:
         role: Role = "chat",
         model: str | None = None,
     ) -> AIMessage:
-        """Ask for the next message, with tools bound.
+        """Return the model's reply to a conversation.
 
         Args:
             messages: The conversation, system message first.
-            temperature: The step's own.
-            tools: What the model may call.
-            role: Which of the service's models.
-            model: ``provider:model`` that stands instead of the role's.
+            temperature: Sampling temperature of this call.
+            tools: Tools that the model may call.
+            role: Which of the service's models to call.
+            model: ``provider:model`` to call instead of the role's.
 
         Raises:
-            ModelUnavailable: Through all attempts, of the fallback too.
-            ModelMisconfigured: The provider refuses the key, the name or the request.
+            ModelUnavailable: All attempts failed, those of the fallback too.
+            ModelMisconfigured: The provider rejects the key, the name or the request.
             ModelRefused: The provider blocked the prompt or the reply.
         """
 
         async def ask(prompt: Prompt, name: str) -> AIMessage:
-            return await stream_reply(prompt.bound(), prompt.messages, model=name)
+            return await stream_reply(prompt.bind_tools(), prompt.messages, model=name)
 
         return await self._ask(ask, messages, tools=tools, temperature=temperature, role=role, model=model)
 
-    async def structured(
+    async def reply_structured(
         self,
         messages: Sequence[BaseMessage],
         schema: type[T],
@@ -115,21 +143,21 @@ class ChatModels:
         role: Role = "reasoning",
         model: str | None = None,
     ) -> StructuredReply[T]:
-        """Ask for a value of ``schema``; a reply that does not parse is returned, not raised.
+        """Return the model's reply as a value of ``schema``, or why it could not be parsed.
 
         Raises:
-            ModelUnavailable: Through all attempts, of the fallback too.
-            ModelMisconfigured: The provider refuses the key, the name or the request.
+            ModelUnavailable: All attempts failed, those of the fallback too.
+            ModelMisconfigured: The provider rejects the key, the name or the request.
             ModelRefused: The provider blocked the prompt or the reply.
         """
 
         async def ask(prompt: Prompt, name: str) -> StructuredReply[T]:
-            return await stream_value(prompt.chat, prompt.messages, schema, model=name)
+            return await stream_structured(prompt.chat, prompt.messages, schema, model=name)
 
         return await self._ask(ask, messages, temperature=temperature, role=role, model=model)
 
     async def aclose(self) -> None:
-        """Close the connections of the models built so far; for the service's shutdown."""
+        """Close the connections of all models that were built."""
         if self._prompts is not None:
             await self._prompts.aclose()
         built, self._built = self._built, {}
@@ -148,10 +176,10 @@ class ChatModels:
         role: Role,
         model: str | None,
     ) -> R:
-        """Ask the model, then the fallback."""
-        of_role = self.info.reasoning_model if role == "reasoning" else self.info.model
+        """Call the model, then the fallback."""
+        role_model = self.info.reasoning_model if role == "reasoning" else self.info.model
         thinking = role == "reasoning" and self._thinking
-        names = dict.fromkeys(name for name in (model or of_role, self.info.fallback_model) if name)
+        names = dict.fromkeys(name for name in (model or role_model, self.info.fallback_model) if name)
         faults: dict[str, TransientError] = {}
         for name in names:
             chat = await self._chat(ModelSpec(name=name, temperature=temperature, thinking=thinking))
@@ -162,22 +190,22 @@ class ChatModels:
         raise self._unavailable(faults) from faults[name]
 
     async def _attempts(self, ask: Callable[[Prompt, str], Awaitable[R]], prompt: Prompt, name: str) -> R:
-        quota, expected = self._quota_of(name), estimated_tokens(prompt.messages)
+        quota, expected = self._quota_of(name), estimate_tokens(prompt.messages)
 
-        async def bounded() -> R:
+        async def ask_in_time() -> R:
             with ProviderFaults(name):
                 async with asyncio.timeout(self._timeout):
                     if self._prompts is None:
                         reply = await ask(prompt, name)
                     else:
                         reply = await self._prompts.ask(prompt, name, lambda sent: ask(sent, name))
-            quota.used(_tokens(reply), expected=expected)
+            quota.settle(_tokens(reply), expected=expected)
             return reply
 
         async def attempt() -> R:
-            # Outside the attempt's time: the wait is ours, and the run's own limit ends it.
-            await quota.admit(expected)
-            return await counted(name, bounded())
+            # Outside of the attempt's time limit: this wait is ours, and the run's own limit ends it.
+            await quota.wait_for_turn(expected)
+            return await meter_call(name, ask_in_time())
 
         def log(state: RetryCallState) -> None:
             _log.warning(
@@ -194,21 +222,21 @@ class ChatModels:
         return await retrying(attempt)
 
     def _pause(self, state: RetryCallState) -> float:
-        """Exponential backoff, or as long as the provider asks, within a bound."""
+        """Return seconds of exponential back-off, or as long as the provider asks within a bound."""
         fault = _fault(state)
-        asked = fault.retry_after if isinstance(fault, TransientError) else None
-        return max(self._backoff(state), min(asked or 0, self._longest_pause))
+        requested = fault.retry_after if isinstance(fault, TransientError) else None
+        return max(self._backoff(state), min(requested or 0, self._longest_pause))
 
     def _unavailable(self, faults: dict[str, TransientError]) -> ModelUnavailable:
         (name, fault), *others = faults.items()
         details = {"model": name, "attempts": self._max_attempts * len(faults), "reason": fault.reason}
         if others:
             details["fallback"] = {"model": others[0][0], "reason": others[0][1].reason}
-        asked = [each.retry_after for each in faults.values() if each.retry_after is not None]
+        waits = [each.retry_after for each in faults.values() if each.retry_after is not None]
         return ModelUnavailable(
             f"The model {name!r} does not answer ({fault.reason}); try again later",
             details=details,
-            retry_after=min(asked, default=_RETRY_AFTER_SECONDS),
+            retry_after=min(waits, default=_RETRY_AFTER_SECONDS),
         )
 
     def _quota_of(self, name: str) -> Quota:
@@ -219,7 +247,7 @@ class ChatModels:
         return self._quotas[name]
 
     async def _chat(self, spec: ModelSpec) -> BaseChatModel:
-        # A provider's client reads certificates from disk: not on the event loop.
+        # A provider's client reads certificates from disk, which must not block the event loop.
         if spec in self._built:
             return self._built[spec]
         return await asyncio.to_thread(self._build, spec)
@@ -229,7 +257,7 @@ class ChatModels:
             if spec not in self._built:
                 try:
                     chat = self._factory(spec)
-                except StartupError as error:  # a caller's own choice of model, first seen now
+                except StartupError as error:  # a model that the caller chose
                     raise ModelMisconfigured(error.message, details={"model": spec.name}) from error
                 if len(self._built) >= _MOST_MODELS:
                     del self._built[next(iter(self._built))]
@@ -238,7 +266,7 @@ class ChatModels:
 
 
 def _tokens(reply: AIMessage | StructuredReply[Any]) -> int | None:
-    """What a reply's provider says it used; None where it does not."""
+    """Return the tokens that the provider counted, or ``None`` if it did not count."""
     usage = (reply.raw if isinstance(reply, StructuredReply) else reply).usage_metadata
     return usage["total_tokens"] if usage else None
 

@@ -1,8 +1,8 @@
-"""What a provider raises, sorted into what another attempt may mend and what it cannot.
+"""Providers' exceptions, divided into those that another attempt may fix and those that it cannot.
 
-Provider packages raise subclasses of :class:`langchain_core.exceptions.ModelError`, but not for everything:
-errors of the transport pass through as they are, and some statuses have no class. Those are told by
-status and by class name, so that sorting imports no provider's package.
+Provider packages raise subclasses of :class:`langchain_core.exceptions.ModelError`, but not always: errors of
+the transport are passed on, and some statuses have no class. Those are recognised by their status and class
+name, so that no provider's package has to be imported.
 """
 
 import re
@@ -15,12 +15,12 @@ from langchain_core import exceptions as langchain
 
 from core.errors import ModelMisconfigured, ServiceError
 
-CUT = "the stream ended before the reply was complete"
+STREAM_CUT = "the stream ended before the reply was complete"
 
 _TRANSPORT_ERRORS = frozenset(
     {
-        "aiohttp.client_exceptions.ClientError",  # the Gemini client prefers aiohttp where it is installed
-        "google.genai.errors.UnknownApiResponseError",  # half an event, then the connection closed
+        "aiohttp.client_exceptions.ClientError",  # the Gemini client prefers aiohttp if it is installed
+        "google.genai.errors.UnknownApiResponseError",  # the connection closed in the middle of an event
         "httpx2.TransportError",
     }
 )
@@ -39,7 +39,7 @@ class TransientError(Exception):
     """Raise when another attempt at the same call may succeed.
 
     Args:
-        reason: What happened, short and without secrets.
+        reason: What happened, in a few words without secrets.
         retry_after: Seconds the provider asks to wait.
     """
 
@@ -50,31 +50,31 @@ class TransientError(Exception):
 
 
 class ProviderFaults:
-    """A ``with`` block that what a provider raises leaves as our own error.
+    """Context manager that turns a provider's exceptions into our own.
 
-    Leaves :class:`TransientError` and :class:`~core.errors.ModelMisconfigured`; what is not the provider's
-    doing (a fault in our code, cancellation) passes unchanged.
+    It raises :class:`TransientError` or :class:`~core.errors.ModelMisconfigured` instead. Exceptions that are
+    not the provider's (a bug of ours, a cancellation) pass unchanged.
 
     Args:
-        model: Name of the model that is asked.
+        model: Name of the model that is called.
     """
 
     def __init__(self, model: str) -> None:
         self._model = model
 
     def __enter__(self) -> None:
-        """Nothing to prepare."""
+        """Do nothing."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Raise our error for the provider's."""
+        """Raise our own error for the provider's."""
         if not isinstance(error, Exception) or isinstance(error, ServiceError | TransientError):
             return
         if _is_transient(error):
             raise TransientError(_reason(error), retry_after=_retry_after(error)) from error
         if isinstance(error, langchain.ModelError) or _status(error) is not None:
-            raise _misconfigured(error, self._model) from error
+            raise _build_misconfigured(error, self._model) from error
 
 
 def _is_transient(error: Exception) -> bool:
@@ -84,17 +84,17 @@ def _is_transient(error: Exception) -> bool:
         return True
     if any(f"{kind.__module__}.{kind.__qualname__}" in _TRANSPORT_ERRORS for kind in type(error).__mro__):
         return True
-    # LangChain's own words for a stream without a single event.
+    # LangChain's message for a stream without a single event.
     if isinstance(error, ValueError) and str(error) == "No generation chunks were returned":
         return True
     return _status(error) in _TRANSIENT
 
 
-def _misconfigured(error: Exception, model: str) -> ModelMisconfigured:
+def _build_misconfigured(error: Exception, model: str) -> ModelMisconfigured:
     hint = next((words for kind, words in _HINTS if isinstance(error, kind)), None)
     if "api key" in str(error).lower():
         hint = _HINTS[0][1]
-    message = f"The provider refused the call to {model!r}: {_words(error)}"
+    message = f"The provider rejected the call to {model!r}: {_provider_message(error)}"
     return ModelMisconfigured(
         f"{message} ({hint})" if hint else message, details={"model": model, "reason": _reason(error)}
     )
@@ -107,26 +107,26 @@ def _reason(error: Exception) -> str:
         name = next((name for name in names if isinstance(name, str)), "")
         return f"{status} {name}".strip()
     if _is_cut(error):
-        return CUT
+        return STREAM_CUT
     if isinstance(error, TimeoutError | httpx.TimeoutException):
         return "no answer in time"
     return f"the connection failed ({type(error).__name__})"
 
 
 def _is_cut(error: Exception) -> bool:
-    # The connection closed without a byte, in half an event, or before the body was whole.
+    # The connection closed without a byte, in the middle of an event, or before the end of the body.
     return isinstance(error, ValueError | httpx.RemoteProtocolError)
 
 
-def _words(error: Exception) -> str:
-    """The provider's own message, cut short, with anything that looks like a key taken out."""
+def _provider_message(error: Exception) -> str:
+    """Return the provider's own message, shortened and without anything that looks like a key."""
     messages = (getattr(source, "message", None) for source in reversed(list(_sources(error))))
     message = next((text for text in messages if isinstance(text, str) and text), str(error))
     return _KEY.sub("[key]", " ".join(message.split()))[:300]
 
 
 def _sources(error: Exception) -> Iterator[BaseException]:
-    """The error and what the adapter wrapped in it."""
+    """Yield the error and the one that the adapter wrapped in it."""
     yield error
     if error.__cause__ is not None:
         yield error.__cause__
@@ -143,7 +143,7 @@ def _status(error: Exception) -> int | None:
 
 
 def _retry_after(error: Exception) -> float | None:
-    """Seconds from Google's ``RetryInfo`` or from a ``Retry-After`` header."""
+    """Return the seconds of Google's ``RetryInfo`` or of a ``Retry-After`` header."""
     for source in _sources(error):
         for detail in _google_details(getattr(source, "details", None)):
             delay = _seconds(str(detail.get("retryDelay", "")).removesuffix("s"))

@@ -9,9 +9,22 @@ from core.settings.base import LOOPBACK
 from core.settings.loading import GROUPS, Settings, env_name
 from core.settings.memory import ContextSettings, MemorySettings, RerankSettings
 from core.settings.models import EmbeddingSettings, FeatureSettings, ModelSettings
-from core.settings.observability import LogSettings, TracingSettings
-from core.settings.runs import ApprovalSettings, CrmSettings, RunSettings, SessionSettings
-from core.settings.server import NO_RATE, AuthSettings, LimitSettings, ServerSettings
+from core.settings.runs import (
+    AllowedHost,
+    ApprovalSettings,
+    CrmSettings,
+    RunSettings,
+    SessionSettings,
+    WorkflowSettings,
+)
+from core.settings.server import (
+    NO_RATE,
+    AuthSettings,
+    LimitSettings,
+    LogSettings,
+    ServerSettings,
+    TracingSettings,
+)
 from core.settings.storage import (
     AuditSettings,
     CacheSettings,
@@ -20,12 +33,12 @@ from core.settings.storage import (
     RedisSettings,
     RetentionSettings,
 )
-from core.settings.workflows import WorkflowSettings
 
 __all__ = [
     "GROUPS",
     "LOOPBACK",
     "NO_RATE",
+    "AllowedHost",
     "ApprovalSettings",
     "AuditSettings",
     "AuthSettings",

@@ -10,9 +10,8 @@ from pydantic_settings import BaseSettings, SettingsError
 from core.errors import StartupError
 from core.settings.memory import ContextSettings, MemorySettings, RerankSettings
 from core.settings.models import EmbeddingSettings, FeatureSettings, ModelSettings
-from core.settings.observability import LogSettings, TracingSettings
-from core.settings.runs import ApprovalSettings, CrmSettings, RunSettings, SessionSettings
-from core.settings.server import AuthSettings, LimitSettings, ServerSettings
+from core.settings.runs import ApprovalSettings, CrmSettings, RunSettings, SessionSettings, WorkflowSettings
+from core.settings.server import AuthSettings, LimitSettings, LogSettings, ServerSettings, TracingSettings
 from core.settings.storage import (
     AuditSettings,
     CacheSettings,
@@ -21,7 +20,6 @@ from core.settings.storage import (
     RedisSettings,
     RetentionSettings,
 )
-from core.settings.workflows import WorkflowSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,11 +1,48 @@
-"""Runs and sessions, the CRM they talk to, and what waits for a person's approval."""
+"""Runs, sessions and workflows, the CRM they call, and what waits for a person's approval."""
 
-from typing import Annotated, Literal
+import re
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings
 
-from core.settings.base import ApiKey, Seconds, check_http_address, group_config
+from core.settings.base import ApiKey, Seconds, check_http_address, group_config, parse_text_map
+
+_HOST: Final = re.compile(r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._-]{1,253})(?::(?P<port>[0-9]{1,5}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedHost:
+    """A host that may be called.
+
+    Attributes:
+        host: Name or address in lower case.
+        port: ``None``: https on port 443 at public addresses only. A number: http or https on that port at
+            any address, because an operator who names a port knows the machine.
+    """
+
+    host: str
+    port: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "AllowedHost":
+        """Read ``host`` or ``host:port``.
+
+        Raises:
+            ValueError: The text is neither.
+        """
+        found = _HOST.fullmatch(text.strip().lower())
+        port = int(found["port"]) if found and found["port"] else None
+        if found is None or port == 0 or (port or 0) > 65_535:  # noqa: PLR2004 - TCP's
+            raise ValueError(f"{text!r} is not a host or host:port")
+        return cls(found["host"].strip("[]"), port)
+
+    @property
+    def name(self) -> str:
+        """The host as it is written in the settings."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}" if self.port else host
 
 
 class RunSettings(BaseSettings):
@@ -73,3 +110,78 @@ class ApprovalSettings(BaseSettings):
         "high",
         description="Messages to customers with this risk or a higher one wait for a person; never: none do",
     )
+
+
+class WorkflowSettings(BaseSettings):
+    """Limits of workflows, and what their steps may reach."""
+
+    model_config = group_config("WORKFLOW_")
+
+    allowed_hosts: str = Field(
+        "",
+        description="Comma-separated hosts that api_call steps may call: api.example.com (https at a public "
+        "address) or a host with its port, localhost:8080 (at any address)",
+    )
+    secrets: SecretStr = Field(
+        SecretStr("{}"),
+        description="Header values that api_call steps refer to, each for one host, as JSON: "
+        '{"api.example.com/token": "Bearer …"}',
+    )
+    connections: SecretStr = Field(
+        SecretStr("{}"),
+        description='Databases that database_query steps refer to, as JSON: {"reports": "postgresql://…"}; '
+        "use a role that may only read",
+    )
+    max_concurrent: int = Field(50, ge=1, le=10_000, description="Most workflows in progress at once")
+    max_concurrent_steps: int = Field(
+        100, ge=1, le=10_000, description="Most of their steps in progress at once, over all workflows"
+    )
+    scheduling: Literal["fifo", "priority", "fair_share"] = Field(
+        "fair_share",
+        description="Which waiting step is next: the oldest (fifo), that of the highest priority, or that of "
+        "the workflow with the fewest steps in progress (fair_share)",
+    )
+    timeout_seconds: Seconds = Field(3_600, description="Time limit of a workflow between two waits")
+    lease_seconds: Annotated[float, Field(ge=1, le=3_600)] = Field(
+        30, description="Another service takes over the workflows of one that was silent for this long"
+    )
+    sweep_seconds: Seconds = Field(1, description="Pause between two searches for workflows that are due")
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_hosts(cls, hosts: str) -> str:
+        _parse_hosts(hosts)
+        return hosts
+
+    @field_validator("secrets", "connections")
+    @classmethod
+    def _check_json(cls, texts: SecretStr) -> SecretStr:
+        parse_text_map(texts)
+        return texts
+
+    @field_validator("connections")
+    @classmethod
+    def _check_connections(cls, connections: SecretStr) -> SecretStr:
+        for name, url in parse_text_map(connections).items():
+            if url.partition("://")[0] not in {"postgresql", "postgres"}:
+                raise ValueError(f"{name}: must start with postgresql://")
+        return connections
+
+    @property
+    def hosts(self) -> list[AllowedHost]:
+        """The allowed hosts."""
+        return _parse_hosts(self.allowed_hosts)
+
+    @property
+    def secret_values(self) -> dict[str, str]:
+        """The secrets by ``host/name``."""
+        return parse_text_map(self.secrets)
+
+    @property
+    def connection_urls(self) -> dict[str, str]:
+        """The databases' addresses by name."""
+        return parse_text_map(self.connections)
+
+
+def _parse_hosts(hosts: str) -> list[AllowedHost]:
+    return [AllowedHost.parse(host) for host in map(str.strip, hosts.split(",")) if host]

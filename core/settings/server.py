@@ -1,10 +1,10 @@
-"""Where the service listens, who may call it, and how often."""
+"""Where the service listens, who may call it and how often, and what it logs and traces."""
 
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings
 
 from core.settings.base import LOOPBACK, Seconds, check_http_address, group_config
@@ -137,3 +137,45 @@ class LimitSettings(BaseSettings):
         0.5,
         description="How long to wait for the shared count before a replica counts by itself",
     )
+
+
+class LogSettings(BaseSettings):
+    """What is logged, and in which format."""
+
+    model_config = group_config("LOG_")
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level logged")
+    format: Literal["auto", "json", "console"] = Field(
+        "auto", description="json, console, or auto: console on a terminal, else JSON"
+    )
+
+    @field_validator("level", "format", mode="before")
+    @classmethod
+    def _lower_case(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+
+class TracingSettings(BaseSettings):
+    """Traces, configured by OpenTelemetry's own variables."""
+
+    model_config = group_config("OTEL_")
+
+    exporter_otlp_endpoint: str | None = Field(
+        None, description="Address of an OTLP/HTTP collector, without /v1/traces; unset: no tracing"
+    )
+    exporter_otlp_headers: SecretStr | None = Field(
+        None, description="Headers sent to the collector, as name=value,name=value, percent-encoded"
+    )
+    service_name: str = Field("ventros-agents", description="Name of the service in traces")
+    traces_sampler_arg: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Share of traces that is recorded; a trace that a caller began follows the caller's "
+        "decision",
+    )
+
+    @field_validator("exporter_otlp_endpoint")
+    @classmethod
+    def _check_endpoint(cls, base: str | None) -> str | None:
+        return check_http_address(base) if base else None

@@ -11,10 +11,10 @@ from typing import Any
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
 from langchain_core.tools import BaseTool
 
-from core.texts import storable
+from core.texts import make_storable
 from nodes.planning_monitor.schema import PlanStep
 from nodes.planning_monitor.state import Before, ExecuteInput, PlanningState, StepResult
-from nodes.shared.conversation import with_room
+from nodes.shared.conversation import select_history
 
 # Messages of earlier turns a planner sees: what was asked and what was answered.
 HISTORY_MESSAGES = 10
@@ -71,7 +71,7 @@ def step_instruction(sent: ExecuteInput, note: str) -> str:
         parts.append(f"To be decided: {step.decision_point}")
     if sent["constraints"]:
         parts.append("\n".join(["Constraints:", *(f"- {one}" for one in sent["constraints"])]))
-    return storable("\n\n".join(parts))
+    return make_storable("\n\n".join(parts))
 
 
 def step_background(sent: ExecuteInput) -> str:
@@ -80,7 +80,7 @@ def step_background(sent: ExecuteInput) -> str:
         return ""
     share = BEFORE_CHARACTERS // len(sent["before"])
     shown = [_before(each, share) for each in sent["before"]]
-    return storable(f"Outcomes of the steps before:\n{_json(shown)}")
+    return make_storable(f"Outcomes of the steps before:\n{_json(shown)}")
 
 
 def clipped(text: str, most: int) -> str:
@@ -97,8 +97,8 @@ def _given(state: PlanningState) -> Iterator[HumanMessage]:
     if state["guidance"]:
         yield HumanMessage(f"[Instruction]\n{state['guidance']}")
     yield _note("What the CRM knows of the customer", state["contact"])
-    if state["known"]:
-        yield _note("What else is known", state["known"])
+    if state["background"]:
+        yield _note("What else is known", state["background"])
     if state["kept_constraints"]:
         yield HumanMessage("\n".join(["[Constraints]", *(f"- {one}" for one in state["kept_constraints"])]))
 
@@ -125,7 +125,7 @@ def _told_back(state: PlanningState) -> Iterator[AnyMessage]:
 def _history(state: PlanningState) -> Sequence[AnyMessage]:
     messages = state["messages"]
     start = next(index for index, message in enumerate(messages) if message.id == state["turn"])
-    return with_room(messages[:start], HISTORY_MESSAGES, state.get("context"))
+    return select_history(messages[:start], HISTORY_MESSAGES, state["context"])
 
 
 def _steps(state: PlanningState) -> Sequence[Mapping[str, Any]]:
@@ -138,7 +138,7 @@ def _note(title: str, value: Any) -> HumanMessage:
 
 
 def _json(value: Any) -> str:
-    return storable(json.dumps(value, ensure_ascii=False))
+    return make_storable(json.dumps(value, ensure_ascii=False))
 
 
 def _first_line(text: str) -> str:

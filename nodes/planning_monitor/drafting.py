@@ -10,11 +10,11 @@ from pydantic import BaseModel
 
 from core.context import Context
 from core.errors import ModelError
-from nodes.deps import Deps, Node, run_context
+from nodes.deps import Deps, Node, get_run_context
 from nodes.planning_monitor.endings import ended, ended_without_model
 from nodes.planning_monitor.state import PlanningState
-from nodes.shared.prompts import in_locale
-from nodes.shared.structured import ask
+from nodes.shared.prompts import add_locale
+from nodes.shared.structured import ask_structured
 
 Next: TypeAlias = Command[Literal["validate", "finish"]]
 
@@ -40,11 +40,11 @@ def drafting(
     """
 
     async def draft(state: PlanningState, *, runtime: Runtime[Context]) -> Next:
-        context = run_context(runtime)
+        context = get_run_context(runtime)
         try:
-            written = await ask(
+            written = await ask_structured(
                 deps.models,
-                shown(state, in_locale(system, context.locale)),
+                shown(state, add_locale(system, context.locale)),
                 schema,
                 temperature=temperature,
                 model=context.model,

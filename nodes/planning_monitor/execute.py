@@ -14,7 +14,7 @@ from nodes.planning_monitor.schema import PlanStep
 from nodes.planning_monitor.state import Action, ExecuteInput, StepResult, WhyStepFailed
 from nodes.react.state import ReactOutput
 from nodes.shared.agent import Agent
-from nodes.shared.prompts import prompt
+from nodes.shared.prompts import load_prompt
 
 # A step is a small task: one that needs more is better divided by an adjustment.
 STEP_ITERATIONS = 6
@@ -28,7 +28,7 @@ _CUT_OFF = "What the step had called before may have had its effect."
 
 def execute(agent: Agent) -> Node[ExecuteInput, dict[str, Any]]:
     """Node: give the step to an agent. A step that fails is a result too, and does not lose the others."""
-    note = prompt("planning_monitor_step")
+    note = load_prompt("planning_monitor_step")
 
     async def execute(state: ExecuteInput, *, runtime: Runtime[Context]) -> dict[str, Any]:  # noqa: ARG001
         step = PlanStep.model_validate(state["step"])

@@ -5,7 +5,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage
 
-from core.texts import storable
+from core.texts import make_storable
 from nodes.planning_monitor.briefing import clipped
 from nodes.planning_monitor.endings import BECAUSE
 from nodes.planning_monitor.state import PlanningState, StepResult
@@ -16,7 +16,7 @@ _DETAIL_CHARACTERS = 1_000
 
 async def finish(state: PlanningState) -> dict[str, Any]:
     """Node: append the answer."""
-    return {"messages": [AIMessage(storable(_answer(state)))]}
+    return {"messages": [AIMessage(make_storable(_answer(state)))]}
 
 
 def _answer(state: PlanningState) -> str:

@@ -7,14 +7,14 @@ from langgraph.types import Command
 
 from core.context import Context
 from core.errors import ModelError
-from nodes.deps import Deps, Node, run_context
+from nodes.deps import Deps, Node, get_run_context
 from nodes.planning_monitor.briefing import monitor_messages
 from nodes.planning_monitor.endings import ended, ended_without_model
 from nodes.planning_monitor.schema import Judgement, Plan
 from nodes.planning_monitor.state import Judged, PlanningState
 from nodes.planning_monitor.waves import onward
-from nodes.shared.prompts import in_locale, prompt
-from nodes.shared.structured import ask
+from nodes.shared.prompts import add_locale, load_prompt
+from nodes.shared.structured import ask_structured
 
 # The same results are to be judged the same way.
 TEMPERATURE = 0.1
@@ -26,15 +26,15 @@ Next: TypeAlias = Command[Literal["execute", "replan", "finish"]]
 
 def monitor(deps: Deps) -> Node[PlanningState, Next]:
     """Node: ask for a judgement of the last wave and do what it says."""
-    system = prompt("planning_monitor_monitor")
-    question = prompt("planning_monitor_question")
+    system = load_prompt("planning_monitor_monitor")
+    question = load_prompt("planning_monitor_question")
 
     async def monitor(state: PlanningState, *, runtime: Runtime[Context]) -> Next:
-        context = run_context(runtime)
+        context = get_run_context(runtime)
         try:
-            judgement = await ask(
+            judgement = await ask_structured(
                 deps.models,
-                monitor_messages(state, in_locale(system, context.locale), question),
+                monitor_messages(state, add_locale(system, context.locale), question),
                 Judgement,
                 temperature=TEMPERATURE,
                 model=context.model,

@@ -8,11 +8,11 @@ from langgraph.runtime import Runtime
 from langgraph.types import Overwrite
 
 from core.context import Context
-from core.texts import storable
+from core.texts import make_storable
 from nodes.deps import Deps, Node
 from nodes.planning_monitor.state import PlanningInput
-from nodes.shared.contact import contact_context
-from nodes.shared.context_state import unbriefed
+from nodes.shared.contact import load_contact_profile
+from nodes.shared.context import reset_context
 
 
 def prepare(deps: Deps) -> Node[PlanningInput, dict[str, Any]]:
@@ -26,12 +26,12 @@ def prepare(deps: Deps) -> Node[PlanningInput, dict[str, Any]]:
     async def prepare(state: PlanningInput, *, runtime: Runtime[Context]) -> dict[str, Any]:  # noqa: ARG001
         message = HumanMessage(state.task, id=str(uuid4()))
         return {
-            **unbriefed(state.background),
+            **reset_context(state.background),
             "messages": [message],
             "turn": message.id,
-            "contact": await contact_context(deps, state.contact_id),
+            "contact": await load_contact_profile(deps, state.contact_id),
             "guidance": state.instruction,
-            "kept_constraints": [storable(constraint) for constraint in state.constraints],
+            "kept_constraints": [make_storable(constraint) for constraint in state.constraints],
             "draft": None,
             "faults": [],
             "plan": None,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field, create_model
 
-from core.texts import storable
+from core.texts import make_storable
 
 # A plan a person can still read; a longer task is several tasks.
 MAX_SUB_GOALS = 6
@@ -20,12 +20,12 @@ _NOTHING = frozenset({"none", "n/a", "null", "nothing", "no change", "no changes
 
 
 def _unless_nothing(text: str) -> str:
-    said = storable(text).strip()
+    said = make_storable(text).strip()
     return "" if said.casefold().rstrip(".") in _NOTHING else said
 
 
-_Text: TypeAlias = Annotated[str, Field(min_length=1, max_length=2_000), AfterValidator(storable)]
-_Line: TypeAlias = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(storable)]
+_Text: TypeAlias = Annotated[str, Field(min_length=1, max_length=2_000), AfterValidator(make_storable)]
+_Line: TypeAlias = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(make_storable)]
 _Perhaps: TypeAlias = Annotated[str, Field(max_length=500), AfterValidator(_unless_nothing)]
 _Names: TypeAlias = Annotated[
     list[str], Field(max_length=50), AfterValidator(lambda names: list(dict.fromkeys(names)))

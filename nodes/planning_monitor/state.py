@@ -9,8 +9,8 @@ from typing_extensions import TypedDict
 
 from nodes.react.state import ReasonIncomplete
 from nodes.shared.channels import Messages, StoredText
-from nodes.shared.contact import ContactContext
-from nodes.shared.context_state import Briefed, BriefedOutput
+from nodes.shared.contact import ContactProfile
+from nodes.shared.context import ContextOutput, ContextState
 
 Reason: TypeAlias = Literal[
     "aborted",
@@ -83,7 +83,7 @@ def gathered(kept: list[StepResult], new: list[StepResult]) -> list[StepResult]:
     return [results[step_id] for step_id in sorted(results)]
 
 
-class PlanningState(Briefed):
+class PlanningState(ContextState):
     """The state of a thread; all but ``messages`` is about its latest run."""
 
     messages: Messages
@@ -93,11 +93,10 @@ class PlanningState(Briefed):
     # As given: only ``prepare`` sees them, so that a run without them does not get the last run's.
     constraints: Annotated[list[str], EphemeralValue]
     instruction: Annotated[str, EphemeralValue]
-    background: Annotated[str, EphemeralValue]
     # The same for the run.
     kept_constraints: list[str]
     guidance: StoredText
-    contact: ContactContext
+    contact: ContactProfile
     # Id of the message the current run began with; everything before it is earlier conversation.
     turn: str
     # What a model wrote (a Plan or a Revision as JSON), until it is found to hold.
@@ -116,7 +115,7 @@ class PlanningState(Briefed):
     detail: StoredText
 
 
-class PlanningOutput(BriefedOutput):
+class PlanningOutput(ContextOutput):
     """What became of the run."""
 
     task: str

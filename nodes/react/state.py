@@ -1,15 +1,14 @@
-"""What a ReAct run is given, keeps and answers."""
+"""Input, state and output of the ReAct graph."""
 
 from typing import Annotated, Any, Literal, TypeAlias
 
 from langchain_core.messages import AnyMessage, ToolCall
-from langgraph.channels import EphemeralValue
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
 from core.memory import StrategyName
 from nodes.shared.channels import Messages, StoredText
-from nodes.shared.context_state import Briefed, BriefedOutput
+from nodes.shared.context import ContextOutput, ContextState
 from tools.execution import Observation
 
 ReflectionMode: TypeAlias = Literal["always", "on_error", "never"]
@@ -21,28 +20,30 @@ ReasonIncomplete: TypeAlias = Literal[
 class ReactInput(BaseModel):
     """A task for the agent."""
 
-    task: str = Field(min_length=1, max_length=20_000, description="What to do, in the words of whoever asks")
+    task: str = Field(
+        min_length=1, max_length=20_000, description="What to do, in the words of the person who asks"
+    )
     contact_id: str = Field(
         min_length=1, max_length=200, description="The CRM contact the task is about; tools act on no other"
     )
-    max_iterations: int = Field(10, ge=1, le=50, description="Most rounds of thought and action")
+    max_iterations: int = Field(10, ge=1, le=50, description="Maximum number of thoughts")
     reflection: ReflectionMode = Field(
         "always", description="When to reflect on observations: always, on_error (a tool failed) or never"
     )
     tools: list[str] = Field(
-        default_factory=list, max_length=50, description="Names of the tools that may be used; none: all"
+        default_factory=list, max_length=50, description="Names of the tools that may be used; empty: all"
     )
     instruction: str = Field(
-        "", max_length=20_000, description="How to go about it, read beside the agent's own rules"
+        "", max_length=20_000, description="How to do it; appended to the agent's own rules"
     )
     background: str = Field(
-        "", max_length=50_000, description="What is known already: information, not instructions"
+        "", max_length=50_000, description="What is already known: information, not instructions"
     )
     temperature: float = Field(
-        0.2, ge=0, le=2, allow_inf_nan=False, description="Of its thoughts: higher is more varied"
+        0.2, ge=0, le=2, allow_inf_nan=False, description="Sampling temperature of its thoughts"
     )
     retrieval: StrategyName = Field(
-        "general", description="How its tools weigh what they find in memory and in the help articles"
+        "general", description="How its tools rank what they find in memory and in the help articles"
     )
 
 
@@ -68,7 +69,7 @@ class Action(TypedDict):
 
 
 class TraceEntry(TypedDict):
-    """One action with the thought before it and what came of it.
+    """One action, with the thought before it and its result.
 
     Calls made in parallel share ``iteration``, ``thought`` and ``reflection``. The thought that answers
     has neither action nor observation. ``reflection`` is a :class:`Reflection` as a dict.
@@ -81,41 +82,32 @@ class TraceEntry(TypedDict):
     reflection: dict[str, Any] | None
 
 
-class ReactState(Briefed):
-    """The state of a thread; all but ``messages`` is about its latest run."""
+class ReactState(ContextState):
+    """The state of a thread. All fields but ``messages`` are about its latest run."""
 
     messages: Messages
-    # A checkpoint keeps a text as jsonb; lists go into a blob, which takes anything.
+    # The input. Texts are StoredText because a checkpoint holds them as jsonb, which cannot take every text.
     task: StoredText
     contact_id: StoredText
-    # As given: only ``prepare`` sees them, so that a run without them does not get the last run's.
-    max_iterations: Annotated[int, EphemeralValue]
-    reflection: Annotated[ReflectionMode, EphemeralValue]
-    tools: Annotated[list[str], EphemeralValue]
-    instruction: Annotated[str, EphemeralValue]
-    background: Annotated[str, EphemeralValue]
-    temperature: Annotated[float, EphemeralValue]
-    retrieval: Annotated[StrategyName, EphemeralValue]
-    # The same, or their defaults, for the run.
-    iteration_limit: int
-    reflect_when: ReflectionMode
-    allowed_tools: list[str]
-    guidance: StoredText
-    warmth: float
-    strategy: StrategyName
-    # Id of the message the current run began with; everything after it is this run's.
+    max_iterations: int
+    reflection: ReflectionMode
+    tools: list[str]
+    instruction: StoredText
+    temperature: float
+    retrieval: StrategyName
+    # Id of the message the run began with; all messages after it are this run's.
     turn: str
     iterations: int
     trace: list[TraceEntry]
-    # Why the last reply could not be read, while the model has its one chance to mend it.
+    # Why the last reply could not be read, while the model has its one chance to correct it.
     unreadable: str | None
     success: bool
     final_answer: StoredText
     reason_incomplete: ReasonIncomplete | None
 
 
-class ReactOutput(BriefedOutput):
-    """What became of the run."""
+class ReactOutput(ContextOutput):
+    """The result of a run."""
 
     task: str
     success: Annotated[bool, Field(description="Whether the task was carried out")]
@@ -133,10 +125,10 @@ class ReactOutput(BriefedOutput):
 
 
 class ActInput(TypedDict):
-    """What one ``act`` task is sent: a call, the message it stands in, whom it is about, what is allowed."""
+    """The input of one ``act`` task: a tool call, the id of the message it stands in, and the run's input."""
 
     call: ToolCall
     message_id: str
     contact_id: str
-    allowed_tools: list[str]
-    strategy: StrategyName
+    tools: list[str]
+    retrieval: StrategyName

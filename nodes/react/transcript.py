@@ -1,6 +1,6 @@
-"""What the model sees of a run: earlier turns, the task, old iterations in short, the last ones in full.
+"""What the model sees of a run: earlier turns, the task, old iterations in short, the latest in full.
 
-The order is fixed and only the tail changes from call to call, so a provider's prompt cache hits.
+The order is fixed and only the end changes from call to call, so that a provider's prompt cache hits.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,92 +9,95 @@ from itertools import groupby
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
 
 from nodes.react.state import ReactState, TraceEntry
-from nodes.shared.background import background
-from nodes.shared.conversation import with_room
-from nodes.shared.structured import unreadable_notice
+from nodes.shared.context import build_background_messages
+from nodes.shared.conversation import select_history
+from nodes.shared.structured import build_unreadable_notice
 
-# Iterations shown in full; of older ones the model sees a line each.
+# Iterations shown in full; of older ones the model sees a line per call.
 FULL_ITERATIONS = 3
-# Messages of earlier turns shown: what was asked and what was answered.
+# Questions and answers of earlier turns.
 HISTORY_MESSAGES = 20
 _LINE_CHARACTERS = 160
 
 
-def transcript(state: ReactState, system: str) -> list[AnyMessage]:
-    """The messages for the next thought.
+def build_transcript(state: ReactState, system: str) -> list[AnyMessage]:
+    """Return the messages for the next thought.
 
     Args:
         state: The run's state.
         system: The system prompt.
 
     Returns:
-        System prompt with the run's instruction, earlier turns, the task, its background, a note on older
+        The system prompt with the run's instruction, earlier turns, the task, its background, a note on older
         iterations, the last :data:`FULL_ITERATIONS` with their tool messages and reflections, and a notice
-        when the last reply could not be read.
+        if the last reply could not be read.
     """
     earlier, turn = split_turns(state)
     first_full = state["iterations"] - FULL_ITERATIONS + 1
-    system = f"{system}\n\n{state['guidance']}" if state["guidance"] else system
+    system = f"{system}\n\n{state['instruction']}" if state["instruction"] else system
     messages: list[AnyMessage] = [
         SystemMessage(system),
-        # A thread begun before there were contexts has none.
-        *with_room(earlier, HISTORY_MESSAGES, state.get("context")),
+        *select_history(earlier, HISTORY_MESSAGES, state["context"]),
         HumanMessage(state["task"]),
-        *background(state["known"]),
+        *build_background_messages(state["background"]),
     ]
-    messages += _short(state["trace"], first_full)
-    messages += _full(turn, state["trace"], first_full)
+    messages += _summarise_iterations(state["trace"], first_full)
+    messages += _show_iterations(turn, state["trace"], first_full)
     if state["unreadable"]:
-        messages.append(unreadable_notice(state["unreadable"]))
+        messages.append(build_unreadable_notice(state["unreadable"]))
     return messages
 
 
 def split_turns(state: ReactState) -> tuple[Sequence[AnyMessage], Sequence[AnyMessage]]:
-    """The messages before this run, and those the run has made after its task."""
+    """Return the messages before this run, and those it has added after its task."""
     messages = state["messages"]
     start = next(index for index, message in enumerate(messages) if message.id == state["turn"])
     return messages[:start], messages[start + 1 :]
 
 
-def _short(trace: Sequence[TraceEntry], first_full: int) -> Iterator[HumanMessage]:
+def _summarise_iterations(trace: Sequence[TraceEntry], first_full: int) -> Iterator[HumanMessage]:
+    """Yield one message with a line for each call before ``first_full``, if there is any."""
     old = [entry for entry in trace if entry["iteration"] < first_full]
     if old:
-        yield HumanMessage("\n".join(["[Earlier steps]", *map(_line, old)]))
+        yield HumanMessage("\n".join(["[Earlier steps]", *map(_format_entry, old)]))
 
 
-def _line(entry: TraceEntry) -> str:
+def _format_entry(entry: TraceEntry) -> str:
     action, observation = entry["action"], entry["observation"]
-    did = f"{action['tool']}({_clip(str(action['args']))})" if action else "no action"
+    call = f"{action['tool']}({_shorten(str(action['args']))})" if action else "no action"
     if observation is None:
-        return f"{entry['iteration']}. {did}"
+        return f"{entry['iteration']}. {call}"
     if not observation["success"]:
-        return f"{entry['iteration']}. {did} failed: {_clip(observation['error']['message'])}"
-    learned = (entry["reflection"] or {}).get("reasoning") or str(observation["result"])
-    return f"{entry['iteration']}. {did}: {_clip(learned)}"
+        return f"{entry['iteration']}. {call} failed: {_shorten(observation['error']['message'])}"
+    result = (entry["reflection"] or {}).get("reasoning") or str(observation["result"])
+    return f"{entry['iteration']}. {call}: {_shorten(result)}"
 
 
-def _clip(text: str) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= _LINE_CHARACTERS else f"{flat[: _LINE_CHARACTERS - 1]}…"
+def _shorten(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _LINE_CHARACTERS else f"{line[: _LINE_CHARACTERS - 1]}…"
 
 
-def _full(turn: Sequence[AnyMessage], trace: Sequence[TraceEntry], first_full: int) -> Iterator[AnyMessage]:
+def _show_iterations(
+    turn: Sequence[AnyMessage], trace: Sequence[TraceEntry], first_full: int
+) -> Iterator[AnyMessage]:
+    """Yield the messages of each iteration from ``first_full`` on, and its reflection."""
     reflections = {
         iteration: next(entries)["reflection"]
         for iteration, entries in groupby(trace, key=lambda entry: entry["iteration"])
     }
-    for iteration, messages in enumerate(_iterations(turn), start=1):
+    for iteration, messages in enumerate(_split_iterations(turn), start=1):
         if iteration < first_full:
             continue
         yield from messages
         if reflection := reflections.get(iteration):
-            suggested = reflection["suggested_next_action"]
-            hint = f" Suggested next action: {suggested}" if suggested else ""
+            suggestion = reflection["suggested_next_action"]
+            hint = f" Suggested next action: {suggestion}" if suggestion else ""
             yield HumanMessage(f"[Reflection after step {iteration}] {reflection['reasoning']}{hint}")
 
 
-def _iterations(turn: Sequence[AnyMessage]) -> list[list[AnyMessage]]:
-    """The turn's messages, a list for each thought with what followed it."""
+def _split_iterations(turn: Sequence[AnyMessage]) -> list[list[AnyMessage]]:
+    """Return a list of messages per thought: the thought and what followed it."""
     iterations: list[list[AnyMessage]] = []
     for message in turn:
         if isinstance(message, AIMessage):

@@ -1,1 +1,1 @@
-"""What the nodes of several patterns use."""
+"""What the nodes of several patterns share."""

@@ -1,4 +1,4 @@
-"""Ask a person before a call has an effect."""
+"""Human approval of tool calls."""
 
 from collections.abc import Mapping
 
@@ -11,23 +11,25 @@ from tools.approval import ApprovalDecision, ApprovalRequest, build_tool_decisio
 from tools.execution import build_rejection
 
 
-def approved(tools: Mapping[str, BaseTool], call: ToolCall, contact_id: str) -> ToolCall | ToolMessage:
-    """The call as it may be made: at once where no person is needed, else after their decision.
+def request_approval(
+    tools: Mapping[str, BaseTool], call: ToolCall, contact_id: str
+) -> ToolCall | ToolMessage:
+    """Return the call as it may be executed, after a person's decision where one is needed.
 
-    Stops the run with an ``interrupt`` the first time. The step then runs again from its beginning with the
-    decision, also after a restart; nothing before this has an effect.
+    Interrupts the run the first time. The node then runs again from its start with the decision, also after
+    a restart, so nothing with an effect may come before this.
 
     Args:
         tools: The tools the model was offered.
-        call: What it asked for.
-        contact_id: Whom it is about.
+        call: The tool call it made.
+        contact_id: The contact the call is about.
 
     Returns:
-        The call, with a person's arguments where they edited it, or what the model is told when they
-        rejected it.
+        The call, with the person's arguments where they edited it, or the message that tells the model that
+        they rejected it.
     """
     tool = tools.get(call["name"])
-    reason = get_approval_reason(tool, call["args"]) if tool and _fits(tool, call) else None
+    reason = get_approval_reason(tool, call["args"]) if tool and _is_valid(tool, call) else None
     if tool is None or reason is None:
         return call
     request = ApprovalRequest(tool=call["name"], arguments=call["args"], reason=reason, contact_id=contact_id)
@@ -43,8 +45,8 @@ def approved(tools: Mapping[str, BaseTool], call: ToolCall, contact_id: str) -> 
     return call
 
 
-def _fits(tool: BaseTool, call: ToolCall) -> bool:
-    """Whether the tool would take the arguments; what it refuses the model must mend, not a person."""
+def _is_valid(tool: BaseTool, call: ToolCall) -> bool:
+    """Whether the tool accepts the arguments; invalid ones go back to the model, not to a person."""
     schema = tool.tool_call_schema
     if not (isinstance(schema, type) and issubclass(schema, BaseModel)):
         return True

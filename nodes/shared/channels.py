@@ -1,4 +1,4 @@
-"""Channels that several states have."""
+"""State channels and reducers that several patterns use."""
 
 from collections.abc import Sequence, Sized
 from typing import Annotated, Any, ClassVar, TypeAlias, TypeVar
@@ -14,51 +14,53 @@ from langchain_core.messages import (
 from langgraph.channels import DeltaChannel
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
 
-from core.texts import storable
+from core.texts import make_storable
 
 Value = TypeVar("Value", bound=Sized)
 
 
-def latest(_: str, new: str) -> str:
-    """The newer text, as it can be kept: a checkpoint holds a text as ``jsonb``."""
-    return storable(new)
+def keep_latest(_: str, new: str) -> str:
+    """Reducer: the newer text, without what Postgres cannot store in the checkpoint's ``jsonb``."""
+    return make_storable(new)
 
 
-StoredText: TypeAlias = Annotated[str, latest]
+StoredText: TypeAlias = Annotated[str, keep_latest]
 
 
-def merge_messages(kept: Sequence[AnyMessage], writes: Sequence[Any]) -> list[AnyMessage]:
-    """Add what was written to what is kept; what was written in several steps may be added at once.
+def merge_messages(current: Sequence[AnyMessage], writes: Sequence[Any]) -> list[AnyMessage]:
+    """Reducer: apply the writes of one or several steps to the messages so far.
 
-    The rules of LangGraph's ``add_messages``: a message replaces the one with its id in its place, a
-    ``RemoveMessage`` takes it out, ``REMOVE_ALL_MESSAGES`` takes out everything before it. One differs, as
-    a thread must stay readable whatever was written to it: removing what is not there does nothing.
+    Follows LangGraph's ``add_messages``: a message replaces the one with its id in place, a
+    ``RemoveMessage`` removes it, ``REMOVE_ALL_MESSAGES`` removes everything before it. The one difference
+    keeps a thread readable whatever was written to it: removing a message that is not there does nothing.
 
     Args:
-        kept: The messages so far; not changed.
-        writes: Oldest first; each a message, a list of them, or what LangChain makes messages of.
+        current: The messages so far; not modified.
+        writes: Oldest first; each a message, a list of messages, or what LangChain converts to messages.
     """
-    merged: list[AnyMessage | None] = list(kept)
-    place: dict[str | None, int] = {message.id: index for index, message in enumerate(kept) if message.id}
-    for message in _messages(writes):
-        known = place.get(message.id)
+    merged: list[AnyMessage | None] = list(current)
+    positions: dict[str | None, int] = {
+        message.id: index for index, message in enumerate(current) if message.id
+    }
+    for message in _flatten_messages(writes):
+        position = positions.get(message.id)
         if isinstance(message, RemoveMessage):
             if message.id == REMOVE_ALL_MESSAGES:
-                merged, place = [], {}
-            elif known is not None:
-                # Written again, it is a new message and comes last.
-                merged[known] = None
-                del place[message.id]
-        elif known is not None:
-            merged[known] = message
+                merged, positions = [], {}
+            elif position is not None:
+                # Written again later, it is a new message and comes last.
+                merged[position] = None
+                del positions[message.id]
+        elif position is not None:
+            merged[position] = message
         else:
             if message.id:
-                place[message.id] = len(merged)
+                positions[message.id] = len(merged)
             merged.append(message)
     return [message for message in merged if message is not None]
 
 
-def _messages(writes: Sequence[Any]) -> list[Any]:
+def _flatten_messages(writes: Sequence[Any]) -> list[Any]:
     flat = [item for write in writes for item in (write if isinstance(write, list) else [write])]
     messages = flat if all(isinstance(item, BaseMessage) for item in flat) else convert_to_messages(flat)
     return [
@@ -68,37 +70,36 @@ def _messages(writes: Sequence[Any]) -> list[Any]:
 
 
 class GrowingChannel(DeltaChannel[Value]):
-    """What grows, of which each checkpoint keeps only the new, and now and then one keeps it all.
+    """A growing value: checkpoints store its updates, and now and then a snapshot of all of it.
 
-    A full value in every checkpoint makes a thread grow with the square of its steps. A snapshot each fixed
-    number of updates only divides that. Here a snapshot waits until the updates since the last are also a
-    share of what is kept, so that all snapshots together stay a small multiple of it, and a read replays at
-    most that share of it. ``benchmarks/README.md`` has the numbers the two constants were chosen by.
+    A full value in every checkpoint makes a thread grow with the square of its steps, and a snapshot after
+    a fixed number of updates only divides that. Here a snapshot also waits until the updates since the last
+    one are a share of the value. All snapshots together thus stay a small multiple of the value, and a read
+    replays at most that share. ``benchmarks/README.md`` has the measurements behind the two constants.
     """
 
     __slots__ = ()
 
-    LEAST_UPDATES: ClassVar[int] = 50
+    MIN_UPDATES: ClassVar[int] = 50
     SHARE: ClassVar[int] = 4
 
     @property
     def snapshot_frequency(self) -> int:
-        """Updates after which LangGraph writes the next snapshot, at the present length."""
-        kept = len(self.value) if self.is_available() else 0
-        return max(self.LEAST_UPDATES, kept // self.SHARE)
+        """Return after how many updates LangGraph writes the next snapshot, at the present length."""
+        length = len(self.value) if self.is_available() else 0
+        return max(self.MIN_UPDATES, length // self.SHARE)
 
     @snapshot_frequency.setter
     def snapshot_frequency(self, _: int) -> None:
-        # The parent's constructor and copies set it; it follows from the length alone.
+        # The base class sets it in its constructor and in copies; here it depends on the length alone.
         pass
 
 
 class MessagesChannel(GrowingChannel[list[AnyMessage]]):
-    """Messages, which ``add_messages`` would write whole into every checkpoint that adds to them."""
+    """Messages; ``add_messages`` would write all of them into every checkpoint that adds one."""
 
     __slots__ = ()
 
 
-# What every state's ``messages`` are. Threads written with ``add_messages`` are read as they are: their last
-# full list counts as a snapshot.
+# The type of ``messages`` in every state.
 Messages: TypeAlias = Annotated[list[AnyMessage], MessagesChannel(merge_messages)]

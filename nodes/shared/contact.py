@@ -1,7 +1,9 @@
-"""What is known of the contact a run is about."""
+"""The CRM's profile of the contact a run is about."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from typing_extensions import TypedDict
@@ -15,67 +17,87 @@ from tools.relations import build_contact_edges, build_ticket_edges
 
 log = get_logger(__name__)
 
+RECENT_TICKETS = 3
+# The customer waits and an agent can ask the CRM itself, so a late profile is done without.
+LOAD_SECONDS = 3.0
 
-class ContactContext(TypedDict):
-    """Plain JSON: the contact, their subscription, their latest tickets."""
+
+class ContactProfile(TypedDict):
+    """Plain JSON: the contact, their subscription and their latest tickets."""
 
     contact: dict[str, Any]
     subscription: dict[str, Any] | None
     recent_tickets: list[dict[str, Any]]
 
 
-RECENT_TICKETS = 3
-# The customer waits, and an agent can ask the CRM itself: better an answer without than a late one.
-RECALL_SECONDS = 3.0
+_shared_profile: ContextVar[ContactProfile | None] = ContextVar("shared_contact_profile", default=None)
 
 
-async def recalled_contact(deps: Deps, contact_id: str) -> ContactContext | None:
-    """The same within :data:`RECALL_SECONDS`; None from a CRM that is away, or does not know them."""
+@contextmanager
+def share_contact_profile(profile: ContactProfile | None) -> Iterator[None]:
+    """Have the subgraphs called inside use a profile that was read just now, instead of asking the CRM."""
+    token = _shared_profile.set(profile)
     try:
-        async with asyncio.timeout(RECALL_SECONDS):
-            return await contact_context(deps, contact_id)
-    except (CrmError, NotFound, TimeoutError) as error:
-        log.warning("customer_not_recalled", contact_id=contact_id, reason=str(error))
-        return None
+        yield
+    finally:
+        _shared_profile.reset(token)
 
 
-async def contact_context(deps: Deps, contact_id: str) -> ContactContext:
-    """Read it from the CRM. A contact without a subscription or tickets has none here.
+async def load_contact_profile(deps: Deps, contact_id: str) -> ContactProfile:
+    """Read the profile from the CRM, with ``None`` or ``[]`` for what the contact does not have.
+
+    Inside :func:`share_contact_profile` the shared profile is returned instead.
 
     Raises:
         NotFound: The CRM does not know the contact.
-        CrmUnavailable: The CRM stayed away.
+        CrmUnavailable: The CRM did not answer.
     """
+    shared = _shared_profile.get()
+    if shared is not None and shared["contact"]["id"] == contact_id:
+        return shared
+    contact, subscription, tickets = await asyncio.gather(
+        _load_contact(deps, contact_id), _load_subscription(deps, contact_id), _load_tickets(deps, contact_id)
+    )
+    return ContactProfile(contact=contact, subscription=subscription, recent_tickets=tickets)
+
+
+async def try_load_contact_profile(deps: Deps, contact_id: str) -> ContactProfile | None:
+    """Read the profile within :data:`LOAD_SECONDS`; ``None`` if the CRM is unavailable or has none."""
+    try:
+        async with asyncio.timeout(LOAD_SECONDS):
+            return await load_contact_profile(deps, contact_id)
+    except (CrmError, NotFound, TimeoutError) as error:
+        log.warning("contact_profile_not_loaded", contact_id=contact_id, reason=str(error))
+        return None
+
+
+def extract_relations(profile: Mapping[str, Any]) -> list[Edge]:
+    """Return the graph edges between the contact, their company and their tickets."""
+    contact = Contact.model_validate(profile["contact"])
+    tickets = [Ticket.model_validate(ticket) for ticket in profile["recent_tickets"]]
+    return [*build_contact_edges(contact), *build_ticket_edges(contact.id, tickets, name=contact.name)]
+
+
+async def _load_contact(deps: Deps, contact_id: str) -> dict[str, Any]:
     try:
         contact = await deps.crm.get_contact(contact_id)
     except CrmRefused as refusal:
         raise NotFound(
             f"the CRM does not know contact {contact_id!r}", details={"contact_id": contact_id}
         ) from refusal
-    return ContactContext(
-        contact=contact.model_dump(exclude_none=True),
-        subscription=await _subscription(deps, contact_id),
-        recent_tickets=await _tickets(deps, contact_id),
-    )
+    return contact.model_dump(exclude_none=True)
 
 
-def relations_of(known: Mapping[str, Any]) -> list[Edge]:
-    """How the contact, where they work and their tickets are related."""
-    contact = Contact.model_validate(known["contact"])
-    tickets = [Ticket.model_validate(ticket) for ticket in known["recent_tickets"]]
-    return [*build_contact_edges(contact), *build_ticket_edges(contact.id, tickets, name=contact.name)]
-
-
-async def _subscription(deps: Deps, contact_id: str) -> dict[str, Any] | None:
+async def _load_subscription(deps: Deps, contact_id: str) -> dict[str, Any] | None:
     try:
         return (await deps.crm.get_subscription(contact_id)).model_dump(exclude_none=True)
     except CrmRefused:
         return None
 
 
-async def _tickets(deps: Deps, contact_id: str) -> list[dict[str, Any]]:
+async def _load_tickets(deps: Deps, contact_id: str) -> list[dict[str, Any]]:
     try:
-        found = await deps.crm.list_tickets(contact_id)
+        page = await deps.crm.list_tickets(contact_id)
     except CrmRefused:
         return []
-    return [ticket.model_dump(exclude_none=True) for ticket in found.tickets[:RECENT_TICKETS]]
+    return [ticket.model_dump(exclude_none=True) for ticket in page.tickets[:RECENT_TICKETS]]

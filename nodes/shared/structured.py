@@ -1,17 +1,18 @@
-"""Structured output with one chance to mend a reply that cannot be read."""
+"""Model calls that repeat once when the reply cannot be used: structured values and plain texts."""
 
 from collections.abc import Sequence
 from typing import TypeVar
 
-from langchain_core.messages import BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage
 from pydantic import BaseModel
 
-from core.models import ChatModels, Role
+from core.models import ChatModels, Role, is_truncated
+from core.texts import make_storable
 
 T = TypeVar("T", bound=BaseModel)
 
 
-async def ask(
+async def ask_structured(
     models: ChatModels,
     messages: Sequence[BaseMessage],
     schema: type[T],
@@ -20,31 +21,68 @@ async def ask(
     role: Role = "reasoning",
     model: str | None = None,
 ) -> T | None:
-    """Ask for a value; a reply that does not parse is told back to the model once.
+    """Ask for a value; a reply that does not parse is reported to the model once.
 
     Args:
         models: The chat models.
-        messages: The conversation that ends with the question.
-        schema: What the answer must be.
-        temperature: The step's own.
-        role: Which of the models.
-        model: ``provider:model`` that stands instead.
+        messages: The conversation, which ends with the question.
+        schema: The schema of the answer.
+        temperature: Sampling temperature.
+        role: Which of the models answers.
+        model: ``provider:model`` that replaces it for this run.
 
     Returns:
         The value, or ``None`` when the second reply could not be read either.
+
+    Raises:
+        ModelError: The model failed permanently.
     """
-    first = await models.structured(messages, schema, temperature=temperature, role=role, model=model)
+    first = await models.reply_structured(messages, schema, temperature=temperature, role=role, model=model)
     if first.value is not None:
         return first.value
-    notice = unreadable_notice(first.error or "it is not what was asked for")
-    second = await models.structured(
+    notice = build_unreadable_notice(first.error or "it is not what was asked for")
+    second = await models.reply_structured(
         [*messages, notice], schema, temperature=temperature, role=role, model=model
     )
     return second.value
 
 
-def unreadable_notice(fault: str) -> HumanMessage:
-    """What the model is told about a reply that could not be read."""
+async def ask_text(
+    models: ChatModels, messages: Sequence[AnyMessage], *, temperature: float, model: str | None
+) -> str:
+    """Ask for a text; a reply that is empty or was cut is reported to the model once.
+
+    Returns:
+        The text; empty when the second reply could not be used either.
+
+    Raises:
+        ModelError: The model failed permanently.
+    """
+    reply = await models.reply(messages, temperature=temperature, model=model)
+    if fault := _find_fault(reply):
+        retry = [*messages, build_unreadable_notice(fault)]
+        reply = await models.reply(retry, temperature=temperature, model=model)
+    return "" if _find_fault(reply) else reply.text
+
+
+def build_unreadable_notice(fault: str) -> HumanMessage:
+    """Return the message that tells the model why its last reply could not be read."""
     return HumanMessage(
         f"[Your last reply could not be read] {fault.rstrip('.')}. Answer again, in the form asked for."
     )
+
+
+def has_language_model(models: ChatModels, model: str | None) -> bool:
+    """Whether a language model answers; the offline model only quotes what it finds.
+
+    Args:
+        models: The chat models.
+        model: ``provider:model`` that replaces them for the run.
+    """
+    return model is not None or models.info.is_language_model
+
+
+def _find_fault(reply: AIMessage) -> str:
+    if is_truncated(reply):
+        return "it was cut at the output limit: be shorter"
+    return "" if make_storable(reply.text).strip() else "it was empty: answer in words"

@@ -1,106 +1,99 @@
-"""Many beside each other: sent in waves, joined when all are done."""
+"""Fan-outs: the branches of a pattern, the nodes they run in, and the waves in which they are sent."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final, TypeAlias
 
-from langgraph.types import Command, Send
+from langgraph.types import Send
 from pydantic import JsonValue
 
 from core.errors import StepFailed
-from nodes.deps import Node
-from nodes.workflow.control import Onward, Ways, control, passed_by, pattern_record, recorded
-from nodes.workflow.engine import Plan
-from nodes.workflow.moment import Moment
-from nodes.workflow.state import BranchInput, StrandState
-from workflows.definition.patterns import FanOutFanIn, Parallel, Step
+from nodes.workflow.execution import StepContext
+from nodes.workflow.state import BranchInput
 from workflows.expressions import Expression
 from workflows.outline import is_pattern
 from workflows.results import result_key
+from workflows.schema import FanOutFanIn, Parallel, Step
 
-# Failures that a record names; all have their own.
-_NAMED = 5
+FanOut: TypeAlias = Parallel | FanOutFanIn
 
-
-def branch_node(fan: Parallel | FanOutFanIn) -> str:
-    """The node of the branches that are a single working step."""
-    return f"{fan.id}.branch"
-
-
-def strand_node(fan: Parallel | FanOutFanIn, child: Step | None) -> str:
-    """The node of a branch of several steps: a ``for_each`` body, or a pattern among the children."""
-    return f"{fan.id}.item" if child is None else child.id
-
-
-def join_node(fan: Parallel | FanOutFanIn) -> str:
-    """The node they lead to."""
-    return f"{fan.id}.join"
-
-
-def beside(fan: Parallel | FanOutFanIn) -> Sequence[Step]:
-    """The steps of the fan-out."""
-    return fan.steps if isinstance(fan, Parallel) else fan.fan_out_steps
-
-
-def is_for_each(fan: Parallel | FanOutFanIn) -> bool:
-    """Whether the steps run once for each item of a list."""
-    return isinstance(fan, FanOutFanIn) and bool(fan.for_each)
+# Failed branches that the record of a fan-out names; each branch has a record of its own.
+_MAX_NAMED: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
-class _Branch:
-    """One of them: where its record is, and how it is sent."""
+class Branch:
+    """One branch of a fan-out.
+
+    Attributes:
+        key: The key of its record.
+        node: The node it runs in.
+        child: The id of its step; empty: the ``for_each`` body.
+        index: The position of its item, for a ``for_each``.
+        item: The item.
+    """
 
     key: str
     node: str
-    child: str
-    index: int
-    item: JsonValue
+    child: str = ""
+    index: int = 0
+    item: JsonValue = None
 
 
-def fan_out(plan: Plan, fan: Parallel | FanOutFanIn, ways: Ways, after: str) -> Node[StrandState, Onward]:
-    """Node: send the first wave.
+def branch_node(fan_out: FanOut) -> str:
+    """Return the name of the node for branches that are a single working step."""
+    return f"{fan_out.id}.branch"
 
-    Args:
-        plan: Of the workflow.
-        fan: The step.
-        ways: Past it.
-        after: What follows the join: the first fan-in step, where there are some.
+
+def subgraph_node(fan_out: FanOut, child: Step | None) -> str:
+    """Return the name of the node for branches of several steps: a ``for_each`` body, or a child pattern."""
+    return f"{fan_out.id}.item" if child is None else child.id
+
+
+def join_node(fan_out: FanOut) -> str:
+    """Return the name of the node that the branches lead to."""
+    return f"{fan_out.id}.join"
+
+
+def parallel_steps(fan_out: FanOut) -> Sequence[Step]:
+    """Return the steps that the fan-out starts."""
+    return fan_out.steps if isinstance(fan_out, Parallel) else fan_out.fan_out_steps
+
+
+def is_for_each(fan_out: FanOut) -> bool:
+    """Tell whether the steps run once for each item of a list."""
+    return isinstance(fan_out, FanOutFanIn) and bool(fan_out.for_each)
+
+
+def list_branches(context: StepContext, fan_out: FanOut) -> list[Branch]:
+    """Return the branches of a fan-out.
+
+    Raises:
+        StepFailed: ``for_each`` is not a list here, or has more than ``max_items`` items.
     """
-
-    def decide(moment: Moment, _: StrandState) -> Onward:
-        record = moment.here.results.get(moment.here.key(fan.id))
-        if record is not None and record["status"] == "succeeded":
-            return Command(goto=after)
-        if past := passed_by(moment, fan, ways):
-            return past
-        branches = list(_branches(moment, fan))
-        output: JsonValue = {"items": len(branches)} if is_for_each(fan) else None
-        goto = _wave(moment, branches) or join_node(fan)
-        return recorded(moment, fan, "running", goto, output=output)
-
-    return control(plan, fan, ways, decide)
-
-
-def join(plan: Plan, fan: Parallel | FanOutFanIn, ways: Ways) -> Node[StrandState, Onward]:
-    """Node: send the next wave, or say how all of them ended."""
-
-    def decide(moment: Moment, _: StrandState) -> Onward:
-        branches = list(_branches(moment, fan))
-        if wave := _wave(moment, branches):
-            return Command(goto=wave)
-        results, key = moment.here.results, moment.here.key(fan.id)
-        failed = [one.key for one in branches if results[one.key]["status"] == "failed"]
-        record = pattern_record(moment, key, "failed" if failed else "succeeded", error=_said(moment, failed))
-        record["output"] = results[key]["output"]
-        return Command(update={"results": {key: record}}, goto=ways.fail if failed else ways.on)
-
-    return control(plan, fan, ways, decide)
+    steps = parallel_steps(fan_out)
+    if not (isinstance(fan_out, FanOutFanIn) and fan_out.for_each):
+        return [
+            Branch(
+                key=context.location.key(child.id),
+                node=subgraph_node(fan_out, child) if is_pattern(child) else branch_node(fan_out),
+                child=child.id,
+            )
+            for child in steps
+        ]
+    is_single = len(steps) == 1 and not is_pattern(steps[0])
+    node = branch_node(fan_out) if is_single else subgraph_node(fan_out, None)
+    step_id = steps[0].id if is_single else ""
+    return [
+        Branch(key=item_key(context, fan_out, index, step_id), node=node, index=index, item=item)
+        for index, item in enumerate(_evaluate_items(context, fan_out))
+    ]
 
 
-def _wave(moment: Moment, branches: Sequence[_Branch]) -> list[Send]:
-    """The next of them that have not run."""
-    results = moment.here.results
-    due = [branch for branch in branches if branch.key not in results][: moment.plan.engine.wave]
+def next_wave(context: StepContext, branches: Sequence[Branch]) -> list[Send]:
+    """Return the next branches that have not run, as tasks; empty: all have."""
+    results = context.location.results
+    due = [branch for branch in branches if branch.key not in results][: context.plan.engine.wave]
     return [
         Send(
             branch.node,
@@ -110,35 +103,30 @@ def _wave(moment: Moment, branches: Sequence[_Branch]) -> list[Send]:
     ]
 
 
-def _branches(moment: Moment, fan: Parallel | FanOutFanIn) -> Iterator[_Branch]:
-    steps = beside(fan)
-    if not is_for_each(fan):
-        for child in steps:
-            node = strand_node(fan, child) if is_pattern(child) else branch_node(fan)
-            yield _Branch(moment.here.key(child.id), node, child.id, 0, None)
-        return
-    single = len(steps) == 1 and not is_pattern(steps[0])
-    node, step_id = (branch_node(fan), steps[0].id) if single else (strand_node(fan, None), fan.id)
-    turns = [moment.here.turns[turn] for turn in moment.plan.outline[fan.id].turns]
-    for index, item in enumerate(_items(moment, fan)):
-        yield _Branch(result_key(step_id, [*turns, index]), node, "", index, item)
+def item_key(context: StepContext, fan_out: FanOut, index: int, step_id: str = "") -> str:
+    """Return the key of the record that a ``for_each``, or its single step, has for an item."""
+    indices = context.location.indices
+    outer = [indices[repeater] for repeater in context.plan.outline[fan_out.id].repeaters]
+    return result_key(step_id or fan_out.id, [*outer, index])
 
 
-def _items(moment: Moment, fan: Parallel | FanOutFanIn) -> list[JsonValue]:
-    assert isinstance(fan, FanOutFanIn)  # noqa: S101 - the caller asked
-    items = Expression.parse(fan.for_each).evaluate(moment.context(fan.id, "for_each"))
-    if not isinstance(items, list):
-        raise StepFailed(f"for_each {fan.for_each!r} is not a list here; give it one, e.g. with || `[]`")
-    if len(items) > fan.max_items:
-        raise StepFailed(
-            f"for_each has {len(items)} items, and max_items allows {fan.max_items}; raise it or take fewer"
-        )
-    return items
-
-
-def _said(moment: Moment, failed: Sequence[str]) -> str:
+def describe_failures(context: StepContext, failed: Sequence[str]) -> str:
+    """Return a summary of failed branches, given the keys of their records; empty: none failed."""
     if not failed:
         return ""
-    named = "; ".join(f"{key}: {moment.here.results[key]['error']}" for key in failed[:_NAMED])
-    more = f"; and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
-    return f"{len(failed)} failed: {named}{more}"
+    results = context.location.results
+    errors = "; ".join(f"{key}: {results[key]['error']}" for key in failed[:_MAX_NAMED])
+    more = f"; and {len(failed) - _MAX_NAMED} more" if len(failed) > _MAX_NAMED else ""
+    return f"{len(failed)} failed: {errors}{more}"
+
+
+def _evaluate_items(context: StepContext, fan_out: FanOutFanIn) -> list[JsonValue]:
+    values = context.build_expression_context(fan_out.id, "for_each")
+    items = Expression.parse(fan_out.for_each).evaluate(values)
+    if not isinstance(items, list):
+        raise StepFailed(f"for_each {fan_out.for_each!r} is not a list here; provide one, e.g. with || `[]`")
+    if len(items) > fan_out.max_items:
+        raise StepFailed(
+            f"for_each has {len(items)} items and max_items is {fan_out.max_items}; raise it or take fewer"
+        )
+    return items

@@ -1,4 +1,4 @@
-"""What a workflow is given, keeps and answers."""
+"""State of workflow graphs, and what a subgraph is told about the graph it is in."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,19 +9,19 @@ from typing_extensions import TypedDict
 
 from core.context import Context
 from nodes.shared.channels import GrowingChannel
-from workflows.results import Record, Results, Turns
+from workflows.results import Indices, Record, Results
 
 WorkflowStatus: TypeAlias = Literal["running", "succeeded", "failed"]
 
 
-def add_results(
-    kept: Mapping[str, Record], writes: Sequence[Mapping[str, Record | None]]
+def merge_results(
+    current: Mapping[str, Record], writes: Sequence[Mapping[str, Record | None]]
 ) -> dict[str, Record]:
-    """What is kept with what was written, in the order it was; a record written as None is taken out.
+    """Reducer: add what was written, in the order it was; a record that is written as None is removed.
 
-    It copies the mapping once a super-step, however many wrote: 40 microseconds for 10,000 records.
+    It copies the mapping once per super-step, however many tasks wrote: 40 microseconds for 10,000 records.
     """
-    merged: dict[str, Record] = dict(kept)
+    merged: dict[str, Record] = dict(current)
     for write in writes:
         for key, record in write.items():
             merged.pop(key, None)
@@ -30,14 +30,14 @@ def add_results(
     return merged
 
 
-ResultsChannel: TypeAlias = Annotated[dict[str, Record], GrowingChannel(add_results, dict)]
+ResultsChannel: TypeAlias = Annotated[dict[str, Record], GrowingChannel(merge_results, dict)]
 
 
-class StrandState(TypedDict, total=False):
-    """What one strand keeps: steps of which one runs after the other, or fans out and waits.
+class SubgraphState(TypedDict, total=False):
+    """State of one graph of steps: the workflow's own, or that of a branch.
 
-    ``input``: of the workflow, in its own strand alone. ``iterations``: of the loops it is in,
-    from 1. ``stopped``: whether a strand inside the workflow failed.
+    ``input``: the workflow's input, in its own graph only. ``iterations``: the current iteration of each loop
+    that is in progress, from 1. ``stopped``: whether a branch failed.
     """
 
     input: dict[str, JsonValue]
@@ -46,8 +46,8 @@ class StrandState(TypedDict, total=False):
     stopped: bool
 
 
-class WorkflowState(StrandState, total=False):
-    """What a workflow keeps: its own strand, and how it ended."""
+class WorkflowState(SubgraphState, total=False):
+    """State of a workflow: that of its own graph, and its outcome."""
 
     status: WorkflowStatus
     result: JsonValue
@@ -56,16 +56,13 @@ class WorkflowState(StrandState, total=False):
 
 
 class WorkflowInput(TypedDict):
-    """What a compiled workflow is given; whoever starts it checks it against the definition's inputs."""
+    """Input of a compiled workflow; the caller validates it against the definition's inputs."""
 
     input: dict[str, JsonValue]
 
 
 class WorkflowOutput(TypedDict, total=False):
-    """What a compiled workflow answers.
-
-    ``failed``: Keys of the records that stopped it.
-    """
+    """Output of a compiled workflow; ``failed`` holds the keys of the records that stopped it."""
 
     status: WorkflowStatus
     result: JsonValue
@@ -74,10 +71,10 @@ class WorkflowOutput(TypedDict, total=False):
 
 
 class BranchInput(TypedDict):
-    """One of many beside each other.
+    """Input of one branch of a fan-out.
 
-    ``child``: The step's id; empty: the ``for_each`` body. ``index``, ``item``: Of the ``for_each``.
-    ``last``: Whether it is the last that was sent, and leads on to the join.
+    ``child``: the id of its step; empty: the ``for_each`` body. ``index`` and ``item``: of the ``for_each``.
+    ``last``: whether it is the last branch that was sent, which leads on to the join.
     """
 
     child: str
@@ -87,34 +84,34 @@ class BranchInput(TypedDict):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What a strand is told by the one it is in, anew whenever it runs; never in a checkpoint.
+class ParentContext:
+    """What a subgraph is told about the graph it is in, anew whenever it runs; never in a checkpoint.
 
     Attributes:
-        workflow_id: What the idempotency keys begin with.
-        given: The workflow's input.
-        results: Of all steps outside the strand, and what is known of its own from an earlier try.
-        turns: Of the loops and ``for_each`` around it.
-        item: Of the innermost ``for_each``; there is one where ``index`` is not None.
-        index: Its place in the list.
+        workflow_id: The prefix of the idempotency keys.
+        input: The workflow's input.
+        results: The records outside the subgraph, and those of its own steps from an earlier attempt.
+        indices: The current iteration of each loop and item of each ``for_each`` around the subgraph.
+        item: The item of the innermost ``for_each``; only meaningful when ``index`` is not None.
+        index: The item's position in its list.
     """
 
     workflow_id: str
-    given: Mapping[str, JsonValue]
+    input: Mapping[str, JsonValue]
     results: Results = field(default_factory=dict)
-    turns: Turns = field(default_factory=dict)
+    indices: Indices = field(default_factory=dict)
     item: JsonValue = None
     index: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StrandContext(Context):
-    """The run's parameters inside a strand."""
+class SubgraphContext(Context):
+    """The run's parameters inside a subgraph."""
 
-    surroundings: Surroundings | None = None
+    parent: ParentContext | None = None
 
     @classmethod
-    def of(cls, parameters: Context, surroundings: Surroundings) -> Self:
-        """The run's parameters, with what is around the strand."""
-        given = {name: getattr(parameters, name) for name in Context.__dataclass_fields__}
-        return cls(**given, surroundings=surroundings)
+    def build(cls, parameters: Context, parent: ParentContext) -> Self:
+        """Return the run's parameters together with the parent's context."""
+        values = {name: getattr(parameters, name) for name in Context.__dataclass_fields__}
+        return cls(**values, parent=parent)

@@ -1,76 +1,62 @@
-"""The background task of the ledger: writes the audit's notes, links its chains, forgets what is over."""
+"""The background tasks of the audit room: write notes, link the chains, delete what has expired."""
 
-import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
-from core import postgres
 from core.logging import get_logger
 from core.postgres import Pool
 from core.settings import AuditSettings
-from core.tasks import background
-from service.audit.chain import link
-from service.audit.entries import Audit
-from service.audit.requests import Requests
-from service.audit.retention import cut
+from core.tasks import Backoff, Supervisor, periodic
+from service.audit.chain import cut_chains, link_entries
+from service.audit.idempotency import RequestKeys
+from service.audit.trail import AuditTrail
 
 log = get_logger(__name__)
 
-# How soon an entry has its place in the chain.
-LINK_SECONDS: Final = 1.0
-# How soon a database that was away is tried again.
-AWAY_SECONDS: Final = 5.0
-# Keys and entries whose time is over may stay a little longer.
-SWEEP_SECONDS: Final = 600.0
+# How soon an entry is written and linked.
+WRITE_SECONDS: Final = 1.0
+# How soon an unavailable database is tried again.
+RETRY: Final = Backoff(first=5, longest=5)
+# Expired keys and entries may stay a little longer.
+CLEANUP_SECONDS: Final = 600.0
 
 
 @asynccontextmanager
-async def keeping(
-    pool: Pool, audit: Audit, requests: Requests, settings: AuditSettings
+async def maintain_audit(
+    tasks: Supervisor, pool: Pool, trail: AuditTrail, keys: RequestKeys, settings: AuditSettings
 ) -> AsyncIterator[None]:
-    """Keep the ledger for as long as the context is open, and leave nothing unwritten at its end."""
+    """Maintain the audit trail while the context is open, and write the remaining notes at its end."""
+    write = partial(_write, pool, trail)
+    clean_up = partial(delete_expired, pool, keys, settings)
     try:
-        async with background(_keep(pool, audit, requests, settings), "ledger-keeper"):
+        async with (
+            tasks.supervise(
+                "audit-writer", partial(periodic, "audit-writer", write, seconds=WRITE_SECONDS, backoff=RETRY)
+            ),
+            tasks.supervise(
+                "audit-cleanup", partial(periodic, "audit-cleanup", clean_up, seconds=CLEANUP_SECONDS)
+            ),
+        ):
             yield
     finally:
-        await _tried(_written(pool, audit))
+        try:
+            await write()
+        except Exception:  # the rest of the service must still be closed
+            log.exception("audit_notes_not_written")
 
 
-async def _keep(pool: Pool, audit: Audit, requests: Requests, settings: AuditSettings) -> None:
-    swept = time.monotonic()
-    while True:
-        well = await _tried(_written(pool, audit))
-        await asyncio.sleep(LINK_SECONDS if well else AWAY_SECONDS)
-        if time.monotonic() - swept >= SWEEP_SECONDS:
-            swept = time.monotonic()
-            await _tried(sweep(pool, requests, settings))
+async def _write(pool: Pool, trail: AuditTrail) -> None:
+    await trail.flush()
+    await link_entries(pool)
 
 
-async def _written(pool: Pool, audit: Audit) -> None:
-    await audit.flush()
-    await link(pool)
-
-
-async def sweep(pool: Pool, requests: Requests, settings: AuditSettings) -> None:
-    """Forget keys whose time is over, and cut old entries off the audit where the settings say so."""
-    await requests.sweep()
+async def delete_expired(pool: Pool, keys: RequestKeys, settings: AuditSettings) -> None:
+    """Delete expired request keys, and cut off old audit entries where the settings say so."""
+    await keys.delete_expired()
     if settings.retention_days is not None and (
-        went := await cut(pool, timedelta(days=settings.retention_days))
+        removed := await cut_chains(pool, timedelta(days=settings.retention_days))
     ):
-        log.info("audit_cut", entries=went)
-
-
-async def _tried(work: Awaitable[None]) -> bool:
-    """Do it and say whether that went well; what fails is logged, and left for the next time."""
-    try:
-        await work
-    except postgres.DATABASE_UNAVAILABLE as error:
-        log.warning("ledger_not_kept", reason=str(error))
-    except Exception:
-        log.exception("ledger_not_kept")
-    else:
-        return True
-    return False
+        log.info("audit_cut", entries=removed)

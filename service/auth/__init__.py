@@ -1,1 +1,1 @@
-"""API keys, JSON Web Tokens, scopes and tenant rate limits."""
+"""API keys, JSON Web Tokens, scopes and rate limits of tenants."""

@@ -1,24 +1,26 @@
-"""Tenants, users and what they may do."""
+"""Tenants, users and their permissions."""
 
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias, get_args
 
-# runs: ask graphs and send messages; approvals: see and give decisions; sessions: read conversations;
-# erasure: erase threads; audit: read what was done; metrics: read the service's own numbers, which are of all
-# tenants; admin: all of these.
+from core.context import Actor
+
+# runs: run graphs and send messages; approvals: list and decide approvals; sessions: read conversations;
+# erasure: erase threads; audit: read the audit trail; metrics: read the service's own numbers, which cover
+# all tenants; admin: all of these.
 Scope: TypeAlias = Literal["runs", "approvals", "sessions", "erasure", "audit", "metrics", "admin"]
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A user of a tenant.
+    """An authenticated user of a tenant.
 
     Attributes:
-        tenant: Whose data it is; nothing of another tenant's is ever shown.
-        user: Who acts: the user of a key, or a token's subject.
-        scopes: What they may do.
-        credential: What vouched for them, for the record: ``key <id>``, ``token``, or nothing.
+        tenant: The tenant; nothing of another tenant is ever shown.
+        user: The user of an API key, or the subject of a token.
+        scopes: What the user may do.
+        credential: The credential that was presented: ``key <id>``, ``token``, or empty.
     """
 
     tenant: str
@@ -27,22 +29,39 @@ class Identity:
     credential: str = ""
 
     def may(self, scope: Scope) -> bool:
-        """Whether the scope is among theirs; ``admin`` is every scope."""
+        """Return whether the user has the scope; ``admin`` includes every scope."""
         return scope in self.scopes or "admin" in self.scopes
 
 
-# Who asks where no authentication is set up; such a service answers on loopback alone.
+# The caller where no authentication is configured; such a service answers on loopback only.
 LOCAL = Identity(tenant="default", user="local", scopes=frozenset({"admin"}))
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
-    """A credential that was found good.
+class VerifiedCredential:
+    """A credential that was found valid.
 
     Attributes:
-        identity: Whose it is.
-        seconds: For how long it stays so; None: it has no end.
+        identity: Its owner.
+        seconds: How long it stays valid; None: it does not expire.
     """
 
     identity: Identity
     seconds: float | None = None
+
+
+def build_actor(identity: Identity, *, thread_id: str = "", run_id: str = "") -> Actor:
+    """Return the caller as the audit trail names them.
+
+    Args:
+        identity: The caller.
+        thread_id: The thread the action concerns; empty: none.
+        run_id: The run that performs the action; empty: none.
+    """
+    return Actor(
+        tenant=identity.tenant,
+        user=identity.user,
+        key_id=identity.credential,
+        thread_id=thread_id,
+        run_id=run_id,
+    )

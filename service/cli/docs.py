@@ -26,71 +26,71 @@ _MARKED = re.compile(r"(<!-- generated:(\w+) -->\n).*?(<!-- /generated -->)", re
 
 def fill_page(text: str) -> str:
     """Return a page with its generated parts written again."""
-    return _MARKED.sub(lambda found: f"{found[1]}{_PARTS[found[2]]()}\n{found[3]}", text)
+    return _MARKED.sub(lambda match: f"{match[1]}{_PARTS[match[2]]()}\n{match[3]}", text)
 
 
-def env_example() -> str:
-    """``.env.example``: every setting with what it is, commented out at its default."""
+def build_env_example() -> str:
+    """Return ``.env.example``: every setting with its description, commented out at its default."""
     lines = [
-        "# Copy to .env; what is not set keeps the default shown. The environment goes before this file."
+        "# Copy to .env. Settings keep the default shown unless set; the environment overrides this file."
     ]
     for group in GROUPS.values():
-        lines += ["", f"# --- {_first_line(group)}"]
+        lines += ["", f"# --- {_read_first_line(group)}"]
         for name, field in group.model_fields.items():
-            lines += [f"# {field.description}", f"#{env_name(group, name)}={_default(field)}"]
+            lines += [f"# {field.description}", f"#{env_name(group, name)}={_format_default(field)}"]
     return "\n".join(lines) + "\n"
 
 
-def langgraph_json(text: str) -> str:
-    """``langgraph.json`` with every graph of the registry."""
+def fill_langgraph_json(text: str) -> str:
+    """Return ``langgraph.json`` with every graph of the registry."""
     config = json.loads(text)
     config["graphs"] = {name: f"./graphs/studio.py:{name}" for name in REGISTRY}
     return json.dumps(config, indent=2) + "\n"
 
 
-def _graphs(page: str = "") -> str:
+def _build_graph_table(page: str = "") -> str:
     """Return the table of graphs; ``page`` is the path of the page with the diagrams."""
     rows = ["| graph | what it does |", "|---|---|"]
     rows += [f"| [`{spec.name}`]({page}#{spec.name}) | {spec.description} |" for spec in REGISTRY.values()]
     return "\n".join(rows)
 
 
-def _diagrams() -> str:
+def _build_diagrams() -> str:
     return "\n\n".join(f"### {spec.name}\n\n```mermaid\n{mermaid(spec)}\n```" for spec in REGISTRY.values())
 
 
-def _errors() -> str:
-    """Every error a response may carry, by status."""
-    told = [kind for kind in _kinds(ServiceError) if kind is not StartupError]
-    rows = [f"| {kind.status} | `{kind.code}` | {_when(kind)} |" for kind in told]
+def _build_error_table() -> str:
+    """Return the table of the errors of responses, by status."""
+    kinds = [kind for kind in _list_kinds(ServiceError) if kind is not StartupError]
+    rows = [f"| {kind.status} | `{kind.code}` | {_describe_kind(kind)} |" for kind in kinds]
     return "\n".join(["| status | `error` | when |", "|---|---|---|", *sorted(rows)])
 
 
-def _kinds(kind: type[ServiceError]) -> Iterator[type[ServiceError]]:
-    # Those of the one tree: other rooms have errors of their own, which no response of ours carries.
+def _list_kinds(kind: type[ServiceError]) -> Iterator[type[ServiceError]]:
+    # Only classes of core.errors: exceptions of other packages never reach a response.
     if kind.__module__ == ServiceError.__module__:
         yield kind
-        for narrower in kind.__subclasses__():
-            yield from _kinds(narrower)
+        for subclass in kind.__subclasses__():
+            yield from _list_kinds(subclass)
 
 
-def _when(kind: type[ServiceError]) -> str:
-    said = _first_line(kind).removeprefix("Raise when ").removeprefix("Raise ").rstrip(".")
-    return "something failed that was not foreseen" if kind is ServiceError else said
+def _describe_kind(kind: type[ServiceError]) -> str:
+    description = _read_first_line(kind).removeprefix("Raise when ").removeprefix("Raise ").rstrip(".")
+    return "an unexpected failure" if kind is ServiceError else description
 
 
-def _settings() -> str:
-    return "\n".join(["| setting | default | what it is |", "|---|---|---|", *_setting_rows()])
+def _build_settings_table() -> str:
+    return "\n".join(["| setting | default | what it is |", "|---|---|---|", *_build_setting_rows()])
 
 
-def _setting_rows() -> Iterator[str]:
+def _build_setting_rows() -> Iterator[str]:
     for group in GROUPS.values():
         for name, field in group.model_fields.items():
-            default = _default(field)
+            default = _format_default(field)
             yield f"| `{env_name(group, name)}` | {f'`{default}`' if default else ''} | {field.description} |"
 
 
-def _default(field: FieldInfo) -> str:
+def _format_default(field: FieldInfo) -> str:
     value: Any = field.default
     if value is None:
         return ""
@@ -102,16 +102,16 @@ def _default(field: FieldInfo) -> str:
     return str(value)
 
 
-def _first_line(group: type) -> str:
+def _read_first_line(group: type) -> str:
     return (group.__doc__ or "").strip().splitlines()[0]
 
 
 _PARTS: Mapping[str, Callable[[], str]] = {
-    "graphs": _graphs,
-    "graph_list": lambda: _graphs("docs/graphs.md"),
-    "diagrams": _diagrams,
-    "errors": _errors,
-    "settings": _settings,
+    "graphs": _build_graph_table,
+    "graph_list": lambda: _build_graph_table("docs/graphs.md"),
+    "diagrams": _build_diagrams,
+    "errors": _build_error_table,
+    "settings": _build_settings_table,
 }
 
 
@@ -121,8 +121,8 @@ def main() -> None:
         page = PROJECT / name
         page.write_text(fill_page(page.read_text(encoding="utf-8")), encoding="utf-8")
     studio = PROJECT / "langgraph.json"
-    studio.write_text(langgraph_json(studio.read_text(encoding="utf-8")), encoding="utf-8")
-    (PROJECT / ".env.example").write_text(env_example(), encoding="utf-8")
+    studio.write_text(fill_langgraph_json(studio.read_text(encoding="utf-8")), encoding="utf-8")
+    (PROJECT / ".env.example").write_text(build_env_example(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The embedded memory on its own, over gRPC: ``make memory-serve`` runs this."""
+"""Serve the embedded memory on its own over gRPC: ``make memory-serve``."""
 
 import asyncio
 import signal
@@ -9,13 +9,13 @@ from pathlib import Path
 
 import uvloop
 
-from checkpoints.opening import open_database
-from core.embeddings import embeddings
+from checkpoints.pool import open_database
+from core.embeddings import build_embedder
 from core.errors import StartupError
 from core.logging import configure_logging
 from core.settings import MemorySettings, Settings
-from memory.opening import open_embedded
-from memory.server import served_memory
+from memory.embedded import open_embedded
+from memory.grpc_server import serve_memory
 from service.version import VERSION
 
 
@@ -29,20 +29,20 @@ def main() -> int:
         settings = Settings.load()
         configure_logging(settings.log)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve_until_told(settings))
+            runner.run(_serve_until_signal(settings))
     except StartupError as error:
         for line in error.message.splitlines():
             print(f"error: {line}", file=sys.stderr)  # noqa: T201 - the operator's terminal
         return 1
     except asyncio.CancelledError:
-        # Told to stop while it was starting; what had been started is stopped by now.
+        # Stopped while it was starting; everything that had started is closed by now.
         return 1
     return 0
 
 
 @asynccontextmanager
-async def serving_memory(settings: Settings) -> AsyncIterator[str]:
-    """The embedded memory over gRPC, on a database of its own unless ``DATABASE_URL`` is set.
+async def open_memory_server(settings: Settings) -> AsyncIterator[str]:
+    """Serve the embedded memory over gRPC, on a database of its own unless ``DATABASE_URL`` is set.
 
     Args:
         settings: What to open and where to listen.
@@ -53,66 +53,68 @@ async def serving_memory(settings: Settings) -> AsyncIterator[str]:
     Raises:
         StartupError: The database, the model, the port or the certificate cannot be used.
     """
-    embedder = embeddings(settings, "retrieval")
+    embedder = build_embedder(settings, "retrieval")
     async with AsyncExitStack() as stack:
         stack.push_async_callback(embedder.aclose)
-        pool = await stack.enter_async_context(open_database(settings.database, data_dir(settings)))
+        pool = await stack.enter_async_context(open_database(settings.database, _find_data_dir(settings)))
         memory = await stack.enter_async_context(open_embedded(settings, pool, embedder))
-        yield await stack.enter_async_context(served_memory(memory, settings.memory))
+        yield await stack.enter_async_context(serve_memory(memory, settings.memory))
 
 
-def data_dir(settings: Settings) -> Path:
-    """Beside the service's own, so that both run on one machine."""
+def _find_data_dir(settings: Settings) -> Path:
+    """Return a directory beside the service's own, so that both run on one machine."""
     return settings.server.data_dir / "memory"
 
 
-def banner(settings: Settings, address: str) -> str:
-    """What the operator reads: what runs, and how a service is pointed at it."""
-    database = "external (DATABASE_URL)" if settings.database.url else f"embedded, in {data_dir(settings)}"
+def build_startup_message(settings: Settings, address: str) -> str:
+    """Return what the operator reads: where the memory listens, and how to point a service at it."""
+    database = (
+        "external (DATABASE_URL)" if settings.database.url else f"embedded, in {_find_data_dir(settings)}"
+    )
     return "\n".join(
         [
             "",
             f"  Ventros memory {VERSION}",
-            f"  listening   {address}  (gRPC, {_guarded(settings.memory)})",
+            f"  listening   {address}  (gRPC, {_describe_security(settings.memory)})",
             f"  database    {database}",
             "",
             "  point a service at it:",
-            f"  {' '.join(_pointers(settings.memory, address))} make serve",
+            f"  {' '.join(_build_assignments(settings.memory, address))} make serve",
             "",
         ]
     )
 
 
-def _guarded(memory: MemorySettings) -> str:
+def _describe_security(memory: MemorySettings) -> str:
     tls = "TLS" if memory.serve_cert_file else "no TLS"
     return f"{tls}, {'a token' if memory.grpc_token else 'no token'}"
 
 
-def _pointers(memory: MemorySettings, address: str) -> list[str]:
-    pointers = [f"MEMORY_GRPC_TARGET={address}"]
+def _build_assignments(memory: MemorySettings, address: str) -> list[str]:
+    assignments = [f"MEMORY_GRPC_TARGET={address}"]
     if memory.serve_cert_file:
-        pointers.append("MEMORY_GRPC_TLS=true")
+        assignments.append("MEMORY_GRPC_TLS=true")
     if memory.grpc_token:
-        pointers.append("MEMORY_GRPC_TOKEN=...")
-    return pointers
+        assignments.append("MEMORY_GRPC_TOKEN=...")
+    return assignments
 
 
-async def _serve_until_told(settings: Settings) -> None:
-    told = asyncio.Event()
-    starting = asyncio.current_task()
-    up = False
+async def _serve_until_signal(settings: Settings) -> None:
+    stopped = asyncio.Event()
+    start = asyncio.current_task()
+    is_running = False
 
     def stop() -> None:
-        told.set()
-        if starting and not up:
-            starting.cancel()
+        stopped.set()
+        if start and not is_running:
+            start.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop)
-    async with serving_memory(settings) as address:
-        up = True
-        print(banner(settings, address), flush=True)  # noqa: T201 - the operator's terminal
-        await told.wait()
+    async with open_memory_server(settings) as address:
+        is_running = True
+        print(build_startup_message(settings, address), flush=True)  # noqa: T201 - the operator's terminal
+        await stopped.wait()
 
 
 if __name__ == "__main__":

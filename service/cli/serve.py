@@ -1,8 +1,10 @@
-"""Run the service: one clear line when it cannot start, a drain when it is told to stop."""
+"""Run the service: say in one line why it cannot start, and drain it when it is told to stop."""
 
 import asyncio
 import contextlib
 import gc
+import json
+import shlex
 import signal
 import socket
 import sys
@@ -13,17 +15,22 @@ from dataclasses import dataclass
 import uvicorn
 import uvloop
 
+from core.embeddings import embedder_kind
 from core.errors import StartupError
 from core.logging import configure_logging
 from core.models import ChatModels
 from core.settings import ServerSettings, Settings
-from service.app import make_app
-from service.cli.startup_message import banner
+from graphs.registry import REGISTRY
+from service.app import create_app
 from service.lifespan import Service, open_service
-from service.middleware.locality import is_loopback
+from service.middleware.authentication import is_loopback
+from service.version import VERSION
 
-# Beyond the runs' own drain: time for streams to say goodbye.
+# After the runs have drained: time for streams to send their last event.
 GRACE_SECONDS = 5
+# Thresholds of the garbage collector: new objects between two collections of the youngest generation, and
+# collections of it between two of the older ones.
+GC_THRESHOLDS = (20_000, 20, 20)
 
 
 def main() -> int:
@@ -36,29 +43,25 @@ def main() -> int:
         settings = Settings.load()
         configure_logging(settings.log)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve_until_told(settings))
+            runner.run(_serve_until_signal(settings))
     except StartupError as error:
         for line in error.message.splitlines():
             print(f"error: {line}", file=sys.stderr)  # noqa: T201 - the operator's terminal
         return 1
     except asyncio.CancelledError:
-        # Told to stop while it was starting; what had been started is stopped by now.
+        # Stopped while it was starting; everything that had started is closed by now.
         return 1
     return 0
 
 
-# New objects between two collections of the youngest, and how many of those between two of the next ones.
-COLLECT_AFTER = (20_000, 20, 20)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Serving:
-    """A service that is up.
+class RunningServer:
+    """A running server.
 
     Attributes:
         url: Where it listens.
-        service: What is inside.
-        server: Uvicorn's; ``should_exit`` stops it.
+        service: The service behind it.
+        server: Uvicorn's server; ``should_exit`` stops it.
         ended: Done when it has stopped listening.
     """
 
@@ -68,107 +71,107 @@ class Serving:
     ended: asyncio.Task[None]
 
     def stop(self) -> None:
-        """Say that the service is leaving, then drain and stop; asked a second time, wait for nobody."""
+        """Announce the stop, then drain and stop; called a second time, do not wait."""
         lifecycle = self.service.lifecycle
-        notice = 0.0 if lifecycle.is_leaving else self.service.settings.server.shutdown_notice_seconds
-        lifecycle.is_leaving = True
+        notice = 0.0 if lifecycle.is_stopping else self.service.settings.server.shutdown_notice_seconds
+        lifecycle.is_stopping = True
         if notice:
-            asyncio.get_running_loop().call_later(notice, self._after_notice)
+            asyncio.get_running_loop().call_later(notice, self._stop_after_notice)
         else:
             self.stop_now()
 
-    def _after_notice(self) -> None:
-        # Unless it was told a second time meanwhile.
+    def _stop_after_notice(self) -> None:
+        # Unless it was stopped a second time meanwhile.
         if not self.server.should_exit:
             self.stop_now()
 
     def stop_now(self) -> None:
-        """Drain and stop; asked a second time, do not wait for clients."""
+        """Drain and stop; called a second time, do not wait for clients."""
         self.server.force_exit = self.server.should_exit
         self.server.should_exit = True
-        # Runs that take too long are cancelled while their clients can still be told.
+        # Runs that take too long are cancelled while their clients are still connected.
         self.service.runs.begin_drain()
 
 
 @asynccontextmanager
-async def serving(settings: Settings, models: ChatModels | None = None) -> AsyncIterator[Serving]:
+async def open_server(settings: Settings, models: ChatModels | None = None) -> AsyncIterator[RunningServer]:
     """Listen, open the service and serve it; when the context closes, drain and close everything.
 
     Args:
         settings: What to open and where to listen.
-        models: Stand instead of those the settings name.
+        models: Replace the models the settings name.
 
     Raises:
-        StartupError: The address needs authentication, or the port or something the service needs is not to
-            be had.
+        StartupError: The address requires authentication, or the port or a dependency is not available.
     """
-    _require_guarded(settings)
+    _require_authentication(settings)
     grace = int(settings.runs.drain_seconds + GRACE_SECONDS)
     with contextlib.closing(_listen(settings.server)) as listener:
         async with open_service(settings, models=models) as service:
-            app = make_app(service)
+            app = create_app(service)
             config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=grace)
-            server = UnsignalledServer(config)
+            server = ServerWithoutSignals(config)
             ended = asyncio.create_task(server.serve(sockets=[listener]))
-            up = Serving(url=_base_url(listener), service=service, server=server, ended=ended)
+            running = RunningServer(url=_base_url(listener), service=service, server=server, ended=ended)
             try:
-                yield up
+                yield running
             finally:
                 if not ended.done():
-                    up.stop()
+                    running.stop()
                 await ended
 
 
-async def _serve_until_told(settings: Settings) -> None:
-    """Serve until a signal: the first drains, a second does not wait, and while starting, starting ends."""
-    starting = asyncio.current_task()
-    up: Serving | None = None
+async def _serve_until_signal(settings: Settings) -> None:
+    """Serve until a signal: the first one drains, a second does not wait; during start, it ends the start."""
+    start = asyncio.current_task()
+    running: RunningServer | None = None
 
     def stop() -> None:
-        if up:
-            up.stop()
-        elif starting:
-            starting.cancel()
+        if running:
+            running.stop()
+        elif start:
+            start.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop)
-    async with serving(settings) as opened:
-        up = opened
-        spare_what_stays()
-        print(banner(up.service, up.url), flush=True)  # noqa: T201 - the operator's terminal
-        await up.ended
+    async with open_server(settings) as opened:
+        running = opened
+        tune_garbage_collector()
+        message = build_startup_message(opened.service, opened.url)
+        print(message, flush=True)  # noqa: T201 - the operator's terminal
+        await opened.ended
 
 
-def spare_what_stays() -> None:
-    """Have the garbage collector leave alone what lives as long as the process, and come less often.
+def tune_garbage_collector() -> None:
+    """Exclude objects that live as long as the process from garbage collection, and collect less often.
 
-    What was imported is some half a million objects, which each full collection would look through, a tenth
-    of a second at a time under load.
+    Imports create about half a million objects. A full collection would examine them all, which takes a tenth
+    of a second under load.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*COLLECT_AFTER)
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
-class UnsignalledServer(uvicorn.Server):
-    """Uvicorn without signal handlers of its own: it would raise the signal again before we have closed."""
+class ServerWithoutSignals(uvicorn.Server):
+    """Uvicorn without signal handlers: its own raise the signal again before the service is closed."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to us."""
+        """Leave the signals to this module."""
         yield
 
 
-def _require_guarded(settings: Settings) -> None:
+def _require_authentication(settings: Settings) -> None:
     if not (settings.auth.enabled or is_loopback(settings.server.host)):
         raise StartupError(
-            f"HOST={settings.server.host} needs authentication, without which whoever reaches the port may "
-            "do everything: set AUTH_API_KEYS=true (`make keys` makes keys) or AUTH_JWT_JWKS_URL"
+            f"HOST={settings.server.host} requires authentication, without which anyone who reaches the port "
+            "may do everything: set AUTH_API_KEYS=true (`make keys` creates keys) or AUTH_JWT_JWKS_URL"
         )
 
 
 def _listen(settings: ServerSettings) -> socket.socket:
-    """The bound socket, before anything else is started.
+    """Return the bound socket, before anything else is started.
 
     Raises:
         StartupError: The port is in use, or the address is not this machine's.
@@ -184,8 +187,8 @@ def _listen(settings: ServerSettings) -> socket.socket:
             f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; "
             "stop what listens there, or set HOST and PORT"
         ) from error
-    # Connections inherit it. Without, a response's body waits for the client's acknowledgement of its head,
-    # up to 40 ms, where the event loop does not see to it (asyncio's does not, uvloop does).
+    # Connections inherit the option. Without it, a response's body waits up to 40 ms for the client's
+    # acknowledgement of the headers; uvloop sets it on each connection, asyncio's event loop does not.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
@@ -194,3 +197,28 @@ def _base_url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
     return f"http://{shown}:{port}"
+
+
+def build_startup_message(service: Service, base_url: str) -> str:
+    """Return what the operator reads: the model and why, the database, where to look, and a curl command."""
+    settings = service.settings
+    data_dir = settings.server.data_dir
+    database = "external (DATABASE_URL)" if settings.database.url else f"embedded, in {data_dir}"
+    crm = settings.crm.api_base or f"development CRM, {base_url}/crm"
+    playgrounds = "  ".join(f"{base_url}/{name}/playground/" for name in REGISTRY)
+    router = service.agents.router
+    example = json.dumps({"input": REGISTRY["react"].example})
+    return f"""
+  Ventros Agents {VERSION}
+  model       {service.model.model}  ({service.model.why})
+  routing     {len(service.agents.specs)} agents, by {router.model} ({embedder_kind(router.model)})
+  graphs      {", ".join(REGISTRY)}
+  database    {database}
+  CRM         {crm}
+  docs        {base_url}/docs
+  playground  {playgrounds}
+
+  try it:
+  curl -s {base_url}/react/invoke -H 'Content-Type: application/json' \\
+    -d {shlex.quote(example)}
+"""

@@ -1,4 +1,4 @@
-"""``make studio``: LangGraph's dev server over ``langgraph.json``, with the development CRM beside it.
+"""``make studio``: run LangGraph's dev server on ``langgraph.json``, with the development CRM beside it.
 
 The dev server keeps threads in memory; the development CRM has an embedded Postgres of its own, so that the
 service and Studio can run at the same time.
@@ -23,7 +23,7 @@ from dev_crm.migrations import migrate
 
 
 class _DevelopmentCrm:
-    """The mounted CRM, once there is one: the dev server copies routes before it opens the lifespan."""
+    """Stands for the CRM until it is open: the dev server copies routes before it opens the lifespan."""
 
     def __init__(self) -> None:
         self.app: ASGIApp | None = None
@@ -60,7 +60,7 @@ app.mount("/crm", _crm)
 
 
 def main() -> int:
-    """Become the dev server. Returns only when that cannot be."""
+    """Replace this process with the dev server; return 1 where the settings are invalid."""
     try:
         settings = Settings.load()
     except StartupError as error:

@@ -1,4 +1,4 @@
-"""Bodies are bounded before anything of them is parsed."""
+"""Refuse bodies that are too large, before anything of them is parsed."""
 
 import asyncio
 import contextlib
@@ -6,9 +6,9 @@ import contextlib
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.errors import BodyTooLarge
-from service.errors import response
+from service.errors import error_response
 
-# Of a body that is refused, so many times the limit are read and thrown away, for so many seconds.
+# Of a body that is refused, this many times the limit are read and discarded, for at most these seconds.
 _DISCARDED = 8
 _DISCARD_SECONDS = 1.0
 
@@ -16,16 +16,16 @@ _DISCARD_SECONDS = 1.0
 class BodyLimit:
     """ASGI middleware: a body larger than the limit is answered with 413.
 
-    A body that says its length is judged by that, as the server holds clients to it. One that does not
-    (chunked) is read here first, up to the limit: an error in the midst of a route's reading would be taken
-    for a fault of the JSON.
+    A body that declares its length is judged by that, as the server holds clients to it. One that does not
+    (chunked) is read here first, up to the limit: an error while a route reads it would be taken for invalid
+    JSON.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the request through, or refuse it."""
+        """Pass the request on, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -35,15 +35,15 @@ class BodyLimit:
         if length.isdigit():
             fits = int(length) <= limit
         elif b"transfer-encoding" in headers:
-            read = await _read(receive, limit)
-            fits, receive = read is not None, _replayed(read or [], receive)
+            messages = await _read(receive, limit)
+            fits, receive = messages is not None, _replay(messages or [], receive)
         else:
             fits = True
         if fits:
             await self._app(scope, receive, send)
         else:
-            refusal = BodyTooLarge(f"a body has at most {limit} bytes here", details={"limit_bytes": limit})
-            answer = response(refusal)
+            error = BodyTooLarge(f"a body has at most {limit} bytes here", details={"limit_bytes": limit})
+            answer = error_response(error)
             answer.headers["Connection"] = "close"
             # A client that is still sending when its connection closes may never see the answer.
             await _discard(receive, limit * _DISCARDED)
@@ -51,7 +51,7 @@ class BodyLimit:
 
 
 async def _read(receive: Receive, limit: int) -> list[Message] | None:
-    """The messages of a body; None: it is too large."""
+    """Return the messages of a body; ``None`` if it is too large."""
     messages: list[Message] = []
     size = 0
     while not messages or messages[-1].get("more_body"):
@@ -62,17 +62,17 @@ async def _read(receive: Receive, limit: int) -> list[Message] | None:
     return messages
 
 
-async def _discard(receive: Receive, most: int) -> None:
+async def _discard(receive: Receive, limit: int) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_DISCARD_SECONDS):
-            while most > 0 and (message := await receive()).get("more_body"):
-                most -= len(message["body"])
+            while limit > 0 and (message := await receive()).get("more_body"):
+                limit -= len(message["body"])
 
 
-def _replayed(messages: list[Message], receive: Receive) -> Receive:
-    left = iter(messages)
+def _replay(messages: list[Message], receive: Receive) -> Receive:
+    remaining = iter(messages)
 
     async def replay() -> Message:
-        return next(left, None) or await receive()
+        return next(remaining, None) or await receive()
 
     return replay

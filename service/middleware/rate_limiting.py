@@ -1,4 +1,4 @@
-"""Requests a tenant may make, told in every response."""
+"""Limit the requests of a tenant, and state the limit in every response."""
 
 import math
 from collections.abc import MutableMapping
@@ -8,9 +8,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.errors import RateLimited
-from service.auth.rates import Standing
-from service.auth.request_identity import Identity
-from service.errors import response
+from service.auth.principal import Identity
+from service.auth.rate_limits import RateLimitStatus
+from service.errors import error_response
 from service.lifespan import Service
 
 # Names the policy in the headers.
@@ -18,22 +18,23 @@ POLICY = '"tenant"'
 
 
 class RateLimiting:
-    """ASGI middleware, behind authentication: a rate is a tenant's, and strangers have none.
+    """ASGI middleware behind authentication, because a rate limit is a tenant's.
 
-    Headers are those of the IETF's draft "RateLimit header fields for HTTP" (httpapi-ratelimit-headers-10).
+    The headers are those of the IETF draft "RateLimit header fields for HTTP"
+    (httpapi-ratelimit-headers-10).
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the request through with its headers, or answer it with 429."""
-        standing = await _standing(scope) if scope["type"] == "http" else None
+        """Pass the request on with the headers, or answer it with 429."""
+        standing = await _count_request(scope) if scope["type"] == "http" else None
         if standing is None:
             await self._app(scope, receive, send)
             return
 
-        async def told(message: MutableMapping[str, Any]) -> None:
+        async def send_with_headers(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers["RateLimit-Policy"] = f"{POLICY};q={standing.limit};w={standing.window}"
@@ -41,22 +42,22 @@ class RateLimiting:
             await send(message)
 
         if standing.allowed:
-            await self._app(scope, receive, told)
+            await self._app(scope, receive, send_with_headers)
         else:
-            await response(_refusal(standing))(scope, receive, told)
+            await error_response(_build_refusal(standing))(scope, receive, send_with_headers)
 
 
-async def _standing(scope: Scope) -> Standing | None:
+async def _count_request(scope: Scope) -> RateLimitStatus | None:
     service: Service = scope["app"].state.service
     identity: Identity = scope["state"]["identity"]
     if service.rates is None or not identity.tenant:
         return None
-    return await service.rates.take(identity.tenant)
+    return await service.rates.count_request(identity.tenant)
 
 
-def _refusal(standing: Standing) -> RateLimited:
+def _build_refusal(standing: RateLimitStatus) -> RateLimited:
     return RateLimited(
-        f"this tenant has used its {standing.limit} requests of {standing.window} s; ask again in "
+        f"this tenant has used its {standing.limit} requests of {standing.window} s; try again in "
         f"{math.ceil(standing.reset)} s",
         details={"limit": standing.limit, "window_seconds": standing.window},
         retry_after=max(1, math.ceil(standing.reset)),

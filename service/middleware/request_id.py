@@ -1,4 +1,4 @@
-"""A request id in every response and every log line of the request."""
+"""Give every request an id, in its response and in each of its log lines."""
 
 import re
 import time
@@ -18,11 +18,8 @@ HEADER = "X-Request-Id"
 _ACCEPTED = re.compile(r"[\w.:@+/=-]{1,128}")
 
 
-class RequestIdMiddleware:
-    """Take the caller's id or make one, bind it to the logs, send it back, and log the request.
-
-    Plain ASGI, as streams must pass untouched.
-    """
+class RequestId:
+    """ASGI middleware: accept the caller's id or make one, bind it to the logs, and log the request."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""What browsers are told to refuse, on every response."""
+"""Tell browsers what to refuse, on every response."""
 
 from collections.abc import MutableMapping
 from typing import Any, Final
@@ -7,22 +7,22 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 _Header = tuple[bytes, bytes]
 
-# Answers are data: nothing in them is to be run, framed, or guessed to be another type.
+# Answers are data: browsers must not run or frame them, nor guess another type.
 _ALWAYS: Final[tuple[_Header, ...]] = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
-_DATA = b"default-src 'none'; frame-ancestors 'none'"
+_DATA_POLICY = b"default-src 'none'; frame-ancestors 'none'"
 _PAGE = "frame-ancestors 'none'; base-uri 'none'; form-action 'none'; object-src 'none'"
-# LangServe's page has its schemas in a script of its own, and compiles them (Ajv, `new Function`).
-_PLAYGROUND = (
+# LangServe's page has its schemas in an inline script and compiles them (Ajv, `new Function`).
+_PLAYGROUND_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     f"img-src 'self' data:; {_PAGE}"
 ).encode()
-# FastAPI's pages load Swagger UI and ReDoc from where their makers publish them.
-_DOCUMENTS = (
+# FastAPI's pages load Swagger UI and ReDoc from their publishers' hosts.
+_DOCUMENT_PAGES = (
     "default-src 'self'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; worker-src blob:; "
     "style-src 'unsafe-inline' https://cdn.jsdelivr.net https://fonts.googleapis.com; "
     "font-src https://fonts.gstatic.com; "
@@ -31,7 +31,7 @@ _DOCUMENTS = (
 
 
 class SecurityHeaders:
-    """ASGI middleware that adds them; plain ASGI, as streams must pass untouched."""
+    """ASGI middleware that adds the security headers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -41,7 +41,7 @@ class SecurityHeaders:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        added = (*_ALWAYS, (b"content-security-policy", _policy(scope["path"])))
+        added = (*_ALWAYS, (b"content-security-policy", _select_policy(scope["path"])))
 
         async def send_with_headers(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
@@ -51,9 +51,9 @@ class SecurityHeaders:
         await self._app(scope, receive, send_with_headers)
 
 
-def _policy(path: str) -> bytes:
+def _select_policy(path: str) -> bytes:
     if "/playground" in path:
-        return _PLAYGROUND
+        return _PLAYGROUND_POLICY
     if path.endswith(("/docs", "/redoc", "/docs/oauth2-redirect")):
-        return _DOCUMENTS
-    return _DATA
+        return _DOCUMENT_PAGES
+    return _DATA_POLICY

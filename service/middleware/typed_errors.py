@@ -1,18 +1,18 @@
-"""What a route did not foresee, answered inside the other middlewares."""
+"""Answer exceptions that no handler of the application knows."""
 
 from collections.abc import MutableMapping
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import describe, response
+from service.errors import error_response, to_service_error
 
 
 class TypedErrors:
-    """ASGI middleware, the innermost one: an exception no handler knows is answered in the one form.
+    """ASGI middleware, the innermost one: an exception that no handler knows is answered as a typed error.
 
-    Starlette answers them outside all middlewares: without the request's id and headers, uncounted, and
-    raised again for the server to log. Plain ASGI, as streams must pass untouched.
+    Starlette would answer it outside all middleware: without the request's id and headers, uncounted, and
+    raised again for the server to log.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -25,15 +25,15 @@ class TypedErrors:
             return
         has_begun = False
 
-        async def send_and_note(message: MutableMapping[str, Any]) -> None:
+        async def send_and_record(message: MutableMapping[str, Any]) -> None:
             nonlocal has_begun
             has_begun = has_begun or message["type"] == "http.response.start"
             await send(message)
 
         try:
-            await self._app(scope, receive, send_and_note)
+            await self._app(scope, receive, send_and_record)
         except Exception as error:
             if has_begun:
-                # Its status is said: only the server can break it off.
+                # The status is sent: only the server can break the response off.
                 raise
-            await response(describe(error))(scope, receive, send)
+            await error_response(to_service_error(error))(scope, receive, send)

@@ -1,4 +1,4 @@
-"""A run's nodes, model calls and tool calls as spans, from LangChain's callbacks."""
+"""Record a run's nodes, model calls and tool calls as spans, from LangChain's callbacks."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,9 @@ from langgraph.errors import GraphBubbleUp
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, set_span_in_context
 from opentelemetry.util.types import AttributeValue
 
-# LangGraph's tag of a node's own run, among those of the chains inside it.
+# LangGraph tags a node's own run with it, and not the chains inside the node.
 _NODE_TAG: Final = "graph:step:"
-# LangChain's names of providers, where the conventions have others.
+# Provider names of LangChain that differ from those of OpenTelemetry's conventions.
 _PROVIDERS: Final = {
     "google_genai": "gcp.gemini",
     "google_vertexai": "gcp.vertex_ai",
@@ -24,30 +24,28 @@ _PROVIDERS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a LangChain run stands in the trace: its own span, or the one it is inside of."""
+class _RunSpan:
+    """The span of a LangChain run: its own, or the span it runs in."""
 
     span: Span
     is_own: bool
 
 
 class RunSpans(BaseCallbackHandler):
-    """Follows one run. Lives as long as it does.
+    """Callback handler that traces one run.
 
     Args:
-        tracer: Begins spans.
+        tracer: Starts spans.
         root: The run's span.
     """
 
-    # On the event loop, in the order things happen; in a thread each by default.
+    # Called in the event loop, in the order of events; by default, each call has a thread.
     run_inline = True
 
     def __init__(self, tracer: Tracer, root: Span) -> None:
         self._tracer = tracer
         self._root = root
-        self._places: dict[UUID, _Place] = {}
-
-    # Nodes
+        self._spans: dict[UUID, _RunSpan] = {}
 
     def on_chain_start(
         self,
@@ -60,27 +58,25 @@ class RunSpans(BaseCallbackHandler):
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """A node, or a chain inside one, which has no span."""
+        """Start a node's span; a chain inside a node has none."""
         if not any(tag.startswith(_NODE_TAG) for tag in tags or ()):
-            self._places[run_id] = _Place(self._inside(parent_run_id), is_own=False)
+            self._spans[run_id] = _RunSpan(self._find_parent(parent_run_id), is_own=False)
             return
-        known = metadata or {}
-        name = str(known.get("langgraph_node", kwargs.get("name", "")))
+        values = metadata or {}
+        name = str(values.get("langgraph_node", kwargs.get("name", "")))
         attributes: dict[str, AttributeValue] = {
             "ventros.node": name,
-            "ventros.step": int(known.get("langgraph_step", 0)),
+            "ventros.step": int(values.get("langgraph_step", 0)),
         }
         self._begin(f"node {name}", run_id, parent_run_id, attributes)
 
     def on_chain_end(self, outputs: dict[str, Any], *, run_id: UUID, **kwargs: Any) -> None:
-        """It ended."""
+        """End the span of a node."""
         self._end(run_id)
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """It failed, or stopped to wait for a person."""
+        """End the span of a node that failed, or stopped to wait for a person."""
         self._end(run_id, error=error)
-
-    # Models
 
     def on_chat_model_start(
         self,
@@ -93,28 +89,26 @@ class RunSpans(BaseCallbackHandler):
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """A chat model is asked."""
-        known = metadata or {}
-        model = str(known.get("ls_model_name", "unknown"))
-        provider = str(known.get("ls_provider", "unknown"))
+        """Start the span of a model call."""
+        values = metadata or {}
+        model = str(values.get("ls_model_name", "unknown"))
+        provider = str(values.get("ls_provider", "unknown"))
         attributes: dict[str, AttributeValue] = {
             "gen_ai.operation.name": "chat",
             "gen_ai.provider.name": _PROVIDERS.get(provider, provider),
             "gen_ai.request.model": model,
         }
-        if (temperature := known.get("ls_temperature")) is not None:
+        if (temperature := values.get("ls_temperature")) is not None:
             attributes["gen_ai.request.temperature"] = float(temperature)
         self._begin(f"chat {model}", run_id, parent_run_id, attributes, SpanKind.CLIENT)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
-        """It replied."""
-        self._end(run_id, _of_reply(response))
+        """End the span of a model call."""
+        self._end(run_id, _read_reply(response))
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """It failed."""
+        """End the span of a model call that failed."""
         self._end(run_id, error=error)
-
-    # Tools
 
     def on_tool_start(
         self,
@@ -128,7 +122,7 @@ class RunSpans(BaseCallbackHandler):
         inputs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """A tool is called."""
+        """Start the span of a tool call."""
         name = str(kwargs.get("name") or (serialized or {}).get("name", "unknown"))
         attributes = {
             "gen_ai.operation.name": "execute_tool",
@@ -138,16 +132,16 @@ class RunSpans(BaseCallbackHandler):
         self._begin(f"execute_tool {name}", run_id, parent_run_id, attributes)
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        """It answered."""
+        """End the span of a tool call."""
         self._end(run_id)
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """It failed."""
+        """End the span of a tool call that failed."""
         self._end(run_id, error=error)
 
-    def _inside(self, parent: UUID | None) -> Span:
-        place = self._places.get(parent) if parent else None
-        return place.span if place else self._root
+    def _find_parent(self, parent: UUID | None) -> Span:
+        found = self._spans.get(parent) if parent else None
+        return found.span if found else self._root
 
     def _begin(
         self,
@@ -157,9 +151,9 @@ class RunSpans(BaseCallbackHandler):
         attributes: Mapping[str, AttributeValue],
         kind: SpanKind = SpanKind.INTERNAL,
     ) -> None:
-        around = set_span_in_context(self._inside(parent))
-        span = self._tracer.start_span(name, around, kind, attributes)
-        self._places[run_id] = _Place(span, is_own=True)
+        context = set_span_in_context(self._find_parent(parent))
+        span = self._tracer.start_span(name, context, kind, attributes)
+        self._spans[run_id] = _RunSpan(span, is_own=True)
 
     def _end(
         self,
@@ -167,18 +161,19 @@ class RunSpans(BaseCallbackHandler):
         attributes: Mapping[str, AttributeValue] | None = None,
         error: BaseException | None = None,
     ) -> None:
-        place = self._places.pop(run_id, None)
-        if place is None or not place.is_own:
+        ended = self._spans.pop(run_id, None)
+        if ended is None or not ended.is_own:
             return
-        place.span.set_attributes(attributes or {})
-        # An interrupt, a drain and a cancellation are how runs stop, not how they fail.
+        ended.span.set_attributes(attributes or {})
+        # Interrupts, drains and cancellations are not failures.
         if error and not isinstance(error, (GraphBubbleUp, asyncio.CancelledError)):
-            place.span.set_attribute("error.type", type(error).__qualname__)
-            place.span.set_status(StatusCode.ERROR)
-        place.span.end()
+            ended.span.set_attribute("error.type", type(error).__qualname__)
+            ended.span.set_status(StatusCode.ERROR)
+        ended.span.end()
 
 
-def _of_reply(response: LLMResult) -> dict[str, AttributeValue]:
+def _read_reply(response: LLMResult) -> dict[str, AttributeValue]:
+    """Return the attributes of a model's reply: tokens, finish reason and model."""
     generations: Sequence[Any] = response.generations[0] if response.generations else ()
     message = generations[0].message if generations and isinstance(generations[0], ChatGeneration) else None
     if not isinstance(message, AIMessage):

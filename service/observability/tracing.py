@@ -1,7 +1,7 @@
-"""Traces over OTLP: requests and runs here, what happens inside a run in :mod:`service.observability.spans`.
+"""Trace requests and runs over OTLP; :mod:`service.observability.spans` traces what happens inside a run.
 
-Names are OpenTelemetry's semantic conventions (HTTP, and GenAI for agents, models and tools). What people
-and models write is never an attribute.
+Names follow OpenTelemetry's semantic conventions (HTTP, and GenAI for agents, models and tools). Texts of
+people and models are never attributes.
 """
 
 import asyncio
@@ -31,10 +31,10 @@ _SERVER_ERRORS: Final = 500
 
 
 class Tracing:
-    """Begins the spans of requests and runs.
+    """Starts the spans of requests and runs.
 
     Args:
-        tracer: None: nothing is traced, and nothing is paid for it.
+        tracer: Starts spans; None: nothing is traced, at no cost.
     """
 
     def __init__(self, tracer: Tracer | None = None) -> None:
@@ -42,20 +42,20 @@ class Tracing:
 
     @contextmanager
     def request(self, scope: Scope) -> Iterator[Span | None]:
-        """A span around an HTTP request, in the trace its ``traceparent`` names (W3C Trace Context)."""
+        """Trace an HTTP request for the block, in the trace of its ``traceparent`` (W3C Trace Context)."""
         if self._tracer is None:
             yield None
             return
-        caller = _W3C.extract(dict(Headers(scope=scope)))
+        context = _W3C.extract(dict(Headers(scope=scope)))
         method = scope["method"]
         attributes = {"http.request.method": method, "url.path": scope["path"]}
-        span = self._tracer.start_span(method, caller, SpanKind.SERVER, attributes)
+        span = self._tracer.start_span(method, context, SpanKind.SERVER, attributes)
         with use_span(span, end_on_exit=True, record_exception=False):
             yield span
 
     @contextmanager
     def run(self, graph: str, thread_id: str) -> Iterator["RunTrace"]:
-        """A span around a run, below the request that began it, and callbacks for what happens inside."""
+        """Trace a run for the block, below the span of its request."""
         if self._tracer is None:
             yield RunTrace(None, None)
             return
@@ -73,8 +73,8 @@ class RunTrace:
     """A run's span.
 
     Args:
-        span: None where nothing is traced.
-        callbacks: What LangChain's callbacks are told to.
+        span: The span; None: nothing is traced.
+        callbacks: Handler for LangChain's callbacks, which traces what happens inside the run.
     """
 
     def __init__(self, span: Span | None, callbacks: BaseCallbackHandler | None) -> None:
@@ -82,7 +82,7 @@ class RunTrace:
         self.callbacks = callbacks
 
     def ended(self, outcome: str, *, failed: bool) -> None:
-        """Say how the run ended, before its block does."""
+        """Set the run's outcome, before its block ends."""
         if self._span is None:
             return
         self._span.set_attribute("ventros.run.outcome", outcome)
@@ -92,7 +92,7 @@ class RunTrace:
 
 
 def request_ended(span: Span | None, *, method: str, route: str, status: int) -> None:
-    """Name a request's span for what served it, and say how."""
+    """Name a request's span for its route, and set the response's status."""
     if span is None:
         return
     span.update_name(f"{method} {route}")
@@ -105,13 +105,13 @@ def request_ended(span: Span | None, *, method: str, route: str, status: int) ->
 
 @asynccontextmanager
 async def open_tracing(settings: TracingSettings) -> AsyncIterator[Tracing]:
-    """Tracing to the collector the settings name; what is not sent yet is sent when the context closes."""
+    """Open tracing to the collector in the settings; closing the context sends the remaining spans."""
     if settings.exporter_otlp_endpoint is None:
         yield Tracing()
         return
     exporter = OTLPSpanExporter(
         endpoint=f"{settings.exporter_otlp_endpoint}/v1/traces",
-        headers=_headers(settings),
+        headers=_parse_headers(settings),
         timeout=_EXPORT_SECONDS,
     )
     provider = TracerProvider(
@@ -123,12 +123,12 @@ async def open_tracing(settings: TracingSettings) -> AsyncIterator[Tracing]:
     try:
         yield Tracing(provider.get_tracer("ventros-agents", VERSION))
     finally:
-        # It waits for the collector.
+        # Blocks until the collector has the spans.
         await asyncio.to_thread(provider.shutdown)
 
 
-def _headers(settings: TracingSettings) -> dict[str, str]:
-    """``key=value,key=value``, percent-encoded (OpenTelemetry's form of OTEL_EXPORTER_OTLP_HEADERS)."""
-    given = settings.exporter_otlp_headers
-    pairs = (pair.partition("=") for pair in given.get_secret_value().split(",")) if given else ()
+def _parse_headers(settings: TracingSettings) -> dict[str, str]:
+    """Parse ``key=value,key=value``, percent-encoded (OpenTelemetry's OTEL_EXPORTER_OTLP_HEADERS)."""
+    headers = settings.exporter_otlp_headers
+    pairs = (pair.partition("=") for pair in headers.get_secret_value().split(",")) if headers else ()
     return {name.strip().lower(): unquote(value.strip()) for name, _, value in pairs if name.strip()}

@@ -1,7 +1,7 @@
 """``/v1/approvals``: what waits for a person, and their decisions.
 
-There is no table of approvals: a question is pending when its thread's latest checkpoint says so, which a
-restart does not change, and which cannot disagree with the run.
+There is no table of approvals. A question is pending if its thread's latest checkpoint says so, which
+survives a restart and cannot disagree with the run. ``waiting_threads`` only says where to look.
 """
 
 import asyncio
@@ -12,32 +12,26 @@ from fastapi.encoders import jsonable_encoder
 from langgraph.types import Command
 from pydantic import BaseModel, Field, JsonValue
 
-from checkpoints.threads import WaitingThread, waiting_threads
+from checkpoints.threads import WaitingThread, list_waiting_threads
 from core.errors import NotFound, WorkflowFailed
 from core.logging import get_logger
 from graphs.registry import REGISTRY
-from graphs.spec import GraphSpec
-from service.auth.request_identity import Identity
+from service.auth.principal import Identity
 from service.lifespan import Service
-from service.routes.approval_ids import approval_id as question_id
-from service.routes.approval_ids import parts
 from service.routes.dependencies import OpenService, Requester
-from service.runs.compiled import CompiledGraph
-from service.runs.http_request import run_request
-from service.runs.output import PendingInterrupt, finished
-from service.runs.request import RunRequest
-from service.workflows.approvals import decide_workflow, for_a_person, open_graph
-from service.workflows.run_request import WORKFLOW
+from service.routes.workflow_models import WorkflowReport
+from service.runs.output import PendingInterrupt, format_approval_id, parse_approval_id
+from service.runs.request import CompiledGraph, RunRequest, build_run_request
+from service.workflows.graphs import WORKFLOW, list_questions
 
 log = get_logger(__name__)
 
-# The graphs whose questions are for a person of the company; those to a customer are not decided here.
-ASKING = [spec.name for spec in REGISTRY.values() if spec.asks == "company"]
-# And the workflows, which have graphs of their own.
-LISTED = [*ASKING, WORKFLOW]
-# Threads that one answer looks through, and how many at once: most may wait for a time or a signal.
-_MOST_READ = 1_000
+# The graphs whose questions are for a person of the company, and the workflows, which have graphs of their
+# own. Questions to a customer are not decided here.
+LISTED_GRAPHS = [*(spec.name for spec in REGISTRY.values() if spec.asks == "company"), WORKFLOW]
+# Threads that are read at once, and how often at most for one answer: most may wait for a time or a signal.
 _PAGE = 100
+_MAX_PAGES = 10
 
 
 class Approval(PendingInterrupt):
@@ -50,14 +44,14 @@ class Approval(PendingInterrupt):
 
 
 class Approvals(BaseModel):
-    """Pending questions, those that wait longest first."""
+    """Pending questions, longest waiting first."""
 
     approvals: list[Approval]
-    next_offset: int | None = Field(None, description="Where the next page begins; null: there is none")
+    next: str | None = Field(description="Give it as after= for the next page; null: this is the last page")
 
 
 class Decided(BaseModel):
-    """What became of the run after the decision."""
+    """The run's output after the decision."""
 
     id: str
     thread_id: str
@@ -65,7 +59,7 @@ class Decided(BaseModel):
 
 
 def approvals_router() -> APIRouter:
-    """The router."""
+    """Return the router."""
     router = APIRouter(prefix="/v1/approvals", tags=["approvals"])
 
     @router.get("")
@@ -73,13 +67,10 @@ def approvals_router() -> APIRouter:
         service: OpenService,
         requester: Requester,
         limit: Annotated[int, Query(ge=1, le=500)] = 100,
-        offset: Annotated[int, Query(ge=0)] = 0,
+        after: Annotated[str, Query(max_length=100, description="The previous page's next")] = "",
     ) -> Approvals:
-        """What waits for a person, ``limit`` questions of which those of one thread are not torn apart.
-
-        ``offset`` counts threads: the next page begins at ``next_offset``.
-        """
-        return await _pending(service, requester, limit=limit, offset=offset)
+        """List the questions that wait for a person; the questions of one thread are on one page."""
+        return await _list_pending(service, requester, limit=limit, after=after)
 
     @router.post("/{approval_id}")
     async def decide(
@@ -88,82 +79,78 @@ def approvals_router() -> APIRouter:
         service: OpenService,
         requester: Requester,
     ) -> Decided:
-        """Answer a question; the run goes on, to its end or its next question.
+        """Answer a question; the run continues to its end or its next question.
 
-        The run does not stop when the one who decided goes away.
+        The run does not stop when the caller disconnects.
         """
-        graph = await _asking(service, requester, approval_id)
-        if graph == WORKFLOW:
-            interrupt_id, thread_id = parts(approval_id)
-            report = await decide_workflow(service, requester, thread_id, interrupt_id, decision)
+        interrupt_id, thread_id = parse_approval_id(approval_id)
+        owner = await service.thread_owners.get_owner(requester, thread_id)
+        if owner.graph == WORKFLOW:
+            view = await service.workflows.decide(requester, thread_id, interrupt_id, decision)
+            report = jsonable_encoder(WorkflowReport.build_from_view(view))
             return Decided(id=approval_id, thread_id=thread_id, output=report)
-        run = await _resuming(service, REGISTRY[graph], requester, approval_id, decision)
-        result = await asyncio.shield(asyncio.create_task(finished(service.runs, run)))
-        output = result.output(run.thread_id, service.model)
-        return Decided(id=approval_id, thread_id=run.thread_id, output=jsonable_encoder(output))
+        if owner.graph is None or owner.graph not in LISTED_GRAPHS:
+            raise NotFound(f"there is no approval {approval_id!r}", details={"id": approval_id})
+        run = _build_run(service, requester, owner.graph, thread_id, Command(resume={interrupt_id: decision}))
+        result = await asyncio.shield(asyncio.create_task(service.runs.run_to_end(run)))
+        output = jsonable_encoder(result.to_output(thread_id, service.model))
+        return Decided(id=approval_id, thread_id=thread_id, output=output)
 
     return router
 
 
-async def _pending(service: Service, identity: Identity, *, limit: int, offset: int) -> Approvals:
-    """Read on until there are enough questions, no threads any more, or enough were looked at."""
-    found: list[Approval] = []
-    last = offset + _MOST_READ
-    while offset < last:
-        page = await waiting_threads(service.pool, identity.tenant, LISTED, limit=_PAGE, offset=offset)
+def _build_run(
+    service: Service, identity: Identity, graph: str, thread_id: str, decision: Command[None]
+) -> RunRequest:
+    spec = REGISTRY[graph]
+    return build_run_request(
+        service.graphs[graph],
+        spec,
+        decision,
+        identity=identity,
+        thread_id=thread_id,
+        on_finish=service.session_runs.close_on_finish(spec, identity, thread_id),
+    )
+
+
+async def _list_pending(service: Service, identity: Identity, *, limit: int, after: str) -> Approvals:
+    """Read on until there are enough questions, no more threads, or enough threads were looked at."""
+    approvals: list[Approval] = []
+    for _ in range(_MAX_PAGES):
+        page = await list_waiting_threads(
+            service.pool, identity.tenant, LISTED_GRAPHS, limit=_PAGE, after=after
+        )
         for waiting in page:
-            offset += 1
-            found += await _questions(service, identity, waiting)
-            if len(found) >= limit:
-                return Approvals(approvals=found, next_offset=offset)
+            after = waiting.checkpoint_id
+            approvals += await _list_questions(service, identity, waiting)
+            if len(approvals) >= limit:
+                return Approvals(approvals=approvals, next=after)
         if len(page) < _PAGE:
-            return Approvals(approvals=found)
-    return Approvals(approvals=found, next_offset=offset)
+            return Approvals(approvals=approvals, next=None)
+    return Approvals(approvals=approvals, next=after)
 
 
-async def _questions(service: Service, identity: Identity, waiting: WaitingThread) -> list[Approval]:
-    graph = await _graph(service, identity, waiting)
+async def _list_questions(service: Service, identity: Identity, waiting: WaitingThread) -> list[Approval]:
+    graph = await _get_graph(service, identity, waiting)
     if graph is None:
         return []
     return [
         Approval(
-            **{**pending, "id": question_id(pending["id"], waiting.thread_id)},
+            **{**pending, "id": format_approval_id(pending["id"], waiting.thread_id)},
             thread_id=waiting.thread_id,
             graph=waiting.graph,
             since=waiting.since,
         )
-        for pending in await for_a_person(graph, waiting.thread_id)
+        for pending in await list_questions(graph, waiting.thread_id)
     ]
 
 
-async def _graph(service: Service, identity: Identity, waiting: WaitingThread) -> CompiledGraph | None:
+async def _get_graph(service: Service, identity: Identity, waiting: WaitingThread) -> CompiledGraph | None:
     if waiting.graph != WORKFLOW:
         return service.graphs[waiting.graph]
     try:
-        return await open_graph(service, identity, waiting.thread_id)
-    except WorkflowFailed as fault:
-        # Nobody can decide it, and the others' questions are listed all the same.
-        log.warning("approval_not_listed", workflow_id=waiting.thread_id, reason=fault.message)
+        return await service.workflows.find_open_graph(identity, waiting.thread_id)
+    except WorkflowFailed as error:
+        # Nobody can decide it, but the other questions are listed all the same.
+        log.warning("approval_not_listed", workflow_id=waiting.thread_id, reason=error.message)
         return None
-
-
-async def _asking(service: Service, identity: Identity, named: str) -> str:
-    """The graph whose question it is."""
-    _, thread_id = parts(named)
-    owner = await service.ownership.own(identity, thread_id)
-    if owner.graph not in LISTED:
-        raise NotFound(f"there is no approval {named!r}", details={"id": named})
-    return owner.graph
-
-
-async def _resuming(
-    service: Service, spec: GraphSpec, identity: Identity, named: str, decision: JsonValue
-) -> RunRequest:
-    interrupt_id, thread_id = parts(named)
-    return run_request(
-        service,
-        spec,
-        Command(resume={interrupt_id: decision}),
-        identity=identity,
-        thread_id=thread_id,
-    )

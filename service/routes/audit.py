@@ -1,4 +1,4 @@
-"""``/v1/audit``: who did what, when, and what came of it."""
+"""``/v1/audit``: who did what, when, and with which outcome."""
 
 from datetime import datetime
 from typing import Annotated
@@ -6,43 +6,43 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, BaseModel, Field, JsonValue
 
-from service.audit.entries import Action, Found
+from service.audit.trail import Action, StoredEntry
 from service.routes.dependencies import OpenService, Requester
 
-# Postgres has no NUL in texts.
+# Postgres cannot store NUL in texts.
 _STORABLE = r"^[^\x00]*$"
 
 
 class AuditEntry(BaseModel):
-    """An entry. Texts, names, addresses and numbers are redacted; their lengths are left."""
+    """An entry. Texts, names, addresses and numbers are redacted; only their lengths are kept."""
 
     id: int
     at: datetime
     user: str = Field(description="On whose behalf")
-    key_id: str = Field(description="The API key they came with; empty: none")
-    thread_id: str = Field(description="Empty: on none")
-    run_id: str = Field(description="Empty: no run did it")
+    key_id: str = Field(description="The API key they used; empty: none")
+    thread_id: str = Field(description="Empty: no thread")
+    run_id: str = Field(description="Empty: not done by a run")
     action: Action
-    tool: str = Field(description="What exactly was done: the tool, or the graph that ran")
-    effect_key: str = Field(description="The effect's idempotency key; empty: it was none")
+    tool: str = Field(description="The tool that was called, or the graph that ran")
+    effect_key: str = Field(description="The effect's idempotency key; empty: it was no effect")
     arguments: dict[str, JsonValue]
-    outcome: str = Field(description="begun, finished, or another word or error code for what came of it")
+    outcome: str = Field(description="begun, finished, or another word or error code")
     details: dict[str, JsonValue]
-    position: int | None = Field(description="Its place in the chain; null: it waits for one, about a second")
+    position: int | None = Field(
+        description="Its position in the chain; null: not linked yet (about a second)"
+    )
     hash: str | None = Field(description="SHA-256 over the entry and the hash before it, as hexadecimal")
 
 
 class AuditPage(BaseModel):
-    """Entries, the latest first."""
+    """Entries, latest first."""
 
     entries: list[AuditEntry]
-    next: int | None = Field(
-        description="Give it as before= for the entries before these; null: there are none"
-    )
+    next: int | None = Field(description="Give it as before= for the next page; null: this is the last page")
 
 
 def audit_router() -> APIRouter:
-    """The router."""
+    """Return the router."""
     router = APIRouter(prefix="/v1/audit", tags=["audit"])
 
     @router.get("")
@@ -55,11 +55,13 @@ def audit_router() -> APIRouter:
         action: Annotated[Action | None, Query()] = None,
         since: Annotated[AwareDatetime | None, Query(description="Not before")] = None,
         until: Annotated[AwareDatetime | None, Query(description="Before")] = None,
-        before: Annotated[int | None, Query(ge=1, le=2**63 - 1, description="The page before: next")] = None,
+        before: Annotated[
+            int | None, Query(ge=1, le=2**63 - 1, description="The previous page's next")
+        ] = None,
         limit: Annotated[int, Query(ge=1, le=500)] = 100,
     ) -> AuditPage:
-        """What was done in the tenant, the latest first."""
-        found = await service.audit.find(
+        """List what was done in the tenant, latest first."""
+        entries = await service.audit.find(
             requester.tenant,
             limit=limit + 1,
             thread_id=thread_id,
@@ -69,14 +71,16 @@ def audit_router() -> APIRouter:
             until=until,
             before=before,
         )
-        page = found[:limit]
-        more = len(found) > limit
-        return AuditPage(entries=[_view(entry) for entry in page], next=page[-1].id if more else None)
+        page = entries[:limit]
+        has_more = len(entries) > limit
+        return AuditPage(
+            entries=[_build_view(entry) for entry in page], next=page[-1].id if has_more else None
+        )
 
     return router
 
 
-def _view(entry: Found) -> AuditEntry:
+def _build_view(entry: StoredEntry) -> AuditEntry:
     return AuditEntry(
         id=entry.id,
         at=entry.at,

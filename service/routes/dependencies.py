@@ -1,35 +1,75 @@
-"""What routes ask for.
+"""What several routes need: the open service, the caller, and an eye on the client.
 
-Coroutines, though none waits: FastAPI calls plain functions in another thread, which costs more than they do.
+The dependencies are coroutines although none waits: FastAPI calls plain functions in another thread, which
+costs more than they do.
 """
 
-from typing import Annotated, TypeAlias
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from typing import Annotated, Any, TypeAlias
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
+from starlette.requests import HTTPConnection
 
 from core.errors import InvalidRequest
-from service.auth.request_identity import Identity, requester
+from service.auth.principal import Identity
 from service.lifespan import Service
 
+# nginx's "client closed request"; only the log sees it.
+CLIENT_CLOSED_REQUEST = 499
 
-async def _service(request: Request) -> Service:
+
+async def _get_service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 
 
-async def _requester(request: Request) -> Identity:
-    return requester(request)
+def get_requester(connection: HTTPConnection) -> Identity:
+    """Return the caller, as :class:`service.middleware.authentication.Authentication` identified them."""
+    identity: Identity = connection.state.identity
+    return identity
 
 
-async def require_text(request: Request) -> None:
-    """Refuse NUL in paths and queries: no text of Postgres holds it. Bodies are checked with their models.
+async def _get_requester(request: Request) -> Identity:
+    return get_requester(request)
+
+
+Requester: TypeAlias = Annotated[Identity, Depends(_get_requester)]
+OpenService: TypeAlias = Annotated[Service, Depends(_get_service)]
+
+
+async def reject_nul(request: Request) -> None:
+    """Reject NUL in paths and queries, which Postgres cannot store. Bodies are checked with their models.
 
     Raises:
-        InvalidRequest: There is one.
+        InvalidRequest: The path or the query holds one.
     """
     if "\0" in request.scope["path"] or b"%00" in request.scope["query_string"]:
-        raise InvalidRequest("the path and the query must not have NUL (%00) in them")
+        raise InvalidRequest("the path and the query must not contain NUL (%00)")
 
 
-Requester: TypeAlias = Annotated[Identity, Depends(_requester)]
-OpenService: TypeAlias = Annotated[Service, Depends(_service)]
+async def answer_until_disconnect(request: Request, answer: Coroutine[Any, Any, Response]) -> Response:
+    """Await the answer; if the client disconnects first, cancel what makes it.
+
+    Cancelling a run's listener stops the run at its next step (see :mod:`service.runs.executor`).
+    """
+    # The body first: after it, only a disconnect can come.
+    await request.body()
+    making = asyncio.ensure_future(answer)
+    disconnect = asyncio.create_task(_wait_for_disconnect(request))
+    try:
+        await asyncio.wait({making, disconnect}, return_when=asyncio.FIRST_COMPLETED)
+        if making.done():
+            return making.result()
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    finally:
+        for task in (making, disconnect):
+            if task.cancel():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+
+
+async def _wait_for_disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,14 +1,16 @@
-"""Whether the service works, and what it is."""
+"""``/health`` and ``/info``: whether the service works, and what it is."""
 
 import asyncio
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from core import postgres
+from core.embeddings import embedder_kind
+from core.tasks import TaskState
 from graphs.registry import REGISTRY
 from service.lifespan import Service
 from service.routes.dependencies import OpenService
@@ -16,18 +18,23 @@ from service.version import VERSION
 
 HEALTH_SQL = "SELECT 1"
 HEALTH_TIMEOUT_SECONDS = 2.0
+# States of a background task that does not do its work.
+FAILING_STATES: Final[frozenset[TaskState]] = frozenset({"failing", "restarting"})
 
 
 def health_router() -> APIRouter:
-    """The router."""
+    """Return the router."""
     router = APIRouter(tags=["service"])
 
     @router.get("/health", responses={503: {"description": "Something is down; the body names it"}})
     async def health(service: OpenService) -> JSONResponse:
-        """Healthy when a query on the database passes within two seconds; degraded while an agent fails."""
-        fault = await _database_fault(service)
+        """Answer healthy if the database answers within two seconds.
+
+        Degraded, still with 200, while an agent fails again and again or a background task fails or restarts.
+        """
+        fault = await _find_database_fault(service)
         if fault is None:
-            return JSONResponse(_healthy(service))
+            return JSONResponse(_describe_health(service))
         content = {
             "status": "unhealthy",
             "checks": {"database": "down"},
@@ -39,27 +46,29 @@ def health_router() -> APIRouter:
 
     @router.get("/health/live")
     async def live() -> dict[str, str]:
-        """Alive as long as it answers, whatever else is down: a restart would mend nothing."""
+        """Answer as long as the process does, whatever else is down: a restart would fix nothing."""
         return {"status": "alive"}
 
     @router.get(
         "/health/ready", responses={503: {"description": "Send requests elsewhere; the body says why"}}
     )
     async def ready(service: OpenService) -> JSONResponse:
-        """Ready for requests: the database is there, and the service is not about to stop.
+        """Answer ready if the database is available and the service is not about to stop.
 
-        Not asked through the pool: one that is in use says nothing of the database, and a peak would take
-        all replicas out at once.
+        This does not use the connection pool: a pool in full use says nothing about the database, and a peak
+        would take all replicas out at once.
         """
-        if service.lifecycle.is_leaving:
-            return _not_ready("stopping", "the service is stopping; ask another replica")
-        if service.pool.away:
-            return _not_ready("database_unavailable", "the database is down")
+        if service.lifecycle.is_stopping:
+            return _not_ready_response(
+                "stopping", "the service is stopping; send requests to another replica"
+            )
+        if service.pool.unavailable_reason:
+            return _not_ready_response("database_unavailable", "the database is down")
         return JSONResponse({"status": "ready"})
 
     @router.get("/info")
     async def info(service: OpenService) -> dict[str, Any]:
-        """Version, graphs, agents and models."""
+        """Return version, graphs, agents and models."""
         return {
             "name": "ventros-agents",
             "version": VERSION,
@@ -67,35 +76,43 @@ def health_router() -> APIRouter:
             "model": asdict(service.model),
             "agents": {
                 name: {"category": spec.category, "description": spec.description}
-                for name, spec in service.roster.agents.items()
+                for name, spec in service.agents.specs.items()
             },
-            "embeddings": service.roster.router.model,
+            "embeddings": {
+                "model": service.agents.router.model,
+                "kind": embedder_kind(service.agents.router.model),
+            },
             "crm": "external" if service.settings.crm.api_base else "development CRM, at /crm",
             "database": "external" if service.settings.database.url else "embedded",
-            "packages": {name: _version(name) for name in ("langgraph", "langserve", "langchain-core")},
+            "packages": {
+                name: _get_package_version(name) for name in ("langgraph", "langserve", "langchain-core")
+            },
         }
 
     return router
 
 
-def _healthy(service: Service) -> dict[str, Any]:
-    degraded = [
+def _describe_health(service: Service) -> dict[str, Any]:
+    degraded_agents = [
         {"agent": name, "failures_in_a_row": failures}
-        for name, failures in service.roster.health.degraded.items()
+        for name, failures in service.agents.health.degraded.items()
     ]
+    tasks = service.tasks.statuses()
+    is_degraded = degraded_agents or any(task.state in FAILING_STATES for task in tasks.values())
     return {
-        "status": "degraded" if degraded else "healthy",
+        "status": "degraded" if is_degraded else "healthy",
         "checks": {"database": "up"},
-        "agents": {"degraded": degraded},
+        "agents": {"degraded": degraded_agents},
+        "tasks": {name: asdict(task) for name, task in tasks.items()},
     }
 
 
-def _not_ready(code: str, message: str) -> JSONResponse:
+def _not_ready_response(code: str, message: str) -> JSONResponse:
     content = {"status": "not ready", "error": code, "message": message, "details": {}}
     return JSONResponse(content, status_code=503, headers={"Retry-After": "2"})
 
 
-async def _database_fault(service: Service) -> str | None:
+async def _find_database_fault(service: Service) -> str | None:
     try:
         async with asyncio.timeout(HEALTH_TIMEOUT_SECONDS), service.pool.connection() as connection:
             await connection.execute(HEALTH_SQL)
@@ -106,7 +123,7 @@ async def _database_fault(service: Service) -> str | None:
     return None
 
 
-def _version(package: str) -> str | None:
+def _get_package_version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""LangServe's routes for each graph. The only file that knows LangServe (its licence is its own)."""
+"""LangServe's routes for each graph. Only this module imports LangServe, which has its own licence."""
 
 import asyncio
 import contextlib
@@ -21,17 +21,14 @@ from starlette.types import Scope
 
 from core.errors import InvalidRequest, ServiceError
 from graphs.registry import REGISTRY
-from service.audit.requests import Claimed
-from service.auth.request_identity import requester
-from service.errors import body, describe, invalid, response
+from service.audit.idempotency import KeyClaim
+from service.errors import error_body, error_response, invalid_request, to_service_error
 from service.lifespan import Service
-from service.middleware.disconnect import until_gone
-from service.middleware.readable_body import require_readable
-from service.routes.served_graph import CLAIMED_KEY, FRESH_KEY, IDENTITY_KEY, SERVICE_KEY, ServedGraph
-from service.routes.sse import gathered
-from service.runs.idempotency import HEADER, claim
-from service.runs.resumption import served_input_schema
-from service.runs.thread_ids import checked_thread_id, new_thread_id
+from service.routes.dependencies import answer_until_disconnect, get_requester
+from service.routes.langserve_runnable import CLAIMED_KEY, FRESH_KEY, IDENTITY_KEY, SERVICE_KEY, ServedGraph
+from service.routes.sse import join_chunks, wait_for_first
+from service.runs.replay import IDEMPOTENCY_HEADER, claim_request_key
+from service.runs.request import build_served_input_schema, check_thread_id, new_thread_id
 
 THREAD_HEADER = "X-Thread-Id"
 
@@ -41,107 +38,34 @@ Event = dict[str, Any]
 
 @cache
 def langserve_router() -> APIRouter:
-    """Invoke, batch, the three streams, schemas and playground under ``/{graph}``, for each graph.
+    """Return invoke, batch, the three streams, schemas and playground under ``/{graph}``, for each graph.
 
-    Made once: hundreds of routes with their models are more work than opening the service, and they know
-    nothing of the one that serves them.
+    Built once: hundreds of routes with their models take longer than opening the service, and they do not
+    depend on the service that serves them.
     """
     router = APIRouter()
     for spec in REGISTRY.values():
-        of_graph = GraphRouter(spec.name)
+        graph_router = GraphRouter(spec.name)
         add_routes(
-            of_graph,
-            # LangServe has one gather every event of every run, and returns none: callback events are off.
+            graph_router,
+            # LangServe collects every event of every run and returns none: callback events are off.
             ServedGraph(spec, unread=AsyncEventAggregatorCallback),
             path=f"/{spec.name}",
             per_req_config_modifier=_complete_config,
             serializer=GraphSerializer(),
+            # Each route again under `/c/{config_hash}`: twice the routes, for links that nobody shares.
+            disabled_endpoints=("config_hashes",),
             enable_feedback_endpoint=False,
             enable_public_trace_link_endpoint=False,
         )
-        router.include_router(of_graph)
+        router.include_router(graph_router)
     return router
 
 
-async def _complete_config(config: dict[str, Any], request: Request) -> dict[str, Any]:
-    """Put in who asks, the service that answers, and a new thread where none is named.
-
-    A batch names none here: each of its inputs gets a thread of its own.
-    """
-    given = config.get("configurable", {})
-    configurable = {
-        **given,
-        IDENTITY_KEY: requester(request),
-        SERVICE_KEY: request.app.state.service,
-    }
-    key = request.headers.get(HEADER, "")
-    if not request.url.path.endswith("/batch"):
-        named = configurable.get("thread_id") or await _session(request)
-        configurable[FRESH_KEY] = not named
-        configurable["thread_id"] = named or new_thread_id()
-        if key:
-            claimed = await _claimed(request, key, given, checked_thread_id(configurable["thread_id"]))
-            configurable |= {CLAIMED_KEY: claimed, "thread_id": claimed.thread_id}
-        if isinstance(configurable["thread_id"], str):
-            # It becomes a header; what is no text is the config schema's to refuse.
-            request.state.thread_id = checked_thread_id(configurable["thread_id"])
-    elif key:
-        raise InvalidRequest(f"a batch takes no {HEADER}: send each input as a request of its own")
-    return {**config, "configurable": configurable}
-
-
-async def _claimed(request: Request, key: str, named: Mapping[str, Any], thread_id: str) -> Claimed:
-    """The request's place among those with keys. How it is listened to, and waits, is not what is asked."""
-    given = await request.json()
-    if isinstance(given, Mapping):
-        # A key is for what can be done: an input that is mended is not another request under it.
-        _input_schema(request.url.path.split("/")[1]).model_validate(given.get("input"))
-    asked = {
-        "graph": request.url.path.rpartition("/")[0],
-        "input": given.get("input") if isinstance(given, Mapping) else None,
-        "configurable": {name: value for name, value in named.items() if name != "multitask_strategy"},
-    }
-    service: Service = request.app.state.service
-    return await claim(service, requester(request), key, asked, thread_id=thread_id)
-
-
-@cache
-def _input_schema(graph: str) -> type[BaseModel]:
-    return served_input_schema(REGISTRY[graph])
-
-
-async def _session(request: Request) -> str:
-    """The session an input goes on with, a thread; what is no text is the input schema's to refuse."""
-    body = await request.json()
-    given = body.get("input") if isinstance(body, Mapping) else None
-    session = given.get("session_id") if isinstance(given, Mapping) else None
-    return session if isinstance(session, str) else ""
-
-
-class GraphSerializer(WellKnownLCSerializer):
-    """LangServe's JSON, which knows neither ``Send`` nor whatever else stands in a graph's events."""
-
-    def dumps(self, obj: Any) -> bytes:
-        """Dump to JSON; what has no JSON form is shown as text."""
-        return orjson.dumps(obj, default=_jsonable, option=orjson.OPT_NON_STR_KEYS)
-
-
-def _jsonable(value: Any) -> Any:
-    match value:
-        case BaseModel():
-            return value.model_dump()
-        case Send():
-            return {"node": value.node, "arg": value.arg}
-        case set() | frozenset() | tuple():
-            return list(value)
-        case _:
-            return repr(value)
-
-
 class GraphRouter(APIRouter):
-    """The routes of one graph, which are looked through for its own requests alone.
+    """The routes of one graph, which are searched only for requests to that graph.
 
-    All graphs have some two hundred; to compare each with every request was a sixth of what a run costs.
+    All graphs together have some two hundred; comparing each with every request was a sixth of a run's cost.
 
     Args:
         graph: Its name, the first part of its paths.
@@ -149,23 +73,23 @@ class GraphRouter(APIRouter):
 
     def __init__(self, graph: str) -> None:
         super().__init__(route_class=GraphRoute)
-        self._start = f"/{graph}/"
+        self._prefix = f"/{graph}/"
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Whether one of the routes is asked for."""
+        """Return whether the request is for one of the routes."""
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        return super().matches(scope) if path.startswith(self._start) else (Match.NONE, {})
+        return super().matches(scope) if path.startswith(self._prefix) else (Match.NONE, {})
 
 
 class GraphRoute(APIRoute):
-    """A LangServe route with our errors, the thread's header, and an eye on the client."""
+    """A LangServe route with typed errors, the thread's header, and a stop when the client disconnects."""
 
     def get_route_handler(self) -> Handler:
         """Wrap LangServe's handler."""
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
-            answer = await until_gone(request, _answer(handler, request))
+            answer = await answer_until_disconnect(request, _answer(handler, request))
             if thread_id := getattr(request.state, "thread_id", None):
                 answer.headers[THREAD_HEADER] = thread_id
             return answer
@@ -175,48 +99,49 @@ class GraphRoute(APIRoute):
 
 async def _answer(handler: Handler, request: Request) -> Response:
     try:
-        await require_readable(request)
+        await _require_readable_body(request)
         answer = await handler(request)
+        if isinstance(answer, EventSourceResponse):
+            events = await wait_for_first(_raise_errors(answer.body_iterator), _to_error_event)
+            answer.body_iterator = join_chunks(events)
     except ServiceError as error:
-        return response(error)
+        return error_response(error)
     except ValidationError as error:
-        # LangServe lets the inputs of a batch through to here; a run's own errors are typed by now.
-        return response(invalid(error.errors(include_url=False, include_context=False)))
-    if isinstance(answer, EventSourceResponse):
-        return await _started(answer)
+        # LangServe validates the inputs of a batch this late; errors of the run itself are typed by now.
+        return error_response(invalid_request(error.errors(include_url=False, include_context=False)))
     return answer
 
 
-async def _started(answer: EventSourceResponse) -> Response:
-    """The stream once its first event exists: a run that cannot begin is answered with its own status."""
-    events = _described(answer.body_iterator)
+async def _require_readable_body(request: Request) -> None:
+    """Check the shapes that LangServe relies on; it answers others with 500.
+
+    Starlette keeps the parsed body, so nothing is parsed twice.
+
+    Raises:
+        InvalidRequest: The body is not JSON, or its ``config`` or ``inputs`` have the wrong shape.
+    """
+    if request.method != "POST":
+        return
     try:
-        # LangServe's streams have an "end" event at least.
-        first = await anext(events)
-    except ServiceError as error:
-        return response(error)
-    answer.body_iterator = gathered(_resumed(first, events))
-    return answer
+        body = await request.json()
+    except (ValueError, RecursionError):
+        raise InvalidRequest("body: it must be JSON in UTF-8, nested no deeper than a thousand") from None
+    if not isinstance(body, Mapping):
+        raise InvalidRequest("body: it must be an object")
+    if not isinstance(body.get("inputs", []), list):
+        raise InvalidRequest("inputs: it must be a list")
+    config = body.get("config", {})
+    # A batch may have a config for each input.
+    configs = config if isinstance(config, list) else [config]
+    if not all(isinstance(one, Mapping) for one in configs):
+        raise InvalidRequest("config: it must be an object; leave it out where there is nothing to say")
 
 
-async def _resumed(first: Event, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-    try:
-        yield first
-        async for event in events:
-            yield event
-    except ServiceError as error:
-        # status_code is what LangServe's own client reads.
-        data = {**body(error), "status_code": error.status}
-        yield {"event": "error", "data": json.dumps(data, ensure_ascii=False)}
-    finally:
-        await events.aclose()
+async def _raise_errors(events: Any) -> AsyncGenerator[Event, None]:
+    """Yield LangServe's events; raise the typed error where LangServe would say "Internal Server Error".
 
-
-async def _described(events: Any) -> AsyncGenerator[Event, None]:
-    """LangServe's events; where it would say "Internal Server Error", the typed error is raised.
-
-    LangServe's generators answer every exception, their own cancellation included, with an error event
-    and raise it when asked for the next one.
+    LangServe's generators answer every exception, including their own cancellation, with an error event, and
+    raise it when the next event is requested.
     """
     try:
         async for event in events:
@@ -225,8 +150,92 @@ async def _described(events: Any) -> AsyncGenerator[Event, None]:
     except asyncio.CancelledError:
         raise
     except Exception as error:
-        raise describe(error) from error
+        raise to_service_error(error) from error
     finally:
         with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
             await events.athrow(asyncio.CancelledError())
             await anext(events)
+
+
+def _to_error_event(error: ServiceError) -> Event:
+    # status_code is what LangServe's own client reads.
+    data = {**error_body(error), "status_code": error.status}
+    return {"event": "error", "data": json.dumps(data, ensure_ascii=False)}
+
+
+async def _complete_config(config: dict[str, Any], request: Request) -> dict[str, Any]:
+    """Add the caller, the service, and a new thread where none is named.
+
+    A batch gets no thread here: each of its inputs has a thread of its own.
+    """
+    given = config.get("configurable", {})
+    configurable = {**given, IDENTITY_KEY: get_requester(request), SERVICE_KEY: request.app.state.service}
+    key = request.headers.get(IDEMPOTENCY_HEADER, "")
+    if not request.url.path.endswith("/batch"):
+        named = configurable.get("thread_id") or await _get_session_id(request)
+        configurable[FRESH_KEY] = not named
+        configurable["thread_id"] = named or new_thread_id()
+        if key:
+            claimed = await _claim_key(request, key, given, check_thread_id(configurable["thread_id"]))
+            configurable |= {CLAIMED_KEY: claimed, "thread_id": claimed.thread_id}
+        if isinstance(configurable["thread_id"], str):
+            # It becomes a header; the config schema refuses what is no text.
+            request.state.thread_id = check_thread_id(configurable["thread_id"])
+    elif key:
+        raise InvalidRequest(
+            f"a batch takes no {IDEMPOTENCY_HEADER}: send each input as a request of its own"
+        )
+    return {**config, "configurable": configurable}
+
+
+async def _claim_key(request: Request, key: str, given: Mapping[str, Any], thread_id: str) -> KeyClaim:
+    """Claim a request's key for its graph, input and configuration.
+
+    The endpoint and the multitask strategy are no part of the request: they say how its caller listens and
+    waits, not what is asked.
+    """
+    body = await request.json()
+    graph_input = body.get("input") if isinstance(body, Mapping) else None
+    if isinstance(body, Mapping):
+        # An invalid input claims no key, so that the corrected one may use it.
+        _get_input_schema(request.url.path.split("/")[1]).model_validate(graph_input)
+    asked = {
+        "graph": request.url.path.rpartition("/")[0],
+        "input": graph_input,
+        "configurable": {name: value for name, value in given.items() if name != "multitask_strategy"},
+    }
+    service: Service = request.app.state.service
+    return await claim_request_key(service.requests, get_requester(request), key, asked, thread_id=thread_id)
+
+
+@cache
+def _get_input_schema(graph: str) -> type[BaseModel]:
+    return build_served_input_schema(REGISTRY[graph])
+
+
+async def _get_session_id(request: Request) -> str:
+    """Return the session (a thread) that an input names; the input schema refuses what is no text."""
+    body = await request.json()
+    graph_input = body.get("input") if isinstance(body, Mapping) else None
+    session = graph_input.get("session_id") if isinstance(graph_input, Mapping) else None
+    return session if isinstance(session, str) else ""
+
+
+class GraphSerializer(WellKnownLCSerializer):
+    """LangServe's JSON, extended by ``Send`` and whatever else occurs in a graph's events."""
+
+    def dumps(self, obj: Any) -> bytes:
+        """Dump to JSON; what has no JSON form is shown as text."""
+        return orjson.dumps(obj, default=_to_jsonable, option=orjson.OPT_NON_STR_KEYS)
+
+
+def _to_jsonable(value: Any) -> Any:
+    match value:
+        case BaseModel():
+            return value.model_dump()
+        case Send():
+            return {"node": value.node, "arg": value.arg}
+        case set() | frozenset() | tuple():
+            return list(value)
+        case _:
+            return repr(value)

@@ -9,28 +9,27 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, JsonValue, model_validator
 from sse_starlette import ServerSentEvent
 
-from core.logging import get_logger
-from core.packing.records import ContextRecord
-from core.postgres import DATABASE_UNAVAILABLE
-from nodes.coordinator.state import Alternative, Attempt, Dispatched, Handoff, Path
-from nodes.shared.memory_use import MemoryUse
-from service.auth.request_identity import Identity
-from service.errors import body, describe
+from core.errors import ServiceError
+from core.packing import ContextRecord
+from nodes.coordinator.state import Alternative, AnswerPath, Attempt, Dispatch, Handoff
+from nodes.shared.memory import MemoryUse
+from service.auth.principal import Identity
+from service.errors import error_body
 from service.lifespan import Service
-from service.middleware.disconnect import until_gone
 from service.routes import sse
-from service.routes.dependencies import OpenService, Requester
-from service.routes.message_events import MessageEvents
-from service.routes.texts import require_storable
-from service.runs.http_request import run_request
-from service.runs.idempotency import claim, claim_message
-from service.runs.output import PendingInterrupt, RunMetadata, RunResult, finished
-from service.runs.preconditions import MultitaskStrategy
-from service.runs.request import RunRequest
-from service.runs.thread_ids import checked_thread_id, new_thread_id
-from service.sessions.entry import GRAPH, entered
-
-log = get_logger(__name__)
+from service.routes.dependencies import OpenService, Requester, answer_until_disconnect
+from service.runs.output import PendingInterrupt, RunEvents, RunMetadata, RunResult
+from service.runs.replay import claim_message_id, claim_request_key
+from service.runs.request import (
+    MultitaskStrategy,
+    RunRequest,
+    build_graph_input,
+    build_run_request,
+    check_thread_id,
+    new_thread_id,
+    require_storable,
+)
+from service.runs.sessions import SESSION_GRAPH
 
 
 class MessageRequest(BaseModel):
@@ -43,7 +42,7 @@ class MessageRequest(BaseModel):
     channel_id: str | None = Field(None, max_length=200, description="Where they wrote")
     session_id: str | None = Field(
         None,
-        description="Session to go on with; none: the contact's current one on the channel, if one is named, "
+        description="Session to continue; none: the contact's current one on the channel, if one is named, "
         "else a new one. A session is a thread",
     )
     message_id: str | None = Field(
@@ -52,7 +51,9 @@ class MessageRequest(BaseModel):
         max_length=200,
         description="The message's id where it comes from, so that one that is sent twice is answered once",
     )
-    metadata: dict[str, JsonValue] | None = Field(None, description="Kept with the run's checkpoints")
+    metadata: dict[str, JsonValue] | None = Field(
+        None, max_length=100, description="Stored with the run's checkpoints"
+    )
     multitask_strategy: MultitaskStrategy = Field(
         "enqueue", description="When the session is busy: wait, answer 409, or stop the other run"
     )
@@ -76,12 +77,12 @@ class MessageResponse(BaseModel):
     alternatives: list[Alternative] = Field(description="Other agents it could have been for")
     session_id: str = Field(description="Give it back with the customer's next message")
     handoff: Handoff = Field(description="Whether a person should take over")
-    path: Path = Field(
+    path: AnswerPath = Field(
         description="agent: its answer; merged: two agents'; clarification: the customer was asked back; "
         "general: the general agent's, as no other answered; handoff: a person takes over"
     )
-    dispatched: list[Dispatched] = Field(description="Who was given the message, and why they")
-    attempts: list[Attempt] = Field(description="Every agent that tried, and what came of it")
+    dispatched: list[Dispatch] = Field(description="Which agents were given the message, and why")
+    attempts: list[Attempt] = Field(description="Every agent that tried, and its outcome")
     ends_session: bool = Field(description="Whether the conversation came to its end, and is closed")
     interrupts: list[PendingInterrupt] = Field(
         description="Questions a person must decide before the answer; see /v1/approvals"
@@ -91,7 +92,7 @@ class MessageResponse(BaseModel):
 
 
 def messages_router() -> APIRouter:
-    """The router."""
+    """Return the router."""
     router = APIRouter(prefix="/v1", tags=["messages"])
 
     @router.post(
@@ -114,110 +115,45 @@ def messages_router() -> APIRouter:
         *,
         accept: Annotated[str, Header()] = "application/json",
         idempotency_key: Annotated[
-            str, Header(description="What is sent again with its key is answered once; see `message_id`")
+            str, Header(description="A request sent again with its key is answered once; see `message_id`")
         ] = "",
     ) -> Response:
         """Answer a customer's message, whole or as a stream."""
-        run = await _run(message, service, requester, idempotency_key)
-        headers = {"X-Thread-Id": run.thread_id}
-        if "text/event-stream" in accept:
-            answer: Response = sse.stream(_events(run, service))
-        else:
-            answer = await until_gone(request, _whole(run, service))
-        answer.headers.update(headers)
-        return answer
+        run = await _build_run(message, service, requester, idempotency_key)
+        answer = _stream(run, service) if "text/event-stream" in accept else _answer(run, service)
+        response = await answer_until_disconnect(request, answer)
+        response.headers["X-Thread-Id"] = run.thread_id
+        return response
 
     return router
 
 
-async def _run(message: MessageRequest, service: Service, identity: Identity, key: str) -> RunRequest:
-    new_id, message_id = new_thread_id(), await _message_id(message, service, identity, key)
-    session = await entered(
-        service,
-        identity,
-        message.contact_id,
-        channel_id=message.channel_id or "",
-        session_id=checked_thread_id(message.session_id) if message.session_id else "",
-        message_id=message_id,
-        new_id=new_id,
-    )
-    return run_request(
-        service,
-        GRAPH,
-        {
-            "message": message.message,
-            "contact_id": message.contact_id,
-            "channel_id": message.channel_id or "",
-            "session_id": session.session_id,
-            "message_id": message_id,
-            "metadata": message.metadata or {},
-        },
-        identity=identity,
-        thread_id=session.session_id,
-        fresh=session.session_id == new_id,
-        metadata={
-            "channel_id": message.channel_id,
-            **(message.metadata or {}),
-        },
-        key=message_id,
-        repeated=session.repeated,
-        modes=("messages", "updates", "values"),
-        # The agents' steps and tokens are those of graphs inside.
-        subgraphs=True,
-        multitask_strategy=message.multitask_strategy,
-    )
+async def _answer(run: RunRequest, service: Service) -> Response:
+    result = await service.runs.run_to_end(run)
+    return JSONResponse(_build_response(result, service).model_dump())
 
 
-async def _message_id(message: MessageRequest, service: Service, identity: Identity, key: str) -> str:
-    """The id by which the message is known when it comes again: its sender's, or one made for its key."""
-    given = message.message_id or ""
-    if given:
-        await claim_message(
-            service, identity, contact_id=message.contact_id, message_id=given, text=message.message
-        )
-    if not key:
-        return given
-    asked = message.model_dump(mode="json", exclude={"multitask_strategy"})
-    claimed = await claim(service, identity, key, {"graph": GRAPH.name, "message": asked})
-    return given or f"request:{claimed.id}"
+async def _stream(run: RunRequest, service: Service) -> Response:
+    return sse.stream_response(await sse.wait_for_first(_list_events(run, service), _to_error_event))
 
 
-async def _whole(run: RunRequest, service: Service) -> Response:
-    result = await finished(service.runs, run)
-    await _close_ended(result, run, service)
-    return JSONResponse(_response(result, service).model_dump())
-
-
-async def _events(run: RunRequest, service: Service) -> AsyncGenerator[ServerSentEvent, None]:
-    events = MessageEvents()
-    result = RunResult()
-    parts = service.runs.stream(run)
-    yield sse.event("start", {"session_id": run.thread_id, "metadata": asdict(service.model)})
-    try:
+async def _list_events(run: RunRequest, service: Service) -> AsyncGenerator[ServerSentEvent, None]:
+    events, result = RunEvents(), RunResult()
+    async with service.runs.stream(run) as parts:
+        start = {"session_id": run.thread_id, "metadata": asdict(service.model)}
+        yield sse.format_event("start", start)
         async for part in parts:
             result.take(part)
-            for one in events.of(part):
-                yield one
-        await _close_ended(result, run, service)
-        yield sse.event("done", _response(result, service).model_dump())
-    except Exception as error:  # noqa: BLE001 - the stream has begun: its last event is where errors go
-        described = describe(error)
-        yield sse.event("error", {**body(described), "status": described.status})
-    finally:
-        await parts.aclose()
+            for name, data in events.convert(part):
+                yield sse.format_event(name, data)
+    yield sse.format_event("done", _build_response(result, service).model_dump())
 
 
-async def _close_ended(result: RunResult, run: RunRequest, service: Service) -> None:
-    """Close the session where the agent says so. A database that is away costs nobody their answer."""
-    # An old answer that is given again ended what may have begun anew since.
-    if result.values.get("ends_session") and not result.interrupts and not run.repeated:
-        try:
-            await service.sessions.close(run.context.tenant, run.thread_id)
-        except DATABASE_UNAVAILABLE as fault:
-            log.warning("session_not_closed", session_id=run.thread_id, reason=str(fault))
+def _to_error_event(error: ServiceError) -> ServerSentEvent:
+    return sse.format_event("error", {**error_body(error), "status": error.status})
 
 
-def _response(result: RunResult, service: Service) -> MessageResponse:
+def _build_response(result: RunResult, service: Service) -> MessageResponse:
     values = result.values
     return MessageResponse(
         **{name: values[name] for name in MessageResponse.model_fields.keys() & values.keys() - {"metadata"}},
@@ -225,3 +161,59 @@ def _response(result: RunResult, service: Service) -> MessageResponse:
         interrupts=[PendingInterrupt(**pending) for pending in result.interrupts],
         metadata=MessageMetadata(**asdict(service.model), memory=values["memory"], context=values["context"]),
     )
+
+
+async def _build_run(message: MessageRequest, service: Service, identity: Identity, key: str) -> RunRequest:
+    new_id, message_id = new_thread_id(), await _claim_message(message, service, identity, key)
+    session = await service.session_runs.enter(
+        identity,
+        message.contact_id,
+        channel_id=message.channel_id or "",
+        session_id=check_thread_id(message.session_id) if message.session_id else "",
+        message_id=message_id,
+        new_id=new_id,
+    )
+    values = {
+        "message": message.message,
+        "contact_id": message.contact_id,
+        "channel_id": message.channel_id or "",
+        "session_id": session.session_id,
+        "message_id": message_id,
+        "metadata": message.metadata or {},
+    }
+    return build_run_request(
+        service.graphs[SESSION_GRAPH.name],
+        SESSION_GRAPH,
+        build_graph_input(SESSION_GRAPH, values),
+        identity=identity,
+        thread_id=session.session_id,
+        fresh=session.session_id == new_id,
+        metadata={"channel_id": message.channel_id, **(message.metadata or {})},
+        on_finish=service.session_runs.close_on_finish(SESSION_GRAPH, identity, session.session_id),
+        key=message_id,
+        repeated=session.repeated,
+        modes=("messages", "updates", "values"),
+        # The agents' steps and tokens are those of subgraphs.
+        subgraphs=True,
+        multitask_strategy=message.multitask_strategy,
+    )
+
+
+async def _claim_message(message: MessageRequest, service: Service, identity: Identity, key: str) -> str:
+    """Return the id that recognises a repeated message: its sender's, or one made for its key."""
+    message_id = message.message_id or ""
+    if message_id:
+        await claim_message_id(
+            service.requests,
+            identity,
+            contact_id=message.contact_id,
+            message_id=message_id,
+            text=message.message,
+        )
+    if not key:
+        return message_id
+    content = message.model_dump(mode="json", exclude={"multitask_strategy"})
+    claimed = await claim_request_key(
+        service.requests, identity, key, {"graph": SESSION_GRAPH.name, "message": content}
+    )
+    return message_id or f"request:{claimed.id}"

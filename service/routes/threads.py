@@ -1,20 +1,20 @@
-"""``/v1/threads``: erase a thread for good, as privacy requests ask for."""
+"""``/v1/threads``: erase a thread for good, as privacy requests require."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from core.actor import act_as
+from core.context import act_as
 from core.logging import get_logger
-from service.auth.request_identity import actor_of
+from service.auth.principal import build_actor
 from service.routes.dependencies import OpenService, Requester
-from service.runs.thread_ids import checked_thread_id
+from service.runs.request import check_thread_id
 
 log = get_logger(__name__)
 
 
 def threads_router() -> APIRouter:
-    """The router."""
+    """Return the router."""
     router = APIRouter(prefix="/v1/threads", tags=["threads"])
 
     @router.delete("/{thread_id}", status_code=204)
@@ -23,17 +23,16 @@ def threads_router() -> APIRouter:
         service: OpenService,
         requester: Requester,
     ) -> None:
-        """Erase a thread everywhere: checkpoints, session, what memory has of it, what waits for a person.
+        """Erase a thread everywhere: checkpoints, session, what memory holds of it, pending questions.
 
-        409 while a run is in progress on it: a run may be about to tell the customer something, and what it
-        does must stay on record until it is done. Nothing begins on the thread while it is being erased.
-        404 for a thread that does not exist, so also for one that was erased before.
+        409 while a run is in progress on it: the run may be about to tell the customer something, and its
+        effects must stay on record until it is done. No run begins while the thread is being erased.
+        404 for a thread that does not exist or was erased before.
         """
-        thread_id = checked_thread_id(thread_id)
-        # Whether a thread is busy is its owner's to know.
-        async with service.runs.quiet(thread_id, requester.tenant):
-            owner = await service.ownership.own(requester, thread_id)
-            act_as(actor_of(requester, thread_id=thread_id))
+        thread_id = check_thread_id(thread_id)
+        async with service.runs.hold_idle_thread(thread_id, requester.tenant):
+            owner = await service.thread_owners.get_owner(requester, thread_id)
+            act_as(build_actor(requester, thread_id=thread_id))
             await service.erasure.erase(thread_id, tenant=requester.tenant)
         log.info("thread_erased", thread_id=thread_id, graph=owner.graph)
 

@@ -1,9 +1,9 @@
-"""What ``/v1/workflows`` is asked and answers."""
+"""Request and response models of ``/v1/workflows``."""
 
-from collections.abc import Iterable
-from datetime import datetime
-from typing import Annotated, Literal, Self, TypeAlias
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
+from langgraph.types import Interrupt
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -14,36 +14,33 @@ from pydantic import (
     model_validator,
 )
 
-from service.routes.texts import require_storable
-from workflows.numbers import LARGEST
-from workflows.progress import StepState
-from workflows.store import Status
+from service.runs.output import format_approval_id
+from service.runs.request import require_storable
+from service.workflows.graphs import RunView
+from service.workflows.workflows import Checkpoint, RecoveryStrategy
+from workflows.json_values import INTEGER_LIMIT, iter_levels
+from workflows.progress import StepProgress, StepState
+from workflows.results import Record
+from workflows.schema import Definition
+from workflows.store import RunSummary, Status
 
-MOST_CHARACTERS = 1_000_000
+MAX_SIZE = 1_000_000
 
 
-def _bounded(value: JsonValue) -> JsonValue:
-    """The value, when a checkpoint can hold it and it is no larger than a workflow needs."""
-    level: list[JsonValue] = [value]
+def _check_size(value: JsonValue) -> JsonValue:
+    """Return the value, if a checkpoint can hold it and it is no larger than a workflow needs."""
     size = 0
-    while level:
+    for level in iter_levels(value):
         size += sum(len(one) if isinstance(one, str) else 1 for one in level)
-        if size > MOST_CHARACTERS:
-            raise ValueError(f"holds more than {MOST_CHARACTERS:,} characters and values")
-        if any(isinstance(one, int) and abs(one) >= LARGEST for one in level):
-            raise ValueError("holds a whole number of more than 64 bits: send it as text")
-        level = [child for one in level for child in _inside(one)]
+        if size > MAX_SIZE:
+            raise ValueError(f"holds more than {MAX_SIZE:,} characters and values")
+        if any(isinstance(one, int) and abs(one) >= INTEGER_LIMIT for one in level):
+            raise ValueError("holds an integer of more than 64 bits: send it as text")
     return value
 
 
-def _inside(value: JsonValue) -> Iterable[JsonValue]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
-
-
-Values: TypeAlias = Annotated[dict[str, JsonValue], AfterValidator(_bounded)]
-Payload: TypeAlias = Annotated[JsonValue, AfterValidator(_bounded)]
+Values: TypeAlias = Annotated[dict[str, JsonValue], AfterValidator(_check_size)]
+Payload: TypeAlias = Annotated[JsonValue, AfterValidator(_check_size)]
 ClientId: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
@@ -53,40 +50,43 @@ class RunWorkflow(BaseModel):
     model_config = ConfigDict(extra="forbid")
     _storable = model_validator(mode="before")(require_storable)
 
-    name: str | None = Field(None, max_length=64, description="Of the library")
-    definition: dict[str, JsonValue] | None = Field(None, description="As /v1/workflows/schema says")
-    input: Values = Field({}, description="As the definition's inputs say")
-    priority: int | None = Field(None, ge=-100, le=100, description="None: the definition's")
+    name: str | None = Field(None, max_length=64, description="Name of a workflow of the library")
+    definition: dict[str, JsonValue] | None = Field(None, description="See /v1/workflows/schema")
+    input: Values = Field({}, description="The input that the definition declares")
+    priority: int | None = Field(None, ge=-100, le=100, description="null: the definition's")
     client_id: ClientId | None = Field(
-        None, description="Your own id of the run: asked for again, it is the run that was begun first"
+        None, description="Your own id of the run: a repeated request returns the run that was started first"
     )
-    wait: bool = Field(False, description="Answer when it is over or waits, within a minute; else at once")  # noqa: FBT003
+    wait: bool = Field(
+        default=False,
+        description="Answer when the run has ended or waits, within a minute; otherwise at once",
+    )
 
     @model_validator(mode="after")
-    def _is_one_of_both(self) -> Self:
+    def _check_one_of_both(self) -> Self:
         if (self.name is None) == (self.definition is None):
             raise ValueError("give either the name of a workflow of the library, or a definition")
         return self
 
 
-class StepFault(BaseModel):
-    """One thing wrong with a definition."""
+class DefinitionFault(BaseModel):
+    """Something wrong with a definition."""
 
     step: str = Field(description="Id of the step; empty: the workflow itself")
-    path: str = Field(description="Its place in the definition, steps.2.then.0.url")
+    path: str = Field(description="Its place in the definition, such as steps.2.then.0.url")
     field: str
     message: str = Field(description="What is wrong and what to do")
 
 
-class Validated(BaseModel):
+class ValidationReport(BaseModel):
     """Whether a definition is valid."""
 
     valid: bool
-    faults: list[StepFault] = Field(description="All of them")
+    faults: list[DefinitionFault] = Field(description="Everything that is wrong with it")
 
 
 class WorkflowError(BaseModel):
-    """Why it failed."""
+    """Why a run failed."""
 
     error: str
     message: str
@@ -96,7 +96,7 @@ class WorkflowError(BaseModel):
 class WorkflowSummary(BaseModel):
     """A run in a list."""
 
-    id: str = Field(description="Of the run, which is its thread")
+    id: str = Field(description="Id of the run, which is its thread's")
     name: str
     client_id: str | None
     status: Status
@@ -104,57 +104,112 @@ class WorkflowSummary(BaseModel):
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
-    wake_at: datetime | None = Field(description="When a waiting one goes on by itself")
+    wake_at: datetime | None = Field(description="When a waiting run continues by itself")
     error: WorkflowError | None
+
+    @classmethod
+    def build(cls, run: RunSummary) -> "WorkflowSummary":
+        """Return the summary of a run."""
+        error = run.error if run.status == "failed" else None
+        names = WorkflowSummary.model_fields.keys() - {"error", "client_id"}
+        return WorkflowSummary(
+            **{name: getattr(run, name) for name in names},
+            client_id=run.client_id or None,
+            error=WorkflowError.model_validate(error) if error else None,
+        )
 
 
 class StepReport(BaseModel):
-    """One step of the definition, in all its turns together."""
+    """One step of the definition, over all its executions."""
 
     id: str
     type: str
     name: str
     state: StepState | Literal["waiting"]
-    done: int = Field(description="Turns that are over")
+    done: int = Field(description="Number of finished executions")
     started_at: datetime | None
     finished_at: datetime | None
-    seconds: float = Field(description="Of work in all turns, without the wait for a slot")
-    error: str = Field(description="Of the first turn that failed; empty: none did")
+    seconds: float = Field(description="Total time worked, without the wait for a concurrency slot")
+    error: str = Field(description="Error of the first execution that failed; empty: none did")
 
 
 class WaitingFor(BaseModel):
     """What a run waits for."""
 
     kind: Literal["approval", "signal", "timer"]
-    step: str = Field(description="Empty: a question of an agent's own")
+    step: str = Field(description="Empty: the question of an agent")
     approval_id: str | None = Field(description="Answer it at /v1/approvals/{id}")
     signal: str | None = Field(description="Send it to /v1/workflows/{id}/signals/{name}")
-    due: datetime | None = Field(description="When it is over by itself")
+    due: datetime | None = Field(description="When the wait ends by itself")
+
+    @classmethod
+    def build(cls, run_id: str, pending: Interrupt) -> Self:
+        """Return what an interrupt of a run waits for."""
+        value = pending.value if isinstance(pending.value, dict) else {}
+        kind = value.get("kind")
+        if kind not in {"signal", "timer"}:
+            return cls(
+                kind="approval",
+                step=str(value.get("step", "")),
+                approval_id=format_approval_id(pending.id, run_id),
+                signal=None,
+                due=None,
+            )
+        return cls(
+            kind=kind,
+            step=str(value.get("step", "")),
+            approval_id=None,
+            signal=value.get("signal") or None,
+            due=_to_datetime(value.get("due") or 0),
+        )
 
 
 class WorkflowReport(WorkflowSummary):
     """A run with what it has done."""
 
-    done: int = Field(description="Working steps that are over, each turn counted")
-    total: int = Field(description="Those it comes to, as far as is known")
+    done: int = Field(description="Finished executions of working steps")
+    total: int = Field(description="Their expected number, as far as it is known")
     steps: list[StepReport]
     result: JsonValue
     waiting_for: list[WaitingFor]
 
+    @classmethod
+    def build_from_view(cls, view: RunView) -> Self:
+        """Return the report of a run."""
+        is_waiting = view.run.status in {"waiting", "running"}
+        waiting = [WaitingFor.build(view.run.id, one) for one in view.interrupts] if is_waiting else []
+        waiting_steps = {one.step for one in waiting}
+        return cls(
+            **WorkflowSummary.build(view.run).model_dump(),
+            done=view.progress.done,
+            total=view.progress.total,
+            steps=[
+                _build_step(view, step_id, progress, is_waiting=step_id in waiting_steps)
+                for step_id, progress in view.progress.steps.items()
+            ],
+            result=view.values.get("result"),
+            waiting_for=waiting,
+        )
+
 
 class StepOutput(BaseModel):
-    """What one step gave, in one turn of the loops and ``for_each`` around it."""
+    """The output of one step, in one iteration of the loops and ``for_each`` patterns around it."""
 
-    key: str = Field(description="Its id and turns: notify[3]")
+    key: str = Field(description="The step's id with its iterations, such as notify[3]")
     status: str
     output: JsonValue
     error: str
     attempts: int
     seconds: float
 
+    @classmethod
+    def build(cls, key: str, record: Record) -> Self:
+        """Return the output that a record holds."""
+        return cls(key=key, **{name: record[name] for name in cls.model_fields if name != "key"})  # type: ignore[literal-required]  # its keys
+
 
 class StepOutputs(BaseModel):
-    """A page of them."""
+    """A page of step outputs."""
 
     outputs: list[StepOutput]
     total: int
@@ -163,15 +218,15 @@ class StepOutputs(BaseModel):
 class Queue(BaseModel):
     """How busy workflows are."""
 
-    runs: dict[Status, int] = Field(description="The tenant's, on all services")
-    active_steps: int = Field(description="Steps in progress in this service")
-    queued_steps: int = Field(description="Steps of this service that wait for a slot")
+    runs: dict[Status, int] = Field(description="The tenant's runs, on all services")
+    active_steps: int = Field(description="Steps that this service is executing")
+    queued_steps: int = Field(description="Steps of this service that wait for a concurrency slot")
     max_concurrent_steps: int
     policy: str
 
 
-class Which(BaseModel):
-    """Which runs are listed."""
+class WorkflowFilter(BaseModel):
+    """Which runs to list."""
 
     status: Status | None = None
     name: str | None = Field(None, max_length=64)
@@ -186,45 +241,36 @@ class WorkflowList(BaseModel):
     queue: Queue
 
 
-class Recover(BaseModel):
-    """How a run goes on."""
+class RecoverWorkflow(BaseModel):
+    """How to make a run continue."""
 
     model_config = ConfigDict(extra="forbid")
 
-    strategy: Literal["retry", "skip_failed_step", "rollback_to_checkpoint"]
+    strategy: RecoveryStrategy
     checkpoint_id: str = Field("", max_length=100, description="One of /v1/workflows/{id}/checkpoints")
 
     @model_validator(mode="after")
-    def _names_its_checkpoint(self) -> Self:
+    def _check_checkpoint(self) -> Self:
         if (self.strategy == "rollback_to_checkpoint") != bool(self.checkpoint_id):
             raise ValueError("rollback_to_checkpoint goes with a checkpoint_id, and no other strategy does")
         return self
 
 
-class Recovered(BaseModel):
-    """What goes on."""
+class RecoveredWorkflow(BaseModel):
+    """A run that continues."""
 
     workflow: WorkflowSummary
-    steps: list[str] = Field(description="Keys of the failed steps it is about")
-
-
-class CheckpointReport(BaseModel):
-    """A moment a run can go back to."""
-
-    checkpoint_id: str
-    created_at: datetime
-    next: list[str] = Field(description="What ran next; empty: it was over")
-    done: int = Field(description="Working steps that were over")
+    steps: list[str] = Field(description="Keys of the failed steps that run again or are skipped")
 
 
 class Checkpoints(BaseModel):
-    """The latest first."""
+    """Checkpoints of a run, the latest first."""
 
-    checkpoints: list[CheckpointReport]
+    checkpoints: list[Checkpoint]
 
 
-class Signal(BaseModel):
-    """What comes with a signal."""
+class SignalBody(BaseModel):
+    """The body of a signal."""
 
     model_config = ConfigDict(extra="forbid")
     _storable = model_validator(mode="before")(require_storable)
@@ -240,8 +286,37 @@ class LibraryEntry(BaseModel):
     version: str
     definition: dict[str, JsonValue]
 
+    @classmethod
+    def build(cls, definition: Definition) -> Self:
+        """Return the entry of a definition."""
+        return cls(
+            name=definition.name,
+            description=definition.description,
+            version=definition.version,
+            definition=definition.to_json(),
+        )
+
 
 class Library(BaseModel):
-    """Named definitions."""
+    """The definitions of the library."""
 
     workflows: list[LibraryEntry]
+
+
+def _build_step(view: RunView, step_id: str, progress: StepProgress, *, is_waiting: bool) -> StepReport:
+    step: Any = view.outline[step_id].step
+    return StepReport(
+        id=step_id,
+        type=step.type,
+        name=step.name,
+        state="waiting" if is_waiting else progress.state,
+        done=progress.done,
+        started_at=_to_datetime(progress.started),
+        finished_at=_to_datetime(progress.finished),
+        seconds=progress.seconds,
+        error=progress.error,
+    )
+
+
+def _to_datetime(seconds: float) -> datetime | None:
+    return datetime.fromtimestamp(seconds, UTC) if seconds else None

@@ -1,234 +1,232 @@
-"""``/v1/workflows``: run declarative workflows, watch them, and have them go on."""
+"""``/v1/workflows``: run declarative workflows, watch them, and make them continue."""
 
+from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Path, Query, Response
+from fastapi.encoders import jsonable_encoder
 from fastapi.responses import PlainTextResponse
 from pydantic import JsonValue
+from sse_starlette import ServerSentEvent
 
-from core.errors import InvalidRequest, NotFound, NothingToResume
-from service.auth.request_identity import Identity
+from core.errors import InvalidRequest, NothingToResume
+from service.auth.principal import Identity
+from service.errors import error_body, to_service_error
 from service.lifespan import Service
 from service.routes import sse
 from service.routes.dependencies import OpenService, Requester
-from service.routes.workflow_definitions import input_for, library, named_or_given, validated
-from service.routes.workflow_events import WorkflowEvents
 from service.routes.workflow_models import (
     Checkpoints,
+    DefinitionFault,
     Library,
+    LibraryEntry,
     Queue,
-    Recover,
-    Recovered,
+    RecoveredWorkflow,
+    RecoverWorkflow,
     RunWorkflow,
-    Signal,
+    SignalBody,
+    StepOutput,
     StepOutputs,
-    Validated,
-    Which,
+    ValidationReport,
+    WorkflowFilter,
     WorkflowList,
     WorkflowReport,
     WorkflowSummary,
 )
-from service.routes.workflow_view import RunView, summary
-from service.runs.thread_ids import new_thread_id
-from service.workflows.recovery import checkpoints, recover
-from workflows.definition.workflow import json_schema
-from workflows.diagram import mermaid
-from workflows.store import Run
+from service.workflows.graphs import Change, RunView
+from workflows.diagram import render_mermaid
+from workflows.loader import LIBRARY
+from workflows.schema import build_json_schema
 
 WAIT_SECONDS = 60.0
 RunId = Annotated[str, Path(description="The run")]
 
-
-def workflows_router() -> APIRouter:
-    """The router."""
-    router = APIRouter(prefix="/v1/workflows", tags=["workflows"])
-    _definitions(router)
-    _runs(router)
-    _control(router)
-    return router
+router = APIRouter(prefix="/v1/workflows", tags=["workflows"])
 
 
-def _definitions(router: APIRouter) -> None:
-    @router.get("/schema")
-    async def schema() -> dict[str, Any]:
-        """The JSON Schema of a definition."""
-        return json_schema()
-
-    @router.get("/library")
-    async def named() -> Library:
-        """The named definitions."""
-        return library()
-
-    @router.post("/validate")
-    async def validate(
-        definition: Annotated[JsonValue, Body(description="As /v1/workflows/schema says")],
-        service: OpenService,
-    ) -> Validated:
-        """Everything that is wrong with a definition, at once."""
-        return validated(service, definition)
+@router.get("/schema")
+async def get_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a definition."""
+    return build_json_schema()
 
 
-def _runs(router: APIRouter) -> None:
-    @router.post("", status_code=202)
-    async def run(
-        asked: RunWorkflow, service: OpenService, requester: Requester, response: Response
-    ) -> WorkflowReport:
-        """Run a workflow: 202 at once, or with ``wait`` when it is over or waits for something.
+@router.get("/library")
+async def get_library() -> Library:
+    """Return the definitions of the library."""
+    return Library(workflows=[LibraryEntry.build(definition) for definition in LIBRARY.values()])
 
-        422 with the list of all faults where the definition or its input has any.
-        """
-        definition = named_or_given(service, asked)
-        if asked.priority is not None:
-            # Its steps are scheduled by the definition's.
-            definition = definition.model_copy(update={"priority": asked.priority})
-        begun, new = await service.workflows.store.add(
-            id=new_thread_id(),
-            tenant=requester.tenant,
-            user_id=requester.user,
-            client_id=asked.client_id or "",
-            name=definition.name,
-            definition=definition.model_dump(mode="json", exclude_unset=True),
-            input=input_for(definition, asked.input),
-            priority=definition.priority,
-        )
-        if new:
-            service.workflows.keeper.wake()
-        if asked.wait:
-            keeper = service.workflows.keeper
-            begun = await keeper.settled(requester.tenant, begun.id, seconds=WAIT_SECONDS) or begun
-            response.status_code = 200 if begun.ended or begun.status == "waiting" else 202
-        response.headers["Location"] = f"/v1/workflows/{begun.id}"
-        return (await RunView.of(service.workflows.graphs, begun)).report()
 
-    @router.get("")
-    async def runs(
-        service: OpenService,
-        requester: Requester,
-        which: Annotated[Which, Query()],
-    ) -> WorkflowList:
-        """Runs, the latest first, and how busy workflows are."""
-        found = await service.workflows.store.list(requester.tenant, **which.model_dump())
-        return WorkflowList(workflows=[summary(run) for run in found], queue=await _queue(service, requester))
+@router.post("/validate")
+async def validate(
+    definition: Annotated[JsonValue, Body(description="A definition that fits /v1/workflows/schema")],
+    service: OpenService,
+) -> ValidationReport:
+    """Return everything that is wrong with a definition."""
+    faults = service.workflows.list_faults(definition)
+    return ValidationReport(valid=not faults, faults=[DefinitionFault(**fault) for fault in faults])
 
-    @router.get("/{run_id}")
-    async def report(run_id: RunId, service: OpenService, requester: Requester) -> WorkflowReport:
-        """How far a run is, what each step came to, and its result."""
-        return (await _view(service, requester, run_id)).report()
 
-    @router.get("/{run_id}/outputs")
-    async def outputs(
-        run_id: RunId,
-        service: OpenService,
-        requester: Requester,
-        limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000,
-        offset: Annotated[int, Query(ge=0)] = 0,
-    ) -> StepOutputs:
-        """What each step gave, in the order they ended."""
-        found = list((await _view(service, requester, run_id)).outputs())
-        return StepOutputs(outputs=found[offset : offset + limit], total=len(found))
+@router.post("", status_code=202)
+async def start(
+    request: RunWorkflow, service: OpenService, requester: Requester, response: Response
+) -> WorkflowReport:
+    """Run a workflow: 202 at once or, with ``wait``, 200 when it has ended or waits.
 
-    @router.get("/{run_id}/diagram", response_class=PlainTextResponse)
-    async def diagram(run_id: RunId, service: OpenService, requester: Requester) -> str:
-        """A Mermaid flowchart, coloured by the state of each step."""
-        view = await _view(service, requester, run_id)
-        return mermaid(view.definition, view.progress.steps)
-
-    @router.get(
-        "/{run_id}/events",
-        response_class=Response,
-        responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    422 with the list of all faults if the definition or its input has any.
+    """
+    workflows = service.workflows
+    definition = (
+        workflows.find_definition(request.name)
+        if request.name is not None
+        else workflows.read_definition(request.definition)
     )
-    async def events(
-        run_id: RunId,
-        service: OpenService,
-        requester: Requester,
-        last_event_id: Annotated[str, Header()] = "",
-    ) -> Response:
-        """Progress as events ``workflow``, ``step`` and at the end ``done``; ``Last-Event-ID`` goes on."""
-        await _run(service, requester, run_id)
-        since = _since(last_event_id)
-        watching = WorkflowEvents(
-            service.workflows.store,
-            service.workflows.graphs,
-            since=since,
-            stopping=lambda: service.runs.stopping,
-        )
-        return sse.stream(watching.of(requester.tenant, run_id))
+    run = await workflows.start(
+        requester,
+        definition,
+        request.input,
+        client_id=request.client_id or "",
+        priority=request.priority,
+    )
+    if request.wait:
+        settled = await workflows.worker.wait_until_settled(requester.tenant, run.id, seconds=WAIT_SECONDS)
+        run = settled or run
+        response.status_code = 200 if run.is_final or run.status == "waiting" else 202
+    response.headers["Location"] = f"/v1/workflows/{run.id}"
+    return WorkflowReport.build_from_view(await RunView.read(workflows.graphs, run))
 
 
-def _control(router: APIRouter) -> None:
-    @router.post("/{run_id}/cancel", status_code=202)
-    async def cancel(run_id: RunId, service: OpenService, requester: Requester) -> WorkflowSummary:
-        """Cancel a run; one in progress stops at its next step. It can be recovered. 409 where it is over."""
-        known = await _run(service, requester, run_id)
-        cancelled = await service.workflows.store.cancel(requester.tenant, run_id)
-        if cancelled is None:
-            raise NothingToResume(f"workflow {run_id!r} is over: it {known.status}")
-        service.runs.stop(run_id)
-        return summary(cancelled)
-
-    @router.get("/{run_id}/checkpoints")
-    async def history(
-        run_id: RunId,
-        service: OpenService,
-        requester: Requester,
-        limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    ) -> Checkpoints:
-        """The moments a run can go back to, the latest first."""
-        return await checkpoints(service, await _run(service, requester, run_id), limit=limit)
-
-    @router.post("/{run_id}/recover", status_code=202)
-    async def recovered(run_id: RunId, how: Recover, service: OpenService, requester: Requester) -> Recovered:
-        """Have a run go on: its failed steps again or without them, or everything from a checkpoint on.
-
-        What is done is not done again, but for ``rollback_to_checkpoint``; idempotency keys stay the same.
-        """
-        await _run(service, requester, run_id)
-        recovery = await recover(service, requester, run_id, how)
-        run = await _run(service, requester, run_id)
-        return Recovered(workflow=summary(run), steps=list(recovery.steps))
-
-    @router.post("/{run_id}/signals/{name}", status_code=202)
-    async def signal(
-        run_id: RunId,
-        name: Annotated[str, Path(pattern=r"^[a-z][a-z0-9_.-]{0,63}$")],
-        service: OpenService,
-        requester: Requester,
-        sent: Signal | None = None,
-    ) -> WorkflowSummary:
-        """Send a signal; it may come before it is waited for. 409 where the run is over."""
-        await _run(service, requester, run_id)
-        payload = sent.payload if sent else None
-        if not await service.workflows.store.signal(requester.tenant, run_id, name, payload):
-            raise NothingToResume(f"workflow {run_id!r} is over, or has too many signals it never waited for")
-        service.workflows.keeper.wake()
-        return summary(await _run(service, requester, run_id))
-
-
-async def _run(service: Service, identity: Identity, run_id: str) -> Run:
-    run = await service.workflows.store.get(identity.tenant, run_id)
-    if run is None:
-        raise NotFound(f"there is no workflow {run_id!r}", details={"id": run_id})
-    return run
-
-
-async def _view(service: Service, identity: Identity, run_id: str) -> RunView:
-    return await RunView.of(service.workflows.graphs, await _run(service, identity, run_id))
-
-
-async def _queue(service: Service, identity: Identity) -> Queue:
-    slots = service.workflows.slots
-    return Queue(
-        runs=await service.workflows.store.counts(identity.tenant),
+@router.get("")
+async def list_runs(
+    service: OpenService, requester: Requester, which: Annotated[WorkflowFilter, Query()]
+) -> WorkflowList:
+    """Return runs, the latest first, and how busy workflows are."""
+    store, slots = service.workflows.store, service.workflows.slots
+    found = await store.list(requester.tenant, **which.model_dump())
+    queue = Queue(
+        runs=await store.count(requester.tenant),
         active_steps=slots.active,
         queued_steps=slots.waiting,
         max_concurrent_steps=slots.limit,
         policy=slots.policy,
     )
+    return WorkflowList(workflows=[WorkflowSummary.build(summary) for summary in found], queue=queue)
 
 
-def _since(last_event_id: str) -> float:
+@router.get("/{run_id}")
+async def get_report(run_id: RunId, service: OpenService, requester: Requester) -> WorkflowReport:
+    """Return the progress of a run, the state of each step, and the result."""
+    return WorkflowReport.build_from_view(await service.workflows.view(requester, run_id))
+
+
+@router.get("/{run_id}/outputs")
+async def list_outputs(
+    run_id: RunId,
+    service: OpenService,
+    requester: Requester,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000,
+    offset: Annotated[int, Query(ge=0)] = 0,
+) -> StepOutputs:
+    """Return the output of each step, in the order they finished."""
+    records = list((await service.workflows.view(requester, run_id)).records.items())
+    outputs = [StepOutput.build(key, record) for key, record in records[offset : offset + limit]]
+    return StepOutputs(outputs=outputs, total=len(records))
+
+
+@router.get("/{run_id}/diagram", response_class=PlainTextResponse)
+async def get_diagram(run_id: RunId, service: OpenService, requester: Requester) -> str:
+    """Return a Mermaid flowchart, coloured by the state of each step."""
+    view = await service.workflows.view(requester, run_id)
+    return render_mermaid(view.definition, view.progress.steps)
+
+
+@router.get(
+    "/{run_id}/events",
+    response_class=Response,
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+)
+async def stream_events(
+    run_id: RunId,
+    service: OpenService,
+    requester: Requester,
+    last_event_id: Annotated[str, Header()] = "",
+) -> Response:
+    """Stream progress: ``workflow`` (status, steps done of total) and ``step`` (it started, ended or failed).
+
+    The last event is ``done`` with the report, or ``error``. The id of an event is the time of the change:
+    with ``Last-Event-ID`` the stream continues after it, without it starts with the present state.
+    """
+    await service.workflows.get(requester, run_id)
     try:
-        return float(last_event_id or 0)
+        since = float(last_event_id or 0)
     except ValueError:
         raise InvalidRequest("Last-Event-ID must be the id of an event of this stream") from None
+    return sse.stream_response(_iter_events(service, requester, run_id, since))
+
+
+@router.post("/{run_id}/cancel", status_code=202)
+async def cancel(run_id: RunId, service: OpenService, requester: Requester) -> WorkflowSummary:
+    """Cancel a run; one in progress stops at its next step. It can be recovered. 409 if it has ended."""
+    known = await service.workflows.get(requester, run_id)
+    cancelled = await service.workflows.store.cancel(requester.tenant, run_id)
+    if cancelled is None:
+        raise NothingToResume(f"workflow {run_id!r} has ended: it {known.status}")
+    service.runs.stop(run_id)
+    return WorkflowSummary.build(cancelled)
+
+
+@router.get("/{run_id}/checkpoints")
+async def list_checkpoints(
+    run_id: RunId,
+    service: OpenService,
+    requester: Requester,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> Checkpoints:
+    """Return the checkpoints that a run can be rolled back to, the latest first."""
+    workflow = await service.workflows.get(requester, run_id)
+    return Checkpoints(checkpoints=await service.workflows.list_checkpoints(workflow, limit=limit))
+
+
+@router.post("/{run_id}/recover", status_code=202)
+async def recover(
+    run_id: RunId, how: RecoverWorkflow, service: OpenService, requester: Requester
+) -> RecoveredWorkflow:
+    """Make a run continue: with its failed steps again, without them, or from a checkpoint.
+
+    Finished steps do not run again, except after ``rollback_to_checkpoint``; idempotency keys stay the same.
+    """
+    await service.workflows.get(requester, run_id)
+    recovery = await service.workflows.recover(requester, run_id, how.strategy, how.checkpoint_id)
+    summary = WorkflowSummary.build(await service.workflows.get(requester, run_id))
+    return RecoveredWorkflow(workflow=summary, steps=list(recovery.steps))
+
+
+@router.post("/{run_id}/signals/{name}", status_code=202)
+async def send_signal(
+    run_id: RunId,
+    name: Annotated[str, Path(pattern=r"^[a-z][a-z0-9_.-]{0,63}$")],
+    service: OpenService,
+    requester: Requester,
+    signal: SignalBody | None = None,
+) -> WorkflowSummary:
+    """Send a signal, which may come before the run waits for it. 409 if the run has ended."""
+    payload = signal.payload if signal else None
+    return WorkflowSummary.build(await service.workflows.signal(requester, run_id, name, payload))
+
+
+async def _iter_events(
+    service: Service, identity: Identity, run_id: str, since: float
+) -> AsyncGenerator[ServerSentEvent, None]:
+    try:
+        async for change in service.workflows.watch(
+            identity, run_id, since=since, is_stopping=lambda: service.runs.is_stopping
+        ):
+            match change:
+                case RunView():
+                    yield sse.format_event("done", jsonable_encoder(WorkflowReport.build_from_view(change)))
+                case Change():
+                    event = sse.format_event(change.name, change.data)
+                    event.id = f"{change.time:.6f}" if change.time else None
+                    yield event
+    except Exception as error:  # noqa: BLE001 - the stream has begun: the error becomes its last event
+        described = to_service_error(error)
+        yield sse.format_event("error", {**error_body(described), "status": described.status})

@@ -1,38 +1,34 @@
-"""Erase a thread everywhere something of it is kept.
+"""Erase a thread everywhere that something of it is stored.
 
-Here rooms say what they keep: a room whose tables hold something of a thread adds its eraser to
-``ERASERS``, and one that remembers something in the process's memory has it forgotten in ``open_service``.
+A room whose tables hold something of a thread adds its eraser to ``ERASERS``; one that holds something in
+the process's memory passes a function to :class:`Erasure`.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from psycopg import AsyncConnection
-from psycopg.rows import DictRow
-
-from checkpoints.erasure import erase_checkpoints
-from checkpoints.threads import OWNER_SQL
-from core.actor import acting
+from checkpoints.threads import OWNER_SQL, delete_checkpoints
+from core.context import current_actor
 from core.memory import Memory, Scope
-from core.postgres import Pool
-from service.audit.effects import erase_effects
-from service.audit.entries import Entry, record_in
-from service.audit.requests import erase_requests
+from core.postgres import Connection, Pool
+from service.audit.idempotency import erase_effects, erase_request_keys
+from service.audit.trail import Entry, record_entry
 from service.sessions.store import erase_session
 from workflows.store import erase_run
 
-Eraser: TypeAlias = Callable[[AsyncConnection[DictRow], str], Awaitable[None]]
+Eraser: TypeAlias = Callable[[Connection, str], Awaitable[None]]
 
-# Run one after the other in one transaction: a thread is erased everywhere, or nowhere.
-ERASERS: tuple[Eraser, ...] = (erase_checkpoints, erase_session, erase_effects, erase_requests, erase_run)
+# All of them run in one transaction: a thread is erased everywhere or nowhere.
+ERASERS: tuple[Eraser, ...] = (
+    delete_checkpoints,
+    erase_session,
+    erase_effects,
+    erase_request_keys,
+    erase_run,
+)
 
-
-async def _nothing_queued() -> None:
-    """Where nobody writes."""
-
-
-# Whom a thread is about: its session's contact, or the one its graph was given.
+# The contact a thread is about: its session's, or the one its graph was given.
 CONTACT_SQL = """
 SELECT coalesce(
     (SELECT contact_id FROM sessions.sessions WHERE id = %(thread)s),
@@ -42,55 +38,60 @@ SELECT coalesce(
 """
 
 
+async def _wait_for_nothing() -> None:
+    """Return at once, where nothing is written in the background."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Erasure:
-    """Takes threads out for good.
+    """Erases threads for good.
 
     Attributes:
-        pool: Connections.
-        memory: What is remembered of contacts; it may be another service, so it takes no part in the
-            transaction. ``None``: nothing is.
-        settled: Waits until what runs have queued is written, so that nothing comes after the erasure.
-        forget: What drops a thread from the process's memory; called before and after its rows go, as a
-            reader may have remembered it in between.
+        pool: The service's pool.
+        memory: The memory service, which takes no part in the transaction as it may be another process.
+            ``None``: nothing is remembered.
+        settled: Waits until what runs have queued is written, so that nothing is written after the erasure.
+        forget: Functions that drop a thread from the process's memory. They are called before and after its
+            rows are deleted, because a reader may have cached it in between.
     """
 
     pool: Pool
     memory: Memory | None = None
-    settled: Callable[[], Awaitable[None]] = _nothing_queued
+    settled: Callable[[], Awaitable[None]] = _wait_for_nothing
     forget: Sequence[Callable[[str], None]] = ()
 
     async def erase(self, thread_id: str, *, tenant: str) -> None:
-        """Erase a thread and what memory has of it; nothing is said of one that does not exist.
+        """Erase a thread and what memory holds of it; do nothing if it does not exist.
 
-        Memory comes first: should it be away, nothing is erased yet, and asking again does all of it.
+        Memory comes first: if it is unavailable, nothing is erased yet, and a second try erases everything.
 
         Raises:
-            MemoryUnavailable: The memory is away.
+            MemoryUnavailable: The memory service is unavailable.
         """
         await self.settled()
-        await self._forget(thread_id, tenant)
+        await self._erase_memory(thread_id, tenant)
         async with self.pool.connection() as connection, connection.transaction():
             await self.erase_in(connection, thread_id)
-        self._forgotten(thread_id)
+        self._forget_in_process(thread_id)
 
-    async def erase_in(self, connection: AsyncConnection[DictRow], thread_id: str) -> None:
-        """The same, as a part of the caller's transaction, with the audit's entry of it.
+    async def erase_in(self, connection: Connection, thread_id: str) -> None:
+        """Erase a thread's rows within the caller's transaction, and record that in the audit trail.
 
-        What the audit has of the thread stays: it says that and when things were done, by whom, and no longer
-        with which words.
+        The audit trail keeps its entries of the thread: what was done, when and by whom, without the words.
         """
-        self._forgotten(thread_id)
+        self._forget_in_process(thread_id)
         owner = await (await connection.execute(OWNER_SQL, (thread_id,))).fetchone()
         for eraser in ERASERS:
             await eraser(connection, thread_id)
         if owner:
-            by = replace(acting(), tenant=owner["tenant"] or acting().tenant, thread_id=thread_id)
-            await record_in(
-                connection, Entry(action="erasure", outcome="erased", tool=owner["graph"] or "", actor=by)
+            actor = replace(
+                current_actor(), tenant=owner["tenant"] or current_actor().tenant, thread_id=thread_id
+            )
+            await record_entry(
+                connection, Entry(action="erasure", outcome="erased", tool=owner["graph"] or "", actor=actor)
             )
 
-    async def _forget(self, thread_id: str, tenant: str) -> None:
+    async def _erase_memory(self, thread_id: str, tenant: str) -> None:
         if self.memory is None:
             return
         async with self.pool.connection() as connection:
@@ -98,6 +99,6 @@ class Erasure:
         if row and row["contact_id"]:
             await self.memory.forget(Scope(tenant, row["contact_id"]), session_id=thread_id)
 
-    def _forgotten(self, thread_id: str) -> None:
+    def _forget_in_process(self, thread_id: str) -> None:
         for forget in self.forget:
             forget(thread_id)

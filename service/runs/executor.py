@@ -1,84 +1,71 @@
-"""Runs: graphs executed apart from the requests that asked for them.
+"""Execute runs in tasks of their own, apart from the requests that ask for them.
 
-A run has a task of its own. A request only listens to it: when the client goes away, the run is asked to
-stop at its next step boundary, where its checkpoint is, instead of being torn out of a step. One run at a
-time on a thread, and a bounded number in all.
+A request only listens to its run. When the client disconnects, the run is asked to stop at its next step
+boundary, where its checkpoint is, instead of being cancelled within a step.
 """
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from enum import Enum
+from typing import Final, TypeAlias, cast
 
-from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.callbacks import AsyncCallbackManager, BaseCallbackHandler, BaseCallbackManager
+from langchain_core.runnables import patch_config
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
 from psycopg_pool import PoolTimeout
 
-from core.actor import act_as
 from core.concurrency import FairSemaphore
-from core.context import now_running
-from core.errors import RunStopped, ServiceError, ThreadBusy
+from core.context import act_as, set_context
+from core.errors import RunStopped, ServiceError
 from core.logging import get_logger
 from core.settings import RunSettings
-from service.errors import REPLACED, describe
-from service.runs.ownership import no_such_thread
-from service.runs.queues import Lane, RunLane
-from service.runs.request import Part, RunRequest
-from service.runs.resumption import resume_request
-from service.runs.start import RunStart
-from service.runs.watch import RunWatch
+from service.audit.trail import AuditTrail
+from service.errors import to_service_error
+from service.runs.limits import RunQueue, ThreadLocks
+from service.runs.observers import RunObserver
+from service.runs.output import RunResult
+from service.runs.preconditions import ThreadOwners, check_preconditions, list_decisions
+from service.runs.replay import find_earlier_run, is_broken_off, keep_message_key, replay_output
+from service.runs.request import QueueName, RunPart, RunRequest, build_resume_call
 
 log = get_logger(__name__)
 
-# Parts a run may be ahead of its listener.
-_BACKLOG = 1_000
+# Parts that a run may be ahead of its listener.
+_BACKLOG: Final = 1_000
+_CANCEL_SECONDS: Final = 5
 
 
-@dataclass(slots=True)
-class _Thread:
-    """A thread with runs in progress or waiting.
-
-    Attributes:
-        current: Of the run that has its turn.
-        tenant: Whose run that is.
-        admitted: Whether the thread was found to be that tenant's.
-        users: Runs in progress or waiting.
-    """
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    current: RunControl | None = None
-    tenant: str = ""
-    admitted: bool = False
-    users: int = 0
-
-
-class Runs:
-    """All runs of this process.
+class RunExecutor:
+    """Executes all runs of this process.
 
     Args:
-        settings: Limits.
-        lanes: Places and time limits of each kind of run.
-        start: Admits and begins them.
-        watch: Is told of them.
-        database_away: Why the database of their checkpoints cannot be asked; empty: it can.
+        settings: How long a drain may take.
+        queues: Concurrency slots and time limits of each kind of run.
+        owners: Authorizes access to threads.
+        audit: Records people's decisions before the run continues with them.
+        observer: Counts, traces and records runs.
+        database_unavailable: Returns why the database of the checkpoints is unavailable; empty: it is not.
     """
 
     def __init__(
         self,
         settings: RunSettings,
-        lanes: Mapping[Lane, RunLane],
-        start: RunStart,
-        watch: RunWatch,
-        database_away: Callable[[], str],
+        queues: Mapping[QueueName, RunQueue],
+        owners: ThreadOwners,
+        audit: AuditTrail,
+        observer: RunObserver,
+        *,
+        database_unavailable: Callable[[], str],
     ) -> None:
         self._settings = settings
-        self._lanes = lanes
-        self._start = start
-        self._watch = watch
-        self._database_away = database_away
-        self._threads: dict[str, _Thread] = {}
+        self._queues = queues
+        self._owners = owners
+        self._audit = audit
+        self._observer = observer
+        self._database_unavailable = database_unavailable
+        self._threads = ThreadLocks()
         self._tasks: dict[asyncio.Task[None], RunControl] = {}
         self._stopping = False
         self._draining: asyncio.Task[None] | None = None
@@ -90,95 +77,85 @@ class Runs:
 
     @property
     def queued(self) -> int:
-        """Runs that wait for their thread or for a place."""
-        return self.active - sum(lane.slots.active for lane in self._lanes.values())
-
-    def places(self, lane: Lane) -> FairSemaphore:
-        """The places of one kind of run."""
-        return self._lanes[lane].slots
-
-    async def stream(self, request: RunRequest) -> AsyncGenerator[Part, None]:
-        """Run, and give LangGraph's stream parts (``version="v2"``) as they come.
-
-        Closing the generator, or cancelling who waits for it, stops the run at its next step boundary.
-
-        Raises:
-            ThreadBusy: Another run holds the thread and the strategy is ``reject``.
-            TooManyRuns: No slot came free in time.
-            RunStopped, RunReplaced, RunTimedOut, RunLimitReached: How the run ended early.
-            ServiceError: Whatever else failed, typed.
-        """
-        if self._stopping:
-            raise RunStopped("the service is stopping; ask again in a moment", retry_after=5)
-        if away := self._database_away():
-            # Without it a run would only come to its first checkpoint, and wait there.
-            raise describe(PoolTimeout(away))
-        parts: asyncio.Queue[Part | ServiceError | None] = asyncio.Queue(_BACKLOG)
-        control = RunControl()
-        listening = asyncio.Event()
-        listening.set()
-        task = asyncio.create_task(self._drive(request, control, parts, listening))
-        self._tasks[task] = control
-        task.add_done_callback(self._tasks.pop)
-        try:
-            # None marks the end.
-            while (part := await parts.get()) is not None:
-                if isinstance(part, ServiceError):
-                    raise part
-                yield part
-        finally:
-            listening.clear()
-            control.request_drain("client_gone")
-            with contextlib.suppress(asyncio.QueueEmpty):
-                # Wakes the run where it waits to hand over a part nobody will take.
-                while True:
-                    parts.get_nowait()
+        """Runs that wait for their thread or for a concurrency slot."""
+        return self.active - sum(queue.slots.active for queue in self._queues.values())
 
     @property
-    def stopping(self) -> bool:
-        """Whether no more runs are taken."""
+    def is_stopping(self) -> bool:
+        """Whether no more runs are accepted."""
         return self._stopping
 
+    def slots(self, queue: QueueName) -> FairSemaphore:
+        """Return the concurrency slots of one kind of run."""
+        return self._queues[queue].slots
+
+    def is_busy(self, thread_id: str) -> bool:
+        """Return whether a thread has a run in progress or waiting."""
+        return self._threads.is_busy(thread_id)
+
     def stop(self, thread_id: str) -> None:
-        """Ask a thread's run to stop at its next step; a thread without one is left alone."""
-        thread = self._threads.get(thread_id)
-        if thread and thread.current:
-            thread.current.request_drain("stopped")
+        """Ask a thread's run to stop at its next step; do nothing if it has none."""
+        self._threads.stop(thread_id)
 
-    def holds(self, thread_id: str) -> bool:
-        """Whether a thread has a run in progress or waiting."""
-        return thread_id in self._threads
-
-    @asynccontextmanager
-    async def quiet(self, thread_id: str, tenant: str) -> AsyncIterator[None]:
+    def hold_idle_thread(self, thread_id: str, tenant: str) -> AbstractAsyncContextManager[None]:
         """Hold a tenant's thread that has no run; runs that come meanwhile wait for their turn.
 
         Raises:
-            ThreadBusy: It has one.
-            NotFound: It has one, of another tenant.
+            ThreadBusy: The thread has a run.
+            NotFound: The thread has a run of another tenant.
         """
-        if thread := self._threads.get(thread_id):
-            if thread.admitted and thread.tenant != tenant:
-                raise no_such_thread(thread_id)
-            raise ThreadBusy(
-                f"thread {thread_id!r} has a run in progress, or is being erased; ask again when it is done",
-                retry_after=1,
-            )
-        async with self._held(thread_id):
-            yield
+        return self._threads.hold_idle(thread_id, tenant)
+
+    @asynccontextmanager
+    async def stream(self, request: RunRequest) -> AsyncIterator[AsyncIterator[RunPart]]:
+        """Execute a run and yield LangGraph's stream parts (``version="v2"``) as they come.
+
+        The context opens when the run is admitted: when it holds its thread and a concurrency slot, and its
+        preconditions are met. Leaving the context before the run has ended stops the run at its next step
+        boundary.
+
+        Raises:
+            NotFound: The thread is another tenant's.
+            ThreadBusy: Another run holds the thread and the strategy is ``reject``.
+            TooManyRuns: No slot came free in time.
+            RunStopped, RunReplaced, RunTimedOut, RunLimitReached: How the run ended early.
+            ServiceError: Another precondition is not met, or another step failed.
+        """
+        if self._stopping:
+            raise RunStopped("the service is stopping; try again in a moment", retry_after=5)
+        if reason := self._database_unavailable():
+            # Without the database the run would reach its first checkpoint and wait there.
+            raise to_service_error(PoolTimeout(reason))
+        listener = _Listener()
+        task = asyncio.create_task(self._execute(request, listener))
+        self._tasks[task] = listener.control
+        task.add_done_callback(self._tasks.pop)
+        try:
+            await listener.wait_for_admission()
+            yield listener.parts()
+        finally:
+            listener.leave()
+
+    async def run_to_end(self, request: RunRequest) -> RunResult:
+        """Execute a run to its end or its next interrupt, and return its result.
+
+        Raises:
+            ServiceError: See :meth:`stream`.
+        """
+        result = RunResult()
+        async with self.stream(request) as parts:
+            async for part in parts:
+                result.take(part)
+        return result
 
     def request_drain(self) -> None:
-        """Take no more runs and ask those in progress to stop at their next step."""
+        """Accept no more runs and ask those in progress to stop at their next step."""
         self._stopping = True
         for control in self._tasks.values():
             control.request_drain("shutdown")
 
     def begin_drain(self) -> asyncio.Task[None]:
-        """Drain in the background.
-
-        Returns:
-            Done when all runs have stopped; the same however often it is asked for.
-        """
+        """Drain in the background; repeated calls return the same task, done when all runs have stopped."""
         self.request_drain()
         self._draining = self._draining or asyncio.create_task(self._drain(), name="drain")
         return self._draining
@@ -196,123 +173,163 @@ class Runs:
             task.cancel()
         if late:
             log.warning("cancelled_runs", runs=len(late))
-            await asyncio.wait(late, timeout=5)
+            await asyncio.wait(late, timeout=_CANCEL_SECONDS)
 
-    async def _drive(
-        self,
-        request: RunRequest,
-        control: RunControl,
-        parts: asyncio.Queue[Part | ServiceError | None],
-        listening: asyncio.Event,
-    ) -> None:
-        has_begun = False
-        now_running(request.context)
+    async def _execute(self, request: RunRequest, listener: "_Listener") -> None:
+        set_context(request.context)
         act_as(request.actor)
-        with self._watch.over(request) as run:
+        queue = self._queues[request.queue]
+        with self._observer.observe(request) as run:
             try:
-                limit = self._lanes[request.lane].timeout_seconds
-                async with asyncio.timeout(limit), self._turn(request, control):
-                    making = await self._admitted(request, control, run.handler)
-                    has_begun = True
-                    # Left early, the step in progress ends before the thread is another run's.
-                    async with contextlib.aclosing(making):
-                        async for part in making:
+                async with (
+                    asyncio.timeout(queue.timeout_seconds),
+                    self._threads.hold_for_run(request, listener.control),
+                    queue.slot(request.identity.tenant),
+                ):
+                    parts, is_replay = await self._begin(request, listener.control, run.handler)
+                    self._threads.mark_admitted(request.thread_id)
+                    listener.admit()
+                    result = RunResult()
+                    # Closed early, the step in progress ends before the thread is released.
+                    async with aclosing(parts):
+                        async for part in parts:
                             run.take(part)
-                            if listening.is_set():
-                                await parts.put(part)
-                if listening.is_set():
-                    # The last parts are the answer: the end waits for room, and takes none of theirs.
-                    await parts.put(None)
-            except Exception as error:  # noqa: BLE001 - a run may end with anything; describe() types it
-                end = _described(error, request, has_begun=has_begun)
-                run.failed(end.code)
+                            result.take(part)
+                            await listener.send(part)
+                    if request.on_finish and not is_replay and not result.interrupts:
+                        await request.on_finish(result.values)
+                await listener.end()
+            except Exception as error:  # noqa: BLE001 - a run may raise anything; to_service_error() types it
+                end = _describe_end(error, request, has_begun=listener.is_admitted)
+                run.mark_failed(end.code)
                 log.info("run_ended_early", thread_id=request.thread_id, error=end.code, reason=end.message)
-                _end_at_once(parts, end)
+                listener.fail(end)
             except asyncio.CancelledError:
-                # The drain has no more time. Who listens must hear of it, without another wait.
-                run.cancelled()
-                _end_at_once(parts, _described(GraphDrained(), request, has_begun=has_begun))
+                # The drain has run out of time. The listener must be told without waiting again.
+                run.mark_cancelled()
+                listener.fail(_describe_end(GraphDrained(), request, has_begun=listener.is_admitted))
                 raise
 
-    async def _admitted(
+    async def _begin(
         self, request: RunRequest, control: RunControl, handler: BaseCallbackHandler | None
-    ) -> AsyncGenerator[Part, None]:
+    ) -> tuple[AsyncGenerator[RunPart, None], bool]:
+        """Admit a run that holds its thread and a slot.
+
+        Returns:
+            The run's stream or that of the earlier run it repeats, and whether it is the latter.
+
+        Raises:
+            ServiceError: A precondition is not met.
+        """
         if control.drain_requested:
-            # Nobody waits for it any more: it must not take the thread's next turn.
+            # Nobody waits for the run any more: it must not use the thread's turn.
             raise GraphDrained(control.drain_reason or "")
-        parts = await self._start.parts(request, control, handler)
-        self._threads[request.thread_id].admitted = True
-        return parts
-
-    @asynccontextmanager
-    async def _turn(self, request: RunRequest, control: RunControl) -> AsyncIterator[None]:
-        """Hold the thread, then a slot."""
-        lane = self._lanes[request.lane]
-        async with self._thread(request, control), lane.slot(request.identity.tenant):
-            yield
-
-    @asynccontextmanager
-    async def _thread(self, request: RunRequest, control: RunControl) -> AsyncIterator[None]:
-        if thread := self._threads.get(request.thread_id):
-            _meet(request, thread)
-        async with self._held(request.thread_id) as held:
-            held.current, held.tenant = control, request.identity.tenant
-            try:
-                yield
-            finally:
-                held.current, held.admitted = None, False
-
-    @asynccontextmanager
-    async def _held(self, thread_id: str) -> AsyncIterator[_Thread]:
-        """Wait for a thread's turn."""
-        thread = self._threads.setdefault(thread_id, _Thread())
-        thread.users += 1
-        try:
-            async with thread.lock:
-                yield thread
-        finally:
-            thread.users -= 1
-            if not thread.users:
-                del self._threads[thread_id]
-
-
-def _meet(request: RunRequest, thread: _Thread) -> None:
-    """Do to the run in progress what the strategy of the new one says, where both are one tenant's.
-
-    Raises:
-        NotFound: The thread is another tenant's.
-        ThreadBusy: The strategy is ``reject``.
-    """
-    if thread.current is None:
-        return
-    if thread.tenant != request.identity.tenant:
-        if thread.admitted:
-            raise no_such_thread(request.thread_id)
-        # Whose the thread is, is only being found out: wait for one's turn, and be told then.
-        return
-    if request.multitask_strategy == "reject":
-        raise ThreadBusy(
-            f"thread {request.thread_id!r} has a run in progress; wait for it, or ask with "
-            "multitask_strategy 'enqueue' or 'interrupt'",
-            retry_after=1,
+        graph, config, graph_input = request.graph, request.config, request.input
+        if request.key or not request.fresh:
+            state = await graph.aget_state(config)
+            await self._owners.authorize_thread(request.identity, request.thread_id, state.metadata)
+            if earlier := await find_earlier_run(request, state):
+                if not is_broken_off(earlier):
+                    await _start_callbacks(request)
+                    return replay_output(graph, earlier), True
+                graph_input = None
+            check_preconditions(graph.name, graph_input, request.multitask_strategy, state, request.identity)
+            for decision in list_decisions(graph.name, graph_input, state):
+                await self._audit.record(decision)
+            config = keep_message_key(config, graph_input, state)
+        callbacks = await _start_callbacks(request)
+        if handler:
+            callbacks.add_handler(handler)
+        stream = graph.astream(
+            graph_input,
+            patch_config(config, callbacks=callbacks),
+            context=request.context,
+            stream_mode=list(request.modes),
+            subgraphs=request.subgraphs,
+            output_keys=graph.output_channels,
+            durability=request.durability,
+            control=control,
+            version="v2",
         )
-    if request.multitask_strategy == "interrupt":
-        thread.current.request_drain(REPLACED)
+        # It is a generator and has to be closed; LangGraph's annotation is wider.
+        return cast("AsyncGenerator[RunPart, None]", stream), False
 
 
-def _end_at_once(parts: asyncio.Queue[Part | ServiceError | None], end: ServiceError) -> None:
-    """Say how it ended, with room made for it: a listener that is slow, or gone, holds no run up."""
-    if parts.full():
-        parts.get_nowait()
-    parts.put_nowait(end)
+class _Signal(Enum):
+    ADMITTED = "admitted"
+    ENDED = "ended"
 
 
-def _described(error: BaseException, request: RunRequest, *, has_begun: bool) -> ServiceError:
-    """The typed error; of a run that was stopped on its way, with what goes on with it."""
-    described = describe(error)
+_Item: TypeAlias = RunPart | ServiceError | _Signal
+
+
+class _Listener:
+    """Connects the task of a run with the caller who reads its parts and may leave before it ends.
+
+    Attributes:
+        control: Asks the run to stop at its next step.
+        is_admitted: Whether the run was admitted.
+    """
+
+    def __init__(self) -> None:
+        self.control = RunControl()
+        self.is_admitted = False
+        self._has_left = False
+        self._items: asyncio.Queue[_Item] = asyncio.Queue(_BACKLOG)
+
+    async def wait_for_admission(self) -> None:
+        """Wait until the run is admitted; raise the error with which it ended before."""
+        item = await self._items.get()
+        if isinstance(item, ServiceError):
+            raise item
+
+    async def parts(self) -> AsyncIterator[RunPart]:
+        """Yield the parts of an admitted run; raise the error with which it ended early."""
+        while (item := await self._items.get()) is not _Signal.ENDED:
+            if isinstance(item, ServiceError):
+                raise item
+            yield cast("RunPart", item)
+
+    def leave(self) -> None:
+        """Stop listening, and ask the run to stop."""
+        self._has_left = True
+        self.control.request_drain("client_gone")
+        # Wakes the run where it waits to hand over a part that nobody will take.
+        while not self._items.empty():
+            self._items.get_nowait()
+
+    def admit(self) -> None:
+        """Tell the caller that the run is admitted."""
+        self.is_admitted = True
+        self._items.put_nowait(_Signal.ADMITTED)
+
+    async def send(self, part: RunPart) -> None:
+        """Hand over a part, waiting while the caller is far behind; a caller who has left gets none."""
+        if not self._has_left:
+            await self._items.put(part)
+
+    async def end(self) -> None:
+        """Tell the caller that the run has reached its end. The last parts are the answer: wait for room."""
+        if not self._has_left:
+            await self._items.put(_Signal.ENDED)
+
+    def fail(self, error: ServiceError) -> None:
+        """Tell the caller how the run ended early, making room: a slow caller does not hold up the run."""
+        if self._items.full():
+            self._items.get_nowait()
+        self._items.put_nowait(error)
+
+
+async def _start_callbacks(request: RunRequest) -> BaseCallbackManager:
+    return await request.on_start() if request.on_start else AsyncCallbackManager([])
+
+
+def _describe_end(error: BaseException, request: RunRequest, *, has_begun: bool) -> ServiceError:
+    """Return the typed error; for a run that was stopped on its way, with the call that continues it."""
+    described = to_service_error(error)
     if has_begun and isinstance(described, RunStopped):
         described.details = {
             "thread_id": request.thread_id,
-            "resume": resume_request(request.graph.name, request.thread_id),
+            "resume": build_resume_call(request.graph.name, request.thread_id),
         }
     return described

@@ -1,63 +1,137 @@
-"""Whether a run may begin on a thread in the state it is in."""
+"""Check whether a caller may run a graph on a thread: whose the thread is, and what state it is in.
+
+A thread belongs to the tenant that began it; so do its session, its approvals and whatever else carries its
+id. The tenant is the boundary, because the people of one company share their customers; the user is recorded
+beside it. A caller cannot tell another tenant's thread from an id that was never used.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final
 
 from langgraph.types import Command, Interrupt, StateSnapshot
 
+from checkpoints.threads import ThreadOwner, load_thread_owner
 from core.errors import (
     Forbidden,
     InterruptPending,
     InvalidRequest,
+    NotFound,
     NothingToResume,
     SessionRefused,
     WrongGraph,
 )
-from service.auth.request_identity import Identity
-from service.runs.decisions import is_for_others
+from core.postgres import Connection, Pool
+from service.audit.trail import Entry
+from service.auth.principal import LOCAL, Identity
+from service.runs.request import GRAPH_KEY, TENANT_KEY, MultitaskStrategy
+from service.sessions.store import find_session_tenant
+from workflows.store import run_tenant
 
-# The names are LangGraph Platform's: refuse the second run, let it wait, or stop the first.
-MultitaskStrategy: TypeAlias = Literal["reject", "enqueue", "interrupt"]
+DECISIONS: Final = frozenset({"approve", "edit", "reject"})
 
 # LangGraph's ids are XXH3 hashes of 128 bits; it reads a mapping with such keys as answers by id.
 _INTERRUPT_ID = re.compile(r"[0-9a-f]{32}")
 
-# Where a checkpoint's metadata names the graph that wrote it.
-GRAPH_KEY = "graph"
+
+def no_such_thread(thread_id: str) -> NotFound:
+    """Return the error for a thread that does not exist or is not the caller's."""
+    return NotFound(f"there is no thread {thread_id!r}", details={"thread_id": thread_id})
 
 
-def admit(
-    graph: str,
-    given: Any,
-    strategy: MultitaskStrategy,
-    state: StateSnapshot,
-    identity: Identity,
-) -> None:
-    """Let a run begin, or say why it may not; called while it holds its thread.
+class ThreadOwners:
+    """Look up thread owners and authorize access to threads.
 
     Args:
-        graph: The name of what is to run.
-        given: An input begins a turn, a ``Command(resume=...)`` answers interrupts, one without changes the
-            state of a thread that waits for nothing, ``None`` continues.
-        strategy: ``interrupt`` lets a new turn take the place of a pending question.
+        pool: The service's pool.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def get_owner(self, identity: Identity, thread_id: str) -> ThreadOwner:
+        """Return the owner of a thread of the caller's tenant.
+
+        Raises:
+            NotFound: The tenant has no such thread.
+        """
+        async with self._pool.connection() as connection:
+            owner = await load_thread_owner(connection, thread_id)
+            if owner is None and (tenant := await run_tenant(connection, thread_id)):
+                # A workflow that has not begun yet has no checkpoint.
+                owner = ThreadOwner(graph=None, tenant=tenant)
+        if owner is None or owner.tenant != identity.tenant:
+            raise no_such_thread(thread_id)
+        return owner
+
+    async def authorize_thread(
+        self, identity: Identity, thread_id: str, metadata: Mapping[str, Any] | None
+    ) -> None:
+        """Allow a caller to continue a thread, or to begin one under an id of their choice.
+
+        Args:
+            identity: The caller.
+            thread_id: The thread.
+            metadata: Of its latest checkpoint; ``None``: nothing has run on it yet. Without a tenant in it,
+                the thread belongs to the only tenant of a service without authentication.
+
+        Raises:
+            NotFound: It is another tenant's, or a session or a workflow of theirs, in which nothing has run
+                yet, has the id.
+        """
+        if metadata is not None:
+            if metadata.get(TENANT_KEY, LOCAL.tenant) != identity.tenant:
+                raise no_such_thread(thread_id)
+            return
+        async with self._pool.connection() as connection:
+            tenant = await find_session_tenant(connection, thread_id) or await run_tenant(
+                connection, thread_id
+            )
+        if tenant not in {None, identity.tenant}:
+            raise no_such_thread(thread_id)
+
+
+async def require_unclaimed(connection: Connection, thread_id: str, *, identity: Identity) -> None:
+    """Allow a caller to open a session under an id of their choice, in the transaction that opens it.
+
+    Raises:
+        NotFound: A thread of another tenant has the id.
+    """
+    owner = await load_thread_owner(connection, thread_id)
+    if owner is not None and owner.tenant != identity.tenant:
+        raise no_such_thread(thread_id)
+
+
+def check_preconditions(
+    graph: str, graph_input: Any, strategy: MultitaskStrategy, state: StateSnapshot, identity: Identity
+) -> None:
+    """Check that a run may begin on its thread; called while the run holds the thread.
+
+    Args:
+        graph: The name of the graph to run.
+        graph_input: The input of :class:`service.runs.request.RunRequest`.
+        strategy: ``interrupt`` lets a new turn replace a pending interrupt.
         state: The thread's latest checkpoint.
-        identity: Who asks.
+        identity: The caller.
 
     Raises:
         WrongGraph: The thread was begun by another graph.
         SessionRefused: The thread is about another contact.
-        Forbidden: The answer is a decision, and the caller's scopes do not allow any.
-        InterruptPending: A new turn would throw a pending question away.
-        NothingToResume: There is no question to answer, or no step left to continue with.
-        InvalidRequest: Several questions are pending and the answer does not say which it is for.
+        Forbidden: The answer is a decision, which the caller's scopes do not allow.
+        InterruptPending: A new turn would discard a pending interrupt.
+        NothingToResume: There is no interrupt to answer, or no step left to continue with.
+        InvalidRequest: Several interrupts are pending and the answer does not say which it is for.
     """
-    _require_same_graph(graph, state)
-    _require_same_contact(given, state)
-    if isinstance(given, Command) and given.resume is not None:
-        _require_answerable(given.resume, state.interrupts, identity)
-    elif given is None:
-        _require_unfinished(state)
+    contact_id = (
+        graph_input.get("contact_id")
+        if isinstance(graph_input, Mapping)
+        else getattr(graph_input, "contact_id", None)
+    )
+    check_same_conversation(graph, contact_id, state)
+    if isinstance(graph_input, Command) and graph_input.resume is not None:
+        _check_answer(graph_input.resume, state.interrupts, identity)
+    elif graph_input is None:
+        _check_unfinished(state)
     elif state.interrupts and strategy != "interrupt":
         raise InterruptPending(
             "the thread waits for a decision: answer it, or begin anew with multitask_strategy 'interrupt'",
@@ -65,34 +139,62 @@ def admit(
         )
 
 
-def require_same(graph: str, contact_id: str, state: StateSnapshot) -> None:
-    """Refuse a thread that is of another graph or about another contact, before anything is written of it.
+def check_same_conversation(graph: str, contact_id: str | None, state: StateSnapshot) -> None:
+    """Check that a thread is the graph's and about the contact, whose messages no other agent may read.
 
     Raises:
         WrongGraph: The thread was begun by another graph.
         SessionRefused: The thread is about another contact.
     """
-    _require_same_graph(graph, state)
-    _require_same_contact({"contact_id": contact_id}, state)
-
-
-def _require_same_graph(name: str, state: StateSnapshot) -> None:
-    owner = (state.metadata or {}).get(GRAPH_KEY, name)
-    if owner != name:
+    owner = (state.metadata or {}).get(GRAPH_KEY, graph)
+    if owner != graph:
         raise WrongGraph(f"the thread belongs to graph {owner!r}; ask that one", details={"graph": owner})
-
-
-def _require_same_contact(given: Any, state: StateSnapshot) -> None:
-    """A thread holds what one contact said: another one's agent must not read it."""
-    contact = given.get("contact_id") if isinstance(given, Mapping) else getattr(given, "contact_id", None)
     known = state.values.get("contact_id")
-    if contact and known and contact != known:
+    if contact_id and known and contact_id != known:
         raise SessionRefused(
             "the thread (session) is another contact's: leave its id out, or name one of this contact's"
         )
 
 
-def _require_answerable(answer: Any, pending: Sequence[Interrupt], identity: Identity) -> None:
+def list_decisions(graph: str, graph_input: Any, state: StateSnapshot) -> list[Entry]:
+    """Return an audit entry for each interrupt to the company that a run's input answers.
+
+    Args:
+        graph: The name of the graph that asks.
+        graph_input: The run's input.
+        state: The thread's latest checkpoint.
+    """
+    if not isinstance(graph_input, Command) or graph_input.resume is None:
+        return []
+    resume = graph_input.resume
+    pending_ids = {pending.id for pending in state.interrupts}
+    by_id = isinstance(resume, Mapping) and bool(resume.keys() & pending_ids)
+    answers = resume if by_id else dict.fromkeys(pending_ids, resume)
+    return [
+        _build_decision(graph, pending, answers[pending.id])
+        for pending in state.interrupts
+        if pending.id in answers and not is_answered_elsewhere(pending.value)
+    ]
+
+
+def is_answered_elsewhere(value: Any) -> bool:
+    """Return whether a customer, a signal or a timer answers an interrupt, and nobody of the company."""
+    return isinstance(value, dict) and value.get("kind") in {"question", "signal", "timer"}
+
+
+def _build_decision(graph: str, pending: Interrupt, answer: Any) -> Entry:
+    tool = pending.value.get("tool") if isinstance(pending.value, dict) else None
+    decision = answer.get("decision") if isinstance(answer, Mapping) else None
+    return Entry(
+        action="approval",
+        tool=tool if tool and isinstance(tool, str) else graph,
+        arguments={"answer": answer},
+        outcome=decision if decision in DECISIONS else "answered",
+        details={"graph": graph, "interrupt_id": pending.id},
+    )
+
+
+def _check_answer(answer: Any, pending: Sequence[Interrupt], identity: Identity) -> None:
     if not pending:
         raise NothingToResume("the thread waits for no decision: it was given, or never asked for")
     ids = {interrupt.id for interrupt in pending}
@@ -104,19 +206,19 @@ def _require_answerable(answer: Any, pending: Sequence[Interrupt], identity: Ide
             "several decisions are pending: give {interrupt id: answer}", details={"interrupts": sorted(ids)}
         )
     answered = [one for one in pending if not by_id or one.id in answer]
-    if not identity.may("approvals") and not all(is_for_others(one.value) for one in answered):
+    if not identity.may("approvals") and not all(is_answered_elsewhere(one.value) for one in answered):
         raise Forbidden(
-            "the answer is a company's decision, which asks for the scope 'approvals'",
+            "the answer is a company's decision, which needs the scope 'approvals'",
             details={"scope": "approvals", "scopes": sorted(identity.scopes)},
         )
 
 
-def _require_unfinished(state: StateSnapshot) -> None:
+def _check_unfinished(state: StateSnapshot) -> None:
     if state.interrupts:
         raise InterruptPending(
-            "the thread waits for a decision; it cannot go on without",
+            "the thread waits for a decision and cannot continue without it",
             details={"interrupts": [pending.id for pending in state.interrupts]},
         )
-    # Not ``next``: it leaves out steps that have written, and died before their checkpoint was made.
+    # ``next`` leaves out steps that have written but died before their checkpoint was made.
     if not state.tasks:
-        raise NothingToResume("the thread's last run came to its end; there is nothing to continue")
+        raise NothingToResume("the thread's last run reached its end; there is nothing to continue")

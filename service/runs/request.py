@@ -1,48 +1,80 @@
-"""A run as it is asked for, and what comes of it."""
+"""Describe a run (which graph, with which input, for whom, on which thread), and build it from HTTP input."""
 
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 from uuid import uuid4
 
 from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.types import Durability, StreamMode, StreamPart
+from langgraph.types import Command, Durability, StreamMode, StreamPart
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    JsonValue,
+    ModelWrapValidatorHandler,
+    create_model,
+    model_validator,
+)
 
-from core.actor import Actor
-from core.context import Context
-from service.auth.request_identity import Identity, actor_of
-from service.runs.preconditions import MultitaskStrategy
-from service.runs.queues import Lane
+from core.context import Actor, Context
+from core.errors import InvalidRequest
+from core.texts import is_storable
+from graphs.spec import GraphSpec
+from service.auth.principal import Identity, build_actor
 
-# LangGraph's: a dict with "type" (the mode), "ns" and "data".
-Part: TypeAlias = StreamPart[Any, Any]
+CompiledGraph: TypeAlias = CompiledStateGraph[Any, Any, Any, Any]
+# A part of LangGraph's stream: a dict with "type" (the stream mode), "ns" and "data".
+RunPart: TypeAlias = StreamPart[Any, Any]
+# LangGraph Platform's names: refuse the second run, let it wait, or stop the first one.
+MultitaskStrategy: TypeAlias = Literal["reject", "enqueue", "interrupt"]
+# Runs of each queue have concurrency slots of their own, so that workflows do not delay messages.
+QueueName: TypeAlias = Literal["runs", "workflows"]
+OnStart: TypeAlias = Callable[[], Awaitable[BaseCallbackManager]]
+OnFinish: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[None]]
+
+# Keys in the metadata of a run's checkpoints: the graph that wrote them, for whom, and which message or
+# request the run is about.
+GRAPH_KEY = "graph"
+TENANT_KEY = "tenant"
+USER_KEY = "user"
+MESSAGE_KEY = "message_id"
+
+# ASCII, because responses carry the id in a header.
+_THREAD_ID = re.compile(r"[\w.:@+-]{1,200}", re.ASCII)
+# The locale becomes part of a prompt, so only the form of a language tag is accepted (RFC 5646).
+_LOCALE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest:
-    """What to run.
+    """A run to execute.
 
     Attributes:
         graph: Compiled, with its checkpointer.
-        input: As the graph's input schema says.
-        identity: Who asks.
+        input: An input model begins a turn, a ``Command`` answers interrupts or changes the state of a thread
+            that waits for nothing, ``None`` continues from the last checkpoint.
+        identity: The caller.
         config: Run name, metadata and ``configurable.thread_id``.
-        fresh: Whether the thread was made for this run, so that there is no state to look at first.
+        fresh: Whether the thread was created for this run, so that it has no state to check.
         context: The run's parameters.
         durability: When checkpoints are written.
         modes: LangGraph's stream modes to listen to.
-        subgraphs: Whether to listen to the graphs inside it too.
+        subgraphs: Whether to stream the parts of subgraphs too.
         multitask_strategy: What to do when the thread has a run in progress.
-        begin: Called when the run is admitted, before its first step; gives the callbacks it reports to.
-        key: Names the message or the request: what comes again with it is answered once. Empty: nothing does.
-        repeated: Whether it came before: its run is gone on with, or its answer given again.
-        run_id: Names the run in the records of what it does.
-        lane: Whose places and time limit it has: workflows must not keep messages waiting.
+        on_start: Called when the run is admitted, before its first step; returns the run's callbacks.
+        on_finish: Called with the output when the run has reached its end, before the thread is released.
+            Not called for a run that stops at an interrupt, nor for the replay of an earlier run.
+        key: Identifies the message or the request, so that a repeated one is answered once. Empty: repeats
+            are not recognised.
+        repeated: Whether the key was used before. The earlier run is then continued or its answer replayed.
+        run_id: Identifies the run in the audit trail and the record of effects.
+        queue: Whose concurrency slots and time limit apply.
     """
 
-    graph: CompiledStateGraph[Any, Any, Any, Any]
+    graph: CompiledGraph
     input: Any
     identity: Identity
     config: RunnableConfig
@@ -52,18 +84,196 @@ class RunRequest:
     modes: tuple[StreamMode, ...]
     subgraphs: bool = False
     multitask_strategy: MultitaskStrategy = "enqueue"
-    begin: Callable[[], Awaitable[BaseCallbackManager]] | None = None
+    on_start: OnStart | None = None
+    on_finish: OnFinish | None = None
     key: str = ""
     repeated: bool = False
     run_id: str = field(default_factory=lambda: str(uuid4()))
-    lane: Lane = "runs"
+    queue: QueueName = "runs"
 
     @property
     def actor(self) -> Actor:
         """On whose behalf the run works."""
-        return actor_of(self.identity, thread_id=self.thread_id, run_id=self.run_id)
+        return build_actor(self.identity, thread_id=self.thread_id, run_id=self.run_id)
 
     @property
     def thread_id(self) -> str:
         """The thread the run is on."""
         return str(self.config["configurable"]["thread_id"])
+
+
+def build_run_request(
+    graph: CompiledGraph,
+    spec: GraphSpec,
+    graph_input: Any,
+    *,
+    identity: Identity,
+    thread_id: str | None,
+    fresh: bool | None = None,
+    locale: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    tags: Sequence[str] = (),
+    modes: tuple[StreamMode, ...] = ("updates", "values"),
+    subgraphs: bool = False,
+    multitask_strategy: MultitaskStrategy = "enqueue",
+    on_start: OnStart | None = None,
+    on_finish: OnFinish | None = None,
+    key: str = "",
+    repeated: bool = False,
+) -> RunRequest:
+    """Build the request for a run of a registered graph.
+
+    Args:
+        graph: The compiled graph.
+        spec: Its entry in the registry.
+        graph_input: See :func:`build_graph_input`.
+        identity: The caller.
+        thread_id: The thread to continue; ``None``: a new one.
+        fresh: Whether the thread is known to be new; ``None``: it is new when no id was given.
+        locale: Language to answer in.
+        metadata: Stored with the run's checkpoints, beside the graph's name, the tenant and the user.
+        tags: The caller's, for traces.
+        modes: LangGraph's stream modes to listen to.
+        subgraphs: Whether to stream the parts of subgraphs too.
+        multitask_strategy: What to do when the thread is busy. A repeated request always waits for its
+            first run.
+        on_start: Returns the run's callbacks once it is admitted.
+        on_finish: Called with the output of a run that has reached its end.
+        key: Identifies the message or the request.
+        repeated: Whether the key was used before.
+
+    Raises:
+        InvalidRequest: The thread id or the locale is malformed.
+    """
+    if locale is not None and not _LOCALE.fullmatch(locale):
+        raise InvalidRequest(
+            "locale must be a language tag such as en or pt-BR", details={"locale": locale[:50]}
+        )
+    # Only the service says which message or request a run is about.
+    own_metadata = {name: value for name, value in (metadata or {}).items() if name != MESSAGE_KEY}
+    return RunRequest(
+        graph=graph,
+        input=graph_input,
+        identity=identity,
+        config={
+            "configurable": {"thread_id": check_thread_id(thread_id) if thread_id else new_thread_id()},
+            "metadata": {
+                **own_metadata,
+                **({MESSAGE_KEY: key} if key else {}),
+                GRAPH_KEY: spec.name,
+                TENANT_KEY: identity.tenant,
+                USER_KEY: identity.user,
+            },
+            "recursion_limit": spec.recursion_limit,
+            "tags": list(tags),
+            "run_name": spec.name,
+        },
+        fresh=thread_id is None if fresh is None else fresh,
+        context=Context(tenant=identity.tenant, user=identity.user, locale=locale),
+        durability=spec.durability,
+        modes=modes,
+        subgraphs=subgraphs,
+        multitask_strategy="enqueue" if repeated else multitask_strategy,
+        on_start=on_start,
+        on_finish=on_finish,
+        key=key,
+        repeated=repeated,
+    )
+
+
+class Resume(BaseModel):
+    """Continue a thread; LangServe has no other way to answer an interrupt than in place of an input.
+
+    A value answers the pending interrupt; with several pending, ``{interrupt id: value}``. Null continues a
+    run that failed or was stopped, from its last checkpoint.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    resume: JsonValue
+
+
+class _InputOrResume(BaseModel):
+    """Lets an input model accept a :class:`Resume` too; its JSON schema stays that of the input."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _validate_input_or_resume(cls, value: Any, handler: ModelWrapValidatorHandler[Any]) -> Any:
+        require_storable(value)
+        if isinstance(value, Mapping) and "resume" in value:
+            return Resume.model_validate(value)
+        return handler(value)
+
+
+def build_served_input_schema(spec: GraphSpec) -> type[BaseModel]:
+    """Return the graph's input schema, extended so that it accepts ``{"resume": ...}`` in its place."""
+    return create_model(
+        spec.input_schema.__name__,
+        __base__=(_InputOrResume, spec.input_schema),
+        __doc__=spec.input_schema.__doc__,
+    )
+
+
+def build_graph_input(spec: GraphSpec, values: Mapping[str, Any]) -> BaseModel | Command[Any] | None:
+    """Return what LangGraph is given for the values of a served input.
+
+    A turn gets the validated input model and not a dict: LangGraph writes the defaults of a model too, so
+    that a field left out never keeps the value of the thread's previous run.
+
+    Returns:
+        The input model, a ``Command`` that answers interrupts, or ``None`` to continue.
+    """
+    if "resume" in values:
+        return None if values["resume"] is None else Command(resume=values["resume"])
+    return spec.input_schema.model_validate(values)
+
+
+def build_resume_call(graph: str, thread_id: str) -> dict[str, JsonValue]:
+    """Return the HTTP request that continues a thread whose run was stopped, from its last checkpoint."""
+    return {
+        "method": "POST",
+        "path": f"/{graph}/invoke",
+        "body": {"input": {"resume": None}, "config": {"configurable": {"thread_id": thread_id}}},
+    }
+
+
+def new_thread_id() -> str:
+    """Return an unused thread id."""
+    return str(uuid4())
+
+
+def check_thread_id(value: str) -> str:
+    """Return the thread id unchanged if it is well formed.
+
+    Raises:
+        InvalidRequest: It is too long, or has others than ASCII letters, digits and ``_.:@+-``.
+    """
+    if not _THREAD_ID.fullmatch(value):
+        raise InvalidRequest(
+            "a thread_id (session_id) has 1 to 200 ASCII letters, digits, or any of _ . : @ + -",
+            details={"thread_id": value[:200]},
+        )
+    return value
+
+
+def require_storable(value: Any) -> Any:
+    """Return the value if Postgres can store every text in it.
+
+    Raises:
+        ValueError: A text holds NUL or half of a surrogate pair, which ``jsonb`` does not accept.
+    """
+    if not all(map(is_storable, _iter_texts(value))):
+        raise ValueError("text must hold neither NUL nor half of a surrogate pair")
+    return value
+
+
+def _iter_texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _iter_texts(key)
+            yield from _iter_texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _iter_texts(item)

@@ -1,1 +1,1 @@
-"""Runs declarative workflows in the background."""
+"""Runs of declarative workflows in the background."""

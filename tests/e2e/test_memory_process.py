@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from memory.client import remote_memory
+from memory.grpc_client import connect_memory
 from tests.support.memory_grpc import ANA, memory_settings, said
 from tests.support.process import launch
 
@@ -47,8 +47,8 @@ async def test_a_memory_of_its_own_keeps_what_it_is_told_through_a_restart(tmp_p
             found = re.search(r"MEMORY_GRPC_TARGET=(\S+) MEMORY_GRPC_TOKEN=\.\.\. make serve", banner)
             assert found
             settings = memory_settings(grpc_target=found[1], grpc_token=SecretStr(TOKEN))
-            async with remote_memory(settings) as remote:
-                await remote.check()
+            async with connect_memory(settings) as remote:
+                await remote.check_health()
                 assert await remote.add_messages(ANA, [said("m1", "The invoice is wrong")]) == added
                 assert [hit.id for hit in (await remote.search(ANA, "invoice")).hits] == ["m1"]
             process.send_signal(signal.SIGTERM)

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.support.gemini import FunctionCalls, Gated, Structured, Text, gemini_server
-from tests.support.process import LOCAL_EMBEDDINGS, client, end_left_behind, failed, service_process
+from tests.support.process import LOCAL_EMBEDDINGS, client, end_left_behind, failed, launch, service_process
 from tests.support.service import CONTACT, EXPORT_TASK
 
 KEY = "AIza-not-a-real-key"
@@ -62,6 +62,25 @@ async def test_two_services_run_side_by_side_and_a_third_on_the_same_directory_i
         code, errors = await failed(data_dir / "a")
         assert (code, len(errors.splitlines())) == (1, 1)
         assert "in use by another service" in errors
+
+
+async def test_commands_work_beside_a_running_service_and_find_its_database(data_dir: Path) -> None:
+    async def run_command(*arguments: str) -> str:
+        process = await launch(data_dir, "-m", *arguments)
+        output, errors = await process.communicate()
+        assert process.returncode == 0, errors.decode()
+        return output.decode().strip()
+
+    async with service_process(data_dir, AUTH_API_KEYS="true") as service, client(service.url) as http:
+        key = await run_command("service.cli.keys", "create", "--tenant", "acme", "--scope", "runs")
+        assert (await http.get("/info", headers={"Authorization": f"Bearer {key}"})).status_code == 200
+        while not (verdict := await run_command("service.cli.database", "verify-audit")).startswith("ok "):
+            # The service has not written the entry of the new key yet.
+            assert "not linked yet" in verdict
+        assert verdict.startswith("ok      acme: ")
+        assert "would be removed" in await run_command("service.cli.database", "retention", "--dry-run")
+    # Without the service, the commands start its database themselves.
+    assert key[3:19] in await run_command("service.cli.keys", "list")
 
 
 async def test_what_keeps_it_from_starting_is_said_in_a_line_each(data_dir: Path) -> None:

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 
 from core.settings import RunSettings
 from graphs.registry import REGISTRY
-from service.app import make_app
+from service.app import create_app
 from tests.support.identity import WITH_KEYS, key_of
 from tests.support.service import CONTACT, RunningService, running_service
 
 # LangServe's routes are made by the same code for each graph.
 OPERATIONS = [
     (method, path)
-    for path, methods in make_app().openapi()["paths"].items()
+    for path, methods in create_app().openapi()["paths"].items()
     for method in methods
     if path.startswith(("/v1", "/health", "/info", "/react"))
 ]

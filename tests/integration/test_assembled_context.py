@@ -10,7 +10,7 @@ import pytest
 from langchain_core.messages import AIMessage, BaseMessage
 
 from core.memory import Memory, Message, NewFact, Scope
-from core.packing.lines import SUMMARY_PREFIX
+from core.packing import SUMMARY_PREFIX
 from core.postgres import Pool
 from graphs.registry import REGISTRY
 from graphs.spec import GraphSpec
@@ -75,7 +75,8 @@ async def alone(pool: Pool, model: ScriptedChatModel, memory: Memory | None = No
 async def run(spec: GraphSpec, deps: Deps, pool: Pool, given: Mapping[str, Any], **more: Any) -> Any:
     graph = await compiled(spec, deps, pool)
     config: Any = {"configurable": {"thread_id": spec.name}, "recursion_limit": spec.recursion_limit}
-    return await graph.ainvoke({"contact_id": CONTACT, **given, **more}, config, durability="exit")
+    request = spec.validate_input({"contact_id": CONTACT, **given, **more})
+    return await graph.ainvoke(request, config, durability="exit")
 
 
 def seen(model: ScriptedChatModel) -> str:

@@ -9,18 +9,16 @@ import psycopg
 import pytest
 
 from checkpoints.pool import open_pool
-from core.actor import Actor
+from core.context import Actor
 from core.postgres import Pool
-from core.settings import DatabaseSettings
+from core.settings import DatabaseSettings, Settings
 from nodes.react.state import Reflection
-from service.audit.chain import link
-from service.audit.effects import RecordedEffects
-from service.audit.entries import Audit, Entry
-from service.audit.retention import cut
-from service.audit.verification import Verdict, verify
-from service.cli import audit as command
+from service.audit.chain import ChainVerdict, cut_chains, link_entries, verify_chains
+from service.audit.idempotency import RecordedEffects
+from service.audit.trail import AuditTrail, Entry
+from service.cli.database import verify_audit
+from tests.support.audit import Outside, acting_on_a_thread, rows
 from tests.support.general_agent import service
-from tests.support.ledger import Outside, acting_on_a_thread, rows
 from tests.support.scripted import ScriptedChatModel, calling
 from tests.support.service import CONTACT, RunningService
 
@@ -50,7 +48,7 @@ async def up(shared_database_url: str, model: ScriptedChatModel) -> AsyncIterato
 
 async def written(pool: Pool, tenant: str, count: int) -> None:
     """Entries of a tenant, in the chain."""
-    audit = Audit(pool)
+    audit = AuditTrail(pool)
     for number in range(count):
         actor = Actor(tenant=tenant, user="ana", thread_id=f"t-{number}")
         audit.note(Entry(action="run", outcome="finished", tool="react", actor=actor))
@@ -60,14 +58,12 @@ async def written(pool: Pool, tenant: str, count: int) -> None:
 
 async def all_linked(pool: Pool) -> None:
     """Every entry has its place, whoever gave it: the service of these tests links too."""
-    while (await rows(pool, "SELECT EXISTS (SELECT FROM ledger.entries WHERE hash IS NULL) AS any"))[0][
-        "any"
-    ]:
-        await link(pool)
+    while (await rows(pool, "SELECT EXISTS (SELECT FROM audit.entries WHERE hash IS NULL) AS any"))[0]["any"]:
+        await link_entries(pool)
 
 
-async def verdict(pool: Pool, tenant: str) -> Verdict:
-    return {one.tenant: one async for one in verify(pool)}[tenant]
+async def verdict(pool: Pool, tenant: str) -> ChainVerdict:
+    return {one.tenant: one async for one in verify_chains(pool)}[tenant]
 
 
 async def tampered(pool: Pool, statement: str, *parameters: object) -> None:
@@ -113,7 +109,7 @@ async def test_what_a_run_did_and_a_person_decided_is_on_record_and_stays_when_t
     assert begun["run_id"] == decided["run_id"] != ""
     assert begun["arguments"]["contact_id"] == CONTACT
     assert "Ana" not in str(found)
-    assert await rows(up.service.pool, "SELECT FROM ledger.effects WHERE thread_id = 'audited'") == []
+    assert await rows(up.service.pool, "SELECT FROM audit.effects WHERE thread_id = 'audited'") == []
 
 
 async def test_a_run_that_fails_is_on_record_with_its_error(
@@ -131,7 +127,7 @@ async def test_a_run_that_fails_is_on_record_with_its_error(
 
 
 async def test_entries_are_found_by_who_what_and_when_and_in_pages(up: RunningService, pool: Pool) -> None:
-    audit = Audit(pool)
+    audit = AuditTrail(pool)
     for number, user in enumerate(("bea", "bea", "cid", "bea")):
         action: Any = "key" if number else "run"
         await audit.record(Entry(action=action, outcome=f"o{number}", actor=Actor(user=user)))
@@ -156,11 +152,11 @@ async def test_entries_are_found_by_who_what_and_when_and_in_pages(up: RunningSe
 @pytest.mark.parametrize(
     "statement",
     [
-        "UPDATE ledger.entries SET outcome = 'nothing' WHERE tenant = 'fixed'",
-        "UPDATE ledger.entries SET hash = NULL, position = NULL WHERE tenant = 'fixed'",
-        "DELETE FROM ledger.entries WHERE tenant = 'fixed'",
-        "TRUNCATE ledger.entries",
-        "TRUNCATE ledger.seals",
+        "UPDATE audit.entries SET outcome = 'nothing' WHERE tenant = 'fixed'",
+        "UPDATE audit.entries SET hash = NULL, position = NULL WHERE tenant = 'fixed'",
+        "DELETE FROM audit.entries WHERE tenant = 'fixed'",
+        "TRUNCATE audit.entries",
+        "TRUNCATE audit.seals",
     ],
 )
 async def test_the_database_lets_nobody_change_or_remove_an_entry(pool: Pool, statement: str) -> None:
@@ -174,9 +170,9 @@ async def test_entries_written_by_many_at_once_are_all_in_the_chain_in_one_order
 
     async def one(number: int) -> None:
         acting_on_a_thread("many")
-        await effects.once(f"e-{number}", "send_message", {"text": "x"}, Outside())
+        await effects.run_once(f"e-{number}", "send_message", {"text": "x"}, Outside())
         if number % 3 == 0:
-            await link(pool)
+            await link_entries(pool)
 
     await asyncio.gather(*(one(number) for number in range(24)))
     await all_linked(pool)
@@ -187,9 +183,9 @@ async def test_entries_written_by_many_at_once_are_all_in_the_chain_in_one_order
 @pytest.mark.parametrize(
     ("tenant", "statement", "said"),
     [
-        ("t1", "UPDATE ledger.entries SET user_id = 'eve' WHERE tenant = 't1' AND position = 3", "entry 3 "),
-        ("t2", "UPDATE ledger.entries SET at = at + '1us' WHERE tenant = 't2' AND position = 3", "entry 3 "),
-        ("t3", "DELETE FROM ledger.entries WHERE tenant = 't3' AND position = 3", "entry 3 is missing"),
+        ("t1", "UPDATE audit.entries SET user_id = 'eve' WHERE tenant = 't1' AND position = 3", "entry 3 "),
+        ("t2", "UPDATE audit.entries SET at = at + '1us' WHERE tenant = 't2' AND position = 3", "entry 3 "),
+        ("t3", "DELETE FROM audit.entries WHERE tenant = 't3' AND position = 3", "entry 3 is missing"),
     ],
 )
 async def test_what_was_changed_behind_the_databases_back_is_found_at_the_first_entry(
@@ -207,27 +203,27 @@ async def test_what_was_changed_behind_the_databases_back_is_found_at_the_first_
 async def test_a_chain_whose_beginning_was_cut_off_can_be_verified_and_goes_on(pool: Pool) -> None:
     await written(pool, "cut", 5)
     await tampered(
-        pool, "UPDATE ledger.entries SET at = at - '9 days'::interval WHERE tenant = 'cut' AND position <= 3"
+        pool, "UPDATE audit.entries SET at = at - '9 days'::interval WHERE tenant = 'cut' AND position <= 3"
     )
     # What was changed is told; retention itself does not look.
     assert (await verdict(pool, "cut")).fault
-    await cut(pool, timedelta(days=8))
-    [seal] = await rows(pool, "SELECT * FROM ledger.seals WHERE tenant = 'cut'")
+    await cut_chains(pool, timedelta(days=8))
+    [seal] = await rows(pool, "SELECT * FROM audit.seals WHERE tenant = 'cut'")
     assert (seal["position"], seal["rows"]) == (3, 3)
     await all_linked(pool)
     left = await verdict(pool, "cut")
     assert (left.cut, left.entries, left.fault) == (3, 3, "")
-    [told] = await rows(pool, "SELECT * FROM ledger.entries WHERE tenant = 'cut' AND action = 'retention'")
+    [told] = await rows(pool, "SELECT * FROM audit.entries WHERE tenant = 'cut' AND action = 'retention'")
     assert (told["user_id"], told["details"]["entries"]) == ("retention", 3)
-    assert await cut(pool, timedelta(days=8)) == 0
+    assert await cut_chains(pool, timedelta(days=8)) == 0
 
     # All of it: the next entry goes on from the seal.
-    await tampered(pool, "UPDATE ledger.entries SET at = at - '9 days'::interval WHERE tenant = 'cut'")
-    await cut(pool, timedelta(days=8))
+    await tampered(pool, "UPDATE audit.entries SET at = at - '9 days'::interval WHERE tenant = 'cut'")
+    await cut_chains(pool, timedelta(days=8))
     await written(pool, "cut", 1)
     left = await verdict(pool, "cut")
     assert (left.cut, left.entries, left.fault) == (6, 2, "")
-    await tampered(pool, "UPDATE ledger.seals SET hash = 'x' WHERE tenant = 'cut' AND position = 6")
+    await tampered(pool, "UPDATE audit.seals SET hash = 'x' WHERE tenant = 'cut' AND position = 6")
     assert (await verdict(pool, "cut")).fault.startswith("entry 7 ")
 
 
@@ -237,8 +233,8 @@ async def test_the_command_says_which_chain_is_broken_and_where(
     monkeypatch.setenv("DATABASE_URL", shared_database_url)
     await written(pool, "whole", 2)
     await written(pool, "broken", 2)
-    await tampered(pool, "UPDATE ledger.entries SET tool = 'x' WHERE tenant = 'broken' AND position = 2")
-    assert await command._command() == 1
+    await tampered(pool, "UPDATE audit.entries SET tool = 'x' WHERE tenant = 'broken' AND position = 2")
+    assert await verify_audit(Settings.load()) == 1
     said = {line.split()[1]: line for line in capsys.readouterr().out.splitlines()}
     assert said["whole:"].startswith("ok      whole: 2 entries, 0 cut before them, 0 not linked yet; head 2 ")
     assert said["broken:"].startswith("BROKEN  broken: entry 2 (id ")
@@ -246,10 +242,31 @@ async def test_the_command_says_which_chain_is_broken_and_where(
 
 async def test_notes_wait_for_a_database_that_is_away(pool: Pool, shared_database_url: str) -> None:
     async with open_pool(shared_database_url, DatabaseSettings(pool_min_size=0)) as going:
-        audit = Audit(going)
+        audit = AuditTrail(going)
         audit.note(Entry(action="run", outcome="finished", actor=Actor(tenant="away")))
     with pytest.raises(Exception, match="clos"):
         await audit.flush()
     audit._pool = pool
     assert (await audit.flush(), await audit.flush()) == (1, 0)
     assert len(await audit.find("away", limit=9)) == 1
+
+
+async def test_notes_that_cannot_be_written_are_bounded_and_the_latest_stay(
+    pool: Pool, shared_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.audit.trail.MAX_NOTES", 3)
+    async with open_pool(shared_database_url, DatabaseSettings(pool_min_size=0)) as closing:
+        audit = AuditTrail(closing)
+    actor = Actor(tenant="bounded")
+    for number in range(3):
+        audit.note(Entry(action="run", outcome=f"o{number}", actor=actor))
+    flushing = asyncio.create_task(audit.flush())
+    await asyncio.sleep(0)
+    # These arrive while the others are being written, in vain.
+    for number in range(3, 5):
+        audit.note(Entry(action="run", outcome=f"o{number}", actor=actor))
+    with pytest.raises(Exception, match="clos"):
+        await flushing
+    audit._pool = pool
+    assert await audit.flush() == 3
+    assert [entry.outcome for entry in await audit.find("bounded", limit=9)] == ["o4", "o3", "o2"]

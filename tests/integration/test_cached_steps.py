@@ -13,9 +13,8 @@ from langserve import RemoteRunnable
 from checkpoints.cache import BoundedMemoryCache
 from core.settings import CacheSettings
 from graphs.registry import REGISTRY
-from service.auth.request_identity import Identity
-from service.runs.http_request import run_request
-from service.runs.output import finished
+from service.auth.principal import Identity
+from service.runs.request import build_run_request
 from tests.support.scripted import ScriptedChatModel, scripted_models
 from tests.support.service import CONTACT, RunningService, running_service
 
@@ -30,27 +29,28 @@ async def routed(shared_database_url: str) -> AsyncIterator[tuple[RunningService
     model = ScriptedChatModel(replies=[AIMessage("Hello.") for _ in range(40)])
     settings = CacheSettings(backend="memory")
     async with running_service(shared_database_url, scripted_models(model), cache=settings) as running:
-        router, asked = running.service.roster.router, []
-        parts = router.parts
+        router, asked = running.service.agents.router, []
+        parts = router.route_parts
 
         async def noted(text: str) -> Any:
             asked.append(text)
             return await parts(text)
 
-        router.parts = noted  # type: ignore[method-assign]
+        router.route_parts = noted  # type: ignore[method-assign]
         yield running, asked
 
 
 async def greet(running: RunningService, tenant: str, message: str) -> list[tuple[StreamMode, Any]]:
     """Send the first message of a new conversation and return the parts of its stream."""
-    request = run_request(
-        running.service,
+    request = build_run_request(
+        running.service.graphs[SPEC.name],
         SPEC,
-        {"message": message, "contact_id": CONTACT},
+        SPEC.input_schema(message=message, contact_id=CONTACT),
         identity=Identity(tenant, "ana"),
         thread_id=None,
     )
-    return [(part["type"], part["data"]) async for part in running.service.runs.stream(request)]
+    async with running.service.runs.stream(request) as parts:
+        return [(part["type"], part["data"]) async for part in parts]
 
 
 async def test_a_greeting_is_routed_once_for_each_tenant(
@@ -98,7 +98,7 @@ async def test_langserves_client_sees_every_step_of_a_cached_run(
     assert again[-1]["output"]["dispatched"] == first[-1]["output"]["dispatched"]
 
 
-async def test_an_answer_is_never_repeated_from_another_place_of_the_conversation(
+async def test_a_cached_result_of_another_place_in_the_conversation_is_not_reused(
     routed: tuple[RunningService, list[str]],
 ) -> None:
     running, asked = routed
@@ -109,23 +109,23 @@ async def test_an_answer_is_never_repeated_from_another_place_of_the_conversatio
     assert asked.count("Hello there!") == 2
 
 
-async def test_a_cached_run_leaves_the_checkpoint_an_uncached_one_leaves(
+async def test_a_cached_run_leaves_the_same_checkpoint_as_an_uncached_one(
     routed: tuple[RunningService, list[str]],
 ) -> None:
     running, _ = routed
     states = []
     for _ in range(2):
-        request = run_request(
-            running.service,
+        request = build_run_request(
+            running.service.graphs[SPEC.name],
             SPEC,
-            {"message": "Good afternoon!", "contact_id": CONTACT},
+            SPEC.input_schema(message="Good afternoon!", contact_id=CONTACT),
             identity=Identity("acme", "ana"),
             thread_id=None,
         )
-        await finished(running.service.runs, request)
+        await running.service.runs.run_to_end(request)
         states.append(await running.service.graphs["coordinator"].aget_state(request.config))
     fresh, cached = (state.values for state in states)
-    names = ("dispatched", "alternatives", "asked_about", "agent_used", "confidence", "response")
+    names = ("dispatched", "alternatives", "unclear_message", "agent_used", "confidence", "response")
     assert {name: cached[name] for name in names} == {name: fresh[name] for name in names}
     assert [state.next for state in states] == [(), ()]
 

@@ -16,6 +16,7 @@ from nodes.react.state import Reflection
 from tests.support.crm_faults import closed_port
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT, RunningService, running_service
+from tools.crm.client import CrmClient
 
 # Each an example message of its agent: what is sure.
 EXPORT = "Exporting my contacts ends with Error 500."
@@ -52,7 +53,7 @@ def system_of(asked: list[BaseMessage]) -> str:
 @pytest.mark.parametrize("name", ["billing_support", "general", "order_status", "technical_support"])
 async def test_the_right_agent_answers(database_url: str, name: str, language: Any) -> None:
     async with answering(database_url, AIMessage("Here it is.")) as (running, model):
-        spec = running.service.roster.agents[name]
+        spec = running.service.agents.specs[name]
         answer = await say(running, spec.examples[language][0])
         assert (answer["agent_used"], answer["category"], answer["path"]) == (name, spec.category, "agent")
         assert (answer["success"], answer["response"]) == (True, "Here it is.")
@@ -71,11 +72,39 @@ async def test_an_agent_knows_the_customer_and_has_its_tools_only(database_url: 
         assert "Laura" in "\n".join(message.text for message in model.asked[0])
 
 
+@pytest.mark.parametrize("agent", ["campaign_writing", "complaint_resolution"])
+async def test_the_crm_is_asked_for_the_profile_once_and_in_parallel(
+    database_url: str, agent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests: list[str] = []
+    reads = ["get_contact", "get_subscription", "list_tickets"]
+    all_three = asyncio.Barrier(len(reads))
+
+    def count(name: str) -> None:
+        read = getattr(CrmClient, name)
+
+        async def counted(self: CrmClient, contact_id: str) -> Any:
+            requests.append(name)
+            await all_three.wait()
+            return await read(self, contact_id)
+
+        monkeypatch.setattr(CrmClient, name, counted)
+
+    for name in reads:
+        count(name)
+    # Both patterns read the profile before they call a model.
+    async with answering(database_url, AWAY, AIMessage("The general agent answers.")) as (running, model):
+        answer = await say(running, running.service.agents.specs[agent].examples["en"][0])
+        assert [attempt["agent"] for attempt in answer["attempts"]] == [agent, "general"]
+        assert "Laura" in "\n".join(message.text for message in model.asked[0])
+    assert sorted(requests) == reads
+
+
 async def test_a_tool_that_is_not_the_agents_is_not_called(database_url: str) -> None:
     ticket = ("create_engineering_ticket", {"title": "x", "description": "y", "severity": "low"})
     replies = (calling("I open a ticket.", ticket), replace_answer("I cannot do that."))
     async with answering(database_url, *replies) as (running, _):
-        spec = running.service.roster.agents["order_status"]
+        spec = running.service.agents.specs["order_status"]
         assert "create_engineering_ticket" not in spec.tools
         before = await running.crm("/engineering-tickets")
         await say(running, spec.examples["en"][0])
@@ -152,7 +181,7 @@ async def test_an_agent_that_fails_is_stood_in_for_by_the_general_agent(database
 
 async def test_where_no_agent_can_answer_a_person_is_called_and_the_customer_told(database_url: str) -> None:
     async with answering(database_url, AWAY, AWAY) as (running, _):
-        answer = await say(running, running.service.roster.agents["billing_support"].examples["pt"][0])
+        answer = await say(running, running.service.agents.specs["billing_support"].examples["pt"][0])
         assert (answer["success"], answer["path"], answer["reason_incomplete"]) == (
             False,
             "handoff",
@@ -167,7 +196,7 @@ async def test_where_no_agent_can_answer_a_person_is_called_and_the_customer_tol
 async def test_an_agent_that_takes_too_long_is_stood_in_for(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nodes.coordinator.specialist.SPECIALIST_SECONDS", 0.05)
+    monkeypatch.setattr("nodes.coordinator.nodes.SPECIALIST_SECONDS", 0.05)
     never = asyncio.Event()
     model = ScriptedChatModel(replies=[AIMessage("One two."), AIMessage("Done")], before_token=never.wait)
     async with running_service(database_url, scripted_models(model)) as running:
@@ -247,7 +276,7 @@ async def test_embeddings_that_fail_leave_the_general_agent(
         async def fail(text: str) -> Any:
             raise EmbeddingError("they are away")
 
-        monkeypatch.setattr(running.service.roster.router, "parts", fail)
+        monkeypatch.setattr(running.service.agents.router, "route_parts", fail)
         answer = await say(running, EXPORT)
         assert (answer["agent_used"], answer["response"]) == ("general", "Hello!")
 

@@ -25,18 +25,23 @@ from core.errors import (
     ModelUnavailable,
     NotFound,
 )
-from core.models import ChatModels, ModelSpec, chat_models
+from core.models import ChatModels, ModelSpec, build_chat_models
 from core.postgres import Pool
 from core.settings import CrmSettings, FeatureSettings, ModelSettings
 from graphs.critique_refine import SPEC
 from graphs.diagrams import mermaid
-from nodes.critique_refine import criticise, generate, refine, validate
-from nodes.critique_refine.checks import LONGEST_CHARACTERS
-from nodes.critique_refine.finish import NO_MESSAGE
 from nodes.critique_refine.judgements import REJECTED_WITHOUT_REASON, Review, Verdict
+from nodes.critique_refine.message_text import MAX_CHARACTERS
+from nodes.critique_refine.nodes import (
+    CRITICISE_TEMPERATURE,
+    GENERATE_TEMPERATURE,
+    NO_MESSAGE,
+    REFINE_TEMPERATURE,
+    VALIDATE_TEMPERATURE,
+)
 from nodes.critique_refine.state import CritiqueRefineInput, CritiqueRefineOutput
 from nodes.deps import Deps
-from nodes.shared.prompts import prompt
+from nodes.shared.prompts import load_prompt
 from tests.support.gemini import Error, Structured, Text, gemini_server
 from tests.support.graphs import NO_AGENTS, compiled, development_deps
 from tests.support.scripted import INFO, ScriptedChatModel
@@ -95,10 +100,10 @@ class Roles:
     @property
     def models(self) -> ChatModels:
         roles = {
-            generate.TEMPERATURE: self.generator,
-            criticise.TEMPERATURE: self.critic,
-            validate.TEMPERATURE: self.validator,
-            refine.TEMPERATURE: self.refiner,
+            GENERATE_TEMPERATURE: self.generator,
+            CRITICISE_TEMPERATURE: self.critic,
+            VALIDATE_TEMPERATURE: self.validator,
+            REFINE_TEMPERATURE: self.refiner,
         }
 
         def build(spec: ModelSpec) -> ScriptedChatModel:
@@ -124,8 +129,8 @@ def on(thread: str = "thread") -> RunnableConfig:
     return {"configurable": {"thread_id": thread}, "recursion_limit": SPEC.recursion_limit}
 
 
-def given(prompt: str = PROMPT, **more: Any) -> dict[str, Any]:
-    return {"prompt": prompt, "contact_id": CONTACT, **more}
+def given(**more: Any) -> dict[str, Any]:
+    return SPEC.validate_input({"prompt": PROMPT, "contact_id": CONTACT}) | more
 
 
 async def run(graph: Graph, thread: str = "thread", context: Context | None = None, **more: Any) -> Any:
@@ -237,7 +242,7 @@ REJECTED_BY_CODE = [
     ("Prezado {{nome do cliente}}, seu plano renova em breve.", "{{nome do cliente}}"),
     ("Hello Laura, your plan renews on XXX for TODO.", "XXX"),
     ("Hi.", "too short"),
-    ("Hello Laura. " + "We write to you again. " * 200, f"at most {LONGEST_CHARACTERS}"),
+    ("Hello Laura. " + "We write to you again. " * 200, f"at most {MAX_CHARACTERS}"),
     ("As an AI language model, I cannot see what Laura's plan is.", "speaks of the model"),
 ]
 
@@ -432,7 +437,7 @@ async def test_a_refiner_that_fails_leaves_the_best_version(pool: Pool) -> None:
 async def test_a_judge_that_never_answers_costs_its_time_and_not_the_message(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nodes.critique_refine.faults.CALL_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr("nodes.critique_refine.nodes.CALL_TIMEOUT_SECONDS", 0.1)
     roles = Roles(generate=[DRAFT], criticise=[review(90)], validate=[APPROVED])
     roles.critic.before_token = never
     output = await outcome(pool, roles)
@@ -500,7 +505,7 @@ async def crm_of(roles: Roles, transport: httpx.AsyncBaseTransport) -> AsyncIter
     """Dependencies over another CRM."""
     settings = CrmSettings(max_attempts=1)
     async with create_http_client(settings, "http://another-crm", transport=transport) as http:
-        yield Deps(models=roles.models, tools={}, crm=CrmClient(http, settings), roster=NO_AGENTS)
+        yield Deps(models=roles.models, tools={}, crm=CrmClient(http, settings), agents=NO_AGENTS)
 
 
 # Running
@@ -678,7 +683,7 @@ def test_an_input_out_of_bounds_is_refused(wrong: dict[str, Any]) -> None:
 async def test_the_offline_model_walks_all_steps_and_does_not_pass_for_a_writer(
     pool: Pool, prompt: str, contact_id: str, word: str
 ) -> None:
-    async with development_deps(pool, chat_models(ModelSettings(), FeatureSettings())) as deps:
+    async with development_deps(pool, build_chat_models(ModelSettings(), FeatureSettings())) as deps:
         graph = await compiled(SPEC, deps, pool)
         output = await run(graph, prompt=prompt, contact_id=contact_id)
     plain = {name: value for name, value in output.items() if name != "messages"}
@@ -704,11 +709,11 @@ async def test_over_the_wire_each_role_has_its_prompt_temperature_and_thinking(p
     assert output["history"][0]["text"] == f"Hello Laura, {DRAFT}"
     sent = [(request.system, request.temperature, str(request.thinking)) for request in server.requests]
     judges = [
-        (prompt("critique_refine_criticise"), 0.2, "medium"),
-        (prompt("critique_refine_validate"), 0.1, "low"),
+        (load_prompt("critique_refine_criticise"), 0.2, "medium"),
+        (load_prompt("critique_refine_validate"), 0.1, "low"),
     ]
-    assert sent[0] == (prompt("critique_refine_generate"), 0.8, "low")
-    assert sent[3] == (prompt("critique_refine_refine"), 0.6, "low")
+    assert sent[0] == (load_prompt("critique_refine_generate"), 0.8, "low")
+    assert sent[3] == (load_prompt("critique_refine_refine"), 0.6, "low")
     assert sorted(sent[1:3]) == sorted(sent[4:6]) == sorted(judges)
     turns = [role for role, _ in server.requests[3].contents]
     assert turns == ["user", "user", "model", "user"]
@@ -741,7 +746,7 @@ def judgements(total: int) -> list[Structured]:
 async def models_at(url: str) -> AsyncIterator[ChatModels]:
     """The service's own models, without pauses between attempts."""
     settings = ModelSettings(google_api_key=SecretStr("AIzaTestKeyOfNobody"), google_base_url=url)
-    models = chat_models(settings, FeatureSettings())
+    models = build_chat_models(settings, FeatureSettings())
     models = ChatModels(models.info, models._factory, first_pause=0)
     try:
         yield models

@@ -11,8 +11,8 @@ from checkpoints.pool import open_pool
 from core.errors import CrmRefused, CrmUnavailable, DatabaseUnavailable, EffectConflict
 from core.postgres import Pool
 from core.settings import DatabaseSettings
-from service.audit.effects import RecordedEffects, erase_effects
-from tests.support.ledger import Outside, acting_on_a_thread, entries, rows
+from service.audit.idempotency import RecordedEffects, erase_effects
+from tests.support.audit import Outside, acting_on_a_thread, entries, rows
 
 TEXT = {"contact_id": "c-1", "text": "Use the batch export API, Ana."}
 
@@ -25,14 +25,14 @@ async def pool(shared_database_url: str) -> AsyncIterator[Pool]:
 
 
 async def state(pool: Pool, key: str) -> tuple[str, int]:
-    [found] = await rows(pool, "SELECT state, attempts FROM ledger.effects WHERE key = %s", key)
+    [found] = await rows(pool, "SELECT state, attempts FROM audit.effects WHERE key = %s", key)
     return found["state"], found["attempts"]
 
 
 async def test_a_finished_effect_is_not_made_again_and_gives_its_outcome(pool: Pool) -> None:
     actor, outside, effects = acting_on_a_thread(), Outside(), RecordedEffects(pool)
-    first = await effects.once(actor.run_id, "send_message", TEXT, outside)
-    assert await effects.once(actor.run_id, "send_message", TEXT, outside) == first == {"id": "made-1"}
+    first = await effects.run_once(actor.run_id, "send_message", TEXT, outside)
+    assert await effects.run_once(actor.run_id, "send_message", TEXT, outside) == first == {"id": "made-1"}
     assert outside.asked == 1
     assert await entries(pool, actor) == [("send_message", "begun"), ("send_message", "finished")]
 
@@ -46,9 +46,9 @@ async def test_an_effect_whose_fate_is_unknown_is_made_again_and_one_that_was_re
         (CrmRefused, "failed"),
     ):
         with pytest.raises(fault):
-            await effects.once(actor.run_id, "send_message", TEXT, outside)
+            await effects.run_once(actor.run_id, "send_message", TEXT, outside)
         assert (await state(pool, actor.run_id))[0] == left
-    assert await effects.once(actor.run_id, "send_message", TEXT, outside) == {"id": "made-4"}
+    assert await effects.run_once(actor.run_id, "send_message", TEXT, outside) == {"id": "made-4"}
     assert await state(pool, actor.run_id) == ("finished", 4)
     assert [outcome for _, outcome in await entries(pool, actor)] == [
         *("begun", "crm_unavailable"),
@@ -64,7 +64,7 @@ async def test_a_key_stands_for_one_effect(pool: Pool, other: tuple[str, dict[st
     outside = Outside(CrmUnavailable("no answer"))
     for (action, arguments), error in ((("send_message", TEXT), CrmUnavailable), (other, EffectConflict)):
         with pytest.raises(error):
-            await effects.once(actor.run_id, action, arguments, outside)
+            await effects.run_once(actor.run_id, action, arguments, outside)
     assert outside.asked == 1
 
 
@@ -72,7 +72,7 @@ async def test_a_key_of_one_tenant_says_nothing_about_anothers(pool: Pool) -> No
     outside, effects = Outside(), RecordedEffects(pool)
     for tenant in ("a", "b"):
         acting_on_a_thread(tenant)
-        await effects.once("the same key", "send_message", TEXT, outside)
+        await effects.run_once("the same key", "send_message", TEXT, outside)
     assert outside.asked == 2
 
 
@@ -83,7 +83,7 @@ async def test_what_cannot_be_recorded_is_not_done(pool: Pool, shared_database_u
         pass
     outside = Outside()
     with pytest.raises(DatabaseUnavailable, match="was not done"):
-        await RecordedEffects(closed).once("k", "send_message", TEXT, outside)
+        await RecordedEffects(closed).run_once("k", "send_message", TEXT, outside)
     assert outside.asked == 0
 
 
@@ -99,20 +99,20 @@ async def test_an_effect_that_was_made_and_not_recorded_is_said_to_be_so(
             return await outside()
 
         with pytest.raises(DatabaseUnavailable, match="not done a second time"):
-            await RecordedEffects(going).once(actor.run_id, "send_message", TEXT, while_the_database_goes)
+            await RecordedEffects(going).run_once(actor.run_id, "send_message", TEXT, while_the_database_goes)
     assert await state(pool, actor.run_id) == ("begun", 1)
     # The key, which is the same, has the other side do it once.
-    await RecordedEffects(pool).once(actor.run_id, "send_message", TEXT, outside)
+    await RecordedEffects(pool).run_once(actor.run_id, "send_message", TEXT, outside)
     assert await state(pool, actor.run_id) == ("finished", 2)
 
 
 async def test_an_erased_thread_has_no_records_of_effects_and_a_redacted_audit(pool: Pool) -> None:
     actor, effects = acting_on_a_thread(), RecordedEffects(pool)
-    await effects.once(actor.run_id, "send_message", TEXT, Outside())
+    await effects.run_once(actor.run_id, "send_message", TEXT, Outside())
     async with pool.connection() as connection:
         await erase_effects(connection, actor.thread_id)
-    query = "SELECT * FROM ledger.effects WHERE thread_id = %s"
+    query = "SELECT * FROM audit.effects WHERE thread_id = %s"
     assert await rows(pool, query, actor.thread_id) == []
-    begun, _ = await rows(pool, "SELECT * FROM ledger.entries WHERE thread_id = %s", actor.thread_id)
+    begun, _ = await rows(pool, "SELECT * FROM audit.entries WHERE thread_id = %s", actor.thread_id)
     assert (begun["user_id"], begun["run_id"]) == ("ana", actor.run_id)
     assert begun["arguments"] == {"contact_id": "c-1", "text": {"characters": 30}}

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from pydantic import SecretStr
 
-from core.embeddings import Embedder, Purpose, embeddings
+from core.embeddings import Embedder, Purpose, build_embedder
 from core.errors import EmbeddingError
 from core.settings import EmbeddingSettings, ModelSettings, Settings
 from tests.support.gemini import Cut, Error, GeminiServer, Silence, Vectors, gemini_server
@@ -26,7 +26,7 @@ def embedder(server: GeminiServer, purpose: Purpose = "similarity", *, timeout: 
         models=ModelSettings(google_api_key=KEY, google_base_url=server.url),
         embeddings=EmbeddingSettings(dimensions=4, timeout_seconds=timeout, max_attempts=2),
     )
-    return replace(embeddings(settings, purpose), first_pause=0.001)
+    return replace(build_embedder(settings, purpose), first_pause=0.001)
 
 
 async def test_vectors_come_back_at_unit_length(server: GeminiServer) -> None:
@@ -104,6 +104,6 @@ async def test_a_wrong_key_is_said_at_once_and_not_tried_again(server: GeminiSer
 async def test_vectors_of_another_length_are_refused(server: GeminiServer) -> None:
     server.enqueue(Vectors([1.0, 2.0]))
     ours = embedder(server)
-    with pytest.raises(EmbeddingError, match="vectors of 2 dimensions, and 4 are expected"):
+    with pytest.raises(EmbeddingError, match="vectors of 2 dimensions instead of 4"):
         await ours.embed_query("text")
     await ours.aclose()

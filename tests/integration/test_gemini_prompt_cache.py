@@ -9,9 +9,9 @@ from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 from langchain_core.tools import BaseTool, tool
 from pydantic import BaseModel, SecretStr
 
-from core.context import Context, now_running
+from core.context import Context, set_context
 from core.errors import ModelMisconfigured
-from core.models import ChatModels, chat_models
+from core.models import ChatModels, build_chat_models
 from core.models.prompt_cache import SECONDS, Prompt, PromptCache, _key_of
 from core.settings import FeatureSettings, ModelSettings
 from tests.support.gemini import (
@@ -60,7 +60,7 @@ class Asking:
 
         async def as_run() -> Any:
             if tenant:
-                now_running(tenant)
+                set_context(tenant)
             return await self.models.reply(messages or (LONG, QUESTION), temperature=0.2, tools=tools)
 
         self.server.enqueue(Text(["It is", " here."]))
@@ -82,7 +82,7 @@ async def asking() -> AsyncIterator[Asking]:
         settings = ModelSettings(
             _env_file=None, google_api_key=SecretStr("AIzaTestKeyOfNobody"), google_base_url=server.url
         )
-        asked = Asking(server, chat_models(settings, FeatureSettings(_env_file=None)))
+        asked = Asking(server, build_chat_models(settings, FeatureSettings(_env_file=None)))
         yield asked
         await asked.models.aclose()
 
@@ -112,17 +112,17 @@ async def test_a_model_calls_the_tools_that_are_kept(asking: Asking) -> None:
         await asking.reply()
     await asking.kept()
     asking.server.enqueue(FunctionCalls([("find_order", {"number": "7"})]))
-    now_running(ACME)
+    set_context(ACME)
     reply = await asking.models.reply([LONG, QUESTION], temperature=0, tools=TOOLS)
     assert asking.names[-1]
     assert [(call["name"], call["args"]) for call in reply.tool_calls] == [("find_order", {"number": "7"})]
 
 
 async def test_values_are_asked_for_in_the_same_way(asking: Asking) -> None:
-    now_running(ACME)
+    set_context(ACME)
     for _ in range(3):
         asking.server.enqueue(Structured(Intent(name="order")))
-        value = await asking.models.structured([LONG, QUESTION], Intent, temperature=0)
+        value = await asking.models.reply_structured([LONG, QUESTION], Intent, temperature=0)
         assert value.value == Intent(name="order")
         await asking.kept()
     assert [bool(name) for name in asking.names] == [False, False, True]
@@ -163,7 +163,7 @@ async def test_what_is_short_or_nobodys_is_sent_whole(
 async def test_what_has_no_beginning_gemini_can_keep_is_left_alone(
     messages: list[BaseMessage], model: str
 ) -> None:
-    now_running(ACME)
+    set_context(ACME)
     chat = ScriptedChatModel()
     assert _key_of(Prompt(chat=chat, messages=[LONG, QUESTION]), "google_genai:any")
     assert not _key_of(Prompt(chat=chat, messages=messages), model)
@@ -217,7 +217,7 @@ async def test_a_call_that_is_wrong_in_itself_still_says_so(asking: Asking) -> N
         await asking.reply()
     await asking.kept()
     asking.server.enqueue(Error.invalid_key(), Error.invalid_key())
-    now_running(ACME)
+    set_context(ACME)
     with pytest.raises(ModelMisconfigured):
         await asking.models.reply([LONG, QUESTION], temperature=0, tools=TOOLS)
 
@@ -231,9 +231,9 @@ async def test_the_number_of_beginnings_is_bounded(asking: Asking, monkeypatch: 
 
 async def test_it_can_be_turned_off() -> None:
     settings = ModelSettings(_env_file=None, google_api_key=SecretStr("AIzaTestKeyOfNobody"))
-    built = chat_models(settings, FeatureSettings(_env_file=None, prompt_caching=False))
+    built = build_chat_models(settings, FeatureSettings(_env_file=None, prompt_caching=False))
     assert built._prompts is None
-    assert chat_models(settings, FeatureSettings(_env_file=None))._prompts is not None
+    assert build_chat_models(settings, FeatureSettings(_env_file=None))._prompts is not None
 
 
 async def test_runs_of_the_service_share_what_is_kept(asking: Asking, database_url: str) -> None:

@@ -20,7 +20,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from pydantic import BaseModel, SecretStr
 
 from core.errors import ModelMisconfigured, ModelRefused, ModelUnavailable
-from core.models import ChatModels, Role, chat_models
+from core.models import ChatModels, Role, build_chat_models
 from core.settings import FeatureSettings, ModelSettings
 from tests.support.gemini import (
     Blocked,
@@ -80,7 +80,7 @@ async def models_at(
         model_timeout_seconds=timeout,
         **values,
     )
-    models = chat_models(settings, FeatureSettings(_env_file=None, thinking=thinking))
+    models = build_chat_models(settings, FeatureSettings(_env_file=None, thinking=thinking))
     models = ChatModels(models.info, models._factory, timeout=timeout, thinking=thinking, first_pause=0)
     try:
         yield models
@@ -198,7 +198,7 @@ async def test_a_value_is_asked_for_by_its_schema_and_comes_back_typed(
     server: GeminiServer, models: ChatModels
 ) -> None:
     server.enqueue(Structured(Intent(name="order", urgent=True)))
-    reply = await models.structured(CONVERSATION, Intent, temperature=0)
+    reply = await models.reply_structured(CONVERSATION, Intent, temperature=0)
     assert (reply.value, reply.error) == (Intent(name="order", urgent=True), None)
     assert reply.raw.id
     [request] = server.requests
@@ -238,7 +238,7 @@ async def test_a_structured_reply_streams_too(server: GeminiServer, models: Chat
     server.enqueue(Structured(Intent(name="order", urgent=True)))
 
     async def classify(state: MessagesState) -> dict[str, list[AIMessage]]:
-        reply = await models.structured(state["messages"], Intent, temperature=0)
+        reply = await models.reply_structured(state["messages"], Intent, temperature=0)
         return {"messages": [AIMessage(reply.value.name if reply.value else "none", id="answer")]}
 
     graph = StateGraph(MessagesState).add_node("classify", classify).add_edge(START, "classify").compile()
@@ -311,7 +311,7 @@ async def test_a_passing_fault_of_a_structured_reply_is_not_noticed_either(
     server.enqueue(
         Error.overloaded(), Cut(['{"name"'], how="silent"), Structured(Intent(name="x", urgent=False))
     )
-    reply = await models.structured(CONVERSATION, Intent, temperature=0)
+    reply = await models.reply_structured(CONVERSATION, Intent, temperature=0)
     assert reply.value == Intent(name="x", urgent=False)
     assert len(server.requests) == 3
 
@@ -370,7 +370,7 @@ async def test_the_fallback_gets_bounded_attempts_too(server: GeminiServer) -> N
     server.enqueue(*[Error.overloaded()] * 9)
     async with models_at(server, fallback_model=FALLBACK) as models:
         with pytest.raises(ModelUnavailable) as caught:
-            await models.structured(CONVERSATION, Intent, temperature=0)
+            await models.reply_structured(CONVERSATION, Intent, temperature=0)
     assert len(server.requests) == 6
     assert caught.value.details["fallback"] == {"model": FALLBACK, "reason": "503 UNAVAILABLE"}
 
@@ -419,7 +419,7 @@ async def test_what_the_provider_blocks_is_neither_retried_nor_sent_elsewhere(
         with pytest.raises(ModelRefused) as chat:
             await models.reply(CONVERSATION, temperature=0)
         with pytest.raises(ModelRefused) as structured:
-            await models.structured(CONVERSATION, Intent, temperature=0)
+            await models.reply_structured(CONVERSATION, Intent, temperature=0)
     assert len(server.requests) == 2
     for caught in (chat, structured):
         assert caught.value.details == {"model": models.info.model, "blocked": what, "reason": reason}
@@ -440,7 +440,7 @@ async def test_what_was_said_before_the_block_is_kept_and_can_be_checkpointed(
 async def test_half_a_value_before_the_block_is_a_refusal(server: GeminiServer, models: ChatModels) -> None:
     server.enqueue(Blocked("reply", pieces=['{"name": "order", ', '"urgent": true}']))
     with pytest.raises(ModelRefused):
-        await models.structured(CONVERSATION, Intent, temperature=0)
+        await models.reply_structured(CONVERSATION, Intent, temperature=0)
 
 
 # What does not parse
@@ -463,7 +463,7 @@ async def test_a_reply_that_does_not_parse_is_handed_back_with_what_was_wrong(
     server: GeminiServer, models: ChatModels, response: Response, words: str
 ) -> None:
     server.enqueue(response)
-    reply = await models.structured(CONVERSATION, Intent, temperature=0)
+    reply = await models.reply_structured(CONVERSATION, Intent, temperature=0)
     assert reply.value is None
     assert words in (reply.error or "")
     assert len(reply.error or "") < 300

@@ -9,8 +9,8 @@ import pytest
 from langchain_core.messages import AIMessage
 
 from nodes.react.state import Reflection
+from tests.support.audit import rows
 from tests.support.general_agent import PARROT, service
-from tests.support.ledger import rows
 from tests.support.scripted import ScriptedChatModel, calling
 from tests.support.service import CONTACT, RunningService
 from tests.support.waiting import until
@@ -115,7 +115,7 @@ async def test_who_waits_for_the_first_run_gets_its_answer_though_the_first_one_
     assert (await second).json()["output"]["final_answer"] == "Told."
     effects = await rows(
         up.service.pool,
-        "SELECT attempts FROM ledger.effects WHERE thread_id = %s",
+        "SELECT attempts FROM audit.effects WHERE thread_id = %s",
         (await second).headers["X-Thread-Id"],
     )
     assert [effect["attempts"] for effect in effects] == [1]
@@ -220,10 +220,10 @@ async def test_a_key_is_forgotten_after_its_hours_and_with_its_thread(
     )
     assert not (await requests.claim("other", "k", {"a": 1})).repeated
     async with up.service.pool.connection() as connection:
-        await connection.execute("UPDATE ledger.requests SET expires_at = now() WHERE tenant = 'default'")
+        await connection.execute("UPDATE audit.request_keys SET expires_at = now() WHERE tenant = 'default'")
     fresh = await requests.claim("default", "k", {"b": 2})
     assert (fresh.repeated, fresh.id != first.id) == (False, True)
-    await requests.sweep()
+    await requests.delete_expired()
     assert (await requests.claim("default", "k", {"b": 2})).repeated
 
     model.replies += [AIMessage("One."), AIMessage("Two.")]

@@ -15,9 +15,8 @@ from langchain_core.messages import AIMessage, BaseMessage
 
 from checkpoints.saver import GroupCommitSaver
 from nodes.react.state import Reflection
-from service.audit.effects import RecordedEffects
-from service.audit.requests import Requests
-from tests.support.ledger import rows
+from service.audit.idempotency import RecordedEffects, RequestKeys
+from tests.support.audit import rows
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT, RunningService, running_service
 from tools.crm.client import SOURCE
@@ -87,7 +86,7 @@ def death(monkeypatch: pytest.MonkeyPatch) -> Death:
         (RecordedEffects, "_begin"),
         (RecordedEffects, "_end"),
         (CrmConnection, "_attempt"),
-        (Requests, "claim"),
+        (RequestKeys, "claim"),
     ):
         monkeypatch.setattr(owner, name, made.around(name, getattr(owner, name)))
     return made
@@ -150,7 +149,7 @@ async def test_one_ticket_and_one_message_wherever_the_service_dies(up: RunningS
         answer = await asked(up, key)
         assert answer["output"]["final_answer"] == "Reported.", point
         assert await made(up) == (tickets + 1, messages + 1), point
-    left = await rows(up.service.pool, "SELECT FROM ledger.effects WHERE state <> 'finished'")
+    left = await rows(up.service.pool, "SELECT FROM audit.effects WHERE state <> 'finished'")
     assert left == []
 
 

@@ -1,5 +1,6 @@
 """Limits: what a tenant that asks too much, or too big, is told; and that others do not notice."""
 
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -7,8 +8,7 @@ from pydantic import SecretStr
 
 from core.postgres import Pool
 from core.settings import LimitSettings, RedisSettings
-from service.auth.counters import PostgresCounter, open_counter
-from service.auth.rates import RateLimits
+from service.auth.rate_limits import PostgresStorage, RateLimiter, open_storage
 from tests.support.general_agent import PARROT, replying, service
 from tests.support.identity import WITH_KEYS, key_of
 from tests.support.service import CONTACT, RunningService
@@ -44,27 +44,28 @@ async def test_every_answer_says_what_is_left_and_the_last_when_to_come_back(run
 
 async def test_replicas_on_one_database_agree(running: RunningService) -> None:
     pool = running.service.pool
-    replicas = [RateLimits(PostgresCounter(pool), "5/minute") for _ in range(2)]
-    told = [await replicas[number % 2].take("shared") for number in range(8)]
+    replicas = [RateLimiter(PostgresStorage(pool), "5/minute") for _ in range(2)]
+    told = [await replicas[number % 2].count_request("shared") for number in range(8)]
     assert [one.allowed for one in told if one] == [True] * 5 + [False] * 3
-    again = await PostgresCounter(pool).count("over", 2, seconds=0)
-    assert (again.count, again.seconds) == (2, 0)
-    assert (await PostgresCounter(pool).count("over", 1, seconds=9)).count == 1
+    storage = PostgresStorage(pool)
+    assert await storage.incr("over", 0, 2) == 2
+    assert await storage.incr("over", 9, 1) == 1
+    assert 0 < await storage.get_expiry("over") - time.time() <= 9
 
 
 async def test_a_redis_that_is_away_stops_nobody(pool: Pool) -> None:
     redis = RedisSettings(url=SecretStr("redis://127.0.0.1:1/0"))
-    async with open_counter(LimitSettings(), redis, pool) as counter:
-        standing = await RateLimits(counter, "5/minute").take("acme")
+    async with open_storage(LimitSettings(), redis, pool) as counter:
+        standing = await RateLimiter(counter, "5/minute").count_request("acme")
     assert standing
     assert (standing.allowed, standing.remaining) == (True, 4)
 
 
 async def test_each_process_counts_alone_when_the_operator_says_so(pool: Pool) -> None:
     for _ in range(2):
-        async with open_counter(LimitSettings(limit_in_process=True), RedisSettings(), pool) as counter:
-            rates = RateLimits(counter, "2/minute")
-            allowed = [(standing := await rates.take("acme")) and standing.allowed for _ in range(3)]
+        async with open_storage(LimitSettings(limit_in_process=True), RedisSettings(), pool) as counter:
+            rates = RateLimiter(counter, "2/minute")
+            allowed = [(standing := await rates.count_request("acme")) and standing.allowed for _ in range(3)]
         assert allowed == [True, True, False]
 
 
@@ -100,5 +101,5 @@ async def test_a_message_in_pieces_is_answered(running: RunningService) -> None:
 
 
 async def test_a_tenants_burst_leaves_places_for_the_others(running: RunningService) -> None:
-    slots = running.service.runs._lanes["runs"].slots
+    slots = running.service.runs.slots("runs")
     assert (slots.limit, slots.owner_limit) == (100, 80)

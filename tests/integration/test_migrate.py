@@ -1,4 +1,4 @@
-"""``python -m service.cli.migrate``: what an operator runs before the replicas."""
+"""``python -m service.cli.database migrate``: what an operator runs before the replicas."""
 
 import asyncio
 import sys
@@ -13,7 +13,7 @@ from psycopg import sql
 
 from checkpoints.pool import open_pool
 from core.settings import DatabaseSettings
-from service.cli.migrate import migrate_all
+from service.migrations import migrate_all
 from tests.support.process import PROJECT, environment
 from tests.support.scripted import ScriptedChatModel, scripted_models
 from tests.support.service import running_service, settings_for
@@ -58,7 +58,7 @@ async def test_the_command_says_what_it_needs(tmp_path: Path, database_url: str)
     async def command(**settings: str) -> tuple[int | None, str]:
         env = environment(tmp_path, **settings)
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "service.cli.migrate", cwd=PROJECT, env=env, stderr=PIPE
+            sys.executable, "-m", "service.cli.database", "migrate", cwd=PROJECT, env=env, stderr=PIPE
         )
         _, errors = await process.communicate()
         return process.returncode, errors.decode()

@@ -9,7 +9,7 @@ from syrupy.assertion import SnapshotAssertion
 
 from core.context import Context
 from core.errors import InvalidRequest, NotFound
-from core.models import chat_models
+from core.models import build_chat_models
 from core.postgres import Pool
 from core.settings import FeatureSettings, ModelSettings
 from graphs.diagrams import mermaid
@@ -81,7 +81,7 @@ async def test_a_customer_is_taken_through_every_step(pool: Pool) -> None:
 
 
 async def test_the_offline_model_takes_a_customer_through_in_english(pool: Pool) -> None:
-    async with journey(pool, chat_models(ModelSettings(), FeatureSettings())) as customer:
+    async with journey(pool, build_chat_models(ModelSettings(), FeatureSettings())) as customer:
         await customer.begin()
         await customer.reply("about 12", "Private tutoring", "We want to import contacts", "We are 5")
         assert "Importing contacts from a CSV file" in customer.heard
@@ -93,7 +93,7 @@ async def test_the_offline_model_takes_a_customer_through_in_english(pool: Pool)
 
 
 async def test_the_offline_model_takes_a_customer_through_in_portuguese(pool: Pool) -> None:
-    async with journey(pool, chat_models(ModelSettings(), FeatureSettings()), JULIANA) as customer:
+    async with journey(pool, build_chat_models(ModelSettings(), FeatureSettings()), JULIANA) as customer:
         await customer.begin()
         assert customer.heard.startswith("Boas-vindas, Juliana!")
         await customer.reply("Somos 120 pessoas", "Queremos agendar campanhas de WhatsApp")

@@ -20,15 +20,14 @@ from syrupy.assertion import SnapshotAssertion
 
 from core.context import Context
 from core.errors import InvalidRequest
-from core.models import ChatModels, chat_models
+from core.models import ChatModels, build_chat_models
 from core.postgres import Pool
 from core.settings import CrmSettings, FeatureSettings, ModelSettings
 from graphs.diagrams import mermaid
 from graphs.parallel import SPEC
-from nodes.parallel.agents import DEFAULT_AGENTS, READING_TOOLS
-from nodes.parallel.merge import TEMPERATURE
-from nodes.parallel.race import Race
-from nodes.parallel.state import ParallelInput
+from nodes.parallel.nodes import MERGE_TEMPERATURE, READING_TOOLS
+from nodes.parallel.races import Race
+from nodes.parallel.state import DEFAULT_AGENTS, ParallelInput
 from nodes.react.state import Reflection
 from tests.support.gemini import Text, gemini_server
 from tests.support.graphs import compiled, development_deps
@@ -117,6 +116,7 @@ async def parallel(pool: Pool, model: BaseChatModel | ChatModels) -> AsyncIterat
 
 
 async def run(graph: Graph, given: Any, thread: str = "thread", **more: Any) -> dict[str, Any]:
+    given = ParallelInput.model_validate(given) if isinstance(given, dict) else given
     output: dict[str, Any] = await graph.ainvoke(given, on(thread), durability=SPEC.durability, **more)
     return output
 
@@ -170,7 +170,7 @@ async def test_all_agents_work_at_once(pool: Pool) -> None:
         assert (await run(graph, asked(*names)))["reason"] == "merged"
 
 
-async def test_an_agent_that_takes_too_long_is_left_behind(pool: Pool) -> None:
+async def test_a_slow_agent_times_out_and_the_others_answer(pool: Pool) -> None:
     model = Agents(scripts={"ana": ["Use batches."]}, first={"bob": never})
     async with parallel(pool, model) as graph:
         output = await run(graph, asked("ana", "bob", branch_timeout_seconds=2))
@@ -185,7 +185,7 @@ async def test_an_agent_that_takes_too_long_is_left_behind(pool: Pool) -> None:
     )
 
 
-async def test_an_agent_whose_model_stays_away_says_so(pool: Pool) -> None:
+async def test_an_agent_whose_model_is_unavailable_fails_and_says_why(pool: Pool) -> None:
     model = Agents(scripts={"ana": [*UNAVAILABLE], "bob": ["Use batches."]})
     async with parallel(pool, model) as graph:
         output = await run(graph, asked("ana", "bob"))
@@ -230,7 +230,7 @@ async def test_a_crm_that_is_down_fails_the_agent_that_needs_it(pool: Pool) -> N
     assert (output["answer"], output["answered_by"]) == ("Use batches.", ["bob"])
 
 
-async def test_no_good_answer_is_an_honest_end_and_the_thread_goes_on(pool: Pool) -> None:
+async def test_without_any_good_answer_the_run_says_so_and_the_thread_stays_usable(pool: Pool) -> None:
     model = Agents(scripts={"ana": [*UNAVAILABLE, "Use batches."], "bob": ["", ""]})
     async with parallel(pool, model) as graph:
         output = await run(graph, asked("ana", "bob"))
@@ -243,7 +243,7 @@ async def test_no_good_answer_is_an_honest_end_and_the_thread_goes_on(pool: Pool
     assert [message.type for message in again["messages"]] == ["human", "ai", "human", "ai"]
 
 
-async def test_an_unusable_merger_is_told_once_what_was_wrong(pool: Pool) -> None:
+async def test_an_unusable_merged_answer_is_requested_once_more(pool: Pool) -> None:
     model = Agents(scripts={"ana": ["One."], "bob": ["Two."], MERGER: [" ", "One and two."]})
     async with parallel(pool, model) as graph:
         output = await run(graph, asked("ana", "bob"))
@@ -298,7 +298,7 @@ async def test_an_agent_that_fails_fast_does_not_win(pool: Pool) -> None:
     assert (output["answer"], output["reason"]) == ("Use batches.", "first_answer")
 
 
-async def test_of_answers_at_the_same_moment_one_is_taken(pool: Pool) -> None:
+async def test_of_simultaneous_answers_one_wins(pool: Pool) -> None:
     names = ["ana", "bob", "eve", "joe"]
     together = asyncio.Barrier(len(names))
     model = Agents(
@@ -312,7 +312,7 @@ async def test_of_answers_at_the_same_moment_one_is_taken(pool: Pool) -> None:
     assert statuses(output)[winner] == "answered"
 
 
-async def test_nobody_in_a_race_answers(pool: Pool) -> None:
+async def test_a_race_without_a_winner_ends_without_an_answer(pool: Pool) -> None:
     model = Agents(scripts={"ana": ["", ""]}, first={"bob": never})
     async with parallel(pool, model) as graph:
         output = await run(graph, asked("ana", "bob", mode="first", branch_timeout_seconds=2))
@@ -320,7 +320,7 @@ async def test_nobody_in_a_race_answers(pool: Pool) -> None:
     assert (output["success"], output["reason"]) == (False, "no_branch_answered")
 
 
-async def test_an_agent_whose_turn_comes_after_the_win_is_not_asked(pool: Pool) -> None:
+async def test_an_agent_that_is_scheduled_after_the_win_is_not_asked(pool: Pool) -> None:
     model = Agents(scripts={"ana": ["Use batches."]}, first={"bob": never})
     async with parallel(pool, model) as graph:
         output = await graph.ainvoke(asked("ana", "bob", mode="first"), {**on(), "max_concurrency": 1})
@@ -344,13 +344,13 @@ async def test_a_race_ends_no_agent_of_another_run(pool: Pool) -> None:
     assert model.ended == ["bob"]
 
 
-async def test_a_win_leaves_an_agent_alone_whose_time_was_up_already() -> None:
+async def test_a_win_does_not_touch_an_agent_whose_time_limit_has_expired() -> None:
     race, dying, let_go = Race(), asyncio.Event(), asyncio.Event()
 
     async def late() -> None:
         limit = asyncio.timeout(0)
         async with limit:
-            with race.running(limit):
+            with race.join(limit):
                 try:
                     await never()
                 finally:
@@ -359,11 +359,11 @@ async def test_a_win_leaves_an_agent_alone_whose_time_was_up_already() -> None:
 
     agent = asyncio.create_task(late())
     await dying.wait()
-    assert race.won_by("ana")
+    assert race.claim("ana")
     let_go.set()
     with pytest.raises(TimeoutError):
         await agent
-    assert not race.won_by("bob")
+    assert not race.claim("bob")
 
 
 # Tools
@@ -445,7 +445,7 @@ async def test_tokens_stream_from_every_agent_and_from_the_merger(pool: Pool) ->
         assert where.endswith("/think")
 
 
-async def test_after_a_crash_only_the_unfinished_agent_goes_on_from_where_it_was(pool: Pool) -> None:
+async def test_after_a_crash_only_the_unfinished_agent_continues(pool: Pool) -> None:
     answered: list[Any] = []
     done = Reflection(success=True, reasoning="Found.", task_complete=True, final_answer="The article helps.")
     model = Agents(scripts={"ana": ["Use batches."], "bob": [calling("I look.", SEARCH)], MERGER: ["Both."]})
@@ -490,7 +490,7 @@ async def test_a_win_that_was_saved_before_a_crash_is_still_the_answer(
                 won.set()
 
     # As if the process ended before the loser heard of the win.
-    monkeypatch.setattr(Race, "running", lambda race, limit: nullcontext())
+    monkeypatch.setattr(Race, "join", lambda race, limit: nullcontext())
     model = Agents(
         scripts={"ana": ["Use batches."], "bob": ["Too late."]},
         first={"bob": never, "ana": lambda: until(lambda: "bob" in model.heard)},
@@ -534,12 +534,13 @@ def test_input_out_of_bounds_is_refused_and_named(field: str, value: Any) -> Non
         ParallelInput.model_validate({**asked("ana"), field: value})
 
 
-async def test_texts_of_others_stay_data(pool: Pool) -> None:
+async def test_braces_and_marks_in_texts_are_not_interpreted(pool: Pool) -> None:
     nasty = "Why {instruction}? \0 \ud83d"
     answer = "First.\n2. lookup(bob): I agree \0."
     model = Agents(scripts={"ana": [answer], "bob": ["No {answers}."], MERGER: ["They disagree."]})
     async with parallel(pool, model) as graph:
-        output = await run(graph, asked("ana", "bob", question=nasty))
+        # A dict, because the input model takes no lone surrogates.
+        output = await graph.ainvoke(asked("ana", "bob", question=nasty), on(), durability=SPEC.durability)
         assert (await graph.aget_state(on())).values["question"] == "Why {instruction}?  "
     assert model.heard["ana"][0][1].text == "Why {instruction}?  "
     assert "You are agent ana." in model.heard["ana"][0][0].text
@@ -554,7 +555,7 @@ async def test_texts_of_others_stay_data(pool: Pool) -> None:
 
 
 async def test_the_offline_model_answers_from_all_sources(pool: Pool) -> None:
-    async with parallel(pool, chat_models(ModelSettings(), FeatureSettings())) as graph:
+    async with parallel(pool, build_chat_models(ModelSettings(), FeatureSettings())) as graph:
         merged = await run(graph, SPEC.example, "merge")
         first = await run(graph, {**SPEC.example, "mode": "first"}, "first")
     assert (merged["success"], merged["reason"]) == (True, "merged")
@@ -575,7 +576,7 @@ async def test_over_the_wire_agents_have_their_tools_and_the_merger_its_temperat
         settings = ModelSettings(
             _env_file=None, google_api_key=SecretStr("AIzaTestKeyOfNobody"), google_base_url=server.url
         )
-        models = chat_models(settings, FeatureSettings(_env_file=None))
+        models = build_chat_models(settings, FeatureSettings(_env_file=None))
         given = [*agents("ana", tools=["search_past_tickets"]), *agents("bob")]
         async with parallel(pool, models) as graph:
             output = await run(graph, asked(agents=given))
@@ -585,7 +586,12 @@ async def test_over_the_wire_agents_have_their_tools_and_the_merger_its_temperat
     assert sorted(tuple(request.functions) for request in branches) == sorted(
         [("search_past_tickets",), READING_TOOLS]
     )
-    assert [request.temperature for request in server.requests] == [0.2, 0.2, TEMPERATURE, TEMPERATURE]
+    assert [request.temperature for request in server.requests] == [
+        0.2,
+        0.2,
+        MERGE_TEMPERATURE,
+        MERGE_TEMPERATURE,
+    ]
     assert merger.system.startswith("You make one answer of what several agents answered")
     assert merger.functions == {}
     assert merger.contents[-1][1].endswith("2. lookup(bob): Use batches.")

@@ -24,7 +24,7 @@ from core.errors import (
     ModelUnavailable,
     NotFound,
 )
-from core.models import ChatModels, ModelSpec, chat_models
+from core.models import ChatModels, ModelSpec, build_chat_models
 from core.postgres import Pool
 from core.settings import FeatureSettings, ModelSettings
 from graphs.diagrams import mermaid
@@ -52,7 +52,7 @@ from nodes.planning_monitor.schema import (
 )
 from nodes.planning_monitor.state import Before, ExecuteInput, PlanningOutput
 from nodes.react.state import ReactInput, Reflection
-from nodes.shared.prompts import prompt
+from nodes.shared.prompts import load_prompt
 from tests.support.gemini import FunctionCalls, Structured, Text, gemini_server
 from tests.support.graphs import compiled, development_deps
 from tests.support.scripted import INFO, ScriptedChatModel, calling, scripted_models
@@ -82,7 +82,7 @@ class Cast(ScriptedChatModel):
 
     def part_of(self, messages: Sequence[BaseMessage]) -> str:
         for name in ("plan", "replan", "monitor"):
-            if messages[0].text.startswith(prompt(f"planning_monitor_{name}")):
+            if messages[0].text.startswith(load_prompt(f"planning_monitor_{name}")):
                 return name
         first = next(message for message in messages if message.type == "human")
         return first.text.partition("\n")[0]
@@ -904,7 +904,10 @@ def test_a_step_is_told_at_most_what_its_agent_takes() -> None:
         before=before,
         contact_id=CONTACT,
     )
-    instruction, background = step_instruction(sent, prompt("planning_monitor_step")), step_background(sent)
+    instruction, background = (
+        step_instruction(sent, load_prompt("planning_monitor_step")),
+        step_background(sent),
+    )
     ReactInput(task="t", contact_id=CONTACT, instruction=instruction, background=background)
     assert all(f'"step_id": {number}' in background for number in range(1, 11))
 
@@ -926,7 +929,7 @@ async def test_tokens_stream_with_the_name_of_the_node_they_are_from(pool: Pool)
 async def test_the_offline_model_plans_by_the_parts_of_the_request_and_answers_from_the_crm(
     pool: Pool,
 ) -> None:
-    models = chat_models(ModelSettings(_env_file=None), FeatureSettings(_env_file=None))
+    models = build_chat_models(ModelSettings(_env_file=None), FeatureSettings(_env_file=None))
     async with development_deps(pool, models) as deps:
         graph = await compiled(SPEC, deps, pool)
         output = await run(graph, dict(SPEC.example))
@@ -959,7 +962,7 @@ async def test_over_the_wire_each_part_has_its_own_prompt_and_temperature(pool: 
         settings = ModelSettings(
             _env_file=None, google_api_key=SecretStr("AIzaNobody"), google_base_url=server.url
         )
-        models = chat_models(settings, FeatureSettings(_env_file=None))
+        models = build_chat_models(settings, FeatureSettings(_env_file=None))
         async with development_deps(pool, models) as deps:
             graph = await compiled(SPEC, deps, pool)
             output = await run(graph)
@@ -969,13 +972,13 @@ async def test_over_the_wire_each_part_has_its_own_prompt_and_temperature(pool: 
     assert outcomes(output) == {1: (True, "Known."), 2: (True, "Use batches.")}
     assert [request.temperature for request in server.requests] == [0.3, 0.2, 0.1, 0.1, 0.2, 0.2, 0.1]
     assert [request.system.partition("\n\nThis is one step")[0] for request in server.requests] == [
-        with_tool_list(prompt("planning_monitor_plan"), tools),
-        prompt("react"),
-        prompt("react_reflection"),
-        prompt("planning_monitor_monitor"),
-        with_tool_list(prompt("planning_monitor_replan"), tools),
-        prompt("react"),
-        prompt("planning_monitor_monitor"),
+        with_tool_list(load_prompt("planning_monitor_plan"), tools),
+        load_prompt("react"),
+        load_prompt("react_reflection"),
+        load_prompt("planning_monitor_monitor"),
+        with_tool_list(load_prompt("planning_monitor_replan"), tools),
+        load_prompt("react"),
+        load_prompt("planning_monitor_monitor"),
     ]
     planned = server.requests[0].config["responseJsonSchema"]["$defs"]["PlanStep"]["properties"]
     assert planned["other_tools"]["items"]["enum"] == list(tools)
@@ -994,12 +997,12 @@ def test_diagram(snapshot: SnapshotAssertion) -> None:
 @pytest.mark.parametrize("name", ["plan", "replan"])
 def test_planning_prompts_as_the_model_sees_them(name: str, snapshot: SnapshotAssertion) -> None:
     tools = {one.name: one for one in (look_up, counting())}
-    assert with_tool_list(prompt(f"planning_monitor_{name}"), tools) == snapshot
+    assert with_tool_list(load_prompt(f"planning_monitor_{name}"), tools) == snapshot
 
 
 @pytest.mark.parametrize("name", ["monitor", "question"])
 def test_monitor_prompts_as_the_model_sees_them(name: str, snapshot: SnapshotAssertion) -> None:
-    assert prompt(f"planning_monitor_{name}") == snapshot
+    assert load_prompt(f"planning_monitor_{name}") == snapshot
 
 
 def test_a_steps_task_as_its_agent_sees_it(snapshot: SnapshotAssertion) -> None:
@@ -1010,7 +1013,7 @@ def test_a_steps_task_as_its_agent_sees_it(snapshot: SnapshotAssertion) -> None:
         before=[Before(step_id=1, task="Task 1", result="Found 1.")],
         contact_id=CONTACT,
     )
-    assert step_instruction(sent, prompt("planning_monitor_step")) == snapshot
+    assert step_instruction(sent, load_prompt("planning_monitor_step")) == snapshot
     assert step_background(sent) == snapshot
 
 

@@ -52,7 +52,7 @@ async def saver(pool: Pool) -> AsyncPostgresSaver:
 def react(saver: AsyncPostgresSaver, models: BaseChatModel | ChatModels, *tools: BaseTool) -> React:
     if isinstance(models, BaseChatModel):
         models = scripted_models(models)
-    deps = Deps(models=models, tools={one.name: one for one in tools}, crm=empty_crm(), roster=NO_AGENTS)
+    deps = Deps(models=models, tools={one.name: one for one in tools}, crm=empty_crm(), agents=NO_AGENTS)
     return build_react(deps).compile(checkpointer=saver, name=REACT.name)
 
 
@@ -61,7 +61,7 @@ def on(thread: str = "thread") -> RunnableConfig:
 
 
 def ask(task: str = "Why does the export fail?", **more: Any) -> Any:
-    return {"task": task, "contact_id": "ana", **more}
+    return ReactInput(task=task, contact_id="ana", **more).model_dump()
 
 
 async def run(graph: React, given: Any = None, thread: str = "thread", **more: Any) -> dict[str, Any]:
@@ -760,7 +760,7 @@ async def test_a_turn_begins_with_nothing_of_the_last_one(saver: AsyncPostgresSa
     assert (second["success"], second["reason_incomplete"]) == (True, None)
     assert [entry["iteration"] for entry in second["trace"]] == [1, 2]
     values = (await graph.aget_state(on())).values
-    assert (values["iteration_limit"], values["reflect_when"]) == (10, "always")
+    assert (values["max_iterations"], values["reflection"]) == (10, "always")
 
 
 async def test_threads_know_nothing_of_each_other(saver: AsyncPostgresSaver) -> None:
@@ -803,7 +803,7 @@ async def test_text_that_postgres_cannot_keep_does_not_end_the_run(
     thought.content = f"I say{bad} it."
     ending = AIMessage(f"So{bad}: ab")
     graph = react(saver, ScriptedChatModel(replies=[thought, ending]), echo)
-    output = await run(graph, ask(f"Say a{bad}b", reflection="never"))
+    output = await run(graph, ask(reflection="never") | {"task": f"Say a{bad}b"})
     assert (output["task"], output["final_answer"]) == ("Say ab", "So: ab")
     assert [message.type for message in output["messages"]] == ["human", "ai", "tool", "ai"]
     assert (await graph.aget_state(on())).values["final_answer"] == "So: ab"

@@ -16,17 +16,22 @@ from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, StateSnapshot
 
-from checkpoints.retention import Policies, Policy, Sweep, sweep
-from checkpoints.retention.sweeping import LOCK_ID, LOCK_SQL
-from core.errors import StartupError
+from checkpoints.retention import LOCK_ID, LOCK_SQL, RetentionPolicies, RetentionPolicy, SweepResult, sweep
+from core.errors import MemoryUnavailable, StartupError
 from core.postgres import Pool
 from core.settings import RetentionSettings, Settings
 from nodes.shared.channels import MessagesChannel
-from service.cli.retention import table
+from service.cli.database import build_retention_table
+from service.retention import apply_retention
 from service.runs.erasure import Erasure
 from tests.support.conversation import Conversation, StockTalk, conversation, replica
+from tests.support.general_agent import PARROT, remembered, replying, service
+from tests.support.general_agent import say as ask_coordinator
+from tests.support.memory_faults import Line, line
 from tests.support.service import running_service
 from tests.support.waiting import until
+
+__all__ = ["line"]
 
 PROJECT = Path(__file__).resolve().parents[2]
 TABLES = ("checkpoints", "checkpoint_blobs", "checkpoint_writes")
@@ -34,7 +39,7 @@ TABLES = ("checkpoints", "checkpoint_blobs", "checkpoint_writes")
 
 @pytest.fixture(autouse=True)
 def short_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MessagesChannel, "LEAST_UPDATES", 4)
+    monkeypatch.setattr(MessagesChannel, "MIN_UPDATES", 4)
 
 
 def on(thread: str, graph: str = "talk") -> RunnableConfig:
@@ -55,10 +60,10 @@ async def swept(
     grace: timedelta = timedelta(0),
     dry_run: bool = False,
     batch_size: int = 100,
-) -> Sweep:
+) -> SweepResult:
     return await sweep(
         pool,
-        Policies.of(RetentionSettings(policy=policy, per_graph=dict(per_graph or {}))),
+        RetentionPolicies.from_settings(RetentionSettings(policy=policy, per_graph=dict(per_graph or {}))),
         erase=Erasure(pool=pool).erase_in,
         grace=grace,
         batch_size=batch_size,
@@ -100,7 +105,7 @@ def _seen(state: StateSnapshot) -> tuple[Any, ...]:
     return state.values, state.next, tasks, state.metadata, state.created_at
 
 
-async def test_nothing_goes_unless_someone_says_so(pool: Pool) -> None:
+async def test_by_default_nothing_is_deleted(pool: Pool) -> None:
     await say(conversation(await replica(pool)), "a", "one", "two")
     before = await rows(pool)
     await aged(pool, "a", "10 years")
@@ -109,7 +114,9 @@ async def test_nothing_goes_unless_someone_says_so(pool: Pool) -> None:
 
 
 @pytest.mark.parametrize("turns", [3, 9])
-async def test_the_latest_only_is_kept_and_the_conversation_goes_on(pool: Pool, turns: int) -> None:
+async def test_keep_latest_keeps_one_checkpoint_and_the_conversation_continues(
+    pool: Pool, turns: int
+) -> None:
     graph = conversation(await replica(pool))
     await say(graph, "a", *map(str, range(turns)))
     before, taken = await history(pool, "a"), await rows(pool)
@@ -123,7 +130,7 @@ async def test_the_latest_only_is_kept_and_the_conversation_goes_on(pool: Pool, 
     assert len((await graph.aget_state(on("a"))).values["messages"]) == 3 * (turns + 1)
 
 
-async def test_a_thread_of_the_old_layout_keeps_exactly_what_the_policy_says(pool: Pool) -> None:
+async def test_a_thread_without_delta_channels_keeps_exactly_what_the_policy_says(pool: Pool) -> None:
     await say(conversation(await replica(pool), StockTalk), "a", "one", "two", "three")
     before = await history(pool, "a")
     await swept(pool, "keep_last:3")
@@ -152,7 +159,7 @@ steps = st.lists(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(steps=steps, keep=st.integers(1, 6), pick=st.integers(0, 50))
-async def test_what_is_kept_reads_as_before_and_goes_on_as_before(
+async def test_retained_checkpoints_read_and_continue_as_before(
     pool: Pool, steps: list[str], keep: int, pick: int
 ) -> None:
     thread = f"{steps}{keep}{pick}"
@@ -199,7 +206,7 @@ async def _lived(graph: Conversation, pool: Pool, thread: str, step: str, pick: 
             await say(graph, thread, "hello")
 
 
-async def test_an_idle_thread_goes_as_a_whole_and_one_that_waits_for_a_person_stays(pool: Pool) -> None:
+async def test_an_idle_thread_is_deleted_unless_it_waits_for_a_person(pool: Pool) -> None:
     graph = conversation(await replica(pool))
     await say(graph, "idle", "one", "two")
     await say(graph, "waiting", "one", asks=True)
@@ -225,14 +232,14 @@ async def test_each_graph_has_its_own_policy(pool: Pool) -> None:
     assert await history(pool, "a kept thread") == before
 
 
-async def test_a_thread_someone_just_used_is_left_alone(pool: Pool) -> None:
+async def test_a_recently_used_thread_is_left_alone(pool: Pool) -> None:
     await say(conversation(await replica(pool)), "a", "one", "two")
     before = await rows(pool)
     await swept(pool, "keep_latest", grace=timedelta(minutes=5))
     assert await rows(pool) == before
 
 
-async def test_a_dry_run_says_what_a_run_then_does_and_changes_nothing(pool: Pool) -> None:
+async def test_a_dry_run_predicts_the_sweep_and_changes_nothing(pool: Pool) -> None:
     graph = conversation(await replica(pool))
     await say(graph, "a", *map(str, range(6)))
     await say(graph, "b", "one")
@@ -246,8 +253,10 @@ async def test_a_dry_run_says_what_a_run_then_does_and_changes_nothing(pool: Poo
     assert did.lines["talk"].bytes > 0
 
 
-async def test_many_checkpoints_go_in_small_transactions(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("checkpoints.retention.sweeping.MOST_CHECKPOINTS", 3)
+async def test_many_checkpoints_are_deleted_in_small_transactions(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("checkpoints.retention.MAX_CHECKPOINTS", 3)
     await say(conversation(await replica(pool)), "a", *map(str, range(5)))
     before = await history(pool, "a")
     found = await swept(pool, "keep_latest")
@@ -267,16 +276,36 @@ async def test_one_replica_sweeps_at_a_time(pool: Pool) -> None:
     assert await rows(pool) != before
 
 
-async def test_the_service_sweeps_in_the_background_and_outlives_a_sweep_that_fails(
+async def test_the_service_sweeps_in_the_background_even_after_a_failed_sweep(
     database_url: str, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.cli.retention.sweep", failing_once := _FailingOnce())
+    monkeypatch.setattr("service.retention.sweep", failing_once := _FailingOnce())
     await say(conversation(await replica(pool)), "a", "one", "two")
     await aged(pool, "a", "1 day")
     often = RetentionSettings(policy="delete_after:1h", interval_seconds=0.01)
     async with running_service(database_url, retention=often):
         await until(lambda: failing_once.swept)
     assert set((await rows(pool, "a")).values()) == {0}
+
+
+@pytest.mark.parametrize("memory_is_up", [True, False])
+async def test_retention_erases_a_thread_from_memory_too_or_not_at_all(
+    database_url: str, pool: Pool, line: Line, memory_is_up: bool
+) -> None:
+    policy = RetentionSettings(policy="delete_after:1h", interval_seconds=3_600)
+    async with service(database_url, replying("A green one."), retention=policy) as running:
+        thread = (await ask_coordinator(running, PARROT))["session_id"]
+        assert len(await remembered(running)) == 2
+        await aged(pool, thread, "10 days")
+        if memory_is_up:
+            await apply_retention(running.service.settings, pool, running.service.erasure)
+        else:
+            line.state = "down"
+            with pytest.raises(MemoryUnavailable):
+                await apply_retention(running.service.settings, pool, running.service.erasure)
+            line.state = "up"
+        assert ((await rows(pool, thread))["checkpoints"] == 0) is memory_is_up
+        assert len(await remembered(running)) == (0 if memory_is_up else 2)
 
 
 class _FailingOnce:
@@ -286,7 +315,7 @@ class _FailingOnce:
         self.failed = False
         self.swept = False
 
-    async def __call__(self, *given: Any, **named: Any) -> Sweep:
+    async def __call__(self, *given: Any, **named: Any) -> SweepResult:
         if not self.failed:
             self.failed = True
             raise LookupError("a table is not as it was")
@@ -295,7 +324,7 @@ class _FailingOnce:
         return found
 
 
-async def test_the_command_prints_what_would_go(database_url: str, pool: Pool) -> None:
+async def test_the_command_prints_what_would_be_deleted(database_url: str, pool: Pool) -> None:
     await say(conversation(await replica(pool)), "a", "one", "two")
     await aged(pool, "a", "1 day")
     before = await rows(pool)
@@ -307,7 +336,8 @@ async def test_the_command_prints_what_would_go(database_url: str, pool: Pool) -
     command = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "service.cli.retention",
+        "service.cli.database",
+        "retention",
         "--dry-run",
         cwd=PROJECT,
         env=environment,
@@ -317,12 +347,12 @@ async def test_the_command_prints_what_would_go(database_url: str, pool: Pool) -
     assert command.returncode == 0
     line = next(line for line in printed.decode().splitlines() if "keep_latest" in line)
     assert "talk" in line
-    assert "would go" in printed.decode()
+    assert "would be removed" in printed.decode()
     assert await rows(pool) == before
 
 
 def test_a_table_has_a_line_for_each_graph() -> None:
-    assert table(Sweep(), dry_run=True).row_count == 0
+    assert build_retention_table(SweepResult(), dry_run=True).row_count == 0
 
 
 @pytest.mark.parametrize(
@@ -335,14 +365,12 @@ def test_a_table_has_a_line_for_each_graph() -> None:
         ("keep_last:5,delete_after:12h", 5, timedelta(hours=12)),
     ],
 )
-def test_policies_are_written_in_words(text: str, keep: int | None, after: timedelta | None) -> None:
-    assert Policy.parse(RetentionSettings(policy=text).policy) == Policy(text, keep, after)
+def test_policies_are_parsed(text: str, keep: int | None, after: timedelta | None) -> None:
+    assert RetentionPolicy.parse(RetentionSettings(policy=text).policy) == RetentionPolicy(text, keep, after)
 
 
 @pytest.mark.parametrize("text", ["keep_last:0", "keep_some", "delete_after:soon", "keep_last", ""])
-def test_a_policy_that_cannot_be_read_is_said_at_the_start(
-    text: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_invalid_policy_stops_the_start(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RETENTION_PER_GRAPH", json.dumps({"react": text}))
     with pytest.raises(StartupError, match="RETENTION_PER_GRAPH"):
         Settings.load()

@@ -11,7 +11,11 @@ from langchain_core.messages import AIMessage
 from core.errors import ModelRefused
 from core.memory import Scope
 from core.models import ChatModels
+from core.postgres import Pool
 from core.settings import ContextSettings
+from core.tasks import cancel_and_wait
+from service.sessions.store import Session, SessionStore
+from service.sessions.worker import SessionWorker
 from tests.support.general_agent import AGAIN, OTHER, PARROT, remembered, replying, say, service, shown
 from tests.support.memory_faults import Line, line
 from tests.support.scripted import INFO, ScriptedChatModel
@@ -49,9 +53,9 @@ async def test_a_contact_goes_on_with_their_session_on_a_channel_until_it_is_idl
 async def test_an_idle_session_is_closed_and_its_summary_found(database_url: str) -> None:
     async with service(database_url, replying("A green one.", NO_FACTS)) as running:
         session = (await say(running, PARROT, channel_id="whatsapp"))["session_id"]
-        assert await running.service.keeper.sweep() == 0
+        assert await running.service.session_worker.sweep() == 0
         at(running, 31)
-        assert await running.service.keeper.sweep() == 1
+        assert await running.service.session_worker.sweep() == 1
         [found] = await listed(running)
         assert (found["id"], found["closed_by"]) == (session, "idle")
         assert "green parrot" in found["summary"]
@@ -59,7 +63,7 @@ async def test_an_idle_session_is_closed_and_its_summary_found(database_url: str
         hits = (await running.service.memory.search(Scope("default", CONTACT), "summary parrot")).hits
         assert any(hit.id.startswith("summary:") and "green parrot" in hit.text for hit in hits)
         # Nothing is left to do, and doing it again changes nothing.
-        assert await running.service.keeper.sweep() == 0
+        assert await running.service.session_worker.sweep() == 0
         assert len(await remembered(running)) == 3
 
 
@@ -68,10 +72,57 @@ async def test_a_summary_that_memory_did_not_get_is_made_later(database_url: str
         await say(running, PARROT, channel_id="whatsapp")
         at(running, 31)
         line.state = "down"
-        assert await running.service.keeper.sweep() == 0
+        assert await running.service.session_worker.sweep() == 0
         line.state = "up"
         at(running, 35)
-        assert await running.service.keeper.sweep() == 1
+        assert await running.service.session_worker.sweep() == 1
+
+
+async def test_each_session_is_leased_when_its_turn_comes(pool: Pool) -> None:
+    store = SessionStore(pool, idle_seconds=60)
+    for name in ("a", "b"):
+        await store.enter("default", name, channel_id="", session_id=name, message_id="", new_id="")
+        await store.close("default", name)
+    summarised: list[str] = []
+
+    async def summarise_slowly(session: Session) -> str:
+        # Another worker looks for work while this one is busy for longer than a lease.
+        if not summarised:
+            other = await store.lease_unsummarised()
+            assert other
+            assert other.id != session.id
+            await store.save_summary(other, "by the other worker")
+        summarised.append(session.id)
+        return "by this worker"
+
+    assert await SessionWorker(store, summarise_slowly, seconds=60).sweep() == 1
+    assert {(await store.get("default", name)).summary for name in ("a", "b")} == {  # type: ignore[union-attr]
+        "by this worker",
+        "by the other worker",
+    }
+
+
+async def test_a_session_that_fails_for_an_unforeseen_reason_does_not_stop_the_others(pool: Pool) -> None:
+    store = SessionStore(pool, idle_seconds=60)
+    for name in ("broken", "fine"):
+        await store.enter("default", name, channel_id="", session_id=name, message_id="", new_id="")
+        await store.close("default", name)
+
+    async def summarise(session: Session) -> str:
+        if session.id == "broken":
+            raise KeyError("messages")
+        return "Done."
+
+    worker = SessionWorker(store, summarise, seconds=0.001)
+    task = asyncio.create_task(worker.run())
+    async with asyncio.timeout(30):
+        while (fine := await store.get("default", "fine")) is None or fine.summary is None:
+            assert not task.done()
+            await asyncio.sleep(0.01)
+    await cancel_and_wait(task)
+    broken = await store.get("default", "broken")
+    assert broken
+    assert broken.summary is None
 
 
 async def test_two_first_messages_at_once_open_one_session(database_url: str) -> None:
@@ -254,10 +305,10 @@ async def test_what_a_customer_told_is_learnt_when_the_session_is_over(database_
     async with service(database_url, model) as running:
         await say(running, "We have moved to Lisbon, by the way.", channel_id="whatsapp")
         at(running, 31)
-        assert await running.service.keeper.sweep() == 1
+        assert await running.service.session_worker.sweep() == 1
         [fact] = await running.service.memory.list_facts(Scope("default", CONTACT))
         assert (fact.predicate, fact.object) == ("city", "Lisbon")
-        assert await running.service.keeper.sweep() == 0
+        assert await running.service.session_worker.sweep() == 0
 
 
 async def test_what_the_model_refuses_to_read_does_not_keep_a_session_open(database_url: str) -> None:
@@ -266,5 +317,5 @@ async def test_what_the_model_refuses_to_read_does_not_keep_a_session_open(datab
     async with service(database_url, model) as running:
         await say(running, "We have moved to Lisbon, by the way.", channel_id="whatsapp")
         at(running, 31)
-        assert await running.service.keeper.sweep() == 1
+        assert await running.service.session_worker.sweep() == 1
         assert await running.service.memory.list_facts(Scope("default", CONTACT)) == []

@@ -5,8 +5,8 @@ import pytest
 
 from core.errors import DatabaseUnavailable, MemoryUnavailable
 from core.postgres import DATABASE_UNAVAILABLE
-from memory.database import memory_errors
-from service.errors import describe
+from memory.database import translate_errors
+from service.errors import to_service_error
 
 
 @pytest.mark.parametrize("statement", [b"SELECT no_such_column FROM pg_class", b"SELEC 1", b"SELECT 1 / 0"])
@@ -17,10 +17,10 @@ async def test_a_bug_in_our_sql_is_not_reported_as_an_outage(
         with pytest.raises(psycopg.Error) as bug:
             await connection.execute(statement)
     assert not isinstance(bug.value, DATABASE_UNAVAILABLE)
-    described = describe(bug.value)
+    described = to_service_error(bug.value)
     assert (described.status, isinstance(described, DatabaseUnavailable)) == (500, False)
     assert "unforeseen_error" in caplog.text
-    with pytest.raises(psycopg.Error), memory_errors():
+    with pytest.raises(psycopg.Error), translate_errors():
         raise bug.value
 
 
@@ -28,10 +28,10 @@ async def test_a_connection_that_is_cut_or_refused_is_an_outage(database_url: st
     connection = await psycopg.AsyncConnection.connect(database_url)
     with pytest.raises(DATABASE_UNAVAILABLE) as cut:
         await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
-    assert isinstance(describe(cut.value), DatabaseUnavailable)
+    assert isinstance(to_service_error(cut.value), DatabaseUnavailable)
     with pytest.raises(DATABASE_UNAVAILABLE) as closed:
         await connection.execute("SELECT 1")
-    with pytest.raises(MemoryUnavailable), memory_errors():
+    with pytest.raises(MemoryUnavailable), translate_errors():
         raise closed.value
     with pytest.raises(DATABASE_UNAVAILABLE):
         await psycopg.AsyncConnection.connect("postgresql://127.0.0.1:1/nowhere", connect_timeout=2)

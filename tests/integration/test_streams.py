@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage
 from core.errors import ModelUnavailable
 from core.settings import RunSettings, ServerSettings
 from nodes.react.state import Reflection
-from service.cli.serve import serving
+from service.cli.serve import open_server
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT, RunningService, running_service, settings_for
 from tests.support.waiting import until
@@ -239,7 +239,7 @@ async def test_a_service_that_stops_tells_late_runs_clients_how_to_go_on(databas
     model = ScriptedChatModel(replies=[AIMessage("One two.")], before_token=asyncio.Event().wait)
     settings = settings_for(database_url, server=ServerSettings(port=0), runs=RunSettings(drain_seconds=0.05))
     async with httpx.AsyncClient(timeout=60) as http:
-        async with serving(settings, scripted_models(model)) as up:
+        async with open_server(settings, scripted_models(model)) as up:
             asking = asyncio.create_task(http.post(f"{up.url}/react/stream", json={"input": INPUT}))
             await until(lambda: model.asked)
         streamed = await asking

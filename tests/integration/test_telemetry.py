@@ -73,7 +73,7 @@ async def test_a_run_with_a_tool_is_seen_in_every_instrument(running: RunningSer
     assert grew("checkpoint_rows_total") >= grew("checkpoint_writes_total") > 0
     assert value(after, "runs_in_progress", graph="react") == 0
     assert value(after, "runs_active") == value(after, "runs_queued") == 0
-    assert 1 <= value(after, "pool_connections") <= value(after, "pool_connections_most") == 8
+    assert 1 <= value(after, "pool_connections") <= value(after, "pool_connections_max") == 8
 
 
 async def test_what_fails_is_counted_by_how(running: RunningService) -> None:
@@ -163,7 +163,7 @@ async def test_a_graph_at_work_is_active_and_without_a_free_place_busy(running: 
     await reached.wait()
     working = await status(running, "graph:react")
     assert (working["state"], working["in_progress"]) == ("active", 1)
-    slots = running.service.runs.places("runs")
+    slots = running.service.runs.slots("runs")
     async with AsyncExitStack() as taken:
         for _ in range(slots.limit - 1):
             await taken.enter_async_context(slots.slot("default"))

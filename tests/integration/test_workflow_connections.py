@@ -1,4 +1,4 @@
-"""Reading a named database: rows as JSON, and no way to write, to take long or to run a second statement."""
+"""Reading a named database: rows become JSON, and statements cannot write, run for long or be chained."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -7,10 +7,10 @@ import psycopg
 import pytest
 
 from core.errors import StepFailed
-from nodes.workflow.steps.database_query import database_query
+from nodes.workflow.executors import build_database_query
 from tests.support.workflow_calls import step_call
 from workflows.connections import Connections, open_connections
-from workflows.steps.database_query import DatabaseQuery
+from workflows.steps import DatabaseQuery
 
 TABLES = """
 CREATE TABLE invoices (id uuid, due date, paid timestamptz, amount numeric(12, 2), tags text[], raw jsonb,
@@ -34,10 +34,10 @@ async def connections(shared_database_url: str) -> AsyncIterator[Connections]:
 
 async def read(connections: Connections, sql: str, connection: str = "reports", **step: Any) -> Any:
     model = DatabaseQuery(id="q", type="database_query", connection=connection, sql=sql, **step)
-    return await database_query(connections)(model, step_call(input={"min": 18, "tags": ["a", "x"]}))
+    return await build_database_query(connections)(model, step_call(input={"min": 18, "tags": ["a", "x"]}))
 
 
-async def test_rows_come_as_json(connections: Connections) -> None:
+async def test_rows_are_converted_to_json(connections: Connections) -> None:
     assert await read(connections, "SELECT * FROM invoices WHERE id IS NOT NULL") == [
         {
             "id": "550e8400-e29b-41d4-a716-446655440000",
@@ -53,20 +53,20 @@ async def test_rows_come_as_json(connections: Connections) -> None:
     ]
 
 
-async def test_values_are_bound_and_never_read_as_sql(connections: Connections) -> None:
+async def test_values_are_bound_and_never_parsed_as_sql(connections: Connections) -> None:
     sql = "SELECT number FROM invoices WHERE number > %(min)s ORDER BY number"
     assert await read(connections, sql, parameters={"min": "{{ input.min }}"}) == [
         {"number": 19},
         {"number": 20},
     ]
-    told = await read(connections, "SELECT %(x)s::text AS x", parameters={"x": "'; DROP TABLE invoices; --"})
-    assert told == [{"x": "'; DROP TABLE invoices; --"}]
-    found = await read(
+    rows = await read(connections, "SELECT %(x)s::text AS x", parameters={"x": "'; DROP TABLE invoices; --"})
+    assert rows == [{"x": "'; DROP TABLE invoices; --"}]
+    matches = await read(
         connections,
         "SELECT count(*) AS n FROM invoices WHERE tags && %(tags)s",
         parameters={"tags": "{{ input.tags }}"},
     )
-    assert found == [{"n": 1}]
+    assert matches == [{"n": 1}]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ async def test_values_are_bound_and_never_read_as_sql(connections: Connections) 
         ("SELECT number FROM invoices", "more than 10 rows"),
     ],
 )
-async def test_a_statement_can_only_read_and_not_too_much(
+async def test_a_statement_can_only_read_a_limited_number_of_rows(
     connections: Connections, sql: str, why: str
 ) -> None:
     with pytest.raises(StepFailed, match=why) as caught:
@@ -91,7 +91,7 @@ async def test_a_statement_can_only_read_and_not_too_much(
     assert await read(connections, "SELECT count(*) AS n FROM invoices") == [{"n": 21}]
 
 
-async def test_a_slow_statement_is_ended_and_holds_no_connection(connections: Connections) -> None:
+async def test_a_slow_statement_is_cancelled_and_frees_its_connection(connections: Connections) -> None:
     for _ in range(5):
         with pytest.raises(StepFailed, match=r"took more than 0\.05 s"):
             await read(connections, "SELECT pg_sleep(5)", timeout_seconds=0.05)
@@ -104,7 +104,7 @@ async def test_a_statement_leaves_nothing_behind_in_its_session(connections: Con
     assert await read(connections, held) == [{"n": 0}]
 
 
-async def test_a_name_nobody_set_and_a_database_that_is_away(connections: Connections) -> None:
+async def test_unknown_and_unreachable_databases_fail_the_step(connections: Connections) -> None:
     with pytest.raises(StepFailed, match="WORKFLOW_CONNECTIONS has no 'other'"):
         await read(connections, "SELECT 1", connection="other")
     with pytest.raises(StepFailed, match=r"took more|cannot be reached"):

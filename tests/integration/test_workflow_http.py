@@ -1,4 +1,4 @@
-"""Calling the outside: allowed hosts alone, pinned addresses, secrets that go nowhere else."""
+"""Outgoing requests: allowed hosts only, pinned addresses, and secrets that go to their host only."""
 
 import asyncio
 import json
@@ -14,19 +14,19 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from core.actor import Actor, act_as
+from core.context import Actor, act_as
 from core.effects import UnrecordedEffects
 from core.errors import StepFailed
-from core.outgoing import AllowedHost, GuardedTransport, is_public
+from core.outgoing import GuardedTransport, is_public
 from core.postgres import Pool
-from core.settings import WorkflowSettings
-from nodes.workflow.steps.api_call import api_call
-from service.audit.effects import RecordedEffects
+from core.settings import AllowedHost, WorkflowSettings
+from nodes.workflow.executors import build_api_call
+from service.audit.idempotency import RecordedEffects
 from tests.support.certificates import make_certificates
 from tests.support.workflow_calls import step_call
 from tests.support.workflow_server import CountingServer, counting_server
-from workflows.http import WorkflowHttp, open_http
-from workflows.steps.api_call import ApiCall
+from workflows.http import WorkflowHttpClient, open_http
+from workflows.steps import ApiCall
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ async def server() -> AsyncIterator[CountingServer]:
 
 
 @pytest.fixture(scope="module")
-async def http(server: CountingServer) -> AsyncIterator[WorkflowHttp]:
+async def http(server: CountingServer) -> AsyncIterator[WorkflowHttpClient]:
     secrets = json.dumps({f"{server.host}/token": "Bearer s3cr3t-value", "other.example/token": "x"})
     settings = WorkflowSettings(
         allowed_hosts=f"{server.host}, public.example, split.example", secrets=SecretStr(secrets)
@@ -54,14 +54,18 @@ async def http(server: CountingServer) -> AsyncIterator[WorkflowHttp]:
         yield opened
 
 
-async def ask(http: WorkflowHttp, url: str, **step: Any) -> Any:
+async def ask(http: WorkflowHttpClient, url: str, **step: Any) -> Any:
     model = ApiCall.model_validate(
         {"id": "call", "type": "api_call", "url": url, "backoff_seconds": 0, **step}
     )
-    return await api_call(http, UnrecordedEffects())(model, step_call(input={"who": "Ana & co", "n": 3}))
+    return await build_api_call(http, UnrecordedEffects())(
+        model, step_call(input={"who": "Ana & co", "n": 3})
+    )
 
 
-async def test_a_call_is_filled_in_and_carries_its_key(http: WorkflowHttp, server: CountingServer) -> None:
+async def test_a_request_is_rendered_and_carries_its_idempotency_key(
+    http: WorkflowHttpClient, server: CountingServer
+) -> None:
     answer = await ask(
         http,
         f"{server.url}/echo/{{{{ input.who }}}}",
@@ -81,7 +85,9 @@ async def test_a_call_is_filled_in_and_carries_its_key(http: WorkflowHttp, serve
     assert "s3cr3t" not in json.dumps(answer)
 
 
-async def test_a_call_is_tried_again_with_the_same_key(http: WorkflowHttp, server: CountingServer) -> None:
+async def test_a_request_is_retried_with_the_same_idempotency_key(
+    http: WorkflowHttpClient, server: CountingServer
+) -> None:
     server.calls.clear()
     answer = await ask(http, f"{server.url}/flaky/2", method="POST")
     assert answer["status"] == 200
@@ -97,22 +103,22 @@ async def test_a_call_is_tried_again_with_the_same_key(http: WorkflowHttp, serve
         ("/status/404", {}, "answered with 404"),
         ("/redirect", {}, "answered with 307; redirects are not followed"),
         ("/large/5000", {"response_limit_bytes": 4_999}, "more than 4,999 bytes"),
-        ("/gzip", {}, "compressed its answer"),
-        ("/broken-json", {}, "says it is JSON and is not"),
+        ("/gzip", {}, "compressed its response"),
+        ("/broken-json", {}, "claims to be JSON and is not"),
         ("/slow", {"timeout_seconds": 0.05, "attempts": 1}, "did not answer in 0.05 s"),
         ("/trickle", {"timeout_seconds": 0.2, "attempts": 1}, "did not answer in 0.2 s"),
         ("/status/200", {"secret_headers": {"X-Key": "unknown"}}, "WORKFLOW_SECRETS has no"),
         ("/status/200", {"expected_status": [201]}, "answered with 200"),
     ],
 )
-async def test_an_answer_that_is_not_the_expected_one_fails_the_step(
-    http: WorkflowHttp, server: CountingServer, path: str, step: dict[str, Any], why: str
+async def test_an_unexpected_response_fails_the_step(
+    http: WorkflowHttpClient, server: CountingServer, path: str, step: dict[str, Any], why: str
 ) -> None:
     with pytest.raises(StepFailed, match=why):
         await ask(http, server.url + path, **step)
 
 
-async def test_the_crm_is_called_with_its_own_key(http: WorkflowHttp) -> None:
+async def test_the_crm_is_called_with_its_own_api_key(http: WorkflowHttpClient) -> None:
     answer = await ask(http, "crm:/contacts/{{ input.who }}")
     assert answer["body"] == {"path": "/api/v1/contacts/Ana & co", "key": "Bearer crm"}
     with pytest.raises(StepFailed, match="must not hold"):
@@ -131,7 +137,7 @@ async def test_the_crm_is_called_with_its_own_key(http: WorkflowHttp) -> None:
         "http://169.254.169.254/latest/meta-data/",
     ],
 )
-async def test_any_other_address_is_refused(http: WorkflowHttp, url: str) -> None:
+async def test_addresses_outside_the_allowed_hosts_are_rejected(http: WorkflowHttpClient, url: str) -> None:
     with pytest.raises(StepFailed, match="is not an allowed host"):
         await ask(http, url)
 
@@ -153,8 +159,8 @@ async def test_any_other_address_is_refused(http: WorkflowHttp, url: str) -> Non
         "fe80::1",
     ],
 )
-async def test_a_public_name_with_an_address_inside_is_refused(
-    http: WorkflowHttp, monkeypatch: pytest.MonkeyPatch, address: str
+async def test_a_public_name_with_a_private_address_is_rejected(
+    http: WorkflowHttpClient, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
     assert not is_public(ip_address(address))
     resolving(monkeypatch, ["93.184.216.34", address])
@@ -162,8 +168,8 @@ async def test_a_public_name_with_an_address_inside_is_refused(
         await ask(http, "https://split.example/")
 
 
-async def test_the_connection_goes_to_the_address_that_was_checked(
-    http: WorkflowHttp, monkeypatch: pytest.MonkeyPatch
+async def test_the_connection_uses_the_address_that_was_checked(
+    http: WorkflowHttpClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A name that answers otherwise the second time (DNS rebinding) is asked once."""
     asked = resolving(monkeypatch, ["203.0.113.1"], then=["127.0.0.1"], public=True)
@@ -172,11 +178,11 @@ async def test_the_connection_goes_to_the_address_that_was_checked(
     assert asked.count("public.example") == 1
 
 
-async def test_a_certificate_is_the_names_and_not_the_addresses(tmp_path: Path) -> None:
+async def test_a_certificate_must_match_the_name_and_not_the_address(tmp_path: Path) -> None:
     """The connection is made to an address; what it must prove is the name that was allowed."""
-    made = make_certificates(tmp_path)
+    certificates = make_certificates(tmp_path)
     serving = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    serving.load_cert_chain(made.certificate, made.key)
+    serving.load_cert_chain(certificates.certificate, certificates.key)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -187,7 +193,7 @@ async def test_a_certificate_is_the_names_and_not_the_addresses(tmp_path: Path) 
     async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=serving) as server:
         port = server.sockets[0].getsockname()[1]
         allowed = [AllowedHost("127.0.0.1", port), AllowedHost("localhost", port)]
-        guard = GuardedTransport(allowed, ssl.create_default_context(cafile=made.authority))
+        guard = GuardedTransport(allowed, ssl.create_default_context(cafile=certificates.authority))
         async with httpx.AsyncClient(transport=guard) as client:
             assert (await client.get(f"https://127.0.0.1:{port}/")).text == "ok"
             # The certificate is for 127.0.0.1, which is where localhost is, but not its name.
@@ -215,23 +221,23 @@ def resolving(
     return asked
 
 
-def test_hosts_are_read_or_refused() -> None:
+def test_allowed_hosts_are_parsed_or_rejected() -> None:
     assert [AllowedHost.parse(text).name for text in ("API.example.com", " localhost:80 ", "[::1]:8080")] == [
         "api.example.com",
         "localhost:80",
         "[::1]:8080",
     ]
     for text in ("", "https://x", "x:0", "x:70000", "x/y", "*.example.com", "a b"):
-        with pytest.raises(ValueError, match="is no host"):
+        with pytest.raises(ValueError, match="is not a host"):
             AllowedHost.parse(text)
 
 
-async def test_a_call_that_changes_something_is_made_once(
-    http: WorkflowHttp, server: CountingServer, pool: Pool
+async def test_a_request_that_changes_something_is_sent_once(
+    http: WorkflowHttpClient, server: CountingServer, pool: Pool
 ) -> None:
     server.calls.clear()
     act_as(Actor(thread_id="run"))
-    executor = api_call(http, RecordedEffects(pool))
+    executor = build_api_call(http, RecordedEffects(pool))
     for path, method, calls in (("flaky/1", "POST", 2), ("flaky/0", "GET", 2)):
         model = ApiCall(
             id="call", type="api_call", url=f"{server.url}/{path}", method=method, backoff_seconds=0

@@ -1,4 +1,4 @@
-"""Workflows as a client of ``/v1/workflows`` sees them."""
+"""Workflows from the point of view of a client of ``/v1/workflows``."""
 
 import json
 from collections.abc import AsyncIterator
@@ -11,9 +11,7 @@ import pytest
 from core.errors import Forbidden
 from core.settings import WorkflowSettings
 from nodes.react.state import Reflection
-from service.auth.request_identity import LOCAL
-from service.routes.workflow_models import Recover
-from service.workflows.recovery import recover
+from service.auth.principal import LOCAL
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT, RunningService, running_service
 from tests.support.waiting import until
@@ -25,7 +23,7 @@ APPROVE = {"decision": "approve"}
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A client, the API its workflows call, and the model its agents ask."""
+    """A client, the API that its workflows call, and the model of its agents."""
 
     running: RunningService
     server: CountingServer
@@ -40,7 +38,7 @@ class Client:
         return {"id": step_id, "type": "api_call", "url": url, "attempts": 1, **fields}
 
     async def run(self, *steps: Json, wait: bool = True, **fields: Any) -> Json:
-        """A run of these steps, once it is over or waits."""
+        """Run these steps and return the run when it has ended or waits."""
         definition = {"name": "test", "steps": list(steps), **fields.pop("workflow", {})}
         return await self.post("", {"definition": definition, "wait": wait, **fields})
 
@@ -53,10 +51,10 @@ class Client:
         return answer
 
     async def until(self, run_id: str, *statuses: str) -> Json:
-        """The run as soon as it has one of these statuses."""
+        """Return the run as soon as it has one of these statuses."""
         store, reached = self.running.service.workflows, ""
         while reached not in statuses:
-            run = await store.keeper.settled("default", run_id, seconds=0.05)
+            run = await store.worker.wait_until_settled("default", run_id, seconds=0.05)
             reached = run.status if run else "gone"
         return await self.get(run_id)
 
@@ -80,7 +78,7 @@ def states(report: Json) -> dict[str, str]:
     return {step["id"]: step["state"] for step in report["steps"]}
 
 
-async def test_a_workflow_runs_and_says_what_each_step_gave(client: Client) -> None:
+async def test_a_workflow_runs_and_returns_the_output_of_each_step(client: Client) -> None:
     count = {"id": "count", "type": "data_processing", "operation": "count", "source": "input.items"}
     report = await client.run(
         client.call("who", query={"n": "{{ input.items[0] }}"}),
@@ -99,22 +97,22 @@ async def test_a_workflow_runs_and_says_what_each_step_gave(client: Client) -> N
     assert (report["done"], report["total"]) == (3, 3)
     assert report["result"] == {"asked": "n=5", "items": 2}
     outputs = (await client.http.get(f"/v1/workflows/{report['id']}/outputs")).json()
-    given = {one["key"]: one["output"] for one in outputs["outputs"]}
-    assert (given["count"], given["later"]["waited_seconds"] >= 0.05) == (2, True)
+    values = {one["key"]: one["output"] for one in outputs["outputs"]}
+    assert (values["count"], values["later"]["waited_seconds"] >= 0.05) == (2, True)
     diagram = (await client.http.get(f"/v1/workflows/{report['id']}/diagram")).text
     assert diagram.startswith("flowchart TD")
     assert ":::succeeded" in diagram
 
 
-async def test_the_same_client_id_is_one_run(client: Client) -> None:
+async def test_a_repeated_client_id_returns_the_first_run(client: Client) -> None:
     first = await client.run(client.call("once"), client_id="mine", wait=False)
-    again = await client.run(client.call("another"), client_id="mine")
-    assert (again["id"], again["status"], again["client_id"]) == (first["id"], "succeeded", "mine")
+    repeated = await client.run(client.call("another"), client_id="mine")
+    assert (repeated["id"], repeated["status"], repeated["client_id"]) == (first["id"], "succeeded", "mine")
     assert client.server.calls[f"{first['id']}:once"] == 1
-    assert [step["id"] for step in again["steps"]] == ["once"]
+    assert [step["id"] for step in repeated["steps"]] == ["once"]
 
 
-async def test_every_fault_of_a_definition_is_told_at_once_with_its_step_and_field(client: Client) -> None:
+async def test_every_fault_of_a_definition_is_reported_with_step_and_field(client: Client) -> None:
     broken = {
         "name": "broken",
         "steps": [
@@ -123,11 +121,11 @@ async def test_every_fault_of_a_definition_is_told_at_once_with_its_step_and_fie
             {"id": "c", "type": "wait", "duration_seconds": 1, "signal": "x"},
         ],
     }
-    refused = await client.http.post("/v1/workflows", json={"definition": broken})
+    rejected = await client.http.post("/v1/workflows", json={"definition": broken})
     validated = (await client.http.post("/v1/workflows/validate", json=broken)).json()
-    assert refused.status_code == 422
+    assert rejected.status_code == 422
     assert validated["valid"] is False
-    assert validated["faults"] == refused.json()["details"]["faults"]
+    assert validated["faults"] == rejected.json()["details"]["faults"]
     assert {fault["step"] for fault in validated["faults"]} == {"a", "b", "c"}
     unknown = {"name": "x", "steps": [{"id": "a", "type": "agent", "graph": "nobody"}]}
     [fault] = (await client.http.post("/v1/workflows/validate", json=unknown)).json()["faults"]
@@ -136,10 +134,10 @@ async def test_every_fault_of_a_definition_is_told_at_once_with_its_step_and_fie
 
 
 @pytest.mark.parametrize("value", [2**70, ["x" * 1_000_001], "\0", {"a": [-(2**63)]}])
-async def test_what_cannot_be_kept_is_refused_at_the_door(client: Client, value: Any) -> None:
+async def test_values_that_cannot_be_stored_are_rejected(client: Client, value: Any) -> None:
     definition = {"name": "test", "inputs": {"x": {"type": "object"}}, "steps": [client.call("a")]}
-    asked = {"definition": definition, "input": {"x": {"y": value}}}
-    assert (await client.http.post("/v1/workflows", json=asked)).status_code == 422
+    body = {"definition": definition, "input": {"x": {"y": value}}}
+    assert (await client.http.post("/v1/workflows", json=body)).status_code == 422
     sent = await client.http.post("/v1/workflows/none/signals/x", json={"payload": value})
     assert sent.status_code == 422
 
@@ -154,7 +152,7 @@ async def test_the_schema_and_the_library_are_published(client: Client) -> None:
         assert valid.json() == {"valid": True, "faults": []}
 
 
-async def test_a_signal_goes_to_the_wait_of_its_name_also_when_it_comes_first(client: Client) -> None:
+async def test_a_signal_reaches_the_wait_of_its_name_even_if_it_comes_first(client: Client) -> None:
     report = await client.run(
         {"id": "paid", "type": "wait", "signal": "paid"},
         {"id": "sent", "type": "wait", "signal": "sent"},
@@ -169,24 +167,24 @@ async def test_a_signal_goes_to_the_wait_of_its_name_also_when_it_comes_first(cl
     assert late.status_code == 409
 
 
-async def test_a_signal_that_does_not_come_in_time_fails_its_step(client: Client) -> None:
+async def test_a_wait_whose_signal_does_not_come_in_time_fails(client: Client) -> None:
     step = {"id": "paid", "type": "wait", "signal": "paid", "within_seconds": 0.05, "on_error": "skip"}
     report = await client.run(step, client.call("remind"))
     report = await client.until(report["id"], "succeeded")
     assert states(report) == {"paid": "skipped", "remind": "succeeded"}
 
 
-async def test_a_person_decides_at_v1_approvals_and_the_workflow_goes_on(client: Client) -> None:
+async def test_a_workflow_continues_after_a_decision_at_v1_approvals(client: Client) -> None:
     report = await client.run(
         {"id": "ask", "type": "approval", "question": "Refund {{ input.amount }}?", "details": {"n": 1}},
         client.call("refund"),
         workflow={"inputs": {"amount": {"type": "integer"}}},
         input={"amount": 7},
     )
-    [asked] = await client.approvals(report["id"])
-    assert (asked["graph"], asked["value"]["question"]) == ("workflows", "Refund 7?")
-    assert report["waiting_for"][0]["approval_id"] == asked["id"]
-    path = f"/v1/approvals/{asked['id']}"
+    [question] = await client.approvals(report["id"])
+    assert (question["graph"], question["value"]["question"]) == ("workflows", "Refund 7?")
+    assert report["waiting_for"][0]["approval_id"] == question["id"]
+    path = f"/v1/approvals/{question['id']}"
     assert (await client.http.post(path, json={"decision": "perhaps"})).status_code == 422
     decided = (await client.http.post(path, json=APPROVE)).raise_for_status().json()
     assert (decided["output"]["status"], states(decided["output"])["refund"]) == ("succeeded", "succeeded")
@@ -194,7 +192,7 @@ async def test_a_person_decides_at_v1_approvals_and_the_workflow_goes_on(client:
     assert await client.approvals(report["id"]) == []
 
 
-async def test_an_agent_is_a_step_and_what_it_asks_is_answered_like_any_question(client: Client) -> None:
+async def test_the_question_of_an_agent_step_is_answered_like_any_other(client: Client) -> None:
     done = Reflection(success=True, reasoning="Told.", task_complete=True, final_answer="I told them.")
     send = ("send_solution_to_customer", {"solution": "We will refund the last invoice."})
     client.model.replies[:] = [calling("I refund.", send), done]
@@ -209,20 +207,22 @@ async def test_an_agent_is_a_step_and_what_it_asks_is_answered_like_any_question
         workflow={"inputs": {"task": {"type": "string"}}, "result": "{{ steps.agent.output.final_answer }}"},
         input={"task": "Make it right."},
     )
-    [asked] = await client.approvals(report["id"])
-    assert asked["value"]["tool"] == "send_solution_to_customer"
-    decided = (await client.http.post(f"/v1/approvals/{asked['id']}", json=APPROVE)).raise_for_status().json()
+    [question] = await client.approvals(report["id"])
+    assert question["value"]["tool"] == "send_solution_to_customer"
+    decided = (
+        (await client.http.post(f"/v1/approvals/{question['id']}", json=APPROVE)).raise_for_status().json()
+    )
     assert (decided["output"]["status"], decided["output"]["result"]) == ("succeeded", "I told them.")
 
 
-async def test_a_failed_workflow_is_recovered_and_what_was_done_is_not_done_again(client: Client) -> None:
+async def test_a_recovered_workflow_does_not_repeat_finished_steps(client: Client) -> None:
     client.server.refuse.add(":charge")
     report = await client.run(client.call("first"), client.call("charge"), client.call("last"))
     assert (report["status"], states(report)["charge"]) == ("failed", "failed")
     assert "answered with 404" in report["error"]["message"]
     run_id = report["id"]
-    again = await client.post(f"/{run_id}/recover", {"strategy": "retry"})
-    assert again["steps"] == ["charge"]
+    repeated = await client.post(f"/{run_id}/recover", {"strategy": "retry"})
+    assert repeated["steps"] == ["charge"]
     assert (await client.until(run_id, "failed"))["status"] == "failed"
     client.server.refuse.clear()
     await client.post(f"/{run_id}/recover", {"strategy": "retry"})
@@ -243,11 +243,11 @@ async def test_a_failed_workflow_is_recovered_and_what_was_done_is_not_done_agai
         {**back, "checkpoint_id": "1f1e635e-e182-6292-8005-143b7e55c641"},
         {"strategy": "retry", "checkpoint_id": "x"},
     ):
-        refused = await client.http.post(f"/v1/workflows/{run_id}/recover", json=wrong)
-        assert refused.status_code in {404, 422}
+        rejected = await client.http.post(f"/v1/workflows/{run_id}/recover", json=wrong)
+        assert rejected.status_code in {404, 422}
 
 
-async def test_a_workflow_goes_on_without_its_failed_step(client: Client) -> None:
+async def test_a_workflow_continues_without_its_failed_step(client: Client) -> None:
     client.server.refuse.add(":optional")
     report = await client.run(client.call("optional"), client.call("last"))
     await client.post(f"/{report['id']}/recover", {"strategy": "skip_failed_step"})
@@ -256,7 +256,7 @@ async def test_a_workflow_goes_on_without_its_failed_step(client: Client) -> Non
     assert states(report) == {"optional": "skipped", "last": "succeeded"}
 
 
-async def test_a_cancelled_workflow_stops_at_its_next_step_and_asks_nobody(client: Client) -> None:
+async def test_a_cancelled_workflow_stops_at_its_next_step_and_withdraws_its_question(client: Client) -> None:
     client.server.hold.add(":held")
     running = await client.run(client.call("held"), client.call("never"), wait=False)
     await until(lambda: client.server.calls[f"{running['id']}:held"])
@@ -267,19 +267,19 @@ async def test_a_cancelled_workflow_stops_at_its_next_step_and_asks_nobody(clien
     assert (busy.status_code, states(report)) == (409, {"held": "succeeded", "never": "pending"})
 
     waiting = await client.run({"id": "ask", "type": "approval", "question": "?"})
-    [asked] = await client.approvals(waiting["id"])
+    [question] = await client.approvals(waiting["id"])
     assert (await client.post(f"/{waiting['id']}/cancel"))["status"] == "cancelled"
     assert await client.approvals(waiting["id"]) == []
-    assert (await client.http.post(f"/v1/approvals/{asked['id']}", json=APPROVE)).status_code == 409
+    assert (await client.http.post(f"/v1/approvals/{question['id']}", json=APPROVE)).status_code == 409
     assert (await client.http.post(f"/v1/workflows/{waiting['id']}/cancel")).status_code == 409
     await client.post(f"/{running['id']}/recover", {"strategy": "retry"})
     assert (await client.until(running["id"], "succeeded"))["done"] == 2
 
 
-async def test_progress_comes_as_events_and_goes_on_where_a_client_left(client: Client) -> None:
+async def test_the_event_stream_continues_where_a_client_disconnected(client: Client) -> None:
     client.server.hold.add(":second")
-    begun = await client.run(client.call("first"), client.call("second"), wait=False)
-    path = f"/v1/workflows/{begun['id']}/events"
+    started = await client.run(client.call("first"), client.call("second"), wait=False)
+    path = f"/v1/workflows/{started['id']}/events"
     seen: list[tuple[str, Json, str]] = []
     async with client.http.stream("GET", path) as stream:
         async for event in _events(stream):
@@ -304,9 +304,9 @@ async def _events(stream: httpx.Response) -> AsyncIterator[tuple[str, Json, str]
             event = {"id": ""}
 
 
-async def test_anothers_workflow_does_not_exist(client: Client) -> None:
+async def test_the_workflow_of_another_tenant_is_not_found(client: Client) -> None:
     report = await client.run({"id": "ask", "type": "approval", "question": "?"})
-    [asked] = await client.approvals(report["id"])
+    [question] = await client.approvals(report["id"])
     async with client.running.service.pool.connection() as connection:
         await connection.execute("UPDATE workflows.runs SET tenant = 'other' WHERE id = %s", (report["id"],))
     paths = ["", "/outputs", "/diagram", "/events", "/checkpoints"]
@@ -317,25 +317,25 @@ async def test_anothers_workflow_does_not_exist(client: Client) -> None:
     ]
     assert [answer.status_code for answer in answers] == [404] * 8
     assert await client.approvals(report["id"]) == []
-    assert (await client.http.post(f"/v1/approvals/{asked['id']}", json=APPROVE)).status_code == 409
+    assert (await client.http.post(f"/v1/approvals/{question['id']}", json=APPROVE)).status_code == 409
     listed = (await client.http.get("/v1/workflows?limit=500")).json()["workflows"]
     assert report["id"] not in {one["id"] for one in listed}
 
 
-async def test_an_erased_workflow_is_gone_but_not_while_it_runs(client: Client) -> None:
+async def test_a_workflow_can_be_erased_unless_it_is_running(client: Client) -> None:
     client.server.hold.add(":erased")
-    begun = await client.run(client.call("erased"), wait=False)
-    await until(lambda: client.server.calls[f"{begun['id']}:erased"])
-    path = f"/v1/threads/{begun['id']}"
+    started = await client.run(client.call("erased"), wait=False)
+    await until(lambda: client.server.calls[f"{started['id']}:erased"])
+    path = f"/v1/threads/{started['id']}"
     assert (await client.http.delete(path)).status_code == 409
     client.server.hold.clear()
-    await client.until(begun["id"], "succeeded")
+    await client.until(started["id"], "succeeded")
     assert (await client.http.delete(path)).status_code == 204
-    assert (await client.http.get(f"/v1/workflows/{begun['id']}")).status_code == 404
+    assert (await client.http.get(f"/v1/workflows/{started['id']}")).status_code == 404
     assert (await client.http.delete(path)).status_code == 404
 
 
-async def test_workflows_are_listed_with_how_busy_they_are(client: Client) -> None:
+async def test_the_list_of_workflows_includes_the_queue(client: Client) -> None:
     report = await client.run(client.call("listed"), workflow={"name": "listed_one"})
     listed = (await client.http.get("/v1/workflows?name=listed_one&status=succeeded")).json()
     assert [one["id"] for one in listed["workflows"]] == [report["id"]]
@@ -343,43 +343,43 @@ async def test_workflows_are_listed_with_how_busy_they_are(client: Client) -> No
     assert listed["queue"]["active_steps"] == 0
 
 
-async def test_the_list_of_approvals_reads_past_what_asks_nobody(
+async def test_the_list_of_approvals_skips_threads_without_questions(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.routes.approvals._PAGE", 2)
-    begun = [await client.run({"id": "s", "type": "wait", "signal": "s"}) for _ in range(3)]
+    started = [await client.run({"id": "s", "type": "wait", "signal": "s"}) for _ in range(3)]
     ask = {"id": "ask", "type": "approval", "question": "?"}
-    begun += [broken := await client.run(ask), asks := await client.run(ask)]
+    started += [broken := await client.run(ask), asks := await client.run(ask)]
     pool = client.running.service.pool
     async with pool.connection() as connection:
         await connection.execute("UPDATE workflows.runs SET definition = '{}' WHERE id = %s", (broken["id"],))
     first = (await client.http.get("/v1/approvals", params={"limit": 1})).raise_for_status().json()
-    then = {"limit": 1, "offset": first["next_offset"]}
+    then = {"limit": 1, "after": first["next"]}
     rest = (await client.http.get("/v1/approvals", params=then)).raise_for_status().json()
     async with pool.connection() as connection:
         await connection.execute(
             "UPDATE workflows.runs SET status = 'cancelled', ended_at = now() WHERE id = ANY(%s)",
-            ([one["id"] for one in begun],),
+            ([one["id"] for one in started],),
         )
     assert [one["thread_id"] for one in first["approvals"]] == [asks["id"]]
-    assert rest == {"approvals": [], "next_offset": None}
+    assert rest == {"approvals": [], "next": None}
 
 
-async def test_a_runs_own_priority_is_its_steps_too(client: Client) -> None:
+async def test_the_priority_of_a_run_applies_to_its_steps(client: Client) -> None:
     report = await client.run(client.call("a"), priority=7, workflow={"priority": 2})
     run = await client.running.service.workflows.store.get("default", report["id"])
     assert run is not None
     assert (run.priority, run.definition["priority"]) == (7, 7)
 
 
-async def test_a_rejection_is_passed_over_only_by_who_may_decide(client: Client) -> None:
+async def test_skipping_a_rejection_needs_the_approvals_scope(client: Client) -> None:
     report = await client.run({"id": "ask", "type": "approval", "question": "?"}, client.call("refund"))
-    [asked] = await client.approvals(report["id"])
+    [question] = await client.approvals(report["id"])
     rejected = {"decision": "reject", "reason": "no"}
-    (await client.http.post(f"/v1/approvals/{asked['id']}", json=rejected)).raise_for_status()
-    skip = Recover(strategy="skip_failed_step")
+    (await client.http.post(f"/v1/approvals/{question['id']}", json=rejected)).raise_for_status()
+    identity = replace(LOCAL, scopes=frozenset({"runs"}))
     with pytest.raises(Forbidden, match="approvals"):
-        await recover(client.running.service, replace(LOCAL, scopes=frozenset({"runs"})), report["id"], skip)
+        await client.running.service.workflows.recover(identity, report["id"], "skip_failed_step")
     assert (await client.get(report["id"]))["status"] == "failed"
-    await client.post(f"/{report['id']}/recover", skip.model_dump())
+    await client.post(f"/{report['id']}/recover", {"strategy": "skip_failed_step"})
     assert states(await client.until(report["id"], "succeeded"))["refund"] == "succeeded"

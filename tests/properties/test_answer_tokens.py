@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from service.routes.answer_tokens import FieldTokens
+from service.runs.output import FieldTokens
 
 FIELD = "final_answer"
 # Halves of surrogate pairs are no text; astral characters become pairs when they are escaped.

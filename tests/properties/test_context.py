@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.packing.pack import ORDER, PRIORITY, Item, Section, pack
-from core.packing.records import SectionName
-from core.tokens import count_tokens
+from core.packing import ORDER, PRIORITY, Item, Section, SectionName, count_tokens, pack_context
 
 TEXTS = st.text(max_size=400) | st.sampled_from(["word " * 80, " " * 500, "é" * 200, "</facts>", "x"])
 NAMES: Sequence[SectionName] = [name for name in PRIORITY if name != "system"]
@@ -33,7 +31,7 @@ def sections(draw: st.DrawFn) -> list[Section]:
 @settings(deadline=None)
 @given(sections(), st.integers(0, 1_500))
 def test_a_context_is_never_over_its_budget(given: list[Section], budget: int) -> None:
-    packed = pack(given, budget=budget, agent="a", strategy="general")
+    packed = pack_context(given, budget=budget, agent="a", strategy="general")
     assert packed.record["tokens"] <= budget
     assert count_tokens(packed.background) <= packed.record["tokens"]
 
@@ -41,7 +39,7 @@ def test_a_context_is_never_over_its_budget(given: list[Section], budget: int) -
 @settings(deadline=None)
 @given(sections(), st.integers(0, 1_500))
 def test_every_piece_is_in_or_dropped_with_a_reason(given: list[Section], budget: int) -> None:
-    record = pack(given, budget=budget, agent="a", strategy="general").record
+    record = pack_context(given, budget=budget, agent="a", strategy="general").record
     by_name = {each["section"]: each for each in record["sections"]}
     for section in given:
         if section.items:
@@ -54,8 +52,8 @@ def test_every_piece_is_in_or_dropped_with_a_reason(given: list[Section], budget
 @settings(deadline=None)
 @given(sections(), st.integers(0, 1_500))
 def test_the_order_does_not_depend_on_how_it_was_gathered(given: list[Section], budget: int) -> None:
-    one = pack(given, budget=budget, agent="a", strategy="general")
-    other = pack(given[::-1], budget=budget, agent="a", strategy="general")
+    one = pack_context(given, budget=budget, agent="a", strategy="general")
+    other = pack_context(given[::-1], budget=budget, agent="a", strategy="general")
     assert one == other
     shown = [each["section"] for each in one.record["sections"]]
     assert shown == [name for name in ORDER if name in shown]
@@ -66,6 +64,6 @@ def test_the_order_does_not_depend_on_how_it_was_gathered(given: list[Section], 
 def test_a_conversation_has_no_gaps(texts: list[str], budget: int) -> None:
     items = tuple(Item(str(number), text) for number, text in enumerate(texts))
     section = Section(name="conversation", items=items, first_in="end")
-    [entry] = pack([section], budget=budget, agent="a", strategy="general").record["sections"]
+    [entry] = pack_context([section], budget=budget, agent="a", strategy="general").record["sections"]
     everything = [item.id for item in items]
     assert entry["included"] == everything[len(everything) - len(entry["included"]) :]

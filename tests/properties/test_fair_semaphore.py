@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from core.concurrency import FairSemaphore, SchedulingPolicy, SlotUnavailable
 from core.errors import TooManyRuns
 from core.settings import RunSettings, WorkflowSettings
-from service.runs.queues import RunLane, run_lanes
+from service.runs.limits import RunQueue, build_queues
 
 Action = tuple[Literal["arrive", "cancel", "finish"], int]
 POLICIES: tuple[SchedulingPolicy, ...] = ("fifo", "priority", "fair_share")
@@ -213,7 +213,7 @@ async def test_a_slot_is_given_back_though_no_other_caller_may_wait() -> None:
 
 
 async def test_a_tenant_cannot_hold_all_slots_and_is_told_its_limits() -> None:
-    lane = RunLane(FairSemaphore(3, owner_limit=2, timeout=0.01), timeout_seconds=1)
+    lane = RunQueue(FairSemaphore(3, owner_limit=2, timeout=0.01), timeout_seconds=1)
     async with lane.slot("loud"), lane.slot("loud"):
         with pytest.raises(TooManyRuns) as refused:
             async with lane.slot("loud"):
@@ -236,5 +236,5 @@ async def test_a_tenant_cannot_hold_all_slots_and_is_told_its_limits() -> None:
 def test_tenants_share_the_slots_where_there_are_several(
     limits: dict[str, int], shared: bool, owner_limit: int
 ) -> None:
-    lanes = run_lanes(RunSettings.model_validate(limits), WorkflowSettings(), shared=shared)
+    lanes = build_queues(RunSettings.model_validate(limits), WorkflowSettings(), shared=shared)
     assert lanes["runs"].slots.owner_limit == owner_limit

@@ -6,55 +6,54 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memory.fusion import age_factor, best_first, fused
-from memory.rerank import Candidate
-from memory.rerank_local import LocalReranker
-from memory.texts import UNIT_CHARACTERS, identifiers, parts, units
+from memory.ranking import age_factor, fuse_ranks, sort_by_score
+from memory.rerankers import Candidate, LocalReranker
+from memory.texts import UNIT_CHARACTERS, extract_identifiers, split_into_units, split_text
 
 NOW = datetime(2026, 5, 7, tzinfo=UTC)
-LEGS = ("keyword", "vector", "trigram", "graph", "recent")
+RETRIEVERS = ("keyword", "vector", "trigram", "graph", "recent")
 rankings = st.dictionaries(
-    st.sampled_from(LEGS),
+    st.sampled_from(RETRIEVERS),
     st.lists(st.integers(0, 30), unique=True, max_size=20).map(
         lambda ids: {identity: rank for rank, identity in enumerate(ids, start=1)}
     ),
 )
-weighings = st.fixed_dictionaries({leg: st.floats(0, 2) for leg in LEGS})
+weighings = st.fixed_dictionaries({name: st.floats(0, 2) for name in RETRIEVERS})
 
 
 def order(ranks: dict[str, dict[int, int]], weights: dict[str, float]) -> list[int]:
-    scores = fused(ranks, weights)
-    return list(best_first(scores, {identity: identity for identity in scores}))
+    scores = fuse_ranks(ranks, weights)
+    return list(sort_by_score(scores, {identity: identity for identity in scores}))
 
 
 @given(rankings, weighings, st.randoms())
-def test_the_order_of_legs_and_of_their_rows_changes_nothing(ranks, weights, random) -> None:  # type: ignore[no-untyped-def]
-    legs = list(ranks)
-    random.shuffle(legs)
+def test_the_order_of_retrievers_and_of_their_rows_changes_nothing(ranks, weights, random) -> None:  # type: ignore[no-untyped-def]
+    names = list(ranks)
+    random.shuffle(names)
     shuffled = {}
-    for leg in legs:
-        rows = list(ranks[leg].items())
+    for name in names:
+        rows = list(ranks[name].items())
         random.shuffle(rows)
-        shuffled[leg] = dict(rows)
-    assert fused(shuffled, weights) == fused(ranks, weights)
+        shuffled[name] = dict(rows)
+    assert fuse_ranks(shuffled, weights) == fuse_ranks(ranks, weights)
     assert order(shuffled, weights) == order(ranks, weights)
 
 
-@given(rankings, weighings, st.sampled_from(LEGS), st.integers(0, 30))
-def test_a_better_rank_never_lowers_a_place(
-    ranks: dict[str, dict[int, int]], weights: dict[str, float], leg: str, identity: int
+@given(rankings, weighings, st.sampled_from(RETRIEVERS), st.integers(0, 30))
+def test_a_better_rank_never_lowers_a_score(
+    ranks: dict[str, dict[int, int]], weights: dict[str, float], name: str, identity: int
 ) -> None:
-    before = fused(ranks, weights).get(identity, 0.0)
-    better = {**ranks, leg: {**ranks.get(leg, {}), identity: 1}}
-    assert fused(better, weights).get(identity, 0.0) >= before
+    before = fuse_ranks(ranks, weights).get(identity, 0.0)
+    better = {**ranks, name: {**ranks.get(name, {}), identity: 1}}
+    assert fuse_ranks(better, weights).get(identity, 0.0) >= before
 
 
 @given(rankings, weighings)
-def test_only_ids_of_legs_with_weight_are_named_and_ties_go_to_the_lower_id(
+def test_only_retrievers_with_a_weight_count_and_ties_go_to_the_lower_id(
     ranks: dict[str, dict[int, int]], weights: dict[str, float]
 ) -> None:
-    scores = fused(ranks, weights)
-    assert set(scores) == {identity for leg, rows in ranks.items() if weights[leg] > 0 for identity in rows}
+    scores = fuse_ranks(ranks, weights)
+    assert set(scores) == {identity for name, rows in ranks.items() if weights[name] > 0 for identity in rows}
     assert all(score > 0 for score in scores.values())
     placed = order(ranks, weights)
     for first, second in pairwise(placed):
@@ -62,7 +61,7 @@ def test_only_ids_of_legs_with_weight_are_named_and_ties_go_to_the_lower_id(
 
 
 @given(st.floats(0, 10_000), st.floats(0, 10_000), st.floats(0.1, 1_000), st.floats(0, 1))
-def test_what_is_older_never_counts_more(days: float, more: float, half_life: float, share: float) -> None:
+def test_an_older_memory_never_counts_more(days: float, more: float, half_life: float, share: float) -> None:
     newer = age_factor(NOW - timedelta(days=days), NOW, half_life, share)
     older = age_factor(NOW - timedelta(days=days + more), NOW, half_life, share)
     assert 1 >= newer >= older >= 1 - share - 1e-9
@@ -88,17 +87,19 @@ async def test_a_repetition_gives_way_to_something_new() -> None:
 
 
 @given(st.text(max_size=6_000))
-def test_a_text_in_parts_loses_nothing_but_white_space(text: str) -> None:
-    found = parts(text)
+def test_splitting_a_text_loses_only_white_space(text: str) -> None:
+    found = split_text(text)
     assert found
     assert all(len(part) <= UNIT_CHARACTERS for part in found)
     assert "".join("".join(found).split()) == "".join(text.split())
-    assert [unit.part for unit in units(text, NOW)] == list(range(len(units(text, NOW))))
+    assert [unit.part for unit in split_into_units(text, NOW)] == list(
+        range(len(split_into_units(text, NOW)))
+    )
 
 
 def test_names_addresses_and_numbers_are_identifiers() -> None:
     text = "Hello, I am Ana Souza. Mail ana.souza@exemplo.com.br about ORD-48213, v4.2.1 or Error 500! Thanks"
-    assert list(identifiers(text)) == [
+    assert list(extract_identifiers(text)) == [
         "Ana",
         "Souza",
         "ana.souza@exemplo.com.br",

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram
 
+from service.observability.agent_status import estimate_quantile, read_buckets
 from service.observability.metrics import SECONDS
-from service.observability.reading import buckets, quantile
 
 BOUNDS = (0.0, *SECONDS, inf)
 
@@ -23,7 +23,7 @@ def test_a_percentile_is_in_the_bucket_of_the_true_one(observed: list[float], sh
     for each in observed:
         histogram.labels("g").observe(each)
     histogram.labels("other").observe(1_000)
-    estimate = quantile(share, buckets(histogram, graph="g"))
+    estimate = estimate_quantile(share, read_buckets(histogram, graph="g"))
     assert estimate is not None
     rank = next(index for index in range(1, len(observed) + 1) if index >= share * len(observed))
     true = sorted(observed)[rank - 1]
@@ -33,6 +33,6 @@ def test_a_percentile_is_in_the_bucket_of_the_true_one(observed: list[float], sh
 
 def test_without_an_observation_there_is_no_percentile() -> None:
     histogram = Histogram("h", "", ["graph"], buckets=SECONDS, registry=CollectorRegistry())
-    assert quantile(0.5, buckets(histogram, graph="g")) is None
+    assert estimate_quantile(0.5, read_buckets(histogram, graph="g")) is None
     histogram.labels("g")
-    assert quantile(0.5, buckets(histogram, graph="g")) is None
+    assert estimate_quantile(0.5, read_buckets(histogram, graph="g")) is None

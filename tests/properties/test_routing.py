@@ -6,11 +6,10 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.embeddings.lexical import HashedNgrams
-from core.embeddings.texts import readable, shortened
-from nodes.routing.clauses import MOST_CLAUSES, clauses
-from nodes.routing.examples import read_examples
-from nodes.routing.fit import fit
+from core.embeddings.embedder import clean_text, shorten
+from core.embeddings.local import HashedNgrams
+from nodes.coordinator.classifier import clean_training_texts, fit_classifier
+from nodes.coordinator.router import MAX_CLAUSES, split_clauses
 
 WORDS = ["invoice", "meeting", "crash", "order", "book", "where", "please", "refund", "error", "today"]
 UTTERANCES = st.lists(
@@ -23,14 +22,14 @@ model = HashedNgrams()
 @settings(max_examples=30, deadline=None)
 @given(EXAMPLES, st.one_of(st.just([]), UTTERANCES), st.text(max_size=60), st.randoms(use_true_random=False))
 def test_an_answer_is_a_probability_and_does_not_depend_on_the_order_of_examples(
-    examples: dict[str, list[str]], outside: list[str], text: str, chance: random.Random
+    examples: dict[str, list[str]], out_of_scope: list[str], text: str, chance: random.Random
 ) -> None:
     shuffled = {name: chance.sample(texts, len(texts)) for name, texts in reversed(examples.items())}
     answers = []
     for each in (examples, shuffled):
-        known = read_examples(each, outside)
-        fitted = fit(known, [model.embed_query(utterance) for utterance in known.texts])
-        [answer] = fitted.routings([model.embed_query(readable(text))])
+        known = clean_training_texts(each, out_of_scope)
+        fitted = fit_classifier(known, [model.embed_query(utterance) for utterance in known.texts])
+        [answer] = fitted.classify([model.embed_query(clean_text(text))])
         answers.append(answer)
     assert answers[0] == answers[1]
     answer = answers[0]
@@ -46,11 +45,11 @@ def test_an_answer_is_a_probability_and_does_not_depend_on_the_order_of_examples
 
 @given(st.text(max_size=500))
 def test_clauses_lose_nothing_but_space_and_the_commas_between_them(text: str) -> None:
-    found = clauses(text)
-    assert len(found) <= MOST_CLAUSES
+    found = split_clauses(text)
+    assert len(found) <= MAX_CLAUSES
     assert "".join("".join(found).split()).replace(",", "") == "".join(text.split()).replace(",", "")
 
 
 @given(st.text(max_size=300), st.integers(0, 200))
 def test_a_shortened_text_fits(text: str, limit: int) -> None:
-    assert len(shortened(text, limit)) <= limit or shortened(text, limit) == text
+    assert len(shorten(text, limit)) <= limit or shorten(text, limit) == text

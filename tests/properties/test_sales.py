@@ -7,11 +7,10 @@ from hypothesis import strategies as st
 from langchain_core.messages import HumanMessage
 
 from nodes.hierarchical.state import Subtask
-from nodes.sales.amounts import says
-from nodes.sales.changes import overlaid
-from nodes.sales.read_results import changes_of
-from nodes.sales.reading import DealReading, ObjectionReading
-from nodes.sales.state import SalesState
+from nodes.sales.changes import apply_changes
+from nodes.sales.evidence import names_value
+from nodes.sales.nodes import build_reading_update
+from nodes.sales.state import DealReading, ObjectionReading, SalesState
 from tools.crm.models import Objection, Opportunity, OpportunityChanges, Qualification, Stage
 
 STAGES: tuple[Stage, ...] = (
@@ -93,7 +92,7 @@ def state_of(deal: Opportunity, said: str, brought: dict[str, str]) -> SalesStat
         Subtask(id=f"t{at}", agent=name, task="", depends_on=[], status="done", result=text, reason=None)
         for at, (name, text) in enumerate(brought.items(), 1)
     ]
-    known = {"messages": [HumanMessage(said)], "unheard": said.strip(), "subtasks": subtasks}
+    known = {"messages": [HumanMessage(said)], "unread": said.strip(), "subtasks": subtasks}
     return cast(
         "SalesState",
         {**known, "opportunity": deal.model_dump(), "turn": "turn", "today": "2026-11-22"},
@@ -119,10 +118,10 @@ def test_no_stage_without_evidence_no_win_without_agreement_and_no_value_without
     deal: Opportunity, runs: list[tuple[DealReading, str, dict[str, str]]]
 ) -> None:
     for reading, said, brought in runs:
-        update = changes_of(state_of(deal, said, brought), reading)
+        update = build_reading_update(state_of(deal, said, brought), reading)
         changes: dict[str, Any] = update["unsaved"]["opportunity"] or {}
         OpportunityChanges.model_validate(changes)
-        after = overlaid(deal, changes)
+        after = apply_changes(deal, changes)
         if after.stage == "closed_won":
             assert deal.proposal
             assert "we accept the proposal" in said.casefold()
@@ -135,7 +134,7 @@ def test_no_stage_without_evidence_no_win_without_agreement_and_no_value_without
             assert evidence(after.stage, after)
         if after.value != deal.value:
             assert after.value > deal.value > 0
-            assert says(f"{after.proposal} {after.terms}", after.value, "USD")
+            assert names_value(f"{after.proposal} {after.terms}", after.value, "USD")
         for text in {after.proposal, after.terms} - {deal.proposal, deal.terms}:
             assert text
             assert "%" not in text
@@ -146,10 +145,10 @@ def test_no_stage_without_evidence_no_win_without_agreement_and_no_value_without
 
 
 @given(deal=deals, reading=readings, said=words, brought=worked)
-def test_what_waits_for_a_person_is_not_among_the_changes(
+def test_a_pending_offer_is_not_among_the_changes(
     deal: Opportunity, reading: DealReading, said: str, brought: dict[str, str]
 ) -> None:
-    update = changes_of(state_of(deal, said, brought), reading)
-    if update["offer"]:
+    update = build_reading_update(state_of(deal, said, brought), reading)
+    if update["pending_offer"]:
         assert not {"proposal", "terms", "value"} & (update["unsaved"]["opportunity"] or {}).keys()
-        assert update["offer"]["reason"]
+        assert update["pending_offer"]["reason"]

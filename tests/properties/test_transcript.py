@@ -17,7 +17,7 @@ from langchain_core.messages import (
 )
 
 from nodes.react.state import Action, ReactState, Reflection, TraceEntry
-from nodes.react.transcript import FULL_ITERATIONS, HISTORY_MESSAGES, transcript
+from nodes.react.transcript import FULL_ITERATIONS, HISTORY_MESSAGES, build_transcript
 from tools.execution import Failure, Observation
 
 SYSTEM = "You help."
@@ -116,8 +116,9 @@ def state_of(earlier: Sequence[Turn], now: Turn, *, unreadable: str | None = Non
         "turn": run[0].id,
         "iterations": len(now.steps),
         "trace": list(trace_of(now)),
-        "guidance": "",
-        "known": "",
+        "instruction": "",
+        "background": "",
+        "context": [],
         "unreadable": unreadable,
     }
     return cast("ReactState", state)
@@ -131,7 +132,7 @@ HISTORIES = st.lists(EARLIER, max_size=14)
 def test_each_call_has_its_reply_right_behind_it(
     earlier: list[Turn], now: Turn, unreadable: str | None
 ) -> None:
-    messages = transcript(state_of(earlier, now, unreadable=unreadable), SYSTEM)
+    messages = build_transcript(state_of(earlier, now, unreadable=unreadable), SYSTEM)
     due: list[str | None] = []
     for message in messages:
         if isinstance(message, ToolMessage):
@@ -147,7 +148,7 @@ def test_each_call_has_its_reply_right_behind_it(
 @given(HISTORIES, NOW)
 @settings(max_examples=40, deadline=None)
 def test_the_system_prompt_is_first_and_then_a_person_speaks(earlier: list[Turn], now: Turn) -> None:
-    messages = transcript(state_of(earlier, now), SYSTEM)
+    messages = build_transcript(state_of(earlier, now), SYSTEM)
     assert isinstance(messages[0], SystemMessage)
     assert isinstance(messages[1], HumanMessage)
     assert not any(isinstance(message, SystemMessage) for message in messages[1:])
@@ -158,8 +159,8 @@ def test_the_system_prompt_is_first_and_then_a_person_speaks(earlier: list[Turn]
 def test_earlier_turns_are_what_was_asked_and_answered_as_far_as_there_is_room(
     earlier: list[Turn], now: Turn
 ) -> None:
-    alone = transcript(state_of([], now), SYSTEM)
-    messages = transcript(state_of(earlier, now), SYSTEM)
+    alone = build_transcript(state_of([], now), SYSTEM)
+    messages = build_transcript(state_of(earlier, now), SYSTEM)
     history = messages[1 : len(messages) - len(alone) + 1]
     said = [
         text
@@ -177,7 +178,7 @@ def test_earlier_turns_are_what_was_asked_and_answered_as_far_as_there_is_room(
 def test_the_last_iterations_are_whole_and_older_ones_a_short_line_for_each_call(
     earlier: list[Turn], now: Turn
 ) -> None:
-    messages = transcript(state_of(earlier, now), SYSTEM)
+    messages = build_transcript(state_of(earlier, now), SYSTEM)
     thoughts = [message.text for message in messages if isinstance(message, AIMessage) and message.tool_calls]
     assert thoughts == [step.thought for step in now.steps[-FULL_ITERATIONS:]]
     summaries = [message.text for message in messages if message.text.startswith("[Earlier steps]\n")]
@@ -195,6 +196,6 @@ def test_the_last_iterations_are_whole_and_older_ones_a_short_line_for_each_call
 def test_the_beginning_stays_the_same_from_call_to_call(earlier: list[Turn], now: Turn) -> None:
     """A provider's prompt cache is keyed by it."""
     started = Turn(task=now.task, steps=(), answer=None, replies_of_last=None)
-    first = transcript(state_of(earlier, started), SYSTEM)
-    later = transcript(state_of(earlier, now), SYSTEM)
+    first = build_transcript(state_of(earlier, started), SYSTEM)
+    later = build_transcript(state_of(earlier, now), SYSTEM)
     assert [message.text for message in later[: len(first)]] == [message.text for message in first]

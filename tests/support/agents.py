@@ -5,8 +5,7 @@ from typing import cast
 
 from agents.loader import load_agents
 from core.memory import NoMemory
-from nodes.coordinator.roster import Roster
-from nodes.routing.router import Router
+from nodes.coordinator.router import AgentRegistry, Router
 from tools.catalogue import crm_tools, memory_tools
 from tools.crm.client import CrmClient
 
@@ -54,9 +53,9 @@ def write_agents(folder: Path, **texts: str) -> Path:
     return folder
 
 
-def shipped(router: Router) -> Roster:
-    """The product's agents, found by this router."""
-    return Roster(
-        agents=load_agents(tools={**crm_tools(cast("CrmClient", None)), **memory_tools(NoMemory())}),
+def load_shipped_agents(router: Router) -> AgentRegistry:
+    """Return the product's agents with this router."""
+    return AgentRegistry(
+        specs=load_agents(tools={**crm_tools(cast("CrmClient", None)), **memory_tools(NoMemory())}),
         router=router,
     )

@@ -26,7 +26,7 @@ from pydantic import SecretStr
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.settings import CrmSettings
-from service.cli.serve import UnsignalledServer
+from service.cli.serve import ServerWithoutSignals
 from tools.crm.client import CrmClient, create_http_client
 
 KEY = "a-key-for-tests"
@@ -158,7 +158,7 @@ class LosesFirstAnswer:
 async def served(app: ASGIApp) -> AsyncIterator[str]:
     """The app on a free port of the loopback interface, in the test's loop."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = UnsignalledServer(uvicorn.Config(app, log_config=None, lifespan="off", ws="none"))
+        server = ServerWithoutSignals(uvicorn.Config(app, log_config=None, lifespan="off", ws="none"))
         ended = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"

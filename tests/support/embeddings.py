@@ -4,11 +4,11 @@ from langchain_core.embeddings import Embeddings
 from typing_extensions import override
 
 from core.embeddings import Embedder
-from core.embeddings.lexical import DIMENSIONS, HashedNgrams
+from core.embeddings.local import LEXICAL_DIMENSIONS, HashedNgrams
 
 
 class CountingEmbeddings(Embeddings):
-    """Vectors of :class:`~core.embeddings.lexical.HashedNgrams`."""
+    """Vectors of :class:`~core.embeddings.local.HashedNgrams`."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -29,4 +29,4 @@ class CountingEmbeddings(Embeddings):
 
 def counting_embedder(model: CountingEmbeddings, name: str) -> Embedder:
     """``name`` makes its fits its own: they are kept by model and examples."""
-    return Embedder(model=name, dimensions=DIMENSIONS, purpose="similarity", embeddings=model)
+    return Embedder(model=name, dimensions=LEXICAL_DIMENSIONS, purpose="similarity", embeddings=model)

@@ -10,8 +10,8 @@ from langchain_core.messages import AIMessage
 
 from core.memory import Scope
 from core.models import ChatModels
-from nodes.routing.router import Router
-from nodes.routing.verdicts import Routing
+from nodes.coordinator.classifier import Routing
+from nodes.coordinator.router import Router
 from tests.support.scripted import INFO, ScriptedChatModel
 from tests.support.service import CONTACT, RunningService, running_service
 
@@ -26,15 +26,15 @@ async def service(
 ) -> AsyncIterator[RunningService]:
     """The service; every message is for the general agent, which answers at once."""
 
-    async def parts(_: Router, text: str) -> list[tuple[str, Routing]]:
+    async def route_parts(_: Router, text: str) -> list[tuple[str, Routing]]:
         return [(text, SURE)]
 
-    async def ready(_: Router) -> None:
-        """Nothing is learnt, as nothing is asked."""
+    async def prepare(_: Router) -> None:
+        """Fit nothing, as nothing is routed."""
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Router, "parts", parts)
-        patch.setattr(Router, "ready", ready)
+        patch.setattr(Router, "route_parts", route_parts)
+        patch.setattr(Router, "prepare", prepare)
         if isinstance(model, ChatModels):
             models = model
         else:

@@ -12,15 +12,14 @@ from core.postgres import Pool
 from core.settings import CrmSettings
 from dev_crm.app import create_crm
 from graphs.spec import GraphSpec
-from nodes.coordinator.roster import Roster
+from nodes.coordinator.router import AgentRegistry, Router
 from nodes.deps import Deps
-from nodes.routing.router import Router
 from tests.support.savers import saver_on
 from tools.catalogue import crm_tools
 from tools.crm.client import CrmClient, create_http_client
 
 # For graphs that dispatch nothing.
-NO_AGENTS = Roster(agents={}, router=cast("Router", None))
+NO_AGENTS = AgentRegistry(specs={}, router=cast("Router", None))
 
 
 def empty_crm() -> CrmClient:
@@ -37,7 +36,7 @@ async def development_deps(pool: Pool, models: ChatModels) -> AsyncIterator[Deps
     transport = httpx.ASGITransport(create_crm(pool, settings.api_key))
     async with create_http_client(settings, "http://development-crm", transport=transport) as http:
         crm = CrmClient(http, settings)
-        yield Deps(models=models, tools=crm_tools(crm), crm=crm, roster=NO_AGENTS)
+        yield Deps(models=models, tools=crm_tools(crm), crm=crm, agents=NO_AGENTS)
 
 
 async def compiled(spec: GraphSpec, deps: Deps, pool: Pool) -> CompiledStateGraph[Any, Any, Any, Any]:

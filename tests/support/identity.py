@@ -1,8 +1,10 @@
-"""Tenants with keys, and an issuer that signs tokens."""
+"""Tenants with API keys, and an issuer that signs tokens."""
 
 import json
+import threading
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import jwt
@@ -10,24 +12,24 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from core.settings import AuthSettings
+from service.auth.api_keys import KeyStore
 from service.auth.principal import SCOPES, Scope
-from service.auth.store import KeyStore
 from service.lifespan import Service
 
 ISSUER: Final = "https://issuer.example"
 AUDIENCE: Final = "ventros-agents"
 WITH_KEYS = AuthSettings(api_keys=True)
-# Every scope by its own name, which no admin is.
+# Every scope by its own name.
 ALL_BUT_ADMIN: tuple[Scope, ...] = tuple(scope for scope in SCOPES if scope != "admin")
 
 
 def bearer(credential: str) -> dict[str, str]:
-    """The header that carries it."""
+    """Return the header that carries a credential."""
     return {"Authorization": f"Bearer {credential}"}
 
 
 async def key_of(service: Service, tenant: str, *scopes: Scope) -> dict[str, str]:
-    """The header of a new key of a tenant's, with every scope where none is named."""
+    """Return the header with a new key of a tenant; with every scope where none is named."""
     made = await KeyStore(service.pool).create(tenant, scopes or ALL_BUT_ADMIN)
     return bearer(made.text)
 
@@ -42,18 +44,18 @@ class Issuer:
         }
 
     def key_set(self, *kids: str) -> bytes:
-        """The JSON Web Key Set, of some keys or all."""
+        """Return the JSON Web Key Set of some keys, or of all."""
         return json.dumps({"keys": [self.listed(kid) for kid in kids or self.private]}).encode()
 
     def listed(self, kid: str) -> dict[str, Any]:
-        """A key as a set lists it."""
+        """Return a key as a set lists it."""
         public = self.private[kid].public_key()
         form = ECAlgorithm if isinstance(public, ec.EllipticCurvePublicKey) else RSAAlgorithm
         return {**form.to_jwk(public, as_dict=True), "kid": kid, "use": "sig"}
 
     def token(self, kid: str = "ec-1", *, algorithm: str = "", key: Any = None, **claims: Any) -> str:
-        """A token that is good for five minutes; a claim that is None is left out."""
-        said: Mapping[str, Any] = {
+        """Return a token that is valid for five minutes; a claim that is None is left out."""
+        payload: Mapping[str, Any] = {
             "iss": ISSUER,
             "aud": AUDIENCE,
             "sub": "ana",
@@ -63,8 +65,27 @@ class Issuer:
             **claims,
         }
         return jwt.encode(
-            {name: value for name, value in said.items() if value is not None},
+            {name: value for name, value in payload.items() if value is not None},
             key or self.private[kid],
             algorithm=algorithm or ("ES256" if kid.startswith("ec") else "RS256"),
             headers={"kid": kid},
         )
+
+
+@dataclass
+class KeySetSource:
+    """An issuer's key set, which may be unavailable or hang; counts how often it is read."""
+
+    body: bytes = b""
+    unavailable: bool = False
+    reads: int = 0
+    now: float = 1_000.0
+    gate: threading.Event | None = None
+
+    def read(self) -> jwt.PyJWKSet:
+        self.reads += 1
+        if self.gate:
+            self.gate.wait(60)
+        if self.unavailable:
+            raise jwt.PyJWKClientConnectionError("refused")
+        return jwt.PyJWKSet.from_json(self.body.decode())

@@ -8,7 +8,7 @@ from langchain_core.embeddings import Embeddings
 from typing_extensions import override
 
 from core.embeddings import Embedder
-from core.embeddings.lexical import DIMENSIONS, HashedNgrams
+from core.embeddings.local import LEXICAL_DIMENSIONS, HashedNgrams
 from core.memory import Message, Role, Scope, SearchResult
 from memory.embedded import EmbeddedMemory
 
@@ -19,7 +19,7 @@ START = datetime(2026, 5, 7, 9, tzinfo=UTC)
 class Model(Embeddings):
     """Hashed n-grams, that fail while ``down``, and count what they embed."""
 
-    def __init__(self, dimensions: int = DIMENSIONS) -> None:
+    def __init__(self, dimensions: int = LEXICAL_DIMENSIONS) -> None:
         self.down = False
         self.embedded = 0
         self._dimensions = dimensions
@@ -40,7 +40,7 @@ class Model(Embeddings):
 
 
 def embedder(
-    model: Model | None = None, *, name: str = "test:ngrams", dimensions: int = DIMENSIONS
+    model: Model | None = None, *, name: str = "test:ngrams", dimensions: int = LEXICAL_DIMENSIONS
 ) -> Embedder:
     """An embedder over the model."""
     return Embedder(
@@ -77,10 +77,10 @@ async def all_embedded(memory: EmbeddedMemory) -> None:
         await asyncio.sleep(0.005)
 
 
-def ids(result: SearchResult, leg: str = "") -> list[str]:
-    """The hits that a leg named; without a leg all that were found for what they say."""
+def ids(result: SearchResult, retriever: str = "") -> list[str]:
+    """Return the ids that a retriever found; without one, those that were found for their content."""
     return [
         hit.id
         for hit in result.hits
-        if (any(named.leg == leg for named in hit.legs) if leg else hit.score > 0)
+        if (any(named.retriever == retriever for named in hit.ranks) if retriever else hit.score > 0)
     ]

@@ -8,29 +8,29 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from core.embeddings import LEXICAL, Embedder, embeddings
+from core.embeddings import LEXICAL, Embedder, build_embedder
 from core.memory import (
     AssembledContext,
     Edge,
+    ErasedCounts,
     Fact,
     FactChange,
-    Forgotten,
     Graph,
     Hit,
-    Item,
-    ItemType,
     Memory,
     Message,
     NewFact,
+    Note,
+    NoteType,
     Role,
-    Routed,
     Scope,
     SearchResult,
+    StrategyChoice,
     StrategyName,
 )
 from core.settings import EmbeddingSettings, MemorySettings, Settings
-from memory.client import RemoteMemory, remote_memory
-from memory.server import served_memory
+from memory.grpc_client import RemoteMemory, connect_memory
+from memory.grpc_server import serve_memory
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ NOON = datetime(2026, 3, 14, 12, 0, 0, 123456, tzinfo=UTC)
 
 def lexical_embedder() -> Embedder:
     """An embedder that loads nothing."""
-    return embeddings(Settings.load(embeddings=EmbeddingSettings(model=LEXICAL)), "retrieval")
+    return build_embedder(Settings.load(embeddings=EmbeddingSettings(model=LEXICAL)), "retrieval")
 
 
 def said(
@@ -110,8 +110,8 @@ class ScriptedMemory:
         )
         return await self._answer("assemble_context", (scope, query), named, usual)
 
-    async def route(self, scope: Scope, message: Message) -> Routed:
-        usual = Routed(strategy="general", confidence=0.0)
+    async def route(self, scope: Scope, message: Message) -> StrategyChoice:
+        usual = StrategyChoice(strategy="general", confidence=0.0)
         return await self._answer("route", (scope, message), {}, usual)
 
     async def query_graph(
@@ -159,11 +159,11 @@ class ScriptedMemory:
     async def recent(self, scope: Scope, *, session_id: str = "", limit: int = 20) -> list[Message]:
         return await self._answer("recent", (scope,), {"session_id": session_id, "limit": limit}, [])
 
-    async def forget(self, scope: Scope, *, session_id: str = "") -> Forgotten:
-        return await self._answer("forget", (scope,), {"session_id": session_id}, Forgotten())
+    async def forget(self, scope: Scope, *, session_id: str = "") -> ErasedCounts:
+        return await self._answer("forget", (scope,), {"session_id": session_id}, ErasedCounts())
 
-    async def remember(self, scope: Scope, text: str, *, type: ItemType, agent: str) -> Item:  # noqa: A002
-        usual = Item(id="1", type=type, agent=agent, text=text, remembered_at=NOON, uses=0)
+    async def remember(self, scope: Scope, text: str, *, type: NoteType, agent: str) -> Note:  # noqa: A002
+        usual = Note(id="1", type=type, agent=agent, text=text, remembered_at=NOON, uses=0)
         return await self._answer("remember", (scope, text), {"type": type, "agent": agent}, usual)
 
     async def recall(self, scope: Scope, query: str, *, agent: str, limit: int = 10) -> list[Hit]:
@@ -195,7 +195,7 @@ def memory_settings(**settings: Any) -> MemorySettings:
 async def over_grpc(memory: Memory, **settings: Any) -> AsyncIterator[RemoteMemory]:
     """The memory, asked through a real server and client."""
     async with (
-        served_memory(memory, memory_settings(**settings), grace_seconds=0) as address,
-        remote_memory(memory_settings(grpc_target=address, **settings)) as remote,
+        serve_memory(memory, memory_settings(**settings), grace_seconds=0) as address,
+        connect_memory(memory_settings(grpc_target=address, **settings)) as remote,
     ):
         yield remote

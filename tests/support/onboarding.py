@@ -20,7 +20,7 @@ from core.settings import CrmSettings
 from dev_crm.app import create_crm
 from graphs.onboarding import SPEC
 from nodes.deps import Deps
-from nodes.onboarding.reading import Reading
+from nodes.onboarding.replies import Reading
 from tests.support.graphs import NO_AGENTS, compiled
 from tests.support.scripted import ScriptedChatModel, scripted_models
 from tools.catalogue import crm_tools
@@ -135,7 +135,7 @@ async def journey(
     line = Line(httpx.ASGITransport(create_crm(pool, crm_settings.api_key)))
     async with create_http_client(crm_settings, "http://development-crm", transport=line) as http:
         crm = CrmClient(http, crm_settings)
-        deps = Deps(models=models, tools=crm_tools(crm), crm=crm, roster=NO_AGENTS)
+        deps = Deps(models=models, tools=crm_tools(crm), crm=crm, agents=NO_AGENTS)
         yield Journey(await compiled(SPEC, deps, pool), crm, line, contact, **more)
 
 

@@ -1,23 +1,26 @@
-"""Runs without a service around them."""
+"""A run executor without a service around it."""
 
 from core.postgres import Pool
 from core.settings import RunSettings, WorkflowSettings
-from service.audit.entries import Audit
+from service.audit.trail import AuditTrail
 from service.observability.metrics import ServiceMetrics
 from service.observability.tracing import Tracing
-from service.runs.executor import Runs
-from service.runs.ownership import Ownership
-from service.runs.queues import run_lanes
-from service.runs.start import RunStart
-from service.runs.watch import RunWatch
+from service.runs.executor import RunExecutor
+from service.runs.limits import build_queues
+from service.runs.observers import RunObserver
+from service.runs.preconditions import ThreadOwners
 
 
-def runs_on(
-    pool: Pool, settings: RunSettings | None = None, workflows: WorkflowSettings | None = None
-) -> Runs:
-    """Runs of one tenant; the limits are the defaults where none are given."""
+def build_executor(
+    pool: Pool,
+    settings: RunSettings | None = None,
+    workflows: WorkflowSettings | None = None,
+    *,
+    metrics: ServiceMetrics | None = None,
+) -> RunExecutor:
+    """Return an executor for one tenant; settings that are not given are the defaults."""
     settings = settings or RunSettings()
-    lanes = run_lanes(settings, workflows or WorkflowSettings(), shared=False)
-    audit = Audit(pool)
-    watch = RunWatch(ServiceMetrics(), Tracing(), audit)
-    return Runs(settings, lanes, RunStart(Ownership(pool), audit), watch, database_away=str)
+    queues = build_queues(settings, workflows or WorkflowSettings(), shared=False)
+    audit = AuditTrail(pool)
+    observer = RunObserver(metrics or ServiceMetrics(), Tracing(), audit)
+    return RunExecutor(settings, queues, ThreadOwners(pool), audit, observer, database_unavailable=str)

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from core.models import ChatModels
 from core.settings import DatabaseSettings, ServerSettings, Settings
-from service.cli.serve import serving
+from service.cli.serve import open_server
 from service.lifespan import Service
 
 CONTACT = "550e8400-e29b-41d4-a716-446655440000"
@@ -53,7 +53,7 @@ async def running_service(
     """Open the service and serve it until the context closes."""
     groups.setdefault("server", ServerSettings(port=0))
     async with (
-        serving(settings_for(database_url, **groups), models) as up,
+        open_server(settings_for(database_url, **groups), models) as up,
         httpx.AsyncClient(base_url=up.url, timeout=60) as http,
     ):
         yield RunningService(url=up.url, service=up.service, http=http)

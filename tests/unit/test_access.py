@@ -7,11 +7,11 @@ from starlette.routing import BaseRoute, Mount, Route
 
 from core.errors import Forbidden, StartupError
 from core.settings import ServerSettings
-from service.app import make_app
-from service.auth.access import ACCESS, access_to
+from service.app import create_app
 from service.auth.principal import SCOPES
-from service.cli.serve import serving
-from service.middleware.locality import require_local, require_same_site
+from service.cli.serve import open_server
+from service.middleware.access import ACCESS, find_access
+from service.middleware.authentication import require_local, require_same_site
 from tests.support.service import settings_for
 
 
@@ -28,17 +28,17 @@ def routes(found: list[BaseRoute]) -> list[str]:
 
 
 def test_every_route_has_a_row_in_the_table_and_every_row_a_known_scope() -> None:
-    paths = routes(make_app().routes)
+    paths = routes(create_app().routes)
     assert len(paths) > 100
-    assert [path for path in paths if access_to(path) is None] == []
+    assert [path for path in paths if find_access(path) is None] == []
     assert set(ACCESS.values()) <= {*SCOPES, "anyone", "member"}
 
 
 def test_only_probes_and_the_development_crm_ask_for_nothing() -> None:
     assert [path for path, asked in ACCESS.items() if asked == "anyone"] == ["/health", "/crm"]
-    assert access_to("/health/ready") == "anyone"
-    assert access_to("/healthy") is None
-    assert access_to("/crmx") is None
+    assert find_access("/health/ready") == "anyone"
+    assert find_access("/healthy") is None
+    assert find_access("/crmx") is None
 
 
 def reached(server: tuple[str, int | None] | None, host: str | None = None) -> None:
@@ -91,7 +91,7 @@ def test_pages_of_other_sites_are_told_from_our_own() -> None:
 
 async def test_it_does_not_listen_beyond_this_machine_without_authentication() -> None:
     settings = settings_for("postgresql://nowhere/x", server=ServerSettings(host="0.0.0.0", port=0))
-    with pytest.raises(StartupError, match=r"^HOST=0\.0\.0\.0 needs .* AUTH_API_KEYS=true") as said:
-        async with serving(settings):
+    with pytest.raises(StartupError, match=r"^HOST=0\.0\.0\.0 requires .* AUTH_API_KEYS=true") as said:
+        async with open_server(settings):
             raise AssertionError("it listens")
     assert "\n" not in said.value.message

@@ -16,15 +16,15 @@ from langgraph.types import CachePolicy
 from typing_extensions import TypedDict
 
 from checkpoints.cache import compute_cache_version
-from core.context import Context, now_running
+from core.context import Context, set_context
 from core.errors import EmbeddingError
-from nodes.coordinator.classify import classify
-from nodes.coordinator.roster import Roster
+from graphs.caching import classify_cache_policy, is_cacheable, make_key_func
+from nodes.coordinator.classifier import Candidate, Routing, Verdict
+from nodes.coordinator.nodes import CoordinatorNodes
+from nodes.coordinator.router import AgentRegistry
 from nodes.coordinator.state import CoordinatorState
 from nodes.deps import Deps
-from nodes.routing.verdicts import Candidate, Routing, Verdict
-from nodes.shared.caching import classify_cache_policy, is_cacheable, make_key_func
-from tests.support.agents import shipped
+from tests.support.agents import load_shipped_agents
 from tests.support.scripted import ScriptedChatModel, scripted_models
 
 ACME = Context(tenant="acme")
@@ -33,7 +33,7 @@ STATE: dict[str, Any] = {
     "messages": [*EARLIER, HumanMessage("The last one.", id="turn")],
     "turn": "turn",
     "message": "The last one.",
-    "asked_about": "",
+    "unclear_message": "",
     "last_agent": "billing_support",
     "summary": "",
     "summarised_to": "",
@@ -49,7 +49,7 @@ class OneRouter:
         self._verdict = verdict
         self._fails = fails
 
-    async def parts(self, text: str) -> tuple[tuple[str, Routing], ...]:
+    async def route_parts(self, text: str) -> tuple[tuple[str, Routing], ...]:
         if self._fails:
             raise EmbeddingError("the embedding model is unavailable")
         found = Routing(
@@ -68,7 +68,7 @@ def deps_with(verdict: Verdict = "sure", *replies: Any, fails: bool = False) -> 
         models=scripted_models(ScriptedChatModel(replies=list(replies))),
         tools={},
         crm=cast("Any", None),
-        roster=shipped(router=cast("Any", OneRouter(verdict, fails=fails))),
+        agents=load_shipped_agents(router=cast("Any", OneRouter(verdict, fails=fails))),
     )
 
 
@@ -80,7 +80,7 @@ def key(deps: Deps = DEPS, *, run: Context | None = ACME, **changed: Any) -> str
 
     async def as_run() -> str:
         if run:
-            now_running(run)
+            set_context(run)
         made: str = classify_cache_policy(deps).key_func(cast("CoordinatorState", {**STATE, **changed}))
         return made
 
@@ -88,9 +88,9 @@ def key(deps: Deps = DEPS, *, run: Context | None = ACME, **changed: Any) -> str
 
 
 def other_roster() -> Deps:
-    agents = dict(DEPS.roster.agents)
+    agents = dict(DEPS.agents.specs)
     agents["closing"] = agents["closing"].model_copy(update={"description": "Something else."})
-    return replace(DEPS, roster=Roster(agents=agents, router=DEPS.roster.router))
+    return replace(DEPS, agents=AgentRegistry(specs=agents, router=DEPS.agents.router))
 
 
 def test_the_same_words_in_the_same_conversation_have_the_same_key_for_every_contact() -> None:
@@ -104,7 +104,7 @@ def test_the_same_words_in_the_same_conversation_have_the_same_key_for_every_con
     "changed",
     [
         {"message": "The first one."},
-        {"asked_about": "Help!"},
+        {"unclear_message": "Help!"},
         {"last_agent": ""},
         {"summary": "They were angry."},
         {"messages": [HumanMessage("Other words.", id="1")]},
@@ -130,7 +130,7 @@ def test_no_text_can_move_from_one_part_of_a_key_to_another(
 
     def made(parts: tuple[str, str, str]) -> str:
         async def as_run() -> str:
-            now_running(Context(tenant=parts[0]))
+            set_context(Context(tenant=parts[0]))
             return make_key_func("step", lambda state, _: state)(parts[1:])
 
         return asyncio.run(as_run())
@@ -160,10 +160,12 @@ async def test_the_decision_reads_nothing_that_is_not_in_its_key(verdict: Verdic
     """If ``classify`` comes to read more of the state, the key must cover it too."""
     values = {**STATE, "last_agent": last}
     in_key, decided = RecordingState(values), RecordingState(values)
-    now_running(ACME)
+    set_context(ACME)
     classify_cache_policy(DEPS).key_func(cast("CoordinatorState", in_key))
     deps = deps_with(verdict, '{"agent": "closing"}')
-    await classify(deps)(cast("CoordinatorState", decided), runtime=Runtime(context=ACME))
+    await CoordinatorNodes(deps, {}).classify(
+        cast("CoordinatorState", decided), runtime=Runtime(context=ACME)
+    )
     assert decided.read <= in_key.read
 
 
@@ -179,7 +181,7 @@ async def test_the_decision_reads_nothing_that_is_not_in_its_key(verdict: Verdic
 )
 async def test_only_reliable_decisions_are_cached(deps: Deps, last: str, cacheable: bool) -> None:
     state = cast("CoordinatorState", {**STATE, "last_agent": last})
-    went = await classify(deps)(state, runtime=Runtime(context=ACME))
+    went = await CoordinatorNodes(deps, {}).classify(state, runtime=Runtime(context=ACME))
     assert isinstance(went.update, dict)
     assert is_cacheable("classify", went.update) is cacheable
 
@@ -208,7 +210,7 @@ CACHE: InMemoryCache[Any] = InMemoryCache()
 
 
 async def test_nodes_of_one_name_in_two_graphs_do_not_share_results() -> None:
-    now_running(ACME)
+    set_context(ACME)
     one, other = _graph("one"), _graph("other")
     assert await one("Hi") == {"text": "one"}
     assert await other("Hi") == {"text": "other"}

@@ -20,12 +20,12 @@ def test_the_readme_is_short() -> None:
 
 def test_the_example_of_an_environment_is_current() -> None:
     text = (documents.PROJECT / ".env.example").read_text(encoding="utf-8")
-    assert documents.env_example() == text, "run `make docs`"
+    assert documents.build_env_example() == text, "run `make docs`"
 
 
 def test_studio_has_every_graph_of_the_registry() -> None:
     text = (documents.PROJECT / "langgraph.json").read_text(encoding="utf-8")
-    assert documents.langgraph_json(text) == text, "run `make docs`"
+    assert documents.fill_langgraph_json(text) == text, "run `make docs`"
     studio = import_module("graphs.studio")
     for name in REGISTRY:
         graph = getattr(studio, name)

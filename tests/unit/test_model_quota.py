@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.messages.ai import UsageMetadata
 
 from core.models import ChatModels
-from core.models.quota import Quota, TokenBucket, estimated_tokens
+from core.models.usage import Quota, TokenBucket, estimate_tokens
 from tests.support.scripted import INFO, ScriptedChatModel
 
 
@@ -53,34 +53,34 @@ async def test_calls_beyond_the_quota_wait_and_none_is_refused() -> None:
     assert slept == [5, 10]
 
 
-async def test_tokens_are_put_right_by_what_the_provider_says() -> None:
+async def test_the_quota_is_corrected_by_what_the_provider_counts() -> None:
     clock = Clock()
     quota = Quota(tokens_per_minute=60, clock=clock)
-    await quota.admit(10)
-    quota.used(100, expected=10)
+    await quota.wait_for_turn(10)
+    quota.settle(100, expected=10)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
-            await quota.admit(1)
+            await quota.wait_for_turn(1)
     # The one that left gave its turn back.
     clock.now = 95
     async with asyncio.timeout(1):
-        await quota.admit(1)
+        await quota.wait_for_turn(1)
 
 
-async def test_a_reply_says_what_it_used_or_is_taken_as_expected() -> None:
+async def test_a_call_is_settled_with_what_its_reply_says_or_else_as_expected() -> None:
     usage = UsageMetadata(input_tokens=3, output_tokens=2, total_tokens=5)
-    given: list[tuple[float | None, float]] = []
+    settled: list[tuple[float | None, float]] = []
 
     class Watched(Quota):
-        def used(self, tokens: float | None, *, expected: float) -> None:
-            given.append((tokens, expected))
+        def settle(self, tokens: float | None, *, expected: float) -> None:
+            settled.append((tokens, expected))
 
     model = ScriptedChatModel(replies=[AIMessage("a", usage_metadata=usage), "b"])
     models = ChatModels(INFO, lambda _: model, quota=Watched)
     for _ in range(2):
         await models.reply([HumanMessage("12345678")], temperature=0)
-    assert given == [(5, 2), (None, 2)]
+    assert settled == [(5, 2), (None, 2)]
 
 
 def test_a_prompt_is_estimated_by_its_length() -> None:
-    assert estimated_tokens([HumanMessage("x" * 40), AIMessage("")]) == 10
+    assert estimate_tokens([HumanMessage("x" * 40), AIMessage("")]) == 10

@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, SecretStr
 from typing_extensions import override
 
 from core.errors import ModelMisconfigured, ModelRefused, ModelUnavailable, StartupError
-from core.models import DEFAULT_MODEL, ChatModels, ModelInfo, ModelSpec, chat_models, providers
+from core.models import DEFAULT_MODEL, ChatModels, ModelInfo, ModelSpec, build_chat_models, providers
 from core.settings import FeatureSettings, ModelSettings
 
 KEY = SecretStr("test-key")
@@ -119,7 +119,7 @@ def features(**values: Any) -> FeatureSettings:
 
 
 def test_without_a_key_or_a_model_the_offline_model_answers_and_says_what_it_is() -> None:
-    info = chat_models(settings(), features()).info
+    info = build_chat_models(settings(), features()).info
     assert info.model == info.reasoning_model == "offline"
     assert not info.is_language_model
     assert info.why == (
@@ -128,7 +128,7 @@ def test_without_a_key_or_a_model_the_offline_model_answers_and_says_what_it_is(
 
 
 def test_a_google_key_alone_is_enough_for_gemini() -> None:
-    info = chat_models(settings(google_api_key=KEY), features()).info
+    info = build_chat_models(settings(google_api_key=KEY), features()).info
     assert info.model == info.reasoning_model == DEFAULT_MODEL == "google_genai:gemini-3.8-flash"
     assert info.fallback_model is None
     assert info.is_language_model
@@ -136,19 +136,21 @@ def test_a_google_key_alone_is_enough_for_gemini() -> None:
 
 
 def test_model_goes_before_the_key() -> None:
-    info = chat_models(settings(google_api_key=KEY, model="google_genai:gemini-2.5-pro"), features()).info
+    info = build_chat_models(
+        settings(google_api_key=KEY, model="google_genai:gemini-2.5-pro"), features()
+    ).info
     assert (info.model, info.why) == ("google_genai:gemini-2.5-pro", "MODEL is set")
 
 
 def test_offline_may_be_chosen_with_a_key() -> None:
-    info = chat_models(settings(google_api_key=KEY, model="offline"), features()).info
+    info = build_chat_models(settings(google_api_key=KEY, model="offline"), features()).info
     assert info.model == "offline"
     assert info.why.startswith("MODEL is set: the offline model answers")
 
 
 def test_the_reasoning_model_may_be_another() -> None:
     chosen = settings(google_api_key=KEY, reasoning_model="google_genai:gemini-3.1-pro-preview")
-    info = chat_models(chosen, features()).info
+    info = build_chat_models(chosen, features()).info
     assert (info.model, info.reasoning_model) == (DEFAULT_MODEL, "google_genai:gemini-3.1-pro-preview")
 
 
@@ -166,7 +168,7 @@ def test_a_model_that_cannot_be_built_stops_the_start_with_what_to_do(
     values: dict[str, str], words: str
 ) -> None:
     with pytest.raises(StartupError, match=words):
-        chat_models(settings(**values), features())
+        build_chat_models(settings(**values), features())
 
 
 def test_a_key_another_provider_misses_is_one_line_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +184,7 @@ def test_a_key_another_provider_misses_is_one_line_at_the_start(monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "openai", sdk)
     monkeypatch.setattr(providers, "init_chat_model", init)
     with pytest.raises(StartupError) as caught:
-        chat_models(settings(model="openai:gpt-5.5"), features())
+        build_chat_models(settings(model="openai:gpt-5.5"), features())
     assert caught.value.message == (
         "the model 'openai:gpt-5.5' cannot be built: The api_key client option must be set by OPENAI_API_KEY"
     )
@@ -203,7 +205,7 @@ def test_another_provider_gets_our_time_limit_and_does_not_retry_on_its_own(
         return scripted(says("hello"))
 
     monkeypatch.setattr(providers, "init_chat_model", init)
-    chat_models(settings(model=name, model_timeout_seconds=12), features())
+    build_chat_models(settings(model=name, model_timeout_seconds=12), features())
     assert given == [{"temperature": 0, **limits}]
 
 
@@ -261,7 +263,7 @@ async def test_models_that_callers_name_do_not_pile_up() -> None:
 
 
 async def test_a_caller_who_names_an_impossible_model_is_told_so() -> None:
-    models = chat_models(settings(), features())
+    models = build_chat_models(settings(), features())
     with pytest.raises(ModelMisconfigured, match="needs GOOGLE_API_KEY") as caught:
         await models.reply(QUESTION, temperature=0, model=DEFAULT_MODEL)
     assert caught.value.details["model"] == DEFAULT_MODEL
@@ -488,7 +490,7 @@ async def test_a_repeated_finish_reason_is_not_glued_together() -> None:
 
 async def test_a_value_comes_back_typed() -> None:
     chat = scripted(calls_tool("Intent", '{"name": "order", "confidence": 0.8}'))
-    reply = await models_of({REASONING: chat}).structured(QUESTION, Intent, temperature=0)
+    reply = await models_of({REASONING: chat}).reply_structured(QUESTION, Intent, temperature=0)
     assert reply.value == Intent(name="order", confidence=0.8)
     assert reply.error is None
     assert reply.raw.id
@@ -505,7 +507,7 @@ async def test_a_value_comes_back_typed() -> None:
 )
 async def test_a_value_that_does_not_fit_says_what_is_wrong(answer: Script, words: str) -> None:
     chat = scripted(answer)
-    reply = await models_of({REASONING: chat}).structured(QUESTION, Intent, temperature=0)
+    reply = await models_of({REASONING: chat}).reply_structured(QUESTION, Intent, temperature=0)
     assert reply.value is None
     assert words in (reply.error or "")
     assert chat.calls == 1
@@ -527,12 +529,12 @@ async def test_a_model_with_structured_output_of_its_own_is_taken_as_it_is() -> 
             }
             return RunnableLambda(answer)
 
-    reply = await models_of(Own(script=[])).structured(QUESTION, Intent, temperature=0)
+    reply = await models_of(Own(script=[])).reply_structured(QUESTION, Intent, temperature=0)
     assert (reply.value, reply.raw) == (Intent(name="order", confidence=1), raw)
 
 
 async def test_the_offline_model_answers_through_the_same_door() -> None:
-    models = chat_models(settings(), features())
+    models = build_chat_models(settings(), features())
     reply = await models.reply(QUESTION, temperature=0)
     assert type(reply) is AIMessage
     assert reply.id

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
@@ -15,8 +15,8 @@ from graphs.diagrams import mermaid
 from graphs.react import build_react
 from graphs.registry import REGISTRY
 from nodes.deps import Deps
-from nodes.react.state import Reflection
-from nodes.shared.prompts import prompt
+from nodes.react.state import ReactInput, Reflection
+from nodes.shared.prompts import load_prompt
 from tests.support.graphs import NO_AGENTS, empty_crm
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tools.execution import CallContext
@@ -73,12 +73,14 @@ async def asked() -> list[list[BaseMessage]]:
     """What a model was shown in the scripted run, call by call."""
     model = ScriptedChatModel(replies=list(SCRIPT))
     tools: dict[str, BaseTool] = {one.name: one for one in (look_up, send)}
-    deps = Deps(models=scripted_models(model), tools=tools, crm=empty_crm(), roster=NO_AGENTS)
+    deps = Deps(models=scripted_models(model), tools=tools, crm=empty_crm(), agents=NO_AGENTS)
     output = (
         await build_react(deps)
         .compile()
         .ainvoke(
-            cast("Any", {"task": "Exports fail with error 500.", "contact_id": "ana"}),
+            cast(
+                "ReactInput", ReactInput(task="Exports fail with error 500.", contact_id="ana").model_dump()
+            ),
             {"recursion_limit": REACT.recursion_limit},
         )
     )
@@ -92,7 +94,7 @@ def test_the_diagram(snapshot: SnapshotAssertion) -> None:
 
 @pytest.mark.parametrize("name", ["react", "react_reflection", "react_reflection_question"])
 def test_the_prompts(name: str, snapshot: SnapshotAssertion) -> None:
-    assert prompt(name) == snapshot
+    assert load_prompt(name) == snapshot
 
 
 def test_what_the_model_sees_in_the_fifth_iteration(

@@ -1,14 +1,17 @@
-"""The router: where texts go, when it does not know, and what happens when its model is away."""
+"""The router: where texts go, when it abstains, and what happens when its embedding model fails."""
 
 import asyncio
+import sys
 import uuid
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from core.embeddings import Embedder
 from core.errors import EmbeddingError, StartupError
-from nodes.routing import Router
-from nodes.routing.clauses import MOST_CLAUSES, clauses
+from nodes.coordinator.classifier import load_arrays
+from nodes.coordinator.router import MAX_CLAUSES, Router, _classifiers, split_clauses
 from tests.support.embeddings import CountingEmbeddings, counting_embedder
 
 THINGS = ("invoice", "payment", "refund", "receipt", "charge", "price")
@@ -26,7 +29,12 @@ EXAMPLES = {
     ]
     + ["my order has not arrived yet", "track my parcel please"],
 }
-OUTSIDE = ["who won the match last night", "tell me a joke", "what is the capital of France", "sing a song"]
+OUT_OF_SCOPE = [
+    "who won the match last night",
+    "tell me a joke",
+    "what is the capital of France",
+    "sing a song",
+]
 
 
 @pytest.fixture
@@ -41,17 +49,17 @@ def embedder(model: CountingEmbeddings) -> Embedder:
 
 @pytest.fixture
 def router(embedder: Embedder) -> Router:
-    return Router(EXAMPLES, embedder, outside=OUTSIDE)
+    return Router(EXAMPLES, embedder, out_of_scope=OUT_OF_SCOPE)
 
 
-async def test_a_text_goes_where_its_like_go(router: Router) -> None:
+async def test_a_text_is_routed_to_the_route_with_similar_examples(router: Router) -> None:
     answer = await router.route("the export page crashes with an error")
     assert (answer.route, answer.verdict) == ("technical", "sure")
     assert [each.route for each in answer.alternatives] != []
     assert "technical" not in [each.route for each in answer.alternatives]
 
 
-async def test_what_is_like_no_example_is_unknown(router: Router) -> None:
+async def test_a_text_that_resembles_no_example_is_unknown(router: Router) -> None:
     known = await router.route("book a meeting on friday morning")
     strange = await router.route("zebras graze quietly under bright stars")
     assert strange.verdict == "unknown"
@@ -60,15 +68,15 @@ async def test_what_is_like_no_example_is_unknown(router: Router) -> None:
 
 
 @pytest.mark.parametrize("text", ["", " ", "\0", "👍", "???", "\ud800"])
-async def test_a_text_that_says_nothing_is_unknown(router: Router, text: str) -> None:
+async def test_a_text_without_words_is_unknown(router: Router, text: str) -> None:
     answer = await router.route(text)
     assert (answer.verdict, answer.confidence) == ("unknown", 0)
 
 
-async def test_a_hostile_or_endless_text_is_answered(router: Router, model: CountingEmbeddings) -> None:
+async def test_a_hostile_or_very_long_text_is_routed(router: Router, model: CountingEmbeddings) -> None:
     for text in ("x" * 20_000, "\ud800 book\0 a meeting", "and " * 5_000, "a. " * 5_000, "'; DROP TABLE"):
         assert (await router.route(text)).route in EXAMPLES
-        assert (await router.parts(text))[0][0]
+        assert (await router.route_parts(text))[0][0]
     assert max(map(len, model.texts)) <= 1_000
 
 
@@ -77,16 +85,16 @@ async def test_a_hostile_or_endless_text_is_answered(router: Router, model: Coun
 
 async def test_a_message_about_two_things_has_two_parts(router: Router) -> None:
     text = "The export page crashes with an error message. Please book a meeting on tuesday morning."
-    parts = await router.parts(text)
+    parts = await router.route_parts(text)
     assert [(part, answer.route) for part, answer in parts] == [
         ("The export page crashes with an error message.", "technical"),
         ("Please book a meeting on tuesday morning.", "scheduling"),
     ]
 
 
-async def test_two_things_in_one_sentence_are_told_apart(router: Router) -> None:
+async def test_two_things_in_one_sentence_are_two_parts(router: Router) -> None:
     text = "the login crashes with an error message and please book a meeting on monday morning"
-    assert [answer.route for _, answer in await router.parts(text)] == ["technical", "scheduling"]
+    assert [answer.route for _, answer in await router.route_parts(text)] == ["technical", "scheduling"]
 
 
 @pytest.mark.parametrize(
@@ -98,43 +106,43 @@ async def test_two_things_in_one_sentence_are_told_apart(router: Router) -> None
         "",
     ],
 )
-async def test_a_message_about_one_thing_is_one_part_word_for_word(router: Router, text: str) -> None:
-    [(part, _)] = await router.parts(text)
+async def test_a_message_about_one_thing_is_one_unchanged_part(router: Router, text: str) -> None:
+    [(part, _)] = await router.route_parts(text)
     assert part == text
 
 
-def test_clauses_are_few_and_none_is_a_mere_word() -> None:
-    assert clauses("Hi! My invoice is wrong, e quero remarcar a reunião; thanks") == [
+def test_clauses_are_few_and_none_is_a_single_word() -> None:
+    assert split_clauses("Hi! My invoice is wrong, e quero remarcar a reunião; thanks") == [
         "Hi! My invoice is wrong",
         "e quero remarcar a reunião; thanks",
     ]
-    assert len(clauses("one two three four. " * 100)) == MOST_CLAUSES
+    assert len(split_clauses("one two three four. " * 100)) == MAX_CLAUSES
 
 
 # Few examples
 
 
-async def test_with_too_few_examples_the_model_is_left_to_decide(embedder: Embedder) -> None:
+async def test_with_too_few_examples_the_verdict_is_left_to_the_model(embedder: Embedder) -> None:
     router = Router({"a": ["refund my invoice"], "b": ["book a meeting"]}, embedder)
     answer = await router.route("refund the invoice please")
     assert (answer.route, answer.verdict) == ("a", "close")
 
 
-async def test_one_route_gets_everything_when_nothing_is_outside(embedder: Embedder) -> None:
+async def test_a_single_route_gets_everything_when_nothing_is_out_of_scope(embedder: Embedder) -> None:
     answer = await Router({"only": ["hello there"] * 3}, embedder).route("anything at all")
     assert (answer.route, answer.verdict, answer.alternatives) == ("only", "sure", ())
 
 
-async def test_one_route_is_told_from_what_is_outside(embedder: Embedder) -> None:
+async def test_a_single_route_is_distinguished_from_what_is_out_of_scope(embedder: Embedder) -> None:
     texts = [f"book a meeting on day {number} with guest {number * 7}" for number in range(24)]
-    router = Router({"only": texts}, embedder, outside=OUTSIDE)
+    router = Router({"only": texts}, embedder, out_of_scope=OUT_OF_SCOPE)
     inside = await router.route("book a meeting on day 30 with guest 4")
     assert inside.verdict == "sure"
     assert (await router.route("tell me a song about the capital")).confidence < inside.confidence
 
 
 @pytest.mark.parametrize("examples", [{}, {"empty": []}, {"a": ["text"], "blank": [" "]}])
-def test_a_route_without_an_example_stops_the_start(
+def test_a_route_without_an_example_is_a_startup_error(
     embedder: Embedder, examples: dict[str, list[str]]
 ) -> None:
     with pytest.raises(StartupError, match="example"):
@@ -144,62 +152,114 @@ def test_a_route_without_an_example_stops_the_start(
 # Fits
 
 
-async def test_callers_at_the_same_time_share_one_fit(router: Router, model: CountingEmbeddings) -> None:
-    await asyncio.gather(*(router.ready() for _ in range(20)))
-    count = sum(map(len, EXAMPLES.values())) + len(OUTSIDE)
+async def test_concurrent_callers_share_one_fit(router: Router, model: CountingEmbeddings) -> None:
+    await asyncio.gather(*(router.prepare() for _ in range(20)))
+    count = sum(map(len, EXAMPLES.values())) + len(OUT_OF_SCOPE)
     assert len(model.texts) == count
 
 
-async def test_another_router_over_the_same_examples_need_not_fit(
+async def test_another_router_with_the_same_examples_shares_the_fit(
     router: Router, embedder: Embedder, model: CountingEmbeddings
 ) -> None:
-    await router.ready()
+    await router.prepare()
     before = len(model.texts)
     await Router(
-        {name: EXAMPLES[name][::-1] for name in reversed(EXAMPLES)}, embedder, outside=OUTSIDE
-    ).ready()
+        {name: EXAMPLES[name][::-1] for name in reversed(EXAMPLES)}, embedder, out_of_scope=OUT_OF_SCOPE
+    ).prepare()
     assert len(model.texts) == before
 
 
-async def test_a_caller_that_goes_away_does_not_take_the_fit_from_the_others(router: Router) -> None:
-    first, second = asyncio.create_task(router.ready()), asyncio.create_task(router.route("book a meeting"))
+async def test_a_cancelled_caller_does_not_cancel_the_fit_for_the_others(router: Router) -> None:
+    first, second = asyncio.create_task(router.prepare()), asyncio.create_task(router.route("book a meeting"))
     await asyncio.sleep(0)
     first.cancel()
     assert (await second).route == "scheduling"
 
 
-async def test_a_fit_that_failed_is_tried_again(router: Router, model: CountingEmbeddings) -> None:
+async def test_a_failed_fit_is_retried_by_the_next_caller(router: Router, model: CountingEmbeddings) -> None:
     model.down = True
     with pytest.raises(EmbeddingError):
-        await router.ready()
+        await router.prepare()
     model.down = False
     assert (await router.route("book a meeting on friday")).route == "scheduling"
+
+
+def new_process() -> None:
+    """Forget the fits that all routers of this process share."""
+    _classifiers.clear()
+
+
+def stored_files(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
+
+
+async def test_a_stored_fit_is_loaded_by_the_next_process_without_embedding_or_scikit_learn(
+    embedder: Embedder, model: CountingEmbeddings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Router(EXAMPLES, embedder, out_of_scope=OUT_OF_SCOPE, cache_dir=tmp_path / "new")
+    before = await first.route("the export page crashes with an error")
+    new_process()
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    model.texts.clear()
+    second = Router(EXAMPLES, embedder, out_of_scope=OUT_OF_SCOPE, cache_dir=tmp_path / "new")
+    assert await second.route("the export page crashes with an error") == before
+    assert model.texts == ["the export page crashes with an error"]
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", None])
+async def test_a_damaged_stored_fit_is_replaced(
+    embedder: Embedder, tmp_path: Path, content: bytes | None
+) -> None:
+    before = await Router(EXAMPLES, embedder, cache_dir=tmp_path).route("book a meeting")
+    [path] = stored_files(tmp_path)
+    if content is None:
+        np.savez(path, mean=np.array([object()]))
+    else:
+        path.write_bytes(content)
+    new_process()
+    assert await Router(EXAMPLES, embedder, cache_dir=tmp_path).route("book a meeting") == before
+    new_process()
+    assert load_arrays(path, embedder.dimensions) is not None
+
+
+async def test_other_examples_do_not_use_the_stored_fit(embedder: Embedder, tmp_path: Path) -> None:
+    await Router(EXAMPLES, embedder, cache_dir=tmp_path).prepare()
+    await Router({**EXAMPLES, "other": ["something else"]}, embedder, cache_dir=tmp_path).prepare()
+    assert len(stored_files(tmp_path)) == 2
+
+
+async def test_a_folder_that_cannot_be_written_does_not_stop_the_router(
+    embedder: Embedder, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    router = Router(EXAMPLES, embedder, cache_dir=tmp_path / "file")
+    assert (await router.route("please book a meeting on monday morning")).route == "scheduling"
 
 
 # Fallback
 
 
-async def test_while_the_model_is_away_the_fallback_answers(
+async def test_the_fallback_answers_while_the_embedding_model_fails(
     embedder: Embedder, model: CountingEmbeddings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spare = CountingEmbeddings()
     router = Router(EXAMPLES, embedder, fallback=counting_embedder(spare, f"spare:{uuid.uuid4()}"))
-    await router.ready()
+    await router.prepare()
     assert spare.texts == []
     model.down = True
     assert (await router.route("book a meeting on friday")).route == "scheduling"
     asked = len(model.texts)
     model.down = False
     assert (await router.route("the app crashes with an error")).route == "technical"
-    assert len(model.texts) == asked  # it is left alone for a while
-    monkeypatch.setattr("nodes.routing.router._REST_SECONDS", 0.0)
-    monkeypatch.setattr(router, "_resting_until", 0.0)
+    assert len(model.texts) == asked  # it is not called for a while
+    monkeypatch.setattr("nodes.coordinator.router._PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(router, "_paused_until", 0.0)
     await router.route("the app crashes with an error")
     assert len(model.texts) == asked + 1
 
 
-async def test_without_a_fallback_the_error_is_told(router: Router, model: CountingEmbeddings) -> None:
-    await router.ready()
+async def test_without_a_fallback_the_error_is_raised(router: Router, model: CountingEmbeddings) -> None:
+    await router.prepare()
     model.down = True
     with pytest.raises(EmbeddingError, match="does not answer"):
         await router.route("book a meeting")

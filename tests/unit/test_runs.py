@@ -1,48 +1,44 @@
-"""Runs, with a graph's stream made up."""
+"""Runs of a graph whose stream is made up."""
 
 import asyncio
 from collections.abc import AsyncGenerator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from core.context import Context
 from core.errors import RunTimedOut
-from core.settings import RunSettings, WorkflowSettings
-from service.audit.entries import Audit
-from service.auth.request_identity import LOCAL
+from core.settings import RunSettings
+from service.audit.trail import AuditTrail
+from service.auth.principal import LOCAL
 from service.observability.metrics import ServiceMetrics
 from service.observability.tracing import Tracing
-from service.runs.executor import Runs
-from service.runs.queues import Lane, run_lanes
-from service.runs.request import Part, RunRequest
-from service.runs.start import RunStart
-from service.runs.watch import RunWatch
+from service.runs.observers import RunObserver
+from service.runs.request import QueueName, RunPart, RunRequest
+from tests.support.runs import build_executor
 from tests.support.waiting import until
 
 
-class Talkative(RunStart):
-    """Streams that never end, and take a moment to be closed."""
+class EndlessGraph:
+    """A graph whose stream never ends, and takes a moment to close."""
+
+    name = "endless"
+    output_channels = ()
 
     def __init__(self) -> None:
-        self.open = 0
+        self.open_streams = 0
 
-    async def parts(self, *_: Any) -> AsyncGenerator[Part, None]:
-        return self._talk()
-
-    async def _talk(self) -> AsyncGenerator[Part, None]:
-        self.open += 1
+    async def astream(self, *_: Any, **__: Any) -> AsyncGenerator[RunPart, None]:
+        self.open_streams += 1
         try:
             while True:
                 yield {"type": "custom", "ns": (), "data": "more"}
         finally:
             await asyncio.sleep(0.01)
-            self.open -= 1
+            self.open_streams -= 1
 
 
-def request(lane: Lane) -> RunRequest:
-    graph: Any = SimpleNamespace(name="talkative")
+def build_request(graph: Any, queue: QueueName = "runs") -> RunRequest:
     return RunRequest(
         graph=graph,
         input={},
@@ -52,35 +48,34 @@ def request(lane: Lane) -> RunRequest:
         context=Context(),
         durability="async",
         modes=("custom",),
-        lane=lane,
+        queue=queue,
     )
 
 
-async def test_a_run_out_of_time_whose_client_does_not_read_ends_its_step_before_its_thread_is_free() -> None:
-    settings = RunSettings(timeout_seconds=0.2)
-    start, lanes = Talkative(), run_lanes(settings, WorkflowSettings(), shared=False)
-    never_written: Any = None
-    watch = RunWatch(ServiceMetrics(), Tracing(), Audit(never_written))
-    runs = Runs(settings, lanes, start, watch, database_away=str)
-    stream = runs.stream(request("runs"))
-    await anext(stream)
-    await until(lambda: not runs.holds("t1"))
-    assert start.open == 0
-    # Nor does the client's silence hold up the run.
-    await until(lambda: not runs.active)
-    with pytest.raises(RunTimedOut):
-        async for _ in stream:
-            pass
+async def test_a_timed_out_run_with_a_stalled_client_ends_its_step_before_it_releases_its_thread() -> None:
+    graph, no_pool = EndlessGraph(), None
+    runs = build_executor(no_pool, RunSettings(timeout_seconds=0.2))  # type: ignore[arg-type]  # writes nothing
+    async with runs.stream(build_request(graph)) as parts:
+        await anext(parts)
+        await until(lambda: not runs.is_busy("t1"))
+        assert graph.open_streams == 0
+        # The stalled client does not hold up the run either.
+        await until(lambda: not runs.active)
+        with pytest.raises(RunTimedOut):
+            async for _ in parts:
+                pass
 
 
-def test_a_run_of_a_workflow_is_nowhere_said_to_have_finished() -> None:
-    never_written: Any = None
-    audit, metrics = Audit(never_written), ServiceMetrics()
-    watch = RunWatch(metrics, Tracing(), audit)
-    cases: list[tuple[Lane, str, int]] = [("workflows", "advanced", 0), ("runs", "finished", 1)]
-    for lane, outcome, notes in cases:
-        with watch.over(request(lane)):
-            pass
-        labels = {"graph": "talkative", "outcome": outcome}
-        assert metrics.registry.get_sample_value("ventros_runs_total", labels) == 1
-        assert len(audit._notes) == notes
+@pytest.mark.parametrize(
+    ("queue", "outcome", "notes"), [("workflows", "advanced", 0), ("runs", "finished", 1)]
+)
+def test_only_a_run_that_is_no_workflow_counts_as_finished_and_is_audited(
+    queue: QueueName, outcome: str, notes: int
+) -> None:
+    no_pool: Any = None
+    audit, metrics = AuditTrail(no_pool), ServiceMetrics()
+    with RunObserver(metrics, Tracing(), audit).observe(build_request(EndlessGraph(), queue)):
+        pass
+    labels = {"graph": "endless", "outcome": outcome}
+    assert metrics.registry.get_sample_value("ventros_runs_total", labels) == 1
+    assert len(audit._notes) == notes

@@ -319,7 +319,7 @@ def test_invalid_json_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("WORKFLOW_ALLOWED_HOSTS", "https://api.example.com", "is no host or host:port"),
+        ("WORKFLOW_ALLOWED_HOSTS", "https://api.example.com", "is not a host or host:port"),
         ("WORKFLOW_SECRETS", "hunter2", "must be JSON$"),
         ("WORKFLOW_SECRETS", '{"hunter2": 1}', "must be a JSON object of texts$"),
         (

@@ -3,43 +3,31 @@
 import asyncio
 import hmac
 import json
+import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.utils import base64url_encode
+from jwt.warnings import InsecureKeyLengthWarning
 
 from core.errors import IssuerUnavailable, Unauthenticated
 from core.settings import AuthSettings
-from service.auth.jwks import MIN_INTERVAL_SECONDS, SigningKeys, fetched, usable_keys
 from service.auth.principal import Identity
-from service.auth.tokens import Tokens
-from tests.support.identity import AUDIENCE, ISSUER, Issuer
+from service.auth.tokens import (
+    MIN_READ_INTERVAL_SECONDS,
+    IssuerKeys,
+    TokenVerifier,
+    open_token_verifier,
+)
+from tests.support.identity import AUDIENCE, ISSUER, Issuer, KeySetSource
 from tests.support.waiting import until
-
-
-@dataclass
-class Away:
-    """An issuer's key set, which may be away; counts how often it is read."""
-
-    body: bytes = b""
-    away: bool = False
-    reads: int = 0
-    now: float = 1_000.0
-    hold: asyncio.Event | None = field(default=None)
-
-    async def read(self) -> bytes:
-        self.reads += 1
-        if self.hold:
-            await self.hold.wait()
-        if self.away:
-            raise httpx.ConnectError("refused")
-        return self.body
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +35,17 @@ def issuer() -> Issuer:
     return Issuer()
 
 
-def keys_at(source: Away, **limits: float) -> SigningKeys:
-    return SigningKeys(
+def keys_of(source: KeySetSource, **limits: float) -> IssuerKeys:
+    return IssuerKeys(
         source.read, **{"timeout": 5, "refresh_seconds": 300, **limits}, clock=lambda: source.now
     )
 
 
-def tokens_of(issuer: Issuer, **settings: Any) -> Tokens:
+def tokens_of(issuer: Issuer, **settings: Any) -> TokenVerifier:
     auth = AuthSettings(
         jwt_jwks_url="https://issuer.example/keys", jwt_issuer=ISSUER, jwt_audience=AUDIENCE, **settings
     )
-    return Tokens(keys_at(Away(issuer.key_set())), auth)
+    return TokenVerifier(keys_of(KeySetSource(issuer.key_set())), auth)
 
 
 @pytest.mark.parametrize("kid", ["ec-1", "rsa-1"])
@@ -124,81 +112,122 @@ async def test_a_token_signed_in_another_way_is_refused(issuer: Issuer) -> None:
             await tokens_of(issuer).verify(token)
 
 
-def test_keys_that_may_not_sign_are_left_out(issuer: Issuer) -> None:
+async def test_keys_that_are_too_weak_or_of_another_kind_are_not_accepted(issuer: Issuer) -> None:
     issuer.private["rsa-small"] = rsa.generate_private_key(public_exponent=65537, key_size=1024)
     issuer.private["ec-384"] = ec.generate_private_key(ec.SECP384R1())
     try:
-        listed = issuer.key_set()
+        tokens = tokens_of(issuer)
+        with pytest.warns(InsecureKeyLengthWarning):
+            weak = issuer.token("rsa-small")
+        for token in (weak, issuer.token("ec-384", algorithm="ES384")):
+            with pytest.raises(Unauthenticated):
+                await tokens.verify(token)
+        await tokens.verify(issuer.token("rsa-1"))
     finally:
         del issuer.private["rsa-small"], issuer.private["ec-384"]
-    assert set(usable_keys(listed)) == {"ec-1", "rsa-1"}
-    for nothing in (b"[]", b"{}", b'{"keys": []}', b"<html>", b'{"keys": [{"kty": "oct", "k": "AA"}, 3]}'):
-        with pytest.raises(ValueError, match=r"."):
-            usable_keys(nothing)
 
 
-async def test_a_new_key_is_found_at_once_and_a_flood_of_unknown_ones_asks_seldom(issuer: Issuer) -> None:
-    source = Away(issuer.key_set("ec-1"))
-    keys = keys_at(source)
-    await keys.key("ec-1")
+@pytest.mark.parametrize(
+    "body", [b"[]", b"{}", b'{"keys": []}', b"<html>", b'{"keys": [{"kty": "oct", "k": "AA"}, 3]}']
+)
+async def test_a_set_without_a_usable_key_counts_as_none(body: bytes) -> None:
+    with pytest.raises(IssuerUnavailable):
+        await keys_of(KeySetSource(body)).get("ec-1")
+
+
+async def test_a_new_key_is_found_at_once_and_unknown_keys_do_not_cause_reads(issuer: Issuer) -> None:
+    source = KeySetSource(issuer.key_set("ec-1"))
+    keys = keys_of(source)
+    await keys.get("ec-1")
     source.body = issuer.key_set()
-    source.now += MIN_INTERVAL_SECONDS
-    assert (await keys.key("rsa-1")).key_id == "rsa-1"
+    source.now += MIN_READ_INTERVAL_SECONDS
+    assert (await keys.get("rsa-1")).key_id == "rsa-1"
     for number in range(100):
         with pytest.raises(Unauthenticated):
-            await keys.key(f"made-up-{number}")
+            await keys.get(f"made-up-{number}")
     assert source.reads == 2
 
 
-async def test_the_old_keys_stay_while_the_issuer_is_away(issuer: Issuer) -> None:
-    source = Away(issuer.key_set("ec-1"))
-    keys = keys_at(source)
-    await keys.key("ec-1")
-    source.away = True
+async def test_the_old_keys_stay_in_use_while_the_issuer_is_unavailable(issuer: Issuer) -> None:
+    source = KeySetSource(issuer.key_set("ec-1"))
+    keys = keys_of(source)
+    await keys.get("ec-1")
+    source.unavailable = True
     source.now += 10_000
-    assert (await keys.key("ec-1")).key_id == "ec-1"
+    assert (await keys.get("ec-1")).key_id == "ec-1"
     await until(lambda: source.reads == 2)
     with pytest.raises(Unauthenticated):
-        await keys.key("rsa-1")
+        await keys.get("rsa-1")
 
 
-async def test_a_request_does_not_wait_for_keys_that_are_only_old(issuer: Issuer) -> None:
-    source = Away(issuer.key_set("ec-1"))
-    keys = keys_at(source)
-    await keys.key("ec-1")
-    source.hold = asyncio.Event()
+async def test_a_known_key_does_not_wait_for_a_refresh(issuer: Issuer) -> None:
+    source = KeySetSource(issuer.key_set("ec-1"))
+    keys = keys_of(source)
+    await keys.get("ec-1")
+    source.gate = threading.Event()
     source.now += 301
-    assert (await keys.key("ec-1")).key_id == "ec-1"
+    assert (await keys.get("ec-1")).key_id == "ec-1"
     await until(lambda: source.reads == 2)
-    await keys.aclose()
+    source.gate.set()
 
 
-async def test_an_issuer_that_never_answered_is_told_apart_from_a_bad_token() -> None:
-    source = Away(away=True)
+async def test_an_issuer_that_never_answered_is_not_a_bad_token() -> None:
     with pytest.raises(IssuerUnavailable):
-        await keys_at(source).key("ec-1")
-    source.hold = asyncio.Event()
-    with pytest.raises(IssuerUnavailable):
-        await keys_at(source, timeout=0.01).key("ec-1")
+        await keys_of(KeySetSource(unavailable=True)).get("ec-1")
+
+
+async def test_a_hanging_issuer_occupies_one_thread_however_many_tokens_wait_for_it() -> None:
+    source = KeySetSource(unavailable=True, gate=threading.Event())
+    keys = keys_of(source, timeout=0.01)
+    for _ in range(3):
+        waiting = [asyncio.create_task(keys.get(f"made-up-{number}")) for number in range(20)]
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert {type(result) for result in results} == {IssuerUnavailable}
+        source.now += MIN_READ_INTERVAL_SECONDS
+    assert source.reads == 1
+    assert source.gate
+    source.gate.set()
 
 
 async def test_many_first_tokens_read_the_set_once(issuer: Issuer) -> None:
-    source = Away(issuer.key_set())
-    keys = keys_at(source)
-    await asyncio.gather(*(keys.key("ec-1") for _ in range(50)))
+    source = KeySetSource(issuer.key_set())
+    keys = keys_of(source)
+    await asyncio.gather(*(keys.get("ec-1") for _ in range(50)))
     assert source.reads == 1
 
 
-async def test_the_set_is_fetched_with_bounds(issuer: Issuer) -> None:
-    answers = {
-        "/keys": httpx.Response(200, content=issuer.key_set()),
-        "/moved": httpx.Response(302, headers={"Location": "http://169.254.169.254/"}),
-        "/huge": httpx.Response(200, content=b"x" * 300_000),
-        "/away": httpx.Response(503),
-    }
-    transport = httpx.MockTransport(lambda request: answers[request.url.path])
-    async with httpx.AsyncClient(transport=transport) as http:
-        assert usable_keys(await fetched(http, "https://issuer.example/keys")())
-        for path in ("/moved", "/huge", "/away"):
-            with pytest.raises((ValueError, httpx.HTTPError)):
-                await fetched(http, f"https://issuer.example{path}")()
+@pytest.mark.parametrize(
+    ("path", "error"), [("/keys", None), ("/moved", IssuerUnavailable), ("/away", IssuerUnavailable)]
+)
+async def test_the_set_is_read_from_its_address_without_following_redirects(
+    issuer: Issuer, path: str, error: type[Exception] | None
+) -> None:
+    with jwks_server(issuer.key_set()) as url:
+        auth = AuthSettings(jwt_jwks_url=f"{url}{path}", jwt_issuer=ISSUER, jwt_audience=AUDIENCE)
+        tokens = open_token_verifier(auth)
+        assert tokens
+        with pytest.raises(error) if error else nullcontext():
+            assert (await tokens.verify(issuer.token())).identity.tenant == "acme"
+
+
+@contextmanager
+def jwks_server(body: bytes) -> Iterator[str]:
+    """An issuer on a real socket: its set at ``/keys``, a redirect to it at ``/moved``, else 503."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response({"/keys": 200, "/moved": 302}.get(self.path, 503))
+            self.send_header("Location", "/keys")
+            self.end_headers()
+            if self.path == "/keys":
+                self.wfile.write(body)
+
+        def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - the base class's name
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()

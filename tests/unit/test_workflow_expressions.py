@@ -1,4 +1,4 @@
-"""Expressions and templates: what they give, what they refer to, and what is refused before it runs."""
+"""Expressions and templates: their values, the paths they read, and what is rejected before it runs."""
 
 from typing import Any
 
@@ -6,14 +6,13 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from core.errors import StepFailed
-from workflows.expressions import MOST_GROWTH, Expression, ExpressionFault
-from workflows.fields import TemplateJson, references
-from workflows.steps.api_call import ApiCall
-from workflows.templates import Template
+from workflows.expressions import MAX_GROWTH, Expression, InvalidExpression
+from workflows.steps import ApiCall
+from workflows.templates import Template, TemplateJson, list_field_paths
 
 CONTEXT: dict[str, Any] = {
     "input": {"name": "Ana", "orders": [{"id": 1, "total": 5.5}, {"id": 2, "total": 40}], "none": None},
-    "steps": {"crm": {"status": "succeeded", "output": {"email": "ana@example.com"}, "error": ""}},
+    "steps": {"contact": {"status": "succeeded", "output": {"email": "ana@example.com"}, "error": ""}},
 }
 
 
@@ -22,12 +21,12 @@ CONTEXT: dict[str, Any] = {
     [
         ("input.orders[?total > `10`].id", [2], {("input", "orders")}),
         ("sum(input.orders[].total)", 45.5, {("input", "orders")}),
-        ("steps.crm.output.phone || 'none'", "none", {("steps", "crm", "output", "phone")}),
+        ("steps.contact.output.phone || 'none'", "none", {("steps", "contact", "output", "phone")}),
         ("multiply(input.orders[0].id, `3`)", 3, {("input", "orders")}),
         (
-            "{a: input.name, b: steps.crm.get_status}",
+            "{a: input.name, b: steps.contact.status}",
             {"a": "Ana", "b": "succeeded"},
-            {("input", "name"), ("steps", "crm", "status")},
+            {("input", "name"), ("steps", "contact", "status")},
         ),
         ("map(&add(total, `1`), input.orders)", [6.5, 41], {("input", "orders")}),
         ("input | name", "Ana", {("input", "name")}),
@@ -35,7 +34,7 @@ CONTEXT: dict[str, Any] = {
         ("to_number('nan')", None, set()),
     ],
 )
-def test_an_expression_gives_a_value_and_says_what_it_refers_to(
+def test_an_expression_has_a_value_and_lists_the_paths_it_reads(
     text: str, value: Any, paths: set[tuple[str, ...]]
 ) -> None:
     expression = Expression.parse(text)
@@ -47,24 +46,24 @@ def test_an_expression_gives_a_value_and_says_what_it_refers_to(
     ("text", "why"),
     [
         ("", "is empty"),
-        ("input.", "no JMESPath"),
-        ("foo(input)", "no function foo"),
+        ("input.", "not a JMESPath"),
+        ("foo(input)", "unknown function foo"),
         ("to_string(a, b)", "takes 1"),
         ("`{oops`", "literal"),
-        ("`NaN`", "cannot be kept"),
-        ("`99999999999999999999`", "cannot be kept"),
+        ("`NaN`", "cannot be stored"),
+        ("`99999999999999999999`", "cannot be stored"),
         ("a[::0]", "step 0"),
-        ("a" * 1_001, "the most is"),
+        ("a" * 1_001, "the maximum is"),
         ("!" * 900 + "a", "deep"),
         ("a" + "[*]" * 300, "deep"),
         ("[" * 200 + "a" + "]" * 200, "deep"),
-        ("|".join(["[@,@][]"] * 20), f"more than {MOST_GROWTH} times"),
-        ("|".join(["{a:@,b:@}"] * 20) + "|to_string(@)", f"more than {MOST_GROWTH} times"),
-        ("map(&[@,@,@,@,@,@,@,@,@], [a,a,a,a,a,a,a,a])", f"more than {MOST_GROWTH} times"),
+        ("|".join(["[@,@][]"] * 20), f"more than {MAX_GROWTH} times"),
+        ("|".join(["{a:@,b:@}"] * 20) + "|to_string(@)", f"more than {MAX_GROWTH} times"),
+        ("map(&[@,@,@,@,@,@,@,@,@], [a,a,a,a,a,a,a,a])", f"more than {MAX_GROWTH} times"),
     ],
 )
-def test_what_is_no_expression_or_could_explode_is_refused_before_it_runs(text: str, why: str) -> None:
-    with pytest.raises(ExpressionFault, match=why):
+def test_invalid_or_explosive_expressions_are_rejected_before_they_run(text: str, why: str) -> None:
+    with pytest.raises(InvalidExpression, match=why):
         Expression.parse(text)
 
 
@@ -78,7 +77,7 @@ def test_what_is_no_expression_or_could_explode_is_refused_before_it_runs(text: 
         "join(input.name, input.orders)",
     ],
 )
-def test_what_cannot_be_evaluated_fails_the_step_and_names_the_expression(text: str) -> None:
+def test_an_evaluation_error_fails_the_step_and_names_the_expression(text: str) -> None:
     with pytest.raises(StepFailed, match=r"cannot be evaluated") as caught:
         Expression.parse(text).evaluate(CONTEXT)
     assert not caught.value.retryable
@@ -97,17 +96,17 @@ def test_what_cannot_be_evaluated_fails_the_step_and_names_the_expression(text: 
         ("{{ '{{ }}' }}", "{{ }}"),
     ],
 )
-def test_a_template_is_filled_in_and_keeps_types(template: Any, value: Any) -> None:
+def test_a_rendered_template_keeps_the_types_of_its_values(template: Any, value: Any) -> None:
     assert Template(template).render(CONTEXT) == value
 
 
-def test_data_is_never_read_as_a_template_again() -> None:
-    hostile: dict[str, Any] = {"input": {"name": "{{ steps.crm.output }}"}, "steps": CONTEXT["steps"]}
-    assert Template("{{ input.name }}").render(hostile) == "{{ steps.crm.output }}"
-    assert Template("Hi {{ input.name }}").render(hostile) == "Hi {{ steps.crm.output }}"
+def test_rendered_data_is_never_parsed_as_a_template() -> None:
+    hostile: dict[str, Any] = {"input": {"name": "{{ steps.contact.output }}"}, "steps": CONTEXT["steps"]}
+    assert Template("{{ input.name }}").render(hostile) == "{{ steps.contact.output }}"
+    assert Template("Hi {{ input.name }}").render(hostile) == "Hi {{ steps.contact.output }}"
 
 
-def test_data_cannot_leave_its_segment_of_an_address() -> None:
+def test_data_cannot_escape_its_url_segment() -> None:
     address = Template("https://api.example.com/contacts/{{ input }}/notes?by={{ input }}")
     filled = address.render_address({"input": "../a?b#c&d=é"})
     assert filled == (
@@ -115,7 +114,7 @@ def test_data_cannot_leave_its_segment_of_an_address() -> None:
     )
     values: list[Any] = ["..", ".", "", None, ["a"]]
     for value in values:
-        with pytest.raises(StepFailed, match="cannot be a part of an address"):
+        with pytest.raises(StepFailed, match="cannot be a URL segment"):
             address.render_address({"input": value})
 
 
@@ -123,15 +122,15 @@ class _Holder(BaseModel):
     value: TemplateJson
 
 
-def test_every_fault_of_a_template_is_told_with_its_place() -> None:
+def test_every_template_error_is_reported_with_its_place() -> None:
     with pytest.raises(ValidationError) as caught:
         _Holder(value={"a": ["{{ input. }}", "fine"], "b": "{{ open"})
-    told = str(caught.value)
-    assert "a.0: the expression in {{ }} is no JMESPath expression" in told
-    assert "b: a {{ has no }}" in told
+    message = str(caught.value)
+    assert "a.0: the expression in {{ }} is not a JMESPath expression" in message
+    assert "b: a {{ has no }}" in message
 
 
-def test_values_that_are_absurdly_large_or_deep_are_refused() -> None:
+def test_templates_that_are_too_large_or_too_deep_are_rejected() -> None:
     deep: Any = "x"
     for _ in range(30):
         deep = [deep]
@@ -140,16 +139,16 @@ def test_values_that_are_absurdly_large_or_deep_are_refused() -> None:
             _Holder(value=value)
 
 
-def test_what_the_fields_of_a_step_refer_to_is_known() -> None:
+def test_the_paths_that_the_fields_of_a_step_read_are_listed() -> None:
     step = ApiCall(
         id="call",
         type="api_call",
         url="https://api.example.com/{{ input.id }}",
-        headers={"X-From": "{{ steps.crm.output.email }}"},
+        headers={"X-From": "{{ steps.contact.output.email }}"},
         body={"items": "{{ item.x }}"},
     )
-    assert dict(references(step)) == {
+    assert dict(list_field_paths(step)) == {
         "url": ("input", "id"),
-        "headers": ("steps", "crm", "output", "email"),
+        "headers": ("steps", "contact", "output", "email"),
         "body": ("item", "x"),
     }

@@ -1,4 +1,4 @@
-"""What the models of working steps refuse, with the field and the reason."""
+"""The models of working steps reject invalid fields with the reason."""
 
 from typing import Any
 
@@ -6,9 +6,11 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from core.errors import InvalidRequest
-from nodes.workflow.served import RunWorkflowInput, prepare
-from workflows.definition.patterns import Step
-from workflows.steps.api_call import ApiCall
+from graphs.workflow import compile_workflow
+from nodes.workflow.registry_graph import RunWorkflowInput, RunWorkflowNodes
+from tests.support.workflows import FakeApi, build_engine
+from workflows.schema import Step
+from workflows.steps import ApiCall
 
 STEPS: TypeAdapter[Step] = TypeAdapter(Step)
 
@@ -31,7 +33,7 @@ STEPS: TypeAdapter[Step] = TypeAdapter(Step)
             {"type": "database_query", "connection": "c", "sql": "/* SELECT */ DROP TABLE x"},
             "must be one SELECT",
         ),
-        ({"type": "database_query", "connection": "c", "sql": "SELECT '{{ input.x }}'"}, "no template"),
+        ({"type": "database_query", "connection": "c", "sql": "SELECT '{{ input.x }}'"}, "not a template"),
         ({"type": "database_query", "connection": "c", "sql": "SELECT 1 % 2"}, "percent sign as %%"),
         ({"type": "database_query", "connection": "c", "sql": "SELECT %(a)s"}, "missing a"),
         (
@@ -48,25 +50,26 @@ STEPS: TypeAdapter[Step] = TypeAdapter(Step)
         ({"type": "approval", "question": "x", "surprise": 1}, "Extra inputs"),
     ],
 )
-def test_a_step_that_could_not_work_is_refused_with_the_reason(step: dict[str, Any], why: str) -> None:
+def test_a_step_that_cannot_work_is_rejected_with_the_reason(step: dict[str, Any], why: str) -> None:
     with pytest.raises(ValidationError) as caught:
         STEPS.validate_python({"id": "a", **step})
     assert why in str(caught.value)
 
 
-def test_comments_may_come_before_a_statement() -> None:
+def test_comments_may_precede_a_statement() -> None:
     step = {"id": "a", "type": "database_query", "connection": "c"}
     sql = "-- the newest\n/* of them */ select * from x where a = %(a)s and b like '%%x'"
     STEPS.validate_python({**step, "sql": sql, "parameters": {"a": "{{ input.a }}"}})
 
 
-def test_an_api_call_has_time_for_all_its_attempts_and_their_pauses() -> None:
+def test_the_time_limit_of_an_api_call_covers_all_attempts_and_pauses() -> None:
     step = ApiCall(id="a", type="api_call", url="https://h/", attempts=3, timeout_seconds=5)
-    assert step.bound_seconds == 3 * 5 + 2 * 30
-    assert step.model_copy(update={"attempts": 1}).bound_seconds == 5
+    assert step.max_seconds == 3 * 5 + 2 * 30
+    assert step.model_copy(update={"attempts": 1}).max_seconds == 5
 
 
-async def test_a_workflow_that_waits_is_not_run_where_nobody_would_wake_it() -> None:
+async def test_the_graph_workflow_rejects_a_definition_with_waits() -> None:
+    nodes = RunWorkflowNodes(lambda definition: compile_workflow(definition, build_engine(FakeApi())))
     waits = "name: w\nsteps:\n- {type: parallel, id: p, steps: [{type: wait, id: paid, signal: paid}]}\n"
     with pytest.raises(InvalidRequest, match=r"paid.*/v1/workflows"):
-        await prepare(RunWorkflowInput(workflow=waits))
+        await nodes.prepare(RunWorkflowInput(workflow=waits))

@@ -84,7 +84,7 @@ class CrmConnection:
             created = await self._request(method, path, answer, timeout=timeout, json=body, headers=headers)
             return created.model_dump(mode="json")
 
-        outcome = await self._effects.once(key, action, {"path": path, **body}, send)
+        outcome = await self._effects.run_once(key, action, {"path": path, **body}, send)
         return answer.model_validate(outcome)
 
     async def _request(

@@ -1,9 +1,9 @@
--- A run of a workflow is a thread, so its id is the thread's and is nobody else's, in any tenant.
+-- A run of a workflow is a thread: its id is the thread's, and unique over all tenants.
 CREATE TABLE workflows.runs (
     id text PRIMARY KEY,
     tenant text NOT NULL,
     user_id text NOT NULL,
-    -- The caller's own id of the run, so that one asked for twice is begun once; empty: none.
+    -- The caller's own id of the run, so that a repeated request does not start it twice; empty: none.
     client_id text NOT NULL,
     name text NOT NULL,
     definition jsonb NOT NULL,
@@ -11,36 +11,36 @@ CREATE TABLE workflows.runs (
     priority integer NOT NULL,
     status text NOT NULL DEFAULT 'queued'
         CHECK (status IN ('queued', 'running', 'waiting', 'succeeded', 'failed', 'cancelled')),
-    -- Why it failed; null while it did not.
+    -- Why it failed; null: it has not failed.
     error jsonb,
     created_at timestamptz NOT NULL DEFAULT now(),
     started_at timestamptz,
     ended_at timestamptz,
-    -- When a waiting run goes on by itself; null: when something comes for it.
+    -- When a waiting run continues by itself; null: it waits for a signal or a person.
     wake_at timestamptz,
-    -- Something came for it: a signal, an answer, a cancellation.
-    poked boolean NOT NULL DEFAULT false,
+    -- A signal came for the run, so that it is looked at even while it waits.
+    wake_requested boolean NOT NULL DEFAULT false,
     cancel_requested boolean NOT NULL DEFAULT false,
-    -- Which service runs it, and until when nobody else may.
+    -- The service that executes the run, and until when no other service may.
     leased_by text NOT NULL DEFAULT '',
     leased_until timestamptz NOT NULL DEFAULT '-infinity',
-    -- How often a service that ran it was not heard of any more, since it last waited.
-    lapses integer NOT NULL DEFAULT 0,
+    -- How often a service let its lease on the run expire since the run last waited.
+    expired_leases integer NOT NULL DEFAULT 0,
     CHECK ((ended_at IS NULL) = (status IN ('queued', 'running', 'waiting')))
 );
 CREATE UNIQUE INDEX runs_by_client_id ON workflows.runs (tenant, client_id) WHERE client_id <> '';
 CREATE INDEX runs_by_tenant ON workflows.runs (tenant, created_at DESC, id);
--- Those that are looked at for what is due; what is over may be any number.
+-- For the search of due runs: there may be any number of ended ones.
 CREATE INDEX runs_open ON workflows.runs (priority DESC, created_at) WHERE ended_at IS NULL;
 
--- What came for a run from outside. A signal may come before it is waited for.
+-- Signals sent to runs. A signal may come before its run waits for it.
 CREATE TABLE workflows.signals (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     run_id text NOT NULL REFERENCES workflows.runs ON DELETE CASCADE,
     name text NOT NULL,
     payload jsonb NOT NULL,
-    -- The interrupt it ended; null: none yet. It is set before the run goes on with it, so that after a crash
-    -- the same interrupt gets the same signal and no other one does.
+    -- The interrupt that took the signal; null: none yet. It is set before the run continues, so that after a
+    -- crash the same interrupt gets the same signal and no other interrupt does.
     interrupt_id text,
     sent_at timestamptz NOT NULL DEFAULT now()
 );

@@ -1,4 +1,4 @@
--- A session is a thread, so its id is the thread's and is nobody else's, in any tenant.
+-- A session is a thread: it has the thread's id, which is unique across tenants.
 CREATE TABLE sessions.sessions (
     id text PRIMARY KEY,
     tenant text NOT NULL,
@@ -9,7 +9,7 @@ CREATE TABLE sessions.sessions (
     closed_at timestamptz,
     closed_by text CHECK (closed_by IN ('idle', 'agent')),
     summary text,
-    -- Who makes the summary of a closed session has so long; then another may.
+    -- Until then one worker summarises the closed session; afterwards another may.
     leased_until timestamptz NOT NULL DEFAULT '-infinity',
     CHECK ((closed_at IS NULL) = (closed_by IS NULL))
 );
@@ -18,7 +18,7 @@ CREATE INDEX sessions_open ON sessions.sessions (last_at) WHERE closed_at IS NUL
 CREATE INDEX sessions_unsummarised ON sessions.sessions (closed_at)
     WHERE closed_at IS NOT NULL AND summary IS NULL;
 
--- Messages that came with an id, so that one that comes twice finds its session.
+-- Ids of received messages, so that a repeated message finds its session.
 CREATE TABLE sessions.messages (
     tenant text NOT NULL,
     contact_id text NOT NULL,

@@ -1,0 +1,307 @@
+"""Find the agent for a message: the agent registry and the router that learns from the agents' examples."""
+
+import asyncio
+import hashlib
+import json
+import re
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from agents.spec import AgentSpec
+from core.embeddings import Embedder
+from core.embeddings.embedder import shorten
+from core.errors import EmbeddingError
+from core.logging import get_logger
+from nodes.coordinator.classifier import (
+    Classifier,
+    Routing,
+    TrainingTexts,
+    clean_training_texts,
+    fit_classifier,
+    load_arrays,
+    store_arrays,
+)
+
+# The agent that answers what no other agent serves, and what another could not answer.
+GENERAL = "general"
+# Failures in a row after which a person should look at the customer's case, and at the agent.
+ESCALATION_FAILURES = 3
+DEGRADED_FAILURES = 5
+
+# The confidence from which on a clause may be a part of its own although the router is not sure of it.
+LIKELY: Final = 0.5
+MAX_CLAUSES: Final = 8
+_MIN_CLAUSE_WORDS: Final = 3
+_MAX_CHARACTERS: Final = 1_000  # of a message: its beginning and end say what it is about
+_PAUSE_SECONDS: Final = 30.0  # how long a failing embedding model is not called while the fallback answers
+_MAX_CLASSIFIERS: Final = 16
+# Part of the name of a stored fit: increase it when fitting changes.
+_FORMAT: Final = 1
+
+_CLAUSE_BREAK: Final = re.compile(
+    r"(?<=[.!?…;])\s+|\n+"
+    r"|\s*,?\s+(?=(?:and|but|also|plus|besides|e|mas|também|tambem|além|alem|aliás|alias)\s)",
+    re.IGNORECASE,
+)
+_log = get_logger(__name__)
+
+# By embedding model and training texts, for all routers of the process.
+_classifiers: OrderedDict[str, Classifier] = OrderedDict()
+
+
+class AgentHealth:
+    """Count each agent's failures in a row, in memory: a restarted service trusts its agents again."""
+
+    def __init__(self) -> None:
+        self._failures: Counter[str] = Counter()
+
+    def record_success(self, agent: str) -> None:
+        """Reset the count of an agent that answered."""
+        del self._failures[agent]
+
+    def record_failure(self, agent: str) -> None:
+        """Count a failure."""
+        self._failures[agent] += 1
+
+    def count_failures(self, agent: str) -> int:
+        """Return the agent's failures in a row."""
+        return self._failures[agent]
+
+    def recommends_escalation(self, agent: str) -> bool:
+        """Return whether the agent failed so often that a person should take the case."""
+        return self._failures[agent] >= ESCALATION_FAILURES
+
+    @property
+    def degraded(self) -> Mapping[str, int]:
+        """The agents that keep failing, with their failures in a row."""
+        return {agent: count for agent, count in sorted(self._failures.items()) if count >= DEGRADED_FAILURES}
+
+
+class Router:
+    """Routes texts to the route whose examples they resemble.
+
+    Args:
+        examples: Texts of each route, in any order and any language the embedding model knows.
+        embedder: The embedding model; its purpose should be ``similarity``.
+        out_of_scope: Texts that belong to no route; without any, the router never abstains.
+        fallback: The embedding model that answers, with a fit of its own, while ``embedder`` fails.
+        cache_dir: The folder in which fits are stored between starts; None: nowhere.
+
+    Raises:
+        StartupError: There is no route, or a route without an example.
+    """
+
+    def __init__(
+        self,
+        examples: Mapping[str, Sequence[str]],
+        embedder: Embedder,
+        *,
+        out_of_scope: Sequence[str] = (),
+        fallback: Embedder | None = None,
+        cache_dir: Path | None = None,
+    ) -> None:
+        self._training = clean_training_texts(examples, out_of_scope)
+        self._embedder = embedder
+        self._fallback = fallback
+        self._cache_dir = cache_dir
+        self._fits: dict[str, asyncio.Task[Classifier]] = {}
+        self._paused_until = 0.0
+
+    @property
+    def model(self) -> str:
+        """The embedding model, as ``provider:model``."""
+        return self._embedder.model
+
+    async def prepare(self) -> None:
+        """Fit, so that the first message need not wait; done once for all callers and routers.
+
+        Raises:
+            EmbeddingError: The embedding model fails, and there is no fallback or it fails too.
+        """
+        await self._classify_texts([])
+
+    async def aclose(self) -> None:
+        """Cancel a fit in progress and close the embedding models' connections."""
+        fits = list(self._fits.values())
+        for task in fits:
+            task.cancel()
+        await asyncio.gather(*fits, return_exceptions=True)
+        for embedder in filter(None, (self._embedder, self._fallback)):
+            await embedder.aclose()
+
+    async def route(self, text: str) -> Routing:
+        """Return where a text belongs; a text without a letter or digit is ``unknown``.
+
+        Raises:
+            EmbeddingError: The embedding model fails, and there is no fallback or it fails too.
+        """
+        [routing] = await self._classify_texts([text])
+        return routing
+
+    async def route_parts(self, text: str) -> tuple[tuple[str, Routing], ...]:
+        """Return the parts of a message that clearly belong to different routes, in order.
+
+        A clause is a part of its own when the router is sure of a route that the whole message is also near
+        to, or finds one of the two nearest routes likely; the clauses between belong to the part before.
+
+        Returns:
+            One element, the text itself, if it is about one thing or too long to be split.
+
+        Raises:
+            EmbeddingError: The embedding model fails, and there is no fallback or it fails too.
+        """
+        clauses = split_clauses(text) if len(text) <= _MAX_CHARACTERS else []
+        if len(clauses) < 2:  # noqa: PLR2004 - two parts need two clauses
+            return ((text, await self.route(text)),)
+        whole, *routings = await self._classify_texts([text, *clauses])
+        parts: list[tuple[str, Routing | None]] = []
+        for clause, routing in zip(clauses, routings, strict=True):
+            own = routing if _is_separate(routing, whole) else None
+            if parts and _is_same_part(parts[-1][1], own):
+                before, known = parts[-1]
+                parts[-1] = (f"{before} {clause}", _choose_more_confident(known, own))
+            else:
+                parts.append((clause, own))
+        sure = tuple((part, routing) for part, routing in parts if routing is not None)
+        return sure if len({routing.route for _, routing in sure}) > 1 else ((text, whole),)
+
+    async def _classify_texts(self, texts: Sequence[str]) -> list[Routing]:
+        """Classify with the embedder, or with the fallback while that fails."""
+        if self._fallback is None:
+            return await self._classify_with(self._embedder, texts)
+        if time.monotonic() >= self._paused_until:
+            try:
+                return await self._classify_with(self._embedder, texts)
+            except EmbeddingError as error:
+                self._paused_until = time.monotonic() + _PAUSE_SECONDS
+                _log.warning(
+                    "routing_falls_back",
+                    model=self._embedder.model,
+                    fallback=self._fallback.model,
+                    reason=error.message,
+                )
+        return await self._classify_with(self._fallback, texts)
+
+    async def _classify_with(self, embedder: Embedder, texts: Sequence[str]) -> list[Routing]:
+        classifier = await self._get_classifier(embedder)
+        vectors = await embedder.embed_documents([shorten(text, _MAX_CHARACTERS) for text in texts])
+        return [
+            routing
+            if any(character.isalnum() for character in text)
+            else replace(routing, verdict="unknown", confidence=0.0)
+            for text, routing in zip(texts, classifier.classify(vectors), strict=True)
+        ]
+
+    async def _get_classifier(self, embedder: Embedder) -> Classifier:
+        key = _compute_key(embedder, self._training)
+        if key in _classifiers:
+            _classifiers.move_to_end(key)
+            return _classifiers[key]
+        if key not in self._fits:
+            # A task of its own: a caller that is cancelled does not cancel the fit for the others.
+            task = asyncio.create_task(self._load_or_fit(embedder, key))
+            task.add_done_callback(lambda done: self._forget_fit(key, done))
+            self._fits[key] = task
+        return await asyncio.shield(self._fits[key])
+
+    async def _load_or_fit(self, embedder: Embedder, key: str) -> Classifier:
+        start = time.perf_counter()
+        path = self._cache_dir / f"router-{key[:32]}.npz" if self._cache_dir else None
+        texts = self._training.texts
+        arrays = await asyncio.to_thread(load_arrays, path, embedder.dimensions) if path else None
+        if arrays:
+            classifier = Classifier(self._training.routes, self._training.example_count, arrays)
+        else:
+            distinct = list(dict.fromkeys(texts))
+            vectors = dict(zip(distinct, await embedder.embed_documents(distinct), strict=True))
+            classifier = await asyncio.to_thread(
+                fit_classifier, self._training, [vectors[text] for text in texts]
+            )
+            if path and classifier.arrays:
+                await asyncio.to_thread(store_arrays, path, classifier.arrays)
+        _classifiers[key] = classifier
+        while len(_classifiers) > _MAX_CLASSIFIERS:
+            _classifiers.popitem(last=False)
+        _log.info(
+            "router_ready",
+            model=embedder.model,
+            routes=len(classifier.routes),
+            texts=len(texts),
+            stored=arrays is not None,
+            seconds=round(time.perf_counter() - start, 2),
+        )
+        return classifier
+
+    def _forget_fit(self, key: str, task: asyncio.Task[Classifier]) -> None:
+        del self._fits[key]
+        if not task.cancelled():
+            task.exception()  # marks it as retrieved, as all callers may have been cancelled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentRegistry:
+    """The agents of the service.
+
+    Attributes:
+        specs: The agents by name; one of them is :data:`GENERAL`.
+        router: Finds the agent for a message.
+        health: The agents' recent failures.
+    """
+
+    specs: Mapping[str, AgentSpec]
+    router: Router
+    health: AgentHealth = field(default_factory=AgentHealth)
+
+
+def split_clauses(text: str) -> list[str]:
+    """Split a text at ends of sentences and before conjunctions, into at most ``MAX_CLAUSES`` pieces.
+
+    A piece too short to be about something is joined to its neighbour. Nothing is lost but white space and
+    the commas at which the text was split.
+    """
+    clauses: list[str] = []
+    for piece in _CLAUSE_BREAK.split(text):
+        clause = " ".join(piece.split())
+        if not clause:
+            continue
+        if clauses and (len(clauses) == MAX_CLAUSES or _is_short(clause) or _is_short(clauses[-1])):
+            clauses[-1] = f"{clauses[-1]} {clause}"
+        else:
+            clauses.append(clause)
+    return clauses
+
+
+def _is_short(clause: str) -> bool:
+    return len(clause.split()) < _MIN_CLAUSE_WORDS
+
+
+def _is_separate(clause: Routing, whole: Routing) -> bool:
+    near = [whole.route, *(each.route for each in whole.alternatives)]
+    if clause.verdict == "sure":
+        return clause.route in near
+    return clause.verdict == "close" and clause.confidence > LIKELY and clause.route in near[:2]
+
+
+def _is_same_part(before: Routing | None, own: Routing | None) -> bool:
+    return before is None or own is None or before.route == own.route
+
+
+def _choose_more_confident(one: Routing | None, other: Routing | None) -> Routing | None:
+    return max(filter(None, (one, other)), key=lambda each: each.confidence, default=None)
+
+
+def _compute_key(embedder: Embedder, training: TrainingTexts) -> str:
+    """Return a digest of everything a fit depends on."""
+    content = [
+        _FORMAT,
+        embedder.model,
+        embedder.dimensions,
+        embedder.purpose,
+        training.by_route,
+        training.out_of_scope,
+    ]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

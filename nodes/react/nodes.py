@@ -1,0 +1,214 @@
+"""The nodes of the ReAct graph: one class, one method per node."""
+
+from typing import Any, Literal
+from uuid import uuid4
+
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langgraph.runtime import Runtime
+from langgraph.types import Command, Send
+
+from core.context import Context
+from core.errors import ModelRefused
+from core.texts import make_storable
+from nodes.deps import Deps, get_run_context, get_thread_id
+from nodes.react.outcome import (
+    build_incomplete_update,
+    find_failure_reason,
+    find_reply_fault,
+    find_unavailable_tool,
+    record_observations,
+)
+from nodes.react.state import ActInput, ReactInput, ReactState, ReasonIncomplete, Reflection, TraceEntry
+from nodes.react.transcript import build_transcript
+from nodes.shared.agent import check_tool_names, select_tools
+from nodes.shared.approval import request_approval
+from nodes.shared.context import reset_context
+from nodes.shared.prompts import add_locale, load_prompt
+from nodes.shared.structured import ask_structured
+from tools.execution import CallContext, derive_idempotency_key, execute
+
+REFLECTION_TEMPERATURE = 0.1
+
+
+class ReactNodes:
+    """The nodes of the ReAct graph.
+
+    Args:
+        deps: The models and the tools.
+    """
+
+    def __init__(self, deps: Deps) -> None:
+        self._models = deps.models
+        self._tools = deps.tools
+        self._thought_prompt = load_prompt("react")
+        self._reflection_prompt = load_prompt("react_reflection")
+        self._reflection_question = load_prompt("react_reflection_question")
+
+    async def prepare(self, state: ReactInput) -> dict[str, Any]:
+        """Node: append the task to the thread and clear what the last run left.
+
+        Raises:
+            InvalidRequest: The input names an unknown tool.
+        """
+        check_tool_names(self._tools, state.tools)
+        message = HumanMessage(state.task, id=str(uuid4()))
+        return {
+            **reset_context(state.background),
+            "messages": [message],
+            "turn": message.id,
+            "iterations": 0,
+            "trace": [],
+            "unreadable": None,
+            "success": False,
+            "final_answer": "",
+            "reason_incomplete": None,
+        }
+
+    async def think(
+        self, state: ReactState, *, runtime: Runtime[Context]
+    ) -> Command[Literal["act", "think", "finish"]]:
+        """Node: ask for the next thought. Its tool calls become ``act`` tasks; its words are the answer."""
+        context = get_run_context(runtime)
+        try:
+            reply = await self._models.reply(
+                build_transcript(state, add_locale(self._thought_prompt, context.locale)),
+                tools=tuple(select_tools(self._tools, state["tools"]).values()),
+                temperature=state["temperature"],
+                model=context.model,
+            )
+        except ModelRefused as refusal:
+            update = build_incomplete_update(state["trace"], "model_refused", refusal.message)
+            return Command(goto="finish", update=update)
+        if fault := find_reply_fault(reply):
+            if state["unreadable"]:
+                update = build_incomplete_update(state["trace"], "model_reply_unreadable", fault)
+                return Command(goto="finish", update=update)
+            return Command(goto="think", update={"unreadable": fault})
+        reply = _assign_call_ids(reply)
+        update = {"messages": [reply], "iterations": state["iterations"] + 1, "unreadable": None}
+        if reply.tool_calls:
+            return Command(
+                goto=[Send("act", task) for task in _build_act_inputs(reply, state)], update=update
+            )
+        return Command(goto="finish", update={**update, **_build_answer_update(reply, state)})
+
+    async def act(self, state: ActInput, *, runtime: Runtime[Context]) -> dict[str, Any]:
+        """Node: execute one tool call, after a person's approval where it needs one."""
+        tools = select_tools(self._tools, state["tools"])
+        call = request_approval(tools, state["call"], state["contact_id"])
+        if isinstance(call, ToolMessage):
+            return {"messages": [call]}
+        key = derive_idempotency_key(get_thread_id(runtime), state["message_id"], call["id"] or "")
+        context = CallContext(
+            contact_id=state["contact_id"],
+            idempotency_key=key,
+            tenant=get_run_context(runtime).tenant,
+            strategy=state["retrieval"],
+        )
+        return {"messages": [await execute(tools, call, context)]}
+
+    async def reflect(
+        self, state: ReactState, *, runtime: Runtime[Context]
+    ) -> Command[Literal["think", "finish"]]:
+        """Node: record the observations, judge them where the input says so, and continue or end."""
+        entries = record_observations(state)
+        if not _needs_reflection(state, entries):
+            return _continue(state, entries)
+        context = get_run_context(runtime)
+        messages = [
+            *build_transcript(state, add_locale(self._reflection_prompt, context.locale)),
+            HumanMessage(self._reflection_question),
+        ]
+        try:
+            reflection = await ask_structured(
+                self._models,
+                messages,
+                Reflection,
+                temperature=REFLECTION_TEMPERATURE,
+                model=context.model,
+            )
+        except ModelRefused as refusal:
+            return _end_incomplete(state, entries, "model_refused", refusal.message)
+        if reflection is None:
+            detail = "the reflection could not be read"
+            return _end_incomplete(state, entries, "model_reply_unreadable", detail)
+        entries = [{**entry, "reflection": reflection.model_dump()} for entry in entries]
+        answer = make_storable(reflection.final_answer or "").strip()
+        if not reflection.task_complete or not answer:
+            return _continue(state, entries)
+        update = {
+            "trace": [*state["trace"], *entries],
+            "success": reflection.success,
+            "final_answer": answer,
+            "reason_incomplete": None if reflection.success else "task_failed",
+        }
+        return Command(goto="finish", update=update)
+
+    async def finish(self, state: ReactState) -> dict[str, Any]:
+        """Node: append the answer to the thread, unless the last thought was the answer."""
+        last, answer = state["messages"][-1], state["final_answer"]
+        if isinstance(last, AIMessage) and not last.tool_calls and make_storable(last.text) == answer:
+            return {}
+        return {"messages": [AIMessage(answer)]}
+
+
+def _assign_call_ids(reply: AIMessage) -> AIMessage:
+    """Give each call a unique id, by which its observation and its idempotency key are found."""
+    taken: set[str] = set()
+    calls = []
+    for call in reply.tool_calls:
+        call_id = call["id"] if call["id"] and call["id"] not in taken else f"call-{uuid4()}"
+        taken.add(call_id)
+        calls.append({**call, "id": call_id})
+    return reply if calls == reply.tool_calls else reply.model_copy(update={"tool_calls": calls})
+
+
+def _build_act_inputs(reply: AIMessage, state: ReactState) -> list[ActInput]:
+    return [
+        ActInput(
+            call=call,
+            message_id=reply.id or "",
+            contact_id=state["contact_id"],
+            tools=state["tools"],
+            retrieval=state["retrieval"],
+        )
+        for call in reply.tool_calls
+    ]
+
+
+def _build_answer_update(reply: AIMessage, state: ReactState) -> dict[str, Any]:
+    """Take the thought as the answer, which is no success if every action of the run failed."""
+    reason = find_failure_reason(state["trace"])
+    entry = TraceEntry(
+        iteration=state["iterations"] + 1, thought=reply.text, action=None, observation=None, reflection=None
+    )
+    return {
+        "trace": [*state["trace"], entry],
+        "success": reason is None,
+        "final_answer": reply.text,
+        "reason_incomplete": reason,
+    }
+
+
+def _needs_reflection(state: ReactState, entries: list[TraceEntry]) -> bool:
+    if state["reflection"] == "on_error":
+        return any(entry["observation"] and not entry["observation"]["success"] for entry in entries)
+    return state["reflection"] == "always"
+
+
+def _continue(state: ReactState, entries: list[TraceEntry]) -> Command[Literal["think", "finish"]]:
+    """Think again, unless a tool stays unavailable or the limit of iterations is reached."""
+    trace = [*state["trace"], *entries]
+    if tool := find_unavailable_tool(trace):
+        return _end_incomplete(state, entries, "tool_unavailable", f"{tool} stayed unavailable")
+    if state["iterations"] >= state["max_iterations"]:
+        detail = f"{state['iterations']} iterations were used"
+        return _end_incomplete(state, entries, "max_iterations_reached", detail)
+    return Command(goto="think", update={"trace": trace})
+
+
+def _end_incomplete(
+    state: ReactState, entries: list[TraceEntry], reason: ReasonIncomplete, detail: str
+) -> Command[Literal["think", "finish"]]:
+    update = build_incomplete_update([*state["trace"], *entries], reason, detail)
+    return Command(goto="finish", update=update)

@@ -1,0 +1,156 @@
+"""The nodes of the registry's graph ``workflow``, which runs a definition inside a step of its own."""
+
+import json
+from collections.abc import Callable
+from io import StringIO
+from typing import Annotated, Any, Final, TypeAlias
+from uuid import uuid4
+
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.runtime import Runtime
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from ruamel.yaml import YAML
+from typing_extensions import TypedDict
+
+from core.context import Context
+from core.errors import InvalidRequest, NotFound
+from nodes.deps import get_run_context, get_thread_id
+from nodes.shared.channels import Messages
+from nodes.workflow.state import ParentContext, SubgraphContext, WorkflowStatus
+from workflows.loader import LIBRARY, parse_definition
+from workflows.outline import iter_steps
+from workflows.schema import Definition
+from workflows.steps import Wait
+from workflows.validation import read_input
+
+CompileWorkflow: TypeAlias = Callable[[Definition], CompiledStateGraph[Any, Any, Any, Any]]
+
+# Of a result in the thread's messages; the output holds all of it.
+_MAX_SHOWN_LENGTH: Final = 2_000
+_MAX_NAMED: Final = 10
+
+
+class RunWorkflowInput(BaseModel):
+    """A workflow to run."""
+
+    # A misspelt field must not silently become a default.
+    model_config = ConfigDict(extra="forbid")
+
+    workflow: str = Field(
+        min_length=1,
+        max_length=1_000_000,
+        description="Name of a workflow of the library, or a definition in YAML or JSON",
+    )
+    values: str = Field("{}", max_length=1_000_000, description="The workflow's input, a JSON object")
+
+
+class RunWorkflowState(TypedDict, total=False):
+    """State of the thread; ``definition`` and ``input`` are those of the run in progress."""
+
+    messages: Messages
+    definition: dict[str, JsonValue]
+    input: dict[str, JsonValue]
+    status: WorkflowStatus
+    result: JsonValue
+    error: str
+    failed: list[str]
+
+
+class RunWorkflowOutput(TypedDict):
+    """The outcome of the run."""
+
+    status: Annotated[WorkflowStatus, Field(description="Whether the workflow succeeded")]
+    result: Annotated[JsonValue, Field(description="The result of the definition; null if it failed")]
+    error: Annotated[str, Field(description="The step that stopped it, and why; empty: none did")]
+    failed: Annotated[list[str], Field(description="The steps that stopped it")]
+    messages: Annotated[list[AnyMessage], Field(description="The thread's conversation")]
+
+
+class RunWorkflowNodes:
+    """The nodes of the graph.
+
+    Args:
+        compile_workflow: Compiles a definition, without a checkpointer of its own.
+    """
+
+    def __init__(self, compile_workflow: CompileWorkflow) -> None:
+        self._compile = compile_workflow
+
+    async def prepare(self, state: RunWorkflowInput) -> RunWorkflowState:
+        """Node: read the definition and its input.
+
+        Raises:
+            NotFound: The library has no workflow of that name.
+            InvalidDefinition: The definition or its input has faults.
+            InvalidRequest: The input is not a JSON object, or the definition has waits.
+        """
+        definition = _find_definition(state.workflow)
+        _check_no_waits(definition)
+        return RunWorkflowState(
+            messages=[HumanMessage(f"Run {definition.name}.", id=str(uuid4()))],
+            definition=definition.to_json(),
+            input=read_input(definition, _parse_object(state.values)),
+            status="running",
+            result=None,
+            error="",
+            failed=[],
+        )
+
+    async def run(self, state: RunWorkflowState, *, runtime: Runtime[Context]) -> RunWorkflowState:
+        """Node: run the workflow as a subgraph, on this thread and with checkpoints of its own."""
+        definition = Definition.model_validate(state["definition"])
+        task = runtime.execution_info.task_id if runtime.execution_info else ""
+        # A thread may run a workflow more than once, and each run has effects of its own.
+        parent = ParentContext(workflow_id=f"{get_thread_id(runtime)}:{task}", input=state["input"])
+        output = await self._compile(definition).ainvoke(
+            {"input": state["input"]}, context=SubgraphContext.build(get_run_context(runtime), parent)
+        )
+        return RunWorkflowState(
+            messages=[AIMessage(_summarize(definition, output), id=str(uuid4()))],
+            status=output["status"],
+            result=output["result"],
+            error=output["error"],
+            failed=output["failed"],
+        )
+
+
+def _find_definition(workflow: str) -> Definition:
+    """Return the definition of that name in the library, or the one that the text holds."""
+    if workflow in LIBRARY:
+        return LIBRARY[workflow]
+    if "\n" in workflow or workflow.lstrip().startswith("{"):
+        return parse_definition(workflow)
+    names = sorted(LIBRARY)
+    message = f"there is no workflow {workflow[:100]!r}; there are {', '.join(names)}"
+    raise NotFound(message, details={"names": names})
+
+
+def _check_no_waits(definition: Definition) -> None:
+    """Raise if the definition waits: no worker wakes a thread of this graph."""
+    waits = [entry.step.id for entry in iter_steps(definition) if isinstance(entry.step, Wait)]
+    if waits:
+        raise InvalidRequest(
+            f"the graph 'workflow' cannot wait ({', '.join(waits[:_MAX_NAMED])}); run it at /v1/workflows",
+            details={"steps": waits},
+        )
+
+
+def _parse_object(text: str) -> dict[str, JsonValue]:
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"values: is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise InvalidRequest('values: must be a JSON object, e.g. {"contacts": []}')
+    return values
+
+
+def _summarize(definition: Definition, output: Any) -> str:
+    if output["status"] != "succeeded":
+        return f"{definition.name} failed at {output['error']}"
+    writer, text = YAML(typ="safe", pure=True), StringIO()
+    writer.default_flow_style = False
+    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # typed as None
+    writer.dump(output["result"], text)
+    return f"{definition.name} is done.\n\n{text.getvalue()[:_MAX_SHOWN_LENGTH]}"

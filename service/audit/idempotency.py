@@ -1,0 +1,251 @@
+"""Do things once: effects on the outside by their key, and requests by their idempotency key.
+
+An effect is recorded before and after it is made. Each record is one statement together with its audit
+entry, so both are stored or neither is.
+"""
+
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
+from uuid import uuid4
+
+from psycopg.rows import DictRow
+
+from core.effects import Arguments, Outcome
+from core.errors import (
+    CrmRefused,
+    CrmUnauthorized,
+    DatabaseUnavailable,
+    EffectConflict,
+    KeyReused,
+    ServiceError,
+)
+from core.logging import get_logger
+from core.postgres import DATABASE_UNAVAILABLE, Connection, Pool
+from service.audit.trail import ENTRY_VALUES, INSERT_SQL, INTO_ENTRIES, Entry
+
+log = get_logger(__name__)
+
+EffectState: TypeAlias = Literal["begun", "finished", "failed"]
+# The other side received the request and refused it. After any other failure it may have made the effect.
+REFUSALS: Final = (CrmRefused, CrmUnauthorized)
+
+# Returns a row where the effect is to be made, for the first time or again.
+BEGIN_EFFECT_SQL: Final = f"""
+WITH begun AS (
+    INSERT INTO audit.effects AS known (tenant, key, thread_id, run_id, action, arguments_hash, state)
+    VALUES (%(tenant)s, %(effect_key)s, %(thread)s, %(run)s, %(tool)s, %(arguments_hash)s, 'begun')
+    ON CONFLICT (tenant, key) DO UPDATE SET
+        state = 'begun', attempts = known.attempts + 1, run_id = excluded.run_id, ended_at = NULL
+    WHERE known.state <> 'finished' AND known.action = excluded.action
+      AND known.arguments_hash = excluded.arguments_hash
+    RETURNING attempts
+), audited AS (
+    {INTO_ENTRIES}
+    SELECT {ENTRY_VALUES} FROM begun
+)
+SELECT attempts FROM begun
+"""  # noqa: S608 - constants
+FIND_EFFECT_SQL: Final = """
+SELECT action = %(tool)s AND arguments_hash = %(arguments_hash)s AS is_same, outcome
+FROM audit.effects WHERE tenant = %(tenant)s AND key = %(effect_key)s
+"""
+# The entry is written even where the record is gone: its thread may have been erased meanwhile.
+END_EFFECT_SQL: Final = f"""
+WITH ended AS (
+    UPDATE audit.effects SET state = %(state)s, outcome = %(effect_outcome)s::json, ended_at = now()
+    WHERE tenant = %(tenant)s AND key = %(effect_key)s AND state = 'begun'
+)
+{INSERT_SQL}
+"""  # noqa: S608 - constants
+ERASE_EFFECTS_SQL: Final = "DELETE FROM audit.effects WHERE thread_id = %s"
+
+# An expired key is free again. Of two requests that arrive at once, one finds the other.
+CLAIM_KEY_SQL: Final = """
+INSERT INTO audit.request_keys AS known (tenant, key_hash, id, fingerprint, thread_id, expires_at)
+VALUES (%(tenant)s, %(key)s, %(id)s, %(fingerprint)s, %(thread)s, now() + %(hours)s * interval '1 hour')
+ON CONFLICT (tenant, key_hash) DO UPDATE SET
+    id = excluded.id, fingerprint = excluded.fingerprint, thread_id = excluded.thread_id,
+    expires_at = excluded.expires_at
+WHERE known.expires_at <= now()
+RETURNING id
+"""
+FIND_KEY_SQL: Final = """
+SELECT id::text, thread_id, fingerprint = %(fingerprint)s AS is_same
+FROM audit.request_keys WHERE tenant = %(tenant)s AND key_hash = %(key)s
+"""
+DELETE_EXPIRED_KEYS_SQL: Final = "DELETE FROM audit.request_keys WHERE expires_at <= now()"
+ERASE_KEYS_SQL: Final = "DELETE FROM audit.request_keys WHERE thread_id = %s"
+
+
+class RecordedEffects:
+    """:class:`core.effects.Effects` in the service's Postgres: two small writes for each effect.
+
+    Args:
+        pool: The service's pool.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def run_once(
+        self, key: str, action: str, arguments: Arguments, do: Callable[[], Awaitable[Outcome]]
+    ) -> Outcome:
+        """Make an effect, or return its earlier outcome; see :class:`core.effects.Effects`."""
+        begun = Entry(action="effect", tool=action, arguments=arguments, effect_key=key, outcome="begun")
+        known = await self._begin(begun, _hash_json(arguments))
+        if known is not None:
+            return known
+        try:
+            outcome = await do()
+        except REFUSALS as refusal:
+            await self._record_fault(begun, "failed", refusal)
+            raise
+        except ServiceError as fault:
+            await self._record_fault(begun, "begun", fault)
+            raise
+        await self._end(begun, "finished", "finished", outcome)
+        return outcome
+
+    async def _begin(self, begun: Entry, arguments_hash: bytes) -> Outcome | None:
+        """Record the start of an effect and return None, or return the outcome of a finished one."""
+        parameters = {**begun.to_row(), "arguments_hash": arguments_hash}
+        try:
+            async with self._pool.connection() as connection:
+                if await _fetch_one(connection, BEGIN_EFFECT_SQL, parameters):
+                    return None
+                known = await _fetch_one(connection, FIND_EFFECT_SQL, parameters)
+        except DATABASE_UNAVAILABLE as error:
+            raise DatabaseUnavailable(
+                f"{begun.tool} was not done, as it could not be recorded; try again in a moment",
+                retry_after=2,
+            ) from error
+        if known is None:
+            # The thread was erased between the two statements: nothing more may happen on it.
+            raise DatabaseUnavailable(f"{begun.tool} was not done: its records were erased meanwhile")
+        if not known["is_same"]:
+            raise EffectConflict(
+                f"{begun.tool} was not done: its idempotency key belongs to another effect",
+                details={"idempotency_key": begun.effect_key},
+            )
+        outcome: Outcome = known["outcome"]
+        return outcome
+
+    async def _end(self, begun: Entry, state: EffectState, result: str, outcome: Outcome | None) -> None:
+        ended = Entry(
+            action="effect",
+            tool=begun.tool,
+            effect_key=begun.effect_key,
+            outcome=result,
+            details={"id": outcome["id"]} if outcome and "id" in outcome else {},
+            actor=begun.actor,
+        )
+        stored = None if outcome is None else json.dumps(outcome)
+        parameters = {**ended.to_row(), "state": state, "effect_outcome": stored}
+        try:
+            async with self._pool.connection() as connection:
+                await connection.execute(END_EFFECT_SQL.encode(), parameters)
+        except DATABASE_UNAVAILABLE as error:
+            raise DatabaseUnavailable(
+                f"{begun.tool} was done, but that could not be recorded; resume the run: it is not done "
+                "a second time",
+                retry_after=2,
+            ) from error
+
+    async def _record_fault(self, begun: Entry, state: EffectState, fault: ServiceError) -> None:
+        """Record a fault. The caller gets the fault itself, also where it cannot be recorded."""
+        try:
+            await self._end(begun, state, fault.code, None)
+        except DatabaseUnavailable:
+            log.warning("effect_fault_not_recorded", tool=begun.tool, error=fault.code)
+
+
+async def erase_effects(connection: Connection, thread_id: str) -> None:
+    """Delete a thread's effects in the caller's transaction; their redacted audit entries stay."""
+    await connection.execute(ERASE_EFFECTS_SQL, (thread_id,))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyClaim:
+    """A request that was given an idempotency key.
+
+    Attributes:
+        id: The same each time the request comes; another one once the key has expired.
+        thread_id: The thread of the first request with the key.
+        repeated: Whether the request came before.
+    """
+
+    id: str
+    thread_id: str
+    repeated: bool
+
+
+class RequestKeys:
+    """Idempotency keys of requests in the service's Postgres.
+
+    See the IETF draft "The Idempotency-Key HTTP Header Field". Keys belong to a tenant.
+
+    Args:
+        pool: The service's pool.
+        hours: How long a key is remembered.
+    """
+
+    def __init__(self, pool: Pool, *, hours: float) -> None:
+        self._pool = pool
+        self._hours = hours
+
+    async def claim(
+        self, tenant: str, key: str, request: Mapping[str, Any], *, thread_id: str = ""
+    ) -> KeyClaim:
+        """Claim a key for a request, or find the request that claimed it.
+
+        Args:
+            tenant: The tenant.
+            key: The key the caller sent; only its hash is stored.
+            request: The request as JSON; only its hash is stored.
+            thread_id: The thread it will run on; empty: it finds its thread by other means.
+
+        Raises:
+            KeyReused: The key came with another request.
+        """
+        parameters = {
+            "tenant": tenant,
+            "key": hashlib.sha256(key.encode()).digest(),
+            "id": str(uuid4()),
+            "fingerprint": _hash_json(request),
+            "thread": thread_id,
+            "hours": self._hours,
+        }
+        async with self._pool.connection() as connection:
+            while True:
+                if row := await _fetch_one(connection, CLAIM_KEY_SQL, parameters):
+                    return KeyClaim(id=str(row["id"]), thread_id=thread_id, repeated=False)
+                if row := await _fetch_one(connection, FIND_KEY_SQL, parameters):
+                    break
+                # The key expired and was deleted between the two statements: it is free again.
+        if not row["is_same"]:
+            raise KeyReused(
+                "this idempotency key, or message id, was used before with another request; a new request "
+                "needs a new one"
+            )
+        return KeyClaim(id=row["id"], thread_id=row["thread_id"], repeated=True)
+
+    async def delete_expired(self) -> int:
+        """Delete the expired keys and return their number."""
+        async with self._pool.connection() as connection:
+            return (await connection.execute(DELETE_EXPIRED_KEYS_SQL)).rowcount
+
+
+async def erase_request_keys(connection: Connection, thread_id: str) -> None:
+    """Delete the keys of a thread's requests in the caller's transaction."""
+    await connection.execute(ERASE_KEYS_SQL, (thread_id,))
+
+
+def _hash_json(value: Mapping[str, Any]) -> bytes:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest()
+
+
+async def _fetch_one(connection: Connection, statement: str, parameters: Mapping[str, Any]) -> DictRow | None:
+    return await (await connection.execute(statement.encode(), parameters)).fetchone()

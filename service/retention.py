@@ -1,0 +1,87 @@
+"""Apply the retention policies: in the background of the service, and for ``make retention``."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from datetime import timedelta
+from functools import partial
+
+from checkpoints.retention import RetentionPolicies, SweepResult, sweep
+from checkpoints.threads import load_thread_owner
+from core.context import Actor, act_as
+from core.logging import get_logger
+from core.postgres import Connection, Pool
+from core.settings import Settings
+from core.tasks import Supervisor, periodic
+from service.auth.principal import LOCAL
+from service.runs.erasure import Erasure
+from service.runs.executor import RunExecutor
+
+log = get_logger(__name__)
+
+_JITTER = 0.1
+
+
+@asynccontextmanager
+async def supervise_retention(
+    tasks: Supervisor, settings: Settings, pool: Pool, erasure: Erasure, runs: RunExecutor
+) -> AsyncIterator[None]:
+    """Apply the policies at each interval while the context is open; the first time after one interval."""
+    if RetentionPolicies.from_settings(settings.retention).keep_everything:
+        yield
+        return
+    run_pass = partial(apply_retention, settings, pool, erasure, runs)
+    interval = settings.retention.interval_seconds
+    async with tasks.supervise(
+        "retention", lambda: periodic("retention", run_pass, seconds=interval, jitter=_JITTER)
+    ):
+        yield
+
+
+async def apply_retention(
+    settings: Settings,
+    pool: Pool,
+    erasure: Erasure,
+    runs: RunExecutor | None = None,
+    *,
+    dry_run: bool = False,
+) -> SweepResult:
+    """Apply the policies once and log the result, one line for each graph.
+
+    Args:
+        settings: The policies and the limits.
+        pool: Connections.
+        erasure: Erases whole threads.
+        runs: The runs of this process, whose threads are left alone; None: there are none.
+        dry_run: Change nothing, even where the settings would.
+    """
+    dry_run = dry_run or settings.retention.dry_run
+    act_as(Actor(user="retention"))
+    # A run that has just begun has written nothing yet: leave threads alone for longer than a run may last.
+    longest_run = max(settings.runs.timeout_seconds, settings.workflows.timeout_seconds)
+    grace = max(settings.retention.grace_seconds, longest_run + settings.runs.drain_seconds)
+    result = await sweep(
+        pool,
+        RetentionPolicies.from_settings(settings.retention),
+        erase=partial(_erase_thread, erasure),
+        grace=timedelta(seconds=grace),
+        batch_size=settings.retention.batch_size,
+        dry_run=dry_run,
+        busy=runs.is_busy if runs else lambda _: False,
+    )
+    for line in result.lines.values():
+        log.info("retention", dry_run=dry_run, **asdict(line))
+    if not result.complete:
+        log.info("retention_left_to_another_replica")
+    return result
+
+
+async def _erase_thread(erasure: Erasure, connection: Connection, thread_id: str) -> None:
+    """Erase a thread and what memory holds of it.
+
+    Memory may be another service, so the erasure has a transaction of its own: if memory is unavailable, the
+    thread stays until the next time.
+    """
+    owner = await load_thread_owner(connection, thread_id)
+    tenant = owner.tenant if owner and owner.tenant else LOCAL.tenant
+    await erasure.erase(thread_id, tenant=tenant)

@@ -1,1 +1,0 @@
-"""What a definition may say."""

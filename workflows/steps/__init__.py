@@ -1,1 +1,0 @@
-"""The steps that do something, a model a file."""
