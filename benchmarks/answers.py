@@ -26,7 +26,7 @@ from ruamel.yaml import YAML
 
 from core.logging import configure_logging
 from core.settings import LogSettings, ServerSettings, Settings
-from service.cli.serve import serving
+from service.cli.serve import open_server
 
 CONVERSATIONS: Final = Path(__file__).with_name("answers.yaml")
 SEED: Final = Path(__file__).resolve().parents[1] / "dev_crm" / "seed"
@@ -230,7 +230,7 @@ async def _service(url: str | None) -> AsyncIterator[str]:
         return
     with tempfile.TemporaryDirectory(prefix="ventros-answers-") as folder:
         settings = Settings.load(server=ServerSettings(port=0, data_dir=Path(folder)))
-        async with serving(settings) as up:
+        async with open_server(settings) as up:
             await up.service.warming
             yield up.url
 

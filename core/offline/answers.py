@@ -10,7 +10,7 @@ from uuid import UUID
 from core.offline.conversation import Conversation
 from core.offline.phrases import PHRASES, date_text, month_name, word_for
 from core.offline.words import Language, concepts, language_of
-from core.texts import unaccented
+from core.texts import normalise_text
 
 # A string longer than this is prose, not a value.
 _PROSE: Final = 160
@@ -128,7 +128,7 @@ def _record_score(record: Mapping[str, Any], conversation: Conversation) -> floa
     if any(code.lower() in values for code in conversation.codes):
         score += _CODE_SCORE
     score += max((_month_score(key, record[key], conversation.months) for key in record), default=0.0)
-    text = unaccented(conversation.task)
+    text = normalise_text(conversation.task)
     status = str(record.get("status", ""))
     score += _STATUS_SCORE * any(word in text for word in _STATUS_WORDS.get(status, ()))
     label = " ".join(str(record.get(key, "")) for key in _LABEL_KEYS)

@@ -11,7 +11,7 @@ from core.offline.conversation import Call, Conversation
 from core.offline.phrases import PHRASES, Phrases, word_for
 from core.offline.schema import Schema, fill_arguments
 from core.offline.words import concepts, key_words, tokens, word_set
-from core.texts import unaccented
+from core.texts import normalise_text
 
 _PARALLEL: Final = 2
 _MOST_ROUNDS: Final = 3
@@ -176,7 +176,7 @@ class Decider:
         text = " ".join(tokens(self.conversation.task))
         if not text or len(text.split()) > _SMALL_TALK_WORDS or self.conversation.codes:
             return ""
-        if _IDENTITY.search(unaccented(self.conversation.task)):
+        if _IDENTITY.search(normalise_text(self.conversation.task)):
             return self._phrases.identity
         thanks, goodbye = _THANKS.search(text), _GOODBYE.search(text)
         if thanks or goodbye:

@@ -4,7 +4,7 @@ import re
 from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
-from core.texts import unaccented
+from core.texts import normalise_text
 
 Language: TypeAlias = Literal["en", "pt", "es"]
 
@@ -109,7 +109,7 @@ _CODE: Final = re.compile(r"\b[A-Za-z]{2,10}-\d[\w-]*\b|\b[A-Za-z]{3}\d{3,}\b|\b
 
 def tokens(text: str) -> list[str]:
     """Return the words of the beginning of a text, folded."""
-    return _TOKEN.findall(unaccented(text[:MAX_CHARACTERS]))
+    return _TOKEN.findall(normalise_text(text[:MAX_CHARACTERS]))
 
 
 def codes(text: str) -> list[str]:
@@ -139,7 +139,7 @@ def concepts(text: str) -> list[str]:
 def key_words(text: str, limit: int = 8) -> list[str]:
     """Return the content words of a text as they are written, for a search."""
     words = re.findall(r"\w[\w-]*", text[:MAX_CHARACTERS])
-    kept = [word for word in words if unaccented(word) not in _STOP_WORDS and len(word) > 1]
+    kept = [word for word in words if normalise_text(word) not in _STOP_WORDS and len(word) > 1]
     return list(dict.fromkeys(kept))[:limit]
 
 
