@@ -2,7 +2,7 @@
 
 from core.models.calls import ChatModels, ModelFactory, ModelInfo, ModelSpec, Role
 from core.models.providers import DEFAULT_MODEL, build_chat_models
-from core.models.replies import StructuredReply, is_truncated
+from core.models.replies import StructuredReply, is_truncated, is_unable
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -14,4 +14,5 @@ __all__ = [
     "StructuredReply",
     "build_chat_models",
     "is_truncated",
+    "is_unable",
 ]

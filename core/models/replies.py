@@ -56,6 +56,11 @@ def is_truncated(reply: AIMessage) -> bool:
     return reply.response_metadata.get("finish_reason") in _CUT_AT_LIMIT
 
 
+def is_unable(reply: AIMessage) -> bool:
+    """Return whether the offline model says that it cannot do what was asked; a person or another agent can."""
+    return bool(reply.response_metadata.get("unable"))
+
+
 async def stream_reply(
     chat: Runnable[LanguageModelInput, AIMessage], messages: Sequence[BaseMessage], *, model: str
 ) -> AIMessage:

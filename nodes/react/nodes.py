@@ -9,6 +9,7 @@ from langgraph.types import Command, Send
 
 from core.context import Context
 from core.errors import ModelRefused
+from core.models import is_unable
 from core.texts import make_storable
 from nodes.deps import Deps, get_run_context, get_thread_id
 from nodes.react.outcome import (
@@ -178,7 +179,7 @@ def _build_act_inputs(reply: AIMessage, state: ReactState) -> list[ActInput]:
 
 def _build_answer_update(reply: AIMessage, state: ReactState) -> dict[str, Any]:
     """Take the thought as the answer, which is no success if every action of the run failed."""
-    reason = find_failure_reason(state["trace"])
+    reason = "needs_model" if is_unable(reply) else find_failure_reason(state["trace"])
     entry = TraceEntry(
         iteration=state["iterations"] + 1, thought=reply.text, action=None, observation=None, reflection=None
     )

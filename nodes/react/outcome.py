@@ -17,6 +17,7 @@ _REASON_TEXTS: Mapping[ReasonIncomplete, str] = {
     "max_iterations_reached": "the limit of steps was reached",
     "model_reply_unreadable": "the model's replies could not be read",
     "model_refused": "the model's provider declined to answer",
+    "needs_model": "it needs a language model",
     "tool_unavailable": "a system that is needed did not answer",
     "task_failed": "the task could not be carried out",
 }

@@ -13,7 +13,12 @@ from tools.execution import Observation
 
 ReflectionMode: TypeAlias = Literal["always", "on_error", "never"]
 ReasonIncomplete: TypeAlias = Literal[
-    "max_iterations_reached", "model_reply_unreadable", "model_refused", "tool_unavailable", "task_failed"
+    "max_iterations_reached",
+    "model_reply_unreadable",
+    "model_refused",
+    "needs_model",
+    "tool_unavailable",
+    "task_failed",
 ]
 
 

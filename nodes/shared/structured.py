@@ -6,7 +6,7 @@ from typing import TypeVar
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage
 from pydantic import BaseModel
 
-from core.models import ChatModels, Role, is_truncated
+from core.models import ChatModels, Role, is_truncated, is_unable
 from core.texts import make_storable
 
 T = TypeVar("T", bound=BaseModel)
@@ -53,7 +53,7 @@ async def ask_text(
     """Ask for a text; a reply that is empty or was cut is reported to the model once.
 
     Returns:
-        The text; empty when the second reply could not be used either.
+        The text; empty when the second reply could not be used either, or the offline model is unable.
 
     Raises:
         ModelError: The model failed permanently.
@@ -62,7 +62,7 @@ async def ask_text(
     if fault := _find_fault(reply):
         retry = [*messages, build_unreadable_notice(fault)]
         reply = await models.reply(retry, temperature=temperature, model=model)
-    return "" if _find_fault(reply) else reply.text
+    return "" if _find_fault(reply) or is_unable(reply) else reply.text
 
 
 def build_unreadable_notice(fault: str) -> HumanMessage:
