@@ -90,7 +90,7 @@ async def test_commands_work_beside_a_running_service_and_find_its_database(data
     assert key[3:19] in await run_command("service.cli.keys", "list")
 
 
-async def test_what_keeps_it_from_starting_is_said_in_a_line_each(data_dir: Path) -> None:
+async def test_a_failure_to_start_is_explained_in_one_line(data_dir: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         code, errors = await start_and_fail(data_dir, PORT=port)
@@ -133,7 +133,7 @@ async def test_a_thread_survives_kill_9_of_the_service_and_a_restart_of_the_data
         assert len(third["messages"]) == 6
 
 
-async def test_a_service_killed_in_the_middle_of_a_run_takes_the_next_message_of_its_thread(
+async def test_a_thread_continues_after_its_service_was_killed_during_a_run(
     data_dir: Path,
 ) -> None:
     async with gemini_server() as gemini:
@@ -162,7 +162,7 @@ async def test_a_service_killed_in_the_middle_of_a_run_takes_the_next_message_of
             ]
 
 
-async def test_sigterm_lets_a_run_reach_its_next_step_and_tells_the_client(data_dir: Path) -> None:
+async def test_sigterm_lets_a_run_finish_its_step_and_informs_the_client(data_dir: Path) -> None:
     async with gemini_server() as gemini:
         gate = Gated(["Let me", " think."])
         search = ("search_knowledge_base", {"query": "export"})
@@ -186,7 +186,7 @@ async def test_sigterm_lets_a_run_reach_its_next_step_and_tells_the_client(data_
             assert await service.wait() == 0
 
 
-async def test_sigterm_is_announced_and_a_stream_ends_with_how_to_go_on(data_dir: Path) -> None:
+async def test_sigterm_is_announced_and_a_stream_ends_with_how_to_resume(data_dir: Path) -> None:
     async with gemini_server() as gemini:
         gate = Gated(["Let me", " think."])
         search = ("search_knowledge_base", {"query": "export"})

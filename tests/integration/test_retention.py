@@ -105,7 +105,7 @@ def _seen(state: StateSnapshot) -> tuple[Any, ...]:
     return state.values, state.next, tasks, state.metadata, state.created_at
 
 
-async def test_nothing_goes_unless_someone_says_so(pool: Pool) -> None:
+async def test_everything_is_kept_by_default(pool: Pool) -> None:
     await say(conversation(await replica(pool)), "a", "one", "two")
     before = await rows(pool)
     await aged(pool, "a", "10 years")
@@ -114,7 +114,9 @@ async def test_nothing_goes_unless_someone_says_so(pool: Pool) -> None:
 
 
 @pytest.mark.parametrize("turns", [3, 9])
-async def test_the_latest_only_is_kept_and_the_conversation_goes_on(pool: Pool, turns: int) -> None:
+async def test_keep_latest_keeps_one_checkpoint_and_the_conversation_continues(
+    pool: Pool, turns: int
+) -> None:
     graph = conversation(await replica(pool))
     await say(graph, "a", *map(str, range(turns)))
     before, taken = await history(pool, "a"), await rows(pool)
@@ -128,7 +130,7 @@ async def test_the_latest_only_is_kept_and_the_conversation_goes_on(pool: Pool, 
     assert len((await graph.aget_state(on("a"))).values["messages"]) == 3 * (turns + 1)
 
 
-async def test_a_thread_of_the_old_layout_keeps_exactly_what_the_policy_says(pool: Pool) -> None:
+async def test_a_thread_without_delta_channels_keeps_exactly_what_the_policy_says(pool: Pool) -> None:
     await say(conversation(await replica(pool), StockTalk), "a", "one", "two", "three")
     before = await history(pool, "a")
     await swept(pool, "keep_last:3")
@@ -157,7 +159,7 @@ steps = st.lists(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(steps=steps, keep=st.integers(1, 6), pick=st.integers(0, 50))
-async def test_what_is_kept_reads_as_before_and_goes_on_as_before(
+async def test_kept_checkpoints_read_and_resume_as_before(
     pool: Pool, steps: list[str], keep: int, pick: int
 ) -> None:
     thread = f"{steps}{keep}{pick}"
@@ -204,7 +206,7 @@ async def _lived(graph: Conversation, pool: Pool, thread: str, step: str, pick: 
             await say(graph, thread, "hello")
 
 
-async def test_an_idle_thread_goes_as_a_whole_and_one_that_waits_for_a_person_stays(pool: Pool) -> None:
+async def test_an_idle_thread_is_erased_unless_it_waits_for_a_person(pool: Pool) -> None:
     graph = conversation(await replica(pool))
     await say(graph, "idle", "one", "two")
     await say(graph, "waiting", "one", asks=True)
@@ -230,14 +232,14 @@ async def test_each_graph_has_its_own_policy(pool: Pool) -> None:
     assert await history(pool, "a kept thread") == before
 
 
-async def test_a_thread_someone_just_used_is_left_alone(pool: Pool) -> None:
+async def test_a_recently_used_thread_is_left_alone(pool: Pool) -> None:
     await say(conversation(await replica(pool)), "a", "one", "two")
     before = await rows(pool)
     await swept(pool, "keep_latest", grace=timedelta(minutes=5))
     assert await rows(pool) == before
 
 
-async def test_a_dry_run_says_what_a_run_then_does_and_changes_nothing(pool: Pool) -> None:
+async def test_a_dry_run_reports_what_a_run_then_does_and_changes_nothing(pool: Pool) -> None:
     graph = conversation(await replica(pool))
     await say(graph, "a", *map(str, range(6)))
     await say(graph, "b", "one")
@@ -251,7 +253,9 @@ async def test_a_dry_run_says_what_a_run_then_does_and_changes_nothing(pool: Poo
     assert did.lines["talk"].bytes > 0
 
 
-async def test_many_checkpoints_go_in_small_transactions(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_checkpoints_are_deleted_in_small_transactions(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("checkpoints.retention.MAX_CHECKPOINTS", 3)
     await say(conversation(await replica(pool)), "a", *map(str, range(5)))
     before = await history(pool, "a")
@@ -272,7 +276,7 @@ async def test_one_replica_sweeps_at_a_time(pool: Pool) -> None:
     assert await rows(pool) != before
 
 
-async def test_the_service_sweeps_in_the_background_and_outlives_a_sweep_that_fails(
+async def test_the_service_sweeps_in_the_background_and_survives_a_failing_sweep(
     database_url: str, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.retention.sweep", failing_once := _FailingOnce())
@@ -320,7 +324,7 @@ class _FailingOnce:
         return found
 
 
-async def test_the_command_prints_what_would_go(database_url: str, pool: Pool) -> None:
+async def test_the_command_prints_what_would_be_removed(database_url: str, pool: Pool) -> None:
     await say(conversation(await replica(pool)), "a", "one", "two")
     await aged(pool, "a", "1 day")
     before = await rows(pool)
@@ -361,14 +365,12 @@ def test_a_table_has_a_line_for_each_graph() -> None:
         ("keep_last:5,delete_after:12h", 5, timedelta(hours=12)),
     ],
 )
-def test_policies_are_written_in_words(text: str, keep: int | None, after: timedelta | None) -> None:
+def test_policies_are_parsed(text: str, keep: int | None, after: timedelta | None) -> None:
     assert RetentionPolicy.parse(RetentionSettings(policy=text).policy) == RetentionPolicy(text, keep, after)
 
 
 @pytest.mark.parametrize("text", ["keep_last:0", "keep_some", "delete_after:soon", "keep_last", ""])
-def test_a_policy_that_cannot_be_read_is_said_at_the_start(
-    text: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_invalid_policy_fails_at_start(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RETENTION_PER_GRAPH", json.dumps({"react": text}))
     with pytest.raises(StartupError, match="RETENTION_PER_GRAPH"):
         Settings.load()
