@@ -75,7 +75,7 @@ docs: $(VENV)/.runtime ## Generate docs/, .env.example and langgraph.json from t
 	@$(BIN)/python -m service.cli.docs
 
 proto: $(VENV)/.dev ## Generate memory/proto from memory/memory.proto
-	@$(BIN)/python -m memory.generate
+	@$(BIN)/python -m service.cli.proto
 
 requirements: $(VENV)/.dev ## Pin the newest versions that pyproject.toml permits
 	@$(BIN)/uv pip compile --quiet --python-version 3.11 --no-annotate --no-header --no-strip-markers \

@@ -29,9 +29,9 @@ from core.embeddings import Embedder
 from core.memory import STRATEGIES, Scope
 from core.postgres import Pool
 from core.settings import DatabaseSettings
-from memory import models, search
-from memory.extensions import open_extensions
-from memory.migrations import migrate
+from memory import indexer as models
+from memory import search
+from memory.database import migrate, open_extensions
 from memory.search import SearchDeps
 
 DIMENSIONS: Final = 384

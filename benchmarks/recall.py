@@ -6,7 +6,7 @@ from itertools import product
 from statistics import fmean
 from typing import Final
 
-from memory.fusion import best_first, fused
+from memory.ranking import fuse_ranks, sort_by_score
 
 CUTS: Final = (5, 10, 25)
 VECTOR_WEIGHTS: Final = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
@@ -111,8 +111,8 @@ def _refused(legs: Mapping[str, Sequence[Ranked]], vector: float, trigram: float
     found = []
     for place, each in enumerate(legs["keyword"]):
         ranks = {leg: {id_: rank for rank, id_ in enumerate(of[place].ids, 1)} for leg, of in legs.items()}
-        scores = fused(ranks, weights, k)
-        order = best_first(scores, {id_: number for number, id_ in enumerate(sorted(scores))})
+        scores = fuse_ranks(ranks, weights, k)
+        order = sort_by_score(scores, {id_: number for number, id_ in enumerate(sorted(scores))})
         found.append(
             Ranked(group=each.group, answerable=each.answerable, evidence=each.evidence, ids=tuple(order))
         )

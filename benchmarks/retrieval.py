@@ -23,13 +23,12 @@ from core.embeddings import build_embedder
 from core.memory import STRATEGIES, Message, Scope, Strategy
 from core.memory.strategies import Retriever
 from core.settings import DatabaseSettings, Settings
-from memory import models, search
-from memory.extensions import open_extensions
+from memory import indexer as models
+from memory import search
+from memory.database import migrate, open_extensions
 from memory.indexer import Indexer
 from memory.messages import add_messages
-from memory.migrations import migrate
-from memory.rerank import Reranker
-from memory.rerank_local import LocalReranker
+from memory.rerankers import LocalReranker, Reranker
 from memory.search import SearchDeps
 
 LEGS: Final[tuple[Retriever, ...]] = ("keyword", "vector", "trigram")

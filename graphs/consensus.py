@@ -5,6 +5,7 @@ After Wang et al. 2022 (self-consistency, arXiv 2203.11171) and Chen et al. 2023
 """
 
 from langgraph.graph import END, START, StateGraph
+from nodes.consensus.nodes import vote
 
 from core.context import Context
 from graphs.spec import GraphSpec
@@ -14,7 +15,6 @@ from nodes.consensus.finish import finish
 from nodes.consensus.prepare import prepare
 from nodes.consensus.state import ConsensusInput, ConsensusOutput, ConsensusState
 from nodes.consensus.to_voters import to_voters
-from nodes.consensus.vote import vote
 from nodes.deps import Deps
 from nodes.shared.context import ContextAssembler, PromptBudget
 from nodes.shared.prompts import load_prompt

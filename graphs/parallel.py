@@ -5,6 +5,7 @@ arXiv 2406.04692).
 """
 
 from langgraph.graph import END, START, StateGraph
+from nodes.parallel.races import Races
 
 from core.context import Context
 from graphs.agent import react_agent
@@ -15,7 +16,6 @@ from nodes.parallel.finish import finish
 from nodes.parallel.gather import gather
 from nodes.parallel.merge import merge
 from nodes.parallel.prepare import prepare
-from nodes.parallel.race import Races
 from nodes.parallel.state import ParallelInput, ParallelOutput, ParallelState
 from nodes.parallel.to_branches import to_branches
 from nodes.shared.context import ContextAssembler, PromptBudget

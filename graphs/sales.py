@@ -16,8 +16,8 @@ from nodes.sales.finish import finish
 from nodes.sales.open_deal import open_deal
 from nodes.sales.read_results import read_results
 from nodes.sales.record import record
+from nodes.sales.stages import SALES_TEAM
 from nodes.sales.state import SalesInput, SalesOutput, SalesState
-from nodes.sales.team import SALES_TEAM
 from nodes.sales.work_stages import Team, work_stages
 from nodes.shared.context import ContextAssembler, PromptBudget
 from nodes.shared.prompts import load_prompt

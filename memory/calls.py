@@ -11,8 +11,8 @@ from tenacity.wait import wait_exponential_jitter
 
 from core.errors import MemoryUnavailable, ServiceError
 from core.settings import MemorySettings
-from memory.circuit import Circuit
-from memory.wire_errors import REACHABILITY, from_status
+from memory.grpc_calls import CircuitBreaker
+from memory.grpc_transport import REACHABILITY, from_status
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ class Calls:
         self._service = service
         self._attempts = settings.grpc_max_attempts
         self._wait = wait_exponential_jitter(first_pause, max=LONGEST_PAUSE_SECONDS, jitter=first_pause)
-        self._circuit = Circuit(settings.grpc_rest_seconds, _is_away)
+        self._circuit = CircuitBreaker(settings.grpc_rest_seconds, _is_away)
 
     async def make(self, attempt: Callable[[float], Awaitable[T]], *, seconds: float) -> T:
         """Make a call, again where the memory was not reached.

@@ -30,11 +30,11 @@ from core.memory import (
 )
 from core.settings import MemorySettings
 from core.texts import make_storable
-from memory import wire
-from memory.calls import FIRST_PAUSE_SECONDS, Calls
+from memory import grpc_conversion as wire
+from memory.grpc_calls import FIRST_PAUSE_SECONDS, Calls
+from memory.grpc_transport import KEEPALIVE_SECONDS, MAX_MESSAGE_BYTES, SERVICE, authorities
 from memory.proto import memory_pb2 as pb
 from memory.proto.memory_pb2_grpc import MemoryServiceStub
-from memory.transport import KEEPALIVE_SECONDS, MAX_MESSAGE_BYTES, SERVICE, authorities
 
 log = get_logger(__name__)
 

@@ -12,21 +12,21 @@ from core.memory import Edge, Node, Scope
 from core.memory.vocabulary import Vocabulary
 from core.postgres import Connection, Pool
 from core.texts import is_storable
-from memory.facts import MAX_NAME_CHARACTERS
-from memory.ledger import (
+from memory.bitemporal import (
     Clock,
     Statement,
-    believed,
-    close_and_copy,
-    line_key,
-    line_of,
+    apply_plan,
+    build_line_key,
+    find_repeated_row,
+    get_line,
+    load_believed,
     lock_scope,
-    note,
-    said_before,
-    said_by,
+    record_statement,
+    resolve_known_row,
 )
+from memory.facts import MAX_NAME_CHARACTERS
 from memory.messages import MAX_ID_CHARACTERS, check_scope
-from memory.timelines import Plan, end, state
+from memory.timelines import Plan, plan_end, plan_statement
 
 MAX_EDGES: Final = 1_000
 
@@ -105,7 +105,7 @@ class _Relater:
         names = ["edge", edge.source.kind, edge.source.key, edge.type]
         if edge.type not in self._vocabulary.relations:
             names += [edge.target.kind, edge.target.key]
-        line = await line_of(self._connection, self._scope, line_key(*names))
+        line = await get_line(self._connection, self._scope, build_line_key(*names))
         begun = await self._say(edge, line, ended=False)
         ended = edge.valid_to is not None and await self._say(edge, line, ended=True)
         return begun or ended
@@ -115,18 +115,18 @@ class _Relater:
         statement = Statement(
             scope=self._scope, line=line, message=edge.source_message_id, value=target, ended=ended
         )
-        if await said_before(self._connection, "edges", statement) is not None:
+        if await find_repeated_row(self._connection, "edges", statement) is not None:
             return False
         moment = self._clock.tick()
-        periods = await believed(self._connection, "edges", line)
+        periods = await load_believed(self._connection, "edges", line)
         plan = (
-            end(periods, target, edge.valid_to)
+            plan_end(periods, target, edge.valid_to)
             if ended and edge.valid_to
-            else state(periods, target, edge.valid_from, until=edge.valid_to)
+            else plan_statement(periods, target, edge.valid_from, until=edge.valid_to)
         )
-        copied = await close_and_copy(self._connection, "edges", plan, moment, edge.source_message_id)
-        row = await self._insert(edge, statement, plan) if plan.new else said_by(plan, copied)
-        await note(self._connection, "edges", statement, row, moment)
+        copied = await apply_plan(self._connection, "edges", plan, moment, edge.source_message_id)
+        row = await self._insert(edge, statement, plan) if plan.new else resolve_known_row(plan, copied)
+        await record_statement(self._connection, "edges", statement, row, moment)
         return plan.new is not None or bool(plan.superseded)
 
     async def _insert(self, edge: Edge, statement: Statement, plan: Plan) -> int:

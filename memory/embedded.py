@@ -28,17 +28,16 @@ from core.memory import (
 from core.memory.vocabulary import Vocabulary
 from core.postgres import Pool
 from core.settings import MemorySettings
-from memory import contexts, edges, facts, forgetting, graph, items, messages, models, search
-from memory.database import memory_errors
-from memory.extensions import open_extensions
-from memory.indexer import Indexer
-from memory.items import Policies
-from memory.migrations import migrate
-from memory.models import Progress
-from memory.rerank import Reranker
+from memory import contexts, facts, forgetting, graph, messages, search
+from memory import graph as edges
+from memory import indexer as models
+from memory import notes as items
+from memory.database import migrate, open_extensions, translate_errors
+from memory.indexer import Indexer, Progress
+from memory.notes import NotePolicies, NoteSweeper
+from memory.rerankers import Reranker
 from memory.routing import Router
 from memory.search import SearchDeps
-from memory.sweeper import Sweeper
 
 
 class EmbeddedMemory:
@@ -56,13 +55,13 @@ class EmbeddedMemory:
         deps: SearchDeps,
         indexer: Indexer | None,
         *,
-        policies: Policies | None = None,
+        policies: NotePolicies | None = None,
         vocabulary: Vocabulary | None = None,
     ) -> None:
         self._deps = deps
         self._pool = deps.pool
         self._indexer = indexer
-        self._policies = policies or Policies.of(MemorySettings())
+        self._policies = policies or NotePolicies.of(MemorySettings())
         self._vocabulary = vocabulary or Vocabulary()
         self._router = Router(deps.embedder)
 
@@ -79,7 +78,7 @@ class EmbeddedMemory:
         weights = STRATEGIES.get(strategy)
         if weights is None:
             raise MemoryRefused(f"strategy {strategy!r} is not known; there are {', '.join(STRATEGIES)}")
-        with memory_errors():
+        with translate_errors():
             return await search.search(
                 self._deps, scope, query, strategy=strategy, weights=weights, limit=limit, as_of=as_of
             )
@@ -98,7 +97,7 @@ class EmbeddedMemory:
         budget = contexts.budget_of(strategy, token_budget)
         found = await self.search(scope, query, strategy=strategy, limit=contexts.MOST_HITS, as_of=as_of)
         known = await self.list_facts(scope, valid_at=as_of, believed_at=as_of)
-        with memory_errors():
+        with translate_errors():
             recent = await messages.recent_messages(
                 self._pool, scope, session_id=session_id, limit=contexts.MOST_RECENT, as_of=as_of
             )
@@ -111,7 +110,7 @@ class EmbeddedMemory:
 
     async def add_messages(self, scope: Scope, new: Sequence[Message]) -> int:
         """See :meth:`core.memory.Memory.add_messages`. Vectors come after."""
-        with memory_errors():
+        with translate_errors():
             added = await messages.add_messages(self._pool, scope, new)
         if added and self._indexer:
             self._indexer.wake()
@@ -119,7 +118,7 @@ class EmbeddedMemory:
 
     async def upsert_facts(self, scope: Scope, new: Sequence[NewFact]) -> list[FactChange]:
         """See :meth:`core.memory.Memory.upsert_facts`."""
-        with memory_errors():
+        with translate_errors():
             return await facts.upsert_facts(self._pool, scope, new, vocabulary=self._vocabulary)
 
     async def list_facts(
@@ -132,7 +131,7 @@ class EmbeddedMemory:
         believed_at: datetime | None = None,
     ) -> list[Fact]:
         """See :meth:`core.memory.Memory.list_facts`."""
-        with memory_errors():
+        with translate_errors():
             return await facts.list_facts(
                 self._pool,
                 scope,
@@ -144,12 +143,12 @@ class EmbeddedMemory:
 
     async def fact_history(self, scope: Scope, *, subject: str = "", predicate: str = "") -> list[Fact]:
         """See :meth:`core.memory.Memory.fact_history`."""
-        with memory_errors():
+        with translate_errors():
             return await facts.fact_history(self._pool, scope, subject=subject, predicate=predicate)
 
     async def upsert_edges(self, scope: Scope, new: Sequence[Edge]) -> int:
         """See :meth:`core.memory.Memory.upsert_edges`."""
-        with memory_errors():
+        with translate_errors():
             return await edges.upsert_edges(self._pool, scope, new, vocabulary=self._vocabulary)
 
     async def query_graph(
@@ -163,7 +162,7 @@ class EmbeddedMemory:
         believed_at: datetime | None = None,
     ) -> Graph:
         """See :meth:`core.memory.Memory.query_graph`."""
-        with memory_errors():
+        with translate_errors():
             return await graph.query_graph(
                 self._pool,
                 scope,
@@ -176,33 +175,33 @@ class EmbeddedMemory:
 
     async def remember(self, scope: Scope, text: str, *, type: NoteType, agent: str) -> Note:  # noqa: A002
         """See :meth:`core.memory.Memory.remember`."""
-        with memory_errors():
+        with translate_errors():
             return await items.remember(
                 self._pool, scope, text, kind=type, agent=agent, policies=self._policies
             )
 
     async def recall(self, scope: Scope, query: str, *, agent: str, limit: int = 10) -> list[Hit]:
         """See :meth:`core.memory.Memory.recall`."""
-        with memory_errors():
+        with translate_errors():
             return await items.recall(
                 self._pool, scope, query, agent=agent, limit=limit, policies=self._policies
             )
 
     async def recent(self, scope: Scope, *, session_id: str = "", limit: int = 20) -> list[Message]:
         """See :meth:`core.memory.Memory.recent`."""
-        with memory_errors():
+        with translate_errors():
             return await messages.recent_messages(self._pool, scope, session_id=session_id, limit=limit)
 
     async def forget(self, scope: Scope, *, session_id: str = "") -> ErasedCounts:
         """See :meth:`core.memory.Memory.forget`."""
-        with memory_errors():
+        with translate_errors():
             return await forgetting.forget(
                 self._pool, scope, session_id=session_id, vectors=self._deps.extensions.vector
             )
 
     async def progress(self) -> Progress:
         """How many units of all contacts there are, and how many wait for a vector."""
-        with memory_errors():
+        with translate_errors():
             return await models.progress(self._pool)
 
 
@@ -231,8 +230,8 @@ async def open_memory(
     indexer = Indexer(pool, embedder, model) if model else None
     deps = SearchDeps(pool=pool, extensions=extensions, embedder=embedder, model=model, reranker=reranker)
     settings = settings or MemorySettings()
-    policies = Policies.of(settings)
-    sweeper = Sweeper(pool, policies, seconds=settings.sweep_seconds)
+    policies = NotePolicies.of(settings)
+    sweeper = NoteSweeper(pool, policies, seconds=settings.sweep_seconds)
     sweeping = asyncio.create_task(sweeper.run(), name="memory-sweeper")
     indexing = asyncio.create_task(indexer.run(), name="memory-indexer") if indexer else None
     try:

@@ -21,21 +21,21 @@ from core.memory import Fact, FactChange, NewFact, Scope
 from core.memory.vocabulary import Vocabulary, normalise_predicate
 from core.postgres import Connection, Pool
 from core.texts import is_storable
-from memory.ledger import (
+from memory.bitemporal import (
     Clock,
     Statement,
-    believed,
-    close_and_copy,
-    folded,
-    line_key,
-    line_of,
+    apply_plan,
+    build_line_key,
+    find_repeated_row,
+    fold_text,
+    get_line,
+    load_believed,
     lock_scope,
-    note,
-    said_before,
-    said_by,
+    record_statement,
+    resolve_known_row,
 )
-from memory.messages import MAX_ID_CHARACTERS, check_scope, utc
-from memory.timelines import Period, Plan, correct, end, state, wrong
+from memory.messages import MAX_ID_CHARACTERS, check_scope, to_utc
+from memory.timelines import Period, Plan, find_corrected, plan_correction, plan_end, plan_statement
 
 MAX_FACTS: Final = 200
 MAX_LISTED: Final = 1_000
@@ -159,7 +159,7 @@ def _query(scope: Scope, subject: str, predicate: str) -> dict[str, object]:
     return {
         "tenant": scope.tenant,
         "contact": scope.contact_id,
-        "subject": folded(subject),
+        "subject": fold_text(subject),
         "predicate": normalise_predicate(predicate),
         "limit": MAX_LISTED,
     }
@@ -181,37 +181,37 @@ class _Learner:
             scope=self._scope,
             line=await self._line(fact, "" if single else fact.object),
             message=fact.source_message_id,
-            value=folded(fact.object),
+            value=fold_text(fact.object),
             ended=fact.ended,
             confidence=fact.confidence,
         )
-        known = await said_before(self._connection, "facts", statement)
+        known = await find_repeated_row(self._connection, "facts", statement)
         if known is not None:
             return Plan(outcome="repeated", known=known), known
         moment = self._clock.tick()
-        periods = await believed(self._connection, "facts", statement.line)
+        periods = await load_believed(self._connection, "facts", statement.line)
         target = None if single else await self._wrong(fact, said_at)
         plan = _plan(fact, said_at, periods) if target is None else _instead(fact, target, periods)
         row = await self._write(fact, statement.line, plan, moment)
-        await note(self._connection, "facts", statement, row, moment)
+        await record_statement(self._connection, "facts", statement, row, moment)
         return plan, row
 
     async def _wrong(self, fact: NewFact, said_at: datetime) -> Period | None:
         """What a correction names as wrong, of a property that has a line for each value."""
-        if not (fact.correction and fact.instead_of) or folded(fact.instead_of) == folded(fact.object):
+        if not (fact.correction and fact.instead_of) or fold_text(fact.instead_of) == fold_text(fact.object):
             return None
         line = await self._line(fact, fact.instead_of)
-        return wrong(await believed(self._connection, "facts", line), said_at)
+        return find_corrected(await load_believed(self._connection, "facts", line), said_at)
 
     async def _write(self, fact: NewFact, line: int, plan: Plan, moment: datetime) -> int:
-        copied = await close_and_copy(self._connection, "facts", plan, moment, fact.source_message_id)
+        copied = await apply_plan(self._connection, "facts", plan, moment, fact.source_message_id)
         if plan.new is None:
-            return said_by(plan, copied)
+            return resolve_known_row(plan, copied)
         parameters = (
             self._scope,
             line,
             fact.subject,
-            folded(fact.subject),
+            fold_text(fact.subject),
             fact.predicate,
             fact.object,
             fact.scope_key,
@@ -227,21 +227,21 @@ class _Learner:
 
     async def _line(self, fact: NewFact, value: str) -> int:
         names = (fact.subject, fact.predicate, fact.scope_key, value)
-        return await line_of(self._connection, self._scope, line_key("fact", *map(folded, names)))
+        return await get_line(self._connection, self._scope, build_line_key("fact", *map(fold_text, names)))
 
 
 def _plan(fact: NewFact, said_at: datetime, periods: Sequence[Period]) -> Plan:
-    value = folded(fact.object)
+    value = fold_text(fact.object)
     if fact.ended:
-        return end(periods, value, fact.valid_from or said_at)
+        return plan_end(periods, value, fact.valid_from or said_at)
     if fact.correction:
-        wrong_value = folded(fact.instead_of)
-        return correct(periods, value, said_at, start=fact.valid_from, instead_of=wrong_value)
-    return state(periods, value, fact.valid_from or said_at)
+        wrong_value = fold_text(fact.instead_of)
+        return plan_correction(periods, value, said_at, start=fact.valid_from, instead_of=wrong_value)
+    return plan_statement(periods, value, fact.valid_from or said_at)
 
 
 def _instead(fact: NewFact, target: Period, periods: Sequence[Period]) -> Plan:
-    plan = state(periods, folded(fact.object), fact.valid_from or target.start, until=target.end)
+    plan = plan_statement(periods, fold_text(fact.object), fact.valid_from or target.start, until=target.end)
     closed = (*plan.superseded, target.row)
     return replace(plan, outcome="corrected", superseded=closed, closed=target.row)
 
@@ -263,7 +263,7 @@ def _checked(fact: NewFact) -> NewFact:
         subject=" ".join(fact.subject.split()),
         predicate=normalise_predicate(fact.predicate),
         object=" ".join(fact.object.split()),
-        scope_key=folded(fact.scope_key),
+        scope_key=fold_text(fact.scope_key),
     )
     fault = _fault(named)
     if fault:
@@ -286,9 +286,9 @@ def _fault(fact: NewFact) -> str | None:
 
 def _lengths(fact: NewFact) -> Iterator[tuple[str, str, int]]:
     limits = {
-        "subject": (folded(fact.subject), MAX_NAME_CHARACTERS),
+        "subject": (fold_text(fact.subject), MAX_NAME_CHARACTERS),
         "predicate": (fact.predicate, MAX_NAME_CHARACTERS),
-        "object": (folded(fact.object), MAX_OBJECT_CHARACTERS),
+        "object": (fold_text(fact.object), MAX_OBJECT_CHARACTERS),
         "source_message_id": (fact.source_message_id, MAX_ID_CHARACTERS),
     }
     for name, (text, most) in limits.items():
@@ -303,5 +303,5 @@ def _check_times(**times: datetime | None) -> None:
 
 def _fact(row: DictRow) -> Fact:
     times = ("valid_from", "valid_to", "recorded_at", "superseded_at")
-    moments = {name: utc(row[name]) if row[name] else None for name in times}
+    moments = {name: to_utc(row[name]) if row[name] else None for name in times}
     return Fact(**{**row, **moments, "id": str(row["id"])})

@@ -2,7 +2,7 @@
 
 from core.memory import ErasedCounts, Scope
 from core.postgres import Connection, Pool
-from memory.database import unobstructed
+from memory.database import retry_on_conflict
 from memory.messages import check_scope, check_session
 
 # Who writes to the scope meanwhile waits.
@@ -74,7 +74,7 @@ async def forget(pool: Pool, scope: Scope, *, session_id: str, vectors: bool) ->
         return await _forgotten(pool, scope, session_id, vectors=vectors)
 
     # The indexer, who locks units before their contact, may be at the same rows.
-    return await unobstructed(attempt)
+    return await retry_on_conflict(attempt)
 
 
 async def _forgotten(pool: Pool, scope: Scope, session_id: str, *, vectors: bool) -> ErasedCounts:

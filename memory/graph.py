@@ -9,7 +9,7 @@ from core.errors import MemoryRefused
 from core.memory import Edge, Graph, Node, Scope
 from core.postgres import Pool
 from memory.facts import AWAIT_WRITERS_SQL
-from memory.messages import check_scope, utc
+from memory.messages import check_scope, to_utc
 
 MAX_DEPTH: Final = 5
 # The nearest edges; what has more is not a picture anyone can use.
@@ -101,7 +101,7 @@ def _edge(row: DictRow) -> Edge:
         source=Node(row["source_kind"], row["source_key"], row["source_label"]),
         type=row["type"],
         target=Node(row["target_kind"], row["target_key"], row["target_label"]),
-        valid_from=utc(row["valid_from"]),
-        valid_to=utc(row["valid_to"]) if row["valid_to"] else None,
+        valid_from=to_utc(row["valid_from"]),
+        valid_to=to_utc(row["valid_to"]) if row["valid_to"] else None,
         source_message_id=row["source_message_id"],
     )

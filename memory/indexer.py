@@ -15,9 +15,9 @@ from core.embeddings import Embedder
 from core.errors import EmbeddingError, MemoryUnavailable
 from core.logging import get_logger
 from core.postgres import DATABASE_UNAVAILABLE, Connection, Pool
-from memory.database import memory_errors
-from memory.models import MAX_INDEXED_DIMENSIONS, Model
-from memory.texts import embedded_text
+from memory.database import translate_errors
+from memory.indexer import MAX_INDEXED_DIMENSIONS, Model
+from memory.texts import build_embedded_text
 
 log = get_logger(__name__)
 
@@ -88,7 +88,7 @@ class Indexer:
     Args:
         pool: The service's pool.
         embedder: For retrieval.
-        model: The embedder's, as :func:`memory.models.activate` gave it.
+        model: The embedder's, as :func:`memory.indexer.activate_model` gave it.
         exact_scan_vectors: From how many vectors a scope is searched with the HNSW index.
     """
 
@@ -149,7 +149,7 @@ class Indexer:
             MemoryUnavailable: The database cannot be reached.
         """
         made = 0
-        with memory_errors():
+        with translate_errors():
             while batch := await self._batch():
                 made += batch
             if made:
@@ -163,7 +163,7 @@ class Indexer:
         units, until = [row["unit"] for row in rows], rows[0]["leased_until"]
         try:
             vectors = await self._embedder.embed_documents(
-                [embedded_text(row["date"], row["before"], row["text"]) for row in rows]
+                [build_embedded_text(row["date"], row["before"], row["text"]) for row in rows]
             )
         except (EmbeddingError, asyncio.CancelledError):
             async with self._pool.connection() as connection:

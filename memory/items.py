@@ -24,8 +24,8 @@ from core.memory import Hit, Note, NoteType, RetrieverRank, Scope
 from core.postgres import Connection, Pool
 from core.settings import MemorySettings
 from core.texts import detect_language, is_storable, make_storable
-from memory.messages import MAX_ID_CHARACTERS, SCOPE_SQL, check_scope, utc
-from memory.texts import CONFIGURATIONS, searchable
+from memory.messages import MAX_ID_CHARACTERS, SCOPE_SQL, check_scope, to_utc
+from memory.texts import CONFIGURATIONS, add_unaccented_words
 
 MAX_NOTE_CHARACTERS: Final = 4_000
 MAX_QUERY_CHARACTERS: Final = 1_000
@@ -145,7 +145,7 @@ async def remember(
         "text": note,
         "digest": hashlib.sha256(note.encode()).digest(),
         "configuration": CONFIGURATIONS[detect_language(note)],
-        "words": searchable(note),
+        "words": add_unaccented_words(note),
         "now": now,
         "oldest": now - policies.retention[kind],
         "kept": policies.kept,
@@ -162,7 +162,7 @@ async def _write(connection: Connection, parameters: dict[str, object], capacity
         await connection.execute(TRIM_SQL, parameters)
     row = await (await connection.execute(REMEMBER_SQL, parameters)).fetchone()
     assert row  # noqa: S101  # an upsert returns its row
-    return Note(**{**row, "id": str(row["id"]), "remembered_at": utc(row["remembered_at"])})
+    return Note(**{**row, "id": str(row["id"]), "remembered_at": to_utc(row["remembered_at"])})
 
 
 async def recall(
@@ -189,7 +189,7 @@ async def recall(
         "tenant": scope.tenant,
         "contact": scope.contact_id,
         "agent": agent,
-        "words": searchable(make_storable(query)[:MAX_QUERY_CHARACTERS].strip()),
+        "words": add_unaccented_words(make_storable(query)[:MAX_QUERY_CHARACTERS].strip()),
         "types": list(policies.retention),
         "oldest": [now - kept for kept in policies.retention.values()],
         "now": now,
@@ -206,7 +206,7 @@ def _hits(rows: Sequence[DictRow]) -> list[Hit]:
             kind="item",
             id=str(row["id"]),
             text=row["text"],
-            at=utc(row["remembered_at"]),
+            at=to_utc(row["remembered_at"]),
             session_id="",
             score=row["score"],
             ranks=(RetrieverRank(row["type"], rank, row["score"]),),

@@ -8,7 +8,7 @@ from core.errors import MemoryRefused
 from core.memory import Message, Scope
 from core.postgres import Connection, Pool
 from core.texts import is_storable, make_storable
-from memory.texts import Unit, units
+from memory.texts import Unit, split_into_units
 
 # Longer than any letter; what is longer is a document, and not a message.
 MAX_TEXT_CHARACTERS = 100_000
@@ -170,7 +170,10 @@ async def add_messages(pool: Pool, scope: Scope, messages: Sequence[Message]) ->
     checked(scope, messages)
     if not messages:
         return 0
-    made = {message.id: units(message.text, message.at.astimezone(UTC)) for message in reversed(messages)}
+    made = {
+        message.id: split_into_units(message.text, message.at.astimezone(UTC))
+        for message in reversed(messages)
+    }
     async with pool.connection() as connection, connection.transaction():
         row = await (await connection.execute(SCOPE_SQL, (scope.tenant, scope.contact_id))).fetchone()
         assert row  # noqa: S101  # an upsert returns its row

@@ -5,7 +5,7 @@ from core.postgres import Pool
 from memory.database import sql_file
 
 # Position is version: append, never edit or reorder. What needs an extension is not here: it comes and
-# goes with the server, see memory/extensions.py.
+# goes with the server, see memory/database.py.
 MIGRATIONS: tuple[bytes, ...] = (
     sql_file("0001_tables.sql"),
     sql_file("0002_facts.sql"),

@@ -37,7 +37,7 @@ class Model:
     """The model that vectors are made and compared with.
 
     Attributes:
-        id: In ``memory.models``.
+        id: In ``memory.indexer``.
         name: ``provider:model``.
         dimensions: Of its vectors.
     """

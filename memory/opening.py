@@ -8,7 +8,7 @@ from core.memory import Memory
 from core.postgres import Pool
 from core.settings import Settings
 from memory import embedded
-from memory.client import remote_memory
+from memory.grpc_client import connect_memory
 from memory.rerankers import open_reranker
 
 
@@ -28,7 +28,7 @@ async def open_memory(settings: Settings, pool: Pool, embedder: Embedder) -> Asy
         psycopg.Error: The embedded one's database cannot be reached, or refuses.
     """
     if settings.memory.grpc_target:
-        async with remote_memory(settings.memory) as remote:
+        async with connect_memory(settings.memory) as remote:
             yield remote
     else:
         async with open_embedded(settings, pool, embedder) as own:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from core.errors import MemoryUnavailable
 from core.settings import RerankSettings
-from memory.rerank import Candidate, Reranked
+from memory.rerankers import Candidate, Reranked
 
 _CHARACTERS: Final = 2_000
 
@@ -39,7 +39,7 @@ class JinaReranker:
         self.name = f"jina:{model}"
 
     async def rerank(self, query: str, candidates: Sequence[Candidate]) -> list[Reranked]:
-        """See :class:`memory.rerank.Reranker`."""
+        """See :class:`memory.rerankers.Reranker`."""
         body = {
             "model": self.name.removeprefix("jina:"),
             "query": query,

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from memory.rerank import Candidate, Reranked
+from memory.rerankers import Candidate, Reranked
 
 # Fitted on recorded conversations, see benchmarks/README.md.
 DIVERSITY: Final = 0.1
@@ -26,7 +26,7 @@ class LocalReranker:
         self._diversity = diversity
 
     async def rerank(self, query: str, candidates: Sequence[Candidate]) -> list[Reranked]:  # noqa: ARG002
-        """See :class:`memory.rerank.Reranker`."""
+        """See :class:`memory.rerankers.Reranker`."""
         words = [frozenset(_WORD.findall(candidate.text.lower())) for candidate in candidates]
         best = max(candidate.score for candidate in candidates)
         relevance = [candidate.score / best for candidate in candidates]

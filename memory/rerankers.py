@@ -4,9 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from core.settings import Settings
-from memory.rerank import Reranker
-from memory.rerank_jina import open_jina
-from memory.rerank_local import LocalReranker
+from memory.rerankers import LocalReranker, Reranker, open_jina
 
 
 @asynccontextmanager

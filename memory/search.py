@@ -18,9 +18,8 @@ from core.memory.values import HitKind
 from core.packing import format_statement, is_summary_id
 from core.postgres import Connection, Pool
 from core.texts import make_storable
-from memory.extensions import MISSING_TRIGRAMS, MISSING_VECTOR, Extensions
-from memory.fusion import age_factor, best_first, fused
-from memory.indexer import halfvec
+from memory.database import MISSING_TRIGRAMS, MISSING_VECTOR, Extensions
+from memory.indexer import Model, halfvec
 from memory.legs import (
     AFTER,
     BEFORE,
@@ -36,10 +35,10 @@ from memory.legs import (
     Statement,
     statement,
 )
-from memory.messages import END_OF_TIME, check_scope, utc
-from memory.models import Model
-from memory.rerank import Candidate, Reranker
-from memory.texts import identifiers, searchable
+from memory.messages import END_OF_TIME, check_scope, to_utc
+from memory.ranking import age_factor, fuse_ranks, sort_by_score
+from memory.rerankers import Candidate, Reranker
+from memory.texts import add_unaccented_words, extract_identifiers
 
 log = get_logger(__name__)
 
@@ -138,7 +137,7 @@ async def search(
     legs = tuple(leg for leg in get_args(Retriever) if _is_asked(leg, asked, weights, vector, needles))
     parameters = {
         **_parameters(scope, weights, as_of),
-        "words": searchable(asked),
+        "words": add_unaccented_words(asked),
         "needles": needles,
         **({"vector": halfvec(vector), "model": deps.model.id} if vector and deps.model else {}),
     }
@@ -204,7 +203,7 @@ async def _hits(connection: Connection, named: _Named, chosen: _Chosen) -> dict[
             kind=kind,
             id=identity,
             text=text,
-            at=utc(named.times[each]),
+            at=to_utc(named.times[each]),
             session_id=session_id,
             score=chosen.scores.get(each, 0.0),
             ranks=named.legs(each),
@@ -244,7 +243,7 @@ async def _vector(deps: SearchDeps, asked: str, weights: Strategy) -> tuple[list
 
 
 def _needles(deps: SearchDeps, asked: str, weights: Strategy) -> tuple[list[str], list[str]]:
-    needles = list(dict.fromkeys(identifiers(asked)))[:MAX_NEEDLES] if weights.trigram > 0 else []
+    needles = list(dict.fromkeys(extract_identifiers(asked)))[:MAX_NEEDLES] if weights.trigram > 0 else []
     if needles and not deps.extensions.trigrams:
         return [], [f"trigram: {MISSING_TRIGRAMS}"]
     return needles, []
@@ -288,7 +287,7 @@ def _parameters(scope: Scope, weights: Strategy, as_of: datetime | None) -> dict
 
 def _chosen(named: _Named, weights: Strategy, now: datetime, most: int) -> _Chosen:
     """The ``most`` best messages, and those that are merely new."""
-    scores = fused(named.ranks, {leg: weights.weight(leg) for leg in get_args(Retriever)})
+    scores = fuse_ranks(named.ranks, {leg: weights.weight(leg) for leg in get_args(Retriever)})
     if weights.half_life_days is not None:
         scores = {
             # What holds is not old, however long it has held.
@@ -298,7 +297,7 @@ def _chosen(named: _Named, weights: Strategy, now: datetime, most: int) -> _Chos
             for each, score in scores.items()
         }
     best: dict[int, int] = {}
-    for unit in best_first(scores, {unit: unit for unit in scores}):
+    for unit in sort_by_score(scores, {unit: unit for unit in scores}):
         # Of a long message the part that was found first speaks for it.
         best.setdefault(named.messages[unit], unit)
         if len(best) == most:

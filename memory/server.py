@@ -13,9 +13,9 @@ from pydantic import SecretStr
 from core.errors import StartupError
 from core.memory import Memory
 from core.settings import LOOPBACK, MemorySettings
+from memory.grpc_transport import KEEPALIVE_SECONDS, MAX_MESSAGE_BYTES, SERVICE, key_and_certificate
 from memory.proto.memory_pb2_grpc import add_MemoryServiceServicer_to_server
 from memory.servicer import MemoryServicer
-from memory.transport import KEEPALIVE_SECONDS, MAX_MESSAGE_BYTES, SERVICE, key_and_certificate
 
 if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]

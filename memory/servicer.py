@@ -10,10 +10,10 @@ from grpc import StatusCode, aio
 from core.errors import MemoryRefused, ServiceError
 from core.logging import get_logger
 from core.memory import Memory, StrategyName
-from memory import wire
+from memory import grpc_conversion as wire
+from memory.grpc_transport import ERROR_KEY, to_status
 from memory.proto import memory_pb2 as pb
 from memory.proto.memory_pb2_grpc import MemoryServiceServicer
-from memory.wire_errors import ERROR_KEY, to_status
 
 log = get_logger(__name__)
 

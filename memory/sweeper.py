@@ -13,8 +13,8 @@ from typing import Final
 from core.errors import MemoryUnavailable
 from core.logging import get_logger
 from core.postgres import DATABASE_UNAVAILABLE, Connection, Pool
-from memory.database import memory_errors
-from memory.items import TRIM_SQL, Policies
+from memory.database import translate_errors
+from memory.notes import TRIM_SQL, NotePolicies
 
 log = get_logger(__name__)
 
@@ -48,7 +48,7 @@ class Sweeper:
         seconds: Between two sweeps, give or take a fifth, so that services do not keep in step.
     """
 
-    def __init__(self, pool: Pool, policies: Policies, *, seconds: float) -> None:
+    def __init__(self, pool: Pool, policies: NotePolicies, *, seconds: float) -> None:
         self._pool = pool
         self._policies = policies
         self._seconds = seconds
@@ -88,7 +88,7 @@ class Sweeper:
             MemoryUnavailable: The database cannot be reached.
         """
         removed = 0
-        with memory_errors():
+        with translate_errors():
             while batch := await self._batch(now or datetime.now(UTC)):
                 removed += batch
         return removed

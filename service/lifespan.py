@@ -28,7 +28,7 @@ from dev_crm.migrations import migrate
 from graphs.agent_registry import build_agent_registry
 from graphs.caching import is_cacheable
 from graphs.registry import REGISTRY
-from memory.opening import open_memory
+from memory.embedded import open_configured_memory
 from nodes.coordinator.router import AgentRegistry
 from nodes.deps import Deps
 from service.audit.idempotency import RecordedEffects, RequestKeys
@@ -249,7 +249,7 @@ async def _open_rates(stack: AsyncExitStack, settings: Settings, pool: Pool) -> 
 async def _open_memory(stack: AsyncExitStack, settings: Settings, pool: Pool) -> Memory:
     embedder = build_embedder(settings, "retrieval")
     stack.push_async_callback(embedder.aclose)
-    return await stack.enter_async_context(open_memory(settings, pool, embedder))
+    return await stack.enter_async_context(open_configured_memory(settings, pool, embedder))
 
 
 async def _create_development_crm(settings: Settings, pool: Pool) -> FastAPI | None:

@@ -14,8 +14,8 @@ from core.logging import get_logger
 from core.postgres import Pool
 from core.settings import Settings
 from dev_crm.migrations import migrate as migrate_crm
-from memory.extensions import open_extensions
-from memory.migrations import migrate as migrate_memory
+from memory.database import migrate as migrate_memory
+from memory.database import open_extensions
 from workflows.store import migrate as migrate_workflows
 
 log = get_logger(__name__)

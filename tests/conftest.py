@@ -20,8 +20,8 @@ from core.logging import configure_logging
 from core.postgres import Pool
 from core.settings import DatabaseSettings, LogSettings
 from dev_crm.migrations import migrate
-from memory.extensions import open_extensions
-from memory.migrations import migrate as migrate_memory
+from memory.database import migrate as migrate_memory
+from memory.database import open_extensions
 from service.migrations import migrate_rooms
 from tests.support.savers import closing_savers
 

@@ -7,7 +7,7 @@ from langgraph.channels import EphemeralValue
 from pydantic import BaseModel, Field, field_validator
 from typing_extensions import TypedDict
 
-from nodes.consensus.lenses import DEFAULT_LENSES, Lens
+from nodes.consensus.state import DEFAULT_LENSES, Lens
 from nodes.consensus.tally import Rule, Tally
 from nodes.consensus.texts import Line, differ
 from nodes.shared.channels import Messages, StoredText

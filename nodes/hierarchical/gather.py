@@ -4,7 +4,7 @@ from typing import Any, Literal, TypeAlias
 
 from langgraph.types import Command
 
-from nodes.hierarchical.schedule import skipped, wave
+from nodes.hierarchical.plan import skip_blocked, wave
 from nodes.hierarchical.state import HierarchicalState
 
 Next: TypeAlias = Command[Literal["work", "decide"]]
@@ -15,7 +15,7 @@ async def gather(state: HierarchicalState) -> Next:
 
     A worker that failed takes with it what depends on it, and nothing else.
     """
-    lost = skipped(state["subtasks"])
+    lost = skip_blocked(state["subtasks"])
     update: dict[str, Any] = {"subtasks": lost} if lost else {}
     if next_wave := wave(state, state["subtasks"]):
         return Command(goto=next_wave, update=update)

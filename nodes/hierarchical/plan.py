@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, Field, create_model
 
 from core.texts import make_storable
-from nodes.hierarchical.state import Subtask, id_of, number_of
+from nodes.hierarchical.state import Subtask, build_id, number_of
 
 # Of one round: more cannot be kept apart, neither by the manager nor by who reads the result.
 MAX_SUBTASKS = 8
@@ -110,13 +110,13 @@ def numbered(planned: Sequence[PlannedSubtask], earlier: Sequence[Subtask]) -> l
         earlier: Those of earlier rounds.
     """
     free = len(earlier) + 1
-    ids = {subtask.number: id_of(free + at) for at, subtask in enumerate(planned)}
+    ids = {subtask.number: build_id(free + at) for at, subtask in enumerate(planned)}
     return [
         Subtask(
             id=ids[subtask.number],
             agent=subtask.agent,
             task=make_storable(subtask.task).strip(),
-            depends_on=[ids.get(number) or id_of(number) for number in dict.fromkeys(subtask.depends_on)],
+            depends_on=[ids.get(number) or build_id(number) for number in dict.fromkeys(subtask.depends_on)],
             status="pending",
             result="",
             reason=None,

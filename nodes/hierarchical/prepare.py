@@ -11,7 +11,7 @@ from core.context import Context
 from core.texts import make_storable
 from nodes.deps import Deps, Node
 from nodes.hierarchical.state import HierarchicalInput, SubAgent
-from nodes.hierarchical.team import complete
+from nodes.hierarchical.team import complete_team
 from nodes.shared.context import reset_context
 
 
@@ -25,7 +25,7 @@ def prepare(deps: Deps, team: Sequence[SubAgent]) -> Node[HierarchicalInput, dic
 
     async def prepare(state: HierarchicalInput, *, runtime: Runtime[Context]) -> dict[str, Any]:  # noqa: ARG001
         # Before anything is written: a run with an impossible team leaves no message behind.
-        checked = complete(state.sub_agents or team, deps.tools)
+        checked = complete_team(state.sub_agents or team, deps.tools)
         return {
             **reset_context(state.background),
             "messages": [HumanMessage(make_storable(state.task), id=str(uuid4()))],

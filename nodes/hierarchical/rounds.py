@@ -7,8 +7,7 @@ from langgraph.types import Command
 
 from core.texts import cut
 from nodes.hierarchical.endings import ended
-from nodes.hierarchical.plan import PlannedSubtask, faults, numbered
-from nodes.hierarchical.schedule import wave
+from nodes.hierarchical.plan import PlannedSubtask, find_faults, number_subtasks, wave
 from nodes.hierarchical.state import HierarchicalState
 
 # Of what the manager wrote, when it is told back.
@@ -34,13 +33,13 @@ def begun(
         best: The manager's answer so far.
     """
     earlier = state["subtasks"]
-    wrong = faults(planned, [agent["name"] for agent in state["team"]], earlier)
+    wrong = find_faults(planned, [agent["name"] for agent in state["team"]], earlier)
     if wrong and state["told_back"]:
         end = ended(earlier, "decomposition_invalid", detail="; ".join(wrong), best=best)
         return Command(goto="finish", update=end)
     if wrong:
         return Command(goto=asked_by, update={"told_back": _told_back(planned, wrong)})
-    new = numbered(planned, earlier)
+    new = number_subtasks(planned, earlier)
     update = {"subtasks": new, "rounds": state["rounds"] + 1, "told_back": ""}
     return Command(goto=wave(state, [*earlier, *new]), update=update)
 

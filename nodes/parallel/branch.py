@@ -9,7 +9,7 @@ from langgraph.runtime import Runtime
 from core.context import Context
 from core.errors import CrmError, ModelError
 from nodes.deps import Node
-from nodes.parallel.race import Race, Races
+from nodes.parallel.races import Race, Races
 from nodes.parallel.state import Branch, BranchInput, Status
 from nodes.react.state import ReactOutput
 from nodes.shared.agent import Agent

@@ -8,7 +8,7 @@ from langgraph.types import Command
 
 from core.context import Context
 from nodes.deps import Node
-from nodes.parallel.race import Races
+from nodes.parallel.races import Races
 from nodes.parallel.state import Branch, ParallelState, Reason
 
 Next: TypeAlias = Command[Literal["merge", "finish"]]

@@ -7,7 +7,8 @@ from langgraph.channels import EphemeralValue
 from pydantic import BaseModel, Field, field_validator
 from typing_extensions import TypedDict
 
-from nodes.parallel.agents import DEFAULT_AGENTS, AgentSpec
+from nodes.parallel.agents import AgentSpec
+from nodes.parallel.state import DEFAULT_AGENTS
 from nodes.shared.channels import Messages, StoredText
 from nodes.shared.context import ContextOutput, ContextState
 

@@ -4,10 +4,8 @@ from typing import Any
 
 from langgraph.types import interrupt
 
-from nodes.sales.changes import staged
-from nodes.sales.offers import Offer
-from nodes.sales.reading import short
-from nodes.sales.state import SalesState, Writes
+from nodes.sales.changes import Offer, staged
+from nodes.sales.state import SalesState, Writes, short
 from tools.approval import ApprovalDecision, ApprovalRequest, build_decision_schema
 from tools.crm.models import Opportunity
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nodes.sales.stages import overview, standing
+from nodes.sales.stages import build_stage_views, overview
 from nodes.sales.state import SalesState
 from tools.crm.models import Opportunity
 
@@ -10,5 +10,5 @@ from tools.crm.models import Opportunity
 async def assess(state: SalesState) -> dict[str, Any]:
     """Node: say how each stage stands before anybody works."""
     opportunity = Opportunity.model_validate(state["opportunity"])
-    stages = standing(opportunity, state["achieved"])
+    stages = build_stage_views(opportunity, state["achieved"])
     return {**overview(opportunity), "standing": stages, "stages": stages}

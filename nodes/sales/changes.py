@@ -4,11 +4,19 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from nodes.sales.grounding import Material
-from nodes.sales.quotes import agrees, declines
-from nodes.sales.reading import MOST_LISTED, DealReading, ObjectionReading, PersonNeeded, long, short
-from nodes.sales.stages import CLOSED, QUALIFICATION, may_close, missing, next_stage
-from nodes.sales.state import FollowUpPlan, HandOver, StageName
+from nodes.sales.evidence import Evidence, is_agreement, is_refusal
+from nodes.sales.stages import CLOSED, QUALIFICATION, choose_next_stage, may_close, missing
+from nodes.sales.state import (
+    MOST_LISTED,
+    DealReading,
+    FollowUpPlan,
+    HandOver,
+    ObjectionReading,
+    PersonNeeded,
+    StageName,
+    long,
+    short,
+)
 from tools.crm.models import Objection, Opportunity
 
 # When the customer asks for time and names no day.
@@ -30,7 +38,7 @@ _PERSON_NEEDED: Mapping[PersonNeeded, str] = {
 }
 
 
-def believed(before: Opportunity, reading: DealReading, material: Material) -> tuple[DealReading, list[str]]:
+def believed(before: Opportunity, reading: DealReading, material: Evidence) -> tuple[DealReading, list[str]]:
     """The reading without what nothing supports.
 
     What is known of the customer needs words of theirs, or of a sub-agent; a solution, an answer to an
@@ -101,7 +109,7 @@ def closing(
     if agreement and refusal:
         return {}, "The customer was read as agreeing and declining at once: ask which it is."
     if refusal:
-        doubt = "" if declines(words, refusal) else "The customer's own words do not say that they decline."
+        doubt = "" if is_refusal(words, refusal) else "The customer's own words do not say that they decline."
         return ({}, doubt) if doubt else ({"stage": "closed_lost", "close_reason": short(refusal)}, "")
     doubt = _doubt(before, agreement, words, offers_anew=offers_anew)
     return ({}, doubt) if doubt else ({"stage": "closed_won", "close_reason": short(agreement)}, "")
@@ -113,7 +121,7 @@ def _doubt(before: Opportunity, agreement: str, words: str, *, offers_anew: bool
         return "The deal was not closed: its offer is only now being changed, and needs a new agreement."
     if not may_close(before):
         return "The deal was not closed: it holds no proposal, without open objections, to agree to."
-    if not agrees(words, agreement):
+    if not is_agreement(words, agreement):
         return "The deal was not closed: the customer has not agreed explicitly and without reserve."
     return ""
 
@@ -122,7 +130,7 @@ def staged(before: Opportunity, changes: Mapping[str, Any]) -> dict[str, Any]:
     """The changes with the stage they carry an open deal to."""
     if changes.get("stage") in CLOSED:
         return dict(changes)
-    stage = next_stage(before, overlaid(before, changes))
+    stage = choose_next_stage(before, overlaid(before, changes))
     kept = {name: value for name, value in changes.items() if name != "stage"}
     return {**kept, "stage": stage} if stage != before.stage else kept
 
@@ -174,7 +182,7 @@ def hand_over(before: Opportunity, reading: DealReading, *, action: str) -> Hand
 
 
 def _raised(
-    read: Sequence[ObjectionReading], before: Opportunity, material: Material
+    read: Sequence[ObjectionReading], before: Opportunity, material: Evidence
 ) -> list[ObjectionReading]:
     """The objections that were raised, open where nobody worked their answer out."""
     known = {each.text.casefold(): each.answer for each in before.objections}

@@ -6,7 +6,7 @@ from typing import Any
 from langchain_core.messages import AIMessage
 
 from core.texts import cut, join_lines
-from nodes.sales.stages import CLOSED, ORDER, missing, overview, standing
+from nodes.sales.stages import CLOSED, ORDER, build_stage_views, missing, overview
 from nodes.sales.state import Reason, SalesState, StageName, StageView, Status
 from tools.crm.models import Opportunity
 
@@ -74,7 +74,8 @@ def _stages(state: SalesState, opportunity: Opportunity, achieved: list[StageNam
     worked = _worked(state)
     was = {view["name"]: view["status"] for view in state["standing"]}
     return [
-        _after_work(view, worked, was.get(view["name"], "open")) for view in standing(opportunity, achieved)
+        _after_work(view, worked, was.get(view["name"], "open"))
+        for view in build_stage_views(opportunity, achieved)
     ]
 
 

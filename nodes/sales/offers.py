@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from nodes.sales.amounts import amounts, says
-from nodes.sales.reading import LONG_CHARACTERS, DealReading, long
+from nodes.sales.evidence import find_amounts, names_value
+from nodes.sales.state import LONG_CHARACTERS, DealReading, long
 from tools.approval import assess_message_risk
 from tools.crm.models import Opportunity
 
@@ -50,7 +50,7 @@ def offer_in(before: Opportunity, reading: DealReading) -> Offer | None:
         discount_percent=reading.discount_percent,
     )
     texts = f"{offer.proposal or before.proposal or ''}\n{offer.terms or before.terms or ''}"
-    if reading.value is not None and says(texts, reading.value, before.currency):
+    if reading.value is not None and names_value(texts, reading.value, before.currency):
         offer.value = round(reading.value, 2)
     return offer if offer.changes(before) else None
 
@@ -68,7 +68,7 @@ def _concessions(before: Opportunity, offer: Offer) -> Iterator[str]:
         yield f"the value falls from {before.value:,.2f} to {offer.value:,.2f} {before.currency}"
     if offer.value != before.value and not before.value:
         yield "the CRM holds no value to compare it with"
-    if amounts(new, before.currency) and not says(new, offer.value, before.currency):
+    if find_amounts(new, before.currency) and not names_value(new, offer.value, before.currency):
         yield f"none of its amounts is the deal's value of {offer.value:,.2f} {before.currency}"
     if _GIVES_AWAY.search(new) or assess_message_risk(new) == "high":
         yield "its words speak of money given away or of a commitment"

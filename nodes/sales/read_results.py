@@ -13,20 +13,21 @@ from nodes.deps import Deps, Node, get_run_context
 from nodes.hierarchical.manager import progress
 from nodes.sales.background import deal_text
 from nodes.sales.changes import (
+    Offer,
+    apply_changes,
     believed,
     closing,
     default_action,
+    extract_offer,
     facts,
+    find_concession,
     follow_up,
     hand_over,
-    overlaid,
     staged,
 )
-from nodes.sales.grounding import Material
-from nodes.sales.offers import Offer, concession, offer_in
-from nodes.sales.reading import DealReading, short
+from nodes.sales.evidence import Evidence
 from nodes.sales.stages import CLOSED
-from nodes.sales.state import OfferView, Reason, SalesState, Writes
+from nodes.sales.state import DealReading, OfferView, Reason, SalesState, Writes, short
 from nodes.shared.prompts import add_locale, load_prompt
 from nodes.shared.structured import ask_structured
 from tools.crm.models import Opportunity
@@ -76,11 +77,11 @@ def changes_of(state: SalesState, reading: DealReading) -> dict[str, Any]:
     """The update: what is to be written, what waits for a person, and what was not believed."""
     before = Opportunity.model_validate(state["opportunity"])
     reading, unsupported = believed(before, reading, _material(state))
-    offer = offer_in(before, reading)
+    offer = extract_offer(before, reading)
     closed, doubt = closing(before, reading, state["unheard"], offers_anew=offer is not None)
     if closed:
         offer = None
-    why = concession(before, offer) if offer else None
+    why = find_concession(before, offer) if offer else None
     offered = offer.changes(before) if offer and not why else {}
     changes = staged(before, {**facts(before, reading), **closed, **offered})
     action = _action(reading, before, changes, doubt)
@@ -117,7 +118,7 @@ def _writes(
 def _action(reading: DealReading, before: Opportunity, changes: dict[str, Any], doubt: str) -> str:
     if doubt:
         return "Ask the customer to say plainly whether they agree to the proposal"
-    return short(reading.next_action) or default_action(overlaid(before, changes))
+    return short(reading.next_action) or default_action(apply_changes(before, changes))
 
 
 def _unnamed(before: Opportunity, reading: DealReading, offer: Offer | None) -> str:
@@ -131,10 +132,10 @@ def _unsupported(names: list[str]) -> str:
     return f"Not taken over, as nothing supports it: {', '.join(names)}." if names else ""
 
 
-def _material(state: SalesState) -> Material:
+def _material(state: SalesState) -> Evidence:
     spoken = [message.text for message in state["messages"] if message.type == "human"]
     brought = {each["agent"]: each["result"] for each in state["subtasks"] if each["status"] == "done"}
-    return Material(said="\n".join([*spoken, state["unheard"]]), brought=brought)
+    return Evidence(said="\n".join([*spoken, state["unheard"]]), brought=brought)
 
 
 def _said(words: str) -> str:

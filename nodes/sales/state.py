@@ -84,7 +84,7 @@ class Writes(TypedDict):
 
 
 class OfferView(TypedDict):
-    """What a person must approve before it is the deal's: see :class:`nodes.sales.offers.Offer`."""
+    """What a person must approve before it is the deal's: see :class:`nodes.sales.changes.Offer`."""
 
     offer: dict[str, Any]
     reason: str

@@ -24,7 +24,7 @@ log = get_logger(__name__)
 T = TypeVar("T")
 
 # The first word of an answer waits for retrieval. A search takes 20 to 60 ms; a circuit breaker answers for
-# memory that failed three times (see memory/circuit.py).
+# memory that failed three times (see memory/grpc_calls.py).
 RETRIEVAL_SECONDS = 1.5
 # An answer that is not streamed waits for recording.
 RECORD_SECONDS = 2.0

@@ -25,7 +25,7 @@ from core.errors import ServiceError, StartupError
 from core.logging import configure_logging, get_logger
 from core.postgres import Pool
 from core.settings import Settings
-from memory.opening import open_memory
+from memory.embedded import open_configured_memory
 from service.audit.chain import ChainVerdict, verify_chains
 from service.migrations import migrate_all, migrate_rooms
 from service.retention import apply_retention
@@ -83,7 +83,7 @@ async def run_retention(settings: Settings, *, dry_run: bool) -> int:
         saver = await stack.enter_async_context(open_saver(pool))
         embedder = build_embedder(settings, "retrieval")
         stack.push_async_callback(embedder.aclose)
-        memory = await stack.enter_async_context(open_memory(settings, pool, embedder))
+        memory = await stack.enter_async_context(open_configured_memory(settings, pool, embedder))
         erasure = Erasure(pool=pool, memory=memory, settled=saver.flush)
         result = await apply_retention(settings, pool, erasure, dry_run=dry_run)
     console = Console()

@@ -8,14 +8,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import uvloop
+from memory.grpc_server import serve_memory
 
 from checkpoints.pool import open_database
 from core.embeddings import build_embedder
 from core.errors import StartupError
 from core.logging import configure_logging
 from core.settings import MemorySettings, Settings
-from memory.opening import open_embedded
-from memory.server import served_memory
+from memory.embedded import open_embedded
 from service.version import VERSION
 
 
@@ -58,7 +58,7 @@ async def open_memory_server(settings: Settings) -> AsyncIterator[str]:
         stack.push_async_callback(embedder.aclose)
         pool = await stack.enter_async_context(open_database(settings.database, _find_data_dir(settings)))
         memory = await stack.enter_async_context(open_embedded(settings, pool, embedder))
-        yield await stack.enter_async_context(served_memory(memory, settings.memory))
+        yield await stack.enter_async_context(serve_memory(memory, settings.memory))
 
 
 def _find_data_dir(settings: Settings) -> Path:

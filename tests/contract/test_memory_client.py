@@ -10,18 +10,18 @@ import pytest
 from grpc import StatusCode, aio
 from grpc_health.v1 import health
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
+from memory.grpc_client import RemoteMemory, connect_memory
+from memory.grpc_server import serve_memory
 from pydantic import SecretStr
 
 from core.errors import MemoryRefused, MemoryUnavailable, NotFound, StartupError
 from core.memory import Memory, Scope, SearchResult, StrategyChoice
-from memory.client import RemoteMemory, remote_memory
 from memory.proto import memory_pb2 as pb
 from memory.proto.memory_pb2_grpc import (
     MemoryServiceServicer,
     MemoryServiceStub,
     add_MemoryServiceServicer_to_server,
 )
-from memory.server import served_memory
 from tests.support.certificates import Certificates, make_certificates
 from tests.support.crm_faults import closed_port
 from tests.support.memory_grpc import ANA, ScriptedMemory, memory_settings, over_grpc, said
@@ -36,7 +36,7 @@ LONG = 3_600.0
 
 @asynccontextmanager
 async def client_of(address: str, **settings: Any) -> AsyncIterator[RemoteMemory]:
-    async with remote_memory(memory_settings(grpc_target=address, **settings)) as remote:
+    async with connect_memory(memory_settings(grpc_target=address, **settings)) as remote:
         yield remote
 
 
@@ -77,7 +77,7 @@ async def test_a_memory_that_comes_up_later_is_found() -> None:
     port = closed_port()
     async with client_of(f"127.0.0.1:{port}", grpc_rest_seconds=0.01) as remote:
         await fault(remote.recent(ANA))
-        async with served_memory(ScriptedMemory(), memory_settings(serve_port=port)):
+        async with serve_memory(ScriptedMemory(), memory_settings(serve_port=port)):
             assert await once_it_is_back(lambda: remote.recent(ANA)) == []
             await remote.check()
 
@@ -87,7 +87,7 @@ async def test_a_memory_that_is_killed_and_back_is_found_again() -> None:
     settings = memory_settings(serve_port=port)
     async with client_of(f"127.0.0.1:{port}", grpc_rest_seconds=0.01) as remote:
         for _ in range(2):
-            async with served_memory(ScriptedMemory(), settings, grace_seconds=0):
+            async with serve_memory(ScriptedMemory(), settings, grace_seconds=0):
                 assert await once_it_is_back(lambda: remote.add_messages(ANA, [said("m1")])) == 1
             await fault(remote.recent(ANA))
 
@@ -95,7 +95,7 @@ async def test_a_memory_that_is_killed_and_back_is_found_again() -> None:
 async def test_a_memory_killed_in_the_middle_of_a_call_is_unavailable() -> None:
     memory = ScriptedMemory(held=asyncio.Event())
     async with AsyncExitStack() as stack:
-        address = await stack.enter_async_context(served_memory(memory, memory_settings(), grace_seconds=0))
+        address = await stack.enter_async_context(serve_memory(memory, memory_settings(), grace_seconds=0))
         async with client_of(address, grpc_max_attempts=1) as remote:
             call = asyncio.create_task(remote.search(ANA, "x"))
             await memory.entered.wait()
@@ -108,7 +108,7 @@ async def test_a_memory_that_is_stopped_lets_calls_in_progress_end() -> None:
     memory = ScriptedMemory(held=asyncio.Event())
     assert memory.held
     async with AsyncExitStack() as stack:
-        address = await stack.enter_async_context(served_memory(memory, memory_settings(), grace_seconds=60))
+        address = await stack.enter_async_context(serve_memory(memory, memory_settings(), grace_seconds=60))
         async with client_of(address) as remote:
             call = asyncio.create_task(remote.add_messages(ANA, [said("m1")]))
             await memory.entered.wait()
@@ -254,7 +254,7 @@ async def test_after_a_rest_a_memory_that_does_not_serve_is_not_asked() -> None:
     async with client_of(f"127.0.0.1:{port}", **settings) as remote:
         for _ in range(5):
             await fault(remote.recent(ANA))
-        async with served_memory(memory, memory_settings(serve_port=port)):
+        async with serve_memory(memory, memory_settings(serve_port=port)):
             await once_it_is_back(lambda: remote.recent(ANA))
     assert len(memory.asked) == 1
 
@@ -355,7 +355,7 @@ async def test_what_is_too_large_to_send_is_refused_and_not_sent() -> None:
 @asynccontextmanager
 async def stub_of(memory: Memory) -> AsyncIterator[Any]:
     async with (
-        served_memory(memory, memory_settings(), grace_seconds=0) as address,
+        serve_memory(memory, memory_settings(), grace_seconds=0) as address,
         aio.insecure_channel(address) as channel,
     ):
         yield MemoryServiceStub(channel)
@@ -417,7 +417,7 @@ async def test_a_wrong_token_reaches_nothing_and_is_not_tried_again(sent: Secret
     memory = ScriptedMemory()
     token = SecretStr("a-token")
     async with (
-        served_memory(memory, memory_settings(grpc_token=token), grace_seconds=0) as address,
+        serve_memory(memory, memory_settings(grpc_token=token), grace_seconds=0) as address,
         client_of(address, grpc_token=sent) as remote,
     ):
         for call in (remote.recent(ANA), remote.add_messages(ANA, [said("m1")])):
@@ -447,7 +447,7 @@ def certificates(tmp_path: Path) -> Certificates:
 async def guarded(certificates: Certificates) -> AsyncIterator[str]:
     """The address of a memory that speaks TLS."""
     settings = memory_settings(serve_cert_file=certificates.certificate, serve_key_file=certificates.key)
-    async with served_memory(ScriptedMemory(), settings, grace_seconds=0) as address:
+    async with serve_memory(ScriptedMemory(), settings, grace_seconds=0) as address:
         yield address
 
 
@@ -476,10 +476,10 @@ async def test_a_memory_of_another_authority_is_not_believed(guarded: str, tmp_p
 
 
 async def test_a_port_in_use_is_said() -> None:
-    async with served_memory(ScriptedMemory(), memory_settings()) as address:
+    async with serve_memory(ScriptedMemory(), memory_settings()) as address:
         port = int(address.rpartition(":")[2])
         with pytest.raises(StartupError, match="MEMORY_SERVE_PORT"):
-            async with served_memory(ScriptedMemory(), memory_settings(serve_port=port)):
+            async with serve_memory(ScriptedMemory(), memory_settings(serve_port=port)):
                 raise AssertionError("it shares the port")
 
 
@@ -505,7 +505,7 @@ async def test_a_certificate_that_cannot_be_used_is_said(tmp_path: Path, certifi
     ]
     for settings, words in wrong:
         with pytest.raises(StartupError, match=words):
-            async with served_memory(ScriptedMemory(), memory_settings(**settings)):
+            async with serve_memory(ScriptedMemory(), memory_settings(**settings)):
                 raise AssertionError("it serves")
 
 
@@ -522,7 +522,7 @@ async def test_authorities_that_cannot_be_read_are_said(tmp_path: Path, content:
 async def test_nobody_is_served_from_elsewhere_without_a_token() -> None:
     settings = memory_settings(serve_host="0.0.0.0")
     with pytest.raises(StartupError, match="needs MEMORY_GRPC_TOKEN"):
-        async with served_memory(ScriptedMemory(), settings):
+        async with serve_memory(ScriptedMemory(), settings):
             raise AssertionError("it serves")
 
 

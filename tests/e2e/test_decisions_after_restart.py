@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from nodes.hierarchical.plan import Decision, Decomposition, PlannedSubtask
-from nodes.sales.reading import DealReading
+from nodes.sales.state import DealReading
 from tests.support.gemini import FunctionCalls, GeminiServer, Structured, Text, gemini_server
 from tests.support.process import LOCAL_EMBEDDINGS, client, service_process, stop_orphaned_postgres
 from tests.support.service import CONTACT

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from memory.grpc_client import connect_memory
 from pydantic import SecretStr
 
-from memory.client import remote_memory
 from tests.support.memory_grpc import ANA, memory_settings, said
 from tests.support.process import launch
 
@@ -47,7 +47,7 @@ async def test_a_separate_memory_server_keeps_its_data_through_a_restart(tmp_pat
             found = re.search(r"MEMORY_GRPC_TARGET=(\S+) MEMORY_GRPC_TOKEN=\.\.\. make serve", banner)
             assert found
             settings = memory_settings(grpc_target=found[1], grpc_token=SecretStr(TOKEN))
-            async with remote_memory(settings) as remote:
+            async with connect_memory(settings) as remote:
                 await remote.check()
                 assert await remote.add_messages(ANA, [said("m1", "The invoice is wrong")]) == added
                 assert [hit.id for hit in (await remote.search(ANA, "invoice")).hits] == ["m1"]

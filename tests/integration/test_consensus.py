@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import httpx
+import nodes.consensus.nodes as voting
 import pytest
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
@@ -19,7 +20,6 @@ from langgraph.types import Command
 from pydantic import Field, SecretStr, ValidationError
 from syrupy.assertion import SnapshotAssertion
 
-import nodes.consensus.vote as voting
 from core.context import Context
 from core.errors import CrmUnavailable, NotFound
 from core.models import ChatModels, build_chat_models
@@ -27,8 +27,7 @@ from core.postgres import Pool
 from core.settings import CrmSettings, FeatureSettings, ModelSettings
 from graphs.consensus import SPEC
 from graphs.diagrams import mermaid
-from nodes.consensus.lenses import DEFAULT_LENSES
-from nodes.consensus.state import Ballot, ConsensusInput
+from nodes.consensus.state import DEFAULT_LENSES, Ballot, ConsensusInput
 from tests.support.gemini import Structured, gemini_server
 from tests.support.graphs import compiled, development_deps
 from tests.support.scripted import ScriptedChatModel, scripted_models

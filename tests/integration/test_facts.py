@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
+from memory.bitemporal import lock_scope
 
 from core.errors import MemoryRefused
 from core.memory import Edge, Node, Scope
 from core.postgres import Pool
 from memory.embedded import EmbeddedMemory
-from memory.ledger import lock_scope
 from tests.support.facts import ANA, JANUARY, fact, fact_memory, said
 
 DAY = timedelta(days=1)

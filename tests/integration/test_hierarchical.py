@@ -28,7 +28,7 @@ from graphs.hierarchical import SPEC, build_hierarchical
 from nodes.hierarchical import work
 from nodes.hierarchical.plan import MAX_SUBTASKS, TASK_CHARACTERS, Decision, Decomposition, PlannedSubtask
 from nodes.hierarchical.state import SubAgent
-from nodes.hierarchical.team import SUPPORT_TEAM, complete
+from nodes.hierarchical.team import SUPPORT_TEAM, complete_team
 from nodes.react.state import ReactOutput, Reflection
 from nodes.shared.agent import Agent
 from nodes.shared.memory import NO_MEMORY_STATUS
@@ -699,7 +699,7 @@ async def test_a_journey_can_be_built_with_its_own_team_guidance_and_workers(bui
 
 async def test_the_default_team_uses_no_tool_that_there_is_not(pool: Pool) -> None:
     async with development_deps(pool, scripted_models(ScriptedChatModel())) as deps:
-        team = complete(SUPPORT_TEAM, deps.tools)
+        team = complete_team(SUPPORT_TEAM, deps.tools)
         used = {name for agent in team for name in agent.get("tools", [])}
         assert used
         assert used <= set(deps.tools)

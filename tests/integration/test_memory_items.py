@@ -5,22 +5,21 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from memory.notes import SWEEP_LOCK_ID, NotePolicies, NoteSweeper
 
 from core.errors import MemoryRefused, StartupError
 from core.memory import NoteType, Scope
 from core.postgres import Pool
 from core.settings import MemorySettings, Settings
-from memory import items
+from memory import notes as items
 from memory.embedded import EmbeddedMemory, open_memory
-from memory.items import Policies
-from memory.sweeper import LOCK_ID, Sweeper
 from tests.support.facts import ANA, fact_memory
 from tests.support.memory import embedder
 from tests.support.waiting import until
 
 NOW = datetime(2026, 1, 10, 9, tzinfo=UTC)
-SMALL = Policies.of(MemorySettings(capacity=5, kept_when_full=3))
-SPECIFIED = Policies.of(MemorySettings())
+SMALL = NotePolicies.of(MemorySettings(capacity=5, kept_when_full=3))
+SPECIFIED = NotePolicies.of(MemorySettings())
 
 
 @pytest.fixture
@@ -99,7 +98,7 @@ async def test_a_note_is_gone_when_its_time_is_over(
     second = timedelta(seconds=1)
     assert await recalled(pool, at=NOW + kept - second) == ["note"]
     assert await recalled(pool, at=NOW + kept) == []
-    sweeper = Sweeper(pool, SMALL, seconds=60)
+    sweeper = NoteSweeper(pool, SMALL, seconds=60)
     assert await sweeper.sweep(NOW + kept - second) == 0
     assert await sweeper.sweep(NOW + kept) == 1
     assert await rows(pool) == 0
@@ -144,8 +143,8 @@ async def test_the_same_note_is_kept_once_and_its_time_begins_anew(
 async def test_a_lowered_setting_trims_what_is_there(memory: EmbeddedMemory, pool: Pool) -> None:
     for number in range(5):
         await remember(pool, f"note {number}", at=NOW + timedelta(minutes=number))
-    lowered = Policies.of(MemorySettings(capacity=2, kept_when_full=1))
-    assert await Sweeper(pool, lowered, seconds=60).sweep(NOW + timedelta(minutes=9)) == 4
+    lowered = NotePolicies.of(MemorySettings(capacity=2, kept_when_full=1))
+    assert await NoteSweeper(pool, lowered, seconds=60).sweep(NOW + timedelta(minutes=9)) == 4
     assert await recalled(pool, at=NOW + timedelta(minutes=9)) == ["note 4"]
 
 
@@ -153,9 +152,9 @@ async def test_one_service_sweeps_at_a_time(memory: EmbeddedMemory, pool: Pool) 
     await remember(pool, "note")
     later = NOW + timedelta(days=2)
     async with pool.connection() as connection, connection.transaction():
-        await connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK_ID,))
-        assert await Sweeper(pool, SMALL, seconds=60).sweep(later) == 0
-    assert await Sweeper(pool, SMALL, seconds=60).sweep(later) == 1
+        await connection.execute("SELECT pg_advisory_xact_lock(%s)", (SWEEP_LOCK_ID,))
+        assert await NoteSweeper(pool, SMALL, seconds=60).sweep(later) == 0
+    assert await NoteSweeper(pool, SMALL, seconds=60).sweep(later) == 1
 
 
 async def test_a_sweep_that_failed_is_tried_again(
@@ -164,7 +163,7 @@ async def test_a_sweep_that_failed_is_tried_again(
     await remember(pool, "note", at=datetime.now(UTC) - timedelta(days=2))
     async with pool.connection() as connection:
         await connection.execute("ALTER TABLE memory.items RENAME TO items_away")
-    sweeper = Sweeper(pool, SMALL, seconds=0.01)
+    sweeper = NoteSweeper(pool, SMALL, seconds=0.01)
     task = asyncio.create_task(sweeper.run())
     await until(lambda: "memory_sweep_failed" in caplog.text)
     async with pool.connection() as connection:

@@ -14,14 +14,11 @@ from pydantic import SecretStr
 from core.memory import Edge, Node
 from core.postgres import Pool
 from core.settings import FeatureSettings, RerankSettings, Settings
+from memory.database import Extensions, open_extensions
 from memory.embedded import EmbeddedMemory, open_memory
-from memory.extensions import Extensions, open_extensions
-from memory.indexer import Indexer
+from memory.indexer import Indexer, activate_model, load_progress
 from memory.messages import add_messages
-from memory.models import activate, progress
-from memory.rerank_jina import JinaReranker
-from memory.rerank_local import LocalReranker
-from memory.rerankers import open_reranker
+from memory.rerankers import JinaReranker, LocalReranker, open_reranker
 from memory.search import SearchDeps
 from tests.support.memory import ANA, Model, all_embedded, conversation, embedder, ids, said
 
@@ -96,20 +93,20 @@ async def vectors(pool: Pool) -> DictRow | None:
 async def test_a_model_that_comes_back_embeds_nothing_it_has_embedded(pool: Pool) -> None:
     first = embedder()
     await add_messages(pool, ANA, conversation(LINES))
-    model = await activate(pool, first)
+    model = await activate_model(pool, first)
     await Indexer(pool, first, model).drain()
-    await activate(pool, embedder(name="test:other"))
-    assert (await progress(pool)).waiting == len(LINES)
+    await activate_model(pool, embedder(name="test:other"))
+    assert (await load_progress(pool)).waiting == len(LINES)
     again = Model()
-    model = await activate(pool, embedder(again))
+    model = await activate_model(pool, embedder(again))
     await Indexer(pool, embedder(again), model).drain()
-    assert (await progress(pool)).waiting == 0
+    assert (await load_progress(pool)).waiting == 0
 
 
 async def test_a_large_scope_is_searched_with_the_index_and_finds_the_same(pool: Pool) -> None:
     first = embedder()
     await open_extensions(pool)
-    model = await activate(pool, first)
+    model = await activate_model(pool, first)
     other = type(ANA)("acme", "bob")
     for scope in (ANA, other):
         await add_messages(pool, scope, conversation([f"{line} {scope.contact_id}" for line in LINES]))

@@ -2,12 +2,12 @@
 
 from typing import Any
 
+from memory.grpc_server import serve_memory
+
 from core.memory import Memory
 from core.postgres import Pool
 from core.settings import MemorySettings, Settings
-from memory.embedded import EmbeddedMemory
-from memory.opening import open_memory
-from memory.server import served_memory
+from memory.embedded import EmbeddedMemory, open_configured_memory
 from tests.support.memory_grpc import ANA, ScriptedMemory, lexical_embedder, memory_settings, said
 
 
@@ -20,16 +20,16 @@ async def told(memory: Memory) -> Any:
 
 
 async def test_without_a_target_the_memory_is_in_the_services_own_database(pool: Pool) -> None:
-    async with open_memory(settings_with(MemorySettings()), pool, lexical_embedder()) as memory:
+    async with open_configured_memory(settings_with(MemorySettings()), pool, lexical_embedder()) as memory:
         assert isinstance(memory, EmbeddedMemory)
         assert (await told(memory), await memory.recent(ANA)) == (1, [said("m1")])
 
 
 async def test_with_a_target_the_memory_is_there_and_leaves_the_database_alone(pool: Pool) -> None:
     there = ScriptedMemory()
-    async with served_memory(there, memory_settings(), grace_seconds=0) as address:
+    async with serve_memory(there, memory_settings(), grace_seconds=0) as address:
         chosen = settings_with(memory_settings(grpc_target=address))
-        async with open_memory(chosen, pool, lexical_embedder()) as memory:
+        async with open_configured_memory(chosen, pool, lexical_embedder()) as memory:
             assert await told(memory) == 1
     assert [call[0] for call in there.asked] == ["add_messages"]
     async with pool.connection() as connection:

@@ -15,6 +15,8 @@ from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command
+from nodes.parallel.nodes import READING_TOOLS
+from nodes.parallel.races import Race
 from pydantic import Field, SecretStr, ValidationError
 from syrupy.assertion import SnapshotAssertion
 
@@ -25,10 +27,8 @@ from core.postgres import Pool
 from core.settings import CrmSettings, FeatureSettings, ModelSettings
 from graphs.diagrams import mermaid
 from graphs.parallel import SPEC
-from nodes.parallel.agents import DEFAULT_AGENTS, READING_TOOLS
 from nodes.parallel.merge import TEMPERATURE
-from nodes.parallel.race import Race
-from nodes.parallel.state import ParallelInput
+from nodes.parallel.state import DEFAULT_AGENTS, ParallelInput
 from nodes.react.state import Reflection
 from tests.support.gemini import Text, gemini_server
 from tests.support.graphs import compiled, development_deps

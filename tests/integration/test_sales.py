@@ -25,8 +25,8 @@ from graphs.sales import SPEC
 from nodes.deps import Deps
 from nodes.hierarchical.plan import Decision, Decomposition, PlannedSubtask
 from nodes.react.state import Reflection
-from nodes.sales.reading import DealReading, ObjectionReading
-from nodes.sales.team import SALES_TEAM
+from nodes.sales.stages import SALES_TEAM
+from nodes.sales.state import DealReading, ObjectionReading
 from nodes.shared.prompts import load_prompt
 from tests.support.graphs import NO_AGENTS, compiled
 from tests.support.scripted import Reply, ScriptedChatModel, calling, scripted_models

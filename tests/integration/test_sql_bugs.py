@@ -5,7 +5,7 @@ import pytest
 
 from core.errors import DatabaseUnavailable, MemoryUnavailable
 from core.postgres import DATABASE_UNAVAILABLE
-from memory.database import memory_errors
+from memory.database import translate_errors
 from service.errors import to_service_error
 
 
@@ -20,7 +20,7 @@ async def test_a_bug_in_our_sql_is_not_reported_as_an_outage(
     described = to_service_error(bug.value)
     assert (described.status, isinstance(described, DatabaseUnavailable)) == (500, False)
     assert "unforeseen_error" in caplog.text
-    with pytest.raises(psycopg.Error), memory_errors():
+    with pytest.raises(psycopg.Error), translate_errors():
         raise bug.value
 
 
@@ -31,7 +31,7 @@ async def test_a_connection_that_is_cut_or_refused_is_an_outage(database_url: st
     assert isinstance(to_service_error(cut.value), DatabaseUnavailable)
     with pytest.raises(DATABASE_UNAVAILABLE) as closed:
         await connection.execute("SELECT 1")
-    with pytest.raises(MemoryUnavailable), memory_errors():
+    with pytest.raises(MemoryUnavailable), translate_errors():
         raise closed.value
     with pytest.raises(DATABASE_UNAVAILABLE):
         await psycopg.AsyncConnection.connect("postgresql://127.0.0.1:1/nowhere", connect_timeout=2)

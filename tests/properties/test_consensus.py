@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.consensus.tally import Cast, Rule, Tally, tally
+from nodes.consensus.tally import Rule, Tally, WeightedVote, count_votes
 
 OPTIONS = ["approve", "reject", "later", "never"]
 RULES: tuple[Rule, ...] = get_args(Rule)
@@ -15,20 +15,20 @@ RULES: tuple[Rule, ...] = get_args(Rule)
 weights = st.integers(1, 100_000).map(lambda hundredths: hundredths / 100)
 quorums = st.integers(0, 100).map(lambda percent: percent / 100)
 rules = st.sampled_from(RULES)
-casts = st.lists(st.builds(Cast, choice=st.sampled_from(["", *OPTIONS]), weight=weights), max_size=12)
+casts = st.lists(st.builds(WeightedVote, choice=st.sampled_from(["", *OPTIONS]), weight=weights), max_size=12)
 
 
-def counted(cast: list[Cast], rule: Rule, quorum: float = 0.5) -> Tally:
-    return tally(cast, OPTIONS, rule=rule, quorum=quorum)
+def counted(cast: list[WeightedVote], rule: Rule, quorum: float = 0.5) -> Tally:
+    return count_votes(cast, OPTIONS, rule=rule, quorum=quorum)
 
 
-def voted(*choices: str, weight: float = 1) -> list[Cast]:
-    return [Cast(choice=choice, weight=weight) for choice in choices]
+def voted(*choices: str, weight: float = 1) -> list[WeightedVote]:
+    return [WeightedVote(choice=choice, weight=weight) for choice in choices]
 
 
 @given(st.data(), casts, rules, quorums)
 def test_the_order_of_the_votes_does_not_matter(
-    data: st.DataObject, cast: list[Cast], rule: Rule, quorum: float
+    data: st.DataObject, cast: list[WeightedVote], rule: Rule, quorum: float
 ) -> None:
     shuffled = data.draw(st.permutations(cast))
     assert counted(shuffled, rule, quorum) == counted(cast, rule, quorum)
@@ -36,15 +36,15 @@ def test_the_order_of_the_votes_does_not_matter(
 
 @given(st.permutations(OPTIONS), casts, rules, quorums)
 def test_the_order_of_the_options_decides_nothing(
-    options: list[str], cast: list[Cast], rule: Rule, quorum: float
+    options: list[str], cast: list[WeightedVote], rule: Rule, quorum: float
 ) -> None:
-    one, other = counted(cast, rule, quorum), tally(cast, options, rule=rule, quorum=quorum)
+    one, other = counted(cast, rule, quorum), count_votes(cast, options, rule=rule, quorum=quorum)
     assert (one["winner"], one["outcome"]) == (other["winner"], other["outcome"])
     assert sorted(one["leaders"]) == sorted(other["leaders"])
 
 
 @given(casts, quorums)
-def test_what_is_unanimous_has_the_majority_and_the_weight(cast: list[Cast], quorum: float) -> None:
+def test_what_is_unanimous_has_the_majority_and_the_weight(cast: list[WeightedVote], quorum: float) -> None:
     unanimous = counted(cast, "unanimous", quorum)
     if unanimous["outcome"] == "decided":
         for rule in ("majority", "weighted"):
@@ -52,22 +52,28 @@ def test_what_is_unanimous_has_the_majority_and_the_weight(cast: list[Cast], quo
 
 
 @given(casts, quorums, st.integers(1, 1_000))
-def test_only_the_proportion_of_the_weights_matters(cast: list[Cast], quorum: float, factor: int) -> None:
-    whole = [Cast(choice=vote["choice"], weight=round(vote["weight"] * 100)) for vote in cast]
-    scaled = [Cast(choice=vote["choice"], weight=vote["weight"] * factor) for vote in whole]
+def test_only_the_proportion_of_the_weights_matters(
+    cast: list[WeightedVote], quorum: float, factor: int
+) -> None:
+    whole = [WeightedVote(choice=vote["choice"], weight=round(vote["weight"] * 100)) for vote in cast]
+    scaled = [WeightedVote(choice=vote["choice"], weight=vote["weight"] * factor) for vote in whole]
     results = [counted(each, "weighted", quorum) for each in (cast, whole, scaled)]
     assert len({(result["winner"], result["outcome"], *result["leaders"]) for result in results}) == 1
 
 
 @given(casts, quorums, weights)
-def test_equal_weights_are_a_majority_of_heads(cast: list[Cast], quorum: float, weight: float) -> None:
-    equal = [Cast(choice=vote["choice"], weight=weight) for vote in cast]
+def test_equal_weights_are_a_majority_of_heads(
+    cast: list[WeightedVote], quorum: float, weight: float
+) -> None:
+    equal = [WeightedVote(choice=vote["choice"], weight=weight) for vote in cast]
     by_weight, by_heads = counted(equal, "weighted", quorum), counted(equal, "majority", quorum)
     assert (by_weight["winner"], by_weight["outcome"]) == (by_heads["winner"], by_heads["outcome"])
 
 
 @given(casts, rules, quorums)
-def test_a_winner_leads_alone_and_a_tie_is_never_decided(cast: list[Cast], rule: Rule, quorum: float) -> None:
+def test_a_winner_leads_alone_and_a_tie_is_never_decided(
+    cast: list[WeightedVote], rule: Rule, quorum: float
+) -> None:
     result = counted(cast, rule, quorum)
     assert bool(result["winner"]) is (result["outcome"] == "decided")
     if result["winner"]:
@@ -77,7 +83,9 @@ def test_a_winner_leads_alone_and_a_tie_is_never_decided(cast: list[Cast], rule:
 
 
 @given(casts, rules, quorums)
-def test_nothing_is_decided_without_enough_valid_votes(cast: list[Cast], rule: Rule, quorum: float) -> None:
+def test_nothing_is_decided_without_enough_valid_votes(
+    cast: list[WeightedVote], rule: Rule, quorum: float
+) -> None:
     result = counted(cast, rule, quorum)
     valid = sum(bool(vote["choice"]) for vote in cast)
     assert result["valid"] == valid == sum(count["votes"] for count in result["counts"])
@@ -89,17 +97,21 @@ def test_nothing_is_decided_without_enough_valid_votes(cast: list[Cast], rule: R
 
 @given(st.data(), casts, rules, quorums)
 def test_another_vote_for_the_winner_does_not_unseat_it(
-    data: st.DataObject, cast: list[Cast], rule: Rule, quorum: float
+    data: st.DataObject, cast: list[WeightedVote], rule: Rule, quorum: float
 ) -> None:
     result = counted(cast, rule, quorum)
     if result["winner"]:
         at = data.draw(st.integers(0, len(cast) - 1))
-        changed = [*cast[:at], Cast(choice=result["winner"], weight=cast[at]["weight"]), *cast[at + 1 :]]
+        changed = [
+            *cast[:at],
+            WeightedVote(choice=result["winner"], weight=cast[at]["weight"]),
+            *cast[at + 1 :],
+        ]
         assert counted(changed, rule, quorum)["winner"] == result["winner"]
 
 
 @given(casts, rules, quorums)
-def test_an_invalid_vote_never_helps_anyone(cast: list[Cast], rule: Rule, quorum: float) -> None:
+def test_an_invalid_vote_never_helps_anyone(cast: list[WeightedVote], rule: Rule, quorum: float) -> None:
     with_one_more = counted([*cast, *voted("", weight=1_000)], rule, quorum)
     assert with_one_more["counts"] == counted(cast, rule, quorum)["counts"]
     assert with_one_more["winner"] in {"", counted(cast, rule, quorum)["winner"]}

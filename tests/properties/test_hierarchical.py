@@ -7,9 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.texts import cut, fence, join_lines
-from nodes.hierarchical.plan import MAX_SUBTASKS, PlannedSubtask, faults, numbered
-from nodes.hierarchical.schedule import ready, skipped
-from nodes.hierarchical.state import Status, Subtask, id_of, merged
+from nodes.hierarchical.plan import (
+    MAX_SUBTASKS,
+    PlannedSubtask,
+    find_faults,
+    find_ready,
+    number_subtasks,
+    skip_blocked,
+)
+from nodes.hierarchical.state import Status, Subtask, build_id, merge_subtasks
 
 AGENTS = ["scout", "writer"]
 numbers = st.integers(-1, 10)
@@ -31,10 +37,10 @@ earlier = st.lists(statuses, max_size=4).map(
 
 def subtask(number: int, *, after: Sequence[int] = (), status: Status = "pending") -> Subtask:
     return Subtask(
-        id=id_of(number),
+        id=build_id(number),
         agent="scout",
         task="look up",
-        depends_on=[id_of(each) for each in after],
+        depends_on=[build_id(each) for each in after],
         status=status,
         result="",
         reason=None,
@@ -51,26 +57,26 @@ def graphs(draw: st.DrawFn) -> list[Subtask]:
         )
         for at, name in enumerate(names)
     ]
-    return merged([], found)
+    return merge_subtasks([], found)
 
 
 @given(planned, earlier)
 def test_subtasks_without_faults_are_known_few_and_acyclic(
     given: list[PlannedSubtask], before: list[Subtask]
 ) -> None:
-    if faults(given, AGENTS, before):
+    if find_faults(given, AGENTS, before):
         return
-    new = numbered(given, before)
-    everything = merged(before, new)
+    new = number_subtasks(given, before)
+    everything = merge_subtasks(before, new)
     assert 1 <= len(new) <= MAX_SUBTASKS
-    assert [each["id"] for each in everything] == [id_of(at + 1) for at in range(len(everything))]
+    assert [each["id"] for each in everything] == [build_id(at + 1) for at in range(len(everything))]
     known = {each["id"]: each for each in everything}
     for each in new:
         assert each["agent"] in AGENTS
         assert each["task"]
         assert all(known[on]["status"] in {"pending", "done"} for on in each["depends_on"])
     TopologicalSorter({each["id"]: each["depends_on"] for each in everything}).prepare()
-    assert ready(everything)
+    assert find_ready(everything)
 
 
 @given(planned)
@@ -81,7 +87,7 @@ def test_a_cycle_is_always_a_fault(given: list[PlannedSubtask]) -> None:
     try:
         TopologicalSorter(edges).prepare()
     except CycleError:
-        assert faults(given, AGENTS, [])
+        assert find_faults(given, AGENTS, [])
 
 
 @given(graphs(), st.data())
@@ -89,16 +95,16 @@ def test_every_subtask_comes_to_an_end_and_none_begins_before_what_it_depends_on
     subtasks: list[Subtask], data: st.DataObject
 ) -> None:
     waves = 0
-    while wave := ready(subtasks):
+    while wave := find_ready(subtasks):
         waves += 1
         ended = {each["id"]: each["status"] for each in subtasks if each["status"] != "pending"}
         assert all(ended.get(on) == "done" for each in wave for on in each["depends_on"])
         results: list[Subtask] = [
             {**each, "status": data.draw(st.sampled_from(("done", "failed")))} for each in wave
         ]
-        subtasks = merged(subtasks, data.draw(st.permutations(results)))
-        if lost := skipped(subtasks):
-            subtasks = merged(subtasks, lost)
+        subtasks = merge_subtasks(subtasks, data.draw(st.permutations(results)))
+        if lost := skip_blocked(subtasks):
+            subtasks = merge_subtasks(subtasks, lost)
     known = {each["id"]: each["status"] for each in subtasks}
     assert waves <= MAX_SUBTASKS
     assert "pending" not in known.values()
@@ -115,9 +121,9 @@ def test_results_come_in_in_any_order_and_more_than_once(
     done: list[Subtask] = [{**each, "status": "done"} for each in subtasks]
     state = subtasks
     for each in data.draw(st.permutations([*done, *done])):
-        state = merged(state, [each])
+        state = merge_subtasks(state, [each])
     assert state == done
-    assert merged(state, []) == []
+    assert merge_subtasks(state, []) == []
 
 
 @given(st.text(), st.sampled_from(("results", "task")))

@@ -5,11 +5,10 @@ from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
+from memory.ranking import age_factor, fuse_ranks, sort_by_score
 
-from memory.fusion import age_factor, best_first, fused
-from memory.rerank import Candidate
-from memory.rerank_local import LocalReranker
-from memory.texts import UNIT_CHARACTERS, identifiers, parts, units
+from memory.rerankers import Candidate, LocalReranker
+from memory.texts import UNIT_CHARACTERS, extract_identifiers, split_into_units, split_text
 
 NOW = datetime(2026, 5, 7, tzinfo=UTC)
 LEGS = ("keyword", "vector", "trigram", "graph", "recent")
@@ -23,8 +22,8 @@ weighings = st.fixed_dictionaries({leg: st.floats(0, 2) for leg in LEGS})
 
 
 def order(ranks: dict[str, dict[int, int]], weights: dict[str, float]) -> list[int]:
-    scores = fused(ranks, weights)
-    return list(best_first(scores, {identity: identity for identity in scores}))
+    scores = fuse_ranks(ranks, weights)
+    return list(sort_by_score(scores, {identity: identity for identity in scores}))
 
 
 @given(rankings, weighings, st.randoms())
@@ -36,7 +35,7 @@ def test_the_order_of_legs_and_of_their_rows_changes_nothing(ranks, weights, ran
         rows = list(ranks[leg].items())
         random.shuffle(rows)
         shuffled[leg] = dict(rows)
-    assert fused(shuffled, weights) == fused(ranks, weights)
+    assert fuse_ranks(shuffled, weights) == fuse_ranks(ranks, weights)
     assert order(shuffled, weights) == order(ranks, weights)
 
 
@@ -44,16 +43,16 @@ def test_the_order_of_legs_and_of_their_rows_changes_nothing(ranks, weights, ran
 def test_a_better_rank_never_lowers_a_place(
     ranks: dict[str, dict[int, int]], weights: dict[str, float], leg: str, identity: int
 ) -> None:
-    before = fused(ranks, weights).get(identity, 0.0)
+    before = fuse_ranks(ranks, weights).get(identity, 0.0)
     better = {**ranks, leg: {**ranks.get(leg, {}), identity: 1}}
-    assert fused(better, weights).get(identity, 0.0) >= before
+    assert fuse_ranks(better, weights).get(identity, 0.0) >= before
 
 
 @given(rankings, weighings)
 def test_only_ids_of_legs_with_weight_are_named_and_ties_go_to_the_lower_id(
     ranks: dict[str, dict[int, int]], weights: dict[str, float]
 ) -> None:
-    scores = fused(ranks, weights)
+    scores = fuse_ranks(ranks, weights)
     assert set(scores) == {identity for leg, rows in ranks.items() if weights[leg] > 0 for identity in rows}
     assert all(score > 0 for score in scores.values())
     placed = order(ranks, weights)
@@ -89,16 +88,18 @@ async def test_a_repetition_gives_way_to_something_new() -> None:
 
 @given(st.text(max_size=6_000))
 def test_a_text_in_parts_loses_nothing_but_white_space(text: str) -> None:
-    found = parts(text)
+    found = split_text(text)
     assert found
     assert all(len(part) <= UNIT_CHARACTERS for part in found)
     assert "".join("".join(found).split()) == "".join(text.split())
-    assert [unit.part for unit in units(text, NOW)] == list(range(len(units(text, NOW))))
+    assert [unit.part for unit in split_into_units(text, NOW)] == list(
+        range(len(split_into_units(text, NOW)))
+    )
 
 
 def test_names_addresses_and_numbers_are_identifiers() -> None:
     text = "Hello, I am Ana Souza. Mail ana.souza@exemplo.com.br about ORD-48213, v4.2.1 or Error 500! Thanks"
-    assert list(identifiers(text)) == [
+    assert list(extract_identifiers(text)) == [
         "Ana",
         "Souza",
         "ana.souza@exemplo.com.br",

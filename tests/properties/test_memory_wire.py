@@ -25,7 +25,7 @@ from core.memory import (
     Role,
 )
 from core.memory.values import HitKind
-from memory import wire
+from memory import grpc_conversion as wire
 from memory.proto import memory_pb2 as pb
 
 # What the memory keeps: see core.texts.make_storable.

@@ -5,13 +5,12 @@ from typing import Any, cast
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import HumanMessage
+from nodes.sales.evidence import names_value
+from nodes.sales.nodes import build_reading_update
 
 from nodes.hierarchical.state import Subtask
-from nodes.sales.amounts import says
-from nodes.sales.changes import overlaid
-from nodes.sales.read_results import changes_of
-from nodes.sales.reading import DealReading, ObjectionReading
-from nodes.sales.state import SalesState
+from nodes.sales.changes import apply_changes
+from nodes.sales.state import DealReading, ObjectionReading, SalesState
 from tools.crm.models import Objection, Opportunity, OpportunityChanges, Qualification, Stage
 
 STAGES: tuple[Stage, ...] = (
@@ -119,10 +118,10 @@ def test_no_stage_without_evidence_no_win_without_agreement_and_no_value_without
     deal: Opportunity, runs: list[tuple[DealReading, str, dict[str, str]]]
 ) -> None:
     for reading, said, brought in runs:
-        update = changes_of(state_of(deal, said, brought), reading)
+        update = build_reading_update(state_of(deal, said, brought), reading)
         changes: dict[str, Any] = update["unsaved"]["opportunity"] or {}
         OpportunityChanges.model_validate(changes)
-        after = overlaid(deal, changes)
+        after = apply_changes(deal, changes)
         if after.stage == "closed_won":
             assert deal.proposal
             assert "we accept the proposal" in said.casefold()
@@ -135,7 +134,7 @@ def test_no_stage_without_evidence_no_win_without_agreement_and_no_value_without
             assert evidence(after.stage, after)
         if after.value != deal.value:
             assert after.value > deal.value > 0
-            assert says(f"{after.proposal} {after.terms}", after.value, "USD")
+            assert names_value(f"{after.proposal} {after.terms}", after.value, "USD")
         for text in {after.proposal, after.terms} - {deal.proposal, deal.terms}:
             assert text
             assert "%" not in text
@@ -149,7 +148,7 @@ def test_no_stage_without_evidence_no_win_without_agreement_and_no_value_without
 def test_what_waits_for_a_person_is_not_among_the_changes(
     deal: Opportunity, reading: DealReading, said: str, brought: dict[str, str]
 ) -> None:
-    update = changes_of(state_of(deal, said, brought), reading)
+    update = build_reading_update(state_of(deal, said, brought), reading)
     if update["offer"]:
         assert not {"proposal", "terms", "value"} & (update["unsaved"]["opportunity"] or {}).keys()
         assert update["offer"]["reason"]

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memory.timelines import Period, Plan, correct, end, state
+from memory.timelines import Period, Plan, plan_correction, plan_end, plan_statement
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 VALUES = st.sampled_from(["a", "b", "c"])
@@ -44,12 +44,12 @@ def planned(believed: list[Period], said: Said) -> Plan:
     moment = START + timedelta(days=said.day)
     since = at(said.since)
     if said.kind == "end":
-        return end(believed, said.value, moment)
+        return plan_end(believed, said.value, moment)
     if said.kind == "correct":
-        return correct(believed, said.value, moment, start=since, instead_of=said.instead_of)
+        return plan_correction(believed, said.value, moment, start=since, instead_of=said.instead_of)
     begins = since or moment
     until = begins + timedelta(days=3) if said.kind == "while" else None
-    return state(believed, said.value, begins, until=until)
+    return plan_statement(believed, said.value, begins, until=until)
 
 
 def carried_out(believed: list[Period], plan: Plan, value: str, free: int) -> list[Period]:
@@ -100,8 +100,8 @@ def test_a_statement_made_twice_changes_nothing_the_second_time(
     believed: list[Period] = []
     for number, said in enumerate(statements):
         believed = carried_out(believed, planned(believed, said), said.value, 10 * (number + 1))
-    once = carried_out(believed, state(believed, value, START + timedelta(days=day)), value, 1_000)
-    again = state(once, value, START + timedelta(days=day))
+    once = carried_out(believed, plan_statement(believed, value, START + timedelta(days=day)), value, 1_000)
+    again = plan_statement(once, value, START + timedelta(days=day))
     assert again.outcome == "repeated"
     assert (again.superseded, again.copies, again.new) == ((), (), None)
 
@@ -111,7 +111,7 @@ def test_the_order_in_which_statements_arrive_does_not_matter(order: list[tuple[
     believed: list[Period] = []
     for number, (value, day) in enumerate(order):
         believed = carried_out(
-            believed, state(believed, value, START + timedelta(days=day)), value, 10 * (number + 1)
+            believed, plan_statement(believed, value, START + timedelta(days=day)), value, 10 * (number + 1)
         )
     assert [(period.value, period.start, period.end) for period in believed] == [
         ("a", at(1), at(4)),
@@ -121,8 +121,10 @@ def test_the_order_in_which_statements_arrive_does_not_matter(order: list[tuple[
 
 
 def test_what_held_for_a_while_leaves_what_held_before_and_after() -> None:
-    believed = carried_out([], state([], "a", START), "a", 1)
-    believed = carried_out(believed, state(believed, "b", START + timedelta(3), until=at(5)), "b", 10)
+    believed = carried_out([], plan_statement([], "a", START), "a", 1)
+    believed = carried_out(
+        believed, plan_statement(believed, "b", START + timedelta(3), until=at(5)), "b", 10
+    )
     assert [(period.value, period.start, period.end) for period in believed] == [
         ("a", at(0), at(3)),
         ("b", at(3), at(5)),

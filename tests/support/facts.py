@@ -6,9 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 from core.memory import Message, NewFact
 from core.postgres import Pool
+from memory.database import Extensions, migrate
 from memory.embedded import EmbeddedMemory
-from memory.extensions import Extensions
-from memory.migrations import migrate
 from memory.search import SearchDeps
 from tests.support.memory import ANA, embedder
 

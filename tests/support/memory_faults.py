@@ -12,7 +12,7 @@ from core.errors import MemoryUnavailable
 from core.memory import Memory
 from core.postgres import Pool
 from core.settings import Settings
-from memory.opening import open_memory
+from memory.embedded import open_configured_memory
 
 
 class Line:
@@ -42,7 +42,7 @@ def line(monkeypatch: pytest.MonkeyPatch) -> Line:
 
     @asynccontextmanager
     async def opened(settings: Settings, pool: Pool, embedder: Embedder) -> AsyncIterator[Memory]:
-        async with open_memory(settings, pool, embedder) as memory:
+        async with open_configured_memory(settings, pool, embedder) as memory:
             made.memory = memory
             yield cast("Memory", made)
 

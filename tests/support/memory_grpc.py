@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
+from memory.grpc_client import RemoteMemory, connect_memory
+from memory.grpc_server import serve_memory
+
 from core.embeddings import LEXICAL, Embedder, build_embedder
 from core.memory import (
     AssembledContext,
@@ -29,8 +32,6 @@ from core.memory import (
     StrategyName,
 )
 from core.settings import EmbeddingSettings, MemorySettings, Settings
-from memory.client import RemoteMemory, remote_memory
-from memory.server import served_memory
 
 T = TypeVar("T")
 
@@ -195,7 +196,7 @@ def memory_settings(**settings: Any) -> MemorySettings:
 async def over_grpc(memory: Memory, **settings: Any) -> AsyncIterator[RemoteMemory]:
     """The memory, asked through a real server and client."""
     async with (
-        served_memory(memory, memory_settings(**settings), grace_seconds=0) as address,
-        remote_memory(memory_settings(grpc_target=address, **settings)) as remote,
+        serve_memory(memory, memory_settings(**settings), grace_seconds=0) as address,
+        connect_memory(memory_settings(grpc_target=address, **settings)) as remote,
     ):
         yield remote

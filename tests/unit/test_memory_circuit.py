@@ -1,9 +1,9 @@
 """A service that is away is left alone for a while, and then tried once."""
 
 import pytest
+from memory.grpc_calls import CircuitBreaker
 
 from core.errors import MemoryRefused, MemoryUnavailable, ServiceError
-from memory.circuit import Circuit
 
 AWAY = MemoryUnavailable("away", details={"grpc_status": "UNAVAILABLE"})
 FAILED = MemoryUnavailable("failed", details={"grpc_status": "INTERNAL"})
@@ -18,13 +18,13 @@ class Clock:
         return self.now
 
 
-def circuit(clock: Clock) -> Circuit:
-    return Circuit(
+def circuit(clock: Clock) -> CircuitBreaker:
+    return CircuitBreaker(
         10, lambda error: error.details.get("grpc_status") == "UNAVAILABLE", failures=2, clock=clock
     )
 
 
-def came_to(circuit: Circuit, error: ServiceError | None = None) -> str:
+def came_to(circuit: CircuitBreaker, error: ServiceError | None = None) -> str:
     """What a call that ends so came to; ``refused`` when it was not let through."""
     entered = False
     try:

@@ -3,7 +3,7 @@
 import pytest
 from psycopg.errors import DeadlockDetected, UniqueViolation
 
-from memory.database import ATTEMPTS, unobstructed
+from memory.database import MAX_ATTEMPTS, retry_on_conflict
 
 
 class Obstructed:
@@ -23,20 +23,20 @@ class Obstructed:
 
 
 async def test_one_that_gave_way_is_tried_again() -> None:
-    attempt = Obstructed(ATTEMPTS - 1)
-    assert await unobstructed(attempt) == "done"
-    assert attempt.tried == ATTEMPTS
+    attempt = Obstructed(MAX_ATTEMPTS - 1)
+    assert await retry_on_conflict(attempt) == "done"
+    assert attempt.tried == MAX_ATTEMPTS
 
 
 async def test_one_that_always_gives_way_is_given_up() -> None:
-    attempt = Obstructed(ATTEMPTS)
+    attempt = Obstructed(MAX_ATTEMPTS)
     with pytest.raises(DeadlockDetected):
-        await unobstructed(attempt)
-    assert attempt.tried == ATTEMPTS
+        await retry_on_conflict(attempt)
+    assert attempt.tried == MAX_ATTEMPTS
 
 
 async def test_another_error_is_not_tried_again() -> None:
     attempt = Obstructed(1, UniqueViolation)
     with pytest.raises(UniqueViolation):
-        await unobstructed(attempt)
+        await retry_on_conflict(attempt)
     assert attempt.tried == 1

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+from service.cli.proto import PROJECT, generate_proto
 
 from core.memory import Memory
-from memory.generate import PROJECT, generate
 from memory.proto import memory_pb2 as pb
 
 GENERATED = ("memory_pb2.py", "memory_pb2.pyi", "memory_pb2_grpc.py", "memory_pb2_grpc.pyi")
@@ -29,7 +29,7 @@ METHODS = {
 
 
 def test_the_generated_code_is_current(tmp_path: Path) -> None:
-    generate(tmp_path)
+    generate_proto(tmp_path)
     for name in GENERATED:
         made, kept = (folder / "memory" / "proto" / name for folder in (tmp_path, PROJECT))
         assert made.read_text(encoding="utf-8") == kept.read_text(encoding="utf-8"), "run `make proto`"

@@ -15,7 +15,7 @@ from core.memory import Edge, Memory, Message, Node, NoMemory, Scope
 from core.postgres import Pool
 from core.settings import Settings
 from dev_crm.app import create_crm
-from memory.opening import open_memory
+from memory.embedded import open_configured_memory
 from tests.support.crm_faults import KEY, LAURA, crm_client
 from tests.support.memory_grpc import lexical_embedder
 from tools.catalogue import crm_tools, memory_tools
@@ -47,14 +47,14 @@ async def do(
 
 
 async def test_recall_finds_what_was_said_with_its_date_and_source(pool: Pool) -> None:
-    async with open_memory(Settings.load(), pool, lexical_embedder()) as memory:
+    async with open_configured_memory(Settings.load(), pool, lexical_embedder()) as memory:
         await memory.add_messages(LAURAS, [MESSAGE])
         found = (await do(memory_tools(memory), "recall", query="name of the parrot"))["result"]
     assert found == [{"what": MESSAGE.text, "date": "2026-05-07", "source": "message of session s1"}]
 
 
 async def test_a_note_is_found_by_the_next_agent_and_kept_once(pool: Pool) -> None:
-    async with open_memory(Settings.load(), pool, lexical_embedder()) as memory:
+    async with open_configured_memory(Settings.load(), pool, lexical_embedder()) as memory:
         tools = memory_tools(memory)
         for _ in range(2):
             assert (await do(tools, "remember", text="A refund was promised."))["success"]
@@ -70,7 +70,7 @@ async def test_a_model_that_names_another_contact_reads_its_own(pool: Pool, othe
         "context": {"contact_id": LAURA},
         "scope": LAURA,
     }
-    async with open_memory(Settings.load(), pool, lexical_embedder()) as memory:
+    async with open_configured_memory(Settings.load(), pool, lexical_embedder()) as memory:
         await memory.add_messages(LAURAS, [MESSAGE])
         tools = memory_tools(memory)
         await do(tools, "remember", text="A refund was promised.")
@@ -91,7 +91,7 @@ async def test_tickets_are_found_by_what_they_are_related_to(pool: Pool) -> None
 
     async with (
         crm_client(transport=httpx.ASGITransport(create_crm(pool, SecretStr(KEY)))) as crm,
-        open_memory(Settings.load(), pool, lexical_embedder()) as memory,
+        open_configured_memory(Settings.load(), pool, lexical_embedder()) as memory,
     ):
         oldest = (await crm.list_tickets(LAURA)).tickets[-1]
         ticket = Node("ticket", oldest.id, oldest.id)
@@ -116,7 +116,7 @@ async def test_tickets_are_found_by_what_they_are_related_to(pool: Pool) -> None
 async def test_tickets_relate_themselves_by_being_read_and_made(pool: Pool) -> None:
     async with (
         crm_client(transport=httpx.ASGITransport(create_crm(pool, SecretStr(KEY)))) as crm,
-        open_memory(Settings.load(), pool, lexical_embedder()) as memory,
+        open_configured_memory(Settings.load(), pool, lexical_embedder()) as memory,
     ):
         tools = crm_tools(crm, memory=memory)
         made = await do(

@@ -3,13 +3,11 @@
 from typing import Any
 
 import pytest
+from nodes.sales.evidence import Evidence, find_amounts, is_agreement, is_known, is_refusal, names_value
 
-from nodes.sales.amounts import amounts, says
-from nodes.sales.grounding import Material, is_known
-from nodes.sales.offers import Offer, concession, offer_in
-from nodes.sales.quotes import agrees, declines
-from nodes.sales.reading import DealReading
-from nodes.sales.stages import next_stage, standing
+from nodes.sales.changes import Offer, extract_offer, find_concession
+from nodes.sales.stages import build_stage_views, choose_next_stage
+from nodes.sales.state import DealReading
 from tools.crm.models import Objection, Opportunity, Qualification
 
 KNOWN = Qualification(budget="b", authority="a", need="n", timeline="t")
@@ -34,12 +32,12 @@ def deal(**fields: Any) -> Opportunity:
     ],
 )
 def test_amounts_are_numbers_beside_the_currency(text: str, currency: str, found: set[float]) -> None:
-    assert amounts(text, currency) == found
+    assert find_amounts(text, currency) == found
 
 
 def test_a_price_for_a_month_names_the_value_of_a_year() -> None:
-    assert says("R$ 1.798,00 por mês", 21_576, "BRL")
-    assert not says("R$ 1.798,00 por mês", 21_575, "BRL")
+    assert names_value("R$ 1.798,00 por mês", 21_576, "BRL")
+    assert not names_value("R$ 1.798,00 por mês", 21_575, "BRL")
 
 
 @pytest.mark.parametrize(
@@ -51,7 +49,7 @@ def test_a_price_for_a_month_names_the_value_of_a_year() -> None:
     ],
 )
 def test_a_plain_agreement_is_one(words: str, quote: str) -> None:
-    assert agrees(words, quote)
+    assert is_agreement(words, quote)
 
 
 @pytest.mark.parametrize(
@@ -69,14 +67,14 @@ def test_a_plain_agreement_is_one(words: str, quote: str) -> None:
     ],
 )
 def test_what_is_denied_asked_or_conditional_is_no_agreement(words: str, quote: str) -> None:
-    assert not agrees(words, quote)
+    assert not is_agreement(words, quote)
 
 
 def test_a_customer_declines_only_in_their_own_words() -> None:
-    assert declines("We will not buy.", "We will not buy.")
-    assert not declines("What if we do not buy?", "we do not buy")
-    assert not declines("Later.", "We will not buy.")
-    assert not declines("We like it.", "We like it.")
+    assert is_refusal("We will not buy.", "We will not buy.")
+    assert not is_refusal("What if we do not buy?", "we do not buy")
+    assert not is_refusal("Later.", "We will not buy.")
+    assert not is_refusal("We like it.", "We like it.")
 
 
 @pytest.mark.parametrize(
@@ -92,7 +90,7 @@ def test_what_is_known_may_begin_like_nothing() -> None:
 
 
 def test_a_reading_needs_half_of_its_words_in_what_was_said_or_brought() -> None:
-    material = Material(said="Our CFO decides in March.", brought={"solution": "The Enterprise plan fits."})
+    material = Evidence(said="Our CFO decides in March.", brought={"solution": "The Enterprise plan fits."})
     assert material.supports("The CFO")
     assert material.supports("Enterprise")
     assert not material.supports("The board of directors")
@@ -101,12 +99,12 @@ def test_a_reading_needs_half_of_its_words_in_what_was_said_or_brought() -> None
 
 
 def test_the_value_of_an_offer_is_the_crms_unless_the_offer_names_another() -> None:
-    silent = offer_in(deal(), DealReading(why="", proposal="Seats.", value=1))
-    named = offer_in(deal(), DealReading(why="", proposal="Seats for USD 1.", value=1))
+    silent = extract_offer(deal(), DealReading(why="", proposal="Seats.", value=1))
+    named = extract_offer(deal(), DealReading(why="", proposal="Seats for USD 1.", value=1))
     assert silent is not None
     assert named is not None
     assert (silent.value, named.value) == (10_800, 1)
-    assert offer_in(deal(proposal="Seats."), DealReading(why="", proposal=" Seats. ")) is None
+    assert extract_offer(deal(proposal="Seats."), DealReading(why="", proposal=" Seats. ")) is None
 
 
 @pytest.mark.parametrize(
@@ -123,28 +121,28 @@ def test_the_value_of_an_offer_is_the_crms_unless_the_offer_names_another() -> N
     ],
 )
 def test_an_offer_that_gives_money_away_needs_a_person(offer: Offer, why: str | None) -> None:
-    reason = concession(deal(), offer)
+    reason = find_concession(deal(), offer)
     assert reason is None if why is None else why in (reason or "")
 
 
 def test_the_first_price_of_a_deal_needs_a_person() -> None:
     offer = Offer(proposal="Seats for USD 100.", value=100)
-    assert concession(deal(value=0), offer) == "the CRM holds no value to compare it with"
+    assert find_concession(deal(value=0), offer) == "the CRM holds no value to compare it with"
 
 
 def test_a_stage_moves_on_only_behind_all_before_it() -> None:
     everything: dict[str, Any] = {"needs": ["n"], "solution": "s", "proposal": "p", "terms": "t"}
-    assert next_stage(deal(), deal(**everything)) == "qualification"
-    assert next_stage(deal(), deal(qualification=KNOWN)) == "needs"
-    assert next_stage(deal(), deal(qualification=KNOWN, **everything)) == "negotiation"
+    assert choose_next_stage(deal(), deal(**everything)) == "qualification"
+    assert choose_next_stage(deal(), deal(qualification=KNOWN)) == "needs"
+    assert choose_next_stage(deal(), deal(qualification=KNOWN, **everything)) == "negotiation"
     objected = deal(qualification=KNOWN, **everything, objections=[Objection(text="Dear")])
-    assert next_stage(deal(), objected) == "objections"
-    assert next_stage(deal(stage="negotiation"), objected) == "objections"
+    assert choose_next_stage(deal(), objected) == "objections"
+    assert choose_next_stage(deal(stage="negotiation"), objected) == "objections"
 
 
 def test_the_stages_of_a_lost_deal_that_were_never_reached_are_skipped() -> None:
     lost = deal(stage="closed_lost", qualification=KNOWN, needs=["n"], close_reason="Too dear")
-    assert [(view["name"], view["status"]) for view in standing(lost, ["needs"])] == [
+    assert [(view["name"], view["status"]) for view in build_stage_views(lost, ["needs"])] == [
         ("qualification", "skipped"),
         ("needs", "done"),
         ("solution", "skipped"),
