@@ -29,8 +29,7 @@ from core.embeddings import Embedder
 from core.memory import STRATEGIES, Scope
 from core.postgres import Pool
 from core.settings import DatabaseSettings
-from memory import indexer as models
-from memory import search
+from memory import indexer, search
 from memory.database import migrate, open_extensions
 from memory.search import SearchDeps
 
@@ -220,7 +219,7 @@ async def main(memories: int, contacts: int) -> None:
         ):
             await migrate(pool)
             extensions = await open_extensions(pool)
-            model = await models.activate(pool, embedder)
+            model = await indexer.activate_model(pool, embedder)
             deps = SearchDeps(pool=pool, extensions=extensions, embedder=embedder, model=model)
             await build(deps, memories, contacts, console.print)
             await measure(deps, contacts, concurrent=10, searches=500)

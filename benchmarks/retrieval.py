@@ -23,8 +23,7 @@ from core.embeddings import build_embedder
 from core.memory import STRATEGIES, Message, Scope, Strategy
 from core.memory.strategies import Retriever
 from core.settings import DatabaseSettings, Settings
-from memory import indexer as models
-from memory import search
+from memory import indexer, search
 from memory.database import migrate, open_extensions
 from memory.indexer import Indexer
 from memory.messages import add_messages
@@ -177,7 +176,7 @@ async def evaluate(folder: Path, console: Console) -> None:
         ):
             await migrate(pool)
             extensions = await open_extensions(pool)
-            model = await models.activate(pool, embedder)
+            model = await indexer.activate_model(pool, embedder)
             deps = SearchDeps(pool=pool, extensions=extensions, embedder=embedder, model=model)
             start = time.perf_counter()
             count = await store(deps, samples)

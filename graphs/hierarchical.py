@@ -12,15 +12,9 @@ from core.context import Context
 from graphs.agent import react_agent
 from graphs.spec import GraphSpec
 from nodes.deps import Deps
-from nodes.hierarchical.decide import decide
-from nodes.hierarchical.decompose import decompose
-from nodes.hierarchical.finish import finish
-from nodes.hierarchical.gather import gather
-from nodes.hierarchical.manager import HISTORY_MESSAGES
-from nodes.hierarchical.prepare import prepare
+from nodes.hierarchical.nodes import HISTORY_MESSAGES, HierarchicalNodes
 from nodes.hierarchical.state import HierarchicalInput, HierarchicalOutput, HierarchicalState, SubAgent
 from nodes.hierarchical.team import SUPPORT_TEAM
-from nodes.hierarchical.work import work
 from nodes.shared.agent import Agent, route_by_caller
 from nodes.shared.context import ContextAssembler, PromptBudget
 from nodes.shared.prompts import load_prompt
@@ -39,35 +33,36 @@ def build_hierarchical(
     guidance: str = "",
     agent: Agent | None = None,
 ) -> StateGraph[HierarchicalState, Context, HierarchicalInput, HierarchicalOutput]:
-    """The graph, uncompiled.
+    """Return the graph, uncompiled.
 
-    ``assemble`` gathers what is known of the contact, which the manager and every worker are told; as a
-    step of another graph they were. ``decompose`` sends each subtask that can begin to a task of ``work``
-    of its own, ``gather`` the ones that can begin after them, and ``decide`` those of a further round.
-    ``decompose`` and ``decide`` are asked a second time when their subtasks cannot be carried out. A wave
-    is one step, so its results come in together and ``gather`` needs no ``defer``.
+    ``assemble`` gathers what is known of the contact for the manager and every worker; an embedded graph gets
+    it from its caller. ``decompose`` sends each subtask that can start to a task of ``work`` of its own,
+    ``gather`` those that can start after them, and ``decide`` those of a further round. ``decompose`` and
+    ``decide`` run a second time when their subtasks cannot be carried out. A wave is one super-step, so its
+    results arrive together and ``gather`` needs no ``defer``.
 
-    No node is retried as a whole, as model and CRM calls retry inside. A worker turns its own foreseen
-    failures into a failed subtask: an ``error_handler`` would also take bugs for results, and a resumed run
-    would go on with the handler instead of the worker.
+    No node is retried as a whole, because model and CRM calls retry inside. A worker turns its expected
+    failures into a failed subtask: an ``error_handler`` would also treat bugs as results, and a resumed run
+    would continue with the handler instead of the worker.
 
     Args:
         deps: Models and tools.
         team: The sub-agents of a run that names none.
-        guidance: More for the manager to know, such as in which order things are done; empty: nothing.
-        agent: Who carries out the subtasks; ``None``: the ReAct agent.
+        guidance: Further instructions for the manager, such as an order of work; empty: none.
+        agent: Carries out the subtasks; ``None``: the ReAct agent.
     """
+    nodes = HierarchicalNodes(deps, team=team, guidance=guidance, agent=agent or react_agent(deps))
     graph = StateGraph(
         HierarchicalState, Context, input_schema=HierarchicalInput, output_schema=HierarchicalOutput
     )
     graph.set_node_defaults(timeout=STEP_TIMEOUT_SECONDS)
-    graph.add_node("prepare", prepare(deps, team))
+    graph.add_node("prepare", nodes.prepare)
     graph.add_node("assemble", ContextAssembler(deps, PROMPT_BUDGET).assemble)
-    graph.add_node("decompose", decompose(deps, guidance))
-    graph.add_node("work", work(agent or react_agent(deps)))
-    graph.add_node("gather", gather, defer=True)
-    graph.add_node("decide", decide(deps, guidance))
-    graph.add_node("finish", finish)
+    graph.add_node("decompose", nodes.decompose)
+    graph.add_node("work", nodes.work)
+    graph.add_node("gather", nodes.gather)
+    graph.add_node("decide", nodes.decide)
+    graph.add_node("finish", nodes.finish)
 
     graph.add_edge(START, "prepare")
     graph.add_conditional_edges(
@@ -86,7 +81,7 @@ SPEC = GraphSpec(
     input_schema=HierarchicalInput,
     output_schema=HierarchicalOutput,
     durability="sync",
-    # Ten rounds of at most eight waves and two decisions, two super-steps a wave, and a few around them.
+    # At most ten rounds of eight waves and two decisions; a wave has two super-steps. There are a few others.
     recursion_limit=200,
     example={
         "task": "Customer reports 'Error 500' when trying to export contacts. Help diagnose and resolve.",

@@ -5,49 +5,43 @@ arXiv 2406.04692).
 """
 
 from langgraph.graph import END, START, StateGraph
-from nodes.parallel.races import Races
 
 from core.context import Context
 from graphs.agent import react_agent
 from graphs.spec import GraphSpec
 from nodes.deps import Deps
-from nodes.parallel.branch import branch
-from nodes.parallel.finish import finish
-from nodes.parallel.gather import gather
-from nodes.parallel.merge import merge
-from nodes.parallel.prepare import prepare
+from nodes.parallel.nodes import ParallelNodes
 from nodes.parallel.state import ParallelInput, ParallelOutput, ParallelState
-from nodes.parallel.to_branches import to_branches
 from nodes.shared.context import ContextAssembler, PromptBudget
 from nodes.shared.prompts import load_prompt
 
-# A backstop: a branch has at most 300 seconds of its own, and a model call its own, shorter limits.
+# A backstop: a branch has at most 300 seconds, and model calls have their own, shorter limits.
 STEP_TIMEOUT_SECONDS = 330
-# A branch is the ReAct agent.
+# The agent of a branch is the ReAct agent.
 PROMPT_BUDGET = PromptBudget(agent="parallel", system=load_prompt("react"))
 
 
 def build_parallel(deps: Deps) -> StateGraph[ParallelState, Context, ParallelInput, ParallelOutput]:
-    """The graph, uncompiled.
+    """Return the graph, uncompiled.
 
-    ``assemble`` gathers what is known of the contact, once, and every agent is sent to a task of ``branch``
-    of its own with it. Where the first answer is wanted, the branches of a run share a race, which
-    ``gather`` ends. A branch that fails says so, so no node is retried as a whole: an agent retries inside,
-    and goes on from its own checkpoints when the run is resumed.
+    ``assemble`` gathers what is known of the contact once for all branches. Each agent answers in a task of
+    ``branch`` of its own. When the first answer is wanted, the branches of a run share a race. A branch
+    reports its own failures, so no node is retried as a whole: the agent retries inside, and continues from
+    its own checkpoints when the run is resumed.
     """
-    races = Races()
+    nodes = ParallelNodes(deps, react_agent(deps))
     graph = StateGraph(ParallelState, Context, input_schema=ParallelInput, output_schema=ParallelOutput)
     graph.set_node_defaults(timeout=STEP_TIMEOUT_SECONDS)
-    graph.add_node("prepare", prepare(deps))
+    graph.add_node("prepare", nodes.prepare)
     graph.add_node("assemble", ContextAssembler(deps, PROMPT_BUDGET).assemble)
-    graph.add_node("branch", branch(react_agent(deps), races))
-    graph.add_node("gather", gather(races))
-    graph.add_node("merge", merge(deps))
-    graph.add_node("finish", finish)
+    graph.add_node("branch", nodes.branch)
+    graph.add_node("gather", nodes.gather)
+    graph.add_node("merge", nodes.merge)
+    graph.add_node("finish", nodes.finish)
 
     graph.add_edge(START, "prepare")
     graph.add_edge("prepare", "assemble")
-    graph.add_conditional_edges("assemble", to_branches, ["branch"])
+    graph.add_conditional_edges("assemble", nodes.send_branches, ["branch"])
     graph.add_edge("branch", "gather")
     graph.add_edge("merge", "finish")
     graph.add_edge("finish", END)
@@ -62,7 +56,8 @@ SPEC = GraphSpec(
     output_schema=ParallelOutput,
     # Agents may be given tools with effects.
     durability="sync",
-    # Six super-steps; an agent in a branch has as many again for itself: three an iteration, and a few.
+    # The graph has six super-steps. The agent of a branch counts its own: at most four for each of its five
+    # iterations, and a few around them.
     recursion_limit=40,
     example={
         "question": "Why does exporting contacts fail with 'Error 500', and what helps?",

@@ -1,4 +1,4 @@
-"""What a prompt is told of a contact, of everything memory has, packed to a budget of tokens."""
+"""Assembled contexts: what the memory has on a question, packed into a token budget for a prompt."""
 
 import asyncio
 from collections.abc import Sequence
@@ -29,72 +29,74 @@ from core.packing import (
     pack_context,
 )
 
-# What is looked up, before the budget decides.
-MOST_HITS: Final = 20
-MOST_RECENT: Final = 40
-MOST_FACTS: Final = 40
-LARGEST_BUDGET: Final = 100_000
+# What is looked up, before the budget decides what is included.
+MAX_HITS: Final = 20
+MAX_RECENT: Final = 40
+MAX_FACTS: Final = 40
+MAX_TOKEN_BUDGET: Final = 100_000
 
 
-def budget_of(strategy: StrategyName, token_budget: int | None) -> int:
-    """Most tokens.
+def get_budget(strategy: StrategyName, token_budget: int | None) -> int:
+    """Return the token budget: the given one, or else the strategy's.
 
     Raises:
-        MemoryRefused: The strategy is not known, or the budget is none.
+        MemoryRefused: The strategy is unknown, or the budget is out of range.
     """
     if strategy not in STRATEGIES:
         raise MemoryRefused(f"strategy {strategy!r} is not known; there are {', '.join(STRATEGIES)}")
     budget = STRATEGIES[strategy].token_budget if token_budget is None else token_budget
-    if not 1 <= budget <= LARGEST_BUDGET:
-        raise MemoryRefused(f"token_budget must be from 1 to {LARGEST_BUDGET}")
+    if not 1 <= budget <= MAX_TOKEN_BUDGET:
+        raise MemoryRefused(f"token_budget must be from 1 to {MAX_TOKEN_BUDGET}")
     return budget
 
 
-async def assembled(
-    found: SearchResult,
+async def assemble_context(
+    result: SearchResult,
     facts: Sequence[Fact],
     recent: Sequence[Message],
     *,
     budget: int,
 ) -> AssembledContext:
-    """Pack what was found: first summaries, the newest messages and memories, then facts.
+    """Pack facts, summaries, the newest messages and memories into a context.
 
     Args:
-        found: By the question, best first.
-        facts: That hold.
-        recent: The newest messages, oldest of them first.
-        budget: Most tokens.
+        result: What the search found, best first.
+        facts: The facts that hold.
+        recent: The newest messages, the oldest of them first.
+        budget: The token budget.
     """
-    said = [message for message in recent if not is_summary_id(message.id)]
-    shown = {message.id for message in said}
-    hits = exclude_facts(found.hits, facts[:MOST_FACTS])
+    conversation = [message for message in recent if not is_summary_id(message.id)]
+    shown = {message.id for message in conversation}
+    hits = exclude_facts(result.hits, facts[:MAX_FACTS])
     summaries = filter(is_summary, hits)
     memories = filterfalse(is_summary, hits)
-    told = [
-        Section(name="facts", items=build_fact_items(facts[:MOST_FACTS])),
+    sections = [
+        Section(name="facts", items=build_fact_items(facts[:MAX_FACTS])),
         Section(name="summary", items=build_memory_items(summaries, known=()), share=budget // 4),
-        Section(name="conversation", items=build_message_items(said), first_in="end", share=budget // 2),
+        Section(
+            name="conversation", items=build_message_items(conversation), first_in="end", share=budget // 2
+        ),
         Section(name="memories", items=build_memory_items(memories, known=shown)),
     ]
-    # Tokens are counted, which is work for a thread.
+    # In a thread, because counting tokens takes time.
     packed: PackedContext = await asyncio.to_thread(
-        pack_context, told, budget=budget, agent="", strategy=found.strategy
+        pack_context, sections, budget=budget, agent="", strategy=result.strategy
     )
     included = {section["section"]: frozenset(section["included"]) for section in packed.record["sections"]}
-    remembered = included.get("memories", frozenset()) | included.get("summary", frozenset())
+    memory_ids = included.get("memories", frozenset()) | included.get("summary", frozenset())
     return AssembledContext(
         text=packed.background,
         tokens=packed.record["tokens"],
         token_budget=budget,
-        strategy=found.strategy,
-        sections=_sections(packed.record),
-        hits=tuple(hit for hit in hits if hit.id in remembered),
+        strategy=result.strategy,
+        sections=_convert_sections(packed.record),
+        hits=tuple(hit for hit in hits if hit.id in memory_ids),
         facts=tuple(fact for fact in facts if fact.id in included.get("facts", ())),
-        degraded=found.degraded,
+        degraded=result.degraded,
     )
 
 
-def _sections(record: ContextRecord) -> tuple[ContextSection, ...]:
+def _convert_sections(record: ContextRecord) -> tuple[ContextSection, ...]:
     return tuple(
         ContextSection(
             name=section["section"],

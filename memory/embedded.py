@@ -1,9 +1,9 @@
-"""The embedded memory: :class:`core.memory.Memory` on the service's own Postgres."""
+"""The embedded memory, on the service's own Postgres, and the choice between it and a memory service."""
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
+from functools import partial
 
 from core.embeddings import Embedder
 from core.errors import MemoryRefused
@@ -16,6 +16,7 @@ from core.memory import (
     FactChange,
     Graph,
     Hit,
+    Memory,
     Message,
     NewFact,
     Note,
@@ -27,27 +28,26 @@ from core.memory import (
 )
 from core.memory.vocabulary import Vocabulary
 from core.postgres import Pool
-from core.settings import MemorySettings
-from memory import contexts, facts, forgetting, graph, messages, search
-from memory import graph as edges
-from memory import indexer as models
-from memory import notes as items
+from core.settings import MemorySettings, Settings
+from core.tasks import Supervisor
+from memory import contexts, facts, graph, messages, notes, search
 from memory.database import migrate, open_extensions, translate_errors
-from memory.indexer import Indexer, Progress
+from memory.grpc_client import connect_memory
+from memory.indexer import Indexer, Progress, activate_model, load_progress
 from memory.notes import NotePolicies, NoteSweeper
-from memory.rerankers import Reranker
-from memory.routing import Router
+from memory.rerankers import Reranker, open_reranker
+from memory.routing import StrategyRouter
 from memory.search import SearchDeps
 
 
 class EmbeddedMemory:
-    """Messages, facts, relations and notes, kept and found on the service's own Postgres.
+    """A memory on the service's own Postgres.
 
     Args:
         deps: What a search needs.
-        indexer: Told of new messages; None where there is no pgvector.
-        policies: How long notes are kept, and how many; None: as the settings say.
-        vocabulary: Which predicates and relations have one value at a time; None: as is the custom.
+        indexer: Is woken for new messages; None without pgvector.
+        policies: How long notes are kept, and how many; None for those of the settings.
+        vocabulary: Which predicates and relations have one value at a time; None for the default.
     """
 
     def __init__(
@@ -61,9 +61,9 @@ class EmbeddedMemory:
         self._deps = deps
         self._pool = deps.pool
         self._indexer = indexer
-        self._policies = policies or NotePolicies.of(MemorySettings())
+        self._policies = policies or NotePolicies.from_settings(MemorySettings())
         self._vocabulary = vocabulary or Vocabulary()
-        self._router = Router(deps.embedder)
+        self._router = StrategyRouter(deps.embedder)
 
     async def search(
         self,
@@ -94,14 +94,14 @@ class EmbeddedMemory:
         as_of: datetime | None = None,
     ) -> AssembledContext:
         """See :meth:`core.memory.Memory.assemble_context`."""
-        budget = contexts.budget_of(strategy, token_budget)
-        found = await self.search(scope, query, strategy=strategy, limit=contexts.MOST_HITS, as_of=as_of)
-        known = await self.list_facts(scope, valid_at=as_of, believed_at=as_of)
+        budget = contexts.get_budget(strategy, token_budget)
+        result = await self.search(scope, query, strategy=strategy, limit=contexts.MAX_HITS, as_of=as_of)
+        valid_facts = await self.list_facts(scope, valid_at=as_of, believed_at=as_of)
         with translate_errors():
-            recent = await messages.recent_messages(
-                self._pool, scope, session_id=session_id, limit=contexts.MOST_RECENT, as_of=as_of
+            recent = await messages.list_recent_messages(
+                self._pool, scope, session_id=session_id, limit=contexts.MAX_RECENT, as_of=as_of
             )
-        return await contexts.assembled(found, known, recent, budget=budget)
+        return await contexts.assemble_context(result, valid_facts, recent, budget=budget)
 
     async def route(self, scope: Scope, message: Message) -> StrategyChoice:
         """See :meth:`core.memory.Memory.route`."""
@@ -109,7 +109,7 @@ class EmbeddedMemory:
         return await self._router.route(message.text)
 
     async def add_messages(self, scope: Scope, new: Sequence[Message]) -> int:
-        """See :meth:`core.memory.Memory.add_messages`. Vectors come after."""
+        """See :meth:`core.memory.Memory.add_messages`. The indexer makes their vectors later."""
         with translate_errors():
             added = await messages.add_messages(self._pool, scope, new)
         if added and self._indexer:
@@ -149,7 +149,7 @@ class EmbeddedMemory:
     async def upsert_edges(self, scope: Scope, new: Sequence[Edge]) -> int:
         """See :meth:`core.memory.Memory.upsert_edges`."""
         with translate_errors():
-            return await edges.upsert_edges(self._pool, scope, new, vocabulary=self._vocabulary)
+            return await graph.upsert_edges(self._pool, scope, new, vocabulary=self._vocabulary)
 
     async def query_graph(
         self,
@@ -176,33 +176,71 @@ class EmbeddedMemory:
     async def remember(self, scope: Scope, text: str, *, type: NoteType, agent: str) -> Note:  # noqa: A002
         """See :meth:`core.memory.Memory.remember`."""
         with translate_errors():
-            return await items.remember(
+            return await notes.remember(
                 self._pool, scope, text, kind=type, agent=agent, policies=self._policies
             )
 
     async def recall(self, scope: Scope, query: str, *, agent: str, limit: int = 10) -> list[Hit]:
         """See :meth:`core.memory.Memory.recall`."""
         with translate_errors():
-            return await items.recall(
+            return await notes.recall(
                 self._pool, scope, query, agent=agent, limit=limit, policies=self._policies
             )
 
     async def recent(self, scope: Scope, *, session_id: str = "", limit: int = 20) -> list[Message]:
         """See :meth:`core.memory.Memory.recent`."""
         with translate_errors():
-            return await messages.recent_messages(self._pool, scope, session_id=session_id, limit=limit)
+            return await messages.list_recent_messages(self._pool, scope, session_id=session_id, limit=limit)
 
     async def forget(self, scope: Scope, *, session_id: str = "") -> ErasedCounts:
         """See :meth:`core.memory.Memory.forget`."""
         with translate_errors():
-            return await forgetting.forget(
+            return await messages.forget(
                 self._pool, scope, session_id=session_id, vectors=self._deps.extensions.vector
             )
 
     async def progress(self) -> Progress:
-        """How many units of all contacts there are, and how many wait for a vector."""
+        """Return how many units of all contacts there are, and how many wait for a vector."""
         with translate_errors():
-            return await models.progress(self._pool)
+            return await load_progress(self._pool)
+
+
+@asynccontextmanager
+async def open_configured_memory(
+    settings: Settings, pool: Pool, embedder: Embedder, tasks: Supervisor | None = None
+) -> AsyncIterator[Memory]:
+    """Open the memory service that ``MEMORY_GRPC_TARGET`` names, or else the embedded memory.
+
+    A memory service may be unreachable; its calls then raise :class:`~core.errors.MemoryUnavailable`.
+
+    Args:
+        settings: The address of the memory service, and how the embedded memory works.
+        pool: The service's pool, for the embedded memory.
+        embedder: For the embedded memory; its owner closes it.
+        tasks: Runs the embedded memory's background tasks.
+
+    Raises:
+        StartupError: The file of certificate authorities cannot be read.
+        psycopg.Error: The embedded memory's database cannot be reached, or refuses.
+    """
+    if settings.memory.grpc_target:
+        async with connect_memory(settings.memory) as memory:
+            yield memory
+    else:
+        async with open_embedded(settings, pool, embedder, tasks) as embedded:
+            yield embedded
+
+
+@asynccontextmanager
+async def open_embedded(
+    settings: Settings, pool: Pool, embedder: Embedder, tasks: Supervisor | None = None
+) -> AsyncIterator[EmbeddedMemory]:
+    """Open the embedded memory with the reranker of the settings; see :func:`open_configured_memory`."""
+    async with (
+        open_reranker(settings) as reranker,
+        open_memory(pool, embedder, reranker=reranker, settings=settings.memory, tasks=tasks) as memory,
+    ):
+        yield memory
 
 
 @asynccontextmanager
@@ -212,31 +250,31 @@ async def open_memory(
     *,
     reranker: Reranker | None = None,
     settings: MemorySettings | None = None,
+    tasks: Supervisor | None = None,
 ) -> AsyncIterator[EmbeddedMemory]:
-    """The memory with its tables made or migrated, and its background tasks running while it is open.
+    """Open the embedded memory: migrate its tables, and run its background tasks until the context closes.
 
     Args:
-        pool: The service's pool; it is open longer than the memory.
+        pool: The service's pool; stays open longer than the memory.
         embedder: For retrieval; its owner closes it.
-        reranker: None where reranking is off.
-        settings: How long notes are kept, and how many; None: the environment's.
+        reranker: None if reranking is off.
+        settings: How long notes are kept, and how many; None for those of the environment.
+        tasks: Runs the background tasks; None for a supervisor of its own.
 
     Raises:
         psycopg.Error: The database cannot be reached, or refuses.
     """
     await migrate(pool)
     extensions = await open_extensions(pool)
-    model = await models.activate(pool, embedder) if extensions.vector else None
+    model = await activate_model(pool, embedder) if extensions.vector else None
     indexer = Indexer(pool, embedder, model) if model else None
     deps = SearchDeps(pool=pool, extensions=extensions, embedder=embedder, model=model, reranker=reranker)
     settings = settings or MemorySettings()
-    policies = NotePolicies.of(settings)
-    sweeper = NoteSweeper(pool, policies, seconds=settings.sweep_seconds)
-    sweeping = asyncio.create_task(sweeper.run(), name="memory-sweeper")
-    indexing = asyncio.create_task(indexer.run(), name="memory-indexer") if indexer else None
-    try:
+    policies = NotePolicies.from_settings(settings)
+    sweep = partial(NoteSweeper(pool, policies).run, settings.sweep_seconds)
+    tasks = tasks or Supervisor()
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(tasks.supervise("memory-sweeper", sweep))
+        if indexer:
+            await stack.enter_async_context(tasks.supervise("memory-indexer", indexer.run))
         yield EmbeddedMemory(deps, indexer, policies=policies)
-    finally:
-        await sweeper.aclose(sweeping)
-        if indexer and indexing:
-            await indexer.aclose(indexing)

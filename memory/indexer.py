@@ -1,12 +1,12 @@
-"""The background indexer: gives every unit a vector, new ones first.
+"""The background indexer, which gives every unit a vector of the current embedding model, newest first.
 
-What is to be done is in the database (``memory.unembedded``), so a crash loses nothing and several services
-share the work. Vectors are made between transactions: no connection waits for a model.
+The work queue is a table (``memory.unembedded``), so that a crash loses nothing and several services share
+the work. Vectors are computed between transactions, so that no connection waits for a model.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from psycopg.rows import DictRow
@@ -14,25 +14,44 @@ from psycopg.rows import DictRow
 from core.embeddings import Embedder
 from core.errors import EmbeddingError, MemoryUnavailable
 from core.logging import get_logger
-from core.postgres import DATABASE_UNAVAILABLE, Connection, Pool
+from core.postgres import Connection, Pool, lock_migrations
+from core.tasks import Backoff, periodic
 from memory.database import translate_errors
-from memory.indexer import MAX_INDEXED_DIMENSIONS, Model
 from memory.texts import build_embedded_text
 
 log = get_logger(__name__)
 
 BATCH: Final = 32
-# A service that took units and died is waited for so long.
+# How long the units of a service that died are left to it.
 LEASE_SECONDS: Final = 120
-# Units of services that could not wake this one, and those whose lease ended, are found so late.
+# How often to look for units of services that could not wake this one, and for those whose lease ended.
 POLL_SECONDS: Final = 15.0
-FIRST_PAUSE_SECONDS: Final = 1.0
-LONGEST_PAUSE_SECONDS: Final = 60.0
-# Up to here all vectors of a scope are compared; measured in benchmarks/README.md.
+BACKOFF: Final = Backoff(first=1.0, longest=60.0)
+# Up to this number, all vectors of a scope are compared. Measured; see benchmarks/README.md.
 EXACT_SCAN_VECTORS: Final = 20_000
+# pgvector's limit for an HNSW index over halfvec.
+MAX_INDEXED_DIMENSIONS: Final = 4_000
 RETIRED_BATCH: Final = 5_000
 
-LEASE_SQL = """
+FIND_MODEL_SQL: Final = "SELECT id, current FROM memory.models WHERE name = %s AND dimensions = %s"
+INSERT_MODEL_SQL: Final = "INSERT INTO memory.models (name, dimensions) VALUES (%s, %s) RETURNING id, current"
+RETIRE_MODEL_SQL: Final = "UPDATE memory.models SET current = false WHERE current"
+ACTIVATE_MODEL_SQL: Final = "UPDATE memory.models SET current = true WHERE id = %s"
+QUEUE_ALL_SQL: Final = """
+INSERT INTO memory.unembedded (unit)
+SELECT id FROM memory.units
+WHERE NOT EXISTS (SELECT FROM memory.vectors WHERE vectors.unit = units.id AND model = %s)
+ON CONFLICT (unit) DO NOTHING
+"""
+# The indexes of other models stay until their last vector is deleted.
+CREATE_INDEX_SQL: Final = b"""
+CREATE INDEX IF NOT EXISTS vectors_hnsw_%(id)d ON memory.vectors
+USING hnsw ((embedding::halfvec(%(dimensions)d)) halfvec_cosine_ops) WHERE large AND model = %(id)d
+"""
+PROGRESS_SQL: Final = """
+SELECT (SELECT count(*) FROM memory.units) AS units, (SELECT count(*) FROM memory.unembedded) AS waiting
+"""
+LEASE_SQL: Final = """
 WITH leased AS (
     UPDATE memory.unembedded SET leased_until = now() + %(seconds)s * interval '1 second'
     WHERE unit IN (
@@ -50,11 +69,11 @@ LEFT JOIN LATERAL (
     ORDER BY b.at DESC, b.message DESC, b.part DESC LIMIT 1
 ) AS before ON true
 """
-RELEASE_SQL = """
+RELEASE_SQL: Final = """
 UPDATE memory.unembedded SET leased_until = '-infinity' WHERE unit = ANY(%s) AND leased_until = %s
 """
-# A unit may have been forgotten meanwhile; the lock keeps it until the vector is in.
-STORE_SQL = """
+# A unit may have been forgotten meanwhile. The lock keeps an existing one until its vector is stored.
+STORE_SQL: Final = """
 INSERT INTO memory.vectors (scope, unit, model, large, embedding)
 SELECT units.scope, units.id, %s, scopes.large, made.embedding::halfvec
 FROM unnest(%s::bigint[], %s::text[]) AS made (unit, embedding)
@@ -64,32 +83,97 @@ ORDER BY units.id
 FOR KEY SHARE OF units, scopes
 ON CONFLICT (unit, model) DO UPDATE SET embedding = excluded.embedding
 """
-# A unit that was queued again meanwhile has lost the lease, and stays.
-DONE_SQL = "DELETE FROM memory.unembedded WHERE unit = ANY(%s) AND leased_until = %s"
-GROWN_SQL = """
+# A unit that was queued again meanwhile no longer has this lease, and stays queued.
+DONE_SQL: Final = "DELETE FROM memory.unembedded WHERE unit = ANY(%s) AND leased_until = %s"
+GROWN_SQL: Final = """
 SELECT id FROM memory.scopes
 WHERE id = ANY(%(scopes)s) AND NOT large AND %(limit)s < (
     SELECT count(*) FROM (SELECT FROM memory.vectors WHERE scope = scopes.id LIMIT %(limit)s + 1) AS counted
 )
 """
-LARGE_VECTORS_SQL = "UPDATE memory.vectors SET large = true WHERE scope = %s AND NOT large"
-LARGE_SCOPE_SQL = "UPDATE memory.scopes SET large = true WHERE id = %s"
-RETIRED_SQL = """
+LARGE_VECTORS_SQL: Final = "UPDATE memory.vectors SET large = true WHERE scope = %s AND NOT large"
+LARGE_SCOPE_SQL: Final = "UPDATE memory.scopes SET large = true WHERE id = %s"
+DELETE_RETIRED_SQL: Final = """
 DELETE FROM memory.vectors WHERE ctid IN (
     SELECT ctid FROM memory.vectors WHERE model <> %s LIMIT %s
 )
 """
-EMPTY_SQL = "SELECT NOT EXISTS (SELECT FROM memory.unembedded) AS empty"
+IS_EMPTY_SQL: Final = "SELECT NOT EXISTS (SELECT FROM memory.unembedded) AS empty"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """The embedding model that vectors are made and compared with.
+
+    Attributes:
+        id: Its id in ``memory.indexer``.
+        name: ``provider:model``.
+        dimensions: The dimensions of its vectors.
+    """
+
+    id: int
+    name: str
+    dimensions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The indexer's progress: ``waiting`` of ``units`` have no vector of the current model yet."""
+
+    units: int
+    waiting: int
+
+
+async def activate_model(pool: Pool, embedder: Embedder) -> Model:
+    """Make the embedder's model the current one; if another one was, queue every unit for it.
+
+    Vectors of the earlier model stay until the last unit has a vector of the new one.
+
+    Args:
+        pool: The service's pool; the table of vectors exists.
+        embedder: The embedder for retrieval.
+
+    Raises:
+        psycopg.Error: The database cannot be reached.
+    """
+    async with pool.connection() as connection, connection.transaction():
+        await lock_migrations(connection, "memory")
+        key = (embedder.model, embedder.dimensions)
+        row = await (await connection.execute(FIND_MODEL_SQL, key)).fetchone()
+        row = row or await (await connection.execute(INSERT_MODEL_SQL, key)).fetchone()
+        assert row  # noqa: S101  # the INSERT returns one
+        model = Model(id=row["id"], name=embedder.model, dimensions=embedder.dimensions)
+        if not row["current"]:
+            await _switch_model(connection, model)
+    return model
+
+
+async def _switch_model(connection: Connection, model: Model) -> None:
+    await connection.execute(RETIRE_MODEL_SQL)
+    await connection.execute(ACTIVATE_MODEL_SQL, (model.id,))
+    queued = await connection.execute(QUEUE_ALL_SQL, (model.id,))
+    if model.dimensions <= MAX_INDEXED_DIMENSIONS:
+        # Takes no time: either no row of the model is large yet, or the index exists.
+        index = CREATE_INDEX_SQL % {b"id": model.id, b"dimensions": model.dimensions}
+        await connection.execute(index)
+    log.info("memory_model", model=model.name, dimensions=model.dimensions, queued=queued.rowcount)
+
+
+async def load_progress(pool: Pool) -> Progress:
+    """Return how many units there are, and how many wait for a vector of the current model."""
+    async with pool.connection() as connection:
+        row = await (await connection.execute(PROGRESS_SQL)).fetchone()
+    return Progress(**row) if row else Progress(0, 0)
 
 
 class Indexer:
-    """Embeds what waits, in one task.
+    """Computes the vectors of queued units.
 
     Args:
         pool: The service's pool.
-        embedder: For retrieval.
-        model: The embedder's, as :func:`memory.indexer.activate_model` gave it.
-        exact_scan_vectors: From how many vectors a scope is searched with the HNSW index.
+        embedder: The embedder for retrieval.
+        model: The embedder's model, from :func:`activate_model`.
+        exact_scan_vectors: Scopes with more vectors are searched with the HNSW index.
     """
 
     def __init__(
@@ -99,65 +183,44 @@ class Indexer:
         self._embedder = embedder
         self._model = model
         self._exact_scan_vectors = exact_scan_vectors
-        self._woken = asyncio.Event()
-        self._closed = False
+        self._wake = asyncio.Event()
 
     def wake(self) -> None:
-        """Say that something waits."""
-        self._woken.set()
-
-    async def aclose(self, task: asyncio.Task[None]) -> None:
-        """End the task that runs :meth:`run`; what it was at waits in the database."""
-        # The pool can take a cancellation for a fault of its own: then the flag ends the loop.
-        self._closed = True
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        """Tell the indexer that units were queued."""
+        self._wake.set()
 
     async def run(self) -> None:
-        """Embed until closed; a fault of the model or the database is waited out."""
-        pause = FIRST_PAUSE_SECONDS
-        while not self._closed:
-            self._woken.clear()
-            try:
-                await self.drain()
-            except (EmbeddingError, MemoryUnavailable, *DATABASE_UNAVAILABLE) as fault:
-                if self._closed:
-                    return
-                details = getattr(fault, "details", None)
-                log.warning("memory_indexing_waits", reason=str(fault), details=details, seconds=pause)
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-                continue
-            pause = FIRST_PAUSE_SECONDS
-            if self._closed:
-                return
-            try:
-                async with asyncio.timeout(POLL_SECONDS):
-                    await self._woken.wait()
-            except TimeoutError:
-                continue
+        """Index until cancelled, with growing pauses while the model or the database is unavailable."""
+        await periodic(
+            "memory-indexer",
+            self.drain,
+            seconds=POLL_SECONDS,
+            at_once=True,
+            wake=self._wake,
+            backoff=BACKOFF,
+            unavailable=(EmbeddingError, MemoryUnavailable),
+        )
 
     async def drain(self) -> int:
-        """Embed all that waits now and drop what is left of earlier models.
+        """Index everything that is queued, and delete what is left of earlier models.
 
         Returns:
             How many vectors were made.
 
         Raises:
-            EmbeddingError: The model fails; what it was to embed waits on.
+            EmbeddingError: The model failed; its units stay queued.
             MemoryUnavailable: The database cannot be reached.
         """
-        made = 0
+        indexed = 0
         with translate_errors():
-            while batch := await self._batch():
-                made += batch
-            if made:
-                await self._retire()
-        return made
+            while batch := await self._index_batch():
+                indexed += batch
+            if indexed:
+                await self._delete_retired()
+        return indexed
 
-    async def _batch(self) -> int:
-        rows = await self._lease()
+    async def _index_batch(self) -> int:
+        rows = await self._lease_batch()
         if not rows:
             return 0
         units, until = [row["unit"] for row in rows], rows[0]["leased_until"]
@@ -170,13 +233,13 @@ class Indexer:
                 await connection.execute(RELEASE_SQL, (units, until))
             raise
         async with self._pool.connection() as connection, connection.transaction():
-            texts = [halfvec(vector) for vector in vectors]
+            texts = [format_halfvec(vector) for vector in vectors]
             await connection.execute(STORE_SQL, (self._model.id, units, texts))
             await connection.execute(DONE_SQL, (units, until))
             await self._mark_large(connection, sorted({row["scope"] for row in rows}))
         return len(rows)
 
-    async def _lease(self) -> list[DictRow]:
+    async def _lease_batch(self) -> list[DictRow]:
         async with self._pool.connection() as connection:
             cursor = await connection.execute(LEASE_SQL, {"seconds": LEASE_SECONDS, "batch": BATCH})
             return await cursor.fetchall()
@@ -189,16 +252,16 @@ class Indexer:
             await connection.execute(LARGE_VECTORS_SQL, (row["id"],))
             await connection.execute(LARGE_SCOPE_SQL, (row["id"],))
 
-    async def _retire(self) -> None:
-        """Drop vectors of earlier models, once every unit has one of the current model."""
+    async def _delete_retired(self) -> None:
+        """Delete vectors of earlier models once no unit waits for the current one."""
         async with self._pool.connection() as connection:
-            row = await (await connection.execute(EMPTY_SQL)).fetchone()
+            row = await (await connection.execute(IS_EMPTY_SQL)).fetchone()
             while row and row["empty"]:
-                cursor = await connection.execute(RETIRED_SQL, (self._model.id, RETIRED_BATCH))
+                cursor = await connection.execute(DELETE_RETIRED_SQL, (self._model.id, RETIRED_BATCH))
                 if not cursor.rowcount:
                     break
 
 
-def halfvec(vector: Sequence[float]) -> str:
-    """A vector as pgvector reads it."""
+def format_halfvec(vector: Sequence[float]) -> str:
+    """Format a vector as pgvector reads it."""
     return "[" + ",".join(f"{number:.5g}" for number in vector) + "]"

@@ -1,31 +1,32 @@
-"""Writing and reading messages: a message and its units become durable together."""
+"""Messages: add them with their units, list the newest, and forget a session or a contact."""
 
 from collections.abc import Sequence
 from dataclasses import astuple
 from datetime import UTC, datetime
+from typing import Final
 
 from core.errors import MemoryRefused
-from core.memory import Message, Scope
+from core.memory import ErasedCounts, Message, Scope
 from core.postgres import Connection, Pool
 from core.texts import is_storable, make_storable
+from memory.database import retry_on_conflict
 from memory.texts import Unit, split_into_units
 
-# Longer than any letter; what is longer is a document, and not a message.
-MAX_TEXT_CHARACTERS = 100_000
-MAX_ID_CHARACTERS = 200
-MAX_MESSAGES = 1_000
-# For what is asked as of now: a message may be of a moment that is to come.
-END_OF_TIME = datetime.max.replace(tzinfo=UTC)
+# Longer than any letter; a longer text is a document rather than a message.
+MAX_TEXT_CHARACTERS: Final = 100_000
+MAX_ID_CHARACTERS: Final = 200
+MAX_MESSAGES: Final = 1_000
+# Used when no time limit is asked for, because a message may have a time in the future.
+END_OF_TIME: Final = datetime.max.replace(tzinfo=UTC)
 
-# The row is locked until the end: who writes to a scope, or forgets it, takes turns, so that units see
-# their neighbours.
-SCOPE_SQL = """
+# Locks the row until the transaction ends: writers of a scope take turns, so that units see their neighbours.
+SCOPE_SQL: Final = """
 INSERT INTO memory.scopes (tenant, contact_id) VALUES (%s, %s)
 ON CONFLICT (tenant, contact_id) DO UPDATE SET contact_id = excluded.contact_id
 RETURNING id
 """
 
-INSERT_MESSAGES_SQL = """
+INSERT_MESSAGES_SQL: Final = """
 INSERT INTO memory.messages (scope, id, role, text, at, session_id, channel_id)
 SELECT %s, id, role, text, at, session_id, channel_id
 FROM unnest(%s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::text[], %s::text[])
@@ -35,7 +36,7 @@ ON CONFLICT (scope, id) DO NOTHING
 RETURNING id, seq
 """
 
-INSERT_UNITS_SQL = """
+INSERT_UNITS_SQL: Final = """
 INSERT INTO memory.units
     (scope, message, part, session_id, at, configuration, date, text, words, identifiers, search, length)
 SELECT message.scope, message.seq, part, message.session_id, message.at, configuration::regconfig, date,
@@ -47,26 +48,26 @@ ORDER BY place
 RETURNING id
 """
 
-# Full text of units and of their neighbours in the session: see the labels in sql/0001_tables.sql. The
-# length is in lexemes, weighted as memory/search.py weighs the labels. Vectors are made of a unit and the
-# one before it, so those are queued whose unit before is new.
-INDEX_UNITS_SQL = """
+# Indexes the text of new units and of their neighbours in the session; sql/0001_memory.sql explains the
+# labels. The length is in lexemes, weighted like the labels in memory/retrievers.py. A vector is made of a
+# unit and the previous one, so the units after new ones are queued too.
+INDEX_UNITS_SQL: Final = """
 WITH new AS (
     SELECT id, scope, session_id, at, message, part FROM memory.units WHERE id = ANY(%(units)s)
 ), followers AS (
-    SELECT beside.id FROM new CROSS JOIN LATERAL (
+    SELECT neighbour.id FROM new CROSS JOIN LATERAL (
         SELECT id FROM memory.units AS u
         WHERE u.scope = new.scope AND u.session_id = new.session_id
           AND (u.at, u.message, u.part) > (new.at, new.message, new.part)
         ORDER BY at, message, part LIMIT 1
-    ) AS beside
+    ) AS neighbour
 ), leaders AS (
-    SELECT beside.id FROM new CROSS JOIN LATERAL (
+    SELECT neighbour.id FROM new CROSS JOIN LATERAL (
         SELECT id FROM memory.units AS u
         WHERE u.scope = new.scope AND u.session_id = new.session_id
           AND (u.at, u.message, u.part) < (new.at, new.message, new.part)
         ORDER BY at DESC, message DESC, part DESC LIMIT 1
-    ) AS beside
+    ) AS neighbour
 ), queued AS (
     INSERT INTO memory.unembedded (unit)
     SELECT id FROM new UNION SELECT id FROM followers
@@ -98,7 +99,7 @@ UPDATE memory.units SET
 FROM fields WHERE units.id = fields.id
 """
 
-RECENT_SQL = """
+RECENT_SQL: Final = """
 SELECT id, role, text, at, session_id, channel_id
 FROM memory.messages
 WHERE scope = (SELECT id FROM memory.scopes WHERE tenant = %(tenant)s AND contact_id = %(contact)s)
@@ -107,8 +108,58 @@ ORDER BY at DESC, seq DESC LIMIT %(limit)s
 """
 
 
-def checked(scope: Scope, messages: Sequence[Message]) -> None:
-    """Refuse what cannot be kept.
+# Concurrent writers of the scope wait.
+LOCK_SCOPE_SQL: Final = "SELECT id FROM memory.scopes WHERE tenant = %s AND contact_id = %s FOR UPDATE"
+
+_MESSAGE_IDS: Final = "SELECT id FROM memory.messages WHERE scope = %(scope)s AND session_id = %(session)s"
+# Deleted in this order, so that a cascade deletes nothing that is not counted. %(session)s is '' for all
+# sessions. Edges belong to the session of the message they were learnt from.
+_OF_MESSAGES: Final = """message IN (
+    SELECT seq FROM memory.messages WHERE scope = %(scope)s AND (%(session)s = '' OR session_id = %(session)s)
+)"""
+# A fact that a remaining message states too is kept, with that message as its source.
+KEEP_FACTS_SQL: Final = f"""
+UPDATE memory.facts SET source_message_id = other.source_message_id
+FROM (
+    SELECT DISTINCT ON (origin) origin, source_message_id FROM memory.statements
+    WHERE scope = %(scope)s AND NOT ended AND source_message_id NOT IN ({_MESSAGE_IDS})
+    ORDER BY origin, recorded_at
+) AS other
+WHERE %(session)s <> '' AND scope = %(scope)s AND facts.origin = other.origin
+  AND facts.source_message_id IN ({_MESSAGE_IDS})
+"""  # noqa: S608  # constants alone
+DELETE_SQL: Final = {
+    "statements": f"""DELETE FROM memory.statements
+        WHERE scope = %(scope)s AND (%(session)s = '' OR source_message_id IN ({_MESSAGE_IDS}))""",  # noqa: S608
+    "facts": f"""DELETE FROM memory.facts
+        WHERE scope = %(scope)s AND (%(session)s = '' OR source_message_id IN ({_MESSAGE_IDS}))""",  # noqa: S608
+    # Notes belong to no session, and are deleted with the contact.
+    "notes": "DELETE FROM memory.notes WHERE scope = %(scope)s AND %(session)s = ''",
+    "vectors": f"""DELETE FROM memory.vectors WHERE scope = %(scope)s AND unit IN (
+        SELECT id FROM memory.units WHERE {_OF_MESSAGES})""",  # noqa: S608  # constants alone
+    "units": f"DELETE FROM memory.units WHERE scope = %(scope)s AND {_OF_MESSAGES}",  # noqa: S608
+    "edges": """DELETE FROM memory.edges
+        WHERE scope = %(scope)s AND (%(session)s = '' OR source_message_id IN (
+        SELECT id FROM memory.messages WHERE scope = %(scope)s AND session_id = %(session)s))""",
+    "lines": """DELETE FROM memory.lines WHERE scope = %(scope)s AND (%(session)s = '' OR NOT EXISTS (
+        SELECT FROM memory.facts WHERE facts.line = lines.id
+        UNION ALL SELECT FROM memory.edges WHERE edges.line = lines.id))""",
+    "nodes": """DELETE FROM memory.nodes WHERE scope = %(scope)s AND (%(session)s = '' OR NOT EXISTS (
+        SELECT FROM memory.edges WHERE edges.scope = %(scope)s AND nodes.id IN (source, target)))""",
+    "messages": """DELETE FROM memory.messages
+        WHERE scope = %(scope)s AND (%(session)s = '' OR session_id = %(session)s)""",
+}
+# Statements about facts and edges that were deleted.
+DELETE_ORPHANS_SQL: Final = """
+DELETE FROM memory.statements WHERE scope = %(scope)s
+  AND NOT EXISTS (SELECT FROM memory.facts WHERE facts.origin = statements.origin)
+  AND NOT EXISTS (SELECT FROM memory.edges WHERE edges.origin = statements.origin)
+"""
+DELETE_SCOPE_SQL: Final = "DELETE FROM memory.scopes WHERE id = %s"
+
+
+def check_messages(scope: Scope, messages: Sequence[Message]) -> None:
+    """Check that messages can be stored.
 
     Raises:
         MemoryRefused: A message is too long, has no id or session, or a time without a zone.
@@ -117,26 +168,25 @@ def checked(scope: Scope, messages: Sequence[Message]) -> None:
     if len(messages) > MAX_MESSAGES:
         raise MemoryRefused(f"{len(messages)} messages at once; send at most {MAX_MESSAGES}")
     for message in messages:
-        fault = _fault(message)
-        if fault:
-            raise MemoryRefused(f"message {message.id[:MAX_ID_CHARACTERS]!r} {fault}")
+        if problem := _find_problem(message):
+            raise MemoryRefused(f"message {message.id[:MAX_ID_CHARACTERS]!r} {problem}")
 
 
 def check_scope(scope: Scope) -> None:
-    """Refuse a scope that names nobody.
+    """Check that a scope names a tenant and a contact.
 
     Raises:
-        MemoryRefused: The tenant or the contact is empty, or no name.
+        MemoryRefused: One of them is empty, too long, or cannot be stored.
     """
     if not (_is_name(scope.tenant) and _is_name(scope.contact_id)):
         raise MemoryRefused(f"tenant and contact_id must each have 1 to {MAX_ID_CHARACTERS} characters")
 
 
 def check_session(session_id: str) -> None:
-    """Refuse the name of no session; ``""`` stands for all of them.
+    """Check a session's id; ``""`` stands for all sessions.
 
     Raises:
-        MemoryRefused: It is too long, or no text that can be stored.
+        MemoryRefused: It is too long, or cannot be stored.
     """
     if session_id and not _is_name(session_id):
         raise MemoryRefused(f"session_id must have at most {MAX_ID_CHARACTERS} characters, and no NUL")
@@ -146,7 +196,7 @@ def _is_name(text: str) -> bool:
     return 0 < len(text) <= MAX_ID_CHARACTERS and is_storable(text)
 
 
-def _fault(message: Message) -> str | None:
+def _find_problem(message: Message) -> str | None:
     if not _is_name(message.id):
         return f"must have an id of 1 to {MAX_ID_CHARACTERS} characters"
     if not _is_name(message.session_id):
@@ -154,23 +204,23 @@ def _fault(message: Message) -> str | None:
     if len(message.text) > MAX_TEXT_CHARACTERS:
         return f"has more than {MAX_TEXT_CHARACTERS} characters"
     if message.at.tzinfo is None:
-        return "must say in which time zone its time is"
+        return "must have a time with a time zone"
     return None
 
 
 async def add_messages(pool: Pool, scope: Scope, messages: Sequence[Message]) -> int:
-    """Keep messages with their units, in one transaction.
+    """Store messages with their units, in one transaction.
 
     Returns:
         How many were new.
 
     Raises:
-        MemoryRefused: Some do not fit; none is kept.
+        MemoryRefused: A message cannot be stored; none is.
     """
-    checked(scope, messages)
+    check_messages(scope, messages)
     if not messages:
         return 0
-    made = {
+    units = {
         message.id: split_into_units(message.text, message.at.astimezone(UTC))
         for message in reversed(messages)
     }
@@ -179,7 +229,7 @@ async def add_messages(pool: Pool, scope: Scope, messages: Sequence[Message]) ->
         assert row  # noqa: S101  # an upsert returns its row
         seqs = await _insert_messages(connection, row["id"], messages)
         if seqs:
-            rows = [(seq, unit) for message, seq in seqs.items() for unit in made[message]]
+            rows = [(seq, unit) for message, seq in seqs.items() for unit in units[message]]
             await _insert_units(connection, rows)
     return len(seqs)
 
@@ -204,10 +254,10 @@ async def _insert_units(connection: Connection, rows: Sequence[tuple[int, Unit]]
     await connection.execute(INDEX_UNITS_SQL, {"units": added})
 
 
-async def recent_messages(
+async def list_recent_messages(
     pool: Pool, scope: Scope, *, session_id: str, limit: int, as_of: datetime | None = None
 ) -> list[Message]:
-    """The newest messages, oldest of them first; none said after ``as_of``."""
+    """Return the newest messages up to ``as_of``, the oldest of them first."""
     check_scope(scope)
     check_session(session_id)
     if limit < 1:
@@ -221,9 +271,56 @@ async def recent_messages(
     }
     async with pool.connection() as connection:
         rows = await (await connection.execute(RECENT_SQL, parameters)).fetchall()
-    return [Message(**{**row, "at": utc(row["at"])}) for row in reversed(rows)]
+    return [Message(**{**row, "at": to_utc(row["at"])}) for row in reversed(rows)]
 
 
-def utc(at: datetime) -> datetime:
-    """The same moment in UTC: the driver gives the server's time zone."""
+async def forget(pool: Pool, scope: Scope, *, session_id: str, vectors: bool) -> ErasedCounts:
+    """Delete everything learnt in a session, or about the whole contact.
+
+    Args:
+        pool: The service's pool.
+        scope: Whose memory.
+        session_id: The session, or ``""`` for the whole contact.
+        vectors: Whether the table of vectors exists.
+
+    Returns:
+        How many rows were deleted, by table.
+    """
+    check_scope(scope)
+    check_session(session_id)
+
+    async def attempt() -> ErasedCounts:
+        return await _delete_scope(pool, scope, session_id, vectors=vectors)
+
+    # The indexer locks units before their scope, and may be working on the same rows.
+    return await retry_on_conflict(attempt)
+
+
+async def _delete_scope(pool: Pool, scope: Scope, session_id: str, *, vectors: bool) -> ErasedCounts:
+    async with pool.connection() as connection, connection.transaction():
+        row = await (await connection.execute(LOCK_SCOPE_SQL, (scope.tenant, scope.contact_id))).fetchone()
+        if row is None:
+            return ErasedCounts()
+        counts = await _delete_rows(connection, row["id"], session_id, vectors=vectors)
+        if not session_id:
+            await connection.execute(DELETE_SCOPE_SQL, (row["id"],))
+    return ErasedCounts(counts)
+
+
+async def _delete_rows(
+    connection: Connection, scope: int, session_id: str, *, vectors: bool
+) -> dict[str, int]:
+    parameters = {"scope": scope, "session": session_id}
+    counts = {}
+    await connection.execute(KEEP_FACTS_SQL.encode(), parameters)
+    for table, statement in DELETE_SQL.items():
+        if table != "vectors" or vectors:
+            cursor = await connection.execute(statement.encode(), parameters)
+            counts[table] = cursor.rowcount
+    counts["statements"] += (await connection.execute(DELETE_ORPHANS_SQL, parameters)).rowcount
+    return counts
+
+
+def to_utc(at: datetime) -> datetime:
+    """Convert a time to UTC; the driver returns times in the server's time zone."""
     return at.astimezone(UTC)

@@ -1,9 +1,8 @@
-"""By which strategy to search for a message: the one whose examples are nearest to it.
+"""Routing: chooses the retrieval strategy for a message, by its nearest example messages.
 
-Nearest neighbours over the examples' vectors; the probabilities are a softmax of the strategies'
-similarities, whose temperature is fitted on the examples, each compared with the others (Guo et al. 2017, "On
-calibration of modern neural networks", arXiv 1706.04599). It knows the message alone, neither agents nor
-tools: which agent answers is the service's own router's to say.
+The probabilities are a softmax of the strategies' similarities, whose temperature is fitted by predicting
+each example from the others (Guo et al. 2017, "On calibration of modern neural networks", arXiv 1706.04599).
+The router knows the message only, neither agents nor tools; the service's own router chooses the agent.
 """
 
 import asyncio
@@ -22,11 +21,11 @@ from core.memory.strategies import STRATEGY_EXAMPLES
 
 log = get_logger(__name__)
 
-# Of a strategy's examples, those that count: its others are of its other subjects, or in another language.
+# How many of a strategy's examples count; its other examples are about other subjects or in another language.
 NEAREST: Final = 2
-# Below it another strategy is more likely, taken together, and the general one serves all.
-LEAST_SURE: Final = 0.5
-DEFAULT: Final[StrategyName] = "general"
+# Below this, the other strategies together are more probable, and the general one serves them all.
+MIN_PROBABILITY: Final = 0.5
+GENERAL: Final[StrategyName] = "general"
 _TEMPERATURES: Final = np.geomspace(0.005, 1.0, 40)
 
 Floats = NDArray[np.float64]
@@ -34,12 +33,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """The examples as vectors.
+    """The embedded examples.
 
     Attributes:
-        vectors: A row each, of length 1.
-        strategies: Of each row, the place of its strategy among the names.
-        temperature: Of the softmax.
+        vectors: One row of length 1 per example.
+        strategies: The index of each row's strategy among the names.
+        temperature: The temperature of the softmax.
     """
 
     vectors: Floats
@@ -47,12 +46,12 @@ class Neighbours:
     temperature: float
 
 
-class Router:
-    """Learns the examples when it is first asked, in one call of the embedding model.
+class StrategyRouter:
+    """Chooses strategies; it embeds the examples on first use, in one call of the embedding model.
 
     Args:
         embedder: Its owner closes it.
-        examples: By strategy; two of each at least.
+        examples: Example messages by strategy, at least two for each.
     """
 
     def __init__(
@@ -61,61 +60,63 @@ class Router:
         self._embedder = embedder
         self._names = tuple(examples)
         self._texts = [text for texts in examples.values() for text in texts]
-        self._of = np.array([place for place, name in enumerate(examples) for _ in examples[name]])
+        self._strategies = np.array([index for index, name in enumerate(examples) for _ in examples[name]])
         self._neighbours: Neighbours | None = None
-        self._learning = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def route(self, text: str) -> StrategyChoice:
-        """The strategy for a text; the general one, and why, while the embedding model is away."""
+        """Choose the strategy for a text; the general one if the embedding model is unavailable."""
         if not text.strip():
-            return StrategyChoice(strategy=DEFAULT, confidence=0.0)
+            return StrategyChoice(strategy=GENERAL, confidence=0.0)
         try:
-            neighbours = await self._learnt()
-            # Compared as one of them: a model for retrieval embeds questions otherwise.
+            neighbours = await self._load_neighbours()
+            # Embedded as a document, like the examples: retrieval models embed questions differently.
             [vector] = await self._embedder.embed_documents([text])
-        except EmbeddingError as fault:
-            log.warning("memory_route_failed", reason=fault.message)
-            return StrategyChoice(strategy=DEFAULT, confidence=0.0, degraded=(f"route: {fault.message}",))
+        except EmbeddingError as error:
+            log.warning("memory_route_failed", reason=error.message)
+            return StrategyChoice(strategy=GENERAL, confidence=0.0, degraded=(f"route: {error.message}",))
         similarities = neighbours.vectors @ np.asarray(vector)
-        likely = probabilities(strategy_scores(similarities, neighbours.strategies), neighbours.temperature)
-        best = int(likely.argmax())
-        chosen = best if likely[best] >= LEAST_SURE else self._names.index(DEFAULT)
-        return StrategyChoice(strategy=self._names[chosen], confidence=float(likely[chosen]))
+        scores = score_strategies(similarities, neighbours.strategies)
+        probabilities = compute_probabilities(scores, neighbours.temperature)
+        best = int(probabilities.argmax())
+        choice = best if probabilities[best] >= MIN_PROBABILITY else self._names.index(GENERAL)
+        return StrategyChoice(strategy=self._names[choice], confidence=float(probabilities[choice]))
 
-    async def _learnt(self) -> Neighbours:
-        async with self._learning:
+    async def _load_neighbours(self) -> Neighbours:
+        async with self._lock:
             if self._neighbours is None:
                 vectors = np.asarray(await self._embedder.embed_documents(self._texts))
-                self._neighbours = Neighbours(vectors, self._of, fitted(vectors, self._of))
+                temperature = fit_temperature(vectors, self._strategies)
+                self._neighbours = Neighbours(vectors, self._strategies, temperature)
             return self._neighbours
 
 
-def strategy_scores(similarities: Floats, strategies: NDArray[np.int64]) -> Floats:
-    """For each strategy the mean of its nearest examples' similarities."""
+def score_strategies(similarities: Floats, strategies: NDArray[np.int64]) -> Floats:
+    """Return each strategy's score: the mean similarity of its nearest examples."""
     return np.array(
-        [np.sort(similarities[strategies == place])[-NEAREST:].mean() for place in np.unique(strategies)]
+        [np.sort(similarities[strategies == index])[-NEAREST:].mean() for index in np.unique(strategies)]
     )
 
 
-def probabilities(scores: Floats, temperature: float) -> Floats:
-    """Their softmax."""
+def compute_probabilities(scores: Floats, temperature: float) -> Floats:
+    """Return the softmax of the scores."""
     powers = np.exp((scores - scores.max()) / temperature)
-    likely: Floats = powers / powers.sum()
-    return likely
+    probabilities: Floats = powers / powers.sum()
+    return probabilities
 
 
-def fitted(vectors: Floats, strategies: NDArray[np.int64]) -> float:
-    """The temperature at which the examples, each told by the others, are the least surprising."""
+def fit_temperature(vectors: Floats, strategies: NDArray[np.int64]) -> float:
+    """Return the temperature with the lowest log loss when each example is predicted from the others."""
     held_out = []
     for number, vector in enumerate(vectors):
         others = np.arange(len(vectors)) != number
-        held_out.append(strategy_scores(vectors[others] @ vector, strategies[others]))
+        held_out.append(score_strategies(vectors[others] @ vector, strategies[others]))
 
-    def surprise(temperature: float) -> float:
-        likely = [
-            probabilities(scores, temperature)[place]
-            for scores, place in zip(held_out, strategies, strict=True)
+    def log_loss(temperature: float) -> float:
+        probabilities = [
+            compute_probabilities(scores, temperature)[index]
+            for scores, index in zip(held_out, strategies, strict=True)
         ]
-        return float(-np.log(np.maximum(likely, 1e-12)).mean())
+        return float(-np.log(np.maximum(probabilities, 1e-12)).mean())
 
-    return float(min(_TEMPERATURES, key=surprise))
+    return float(min(_TEMPERATURES, key=log_loss))

@@ -1,4 +1,4 @@
-"""Messages as they are indexed: cut into units, with their words, date and identifiers."""
+"""How messages are indexed: split into units, with their words, date and identifiers."""
 
 import re
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ Configuration: TypeAlias = Literal["english", "portuguese"]
 
 CONFIGURATIONS: Final[dict[Language, Configuration]] = {"en": "english", "pt": "portuguese"}
 
-# What fits, with its context, into the window of a small embedding model, and reads as one thought.
+# With its context, a unit fits into the window of a small embedding model.
 UNIT_CHARACTERS: Final = 1_200
-# Of the unit before, this much of the end is embedded with a unit.
+# This much of the end of the previous unit is embedded with a unit.
 CONTEXT_CHARACTERS: Final = 400
 
 _MONTHS: Final[dict[Language, str]] = {
@@ -29,15 +29,15 @@ _SENTENCE_END: Final = (".", "?", "!", ":")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
-    """A part of a message, as it is indexed.
+    """A message, or a part of a long one, as it is indexed.
 
     Attributes:
-        part: From 0.
-        configuration: Postgres's text search configuration of its language.
-        date: The day it was said, in its language.
-        text: What is shown.
-        words: What full text is made of.
-        identifiers: What trigrams are made of.
+        part: The number of the part, from 0.
+        configuration: Postgres's text search configuration for its language.
+        date: The day of the message, in its language.
+        text: The text that is shown.
+        words: The text of the full-text index.
+        identifiers: The text of the trigram search.
     """
 
     part: int
@@ -48,38 +48,38 @@ class Unit:
     identifiers: str
 
 
-def units(text: str, at: datetime) -> list[Unit]:
-    """A message's units: one for most, several for a long one, never none."""
+def split_into_units(text: str, at: datetime) -> list[Unit]:
+    """Return a message's units: one for most messages, several for a long one, at least one."""
     language = detect_language(text)
     return [
         Unit(
             part=number,
             configuration=CONFIGURATIONS[language],
-            date=date_text(at, language),
+            date=format_date(at, language),
             text=part,
-            words=searchable(part),
-            identifiers=" ".join(dict.fromkeys(identifiers(part))),
+            words=add_unaccented_words(part),
+            identifiers=" ".join(dict.fromkeys(extract_identifiers(part))),
         )
-        for number, part in enumerate(parts(make_storable(text)))
+        for number, part in enumerate(split_text(make_storable(text)))
     ]
 
 
-def parts(text: str, limit: int = UNIT_CHARACTERS) -> list[str]:
-    """The text in pieces of at most ``limit`` characters, cut where a paragraph, sentence or word ends.
+def split_text(text: str, limit: int = UNIT_CHARACTERS) -> list[str]:
+    """Split a text into parts of at most ``limit`` characters, at the end of a paragraph, sentence or word.
 
-    Joined again they are the text, but for white space at the cuts.
+    Only white space at the cuts is lost.
     """
-    found: list[str] = []
+    parts: list[str] = []
     rest = text.strip()
     while len(rest) > limit:
-        cut = _cut(rest, limit)
-        found.append(rest[:cut].rstrip())
+        cut = _find_cut(rest, limit)
+        parts.append(rest[:cut].rstrip())
         rest = rest[cut:].lstrip()
-    return [*found, rest]
+    return [*parts, rest]
 
 
-def _cut(text: str, limit: int) -> int:
-    # No piece is shorter than half, for the sake of a break that is better.
+def _find_cut(text: str, limit: int) -> int:
+    # A better break does not justify a part shorter than half the limit.
     for mark in _BREAKS:
         at = text.rfind(mark, limit // 2, limit)
         if at >= 0:
@@ -87,34 +87,35 @@ def _cut(text: str, limit: int) -> int:
     return limit
 
 
-def searchable(text: str) -> str:
-    """The text, and its accented words again without accents, as people type them in a hurry."""
-    plain = [folded for word in _WORD.findall(text) if (folded := strip_accents(word)) != word]
-    return " ".join([text, *plain])
+def add_unaccented_words(text: str) -> str:
+    """Return the text followed by its accented words without accents, as people often type them."""
+    unaccented = [plain for word in _WORD.findall(text) if (plain := strip_accents(word)) != word]
+    return " ".join([text, *unaccented])
 
 
-def identifiers(text: str) -> Iterator[str]:
-    """Addresses, numbers (of orders, errors, versions) and names in a text, in its order.
+def extract_identifiers(text: str) -> Iterator[str]:
+    """Yield the addresses, numbers (of orders, errors, versions) and names of a text, in their order.
 
-    A name is a capitalised word in the middle of a sentence.
+    A name is a capitalised word that does not begin a sentence.
     """
-    begins = True
-    for found in _TOKEN.finditer(text):
-        token = found.group()
+    begins_sentence = True
+    for match in _TOKEN.finditer(text):
+        token = match.group()
         bare = token.strip("./-+#'")
-        named = bare[:1].isupper() and not begins
-        begins = token.endswith(_SENTENCE_END) or text[found.end() : found.end() + 1] in {"?", "!", ":", "\n"}
-        # Shorter ones have no trigram of their own.
-        if len(bare) > 2 and (named or "@" in bare or any(character.isdigit() for character in bare)):  # noqa: PLR2004
+        is_name = bare[:1].isupper() and not begins_sentence
+        following = text[match.end() : match.end() + 1]
+        begins_sentence = token.endswith(_SENTENCE_END) or following in {"?", "!", ":", "\n"}
+        # A shorter token has no trigram of its own.
+        if len(bare) > 2 and (is_name or "@" in bare or any(character.isdigit() for character in bare)):  # noqa: PLR2004
             yield bare
 
 
-def date_text(at: datetime, language: Language) -> str:
-    """The day, as people write it: ``7 May 2023``, ``7 de maio de 2023``."""
+def format_date(at: datetime, language: Language) -> str:
+    """Format a day as people write it: ``7 May 2023``, ``7 de maio de 2023``."""
     month = _MONTHS[language].split()[at.month - 1]
     return f"{at.day} de {month} de {at.year}" if language == "pt" else f"{at.day} {month} {at.year}"
 
 
-def embedded_text(date: str, before: str, text: str) -> str:
-    """What a unit's vector is made of: its day, the end of the unit before it, and itself."""
+def build_embedded_text(date: str, before: str, text: str) -> str:
+    """Return the text that a unit's vector is made of: its day, the end of the previous unit, and itself."""
     return "\n".join(part for part in (date, before[-CONTEXT_CHARACTERS:].strip(), text) if part)

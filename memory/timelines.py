@@ -1,9 +1,9 @@
-"""What a statement does to what is believed of one line: pure, and without a database.
+"""Timelines: how a statement changes what is believed of one line, as pure functions.
 
-The believed values of a line stand one after the other in valid time (Snodgrass, "Developing Time-Oriented
-Database Applications in SQL", 2000, chapter 10: sequenced modifications of a bitemporal table). A statement
-says that a value holds from a moment on; it holds until the next value that is known begins. So the order in
-which messages are read does not matter: an old one that comes late fills the past, and retires nothing.
+The believed values of a line follow one another in valid time (Snodgrass, "Developing Time-Oriented Database
+Applications in SQL", 2000, chapter 10: sequenced modifications of a bitemporal table). A statement says that
+a value holds from a moment on; it holds until the next known value begins. The order in which messages are
+read therefore does not matter: an old message that is read late fills the past, and replaces nothing.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,9 +16,10 @@ Outcome: TypeAlias = Literal["added", "repeated", "changed", "corrected"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Period:
-    """A value that is believed, from ``start`` until before ``end``; an empty one ended unseen.
+    """A value that is believed to hold from ``start`` until before ``end``.
 
-    ``row`` is where it is kept, ``value`` what it is compared by.
+    An empty period means that the value had ended by then, although its beginning is unknown. ``row`` is the
+    id of its row, ``value`` the form in which values are compared.
     """
 
     row: int
@@ -28,17 +29,17 @@ class Period:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it never held, as far as is known."""
+        """Whether no time is known at which the value held."""
         return self.start == self.end
 
     def holds(self, at: datetime) -> bool:
-        """Whether it does at a moment."""
+        """Return whether the value holds at a moment."""
         return self.start <= at and (self.end is None or at < self.end)
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A row once more, with another valid time."""
+    """A row to be written again with another valid time."""
 
     row: int
     start: datetime
@@ -55,15 +56,15 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is to be written.
+    """What a statement changes.
 
     Attributes:
-        outcome: What the statement is, beside what was believed.
-        superseded: Rows that are believed no longer.
-        copies: Rows to write again with another valid time.
-        new: The valid time of the row to add; None: nothing new is said.
-        known: The row that says it already; its copy does, where there is one.
-        closed: The row whose place was taken.
+        outcome: How the statement relates to what was believed.
+        superseded: Rows that are no longer believed.
+        copies: Rows to be written again with another valid time.
+        new: The valid time of the row to add; None if the statement is known already.
+        known: The row that states it already, or whose copy does.
+        closed: The row that the statement replaces.
     """
 
     outcome: Outcome
@@ -74,30 +75,32 @@ class Plan:
     closed: int | None = None
 
 
-def state(believed: Sequence[Period], value: str, start: datetime, *, until: datetime | None = None) -> Plan:
-    """The value holds from ``start`` on: a repetition, a change over time, or something new.
+def plan_statement(
+    believed: Sequence[Period], value: str, start: datetime, *, until: datetime | None = None
+) -> Plan:
+    """Plan a statement that a value holds from ``start`` on.
 
     Args:
-        believed: Of the line; no two of them overlap.
-        value: What is said.
-        start: Since when.
-        until: When it ended, where that is known.
+        believed: The periods of the line; no two overlap.
+        value: The stated value.
+        start: When it began to hold.
+        until: When it ended, if known.
     """
-    current = _holding(believed, start)
+    current = _find_holding(believed, start)
     if current and current.value == value:
         return Plan(outcome="repeated", known=current.row)
     outcome: Outcome = "added" if not current else "corrected" if current.start == start else "changed"
     superseded = (current.row,) if current else ()
-    copies = tuple(_around(current, start, until)) if current else ()
+    copies = tuple(_remaining_parts(current, start, until)) if current else ()
     closed = current.row if current else None
-    following = _following(believed, value, start)
+    following = _find_following(believed, value, start)
     if following is None:
         return Plan(
             outcome=outcome, superseded=superseded, copies=copies, new=Span(start, until), closed=closed
         )
-    meets = until is None or until >= following.start
-    if following.value == value and not following.is_empty and meets:
-        # Known already, only since when was not.
+    reaches_following = until is None or until >= following.start
+    if following.value == value and not following.is_empty and reaches_following:
+        # The value is known already, but from a later start.
         return Plan(
             outcome=outcome if current else "repeated",
             superseded=(*superseded, following.row),
@@ -105,12 +108,12 @@ def state(believed: Sequence[Period], value: str, start: datetime, *, until: dat
             known=following.row,
             closed=closed if current else following.row,
         )
-    end = following.start if meets else until
+    end = following.start if reaches_following else until
     return Plan(outcome=outcome, superseded=superseded, copies=copies, new=Span(start, end), closed=closed)
 
 
-def end(believed: Sequence[Period], value: str, at: datetime) -> Plan:
-    """The value holds no longer from ``at`` on. Another value that is believed is left alone."""
+def plan_end(believed: Sequence[Period], value: str, at: datetime) -> Plan:
+    """Plan a statement that a value no longer holds from ``at`` on. Other values are left alone."""
     current = next((period for period in believed if period.value == value and period.holds(at)), None)
     if current:
         return Plan(
@@ -126,68 +129,68 @@ def end(believed: Sequence[Period], value: str, at: datetime) -> Plan:
     return Plan(outcome="added", new=Span(at, at))
 
 
-def correct(
+def plan_correction(
     believed: Sequence[Period],
     value: str,
-    said_at: datetime,
+    stated_at: datetime,
     *,
     start: datetime | None = None,
     instead_of: str = "",
 ) -> Plan:
-    """The value holds in place of one that was never true.
+    """Plan a statement that a value holds in place of one that was never true.
 
     Args:
-        believed: Of the line; no two of them overlap.
-        value: What is said.
-        said_at: When it was said: what was believed to hold then is corrected.
-        start: Since when it holds; None: since when the wrong one was believed to. Until then lasts what
-            held before.
-        instead_of: The wrong value; nothing else is corrected. ``""``: whatever was believed.
+        believed: The periods of the line; no two overlap.
+        value: The stated value.
+        stated_at: When it was stated. What was believed to hold at that time is corrected.
+        start: When the value began to hold; None for the beginning of the wrong one. The value before the
+            wrong one lasts until then.
+        instead_of: The wrong value, and only that is corrected; ``""`` for any.
     """
-    target = wrong(believed, said_at, instead_of)
+    target = find_corrected(believed, stated_at, instead_of)
     if target is None:
-        return state(believed, value, start or said_at)
+        return plan_statement(believed, value, start or stated_at)
     if target.value == value and (start is None or start == target.start):
         return Plan(outcome="repeated", known=target.row)
     begins = start or target.start
     until = target.end if target.end and begins < target.end else None
     rest = [period for period in believed if period.row != target.row]
     if begins > target.start:
-        rest = [_stretched(period, target, value) for period in rest]
-    plan = state(rest, value, begins, until=until)
+        rest = [_extend_over(period, target, value) for period in rest]
+    plan = plan_statement(rest, value, begins, until=until)
     return replace(plan, outcome="corrected", superseded=(*plan.superseded, target.row), closed=target.row)
 
 
-def _stretched(period: Period, target: Period, value: str) -> Period:
-    """Another value that ended where the wrong one began: it may have lasted, if that began later."""
+def _extend_over(period: Period, target: Period, value: str) -> Period:
+    """Extend another value that ended where the wrong one began, because it may have lasted longer."""
     meets = period.end == target.start and not period.is_empty and period.value != value
     return replace(period, end=target.end) if meets else period
 
 
-def wrong(believed: Sequence[Period], said_at: datetime, value: str = "") -> Period | None:
-    """What a correction is about: the value believed to hold when it was made, or else the last before."""
-    begun = [
+def find_corrected(believed: Sequence[Period], stated_at: datetime, value: str = "") -> Period | None:
+    """Return the period that a correction is about: the one at the time of the statement, else the last."""
+    earlier = [
         period
         for period in believed
-        if not period.is_empty and period.start <= said_at and value in {"", period.value}
+        if not period.is_empty and period.start <= stated_at and value in {"", period.value}
     ]
-    return begun[-1] if begun else None
+    return earlier[-1] if earlier else None
 
 
-def _holding(believed: Sequence[Period], at: datetime) -> Period | None:
+def _find_holding(believed: Sequence[Period], at: datetime) -> Period | None:
     return next((period for period in believed if period.holds(at)), None)
 
 
-def _around(current: Period, start: datetime, until: datetime | None) -> Iterator[Copy]:
-    """What is left of a value that another takes the place of: before it and, where that ended, after it."""
+def _remaining_parts(current: Period, start: datetime, until: datetime | None) -> Iterator[Copy]:
+    """Yield what remains of a replaced value: before the new one and, if that has ended, after it."""
     if current.start < start:
         yield Copy(current.row, current.start, start)
     if until and (current.end is None or until < current.end):
         yield Copy(current.row, until, current.end)
 
 
-def _following(believed: Sequence[Period], value: str, start: datetime) -> Period | None:
-    """The next value, or the next moment by which this one had ended."""
+def _find_following(believed: Sequence[Period], value: str, start: datetime) -> Period | None:
+    """Return the next value, or the next moment by which this value had ended."""
     later = (
         period
         for period in believed

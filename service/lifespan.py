@@ -158,7 +158,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         rates = await _open_rates(stack, settings, pool) if authenticator else None
 
         # 5. What agents reach: memory and the CRM.
-        memory = await _open_memory(stack, settings, pool)
+        memory = await _open_memory(stack, settings, pool, tasks)
         development_crm = await _create_development_crm(settings, pool)
         crm_http = await _open_crm_client(stack, settings, development_crm)
 
@@ -246,10 +246,10 @@ async def _open_rates(stack: AsyncExitStack, settings: Settings, pool: Pool) -> 
     )
 
 
-async def _open_memory(stack: AsyncExitStack, settings: Settings, pool: Pool) -> Memory:
+async def _open_memory(stack: AsyncExitStack, settings: Settings, pool: Pool, tasks: Supervisor) -> Memory:
     embedder = build_embedder(settings, "retrieval")
     stack.push_async_callback(embedder.aclose)
-    return await stack.enter_async_context(open_configured_memory(settings, pool, embedder))
+    return await stack.enter_async_context(open_configured_memory(settings, pool, embedder, tasks))
 
 
 async def _create_development_crm(settings: Settings, pool: Pool) -> FastAPI | None:

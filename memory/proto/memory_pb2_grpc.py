@@ -105,91 +105,91 @@ class MemoryServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Search(self, request, context):
-        """What the contact's memory has on a question, best first.
+        """Search the contact's memory; best first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def QueryGraph(self, request, context):
-        """What is within some edges of a node.
+        """Return what is within some edges of a node.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AddMessages(self, request, context):
-        """Remember messages: all of them or, when one does not fit, none. Durable when it returns.
+        """Store messages, all or, if one is refused, none. They are durable when the call returns.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListRecentMessages(self, request, context):
-        """The newest messages, oldest of them first.
+        """Return the newest messages, the oldest of them first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpsertFacts(self, request, context):
-        """Remember facts, and close those they take the place of.
+        """Store facts, and close those that they replace.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListFacts(self, request, context):
-        """Facts that held at one time, as they were believed at another.
+        """Return the facts that held at one time, as believed at another.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListFactHistory(self, request, context):
-        """Everything ever believed, oldest belief first.
+        """Return everything ever believed, oldest belief first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpsertEdges(self, request, context):
-        """Remember how things are related.
+        """Store relations between nodes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Remember(self, request, context):
-        """Keep an agent's note for as long as its type says; the same note again is kept anew, once.
+        """Store an agent's note for as long as its type says; storing the same note again renews it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Recall(self, request, context):
-        """An agent's own notes and the shared ones that have to do with a question, best first.
+        """Return the agent's own and the shared notes on a question, best first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Route(self, request, context):
-        """By which retrieval strategy to search for what a message asks.
+        """Choose the retrieval strategy for a message.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AssembleContext(self, request, context):
-        """What a prompt is told of the contact, trimmed to a budget.
+        """Assemble the context of the contact for a prompt, within a token budget.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Forget(self, request, context):
-        """Erase what one session left, or everything about the contact.
+        """Erase what was learnt in one session, or everything about the contact.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,5 +1,5 @@
--- Vectors are stored by model, and so by dimension; `large` marks those of scopes with too many to compare
--- one by one, which alone are in the HNSW index of their model.
+-- Vectors by unit and model, and so by dimension. `large` marks those of scopes that have too many to compare one by
+-- one; only these are in the HNSW index of their model.
 CREATE TABLE IF NOT EXISTS memory.vectors (
     scope bigint NOT NULL REFERENCES memory.scopes ON DELETE CASCADE,
     unit bigint NOT NULL REFERENCES memory.units ON DELETE CASCADE,

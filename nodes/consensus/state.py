@@ -1,15 +1,13 @@
-"""What a consensus is given, keeps and answers."""
+"""Input, output and state of a consensus, and the schemas voters and people answer with."""
 
-from typing import Annotated, Any, Literal, TypeAlias
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypeVar
 
 from langchain_core.messages import AnyMessage
-from langgraph.channels import EphemeralValue
-from pydantic import BaseModel, Field, field_validator
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints, create_model, field_validator
 from typing_extensions import TypedDict
 
-from nodes.consensus.state import DEFAULT_LENSES, Lens
 from nodes.consensus.tally import Rule, Tally
-from nodes.consensus.texts import Line, differ
 from nodes.shared.channels import Messages, StoredText
 from nodes.shared.contact import ContactProfile
 from nodes.shared.context import ContextOutput, ContextState
@@ -17,7 +15,76 @@ from nodes.shared.context import ContextOutput, ContextState
 Reason: TypeAlias = Literal[
     "majority", "unanimous", "weighted", "quorum", "decided_by_human", "no_valid_votes"
 ]
+
+
+def _require_one_line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must be one line, without control characters")
+    return text
+
+
+Line: TypeAlias = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_require_one_line)
+]
+
 DEFAULT_OPTIONS = ["approve", "reject"]
+DEFAULT_WEIGHT = 1.0
+
+
+class Lens(TypedDict):
+    """What one voter looks at."""
+
+    name: Annotated[Line, Field(max_length=80, description="Names the voter; must be unique")]
+    instruction: Annotated[
+        str, Field(min_length=1, max_length=2_000, description="What this voter cares for, and what not")
+    ]
+    weight: NotRequired[
+        Annotated[
+            float,
+            Field(
+                gt=0,
+                le=1_000,
+                allow_inf_nan=False,
+                description="How much the vote counts under the rule weighted; 1 if not given",
+                json_schema_extra={"default": DEFAULT_WEIGHT},
+            ),
+        ]
+    ]
+
+
+# Five, because an odd number cannot tie over two options.
+DEFAULT_LENSES: list[Lens] = [
+    Lens(
+        name="customer_advocate",
+        instruction="Speak for this customer: what they need, what they were promised, how much trouble they "
+        "have had already, and whether they would call the outcome fair.",
+        weight=DEFAULT_WEIGHT,
+    ),
+    Lens(
+        name="risk_and_compliance",
+        instruction="Look for what could go wrong: law, privacy, contracts and policies, fraud and abuse, "
+        "and harm that cannot be undone. Prefer what can be undone where the facts are thin.",
+        weight=DEFAULT_WEIGHT,
+    ),
+    Lens(
+        name="commercial",
+        instruction="Weigh money: what the outcome costs now, what the customer is worth over the years, "
+        "and whether it keeps them or teaches them to ask for more.",
+        weight=DEFAULT_WEIGHT,
+    ),
+    Lens(
+        name="operations",
+        instruction="Ask whether it can be done: who would do it, how long it takes, what it displaces, and "
+        "whether it holds when many customers ask the same.",
+        weight=DEFAULT_WEIGHT,
+    ),
+    Lens(
+        name="precedent",
+        instruction="Think of every customer in the same situation: would the outcome be consistent with how "
+        "others are treated, and would the company be content to see it become the rule?",
+        weight=DEFAULT_WEIGHT,
+    ),
+]
 
 
 class ConsensusInput(BaseModel):
@@ -51,17 +118,22 @@ class ConsensusInput(BaseModel):
 
     @field_validator("options")
     @classmethod
-    def _options_differ(cls, options: list[str]) -> list[str]:
-        if not differ(options):
+    def _check_unique_options(cls, options: list[str]) -> list[str]:
+        if not _are_distinct(options):
             raise ValueError("options must differ from each other by more than case")
         return options
 
     @field_validator("lenses")
     @classmethod
-    def _lenses_differ(cls, lenses: list[Lens]) -> list[Lens]:
-        if not differ(lens["name"] for lens in lenses):
+    def _check_unique_lenses(cls, lenses: list[Lens]) -> list[Lens]:
+        if not _are_distinct(lens["name"] for lens in lenses):
             raise ValueError("the names of lenses must differ from each other by more than case")
         return lenses
+
+
+def _are_distinct(names: Iterable[str]) -> bool:
+    folded = [name.casefold() for name in names]
+    return len(set(folded)) == len(folded)
 
 
 class Vote(TypedDict):
@@ -74,44 +146,32 @@ class Vote(TypedDict):
     valid: bool
 
 
-class Terms(TypedDict):
-    """What the current run counts by."""
-
-    options: list[str]
-    lenses: list[Lens]
-    rule: Rule
-    quorum: float
-
-
 class VoteInput(TypedDict):
     """What one ``vote`` task is sent: its lens, and the case as every voter sees it."""
 
     lens: Lens
     options: list[str]
     question: str
-    contact: str
+    background: str
 
 
-def _gathered(votes: list[Vote], new: list[Vote]) -> list[Vote]:
-    """More votes; an empty list begins a run."""
-    return [*votes, *new] if new else []
+def append_votes(votes: list[Vote], new: list[Vote]) -> list[Vote]:
+    """Reducer: append further votes."""
+    return [*votes, *new]
 
 
 class ConsensusState(ContextState):
-    """The state of a thread; all but ``messages`` is about its latest run."""
+    """The state of a thread; everything but ``messages`` is about its latest run."""
 
     messages: Messages
     question: StoredText
     contact_id: StoredText
-    # As given: only ``prepare`` sees them, so that a run without them does not get the last run's.
-    options: Annotated[list[str], EphemeralValue]
-    lenses: Annotated[list[Lens], EphemeralValue]
-    rule: Annotated[Rule, EphemeralValue]
-    quorum: Annotated[float, EphemeralValue]
-    # The same, or their defaults, for the run.
-    terms: Terms
+    options: list[str]
+    lenses: list[Lens]
+    rule: Rule
+    quorum: float
     contact: ContactProfile
-    votes: Annotated[list[Vote], _gathered]
+    votes: Annotated[list[Vote], append_votes]
     tally: Tally | None
     decision: StoredText
     comment: StoredText
@@ -119,7 +179,7 @@ class ConsensusState(ContextState):
 
 
 class ConsensusOutput(ContextOutput):
-    """What became of the run."""
+    """The outcome of the run."""
 
     decision: Annotated[str, Field(description="The option that was decided for; empty when there is none")]
     votes: Annotated[list[Vote], Field(description="Every vote with its reasons, in the order of the lenses")]
@@ -131,7 +191,7 @@ class ConsensusOutput(ContextOutput):
             "null while a person is asked"
         ),
     ]
-    comment: Annotated[str, Field(description="What the person who decided said of it; empty when none did")]
+    comment: Annotated[str, Field(description="The comment of the person who decided; otherwise empty")]
     messages: Annotated[list[AnyMessage], Field(description="The thread's conversation")]
 
 
@@ -153,6 +213,13 @@ class HumanDecision(BaseModel):
     comment: str = Field("", max_length=4_000, description="Why, for the record")
 
 
-def one_of(options: list[str]) -> Any:
-    """The type of a choice among the options, for schemas that are made for one question."""
-    return Literal[tuple(options)]
+ChoiceT = TypeVar("ChoiceT", Ballot, HumanDecision)
+
+
+def limit_choice(schema: type[ChoiceT], options: list[str]) -> type[ChoiceT]:
+    """Return the schema with a ``choice`` that accepts these options only."""
+    choice: Any = (
+        Literal[tuple(options)],
+        Field(description=schema.model_fields["choice"].description),
+    )
+    return create_model(schema.__name__, __base__=schema, __doc__=schema.__doc__, choice=choice)

@@ -1,4 +1,8 @@
-"""What the manager writes, and whether it can be carried out."""
+"""The manager's subtasks: their schemas, whether they can be carried out, and which can start.
+
+LLMCompiler (Kim et al. 2023, arXiv 2312.04511) starts a task the moment its dependencies are done. Here it
+starts with the next wave, because each wave ends with a checkpoint from which a killed run continues.
+"""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -6,13 +10,13 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, Field, create_model
 
 from core.texts import make_storable
-from nodes.hierarchical.state import Subtask, build_id, number_of
+from nodes.hierarchical.state import Subtask, build_id, get_number
 
-# Of one round: more cannot be kept apart, neither by the manager nor by who reads the result.
+# Per round: more cannot be told apart, neither by the manager nor by the reader of the result.
 MAX_SUBTASKS = 8
 TASK_CHARACTERS = 4_000
-# Told back at once; a reply with more is wrong as a whole.
-_MOST_FAULTS = 20
+# Reported at once; a reply with more is wrong as a whole.
+_MAX_FAULTS = 20
 
 
 class PlannedSubtask(BaseModel):
@@ -53,64 +57,64 @@ class Decision(BaseModel):
 PlanT = TypeVar("PlanT", Decomposition, Decision)
 
 
-def over(schema: type[PlanT], agents: Collection[str]) -> type[PlanT]:
-    """The schema with the names of these sub-agents as an enumeration.
+def limit_agents(schema: type[PlanT], agents: Collection[str]) -> type[PlanT]:
+    """Return the schema with the names of these sub-agents as an enumeration.
 
-    The names and the count are in the JSON schema only: a reply that breaks them is read, and the manager is
-    told of that together with all else that is wrong (see :func:`faults`).
+    The names and the maximum count are in the JSON schema only: a reply that violates them is still read, and
+    the manager gets all faults at once (see :func:`find_faults`).
     """
     planned = create_model(
         "PlannedSubtask",
         __base__=PlannedSubtask,
         __doc__=PlannedSubtask.__doc__,
-        agent=(str, _described(PlannedSubtask, "agent", enum=list(agents))),
+        agent=(str, _describe_field(PlannedSubtask, "agent", enum=list(agents))),
     )
-    subtasks: Any = (list[planned], _described(schema, "subtasks", maxItems=MAX_SUBTASKS))
+    subtasks: Any = (list[planned], _describe_field(schema, "subtasks", maxItems=MAX_SUBTASKS))
     return create_model(schema.__name__, __base__=schema, __doc__=schema.__doc__, subtasks=subtasks)
 
 
-def _described(schema: type[BaseModel], name: str, **more: Any) -> Any:
+def _describe_field(schema: type[BaseModel], name: str, **more: Any) -> Any:
     return Field(description=schema.model_fields[name].description, json_schema_extra=more)
 
 
-def faults(
+def find_faults(
     planned: Sequence[PlannedSubtask], agents: Collection[str], earlier: Sequence[Subtask]
 ) -> list[str]:
-    """Why the subtasks cannot be carried out, all of it; empty when they can.
+    """Return every reason why the subtasks cannot be carried out; empty when they can.
 
     Args:
-        planned: The subtasks the manager named.
-        agents: Names of the sub-agents there are.
-        earlier: The subtasks of earlier rounds, which new ones may depend on.
+        planned: The manager's new subtasks.
+        agents: Names of the existing sub-agents.
+        earlier: The subtasks of earlier rounds, on which new ones may depend.
     """
     numbers = [subtask.number for subtask in planned]
-    found = []
+    faults = []
     if not planned:
-        found.append("there is no subtask: name at least one")
+        faults.append("there is no subtask: name at least one")
     if len(planned) > MAX_SUBTASKS:
-        found.append(f"there are {len(planned)} subtasks: name at most {MAX_SUBTASKS}")
-    found += [f"the number {number} is used more than once" for number in _repeated(numbers)]
-    known = {number_of(subtask["id"]): subtask for subtask in earlier}
+        faults.append(f"there are {len(planned)} subtasks: name at most {MAX_SUBTASKS}")
+    repeated = sorted({number for number in numbers if numbers.count(number) > 1})
+    faults += [f"the number {number} is used more than once" for number in repeated]
+    known = {get_number(subtask["id"]): subtask for subtask in earlier}
     for subtask in planned:
-        found += _own_faults(subtask, agents)
-        found += _dependency_faults(subtask, set(numbers), known)
-    if waiting := _never_ready(planned):
-        named = ", ".join(map(str, waiting))
-        found.append(f"these can never begin, as they wait for themselves or for each other: {named}")
-    return found[:_MOST_FAULTS]
+        faults += _find_own_faults(subtask, agents)
+        faults += _find_dependency_faults(subtask, set(numbers), known)
+    if blocked := _find_cycles(planned):
+        listed = ", ".join(map(str, blocked))
+        faults.append(f"these can never start, as they wait for themselves or for each other: {listed}")
+    return faults[:_MAX_FAULTS]
 
 
-def numbered(planned: Sequence[PlannedSubtask], earlier: Sequence[Subtask]) -> list[Subtask]:
-    """The subtasks as the run keeps them, with ids that go on where the earlier ones end.
+def number_subtasks(planned: Sequence[PlannedSubtask], earlier: Sequence[Subtask]) -> list[Subtask]:
+    """Return the subtasks as the run stores them, with ids that continue after the earlier ones.
 
-    A number that stands for a subtask of the same reply means that one, also where an earlier subtask has it.
+    A number used in the same reply means that subtask, even if an earlier subtask has it too.
 
     Args:
         planned: Subtasks without faults.
         earlier: Those of earlier rounds.
     """
-    free = len(earlier) + 1
-    ids = {subtask.number: build_id(free + at) for at, subtask in enumerate(planned)}
+    ids = {subtask.number: build_id(number) for number, subtask in enumerate(planned, start=len(earlier) + 1)}
     return [
         Subtask(
             id=ids[subtask.number],
@@ -125,11 +129,7 @@ def numbered(planned: Sequence[PlannedSubtask], earlier: Sequence[Subtask]) -> l
     ]
 
 
-def _repeated(numbers: Sequence[int]) -> list[int]:
-    return sorted({number for number in numbers if numbers.count(number) > 1})
-
-
-def _own_faults(subtask: PlannedSubtask, agents: Collection[str]) -> Iterator[str]:
+def _find_own_faults(subtask: PlannedSubtask, agents: Collection[str]) -> Iterator[str]:
     who = f"subtask {subtask.number}"
     if subtask.agent not in agents:
         yield f"{who}: there is no sub-agent {subtask.agent!r}; there are: {', '.join(agents)}"
@@ -140,22 +140,48 @@ def _own_faults(subtask: PlannedSubtask, agents: Collection[str]) -> Iterator[st
         yield f"{who}: its task has {length} characters; at most {TASK_CHARACTERS}"
 
 
-def _dependency_faults(
+def _find_dependency_faults(
     subtask: PlannedSubtask, numbers: Collection[int], known: Mapping[int, Subtask]
 ) -> Iterator[str]:
     for number in dict.fromkeys(subtask.depends_on):
         if number in numbers:
             continue
         if number not in known:
-            yield f"subtask {subtask.number} depends on {number}, which there is not"
+            yield f"subtask {subtask.number} depends on {number}, which does not exist"
         elif (status := known[number]["status"]) != "done":
             yield f"subtask {subtask.number} depends on {number}, which is {status}"
 
 
-def _never_ready(planned: Sequence[PlannedSubtask]) -> list[int]:
-    """Numbers of the subtasks in a cycle, or behind one."""
+def _find_cycles(planned: Sequence[PlannedSubtask]) -> list[int]:
+    """Return the numbers of the subtasks in a cycle, or behind one."""
     waiting = {subtask.number: set(subtask.depends_on) for subtask in planned}
     while ready := [number for number, needs in waiting.items() if not needs & waiting.keys()]:
         for number in ready:
             del waiting[number]
     return sorted(waiting)
+
+
+def find_ready(subtasks: Sequence[Subtask]) -> list[Subtask]:
+    """Return the pending subtasks whose dependencies are all done."""
+    done = {subtask["id"] for subtask in subtasks if subtask["status"] == "done"}
+    return [
+        subtask
+        for subtask in subtasks
+        if subtask["status"] == "pending" and done >= set(subtask["depends_on"])
+    ]
+
+
+def skip_blocked(subtasks: Sequence[Subtask]) -> list[Subtask]:
+    """Return the pending subtasks that can never start, with status ``skipped`` and the reason."""
+    lost = {each["id"]: each["status"] for each in subtasks if each["status"] in {"failed", "skipped"}}
+    pending = [subtask for subtask in subtasks if subtask["status"] == "pending"]
+    skipped: list[Subtask] = []
+    while blocked := [subtask for subtask in pending if lost.keys() & set(subtask["depends_on"])]:
+        for subtask in blocked:
+            cause = next(each for each in subtask["depends_on"] if each in lost)
+            outcome = "failed" if lost[cause] == "failed" else "was skipped"
+            reason = f"it depends on {cause}, which {outcome}"
+            skipped.append({**subtask, "status": "skipped", "reason": reason})
+            pending.remove(subtask)
+        lost |= {subtask["id"]: "skipped" for subtask in blocked}
+    return skipped

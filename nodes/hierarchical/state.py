@@ -1,10 +1,9 @@
-"""What a manager's run is given, keeps and answers."""
+"""Input, output and state of a hierarchical run."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal, NotRequired, TypeAlias
 
 from langchain_core.messages import AnyMessage
-from langgraph.channels import EphemeralValue
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
@@ -12,8 +11,8 @@ from nodes.shared.channels import Messages, StoredText
 from nodes.shared.context import ContextOutput, ContextState
 
 Status: TypeAlias = Literal["pending", "done", "failed", "skipped"]
-# ``decision_unreadable``: any reply of the manager that could not be read twice; ``decomposition_invalid``:
-# one that could be read, but whose subtasks could twice not be carried out.
+# ``decision_unreadable``: a reply of the manager could not be read, twice; ``decomposition_invalid``: its
+# subtasks could not be carried out, twice.
 Reason: TypeAlias = Literal[
     "max_rounds_reached",
     "decomposition_invalid",
@@ -25,14 +24,14 @@ Reason: TypeAlias = Literal[
 
 
 class SubAgent(TypedDict):
-    """One of the agents the manager gives subtasks to."""
+    """One of the agents that the manager assigns subtasks to."""
 
     name: Annotated[
         str,
         Field(
             max_length=64,
             pattern=r"^[A-Za-z][A-Za-z0-9_]*$",
-            description="Names the sub-agent; no two are the same",
+            description="Names the sub-agent; must be unique",
         ),
     ]
     description: Annotated[
@@ -40,13 +39,13 @@ class SubAgent(TypedDict):
     ]
     instruction: NotRequired[
         Annotated[
-            str, Field("", max_length=4_000, description="How it works, in words to it; empty: no more")
+            str, Field("", max_length=4_000, description="How it works, addressed to it; empty: nothing more")
         ]
     ]
     tools: NotRequired[
         Annotated[
             list[Annotated[str, Field(max_length=100)]],
-            Field([], max_length=50, description="Names of the tools it may use; none named: all"),
+            Field([], max_length=50, description="Names of the tools it may use; none: all"),
         ]
     ]
 
@@ -64,7 +63,7 @@ class HierarchicalInput(BaseModel):
         description="The sub-agents the manager divides the task over; none: the graph's own team",
     )
     max_rounds: int = Field(
-        3, ge=1, le=10, description="Most rounds of subtasks; after each the manager decides what is next"
+        3, ge=1, le=10, description="Maximum rounds of subtasks; after each the manager decides what is next"
     )
     background: str = Field(
         "",
@@ -85,68 +84,60 @@ class Subtask(TypedDict):
         Status,
         Field(description="skipped: a subtask it depends on was not done; pending: not yet carried out"),
     ]
-    result: Annotated[str, Field(description="What the sub-agent answered; empty where it did not")]
+    result: Annotated[str, Field(description="What the sub-agent answered; empty if it did not")]
     reason: Annotated[str | None, Field(description="Why it failed or was skipped; null otherwise")]
 
 
-def merged(known: Sequence[Subtask], new: Sequence[Subtask]) -> list[Subtask]:
-    """The known subtasks with the new ones in their place, or behind them where they were not known.
+def merge_subtasks(current: Sequence[Subtask], new: Sequence[Subtask]) -> list[Subtask]:
+    """Reducer: replace subtasks by their new version and append new ones, in the order of their numbers.
 
-    Workers that end in the same step each bring their own, in any order. An empty list begins anew, in a form
-    that a client of the stream can read.
+    Workers that end in the same step each write their own subtask, in any order.
     """
-    if not new:
-        return []
-    by_id = {subtask["id"]: subtask for subtask in [*known, *new]}
-    return sorted(by_id.values(), key=lambda subtask: number_of(subtask["id"]))
+    by_id = {subtask["id"]: subtask for subtask in [*current, *new]}
+    return sorted(by_id.values(), key=lambda subtask: get_number(subtask["id"]))
 
 
-def id_of(number: int) -> str:
-    """The id of the subtask the manager sees under this number."""
+def build_id(number: int) -> str:
+    """Return the id of the subtask that the manager sees under this number."""
     return f"t{number}"
 
 
-def number_of(subtask_id: str) -> int:
-    """The number the manager sees a subtask under."""
+def get_number(subtask_id: str) -> int:
+    """Return the number under which the manager sees a subtask."""
     return int(subtask_id.removeprefix("t"))
 
 
 class HierarchicalState(ContextState):
-    """The state of a thread; all but ``messages`` is about its latest run."""
+    """The state of a thread; everything but ``messages`` is about its latest run."""
 
     messages: Messages
-    # A checkpoint keeps a text as jsonb; lists go into a blob, which takes anything.
     task: StoredText
     contact_id: StoredText
-    # As given: only ``prepare`` sees them, so that a run without them does not get the last run's.
-    sub_agents: Annotated[list[SubAgent], EphemeralValue]
-    max_rounds: Annotated[int, EphemeralValue]
-    # The same, or their defaults, for the run.
-    team: list[SubAgent]
-    round_limit: int
+    # ``prepare`` replaces an empty list by the graph's own team.
+    sub_agents: list[SubAgent]
+    max_rounds: int
     rounds: int
-    subtasks: Annotated[list[Subtask], merged]
-    # What was wrong with the subtasks the manager last named, while it has its one chance to mend them;
-    # empty otherwise.
-    told_back: StoredText
+    subtasks: Annotated[list[Subtask], merge_subtasks]
+    # What is wrong with the manager's last subtasks, while it has its one chance to fix them; else empty.
+    feedback: StoredText
     success: bool
     result: StoredText
     reason: Reason | None
 
 
 class HierarchicalOutput(ContextOutput):
-    """What became of the run."""
+    """The outcome of the run."""
 
     success: Annotated[bool, Field(description="Whether the task was carried out")]
     result: Annotated[str, Field(description="The answer, or the best one so far when the run is incomplete")]
-    subtasks: Annotated[list[Subtask], Field(description="Every part of the task and what became of it")]
-    rounds: Annotated[int, Field(description="Rounds of subtasks that were begun")]
+    subtasks: Annotated[list[Subtask], Field(description="Every part of the task and its outcome")]
+    rounds: Annotated[int, Field(description="Rounds of subtasks that were started")]
     reason: Annotated[Reason | None, Field(description="Why success is false; null otherwise")]
     messages: Annotated[list[AnyMessage], Field(description="The thread's conversation")]
 
 
 class WorkInput(TypedDict):
-    """What one ``work`` task is sent: its subtask, who does it, and what it builds on."""
+    """What one ``work`` task is sent: its subtask, the agent that does it, and what it builds on."""
 
     subtask: Subtask
     agent: SubAgent

@@ -8,8 +8,8 @@ from core.errors import InvalidRequest
 from core.texts import make_storable
 from nodes.hierarchical.state import SubAgent
 
-# Who works on a task where the caller names nobody. Only one of them has effects on the outside, so that no
-# two write to the customer.
+# The sub-agents of a run that names none. Only one of them has external effects, so that no two write to the
+# customer.
 SUPPORT_TEAM: Sequence[SubAgent] = (
     SubAgent(
         name="researcher",
@@ -36,21 +36,21 @@ SUPPORT_TEAM: Sequence[SubAgent] = (
 )
 
 
-def complete(team: Sequence[SubAgent], tools: Collection[str]) -> list[SubAgent]:
-    """The sub-agents with every field, each known to be possible.
+def complete_team(team: Sequence[SubAgent], tools: Collection[str]) -> list[SubAgent]:
+    """Return the sub-agents with every field filled in and checked.
 
     Args:
-        team: The sub-agents as they were given.
-        tools: Names of the tools there are.
+        team: The sub-agents as requested.
+        tools: Names of the existing tools.
 
     Raises:
-        InvalidRequest: Two have the same name, or one names a tool there is not. All faults are named.
+        InvalidRequest: Two have the same name, or one names an unknown tool. The message names all faults.
     """
     counts = Counter(agent["name"].casefold() for agent in team)
     repeated = sorted(name for name, count in counts.items() if count > 1)
-    unknown = {agent["name"]: missing for agent in team if (missing := _missing(agent, tools))}
+    unknown = {agent["name"]: missing for agent in team if (missing := _find_missing(agent, tools))}
     if repeated or unknown:
-        raise _invalid(repeated, unknown, tools)
+        raise _invalid_team(repeated, unknown, tools)
     return [
         SubAgent(
             name=agent["name"],
@@ -62,16 +62,16 @@ def complete(team: Sequence[SubAgent], tools: Collection[str]) -> list[SubAgent]
     ]
 
 
-def roster(team: Sequence[SubAgent]) -> str:
-    """The sub-agents as the manager sees them, a line each."""
+def describe_team(team: Sequence[SubAgent]) -> str:
+    """Return the sub-agents as the manager sees them, one line each."""
     return "\n".join(f"- {agent['name']}: {' '.join(agent['description'].split())}" for agent in team)
 
 
-def _missing(agent: SubAgent, tools: Collection[str]) -> list[str]:
+def _find_missing(agent: SubAgent, tools: Collection[str]) -> list[str]:
     return [name for name in dict.fromkeys(agent.get("tools", [])) if name not in tools]
 
 
-def _invalid(
+def _invalid_team(
     repeated: Sequence[str], unknown: Mapping[str, Sequence[str]], tools: Collection[str]
 ) -> InvalidRequest:
     faults = [f"more than one sub-agent is named {name!r}" for name in repeated]

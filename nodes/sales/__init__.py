@@ -1,5 +1,5 @@
-"""The steps of a sale: read the deal, let a sub-agent a stage work on it, record what they brought.
+"""A sale: read the deal, let one sub-agent per stage work on it, record the results.
 
 The stages and the BANT qualification (budget, authority, need, timeline) are those of consultative selling
-(Rackham 1988, SPIN Selling). The deal's state is the CRM's opportunity and nothing else.
+(Rackham 1988, SPIN Selling). The CRM's opportunity is the only state of the deal.
 """

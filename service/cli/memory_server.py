@@ -16,6 +16,7 @@ from core.errors import StartupError
 from core.logging import configure_logging
 from core.settings import MemorySettings, Settings
 from memory.embedded import open_embedded
+from memory.grpc_server import serve_memory
 from service.version import VERSION
 
 

@@ -10,12 +10,12 @@ import pytest
 from grpc import StatusCode, aio
 from grpc_health.v1 import health
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
-from memory.grpc_client import RemoteMemory, connect_memory
-from memory.grpc_server import serve_memory
 from pydantic import SecretStr
 
 from core.errors import MemoryRefused, MemoryUnavailable, NotFound, StartupError
 from core.memory import Memory, Scope, SearchResult, StrategyChoice
+from memory.grpc_client import RemoteMemory, connect_memory
+from memory.grpc_server import serve_memory
 from memory.proto import memory_pb2 as pb
 from memory.proto.memory_pb2_grpc import (
     MemoryServiceServicer,
@@ -62,7 +62,7 @@ async def test_a_service_starts_though_the_memory_is_away() -> None:
         error = await fault(remote.recent(ANA))
         assert error.message == "the memory cannot be reached"
         assert error.details == {"grpc_status": "UNAVAILABLE"}
-        assert (await fault(remote.check())).message == "the memory cannot be reached"
+        assert (await fault(remote.check_health())).message == "the memory cannot be reached"
 
 
 async def test_a_name_that_nobody_knows_is_a_memory_that_is_away() -> None:
@@ -79,7 +79,7 @@ async def test_a_memory_that_comes_up_later_is_found() -> None:
         await fault(remote.recent(ANA))
         async with serve_memory(ScriptedMemory(), memory_settings(serve_port=port)):
             assert await once_it_is_back(lambda: remote.recent(ANA)) == []
-            await remote.check()
+            await remote.check_health()
 
 
 async def test_a_memory_that_is_killed_and_back_is_found_again() -> None:
@@ -242,7 +242,7 @@ async def test_a_dead_memory_slows_two_messages_and_no_more() -> None:
         for _ in range(2):
             assert (await fault(remote.recent(ANA))).message == AWAY.message
         error = await fault(remote.search(ANA, "x"))
-        assert "not asked for the moment" in error.message
+        assert "not called for the moment" in error.message
         assert error.retry_after == pytest.approx(LONG, abs=60)
     assert len(memory.asked) == 2
 
@@ -305,7 +305,7 @@ async def test_a_memory_without_the_method_is_of_another_version() -> None:
     async with served_by(None) as address, client_of(address) as remote:
         for _ in range(5):
             assert "another version" in (await fault(remote.recent(ANA))).message
-        await remote.check()
+        await remote.check_health()
 
 
 async def test_a_server_of_something_else_does_not_serve_memory() -> None:
@@ -314,7 +314,7 @@ async def test_a_server_of_something_else_does_not_serve_memory() -> None:
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with client_of(f"127.0.0.1:{port}") as remote:
-        assert (await fault(remote.check())).message == "the memory says that it does not serve now"
+        assert (await fault(remote.check_health())).message == "the memory reports that it is not serving"
     await server.stop(0)
 
 
@@ -425,7 +425,7 @@ async def test_a_wrong_token_reaches_nothing_and_is_not_tried_again(sent: Secret
             assert error.message == "the memory does not accept MEMORY_GRPC_TOKEN"
             assert error.details == {"grpc_status": "UNAUTHENTICATED"}
             assert "a-token" not in str(error)
-        await remote.check()
+        await remote.check_health()
     assert memory.asked == []
 
 
@@ -453,7 +453,7 @@ async def guarded(certificates: Certificates) -> AsyncIterator[str]:
 
 async def test_over_tls_a_memory_is_known_by_its_authority(guarded: str, certificates: Certificates) -> None:
     async with client_of(guarded, grpc_ca_file=certificates.authority) as remote:
-        await remote.check()
+        await remote.check_health()
         assert await remote.add_messages(ANA, [said("m1")]) == 1
 
 

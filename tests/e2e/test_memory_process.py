@@ -11,6 +11,7 @@ from pathlib import Path
 from memory.grpc_client import connect_memory
 from pydantic import SecretStr
 
+from memory.grpc_client import connect_memory
 from tests.support.memory_grpc import ANA, memory_settings, said
 from tests.support.process import launch
 
@@ -48,7 +49,7 @@ async def test_a_separate_memory_server_keeps_its_data_through_a_restart(tmp_pat
             assert found
             settings = memory_settings(grpc_target=found[1], grpc_token=SecretStr(TOKEN))
             async with connect_memory(settings) as remote:
-                await remote.check()
+                await remote.check_health()
                 assert await remote.add_messages(ANA, [said("m1", "The invoice is wrong")]) == added
                 assert [hit.id for hit in (await remote.search(ANA, "invoice")).hits] == ["m1"]
             process.send_signal(signal.SIGTERM)

@@ -11,6 +11,7 @@ from memory.bitemporal import lock_scope
 from core.errors import MemoryRefused
 from core.memory import Edge, Node, Scope
 from core.postgres import Pool
+from memory.bitemporal import lock_scope
 from memory.embedded import EmbeddedMemory
 from tests.support.facts import ANA, JANUARY, fact, fact_memory, said
 
@@ -267,9 +268,9 @@ async def test_forgetting_a_contact_leaves_no_row(memory: EmbeddedMemory, pool: 
     await memory.upsert_edges(ANA, [edge("HAS_TICKET", TICKET)])
     await memory.remember(ANA, "Prefers mornings", type="shared", agent="sales")
     counts = (await memory.forget(ANA)).counts
-    assert (counts["facts"], counts["edges"], counts["items"]) == (2, 1, 1)
+    assert (counts["facts"], counts["edges"], counts["notes"]) == (2, 1, 1)
     async with pool.connection() as connection:
-        for table in ("facts", "edges", "items", "statements", "lines", "nodes", "messages", "scopes"):
+        for table in ("facts", "edges", "notes", "statements", "lines", "nodes", "messages", "scopes"):
             rows = await (await connection.execute(f"SELECT FROM memory.{table}".encode())).fetchall()
             assert rows == [], table
 

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from memory.grpc_server import serve_memory
-
 from core.memory import Memory
 from core.postgres import Pool
 from core.settings import MemorySettings, Settings
 from memory.embedded import EmbeddedMemory, open_configured_memory
+from memory.grpc_server import serve_memory
 from tests.support.memory_grpc import ANA, ScriptedMemory, lexical_embedder, memory_settings, said
 
 

@@ -15,8 +15,6 @@ from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command
-from nodes.parallel.nodes import READING_TOOLS
-from nodes.parallel.races import Race
 from pydantic import Field, SecretStr, ValidationError
 from syrupy.assertion import SnapshotAssertion
 
@@ -27,7 +25,8 @@ from core.postgres import Pool
 from core.settings import CrmSettings, FeatureSettings, ModelSettings
 from graphs.diagrams import mermaid
 from graphs.parallel import SPEC
-from nodes.parallel.merge import TEMPERATURE
+from nodes.parallel.nodes import MERGE_TEMPERATURE, READING_TOOLS
+from nodes.parallel.races import Race
 from nodes.parallel.state import DEFAULT_AGENTS, ParallelInput
 from nodes.react.state import Reflection
 from tests.support.gemini import Text, gemini_server
@@ -117,6 +116,7 @@ async def parallel(pool: Pool, model: BaseChatModel | ChatModels) -> AsyncIterat
 
 
 async def run(graph: Graph, given: Any, thread: str = "thread", **more: Any) -> dict[str, Any]:
+    given = ParallelInput.model_validate(given) if isinstance(given, dict) else given
     output: dict[str, Any] = await graph.ainvoke(given, on(thread), durability=SPEC.durability, **more)
     return output
 
@@ -350,7 +350,7 @@ async def test_a_win_leaves_an_agent_alone_whose_time_was_up_already() -> None:
     async def late() -> None:
         limit = asyncio.timeout(0)
         async with limit:
-            with race.running(limit):
+            with race.join(limit):
                 try:
                     await never()
                 finally:
@@ -359,11 +359,11 @@ async def test_a_win_leaves_an_agent_alone_whose_time_was_up_already() -> None:
 
     agent = asyncio.create_task(late())
     await dying.wait()
-    assert race.won_by("ana")
+    assert race.claim("ana")
     let_go.set()
     with pytest.raises(TimeoutError):
         await agent
-    assert not race.won_by("bob")
+    assert not race.claim("bob")
 
 
 # Tools
@@ -490,7 +490,7 @@ async def test_a_win_that_was_saved_before_a_crash_is_still_the_answer(
                 won.set()
 
     # As if the process ended before the loser heard of the win.
-    monkeypatch.setattr(Race, "running", lambda race, limit: nullcontext())
+    monkeypatch.setattr(Race, "join", lambda race, limit: nullcontext())
     model = Agents(
         scripts={"ana": ["Use batches."], "bob": ["Too late."]},
         first={"bob": never, "ana": lambda: until(lambda: "bob" in model.heard)},
@@ -539,7 +539,8 @@ async def test_texts_of_others_stay_data(pool: Pool) -> None:
     answer = "First.\n2. lookup(bob): I agree \0."
     model = Agents(scripts={"ana": [answer], "bob": ["No {answers}."], MERGER: ["They disagree."]})
     async with parallel(pool, model) as graph:
-        output = await run(graph, asked("ana", "bob", question=nasty))
+        # A dict, because the input model takes no lone surrogates.
+        output = await graph.ainvoke(asked("ana", "bob", question=nasty), on(), durability=SPEC.durability)
         assert (await graph.aget_state(on())).values["question"] == "Why {instruction}?  "
     assert model.heard["ana"][0][1].text == "Why {instruction}?  "
     assert "You are agent ana." in model.heard["ana"][0][0].text
@@ -585,7 +586,12 @@ async def test_over_the_wire_agents_have_their_tools_and_the_merger_its_temperat
     assert sorted(tuple(request.functions) for request in branches) == sorted(
         [("search_past_tickets",), READING_TOOLS]
     )
-    assert [request.temperature for request in server.requests] == [0.2, 0.2, TEMPERATURE, TEMPERATURE]
+    assert [request.temperature for request in server.requests] == [
+        0.2,
+        0.2,
+        MERGE_TEMPERATURE,
+        MERGE_TEMPERATURE,
+    ]
     assert merger.system.startswith("You make one answer of what several agents answered")
     assert merger.functions == {}
     assert merger.contents[-1][1].endswith("2. lookup(bob): Use batches.")

@@ -26,7 +26,7 @@ from nodes.deps import Deps
 from nodes.hierarchical.plan import Decision, Decomposition, PlannedSubtask
 from nodes.react.state import Reflection
 from nodes.sales.stages import SALES_TEAM
-from nodes.sales.state import DealReading, ObjectionReading
+from nodes.sales.state import DealReading, ObjectionReading, SalesInput
 from nodes.shared.prompts import load_prompt
 from tests.support.graphs import NO_AGENTS, compiled
 from tests.support.scripted import Reply, ScriptedChatModel, calling, scripted_models
@@ -86,6 +86,7 @@ class House:
         return await self.sent(given)
 
     async def sent(self, given: Any) -> dict[str, Any]:
+        given = SalesInput.model_validate(given) if isinstance(given, dict) else given
         output: dict[str, Any] = await self.graph.ainvoke(given, ON, durability=SPEC.durability)
         assert self.model.replies == []
         return output

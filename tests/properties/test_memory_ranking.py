@@ -5,20 +5,20 @@ from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
-from memory.ranking import age_factor, fuse_ranks, sort_by_score
 
+from memory.ranking import age_factor, fuse_ranks, sort_by_score
 from memory.rerankers import Candidate, LocalReranker
 from memory.texts import UNIT_CHARACTERS, extract_identifiers, split_into_units, split_text
 
 NOW = datetime(2026, 5, 7, tzinfo=UTC)
-LEGS = ("keyword", "vector", "trigram", "graph", "recent")
+RETRIEVERS = ("keyword", "vector", "trigram", "graph", "recent")
 rankings = st.dictionaries(
-    st.sampled_from(LEGS),
+    st.sampled_from(RETRIEVERS),
     st.lists(st.integers(0, 30), unique=True, max_size=20).map(
         lambda ids: {identity: rank for rank, identity in enumerate(ids, start=1)}
     ),
 )
-weighings = st.fixed_dictionaries({leg: st.floats(0, 2) for leg in LEGS})
+weighings = st.fixed_dictionaries({name: st.floats(0, 2) for name in RETRIEVERS})
 
 
 def order(ranks: dict[str, dict[int, int]], weights: dict[str, float]) -> list[int]:
@@ -27,33 +27,33 @@ def order(ranks: dict[str, dict[int, int]], weights: dict[str, float]) -> list[i
 
 
 @given(rankings, weighings, st.randoms())
-def test_the_order_of_legs_and_of_their_rows_changes_nothing(ranks, weights, random) -> None:  # type: ignore[no-untyped-def]
-    legs = list(ranks)
-    random.shuffle(legs)
+def test_the_order_of_retrievers_and_of_their_rows_changes_nothing(ranks, weights, random) -> None:  # type: ignore[no-untyped-def]
+    names = list(ranks)
+    random.shuffle(names)
     shuffled = {}
-    for leg in legs:
-        rows = list(ranks[leg].items())
+    for name in names:
+        rows = list(ranks[name].items())
         random.shuffle(rows)
-        shuffled[leg] = dict(rows)
+        shuffled[name] = dict(rows)
     assert fuse_ranks(shuffled, weights) == fuse_ranks(ranks, weights)
     assert order(shuffled, weights) == order(ranks, weights)
 
 
-@given(rankings, weighings, st.sampled_from(LEGS), st.integers(0, 30))
+@given(rankings, weighings, st.sampled_from(RETRIEVERS), st.integers(0, 30))
 def test_a_better_rank_never_lowers_a_place(
-    ranks: dict[str, dict[int, int]], weights: dict[str, float], leg: str, identity: int
+    ranks: dict[str, dict[int, int]], weights: dict[str, float], name: str, identity: int
 ) -> None:
     before = fuse_ranks(ranks, weights).get(identity, 0.0)
-    better = {**ranks, leg: {**ranks.get(leg, {}), identity: 1}}
+    better = {**ranks, name: {**ranks.get(name, {}), identity: 1}}
     assert fuse_ranks(better, weights).get(identity, 0.0) >= before
 
 
 @given(rankings, weighings)
-def test_only_ids_of_legs_with_weight_are_named_and_ties_go_to_the_lower_id(
+def test_only_ids_of_retrievers_with_weight_are_named_and_ties_go_to_the_lower_id(
     ranks: dict[str, dict[int, int]], weights: dict[str, float]
 ) -> None:
     scores = fuse_ranks(ranks, weights)
-    assert set(scores) == {identity for leg, rows in ranks.items() if weights[leg] > 0 for identity in rows}
+    assert set(scores) == {identity for name, rows in ranks.items() if weights[name] > 0 for identity in rows}
     assert all(score > 0 for score in scores.values())
     placed = order(ranks, weights)
     for first, second in pairwise(placed):

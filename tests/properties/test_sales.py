@@ -5,11 +5,11 @@ from typing import Any, cast
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import HumanMessage
-from nodes.sales.evidence import names_value
-from nodes.sales.nodes import build_reading_update
 
 from nodes.hierarchical.state import Subtask
 from nodes.sales.changes import apply_changes
+from nodes.sales.evidence import names_value
+from nodes.sales.nodes import build_reading_update
 from nodes.sales.state import DealReading, ObjectionReading, SalesState
 from tools.crm.models import Objection, Opportunity, OpportunityChanges, Qualification, Stage
 
@@ -92,7 +92,7 @@ def state_of(deal: Opportunity, said: str, brought: dict[str, str]) -> SalesStat
         Subtask(id=f"t{at}", agent=name, task="", depends_on=[], status="done", result=text, reason=None)
         for at, (name, text) in enumerate(brought.items(), 1)
     ]
-    known = {"messages": [HumanMessage(said)], "unheard": said.strip(), "subtasks": subtasks}
+    known = {"messages": [HumanMessage(said)], "unread": said.strip(), "subtasks": subtasks}
     return cast(
         "SalesState",
         {**known, "opportunity": deal.model_dump(), "turn": "turn", "today": "2026-11-22"},
@@ -149,6 +149,6 @@ def test_what_waits_for_a_person_is_not_among_the_changes(
     deal: Opportunity, reading: DealReading, said: str, brought: dict[str, str]
 ) -> None:
     update = build_reading_update(state_of(deal, said, brought), reading)
-    if update["offer"]:
+    if update["pending_offer"]:
         assert not {"proposal", "terms", "value"} & (update["unsaved"]["opportunity"] or {}).keys()
-        assert update["offer"]["reason"]
+        assert update["pending_offer"]["reason"]

@@ -77,10 +77,10 @@ async def all_embedded(memory: EmbeddedMemory) -> None:
         await asyncio.sleep(0.005)
 
 
-def ids(result: SearchResult, leg: str = "") -> list[str]:
-    """The hits that a leg named; without a leg all that were found for what they say."""
+def ids(result: SearchResult, retriever: str = "") -> list[str]:
+    """Return the ids that a retriever found; without one, those that were found for their content."""
     return [
         hit.id
         for hit in result.hits
-        if (any(named.retriever == leg for named in hit.ranks) if leg else hit.score > 0)
+        if (any(named.retriever == retriever for named in hit.ranks) if retriever else hit.score > 0)
     ]

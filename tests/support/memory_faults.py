@@ -12,6 +12,7 @@ from core.errors import MemoryUnavailable
 from core.memory import Memory
 from core.postgres import Pool
 from core.settings import Settings
+from core.tasks import Supervisor
 from memory.embedded import open_configured_memory
 
 
@@ -41,10 +42,12 @@ def line(monkeypatch: pytest.MonkeyPatch) -> Line:
     made = Line()
 
     @asynccontextmanager
-    async def opened(settings: Settings, pool: Pool, embedder: Embedder) -> AsyncIterator[Memory]:
-        async with open_configured_memory(settings, pool, embedder) as memory:
+    async def opened(
+        settings: Settings, pool: Pool, embedder: Embedder, tasks: Supervisor
+    ) -> AsyncIterator[Memory]:
+        async with open_configured_memory(settings, pool, embedder, tasks) as memory:
             made.memory = memory
             yield cast("Memory", made)
 
-    monkeypatch.setattr("service.lifespan.open_memory", opened)
+    monkeypatch.setattr("service.lifespan.open_configured_memory", opened)
     return made

@@ -8,9 +8,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from memory.grpc_client import RemoteMemory, connect_memory
-from memory.grpc_server import serve_memory
-
 from core.embeddings import LEXICAL, Embedder, build_embedder
 from core.memory import (
     AssembledContext,
@@ -32,6 +29,8 @@ from core.memory import (
     StrategyName,
 )
 from core.settings import EmbeddingSettings, MemorySettings, Settings
+from memory.grpc_client import RemoteMemory, connect_memory
+from memory.grpc_server import serve_memory
 
 T = TypeVar("T")
 

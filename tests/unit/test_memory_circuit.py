@@ -1,9 +1,9 @@
 """A service that is away is left alone for a while, and then tried once."""
 
 import pytest
-from memory.grpc_calls import CircuitBreaker
 
 from core.errors import MemoryRefused, MemoryUnavailable, ServiceError
+from memory.grpc_calls import CircuitBreaker
 
 AWAY = MemoryUnavailable("away", details={"grpc_status": "UNAVAILABLE"})
 FAILED = MemoryUnavailable("failed", details={"grpc_status": "INTERNAL"})
@@ -20,7 +20,7 @@ class Clock:
 
 def circuit(clock: Clock) -> CircuitBreaker:
     return CircuitBreaker(
-        10, lambda error: error.details.get("grpc_status") == "UNAVAILABLE", failures=2, clock=clock
+        10, lambda error: error.details.get("grpc_status") == "UNAVAILABLE", max_failures=2, clock=clock
     )
 
 

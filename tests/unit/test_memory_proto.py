@@ -7,6 +7,7 @@ from service.cli.proto import PROJECT, generate_proto
 
 from core.memory import Memory
 from memory.proto import memory_pb2 as pb
+from service.cli.proto import PROJECT, generate_proto
 
 GENERATED = ("memory_pb2.py", "memory_pb2.pyi", "memory_pb2_grpc.py", "memory_pb2_grpc.pyi")
 

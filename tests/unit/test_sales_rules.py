@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
-from nodes.sales.evidence import Evidence, find_amounts, is_agreement, is_known, is_refusal, names_value
 
 from nodes.sales.changes import Offer, extract_offer, find_concession
+from nodes.sales.evidence import Evidence, find_amounts, is_agreement, is_known, is_refusal, names_value
 from nodes.sales.stages import build_stage_views, choose_next_stage
 from nodes.sales.state import DealReading
 from tools.crm.models import Objection, Opportunity, Qualification
@@ -90,12 +90,14 @@ def test_what_is_known_may_begin_like_nothing() -> None:
 
 
 def test_a_reading_needs_half_of_its_words_in_what_was_said_or_brought() -> None:
-    material = Evidence(said="Our CFO decides in March.", brought={"solution": "The Enterprise plan fits."})
-    assert material.supports("The CFO")
-    assert material.supports("Enterprise")
-    assert not material.supports("The board of directors")
-    assert material.has_worked_out("solution", "Enterprise plan")
-    assert not material.has_worked_out("proposal", "Enterprise plan")
+    evidence = Evidence(
+        customer_words="Our CFO decides in March.", results={"solution": "The Enterprise plan fits."}
+    )
+    assert evidence.supports("The CFO")
+    assert evidence.supports("Enterprise")
+    assert not evidence.supports("The board of directors")
+    assert evidence.is_result_of("solution", "Enterprise plan")
+    assert not evidence.is_result_of("proposal", "Enterprise plan")
 
 
 def test_the_value_of_an_offer_is_the_crms_unless_the_offer_names_another() -> None:

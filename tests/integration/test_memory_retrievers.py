@@ -1,0 +1,213 @@
+"""What single legs of a search find, and what is said where one cannot be used."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+from psycopg.rows import DictRow
+from pydantic import SecretStr
+
+from core.memory import Edge, Node
+from core.postgres import Pool
+from core.settings import FeatureSettings, RerankSettings, Settings
+from memory import database
+from memory.database import Extensions, open_extensions
+from memory.embedded import EmbeddedMemory, open_memory
+from memory.indexer import Indexer, activate_model, load_progress
+from memory.messages import add_messages
+from memory.rerankers import JinaReranker, LocalReranker, open_reranker
+from memory.search import SearchDeps
+from tests.support.memory import ANA, Model, all_embedded, conversation, embedder, ids, said
+
+LINES = [
+    f"Line {number} is about {word}." for number, word in enumerate(["zebra", "lion", "walrus", "otter"] * 8)
+]
+
+
+# Extensions
+
+
+async def test_without_pgvector_the_other_legs_answer_and_the_loss_is_said(pool: Pool) -> None:
+    deps = SearchDeps(
+        pool=pool, extensions=Extensions(vector=False, trigrams=False), embedder=embedder(), model=None
+    )
+    memory = EmbeddedMemory(deps, None)
+    await memory.add_messages(ANA, conversation(["My order is ORD-48213.", "Thanks."]))
+    result = await memory.search(ANA, "what became of ORD-48213")
+    assert ids(result)[0] == "s1-0"
+    assert [reason.partition(":")[0] for reason in result.degraded] == ["vector", "trigram"]
+    assert "CREATE EXTENSION vector" in result.degraded[0]
+    assert (await memory.forget(ANA)).counts["messages"] == 2
+
+
+async def test_a_server_that_has_the_extensions_is_told_apart_from_one_that_has_not(pool: Pool) -> None:
+    assert await open_extensions(pool) == Extensions(vector=True, trigrams=True)
+    async with pool.connection() as connection:
+        await connection.execute("DROP EXTENSION vector, pg_trgm CASCADE")
+        # As a role that may not create extensions.
+        await connection.execute("CREATE ROLE plain; GRANT ALL ON SCHEMA memory TO plain", prepare=False)
+        await connection.execute("SET ROLE plain")
+        try:
+            assert not await database._create_extension(connection, "vector", database.HAS_HALFVEC_SQL)
+        finally:
+            await connection.execute("RESET ROLE")
+            await connection.execute("DROP OWNED BY plain; DROP ROLE plain", prepare=False)
+
+
+# Models
+
+
+async def test_a_new_model_embeds_everything_again_while_search_works(pool: Pool) -> None:
+    async with open_memory(pool, embedder()) as memory:
+        await memory.add_messages(ANA, conversation(LINES))
+        await all_embedded(memory)
+    down = Model(64)
+    down.down = True
+    async with open_memory(pool, embedder(down, name="test:small", dimensions=64)) as memory:
+        state = await memory.progress()
+        assert (state.units, state.waiting) == (len(LINES), len(LINES))
+        assert "s1-2" in ids(await memory.search(ANA, "walrus"), "keyword")
+    async with open_memory(pool, embedder(name="test:small", dimensions=64)) as memory:
+        await all_embedded(memory)
+        result = await memory.search(ANA, "walrus")
+        assert (result.model, result.degraded) == ("test:small", ())
+        assert ids(result, "vector")
+        # Those of the model before go once the new ones are there.
+        while await vectors(pool) != {"n": len(LINES), "models": 1}:  # noqa: ASYNC110 - the indexer does it
+            await asyncio.sleep(0.005)
+
+
+async def vectors(pool: Pool) -> DictRow | None:
+    async with pool.connection() as connection:
+        rows = await connection.execute(
+            "SELECT count(*) AS n, count(DISTINCT model) AS models FROM memory.vectors"
+        )
+        return await rows.fetchone()
+
+
+async def test_a_model_that_comes_back_embeds_nothing_it_has_embedded(pool: Pool) -> None:
+    first = embedder()
+    await add_messages(pool, ANA, conversation(LINES))
+    model = await activate_model(pool, first)
+    await Indexer(pool, first, model).drain()
+    await activate_model(pool, embedder(name="test:other"))
+    assert (await load_progress(pool)).waiting == len(LINES)
+    again = Model()
+    model = await activate_model(pool, embedder(again))
+    await Indexer(pool, embedder(again), model).drain()
+    assert (await load_progress(pool)).waiting == 0
+
+
+async def test_a_large_scope_is_searched_with_the_index_and_finds_the_same(pool: Pool) -> None:
+    first = embedder()
+    await open_extensions(pool)
+    model = await activate_model(pool, first)
+    other = type(ANA)("acme", "bob")
+    for scope in (ANA, other):
+        await add_messages(pool, scope, conversation([f"{line} {scope.contact_id}" for line in LINES]))
+    deps = SearchDeps(pool=pool, extensions=await open_extensions(pool), embedder=first, model=model)
+    memory = EmbeddedMemory(deps, None)
+    await Indexer(pool, first, model, exact_scan_vectors=10).drain()
+    async with pool.connection() as connection:
+        rows = await connection.execute("SELECT count(*) AS n FROM memory.vectors WHERE large")
+        assert await rows.fetchone() == {"n": 2 * len(LINES)}
+        await connection.execute("ANALYZE memory.vectors")
+    result = await memory.search(ANA, "otter", limit=100)
+    assert len(ids(result, "vector")) == len(LINES)
+    assert all(hit.text.endswith("ana") for hit in result.hits)
+
+
+# Graph
+
+
+async def test_the_graph_leads_to_messages_within_its_hops_that_hold(pool: Pool) -> None:
+    async with open_memory(pool, embedder()) as memory:
+        await memory.add_messages(
+            ANA, conversation([f"{word} words." for word in ("First", "Second", "Third", "Fourth")])
+        )
+        told = [
+            ("globex", "initech", None),
+            ("initech", "hooli", None),
+            ("hooli", "acme", None),
+            ("globex", "acme", datetime(2021, 1, 1, tzinfo=UTC)),
+        ]
+        edges = [
+            Edge(
+                source=Node("company", source, source.title()),
+                type="owns",
+                target=Node("company", target, target.title()),
+                valid_from=datetime(2020, 1, 1, tzinfo=UTC),
+                valid_to=until,
+                source_message_id=f"s1-{number}",
+            )
+            for number, (source, target, until) in enumerate(told)
+        ]
+        assert await memory.upsert_edges(ANA, edges) == len(edges)
+        result = await memory.search(ANA, "who does Globex own?")
+        assert ids(result, "graph") == ["s1-0", "s1-1"]
+        assert ids(await memory.search(type(ANA)("acme", "bob"), "who does Globex own?")) == []
+        assert (await memory.forget(ANA)).counts["edges"] == 4
+
+
+# Rerankers
+
+
+@asynccontextmanager
+async def jina(handler: httpx.MockTransport) -> AsyncIterator[JinaReranker]:
+    async with httpx.AsyncClient(transport=handler, base_url="http://jina", timeout=1) as http:
+        yield JinaReranker(http, "test")
+
+
+async def test_a_reranker_decides_the_order_and_says_so(pool: Pool) -> None:
+    def last_first(request: httpx.Request) -> httpx.Response:
+        count = len(json.loads(request.content)["documents"])
+        return httpx.Response(
+            200, json={"results": [{"index": index, "relevance_score": index} for index in range(count)]}
+        )
+
+    async with jina(httpx.MockTransport(last_first)) as reranker, open_memory(pool, embedder()) as plain:
+        await plain.add_messages(ANA, conversation(LINES))
+        await all_embedded(plain)
+        fused = ids(await plain.search(ANA, "zebra lion", limit=50))
+        async with open_memory(pool, embedder(), reranker=reranker) as memory:
+            result = await memory.search(ANA, "zebra lion", limit=50)
+    assert ids(result) == fused[::-1]
+    assert result.hits[0].ranks[-1].retriever == "rerank"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(500),
+        httpx.Response(200, text="no"),
+        httpx.Response(200, json={"results": [{"index": 7, "relevance_score": 1}]}),
+    ],
+)
+async def test_a_reranker_that_fails_leaves_the_fused_order_and_is_said(
+    pool: Pool, answer: httpx.Response
+) -> None:
+    async with (
+        jina(httpx.MockTransport(lambda _: answer)) as reranker,
+        open_memory(pool, embedder(), reranker=reranker) as memory,
+    ):
+        await memory.add_messages(ANA, [said("A zebra."), said("Two zebras.", minute=1)])
+        result = await memory.search(ANA, "zebra")
+    assert set(ids(result)) == {"s1-0", "s1-1"}
+    assert any(reason.startswith("rerank: The reranker 'jina:test'") for reason in result.degraded)
+
+
+async def test_the_settings_choose_the_reranker() -> None:
+    def settings(key: str | None) -> Settings:
+        rerank = RerankSettings(api_key=SecretStr(key) if key else None)
+        return Settings.load(features=FeatureSettings(reranking=True), rerank=rerank)
+
+    async with open_reranker(Settings.load(features=FeatureSettings(reranking=False))) as none:
+        assert none is None
+    async with open_reranker(settings(None)) as local:
+        assert isinstance(local, LocalReranker)
+    async with open_reranker(settings("k")) as remote:
+        assert isinstance(remote, JinaReranker)
