@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import uvloop
-from memory.grpc_server import serve_memory
 
 from checkpoints.pool import open_database
 from core.embeddings import build_embedder

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from memory.grpc_client import connect_memory
 from pydantic import SecretStr
 
 from memory.grpc_client import connect_memory

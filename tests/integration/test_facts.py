@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
-from memory.bitemporal import lock_scope
 
 from core.errors import MemoryRefused
 from core.memory import Edge, Node, Scope

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from service.cli.proto import PROJECT, generate_proto
 
 from core.memory import Memory
 from memory.proto import memory_pb2 as pb
