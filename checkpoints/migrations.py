@@ -12,10 +12,11 @@ from checkpoints.pool import connect
 from core import postgres
 from core.postgres import Connection, Pool
 
+SQL_FOLDER: Final = Path(__file__).parent / "sql"
 # The schema that records our migrations. The tables themselves are LangGraph's, on the default search path.
 SCHEMA: Final = "checkpoints"
 # Position is version: append, never edit or reorder. They run after the stock saver's own.
-MIGRATIONS: Final = ((Path(__file__).parent / "sql" / "0001_checkpoints.sql").read_bytes(),)
+MIGRATIONS: Final = ((SQL_FOLDER / "0001_checkpoints.sql").read_bytes(),)
 
 # The advisory lock of these migrations; any fixed number will do.
 LOCK_ID: Final = 0x76_65_6E_74_72_6F_73

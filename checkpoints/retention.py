@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, Self, TypeAlias
 
+from checkpoints.migrations import SQL_FOLDER
 from checkpoints.pruning import collect_garbage, delete_garbage, list_lineage, select_retained
 from core.logging import get_logger
-from core.postgres import Connection, Pool
+from core.postgres import Connection, Pool, read_queries
 from core.settings import RetentionSettings
 
 log = get_logger(__name__)
@@ -18,47 +19,7 @@ log = get_logger(__name__)
 LOCK_ID: Final = 0x76_65_6E_74_72_65_74
 LOCK_SQL: Final = "SELECT pg_try_advisory_xact_lock(%s) AS is_held"
 
-# Steps from one thread to the next along the primary key, so that a page costs the same however long its
-# threads are. A thread waits if its latest checkpoint has an interrupt among its writes.
-THREADS_SQL: Final = """
-WITH RECURSIVE page AS (
-    (SELECT thread_id, 1 AS position FROM checkpoints WHERE thread_id > %(after)s ORDER BY thread_id LIMIT 1)
-    UNION ALL
-    SELECT following.thread_id, position + 1 FROM page CROSS JOIN LATERAL (
-        SELECT thread_id FROM checkpoints WHERE thread_id > page.thread_id ORDER BY thread_id LIMIT 1
-    ) AS following
-    WHERE position < %(limit)s
-)
-SELECT page.thread_id, head.graph, head.idle, coalesce(head.waits, false) AS waits,
-       (SELECT count(*) FROM checkpoints
-        WHERE checkpoints.thread_id = page.thread_id AND checkpoint_ns = '') AS checkpoints
-FROM page LEFT JOIN LATERAL (
-    SELECT metadata ->> 'graph' AS graph,
-           now() - (checkpoint ->> 'ts')::timestamptz AS idle,
-           EXISTS (SELECT FROM checkpoint_writes AS interrupts
-                   WHERE interrupts.thread_id = latest.thread_id AND interrupts.checkpoint_ns = ''
-                     AND interrupts.checkpoint_id = latest.checkpoint_id
-                     AND interrupts.channel = '__interrupt__') AS waits
-    FROM checkpoints AS latest
-    WHERE latest.thread_id = page.thread_id AND checkpoint_ns = ''
-    ORDER BY checkpoint_id DESC LIMIT 1
-) AS head ON true
-ORDER BY page.thread_id
-"""
-
-# The size of a whole thread, without indexes.
-THREAD_SIZE_SQL: Final = """
-SELECT (SELECT coalesce(sum(pg_column_size(c)), 0) FROM checkpoints AS c WHERE thread_id = %(thread)s)
-     + (SELECT coalesce(sum(pg_column_size(w)), 0) FROM checkpoint_writes AS w WHERE thread_id = %(thread)s)
-     + (SELECT coalesce(sum(pg_column_size(b)), 0) FROM checkpoint_blobs AS b WHERE thread_id = %(thread)s)
-       AS bytes
-"""
-
-IDLE_SQL: Final = """
-SELECT now() - (checkpoint ->> 'ts')::timestamptz AS idle FROM checkpoints
-WHERE thread_id = %s AND checkpoint_ns = '' ORDER BY checkpoint_id DESC LIMIT 1
-"""
-
+_QUERIES: Final = read_queries(SQL_FOLDER / "retention.sql")
 # The most checkpoints that one transaction deletes.
 MAX_CHECKPOINTS: Final = 1_000
 
@@ -247,7 +208,7 @@ class _Sweeper:
     async def list_threads(self, after: str) -> list[_Thread]:
         async with self._transaction() as connection:
             parameters = {"after": after, "limit": self.batch_size}
-            rows = await (await connection.execute(THREADS_SQL, parameters)).fetchall()
+            rows = await (await connection.execute(_QUERIES["list_threads"], parameters)).fetchall()
         return [_Thread(**row) for row in rows]
 
     async def apply(self, thread: _Thread, policy: RetentionPolicy, counts: SweepCounts) -> None:
@@ -266,11 +227,13 @@ class _Sweeper:
 
     async def _erase(self, thread: _Thread, after: timedelta, counts: SweepCounts) -> None:
         async with self._transaction() as connection:
-            current = await (await connection.execute(IDLE_SQL, (thread.thread_id,))).fetchone()
+            current = await (
+                await connection.execute(_QUERIES["measure_idle_time"], (thread.thread_id,))
+            ).fetchone()
             if current is None or current["idle"] < after:
                 # The thread was continued or erased since the page was read.
                 return
-            size = await connection.execute(THREAD_SIZE_SQL, {"thread": thread.thread_id})
+            size = await connection.execute(_QUERIES["measure_thread"], {"thread": thread.thread_id})
             row = await size.fetchone()
             if not self.dry_run:
                 await self.erase(connection, thread.thread_id)

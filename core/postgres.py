@@ -1,6 +1,7 @@
 """What every package with tables of its own shares: the pool's type, append-only migrations, outages."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Final, TypeAlias
 
 from psycopg import AsyncConnection, OperationalError, sql
@@ -63,3 +64,13 @@ async def migrate(pool: Pool, schema: str, migrations: Sequence[Migration]) -> N
             else:
                 await migration(connection)
             await connection.execute(sql.SQL(RECORD_VERSION_SQL).format(versions), (version,))
+
+
+def read_queries(file: Path) -> dict[str, bytes]:
+    """Read a file of SQL queries, each of which follows a line ``-- name: <name>``; comments are left out."""
+    queries: dict[str, bytes] = {}
+    for section in file.read_text(encoding="utf-8").split("-- name: ")[1:]:
+        name, _, text = section.partition("\n")
+        lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("--")]
+        queries[name.strip()] = "\n".join(lines).encode()
+    return queries

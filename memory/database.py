@@ -24,11 +24,11 @@ Result = TypeVar("Result")
 MAX_ATTEMPTS: Final = 4
 MAX_PAUSE_SECONDS: Final = 0.1
 
-_SQL_FOLDER: Final = Path(__file__).parent / "sql"
+SQL_FOLDER: Final = Path(__file__).parent / "sql"
 # Position is version: append, never edit or reorder. Tables that need an extension are not here, because a
 # server may gain or lose it; see open_extensions.
-MIGRATIONS: Final = ((_SQL_FOLDER / "0001_memory.sql").read_bytes(),)
-VECTORS_SQL: Final = (_SQL_FOLDER / "vectors.sql").read_bytes()
+MIGRATIONS: Final = ((SQL_FOLDER / "0001_memory.sql").read_bytes(),)
+VECTORS_SQL: Final = (SQL_FOLDER / "vectors.sql").read_bytes()
 HAS_HALFVEC_SQL: Final = "SELECT to_regtype('halfvec') IS NOT NULL AS found"
 HAS_TRIGRAMS_SQL: Final = "SELECT to_regproc('word_similarity') IS NOT NULL AS found"
 

@@ -13,7 +13,7 @@ from psycopg.rows import DictRow
 from core.errors import MemoryRefused
 from core.memory import Edge, Graph, Node, Scope
 from core.memory.vocabulary import Vocabulary
-from core.postgres import Connection, Pool
+from core.postgres import Connection, Pool, read_queries
 from core.texts import is_storable
 from memory.bitemporal import (
     Clock,
@@ -27,6 +27,7 @@ from memory.bitemporal import (
     record_statement,
     resolve_known_row,
 )
+from memory.database import SQL_FOLDER
 from memory.facts import AWAIT_WRITERS_SQL, MAX_NAME_CHARACTERS
 from memory.messages import MAX_ID_CHARACTERS, check_scope, to_utc
 from memory.timelines import Plan, plan_end, plan_statement
@@ -38,60 +39,13 @@ MAX_FOUND_EDGES: Final = 500
 
 _Key: TypeAlias = tuple[str, str]
 
-# Sorted, and without writing unchanged labels, so that two callers cannot deadlock.
-NODES_SQL: Final = """
-WITH given AS (
-    SELECT DISTINCT ON (kind, key) kind, key, label
-    FROM unnest(%(kinds)s::text[], %(keys)s::text[], %(labels)s::text[])
-        WITH ORDINALITY AS given (kind, key, label, place)
-    ORDER BY kind, key, place DESC
-), written AS (
-    INSERT INTO memory.nodes (scope, kind, key, label)
-    SELECT %(scope)s, kind, key, label FROM given ORDER BY kind, key
-    ON CONFLICT (scope, kind, key) DO UPDATE SET label = excluded.label
-        -- A caller who knows no name passes the key, which must not replace a name.
-        WHERE nodes.label <> excluded.label AND excluded.label <> excluded.key
-    RETURNING id, kind, key
-)
-SELECT id, kind, key FROM written
-UNION
-SELECT nodes.id, kind, key FROM memory.nodes JOIN given USING (kind, key) WHERE scope = %(scope)s
-"""
+_QUERIES: Final = read_queries(SQL_FOLDER / "graph.sql")
 INSERT_SQL: Final = """
 INSERT INTO memory.edges (scope, line, source, type, target, source_message_id, valid_from, valid_to,
                           recorded_at)
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id
 """
 
-NEIGHBOURHOOD_SQL: Final = """
-WITH RECURSIVE scope AS MATERIALIZED (
-    SELECT id FROM memory.scopes WHERE tenant = %(tenant)s AND contact_id = %(contact)s
-), holding AS MATERIALIZED (
-    SELECT id, source, target FROM memory.edges
-    WHERE scope = (SELECT id FROM scope) AND (%(type)s = '' OR type = %(type)s)
-      AND valid_from <= coalesce(%(as_of)s, now())
-      AND coalesce(valid_to, 'infinity') > coalesce(%(as_of)s, now())
-      AND recorded_at <= %(believed_at)s::timestamptz
-      AND (superseded_at IS NULL OR superseded_at > %(believed_at)s::timestamptz)
-), walk AS (
-    SELECT id AS node, 0 AS hops FROM memory.nodes WHERE scope = (SELECT id FROM scope) AND key = %(key)s
-    UNION
-    SELECT CASE WHEN source = node THEN target ELSE source END, hops + 1
-    FROM walk JOIN holding ON node IN (source, target) WHERE hops < %(depth)s
-), reached AS (
-    SELECT node, min(hops) AS hops FROM walk GROUP BY node
-), found AS (
-    SELECT holding.id, min(hops) AS hops FROM reached JOIN holding ON node IN (source, target)
-    WHERE hops < %(depth)s GROUP BY holding.id ORDER BY hops, holding.id LIMIT %(limit)s
-)
-SELECT source.kind AS source_kind, source.key AS source_key, source.label AS source_label,
-       target.kind AS target_kind, target.key AS target_key, target.label AS target_label,
-       type, valid_from, valid_to, source_message_id
-FROM found JOIN memory.edges USING (id)
-JOIN memory.nodes AS source ON source.id = edges.source
-JOIN memory.nodes AS target ON target.id = edges.target
-ORDER BY hops, found.id
-"""
 NODE_SQL: Final = """
 SELECT kind, key, label FROM memory.nodes
 WHERE scope = (SELECT id FROM memory.scopes WHERE tenant = %(tenant)s AND contact_id = %(contact)s)
@@ -196,7 +150,7 @@ async def _upsert_nodes(connection: Connection, scope: int, edges: Sequence[Edge
         "keys": [node.key for node in nodes],
         "labels": [node.label for node in nodes],
     }
-    rows = await (await connection.execute(NODES_SQL, parameters)).fetchall()
+    rows = await (await connection.execute(_QUERIES["upsert_nodes"], parameters)).fetchall()
     return {(row["kind"], row["key"]): row["id"] for row in rows}
 
 
@@ -260,7 +214,7 @@ async def query_graph(
     async with pool.connection() as connection, connection.transaction():
         if believed_at:
             await connection.execute(AWAIT_WRITERS_SQL, (scope.tenant, scope.contact_id))
-        rows = await (await connection.execute(NEIGHBOURHOOD_SQL, parameters)).fetchall()
+        rows = await (await connection.execute(_QUERIES["list_neighbourhood"], parameters)).fetchall()
         start_rows = await (await connection.execute(NODE_SQL, parameters)).fetchall()
     edges = tuple(_parse_edge(row) for row in rows)
     starts = [Node(row["kind"], row["key"], row["label"]) for row in start_rows]

@@ -130,7 +130,6 @@ def from_optional_timestamp(owner: ProtoMessage, field: str) -> datetime | None:
 
 
 def to_scope(scope: Scope) -> pb.Scope:
-    """Convert a scope."""
     return pb.Scope(tenant=scope.tenant, contact_id=scope.contact_id)
 
 
@@ -152,7 +151,6 @@ def to_message(message: Message) -> pb.Message:
 
 
 def from_message(message: pb.Message) -> Message:
-    """Convert a message."""
     return Message(
         id=message.id,
         role=_to_name(_ROLES, message.role, "role"),
@@ -164,7 +162,6 @@ def from_message(message: pb.Message) -> Message:
 
 
 def to_hit(hit: Hit) -> pb.Hit:
-    """Convert a hit."""
     return pb.Hit(
         kind=_to_number(_KINDS, hit.kind, "kind of hit"),
         id=hit.id,
@@ -179,7 +176,6 @@ def to_hit(hit: Hit) -> pb.Hit:
 
 
 def from_hit(hit: pb.Hit) -> Hit:
-    """Convert a hit."""
     return Hit(
         kind=_to_name(_KINDS, hit.kind, "kind of hit"),
         id=hit.id,
@@ -192,17 +188,14 @@ def from_hit(hit: pb.Hit) -> Hit:
 
 
 def to_node(node: Node) -> pb.Node:
-    """Convert a node."""
     return pb.Node(kind=node.kind, key=node.key, label=node.label)
 
 
 def from_node(node: pb.Node) -> Node:
-    """Convert a node."""
     return Node(kind=node.kind, key=node.key, label=node.label)
 
 
 def to_edge(edge: Edge) -> pb.Edge:
-    """Convert an edge."""
     return pb.Edge(
         source=to_node(edge.source),
         type=edge.type,
@@ -214,7 +207,6 @@ def to_edge(edge: Edge) -> pb.Edge:
 
 
 def from_edge(edge: pb.Edge) -> Edge:
-    """Convert an edge."""
     return Edge(
         source=from_node(edge.source),
         type=edge.type,
@@ -226,21 +218,18 @@ def from_edge(edge: pb.Edge) -> Edge:
 
 
 def to_new_fact(fact: NewFact) -> pb.NewFact:
-    """Convert a new fact."""
     return pb.NewFact(
         **_copy_fields(fact, _NEW_FACT_FIELDS), valid_from=to_optional_timestamp(fact.valid_from)
     )
 
 
 def from_new_fact(fact: pb.NewFact) -> NewFact:
-    """Convert a new fact."""
     return NewFact(
         **_copy_fields(fact, _NEW_FACT_FIELDS), valid_from=from_optional_timestamp(fact, "valid_from")
     )
 
 
 def to_fact(fact: Fact) -> pb.Fact:
-    """Convert a fact."""
     return pb.Fact(
         **_copy_fields(fact, _FACT_FIELDS),
         valid_from=to_timestamp(fact.valid_from),
@@ -252,7 +241,6 @@ def to_fact(fact: Fact) -> pb.Fact:
 
 
 def from_fact(fact: pb.Fact) -> Fact:
-    """Convert a fact."""
     return Fact(
         **_copy_fields(fact, _FACT_FIELDS),
         valid_from=from_timestamp(fact, "valid_from"),
@@ -264,7 +252,6 @@ def from_fact(fact: pb.Fact) -> Fact:
 
 
 def to_fact_change(change: FactChange) -> pb.FactChange:
-    """Convert the effect of a new fact."""
     return pb.FactChange(
         fact=to_fact(change.fact),
         outcome=_to_number(_OUTCOMES, change.outcome, "outcome"),
@@ -273,7 +260,6 @@ def to_fact_change(change: FactChange) -> pb.FactChange:
 
 
 def from_fact_change(change: pb.FactChange) -> FactChange:
-    """Convert the effect of a new fact."""
     return FactChange(
         fact=from_fact(change.fact),
         outcome=_to_name(_OUTCOMES, change.outcome, "outcome"),
@@ -282,17 +268,14 @@ def from_fact_change(change: pb.FactChange) -> FactChange:
 
 
 def to_note_type(type: NoteType) -> pb.NoteType.ValueType:  # noqa: A002 - as the port names it
-    """Convert a note's type."""
     return _to_number(_TYPES, type, "type")
 
 
 def from_note_type(number: pb.NoteType.ValueType) -> NoteType:
-    """Convert a note's type."""
     return _to_name(_TYPES, number, "type")
 
 
 def to_note(note: Note) -> pb.Note:
-    """Convert a note."""
     return pb.Note(
         **_copy_fields(note, _NOTE_FIELDS),
         type=to_note_type(note.type),
@@ -301,7 +284,6 @@ def to_note(note: Note) -> pb.Note:
 
 
 def from_note(note: pb.Note) -> Note:
-    """Convert a note."""
     return Note(
         **_copy_fields(note, _NOTE_FIELDS),
         type=from_note_type(note.type),
@@ -310,7 +292,6 @@ def from_note(note: pb.Note) -> Note:
 
 
 def from_choice(response: pb.RouteResponse) -> StrategyChoice:
-    """Convert the choice of a strategy."""
     if response.intent not in get_args(StrategyName):
         raise ValueError(f"intent {response.intent!r} is not known")
     strategy = cast("StrategyName", response.intent)
@@ -320,7 +301,6 @@ def from_choice(response: pb.RouteResponse) -> StrategyChoice:
 
 
 def to_context(context: AssembledContext) -> pb.AssembleContextResponse:
-    """Convert an assembled context."""
     return pb.AssembleContextResponse(
         text=context.text,
         tokens=context.tokens,
@@ -342,7 +322,6 @@ def to_context(context: AssembledContext) -> pb.AssembleContextResponse:
 
 
 def from_context(context: pb.AssembleContextResponse) -> AssembledContext:
-    """Convert an assembled context."""
     return AssembledContext(
         text=context.text,
         tokens=context.tokens,

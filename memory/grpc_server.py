@@ -160,13 +160,12 @@ def _load_credentials(settings: MemorySettings) -> grpc.ServerCredentials | None
 
 
 class MemoryServicer(MemoryServiceServicer):
-    """Converts requests, calls the memory, and converts its results."""
+    """Converts requests, calls the memory, and converts its results; see memory.proto for the methods."""
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
 
     async def Search(self, request: pb.SearchRequest, context: Context) -> AsyncIterator[pb.SearchResponse]:
-        """See the proto."""
         async with _ErrorsAsStatuses(context):
             with _refuse_invalid():
                 as_of = conversion.from_optional_timestamp(request, "as_of")
@@ -189,7 +188,6 @@ class MemoryServicer(MemoryServiceServicer):
     async def QueryGraph(
         self, request: pb.QueryGraphRequest, context: Context
     ) -> AsyncIterator[pb.QueryGraphResponse]:
-        """See the proto."""
         async with _ErrorsAsStatuses(context):
             with _refuse_invalid():
                 as_of = conversion.from_optional_timestamp(request, "as_of")
@@ -208,7 +206,6 @@ class MemoryServicer(MemoryServiceServicer):
                 yield pb.QueryGraphResponse(edges=edges)
 
     async def AddMessages(self, request: pb.AddMessagesRequest, context: Context) -> pb.AddMessagesResponse:
-        """See the proto."""
         async with _ErrorsAsStatuses(context):
             with _refuse_invalid():
                 messages = [conversion.from_message(message) for message in request.messages]
@@ -218,7 +215,6 @@ class MemoryServicer(MemoryServiceServicer):
     async def ListRecentMessages(
         self, request: pb.ListRecentMessagesRequest, context: Context
     ) -> AsyncIterator[pb.ListRecentMessagesResponse]:
-        """See the proto."""
         async with _ErrorsAsStatuses(context):
             recent = await self._memory.recent(
                 conversion.from_scope(request.scope),
@@ -229,7 +225,6 @@ class MemoryServicer(MemoryServiceServicer):
                 yield pb.ListRecentMessagesResponse(messages=messages)
 
     async def UpsertFacts(self, request: pb.UpsertFactsRequest, context: Context) -> pb.UpsertFactsResponse:
-        """See the proto."""
         async with _ErrorsAsStatuses(context):
             with _refuse_invalid():
                 facts = [conversion.from_new_fact(fact) for fact in request.facts]
@@ -239,7 +234,6 @@ class MemoryServicer(MemoryServiceServicer):
     async def ListFacts(
         self, request: pb.ListFactsRequest, context: Context
     ) -> AsyncIterator[pb.ListFactsResponse]:
-        """See the proto."""
         async with _ErrorsAsStatuses(context):
             with _refuse_invalid():
                 valid_at = conversion.from_optional_timestamp(request, "valid_at")
@@ -257,7 +251,6 @@ class MemoryServicer(MemoryServiceServicer):
     async def ListFactHistory(
         self, request: pb.ListFactHistoryRequest, context: Context
     ) -> AsyncIterator[pb.ListFactHistoryResponse]:
-        """See the proto."""
         async with _ErrorsAsStatuses(context):
             found = await self._memory.fact_history(
                 conversion.from_scope(request.scope), subject=request.subject, predicate=request.predicate
@@ -266,7 +259,6 @@ class MemoryServicer(MemoryServiceServicer):
                 yield pb.ListFactHistoryResponse(facts=facts)
 
     async def UpsertEdges(self, request: pb.UpsertEdgesRequest, context: Context) -> pb.UpsertEdgesResponse:
-        """See the proto."""
         async with _ErrorsAsStatuses(context):
             with _refuse_invalid():
                 edges = [conversion.from_edge(edge) for edge in request.edges]
@@ -274,7 +266,6 @@ class MemoryServicer(MemoryServiceServicer):
             return pb.UpsertEdgesResponse(changed=changed)
 
     async def Remember(self, request: pb.RememberRequest, context: Context) -> pb.RememberResponse:
-        """See the proto."""
         async with _ErrorsAsStatuses(context):
             with _refuse_invalid():
                 kind = conversion.from_note_type(request.type)
@@ -284,7 +275,6 @@ class MemoryServicer(MemoryServiceServicer):
             return pb.RememberResponse(note=conversion.to_note(note))
 
     async def Recall(self, request: pb.RecallRequest, context: Context) -> AsyncIterator[pb.RecallResponse]:
-        """See the proto."""
         async with _ErrorsAsStatuses(context):
             found = await self._memory.recall(
                 conversion.from_scope(request.scope),
@@ -296,7 +286,6 @@ class MemoryServicer(MemoryServiceServicer):
                 yield pb.RecallResponse(hits=hits)
 
     async def Route(self, request: pb.RouteRequest, context: Context) -> pb.RouteResponse:
-        """See the proto."""
         async with _ErrorsAsStatuses(context):
             with _refuse_invalid():
                 message = conversion.from_message(request.message)
@@ -308,7 +297,6 @@ class MemoryServicer(MemoryServiceServicer):
     async def AssembleContext(
         self, request: pb.AssembleContextRequest, context: Context
     ) -> pb.AssembleContextResponse:
-        """See the proto."""
         async with _ErrorsAsStatuses(context):
             with _refuse_invalid():
                 as_of = conversion.from_optional_timestamp(request, "as_of")
@@ -324,7 +312,6 @@ class MemoryServicer(MemoryServiceServicer):
             return conversion.to_context(assembled)
 
     async def Forget(self, request: pb.ForgetRequest, context: Context) -> pb.ForgetResponse:
-        """See the proto."""
         async with _ErrorsAsStatuses(context):
             erased = await self._memory.forget(
                 conversion.from_scope(request.scope), session_id=request.session_id

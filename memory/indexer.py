@@ -14,9 +14,9 @@ from psycopg.rows import DictRow
 from core.embeddings import Embedder
 from core.errors import EmbeddingError, MemoryUnavailable
 from core.logging import get_logger
-from core.postgres import Connection, Pool, lock_migrations
+from core.postgres import Connection, Pool, lock_migrations, read_queries
 from core.tasks import Backoff, periodic
-from memory.database import translate_errors
+from memory.database import SQL_FOLDER, translate_errors
 from memory.texts import build_embedded_text
 
 log = get_logger(__name__)
@@ -33,16 +33,11 @@ EXACT_SCAN_VECTORS: Final = 20_000
 MAX_INDEXED_DIMENSIONS: Final = 4_000
 RETIRED_BATCH: Final = 5_000
 
+_QUERIES: Final = read_queries(SQL_FOLDER / "indexer.sql")
 FIND_MODEL_SQL: Final = "SELECT id, current FROM memory.models WHERE name = %s AND dimensions = %s"
 INSERT_MODEL_SQL: Final = "INSERT INTO memory.models (name, dimensions) VALUES (%s, %s) RETURNING id, current"
 RETIRE_MODEL_SQL: Final = "UPDATE memory.models SET current = false WHERE current"
 ACTIVATE_MODEL_SQL: Final = "UPDATE memory.models SET current = true WHERE id = %s"
-QUEUE_ALL_SQL: Final = """
-INSERT INTO memory.unembedded (unit)
-SELECT id FROM memory.units
-WHERE NOT EXISTS (SELECT FROM memory.vectors WHERE vectors.unit = units.id AND model = %s)
-ON CONFLICT (unit) DO NOTHING
-"""
 # The indexes of other models stay until their last vector is deleted.
 CREATE_INDEX_SQL: Final = b"""
 CREATE INDEX IF NOT EXISTS vectors_hnsw_%(id)d ON memory.vectors
@@ -51,53 +46,13 @@ USING hnsw ((embedding::halfvec(%(dimensions)d)) halfvec_cosine_ops) WHERE large
 PROGRESS_SQL: Final = """
 SELECT (SELECT count(*) FROM memory.units) AS units, (SELECT count(*) FROM memory.unembedded) AS waiting
 """
-LEASE_SQL: Final = """
-WITH leased AS (
-    UPDATE memory.unembedded SET leased_until = now() + %(seconds)s * interval '1 second'
-    WHERE unit IN (
-        SELECT unit FROM memory.unembedded WHERE leased_until < now()
-        ORDER BY unit DESC LIMIT %(batch)s FOR UPDATE SKIP LOCKED
-    )
-    RETURNING unit, leased_until
-)
-SELECT leased.unit, leased_until, units.scope, units.date, units.text, coalesce(before.text, '') AS before
-FROM leased JOIN memory.units ON units.id = leased.unit
-LEFT JOIN LATERAL (
-    SELECT b.text FROM memory.units AS b
-    WHERE b.scope = units.scope AND b.session_id = units.session_id
-      AND (b.at, b.message, b.part) < (units.at, units.message, units.part)
-    ORDER BY b.at DESC, b.message DESC, b.part DESC LIMIT 1
-) AS before ON true
-"""
 RELEASE_SQL: Final = """
 UPDATE memory.unembedded SET leased_until = '-infinity' WHERE unit = ANY(%s) AND leased_until = %s
 """
-# A unit may have been forgotten meanwhile. The lock keeps an existing one until its vector is stored.
-STORE_SQL: Final = """
-INSERT INTO memory.vectors (scope, unit, model, large, embedding)
-SELECT units.scope, units.id, %s, scopes.large, made.embedding::halfvec
-FROM unnest(%s::bigint[], %s::text[]) AS made (unit, embedding)
-JOIN memory.units ON units.id = made.unit
-JOIN memory.scopes ON scopes.id = units.scope
-ORDER BY units.id
-FOR KEY SHARE OF units, scopes
-ON CONFLICT (unit, model) DO UPDATE SET embedding = excluded.embedding
-"""
 # A unit that was queued again meanwhile no longer has this lease, and stays queued.
 DONE_SQL: Final = "DELETE FROM memory.unembedded WHERE unit = ANY(%s) AND leased_until = %s"
-GROWN_SQL: Final = """
-SELECT id FROM memory.scopes
-WHERE id = ANY(%(scopes)s) AND NOT large AND %(limit)s < (
-    SELECT count(*) FROM (SELECT FROM memory.vectors WHERE scope = scopes.id LIMIT %(limit)s + 1) AS counted
-)
-"""
 LARGE_VECTORS_SQL: Final = "UPDATE memory.vectors SET large = true WHERE scope = %s AND NOT large"
 LARGE_SCOPE_SQL: Final = "UPDATE memory.scopes SET large = true WHERE id = %s"
-DELETE_RETIRED_SQL: Final = """
-DELETE FROM memory.vectors WHERE ctid IN (
-    SELECT ctid FROM memory.vectors WHERE model <> %s LIMIT %s
-)
-"""
 IS_EMPTY_SQL: Final = "SELECT NOT EXISTS (SELECT FROM memory.unembedded) AS empty"
 
 
@@ -106,7 +61,7 @@ class Model:
     """The embedding model that vectors are made and compared with.
 
     Attributes:
-        id: Its id in ``memory.indexer``.
+        id: Its id in the table of models.
         name: ``provider:model``.
         dimensions: The dimensions of its vectors.
     """
@@ -151,7 +106,7 @@ async def activate_model(pool: Pool, embedder: Embedder) -> Model:
 async def _switch_model(connection: Connection, model: Model) -> None:
     await connection.execute(RETIRE_MODEL_SQL)
     await connection.execute(ACTIVATE_MODEL_SQL, (model.id,))
-    queued = await connection.execute(QUEUE_ALL_SQL, (model.id,))
+    queued = await connection.execute(_QUERIES["queue_all"], (model.id,))
     if model.dimensions <= MAX_INDEXED_DIMENSIONS:
         # Takes no time: either no row of the model is large yet, or the index exists.
         index = CREATE_INDEX_SQL % {b"id": model.id, b"dimensions": model.dimensions}
@@ -234,21 +189,21 @@ class Indexer:
             raise
         async with self._pool.connection() as connection, connection.transaction():
             texts = [format_halfvec(vector) for vector in vectors]
-            await connection.execute(STORE_SQL, (self._model.id, units, texts))
+            await connection.execute(_QUERIES["store"], (self._model.id, units, texts))
             await connection.execute(DONE_SQL, (units, until))
             await self._mark_large(connection, sorted({row["scope"] for row in rows}))
         return len(rows)
 
     async def _lease_batch(self) -> list[DictRow]:
         async with self._pool.connection() as connection:
-            cursor = await connection.execute(LEASE_SQL, {"seconds": LEASE_SECONDS, "batch": BATCH})
+            cursor = await connection.execute(_QUERIES["lease"], {"seconds": LEASE_SECONDS, "batch": BATCH})
             return await cursor.fetchall()
 
     async def _mark_large(self, connection: Connection, scopes: Sequence[int]) -> None:
         if self._model.dimensions > MAX_INDEXED_DIMENSIONS:
             return
         parameters = {"scopes": scopes, "limit": self._exact_scan_vectors}
-        for row in await (await connection.execute(GROWN_SQL, parameters)).fetchall():
+        for row in await (await connection.execute(_QUERIES["list_grown_scopes"], parameters)).fetchall():
             await connection.execute(LARGE_VECTORS_SQL, (row["id"],))
             await connection.execute(LARGE_SCOPE_SQL, (row["id"],))
 
@@ -257,7 +212,7 @@ class Indexer:
         async with self._pool.connection() as connection:
             row = await (await connection.execute(IS_EMPTY_SQL)).fetchone()
             while row and row["empty"]:
-                cursor = await connection.execute(DELETE_RETIRED_SQL, (self._model.id, RETIRED_BATCH))
+                cursor = await connection.execute(_QUERIES["delete_retired"], (self._model.id, RETIRED_BATCH))
                 if not cursor.rowcount:
                     break
 

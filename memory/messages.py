@@ -7,9 +7,9 @@ from typing import Final
 
 from core.errors import MemoryRefused
 from core.memory import ErasedCounts, Message, Scope
-from core.postgres import Connection, Pool
+from core.postgres import Connection, Pool, read_queries
 from core.texts import is_storable, make_storable
-from memory.database import retry_on_conflict
+from memory.database import SQL_FOLDER, retry_on_conflict
 from memory.texts import Unit, split_into_units
 
 # Longer than any letter; a longer text is a document rather than a message.
@@ -19,84 +19,12 @@ MAX_MESSAGES: Final = 1_000
 # Used when no time limit is asked for, because a message may have a time in the future.
 END_OF_TIME: Final = datetime.max.replace(tzinfo=UTC)
 
+_QUERIES: Final = read_queries(SQL_FOLDER / "messages.sql")
 # Locks the row until the transaction ends: writers of a scope take turns, so that units see their neighbours.
 SCOPE_SQL: Final = """
 INSERT INTO memory.scopes (tenant, contact_id) VALUES (%s, %s)
 ON CONFLICT (tenant, contact_id) DO UPDATE SET contact_id = excluded.contact_id
 RETURNING id
-"""
-
-INSERT_MESSAGES_SQL: Final = """
-INSERT INTO memory.messages (scope, id, role, text, at, session_id, channel_id)
-SELECT %s, id, role, text, at, session_id, channel_id
-FROM unnest(%s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::text[], %s::text[])
-    WITH ORDINALITY AS given (id, role, text, at, session_id, channel_id, place)
-ORDER BY place
-ON CONFLICT (scope, id) DO NOTHING
-RETURNING id, seq
-"""
-
-INSERT_UNITS_SQL: Final = """
-INSERT INTO memory.units
-    (scope, message, part, session_id, at, configuration, date, text, words, identifiers, search, length)
-SELECT message.scope, message.seq, part, message.session_id, message.at, configuration::regconfig, date,
-       given.text, words, identifiers, '', 0
-FROM unnest(%s::bigint[], %s::integer[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])
-    WITH ORDINALITY AS given (seq, part, configuration, date, text, words, identifiers, place)
-JOIN memory.messages AS message USING (seq)
-ORDER BY place
-RETURNING id
-"""
-
-# Indexes the text of new units and of their neighbours in the session; sql/0001_memory.sql explains the
-# labels. The length is in lexemes, weighted like the labels in memory/retrievers.py. A vector is made of a
-# unit and the previous one, so the units after new ones are queued too.
-INDEX_UNITS_SQL: Final = """
-WITH new AS (
-    SELECT id, scope, session_id, at, message, part FROM memory.units WHERE id = ANY(%(units)s)
-), followers AS (
-    SELECT neighbour.id FROM new CROSS JOIN LATERAL (
-        SELECT id FROM memory.units AS u
-        WHERE u.scope = new.scope AND u.session_id = new.session_id
-          AND (u.at, u.message, u.part) > (new.at, new.message, new.part)
-        ORDER BY at, message, part LIMIT 1
-    ) AS neighbour
-), leaders AS (
-    SELECT neighbour.id FROM new CROSS JOIN LATERAL (
-        SELECT id FROM memory.units AS u
-        WHERE u.scope = new.scope AND u.session_id = new.session_id
-          AND (u.at, u.message, u.part) < (new.at, new.message, new.part)
-        ORDER BY at DESC, message DESC, part DESC LIMIT 1
-    ) AS neighbour
-), queued AS (
-    INSERT INTO memory.unembedded (unit)
-    SELECT id FROM new UNION SELECT id FROM followers
-    ON CONFLICT (unit) DO UPDATE SET leased_until = '-infinity'
-), fields AS (
-    SELECT u.id,
-           setweight(to_tsvector(u.configuration, u.words), 'A') AS own,
-           setweight(to_tsvector(u.configuration, u.date), 'B') AS date,
-           coalesce(setweight(to_tsvector(before.configuration, before.words), 'C'), '') AS before,
-           coalesce(setweight(to_tsvector(after.configuration, after.words), 'D'), '') AS after
-    FROM memory.units AS u
-    LEFT JOIN LATERAL (
-        SELECT configuration, words FROM memory.units AS b
-        WHERE b.scope = u.scope AND b.session_id = u.session_id
-          AND (b.at, b.message, b.part) < (u.at, u.message, u.part)
-        ORDER BY at DESC, message DESC, part DESC LIMIT 1
-    ) AS before ON true
-    LEFT JOIN LATERAL (
-        SELECT configuration, words FROM memory.units AS a
-        WHERE a.scope = u.scope AND a.session_id = u.session_id
-          AND (a.at, a.message, a.part) > (u.at, u.message, u.part)
-        ORDER BY at, message, part LIMIT 1
-    ) AS after ON true
-    WHERE u.id IN (SELECT id FROM new UNION SELECT id FROM leaders UNION SELECT id FROM followers)
-)
-UPDATE memory.units SET
-    search = own || fields.date || before || after,
-    length = length(own) + length(fields.date) + 0.5 * length(before) + 0.35 * length(after)
-FROM fields WHERE units.id = fields.id
 """
 
 RECENT_SQL: Final = """
@@ -106,7 +34,6 @@ WHERE scope = (SELECT id FROM memory.scopes WHERE tenant = %(tenant)s AND contac
   AND (%(session)s = '' OR session_id = %(session)s) AND at <= %(as_of)s
 ORDER BY at DESC, seq DESC LIMIT %(limit)s
 """
-
 
 # Concurrent writers of the scope wait.
 LOCK_SCOPE_SQL: Final = "SELECT id FROM memory.scopes WHERE tenant = %s AND contact_id = %s FOR UPDATE"
@@ -243,15 +170,15 @@ async def _insert_messages(connection: Connection, scope: int, messages: Sequenc
         [message.session_id for message in messages],
         [make_storable(message.channel_id) for message in messages],
     )
-    cursor = await connection.execute(INSERT_MESSAGES_SQL, (scope, *columns))
+    cursor = await connection.execute(_QUERIES["insert_messages"], (scope, *columns))
     return {row["id"]: row["seq"] for row in await cursor.fetchall()}
 
 
 async def _insert_units(connection: Connection, rows: Sequence[tuple[int, Unit]]) -> None:
     columns = [list(column) for column in zip(*((seq, *astuple(unit)) for seq, unit in rows), strict=True)]
-    cursor = await connection.execute(INSERT_UNITS_SQL, columns)
+    cursor = await connection.execute(_QUERIES["insert_units"], columns)
     added = [row["id"] for row in await cursor.fetchall()]
-    await connection.execute(INDEX_UNITS_SQL, {"units": added})
+    await connection.execute(_QUERIES["index_units"], {"units": added})
 
 
 async def list_recent_messages(

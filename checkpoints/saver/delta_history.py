@@ -13,6 +13,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from psycopg.rows import DictRow
 
+from checkpoints.saver.queries import QUERIES
 from core.postgres import Pool
 
 # Cached writes of all threads together (about one message each, some 2 KB), and how long they stay unused.
@@ -20,41 +21,6 @@ MAX_WRITES: Final = 20_000
 MAX_IDLE_SECONDS: Final = 600
 # Beyond this many steps, reading the whole history costs no more.
 MAX_STEPS: Final = 500
-
-# The checkpoints from a target's parent back to a cached one, each with its writes. ``reached`` tells whether
-# the walk got there, ``stored`` whether a checkpoint on the way holds a full value. Rows are looked up by
-# their whole key (``LATERAL ... LIMIT``); see checkpoints/saver/queries.py.
-NEW_WRITES_SQL: Final = """
-WITH RECURSIVE path AS (
-    SELECT checkpoint_id, parent_checkpoint_id, checkpoint, 0 AS steps FROM checkpoints
-    WHERE thread_id = %(thread)s AND checkpoint_ns = %(ns)s AND checkpoint_id = %(target)s
-    UNION ALL
-    SELECT older.checkpoint_id, older.parent_checkpoint_id, older.checkpoint, steps + 1
-    FROM path CROSS JOIN LATERAL (
-        SELECT checkpoint_id, parent_checkpoint_id, checkpoint FROM checkpoints
-        WHERE thread_id = %(thread)s AND checkpoint_ns = %(ns)s AND checkpoint_id = path.parent_checkpoint_id
-        LIMIT 1
-    ) AS older
-    WHERE path.checkpoint_id <> %(cached)s AND steps < %(max_steps)s
-)
-SELECT path.steps, path.checkpoint_id = %(cached)s AS reached,
-       path.checkpoint -> 'channel_values' ? %(channel)s OR stored.type IS NOT NULL AS stored,
-       made.task_path, made.task_id, made.idx, made.type, made.blob
-FROM path
-LEFT JOIN LATERAL (
-    SELECT type FROM checkpoint_blobs
-    WHERE thread_id = %(thread)s AND checkpoint_ns = %(ns)s AND channel = %(channel)s
-      AND version = path.checkpoint -> 'channel_versions' ->> %(channel)s AND type <> 'empty'
-    LIMIT 1
-) AS stored ON true
-LEFT JOIN LATERAL (
-    SELECT task_path, task_id, idx, type, blob FROM checkpoint_writes
-    WHERE thread_id = %(thread)s AND checkpoint_ns = %(ns)s AND checkpoint_id = path.checkpoint_id
-      AND channel = %(channel)s
-    OFFSET 0
-) AS made ON true
-WHERE path.steps > 0
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +98,7 @@ class DeltaHistorySaver(AsyncPostgresSaver):
             "max_steps": MAX_STEPS,
         }
         async with self._cursor() as cursor:
-            await cursor.execute(NEW_WRITES_SQL, parameters)
+            await cursor.execute(QUERIES["list_new_writes"], parameters)
             rows = await cursor.fetchall()
         if not any(row["reached"] for row in rows) or any(row["stored"] for row in rows):
             return None

@@ -260,6 +260,32 @@ def _encode_json(document: Mapping[str, Any]) -> bytes:
         return json.dumps(document).encode()
 
 
+def merge_rows(parts: Iterable[Rows]) -> dict[Table, list[Row]]:
+    """Merge the rows of all writes; where a statement may touch a key only once, the last row counts."""
+    merged: dict[Table, list[Row]] = {}
+    for part in parts:
+        for table, rows in part.tables.items():
+            merged.setdefault(table, []).extend(rows)
+    if "checkpoints" in merged:
+        merged["checkpoints"] = _deduplicate(merged["checkpoints"], range(3))
+    if "replaced_writes" in merged:
+        merged["replaced_writes"] = _deduplicate(merged["replaced_writes"], (0, 1, 2, 3, 5))
+        replaced = {_select_columns(row, (0, 1, 2, 3, 5)) for row in merged["replaced_writes"]}
+        others = merged.get("checkpoint_writes", [])
+        merged["checkpoint_writes"] = [
+            row for row in others if _select_columns(row, (0, 1, 2, 3, 5)) not in replaced
+        ]
+    return {table: rows for table, rows in merged.items() if rows}
+
+
+def _select_columns(row: Row, columns: Iterable[int]) -> Row:
+    return tuple(row[column] for column in columns)
+
+
+def _deduplicate(rows: list[Row], columns: Iterable[int]) -> list[Row]:
+    return list({_select_columns(row, columns): row for row in rows}.values())
+
+
 def build_insert(rows: Mapping[Table, Sequence[Row]]) -> tuple[bytes, list[BinaryArray]]:
     """Return the statement that inserts these rows, and its parameters.
 

@@ -23,14 +23,10 @@ from checkpoints.pool import connect
 from checkpoints.saver.delta_history import DeltaHistorySaver
 from checkpoints.saver.queries import (
     BY_ID_SQL,
-    CHECKPOINTS_SQL,
-    COPY_THREAD_SQL,
-    DELETE_RUNS_SQL,
-    DELETE_THREAD_SQL,
     LATEST_SQL,
+    QUERIES,
     fetch,
     fetch_pages,
-    fetch_pending_sends,
     retry,
 )
 from checkpoints.saver.rows import LARGE_BYTES, build_checkpoint_rows, build_write_rows, is_large
@@ -42,7 +38,7 @@ from core.postgres import Pool
 class GroupCommitSaver(DeltaHistorySaver):
     """A saver that commits the concurrent writes of all threads together.
 
-    It reads threads that the stock saver wrote, and the other way round. ``aput`` and ``aput_writes`` return
+    It and the stock saver read each other's threads. ``aput`` and ``aput_writes`` return
     when their transaction has committed. Each read borrows a connection of its own.
 
     Args:
@@ -51,7 +47,7 @@ class GroupCommitSaver(DeltaHistorySaver):
         serde: Serialises the values of channels.
     """
 
-    SELECT_SQL = CHECKPOINTS_SQL
+    SELECT_SQL = QUERIES["select_checkpoints"].decode() + " "
 
     def __init__(self, pool: Pool, writer: GroupWriter, serde: JsonPlusSerializer) -> None:
         super().__init__(pool, serde=serde)
@@ -104,9 +100,7 @@ class GroupCommitSaver(DeltaHistorySaver):
             where = BY_ID_SQL
             parameters.append(checkpoint_id)
         rows = await fetch(self._pool, self.SELECT_SQL + where, parameters)
-        async for checkpoint in self._load_rows(rows):
-            return checkpoint
-        return None
+        return await self._load_checkpoint_tuple(rows[0]) if rows else None
 
     async def alist(
         self,
@@ -119,8 +113,8 @@ class GroupCommitSaver(DeltaHistorySaver):
         """Yield checkpoints, newest first. A slow consumer holds no connection."""
         where, parameters = self._search_where(config, filter, before)
         async for rows in fetch_pages(self._pool, where, parameters, limit):
-            async for checkpoint in self._load_rows(rows):
-                yield checkpoint
+            for row in rows:
+                yield await self._load_checkpoint_tuple(row)
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
@@ -133,7 +127,7 @@ class GroupCommitSaver(DeltaHistorySaver):
     async def adelete_thread(self, thread_id: str) -> None:
         """Delete a thread with all its namespaces."""
         self.forget(thread_id)
-        await self._change(DELETE_THREAD_SQL, {"thread": str(thread_id)})
+        await self._change("delete_thread", {"thread": str(thread_id)})
         # A concurrent read may have cached the thread again.
         self.forget(thread_id)
 
@@ -143,13 +137,11 @@ class GroupCommitSaver(DeltaHistorySaver):
         Do not delete a run of a thread that continues and has delta channels: later values are built on it.
         """
         if run_ids:
-            await self._change(DELETE_RUNS_SQL, {"runs": [str(run_id) for run_id in run_ids]})
+            await self._change("delete_runs", {"runs": [str(run_id) for run_id in run_ids]})
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy a thread with its whole history, under the same checkpoint ids."""
-        await self._change(
-            COPY_THREAD_SQL, {"source": str(source_thread_id), "target": str(target_thread_id)}
-        )
+        await self._change("copy_thread", {"source": str(source_thread_id), "target": str(target_thread_id)})
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Prune threads as the stock saver does, after the writes that are queued."""
@@ -165,22 +157,15 @@ class GroupCommitSaver(DeltaHistorySaver):
         """Wait until every queued write has been committed or has failed. Call this before deleting rows."""
         await self._writer.flush()
 
-    async def _change(self, statement: str, parameters: dict[str, Any]) -> None:
+    async def _change(self, query: str, parameters: dict[str, Any]) -> None:
         # A write whose caller was cancelled may still be queued, and must not follow a deletion.
         await self.flush()
 
         async def attempt() -> None:
             async with self._pool.connection() as connection:
-                await connection.execute(statement.encode(), parameters)
+                await connection.execute(QUERIES[query], parameters)
 
         await retry(attempt)
-
-    async def _load_rows(self, rows: Sequence[DictRow]) -> AsyncIterator[CheckpointTuple]:
-        for row, sends in await fetch_pending_sends(self._pool, rows):
-            row["channel_values"] = row["channel_values"] or []
-            self._migrate_pending_sends(sends, row["checkpoint"], row["channel_values"])
-        for row in rows:
-            yield await self._load_checkpoint_tuple(row)
 
     async def _load_checkpoint_tuple(self, value: DictRow) -> CheckpointTuple:
         blobs = [entry[2] for entry in value["channel_values"] or ()]

@@ -23,7 +23,7 @@ from typing import Final, TypeAlias
 
 import psycopg
 
-from checkpoints.saver.rows import BinaryArray, BinaryArrayDumper, Row, Rows, Table, build_insert
+from checkpoints.saver.rows import BinaryArray, BinaryArrayDumper, Rows, build_insert, merge_rows
 from core.errors import DatabaseUnavailable
 from core.logging import get_logger
 from core.metrics import CommitMeter, NoCommitMeter
@@ -302,7 +302,7 @@ class GroupWriter:
             write.fail(failure)
 
     async def _commit(self, writes: list[_Write]) -> None:
-        rows = _merge([write.rows for write in writes])
+        rows = merge_rows([write.rows for write in writes])
         if not rows:
             return
         statement, parameters = build_insert(rows)
@@ -322,32 +322,6 @@ class GroupWriter:
         if connection:
             with suppress(psycopg.Error, OSError):
                 await connection.close()
-
-
-def _merge(parts: Iterable[Rows]) -> dict[Table, list[Row]]:
-    """Merge the rows of all writes; where a statement may touch a key only once, the last row counts."""
-    merged: dict[Table, list[Row]] = {}
-    for part in parts:
-        for table, rows in part.tables.items():
-            merged.setdefault(table, []).extend(rows)
-    if "checkpoints" in merged:
-        merged["checkpoints"] = _deduplicate(merged["checkpoints"], range(3))
-    if "replaced_writes" in merged:
-        merged["replaced_writes"] = _deduplicate(merged["replaced_writes"], (0, 1, 2, 3, 5))
-        replaced = {_select_columns(row, (0, 1, 2, 3, 5)) for row in merged["replaced_writes"]}
-        others = merged.get("checkpoint_writes", [])
-        merged["checkpoint_writes"] = [
-            row for row in others if _select_columns(row, (0, 1, 2, 3, 5)) not in replaced
-        ]
-    return {table: rows for table, rows in merged.items() if rows}
-
-
-def _select_columns(row: Row, columns: Iterable[int]) -> Row:
-    return tuple(row[column] for column in columns)
-
-
-def _deduplicate(rows: list[Row], columns: Iterable[int]) -> list[Row]:
-    return list({_select_columns(row, columns): row for row in rows}.values())
 
 
 def _is_unavailable(error: Exception) -> bool:

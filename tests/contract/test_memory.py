@@ -59,7 +59,7 @@ async def found(memory: Memory, scope: Scope, query: str, **named: Any) -> list[
 # Facts and summaries among what is found
 
 
-async def test_a_fact_that_holds_is_found_beside_messages_whose_order_it_does_not_change(
+async def test_a_fact_is_found_besides_messages_without_changing_their_order(
     memory: Memory, ana: Scope
 ) -> None:
     texts = ["The parrot sings at night.", "Our plan is to sell seeds.", "Which plan has exports?", "Fine."]
@@ -96,7 +96,7 @@ async def test_a_fact_is_found_for_as_long_as_it_holds(memory: Memory, ana: Scop
     assert await plans(as_of=NOON - timedelta(days=1)) == []
 
 
-async def test_a_summary_is_found_as_one(memory: Memory, ana: Scope) -> None:
+async def test_a_summary_is_returned_as_a_summary(memory: Memory, ana: Scope) -> None:
     told = [said("summary:s1", "They spoke of parrots.", role="note"), said("m1", "Parrots!", minutes=1)]
     await memory.add_messages(ana, told)
     hits = (await memory.search(ana, "parrots")).hits
@@ -113,9 +113,7 @@ async def settled(memory: Memory, scope: Scope, query: str) -> list[Hit]:
 # Contexts
 
 
-async def test_a_context_has_what_was_said_and_what_is_believed_with_dates(
-    memory: Memory, ana: Scope
-) -> None:
+async def test_a_context_holds_messages_and_facts_with_dates(memory: Memory, ana: Scope) -> None:
     parrot = replace(said("m1", "My parrot is called Lorito."), session_id="s0")
     summary = said("summary:s0", "They talked about the parrot.", minutes=1, session_id="s0", role="note")
     await memory.add_messages(ana, [parrot, summary, said("m2", "Good morning!", minutes=2, session_id="s2")])
@@ -138,7 +136,7 @@ async def test_a_context_has_what_was_said_and_what_is_believed_with_dates(
     assert context.facts == (change.fact,)
 
 
-async def test_a_context_is_cut_to_its_budget_and_says_what_is_missing(memory: Memory, ana: Scope) -> None:
+async def test_a_context_keeps_to_its_budget_and_lists_what_is_omitted(memory: Memory, ana: Scope) -> None:
     told = [said(f"m{n}", f"The parrot {n} " + "eats many seeds " * 40, minutes=n) for n in range(12)]
     await memory.add_messages(ana, told)
     context = await memory.assemble_context(ana, "parrot", token_budget=600)
@@ -150,13 +148,13 @@ async def test_a_context_is_cut_to_its_budget_and_says_what_is_missing(memory: M
     assert all(missing.values())
 
 
-async def test_a_context_of_a_past_day_knows_nothing_later(memory: Memory, ana: Scope) -> None:
+async def test_a_context_as_of_a_day_ignores_what_came_later(memory: Memory, ana: Scope) -> None:
     await memory.add_messages(ana, [said("m1", "The parrot is green."), said("m2", "It is red.", minutes=60)])
     context = await memory.assemble_context(ana, "parrot", as_of=NOON + timedelta(minutes=1))
     assert [section.included for section in context.sections] == [("m1",)]
 
 
-async def test_a_contact_nobody_knows_has_an_empty_context(memory: Memory, ana: Scope) -> None:
+async def test_an_unknown_contact_has_an_empty_context(memory: Memory, ana: Scope) -> None:
     context = await memory.assemble_context(ana, "parrot")
     assert (context.text, context.tokens, context.sections) == ("", 0, ())
 
@@ -164,7 +162,7 @@ async def test_a_contact_nobody_knows_has_an_empty_context(memory: Memory, ana: 
 # Intents
 
 
-async def test_a_message_is_routed_to_the_strategy_whose_examples_it_is_like(
+async def test_a_message_is_routed_to_the_strategy_with_the_nearest_examples(
     memory: Memory, ana: Scope
 ) -> None:
     sure = await memory.route(ana, said("m1", "I want to cancel my subscription now."))
@@ -182,24 +180,24 @@ async def test_a_message_is_routed_to_the_strategy_whose_examples_it_is_like(
 # Messages
 
 
-async def test_a_message_comes_back_as_it_was_told(memory: Memory, ana: Scope) -> None:
+async def test_a_message_is_returned_unchanged(memory: Memory, ana: Scope) -> None:
     told = [said("m1", "Olá, ação! 🚀", role="human"), said("m2", "", minutes=1, role="note")]
     assert await memory.add_messages(ana, told) == 2
     assert await memory.recent(ana) == told
 
 
-async def test_the_newest_messages_come_oldest_first(memory: Memory, ana: Scope) -> None:
+async def test_the_newest_messages_are_listed_oldest_first(memory: Memory, ana: Scope) -> None:
     await memory.add_messages(ana, [said(f"m{n}", minutes=-n) for n in range(5)])
     assert ids(await memory.recent(ana, limit=3)) == ["m2", "m1", "m0"]
 
 
-async def test_the_messages_of_one_session_can_be_asked_for(memory: Memory, ana: Scope) -> None:
+async def test_the_messages_of_one_session_can_be_listed(memory: Memory, ana: Scope) -> None:
     await memory.add_messages(ana, [said("m1"), said("m2", session_id="s2"), said("m3", minutes=1)])
     assert ids(await memory.recent(ana, session_id="s1")) == ["m1", "m3"]
     assert await memory.recent(ana, session_id="nowhere") == []
 
 
-async def test_a_message_told_twice_is_kept_once_and_as_it_was(memory: Memory, ana: Scope) -> None:
+async def test_a_repeated_message_is_stored_once_and_unchanged(memory: Memory, ana: Scope) -> None:
     assert await memory.add_messages(ana, [said("m1", "first")]) == 1
     again = [said("m1", "second"), said("m2", "new", minutes=1)]
     assert await memory.add_messages(ana, again) == 1
@@ -207,13 +205,13 @@ async def test_a_message_told_twice_is_kept_once_and_as_it_was(memory: Memory, a
     assert [message.text for message in await memory.recent(ana)] == ["first", "new"]
 
 
-async def test_of_messages_with_one_that_does_not_fit_none_is_kept(memory: Memory, ana: Scope) -> None:
+async def test_an_invalid_message_is_refused_together_with_all_others(memory: Memory, ana: Scope) -> None:
     with pytest.raises(MemoryRefused, match="m2"):
         await memory.add_messages(ana, [said("m1"), said("m2", session_id="")])
     assert await memory.recent(ana) == []
 
 
-async def test_no_messages_are_no_work(memory: Memory, ana: Scope) -> None:
+async def test_an_empty_list_of_messages_is_accepted(memory: Memory, ana: Scope) -> None:
     assert await memory.add_messages(ana, []) == 0
     assert await memory.recent(ana) == []
 
@@ -225,13 +223,13 @@ async def test_a_time_in_another_zone_is_the_same_moment(memory: Memory, ana: Sc
     assert (message.at, message.at.utcoffset()) == (NOON, timedelta(0))
 
 
-async def test_what_no_database_can_keep_of_a_text_is_left_out(memory: Memory, ana: Scope) -> None:
+async def test_characters_that_cannot_be_stored_are_left_out(memory: Memory, ana: Scope) -> None:
     await memory.add_messages(ana, [said("m1", "a\0b\ud800c invoice")])
     assert [message.text for message in await memory.recent(ana)] == ["abc invoice"]
     assert await found(memory, ana, "\ud800invoice\0") == ["m1"]
 
 
-async def test_long_lists_and_long_texts_come_whole_and_in_their_order(memory: Memory, ana: Scope) -> None:
+async def test_long_lists_and_long_texts_are_complete_and_in_order(memory: Memory, ana: Scope) -> None:
     told = [said(f"m{n}", f"{n} " + "ß" * 4_000, minutes=n) for n in range(150)]
     told.append(said("last", "ü" * 100_000, minutes=1_000))
     assert await memory.add_messages(ana, told) == 151
@@ -241,7 +239,7 @@ async def test_long_lists_and_long_texts_come_whole_and_in_their_order(memory: M
 # Search
 
 
-async def test_a_search_finds_what_was_said_and_says_why(memory: Memory, ana: Scope) -> None:
+async def test_a_search_finds_a_message_and_explains_the_hit(memory: Memory, ana: Scope) -> None:
     told = [
         said("m1", "The invoice of March was paid twice"),
         said("m2", "I like the new colours", minutes=1, session_id="s2"),
@@ -261,26 +259,24 @@ async def test_a_search_finds_what_was_said_and_says_why(memory: Memory, ana: Sc
     assert (result.strategy, result.model) == ("sales", "lexical:hashed-ngrams")
 
 
-async def test_a_contact_nobody_knows_has_nothing(memory: Memory, ana: Scope) -> None:
+async def test_an_unknown_contact_has_no_memories(memory: Memory, ana: Scope) -> None:
     result = await memory.search(ana, "anything")
     assert (result.hits, result.strategy, result.model) == ((), "general", "lexical:hashed-ngrams")
 
 
-async def test_a_search_of_the_past_knows_nothing_said_later(memory: Memory, ana: Scope) -> None:
+async def test_a_search_of_the_past_ignores_later_messages(memory: Memory, ana: Scope) -> None:
     await memory.add_messages(ana, [said("m1", "invoice one"), said("m2", "invoice two", minutes=60)])
     assert await found(memory, ana, "invoice", as_of=NOON + timedelta(minutes=30)) == ["m1"]
     assert sorted(await found(memory, ana, "invoice")) == ["m1", "m2"]
 
 
-async def test_a_search_gives_no_more_hits_than_asked_for_besides_the_newest(
-    memory: Memory, ana: Scope
-) -> None:
+async def test_a_search_returns_at_most_the_limit_besides_the_newest(memory: Memory, ana: Scope) -> None:
     await memory.add_messages(ana, [said(f"m{n}", f"invoice {n}", minutes=n) for n in range(30)])
     assert len(await found(memory, ana, "invoice", limit=2)) <= 2 + 4
     assert len(await found(memory, ana, "invoice", limit=20)) >= 20
 
 
-async def test_a_search_gives_every_long_text_it_found(memory: Memory, ana: Scope) -> None:
+async def test_a_search_returns_long_texts_completely(memory: Memory, ana: Scope) -> None:
     texts = {f"m{n}": f"invoice {n} " + "word " * 700 for n in range(100)}
     await memory.add_messages(ana, [said(name, text) for name, text in texts.items()])
     result = await memory.search(ana, "invoice", limit=100)
@@ -300,7 +296,7 @@ async def told(memory: Memory, scope: Scope, *messages: Message) -> None:
     assert await memory.add_messages(scope, messages) == len(messages)
 
 
-async def test_a_fact_is_kept_with_what_it_was_learnt_from(memory: Memory, ana: Scope) -> None:
+async def test_a_fact_names_its_source_message(memory: Memory, ana: Scope) -> None:
     await told(memory, ana, said("m1", "I live in Porto"))
     [change] = await memory.upsert_facts(ana, [fact("city", "Porto", "m1", scope_key="home")])
     assert (change.outcome, change.closed) == ("added", None)
@@ -315,7 +311,7 @@ async def test_a_fact_is_kept_with_what_it_was_learnt_from(memory: Memory, ana: 
     ] == ["repeated"]
 
 
-async def test_a_change_closes_what_was_and_the_past_stays(memory: Memory, ana: Scope) -> None:
+async def test_a_change_closes_the_earlier_fact_and_keeps_the_past(memory: Memory, ana: Scope) -> None:
     await told(memory, ana, said("m1"), said("m2", minutes=60))
     [first] = await memory.upsert_facts(ana, [fact("city", "Porto", "m1")])
     [change] = await memory.upsert_facts(ana, [fact("city", "Lisbon", "m2")])
@@ -329,7 +325,7 @@ async def test_a_change_closes_what_was_and_the_past_stays(memory: Memory, ana: 
     assert {fact.object for fact in history} == {"Porto", "Lisbon"}
 
 
-async def test_a_correction_was_never_true_and_an_end_is_one(memory: Memory, ana: Scope) -> None:
+async def test_a_corrected_fact_was_never_true_and_an_ended_fact_was(memory: Memory, ana: Scope) -> None:
     await told(memory, ana, said("m1"), said("m2", minutes=1), said("m3", minutes=2))
     await memory.upsert_facts(ana, [fact("uses", "Zapier", "m1"), fact("city", "Porto", "m1")])
     corrected = fact("city", "Braga", "m2", correction=True, instead_of="Porto")
@@ -346,7 +342,7 @@ async def objects(memory: Memory, scope: Scope, **named: Any) -> list[str]:
     return [fact.object for fact in await memory.list_facts(scope, **named)]
 
 
-async def test_facts_are_listed_by_what_they_are_about(memory: Memory, ana: Scope) -> None:
+async def test_facts_are_listed_by_subject_and_predicate(memory: Memory, ana: Scope) -> None:
     await told(memory, ana, said("m1"))
     given = [
         fact("uses", "Zapier", "m1"),
@@ -359,7 +355,7 @@ async def test_facts_are_listed_by_what_they_are_about(memory: Memory, ana: Scop
     assert await memory.list_facts(Scope(ana.tenant, "ben")) == []
 
 
-async def test_many_facts_come_whole(memory: Memory, ana: Scope) -> None:
+async def test_many_facts_are_returned_completely(memory: Memory, ana: Scope) -> None:
     await told(memory, ana, said("m1"))
     for predicate in ("uses", "likes"):
         given = [fact(predicate, f"{n} " + "é" * 900, "m1") for n in range(200)]
@@ -381,7 +377,7 @@ def edge(source: Node, kind: str, target: Node, message: str = "m1", ended: date
     )
 
 
-async def test_a_graph_is_followed_as_far_as_asked(memory: Memory, ana: Scope) -> None:
+async def test_a_graph_is_followed_to_the_given_depth(memory: Memory, ana: Scope) -> None:
     await told(memory, ana, said("m1"))
     given = [edge(JO, "WORKS_AT", ACME), edge(ACME, "LOCATED_IN", LISBON)]
     assert await memory.upsert_edges(ana, given) == 2
@@ -393,7 +389,7 @@ async def test_a_graph_is_followed_as_far_as_asked(memory: Memory, ana: Scope) -
     assert (await memory.query_graph(Scope(ana.tenant, "ben"), "jo")).edges == ()
 
 
-async def test_the_graph_of_the_past_has_what_ended_since(memory: Memory, ana: Scope) -> None:
+async def test_the_graph_of_the_past_contains_edges_that_ended_since(memory: Memory, ana: Scope) -> None:
     await told(memory, ana, said("m1"), said("m2", minutes=60))
     hour = NOON + timedelta(hours=1)
     await memory.upsert_edges(ana, [edge(JO, "WORKS_AT", ACME)])
@@ -424,7 +420,7 @@ async def test_a_note_is_recalled_by_its_agent_and_a_shared_one_by_all(memory: M
 
 
 @pytest.mark.parametrize("whose", ["another contact", "another tenant"])
-async def test_nobody_sees_or_erases_what_another_one_said(memory: Memory, ana: Scope, whose: str) -> None:
+async def test_no_scope_sees_or_erases_anothers_messages(memory: Memory, ana: Scope, whose: str) -> None:
     other = Scope(ana.tenant, "ben") if whose == "another contact" else Scope(uuid4().hex, "ana")
     await memory.add_messages(ana, [said("m1", "my invoice")])
     assert await memory.add_messages(other, [said("m1", "their invoice")]) == 1
@@ -438,7 +434,7 @@ async def test_nobody_sees_or_erases_what_another_one_said(memory: Memory, ana: 
 # Forgetting
 
 
-async def test_a_session_is_forgotten_and_the_others_stay(memory: Memory, ana: Scope) -> None:
+async def test_forgetting_a_session_leaves_the_others(memory: Memory, ana: Scope) -> None:
     told = [said("m1", "invoice"), said("m2", "invoice", session_id="s2"), said("m3", "invoice")]
     await memory.add_messages(ana, told)
     assert (await memory.forget(ana, session_id="s1")).counts["messages"] == 2
@@ -446,7 +442,7 @@ async def test_a_session_is_forgotten_and_the_others_stay(memory: Memory, ana: S
     assert await found(memory, ana, "invoice") == ["m2"]
 
 
-async def test_a_contact_is_forgotten_once_and_may_come_back(memory: Memory, ana: Scope) -> None:
+async def test_a_forgotten_contact_may_come_back(memory: Memory, ana: Scope) -> None:
     await memory.add_messages(ana, [said("m1", "invoice")])
     assert (await memory.forget(ana)).counts["messages"] == 1
     assert not any((await memory.forget(ana)).counts.values())
@@ -507,14 +503,14 @@ REFUSED: dict[str, tuple[Call, str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-async def test_what_does_not_fit_is_refused_in_words(memory: Memory, case: str) -> None:
+async def test_invalid_requests_are_refused_with_a_reason(memory: Memory, case: str) -> None:
     call, words = REFUSED[case]
     with pytest.raises(MemoryRefused, match=words):
         await call(memory)
 
 
 @pytest.mark.parametrize("how", ["embedded", "over gRPC"])
-async def test_a_memory_whose_database_is_away_is_unavailable(database_url: str, how: str) -> None:
+async def test_a_memory_without_its_database_is_unavailable(database_url: str, how: str) -> None:
     async with opened(database_url, how) as (memory, pool):
         await pool.close()
         with pytest.raises(MemoryUnavailable, match="database"):

@@ -57,7 +57,7 @@ async def once_it_is_back(call: Callable[[], Awaitable[T]]) -> T:
 # Away
 
 
-async def test_a_service_starts_though_the_memory_is_away() -> None:
+async def test_a_service_starts_without_its_memory() -> None:
     async with client_of(f"127.0.0.1:{closed_port()}") as remote:
         error = await fault(remote.recent(ANA))
         assert error.message == "the memory cannot be reached"
@@ -65,7 +65,7 @@ async def test_a_service_starts_though_the_memory_is_away() -> None:
         assert (await fault(remote.check_health())).message == "the memory cannot be reached"
 
 
-async def test_a_name_that_nobody_knows_is_a_memory_that_is_away() -> None:
+async def test_an_unknown_host_name_is_an_unavailable_memory() -> None:
     async with client_of("memory.invalid:50051", grpc_timeout_seconds=1) as remote:
         assert (await fault(remote.recent(ANA))).details["grpc_status"] in {
             "UNAVAILABLE",
@@ -73,7 +73,7 @@ async def test_a_name_that_nobody_knows_is_a_memory_that_is_away() -> None:
         }
 
 
-async def test_a_memory_that_comes_up_later_is_found() -> None:
+async def test_a_memory_that_starts_later_is_found() -> None:
     port = closed_port()
     async with client_of(f"127.0.0.1:{port}", grpc_rest_seconds=0.01) as remote:
         await fault(remote.recent(ANA))
@@ -82,7 +82,7 @@ async def test_a_memory_that_comes_up_later_is_found() -> None:
             await remote.check_health()
 
 
-async def test_a_memory_that_is_killed_and_back_is_found_again() -> None:
+async def test_a_memory_that_restarts_is_found_again() -> None:
     port = closed_port()
     settings = memory_settings(serve_port=port)
     async with client_of(f"127.0.0.1:{port}", grpc_rest_seconds=0.01) as remote:
@@ -92,7 +92,7 @@ async def test_a_memory_that_is_killed_and_back_is_found_again() -> None:
             await fault(remote.recent(ANA))
 
 
-async def test_a_memory_killed_in_the_middle_of_a_call_is_unavailable() -> None:
+async def test_a_memory_killed_during_a_call_is_unavailable() -> None:
     memory = ScriptedMemory(held=asyncio.Event())
     async with AsyncExitStack() as stack:
         address = await stack.enter_async_context(serve_memory(memory, memory_settings(), grace_seconds=0))
@@ -104,7 +104,7 @@ async def test_a_memory_killed_in_the_middle_of_a_call_is_unavailable() -> None:
     assert memory.cancelled == ["search"]
 
 
-async def test_a_memory_that_is_stopped_lets_calls_in_progress_end() -> None:
+async def test_a_stopping_memory_lets_calls_in_progress_finish() -> None:
     memory = ScriptedMemory(held=asyncio.Event())
     assert memory.held
     async with AsyncExitStack() as stack:
@@ -122,7 +122,7 @@ async def test_a_memory_that_is_stopped_lets_calls_in_progress_end() -> None:
 # Again
 
 
-async def test_a_memory_that_was_away_for_a_moment_is_asked_again() -> None:
+async def test_a_call_is_repeated_after_a_short_outage() -> None:
     memory = ScriptedMemory()
     memory.faults.extend([AWAY, AWAY])
     async with over_grpc(memory) as remote:
@@ -131,7 +131,7 @@ async def test_a_memory_that_was_away_for_a_moment_is_asked_again() -> None:
     assert memory.asked[0] == memory.asked[2]
 
 
-async def test_a_memory_that_stays_away_is_asked_so_often_and_says_why() -> None:
+async def test_attempts_are_limited_and_the_last_error_is_raised() -> None:
     memory = ScriptedMemory()
     memory.faults.extend([AWAY] * 10)
     async with over_grpc(memory, grpc_max_attempts=4) as remote:
@@ -167,7 +167,7 @@ class Broken(MemoryServiceServicer):
             yield pb.ListRecentMessagesResponse(messages=[message])
 
 
-async def test_a_list_that_broke_off_is_asked_for_again_from_its_beginning() -> None:
+async def test_an_interrupted_list_is_requested_again_from_the_start() -> None:
     broken = Broken()  # type: ignore[abstract]  # the generated class answers UNIMPLEMENTED
     async with served_by(broken) as address, client_of(address) as remote:
         assert [message.id for message in await remote.recent(ANA)] == ["m1", "m2"]
@@ -190,7 +190,7 @@ async def served_by(servicer: MemoryServiceServicer | None) -> AsyncIterator[str
 # Slow
 
 
-async def test_a_slow_memory_is_waited_for_no_longer_than_set_and_told_to_stop() -> None:
+async def test_a_slow_call_ends_at_the_time_limit_and_is_cancelled_on_the_server() -> None:
     memory = ScriptedMemory(held=asyncio.Event())
     async with over_grpc(memory, grpc_timeout_seconds=0.1) as remote:
         error = await fault(remote.search(ANA, "x"))
@@ -206,7 +206,7 @@ async def test_erasing_has_a_time_limit_of_its_own() -> None:
         assert (await fault(remote.forget(ANA))).message == "the memory did not answer in time"
 
 
-async def test_a_memory_that_takes_the_connection_and_says_nothing_is_waited_for_no_longer() -> None:
+async def test_a_silent_server_is_waited_for_up_to_the_time_limit() -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(-1)
         writer.close()
@@ -221,7 +221,7 @@ async def test_a_memory_that_takes_the_connection_and_says_nothing_is_waited_for
     listener.close()
 
 
-async def test_a_call_nobody_waits_for_any_more_is_cancelled_on_the_other_side() -> None:
+async def test_a_cancelled_call_is_cancelled_on_the_server() -> None:
     memory = ScriptedMemory(held=asyncio.Event())
     async with over_grpc(memory) as remote:
         call = asyncio.create_task(remote.recent(ANA))
@@ -235,7 +235,7 @@ async def test_a_call_nobody_waits_for_any_more_is_cancelled_on_the_other_side()
 # At rest
 
 
-async def test_a_dead_memory_slows_two_messages_and_no_more() -> None:
+async def test_an_unavailable_memory_slows_down_only_two_messages() -> None:
     memory = ScriptedMemory()
     memory.faults.extend([AWAY] * 100)
     async with over_grpc(memory, grpc_max_attempts=1, grpc_rest_seconds=LONG) as remote:
@@ -247,7 +247,7 @@ async def test_a_dead_memory_slows_two_messages_and_no_more() -> None:
     assert len(memory.asked) == 2
 
 
-async def test_after_a_rest_a_memory_that_does_not_serve_is_not_asked() -> None:
+async def test_after_a_rest_an_unhealthy_memory_is_not_called() -> None:
     port = closed_port()
     memory = ScriptedMemory()
     settings = {"grpc_max_attempts": 1, "grpc_rest_seconds": 0.001}
@@ -259,7 +259,7 @@ async def test_after_a_rest_a_memory_that_does_not_serve_is_not_asked() -> None:
     assert len(memory.asked) == 1
 
 
-async def test_what_the_memory_refuses_says_that_it_is_there() -> None:
+async def test_a_refusal_shows_that_the_memory_is_reachable() -> None:
     memory = ScriptedMemory()
     memory.faults.extend([AWAY, MemoryRefused("no"), AWAY])
     async with over_grpc(memory, grpc_max_attempts=1, grpc_rest_seconds=LONG) as remote:
@@ -272,7 +272,7 @@ async def test_what_the_memory_refuses_says_that_it_is_there() -> None:
 # Errors
 
 
-async def test_errors_arrive_in_the_memorys_words_with_their_details() -> None:
+async def test_errors_arrive_with_the_servers_message_and_details() -> None:
     memory = ScriptedMemory()
     memory.faults.extend(
         [
@@ -301,14 +301,14 @@ async def test_a_bug_in_the_memory_is_not_disclosed() -> None:
     assert len(memory.asked) == 1
 
 
-async def test_a_memory_without_the_method_is_of_another_version() -> None:
+async def test_a_missing_method_is_reported_as_another_version() -> None:
     async with served_by(None) as address, client_of(address) as remote:
         for _ in range(5):
             assert "another version" in (await fault(remote.recent(ANA))).message
         await remote.check_health()
 
 
-async def test_a_server_of_something_else_does_not_serve_memory() -> None:
+async def test_another_kind_of_server_is_not_a_memory() -> None:
     server = aio.server()
     add_HealthServicer_to_server(health.aio.HealthServicer(), server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -334,14 +334,14 @@ class Newer(MemoryServiceServicer):
         yield pb.ListRecentMessagesResponse(messages=[pb.Message(id="m1", role=pb.ROLE_NOTE)])
 
 
-async def test_an_answer_that_cannot_be_read_is_a_memory_of_another_version() -> None:
+async def test_an_unreadable_response_is_reported_as_another_version() -> None:
     newer = Newer()  # type: ignore[abstract]  # the generated class answers UNIMPLEMENTED
     async with served_by(newer) as address, client_of(address) as remote:
         for call in (remote.search(ANA, "x"), remote.recent(ANA)):
             assert "another version" in (await fault(call)).message
 
 
-async def test_what_is_too_large_to_send_is_refused_and_not_sent() -> None:
+async def test_a_request_that_is_too_large_is_not_sent() -> None:
     memory = ScriptedMemory()
     async with over_grpc(memory) as remote:
         with pytest.raises(MemoryRefused, match="send it in parts"):
@@ -364,7 +364,7 @@ async def stub_of(memory: Memory) -> AsyncIterator[Any]:
 SCOPE = pb.Scope(tenant="acme", contact_id="ana")
 
 
-async def test_fields_that_are_not_set_mean_what_the_proto_says() -> None:
+async def test_unset_fields_have_the_defaults_of_the_proto() -> None:
     memory = ScriptedMemory()
     async with stub_of(memory) as stub:
         [_ async for _ in stub.Search(pb.SearchRequest(scope=SCOPE, query="x"))]
@@ -380,7 +380,7 @@ async def test_fields_that_are_not_set_mean_what_the_proto_says() -> None:
     assert named[4] == {"agent": "a", "limit": 10}
 
 
-async def test_a_scope_that_is_not_set_names_nobody() -> None:
+async def test_an_unset_scope_is_refused() -> None:
     memory = ScriptedMemory()
     async with stub_of(memory) as stub:
         await stub.Forget(pb.ForgetRequest())
@@ -394,7 +394,9 @@ async def test_a_scope_that_is_not_set_names_nobody() -> None:
         (pb.Message(id="m1"), "role 0 is not known"),
     ],
 )
-async def test_a_message_that_means_nothing_is_refused_in_words(message: pb.Message, words: str) -> None:
+async def test_a_message_that_cannot_be_converted_is_refused_with_a_reason(
+    message: pb.Message, words: str
+) -> None:
     async with stub_of(ScriptedMemory()) as stub:
         with pytest.raises(aio.AioRpcError) as caught:
             await stub.AddMessages(pb.AddMessagesRequest(scope=SCOPE, messages=[message]))
@@ -402,7 +404,7 @@ async def test_a_message_that_means_nothing_is_refused_in_words(message: pb.Mess
     assert words in str(caught.value.details())
 
 
-async def test_an_intent_this_client_does_not_know_is_an_answer_of_another_version() -> None:
+async def test_an_unknown_intent_is_reported_as_another_version() -> None:
     newer = ScriptedMemory({"route": StrategyChoice(strategy="poetry", confidence=1.0)})  # type: ignore[arg-type]
     async with over_grpc(newer) as remote:
         with pytest.raises(MemoryUnavailable, match="of another version"):
@@ -413,7 +415,7 @@ async def test_an_intent_this_client_does_not_know_is_an_answer_of_another_versi
 
 
 @pytest.mark.parametrize("sent", [None, SecretStr("another-token"), SecretStr("a-token-and-more")])
-async def test_a_wrong_token_reaches_nothing_and_is_not_tried_again(sent: SecretStr | None) -> None:
+async def test_a_wrong_token_is_refused_and_not_retried(sent: SecretStr | None) -> None:
     memory = ScriptedMemory()
     token = SecretStr("a-token")
     async with (
@@ -429,7 +431,7 @@ async def test_a_wrong_token_reaches_nothing_and_is_not_tried_again(sent: Secret
     assert memory.asked == []
 
 
-async def test_the_right_token_is_let_in() -> None:
+async def test_the_right_token_is_accepted() -> None:
     async with over_grpc(ScriptedMemory(), grpc_token=SecretStr("a-token")) as remote:
         assert await remote.add_messages(ANA, [said("m1")]) == 1
         assert isinstance(await remote.search(ANA, "x"), SearchResult)
@@ -451,21 +453,23 @@ async def guarded(certificates: Certificates) -> AsyncIterator[str]:
         yield address
 
 
-async def test_over_tls_a_memory_is_known_by_its_authority(guarded: str, certificates: Certificates) -> None:
+async def test_over_tls_a_server_of_a_trusted_authority_is_accepted(
+    guarded: str, certificates: Certificates
+) -> None:
     async with client_of(guarded, grpc_ca_file=certificates.authority) as remote:
         await remote.check_health()
         assert await remote.add_messages(ANA, [said("m1")]) == 1
 
 
 @pytest.mark.parametrize("settings", [{"grpc_tls": True}, {}], ids=["the public authorities", "no TLS"])
-async def test_over_tls_who_does_not_know_the_authority_gets_nothing(
+async def test_over_tls_a_server_of_an_untrusted_authority_is_refused(
     guarded: str, settings: dict[str, Any]
 ) -> None:
     async with client_of(guarded, **settings) as remote:
         assert (await fault(remote.recent(ANA))).message == "the memory cannot be reached"
 
 
-async def test_a_memory_of_another_authority_is_not_believed(guarded: str, tmp_path: Path) -> None:
+async def test_a_server_of_another_authority_is_refused(guarded: str, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     other = make_certificates(tmp_path / "other")
     async with client_of(guarded, grpc_ca_file=other.authority) as remote:
@@ -475,7 +479,7 @@ async def test_a_memory_of_another_authority_is_not_believed(guarded: str, tmp_p
 # What cannot start
 
 
-async def test_a_port_in_use_is_said() -> None:
+async def test_a_port_in_use_is_reported() -> None:
     async with serve_memory(ScriptedMemory(), memory_settings()) as address:
         port = int(address.rpartition(":")[2])
         with pytest.raises(StartupError, match="MEMORY_SERVE_PORT"):
@@ -483,7 +487,7 @@ async def test_a_port_in_use_is_said() -> None:
                 raise AssertionError("it shares the port")
 
 
-async def test_a_certificate_that_cannot_be_used_is_said(tmp_path: Path, certificates: Certificates) -> None:
+async def test_an_unusable_certificate_is_reported(tmp_path: Path, certificates: Certificates) -> None:
     empty, other = tmp_path / "empty.pem", tmp_path / "other"
     empty.write_text("")
     other.mkdir()
@@ -510,7 +514,7 @@ async def test_a_certificate_that_cannot_be_used_is_said(tmp_path: Path, certifi
 
 
 @pytest.mark.parametrize("content", [None, "", "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"])
-async def test_authorities_that_cannot_be_read_are_said(tmp_path: Path, content: str | None) -> None:
+async def test_unreadable_authorities_are_reported(tmp_path: Path, content: str | None) -> None:
     file = tmp_path / "authorities.pem"
     if content is not None:
         file.write_text(content)
@@ -519,14 +523,14 @@ async def test_authorities_that_cannot_be_read_are_said(tmp_path: Path, content:
             raise AssertionError("it calls")
 
 
-async def test_nobody_is_served_from_elsewhere_without_a_token() -> None:
+async def test_a_server_without_a_token_listens_on_the_loopback_interface_only() -> None:
     settings = memory_settings(serve_host="0.0.0.0")
     with pytest.raises(StartupError, match="needs MEMORY_GRPC_TOKEN"):
         async with serve_memory(ScriptedMemory(), settings):
             raise AssertionError("it serves")
 
 
-async def test_many_calls_at_once_are_kept_apart() -> None:
+async def test_concurrent_calls_get_their_own_responses() -> None:
     async with over_grpc(ScriptedMemory()) as remote:
         numbers = range(200)
         calls = (remote.add_messages(ANA, [said(f"m{n}")] * n) for n in numbers)

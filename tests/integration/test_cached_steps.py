@@ -98,7 +98,7 @@ async def test_langserves_client_sees_every_step_of_a_cached_run(
     assert again[-1]["output"]["dispatched"] == first[-1]["output"]["dispatched"]
 
 
-async def test_an_answer_is_never_repeated_from_another_place_of_the_conversation(
+async def test_a_cached_result_of_another_place_in_the_conversation_is_not_reused(
     routed: tuple[RunningService, list[str]],
 ) -> None:
     running, asked = routed
@@ -109,7 +109,7 @@ async def test_an_answer_is_never_repeated_from_another_place_of_the_conversatio
     assert asked.count("Hello there!") == 2
 
 
-async def test_a_cached_run_leaves_the_checkpoint_an_uncached_one_leaves(
+async def test_a_cached_run_leaves_the_same_checkpoint_as_an_uncached_one(
     routed: tuple[RunningService, list[str]],
 ) -> None:
     running, _ = routed

@@ -109,13 +109,13 @@ async def test_a_second_service_on_the_same_directory_is_refused_in_one_line(tmp
         assert "in use by another service; stop it or choose another DATA_DIR" in await refusal(tmp_path)
 
 
-async def test_data_is_kept_from_start_to_start_and_nothing_is_left_running(used: Path) -> None:
+async def test_data_survive_a_restart_and_no_process_is_left_behind(used: Path) -> None:
     for _ in range(2):
         assert await kept(used)
         assert not (used / "postgres" / "postmaster.pid").exists()
 
 
-async def test_the_server_listens_on_no_port_and_flushes_what_it_says_is_written(tmp_path: Path) -> None:
+async def test_the_server_listens_on_no_port_and_commits_durably(tmp_path: Path) -> None:
     async with embedded_postgres_server(tmp_path) as url:
         shown = await run(
             url,
@@ -148,22 +148,18 @@ async def test_a_server_that_was_killed_recovers_at_the_next_start(used: Path) -
     ],
     ids=["another process", "no process", "cut off"],
 )
-async def test_a_pid_file_from_before_a_crash_is_not_in_the_way(
-    used: Path, lines: tuple[object, ...]
-) -> None:
+async def test_a_stale_pid_file_does_not_prevent_a_start(used: Path, lines: tuple[object, ...]) -> None:
     pid_file(used, *lines)
     assert await kept(used)
 
 
 @pytest.mark.parametrize("lines", [(), ("garbage",), (-5, "/x")], ids=repr)
-async def test_a_pid_file_that_cannot_be_read_is_not_in_the_way(
-    used: Path, lines: tuple[object, ...]
-) -> None:
+async def test_an_unreadable_pid_file_does_not_prevent_a_start(used: Path, lines: tuple[object, ...]) -> None:
     pid_file(used, *lines)
     assert await kept(used)
 
 
-async def test_a_pid_that_is_another_services_server_by_now_leaves_that_server_alone(
+async def test_a_stale_pid_of_another_services_server_leaves_that_server_alone(
     used: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     other = tmp_path_factory.mktemp("other")
@@ -177,13 +173,13 @@ async def test_a_pid_that_is_another_services_server_by_now_leaves_that_server_a
         assert await run(url, "SELECT 1 AS one") == [{"one": 1}]
 
 
-async def test_a_first_start_that_was_cut_off_early_is_begun_again(tmp_path: Path) -> None:
+async def test_an_interrupted_first_start_is_repeated(tmp_path: Path) -> None:
     (tmp_path / "postgres" / "global").mkdir(parents=True)
     (tmp_path / "postgres" / "postgresql.conf").write_text("half a li")
     await works(tmp_path)
 
 
-async def test_a_first_start_that_was_killed_half_way_is_begun_again(tmp_path: Path) -> None:
+async def test_a_first_start_that_was_killed_is_repeated(tmp_path: Path) -> None:
     starting = await asyncio.create_subprocess_exec(
         sys.executable,
         "-W",
@@ -203,24 +199,26 @@ async def test_a_first_start_that_was_killed_half_way_is_begun_again(tmp_path: P
     await works(tmp_path)
 
 
-async def test_data_of_another_version_is_refused_and_left_as_it_is(used: Path) -> None:
+async def test_data_of_another_version_are_refused_and_left_unchanged(used: Path) -> None:
     version = used / "postgres" / "PG_VERSION"
     ours = version.read_text()
     version.write_text("14\n")
     said = await refusal(used)
-    assert f"was made by PostgreSQL 14 and this service brings {ours.strip()}" in said
+    assert f"was created by PostgreSQL 14, and this service ships {ours.strip()}" in said
     assert "dump it with the old version, or choose another DATA_DIR" in said
     version.write_text(ours)
     assert await kept(used)
 
 
-async def test_a_data_directory_that_cannot_be_made_is_said_in_a_line(tmp_path: Path) -> None:
+async def test_a_data_directory_that_cannot_be_created_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert "cannot write DATA_DIR" in await refusal(tmp_path / "file" / "data")
 
 
 @pytest.mark.parametrize("name", ["service.lock/", "postgres"])
-async def test_a_data_directory_that_cannot_be_written_is_said_in_a_line(tmp_path: Path, name: str) -> None:
+async def test_a_data_directory_that_cannot_be_written_is_reported_in_one_line(
+    tmp_path: Path, name: str
+) -> None:
     if name.endswith("/"):
         (tmp_path / name).mkdir()
     else:
@@ -228,7 +226,7 @@ async def test_a_data_directory_that_cannot_be_written_is_said_in_a_line(tmp_pat
     assert f"cannot write DATA_DIR {str(tmp_path)!r}" in await refusal(tmp_path)
 
 
-async def test_a_server_that_cannot_start_is_quoted_in_a_line(used: Path) -> None:
+async def test_a_server_that_cannot_start_is_reported_in_one_line(used: Path) -> None:
     with (used / "postgres" / "postgresql.conf").open("a") as configuration:
         configuration.write("shared_buffers = much\n")
     assert "the embedded Postgres did not start: " in await refusal(used)
@@ -263,7 +261,7 @@ async def test_the_socket_of_a_deep_directory_is_no_more_open_than_the_directory
 # The pool
 
 
-async def test_a_database_that_is_not_there_is_named_without_the_password() -> None:
+async def test_an_unreachable_database_is_reported_without_the_password() -> None:
     url = "postgresql://agents:hunter2@127.0.0.1:1/support"
     with pytest.raises(StartupError) as caught:
         async with open_pool(url, IMPATIENT):
@@ -275,7 +273,7 @@ async def test_a_database_that_is_not_there_is_named_without_the_password() -> N
     assert "hunter2" not in said
 
 
-async def test_a_database_that_does_not_exist_is_named(postgres: str) -> None:
+async def test_a_database_that_does_not_exist_is_reported(postgres: str) -> None:
     with pytest.raises(StartupError, match='database "nowhere" does not exist'):
         async with open_pool(postgres.replace("/postgres?", "/nowhere?"), IMPATIENT):
             pass
@@ -289,7 +287,7 @@ async def test_a_database_that_does_not_exist_is_named(postgres: str) -> None:
         "postgresql://agents:hunter2@db/support?nonsense=1",
     ],
 )
-async def test_an_address_the_driver_cannot_read_is_refused_without_the_password(url: str) -> None:
+async def test_an_address_that_cannot_be_parsed_is_reported_without_the_password(url: str) -> None:
     with pytest.raises(StartupError, match="DATABASE_URL") as caught:
         async with open_pool(url, IMPATIENT):
             pass
@@ -358,7 +356,7 @@ async def test_a_pickle_in_a_checkpoint_is_not_opened(pool: Pool) -> None:
         await _channel(pool, "pickle", b"cos\nsystem\n(S'echo made'\ntR.")
 
 
-async def test_what_the_product_keeps_comes_back_as_it_was(pool: Pool) -> None:
+async def test_the_products_own_values_are_read_back_unchanged(pool: Pool) -> None:
     saver = await saver_on(pool)
     value = {
         "messages": [HumanMessage("Olá \x00 ✓", id="m1")],
@@ -369,7 +367,7 @@ async def test_what_the_product_keeps_comes_back_as_it_was(pool: Pool) -> None:
     assert await _channel(pool, *stored) == value
 
 
-async def test_opening_the_saver_again_and_at_once_is_harmless(pool: Pool) -> None:
+async def test_savers_may_be_opened_repeatedly_and_concurrently(pool: Pool) -> None:
     await asyncio.gather(*(saver_on(pool) for _ in range(4)))
 
 

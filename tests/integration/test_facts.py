@@ -57,7 +57,7 @@ async def test_a_change_closes_the_old_value_and_names_the_message_that_did_it(
     ]
 
 
-async def test_a_correction_was_never_true_and_stays_in_history(memory: EmbeddedMemory) -> None:
+async def test_a_corrected_value_was_never_true_and_stays_in_the_history(memory: EmbeddedMemory) -> None:
     await memory.add_messages(ANA, [said(1, "We are 50"), said(2, "Actually 60, not 50", day=3)])
     await memory.upsert_facts(ANA, [fact("company_size", "50", "m1", subject="company")])
     before = (await memory.fact_history(ANA))[-1].recorded_at
@@ -85,7 +85,7 @@ async def test_what_was_believed_on_monday_about_april(memory: EmbeddedMemory) -
     assert await value(memory, "plan", valid_at=april) == ["Basic"]
 
 
-async def test_a_repetition_makes_surer_and_changes_nothing_else(memory: EmbeddedMemory) -> None:
+async def test_a_repetition_raises_the_confidence_and_changes_nothing_else(memory: EmbeddedMemory) -> None:
     [first] = await memory.upsert_facts(ANA, [fact("city", "São Paulo", "m1", valid_from=JANUARY)])
     [again] = await memory.upsert_facts(ANA, [fact("city", "sao paulo.", "m2", confidence=0.5)])
     assert again.outcome == "repeated"
@@ -97,7 +97,7 @@ async def test_a_repetition_makes_surer_and_changes_nothing_else(memory: Embedde
     assert len(await memory.fact_history(ANA)) == 1
 
 
-async def test_the_same_message_told_twice_counts_once(memory: EmbeddedMemory) -> None:
+async def test_a_repeated_message_counts_once(memory: EmbeddedMemory) -> None:
     [first] = await memory.upsert_facts(ANA, [fact("plan", "Basic", "m1")])
     await memory.upsert_facts(ANA, [fact("plan", "Pro", "m2", correction=True)])
     for message, plan, correction in (("m1", "Basic", False), ("m2", "Pro", True)):
@@ -107,7 +107,7 @@ async def test_the_same_message_told_twice_counts_once(memory: EmbeddedMemory) -
     assert await value(memory, "plan") == ["Pro"]
 
 
-async def test_an_old_message_read_late_does_not_retire_what_came_after_it(memory: EmbeddedMemory) -> None:
+async def test_an_old_message_that_is_read_late_does_not_replace_newer_facts(memory: EmbeddedMemory) -> None:
     await memory.add_messages(ANA, [said(1, "I live in Porto"), said(2, "I live in Lisbon", day=30)])
     await memory.upsert_facts(ANA, [fact("city", "Lisbon", "m2")])
     [late] = await memory.upsert_facts(ANA, [fact("city", "Porto", "m1")])
@@ -116,7 +116,7 @@ async def test_an_old_message_read_late_does_not_retire_what_came_after_it(memor
     assert await value(memory, "city", valid_at=JANUARY + DAY) == ["Porto"]
 
 
-async def test_what_was_known_later_is_known_since_earlier(memory: EmbeddedMemory) -> None:
+async def test_an_earlier_start_extends_a_known_fact(memory: EmbeddedMemory) -> None:
     await memory.upsert_facts(ANA, [fact("city", "Lisbon", "m1", valid_from=JANUARY)])
     [again] = await memory.upsert_facts(ANA, [fact("city", "Lisbon", "m2", valid_from=JANUARY - 100 * DAY)])
     assert again.outcome == "repeated"
@@ -132,16 +132,14 @@ async def test_what_was_known_later_is_known_since_earlier(memory: EmbeddedMemor
     ],
     ids=["another subject", "a predicate much like it", "another scope"],
 )
-async def test_a_true_fact_is_not_retired_by_one_that_is_merely_like_it(
-    memory: EmbeddedMemory, other: object
-) -> None:
+async def test_a_similar_fact_does_not_replace_a_true_one(memory: EmbeddedMemory, other: object) -> None:
     await memory.upsert_facts(ANA, [fact("email", "ana@acme.example", "m1")])
     [change] = await memory.upsert_facts(ANA, [other])  # type: ignore[list-item]  # a fact
     assert change.outcome == "added"
     assert "ana@acme.example" in [each.object for each in await memory.list_facts(ANA)]
 
 
-async def test_several_values_stand_side_by_side_until_one_ends_or_is_corrected(
+async def test_several_values_coexist_until_one_ends_or_is_corrected(
     memory: EmbeddedMemory,
 ) -> None:
     await memory.upsert_facts(ANA, [fact("uses", name, "m1") for name in ("Zapier", "Slack", "Teams")])
@@ -156,7 +154,7 @@ async def test_several_values_stand_side_by_side_until_one_ends_or_is_corrected(
     assert await value(memory, "uses") == ["Slack", "Meet"]
 
 
-async def test_a_correction_of_a_value_that_is_not_believed_corrects_nothing_else(
+async def test_a_correction_of_an_unknown_value_corrects_nothing_else(
     memory: EmbeddedMemory,
 ) -> None:
     await memory.upsert_facts(ANA, [fact("uses", "Slack", "m1")])
@@ -179,7 +177,7 @@ async def test_a_correction_of_another_value_than_the_believed_one_is_a_change(
     assert await value(memory, "company_size", valid_at=JANUARY + DAY) == ["55"]
 
 
-async def test_what_ended_before_it_was_known_to_have_begun_is_not_kept_stale(memory: EmbeddedMemory) -> None:
+async def test_a_fact_that_ended_before_its_start_was_known_does_not_hold(memory: EmbeddedMemory) -> None:
     await memory.add_messages(ANA, [said(1, "We use Zapier"), said(2, "We no longer use Zapier", day=30)])
     await memory.upsert_facts(ANA, [fact("uses", "Zapier", "m2", ended=True)])
     assert await value(memory, "uses") == []
@@ -194,7 +192,7 @@ async def test_the_end_of_one_value_does_not_end_another(memory: EmbeddedMemory)
     assert await value(memory, "employer") == ["Beta"]
 
 
-async def test_two_writers_of_one_fact_at_once_leave_one_value(memory: EmbeddedMemory) -> None:
+async def test_two_concurrent_writers_of_one_fact_leave_one_value(memory: EmbeddedMemory) -> None:
     changes = await asyncio.gather(
         *(memory.upsert_facts(ANA, [fact("company_size", str(size), f"m{size}")]) for size in range(40, 52))
     )
@@ -205,7 +203,7 @@ async def test_two_writers_of_one_fact_at_once_leave_one_value(memory: EmbeddedM
     assert {each.object for each in history} == {str(size) for size in range(40, 52)}
 
 
-async def test_the_same_fact_from_two_writers_at_once_is_kept_once(memory: EmbeddedMemory) -> None:
+async def test_the_same_fact_from_two_concurrent_writers_is_stored_once(memory: EmbeddedMemory) -> None:
     changes = await asyncio.gather(
         *(memory.upsert_facts(ANA, [fact("city", "Porto", "m1")]) for _ in range(6))
     )
@@ -213,7 +211,7 @@ async def test_the_same_fact_from_two_writers_at_once_is_kept_once(memory: Embed
     assert len(await memory.fact_history(ANA)) == 1
 
 
-async def test_who_asks_what_is_believed_now_waits_for_who_is_writing(
+async def test_a_reader_of_current_beliefs_waits_for_a_concurrent_writer(
     memory: EmbeddedMemory, pool: Pool
 ) -> None:
     await memory.upsert_facts(ANA, [fact("city", "Porto", "m1")])
@@ -242,7 +240,9 @@ async def test_the_database_itself_refuses_two_values_for_one_moment(
             await connection.execute(smuggled)
 
 
-async def test_facts_and_edges_of_others_are_neither_seen_nor_touched(memory: EmbeddedMemory) -> None:
+async def test_facts_and_edges_of_other_scopes_are_neither_returned_nor_changed(
+    memory: EmbeddedMemory,
+) -> None:
     strangers = [
         Scope("acme", "bruno"),
         Scope("globex", "ana"),
@@ -274,7 +274,7 @@ async def test_forgetting_a_contact_leaves_no_row(memory: EmbeddedMemory, pool: 
             assert rows == [], table
 
 
-async def test_forgetting_a_session_keeps_what_another_session_said_too(memory: EmbeddedMemory) -> None:
+async def test_forgetting_a_session_keeps_facts_that_another_session_states(memory: EmbeddedMemory) -> None:
     await memory.add_messages(ANA, [said(1, "Porto, Zapier"), said(2, "Porto", day=1, session="s2")])
     await memory.upsert_facts(ANA, [fact("city", "Porto", "m1"), fact("uses", "Zapier", "m1")])
     await memory.upsert_facts(ANA, [fact("city", "Porto", "m2", confidence=0.5)])
@@ -299,7 +299,7 @@ async def test_forgetting_a_session_keeps_what_another_session_said_too(memory: 
         {"ended": True, "correction": True},
     ],
 )
-async def test_a_fact_that_cannot_be_kept_is_refused_with_all_sent_along(
+async def test_an_invalid_fact_is_refused_together_with_all_others(
     memory: EmbeddedMemory, wrong: dict[str, object]
 ) -> None:
     faulty = fact(**{"predicate": "city", "value": "Porto", "message": "m1", **wrong})  # type: ignore[arg-type]
@@ -316,7 +316,7 @@ def edge(
     )
 
 
-async def test_edges_are_asked_for_on_both_axes(memory: EmbeddedMemory) -> None:
+async def test_edges_are_queried_by_valid_and_transaction_time(memory: EmbeddedMemory) -> None:
     support, sales = Node("team", "support", "Support"), Node("team", "sales", "Sales")
     assert await memory.upsert_edges(ANA, [edge("ASSIGNED_TO", support), edge("HAS_TICKET", TICKET)]) == 2
     assert await memory.upsert_edges(ANA, [edge("ASSIGNED_TO", support), edge("HAS_TICKET", TICKET)]) == 0
@@ -338,7 +338,7 @@ async def test_edges_are_asked_for_on_both_axes(memory: EmbeddedMemory) -> None:
     assert [each.target.key for each in graph.edges] == ["sales"]
 
 
-async def test_the_graph_is_followed_as_far_as_asked(memory: EmbeddedMemory) -> None:
+async def test_the_graph_is_followed_to_the_given_depth(memory: EmbeddedMemory) -> None:
     order, product = Node("order", "O-1", "Order 1"), Node("product", "P-1", "Desk")
     chain = [
         edge("HAS_TICKET", TICKET),

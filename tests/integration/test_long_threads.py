@@ -54,9 +54,7 @@ def short_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MessagesChannel, "MIN_UPDATES", 4)
 
 
-async def test_a_conversation_twice_as_long_takes_about_twice_the_room(
-    pool: Pool, short_snapshots: None
-) -> None:
+async def test_storage_grows_linearly_with_a_conversation(pool: Pool, short_snapshots: None) -> None:
     graph = conversation(await replica(pool))
     sizes = []
     for _ in range(2):
@@ -65,7 +63,7 @@ async def test_a_conversation_twice_as_long_takes_about_twice_the_room(
     assert sizes[1] < 2.6 * sizes[0]
 
 
-async def test_a_thread_written_by_the_old_layout_is_read_and_goes_on(
+async def test_a_thread_without_delta_channels_is_read_and_continued(
     saver: BaseCheckpointSaver[Any], short_snapshots: None
 ) -> None:
     await say(conversation(saver, StockTalk), "one", "two")
@@ -80,7 +78,7 @@ async def test_a_thread_written_by_the_old_layout_is_read_and_goes_on(
     assert texts(oldest.values["messages"]) == ["one", "thinking about one"][: len(oldest.values["messages"])]
 
 
-async def test_every_state_of_the_history_is_what_it_was(
+async def test_every_state_of_the_history_is_unchanged(
     saver: BaseCheckpointSaver[Any], short_snapshots: None
 ) -> None:
     graph = conversation(saver)
@@ -98,7 +96,7 @@ async def test_every_state_of_the_history_is_what_it_was(
     assert len(kept[-1]) == 18
 
 
-async def test_a_fork_goes_its_own_way_and_leaves_the_thread_as_it_was(
+async def test_a_fork_leaves_the_thread_unchanged(
     saver: BaseCheckpointSaver[Any], short_snapshots: None
 ) -> None:
     graph = conversation(saver)
@@ -120,7 +118,7 @@ async def test_a_fork_goes_its_own_way_and_leaves_the_thread_as_it_was(
     assert texts((await graph.aget_state({**forked})).values["messages"])[-1] == "else"
 
 
-async def test_running_again_from_an_earlier_step_does_not_repeat_what_came_after_it(
+async def test_running_from_an_earlier_step_drops_later_messages(
     saver: BaseCheckpointSaver[Any], short_snapshots: None
 ) -> None:
     graph = conversation(saver)
@@ -138,7 +136,7 @@ async def test_running_again_from_an_earlier_step_does_not_repeat_what_came_afte
     ]
 
 
-async def test_messages_are_replaced_and_removed_by_id_for_good(saver: BaseCheckpointSaver[Any]) -> None:
+async def test_messages_are_replaced_and_removed_by_id(saver: BaseCheckpointSaver[Any]) -> None:
     graph = conversation(saver)
     await say(graph, "one")
     first, second, third = (await graph.aget_state(THREAD)).values["messages"]
@@ -165,7 +163,9 @@ async def test_messages_as_studio_sends_them_become_messages(saver: BaseCheckpoi
     assert all(ids)
 
 
-async def test_a_thread_that_waits_for_a_person_goes_on_where_it_was(saver: BaseCheckpointSaver[Any]) -> None:
+async def test_a_thread_that_waits_for_a_person_resumes_where_it_stopped(
+    saver: BaseCheckpointSaver[Any],
+) -> None:
     graph = conversation(saver)
     await say(graph, "one")
     await graph.ainvoke({"messages": [HumanMessage("two")], "asks": True}, THREAD, durability="sync")
@@ -173,9 +173,7 @@ async def test_a_thread_that_waits_for_a_person_goes_on_where_it_was(saver: Base
     assert (await heard(graph))[-3:] == ["two", "thinking about two", "please: 5 messages before"]
 
 
-async def test_what_a_replica_remembers_is_a_copy_of_what_the_other_wrote(
-    pool: Pool, short_snapshots: None
-) -> None:
+async def test_replicas_read_each_others_writes_into_their_caches(pool: Pool, short_snapshots: None) -> None:
     savers = await replica(pool), await replica(pool)
     graphs = [conversation(saver) for saver in savers]
     for number in range(8):
@@ -186,9 +184,7 @@ async def test_what_a_replica_remembers_is_a_copy_of_what_the_other_wrote(
     assert len(await heard(graphs[0])) == 24
 
 
-async def test_a_turn_reads_what_is_new_and_not_the_conversation(
-    pool: Pool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_turn_reads_only_new_writes(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     saver = await replica(pool)
     graph = conversation(saver)
     await say(graph, *(["hello"] * 4))
@@ -210,7 +206,7 @@ async def test_a_turn_reads_what_is_new_and_not_the_conversation(
     assert decoded == in_short
 
 
-async def test_an_erased_thread_is_not_remembered(pool: Pool) -> None:
+async def test_an_erased_thread_leaves_the_cache(pool: Pool) -> None:
     saver = await replica(pool)
     graph = conversation(saver)
     await say(graph, "secret", "more")
@@ -221,7 +217,7 @@ async def test_an_erased_thread_is_not_remembered(pool: Pool) -> None:
     assert await heard(graph) == ["anew", "thinking about anew", "yes: 2 messages before"]
 
 
-async def test_what_is_remembered_is_bounded(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_history_cache_is_bounded(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("checkpoints.saver.delta_history.MAX_WRITES", 20)
     saver = await replica(pool)
     graph = conversation(saver)

@@ -21,7 +21,7 @@ SHOP = [
 ]
 
 
-async def test_a_message_that_comes_twice_is_kept_once(pool: Pool) -> None:
+async def test_a_repeated_message_is_stored_once(pool: Pool) -> None:
     async with open_memory(pool, embedder()) as memory:
         first = said("The lamp is broken.", id="m1")
         again = said("Something else under the same id.", id="m1", minute=5)
@@ -30,7 +30,7 @@ async def test_a_message_that_comes_twice_is_kept_once(pool: Pool) -> None:
         assert {message.text for message in await memory.recent(ANA)} == {"The lamp is broken.", "New."}
 
 
-async def test_what_was_added_is_there_after_a_restart(pool: Pool) -> None:
+async def test_messages_survive_a_restart(pool: Pool) -> None:
     model = Model()
     model.down = True
     async with open_memory(pool, embedder(model)) as memory:
@@ -44,7 +44,7 @@ async def test_what_was_added_is_there_after_a_restart(pool: Pool) -> None:
     assert set(ids(result, "vector")) == {message.id for message in conversation(SHOP)}
 
 
-async def test_units_taken_by_a_service_that_died_are_embedded_by_another(pool: Pool) -> None:
+async def test_units_leased_by_a_dead_service_are_embedded_by_another(pool: Pool) -> None:
     async with open_memory(pool, embedder()) as memory:
         await memory.add_messages(ANA, conversation(SHOP))
         await all_embedded(memory)
@@ -58,7 +58,7 @@ async def test_units_taken_by_a_service_that_died_are_embedded_by_another(pool: 
         assert len(ids(await memory.search(ANA, "lamps"), "vector")) == len(SHOP)
 
 
-async def test_search_works_before_the_vectors_are_made_and_says_so(pool: Pool) -> None:
+async def test_search_works_before_the_vectors_exist_and_reports_it(pool: Pool) -> None:
     model = Model()
     model.down = True
     async with open_memory(pool, embedder(model)) as memory:
@@ -90,7 +90,7 @@ async def test_a_question_finds_its_message_first(pool: Pool, query: str, first:
     assert result.model == "test:ngrams"
 
 
-async def test_every_hit_says_which_legs_found_it(pool: Pool) -> None:
+async def test_every_hit_names_its_retrievers(pool: Pool) -> None:
     async with open_memory(pool, embedder()) as memory:
         await memory.add_messages(ANA, conversation(SHOP))
         await all_embedded(memory)
@@ -103,7 +103,7 @@ async def test_every_hit_says_which_legs_found_it(pool: Pool) -> None:
     )
 
 
-async def test_the_newest_messages_come_whatever_was_asked(pool: Pool) -> None:
+async def test_the_newest_messages_are_always_returned(pool: Pool) -> None:
     async with open_memory(pool, embedder()) as memory:
         await memory.add_messages(ANA, conversation([f"Line {number}" for number in range(20)]))
         for query in ("", "zebra", "line 3"):
@@ -112,7 +112,7 @@ async def test_the_newest_messages_come_whatever_was_asked(pool: Pool) -> None:
             assert len(found) == len(set(found)) <= 5
 
 
-async def test_a_reply_is_found_by_what_it_answers_and_a_question_by_its_answer(pool: Pool) -> None:
+async def test_a_reply_is_found_by_its_question_and_a_question_by_its_reply(pool: Pool) -> None:
     async with open_memory(pool, embedder()) as memory:
         await memory.add_messages(
             ANA, conversation(["Which plan do you prefer?", "The second one.", "Fine, thanks."])
@@ -121,7 +121,7 @@ async def test_a_reply_is_found_by_what_it_answers_and_a_question_by_its_answer(
         assert set(ids(await memory.search(ANA, "the second"), "keyword")) == {"s1-0", "s1-1", "s1-2"}
 
 
-async def test_a_message_that_comes_late_takes_its_place_among_its_neighbours(pool: Pool) -> None:
+async def test_a_late_message_is_inserted_between_its_neighbours(pool: Pool) -> None:
     async with open_memory(pool, embedder()) as memory:
         await memory.add_messages(ANA, [said("Zebra crossing.", minute=0), said("Goodbye.", minute=9)])
         await all_embedded(memory)
@@ -130,13 +130,13 @@ async def test_a_message_that_comes_late_takes_its_place_among_its_neighbours(po
         assert set(ids(await memory.search(ANA, "zebra"), "keyword")) == {"s1-0", "s1-5"}
 
 
-async def test_messages_of_two_sessions_are_no_neighbours(pool: Pool) -> None:
+async def test_messages_of_different_sessions_are_not_neighbours(pool: Pool) -> None:
     async with open_memory(pool, embedder()) as memory:
         await memory.add_messages(ANA, [said("Zebra.", session="a"), said("Lion.", session="b", minute=1)])
         assert ids(await memory.search(ANA, "zebra"), "keyword") == ["a-0"]
 
 
-async def test_a_long_message_is_found_by_any_part_and_comes_once(pool: Pool) -> None:
+async def test_a_long_message_is_found_by_any_part_and_returned_once(pool: Pool) -> None:
     filler = "We spoke about the weather and the garden for a long time. " * 40
     letter = f"{filler}\n\nThe zebra has escaped.\n\n{filler}\n\nThe walrus is back."
     async with open_memory(pool, embedder()) as memory:
@@ -150,7 +150,7 @@ async def test_a_long_message_is_found_by_any_part_and_comes_once(pool: Pool) ->
             assert ids(result).count("letter") == 1
 
 
-async def test_a_search_as_of_a_day_knows_nothing_said_later(pool: Pool) -> None:
+async def test_a_search_as_of_a_day_ignores_later_messages(pool: Pool) -> None:
     async with open_memory(pool, embedder()) as memory:
         await memory.add_messages(ANA, conversation(SHOP))
         await all_embedded(memory)
@@ -198,7 +198,7 @@ async def test_another_contacts_words_do_not_change_a_score(pool: Pool) -> None:
         assert await memory.search(ANA, "lamps of my order") == alone
 
 
-async def test_what_is_forgotten_is_gone_and_nothing_else(pool: Pool) -> None:
+async def test_forgetting_deletes_only_what_was_named(pool: Pool) -> None:
     bob = Scope("acme", "bob")
     async with open_memory(pool, embedder()) as memory:
         for scope in (ANA, bob):
@@ -221,7 +221,7 @@ async def test_what_is_forgotten_is_gone_and_nothing_else(pool: Pool) -> None:
 
 
 @pytest.mark.parametrize("session", ["\0", "\ud800", "x" * 500])
-async def test_the_name_of_no_session_does_not_erase_everything(pool: Pool, session: str) -> None:
+async def test_an_unknown_session_erases_nothing(pool: Pool, session: str) -> None:
     async with open_memory(pool, embedder()) as memory:
         await memory.add_messages(ANA, conversation(SHOP))
         with pytest.raises(MemoryRefused, match="session_id"):
@@ -241,7 +241,7 @@ async def test_the_name_of_no_session_does_not_erase_everything(pool: Pool, sess
         (Message(id="m", role="customer", text="x", at=START, session_id=""), "session_id of 1 to 200"),
     ],
 )
-async def test_a_message_that_does_not_fit_is_refused_and_none_is_kept(
+async def test_an_invalid_message_is_refused_and_none_is_stored(
     pool: Pool, message: Message, says: str
 ) -> None:
     async with open_memory(pool, embedder()) as memory:
@@ -250,7 +250,7 @@ async def test_a_message_that_does_not_fit_is_refused_and_none_is_kept(
         assert await memory.recent(ANA) == []
 
 
-async def test_what_cannot_be_searched_is_refused(pool: Pool) -> None:
+async def test_an_invalid_search_is_refused(pool: Pool) -> None:
     async with open_memory(pool, embedder()) as memory:
         with pytest.raises(MemoryRefused, match="strategy 'best' is not known; there are general"):
             await memory.search(ANA, "x", strategy="best")  # type: ignore[arg-type]
@@ -265,7 +265,7 @@ async def test_what_cannot_be_searched_is_refused(pool: Pool) -> None:
 @pytest.mark.parametrize(
     "text", ["", "\0", "\ud800 half", "🦓" * 3_000, "a" * 50_000, "( ) & | ! :* ' \\ \" <->", "\n\n\n"]
 )
-async def test_any_text_can_be_kept_and_asked(pool: Pool, text: str) -> None:
+async def test_any_text_can_be_stored_and_searched_for(pool: Pool, text: str) -> None:
     async with open_memory(pool, embedder()) as memory:
         assert await memory.add_messages(ANA, [said(text, id="m"), said("Zebra.", minute=1)]) == 2
         await all_embedded(memory)
@@ -273,7 +273,7 @@ async def test_any_text_can_be_kept_and_asked(pool: Pool, text: str) -> None:
         assert "s1-1" in ids(await memory.search(ANA, "zebra"))
 
 
-async def test_messages_added_at_once_are_all_kept_with_their_neighbours(pool: Pool) -> None:
+async def test_concurrently_added_messages_are_all_stored_with_their_neighbours(pool: Pool) -> None:
     async with open_memory(pool, embedder()) as memory:
         lines = conversation([f"Word{number} here." for number in range(12)])
         added = await asyncio.gather(*(memory.add_messages(ANA, lines[at : at + 5]) for at in range(10)))
@@ -283,7 +283,7 @@ async def test_messages_added_at_once_are_all_kept_with_their_neighbours(pool: P
             assert set(ids(await memory.search(ANA, f"word{number}"), "keyword")) == near
 
 
-async def test_a_database_that_is_gone_is_said(pool: Pool) -> None:
+async def test_an_unavailable_database_is_reported(pool: Pool) -> None:
     async with open_memory(pool, embedder()) as memory:
         await memory.add_messages(ANA, [said("Hello.")])
     await pool.close()

@@ -8,7 +8,7 @@ from tests.support.memory_faults import Line, line
 __all__ = ["line"]
 
 
-async def test_what_was_said_in_one_session_is_known_in_another_and_after_a_restart(
+async def test_what_one_session_learnt_is_known_in_another_and_after_a_restart(
     database_url: str,
 ) -> None:
     async with service(database_url, replying("Nice.")) as running:
@@ -24,9 +24,7 @@ async def test_what_was_said_in_one_session_is_known_in_another_and_after_a_rest
         assert f"message of session {first['session_id'][:8]}] I write from the shop" in shown(model)
 
 
-async def test_memory_that_goes_away_in_the_middle_costs_no_answer_and_no_message(
-    database_url: str, line: Line
-) -> None:
+async def test_an_outage_of_the_memory_costs_no_answer_and_no_message(database_url: str, line: Line) -> None:
     model = replying("Nice.", "Yes.", "I do.")
     async with service(database_url, model) as running:
         session = (await say(running, PARROT))["session_id"]
@@ -55,7 +53,7 @@ async def test_memory_that_goes_away_in_the_middle_costs_no_answer_and_no_messag
         ]
 
 
-async def test_memory_that_hangs_is_not_waited_for(
+async def test_a_hanging_memory_does_not_delay_answers(
     database_url: str, line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nodes.shared.memory.RETRIEVAL_SECONDS", 0.05)
@@ -67,7 +65,7 @@ async def test_memory_that_hangs_is_not_waited_for(
         assert "memory did not answer within 0.05 s" in " ".join(answer["metadata"]["memory"]["degraded"])
 
 
-async def test_what_an_agent_was_told_is_accounted_for(database_url: str) -> None:
+async def test_the_context_of_an_agent_is_recorded(database_url: str) -> None:
     async with service(database_url, replying("Nice.")) as running:
         answer = await say(running, PARROT)
         [context] = answer["metadata"]["context"]
@@ -82,7 +80,7 @@ async def test_what_an_agent_was_told_is_accounted_for(database_url: str) -> Non
         assert state.values["context"] == [context]
 
 
-async def test_a_contact_is_told_nothing_of_another(database_url: str) -> None:
+async def test_no_contact_learns_anything_about_another(database_url: str) -> None:
     model = replying("Nice.", "No.")
     async with service(database_url, model) as running:
         await say(running, PARROT)

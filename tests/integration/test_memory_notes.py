@@ -59,7 +59,7 @@ def test_the_policies_are_those_of_the_specification() -> None:
     assert (SPECIFIED.capacity, SPECIFIED.kept) == (1_000, 800)
 
 
-def test_trimming_that_makes_no_room_is_refused_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trim_size_above_the_capacity_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEMORY_CAPACITY", "500")
     with pytest.raises(StartupError, match="MEMORY_KEPT_WHEN_FULL must be less than MEMORY_CAPACITY"):
         Settings.load()
@@ -76,7 +76,7 @@ async def test_agents_see_their_own_notes_and_the_shared_ones(memory: EmbeddedMe
         assert await memory.recall(stranger, "", agent="support") == []
 
 
-async def test_the_notes_that_speak_of_the_question_come_best_first(memory: EmbeddedMemory) -> None:
+async def test_matching_notes_are_returned_best_first(memory: EmbeddedMemory) -> None:
     for note in (
         "O cliente pediu uma devolução",
         "Sends invoices on Fridays",
@@ -92,9 +92,7 @@ async def test_the_notes_that_speak_of_the_question_come_best_first(memory: Embe
 
 
 @pytest.mark.parametrize(("kind", "kept"), SPECIFIED.retention.items())
-async def test_a_note_is_gone_when_its_time_is_over(
-    memory: EmbeddedMemory, pool: Pool, kind: NoteType, kept: timedelta
-) -> None:
+async def test_a_note_expires(memory: EmbeddedMemory, pool: Pool, kind: NoteType, kept: timedelta) -> None:
     await remember(pool, "note", kind)
     second = timedelta(seconds=1)
     assert await recalled(pool, at=NOW + kept - second) == ["note"]
@@ -105,9 +103,7 @@ async def test_a_note_is_gone_when_its_time_is_over(
     assert await rows(pool) == 0
 
 
-async def test_the_notes_used_most_are_kept_when_there_are_too_many(
-    memory: EmbeddedMemory, pool: Pool
-) -> None:
+async def test_trimming_keeps_the_most_used_notes(memory: EmbeddedMemory, pool: Pool) -> None:
     for number, note in enumerate(("apple", "cherry", "banana", "date", "elder")):
         await remember(pool, note, at=NOW + timedelta(minutes=number))
         if note in {"apple", "cherry"}:
@@ -117,7 +113,7 @@ async def test_the_notes_used_most_are_kept_when_there_are_too_many(
     assert sorted(await recalled(pool, at=NOW + timedelta(minutes=11))) == ["apple", "cherry", "elder", "fig"]
 
 
-async def test_types_and_contacts_have_room_of_their_own(memory: EmbeddedMemory, pool: Pool) -> None:
+async def test_the_capacity_applies_to_each_type_and_contact(memory: EmbeddedMemory, pool: Pool) -> None:
     for number in range(5):
         await remember(pool, f"working {number}")
         await remember(pool, f"shared {number}", "shared")
@@ -126,22 +122,18 @@ async def test_types_and_contacts_have_room_of_their_own(memory: EmbeddedMemory,
     assert await rows(pool) == 9
 
 
-async def test_writers_at_once_never_leave_more_than_there_is_room_for(
-    memory: EmbeddedMemory, pool: Pool
-) -> None:
+async def test_concurrent_writers_keep_to_the_capacity(memory: EmbeddedMemory, pool: Pool) -> None:
     await asyncio.gather(*(remember(pool, f"note {number}") for number in range(12)))
     assert await rows(pool) <= SMALL.capacity
 
 
-async def test_the_same_note_is_kept_once_and_its_time_begins_anew(
-    memory: EmbeddedMemory, pool: Pool
-) -> None:
+async def test_repeating_a_note_renews_it(memory: EmbeddedMemory, pool: Pool) -> None:
     first = await remember(pool, "Waiting for the log file")
     assert await remember(pool, " Waiting for the log file ", at=NOW + timedelta(hours=20)) == first
     assert await recalled(pool, at=NOW + timedelta(hours=30)) == ["Waiting for the log file"]
 
 
-async def test_a_lowered_setting_trims_what_is_there(memory: EmbeddedMemory, pool: Pool) -> None:
+async def test_a_lowered_capacity_trims_existing_notes(memory: EmbeddedMemory, pool: Pool) -> None:
     for number in range(5):
         await remember(pool, f"note {number}", at=NOW + timedelta(minutes=number))
     lowered = NotePolicies.from_settings(MemorySettings(capacity=2, kept_when_full=1))
@@ -158,7 +150,7 @@ async def test_one_service_sweeps_at_a_time(memory: EmbeddedMemory, pool: Pool) 
     assert await NoteSweeper(pool, SMALL).sweep(later) == 1
 
 
-async def test_a_sweep_that_failed_is_tried_again(
+async def test_a_failed_sweep_is_repeated(
     memory: EmbeddedMemory, pool: Pool, caplog: pytest.LogCaptureFixture
 ) -> None:
     await remember(pool, "note", at=datetime.now(UTC) - timedelta(days=2))
@@ -173,7 +165,7 @@ async def test_a_sweep_that_failed_is_tried_again(
     await cancel_and_wait(task)
 
 
-async def test_an_open_memory_sweeps_by_itself_and_stops_when_closed(pool: Pool) -> None:
+async def test_an_open_memory_sweeps_periodically(pool: Pool) -> None:
     async with open_memory(pool, embedder(), settings=MemorySettings(sweep_seconds=0.01)) as memory:
         await memory.remember(ANA, "is kept", type="working", agent="support")
         await remember(pool, "is over", at=datetime.now(UTC) - timedelta(days=2))
@@ -186,7 +178,7 @@ async def test_an_open_memory_sweeps_by_itself_and_stops_when_closed(pool: Pool)
 @pytest.mark.parametrize(
     ("text", "agent"), [(" ", "support"), ("x" * 4_001, "support"), ("a\0", "a"), ("a", "")]
 )
-async def test_a_note_that_cannot_be_kept_is_refused(memory: EmbeddedMemory, text: str, agent: str) -> None:
+async def test_an_invalid_note_is_refused(memory: EmbeddedMemory, text: str, agent: str) -> None:
     with pytest.raises(MemoryRefused):
         await memory.remember(ANA, text, type="working", agent=agent)
     with pytest.raises(MemoryRefused, match="short_term, working, long_term, shared"):

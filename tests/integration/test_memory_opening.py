@@ -24,7 +24,7 @@ async def test_without_a_target_the_memory_is_in_the_services_own_database(pool:
         assert (await told(memory), await memory.recent(ANA)) == (1, [said("m1")])
 
 
-async def test_with_a_target_the_memory_is_there_and_leaves_the_database_alone(pool: Pool) -> None:
+async def test_with_a_target_the_memory_is_remote_and_leaves_the_database_alone(pool: Pool) -> None:
     there = ScriptedMemory()
     async with serve_memory(there, memory_settings(), grace_seconds=0) as address:
         chosen = settings_with(memory_settings(grpc_target=address))

@@ -31,7 +31,7 @@ LINES = [
 # Extensions
 
 
-async def test_without_pgvector_the_other_legs_answer_and_the_loss_is_said(pool: Pool) -> None:
+async def test_without_pgvector_the_other_retrievers_answer_and_the_loss_is_reported(pool: Pool) -> None:
     deps = SearchDeps(
         pool=pool, extensions=Extensions(vector=False, trigrams=False), embedder=embedder(), model=None
     )
@@ -44,7 +44,7 @@ async def test_without_pgvector_the_other_legs_answer_and_the_loss_is_said(pool:
     assert (await memory.forget(ANA)).counts["messages"] == 2
 
 
-async def test_a_server_that_has_the_extensions_is_told_apart_from_one_that_has_not(pool: Pool) -> None:
+async def test_missing_extensions_are_detected(pool: Pool) -> None:
     assert await open_extensions(pool) == Extensions(vector=True, trigrams=True)
     async with pool.connection() as connection:
         await connection.execute("DROP EXTENSION vector, pg_trgm CASCADE")
@@ -61,7 +61,7 @@ async def test_a_server_that_has_the_extensions_is_told_apart_from_one_that_has_
 # Models
 
 
-async def test_a_new_model_embeds_everything_again_while_search_works(pool: Pool) -> None:
+async def test_a_new_model_embeds_everything_again_while_searches_continue(pool: Pool) -> None:
     async with open_memory(pool, embedder()) as memory:
         await memory.add_messages(ANA, conversation(LINES))
         await all_embedded(memory)
@@ -89,7 +89,7 @@ async def vectors(pool: Pool) -> DictRow | None:
         return await rows.fetchone()
 
 
-async def test_a_model_that_comes_back_embeds_nothing_it_has_embedded(pool: Pool) -> None:
+async def test_an_earlier_model_keeps_its_existing_vectors(pool: Pool) -> None:
     first = embedder()
     await add_messages(pool, ANA, conversation(LINES))
     model = await activate_model(pool, first)
@@ -102,7 +102,7 @@ async def test_a_model_that_comes_back_embeds_nothing_it_has_embedded(pool: Pool
     assert (await load_progress(pool)).waiting == 0
 
 
-async def test_a_large_scope_is_searched_with_the_index_and_finds_the_same(pool: Pool) -> None:
+async def test_a_search_with_the_index_finds_the_same_in_a_large_scope(pool: Pool) -> None:
     first = embedder()
     await open_extensions(pool)
     model = await activate_model(pool, first)
@@ -124,7 +124,7 @@ async def test_a_large_scope_is_searched_with_the_index_and_finds_the_same(pool:
 # Graph
 
 
-async def test_the_graph_leads_to_messages_within_its_hops_that_hold(pool: Pool) -> None:
+async def test_the_graph_retriever_follows_edges_that_hold_up_to_its_limit(pool: Pool) -> None:
     async with open_memory(pool, embedder()) as memory:
         await memory.add_messages(
             ANA, conversation([f"{word} words." for word in ("First", "Second", "Third", "Fourth")])
@@ -162,7 +162,7 @@ async def jina(handler: httpx.MockTransport) -> AsyncIterator[JinaReranker]:
         yield JinaReranker(http, "test")
 
 
-async def test_a_reranker_decides_the_order_and_says_so(pool: Pool) -> None:
+async def test_a_reranker_determines_the_order_and_is_named(pool: Pool) -> None:
     def last_first(request: httpx.Request) -> httpx.Response:
         count = len(json.loads(request.content)["documents"])
         return httpx.Response(
@@ -187,7 +187,7 @@ async def test_a_reranker_decides_the_order_and_says_so(pool: Pool) -> None:
         httpx.Response(200, json={"results": [{"index": 7, "relevance_score": 1}]}),
     ],
 )
-async def test_a_reranker_that_fails_leaves_the_fused_order_and_is_said(
+async def test_a_failed_reranker_leaves_the_fused_order_and_is_reported(
     pool: Pool, answer: httpx.Response
 ) -> None:
     async with (

@@ -105,7 +105,7 @@ def _seen(state: StateSnapshot) -> tuple[Any, ...]:
     return state.values, state.next, tasks, state.metadata, state.created_at
 
 
-async def test_everything_is_kept_by_default(pool: Pool) -> None:
+async def test_by_default_nothing_is_deleted(pool: Pool) -> None:
     await say(conversation(await replica(pool)), "a", "one", "two")
     before = await rows(pool)
     await aged(pool, "a", "10 years")
@@ -159,7 +159,7 @@ steps = st.lists(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(steps=steps, keep=st.integers(1, 6), pick=st.integers(0, 50))
-async def test_kept_checkpoints_read_and_resume_as_before(
+async def test_retained_checkpoints_read_and_continue_as_before(
     pool: Pool, steps: list[str], keep: int, pick: int
 ) -> None:
     thread = f"{steps}{keep}{pick}"
@@ -206,7 +206,7 @@ async def _lived(graph: Conversation, pool: Pool, thread: str, step: str, pick: 
             await say(graph, thread, "hello")
 
 
-async def test_an_idle_thread_is_erased_unless_it_waits_for_a_person(pool: Pool) -> None:
+async def test_an_idle_thread_is_deleted_unless_it_waits_for_a_person(pool: Pool) -> None:
     graph = conversation(await replica(pool))
     await say(graph, "idle", "one", "two")
     await say(graph, "waiting", "one", asks=True)
@@ -239,7 +239,7 @@ async def test_a_recently_used_thread_is_left_alone(pool: Pool) -> None:
     assert await rows(pool) == before
 
 
-async def test_a_dry_run_reports_what_a_run_then_does_and_changes_nothing(pool: Pool) -> None:
+async def test_a_dry_run_predicts_the_sweep_and_changes_nothing(pool: Pool) -> None:
     graph = conversation(await replica(pool))
     await say(graph, "a", *map(str, range(6)))
     await say(graph, "b", "one")
@@ -276,7 +276,7 @@ async def test_one_replica_sweeps_at_a_time(pool: Pool) -> None:
     assert await rows(pool) != before
 
 
-async def test_the_service_sweeps_in_the_background_and_survives_a_failing_sweep(
+async def test_the_service_sweeps_in_the_background_even_after_a_failed_sweep(
     database_url: str, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.retention.sweep", failing_once := _FailingOnce())
@@ -324,7 +324,7 @@ class _FailingOnce:
         return found
 
 
-async def test_the_command_prints_what_would_be_removed(database_url: str, pool: Pool) -> None:
+async def test_the_command_prints_what_would_be_deleted(database_url: str, pool: Pool) -> None:
     await say(conversation(await replica(pool)), "a", "one", "two")
     await aged(pool, "a", "1 day")
     before = await rows(pool)
@@ -370,7 +370,7 @@ def test_policies_are_parsed(text: str, keep: int | None, after: timedelta | Non
 
 
 @pytest.mark.parametrize("text", ["keep_last:0", "keep_some", "delete_after:soon", "keep_last", ""])
-def test_an_invalid_policy_fails_at_start(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_policy_stops_the_start(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RETENTION_PER_GRAPH", json.dumps({"react": text}))
     with pytest.raises(StartupError, match="RETENTION_PER_GRAPH"):
         Settings.load()

@@ -101,7 +101,7 @@ async def value(saver: Saver, thread_id: str, channel: str = "value") -> Any:
 # The contract
 
 
-async def test_it_has_all_capabilities_of_langgraphs_own_conformance_suite(pool: Pool) -> None:
+async def test_the_saver_passes_langgraphs_conformance_suite(pool: Pool) -> None:
     @checkpointer_test(name="GroupCommitSaver")
     async def ours() -> AsyncIterator[GroupCommitSaver]:
         yield await saver_on(pool)
@@ -114,7 +114,7 @@ async def test_it_has_all_capabilities_of_langgraphs_own_conformance_suite(pool:
 
 
 @pytest.mark.parametrize("durability", DURABILITIES)
-async def test_a_thread_begun_by_the_stock_saver_is_continued_and_read_back_by_it(
+async def test_the_stock_saver_and_ours_continue_each_others_threads(
     pool: Pool, durability: Durability
 ) -> None:
     ours, stock = await saver_on(pool), stock_on(pool)
@@ -146,7 +146,7 @@ async def test_a_run_leaves_the_same_history_as_with_the_stock_saver(
     assert await steps(ours, "ours") == await steps(stock, "stock")
 
 
-async def test_the_rows_are_the_stock_savers(pool: Pool) -> None:
+async def test_rows_are_identical_to_those_of_the_stock_saver(pool: Pool) -> None:
     ours, stock = await saver_on(pool), stock_on(pool)
     values = {
         "text": "olá",
@@ -183,7 +183,7 @@ async def test_the_rows_are_the_stock_savers(pool: Pool) -> None:
 
 
 @pytest.mark.parametrize("kept", ["nul \0 in it", "half a pair \ud83d", math.inf, -math.inf])
-async def test_a_value_json_cannot_say_is_kept_all_the_same(pool: Pool, kept: str | float) -> None:
+async def test_a_value_that_json_cannot_represent_is_stored(pool: Pool, kept: str | float) -> None:
     ours = await saver_on(pool)
     await put(ours, "t", value=kept)
     expected = kept.encode("utf-8", "replace").decode() if kept == "half a pair \ud83d" else kept
@@ -232,7 +232,7 @@ async def test_delta_channels_are_rebuilt_in_the_order_they_were_written(
     ).values
 
 
-async def test_a_copied_thread_goes_on_by_itself(pool: Pool) -> None:
+async def test_a_copied_thread_continues_independently(pool: Pool) -> None:
     ours = await saver_on(pool)
     graph = conversation(ours)
     await graph.ainvoke(HELLO, thread("from"))
@@ -242,7 +242,7 @@ async def test_a_copied_thread_goes_on_by_itself(pool: Pool) -> None:
     assert (await graph.aget_state(thread("to"))).next == ()
 
 
-async def test_deleting_a_run_leaves_what_later_runs_of_the_thread_stand_on(pool: Pool) -> None:
+async def test_deleting_a_run_keeps_the_values_that_later_runs_need(pool: Pool) -> None:
     ours = await saver_on(pool)
     first = thread("t")
     checkpoint = empty_checkpoint()
@@ -264,7 +264,7 @@ async def test_deleting_a_run_leaves_what_later_runs_of_the_thread_stand_on(pool
 # Groups
 
 
-async def test_what_many_threads_write_at_once_is_few_transactions(pool: Pool) -> None:
+async def test_concurrent_writes_of_many_threads_share_few_transactions(pool: Pool) -> None:
     ours = await saver_on(pool)
     await put(ours, "warm", value=[0])
 
@@ -282,7 +282,7 @@ async def test_what_many_threads_write_at_once_is_few_transactions(pool: Pool) -
     assert [await value(ours, f"t{number}") for number in (0, 99, 199)] == [[0], [99], [199]]
 
 
-async def test_a_write_postgres_refuses_fails_its_own_caller_and_no_other(pool: Pool) -> None:
+async def test_a_write_that_postgres_refuses_fails_only_its_own_caller(pool: Pool) -> None:
     ours = await saver_on(pool)
     # A thread's name cannot hold a NUL.
     names = [f"t{number}" if number % 10 else f"bad\0{number}" for number in range(100)]
@@ -295,7 +295,7 @@ async def test_a_write_postgres_refuses_fails_its_own_caller_and_no_other(pool: 
             assert await value(ours, name) == [name]
 
 
-async def test_a_value_that_cannot_be_serialised_fails_its_own_caller_and_no_other(pool: Pool) -> None:
+async def test_a_value_that_cannot_be_serialised_fails_only_its_own_caller(pool: Pool) -> None:
     ours = await saver_on(pool)
     good, bad = (
         asyncio.create_task(put(ours, name, value=[kept])) for name, kept in (("good", 1), ("bad", object()))
@@ -306,7 +306,7 @@ async def test_a_value_that_cannot_be_serialised_fails_its_own_caller_and_no_oth
     assert await value(ours, "good") == [1]
 
 
-async def test_the_same_write_twice_at_once_is_one_row_and_the_later_one_counts(pool: Pool) -> None:
+async def test_of_two_concurrent_writes_of_one_row_the_later_one_counts(pool: Pool) -> None:
     ours = await saver_on(pool)
     stored = await put(ours, "t", value=[1])
     await asyncio.gather(
@@ -353,7 +353,7 @@ async def test_more_writes_than_the_queue_holds_wait_their_turn(
     assert await value(ours, "t49") == [49]
 
 
-async def test_a_list_that_is_read_slowly_holds_no_connection(
+async def test_a_slow_reader_of_a_listing_holds_no_connection(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("checkpoints.saver.queries.PAGE_SIZE", 3)
@@ -405,7 +405,7 @@ async def _all_connections(pool: Pool) -> AsyncIterator[None]:
             await pool.putconn(connection)
 
 
-async def test_large_values_that_cannot_be_serialised_hold_nobody_up(pool: Pool) -> None:
+async def test_large_values_that_cannot_be_serialised_do_not_block_other_writes(pool: Pool) -> None:
     ours = await saver_on(pool)
     bad = [{"text": "x" * 1000, "bad": object()}] * 2000
     refused = [asyncio.create_task(put(ours, f"bad{number}", value=bad)) for number in range(40)]

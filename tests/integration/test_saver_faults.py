@@ -176,7 +176,7 @@ async def test_a_database_that_restarts_under_load_loses_nothing_that_was_acknow
             await assert_kept(saver, name)
 
 
-async def test_a_database_that_stays_away_is_a_typed_error_to_each_writer_and_no_hang(tmp_path: Path) -> None:
+async def test_a_long_outage_is_a_typed_error_for_each_writer(tmp_path: Path) -> None:
     async with database(tmp_path) as db, saver_of(db, PATIENT) as patient:
         async with saver_of(db, IMPATIENT) as saver:
             load = Load(saver)
@@ -191,7 +191,7 @@ async def test_a_database_that_stays_away_is_a_typed_error_to_each_writer_and_no
             await assert_kept(patient, name)
 
 
-async def test_connections_that_are_cut_again_and_again_lose_nothing(pool: Pool) -> None:
+async def test_repeatedly_broken_connections_lose_nothing(pool: Pool) -> None:
     load = Load(await saver_on(pool))
     async with load.running():
         for _ in range(5):
@@ -203,7 +203,7 @@ async def test_connections_that_are_cut_again_and_again_lose_nothing(pool: Pool)
 
 
 @pytest.mark.parametrize("state", ["40001", "40P01", "55P03", "26000"])
-async def test_a_transaction_that_lost_to_another_is_tried_again(pool: Pool, state: str) -> None:
+async def test_a_transaction_rolled_back_for_another_is_retried(pool: Pool, state: str) -> None:
     saver = await saver_on(pool)
     await fail_first(pool, 2, state)
     await asyncio.gather(*(put(saver, f"t{number}") for number in range(5)))
@@ -212,9 +212,7 @@ async def test_a_transaction_that_lost_to_another_is_tried_again(pool: Pool, sta
 
 
 @pytest.mark.parametrize("state", ["53100", "58030"])
-async def test_a_disk_that_refuses_is_told_at_once_and_the_next_write_succeeds(
-    pool: Pool, state: str
-) -> None:
+async def test_a_disk_error_is_reported_at_once_and_the_next_write_succeeds(pool: Pool, state: str) -> None:
     saver = await saver_on(pool)
     await fail_first(pool, 1, state)
     with pytest.raises(DatabaseUnavailable, match="try again") as caught:
@@ -224,7 +222,7 @@ async def test_a_disk_that_refuses_is_told_at_once_and_the_next_write_succeeds(
     await assert_kept(saver, "t")
 
 
-async def test_a_file_the_disk_does_not_give_fails_writes_and_is_over_when_it_is_back(tmp_path: Path) -> None:
+async def test_writes_fail_while_a_file_is_missing_and_succeed_afterwards(tmp_path: Path) -> None:
     """The table's file is taken away and brought back: the server itself meets the refusal."""
     async with (
         database(tmp_path) as db,
@@ -251,7 +249,7 @@ async def test_a_file_the_disk_does_not_give_fails_writes_and_is_over_when_it_is
         await assert_kept(patient, "after")
 
 
-async def test_a_pool_that_is_used_up_refuses_readers_in_time_and_writers_not_at_all(
+async def test_an_exhausted_pool_refuses_readers_in_time_and_does_not_affect_writers(
     database_url: str,
 ) -> None:
     async with open_pool(database_url, IMPATIENT) as pool, open_saver(pool) as saver:
@@ -266,7 +264,7 @@ async def test_a_pool_that_is_used_up_refuses_readers_in_time_and_writers_not_at
         await assert_kept(saver, "t")
 
 
-async def test_a_row_another_session_holds_is_waited_for_and_no_longer_than_patience(
+async def test_a_lock_of_another_session_is_waited_for_up_to_the_time_limit(
     database_url: str,
 ) -> None:
     async with open_pool(database_url, IMPATIENT) as pool, open_saver(pool) as saver:
@@ -278,7 +276,7 @@ async def test_a_row_another_session_holds_is_waited_for_and_no_longer_than_pati
         await assert_kept(saver, "t")
 
 
-async def test_what_is_queued_when_the_saver_closes_is_written_and_later_writes_are_refused(
+async def test_closing_the_saver_commits_queued_writes_and_refuses_later_ones(
     database_url: str,
 ) -> None:
     async with open_pool(database_url, PATIENT) as pool:
@@ -316,7 +314,7 @@ async def test_a_bug_in_the_writer_is_an_internal_error_and_the_writer_goes_on(
 # Behind a transaction pooler
 
 
-async def test_without_prepared_statements_nothing_stays_in_a_session(database_url: str) -> None:
+async def test_without_prepared_statements_sessions_keep_no_state(database_url: str) -> None:
     settings = PATIENT.model_copy(update={"prepared_statements": False})
     async with open_pool(database_url, settings) as pool, open_saver(pool) as saver:
         for number in range(10):

@@ -51,7 +51,7 @@ async def tell(memory: EmbeddedMemory, *texts: str) -> list[tuple[str, str]]:
         ("I work at Beta Labs", "I left Acme in 2019", "Beta Labs"),
     ],
 )
-async def test_a_true_fact_is_not_retired(
+async def test_a_true_fact_is_not_replaced(
     memory: EmbeddedMemory, first: str, second: str, believed: str
 ) -> None:
     assert [value for _, value in await tell(memory, first, second)] == [believed]
@@ -82,7 +82,7 @@ async def test_a_stale_fact_is_not_kept(
     assert {each.superseded_by for each in closed} == {"m1"}
 
 
-async def test_a_correction_a_change_and_a_repetition_are_told_apart(memory: EmbeddedMemory) -> None:
+async def test_corrections_changes_and_repetitions_are_distinguished(memory: EmbeddedMemory) -> None:
     texts = (
         "We are 50 people",
         "We are 50 people",

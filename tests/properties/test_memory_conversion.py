@@ -139,14 +139,14 @@ def test_a_context_survives_the_conversion(context: AssembledContext) -> None:
 
 
 @given(messages, hits, edges)
-def test_what_was_said_and_found_survives_the_conversion(message: Message, hit: Hit, edge: Edge) -> None:
+def test_messages_hits_and_edges_survive_the_conversion(message: Message, hit: Hit, edge: Edge) -> None:
     assert conversion.from_message(pb.Message.FromString(sent(conversion.to_message(message)))) == message
     assert conversion.from_hit(pb.Hit.FromString(sent(conversion.to_hit(hit)))) == hit
     assert conversion.from_edge(pb.Edge.FromString(sent(conversion.to_edge(edge)))) == edge
 
 
 @given(new_facts, changes, notes)
-def test_what_is_believed_survives_the_conversion(new_fact: NewFact, change: FactChange, note: Note) -> None:
+def test_facts_and_notes_survive_the_conversion(new_fact: NewFact, change: FactChange, note: Note) -> None:
     assert conversion.from_new_fact(pb.NewFact.FromString(sent(conversion.to_new_fact(new_fact)))) == new_fact
     assert (
         conversion.from_fact_change(pb.FactChange.FromString(sent(conversion.to_fact_change(change))))
@@ -160,7 +160,7 @@ def sent(message: ProtoMessage) -> bytes:
 
 
 @given(st.lists(st.integers(0, 2 * conversion.PAGE_BYTES), max_size=12))
-def test_pages_are_the_list_and_none_is_too_long_or_shorter_than_it_must_be(sizes: list[int]) -> None:
+def test_pages_hold_the_whole_list_and_are_as_full_as_allowed(sizes: list[int]) -> None:
     listed = [pb.Node(kind=str(place), key="x" * size) for place, size in enumerate(sizes)]
     pages = list(conversion.paginate(listed))
     assert [node.kind for page in pages for node in page] == [node.kind for node in listed]

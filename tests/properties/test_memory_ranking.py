@@ -40,7 +40,7 @@ def test_the_order_of_retrievers_and_of_their_rows_changes_nothing(ranks, weight
 
 
 @given(rankings, weighings, st.sampled_from(RETRIEVERS), st.integers(0, 30))
-def test_a_better_rank_never_lowers_a_place(
+def test_a_better_rank_never_lowers_a_score(
     ranks: dict[str, dict[int, int]], weights: dict[str, float], name: str, identity: int
 ) -> None:
     before = fuse_ranks(ranks, weights).get(identity, 0.0)
@@ -49,7 +49,7 @@ def test_a_better_rank_never_lowers_a_place(
 
 
 @given(rankings, weighings)
-def test_only_ids_of_retrievers_with_weight_are_named_and_ties_go_to_the_lower_id(
+def test_only_retrievers_with_a_weight_count_and_ties_go_to_the_lower_id(
     ranks: dict[str, dict[int, int]], weights: dict[str, float]
 ) -> None:
     scores = fuse_ranks(ranks, weights)
@@ -61,7 +61,7 @@ def test_only_ids_of_retrievers_with_weight_are_named_and_ties_go_to_the_lower_i
 
 
 @given(st.floats(0, 10_000), st.floats(0, 10_000), st.floats(0.1, 1_000), st.floats(0, 1))
-def test_what_is_older_never_counts_more(days: float, more: float, half_life: float, share: float) -> None:
+def test_an_older_memory_never_counts_more(days: float, more: float, half_life: float, share: float) -> None:
     newer = age_factor(NOW - timedelta(days=days), NOW, half_life, share)
     older = age_factor(NOW - timedelta(days=days + more), NOW, half_life, share)
     assert 1 >= newer >= older >= 1 - share - 1e-9
@@ -87,7 +87,7 @@ async def test_a_repetition_gives_way_to_something_new() -> None:
 
 
 @given(st.text(max_size=6_000))
-def test_a_text_in_parts_loses_nothing_but_white_space(text: str) -> None:
+def test_splitting_a_text_loses_only_white_space(text: str) -> None:
     found = split_text(text)
     assert found
     assert all(len(part) <= UNIT_CHARACTERS for part in found)

@@ -66,7 +66,7 @@ def carried_out(believed: list[Period], plan: Plan, value: str, free: int) -> li
 
 
 @given(SAID)
-def test_at_no_moment_are_two_values_believed(statements: list[Said]) -> None:
+def test_two_values_are_never_believed_for_one_moment(statements: list[Said]) -> None:
     believed: list[Period] = []
     for number, said in enumerate(statements):
         plan = planned(believed, said)
@@ -79,7 +79,7 @@ def test_at_no_moment_are_two_values_believed(statements: list[Said]) -> None:
 
 
 @given(SAID)
-def test_what_was_said_last_is_believed_from_the_moment_it_speaks_of(statements: list[Said]) -> None:
+def test_the_last_statement_is_believed_from_its_start(statements: list[Said]) -> None:
     believed: list[Period] = []
     for number, said in enumerate(statements):
         believed = carried_out(believed, planned(believed, said), said.value, 10 * (number + 1))
@@ -94,9 +94,7 @@ def test_what_was_said_last_is_believed_from_the_moment_it_speaks_of(statements:
 
 
 @given(SAID, VALUES, DAYS)
-def test_a_statement_made_twice_changes_nothing_the_second_time(
-    statements: list[Said], value: str, day: int
-) -> None:
+def test_repeating_a_statement_changes_nothing(statements: list[Said], value: str, day: int) -> None:
     believed: list[Period] = []
     for number, said in enumerate(statements):
         believed = carried_out(believed, planned(believed, said), said.value, 10 * (number + 1))
@@ -120,7 +118,7 @@ def test_the_order_in_which_statements_arrive_does_not_matter(order: list[tuple[
     ]
 
 
-def test_what_held_for_a_while_leaves_what_held_before_and_after() -> None:
+def test_a_value_with_an_end_leaves_the_values_before_and_after() -> None:
     believed = carried_out([], plan_statement([], "a", START), "a", 1)
     believed = carried_out(
         believed, plan_statement(believed, "b", START + timedelta(3), until=at(5)), "b", 10

@@ -47,7 +47,7 @@ def test_one_failure_changes_nothing() -> None:
     ]
 
 
-def test_after_two_in_a_row_nothing_is_asked_until_the_rest_is_over() -> None:
+def test_after_two_failures_in_a_row_calls_are_refused_for_a_while() -> None:
     clock = Clock()
     line = circuit(clock)
     assert [came_to(line, AWAY) for _ in range(3)] == ["raised", "raised", "refused"]
@@ -57,7 +57,7 @@ def test_after_two_in_a_row_nothing_is_asked_until_the_rest_is_over() -> None:
     assert [came_to(line) for _ in range(2)] == ["trial", "passed"]
 
 
-def test_the_rest_that_is_left_is_told() -> None:
+def test_a_refusal_says_when_to_try_again() -> None:
     clock = Clock()
     line = circuit(clock)
     came_to(line, AWAY)
@@ -91,7 +91,7 @@ def test_only_one_call_is_the_trial() -> None:
     assert came_to(line) == "passed"
 
 
-def test_a_trial_that_was_called_off_decides_nothing() -> None:
+def test_a_cancelled_trial_decides_nothing() -> None:
     clock = Clock()
     line = circuit(clock)
     came_to(line, AWAY)
@@ -103,7 +103,7 @@ def test_a_trial_that_was_called_off_decides_nothing() -> None:
 
 
 @pytest.mark.parametrize("error", [FAILED, MemoryRefused("no")])
-def test_an_error_that_came_from_there_shows_that_it_is_there(error: ServiceError) -> None:
+def test_an_error_of_the_service_itself_closes_the_circuit(error: ServiceError) -> None:
     line = circuit(Clock())
     assert [came_to(line, each) for each in (AWAY, error, AWAY, None)] == [
         "raised",

@@ -22,20 +22,20 @@ class Obstructed:
         return "done"
 
 
-async def test_one_that_gave_way_is_tried_again() -> None:
+async def test_a_rolled_back_transaction_is_retried() -> None:
     attempt = Obstructed(MAX_ATTEMPTS - 1)
     assert await retry_on_conflict(attempt) == "done"
     assert attempt.tried == MAX_ATTEMPTS
 
 
-async def test_one_that_always_gives_way_is_given_up() -> None:
+async def test_retries_are_limited() -> None:
     attempt = Obstructed(MAX_ATTEMPTS)
     with pytest.raises(DeadlockDetected):
         await retry_on_conflict(attempt)
     assert attempt.tried == MAX_ATTEMPTS
 
 
-async def test_another_error_is_not_tried_again() -> None:
+async def test_other_errors_are_not_retried() -> None:
     attempt = Obstructed(1, UniqueViolation)
     with pytest.raises(UniqueViolation):
         await retry_on_conflict(attempt)

@@ -43,7 +43,7 @@ def test_the_proto_has_the_ports_methods() -> None:
 
 
 @pytest.mark.parametrize("name", ["Search", "QueryGraph", "ListFacts", "ListRecentMessages"])
-def test_what_may_be_long_is_streamed(name: str) -> None:
+def test_long_lists_are_streamed(name: str) -> None:
     [method] = [each for each in pb.DESCRIPTOR.services_by_name["MemoryService"].methods if each.name == name]
     assert method.server_streaming
     assert not method.client_streaming
