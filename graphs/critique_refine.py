@@ -4,15 +4,9 @@ from langgraph.graph import END, START, StateGraph
 
 from core.context import Context
 from graphs.spec import GraphSpec
-from nodes.critique_refine.criticise import criticise
-from nodes.critique_refine.finish import finish
-from nodes.critique_refine.generate import generate
-from nodes.critique_refine.judge import judge
-from nodes.critique_refine.prepare import prepare
-from nodes.critique_refine.refine import refine
+from nodes.critique_refine.nodes import CritiqueRefineNodes
 from nodes.critique_refine.state import CritiqueRefineInput, CritiqueRefineOutput, CritiqueRefineState
 from nodes.critique_refine.transcript import HISTORY_MESSAGES
-from nodes.critique_refine.validate import validate
 from nodes.deps import Deps
 from nodes.shared.agent import route_by_caller
 from nodes.shared.context import ContextAssembler, PromptBudget
@@ -31,28 +25,28 @@ PROMPT_BUDGET = PromptBudget(
 def build_critique_refine(
     deps: Deps,
 ) -> StateGraph[CritiqueRefineState, Context, CritiqueRefineInput, CritiqueRefineOutput]:
-    """The graph, uncompiled.
+    """Build the graph, uncompiled.
 
-    ``assemble`` gathers what is known of the contact, where the graph is no step of another's, which would
-    have told it. ``generate`` and ``refine`` send what they wrote to ``criticise`` and ``validate`` at
-    once, or end the run with ``finish`` when the model wrote nothing. ``judge`` puts both judgements
-    together and refines or ends. Model calls and CRM calls retry inside (see :mod:`core.models`,
-    :mod:`tools.crm.client`), so no node is retried as a whole and no token streams twice; once there is a
-    version, a model that fails for good becomes the reason the run ends with (see
-    :mod:`nodes.critique_refine.faults`).
+    ``assemble`` gathers what is known of the contact when the graph runs standalone; an embedded graph gets
+    it from its caller. ``generate`` and ``refine`` send what they wrote to ``criticise`` and ``validate`` at
+    once, or end the run if the model wrote nothing. ``judge`` combines both judgements and refines or ends.
+    Model and CRM calls retry inside (:mod:`core.models`, :mod:`tools.crm.client`), so no node is retried as
+    a whole and no token streams twice. Once there is a version, a model that fails permanently ends the run
+    with that version and the reason.
     """
+    nodes = CritiqueRefineNodes(deps)
     graph = StateGraph(
         CritiqueRefineState, Context, input_schema=CritiqueRefineInput, output_schema=CritiqueRefineOutput
     )
     graph.set_node_defaults(timeout=STEP_TIMEOUT_SECONDS)
-    graph.add_node("prepare", prepare(deps))
+    graph.add_node("prepare", nodes.prepare)
     graph.add_node("assemble", ContextAssembler(deps, PROMPT_BUDGET).assemble)
-    graph.add_node("generate", generate(deps))
-    graph.add_node("criticise", criticise(deps))
-    graph.add_node("validate", validate(deps))
-    graph.add_node("judge", judge)
-    graph.add_node("refine", refine(deps))
-    graph.add_node("finish", finish)
+    graph.add_node("generate", nodes.generate)
+    graph.add_node("criticise", nodes.criticise)
+    graph.add_node("validate", nodes.validate)
+    graph.add_node("judge", nodes.judge)
+    graph.add_node("refine", nodes.refine)
+    graph.add_node("finish", nodes.finish)
 
     graph.add_edge(START, "prepare")
     graph.add_conditional_edges(
@@ -67,13 +61,13 @@ def build_critique_refine(
 
 SPEC = GraphSpec(
     name="critique_refine",
-    description="Writes a message to a customer: a critic and a validator judge it, a refiner mends it.",
+    description="Writes a message to a customer: a critic and a validator judge it, a refiner corrects it.",
     build=build_critique_refine,
     input_schema=CritiqueRefineInput,
     output_schema=CritiqueRefineOutput,
-    # Nothing outside is changed: a lost step is only written again.
+    # The graph has no external effect, so a lost step is simply repeated.
     durability="async",
-    # Three super-steps a cycle, ten cycles at most, and a few around them.
+    # Three super-steps per cycle, ten cycles at most, and a few around them.
     recursion_limit=50,
     example={
         "prompt": "Write a message that tells the customer they are close to their contact limit, and offers "

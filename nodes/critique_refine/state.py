@@ -1,9 +1,8 @@
-"""What a run is given, keeps and answers."""
+"""Input, state and output of the critique-and-refine graph."""
 
 from typing import Annotated, Literal, TypeAlias
 
 from langchain_core.messages import AnyMessage
-from langgraph.channels import EphemeralValue
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
@@ -11,8 +10,8 @@ from nodes.shared.channels import Messages, StoredText
 from nodes.shared.contact import ContactProfile
 from nodes.shared.context import ContextOutput, ContextState
 
-# Those of the model are the codes of its errors.
-Reason: TypeAlias = Literal[
+# Why a run is no success. The model's reasons are the codes of its errors.
+CritiqueRefineReason: TypeAlias = Literal[
     "max_cycles_reached",
     "model_reply_unreadable",
     "model_unavailable",
@@ -25,13 +24,15 @@ class CritiqueRefineInput(BaseModel):
     """A message to write to a customer."""
 
     prompt: str = Field(
-        min_length=1, max_length=20_000, description="What the message is for, in the words of whoever asks"
+        min_length=1,
+        max_length=20_000,
+        description="What the message is for, in the words of the person who asks",
     )
     contact_id: str = Field(
         min_length=1, max_length=200, description="The CRM contact the message is written to"
     )
     instruction: str = Field(
-        "", max_length=20_000, description="How it is to be written, read beside the writer's own rules"
+        "", max_length=20_000, description="How to write it; appended to the writer's own rules"
     )
     background: str = Field(
         "", max_length=50_000, description="What else is known: information, not instructions"
@@ -59,7 +60,7 @@ class Scores(TypedDict):
 
 
 class Critique(TypedDict):
-    """What the critic says of one version."""
+    """The critic's judgement of one version."""
 
     scores: Scores
     total: Annotated[int, Field(description="Sum of the scores, 0 to 100")]
@@ -72,7 +73,7 @@ class Validation(TypedDict):
     """Whether one version may be sent as it is."""
 
     approved: bool
-    issues: Annotated[list[str], Field(description="What must be mended first; empty when approved")]
+    issues: Annotated[list[str], Field(description="What must be fixed first; empty when approved")]
 
 
 class Version(TypedDict):
@@ -91,37 +92,32 @@ class Version(TypedDict):
 
 
 class CritiqueRefineState(ContextState):
-    """The state of a thread; all but ``messages`` is about its latest run."""
+    """The state of a thread. All fields but ``messages`` are about its latest run."""
 
     messages: Messages
-    # A checkpoint keeps a text as jsonb; lists and mappings go into a blob, which takes anything.
+    # The input. Texts are StoredText because a checkpoint holds them as jsonb, which cannot take every text.
     prompt: StoredText
     contact_id: StoredText
-    # As given: only ``prepare`` sees them, so that a run without them does not get the last run's.
-    instruction: Annotated[str, EphemeralValue]
-    quality_threshold: Annotated[float, EphemeralValue]
-    max_refinement_cycles: Annotated[int, EphemeralValue]
-    # The same, or their defaults, for the run.
-    guidance: StoredText
-    threshold: float
-    cycle_limit: int
+    instruction: StoredText
+    quality_threshold: float
+    max_refinement_cycles: int
     customer: ContactProfile
-    # The current version: the text that would be sent, and what its judges said or why they could not.
+    # The current version, and the judgements of it or why there is none.
     draft: StoredText
     critique: Critique | None
-    critique_fault: Reason | None
+    critique_fault: CritiqueRefineReason | None
     validation: Validation | None
-    validation_fault: Reason | None
+    validation_fault: CritiqueRefineReason | None
     cycles: int
     history: list[Version]
     success: bool
     output: StoredText
     score: float
-    reason: Reason | None
+    reason: CritiqueRefineReason | None
 
 
 class CritiqueRefineOutput(ContextOutput):
-    """What became of the run. ``score``, ``critique`` and ``validation`` are those of ``output``."""
+    """The result of a run. ``score``, ``critique`` and ``validation`` are those of ``output``."""
 
     success: Annotated[
         bool, Field(description="Whether the message reached the threshold and the validator approved it")
@@ -136,11 +132,11 @@ class CritiqueRefineOutput(ContextOutput):
             "could not be scored, and critique is null"
         ),
     ]
-    cycles: Annotated[int, Field(description="Refinements that were made")]
+    cycles: Annotated[int, Field(description="How often the message was refined")]
     critique: Annotated[Critique | None, Field(description="null where the message could not be scored")]
     validation: Annotated[
         Validation | None, Field(description="null where the message could not be validated")
     ]
     history: Annotated[list[Version], Field(description="Every version, in the order they were written")]
-    reason: Annotated[Reason | None, Field(description="Why success is false; null otherwise")]
+    reason: Annotated[CritiqueRefineReason | None, Field(description="Why success is false; null otherwise")]
     messages: Annotated[list[AnyMessage], Field(description="The thread's conversation")]

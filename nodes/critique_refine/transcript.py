@@ -1,7 +1,7 @@
-"""What the models see: the conversation, the customer, and the version in question as the model's own turn.
+"""What the models see: the conversation, the customer, and the current version as the model's own turn.
 
-Generator and refiner are shown the same beginning in the same order, and so are the judges, so that what a
-cycle adds comes at the end.
+All prompts begin with the same messages in the same order, and what a cycle adds comes at the end, so that a
+provider's prompt cache hits.
 """
 
 import json
@@ -14,53 +14,53 @@ from nodes.shared.context import build_background_messages
 from nodes.shared.conversation import select_history
 from nodes.shared.prompts import add_locale, load_prompt
 
-# Earlier requests on the thread and the messages that were written: "shorter, please" is about the last one.
+# Earlier requests and the messages written for them: "shorter, please" is about the last one.
 HISTORY_MESSAGES = 10
-# Of what the CRM knows: tickets may be long.
+# The longest customer profile that is shown; tickets may be long.
 CUSTOMER_CHARACTERS = 20_000
 
 
-def request(state: CritiqueRefineState, system: str, locale: str | None) -> list[AnyMessage]:
-    """System prompt with the instruction, earlier turns, the request, the customer, what else is known."""
-    *earlier, asked = state["messages"]
-    guided = f"{add_locale(system, locale)}\n\n{state['guidance']}".strip()
+def build_request(state: CritiqueRefineState, system: str, locale: str | None) -> list[AnyMessage]:
+    """Return the system prompt with the instruction, earlier turns, the request, the customer, background."""
+    *earlier, request = state["messages"]
     return [
-        SystemMessage(guided),
+        SystemMessage(f"{add_locale(system, locale)}\n\n{state['instruction']}".strip()),
         *select_history(earlier, HISTORY_MESSAGES, state["context"]),
-        asked,
-        _customer(state),
+        request,
+        _build_customer_message(state),
         *build_background_messages(state["background"]),
     ]
 
 
-def with_draft(state: CritiqueRefineState, system: str, locale: str | None) -> list[AnyMessage]:
-    """The request and the current version."""
-    return [*request(state, system, locale), AIMessage(state["draft"])]
+def build_review_request(state: CritiqueRefineState, system: str, locale: str | None) -> list[AnyMessage]:
+    """Return the request followed by the current version."""
+    return [*build_request(state, system, locale), AIMessage(state["draft"])]
 
 
-def feedback(judged: Version) -> HumanMessage:
-    """What the judges said of a version, for the refiner."""
-    validation, scores = judged["validation"], judged["scores"]
-    points = ", ".join(f"{name} {given}/25" for name, given in scores.items()) if scores else ""
+def build_feedback(version: Version) -> HumanMessage:
+    """Return what the judges said of a version, for the refiner."""
+    validation, scores = version["validation"], version["scores"]
+    points = ", ".join(f"{name} {score}/25" for name, score in scores.items()) if scores else ""
     parts = [
         load_prompt("critique_refine_refine_question"),
-        f"Score: {judged['total']}/100 ({points})" if scores else "",
-        _listed("Must be mended, or it cannot be sent", validation["issues"] if validation else []),
-        _listed("Weaknesses", judged["weaknesses"]),
-        _listed("Improvements", judged["improvements"]),
-        _listed("Strengths, to keep", judged["strengths"]),
+        f"Score: {version['total']}/100 ({points})" if scores else "",
+        _format_list("Must be fixed, or it cannot be sent", validation["issues"] if validation else []),
+        _format_list("Weaknesses", version["weaknesses"]),
+        _format_list("Improvements", version["improvements"]),
+        _format_list("Strengths, to keep", version["strengths"]),
     ]
     return HumanMessage("\n\n".join(filter(None, parts)))
 
 
-def _listed(title: str, points: Sequence[str]) -> str:
+def _format_list(title: str, points: Sequence[str]) -> str:
     return "\n".join([f"{title}:", *(f"- {point}" for point in points)]) if points else ""
 
 
-def _customer(state: CritiqueRefineState) -> HumanMessage:
-    known = json.dumps(state["customer"], ensure_ascii=False, indent=1)
-    cut = len(known) - CUSTOMER_CHARACTERS
-    if cut > 0:
-        known = f"{known[:CUSTOMER_CHARACTERS]}… [{cut} more characters were cut]"
-    # In JSON an escaped sign is the same text, and what customers wrote cannot close the fence.
-    return HumanMessage(load_prompt("critique_refine_customer").format(known=known.replace("<", "\\u003c")))
+def _build_customer_message(state: CritiqueRefineState) -> HumanMessage:
+    profile = json.dumps(state["customer"], ensure_ascii=False, indent=1)
+    excess = len(profile) - CUSTOMER_CHARACTERS
+    if excess > 0:
+        profile = f"{profile[:CUSTOMER_CHARACTERS]}… [{excess} more characters were cut]"
+    # An escaped sign is the same text in JSON, and what customers wrote cannot close the fence.
+    escaped = profile.replace("<", "\\u003c")
+    return HumanMessage(load_prompt("critique_refine_customer").format(known=escaped))

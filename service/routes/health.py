@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Response
 from fastapi.responses import JSONResponse
@@ -11,6 +11,7 @@ from prometheus_client.exposition import choose_encoder
 
 from core import postgres
 from core.embeddings import embedder_kind
+from core.tasks import TaskState
 from graphs.registry import REGISTRY
 from service.lifespan import Service
 from service.routes.dependencies import OpenService
@@ -18,6 +19,8 @@ from service.version import VERSION
 
 HEALTH_SQL = "SELECT 1"
 HEALTH_TIMEOUT_SECONDS = 2.0
+# States of a background task that does not do its work.
+FAILING_STATES: Final[frozenset[TaskState]] = frozenset({"failing", "restarting"})
 
 
 def health_router() -> APIRouter:
@@ -26,7 +29,10 @@ def health_router() -> APIRouter:
 
     @router.get("/health", responses={503: {"description": "Something is down; the body names it"}})
     async def health(service: OpenService) -> JSONResponse:
-        """Answer healthy if the database answers within two seconds; degraded while an agent fails."""
+        """Answer healthy if the database answers within two seconds.
+
+        Degraded, still with 200, while an agent fails again and again or a background task fails or restarts.
+        """
         fault = await _find_database_fault(service)
         if fault is None:
             return JSONResponse(_describe_health(service))
@@ -88,14 +94,17 @@ def health_router() -> APIRouter:
 
 
 def _describe_health(service: Service) -> dict[str, Any]:
-    degraded = [
+    degraded_agents = [
         {"agent": name, "failures_in_a_row": failures}
         for name, failures in service.agents.health.degraded.items()
     ]
+    tasks = service.tasks.statuses()
+    is_degraded = degraded_agents or any(task.state in FAILING_STATES for task in tasks.values())
     return {
-        "status": "degraded" if degraded else "healthy",
+        "status": "degraded" if is_degraded else "healthy",
         "checks": {"database": "up"},
-        "agents": {"degraded": degraded},
+        "agents": {"degraded": degraded_agents},
+        "tasks": {name: asdict(task) for name, task in tasks.items()},
     }
 
 

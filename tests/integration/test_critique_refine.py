@@ -30,10 +30,15 @@ from core.postgres import Pool
 from core.settings import CrmSettings, FeatureSettings, ModelSettings
 from graphs.critique_refine import SPEC
 from graphs.diagrams import mermaid
-from nodes.critique_refine import criticise, generate, refine, validate
-from nodes.critique_refine.checks import LONGEST_CHARACTERS
-from nodes.critique_refine.finish import NO_MESSAGE
 from nodes.critique_refine.judgements import REJECTED_WITHOUT_REASON, Review, Verdict
+from nodes.critique_refine.message_text import MAX_CHARACTERS
+from nodes.critique_refine.nodes import (
+    CRITICISE_TEMPERATURE,
+    GENERATE_TEMPERATURE,
+    NO_MESSAGE,
+    REFINE_TEMPERATURE,
+    VALIDATE_TEMPERATURE,
+)
 from nodes.critique_refine.state import CritiqueRefineInput, CritiqueRefineOutput
 from nodes.deps import Deps
 from nodes.shared.prompts import load_prompt
@@ -95,10 +100,10 @@ class Roles:
     @property
     def models(self) -> ChatModels:
         roles = {
-            generate.TEMPERATURE: self.generator,
-            criticise.TEMPERATURE: self.critic,
-            validate.TEMPERATURE: self.validator,
-            refine.TEMPERATURE: self.refiner,
+            GENERATE_TEMPERATURE: self.generator,
+            CRITICISE_TEMPERATURE: self.critic,
+            VALIDATE_TEMPERATURE: self.validator,
+            REFINE_TEMPERATURE: self.refiner,
         }
 
         def build(spec: ModelSpec) -> ScriptedChatModel:
@@ -124,8 +129,8 @@ def on(thread: str = "thread") -> RunnableConfig:
     return {"configurable": {"thread_id": thread}, "recursion_limit": SPEC.recursion_limit}
 
 
-def given(load_prompt: str = PROMPT, **more: Any) -> dict[str, Any]:
-    return {"prompt": load_prompt, "contact_id": CONTACT, **more}
+def given(**more: Any) -> dict[str, Any]:
+    return SPEC.validate_input({"prompt": PROMPT, "contact_id": CONTACT}) | more
 
 
 async def run(graph: Graph, thread: str = "thread", context: Context | None = None, **more: Any) -> Any:
@@ -237,7 +242,7 @@ REJECTED_BY_CODE = [
     ("Prezado {{nome do cliente}}, seu plano renova em breve.", "{{nome do cliente}}"),
     ("Hello Laura, your plan renews on XXX for TODO.", "XXX"),
     ("Hi.", "too short"),
-    ("Hello Laura. " + "We write to you again. " * 200, f"at most {LONGEST_CHARACTERS}"),
+    ("Hello Laura. " + "We write to you again. " * 200, f"at most {MAX_CHARACTERS}"),
     ("As an AI language model, I cannot see what Laura's plan is.", "speaks of the model"),
 ]
 
@@ -432,7 +437,7 @@ async def test_a_refiner_that_fails_leaves_the_best_version(pool: Pool) -> None:
 async def test_a_judge_that_never_answers_costs_its_time_and_not_the_message(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nodes.critique_refine.faults.CALL_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr("nodes.critique_refine.nodes.CALL_TIMEOUT_SECONDS", 0.1)
     roles = Roles(generate=[DRAFT], criticise=[review(90)], validate=[APPROVED])
     roles.critic.before_token = never
     output = await outcome(pool, roles)
@@ -676,11 +681,11 @@ def test_an_input_out_of_bounds_is_refused(wrong: dict[str, Any]) -> None:
     ],
 )
 async def test_the_offline_model_walks_all_steps_and_does_not_pass_for_a_writer(
-    pool: Pool, load_prompt: str, contact_id: str, word: str
+    pool: Pool, prompt: str, contact_id: str, word: str
 ) -> None:
     async with development_deps(pool, build_chat_models(ModelSettings(), FeatureSettings())) as deps:
         graph = await compiled(SPEC, deps, pool)
-        output = await run(graph, prompt=load_prompt, contact_id=contact_id)
+        output = await run(graph, prompt=prompt, contact_id=contact_id)
     plain = {name: value for name, value in output.items() if name != "messages"}
     schema = TypeAdapter(CritiqueRefineOutput).json_schema()
     jsonschema.validate({**plain, "messages": []}, schema)
