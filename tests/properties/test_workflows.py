@@ -14,7 +14,7 @@ from nodes.workflow.recovery import retry
 from tests.support.workflows import FakeApi, Json, build_engine
 from workflows.outline import build_outline, is_pattern
 from workflows.progress import compute_progress
-from workflows.results import parse_step_id, result_key
+from workflows.results import format_result_key, parse_step_id
 from workflows.schema import Conditional, Definition, FanOutFanIn, Loop, Parallel, Sequential, Step
 from workflows.validation import read_definition
 
@@ -47,7 +47,7 @@ class Interpreter:
     def run_one(self, step: Step, indices: Indices, iteration: int | None) -> None:
         if not self.is_met(step.when, indices, iteration):
             if not is_pattern(step):
-                self.records[result_key(step.id, indices)] = ("skipped", None)
+                self.records[format_result_key(step.id, indices)] = ("skipped", None)
             return
         if not is_pattern(step):
             self.run_working_step(step, indices)
@@ -59,7 +59,7 @@ class Interpreter:
                 raise
 
     def run_working_step(self, step: Any, indices: Indices) -> None:
-        key = result_key(step.id, indices)
+        key = format_result_key(step.id, indices)
         if step.id not in self.failing:
             self.records[key] = ("succeeded", key)
             return
@@ -112,7 +112,7 @@ class Interpreter:
                 return iteration is not None and iteration >= condition.limit
         # The only expressions that are generated: an earlier step of the same list succeeded.
         return (
-            self.records.get(result_key(condition.expression.split(".")[1], indices), ("", 0))[0]
+            self.records.get(format_result_key(condition.expression.split(".")[1], indices), ("", 0))[0]
             == "succeeded"
         )
 
