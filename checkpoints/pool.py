@@ -21,7 +21,7 @@ from core.errors import StartupError
 from core.logging import get_logger
 from core.postgres import Connection, Pool
 from core.settings import DatabaseSettings
-from core.tasks import background
+from core.tasks import Supervisor
 
 log = get_logger(__name__)
 
@@ -158,9 +158,9 @@ async def connect(pool: Pool) -> Connection:
 
 
 @asynccontextmanager
-async def watch_database(pool: WatchedPool) -> AsyncIterator[None]:
+async def watch_database(pool: WatchedPool, tasks: Supervisor) -> AsyncIterator[None]:
     """Keep :attr:`WatchedPool.unavailable_reason` up to date while the context is open."""
-    async with background(_Watch(pool).run(), "database-watch"):
+    async with tasks.supervise("database-watch", _Watch(pool).run):
         yield
 
 

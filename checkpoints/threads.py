@@ -12,25 +12,12 @@ WHERE thread_id = %s AND checkpoint_ns = ''
 ORDER BY checkpoint_id DESC LIMIT 1
 """
 
-# A thread waits if its latest checkpoint has interrupts among its writes. Some of them may have been answered
-# already (another interrupt of the same step keeps it open): only the graph's own state tells which.
+# Triggers maintain the table waiting_threads (sql/0001_checkpoints.sql). Some interrupts of a thread may have
+# been answered already (another one of the same step keeps it open): only the graph's own state tells which.
 WAITING_SQL: Final = """
-SELECT latest.thread_id, latest.checkpoint ->> 'ts' AS since, latest.metadata ->> 'graph' AS graph
-FROM (SELECT DISTINCT thread_id FROM checkpoint_writes
-      WHERE checkpoint_ns = '' AND channel = '__interrupt__') AS interrupted
-CROSS JOIN LATERAL (
-    SELECT thread_id, checkpoint_id, checkpoint, metadata FROM checkpoints
-    WHERE checkpoints.thread_id = interrupted.thread_id AND checkpoint_ns = ''
-    ORDER BY checkpoint_id DESC LIMIT 1
-) AS latest
-WHERE latest.metadata ->> 'tenant' = %(tenant)s AND latest.metadata ->> 'graph' = ANY(%(graphs)s)
-  AND EXISTS (
-    SELECT FROM checkpoint_writes AS pending
-    WHERE pending.thread_id = latest.thread_id AND pending.checkpoint_ns = ''
-      AND pending.checkpoint_id = latest.checkpoint_id AND pending.channel = '__interrupt__'
-)
-ORDER BY latest.checkpoint_id
-LIMIT %(limit)s OFFSET %(offset)s
+SELECT thread_id, checkpoint_id, since, graph FROM waiting_threads
+WHERE tenant = %(tenant)s AND graph = ANY(%(graphs)s) AND checkpoint_id > %(after)s
+ORDER BY checkpoint_id LIMIT %(limit)s
 """
 
 # All namespaces: the thread's own and those of the subgraphs it called.
@@ -38,6 +25,7 @@ DELETE_SQL: Final = (
     "DELETE FROM checkpoint_writes WHERE thread_id = %s",
     "DELETE FROM checkpoint_blobs WHERE thread_id = %s",
     "DELETE FROM checkpoints WHERE thread_id = %s",
+    "DELETE FROM waiting_threads WHERE thread_id = %s",
 )
 
 
@@ -55,11 +43,13 @@ class WaitingThread:
 
     Attributes:
         thread_id: The thread.
+        checkpoint_id: Where it waits; ids are time-ordered, so that this is the position in the list.
         since: When the step began, ISO 8601.
         graph: The graph that waits, from the run's metadata.
     """
 
     thread_id: str
+    checkpoint_id: str
     since: str
     graph: str
 
@@ -71,11 +61,19 @@ async def load_thread_owner(connection: Connection, thread_id: str) -> ThreadOwn
 
 
 async def list_waiting_threads(
-    pool: Pool, tenant: str, graphs: Sequence[str], *, limit: int, offset: int = 0
+    pool: Pool, tenant: str, graphs: Sequence[str], *, limit: int, after: str = ""
 ) -> list[WaitingThread]:
-    """Return the tenant's waiting threads of these graphs, the longest-waiting first."""
+    """Return the tenant's waiting threads of these graphs, the longest-waiting first.
+
+    Args:
+        pool: The service's pool.
+        tenant: Whose threads.
+        graphs: Names of the graphs that wait.
+        limit: How many threads at most.
+        after: The ``checkpoint_id`` of the last thread of the previous page; empty: the first page.
+    """
+    parameters = {"tenant": tenant, "graphs": list(graphs), "limit": limit, "after": after}
     async with pool.connection() as connection:
-        parameters = {"tenant": tenant, "graphs": list(graphs), "limit": limit, "offset": offset}
         rows = await (await connection.execute(WAITING_SQL, parameters)).fetchall()
     return [WaitingThread(**row) for row in rows]
 

@@ -147,7 +147,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         tracing = await stack.enter_async_context(open_tracing(settings.tracing))
 
         # 3. The database with its pool and tables, and what is nothing but tables.
-        pool = await _open_database(stack, settings)
+        pool = await _open_database(stack, settings, tasks)
         audit, requests = AuditTrail(pool), RequestKeys(pool, hours=settings.idempotency.key_hours)
         effects = RecordedEffects(pool)
         sessions = SessionStore(pool, idle_seconds=settings.sessions.idle_seconds)
@@ -229,9 +229,9 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         )
 
 
-async def _open_database(stack: AsyncExitStack, settings: Settings) -> WatchedPool:
+async def _open_database(stack: AsyncExitStack, settings: Settings, tasks: Supervisor) -> WatchedPool:
     pool = await stack.enter_async_context(open_database(settings.database, settings.server.data_dir))
-    await stack.enter_async_context(watch_database(pool))
+    await stack.enter_async_context(watch_database(pool, tasks))
     await migrate_rooms(pool)
     return pool
 

@@ -1,7 +1,7 @@
 """``/v1/approvals``: what waits for a person, and their decisions.
 
 There is no table of approvals. A question is pending if its thread's latest checkpoint says so, which
-survives a restart and cannot disagree with the run.
+survives a restart and cannot disagree with the run. ``waiting_threads`` only says where to look.
 """
 
 import asyncio
@@ -29,9 +29,9 @@ log = get_logger(__name__)
 # The graphs whose questions are for a person of the company, and the workflows, which have graphs of their
 # own. Questions to a customer are not decided here.
 LISTED_GRAPHS = [*(spec.name for spec in REGISTRY.values() if spec.asks == "company"), WORKFLOW]
-# Threads that one answer looks through, and how many at once: most may wait for a time or a signal.
-_MAX_THREADS = 1_000
+# Threads that are read at once, and how often at most for one answer: most may wait for a time or a signal.
 _PAGE = 100
+_MAX_PAGES = 10
 
 
 class Approval(PendingInterrupt):
@@ -47,9 +47,7 @@ class Approvals(BaseModel):
     """Pending questions, longest waiting first."""
 
     approvals: list[Approval]
-    next_offset: int | None = Field(
-        None, description="Where the next page begins; null: this is the last page"
-    )
+    next: str | None = Field(description="Give it as after= for the next page; null: this is the last page")
 
 
 class Decided(BaseModel):
@@ -69,13 +67,10 @@ def approvals_router() -> APIRouter:
         service: OpenService,
         requester: Requester,
         limit: Annotated[int, Query(ge=1, le=500)] = 100,
-        offset: Annotated[int, Query(ge=0)] = 0,
+        after: Annotated[str, Query(max_length=100, description="The previous page's next")] = "",
     ) -> Approvals:
-        """List the questions that wait for a person; the questions of one thread are on one page.
-
-        ``offset`` counts threads: the next page begins at ``next_offset``.
-        """
-        return await _list_pending(service, requester, limit=limit, offset=offset)
+        """List the questions that wait for a person; the questions of one thread are on one page."""
+        return await _list_pending(service, requester, limit=limit, after=after)
 
     @router.post("/{approval_id}")
     async def decide(
@@ -118,22 +113,21 @@ def _build_run(
     )
 
 
-async def _list_pending(service: Service, identity: Identity, *, limit: int, offset: int) -> Approvals:
+async def _list_pending(service: Service, identity: Identity, *, limit: int, after: str) -> Approvals:
     """Read on until there are enough questions, no more threads, or enough threads were looked at."""
     approvals: list[Approval] = []
-    last = offset + _MAX_THREADS
-    while offset < last:
+    for _ in range(_MAX_PAGES):
         page = await list_waiting_threads(
-            service.pool, identity.tenant, LISTED_GRAPHS, limit=_PAGE, offset=offset
+            service.pool, identity.tenant, LISTED_GRAPHS, limit=_PAGE, after=after
         )
         for waiting in page:
-            offset += 1
+            after = waiting.checkpoint_id
             approvals += await _list_questions(service, identity, waiting)
             if len(approvals) >= limit:
-                return Approvals(approvals=approvals, next_offset=offset)
+                return Approvals(approvals=approvals, next=after)
         if len(page) < _PAGE:
-            return Approvals(approvals=approvals, next_offset=None)
-    return Approvals(approvals=approvals, next_offset=offset)
+            return Approvals(approvals=approvals, next=None)
+    return Approvals(approvals=approvals, next=after)
 
 
 async def _list_questions(service: Service, identity: Identity, waiting: WaitingThread) -> list[Approval]:

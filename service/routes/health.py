@@ -3,13 +3,14 @@
 import asyncio
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from core import postgres
 from core.embeddings import embedder_kind
+from core.tasks import TaskState
 from graphs.registry import REGISTRY
 from service.lifespan import Service
 from service.routes.dependencies import OpenService
@@ -17,6 +18,8 @@ from service.version import VERSION
 
 HEALTH_SQL = "SELECT 1"
 HEALTH_TIMEOUT_SECONDS = 2.0
+# States of a background task that does not do its work.
+FAILING_STATES: Final[frozenset[TaskState]] = frozenset({"failing", "restarting"})
 
 
 def health_router() -> APIRouter:
@@ -25,7 +28,10 @@ def health_router() -> APIRouter:
 
     @router.get("/health", responses={503: {"description": "Something is down; the body names it"}})
     async def health(service: OpenService) -> JSONResponse:
-        """Answer healthy if the database answers within two seconds; degraded while an agent fails."""
+        """Answer healthy if the database answers within two seconds.
+
+        Degraded, still with 200, while an agent fails again and again or a background task fails or restarts.
+        """
         fault = await _find_database_fault(service)
         if fault is None:
             return JSONResponse(_describe_health(service))
@@ -87,14 +93,17 @@ def health_router() -> APIRouter:
 
 
 def _describe_health(service: Service) -> dict[str, Any]:
-    degraded = [
+    degraded_agents = [
         {"agent": name, "failures_in_a_row": failures}
         for name, failures in service.agents.health.degraded.items()
     ]
+    tasks = service.tasks.statuses()
+    is_degraded = degraded_agents or any(task.state in FAILING_STATES for task in tasks.values())
     return {
-        "status": "degraded" if degraded else "healthy",
+        "status": "degraded" if is_degraded else "healthy",
         "checks": {"database": "up"},
-        "agents": {"degraded": degraded},
+        "agents": {"degraded": degraded_agents},
+        "tasks": {name: asdict(task) for name, task in tasks.items()},
     }
 
 

@@ -72,6 +72,32 @@ async def test_a_risky_message_waits_and_is_sent_once_it_is_approved(database_ur
         assert await sent(running) == [REFUND]
 
 
+async def test_pending_questions_are_paged_longest_waiting_first(database_url: str) -> None:
+    model = ScriptedChatModel(replies=[*(calling("I refund.", SEND) for _ in range(3)), DONE])
+    async with running_service(database_url, scripted_models(model)) as running:
+        for thread_id in ("first", "second", "third"):
+            await begin(running, thread_id)
+
+        async def list_threads() -> list[str]:
+            threads: list[str] = []
+            after: str | None = ""
+            while after is not None:
+                params: dict[str, str | int] = {"limit": 1, "after": after}
+                page = (await running.http.get("/v1/approvals", params=params)).json()
+                threads += [approval["thread_id"] for approval in page["approvals"]]
+                after = page["next"]
+            return threads
+
+        assert await list_threads() == ["first", "second", "third"]
+        [approval] = [one for one in await approvals(running) if one["thread_id"] == "second"]
+        assert (await running.http.post(f"/v1/approvals/{approval['id']}", json=APPROVE)).status_code == 200
+        assert await list_threads() == ["first", "third"]
+        # Nothing but what waits is looked at, however many questions were answered before.
+        async with running.service.pool.connection() as connection:
+            rows = await connection.execute("SELECT thread_id FROM waiting_threads ORDER BY checkpoint_id")
+            assert [row["thread_id"] for row in await rows.fetchall()] == ["first", "third"]
+
+
 async def test_edited_arguments_are_what_is_sent(database_url: str) -> None:
     model = ScriptedChatModel(replies=[calling("I refund.", SEND), DONE])
     async with running_service(database_url, scripted_models(model)) as running:

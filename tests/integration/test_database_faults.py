@@ -95,11 +95,8 @@ async def test_the_service_says_that_its_database_is_away_and_goes_on_when_it_is
 ) -> None:
     model = ScriptedChatModel(replies=[AIMessage("Nice to meet you."), AIMessage("We met.")])
     async with database(tmp_path) as db, service_on(db, model) as running:
-        assert (await running.http.get("/health")).json() == {
-            "status": "healthy",
-            "agents": {"degraded": []},
-            "checks": {"database": "up"},
-        }
+        health = await running.http.get("/health")
+        assert (health.json()["status"], health.json()["checks"]) == ("healthy", {"database": "up"})
         assert (await ask(running)).status_code == 200
         await db.stop()
 

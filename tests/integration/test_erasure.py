@@ -12,7 +12,7 @@ from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT, EXPORT_TASK, RunningService, running_service
 from tests.support.waiting import until
 
-TABLES = ("checkpoints", "checkpoint_blobs", "checkpoint_writes")
+TABLES = ("checkpoints", "checkpoint_blobs", "checkpoint_writes", "waiting_threads")
 ASKED = {"task": EXPORT_TASK, "contact_id": CONTACT}
 
 

@@ -1,5 +1,6 @@
 """What every caller notices: health, info, documents, ids, unknown paths."""
 
+import asyncio
 import re
 
 from syrupy.assertion import SnapshotAssertion
@@ -13,9 +14,16 @@ from tests.support.service import running_service
 async def test_health_info_docs_and_the_development_crm_are_there(database_url: str) -> None:
     async with running_service(database_url, scripted_models(ScriptedChatModel())) as running:
         health = await running.http.get("/health")
+        running_task = {"state": "running", "restarts": 0, "last_error": ""}
+        names = ("audit-writer", "audit-cleanup", "database-watch", "session-worker", "workflow-worker")
         assert (health.status_code, health.json()) == (
             200,
-            {"status": "healthy", "checks": {"database": "up"}, "agents": {"degraded": []}},
+            {
+                "status": "healthy",
+                "checks": {"database": "up"},
+                "agents": {"degraded": []},
+                "tasks": dict.fromkeys(names, running_task),
+            },
         )
         info = (await running.http.get("/info")).json()
         assert info["version"] == "0.1.0"
@@ -25,6 +33,21 @@ async def test_health_info_docs_and_the_development_crm_are_there(database_url: 
         assert (await running.http.get("/docs")).status_code == 200
         assert (await running.http.get("/crm/docs")).status_code == 200
         assert (await running.crm("/status"))["status"] == "operational"
+
+
+async def test_a_background_task_that_dies_is_reported_and_restarted(database_url: str) -> None:
+    async def fail() -> None:
+        raise RuntimeError("a bug")
+
+    async with (
+        running_service(database_url, scripted_models(ScriptedChatModel())) as running,
+        running.service.tasks.supervise("broken", fail),
+    ):
+        await asyncio.sleep(0)
+        health = await running.http.get("/health")
+        assert (health.status_code, health.json()["status"]) == (200, "degraded")
+        task = health.json()["tasks"]["broken"]
+        assert (task["state"], task["last_error"]) == ("restarting", "RuntimeError")
 
 
 async def test_every_response_has_a_request_id_and_keeps_the_callers(database_url: str) -> None:

@@ -352,7 +352,7 @@ async def test_the_list_of_approvals_skips_threads_without_questions(
     async with pool.connection() as connection:
         await connection.execute("UPDATE workflows.runs SET definition = '{}' WHERE id = %s", (broken["id"],))
     first = (await client.http.get("/v1/approvals", params={"limit": 1})).raise_for_status().json()
-    then = {"limit": 1, "offset": first["next_offset"]}
+    then = {"limit": 1, "after": first["next"]}
     rest = (await client.http.get("/v1/approvals", params=then)).raise_for_status().json()
     async with pool.connection() as connection:
         await connection.execute(
@@ -360,7 +360,7 @@ async def test_the_list_of_approvals_skips_threads_without_questions(
             ([one["id"] for one in begun],),
         )
     assert [one["thread_id"] for one in first["approvals"]] == [asks["id"]]
-    assert rest == {"approvals": [], "next_offset": None}
+    assert rest == {"approvals": [], "next": None}
 
 
 async def test_the_priority_of_a_run_applies_to_its_steps(client: Client) -> None:

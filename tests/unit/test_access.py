@@ -91,7 +91,7 @@ def test_pages_of_other_sites_are_told_from_our_own() -> None:
 
 async def test_it_does_not_listen_beyond_this_machine_without_authentication() -> None:
     settings = settings_for("postgresql://nowhere/x", server=ServerSettings(host="0.0.0.0", port=0))
-    with pytest.raises(StartupError, match=r"^HOST=0\.0\.0\.0 needs .* AUTH_API_KEYS=true") as said:
+    with pytest.raises(StartupError, match=r"^HOST=0\.0\.0\.0 requires .* AUTH_API_KEYS=true") as said:
         async with open_server(settings):
             raise AssertionError("it listens")
     assert "\n" not in said.value.message
