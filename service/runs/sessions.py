@@ -12,7 +12,6 @@ from uuid import UUID, uuid5
 from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
-from nodes.shared.fact_extraction import MAX_MESSAGES, learn_facts
 from pydantic import BaseModel
 
 from core.logging import get_logger
@@ -23,6 +22,7 @@ from core.postgres import DATABASE_UNAVAILABLE
 from graphs.registry import REGISTRY
 from graphs.spec import GraphSpec
 from nodes.shared.conversation import select_unsummarised, summarise_conversation
+from nodes.shared.fact_extraction import MAX_MESSAGES, learn_facts
 from service.auth.principal import Identity
 from service.runs.preconditions import ThreadOwners, check_same_conversation, require_unclaimed
 from service.runs.request import CompiledGraph, OnFinish, OnStart
