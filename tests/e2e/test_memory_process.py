@@ -19,7 +19,7 @@ TOKEN = "a-token"
 
 @asynccontextmanager
 async def memory_process(data_dir: Path) -> AsyncIterator[tuple[Process, str]]:
-    """The process and its banner; stopped at the end if the test has not."""
+    """Start the process, read its startup message, and stop it at the end if the test has not."""
     settings = {
         "MEMORY_SERVE_PORT": "0",
         "MEMORY_GRPC_TOKEN": TOKEN,
@@ -27,24 +27,24 @@ async def memory_process(data_dir: Path) -> AsyncIterator[tuple[Process, str]]:
     }
     process = await launch(data_dir, "-m", "service.cli.memory_server", **settings)
     assert process.stdout
-    banner = ""
-    while "make serve" not in banner:
+    message = ""
+    while "make serve" not in message:
         line = (await process.stdout.readline()).decode()
         assert line, (await process.communicate())[1].decode()
-        banner += line
+        message += line
     try:
-        yield process, banner
+        yield process, message
     finally:
         if process.returncode is None:
             process.terminate()
             await process.communicate()
 
 
-async def test_a_memory_of_its_own_keeps_what_it_is_told_through_a_restart(tmp_path: Path) -> None:
+async def test_a_separate_memory_server_keeps_its_data_through_a_restart(tmp_path: Path) -> None:
     for added in (1, 0):
-        async with memory_process(tmp_path) as (process, banner):
-            assert TOKEN not in banner
-            found = re.search(r"MEMORY_GRPC_TARGET=(\S+) MEMORY_GRPC_TOKEN=\.\.\. make serve", banner)
+        async with memory_process(tmp_path) as (process, message):
+            assert TOKEN not in message
+            found = re.search(r"MEMORY_GRPC_TARGET=(\S+) MEMORY_GRPC_TOKEN=\.\.\. make serve", message)
             assert found
             settings = memory_settings(grpc_target=found[1], grpc_token=SecretStr(TOKEN))
             async with connect_memory(settings) as remote:
@@ -56,7 +56,7 @@ async def test_a_memory_of_its_own_keeps_what_it_is_told_through_a_restart(tmp_p
             assert process.returncode == 0, errors.decode()
 
 
-async def test_a_memory_that_cannot_start_says_why_in_a_line(tmp_path: Path) -> None:
+async def test_a_memory_server_that_cannot_start_explains_why_in_one_line(tmp_path: Path) -> None:
     listener = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
     process = await launch(

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.process import client, end_left_behind, service_process
+from tests.support.process import client, service_process, stop_orphaned_postgres
 from tests.support.waiting import until
 from tests.support.workflow_server import CountingServer, counting_server
 
@@ -16,7 +16,7 @@ from tests.support.workflow_server import CountingServer, counting_server
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
-    end_left_behind(tmp_path)
+    stop_orphaned_postgres(tmp_path)
 
 
 def workflow(server: CountingServer) -> dict[str, Any]:
@@ -48,7 +48,7 @@ async def test_a_killed_workflow_resumes_and_repeats_only_the_interrupted_call(d
             # The three that were answered are kept, though the super-step is not over.
             await until_done(http, started["id"], 5)
             service.send(signal.SIGKILL)
-            await service.ended()
+            await service.wait()
         server.hold.clear()
         async with service_process(data_dir, **settings) as service, client(service.url) as http:
             report = (await http.post("/v1/workflows", json={**body, "wait": True})).json()
