@@ -8,7 +8,7 @@ from langgraph.graph import END, START, StateGraph
 from core.context import Context
 from graphs.caching import classify_cache_policy
 from graphs.spec import GraphSpec
-from graphs.specialists import specialists
+from graphs.specialists import build_specialists
 from nodes.coordinator.assemble import assemble
 from nodes.coordinator.clarify import clarify
 from nodes.coordinator.classify import classify
@@ -50,7 +50,7 @@ def build_coordinator(
     graph.add_node("classify", classify(deps), cache_policy=classify_cache_policy(deps))
     graph.add_node("clarify", clarify(deps))
     graph.add_node("assemble", assemble(deps))
-    graph.add_node("specialist", specialist(deps, specialists(deps)))
+    graph.add_node("specialist", specialist(deps, build_specialists(deps)))
     graph.add_node("collect", collect(deps))
     graph.add_node("merge", merge(deps))
     graph.add_node("hand_over", hand_over(deps))

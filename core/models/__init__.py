@@ -1,9 +1,8 @@
 """Chat models, with calls that are bounded in time, retried, and handed to a fallback."""
 
-from core.models.calls import ChatModels
+from core.models.calls import ChatModels, ModelFactory, ModelInfo, ModelSpec, Role
 from core.models.providers import DEFAULT_MODEL, build_chat_models
-from core.models.replies import is_truncated
-from core.models.spec import ModelFactory, ModelInfo, ModelSpec, Role, StructuredReply
+from core.models.replies import StructuredReply, is_truncated
 
 __all__ = [
     "DEFAULT_MODEL",

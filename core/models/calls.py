@@ -19,10 +19,10 @@ from tenacity import (
 
 from core.errors import ModelMisconfigured, ModelUnavailable, StartupError
 from core.logging import get_logger
+from core.models.calls import ModelFactory, ModelInfo, ModelSpec, Role
 from core.models.faults import ProviderFaults, TransientError
 from core.models.prompt_cache import Prompt, PromptCache
-from core.models.replies import stream_reply, stream_structured
-from core.models.spec import ModelFactory, ModelInfo, ModelSpec, Role, StructuredReply
+from core.models.replies import StructuredReply, stream_reply, stream_structured
 from core.models.usage import Quota, estimate_tokens, meter_call
 
 T = TypeVar("T", bound=BaseModel)

@@ -12,9 +12,8 @@ from langchain_core.language_models import BaseChatModel
 from pydantic import ValidationError
 
 from core.errors import StartupError
-from core.models.calls import ChatModels
+from core.models.calls import ChatModels, ModelInfo, ModelSpec
 from core.models.prompt_cache import PromptCache
-from core.models.spec import ModelInfo, ModelSpec
 from core.models.usage import Quota
 from core.offline import OFFLINE_MODEL_NAME, OfflineChatModel
 from core.settings import FeatureSettings, ModelSettings
@@ -73,7 +72,7 @@ def _info(settings: ModelSettings) -> ModelInfo:
 
 
 class _Providers:
-    """The service's :data:`~core.models.spec.ModelFactory`."""
+    """The service's :data:`~core.models.calls.ModelFactory`."""
 
     def __init__(self, settings: ModelSettings) -> None:
         self._settings = settings

@@ -15,7 +15,7 @@ from pydantic_core import to_jsonable_python
 from core.errors import ModelRefused
 from core.metrics import current_meter
 from core.models.faults import STREAM_CUT, TransientError
-from core.models.spec import StructuredReply
+from core.models.replies import StructuredReply
 
 T = TypeVar("T", bound=BaseModel)
 

@@ -11,7 +11,7 @@ from langchain_core.messages.ai import UsageMetadata
 from core.errors import ServiceError
 from core.metrics import ModelOutcome, current_meter
 from core.models.faults import TransientError
-from core.models.spec import StructuredReply
+from core.models.replies import StructuredReply
 
 # A provider's tokenizer is a network call away; for texts of Latin letters this is near, and what a reply
 # says of its real use corrects it.

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings
 
-from core.outgoing import AllowedHost
+from core.settings import AllowedHost
 from core.settings.base import ApiKey, Seconds, check_http_address, group_config, parse_text_map
 
 

@@ -13,7 +13,7 @@ from core.context import Context
 from core.memory import STRATEGIES, Edge, Scope
 from core.packing import PackedContext, pack_context
 from nodes.coordinator.briefing import sections
-from nodes.coordinator.state import CoordinatorState, Dispatched, SpecialistInput
+from nodes.coordinator.state import CoordinatorState, Dispatch, SpecialistInput
 from nodes.deps import Deps, Node, get_run_context
 from nodes.shared.contact import extract_relations
 from nodes.shared.memory import MemoryUse, RetrievedMemory, retrieve
@@ -67,7 +67,7 @@ def _seen(customer: str) -> list[Edge]:
 def _packed(
     deps: Deps,
     state: CoordinatorState,
-    chosen: Sequence[tuple[AgentSpec, Dispatched]],
+    chosen: Sequence[tuple[AgentSpec, Dispatch]],
     found: RetrievedMemory,
 ) -> list[PackedContext]:
     """Packed to the budget; tokens are counted, which is work for a thread."""

@@ -8,7 +8,7 @@ from agents.spec import AgentSpec
 from core.memory import Fact, Hit
 from core.packing import Item, Section, build_fact_items, build_memory_items
 from core.texts import cut, fence
-from nodes.coordinator.state import Attempt, CoordinatorState, Dispatched
+from nodes.coordinator.state import Attempt, CoordinatorState, Dispatch
 from nodes.shared.conversation import build_turn_items, format_turn, select_unsummarised
 
 # Of the conversation, for who only chooses.
@@ -25,7 +25,7 @@ def instruction(spec: AgentSpec) -> str:
 def sections(
     state: CoordinatorState,
     spec: AgentSpec,
-    chosen: Dispatched,
+    chosen: Dispatch,
     *,
     hits: Sequence[Hit],
     facts: Sequence[Fact],

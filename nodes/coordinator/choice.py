@@ -8,10 +8,9 @@ from pydantic import BaseModel, Field, create_model
 from core.context import Context
 from core.errors import ModelError
 from core.logging import get_logger
-from nodes.coordinator.briefing import conversation
 from nodes.coordinator.classifier import Routing
 from nodes.coordinator.router import GENERAL, AgentRegistry
-from nodes.coordinator.state import Chosen, CoordinatorState, Dispatched
+from nodes.coordinator.state import CoordinatorState, Dispatch, SelectionReason
 from nodes.deps import Deps
 from nodes.shared.prompts import load_prompt
 from nodes.shared.structured import ask_structured, has_language_model
@@ -25,7 +24,7 @@ NONE = "none_of_these"
 
 async def choose(
     deps: Deps, state: CoordinatorState, routing: Routing, context: Context
-) -> tuple[str, Chosen]:
+) -> tuple[str, SelectionReason]:
     """The agent, and how it was found.
 
     The agent the customer talks with stays where the message is for no other, or one of the likely ones is
@@ -58,10 +57,10 @@ def _goes_on(routing: Routing, *, is_likely: bool) -> bool:
 
 def by_default(
     agents: AgentRegistry, message: str, chosen: Chosen = "default", confidence: float = 0.0
-) -> Dispatched:
+) -> Dispatch:
     """The general agent, for the whole message."""
     category = agents.specs[GENERAL].category
-    return Dispatched(agent=GENERAL, category=category, confidence=confidence, chosen=chosen, part=message)
+    return Dispatch(agent=GENERAL, category=category, confidence=confidence, chosen=chosen, part=message)
 
 
 async def _decided(deps: Deps, state: CoordinatorState, likely: list[str], context: Context) -> str | None:

@@ -10,11 +10,12 @@ from agents.spec import AgentSpec
 from core.context import Context
 from core.errors import EmbeddingError
 from core.logging import get_logger
-from nodes.coordinator.choice import by_default, choose
+from nodes.coordinator.choice import by_default
 from nodes.coordinator.classifier import Routing
+from nodes.coordinator.decisions import select_agent
 from nodes.coordinator.handing_over import called
 from nodes.coordinator.router import GENERAL
-from nodes.coordinator.state import Alternative, Chosen, CoordinatorState, Dispatched, Handoff
+from nodes.coordinator.state import Alternative, CoordinatorState, Dispatch, Handoff, SelectionReason
 from nodes.deps import Deps, Node, get_run_context
 
 log = get_logger(__name__)
@@ -34,7 +35,7 @@ def classify(deps: Deps) -> Node[CoordinatorState, Next]:
 
     async def classify(state: CoordinatorState, *, runtime: Runtime[Context]) -> Next:
         if handoff := _asked_for(state, registry.specs):
-            return Command(goto="hand_over", update={"handoff": handoff, "asked_about": ""})
+            return Command(goto="hand_over", update={"handoff": handoff, "unclear_message": ""})
         try:
             parts = await registry.router.route_parts(_text(state))
         except EmbeddingError as error:
@@ -46,7 +47,7 @@ def classify(deps: Deps) -> Node[CoordinatorState, Next]:
         routing = parts[0][1]
         if _worth_asking(state, routing):
             return _ask_back(state, registry.specs, routing)
-        agent, chosen_by = await choose(deps, state, routing, get_run_context(runtime))
+        agent, chosen_by = await select_agent(deps, state, routing, get_run_context(runtime))
         one = _dispatched(registry.specs, routing, chosen_by, state["message"], agent=agent)
         return _go(state, registry.specs, [one], [routing])
 
@@ -66,7 +67,7 @@ def _escalation(spec: AgentSpec, message: str) -> Handoff | None:
 
 def _text(state: CoordinatorState) -> str:
     """The message, with the one it explains."""
-    return f"{state['asked_about']}\n{state['message']}" if state["asked_about"] else state["message"]
+    return f"{state['unclear_message']}\n{state['message']}" if state["unclear_message"] else state["message"]
 
 
 def _worth_asking(state: CoordinatorState, routing: Routing) -> bool:
@@ -77,28 +78,28 @@ def _worth_asking(state: CoordinatorState, routing: Routing) -> bool:
     return (
         routing.verdict == "unknown"
         and not state["last_agent"]
-        and not state["asked_about"]
+        and not state["unclear_message"]
         and routing.route != GENERAL
         and routing.familiarity >= WORTH_ASKING
     )
 
 
 def _ask_back(state: CoordinatorState, agents: Mapping[str, AgentSpec], routing: Routing) -> Next:
-    update = {"alternatives": _alternatives(agents, [routing], taken=()), "asked_about": state["message"]}
+    update = {"alternatives": _alternatives(agents, [routing], taken=()), "unclear_message": state["message"]}
     return Command(goto="clarify", update=update)
 
 
 def _go(
     state: CoordinatorState,
     agents: Mapping[str, AgentSpec],
-    chosen: Sequence[Dispatched],
+    chosen: Sequence[Dispatch],
     routings: Sequence[Routing],
 ) -> Next:
     taken = [each["agent"] for each in chosen]
     update: dict[str, Any] = {
         "dispatched": list(chosen),
         "alternatives": _alternatives(agents, routings, taken=taken),
-        "asked_about": "",
+        "unclear_message": "",
     }
     for name in taken:
         if handoff := _escalation(agents[name], state["message"]):
@@ -107,10 +108,10 @@ def _go(
 
 
 def _dispatched(
-    agents: Mapping[str, AgentSpec], routing: Routing, chosen: Chosen, part: str, *, agent: str = ""
-) -> Dispatched:
+    agents: Mapping[str, AgentSpec], routing: Routing, chosen: SelectionReason, part: str, *, agent: str = ""
+) -> Dispatch:
     name = agent or routing.route
-    return Dispatched(
+    return Dispatch(
         agent=name,
         category=agents[name].category,
         confidence=_confidence(routing, name),

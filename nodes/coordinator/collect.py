@@ -10,7 +10,7 @@ from core.context import Context
 from nodes.coordinator.choice import by_default
 from nodes.coordinator.handing_over import called
 from nodes.coordinator.router import GENERAL, AgentRegistry
-from nodes.coordinator.state import NO_HANDOFF, Attempt, CoordinatorState, Dispatched, Handoff
+from nodes.coordinator.state import NO_HANDOFF, Attempt, CoordinatorState, Dispatch, Handoff
 from nodes.deps import Deps, Node
 
 # Where no rule names another team.
@@ -56,7 +56,7 @@ def _path(state: CoordinatorState, attempt: Attempt) -> Literal["agent", "genera
     return "general" if attempt["agent"] == GENERAL and len(state["attempts"]) > 1 else "agent"
 
 
-def _fallback(state: CoordinatorState, agents: AgentRegistry) -> Dispatched:
+def _fallback(state: CoordinatorState, agents: AgentRegistry) -> Dispatch:
     known = next((each["confidence"] for each in state["alternatives"] if each["agent"] == GENERAL), 0.0)
     return by_default(agents, state["message"], "fallback", known)
 

@@ -7,7 +7,7 @@ from langgraph.runtime import Runtime
 
 from core.context import Context
 from core.memory import Scope
-from nodes.coordinator.goodbye import says_goodbye
+from nodes.coordinator.decisions import is_goodbye
 from nodes.coordinator.state import CoordinatorState
 from nodes.deps import Deps, Node, get_run_context
 from nodes.shared.memory import MemoryUse, PendingMessage, current_time, derive_answer_id, record_messages
@@ -42,7 +42,7 @@ def record(deps: Deps) -> Node[CoordinatorState, dict[str, Any]]:
 def _is_over(state: CoordinatorState) -> bool:
     """Whether a person took over, or the customer said goodbye."""
     handed_over = state["path"] == "handoff" and state["handoff"]["recorded"]
-    return handed_over or says_goodbye(state["message"])
+    return handed_over or is_goodbye(state["message"])
 
 
 def _channel(state: CoordinatorState) -> str:

@@ -132,7 +132,7 @@ class CoordinatorState(TypedDict):
     # Who went on with the customer last; empty: nobody yet.
     last_agent: StoredText
     # What the customer had asked when they were asked back; empty: they were not.
-    asked_about: StoredText
+    unclear_message: StoredText
     dispatched: list[Dispatched]
     alternatives: list[Alternative]
     attempts: Annotated[list[Attempt], gathered]

@@ -7,7 +7,7 @@ from core.errors import ModelRefused
 from core.logging import get_logger
 from core.memory import Memory, Message, Scope
 from core.models import ChatModels
-from nodes.memory.extract import extract_facts
+from nodes.shared.fact_extraction import extract_facts
 
 log = get_logger(__name__)
 

@@ -5,14 +5,15 @@ from uuid import uuid4
 
 from langchain_core.messages import AIMessage
 
-from nodes.onboarding.questions import next_question, steps_of
+from nodes.onboarding.journey import find_next_question
+from nodes.onboarding.questions import steps_of
 from nodes.onboarding.state import OnboardingState
 from nodes.onboarding.texts import TEXTS
 
 
 async def ask(state: OnboardingState) -> dict[str, Any]:
     """Node: put everything there is to say and the next question in one message."""
-    question = next_question(state["outcomes"])
+    question = find_next_question(state["outcomes"])
     if question is None:
         raise ValueError("there is nothing left to ask")
     text = "\n\n".join([*state["said"], TEXTS[state["language"]].questions[question]])

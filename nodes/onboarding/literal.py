@@ -4,7 +4,8 @@ import re
 
 from core.texts import normalise_word
 from nodes.onboarding.questions import CONFIRMATIONS, SIZES
-from nodes.onboarding.reading import MAX_SIZE, Intent, Reading
+from nodes.onboarding.reading import MAX_SIZE, Intent
+from nodes.onboarding.replies import Reading
 from nodes.onboarding.state import Question
 
 _PLEASE = r"(?:(?:please|por favor)[, ]*)?"

@@ -10,8 +10,8 @@ from langgraph.runtime import Runtime
 from core.context import Context
 from core.errors import InvalidRequest
 from nodes.deps import get_run_context
-from nodes.onboarding.language import spoken_language
 from nodes.onboarding.questions import steps_of
+from nodes.onboarding.replies import detect_reply_language
 from nodes.onboarding.state import (
     Customer,
     OnboardingState,
@@ -34,7 +34,7 @@ async def prepare(state: OnboardingState, *, runtime: Runtime[Context]) -> dict[
     message = state.get("message", "").strip()
     update = _continued(state) if _is_begun(state) else _begun(state["contact_id"])
     before = state.get("language", "en")
-    update["language"] = spoken_language(get_run_context(runtime).locale, message, before)
+    update["language"] = detect_reply_language(get_run_context(runtime).locale, message, before)
     if message:
         update["messages"] = [HumanMessage(message, id=str(uuid4()))]
     if update["status"] == "in_progress":

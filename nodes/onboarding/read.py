@@ -10,12 +10,16 @@ from langgraph.types import Command
 from core.context import Context
 from core.errors import ModelError
 from nodes.deps import Deps, Node, get_run_context
-from nodes.onboarding.language import spoken_language
-from nodes.onboarding.literal import in_their_words, literally
 from nodes.onboarding.outbox import queued
-from nodes.onboarding.questions import PROFILE
-from nodes.onboarding.reading import TEXTS_READ, Reading, reading_of
-from nodes.onboarding.state import OnboardingState, Question
+from nodes.onboarding.reading import TEXTS_READ
+from nodes.onboarding.replies import (
+    Reading,
+    build_reading_schema,
+    detect_reply_language,
+    parse_reply,
+    parse_reply_without_model,
+)
+from nodes.onboarding.state import PROFILE, OnboardingState, Question
 from nodes.onboarding.texts import TEXTS
 from nodes.onboarding.understanding import Next, understood
 from nodes.shared.prompts import load_prompt
@@ -33,9 +37,9 @@ def read(deps: Deps) -> Node[OnboardingState, Command[Next]]:
 
     async def read(state: OnboardingState, *, runtime: Runtime[Context]) -> Command[Next]:
         context = get_run_context(runtime)
-        language = spoken_language(context.locale, state["reply"], state["language"])
+        language = detect_reply_language(context.locale, state["reply"], state["language"])
         now: OnboardingState = {**state, "language": language}
-        reading = literally(state["reply"], state["question"])
+        reading = parse_reply(state["reply"], state["question"])
         if reading is None:
             reading = await _by_model(deps, system, now, context.model)
         update, goto = understood(now, reading)
@@ -53,11 +57,16 @@ async def _by_model(deps: Deps, system: str, state: OnboardingState, model: str 
     try:
         async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
             reading = await ask_structured(
-                deps.models, messages, reading_of(question), temperature=TEMPERATURE, role="chat", model=model
+                deps.models,
+                messages,
+                build_reading_schema(question),
+                temperature=TEMPERATURE,
+                role="chat",
+                model=model,
             )
     except (ModelError, TimeoutError):
         reading = None
-    return _without_echo(reading, reply) if reading else in_their_words(reply, question)
+    return _without_echo(reading, reply) if reading else parse_reply_without_model(reply, question)
 
 
 def _without_echo(reading: Reading, reply: str) -> Reading:

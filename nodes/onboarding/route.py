@@ -2,7 +2,7 @@
 
 from typing import Literal, TypeAlias
 
-from nodes.onboarding.questions import next_question
+from nodes.onboarding.journey import find_next_question
 from nodes.onboarding.state import OnboardingState
 
 Onward: TypeAlias = Literal["welcome", "read", "tour", "guide", "ask", "finish"]
@@ -10,7 +10,7 @@ Onward: TypeAlias = Literal["welcome", "read", "tour", "guide", "ask", "finish"]
 
 def onward(state: OnboardingState) -> Onward:
     """The next step: what is not told or read yet, else the next question."""
-    question = next_question(state["outcomes"])
+    question = find_next_question(state["outcomes"])
     if "welcome" not in state["told"]:
         return "welcome"
     if state["reply"]:

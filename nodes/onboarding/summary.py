@@ -1,7 +1,7 @@
 """The session in words."""
 
-from nodes.onboarding.questions import PROFILE, steps_of
-from nodes.onboarding.state import OnboardingState
+from nodes.onboarding.questions import steps_of
+from nodes.onboarding.state import PROFILE, OnboardingState
 from nodes.onboarding.texts import TEXTS
 
 

@@ -10,11 +10,10 @@ from core.errors import CrmError, CrmRefused, CrmUnavailable, NotFound
 from core.logging import get_logger
 from core.texts import detect_language
 from nodes.deps import Deps, Node, get_run_context
-from nodes.onboarding.language import spoken_language
 from nodes.onboarding.outbox import deliver, described
-from nodes.onboarding.questions import PROFILE
+from nodes.onboarding.replies import detect_reply_language
 from nodes.onboarding.route import Onward, onward
-from nodes.onboarding.state import Customer, OnboardingState, Outcome, Write
+from nodes.onboarding.state import PROFILE, Customer, OnboardingState, Outcome, Write
 from nodes.onboarding.texts import TEXTS
 
 _log = get_logger(__name__)
@@ -72,7 +71,7 @@ async def _contact(deps: Deps, state: OnboardingState, locale: str | None) -> di
     }
     if not state["told"]:
         own = detect_language("", contact.language)
-        update["language"] = spoken_language(locale, state["reply"], own)
+        update["language"] = detect_reply_language(locale, state["reply"], own)
     return update
 
 

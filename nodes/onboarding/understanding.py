@@ -2,9 +2,9 @@
 
 from typing import Any, Literal, TypeAlias
 
-from nodes.onboarding.questions import PROFILE, next_question
-from nodes.onboarding.reading import Reading
-from nodes.onboarding.state import Handoff, OnboardingState, Outcome, Question, Team
+from nodes.onboarding.journey import find_next_question
+from nodes.onboarding.replies import Reading
+from nodes.onboarding.state import PROFILE, Handoff, OnboardingState, Outcome, Question, Team
 from nodes.onboarding.texts import TEXTS
 
 Next: TypeAlias = Literal["answer", "hand_over", "pause", "complete", "sync"]
@@ -45,7 +45,7 @@ def understood(state: OnboardingState, reading: Reading) -> tuple[dict[str, Any]
             _skip(outcomes, question)
         case _ if question is not None and not given:
             return _missed(state, update)
-    return update, "sync" if next_question(outcomes) else "complete"
+    return update, "sync" if find_next_question(outcomes) else "complete"
 
 
 def _given(reading: Reading) -> dict[Question, int | str]:

@@ -12,6 +12,7 @@ from uuid import UUID, uuid5
 from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
+from nodes.shared.fact_extraction import MAX_MESSAGES, learn_facts
 from pydantic import BaseModel
 
 from core.logging import get_logger
@@ -21,7 +22,6 @@ from core.packing import SUMMARY_PREFIX
 from core.postgres import DATABASE_UNAVAILABLE
 from graphs.registry import REGISTRY
 from graphs.spec import GraphSpec
-from nodes.memory.learn import MOST_MESSAGES, learn
 from nodes.shared.conversation import select_unsummarised, summarise_conversation
 from service.auth.principal import Identity
 from service.runs.preconditions import ThreadOwners, check_same_conversation, require_unclaimed
@@ -159,8 +159,8 @@ async def summarise_session(
     summary = await _write_summary(session, graph, models)
     if summary:
         scope = Scope(session.tenant, session.contact_id)
-        messages = await memory.recent(scope, session_id=session.id, limit=MOST_MESSAGES)
-        await learn(models, memory, scope, _select_spoken(messages))
+        messages = await memory.recent(scope, session_id=session.id, limit=MAX_MESSAGES)
+        await learn_facts(models, memory, scope, _select_spoken(messages))
         await memory.add_messages(scope, [_build_note(session, summary)])
     return summary
 

@@ -3,12 +3,12 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from nodes.shared.fact_extraction import extract_facts
 
 from core.models import ChatModels, ModelInfo
 from core.offline import OfflineChatModel
 from core.postgres import Pool
 from memory.embedded import EmbeddedMemory
-from nodes.memory.extract import extract_facts
 from tests.support.facts import ANA, fact_memory, said
 
 OFFLINE = ChatModels(

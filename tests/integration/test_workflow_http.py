@@ -17,9 +17,9 @@ from pydantic import SecretStr
 from core.context import Actor, act_as
 from core.effects import UnrecordedEffects
 from core.errors import StepFailed
-from core.outgoing import AllowedHost, GuardedTransport, is_public
+from core.outgoing import GuardedTransport, is_public
 from core.postgres import Pool
-from core.settings import WorkflowSettings
+from core.settings import AllowedHost, WorkflowSettings
 from nodes.workflow.executors import build_api_call
 from service.audit.idempotency import RecordedEffects
 from tests.support.certificates import make_certificates

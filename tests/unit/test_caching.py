@@ -33,7 +33,7 @@ STATE: dict[str, Any] = {
     "messages": [*EARLIER, HumanMessage("The last one.", id="turn")],
     "turn": "turn",
     "message": "The last one.",
-    "asked_about": "",
+    "unclear_message": "",
     "last_agent": "billing_support",
     "summary": "",
     "summarised_to": "",
@@ -104,7 +104,7 @@ def test_the_same_words_in_the_same_conversation_have_the_same_key_for_every_con
     "changed",
     [
         {"message": "The first one."},
-        {"asked_about": "Help!"},
+        {"unclear_message": "Help!"},
         {"last_agent": ""},
         {"summary": "They were angry."},
         {"messages": [HumanMessage("Other words.", id="1")]},

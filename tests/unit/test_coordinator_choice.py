@@ -3,10 +3,10 @@
 from typing import Any, cast
 
 import pytest
+from nodes.coordinator.decisions import select_agent
 
 from core.context import Context
 from core.errors import ModelUnavailable
-from nodes.coordinator.choice import NONE, choose
 from nodes.coordinator.classifier import Candidate, Routing, Verdict
 from nodes.coordinator.router import GENERAL
 from nodes.coordinator.state import CoordinatorState
@@ -35,7 +35,7 @@ async def chosen(found: Routing, *replies: Any, last: str = "") -> tuple[str, st
         agents=load_shipped_agents(router=cast("Any", None)),
     )
     state = cast("CoordinatorState", {"message": "Hm?", "messages": [], "turn": "", "last_agent": last})
-    agent, how = await choose(deps, state, found, Context())
+    agent, how = await select_agent(deps, state, found, Context())
     return agent, how, len(model.asked)
 
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import SystemMessage
+from nodes.shared.fact_extraction import MAX_FACTS, ExtractedFact, Extraction, extract_facts
 
 from core.memory import Message, NewFact
 from core.memory.values import Role
 from core.models import ChatModels, ModelInfo
 from core.offline import OfflineChatModel
-from nodes.memory.extract import MAX_FACTS, ExtractedFact, Extraction, extract_facts
 from tests.support.scripted import ScriptedChatModel, scripted_models
 
 OFFLINE = ChatModels(
