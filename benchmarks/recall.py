@@ -1,7 +1,7 @@
-"""Recall@k, its tables, and weights fitted on some conversations and tested on another."""
+"""Recall@k, its tables, and the cross-validation of fusion weights."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from statistics import fmean
 from typing import Final
@@ -16,13 +16,13 @@ RRF_KS: Final = (5, 10, 20, 60)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranked:
-    """What was found for a question.
+    """The ranking found for a question.
 
     Attributes:
-        group: The conversation it is about.
+        group: The conversation that the question is about.
         answerable: Whether the conversation answers it (categories 1 to 4).
-        evidence: What should be found.
-        ids: What was found, best first.
+        evidence: The ids that should be found.
+        ids: The ids that were found, best first.
     """
 
     group: str
@@ -42,7 +42,7 @@ class Recall:
 
 
 def recall(found: Sequence[Ranked]) -> Recall:
-    """Recall over the answerable questions, and over all."""
+    """Compute the recall over the answerable questions, and over all."""
     answerable = [each for each in found if each.answerable]
     return Recall(
         tuple(_macro(answerable, cut) for cut in CUTS),
@@ -66,14 +66,14 @@ def _micro(found: Sequence[Ranked], cut: int) -> float:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The value that ``percent`` of them do not exceed; 0 of none."""
+    """Return the value that ``percent`` of the values do not exceed; 0 if there are none."""
     if not values:
         return 0.0
     return sorted(values)[min(round(percent / 100 * (len(values) - 1)), len(values) - 1)]
 
 
 def table(rows: Sequence[tuple[str, Recall, Sequence[float]]]) -> str:
-    """A Markdown table: recall@5 / 10 / 25 in percent, and milliseconds where they were taken."""
+    """Format a Markdown table: recall@5 / 10 / 25 in percent, and milliseconds if measured."""
     lines = [
         "| recall@5 / 10 / 25 | categories 1-4 | all | evidence, 1-4 | evidence, all | p50 / p95 ms |",
         "|---|---|---|---|---|---|",
@@ -86,38 +86,39 @@ def table(rows: Sequence[tuple[str, Recall, Sequence[float]]]) -> str:
     return "\n".join(lines)
 
 
-def leave_one_out(legs: Mapping[str, Sequence[Ranked]]) -> tuple[dict[str, str], Recall]:
-    """Fit the fusion on all conversations but one, test it on that one, for each in turn.
+def leave_one_out(retrievers: Mapping[str, Sequence[Ranked]]) -> tuple[dict[str, str], Recall]:
+    """Fit the fusion weights on all conversations but one and test them on that one, for each in turn.
 
     Args:
-        legs: For each leg what it found for every question, in the same order.
+        retrievers: The rankings of each retriever, for the same questions in the same order.
 
     Returns:
-        The weights that were chosen for each conversation left out, and the recall on those together.
+        The weights fitted without each conversation, and the recall over all left-out conversations.
     """
-    groups = sorted({each.group for each in legs["keyword"]})
+    groups = sorted({each.group for each in retrievers["keyword"]})
     options = list(product(VECTOR_WEIGHTS, TRIGRAM_WEIGHTS, RRF_KS))
-    tried = {option: _refused(legs, *option) for option in options}
+    results = {option: _fuse(retrievers, *option) for option in options}
     chosen, unseen = {}, []
     for group in groups:
-        vector, trigram, k = max(options, key=lambda option: _quality(tried[option], without=group))
+        vector, trigram, k = max(options, key=lambda option: _score(results[option], without=group))
         chosen[group] = f"vector {vector}, trigram {trigram}, k {k}"
-        unseen += [each for each in tried[vector, trigram, k] if each.group == group]
+        unseen += [each for each in results[vector, trigram, k] if each.group == group]
     return chosen, recall(unseen)
 
 
-def _refused(legs: Mapping[str, Sequence[Ranked]], vector: float, trigram: float, k: int) -> list[Ranked]:
+def _fuse(retrievers: Mapping[str, Sequence[Ranked]], vector: float, trigram: float, k: int) -> list[Ranked]:
     weights = {"keyword": 1.0, "vector": vector, "trigram": trigram}
-    found = []
-    for place, each in enumerate(legs["keyword"]):
-        ranks = {leg: {id_: rank for rank, id_ in enumerate(of[place].ids, 1)} for leg, of in legs.items()}
+    fused = []
+    for index, question in enumerate(retrievers["keyword"]):
+        ranks = {
+            retriever: {id_: rank for rank, id_ in enumerate(rankings[index].ids, 1)}
+            for retriever, rankings in retrievers.items()
+        }
         scores = fuse_ranks(ranks, weights, k)
         order = sort_by_score(scores, {id_: number for number, id_ in enumerate(sorted(scores))})
-        found.append(
-            Ranked(group=each.group, answerable=each.answerable, evidence=each.evidence, ids=tuple(order))
-        )
-    return found
+        fused.append(replace(question, ids=tuple(order)))
+    return fused
 
 
-def _quality(found: Sequence[Ranked], *, without: str) -> float:
+def _score(found: Sequence[Ranked], *, without: str) -> float:
     return sum(recall([each for each in found if each.group != without]).answerable)

@@ -30,7 +30,7 @@ from memory.messages import add_messages
 from memory.rerankers import LocalReranker, Reranker
 from memory.search import SearchDeps
 
-LEGS: Final[tuple[Retriever, ...]] = ("keyword", "vector", "trigram")
+RETRIEVERS: Final[tuple[Retriever, ...]] = ("keyword", "vector", "trigram")
 MOST: Final = max(CUTS)
 _EVIDENCE: Final = re.compile(r"D\d+:\d+")
 
@@ -121,15 +121,15 @@ async def ranked(
     return found, took
 
 
-def only(leg: Retriever) -> Strategy:
-    """A strategy of one leg."""
+def only(retriever: Retriever) -> Strategy:
+    """Return a strategy that uses one retriever only."""
     return replace(
         STRATEGIES["general"],
-        keyword=float(leg == "keyword"),
-        vector=float(leg == "vector"),
-        trigram=float(leg == "trigram"),
-        graph=float(leg == "graph"),
-        recent=float(leg == "recent"),
+        keyword=float(retriever == "keyword"),
+        vector=float(retriever == "vector"),
+        trigram=float(retriever == "trigram"),
+        graph=float(retriever == "graph"),
+        recent=float(retriever == "recent"),
         rerank=False,
     )
 
@@ -137,16 +137,16 @@ def only(leg: Retriever) -> Strategy:
 async def tables(deps: SearchDeps, questions: Sequence[Question], reranker: Reranker) -> str:
     """The tables."""
     rows: list[tuple[str, Recall, list[float]]] = []
-    legs: dict[str, list[Ranked]] = {}
-    for leg in LEGS:
-        legs[leg], took = await ranked(deps, questions, only(leg))
-        rows.append((f"{leg} alone", recall(legs[leg]), took))
+    retrievers: dict[str, list[Ranked]] = {}
+    for retriever in RETRIEVERS:
+        retrievers[retriever], took = await ranked(deps, questions, only(retriever))
+        rows.append((f"{retriever} alone", recall(retrievers[retriever]), took))
     general = STRATEGIES["general"]
     found, took = await ranked(deps, questions, replace(general, rerank=False))
     rows.append(("fusion (general)", recall(found), took))
     again, took = await ranked(replace(deps, reranker=reranker), questions, replace(general, rerank=True))
     rows.append((f"fusion, then {reranker.name}", recall(again), took))
-    chosen, unseen = leave_one_out(legs)
+    chosen, unseen = leave_one_out(retrievers)
     rows.append(("fusion, fitted on three, tested on the fourth", unseen, []))
     lines = [table(rows), "", "Weights fitted without the conversation they are tested on:"]
     lines += [f"- {group}: {weights}" for group, weights in chosen.items()]

@@ -7,65 +7,23 @@ may, and each request is checked here.
 
 import asyncio
 import ipaddress
-import re
 import socket
 import ssl
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import httpx
 
 from core.errors import OutgoingRefused, OutgoingUnavailable
+from core.settings import AllowedHost
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-_HOST: Final = re.compile(r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._-]{1,253})(?::(?P<port>[0-9]{1,5}))?")
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 # Addresses of a host that are tried before it counts as unavailable.
 _MOST_ADDRESSES: Final = 3
 # RFC 6052: IPv6 addresses that contain an IPv4 address.
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-
-
-@dataclass(frozen=True, slots=True)
-class AllowedHost:
-    """A host that may be called.
-
-    Attributes:
-        host: Name or address in lower case.
-        port: ``None``: https on port 443 at public addresses only. A number: http or https on that port at
-            any address, because an operator who names a port knows the machine.
-    """
-
-    host: str
-    port: int | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> "AllowedHost":
-        """Read ``host`` or ``host:port``.
-
-        Raises:
-            ValueError: The text is neither.
-        """
-        found = _HOST.fullmatch(text.strip().lower())
-        port = int(found["port"]) if found and found["port"] else None
-        if found is None or port == 0 or (port or 0) > 65_535:  # noqa: PLR2004 - TCP's
-            raise ValueError(f"{text!r} is not a host or host:port")
-        return cls(found["host"].strip("[]"), port)
-
-    @property
-    def name(self) -> str:
-        """The host as it is written in the settings."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}" if self.port else host
-
-    def allows(self, url: httpx.URL) -> bool:
-        """Return whether an address is at this host."""
-        port = url.port or _DEFAULT_PORTS.get(url.scheme)
-        if url.host.lower() != self.host or url.scheme not in _DEFAULT_PORTS:
-            return False
-        return port == self.port if self.port else (url.scheme == "https" and port == _DEFAULT_PORTS["https"])
 
 
 class GuardedTransport(httpx.AsyncBaseTransport):
@@ -89,7 +47,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
             OutgoingRefused: The address is at none of them.
         """
         for host in self._hosts:
-            if host.allows(url):
+            if _is_at(url, host):
                 return host
         raise OutgoingRefused(
             f"{url.scheme}://{url.netloc.decode('ascii', 'replace')} is not an allowed host"
@@ -112,6 +70,13 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         """Close every connection."""
         for transport in self._hosts.values():
             await transport.aclose()
+
+
+def _is_at(url: httpx.URL, host: AllowedHost) -> bool:
+    port = url.port or _DEFAULT_PORTS.get(url.scheme)
+    if url.host.lower() != host.host or url.scheme not in _DEFAULT_PORTS:
+        return False
+    return port == host.port if host.port else (url.scheme == "https" and port == _DEFAULT_PORTS["https"])
 
 
 def _open_transports(

@@ -42,7 +42,7 @@ def strip_accents(text: str) -> str:
 
 def fence(name: str, text: str) -> str:
     """Return the text between ``<name>`` tags; tags of that name inside the text are disarmed."""
-    inside = re.sub(rf"<(?=/?\s*{name}\b)", "\u2039", text, flags=re.IGNORECASE)
+    inside = re.sub(rf"<(?=\s*/?\s*{name}\b)", "\u2039", text, flags=re.IGNORECASE)
     return f"<{name}>\n{inside}\n</{name}>"
 
 

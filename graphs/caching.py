@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from langgraph.types import CachePolicy
-from nodes.coordinator.specialists import format_conversation
 
 from core.context import Context, current_context
+from nodes.coordinator.specialists import format_conversation
 from nodes.coordinator.state import CoordinatorState, SelectionReason
 from nodes.deps import Deps
 

@@ -169,7 +169,7 @@ class MemoryServicer(MemoryServiceServicer):
         async with _ErrorsAsStatuses(context):
             with _refuse_invalid():
                 as_of = conversion.from_optional_timestamp(request, "as_of")
-            found = await self._memory.search(
+            result = await self._memory.search(
                 conversion.from_scope(request.scope),
                 request.query,
                 # The memory refuses unknown names.
@@ -177,12 +177,12 @@ class MemoryServicer(MemoryServiceServicer):
                 limit=request.limit if request.HasField("limit") else DEFAULT_LIMIT,
                 as_of=as_of,
             )
-            first = pb.SearchResponse(strategy=found.strategy, model=found.model, degraded=found.degraded)
-            for hits in conversion.paginate(conversion.to_hit(hit) for hit in found.hits):
+            first = pb.SearchResponse(strategy=result.strategy, model=result.model, degraded=result.degraded)
+            for hits in conversion.paginate(conversion.to_hit(hit) for hit in result.hits):
                 first.hits.extend(hits)
                 yield first
                 first = pb.SearchResponse()
-            if not found.hits:
+            if not result.hits:
                 yield first
 
     async def QueryGraph(
@@ -238,25 +238,25 @@ class MemoryServicer(MemoryServiceServicer):
             with _refuse_invalid():
                 valid_at = conversion.from_optional_timestamp(request, "valid_at")
                 believed_at = conversion.from_optional_timestamp(request, "believed_at")
-            found = await self._memory.list_facts(
+            facts = await self._memory.list_facts(
                 conversion.from_scope(request.scope),
                 subject=request.subject,
                 predicate=request.predicate,
                 valid_at=valid_at,
                 believed_at=believed_at,
             )
-            for facts in conversion.paginate(conversion.to_fact(fact) for fact in found):
-                yield pb.ListFactsResponse(facts=facts)
+            for page in conversion.paginate(conversion.to_fact(fact) for fact in facts):
+                yield pb.ListFactsResponse(facts=page)
 
     async def ListFactHistory(
         self, request: pb.ListFactHistoryRequest, context: Context
     ) -> AsyncIterator[pb.ListFactHistoryResponse]:
         async with _ErrorsAsStatuses(context):
-            found = await self._memory.fact_history(
+            facts = await self._memory.fact_history(
                 conversion.from_scope(request.scope), subject=request.subject, predicate=request.predicate
             )
-            for facts in conversion.paginate(conversion.to_fact(fact) for fact in found):
-                yield pb.ListFactHistoryResponse(facts=facts)
+            for page in conversion.paginate(conversion.to_fact(fact) for fact in facts):
+                yield pb.ListFactHistoryResponse(facts=page)
 
     async def UpsertEdges(self, request: pb.UpsertEdgesRequest, context: Context) -> pb.UpsertEdgesResponse:
         async with _ErrorsAsStatuses(context):
@@ -276,14 +276,14 @@ class MemoryServicer(MemoryServiceServicer):
 
     async def Recall(self, request: pb.RecallRequest, context: Context) -> AsyncIterator[pb.RecallResponse]:
         async with _ErrorsAsStatuses(context):
-            found = await self._memory.recall(
+            hits = await self._memory.recall(
                 conversion.from_scope(request.scope),
                 request.query,
                 agent=request.agent,
                 limit=request.limit if request.HasField("limit") else DEFAULT_LIMIT,
             )
-            for hits in conversion.paginate(conversion.to_hit(hit) for hit in found):
-                yield pb.RecallResponse(hits=hits)
+            for page in conversion.paginate(conversion.to_hit(hit) for hit in hits):
+                yield pb.RecallResponse(hits=page)
 
     async def Route(self, request: pb.RouteRequest, context: Context) -> pb.RouteResponse:
         async with _ErrorsAsStatuses(context):

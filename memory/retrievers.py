@@ -41,7 +41,7 @@ _DEFAULT_ORDER: Final = b"score DESC, id"
 # Messages may share a time; their ids keep the order.
 _ORDERS: Final[dict[Retriever, bytes]] = {"recent": b"score DESC, id DESC"}
 _RANKED: Final = b"""
-SELECT '%b' AS leg, array_agg(id) AS units, array_agg(message) AS messages, array_agg(at) AS times,
+SELECT '%b' AS retriever, array_agg(id) AS units, array_agg(message) AS messages, array_agg(at) AS times,
        array_agg(score) AS scores
 FROM (SELECT id, message, at, score::float8 FROM %b ORDER BY %b) AS best_first"""
 

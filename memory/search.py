@@ -180,17 +180,17 @@ async def _retrieve(
         await connection.execute(SESSION_SETTINGS_SQL)
         await cursor.execute(statement.sql, [parameters[name] for name in statement.parameters])
     rows = await cursor.fetchall()
-    by_retriever = {row["leg"]: row for row in rows if row["units"]}
-    found = by_retriever.values()
-    ids = [identity for row in found for identity in row["units"]]
+    by_retriever = {row["retriever"]: row for row in rows if row["units"]}
+    results = by_retriever.values()
+    ids = [identity for row in results for identity in row["units"]]
     return Candidates(
         ranks={
             name: {identity: rank for rank, identity in enumerate(row["units"], 1)}
             for name, row in by_retriever.items()
         },
         scores={name: row["scores"] for name, row in by_retriever.items()},
-        messages=dict(zip(ids, chain.from_iterable(row["messages"] for row in found), strict=True)),
-        times=dict(zip(ids, chain.from_iterable(row["times"] for row in found), strict=True)),
+        messages=dict(zip(ids, chain.from_iterable(row["messages"] for row in results), strict=True)),
+        times=dict(zip(ids, chain.from_iterable(row["times"] for row in results), strict=True)),
         waiting=rows[0]["waiting"],
     )
 

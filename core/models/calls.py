@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
@@ -36,6 +37,32 @@ _LONGEST_PAUSE = 20
 _RETRY_AFTER_SECONDS = 15.0
 
 _log = get_logger(__name__)
+
+
+Role: TypeAlias = Literal["chat", "reasoning"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """The model that a factory builds: its name, its temperature, and whether it thinks."""
+
+    name: str
+    temperature: float
+    thinking: bool
+
+
+ModelFactory: TypeAlias = Callable[[ModelSpec], BaseChatModel]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """The models in use and the reason, for the startup message, ``/info`` and response metadata."""
+
+    model: str
+    reasoning_model: str
+    fallback_model: str | None
+    is_language_model: bool
+    why: str
 
 
 class ChatModels:
@@ -104,7 +131,7 @@ class ChatModels:
         """
 
         async def ask(prompt: Prompt, name: str) -> AIMessage:
-            return await stream_reply(prompt.bound(), prompt.messages, model=name)
+            return await stream_reply(prompt.bind_tools(), prompt.messages, model=name)
 
         return await self._ask(ask, messages, tools=tools, temperature=temperature, role=role, model=model)
 

@@ -1,9 +1,8 @@
 """Explicit prompt caching: the part of a prompt that stays the same is sent to the provider once.
 
-Gemini keeps a system instruction with its tools under a name for five minutes, and a call then sends the
+Gemini stores a system instruction with its tools under a name for five minutes, and a call then sends the
 name instead (https://ai.google.dev/gemini-api/docs/caching). A call with such a name may have no system
-instruction and no tools of its own, so the two go together or not at all. Other providers are asked as
-always.
+instruction and no tools of its own, so the two are cached together. Calls of other providers do not change.
 """
 
 import asyncio
@@ -26,12 +25,12 @@ from core.models.faults import ProviderFaults, TransientError
 
 PROVIDER = "google_genai:"
 SECONDS = 300.0
-# A name is not used in its last seconds: it must hold until the request has been read.
+# A name is not used in its last seconds, because it must be valid until the request has been read.
 _MARGIN_SECONDS = 15.0
-# About 1,024 tokens, of which no Gemini model caches fewer; some cache no fewer than four times as many.
+# About 1,024 tokens, the least that any Gemini model caches; some require four times as many.
 _FEWEST_CHARACTERS = 4_000
-# A refusal is of the prompt's size or of the model, neither of which changes soon.
-_REFUSED_SECONDS = 3_600.0
+# The reason for a rejection is the prompt's size or the model, and neither changes soon.
+_REJECTED_SECONDS = 3_600.0
 _CREATE_SECONDS = 20.0
 _MOST_PROMPTS = 64
 
@@ -42,20 +41,20 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """What a model is asked.
+    """The input of a model call.
 
     Attributes:
-        chat: The model, with nothing bound.
+        chat: The model, without bound tools.
         messages: The conversation, system message first.
-        tools: What the model may call.
+        tools: Tools that the model may call.
     """
 
     chat: BaseChatModel
     messages: Sequence[BaseMessage]
     tools: Sequence[BaseTool] = ()
 
-    def bound(self) -> Any:
-        """The model with its tools."""
+    def bind_tools(self) -> Any:
+        """Return the model with its tools bound."""
         return self.chat.bind_tools(self.tools) if self.tools else self.chat
 
 
@@ -69,14 +68,14 @@ class _Entry:
 
 
 class PromptCache:
-    """Beginnings of prompts that a provider keeps, each for one tenant and one model.
+    """Caches beginnings of prompts with the provider, separately for each tenant and model.
 
-    A beginning that comes again within five minutes is worth keeping. It is sent to be kept beside the call
-    that noticed it, so that no call waits; calls are shortened once it is there. What the provider refuses
-    is asked in full, now and for an hour.
+    A beginning is cached when it is used again within five minutes. It is sent in the background, so that no
+    call waits; later calls send its name instead. If the provider refuses to cache it, calls send the whole
+    prompt, and caching is not tried again for an hour.
 
     Args:
-        clock: Seconds that only grow.
+        clock: Monotonic time in seconds.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -85,18 +84,18 @@ class PromptCache:
         self._creating: set[asyncio.Task[None]] = set()
 
     async def ask(self, prompt: Prompt, model: str, ask: Callable[[Prompt], Awaitable[R]]) -> R:
-        """Ask with as much of the prompt as must be sent.
+        """Make a model call, with the name of the prompt's beginning if it is cached.
 
         Args:
             prompt: The whole prompt.
-            model: ``provider:model`` that is asked.
-            ask: Asks; once more, with the whole prompt, where the provider refuses the name.
+            model: ``provider:model`` to call.
+            ask: Makes the call. It is called again with the whole prompt if the provider rejects the name.
         """
         key = _key_of(prompt, model)
-        entry = self._seen(key, prompt, model) if key else None
+        entry = self._touch(key, prompt, model) if key else None
         if entry is None or not entry.name:
             return await ask(prompt)
-        cut = replace(
+        shortened = replace(
             prompt,
             chat=prompt.chat.model_copy(update={"cached_content": entry.name}),
             messages=prompt.messages[1:],
@@ -104,23 +103,23 @@ class PromptCache:
         )
         try:
             with ProviderFaults(model):
-                return await ask(cut)
+                return await ask(shortened)
         except ModelMisconfigured as refusal:
-            # Expired early, or deleted by someone else. If the fault lies elsewhere, the next call says so.
+            # The name expired early or was deleted. If something else is wrong, the next call raises.
             entry.name = ""
             entry.rests_until = self._clock() + SECONDS
             _log.warning("cached_prompt_refused", model=model, reason=refusal.message)
         return await ask(prompt)
 
     async def aclose(self) -> None:
-        """End what is being sent. What the provider keeps it forgets by itself."""
+        """Cancel what is being sent. The provider deletes cached prompts by itself."""
         creating = list(self._creating)
         for task in creating:
             task.cancel()
         await asyncio.gather(*creating, return_exceptions=True)
 
-    def _seen(self, key: str, prompt: Prompt, model: str) -> _Entry:
-        """The entry; its name is empty while nothing is kept."""
+    def _touch(self, key: str, prompt: Prompt, model: str) -> _Entry:
+        """Return the entry of a beginning and cache it if it is used again; its name is empty until then."""
         now = self._clock()
         entry = self._entries.get(key)
         if entry is None:
@@ -131,7 +130,7 @@ class PromptCache:
         self._entries.move_to_end(key)
         if now >= entry.until:
             entry.name = ""
-        if not entry.name and self._is_worth_keeping(entry, now):
+        if not entry.name and self._is_due(entry, now):
             entry.creating = asyncio.create_task(self._create(entry, prompt, model))
             self._creating.add(entry.creating)
             entry.creating.add_done_callback(self._creating.discard)
@@ -139,32 +138,32 @@ class PromptCache:
         return entry
 
     @staticmethod
-    def _is_worth_keeping(entry: _Entry, now: float) -> bool:
+    def _is_due(entry: _Entry, now: float) -> bool:
         is_idle = entry.creating is None or entry.creating.done()
         return is_idle and now >= entry.rests_until and now - entry.seen < SECONDS
 
     async def _create(self, entry: _Entry, prompt: Prompt, model: str) -> None:
-        """Have the provider keep the prompt's beginning."""
-        asked_at = self._clock()
+        """Cache the prompt's beginning with the provider."""
+        started_at = self._clock()
         try:
             with ProviderFaults(model):
                 async with asyncio.timeout(_CREATE_SECONDS):
-                    entry.name = await _kept_by_gemini(prompt)
+                    entry.name = await _create_gemini_cache(prompt)
         except TransientError as fault:
-            entry.rests_until = asked_at + SECONDS
+            entry.rests_until = started_at + SECONDS
             _log.warning("prompt_not_cached", model=model, reason=fault.reason)
         except ModelMisconfigured as refusal:
-            entry.rests_until = asked_at + _REFUSED_SECONDS
+            entry.rests_until = started_at + _REJECTED_SECONDS
             _log.info("prompt_not_cached", model=model, reason=refusal.message)
         else:
-            entry.until = asked_at + SECONDS - _MARGIN_SECONDS
+            entry.until = started_at + SECONDS - _MARGIN_SECONDS
             _log.info("prompt_cached", model=model, seconds=SECONDS)
 
 
 def _key_of(prompt: Prompt, model: str) -> str:
-    """The beginning, whose it is and which model reads it; empty where it is not to be kept.
+    """Return a hash of the beginning, its tenant and its model, or an empty text if it must not be cached.
 
-    Without a run there is no tenant, and nothing is kept.
+    Outside of runs there is no tenant, and nothing is cached.
     """
     run = current_context()
     first, *others = prompt.messages
@@ -172,21 +171,21 @@ def _key_of(prompt: Prompt, model: str) -> str:
         return ""
     if not isinstance(first, SystemMessage) or any(isinstance(each, SystemMessage) for each in others):
         return ""
-    tools = prompt.bound().kwargs if prompt.tools else {}
+    tools = prompt.bind_tools().kwargs if prompt.tools else {}
     beginning = json.dumps([first.content, tools], sort_keys=True, default=repr)
     if len(beginning) < _FEWEST_CHARACTERS:
         return ""
     return sha256(json.dumps([run.tenant, model, beginning]).encode()).hexdigest()
 
 
-async def _kept_by_gemini(prompt: Prompt) -> str:
-    """Send the beginning, as the adapter would send it with a call, and give its name."""
+async def _create_gemini_cache(prompt: Prompt) -> str:
+    """Send the beginning as the adapter would send it with a call, and return its name."""
     chat: Any = prompt.chat
-    tools = prompt.bound().kwargs if prompt.tools else {}
-    # The adapter offers no other way from messages and tools to what is sent. The question is left out.
-    sent = [prompt.messages[0], HumanMessage("?")]
-    config = chat._prepare_request(sent, **tools)["config"]  # noqa: SLF001
-    kept = await chat.async_client.caches.create(
+    tools = prompt.bind_tools().kwargs if prompt.tools else {}
+    # The adapter has no public function from messages and tools to a request. The question is not cached.
+    messages = [prompt.messages[0], HumanMessage("?")]
+    config = chat._prepare_request(messages, **tools)["config"]  # noqa: SLF001
+    cached = await chat.async_client.caches.create(
         model=chat.model,
         config={
             "system_instruction": config.system_instruction,
@@ -196,4 +195,4 @@ async def _kept_by_gemini(prompt: Prompt) -> str:
             "display_name": "ventros-agents",
         },
     )
-    return str(kept.name)
+    return str(cached.name)

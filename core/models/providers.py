@@ -1,4 +1,4 @@
-"""Which provider's model stands behind a spec, built from the settings alone."""
+"""Building of the chat models that the settings name."""
 
 import re
 import sys
@@ -21,21 +21,22 @@ from core.settings import FeatureSettings, ModelSettings
 _GEMINI = "google_genai"
 DEFAULT_MODEL = f"{_GEMINI}:gemini-3.8-flash"
 
-# These sample at a fixed temperature; the adapter warns on every request that gives one.
+# Models with a fixed temperature; the adapter warns on every request that sets one.
 _FIXED_TEMPERATURE = ("gemini-3.5-flash-lite", "gemini-3.6-flash")
-# These clients take no time limit or number of retries.
+# Providers whose clients have no time limit and no number of retries.
 _WITHOUT_LIMITS = ("bedrock", "bedrock_converse", "huggingface", "ollama")
-_MOST_CLIENTS = 16  # callers may name models: the clients kept must have a bound
-# What an SDK raises when it finds no key, and which is no ValueError.
+# Callers may name models, so the number of clients that are kept must be bounded.
+_MOST_CLIENTS = 16
+# What SDKs raise if they find no key, and what is not a ValueError.
 _SDK_ERRORS = (("openai", "OpenAIError"), ("anthropic", "AnthropicError"), ("groq", "GroqError"))
 
 
 def build_chat_models(settings: ModelSettings, features: FeatureSettings) -> ChatModels:
-    """The service's models from its settings.
+    """Build the service's chat models from its settings.
 
     Raises:
-        StartupError: A model cannot be built: its key is not set, its package is not installed, or nobody
-            knows its provider.
+        StartupError: A model cannot be built: its key is not set, its package is not installed, or its
+            provider is unknown.
     """
     info = _info(settings)
     factory = _Providers(settings)
@@ -85,15 +86,15 @@ class _Providers:
         if not provider or not model:
             raise StartupError(f"{spec.name!r} is not provider:model, e.g. {DEFAULT_MODEL}, or offline")
         if provider == _GEMINI:
-            return self._gemini_at(spec, model)
+            return self._build_gemini(spec, model)
         options: dict[str, Any] = {"temperature": spec.temperature}
         if provider not in _WITHOUT_LIMITS:
-            # For these clients ``max_retries`` counts what follows the first request.
+            # For these clients ``max_retries`` does not count the first request.
             options |= {"timeout": self._settings.model_timeout_seconds, "max_retries": 0}
         return _init(provider, model, options)
 
-    def _gemini_at(self, spec: ModelSpec, model: str) -> BaseChatModel:
-        # A copy shares the client: all temperatures of a model use the same connections.
+    def _build_gemini(self, spec: ModelSpec, model: str) -> BaseChatModel:
+        # A copy shares the client, so all temperatures of a model use the same connections.
         chat = self._gemini(model)
         profile: Mapping[str, Any] = chat.profile or {}
         fixed = profile.get("temperature") is False or model in _FIXED_TEMPERATURE
@@ -112,16 +113,16 @@ class _Providers:
             "max_retries": 1,  # the number of requests: 0 would mean the client's own five
             # httpx allows 100 connections by default; RUN_MAX_CONCURRENT is the limit that is meant.
             "client_args": {"limits": httpx.Limits(max_connections=None, max_keepalive_connections=50)},
-            "vertexai": False,  # else the environment could send the calls elsewhere
+            "vertexai": False,  # otherwise the environment could redirect the calls
         }
         return _init(_GEMINI, model, options)
 
 
 def _gemini_thinking(model: str, levels: Sequence[str], *, thinking: bool) -> dict[str, Any]:
-    """The options that make a Gemini model think moderately, or as little as it can.
+    """Return the options that make a Gemini model think moderately, or as little as possible.
 
-    Gemini 3 and later take a level (which ones is the model's own: 3.7 and 3.8 Flash answer 400 to
-    ``minimal``), Gemini 2.5 a budget in tokens, where -1 lets the model choose; earlier ones do not think.
+    Gemini 3 and later have levels, which differ by model (3.7 and 3.8 Flash answer 400 to ``minimal``).
+    Gemini 2.5 has a budget in tokens, where -1 lets the model choose. Earlier models do not think.
     https://ai.google.dev/gemini-api/docs/thinking
     """
     if re.search(r"gemini-([3-9]|\d\d)\b", model):
@@ -150,6 +151,6 @@ def _init(provider: str, model: str, options: Mapping[str, Any]) -> BaseChatMode
 
 
 def get_build_errors() -> tuple[type[Exception], ...]:
-    """What a provider's client raises when it cannot be built, as far as its package is loaded."""
+    """Return the exceptions of providers' clients that cannot be built, of the packages that are loaded."""
     loaded = [getattr(sys.modules[module], name) for module, name in _SDK_ERRORS if module in sys.modules]
     return (ValueError, TypeError, *loaded)

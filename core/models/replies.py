@@ -1,8 +1,9 @@
-"""From a provider's stream to one message, and from a message to a value of a schema."""
+"""Replies: a provider's stream joined to one message, and a message parsed to a value of a schema."""
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -15,11 +16,10 @@ from pydantic_core import to_jsonable_python
 from core.errors import ModelRefused
 from core.metrics import current_meter
 from core.models.faults import STREAM_CUT, TransientError
-from core.models.replies import StructuredReply
 
 T = TypeVar("T", bound=BaseModel)
 
-# Gemini's finish reasons that say the reply was withheld, and other providers' words for it.
+# Finish reasons of Gemini and other providers that mean that the reply was withheld.
 _REFUSED = frozenset(
     {
         "SAFETY",
@@ -39,10 +39,19 @@ _CUT_AT_LIMIT = frozenset({"MAX_TOKENS", "LENGTH"})
 _WHOLE = _CUT_AT_LIMIT | {"STOP"}
 
 
-def is_truncated(reply: AIMessage) -> bool:
-    """Whether a reply that a model's call gave ended at the output limit, so that its end is missing.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StructuredReply(Generic[T]):
+    """A structured reply: its ``value``, or an ``error`` that says why it could not be parsed."""
 
-    Ask before its tool calls are carried out: LangChain completes the JSON of half a call.
+    value: T | None
+    error: str | None
+    raw: AIMessage
+
+
+def is_truncated(reply: AIMessage) -> bool:
+    """Return whether a reply ended at the output limit, so that its end is missing.
+
+    Check this before executing its tool calls: LangChain completes the JSON of a truncated call.
     """
     return reply.response_metadata.get("finish_reason") in _CUT_AT_LIMIT
 
@@ -50,13 +59,13 @@ def is_truncated(reply: AIMessage) -> bool:
 async def stream_reply(
     chat: Runnable[LanguageModelInput, AIMessage], messages: Sequence[BaseMessage], *, model: str
 ) -> AIMessage:
-    """Ask, stream the reply to whoever listens, and return it whole.
+    """Call the model, stream the reply to the caller's callbacks, and return it whole.
 
-    The caller's callbacks travel in LangChain's context variable, so that in a graph's node every chunk
-    reaches the graph's own stream, under the id of the message returned here.
+    LangChain passes the callbacks in a context variable, so that in a graph's node every chunk reaches the
+    graph's own stream, with the id of the message that is returned here.
 
     Raises:
-        TransientError: The stream was cut, or ended without a reply for no reason of ours.
+        TransientError: The stream was interrupted, or ended without a reply.
         ModelRefused: The provider blocked the prompt or the reply.
     """
     chunks: list[AIMessage] = []
@@ -68,36 +77,36 @@ async def stream_reply(
         raise TransientError(STREAM_CUT)
     finish = _finish_reason(chunks)
     message = _join(chunks, finish)
-    _check_whole(message, finish, model)
+    _check_complete(message, finish, model)
     return message
 
 
 async def stream_structured(
     chat: BaseChatModel, messages: Sequence[BaseMessage], schema: type[T], *, model: str
 ) -> StructuredReply[T]:
-    """Ask for a value of ``schema``; the raw reply streams like any other.
+    """Call the model for a value of ``schema``; the raw reply streams like any other.
 
     Raises:
         TransientError: As in :func:`stream_reply`.
-        ModelRefused: As in :func:`stream_reply`, and for a reply withheld half way.
+        ModelRefused: As in :func:`stream_reply`, and if the rest of the reply was withheld.
     """
     runnable = chat.with_structured_output(schema, include_raw=True)
-    asking = _asking_part(runnable)
+    parts = _split_runnable(runnable)
     parsed: Any
-    if asking is None:
+    if parts is None:
         parsed = await runnable.ainvoke(list(messages))
     else:
-        # In two steps, as a stream through the whole sequence would lose the raw reply when parsing fails.
-        ask, parse = asking
+        # In two steps, because a stream through the whole sequence loses the raw reply if parsing fails.
+        ask, parse = parts
         raw = await stream_reply(ask, messages, model=model)
         parsed = await parse.ainvoke({"raw": raw})
     return _structured_reply(parsed, schema, model)
 
 
-def _asking_part(
+def _split_runnable(
     runnable: Runnable[Any, Any],
 ) -> tuple[Runnable[LanguageModelInput, AIMessage], Runnable[Any, Any]] | None:
-    """LangChain's ``{"raw": model} | parser``, taken apart; ``None`` where a model builds it otherwise."""
+    """Split LangChain's ``{"raw": model} | parser``; return ``None`` if a model builds it differently."""
     if not isinstance(runnable, RunnableSequence) or len(runnable.steps) != 2:  # noqa: PLR2004
         return None
     first, parse = runnable.steps
@@ -107,7 +116,7 @@ def _asking_part(
 
 
 def _finish_reason(chunks: Sequence[AIMessage]) -> str | None:
-    # The last one given: a provider may repeat it, and merged metadata would hold "STOPSTOP".
+    # The last one: a provider may repeat it, and merged metadata would contain "STOPSTOP".
     for chunk in reversed(chunks):
         for key in ("finish_reason", "stop_reason"):
             if reason := chunk.response_metadata.get(key):
@@ -117,9 +126,9 @@ def _finish_reason(chunks: Sequence[AIMessage]) -> str | None:
 
 def _join(chunks: Sequence[AIMessage], finish: str | None) -> AIMessage:
     parts = [chunk for chunk in chunks if isinstance(chunk, AIMessageChunk)]
-    # A model that cannot stream yields its one message.
+    # A model that cannot stream yields a single message.
     joined = message_chunk_to_message(add_ai_message_chunks(*parts)) if parts else chunks[-1]
-    # Gemini's metadata holds enums, which a checkpoint does not keep.
+    # Gemini's metadata contains enums, which a checkpoint cannot store.
     metadata = to_jsonable_python(joined.response_metadata, fallback=str)
     if finish is not None:
         metadata["finish_reason"] = finish
@@ -130,16 +139,16 @@ def _join(chunks: Sequence[AIMessage], finish: str | None) -> AIMessage:
     return message
 
 
-def _check_whole(message: AIMessage, finish: str | None, model: str) -> None:
+def _check_complete(message: AIMessage, finish: str | None, model: str) -> None:
     feedback = message.response_metadata.get("prompt_feedback")
     blocked = feedback.get("block_reason") if isinstance(feedback, Mapping) else None
     if blocked:
-        raise _refused("prompt", str(blocked), model)
+        raise _build_refused("prompt", str(blocked), model)
     if finish in _REFUSED and not _has_content(message):
-        raise _refused("reply", str(finish), model)
+        raise _build_refused("reply", str(finish), model)
     if not model.startswith("google_genai:"):
         return
-    # Gemini always says why it finished; without that the rest of the reply is missing.
+    # Gemini always gives a finish reason; without one the rest of the reply is missing.
     if finish is None:
         raise TransientError(STREAM_CUT)
     if finish not in _WHOLE and not _has_content(message):
@@ -150,7 +159,7 @@ def _has_content(message: AIMessage) -> bool:
     return bool(message.text.strip() or message.tool_calls or message.invalid_tool_calls)
 
 
-def _refused(what: str, reason: str, model: str) -> ModelRefused:
+def _build_refused(what: str, reason: str, model: str) -> ModelRefused:
     return ModelRefused(
         f"The provider blocked the {what} ({reason}); rephrase the request",
         details={"model": model, "blocked": what, "reason": reason},
@@ -161,8 +170,8 @@ def _structured_reply(parsed: Mapping[str, Any], schema: type[T], model: str) ->
     raw, value = parsed["raw"], parsed.get("parsed")
     finish = str(raw.response_metadata.get("finish_reason") or "").upper()
     if finish in _REFUSED:
-        raise _refused("reply", finish, model)
-    error = _what_is_wrong(raw, finish, parsed.get("parsing_error"))
+        raise _build_refused("reply", finish, model)
+    error = _find_fault(raw, finish, parsed.get("parsing_error"))
     if error is None and not isinstance(value, schema):
         error = f"The reply is not a {schema.__name__}."
     if error is not None:
@@ -170,10 +179,10 @@ def _structured_reply(parsed: Mapping[str, Any], schema: type[T], model: str) ->
     return StructuredReply(value=value, error=None, raw=raw)
 
 
-def _what_is_wrong(raw: AIMessage, finish: str, fault: BaseException | None) -> str | None:
+def _find_fault(raw: AIMessage, finish: str, fault: BaseException | None) -> str | None:
     if not _has_content(raw):
         return "The reply was empty."
-    # LangChain's parser completes JSON that was cut, and would make a value of half a reply.
+    # LangChain's parser completes truncated JSON, and would parse half a reply.
     if finish in _CUT_AT_LIMIT:
         return "The reply was cut at the output limit; answer shorter."
     if not raw.tool_calls and not _is_json(raw.text):
@@ -182,7 +191,7 @@ def _what_is_wrong(raw: AIMessage, finish: str, fault: BaseException | None) -> 
 
 
 def _is_json(text: str) -> bool:
-    # A model may wrap its JSON in a Markdown fence or in words.
+    # A model may put its JSON into a Markdown fence or into a sentence.
     inner = text[text.find("{") : text.rfind("}") + 1]
     return any(_loads(candidate) for candidate in (text, inner))
 

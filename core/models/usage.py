@@ -1,4 +1,4 @@
-"""What a provider lets through in a minute: calls wait their turn instead of being refused there."""
+"""Use of models: quotas per minute, for which calls wait here instead of being rejected, and metering."""
 
 import asyncio
 import time
@@ -13,34 +13,35 @@ from core.metrics import ModelOutcome, current_meter
 from core.models.faults import TransientError
 from core.models.replies import StructuredReply
 
-# A provider's tokenizer is a network call away; for texts of Latin letters this is near, and what a reply
-# says of its real use corrects it.
+# A provider's tokenizer is a network call away. This is close for texts in Latin letters, and the count in
+# the reply corrects it.
 _CHARACTERS_PER_TOKEN = 4
-# Seconds' worth of a quota that may be used at once after a quiet time.
+# After a quiet time, a quota of so many seconds may be used at once.
 _BURST_SECONDS = 5.0
 
 
 class TokenBucket:
-    """A token bucket as a clock (the generic cell rate algorithm, ITU-T I.371, as a scheduler).
+    """A token bucket in the form of a clock (the generic cell rate algorithm of ITU-T I.371).
 
-    A caller is told how long to wait and sleeps once, so nobody polls, and who comes first goes first.
+    A caller is told how long to wait and sleeps once, so nobody polls, and callers are served in order of
+    arrival.
 
     Args:
-        per_minute: What flows in each minute.
-        clock: Seconds, monotonic.
+        per_minute: Tokens that are added per minute.
+        clock: Monotonic time in seconds.
     """
 
     def __init__(self, per_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds_each = 60 / per_minute
         self._clock = clock
-        # When all that was taken so far has flowed in again.
+        # When everything that was taken will have been added again.
         self._paid_at = float("-inf")
 
     def take(self, amount: float) -> float:
-        """Take so much.
+        """Take an amount.
 
         Returns:
-            Seconds until it may be used.
+            Seconds until the amount may be used.
         """
         now = self._clock()
         wait = max(0.0, self._paid_at - now)
@@ -48,7 +49,7 @@ class TokenBucket:
         return wait
 
     def give_back(self, amount: float) -> None:
-        """Return what was taken and not used; a negative amount takes what was used beyond it."""
+        """Give back an amount that was taken and not used; a negative one takes what was used beyond it."""
         self._paid_at -= amount * self._seconds_each
 
 
@@ -56,10 +57,10 @@ class Quota:
     """The quota of one model.
 
     Args:
-        requests_per_minute: Most calls; None: no bound.
-        tokens_per_minute: Most tokens, in and out; None: no bound.
-        clock: Seconds, monotonic.
-        sleep: Waits so many seconds.
+        requests_per_minute: Most calls. ``None``: unlimited.
+        tokens_per_minute: Most input and output tokens. ``None``: unlimited.
+        clock: Monotonic time in seconds.
+        sleep: Waits for so many seconds.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Quota:
         self._tokens = TokenBucket(tokens_per_minute, clock) if tokens_per_minute else None
 
     async def wait_for_turn(self, tokens: float) -> None:
-        """Wait until a call of about so many tokens may be made; a caller that leaves gives its turn back."""
+        """Wait until a call of about so many tokens may be made; a cancelled caller gives its turn back."""
         taken = [
             (bucket, amount) for bucket, amount in ((self._requests, 1.0), (self._tokens, tokens)) if bucket
         ]
@@ -89,26 +90,26 @@ class Quota:
             raise
 
     def settle(self, tokens: float | None, *, expected: float) -> None:
-        """Put right what a call was thought to use, where it is known what it did."""
+        """Correct the expected use of a call by its real one, if that is known."""
         if self._tokens and tokens is not None:
             self._tokens.give_back(expected - tokens)
 
 
 def estimate_tokens(messages: Sequence[BaseMessage]) -> float:
-    """About how many tokens a prompt has."""
+    """Return about how many tokens a prompt has."""
     return sum(len(message.text) for message in messages) / _CHARACTERS_PER_TOKEN
 
 
 R = TypeVar("R")
 
 
-async def meter_call(model: str, asking: Awaitable[R]) -> R:
-    """Await one attempt at a model call, and count it however it ends."""
+async def meter_call(model: str, attempt: Awaitable[R]) -> R:
+    """Await one attempt at a model call and record it in the run's meter, however it ends."""
     started = time.perf_counter()
     outcome: ModelOutcome = "broken_off"
     tokens: UsageMetadata | None = None
     try:
-        reply = await asking
+        reply = await attempt
         outcome, tokens = "answered", _usage(reply)
     except TransientError:
         outcome = "unavailable"

@@ -9,7 +9,14 @@ from core.settings.base import LOOPBACK
 from core.settings.loading import GROUPS, Settings, env_name
 from core.settings.memory import ContextSettings, MemorySettings, RerankSettings
 from core.settings.models import EmbeddingSettings, FeatureSettings, ModelSettings
-from core.settings.runs import ApprovalSettings, CrmSettings, RunSettings, SessionSettings, WorkflowSettings
+from core.settings.runs import (
+    AllowedHost,
+    ApprovalSettings,
+    CrmSettings,
+    RunSettings,
+    SessionSettings,
+    WorkflowSettings,
+)
 from core.settings.server import (
     NO_RATE,
     AuthSettings,
@@ -31,6 +38,7 @@ __all__ = [
     "GROUPS",
     "LOOPBACK",
     "NO_RATE",
+    "AllowedHost",
     "ApprovalSettings",
     "AuditSettings",
     "AuthSettings",

@@ -1,12 +1,48 @@
-"""Runs and sessions, the CRM they talk to, and what waits for a person's approval."""
+"""Runs, sessions and workflows, the CRM they call, and what waits for a person's approval."""
 
-from typing import Annotated, Literal
+import re
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings
 
-from core.settings import AllowedHost
 from core.settings.base import ApiKey, Seconds, check_http_address, group_config, parse_text_map
+
+_HOST: Final = re.compile(r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._-]{1,253})(?::(?P<port>[0-9]{1,5}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedHost:
+    """A host that may be called.
+
+    Attributes:
+        host: Name or address in lower case.
+        port: ``None``: https on port 443 at public addresses only. A number: http or https on that port at
+            any address, because an operator who names a port knows the machine.
+    """
+
+    host: str
+    port: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "AllowedHost":
+        """Read ``host`` or ``host:port``.
+
+        Raises:
+            ValueError: The text is neither.
+        """
+        found = _HOST.fullmatch(text.strip().lower())
+        port = int(found["port"]) if found and found["port"] else None
+        if found is None or port == 0 or (port or 0) > 65_535:  # noqa: PLR2004 - TCP's
+            raise ValueError(f"{text!r} is not a host or host:port")
+        return cls(found["host"].strip("[]"), port)
+
+    @property
+    def name(self) -> str:
+        """The host as it is written in the settings."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}" if self.port else host
 
 
 class RunSettings(BaseSettings):

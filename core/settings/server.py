@@ -1,4 +1,4 @@
-"""Where the service listens, who may call it, and how often."""
+"""Where the service listens, who may call it and how often, and what it logs and traces."""
 
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self

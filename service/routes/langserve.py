@@ -53,6 +53,8 @@ def langserve_router() -> APIRouter:
             path=f"/{spec.name}",
             per_req_config_modifier=_complete_config,
             serializer=GraphSerializer(),
+            # Each route again under `/c/{config_hash}`: twice the routes, for links that nobody shares.
+            disabled_endpoints=("config_hashes",),
             enable_feedback_endpoint=False,
             enable_public_trace_link_endpoint=False,
         )

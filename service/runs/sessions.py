@@ -23,6 +23,7 @@ from core.postgres import DATABASE_UNAVAILABLE
 from graphs.registry import REGISTRY
 from graphs.spec import GraphSpec
 from nodes.shared.conversation import select_unsummarised, summarise_conversation
+from nodes.shared.fact_extraction import MAX_MESSAGES, learn_facts
 from service.auth.principal import Identity
 from service.runs.preconditions import ThreadOwners, check_same_conversation, require_unclaimed
 from service.runs.request import CompiledGraph, OnFinish, OnStart

@@ -94,9 +94,7 @@ class Workflows:
             NotFound: The library has no workflow of that name.
         """
         if name not in LIBRARY:
-            raise NotFound(
-                f"there is no workflow {name!r} in the library", details={"names": sorted(LIBRARY)}
-            )
+            raise NotFound(f"the library has no workflow {name!r}", details={"names": sorted(LIBRARY)})
         return LIBRARY[name]
 
     def read_definition(self, document: JsonValue) -> Definition:
@@ -187,9 +185,7 @@ class Workflows:
         """
         await self.get(identity, run_id)
         if not await self.store.add_signal(identity.tenant, run_id, name, payload):
-            raise NothingToResume(
-                f"workflow {run_id!r} has ended, or has too many signals that it did not wait for"
-            )
+            raise NothingToResume(f"workflow {run_id!r} has ended or has too many pending signals")
         self.worker.wake()
         return await self.get(identity, run_id)
 

@@ -188,7 +188,7 @@ async def test_text_the_crm_does_not_take_is_a_refusal_that_names_the_field(crm:
 
 
 @pytest.mark.parametrize("call", [*READS, *WRITES])
-async def test_a_wrong_key_is_told_from_other_refusals(development_crm: FastAPI, call: Call) -> None:
+async def test_a_wrong_api_key_raises_its_own_error(development_crm: FastAPI, call: Call) -> None:
     settings = CrmSettings(api_key=SecretStr("wrong"))
     transport = httpx.ASGITransport(development_crm)
     async with create_http_client(settings, "http://crm", transport) as http:
@@ -196,7 +196,7 @@ async def test_a_wrong_key_is_told_from_other_refusals(development_crm: FastAPI,
             await call(CrmClient(http, settings))
 
 
-async def test_a_crm_over_its_rate_is_asked_again_when_it_says(pool: Pool) -> None:
+async def test_a_rate_limited_request_is_repeated_after_the_announced_wait(pool: Pool) -> None:
     # One request a second: the second is told to wait that long, and does.
     app = create_crm(pool, SecretStr(KEY), requests_per_minute=60)
     async with crm_client(transport=httpx.ASGITransport(app)) as crm:
@@ -223,7 +223,7 @@ async def test_a_crm_over_its_rate_is_asked_again_when_it_says(pool: Pool) -> No
     ],
     ids=lambda failures: " ".join(str(getattr(each, "status", "dropped")) for each in failures),
 )
-async def test_a_passing_failure_is_not_noticed(call: Call, failures: list[Scripted]) -> None:
+async def test_a_transient_failure_is_retried(call: Call, failures: list[Scripted]) -> None:
     success = UP if call in READS else MADE
     came_to, requests = await attempts(call, *failures, success)
     assert not isinstance(came_to, CrmError), came_to
@@ -242,7 +242,7 @@ async def test_a_passing_failure_is_not_noticed(call: Call, failures: list[Scrip
     ],
     ids=lambda value: str(getattr(value, "status", "")),
 )
-async def test_a_failure_that_stays_is_unavailable_after_three_attempts(failure: Scripted, said: str) -> None:
+async def test_a_lasting_failure_is_unavailable_after_three_attempts(failure: Scripted, said: str) -> None:
     came_to, requests = await attempts(send_message, *[failure] * 4)
     assert type(came_to) is CrmUnavailable
     assert said in came_to.message
@@ -254,14 +254,14 @@ async def test_as_many_attempts_are_made_as_set() -> None:
     assert (await attempts(send_message, *[FAILED] * 9, max_attempts=5))[1] == 5
 
 
-async def test_a_crm_that_is_not_there_is_unavailable() -> None:
+async def test_an_unreachable_crm_is_unavailable() -> None:
     async with crm_client(f"http://127.0.0.1:{closed_port()}") as crm:
         with pytest.raises(CrmUnavailable, match=r"cannot be reached \(ConnectError\)"):
             await crm.get_status()
 
 
 @pytest.mark.parametrize("answer", [Silence(), Trickle()], ids=["silence", "trickle"])
-async def test_an_answer_that_does_not_end_is_given_up(answer: Scripted) -> None:
+async def test_a_response_that_never_ends_times_out(answer: Scripted) -> None:
     came_to, requests = await attempts(READS[-1], *[answer] * 3, timeout_seconds=0.1)
     assert type(came_to) is CrmUnavailable
     assert came_to.message == "the CRM did not answer GET /status in time"
@@ -301,7 +301,9 @@ async def test_without_settings_a_message_may_take_15_seconds_and_all_else_10() 
     ]
 
 
-async def test_the_crm_is_left_alone_for_as_long_as_it_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_client_waits_as_long_as_retry_after_says_within_bounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     loop = asyncio.get_running_loop()
     began = loop.time()
     await attempts(READS[-1], Answer(429, "", {"Retry-After": "1"}), UP)
@@ -334,7 +336,7 @@ async def test_the_crm_is_left_alone_for_as_long_as_it_asks(monkeypatch: pytest.
     ids=lambda value: str(getattr(value, "status", getattr(value, "__name__", ""))),
 )
 @pytest.mark.parametrize("call", [READS[0], *WRITES])
-async def test_what_repeating_cannot_mend_is_not_repeated(
+async def test_permanent_failures_are_not_retried(
     call: Call, answer: Answer, kind: type[CrmError], said: str
 ) -> None:
     came_to, requests = await attempts(call, answer)
@@ -386,7 +388,9 @@ async def test_a_contact_id_with_odd_characters_stays_one_segment_of_the_path(co
 
 
 @pytest.mark.parametrize("contact_id", ["", ".", ".."])
-async def test_a_contact_id_that_would_name_another_path_is_refused_unasked(contact_id: str) -> None:
+async def test_a_contact_id_that_would_name_another_path_is_refused_without_a_request(
+    contact_id: str,
+) -> None:
     for read in (CrmClient.get_contact, CrmClient.get_subscription, CrmClient.list_tickets):
 
         async def call(crm: CrmClient, read: Any = read) -> Any:
@@ -421,7 +425,7 @@ async def test_a_text_that_cannot_be_sent_is_refused(crm: CrmClient, pool: Pool)
 @pytest.mark.parametrize(
     ("call", "table"), [(send_message, "messages"), (create_ticket, "engineering_tickets")]
 )
-async def test_a_write_whose_answer_was_lost_is_done_once(
+async def test_a_write_whose_response_was_lost_is_done_once(
     development_crm: FastAPI, pool: Pool, call: Call, table: str
 ) -> None:
     app = LosesFirstAnswer(development_crm)

@@ -81,7 +81,7 @@ async def test_a_contact_is_read_with_what_is_known_of_the_customer(crm: CrmClie
     assert (await crm.get_contact(LAURA)).profile == CustomerProfile(company_size=420, industry="Logistics")
 
 
-async def test_what_was_learned_is_kept_and_what_is_none_stays(crm: CrmClient) -> None:
+async def test_learned_facts_are_kept_and_fields_that_are_none_stay(crm: CrmClient) -> None:
     changed = await crm.update_profile(LAURA, CustomerProfile(team_size=14), key="key-1")
     assert changed.profile == CustomerProfile(company_size=420, industry="Logistics", team_size=14)
     assert await crm.get_contact(LAURA) == changed
@@ -97,7 +97,7 @@ async def test_opportunities_are_read_newest_first(crm: CrmClient) -> None:
     )
 
 
-async def test_an_opportunity_is_changed_in_what_is_set_and_nowhere_else(crm: CrmClient) -> None:
+async def test_only_the_given_fields_of_an_opportunity_change(crm: CrmClient) -> None:
     before = await crm.get_opportunity(LAURA, OPEN)
     changes = OpportunityChanges(
         stage="objections",
@@ -119,7 +119,7 @@ async def test_an_opportunity_is_changed_in_what_is_set_and_nowhere_else(crm: Cr
     assert await crm.update_opportunity(LAURA, OPEN, changes, key="key-1") == after
 
 
-async def test_a_closed_opportunity_refuses_in_words_that_say_so(crm: CrmClient) -> None:
+async def test_changing_a_closed_opportunity_is_refused_with_the_reason(crm: CrmClient) -> None:
     with pytest.raises(CrmRefused, match="is closed") as caught:
         await crm.update_opportunity(SOPHIE, "OPP-2987", OpportunityChanges(stage="needs"), key="key-1")
     assert caught.value.crm_status == 409
@@ -161,7 +161,7 @@ async def test_an_unknown_contact_is_a_refusal_in_the_crms_own_words(crm: CrmCli
 
 
 @pytest.mark.parametrize("opportunity_id", ["", ".", "..", "OPP-3004", "a/b", "\x00", "../../status"])
-async def test_an_opportunity_the_contact_has_not_is_a_refusal(crm: CrmClient, opportunity_id: str) -> None:
+async def test_an_opportunity_of_another_contact_is_a_refusal(crm: CrmClient, opportunity_id: str) -> None:
     with pytest.raises(CrmRefused):
         await crm.get_opportunity(LAURA, opportunity_id)
 
@@ -193,20 +193,20 @@ async def test_only_what_is_set_is_sent() -> None:
 
 
 @pytest.mark.parametrize("call", [*READS, *WRITES])
-async def test_an_answer_that_is_not_the_contracts_is_told(call: Call) -> None:
+async def test_a_response_outside_the_contract_is_an_error(call: Call) -> None:
     answer = Answer(200, {"opportunities": "none", "orders": 1, "invoices": 1, "follow_ups": 1})
     async with scripted_crm(answer) as server, crm_client(server.url) as crm:
         with pytest.raises(CrmError, match="not match its contract"):
             await call(crm, LAURA)
 
 
-async def test_a_crm_that_knows_no_profiles_is_read_as_one_that_knows_nothing() -> None:
+async def test_a_crm_without_profiles_is_read_as_an_empty_profile() -> None:
     async with scripted_crm(Answer(200, {"id": "1", "name": "Ana"})) as server, crm_client(server.url) as crm:
         assert (await crm.get_contact(LAURA)).profile == CustomerProfile()
 
 
 @pytest.mark.parametrize("call", WRITES)
-async def test_a_write_whose_answer_was_lost_is_done_once(
+async def test_a_write_whose_response_was_lost_is_done_once(
     development_crm: FastAPI, pool: Pool, call: Call
 ) -> None:
     app = LosesFirstAnswer(development_crm)

@@ -153,7 +153,7 @@ async def test_tickets_are_filtered_by_any_of_the_words(
     assert [ticket["title"] for ticket in response.json()["tickets"]] == titles
 
 
-async def test_as_many_tickets_come_as_asked_for(crm: httpx.AsyncClient) -> None:
+async def test_the_limit_of_tickets_is_respected(crm: httpx.AsyncClient) -> None:
     response = await crm.get(f"/api/v1/contacts/{LAURA}/tickets", params={"limit": 1})
     assert [ticket["title"] for ticket in response.json()["tickets"]] == TITLES_OF_LAURA[:1]
 
@@ -253,17 +253,17 @@ async def test_the_article_on_large_exports_says_when_and_how(crm: httpx.AsyncCl
         assert fact in article["body"]
 
 
-async def test_words_that_no_article_has_are_not_in_the_way(crm: httpx.AsyncClient) -> None:
+async def test_unknown_words_do_not_hide_matching_articles(crm: httpx.AsyncClient) -> None:
     assert (await search(crm, "zzyzx quux boleto"))[0]["id"] == "kb-cobranca-boleto"
     assert await search(crm, "zzyzx quux") == []
     assert await search(crm, "the and of") == []
 
 
-async def test_an_over_long_question_is_searched_by_its_beginning(crm: httpx.AsyncClient) -> None:
+async def test_an_overlong_query_is_searched_by_its_beginning(crm: httpx.AsyncClient) -> None:
     assert (await search(crm, "boleto " + "x" * 40_000))[0]["id"] == "kb-cobranca-boleto"
 
 
-async def test_as_many_articles_come_as_asked_for(crm: httpx.AsyncClient) -> None:
+async def test_the_limit_of_articles_is_respected(crm: httpx.AsyncClient) -> None:
     assert len(await search(crm, "contacts", limit=2)) == 2
     assert len(await search(crm, "contacts")) == 5
 
@@ -363,9 +363,7 @@ async def test_an_unknown_severity_is_refused_with_the_known_ones(crm: httpx.Asy
     ],
 )
 @pytest.mark.parametrize("path", LISTS)
-async def test_a_body_that_is_not_what_was_asked_for_is_refused(
-    crm: httpx.AsyncClient, path: str, content: bytes
-) -> None:
+async def test_a_malformed_body_is_refused(crm: httpx.AsyncClient, path: str, content: bytes) -> None:
     response = await crm.post(path, content=content, headers={"Content-Type": "application/json"})
     assert_problem(response, 422, "invalid_request")
 
@@ -430,7 +428,7 @@ async def test_of_different_bodies_sent_at_once_with_one_key_one_wins(crm: httpx
     assert len(await kept(crm, "/api/v1/messages")) == before + 1
 
 
-async def test_the_order_of_a_bodys_fields_does_not_make_it_another(crm: httpx.AsyncClient) -> None:
+async def test_the_order_of_fields_does_not_change_a_request(crm: httpx.AsyncClient) -> None:
     headers = {"Idempotency-Key": "k"}
     first = await crm.post("/api/v1/messages", json=MESSAGE, headers=headers)
     again = await crm.post("/api/v1/messages", json=dict(reversed(MESSAGE.items())), headers=headers)
@@ -457,13 +455,13 @@ async def test_a_refused_request_does_not_use_its_key_up(crm: httpx.AsyncClient)
 
 
 @pytest.mark.parametrize("key", [b"", b"x" * 201, b"caf\xe9", b"a\x01b"])
-async def test_a_key_that_cannot_be_one_is_refused(crm: httpx.AsyncClient, key: bytes) -> None:
+async def test_an_invalid_idempotency_key_is_refused(crm: httpx.AsyncClient, key: bytes) -> None:
     headers = httpx.Headers([(b"Idempotency-Key", key)])
     response = await crm.post("/api/v1/messages", json=MESSAGE, headers=headers)
     assert_problem(response, 422, "invalid_request")
 
 
-async def test_the_longest_key_is_taken(crm: httpx.AsyncClient) -> None:
+async def test_the_longest_idempotency_key_is_accepted(crm: httpx.AsyncClient) -> None:
     response = await crm.post("/api/v1/messages", json=MESSAGE, headers={"Idempotency-Key": "k" * 200})
     assert response.status_code == 201
 
@@ -475,7 +473,7 @@ async def test_the_longest_key_is_taken(crm: httpx.AsyncClient) -> None:
     "authorization",
     [None, "", "Bearer", "Bearer ", "Bearer wrong", f"Basic {KEY}", KEY, f"Bearer {KEY}x", "Bearer caf\xe9"],
 )
-async def test_without_the_key_nothing_is_told(app: FastAPI, authorization: str | None) -> None:
+async def test_nothing_can_be_read_without_the_api_key(app: FastAPI, authorization: str | None) -> None:
     async with client_of(app, None) as client:
         if authorization is not None:
             client.headers = httpx.Headers([(b"Authorization", authorization.encode("latin-1"))])
@@ -485,7 +483,7 @@ async def test_without_the_key_nothing_is_told(app: FastAPI, authorization: str 
             assert response.headers["WWW-Authenticate"] == "Bearer"
 
 
-async def test_without_the_key_nothing_is_written(app: FastAPI, crm: httpx.AsyncClient) -> None:
+async def test_nothing_can_be_written_without_the_api_key(app: FastAPI, crm: httpx.AsyncClient) -> None:
     before = await kept(crm, "/api/v1/messages")
     async with client_of(app, None) as client:
         assert_problem(await client.post("/api/v1/messages", json=MESSAGE), 401, "unauthorized")
@@ -520,7 +518,9 @@ async def test_nothing_can_be_written_for_an_unknown_contact(
     assert_problem(await crm.post(path, json={**body, "contact_id": NOBODY}), 404, "not_found")
 
 
-async def test_a_contact_without_a_subscription_is_told_apart(crm: httpx.AsyncClient, pool: Pool) -> None:
+async def test_a_contact_without_a_subscription_gets_its_own_message(
+    crm: httpx.AsyncClient, pool: Pool
+) -> None:
     async with pool.connection() as connection:
         await connection.execute("DELETE FROM crm.subscriptions WHERE contact_id = %s", (LAURA,))
     body = assert_problem(await crm.get(f"/api/v1/contacts/{LAURA}/subscription"), 404, "not_found")
@@ -543,7 +543,7 @@ async def test_a_method_that_an_address_does_not_have_is_refused(crm: httpx.Asyn
     assert response.headers["Allow"] == "GET"
 
 
-async def test_over_the_rate_a_caller_is_told_how_long_to_wait(pool: Pool) -> None:
+async def test_a_caller_over_the_rate_limit_learns_how_long_to_wait(pool: Pool) -> None:
     await migrate(pool)
     app = create_crm(pool, SecretStr(KEY), requests_per_minute=2)
     async with client_of(app) as client, client_of(app, "Bearer wrong") as stranger:
@@ -556,7 +556,7 @@ async def test_over_the_rate_a_caller_is_told_how_long_to_wait(pool: Pool) -> No
         assert (await client.get("/")).status_code == 200
 
 
-def test_after_the_wait_that_was_told_a_request_gets_through() -> None:
+def test_after_the_announced_wait_a_request_gets_through() -> None:
     now = 100.0
     bucket = TokenBucket(60, clock=lambda: now)
     assert [bucket.take() for _ in range(60)] == [0] * 60
@@ -567,7 +567,7 @@ def test_after_the_wait_that_was_told_a_request_gets_through() -> None:
     assert bucket.take() > 0
 
 
-def test_a_rest_saves_up_a_minute_of_requests_and_no_more() -> None:
+def test_an_idle_bucket_saves_up_a_minute_of_requests_and_no_more() -> None:
     now = 0.0
     bucket = TokenBucket(3, clock=lambda: now)
     now += 86_400

@@ -85,7 +85,7 @@ def assert_problem(response: httpx.Response, status: int, code: str) -> dict[str
 # What it holds
 
 
-async def test_the_seeded_company_has_business_at_every_point(crm: httpx.AsyncClient, pool: Pool) -> None:
+async def test_the_seed_covers_every_stage_and_status(crm: httpx.AsyncClient, pool: Pool) -> None:
     async with pool.connection() as connection:
         contacts = await (await connection.execute("SELECT id FROM crm.contacts")).fetchall()
     seen: dict[str, list[dict[str, Any]]] = {name: [] for name in LISTS[:3]}
@@ -130,7 +130,7 @@ async def test_opportunities_come_newest_first_and_one_can_be_read_alone(crm: ht
 
 
 @pytest.mark.parametrize("path", [f"/api/v1/contacts/{LAURA}/{name}" for name in LISTS])
-async def test_as_many_come_as_asked_for(crm: httpx.AsyncClient, path: str) -> None:
+async def test_the_limit_of_lists_is_respected(crm: httpx.AsyncClient, path: str) -> None:
     for at in range(2):
         await crm.post(FOLLOW_UPS, json={**FOLLOW_UP, "subject": f"Follow-up {at}"})
         await crm.post(HANDOFFS, json={**HANDOFF, "reason": f"Reason {at}"})
@@ -144,7 +144,7 @@ async def test_as_many_come_as_asked_for(crm: httpx.AsyncClient, path: str) -> N
 # Changing
 
 
-async def test_what_is_learned_of_a_customer_is_kept_beside_what_is_known(crm: httpx.AsyncClient) -> None:
+async def test_learned_facts_are_added_to_the_profile(crm: httpx.AsyncClient) -> None:
     changed = await patched(crm, PROFILE, {"team_size": 14, "industry": None})
     assert changed["profile"] == {
         "company_size": 420,
@@ -186,7 +186,7 @@ async def test_a_change_of_an_opportunity_leaves_the_rest(crm: httpx.AsyncClient
     assert await read(crm, OPEN) == after
 
 
-async def test_no_change_is_no_new_version(crm: httpx.AsyncClient) -> None:
+async def test_an_empty_change_keeps_the_version(crm: httpx.AsyncClient) -> None:
     before = await read(crm, OPEN)
     assert await patched(crm, OPEN, {}) == before
     assert await patched(crm, OPEN, {"stage": None}) == before
@@ -239,7 +239,7 @@ async def test_a_closed_opportunity_takes_no_changes_and_says_so(
     assert await read(crm, path) == before
 
 
-async def test_of_those_that_close_an_opportunity_at_once_one_does(crm: httpx.AsyncClient) -> None:
+async def test_of_concurrent_closings_exactly_one_succeeds(crm: httpx.AsyncClient) -> None:
     closings = [{"stage": "closed_won"}, {"stage": "closed_lost"}] * 3
     answers = await asyncio.gather(*(crm.patch(OPEN, json=closing) for closing in closings))
     assert sorted(answer.status_code for answer in answers) == [200] + [409] * 5
@@ -289,7 +289,7 @@ async def test_a_key_that_comes_back_with_another_body_is_refused(
     assert_problem(response, 409, "idempotency_key_reused")
 
 
-async def test_a_repeated_change_is_answered_as_the_first_also_when_more_has_changed(
+async def test_a_replayed_change_returns_the_first_response_despite_later_changes(
     crm: httpx.AsyncClient,
 ) -> None:
     headers = {"Idempotency-Key": "k"}
@@ -365,7 +365,7 @@ async def test_a_follow_up_is_about_no_other_contacts_opportunity(crm: httpx.Asy
         ("POST", HANDOFFS, {**HANDOFF, "summary": "x" * 20_001}),
     ],
 )
-async def test_what_does_not_fit_is_refused_with_the_field_named(
+async def test_invalid_fields_are_refused_by_name(
     crm: httpx.AsyncClient, method: str, path: str, body: dict[str, Any]
 ) -> None:
     problem = assert_problem(await crm.request(method, path, json=body), 422, "invalid_request")

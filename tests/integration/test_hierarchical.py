@@ -242,7 +242,7 @@ async def test_the_manager_and_every_worker_see_the_background_of_this_run(build
     assert "Enterprise" not in " ".join(message.text for message in model.asked_by("decompose")[1])
 
 
-async def test_subtasks_that_depend_on_nothing_are_carried_out_at_the_same_time(build: Build) -> None:
+async def test_independent_subtasks_run_at_the_same_time(build: Build) -> None:
     together = asyncio.Barrier(3)
 
     @tool
@@ -306,7 +306,7 @@ async def test_a_number_used_again_in_a_later_round_means_the_new_subtask(build:
     ]
 
 
-async def test_the_second_turn_of_a_thread_knows_the_first_and_begins_anew(build: Build) -> None:
+async def test_the_second_turn_sees_the_first_and_starts_without_subtasks(build: Build) -> None:
     model = managed(
         [plan(part(1, "look up"), part(2, "check plan")), plan(part(1, "tell"))],
         [done("It is the size."), done("Told.")],
@@ -332,7 +332,7 @@ async def test_the_second_turn_of_a_thread_knows_the_first_and_begins_anew(build
     assert (await graph.aget_state(on())).values["max_rounds"] == 3
 
 
-async def test_an_answer_without_words_is_made_of_what_the_subtasks_brought(build: Build) -> None:
+async def test_an_empty_answer_is_replaced_by_the_results_of_the_subtasks(build: Build) -> None:
     model = managed(
         [plan(part(1, "look up"), part(2, "check plan", agent="account_specialist"))],
         [done(" ")],
@@ -364,7 +364,7 @@ async def test_the_limit_of_rounds_ends_the_run_with_the_best_answer_so_far(buil
     assert output["messages"][-1].text == output["result"]
 
 
-async def test_the_most_rounds_of_the_most_subtasks_in_a_row_are_within_the_recursion_limit(
+async def test_the_longest_possible_run_is_within_the_recursion_limit(
     build: Build,
 ) -> None:
     async def agent(task: str, **_: Any) -> ReactOutput:
@@ -402,7 +402,7 @@ async def test_the_largest_input_and_the_longest_results_fit_a_worker_and_a_chec
     assert len(model.asked_by("decide")[0][2].text) < 70_000
 
 
-async def test_texts_that_postgres_refuses_are_kept_without_what_it_refuses(build: Build) -> None:
+async def test_characters_that_postgres_cannot_store_are_removed(build: Build) -> None:
     model = managed([plan(part(1, "look\0 up"))], [done("All\0 known.")], look_up=answers("a\0b\ud800c"))
     graph = await build(model)
     # A dict, because the input model takes no lone surrogates.
@@ -429,7 +429,7 @@ ALL_FAULTS = [
 ]
 
 
-async def test_subtasks_that_cannot_be_carried_out_are_told_back_with_all_that_is_wrong(build: Build) -> None:
+async def test_faulty_subtasks_are_returned_to_the_manager_with_every_fault(build: Build) -> None:
     model = managed([BAD, plan(part(1, "look up"))], [done()], look_up=answers("Size."))
     output = await run(await build(model))
     assert output["success"]
@@ -439,7 +439,7 @@ async def test_subtasks_that_cannot_be_carried_out_are_told_back_with_all_that_i
     assert "1. nobody, after []: look up" in told
 
 
-async def test_subtasks_that_cannot_be_carried_out_twice_end_the_run_before_anyone_works(
+async def test_faulty_subtasks_twice_end_the_run_before_anyone_works(
     build: Build,
 ) -> None:
     output = await run(await build(managed([BAD, plan()])))
@@ -451,7 +451,7 @@ async def test_subtasks_that_cannot_be_carried_out_twice_end_the_run_before_anyo
     assert (output["subtasks"], output["rounds"]) == ([], 0)
 
 
-async def test_too_many_and_too_long_subtasks_are_told_back(build: Build) -> None:
+async def test_too_many_and_too_long_subtasks_are_faults(build: Build) -> None:
     many = plan(*(part(number, f"part {number}") for number in range(1, MAX_SUBTASKS + 2)))
     long = plan(part(1, "x" * (TASK_CHARACTERS + 1)))
     output = await run(await build(managed([many, long])))
@@ -459,7 +459,7 @@ async def test_too_many_and_too_long_subtasks_are_told_back(build: Build) -> Non
     assert "its task has 4001 characters; at most 4000" in output["result"]
 
 
-async def test_further_subtasks_that_cannot_be_carried_out_twice_keep_the_answer_so_far(build: Build) -> None:
+async def test_faulty_further_subtasks_twice_keep_the_answer_so_far(build: Build) -> None:
     wrong = further(part(3, "tell", after=[2]), result="Probably the size.")
     model = managed(
         [plan(part(1, "look up"), part(2, "check plan"))],
@@ -473,7 +473,7 @@ async def test_further_subtasks_that_cannot_be_carried_out_twice_keep_the_answer
     assert "- subtask 3 depends on 2, which is failed" in model.asked_by("decide")[1][-1].text
 
 
-async def test_an_unreadable_reply_is_told_back_and_a_second_is_not_taken_for_success(build: Build) -> None:
+async def test_an_unreadable_reply_is_repeated_once_and_never_counts_as_success(build: Build) -> None:
     model = managed(["no json", plan(part(1, "look up"))], ["no json", done()], look_up=answers("Size."))
     output = await run(await build(model))
     assert output["success"]
@@ -491,7 +491,7 @@ async def test_an_unreadable_reply_is_told_back_and_a_second_is_not_taken_for_su
 # Workers that fail
 
 
-async def test_a_worker_that_fails_takes_what_depends_on_it_and_nothing_else(build: Build) -> None:
+async def test_a_failed_subtask_skips_those_that_depend_on_it_and_no_others(build: Build) -> None:
     model = managed(
         [
             plan(
@@ -522,7 +522,7 @@ async def test_a_worker_that_fails_takes_what_depends_on_it_and_nothing_else(bui
     assert output["result"] == "It is the size; nobody was told."
 
 
-async def test_a_worker_whose_tool_stays_away_fails_with_what_it_knows(build: Build) -> None:
+async def test_a_worker_whose_tool_is_unavailable_fails_with_its_partial_answer(build: Build) -> None:
     @tool
     async def ask_oracle() -> str:
         """Ask."""
@@ -578,7 +578,7 @@ async def test_a_worker_that_hangs_fails_and_its_sibling_does_not(
     assert output["subtasks"][1]["reason"].startswith("it took longer than allowed; ")
 
 
-async def test_a_connection_that_breaks_fails_one_worker(build: Build) -> None:
+async def test_a_broken_connection_fails_one_worker(build: Build) -> None:
     @tool
     async def connect() -> str:
         """Connect."""
@@ -596,7 +596,7 @@ async def test_a_connection_that_breaks_fails_one_worker(build: Build) -> None:
     assert output["success"]
 
 
-async def test_it_is_no_success_when_no_subtask_was_done_whatever_the_manager_says(build: Build) -> None:
+async def test_a_run_without_any_result_is_no_success_whatever_the_manager_says(build: Build) -> None:
     model = managed(
         [plan(part(1, "look up"), part(2, "tell", after=[1]))],
         [done("The customer was told.")],
@@ -613,14 +613,16 @@ async def test_it_is_no_success_when_no_subtask_was_done_whatever_the_manager_sa
 # The model goes away, or declines
 
 
-async def test_a_model_that_goes_away_leaves_what_the_subtasks_brought(build: Build) -> None:
+async def test_results_are_kept_when_the_model_becomes_unavailable(build: Build) -> None:
     model = managed([plan(part(1, "look up"))], [AWAY], look_up=answers("Size."))
     output = await run(await build(model))
     assert (output["success"], output["reason"]) == (False, "model_unavailable")
     assert output["result"].endswith("(the model does not answer). So far: Size.")
 
 
-async def test_a_model_that_goes_away_with_nothing_done_is_an_error_the_thread_survives(build: Build) -> None:
+async def test_an_unavailable_model_before_any_result_raises_and_the_thread_stays_usable(
+    build: Build,
+) -> None:
     model = managed(
         [AWAY, plan(part(1, "look up")), plan(part(1, "look up"))],
         [AWAY, done("Nothing is known."), done()],
@@ -652,7 +654,7 @@ async def test_a_refusal_ends_the_run_with_the_providers_words(build: Build) -> 
 # Teams
 
 
-async def test_an_impossible_team_is_refused_with_all_that_is_wrong_before_anything_runs(
+async def test_an_invalid_team_is_refused_with_every_fault_before_anything_runs(
     build: Build,
 ) -> None:
     model = managed([])
@@ -673,7 +675,7 @@ async def test_an_impossible_team_is_refused_with_all_that_is_wrong_before_anyth
     assert (await graph.aget_state(on())).values["messages"] == []
 
 
-async def test_a_journey_can_be_built_with_its_own_team_guidance_and_workers(build: Build) -> None:
+async def test_a_graph_can_be_built_with_its_own_team_guidance_and_workers(build: Build) -> None:
     seen: list[dict[str, Any]] = []
 
     async def agent(task: str, *, contact_id: str, tools: Sequence[str] = (), **_: Any) -> ReactOutput:
@@ -700,7 +702,7 @@ async def test_a_journey_can_be_built_with_its_own_team_guidance_and_workers(bui
         assert system.endswith("Qualify before you close.")
 
 
-async def test_the_default_team_uses_no_tool_that_there_is_not(pool: Pool) -> None:
+async def test_the_default_team_uses_existing_tools_only(pool: Pool) -> None:
     async with development_deps(pool, scripted_models(ScriptedChatModel())) as deps:
         team = complete_team(SUPPORT_TEAM, deps.tools)
         used = {name for agent in team for name in agent.get("tools", [])}
@@ -772,7 +774,7 @@ async def kill_when_one_has_worked(graph: Graph, counter: Counter) -> None:
             counter.may_break.set()
 
 
-async def test_a_killed_run_goes_on_without_repeating_a_finished_subtask(build: Build) -> None:
+async def test_a_killed_run_continues_without_repeating_a_finished_subtask(build: Build) -> None:
     counter = Counter("b")
     model = managed(
         [plan(part(1, "first"), part(2, "second"), part(3, "third", after=[1, 2]))],
@@ -801,7 +803,7 @@ async def test_a_killed_run_goes_on_without_repeating_a_finished_subtask(build: 
     ]
 
 
-async def test_a_killed_run_goes_on_within_a_worker(build: Build) -> None:
+async def test_a_killed_run_continues_within_a_worker(build: Build) -> None:
     counter = Counter()
     counted, end = counts("a")
     model = managed([plan(part(1, "first"))], [done()], first=[counted, RuntimeError("killed"), end])
@@ -813,7 +815,7 @@ async def test_a_killed_run_goes_on_within_a_worker(build: Build) -> None:
     assert counter.did == ["a"]
 
 
-async def test_a_run_killed_at_the_decision_goes_on_there(build: Build) -> None:
+async def test_a_run_killed_at_the_decision_continues_there(build: Build) -> None:
     counter = Counter()
     model = managed([plan(part(1, "first"))], [RuntimeError("killed"), done()], first=counts("a"))
     graph = await build(model, counter.tool)
@@ -823,7 +825,7 @@ async def test_a_run_killed_at_the_decision_goes_on_there(build: Build) -> None:
     assert counter.did == ["a"]
 
 
-async def test_a_run_that_is_drained_goes_on_where_it_stopped(build: Build) -> None:
+async def test_a_drained_run_continues_where_it_stopped(build: Build) -> None:
     control = RunControl()
 
     @tool

@@ -56,7 +56,7 @@ async def test_a_script_in_a_link_to_the_playground_is_not_run(running: RunningS
     said = '{"configurable": {"thread_id": "</script><script>alert(1)</script>"}}'
     config_hash = str(LZString.compressToEncodedURIComponent(said))  # type: ignore[no-untyped-call]
     page = await running.http.get(f"/react/c/{config_hash}/playground/")
-    assert page.status_code == 200
+    assert page.status_code == 404
     assert "alert(1)" not in page.text
 
 

@@ -170,7 +170,7 @@ async def test_all_agents_work_at_once(pool: Pool) -> None:
         assert (await run(graph, asked(*names)))["reason"] == "merged"
 
 
-async def test_an_agent_that_takes_too_long_is_left_behind(pool: Pool) -> None:
+async def test_a_slow_agent_times_out_and_the_others_answer(pool: Pool) -> None:
     model = Agents(scripts={"ana": ["Use batches."]}, first={"bob": never})
     async with parallel(pool, model) as graph:
         output = await run(graph, asked("ana", "bob", branch_timeout_seconds=2))
@@ -185,7 +185,7 @@ async def test_an_agent_that_takes_too_long_is_left_behind(pool: Pool) -> None:
     )
 
 
-async def test_an_agent_whose_model_stays_away_says_so(pool: Pool) -> None:
+async def test_an_agent_whose_model_is_unavailable_fails_and_says_why(pool: Pool) -> None:
     model = Agents(scripts={"ana": [*UNAVAILABLE], "bob": ["Use batches."]})
     async with parallel(pool, model) as graph:
         output = await run(graph, asked("ana", "bob"))
@@ -230,7 +230,7 @@ async def test_a_crm_that_is_down_fails_the_agent_that_needs_it(pool: Pool) -> N
     assert (output["answer"], output["answered_by"]) == ("Use batches.", ["bob"])
 
 
-async def test_no_good_answer_is_an_honest_end_and_the_thread_goes_on(pool: Pool) -> None:
+async def test_without_any_good_answer_the_run_says_so_and_the_thread_stays_usable(pool: Pool) -> None:
     model = Agents(scripts={"ana": [*UNAVAILABLE, "Use batches."], "bob": ["", ""]})
     async with parallel(pool, model) as graph:
         output = await run(graph, asked("ana", "bob"))
@@ -243,7 +243,7 @@ async def test_no_good_answer_is_an_honest_end_and_the_thread_goes_on(pool: Pool
     assert [message.type for message in again["messages"]] == ["human", "ai", "human", "ai"]
 
 
-async def test_an_unusable_merger_is_told_once_what_was_wrong(pool: Pool) -> None:
+async def test_an_unusable_merged_answer_is_requested_once_more(pool: Pool) -> None:
     model = Agents(scripts={"ana": ["One."], "bob": ["Two."], MERGER: [" ", "One and two."]})
     async with parallel(pool, model) as graph:
         output = await run(graph, asked("ana", "bob"))
@@ -298,7 +298,7 @@ async def test_an_agent_that_fails_fast_does_not_win(pool: Pool) -> None:
     assert (output["answer"], output["reason"]) == ("Use batches.", "first_answer")
 
 
-async def test_of_answers_at_the_same_moment_one_is_taken(pool: Pool) -> None:
+async def test_of_simultaneous_answers_one_wins(pool: Pool) -> None:
     names = ["ana", "bob", "eve", "joe"]
     together = asyncio.Barrier(len(names))
     model = Agents(
@@ -312,7 +312,7 @@ async def test_of_answers_at_the_same_moment_one_is_taken(pool: Pool) -> None:
     assert statuses(output)[winner] == "answered"
 
 
-async def test_nobody_in_a_race_answers(pool: Pool) -> None:
+async def test_a_race_without_a_winner_ends_without_an_answer(pool: Pool) -> None:
     model = Agents(scripts={"ana": ["", ""]}, first={"bob": never})
     async with parallel(pool, model) as graph:
         output = await run(graph, asked("ana", "bob", mode="first", branch_timeout_seconds=2))
@@ -320,7 +320,7 @@ async def test_nobody_in_a_race_answers(pool: Pool) -> None:
     assert (output["success"], output["reason"]) == (False, "no_branch_answered")
 
 
-async def test_an_agent_whose_turn_comes_after_the_win_is_not_asked(pool: Pool) -> None:
+async def test_an_agent_that_is_scheduled_after_the_win_is_not_asked(pool: Pool) -> None:
     model = Agents(scripts={"ana": ["Use batches."]}, first={"bob": never})
     async with parallel(pool, model) as graph:
         output = await graph.ainvoke(asked("ana", "bob", mode="first"), {**on(), "max_concurrency": 1})
@@ -344,7 +344,7 @@ async def test_a_race_ends_no_agent_of_another_run(pool: Pool) -> None:
     assert model.ended == ["bob"]
 
 
-async def test_a_win_leaves_an_agent_alone_whose_time_was_up_already() -> None:
+async def test_a_win_does_not_touch_an_agent_whose_time_limit_has_expired() -> None:
     race, dying, let_go = Race(), asyncio.Event(), asyncio.Event()
 
     async def late() -> None:
@@ -445,7 +445,7 @@ async def test_tokens_stream_from_every_agent_and_from_the_merger(pool: Pool) ->
         assert where.endswith("/think")
 
 
-async def test_after_a_crash_only_the_unfinished_agent_goes_on_from_where_it_was(pool: Pool) -> None:
+async def test_after_a_crash_only_the_unfinished_agent_continues(pool: Pool) -> None:
     answered: list[Any] = []
     done = Reflection(success=True, reasoning="Found.", task_complete=True, final_answer="The article helps.")
     model = Agents(scripts={"ana": ["Use batches."], "bob": [calling("I look.", SEARCH)], MERGER: ["Both."]})
@@ -534,7 +534,7 @@ def test_input_out_of_bounds_is_refused_and_named(field: str, value: Any) -> Non
         ParallelInput.model_validate({**asked("ana"), field: value})
 
 
-async def test_texts_of_others_stay_data(pool: Pool) -> None:
+async def test_braces_and_marks_in_texts_are_not_interpreted(pool: Pool) -> None:
     nasty = "Why {instruction}? \0 \ud83d"
     answer = "First.\n2. lookup(bob): I agree \0."
     model = Agents(scripts={"ana": [answer], "bob": ["No {answers}."], MERGER: ["They disagree."]})

@@ -47,8 +47,8 @@ DISCOUNTED = "One year in advance, 10 % off: USD 9,720."
 KNOWN = Qualification(budget="12,000 dollars", authority="Laura and the CFO")
 
 
-class Line(httpx.AsyncBaseTransport):
-    """The way to the development CRM, which a test can cut before or after the CRM does what is asked."""
+class FaultyTransport(httpx.AsyncBaseTransport):
+    """Connects to the development CRM; a test can make requests fail before or after the CRM handles them."""
 
     def __init__(self, pool: Pool, settings: CrmSettings) -> None:
         self._inner = httpx.ASGITransport(create_crm(pool, settings.api_key))
@@ -66,21 +66,21 @@ class Line(httpx.AsyncBaseTransport):
             raise fault
         return response
 
-    def mend(self) -> None:
+    def restore(self) -> None:
         self.before = self.after = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """The graph, the script it is answered with, and the CRM it works on."""
+    """The graph, the scripted model and the CRM it works on."""
 
     graph: Graph
     model: ScriptedChatModel
     crm: CrmClient
-    line: Line
+    transport: FaultyTransport
 
     async def run(self, message: str = "", *replies: Reply, **more: str) -> dict[str, Any]:
-        """A run with what the customer said; all replies are to be used."""
+        """Run with what the customer said; all replies must be used."""
         self.model.replies = list(replies)
         given = {"contact_id": LAURA, "opportunity_id": DEAL, "message": message, **more}
         return await self.sent(given)
@@ -95,7 +95,7 @@ class House:
         return await self.crm.get_opportunity(LAURA, DEAL)
 
     async def set(self, **changes: Any) -> None:
-        """Put the deal somewhere, as a person would in the CRM."""
+        """Change the deal as a person would in the CRM."""
         made = OpportunityChanges.model_validate(changes)
         await self.crm.update_opportunity(LAURA, DEAL, made, key=str(uuid4()))
 
@@ -106,11 +106,11 @@ ON: RunnableConfig = {"configurable": {"thread_id": "deal"}, "recursion_limit": 
 @asynccontextmanager
 async def house_over(pool: Pool, models: ChatModels, model: ScriptedChatModel) -> AsyncIterator[House]:
     settings = CrmSettings(max_attempts=1)
-    line = Line(pool, settings)
-    async with create_http_client(settings, "http://development-crm", transport=line) as http:
+    transport = FaultyTransport(pool, settings)
+    async with create_http_client(settings, "http://development-crm", transport=transport) as http:
         crm = CrmClient(http, settings, first_pause=0)
         deps = Deps(models=models, tools=crm_tools(crm), crm=crm, agents=NO_AGENTS)
-        yield House(await compiled(SPEC, deps, pool), model, crm, line)
+        yield House(await compiled(SPEC, deps, pool), model, crm, transport)
 
 
 @pytest.fixture
@@ -257,7 +257,7 @@ async def test_a_stage_whose_evidence_the_crm_holds_is_skipped_and_one_worked_on
     assert output["stages"][0]["summary"] == "qualification brought this"
 
 
-async def test_an_objection_takes_a_deal_back_and_a_person_may_have_it_further_than_its_evidence(
+async def test_an_objection_moves_a_deal_back_but_missing_evidence_does_not(
     house: House,
 ) -> None:
     await house.set(stage="negotiation")
@@ -313,7 +313,7 @@ async def test_a_deal_is_not_won_on_an_offer_the_customer_has_not_seen(house: Ho
     assert (output["stage"], output["closed"]) == ("closed_won", True)
 
 
-async def test_a_value_that_no_proposal_names_is_not_taken_over(house: House) -> None:
+async def test_a_value_that_no_proposal_names_is_not_recorded(house: House) -> None:
     output = await house.run("Hello.", *turn("needs", value=99_000))
     assert (output["deal_value"], (await house.deal()).value) == (VALUE, VALUE)
     assert "The value 99,000.00 was not taken over" in output["messages"][-1].text
@@ -322,7 +322,7 @@ async def test_a_value_that_no_proposal_names_is_not_taken_over(house: House) ->
     assert output["deal_value"] == (await house.deal()).value == 14_400
 
 
-async def test_what_nothing_supports_is_not_taken_over(house: House) -> None:
+async def test_facts_without_evidence_are_not_recorded(house: House) -> None:
     before = await house.deal()
     invented = ObjectionReading(text="Competitors have pink buttons", answer="Ours are pinker.")
     output = await house.run(
@@ -367,7 +367,7 @@ async def test_a_customer_who_is_not_ready_is_followed_up_on_the_day_they_named(
 
 
 @pytest.mark.parametrize("day", ["", "2020-01-01", "next spring", "9999-12-31"])
-async def test_without_a_day_that_can_be_the_customer_is_followed_up_in_a_week(
+async def test_an_unready_customer_without_a_usable_day_is_followed_up_in_a_week(
     house: House, day: str
 ) -> None:
     await house.run("Call me later.", *turn("close", not_ready=True, follow_up_on=day))
@@ -376,7 +376,7 @@ async def test_without_a_day_that_can_be_the_customer_is_followed_up_in_a_week(
     assert timedelta(days=6) < due < timedelta(days=8)
 
 
-async def test_what_a_person_must_do_is_handed_over(house: House) -> None:
+async def test_a_deal_that_needs_a_person_is_handed_over(house: House) -> None:
     output = await house.run("Can our lawyer see it?", *turn("negotiation", needs_person="legal"))
     [handed] = await house.crm.list_handoffs(LAURA)
     assert (handed.team, handed.reason) == ("sales", "a legal question")
@@ -441,7 +441,7 @@ async def test_a_discount_that_is_rejected_is_not_recorded_and_not_promised(hous
     assert deal.next_action == "Answer the customer without the offer that was refused: Only for two years."
 
 
-async def test_a_person_may_approve_another_offer_than_was_asked_for(house: House) -> None:
+async def test_a_person_may_edit_the_offer_before_approving_it(house: House) -> None:
     await asked_for_discount(house)
     offer = {"proposal": "", "terms": "5 % off: USD 10,260.", "value": 10_260, "discount_percent": 5}
     output = await house.sent(Command(resume={"decision": "edit", "arguments": offer}))
@@ -460,7 +460,7 @@ async def test_a_person_may_approve_another_offer_than_was_asked_for(house: Hous
         {"terms": "We waive the set-up fee."},
     ],
 )
-async def test_a_discount_by_another_name_waits_for_a_person_too(house: House, read: dict[str, Any]) -> None:
+async def test_every_kind_of_discount_waits_for_a_person(house: House, read: dict[str, Any]) -> None:
     await negotiating(house)
     waiting = await house.run("Please.", *turn("proposal", "negotiation", **read))
     assert waiting["__interrupt__"]
@@ -468,14 +468,14 @@ async def test_a_discount_by_another_name_waits_for_a_person_too(house: House, r
     assert (deal.value, deal.terms, deal.proposal) == (VALUE, None, PROPOSAL)
 
 
-async def test_terms_that_cost_nothing_need_nobody(house: House) -> None:
+async def test_terms_that_cost_nothing_need_no_approval(house: House) -> None:
     await negotiating(house)
     output = await house.run("Monthly?", *turn("negotiation", terms="Paid monthly, from March."))
     assert (await house.deal()).terms == "Paid monthly, from March."
     assert output["success"]
 
 
-async def test_an_answer_nobody_worked_out_leaves_the_objection_open(house: House) -> None:
+async def test_an_answer_that_no_stage_worked_out_leaves_the_objection_open(house: House) -> None:
     dear = ObjectionReading(text="Too dear", answer="It pays for itself in two months.")
     await house.run("It is too dear.", *worked("needs"), DealReading(why="So.", objections=[dear]))
     assert [(each.text, each.answer) for each in (await house.deal()).objections] == [("Too dear", None)]
@@ -495,7 +495,7 @@ async def test_a_rejected_offer_does_not_lose_what_else_was_found(house: House) 
 # What fails
 
 
-async def test_a_model_that_is_down_leaves_the_deal_and_its_words_are_read_by_the_next_run(
+async def test_an_unavailable_model_leaves_the_deal_and_the_next_run_reads_the_words(
     house: House,
 ) -> None:
     before = await house.deal()
@@ -514,7 +514,7 @@ async def test_a_model_that_is_down_leaves_the_deal_and_its_words_are_read_by_th
     assert "nothing new" in house.model.asked[0][1].text
 
 
-async def test_a_refusal_of_the_provider_leaves_the_deal_and_is_not_asked_again(house: House) -> None:
+async def test_words_that_the_provider_refuses_leave_the_deal_and_are_not_sent_again(house: House) -> None:
     before = await house.deal()
     output = await house.run("Something vile.", REFUSED)
     assert (output["success"], output["reason"]) == (False, "model_refused")
@@ -545,8 +545,8 @@ async def test_stages_that_all_fail_leave_the_deal(house: House) -> None:
     assert (await house.deal()).version == before.version
 
 
-async def test_a_tool_that_fails_inside_a_stage_leaves_what_the_other_stages_brought(house: House) -> None:
-    house.line.before = lambda request: (
+async def test_a_tool_that_fails_in_one_stage_keeps_the_results_of_the_others(house: House) -> None:
+    house.transport.before = lambda request: (
         httpx.ConnectError("cut") if "knowledge-base" in request.url.path else None
     )
     search = ("search_knowledge_base", {"query": "limits"})
@@ -560,18 +560,20 @@ async def test_a_tool_that_fails_inside_a_stage_leaves_what_the_other_stages_bro
     assert "search_knowledge_base" not in output["messages"][-1].text
 
 
-async def test_a_crm_that_is_down_at_the_beginning_ends_the_run_and_keeps_the_words(house: House) -> None:
-    house.line.before = lambda _: httpx.ConnectError("cut")
+async def test_an_unavailable_crm_at_the_start_ends_the_run_and_keeps_the_words(house: House) -> None:
+    house.transport.before = lambda _: httpx.ConnectError("cut")
     output = await house.run("We have 12,000 dollars.")
     assert (output["success"], output["reason"], output["stage"]) == (False, "crm_unavailable", None)
-    house.line.mend()
+    house.transport.restore()
     await house.run("", *turn("qualification", budget="12,000 dollars"))
     assert "We have 12,000 dollars." in house.model.asked[0][1].text
     assert (await house.deal()).qualification.budget == "12,000 dollars"
 
 
-async def test_what_a_crm_that_is_down_could_not_take_is_written_by_the_next_run(house: House) -> None:
-    house.line.before = writes_only(httpx.ConnectError("cut"))
+async def test_changes_that_an_unavailable_crm_could_not_take_are_written_by_the_next_run(
+    house: House,
+) -> None:
+    house.transport.before = writes_only(httpx.ConnectError("cut"))
     output = await house.run(
         "12,000 dollars; Laura decides; later.",
         *turn("qualification", budget="12,000 dollars", authority="Laura", not_ready=True),
@@ -589,7 +591,7 @@ async def test_what_a_crm_that_is_down_could_not_take_is_written_by_the_next_run
     assert "Not saved yet: opportunity, follow_up" in output["messages"][-1].text
     again = await house.run("Room!")
     assert (again["reason"], again["unsaved"]) == ("crm_unavailable", output["unsaved"])
-    house.line.mend()
+    house.transport.restore()
     output = await house.run("", *turn("needs", needs=["Room"]))
     deal = await house.deal()
     assert (deal.stage, deal.qualification.budget) == ("solution", "12,000 dollars")
@@ -597,41 +599,41 @@ async def test_what_a_crm_that_is_down_could_not_take_is_written_by_the_next_run
     assert len(await house.crm.list_follow_ups(LAURA)) == 1
 
 
-async def test_an_answer_that_was_lost_is_asked_for_again_and_the_write_is_done_once(house: House) -> None:
-    house.line.after = writes_only(httpx.ReadError("lost"), path="follow-ups")
+async def test_a_write_whose_response_was_lost_is_repeated_and_done_once(house: House) -> None:
+    house.transport.after = writes_only(httpx.ReadError("lost"), path="follow-ups")
     output = await house.run("Later.", *turn("close", not_ready=True))
     assert output["unsaved"]["follow_up"]
-    house.line.mend()
+    house.transport.restore()
     await house.run("", *turn("close"))
     assert len(await house.crm.list_follow_ups(LAURA)) == 1
-    first, second = (key for path, key in house.line.keys if path == "follow-ups")
+    first, second = (key for path, key in house.transport.keys if path == "follow-ups")
     assert first == second
 
 
-async def test_a_run_that_crashed_behind_its_write_is_resumed_and_writes_once(house: House) -> None:
-    house.line.after = writes_only(RuntimeError("the process died"), path="follow-ups")
+async def test_a_run_that_crashed_after_its_write_is_resumed_and_writes_once(house: House) -> None:
+    house.transport.after = writes_only(RuntimeError("the process died"), path="follow-ups")
     with pytest.raises(RuntimeError):
         await house.run("Later.", *turn("close", not_ready=True, needs=["Room"]))
-    house.line.mend()
+    house.transport.restore()
     before = await house.deal()
     output = await house.sent(None)
     assert (output["success"], output["unsaved"]) == (True, None)
     assert (await house.deal()).version == before.version
     assert len(await house.crm.list_follow_ups(LAURA)) == 1
-    assert len({key for path, key in house.line.keys if path == DEAL}) == 1
+    assert len({key for path, key in house.transport.keys if path == DEAL}) == 1
 
 
-async def test_a_stage_a_person_moved_the_deal_to_meanwhile_stands(house: House) -> None:
-    house.line.before = writes_only(httpx.ConnectError("cut"))
+async def test_a_stage_that_a_person_set_meanwhile_is_kept(house: House) -> None:
+    house.transport.before = writes_only(httpx.ConnectError("cut"))
     await house.run("12,000.", *turn("qualification", budget="12,000", authority="Laura"))
-    house.line.mend()
+    house.transport.restore()
     await house.set(stage="proposal")
     await house.run("", *turn("close"))
     deal = await house.deal()
     assert (deal.stage, deal.qualification.budget) == ("proposal", "12,000")
 
 
-async def test_a_deal_that_is_closed_meanwhile_is_told(house: House) -> None:
+async def test_a_run_reports_that_the_deal_was_closed_meanwhile(house: House) -> None:
     async def close() -> None:
         house.model.before_token = None
         await house.set(stage="closed_lost", close_reason="They went away.")
@@ -689,7 +691,7 @@ async def test_tokens_carry_the_name_of_the_step_that_makes_them(house: House) -
     ]
 
 
-async def test_the_offline_model_says_honestly_how_far_it_came(pool: Pool) -> None:
+async def test_the_offline_model_reports_that_it_made_no_progress(pool: Pool) -> None:
     models = build_chat_models(ModelSettings(_env_file=None), FeatureSettings(_env_file=None))
     async with house_over(pool, models, ScriptedChatModel()) as house:
         before = await house.deal()
@@ -707,7 +709,7 @@ def test_the_diagram(snapshot: SnapshotAssertion) -> None:
     assert mermaid(SPEC) == snapshot
 
 
-def test_the_team_has_a_sub_agent_a_stage_and_none_of_them_changes_anything_outside() -> None:
+def test_the_team_has_one_sub_agent_per_stage_and_none_has_effects() -> None:
     assert [agent["name"] for agent in SALES_TEAM] == [
         "qualification",
         "needs",

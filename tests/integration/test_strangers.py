@@ -1,7 +1,6 @@
 """What a tenant can see and do of another tenant's things, by every route there is: nothing."""
 
 import asyncio
-import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -9,7 +8,6 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage
-from langserve.lzstring import LZString
 
 from graphs.registry import REGISTRY
 from nodes.react.state import Reflection
@@ -28,7 +26,6 @@ CANARY = {
 }
 SECRETS = ("parrot", "canary", "refund the last invoice")
 # LangServe's hash of an empty config.
-NO_CONFIG = "N4XyA"
 STREAM = {"Accept": "text/event-stream"}
 
 
@@ -83,23 +80,15 @@ def _run(owned: Owned, path: str) -> Iterator[Asked]:
     for thread in threads:
         for strategy in strategies:
             named = {"configurable": {"thread_id": thread, "multitask_strategy": strategy}}
-            url = path.replace("{config_hash}", _hash(named))
-            config = {} if "{config_hash}" in path else named
-            yield {"url": url, "json": _given(path, spec.example, config)}
-        yield {"url": url, "json": _given(path, {"resume": {"decision": "approve"}}, config)}
+            yield {"url": path, "json": _given(path, spec.example, named)}
+        yield {"url": path, "json": _given(path, {"resume": {"decision": "approve"}}, named)}
         if "session_id" in spec.input_schema.model_fields and not path.endswith("/batch"):
-            url = path.replace("{config_hash}", NO_CONFIG)
-            yield {"url": url, "json": {"input": {**spec.example, "session_id": thread}}}
+            yield {"url": path, "json": {"input": {**spec.example, "session_id": thread}}}
 
 
 def _given(path: str, given: Any, config: Any) -> Asked:
     body = {"inputs": [given]} if path.endswith("/batch") else {"input": given}
     return {**body, "config": config}
-
-
-def _hash(config: Any) -> str:
-    """A config in a path, as the playground's links have it."""
-    return str(LZString.compressToEncodedURIComponent(json.dumps(config)))  # type: ignore[no-untyped-call]
 
 
 def _messages(owned: Owned, path: str) -> Iterator[Asked]:
@@ -130,13 +119,13 @@ def _no_definition(owned: Owned, path: str) -> Iterator[Asked]:
 
 
 def _plain(owned: Owned, path: str) -> Iterator[Asked]:
-    yield {"url": path.replace("{config_hash}", NO_CONFIG), "params": {"contact_id": CONTACT}}
+    yield {"url": path, "params": {"contact_id": CONTACT}}
 
 
 NOT_THERE = {404}
 # How each route is walked: what is asked of it, and the statuses that are right. A route that no row knows
 # fails the test: say here how another tenant's things could be asked of it.
-_GRAPH = rf"/(?:{'|'.join(REGISTRY)})(?:/c/{{config_hash}})?"
+_GRAPH = rf"/(?:{'|'.join(REGISTRY)})"
 ROUTES: list[tuple[str, Callable[[Owned, str], Iterator[Asked]], set[int]]] = [
     (rf"post {_GRAPH}/(?:invoke|batch|stream|stream_log|stream_events)", _run, NOT_THERE),
     (rf"get {_GRAPH}/(?:input|output|config)_schema", _plain, {200}),
@@ -177,7 +166,7 @@ async def test_every_route_shows_nothing_of_another_tenant(owned: Owned) -> None
                 assert answered.status_code in right, told
                 assert not any(secret in answered.text.lower() for secret in SECRETS), told
                 walked += 1
-    assert walked > 250
+    assert walked > 200
     # Nothing was begun, touched or taken.
     assert await owned.checkpoints() == before
     nothing: dict[str, Any] = {"approvals": [], "next": None}

@@ -44,7 +44,7 @@ def test_the_order_of_the_options_decides_nothing(
 
 
 @given(casts, quorums)
-def test_what_is_unanimous_has_the_majority_and_the_weight(cast: list[WeightedVote], quorum: float) -> None:
+def test_a_unanimous_option_also_wins_by_majority_and_weight(cast: list[WeightedVote], quorum: float) -> None:
     unanimous = counted(cast, "unanimous", quorum)
     if unanimous["outcome"] == "decided":
         for rule in ("majority", "weighted"):
@@ -62,7 +62,7 @@ def test_only_the_proportion_of_the_weights_matters(
 
 
 @given(casts, quorums, weights)
-def test_equal_weights_are_a_majority_of_heads(
+def test_equal_weights_give_the_same_result_as_majority(
     cast: list[WeightedVote], quorum: float, weight: float
 ) -> None:
     equal = [WeightedVote(choice=vote["choice"], weight=weight) for vote in cast]
@@ -118,7 +118,7 @@ def test_an_invalid_vote_never_helps_anyone(cast: list[WeightedVote], rule: Rule
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_as_many_for_as_against_is_a_tie(rule: Rule) -> None:
+def test_equal_votes_are_a_tie(rule: Rule) -> None:
     result = counted(voted("approve", "reject"), rule)
     assert (result["outcome"], result["winner"], result["leaders"]) == ("tie", "", ["approve", "reject"])
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
-from nodes.onboarding.journey import find_next_question
 
 from core.settings import CrmSettings
 from graphs.onboarding import SPEC
 from nodes.deps import Deps
+from nodes.onboarding.journey import find_next_question
 from nodes.onboarding.state import PROFILE, QUESTIONS
 from tests.support.graphs import NO_AGENTS
 from tests.support.onboarding import AISHA, reader

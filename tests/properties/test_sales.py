@@ -145,7 +145,7 @@ def test_no_stage_without_evidence_no_win_without_agreement_and_no_value_without
 
 
 @given(deal=deals, reading=readings, said=words, brought=worked)
-def test_what_waits_for_a_person_is_not_among_the_changes(
+def test_a_pending_offer_is_not_among_the_changes(
     deal: Opportunity, reading: DealReading, said: str, brought: dict[str, str]
 ) -> None:
     update = build_reading_update(state_of(deal, said, brought), reading)

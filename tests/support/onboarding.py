@@ -11,7 +11,6 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command
-from nodes.onboarding.replies import Reading
 from pydantic import BaseModel, Field
 
 from core.context import Context
@@ -21,6 +20,7 @@ from core.settings import CrmSettings
 from dev_crm.app import create_crm
 from graphs.onboarding import SPEC
 from nodes.deps import Deps
+from nodes.onboarding.replies import Reading
 from tests.support.graphs import NO_AGENTS, compiled
 from tests.support.scripted import ScriptedChatModel, scripted_models
 from tools.catalogue import crm_tools

@@ -128,12 +128,12 @@ async def test_a_call_without_an_id_is_answered(tools: Mapping[str, BaseTool]) -
     assert result(message)["status"] == "operational"
 
 
-async def test_the_model_reads_letters_as_they_are_written(tools: Mapping[str, BaseTool]) -> None:
+async def test_results_keep_accented_letters(tools: Mapping[str, BaseTool]) -> None:
     message = await execute(tools, call("search_knowledge_base", query="cartão vencido"), CONTEXT)
     assert "cartão" in str(message.content)
 
 
-async def test_results_that_are_no_json_become_json() -> None:
+async def test_results_of_other_types_become_json() -> None:
     at = datetime(2026, 11, 1, tzinfo=UTC)
     given = {
         "plan": Plan(name="Pro"),
@@ -161,7 +161,7 @@ async def test_results_that_are_no_json_become_json() -> None:
 
 
 @pytest.mark.parametrize("given", [None, "", [], {}, 0, False, "text"])
-async def test_plain_results_stay_as_they_are(given: Any) -> None:
+async def test_plain_results_are_unchanged(given: Any) -> None:
     assert result(await execute(toolbox(returning(given)), call("give"), CONTEXT)) == given
 
 
@@ -179,10 +179,10 @@ async def test_a_result_as_long_as_a_model_reads_is_whole() -> None:
     assert result(await execute(toolbox(returning(text)), call("give"), CONTEXT)) == text
 
 
-# Calls the model can mend
+# Calls the model can fix
 
 
-async def test_an_unknown_tool_is_answered_with_those_there_are(tools: Mapping[str, BaseTool]) -> None:
+async def test_an_unknown_tool_is_answered_with_the_known_ones(tools: Mapping[str, BaseTool]) -> None:
     kind, words = failure(await execute(tools, call("delete_everything"), CONTEXT))
     assert kind == "unknown_tool"
     assert "there is no tool 'delete_everything'" in words
@@ -213,7 +213,7 @@ async def test_a_wrong_argument_is_not_repeated_to_the_model(tools: Mapping[str,
     assert "4111" not in str(message)
 
 
-async def test_a_refusal_comes_in_the_crms_own_words(tools: Mapping[str, BaseTool]) -> None:
+async def test_a_refusal_has_the_crms_own_message(tools: Mapping[str, BaseTool]) -> None:
     nobody = CallContext(contact_id=NOBODY, idempotency_key="key-1")
     for name, args in (("get_product_version", {}), (SEND, {"solution": "Hello"})):
         assert failure(await execute(tools, call(name, **args), nobody)) == (
@@ -232,12 +232,12 @@ async def test_a_text_the_crm_cannot_take_is_refused_not_a_crash(
     assert await messages_of_agents(pool) == []
 
 
-async def test_a_tools_own_refusal_is_one() -> None:
+async def test_a_tool_exception_is_a_refusal() -> None:
     message = await execute(toolbox(raising(ToolException("Only on weekdays."))), call("fail"), CONTEXT)
     assert failure(message) == ("refused", "Only on weekdays.")
 
 
-async def test_words_of_a_refusal_are_made_printable_and_bounded() -> None:
+async def test_the_message_of_a_refusal_is_made_printable_and_bounded() -> None:
     said = json.dumps({"message": "half a character \ud800 " + "x" * 100_000})
     async with scripted_crm(Answer(422, said)) as server, crm_client(server.url) as crm:
         message = await execute(crm_tools(crm), call("check_service_status"), CONTEXT)
@@ -248,7 +248,7 @@ async def test_words_of_a_refusal_are_made_printable_and_bounded() -> None:
     assert str(message.content).encode()
 
 
-# Calls nobody can mend now
+# Calls nobody can fix now
 
 
 async def test_a_crm_that_is_down_is_unavailable() -> None:
@@ -266,12 +266,12 @@ async def test_a_crm_that_is_down_is_unavailable() -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-async def test_what_arguments_cannot_mend_is_unavailable(error: CrmError) -> None:
+async def test_failures_that_no_arguments_can_fix_are_unavailable(error: CrmError) -> None:
     message = await execute(toolbox(raising(error)), call("fail"), CONTEXT)
     assert failure(message) == ("unavailable", error.message)
 
 
-async def test_a_tool_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_tool_that_hangs_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(execute_module, "TOOL_TIMEOUT_SECONDS", 0.01)
     ended: list[str] = []
 
@@ -288,7 +288,7 @@ async def test_a_tool_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) ->
     assert ended == ["ended"]
 
 
-async def test_a_tool_is_left_to_its_clients_own_attempts_before_it_counts_as_hanging() -> None:
+async def test_a_tool_may_use_all_attempts_of_its_client_before_it_is_cancelled() -> None:
     async with crm_client(transport=httpx.MockTransport(lambda _: httpx.Response(500))) as crm:
         longest_pause = 5
         attempts, limit = crm._crm._attempts, crm._message_timeout
@@ -332,7 +332,7 @@ async def test_the_run_alone_says_which_contact_a_tool_acts_on(
     assert await messages_of_agents(pool) == [{"contact_id": LAURA, "text": "Use batches."}]
 
 
-async def test_a_tool_without_a_context_is_given_none() -> None:
+async def test_a_tool_without_a_context_gets_none() -> None:
     given: list[dict[str, Any]] = []
 
     @tool
@@ -344,7 +344,7 @@ async def test_a_tool_without_a_context_is_given_none() -> None:
     assert given == [{"text": "a"}]
 
 
-async def test_a_tool_is_given_the_runs_context_itself() -> None:
+async def test_a_tool_gets_the_runs_context_itself() -> None:
     given: list[CallContext] = []
 
     @tool
@@ -359,7 +359,7 @@ async def test_a_tool_is_given_the_runs_context_itself() -> None:
 # Effects happen once
 
 
-async def test_an_effect_whose_answer_was_lost_happens_once(development_crm: FastAPI, pool: Pool) -> None:
+async def test_an_effect_whose_response_was_lost_happens_once(development_crm: FastAPI, pool: Pool) -> None:
     async with served(LosesFirstAnswer(development_crm)) as url, crm_client(url) as crm:
         assert result(await execute(crm_tools(crm), call(SEND, solution="Use batches."), CONTEXT))
     assert await messages_of_agents(pool) == [{"contact_id": LAURA, "text": "Use batches."}]

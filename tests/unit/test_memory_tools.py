@@ -77,7 +77,7 @@ async def test_a_model_that_names_another_contact_reads_its_own(pool: Pool, othe
         assert (await do(tools, "recall", other, query="parrot refund", **written))["result"] == []
 
 
-async def test_memory_that_is_away_is_told_to_the_model() -> None:
+async def test_unavailable_memory_is_reported_to_the_model() -> None:
     tools = memory_tools(NoMemory("it is away"))
     away = {"kind": "unavailable", "message": "it is away"}
     assert (await do(tools, "recall", query="x"))["error"] == away
@@ -113,7 +113,7 @@ async def test_tickets_are_found_by_what_they_are_related_to(pool: Pool) -> None
         assert "related" not in await first(NoMemory())
 
 
-async def test_tickets_relate_themselves_by_being_read_and_made(pool: Pool) -> None:
+async def test_tickets_are_related_when_they_are_read_and_created(pool: Pool) -> None:
     async with (
         crm_client(transport=httpx.ASGITransport(create_crm(pool, SecretStr(KEY)))) as crm,
         open_configured_memory(Settings.load(), pool, lexical_embedder()) as memory,
@@ -145,7 +145,7 @@ async def test_tickets_relate_themselves_by_being_read_and_made(pool: Pool) -> N
         assert await memory.upsert_edges(LAURAS, again) == 0
 
 
-async def test_a_memory_that_hangs_holds_up_no_tool(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_hanging_memory_does_not_delay_a_tool(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tools.relations.RECORD_SECONDS", 0.01)
     monkeypatch.setattr("tools.tickets.GRAPH_SECONDS", 0.01)
 

@@ -31,11 +31,11 @@ def deal(**fields: Any) -> Opportunity:
         ("EUR 10,800", "USD", set()),
     ],
 )
-def test_amounts_are_numbers_beside_the_currency(text: str, currency: str, found: set[float]) -> None:
+def test_amounts_are_numbers_next_to_the_currency(text: str, currency: str, found: set[float]) -> None:
     assert find_amounts(text, currency) == found
 
 
-def test_a_price_for_a_month_names_the_value_of_a_year() -> None:
+def test_a_monthly_price_names_the_yearly_value() -> None:
     assert names_value("R$ 1.798,00 por mês", 21_576, "BRL")
     assert not names_value("R$ 1.798,00 por mês", 21_575, "BRL")
 
@@ -48,7 +48,7 @@ def test_a_price_for_a_month_names_the_value_of_a_year() -> None:
         ("Aceitamos a proposta. Até logo.", "Aceitamos a proposta"),
     ],
 )
-def test_a_plain_agreement_is_one(words: str, quote: str) -> None:
+def test_an_unconditional_sentence_is_an_agreement(words: str, quote: str) -> None:
     assert is_agreement(words, quote)
 
 
@@ -66,7 +66,7 @@ def test_a_plain_agreement_is_one(words: str, quote: str) -> None:
         ("...", "."),
     ],
 )
-def test_what_is_denied_asked_or_conditional_is_no_agreement(words: str, quote: str) -> None:
+def test_negated_asked_or_conditional_sentences_are_no_agreement(words: str, quote: str) -> None:
     assert not is_agreement(words, quote)
 
 
@@ -80,16 +80,16 @@ def test_a_customer_declines_only_in_their_own_words() -> None:
 @pytest.mark.parametrize(
     "text", ["null", "N/A", "Unknown", "not known yet", "Not specified.", "não informado", "-", " ", "TBD"]
 )
-def test_nothing_by_another_name_is_not_known(text: str) -> None:
+def test_placeholders_for_nothing_are_not_known(text: str) -> None:
     assert not is_known(text)
 
 
-def test_what_is_known_may_begin_like_nothing() -> None:
+def test_a_fact_may_start_like_a_placeholder() -> None:
     assert is_known("Not more than 500 dollars")
     assert is_known("Nonessential spending is frozen until May")
 
 
-def test_a_reading_needs_half_of_its_words_in_what_was_said_or_brought() -> None:
+def test_half_of_a_readings_words_must_be_in_the_evidence() -> None:
     evidence = Evidence(
         customer_words="Our CFO decides in March.", results={"solution": "The Enterprise plan fits."}
     )
@@ -132,7 +132,7 @@ def test_the_first_price_of_a_deal_needs_a_person() -> None:
     assert find_concession(deal(value=0), offer) == "the CRM holds no value to compare it with"
 
 
-def test_a_stage_moves_on_only_behind_all_before_it() -> None:
+def test_a_deal_advances_only_when_all_earlier_stages_have_evidence() -> None:
     everything: dict[str, Any] = {"needs": ["n"], "solution": "s", "proposal": "p", "terms": "t"}
     assert choose_next_stage(deal(), deal(**everything)) == "qualification"
     assert choose_next_stage(deal(), deal(qualification=KNOWN)) == "needs"

@@ -140,7 +140,7 @@ async def test_the_status_names_components_and_the_latest_incidents(tools: Mappi
     assert starts == sorted(starts, reverse=True)
 
 
-async def test_an_outage_is_seen(tools: Mapping[str, BaseTool], pool: Pool) -> None:
+async def test_an_outage_is_reported(tools: Mapping[str, BaseTool], pool: Pool) -> None:
     await rows(pool, "UPDATE crm.components SET status = 'outage' WHERE name = 'API' RETURNING name")
     found = await tools["check_service_status"].ainvoke({})
     assert (found["status"], found["components"]["API"]) == ("outage", "outage")
@@ -235,7 +235,7 @@ async def test_orders_invoices_and_opportunities_come_newest_first(
     ("name", "table", "most"),
     [("get_orders", "orders", MAX_ORDERS), ("get_opportunities", "opportunities", MAX_OPPORTUNITIES)],
 )
-async def test_of_many_the_newest_few_are_shown(
+async def test_only_the_newest_records_are_shown(
     tools: Mapping[str, BaseTool], pool: Pool, name: str, table: str, most: int
 ) -> None:
     made = {
@@ -298,7 +298,7 @@ async def test_a_follow_up_may_belong_to_no_opportunity(tools: Mapping[str, Base
         ("hand_over_to_human", {"team": "sales", "reason": "r", "summary": ""}),
     ],
 )
-async def test_arguments_out_of_bounds_do_nothing(
+async def test_arguments_out_of_bounds_have_no_effect(
     tools: Mapping[str, BaseTool], pool: Pool, name: str, wrong: dict[str, Any]
 ) -> None:
     with pytest.raises(ValidationError):
@@ -324,6 +324,6 @@ async def test_a_conversation_is_handed_over_under_the_runs_key(
     ]
 
 
-def test_the_new_effects_wait_for_nobody(tools: Mapping[str, BaseTool]) -> None:
+def test_follow_ups_and_handovers_need_no_approval(tools: Mapping[str, BaseTool]) -> None:
     for name in ("schedule_follow_up", "hand_over_to_human"):
         assert get_approval_reason(tools[name], {}) is None
