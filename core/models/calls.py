@@ -20,7 +20,6 @@ from tenacity import (
 
 from core.errors import ModelMisconfigured, ModelUnavailable, StartupError
 from core.logging import get_logger
-from core.models.calls import ModelFactory, ModelInfo, ModelSpec, Role
 from core.models.faults import ProviderFaults, TransientError
 from core.models.prompt_cache import Prompt, PromptCache
 from core.models.replies import StructuredReply, stream_reply, stream_structured

@@ -12,7 +12,6 @@ from uuid import UUID, uuid5
 from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
-from nodes.shared.fact_extraction import MAX_MESSAGES, learn_facts
 from pydantic import BaseModel
 
 from core.logging import get_logger

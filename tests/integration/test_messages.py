@@ -65,17 +65,6 @@ async def test_a_message_is_answered_and_its_session_continues(database_url: str
         assert "Hello, Ana." in "\n".join(message.text for message in model.asked[1])
 
 
-async def test_a_message_never_sees_the_channel_of_the_last_one(database_url: str) -> None:
-    model = ScriptedChatModel(replies=[AIMessage("Hello."), AIMessage("Hello again.")])
-    async with running_service(database_url, scripted_models(model)) as running:
-        body = {"contact_id": CONTACT, "message": "Good morning", "session_id": "one"}
-        for more in ({"channel_id": "mail"}, {}):
-            answered = await running.http.post("/v1/messages", json={**body, **more})
-            assert answered.status_code == 200
-        state = await running.service.graphs["coordinator"].aget_state({"configurable": {"thread_id": "one"}})
-        assert state.values["channel_id"] == ""
-
-
 async def test_an_effect_is_for_the_contact_of_the_message_and_for_no_other(database_url: str) -> None:
     written = (
         "create_engineering_ticket",
