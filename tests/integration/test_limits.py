@@ -24,7 +24,7 @@ async def running(shared_database_url: str) -> AsyncIterator[RunningService]:
         yield opened
 
 
-async def test_every_response_states_the_remaining_requests_and_429_when_to_retry(
+async def test_responses_carry_the_rate_limit_and_a_rejected_one_says_when_to_retry(
     running: RunningService,
 ) -> None:
     small, other = [await key_of(running.service, name) for name in ("small", "other")]
@@ -44,7 +44,7 @@ async def test_every_response_states_the_remaining_requests_and_429_when_to_retr
     assert (health.status_code, "RateLimit" in health.headers) == (200, False)
 
 
-async def test_replicas_on_one_database_share_the_count(running: RunningService) -> None:
+async def test_replicas_on_one_database_share_a_rate(running: RunningService) -> None:
     pool = running.service.pool
     replicas = [RateLimiter(PostgresStorage(pool), "5/minute") for _ in range(2)]
     told = [await replicas[number % 2].count_request("shared") for number in range(8)]
@@ -63,7 +63,7 @@ async def test_an_unavailable_redis_stops_nobody(pool: Pool) -> None:
     assert (standing.allowed, standing.remaining) == (True, 4)
 
 
-async def test_each_process_counts_alone_if_set_so(pool: Pool) -> None:
+async def test_each_process_counts_by_itself_when_configured(pool: Pool) -> None:
     for _ in range(2):
         async with open_storage(LimitSettings(limit_in_process=True), RedisSettings(), pool) as counter:
             rates = RateLimiter(counter, "2/minute")
@@ -102,6 +102,6 @@ async def test_a_chunked_message_is_answered(running: RunningService) -> None:
     assert answered.json()["response"] == "A green one."
 
 
-async def test_a_tenants_burst_leaves_concurrency_slots_for_the_others(running: RunningService) -> None:
+async def test_a_tenants_burst_leaves_slots_for_the_others(running: RunningService) -> None:
     slots = running.service.runs.slots("runs")
     assert (slots.limit, slots.owner_limit) == (100, 80)
