@@ -15,15 +15,15 @@ from uuid import uuid4
 from langgraph.types import CachePolicy
 
 from core.context import Context, current_context
-from nodes.coordinator.briefing import conversation
-from nodes.coordinator.state import Chosen, CoordinatorState
+from nodes.coordinator.specialists import format_conversation
+from nodes.coordinator.state import CoordinatorState, SelectionReason
 from nodes.deps import Deps
 
 StateT = TypeVar("StateT")
 
 # How an agent is chosen when nothing has failed. ``likely`` and ``default`` may also mean that a model was
 # unavailable, and such a choice must not answer the next message.
-_RELIABLE: frozenset[Chosen] = frozenset({"sure", "model", "conversation"})
+_RELIABLE: frozenset[SelectionReason] = frozenset({"sure", "model", "conversation"})
 
 
 def make_key_func(node: str, read: Callable[[StateT, Context], Sequence[object]]) -> Callable[[StateT], str]:
@@ -66,9 +66,9 @@ def classify_cache_policy(deps: Deps) -> CachePolicy[Callable[[CoordinatorState]
             digest_of_choices(),
             run.model,
             state["message"],
-            state["asked_about"],
+            state["unclear_message"],
             state["last_agent"],
-            conversation(state),
+            format_conversation(state),
         ]
 
     return CachePolicy(key_func=make_key_func("coordinator.classify", read))

@@ -1,6 +1,7 @@
-"""Coordinator: a message comes in, the right specialised agent answers.
+"""Coordinator: find the specialised agent for a customer's message, and answer.
 
-Routing by example utterances (see :mod:`nodes.routing`), a handoff as a ``Command`` to the agent's subgraph.
+A router learns from the agents' example messages (see :mod:`nodes.coordinator.router`), and a ``Command``
+hands the message to the agent's subgraph.
 """
 
 from langgraph.graph import END, START, StateGraph
@@ -8,54 +9,44 @@ from langgraph.graph import END, START, StateGraph
 from core.context import Context
 from graphs.caching import classify_cache_policy
 from graphs.spec import GraphSpec
-from graphs.specialists import specialists
-from nodes.coordinator.assemble import assemble
-from nodes.coordinator.clarify import clarify
-from nodes.coordinator.classify import classify
-from nodes.coordinator.collect import collect
-from nodes.coordinator.hand_over import hand_over
-from nodes.coordinator.merge import merge
-from nodes.coordinator.prepare import prepare
-from nodes.coordinator.recall import recall
-from nodes.coordinator.record import record
-from nodes.coordinator.specialist import specialist
+from graphs.specialists import build_specialists
+from nodes.coordinator.nodes import CoordinatorNodes
 from nodes.coordinator.state import CoordinatorInput, CoordinatorOutput, CoordinatorState
-from nodes.coordinator.summarise import summarise
 from nodes.deps import Deps
 
-# A backstop: agents, model calls and CRM calls have their own, shorter limits.
+# A last resort: agents, model calls and CRM calls have their own, shorter limits.
 STEP_TIMEOUT_SECONDS = 200
 
 
 def build_coordinator(
     deps: Deps,
 ) -> StateGraph[CoordinatorState, Context, CoordinatorInput, CoordinatorOutput]:
-    """The graph, uncompiled.
+    """Build the graph.
 
-    ``classify`` chooses the agent for the message, or one for each of its two parts; asks back with
-    ``clarify``; or calls a person with ``hand_over`` where a rule of the agent says so. ``assemble`` gathers
-    what each agent should know and sends it to a task of ``specialist``. ``collect`` takes the answers, asks
-    the general agent where there is none, and calls a person where that has none either. The customer is
-    answered on every way.
+    ``classify`` selects the agent for the message, or two agents if it is about two things; it asks back
+    with ``clarify``, or calls a person with ``hand_over`` where an escalation rule says so. ``assemble``
+    builds the context of each agent and sends it to a ``specialist`` task. ``collect`` takes the answers;
+    without any it asks the general agent, and then a person. The customer is answered on every path.
 
-    No node is retried as a whole, as model and CRM calls retry inside, and an agent that fails is an attempt
-    that failed: an ``error_handler`` would take bugs for failures, and hide them.
+    No node has a retry policy, because model and CRM calls retry inside. An agent's expected failure is a
+    failed attempt. There is no ``error_handler``: it would hide bugs.
     """
+    nodes = CoordinatorNodes(deps, build_specialists(deps))
     graph = StateGraph(
         CoordinatorState, Context, input_schema=CoordinatorInput, output_schema=CoordinatorOutput
     )
     graph.set_node_defaults(timeout=STEP_TIMEOUT_SECONDS)
-    graph.add_node("prepare", prepare)
-    graph.add_node("recall", recall(deps))
-    graph.add_node("classify", classify(deps), cache_policy=classify_cache_policy(deps))
-    graph.add_node("clarify", clarify(deps))
-    graph.add_node("assemble", assemble(deps))
-    graph.add_node("specialist", specialist(deps, specialists(deps)))
-    graph.add_node("collect", collect(deps))
-    graph.add_node("merge", merge(deps))
-    graph.add_node("hand_over", hand_over(deps))
-    graph.add_node("record", record(deps))
-    graph.add_node("summarise", summarise(deps))
+    graph.add_node("prepare", nodes.prepare)
+    graph.add_node("recall", nodes.recall)
+    graph.add_node("classify", nodes.classify, cache_policy=classify_cache_policy(deps))
+    graph.add_node("clarify", nodes.clarify)
+    graph.add_node("assemble", nodes.assemble)
+    graph.add_node("specialist", nodes.specialist)
+    graph.add_node("collect", nodes.collect)
+    graph.add_node("merge", nodes.merge)
+    graph.add_node("hand_over", nodes.hand_over)
+    graph.add_node("record", nodes.record)
+    graph.add_node("summarise", nodes.summarise)
 
     graph.add_edge(START, "prepare")
     graph.add_edge("prepare", "recall")
@@ -75,9 +66,9 @@ SPEC = GraphSpec(
     build=build_coordinator,
     input_schema=CoordinatorInput,
     output_schema=CoordinatorOutput,
-    # Agents have effects on the outside.
+    # Agents have external side effects.
     durability="sync",
-    # A dozen super-steps; an agent has its own besides: four an iteration, eight iterations, and a few.
+    # A dozen super-steps, and those of an agent: four per iteration, eight iterations, and a few more.
     recursion_limit=130,
     example={
         "message": "I get 'Error 500' when I try to export my contacts. Can you help?",

@@ -1,88 +1,102 @@
-"""What each specialised agent runs on: the pattern its file names, as a subgraph."""
+"""Build what runs each specialised agent: the pattern that its file names, as a subgraph."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
-from agents.spec import AgentSpec, Pattern
+from agents.spec import AgentSpec
 from core.context import Context
 from graphs.agent import react_agent
 from graphs.critique_refine import build_critique_refine
 from graphs.planning_monitor import build_planning_monitor
-from nodes.coordinator.answer import answering
-from nodes.coordinator.briefing import instruction
-from nodes.coordinator.outcomes import of_critique_refine, of_planning_monitor, of_react
-from nodes.coordinator.patterns import Answer, Specialist
-from nodes.coordinator.report import reporting
+from nodes.coordinator.specialists import (
+    Answer,
+    Specialist,
+    answer_directly,
+    build_instruction,
+    read_critique_refine_output,
+    read_planning_output,
+    read_react_output,
+    write_report,
+)
 from nodes.coordinator.state import SpecialistInput
 from nodes.critique_refine.state import CritiqueRefineInput, CritiqueRefineOutput
 from nodes.deps import Deps
 from nodes.planning_monitor.state import PlanningInput, PlanningOutput
 from nodes.shared.agent import Agent, select_tools
 
-# Most rounds of thought of an agent: the customer waits.
+# The customer waits.
 MAX_ITERATIONS = 8
 
 
-def specialists(deps: Deps) -> Mapping[str, Specialist]:
-    """Each agent of the registry by name. Subgraphs inherit the checkpointer of who calls them."""
-    agent = react_agent(deps)
-    made: Mapping[Pattern, Callable[[AgentSpec], Specialist]] = {
-        "react": lambda _: _react(agent),
-        "answer": lambda _: answering(deps),
-        "critique_refine": lambda _: _critique_refine(deps),
-        "planning_monitor": lambda spec: _planning_monitor(deps, spec),
-    }
-    return {name: made[spec.pattern](spec) for name, spec in deps.agents.specs.items()}
+def build_specialists(deps: Deps) -> Mapping[str, Specialist]:
+    """Return what runs each agent of the registry, by name.
+
+    Subgraphs inherit the checkpointer of the graph that calls them.
+    """
+    react = _build_react_specialist(react_agent(deps))
+    critique_refine = _build_critique_refine_specialist(deps)
+    specialists: dict[str, Specialist] = {}
+    for name, spec in deps.agents.specs.items():
+        match spec.pattern:
+            case "react":
+                specialists[name] = react
+            case "answer":
+                specialists[name] = partial(answer_directly, deps)
+            case "critique_refine":
+                specialists[name] = critique_refine
+            case "planning_monitor":
+                specialists[name] = _build_planning_specialist(deps, spec)
+    return specialists
 
 
-def _react(agent: Agent) -> Specialist:
-    async def run(spec: AgentSpec, sent: SpecialistInput, _: Context) -> Answer:
+def _build_react_specialist(agent: Agent) -> Specialist:
+    async def run(spec: AgentSpec, task: SpecialistInput, _: Context) -> Answer:
         output = await agent(
-            sent["task"],
-            contact_id=sent["contact_id"],
-            instruction=instruction(spec),
-            background=sent["background"],
+            task["task"],
+            contact_id=task["contact_id"],
+            instruction=build_instruction(spec),
+            background=task["background"],
             tools=spec.tools,
             max_iterations=MAX_ITERATIONS,
             temperature=spec.temperature,
             retrieval=spec.retrieval,
         )
-        return of_react(output)
+        return read_react_output(output)
 
     return run
 
 
-def _critique_refine(deps: Deps) -> Specialist:
+def _build_critique_refine_specialist(deps: Deps) -> Specialist:
     graph = build_critique_refine(deps).compile(name="agent")
 
-    async def run(spec: AgentSpec, sent: SpecialistInput, _: Context) -> Answer:
-        given = CritiqueRefineInput(
-            prompt=sent["task"],
-            contact_id=sent["contact_id"],
-            instruction=instruction(spec),
-            background=sent["background"],
+    async def run(spec: AgentSpec, task: SpecialistInput, _: Context) -> Answer:
+        graph_input = CritiqueRefineInput(
+            prompt=task["task"],
+            contact_id=task["contact_id"],
+            instruction=build_instruction(spec),
+            background=task["background"],
         )
-        return of_critique_refine(cast("CritiqueRefineOutput", await graph.ainvoke(given)))
+        return read_critique_refine_output(cast("CritiqueRefineOutput", await graph.ainvoke(graph_input)))
 
     return run
 
 
-def _planning_monitor(deps: Deps, spec: AgentSpec) -> Specialist:
-    """A graph of its own, as its plans may use the agent's tools and no others."""
+def _build_planning_specialist(deps: Deps, spec: AgentSpec) -> Specialist:
+    """Build a graph for this agent alone, because its plans may use only the agent's tools."""
     graph = build_planning_monitor(replace(deps, tools=select_tools(deps.tools, spec.tools))).compile(
         name="agent"
     )
-    report = reporting(deps)
 
-    async def run(spec: AgentSpec, sent: SpecialistInput, context: Context) -> Answer:
-        given = PlanningInput(
-            task=sent["task"],
-            contact_id=sent["contact_id"],
-            instruction=instruction(spec),
-            background=sent["background"],
+    async def run(spec: AgentSpec, task: SpecialistInput, context: Context) -> Answer:
+        graph_input = PlanningInput(
+            task=task["task"],
+            contact_id=task["contact_id"],
+            instruction=build_instruction(spec),
+            background=task["background"],
         )
-        output = cast("PlanningOutput", await graph.ainvoke(given))
-        return await report(spec, sent, of_planning_monitor(output), context)
+        output = cast("PlanningOutput", await graph.ainvoke(graph_input))
+        return await write_report(deps, spec, task, read_planning_output(output), context)
 
     return run

@@ -1,6 +1,6 @@
-"""What an onboarding is given, keeps and answers."""
+"""The input, output and state of an onboarding."""
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias, get_args
 
 from langchain_core.messages import AnyMessage
 from langgraph.channels import EphemeralValue
@@ -18,24 +18,32 @@ Question: TypeAlias = Literal[
 StepName: TypeAlias = Literal["welcome", "profile", "tour", "integration", "success"]
 StepStatus: TypeAlias = Literal["pending", "waiting", "done", "skipped"]
 Team: TypeAlias = Literal["customer_success", "technical_support"]
+SizeField: TypeAlias = Literal["company_size", "team_size"]
+ProfileField: TypeAlias = Literal[SizeField, "industry", "use_case"]
+
+QUESTIONS: tuple[Question, ...] = get_args(Question)
+SIZES: tuple[SizeField, ...] = get_args(SizeField)
+PROFILE: tuple[ProfileField, ...] = ("company_size", "industry", "use_case", "team_size")
+# Answered by yes or no; the others by what they ask for.
+CONFIRMATIONS: frozenset[Question] = frozenset({"tour", "connected", "success"})
 
 MAX_REPLY_CHARACTERS = 4_000
 
 
 class OnboardingInput(BaseModel):
-    """Begin a customer's onboarding, or go on with the one this thread holds."""
+    """Start a customer's onboarding, or continue the one on this thread."""
 
     contact_id: str = Field(min_length=1, max_length=200, description="The CRM contact who is onboarded")
     message: str = Field(
         "",
         max_length=MAX_REPLY_CHARACTERS,
-        description="What the customer wrote, if this run begins with a message of theirs; it is read like a "
-        "reply. While a question waits, a reply is {'resume': {'reply': ...}}",
+        description="The customer's message, if the run begins with one; it is read like a reply. While a "
+        "question waits, send the reply as {'resume': {'reply': ...}}",
     )
 
 
 class Reply(BaseModel):
-    """What the customer answers."""
+    """The customer's reply to a question."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -45,7 +53,7 @@ class Reply(BaseModel):
 
 
 class QuestionToCustomer(TypedDict):
-    """What an interrupt of an onboarding holds: a question to the customer, not one to the company."""
+    """The value of an onboarding's interrupt: a question to the customer, not to the company."""
 
     kind: Literal["question"]
     question: Annotated[Question, Field(description="Which question")]
@@ -54,7 +62,7 @@ class QuestionToCustomer(TypedDict):
 
 
 class Profile(TypedDict):
-    """What is known of the customer's company; null: not known."""
+    """The profile of the customer's company; null: unknown."""
 
     company_size: Annotated[int | None, Field(description="How many people work there")]
     industry: str | None
@@ -63,9 +71,9 @@ class Profile(TypedDict):
 
 
 class Outcome(TypedDict):
-    """What became of one question."""
+    """The outcome of one question."""
 
-    status: Literal["known", "given", "confirmed", "skipped"]
+    status: Literal["known", "answered", "confirmed", "skipped"]
     reason: str
 
 
@@ -74,7 +82,7 @@ class Step(TypedDict):
 
     name: StepName
     status: StepStatus
-    reason: Annotated[str, Field(description="Why it was skipped, or what of it was; empty: nothing was")]
+    reason: Annotated[str, Field(description="Why it, or a part of it, was skipped; empty: nothing was")]
 
 
 class Handoff(TypedDict):
@@ -85,8 +93,8 @@ class Handoff(TypedDict):
     reason: Annotated[str, Field(description="Why; empty while nobody has to")]
 
 
-class Write(TypedDict):
-    """A change for the CRM that is not known to be made yet; tried again under the same key."""
+class CrmWrite(TypedDict):
+    """A change for the CRM that is not confirmed yet; it is retried with the same idempotency key."""
 
     kind: Literal["profile", "follow_up", "handoff"]
     key: str
@@ -94,24 +102,22 @@ class Write(TypedDict):
 
 
 class Customer(TypedDict):
-    """Whom the thread's journey is of, as the CRM knows them."""
+    """The customer of the thread's journey, as the CRM knows them."""
 
     id: str
     name: str
-    # Whether this run's CRM record was read.
-    read: bool
+    # Whether the run has read the CRM's record.
+    loaded: bool
 
 
-def nobody_needed() -> Handoff:
-    """No hand-over."""
-    return Handoff(required=False, team=None, reason="")
+NO_HANDOFF = Handoff(required=False, team=None, reason="")
 
 
 class OnboardingState(TypedDict):
-    """The state of a thread, which is one customer's journey over any number of runs."""
+    """The state of a thread: one customer's journey, over any number of runs."""
 
     messages: Messages
-    # As given: only ``prepare`` sees them, so that a run without them does not get the last run's.
+    # For ``prepare`` alone; ephemeral, so that a run without them does not see the last run's.
     contact_id: Annotated[str, EphemeralValue]
     message: Annotated[str, EphemeralValue]
     customer: Customer
@@ -120,21 +126,22 @@ class OnboardingState(TypedDict):
     # What the customer wants to connect, in their words.
     integration: StoredText
     outcomes: dict[Question, Outcome]
-    # What was told already: it is not told again after a pause.
-    told: list[Literal["welcome", "tour", "guide"]]
-    # For the next message: a turn is one message, whatever it is made of.
-    said: list[str]
+    # What was presented already; it is not repeated after a pause.
+    presented: list[Literal["welcome", "tour", "guide"]]
+    # Paragraphs of the next message: a turn sends a single message.
+    paragraphs: list[str]
     question: Question | None
-    asked: StoredText
-    # Not read yet; empty: none.
+    # The text of the question, with everything before it in the same message.
+    question_text: StoredText
+    # The reply that was not read yet; empty: none.
     reply: StoredText
-    # Unusable replies in a row to the question; -1: the first that comes does not count.
+    # Unusable replies in a row to the question; -1: the next one does not count.
     misses: int
-    outbox: list[Write]
-    # Changes begun so far: each has its number in its key.
-    writes: int
-    # Whether the customer knows that something could not be saved.
-    excused: bool
+    outbox: list[CrmWrite]
+    # Number of changes so far, which makes their keys unique.
+    write_count: int
+    # Whether the customer was told that something could not be saved.
+    outage_announced: bool
     status: Status
     steps: list[Step]
     handoff: Handoff
@@ -143,23 +150,23 @@ class OnboardingState(TypedDict):
 
 
 class OnboardingOutput(TypedDict):
-    """What has become of the journey so far."""
+    """The journey so far."""
 
     status: Annotated[
         Status,
         Field(
-            description="in_progress: a question waits for the customer; paused: they want to go on later, "
-            "which a new run on the thread does; completed; handed_over: a person of the company has it"
+            description="in_progress: a question waits for the customer; paused: they want to continue later "
+            "with a new run on the thread; completed; handed_over: a person of the company took over"
         ),
     ]
     steps: Annotated[list[Step], Field(description="The steps in their order")]
-    profile: Annotated[Profile, Field(description="What is known of the customer's company")]
+    profile: Annotated[Profile, Field(description="The profile of the customer's company")]
     handoff: Annotated[Handoff, Field(description="Whether a person takes over, who and why")]
     unsaved: Annotated[
         list[str],
-        Field(description="What the CRM could not be told yet; each further run on the thread tries again"),
+        Field(description="Changes not saved in the CRM yet; each further run on the thread tries again"),
     ]
     summary: Annotated[
-        str, Field(description="The session in words, once it ends; empty while a question waits")
+        str, Field(description="The session in words once it has ended; empty while a question waits")
     ]
     messages: Annotated[list[AnyMessage], Field(description="The thread's conversation")]

@@ -1,4 +1,4 @@
-"""What the customer is told in fixed words, in each language."""
+"""The fixed texts for the customer, in each language."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from nodes.onboarding.state import Question, Status, StepName, StepStatus
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Texts:
-    """The words of one language; braces are filled in."""
+    """The texts of one language; braces are placeholders."""
 
     hello: str
     hello_named: str
@@ -33,10 +33,10 @@ class Texts:
     not_saved: str
     saved_again: str
     summary: str
-    ended: Mapping[Status, str]
+    statuses: Mapping[Status, str]
     nothing_known: str
     steps: Mapping[StepName, str]
-    statuses: Mapping[StepStatus, str]
+    step_statuses: Mapping[StepStatus, str]
     fields: Mapping[Question, str]
 
 
@@ -48,13 +48,13 @@ TEXTS: Mapping[Language, Texts] = {
             "A few questions, a short tour, your integrations, and you are set. You can say “skip”, “later” "
             "or “person” at any time, or ask me something."
         ),
-        welcome_back="Welcome back! We go on where we stopped.",
+        welcome_back="Welcome back! Let us continue where we stopped.",
         questions={
             "company_size": "How many people work at your company?",
             "industry": "Which industry are you in?",
             "use_case": "What would you like to use our product for?",
             "team_size": "How many people in your team will use it?",
-            "tour": "Have a look at these, and ask me what you like. Shall we go on to your integrations?",
+            "tour": "Have a look at these, and ask me anything. Shall we continue with your integrations?",
             "integration": "Which other tools would you like to connect, if any?",
             "connected": "Is it connected and working by now?",
             "success": "Last one: can you now do what you came for?",
@@ -62,21 +62,21 @@ TEXTS: Mapping[Language, Texts] = {
         unusable="Sorry, I did not understand that.",
         first_steps="import contacts, campaigns, integrations",
         plain_tour="These help articles fit what you want to do:\n{articles}",
-        no_tour="At the moment I have no help article on what you want to do, so we go on without a tour.",
-        plain_guide="These help articles say how to set it up:\n{articles}",
+        no_tour="At the moment I have no help article on what you want to do, so we continue without a tour.",
+        plain_guide="These help articles explain how to set it up:\n{articles}",
         no_guide="At the moment I have no help article on setting that up. If you get stuck, say “person”.",
         plain_answer="I cannot answer that myself right now. These help articles are about it:\n{articles}",
         no_answer="I have no help article on that at the moment. Say “person” and a colleague takes over.",
         completed="That completes your onboarding.",
         completed_followed_up="That completes your onboarding. In a week we will ask you how it goes.",
         already_completed="Your onboarding is complete.",
-        paused="No problem, we stop here. Write to me when you want to go on: we continue where we are now.",
+        paused="No problem, let us stop here. Write to me when you want to continue from this point.",
         handed_over="A colleague takes over from here and will get in touch with you.",
         already_handed_over="A colleague has taken over your onboarding and will get in touch with you.",
-        not_saved="(I cannot reach our records at the moment. I keep what you tell me, and save it later.)",
+        not_saved="(I cannot reach our records right now. I will keep what you tell me and save it later.)",
         saved_again="(Our records are back: what you told me is saved.)",
         summary="Onboarding {status}. {profile} Steps: {steps}.",
-        ended={
+        statuses={
             "in_progress": "in progress",
             "paused": "paused",
             "completed": "completed",
@@ -90,7 +90,7 @@ TEXTS: Mapping[Language, Texts] = {
             "integration": "integrations",
             "success": "success",
         },
-        statuses={"pending": "open", "waiting": "begun", "done": "done", "skipped": "skipped"},
+        step_statuses={"pending": "open", "waiting": "begun", "done": "done", "skipped": "skipped"},
         fields={
             "company_size": "company size",
             "industry": "industry",
@@ -140,7 +140,7 @@ TEXTS: Mapping[Language, Texts] = {
         ),
         saved_again="(Nossos registros voltaram: o que você me disse está salvo.)",
         summary="Configuração inicial {status}. {profile} Etapas: {steps}.",
-        ended={
+        statuses={
             "in_progress": "em andamento",
             "paused": "pausada",
             "completed": "concluída",
@@ -154,7 +154,7 @@ TEXTS: Mapping[Language, Texts] = {
             "integration": "integrações",
             "success": "sucesso",
         },
-        statuses={"pending": "em aberto", "waiting": "iniciada", "done": "feita", "skipped": "pulada"},
+        step_statuses={"pending": "em aberto", "waiting": "iniciada", "done": "feita", "skipped": "pulada"},
         fields={
             "company_size": "tamanho da empresa",
             "industry": "ramo",

@@ -1,7 +1,9 @@
 """The CRM's profile of the contact a run is about."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from typing_extensions import TypedDict
@@ -28,13 +30,31 @@ class ContactProfile(TypedDict):
     recent_tickets: list[dict[str, Any]]
 
 
+_shared_profile: ContextVar[ContactProfile | None] = ContextVar("shared_contact_profile", default=None)
+
+
+@contextmanager
+def share_contact_profile(profile: ContactProfile | None) -> Iterator[None]:
+    """Have the subgraphs called inside use a profile that was read just now, instead of asking the CRM."""
+    token = _shared_profile.set(profile)
+    try:
+        yield
+    finally:
+        _shared_profile.reset(token)
+
+
 async def load_contact_profile(deps: Deps, contact_id: str) -> ContactProfile:
     """Read the profile from the CRM, with ``None`` or ``[]`` for what the contact does not have.
+
+    Inside :func:`share_contact_profile` the shared profile is returned instead.
 
     Raises:
         NotFound: The CRM does not know the contact.
         CrmUnavailable: The CRM did not answer.
     """
+    shared = _shared_profile.get()
+    if shared is not None and shared["contact"]["id"] == contact_id:
+        return shared
     contact, subscription, tickets = await asyncio.gather(
         _load_contact(deps, contact_id), _load_subscription(deps, contact_id), _load_tickets(deps, contact_id)
     )

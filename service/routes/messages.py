@@ -11,7 +11,7 @@ from sse_starlette import ServerSentEvent
 
 from core.errors import ServiceError
 from core.packing import ContextRecord
-from nodes.coordinator.state import Alternative, Attempt, Dispatched, Handoff, Path
+from nodes.coordinator.state import Alternative, AnswerPath, Attempt, Dispatch, Handoff
 from nodes.shared.memory import MemoryUse
 from service.auth.principal import Identity
 from service.errors import error_body
@@ -77,11 +77,11 @@ class MessageResponse(BaseModel):
     alternatives: list[Alternative] = Field(description="Other agents it could have been for")
     session_id: str = Field(description="Give it back with the customer's next message")
     handoff: Handoff = Field(description="Whether a person should take over")
-    path: Path = Field(
+    path: AnswerPath = Field(
         description="agent: its answer; merged: two agents'; clarification: the customer was asked back; "
         "general: the general agent's, as no other answered; handoff: a person takes over"
     )
-    dispatched: list[Dispatched] = Field(description="Which agents were given the message, and why")
+    dispatched: list[Dispatch] = Field(description="Which agents were given the message, and why")
     attempts: list[Attempt] = Field(description="Every agent that tried, and its outcome")
     ends_session: bool = Field(description="Whether the conversation came to its end, and is closed")
     interrupts: list[PendingInterrupt] = Field(

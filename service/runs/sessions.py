@@ -21,8 +21,8 @@ from core.packing import SUMMARY_PREFIX
 from core.postgres import DATABASE_UNAVAILABLE
 from graphs.registry import REGISTRY
 from graphs.spec import GraphSpec
-from nodes.memory.learn import MOST_MESSAGES, learn
 from nodes.shared.conversation import select_unsummarised, summarise_conversation
+from nodes.shared.fact_extraction import MAX_MESSAGES, learn_facts
 from service.auth.principal import Identity
 from service.runs.preconditions import ThreadOwners, check_same_conversation, require_unclaimed
 from service.runs.request import CompiledGraph, OnFinish, OnStart
@@ -159,8 +159,8 @@ async def summarise_session(
     summary = await _write_summary(session, graph, models)
     if summary:
         scope = Scope(session.tenant, session.contact_id)
-        messages = await memory.recent(scope, session_id=session.id, limit=MOST_MESSAGES)
-        await learn(models, memory, scope, _select_spoken(messages))
+        messages = await memory.recent(scope, session_id=session.id, limit=MAX_MESSAGES)
+        await learn_facts(models, memory, scope, _select_spoken(messages))
         await memory.add_messages(scope, [_build_note(session, summary)])
     return summary
 

@@ -125,7 +125,7 @@ async def test_a_cached_run_leaves_the_same_checkpoint_as_an_uncached_one(
         await running.service.runs.run_to_end(request)
         states.append(await running.service.graphs["coordinator"].aget_state(request.config))
     fresh, cached = (state.values for state in states)
-    names = ("dispatched", "alternatives", "asked_about", "agent_used", "confidence", "response")
+    names = ("dispatched", "alternatives", "unclear_message", "agent_used", "confidence", "response")
     assert {name: cached[name] for name in names} == {name: fresh[name] for name in names}
     assert [state.next for state in states] == [(), ()]
 

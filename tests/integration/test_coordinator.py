@@ -16,6 +16,7 @@ from nodes.react.state import Reflection
 from tests.support.crm_faults import closed_port
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT, RunningService, running_service
+from tools.crm.client import CrmClient
 
 # Each an example message of its agent: what is sure.
 EXPORT = "Exporting my contacts ends with Error 500."
@@ -69,6 +70,34 @@ async def test_an_agent_knows_the_customer_and_has_its_tools_only(database_url: 
         assert answer["response"] == "Export in batches."
         assert answer["attempts"][0]["actions"] == ["search_knowledge_base"]
         assert "Laura" in "\n".join(message.text for message in model.asked[0])
+
+
+@pytest.mark.parametrize("agent", ["campaign_writing", "complaint_resolution"])
+async def test_the_crm_is_asked_for_the_profile_once_and_in_parallel(
+    database_url: str, agent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests: list[str] = []
+    reads = ["get_contact", "get_subscription", "list_tickets"]
+    all_three = asyncio.Barrier(len(reads))
+
+    def count(name: str) -> None:
+        read = getattr(CrmClient, name)
+
+        async def counted(self: CrmClient, contact_id: str) -> Any:
+            requests.append(name)
+            await all_three.wait()
+            return await read(self, contact_id)
+
+        monkeypatch.setattr(CrmClient, name, counted)
+
+    for name in reads:
+        count(name)
+    # Both patterns read the profile before they call a model.
+    async with answering(database_url, AWAY, AIMessage("The general agent answers.")) as (running, model):
+        answer = await say(running, running.service.agents.specs[agent].examples["en"][0])
+        assert [attempt["agent"] for attempt in answer["attempts"]] == [agent, "general"]
+        assert "Laura" in "\n".join(message.text for message in model.asked[0])
+    assert sorted(requests) == reads
 
 
 async def test_a_tool_that_is_not_the_agents_is_not_called(database_url: str) -> None:
@@ -167,7 +196,7 @@ async def test_where_no_agent_can_answer_a_person_is_called_and_the_customer_tol
 async def test_an_agent_that_takes_too_long_is_stood_in_for(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nodes.coordinator.specialist.SPECIALIST_SECONDS", 0.05)
+    monkeypatch.setattr("nodes.coordinator.nodes.SPECIALIST_SECONDS", 0.05)
     never = asyncio.Event()
     model = ScriptedChatModel(replies=[AIMessage("One two."), AIMessage("Done")], before_token=never.wait)
     async with running_service(database_url, scripted_models(model)) as running:

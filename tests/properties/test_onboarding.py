@@ -16,7 +16,8 @@ from langgraph.types import Command
 from core.settings import CrmSettings
 from graphs.onboarding import SPEC
 from nodes.deps import Deps
-from nodes.onboarding.questions import PROFILE, QUESTIONS, next_question
+from nodes.onboarding.journey import find_next_question
+from nodes.onboarding.state import PROFILE, QUESTIONS
 from tests.support.graphs import NO_AGENTS
 from tests.support.onboarding import AISHA, reader
 from tests.support.scripted import scripted_models
@@ -152,7 +153,7 @@ def _checked(output: dict[str, Any], settled: set[str]) -> set[str]:
 @given(st.sets(st.sampled_from(QUESTIONS)))
 def test_the_next_question_is_the_first_that_is_open(settled: set[Any]) -> None:
     outcomes: dict[Any, Any] = {name: {"status": "given", "reason": ""} for name in settled}
-    following = next_question(outcomes)
+    following = find_next_question(outcomes)
     assert following not in settled
     assert (following is None) is (len(settled) == len(QUESTIONS))
     if following:

@@ -20,7 +20,7 @@ from core.settings import CrmSettings
 from dev_crm.app import create_crm
 from graphs.onboarding import SPEC
 from nodes.deps import Deps
-from nodes.onboarding.reading import Reading
+from nodes.onboarding.replies import Reading
 from tests.support.graphs import NO_AGENTS, compiled
 from tests.support.scripted import ScriptedChatModel, scripted_models
 from tools.catalogue import crm_tools

@@ -20,7 +20,7 @@ from core.context import Context, set_context
 from core.errors import EmbeddingError
 from graphs.caching import classify_cache_policy, is_cacheable, make_key_func
 from nodes.coordinator.classifier import Candidate, Routing, Verdict
-from nodes.coordinator.classify import classify
+from nodes.coordinator.nodes import CoordinatorNodes
 from nodes.coordinator.router import AgentRegistry
 from nodes.coordinator.state import CoordinatorState
 from nodes.deps import Deps
@@ -33,7 +33,7 @@ STATE: dict[str, Any] = {
     "messages": [*EARLIER, HumanMessage("The last one.", id="turn")],
     "turn": "turn",
     "message": "The last one.",
-    "asked_about": "",
+    "unclear_message": "",
     "last_agent": "billing_support",
     "summary": "",
     "summarised_to": "",
@@ -104,7 +104,7 @@ def test_the_same_words_in_the_same_conversation_have_the_same_key_for_every_con
     "changed",
     [
         {"message": "The first one."},
-        {"asked_about": "Help!"},
+        {"unclear_message": "Help!"},
         {"last_agent": ""},
         {"summary": "They were angry."},
         {"messages": [HumanMessage("Other words.", id="1")]},
@@ -163,7 +163,9 @@ async def test_the_decision_reads_nothing_that_is_not_in_its_key(verdict: Verdic
     set_context(ACME)
     classify_cache_policy(DEPS).key_func(cast("CoordinatorState", in_key))
     deps = deps_with(verdict, '{"agent": "closing"}')
-    await classify(deps)(cast("CoordinatorState", decided), runtime=Runtime(context=ACME))
+    await CoordinatorNodes(deps, {}).classify(
+        cast("CoordinatorState", decided), runtime=Runtime(context=ACME)
+    )
     assert decided.read <= in_key.read
 
 
@@ -179,7 +181,7 @@ async def test_the_decision_reads_nothing_that_is_not_in_its_key(verdict: Verdic
 )
 async def test_only_reliable_decisions_are_cached(deps: Deps, last: str, cacheable: bool) -> None:
     state = cast("CoordinatorState", {**STATE, "last_agent": last})
-    went = await classify(deps)(state, runtime=Runtime(context=ACME))
+    went = await CoordinatorNodes(deps, {}).classify(state, runtime=Runtime(context=ACME))
     assert isinstance(went.update, dict)
     assert is_cacheable("classify", went.update) is cacheable
 

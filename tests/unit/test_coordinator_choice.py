@@ -1,4 +1,4 @@
-"""Who answers, where the examples leave it open."""
+"""Which agent answers when the router is not sure."""
 
 from typing import Any, cast
 
@@ -6,8 +6,8 @@ import pytest
 
 from core.context import Context
 from core.errors import ModelUnavailable
-from nodes.coordinator.choice import NONE, choose
 from nodes.coordinator.classifier import Candidate, Routing, Verdict
+from nodes.coordinator.decisions import NO_AGENT, select_agent
 from nodes.coordinator.router import GENERAL
 from nodes.coordinator.state import CoordinatorState
 from nodes.deps import Deps
@@ -26,7 +26,7 @@ def routing(route: str, verdict: Verdict, *others: str) -> Routing:
     )
 
 
-async def chosen(found: Routing, *replies: Any, last: str = "") -> tuple[str, str, int]:
+async def select(result: Routing, *replies: Any, last: str = "") -> tuple[str, str, int]:
     model = ScriptedChatModel(replies=list(replies))
     deps = Deps(
         models=scripted_models(model),
@@ -35,22 +35,22 @@ async def chosen(found: Routing, *replies: Any, last: str = "") -> tuple[str, st
         agents=load_shipped_agents(router=cast("Any", None)),
     )
     state = cast("CoordinatorState", {"message": "Hm?", "messages": [], "turn": "", "last_agent": last})
-    agent, how = await choose(deps, state, found, Context())
+    agent, how = await select_agent(deps, state, result, Context())
     return agent, how, len(model.asked)
 
 
-async def test_what_is_sure_costs_no_model_call() -> None:
-    found = routing("closing", "sure", "negotiation")
-    assert await chosen(found) == ("closing", "sure", 0)
+async def test_a_sure_routing_costs_no_model_call() -> None:
+    result = routing("closing", "sure", "negotiation")
+    assert await select(result) == ("closing", "sure", 0)
 
 
-async def test_the_model_decides_between_close_ones() -> None:
-    found = routing("closing", "close", "negotiation", "proposal")
-    assert await chosen(found, '{"agent": "negotiation"}') == ("negotiation", "model", 1)
+async def test_the_model_decides_between_close_agents() -> None:
+    result = routing("closing", "close", "negotiation", "proposal")
+    assert await select(result, '{"agent": "negotiation"}') == ("negotiation", "model", 1)
 
 
-async def test_the_model_may_say_none() -> None:
-    assert await chosen(routing("closing", "close", "proposal"), f'{{"agent": "{NONE}"}}') == (
+async def test_the_general_agent_answers_when_the_model_finds_no_agent() -> None:
+    assert await select(routing("closing", "close", "proposal"), f'{{"agent": "{NO_AGENT}"}}') == (
         GENERAL,
         "default",
         1,
@@ -58,13 +58,13 @@ async def test_the_model_may_say_none() -> None:
 
 
 @pytest.mark.parametrize("replies", [('{"agent": "weather"}', "?"), (ModelUnavailable("away"),)])
-async def test_a_model_that_cannot_decide_leaves_it_to_the_examples(replies: tuple[Any, ...]) -> None:
-    found = routing("closing", "close", "proposal")
-    assert (await chosen(found, *replies))[:2] == ("closing", "likely")
+async def test_the_most_likely_agent_answers_when_the_model_cannot_decide(replies: tuple[Any, ...]) -> None:
+    result = routing("closing", "close", "proposal")
+    assert (await select(result, *replies))[:2] == ("closing", "likely")
 
 
 @pytest.mark.parametrize(
-    "found",
+    "result",
     [
         routing("closing", "unknown", "proposal"),
         routing(GENERAL, "sure", "closing"),
@@ -72,14 +72,14 @@ async def test_a_model_that_cannot_decide_leaves_it_to_the_examples(replies: tup
         routing("billing_support", "close", "closing"),
     ],
 )
-async def test_what_is_for_nobody_else_goes_on_with_who_the_customer_talks_with(found: Routing) -> None:
-    assert await chosen(found, last="billing_support") == ("billing_support", "conversation", 0)
+async def test_a_message_for_no_other_agent_stays_with_the_last_agent(result: Routing) -> None:
+    assert await select(result, last="billing_support") == ("billing_support", "conversation", 0)
 
 
-async def test_what_is_surely_for_another_goes_to_the_other() -> None:
-    found = routing("order_status", "sure", "billing_support")
-    assert await chosen(found, last="billing_support") == ("order_status", "sure", 0)
+async def test_a_message_surely_for_another_agent_goes_to_that_agent() -> None:
+    result = routing("order_status", "sure", "billing_support")
+    assert await select(result, last="billing_support") == ("order_status", "sure", 0)
 
 
-async def test_an_agent_that_is_no_more_does_not_go_on() -> None:
-    assert await chosen(routing("closing", "unknown"), last="gone") == (GENERAL, "default", 0)
+async def test_a_removed_agent_does_not_continue() -> None:
+    assert await select(routing("closing", "unknown"), last="gone") == (GENERAL, "default", 0)

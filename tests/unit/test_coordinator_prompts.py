@@ -1,4 +1,4 @@
-"""What the models of the coordinator are told changes on purpose only."""
+"""Snapshots of what the coordinator's models see."""
 
 from typing import Any, cast
 
@@ -7,8 +7,8 @@ from langchain_core.messages import AIMessage
 from syrupy.assertion import SnapshotAssertion
 
 from core.context import Context
-from nodes.coordinator.answer import answering
 from nodes.coordinator.router import Router
+from nodes.coordinator.specialists import answer_directly
 from nodes.coordinator.state import SpecialistInput
 from nodes.deps import Deps
 from nodes.shared.prompts import load_prompt
@@ -22,7 +22,7 @@ def test_prompts_as_the_model_sees_them(name: str, snapshot: SnapshotAssertion) 
     assert load_prompt(f"coordinator_{name}") == snapshot
 
 
-async def test_an_agent_that_answers_at_once_as_its_model_sees_it(snapshot: SnapshotAssertion) -> None:
+async def test_the_prompt_of_an_agent_that_answers_directly(snapshot: SnapshotAssertion) -> None:
     model = ScriptedChatModel(replies=[AIMessage("Hello!")])
     agents = load_shipped_agents(cast("Router", None))
     deps = Deps(models=scripted_models(model), tools={}, crm=cast("CrmClient", None), agents=agents)
@@ -32,8 +32,8 @@ async def test_an_agent_that_answers_at_once_as_its_model_sees_it(snapshot: Snap
         "task": "Who am I talking to?",
         "background": "<facts>\n- city: Lisbon\n</facts>",
     }
-    answer = await answering(deps)(
-        agents.specs["general"], cast("SpecialistInput", sent), Context(locale="pt")
+    answer = await answer_directly(
+        deps, agents.specs["general"], cast("SpecialistInput", sent), Context(locale="pt")
     )
     assert answer["response"] == "Hello!"
     assert [(message.type, message.text) for message in model.asked[0]] == snapshot

@@ -1,10 +1,13 @@
-"""Which replies of a customer are plain without a model, in both languages, and which are not."""
+"""Replies that are read without a model, in both languages, and those that are not."""
 
 import pytest
 
-from nodes.onboarding.language import spoken_language
-from nodes.onboarding.literal import in_their_words, literally
-from nodes.onboarding.reading import reading_of
+from nodes.onboarding.replies import (
+    build_reading_schema,
+    detect_reply_language,
+    parse_reply,
+    parse_reply_without_model,
+)
 from nodes.onboarding.state import Question
 
 
@@ -31,9 +34,9 @@ from nodes.onboarding.state import Question
         ("Bom dia, voltei!", "unclear"),
     ],
 )
-def test_commands_are_understood_whatever_was_asked(reply: str, intent: str | None) -> None:
+def test_commands_are_understood_after_every_question(reply: str, intent: str | None) -> None:
     for question in (None, "industry", "company_size", "tour"):
-        read = literally(reply, question)
+        read = parse_reply(reply, question)
         assert (read.intent if read else None) == intent
 
 
@@ -48,8 +51,8 @@ def test_commands_are_understood_whatever_was_asked(reply: str, intent: str | No
         "Gestão de pessoas",
     ],
 )
-def test_a_business_that_is_about_people_is_no_command(reply: str) -> None:
-    assert literally(reply, "use_case") is None
+def test_a_business_about_people_is_not_a_command(reply: str) -> None:
+    assert parse_reply(reply, "use_case") is None
 
 
 @pytest.mark.parametrize(
@@ -66,26 +69,26 @@ def test_a_business_that_is_about_people_is_no_command(reply: str) -> None:
         ("yes, but the orders come twice", None),
     ],
 )
-def test_yes_and_no_are_plain_where_they_answer_the_question(reply: str, intent: str | None) -> None:
-    read = literally(reply, "connected")
+def test_yes_and_no_are_understood_where_they_answer_the_question(reply: str, intent: str | None) -> None:
+    read = parse_reply(reply, "connected")
     assert (read.intent if read else None) == intent
-    assert literally(reply, "industry") is None
+    assert parse_reply(reply, "industry") is None
 
 
 @pytest.mark.parametrize(("reply", "size"), [("50", 50), ("1,200", 1200), ("1.200", 1200), ("0", None)])
 def test_a_bare_number_is_a_size(reply: str, size: int | None) -> None:
-    read = literally(reply, "team_size")
+    read = parse_reply(reply, "team_size")
     assert (read.team_size if read else None) == size
 
 
 @pytest.mark.parametrize("reply", ["99999999", "1.5", "٣", "1,2,3,4,5", "." * 50, ",", "9" * 60])
-def test_a_number_that_is_no_size_is_left_to_the_model(reply: str) -> None:
-    assert literally(reply, "company_size") is None
+def test_a_number_that_is_not_a_size_is_left_to_the_model(reply: str) -> None:
+    assert parse_reply(reply, "company_size") is None
 
 
 def test_nothing_to_connect_skips_the_integrations() -> None:
     for reply in ("none", "No, thanks.", "Nenhuma", "nada"):
-        read = literally(reply, "integration")
+        read = parse_reply(reply, "integration")
         assert read is not None
         assert read.intent == "skip"
 
@@ -103,22 +106,24 @@ def test_nothing_to_connect_skips_the_integrations() -> None:
         ("hello", None, {"intent": "unclear"}),
     ],
 )
-def test_without_a_model_a_reply_is_taken_as_it_stands(
+def test_without_a_model_a_reply_is_taken_as_it_is(
     reply: str, question: Question | None, expected: dict[str, object]
 ) -> None:
-    assert in_their_words(reply, question).model_dump(exclude_defaults=True) == expected
+    assert parse_reply_without_model(reply, question).model_dump(exclude_defaults=True) == expected
 
 
-def test_what_was_asked_for_must_be_in_the_reading_and_nothing_may_be_null() -> None:
-    schema = reading_of("team_size").model_json_schema()
+def test_the_schema_requires_the_answer_and_allows_no_null() -> None:
+    schema = build_reading_schema("team_size").model_json_schema()
     assert schema["required"] == ["intent", "team_size"]
     assert "null" not in str(schema)
     assert "yes" not in schema["properties"]["intent"]["enum"]
-    assert "information" not in reading_of("tour").model_json_schema()["properties"]["intent"]["enum"]
+    assert (
+        "information" not in build_reading_schema("tour").model_json_schema()["properties"]["intent"]["enum"]
+    )
 
 
 @pytest.mark.parametrize(
-    ("locale", "reply", "before", "spoken"),
+    ("locale", "reply", "previous", "expected"),
     [
         ("pt-BR", "we are five people", "en", "pt"),
         ("de", "somos cinco pessoas na empresa", "pt", "en"),
@@ -129,5 +134,5 @@ def test_what_was_asked_for_must_be_in_the_reading_and_nothing_may_be_null() -> 
         (None, "queremos enviar campanhas para os clientes", "en", "pt"),
     ],
 )
-def test_the_language_spoken(locale: str | None, reply: str, before: str, spoken: str) -> None:
-    assert spoken_language(locale, reply, "pt" if before == "pt" else "en") == spoken
+def test_the_language_of_a_reply(locale: str | None, reply: str, previous: str, expected: str) -> None:
+    assert detect_reply_language(locale, reply, "pt" if previous == "pt" else "en") == expected

@@ -1,4 +1,4 @@
-"""From what customers write to what is believed of them, with the offline model: both ways to be wrong."""
+"""The facts memory holds after customers wrote messages, with the offline model."""
 
 from collections.abc import AsyncIterator
 
@@ -8,7 +8,7 @@ from core.models import ChatModels, ModelInfo
 from core.offline import OfflineChatModel
 from core.postgres import Pool
 from memory.embedded import EmbeddedMemory
-from nodes.memory.extract import extract_facts
+from nodes.shared.fact_extraction import extract_facts
 from tests.support.facts import ANA, fact_memory, said
 
 OFFLINE = ChatModels(
@@ -25,17 +25,19 @@ async def memory(pool: Pool) -> AsyncIterator[EmbeddedMemory]:
         yield opened
 
 
-async def tell(memory: EmbeddedMemory, *texts: str) -> list[tuple[str, str]]:
-    """What is believed once a customer has written these, ten days apart."""
+async def learn(memory: EmbeddedMemory, *texts: str) -> list[tuple[str, str]]:
+    """Return the facts that hold after a customer wrote these, ten days apart."""
     messages = [said(number, text, day=10 * number) for number, text in enumerate(texts)]
     for number, message in enumerate(messages):
         await memory.add_messages(ANA, [message])
-        await memory.upsert_facts(ANA, await extract_facts(OFFLINE, message, before=messages[:number]))
+        await memory.upsert_facts(
+            ANA, await extract_facts(OFFLINE, [message], context=messages[:number]) or []
+        )
     return [(fact.predicate, fact.object) for fact in await memory.list_facts(ANA)]
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "believed"),
+    ("first", "second", "expected"),
     [
         ("I live in Porto", "My brother moved to Lisbon", "Porto"),
         ("I live in Porto", "I moved to Lisbon for two weeks", "Porto"),
@@ -51,15 +53,15 @@ async def tell(memory: EmbeddedMemory, *texts: str) -> list[tuple[str, str]]:
         ("I work at Beta Labs", "I left Acme in 2019", "Beta Labs"),
     ],
 )
-async def test_a_true_fact_is_not_replaced(
-    memory: EmbeddedMemory, first: str, second: str, believed: str
+async def test_a_true_fact_stays_valid(
+    memory: EmbeddedMemory, first: str, second: str, expected: str
 ) -> None:
-    assert [value for _, value in await tell(memory, first, second)] == [believed]
+    assert [value for _, value in await learn(memory, first, second)] == [expected]
     assert len(await memory.fact_history(ANA)) <= 2
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "believed"),
+    ("first", "second", "expected"),
     [
         ("I live in Porto", "I moved to Lisbon", ["Lisbon"]),
         ("Moro no Porto", "Mudei-me para Lisboa", ["Lisboa"]),
@@ -74,22 +76,22 @@ async def test_a_true_fact_is_not_replaced(
         ("We are 50 people", "Sorry, it is 60, not 50", ["60"]),
     ],
 )
-async def test_a_stale_fact_is_not_kept(
-    memory: EmbeddedMemory, first: str, second: str, believed: list[str]
+async def test_an_outdated_fact_is_superseded(
+    memory: EmbeddedMemory, first: str, second: str, expected: list[str]
 ) -> None:
-    assert [value for _, value in await tell(memory, first, second)] == believed
+    assert [value for _, value in await learn(memory, first, second)] == expected
     closed = [each for each in await memory.fact_history(ANA) if each.superseded_at]
     assert {each.superseded_by for each in closed} == {"m1"}
 
 
-async def test_corrections_changes_and_repetitions_are_distinguished(memory: EmbeddedMemory) -> None:
+async def test_a_correction_a_change_and_a_repetition_are_distinguished(memory: EmbeddedMemory) -> None:
     texts = (
         "We are 50 people",
         "We are 50 people",
         "Actually we are 60 people, not 50",
         "We are now 80 people",
     )
-    assert await tell(memory, *texts) == [("company_size", "80")]
+    assert await learn(memory, *texts) == [("company_size", "80")]
     history = await memory.fact_history(ANA)
     assert [(each.object, each.superseded_by) for each in history] == [
         ("50", "m2"),
@@ -97,7 +99,7 @@ async def test_corrections_changes_and_repetitions_are_distinguished(memory: Emb
         ("60", None),
         ("80", None),
     ]
-    # The correction holds since the wrong one was believed to, the change since it was told.
+    # The correction holds since the wrong one was expected to, the change since it was told.
     first, _, third, last = history
     assert (third.valid_from, third.valid_to) == (first.valid_from, last.valid_from)
     assert first.confidence == pytest.approx(0.96)

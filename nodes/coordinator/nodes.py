@@ -1,0 +1,388 @@
+"""The nodes of the coordinator graph: one class, one method per node."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+from uuid import uuid4
+
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
+from langgraph.errors import NodeTimeoutError
+from langgraph.runtime import Runtime
+from langgraph.types import Command, Overwrite, Send
+
+from agents.spec import AgentSpec
+from core.context import Context
+from core.errors import CrmError, EmbeddingError, ModelError, NotFound
+from core.logging import get_logger
+from core.memory import Scope
+from core.metrics import current_meter
+from core.texts import cut, detect_language, fence, make_storable
+from nodes.coordinator.classifier import Routing
+from nodes.coordinator.decisions import (
+    QUESTION,
+    build_answer_update,
+    build_dispatch,
+    build_general_dispatch,
+    build_handoff,
+    decide_handoff,
+    describe_failures,
+    find_escalation,
+    find_escalation_before_dispatch,
+    find_team,
+    format_handoff,
+    is_goodbye,
+    list_alternatives,
+    list_answers,
+    select_agent,
+    should_ask_back,
+)
+from nodes.coordinator.router import GENERAL
+from nodes.coordinator.specialists import Specialist, pack_agent_context, select_old_turns
+from nodes.coordinator.state import (
+    NO_HANDOFF,
+    Attempt,
+    CoordinatorInput,
+    CoordinatorState,
+    Dispatch,
+    Handoff,
+    Outcome,
+    SpecialistInput,
+)
+from nodes.deps import Deps, get_run_context
+from nodes.shared.contact import extract_relations, share_contact_profile, try_load_contact_profile
+from nodes.shared.conversation import extract_first_sentences, summarise_conversation
+from nodes.shared.memory import (
+    NO_MEMORY_USE,
+    MemoryUse,
+    PendingMessage,
+    current_time,
+    derive_answer_id,
+    record_messages,
+    retrieve,
+)
+from nodes.shared.prompts import add_locale, load_prompt
+from nodes.shared.structured import ask_text, has_language_model
+from tools.execution import derive_idempotency_key
+from tools.relations import RelationRecorder
+
+log = get_logger(__name__)
+
+# Answers to more parts would be too long to be read.
+MAX_PARTS = 2
+# Some freedom to phrase what is already decided.
+WORDING_TEMPERATURE = 0.3
+# Time limit of an agent's work; with a fallback after it, well within the time of a run.
+SPECIALIST_SECONDS = 120.0
+# The customer waits for these two.
+RECORD_HANDOFF_SECONDS = 10.0
+SUMMARY_SECONDS = 15.0
+_HANDOFF_SUMMARY_CHARACTERS = 1_000
+
+
+class CoordinatorNodes:
+    """The nodes of the coordinator graph.
+
+    Args:
+        deps: The models, the CRM, memory and the agent registry.
+        specialists: Runs each agent of the registry, by name.
+    """
+
+    def __init__(self, deps: Deps, specialists: Mapping[str, Specialist]) -> None:
+        self._deps = deps
+        self._registry = deps.agents
+        self._specialists = specialists
+        self._relations = RelationRecorder(deps.memory)
+
+    async def prepare(self, state: CoordinatorInput, *, runtime: Runtime[Context]) -> dict[str, Any]:
+        """Node: append the message to the session and clear what the last run left.
+
+        A session is a thread, so its id is the thread's wherever there is one.
+        """
+        info = runtime.execution_info
+        turn = state.message_id or str(uuid4())
+        pending = PendingMessage(
+            id=turn, role="customer", text=state.message, at=current_time(), channel_id=state.channel_id
+        )
+        return {
+            "messages": [HumanMessage(state.message, id=turn)],
+            "turn": turn,
+            "outbox": [pending],
+            "session_id": (info.thread_id if info else None) or state.session_id,
+            "customer": "",
+            "context": [],
+            "ends_session": False,
+            "memory": NO_MEMORY_USE,
+            "dispatched": [],
+            "alternatives": [],
+            "attempts": Overwrite([]),
+            "handoff": NO_HANDOFF,
+            "path": "agent",
+            "success": False,
+            "response": "",
+            "agent_used": "",
+            "category": "",
+            "confidence": 0.0,
+            "reason": None,
+        }
+
+    async def recall(self, state: CoordinatorState) -> dict[str, Any]:
+        """Node: read the customer's profile from the CRM; the run continues without one."""
+        profile = await try_load_contact_profile(self._deps, state["contact_id"])
+        return {"customer": json.dumps(profile, ensure_ascii=False)} if profile else {}
+
+    async def classify(
+        self, state: CoordinatorState, *, runtime: Runtime[Context]
+    ) -> Command[Literal["clarify", "assemble", "hand_over"]]:
+        """Node: dispatch the message to its agent, or to two if it is about two things."""
+        registry = self._registry
+        if handoff := find_escalation_before_dispatch(registry, state):
+            return Command(goto="hand_over", update={"handoff": handoff, "unclear_message": ""})
+        # A reply to our question is read together with the message it explains.
+        text = "\n".join(filter(None, (state["unclear_message"], state["message"])))
+        try:
+            parts = await registry.router.route_parts(text)
+        except EmbeddingError as error:
+            log.warning("message_not_routed", reason=error.message)
+            return self._dispatch(state, [build_general_dispatch(registry, state["message"])], [])
+        if len(parts) > 1:
+            dispatched = [build_dispatch(registry, each, "sure", part) for part, each in parts[:MAX_PARTS]]
+            return self._dispatch(state, dispatched, [each for _, each in parts[MAX_PARTS:]])
+        routing = parts[0][1]
+        if should_ask_back(state, routing):
+            alternatives = list_alternatives(registry, [routing], selected=())
+            update = {"alternatives": alternatives, "unclear_message": state["message"]}
+            return Command(goto="clarify", update=update)
+        agent, reason = await select_agent(self._deps, state, routing, get_run_context(runtime))
+        dispatch = build_dispatch(registry, routing, reason, state["message"], agent=agent)
+        return self._dispatch(state, [dispatch], [routing])
+
+    def _dispatch(
+        self, state: CoordinatorState, dispatched: Sequence[Dispatch], routings: Sequence[Routing]
+    ) -> Command[Literal["clarify", "assemble", "hand_over"]]:
+        """Go to the agents, or to a person if a rule of theirs says so."""
+        names = [dispatch["agent"] for dispatch in dispatched]
+        update: dict[str, Any] = {
+            "dispatched": list(dispatched),
+            "alternatives": list_alternatives(self._registry, routings, selected=names),
+            "unclear_message": "",
+        }
+        specs = [self._registry.specs[name] for name in names]
+        if handoff := find_escalation(specs, state["message"]):
+            return Command(goto="hand_over", update={**update, "handoff": handoff})
+        return Command(goto="assemble", update=update)
+
+    async def clarify(self, state: CoordinatorState, *, runtime: Runtime[Context]) -> dict[str, Any]:
+        """Node: ask the customer what the message is about."""
+        context = get_run_context(runtime)
+        specs = [self._registry.specs[each["agent"]] for each in state["alternatives"]]
+        listed = "\n".join(f"- {spec.description}" for spec in specs)
+        request = f"{state['message']}\n\n[It may be about]\n{listed}"
+        question = await self._write("coordinator_clarify", request, context)
+        return {
+            "response": question or QUESTION[detect_language(state["message"], context.locale)],
+            "path": "clarification",
+            "success": True,
+            "category": state["alternatives"][0]["category"],
+            "confidence": state["alternatives"][0]["confidence"],
+        }
+
+    async def assemble(
+        self, state: CoordinatorState, *, runtime: Runtime[Context]
+    ) -> Command[Literal["specialist"]]:
+        """Node: build the context of each agent that has not tried yet, and start them.
+
+        Memory that is unavailable or late is done without. Meanwhile the relations in the customer's profile
+        are recorded in memory's graph.
+        """
+        tried = {attempt["agent"] for attempt in state["attempts"]}
+        dispatched = [dispatch for dispatch in state["dispatched"] if dispatch["agent"] not in tried]
+        specs = [self._registry.specs[dispatch["agent"]] for dispatch in dispatched]
+        scope = Scope(get_run_context(runtime).tenant, state["contact_id"])
+        queries = [
+            (spec.retrieval, dispatch["part"]) for spec, dispatch in zip(specs, dispatched, strict=True)
+        ]
+        relations = extract_relations(json.loads(state["customer"])) if state["customer"] else []
+        retrieved, _ = await asyncio.gather(
+            retrieve(self._deps.memory, scope, queries), self._relations.record(scope, relations)
+        )
+        tasks, records = [], []
+        for spec, dispatch in zip(specs, dispatched, strict=True):
+            # Counting tokens is CPU-bound.
+            packed = await asyncio.to_thread(
+                pack_agent_context, state, spec, dispatch, retrieved, self._deps.context_tokens
+            )
+            records.append(packed.record)
+            task = SpecialistInput(
+                agent=spec.name,
+                task=dispatch["part"],
+                contact_id=state["contact_id"],
+                customer=state["customer"],
+                background=packed.background,
+            )
+            tasks.append(Send("specialist", task))
+        memory = MemoryUse(available=retrieved.available, degraded=list(retrieved.degraded), recorded=False)
+        return Command(goto=tasks, update={"context": [*state["context"], *records], "memory": memory})
+
+    async def specialist(self, state: SpecialistInput, *, runtime: Runtime[Context]) -> dict[str, Any]:
+        """Node: have one agent answer.
+
+        Expected failures (the model, the CRM, time) are a failed attempt, after which another agent is asked.
+        Anything else is a bug and ends the run, which can be resumed.
+        """
+        spec = self._registry.specs.get(state["agent"])
+        if spec is None:
+            # The run was stopped, and resumes after the agent was removed.
+            return {"attempts": [_fail(state["agent"], "failed", "there is no such agent any more")]}
+        with current_meter().track_agent(spec.name) as tracked:
+            attempt = await self._attempt(spec, state, get_run_context(runtime))
+            tracked.outcome = attempt["outcome"]
+        if attempt["outcome"] == "answered":
+            self._registry.health.record_success(spec.name)
+        else:
+            self._registry.health.record_failure(spec.name)
+        return {"attempts": [attempt]}
+
+    async def _attempt(self, spec: AgentSpec, task: SpecialistInput, context: Context) -> Attempt:
+        profile = json.loads(task["customer"]) if task["customer"] else None
+        try:
+            async with asyncio.timeout(SPECIALIST_SECONDS):
+                with share_contact_profile(profile):
+                    answer = await self._specialists[spec.name](spec, task, context)
+        except (ModelError, CrmError, NotFound) as error:
+            return _fail(spec.name, "failed", error.message)
+        except (TimeoutError, NodeTimeoutError):
+            return _fail(spec.name, "timed_out", f"it took longer than {SPECIALIST_SECONDS:g} s")
+        answered = answer["success"] and bool(answer["response"].strip())
+        return Attempt(
+            agent=spec.name,
+            outcome="answered" if answered else "failed",
+            reason="" if answered else answer["reason"] or "its answer was empty",
+            response=make_storable(answer["response"]),
+            actions=answer["actions"],
+            called=answer["called"],
+        )
+
+    async def collect(
+        self, state: CoordinatorState
+    ) -> Command[Literal["merge", "assemble", "hand_over", "record"]]:
+        """Node: take the answer, have two merged, ask the general agent, or call a person."""
+        registry = self._registry
+        answers = [attempt for attempt in state["attempts"] if attempt["outcome"] == "answered"]
+        if answers:
+            update = {**build_answer_update(state, answers[0]), "handoff": decide_handoff(registry, state)}
+            return Command(goto="merge" if len(answers) > 1 else "record", update=update)
+        if GENERAL not in {attempt["agent"] for attempt in state["attempts"]}:
+            confidences = {each["agent"]: each["confidence"] for each in state["alternatives"]}
+            fallback = build_general_dispatch(
+                registry, state["message"], "fallback", confidences.get(GENERAL, 0.0)
+            )
+            return Command(goto="assemble", update={"dispatched": [*state["dispatched"], fallback]})
+        handoff = build_handoff(
+            find_team(registry, state), f"no agent could answer: {describe_failures(state)}"
+        )
+        return Command(goto="hand_over", update={"handoff": handoff})
+
+    async def merge(self, state: CoordinatorState, *, runtime: Runtime[Context]) -> dict[str, Any]:
+        """Node: merge the answers to the message's parts. If the model cannot, they follow each other."""
+        responses = [attempt["response"] for attempt in list_answers(state)]
+        answers = "\n\n".join(fence("answer", response) for response in responses)
+        request = f"{state['message']}\n\n[Answers]\n{answers}"
+        merged = await self._write("coordinator_merge", request, get_run_context(runtime))
+        return {"response": merged or "\n\n".join(responses), "path": "merged"}
+
+    async def hand_over(self, state: CoordinatorState, *, runtime: Runtime[Context]) -> dict[str, Any]:
+        """Node: record the hand-off in the CRM, once, and tell the customer."""
+        handoff: Handoff = {**state["handoff"], "recorded": await self._record_handoff(state)}
+        by_rule = not state["attempts"]
+        language = detect_language(state["message"], get_run_context(runtime).locale)
+        reason = None if handoff["recorded"] else "handoff_not_recorded"
+        return {
+            "handoff": handoff,
+            "path": "handoff",
+            "response": format_handoff(language, handoff, by_rule=by_rule),
+            "success": by_rule and handoff["recorded"],
+            "reason": reason if by_rule else "agents_failed",
+        }
+
+    async def _record_handoff(self, state: CoordinatorState) -> bool:
+        handoff = state["handoff"]
+        try:
+            async with asyncio.timeout(RECORD_HANDOFF_SECONDS):
+                await self._deps.crm.hand_over(
+                    state["contact_id"],
+                    team=handoff["team"],
+                    reason=handoff["reason"],
+                    summary=cut(state["message"], _HANDOFF_SUMMARY_CHARACTERS),
+                    key=derive_idempotency_key(state["session_id"], state["turn"], "hand_over"),
+                )
+        except (CrmError, TimeoutError) as error:
+            log.warning("handoff_not_recorded", session_id=state["session_id"], reason=str(error))
+            return False
+        return True
+
+    async def record(self, state: CoordinatorState, *, runtime: Runtime[Context]) -> dict[str, Any]:
+        """Node: append the answer to the session, and record the turn in memory.
+
+        What memory does not take stays in the outbox, and the next turn tries again.
+        """
+        answer_id = derive_answer_id(state["turn"])
+        outbox = list(state["outbox"])
+        if state["response"]:
+            channel_id = outbox[-1]["channel_id"] if outbox else ""
+            outbox.append(
+                PendingMessage(
+                    id=answer_id,
+                    role="agent",
+                    text=state["response"],
+                    at=current_time(),
+                    channel_id=channel_id,
+                )
+            )
+        scope = Scope(get_run_context(runtime).tenant, state["contact_id"])
+        fault = await record_messages(self._deps.memory, scope, state["session_id"], outbox)
+        handed_over = state["path"] == "handoff" and state["handoff"]["recorded"]
+        degraded = [*state["memory"]["degraded"], *([f"record: {fault}"] if fault else [])]
+        return {
+            "messages": [AIMessage(state["response"], id=answer_id)],
+            "last_agent": state["agent_used"] or state.get("last_agent", ""),
+            "ends_session": handed_over or is_goodbye(state["message"]),
+            "outbox": outbox if fault else [],
+            "memory": MemoryUse(
+                available=state["memory"]["available"], degraded=degraded, recorded=not fault
+            ),
+        }
+
+    async def summarise(self, state: CoordinatorState, *, runtime: Runtime[Context]) -> dict[str, Any]:
+        """Node: summarise the older turns when the conversation outgrows its share of the context."""
+        # Counting tokens is CPU-bound.
+        old = await asyncio.to_thread(select_old_turns, state, self._deps.context_tokens // 2)
+        if not old:
+            return {}
+        earlier, model = state.get("summary", ""), get_run_context(runtime).model
+        try:
+            async with asyncio.timeout(SUMMARY_SECONDS):
+                summary = await summarise_conversation(self._deps.models, old, earlier=earlier, model=model)
+        except TimeoutError:
+            summary = extract_first_sentences(old, earlier=earlier)
+        return {"summary": summary, "summarised_to": old[-1].id or ""}
+
+    async def _write(self, prompt: str, request: str, context: Context) -> str:
+        """Have the model write a text for the customer; empty if it cannot."""
+        if not has_language_model(self._deps.models, context.model):
+            return ""
+        system = add_locale(load_prompt(prompt), context.locale)
+        messages: list[AnyMessage] = [SystemMessage(system), HumanMessage(request)]
+        try:
+            return await ask_text(
+                self._deps.models, messages, temperature=WORDING_TEMPERATURE, model=context.model
+            )
+        except ModelError as error:
+            log.warning("text_not_written", prompt=prompt, reason=error.message)
+            return ""
+
+
+def _fail(agent: str, outcome: Outcome, reason: str) -> Attempt:
+    """Return an attempt that was broken off; its actions are in the agent's own checkpoints."""
+    log.warning("agent_failed", agent=agent, outcome=outcome, reason=reason)
+    return Attempt(agent=agent, outcome=outcome, reason=reason, response="", actions=[], called=None)

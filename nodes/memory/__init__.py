@@ -1,1 +1,0 @@
-"""Steps that have to do with memory. They know its port alone."""

@@ -1,0 +1,348 @@
+"""The nodes of the onboarding graph: one class, one method per node."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, Literal, cast
+from uuid import uuid4
+
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
+from langgraph.runtime import Runtime
+from langgraph.types import Command, interrupt
+
+from core.context import Context
+from core.errors import CrmError, CrmRefused, ModelError, NotFound
+from core.models import is_truncated
+from core.texts import detect_language
+from nodes.deps import Deps, get_run_context
+from nodes.onboarding.journey import (
+    NextNode,
+    NodeAfterReply,
+    apply_reply,
+    build_follow_up,
+    build_steps,
+    build_summary,
+    continue_journey,
+    deliver_outbox,
+    describe_write,
+    enqueue_write,
+    find_next_node,
+    find_next_question,
+    start_journey,
+)
+from nodes.onboarding.replies import (
+    CALL_TIMEOUT_SECONDS,
+    detect_reply_language,
+    parse_reply,
+    read_with_model,
+)
+from nodes.onboarding.state import (
+    PROFILE,
+    Customer,
+    OnboardingState,
+    Outcome,
+    Profile,
+    QuestionToCustomer,
+    Reply,
+)
+from nodes.onboarding.texts import TEXTS
+from nodes.shared.prompts import add_locale, load_prompt
+from tools.crm.models import Article
+
+MAX_ARTICLES = 3
+WRITING_TEMPERATURE = 0.3
+FOLLOW_UP_AFTER_SUCCESS = timedelta(days=7)
+FOLLOW_UP_AFTER_PAUSE = timedelta(days=3)
+
+
+class OnboardingNodes:
+    """The nodes of the onboarding graph.
+
+    Args:
+        deps: The models and the CRM.
+    """
+
+    def __init__(self, deps: Deps) -> None:
+        self._models = deps.models
+        self._crm = deps.crm
+
+    async def prepare(self, state: OnboardingState, *, runtime: Runtime[Context]) -> dict[str, Any]:
+        """Node: start a journey, or continue the thread's.
+
+        A paused journey continues. One whose question is still open (its caller started a new run instead of
+        resuming) asks it again, or takes the message as the reply. One that has ended stays as it is, and
+        what the CRM does not have yet is tried again.
+
+        Raises:
+            InvalidRequest: The thread holds the journey of another contact.
+        """
+        message = state.get("message", "").strip()
+        is_new = state.get("customer") is None
+        update = start_journey(state["contact_id"]) if is_new else continue_journey(state)
+        previous = state.get("language", "en")
+        update["language"] = detect_reply_language(get_run_context(runtime).locale, message, previous)
+        if message:
+            update["messages"] = [HumanMessage(message, id=str(uuid4()))]
+        if update["status"] == "in_progress":
+            # A reply that a failed run left unread is not lost.
+            update["reply"] = message or state.get("reply", "")
+        return update
+
+    async def sync(self, state: OnboardingState, *, runtime: Runtime[Context]) -> Command[NextNode]:
+        """Node: read the contact once per run, and make the queued changes in the CRM.
+
+        A CRM that is unavailable delays nobody: the next ``sync`` tries again.
+
+        Raises:
+            NotFound: The CRM does not know the contact.
+        """
+        update = await self._load_customer(state, get_run_context(runtime).locale)
+        current = cast("OnboardingState", {**state, **update})
+        loaded = current["customer"]["loaded"]
+        # The customer waits, so a CRM that just failed is not called again in this node.
+        outbox = await deliver_outbox(self._crm, state) if loaded else state["outbox"]
+        unavailable = bool(outbox) or not loaded
+        texts = TEXTS[current["language"]]
+        if unavailable and not state["outage_announced"]:
+            update["paragraphs"] = [*state["paragraphs"], texts.not_saved]
+        elif state["outage_announced"] and not unavailable:
+            update["paragraphs"] = [*state["paragraphs"], texts.saved_again]
+        update |= {
+            "outbox": outbox,
+            "unsaved": [describe_write(write) for write in outbox],
+            "outage_announced": unavailable,
+        }
+        return Command(goto=find_next_node(current), update=update)
+
+    async def _load_customer(self, state: OnboardingState, locale: str | None) -> dict[str, Any]:
+        """Return the update with the CRM's record; what the customer said takes precedence."""
+        customer = state["customer"]
+        if customer["loaded"]:
+            return {}
+        try:
+            contact = await self._crm.get_contact(customer["id"])
+        except CrmRefused as refusal:
+            raise NotFound(
+                f"the CRM does not know contact {customer['id']!r}", details={"contact_id": customer["id"]}
+            ) from refusal
+        except CrmError:
+            return {}
+        known = contact.profile.model_dump(exclude_none=True)
+        outcomes, profile = dict(state["outcomes"]), dict(state["profile"])
+        for name in PROFILE:
+            outcome = outcomes.get(name)
+            if name in known and (outcome is None or outcome["status"] != "answered"):
+                profile[name] = known[name]
+                outcomes[name] = Outcome(status="known", reason="the CRM has it")
+        update: dict[str, Any] = {
+            "customer": Customer(id=customer["id"], name=contact.name, loaded=True),
+            "profile": profile,
+            "outcomes": outcomes,
+        }
+        if not state["presented"]:
+            language = detect_language("", contact.language)
+            update["language"] = detect_reply_language(locale, state["reply"], language)
+        return update
+
+    async def welcome(self, state: OnboardingState) -> Command[Literal["read", "tour", "guide", "ask"]]:
+        """Node: greet the customer by name and say what comes next."""
+        texts = TEXTS[state["language"]]
+        name = next(iter(state["customer"]["name"].split()), "")
+        hello = texts.hello_named.format(name=name) if name else texts.hello
+        presented = [*state["presented"], "welcome"]
+        goto = find_next_node(cast("OnboardingState", {**state, "presented": presented}))
+        paragraphs = [f"{hello} {texts.introduction}", *state["paragraphs"]]
+        return Command(
+            goto=cast("Literal['read', 'tour', 'guide', 'ask']", goto),
+            update={"presented": presented, "paragraphs": paragraphs},
+        )
+
+    async def read(self, state: OnboardingState, *, runtime: Runtime[Context]) -> Command[NodeAfterReply]:
+        """Node: take in the customer's reply. If the model fails, the reply is taken as it is."""
+        context = get_run_context(runtime)
+        language = detect_reply_language(context.locale, state["reply"], state["language"])
+        current: OnboardingState = {**state, "language": language}
+        reading = parse_reply(state["reply"], state["question"])
+        if reading is None:
+            reading = await read_with_model(self._models, current, context.model)
+        update, goto = apply_reply(current, reading)
+        old, new = state["profile"], update["profile"]
+        changes: dict[str, int | str] = {
+            name: new[name] for name in PROFILE if new[name] not in (None, old[name])
+        }
+        if changes:
+            update |= enqueue_write(current, runtime, "profile", changes)
+        return Command(goto=goto, update={"language": language, **update})
+
+    async def answer(self, state: OnboardingState, *, runtime: Runtime[Context]) -> dict[str, Any]:
+        """Node: answer the customer's own question from the help articles; the open question stays open."""
+        texts = TEXTS[state["language"]]
+        question = next(
+            message.text for message in reversed(state["messages"]) if isinstance(message, HumanMessage)
+        )
+        _, articles = await self._find_articles(question)
+        text: str | None = texts.no_answer
+        if articles:
+            text = await self._write("onboarding_answer", state, question, articles, runtime)
+        text = text or texts.plain_answer.format(articles=_list_titles(articles))
+        return {"paragraphs": [*state["paragraphs"], text]}
+
+    async def tour(
+        self, state: OnboardingState, *, runtime: Runtime[Context]
+    ) -> Command[Literal["guide", "ask"]]:
+        """Node: write a tour from the articles that fit the use case; without articles it is skipped."""
+        texts = TEXTS[state["language"]]
+        goal = state["profile"]["use_case"] or state["profile"]["industry"] or texts.first_steps
+        query, articles = await self._find_articles(goal, texts.first_steps)
+        presented = [*state["presented"], "tour"]
+        if not articles:
+            skipped = Outcome(status="skipped", reason="there was no help article to show")
+            outcomes = {**state["outcomes"], "tour": skipped}
+            goto = find_next_node(cast("OnboardingState", {**state, "outcomes": outcomes}))
+            paragraphs = [*state["paragraphs"], texts.no_tour]
+            return Command(
+                goto=cast("Literal['guide', 'ask']", goto),
+                update={"presented": presented, "outcomes": outcomes, "paragraphs": paragraphs},
+            )
+        text = await self._write("onboarding_tour", state, query, articles, runtime)
+        text = text or texts.plain_tour.format(articles=_list_titles(articles))
+        return Command(
+            goto="ask", update={"presented": presented, "paragraphs": [*state["paragraphs"], text]}
+        )
+
+    async def guide(self, state: OnboardingState, *, runtime: Runtime[Context]) -> dict[str, Any]:
+        """Node: explain how to set up what the customer wants to connect."""
+        texts = TEXTS[state["language"]]
+        query, articles = await self._find_articles(state["integration"])
+        text: str | None = texts.no_guide
+        if articles:
+            text = await self._write("onboarding_guide", state, query, articles, runtime)
+        text = text or texts.plain_guide.format(articles=_list_titles(articles))
+        return {"presented": [*state["presented"], "guide"], "paragraphs": [*state["paragraphs"], text]}
+
+    async def ask(self, state: OnboardingState) -> dict[str, Any]:
+        """Node: join all paragraphs and the next question into one message.
+
+        It is separate from ``wait``, which runs twice.
+        """
+        question = find_next_question(state["outcomes"])
+        if question is None:
+            raise ValueError("there is no question left to ask")
+        text = "\n\n".join([*state["paragraphs"], TEXTS[state["language"]].questions[question]])
+        return {
+            "question": question,
+            "question_text": text,
+            "paragraphs": [],
+            "misses": state["misses"] if question == state["question"] else 0,
+            "messages": [AIMessage(text, id=str(uuid4()))],
+            "steps": build_steps(state["outcomes"], welcomed=True),
+        }
+
+    async def wait(self, state: OnboardingState) -> dict[str, Any]:
+        """Node: interrupt the run until the customer replies. It has no side effect, so it may run twice."""
+        if state["question"] is None:
+            raise ValueError("no question was asked")
+        question = QuestionToCustomer(
+            kind="question",
+            question=state["question"],
+            text=state["question_text"],
+            contact_id=state["customer"]["id"],
+        )
+        reply: Reply = interrupt(question, response_schema=Reply)
+        return {"reply": reply.reply, "messages": [HumanMessage(reply.reply, id=str(uuid4()))]}
+
+    async def hand_over(self, state: OnboardingState, *, runtime: Runtime[Context]) -> dict[str, Any]:
+        """Node: hand over to a person of the company."""
+        ended: OnboardingState = {**state, "status": "handed_over"}
+        body = {
+            "team": state["handoff"]["team"] or "customer_success",
+            "reason": state["handoff"]["reason"],
+            "summary": build_summary(ended),
+        }
+        paragraphs = [*state["paragraphs"], TEXTS[state["language"]].handed_over]
+        write = enqueue_write(state, runtime, "handoff", body)
+        return {"status": "handed_over", "paragraphs": paragraphs, **write}
+
+    async def pause(self, state: OnboardingState, *, runtime: Runtime[Context]) -> dict[str, Any]:
+        """Node: pause the journey, with a follow-up in case the customer does not return."""
+        ended: OnboardingState = {**state, "status": "paused"}
+        body = build_follow_up("Onboarding paused", ended, FOLLOW_UP_AFTER_PAUSE)
+        paragraphs = [*state["paragraphs"], TEXTS[state["language"]].paused]
+        write = enqueue_write(state, runtime, "follow_up", body)
+        return {"status": "paused", "paragraphs": paragraphs, **write}
+
+    async def complete(self, state: OnboardingState, *, runtime: Runtime[Context]) -> dict[str, Any]:
+        """Node: end the journey, with a follow-up for a customer who confirmed success."""
+        ended: OnboardingState = {**state, "status": "completed"}
+        texts = TEXTS[state["language"]]
+        if state["outcomes"]["success"]["status"] != "confirmed":
+            return {"status": "completed", "paragraphs": [*state["paragraphs"], texts.completed]}
+        body = build_follow_up("Onboarding completed", ended, FOLLOW_UP_AFTER_SUCCESS)
+        paragraphs = [*state["paragraphs"], texts.completed_followed_up]
+        write = enqueue_write(state, runtime, "follow_up", body)
+        return {"status": "completed", "paragraphs": paragraphs, **write}
+
+    async def finish(self, state: OnboardingState) -> dict[str, Any]:
+        """Node: send the remaining paragraphs with the summary."""
+        summary = build_summary(state)
+        text = "\n\n".join([*state["paragraphs"], summary])
+        return {
+            "messages": [AIMessage(text, id=str(uuid4()))],
+            "paragraphs": [],
+            "summary": summary,
+            "steps": build_steps(state["outcomes"], welcomed="welcome" in state["presented"]),
+        }
+
+    async def _find_articles(self, *queries: str) -> tuple[str, list[Article]]:
+        """Return the first query with results, and the best articles; none if the CRM is unavailable."""
+        try:
+            for query in queries:
+                page = await self._crm.search_knowledge_base(query)
+                if page.articles:
+                    return query, page.articles[:MAX_ARTICLES]
+        except CrmError:
+            pass  # the customer is told the same as if there were no article
+        return queries[0], []
+
+    async def _write(
+        self,
+        prompt: str,
+        state: OnboardingState,
+        task: str,
+        articles: Sequence[Article],
+        runtime: Runtime[Context],
+    ) -> str | None:
+        """Have the model write a text from the articles; None if it fails, or the text is incomplete."""
+        context = get_run_context(runtime)
+        system = add_locale(load_prompt(prompt), context.locale or state["language"])
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
+                reply = await self._models.reply(
+                    _build_messages(system, state["profile"], task, articles),
+                    temperature=WRITING_TEMPERATURE,
+                    model=context.model,
+                )
+        except (ModelError, TimeoutError):
+            return None
+        text = reply.text.strip()
+        return None if is_truncated(reply) or not text else text
+
+
+def _list_titles(articles: Sequence[Article]) -> str:
+    return "\n".join(f"- {article.title}" for article in articles)
+
+
+def _build_messages(
+    system: str, profile: Profile, task: str, articles: Sequence[Article]
+) -> list[AnyMessage]:
+    known = [f"{name.replace('_', ' ')}: {value}" for name, value in profile.items() if value is not None]
+    listed = [
+        f"{number}. search_knowledge_base(): {article.title}. {' '.join(article.body.split())}"
+        for number, article in enumerate(articles, 1)
+    ]
+    return [
+        SystemMessage(system),
+        HumanMessage(task),
+        HumanMessage("\n".join(["[What is known of the customer]", *(known or ["nothing"])])),
+        HumanMessage("\n".join(["[Help articles that were found]", *listed])),
+    ]

@@ -1,0 +1,214 @@
+"""Read a customer's reply: its language, the replies that need no model, and the schema a model fills in."""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+from langchain_core.messages import HumanMessage, SystemMessage
+from pydantic import AfterValidator, BaseModel, Field, create_model
+
+from core.errors import ModelError
+from core.models import ChatModels
+from core.texts import Language, detect_language, make_storable, normalise_text
+from nodes.onboarding.state import CONFIRMATIONS, SIZES, OnboardingState, Question
+from nodes.onboarding.texts import TEXTS
+from nodes.shared.prompts import load_prompt
+from nodes.shared.structured import ask_structured
+
+_Aside: TypeAlias = Literal["later", "skip", "question", "handover", "unclear"]
+OpenIntent: TypeAlias = Literal["information", _Aside]
+PolarIntent: TypeAlias = Literal["yes", "no", _Aside]
+Intent: TypeAlias = Literal[OpenIntent, PolarIntent]
+
+READING_TEMPERATURE = 0.0
+# More than all attempts of a model take together, and less than the node's timeout, which would end the run.
+CALL_TIMEOUT_SECONDS = 200.0
+MAX_SIZE = 10_000_000
+# The CRM's limit for an industry.
+MAX_TEXT_CHARACTERS = 200
+TEXT_FIELDS = ("industry", "use_case", "integration")
+# One or two words do not show a language: "no" is a word of both.
+_MIN_LANGUAGE_WORDS = 3
+_MAX_DIGITS: Final = 20
+
+
+def detect_reply_language(locale: str | None, reply: str, previous: Language) -> Language:
+    """Return the run's language, else that of the reply, else the previous one.
+
+    The fixed texts are English for every locale that is not Portuguese.
+    """
+    if not locale and len(reply.split()) < _MIN_LANGUAGE_WORDS:
+        return previous
+    return detect_language(reply, locale, default=previous)
+
+
+def _join_and_cut(text: str) -> str:
+    return " ".join(make_storable(text).split())[:MAX_TEXT_CHARACTERS].rstrip()
+
+
+Size: TypeAlias = Annotated[int, Field(ge=0, le=MAX_SIZE)]
+Words: TypeAlias = Annotated[str, AfterValidator(_join_and_cut)]
+
+_SIZE_RULE = (
+    "as a whole number: “about fifty” is 50, of a range such as 50-100 the upper end; 0 where it is not said"
+)
+_FIELDS: Mapping[Question, str] = {
+    "company_size": f"How many people work at their company, {_SIZE_RULE}",
+    "industry": "The industry of their company in a few words; empty where it is not said",
+    "use_case": "What they want to do with the product, in one sentence; empty where it is not said",
+    "team_size": f"How many people will use the product, {_SIZE_RULE}",
+    "integration": "The other tools they want to connect, by name; empty where none is named",
+}
+_COMMON_INTENTS = (
+    "later: they want to go on another time, or need more time; skip: they do not want to say; "
+    "question: they ask something; handover: they ask for a human; unclear: nothing of this"
+)
+_OPEN_INTENTS = (
+    f"information: they say what was asked for, or other things about themselves; {_COMMON_INTENTS}"
+)
+_POLAR_INTENTS = f"yes: they agree, it works, it is done; no: they do not agree, it fails; {_COMMON_INTENTS}"
+
+
+class Reading(BaseModel):
+    """What a customer's reply says."""
+
+    intent: Intent
+    company_size: Size = 0
+    industry: Words = ""
+    use_case: Words = ""
+    team_size: Size = 0
+    integration: Words = ""
+
+
+def build_reading_schema(question: Question | None) -> type[Reading]:
+    """Return the schema of a reply to the question, which requires what was asked for.
+
+    No field is nullable: what the reply does not say is 0 or empty.
+    """
+    polar = question in CONFIRMATIONS
+    intent = (
+        (PolarIntent, Field(description=_POLAR_INTENTS))
+        if polar
+        else (OpenIntent, Field(description=_OPEN_INTENTS))
+    )
+    fields: dict[str, Any] = {
+        "intent": intent,
+        **{name: _build_field(name, required=name == question) for name in _FIELDS},
+    }
+    return create_model("Reading", __base__=Reading, __doc__=Reading.__doc__, **fields)
+
+
+def _build_field(name: Question, *, required: bool) -> tuple[Any, Any]:
+    kind: Any = Size if name in SIZES else Words
+    description = _FIELDS[name]
+    if required:
+        return kind, Field(description=description)
+    return kind, Field(Reading.model_fields[name].default, description=description)
+
+
+_PLEASE = r"(?:(?:please|por favor)[, ]*)?"
+_END = r"(?:[, ]*(?:please|por favor|thanks|thank you|obrigad[oa]))?\s*[.!]*"
+_SKIP = (
+    r"(?:skip|pass|pular|pule|pula)(?: (?:it|this|that|this one|this question|isso|esta|essa|esta pergunta))?"
+)
+_LATER = (
+    r"(?:(?:can|could) we (?:do|finish|continue) (?:this|it) )?"
+    r"(?:podemos (?:fazer|ver|continuar) (?:isso|isto) )?"
+    r"(?:later|maybe later|not now|not yet|another time|depois|mais tarde|agora nao|ainda nao|outra hora"
+    r"|outro dia)\s*\??"
+)
+# Matched against the whole reply, because customers who describe their business also write about people who
+# talk to people.
+_PERSON = (
+    r"(?:(?:(?:i|we)(?: want| need| would like|'d like) to|(?:can|could|may) (?:i|we)|let me|"
+    r"(?:eu )?(?:quero|queria|preciso|gostaria de|posso|prefiro)) )?"
+    r"(?:(?:talk|speak|chat) (?:to|with)|falar com|conversar com)?\s*"
+    r"(?:an? |the |some |um |uma |o |a |algum |alguma )?(?:real )?"
+    r"(?:person|human|human being|agent|someone|somebody|representative|pessoa|humano|atendente|alguem)"
+    r"(?: (?:de verdade|real|instead))?\s*\??"
+)
+# A greeting answers no question.
+_HELLO = (
+    r"(?=\w)(?:hi|hello|hey|good (?:morning|afternoon|evening)|oi|ola|bom dia|boa tarde|boa noite)?[,! ]*"
+    r"(?:i'?m back|i am back|back again|voltei|estou de volta)?"
+)
+_COMMANDS: tuple[tuple[str, Intent], ...] = (
+    (_PERSON, "handover"),
+    (_SKIP, "skip"),
+    (_LATER, "later"),
+    (_HELLO, "unclear"),
+)
+_YES = (
+    r"yes|yep|yeah|sure|ok|okay|done|ready|next|go on|great|perfect|it works|all good|no problems?|of course"
+    r"|yes,? it (?:is|does|works)|yes,? i can|sim|claro|pronto|feito|seguir|vamos|podemos|otimo|perfeito"
+    r"|beleza|funciona|tudo certo|sem problemas?|com certeza"
+)
+_NO = r"no|nope|no,? it (?:does not|doesn't|is not|isn't)|it does not work|it doesn't work|nao|nao funciona"
+# As both languages write it: 1200, 1,200 and 1.200.
+_NUMBER = r"[0-9]{1,3}(?:[.,][0-9]{3})+|[0-9]+"
+_NOTHING = r"no|none|nothing|no thanks?|no,? none|nao|nenhuma?|nada|nenhuma ferramenta"
+
+
+def parse_reply(reply: str, question: Question | None) -> Reading | None:
+    """Return what a plain reply says: a command, yes, no or a number; None if a model must read it."""
+    text = " ".join(normalise_text(reply).split()).replace("\u2019", "'")
+    for pattern, intent in _COMMANDS:
+        if re.fullmatch(f"{_PLEASE}(?:{pattern}){_END}", text):
+            return Reading(intent=intent)
+    if question in CONFIRMATIONS:
+        if re.fullmatch(f"(?:{_YES}){_END}", text):
+            return Reading(intent="yes")
+        return Reading(intent="no") if re.fullmatch(f"(?:{_NO}){_END}", text) else None
+    if question == "integration" and re.fullmatch(f"(?:{_NOTHING}){_END}", text):
+        return Reading(intent="skip")
+    if question in SIZES and re.fullmatch(_NUMBER, text):
+        return _parse_size(question, text)
+    return None
+
+
+async def read_with_model(models: ChatModels, state: OnboardingState, model: str | None) -> Reading:
+    """Have a model read the state's reply; if it fails, take the reply as it is."""
+    question, reply = state["question"], state["reply"]
+    asked = TEXTS[state["language"]].questions[question] if question else "nothing yet: they write first"
+    messages = [SystemMessage(load_prompt("onboarding_read").format(asked=asked)), HumanMessage(reply)]
+    try:
+        async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
+            reading = await ask_structured(
+                models,
+                messages,
+                build_reading_schema(question),
+                temperature=READING_TEMPERATURE,
+                role="chat",
+                model=model,
+            )
+    except (ModelError, TimeoutError):
+        reading = None
+    return _remove_echo(reading, reply) if reading else parse_reply_without_model(reply, question)
+
+
+def parse_reply_without_model(reply: str, question: Question | None) -> Reading:
+    """Take the only number or the words of a reply, for when no model could read it."""
+    is_question = reply.rstrip().endswith("?")
+    if question in SIZES:
+        numbers = re.findall(rf"(?<![\w.,-])(?:{_NUMBER})(?![\w-]|[.,]\d)", reply)
+        reading = _parse_size(question, numbers[0]) if len(numbers) == 1 else None
+        return reading or Reading(intent="unclear")
+    if question is None or question in CONFIRMATIONS or is_question:
+        return Reading(intent="question" if is_question else "unclear")
+    return Reading.model_validate({"intent": "information", question: " ".join(reply.split())})
+
+
+def _remove_echo(reading: Reading, reply: str) -> Reading:
+    """Clear the fields that repeat a whole reply which gives no information, such as a question."""
+    if reading.intent == "information":
+        return reading
+    whole = " ".join(reply.split())
+    return reading.model_copy(update={name: "" for name in TEXT_FIELDS if getattr(reading, name) == whole})
+
+
+def _parse_size(question: Question, digits: str) -> Reading | None:
+    number = int(re.sub("[.,]", "", digits[:_MAX_DIGITS]))
+    if not 1 <= number <= MAX_SIZE:
+        return None
+    return Reading.model_validate({"intent": "information", question: number})
