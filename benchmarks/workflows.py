@@ -53,7 +53,7 @@ LOGS = LogSettings(level="warning")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One measured run: wall and CPU seconds of this process, and how many steps."""
+    """One measured run: wall and CPU seconds of this process, and the number of steps."""
 
     seconds: float
     cpu: float
@@ -61,33 +61,33 @@ class Run:
 
     @property
     def per_step(self) -> float:
-        """Wall milliseconds a step."""
+        """Wall milliseconds per step."""
         return self.seconds * 1_000 / self.steps
 
 
 def light(step_id: str, *numbers: str) -> dict[str, Any]:
-    """A step that adds."""
+    """Return a step that adds numbers."""
     source = f"[{', '.join(numbers)}]"
     return {"type": "data_processing", "id": step_id, "operation": "sum", "source": source}
 
 
 def fan_out() -> Definition:
-    """One step for each of a list's items, beside each other."""
+    """Return a workflow that runs one step for each item of a list in parallel."""
     each = {"type": "fan_out_fan_in", "id": "each", "for_each": "input.items", "max_items": MANY}
     return _definition({**each, "fan_out_steps": [light("add", "item", "index")]})
 
 
 def loop(iterations: int) -> Definition:
-    """One step, again and again."""
+    """Return a workflow that repeats one step."""
     again = {"type": "loop", "id": "again", "max_iterations": iterations}
     return _definition({**again, "steps": [light("add", "iteration", "`1`")]})
 
 
 def small() -> Definition:
-    """Five steps: two in sequence, then three beside each other."""
-    beside = [light(f"third_{name}", "steps.second.output", "`1`") for name in ("a", "b", "c")]
+    """Return a workflow of five steps: two in sequence, then three in parallel."""
+    parallel = [light(f"third_{name}", "steps.second.output", "`1`") for name in ("a", "b", "c")]
     first, second = light("first", "`1`"), light("second", "steps.first.output", "`1`")
-    return _definition(first, second, {"type": "parallel", "id": "beside", "steps": beside})
+    return _definition(first, second, {"type": "parallel", "id": "beside", "steps": parallel})
 
 
 def _definition(*steps: dict[str, Any]) -> Definition:
@@ -96,10 +96,10 @@ def _definition(*steps: dict[str, Any]) -> Definition:
 
 
 async def run(definition: Definition, saver: Checkpointer, steps: int, *, items: int = 0) -> Run:
-    """Run a workflow and see that every result is kept.
+    """Run a workflow and check that every result is stored.
 
     Raises:
-        RuntimeError: One is not.
+        RuntimeError: A result is missing.
     """
     graph = compile_workflow(definition, _engine(), saver)
     config: RunnableConfig = {"configurable": {"thread_id": str(uuid4())}}
@@ -109,26 +109,26 @@ async def run(definition: Definition, saver: Checkpointer, steps: int, *, items:
     results = (await graph.aget_state(config)).values["results"]
     done = sum(key.startswith("add[") and one["status"] == "succeeded" for key, one in results.items())
     if output["status"] != "succeeded" or done != steps:
-        raise RuntimeError(f"{done} of {steps} results were kept, and the run {output['status']}")
+        raise RuntimeError(f"{done} of {steps} results were stored, and the run {output['status']}")
     return measured
 
 
 async def many_small(url: str) -> tuple[Run, int]:
-    """A thousand small workflows sent to the service at once over HTTP; how many did not succeed."""
+    """Send a thousand small workflows to the service at once; return the run and how many failed."""
     settings = Settings.load(
         database=DatabaseSettings(url=SecretStr(url)), server=ServerSettings(port=0), log=LOGS
     )
     body = {"definition": small().model_dump(mode="json", exclude_unset=True), "input": {}}
     async with open_server(settings) as up, httpx.AsyncClient(base_url=up.url, timeout=120) as http:
         started, cpu = perf_counter(), process_time()
-        asked = await asyncio.gather(*(http.post("/v1/workflows", json=body) for _ in range(SMALL)))
-        ended = [await _ended(http, one.json()["id"]) for one in asked]
+        responses = await asyncio.gather(*(http.post("/v1/workflows", json=body) for _ in range(SMALL)))
+        reports = [await _wait_for_end(http, one.json()["id"]) for one in responses]
         measured = Run(perf_counter() - started, process_time() - cpu, SMALL * 5)
     expected = {"third_a": 3, "third_b": 3, "third_c": 3}
-    return measured, sum((one["status"], one["result"]) != ("succeeded", expected) for one in ended)
+    return measured, sum((one["status"], one["result"]) != ("succeeded", expected) for one in reports)
 
 
-async def _ended(http: httpx.AsyncClient, workflow_id: str) -> dict[str, Any]:
+async def _wait_for_end(http: httpx.AsyncClient, workflow_id: str) -> dict[str, Any]:
     while True:
         report: dict[str, Any] = (await http.get(f"/v1/workflows/{workflow_id}")).json()
         if report["ended_at"]:
@@ -141,24 +141,24 @@ def _engine() -> Engine:
 
 
 async def measure(saver: Checkpointer, url: str, console: Console, rounds: int) -> bool:
-    """Everything, printed; whether all of it is as promised."""
-    # A first run compiles regular expressions and opens connections.
+    """Measure and print everything; return whether all targets are met."""
+    # The first run warms up: it compiles regular expressions and opens connections.
     await run(fan_out(), saver, 100, items=100)
-    ours = [await run(fan_out(), saver, MANY, items=MANY) for _ in range(rounds)]
+    postgres = [await run(fan_out(), saver, MANY, items=MANY) for _ in range(rounds)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1_024)
     memory = [await run(fan_out(), InMemorySaver(), MANY, items=MANY) for _ in range(rounds)]
-    ratio = median(one.seconds for one in ours) / median(one.seconds for one in memory)
-    cpu_ratio = median(one.cpu for one in ours) / median(one.cpu for one in memory)
+    ratio = median(one.seconds for one in postgres) / median(one.seconds for one in memory)
+    cpu_ratio = median(one.cpu for one in postgres) / median(one.cpu for one in memory)
     several, failed = await many_small(url)
-    fans = [await _least(fan_out(), saver, size, items=size) for size in SIZES]
-    loops = [await _least(loop(size), saver, size) for size in LOOP_SIZES]
+    fans = [await _fastest(fan_out(), saver, size, items=size) for size in SIZES]
+    loops = [await _fastest(loop(size), saver, size) for size in LOOP_SIZES]
 
-    table = Table("what", "wall, s", "CPU, s", "ms a step", "", title=f"{MANY} light steps in one workflow")
-    for name, found in (("Postgres", ours), ("in memory", memory)):
+    table = Table("what", "wall, s", "CPU, s", "ms per step", "", title=f"{MANY} light steps in one workflow")
+    for name, found in (("Postgres", postgres), ("in memory", memory)):
         for one in found:
             table.add_row(name, f"{one.seconds:.2f}", f"{one.cpu:.2f}", f"{one.per_step:.3f}")
-    table.add_row("Postgres / in memory", f"{ratio:.2f}", f"{cpu_ratio:.2f}", "", f"promised: {MOST_RATIO}")
-    table.add_row("peak memory", "", "", "", f"{peak:.0f} MB, promised: {MOST_MB}")
+    table.add_row("Postgres / in memory", f"{ratio:.2f}", f"{cpu_ratio:.2f}", "", f"target: {MOST_RATIO}")
+    table.add_row("peak memory", "", "", "", f"{peak:.0f} MB, target: {MOST_MB}")
     table.add_row(
         f"{SMALL} small at once",
         f"{several.seconds:.2f}",
@@ -173,33 +173,33 @@ async def measure(saver: Checkpointer, url: str, console: Console, rounds: int) 
             )
     console.print(table)
     PLOT.write_text(plot({"fan-out": fans, "loop": loops}), encoding="utf-8")
-    console.print(f"{PLOT} is written")
+    console.print(f"{PLOT} was written")
     return ratio <= MOST_RATIO and peak <= MOST_MB and not failed
 
 
-async def _least(definition: Definition, saver: Checkpointer, steps: int, *, items: int = 0) -> Run:
-    """The least of three: what else the machine does only ever adds."""
+async def _fastest(definition: Definition, saver: Checkpointer, steps: int, *, items: int = 0) -> Run:
+    """Return the fastest of three runs: other load on the machine only adds time."""
     runs = [await run(definition, saver, steps, items=items) for _ in range(3)]
     return min(runs, key=lambda one: one.seconds)
 
 
 def plot(series: dict[str, Sequence[Run]]) -> str:
-    """CPU milliseconds a step over the number of steps, as an SVG; the number on a logarithmic scale."""
+    """Draw CPU milliseconds per step over the number of steps (logarithmic) as an SVG."""
     width, height, left, top = 640, 320, 60, 30
     highest = max(one.cpu * 1_000 / one.steps for runs in series.values() for one in runs) * 1.2
 
-    def place(one: Run) -> tuple[float, float]:
+    def locate(one: Run) -> tuple[float, float]:
         share = (log10(one.steps) - 2) / 2
         return left + share * (width - left - 90), height - top - one.cpu * 1_000 / one.steps / highest * 240
 
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-size="12">',
         f'<rect width="{width}" height="{height}" fill="white"/>',
-        f'<text x="{left}" y="18">CPU milliseconds a step, by the steps of the workflow</text>',
+        f'<text x="{left}" y="18">CPU milliseconds per step, by the number of steps</text>',
         f'<path d="M{left} {top}V{height - top}H{width - 20}" fill="none" stroke="#71717a"/>',
     ]
     for (name, runs), colour in zip(series.items(), ("#2563eb", "#d97706"), strict=True):
-        points = [place(one) for one in runs]
+        points = [locate(one) for one in runs]
         path = " ".join(f"{x:.0f},{y:.0f}" for x, y in points)
         lines.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         for one, (x, y) in zip(runs, points, strict=True):
@@ -214,7 +214,7 @@ def plot(series: dict[str, Sequence[Run]]) -> str:
 
 
 async def main(rounds: int) -> int:
-    """Measure; 1 where something is not as promised."""
+    """Measure; return 1 if a target is missed."""
     configure_logging(LOGS)
     console = Console(width=110)
     with tempfile.TemporaryDirectory(prefix="ventros-bench-") as folder:

@@ -8,9 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 from workflows.expressions import Expression, Path, is_true
 from workflows.templates import ExpressionText
 
-ContextKey: TypeAlias = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", max_length=200)
-]
+_KEY: Final = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
+ContextKey: TypeAlias = Annotated[str, StringConstraints(pattern=_KEY, max_length=200)]
 
 
 class _Condition(BaseModel):

@@ -181,9 +181,7 @@ def _parse_cached(text: str) -> Expression:
     for node in _iter_nodes(tree):
         _check_node(node)
     if _measure_growth(tree) > MAX_GROWTH:
-        raise InvalidExpression(
-            f"could make its input more than {MAX_GROWTH} times as large: name each value once"
-        )
+        raise InvalidExpression(f"could grow its input more than {MAX_GROWTH} times: name each value once")
     return Expression(text, tree)
 
 
@@ -208,9 +206,7 @@ def _parse_tree(text: str) -> _Node:
 
 
 def _nested_too_deep() -> InvalidExpression:
-    return InvalidExpression(
-        f"is nested more than {MAX_EXPRESSION_DEPTH} levels deep: split it over several steps"
-    )
+    return InvalidExpression(f"is nested deeper than {MAX_EXPRESSION_DEPTH} levels: split it over steps")
 
 
 def _child_nodes(node: _Node) -> list[_Node]:
@@ -270,9 +266,7 @@ def _measure_growth(node: _Node) -> int:
     children = [_measure_growth(child) for child in _child_nodes(node)]
     if node["type"] in _CHAINS or node["type"] in _PROJECTIONS:
         return prod(children[:2] if node["type"] in _PROJECTIONS else children)
-    if node["type"] == "function_expression" and any(
-        child["type"] == "expref" for child in _child_nodes(node)
-    ):
+    if any(child["type"] == "expref" for child in _child_nodes(node)):
         return prod(children)
     return max(1, sum(children))
 

@@ -18,9 +18,7 @@ from workflows.ports import HttpRequest, HttpResponse
 from workflows.steps import CRM_SCHEME
 
 # The response headers that a workflow may read.
-RESPONSE_HEADERS: Final = frozenset(
-    {"content-type", "etag", "last-modified", "link", "location", "retry-after"}
-)
+HEADERS: Final = frozenset({"content-type", "etag", "last-modified", "link", "location", "retry-after"})
 _CRM_PREFIX: Final = "/api/v1/"
 _REDACTED: Final = "[secret]"
 # A shorter text would be found in almost any response.
@@ -59,9 +57,8 @@ class WorkflowHttpClient:
         except (TimeoutError, httpx.TimeoutException) as error:
             raise StepFailed(f"{address} did not answer in {request.timeout:g} s", retryable=True) from error
         except (httpx.TransportError, OutgoingUnavailable) as error:
-            raise StepFailed(
-                f"{address} cannot be reached ({type(error).__name__})", retryable=True
-            ) from error
+            reason = type(error).__name__
+            raise StepFailed(f"{address} cannot be reached ({reason})", retryable=True) from error
         except OutgoingRefused as error:
             raise StepFailed(f"{error.message} (WORKFLOW_ALLOWED_HOSTS)") from error
         except (httpx.InvalidURL, UnicodeEncodeError, ValueError) as error:
@@ -129,9 +126,7 @@ async def _read_body(response: httpx.Response, max_bytes: int) -> bytes:
 
 
 def _build_response(response: httpx.Response, body: bytes, secrets: Sequence[str]) -> HttpResponse:
-    headers = {
-        name: _redact(value, secrets) for name, value in response.headers.items() if name in RESPONSE_HEADERS
-    }
+    headers = {name: _redact(value, secrets) for name, value in response.headers.items() if name in HEADERS}
     retry_after = response.headers.get("retry-after", "")
     return HttpResponse(
         status=response.status_code,

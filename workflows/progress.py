@@ -70,9 +70,7 @@ def compute_progress(
     working = [step_id for step_id, entry in outline.items() if not is_pattern(entry.step)]
     done = sum(record["status"] != "running" for step_id in working for record in records[step_id])
     total = _ExecutionCounter(outline, results).count_all(definition.steps, ())
-    steps = {
-        step_id: _summarize(of_step, is_running=step_id in running) for step_id, of_step in records.items()
-    }
+    steps = {name: _summarize(found, is_running=name in running) for name, found in records.items()}
     return Progress(done=done, total=max(total, done), steps=steps)
 
 

@@ -102,10 +102,8 @@ class _ReferenceChecker:
             # The other step is inside this pattern, which reads its fields before its steps run; only a
             # loop's break condition is evaluated after them.
             return "" if field == "break_condition" else f"{name!r} runs later"
-        level, other_level = next(
-            pair for pair in zip(levels, other_levels, strict=False) if pair[0] != pair[1]
-        )
-        return self._check_siblings(level, other_level, name)
+        pairs = zip(levels, other_levels, strict=False)
+        return self._check_siblings(*next(pair for pair in pairs if pair[0] != pair[1]), name)
 
     def _list_levels(self, entry: OutlineEntry) -> list[_Level]:
         lineage = [*(pattern for pattern, _ in entry.ancestors), entry.step.id]
@@ -120,11 +118,8 @@ class _ReferenceChecker:
         if level.field != other.field:
             if (other.field, level.field) == ("fan_out_steps", "fan_in_steps"):
                 return ""
-            return (
-                f"{name!r} runs later"
-                if level.field == "fan_out_steps"
-                else f"{name!r} is in the other branch"
-            )
+            is_later = level.field == "fan_out_steps"
+            return f"{name!r} runs later" if is_later else f"{name!r} is in the other branch"
         if level.pattern and runs_children_in_parallel(self.outline[level.pattern].step, level.field):
             return f"{name!r} runs at the same time"
         return "" if other.position < level.position else f"{name!r} runs later"

@@ -100,9 +100,7 @@ class Input(BaseModel):
     type: InputType
     description: str = Field("", max_length=1_000)
     required: bool = True
-    default: JsonValue = Field(
-        None, description="Value of an optional input that is left out; of its type, or null"
-    )
+    default: JsonValue = Field(None, description="Of an optional input; of the input's type, or null")
 
 
 class Limits(BaseModel):

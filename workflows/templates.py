@@ -151,18 +151,14 @@ def _render_text(parts: tuple[_Part, ...], context: Mapping[str, JsonValue]) -> 
         return parts[0].evaluate(context)
     text = "".join(part if isinstance(part, str) else _to_text(part.evaluate(context)) for part in parts)
     if len(text) > MAX_RENDERED_LENGTH:
-        raise StepFailed(
-            f"a template gives a text of {len(text):,} characters; the maximum is {MAX_RENDERED_LENGTH:,}"
-        )
+        raise StepFailed(f"a template gives a text of more than {MAX_RENDERED_LENGTH:,} characters")
     return text
 
 
 def _render_segment(expression: Expression, context: Mapping[str, JsonValue]) -> str:
     value = expression.evaluate(context)
     if not isinstance(value, str | int | float) or value in ("", ".", ".."):
-        raise StepFailed(
-            f"{expression.text!r} gives {str(value)[:50]!r}, which cannot be a part of an address"
-        )
+        raise StepFailed(f"{expression.text!r} gives {str(value)[:50]!r}, which cannot be a URL segment")
     return quote(_to_text(value), safe="")
 
 

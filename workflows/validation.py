@@ -55,13 +55,10 @@ def read_definition(document: JsonValue) -> Definition:
     except ValidationError as error:
         repaired = repair_definition(document, error)
         others = _list_faults(repaired) if repaired else []
-        faults = {
-            *list_schema_faults(document, error),
-            *(one for one in others if not is_about_placeholder(one)),
-        }
-        raise build_error(sorted(faults)) from None
-    if others := _list_faults(definition):
-        raise build_error(others)
+        others = [fault for fault in others if not is_about_placeholder(fault)]
+        raise build_error(sorted({*list_schema_faults(document, error), *others})) from None
+    if faults := _list_faults(definition):
+        raise build_error(faults)
     return definition
 
 
@@ -95,9 +92,8 @@ def build_error(faults: list[Fault]) -> InvalidDefinition:
     first = faults[0]
     where = f"{first.path}: " if first.path else ""
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    return InvalidDefinition(
-        f"{where}{first.message}{more}", details={"faults": [fault.to_json() for fault in faults]}
-    )
+    details = {"faults": [fault.to_json() for fault in faults]}
+    return InvalidDefinition(f"{where}{first.message}{more}", details=details)
 
 
 def _list_faults(definition: Definition) -> list[Fault]:

@@ -65,6 +65,7 @@ class ConsensusNodes:
         """
         contact = await load_contact_profile(self._deps, state.contact_id)
         return {
+            # Studio passes only the fields a user filled in; this writes the defaults of the others.
             **dict(state),
             **reset_context(),
             "messages": [HumanMessage(state.question, id=str(uuid4()))],

@@ -83,6 +83,7 @@ class HierarchicalNodes:
             InvalidRequest: The team is not valid; nothing is written to the thread.
         """
         return {
+            # Studio passes only the fields a user filled in; this writes the defaults of the others.
             **dict(state),
             **reset_context(state.background),
             "sub_agents": complete_team(state.sub_agents or self._team, self._deps.tools),

@@ -41,7 +41,7 @@ READING_TOOLS = (
 )
 # An agent has a part of the sources, and others answer too: it needs fewer iterations than a whole task.
 MAX_ITERATIONS = 5
-# The merger rewords what others found: warm enough for one text, too cold to add to it.
+# The merger only rewords what others found; a low temperature keeps it from adding to it.
 MERGE_TEMPERATURE = 0.3
 
 
@@ -69,6 +69,7 @@ class ParallelNodes:
         """
         turn = str(uuid4())
         return {
+            # Studio passes only the fields a user filled in; this writes the defaults of the others.
             **dict(state),
             **reset_context(),
             "messages": [HumanMessage(state.question, id=turn)],

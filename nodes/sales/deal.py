@@ -54,12 +54,12 @@ def build_task(state: SalesState) -> str:
         for stage in state["stages_before"]
     )
     words = state["unread"]
-    said = fence("customer", cut(words, _MESSAGE_CHARACTERS)) if words else _NOTHING_NEW
-    return Template(load_prompt("sales_task")).substitute(said=said, stages=stages)
+    words_text = fence("customer", cut(words, _MESSAGE_CHARACTERS)) if words else _NOTHING_NEW
+    return Template(load_prompt("sales_task")).substitute(said=words_text, stages=stages)
 
 
 def build_background(state: SalesState) -> str:
-    """Return what everybody who works on the deal is told: the deal, the contact and the conversation."""
+    """Return the background of all work on the deal: the deal, the contact and the conversation."""
     turns = [
         f"{'customer' if message.type == 'human' else 'company'}: "
         f"{cut(join_lines(message.text), _TURN_CHARACTERS)}"

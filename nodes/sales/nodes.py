@@ -43,9 +43,9 @@ from nodes.sales.deal import (
 from nodes.sales.evidence import Evidence
 from nodes.sales.stages import (
     CLOSED,
-    build_final_views,
     build_stage_views,
-    find_achieved,
+    collect_results,
+    conclude_stages,
     summarise_deal,
 )
 from nodes.sales.state import Deal, DealReading, PendingOffer, Reason, SalesState, Writes
@@ -154,11 +154,11 @@ class SalesNodes:
     ) -> Command[Literal["approve", "record", "finish"]]:
         """Read what is new about the deal; an offer that gives money away goes to a person first.
 
-        If they cannot be read, the deal stays as it is and the customer's words stay for the next run.
+        If the results cannot be read, the deal and the customer's words stay for the next run.
         """
         context = get_run_context(runtime)
         words = state["unread"]
-        said = f"What the customer said:\n{fence('customer', words)}" if words else _NO_WORDS
+        words_text = f"What the customer said:\n{fence('customer', words)}" if words else _NO_WORDS
         try:
             reading = await ask_structured(
                 self._deps.models,
@@ -166,7 +166,7 @@ class SalesNodes:
                     SystemMessage(add_locale(self._reading_prompt, context.locale)),
                     HumanMessage(f"[The deal, on {state['today']}]\n{describe_deal(state)}"),
                     build_progress_message(state["subtasks"]),
-                    HumanMessage(f"[Reading] {said}\nWhat is new about the deal?"),
+                    HumanMessage(f"[Reading] {words_text}\nWhat is new about the deal?"),
                 ],
                 DealReading,
                 temperature=READING_TEMPERATURE,
@@ -234,12 +234,13 @@ class SalesNodes:
         if state["opportunity"] is None:
             return {"success": False, "messages": [AIMessage("\n".join(describe_run(state, None)))]}
         opportunity = Opportunity.model_validate(state["opportunity"])
-        subtasks, before = state["subtasks"], state["stages_before"]
-        achieved = find_achieved(opportunity, subtasks, before, state["achieved"])
+        achieved, views = conclude_stages(
+            opportunity, state["subtasks"], state["stages_before"], state["achieved"]
+        )
         return {
             **summarise_deal(opportunity),
             "achieved": achieved,
-            "stages": build_final_views(opportunity, subtasks, before, achieved),
+            "stages": views,
             "success": state["reason"] is None,
             "messages": [AIMessage("\n".join(describe_run(state, opportunity)))],
         }
@@ -301,8 +302,8 @@ def build_reading_update(state: SalesState, reading: DealReading) -> dict[str, A
 
 def _collect_evidence(state: SalesState) -> Evidence:
     spoken = [message.text for message in state["messages"] if message.type == "human"]
-    results = {each["agent"]: each["result"] for each in state["subtasks"] if each["status"] == "done"}
-    return Evidence(customer_words="\n".join([*spoken, state["unread"]]), results=results)
+    customer_words = "\n".join([*spoken, state["unread"]])
+    return Evidence(customer_words=customer_words, results=collect_results(state["subtasks"]))
 
 
 def _open_turn(state: SalesState, deal: Deal) -> dict[str, Any]:
@@ -313,6 +314,8 @@ def _open_turn(state: SalesState, deal: Deal) -> dict[str, Any]:
         **reset_context(),
         "messages": [HumanMessage(message, id=str(uuid4()))] if message else [],
         "deal": deal,
+        # Moved to ``unread``, so that no later run reads it again.
+        "message": "",
         "unread": unread[-_UNREAD_CHARACTERS:],
         "turn": str(uuid4()),
         "today": datetime.now(UTC).date().isoformat(),

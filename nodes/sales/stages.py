@@ -4,33 +4,19 @@ A stage is judged by what the opportunity holds and by nothing else.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from core.texts import cut, join_lines
 from nodes.hierarchical.state import SubAgent, Subtask
 from nodes.sales.state import StageName, StageView, Status
 from tools.crm.models import Opportunity, Stage
 
-ORDER: Sequence[StageName] = (
-    "qualification",
-    "needs",
-    "solution",
-    "objections",
-    "proposal",
-    "negotiation",
-    "close",
-)
-_OPEN_STAGES: Sequence[Stage] = (
-    "qualification",
-    "needs",
-    "solution",
-    "objections",
-    "proposal",
-    "negotiation",
-)
+# Both literals name the stages in their order.
+ORDER: Sequence[StageName] = get_args(StageName)
 CLOSED: Collection[Stage] = ("closed_won", "closed_lost")
+_OPEN_STAGES: Sequence[Stage] = [stage for stage in get_args(Stage) if stage not in CLOSED]
 QUALIFICATION = ("budget", "authority", "need", "timeline")
-# Of a stage's results, in its view.
+# The longest summary of a stage's results.
 SUMMARY_CHARACTERS = 500
 
 # One sub-agent per stage. They look up, think and draft, and have no effects: the graph checks their results
@@ -199,49 +185,38 @@ def _is_later(one: Stage, other: Stage) -> bool:
     return _OPEN_STAGES.index(one) > _OPEN_STAGES.index(other)
 
 
-def find_achieved(
-    opportunity: Opportunity,
-    subtasks: Sequence[Subtask],
-    before: Sequence[StageView],
-    achieved: list[StageName],
-) -> list[StageName]:
-    """Return the stages that this thread's runs worked on, or completed while they were open.
-
-    Args:
-        opportunity: The deal after the run.
-        subtasks: The work of the run, by stage.
-        before: The stages when the run began.
-        achieved: The stages of earlier runs.
-    """
-    results, missing = _collect_results(subtasks), find_missing(opportunity)
-    was_open = {view["name"] for view in before if view["status"] == "open"}
-    now = {name for name in ORDER if name in results or (name in was_open and name not in missing)}
-    return [name for name in ORDER if name in achieved or name in now]
-
-
-def build_final_views(
+def conclude_stages(
     opportunity: Opportunity,
     subtasks: Sequence[Subtask],
     before: Sequence[StageView],
     achieved: Collection[StageName],
-) -> list[StageView]:
-    """Return every stage with its status after the run, and the results of its sub-agent.
+) -> tuple[list[StageName], list[StageView]]:
+    """Return the stages that the thread's runs achieved, and every stage with its status after the run.
+
+    A stage is achieved when a run worked on it, or completed it while it was open.
 
     Args:
         opportunity: The deal after the run.
-        subtasks: The work of the run, by stage.
+        subtasks: The work of the run.
         before: The stages when the run began.
-        achieved: The stages that runs of this thread worked on, this one included.
+        achieved: The stages that earlier runs achieved.
     """
-    results = _collect_results(subtasks)
+    results, missing = collect_results(subtasks), find_missing(opportunity)
     statuses = {view["name"]: view["status"] for view in before}
-    return [
-        _add_result(view, results.get(view["name"], ""), statuses.get(view["name"], "open"))
-        for view in build_stage_views(opportunity, achieved)
+    total = [
+        name
+        for name in ORDER
+        if name in achieved or name in results or (statuses.get(name) == "open" and name not in missing)
     ]
+    views = [
+        _add_result(view, results.get(view["name"], ""), statuses.get(view["name"], "open"))
+        for view in build_stage_views(opportunity, total)
+    ]
+    return total, views
 
 
-def _collect_results(subtasks: Sequence[Subtask]) -> Mapping[str, str]:
+def collect_results(subtasks: Sequence[Subtask]) -> Mapping[str, str]:
+    """Return the results of the subtasks that are done, by stage."""
     return {each["agent"]: each["result"] for each in subtasks if each["status"] == "done"}
 
 

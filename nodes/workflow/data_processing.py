@@ -164,9 +164,7 @@ async def _read_numbers(step: DataProcessing, reader: _ListReader) -> list[Numbe
 def _add_up(numbers: Sequence[Number]) -> Number:
     """Return the exact sum of integers, or the rounded exact sum of floats (Shewchuk 1997) in any order."""
     try:
-        total: Number = (
-            sum(numbers) if all(isinstance(number, int) for number in numbers) else math.fsum(numbers)
-        )
+        total: Number = sum(numbers) if all(isinstance(one, int) for one in numbers) else math.fsum(numbers)
     except OverflowError:
         total = math.inf
     if not -INTEGER_LIMIT < total < INTEGER_LIMIT and (isinstance(total, int) or math.isinf(total)):

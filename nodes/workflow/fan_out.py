@@ -83,7 +83,7 @@ def list_branches(context: StepContext, fan_out: FanOut) -> list[Branch]:
         ]
     is_single = len(steps) == 1 and not is_pattern(steps[0])
     node = branch_node(fan_out) if is_single else subgraph_node(fan_out, None)
-    step_id = steps[0].id if is_single else fan_out.id
+    step_id = steps[0].id if is_single else ""
     return [
         Branch(key=item_key(context, fan_out, index, step_id), node=node, index=index, item=item)
         for index, item in enumerate(_evaluate_items(context, fan_out))
@@ -103,11 +103,11 @@ def next_wave(context: StepContext, branches: Sequence[Branch]) -> list[Send]:
     ]
 
 
-def item_key(context: StepContext, fan_out: FanOut, index: int, step_id: str) -> str:
+def item_key(context: StepContext, fan_out: FanOut, index: int, step_id: str = "") -> str:
     """Return the key of the record that a ``for_each``, or its single step, has for an item."""
     indices = context.location.indices
     outer = [indices[repeater] for repeater in context.plan.outline[fan_out.id].repeaters]
-    return result_key(step_id, [*outer, index])
+    return result_key(step_id or fan_out.id, [*outer, index])
 
 
 def describe_failures(context: StepContext, failed: Sequence[str]) -> str:

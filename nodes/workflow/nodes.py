@@ -210,11 +210,7 @@ class WorkflowNodes:
             output = await graph.ainvoke({"iterations": {}}, context=context.build_subgraph_context())
             results: dict[str, Record] = dict(output.get("results") or {})
             child = state["child"]
-            key = (
-                context.location.key(child)
-                if child
-                else item_key(context, fan_out, state["index"], fan_out.id)
-            )
+            key = context.location.key(child) if child else item_key(context, fan_out, state["index"])
             if output.get("stopped"):
                 before = results[key]["output"] if key in results else None
                 error = describe_last_failure(results)

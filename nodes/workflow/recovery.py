@@ -113,9 +113,7 @@ async def rollback_to_checkpoint(
     if snapshot.created_at is None:
         raise NotFound(f"the workflow has no checkpoint {checkpoint_id!r}; its history lists them")
     if not snapshot.next:
-        raise NothingToResume(
-            f"the workflow had ended at checkpoint {checkpoint_id!r}; choose an earlier one"
-        )
+        raise NothingToResume(f"at checkpoint {checkpoint_id!r} the workflow had ended; use an earlier one")
     await graph.aupdate_state(snapshot.config, None, as_node="__copy__")
     return Recovery(None)
 

@@ -51,9 +51,7 @@ class RunWorkflow(BaseModel):
     _storable = model_validator(mode="before")(require_storable)
 
     name: str | None = Field(None, max_length=64, description="Name of a workflow of the library")
-    definition: dict[str, JsonValue] | None = Field(
-        None, description="A definition that fits /v1/workflows/schema"
-    )
+    definition: dict[str, JsonValue] | None = Field(None, description="See /v1/workflows/schema")
     input: Values = Field({}, description="The input that the definition declares")
     priority: int | None = Field(None, ge=-100, le=100, description="null: the definition's")
     client_id: ClientId | None = Field(

@@ -94,9 +94,7 @@ class Workflows:
             NotFound: The library has no workflow of that name.
         """
         if name not in LIBRARY:
-            raise NotFound(
-                f"there is no workflow {name!r} in the library", details={"names": sorted(LIBRARY)}
-            )
+            raise NotFound(f"the library has no workflow {name!r}", details={"names": sorted(LIBRARY)})
         return LIBRARY[name]
 
     def read_definition(self, document: JsonValue) -> Definition:
@@ -187,9 +185,7 @@ class Workflows:
         """
         await self.get(identity, run_id)
         if not await self.store.add_signal(identity.tenant, run_id, name, payload):
-            raise NothingToResume(
-                f"workflow {run_id!r} has ended, or has too many signals that it did not wait for"
-            )
+            raise NothingToResume(f"workflow {run_id!r} has ended or has too many pending signals")
         self.worker.wake()
         return await self.get(identity, run_id)
 
@@ -348,7 +344,7 @@ def _check_may_skip(identity: Identity, definition: Definition, recovery: Recove
     """Raise if the recovery overrules a person's rejection and the caller may not decide."""
     outline = build_outline(definition)
     rejected = [key for key in recovery.steps if isinstance(outline[parse_step_id(key)].step, Approval)]
-    if rejected and not identity.may("approvals"):
+    if rejected and not identity.has_scope("approvals"):
         raise Forbidden(
             f"{rejected[0]} was rejected; skipping it is a decision, which needs the scope 'approvals'",
             details={"scope": "approvals", "scopes": sorted(identity.scopes)},

@@ -9,13 +9,13 @@ import httpx
 import pytest
 
 from tests.support.onboarding import AISHA
-from tests.support.process import client, end_left_behind, service_process
+from tests.support.process import client, service_process, stop_orphaned_postgres
 
 
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
-    end_left_behind(tmp_path)
+    stop_orphaned_postgres(tmp_path)
 
 
 async def turn(http: httpx.AsyncClient, given: dict[str, Any]) -> dict[str, Any]:
@@ -30,7 +30,7 @@ async def test_a_question_survives_kill_9_and_is_neither_lost_nor_asked_twice(da
         before = await turn(http, {"resume": {"reply": "about 12"}})
         assert before["interrupts"][0]["value"]["question"] == "industry"
         service.send(signal.SIGKILL)
-        await service.ended()
+        await service.wait()
     async with service_process(data_dir) as service, client(service.url) as http:
         after = await turn(http, {"resume": {"reply": "Private tutoring"}})
         assert after["interrupts"][0]["value"]["question"] == "use_case"

@@ -1,4 +1,4 @@
-"""What becomes of a workflow whose service is killed in the middle of it."""
+"""A workflow whose service is killed resumes by itself."""
 
 import signal
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.process import client, end_left_behind, service_process
+from tests.support.process import client, service_process, stop_orphaned_postgres
 from tests.support.waiting import until
 from tests.support.workflow_server import CountingServer, counting_server
 
@@ -16,7 +16,7 @@ from tests.support.workflow_server import CountingServer, counting_server
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
-    end_left_behind(tmp_path)
+    stop_orphaned_postgres(tmp_path)
 
 
 def workflow(server: CountingServer) -> dict[str, Any]:
@@ -25,10 +25,10 @@ def workflow(server: CountingServer) -> dict[str, Any]:
         {"id": name, "type": "api_call", "method": "POST", "url": f"{server.url}/echo/{name}", "attempts": 1}
         for name in ("first", "second", "a", "b", "c", "d", "last")
     ]
-    beside = {"id": "beside", "type": "parallel", "steps": calls[2:6]}
+    parallel = {"id": "beside", "type": "parallel", "steps": calls[2:6]}
     return {
         "name": "killed",
-        "steps": [*calls[:2], beside, calls[6]],
+        "steps": [*calls[:2], parallel, calls[6]],
         "result": "{{ steps.last.output.body.path }}",
     }
 
@@ -42,21 +42,26 @@ async def test_a_killed_workflow_resumes_and_repeats_only_the_interrupted_call(d
         }
         server.hold.add(":c")
         async with service_process(data_dir, **settings) as service, client(service.url) as http:
-            asked = {"definition": workflow(server), "client_id": "order-7"}
-            begun = (await http.post("/v1/workflows", json=asked)).raise_for_status().json()
+            body = {"definition": workflow(server), "client_id": "order-7"}
+            started = (await http.post("/v1/workflows", json=body)).raise_for_status().json()
             await until(lambda: len(server.calls) == 6)
             # The three that were answered are kept, though the super-step is not over.
-            await until_done(http, begun["id"], 5)
+            await until_done(http, started["id"], 5)
             service.send(signal.SIGKILL)
-            await service.ended()
+            await service.wait()
         server.hold.clear()
         async with service_process(data_dir, **settings) as service, client(service.url) as http:
-            ended = (await http.post("/v1/workflows", json={**asked, "wait": True})).json()
-    assert (ended["id"], ended["status"], ended["done"], ended["total"]) == (begun["id"], "succeeded", 7, 7)
-    assert ended["result"] == "/echo/last"
+            report = (await http.post("/v1/workflows", json={**body, "wait": True})).json()
+    assert (report["id"], report["status"], report["done"], report["total"]) == (
+        started["id"],
+        "succeeded",
+        7,
+        7,
+    )
+    assert report["result"] == "/echo/last"
     # Each step's key is its own, and the same when the step is tried again.
     assert server.calls == {
-        f"{begun['id']}:{name}": 1 + (name == "c") for name in (*"abcd", "first", "second", "last")
+        f"{started['id']}:{name}": 1 + (name == "c") for name in (*"abcd", "first", "second", "last")
     }
 
 

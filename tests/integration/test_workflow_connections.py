@@ -1,4 +1,4 @@
-"""Reading a named database: rows as JSON, and no way to write, to take long or to run a second statement."""
+"""Reading a named database: rows become JSON, and statements cannot write, run for long or be chained."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -59,14 +59,14 @@ async def test_values_are_bound_and_never_parsed_as_sql(connections: Connections
         {"number": 19},
         {"number": 20},
     ]
-    told = await read(connections, "SELECT %(x)s::text AS x", parameters={"x": "'; DROP TABLE invoices; --"})
-    assert told == [{"x": "'; DROP TABLE invoices; --"}]
-    found = await read(
+    rows = await read(connections, "SELECT %(x)s::text AS x", parameters={"x": "'; DROP TABLE invoices; --"})
+    assert rows == [{"x": "'; DROP TABLE invoices; --"}]
+    matches = await read(
         connections,
         "SELECT count(*) AS n FROM invoices WHERE tags && %(tags)s",
         parameters={"tags": "{{ input.tags }}"},
     )
-    assert found == [{"n": 1}]
+    assert matches == [{"n": 1}]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Workflows on the real saver: what is kept, what goes on, and what never runs twice."""
+"""Workflows on the Postgres saver: which results persist, what resumes, and what never runs twice."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ from nodes.workflow.recovery import read_records, retry, rollback_to_checkpoint,
 from tests.support.graphs import NO_AGENTS
 from tests.support.savers import saver_on
 from tests.support.waiting import until
-from tests.support.workflows import Outside, ask, call, definition, engine, statuses
+from tests.support.workflows import FakeApi, ask, build_definition, build_engine, call, statuses
 from tools.crm.client import CrmClient
 from workflows.outline import build_outline
 from workflows.progress import compute_progress
@@ -30,7 +30,7 @@ THREAD: RunnableConfig = {"configurable": {"thread_id": "w"}}
 Graph = CompiledStateGraph[Any, Any, Any, Any]
 
 
-def each(*steps: dict[str, Any], **fields: Any) -> dict[str, Any]:
+def for_each(*steps: dict[str, Any], **fields: Any) -> dict[str, Any]:
     many = {"type": "fan_out_fan_in", "id": "each", "for_each": "input.items"}
     return {**many, "fan_out_steps": list(steps), **fields}
 
@@ -39,132 +39,134 @@ def parallel(*steps: dict[str, Any]) -> dict[str, Any]:
     return {"type": "parallel", "id": "both", "steps": list(steps)}
 
 
-async def compiled(pool: Pool, made: Definition, outside: Outside, **other: Any) -> Graph:
-    return compile_workflow(made, engine(outside, **other), await saver_on(pool))
+async def compile_on_saver(pool: Pool, workflow: Definition, api: FakeApi, **other: Any) -> Graph:
+    return compile_workflow(workflow, build_engine(api, **other), await saver_on(pool))
 
 
-async def kept(graph: Graph) -> dict[str, str]:
+async def read_statuses(graph: Graph) -> dict[str, str]:
     return statuses(await read_records(graph, THREAD))
 
 
-async def begun(graph: Graph, items: int = 0) -> Any:
+async def start(graph: Graph, items: int = 0) -> Any:
     return await graph.ainvoke({"input": {"items": list(range(items))}}, THREAD, durability="sync")
 
 
 async def test_a_failed_branch_is_named_and_keeps_the_results_of_the_others(pool: Pool) -> None:
-    outside = Outside({"charge"})
-    made = definition(parallel(call("charge"), call("thank"), call("tell")), call("after"))
-    graph = await compiled(pool, made, outside)
+    api = FakeApi({"charge"})
+    workflow = build_definition(parallel(call("charge"), call("thank"), call("tell")), call("after"))
+    graph = await compile_on_saver(pool, workflow, api)
 
-    output = await begun(graph)
+    output = await start(graph)
 
     assert (output["status"], output["failed"]) == ("failed", ["charge"])
     assert output["error"] == "charge: no charge"
     expected = {"thank": "succeeded", "tell": "succeeded", "charge": "failed", "both": "failed"}
-    assert await kept(graph) == expected
+    assert await read_statuses(graph) == expected
 
 
 async def test_a_retry_runs_failed_and_remaining_steps_only(pool: Pool) -> None:
-    outside = Outside({"second"})
-    made = definition(call("before"), each(call("first"), call("second"), call("third")), call("after"))
-    graph = await compiled(pool, made, outside)
-    await begun(graph, items=2)
-    outside.failing.clear()
+    api = FakeApi({"second"})
+    workflow = build_definition(
+        call("before"), for_each(call("first"), call("second"), call("third")), call("after")
+    )
+    graph = await compile_on_saver(pool, workflow, api)
+    await start(graph, items=2)
+    api.failing.clear()
 
-    recovery = await retry(graph, THREAD, made)
+    recovery = await retry(graph, THREAD, workflow)
     output = await graph.ainvoke(recovery.input, THREAD)
 
     assert recovery.steps == ("second[0]", "second[1]")
     assert output["status"] == "succeeded"
-    twice = {key for key, calls in outside.calls.items() if calls == 2}
+    twice = {key for key, calls in api.calls.items() if calls == 2}
     assert twice == {"w:second[0]", "w:second[1]"}, "with the keys of the first try"
     items = {f"w:{step}[{item}]" for step in ("first", "second", "third") for item in (0, 1)}
-    assert set(outside.calls) == {"w:before", "w:after"} | items
+    assert set(api.calls) == {"w:before", "w:after"} | items
 
 
 async def test_a_recovery_can_skip_a_failed_step(pool: Pool) -> None:
-    outside = Outside({"second"})
-    made = definition(each(call("first"), call("second"), call("third")), call("after"))
-    graph = await compiled(pool, made, outside)
-    await begun(graph, items=1)
+    api = FakeApi({"second"})
+    workflow = build_definition(for_each(call("first"), call("second"), call("third")), call("after"))
+    graph = await compile_on_saver(pool, workflow, api)
+    await start(graph, items=1)
 
-    output = await graph.ainvoke((await skip_failed_step(graph, THREAD, made)).input, THREAD)
+    output = await graph.ainvoke((await skip_failed_step(graph, THREAD, workflow)).input, THREAD)
 
     found = await read_records(graph, THREAD)
     assert output["status"] == "succeeded"
     assert (found["second[0]"]["status"], found["second[0]"]["error"]) == ("skipped", "no second")
     assert found["third[0]"]["status"] == "succeeded"
-    assert outside.calls["w:second[0]"] == 1
+    assert api.calls["w:second[0]"] == 1
 
 
 async def test_a_rollback_runs_later_steps_again_with_the_same_keys(pool: Pool) -> None:
-    outside = Outside()
-    made = definition(call("first"), call("second"), call("third"))
-    graph = await compiled(pool, made, outside)
-    await begun(graph)
+    api = FakeApi()
+    workflow = build_definition(call("first"), call("second"), call("third"))
+    graph = await compile_on_saver(pool, workflow, api)
+    await start(graph)
     history = [snapshot async for snapshot in graph.aget_state_history(THREAD)]
     earlier = next(snapshot for snapshot in history if snapshot.next == ("second",))
     checkpoint = earlier.config["configurable"]["checkpoint_id"]
 
     recovery = await rollback_to_checkpoint(graph, THREAD, checkpoint)
-    assert await kept(graph) == {"first": "succeeded"}
+    assert await read_statuses(graph) == {"first": "succeeded"}
     output = await graph.ainvoke(recovery.input, THREAD)
 
     assert output["status"] == "succeeded"
-    assert outside.calls == {"w:first": 1, "w:second": 2, "w:third": 2}
+    assert api.calls == {"w:first": 1, "w:second": 2, "w:third": 2}
     with pytest.raises(NotFound):
         await rollback_to_checkpoint(graph, THREAD, "1ef00000-0000-6000-8000-000000000000")
     with pytest.raises(NothingToResume):
-        await retry(graph, THREAD, made)
+        await retry(graph, THREAD, workflow)
 
 
 async def test_an_open_question_does_not_delay_other_branches(pool: Pool) -> None:
-    outside = Outside()
+    api = FakeApi()
     asking = {"type": "sequential", "id": "asking", "steps": [call("draft"), ask("may"), call("send")]}
     working = {"type": "sequential", "id": "working", "steps": [call("one"), call("two"), call("three")]}
-    made = definition(parallel(asking, working))
-    graph = await compiled(pool, made, outside)
+    workflow = build_definition(parallel(asking, working))
+    graph = await compile_on_saver(pool, workflow, api)
 
-    await begun(graph)
+    await start(graph)
 
-    waiting = await graph.aget_state(THREAD)
-    assert await kept(graph) == {
+    state = await graph.aget_state(THREAD)
+    assert await read_statuses(graph) == {
         **dict.fromkeys(["draft", "one", "two", "three", "working"], "succeeded"),
         "both": "running",
     }
-    answer: Command[Any] = Command(resume={waiting.interrupts[0].id: {"decision": "approve"}})
+    answer: Command[Any] = Command(resume={state.interrupts[0].id: {"decision": "approve"}})
     output = await graph.ainvoke(answer, THREAD)
     assert output["status"] == "succeeded"
-    assert set(outside.calls.values()) == {1}
+    assert set(api.calls.values()) == {1}
 
 
 async def test_an_interrupted_run_resumes_after_its_last_finished_step(pool: Pool) -> None:
-    outside, hold = Outside(), asyncio.Event()
+    api, blocker = FakeApi(), asyncio.Event()
 
-    async def slow(one: Any) -> None:
+    async def block_items(one: Any) -> None:
         if one.step_id == "work" and one.context["index"] >= 5:
-            await hold.wait()
+            await blocker.wait()
 
-    outside.before = slow
-    made = definition(call("before"), each(call("work"), max_items=10), call("after"))
-    graph = await compiled(pool, made, outside, wave=4)
-    run = asyncio.create_task(begun(graph, items=8))
-    await until(lambda: outside.calls["w:work[7]"] == 1)
-    while (await _done(graph, made)) < 6:
+    api.before = block_items
+    workflow = build_definition(call("before"), for_each(call("work"), max_items=10), call("after"))
+    graph = await compile_on_saver(pool, workflow, api, wave=4)
+    run = asyncio.create_task(start(graph, items=8))
+    await until(lambda: api.calls["w:work[7]"] == 1)
+    while (await _count_done(graph, workflow)) < 6:
         pass
     run.cancel()
     await asyncio.wait([run])
-    hold.set()
+    blocker.set()
 
     output = await graph.ainvoke(None, THREAD)
 
     assert output["status"] == "succeeded"
-    again = {key for key, calls in outside.calls.items() if calls == 2}
+    again = {key for key, calls in api.calls.items() if calls == 2}
     assert again == {"w:work[5]", "w:work[6]", "w:work[7]"}
 
 
-async def _done(graph: Graph, made: Definition) -> int:
-    found = compute_progress(made, build_outline(made), await read_records(graph, THREAD))
+async def _count_done(graph: Graph, workflow: Definition) -> int:
+    found = compute_progress(workflow, build_outline(workflow), await read_records(graph, THREAD))
     assert found.total == 10
     return found.done
 
@@ -173,7 +175,7 @@ async def test_the_checkpoints_of_a_loop_grow_linearly_with_its_iterations(pool:
     sizes = []
     for turns in (50, 200):
         loop = {"type": "loop", "id": "again", "max_iterations": turns, "steps": [call("step")]}
-        graph = await compiled(pool, definition(loop), Outside())
+        graph = await compile_on_saver(pool, build_definition(loop), FakeApi())
         thread = f"turns-{turns}"
         await graph.ainvoke({"input": {}}, {"configurable": {"thread_id": thread}})
         sizes.append(await _bytes(pool, thread))
@@ -201,9 +203,9 @@ async def test_workflows_share_the_concurrency_slots(pool: Pool) -> None:
         most = max(most, slots.active)
         await asyncio.sleep(0)
 
-    outside = Outside()
-    outside.before = seen
-    graph = await compiled(pool, definition(each(call("work"))), outside, slots=slots)
+    api = FakeApi()
+    api.before = seen
+    graph = await compile_on_saver(pool, build_definition(for_each(call("work"))), api, slots=slots)
 
     await asyncio.gather(
         *(
@@ -213,30 +215,30 @@ async def test_workflows_share_the_concurrency_slots(pool: Pool) -> None:
     )
 
     assert (most, slots.active, slots.waiting) == (3, 0, 0)
-    assert len(outside.calls) == 50
+    assert len(api.calls) == 50
 
 
 async def test_the_graph_workflow_can_run_a_definition_twice_on_a_thread(pool: Pool) -> None:
-    outside = Outside()
+    api = FakeApi()
     deps = Deps(
         models=cast("ChatModels", None),
         tools={},
         crm=cast("CrmClient", None),
         agents=NO_AGENTS,
-        workflows=engine(outside),
+        workflows=build_engine(api),
     )
     graph = SPEC.build(deps).compile(checkpointer=await saver_on(pool), name=SPEC.name)
     written = json.dumps({"name": "inline", "steps": [call("before"), parallel(ask("may"), call("after"))]})
 
     keys = []
     for _ in range(2):
-        outside.calls.clear()
+        api.calls.clear()
         await graph.ainvoke({"workflow": written}, THREAD)
-        waiting = await graph.aget_state(THREAD)
-        answer: Command[Any] = Command(resume={waiting.interrupts[0].id: {"decision": "approve"}})
+        state = await graph.aget_state(THREAD)
+        answer: Command[Any] = Command(resume={state.interrupts[0].id: {"decision": "approve"}})
         output = await graph.ainvoke(answer, THREAD)
         assert output["status"] == "succeeded"
-        assert set(outside.calls.values()) == {1}
-        keys.append(set(outside.calls))
+        assert set(api.calls.values()) == {1}
+        keys.append(set(api.calls))
 
     assert not keys[0] & keys[1], "what the second run does is not what the first did"

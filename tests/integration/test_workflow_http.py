@@ -1,4 +1,4 @@
-"""Calling the outside: allowed hosts alone, pinned addresses, secrets that go nowhere else."""
+"""Outgoing requests: allowed hosts only, pinned addresses, and secrets that go to their host only."""
 
 import asyncio
 import json
@@ -180,9 +180,9 @@ async def test_the_connection_uses_the_address_that_was_checked(
 
 async def test_a_certificate_must_match_the_name_and_not_the_address(tmp_path: Path) -> None:
     """The connection is made to an address; what it must prove is the name that was allowed."""
-    made = make_certificates(tmp_path)
+    certificates = make_certificates(tmp_path)
     serving = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    serving.load_cert_chain(made.certificate, made.key)
+    serving.load_cert_chain(certificates.certificate, certificates.key)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -193,7 +193,7 @@ async def test_a_certificate_must_match_the_name_and_not_the_address(tmp_path: P
     async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=serving) as server:
         port = server.sockets[0].getsockname()[1]
         allowed = [AllowedHost("127.0.0.1", port), AllowedHost("localhost", port)]
-        guard = GuardedTransport(allowed, ssl.create_default_context(cafile=made.authority))
+        guard = GuardedTransport(allowed, ssl.create_default_context(cafile=certificates.authority))
         async with httpx.AsyncClient(transport=guard) as client:
             assert (await client.get(f"https://127.0.0.1:{port}/")).text == "ok"
             # The certificate is for 127.0.0.1, which is where localhost is, but not its name.

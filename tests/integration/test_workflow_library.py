@@ -1,4 +1,4 @@
-"""The workflows of the library do their work on the development CRM, with the offline model."""
+"""The workflows of the library, run on the development CRM with the offline model."""
 
 import json
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ async def running(shared_database_url: str) -> AsyncIterator[RunningService]:
 
 
 def contacts(file: str, **having: Any) -> list[str]:
-    """Contacts of the seeded rows that have these values."""
+    """Return the contacts of the seeded rows that have these values."""
     rows = json.loads((CRM / f"{file}.json").read_text("utf-8"))
     found = [row["contact_id"] for row in rows if all(row[name] == value for name, value in having.items())]
     return list(dict.fromkeys(found))
@@ -32,23 +32,23 @@ async def run(running: RunningService, name: str, **values: Any) -> dict[str, An
     return output
 
 
-async def sent(running: RunningService, contact: str, source: str) -> list[dict[str, Any]]:
+async def list_sent_messages(running: RunningService, contact: str, source: str) -> list[dict[str, Any]]:
     found = (await running.crm(f"/messages?contact_id={contact}"))["messages"]
     return [message for message in found if message["source"] == f"workflow {source}"]
 
 
 async def test_the_ticket_digest_counts_tickets_and_follows_up_critical_ones(running: RunningService) -> None:
-    asked = contacts("tickets")
-    tickets = [(await running.crm(f"/contacts/{one}/tickets?limit=100"))["tickets"] for one in asked]
+    contact_ids = contacts("tickets")
+    tickets = [(await running.crm(f"/contacts/{one}/tickets?limit=100"))["tickets"] for one in contact_ids]
     everything = [ticket for some in tickets for ticket in some]
     urgent = [
         one
-        for one, some in zip(asked, tickets, strict=True)
+        for one, some in zip(contact_ids, tickets, strict=True)
         if any(ticket["severity"] == "critical" and ticket["status"] != "resolved" for ticket in some)
     ]
 
     digest = await run(
-        running, "ticket_digest", contacts=asked, since="2000-01-01", due_at="2030-01-01T09:00:00Z"
+        running, "ticket_digest", contacts=contact_ids, since="2000-01-01", due_at="2030-01-01T09:00:00Z"
     )
 
     assert digest["error"] == ""
@@ -66,7 +66,7 @@ async def test_only_quiet_customers_get_a_message_and_only_one(
     assert ended["result"] == {"looked_at": 1, "sent": []}
 
     ended = await run(running, "reengage_quiet_customers", contacts=[CONTACT], since="2999-01-01")
-    message, *more = await sent(running, CONTACT, "reengage_quiet_customers")
+    message, *more = await list_sent_messages(running, CONTACT, "reengage_quiet_customers")
     assert ended["result"]["sent"] == [message["id"]]
     assert message["text"]
     assert not more
@@ -80,11 +80,14 @@ async def test_a_reminder_waits_for_approval_and_is_not_sent_when_rejected(
 
     waiting = await run(running, "renewal_reminders", contacts=renewing, until="2026-12-07")
 
-    asked = {one["value"]["question"].split()[-1].rstrip("?"): one["id"] for one in waiting["interrupts"]}
-    assert set(asked) == set(renewing)
+    questions = {one["value"]["question"].split()[-1].rstrip("?"): one["id"] for one in waiting["interrupts"]}
+    assert set(questions) == set(renewing)
     answers = dict(zip(renewing, ("approve", "reject"), strict=True))
-    resume = {asked[contact]: {"decision": decision} for contact, decision in answers.items()}
+    resume = {questions[contact]: {"decision": decision} for contact, decision in answers.items()}
     body = {"input": {"resume": resume}, "config": {"configurable": {"thread_id": waiting["thread_id"]}}}
     ended = (await running.http.post("/workflow/invoke", json=body)).raise_for_status().json()["output"]
     assert ended["status"] == "succeeded"
-    assert [len(await sent(running, contact, "renewal_reminders")) for contact in renewing] == [1, 0]
+    assert [len(await list_sent_messages(running, contact, "renewal_reminders")) for contact in renewing] == [
+        1,
+        0,
+    ]

@@ -1,4 +1,4 @@
-"""Workflows as a client of ``/v1/workflows`` sees them."""
+"""Workflows from the point of view of a client of ``/v1/workflows``."""
 
 import json
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ APPROVE = {"decision": "approve"}
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A client, the API its workflows call, and the model its agents ask."""
+    """A client, the API that its workflows call, and the model of its agents."""
 
     running: RunningService
     server: CountingServer
@@ -38,7 +38,7 @@ class Client:
         return {"id": step_id, "type": "api_call", "url": url, "attempts": 1, **fields}
 
     async def run(self, *steps: Json, wait: bool = True, **fields: Any) -> Json:
-        """A run of these steps, once it is over or waits."""
+        """Run these steps and return the run when it has ended or waits."""
         definition = {"name": "test", "steps": list(steps), **fields.pop("workflow", {})}
         return await self.post("", {"definition": definition, "wait": wait, **fields})
 
@@ -51,7 +51,7 @@ class Client:
         return answer
 
     async def until(self, run_id: str, *statuses: str) -> Json:
-        """The run as soon as it has one of these statuses."""
+        """Return the run as soon as it has one of these statuses."""
         store, reached = self.running.service.workflows, ""
         while reached not in statuses:
             run = await store.worker.wait_until_settled("default", run_id, seconds=0.05)
@@ -97,8 +97,8 @@ async def test_a_workflow_runs_and_returns_the_output_of_each_step(client: Clien
     assert (report["done"], report["total"]) == (3, 3)
     assert report["result"] == {"asked": "n=5", "items": 2}
     outputs = (await client.http.get(f"/v1/workflows/{report['id']}/outputs")).json()
-    given = {one["key"]: one["output"] for one in outputs["outputs"]}
-    assert (given["count"], given["later"]["waited_seconds"] >= 0.05) == (2, True)
+    values = {one["key"]: one["output"] for one in outputs["outputs"]}
+    assert (values["count"], values["later"]["waited_seconds"] >= 0.05) == (2, True)
     diagram = (await client.http.get(f"/v1/workflows/{report['id']}/diagram")).text
     assert diagram.startswith("flowchart TD")
     assert ":::succeeded" in diagram
@@ -106,10 +106,10 @@ async def test_a_workflow_runs_and_returns_the_output_of_each_step(client: Clien
 
 async def test_a_repeated_client_id_returns_the_first_run(client: Client) -> None:
     first = await client.run(client.call("once"), client_id="mine", wait=False)
-    again = await client.run(client.call("another"), client_id="mine")
-    assert (again["id"], again["status"], again["client_id"]) == (first["id"], "succeeded", "mine")
+    repeated = await client.run(client.call("another"), client_id="mine")
+    assert (repeated["id"], repeated["status"], repeated["client_id"]) == (first["id"], "succeeded", "mine")
     assert client.server.calls[f"{first['id']}:once"] == 1
-    assert [step["id"] for step in again["steps"]] == ["once"]
+    assert [step["id"] for step in repeated["steps"]] == ["once"]
 
 
 async def test_every_fault_of_a_definition_is_reported_with_step_and_field(client: Client) -> None:
@@ -121,11 +121,11 @@ async def test_every_fault_of_a_definition_is_reported_with_step_and_field(clien
             {"id": "c", "type": "wait", "duration_seconds": 1, "signal": "x"},
         ],
     }
-    refused = await client.http.post("/v1/workflows", json={"definition": broken})
+    rejected = await client.http.post("/v1/workflows", json={"definition": broken})
     validated = (await client.http.post("/v1/workflows/validate", json=broken)).json()
-    assert refused.status_code == 422
+    assert rejected.status_code == 422
     assert validated["valid"] is False
-    assert validated["faults"] == refused.json()["details"]["faults"]
+    assert validated["faults"] == rejected.json()["details"]["faults"]
     assert {fault["step"] for fault in validated["faults"]} == {"a", "b", "c"}
     unknown = {"name": "x", "steps": [{"id": "a", "type": "agent", "graph": "nobody"}]}
     [fault] = (await client.http.post("/v1/workflows/validate", json=unknown)).json()["faults"]
@@ -136,8 +136,8 @@ async def test_every_fault_of_a_definition_is_reported_with_step_and_field(clien
 @pytest.mark.parametrize("value", [2**70, ["x" * 1_000_001], "\0", {"a": [-(2**63)]}])
 async def test_values_that_cannot_be_stored_are_rejected(client: Client, value: Any) -> None:
     definition = {"name": "test", "inputs": {"x": {"type": "object"}}, "steps": [client.call("a")]}
-    asked = {"definition": definition, "input": {"x": {"y": value}}}
-    assert (await client.http.post("/v1/workflows", json=asked)).status_code == 422
+    body = {"definition": definition, "input": {"x": {"y": value}}}
+    assert (await client.http.post("/v1/workflows", json=body)).status_code == 422
     sent = await client.http.post("/v1/workflows/none/signals/x", json={"payload": value})
     assert sent.status_code == 422
 
@@ -181,10 +181,10 @@ async def test_a_workflow_continues_after_a_decision_at_v1_approvals(client: Cli
         workflow={"inputs": {"amount": {"type": "integer"}}},
         input={"amount": 7},
     )
-    [asked] = await client.approvals(report["id"])
-    assert (asked["graph"], asked["value"]["question"]) == ("workflows", "Refund 7?")
-    assert report["waiting_for"][0]["approval_id"] == asked["id"]
-    path = f"/v1/approvals/{asked['id']}"
+    [question] = await client.approvals(report["id"])
+    assert (question["graph"], question["value"]["question"]) == ("workflows", "Refund 7?")
+    assert report["waiting_for"][0]["approval_id"] == question["id"]
+    path = f"/v1/approvals/{question['id']}"
     assert (await client.http.post(path, json={"decision": "perhaps"})).status_code == 422
     decided = (await client.http.post(path, json=APPROVE)).raise_for_status().json()
     assert (decided["output"]["status"], states(decided["output"])["refund"]) == ("succeeded", "succeeded")
@@ -207,9 +207,11 @@ async def test_the_question_of_an_agent_step_is_answered_like_any_other(client: 
         workflow={"inputs": {"task": {"type": "string"}}, "result": "{{ steps.agent.output.final_answer }}"},
         input={"task": "Make it right."},
     )
-    [asked] = await client.approvals(report["id"])
-    assert asked["value"]["tool"] == "send_solution_to_customer"
-    decided = (await client.http.post(f"/v1/approvals/{asked['id']}", json=APPROVE)).raise_for_status().json()
+    [question] = await client.approvals(report["id"])
+    assert question["value"]["tool"] == "send_solution_to_customer"
+    decided = (
+        (await client.http.post(f"/v1/approvals/{question['id']}", json=APPROVE)).raise_for_status().json()
+    )
     assert (decided["output"]["status"], decided["output"]["result"]) == ("succeeded", "I told them.")
 
 
@@ -219,8 +221,8 @@ async def test_a_recovered_workflow_does_not_repeat_finished_steps(client: Clien
     assert (report["status"], states(report)["charge"]) == ("failed", "failed")
     assert "answered with 404" in report["error"]["message"]
     run_id = report["id"]
-    again = await client.post(f"/{run_id}/recover", {"strategy": "retry"})
-    assert again["steps"] == ["charge"]
+    repeated = await client.post(f"/{run_id}/recover", {"strategy": "retry"})
+    assert repeated["steps"] == ["charge"]
     assert (await client.until(run_id, "failed"))["status"] == "failed"
     client.server.refuse.clear()
     await client.post(f"/{run_id}/recover", {"strategy": "retry"})
@@ -241,8 +243,8 @@ async def test_a_recovered_workflow_does_not_repeat_finished_steps(client: Clien
         {**back, "checkpoint_id": "1f1e635e-e182-6292-8005-143b7e55c641"},
         {"strategy": "retry", "checkpoint_id": "x"},
     ):
-        refused = await client.http.post(f"/v1/workflows/{run_id}/recover", json=wrong)
-        assert refused.status_code in {404, 422}
+        rejected = await client.http.post(f"/v1/workflows/{run_id}/recover", json=wrong)
+        assert rejected.status_code in {404, 422}
 
 
 async def test_a_workflow_continues_without_its_failed_step(client: Client) -> None:
@@ -265,10 +267,10 @@ async def test_a_cancelled_workflow_stops_at_its_next_step_and_withdraws_its_que
     assert (busy.status_code, states(report)) == (409, {"held": "succeeded", "never": "pending"})
 
     waiting = await client.run({"id": "ask", "type": "approval", "question": "?"})
-    [asked] = await client.approvals(waiting["id"])
+    [question] = await client.approvals(waiting["id"])
     assert (await client.post(f"/{waiting['id']}/cancel"))["status"] == "cancelled"
     assert await client.approvals(waiting["id"]) == []
-    assert (await client.http.post(f"/v1/approvals/{asked['id']}", json=APPROVE)).status_code == 409
+    assert (await client.http.post(f"/v1/approvals/{question['id']}", json=APPROVE)).status_code == 409
     assert (await client.http.post(f"/v1/workflows/{waiting['id']}/cancel")).status_code == 409
     await client.post(f"/{running['id']}/recover", {"strategy": "retry"})
     assert (await client.until(running["id"], "succeeded"))["done"] == 2
@@ -276,8 +278,8 @@ async def test_a_cancelled_workflow_stops_at_its_next_step_and_withdraws_its_que
 
 async def test_the_event_stream_continues_where_a_client_disconnected(client: Client) -> None:
     client.server.hold.add(":second")
-    begun = await client.run(client.call("first"), client.call("second"), wait=False)
-    path = f"/v1/workflows/{begun['id']}/events"
+    started = await client.run(client.call("first"), client.call("second"), wait=False)
+    path = f"/v1/workflows/{started['id']}/events"
     seen: list[tuple[str, Json, str]] = []
     async with client.http.stream("GET", path) as stream:
         async for event in _events(stream):
@@ -304,7 +306,7 @@ async def _events(stream: httpx.Response) -> AsyncIterator[tuple[str, Json, str]
 
 async def test_the_workflow_of_another_tenant_is_not_found(client: Client) -> None:
     report = await client.run({"id": "ask", "type": "approval", "question": "?"})
-    [asked] = await client.approvals(report["id"])
+    [question] = await client.approvals(report["id"])
     async with client.running.service.pool.connection() as connection:
         await connection.execute("UPDATE workflows.runs SET tenant = 'other' WHERE id = %s", (report["id"],))
     paths = ["", "/outputs", "/diagram", "/events", "/checkpoints"]
@@ -315,21 +317,21 @@ async def test_the_workflow_of_another_tenant_is_not_found(client: Client) -> No
     ]
     assert [answer.status_code for answer in answers] == [404] * 8
     assert await client.approvals(report["id"]) == []
-    assert (await client.http.post(f"/v1/approvals/{asked['id']}", json=APPROVE)).status_code == 409
+    assert (await client.http.post(f"/v1/approvals/{question['id']}", json=APPROVE)).status_code == 409
     listed = (await client.http.get("/v1/workflows?limit=500")).json()["workflows"]
     assert report["id"] not in {one["id"] for one in listed}
 
 
 async def test_a_workflow_can_be_erased_unless_it_is_running(client: Client) -> None:
     client.server.hold.add(":erased")
-    begun = await client.run(client.call("erased"), wait=False)
-    await until(lambda: client.server.calls[f"{begun['id']}:erased"])
-    path = f"/v1/threads/{begun['id']}"
+    started = await client.run(client.call("erased"), wait=False)
+    await until(lambda: client.server.calls[f"{started['id']}:erased"])
+    path = f"/v1/threads/{started['id']}"
     assert (await client.http.delete(path)).status_code == 409
     client.server.hold.clear()
-    await client.until(begun["id"], "succeeded")
+    await client.until(started["id"], "succeeded")
     assert (await client.http.delete(path)).status_code == 204
-    assert (await client.http.get(f"/v1/workflows/{begun['id']}")).status_code == 404
+    assert (await client.http.get(f"/v1/workflows/{started['id']}")).status_code == 404
     assert (await client.http.delete(path)).status_code == 404
 
 
@@ -345,9 +347,9 @@ async def test_the_list_of_approvals_skips_threads_without_questions(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.routes.approvals._PAGE", 2)
-    begun = [await client.run({"id": "s", "type": "wait", "signal": "s"}) for _ in range(3)]
+    started = [await client.run({"id": "s", "type": "wait", "signal": "s"}) for _ in range(3)]
     ask = {"id": "ask", "type": "approval", "question": "?"}
-    begun += [broken := await client.run(ask), asks := await client.run(ask)]
+    started += [broken := await client.run(ask), asks := await client.run(ask)]
     pool = client.running.service.pool
     async with pool.connection() as connection:
         await connection.execute("UPDATE workflows.runs SET definition = '{}' WHERE id = %s", (broken["id"],))
@@ -357,7 +359,7 @@ async def test_the_list_of_approvals_skips_threads_without_questions(
     async with pool.connection() as connection:
         await connection.execute(
             "UPDATE workflows.runs SET status = 'cancelled', ended_at = now() WHERE id = ANY(%s)",
-            ([one["id"] for one in begun],),
+            ([one["id"] for one in started],),
         )
     assert [one["thread_id"] for one in first["approvals"]] == [asks["id"]]
     assert rest == {"approvals": [], "next": None}
@@ -372,9 +374,9 @@ async def test_the_priority_of_a_run_applies_to_its_steps(client: Client) -> Non
 
 async def test_skipping_a_rejection_needs_the_approvals_scope(client: Client) -> None:
     report = await client.run({"id": "ask", "type": "approval", "question": "?"}, client.call("refund"))
-    [asked] = await client.approvals(report["id"])
+    [question] = await client.approvals(report["id"])
     rejected = {"decision": "reject", "reason": "no"}
-    (await client.http.post(f"/v1/approvals/{asked['id']}", json=rejected)).raise_for_status()
+    (await client.http.post(f"/v1/approvals/{question['id']}", json=rejected)).raise_for_status()
     identity = replace(LOCAL, scopes=frozenset({"runs"}))
     with pytest.raises(Forbidden, match="approvals"):
         await client.running.service.workflows.recover(identity, report["id"], "skip_failed_step")

@@ -1,4 +1,4 @@
-"""Operations on lists do what plain Python does."""
+"""Operations on lists compute the same as plain Python."""
 
 import asyncio
 import math
@@ -32,7 +32,7 @@ def process(rows: Any, others: Any = (), **step: Any) -> Any:
 
 
 def same(left: Any, right: Any) -> bool:
-    """JSON's equality: true is not 1."""
+    """Compare as JSON does: true is not 1."""
     return isinstance(left, bool) == isinstance(right, bool) and bool(left == right)
 
 
@@ -54,8 +54,8 @@ def test_numbers_are_computed_as_in_python(rows: list[dict[str, Any]]) -> None:
 def test_lists_are_filtered_mapped_and_sorted_as_in_python(
     rows: list[dict[str, Any]], bound: int, descending: bool
 ) -> None:
-    kept = process(rows, operation="filter", where=f"item.n > `{bound}`")
-    assert kept == [row for row in rows if row["n"] is not None and row["n"] > bound]
+    filtered = process(rows, operation="filter", where=f"item.n > `{bound}`")
+    assert filtered == [row for row in rows if row["n"] is not None and row["n"] > bound]
     mapped = process(rows, operation="map", to={"i": "{{ index }}", "k": "{{ item.k }}"})
     assert mapped == [{"i": index, "k": row["k"]} for index, row in enumerate(rows)]
     ordered = process(rows, operation="sort", by="item.n", descending=descending)

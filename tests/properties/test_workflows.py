@@ -11,7 +11,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from graphs.workflow import compile_workflow
 from nodes.workflow.recovery import retry
-from tests.support.workflows import Json, Outside, engine
+from tests.support.workflows import FakeApi, Json, build_engine
 from workflows.outline import build_outline, is_pattern
 from workflows.progress import compute_progress
 from workflows.results import parse_step_id, result_key
@@ -31,23 +31,23 @@ class Interpreter:
 
     def __init__(self, failing: set[str], items: int) -> None:
         self.failing, self.items = failing, items
-        self.found: dict[str, tuple[str, Any]] = {}
+        self.records: dict[str, tuple[str, Any]] = {}
 
     def run(self, definition: Definition) -> str:
         try:
-            self.all(definition.steps, (), None)
+            self.run_all(definition.steps, (), None)
         except Stopped:
             return "failed"
         return "succeeded"
 
-    def all(self, steps: Sequence[Step], turns: Turns, iteration: int | None) -> None:
+    def run_all(self, steps: Sequence[Step], turns: Turns, iteration: int | None) -> None:
         for step in steps:
-            self.one(step, turns, iteration)
+            self.run_one(step, turns, iteration)
 
-    def one(self, step: Step, turns: Turns, iteration: int | None) -> None:
+    def run_one(self, step: Step, turns: Turns, iteration: int | None) -> None:
         if not self.holds(step.when, turns, iteration):
             if not is_pattern(step):
-                self.found[result_key(step.id, turns)] = ("skipped", None)
+                self.records[result_key(step.id, turns)] = ("skipped", None)
             return
         if not is_pattern(step):
             self.work(step, turns)
@@ -61,40 +61,40 @@ class Interpreter:
     def work(self, step: Any, turns: Turns) -> None:
         key = result_key(step.id, turns)
         if step.id not in self.failing:
-            self.found[key] = ("succeeded", key)
+            self.records[key] = ("succeeded", key)
             return
         last = step.on_error if isinstance(step.on_error, str) else step.on_error.then
-        self.found[key] = ("skipped" if last == "skip" else "failed", None)
+        self.records[key] = ("skipped" if last == "skip" else "failed", None)
         if last == "fail":
             raise Stopped
 
     def pattern(self, step: Step, turns: Turns, iteration: int | None) -> None:
         match step:
             case Sequential():
-                self.all(step.steps, turns, iteration)
+                self.run_all(step.steps, turns, iteration)
             case Conditional():
                 holds = self.holds(step.condition, turns, iteration)
-                self.all(step.then if holds else step.otherwise, turns, iteration)
+                self.run_all(step.then if holds else step.otherwise, turns, iteration)
             case Loop():
                 for turn in range(1, step.max_iterations + 1):
-                    self.all(step.steps, (*turns, turn), turn)
+                    self.run_all(step.steps, (*turns, turn), turn)
                     if step.break_condition and self.holds(step.break_condition, (*turns, turn), turn):
                         break
             case Parallel():
-                self.beside([([one], turns) for one in step.steps], iteration)
+                self.parallel([([inner], turns) for inner in step.steps], iteration)
             case FanOutFanIn() if step.for_each:
                 turned = [(step.fan_out_steps, (*turns, item)) for item in range(self.items)]
-                self.beside(turned, iteration)
-                self.all(step.fan_in_steps, turns, iteration)
+                self.parallel(turned, iteration)
+                self.run_all(step.fan_in_steps, turns, iteration)
             case FanOutFanIn():
-                self.beside([([one], turns) for one in step.fan_out_steps], iteration)
-                self.all(step.fan_in_steps, turns, iteration)
+                self.parallel([([inner], turns) for inner in step.fan_out_steps], iteration)
+                self.run_all(step.fan_in_steps, turns, iteration)
 
-    def beside(self, branches: Sequence[tuple[Sequence[Step], Turns]], iteration: int | None) -> None:
+    def parallel(self, branches: Sequence[tuple[Sequence[Step], Turns]], iteration: int | None) -> None:
         stopped = False
         for steps, turns in branches:
             try:
-                self.all(steps, turns, iteration)
+                self.run_all(steps, turns, iteration)
             except Stopped:
                 stopped = True
         if stopped:
@@ -110,11 +110,11 @@ class Interpreter:
                 return iteration is not None and iteration >= condition.limit
         # The only expressions that are generated: an earlier step of the same list succeeded.
         return (
-            self.found.get(result_key(condition.expression.split(".")[1], turns), ("", 0))[0] == "succeeded"
+            self.records.get(result_key(condition.expression.split(".")[1], turns), ("", 0))[0] == "succeeded"
         )
 
 
-class Written:
+class DefinitionDrawer:
     """Draws a definition. What runs beside others refers to none of them."""
 
     def __init__(self, draw: st.DrawFn) -> None:
@@ -144,34 +144,34 @@ class Written:
                 earlier.append(steps[-1]["id"])
         return steps
 
-    def beside(self, depth: int, most: int, *, in_loop: bool) -> list[Json]:
+    def parallel(self, depth: int, most: int, *, in_loop: bool) -> list[Json]:
         return [self.step(depth, (), in_loop=in_loop) for _ in range(self.draw(st.integers(1, most)))]
 
     def step(self, depth: int, earlier: Sequence[str], *, in_loop: bool) -> Json:
         kinds = ["work", "work", *(["sequential", "parallel", "conditional", "loop", "fan"] if depth else [])]
         kind = self.draw(st.sampled_from(kinds))
-        made: Json = {"id": f"s{next(self.ids)}"}
+        written_step: Json = {"id": f"s{next(self.ids)}"}
         if self.one_in(4):
-            made["when"] = self.condition(earlier, in_loop=in_loop)
+            written_step["when"] = self.condition(earlier, in_loop=in_loop)
         if self.one_in(4):
-            made["on_error"] = "skip"
+            written_step["on_error"] = "skip"
         inside: dict[str, Callable[[], Json]] = {
             "work": self.work,
             "sequential": lambda: {
                 "type": "sequential",
                 "steps": self.sequence(depth - 1, 3, in_loop=in_loop),
             },
-            "parallel": lambda: {"type": "parallel", "steps": self.beside(depth - 1, 3, in_loop=in_loop)},
+            "parallel": lambda: {"type": "parallel", "steps": self.parallel(depth - 1, 3, in_loop=in_loop)},
             "conditional": lambda: self.conditional(depth - 1, earlier, in_loop=in_loop),
             "loop": lambda: self.loop(depth - 1),
             "fan": lambda: self.fan(depth - 1, in_loop=in_loop),
         }
-        return made | inside[kind]()
+        return written_step | inside[kind]()
 
     def work(self) -> Json:
         retry = {"retry": 1, "then": self.draw(st.sampled_from(["fail", "skip"]))}
-        tried = {"on_error": retry} if self.one_in(6) else {}
-        return {"type": "api_call", "url": "https://example.com/", **tried}
+        retries = {"on_error": retry} if self.one_in(6) else {}
+        return {"type": "api_call", "url": "https://example.com/", **retries}
 
     def conditional(self, depth: int, earlier: Sequence[str], *, in_loop: bool) -> Json:
         otherwise = {"otherwise": self.sequence(depth, 2, in_loop=in_loop)} if self.one_in(2) else {}
@@ -184,7 +184,7 @@ class Written:
 
     def loop(self, depth: int) -> Json:
         steps = self.sequence(depth, 2, in_loop=True)
-        inside = [one["id"] for one in steps if one["type"] == "api_call"]
+        inside = [inner["id"] for inner in steps if inner["type"] == "api_call"]
         breaks = {"break_condition": self.condition(inside, in_loop=True)} if self.one_in(2) else {}
         return {"type": "loop", "steps": steps, "max_iterations": self.draw(st.integers(1, 3)), **breaks}
 
@@ -194,7 +194,7 @@ class Written:
             fan |= {"for_each": "input.items", "max_items": 5}
             fan["fan_out_steps"] = self.sequence(depth, 2, in_loop=in_loop)
         else:
-            fan["fan_out_steps"] = self.beside(depth, 2, in_loop=in_loop)
+            fan["fan_out_steps"] = self.parallel(depth, 2, in_loop=in_loop)
         if self.one_in(2):
             fan["fan_in_steps"] = self.sequence(depth, 2, in_loop=in_loop)
         return fan
@@ -204,7 +204,11 @@ class Written:
 def definitions(draw: st.DrawFn) -> Json:
     """Definitions of all patterns, nested up to three deep."""
     inputs = {"items": {"type": "array"}, "none": {"type": "string", "required": False}}
-    return {"name": "generated", "inputs": inputs, "steps": Written(draw).sequence(3, 3, in_loop=False)}
+    return {
+        "name": "generated",
+        "inputs": inputs,
+        "steps": DefinitionDrawer(draw).sequence(3, 3, in_loop=False),
+    }
 
 
 def working(definition: Definition, results: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
@@ -225,7 +229,7 @@ async def test_a_compiled_workflow_does_what_its_definition_says(written: Json, 
     items = data.draw(st.integers(1, 3))
     expected = Interpreter(failing, items)
     status = expected.run(definition)
-    outside = Outside(failing)
+    api = FakeApi(failing)
     crash = data.draw(st.none() | st.integers(1, 6))
     calls = count(1)
 
@@ -233,9 +237,9 @@ async def test_a_compiled_workflow_does_what_its_definition_says(written: Json, 
         if next(calls) == crash:
             raise RuntimeError("power cut")
 
-    outside.before = crashing
+    api.before = crashing
     wave = data.draw(st.sampled_from([1, 2, 500]))
-    graph = compile_workflow(definition, engine(outside, wave=wave), InMemorySaver())
+    graph = compile_workflow(definition, build_engine(api, wave=wave), InMemorySaver())
     begin: Any = {"input": {"items": [{} for _ in range(items)], "none": None}}
     try:
         output = await graph.ainvoke(begin, THREAD)
@@ -244,22 +248,24 @@ async def test_a_compiled_workflow_does_what_its_definition_says(written: Json, 
     results = (await graph.aget_state(THREAD)).values["results"]
 
     assert output["status"] == status
-    assert working(definition, results) == expected.found
-    made = compute_progress(definition, build_outline(definition), results)
-    assert made.done == len(expected.found)
-    assert status == "failed" or made.total == made.done
+    assert working(definition, results) == expected.records
+    progress = compute_progress(definition, build_outline(definition), results)
+    assert progress.done == len(expected.records)
+    assert status == "failed" or progress.total == progress.done
     if status == "failed":
-        await _recovers(graph, definition, outside, results)
+        await _check_recovery(graph, definition, api, results)
 
 
-async def _recovers(graph: Any, definition: Definition, outside: Outside, before: Mapping[str, Any]) -> None:
-    outside.failing.clear()
-    outside.before = lambda _: None
+async def _check_recovery(
+    graph: Any, definition: Definition, api: FakeApi, before: Mapping[str, Any]
+) -> None:
+    api.failing.clear()
+    api.before = lambda _: None
     done = {key for key, (status, _) in working(definition, before).items() if status == "succeeded"}
-    called = dict(outside.calls)
+    called = dict(api.calls)
     recovery = await retry(graph, THREAD, definition)
     output = await graph.ainvoke(recovery.input, THREAD)
 
     assert output["status"] == "succeeded"
-    again = {key for key in done if outside.calls[f"w:{key}"] != called[f"w:{key}"]}
+    again = {key for key in done if api.calls[f"w:{key}"] != called[f"w:{key}"]}
     assert again == set(), "a finished step ran again"

@@ -1,4 +1,4 @@
-"""Calls of steps without a workflow around them."""
+"""Calls of single steps, without a workflow."""
 
 from typing import Any
 
@@ -6,5 +6,5 @@ from workflows.ports import StepCall
 
 
 def step_call(**context: Any) -> StepCall:
-    """A call whose expressions see this context."""
+    """Return a call whose expressions see this context."""
     return StepCall(context=context, idempotency_key="run:step", step_id="step", started_at=0.0)

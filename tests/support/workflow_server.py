@@ -1,4 +1,4 @@
-"""An API that workflows call: it counts idempotency keys, and misbehaves where it is asked to."""
+"""An HTTP API for workflows to call, which counts idempotency keys and can misbehave on demand."""
 
 import asyncio
 import gzip
@@ -21,11 +21,11 @@ class CountingServer:
 
     Attributes:
         url: Its address.
-        calls: How often each ``Idempotency-Key`` came.
-        order: The keys in the order they came.
-        authorization: The last ``Authorization`` that came.
-        hold: Ends of keys whose calls are not answered until they are taken out.
-        refuse: Ends of keys whose calls are answered with 404.
+        calls: Number of requests per ``Idempotency-Key``.
+        order: The keys in the order of the requests.
+        authorization: The last ``Authorization`` header.
+        hold: Suffixes of keys whose requests wait until the suffix is removed.
+        refuse: Suffixes of keys whose requests get a 404.
     """
 
     url: str = ""
@@ -37,13 +37,13 @@ class CountingServer:
 
     @property
     def host(self) -> str:
-        """As WORKFLOW_ALLOWED_HOSTS names it."""
+        """The host as WORKFLOW_ALLOWED_HOSTS names it."""
         return self.url.removeprefix("http://")
 
 
 @asynccontextmanager
 async def counting_server() -> AsyncIterator[CountingServer]:
-    """Serve in this loop, on a port of its own."""
+    """Serve in this event loop on a free port."""
     state = CountingServer()
     config = uvicorn.Config(_app(state), port=0, log_config=None, lifespan="off", ws="none")
     server = uvicorn.Server(config)
@@ -60,7 +60,7 @@ def _app(state: CountingServer) -> FastAPI:
     app = FastAPI()
 
     @app.middleware("http")
-    async def count(request: Request, answer: Any) -> Response:
+    async def count(request: Request, call_next: Any) -> Response:
         key = request.headers.get("idempotency-key", "")
         state.calls[key] += 1
         state.order.append(key)
@@ -68,7 +68,7 @@ def _app(state: CountingServer) -> FastAPI:
         await until(lambda: not key.endswith(tuple(state.hold)))
         if key.endswith(tuple(state.refuse)):
             return JSONResponse({"error": "not_found"}, 404)
-        response: Response = await answer(request)
+        response: Response = await call_next(request)
         return response
 
     @app.api_route("/echo/{path:path}", methods=["GET", "POST", "PUT"])
@@ -87,11 +87,11 @@ def _app(state: CountingServer) -> FastAPI:
             return JSONResponse({"error": "busy"}, 503)
         return JSONResponse({"done": True})
 
-    _misbehaving(app)
+    _add_faulty_routes(app)
     return app
 
 
-def _misbehaving(app: FastAPI) -> None:
+def _add_faulty_routes(app: FastAPI) -> None:
     @app.get("/status/{status}")
     async def status(status: int) -> Response:
         return JSONResponse({"status": status}, status)

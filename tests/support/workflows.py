@@ -1,4 +1,4 @@
-"""Working steps whose outcome a test says, and what runs them."""
+"""Definitions of working steps, and an engine that runs them against a fake API."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -18,14 +18,14 @@ from workflows.validation import read_definition
 Json = dict[str, Any]
 
 
-class Outside:
-    """Stands for the API that ``api_call`` steps ask: says what each call comes to, and counts them.
+class FakeApi:
+    """Executes ``api_call`` steps without HTTP: decides the outcome of each call and counts the calls.
 
     Attributes:
         failing: Ids of the steps that fail.
-        retryable: Whether trying again may help.
-        calls: How often each idempotency key came.
-        before: Called before each answer.
+        retryable: Whether their failures are retryable.
+        calls: Number of calls per idempotency key.
+        before: Called before each response; an awaitable that it returns is awaited.
     """
 
     def __init__(self, failing: Iterable[str] = (), *, retryable: bool = True) -> None:
@@ -44,32 +44,32 @@ class Outside:
         return call.idempotency_key.partition(":")[2]
 
 
-def engine(outside: Executor[Any], slots: FairSemaphore | None = None, **other: Any) -> Engine:
-    """An engine over it, which waits for no backoff."""
+def build_engine(api: Executor[Any], slots: FairSemaphore | None = None, **other: Any) -> Engine:
+    """Return an engine that calls the fake API and does not wait between attempts."""
 
-    async def at_once(_: float) -> None:
+    async def skip_pause(_: float) -> None:
         return
 
-    executors = {"api_call": outside, "data_processing": process_data, "approval": request_approval}
-    return Engine(executors=executors, slots=slots or FairSemaphore(100), **{"pause": at_once, **other})
+    executors = {"api_call": api, "data_processing": process_data, "approval": request_approval}
+    return Engine(executors=executors, slots=slots or FairSemaphore(100), **{"pause": skip_pause, **other})
 
 
 def call(step_id: str, **fields: Any) -> Json:
-    """A working step."""
+    """Return an ``api_call`` step."""
     return {"type": "api_call", "id": step_id, "url": "https://example.com/", **fields}
 
 
 def ask(step_id: str) -> Json:
-    """A step that asks a person."""
+    """Return an ``approval`` step."""
     return {"type": "approval", "id": step_id, "question": "May it go on?"}
 
 
-def definition(*steps: Json, **fields: Any) -> Definition:
-    """A workflow of these steps, whose input may have a list ``items``."""
+def build_definition(*steps: Json, **fields: Any) -> Definition:
+    """Return a workflow of these steps with an optional input ``items``, a list."""
     inputs: Any = {"items": {"type": "array", "required": False, "default": []}}
     return read_definition({"name": "test", "inputs": inputs, "steps": list(steps), **fields})
 
 
 def statuses(results: Mapping[str, Any]) -> dict[str, str]:
-    """The status of each record."""
+    """Return the status of each record."""
     return {key: record["status"] for key, record in results.items()}

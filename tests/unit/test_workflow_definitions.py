@@ -1,4 +1,4 @@
-"""What is wrong with a definition is told at once, with its step and field; what is right is drawn."""
+"""Faults of definitions are reported at once with step and field, and valid definitions are drawn."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from core.errors import InvalidDefinition, StartupError
-from tests.support.workflows import ask, call, definition
+from tests.support.workflows import ask, build_definition, call
 from workflows.diagram import render_mermaid
 from workflows.loader import LIBRARY, LIBRARY_DIR, load_library, parse_definition
 from workflows.outline import build_outline
@@ -17,10 +17,10 @@ from workflows.validation import read_definition, read_input
 
 
 def faults(*steps: Any, **fields: Any) -> dict[str, str]:
-    """Path and message of each fault."""
-    with pytest.raises(InvalidDefinition) as refused:
+    """Return the message of each fault by its path."""
+    with pytest.raises(InvalidDefinition) as rejected:
         read_definition({"name": "test", "steps": list(steps), **fields})
-    return {fault["path"]: fault["message"] for fault in refused.value.details["faults"]}
+    return {fault["path"]: fault["message"] for fault in rejected.value.details["faults"]}
 
 
 def count(step_id: str, source: str, **fields: Any) -> dict[str, Any]:
@@ -61,10 +61,10 @@ def test_all_faults_are_reported_at_once() -> None:
 
 
 def test_a_fault_names_its_step_and_field() -> None:
-    with pytest.raises(InvalidDefinition) as refused:
+    with pytest.raises(InvalidDefinition) as rejected:
         read_definition({"name": "test", "steps": [parallel(count("a", "[1]"), count("b", "input.nope"))]})
 
-    assert refused.value.details["faults"] == [
+    assert rejected.value.details["faults"] == [
         {
             "path": "steps.0.steps.1.source",
             "step": "b",
@@ -127,14 +127,14 @@ def test_thousands_of_steps_may_run_in_parallel_but_not_in_sequence() -> None:
 
 def test_an_invalid_input_is_rejected_with_all_reasons() -> None:
     inputs: Any = {"who": {"type": "string"}, "many": {"type": "integer", "required": False, "default": 3}}
-    made = read_definition({"name": "test", "inputs": inputs, "steps": [call("a")]})
-    assert read_input(made, {"who": "you"}) == {"who": "you", "many": 3}
+    workflow = read_definition({"name": "test", "inputs": inputs, "steps": [call("a")]})
+    assert read_input(workflow, {"who": "you"}) == {"who": "you", "many": 3}
 
-    with pytest.raises(InvalidDefinition) as refused:
-        read_input(made, {"many": True, "more": 1})
+    with pytest.raises(InvalidDefinition) as rejected:
+        read_input(workflow, {"many": True, "more": 1})
 
-    told = {fault["path"]: fault["message"] for fault in refused.value.details["faults"]}
-    assert told == {
+    messages = {fault["path"]: fault["message"] for fault in rejected.value.details["faults"]}
+    assert messages == {
         "input.many": "must be of type integer",
         "input.more": "is not an input of this workflow",
         "input.who": "is missing",
@@ -146,10 +146,10 @@ def test_loading_the_library_reports_every_file_with_faults(tmp_path: Path) -> N
     (tmp_path / "two.json").write_text('{"name": "two", "steps": []}')
     (tmp_path / "three.yml").write_text("name: &a three\nsteps: *a")
 
-    with pytest.raises(StartupError) as refused:
+    with pytest.raises(StartupError) as rejected:
         load_library(tmp_path)
 
-    assert str(refused.value).splitlines()[1:] == [
+    assert str(rejected.value).splitlines()[1:] == [
         "one.yaml: its name must be the file's, 'one'",
         "three.yml: is neither YAML nor JSON: line 2: aliases (*name) are not allowed",
         "two.json: steps: list should have at least 1 item after validation, not 0",
@@ -173,7 +173,7 @@ def test_the_diagram_shows_the_state_of_each_step(snapshot: SnapshotAssertion) -
         "then": [ask("may")],
         "otherwise": [loop(call("again"))],
     }
-    made = definition(each, choice, parallel(call("left"), call("right")))
+    workflow = build_definition(each, choice, parallel(call("left"), call("right")))
     results = {
         "each": _record("succeeded", {"items": 2}),
         "work[0]": _record("succeeded"),
@@ -182,10 +182,10 @@ def test_the_diagram_shows_the_state_of_each_step(snapshot: SnapshotAssertion) -
         "again[1]": _record("succeeded"),
         "again[2]": _record("failed"),
     }
-    found = compute_progress(made, build_outline(made), results, running={"may"})
+    found = compute_progress(workflow, build_outline(workflow), results, running={"may"})
 
     assert (found.done, found.total) == (4, 6)
-    assert render_mermaid(made, found.steps) == snapshot
+    assert render_mermaid(workflow, found.steps) == snapshot
 
 
 def _record(status: RecordStatus, output: Any = None) -> Record:
@@ -193,8 +193,8 @@ def _record(status: RecordStatus, output: Any = None) -> Record:
 
 
 def test_the_diagram_of_a_workflow_that_has_not_run_shows_pending_steps() -> None:
-    for made in LIBRARY.values():
-        assert ":::pending" in render_mermaid(made)
+    for workflow in LIBRARY.values():
+        assert ":::pending" in render_mermaid(workflow)
 
 
 def test_the_readme_example_is_valid() -> None:

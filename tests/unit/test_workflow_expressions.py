@@ -1,4 +1,4 @@
-"""Expressions and templates: what they give, what they refer to, and what is refused before it runs."""
+"""Expressions and templates: their values, the paths they read, and what is rejected before it runs."""
 
 from typing import Any
 
@@ -114,7 +114,7 @@ def test_data_cannot_escape_its_url_segment() -> None:
     )
     values: list[Any] = ["..", ".", "", None, ["a"]]
     for value in values:
-        with pytest.raises(StepFailed, match="cannot be a part of an address"):
+        with pytest.raises(StepFailed, match="cannot be a URL segment"):
             address.render_address({"input": value})
 
 
@@ -125,9 +125,9 @@ class _Holder(BaseModel):
 def test_every_template_error_is_reported_with_its_place() -> None:
     with pytest.raises(ValidationError) as caught:
         _Holder(value={"a": ["{{ input. }}", "fine"], "b": "{{ open"})
-    told = str(caught.value)
-    assert "a.0: the expression in {{ }} is not a JMESPath expression" in told
-    assert "b: a {{ has no }}" in told
+    message = str(caught.value)
+    assert "a.0: the expression in {{ }} is not a JMESPath expression" in message
+    assert "b: a {{ has no }}" in message
 
 
 def test_templates_that_are_too_large_or_too_deep_are_rejected() -> None:

@@ -1,4 +1,4 @@
-"""What the models of working steps refuse, with the field and the reason."""
+"""The models of working steps reject invalid fields with the reason."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from core.errors import InvalidRequest
 from graphs.workflow import compile_workflow
 from nodes.workflow.registry_graph import RunWorkflowInput, RunWorkflowNodes
-from tests.support.workflows import Outside, engine
+from tests.support.workflows import FakeApi, build_engine
 from workflows.schema import Step
 from workflows.steps import ApiCall
 
@@ -69,7 +69,7 @@ def test_the_time_limit_of_an_api_call_covers_all_attempts_and_pauses() -> None:
 
 
 async def test_the_graph_workflow_rejects_a_definition_with_waits() -> None:
-    nodes = RunWorkflowNodes(lambda definition: compile_workflow(definition, engine(Outside())))
+    nodes = RunWorkflowNodes(lambda definition: compile_workflow(definition, build_engine(FakeApi())))
     waits = "name: w\nsteps:\n- {type: parallel, id: p, steps: [{type: wait, id: paid, signal: paid}]}\n"
     with pytest.raises(InvalidRequest, match=r"paid.*/v1/workflows"):
         await nodes.prepare(RunWorkflowInput(workflow=waits))
