@@ -15,7 +15,6 @@ from pydantic.fields import FieldInfo
 
 from core.errors import ServiceError, StartupError
 from core.settings import GROUPS, env_name
-from graphs.diagrams import mermaid
 from graphs.registry import REGISTRY
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -27,7 +27,7 @@ from core.errors import (
 from core.models import ChatModels, ModelSpec, build_chat_models
 from core.postgres import Pool
 from core.settings import FeatureSettings, ModelSettings
-from graphs.diagrams import mermaid
+from graphs.diagrams import draw_mermaid
 from graphs.planning_monitor import SPEC
 from nodes.planning_monitor import nodes as planning_nodes
 from nodes.planning_monitor import transcript
@@ -993,7 +993,7 @@ async def test_over_the_wire_each_part_has_its_own_prompt_and_temperature(pool: 
 
 
 def test_diagram(snapshot: SnapshotAssertion) -> None:
-    assert mermaid(SPEC) == snapshot
+    assert draw_mermaid(SPEC) == snapshot
 
 
 @pytest.mark.parametrize("name", ["plan", "replan"])
