@@ -50,7 +50,9 @@ def assert_one_value_at_a_time(history: list[Fact]) -> None:
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(tellings(), min_size=2, max_size=8))
-async def test_one_value_at_a_time_and_the_past_stays_as_it_was(pool: Pool, tellings: list[NewFact]) -> None:
+async def test_one_value_holds_at_a_time_and_the_past_does_not_change(
+    pool: Pool, tellings: list[NewFact]
+) -> None:
     scope = Scope("acme", uuid4().hex)
     async with fact_memory(pool) as memory:
         moments: dict[datetime, list[list[Fact]]] = {}
