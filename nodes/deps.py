@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
 from langchain_core.tools import BaseTool
 from langgraph.runtime import Runtime
 
