@@ -23,10 +23,9 @@ from service.routes.agents import agents_router
 from service.routes.approvals import approvals_router
 from service.routes.audit import audit_router
 from service.routes.dependencies import reject_nul
-from service.routes.health import health_router
+from service.routes.health import health_router, metrics_router
 from service.routes.langserve import langserve_router
 from service.routes.messages import messages_router
-from service.routes.metrics import metrics_router
 from service.routes.sessions import sessions_router
 from service.routes.threads import threads_router
 from service.routes.workflows import router as workflows_router

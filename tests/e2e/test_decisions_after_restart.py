@@ -11,7 +11,7 @@ import pytest
 from nodes.hierarchical.plan import Decision, Decomposition, PlannedSubtask
 from nodes.sales.state import DealReading
 from tests.support.gemini import FunctionCalls, GeminiServer, Structured, Text, gemini_server
-from tests.support.process import LOCAL_EMBEDDINGS, client, end_left_behind, service_process
+from tests.support.process import LOCAL_EMBEDDINGS, client, service_process, stop_orphaned_postgres
 from tests.support.service import CONTACT
 
 # Of a severity that a person has to approve.
@@ -24,7 +24,7 @@ KEY = {"Authorization": "Bearer development-key"}
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
-    end_left_behind(tmp_path)
+    stop_orphaned_postgres(tmp_path)
 
 
 async def crm(http: httpx.AsyncClient, path: str) -> Any:

@@ -9,13 +9,13 @@ import httpx
 import pytest
 
 from tests.support.onboarding import AISHA
-from tests.support.process import client, end_left_behind, service_process
+from tests.support.process import client, service_process, stop_orphaned_postgres
 
 
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
-    end_left_behind(tmp_path)
+    stop_orphaned_postgres(tmp_path)
 
 
 async def turn(http: httpx.AsyncClient, given: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,14 @@ import psutil
 import pytest
 
 from tests.support.gemini import FunctionCalls, Gated, Structured, Text, gemini_server
-from tests.support.process import LOCAL_EMBEDDINGS, client, end_left_behind, failed, launch, service_process
+from tests.support.process import (
+    LOCAL_EMBEDDINGS,
+    client,
+    launch,
+    service_process,
+    start_and_fail,
+    stop_orphaned_postgres,
+)
 from tests.support.service import CONTACT, EXPORT_TASK
 
 KEY = "AIza-not-a-real-key"
@@ -30,7 +37,7 @@ PROCEED = {
 def data_dir(tmp_path: Path) -> Iterator[Path]:
     """A data directory; an embedded Postgres that a killed service left behind is ended with the test."""
     yield tmp_path
-    end_left_behind(tmp_path)
+    stop_orphaned_postgres(tmp_path)
 
 
 async def test_a_fresh_service_solves_the_support_case_offline(data_dir: Path) -> None:
@@ -59,7 +66,7 @@ async def test_two_services_run_side_by_side_and_a_third_on_the_same_directory_i
         for url in (first.url, second.url):
             async with client(url) as http:
                 assert (await http.get("/health")).status_code == 200
-        code, errors = await failed(data_dir / "a")
+        code, errors = await start_and_fail(data_dir / "a")
         assert (code, len(errors.splitlines())) == (1, 1)
         assert "in use by another service" in errors
 
@@ -86,12 +93,12 @@ async def test_commands_work_beside_a_running_service_and_find_its_database(data
 async def test_what_keeps_it_from_starting_is_said_in_a_line_each(data_dir: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        code, errors = await failed(data_dir, PORT=port)
+        code, errors = await start_and_fail(data_dir, PORT=port)
     assert (code, len(errors.splitlines())) == (1, 1)
     assert f"127.0.0.1:{port}" in errors
     assert "set HOST and PORT" in errors
 
-    code, errors = await failed(data_dir, DATABASE_URL="postgresql://nobody:secret@127.0.0.1:1/none")
+    code, errors = await start_and_fail(data_dir, DATABASE_URL="postgresql://nobody:secret@127.0.0.1:1/none")
     assert (code, len(errors.splitlines())) == (1, 1)
     assert "127.0.0.1:1/none (DATABASE_URL)" in errors
     assert "secret" not in errors

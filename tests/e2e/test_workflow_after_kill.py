@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.process import client, end_left_behind, service_process
+from tests.support.process import client, service_process, stop_orphaned_postgres
 from tests.support.waiting import until
 from tests.support.workflow_server import CountingServer, counting_server
 
@@ -16,7 +16,7 @@ from tests.support.workflow_server import CountingServer, counting_server
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
-    end_left_behind(tmp_path)
+    stop_orphaned_postgres(tmp_path)
 
 
 def workflow(server: CountingServer) -> dict[str, Any]:

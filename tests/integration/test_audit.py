@@ -17,7 +17,7 @@ from service.audit.chain import ChainVerdict, cut_chains, link_entries, verify_c
 from service.audit.idempotency import RecordedEffects
 from service.audit.trail import AuditTrail, Entry
 from service.cli.database import verify_audit
-from tests.support.audit import Outside, acting_on_a_thread, rows
+from tests.support.audit import Outside, act_on_new_thread, fetch_rows
 from tests.support.general_agent import service
 from tests.support.scripted import ScriptedChatModel, calling
 from tests.support.service import CONTACT, RunningService
@@ -58,7 +58,9 @@ async def written(pool: Pool, tenant: str, count: int) -> None:
 
 async def all_linked(pool: Pool) -> None:
     """Every entry has its place, whoever gave it: the service of these tests links too."""
-    while (await rows(pool, "SELECT EXISTS (SELECT FROM audit.entries WHERE hash IS NULL) AS any"))[0]["any"]:
+    while (await fetch_rows(pool, "SELECT EXISTS (SELECT FROM audit.entries WHERE hash IS NULL) AS any"))[0][
+        "any"
+    ]:
         await link_entries(pool)
 
 
@@ -109,7 +111,7 @@ async def test_what_a_run_did_and_a_person_decided_is_on_record_and_stays_when_t
     assert begun["run_id"] == decided["run_id"] != ""
     assert begun["arguments"]["contact_id"] == CONTACT
     assert "Ana" not in str(found)
-    assert await rows(up.service.pool, "SELECT FROM audit.effects WHERE thread_id = 'audited'") == []
+    assert await fetch_rows(up.service.pool, "SELECT FROM audit.effects WHERE thread_id = 'audited'") == []
 
 
 async def test_a_run_that_fails_is_on_record_with_its_error(
@@ -162,14 +164,14 @@ async def test_entries_are_found_by_who_what_and_when_and_in_pages(up: RunningSe
 async def test_the_database_lets_nobody_change_or_remove_an_entry(pool: Pool, statement: str) -> None:
     await written(pool, "fixed", 1)
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="append-only"):
-        await rows(pool, statement)
+        await fetch_rows(pool, statement)
 
 
 async def test_entries_written_by_many_at_once_are_all_in_the_chain_in_one_order(pool: Pool) -> None:
     effects = RecordedEffects(pool)
 
     async def one(number: int) -> None:
-        acting_on_a_thread("many")
+        act_on_new_thread("many")
         await effects.run_once(f"e-{number}", "send_message", {"text": "x"}, Outside())
         if number % 3 == 0:
             await link_entries(pool)
@@ -208,12 +210,14 @@ async def test_a_chain_whose_beginning_was_cut_off_can_be_verified_and_goes_on(p
     # What was changed is told; retention itself does not look.
     assert (await verdict(pool, "cut")).fault
     await cut_chains(pool, timedelta(days=8))
-    [seal] = await rows(pool, "SELECT * FROM audit.seals WHERE tenant = 'cut'")
+    [seal] = await fetch_rows(pool, "SELECT * FROM audit.seals WHERE tenant = 'cut'")
     assert (seal["position"], seal["rows"]) == (3, 3)
     await all_linked(pool)
     left = await verdict(pool, "cut")
     assert (left.cut, left.entries, left.fault) == (3, 3, "")
-    [told] = await rows(pool, "SELECT * FROM audit.entries WHERE tenant = 'cut' AND action = 'retention'")
+    [told] = await fetch_rows(
+        pool, "SELECT * FROM audit.entries WHERE tenant = 'cut' AND action = 'retention'"
+    )
     assert (told["user_id"], told["details"]["entries"]) == ("retention", 3)
     assert await cut_chains(pool, timedelta(days=8)) == 0
 

@@ -12,7 +12,7 @@ from core.errors import CrmRefused, CrmUnavailable, DatabaseUnavailable, EffectC
 from core.postgres import Pool
 from core.settings import DatabaseSettings
 from service.audit.idempotency import RecordedEffects, erase_effects
-from tests.support.audit import Outside, acting_on_a_thread, entries, rows
+from tests.support.audit import Outside, act_on_new_thread, fetch_rows, list_outcomes
 
 TEXT = {"contact_id": "c-1", "text": "Use the batch export API, Ana."}
 
@@ -25,20 +25,20 @@ async def pool(shared_database_url: str) -> AsyncIterator[Pool]:
 
 
 async def state(pool: Pool, key: str) -> tuple[str, int]:
-    [found] = await rows(pool, "SELECT state, attempts FROM audit.effects WHERE key = %s", key)
+    [found] = await fetch_rows(pool, "SELECT state, attempts FROM audit.effects WHERE key = %s", key)
     return found["state"], found["attempts"]
 
 
 async def test_a_finished_effect_is_not_made_again_and_gives_its_outcome(pool: Pool) -> None:
-    actor, outside, effects = acting_on_a_thread(), Outside(), RecordedEffects(pool)
+    actor, outside, effects = act_on_new_thread(), Outside(), RecordedEffects(pool)
     first = await effects.run_once(actor.run_id, "send_message", TEXT, outside)
     assert await effects.run_once(actor.run_id, "send_message", TEXT, outside) == first == {"id": "made-1"}
     assert outside.asked == 1
-    assert await entries(pool, actor) == [("send_message", "begun"), ("send_message", "finished")]
+    assert await list_outcomes(pool, actor) == [("send_message", "begun"), ("send_message", "finished")]
 
 
 async def test_an_effect_whose_fate_is_unknown_is_made_again_and_one_that_was_refused_too(pool: Pool) -> None:
-    actor, effects = acting_on_a_thread(), RecordedEffects(pool)
+    actor, effects = act_on_new_thread(), RecordedEffects(pool)
     outside = Outside(CrmUnavailable("no answer"), asyncio.CancelledError(), CrmRefused("no", crm_status=409))
     for fault, left in (
         (CrmUnavailable, "begun"),
@@ -50,7 +50,7 @@ async def test_an_effect_whose_fate_is_unknown_is_made_again_and_one_that_was_re
         assert (await state(pool, actor.run_id))[0] == left
     assert await effects.run_once(actor.run_id, "send_message", TEXT, outside) == {"id": "made-4"}
     assert await state(pool, actor.run_id) == ("finished", 4)
-    assert [outcome for _, outcome in await entries(pool, actor)] == [
+    assert [outcome for _, outcome in await list_outcomes(pool, actor)] == [
         *("begun", "crm_unavailable"),
         "begun",
         *("begun", "crm_refused"),
@@ -60,7 +60,7 @@ async def test_an_effect_whose_fate_is_unknown_is_made_again_and_one_that_was_re
 
 @pytest.mark.parametrize("other", [("hand_over", TEXT), ("send_message", {**TEXT, "text": "Another."})])
 async def test_a_key_stands_for_one_effect(pool: Pool, other: tuple[str, dict[str, Any]]) -> None:
-    actor, effects = acting_on_a_thread(), RecordedEffects(pool)
+    actor, effects = act_on_new_thread(), RecordedEffects(pool)
     outside = Outside(CrmUnavailable("no answer"))
     for (action, arguments), error in ((("send_message", TEXT), CrmUnavailable), (other, EffectConflict)):
         with pytest.raises(error):
@@ -71,13 +71,13 @@ async def test_a_key_stands_for_one_effect(pool: Pool, other: tuple[str, dict[st
 async def test_a_key_of_one_tenant_says_nothing_about_anothers(pool: Pool) -> None:
     outside, effects = Outside(), RecordedEffects(pool)
     for tenant in ("a", "b"):
-        acting_on_a_thread(tenant)
+        act_on_new_thread(tenant)
         await effects.run_once("the same key", "send_message", TEXT, outside)
     assert outside.asked == 2
 
 
 async def test_what_cannot_be_recorded_is_not_done(pool: Pool, shared_database_url: str) -> None:
-    acting_on_a_thread()
+    act_on_new_thread()
     settings = DatabaseSettings(url=SecretStr(shared_database_url), pool_min_size=0)
     async with open_pool(shared_database_url, settings) as closed:
         pass
@@ -90,7 +90,7 @@ async def test_what_cannot_be_recorded_is_not_done(pool: Pool, shared_database_u
 async def test_an_effect_that_was_made_and_not_recorded_is_said_to_be_so(
     pool: Pool, shared_database_url: str
 ) -> None:
-    actor = acting_on_a_thread()
+    actor = act_on_new_thread()
     outside = Outside()
     async with open_pool(shared_database_url, DatabaseSettings(pool_min_size=0)) as going:
 
@@ -107,12 +107,12 @@ async def test_an_effect_that_was_made_and_not_recorded_is_said_to_be_so(
 
 
 async def test_an_erased_thread_has_no_records_of_effects_and_a_redacted_audit(pool: Pool) -> None:
-    actor, effects = acting_on_a_thread(), RecordedEffects(pool)
+    actor, effects = act_on_new_thread(), RecordedEffects(pool)
     await effects.run_once(actor.run_id, "send_message", TEXT, Outside())
     async with pool.connection() as connection:
         await erase_effects(connection, actor.thread_id)
     query = "SELECT * FROM audit.effects WHERE thread_id = %s"
-    assert await rows(pool, query, actor.thread_id) == []
-    begun, _ = await rows(pool, "SELECT * FROM audit.entries WHERE thread_id = %s", actor.thread_id)
+    assert await fetch_rows(pool, query, actor.thread_id) == []
+    begun, _ = await fetch_rows(pool, "SELECT * FROM audit.entries WHERE thread_id = %s", actor.thread_id)
     assert (begun["user_id"], begun["run_id"]) == ("ana", actor.run_id)
     assert begun["arguments"] == {"contact_id": "c-1", "text": {"characters": 30}}

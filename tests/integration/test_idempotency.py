@@ -9,7 +9,7 @@ import pytest
 from langchain_core.messages import AIMessage
 
 from nodes.react.state import Reflection
-from tests.support.audit import rows
+from tests.support.audit import fetch_rows
 from tests.support.general_agent import PARROT, service
 from tests.support.scripted import ScriptedChatModel, calling
 from tests.support.service import CONTACT, RunningService
@@ -113,7 +113,7 @@ async def test_who_waits_for_the_first_run_gets_its_answer_though_the_first_one_
     await asyncio.wait([first])
     go.set()
     assert (await second).json()["output"]["final_answer"] == "Told."
-    effects = await rows(
+    effects = await fetch_rows(
         up.service.pool,
         "SELECT attempts FROM audit.effects WHERE thread_id = %s",
         (await second).headers["X-Thread-Id"],

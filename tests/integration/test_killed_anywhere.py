@@ -16,7 +16,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from checkpoints.saver import GroupCommitSaver
 from nodes.react.state import Reflection
 from service.audit.idempotency import RecordedEffects, RequestKeys
-from tests.support.audit import rows
+from tests.support.audit import fetch_rows
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT, RunningService, running_service
 from tools.crm.client import SOURCE
@@ -131,7 +131,7 @@ async def made(up: RunningService) -> tuple[int, int]:
         SELECT (SELECT count(*) FROM crm.engineering_tickets WHERE source = %s) AS tickets,
                (SELECT count(*) FROM crm.messages WHERE source = %s) AS messages
     """
-    [counted] = await rows(up.service.pool, query, SOURCE, SOURCE)
+    [counted] = await fetch_rows(up.service.pool, query, SOURCE, SOURCE)
     return counted["tickets"], counted["messages"]
 
 
@@ -149,7 +149,7 @@ async def test_one_ticket_and_one_message_wherever_the_service_dies(up: RunningS
         answer = await asked(up, key)
         assert answer["output"]["final_answer"] == "Reported.", point
         assert await made(up) == (tickets + 1, messages + 1), point
-    left = await rows(up.service.pool, "SELECT FROM audit.effects WHERE state <> 'finished'")
+    left = await fetch_rows(up.service.pool, "SELECT FROM audit.effects WHERE state <> 'finished'")
     assert left == []
 
 
