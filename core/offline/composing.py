@@ -1,4 +1,4 @@
-"""Texts: thoughts, answers and descriptions, put together from the conversation's own words."""
+"""Texts of replies: thoughts, answers and descriptions, composed from the conversation's own words."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class Composer:
 
     @cached_property
     def key_words(self) -> list[str]:
-        """The words that say what the task is about; not those that say what to do, where others are left."""
+        """The words of the task's subject, without those of the action if others are left."""
         words = keywords(self.conversation.topic)
         actions = set(requested_verbs(self.conversation.topic)) & ACTION_REQUESTS
         return [word for word in words if concept_of(word) not in actions] or words
@@ -78,7 +78,7 @@ class Composer:
 
     @cached_property
     def answer(self) -> str:
-        """What the observations say on the task, and what could not be checked."""
+        """What the observations say about the task, and what could not be checked."""
         parts = [*self.findings, *self.faults]
         if not self.findings:
             parts += [self.phrases.found_nothing.format(topic=self.subject), self.phrases.follow_up]
@@ -94,7 +94,7 @@ class Composer:
 
     @cached_property
     def closing(self) -> str:
-        """The answer and what was done; empty where nothing was observed."""
+        """The answer and what was done; empty if nothing was observed."""
         if not self.conversation.observations:
             return ""
         done = [name.replace("_", " ") for name in self.done]
@@ -108,7 +108,7 @@ class Composer:
 
     @cached_property
     def findings(self) -> list[str]:
-        """The sentences that answer, with their documents' titles, and the facts; none where nothing does."""
+        """Return the sentences and facts that answer the task, with their documents' titles."""
         if not self.evidence.answers:
             return self._direct(self.conversation.observations)
         said: list[str] = []
@@ -124,7 +124,7 @@ class Composer:
         return said
 
     def _direct(self, observations: Sequence[Observation]) -> list[str]:
-        """Replies of reading tools that are one short value, such as a number: they are said as they are."""
+        """Replies of reading tools that are a single short value, such as a number."""
         return [
             f"{observation.tool}: {end_sentence(observation.text.strip())}"
             for observation in observations
@@ -157,7 +157,7 @@ class Composer:
 
     @cached_property
     def plain_reply(self) -> str:
-        """A reply where there is neither a tool nor an observation: honest, and without invented facts."""
+        """A reply if there is neither a tool nor an observation, without invented facts."""
         parts = [self.phrases.plain.format(task=self.task_line)]
         material = sentences(self.conversation.task)[1:]
         if said := self._quote_facts(material):
@@ -173,7 +173,7 @@ class Composer:
         return join_phrases(list(dict.fromkeys(names)), self.phrases.conjunction)
 
     def render_observations(self, observations: Sequence[Observation]) -> str:
-        """One or two sentences on what these observations said."""
+        """Return one or two sentences about the observations."""
         evidence = Evidence(self.conversation.topic, tuple(observations))
         worked = [observation.tool for observation in observations if not observation.failed]
         names = self.tools([name for name in worked if reads(name)])
@@ -204,7 +204,7 @@ class Composer:
         return " ".join(parts)
 
     def known_so_far(self) -> str:
-        """The best finding in a sentence, or that there is none."""
+        """Return the best finding in a sentence, or that there is none."""
         best = self.evidence.passages(2)[:1] if self.evidence.answers else []
         if best:
             return self.phrases.known_so_far.format(
@@ -223,7 +223,7 @@ class Composer:
         return grouped if self.conversation.language == "en" else grouped.translate(str.maketrans(",.", ".,"))
 
     def _quote_facts(self, material: Sequence[str]) -> str:
-        """The sentence of the material that shares most with the request, if it shares enough."""
+        """Return the sentence of the material that shares most with the request, if it shares enough."""
         asked = {
             name
             for name in concepts(next(iter(sentences(self.conversation.task)), ""))

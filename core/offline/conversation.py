@@ -1,4 +1,4 @@
-"""The conversation as the policy reads it: the task, the steps since, the notes and what came before."""
+"""The conversation as the policy sees it: the task, the steps since then, the notes, and earlier messages."""
 
 import json
 import re
@@ -23,7 +23,7 @@ _HINT: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A tool call the conversation already has."""
+    """A tool call that was already made."""
 
     tool: str
     arguments: dict[str, Any]
@@ -37,7 +37,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """An AI message with tool calls, and the observations they brought."""
+    """An AI message with tool calls, and their observations."""
 
     calls: tuple[Call, ...]
     observations: tuple[Observation, ...]
@@ -45,7 +45,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Conversation:
-    """What was said and done.
+    """A conversation: its task, steps and notes.
 
     Attributes:
         task: The last real request of a person.
@@ -71,7 +71,7 @@ class Conversation:
 
     @cached_property
     def topic(self) -> str:
-        """The task; with what was said before it, where the task alone says too little."""
+        """The task, preceded by earlier messages if the task alone says too little."""
         if len(keywords(self.task)) >= _FEWEST_KEYWORDS or not self.earlier:
             return self.task
         return (
@@ -163,7 +163,7 @@ def _last_answer(messages: list[BaseMessage]) -> int:
 
 
 def _read_summarised_steps(texts: list[str]) -> tuple[Step, ...]:
-    """Steps of which a note keeps a line each: ``1. tool(arguments): what it said``."""
+    """Return steps that a note summarises in a line each: ``1. tool(arguments): what it said``."""
     rounds: dict[str, tuple[list[Call], list[Observation]]] = {}
     for text in texts:
         for found in _SUMMARY.finditer(text) if text.lstrip().startswith("[") else ():

@@ -48,7 +48,7 @@ _INSTRUCTIONS: Final = frozenset(concept_of(word) for word in INSTRUCTION_WORDS)
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A sentence worth quoting and the document it stands in."""
+    """A sentence worth quoting, and its document."""
 
     document: Document
     sentence: str
@@ -57,7 +57,7 @@ class Passage:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The observations measured against what is asked.
+    """The observations compared with the question.
 
     Attributes:
         question: The text that asks.
@@ -92,7 +92,7 @@ class Evidence:
         return self._without_repeats(sorted(relevant, key=lambda pair: -pair[0])[:_MAX_DOCUMENTS])
 
     def _without_repeats(self, ranked: list[tuple[float, Document]]) -> tuple[Document, ...]:
-        """The documents that are as good as the best, or speak of what no better one does."""
+        """Return the documents that match as well as the best, or mention what no better one does."""
         chosen: list[Document] = []
         told: set[str] = set()
         for score, document in ranked:
@@ -104,13 +104,13 @@ class Evidence:
 
     @cached_property
     def answers(self) -> bool:
-        """Whether the observations have something to say about what is asked: all of it in one place."""
+        """Whether one observation covers the whole question."""
         facts = self._named_in_facts
         best = max((self._share(facts | _named_in(document)) for document in self.documents), default=0.0)
         return max(best, self._share(facts)) >= ANSWERING
 
     def _share(self, spoken_of: frozenset[str]) -> float:
-        """How much of the question's weight the names take up; none where only general ones do."""
+        """Return how much of the question's weight the names cover; 0 if only general ones do."""
         total = min(sum(self.weights.values()), _LONGEST_QUESTION)
         named = [name for name in self.weights if name in spoken_of]
         specific = sum(not is_general(name) for name in self.weights)
@@ -123,11 +123,11 @@ class Evidence:
 
     @property
     def covered(self) -> list[str]:
-        """Key words of the question that an observation speaks of, as written."""
+        """Key words of the question that an observation mentions, as written."""
         return [word for word in keywords(self.question) if concept_of(word) in self._spoken_of]
 
     def passages(self, limit: int = 4) -> list[Passage]:
-        """The best sentences, at most ``limit``, in the order of their documents."""
+        """Return the best sentences, at most ``limit``, in the order of their documents."""
         scored = [
             (self._sentence_score(passage), passage)
             for document in self.documents
@@ -141,14 +141,14 @@ class Evidence:
         return sorted(chosen, key=lambda passage: (order[id(passage.document)], passage.position))
 
     def _is_told_by_numbers(self, document: Document) -> bool:
-        """Whether a quantity is asked for and the facts name all of it that the document does."""
+        """Return whether a quantity is asked for, and the facts contain all of it that the document has."""
         if not _QUANTITY.search(normalise_word(self.question)):
             return False
         named = {name for name in self.weights if name in _named_in(document) and not is_general(name)}
         return named <= self._named_in_facts
 
     def _adds(self, passage: Passage, chosen: list[Passage]) -> bool:
-        """Whether a sentence says something new; lesser documents have one sentence each."""
+        """Return whether a sentence says something new; lesser documents have one sentence each."""
         if any(_likeness(passage.sentence, other.sentence) >= _SAME_SENTENCE for other in chosen):
             return False
         best = self._document_score(self.documents[0])
@@ -259,7 +259,7 @@ def _named_in(document: Document) -> frozenset[str]:
 
 
 def _weight(name: str) -> float:
-    """Codes, numbers and words for faults say less than what the fault is with."""
+    """Return a concept's weight: codes, numbers and words for faults weigh less than what is faulty."""
     if is_general(name):
         return _GENERAL_WEIGHT
     return _VAGUE_WEIGHT if name in FAULT_WORDS or not name.isalpha() else 1.0
@@ -276,12 +276,12 @@ def _is_noise(fact: Fact) -> bool:
 
 
 def _record_names(fact: Fact) -> list[str]:
-    """What a record of a list is: the tool's name says so, and its title."""
+    """Return the concepts of a list's record, from the tool's name and the record's title."""
     return [*(concept_of(word) for word in tokens(fact.tool)[1:]), *concepts(fact.title)]
 
 
 def _record_overlap(facts: Sequence[Fact], about: set[str]) -> float:
-    """How much a record of a list has to do with the question; a code that both have names it."""
+    """Return how well a list's record matches the question; a code in both identifies it."""
     said = {name for fact in facts for name in concepts(normalise_word(str(fact.value)))}
     codes = sum(not name.isalpha() for name in said & about)
     names = about & set(_record_names(facts[0]))

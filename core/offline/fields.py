@@ -87,7 +87,7 @@ class Field:
 
     @property
     def kind(self) -> Kind:
-        """What it is for: said by the format, else the name's last telling word, else the description."""
+        """The field's purpose, by its format, else the last known word of its name, else its description."""
         if self.format in _FORMATS:
             return _FORMATS[self.format]
         words = self.words
@@ -133,7 +133,7 @@ _SCALE_STEPS: Final = 4
 
 
 def value_for(field: Field, conversation: Conversation) -> str | None:
-    """The conversation's value for a field that is not prose, or ``None``."""
+    """Return the conversation's value for a field that is not prose, or ``None``."""
     text = conversation.everything[:_MAX_SEARCHED]
     if field.format == "uuid":
         return _first(_UUID, text)
@@ -152,7 +152,7 @@ def value_for(field: Field, conversation: Conversation) -> str | None:
 
 
 def _expression(text: str) -> str | None:
-    """The first sum in the text that is not a date or a telephone number."""
+    """Return the first arithmetic expression in the text that is not a date or a telephone number."""
     sums = (found.group().strip().rstrip(".,") for found in re.finditer(_EXPRESSION, text))
     return next((each for each in sums if not re.fullmatch(r"[\d-]+", each)), None)
 
@@ -160,7 +160,7 @@ def _expression(text: str) -> str | None:
 def number_for(
     field: Field, conversation: Conversation, low: float | None, high: float | None
 ) -> float | None:
-    """A number of the task that stands by the field's name, else its only number within bounds."""
+    """Return the number beside the field's name in the task, else its only number within bounds."""
     text = conversation.everything[:_MAX_SEARCHED]
     named = _fact_named(field, conversation) or _find_labelled(field, text) or _number_beside(field, text)
     if named and (number := as_number(named)) is not None:
@@ -177,13 +177,13 @@ def number_for(
 
 
 def _is_control(field: Field) -> bool:
-    """Whether the field steers a call (``limit``, ``page_size``); a size of something else is a value."""
+    """Return whether the field controls a call (``limit``, ``page_size``) rather than holding a value."""
     controls = _CONTROLS & set(field.words)
     return bool(controls) and not (controls == {"size"} and len(field.words) > 1)
 
 
 def as_number(text: str) -> float | None:
-    """A number as people write it: ``1,200.50``, ``1.200,50``, ``48,500``."""
+    """Return a number as people write it: ``1,200.50``, ``1.200,50``, ``48,500``."""
     digits = text.strip().strip("`\"'")
     if not re.fullmatch(_NUMBER, digits) or len(digits) > 40:  # noqa: PLR2004 - longer is no amount
         return None
@@ -198,7 +198,7 @@ def as_number(text: str) -> float | None:
 
 
 def choice_for(field: Field, options: Sequence[Any], conversation: Conversation) -> int | None:
-    """The option the conversation speaks of most; on a severity-like scale, the one its words call for."""
+    """The option that the conversation mentions most; on a scale of severity, the one that fits its words."""
     scale = [SCALE.get(normalise_word(str(option))) for option in options]
     if len(options) > 1 and None not in scale:
         return _on_scale([step for step in scale if step is not None], conversation.topic)
@@ -217,7 +217,7 @@ def choice_for(field: Field, options: Sequence[Any], conversation: Conversation)
 
 
 def listed_choice(text: str, asked: str) -> str | None:
-    """The name, of those listed as ``- name: what it is for``, that has most to do with what is asked."""
+    """Return the name in a list of ``- name: purpose`` lines that matches the question best."""
     words = set(concepts(asked))
     listed = [found.groups() for found in re.finditer(_LISTED, text[:_MAX_SEARCHED])]
     scored = [(len(words & set(concepts(f"{name} {purpose}"))), name) for name, purpose in listed]
@@ -238,7 +238,7 @@ def _option_scores(options: Sequence[Any], asked: str, guide: str) -> list[float
 
 
 def _polar(options: Sequence[Any], text: str) -> int | None:
-    """Of options that have ``yes`` and ``no``, the one a text agrees with; a question agrees with neither."""
+    """Return the option ``yes`` or ``no`` that a text expresses; a question expresses neither."""
     named = [normalise_word(str(option)) for option in options]
     if not {"yes", "no"} <= set(named) or "?" in text:
         return None
@@ -271,7 +271,7 @@ def _first(form: str, text: str) -> str | None:
 
 
 def _find_place(text: str) -> str | None:
-    """The word behind a preposition that names mostly stand behind."""
+    """Return the word after a preposition that usually precedes names."""
     words = (found.group(1) for found in re.finditer(_PLACED, text))
     return next(
         (word for word in words if is_content(normalise_word(word)) and not is_general(concept_of(word))),
@@ -300,7 +300,7 @@ def _is_called(fact: Fact, words: list[str]) -> bool:
 
 
 def _find_labelled(field: Field, text: str) -> str | None:
-    """What follows the field's name and a colon or equals sign."""
+    """Return what follows the field's name and a colon or equals sign."""
     if not field.words or (len(field.words) == 1 and field.words[0] in _GENERIC - {"name"}):
         return None
     label = r"[ _-]?".join(map(re.escape, field.words))
@@ -309,7 +309,7 @@ def _find_labelled(field: Field, text: str) -> str | None:
 
 
 def _number_beside(field: Field, text: str) -> str | None:
-    """The number right behind the field's name: ``amount of 1,500``."""
+    """Return the number directly after the field's name: ``amount of 1,500``."""
     if not field.words:
         return None
     label = r"[ _-]?".join(map(re.escape, field.words))
@@ -323,7 +323,7 @@ def _plausible(field: Field, value: str) -> bool:
 
 
 def _identifier(field: Field, conversation: Conversation, text: str) -> str | None:
-    """A code beside the noun the identifier is of (``order 1234``), else the only code there is."""
+    """Return the code beside the identifier's noun (``order 1234``), else the only code there is."""
     nouns = {concept_of(word) for word in field.words if word not in _GENERIC}
     if nouns:
         for found in re.finditer(

@@ -1,4 +1,4 @@
-"""Filling a JSON schema: walks it, asks a source for contents, and mends them until they are valid."""
+"""Filling of a JSON schema: a source provides contents, which are repaired until they are valid."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,30 +17,30 @@ _ONLY_GIVEN: Final = frozenset({"identifier", "email", "url", "phone", "date", "
 
 
 class Source(Protocol):
-    """Where contents come from; each returns ``None`` where the conversation holds nothing for the field."""
+    """Provides contents; each method returns ``None`` if the conversation has nothing for the field."""
 
     def text(self, field: Field) -> str | None:
-        """A string for the field."""
+        """Return a string for the field."""
 
     def spare_text(self, field: Field) -> str:
-        """A string for a field that must have one although the conversation holds none."""
+        """Return a string for a required field for which the conversation has none."""
 
     def number(self, field: Field, low: float | None, high: float | None) -> float | None:
-        """A number for the field, within its bounds if it can."""
+        """Return a number for the field, within its bounds if it can."""
 
     def flag(self, field: Field) -> bool | None:
-        """A truth value for the field."""
+        """Return a truth value for the field."""
 
     def choice(self, field: Field, options: Sequence[Any]) -> int | None:
-        """Which of the options, by position."""
+        """Return which of the options, by position."""
 
     def items(self, field: Field) -> list[str] | None:
-        """Strings for the items of a list."""
+        """Return strings for the items of a list."""
 
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """A valid value, and whether the conversation holds what it says."""
+    """A valid value, and whether it comes from the conversation."""
 
     value: Any
     grounded: bool
@@ -65,7 +65,7 @@ class Filler:
         self.missing: list[str] = []
 
     def fill(self) -> Any:
-        """A value that is valid for the root schema."""
+        """Return a value that is valid for the root schema."""
         return self._value(self._root, Field(), 0).value
 
     def _value(self, schema: Any, field: Field, depth: int) -> Filled:
@@ -106,7 +106,7 @@ class Filler:
         return Filled(options[at], grounded=True)
 
     def _fill_branch(self, schema: Schema, branches: list[Any], field: Field, depth: int) -> Filled:
-        """The first branch's value that the whole schema accepts; ``null`` only where nothing is grounded."""
+        """The value of the first branch that fits the whole schema; ``null`` only if no value is grounded."""
         shared = {
             key: value
             for key, value in schema.items()
@@ -242,7 +242,7 @@ class Filler:
         return self._value(schema, field, depth + 1).value
 
     def _distinct(self, values: list[Any], schema: Schema) -> list[Any]:
-        """The values without repetitions, varied where too few are left."""
+        """Return the values without repetitions, varied where too few are left."""
         kept: list[Any] = []
         inner = resolve_schema(schema.get("items", True), self._root)
         for value in values:
@@ -260,7 +260,7 @@ class Filler:
 
 
 def _variants(value: Any, schema: Schema) -> list[Any]:
-    """Values much like this one, for lists that allow none twice."""
+    """Return variants of a value, for lists whose items must be unique."""
     if schema.get("enum"):
         return list(schema["enum"])
     if isinstance(value, bool):

@@ -12,7 +12,7 @@ from core.texts import Language
 
 
 def word_set(text: str) -> frozenset[str]:
-    """The words of a text."""
+    """Return the words of a text."""
     return frozenset(text.split())
 
 
@@ -324,7 +324,7 @@ PHRASES: Final[dict[Language, Phrases]] = {
 
 
 def join_phrases(parts: Sequence[str], conjunction: str) -> str:
-    """The parts as a list in a sentence: ``a, b and c``."""
+    """Return the parts as a list in a sentence: ``a, b and c``."""
     if len(parts) <= 1:
         return "".join(parts)
     return f"{', '.join(parts[:-1])} {conjunction} {parts[-1]}"

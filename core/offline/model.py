@@ -1,4 +1,4 @@
-"""The chat model LangChain sees: messages in, policy and schema filling inside, tokens out."""
+"""The offline chat model: LangChain's interface around the policy and the filling of schemas."""
 
 import asyncio
 import hashlib
@@ -159,7 +159,7 @@ def _json_schema(schema: dict[str, Any] | type) -> Schema:
 def _chunks(
     messages: list[BaseMessage], stop: list[str] | None, options: dict[str, Any]
 ) -> Iterator[ChatGenerationChunk]:
-    """The reply, token by token, then its tool calls; metadata and counts in the last chunk only."""
+    """Return the reply, token by token, then its tool calls; metadata and counts in the last chunk only."""
     schema = _asked_schema(options)
     conversation = read_conversation(messages, asks_in_last=schema is None)
     decision = _decision(Composer(conversation), options, schema)
@@ -221,7 +221,7 @@ def _cut_at_stop(text: str, stop: list[str] | None) -> str:
 
 
 def _call_id(messages: list[BaseMessage], tool: str, index: int) -> str:
-    """The same for the same conversation, another for each of its turns."""
+    """Return an id that depends on the conversation and its turn only."""
     digest = hashlib.sha256(f"{len(messages)}|{tool}|{index}".encode())
     for message in messages:
         digest.update(f"|{message.type}|{message.text}".encode("utf-8", "replace"))

@@ -1,4 +1,4 @@
-"""Observations: what a tool's message says, whether it failed, and the documents and facts in it."""
+"""Observations: the content of a tool's message, whether the tool failed, and its documents and facts."""
 
 import json
 import re
@@ -75,7 +75,7 @@ class Observation:
 
     @property
     def failed(self) -> bool:
-        """Whether the tool reported a failure (finding nothing is none)."""
+        """Whether the tool reported a failure; an empty result is not one."""
         return self.outcome in {"unavailable", "refused"}
 
 
@@ -101,7 +101,7 @@ def read_observation(message: ToolMessage, tool: str) -> Observation:
 
 
 def summarised_observation(tool: str, said: str, *, failed: bool) -> Observation:
-    """An observation of which only a line is left."""
+    """Return an observation of which only a summary is left."""
     content = () if failed else (Document("", tuple(sentences(said)), tool),)
     outcome: Outcome = "empty" if not said else "found"
     return Observation(
@@ -142,7 +142,7 @@ def _said_fault(content: dict[str, Any]) -> str:
 
 
 def _kind_of_fault(content: Any, text: str, fault: str) -> str:
-    """The tool's own word for the kind of its failure, else all it said."""
+    """Return the tool's own name for the kind of failure, else its whole message."""
     error = (
         next((content[key] for key in _ERROR_KEYS if content.get(key)), None)
         if isinstance(content, dict)
@@ -153,7 +153,7 @@ def _kind_of_fault(content: Any, text: str, fault: str) -> str:
 
 
 def _unwrap(content: Any) -> Any:
-    """What an envelope such as ``{"success": true, "result": ...}`` holds."""
+    """Return what an envelope such as ``{"success": true, "result": ...}`` holds."""
     if not isinstance(content, dict) or not any(content.get(key) is True for key in _SUCCESS_KEYS):
         return content
     held = [content[key] for key in _ENVELOPES if key in content]
@@ -202,7 +202,7 @@ def _leaves(
     record: int = 0,
     depth: int = 0,
 ) -> Iterator[tuple[tuple[str, ...], str, int, Any]]:
-    """All values that hold no others, with the keys to them, and title and number of their record."""
+    """Return all values that hold no others, with the keys to them, and title and number of their record."""
     if depth > 12:  # noqa: PLR2004 - deeper than any record a person reads
         return
     if isinstance(value, dict):

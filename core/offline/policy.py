@@ -67,7 +67,7 @@ class Policy:
         return self.composer.conversation
 
     def decide(self) -> Decision:
-        """Gather, else act, else answer."""
+        """Decide: gather information, else act, else answer."""
         if not self.conversation.task.strip():
             return Decision(self.answer())
         gathering = self._gathering()
@@ -79,14 +79,14 @@ class Policy:
         return Decision(self.answer())
 
     def force_call(self, name: str | None) -> Decision:
-        """A call that must be made: of the named tool, or of the most relevant one."""
+        """Return a forced call of the named tool, or of the most relevant one."""
         chosen = next((tool for tool in self.tools if tool.name == name), None)
         tool = chosen or max(self.tools, key=lambda each: self._scores[each.name])
         call = PlannedCall(tool.name, arguments_for(tool, self.composer).values)
         return Decision(self._write_thought([call]) if tool.reads else self._purpose(call), (call,))
 
     def answer(self) -> str:
-        """The final text: what was done, what was found, what is missing."""
+        """Return the final text: what was done, what was found, what is missing."""
         phrases = self.composer.phrases
         parts = [self.composer.closing] if self.composer.closing else []
         parts += [
@@ -189,7 +189,7 @@ class Policy:
         return [tool for tool in ranked if _escalates(tool)][:1] if self._is_problem() else []
 
     def _is_asked_for(self, tool: Tool) -> bool:
-        """The task asks for what the tool does, and speaks of what it does it to.
+        """Return the task asks for what the tool does, and speaks of what it does it to.
 
         Tools that send something are asked for by naming what is sent: that a customer is spoken of says
         little.

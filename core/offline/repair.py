@@ -1,4 +1,4 @@
-"""Mending: the nearest text or number that a schema's bounds allow."""
+"""Repair of values: the nearest text or number that a schema allows, and examples of regular expressions."""
 
 import math
 import re
@@ -31,7 +31,7 @@ _SPARES: Final[dict[str, str]] = {
 
 
 def repair_text(text: str, schema: Schema) -> str:
-    """The text, with the form and length the schema asks for."""
+    """Return the text, with the form and length the schema asks for."""
     name = str(schema.get("format") or "")
     if name in _SPARES:
         return _fit_format(text, name)
@@ -46,7 +46,7 @@ def repair_text(text: str, schema: Schema) -> str:
 
 
 def repair_number(number: float, schema: Schema, *, whole: bool) -> float:
-    """The nearest number within bounds and on the step; an integer where one is asked for."""
+    """Return the nearest number within bounds and on the step; an integer where one is asked for."""
     step = Fraction(str(schema["multipleOf"])) if schema.get("multipleOf") else None
     if whole:
         step = step if step and step.denominator == 1 else Fraction(step.numerator) if step else Fraction(1)
@@ -96,7 +96,7 @@ def _fit_format(text: str, name: str) -> str:
 
 
 def _fit_pattern(text: str, pattern: str, least: int, most: int | None) -> str | None:
-    """A piece of the text that matches, else an example of the pattern, of the right length."""
+    """Return a piece of the text that matches, else an example of the pattern, of the right length."""
     longest = most if most is not None else max(len(text), least, 1_000)
     candidates = [text, *text.split(), *_pieces(text, pattern), example_of(pattern, least)]
     for candidate in candidates:
@@ -128,7 +128,7 @@ _MOST_REPEATS: Final = 2_000
 
 
 def example_of(pattern: str, least: int = 0) -> str | None:
-    """A string the pattern matches, about ``least`` characters long; ``None`` where none was found."""
+    """Return a string the pattern matches, about ``least`` characters long; ``None`` where none was found."""
     for repeats in (0, 1, least, max(least - len(pattern), 0)):
         writer = _Writer(pattern, min(repeats, _MOST_REPEATS))
         text = writer.alternatives()
@@ -157,7 +157,7 @@ class _Writer:
         return self._at >= len(self._pattern)
 
     def alternatives(self) -> str:
-        """The first alternative's example; the others are read over."""
+        """Return the example of the first alternative; the others are skipped."""
         first = self._sequence()
         while self._peek() == "|":
             self._at += 1

@@ -56,7 +56,7 @@ _ROUNDS_BEFORE_EFFECT: Final = 4
 
 
 def structured_reply(schema: Schema, composer: Composer) -> str:
-    """A JSON text that is valid for the schema."""
+    """Return a JSON text that is valid for the schema."""
     value = extract_statements(schema, composer.conversation)
     if value is None:
         value = Filler(ReplySource(composer), schema, sparse=False).fill()
@@ -105,7 +105,7 @@ class ReplySource:
 
     @cached_property
     def _material(self) -> str:
-        """What is judged: the model's own answer, what was observed, or what the request brings with it."""
+        """The text to judge: the model's own answer, the observations, or the request's material."""
         observed = " ".join(observation.text for observation in self._conversation.observations)
         own = " ".join(sentences(self._conversation.task)[1:])
         return self._conversation.answer or observed or own
@@ -118,7 +118,7 @@ class ReplySource:
         return len(asked & set(concepts(self._material))) / len(asked) if asked else 1.0
 
     def text(self, field: Field) -> str | None:
-        """By what the field is for."""
+        """Return a text by the purpose of the field."""
         writers: dict[Kind, Callable[[], str | None]] = {
             "reason": self._reason,
             "next": self._next,
@@ -137,7 +137,7 @@ class ReplySource:
         return value_for(field, self._conversation)
 
     def spare_text(self, field: Field) -> str:
-        """What can be said where nothing more fitting is known."""
+        """Return a text if nothing more specific is known."""
         if field.kind == "next":
             return self._composer.phrases.none_left
         if field.kind == "message":
@@ -145,7 +145,7 @@ class ReplySource:
         return self._part(field) or headline(self._conversation.task, 200) or "-"
 
     def number(self, field: Field, low: float | None, high: float | None) -> float | None:
-        """A grade from how much of the request is covered, else a number of the conversation."""
+        """Return a grade from how much of the request is covered, else a number of the conversation."""
         if _GRADED & set(field.words):
             least, most = _bounds(field, low, high)
             return round(least + self._coverage * (most - least), 2)
@@ -167,11 +167,11 @@ class ReplySource:
         return True if telling & asked else None if not field.required else False
 
     def choice(self, field: Field, options: Sequence[Any]) -> int | None:
-        """The option the conversation speaks of."""
+        """Return the option the conversation speaks of."""
         return choice_for(field, options, self._conversation)
 
     def items(self, field: Field) -> list[str] | None:
-        """One to three items: what is covered, what is not, or the parts of the request."""
+        """Return one to three items: what is covered, what is not, or the parts of the request."""
         words = set(field.words)
         evidence = Evidence(self._conversation.topic, self._conversation.observations)
         phrases = self._composer.phrases

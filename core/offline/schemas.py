@@ -23,7 +23,7 @@ _TYPES: Final[dict[str, type | tuple[type, ...]]] = {
 
 
 def resolve_schema(schema: Any, root: Schema) -> Schema:
-    """The schema with its reference followed and its ``allOf`` merged in; ``True`` becomes ``{}``."""
+    """Return the schema with its reference followed and its ``allOf`` merged in; ``True`` becomes ``{}``."""
     current: Schema = schema if isinstance(schema, Mapping) else {}
     for _ in range(MAX_REFERENCES):
         if "$ref" not in current:
@@ -57,7 +57,7 @@ def merge_schemas(base: Schema, over: Schema) -> Schema:
 
 
 def type_of(schema: Schema) -> str:
-    """The type a value should have; told from the other keywords where none is named."""
+    """Return the type that a value should have, inferred from the other keywords if none is named."""
     named = schema.get("type")
     if isinstance(named, str):
         return named
@@ -75,12 +75,12 @@ def type_of(schema: Schema) -> str:
 
 
 def allows_null(schema: Schema, root: Schema) -> bool:
-    """Whether ``null`` fits."""
+    """Return whether ``null`` fits."""
     return fits(None, schema, root)
 
 
 def fits(value: Any, schema: Any, root: Schema) -> bool:
-    """Whether the value is valid, for the keywords tools and replies use; others are taken to hold."""
+    """Return whether the value is valid by the keywords that tools and replies use; others are ignored."""
     if isinstance(schema, bool):
         return schema
     whole = resolve_schema(schema, root)
@@ -96,7 +96,7 @@ def fits(value: Any, schema: Any, root: Schema) -> bool:
 
 
 def fits_number(value: float, schema: Schema) -> bool:
-    """Whether a number keeps its bounds and step."""
+    """Return whether a number keeps its bounds and step."""
     step = schema.get("multipleOf")
     return (
         ("minimum" not in schema or value >= schema["minimum"])
@@ -108,7 +108,7 @@ def fits_number(value: float, schema: Schema) -> bool:
 
 
 def fits_format(text: str, name: str) -> bool:
-    """Whether the text has a date, time or UUID format; other formats are taken to hold."""
+    """Return whether the text has a date, time or UUID format; other formats are taken to hold."""
     readers = {
         "date": date.fromisoformat,
         "date-time": datetime.fromisoformat,
@@ -178,7 +178,7 @@ def _fits_text(text: str, schema: Schema) -> bool:
 
 
 def matches(pattern: str, text: str) -> bool:
-    """Whether the pattern is found in the text; one Python cannot read is taken to be."""
+    """Return whether the pattern is found in the text; one Python cannot read is taken to be."""
     try:
         return re.search(pattern, text) is not None
     except re.error:

@@ -44,7 +44,7 @@ _PART: Final = re.compile(r"\{([A-Z]+)\}")
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A turn of phrase, and what it says; no subject: the writer, or their company where ``us`` matches."""
+    """A phrase and the fact it states; without a subject it is about the writer, or their company."""
 
     predicate: str
     form: re.Pattern[str]
@@ -53,12 +53,12 @@ class Rule:
 
 
 def _rule(predicate: str, words: str, value: str, *, subject: str = "", kind: Kind = "states") -> Rule:
-    """Words are found in any case; a value has its own."""
+    """Make a rule's words match in any case, but keep the case of its value."""
     return Rule(predicate, re.compile(_spell_rule(rf"(?<!\w)(?i:{words})\s+{value}")), subject, kind)
 
 
 def _spell_rule(form: str) -> str:
-    """The form with its parts, and theirs, in place of their names."""
+    """Return the form with its parts inserted recursively."""
     while _PART.search(form):
         form = _PART.sub(lambda found: _PARTS[found[1]], form)
     return form
@@ -175,7 +175,7 @@ _TRIPLE: Final = frozenset({"subject", "predicate", "object"})
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What is said: ``subject`` has ``object`` as its ``predicate``."""
+    """A statement: ``subject`` has ``object`` as its ``predicate``."""
 
     subject: str
     predicate: str
@@ -251,7 +251,7 @@ def extract_statements(schema: Schema, conversation: Conversation) -> dict[str, 
 
 
 def statements(conversation: Conversation) -> list[Statement]:
-    """What the task's writer states of themselves, at most ten, each once."""
+    """Return what the task's writer states of themselves, at most ten, each once."""
     header, _, body = conversation.task.partition("\n\n")
     dated = _DAY.search(header) if body else None
     said_on = date.fromisoformat(dated.group()) if dated else None
@@ -320,7 +320,7 @@ def _find_corrections(text: str, earlier: Sequence[str]) -> Iterator[Statement]:
 
 
 def _alike(text: str, value: str) -> bool:
-    """Whether the phrase can be a value of that kind: a number for a number, a name for a name."""
+    """Return whether the phrase can be a value of that kind: a number for a number, a name for a name."""
     return text[:1].isupper() or "@" in text or (value[:1].isdigit() and text[:1].isdigit())
 
 
@@ -331,7 +331,7 @@ def _spelled_out(text: str) -> str:
 
 
 def _value_of(text: str, like: str) -> str:
-    """The value within a phrase: its number, where a number is looked for."""
+    """Return the value within a phrase: its number, where a number is looked for."""
     number = re.search(r"\d[\d.,]*\d|\d", text) if like[:1].isdigit() and "@" not in text else None
     return number.group() if number else text.strip(" .,'\"")
 
@@ -353,7 +353,7 @@ def _find_start_date(sentence: str, said_on: date | None) -> str:
 
 
 def _latest_year(month: int, said_on: date | None) -> int | None:
-    """The year of the last month of that name, or none where today is not known."""
+    """Return the year of the last month of that name, or none where today is not known."""
     return said_on.year - (month > said_on.month) if said_on else None
 
 

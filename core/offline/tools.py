@@ -1,4 +1,4 @@
-"""The tools as the policy sees them: what they are about, and whether they read or have an effect."""
+"""The tools as the policy sees them, their relevance for a question, and the arguments of calls."""
 
 import math
 import re
@@ -66,7 +66,7 @@ class Tool:
 
     @cached_property
     def objects(self) -> frozenset[str]:
-        """What it does it to: the other words of the name and of the description's first clause."""
+        """Its object: the other words of the name and of the description's first clause."""
         return frozenset((*self.name_words[1:], *self._purpose[1:])) - self.verbs
 
     @cached_property
@@ -85,7 +85,7 @@ class Tool:
 
 
 def tools_from(formatted: Sequence[Mapping[str, Any]]) -> tuple[Tool, ...]:
-    """Tools from OpenAI-format dictionaries."""
+    """Return tools from OpenAI-format dictionaries."""
     functions = [tool.get("function", tool) for tool in formatted]
     return tuple(
         Tool(
@@ -99,7 +99,7 @@ def tools_from(formatted: Sequence[Mapping[str, Any]]) -> tuple[Tool, ...]:
 
 
 def relevance(tools: Sequence[Tool], question: str, hint: str = "") -> dict[str, float]:
-    """How much each tool has to do with the question, by name: shared concepts, the rarer the weightier."""
+    """Return relevance of each tool for the question, by name: shared concepts, weighted by rarity."""
     asked = set(concepts(question))
     named = set(tokens(f"{question} {hint}".replace("_", "")))
     is_specific = any(not is_general(name) for name in asked)
@@ -167,25 +167,25 @@ class ArgumentSource:
         return value_for(field, self._conversation)
 
     def spare_text(self, field: Field) -> str:
-        """The task in one line: of all there is, the likeliest to be of use."""
+        """Return the task in one line: of all there is, the likeliest to be of use."""
         if field.kind in {"name", "query", "other"}:
             return self._query() or headline(self._conversation.task) or "-"
         return headline(self._conversation.task) or "-"
 
     def number(self, field: Field, low: float | None, high: float | None) -> float | None:
-        """A number the conversation has for the field."""
+        """Return a number the conversation has for the field."""
         return number_for(field, self._conversation, low, high)
 
     def flag(self, field: Field) -> bool | None:  # noqa: ARG002 - requests seldom say it
-        """Nothing: the schema's default stands."""
+        """Return ``None``: the schema's default is used."""
         return None
 
     def choice(self, field: Field, options: Sequence[Any]) -> int | None:
-        """The option the conversation speaks of."""
+        """Return the option the conversation speaks of."""
         return choice_for(field, options, self._conversation)
 
     def items(self, field: Field) -> list[str] | None:
-        """Key words for lists of them, else the one value there is."""
+        """Return key words for lists of them, else the one value there is."""
         if field.kind == "query" or {"tags", "labels", "keywords"} & set(field.words):
             return self._composer.key_words[:MAX_KEYWORDS] or None
         text = self.text(field)
@@ -209,7 +209,7 @@ class ArgumentSource:
         return shorten_sentence(self._conversation.task, 2_000) or None
 
     def _find_given(self) -> str:
-        """What the task itself says to write."""
+        """Return what the task itself says to write."""
         found = _CONTENT.search(self._conversation.task)
         quoted = _QUOTED.search(found.group(1)) if found else None
         return (quoted.group(1) if quoted else found.group(1)).strip() if found else ""

@@ -1,4 +1,4 @@
-"""Words: tokens, stems and concepts."""
+"""Words and sentences: tokens, stems, concepts, and the actions that a text requests."""
 
 import re
 import unicodedata
@@ -33,7 +33,7 @@ _SUFFIXES: Final = tuple(
 
 
 def clean(text: str) -> str:
-    """The text as valid Unicode without control characters, no longer than ``MAX_TEXT``."""
+    """Return the text as valid Unicode without control characters, no longer than ``MAX_TEXT``."""
     valid = text[:MAX_TEXT].encode("utf-8", "replace").decode("utf-8")
     return "".join(
         character for character in valid if character in "\n\t" or unicodedata.category(character) != "Cc"
@@ -41,18 +41,18 @@ def clean(text: str) -> str:
 
 
 def tokens(text: str) -> list[str]:
-    """All words, lower case and unaccented; ``snake_case`` and ``camelCase`` come apart."""
+    """Return all words, lower case and unaccented; ``snake_case`` and ``camelCase`` come apart."""
     return _WORD.findall(normalise_text(_CAMEL.sub(" ", text)))
 
 
 def surface_words(text: str) -> list[str]:
-    """All words as they are written."""
+    """Return all words as they are written."""
     return _SURFACE.findall(text)
 
 
 @lru_cache(maxsize=65_536)
 def stem(word: str) -> str:
-    """The word without its English or Portuguese ending; words with digits stay as they are."""
+    """Return the word without its English or Portuguese ending; words with digits stay as they are."""
     if not word.isalpha():
         return word
     for suffix in _SUFFIXES:
@@ -76,13 +76,13 @@ _GENERAL: Final = GENERAL_WORDS | {_CONCEPTS.get(stem(word), stem(word)) for wor
 
 @lru_cache(maxsize=65_536)
 def concept_of(word: str) -> str:
-    """What stands for the word in comparisons: its group's name, else its stem."""
+    """Return the concept that represents a word in comparisons: its group's name, else its stem."""
     root = stem(normalise_word(word))
     return _CONCEPTS.get(root, root)
 
 
 def concepts(text: str) -> list[str]:
-    """Concepts of the content words, in order, with repetitions."""
+    """Return concepts of the content words, in order, with repetitions."""
     return list(_concepts_of(text) if len(text) <= _REMEMBERED else _concepts_of.__wrapped__(text))
 
 
@@ -92,17 +92,17 @@ def _concepts_of(text: str) -> tuple[str, ...]:
 
 
 def is_content(word: str) -> bool:
-    """Whether the word (lower case, unaccented) carries meaning of its own."""
+    """Return whether the word (lower case, unaccented) carries meaning of its own."""
     return word not in STOP_WORDS and (len(word) > 1 or word.isdigit())
 
 
 def is_general(name: str) -> bool:
-    """Whether the concept occurs in nearly every request and says little about this one."""
+    """Return whether the concept occurs in nearly every request and says little about this one."""
     return name in _GENERAL
 
 
 def keywords(text: str, limit: int = 8) -> list[str]:
-    """The words that say what a request is about, as written, without repetitions."""
+    """Return the words that say what a request is about, as written, without repetitions."""
     content = [
         (word, concept_of(word))
         for word in surface_words(text)
@@ -125,7 +125,7 @@ _BULLET: Final = re.compile(r"^\s*(?:[-*•#]+\s+)+")
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text; lines and list items count as sentences."""
+    """Return the sentences of a text; lines and list items count as sentences."""
     found: list[str] = []
     for piece in _BREAK.split(text):
         sentence = " ".join(_BULLET.sub("", piece).split())
@@ -141,13 +141,13 @@ def sentences(text: str) -> list[str]:
 
 
 def end_sentence(sentence: str) -> str:
-    """The sentence with a full stop where it has no end."""
+    """Return the sentence with a full stop where it has no end."""
     stripped = sentence.strip().rstrip(",;:")
     return stripped if not stripped or stripped[-1] in ".!?…" else f"{stripped}."
 
 
 def shorten_sentence(text: str, limit: int) -> str:
-    """The text in one line, cut between words to at most ``limit`` characters."""
+    """Return the text in one line, cut between words to at most ``limit`` characters."""
     line = " ".join(text.split())
     if len(line) <= limit:
         return line
@@ -160,7 +160,7 @@ def shorten_sentence(text: str, limit: int) -> str:
 
 
 def headline(text: str, limit: int = 80) -> str:
-    """The first sentence, without its end, cut to ``limit``."""
+    """Return the first sentence, without its end, cut to ``limit``."""
     first = next(iter(sentences(text)), "")
     return shorten_sentence(first.rstrip(".!…"), limit)
 
@@ -184,7 +184,7 @@ _INFLECTED: Final = ("ing", "ed", "ando", "endo", "indo", "ou", "eram", "aram")
 
 
 def requested_verbs(text: str) -> list[str]:
-    """Concepts of the words that stand where a request's verb stands, in order.
+    """Return concepts of the words that stand where a request's verb stands, in order.
 
     ``help diagnose and resolve`` asks for three things; in ``he reports that trying to export fails``
     nothing is asked for.
@@ -226,7 +226,7 @@ _SHORTEST_PREFIX: Final = 5
 
 
 def reads(name: str) -> bool:
-    """Whether a tool of this name only reads: its first or last word says so."""
+    """Return whether a tool of this name only reads: its first or last word says so."""
     named = tokens(name)
     return bool(named) and (_is_reading(named[0]) or _is_reading(named[-1]))
 

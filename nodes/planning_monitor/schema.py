@@ -1,7 +1,7 @@
-"""What the models write: a plan, a revision of it, a judgement.
+"""The schemas of what the models write: a plan, a revision of it, a judgement.
 
-Steps and sub-goals are numbered. Sizes and numbers that :mod:`nodes.planning_monitor.faults` checks are only
-said in the JSON schema, so that all that is wrong with a plan is told to the model at once.
+Steps and sub-goals are numbered. Limits that :mod:`nodes.planning_monitor.plan_rules` checks stand in the
+JSON schema only, so that the model is told all faults of a plan at once.
 """
 
 from collections.abc import Collection
@@ -11,22 +11,24 @@ from pydantic import AfterValidator, BaseModel, Field, create_model
 
 from core.texts import make_storable
 
-# A plan a person can still read; a longer task is several tasks.
+# A plan that a person can still read. A longer task is several tasks.
 MAX_SUB_GOALS = 6
 MAX_STEPS = 10
 
-# What models write where nothing is to be said, whatever the schema asks for.
-_NOTHING = frozenset({"none", "n/a", "null", "nothing", "no change", "no changes", "nenhum", "nenhuma", "-"})
+# What models write for "nothing", whatever the schema asks for.
+_EMPTY_WORDS = frozenset(
+    {"none", "n/a", "null", "nothing", "no change", "no changes", "nenhum", "nenhuma", "-"}
+)
 
 
-def _unless_nothing(text: str) -> str:
-    said = make_storable(text).strip()
-    return "" if said.casefold().rstrip(".") in _NOTHING else said
+def _clear_empty_words(text: str) -> str:
+    storable = make_storable(text).strip()
+    return "" if storable.casefold().rstrip(".") in _EMPTY_WORDS else storable
 
 
 _Text: TypeAlias = Annotated[str, Field(min_length=1, max_length=2_000), AfterValidator(make_storable)]
 _Line: TypeAlias = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(make_storable)]
-_Perhaps: TypeAlias = Annotated[str, Field(max_length=500), AfterValidator(_unless_nothing)]
+_OptionalLine: TypeAlias = Annotated[str, Field(max_length=500), AfterValidator(_clear_empty_words)]
 _Names: TypeAlias = Annotated[
     list[str], Field(max_length=50), AfterValidator(lambda names: list(dict.fromkeys(names)))
 ]
@@ -34,7 +36,7 @@ _Number: TypeAlias = Annotated[int, Field(ge=1, le=999)]
 
 
 class GoalAnalysis(BaseModel):
-    """What is to be reached."""
+    """The goal, and how to tell that it is reached."""
 
     primary_goal: _Text = Field(description="The goal of the request, in one or two sentences")
     success_criteria: list[_Line] = Field(
@@ -74,7 +76,7 @@ class PlanStep(BaseModel):
         max_length=50,
         description="Numbers of the steps whose outcome this step needs; none when it can begin at once",
     )
-    decision_point: _Perhaps = Field(
+    decision_point: _OptionalLine = Field(
         "", description="What is to be decided by the outcome of the step; empty when nothing is"
     )
 
@@ -137,7 +139,7 @@ class Judgement(BaseModel):
 
     success: bool = Field(description="Whether the steps that ran last did what they were meant to do")
     reasoning: _Text = Field(description="What the results say about the goal, in one or two sentences")
-    adjustment: Annotated[str, Field(max_length=2_000), AfterValidator(_unless_nothing)] = Field(
+    adjustment: Annotated[str, Field(max_length=2_000), AfterValidator(_clear_empty_words)] = Field(
         "", description="What to change in the steps that remain; empty when the plan stands as it is"
     )
     abort: bool = Field(
@@ -149,12 +151,12 @@ class Judgement(BaseModel):
 PlanT = TypeVar("PlanT", Plan, Revision)
 
 
-def with_tools(schema: type[PlanT], tools: Collection[str]) -> type[PlanT]:
-    """The schema as the model is shown it: steps choose their other tools among those there are."""
+def restrict_tools(schema: type[PlanT], tools: Collection[str]) -> type[PlanT]:
+    """Return the schema as the model sees it: steps choose their other tools among those available."""
     if not tools:
         return schema
-    said = schema.model_fields["steps"]
-    named = PlanStep.model_fields["other_tools"]
+    steps_field = schema.model_fields["steps"]
+    tools_field = PlanStep.model_fields["other_tools"]
     choice: dict[str, Any] = {"items": {"type": "string", "enum": list(tools)}}
     step = create_model(
         "PlanStep",
@@ -162,10 +164,10 @@ def with_tools(schema: type[PlanT], tools: Collection[str]) -> type[PlanT]:
         __doc__=PlanStep.__doc__,
         other_tools=(
             _Names,
-            Field(default_factory=list, description=named.description, json_schema_extra=choice),
+            Field(default_factory=list, description=tools_field.description, json_schema_extra=choice),
         ),
     )
-    steps = Field(description=said.description, json_schema_extra=said.json_schema_extra)
-    # The step's type is made here, so that only the run knows it.
+    steps = Field(description=steps_field.description, json_schema_extra=steps_field.json_schema_extra)
+    # mypy cannot know a type that is created here.
     fields: dict[str, Any] = {"steps": (list[step], steps)}
     return create_model(schema.__name__, __base__=schema, __doc__=schema.__doc__, **fields)

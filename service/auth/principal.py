@@ -28,7 +28,7 @@ class Identity:
     scopes: frozenset[Scope] = field(default_factory=frozenset)
     credential: str = ""
 
-    def may(self, scope: Scope) -> bool:
+    def has_scope(self, scope: Scope) -> bool:
         """Return whether the user has the scope; ``admin`` includes every scope."""
         return scope in self.scopes or "admin" in self.scopes
 

@@ -72,7 +72,7 @@ async def _identify(scope: Scope, headers: Headers, service: Service) -> Identit
 def _require_access(identity: Identity, access: Access | None, path: str) -> None:
     if access is None:
         raise NotFound(f"there is nothing at {path!r}", details={"path": path})
-    if access not in {"member", "anyone"} and not identity.may(access):  # type: ignore[arg-type]  # a scope, then
+    if access not in {"member", "anyone"} and not identity.has_scope(access):  # type: ignore[arg-type]  # a scope, then
         raise Forbidden(
             f"this needs the scope {access!r}, which your credential does not have",
             details={"scope": access, "scopes": sorted(identity.scopes)},

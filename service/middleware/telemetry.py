@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.lifespan import Service
 from service.observability.metrics import OTHER
-from service.observability.tracing import request_ended
+from service.observability.tracing import finish_request_span
 
 METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 # All paths without a route are one series.
@@ -40,7 +40,7 @@ class TelemetryMiddleware:
             await send(message)
 
         started = time.perf_counter()
-        with service.tracing.request(scope) as span:
+        with service.tracing.trace_request(scope) as span:
             try:
                 await self._app(scope, receive, send_and_note_status)
             finally:
@@ -48,7 +48,7 @@ class TelemetryMiddleware:
                 method = scope["method"] if scope["method"] in METHODS else OTHER
                 metrics.requests.labels(route, method, str(status)).inc()
                 metrics.request_seconds.labels(route, method).observe(time.perf_counter() - started)
-                request_ended(span, method=method, route=route, status=status)
+                finish_request_span(span, method=method, route=route, status=status)
 
 
 def find_route_template(scope: Scope) -> str:

@@ -41,7 +41,7 @@ class Tracing:
         self._tracer = tracer
 
     @contextmanager
-    def request(self, scope: Scope) -> Iterator[Span | None]:
+    def trace_request(self, scope: Scope) -> Iterator[Span | None]:
         """Trace an HTTP request for the block, in the trace of its ``traceparent`` (W3C Trace Context)."""
         if self._tracer is None:
             yield None
@@ -54,7 +54,7 @@ class Tracing:
             yield span
 
     @contextmanager
-    def run(self, graph: str, thread_id: str) -> Iterator["RunTrace"]:
+    def trace_run(self, graph: str, thread_id: str) -> Iterator["RunTrace"]:
         """Trace a run for the block, below the span of its request."""
         if self._tracer is None:
             yield RunTrace(None, None)
@@ -81,7 +81,7 @@ class RunTrace:
         self._span = span
         self.callbacks = callbacks
 
-    def ended(self, outcome: str, *, failed: bool) -> None:
+    def set_outcome(self, outcome: str, *, failed: bool) -> None:
         """Set the run's outcome, before its block ends."""
         if self._span is None:
             return
@@ -91,7 +91,7 @@ class RunTrace:
             self._span.set_status(StatusCode.ERROR)
 
 
-def request_ended(span: Span | None, *, method: str, route: str, status: int) -> None:
+def finish_request_span(span: Span | None, *, method: str, route: str, status: int) -> None:
     """Name a request's span for its route, and set the response's status."""
     if span is None:
         return

@@ -1,12 +1,13 @@
-"""``/health`` and ``/info``: whether the service works, and what it is."""
+"""``/health``, ``/info`` and ``/metrics``: whether the service works, what it is, and its instruments."""
 
 import asyncio
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Header, Response
 from fastapi.responses import JSONResponse
+from prometheus_client.exposition import choose_encoder
 
 from core import postgres
 from core.embeddings import embedder_kind
@@ -110,6 +111,19 @@ def _describe_health(service: Service) -> dict[str, Any]:
 def _not_ready_response(code: str, message: str) -> JSONResponse:
     content = {"status": "not ready", "error": code, "message": message, "details": {}}
     return JSONResponse(content, status_code=503, headers={"Retry-After": "2"})
+
+
+def metrics_router() -> APIRouter:
+    """Return the router of ``/metrics``."""
+    router = APIRouter(tags=["service"])
+
+    @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    async def metrics(service: OpenService, accept: Annotated[str, Header()] = "*/*") -> Response:
+        """Return counters, gauges and histograms in Prometheus' text format or OpenMetrics."""
+        encode, content_type = choose_encoder(accept)
+        return Response(encode(service.metrics.registry), media_type=content_type)
+
+    return router
 
 
 async def _find_database_fault(service: Service) -> str | None:

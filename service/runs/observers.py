@@ -70,14 +70,17 @@ class RunObserver:
         """
         is_workflow = request.queue == "workflows"
         started, name = time.monotonic(), request.graph.name
-        with self._tracing.run(name, request.thread_id) as trace, measure_run(self._metrics, name) as meter:
+        with (
+            self._tracing.trace_run(name, request.thread_id) as trace,
+            measure_run(self._metrics, name) as meter,
+        ):
             if is_workflow:
                 meter.outcome = ADVANCED
             run = ObservedRun(meter, trace.callbacks)
             try:
                 yield run
             finally:
-                trace.ended(run.outcome, failed=run.has_failed)
+                trace.set_outcome(run.outcome, failed=run.has_failed)
                 if not is_workflow:
                     seconds = time.monotonic() - started
                     self._audit.note(

@@ -206,7 +206,7 @@ def _check_answer(answer: Any, pending: Sequence[Interrupt], identity: Identity)
             "several decisions are pending: give {interrupt id: answer}", details={"interrupts": sorted(ids)}
         )
     answered = [one for one in pending if not by_id or one.id in answer]
-    if not identity.may("approvals") and not all(is_answered_elsewhere(one.value) for one in answered):
+    if not identity.has_scope("approvals") and not all(is_answered_elsewhere(one.value) for one in answered):
         raise Forbidden(
             "the answer is a company's decision, which needs the scope 'approvals'",
             details={"scope": "approvals", "scopes": sorted(identity.scopes)},

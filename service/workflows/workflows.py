@@ -344,7 +344,7 @@ def _check_may_skip(identity: Identity, definition: Definition, recovery: Recove
     """Raise if the recovery overrules a person's rejection and the caller may not decide."""
     outline = build_outline(definition)
     rejected = [key for key in recovery.steps if isinstance(outline[parse_step_id(key)].step, Approval)]
-    if rejected and not identity.may("approvals"):
+    if rejected and not identity.has_scope("approvals"):
         raise Forbidden(
             f"{rejected[0]} was rejected; skipping it is a decision, which needs the scope 'approvals'",
             details={"scope": "approvals", "scopes": sorted(identity.scopes)},

@@ -74,7 +74,7 @@ async def test_what_waits_for_a_person_survives_kill_9_and_is_carried_out_once(d
             await ask_for_a_discount(http, gemini)
             before = await deal(http)
             service.send(signal.SIGKILL)
-            await service.ended()
+            await service.wait()
         async with service_process(data_dir, **settings) as service, client(service.url) as http:
             waiting = (await http.get("/v1/approvals")).json()["approvals"]
             by_graph = {approval["graph"]: approval for approval in waiting}

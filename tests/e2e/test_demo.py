@@ -7,7 +7,7 @@ from tests.support.scripted import ScriptedChatModel, scripted_models
 from tests.support.service import running_service
 
 
-async def test_the_demo_shows_the_case_in_plain_text_when_piped(tmp_path: Path) -> None:
+async def test_the_demo_prints_plain_text_into_a_pipe(tmp_path: Path) -> None:
     process = await launch(tmp_path, "-m", "service.cli.demo")
     output, errors = await process.communicate()
     assert process.returncode == 0, errors.decode()
@@ -23,7 +23,7 @@ async def test_the_demo_shows_the_case_in_plain_text_when_piped(tmp_path: Path) 
     assert "it is not a language model" in text
 
 
-async def test_the_demo_uses_a_running_service_and_says_when_there_is_none(
+async def test_the_demo_uses_a_running_service_or_explains_that_there_is_none(
     tmp_path: Path, database_url: str
 ) -> None:
     model = ScriptedChatModel(replies=["It cannot be solved."])

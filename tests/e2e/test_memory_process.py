@@ -40,7 +40,7 @@ async def memory_process(data_dir: Path) -> AsyncIterator[tuple[Process, str]]:
             await process.communicate()
 
 
-async def test_a_memory_of_its_own_keeps_what_it_is_told_through_a_restart(tmp_path: Path) -> None:
+async def test_a_separate_memory_server_keeps_its_data_through_a_restart(tmp_path: Path) -> None:
     for added in (1, 0):
         async with memory_process(tmp_path) as (process, banner):
             assert TOKEN not in banner
@@ -56,7 +56,7 @@ async def test_a_memory_of_its_own_keeps_what_it_is_told_through_a_restart(tmp_p
             assert process.returncode == 0, errors.decode()
 
 
-async def test_a_memory_that_cannot_start_says_why_in_a_line(tmp_path: Path) -> None:
+async def test_a_memory_server_that_cannot_start_explains_why_in_one_line(tmp_path: Path) -> None:
     listener = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
     process = await launch(

@@ -30,7 +30,7 @@ async def test_a_question_survives_kill_9_and_is_neither_lost_nor_asked_twice(da
         before = await turn(http, {"resume": {"reply": "about 12"}})
         assert before["interrupts"][0]["value"]["question"] == "industry"
         service.send(signal.SIGKILL)
-        await service.ended()
+        await service.wait()
     async with service_process(data_dir) as service, client(service.url) as http:
         after = await turn(http, {"resume": {"reply": "Private tutoring"}})
         assert after["interrupts"][0]["value"]["question"] == "use_case"

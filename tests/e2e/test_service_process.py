@@ -42,8 +42,8 @@ def data_dir(tmp_path: Path) -> Iterator[Path]:
 
 async def test_a_fresh_service_solves_the_support_case_offline(data_dir: Path) -> None:
     async with service_process(data_dir) as service, client(service.url) as http:
-        assert "it is not a language model" in service.banner
-        assert f"{service.url}/react/playground/" in service.banner
+        assert "it is not a language model" in service.startup_message
+        assert f"{service.url}/react/playground/" in service.startup_message
         assert (await http.get("/health")).json()["status"] == "healthy"
         output = (await http.post("/react/invoke", json={"input": INPUT})).json()["output"]
         assert output["success"] is True
@@ -53,7 +53,7 @@ async def test_a_fresh_service_solves_the_support_case_offline(data_dir: Path) -
         assert len(used) >= 3
         assert output["metadata"]["is_language_model"] is False
         service.send(signal.SIGTERM)
-        assert await service.ended() == 0
+        assert await service.wait() == 0
     left = [process.name() for process in psutil.process_iter() if str(data_dir) in _command(process)]
     assert left == []
 
@@ -90,7 +90,7 @@ async def test_commands_work_beside_a_running_service_and_find_its_database(data
     assert key[3:19] in await run_command("service.cli.keys", "list")
 
 
-async def test_what_keeps_it_from_starting_is_said_in_a_line_each(data_dir: Path) -> None:
+async def test_a_failure_to_start_is_explained_in_one_line(data_dir: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         code, errors = await start_and_fail(data_dir, PORT=port)
@@ -111,14 +111,14 @@ async def test_a_thread_survives_kill_9_of_the_service_and_a_restart_of_the_data
         async with service_process(data_dir, **settings) as service, client(service.url) as http:
             first = await _ask(http, "My name is Ana.")
             service.send(signal.SIGKILL)
-            assert await service.ended() == -signal.SIGKILL
+            assert await service.wait() == -signal.SIGKILL
         # The database was left running; the second service takes it over, and stops it.
         gemini.enqueue(Text(["Your name is Ana."]))
         async with service_process(data_dir, **settings) as service, client(service.url) as http:
             second = await _ask(http, "What is my name?", first["thread_id"])
             assert second["final_answer"] == "Your name is Ana."
             service.send(signal.SIGINT)
-            assert await service.ended() == 0
+            assert await service.wait() == 0
         gemini.enqueue(Text(["Still Ana."]))
         async with service_process(data_dir, **settings) as service, client(service.url) as http:
             third = await _ask(http, "And now?", first["thread_id"])
@@ -133,7 +133,7 @@ async def test_a_thread_survives_kill_9_of_the_service_and_a_restart_of_the_data
         assert len(third["messages"]) == 6
 
 
-async def test_a_service_killed_in_the_middle_of_a_run_takes_the_next_message_of_its_thread(
+async def test_a_thread_continues_after_its_service_was_killed_during_a_run(
     data_dir: Path,
 ) -> None:
     async with gemini_server() as gemini:
@@ -145,7 +145,7 @@ async def test_a_service_killed_in_the_middle_of_a_run_takes_the_next_message_of
             asking = asyncio.create_task(_ask(http, "Export fails.", "killed"))
             await gate.started.wait()
             service.send(signal.SIGKILL)
-            await service.ended()
+            await service.wait()
             with pytest.raises(httpx.TransportError):
                 await asking
         gemini.enqueue(Text(["Use the batch API."]))
@@ -162,7 +162,7 @@ async def test_a_service_killed_in_the_middle_of_a_run_takes_the_next_message_of
             ]
 
 
-async def test_sigterm_lets_a_run_reach_its_next_step_and_tells_the_client(data_dir: Path) -> None:
+async def test_sigterm_lets_a_run_finish_its_step_and_informs_the_client(data_dir: Path) -> None:
     async with gemini_server() as gemini:
         gate = Gated(["Let me", " think."])
         search = ("search_knowledge_base", {"query": "export"})
@@ -183,10 +183,10 @@ async def test_sigterm_lets_a_run_reach_its_next_step_and_tells_the_client(data_
             response = await asking
             assert (response.status_code, response.json()["error"]) == (503, "run_stopped")
             assert "checkpoint is kept" in response.json()["message"]
-            assert await service.ended() == 0
+            assert await service.wait() == 0
 
 
-async def test_sigterm_is_announced_and_a_stream_ends_with_how_to_go_on(data_dir: Path) -> None:
+async def test_sigterm_is_announced_and_a_stream_ends_with_how_to_resume(data_dir: Path) -> None:
     async with gemini_server() as gemini:
         gate = Gated(["Let me", " think."])
         search = ("search_knowledge_base", {"query": "export"})
@@ -212,7 +212,7 @@ async def test_sigterm_is_announced_and_a_stream_ends_with_how_to_go_on(data_dir
             await _refuses_connections(service.url)
             gate.release(2)
             events = (await asking).text
-            assert await service.ended() == 0
+            assert await service.wait() == 0
         name, _, last = events.strip().replace("\r", "").rpartition("event: ")[2].partition("\n")
         ended = json.loads(last.removeprefix("data: "))
         assert (name, ended["error"], ended["details"]["thread_id"]) == ("error", "run_stopped", "noticed")
@@ -225,7 +225,7 @@ async def test_sigterm_is_announced_and_a_stream_ends_with_how_to_go_on(data_dir
             assert len(resumed.json()["output"]["messages"]) >= 4
             service.send(signal.SIGTERM)
             service.send(signal.SIGTERM)
-            assert await service.ended() == 0
+            assert await service.wait() == 0
 
 
 async def _ask(http: httpx.AsyncClient, task: str, thread_id: str | None = None) -> dict[str, Any]:

@@ -48,7 +48,7 @@ async def test_a_killed_workflow_resumes_and_repeats_only_the_interrupted_call(d
             # The three that were answered are kept, though the super-step is not over.
             await until_done(http, started["id"], 5)
             service.send(signal.SIGKILL)
-            await service.ended()
+            await service.wait()
         server.hold.clear()
         async with service_process(data_dir, **settings) as service, client(service.url) as http:
             report = (await http.post("/v1/workflows", json={**body, "wait": True})).json()

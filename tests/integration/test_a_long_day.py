@@ -122,7 +122,7 @@ class Day:
                 assert decided.status_code == 200, decided.text
 
 
-async def test_everybody_is_answered_all_day_by_the_right_agent_and_nothing_is_done_twice(
+async def test_thirty_messages_reach_the_right_agents_and_no_effect_is_made_twice(
     database_url: str, pool: Pool
 ) -> None:
     settings = CrmSettings()

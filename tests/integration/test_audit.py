@@ -1,4 +1,4 @@
-"""Who did what is on record, cannot be changed unnoticed, and can be asked for."""
+"""The audit trail records who did what, shows tampering, and can be queried."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -28,60 +28,60 @@ REFUND = ("send_solution_to_customer", {"solution": "Ana, we will refund you."})
 
 @pytest.fixture(scope="module")
 async def pool(shared_database_url: str) -> AsyncIterator[Pool]:
-    """One database for these tests: each has a tenant of its own."""
+    """One database for these tests; each uses a tenant of its own."""
     async with open_pool(shared_database_url, DatabaseSettings(pool_min_size=1, pool_max_size=6)) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
 def model() -> ScriptedChatModel:
-    """What each test writes into."""
+    """The model, whose replies each test sets."""
     return ScriptedChatModel()
 
 
 @pytest.fixture(scope="module")
 async def up(shared_database_url: str, model: ScriptedChatModel) -> AsyncIterator[RunningService]:
-    """One service for these tests."""
+    """One service for all tests of this module."""
     async with service(shared_database_url, model) as running:
         yield running
 
 
-async def written(pool: Pool, tenant: str, count: int) -> None:
-    """Entries of a tenant, in the chain."""
+async def write_entries(pool: Pool, tenant: str, count: int) -> None:
+    """Write linked entries of a tenant."""
     audit = AuditTrail(pool)
     for number in range(count):
         actor = Actor(tenant=tenant, user="ana", thread_id=f"t-{number}")
         audit.note(Entry(action="run", outcome="finished", tool="react", actor=actor))
     assert await audit.flush() == count
-    await all_linked(pool)
+    await link_all(pool)
 
 
-async def all_linked(pool: Pool) -> None:
-    """Every entry has its place, whoever gave it: the service of these tests links too."""
+async def link_all(pool: Pool) -> None:
+    """Wait until every entry is linked, by this test or by the service of the other tests."""
     while (await fetch_rows(pool, "SELECT EXISTS (SELECT FROM audit.entries WHERE hash IS NULL) AS any"))[0][
         "any"
     ]:
         await link_entries(pool)
 
 
-async def verdict(pool: Pool, tenant: str) -> ChainVerdict:
+async def verify_tenant(pool: Pool, tenant: str) -> ChainVerdict:
     return {one.tenant: one async for one in verify_chains(pool)}[tenant]
 
 
-async def tampered(pool: Pool, statement: str, *parameters: object) -> None:
-    """Changed by one who may do anything in the database."""
+async def tamper(pool: Pool, statement: str, *parameters: object) -> None:
+    """Change entries as a superuser who disables the triggers."""
     async with pool.connection() as connection, connection.transaction():
         await connection.execute("SET LOCAL session_replication_role = replica")
         await connection.execute(statement.encode(), parameters)
 
 
-async def asked(up: RunningService, **wanted: Any) -> dict[str, Any]:
-    answered = await up.http.get("/v1/audit", params=wanted)
-    page: dict[str, Any] = answered.raise_for_status().json()
+async def query(up: RunningService, **filters: Any) -> dict[str, Any]:
+    response = await up.http.get("/v1/audit", params=filters)
+    page: dict[str, Any] = response.raise_for_status().json()
     return page
 
 
-async def test_what_a_run_did_and_a_person_decided_is_on_record_and_stays_when_the_thread_is_erased(
+async def test_runs_effects_and_decisions_are_recorded_and_stay_when_the_thread_is_erased(
     up: RunningService, model: ScriptedChatModel
 ) -> None:
     model.replies += [calling("I refund.", REFUND), DONE]
@@ -96,7 +96,7 @@ async def test_what_a_run_did_and_a_person_decided_is_on_record_and_stays_when_t
     assert (await up.http.delete("/v1/threads/audited")).status_code == 204
     await up.service.audit.flush()
 
-    found = (await asked(up, thread_id="audited"))["entries"]
+    found = (await query(up, thread_id="audited"))["entries"]
     assert sorted((entry["action"], entry["tool"], entry["outcome"]) for entry in found) == [
         ("approval", "send_solution_to_customer", "edit"),
         ("effect", "send_message", "begun"),
@@ -114,7 +114,7 @@ async def test_what_a_run_did_and_a_person_decided_is_on_record_and_stays_when_t
     assert await fetch_rows(up.service.pool, "SELECT FROM audit.effects WHERE thread_id = 'audited'") == []
 
 
-async def test_a_run_that_fails_is_on_record_with_its_error(
+async def test_a_failed_run_is_recorded_with_its_error_code(
     up: RunningService, model: ScriptedChatModel
 ) -> None:
     model.replies.append(RuntimeError("a bug"))
@@ -124,11 +124,11 @@ async def test_a_run_that_fails_is_on_record_with_its_error(
     }
     assert (await up.http.post("/react/invoke", json=body)).status_code == 500
     await up.service.audit.flush()
-    [found] = (await asked(up, thread_id="failing"))["entries"]
+    [found] = (await query(up, thread_id="failing"))["entries"]
     assert (found["action"], found["outcome"]) == ("run", "internal_error")
 
 
-async def test_entries_are_found_by_who_what_and_when_and_in_pages(up: RunningService, pool: Pool) -> None:
+async def test_entries_are_filtered_by_user_action_and_time_and_paged(up: RunningService, pool: Pool) -> None:
     audit = AuditTrail(pool)
     for number, user in enumerate(("bea", "bea", "cid", "bea")):
         action: Any = "key" if number else "run"
@@ -136,13 +136,13 @@ async def test_entries_are_found_by_who_what_and_when_and_in_pages(up: RunningSe
     await audit.record(Entry(action="key", outcome="theirs", actor=Actor(tenant="another", user="bea")))
 
     async def outcomes(**wanted: Any) -> list[str]:
-        return [entry["outcome"] for entry in (await asked(up, **wanted))["entries"]]
+        return [entry["outcome"] for entry in (await query(up, **wanted))["entries"]]
 
     assert await outcomes(user="bea") == ["o3", "o1", "o0"]
     assert await outcomes(user="bea", action="key") == ["o3", "o1"]
-    first = await asked(up, user="bea", limit=2)
+    first = await query(up, user="bea", limit=2)
     assert [entry["outcome"] for entry in first["entries"]] == ["o3", "o1"]
-    last = await asked(up, user="bea", limit=2, before=first["next"])
+    last = await query(up, user="bea", limit=2, before=first["next"])
     assert ([entry["outcome"] for entry in last["entries"]], last["next"]) == (["o0"], None)
     moment = first["entries"][1]["at"]
     assert await outcomes(user="bea", since=moment) == ["o3", "o1"]
@@ -161,13 +161,13 @@ async def test_entries_are_found_by_who_what_and_when_and_in_pages(up: RunningSe
         "TRUNCATE audit.seals",
     ],
 )
-async def test_the_database_lets_nobody_change_or_remove_an_entry(pool: Pool, statement: str) -> None:
-    await written(pool, "fixed", 1)
+async def test_the_database_refuses_to_change_or_remove_an_entry(pool: Pool, statement: str) -> None:
+    await write_entries(pool, "fixed", 1)
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="append-only"):
         await fetch_rows(pool, statement)
 
 
-async def test_entries_written_by_many_at_once_are_all_in_the_chain_in_one_order(pool: Pool) -> None:
+async def test_concurrently_written_entries_are_all_linked_into_one_chain(pool: Pool) -> None:
     effects = RecordedEffects(pool)
 
     async def one(number: int) -> None:
@@ -177,8 +177,8 @@ async def test_entries_written_by_many_at_once_are_all_in_the_chain_in_one_order
             await link_entries(pool)
 
     await asyncio.gather(*(one(number) for number in range(24)))
-    await all_linked(pool)
-    found = await verdict(pool, "many")
+    await link_all(pool)
+    found = await verify_tenant(pool, "many")
     assert (found.entries, found.unlinked, found.fault) == (48, 0, "")
 
 
@@ -190,30 +190,30 @@ async def test_entries_written_by_many_at_once_are_all_in_the_chain_in_one_order
         ("t3", "DELETE FROM audit.entries WHERE tenant = 't3' AND position = 3", "entry 3 is missing"),
     ],
 )
-async def test_what_was_changed_behind_the_databases_back_is_found_at_the_first_entry(
+async def test_tampering_is_found_at_the_first_altered_or_missing_entry(
     pool: Pool, tenant: str, statement: str, said: str
 ) -> None:
-    await written(pool, tenant, 6)
-    whole = await verdict(pool, tenant)
+    await write_entries(pool, tenant, 6)
+    whole = await verify_tenant(pool, tenant)
     assert (whole.fault, whole.entries, whole.head.position) == ("", 6, 6)
-    await tampered(pool, statement)
-    broken = await verdict(pool, tenant)
+    await tamper(pool, statement)
+    broken = await verify_tenant(pool, tenant)
     assert broken.fault.startswith(said)
     assert broken.entries == broken.head.position == int(said.split()[1]) - 1
 
 
-async def test_a_chain_whose_beginning_was_cut_off_can_be_verified_and_goes_on(pool: Pool) -> None:
-    await written(pool, "cut", 5)
-    await tampered(
+async def test_a_chain_that_was_cut_can_be_verified_and_continues(pool: Pool) -> None:
+    await write_entries(pool, "cut", 5)
+    await tamper(
         pool, "UPDATE audit.entries SET at = at - '9 days'::interval WHERE tenant = 'cut' AND position <= 3"
     )
-    # What was changed is told; retention itself does not look.
-    assert (await verdict(pool, "cut")).fault
+    # Verification reports the change; retention does not check.
+    assert (await verify_tenant(pool, "cut")).fault
     await cut_chains(pool, timedelta(days=8))
     [seal] = await fetch_rows(pool, "SELECT * FROM audit.seals WHERE tenant = 'cut'")
     assert (seal["position"], seal["rows"]) == (3, 3)
-    await all_linked(pool)
-    left = await verdict(pool, "cut")
+    await link_all(pool)
+    left = await verify_tenant(pool, "cut")
     assert (left.cut, left.entries, left.fault) == (3, 3, "")
     [told] = await fetch_rows(
         pool, "SELECT * FROM audit.entries WHERE tenant = 'cut' AND action = 'retention'"
@@ -221,30 +221,30 @@ async def test_a_chain_whose_beginning_was_cut_off_can_be_verified_and_goes_on(p
     assert (told["user_id"], told["details"]["entries"]) == ("retention", 3)
     assert await cut_chains(pool, timedelta(days=8)) == 0
 
-    # All of it: the next entry goes on from the seal.
-    await tampered(pool, "UPDATE audit.entries SET at = at - '9 days'::interval WHERE tenant = 'cut'")
+    # Cut all of it: the next entry continues from the seal.
+    await tamper(pool, "UPDATE audit.entries SET at = at - '9 days'::interval WHERE tenant = 'cut'")
     await cut_chains(pool, timedelta(days=8))
-    await written(pool, "cut", 1)
-    left = await verdict(pool, "cut")
+    await write_entries(pool, "cut", 1)
+    left = await verify_tenant(pool, "cut")
     assert (left.cut, left.entries, left.fault) == (6, 2, "")
-    await tampered(pool, "UPDATE audit.seals SET hash = 'x' WHERE tenant = 'cut' AND position = 6")
-    assert (await verdict(pool, "cut")).fault.startswith("entry 7 ")
+    await tamper(pool, "UPDATE audit.seals SET hash = 'x' WHERE tenant = 'cut' AND position = 6")
+    assert (await verify_tenant(pool, "cut")).fault.startswith("entry 7 ")
 
 
-async def test_the_command_says_which_chain_is_broken_and_where(
+async def test_the_command_names_the_broken_chain_and_entry(
     pool: Pool, shared_database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", shared_database_url)
-    await written(pool, "whole", 2)
-    await written(pool, "broken", 2)
-    await tampered(pool, "UPDATE audit.entries SET tool = 'x' WHERE tenant = 'broken' AND position = 2")
+    await write_entries(pool, "whole", 2)
+    await write_entries(pool, "broken", 2)
+    await tamper(pool, "UPDATE audit.entries SET tool = 'x' WHERE tenant = 'broken' AND position = 2")
     assert await verify_audit(Settings.load()) == 1
     said = {line.split()[1]: line for line in capsys.readouterr().out.splitlines()}
     assert said["whole:"].startswith("ok      whole: 2 entries, 0 cut before them, 0 not linked yet; head 2 ")
     assert said["broken:"].startswith("BROKEN  broken: entry 2 (id ")
 
 
-async def test_notes_wait_for_a_database_that_is_away(pool: Pool, shared_database_url: str) -> None:
+async def test_notes_wait_for_an_unavailable_database(pool: Pool, shared_database_url: str) -> None:
     async with open_pool(shared_database_url, DatabaseSettings(pool_min_size=0)) as going:
         audit = AuditTrail(going)
         audit.note(Entry(action="run", outcome="finished", actor=Actor(tenant="away")))

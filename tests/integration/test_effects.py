@@ -1,4 +1,4 @@
-"""Effects on the outside are made once, and the audit says so."""
+"""Effects on the outside are made once and recorded in the audit trail."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -29,15 +29,15 @@ async def state(pool: Pool, key: str) -> tuple[str, int]:
     return found["state"], found["attempts"]
 
 
-async def test_a_finished_effect_is_not_made_again_and_gives_its_outcome(pool: Pool) -> None:
+async def test_a_finished_effect_is_not_made_again_and_returns_its_outcome(pool: Pool) -> None:
     actor, outside, effects = act_on_new_thread(), Outside(), RecordedEffects(pool)
     first = await effects.run_once(actor.run_id, "send_message", TEXT, outside)
     assert await effects.run_once(actor.run_id, "send_message", TEXT, outside) == first == {"id": "made-1"}
-    assert outside.asked == 1
+    assert outside.calls == 1
     assert await list_outcomes(pool, actor) == [("send_message", "begun"), ("send_message", "finished")]
 
 
-async def test_an_effect_whose_fate_is_unknown_is_made_again_and_one_that_was_refused_too(pool: Pool) -> None:
+async def test_an_effect_with_an_unknown_outcome_or_a_refusal_is_made_again(pool: Pool) -> None:
     actor, effects = act_on_new_thread(), RecordedEffects(pool)
     outside = Outside(CrmUnavailable("no answer"), asyncio.CancelledError(), CrmRefused("no", crm_status=409))
     for fault, left in (
@@ -59,24 +59,26 @@ async def test_an_effect_whose_fate_is_unknown_is_made_again_and_one_that_was_re
 
 
 @pytest.mark.parametrize("other", [("hand_over", TEXT), ("send_message", {**TEXT, "text": "Another."})])
-async def test_a_key_stands_for_one_effect(pool: Pool, other: tuple[str, dict[str, Any]]) -> None:
+async def test_a_key_cannot_be_reused_for_another_effect(
+    pool: Pool, other: tuple[str, dict[str, Any]]
+) -> None:
     actor, effects = act_on_new_thread(), RecordedEffects(pool)
     outside = Outside(CrmUnavailable("no answer"))
     for (action, arguments), error in ((("send_message", TEXT), CrmUnavailable), (other, EffectConflict)):
         with pytest.raises(error):
             await effects.run_once(actor.run_id, action, arguments, outside)
-    assert outside.asked == 1
+    assert outside.calls == 1
 
 
-async def test_a_key_of_one_tenant_says_nothing_about_anothers(pool: Pool) -> None:
+async def test_tenants_do_not_share_effect_keys(pool: Pool) -> None:
     outside, effects = Outside(), RecordedEffects(pool)
     for tenant in ("a", "b"):
         act_on_new_thread(tenant)
         await effects.run_once("the same key", "send_message", TEXT, outside)
-    assert outside.asked == 2
+    assert outside.calls == 2
 
 
-async def test_what_cannot_be_recorded_is_not_done(pool: Pool, shared_database_url: str) -> None:
+async def test_an_effect_that_cannot_be_recorded_is_not_made(pool: Pool, shared_database_url: str) -> None:
     act_on_new_thread()
     settings = DatabaseSettings(url=SecretStr(shared_database_url), pool_min_size=0)
     async with open_pool(shared_database_url, settings) as closed:
@@ -84,10 +86,10 @@ async def test_what_cannot_be_recorded_is_not_done(pool: Pool, shared_database_u
     outside = Outside()
     with pytest.raises(DatabaseUnavailable, match="was not done"):
         await RecordedEffects(closed).run_once("k", "send_message", TEXT, outside)
-    assert outside.asked == 0
+    assert outside.calls == 0
 
 
-async def test_an_effect_that_was_made_and_not_recorded_is_said_to_be_so(
+async def test_the_error_says_that_an_effect_was_made_but_not_recorded(
     pool: Pool, shared_database_url: str
 ) -> None:
     actor = act_on_new_thread()
@@ -106,7 +108,7 @@ async def test_an_effect_that_was_made_and_not_recorded_is_said_to_be_so(
     assert await state(pool, actor.run_id) == ("finished", 2)
 
 
-async def test_an_erased_thread_has_no_records_of_effects_and_a_redacted_audit(pool: Pool) -> None:
+async def test_an_erased_thread_has_no_effects_but_redacted_audit_entries(pool: Pool) -> None:
     actor, effects = act_on_new_thread(), RecordedEffects(pool)
     await effects.run_once(actor.run_id, "send_message", TEXT, Outside())
     async with pool.connection() as connection:

@@ -47,7 +47,7 @@ async def test_vectors_come_back_at_unit_length(server: GeminiServer) -> None:
         ("retrieval", ["RETRIEVAL_DOCUMENT", "RETRIEVAL_QUERY"]),
     ],
 )
-async def test_the_purpose_tells_the_model_what_the_texts_are(
+async def test_the_purpose_is_sent_as_the_task_type(
     server: GeminiServer, purpose: Purpose, tasks: list[str]
 ) -> None:
     server.enqueue(FOUR, FOUR)
@@ -58,7 +58,7 @@ async def test_the_purpose_tells_the_model_what_the_texts_are(
     await ours.aclose()
 
 
-async def test_a_long_list_is_sent_in_parts_and_an_empty_text_is_not_sent_empty(server: GeminiServer) -> None:
+async def test_a_long_list_is_sent_in_batches_without_empty_texts(server: GeminiServer) -> None:
     server.enqueue(FOUR, FOUR)
     ours = embedder(server)
     assert len(await ours.embed_documents(["", *map(str, range(70))])) == 71
@@ -68,14 +68,14 @@ async def test_a_long_list_is_sent_in_parts_and_an_empty_text_is_not_sent_empty(
 
 
 @pytest.mark.parametrize("fault", [Error.rate_limited(retry_seconds=None), Error.overloaded(), Cut()])
-async def test_what_may_pass_is_tried_again(server: GeminiServer, fault: Error | Cut) -> None:
+async def test_a_transient_error_is_retried(server: GeminiServer, fault: Error | Cut) -> None:
     server.enqueue(fault, FOUR)
     ours = embedder(server)
     assert await ours.embed_query("text") == [0.6, 0.0, 0.8, 0.0]
     await ours.aclose()
 
 
-async def test_what_does_not_pass_is_one_error_after_all_attempts(server: GeminiServer) -> None:
+async def test_a_lasting_error_is_one_error_after_all_attempts(server: GeminiServer) -> None:
     server.enqueue(Error.overloaded(), Error.internal())
     ours = embedder(server)
     with pytest.raises(EmbeddingError, match="500 INTERNAL") as caught:
@@ -84,7 +84,7 @@ async def test_what_does_not_pass_is_one_error_after_all_attempts(server: Gemini
     await ours.aclose()
 
 
-async def test_a_silent_provider_costs_its_time_limit_and_no_more(server: GeminiServer) -> None:
+async def test_a_silent_provider_costs_only_its_time_limit(server: GeminiServer) -> None:
     server.enqueue(Silence(), Silence())
     ours = embedder(server, timeout=0.2)
     with pytest.raises(EmbeddingError, match="no answer in time"):
@@ -92,7 +92,7 @@ async def test_a_silent_provider_costs_its_time_limit_and_no_more(server: Gemini
     await ours.aclose()
 
 
-async def test_a_wrong_key_is_said_at_once_and_not_tried_again(server: GeminiServer) -> None:
+async def test_a_wrong_key_is_reported_at_once_and_not_retried(server: GeminiServer) -> None:
     server.enqueue(Error.invalid_key())
     ours = embedder(server)
     with pytest.raises(EmbeddingError, match="check the provider's API key"):

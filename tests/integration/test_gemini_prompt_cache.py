@@ -87,7 +87,7 @@ async def asking() -> AsyncIterator[Asking]:
         await asked.models.aclose()
 
 
-async def test_a_long_beginning_that_comes_again_is_sent_once(asking: Asking) -> None:
+async def test_a_long_prefix_that_is_used_again_is_sent_once(asking: Asking) -> None:
     asking.server.cache_gate.clear()
     for _ in range(3):
         assert (await asking.reply()).text == "It is here."
@@ -107,7 +107,7 @@ async def test_a_long_beginning_that_comes_again_is_sent_once(asking: Asking) ->
     assert "contents" not in kept.body
 
 
-async def test_a_model_calls_the_tools_that_are_kept(asking: Asking) -> None:
+async def test_a_model_calls_the_tools_of_a_cached_prefix(asking: Asking) -> None:
     for _ in range(2):
         await asking.reply()
     await asking.kept()
@@ -118,7 +118,7 @@ async def test_a_model_calls_the_tools_that_are_kept(asking: Asking) -> None:
     assert [(call["name"], call["args"]) for call in reply.tool_calls] == [("find_order", {"number": "7"})]
 
 
-async def test_values_are_asked_for_in_the_same_way(asking: Asking) -> None:
+async def test_structured_replies_use_the_cached_prefix(asking: Asking) -> None:
     set_context(ACME)
     for _ in range(3):
         asking.server.enqueue(Structured(Intent(name="order")))
@@ -129,7 +129,7 @@ async def test_values_are_asked_for_in_the_same_way(asking: Asking) -> None:
     assert asking.server.requests[-1].config["responseMimeType"] == "application/json"
 
 
-async def test_what_a_tenant_had_kept_is_no_other_tenants(asking: Asking) -> None:
+async def test_a_cached_prefix_is_not_shared_between_tenants(asking: Asking) -> None:
     for tenant in (ACME, ACME, Context(tenant="globex")):
         await asking.reply(tenant=tenant)
         await asking.kept()
@@ -143,7 +143,7 @@ async def test_what_a_tenant_had_kept_is_no_other_tenants(asking: Asking) -> Non
 @pytest.mark.parametrize(
     ("system", "tenant"), [(SystemMessage("Be brief."), ACME), (LONG, None)], ids=["short", "nobody's"]
 )
-async def test_what_is_short_or_nobodys_is_sent_whole(
+async def test_a_prefix_that_is_short_or_outside_of_runs_is_not_cached(
     asking: Asking, system: BaseMessage, tenant: Context | None
 ) -> None:
     for _ in range(3):
@@ -160,7 +160,7 @@ async def test_what_is_short_or_nobodys_is_sent_whole(
         ([LONG, QUESTION], "openai:any"),
     ],
 )
-async def test_what_has_no_beginning_gemini_can_keep_is_left_alone(
+async def test_a_prompt_that_gemini_cannot_cache_is_unchanged(
     messages: list[BaseMessage], model: str
 ) -> None:
     set_context(ACME)
@@ -169,7 +169,7 @@ async def test_what_has_no_beginning_gemini_can_keep_is_left_alone(
     assert not _key_of(Prompt(chat=chat, messages=messages), model)
 
 
-async def test_a_name_is_not_used_beyond_its_time(asking: Asking) -> None:
+async def test_a_cached_prefix_is_not_used_after_it_expired(asking: Asking) -> None:
     for _ in range(2):
         await asking.reply()
     await asking.kept()
@@ -180,7 +180,7 @@ async def test_a_name_is_not_used_beyond_its_time(asking: Asking) -> None:
     assert asking.names == ["", "", "", "cachedContents/c2"]
 
 
-async def test_what_comes_again_only_after_its_time_is_not_kept(asking: Asking) -> None:
+async def test_a_prefix_that_is_used_again_too_late_is_not_cached(asking: Asking) -> None:
     for _ in range(3):
         await asking.reply()
         asking.now += SECONDS
@@ -191,9 +191,7 @@ async def test_what_comes_again_only_after_its_time_is_not_kept(asking: Asking) 
     "error",
     [Error(400, "INVALID_ARGUMENT", "Cached content is too small."), Error.overloaded(), Error.forbidden()],
 )
-async def test_a_provider_that_keeps_nothing_is_not_asked_again_and_nobody_notices(
-    asking: Asking, error: Error
-) -> None:
+async def test_a_provider_that_refuses_to_cache_is_not_asked_again(asking: Asking, error: Error) -> None:
     asking.server.cache_error = error
     for _ in range(4):
         assert (await asking.reply()).text == "It is here."
@@ -202,7 +200,7 @@ async def test_a_provider_that_keeps_nothing_is_not_asked_again_and_nobody_notic
     assert asking.names == [""] * 4
 
 
-async def test_a_name_the_provider_has_lost_costs_one_more_request_and_no_answer(asking: Asking) -> None:
+async def test_a_name_that_the_provider_deleted_costs_one_more_request(asking: Asking) -> None:
     for _ in range(2):
         await asking.reply()
     await asking.kept()
@@ -212,7 +210,7 @@ async def test_a_name_the_provider_has_lost_costs_one_more_request_and_no_answer
     assert asking.names == ["", "", "cachedContents/c1", "", ""]
 
 
-async def test_a_call_that_is_wrong_in_itself_still_says_so(asking: Asking) -> None:
+async def test_an_invalid_call_with_a_cached_prefix_is_still_an_error(asking: Asking) -> None:
     for _ in range(2):
         await asking.reply()
     await asking.kept()
@@ -222,21 +220,23 @@ async def test_a_call_that_is_wrong_in_itself_still_says_so(asking: Asking) -> N
         await asking.models.reply([LONG, QUESTION], temperature=0, tools=TOOLS)
 
 
-async def test_the_number_of_beginnings_is_bounded(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_cached_prefixes_is_bounded(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("core.models.prompt_cache._MOST_PROMPTS", 2)
     for number in range(4):
         await asking.reply(SystemMessage(f"{number}{LONG.text}"), QUESTION)
     assert len(asking.prompts._entries) == 2
 
 
-async def test_it_can_be_turned_off() -> None:
+async def test_prompt_caching_can_be_turned_off() -> None:
     settings = ModelSettings(_env_file=None, google_api_key=SecretStr("AIzaTestKeyOfNobody"))
     built = build_chat_models(settings, FeatureSettings(_env_file=None, prompt_caching=False))
     assert built._prompts is None
     assert build_chat_models(settings, FeatureSettings(_env_file=None))._prompts is not None
 
 
-async def test_runs_of_the_service_share_what_is_kept(asking: Asking, database_url: str) -> None:
+async def test_runs_of_the_service_share_cached_prefixes(asking: Asking, database_url: str) -> None:
     """A second customer's run goes on from the instructions that the first one's had kept."""
     async with running_service(database_url, asking.models) as running:
         for _ in range(3):

@@ -97,7 +97,7 @@ async def models(server: GeminiServer) -> AsyncIterator[ChatModels]:
 # What is sent
 
 
-async def test_a_conversation_goes_out_with_its_system_words_temperature_and_key(
+async def test_a_request_has_the_system_instruction_temperature_and_key(
     server: GeminiServer, models: ChatModels
 ) -> None:
     server.enqueue(Text(["It is", " on its way."]))
@@ -134,7 +134,7 @@ async def test_a_conversation_goes_out_with_its_system_words_temperature_and_key
         ("gemini-flash-latest", "chat", None),
     ],
 )
-async def test_every_gemini_is_asked_for_thinking_in_words_it_accepts(
+async def test_thinking_is_requested_in_the_way_each_gemini_accepts(
     server: GeminiServer, models: ChatModels, model: str, role: Role, thinking: str | int | None
 ) -> None:
     server.enqueue(Text(["Yes."]))
@@ -177,7 +177,7 @@ async def test_the_model_may_call_several_tools_at_once(server: GeminiServer, mo
     assert functions["find_order"]["parameters"]["required"] == ["number"]
 
 
-async def test_a_tools_answer_goes_back_with_the_signature_of_its_call_even_from_a_checkpoint(
+async def test_a_tools_result_is_sent_with_the_signature_of_its_call_even_from_a_checkpoint(
     server: GeminiServer, models: ChatModels
 ) -> None:
     server.enqueue(
@@ -194,7 +194,7 @@ async def test_a_tools_answer_goes_back_with_the_signature_of_its_call_even_from
     assert returned["functionResponse"]["name"] == "find_order"
 
 
-async def test_a_value_is_asked_for_by_its_schema_and_comes_back_typed(
+async def test_a_structured_reply_is_requested_by_its_schema_and_returned_typed(
     server: GeminiServer, models: ChatModels
 ) -> None:
     server.enqueue(Structured(Intent(name="order", urgent=True)))
@@ -210,7 +210,7 @@ async def test_a_value_is_asked_for_by_its_schema_and_comes_back_typed(
 # Streaming
 
 
-async def test_the_first_token_is_seen_before_the_second_exists(
+async def test_the_first_token_is_streamed_before_the_second_exists(
     server: GeminiServer, models: ChatModels
 ) -> None:
     gated = Gated(["Your order", " left", " today."])
@@ -252,7 +252,7 @@ async def test_a_structured_reply_streams_too(server: GeminiServer, models: Chat
     assert Intent.model_validate_json("".join(pieces)) == Intent(name="order", urgent=True)
 
 
-async def test_a_hundred_replies_in_progress_do_not_keep_the_next_one_waiting(
+async def test_a_hundred_replies_in_progress_do_not_delay_the_next(
     server: GeminiServer, models: ChatModels
 ) -> None:
     gated = [Gated(["Your order", " left."]) for _ in range(101)]
@@ -296,7 +296,7 @@ PASSING = [
 
 
 @pytest.mark.parametrize("fault", PASSING, ids=repr)
-async def test_a_passing_fault_costs_one_more_request_and_leaves_no_trace(
+async def test_a_transient_error_costs_one_more_request_and_leaves_no_trace(
     server: GeminiServer, models: ChatModels, fault: Response
 ) -> None:
     server.enqueue(fault, Text(["Your order", " left."]))
@@ -305,7 +305,7 @@ async def test_a_passing_fault_costs_one_more_request_and_leaves_no_trace(
     assert len(server.requests) == 2
 
 
-async def test_a_passing_fault_of_a_structured_reply_is_not_noticed_either(
+async def test_a_transient_error_of_a_structured_reply_is_retried(
     server: GeminiServer, models: ChatModels
 ) -> None:
     server.enqueue(
@@ -316,7 +316,7 @@ async def test_a_passing_fault_of_a_structured_reply_is_not_noticed_either(
     assert len(server.requests) == 3
 
 
-async def test_no_answer_in_time_is_asked_again(server: GeminiServer) -> None:
+async def test_a_timeout_is_retried(server: GeminiServer) -> None:
     server.enqueue(Silence(), Text(["Here."]))
     async with models_at(server, timeout=0.3) as models:
         assert (await models.reply(CONVERSATION, temperature=0)).text == "Here."
@@ -336,7 +336,7 @@ async def test_no_answer_in_time_is_asked_again(server: GeminiServer) -> None:
     ],
     ids=repr,
 )
-async def test_a_lasting_fault_ends_after_three_requests_with_a_time_to_come_back(
+async def test_a_lasting_error_ends_after_three_requests_with_a_retry_time(
     server: GeminiServer, models: ChatModels, fault: Response, reason: str, retry_after: float
 ) -> None:
     server.enqueue(*[fault] * 9)
@@ -347,7 +347,7 @@ async def test_a_lasting_fault_ends_after_three_requests_with_a_time_to_come_bac
     assert caught.value.retry_after == retry_after
 
 
-async def test_a_provider_that_is_not_there_is_unavailable(server: GeminiServer) -> None:
+async def test_a_provider_that_cannot_be_reached_is_unavailable(server: GeminiServer) -> None:
     async with gemini_server() as gone:
         url = gone.url
     server.url = url
@@ -366,7 +366,7 @@ async def test_the_fallback_answers_when_the_model_stays_overloaded(server: Gemi
     assert server.requests[-1].functions.keys() == {"find_order", "find_customer"}
 
 
-async def test_the_fallback_gets_bounded_attempts_too(server: GeminiServer) -> None:
+async def test_the_attempts_at_the_fallback_are_bounded_too(server: GeminiServer) -> None:
     server.enqueue(*[Error.overloaded()] * 9)
     async with models_at(server, fallback_model=FALLBACK) as models:
         with pytest.raises(ModelUnavailable) as caught:
@@ -385,7 +385,7 @@ async def test_the_fallback_gets_bounded_attempts_too(server: GeminiServer) -> N
     ],
     ids=repr,
 )
-async def test_a_key_name_or_request_the_provider_refuses_is_reported_at_once(
+async def test_a_key_name_or_request_that_the_provider_rejects_is_reported_at_once(
     server: GeminiServer, fault: Response, words: str
 ) -> None:
     server.enqueue(fault, Text(["never"]))
@@ -411,7 +411,7 @@ async def test_a_key_name_or_request_the_provider_refuses_is_reported_at_once(
         (Blocked("reply", "BLOCKLIST"), "reply", "BLOCKLIST"),
     ],
 )
-async def test_what_the_provider_blocks_is_neither_retried_nor_sent_elsewhere(
+async def test_a_blocked_prompt_or_reply_is_neither_retried_nor_sent_to_the_fallback(
     server: GeminiServer, response: Response, what: str, reason: str
 ) -> None:
     async with models_at(server, fallback_model=FALLBACK) as models:
@@ -425,7 +425,7 @@ async def test_what_the_provider_blocks_is_neither_retried_nor_sent_elsewhere(
         assert caught.value.details == {"model": models.info.model, "blocked": what, "reason": reason}
 
 
-async def test_what_was_said_before_the_block_is_kept_and_can_be_checkpointed(
+async def test_the_part_of_a_reply_before_a_block_is_kept_and_can_be_checkpointed(
     server: GeminiServer, models: ChatModels
 ) -> None:
     server.enqueue(Blocked("reply", pieces=["Once upon a time"]))
@@ -437,7 +437,7 @@ async def test_what_was_said_before_the_block_is_kept_and_can_be_checkpointed(
     assert serde.loads_typed(serde.dumps_typed(reply)) == reply
 
 
-async def test_half_a_value_before_the_block_is_a_refusal(server: GeminiServer, models: ChatModels) -> None:
+async def test_half_a_value_before_a_block_is_a_refusal(server: GeminiServer, models: ChatModels) -> None:
     server.enqueue(Blocked("reply", pieces=['{"name": "order", ', '"urgent": true}']))
     with pytest.raises(ModelRefused):
         await models.reply_structured(CONVERSATION, Intent, temperature=0)
@@ -459,7 +459,7 @@ async def test_half_a_value_before_the_block_is_a_refusal(server: GeminiServer, 
     ],
     ids=repr,
 )
-async def test_a_reply_that_does_not_parse_is_handed_back_with_what_was_wrong(
+async def test_a_reply_that_does_not_parse_is_returned_with_the_reason(
     server: GeminiServer, models: ChatModels, response: Response, words: str
 ) -> None:
     server.enqueue(response)

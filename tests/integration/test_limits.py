@@ -24,7 +24,9 @@ async def running(shared_database_url: str) -> AsyncIterator[RunningService]:
         yield opened
 
 
-async def test_every_answer_says_what_is_left_and_the_last_when_to_come_back(running: RunningService) -> None:
+async def test_responses_carry_the_rate_limit_and_a_rejected_one_says_when_to_retry(
+    running: RunningService,
+) -> None:
     small, other = [await key_of(running.service, name) for name in ("small", "other")]
     answers = [await running.http.get("/info", headers=small) for _ in range(5)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
@@ -42,7 +44,7 @@ async def test_every_answer_says_what_is_left_and_the_last_when_to_come_back(run
     assert (health.status_code, "RateLimit" in health.headers) == (200, False)
 
 
-async def test_replicas_on_one_database_agree(running: RunningService) -> None:
+async def test_replicas_on_one_database_share_a_rate(running: RunningService) -> None:
     pool = running.service.pool
     replicas = [RateLimiter(PostgresStorage(pool), "5/minute") for _ in range(2)]
     told = [await replicas[number % 2].count_request("shared") for number in range(8)]
@@ -53,7 +55,7 @@ async def test_replicas_on_one_database_agree(running: RunningService) -> None:
     assert 0 < await storage.get_expiry("over") - time.time() <= 9
 
 
-async def test_a_redis_that_is_away_stops_nobody(pool: Pool) -> None:
+async def test_an_unavailable_redis_stops_nobody(pool: Pool) -> None:
     redis = RedisSettings(url=SecretStr("redis://127.0.0.1:1/0"))
     async with open_storage(LimitSettings(), redis, pool) as counter:
         standing = await RateLimiter(counter, "5/minute").count_request("acme")
@@ -61,7 +63,7 @@ async def test_a_redis_that_is_away_stops_nobody(pool: Pool) -> None:
     assert (standing.allowed, standing.remaining) == (True, 4)
 
 
-async def test_each_process_counts_alone_when_the_operator_says_so(pool: Pool) -> None:
+async def test_each_process_counts_by_itself_when_configured(pool: Pool) -> None:
     for _ in range(2):
         async with open_storage(LimitSettings(limit_in_process=True), RedisSettings(), pool) as counter:
             rates = RateLimiter(counter, "2/minute")
@@ -87,7 +89,7 @@ async def test_a_body_too_large_is_refused_however_it_is_sent(running: RunningSe
     assert (fits.status_code, fits.json()["error"]) == (422, "invalid_request")
 
 
-async def test_a_message_in_pieces_is_answered(running: RunningService) -> None:
+async def test_a_chunked_message_is_answered(running: RunningService) -> None:
     key = await key_of(running.service, "acme")
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -100,6 +102,6 @@ async def test_a_message_in_pieces_is_answered(running: RunningService) -> None:
     assert answered.json()["response"] == "A green one."
 
 
-async def test_a_tenants_burst_leaves_places_for_the_others(running: RunningService) -> None:
+async def test_a_tenants_burst_leaves_slots_for_the_others(running: RunningService) -> None:
     slots = running.service.runs.slots("runs")
     assert (slots.limit, slots.owner_limit) == (100, 80)

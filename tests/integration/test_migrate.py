@@ -39,7 +39,7 @@ async def schema(url: str) -> list[tuple[Any, ...]]:
         return await (await connection.execute(SCHEMA_SQL)).fetchall()
 
 
-async def test_jobs_that_start_together_leave_nothing_for_the_service_to_do(empty_url: str) -> None:
+async def test_concurrent_migrations_leave_nothing_for_the_service_to_migrate(empty_url: str) -> None:
     settings = settings_for(empty_url)
     database = DatabaseSettings(pool_min_size=0, pool_max_size=2)
 
@@ -54,7 +54,7 @@ async def test_jobs_that_start_together_leave_nothing_for_the_service_to_do(empt
         assert await schema(empty_url) == migrated
 
 
-async def test_the_command_says_what_it_needs(tmp_path: Path, database_url: str) -> None:
+async def test_the_command_needs_a_database_url(tmp_path: Path, database_url: str) -> None:
     async def command(**settings: str) -> tuple[int | None, str]:
         env = environment(tmp_path, **settings)
         process = await asyncio.create_subprocess_exec(

@@ -29,15 +29,9 @@ from core.postgres import Pool
 from core.settings import FeatureSettings, ModelSettings
 from graphs.diagrams import mermaid
 from graphs.planning_monitor import SPEC
-from nodes.planning_monitor import briefing
-from nodes.planning_monitor import execute as execute_module
-from nodes.planning_monitor.briefing import (
-    RESULT_CHARACTERS,
-    step_background,
-    step_instruction,
-    with_tool_list,
-)
-from nodes.planning_monitor.monitor import MAX_REVISIONS
+from nodes.planning_monitor import nodes as planning_nodes
+from nodes.planning_monitor import transcript
+from nodes.planning_monitor.nodes import MAX_REVISIONS
 from nodes.planning_monitor.schema import (
     MAX_STEPS,
     GoalAnalysis,
@@ -48,9 +42,15 @@ from nodes.planning_monitor.schema import (
     Revision,
     Risk,
     SubGoal,
-    with_tools,
+    restrict_tools,
 )
-from nodes.planning_monitor.state import Before, ExecuteInput, PlanningOutput
+from nodes.planning_monitor.state import DependencyResult, ExecuteInput, PlanningOutput
+from nodes.planning_monitor.transcript import (
+    RESULT_CHARACTERS,
+    add_tool_list,
+    build_step_background,
+    build_step_instruction,
+)
 from nodes.react.state import ReactInput, Reflection
 from nodes.shared.prompts import load_prompt
 from tests.support.gemini import FunctionCalls, Structured, Text, gemini_server
@@ -182,7 +182,7 @@ def on(thread: str = "thread") -> RunnableConfig:
 
 
 def ask(task: str = TASK, **more: Any) -> dict[str, Any]:
-    return {"task": task, "contact_id": CONTACT, **more}
+    return SPEC.validate_input({"task": task, "contact_id": CONTACT, **more})
 
 
 async def run(graph: Graph, given: Any = None, thread: str = "thread", **more: Any) -> dict[str, Any]:
@@ -605,7 +605,7 @@ async def test_a_model_that_is_gone_in_one_step_does_not_lose_the_others(
 async def test_a_step_that_takes_too_long_is_a_failed_step(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execute_module, "STEP_SECONDS", 0.2)
+    monkeypatch.setattr(planning_nodes, "STEP_SECONDS", 0.2)
 
     @tool
     async def hang() -> str:
@@ -834,7 +834,7 @@ async def test_a_new_run_on_the_thread_begins_anew_and_knows_what_was_said(pool:
 async def test_a_planner_sees_the_latest_of_a_long_conversation(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(briefing, "HISTORY_MESSAGES", 3)
+    monkeypatch.setattr(transcript, "HISTORY_MESSAGES", 3)
     model = cast_of(plan=[plan_of(step(1))] * 3, s1=[found(1)] * 3, monitor=[WELL] * 3)
     async with planning(pool, model) as graph:
         for number in range(3):
@@ -896,17 +896,19 @@ async def test_what_others_say_cannot_pass_for_a_note_or_break_the_state(pool: P
 
 
 def test_a_step_is_told_at_most_what_its_agent_takes() -> None:
-    before = [Before(step_id=number, task="t" * 2_000, result="r" * 4_000) for number in range(1, 11)]
+    before = [
+        DependencyResult(step_id=number, task="t" * 2_000, result="r" * 4_000) for number in range(1, 11)
+    ]
     sent = ExecuteInput(
         step=step(11, task="T" * 2_000, expected_outcome="E" * 500, decision_point="D" * 500).model_dump(),
-        guidance="G" * 10_000,
+        instruction="G" * 10_000,
         constraints=["C" * 500] * 10,
-        before=before,
+        dependencies=before,
         contact_id=CONTACT,
     )
     instruction, background = (
-        step_instruction(sent, load_prompt("planning_monitor_step")),
-        step_background(sent),
+        build_step_instruction(sent, load_prompt("planning_monitor_step")),
+        build_step_background(sent),
     )
     ReactInput(task="t", contact_id=CONTACT, instruction=instruction, background=background)
     assert all(f'"step_id": {number}' in background for number in range(1, 11))
@@ -972,11 +974,11 @@ async def test_over_the_wire_each_part_has_its_own_prompt_and_temperature(pool: 
     assert outcomes(output) == {1: (True, "Known."), 2: (True, "Use batches.")}
     assert [request.temperature for request in server.requests] == [0.3, 0.2, 0.1, 0.1, 0.2, 0.2, 0.1]
     assert [request.system.partition("\n\nThis is one step")[0] for request in server.requests] == [
-        with_tool_list(load_prompt("planning_monitor_plan"), tools),
+        add_tool_list(load_prompt("planning_monitor_plan"), tools),
         load_prompt("react"),
         load_prompt("react_reflection"),
         load_prompt("planning_monitor_monitor"),
-        with_tool_list(load_prompt("planning_monitor_replan"), tools),
+        add_tool_list(load_prompt("planning_monitor_replan"), tools),
         load_prompt("react"),
         load_prompt("planning_monitor_monitor"),
     ]
@@ -997,7 +999,7 @@ def test_diagram(snapshot: SnapshotAssertion) -> None:
 @pytest.mark.parametrize("name", ["plan", "replan"])
 def test_planning_prompts_as_the_model_sees_them(name: str, snapshot: SnapshotAssertion) -> None:
     tools = {one.name: one for one in (look_up, counting())}
-    assert with_tool_list(load_prompt(f"planning_monitor_{name}"), tools) == snapshot
+    assert add_tool_list(load_prompt(f"planning_monitor_{name}"), tools) == snapshot
 
 
 @pytest.mark.parametrize("name", ["monitor", "question"])
@@ -1008,13 +1010,13 @@ def test_monitor_prompts_as_the_model_sees_them(name: str, snapshot: SnapshotAss
 def test_a_steps_task_as_its_agent_sees_it(snapshot: SnapshotAssertion) -> None:
     sent = ExecuteInput(
         step=step(3, 1, decision_point="Whether a person is needed").model_dump(),
-        guidance="",
+        instruction="",
         constraints=["Promise no date."],
-        before=[Before(step_id=1, task="Task 1", result="Found 1.")],
+        dependencies=[DependencyResult(step_id=1, task="Task 1", result="Found 1.")],
         contact_id=CONTACT,
     )
-    assert step_instruction(sent, load_prompt("planning_monitor_step")) == snapshot
-    assert step_background(sent) == snapshot
+    assert build_step_instruction(sent, load_prompt("planning_monitor_step")) == snapshot
+    assert build_step_background(sent) == snapshot
 
 
 async def test_a_monitors_conversation_as_it_sees_it(pool: Pool, snapshot: SnapshotAssertion) -> None:
@@ -1026,6 +1028,8 @@ async def test_a_monitors_conversation_as_it_sees_it(pool: Pool, snapshot: Snaps
 
 def test_schemas(snapshot: SnapshotAssertion) -> None:
     assert SPEC.input_schema.model_json_schema() == snapshot(name="input")
-    assert with_tools(Plan, ["look_up"]).model_json_schema() == snapshot(name="plan")
-    assert with_tools(Revision, ["look_up"]).model_json_schema()["properties"] == snapshot(name="revision")
+    assert restrict_tools(Plan, ["look_up"]).model_json_schema() == snapshot(name="plan")
+    assert restrict_tools(Revision, ["look_up"]).model_json_schema()["properties"] == snapshot(
+        name="revision"
+    )
     assert Judgement.model_json_schema() == snapshot(name="judgement")

@@ -38,7 +38,7 @@ async def listed(running: RunningService, contact: str = CONTACT) -> list[dict[s
     return found
 
 
-async def test_a_contact_goes_on_with_their_session_on_a_channel_until_it_is_idle(database_url: str) -> None:
+async def test_a_contact_continues_the_session_of_a_channel_until_it_is_idle(database_url: str) -> None:
     model = replying(*"abcde")
     async with service(database_url, model) as running:
         first = (await say(running, PARROT, channel_id="whatsapp"))["session_id"]
@@ -50,7 +50,7 @@ async def test_a_contact_goes_on_with_their_session_on_a_channel_until_it_is_idl
         assert (await say(running, AGAIN, channel_id="whatsapp"))["session_id"] != first
 
 
-async def test_an_idle_session_is_closed_and_its_summary_found(database_url: str) -> None:
+async def test_an_idle_session_is_closed_and_its_summary_can_be_found(database_url: str) -> None:
     async with service(database_url, replying("A green one.", NO_FACTS)) as running:
         session = (await say(running, PARROT, channel_id="whatsapp"))["session_id"]
         assert await running.service.session_worker.sweep() == 0
@@ -67,7 +67,9 @@ async def test_an_idle_session_is_closed_and_its_summary_found(database_url: str
         assert len(await remembered(running)) == 3
 
 
-async def test_a_summary_that_memory_did_not_get_is_made_later(database_url: str, line: Line) -> None:
+async def test_a_session_is_summarised_later_when_memory_is_unavailable(
+    database_url: str, line: Line
+) -> None:
     async with service(database_url, replying("A green one.", NO_FACTS)) as running:
         await say(running, PARROT, channel_id="whatsapp")
         at(running, 31)
@@ -143,7 +145,7 @@ async def test_a_goodbye_closes_the_session_and_the_next_message_opens_another(
         assert (await say(running, PARROT, channel_id="whatsapp"))["session_id"] != first["session_id"]
 
 
-async def test_a_message_that_comes_twice_is_answered_once_even_after_a_restart(database_url: str) -> None:
+async def test_a_repeated_message_is_answered_once_even_after_a_restart(database_url: str) -> None:
     model = replying("A green one.", "Yes.")
     async with service(database_url, model) as running:
         first = await say(running, PARROT, message_id="wa-1")
@@ -161,7 +163,7 @@ async def test_a_message_that_comes_twice_is_answered_once_even_after_a_restart(
         ]
 
 
-async def test_the_same_message_twice_at_once_is_answered_once(database_url: str) -> None:
+async def test_concurrent_copies_of_a_message_are_answered_once(database_url: str) -> None:
     model = replying("A green one.")
     async with service(database_url, model) as running:
         both = await asyncio.gather(*(say(running, PARROT, message_id="wa-1") for _ in range(2)))
@@ -169,7 +171,7 @@ async def test_the_same_message_twice_at_once_is_answered_once(database_url: str
         assert len(model.asked) == 1
 
 
-async def test_a_run_that_broke_off_goes_on_when_its_message_comes_again(database_url: str) -> None:
+async def test_a_failed_run_resumes_when_its_message_is_repeated(database_url: str) -> None:
     model = ScriptedChatModel(replies=[RuntimeError("a bug"), AIMessage("A green one.")])
     async with service(database_url, model) as running:
         body = {"contact_id": CONTACT, "message": PARROT, "message_id": "wa-1"}
@@ -179,7 +181,7 @@ async def test_a_run_that_broke_off_goes_on_when_its_message_comes_again(databas
         assert await remembered(running) == [("customer", PARROT), ("agent", "A green one.")]
 
 
-async def test_a_message_id_of_one_contact_says_nothing_about_anothers(database_url: str) -> None:
+async def test_contacts_do_not_share_message_ids(database_url: str) -> None:
     async with service(database_url, replying("A green one.", "Hello.")) as running:
         first = await say(running, PARROT, message_id="wa-1")
         second = await say(running, AGAIN, OTHER, message_id="wa-1")
@@ -187,7 +189,7 @@ async def test_a_message_id_of_one_contact_says_nothing_about_anothers(database_
         assert second["session_id"] != first["session_id"]
 
 
-async def test_nobody_gets_into_anothers_session(database_url: str) -> None:
+async def test_a_contact_cannot_enter_the_session_of_another(database_url: str) -> None:
     async with service(database_url, replying("A green one.", "Mine.")) as running:
         session = (await say(running, PARROT, channel_id="whatsapp"))["session_id"]
         for path, body in (
@@ -213,7 +215,7 @@ async def test_nobody_gets_into_anothers_session(database_url: str) -> None:
         assert (await say(running, AGAIN, session_id=session))["response"] == "Mine."
 
 
-async def test_a_thread_begun_over_langserve_is_a_session_of_whom_it_is_about(database_url: str) -> None:
+async def test_a_thread_begun_over_langserve_is_a_session_of_its_contact(database_url: str) -> None:
     async with service(database_url, replying("A green one.", "Yours.", "Mine.")) as running:
 
         async def invoke(contact: str, path: str = "coordinator", **given: Any) -> Any:
@@ -241,7 +243,7 @@ async def test_a_thread_begun_over_langserve_is_a_session_of_whom_it_is_about(da
         assert [each["id"] for each in await listed(running)] == [session]
 
 
-async def test_a_row_comes_before_the_first_checkpoint_and_is_the_threads_owner(database_url: str) -> None:
+async def test_a_session_owns_its_thread_before_the_first_checkpoint(database_url: str) -> None:
     async with service(database_url, replying()) as running:
         # Its run was refused, stopped, or has not come that far.
         await running.service.sessions.enter(
@@ -260,7 +262,7 @@ async def test_a_row_comes_before_the_first_checkpoint_and_is_the_threads_owner(
         assert [each["id"] for each in await listed(running)] == ["taken"]
 
 
-async def test_a_session_there_is_not_is_said_so(database_url: str) -> None:
+async def test_an_unknown_session_is_not_found(database_url: str) -> None:
     async with service(database_url, replying()) as running:
         answered = await running.http.get("/v1/sessions/nobodys")
         assert (answered.status_code, answered.json()["error"]) == (404, "not_found")
@@ -269,7 +271,7 @@ async def test_a_session_there_is_not_is_said_so(database_url: str) -> None:
 TALK = "In point {} I tell a rather long story of what happened with the import of our customers. " * 6
 
 
-async def test_older_turns_are_summed_up_before_they_are_dropped(database_url: str) -> None:
+async def test_older_turns_are_summarised_before_they_are_dropped(database_url: str) -> None:
     turns = 8
     small = ContextSettings(tokens=2_000)
     model = replying(*("Noted." for _ in range(turns)))
@@ -299,7 +301,7 @@ async def test_a_language_model_writes_the_summary_and_no_customer_sees_it(datab
         assert "They told a long story." in shown(model)
 
 
-async def test_what_a_customer_told_is_learnt_when_the_session_is_over(database_url: str) -> None:
+async def test_facts_a_customer_states_are_learnt_when_the_session_is_closed(database_url: str) -> None:
     moved = '{"facts": [{"predicate": "city", "object": "Lisbon", "kind": "changes"}]}'
     model = replying("Noted.", moved)
     async with service(database_url, model) as running:
@@ -311,7 +313,7 @@ async def test_what_a_customer_told_is_learnt_when_the_session_is_over(database_
         assert await running.service.session_worker.sweep() == 0
 
 
-async def test_what_the_model_refuses_to_read_does_not_keep_a_session_open(database_url: str) -> None:
+async def test_a_message_the_model_refuses_does_not_block_the_summary(database_url: str) -> None:
     model = replying("Noted.")
     model.replies.append(ModelRefused("blocked"))
     async with service(database_url, model) as running:

@@ -76,7 +76,7 @@ async def test_a_run_with_a_tool_is_seen_in_every_instrument(running: RunningSer
     assert 1 <= value(after, "pool_connections") <= value(after, "pool_connections_max") == 8
 
 
-async def test_what_fails_is_counted_by_how(running: RunningService) -> None:
+async def test_failures_are_counted_by_error_code(running: RunningService) -> None:
     MODEL.replies = [ConnectionError("away")] * 3
     body = {"input": {"task": "Hello", "contact_id": CONTACT}}
     assert (await running.http.post("/react/invoke", json=body)).status_code == 503
@@ -85,7 +85,7 @@ async def test_what_fails_is_counted_by_how(running: RunningService) -> None:
     assert value(series, "model_calls_total", model="scripted", outcome="unavailable") == 3
 
 
-async def test_paths_that_are_made_up_are_one_series(running: RunningService) -> None:
+async def test_unknown_paths_share_one_series(running: RunningService) -> None:
     for number in range(3):
         await running.http.get(f"/no/such/place/{number}")
         await running.http.get(f"/v1/threads/{number}/nowhere")
@@ -98,7 +98,9 @@ async def test_paths_that_are_made_up_are_one_series(running: RunningService) ->
     assert CONTACT not in "".join(routes)
 
 
-async def test_two_services_in_a_process_count_apart(running: RunningService, database_url: str) -> None:
+async def test_two_services_in_a_process_have_separate_metrics(
+    running: RunningService, database_url: str
+) -> None:
     model = ScriptedChatModel(replies=[AIMessage("Hello.")])
     before = value(await scraped(running), "runs_total", graph="react", outcome="finished")
     async with running_service(database_url, scripted_models(model)) as other:
@@ -130,7 +132,7 @@ async def test_every_graph_and_every_agent_has_a_status(running: RunningService)
     assert (missing.status_code, missing.json()["error"]) == (404, "not_found")
 
 
-async def test_a_graph_that_fails_time_and_again_is_degraded_until_it_answers(
+async def test_a_graph_that_fails_repeatedly_is_degraded_until_it_answers(
     running: RunningService,
 ) -> None:
     fresh = await status(running, "graph:critique_refine")
@@ -150,7 +152,7 @@ async def test_a_graph_that_fails_time_and_again_is_degraded_until_it_answers(
     assert answering["uptime_seconds"] > 0
 
 
-async def test_a_graph_at_work_is_active_and_without_a_free_place_busy(running: RunningService) -> None:
+async def test_a_working_graph_is_active_and_busy_without_a_free_slot(running: RunningService) -> None:
     gate, reached = asyncio.Event(), asyncio.Event()
 
     async def wait() -> None:
@@ -175,7 +177,7 @@ async def test_a_graph_at_work_is_active_and_without_a_free_place_busy(running: 
     assert (await status(running, "graph:react"))["state"] == "idle"
 
 
-async def test_a_specialised_agents_work_is_its_own(running: RunningService) -> None:
+async def test_a_specialised_agent_has_its_own_numbers(running: RunningService) -> None:
     MODEL.replies = [AIMessage("Hello, Ana.")]
     answer = await running.http.post("/v1/messages", json={"contact_id": CONTACT, "message": "Good morning"})
     assert answer.json()["agent_used"] == "general"

@@ -77,7 +77,7 @@ async def test_a_run_is_a_tree_of_spans_in_the_callers_trace(collector: Collecto
     assert attributes(tool)["gen_ai.tool.name"] == "search_knowledge_base"
 
 
-async def test_model_calls_say_what_was_asked_of_whom_and_what_it_cost(collector: Collector) -> None:
+async def test_spans_of_model_calls_have_model_provider_and_tokens(collector: Collector) -> None:
     calls = [span for span in of_run(collector) if span.name.startswith("chat ")]
     assert len(calls) == 3
     assert all(parents(collector, call)[1:] == ["invoke_agent react", "POST /react/invoke"] for call in calls)
@@ -89,14 +89,14 @@ async def test_model_calls_say_what_was_asked_of_whom_and_what_it_cost(collector
     assert last["gen_ai.response.finish_reasons"] == ["stop"]
 
 
-async def test_what_people_and_models_write_is_not_sent(collector: Collector) -> None:
+async def test_texts_of_people_and_models_are_not_exported(collector: Collector) -> None:
     sent = b"".join(span.SerializeToString() for span in collector.spans)
     assert SECRET_WORDS.encode() not in sent
     assert b"Noted" not in sent
     assert CONTACT.encode() not in sent
 
 
-async def test_a_run_that_fails_says_why_and_begins_a_trace_of_its_own(collector: Collector) -> None:
+async def test_a_failed_run_has_its_error_code_and_a_trace_of_its_own(collector: Collector) -> None:
     run = collector.named("invoke_agent critique_refine")
     assert run.trace_id.hex() != TRACE
     assert run.status.code == Status.STATUS_CODE_ERROR
@@ -106,7 +106,7 @@ async def test_a_run_that_fails_says_why_and_begins_a_trace_of_its_own(collector
     assert [attributes(span)["error.type"] for span in failed] == ["ConnectionError"] * 3
 
 
-async def test_the_collector_is_told_who_speaks(collector: Collector) -> None:
+async def test_spans_name_the_service_and_carry_the_headers(collector: Collector) -> None:
     assert collector.resources[0]["service.name"] == "ventros-agents"
     assert collector.headers[0]["authorization"] == "Bearer key"
     assert collector.headers[0]["x-team"] == "crm"

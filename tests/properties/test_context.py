@@ -30,7 +30,7 @@ def sections(draw: st.DrawFn) -> list[Section]:
 
 @settings(deadline=None)
 @given(sections(), st.integers(0, 1_500))
-def test_a_context_is_never_over_its_budget(given: list[Section], budget: int) -> None:
+def test_a_context_never_exceeds_its_budget(given: list[Section], budget: int) -> None:
     packed = pack_context(given, budget=budget, agent="a", strategy="general")
     assert packed.record["tokens"] <= budget
     assert count_tokens(packed.background) <= packed.record["tokens"]
@@ -38,7 +38,7 @@ def test_a_context_is_never_over_its_budget(given: list[Section], budget: int) -
 
 @settings(deadline=None)
 @given(sections(), st.integers(0, 1_500))
-def test_every_piece_is_in_or_dropped_with_a_reason(given: list[Section], budget: int) -> None:
+def test_every_item_is_included_or_dropped_with_a_reason(given: list[Section], budget: int) -> None:
     record = pack_context(given, budget=budget, agent="a", strategy="general").record
     by_name = {each["section"]: each for each in record["sections"]}
     for section in given:
@@ -51,7 +51,7 @@ def test_every_piece_is_in_or_dropped_with_a_reason(given: list[Section], budget
 
 @settings(deadline=None)
 @given(sections(), st.integers(0, 1_500))
-def test_the_order_does_not_depend_on_how_it_was_gathered(given: list[Section], budget: int) -> None:
+def test_the_order_does_not_depend_on_the_order_of_the_input(given: list[Section], budget: int) -> None:
     one = pack_context(given, budget=budget, agent="a", strategy="general")
     other = pack_context(given[::-1], budget=budget, agent="a", strategy="general")
     assert one == other

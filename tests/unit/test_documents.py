@@ -18,7 +18,7 @@ def test_the_readme_is_short() -> None:
     assert len((documents.PROJECT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
 
 
-def test_the_example_of_an_environment_is_current() -> None:
+def test_the_example_environment_is_current() -> None:
     text = (documents.PROJECT / ".env.example").read_text(encoding="utf-8")
     assert documents.build_env_example() == text, "run `make docs`"
 

@@ -44,7 +44,7 @@ class Recorder:
         raise Recorded
 
 
-def test_these_are_all_the_methods_that_write() -> None:
+def test_the_list_of_writing_methods_is_complete() -> None:
     takes_key = {
         name
         for name, method in vars(CrmClient).items()

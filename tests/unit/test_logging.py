@@ -87,7 +87,7 @@ def test_an_exception_is_in_its_line_without_the_values_of_variables() -> None:
         assert CARD not in json.dumps(line)
 
 
-def test_a_library_that_logs_is_written_in_the_same_form() -> None:
+def test_lines_of_libraries_have_the_same_format() -> None:
     lines = logging_to(io.StringIO())
     logging.getLogger("some.library").warning("retrying in %d s after %r", 2, "timeout")
     [line] = lines()
@@ -99,7 +99,7 @@ def test_a_library_that_logs_is_written_in_the_same_form() -> None:
     assert set(line) == {"event", "level", "logger", "timestamp"}
 
 
-def test_text_of_several_lines_stays_one_line() -> None:
+def test_text_of_several_lines_is_logged_on_one_line() -> None:
     stream = io.StringIO()
     lines = logging_to(stream)
     get_logger("api").info("said", text='line one\nline "two" \ud800', where=Path("/tmp"))
@@ -126,7 +126,7 @@ def test_lines_below_the_level_are_left_out(level: str, written: list[str], logg
 
 
 @pytest.mark.parametrize(("level", "written"), [("debug", 1), ("warning", 1), ("error", 0)])
-def test_a_chatty_library_is_heard_from_warnings_on_and_never_below_the_level(
+def test_a_verbose_library_is_logged_from_warnings_on_and_never_below_the_level(
     level: str, written: int
 ) -> None:
     lines = logging_to(io.StringIO(), level=level)
@@ -147,7 +147,7 @@ def test_configuring_twice_does_not_write_twice() -> None:
 # For people
 
 
-def test_on_a_terminal_lines_are_for_people() -> None:
+def test_lines_on_a_terminal_are_written_for_people() -> None:
     terminal = Terminal()
     logging_to(terminal)
     get_logger("api").info("run_finished", steps=3)
@@ -168,7 +168,7 @@ def test_in_a_file_lines_for_people_have_no_colours() -> None:
     assert "\x1b[" not in stream.getvalue()
 
 
-def test_json_can_be_had_on_a_terminal() -> None:
+def test_json_can_be_chosen_on_a_terminal() -> None:
     lines = logging_to(Terminal(), format="json")
     get_logger("api").info("run_finished")
     assert lines()[0]["event"] == "run_finished"

@@ -23,7 +23,7 @@ class Clock:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 20), st.floats(0.1, 30)), min_size=1, max_size=40))
-def test_no_stretch_of_time_has_more_than_flowed_in_and_a_burst(calls: list[tuple[float, float]]) -> None:
+def test_no_period_has_more_calls_than_the_rate_and_a_burst(calls: list[tuple[float, float]]) -> None:
     clock = Clock()
     bucket = TokenBucket(60, clock)
     used: list[tuple[float, float]] = []
@@ -38,7 +38,7 @@ def test_no_stretch_of_time_has_more_than_flowed_in_and_a_burst(calls: list[tupl
             assert total <= (used[end][0] - used[start][0]) + 5 + 1e-6
 
 
-async def test_calls_beyond_the_quota_wait_and_none_is_refused() -> None:
+async def test_calls_beyond_the_quota_wait_and_none_is_rejected() -> None:
     slept: list[float] = []
 
     async def sleep(seconds: float) -> None:

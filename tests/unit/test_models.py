@@ -135,20 +135,20 @@ def test_a_google_key_alone_is_enough_for_gemini() -> None:
     assert info.why == "GOOGLE_API_KEY is set"
 
 
-def test_model_goes_before_the_key() -> None:
+def test_model_takes_precedence_over_the_key() -> None:
     info = build_chat_models(
         settings(google_api_key=KEY, model="google_genai:gemini-2.5-pro"), features()
     ).info
     assert (info.model, info.why) == ("google_genai:gemini-2.5-pro", "MODEL is set")
 
 
-def test_offline_may_be_chosen_with_a_key() -> None:
+def test_the_offline_model_can_be_chosen_although_there_is_a_key() -> None:
     info = build_chat_models(settings(google_api_key=KEY, model="offline"), features()).info
     assert info.model == "offline"
     assert info.why.startswith("MODEL is set: the offline model answers")
 
 
-def test_the_reasoning_model_may_be_another() -> None:
+def test_the_reasoning_model_can_differ() -> None:
     chosen = settings(google_api_key=KEY, reasoning_model="google_genai:gemini-3.1-pro-preview")
     info = build_chat_models(chosen, features()).info
     assert (info.model, info.reasoning_model) == (DEFAULT_MODEL, "google_genai:gemini-3.1-pro-preview")
@@ -171,7 +171,7 @@ def test_a_model_that_cannot_be_built_stops_the_start_with_what_to_do(
         build_chat_models(settings(**values), features())
 
 
-def test_a_key_another_provider_misses_is_one_line_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_key_of_another_provider_is_one_line_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     class OpenAIError(Exception):
         pass
 
@@ -212,7 +212,7 @@ def test_another_provider_gets_our_time_limit_and_does_not_retry_on_its_own(
 # Roles, specs and the cache
 
 
-async def test_each_role_asks_its_model_and_only_reasoning_thinks() -> None:
+async def test_each_role_calls_its_model_and_only_reasoning_thinks() -> None:
     built: list[ModelSpec] = []
 
     def factory(spec: ModelSpec) -> BaseChatModel:
@@ -255,14 +255,14 @@ async def test_concurrent_first_calls_build_one_client() -> None:
     assert len(built) == 1
 
 
-async def test_models_that_callers_name_do_not_pile_up() -> None:
+async def test_the_number_of_models_that_callers_name_is_bounded() -> None:
     models = models_of(scripted(says("yes")))
     for number in range(100):
         await models.reply(QUESTION, temperature=0, model=f"test:{number}")
     assert len(models._built) == 64
 
 
-async def test_a_caller_who_names_an_impossible_model_is_told_so() -> None:
+async def test_a_model_that_a_caller_names_and_cannot_be_built_is_an_error() -> None:
     models = build_chat_models(settings(), features())
     with pytest.raises(ModelMisconfigured, match="needs GOOGLE_API_KEY") as caught:
         await models.reply(QUESTION, temperature=0, model=DEFAULT_MODEL)
@@ -312,14 +312,14 @@ FINAL: list[Exception] = [
 
 
 @pytest.mark.parametrize("error", TRANSIENT, ids=repr)
-async def test_a_passing_fault_is_not_noticed(error: Exception) -> None:
+async def test_a_transient_error_is_retried(error: Exception) -> None:
     chat = scripted(fails(error), says("hello"))
     reply = await models_of(chat).reply(QUESTION, temperature=0)
     assert (reply.text, chat.calls) == ("hello", 2)
 
 
 @pytest.mark.parametrize("error", TRANSIENT, ids=repr)
-async def test_a_lasting_fault_ends_after_bounded_attempts(error: Exception) -> None:
+async def test_a_lasting_error_ends_after_bounded_attempts(error: Exception) -> None:
     chat = scripted(fails(error))
     with pytest.raises(ModelUnavailable) as caught:
         await models_of(chat, max_attempts=4).reply(QUESTION, temperature=0)
@@ -330,7 +330,7 @@ async def test_a_lasting_fault_ends_after_bounded_attempts(error: Exception) -> 
 
 
 @pytest.mark.parametrize("error", FINAL, ids=repr)
-async def test_what_no_retry_mends_is_reported_at_once(error: Exception) -> None:
+async def test_an_error_that_no_retry_can_fix_is_reported_at_once(error: Exception) -> None:
     primary, fallback = scripted(fails(error)), scripted(says("hello"))
     models = models_of({PRIMARY: primary, FALLBACK: fallback}, WITH_FALLBACK)
     with pytest.raises(ModelMisconfigured) as caught:
@@ -339,14 +339,14 @@ async def test_what_no_retry_mends_is_reported_at_once(error: Exception) -> None
     assert caught.value.details["model"] == PRIMARY
 
 
-async def test_a_fault_of_our_own_is_not_taken_for_the_providers() -> None:
+async def test_a_bug_of_ours_is_not_reported_as_the_providers_error() -> None:
     chat = scripted(fails(KeyError("ours")))
     with pytest.raises(KeyError, match="ours"):
         await models_of(chat).reply(QUESTION, temperature=0)
     assert chat.calls == 1
 
 
-async def test_a_stream_that_breaks_half_way_is_asked_again_whole() -> None:
+async def test_an_interrupted_stream_is_requested_again_from_the_start() -> None:
     chat = scripted(
         [AIMessageChunk(content="Your or"), httpx.ReadError("gone")], says("Your order", " left.")
     )
@@ -354,14 +354,14 @@ async def test_a_stream_that_breaks_half_way_is_asked_again_whole() -> None:
     assert (reply.text, chat.calls) == ("Your order left.", 2)
 
 
-async def test_the_fallback_answers_when_the_model_stays_away() -> None:
+async def test_the_fallback_answers_if_the_model_stays_unavailable() -> None:
     primary, fallback = scripted(fails(TimeoutError())), scripted(says("hello"))
     models = models_of({PRIMARY: primary, FALLBACK: fallback}, WITH_FALLBACK)
     assert (await models.reply(QUESTION, temperature=0)).text == "hello"
     assert (primary.calls, fallback.calls) == (3, 1)
 
 
-async def test_when_the_fallback_stays_away_too_the_caller_learns_of_both() -> None:
+async def test_if_the_fallback_is_unavailable_too_the_error_names_both() -> None:
     primary, fallback = scripted(fails(_http_error(503))), scripted(fails(TimeoutError()))
     models = models_of({PRIMARY: primary, FALLBACK: fallback}, WITH_FALLBACK)
     with pytest.raises(ModelUnavailable) as caught:
@@ -375,14 +375,14 @@ async def test_when_the_fallback_stays_away_too_the_caller_learns_of_both() -> N
     }
 
 
-async def test_a_fallback_that_is_the_model_itself_is_not_asked_twice() -> None:
+async def test_a_fallback_that_is_the_model_itself_is_not_called_twice() -> None:
     chat = scripted(fails(TimeoutError()))
     with pytest.raises(ModelUnavailable):
         await models_of(chat, WITH_FALLBACK).reply(QUESTION, temperature=0, model=FALLBACK)
     assert chat.calls == 3
 
 
-async def test_pauses_grow_and_heed_the_provider_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_pauses_grow_and_follow_the_provider_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     sleep = asyncio.sleep
 
@@ -413,7 +413,7 @@ class HangingModel(ScriptedModel):
         await asyncio.Event().wait()
 
 
-async def test_a_reply_that_never_ends_is_given_up_in_time() -> None:
+async def test_a_reply_that_never_ends_times_out() -> None:
     chat = HangingModel(script=[])
     with pytest.raises(ModelUnavailable) as caught:
         await models_of(chat, timeout=0.01, max_attempts=2).reply(QUESTION, temperature=0)
@@ -432,7 +432,7 @@ async def test_cancelling_a_call_ends_it_at_once() -> None:
     assert chat.calls == 1
 
 
-async def test_a_key_in_a_providers_message_is_not_passed_on() -> None:
+async def test_a_key_in_a_providers_message_is_removed() -> None:
     chat = scripted(fails(langchain.ModelAuthenticationError("Incorrect API key provided: sk-abcd1234.")))
     with pytest.raises(ModelMisconfigured) as caught:
         await models_of(chat).reply(QUESTION, temperature=0)
@@ -452,7 +452,7 @@ async def test_a_refusal_of_another_provider_is_a_refusal(reason: str) -> None:
 
 
 @pytest.mark.parametrize("chunk_id", [None, "provider-1"])
-async def test_tokens_reach_the_graphs_stream_under_the_replys_id(chunk_id: str | None) -> None:
+async def test_tokens_reach_the_graphs_stream_with_the_replys_id(chunk_id: str | None) -> None:
     pieces: Script = [AIMessageChunk(content=text, id=chunk_id) for text in ("Hel", "lo")]
     models = models_of(scripted(pieces))
 
@@ -477,7 +477,7 @@ async def test_tokens_reach_the_graphs_stream_under_the_replys_id(chunk_id: str 
     assert {message.id for message in texts} == {reply.id}
 
 
-async def test_a_repeated_finish_reason_is_not_glued_together() -> None:
+async def test_a_repeated_finish_reason_is_not_concatenated() -> None:
     chunks: Script = [
         AIMessageChunk(content=text, response_metadata={"finish_reason": "STOP"}) for text in ("a", "b")
     ]
@@ -505,7 +505,7 @@ async def test_a_value_comes_back_typed() -> None:
         (says("I would rather chat."), "not valid JSON"),
     ],
 )
-async def test_a_value_that_does_not_fit_says_what_is_wrong(answer: Script, words: str) -> None:
+async def test_a_value_that_does_not_fit_the_schema_is_explained(answer: Script, words: str) -> None:
     chat = scripted(answer)
     reply = await models_of({REASONING: chat}).reply_structured(QUESTION, Intent, temperature=0)
     assert reply.value is None
@@ -513,7 +513,7 @@ async def test_a_value_that_does_not_fit_says_what_is_wrong(answer: Script, word
     assert chat.calls == 1
 
 
-async def test_a_model_with_structured_output_of_its_own_is_taken_as_it_is() -> None:
+async def test_a_models_own_structured_output_is_used() -> None:
     raw = AIMessage('{"name": "order", "confidence": 1}', id="raw-1")
 
     class Own(ScriptedModel):
@@ -533,7 +533,7 @@ async def test_a_model_with_structured_output_of_its_own_is_taken_as_it_is() -> 
     assert (reply.value, reply.raw) == (Intent(name="order", confidence=1), raw)
 
 
-async def test_the_offline_model_answers_through_the_same_door() -> None:
+async def test_the_offline_model_answers_through_the_same_interface() -> None:
     models = build_chat_models(settings(), features())
     reply = await models.reply(QUESTION, temperature=0)
     assert type(reply) is AIMessage

@@ -133,7 +133,7 @@ def flat(rounds: Sequence[Sequence[str]]) -> list[str]:
     return [name for names in rounds for name in names]
 
 
-def test_it_says_that_it_is_no_language_model() -> None:
+def test_it_says_that_it_is_not_a_language_model() -> None:
     reply = OfflineChatModel().invoke("Hello, who are you?")
     assert reply.response_metadata["model_name"] == OFFLINE_MODEL_NAME
     assert reply.response_metadata["is_language_model"] is False
@@ -180,7 +180,7 @@ def test_an_empty_search_is_tried_once_more_with_fewer_words() -> None:
     assert set(second["query"].split()) < set(first["query"].split())
 
 
-def test_a_problem_that_nothing_answers_is_escalated_once() -> None:
+def test_a_problem_without_an_answer_is_escalated_once() -> None:
     messages = converse(TASK, SUPPORT, EMPTY)
     assert flat(calls_of(messages)).count("open_ticket") == 1
     assert "send_answer" not in flat(calls_of(messages))
@@ -189,7 +189,7 @@ def test_a_problem_that_nothing_answers_is_escalated_once() -> None:
     assert "4031" in ticket["description"]
 
 
-def test_a_question_that_nothing_answers_is_not_escalated() -> None:
+def test_a_question_without_an_answer_is_not_escalated() -> None:
     messages = converse("What is the recipe for carrot cake?", SUPPORT, EMPTY)
     assert not {"open_ticket", "send_answer"} & set(flat(calls_of(messages)))
     assert "Nothing was found" in messages[-1].text
@@ -238,13 +238,13 @@ def test_a_portuguese_request_finds_tools_described_in_english() -> None:
     assert "search_articles" in calls_of(messages)[0]
 
 
-def test_bracketed_notes_are_not_taken_for_the_task() -> None:
+def test_bracketed_notes_are_not_mistaken_for_the_task() -> None:
     messages = [HumanMessage(TASK), HumanMessage("[Earlier steps] the invoice was checked")]
     reply = OfflineChatModel().bind_tools(list(SUPPORT)).invoke(messages)
     assert "invoice" not in json.dumps(reply.tool_calls)
 
 
-def test_steps_that_only_a_note_remembers_are_not_repeated() -> None:
+def test_steps_that_are_only_in_a_note_are_not_repeated() -> None:
     note = (
         "[Earlier steps]\n"
         "1. search_articles({'query': 'sync'}): Calendar sync stops; reconnect the calendar.\n"
@@ -255,7 +255,7 @@ def test_steps_that_only_a_note_remembers_are_not_repeated() -> None:
     assert [call["name"] for call in reply.tool_calls] == ["send_answer"]
 
 
-def test_results_in_an_envelope_read_like_bare_ones() -> None:
+def test_results_in_an_envelope_are_read_like_bare_ones() -> None:
     wrapped = {name: {"success": True, "result": result} for name, result in FOUND.items()}
     (sent,) = arguments_of(converse(TASK, SUPPORT, wrapped), "send_answer")
     (bare,) = arguments_of(converse(TASK, SUPPORT, FOUND), "send_answer")
@@ -473,15 +473,13 @@ BOOKINGS = [
         ("Which bookings are there?", "Small room: code BK-72", "Large room: status paid"),
     ],
 )
-def test_what_is_said_of_a_record_is_that_records_and_no_other_ones(
-    task: str, said: str, unsaid: str
-) -> None:
+def test_a_statement_about_a_record_comes_from_that_record(task: str, said: str, unsaid: str) -> None:
     answer = converse(task, [get_bookings], {"get_bookings": BOOKINGS})[-1].text
     assert said in answer
     assert unsaid not in answer
 
 
-def test_with_an_answer_only_tools_that_have_much_to_do_with_the_question_are_asked() -> None:
+def test_with_an_answer_only_closely_related_tools_are_called() -> None:
     tools = (search_sync_articles, find_sync_cases, get_holidays)
     answered = converse(TASK, tools, {"search_sync_articles": ARTICLE})
     assert "get_holidays" not in flat(calls_of(answered))
@@ -499,7 +497,7 @@ def test_with_an_answer_only_tools_that_have_much_to_do_with_the_question_are_as
         ("Is it ready?", "unclear"),
     ],
 )
-def test_yes_and_no_are_told_from_the_words(said: str, choice: str) -> None:
+def test_yes_and_no_are_recognised_by_the_words(said: str, choice: str) -> None:
     class Confirmation(BaseModel):
         confirmed: Literal["yes", "no", "unclear"] = "unclear"
 
@@ -507,7 +505,7 @@ def test_yes_and_no_are_told_from_the_words(said: str, choice: str) -> None:
     assert read == Confirmation.model_validate({"confirmed": choice})
 
 
-def test_a_question_mark_makes_a_question_where_nothing_else_is_said() -> None:
+def test_a_question_mark_alone_makes_a_question() -> None:
     class Kind(BaseModel):
         kind: Literal["statement", "question"]
 
