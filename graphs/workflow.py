@@ -22,11 +22,11 @@ from nodes.deps import Deps
 from nodes.workflow.execution import Plan
 from nodes.workflow.fan_out import (
     FanOut,
-    branch_node,
     is_for_each,
-    join_node,
-    parallel_steps,
-    subgraph_node,
+    list_parallel_steps,
+    name_branch_node,
+    name_join_node,
+    name_subgraph_node,
 )
 from nodes.workflow.nodes import Subgraph, Targets, WorkflowNodes
 from nodes.workflow.registry_graph import (
@@ -143,32 +143,32 @@ class _GraphBuilder:
         after = self.add_steps(step.fan_in_steps, targets) if isinstance(step, FanOutFanIn) else targets.next
         branches = self._add_branches(step)
         join = self.nodes.join_branches(step, Targets(after, targets.on_failure))
-        self._add_node(join_node(step), join, *branches, after, targets.on_failure)
+        self._add_node(name_join_node(step), join, *branches, after, targets.on_failure)
         start = self.nodes.start_fan_out(step, targets, after)
         return self._add_node(
-            step.id, start, *branches, join_node(step), after, targets.next, targets.on_failure
+            step.id, start, *branches, name_join_node(step), after, targets.next, targets.on_failure
         )
 
     def _add_branches(self, step: FanOut) -> list[str]:
         """Add the nodes that the branches run in, and return all of them."""
-        children = parallel_steps(step)
+        children = list_parallel_steps(step)
         if is_for_each(step) and (len(children) > 1 or is_pattern(children[0])):
             return [self._add_subgraph(step, None, children)]
         names = [self._add_subgraph(step, child, [child]) for child in children if is_pattern(child)]
         if len(names) < len(children):
             # One node runs all of them, and its input names the step: LangGraph visits every channel of a
             # graph in each super-step, and there may be thousands of steps.
-            names.append(self._add_branch_node(step, branch_node(step), self.nodes.run_branch(step)))
+            names.append(self._add_branch_node(step, name_branch_node(step), self.nodes.run_branch(step)))
         return names
 
     def _add_subgraph(self, step: FanOut, child: Step | None, steps: Sequence[Step]) -> str:
         subgraph = _compile_subgraph(self.nodes, steps)
         return self._add_branch_node(
-            step, subgraph_node(step, child), self.nodes.run_subgraph(step, subgraph)
+            step, name_subgraph_node(step, child), self.nodes.run_subgraph(step, subgraph)
         )
 
     def _add_branch_node(self, step: FanOut, name: str, node: Any) -> str:
-        self.graph.add_node(name, node, input_schema=BranchInput, destinations=(join_node(step),))
+        self.graph.add_node(name, node, input_schema=BranchInput, destinations=(name_join_node(step),))
         return name
 
     def _add_node(self, name: str, node: Any, *destinations: str) -> str:

@@ -77,7 +77,7 @@ def list_condition_paths(condition: Condition) -> list[Path]:
         case IterationLimit():
             return [("iteration",)]
         case ExpressionCondition():
-            return sorted(Expression.parse(condition.expression).paths())
+            return sorted(Expression.parse(condition.expression).list_paths())
 
 
 def _get_value(context: Mapping[str, JsonValue], key: str) -> JsonValue:

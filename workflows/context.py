@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import JsonValue
 
 from workflows.outline import Outline, OutlineEntry
-from workflows.results import Indices, Results, read_count, result_key
+from workflows.results import Indices, Results, format_result_key, read_count
 from workflows.schema import FanOutFanIn, Loop, Parallel, Sequential, Step
 
 
@@ -18,7 +18,7 @@ class StepLocation:
     Attributes:
         outline: The outline of the definition.
         input: The workflow's input.
-        results: The records so far, by :func:`workflows.results.result_key`.
+        results: The records so far, by :func:`workflows.results.format_result_key`.
         indices: The current iteration of each loop and item of each ``for_each`` around the step.
         item: The item of the innermost ``for_each``; only meaningful when ``index`` is not None.
         index: The item's position in its list.
@@ -31,9 +31,9 @@ class StepLocation:
     item: JsonValue = None
     index: int | None = None
 
-    def key(self, step_id: str) -> str:
+    def format_key(self, step_id: str) -> str:
         """Return the key of the record of a step that is in the same iterations as this location."""
-        return _key(self.outline[step_id], self.indices)
+        return _format_key(self.outline[step_id], self.indices)
 
     def build_context(self, step_ids: Iterable[str], repeaters: Iterable[str]) -> dict[str, JsonValue]:
         """Return the context with some of the steps; a step that did not run is null.
@@ -55,22 +55,22 @@ class StepLocation:
 
     def read_output(self, step: Step) -> JsonValue:
         """Return a step's output as later steps see it."""
-        return self._output(self.outline[step.id], self.indices)
+        return self._read_output(self.outline[step.id], self.indices)
 
     def _describe(self, entry: OutlineEntry) -> JsonValue:
-        indices = self._latest_indices(entry)
+        indices = self._find_latest_indices(entry)
         if indices is None:
-            return {"status": "succeeded", "output": self._outputs(entry, self.indices), "error": ""}
-        record = self.results.get(_key(entry, indices))
+            return {"status": "succeeded", "output": self._collect_outputs(entry, self.indices), "error": ""}
+        record = self.results.get(_format_key(entry, indices))
         if record is None and not isinstance(entry.step, Sequential):
             return None
         return {
             "status": record["status"] if record else "succeeded",
-            "output": self._output(entry, indices),
+            "output": self._read_output(entry, indices),
             "error": record["error"] if record else "",
         }
 
-    def _latest_indices(self, entry: OutlineEntry) -> Indices | None:
+    def _find_latest_indices(self, entry: OutlineEntry) -> Indices | None:
         """Return the indices to read a step at: the current ones, and the last of a finished loop.
 
         None: the step is inside a ``for_each`` that this location is outside of, so that it has many records.
@@ -86,9 +86,9 @@ class StepLocation:
         return indices
 
     def _count(self, entry: OutlineEntry, indices: Indices, name: Literal["items", "iterations"]) -> int:
-        return read_count(self.results.get(_key(entry, indices)), name)
+        return read_count(self.results.get(_format_key(entry, indices)), name)
 
-    def _outputs(self, entry: OutlineEntry, known: Indices) -> JsonValue:
+    def _collect_outputs(self, entry: OutlineEntry, known: Indices) -> JsonValue:
         """Return a step's outputs for all items of the ``for_each`` patterns around it, nested like those."""
         indices: dict[str, int] = {}
         for repeater in entry.repeaters:
@@ -99,28 +99,28 @@ class StepLocation:
                 indices[repeater] = self._count(pattern, indices, "iterations")
             else:
                 items = range(self._count(pattern, indices, "items"))
-                return [self._outputs(entry, {**known, **indices, repeater: item}) for item in items]
-        return self._output(entry, indices)
+                return [self._collect_outputs(entry, {**known, **indices, repeater: item}) for item in items]
+        return self._read_output(entry, indices)
 
-    def _output(self, entry: OutlineEntry, indices: Indices) -> JsonValue:
+    def _read_output(self, entry: OutlineEntry, indices: Indices) -> JsonValue:
         step = entry.step
         match step:
             case Sequential():
-                return self._output(self.outline[step.steps[-1].id], indices)
+                return self._read_output(self.outline[step.steps[-1].id], indices)
             case Parallel():
-                return self._outputs_by_id(step.steps, indices)
+                return self._collect_outputs_by_id(step.steps, indices)
             case FanOutFanIn() if not step.for_each:
-                return self._outputs_by_id(step.fan_out_steps, indices)
+                return self._collect_outputs_by_id(step.fan_out_steps, indices)
             case FanOutFanIn():
                 last = self.outline[step.fan_out_steps[-1].id]
                 items = range(self._count(entry, indices, "items"))
-                return [self._output(last, {**indices, step.id: item}) for item in items]
-        record = self.results.get(_key(entry, indices))
+                return [self._read_output(last, {**indices, step.id: item}) for item in items]
+        record = self.results.get(_format_key(entry, indices))
         return record["output"] if record else None
 
-    def _outputs_by_id(self, steps: Iterable[Step], indices: Indices) -> JsonValue:
-        return {child.id: self._output(self.outline[child.id], indices) for child in steps}
+    def _collect_outputs_by_id(self, steps: Iterable[Step], indices: Indices) -> JsonValue:
+        return {child.id: self._read_output(self.outline[child.id], indices) for child in steps}
 
 
-def _key(entry: OutlineEntry, indices: Indices) -> str:
-    return result_key(entry.step.id, [indices[repeater] for repeater in entry.repeaters])
+def _format_key(entry: OutlineEntry, indices: Indices) -> str:
+    return format_result_key(entry.step.id, [indices[repeater] for repeater in entry.repeaters])

@@ -152,7 +152,7 @@ class Expression:
             raise StepFailed(f"the expression {self.text!r} cannot be evaluated: {reason}") from error
         return result
 
-    def paths(self) -> frozenset[Path]:
+    def list_paths(self) -> frozenset[Path]:
         """Return the paths from the root that the expression reads, such as ``("steps", "a", "output")``.
 
         A path is as long as the form of the expression can tell without evaluating it.
@@ -177,7 +177,7 @@ def _parse_cached(text: str) -> Expression:
         )
     tree = _parse_tree(text)
     if _measure_depth(tree) > MAX_EXPRESSION_DEPTH:
-        raise _nested_too_deep()
+        raise _build_depth_error()
     for node in _iter_nodes(tree):
         _check_node(node)
     if _measure_growth(tree) > MAX_GROWTH:
@@ -199,13 +199,13 @@ def _parse_tree(text: str) -> _Node:
         what = f" at {error.token_value!r}" if error.token_value else ""
         raise InvalidExpression(f"is not a JMESPath expression{what}", error.lex_position) from error
     except RecursionError:
-        raise _nested_too_deep() from None
+        raise _build_depth_error() from None
     except (JMESPathError, ValueError) as error:
         # The parser converts literals itself, and json or int raises the error.
         raise InvalidExpression(f"is not a JMESPath expression: {error}") from error
 
 
-def _nested_too_deep() -> InvalidExpression:
+def _build_depth_error() -> InvalidExpression:
     return InvalidExpression(f"is nested deeper than {MAX_EXPRESSION_DEPTH} levels: split it over steps")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from workflows.outline import Outline, is_pattern, list_children
-from workflows.results import Record, Results, parse_step_id, read_count, result_key
+from workflows.results import Record, Results, format_result_key, parse_step_id, read_count
 from workflows.schema import Conditional, Definition, FanOutFanIn, Loop, Step
 
 # A step that runs several times is ``running`` while some of its executions are.
@@ -106,7 +106,7 @@ class _ExecutionCounter:
             step_id, *indices = key.replace("]", "").split("[")
             for repeater, index in zip(self.outline[step_id].repeaters, indices, strict=False):
                 depth = len(self.outline[repeater].repeaters)
-                repeater_key = result_key(repeater, [int(outer) for outer in indices[:depth]])
+                repeater_key = format_result_key(repeater, [int(outer) for outer in indices[:depth]])
                 last[repeater_key] = max(last.get(repeater_key, 0), int(index))
         object.__setattr__(self, "_last_indices", last)
 
@@ -115,7 +115,7 @@ class _ExecutionCounter:
         return sum(self._count(step, indices, is_finished=is_finished) for step in steps)
 
     def _count(self, step: Step, indices: tuple[int, ...], *, is_finished: bool) -> int:
-        key = result_key(step.id, indices)
+        key = format_result_key(step.id, indices)
         record = self.results.get(key)
         if not is_pattern(step):
             return int(not is_finished or record is not None)

@@ -37,7 +37,7 @@ def iter_reference_faults(definition: Definition, outline: Outline) -> Iterator[
         for field, path in list_references(entry.step):
             if message := checker.check(entry, field, path):
                 yield Fault(f"{entry.path}.{field}", entry.step.id, field, message)
-    for path in sorted(Template(definition.result).paths()):
+    for path in sorted(Template(definition.result).list_paths()):
         if message := checker.check(None, "result", path):
             yield Fault("result", "", "result", message)
 

@@ -35,7 +35,7 @@ Results: TypeAlias = Mapping[str, Record]
 Indices: TypeAlias = Mapping[str, int]
 
 
-def result_key(step_id: str, indices: Sequence[int] = ()) -> str:
+def format_result_key(step_id: str, indices: Sequence[int] = ()) -> str:
     """Return a record's key: the step's id and its index in each repeater around it, as in ``notify[3]``."""
     return step_id + "".join(f"[{index}]" for index in indices)
 

@@ -97,7 +97,7 @@ class WorkingStep(AnyStep):
 
 
 def _check_address(text: str) -> str:
-    start = Template(text).literal_start()
+    start = Template(text).find_literal_start()
     if not _ADDRESS.match(start if start != text else f"{text}/"):
         raise ValueError("must begin with https://host/ or crm:/, without placeholders, user or password")
     return text

@@ -30,7 +30,7 @@ _Part: TypeAlias = str | Expression
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A JSON value with placeholders; :meth:`errors` tells whether it is valid.
+    """A JSON value with placeholders; :meth:`list_errors` tells whether it is valid.
 
     Attributes:
         value: The template as it was written.
@@ -38,7 +38,7 @@ class Template:
 
     value: JsonValue
 
-    def errors(self) -> list[str]:
+    def list_errors(self) -> list[str]:
         """Return every error, each with its place in the value, such as ``body.items.0``."""
         errors = []
         for place, text in _iter_texts(self.value, ""):
@@ -49,14 +49,14 @@ class Template:
                 errors.append(f"{where}{error.message} (at character {error.position + 1})")
         return errors
 
-    def paths(self) -> frozenset[Path]:
-        """Return the paths its expressions read (:meth:`workflows.expressions.Expression.paths`)."""
+    def list_paths(self) -> frozenset[Path]:
+        """Return the paths its expressions read (:meth:`workflows.expressions.Expression.list_paths`)."""
         return frozenset(
             path
             for _, text in _iter_texts(self.value, "")
             for part in _split(text)
             if isinstance(part, Expression)
-            for path in part.paths()
+            for path in part.list_paths()
         )
 
     def render(self, context: Mapping[str, JsonValue]) -> JsonValue:
@@ -81,7 +81,7 @@ class Template:
             for part in _split(str(self.value))
         )
 
-    def literal_start(self) -> str:
+    def find_literal_start(self) -> str:
         """Return the beginning of a text up to its first placeholder."""
         first = next(iter(_split(str(self.value))), "")
         return first if isinstance(first, str) else ""
@@ -188,7 +188,7 @@ def list_field_paths(model: BaseModel) -> list[tuple[str, Path]]:
         for mark in marks:
             if isinstance(mark, ReadsContext) and value not in (None, ""):
                 parsed = Expression.parse(value) if mark.kind == "expression" else Template(value)
-                paths += [(name, path) for path in sorted(parsed.paths())]
+                paths += [(name, path) for path in sorted(parsed.list_paths())]
     return paths
 
 
@@ -208,7 +208,7 @@ def _check_template(value: Any) -> Any:
                 f"has more than {MAX_TEMPLATE_LENGTH} characters, {MAX_TEMPLATE_VALUES} values or "
                 f"{MAX_TEMPLATE_DEPTH} levels"
             )
-    if errors := Template(value).errors():
+    if errors := Template(value).list_errors():
         raise ValueError("; ".join(errors))
     return value
 

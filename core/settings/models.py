@@ -73,7 +73,7 @@ class EmbeddingSettings(BaseSettings):
     timeout_seconds: Seconds = Field(10, description="Time limit of one attempt at embedding up to 64 texts")
     cache_dir: str = Field(
         "~/.cache/ventros-agents",
-        description="Directory in which the vectors of the agents' examples are cached; empty: none",
+        description="Directory in which the fitted router is stored between starts; empty: none",
     )
     max_attempts: int = Field(
         3, ge=1, le=10, description="Attempts at an embedding call on 429, 5xx and connection errors"

@@ -102,8 +102,8 @@ class TrainingTexts:
     @property
     def labels(self) -> Labels:
         """The index of the route of each of ``texts``; -1: out of scope."""
-        of_routes = [index for index, (_, texts) in enumerate(self.by_route) for _ in texts]
-        return np.asarray(of_routes + [_OUT_OF_SCOPE] * len(self.out_of_scope), np.int64)
+        route_labels = [index for index, (_, texts) in enumerate(self.by_route) for _ in texts]
+        return np.asarray(route_labels + [_OUT_OF_SCOPE] * len(self.out_of_scope), np.int64)
 
 
 def clean_training_texts(examples: Mapping[str, Sequence[str]], out_of_scope: Iterable[str]) -> TrainingTexts:
@@ -183,10 +183,10 @@ class Classifier:
 
     def _classify_one(self, arrays: FittedArrays, logits: Floats) -> Routing:
         top, margin = _compute_scores(logits[None, :], len(self.routes))[0]
-        of_routes = logits[: len(self.routes)]
-        shares = np.exp(of_routes - of_routes.max())
+        route_logits = logits[: len(self.routes)]
+        shares = np.exp(route_logits - route_logits.max())
         shares /= shares.sum()
-        order = np.argsort(-of_routes, kind="stable")
+        order = np.argsort(-route_logits, kind="stable")
         confidence, familiarity = float(shares[order[0]]), 1.0
         verdict: Verdict = "close"
         if len(arrays.thresholds):
@@ -230,17 +230,16 @@ def _fit(vectors: Floats, labels: Labels, routes: int) -> FittedArrays:
     folds = _assign_folds(labels)
     scores, correct = np.zeros((len(labels), 2)), np.zeros(len(labels), np.bool_)
     for fold in range(_FOLDS):
-        held = folds == fold
-        logits = _fit_linear(vectors[~held], labels[~held], routes).compute_logits(vectors[held])
-        scores[held] = _compute_scores(logits, routes)
-        correct[held] = logits[:, :routes].argmax(axis=1) == labels[held]
-    held = folds >= 0
-    scores, correct, in_scope = scores[held], correct[held], in_scope[held]
+        held_out = folds == fold
+        logits = _fit_linear(vectors[~held_out], labels[~held_out], routes).compute_logits(vectors[held_out])
+        scores[held_out] = _compute_scores(logits, routes)
+        correct[held_out] = logits[:, :routes].argmax(axis=1) == labels[held_out]
+    held_out = folds >= 0
+    scores, correct, in_scope = scores[held_out], correct[held_out], in_scope[held_out]
     if not correct.any() or in_scope.all():
         return fitted
-    inside = int(in_scope.sum())
-    weight_outside = inside / (len(in_scope) - inside) * OUT_OF_SCOPE_SHARE / (1 - OUT_OF_SCOPE_SHARE)
-    weights = np.where(in_scope, 1.0, weight_outside)
+    odds = OUT_OF_SCOPE_SHARE / (1 - OUT_OF_SCOPE_SHARE)
+    weights = np.where(in_scope, 1.0, odds * in_scope.sum() / (~in_scope).sum())
     close_below = _find_smallest_margin(scores[in_scope, 1], correct[in_scope])
     return FittedArrays(
         fitted.mean,
@@ -323,8 +322,8 @@ def _compute_scores(logits: Floats, routes: int) -> Floats:
     """
     if routes == 1:
         return np.column_stack([logits[:, 0], logits[:, 0] - logits[:, 1]])
-    two = np.partition(logits, -2, axis=1)[:, -2:]
-    return np.column_stack([two[:, 1], two[:, 1] - two[:, 0]])
+    top_two = np.partition(logits, -2, axis=1)[:, -2:]
+    return np.column_stack([top_two[:, 1], top_two[:, 1] - top_two[:, 0]])
 
 
 def _normalize(vectors: Floats) -> Floats:

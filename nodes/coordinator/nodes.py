@@ -17,28 +17,17 @@ from core.errors import CrmError, EmbeddingError, ModelError, NotFound
 from core.logging import get_logger
 from core.memory import Scope
 from core.metrics import current_meter
-from core.texts import cut, detect_language, fence, make_storable
+from core.texts import cut, detect_language, fence
+from nodes.coordinator import decisions
 from nodes.coordinator.classifier import Routing
-from nodes.coordinator.decisions import (
-    QUESTION,
-    build_answer_update,
-    build_dispatch,
-    build_general_dispatch,
-    build_handoff,
-    decide_handoff,
-    describe_failures,
-    find_escalation,
-    find_escalation_before_dispatch,
-    find_team,
-    format_handoff,
-    is_goodbye,
-    list_alternatives,
-    list_answers,
-    select_agent,
-    should_ask_back,
-)
 from nodes.coordinator.router import GENERAL
-from nodes.coordinator.specialists import Specialist, pack_agent_context, select_old_turns
+from nodes.coordinator.specialists import (
+    Specialist,
+    build_attempt,
+    build_failed_attempt,
+    pack_agent_context,
+    select_old_turns,
+)
 from nodes.coordinator.state import (
     NO_HANDOFF,
     Attempt,
@@ -46,7 +35,6 @@ from nodes.coordinator.state import (
     CoordinatorState,
     Dispatch,
     Handoff,
-    Outcome,
     SpecialistInput,
 )
 from nodes.deps import Deps, get_run_context
@@ -136,7 +124,7 @@ class CoordinatorNodes:
     ) -> Command[Literal["clarify", "assemble", "hand_over"]]:
         """Node: dispatch the message to its agent, or to two if it is about two things."""
         registry = self._registry
-        if handoff := find_escalation_before_dispatch(registry, state):
+        if handoff := decisions.find_escalation_before_dispatch(registry, state):
             return Command(goto="hand_over", update={"handoff": handoff, "unclear_message": ""})
         # A reply to our question is read together with the message it explains.
         text = "\n".join(filter(None, (state["unclear_message"], state["message"])))
@@ -144,17 +132,19 @@ class CoordinatorNodes:
             parts = await registry.router.route_parts(text)
         except EmbeddingError as error:
             log.warning("message_not_routed", reason=error.message)
-            return self._dispatch(state, [build_general_dispatch(registry, state["message"])], [])
+            return self._dispatch(state, [decisions.build_general_dispatch(registry, state["message"])], [])
         if len(parts) > 1:
-            dispatched = [build_dispatch(registry, each, "sure", part) for part, each in parts[:MAX_PARTS]]
+            dispatched = [
+                decisions.build_dispatch(registry, each, "sure", part) for part, each in parts[:MAX_PARTS]
+            ]
             return self._dispatch(state, dispatched, [each for _, each in parts[MAX_PARTS:]])
         routing = parts[0][1]
-        if should_ask_back(state, routing):
-            alternatives = list_alternatives(registry, [routing], selected=())
+        if decisions.should_ask_back(state, routing):
+            alternatives = decisions.list_alternatives(registry, [routing], selected=())
             update = {"alternatives": alternatives, "unclear_message": state["message"]}
             return Command(goto="clarify", update=update)
-        agent, reason = await select_agent(self._deps, state, routing, get_run_context(runtime))
-        dispatch = build_dispatch(registry, routing, reason, state["message"], agent=agent)
+        agent, reason = await decisions.select_agent(self._deps, state, routing, get_run_context(runtime))
+        dispatch = decisions.build_dispatch(registry, routing, reason, state["message"], agent=agent)
         return self._dispatch(state, [dispatch], [routing])
 
     def _dispatch(
@@ -164,11 +154,11 @@ class CoordinatorNodes:
         names = [dispatch["agent"] for dispatch in dispatched]
         update: dict[str, Any] = {
             "dispatched": list(dispatched),
-            "alternatives": list_alternatives(self._registry, routings, selected=names),
+            "alternatives": decisions.list_alternatives(self._registry, routings, selected=names),
             "unclear_message": "",
         }
         specs = [self._registry.specs[name] for name in names]
-        if handoff := find_escalation(specs, state["message"]):
+        if handoff := decisions.find_escalation(specs, state["message"]):
             return Command(goto="hand_over", update={**update, "handoff": handoff})
         return Command(goto="assemble", update=update)
 
@@ -180,7 +170,7 @@ class CoordinatorNodes:
         request = f"{state['message']}\n\n[It may be about]\n{listed}"
         question = await self._write("coordinator_clarify", request, context)
         return {
-            "response": question or QUESTION[detect_language(state["message"], context.locale)],
+            "response": question or decisions.QUESTION[detect_language(state["message"], context.locale)],
             "path": "clarification",
             "success": True,
             "category": state["alternatives"][0]["category"],
@@ -233,7 +223,11 @@ class CoordinatorNodes:
         spec = self._registry.specs.get(state["agent"])
         if spec is None:
             # The run was stopped, and resumes after the agent was removed.
-            return {"attempts": [_fail(state["agent"], "failed", "there is no such agent any more")]}
+            return {
+                "attempts": [
+                    build_failed_attempt(state["agent"], "failed", "there is no such agent any more")
+                ]
+            }
         with current_meter().track_agent(spec.name) as tracked:
             attempt = await self._attempt(spec, state, get_run_context(runtime))
             tracked.outcome = attempt["outcome"]
@@ -250,18 +244,12 @@ class CoordinatorNodes:
                 with share_contact_profile(profile):
                     answer = await self._specialists[spec.name](spec, task, context)
         except (ModelError, CrmError, NotFound) as error:
-            return _fail(spec.name, "failed", error.message)
+            return build_failed_attempt(spec.name, "failed", error.message)
         except (TimeoutError, NodeTimeoutError):
-            return _fail(spec.name, "timed_out", f"it took longer than {SPECIALIST_SECONDS:g} s")
-        answered = answer["success"] and bool(answer["response"].strip())
-        return Attempt(
-            agent=spec.name,
-            outcome="answered" if answered else "failed",
-            reason="" if answered else answer["reason"] or "its answer was empty",
-            response=make_storable(answer["response"]),
-            actions=answer["actions"],
-            called=answer["called"],
-        )
+            return build_failed_attempt(
+                spec.name, "timed_out", f"it took longer than {SPECIALIST_SECONDS:g} s"
+            )
+        return build_attempt(spec.name, answer)
 
     async def collect(
         self, state: CoordinatorState
@@ -270,22 +258,26 @@ class CoordinatorNodes:
         registry = self._registry
         answers = [attempt for attempt in state["attempts"] if attempt["outcome"] == "answered"]
         if answers:
-            update = {**build_answer_update(state, answers[0]), "handoff": decide_handoff(registry, state)}
+            update = {
+                **decisions.build_answer_update(state, answers[0]),
+                "handoff": decisions.decide_handoff(registry, state),
+            }
             return Command(goto="merge" if len(answers) > 1 else "record", update=update)
         if GENERAL not in {attempt["agent"] for attempt in state["attempts"]}:
             confidences = {each["agent"]: each["confidence"] for each in state["alternatives"]}
-            fallback = build_general_dispatch(
+            fallback = decisions.build_general_dispatch(
                 registry, state["message"], "fallback", confidences.get(GENERAL, 0.0)
             )
             return Command(goto="assemble", update={"dispatched": [*state["dispatched"], fallback]})
-        handoff = build_handoff(
-            find_team(registry, state), f"no agent could answer: {describe_failures(state)}"
+        handoff = decisions.build_handoff(
+            decisions.find_team(registry, state),
+            f"no agent could answer: {decisions.describe_failures(state)}",
         )
         return Command(goto="hand_over", update={"handoff": handoff})
 
     async def merge(self, state: CoordinatorState, *, runtime: Runtime[Context]) -> dict[str, Any]:
         """Node: merge the answers to the message's parts. If the model cannot, they follow each other."""
-        responses = [attempt["response"] for attempt in list_answers(state)]
+        responses = [attempt["response"] for attempt in decisions.list_answers(state)]
         answers = "\n\n".join(fence("answer", response) for response in responses)
         request = f"{state['message']}\n\n[Answers]\n{answers}"
         merged = await self._write("coordinator_merge", request, get_run_context(runtime))
@@ -300,7 +292,7 @@ class CoordinatorNodes:
         return {
             "handoff": handoff,
             "path": "handoff",
-            "response": format_handoff(language, handoff, by_rule=by_rule),
+            "response": decisions.format_handoff(language, handoff, by_rule=by_rule),
             "success": by_rule and handoff["recorded"],
             "reason": reason if by_rule else "agents_failed",
         }
@@ -346,7 +338,7 @@ class CoordinatorNodes:
         return {
             "messages": [AIMessage(state["response"], id=answer_id)],
             "last_agent": state["agent_used"] or state.get("last_agent", ""),
-            "ends_session": handed_over or is_goodbye(state["message"]),
+            "ends_session": handed_over or decisions.is_goodbye(state["message"]),
             "outbox": outbox if fault else [],
             "memory": MemoryUse(
                 available=state["memory"]["available"], degraded=degraded, recorded=not fault
@@ -380,9 +372,3 @@ class CoordinatorNodes:
         except ModelError as error:
             log.warning("text_not_written", prompt=prompt, reason=error.message)
             return ""
-
-
-def _fail(agent: str, outcome: Outcome, reason: str) -> Attempt:
-    """Return an attempt that was broken off; its actions are in the agent's own checkpoints."""
-    log.warning("agent_failed", agent=agent, outcome=outcome, reason=reason)
-    return Attempt(agent=agent, outcome=outcome, reason=reason, response="", actions=[], called=None)

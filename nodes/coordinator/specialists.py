@@ -9,6 +9,7 @@ from typing_extensions import TypedDict
 from agents.spec import AgentSpec
 from core.context import Context
 from core.errors import ModelError
+from core.logging import get_logger
 from core.memory import STRATEGIES, Fact, Hit
 from core.packing import (
     Item,
@@ -19,8 +20,15 @@ from core.packing import (
     count_tokens,
     pack_context,
 )
-from core.texts import cut, fence
-from nodes.coordinator.state import Attempt, CoordinatorState, Dispatch, SpecialistInput, TeamCall
+from core.texts import cut, fence, make_storable
+from nodes.coordinator.state import (
+    Attempt,
+    CoordinatorState,
+    Dispatch,
+    Outcome,
+    SpecialistInput,
+    TeamCall,
+)
 from nodes.critique_refine.state import CritiqueRefineOutput
 from nodes.deps import Deps
 from nodes.planning_monitor.state import PlanningOutput
@@ -30,6 +38,8 @@ from nodes.shared.conversation import MAX_TURNS, build_turn_items, format_turn, 
 from nodes.shared.memory import RetrievedMemory
 from nodes.shared.prompts import add_locale, load_prompt
 from nodes.shared.structured import ask_text
+
+log = get_logger(__name__)
 
 # The tool that calls a person.
 HANDOFF_TOOL = "hand_over_to_human"
@@ -162,6 +172,25 @@ def _describe_failure(attempt: Attempt) -> str:
     best = attempt["response"].strip()
     found = "\n" + fence("found", cut(best, _FAILED_ANSWER_CHARACTERS)) if best else ""
     return f"{attempt['agent']} could not answer: {attempt['reason']}.{did}{found}"
+
+
+def build_attempt(agent: str, answer: Answer) -> Attempt:
+    """Return the attempt of an agent that finished; an empty answer is a failure."""
+    answered = answer["success"] and bool(answer["response"].strip())
+    return Attempt(
+        agent=agent,
+        outcome="answered" if answered else "failed",
+        reason="" if answered else answer["reason"] or "its answer was empty",
+        response=make_storable(answer["response"]),
+        actions=answer["actions"],
+        called=answer["called"],
+    )
+
+
+def build_failed_attempt(agent: str, outcome: Outcome, reason: str) -> Attempt:
+    """Return an attempt that was broken off; its actions are in the agent's own checkpoints."""
+    log.warning("agent_failed", agent=agent, outcome=outcome, reason=reason)
+    return Attempt(agent=agent, outcome=outcome, reason=reason, response="", actions=[], called=None)
 
 
 async def answer_directly(deps: Deps, spec: AgentSpec, task: SpecialistInput, context: Context) -> Answer:

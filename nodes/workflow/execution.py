@@ -156,7 +156,7 @@ async def execute_step(step: WorkingStep, context: StepContext) -> Record | None
     Raises:
         DatabaseUnavailable: The effects of the step cannot be recorded now.
     """
-    if is_done(context.location.results.get(context.location.key(step.id))):
+    if is_done(context.location.results.get(context.location.format_key(step.id))):
         return None
     execution = _StepExecution(step, context, started=context.plan.engine.clock())
     try:
@@ -216,7 +216,7 @@ class _StepExecution:
         definition, engine = context.plan.definition, context.plan.engine
         call = StepCall(
             context=context.build_expression_context(step.id),
-            idempotency_key=f"{context.workflow_id}:{context.location.key(step.id)}",
+            idempotency_key=f"{context.workflow_id}:{context.location.format_key(step.id)}",
             step_id=step.id,
             started_at=context.started_at,
         )

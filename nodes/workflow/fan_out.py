@@ -12,7 +12,7 @@ from nodes.workflow.execution import StepContext
 from nodes.workflow.state import BranchInput
 from workflows.expressions import Expression
 from workflows.outline import is_pattern
-from workflows.results import result_key
+from workflows.results import format_result_key
 from workflows.schema import FanOutFanIn, Parallel, Step
 
 FanOut: TypeAlias = Parallel | FanOutFanIn
@@ -40,22 +40,22 @@ class Branch:
     item: JsonValue = None
 
 
-def branch_node(fan_out: FanOut) -> str:
+def name_branch_node(fan_out: FanOut) -> str:
     """Return the name of the node for branches that are a single working step."""
     return f"{fan_out.id}.branch"
 
 
-def subgraph_node(fan_out: FanOut, child: Step | None) -> str:
+def name_subgraph_node(fan_out: FanOut, child: Step | None) -> str:
     """Return the name of the node for branches of several steps: a ``for_each`` body, or a child pattern."""
     return f"{fan_out.id}.item" if child is None else child.id
 
 
-def join_node(fan_out: FanOut) -> str:
+def name_join_node(fan_out: FanOut) -> str:
     """Return the name of the node that the branches lead to."""
     return f"{fan_out.id}.join"
 
 
-def parallel_steps(fan_out: FanOut) -> Sequence[Step]:
+def list_parallel_steps(fan_out: FanOut) -> Sequence[Step]:
     """Return the steps that the fan-out starts."""
     return fan_out.steps if isinstance(fan_out, Parallel) else fan_out.fan_out_steps
 
@@ -71,26 +71,26 @@ def list_branches(context: StepContext, fan_out: FanOut) -> list[Branch]:
     Raises:
         StepFailed: ``for_each`` is not a list here, or has more than ``max_items`` items.
     """
-    steps = parallel_steps(fan_out)
+    steps = list_parallel_steps(fan_out)
     if not (isinstance(fan_out, FanOutFanIn) and fan_out.for_each):
         return [
             Branch(
-                key=context.location.key(child.id),
-                node=subgraph_node(fan_out, child) if is_pattern(child) else branch_node(fan_out),
+                key=context.location.format_key(child.id),
+                node=name_subgraph_node(fan_out, child) if is_pattern(child) else name_branch_node(fan_out),
                 child=child.id,
             )
             for child in steps
         ]
     is_single = len(steps) == 1 and not is_pattern(steps[0])
-    node = branch_node(fan_out) if is_single else subgraph_node(fan_out, None)
+    node = name_branch_node(fan_out) if is_single else name_subgraph_node(fan_out, None)
     step_id = steps[0].id if is_single else ""
     return [
-        Branch(key=item_key(context, fan_out, index, step_id), node=node, index=index, item=item)
+        Branch(key=format_item_key(context, fan_out, index, step_id), node=node, index=index, item=item)
         for index, item in enumerate(_evaluate_items(context, fan_out))
     ]
 
 
-def next_wave(context: StepContext, branches: Sequence[Branch]) -> list[Send]:
+def build_next_wave(context: StepContext, branches: Sequence[Branch]) -> list[Send]:
     """Return the next branches that have not run, as tasks; empty: all have."""
     results = context.location.results
     due = [branch for branch in branches if branch.key not in results][: context.plan.engine.wave]
@@ -103,11 +103,11 @@ def next_wave(context: StepContext, branches: Sequence[Branch]) -> list[Send]:
     ]
 
 
-def item_key(context: StepContext, fan_out: FanOut, index: int, step_id: str = "") -> str:
+def format_item_key(context: StepContext, fan_out: FanOut, index: int, step_id: str = "") -> str:
     """Return the key of the record that a ``for_each``, or its single step, has for an item."""
     indices = context.location.indices
     outer = [indices[repeater] for repeater in context.plan.outline[fan_out.id].repeaters]
-    return result_key(step_id or fan_out.id, [*outer, index])
+    return format_result_key(step_id or fan_out.id, [*outer, index])
 
 
 def describe_failures(context: StepContext, failed: Sequence[str]) -> str:

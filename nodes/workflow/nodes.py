@@ -14,13 +14,13 @@ from core.errors import StepFailed
 from nodes.workflow.execution import Plan, StepContext, execute_step
 from nodes.workflow.fan_out import (
     FanOut,
+    build_next_wave,
     describe_failures,
+    format_item_key,
     is_for_each,
-    item_key,
-    join_node,
     list_branches,
-    next_wave,
-    parallel_steps,
+    list_parallel_steps,
+    name_join_node,
 )
 from nodes.workflow.state import BranchInput, SubgraphState, WorkflowOutput
 from workflows.conditions import is_met
@@ -76,7 +76,7 @@ class WorkflowNodes:
             if record is None:
                 return Command(goto=targets.next)
             goto = targets.on_failure if record["status"] == "failed" else targets.next
-            return Command(update={"results": {context.location.key(step.id): record}}, goto=goto)
+            return Command(update={"results": {context.location.format_key(step.id): record}}, goto=goto)
 
         return run_step
 
@@ -86,7 +86,7 @@ class WorkflowNodes:
         def decide(context: StepContext, _: SubgraphState) -> Command[Any]:
             return _bypass(context, sequence, targets) or Command(goto=first)
 
-        return self._decision(sequence, targets, decide)
+        return self._build_decision(sequence, targets, decide)
 
     def choose_branch(
         self, conditional: Conditional, first: Mapping[BranchName, str], targets: Targets
@@ -111,7 +111,7 @@ class WorkflowNodes:
             branch: BranchName = "then" if is_met(conditional.condition, values) else "otherwise"
             return _record(context, conditional, "succeeded", first[branch], output={"branch": branch})
 
-        return self._decision(conditional, targets, decide)
+        return self._build_decision(conditional, targets, decide)
 
     def enter_loop(self, loop: Loop, first: str, targets: Targets) -> StepNode:
         """Node: start the first iteration, or go past the loop."""
@@ -123,7 +123,7 @@ class WorkflowNodes:
                 return past
             return Command(update={"iterations": {**_read_iterations(state), loop.id: 1}}, goto=first)
 
-        return self._decision(loop, targets, decide)
+        return self._build_decision(loop, targets, decide)
 
     def next_iteration(self, loop: Loop, first: str, targets: Targets) -> StepNode:
         """Node: start the next iteration, or end the loop at its limit or by its break condition."""
@@ -140,7 +140,7 @@ class WorkflowNodes:
             output: JsonValue = {"iterations": current}
             return _record(context, loop, "succeeded", targets.next, output=output, iterations=remaining)
 
-        return self._decision(loop, targets, decide)
+        return self._build_decision(loop, targets, decide)
 
     def start_fan_out(self, fan_out: FanOut, targets: Targets, after: str) -> StepNode:
         """Node: send the first wave of branches.
@@ -159,19 +159,19 @@ class WorkflowNodes:
                 return past
             branches = list_branches(context, fan_out)
             output: JsonValue = {"items": len(branches)} if is_for_each(fan_out) else None
-            goto = next_wave(context, branches) or join_node(fan_out)
+            goto = build_next_wave(context, branches) or name_join_node(fan_out)
             return _record(context, fan_out, "running", goto, output=output)
 
-        return self._decision(fan_out, targets, decide)
+        return self._build_decision(fan_out, targets, decide)
 
     def join_branches(self, fan_out: FanOut, targets: Targets) -> StepNode:
         """Node: send the next wave of branches, or record the outcome when all have run."""
 
         def decide(context: StepContext, _: SubgraphState) -> Command[Any]:
             branches = list_branches(context, fan_out)
-            if wave := next_wave(context, branches):
+            if wave := build_next_wave(context, branches):
                 return Command(goto=wave)
-            results, key = context.location.results, context.location.key(fan_out.id)
+            results, key = context.location.results, context.location.format_key(fan_out.id)
             failed = [branch.key for branch in branches if results[branch.key]["status"] == "failed"]
             return _record(
                 context,
@@ -182,18 +182,20 @@ class WorkflowNodes:
                 error=describe_failures(context, failed),
             )
 
-        return self._decision(fan_out, targets, decide)
+        return self._build_decision(fan_out, targets, decide)
 
     def run_branch(self, fan_out: FanOut) -> StepNode:
         """Node: execute the single working step of a branch."""
-        steps = {step.id: step for step in parallel_steps(fan_out)}
-        only = parallel_steps(fan_out)[0]
+        steps = {step.id: step for step in list_parallel_steps(fan_out)}
+        only = list_parallel_steps(fan_out)[0]
 
         async def run_branch(state: BranchInput, *, runtime: Runtime[Context]) -> Command[Any]:
             context = StepContext.build_for_branch(self._plan, fan_out.id, state, runtime)
             step = cast("WorkingStep", steps[state["child"]] if state["child"] else only)
             record = await execute_step(step, context)
-            return _leave_branch(fan_out, state, {context.location.key(step.id): record} if record else {})
+            return _leave_branch(
+                fan_out, state, {context.location.format_key(step.id): record} if record else {}
+            )
 
         return run_branch
 
@@ -210,7 +212,11 @@ class WorkflowNodes:
             output = await graph.ainvoke({"iterations": {}}, context=context.build_subgraph_context())
             results: dict[str, Record] = dict(output.get("results") or {})
             child = state["child"]
-            key = context.location.key(child) if child else item_key(context, fan_out, state["index"])
+            key = (
+                context.location.format_key(child)
+                if child
+                else format_item_key(context, fan_out, state["index"])
+            )
             if output.get("stopped"):
                 before = results[key]["output"] if key in results else None
                 error = describe_last_failure(results)
@@ -246,13 +252,13 @@ class WorkflowNodes:
                 iterations=remaining,
             )
 
-        return self._decision(pattern, targets, decide)
+        return self._build_decision(pattern, targets, decide)
 
     def finish(self) -> Callable[..., Awaitable[WorkflowOutput]]:
         """Node: write the outcome of the workflow and its result."""
         definition, outline = self._plan.definition, self._plan.outline
         template = Template(definition.result)
-        read_steps = collect_step_ids(("result", path) for path in template.paths())
+        read_steps = collect_step_ids(("result", path) for path in template.list_paths())
 
         async def finish(state: SubgraphState, *, runtime: Runtime[Context]) -> WorkflowOutput:
             location = StepContext.build(self._plan, state, runtime).location
@@ -278,7 +284,7 @@ class WorkflowNodes:
         """Node: end a subgraph because a step in it failed."""
         return SubgraphState(stopped=True)
 
-    def _decision(self, pattern: Pattern, targets: Targets, decide: _Decide) -> StepNode:
+    def _build_decision(self, pattern: Pattern, targets: Targets, decide: _Decide) -> StepNode:
         """Build a node that decides where a pattern leads; an expression that fails is its failure."""
 
         async def decision(state: SubgraphState, *, runtime: Runtime[Context]) -> Command[Any]:
@@ -302,7 +308,7 @@ def _bypass(context: StepContext, pattern: Pattern, targets: Targets) -> Command
 
 
 def _find_record(context: StepContext, pattern: Pattern) -> Record | None:
-    return context.location.results.get(context.location.key(pattern.id))
+    return context.location.results.get(context.location.format_key(pattern.id))
 
 
 def _record(
@@ -316,7 +322,7 @@ def _record(
     iterations: Mapping[str, int] | None = None,
 ) -> Command[Any]:
     """Return a command that records the state of a pattern, and the loops in progress, and goes on."""
-    key = context.location.key(pattern.id)
+    key = context.location.format_key(pattern.id)
     record = _build_record(context, key, status, output=output, error=error)
     loops = {} if iterations is None else {"iterations": iterations}
     return Command(update={"results": {key: record}, **loops}, goto=goto)
@@ -342,7 +348,7 @@ def _build_record(
 
 def _leave_branch(fan_out: FanOut, branch: BranchInput, results: dict[str, Record]) -> Command[Any]:
     # One branch leads on for all, which saves a database row for each of the others.
-    return Command(update={"results": results}, goto=join_node(fan_out) if branch["last"] else ())
+    return Command(update={"results": results}, goto=name_join_node(fan_out) if branch["last"] else ())
 
 
 def _read_iterations(state: SubgraphState) -> dict[str, int]:

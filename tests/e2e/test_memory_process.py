@@ -19,7 +19,7 @@ TOKEN = "a-token"
 
 @asynccontextmanager
 async def memory_process(data_dir: Path) -> AsyncIterator[tuple[Process, str]]:
-    """The process and its banner; stopped at the end if the test has not."""
+    """Start the process, read its startup message, and stop it at the end if the test has not."""
     settings = {
         "MEMORY_SERVE_PORT": "0",
         "MEMORY_GRPC_TOKEN": TOKEN,
@@ -27,13 +27,13 @@ async def memory_process(data_dir: Path) -> AsyncIterator[tuple[Process, str]]:
     }
     process = await launch(data_dir, "-m", "service.cli.memory_server", **settings)
     assert process.stdout
-    banner = ""
-    while "make serve" not in banner:
+    message = ""
+    while "make serve" not in message:
         line = (await process.stdout.readline()).decode()
         assert line, (await process.communicate())[1].decode()
-        banner += line
+        message += line
     try:
-        yield process, banner
+        yield process, message
     finally:
         if process.returncode is None:
             process.terminate()
@@ -42,9 +42,9 @@ async def memory_process(data_dir: Path) -> AsyncIterator[tuple[Process, str]]:
 
 async def test_a_separate_memory_server_keeps_its_data_through_a_restart(tmp_path: Path) -> None:
     for added in (1, 0):
-        async with memory_process(tmp_path) as (process, banner):
-            assert TOKEN not in banner
-            found = re.search(r"MEMORY_GRPC_TARGET=(\S+) MEMORY_GRPC_TOKEN=\.\.\. make serve", banner)
+        async with memory_process(tmp_path) as (process, message):
+            assert TOKEN not in message
+            found = re.search(r"MEMORY_GRPC_TARGET=(\S+) MEMORY_GRPC_TOKEN=\.\.\. make serve", message)
             assert found
             settings = memory_settings(grpc_target=found[1], grpc_token=SecretStr(TOKEN))
             async with connect_memory(settings) as remote:

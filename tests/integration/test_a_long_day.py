@@ -1,7 +1,7 @@
-"""One long day at ``POST /v1/messages``: five customers in two languages, and a CRM that is away for a while.
+"""One long day at ``POST /v1/messages``: five customers in two languages, and an outage of the CRM.
 
-With the offline model, as a service without a key has it: what counts here is not how well it answers, but
-that it always does, to whom, and that nothing is lost or done twice.
+It runs on the offline model, as a service without a model key does. The test checks not how well it answers,
+but that it always does, through the right agent, and that nothing is lost or done twice.
 """
 
 import json
@@ -23,7 +23,7 @@ LAURA = "550e8400-e29b-41d4-a716-446655440000"
 
 
 class Said(NamedTuple):
-    """Who says what, and whom it is for; several agents where more than one could well answer."""
+    """A customer's message, and the agents that may answer it."""
 
     who: int
     text: str
@@ -46,7 +46,7 @@ MORNING = (
     said(2, "Thank you", "order_status", "general"),
     said(1, "Quando vocês devolvem o valor?", "billing_support"),
 )
-CRM_AWAY = (
+CRM_UNAVAILABLE = (
     said(3, "Exporting my contacts ends with Error 500.", "technical_support"),
     said(4, "Quero falar com um atendente.", ""),
     said(0, "Where is my order? It should have been here last week.", "order_status"),
@@ -75,10 +75,10 @@ AFTERNOON = (
 
 
 class Switch:
-    """ASGI middleware: the app, or 503 to everything while it is off.
+    """ASGI middleware that answers 503 to everything while it is off.
 
     Args:
-        app: Behind it.
+        app: The application behind it.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -96,7 +96,7 @@ class Switch:
 
 
 class Day:
-    """The customers' sessions, and what they were answered."""
+    """The customers' sessions, and the answers they got."""
 
     def __init__(self, running: RunningService, contacts: Sequence[str]) -> None:
         self._running = running
@@ -115,7 +115,7 @@ class Day:
             self.answers.append((message, answer))
             assert self.sessions.setdefault(message.who, answer["session_id"]) == answer["session_id"]
             for pending in answer["interrupts"]:
-                # Somebody in the company reads what is to go out.
+                # Outgoing messages wait for approval.
                 decided = await self._running.http.post(
                     f"/v1/approvals/{pending['id']}", json={"decision": "reject", "reason": "Not today."}
                 )
@@ -134,7 +134,7 @@ async def test_thirty_messages_reach_the_right_agents_and_no_effect_is_made_twic
             day = Day(running, contacts)
             await day.go_on(MORNING)
             switch.on = False
-            await day.go_on(CRM_AWAY)
+            await day.go_on(CRM_UNAVAILABLE)
             assert switch.refused
             switch.on = True
             await day.go_on(AFTERNOON)
@@ -153,7 +153,7 @@ def _assert_answered(day: Day) -> None:
         right += bool(tried & message.agents)
         if not answer["success"] and not answer["interrupts"]:
             assert answer["handoff"]["recommended"], (message, answer)
-    # A router errs at times; nine of ten is what its calibration promises.
+    # The router may be wrong in one case of ten, as its calibration promises.
     assert right >= 27, [
         (message.text, answer["attempts"] or answer["path"])
         for message, answer in day.answers
@@ -162,7 +162,7 @@ def _assert_answered(day: Day) -> None:
 
 
 async def _assert_conversations_are_whole(running: RunningService, day: Day) -> None:
-    """Each session holds its own customer's messages, in order, and nobody else's."""
+    """Assert that each session holds its own customer's messages in order, and no others."""
     written: dict[int, list[str]] = defaultdict(list)
     for message, _ in day.answers:
         written[message.who].append(message.text)
@@ -175,7 +175,7 @@ async def _assert_conversations_are_whole(running: RunningService, day: Day) -> 
 
 
 async def _assert_effects_once(held: httpx.AsyncClient, day: Day) -> None:
-    """A person was called once for each time it was asked for and the CRM was there."""
+    """Assert one hand-off for each request for a person while the CRM was up."""
     asked = [answer for message, answer in day.answers if message.text == "Quero falar com um atendente."]
     assert [answer["handoff"]["recorded"] for answer in asked] == [False, True]
     handoffs = (await held.get(f"/api/v1/contacts/{day.contacts[4]}/handoffs")).json()["handoffs"]
@@ -188,6 +188,6 @@ def _client(url: str, settings: CrmSettings) -> httpx.AsyncClient:
 
 
 def _contacts() -> list[str]:
-    """Laura and four others of the seeded company."""
-    seeded = json.loads((PROJECT / "crm/seed/contacts.json").read_text(encoding="utf-8"))
+    """Return Laura and four other contacts of the seeded company."""
+    seeded = json.loads((PROJECT / "dev_crm/seed/contacts.json").read_text(encoding="utf-8"))
     return [LAURA, *[contact["id"] for contact in seeded if contact["id"] != LAURA][:4]]

@@ -247,12 +247,12 @@ async def test_the_command_names_the_broken_chain_and_entry(
 async def test_notes_wait_for_an_unavailable_database(pool: Pool, shared_database_url: str) -> None:
     async with open_pool(shared_database_url, DatabaseSettings(pool_min_size=0)) as going:
         audit = AuditTrail(going)
-        audit.note(Entry(action="run", outcome="finished", actor=Actor(tenant="away")))
+        audit.note(Entry(action="run", outcome="finished", actor=Actor(tenant="waiting")))
     with pytest.raises(Exception, match="clos"):
         await audit.flush()
     audit._pool = pool
     assert (await audit.flush(), await audit.flush()) == (1, 0)
-    assert len(await audit.find("away", limit=9)) == 1
+    assert len(await audit.find("waiting", limit=9)) == 1
 
 
 async def test_notes_that_cannot_be_written_are_bounded_and_the_latest_stay(

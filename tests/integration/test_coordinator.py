@@ -1,16 +1,17 @@
-"""What a customer notices of the coordinator, and the CRM that asks for it."""
+"""The coordinator as a customer and the CRM notice it."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeAlias
+from uuid import uuid4
 
 import pytest
 from httpx_sse import aconnect_sse
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 
-from core.errors import ModelRefused, ModelUnavailable
+from core.errors import EmbeddingError, ModelRefused, ModelUnavailable
 from core.settings import CrmSettings
 from nodes.react.state import Reflection
 from tests.support.crm_faults import closed_port
@@ -18,7 +19,7 @@ from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT, RunningService, running_service
 from tools.crm.client import CrmClient
 
-# Each an example message of its agent: what is sure.
+# Each is an example message of its agent, of which the router is sure.
 EXPORT = "Exporting my contacts ends with Error 500."
 GREETING = "Hi there!"
 AWAY = ModelUnavailable("the model is away")
@@ -26,19 +27,37 @@ LOOK = ("search_knowledge_base", {"query": "error 500 export"})
 DONE = Reflection(success=True, reasoning="Found.", task_complete=True, final_answer="Export in batches.")
 
 
+Answering: TypeAlias = Callable[..., AbstractAsyncContextManager[tuple[RunningService, ScriptedChatModel]]]
+
+
 @asynccontextmanager
-async def answering(
+async def answering_alone(
     database_url: str, *replies: Any, **groups: Any
 ) -> AsyncIterator[tuple[RunningService, ScriptedChatModel]]:
+    """A service of its own, for tests of what a service or a CRM counts."""
     model = ScriptedChatModel(replies=list(replies))
     async with running_service(database_url, scripted_models(model), **groups) as running:
         yield running, model
 
 
+@pytest.fixture(scope="module")
+async def answering(shared_database_url: str) -> AsyncIterator[Answering]:
+    """The service that most tests share, each with its own script and its own sessions."""
+    async with answering_alone(shared_database_url) as (running, model):
+
+        @asynccontextmanager
+        async def script(*replies: Any) -> AsyncIterator[tuple[RunningService, ScriptedChatModel]]:
+            model.replies, model.asked = list(replies), []
+            for agent in running.service.agents.specs:
+                running.service.agents.health.record_success(agent)
+            yield running, model
+
+        yield script
+
+
 async def say(running: RunningService, message: str, **body: Any) -> dict[str, Any]:
-    answered = await running.http.post(
-        "/v1/messages", json={"contact_id": CONTACT, "message": message, **body}
-    )
+    fields = {"contact_id": CONTACT, "session_id": str(uuid4()), "message": message, **body}
+    answered = await running.http.post("/v1/messages", json=fields)
     assert answered.status_code == 200, answered.text
     answer: dict[str, Any] = answered.json()
     return answer
@@ -51,8 +70,8 @@ def system_of(asked: list[BaseMessage]) -> str:
 
 @pytest.mark.parametrize("language", ["en", "pt"])
 @pytest.mark.parametrize("name", ["billing_support", "general", "order_status", "technical_support"])
-async def test_the_right_agent_answers(database_url: str, name: str, language: Any) -> None:
-    async with answering(database_url, AIMessage("Here it is.")) as (running, model):
+async def test_the_right_agent_answers(answering: Answering, name: str, language: Any) -> None:
+    async with answering(AIMessage("Here it is.")) as (running, model):
         spec = running.service.agents.specs[name]
         answer = await say(running, spec.examples[language][0])
         assert (answer["agent_used"], answer["category"], answer["path"]) == (name, spec.category, "agent")
@@ -64,8 +83,8 @@ async def test_the_right_agent_answers(database_url: str, name: str, language: A
         assert spec.prompt in system_of(model.asked[0])
 
 
-async def test_an_agent_knows_the_customer_and_has_its_tools_only(database_url: str) -> None:
-    async with answering(database_url, calling("I look.", LOOK), DONE) as (running, model):
+async def test_an_agent_knows_the_customer_and_calls_its_tools(answering: Answering) -> None:
+    async with answering(calling("I look.", LOOK), DONE) as (running, model):
         answer = await say(running, EXPORT)
         assert answer["response"] == "Export in batches."
         assert answer["attempts"][0]["actions"] == ["search_knowledge_base"]
@@ -93,17 +112,20 @@ async def test_the_crm_is_asked_for_the_profile_once_and_in_parallel(
     for name in reads:
         count(name)
     # Both patterns read the profile before they call a model.
-    async with answering(database_url, AWAY, AIMessage("The general agent answers.")) as (running, model):
+    async with answering_alone(database_url, AWAY, AIMessage("The general agent answers.")) as (
+        running,
+        model,
+    ):
         answer = await say(running, running.service.agents.specs[agent].examples["en"][0])
         assert [attempt["agent"] for attempt in answer["attempts"]] == [agent, "general"]
         assert "Laura" in "\n".join(message.text for message in model.asked[0])
     assert sorted(requests) == reads
 
 
-async def test_a_tool_that_is_not_the_agents_is_not_called(database_url: str) -> None:
+async def test_a_tool_of_another_agent_is_not_called(answering: Answering) -> None:
     ticket = ("create_engineering_ticket", {"title": "x", "description": "y", "severity": "low"})
     replies = (calling("I open a ticket.", ticket), replace_answer("I cannot do that."))
-    async with answering(database_url, *replies) as (running, _):
+    async with answering(*replies) as (running, _):
         spec = running.service.agents.specs["order_status"]
         assert "create_engineering_ticket" not in spec.tools
         before = await running.crm("/engineering-tickets")
@@ -115,8 +137,8 @@ def replace_answer(text: str) -> Reflection:
     return DONE.model_copy(update={"final_answer": text})
 
 
-async def test_a_short_reply_stays_with_the_agent_that_asked(database_url: str) -> None:
-    async with answering(database_url, AIMessage("Which browser?"), AIMessage("Clear its cache.")) as (
+async def test_a_short_reply_stays_with_the_agent_that_asked(answering: Answering) -> None:
+    async with answering(AIMessage("Which browser?"), AIMessage("Clear its cache.")) as (
         running,
         model,
     ):
@@ -126,30 +148,29 @@ async def test_a_short_reply_stays_with_the_agent_that_asked(database_url: str) 
         assert "Which browser?" in "\n".join(message.text for message in model.asked[1])
 
 
-async def test_a_message_for_nobody_gets_the_general_agent(database_url: str) -> None:
-    # It is not like any agent's messages, and not far enough from all: the model decides.
+async def test_a_message_for_no_agent_goes_to_the_general_agent(answering: Answering) -> None:
+    # It resembles no agent's messages, but is not far enough from all of them: the model decides.
     nobody = '{"agent": "none_of_these"}'
-    async with answering(database_url, AIMessage(nobody), AIMessage("I help with Ventros.")) as (running, _):
+    async with answering(AIMessage(nobody), AIMessage("I help with Ventros.")) as (running, _):
         answer = await say(running, "What is the capital of Mongolia?")
         assert (answer["success"], answer["response"]) == (True, "I help with Ventros.")
         assert [(each["agent"], each["chosen"]) for each in answer["dispatched"]] == [("general", "default")]
 
 
-async def test_two_agents_answer_a_message_about_two_things_and_the_answer_is_one(database_url: str) -> None:
+async def test_a_message_about_two_things_gets_one_answer_from_two_agents(answering: Answering) -> None:
     replies = [AIMessage("One part."), AIMessage("One part."), AIMessage("Both, in one.")]
-    async with answering(database_url, *replies) as (running, model):
+    async with answering(*replies) as (running, model):
         answer = await say(running, MIXED)
         assert (answer["path"], answer["response"]) == ("merged", "Both, in one.")
         assert {each["agent"] for each in answer["attempts"]} == {"billing_support", "technical_support"}
-        # Each has its part as the task, and knows the whole.
         assert len(model.asked) == 3
 
 
-async def test_answers_that_cannot_be_merged_stand_below_each_other_in_the_messages_order(
-    database_url: str,
+async def test_answers_that_cannot_be_merged_follow_each_other(
+    answering: Answering,
 ) -> None:
     replies = [AIMessage("A part."), AIMessage("A part."), AWAY]
-    async with answering(database_url, *replies) as (running, _):
+    async with answering(*replies) as (running, _):
         answer = await say(running, MIXED)
         assert (answer["path"], answer["response"]) == ("merged", "A part.\n\nA part.")
         assert answer["agent_used"] in {"billing_support", "technical_support"}
@@ -158,19 +179,19 @@ async def test_answers_that_cannot_be_merged_stand_below_each_other_in_the_messa
 MIXED = f"{EXPORT} Also, our last invoice shows the wrong tax number."
 
 
-async def test_where_one_of_two_agents_fails_the_other_answers_and_a_person_is_recommended(
-    database_url: str,
+async def test_a_person_is_recommended_when_one_of_two_agents_fails(
+    answering: Answering,
 ) -> None:
-    async with answering(database_url, ModelRefused("blocked"), AIMessage("My part.")) as (running, _):
+    async with answering(ModelRefused("blocked"), AIMessage("My part.")) as (running, _):
         answer = await say(running, MIXED)
         assert (answer["success"], answer["response"]) == (True, "My part.")
         assert answer["handoff"]["recommended"] is True
         assert "not all of it was answered" in answer["handoff"]["reason"]
 
 
-async def test_an_agent_that_fails_is_stood_in_for_by_the_general_agent(database_url: str) -> None:
+async def test_the_general_agent_answers_when_an_agent_fails(answering: Answering) -> None:
     replies = [calling("I look.", LOOK), AWAY, AIMessage("Sorry, I only know this much.")]
-    async with answering(database_url, *replies) as (running, model):
+    async with answering(*replies) as (running, model):
         answer = await say(running, EXPORT)
         assert (answer["success"], answer["agent_used"], answer["path"]) == (True, "general", "general")
         assert answer["handoff"]["recommended"] is True
@@ -179,8 +200,8 @@ async def test_an_agent_that_fails_is_stood_in_for_by_the_general_agent(database
         assert "technical_support could not answer" in shown
 
 
-async def test_where_no_agent_can_answer_a_person_is_called_and_the_customer_told(database_url: str) -> None:
-    async with answering(database_url, AWAY, AWAY) as (running, _):
+async def test_a_person_takes_over_when_no_agent_can_answer(database_url: str) -> None:
+    async with answering_alone(database_url, AWAY, AWAY) as (running, _):
         answer = await say(running, running.service.agents.specs["billing_support"].examples["pt"][0])
         assert (answer["success"], answer["path"], answer["reason_incomplete"]) == (
             False,
@@ -193,7 +214,7 @@ async def test_where_no_agent_can_answer_a_person_is_called_and_the_customer_tol
         assert handoff["team"] == answer["handoff"]["team"] == "billing"
 
 
-async def test_an_agent_that_takes_too_long_is_stood_in_for(
+async def test_another_agent_answers_when_one_takes_too_long(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nodes.coordinator.nodes.SPECIALIST_SECONDS", 0.05)
@@ -205,11 +226,11 @@ async def test_an_agent_that_takes_too_long_is_stood_in_for(
         assert answer["response"]
 
 
-async def test_failures_in_a_row_recommend_a_person_and_show_in_health_until_it_succeeds(
+async def test_failures_in_a_row_recommend_a_person_and_degrade_health_until_a_success(
     database_url: str,
 ) -> None:
     failing = [AWAY, AIMessage("I only know this much.")]
-    async with answering(database_url, *failing * 5, AIMessage("Solved.")) as (running, _):
+    async with answering_alone(database_url, *failing * 5, AIMessage("Solved.")) as (running, _):
         reasons = [(await say(running, EXPORT))["handoff"]["reason"] for _ in range(5)]
         assert "in a row" not in reasons[1]
         assert reasons[2] == "technical_support failed 3 times in a row"
@@ -227,8 +248,10 @@ async def test_failures_in_a_row_recommend_a_person_and_show_in_health_until_it_
         ("Quero falar com um atendente, por favor.", "Uma pessoa vai escrever"),
     ],
 )
-async def test_who_asks_for_a_person_gets_one_at_once(database_url: str, message: str, words: str) -> None:
-    async with answering(database_url) as (running, model):
+async def test_a_customer_who_asks_for_a_person_is_handed_over_at_once(
+    database_url: str, message: str, words: str
+) -> None:
+    async with answering_alone(database_url) as (running, model):
         answer = await say(running, message)
         assert (answer["success"], answer["path"]) == (True, "handoff")
         assert words in answer["response"]
@@ -238,9 +261,9 @@ async def test_who_asks_for_a_person_gets_one_at_once(database_url: str, message
         assert not model.asked
 
 
-async def test_a_person_an_agent_calls_is_in_the_answer(database_url: str) -> None:
+async def test_the_answer_says_that_an_agent_called_a_person(answering: Answering) -> None:
     call = ("hand_over_to_human", {"team": "engineering", "reason": "Data is lost.", "summary": "Look."})
-    async with answering(database_url, calling("I call them.", call), DONE) as (running, _):
+    async with answering(calling("I call them.", call), DONE) as (running, _):
         answer = await say(running, EXPORT)
         assert answer["handoff"] == {
             "recommended": True,
@@ -251,9 +274,9 @@ async def test_a_person_an_agent_calls_is_in_the_answer(database_url: str) -> No
         assert answer["path"] == "agent"
 
 
-async def test_a_crm_that_is_away_keeps_nobody_from_an_answer(database_url: str) -> None:
+async def test_the_customer_is_answered_while_the_crm_is_unavailable(database_url: str) -> None:
     crm = CrmSettings(api_base=f"http://127.0.0.1:{closed_port()}", max_attempts=1)
-    async with answering(database_url, AIMessage("Hello!"), crm=crm) as (running, _):
+    async with answering_alone(database_url, AIMessage("Hello!"), crm=crm) as (running, _):
         assert (await say(running, GREETING))["response"] == "Hello!"
         answer = await say(running, "I want to talk to a person.")
         assert (answer["success"], answer["reason_incomplete"]) == (False, "handoff_not_recorded")
@@ -261,30 +284,29 @@ async def test_a_crm_that_is_away_keeps_nobody_from_an_answer(database_url: str)
         assert "write again" in answer["response"]
 
 
-async def test_a_contact_the_crm_does_not_know_is_answered_too(database_url: str) -> None:
-    async with answering(database_url, AIMessage("Hello!")) as (running, _):
+async def test_a_contact_unknown_to_the_crm_is_answered(answering: Answering) -> None:
+    async with answering(AIMessage("Hello!")) as (running, _):
         assert (await say(running, GREETING, contact_id="nobody"))["response"] == "Hello!"
 
 
-async def test_embeddings_that_fail_leave_the_general_agent(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
+async def test_the_general_agent_answers_while_embeddings_fail(
+    answering: Answering, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from core.errors import EmbeddingError  # noqa: PLC0415
-
-    async with answering(database_url, AIMessage("Hello!")) as (running, _):
+    async with answering(AIMessage("Hello!")) as (running, _):
 
         async def fail(text: str) -> Any:
-            raise EmbeddingError("they are away")
+            raise EmbeddingError("unavailable")
 
         monkeypatch.setattr(running.service.agents.router, "route_parts", fail)
-        answer = await say(running, EXPORT)
+        # Not a message whose routing another test has cached.
+        answer = await say(running, "My export fails while embeddings do.")
         assert (answer["agent_used"], answer["response"]) == ("general", "Hello!")
 
 
-async def test_a_stream_names_the_agent_before_its_tokens(database_url: str) -> None:
+async def test_a_stream_names_the_agent_before_its_tokens(answering: Answering) -> None:
     replies = [calling("I look.", LOOK), AWAY, AIMessage("Only this much.")]
-    async with answering(database_url, *replies) as (running, _):
-        body = {"contact_id": CONTACT, "message": EXPORT}
+    async with answering(*replies) as (running, _):
+        body = {"contact_id": CONTACT, "session_id": str(uuid4()), "message": EXPORT}
         accept = {"Accept": "text/event-stream"}
         async with aconnect_sse(running.http, "POST", "/v1/messages", json=body, headers=accept) as source:
             events = [(event.event, json.loads(event.data)) async for event in source.aiter_sse()]
@@ -303,10 +325,10 @@ async def test_a_stream_names_the_agent_before_its_tokens(database_url: str) -> 
     assert "".join(after) == "Only this much."
 
 
-async def test_only_the_merged_answer_is_streamed_where_two_agents_work(database_url: str) -> None:
+async def test_only_the_merged_answer_of_two_agents_is_streamed(answering: Answering) -> None:
     replies = [AIMessage("A part."), AIMessage("A part."), AIMessage("Both, in one.")]
-    async with answering(database_url, *replies) as (running, _):
-        body = {"contact_id": CONTACT, "message": MIXED}
+    async with answering(*replies) as (running, _):
+        body = {"contact_id": CONTACT, "session_id": str(uuid4()), "message": MIXED}
         accept = {"Accept": "text/event-stream"}
         async with aconnect_sse(running.http, "POST", "/v1/messages", json=body, headers=accept) as source:
             events = [(event.event, json.loads(event.data)) async for event in source.aiter_sse()]
@@ -314,8 +336,8 @@ async def test_only_the_merged_answer_is_streamed_where_two_agents_work(database
     assert "".join(data["text"] for name, data in events if name == "token") == "Both, in one."
 
 
-async def test_studio_and_langserve_give_the_session_back(database_url: str) -> None:
-    async with answering(database_url, AIMessage("Hello!"), AIMessage("Gladly.")) as (running, _):
+async def test_langserve_returns_and_continues_the_session(answering: Answering) -> None:
+    async with answering(AIMessage("Hello!"), AIMessage("Gladly.")) as (running, _):
         given = {"message": GREETING, "contact_id": CONTACT}
         response = await running.http.post("/coordinator/invoke", json={"input": given})
         output = response.json()["output"]
@@ -331,28 +353,28 @@ async def test_studio_and_langserve_give_the_session_back(database_url: str) -> 
         assert len(response.json()["output"]["messages"]) == 4
 
 
-async def test_who_is_not_understood_is_asked_back_once(database_url: str) -> None:
+async def test_an_unclear_message_is_asked_back(answering: Answering) -> None:
     replies = [AIMessage("Is it about an error or an order?"), calling("I look.", LOOK), DONE]
-    async with answering(database_url, *replies) as (running, model):
+    async with answering(*replies) as (running, model):
         first = await say(running, "asdf qwer zxcv")
         assert (first["path"], first["success"], first["agent_used"]) == ("clarification", True, "")
         assert first["response"] == "Is it about an error or an order?"
         second = await say(running, EXPORT, session_id=first["session_id"])
         assert (second["path"], second["agent_used"]) == ("agent", "technical_support")
-        # What was asked about is known to who answers.
+        # The agent that answers knows the unclear message.
         assert "asdf qwer zxcv" in "\n".join(message.text for message in model.asked[1])
 
 
-async def test_who_is_still_not_understood_is_not_asked_again(database_url: str) -> None:
+async def test_a_second_unclear_message_is_not_asked_back(answering: Answering) -> None:
     replies = [AIMessage("What is it about?"), AIMessage("I am here for Ventros.")]
-    async with answering(database_url, *replies) as (running, _):
+    async with answering(*replies) as (running, _):
         first = await say(running, "asdf qwer zxcv")
         second = await say(running, "zxcv qwer asdf", session_id=first["session_id"])
         assert (second["agent_used"], second["response"]) == ("general", "I am here for Ventros.")
 
 
-async def test_without_a_model_the_question_has_fixed_words(database_url: str) -> None:
-    async with answering(database_url, AWAY) as (running, _):
+async def test_without_a_model_the_question_is_a_fixed_text(answering: Answering) -> None:
+    async with answering(AWAY) as (running, _):
         answer = await say(running, "asdf qwer zxcv")
         assert (answer["path"], answer["success"]) == ("clarification", True)
         assert answer["response"].startswith("I want to get this right")

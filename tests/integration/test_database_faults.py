@@ -75,7 +75,7 @@ async def healthy(running: RunningService, within: float) -> None:
     """Wait until the service reports that it is healthy."""
     async with asyncio.timeout(within):
         while (await running.http.get("/health")).status_code != 200:  # noqa: ASYNC110 - another's doing
-            # Where the service knows that it is away, it answers at once.
+            # A service that knows of the outage answers at once.
             await asyncio.sleep(0.02)
 
 

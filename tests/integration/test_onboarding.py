@@ -36,7 +36,7 @@ USE = said(use_case="Send campaigns on WhatsApp")
 # The journey
 
 
-async def test_a_customer_is_taken_through_every_step(pool: Pool) -> None:
+async def test_a_customer_completes_every_step(pool: Pool) -> None:
     model = reader(said(company_size=50), said(industry="Tutoring"), USE, said(team_size=8), SHOPIFY)
     async with journey(pool, model) as customer:
         output = await customer.begin()
@@ -80,7 +80,7 @@ async def test_a_customer_is_taken_through_every_step(pool: Pool) -> None:
         assert turns == [AIMessage, HumanMessage] * 8 + [AIMessage]
 
 
-async def test_the_offline_model_takes_a_customer_through_in_english(pool: Pool) -> None:
+async def test_the_offline_model_completes_a_journey_in_english(pool: Pool) -> None:
     async with journey(pool, build_chat_models(ModelSettings(), FeatureSettings())) as customer:
         await customer.begin()
         await customer.reply("about 12", "Private tutoring", "We want to import contacts", "We are 5")
@@ -92,7 +92,7 @@ async def test_the_offline_model_takes_a_customer_through_in_english(pool: Pool)
         assert customer.output["profile"]["company_size"] == 12
 
 
-async def test_the_offline_model_takes_a_customer_through_in_portuguese(pool: Pool) -> None:
+async def test_the_offline_model_completes_a_journey_in_portuguese(pool: Pool) -> None:
     async with journey(pool, build_chat_models(ModelSettings(), FeatureSettings()), JULIANA) as customer:
         await customer.begin()
         assert customer.heard.startswith("Boas-vindas, Juliana!")
@@ -110,7 +110,7 @@ async def test_the_offline_model_takes_a_customer_through_in_portuguese(pool: Po
         }
 
 
-async def test_what_the_crm_knows_is_not_asked_for(pool: Pool) -> None:
+async def test_known_fields_of_the_crm_are_not_asked_for(pool: Pool) -> None:
     async with journey(pool, reader(), MARCUS) as customer:
         await customer.begin()
         assert customer.question == "tour"
@@ -139,7 +139,7 @@ async def test_the_first_message_is_read_like_a_reply(pool: Pool) -> None:
         assert customer.output["profile"]["use_case"] == "Send campaigns on WhatsApp"
 
 
-async def test_what_was_said_can_be_put_right_later(pool: Pool) -> None:
+async def test_an_answer_can_be_corrected_later(pool: Pool) -> None:
     model = reader(said(company_size=50), said(company_size=80, industry="Retail"))
     async with journey(pool, model) as customer:
         await customer.begin()
@@ -148,7 +148,7 @@ async def test_what_was_said_can_be_put_right_later(pool: Pool) -> None:
         assert (await customer.crm.get_contact(AISHA)).profile.company_size == 80
 
 
-async def test_the_runs_locale_goes_before_the_language_of_a_reply(pool: Pool) -> None:
+async def test_the_locale_of_the_run_takes_precedence_over_the_language_of_a_reply(pool: Pool) -> None:
     context = Context(locale="pt-BR")
     async with journey(pool, reader(said(company_size=5)), context=context) as customer:
         await customer.begin()
@@ -156,7 +156,7 @@ async def test_the_runs_locale_goes_before_the_language_of_a_reply(pool: Pool) -
         assert customer.heard == PT.questions["industry"]
 
 
-async def test_a_customer_who_changes_the_language_is_answered_in_it(pool: Pool) -> None:
+async def test_a_customer_who_changes_language_is_answered_in_the_new_one(pool: Pool) -> None:
     async with journey(pool, reader(said(company_size=5), said(industry="Moda"))) as customer:
         await customer.begin()
         await customer.reply("somos cinco pessoas na empresa")
@@ -168,7 +168,7 @@ async def test_a_customer_who_changes_the_language_is_answered_in_it(pool: Pool)
 # Not an answer
 
 
-async def test_a_customer_who_asks_for_a_person_gets_one(pool: Pool) -> None:
+async def test_a_customer_who_asks_for_a_person_is_handed_over(pool: Pool) -> None:
     async with journey(pool, reader()) as customer:
         await customer.begin()
         await customer.reply("I'd like to talk to a person, please.")
@@ -182,7 +182,7 @@ async def test_a_customer_who_asks_for_a_person_gets_one(pool: Pool) -> None:
         assert (handoff.team, handoff.summary) == ("customer_success", customer.output["summary"])
 
 
-async def test_two_unusable_replies_in_a_row_bring_a_person(pool: Pool) -> None:
+async def test_two_unusable_replies_in_a_row_lead_to_a_person(pool: Pool) -> None:
     async with journey(pool, reader(said("unclear"), said("unclear"))) as customer:
         await customer.begin()
         await customer.reply("asdf")
@@ -200,7 +200,7 @@ async def test_unusable_replies_to_different_questions_are_not_in_a_row(pool: Po
         assert customer.question == "industry"
 
 
-async def test_a_question_is_answered_and_the_own_question_put_again(pool: Pool) -> None:
+async def test_a_question_of_the_customer_is_answered_and_ours_is_asked_again(pool: Pool) -> None:
     asks = said("question")
     async with journey(pool, reader(said("unclear"), asks, asks, text="Yes, it can.")) as customer:
         await customer.begin()
@@ -209,7 +209,7 @@ async def test_a_question_is_answered_and_the_own_question_put_again(pool: Pool)
         assert customer.question == "company_size"
 
 
-async def test_what_is_said_beside_a_question_is_kept(pool: Pool) -> None:
+async def test_information_beside_a_question_is_kept(pool: Pool) -> None:
     model = reader(said("question", company_size=9))
     async with journey(pool, model) as customer:
         await customer.begin()
@@ -218,7 +218,7 @@ async def test_what_is_said_beside_a_question_is_kept(pool: Pool) -> None:
         assert customer.output["profile"]["company_size"] == 9
 
 
-async def test_a_skipped_question_is_not_asked_again_and_says_why(pool: Pool) -> None:
+async def test_a_skipped_question_is_not_asked_again(pool: Pool) -> None:
     async with journey(pool, reader(), JULIANA) as customer:
         await customer.begin()
         await customer.reply("pular", "pula essa, por favor")
@@ -237,7 +237,7 @@ async def test_a_skipped_question_is_not_asked_again_and_says_why(pool: Pool) ->
 @pytest.mark.parametrize(
     ("question", "team"), [("connected", "technical_support"), ("success", "customer_success")]
 )
-async def test_what_does_not_work_goes_to_the_people_who_can_mend_it(
+async def test_a_failing_integration_is_handed_to_technical_support(
     pool: Pool, question: str, team: str
 ) -> None:
     async with journey(pool, reader(SHOPIFY), MARCUS) as customer:
@@ -254,7 +254,7 @@ async def test_what_does_not_work_goes_to_the_people_who_can_mend_it(
 # Days between
 
 
-async def test_a_paused_journey_goes_on_where_it_was(pool: Pool) -> None:
+async def test_a_paused_journey_continues_where_it_stopped(pool: Pool) -> None:
     model = reader(said(company_size=5), said(industry="Retail"))
     async with journey(pool, model) as customer:
         await customer.begin()
@@ -269,7 +269,7 @@ async def test_a_paused_journey_goes_on_where_it_was(pool: Pool) -> None:
         assert customer.question == "use_case"
 
 
-async def test_a_hello_after_a_pause_is_no_unusable_reply(pool: Pool) -> None:
+async def test_a_greeting_after_a_pause_does_not_count_as_unusable(pool: Pool) -> None:
     async with journey(pool, reader(said("unclear"), said("unclear"))) as customer:
         await customer.begin()
         await customer.reply("not now")
@@ -281,7 +281,7 @@ async def test_a_hello_after_a_pause_is_no_unusable_reply(pool: Pool) -> None:
         assert customer.output["status"] == "handed_over"
 
 
-async def test_what_was_entered_in_the_crm_meanwhile_is_not_asked_for(pool: Pool) -> None:
+async def test_fields_entered_in_the_crm_meanwhile_are_not_asked_for(pool: Pool) -> None:
     async with journey(pool, reader()) as customer:
         await customer.begin()
         await customer.reply("later")
@@ -291,7 +291,7 @@ async def test_what_was_entered_in_the_crm_meanwhile_is_not_asked_for(pool: Pool
         assert customer.question == "tour"
 
 
-async def test_a_new_run_on_a_finished_journey_says_so_and_does_nothing_twice(pool: Pool) -> None:
+async def test_a_new_run_on_a_finished_journey_changes_nothing(pool: Pool) -> None:
     async with journey(pool, reader(), MARCUS) as customer:
         await customer.begin()
         await customer.reply("ok", "none", "yes")
@@ -304,7 +304,7 @@ async def test_a_new_run_on_a_finished_journey_says_so_and_does_nothing_twice(po
         assert len(await customer.crm.list_follow_ups(MARCUS)) == 1
 
 
-async def test_who_writes_again_after_a_hand_over_stays_with_the_person(pool: Pool) -> None:
+async def test_a_customer_who_writes_after_a_hand_off_stays_with_the_person(pool: Pool) -> None:
     async with journey(pool, reader()) as customer:
         await customer.begin()
         await customer.reply("person")
@@ -313,7 +313,7 @@ async def test_who_writes_again_after_a_hand_over_stays_with_the_person(pool: Po
         assert len(await customer.crm.list_handoffs(AISHA)) == 1
 
 
-async def test_a_thread_is_one_customers_journey(pool: Pool) -> None:
+async def test_a_thread_belongs_to_one_customer(pool: Pool) -> None:
     async with journey(pool, reader()) as customer:
         await customer.begin()
         customer.contact = MARCUS
@@ -337,7 +337,7 @@ async def test_an_empty_reply_is_refused_and_the_question_stays(pool: Pool) -> N
 # Faults
 
 
-async def test_a_reading_the_model_cannot_give_is_taken_in_the_customers_words(pool: Pool) -> None:
+async def test_a_reply_the_model_cannot_read_is_taken_as_it_is(pool: Pool) -> None:
     too_big = json.dumps({"intent": "information", "company_size": 10**9})
     model = reader("no JSON", too_big, "no JSON", "none again", text="")
     async with journey(pool, model) as customer:
@@ -349,7 +349,7 @@ async def test_a_reading_the_model_cannot_give_is_taken_in_the_customers_words(p
     assert "could not be read" in model.asked[1][-1].text
 
 
-async def test_the_journey_goes_on_without_a_model(pool: Pool) -> None:
+async def test_the_journey_continues_without_a_model(pool: Pool) -> None:
     model = reader(*UNAVAILABLE * 6, text=ConnectionError("no route"))
     async with journey(pool, model) as customer:
         await customer.begin()
@@ -364,7 +364,7 @@ async def test_the_journey_goes_on_without_a_model(pool: Pool) -> None:
         assert customer.output["status"] == "completed"
 
 
-async def test_the_crm_is_down_for_a_while_and_nothing_is_lost(pool: Pool) -> None:
+async def test_nothing_is_lost_while_the_crm_is_unavailable(pool: Pool) -> None:
     async with journey(pool, reader(said(company_size=50), said(industry="Retail"), USE)) as customer:
         customer.line.down = True
         await customer.begin()
@@ -383,7 +383,7 @@ async def test_the_crm_is_down_for_a_while_and_nothing_is_lost(pool: Pool) -> No
         assert EN.saved_again not in customer.heard
 
 
-async def test_what_the_crm_knew_all_along_is_learned_when_it_is_back(pool: Pool) -> None:
+async def test_the_record_is_read_once_the_crm_is_available_again(pool: Pool) -> None:
     async with journey(pool, reader(said(company_size=86)), MARCUS) as customer:
         customer.line.down = True
         await customer.begin()
@@ -394,7 +394,7 @@ async def test_what_the_crm_knew_all_along_is_learned_when_it_is_back(pool: Pool
         assert (await customer.crm.get_contact(MARCUS)).profile.company_size == 86
 
 
-async def test_a_hand_over_the_crm_did_not_hear_of_is_made_by_a_later_run(pool: Pool) -> None:
+async def test_a_later_run_delivers_a_hand_off_the_crm_did_not_get(pool: Pool) -> None:
     async with journey(pool, reader()) as customer:
         await customer.begin()
         customer.line.down = True
@@ -407,7 +407,7 @@ async def test_a_hand_over_the_crm_did_not_hear_of_is_made_by_a_later_run(pool: 
         assert len(await customer.crm.list_handoffs(AISHA)) == 1
 
 
-async def test_a_change_whose_answer_was_lost_is_made_once(pool: Pool) -> None:
+async def test_a_change_is_made_once_when_its_confirmation_was_lost(pool: Pool) -> None:
     async with journey(pool, reader()) as customer:
         await customer.begin()
         customer.line.lost = 1
@@ -420,7 +420,7 @@ async def test_a_change_whose_answer_was_lost_is_made_once(pool: Pool) -> None:
         assert first == second
 
 
-async def test_a_contact_the_crm_does_not_know_has_no_journey(pool: Pool) -> None:
+async def test_an_unknown_contact_is_refused(pool: Pool) -> None:
     async with journey(pool, reader(), "00000000-0000-4000-8000-000000000000") as customer:
         with pytest.raises(NotFound):
             await customer.begin()
@@ -444,7 +444,7 @@ async def test_what_the_model_sees(pool: Pool, snapshot: SnapshotAssertion) -> N
         await customer.reply("campaigns", "Can I use WhatsApp?", "we are four", "ok", "Shopify")
         assert output["__interrupt__"][0].response_schema == snapshot(name="what a reply is")
     assert [message.text for message in model.asked[0]] == snapshot(name="reading")
-    answered, toured, guided = ([message.text for message in told] for told in model.told)
+    answered, toured, guided = ([message.text for message in told] for told in model.requests)
     assert answered == snapshot(name="answer")
     assert toured == snapshot(name="tour")
     assert guided == snapshot(name="guide")

@@ -38,7 +38,7 @@ async def test_a_question_is_in_the_output_and_a_reply_resumes_it(database_url: 
         assert kept["profile"]["company_size"] == 50
 
 
-async def test_a_question_to_a_customer_is_no_approval(database_url: str) -> None:
+async def test_a_question_to_a_customer_is_not_an_approval(database_url: str) -> None:
     async with running_service(database_url, scripted_models(reader())) as running:
         [asked] = (await begun(running))["interrupts"]
         assert (await running.http.get("/v1/approvals")).json()["approvals"] == []
@@ -46,7 +46,7 @@ async def test_a_question_to_a_customer_is_no_approval(database_url: str) -> Non
         assert (decided.status_code, decided.json()["error"]) == (404, "not_found")
 
 
-async def test_a_new_message_while_a_question_waits_is_refused_or_taken_for_the_reply(
+async def test_a_new_message_while_a_question_waits_is_refused_or_read_as_the_reply(
     database_url: str,
 ) -> None:
     model = reader(said(company_size=50))
@@ -60,7 +60,7 @@ async def test_a_new_message_while_a_question_waits_is_refused_or_taken_for_the_
         assert [each["value"]["question"] for each in taken["interrupts"]] == ["industry"]
 
 
-async def test_the_locale_of_the_request_is_spoken(database_url: str) -> None:
+async def test_the_customer_is_answered_in_the_locale_of_the_request(database_url: str) -> None:
     async with running_service(database_url, scripted_models(reader())) as running:
         answer = await post(running, {"contact_id": AISHA}, locale="pt-BR")
         assert answer.json()["output"]["messages"][-1]["content"].startswith("Boas-vindas, Aisha!")

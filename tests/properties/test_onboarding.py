@@ -96,7 +96,7 @@ class Crm:
 
 @settings(max_examples=80, deadline=None)
 @given(turns=turns, starts_up=st.booleans(), hears=st.booleans())
-async def test_any_journey_waits_for_one_question_or_has_ended(
+async def test_every_journey_waits_for_one_question_or_has_ended(
     turns: list[Turn], starts_up: bool, hears: bool
 ) -> None:
     crm = Crm(is_up=starts_up, hears=hears)
@@ -151,7 +151,7 @@ def _checked(output: dict[str, Any], settled: set[str]) -> set[str]:
 
 
 @given(st.sets(st.sampled_from(QUESTIONS)))
-def test_the_next_question_is_the_first_that_is_open(settled: set[Any]) -> None:
+def test_the_next_question_is_the_first_without_an_outcome(settled: set[Any]) -> None:
     outcomes: dict[Any, Any] = {name: {"status": "given", "reason": ""} for name in settled}
     following = find_next_question(outcomes)
     assert following not in settled

@@ -1,4 +1,4 @@
-"""A compiled workflow does what its definition says: the same as a plain interpreter of it."""
+"""A compiled workflow behaves like a plain interpreter of its definition."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
@@ -14,20 +14,20 @@ from nodes.workflow.recovery import retry
 from tests.support.workflows import FakeApi, Json, build_engine
 from workflows.outline import build_outline, is_pattern
 from workflows.progress import compute_progress
-from workflows.results import parse_step_id, result_key
+from workflows.results import format_result_key, parse_step_id
 from workflows.schema import Conditional, Definition, FanOutFanIn, Loop, Parallel, Sequential, Step
 from workflows.validation import read_definition
 
 THREAD: RunnableConfig = {"configurable": {"thread_id": "w"}}
-Turns = tuple[int, ...]
+Indices = tuple[int, ...]
 
 
 class Stopped(Exception):
-    """A step failed, and nothing around it says that it may."""
+    """Raised when a step failed and no ``on_error: skip`` covers it."""
 
 
 class Interpreter:
-    """Runs a definition in the plainest way there is: one step at a time, recursively."""
+    """Runs a definition in the simplest way: recursively, one step at a time."""
 
     def __init__(self, failing: set[str], items: int) -> None:
         self.failing, self.items = failing, items
@@ -40,26 +40,26 @@ class Interpreter:
             return "failed"
         return "succeeded"
 
-    def run_all(self, steps: Sequence[Step], turns: Turns, iteration: int | None) -> None:
+    def run_all(self, steps: Sequence[Step], indices: Indices, iteration: int | None) -> None:
         for step in steps:
-            self.run_one(step, turns, iteration)
+            self.run_one(step, indices, iteration)
 
-    def run_one(self, step: Step, turns: Turns, iteration: int | None) -> None:
-        if not self.holds(step.when, turns, iteration):
+    def run_one(self, step: Step, indices: Indices, iteration: int | None) -> None:
+        if not self.is_met(step.when, indices, iteration):
             if not is_pattern(step):
-                self.records[result_key(step.id, turns)] = ("skipped", None)
+                self.records[format_result_key(step.id, indices)] = ("skipped", None)
             return
         if not is_pattern(step):
-            self.work(step, turns)
+            self.run_working_step(step, indices)
             return
         try:
-            self.pattern(step, turns, iteration)
+            self.run_pattern(step, indices, iteration)
         except Stopped:
             if step.on_error != "skip":
                 raise
 
-    def work(self, step: Any, turns: Turns) -> None:
-        key = result_key(step.id, turns)
+    def run_working_step(self, step: Any, indices: Indices) -> None:
+        key = format_result_key(step.id, indices)
         if step.id not in self.failing:
             self.records[key] = ("succeeded", key)
             return
@@ -68,39 +68,41 @@ class Interpreter:
         if last == "fail":
             raise Stopped
 
-    def pattern(self, step: Step, turns: Turns, iteration: int | None) -> None:
+    def run_pattern(self, step: Step, indices: Indices, iteration: int | None) -> None:
         match step:
             case Sequential():
-                self.run_all(step.steps, turns, iteration)
+                self.run_all(step.steps, indices, iteration)
             case Conditional():
-                holds = self.holds(step.condition, turns, iteration)
-                self.run_all(step.then if holds else step.otherwise, turns, iteration)
+                met = self.is_met(step.condition, indices, iteration)
+                self.run_all(step.then if met else step.otherwise, indices, iteration)
             case Loop():
-                for turn in range(1, step.max_iterations + 1):
-                    self.run_all(step.steps, (*turns, turn), turn)
-                    if step.break_condition and self.holds(step.break_condition, (*turns, turn), turn):
+                for iteration_number in range(1, step.max_iterations + 1):
+                    self.run_all(step.steps, (*indices, iteration_number), iteration_number)
+                    if step.break_condition and self.is_met(
+                        step.break_condition, (*indices, iteration_number), iteration_number
+                    ):
                         break
             case Parallel():
-                self.parallel([([inner], turns) for inner in step.steps], iteration)
+                self.run_branches([([inner], indices) for inner in step.steps], iteration)
             case FanOutFanIn() if step.for_each:
-                turned = [(step.fan_out_steps, (*turns, item)) for item in range(self.items)]
-                self.parallel(turned, iteration)
-                self.run_all(step.fan_in_steps, turns, iteration)
+                branches = [(step.fan_out_steps, (*indices, item)) for item in range(self.items)]
+                self.run_branches(branches, iteration)
+                self.run_all(step.fan_in_steps, indices, iteration)
             case FanOutFanIn():
-                self.parallel([([inner], turns) for inner in step.fan_out_steps], iteration)
-                self.run_all(step.fan_in_steps, turns, iteration)
+                self.run_branches([([inner], indices) for inner in step.fan_out_steps], iteration)
+                self.run_all(step.fan_in_steps, indices, iteration)
 
-    def parallel(self, branches: Sequence[tuple[Sequence[Step], Turns]], iteration: int | None) -> None:
+    def run_branches(self, branches: Sequence[tuple[Sequence[Step], Indices]], iteration: int | None) -> None:
         stopped = False
-        for steps, turns in branches:
+        for steps, indices in branches:
             try:
-                self.run_all(steps, turns, iteration)
+                self.run_all(steps, indices, iteration)
             except Stopped:
                 stopped = True
         if stopped:
             raise Stopped
 
-    def holds(self, condition: Any, turns: Turns, iteration: int | None) -> bool:
+    def is_met(self, condition: Any, indices: Indices, iteration: int | None) -> bool:
         match condition.type:
             case "always_true":
                 return True
@@ -110,12 +112,13 @@ class Interpreter:
                 return iteration is not None and iteration >= condition.limit
         # The only expressions that are generated: an earlier step of the same list succeeded.
         return (
-            self.records.get(result_key(condition.expression.split(".")[1], turns), ("", 0))[0] == "succeeded"
+            self.records.get(format_result_key(condition.expression.split(".")[1], indices), ("", 0))[0]
+            == "succeeded"
         )
 
 
-class DefinitionDrawer:
-    """Draws a definition. What runs beside others refers to none of them."""
+class DefinitionStrategy:
+    """Draws a definition, in which parallel steps do not refer to each other."""
 
     def __init__(self, draw: st.DrawFn) -> None:
         self.draw = draw
@@ -124,8 +127,14 @@ class DefinitionDrawer:
     def one_in(self, chances: int) -> bool:
         return self.draw(st.integers(1, chances)) == 1
 
-    def condition(self, earlier: Sequence[str], *, in_loop: bool) -> Json:
-        kinds = ["always_true", "input.items", "input.none", *(["iteration"] if in_loop else []), *earlier]
+    def draw_condition(self, earlier_ids: Sequence[str], *, in_loop: bool) -> Json:
+        kinds = [
+            "always_true",
+            "input.items",
+            "input.none",
+            *(["iteration"] if in_loop else []),
+            *earlier_ids,
+        ]
         kind = self.draw(st.sampled_from(kinds))
         if kind == "always_true":
             return {"type": kind}
@@ -135,96 +144,101 @@ class DefinitionDrawer:
             return {"type": "iteration_limit", "limit": self.draw(st.integers(1, 3))}
         return {"type": "expression", "expression": f"steps.{kind}.output"}
 
-    def sequence(self, depth: int, most: int, *, in_loop: bool) -> list[Json]:
-        earlier: list[str] = []
+    def draw_sequence(self, depth: int, most: int, *, in_loop: bool) -> list[Json]:
+        earlier_ids: list[str] = []
         steps = []
         for _ in range(self.draw(st.integers(1, most))):
-            steps.append(self.step(depth, earlier, in_loop=in_loop))
+            steps.append(self.draw_step(depth, earlier_ids, in_loop=in_loop))
             if steps[-1]["type"] == "api_call":
-                earlier.append(steps[-1]["id"])
+                earlier_ids.append(steps[-1]["id"])
         return steps
 
-    def parallel(self, depth: int, most: int, *, in_loop: bool) -> list[Json]:
-        return [self.step(depth, (), in_loop=in_loop) for _ in range(self.draw(st.integers(1, most)))]
+    def draw_parallel(self, depth: int, most: int, *, in_loop: bool) -> list[Json]:
+        return [self.draw_step(depth, (), in_loop=in_loop) for _ in range(self.draw(st.integers(1, most)))]
 
-    def step(self, depth: int, earlier: Sequence[str], *, in_loop: bool) -> Json:
+    def draw_step(self, depth: int, earlier_ids: Sequence[str], *, in_loop: bool) -> Json:
         kinds = ["work", "work", *(["sequential", "parallel", "conditional", "loop", "fan"] if depth else [])]
         kind = self.draw(st.sampled_from(kinds))
-        written_step: Json = {"id": f"s{next(self.ids)}"}
+        document: Json = {"id": f"s{next(self.ids)}"}
         if self.one_in(4):
-            written_step["when"] = self.condition(earlier, in_loop=in_loop)
+            document["when"] = self.draw_condition(earlier_ids, in_loop=in_loop)
         if self.one_in(4):
-            written_step["on_error"] = "skip"
+            document["on_error"] = "skip"
         inside: dict[str, Callable[[], Json]] = {
-            "work": self.work,
+            "work": self.draw_working_step,
             "sequential": lambda: {
                 "type": "sequential",
-                "steps": self.sequence(depth - 1, 3, in_loop=in_loop),
+                "steps": self.draw_sequence(depth - 1, 3, in_loop=in_loop),
             },
-            "parallel": lambda: {"type": "parallel", "steps": self.parallel(depth - 1, 3, in_loop=in_loop)},
-            "conditional": lambda: self.conditional(depth - 1, earlier, in_loop=in_loop),
-            "loop": lambda: self.loop(depth - 1),
-            "fan": lambda: self.fan(depth - 1, in_loop=in_loop),
+            "parallel": lambda: {
+                "type": "parallel",
+                "steps": self.draw_parallel(depth - 1, 3, in_loop=in_loop),
+            },
+            "conditional": lambda: self.draw_conditional(depth - 1, earlier_ids, in_loop=in_loop),
+            "loop": lambda: self.draw_loop(depth - 1),
+            "fan": lambda: self.draw_fan_out(depth - 1, in_loop=in_loop),
         }
-        return written_step | inside[kind]()
+        return document | inside[kind]()
 
-    def work(self) -> Json:
+    def draw_working_step(self) -> Json:
         retry = {"retry": 1, "then": self.draw(st.sampled_from(["fail", "skip"]))}
         retries = {"on_error": retry} if self.one_in(6) else {}
         return {"type": "api_call", "url": "https://example.com/", **retries}
 
-    def conditional(self, depth: int, earlier: Sequence[str], *, in_loop: bool) -> Json:
-        otherwise = {"otherwise": self.sequence(depth, 2, in_loop=in_loop)} if self.one_in(2) else {}
+    def draw_conditional(self, depth: int, earlier_ids: Sequence[str], *, in_loop: bool) -> Json:
+        otherwise = {"otherwise": self.draw_sequence(depth, 2, in_loop=in_loop)} if self.one_in(2) else {}
         return {
             "type": "conditional",
-            "condition": self.condition(earlier, in_loop=in_loop),
-            "then": self.sequence(depth, 2, in_loop=in_loop),
+            "condition": self.draw_condition(earlier_ids, in_loop=in_loop),
+            "then": self.draw_sequence(depth, 2, in_loop=in_loop),
             **otherwise,
         }
 
-    def loop(self, depth: int) -> Json:
-        steps = self.sequence(depth, 2, in_loop=True)
+    def draw_loop(self, depth: int) -> Json:
+        steps = self.draw_sequence(depth, 2, in_loop=True)
         inside = [inner["id"] for inner in steps if inner["type"] == "api_call"]
-        breaks = {"break_condition": self.condition(inside, in_loop=True)} if self.one_in(2) else {}
+        breaks = {"break_condition": self.draw_condition(inside, in_loop=True)} if self.one_in(2) else {}
         return {"type": "loop", "steps": steps, "max_iterations": self.draw(st.integers(1, 3)), **breaks}
 
-    def fan(self, depth: int, *, in_loop: bool) -> Json:
+    def draw_fan_out(self, depth: int, *, in_loop: bool) -> Json:
         fan: Json = {"type": "fan_out_fan_in"}
         if self.one_in(2):
             fan |= {"for_each": "input.items", "max_items": 5}
-            fan["fan_out_steps"] = self.sequence(depth, 2, in_loop=in_loop)
+            fan["fan_out_steps"] = self.draw_sequence(depth, 2, in_loop=in_loop)
         else:
-            fan["fan_out_steps"] = self.parallel(depth, 2, in_loop=in_loop)
+            fan["fan_out_steps"] = self.draw_parallel(depth, 2, in_loop=in_loop)
         if self.one_in(2):
-            fan["fan_in_steps"] = self.sequence(depth, 2, in_loop=in_loop)
+            fan["fan_in_steps"] = self.draw_sequence(depth, 2, in_loop=in_loop)
         return fan
 
 
 @st.composite
 def definitions(draw: st.DrawFn) -> Json:
-    """Definitions of all patterns, nested up to three deep."""
+    """Draw definitions with all patterns, nested up to three levels deep."""
     inputs = {"items": {"type": "array"}, "none": {"type": "string", "required": False}}
     return {
         "name": "generated",
         "inputs": inputs,
-        "steps": DefinitionDrawer(draw).sequence(3, 3, in_loop=False),
+        "steps": DefinitionStrategy(draw).draw_sequence(3, 3, in_loop=False),
     }
 
 
-def working(definition: Definition, results: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
-    places = build_outline(definition)
+def read_working_results(definition: Definition, results: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
+    outline = build_outline(definition)
     return {
         key: (record["status"], record["output"])
         for key, record in results.items()
-        if not is_pattern(places[parse_step_id(key)].step)
+        if not is_pattern(outline[parse_step_id(key)].step)
     }
 
 
-@given(written=definitions(), data=st.data())
+@given(document=definitions(), data=st.data())
 @settings(max_examples=60, deadline=None)
-async def test_a_compiled_workflow_does_what_its_definition_says(written: Json, data: st.DataObject) -> None:
-    definition = read_definition(written)
-    steps = sorted(step for step, place in build_outline(definition).items() if not is_pattern(place.step))
+async def test_a_compiled_workflow_behaves_like_a_plain_interpreter(
+    document: Json, data: st.DataObject
+) -> None:
+    definition = read_definition(document)
+    steps = sorted(step for step, entry in build_outline(definition).items() if not is_pattern(entry.step))
     failing = data.draw(st.sets(st.sampled_from(steps), max_size=2))
     items = data.draw(st.integers(1, 3))
     expected = Interpreter(failing, items)
@@ -233,11 +247,11 @@ async def test_a_compiled_workflow_does_what_its_definition_says(written: Json, 
     crash = data.draw(st.none() | st.integers(1, 6))
     calls = count(1)
 
-    def crashing(_: Any) -> None:
+    def crash_once(_: Any) -> None:
         if next(calls) == crash:
             raise RuntimeError("power cut")
 
-    api.before = crashing
+    api.before = crash_once
     wave = data.draw(st.sampled_from([1, 2, 500]))
     graph = compile_workflow(definition, build_engine(api, wave=wave), InMemorySaver())
     begin: Any = {"input": {"items": [{} for _ in range(items)], "none": None}}
@@ -248,7 +262,7 @@ async def test_a_compiled_workflow_does_what_its_definition_says(written: Json, 
     results = (await graph.aget_state(THREAD)).values["results"]
 
     assert output["status"] == status
-    assert working(definition, results) == expected.records
+    assert read_working_results(definition, results) == expected.records
     progress = compute_progress(definition, build_outline(definition), results)
     assert progress.done == len(expected.records)
     assert status == "failed" or progress.total == progress.done
@@ -261,11 +275,13 @@ async def _check_recovery(
 ) -> None:
     api.failing.clear()
     api.before = lambda _: None
-    done = {key for key, (status, _) in working(definition, before).items() if status == "succeeded"}
-    called = dict(api.calls)
+    finished = {
+        key for key, (status, _) in read_working_results(definition, before).items() if status == "succeeded"
+    }
+    calls_before = dict(api.calls)
     recovery = await retry(graph, THREAD, definition)
     output = await graph.ainvoke(recovery.input, THREAD)
 
     assert output["status"] == "succeeded"
-    again = {key for key in done if api.calls[f"w:{key}"] != called[f"w:{key}"]}
-    assert again == set(), "a finished step ran again"
+    repeated = {key for key in finished if api.calls[f"w:{key}"] != calls_before[f"w:{key}"]}
+    assert repeated == set(), "a finished step ran again"

@@ -27,35 +27,35 @@ from tools.catalogue import crm_tools
 from tools.crm.client import CrmClient, create_http_client
 
 LAURA = "550e8400-e29b-41d4-a716-446655440000"  # company size and industry are known
-AISHA = "d9d48706-0cfa-4077-8937-726c548a9553"  # nothing is
-MARCUS = "1cb6b3eb-298e-4c78-8758-c35109b6df7f"  # everything is
+AISHA = "d9d48706-0cfa-4077-8937-726c548a9553"  # nothing is known
+MARCUS = "1cb6b3eb-298e-4c78-8758-c35109b6df7f"  # everything is known
 JULIANA = "99e1d5e0-cd6e-4e71-9608-e3715880f36f"  # speaks Portuguese; industry and team size are known
 UNAVAILABLE = [ConnectionError("no route")] * 3
 TOUR = "First import your contacts."
 
 
 class Onboarder(ScriptedChatModel):
-    """Reads replies as a test says, and tells the same of whatever articles it is given."""
+    """Return scripted readings of replies, and the same text for any articles."""
 
-    told: list[list[BaseMessage]] = Field(default_factory=list)
+    requests: list[list[BaseMessage]] = Field(default_factory=list)
     text: Any = TOUR
 
     def _next(self, messages: list[BaseMessage]) -> AIMessage:
         if messages[0].text.startswith("You read what a new customer writes"):
             return super()._next(messages)
-        self.told = [*self.told, messages]
+        self.requests = [*self.requests, messages]
         if isinstance(self.text, Exception):
             raise self.text
         return AIMessage(self.text)
 
 
 def said(intent: str = "information", **given: Any) -> Reading:
-    """What the model reads from a reply."""
+    """Return what the model reads from a reply."""
     return Reading.model_validate({"intent": intent, **given})
 
 
 class Line(httpx.AsyncBaseTransport):
-    """The way to the CRM: cut while ``down``; the next ``lost`` answers to changes do not come through."""
+    """The connection to the CRM: cut while ``down``; it loses the next ``lost`` responses to changes."""
 
     def __init__(self, to: httpx.AsyncBaseTransport) -> None:
         self._to = to
@@ -77,7 +77,7 @@ class Line(httpx.AsyncBaseTransport):
 
 @dataclass
 class Journey:
-    """One thread of the graph, as the customer's channel drives it."""
+    """One thread of the graph, driven as by the customer's channel."""
 
     graph: CompiledStateGraph[Any, Any, Any, Any]
     crm: CrmClient
@@ -92,11 +92,11 @@ class Journey:
         return {"configurable": {"thread_id": self.thread}, "recursion_limit": SPEC.recursion_limit}
 
     async def begin(self, message: str = "") -> dict[str, Any]:
-        """A new run on the thread."""
+        """Start a run on the thread."""
         return await self._run({"contact_id": self.contact, "message": message})
 
     async def reply(self, *replies: str) -> dict[str, Any]:
-        """Answer the question that waits, and those that follow."""
+        """Answer the open question and those that follow."""
         for one in replies:
             assert self.question, f"nobody asked for {one!r}"
             await self._run(Command(resume={"reply": one}))
@@ -110,17 +110,17 @@ class Journey:
 
     @property
     def question(self) -> str | None:
-        """Which question waits."""
+        """The open question."""
         waiting = self.output.get("__interrupt__", ())
         return waiting[0].value["question"] if waiting else None
 
     @property
     def heard(self) -> str:
-        """What the customer was told last."""
+        """The last message to the customer."""
         return str(self.output["messages"][-1].text)
 
     def step(self, name: str) -> tuple[str, str]:
-        """Status and reason of a step."""
+        """Return status and reason of a step."""
         [found] = [step for step in self.output["steps"] if step["name"] == name]
         return found["status"], found["reason"]
 
@@ -129,7 +129,7 @@ class Journey:
 async def journey(
     pool: Pool, model: BaseChatModel | ChatModels, contact: str = AISHA, **more: Any
 ) -> AsyncIterator[Journey]:
-    """A thread over the development CRM in the test's database."""
+    """Open a thread over the development CRM in the test's database."""
     models = scripted_models(model) if isinstance(model, BaseChatModel) else model
     crm_settings = CrmSettings(max_attempts=1)
     line = Line(httpx.ASGITransport(create_crm(pool, crm_settings.api_key)))
@@ -140,5 +140,5 @@ async def journey(
 
 
 def reader(*readings: BaseModel | str | Exception, **more: Any) -> Onboarder:
-    """A model that reads the replies like this, in order."""
+    """Return a model with these readings, in order."""
     return Onboarder(replies=list(readings), **more)

@@ -39,7 +39,7 @@ def test_an_expression_has_a_value_and_lists_the_paths_it_reads(
 ) -> None:
     expression = Expression.parse(text)
     assert expression.evaluate(CONTEXT) == value
-    assert expression.paths() == paths
+    assert expression.list_paths() == paths
 
 
 @pytest.mark.parametrize(
