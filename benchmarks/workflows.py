@@ -1,9 +1,9 @@
-"""Workflows at scale: thousands of light steps in one, a thousand small ones at once, and the cost of a step.
+"""Measure workflows: thousands of light steps in one, a thousand small ones at once, and the cost per step.
 
-``make bench-workflows`` runs it on an embedded Postgres of its own, durable as the service's
-(``durability="sync"``, ``fsync`` on). A light step is ``data_processing`` adding two numbers, so that what is
-measured is the engine and the keeping. "In memory" is the same compiled graph on LangGraph's
-``InMemorySaver``, which serialises as Postgres' saver does and writes nowhere.
+``make bench-workflows`` runs it on an embedded Postgres of its own that is as durable as the service's
+(``durability="sync"``, ``fsync`` on). A light step is ``data_processing`` that adds two numbers, so that the
+engine and the checkpoints are what is measured. "In memory" is the same compiled graph on LangGraph's
+``InMemorySaver``, which serialises like the Postgres saver and writes nothing.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Mermaid pictures of the graphs."""
+"""Mermaid diagrams of the graphs."""
 
 from typing import cast
 
@@ -9,9 +9,9 @@ from nodes.deps import Deps
 from tools.crm.client import CrmClient
 
 
-def mermaid(spec: GraphSpec) -> str:
-    """The graph as Mermaid text, drawn from its nodes, edges and ``Command`` annotations."""
-    # Nothing is called, so nothing live is needed.
+def draw_mermaid(spec: GraphSpec) -> str:
+    """Return the graph's Mermaid diagram, drawn from its nodes, edges and ``Command`` annotations."""
+    # Drawing calls no node, so no live dependency is needed.
     deps = Deps(
         models=cast("ChatModels", None),
         tools={},

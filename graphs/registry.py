@@ -1,4 +1,4 @@
-"""The catalogue: everything HTTP, Studio and the documents need to know of a graph, once."""
+"""The registry of graphs, from which HTTP, Studio and the documentation are made."""
 
 from collections.abc import Mapping
 
@@ -28,4 +28,10 @@ REGISTRY: Mapping[str, GraphSpec] = {
         PARALLEL,
         WORKFLOW,
     )
+}
+
+# The graphs that may be a step of a workflow: not the one that runs workflows, so that none runs itself, and
+# none that asks a customer, who could not answer.
+STEP_GRAPHS: Mapping[str, GraphSpec] = {
+    name: spec for name, spec in REGISTRY.items() if spec.asks == "company" and spec is not WORKFLOW
 }

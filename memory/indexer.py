@@ -6,7 +6,9 @@ the work. Vectors are computed between transactions, so that no connection waits
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from psycopg.rows import DictRow
@@ -184,8 +186,7 @@ class Indexer:
                 [build_embedded_text(row["date"], row["before"], row["text"]) for row in rows]
             )
         except (EmbeddingError, asyncio.CancelledError):
-            async with self._pool.connection() as connection:
-                await connection.execute(RELEASE_SQL, (units, until))
+            await self._release(units, until)
             raise
         async with self._pool.connection() as connection, connection.transaction():
             texts = [format_halfvec(vector) for vector in vectors]
@@ -198,6 +199,19 @@ class Indexer:
         async with self._pool.connection() as connection:
             cursor = await connection.execute(_QUERIES["lease"], {"seconds": LEASE_SECONDS, "batch": BATCH})
             return await cursor.fetchall()
+
+    async def _release(self, units: Sequence[int], until: datetime) -> None:
+        """Return leased units to the queue, even if the indexer is cancelled meanwhile."""
+
+        async def execute() -> None:
+            async with self._pool.connection() as connection:
+                await connection.execute(RELEASE_SQL, (units, until))
+
+        release = asyncio.create_task(execute())
+        while not release.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([release])
+        release.result()
 
     async def _mark_large(self, connection: Connection, scopes: Sequence[int]) -> None:
         if self._model.dimensions > MAX_INDEXED_DIMENSIONS:

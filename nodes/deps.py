@@ -1,8 +1,7 @@
 """The live dependencies of the nodes, and what a node reads from LangGraph's runtime."""
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
 
 from langchain_core.tools import BaseTool
 from langgraph.runtime import Runtime
@@ -15,19 +14,8 @@ from nodes.coordinator.router import AgentRegistry
 from tools.crm.client import CrmClient
 from workflows.ports import Engine
 
-StateT_contra = TypeVar("StateT_contra", contravariant=True)
-UpdateT_co = TypeVar("UpdateT_co", covariant=True)
-
 # The default of Deps.context_tokens; the service takes its own from the settings.
 CONTEXT_TOKENS = 6_000
-
-
-class Node(Protocol[StateT_contra, UpdateT_co]):
-    """A node function: takes the state and the runtime, returns an update or a ``Command``."""
-
-    def __call__(self, state: StateT_contra, *, runtime: Runtime[Context]) -> Awaitable[UpdateT_co]:
-        """Run the node."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

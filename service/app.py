@@ -17,7 +17,7 @@ from service.middleware.cors import Cors
 from service.middleware.rate_limiting import RateLimiting
 from service.middleware.request_id import RequestId
 from service.middleware.security_headers import SecurityHeaders
-from service.middleware.telemetry import TelemetryMiddleware
+from service.middleware.telemetry import Telemetry
 from service.middleware.typed_errors import TypedErrors
 from service.routes.agents import agents_router
 from service.routes.approvals import approvals_router
@@ -40,7 +40,7 @@ Errors are `{error, message, details}`; every response carries `X-Request-Id`.""
 # top. The order matters. All of it is plain ASGI, so that streams pass untouched.
 MIDDLEWARE: Final[tuple[Any, ...]] = (
     RequestId,  # Every response and every log line of the request carries the id.
-    TelemetryMiddleware,  # Counts and traces what the others answer too: refusals are requests.
+    Telemetry,  # Counts and traces what the others answer too: refusals are requests.
     SecurityHeaders,  # Refusals carry them like any other response.
     Cors,  # Answers preflight requests, which have no credential, before authentication would refuse them.
     Authentication,  # Nothing of a stranger's body is read, and a stranger uses up no tenant's rate.

@@ -21,6 +21,17 @@ _SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 _JSON: Final[TypeAdapter[JsonValue]] = TypeAdapter(JsonValue)
 
 
+class SafeYAML(YAML):
+    """Reads and writes plain values, without a blocking search for plug-ins on the disk."""
+
+    def __init__(self) -> None:
+        super().__init__(typ="safe", pure=True)
+
+    def official_plug_ins(self) -> list[str]:
+        """Return no plug-ins."""
+        return []
+
+
 class _AliasFreeComposer(Composer):
     """Refuses aliases, with which a few lines expand to a document of any size."""
 
@@ -39,7 +50,7 @@ def parse_definition(text: str) -> Definition:
     """
     if len(text) > MAX_TEXT_LENGTH:
         raise build_error([Fault("", "", "", f"is longer than {MAX_TEXT_LENGTH} characters")])
-    parser = YAML(typ="safe", pure=True)
+    parser = SafeYAML()
     parser.Composer = _AliasFreeComposer
     try:
         document = _JSON.validate_python(parser.load(text))

@@ -16,6 +16,7 @@ from langchain_core import exceptions as langchain
 from core.errors import ModelMisconfigured, ServiceError
 
 STREAM_CUT = "the stream ended before the reply was complete"
+STREAM_UNREADABLE = "the stream of the reply could not be read"
 
 _TRANSPORT_ERRORS = frozenset(
     {
@@ -24,6 +25,15 @@ _TRANSPORT_ERRORS = frozenset(
         "httpx2.TransportError",
     }
 )
+# An error that the provider reports in the middle of a stream; its subclasses have a status.
+_STREAM_ERROR = "openai.APIError"
+# Exceptions of SDKs that parse structured replies themselves, and the finish reason that they hide.
+_FINISH_REASONS = {
+    "openai.LengthFinishReasonError": "LENGTH",
+    "openai.ContentFilterFinishReasonError": "CONTENT_FILTER",
+}
+# What an adapter raises for a stream with wrong types, without the expected keys, or that is no JSON.
+_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 _FAILURES = range(400, 600)
 _TRANSIENT = frozenset({408, 409, 425, 429, *range(500, 600)})
 _HINTS: tuple[tuple[type[Exception], str], ...] = (
@@ -77,17 +87,40 @@ class ProviderFaults:
             raise _build_misconfigured(error, self._model) from error
 
 
+def is_unreadable(error: Exception) -> bool:
+    """Return whether an exception means that a provider's stream, or the value in it, could not be parsed."""
+    if get_hidden_finish_reason(error) is not None:
+        return True
+    if isinstance(error, langchain.ModelError | ServiceError) or _status(error) is not None:
+        return False
+    # SDKs assert what they expect of a stream, without a message.
+    is_bare_assertion = isinstance(error, AssertionError) and not error.args
+    return is_bare_assertion or (isinstance(error, _UNREADABLE) and not _is_transient(error))
+
+
+def get_hidden_finish_reason(error: Exception) -> str | None:
+    """Return the finish reason of a reply for which the provider's SDK raised an exception instead."""
+    return next((_FINISH_REASONS[name] for name in _class_names(error) if name in _FINISH_REASONS), None)
+
+
 def _is_transient(error: Exception) -> bool:
-    if isinstance(error, TimeoutError | ConnectionError | httpx.TransportError):
+    if isinstance(error, TimeoutError | ConnectionError | httpx.TransportError | httpx.DecodingError):
         return True
     if isinstance(error, langchain.ModelError) and error.is_retryable:
         return True
-    if any(f"{kind.__module__}.{kind.__qualname__}" in _TRANSPORT_ERRORS for kind in type(error).__mro__):
+    names = _class_names(error)
+    if not _TRANSPORT_ERRORS.isdisjoint(names):
+        return True
+    if _STREAM_ERROR in names and _status(error) is None:
         return True
     # LangChain's message for a stream without a single event.
     if isinstance(error, ValueError) and str(error) == "No generation chunks were returned":
         return True
     return _status(error) in _TRANSIENT
+
+
+def _class_names(error: Exception) -> list[str]:
+    return [f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__]
 
 
 def _build_misconfigured(error: Exception, model: str) -> ModelMisconfigured:
@@ -110,6 +143,8 @@ def _reason(error: Exception) -> str:
         return STREAM_CUT
     if isinstance(error, TimeoutError | httpx.TimeoutException):
         return "no answer in time"
+    if _STREAM_ERROR in _class_names(error):
+        return "the provider reported an error in the stream"
     return f"the connection failed ({type(error).__name__})"
 
 

@@ -25,6 +25,8 @@ DEFAULT_MODEL = f"{_GEMINI}:gemini-3.8-flash"
 _FIXED_TEMPERATURE = ("gemini-3.5-flash-lite", "gemini-3.6-flash")
 # Providers whose clients have no time limit and no number of retries.
 _WITHOUT_LIMITS = ("bedrock", "bedrock_converse", "huggingface", "ollama")
+# How clients name the limit of a reply's tokens, if not max_tokens.
+_OUTPUT_LIMITS = {"google_vertexai": "max_output_tokens", "ollama": "num_predict"}
 # Callers may name models, so the number of clients that are kept must be bounded.
 _MOST_CLIENTS = 16
 # What SDKs raise if they find no key, and what is not a ValueError.
@@ -87,7 +89,11 @@ class _Providers:
             raise StartupError(f"{spec.name!r} is not provider:model, e.g. {DEFAULT_MODEL}, or offline")
         if provider == _GEMINI:
             return self._build_gemini(spec, model)
-        options: dict[str, Any] = {"temperature": spec.temperature}
+        limit = _OUTPUT_LIMITS.get(provider, "max_tokens")
+        options: dict[str, Any] = {
+            "temperature": spec.temperature,
+            limit: self._settings.model_max_output_tokens,
+        }
         if provider not in _WITHOUT_LIMITS:
             # For these clients ``max_retries`` does not count the first request.
             options |= {"timeout": self._settings.model_timeout_seconds, "max_retries": 0}
@@ -110,6 +116,7 @@ class _Providers:
             "api_key": self._settings.google_api_key,
             "base_url": self._settings.google_base_url,
             "timeout": self._settings.model_timeout_seconds,
+            "max_output_tokens": self._settings.model_max_output_tokens,
             "max_retries": 1,  # the number of requests: 0 would mean the client's own five
             # httpx allows 100 connections by default; RUN_MAX_CONCURRENT is the limit that is meant.
             "client_args": {"limits": httpx.Limits(max_connections=None, max_keepalive_connections=50)},

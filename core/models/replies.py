@@ -3,19 +3,28 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from traceback import walk_tb
 from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
+from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
-from langchain_core.messages.ai import add_ai_message_chunks
+from langchain_core.messages.ai import UsageMetadata, add_ai_message_chunks
 from langchain_core.runnables import Runnable, RunnableParallel, RunnableSequence
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 
 from core.errors import ModelRefused
+from core.logging import get_logger
 from core.metrics import current_meter
-from core.models.faults import STREAM_CUT, TransientError
+from core.models.faults import (
+    STREAM_CUT,
+    STREAM_UNREADABLE,
+    TransientError,
+    get_hidden_finish_reason,
+    is_unreadable,
+)
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -35,8 +44,14 @@ _REFUSED = frozenset(
         "REFUSAL",
     }
 )
-_CUT_AT_LIMIT = frozenset({"MAX_TOKENS", "LENGTH"})
+_CUT_AT_LIMIT = frozenset({"MAX_TOKENS", "LENGTH", "MAX_OUTPUT_TOKENS"})
 _WHOLE = _CUT_AT_LIMIT | {"STOP"}
+# Providers that end every reply with a finish reason; without one the rest of the reply is missing.
+_ALWAYS_FINISH = ("google_genai:", "openai:", "azure_openai:", "deepseek:", "xai:", "together:")
+_NOT_JSON = "The reply was not valid JSON."
+_CUT = "The reply was cut at the output limit; answer shorter."
+
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,17 +88,10 @@ async def stream_reply(
         TransientError: The stream was interrupted, or ended without a reply.
         ModelRefused: The provider blocked the prompt or the reply.
     """
-    chunks: list[AIMessage] = []
-    async for chunk in chat.astream(list(messages)):
-        if not chunks:
-            current_meter().record_first_token()
-        chunks.append(chunk)
-    if not chunks:
-        raise TransientError(STREAM_CUT)
-    finish = _finish_reason(chunks)
-    message = _join(chunks, finish)
-    _check_complete(message, finish, model)
-    return message
+    chunks, fault = await _read_stream(chat, messages)
+    if fault is not None:
+        raise TransientError(STREAM_UNREADABLE) from fault
+    return _build_message(chunks, model)
 
 
 async def stream_structured(
@@ -91,21 +99,88 @@ async def stream_structured(
 ) -> StructuredReply[T]:
     """Call the model for a value of ``schema``; the raw reply streams like any other.
 
+    A reply that is no such value is returned with the reason, also if the provider's SDK parses replies
+    itself and raises an exception for it.
+
     Raises:
         TransientError: As in :func:`stream_reply`.
         ModelRefused: As in :func:`stream_reply`, and if the rest of the reply was withheld.
     """
     runnable = chat.with_structured_output(schema, include_raw=True)
     parts = _split_runnable(runnable)
-    parsed: Any
     if parts is None:
+        return await _invoke_structured(runnable, messages, schema, model)
+    # In two steps, because a stream through the whole sequence loses the raw reply if parsing fails.
+    ask, parse = parts
+    chunks, fault = await _read_stream(ask, messages)
+    if fault is not None:
+        return _unparsed_reply(chunks, fault, schema, model)
+    raw = _build_message(chunks, model)
+    return _structured_reply(await parse.ainvoke({"raw": raw}), schema, model)
+
+
+async def _invoke_structured(
+    runnable: Runnable[LanguageModelInput, Any], messages: Sequence[BaseMessage], schema: type[T], model: str
+) -> StructuredReply[T]:
+    try:
         parsed = await runnable.ainvoke(list(messages))
-    else:
-        # In two steps, because a stream through the whole sequence loses the raw reply if parsing fails.
-        ask, parse = parts
-        raw = await stream_reply(ask, messages, model=model)
-        parsed = await parse.ainvoke({"raw": raw})
+    except Exception as error:
+        if not is_unreadable(error):
+            raise
+        return _unparsed_reply([], error, schema, model)
     return _structured_reply(parsed, schema, model)
+
+
+async def _read_stream(
+    chat: Runnable[LanguageModelInput, AIMessage], messages: Sequence[BaseMessage]
+) -> tuple[list[AIMessage], Exception | None]:
+    """Return what the model streamed, and why the rest of it could not be read, if it could not."""
+    chunks: list[AIMessage] = []
+    try:
+        async for chunk in chat.astream(list(messages)):
+            if not chunks:
+                current_meter().record_first_token()
+            chunks.append(chunk)
+    except Exception as error:
+        if not is_unreadable(error):
+            raise
+        # With its traceback, so that an error of an adapter or of ours is not hidden.
+        _log.warning("reply_unreadable", exc_info=error)
+        return chunks, error
+    return chunks, None
+
+
+def _unparsed_reply(
+    chunks: Sequence[AIMessage], fault: Exception, schema: type[T], model: str
+) -> StructuredReply[T]:
+    """Return the reply that the provider's SDK or adapter failed to parse.
+
+    Raises:
+        TransientError: The stream was broken, and not the value in it.
+        ModelRefused: The rest of the reply was withheld.
+    """
+    finish = get_hidden_finish_reason(fault)
+    if finish is None and not _is_parse_fault(fault, schema):
+        raise TransientError(STREAM_UNREADABLE) from fault
+    if finish is None and _is_after_stream(fault):
+        raise TransientError(STREAM_CUT) from fault
+    if finish in _REFUSED:
+        raise _build_refused("reply", str(finish), model)
+    raw = _join(chunks or [AIMessage("")], finish)
+    return StructuredReply(value=None, error=_CUT if finish else _parse_fault(fault), raw=raw)
+
+
+def _is_parse_fault(fault: Exception, schema: type[BaseModel]) -> bool:
+    if isinstance(fault, ValidationError):
+        return fault.title == schema.__name__
+    # The OpenAI SDK parses JSON while it streams, with a parser that raises a bare ValueError. Subclasses
+    # are raised for events that are not JSON or not UTF-8.
+    return isinstance(fault, OutputParserException) or type(fault) is ValueError
+
+
+def _is_after_stream(fault: Exception) -> bool:
+    # The OpenAI SDK parses at the finish reason, or in this method if the stream ended without one.
+    return any(frame.f_code.co_name == "get_final_completion" for frame, _ in walk_tb(fault.__traceback__))
 
 
 def _split_runnable(
@@ -126,7 +201,26 @@ def _finish_reason(chunks: Sequence[AIMessage]) -> str | None:
         for key in ("finish_reason", "stop_reason"):
             if reason := chunk.response_metadata.get(key):
                 return str(getattr(reason, "value", reason)).upper()
+        # OpenAI's Responses API.
+        if chunk.response_metadata.get("status") == "completed":
+            return "STOP"
+        if chunk.response_metadata.get("status") == "incomplete":
+            details = chunk.response_metadata.get("incomplete_details")
+            return str((details.get("reason") if isinstance(details, Mapping) else None) or "LENGTH").upper()
     return None
+
+
+def _build_message(chunks: Sequence[AIMessage], model: str) -> AIMessage:
+    """Join the chunks of a stream that was read to its end, and check that the reply is complete."""
+    if not chunks:
+        raise TransientError(STREAM_CUT)
+    finish = _finish_reason(chunks)
+    try:
+        message = _join(chunks, finish)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise TransientError(STREAM_UNREADABLE) from error
+    _check_complete(message, finish, model)
+    return message
 
 
 def _join(chunks: Sequence[AIMessage], finish: str | None) -> AIMessage:
@@ -137,11 +231,21 @@ def _join(chunks: Sequence[AIMessage], finish: str | None) -> AIMessage:
     metadata = to_jsonable_python(joined.response_metadata, fallback=str)
     if finish is not None:
         metadata["finish_reason"] = finish
-    update = {"id": joined.id or f"run-{uuid4()}", "response_metadata": metadata}
-    message = joined.model_copy(update=update)
-    if not isinstance(message, AIMessage):
-        raise TypeError(f"a chat model replied with {type(message).__name__}")
-    return message
+    if not isinstance(joined, AIMessage):
+        raise TypeError(f"a chat model replied with {type(joined).__name__}")
+    return joined.model_copy(
+        update={
+            "id": joined.id or f"run-{uuid4()}",
+            "response_metadata": metadata,
+            "usage_metadata": _check_usage(joined.usage_metadata),
+        }
+    )
+
+
+def _check_usage(usage: UsageMetadata | None) -> UsageMetadata | None:
+    """Return the provider's counts of tokens, or ``None`` if they are not counts."""
+    counts = [usage.get(key) for key in ("input_tokens", "output_tokens", "total_tokens")] if usage else []
+    return usage if all(isinstance(count, int) and count >= 0 for count in counts) else None
 
 
 def _check_complete(message: AIMessage, finish: str | None, model: str) -> None:
@@ -151,9 +255,11 @@ def _check_complete(message: AIMessage, finish: str | None, model: str) -> None:
         raise _build_refused("prompt", str(blocked), model)
     if finish in _REFUSED and not _has_content(message):
         raise _build_refused("reply", str(finish), model)
-    if not model.startswith("google_genai:"):
+    refusal = message.additional_kwargs.get("refusal")
+    if refusal and not _has_content(message):
+        raise _build_refused("reply", "REFUSAL", model)
+    if not model.startswith(_ALWAYS_FINISH):
         return
-    # Gemini always gives a finish reason; without one the rest of the reply is missing.
     if finish is None:
         raise TransientError(STREAM_CUT)
     if finish not in _WHOLE and not _has_content(message):
@@ -189,9 +295,9 @@ def _find_fault(raw: AIMessage, finish: str, fault: BaseException | None) -> str
         return "The reply was empty."
     # LangChain's parser completes truncated JSON, and would parse half a reply.
     if finish in _CUT_AT_LIMIT:
-        return "The reply was cut at the output limit; answer shorter."
+        return _CUT
     if not raw.tool_calls and not _is_json(raw.text):
-        return "The reply was not valid JSON."
+        return _NOT_JSON
     return None if fault is None else _parse_fault(fault)
 
 
@@ -214,7 +320,9 @@ def _parse_fault(fault: BaseException) -> str:
     while cause is not None and not isinstance(cause, ValidationError):
         cause = cause.__cause__ or cause.__context__
     if cause is None:
-        return "The reply did not fit the schema."
+        return _NOT_JSON if type(fault) is ValueError else "The reply did not fit the schema."
+    if any(each["type"] == "json_invalid" for each in cause.errors(include_url=False, include_input=False)):
+        return _NOT_JSON
     faults = cause.errors(include_url=False, include_context=False, include_input=False)
     lines = [f"{'.'.join(map(str, each['loc'])) or 'value'}: {each['msg']}" for each in faults[:5]]
     return f"The reply did not fit the schema. {'; '.join(lines)}."

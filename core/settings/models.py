@@ -27,6 +27,12 @@ class ModelSettings(BaseSettings):
     model_max_attempts: int = Field(
         3, ge=1, le=10, description="Attempts at a model call on 429, 5xx and connection errors"
     )
+    model_max_output_tokens: int = Field(
+        8_192,
+        ge=64,
+        le=1_000_000,
+        description="Tokens that one reply may have, thinking included; a longer reply is cut and repeated",
+    )
     model_requests_per_minute: float | None = Field(
         None, gt=0, description="Calls per minute and model in this process; more wait. Unset: unlimited"
     )

@@ -31,8 +31,8 @@ log = get_logger(__name__)
 
 SELECTION_TEMPERATURE = 0.0
 NO_AGENT = "none_of_these"
-# An unclear message is from this familiarity on more likely for some agent than for none, so that a question
-# is worth the customer's time.
+# From this familiarity on, an unclear message is more likely for some agent than for none, and a question is
+# worth the customer's time.
 MIN_FAMILIARITY = 0.25
 # The team that takes over where the agent is unknown.
 DEFAULT_TEAM = "support"

@@ -32,7 +32,7 @@ GENERAL = "general"
 ESCALATION_FAILURES = 3
 DEGRADED_FAILURES = 5
 
-# The confidence from which on a clause may be a part of its own although the router is not sure of it.
+# Minimum confidence of a clause that is treated as a separate part although its verdict is not ``sure``.
 LIKELY: Final = 0.5
 MAX_CLAUSES: Final = 8
 _MIN_CLAUSE_WORDS: Final = 3

@@ -10,7 +10,6 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
-from ruamel.yaml import YAML
 from typing_extensions import TypedDict
 
 from core.context import Context
@@ -18,7 +17,7 @@ from core.errors import InvalidRequest, NotFound
 from nodes.deps import get_run_context, get_thread_id
 from nodes.shared.channels import Messages
 from nodes.workflow.state import ParentContext, SubgraphContext, WorkflowStatus
-from workflows.loader import LIBRARY, parse_definition
+from workflows.loader import LIBRARY, SafeYAML, parse_definition
 from workflows.outline import iter_steps
 from workflows.schema import Definition
 from workflows.steps import Wait
@@ -149,7 +148,7 @@ def _parse_object(text: str) -> dict[str, JsonValue]:
 def _summarize(definition: Definition, output: Any) -> str:
     if output["status"] != "succeeded":
         return f"{definition.name} failed at {output['error']}"
-    writer, text = YAML(typ="safe", pure=True), StringIO()
+    writer, text = SafeYAML(), StringIO()
     writer.default_flow_style = False
     writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # typed as None
     writer.dump(output["result"], text)

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from core.errors import ServiceError, StartupError
 from core.settings import GROUPS, env_name
-from graphs.diagrams import mermaid
+from graphs.diagrams import draw_mermaid
 from graphs.registry import REGISTRY
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -56,7 +56,9 @@ def _build_graph_table(page: str = "") -> str:
 
 
 def _build_diagrams() -> str:
-    return "\n\n".join(f"### {spec.name}\n\n```mermaid\n{mermaid(spec)}\n```" for spec in REGISTRY.values())
+    return "\n\n".join(
+        f"### {spec.name}\n\n```mermaid\n{draw_mermaid(spec)}\n```" for spec in REGISTRY.values()
+    )
 
 
 def _build_error_table() -> str:

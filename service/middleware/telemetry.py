@@ -17,7 +17,7 @@ UNMATCHED: Final = "unmatched"
 GONE: Final = 499
 
 
-class TelemetryMiddleware:
+class Telemetry:
     """ASGI middleware that counts each request when its response has ended, and traces it in a span."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -19,7 +19,7 @@ from core.errors import Forbidden, InvalidDefinition, NotFound, NothingToResume,
 from core.postgres import Pool
 from core.settings import WorkflowSettings
 from core.tasks import Supervisor
-from graphs.registry import REGISTRY
+from graphs.registry import STEP_GRAPHS
 from graphs.workflow import compile_workflow
 from graphs.workflow_agents import RegistryGraphs
 from nodes.deps import Deps
@@ -52,10 +52,6 @@ from workflows.validation import build_error, read_definition, read_input
 
 RecoveryStrategy: TypeAlias = Literal["retry", "skip_failed_step", "rollback_to_checkpoint"]
 
-# The graphs that may be a step: those that ask no customer, except the one that runs workflows.
-AGENTS: Final = frozenset(
-    name for name, spec in REGISTRY.items() if spec.asks == "company" and name != "workflow"
-)
 # Between two looks at a watched run. A look reads the thread, so that the pause grows with what it takes.
 MIN_PAUSE_SECONDS: Final = 0.25
 MAX_PAUSE_SECONDS: Final = 5.0
@@ -104,11 +100,11 @@ class Workflows:
             InvalidDefinition: It has faults.
         """
         definition = read_definition(document)
-        message = f"must be one of {', '.join(sorted(AGENTS))}"
+        message = f"must be one of {', '.join(sorted(STEP_GRAPHS))}"
         faults = [
             Fault(f"{entry.path}.graph", entry.step.id, "graph", message)
             for entry in iter_steps(definition)
-            if isinstance(entry.step, AgentCall) and entry.step.graph not in AGENTS
+            if isinstance(entry.step, AgentCall) and entry.step.graph not in STEP_GRAPHS
         ]
         if faults:
             raise build_error(faults)
@@ -305,7 +301,7 @@ async def open_engine(
         ports = StepPorts(
             http=await stack.enter_async_context(open_http(settings, crm)),
             sql=await stack.enter_async_context(open_connections(settings.connection_urls)),
-            graphs=RegistryGraphs({name: REGISTRY[name] for name in AGENTS}, deps),
+            graphs=RegistryGraphs(STEP_GRAPHS, deps),
             effects=effects,
         )
         slots = FairSemaphore(settings.max_concurrent_steps, settings.scheduling)

@@ -81,6 +81,17 @@ async def crm(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+@pytest.fixture(scope="module")
+async def reader(shared_database_url: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client for tests that change nothing in the CRM, which share its database."""
+    settings = DatabaseSettings(pool_min_size=0, pool_max_size=4)
+    async with (
+        open_pool(shared_database_url, settings) as pool,
+        client_of(create_crm(pool, SecretStr(KEY))) as client,
+    ):
+        yield client
+
+
 def assert_problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
     assert response.status_code == status, response.text
     body: dict[str, Any] = response.json()
@@ -100,8 +111,8 @@ async def kept(crm: httpx.AsyncClient, path: str) -> list[dict[str, Any]]:
 # What it holds
 
 
-async def test_a_contact_is_shown_with_who_and_where_they_are(crm: httpx.AsyncClient) -> None:
-    response = await crm.get(f"/api/v1/contacts/{LAURA}")
+async def test_a_contact_is_shown_with_who_and_where_they_are(reader: httpx.AsyncClient) -> None:
+    response = await reader.get(f"/api/v1/contacts/{LAURA}")
     assert response.status_code == 200
     assert response.json() == {
         "id": LAURA,
@@ -117,8 +128,8 @@ async def test_a_contact_is_shown_with_who_and_where_they_are(crm: httpx.AsyncCl
     }
 
 
-async def test_a_subscription_says_plan_version_and_usage(crm: httpx.AsyncClient) -> None:
-    body = (await crm.get(f"/api/v1/contacts/{LAURA}/subscription")).json()
+async def test_a_subscription_says_plan_version_and_usage(reader: httpx.AsyncClient) -> None:
+    body = (await reader.get(f"/api/v1/contacts/{LAURA}/subscription")).json()
     assert body["contact_id"] == LAURA
     assert (body["plan"], body["product_version"], body["status"]) == ("Enterprise", "2.3.1", "active")
     assert body["usage"]["contacts"] == {"used": 48_500, "limit": 50_000}
@@ -126,8 +137,8 @@ async def test_a_subscription_says_plan_version_and_usage(crm: httpx.AsyncClient
     assert body["monthly_amount"] == "899.00"
 
 
-async def test_tickets_come_newest_first_with_how_they_were_resolved(crm: httpx.AsyncClient) -> None:
-    tickets = (await crm.get(f"/api/v1/contacts/{LAURA}/tickets")).json()["tickets"]
+async def test_tickets_come_newest_first_with_how_they_were_resolved(reader: httpx.AsyncClient) -> None:
+    tickets = (await reader.get(f"/api/v1/contacts/{LAURA}/tickets")).json()["tickets"]
     dates = [ticket["created_at"] for ticket in tickets]
     assert dates == sorted(dates, reverse=True)
     slow_import = next(ticket for ticket in tickets if ticket["title"] == "Slow CSV import")
@@ -147,19 +158,19 @@ async def test_tickets_come_newest_first_with_how_they_were_resolved(crm: httpx.
     ],
 )
 async def test_tickets_are_filtered_by_any_of_the_words(
-    crm: httpx.AsyncClient, query: str, titles: list[str]
+    reader: httpx.AsyncClient, query: str, titles: list[str]
 ) -> None:
-    response = await crm.get(f"/api/v1/contacts/{LAURA}/tickets", params={"q": query})
+    response = await reader.get(f"/api/v1/contacts/{LAURA}/tickets", params={"q": query})
     assert [ticket["title"] for ticket in response.json()["tickets"]] == titles
 
 
-async def test_the_limit_of_tickets_is_respected(crm: httpx.AsyncClient) -> None:
-    response = await crm.get(f"/api/v1/contacts/{LAURA}/tickets", params={"limit": 1})
+async def test_the_limit_of_tickets_is_respected(reader: httpx.AsyncClient) -> None:
+    response = await reader.get(f"/api/v1/contacts/{LAURA}/tickets", params={"limit": 1})
     assert [ticket["title"] for ticket in response.json()["tickets"]] == TITLES_OF_LAURA[:1]
 
 
-async def test_everything_works_today_and_past_incidents_are_resolved(crm: httpx.AsyncClient) -> None:
-    body = (await crm.get("/api/v1/status")).json()
+async def test_everything_works_today_and_past_incidents_are_resolved(reader: httpx.AsyncClient) -> None:
+    body = (await reader.get("/api/v1/status")).json()
     assert body["status"] == "operational"
     assert {component["status"] for component in body["components"]} == {"operational"}
     assert {incident["status"] for incident in body["incidents"]} == {"resolved"}
@@ -230,15 +241,15 @@ async def search(crm: httpx.AsyncClient, query: str, **params: int) -> list[dict
         ("a campanha saiu na hora errada", "Agendamento de campanhas e fuso horário"),
     ],
 )
-async def test_the_article_that_helps_comes_first(crm: httpx.AsyncClient, query: str, first: str) -> None:
-    articles = await search(crm, query)
+async def test_the_article_that_helps_comes_first(reader: httpx.AsyncClient, query: str, first: str) -> None:
+    articles = await search(reader, query)
     assert articles[0]["title"] == first
     scores = [article["score"] for article in articles]
     assert scores == sorted(scores, reverse=True)
 
 
-async def test_the_article_on_large_exports_says_when_and_how(crm: httpx.AsyncClient) -> None:
-    article = (await search(crm, "Error 500 export contacts", limit=1))[0]
+async def test_the_article_on_large_exports_says_when_and_how(reader: httpx.AsyncClient) -> None:
+    article = (await search(reader, "Error 500 export contacts", limit=1))[0]
     assert set(article) == {"id", "title", "body", "tags", "language", "score", "updated_at"}
     for fact in (
         "40K",
@@ -253,26 +264,26 @@ async def test_the_article_on_large_exports_says_when_and_how(crm: httpx.AsyncCl
         assert fact in article["body"]
 
 
-async def test_unknown_words_do_not_hide_matching_articles(crm: httpx.AsyncClient) -> None:
-    assert (await search(crm, "zzyzx quux boleto"))[0]["id"] == "kb-cobranca-boleto"
-    assert await search(crm, "zzyzx quux") == []
-    assert await search(crm, "the and of") == []
+async def test_unknown_words_do_not_hide_matching_articles(reader: httpx.AsyncClient) -> None:
+    assert (await search(reader, "zzyzx quux boleto"))[0]["id"] == "kb-cobranca-boleto"
+    assert await search(reader, "zzyzx quux") == []
+    assert await search(reader, "the and of") == []
 
 
-async def test_an_overlong_query_is_searched_by_its_beginning(crm: httpx.AsyncClient) -> None:
-    assert (await search(crm, "boleto " + "x" * 40_000))[0]["id"] == "kb-cobranca-boleto"
+async def test_an_overlong_query_is_searched_by_its_beginning(reader: httpx.AsyncClient) -> None:
+    assert (await search(reader, "boleto " + "x" * 40_000))[0]["id"] == "kb-cobranca-boleto"
 
 
-async def test_the_limit_of_articles_is_respected(crm: httpx.AsyncClient) -> None:
-    assert len(await search(crm, "contacts", limit=2)) == 2
-    assert len(await search(crm, "contacts")) == 5
+async def test_the_limit_of_articles_is_respected(reader: httpx.AsyncClient) -> None:
+    assert len(await search(reader, "contacts", limit=2)) == 2
+    assert len(await search(reader, "contacts")) == 5
 
 
 @pytest.mark.parametrize("query", ["", "?q=", "?q=%20%20", "?q=%00", "?q=x&limit=0", "?q=x&limit=many"])
 async def test_a_search_without_words_or_with_a_wrong_limit_is_refused(
-    crm: httpx.AsyncClient, query: str
+    reader: httpx.AsyncClient, query: str
 ) -> None:
-    assert_problem(await crm.get(f"/api/v1/knowledge-base/search{query}"), 422, "invalid_request")
+    assert_problem(await reader.get(f"/api/v1/knowledge-base/search{query}"), 422, "invalid_request")
 
 
 # Writing
@@ -297,8 +308,8 @@ async def test_a_message_is_created_and_can_be_seen(crm: httpx.AsyncClient) -> N
     assert {message["from_me"] for message in earlier} == {True, False}
 
 
-async def test_without_a_contact_everyones_messages_are_listed(crm: httpx.AsyncClient) -> None:
-    messages = (await crm.get("/api/v1/messages")).json()["messages"]
+async def test_without_a_contact_everyones_messages_are_listed(reader: httpx.AsyncClient) -> None:
+    messages = (await reader.get("/api/v1/messages")).json()["messages"]
     assert len({message["contact_id"] for message in messages}) > 1
 
 
@@ -326,10 +337,10 @@ async def test_a_message_is_kept_as_it_was_written(crm: httpx.AsyncClient, text:
     ],
 )
 async def test_a_message_that_does_not_fit_is_refused_with_the_field_named(
-    crm: httpx.AsyncClient, change: dict[str, Any]
+    reader: httpx.AsyncClient, change: dict[str, Any]
 ) -> None:
     body = assert_problem(
-        await crm.post("/api/v1/messages", json={**MESSAGE, **change}), 422, "invalid_request"
+        await reader.post("/api/v1/messages", json={**MESSAGE, **change}), 422, "invalid_request"
     )
     (field,) = change
     assert [fault["field"] for fault in body["details"]["errors"]] == [f"body.{field}"]
@@ -337,13 +348,13 @@ async def test_a_message_that_does_not_fit_is_refused_with_the_field_named(
 
 
 @pytest.mark.parametrize("missing", list(TICKET))
-async def test_an_engineering_ticket_needs_all_its_fields(crm: httpx.AsyncClient, missing: str) -> None:
+async def test_an_engineering_ticket_needs_all_its_fields(reader: httpx.AsyncClient, missing: str) -> None:
     body = {name: value for name, value in TICKET.items() if name != missing}
-    assert_problem(await crm.post("/api/v1/engineering-tickets", json=body), 422, "invalid_request")
+    assert_problem(await reader.post("/api/v1/engineering-tickets", json=body), 422, "invalid_request")
 
 
-async def test_an_unknown_severity_is_refused_with_the_known_ones(crm: httpx.AsyncClient) -> None:
-    response = await crm.post("/api/v1/engineering-tickets", json={**TICKET, "severity": "urgent"})
+async def test_an_unknown_severity_is_refused_with_the_known_ones(reader: httpx.AsyncClient) -> None:
+    response = await reader.post("/api/v1/engineering-tickets", json={**TICKET, "severity": "urgent"})
     assert "'critical'" in assert_problem(response, 422, "invalid_request")["message"]
 
 
@@ -363,13 +374,13 @@ async def test_an_unknown_severity_is_refused_with_the_known_ones(crm: httpx.Asy
     ],
 )
 @pytest.mark.parametrize("path", LISTS)
-async def test_a_malformed_body_is_refused(crm: httpx.AsyncClient, path: str, content: bytes) -> None:
-    response = await crm.post(path, content=content, headers={"Content-Type": "application/json"})
+async def test_a_malformed_body_is_refused(reader: httpx.AsyncClient, path: str, content: bytes) -> None:
+    response = await reader.post(path, content=content, headers={"Content-Type": "application/json"})
     assert_problem(response, 422, "invalid_request")
 
 
-async def test_a_body_that_does_not_say_it_is_json_is_refused(crm: httpx.AsyncClient) -> None:
-    response = await crm.post("/api/v1/messages", data={"text": "hello"})
+async def test_a_body_that_does_not_say_it_is_json_is_refused(reader: httpx.AsyncClient) -> None:
+    response = await reader.post("/api/v1/messages", data={"text": "hello"})
     assert_problem(response, 422, "invalid_request")
 
 
@@ -455,9 +466,9 @@ async def test_a_refused_request_does_not_use_its_key_up(crm: httpx.AsyncClient)
 
 
 @pytest.mark.parametrize("key", [b"", b"x" * 201, b"caf\xe9", b"a\x01b"])
-async def test_an_invalid_idempotency_key_is_refused(crm: httpx.AsyncClient, key: bytes) -> None:
+async def test_an_invalid_idempotency_key_is_refused(reader: httpx.AsyncClient, key: bytes) -> None:
     headers = httpx.Headers([(b"Idempotency-Key", key)])
-    response = await crm.post("/api/v1/messages", json=MESSAGE, headers=headers)
+    response = await reader.post("/api/v1/messages", json=MESSAGE, headers=headers)
     assert_problem(response, 422, "invalid_request")
 
 
@@ -506,16 +517,16 @@ async def test_an_empty_key_is_refused_at_start(pool: Pool) -> None:
         f"/api/v1/engineering-tickets?contact_id={NOBODY}",
     ],
 )
-async def test_an_unknown_contact_is_not_found(crm: httpx.AsyncClient, path: str) -> None:
-    body = assert_problem(await crm.get(path), 404, "not_found")
+async def test_an_unknown_contact_is_not_found(reader: httpx.AsyncClient, path: str) -> None:
+    body = assert_problem(await reader.get(path), 404, "not_found")
     assert body["details"] == {"contact_id": NOBODY}
 
 
 @pytest.mark.parametrize(("path", "body"), WRITES)
 async def test_nothing_can_be_written_for_an_unknown_contact(
-    crm: httpx.AsyncClient, path: str, body: dict[str, Any]
+    reader: httpx.AsyncClient, path: str, body: dict[str, Any]
 ) -> None:
-    assert_problem(await crm.post(path, json={**body, "contact_id": NOBODY}), 404, "not_found")
+    assert_problem(await reader.post(path, json={**body, "contact_id": NOBODY}), 404, "not_found")
 
 
 async def test_a_contact_without_a_subscription_gets_its_own_message(
@@ -528,17 +539,17 @@ async def test_a_contact_without_a_subscription_gets_its_own_message(
 
 
 @pytest.mark.parametrize("path", ["/api/v1/no-such-thing", "/api/v1/status/", "/api/v2/status", "/nowhere"])
-async def test_an_unknown_address_is_not_found(crm: httpx.AsyncClient, path: str) -> None:
-    assert_problem(await crm.get(path), 404, "not_found")
+async def test_an_unknown_address_is_not_found(reader: httpx.AsyncClient, path: str) -> None:
+    assert_problem(await reader.get(path), 404, "not_found")
 
 
 @pytest.mark.parametrize("path", ["/contacts/42", "/contacts/x/tickets", "/messages?contact_id=42"])
-async def test_a_malformed_contact_id_is_refused(crm: httpx.AsyncClient, path: str) -> None:
-    assert_problem(await crm.get(f"/api/v1{path}"), 422, "invalid_request")
+async def test_a_malformed_contact_id_is_refused(reader: httpx.AsyncClient, path: str) -> None:
+    assert_problem(await reader.get(f"/api/v1{path}"), 422, "invalid_request")
 
 
-async def test_a_method_that_an_address_does_not_have_is_refused(crm: httpx.AsyncClient) -> None:
-    response = await crm.delete(f"/api/v1/contacts/{LAURA}")
+async def test_a_method_that_an_address_does_not_have_is_refused(reader: httpx.AsyncClient) -> None:
+    response = await reader.delete(f"/api/v1/contacts/{LAURA}")
     assert_problem(response, 405, "method_not_allowed")
     assert response.headers["Allow"] == "GET"
 
@@ -710,8 +721,8 @@ async def test_mounted_in_a_service_it_works_and_keeps_its_key(app: FastAPI) -> 
         assert_problem(await client.get(f"/crm/api/v1/contacts/{uuid4()}"), 404, "not_found")
 
 
-async def test_the_docs_describe_the_error_bodies_and_the_key(crm: httpx.AsyncClient) -> None:
-    document = (await crm.get("/openapi.json")).json()
+async def test_the_docs_describe_the_error_bodies_and_the_key(reader: httpx.AsyncClient) -> None:
+    document = (await reader.get("/openapi.json")).json()
     operation = document["paths"]["/api/v1/messages"]["post"]
     assert operation["security"] == [{"HTTPBearer": []}]
     assert {"201", "401", "404", "409", "422", "429", "503"} <= set(operation["responses"])

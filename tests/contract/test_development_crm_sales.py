@@ -10,7 +10,9 @@ import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
 
+from checkpoints.pool import open_pool
 from core.postgres import Pool
+from core.settings import DatabaseSettings
 from dev_crm import migrations
 from dev_crm.app import create_crm
 from dev_crm.migrations import migrate, seed_tables
@@ -53,11 +55,25 @@ def app(pool: Pool) -> FastAPI:
     return create_crm(pool, SecretStr(KEY))
 
 
+def client_of(app: FastAPI) -> httpx.AsyncClient:
+    headers = {"Authorization": f"Bearer {KEY}"}
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://crm", headers=headers)
+
+
 @pytest.fixture
 async def crm(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    headers = {"Authorization": f"Bearer {KEY}"}
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://crm", headers=headers) as client:
+    async with client_of(app) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+async def reader(shared_database_url: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client for tests that change nothing in the CRM, which share its database."""
+    settings = DatabaseSettings(pool_min_size=0, pool_max_size=4)
+    async with (
+        open_pool(shared_database_url, settings) as pool,
+        client_of(create_crm(pool, SecretStr(KEY))) as client,
+    ):
         yield client
 
 
@@ -117,10 +133,10 @@ async def test_the_seed_covers_every_stage_and_status(crm: httpx.AsyncClient, po
     assert {min(known), max(known)} == {0, 4}
 
 
-async def test_opportunities_come_newest_first_and_one_can_be_read_alone(crm: httpx.AsyncClient) -> None:
-    found = (await read(crm, f"/api/v1/contacts/{LAURA}/opportunities"))["opportunities"]
+async def test_opportunities_come_newest_first_and_one_can_be_read_alone(reader: httpx.AsyncClient) -> None:
+    found = (await read(reader, f"/api/v1/contacts/{LAURA}/opportunities"))["opportunities"]
     assert [each["id"] for each in found] == ["OPP-3007", "OPP-3001"]
-    assert await read(crm, OPEN) == found[1]
+    assert await read(reader, OPEN) == found[1]
     assert found[1]["qualification"] == {
         "budget": None,
         "authority": None,
@@ -231,12 +247,12 @@ async def test_facts_learned_of_a_customer_at_once_all_survive(crm: httpx.AsyncC
 
 @pytest.mark.parametrize(("path", "stage"), [(WON, "closed_won"), (LOST, "closed_lost")])
 async def test_a_closed_opportunity_takes_no_changes_and_says_so(
-    crm: httpx.AsyncClient, path: str, stage: str
+    reader: httpx.AsyncClient, path: str, stage: str
 ) -> None:
-    before = await read(crm, path)
-    body = assert_problem(await crm.patch(path, json={"stage": "needs"}), 409, "opportunity_closed")
+    before = await read(reader, path)
+    body = assert_problem(await reader.patch(path, json={"stage": "needs"}), 409, "opportunity_closed")
     assert f"is closed ({stage})" in body["message"]
-    assert await read(crm, path) == before
+    assert await read(reader, path) == before
 
 
 async def test_of_concurrent_closings_exactly_one_succeeds(crm: httpx.AsyncClient) -> None:
@@ -311,32 +327,32 @@ async def test_a_key_used_for_one_contact_is_free_for_another(crm: httpx.AsyncCl
 
 
 @pytest.mark.parametrize("path", [f"/api/v1/contacts/{NOBODY}/{name}" for name in LISTS])
-async def test_an_unknown_contact_is_not_found(crm: httpx.AsyncClient, path: str) -> None:
-    assert assert_problem(await crm.get(path), 404, "not_found")["details"] == {"contact_id": NOBODY}
+async def test_an_unknown_contact_is_not_found(reader: httpx.AsyncClient, path: str) -> None:
+    assert assert_problem(await reader.get(path), 404, "not_found")["details"] == {"contact_id": NOBODY}
 
 
 @pytest.mark.parametrize(("method", "path", "body"), WRITES)
 async def test_nothing_can_be_written_for_an_unknown_contact(
-    crm: httpx.AsyncClient, method: str, path: str, body: dict[str, Any]
+    reader: httpx.AsyncClient, method: str, path: str, body: dict[str, Any]
 ) -> None:
-    response = await crm.request(method, path.replace(LAURA, NOBODY), json={**body})
+    response = await reader.request(method, path.replace(LAURA, NOBODY), json={**body})
     assert_problem(response, 404, "not_found")
 
 
 @pytest.mark.parametrize("method", ["GET", "PATCH"])
 @pytest.mark.parametrize("opportunity_id", ["OPP-3004", "OPP-1"])
 async def test_an_opportunity_of_another_contact_is_not_found(
-    crm: httpx.AsyncClient, method: str, opportunity_id: str
+    reader: httpx.AsyncClient, method: str, opportunity_id: str
 ) -> None:
     path = f"/api/v1/contacts/{LAURA}/opportunities/{opportunity_id}"
-    body = assert_problem(await crm.request(method, path, json={"stage": "needs"}), 404, "not_found")
+    body = assert_problem(await reader.request(method, path, json={"stage": "needs"}), 404, "not_found")
     assert body["details"] == {"contact_id": LAURA, "opportunity_id": opportunity_id}
 
 
-async def test_a_follow_up_is_about_no_other_contacts_opportunity(crm: httpx.AsyncClient) -> None:
-    response = await crm.post(FOLLOW_UPS, json={**FOLLOW_UP, "opportunity_id": "OPP-3004"})
+async def test_a_follow_up_is_about_no_other_contacts_opportunity(reader: httpx.AsyncClient) -> None:
+    response = await reader.post(FOLLOW_UPS, json={**FOLLOW_UP, "opportunity_id": "OPP-3004"})
     assert_problem(response, 404, "not_found")
-    assert (await read(crm, FOLLOW_UPS))["follow_ups"] == []
+    assert (await read(reader, FOLLOW_UPS))["follow_ups"] == []
 
 
 @pytest.mark.parametrize(
@@ -366,14 +382,14 @@ async def test_a_follow_up_is_about_no_other_contacts_opportunity(crm: httpx.Asy
     ],
 )
 async def test_invalid_fields_are_refused_by_name(
-    crm: httpx.AsyncClient, method: str, path: str, body: dict[str, Any]
+    reader: httpx.AsyncClient, method: str, path: str, body: dict[str, Any]
 ) -> None:
-    problem = assert_problem(await crm.request(method, path, json=body), 422, "invalid_request")
+    problem = assert_problem(await reader.request(method, path, json=body), 422, "invalid_request")
     assert any(name in problem["message"] for name in body)
 
 
-async def test_a_malformed_opportunity_id_is_refused(crm: httpx.AsyncClient) -> None:
-    response = await crm.get(f"/api/v1/contacts/{LAURA}/opportunities/%00")
+async def test_a_malformed_opportunity_id_is_refused(reader: httpx.AsyncClient) -> None:
+    response = await reader.get(f"/api/v1/contacts/{LAURA}/opportunities/%00")
     assert_problem(response, 422, "invalid_request")
 
 

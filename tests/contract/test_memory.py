@@ -1,4 +1,4 @@
-"""The memory port's contract, kept by the embedded memory and by the same memory over gRPC alike."""
+"""The contract of the memory port, for the embedded memory and for the same memory over gRPC."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,7 +23,7 @@ Call: TypeAlias = Callable[[Memory], Awaitable[Any]]
 
 @asynccontextmanager
 async def opened(url: str, how: str) -> AsyncIterator[tuple[Memory, Pool]]:
-    """The memory in the database, as it is or over gRPC."""
+    """Yield the memory in the database, directly or over gRPC."""
     async with (
         open_pool(url, DatabaseSettings(pool_min_size=0, pool_max_size=8)) as pool,
         embedded.open_memory(pool, lexical_embedder()) as own,
@@ -37,7 +37,7 @@ async def opened(url: str, how: str) -> AsyncIterator[tuple[Memory, Pool]]:
 
 @pytest.fixture(scope="module", params=["embedded", "over gRPC"])
 async def memory(request: pytest.FixtureRequest, shared_database_url: str) -> AsyncIterator[Memory]:
-    """One for all tests: each has a tenant of its own."""
+    """Share one database among all tests; each has a tenant of its own."""
     async with opened(shared_database_url, request.param) as (memory, _):
         yield memory
 
@@ -104,7 +104,7 @@ async def test_a_summary_is_returned_as_a_summary(memory: Memory, ana: Scope) ->
 
 
 async def settled(memory: Memory, scope: Scope, query: str) -> list[Hit]:
-    """What is found once every vector is made."""
+    """Search after every vector exists."""
     while (result := await memory.search(scope, query)).degraded:  # noqa: ASYNC110 - a service's indexer
         await asyncio.sleep(0.01)
     return list(result.hits)

@@ -1,4 +1,4 @@
-"""The memory's client and server, when things go wrong between them."""
+"""The memory's gRPC client and server, when something fails between them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -150,7 +150,7 @@ async def test_no_attempt_begins_after_the_time_limit() -> None:
 
 
 class Broken(MemoryServiceServicer):
-    """Loses its list after the first page, the first time."""
+    """Breaks off its list after the first page, once."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -175,7 +175,7 @@ async def test_an_interrupted_list_is_requested_again_from_the_start() -> None:
 
 @asynccontextmanager
 async def served_by(servicer: MemoryServiceServicer | None) -> AsyncIterator[str]:
-    """A server that is not ours."""
+    """A gRPC server of another kind."""
     server = aio.server()
     if servicer:
         add_MemoryServiceServicer_to_server(servicer, server)
@@ -319,7 +319,7 @@ async def test_another_kind_of_server_is_not_a_memory() -> None:
 
 
 class Newer(MemoryServiceServicer):
-    """Says what we do not know."""
+    """Responds with values that the client does not know."""
 
     async def Search(  # noqa: N802 - the proto's name
         self, request: Any, context: Any
@@ -447,7 +447,7 @@ def certificates(tmp_path: Path) -> Certificates:
 
 @pytest.fixture
 async def guarded(certificates: Certificates) -> AsyncIterator[str]:
-    """The address of a memory that speaks TLS."""
+    """Yield the address of a memory served over TLS."""
     settings = memory_settings(serve_cert_file=certificates.certificate, serve_key_file=certificates.key)
     async with serve_memory(ScriptedMemory(), settings, grace_seconds=0) as address:
         yield address

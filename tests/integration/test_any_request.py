@@ -106,7 +106,7 @@ def requests(draw: st.DrawFn) -> dict[str, Any]:
 
 @settings(max_examples=80, deadline=None, database=None)
 @given(request=requests())
-async def test_no_request_is_answered_with_a_fault_of_ours(caller: Caller, request: dict[str, Any]) -> None:
+async def test_no_request_is_answered_with_a_server_error(caller: Caller, request: dict[str, Any]) -> None:
     try:
         made = caller.build(**request)
     except (UnicodeEncodeError, httpx.InvalidURL):
@@ -137,7 +137,7 @@ async def test_no_request_is_answered_with_a_fault_of_ours(caller: Caller, reque
         b'{"input": {}, "kwargs": []}',
     ],
 )
-async def test_a_body_of_another_shape_is_told_so(caller: Caller, path: str, content: bytes) -> None:
+async def test_a_body_of_the_wrong_shape_is_refused(caller: Caller, path: str, content: bytes) -> None:
     sent = caller.build("POST", path, content=content)
     sent.headers["Content-Type"] = "application/json"
     answer = await caller.send(sent)
@@ -147,7 +147,7 @@ async def test_a_body_of_another_shape_is_told_so(caller: Caller, path: str, con
 
 @pytest.mark.parametrize("thread_id", ["\x00", "a\r\nb", "é", "日本", "x" * 201])
 @pytest.mark.parametrize("path", ["/react/invoke", "/react/stream", "/coordinator/invoke"])
-async def test_what_cannot_be_a_threads_name_is_told_so(caller: Caller, path: str, thread_id: str) -> None:
+async def test_a_malformed_thread_id_is_refused(caller: Caller, path: str, thread_id: str) -> None:
     given = {"task": "Export fails.", "message": "Export fails.", "contact_id": "c"}
     body = {"input": given, "config": {"configurable": {"thread_id": thread_id}}}
     answer = await caller.send(caller.build("POST", path, json=body))

@@ -108,7 +108,7 @@ async def test_edited_arguments_are_what_is_sent(database_url: str) -> None:
         assert await sent(running) == ["We look into it."]
 
 
-async def test_a_rejection_is_told_to_the_model_with_its_reason(database_url: str) -> None:
+async def test_the_model_sees_a_rejection_with_its_reason(database_url: str) -> None:
     model = ScriptedChatModel(replies=[calling("I refund.", SEND), MORE, AIMessage("No refund, then.")])
     async with running_service(database_url, scripted_models(model)) as running:
         await begin(running)
@@ -173,7 +173,7 @@ async def test_two_people_who_decide_at_once_decide_once(database_url: str) -> N
         assert await sent(running) == [REFUND]
 
 
-async def test_a_new_message_does_not_throw_a_pending_question_away(database_url: str) -> None:
+async def test_a_new_message_does_not_discard_a_pending_question(database_url: str) -> None:
     model = ScriptedChatModel(replies=[calling("I report it.", REPORT), AIMessage("Begun anew.")])
     async with running_service(database_url, scripted_models(model)) as running:
         body = {"contact_id": CONTACT, "message": EXPORT, "session_id": "waiting"}
@@ -221,7 +221,7 @@ async def test_a_failed_run_is_continued_from_its_last_checkpoint(database_url: 
         assert [entry["thought"] for entry in output["trace"]] == ["I look.", "Found it."]
 
 
-async def test_a_stream_tells_of_the_question(database_url: str) -> None:
+async def test_a_stream_has_an_event_for_the_question(database_url: str) -> None:
     model = ScriptedChatModel(replies=[calling("I report it.", REPORT)])
     async with running_service(database_url, scripted_models(model)) as running:
         body = {"contact_id": CONTACT, "message": EXPORT}
@@ -244,7 +244,7 @@ async def test_unknown_approvals_are_404(database_url: str) -> None:
         assert await approvals(running) == []
 
 
-async def test_a_thread_of_another_graph_is_not_mixed_up(database_url: str) -> None:
+async def test_a_thread_of_another_graph_is_refused(database_url: str) -> None:
     model = ScriptedChatModel(replies=[AIMessage("One."), AIMessage("Two.")])
     async with running_service(database_url, scripted_models(model)) as running:
         await begin(running)

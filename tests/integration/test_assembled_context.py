@@ -89,7 +89,7 @@ def section(output: Mapping[str, Any], name: str) -> Any:
     return next((each for each in context["sections"] if each["section"] == name), None)
 
 
-async def test_every_graph_tells_its_agent_what_memory_knows_of_the_contact(pool: Pool) -> None:
+async def test_every_graph_shows_its_agent_what_memory_knows_of_the_contact(pool: Pool) -> None:
     async with remembering(pool) as memory:
         for name, given in INPUTS.items():
             model = Speechless()
@@ -110,7 +110,7 @@ async def test_every_graph_tells_its_agent_what_memory_knows_of_the_contact(pool
         assert {edge.type for edge in graph.edges} == {"WORKS_AT", "HAS_TICKET"}
 
 
-async def test_without_memory_the_threads_own_turns_are_told_and_the_answer_says_so(pool: Pool) -> None:
+async def test_without_memory_the_agent_sees_the_threads_turns_and_the_output_says_so(pool: Pool) -> None:
     for name in ("react", "parallel"):
         model = Speechless()
         async with alone(pool, model) as deps:
@@ -125,7 +125,7 @@ async def test_without_memory_the_threads_own_turns_are_told_and_the_answer_says
         assert "Lorito." in seen(model)
 
 
-async def test_turns_there_is_no_room_for_are_left_out_and_named(pool: Pool) -> None:
+async def test_turns_that_do_not_fit_are_left_out_and_listed(pool: Pool) -> None:
     model = Speechless()
     long = "the export fails again and again " * 600
     async with alone(pool, model) as deps:
@@ -137,7 +137,7 @@ async def test_turns_there_is_no_room_for_are_left_out_and_named(pool: Pool) -> 
     assert "again and again" not in seen(model)
 
 
-async def test_an_agent_inside_another_graph_is_told_by_it_and_asks_memory_nothing(pool: Pool) -> None:
+async def test_an_embedded_agent_gets_its_context_from_its_caller_and_does_not_ask_memory(pool: Pool) -> None:
     async with remembering(pool) as memory:
         searched: list[str] = []
         searching = memory.search

@@ -1,4 +1,4 @@
-"""The database the service keeps itself, the pool, and what a checkpoint may hold."""
+"""The embedded database, the pool, and what a checkpoint may contain."""
 
 import asyncio
 import os
@@ -42,7 +42,7 @@ IMPATIENT = DatabaseSettings(connect_timeout_seconds=2)
 
 
 async def run(url: str, *statements: str) -> list[dict[str, Any]]:
-    """The rows of the last statement."""
+    """Run statements and return the rows of the last one."""
     async with await psycopg.AsyncConnection.connect(
         url, autocommit=True, row_factory=dict_row
     ) as connection:
@@ -52,13 +52,13 @@ async def run(url: str, *statements: str) -> list[dict[str, Any]]:
 
 
 async def works(data_dir: Path) -> None:
-    """A server starts there and answers."""
+    """Check that a server starts in the directory and answers."""
     async with embedded_postgres_server(data_dir) as url:
         assert await run(url, "SELECT 1 AS one") == [{"one": 1}]
 
 
 async def refusal(data_dir: Path) -> str:
-    """The one line that says why no server starts there."""
+    """Return the one-line reason why no server starts in the directory."""
     with pytest.raises(StartupError) as caught:
         await works(data_dir)
     assert len(caught.value.message.splitlines()) == 1
@@ -70,7 +70,7 @@ def postmaster(data_dir: Path) -> psutil.Process:
 
 
 def pid_file(data_dir: Path, *lines: object) -> None:
-    """A pid file that a machine which lost its power has left behind."""
+    """Write a pid file as a power failure leaves it behind."""
     (data_dir / "postgres" / "postmaster.pid").write_text("".join(f"{line}\n" for line in lines))
 
 
@@ -84,7 +84,7 @@ async def pattern(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 async def used(pattern: Path, tmp_path: Path) -> Path:
-    """A data directory that was used before, and properly stopped."""
+    """Return a data directory of a server that was stopped properly."""
     copying = await asyncio.create_subprocess_exec("cp", "-a", pattern / "postgres", tmp_path)
     assert await copying.wait() == 0
     return tmp_path
@@ -315,7 +315,7 @@ async def test_more_callers_than_connections_take_turns(database_url: str) -> No
 
 
 class Imported(BaseModel):
-    """Tells when it is made."""
+    """Fails when it is constructed."""
 
     made: int
 
@@ -372,7 +372,7 @@ async def test_savers_may_be_opened_repeatedly_and_concurrently(pool: Pool) -> N
 
 
 async def _channel(pool: Pool, kind: str, blob: bytes) -> Any:
-    """A channel's value, read from a row that says this."""
+    """Return a channel's value, read from a row with this content."""
     saver = await saver_on(pool)
     config: RunnableConfig = {"configurable": {"thread_id": "t1", "checkpoint_ns": ""}}
     checkpoint = empty_checkpoint()
@@ -398,7 +398,7 @@ async def _backend(pool: Pool) -> int:
 
 
 async def _until(true: Callable[[], bool]) -> None:
-    """Look again until it is so; the test's own time limit ends it."""
+    """Wait until a condition holds; the test's time limit ends the wait."""
     await asyncio.to_thread(_look, true)
 
 

@@ -26,7 +26,7 @@ from core.models import ChatModels, build_chat_models
 from core.postgres import Pool
 from core.settings import CrmSettings, FeatureSettings, ModelSettings
 from graphs.consensus import SPEC
-from graphs.diagrams import mermaid
+from graphs.diagrams import draw_mermaid
 from nodes.consensus.state import DEFAULT_LENSES, Ballot, ConsensusInput
 from tests.support.gemini import Structured, gemini_server
 from tests.support.graphs import compiled, development_deps
@@ -589,7 +589,7 @@ async def test_over_the_wire_every_voter_has_its_lens_and_the_same_temperature(p
 
 
 def test_the_diagram(snapshot: SnapshotAssertion) -> None:
-    assert mermaid(SPEC) == snapshot
+    assert draw_mermaid(SPEC) == snapshot
 
 
 def test_the_input_schema(snapshot: SnapshotAssertion) -> None:

@@ -29,7 +29,7 @@ from core.models import ChatModels, ModelSpec, build_chat_models
 from core.postgres import Pool
 from core.settings import CrmSettings, FeatureSettings, ModelSettings
 from graphs.critique_refine import SPEC
-from graphs.diagrams import mermaid
+from graphs.diagrams import draw_mermaid
 from nodes.critique_refine.judgements import REJECTED_WITHOUT_REASON, Review, Verdict
 from nodes.critique_refine.message_text import MAX_CHARACTERS
 from nodes.critique_refine.nodes import (
@@ -153,7 +153,7 @@ def texts(messages: Sequence[BaseMessage]) -> list[str]:
 # Good enough
 
 
-async def test_a_good_first_draft_is_the_message_and_nothing_is_refined(pool: Pool) -> None:
+async def test_a_good_first_draft_is_not_refined(pool: Pool) -> None:
     roles = Roles(generate=[DRAFT], criticise=[review(91, strengths=["It is brief."])], validate=[APPROVED])
     output = await outcome(pool, roles)
     assert (output["success"], output["output"], output["reason"]) == (True, DRAFT, None)
@@ -171,7 +171,7 @@ async def test_a_good_first_draft_is_the_message_and_nothing_is_refined(pool: Po
     assert texts(output["messages"]) == [PROMPT, DRAFT]
 
 
-async def test_a_weak_draft_is_refined_with_all_that_was_said_and_the_result_is_judged(pool: Pool) -> None:
+async def test_a_weak_draft_is_refined_with_all_the_feedback_and_judged_again(pool: Pool) -> None:
     weak = review(60, strengths=["Short."], weaknesses=["Vague."], improvements=["Give the numbers."])
     roles = Roles(
         generate=[DRAFT],
@@ -196,7 +196,7 @@ async def test_a_weak_draft_is_refined_with_all_that_was_said_and_the_result_is_
         assert [asked[-2].text for asked in judge.asked] == [DRAFT, BETTER]
 
 
-async def test_the_total_is_added_up_here_and_not_believed(pool: Pool) -> None:
+async def test_the_total_is_computed_and_not_taken_from_the_model(pool: Pool) -> None:
     boasting = {**review(40).model_dump(), "total": 100, "score": 1.0}
     roles = Roles(generate=[DRAFT], criticise=[json.dumps(boasting)], validate=[APPROVED])
     output = await outcome(pool, roles, max_refinement_cycles=0)
@@ -204,7 +204,7 @@ async def test_the_total_is_added_up_here_and_not_believed(pool: Pool) -> None:
     assert output["history"][0]["total"] == 40
 
 
-async def test_the_threshold_itself_is_enough(pool: Pool) -> None:
+async def test_a_score_equal_to_the_threshold_is_enough(pool: Pool) -> None:
     for threshold, total in ((0.57, 57), (0.58, 58), (0.85, 85), (1.0, 100)):
         roles = Roles(generate=[DRAFT], criticise=[review(total)], validate=[APPROVED])
         output = await outcome(pool, roles, thread=str(total), quality_threshold=threshold)
@@ -214,7 +214,7 @@ async def test_the_threshold_itself_is_enough(pool: Pool) -> None:
 # What is sent is checked
 
 
-async def test_a_message_the_validator_rejects_is_no_success_however_well_it_scores(pool: Pool) -> None:
+async def test_a_rejected_message_is_not_a_success_whatever_its_score(pool: Pool) -> None:
     roles = Roles(
         generate=[DRAFT], criticise=[review(100), review(90)], validate=[rejected("A typo."), APPROVED],
         refine=[BETTER],
@@ -247,7 +247,7 @@ REJECTED_BY_CODE = [
 ]
 
 
-async def test_what_code_can_tell_is_rejected_without_asking_the_validator(pool: Pool) -> None:
+async def test_a_message_with_obvious_issues_is_rejected_without_a_model_call(pool: Pool) -> None:
     for index, (draft, word) in enumerate(REJECTED_BY_CODE):
         roles = Roles(
             generate=[draft], criticise=[review(100), review(90)], validate=[APPROVED], refine=[BETTER]
@@ -260,7 +260,7 @@ async def test_what_code_can_tell_is_rejected_without_asking_the_validator(pool:
         assert all(issue in roles.refiner.asked[0][-1].text for issue in issues)
 
 
-async def test_the_message_is_freed_of_what_the_model_wrapped_it_in(pool: Pool) -> None:
+async def test_the_message_is_extracted_from_what_the_model_wrapped_it_in(pool: Pool) -> None:
     wrapped = f'Sure! Here is the message:\n\n```text\nSubject: Your contacts\n\n"{DRAFT}"\n```'
     roles = Roles(generate=[wrapped], criticise=[review(90)], validate=[APPROVED])
     output = await outcome(pool, roles)
@@ -271,7 +271,7 @@ async def test_the_message_is_freed_of_what_the_model_wrapped_it_in(pool: Pool) 
 # The limit of cycles
 
 
-async def test_at_the_limit_the_best_version_is_handed_out_and_not_the_last(pool: Pool) -> None:
+async def test_at_the_limit_the_best_version_is_the_output_and_not_the_last(pool: Pool) -> None:
     roles = Roles(
         generate=[DRAFT],
         criticise=[review(50), review(70), review(80, weaknesses=["Long."]), review(60)],
@@ -299,7 +299,9 @@ async def test_a_version_that_may_be_sent_is_better_than_one_that_scores_higher(
     assert (output["success"], output["reason"]) == (False, "max_cycles_reached")
 
 
-async def test_when_none_may_be_sent_the_highest_score_is_handed_out_and_says_why_not(pool: Pool) -> None:
+async def test_without_an_approved_version_the_highest_score_is_the_output_with_its_issues(
+    pool: Pool,
+) -> None:
     roles = Roles(
         generate=[DRAFT], criticise=[review(90), review(70)], validate=[rejected("A."), rejected("B.")],
         refine=[BETTER],
@@ -318,7 +320,7 @@ async def test_without_cycles_the_draft_is_only_judged(pool: Pool) -> None:
 # Replies that cannot be read
 
 
-async def test_a_critique_that_cannot_be_read_is_told_back_once(pool: Pool) -> None:
+async def test_an_unreadable_critique_is_reported_to_the_model_once(pool: Pool) -> None:
     too_generous = json.dumps({**review(100).model_dump(), "tone_score": 30})
     roles = Roles(generate=[DRAFT], criticise=[too_generous, review(90)], validate=[APPROVED])
     output = await outcome(pool, roles)
@@ -341,7 +343,7 @@ async def test_a_critique_that_stays_unreadable_approves_nothing_and_the_best_ve
     assert (output["history"][1]["scores"], output["history"][1]["total"]) == (None, None)
 
 
-async def test_even_a_threshold_of_nothing_needs_a_critique_that_can_be_read(pool: Pool) -> None:
+async def test_even_a_threshold_of_zero_needs_a_readable_critique(pool: Pool) -> None:
     roles = Roles(generate=[DRAFT], criticise=UNREADABLE, validate=[APPROVED])
     output = await outcome(pool, roles, quality_threshold=0)
     assert (output["success"], output["reason"]) == (False, "model_reply_unreadable")
@@ -356,7 +358,7 @@ async def test_a_verdict_that_stays_unreadable_approves_nothing(pool: Pool) -> N
     assert (output["output"], output["score"], output["validation"]) == (DRAFT, 1.0, None)
 
 
-async def test_a_reply_without_a_message_is_told_back_once(pool: Pool) -> None:
+async def test_a_reply_without_a_message_is_reported_to_the_model_once(pool: Pool) -> None:
     for reply in (" ", "```\n```", "Subject: Hello", '""'):
         roles = Roles(generate=[reply, DRAFT], criticise=[review(90)], validate=[APPROVED])
         output = await outcome(pool, roles, thread=reply)
@@ -395,7 +397,7 @@ FAILURES: list[tuple[ModelError, str]] = [
 ]
 
 
-async def test_before_there_is_a_version_the_error_is_the_runs_and_the_thread_can_go_on(pool: Pool) -> None:
+async def test_an_error_before_the_first_version_is_raised_and_the_thread_can_continue(pool: Pool) -> None:
     for error, thread in FAILURES:
         roles = Roles(generate=[error, DRAFT], criticise=[review(90)], validate=[APPROVED])
         async with graph_of(pool, roles) as graph:
@@ -533,7 +535,7 @@ def once(wait: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[None]]:
     return before_token
 
 
-async def test_tokens_stream_with_the_name_of_who_writes_them(pool: Pool) -> None:
+async def test_streamed_tokens_carry_the_name_of_the_writing_node(pool: Pool) -> None:
     roles = Roles(
         generate=[DRAFT], criticise=[review(60), review(90)], validate=[APPROVED] * 2, refine=[BETTER]
     )
@@ -551,7 +553,7 @@ async def test_tokens_stream_with_the_name_of_who_writes_them(pool: Pool) -> Non
     assert len(tokens["generate"]) == len(DRAFT.split())
 
 
-async def test_a_run_that_broke_off_goes_on_where_it_was_and_repeats_nothing(pool: Pool) -> None:
+async def test_an_interrupted_run_resumes_without_repeating_calls(pool: Pool) -> None:
     roles = Roles(generate=[DRAFT], criticise=[review(90)], validate=[APPROVED, APPROVED])
     criticised = asyncio.Event()
 
@@ -581,7 +583,7 @@ async def watch(graph: Graph, done: dict[str, asyncio.Event]) -> None:
             done.get(node, asyncio.Event()).set()
 
 
-async def test_a_new_run_on_the_thread_remembers_what_was_said_and_nothing_else(pool: Pool) -> None:
+async def test_a_new_run_on_the_thread_remembers_only_the_messages(pool: Pool) -> None:
     roles = Roles(
         generate=[DRAFT, LAST],
         criticise=[review(60), review(50), review(70)],
@@ -600,7 +602,7 @@ async def test_a_new_run_on_the_thread_remembers_what_was_said_and_nothing_else(
     assert texts(state["messages"]) == [PROMPT, DRAFT, "Shorter, please.", LAST]
 
 
-async def test_limits_of_one_run_are_not_those_of_the_next(pool: Pool) -> None:
+async def test_the_limits_of_one_run_do_not_apply_to_the_next(pool: Pool) -> None:
     roles = Roles(
         generate=[DRAFT, DRAFT],
         criticise=[review(60), review(60), review(86)],
@@ -680,7 +682,7 @@ def test_an_input_out_of_bounds_is_refused(wrong: dict[str, Any]) -> None:
         ),
     ],
 )
-async def test_the_offline_model_walks_all_steps_and_does_not_pass_for_a_writer(
+async def test_the_offline_model_runs_all_nodes_and_its_text_is_not_approved(
     pool: Pool, prompt: str, contact_id: str, word: str
 ) -> None:
     async with development_deps(pool, build_chat_models(ModelSettings(), FeatureSettings())) as deps:
@@ -719,7 +721,7 @@ async def test_over_the_wire_each_role_has_its_prompt_temperature_and_thinking(p
     assert turns == ["user", "user", "model", "user"]
 
 
-async def test_a_message_that_was_cut_is_told_back_and_never_handed_out(pool: Pool) -> None:
+async def test_a_truncated_message_is_reported_to_the_model_and_never_the_output(pool: Pool) -> None:
     async with gemini_server() as server, models_at(server.url) as models:
         server.enqueue(Text(["Hello Laura, your pl"], finish_reason="MAX_TOKENS"), Text([DRAFT]))
         server.enqueue(*judgements(90))
@@ -758,7 +760,7 @@ async def models_at(url: str) -> AsyncIterator[ChatModels]:
 
 
 def test_the_diagram(snapshot: SnapshotAssertion) -> None:
-    assert mermaid(SPEC) == snapshot
+    assert draw_mermaid(SPEC) == snapshot
 
 
 def test_the_schema_of_the_input(snapshot: SnapshotAssertion) -> None:

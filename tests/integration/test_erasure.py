@@ -54,7 +54,7 @@ async def test_an_erased_thread_is_gone_everywhere_and_the_others_stay(database_
         assert [message.text for message in state.values["messages"]].count(EXPORT_TASK) == 1
 
 
-async def test_what_waited_for_a_person_is_gone_with_its_thread(database_url: str) -> None:
+async def test_a_pending_question_is_erased_with_its_thread(database_url: str) -> None:
     send = ("send_solution_to_customer", {"solution": "We will refund the last invoice."})
     model = ScriptedChatModel(replies=[calling("I refund.", send)])
     async with running_service(database_url, scripted_models(model)) as up:
@@ -67,7 +67,7 @@ async def test_what_waited_for_a_person_is_gone_with_its_thread(database_url: st
         assert late.status_code == 404
 
 
-async def test_a_thread_at_work_is_not_erased(database_url: str, pool: Pool) -> None:
+async def test_a_thread_with_a_run_in_progress_is_not_erased(database_url: str, pool: Pool) -> None:
     asked, go = asyncio.Event(), asyncio.Event()
 
     async def slowly() -> None:
@@ -89,7 +89,7 @@ async def test_a_thread_at_work_is_not_erased(database_url: str, pool: Pool) -> 
         assert await left(pool, "mine") == 0
 
 
-async def test_a_thread_that_never_was_and_an_id_that_is_none(database_url: str) -> None:
+async def test_an_unknown_thread_and_a_malformed_id_are_refused(database_url: str) -> None:
     async with running_service(database_url) as up:
         assert (await up.http.delete("/v1/threads/nobody")).status_code == 404
         assert (await up.http.delete("/v1/threads/a%20b")).status_code == 422
@@ -107,7 +107,7 @@ async def test_another_tenants_thread_is_not_found(database_url: str, pool: Pool
         assert await left(pool, "theirs") == before
 
 
-async def test_an_erased_session_is_not_remembered_and_others_are(database_url: str) -> None:
+async def test_memory_forgets_an_erased_session_and_no_other(database_url: str) -> None:
     secret, other = (
         "Exporting my contacts ends with Error 500.",
         "Where is my order? It should have arrived on Monday.",

@@ -1,4 +1,4 @@
-"""What a contact's facts are, were, and were believed to be."""
+"""Facts in valid time and in transaction time."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -114,6 +114,7 @@ async def test_a_request_has_the_system_instruction_temperature_and_key(
     assert request.system == "Be brief."
     assert request.contents == [("user", "Where is my order?")]
     assert request.temperature == 0.2
+    assert request.config["maxOutputTokens"] == 8_192
     assert request.functions == {}
 
 

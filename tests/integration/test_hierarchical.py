@@ -23,7 +23,7 @@ from core.errors import CrmUnavailable, InvalidRequest, ModelRefused, ModelUnava
 from core.models import ChatModels, ModelSpec, build_chat_models
 from core.postgres import Pool
 from core.settings import FeatureSettings, ModelSettings
-from graphs.diagrams import mermaid
+from graphs.diagrams import draw_mermaid
 from graphs.hierarchical import SPEC, build_hierarchical
 from nodes.hierarchical import nodes as hierarchical_nodes
 from nodes.hierarchical.plan import MAX_SUBTASKS, TASK_CHARACTERS, Decision, Decomposition, PlannedSubtask
@@ -970,7 +970,7 @@ def gemini_models(server: GeminiServer) -> ChatModels:
 
 
 def test_the_diagram(snapshot: SnapshotAssertion) -> None:
-    assert mermaid(SPEC) == snapshot
+    assert draw_mermaid(SPEC) == snapshot
 
 
 def test_the_schema_of_the_input(snapshot: SnapshotAssertion) -> None:

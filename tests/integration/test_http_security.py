@@ -25,7 +25,7 @@ DATA = ("/info", "/nowhere", "/react/invoke")
 
 
 @pytest.mark.parametrize("path", [*DATA, "/react/playground/", "/docs", "/crm/docs"])
-async def test_every_response_tells_browsers_what_to_refuse(running: RunningService, path: str) -> None:
+async def test_every_response_has_security_headers(running: RunningService, path: str) -> None:
     headers = (await running.http.get(path)).headers
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Referrer-Policy"] == "no-referrer"
@@ -34,7 +34,7 @@ async def test_every_response_tells_browsers_what_to_refuse(running: RunningServ
         assert "default-src 'none'" in headers["Content-Security-Policy"]
 
 
-async def test_pages_may_load_what_they_are_made_of(running: RunningService) -> None:
+async def test_pages_may_load_their_own_resources(running: RunningService) -> None:
     policies = {}
     for path in ("/docs", "/redoc", "/react/playground/"):
         page = await running.http.get(path)
@@ -52,7 +52,7 @@ async def test_pages_may_load_what_they_are_made_of(running: RunningService) -> 
     assert "'unsafe-eval'" not in policies["/docs"]
 
 
-async def test_what_a_link_to_the_playground_says_is_not_run_in_it(running: RunningService) -> None:
+async def test_a_script_in_a_link_to_the_playground_is_not_run(running: RunningService) -> None:
     said = '{"configurable": {"thread_id": "</script><script>alert(1)</script>"}}'
     config_hash = str(LZString.compressToEncodedURIComponent(said))  # type: ignore[no-untyped-call]
     page = await running.http.get(f"/react/c/{config_hash}/playground/")
@@ -60,7 +60,7 @@ async def test_what_a_link_to_the_playground_says_is_not_run_in_it(running: Runn
     assert "alert(1)" not in page.text
 
 
-async def test_a_page_the_operator_names_may_call_and_no_other(running: RunningService) -> None:
+async def test_only_pages_that_the_operator_names_may_call(running: RunningService) -> None:
     asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
     allowed = await running.http.options("/v1/messages", headers={"Origin": CRM, **asks})
     assert (allowed.status_code, allowed.headers["Access-Control-Allow-Origin"]) == (200, CRM)
@@ -79,7 +79,7 @@ async def test_a_page_the_operator_names_may_call_and_no_other(running: RunningS
         assert "Access-Control-Allow-Origin" not in answer.headers
 
 
-async def test_without_a_setting_no_page_may(database_url: str) -> None:
+async def test_no_page_may_call_by_default(database_url: str) -> None:
     async with running_service(database_url, scripted_models(ScriptedChatModel())) as running:
         for method in ("OPTIONS", "GET"):
             answer = await running.http.request(method, "/info", headers={"Origin": CRM})

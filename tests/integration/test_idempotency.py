@@ -47,7 +47,7 @@ async def asked(
     return await up.http.post(f"/react/{verb}", json=body, headers={"Idempotency-Key": key})
 
 
-async def test_a_repeated_invoke_is_answered_as_the_first_also_when_its_thread_went_on(
+async def test_a_repeated_invoke_gets_the_first_answer_even_after_the_thread_continued(
     up: RunningService, model: ScriptedChatModel
 ) -> None:
     model.replies += [AIMessage("Use the batch API."), AIMessage("You are welcome.")]
@@ -58,7 +58,7 @@ async def test_a_repeated_invoke_is_answered_as_the_first_also_when_its_thread_w
     assert len(model.asked) == 2
 
 
-async def test_a_repeated_stream_and_its_events_end_with_the_first_ones_answer(
+async def test_a_repeated_stream_ends_with_the_first_answer(
     up: RunningService, model: ScriptedChatModel
 ) -> None:
     model.replies.append(AIMessage("Use the batch API."))
@@ -72,7 +72,7 @@ async def test_a_repeated_stream_and_its_events_end_with_the_first_ones_answer(
     assert len(model.asked) == 1
 
 
-async def test_two_requests_with_one_key_at_once_are_one_run(
+async def test_concurrent_requests_with_one_key_are_one_run(
     up: RunningService, model: ScriptedChatModel
 ) -> None:
     go = asyncio.Event()
@@ -94,7 +94,7 @@ async def test_two_requests_with_one_key_at_once_are_one_run(
     assert len(model.asked) == 1
 
 
-async def test_who_waits_for_the_first_run_gets_its_answer_though_the_first_one_went_away(
+async def test_a_repeated_request_gets_its_answer_though_the_first_client_disconnected(
     up: RunningService, model: ScriptedChatModel
 ) -> None:
     go, begun = asyncio.Event(), asyncio.Event()
@@ -128,16 +128,14 @@ async def test_a_key_with_another_request_is_refused(up: RunningService, model: 
     assert (refused.status_code, refused.json()["error"]) == (422, "idempotency_key_reused")
 
 
-async def test_a_request_that_is_mended_may_keep_its_key(
-    up: RunningService, model: ScriptedChatModel
-) -> None:
+async def test_a_corrected_request_may_keep_its_key(up: RunningService, model: ScriptedChatModel) -> None:
     assert (await asked(up, "mended", "")).status_code == 422
     model.replies.append(AIMessage("Use the batch API."))
     assert (await asked(up, "mended")).status_code == 200
 
 
 @pytest.mark.parametrize("key", ["é", "x" * 256])
-async def test_what_is_no_key_is_refused(up: RunningService, key: str) -> None:
+async def test_a_malformed_key_is_refused(up: RunningService, key: str) -> None:
     headers = httpx.Headers({"Idempotency-Key": key}, encoding="utf-8")
     body = {"input": {"task": "Export fails.", "contact_id": CONTACT}}
     for path, given in (
@@ -148,17 +146,17 @@ async def test_what_is_no_key_is_refused(up: RunningService, key: str) -> None:
         assert (refused.status_code, refused.json()["error"]) == (422, "invalid_request")
 
 
-async def test_a_thread_that_has_no_such_id_is_refused_with_a_key_too(up: RunningService) -> None:
+async def test_a_malformed_thread_id_is_refused_with_a_key_too(up: RunningService) -> None:
     assert (await asked(up, "nul", thread_id="a\0b")).status_code == 422
 
 
-async def test_a_batch_is_told_to_send_its_inputs_one_by_one(up: RunningService) -> None:
+async def test_a_batch_with_a_key_is_refused(up: RunningService) -> None:
     body = {"inputs": [{"task": "Export fails.", "contact_id": CONTACT}]}
     refused = await up.http.post("/react/batch", json=body, headers={"Idempotency-Key": "b"})
     assert (refused.status_code, refused.json()["error"]) == (422, "invalid_request")
 
 
-async def test_a_run_that_broke_off_goes_on_and_its_effect_is_made_once(
+async def test_a_run_that_broke_off_continues_and_its_effect_is_made_once(
     up: RunningService, model: ScriptedChatModel
 ) -> None:
     model.replies += [calling("I tell them.", SENT), RuntimeError("a bug"), DONE]
@@ -169,7 +167,7 @@ async def test_a_run_that_broke_off_goes_on_and_its_effect_is_made_once(
     assert len(after) == before + 1
 
 
-async def test_a_repeated_request_is_told_of_the_question_its_run_waits_with_and_then_of_its_answer(
+async def test_a_repeated_request_gets_the_pending_question_and_later_the_answer(
     up: RunningService, model: ScriptedChatModel
 ) -> None:
     refund = ("send_solution_to_customer", {"solution": "We will refund you."})
@@ -186,7 +184,7 @@ async def test_a_repeated_request_is_told_of_the_question_its_run_waits_with_and
     assert (await asked(up, "waiting")).json()["output"] == decided
 
 
-async def test_a_message_with_a_key_is_answered_once_and_the_key_stands_for_it(
+async def test_a_message_with_a_key_is_answered_once_and_its_key_is_taken(
     up: RunningService, model: ScriptedChatModel
 ) -> None:
     model.replies.append(AIMessage("A green one."))

@@ -1,4 +1,4 @@
-"""Conversations that go on for long: what they take, and that nothing of them is lost or altered."""
+"""Long conversations: the storage they take, and that no message is lost or altered."""
 
 from typing import Any
 
@@ -50,7 +50,7 @@ async def saver(request: pytest.FixtureRequest, pool: Pool) -> BaseCheckpointSav
 
 @pytest.fixture
 def short_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Snapshots so often that a short conversation has some."""
+    """Take snapshots so often that a short conversation has some."""
     monkeypatch.setattr(MessagesChannel, "MIN_UPDATES", 4)
 
 

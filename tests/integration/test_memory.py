@@ -1,4 +1,4 @@
-"""The embedded memory: what is kept, what is found, and whose it is."""
+"""The embedded memory: storing, searching, and the separation of contacts."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""What a customer notices of memory, over ``POST /v1/messages``."""
+"""The memory as a customer notices it, over ``POST /v1/messages``."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Notes of agents: who sees them, how long they last, and which are kept when there are too many."""
+"""Notes of agents: who sees them, how long they last, and which are trimmed."""
 
 import asyncio
 from collections.abc import AsyncIterator

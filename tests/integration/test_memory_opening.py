@@ -1,4 +1,4 @@
-"""Which memory a service has."""
+"""Which memory a service opens."""
 
 from typing import Any
 

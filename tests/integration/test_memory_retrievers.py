@@ -1,4 +1,4 @@
-"""What single legs of a search find, and what is said where one cannot be used."""
+"""Single retrievers, and what a search reports when one cannot be used."""
 
 import asyncio
 import json

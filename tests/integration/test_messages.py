@@ -11,7 +11,7 @@ TICKET = {"title": "Exports fail", "description": "Error 500 on every export.", 
 DONE = Reflection(success=True, reasoning="It is sent.", task_complete=True, final_answer="I sent it.")
 
 
-async def test_a_message_is_answered_and_the_session_goes_on(database_url: str) -> None:
+async def test_a_message_is_answered_and_its_session_continues(database_url: str) -> None:
     model = ScriptedChatModel(replies=[AIMessage("Hello, Ana."), AIMessage("You are Ana.")])
     async with running_service(database_url, scripted_models(model)) as running:
         first = await running.http.post(
@@ -97,7 +97,7 @@ async def test_bad_messages_are_refused_with_the_field_named(database_url: str) 
                 assert field in refused.json()["message"]
 
 
-async def test_a_model_that_is_away_is_told_and_the_session_goes_on_later(database_url: str) -> None:
+async def test_an_unavailable_model_is_reported_and_the_session_continues_later(database_url: str) -> None:
     away = ModelUnavailable("the model is away", retry_after=15)
     model = ScriptedChatModel(replies=[away, AIMessage("Here.")])
     body = {"contact_id": CONTACT, "message": "Hi there!", "session_id": "away"}

@@ -12,7 +12,7 @@ from core.errors import InvalidRequest, NotFound
 from core.models import build_chat_models
 from core.postgres import Pool
 from core.settings import FeatureSettings, ModelSettings
-from graphs.diagrams import mermaid
+from graphs.diagrams import draw_mermaid
 from graphs.onboarding import SPEC
 from nodes.onboarding.state import OnboardingInput
 from nodes.onboarding.texts import TEXTS
@@ -430,7 +430,7 @@ async def test_an_unknown_contact_is_refused(pool: Pool) -> None:
 
 
 def test_the_diagram(snapshot: SnapshotAssertion) -> None:
-    assert mermaid(SPEC) == snapshot
+    assert draw_mermaid(SPEC) == snapshot
 
 
 def test_the_input_schema(snapshot: SnapshotAssertion) -> None:

@@ -23,7 +23,7 @@ from core.errors import InvalidRequest
 from core.models import ChatModels, build_chat_models
 from core.postgres import Pool
 from core.settings import CrmSettings, FeatureSettings, ModelSettings
-from graphs.diagrams import mermaid
+from graphs.diagrams import draw_mermaid
 from graphs.parallel import SPEC
 from nodes.parallel.nodes import MERGE_TEMPERATURE, READING_TOOLS
 from nodes.parallel.races import Race
@@ -602,7 +602,7 @@ async def test_over_the_wire_agents_have_their_tools_and_the_merger_its_temperat
 
 
 def test_the_diagram(snapshot: SnapshotAssertion) -> None:
-    assert mermaid(SPEC) == snapshot
+    assert draw_mermaid(SPEC) == snapshot
 
 
 def test_the_input_schema(snapshot: SnapshotAssertion) -> None:

@@ -192,7 +192,7 @@ async def test_a_run_answers_with_its_task_result_trace_and_messages(saver: Asyn
     assert texts(messages)[-1] == "Use batches."
 
 
-async def test_an_answer_without_a_tool_is_said_once(saver: AsyncPostgresSaver) -> None:
+async def test_an_answer_without_a_tool_call_appears_once(saver: AsyncPostgresSaver) -> None:
     output = await run(react(saver, ScriptedChatModel(replies=["Good morning, Ana."])), ask("Good morning"))
     assert output["success"] is True
     assert output["iterations"] == 1
@@ -214,7 +214,9 @@ async def test_fifty_iterations_fit_in_the_graphs_step_limit(saver: AsyncPostgre
 # --- Actions ----------------------------------------------------------------------------------------------
 
 
-async def test_calls_of_one_thought_run_side_by_side_and_are_told_in_order(saver: AsyncPostgresSaver) -> None:
+async def test_tool_calls_of_one_thought_run_in_parallel_and_their_results_keep_the_order(
+    saver: AsyncPostgresSaver,
+) -> None:
     both = asyncio.Barrier(2)
 
     @tool
@@ -243,7 +245,7 @@ async def test_calls_of_one_thought_run_side_by_side_and_are_told_in_order(saver
         (("ask_oracle", {"text": "x"}), "refused", "x is not for you"),
     ],
 )
-async def test_the_model_is_told_why_a_call_failed_and_can_mend_it(
+async def test_the_model_sees_why_a_call_failed_and_can_correct_it(
     saver: AsyncPostgresSaver, call: tuple[str, dict[str, Any]], kind: str, words: str
 ) -> None:
     mended = calling("Otherwise.", ("look_up", {"query": "export"}))
@@ -259,7 +261,7 @@ async def test_the_model_is_told_why_a_call_failed_and_can_mend_it(
 @pytest.mark.parametrize(
     ("failing", "reason"), [(ask_crm, "task_failed"), (flaky(False), "tool_unavailable")]
 )
-async def test_an_answer_after_nothing_but_failures_is_no_success(
+async def test_an_answer_after_failed_calls_only_is_not_a_success(
     saver: AsyncPostgresSaver, failing: BaseTool, reason: str
 ) -> None:
     thought = calling("I try.", (failing.name, {"text": "x"}))
@@ -288,7 +290,7 @@ async def test_a_tool_that_stays_unavailable_ends_the_run_with_what_was_found(
     assert output["messages"][-1].text == output["final_answer"]
 
 
-async def test_a_tool_that_recovers_is_not_given_up(saver: AsyncPostgresSaver) -> None:
+async def test_a_tool_that_recovers_does_not_end_the_run(saver: AsyncPostgresSaver) -> None:
     thoughts = [calling(f"Try {step}.", ("status", {})) for step in range(5)]
     model = ScriptedChatModel(replies=[*thoughts, "It is up."])
     output = await run(react(saver, model, flaky(False, False, True, False, False)))
@@ -307,7 +309,7 @@ async def test_a_huge_result_is_cut(saver: AsyncPostgresSaver) -> None:
     assert sum(map(len, texts(model.asked[1]))) < MAX_RESULT_CHARACTERS + 10_000
 
 
-async def test_a_result_that_is_no_json_is_told_in_words(saver: AsyncPostgresSaver) -> None:
+async def test_a_result_that_is_not_json_is_shown_as_text(saver: AsyncPostgresSaver) -> None:
     @tool
     async def now() -> dict[str, object]:
         """What time it is."""
@@ -321,7 +323,7 @@ async def test_a_result_that_is_no_json_is_told_in_words(saver: AsyncPostgresSav
 
 
 @pytest.mark.parametrize("ids", [(None, None), ("same", "same"), ("", "")])
-async def test_calls_without_an_id_of_their_own_keep_apart(
+async def test_calls_without_a_unique_id_are_kept_apart(
     saver: AsyncPostgresSaver, ids: tuple[str | None, str | None]
 ) -> None:
     sent: list[CallContext] = []
@@ -368,7 +370,7 @@ async def test_a_run_that_may_use_some_tools_uses_no_other(saver: AsyncPostgresS
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-async def test_the_model_cannot_write_whom_a_tool_acts_on(
+async def test_the_model_cannot_choose_the_contact_a_tool_acts_on(
     saver: AsyncPostgresSaver, *, wrapped: bool
 ) -> None:
     sent: list[CallContext] = []
@@ -407,7 +409,7 @@ async def test_a_reflection_can_end_the_run_without_success(saver: AsyncPostgres
 
 
 @pytest.mark.parametrize("answer", [None, "", "  \n", "\0"])
-async def test_complete_without_an_answer_gets_the_answer_from_the_next_thought(
+async def test_a_complete_task_without_an_answer_is_answered_by_the_next_thought(
     saver: AsyncPostgresSaver, answer: str | None
 ) -> None:
     complete = Reflection(success=True, reasoning="Enough.", task_complete=True, final_answer=answer)
@@ -416,13 +418,13 @@ async def test_complete_without_an_answer_gets_the_answer_from_the_next_thought(
     assert (output["success"], output["final_answer"]) == (True, "2.4.1 it is.")
 
 
-async def test_never_reflects_never(saver: AsyncPostgresSaver) -> None:
+async def test_the_mode_never_skips_every_reflection(saver: AsyncPostgresSaver) -> None:
     model = ScriptedChatModel(replies=[calling("I try.", ("ask_crm", {"text": "x"})), "No."])
     output = await run(react(saver, model, ask_crm), ask(reflection="never"))
     assert [entry["reflection"] for entry in output["trace"]] == [None, None]
 
 
-async def test_on_error_reflects_only_where_a_call_failed(saver: AsyncPostgresSaver) -> None:
+async def test_the_mode_on_error_reflects_only_after_a_failed_call(saver: AsyncPostgresSaver) -> None:
     mixed = calling("Both.", ("version", {}), ("ask_crm", {"text": "x"}))
     judgement = more_to_do("One of two.", "leave the article")
     well = calling("The version.", ("version", {}))
@@ -468,13 +470,15 @@ async def test_the_last_three_iterations_are_shown_in_full_and_older_ones_in_a_l
     assert model.asked[-2][-1].text.startswith("[Review]")
 
 
-async def test_a_locale_is_asked_for_in_thought_and_reflection(saver: AsyncPostgresSaver) -> None:
+async def test_thought_and_reflection_are_asked_for_in_the_runs_locale(saver: AsyncPostgresSaver) -> None:
     model = ScriptedChatModel(replies=[calling("I look.", ("version", {})), DONE])
     await run(react(saver, model, version), ask(), context=Context(locale="pt-BR"))
     assert all("answer in 'pt-BR'" in messages[0].text for messages in model.asked)
 
 
-async def test_a_runs_own_model_thinks_and_reflects_at_their_temperatures(saver: AsyncPostgresSaver) -> None:
+async def test_a_model_chosen_for_the_run_thinks_and_reflects_at_each_steps_temperature(
+    saver: AsyncPostgresSaver,
+) -> None:
     model = ScriptedChatModel(replies=[calling("I look.", ("version", {})), DONE])
     specs: list[ModelSpec] = []
 
@@ -507,7 +511,7 @@ async def test_at_the_limit_the_run_ends_with_the_best_answer_so_far(saver: Asyn
     assert output["messages"][-1].text == output["final_answer"]
 
 
-async def test_without_reflections_the_best_so_far_is_the_last_thought_in_words(
+async def test_without_reflections_the_last_thought_is_the_best_answer_so_far(
     saver: AsyncPostgresSaver,
 ) -> None:
     replies = [calling("It is the version.", ("version", {})), calling("", ("version", {}))]
@@ -525,7 +529,7 @@ UNREADABLE = [
 
 
 @pytest.mark.parametrize(("bad", "fault"), UNREADABLE)
-async def test_a_reply_that_cannot_be_read_is_told_back(
+async def test_an_unreadable_reply_is_reported_to_the_model(
     saver: AsyncPostgresSaver, bad: AIMessage, fault: str
 ) -> None:
     model = ScriptedChatModel(replies=[bad, "Use batches."])
@@ -536,7 +540,7 @@ async def test_a_reply_that_cannot_be_read_is_told_back(
 
 
 @pytest.mark.parametrize(("bad", "fault"), UNREADABLE)
-async def test_the_second_reply_that_cannot_be_read_ends_the_run(
+async def test_a_second_unreadable_reply_ends_the_run(
     saver: AsyncPostgresSaver, bad: AIMessage, fault: str
 ) -> None:
     found = calling("The limit may be it.", ("version", {}))
@@ -548,7 +552,7 @@ async def test_the_second_reply_that_cannot_be_read_ends_the_run(
     assert [entry["thought"] for entry in output["trace"]] == ["The limit may be it."]
 
 
-async def test_a_notice_is_gone_once_the_model_has_mended_its_reply(saver: AsyncPostgresSaver) -> None:
+async def test_the_notice_disappears_once_the_model_corrected_its_reply(saver: AsyncPostgresSaver) -> None:
     model = ScriptedChatModel(
         replies=[AIMessage(""), calling("I look.", ("version", {})), AIMessage(""), "2.4.1"]
     )
@@ -558,7 +562,7 @@ async def test_a_notice_is_gone_once_the_model_has_mended_its_reply(saver: Async
     assert output["success"] is True
 
 
-async def test_a_reflection_that_cannot_be_read_is_told_back(saver: AsyncPostgresSaver) -> None:
+async def test_an_unreadable_reflection_is_reported_to_the_model(saver: AsyncPostgresSaver) -> None:
     model = ScriptedChatModel(replies=[calling("I look.", ("version", {})), "It went well!", DONE])
     output = await run(react(saver, model, version), ask())
     assert model.asked[2][-1].text == (
@@ -567,7 +571,7 @@ async def test_a_reflection_that_cannot_be_read_is_told_back(saver: AsyncPostgre
     assert output["final_answer"] == "Use batches."
 
 
-async def test_the_second_reflection_that_cannot_be_read_ends_the_run(saver: AsyncPostgresSaver) -> None:
+async def test_a_second_unreadable_reflection_ends_the_run(saver: AsyncPostgresSaver) -> None:
     model = ScriptedChatModel(replies=[calling("I look.", ("version", {})), "Well!", '{"success": true}'])
     output = await run(react(saver, model, version), ask())
     assert (output["success"], output["reason_incomplete"]) == (False, "model_reply_unreadable")
@@ -591,7 +595,7 @@ class CutModel(ScriptedChatModel):
             yield piece
 
 
-async def test_half_a_call_has_no_effect(saver: AsyncPostgresSaver) -> None:
+async def test_a_truncated_call_has_no_effect(saver: AsyncPostgresSaver) -> None:
     sent: list[CallContext] = []
     half = unparseable_call("send", '{"text": "Dear Ana, the reas')
     model = CutModel(replies=[half, calling("Again.", ("send", {"text": "Dear Ana"})), "Sent."])
@@ -632,7 +636,7 @@ async def test_an_unavailable_model_is_a_typed_error_and_the_thread_goes_on(
     assert texts(model.asked[-1])[1:] == ["First", "Second"]
 
 
-async def test_a_failed_reflection_is_taken_up_where_it_was_without_acting_again(
+async def test_a_failed_reflection_resumes_without_repeating_the_actions(
     saver: AsyncPostgresSaver,
 ) -> None:
     sent: list[CallContext] = []
@@ -648,7 +652,7 @@ async def test_a_failed_reflection_is_taken_up_where_it_was_without_acting_again
     assert len(sent) == 1
 
 
-async def test_a_crashed_action_is_done_again_under_its_key_and_its_finished_sibling_is_not(
+async def test_after_a_crash_an_action_repeats_under_its_key_and_its_finished_sibling_does_not(
     saver: AsyncPostgresSaver,
 ) -> None:
     sent: list[CallContext] = []
@@ -691,7 +695,7 @@ async def test_keys_differ_between_calls_turns_and_threads(saver: AsyncPostgresS
     assert len({context.idempotency_key for context in sent}) == 12
 
 
-async def test_a_new_message_after_a_crash_does_not_carry_out_what_was_left(
+async def test_a_new_message_after_a_crash_does_not_execute_the_old_calls(
     saver: AsyncPostgresSaver,
 ) -> None:
     sent: list[CallContext] = []
@@ -707,7 +711,7 @@ async def test_a_new_message_after_a_crash_does_not_carry_out_what_was_left(
     assert [message.type for message in model.asked[1]] == ["system", "human", "human"]
 
 
-async def test_a_cancelled_action_leaves_a_thread_that_goes_on(saver: AsyncPostgresSaver) -> None:
+async def test_a_thread_continues_after_a_cancelled_action(saver: AsyncPostgresSaver) -> None:
     begun = asyncio.Event()
 
     @tool
@@ -731,7 +735,7 @@ async def test_a_cancelled_action_leaves_a_thread_that_goes_on(saver: AsyncPostg
 # --- The thread -------------------------------------------------------------------------------------------
 
 
-async def test_the_next_turn_sees_questions_and_answers_and_none_of_the_tools(
+async def test_the_next_turn_sees_questions_and_answers_but_no_tool_messages(
     saver: AsyncPostgresSaver,
 ) -> None:
     model = ScriptedChatModel(
@@ -745,7 +749,7 @@ async def test_the_next_turn_sees_questions_and_answers_and_none_of_the_tools(
     assert [message.type for message in output["messages"]] == ["human", "ai", "tool", "ai", "human", "ai"]
 
 
-async def test_a_turn_begins_with_nothing_of_the_last_one(saver: AsyncPostgresSaver) -> None:
+async def test_a_turn_sees_nothing_of_the_last_runs_input(saver: AsyncPostgresSaver) -> None:
     model = ScriptedChatModel(
         replies=[
             *(calling("I look.", ("version", {})), AIMessage(""), AIMessage("")),
@@ -812,7 +816,7 @@ async def test_text_that_postgres_cannot_keep_does_not_end_the_run(
 # --- The stream -------------------------------------------------------------------------------------------
 
 
-async def test_tokens_come_with_the_node_that_makes_them(saver: AsyncPostgresSaver) -> None:
+async def test_tokens_carry_the_name_of_their_node(saver: AsyncPostgresSaver) -> None:
     model = ScriptedChatModel(
         replies=[calling("I look it up.", ("version", {})), more_to_do("Not yet."), "It is 2.4.1."]
     )

@@ -4,9 +4,11 @@ import json
 from typing import Any
 
 import httpx
+import pytest
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
 
+from graphs.registry import REGISTRY
 from nodes.react.state import Reflection
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT, EXPORT_TASK, running_service
@@ -61,6 +63,35 @@ async def test_the_same_thread_continues_the_conversation(database_url: str) -> 
             "Nice to meet you, Ana.",
             "What is my name?",
         ]
+
+
+@pytest.mark.parametrize("endpoint", ["invoke", "stream", "batch"])
+async def test_a_run_never_sees_the_fields_of_the_last_run_on_its_thread(
+    database_url: str, endpoint: str
+) -> None:
+    model = ScriptedChatModel(replies=[AIMessage("Salve."), AIMessage("Hello.")])
+    async with running_service(database_url, scripted_models(model)) as running:
+        config = {"configurable": {"thread_id": "one"}}
+        given = react_input(
+            max_iterations=3,
+            reflection="never",
+            tools=["search_knowledge_base"],
+            instruction="Answer in Latin.",
+            background="The customer is a Roman.",
+            temperature=1.5,
+        )
+        await running.http.post("/react/invoke", json={"input": given, "config": config})
+        body = {"inputs": [react_input()]} if endpoint == "batch" else {"input": react_input()}
+        second = await running.http.post(f"/react/{endpoint}", json={**body, "config": config})
+        assert second.status_code == 200
+        prompt = "\n".join(message.text for message in model.asked[1])
+        assert "Latin" not in prompt
+        assert "Roman" not in prompt
+        state = await running.service.graphs["react"].aget_state({"configurable": {"thread_id": "one"}})
+        for name, field in REGISTRY["react"].input_schema.model_fields.items():
+            # What the agent knows of the contact is added to the background.
+            if name in state.values and name != "background" and not field.is_required():
+                assert state.values[name] == field.get_default(call_default_factory=True), name
 
 
 async def test_each_input_of_a_batch_has_a_thread_of_its_own(database_url: str) -> None:
@@ -127,7 +158,7 @@ async def test_bad_input_is_a_422_that_names_the_field_on_every_endpoint(databas
         assert (not_json.status_code, not_json.json()["error"]) == (422, "invalid_request")
 
 
-async def test_a_tool_there_is_not_is_a_422_that_names_those_there_are(database_url: str) -> None:
+async def test_an_unknown_tool_is_a_422_that_names_the_known_ones(database_url: str) -> None:
     async with running_service(database_url, scripted_models(ScriptedChatModel())) as running:
         body = {"input": react_input(tools=["search_knowledge_base", "fly"])}
         refused = await running.http.post("/react/invoke", json=body)
@@ -136,7 +167,7 @@ async def test_a_tool_there_is_not_is_a_422_that_names_those_there_are(database_
         assert "check_service_status" in refused.json()["message"]
 
 
-async def test_null_settings_of_a_run_are_as_none_given(database_url: str) -> None:
+async def test_null_settings_of_a_run_count_as_left_out(database_url: str) -> None:
     model = ScriptedChatModel(replies=[AIMessage("Hello.")])
     async with running_service(database_url, scripted_models(model)) as running:
         config = {"configurable": {"thread_id": None, "locale": None}}

@@ -1,4 +1,4 @@
-"""What goes when threads are not kept for ever, and what must not."""
+"""Retention: what is deleted, and what must not be."""
 
 import asyncio
 import json
@@ -84,7 +84,7 @@ async def rows(pool: Pool, thread: str | None = None) -> dict[str, int]:
 
 
 async def aged(pool: Pool, thread: str, age: str) -> None:
-    """As if the thread's steps had been made that long ago."""
+    """Pretend that the thread's steps are that old."""
     async with pool.connection() as connection:
         await connection.execute(
             "UPDATE checkpoints SET checkpoint = jsonb_set(checkpoint, '{ts}', "
@@ -94,7 +94,7 @@ async def aged(pool: Pool, thread: str, age: str) -> None:
 
 
 async def history(pool: Pool, thread: str) -> dict[str, tuple[Any, ...]]:
-    """Everything a reader sees of each checkpoint, by its id; read by a replica that remembers nothing."""
+    """Return all that a reader sees of each checkpoint, by its id, through a replica with an empty cache."""
     graph = conversation(await replica(pool))
     states = [state async for state in graph.aget_state_history(on(thread))]
     return {state.config["configurable"]["checkpoint_id"]: _seen(state) for state in states}
@@ -309,7 +309,7 @@ async def test_retention_erases_a_thread_from_memory_too_or_not_at_all(
 
 
 class _FailingOnce:
-    """The sweep, after a first time that fails."""
+    """A sweep that fails once."""
 
     def __init__(self) -> None:
         self.failed = False

@@ -20,7 +20,7 @@ from core.models import ChatModels, build_chat_models
 from core.postgres import Pool
 from core.settings import CrmSettings, FeatureSettings, ModelSettings
 from dev_crm.app import create_crm
-from graphs.diagrams import mermaid
+from graphs.diagrams import draw_mermaid
 from graphs.sales import SPEC
 from nodes.deps import Deps
 from nodes.hierarchical.plan import Decision, Decomposition, PlannedSubtask
@@ -706,7 +706,7 @@ async def test_the_offline_model_reports_that_it_made_no_progress(pool: Pool) ->
 
 
 def test_the_diagram(snapshot: SnapshotAssertion) -> None:
-    assert mermaid(SPEC) == snapshot
+    assert draw_mermaid(SPEC) == snapshot
 
 
 def test_the_team_has_one_sub_agent_per_stage_and_none_has_effects() -> None:

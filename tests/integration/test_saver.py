@@ -1,4 +1,4 @@
-"""What a graph, and the stock saver, notice of the saver that writes in groups."""
+"""The group-commit saver, as graphs and the stock saver see it."""
 
 import asyncio
 import math
@@ -39,12 +39,12 @@ class State(TypedDict):
 
 
 def appended(state: list[str], writes: list[list[str]]) -> list[str]:
-    """A delta channel's reducer, for which the order matters."""
+    """The reducer of a delta channel, which depends on the order."""
     return [*state, *(entry for write in writes for entry in write)]
 
 
 class DeltaState(TypedDict):
-    """A log of which each step stores only what it adds."""
+    """A log of which each step stores only its additions."""
 
     log: Annotated[list[str], DeltaChannel(appended, snapshot_frequency=4)]
 
@@ -67,7 +67,7 @@ async def ask_person(state: State) -> dict[str, Any]:
 
 
 def conversation(saver: Saver) -> CompiledStateGraph[State, None, State, State]:
-    """Speaks twice, asks a person, speaks again."""
+    """Build a graph that speaks twice, asks a person, and speaks again."""
     graph = StateGraph(State)
     for name, step in (("one", speak), ("two", speak), ("ask", ask_person), ("three", speak)):
         graph.add_node(name, step)
@@ -83,7 +83,7 @@ async def history(saver: Saver, config: RunnableConfig) -> list[CheckpointTuple]
 
 
 async def put(saver: Saver, thread_id: str, *, parent: str | None = None, **values: Any) -> RunnableConfig:
-    """A checkpoint with these channels."""
+    """Save a checkpoint with these channels."""
     config = thread(thread_id, **({"checkpoint_id": parent} if parent else {}))
     checkpoint: Checkpoint = empty_checkpoint()
     checkpoint["channel_values"] = values

@@ -1,4 +1,4 @@
-"""What becomes of checkpoints when Postgres, the pool or a connection fails under the saver."""
+"""The saver while Postgres, the pool or a connection fails."""
 
 import asyncio
 import os
@@ -38,7 +38,7 @@ def thread(thread_id: str) -> RunnableConfig:
 
 
 async def put(saver: GroupCommitSaver, thread_id: str) -> None:
-    """One checkpoint with a blob, and a write of a task."""
+    """Save a checkpoint with a blob, and a task's write."""
     checkpoint = empty_checkpoint()
     checkpoint["channel_values"] = {"value": [thread_id]}
     checkpoint["channel_versions"] = {"value": "1"}
@@ -54,7 +54,7 @@ async def assert_kept(saver: GroupCommitSaver, thread_id: str) -> None:
 
 
 class Load:
-    """Writers that go on until they are told to stop, and remember what was acknowledged."""
+    """Writers that run until stopped, and record which writes were acknowledged."""
 
     def __init__(self, saver: GroupCommitSaver) -> None:
         self.saver = saver
@@ -73,7 +73,7 @@ class Load:
                 self.acknowledged.append(name)
 
     async def more(self, count: int = 20) -> None:
-        """Return when so many more writes were acknowledged."""
+        """Wait until ``count`` more writes are acknowledged."""
         goal = len(self.acknowledged) + count
         await until(lambda: len(self.acknowledged) >= goal)
 
@@ -95,7 +95,7 @@ async def saver_of(db: Database, settings: DatabaseSettings) -> AsyncIterator[Gr
 
 @asynccontextmanager
 async def pgbouncer(url: str) -> AsyncIterator[str]:
-    """A pooler in transaction mode with fewer sessions than its clients."""
+    """Run a pooler in transaction mode with fewer sessions than clients."""
     with tempfile.TemporaryDirectory(prefix="ventros-pgbouncer-") as folder:
         # It refuses to be root, and the server's socket is open to the server's user alone.
         user = SYSTEM_USER if os.geteuid() == 0 else None
@@ -148,7 +148,7 @@ async def terminate_all(pool: Pool) -> None:
 
 
 async def fail_first(pool: Pool, times: int, state: str) -> None:
-    """Let Postgres itself refuse the first inserts into ``checkpoints`` with this state."""
+    """Make Postgres refuse the first inserts into ``checkpoints`` with this state."""
     async with pool.connection() as connection:
         await connection.execute("CREATE SEQUENCE refusals")
         await connection.execute(
@@ -223,7 +223,7 @@ async def test_a_disk_error_is_reported_at_once_and_the_next_write_succeeds(pool
 
 
 async def test_writes_fail_while_a_file_is_missing_and_succeed_afterwards(tmp_path: Path) -> None:
-    """The table's file is taken away and brought back: the server itself meets the refusal."""
+    """The table's file is moved away and back, so that the server itself meets the error."""
     async with (
         database(tmp_path) as db,
         saver_of(db, PATIENT) as patient,

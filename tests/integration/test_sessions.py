@@ -145,6 +145,18 @@ async def test_a_goodbye_closes_the_session_and_the_next_message_opens_another(
         assert (await say(running, PARROT, channel_id="whatsapp"))["session_id"] != first["session_id"]
 
 
+@pytest.mark.parametrize("endpoint", ["invoke", "stream", "batch"])
+async def test_a_goodbye_over_langserve_closes_the_session_too(database_url: str, endpoint: str) -> None:
+    async with service(database_url, replying("Bye.", "Hi.")) as running:
+        said = {"contact_id": CONTACT, "message": "Thanks, bye!", "channel_id": "whatsapp"}
+        body = {"inputs": [said]} if endpoint == "batch" else {"input": said}
+        answered = await running.http.post(f"/coordinator/{endpoint}", json=body)
+        assert answered.status_code == 200
+        [session] = await listed(running)
+        assert session["closed_by"] == "agent"
+        assert (await say(running, PARROT, channel_id="whatsapp"))["session_id"] != session["id"]
+
+
 async def test_a_repeated_message_is_answered_once_even_after_a_restart(database_url: str) -> None:
     model = replying("A green one.", "Yes.")
     async with service(database_url, model) as running:

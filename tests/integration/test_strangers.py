@@ -147,7 +147,7 @@ ROUTES: list[tuple[str, Callable[[Owned, str], Iterator[Asked]], set[int]]] = [
 ]
 
 
-async def test_every_route_says_to_a_stranger_that_there_is_nothing(owned: Owned) -> None:
+async def test_every_route_shows_nothing_of_another_tenant(owned: Owned) -> None:
     http = owned.running.http
     before = await owned.checkpoints()
     document = (await http.get("/openapi.json", headers=owned.stranger)).json()
@@ -181,7 +181,7 @@ async def test_every_route_says_to_a_stranger_that_there_is_nothing(owned: Owned
     assert (await http.post("/v1/messages", json=said, headers=owned.acme)).json()["response"] == "Mine."
 
 
-async def test_a_thread_of_another_tenant_and_one_of_nobody_look_the_same(owned: Owned) -> None:
+async def test_a_thread_of_another_tenant_looks_like_one_that_does_not_exist(owned: Owned) -> None:
     for path in ("/v1/threads", "/v1/sessions"):
         method = "DELETE" if path == "/v1/threads" else "GET"
         answers = [
@@ -193,7 +193,7 @@ async def test_a_thread_of_another_tenant_and_one_of_nobody_look_the_same(owned:
         assert bodies[0] == bodies[1]
 
 
-async def test_a_stranger_neither_stops_nor_waits_for_a_run_in_progress(owned: Owned) -> None:
+async def test_another_tenant_neither_stops_nor_waits_for_a_run_in_progress(owned: Owned) -> None:
     http = owned.running.http
     asked, go = asyncio.Event(), asyncio.Event()
 
@@ -218,7 +218,7 @@ async def test_a_stranger_neither_stops_nor_waits_for_a_run_in_progress(owned: O
     owned.model.before_token = None
 
 
-async def test_a_session_nothing_has_run_in_yet_is_taken_too(owned: Owned) -> None:
+async def test_the_id_of_a_session_without_runs_is_taken_too(owned: Owned) -> None:
     sessions = owned.running.service.sessions
     await sessions.enter(
         "acme", CONTACT, session_id="just-opened", channel_id="", message_id="", new_id="unused"
@@ -236,7 +236,7 @@ async def test_a_session_nothing_has_run_in_yet_is_taken_too(owned: Owned) -> No
     assert rows == []
 
 
-async def test_who_may_run_a_graph_may_not_decide_for_the_company(owned: Owned) -> None:
+async def test_the_scope_runs_does_not_allow_decisions(owned: Owned) -> None:
     http = owned.running.http
     runs = await key_of(owned.running.service, "acme", "runs")
     config = {"configurable": {"thread_id": owned.waiting}}

@@ -81,7 +81,7 @@ async def test_messages_stream_named_events_and_the_answer_token_by_token(databa
     assert done["session_id"] == events[0][1]["session_id"]
 
 
-async def test_an_error_in_the_middle_of_a_stream_keeps_its_name_and_words(database_url: str) -> None:
+async def test_an_error_within_a_stream_keeps_its_code_and_message(database_url: str) -> None:
     script = [calling("I look it up.", SEARCH), ModelUnavailable("the model is away", details={"model": "m"})]
     model = ScriptedChatModel(replies=[*script, *script, *script])
     async with running_service(database_url, scripted_models(model)) as running:
@@ -101,7 +101,7 @@ async def test_an_error_in_the_middle_of_a_stream_keeps_its_name_and_words(datab
         assert caught.value.response.status_code == 503
 
 
-async def test_an_unforeseen_error_in_a_stream_of_messages_is_its_last_event(database_url: str) -> None:
+async def test_an_unforeseen_error_is_the_last_event_of_a_message_stream(database_url: str) -> None:
     model = ScriptedChatModel(replies=[calling("I look it up.", SEARCH), RuntimeError("a secret")])
     async with running_service(database_url, scripted_models(model)) as running:
         *_, end = [event async for event in events_of(running, "/v1/messages", MESSAGE)]
@@ -109,7 +109,9 @@ async def test_an_unforeseen_error_in_a_stream_of_messages_is_its_last_event(dat
         assert "secret" not in end.data
 
 
-async def test_an_error_before_the_first_event_has_its_own_status(database_url: str) -> None:
+async def test_a_stream_that_is_not_admitted_is_answered_with_the_status_of_its_error(
+    database_url: str,
+) -> None:
     gate = asyncio.Event()
     model = ScriptedChatModel(replies=[AIMessage("One two.")], before_token=gate.wait)
     async with running_service(database_url, scripted_models(model)) as running:
@@ -120,6 +122,28 @@ async def test_an_error_before_the_first_event_has_its_own_status(database_url: 
         for endpoint in ("invoke", "stream", "stream_events"):
             refused = await running.http.post(f"/react/{endpoint}", json=body)
             assert (refused.status_code, refused.json()["error"]) == (409, "thread_busy")
+            assert refused.headers["Retry-After"] == "1"
+        gate.set()
+        assert (await first).status_code == 200
+
+
+async def test_a_message_stream_that_is_not_admitted_is_answered_with_the_status_of_its_error(
+    database_url: str,
+) -> None:
+    gate = asyncio.Event()
+    model = ScriptedChatModel(replies=[AIMessage("One two.")], before_token=gate.wait)
+    runs = RunSettings(max_concurrent=1, queue_seconds=0)
+    async with running_service(database_url, scripted_models(model), runs=runs) as running:
+        body = {"message": "Good morning", "contact_id": CONTACT, "session_id": "busy"}
+        first = asyncio.create_task(running.http.post("/v1/messages", json=body))
+        await until(lambda: model.asked)
+        for more, status, code in (
+            ({"multitask_strategy": "reject"}, 409, "thread_busy"),
+            ({"session_id": None}, 429, "too_many_runs"),
+        ):
+            headers = {"Accept": "text/event-stream"}
+            refused = await running.http.post("/v1/messages", json={**body, **more}, headers=headers)
+            assert (refused.status_code, refused.json()["error"]) == (status, code)
             assert refused.headers["Retry-After"] == "1"
         gate.set()
         assert (await first).status_code == 200
@@ -150,7 +174,7 @@ async def test_a_second_run_on_a_thread_waits_or_replaces_the_first(database_url
         assert [message["content"] for message in messages][-3:] == ["Second reply.", "Help.", "Third reply."]
 
 
-async def test_more_runs_than_there_are_places_are_told_to_come_again(database_url: str) -> None:
+async def test_a_run_without_a_free_concurrency_slot_is_answered_with_429(database_url: str) -> None:
     gate = asyncio.Event()
     model = ScriptedChatModel(replies=[AIMessage("One two.")], before_token=gate.wait)
     runs = RunSettings(max_concurrent=1, queue_seconds=0)
@@ -165,7 +189,7 @@ async def test_more_runs_than_there_are_places_are_told_to_come_again(database_u
 
 
 @pytest.mark.parametrize("path", ["/react/invoke", "/react/stream", "/react/stream_events", "/v1/messages"])
-async def test_a_client_that_goes_away_stops_the_run_at_its_next_step(database_url: str, path: str) -> None:
+async def test_a_client_that_disconnects_stops_the_run_at_its_next_step(database_url: str, path: str) -> None:
     gate = asyncio.Event()
     model = ScriptedChatModel(
         replies=[calling("I look it up.", SEARCH), AIMessage("Never asked for.")], before_token=gate.wait
@@ -194,7 +218,7 @@ async def test_a_client_that_goes_away_stops_the_run_at_its_next_step(database_u
         assert len(model.replies) == 1
 
 
-async def test_a_message_whose_sender_left_while_it_waited_is_not_begun(database_url: str) -> None:
+async def test_a_run_whose_client_disconnects_while_it_waits_does_not_begin(database_url: str) -> None:
     gate = asyncio.Event()
     model = ScriptedChatModel(replies=[AIMessage("First reply.")], before_token=gate.wait)
     async with running_service(database_url, scripted_models(model)) as running:
@@ -217,7 +241,7 @@ async def test_a_message_whose_sender_left_while_it_waited_is_not_begun(database
         assert [message.text for message in state.values["messages"]] == ["Help.", "First reply."]
 
 
-async def test_a_run_that_does_not_reach_its_next_step_in_time_is_ended_and_told(database_url: str) -> None:
+async def test_a_run_that_exceeds_the_drain_time_is_cancelled_and_its_client_told(database_url: str) -> None:
     model = ScriptedChatModel(replies=[AIMessage("One two.")], before_token=asyncio.Event().wait)
     runs = RunSettings(drain_seconds=0.05)
     async with running_service(database_url, scripted_models(model), runs=runs) as running:
@@ -235,7 +259,7 @@ async def test_a_run_that_does_not_reach_its_next_step_in_time_is_ended_and_told
         assert (refused.status_code, refused.json()["error"]) == (503, "run_stopped")
 
 
-async def test_a_service_that_stops_tells_late_runs_clients_how_to_go_on(database_url: str) -> None:
+async def test_a_stopping_service_tells_clients_how_to_continue_their_runs(database_url: str) -> None:
     model = ScriptedChatModel(replies=[AIMessage("One two.")], before_token=asyncio.Event().wait)
     settings = settings_for(database_url, server=ServerSettings(port=0), runs=RunSettings(drain_seconds=0.05))
     async with httpx.AsyncClient(timeout=60) as http:

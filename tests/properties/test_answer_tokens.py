@@ -40,7 +40,7 @@ def pieces_of(draw: st.DrawFn, text: str) -> list[str]:
 
 @given(st.data(), replies())
 @settings(max_examples=120, deadline=None)
-def test_all_that_is_streamed_is_the_answer(data: st.DataObject, reply: tuple[str, str]) -> None:
+def test_the_streamed_pieces_are_the_answer(data: st.DataObject, reply: tuple[str, str]) -> None:
     text, answer = reply
     tokens = FieldTokens(FIELD)
     assert "".join(tokens.feed(piece) for piece in data.draw(pieces_of(text))) == answer
@@ -61,7 +61,7 @@ def test_character_by_character_every_step_is_a_beginning_of_the_answer(reply: t
 
 @given(st.data(), replies(VALUES.filter(lambda value: not isinstance(value, str))))
 @settings(max_examples=60, deadline=None)
-def test_an_answer_that_is_no_text_is_not_streamed(data: st.DataObject, reply: tuple[str, Any]) -> None:
+def test_an_answer_that_is_not_text_is_not_streamed(data: st.DataObject, reply: tuple[str, Any]) -> None:
     text, _ = reply
     tokens = FieldTokens(FIELD)
     assert "".join(tokens.feed(piece) for piece in data.draw(pieces_of(text))) == ""
@@ -72,7 +72,7 @@ def test_an_answer_that_is_no_text_is_not_streamed(data: st.DataObject, reply: t
 @example(['{"final_answer": "a', '", "final_answer": "b"}'])
 @example(["[[[[{{{{", "}]}]"])
 @settings(max_examples=200, deadline=None)
-def test_what_is_no_json_is_borne(pieces: list[str]) -> None:
+def test_text_that_is_not_json_does_no_harm(pieces: list[str]) -> None:
     tokens = FieldTokens(FIELD)
     shown = "".join(tokens.feed(piece) for piece in pieces)
     shown.encode()

@@ -190,7 +190,7 @@ WRAPPINGS = st.sampled_from(
 
 
 @given(MESSAGES, st.lists(WRAPPINGS, max_size=3))
-def test_a_message_is_freed_of_whatever_it_is_wrapped_in(message: str, wrappings: list[str]) -> None:
+def test_a_message_is_extracted_from_any_wrapping(message: str, wrappings: list[str]) -> None:
     reply = message
     for wrapping in wrappings:
         reply = wrapping.replace("…", reply)
@@ -216,12 +216,12 @@ def test_a_message_that_is_not_wrapped_stays_as_it_is(message: str) -> None:
         "Subjects: three of them were new to you.",
     ],
 )
-def test_what_belongs_to_the_message_stays(message: str) -> None:
+def test_marks_that_belong_to_the_message_stay(message: str) -> None:
     assert extract_message(message) == message
 
 
 @given(st.text(alphabet=st.characters() | st.sampled_from("\"'`~*#: \n"), max_size=200))
-def test_a_message_that_was_freed_stays_as_it_is(reply: str) -> None:
+def test_extracting_a_message_twice_changes_nothing(reply: str) -> None:
     text = extract_message(reply)
     assert extract_message(text) == text
     assert text == text.strip()

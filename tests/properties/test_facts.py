@@ -1,4 +1,4 @@
-"""Whatever is told of a contact: one value at a time, beliefs of the past stay, and nothing is lost."""
+"""For any statements about a contact: one value at a time, past beliefs stay, and nothing is lost."""
 
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -30,14 +30,14 @@ def tellings(draw: st.DrawFn) -> NewFact:
 
 
 async def told(memory: EmbeddedMemory, scope: Scope, told: NewFact) -> datetime:
-    """When it was recorded."""
+    """Return when a fact was recorded."""
     [change] = await memory.upsert_facts(scope, [told])
     history = await memory.fact_history(scope)
     return max(each.superseded_at or each.recorded_at for each in (*history, change.fact))
 
 
 def assert_one_value_at_a_time(history: list[Fact]) -> None:
-    """Of the single-valued predicate, among what is believed."""
+    """Return the believed facts of the single-valued predicate."""
     believed = [
         each
         for each in history
@@ -70,7 +70,7 @@ async def test_one_value_holds_at_a_time_and_the_past_does_not_change(
 
 
 async def asked(memory: EmbeddedMemory, scope: Scope, moment: datetime) -> list[list[Fact]]:
-    """What is believed at a moment of three days."""
+    """Return what is believed at a moment within three days."""
     return [
         await memory.list_facts(scope, valid_at=JANUARY + timedelta(days=day), believed_at=moment)
         for day in (-15, 0, 15)

@@ -1,4 +1,4 @@
-"""Whatever the memory's values hold, they come out of the wire as they went in."""
+"""For any values of the memory port, converting them to protobuf and back changes nothing."""
 
 from datetime import UTC, datetime
 from itertools import pairwise

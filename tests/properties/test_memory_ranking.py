@@ -1,4 +1,4 @@
-"""Fusion, age and local reranking, for any ranks."""
+"""Properties of fusion, age and local reranking."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise

@@ -25,7 +25,7 @@ def test_steps_may_be_replayed_together_or_one_by_one(first: list[Any], second: 
 
 
 @given(st.lists(st.lists(SAID, max_size=4), max_size=8))
-def test_adding_and_replacing_is_what_add_messages_does(writes: list[Any]) -> None:
+def test_messages_are_added_and_replaced_like_add_messages_does(writes: list[Any]) -> None:
     expected: list[AnyMessage] = []
     for write in writes:
         expected = list(add_messages(expected, write))  # type: ignore[arg-type]
@@ -33,7 +33,9 @@ def test_adding_and_replacing_is_what_add_messages_does(writes: list[Any]) -> No
 
 
 @given(st.lists(SAID, max_size=6), st.sets(IDS))
-def test_what_is_removed_is_gone_and_the_rest_stays_in_order(said: list[Any], removed: set[str]) -> None:
+def test_removed_messages_are_gone_and_the_others_keep_their_order(
+    said: list[Any], removed: set[str]
+) -> None:
     kept = merge_messages([], [said])
     left = merge_messages(kept, [[RemoveMessage(id_) for id_ in removed]])
     assert left == [message for message in kept if message.id not in removed]

@@ -86,7 +86,7 @@ def test_steps_are_refused_exactly_when_they_cannot_be_carried_out(
 
 @settings(deadline=None)
 @given(st.lists(steps, min_size=1, max_size=6))
-def test_a_circle_that_is_reported_is_one(made: list[PlanStep]) -> None:
+def test_a_reported_cycle_is_a_cycle(made: list[PlanStep]) -> None:
     needed: dict[int, set[int]] = {}
     for step in made:
         needed.setdefault(step.step_id, set()).update(step.depends_on)
@@ -138,7 +138,7 @@ def test_steps_run_once_after_what_they_need_and_never_after_a_failure(
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(numbers, st.booleans(), st.text(max_size=3))), st.randoms())
-def test_results_are_gathered_alike_in_whatever_order_they_come(
+def test_results_are_merged_alike_in_any_order(
     given_results: list[tuple[int, bool, str]], random: object
 ) -> None:
     results = {
@@ -158,7 +158,7 @@ def test_a_step_that_ran_again_has_its_latest_result() -> None:
     assert (kept["success"], kept["result"]) == (True, "now")
 
 
-def test_a_plan_has_a_step_and_neither_steps_nor_sub_goals_without_end() -> None:
+def test_the_numbers_of_steps_and_sub_goals_are_limited() -> None:
     def step(number: int) -> PlanStep:
         return PlanStep(step_id=number, sub_goal_number=1, task="t", expected_outcome="o", tool="send")
 
@@ -179,7 +179,7 @@ anything = st.text(st.characters(exclude_categories=["Cs"]), max_size=3_000)
     st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=2_000),
     st.lists(anything, max_size=10),
 )
-def test_what_a_step_is_told_is_not_too_long_and_can_be_stored(task: str, before: list[str]) -> None:
+def test_the_input_of_a_step_fits_its_agent_and_can_be_stored(task: str, before: list[str]) -> None:
     sent = ExecuteInput(
         step=PlanStep(step_id=11, sub_goal_number=1, task=task, expected_outcome="o").model_dump(),
         instruction="",

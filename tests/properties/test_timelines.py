@@ -1,4 +1,4 @@
-"""Whatever is said in whatever order: no two values of a line are believed for one moment."""
+"""For any statements in any order, no two values of a line are believed for one moment."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -53,7 +53,7 @@ def planned(believed: list[Period], said: Said) -> Plan:
 
 
 def carried_out(believed: list[Period], plan: Plan, value: str, free: int) -> list[Period]:
-    """What is believed once a plan is carried out; rows that are written are numbered from ``free``."""
+    """Apply a plan and return what is believed then; new rows are numbered from ``free``."""
     by_row = {period.row: period for period in believed}
     left = [period for period in believed if period.row not in plan.superseded]
     for copy in plan.copies:

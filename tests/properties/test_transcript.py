@@ -129,7 +129,7 @@ HISTORIES = st.lists(EARLIER, max_size=14)
 
 @given(HISTORIES, NOW, st.none() | st.just("it was empty"))
 @settings(max_examples=100, deadline=None)
-def test_each_call_has_its_reply_right_behind_it(
+def test_each_tool_call_is_followed_by_its_result(
     earlier: list[Turn], now: Turn, unreadable: str | None
 ) -> None:
     messages = build_transcript(state_of(earlier, now, unreadable=unreadable), SYSTEM)
@@ -147,7 +147,7 @@ def test_each_call_has_its_reply_right_behind_it(
 
 @given(HISTORIES, NOW)
 @settings(max_examples=40, deadline=None)
-def test_the_system_prompt_is_first_and_then_a_person_speaks(earlier: list[Turn], now: Turn) -> None:
+def test_the_system_prompt_comes_first_and_then_a_human_message(earlier: list[Turn], now: Turn) -> None:
     messages = build_transcript(state_of(earlier, now), SYSTEM)
     assert isinstance(messages[0], SystemMessage)
     assert isinstance(messages[1], HumanMessage)
@@ -156,7 +156,7 @@ def test_the_system_prompt_is_first_and_then_a_person_speaks(earlier: list[Turn]
 
 @given(HISTORIES, NOW)
 @settings(max_examples=40, deadline=None)
-def test_earlier_turns_are_what_was_asked_and_answered_as_far_as_there_is_room(
+def test_earlier_turns_are_the_newest_questions_and_answers_within_the_limit(
     earlier: list[Turn], now: Turn
 ) -> None:
     alone = build_transcript(state_of([], now), SYSTEM)
@@ -175,7 +175,7 @@ def test_earlier_turns_are_what_was_asked_and_answered_as_far_as_there_is_room(
 
 @given(HISTORIES, NOW)
 @settings(max_examples=40, deadline=None)
-def test_the_last_iterations_are_whole_and_older_ones_a_short_line_for_each_call(
+def test_the_last_iterations_are_shown_in_full_and_older_calls_in_a_line_each(
     earlier: list[Turn], now: Turn
 ) -> None:
     messages = build_transcript(state_of(earlier, now), SYSTEM)

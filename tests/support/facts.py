@@ -1,4 +1,4 @@
-"""The embedded memory for tests that search nothing: its tables, and no vectors."""
+"""The embedded memory for tests that do not search: its tables, without vectors."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,7 +18,7 @@ JANUARY = datetime(2026, 1, 10, 9, tzinfo=UTC)
 
 @asynccontextmanager
 async def fact_memory(pool: Pool) -> AsyncIterator[EmbeddedMemory]:
-    """The memory without vectors and background tasks."""
+    """Open the memory without vectors and background tasks."""
     await migrate(pool)
     deps = SearchDeps(
         pool=pool,
@@ -30,7 +30,7 @@ async def fact_memory(pool: Pool) -> AsyncIterator[EmbeddedMemory]:
 
 
 def said(number: int, text: str, *, day: int = 0, session: str = "s1", id: str = "") -> Message:  # noqa: A002
-    """A customer's message, so many days after :data:`JANUARY`."""
+    """Create a customer's message, ``day`` days after :data:`JANUARY`."""
     return Message(
         id=id or f"m{number}",
         role="customer",
@@ -41,6 +41,6 @@ def said(number: int, text: str, *, day: int = 0, session: str = "s1", id: str =
 
 
 def fact(predicate: str, value: str, message: str, **more: object) -> NewFact:
-    """A fact about the contact that a message says."""
-    given: dict[str, object] = {"subject": "contact", "confidence": 0.8, **more}
-    return NewFact(predicate=predicate, object=value, source_message_id=message, **given)  # type: ignore[arg-type]
+    """Create a fact about the contact that a message states."""
+    fields: dict[str, object] = {"subject": "contact", "confidence": 0.8, **more}
+    return NewFact(predicate=predicate, object=value, source_message_id=message, **fields)  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ from typing import Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel
 
-Json: TypeAlias = dict[str, Any]
+from tests.support.exchange import Exchange, Json, Raw, read_request
 
 # The path, and here the method too, of a request to keep content.
 CACHE = "cachedContents"
@@ -219,7 +219,7 @@ class Gated:
 
 
 Response: TypeAlias = (
-    Text | FunctionCalls | Structured | Malformed | Blocked | Cut | Silence | Error | Gated | Vectors
+    Text | FunctionCalls | Structured | Malformed | Blocked | Cut | Silence | Error | Gated | Vectors | Raw
 )
 
 
@@ -261,17 +261,17 @@ class GeminiServer:
         try:
             request = await _read_request(reader)
             if request.method == CACHE:
-                await _Exchange(reader, writer, request).whole(*await self._kept(request))
+                await Exchange(reader, writer).whole(*await self._kept(request))
                 return
             self.requests.append(request)
             if refusal := self._refusal(request):
-                await _Exchange(reader, writer, request).whole(refusal.status, _error_body(refusal))
+                await Exchange(reader, writer).whole(refusal.status, _error_body(refusal))
                 return
             unexpected = Error(
                 400, "INVALID_ARGUMENT", "the test put no response in the queue for this request"
             )
             response = self._queue.popleft() if self._queue else unexpected
-            await _answer(_Exchange(reader, writer, request), response)
+            await _answer(Exchange(reader, writer), request, response)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # the client went away: a test may well want that
         finally:
@@ -317,72 +317,33 @@ async def gemini_server() -> AsyncIterator[GeminiServer]:
         await server.aclose()
 
 
-@dataclass(frozen=True, slots=True)
-class _Exchange:
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-    request: Request
-
-    async def start_events(self) -> None:
-        await self._write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
-            b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
-        )
-
-    async def event(self, body: Json) -> None:
-        await self.chunk(f"data: {json.dumps(body)}\r\n\r\n".encode())
-
-    async def chunk(self, data: bytes) -> None:
-        await self._write(b"%x\r\n%b\r\n" % (len(data), data))
-
-    async def end_events(self) -> None:
-        await self._write(b"0\r\n\r\n")
-
-    async def whole(self, status: int, body: Json) -> None:
-        data = json.dumps(body).encode()
-        head = f"HTTP/1.1 {status} Any\r\nContent-Type: application/json; charset=UTF-8\r\n"
-        head += f"Content-Length: {len(data)}\r\nConnection: close\r\n\r\n"
-        await self._write(head.encode() + data)
-
-    async def client_gone(self) -> None:
-        await self.reader.read()
-
-    async def _write(self, data: bytes) -> None:
-        self.writer.write(data)
-        await self.writer.drain()
-
-
 async def _read_request(reader: asyncio.StreamReader) -> Request:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-    path = head[0].split(" ")[1].partition("?")[0]
-    headers = {
-        name.strip().lower(): value.strip()
-        for name, _, value in (line.partition(":") for line in head[1:] if line)
-    }
-    body = json.loads(await reader.readexactly(int(headers.get("content-length", "0"))))
+    path, headers, body = await read_request(reader)
     if path == f"/v1beta/{CACHE}":
         return Request(model=body["model"].removeprefix("models/"), method=CACHE, headers=headers, body=body)
     model, _, method = path.removeprefix("/v1beta/models/").partition(":")
     return Request(model=model, method=method, headers=headers, body=body)
 
 
-async def _answer(exchange: _Exchange, response: Response) -> None:
-    model = exchange.request.model
-    streamed = exchange.request.method == "streamGenerateContent"
+async def _answer(exchange: Exchange, request: Request, response: Response) -> None:
+    model = request.model
+    streamed = request.method == "streamGenerateContent"
     match response:
         case Error(pieces=[]):
             await exchange.whole(response.status, _error_body(response))
         case Vectors():
-            asked = exchange.request.body["requests"]
+            asked = request.body["requests"]
             await exchange.whole(200, {"embeddings": [{"values": list(response.values)} for _ in asked]})
         case Silence():
             await exchange.client_gone()
+        case Raw():
+            await exchange.send_raw(response)
         case Cut() if not streamed:
             pass  # closed without a byte
         case Cut():
-            await _cut(exchange, response)
+            await _cut(exchange, response, model)
         case Gated():
-            await _gated(exchange, response)
+            await _gated(exchange, response, model)
         case _ if streamed:
             await exchange.start_events()
             for event in _events(response, model):
@@ -392,9 +353,9 @@ async def _answer(exchange: _Exchange, response: Response) -> None:
             await exchange.whole(200, _merged(list(_events(response, model))))
 
 
-async def _cut(exchange: _Exchange, response: Cut) -> None:
+async def _cut(exchange: Exchange, response: Cut, model: str) -> None:
     await exchange.start_events()
-    for event in _pieces(response.pieces, exchange.request.model, finish_reason=None):
+    for event in _pieces(response.pieces, model, finish_reason=None):
         await exchange.event(event)
     if response.how == "half_event":
         await exchange.chunk(b'data: {"candidates": [{"content": {"par')
@@ -402,11 +363,11 @@ async def _cut(exchange: _Exchange, response: Cut) -> None:
         await exchange.end_events()
 
 
-async def _gated(exchange: _Exchange, response: Gated) -> None:
+async def _gated(exchange: Exchange, response: Gated, model: str) -> None:
     await exchange.start_events()
     gone = asyncio.ensure_future(exchange.client_gone())
     try:
-        for event in _pieces(response.pieces, exchange.request.model):
+        for event in _pieces(response.pieces, model):
             passed = asyncio.ensure_future(response.passed())
             await asyncio.wait({gone, passed}, return_when=asyncio.FIRST_COMPLETED)
             if gone.done():

@@ -1,4 +1,4 @@
-"""What tests of the memory share: a model that is quick and can fail, and messages."""
+"""Helpers for tests of the memory: a fast embedding model that can fail, and messages."""
 
 import asyncio
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ START = datetime(2026, 5, 7, 9, tzinfo=UTC)
 
 
 class Model(Embeddings):
-    """Hashed n-grams, that fail while ``down``, and count what they embed."""
+    """Hashed n-grams that fail while ``down``, and count the texts they embed."""
 
     def __init__(self, dimensions: int = LEXICAL_DIMENSIONS) -> None:
         self.down = False
@@ -42,7 +42,7 @@ class Model(Embeddings):
 def embedder(
     model: Model | None = None, *, name: str = "test:ngrams", dimensions: int = LEXICAL_DIMENSIONS
 ) -> Embedder:
-    """An embedder over the model."""
+    """Create an embedder over the model."""
     return Embedder(
         model=name, dimensions=dimensions, purpose="retrieval", embeddings=model or Model(dimensions)
     )
@@ -56,7 +56,7 @@ def said(
     session: str = "s1",
     role: Role = "customer",
 ) -> Message:
-    """A message some minutes after the beginning."""
+    """Create a message, ``minute`` minutes after :data:`START`."""
     return Message(
         id=id or f"{session}-{minute}",
         role=role,
@@ -67,13 +67,13 @@ def said(
 
 
 def conversation(texts: Sequence[str], *, session: str = "s1") -> list[Message]:
-    """Messages a minute apart."""
+    """Create messages a minute apart."""
     return [said(text, minute=minute, session=session) for minute, text in enumerate(texts)]
 
 
 async def all_embedded(memory: EmbeddedMemory) -> None:
     """Wait until no unit waits for a vector; pytest's time limit ends a wait that never will."""
-    while (await memory.progress()).waiting:  # noqa: ASYNC110  # another process may do it
+    while (await memory.progress()).waiting:  # noqa: ASYNC110  # another process may do the work
         await asyncio.sleep(0.005)
 
 

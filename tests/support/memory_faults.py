@@ -1,4 +1,4 @@
-"""The service's own memory behind a line that a test can cut or hold up."""
+"""The service's own memory behind a connection that a test can break or block."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ from memory.embedded import open_configured_memory
 
 
 class Line:
-    """Stands before a memory: lets calls through, refuses them, or lets them wait without end."""
+    """Wraps a memory: passes calls on, refuses them, or lets them hang."""
 
     def __init__(self) -> None:
         self.state: Literal["up", "down", "hanging"] = "up"
@@ -38,7 +38,7 @@ class Line:
 
 @pytest.fixture
 def line(monkeypatch: pytest.MonkeyPatch) -> Line:
-    """The line that services of this test have to their memory."""
+    """Return the connection that the test's services have to their memory."""
     made = Line()
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""A memory that answers as a test says, and any memory over real gRPC."""
+"""A memory with scripted results, and any memory over real gRPC."""
 
 import asyncio
 from collections import deque
@@ -39,7 +39,7 @@ NOON = datetime(2026, 3, 14, 12, 0, 0, 123456, tzinfo=UTC)
 
 
 def lexical_embedder() -> Embedder:
-    """An embedder that loads nothing."""
+    """Create an embedder that loads no model."""
     return build_embedder(Settings.load(embeddings=EmbeddingSettings(model=LEXICAL)), "retrieval")
 
 
@@ -51,21 +51,21 @@ def said(
     session_id: str = "s1",
     role: Role = "customer",
 ) -> Message:
-    """A message, so many minutes after noon."""
+    """Create a message, ``minutes`` minutes after :data:`NOON`."""
     at = NOON + timedelta(minutes=minutes)
     return Message(id=id, role=role, text=text, at=at, session_id=session_id, channel_id="whatsapp")
 
 
 @dataclass
 class ScriptedMemory:
-    """Answers what it is told to, and keeps what it was asked.
+    """Returns scripted results, and records its calls.
 
     Attributes:
-        answers: By method: a value, or an error to raise.
+        answers: The result of each method: a value, or an error to raise.
         faults: Errors that the first calls raise, whatever the method.
-        asked: Method, positional and named arguments of each call.
-        held: Where there is one, calls wait for it.
-        entered: Set when a call has come.
+        asked: Method, positional and keyword arguments of each call.
+        held: Calls wait for this event, if there is one.
+        entered: Set when a call arrives.
         cancelled: Methods whose calls were cancelled while they waited.
     """
 
@@ -187,13 +187,13 @@ class ScriptedMemory:
 
 
 def memory_settings(**settings: Any) -> MemorySettings:
-    """Settings of a server on a free port, and of a client that does not give up while a machine is slow."""
+    """Return settings for a server on a free port, and for a client that tolerates a slow machine."""
     return MemorySettings(**{"serve_port": 0, "grpc_timeout_seconds": 60, **settings})
 
 
 @asynccontextmanager
 async def over_grpc(memory: Memory, **settings: Any) -> AsyncIterator[RemoteMemory]:
-    """The memory, asked through a real server and client."""
+    """Serve the memory, and call it through a real server and client."""
     async with (
         serve_memory(memory, memory_settings(**settings), grace_seconds=0) as address,
         connect_memory(memory_settings(grpc_target=address, **settings)) as remote,

@@ -1,4 +1,4 @@
-"""Savers that tests open as they go, and that are closed with their pool."""
+"""Savers that tests open on demand, and that close with their pool."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,7 +11,7 @@ _STACKS: dict[Pool, AsyncExitStack] = {}
 
 @asynccontextmanager
 async def closing_savers(pool: Pool) -> AsyncIterator[None]:
-    """Close what :func:`saver_on` opened on the pool."""
+    """Close the savers that :func:`saver_on` opened on the pool."""
     async with AsyncExitStack() as stack:
         _STACKS[pool] = stack
         try:
@@ -21,5 +21,5 @@ async def closing_savers(pool: Pool) -> AsyncIterator[None]:
 
 
 async def saver_on(pool: Pool) -> GroupCommitSaver:
-    """A saver that lives as long as the ``pool`` fixture."""
+    """Open a saver that lives as long as the ``pool`` fixture."""
     return await _STACKS[pool].enter_async_context(open_saver(pool))

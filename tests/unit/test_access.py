@@ -57,7 +57,9 @@ def reached(server: tuple[str, int | None] | None, host: str | None = None) -> N
         (None, "127.0.0.2"),
     ],
 )
-def test_this_machine_is_let_in(server: tuple[str, int | None] | None, host: str | None) -> None:
+def test_requests_of_this_machine_are_allowed(
+    server: tuple[str, int | None] | None, host: str | None
+) -> None:
     reached(server, host)
 
 
@@ -73,12 +75,14 @@ def test_this_machine_is_let_in(server: tuple[str, int | None] | None, host: str
         (("127.0.0.1", 8000), "["),
     ],
 )
-def test_another_machine_or_name_is_not(server: tuple[str, int | None] | None, host: str | None) -> None:
+def test_requests_of_another_machine_or_name_are_refused(
+    server: tuple[str, int | None] | None, host: str | None
+) -> None:
     with pytest.raises(Forbidden):
         reached(server, host)
 
 
-def test_pages_of_other_sites_are_told_from_our_own() -> None:
+def test_requests_of_other_sites_pages_are_refused() -> None:
     own = {b"host": b"127.0.0.1:8000", b"origin": b"http://127.0.0.1:8000"}
     require_same_site(own, ())
     require_same_site({b"host": b"x"}, ())

@@ -1,4 +1,4 @@
-"""A service that is away is left alone for a while, and then tried once."""
+"""The circuit breaker refuses calls to an unavailable service for a while, then tries one."""
 
 import pytest
 
@@ -10,7 +10,7 @@ FAILED = MemoryUnavailable("failed", details={"grpc_status": "INTERNAL"})
 
 
 class Clock:
-    """Stands still until it is set."""
+    """A clock that a test sets."""
 
     now = 100.0
 
@@ -25,7 +25,7 @@ def circuit(clock: Clock) -> CircuitBreaker:
 
 
 def came_to(circuit: CircuitBreaker, error: ServiceError | None = None) -> str:
-    """What a call that ends so came to; ``refused`` when it was not let through."""
+    """Return the outcome of a call; ``refused`` if the circuit is open."""
     entered = False
     try:
         with circuit.call() as trial:

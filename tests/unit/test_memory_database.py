@@ -1,4 +1,4 @@
-"""Transactions of the memory that had to give way."""
+"""Retries of transactions that Postgres rolled back."""
 
 import pytest
 from psycopg.errors import DeadlockDetected, UniqueViolation
@@ -7,7 +7,7 @@ from memory.database import MAX_ATTEMPTS, retry_on_conflict
 
 
 class Obstructed:
-    """Fails so often, then answers."""
+    """Fails a number of times, then succeeds."""
 
     def __init__(self, times: int, error: type[Exception] = DeadlockDetected) -> None:
         self.left = times

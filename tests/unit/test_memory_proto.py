@@ -1,4 +1,4 @@
-"""The generated code is what the proto says, and the proto has every method of the port."""
+"""The generated code is current, and the proto has every method of the port."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from service.cli.proto import PROJECT, generate_proto
 
 GENERATED = ("memory_pb2.py", "memory_pb2.pyi", "memory_pb2_grpc.py", "memory_pb2_grpc.pyi")
 
-# By the port's names.
+# The proto's methods, by the port's names.
 METHODS = {
     "search": "Search",
     "assemble_context": "AssembleContext",

@@ -158,7 +158,7 @@ def test_the_reasoning_model_can_differ() -> None:
     ("values", "words"),
     [
         ({"model": "google_genai:gemini-3.8-flash"}, "needs GOOGLE_API_KEY"),
-        ({"model": "openai:gpt-5.5"}, "pip install langchain-openai"),
+        ({"model": "mistralai:mistral-large"}, "pip install langchain-mistralai"),
         ({"model": "nobody:knows"}, "Unsupported provider='nobody'"),
         ({"fallback_model": "anthropic:claude-sonnet-4-5"}, "pip install langchain-anthropic"),
         ({"reasoning_model": "google_genai:gemini-3.8-flash"}, "needs GOOGLE_API_KEY"),
@@ -192,9 +192,12 @@ def test_a_missing_key_of_another_provider_is_one_line_at_the_start(monkeypatch:
 
 @pytest.mark.parametrize(
     ("name", "limits"),
-    [("openai:gpt-5.5", {"timeout": 12.0, "max_retries": 0}), ("ollama:qwen3", {})],
+    [
+        ("openai:gpt-5.5", {"timeout": 12.0, "max_retries": 0, "max_tokens": 900}),
+        ("ollama:qwen3", {"num_predict": 900}),
+    ],
 )
-def test_another_provider_gets_our_time_limit_and_does_not_retry_on_its_own(
+def test_another_provider_gets_our_limits_and_does_not_retry_on_its_own(
     name: str, limits: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[dict[str, Any]] = []
@@ -205,7 +208,7 @@ def test_another_provider_gets_our_time_limit_and_does_not_retry_on_its_own(
         return scripted(says("hello"))
 
     monkeypatch.setattr(providers, "init_chat_model", init)
-    build_chat_models(settings(model=name, model_timeout_seconds=12), features())
+    build_chat_models(settings(model=name, model_timeout_seconds=12, model_max_output_tokens=900), features())
     assert given == [{"temperature": 0, **limits}]
 
 
@@ -340,10 +343,19 @@ async def test_an_error_that_no_retry_can_fix_is_reported_at_once(error: Excepti
 
 
 async def test_a_bug_of_ours_is_not_reported_as_the_providers_error() -> None:
-    chat = scripted(fails(KeyError("ours")))
-    with pytest.raises(KeyError, match="ours"):
+    chat = scripted(fails(AssertionError("ours")))
+    with pytest.raises(AssertionError, match="ours"):
         await models_of(chat).reply(QUESTION, temperature=0)
     assert chat.calls == 1
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("choices"), TypeError("no str"), IndexError(), AssertionError(), ValueError("no JSON")]
+)
+async def test_a_stream_that_the_adapter_cannot_read_is_requested_again(error: Exception) -> None:
+    chat = scripted([AIMessageChunk(content="Your or"), error], says("hello"))
+    reply = await models_of(chat).reply(QUESTION, temperature=0)
+    assert (reply.text, chat.calls) == ("hello", 2)
 
 
 async def test_an_interrupted_stream_is_requested_again_from_the_start() -> None:

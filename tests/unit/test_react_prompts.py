@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from syrupy.assertion import SnapshotAssertion
 
 from core.errors import CrmRefused
-from graphs.diagrams import mermaid
+from graphs.diagrams import draw_mermaid
 from graphs.react import build_react
 from graphs.registry import REGISTRY
 from nodes.deps import Deps
@@ -89,7 +89,7 @@ async def asked() -> list[list[BaseMessage]]:
 
 
 def test_the_diagram(snapshot: SnapshotAssertion) -> None:
-    assert mermaid(REACT) == snapshot
+    assert draw_mermaid(REACT) == snapshot
 
 
 @pytest.mark.parametrize("name", ["react", "react_reflection", "react_reflection_question"])

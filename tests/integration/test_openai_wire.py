@@ -1,0 +1,171 @@
+"""The real OpenAI adapter over a real socket: what is sent, and what a caller sees when things go wrong."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.tools import BaseTool, tool
+from pydantic import BaseModel
+
+from core.errors import ModelMisconfigured, ModelRefused, ModelUnavailable
+from core.models import ChatModels, build_chat_models, is_truncated
+from core.settings import FeatureSettings, ModelSettings
+from tests.support.exchange import Raw
+from tests.support.openai_api import Error, OpenAIServer, Refusal, Response, Text, ToolCall, openai_server
+
+# The SDK serialises its own objects, also those with wrong types from the wire.
+pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning")
+
+KEY = "sk-TestKeyOfNobody"
+CONVERSATION: list[BaseMessage] = [SystemMessage("Be brief."), HumanMessage("Where is my order?")]
+CUT = "the stream ended before the reply was complete"
+
+
+class Intent(BaseModel):
+    name: str
+    urgent: bool
+
+
+WHOLE = '{"name": "order", "urgent": true}'
+
+
+@tool
+def find_order(number: str) -> str:
+    """Find an order by its number."""
+    return f"order {number}"
+
+
+TOOLS: list[BaseTool] = [find_order]
+
+
+@pytest.fixture
+async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[OpenAIServer]:
+    async with openai_server() as opened:
+        monkeypatch.setenv("OPENAI_BASE_URL", opened.url)
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        yield opened
+
+
+@pytest.fixture
+async def models(server: OpenAIServer) -> AsyncIterator[ChatModels]:
+    """The service's own models, without pauses between attempts."""
+    settings = ModelSettings(_env_file=None, model="openai:test", model_max_output_tokens=700)
+    built = build_chat_models(settings, FeatureSettings(_env_file=None))
+    models = ChatModels(built.info, built._factory, first_pause=0)
+    yield models
+    await models.aclose()
+
+
+async def test_a_reply_arrives_whole_and_the_request_has_temperature_and_output_limit(
+    server: OpenAIServer, models: ChatModels
+) -> None:
+    server.enqueue(Text(["It is", " on its way."]))
+    reply = await models.reply(CONVERSATION, temperature=0.2)
+    assert type(reply) is AIMessage
+    assert reply.text == "It is on its way."
+    assert reply.response_metadata["finish_reason"] == "STOP"
+    assert reply.usage_metadata is not None
+    assert reply.usage_metadata["total_tokens"] == 12
+    [request] = server.requests
+    assert request["stream"] is True
+    assert request["temperature"] == 0.2
+    assert request["max_completion_tokens"] == 700
+
+
+async def test_a_tool_call_and_a_structured_value_arrive(server: OpenAIServer, models: ChatModels) -> None:
+    server.enqueue(ToolCall("find_order", '{"number": "7"}'), Text([WHOLE[:9], WHOLE[9:]]))
+    call = await models.reply(CONVERSATION, temperature=0, tools=TOOLS)
+    assert [(each["name"], each["args"]) for each in call.tool_calls] == [("find_order", {"number": "7"})]
+    reply = await models.reply_structured(CONVERSATION, Intent, temperature=0)
+    assert (reply.value, reply.error) == (Intent(name="order", urgent=True), None)
+
+
+@pytest.mark.parametrize(
+    ("response", "words"),
+    [
+        (Text(["I would", " rather chat."]), "not valid JSON"),
+        (Text(['{"name": ', "order"]), "not valid JSON"),
+        (Text(['{"name": "order"}']), "urgent: Field required"),
+        (Text(['["order"]']), "did not fit the schema"),
+        (Text(['{"name": {"a": 1}, "urgent": "perhaps"}']), "did not fit the schema"),
+        (Text([""]), "empty"),
+        (Text(['{"name": "order", "urg'], "length"), "output limit"),
+        (Text([WHOLE], "length"), "output limit"),
+    ],
+    ids=repr,
+)
+async def test_a_structured_reply_that_cannot_be_read_is_returned_with_the_reason(
+    server: OpenAIServer, models: ChatModels, response: Response, words: str
+) -> None:
+    server.enqueue(response)
+    reply = await models.reply_structured(CONVERSATION, Intent, temperature=0)
+    assert reply.value is None
+    assert words in (reply.error or "")
+    assert len(reply.error or "") < 300
+    assert reply.raw.id
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("response", [Refusal("I cannot help."), Text([WHOLE], "content_filter")], ids=repr)
+async def test_a_refused_structured_reply_is_a_refusal(
+    server: OpenAIServer, models: ChatModels, response: Response
+) -> None:
+    server.enqueue(response)
+    with pytest.raises(ModelRefused):
+        await models.reply_structured(CONVERSATION, Intent, temperature=0)
+
+
+async def test_a_reply_cut_at_the_output_limit_says_so(server: OpenAIServer, models: ChatModels) -> None:
+    server.enqueue(Text(["Once upon"], "length"))
+    assert is_truncated(await models.reply(CONVERSATION, temperature=0))
+
+
+BROKEN = [
+    Text(['{"name": "or'], None),
+    Text([], None),
+    Raw(b""),
+    Raw(b"", ends=False),
+    Raw(b'data: {"choices": [{"delta": {"content": "Your or'),
+    Raw(b'data: {"choices": [{"delta": {"content": "Your or"}}]}\n\n', ends=False),
+    Raw(b"data: <html>gateway</html>\n\n"),
+    Raw(b'data: {"choices": "none"}\n\n'),
+    Raw(b'data: {"choices": [{"index": 0, "delta": 5, "finish_reason": "stop"}]}\n\n'),
+    Raw(b"\xff\xfe\x00"),
+    Error(503),
+    Error(500, in_stream=True),
+    Error(429),
+]
+
+
+@pytest.mark.parametrize("structured", [False, True])
+@pytest.mark.parametrize("fault", BROKEN, ids=repr)
+async def test_a_broken_stream_costs_one_more_request(
+    server: OpenAIServer, models: ChatModels, fault: Response, structured: bool
+) -> None:
+    server.enqueue(fault, Text([WHOLE]))
+    if structured:
+        reply = await models.reply_structured(CONVERSATION, Intent, temperature=0)
+        assert reply.value == Intent(name="order", urgent=True)
+    else:
+        assert (await models.reply(CONVERSATION, temperature=0)).text == WHOLE
+    assert len(server.requests) == 2
+
+
+async def test_a_stream_that_never_finishes_is_unavailable_after_three_requests(
+    server: OpenAIServer, models: ChatModels
+) -> None:
+    server.enqueue(*[Text(["Your or"], None)] * 3)
+    with pytest.raises(ModelUnavailable) as caught:
+        await models.reply(CONVERSATION, temperature=0)
+    assert caught.value.details == {"model": "openai:test", "attempts": 3, "reason": CUT}
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
+async def test_a_rejected_request_is_reported_at_once(
+    server: OpenAIServer, models: ChatModels, status: int
+) -> None:
+    server.enqueue(Error(status))
+    with pytest.raises(ModelMisconfigured) as caught:
+        await models.reply(CONVERSATION, temperature=0)
+    assert KEY not in caught.value.message
+    assert len(server.requests) == 1
