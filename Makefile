@@ -14,7 +14,7 @@ INSTALL = { $(BIN)/python -m pip --disable-pip-version-check install --quiet uv 
 
 .PHONY: help serve demo keys migrate retention audit-verify memory-serve test test-thorough check check-deploy fmt snapshots \
 	docs proto requirements studio fuzz audit-dependencies chaos eval bench-service bench-checkpoints bench-growth \
-	bench-memory bench-workflows clean
+	bench-memory bench-workflows bench-answers clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## /{printf "  make %-19s %s\n", $$1, $$2}' Makefile
@@ -116,6 +116,9 @@ bench-growth: $(VENV)/.runtime ## Measure how a long conversation grows (about t
 
 bench-memory: $(VENV)/.runtime ## Measure search among 1,000,000 memories (minutes, 5 GB of disk)
 	@$(BIN)/python -m benchmarks.memory $(ARGS)
+
+bench-answers: $(VENV)/.runtime ## Hold scripted conversations and check what customers are told (MODEL=... tries a model)
+	@exec $(BIN)/python -m benchmarks.answers $(ARGS)
 
 bench-workflows: $(VENV)/.runtime ## Measure workflows: 10,000 steps in one, 1,000 at once (about three minutes)
 	@exec $(BIN)/python -m benchmarks.workflows $(ARGS)

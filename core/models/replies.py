@@ -72,7 +72,7 @@ def is_truncated(reply: AIMessage) -> bool:
 
 
 def is_unable(reply: AIMessage) -> bool:
-    """Return whether the offline model says that it cannot do what was asked; a person or another agent can."""
+    """Return whether the offline model says that it cannot do what was asked; a person may."""
     return bool(reply.response_metadata.get("unable"))
 
 

@@ -86,12 +86,12 @@ class Conversation:
 
     @cached_property
     def codes(self) -> list[str]:
-        """Return the identifiers that the task names; those of the topic where the task names no month either."""
+        """Return the identifiers in the task; those of the topic if the task names no month either."""
         return codes(self.task) or ([] if months(self.task) else codes(self.topic))
 
     @cached_property
     def months(self) -> list[int]:
-        """Return the months that the task names; those of the topic where the task names no number either."""
+        """Return the months in the task; those of the topic if the task names no identifier either."""
         return months(self.task) or ([] if codes(self.task) else months(self.topic))
 
 

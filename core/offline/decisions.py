@@ -29,7 +29,8 @@ _SEARCH: Final = re.compile(r"search|find|lookup")
 _NEEDS_PERSON: Final = re.compile(
     r"\b(?:refund|dispute|chargeback|exchange|replace|discount|percent off|% off|complain|complaint"
     r"|unacceptable|leaked|breach|cancel|delete|erase|book|manager|supervisor|human|real person"
-    r"|reembols\w+|estorn\w+|troc(?:ar|a)\b(?! o cart)|desconto|reclam\w+|insatisfeit\w+|vaz(?:ou|amento)|cancel\w+|exclu\w+"
+    r"|reembols\w+|estorn\w+|troc(?:ar|a)\b(?! o cart)|desconto|reclam\w+|insatisfeit\w+|vaz(?:ou|amento)"
+    r"|cancel\w+|exclu\w+"
     r"|apag(?:ar|uem)|marcar|atendente|gerente|c[oó]pia de todos|todos os dados|responsable|encargad[oa]"
     r"|queja|quejar\w*|devoluci[oó]n|filtraci[oó]n|borrar)\b",
     re.IGNORECASE,

@@ -29,7 +29,7 @@ from nodes.deps import Deps, get_run_context
 from nodes.shared.contact import load_contact_profile
 from nodes.shared.context import build_background_messages, reset_context
 from nodes.shared.prompts import add_locale, load_prompt
-from nodes.shared.structured import ask_structured
+from nodes.shared.structured import NO_LANGUAGE_MODEL, ask_structured, has_language_model
 
 # Voters differ by their lenses: chance would only add noise to the count.
 VOTE_TEMPERATURE = 0.2
@@ -99,6 +99,8 @@ class ConsensusNodes:
     async def vote(self, state: VoteInput, *, runtime: Runtime[Context]) -> dict[str, Any]:
         """Vote through one lens. A voter that cannot vote says why, and the others count."""
         context = get_run_context(runtime)
+        if not has_language_model(self._deps.models, context.model):
+            return _build_invalid_vote(state, f"The voter abstains: {NO_LANGUAGE_MODEL}")
         try:
             async with asyncio.timeout(VOTE_TIMEOUT_SECONDS):
                 ballot = await ask_structured(
@@ -123,8 +125,13 @@ class ConsensusNodes:
         )
         return {"votes": [vote]}
 
-    async def count(self, state: ConsensusState) -> Command[Literal["ask_human", "finish"]]:
-        """Decide by the rule, or ask a person; without a valid vote there is nothing to ask about."""
+    async def count(
+        self, state: ConsensusState, *, runtime: Runtime[Context]
+    ) -> Command[Literal["ask_human", "finish"]]:
+        """Decide by the rule, or ask a person.
+
+        Without a valid vote there is nothing to ask about, unless the voters abstained for want of a model.
+        """
         weights = {lens["name"]: lens.get("weight", DEFAULT_WEIGHT) for lens in state["lenses"]}
         votes = [
             WeightedVote(choice=vote["choice"], weight=weights[vote["voter"]]) for vote in state["votes"]
@@ -134,6 +141,8 @@ class ConsensusNodes:
         if tally["outcome"] == "decided":
             update |= {"decision": tally["winner"], "reason": state["rule"]}
             return Command(goto="finish", update=update)
+        if not has_language_model(self._deps.models, get_run_context(runtime).model):
+            return Command(goto="ask_human", update={**update, "reason": "needs_model"})
         if tally["outcome"] == "no_valid_votes":
             return Command(goto="finish", update={**update, "reason": "no_valid_votes"})
         return Command(goto="ask_human", update=update)
@@ -150,6 +159,7 @@ class ConsensusNodes:
             "options": state["options"],
             "tally": state["tally"],
             "votes": state["votes"],
+            "reason": _describe_doubt(state["reason"]),
         }
         answer = interrupt(request, response_schema=limit_choice(HumanDecision, state["options"]))
         return {"decision": answer.choice, "comment": answer.comment, "reason": "decided_by_human"}
@@ -177,6 +187,12 @@ class ConsensusNodes:
             HumanMessage(state["background"]),
             HumanMessage(state["question"]),
         ]
+
+
+def _describe_doubt(reason: Reason | None) -> str:
+    if reason == "needs_model":
+        return f"The voters abstain: {NO_LANGUAGE_MODEL}"
+    return "The rule does not decide"
 
 
 def _build_invalid_vote(state: VoteInput, reason: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from nodes.shared.contact import ContactProfile
 from nodes.shared.context import ContextOutput, ContextState
 
 Reason: TypeAlias = Literal[
-    "majority", "unanimous", "weighted", "quorum", "decided_by_human", "no_valid_votes"
+    "majority", "unanimous", "weighted", "quorum", "decided_by_human", "no_valid_votes", "needs_model"
 ]
 
 
@@ -188,7 +188,8 @@ class ConsensusOutput(ContextOutput):
         Reason | None,
         Field(
             description="What decided: the rule, or decided_by_human; no_valid_votes when nothing could; "
-            "null while a person is asked"
+            "needs_model while a person is asked because no language model is configured; null while one is "
+            "asked for another reason"
         ),
     ]
     comment: Annotated[str, Field(description="The comment of the person who decided; otherwise empty")]

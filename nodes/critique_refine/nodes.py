@@ -34,7 +34,12 @@ from nodes.deps import Deps, get_run_context
 from nodes.shared.contact import load_contact_profile
 from nodes.shared.context import reset_context
 from nodes.shared.prompts import load_prompt
-from nodes.shared.structured import ask_structured, build_unreadable_notice
+from nodes.shared.structured import (
+    NO_LANGUAGE_MODEL,
+    ask_structured,
+    build_unreadable_notice,
+    has_language_model,
+)
 
 T = TypeVar("T")
 
@@ -50,6 +55,7 @@ REFINE_TEMPERATURE = 0.6
 # run with an error and without the message.
 CALL_TIMEOUT_SECONDS = 200.0
 NO_MESSAGE = "There is no message: the model's replies could not be read."
+NO_MESSAGE_WITHOUT_MODEL = f"There is no message: {NO_LANGUAGE_MODEL}."
 
 
 class CritiqueRefineNodes:
@@ -98,6 +104,8 @@ class CritiqueRefineNodes:
     ) -> Command[Literal["criticise", "validate", "finish"]]:
         """Node: write the first draft. There is no version to fall back on, so a model's error is raised."""
         context = get_run_context(runtime)
+        if not has_language_model(self._deps.models, context.model):
+            return Command(goto="finish", update={"reason": "needs_model"})
         request = build_request(state, self._generate_prompt, context.locale)
         draft = await self._write(request, GENERATE_TEMPERATURE, context)
         if draft is None:
@@ -174,7 +182,8 @@ class CritiqueRefineNodes:
         """Node: answer with the best version and its judgements."""
         best = select_best(state["history"])
         if best is None:
-            return {"messages": [AIMessage(NO_MESSAGE)]}
+            text = NO_MESSAGE_WITHOUT_MODEL if state["reason"] == "needs_model" else NO_MESSAGE
+            return {"messages": [AIMessage(text)]}
         return {
             "messages": [AIMessage(best["text"])],
             "output": best["text"],

@@ -17,6 +17,7 @@ CritiqueRefineReason: TypeAlias = Literal[
     "model_unavailable",
     "model_refused",
     "model_misconfigured",
+    "needs_model",
 ]
 
 

@@ -39,7 +39,7 @@ from nodes.shared.agent import Agent
 from nodes.shared.context import build_background_messages, reset_context
 from nodes.shared.conversation import select_history
 from nodes.shared.prompts import add_locale, load_prompt
-from nodes.shared.structured import ask_structured
+from nodes.shared.structured import NO_LANGUAGE_MODEL, ask_structured, has_language_model
 
 # Maximum messages of earlier turns that the manager sees: questions and answers.
 HISTORY_MESSAGES = 20
@@ -101,6 +101,8 @@ class HierarchicalNodes:
     ) -> Command[Literal["work", "decompose", "finish"]]:
         """Divide the task: name the first subtasks and send them to work."""
         context = get_run_context(runtime)
+        if not has_language_model(self._deps.models, context.model):
+            return _end(build_incomplete_update([], "needs_model", detail=NO_LANGUAGE_MODEL))
         try:
             plan = await ask_structured(
                 self._deps.models,

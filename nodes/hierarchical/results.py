@@ -21,6 +21,7 @@ _REASON_TEXTS: Mapping[Reason, str] = {
     "subtasks_failed": "subtasks failed",
     "model_refused": "the model's provider declined to answer",
     "model_unavailable": "the model stopped answering",
+    "needs_model": "a manager needs a language model",
 }
 
 

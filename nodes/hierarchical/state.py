@@ -20,6 +20,7 @@ Reason: TypeAlias = Literal[
     "subtasks_failed",
     "model_refused",
     "model_unavailable",
+    "needs_model",
 ]
 
 

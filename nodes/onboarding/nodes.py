@@ -12,7 +12,7 @@ from langgraph.types import Command, interrupt
 
 from core.context import Context
 from core.errors import CrmError, CrmRefused, ModelError, NotFound
-from core.models import is_truncated
+from core.models import is_truncated, is_unable
 from core.texts import detect_language
 from nodes.deps import Deps, get_run_context
 from nodes.onboarding.journey import (
@@ -325,7 +325,7 @@ class OnboardingNodes:
         except (ModelError, TimeoutError):
             return None
         text = reply.text.strip()
-        return None if is_truncated(reply) or not text else text
+        return None if is_truncated(reply) or is_unable(reply) or not text else text
 
 
 def _list_titles(articles: Sequence[Article]) -> str:

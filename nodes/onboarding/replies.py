@@ -14,7 +14,7 @@ from core.texts import Language, detect_language, make_storable, normalise_text
 from nodes.onboarding.state import CONFIRMATIONS, SIZES, OnboardingState, Question
 from nodes.onboarding.texts import TEXTS
 from nodes.shared.prompts import load_prompt
-from nodes.shared.structured import ask_structured
+from nodes.shared.structured import ask_structured, has_language_model
 
 _Aside: TypeAlias = Literal["later", "skip", "question", "handover", "unclear"]
 OpenIntent: TypeAlias = Literal["information", _Aside]
@@ -168,8 +168,10 @@ def parse_reply(reply: str, question: Question | None) -> Reading | None:
 
 
 async def read_with_model(models: ChatModels, state: OnboardingState, model: str | None) -> Reading:
-    """Have a model read the state's reply; if it fails, take the reply as it is."""
+    """Have a model read the state's reply; if it fails, or there is none, take the reply as it is."""
     question, reply = state["question"], state["reply"]
+    if not has_language_model(models, model):
+        return parse_reply_without_model(reply, question)
     asked = TEXTS[state["language"]].questions[question] if question else "nothing yet: they write first"
     messages = [SystemMessage(load_prompt("onboarding_read").format(asked=asked)), HumanMessage(reply)]
     try:

@@ -48,7 +48,7 @@ from nodes.shared.agent import Agent
 from nodes.shared.contact import load_contact_profile
 from nodes.shared.context import reset_context
 from nodes.shared.prompts import add_locale, load_prompt
-from nodes.shared.structured import ask_structured
+from nodes.shared.structured import NO_LANGUAGE_MODEL, ask_structured, has_language_model
 
 # Some freedom to find a way; the schema and the checks ensure the form.
 PLAN_TEMPERATURE = 0.3
@@ -116,6 +116,8 @@ class PlanningMonitorNodes:
     ) -> Command[Literal["validate", "finish"]]:
         """Node: ask for a plan, or for a corrected one when the last draft had faults."""
         context = get_run_context(runtime)
+        if not has_language_model(self._deps.models, context.model):
+            return Command(goto="finish", update=end_incomplete("needs_model", NO_LANGUAGE_MODEL))
         messages = build_planner_messages(state, add_locale(self._plan_prompt, context.locale))
         return await self._draft(
             state,

@@ -21,6 +21,7 @@ PlanningReason: TypeAlias = Literal[
     "goal_not_reached",
     "model_refused",
     "model_unavailable",
+    "needs_model",
 ]
 StepFailureReason: TypeAlias = ReasonIncomplete | Literal["model_unavailable", "timed_out"]
 

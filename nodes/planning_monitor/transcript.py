@@ -42,6 +42,7 @@ _REASON_TEXTS: Mapping[PlanningReason, str] = {
     "goal_not_reached": "the steps ran, and the goal was not reached",
     "model_refused": "the model's provider declined to answer",
     "model_unavailable": "the model stopped answering",
+    "needs_model": "a plan needs a language model",
 }
 
 

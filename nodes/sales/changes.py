@@ -204,6 +204,12 @@ def plan_hand_over(before: Opportunity, reading: DealReading, *, action: str) ->
     return HandOver(team=_HAND_OVER_TEAM, reason=_PERSON_NEEDED[reading.needs_person], summary=summary)
 
 
+def build_words_hand_over(before: Opportunity, words: str) -> HandOver:
+    """Return a handover of what the customer said, for a person to work on."""
+    summary = f"{before.title} ({before.id}), in {before.stage}. The customer said: {shorten(words)}"
+    return HandOver(team=_HAND_OVER_TEAM, reason="The customer wrote about the deal", summary=summary)
+
+
 def _select_raised(
     objections: Sequence[ObjectionReading], before: Opportunity, evidence: Evidence
 ) -> list[ObjectionReading]:

@@ -35,6 +35,7 @@ _REASON_TEXTS: Mapping[Reason, str] = {
     "model_refused": "The model's provider declined to answer; the deal is as it was.",
     "model_unavailable": "The model did not answer; the deal is as it was, and the next run goes on.",
     "model_reply_unreadable": "The model's replies could not be read; the deal is as it was.",
+    "needs_model": "No language model is configured to work on the deal; it is as it was.",
     "crm_refused": "The CRM did not take all of it.",
     "crm_unavailable": "The CRM did not answer; what is not saved is kept for the next run.",
 }

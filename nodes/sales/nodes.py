@@ -20,6 +20,7 @@ from nodes.sales.changes import (
     Offer,
     add_stage,
     apply_changes,
+    build_words_hand_over,
     choose_default_action,
     collect_facts,
     decide_closing,
@@ -52,7 +53,7 @@ from nodes.sales.state import Deal, DealReading, PendingOffer, Reason, SalesStat
 from nodes.shared.contact import load_contact_profile
 from nodes.shared.context import reset_context
 from nodes.shared.prompts import add_locale, load_prompt
-from nodes.shared.structured import ask_structured
+from nodes.shared.structured import ask_structured, has_language_model
 from tools.approval import ApprovalDecision, ApprovalRequest, build_decision_schema
 from tools.crm.models import Opportunity
 
@@ -69,6 +70,7 @@ _TEAM_REASONS: Mapping[TeamReason, Reason] = {
     "model_unavailable": "model_unavailable",
     "decision_unreadable": "model_reply_unreadable",
     "decomposition_invalid": "model_reply_unreadable",
+    "needs_model": "needs_model",
 }
 
 
@@ -132,8 +134,15 @@ class SalesNodes:
         views = build_stage_views(opportunity, state["achieved"])
         return {**summarise_deal(opportunity), "stages_before": views, "stages": views}
 
-    async def work_stages(self, state: SalesState) -> Command[Literal["read_results", "finish"]]:
-        """Give the deal to the team; when none of its work is done, the deal stays as it is."""
+    async def work_stages(
+        self, state: SalesState, *, runtime: Runtime[Context]
+    ) -> Command[Literal["read_results", "record", "finish"]]:
+        """Give the deal to the team; when none of its work is done, the deal stays as it is.
+
+        Without a language model a person gets what the customer said.
+        """
+        if not has_language_model(self._deps.models, get_run_context(runtime).model):
+            return _hand_over_words(state)
         task = HierarchicalInput(
             task=build_task(state), contact_id=state["contact_id"], background=build_background(state)
         )
@@ -350,6 +359,22 @@ def _require_same_deal(known: Deal | None, deal: Deal) -> None:
 
 def _end(reason: Reason, update: Mapping[str, Any]) -> Command[Any]:
     return Command(goto="finish", update={**update, "reason": reason})
+
+
+def _hand_over_words(state: SalesState) -> Command[Any]:
+    """Return the step that hands the customer's words to a person; without words the run only ends."""
+    words = state["unread"]
+    if not words:
+        return _end("needs_model", {})
+    before = Opportunity.model_validate(state["opportunity"])
+    writes = Writes(
+        turn=state["turn"],
+        stage_before=before.stage,
+        opportunity=None,
+        follow_up=None,
+        hand_over=build_words_hand_over(before, words),
+    )
+    return Command(goto="record", update={"unsaved": writes, "unread": "", "reason": "needs_model"})
 
 
 def _end_work(reason: Reason, note: str, **update: Any) -> Command[Any]:

@@ -25,6 +25,7 @@ Reason: TypeAlias = Literal[
     "model_refused",
     "model_unavailable",
     "model_reply_unreadable",
+    "needs_model",
     "crm_refused",
     "crm_unavailable",
 ]

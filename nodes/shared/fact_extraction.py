@@ -19,7 +19,7 @@ from core.memory.vocabulary import MULTI_VALUED, SINGLE_VALUED, normalise_predic
 from core.models import ChatModels
 from core.texts import fence, make_storable
 from nodes.shared.prompts import load_prompt
-from nodes.shared.structured import ask_structured
+from nodes.shared.structured import ask_structured, has_language_model
 
 log = get_logger(__name__)
 
@@ -77,6 +77,8 @@ async def learn_facts(models: ChatModels, memory: Memory, scope: Scope, messages
     """Have memory learn the facts stated in a session.
 
     Learning the same session again changes nothing, because memory knows a fact by its source message.
+    Without a language model no facts are learnt: a rule that reads "my brother moved" as a move would put
+    something false into memory for good.
 
     Args:
         models: The chat models.
@@ -91,11 +93,11 @@ async def learn_facts(models: ChatModels, memory: Memory, scope: Scope, messages
         ModelError: The model failed permanently. A message that it refuses is skipped.
         MemoryUnavailable: Memory cannot be reached.
     """
+    if not has_language_model(models, None):
+        return 0
     newest = messages[-MAX_MESSAGES:]
-    # The offline model reads one message at a time; its calls cost nothing.
-    limit = BATCH_MESSAGES if models.info.is_language_model else 1
     count = 0
-    for start, end in _split_batches(newest, limit):
+    for start, end in _split_batches(newest):
         facts = await _extract_or_halve(models, newest[:start], newest[start:end])
         # A message at a time, oldest first, as a later fact replaces an earlier one.
         for message in newest[start:end]:
@@ -148,12 +150,12 @@ def _is_evidence(message: Message) -> bool:
     return message.role in _CONFIDENCE and bool(message.text.strip())
 
 
-def _split_batches(messages: Sequence[Message], limit: int) -> Iterator[tuple[int, int]]:
-    """Yield start and end of batches with at most ``limit`` messages that are evidence."""
+def _split_batches(messages: Sequence[Message]) -> Iterator[tuple[int, int]]:
+    """Yield start and end of batches with at most :data:`BATCH_MESSAGES` messages that are evidence."""
     start, evidence, characters = 0, 0, 0
     for index, message in enumerate(messages):
         length = min(len(message.text), MAX_TEXT_CHARACTERS)
-        full = evidence + _is_evidence(message) > limit or characters + length > BATCH_CHARACTERS
+        full = evidence + _is_evidence(message) > BATCH_MESSAGES or characters + length > BATCH_CHARACTERS
         if full and index > start:
             yield start, index
             start, evidence, characters = index, 0, 0

@@ -1,7 +1,7 @@
 """Model calls that repeat once when the reply cannot be used: structured values and plain texts."""
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage
 from pydantic import BaseModel
@@ -10,6 +10,9 @@ from core.models import ChatModels, Role, is_truncated, is_unable
 from core.texts import make_storable
 
 T = TypeVar("T", bound=BaseModel)
+
+# Why a run makes no judgement; see has_language_model.
+NO_LANGUAGE_MODEL: Final = "no language model is configured"
 
 
 async def ask_structured(
@@ -73,7 +76,9 @@ def build_unreadable_notice(fault: str) -> HumanMessage:
 
 
 def has_language_model(models: ChatModels, model: str | None) -> bool:
-    """Whether a language model answers; the offline model only quotes what it finds.
+    """Return whether a language model answers; a pattern that judges or plans checks this first.
+
+    The offline model only quotes what it finds. A judgement in its name would be invented.
 
     Args:
         models: The chat models.

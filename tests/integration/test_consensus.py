@@ -553,18 +553,6 @@ async def test_after_a_crash_only_the_voter_that_had_not_voted_votes(pool: Pool)
 # Other models
 
 
-async def test_the_offline_model_can_vote(pool: Pool) -> None:
-    async with consensus(pool, build_chat_models(ModelSettings(), FeatureSettings())) as graph:
-        output = await run(graph, SPEC.example)
-    assert output["decision"] in {"approve", "reject"}
-    assert output["reason"] == "majority"
-    assert len(output["votes"]) == len(DEFAULT_LENSES)
-    for vote in output["votes"]:
-        assert vote["valid"] is True
-        assert 0 <= vote["confidence"] <= 1
-        assert "refund" in vote["reasoning"]
-
-
 async def test_over_the_wire_every_voter_has_its_lens_and_the_same_temperature(pool: Pool) -> None:
     async with gemini_server() as server:
         server.enqueue(*[Structured(ballot("approve"))] * len(DEFAULT_LENSES))

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import httpx
-import jsonschema
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.runnables import RunnableConfig
@@ -669,36 +668,6 @@ def test_an_input_out_of_bounds_is_refused(wrong: dict[str, Any]) -> None:
 
 
 # Other models
-
-
-@pytest.mark.parametrize(
-    ("prompt", "contact_id", "word"),
-    [
-        (SPEC.example["prompt"], CONTACT, "contact limit"),
-        (
-            "Escreva uma mensagem que avise o cliente de que a cobrança vence amanhã.",
-            "d924702e-7216-42a7-9f90-db93a970ca03",
-            "cobrança",
-        ),
-    ],
-)
-async def test_the_offline_model_runs_all_nodes_and_its_text_is_not_approved(
-    pool: Pool, prompt: str, contact_id: str, word: str
-) -> None:
-    async with development_deps(pool, build_chat_models(ModelSettings(), FeatureSettings())) as deps:
-        graph = await compiled(SPEC, deps, pool)
-        output = await run(graph, prompt=prompt, contact_id=contact_id)
-    plain = {name: value for name, value in output.items() if name != "messages"}
-    schema = TypeAdapter(CritiqueRefineOutput).json_schema()
-    jsonschema.validate({**plain, "messages": []}, schema)
-    assert word in output["output"]
-    assert output["messages"][-1].text == output["output"]
-    assert 0 < output["score"] <= 1
-    assert output["cycles"] == 3
-    assert len(output["history"]) == 4
-    # It only says that no language model is there, which is nothing to send to a customer.
-    assert (output["success"], output["reason"]) == (False, "max_cycles_reached")
-    assert "speaks of the model" in output["validation"]["issues"][0]
 
 
 async def test_over_the_wire_each_role_has_its_prompt_temperature_and_thinking(pool: Pool) -> None:

@@ -34,7 +34,7 @@ from nodes.shared.agent import Agent
 from nodes.shared.memory import NO_MEMORY_STATUS
 from nodes.shared.prompts import load_prompt
 from tests.support.gemini import FunctionCalls, GeminiServer, Structured, Text, gemini_server
-from tests.support.graphs import compiled, development_deps, empty_crm
+from tests.support.graphs import development_deps, empty_crm
 from tests.support.savers import saver_on
 from tests.support.scripted import INFO, ScriptedChatModel, calling, scripted_models
 
@@ -909,19 +909,6 @@ async def test_tokens_carry_the_name_of_the_step_that_makes_them(build: Build) -
 
 
 # Other models
-
-
-async def test_the_offline_model_comes_to_a_sensible_end(pool: Pool) -> None:
-    models = build_chat_models(ModelSettings(_env_file=None), FeatureSettings(_env_file=None))
-    async with development_deps(pool, models) as deps:
-        output = await run(await compiled(SPEC, deps, pool), dict(SPEC.example))
-    assert (output["success"], output["reason"], output["rounds"]) == (True, None, 1)
-    assert "Handling Large Exports" in output["result"]
-    assert "batch export API" in output["result"]
-    assert [(each["id"], each["agent"], each["status"]) for each in output["subtasks"]] == [
-        ("t1", "researcher", "done"),
-        ("t2", "researcher", "done"),
-    ]
 
 
 async def test_gemini_is_asked_with_each_steps_prompt_temperature_and_schema(build: Build) -> None:

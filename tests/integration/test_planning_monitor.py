@@ -926,28 +926,6 @@ async def test_streamed_tokens_carry_the_name_of_their_node(pool: Pool) -> None:
     assert Judgement.model_validate_json(streamed["monitor"]) == WELL
 
 
-async def test_the_offline_model_plans_by_the_parts_of_the_request_and_answers_from_the_crm(
-    pool: Pool,
-) -> None:
-    models = build_chat_models(ModelSettings(_env_file=None), FeatureSettings(_env_file=None))
-    async with development_deps(pool, models) as deps:
-        graph = await compiled(SPEC, deps, pool)
-        output = await run(graph, dict(SPEC.example))
-        names = set(deps.tools)
-    assert (output["completed"], output["reason"]) == (True, None)
-    plan = Plan.model_validate(output["plan"])
-    assert [(each.step_id, each.tool) for each in plan.steps] == [
-        (1, "search_knowledge_base"),
-        (2, "check_service_status"),
-        (3, "search_past_tickets"),
-    ]
-    assert plan.steps[0].task == "Find out why the customer's contact export fails with 'Error 500'."
-    assert {name for each in plan.steps for name in each.tools} <= names
-    assert waves(output) == [[1, 2, 3]]
-    assert "Exporting more than 40K" in outcomes(output)[1][1]
-    assert "Handling Large Exports" in output["messages"][-1].text
-
-
 async def test_over_the_wire_each_part_has_its_own_prompt_and_temperature(pool: Pool) -> None:
     async with gemini_server() as server:
         server.enqueue(

@@ -16,9 +16,9 @@ from langgraph.types import Command
 from syrupy.assertion import SnapshotAssertion
 
 from core.errors import InvalidRequest, ModelRefused, ModelUnavailable, NotFound
-from core.models import ChatModels, build_chat_models
+from core.models import ChatModels
 from core.postgres import Pool
-from core.settings import CrmSettings, FeatureSettings, ModelSettings
+from core.settings import CrmSettings
 from dev_crm.app import create_crm
 from graphs.diagrams import draw_mermaid
 from graphs.sales import SPEC
@@ -689,20 +689,6 @@ async def test_tokens_carry_the_name_of_the_step_that_makes_them(house: House) -
         ("work_stages", "decide"),
         ("", "read_results"),
     ]
-
-
-async def test_the_offline_model_reports_that_it_made_no_progress(pool: Pool) -> None:
-    models = build_chat_models(ModelSettings(_env_file=None), FeatureSettings(_env_file=None))
-    async with house_over(pool, models, ScriptedChatModel()) as house:
-        before = await house.deal()
-        output = await house.sent(dict(SPEC.example))
-        after = await house.deal()
-    assert (output["success"], output["reason"]) == (False, "no_progress")
-    assert after.model_dump(exclude={"version", "updated_at", "next_action"}) == before.model_dump(
-        exclude={"version", "updated_at", "next_action"}
-    )
-    assert output["next_action"] == after.next_action
-    assert output["messages"][-1].text.startswith("Nothing new came to light")
 
 
 def test_the_diagram(snapshot: SnapshotAssertion) -> None:

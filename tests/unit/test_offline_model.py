@@ -1,4 +1,4 @@
-"""What a user of the offline model notices: tools chosen by the message, answers quoted from their results."""
+"""What a user of the offline model notices: tools chosen by the message, answers quoted from results."""
 
 import json
 from collections.abc import Mapping, Sequence

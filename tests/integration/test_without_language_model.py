@@ -1,0 +1,74 @@
+"""What each pattern answers where no language model is configured: no plan, vote or score is made up."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from graphs.registry import REGISTRY
+from tests.support.service import CONTACT, RunningService, running_service
+
+DEAL = {"contact_id": CONTACT, "opportunity_id": "OPP-3001"}
+
+
+@pytest.fixture(scope="module")
+async def running(shared_database_url: str) -> AsyncIterator[RunningService]:
+    async with running_service(shared_database_url) as opened:
+        yield opened
+
+
+async def invoke(running: RunningService, graph: str, body: dict[str, Any], **rest: Any) -> dict[str, Any]:
+    response = await running.http.post(f"/{graph}/invoke", json={"input": body, **rest})
+    assert response.status_code == 200, response.text
+    output: dict[str, Any] = response.json()["output"]
+    return output
+
+
+@pytest.mark.parametrize(
+    ("graph", "nothing"),
+    [
+        ("planning_monitor", {"completed": False, "plan": None, "results": [], "judgements": []}),
+        ("critique_refine", {"success": False, "output": "", "critique": None, "history": []}),
+        ("hierarchical", {"success": False, "subtasks": [], "rounds": 0}),
+    ],
+)
+async def test_a_pattern_that_plans_or_judges_ends_with_needs_model(
+    running: RunningService, graph: str, nothing: dict[str, Any]
+) -> None:
+    output = await invoke(running, graph, dict(REGISTRY[graph].example))
+    assert output["reason"] == "needs_model"
+    assert {name: output[name] for name in nothing} == nothing
+    assert "no language model is configured" in output["messages"][-1]["content"]
+
+
+async def test_a_consensus_asks_a_person_because_the_voters_abstain(running: RunningService) -> None:
+    question = {"question": "Delete all data of every customer tonight?", "contact_id": CONTACT}
+    output = await invoke(running, "consensus", question)
+    assert (output["reason"], output["decision"]) == ("needs_model", "")
+    [pending] = output["interrupts"]
+    assert "no language model is configured" in pending["value"]["reason"]
+    assert not any(vote["valid"] for vote in output["votes"])
+
+    answer = {"choice": "reject", "comment": "No."}
+    thread = {"configurable": {"thread_id": output["thread_id"]}}
+    decided = await invoke(running, "consensus", {"resume": answer}, config=thread)
+    assert (decided["decision"], decided["reason"]) == ("reject", "decided_by_human")
+
+
+async def test_a_sale_hands_what_the_customer_said_to_a_person_once(running: RunningService) -> None:
+    words = "We agree to the proposal. Please send the contract."
+    before = (await running.crm(f"/contacts/{CONTACT}/opportunities/{DEAL['opportunity_id']}"))["stage"]
+    output = await invoke(running, "sales", {**DEAL, "message": words})
+    assert (output["success"], output["reason"], output["stage"]) == (False, "needs_model", before)
+    [handoff] = await handoffs_with(running, words)
+    assert handoff["team"] == "sales"
+
+    # A run without new words has nothing to hand over.
+    again = {"configurable": {"thread_id": output["thread_id"]}}
+    assert (await invoke(running, "sales", DEAL, config=again))["reason"] == "needs_model"
+    assert len(await handoffs_with(running, words)) == 1
+
+
+async def handoffs_with(running: RunningService, words: str) -> list[dict[str, Any]]:
+    handoffs = (await running.crm(f"/contacts/{CONTACT}/handoffs"))["handoffs"]
+    return [handoff for handoff in handoffs if words in handoff["summary"]]
