@@ -136,7 +136,7 @@ async def _run_journey(
         body = {"input": given, "config": {"configurable": {"thread_id": thread}}}
         answered = await http.post(f"/{script['graph']}/invoke", json=body)
         output = answered.json().get("output") or answered.json()
-        asked = [str(pending.get("value", pending)) for pending in output.get("interrupts", [])]
+        asked = [str(pending["value"].get("text", "")) for pending in output.get("interrupts", [])]
         text = "\n".join([str(output.get(key, "")) for key in ("response", "reply", "message")] + asked)
         _check(
             turn,

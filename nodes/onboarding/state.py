@@ -4,7 +4,7 @@ from typing import Annotated, Literal, TypeAlias, get_args
 
 from langchain_core.messages import AnyMessage
 from langgraph.channels import EphemeralValue
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from typing_extensions import TypedDict
 
 from core.texts import Language
@@ -50,6 +50,11 @@ class Reply(BaseModel):
     reply: Annotated[str, StringConstraints(strip_whitespace=True)] = Field(
         min_length=1, max_length=MAX_REPLY_CHARACTERS, description="The customer's reply, in their words"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_bare_text(cls, value: Any) -> Any:
+        return {"reply": value} if isinstance(value, str) else value
 
 
 class QuestionToCustomer(TypedDict):

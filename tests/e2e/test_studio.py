@@ -66,8 +66,10 @@ async def test_studio_lists_every_graph(studio: LangGraphClient) -> None:
 async def test_the_example_of_a_graph_runs(studio: LangGraphClient, graph: str) -> None:
     thread = await studio.threads.create()
     output = await run(studio, graph, dict(REGISTRY[graph].example), thread["thread_id"])
-    assert output["messages"][-1]["type"] == "ai"
-    asks = REGISTRY[graph].asks == "customer"
+    # Without a language model the voters of a consensus abstain, and it asks a person.
+    abstains = graph == "consensus"
+    assert output["messages"][-1]["type"] == ("human" if abstains else "ai")
+    asks = REGISTRY[graph].asks == "customer" or abstains
     assert bool(output.get("__interrupt__")) == asks
     state = await studio.threads.get_state(thread["thread_id"])
     assert bool(state["next"]) == asks

@@ -175,11 +175,13 @@ async def _assert_conversations_are_whole(running: RunningService, day: Day) -> 
 
 
 async def _assert_effects_once(held: httpx.AsyncClient, day: Day) -> None:
-    """Assert one hand-off for each request for a person while the CRM was up."""
+    """Assert one hand-off of each message, and one for the request for a person while the CRM was up."""
     asked = [answer for message, answer in day.answers if message.text == "Quero falar com um atendente."]
     assert [answer["handoff"]["recorded"] for answer in asked] == [False, True]
     handoffs = (await held.get(f"/api/v1/contacts/{day.contacts[4]}/handoffs")).json()["handoffs"]
-    assert [handoff["summary"] for handoff in handoffs] == ["Quero falar com um atendente."]
+    summaries = [handoff["summary"] for handoff in handoffs]
+    assert "Quero falar com um atendente." in summaries
+    assert len(set(summaries)) == len(summaries)
 
 
 def _client(url: str, settings: CrmSettings) -> httpx.AsyncClient:

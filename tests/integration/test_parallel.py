@@ -243,12 +243,18 @@ async def test_without_any_good_answer_the_run_says_so_and_the_thread_stays_usab
     assert [message.type for message in again["messages"]] == ["human", "ai", "human", "ai"]
 
 
-async def test_an_unusable_merged_answer_is_requested_once_more(pool: Pool) -> None:
-    model = Agents(scripts={"ana": ["One."], "bob": ["Two."], MERGER: [" ", "One and two."]})
+@pytest.mark.parametrize(
+    ("unusable", "fault"),
+    [(" ", "it was empty"), ("[Answers of the agents]\nana: One.", "it repeats parts of the prompt")],
+)
+async def test_an_unusable_merged_answer_is_requested_once_more(
+    pool: Pool, unusable: str, fault: str
+) -> None:
+    model = Agents(scripts={"ana": ["One."], "bob": ["Two."], MERGER: [unusable, "One and two."]})
     async with parallel(pool, model) as graph:
         output = await run(graph, asked("ana", "bob"))
     assert output["answer"] == "One and two."
-    assert "it was empty" in model.heard[MERGER][1][-1].text
+    assert fault in model.heard[MERGER][1][-1].text
 
 
 @pytest.mark.parametrize("replies", [["", " "], [*UNAVAILABLE]], ids=["empty", "unavailable"])
@@ -554,15 +560,15 @@ async def test_braces_and_marks_in_texts_are_not_interpreted(pool: Pool) -> None
 # Other models
 
 
-async def test_the_offline_model_answers_from_all_sources(pool: Pool) -> None:
+async def test_the_offline_model_answers_from_what_a_source_says(pool: Pool) -> None:
     async with parallel(pool, build_chat_models(ModelSettings(), FeatureSettings())) as graph:
         merged = await run(graph, SPEC.example, "merge")
         first = await run(graph, {**SPEC.example, "mode": "first"}, "first")
-    assert (merged["success"], merged["reason"]) == (True, "merged")
+    assert (merged["success"], merged["reason"]) == (True, "only_answer")
     assert list(statuses(merged)) == [agent["name"] for agent in DEFAULT_AGENTS]
     assert "40K" in merged["answer"]
     assert (first["success"], first["reason"]) == (True, "first_answer")
-    assert sorted(statuses(first).values()) == ["answered", "cancelled", "cancelled"]
+    assert list(statuses(first).values()).count("answered") == 1
 
 
 async def test_over_the_wire_agents_have_their_tools_and_the_merger_its_temperature(pool: Pool) -> None:

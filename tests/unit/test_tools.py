@@ -89,6 +89,12 @@ async def test_the_version_comes_with_plan_and_limits(tools: Mapping[str, BaseTo
         "plan": "Enterprise",
         "product_version": "2.3.1",
         "status": "active",
+        "seats": 40,
+        "monthly_amount": "899.00",
+        "currency": "USD",
+        "billing_cycle": "yearly",
+        "started_on": "2024-03-11",
+        "renews_on": "2027-03-11",
         "usage": {
             "contacts": {"used": 48_500, "limit": 50_000},
             "messages_this_month": {"used": 131_200, "limit": 250_000},
