@@ -144,6 +144,8 @@ _YES = (
     r"|yes,? it (?:is|does|works)|yes,? i can|sim|claro|pronto|feito|seguir|vamos|podemos|otimo|perfeito"
     r"|beleza|funciona|tudo certo|sem problemas?|com certeza"
 )
+# "Yes, it is connected", but not "yes, but it fails"; read so only where no model reads the reply.
+_BEGINS_WITH_YES = re.compile(r"(?:yes|yeah|yep|sim)\b(?!.*\b(?:but|not|mas|nao|porem)\b)(?!.*n't)")
 _NO = r"no|nope|no,? it (?:does not|doesn't|is not|isn't)|it does not work|it doesn't work|nao|nao funciona"
 # As both languages write it: 1200, 1,200 and 1.200.
 _NUMBER = r"[0-9]{1,3}(?:[.,][0-9]{3})+|[0-9]+"
@@ -152,7 +154,7 @@ _NOTHING = r"no|none|nothing|no thanks?|no,? none|nao|nenhuma?|nada|nenhuma ferr
 
 def parse_reply(reply: str, question: Question | None) -> Reading | None:
     """Return what a plain reply says: a command, yes, no or a number; None if a model must read it."""
-    text = " ".join(normalise_text(reply).split()).replace("\u2019", "'")
+    text = _fold(reply)
     for pattern, intent in _COMMANDS:
         if re.fullmatch(f"{_PLEASE}(?:{pattern}){_END}", text):
             return Reading(intent=intent)
@@ -165,6 +167,10 @@ def parse_reply(reply: str, question: Question | None) -> Reading | None:
     if question in SIZES and re.fullmatch(_NUMBER, text):
         return _parse_size(question, text)
     return None
+
+
+def _fold(reply: str) -> str:
+    return " ".join(normalise_text(reply).split()).replace("\u2019", "'")
 
 
 async def read_with_model(models: ChatModels, state: OnboardingState, model: str | None) -> Reading:
@@ -192,6 +198,8 @@ async def read_with_model(models: ChatModels, state: OnboardingState, model: str
 def parse_reply_without_model(reply: str, question: Question | None) -> Reading:
     """Take the only number or the words of a reply, for when no model could read it."""
     is_question = reply.rstrip().endswith("?")
+    if question in CONFIRMATIONS and not is_question and _BEGINS_WITH_YES.match(_fold(reply)):
+        return Reading(intent="yes")
     if question in SIZES:
         numbers = re.findall(rf"(?<![\w.,-])(?:{_NUMBER})(?![\w-]|[.,]\d)", reply)
         reading = _parse_size(question, numbers[0]) if len(numbers) == 1 else None

@@ -1,6 +1,6 @@
 """The input, output and state of an onboarding."""
 
-from typing import Annotated, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from langchain_core.messages import AnyMessage
 from langgraph.channels import EphemeralValue

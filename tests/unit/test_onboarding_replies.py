@@ -103,6 +103,10 @@ def test_nothing_to_connect_skips_the_integrations() -> None:
         ("Online\n retail", "industry", {"intent": "information", "industry": "Online retail"}),
         ("What do you mean?", "industry", {"intent": "question"}),
         ("asdf", "tour", {"intent": "unclear"}),
+        ("Yes, it is connected", "connected", {"intent": "yes"}),
+        ("sim, consigo", "success", {"intent": "yes"}),
+        ("Yes, but it fails", "connected", {"intent": "unclear"}),
+        ("Yes? How?", "connected", {"intent": "question"}),
         ("hello", None, {"intent": "unclear"}),
     ],
 )
