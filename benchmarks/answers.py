@@ -111,7 +111,7 @@ async def _send(
     http: httpx.AsyncClient, contact: str, message: str, session: str | None, *, channel: str | None
 ) -> Reply:
     body: dict[str, Any] = {"contact_id": contact, "message": message}
-    body |= {"session_id": session} if session else {"channel": channel}
+    body |= {"session_id": session} if session else {"channel_id": channel}
     calls: list[tuple[str, dict[str, Any]]] = []
     async with aconnect_sse(http, "POST", "/v1/messages", json=body) as stream:
         async for event in stream.aiter_sse():

@@ -251,6 +251,7 @@ async def test_a_tie_waits_for_a_person_who_sees_the_votes_and_decides(pool: Poo
             "options": ["approve", "reject"],
             "tally": waiting["tally"],
             "votes": waiting["votes"],
+            "reason": "The rule does not decide",
         }
         assert (waiting["tally"]["outcome"], waiting["tally"]["leaders"]) == ("tie", ["approve", "reject"])
         assert pending.response_schema["properties"]["choice"]["enum"] == ["approve", "reject"]
