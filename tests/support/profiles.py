@@ -1,4 +1,4 @@
-"""How many examples property tests try: few in ``make test``, about ten times as many in ``make test-thorough``."""
+"""How many examples property tests try: few in ``make test``, ten times as many in ``make test-thorough``."""
 
 import os
 
