@@ -214,18 +214,16 @@ def build_served_input_schema(spec: GraphSpec) -> type[BaseModel]:
     )
 
 
-def build_graph_input(spec: GraphSpec, values: Mapping[str, Any]) -> BaseModel | Command[Any] | None:
+def build_graph_input(spec: GraphSpec, values: Mapping[str, Any]) -> dict[str, Any] | Command[Any] | None:
     """Return what LangGraph is given for the values of a served input.
 
-    A turn gets the validated input model and not a dict: LangGraph writes the defaults of a model too, so
-    that a field left out never keeps the value of the thread's previous run.
-
     Returns:
-        The input model, a ``Command`` that answers interrupts, or ``None`` to continue.
+        The validated input with every default (see :meth:`graphs.spec.GraphSpec.validate_input`), a
+        ``Command`` that answers interrupts, or ``None`` to continue.
     """
     if "resume" in values:
         return None if values["resume"] is None else Command(resume=values["resume"])
-    return spec.input_schema.model_validate(values)
+    return spec.validate_input(values)
 
 
 def build_resume_call(graph: str, thread_id: str) -> dict[str, JsonValue]:
