@@ -149,21 +149,13 @@ def build_run_request(
         raise InvalidRequest(
             "locale must be a language tag such as en or pt-BR", details={"locale": locale[:50]}
         )
-    # Only the service says which message or request a run is about.
-    own_metadata = {name: value for name, value in (metadata or {}).items() if name != MESSAGE_KEY}
     return RunRequest(
         graph=graph,
         input=graph_input,
         identity=identity,
         config={
             "configurable": {"thread_id": check_thread_id(thread_id) if thread_id else new_thread_id()},
-            "metadata": {
-                **own_metadata,
-                **({MESSAGE_KEY: key} if key else {}),
-                GRAPH_KEY: spec.name,
-                TENANT_KEY: identity.tenant,
-                USER_KEY: identity.user,
-            },
+            "metadata": _build_metadata(metadata or {}, spec, identity, key),
             "recursion_limit": spec.recursion_limit,
             "tags": list(tags),
             "run_name": spec.name,
@@ -179,6 +171,15 @@ def build_run_request(
         key=key,
         repeated=repeated,
     )
+
+
+def _build_metadata(
+    metadata: Mapping[str, Any], spec: GraphSpec, identity: Identity, key: str
+) -> dict[str, Any]:
+    # Only the service says which message or request a run is about.
+    own = {name: value for name, value in metadata.items() if name != MESSAGE_KEY}
+    message = {MESSAGE_KEY: key} if key else {}
+    return {**own, **message, GRAPH_KEY: spec.name, TENANT_KEY: identity.tenant, USER_KEY: identity.user}
 
 
 class Resume(BaseModel):
