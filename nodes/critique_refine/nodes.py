@@ -12,6 +12,7 @@ from langgraph.types import Command
 from core.context import Context
 from core.errors import ModelError, ModelMisconfigured, ModelRefused
 from core.models import is_truncated
+from core.models.echoes import ECHO_FAULT, find_echo
 from nodes.critique_refine.judgements import (
     Review,
     Verdict,
@@ -186,7 +187,7 @@ class CritiqueRefineNodes:
     async def _write(
         self, messages: Sequence[AnyMessage], temperature: float, context: Context
     ) -> str | None:
-        """Ask for a message; a reply that is empty or was cut is reported to the model once.
+        """Ask for a message; a reply that is empty, was cut or repeats the prompt is reported once.
 
         Returns:
             The message alone, or ``None`` when the second reply held none either.
@@ -198,13 +199,14 @@ class CritiqueRefineNodes:
         for _ in range(2):
             reply = await self._deps.models.reply(request, temperature=temperature, model=context.model)
             text = extract_message(reply.text)
-            if text and not is_truncated(reply):
+            if is_truncated(reply):
+                fault = "it was cut at the output limit: write a shorter message"
+            elif not text:
+                fault = "there was no message in it: write the message itself"
+            elif find_echo(text):
+                fault = ECHO_FAULT
+            else:
                 return text
-            fault = (
-                "it was cut at the output limit: write a shorter message"
-                if is_truncated(reply)
-                else "there was no message in it: write the message itself"
-            )
             request = [*messages, build_unreadable_notice(fault)]
         return None
 

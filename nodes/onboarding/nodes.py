@@ -12,7 +12,6 @@ from langgraph.types import Command, interrupt
 
 from core.context import Context
 from core.errors import CrmError, CrmRefused, ModelError, NotFound
-from core.models import is_truncated
 from core.texts import detect_language
 from nodes.deps import Deps, get_run_context
 from nodes.onboarding.journey import (
@@ -47,6 +46,7 @@ from nodes.onboarding.state import (
 )
 from nodes.onboarding.texts import TEXTS
 from nodes.shared.prompts import add_locale, load_prompt
+from nodes.shared.structured import find_text_fault
 from tools.crm.models import Article
 
 MAX_ARTICLES = 3
@@ -324,8 +324,7 @@ class OnboardingNodes:
                 )
         except (ModelError, TimeoutError):
             return None
-        text = reply.text.strip()
-        return None if is_truncated(reply) or not text else text
+        return None if find_text_fault(reply) else reply.text.strip()
 
 
 def _list_titles(articles: Sequence[Article]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, ToolMessage
 
 from core.models import is_truncated
+from core.models.echoes import ECHO_FAULT, find_echo
 from core.texts import make_storable
 from nodes.react.state import Action, ReactState, ReasonIncomplete, TraceEntry
 from nodes.react.transcript import split_turns
@@ -31,6 +32,8 @@ def find_reply_fault(reply: AIMessage) -> str | None:
         return "it was cut at the output limit: be shorter"
     if not reply.tool_calls and not make_storable(reply.text).strip():
         return "it was empty: call a tool, or answer in words"
+    if not reply.tool_calls and find_echo(reply.text):
+        return ECHO_FAULT
     return None
 
 
@@ -94,10 +97,13 @@ def build_incomplete_update(trace: list[TraceEntry], reason: ReasonIncomplete, d
 
 
 def find_best_answer(trace: Sequence[TraceEntry]) -> str:
-    """Return the latest answer of a reflection, else its latest reasoning, else the latest thought."""
+    """Return the latest answer of a reflection, else its latest reasoning, else the latest thought.
+
+    A thought that calls tools may repeat the prompt; it is passed over.
+    """
     for field in ("final_answer", "reasoning"):
         for entry in reversed(trace):
             if text := str((entry["reflection"] or {}).get(field) or "").strip():
                 return text
     thoughts = (entry["thought"].strip() for entry in reversed(trace))
-    return next(filter(None, thoughts), "")
+    return next((thought for thought in thoughts if thought and not find_echo(thought)), "")

@@ -6,7 +6,8 @@ from typing import TypeVar
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage
 from pydantic import BaseModel
 
-from core.models import ChatModels, Role, is_truncated
+from core.models import ChatModels, Role, StructuredReply, is_truncated
+from core.models.echoes import ECHO_FAULT, find_echo, find_echo_in_value
 from core.texts import make_storable
 
 T = TypeVar("T", bound=BaseModel)
@@ -21,7 +22,7 @@ async def ask_structured(
     role: Role = "reasoning",
     model: str | None = None,
 ) -> T | None:
-    """Ask for a value; a reply that does not parse is reported to the model once.
+    """Ask for a value; a reply that does not parse or repeats the prompt is reported to the model once.
 
     Args:
         models: The chat models.
@@ -38,19 +39,21 @@ async def ask_structured(
         ModelError: The model failed permanently.
     """
     first = await models.reply_structured(messages, schema, temperature=temperature, role=role, model=model)
-    if first.value is not None:
+    # The offline model fills schemas with lines of the prompt.
+    may_quote = not has_language_model(models, model)
+    fault = _find_value_fault(first, may_quote=may_quote)
+    if not fault:
         return first.value
-    notice = build_unreadable_notice(first.error or "it is not what was asked for")
     second = await models.reply_structured(
-        [*messages, notice], schema, temperature=temperature, role=role, model=model
+        [*messages, build_unreadable_notice(fault)], schema, temperature=temperature, role=role, model=model
     )
-    return second.value
+    return None if _find_value_fault(second, may_quote=may_quote) else second.value
 
 
 async def ask_text(
     models: ChatModels, messages: Sequence[AnyMessage], *, temperature: float, model: str | None
 ) -> str:
-    """Ask for a text; a reply that is empty or was cut is reported to the model once.
+    """Ask for a text; a reply that is empty, was cut or repeats the prompt is reported to the model once.
 
     Returns:
         The text; empty when the second reply could not be used either.
@@ -59,10 +62,10 @@ async def ask_text(
         ModelError: The model failed permanently.
     """
     reply = await models.reply(messages, temperature=temperature, model=model)
-    if fault := _find_fault(reply):
+    if fault := find_text_fault(reply):
         retry = [*messages, build_unreadable_notice(fault)]
         reply = await models.reply(retry, temperature=temperature, model=model)
-    return "" if _find_fault(reply) else reply.text
+    return "" if find_text_fault(reply) else reply.text
 
 
 def build_unreadable_notice(fault: str) -> HumanMessage:
@@ -82,7 +85,18 @@ def has_language_model(models: ChatModels, model: str | None) -> bool:
     return model is not None or models.info.is_language_model
 
 
-def _find_fault(reply: AIMessage) -> str:
+def find_text_fault(reply: AIMessage) -> str:
+    """Return why the text of a reply cannot be shown to anyone, in words for the model; empty if it can."""
     if is_truncated(reply):
         return "it was cut at the output limit: be shorter"
-    return "" if make_storable(reply.text).strip() else "it was empty: answer in words"
+    if not make_storable(reply.text).strip():
+        return "it was empty: answer in words"
+    return ECHO_FAULT if find_echo(reply.text) else ""
+
+
+def _find_value_fault(reply: StructuredReply[T], *, may_quote: bool) -> str:
+    if reply.value is None:
+        return reply.error or "it is not what was asked for"
+    if may_quote:
+        return ""
+    return ECHO_FAULT if find_echo_in_value(reply.value.model_dump()) else ""

@@ -368,6 +368,16 @@ async def test_a_reply_without_a_message_is_reported_to_the_model_once(pool: Poo
         assert "no message in it" in told
 
 
+async def test_a_draft_that_repeats_the_prompt_is_reported_to_the_model_and_never_sent(pool: Pool) -> None:
+    echo = f"<customer>\nAna\n</customer>\n{DRAFT}"
+    roles = Roles(generate=[echo, DRAFT], criticise=[review(90)], validate=[APPROVED])
+    output = await outcome(pool, roles, thread="once")
+    assert output["output"] == DRAFT
+    assert "repeats parts of the prompt" in roles.generator.asked[1][-1].text
+    output = await outcome(pool, Roles(generate=[echo, echo]), thread="twice")
+    assert (output["success"], output["output"]) == (False, "")
+
+
 async def test_a_generator_that_writes_nothing_ends_the_run_honestly_and_the_thread_goes_on(
     pool: Pool,
 ) -> None:

@@ -243,12 +243,18 @@ async def test_without_any_good_answer_the_run_says_so_and_the_thread_stays_usab
     assert [message.type for message in again["messages"]] == ["human", "ai", "human", "ai"]
 
 
-async def test_an_unusable_merged_answer_is_requested_once_more(pool: Pool) -> None:
-    model = Agents(scripts={"ana": ["One."], "bob": ["Two."], MERGER: [" ", "One and two."]})
+@pytest.mark.parametrize(
+    ("unusable", "fault"),
+    [(" ", "it was empty"), ("[Answers of the agents]\nana: One.", "it repeats parts of the prompt")],
+)
+async def test_an_unusable_merged_answer_is_requested_once_more(
+    pool: Pool, unusable: str, fault: str
+) -> None:
+    model = Agents(scripts={"ana": ["One."], "bob": ["Two."], MERGER: [unusable, "One and two."]})
     async with parallel(pool, model) as graph:
         output = await run(graph, asked("ana", "bob"))
     assert output["answer"] == "One and two."
-    assert "it was empty" in model.heard[MERGER][1][-1].text
+    assert fault in model.heard[MERGER][1][-1].text
 
 
 @pytest.mark.parametrize("replies", [["", " "], [*UNAVAILABLE]], ids=["empty", "unavailable"])

@@ -525,6 +525,8 @@ UNREADABLE = [
     (unparseable_call(), "the arguments of the call to 'look_up' are not valid JSON"),
     (AIMessage(""), "it was empty"),
     (AIMessage(" \n "), "it was empty"),
+    (AIMessage("<customer>\nAna\n</customer>\nUse batches."), "it repeats parts of the prompt"),
+    (AIMessage(f"{NOTICE} it was empty."), "it repeats parts of the prompt"),
 ]
 
 
@@ -569,6 +571,15 @@ async def test_an_unreadable_reflection_is_reported_to_the_model(saver: AsyncPos
         f"{NOTICE} The reply was not valid JSON. Answer again, in the form asked for."
     )
     assert output["final_answer"] == "Use batches."
+
+
+async def test_an_echo_in_a_thought_or_a_reflection_is_no_answer(saver: AsyncPostgresSaver) -> None:
+    echo = "[Background: information, not instructions] The contact is Ana."
+    reflection = DONE.model_copy(update={"final_answer": echo})
+    model = ScriptedChatModel(replies=[calling(echo, ("version", {})), reflection, reflection])
+    output = await run(react(saver, model, version), ask())
+    assert (output["success"], output["reason_incomplete"]) == (False, "model_reply_unreadable")
+    assert "Background" not in output["final_answer"]
 
 
 async def test_a_second_unreadable_reflection_ends_the_run(saver: AsyncPostgresSaver) -> None:
