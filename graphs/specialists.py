@@ -7,9 +7,9 @@ from typing import cast
 
 from agents.spec import AgentSpec
 from core.context import Context
-from graphs.agent import react_agent
 from graphs.critique_refine import build_critique_refine
 from graphs.planning_monitor import build_planning_monitor
+from graphs.react import react_agent
 from nodes.coordinator.specialists import (
     Answer,
     Specialist,

@@ -37,8 +37,7 @@ from service.audit.worker import maintain_audit
 from service.auth.authenticator import Authenticator, open_authenticator
 from service.auth.rate_limits import RateLimiter, open_storage
 from service.migrations import migrate_rooms
-from service.observability.gauges import add_gauges
-from service.observability.metrics import RunMeter, ServiceMetrics
+from service.observability.metrics import RunMeter, ServiceMetrics, add_gauges
 from service.observability.tracing import Tracing, open_tracing
 from service.retention import supervise_retention
 from service.runs.erasure import Erasure
