@@ -12,8 +12,8 @@ from core.errors import InvalidRequest, NotFound
 from core.models import build_chat_models
 from core.postgres import Pool
 from core.settings import FeatureSettings, ModelSettings
-from graphs.diagrams import draw_mermaid
 from graphs.onboarding import SPEC
+from graphs.spec import draw_mermaid
 from nodes.onboarding.state import OnboardingInput
 from nodes.onboarding.texts import TEXTS
 from tests.support.onboarding import (
