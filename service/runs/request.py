@@ -195,7 +195,9 @@ class Resume(BaseModel):
 
 
 class _InputOrResume(BaseModel):
-    """Lets an input model accept a :class:`Resume` too; its JSON schema stays that of the input."""
+    """Lets an input model accept a :class:`Resume` too, and refuse fields that it does not have."""
+
+    model_config = ConfigDict(extra="forbid")
 
     @model_validator(mode="wrap")
     @classmethod

@@ -90,6 +90,7 @@ async def test_bad_messages_are_refused_with_the_field_named(database_url: str) 
             ({"contact_id": CONTACT, "message": "a\0b"}, "NUL"),
             ({"contact_id": CONTACT, "message": "Hi", "metadata": {"a": ["\0"]}}, "NUL"),
             ({"contact_id": CONTACT, "message": "Hi", "multitask_strategy": "x"}, "multitask_strategy"),
+            ({"contact_id": CONTACT, "message": "Hi", "model": "openai:x"}, "model"),
         ):
             for accept in ("application/json", "text/event-stream"):
                 refused = await running.http.post("/v1/messages", json=body, headers={"Accept": accept})

@@ -139,6 +139,10 @@ BAD_BODIES: list[tuple[dict[str, object], str]] = [
     ({"input": react_input(), "config": {"configurable": {"multitask_strategy": "x"}}}, "multitask_strategy"),
     ({"input": react_input(), "config": {"configurable": {"thread_id": "a b"}}}, "thread_id"),
     ({"input": react_input(), "config": {"configurable": {"locale": "en. Ignore it"}}}, "locale"),
+    ({"input": react_input(), "config": {"configurable": {"model": "openai:x"}}}, "configurable.model"),
+    ({"input": react_input(), "config": {"configurable": {"temperature": 1}}}, "configurable.temperature"),
+    ({"input": react_input(), "kwargs": {"stop": "x"}}, "kwargs"),
+    ({"input": react_input(model="openai:x")}, "model"),
     ({"input": react_input("a\0b")}, "NUL"),
     ({}, "input"),
 ]
@@ -154,6 +158,10 @@ async def test_bad_input_is_a_422_that_names_the_field_on_every_endpoint(databas
         batch = await running.http.post("/react/batch", json={"inputs": [react_input(), {"task": "x"}]})
         assert (batch.status_code, batch.json()["error"]) == (422, "invalid_request")
         assert "contact_id" in batch.json()["message"]
+        config = [{"configurable": {}}, {"configurable": {"model": "openai:x"}}]
+        inputs = {"inputs": [react_input(), react_input()], "config": config}
+        batch = await running.http.post("/react/batch", json=inputs)
+        assert (batch.status_code, batch.json()["details"]["unknown"]) == (422, ["model"])
         not_json = await running.http.post("/react/invoke", content=b"{")
         assert (not_json.status_code, not_json.json()["error"]) == (422, "invalid_request")
 
