@@ -26,6 +26,7 @@ from checkpoints.cache import (
 )
 from core.errors import StartupError
 from core.settings import CacheSettings, RedisSettings
+from tests.support.profiles import examples
 from tests.support.redis import RedisServer, redis_server
 
 WRITES = [("dispatched", [{"agent": "general", "confidence": 0.75}]), ("branch:to:assemble", None)]
@@ -126,7 +127,7 @@ PLAIN = st.recursive(
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(writes=st.lists(st.tuples(st.text(), PLAIN), min_size=1, max_size=4))
 def test_plain_writes_come_back_unchanged(writes: list[tuple[str, Any]]) -> None:
     serializer = JsonSerializer()

@@ -11,6 +11,7 @@ from core.memory import Fact, NewFact, Scope
 from core.postgres import Pool
 from memory.embedded import EmbeddedMemory
 from tests.support.facts import JANUARY, fact, fact_memory
+from tests.support.profiles import examples
 
 DAYS = st.integers(-20, 20)
 
@@ -48,7 +49,9 @@ def assert_one_value_at_a_time(history: list[Fact]) -> None:
         assert earlier.valid_to <= later.valid_from
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(12), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(tellings(), min_size=2, max_size=8))
 async def test_one_value_holds_at_a_time_and_the_past_does_not_change(
     pool: Pool, tellings: list[NewFact]
