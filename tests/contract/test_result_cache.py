@@ -1,7 +1,7 @@
 """The cache of node results: what every back end must do, and that none of them disturbs a run."""
 
 import asyncio
-import time
+import threading
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -189,10 +189,14 @@ async def test_results_expire(server: RedisServer) -> None:
 
 
 class SlowCache(BoundedMemoryCache):
-    """Takes its time for every lookup."""
+    """Answers no lookup before it is released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released = threading.Event()
 
     def get(self, keys: Any) -> Any:
-        time.sleep(0.1)
+        self.released.wait(60)
         return super().get(keys)
 
 
@@ -200,9 +204,13 @@ async def test_a_slow_cache_is_empty_and_does_not_block_the_event_loop(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("checkpoints.cache.TIMEOUT_SECONDS", 0.01)
-    cache = wrap(SlowCache())
+    slow = SlowCache()
+    cache = wrap(slow)
     await cache.aset({KEY: (WRITES, None)})
-    assert await cache.aget([KEY]) == {}
+    try:
+        assert await cache.aget([KEY]) == {}
+    finally:
+        slow.released.set()
     assert "cache_too_slow" in caplog.text
 
 

@@ -67,12 +67,12 @@ async def test_one_value_holds_at_a_time_and_the_past_does_not_change(
             written = {(each.id, each.object, each.source_message_id) for each in history}
             assert known <= written
             known = written
-            moments[moment] = await asked(memory, scope, moment)
+            moments[moment] = await list_beliefs(memory, scope, moment)
         for moment, answers in moments.items():
-            assert await asked(memory, scope, moment) == answers
+            assert await list_beliefs(memory, scope, moment) == answers
 
 
-async def asked(memory: EmbeddedMemory, scope: Scope, moment: datetime) -> list[list[Fact]]:
+async def list_beliefs(memory: EmbeddedMemory, scope: Scope, moment: datetime) -> list[list[Fact]]:
     """Return what is believed at a moment within three days."""
     return [
         await memory.list_facts(scope, valid_at=JANUARY + timedelta(days=day), believed_at=moment)

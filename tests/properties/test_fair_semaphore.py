@@ -45,7 +45,7 @@ class Office:
                 self.working.remove(entry)
 
     @property
-    def held(self) -> Counter[str]:
+    def slots_by_owner(self) -> Counter[str]:
         return Counter(owner for owner, _ in self.working)
 
     def signal(self, index: int = 0) -> None:
@@ -88,10 +88,10 @@ async def test_no_slot_is_lost_or_given_twice_whoever_is_cancelled(
         if not at_once:
             await office.settle()
         assert office.slots.active <= limit
-        assert max(office.held.values(), default=0) <= owner_limit
+        assert max(office.slots_by_owner.values(), default=0) <= owner_limit
     await office.settle()
     unfinished = [task for task in office.tasks if not task.done()]
-    assert office.slots.active == office.held.total()
+    assert office.slots.active == office.slots_by_owner.total()
 
     await office.finish_all()
 
@@ -114,7 +114,7 @@ async def test_nobody_waits_for_a_slot_that_is_free_for_them(actions: Sequence[A
             office.signal(number)
         await office.settle()
         waiting = vars(office.slots)["_queues"]
-        assert office.slots.active == 3 or all(office.held[owner] == 2 for owner in waiting)
+        assert office.slots.active == 3 or all(office.slots_by_owner[owner] == 2 for owner in waiting)
     await office.finish_all()
 
 
