@@ -156,6 +156,9 @@ async def test_a_malformed_thread_id_is_refused(caller: Caller, path: str, threa
     assert "X-Thread-Id" not in answer.headers
 
 
+WITH_NUL = ["/v1/sessions/%00", "/v1/sessions?contact_id=a%00"]
+
+
 @pytest.mark.parametrize("url", WITH_NUL)
 async def test_nul_is_refused_in_paths_and_queries(caller: Caller, url: str) -> None:
     answer = await caller.send(caller.build("GET", url))
