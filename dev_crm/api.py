@@ -9,13 +9,12 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
-from psycopg import Error as DatabaseError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from core.errors import DatabaseUnavailable, InvalidRequest, ServiceError
 from core.logging import get_logger
-from core.postgres import Pool
+from core.postgres import DATABASE_UNAVAILABLE, Pool
 from core.texts import make_printable
 
 log = get_logger(__name__)
@@ -125,10 +124,9 @@ def install_error_handlers(app: FastAPI) -> None:
         message = f"{error.detail}: {target!r}. The API is described at {docs!r}."
         return JSONResponse(_body(code, message, {}), error.status_code, error.headers)
 
-    @app.exception_handler(DatabaseError)
-    async def _handle_database_error(request: Request, error: DatabaseError) -> JSONResponse:
+    async def handle_unavailable(request: Request, error: Exception) -> JSONResponse:
         log.warning(
-            "crm_database_failed", path=request.url.path, kind=type(error).__name__, reason=str(error)
+            "crm_database_unavailable", path=request.url.path, kind=type(error).__name__, reason=str(error)
         )
         return error_response(
             DatabaseUnavailable(
@@ -136,9 +134,13 @@ def install_error_handlers(app: FastAPI) -> None:
             )
         )
 
+    for kind in DATABASE_UNAVAILABLE:
+        app.add_exception_handler(kind, handle_unavailable)
+
     @app.exception_handler(Exception)
-    async def _handle_unexpected(_: Request, __: Exception) -> JSONResponse:
-        # Starlette raises the exception again after this response, so the server logs it.
+    async def _handle_unexpected(request: Request, error: Exception) -> JSONResponse:
+        # A client within the process gets only this response, so the traceback has to be logged here.
+        log.error("crm_failed", path=request.url.path, exc_info=error)
         return error_response(ServiceError("The CRM failed. Its log says why."))
 
 

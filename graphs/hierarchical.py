@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from langgraph.graph import END, START, StateGraph
 
 from core.context import Context
-from graphs.agent import react_agent
+from graphs.react import react_agent
 from graphs.spec import GraphSpec
 from nodes.deps import Deps
 from nodes.hierarchical.nodes import HISTORY_MESSAGES, HierarchicalNodes

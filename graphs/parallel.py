@@ -7,7 +7,7 @@ arXiv 2406.04692).
 from langgraph.graph import END, START, StateGraph
 
 from core.context import Context
-from graphs.agent import react_agent
+from graphs.react import react_agent
 from graphs.spec import GraphSpec
 from nodes.deps import Deps
 from nodes.parallel.nodes import ParallelNodes

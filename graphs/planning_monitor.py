@@ -4,7 +4,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import RetryPolicy
 
 from core.context import Context
-from graphs.agent import react_agent
+from graphs.react import react_agent
 from graphs.spec import GraphSpec
 from nodes.deps import Deps
 from nodes.planning_monitor.nodes import STEP_SECONDS, PlanningMonitorNodes

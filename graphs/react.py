@@ -1,14 +1,18 @@
 """ReAct: think, act, reflect, until done (Yao et al. 2022, arXiv 2210.03629)."""
 
+from collections.abc import Sequence
+from typing import cast
+
 from langgraph.graph import END, START, StateGraph
 
 from core.context import Context
-from graphs.spec import GraphSpec
+from core.memory import StrategyName
+from graphs.spec import GraphSpec, run_subgraph
 from nodes.deps import Deps
 from nodes.react.nodes import ReactNodes
 from nodes.react.state import ReactInput, ReactOutput, ReactState
 from nodes.react.transcript import HISTORY_MESSAGES
-from nodes.shared.agent import route_by_caller
+from nodes.shared.agent import Agent, route_by_caller
 from nodes.shared.context import ContextAssembler, PromptBudget
 from nodes.shared.prompts import load_prompt
 
@@ -42,6 +46,36 @@ def build_react(deps: Deps) -> StateGraph[ReactState, Context, ReactInput, React
     graph.add_edge("act", "reflect")
     graph.add_edge("finish", END)
     return graph
+
+
+def react_agent(deps: Deps) -> Agent:
+    """Compile the ReAct graph as an agent, with the checkpointer of the graph that calls it."""
+    graph = build_react(deps).compile(name="agent")
+
+    async def run(
+        task: str,
+        *,
+        contact_id: str,
+        instruction: str = "",
+        background: str = "",
+        tools: Sequence[str] = (),
+        max_iterations: int = 6,
+        temperature: float = 0.2,
+        retrieval: StrategyName = "general",
+    ) -> ReactOutput:
+        run_input = ReactInput(
+            task=task,
+            contact_id=contact_id,
+            instruction=instruction,
+            background=background,
+            tools=list(tools),
+            max_iterations=max_iterations,
+            temperature=temperature,
+            retrieval=retrieval,
+        )
+        return cast("ReactOutput", await run_subgraph(graph, run_input))
+
+    return run
 
 
 SPEC = GraphSpec(

@@ -6,7 +6,7 @@ from langgraph.graph import END, START, StateGraph
 
 from core.context import Context
 from graphs.hierarchical import build_hierarchical
-from graphs.spec import GraphSpec
+from graphs.spec import GraphSpec, run_subgraph
 from nodes.deps import Deps
 from nodes.hierarchical.state import HierarchicalInput, HierarchicalOutput
 from nodes.sales.deal import HISTORY_MESSAGES
@@ -62,7 +62,7 @@ def _build_team(deps: Deps) -> Team:
     stages = graph.compile(name="stages")
 
     async def run(task: HierarchicalInput) -> HierarchicalOutput:
-        return cast("HierarchicalOutput", await stages.ainvoke(task))
+        return cast("HierarchicalOutput", await run_subgraph(stages, task))
 
     return run
 

@@ -1,14 +1,18 @@
-"""What the registry knows of a graph."""
+"""What the registry knows of a graph, and how a graph is called and drawn."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from langgraph.graph import StateGraph
+from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Durability
 from pydantic import BaseModel
 
+from core.models import ChatModels
+from nodes.coordinator.router import AgentRegistry, Router
 from nodes.deps import Deps
+from tools.crm.client import CrmClient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +46,40 @@ class GraphSpec:
     def validate_input(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the input with every default filled in, to be passed to the graph.
 
-        LangGraph writes the keys of the input and no others, so a field that is left out would keep the
-        value of the thread's last run. It also stores the input in the checkpoint, whose serializer restores
-        plain values but no models; that is why this returns a dict.
+        See :func:`dump_input` for why every field has to be there, and why they are plain values.
 
         Raises:
             pydantic.ValidationError: The values do not fit the schema.
         """
-        return self.input_schema.model_validate(values).model_dump()
+        return dump_input(self.input_schema.model_validate(values))
+
+
+def dump_input(graph_input: BaseModel) -> dict[str, Any]:
+    """Return a validated input as it is passed to a graph: plain values, with every default.
+
+    LangGraph writes the keys of the input and no others, so a field that is left out would keep the value of
+    the thread's last run. It also stores the input in the checkpoint, whose serializer restores plain values
+    but no models.
+    """
+    return graph_input.model_dump()
+
+
+async def run_subgraph(graph: CompiledStateGraph[Any, Any, Any, Any], graph_input: BaseModel) -> Any:
+    """Run a compiled graph inside a node of another graph and return its output.
+
+    The subgraph shares the run's thread, checkpointer, stream and cancellation. Call it at most once per node
+    task: the task is its checkpoint namespace.
+    """
+    return await graph.ainvoke(dump_input(graph_input))
+
+
+def draw_mermaid(spec: GraphSpec) -> str:
+    """Return the graph's Mermaid diagram, drawn from its nodes, edges and ``Command`` annotations."""
+    # Drawing calls no node, so no live dependency is needed.
+    deps = Deps(
+        models=cast("ChatModels", None),
+        tools={},
+        crm=cast("CrmClient", None),
+        agents=AgentRegistry(specs={}, router=cast("Router", None)),
+    )
+    return spec.build(deps).compile().get_graph().draw_mermaid().strip()

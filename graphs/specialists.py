@@ -7,9 +7,10 @@ from typing import cast
 
 from agents.spec import AgentSpec
 from core.context import Context
-from graphs.agent import react_agent
 from graphs.critique_refine import build_critique_refine
 from graphs.planning_monitor import build_planning_monitor
+from graphs.react import react_agent
+from graphs.spec import run_subgraph
 from nodes.coordinator.specialists import (
     Answer,
     Specialist,
@@ -78,7 +79,8 @@ def _build_critique_refine_specialist(deps: Deps) -> Specialist:
             instruction=build_instruction(spec),
             background=task["background"],
         )
-        return read_critique_refine_output(cast("CritiqueRefineOutput", await graph.ainvoke(graph_input)))
+        output = cast("CritiqueRefineOutput", await run_subgraph(graph, graph_input))
+        return read_critique_refine_output(output)
 
     return run
 
@@ -96,7 +98,7 @@ def _build_planning_specialist(deps: Deps, spec: AgentSpec) -> Specialist:
             instruction=build_instruction(spec),
             background=task["background"],
         )
-        output = cast("PlanningOutput", await graph.ainvoke(graph_input))
+        output = cast("PlanningOutput", await run_subgraph(graph, graph_input))
         return await write_report(deps, spec, task, read_planning_output(output), context)
 
     return run

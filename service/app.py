@@ -28,7 +28,7 @@ from service.routes.langserve import langserve_router
 from service.routes.messages import messages_router
 from service.routes.sessions import sessions_router
 from service.routes.threads import threads_router
-from service.routes.workflows import router as workflows_router
+from service.routes.workflows import workflows_router
 from service.version import VERSION
 
 DESCRIPTION = """Agent graphs for a CRM: LangGraph, checkpointed in Postgres, served over LangServe.
@@ -90,6 +90,6 @@ def create_app(service: Service | None = None) -> FastAPI:
     app.include_router(threads_router())
     app.include_router(audit_router())
     app.include_router(sessions_router())
-    app.include_router(workflows_router)
+    app.include_router(workflows_router())
     app.include_router(langserve_router())
     return app

@@ -37,8 +37,7 @@ from service.audit.worker import maintain_audit
 from service.auth.authenticator import Authenticator, open_authenticator
 from service.auth.rate_limits import RateLimiter, open_storage
 from service.migrations import migrate_rooms
-from service.observability.gauges import add_gauges
-from service.observability.metrics import RunMeter, ServiceMetrics
+from service.observability.metrics import RunMeter, ServiceMetrics, add_gauges
 from service.observability.tracing import Tracing, open_tracing
 from service.retention import supervise_retention
 from service.runs.erasure import Erasure
@@ -138,61 +137,47 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         StartupError: Something cannot be opened; the message is the line to print.
     """
     async with AsyncExitStack() as stack:
-        # 1. Models. They need nothing, so that a wrong model name is reported before a database is started.
+        # Models need nothing, so that a wrong model name is reported before a database is started.
         models = models or build_chat_models(settings.models, settings.features)
         stack.push_async_callback(models.aclose)
 
-        # 2. Instruments and the supervisor of background tasks, which everything below reports to.
+        # Instruments and the supervisor of background tasks, which everything below reports to.
         metrics, tasks = ServiceMetrics(), Supervisor()
         tracing = await stack.enter_async_context(open_tracing(settings.tracing))
 
-        # 3. The database with its pool and tables, and what is nothing but tables.
         pool = await _open_database(stack, settings, tasks)
-        audit, requests = AuditTrail(pool), RequestKeys(pool, hours=settings.idempotency.key_hours)
-        effects = RecordedEffects(pool)
-        sessions = SessionStore(pool, idle_seconds=settings.sessions.idle_seconds)
+        stores = _build_stores(settings, pool)
         saver = await stack.enter_async_context(open_saver(pool, metrics))
 
-        # 4. The door: who callers are, and how often they may call.
+        # Who callers are, and how often they may call.
         authenticator = open_authenticator(settings.auth, pool)
         rates = await _open_rates(stack, settings, pool) if authenticator else None
 
-        # 5. What agents reach: memory and the CRM.
+        # What agents reach.
         memory = await _open_memory(stack, settings, pool, tasks)
         development_crm = await _create_development_crm(settings, pool)
         crm_http = await _open_crm_client(stack, settings, development_crm)
 
-        # 6. The graphs, with everything their nodes need.
-        deps = _build_deps(settings, models, crm_http, effects, memory)
-        stack.push_async_callback(deps.agents.router.aclose)
-        # Neither the start nor the first message waits for the router to learn the agents' examples.
-        warming = asyncio.create_task(_warm(deps.agents))
-        stack.push_async_callback(cancel_and_wait, warming)
+        deps = _build_deps(settings, models, crm_http, stores.effects, memory)
+        warming = _start_warming(stack, deps.agents)
         engine = await stack.enter_async_context(
-            open_engine(settings.workflows, deps=deps, crm=crm_http, effects=effects)
+            open_engine(settings.workflows, deps=deps, crm=crm_http, effects=stores.effects)
         )
-        deps = replace(deps, workflows=engine)
-        graphs = await _compile_graphs(stack, settings, deps, saver)
+        graphs = await _compile_graphs(stack, settings, replace(deps, workflows=engine), saver)
 
-        # 7. The run engine.
         owners = ThreadOwners(pool)
-        runs = RunExecutor(
-            settings.runs,
-            build_queues(settings.runs, settings.workflows, shared=settings.auth.enabled),
-            owners,
-            audit,
-            RunObserver(metrics, tracing, audit),
-            database_unavailable=lambda: pool.unavailable_reason,
-        )
+        runs = _build_runs(settings, pool, owners, stores.audit, RunObserver(metrics, tracing, stores.audit))
         erasure = Erasure(pool=pool, memory=memory, settled=saver.flush, forget=(saver.forget,))
         add_gauges(metrics, runs=runs, pool=pool, saver=saver, steps=engine.slots)
 
-        # 8. Background tasks: sessions, the audit trail, retention and workflows.
+        # Background tasks.
         summarise = partial(summarise_session, graph=graphs[SESSION_GRAPH.name], models=models, memory=memory)
-        session_worker = SessionWorker(sessions, summarise, seconds=settings.sessions.sweep_seconds)
+        session_worker = SessionWorker(stores.sessions, summarise, seconds=settings.sessions.sweep_seconds)
         with use_meter(RunMeter(metrics, BACKGROUND)):
             await stack.enter_async_context(tasks.supervise("session-worker", session_worker.run))
-        await stack.enter_async_context(maintain_audit(tasks, pool, audit, requests, settings.audit))
+        await stack.enter_async_context(
+            maintain_audit(tasks, pool, stores.audit, stores.requests, settings.audit)
+        )
         await stack.enter_async_context(supervise_retention(tasks, settings, pool, erasure, runs))
         workflows = await stack.enter_async_context(
             open_workflows(
@@ -200,7 +185,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             )
         )
 
-        # 9. The drain. Opened last, it is the first thing to happen when the service closes.
+        # Opened last, so that it is the first thing to happen when the service closes.
         stack.push_async_callback(runs.drain)
         yield Service(
             settings=settings,
@@ -215,10 +200,10 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             agents=deps.agents,
             erasure=erasure,
             memory=memory,
-            sessions=sessions,
-            session_runs=SessionRuns(sessions, owners, graphs[SESSION_GRAPH.name]),
-            requests=requests,
-            audit=audit,
+            sessions=stores.sessions,
+            session_runs=SessionRuns(stores.sessions, owners, graphs[SESSION_GRAPH.name]),
+            requests=stores.requests,
+            audit=stores.audit,
             warming=warming,
             session_worker=session_worker,
             workflows=workflows,
@@ -229,11 +214,30 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stores:
+    """What is nothing but tables, and needs no opening."""
+
+    audit: AuditTrail
+    requests: RequestKeys
+    effects: RecordedEffects
+    sessions: SessionStore
+
+
 async def _open_database(stack: AsyncExitStack, settings: Settings, tasks: Supervisor) -> WatchedPool:
     pool = await stack.enter_async_context(open_database(settings.database, settings.server.data_dir))
     await stack.enter_async_context(watch_database(pool, tasks))
     await migrate_rooms(pool)
     return pool
+
+
+def _build_stores(settings: Settings, pool: Pool) -> _Stores:
+    return _Stores(
+        audit=AuditTrail(pool),
+        requests=RequestKeys(pool, hours=settings.idempotency.key_hours),
+        effects=RecordedEffects(pool),
+        sessions=SessionStore(pool, idle_seconds=settings.sessions.idle_seconds),
+    )
 
 
 async def _open_rates(stack: AsyncExitStack, settings: Settings, pool: Pool) -> RateLimiter:
@@ -286,6 +290,14 @@ def _build_deps(
     )
 
 
+def _start_warming(stack: AsyncExitStack, agents: AgentRegistry) -> asyncio.Task[None]:
+    """Begin to teach the router the agents' examples; neither the start nor a message waits for it."""
+    stack.push_async_callback(agents.router.aclose)
+    warming = asyncio.create_task(_warm(agents))
+    stack.push_async_callback(cancel_and_wait, warming)
+    return warming
+
+
 async def _compile_graphs(
     stack: AsyncExitStack, settings: Settings, deps: Deps, saver: Checkpointer
 ) -> Mapping[str, CompiledGraph]:
@@ -299,6 +311,19 @@ async def _compile_graphs(
         )
     )
     return {name: graph.compile(checkpointer=saver, cache=cache, name=name) for name, graph in built.items()}
+
+
+def _build_runs(
+    settings: Settings, pool: WatchedPool, owners: ThreadOwners, audit: AuditTrail, observer: RunObserver
+) -> RunExecutor:
+    return RunExecutor(
+        settings.runs,
+        build_queues(settings.runs, settings.workflows, shared=settings.auth.enabled),
+        owners,
+        audit,
+        observer,
+        database_unavailable=lambda: pool.unavailable_reason,
+    )
 
 
 async def _warm(agents: AgentRegistry) -> None:

@@ -11,9 +11,8 @@ from prometheus_client import Counter, Gauge, Histogram
 from pydantic import BaseModel, Field
 
 from graphs.registry import REGISTRY
-from nodes.coordinator.router import DEGRADED_FAILURES
-from service.lifespan import Service
-from service.observability.metrics import FAILURES, SUCCESSES
+from nodes.coordinator.router import DEGRADED_FAILURES, AgentRegistry
+from service.observability.metrics import FAILURES, SUCCESSES, ServiceMetrics
 
 Kind: TypeAlias = Literal["graph", "agent"]
 State: TypeAlias = Literal["initializing", "active", "busy", "idle", "degraded", "terminating"]
@@ -74,35 +73,39 @@ class _Instruments:
     seconds: Histogram
 
 
-def list_statuses(service: Service, tenant: str) -> Iterator[AgentStatus]:
-    """Yield the status of every graph, then of every specialised agent.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessState:
+    """What the statuses of all graphs and agents depend on.
 
-    Args:
-        service: The service.
-        tenant: The caller's tenant, whose rate limit is shown.
+    Attributes:
+        is_stopping: Whether the service is stopping.
+        is_full: Whether every concurrency slot of runs is taken.
+        is_router_ready: Whether the router has learnt the agents' examples, or could not.
+        rate_limit: How much of the caller's rate limit is used; None: there is no limit.
     """
-    rate_limit = _read_rate_limit(service, tenant)
+
+    is_stopping: bool
+    is_full: bool
+    is_router_ready: bool
+    rate_limit: RateLimitUse | None
+
+
+def list_statuses(
+    metrics: ServiceMetrics, agents: AgentRegistry, process: ProcessState
+) -> Iterator[AgentStatus]:
+    """Yield the status of every graph, then of every specialised agent."""
     for name, spec in REGISTRY.items():
-        yield _build_graph_status(service, name, spec.description).model_copy(
-            update={"rate_limit": rate_limit}
-        )
-    for name, agent in service.agents.specs.items():
-        yield _build_agent_status(service, name, agent.description).model_copy(
-            update={"rate_limit": rate_limit}
-        )
+        yield _build_graph_status(metrics, process, name, spec.description)
+    for name, agent in agents.specs.items():
+        yield _build_agent_status(metrics, agents, process, name, agent.description)
 
 
-def _read_rate_limit(service: Service, tenant: str) -> RateLimitUse | None:
-    status = service.rates.get_status(tenant) if service.rates else None
-    if status is None:
-        return None
-    return RateLimitUse(limit=status.limit, remaining=status.remaining, reset_seconds=status.reset)
-
-
-def _build_graph_status(service: Service, name: str, description: str) -> AgentStatus:
-    metrics = service.metrics
+def _build_graph_status(
+    metrics: ServiceMetrics, process: ProcessState, name: str, description: str
+) -> AgentStatus:
     return _build_status(
-        service,
+        metrics,
+        process,
         ("graph", name, description),
         _Instruments(ended=metrics.runs, seconds=metrics.run_seconds),
         in_progress=int(read_value(metrics.runs_in_progress, graph=name)),
@@ -111,20 +114,23 @@ def _build_graph_status(service: Service, name: str, description: str) -> AgentS
     )
 
 
-def _build_agent_status(service: Service, name: str, description: str) -> AgentStatus:
-    metrics = service.metrics
+def _build_agent_status(
+    metrics: ServiceMetrics, agents: AgentRegistry, process: ProcessState, name: str, description: str
+) -> AgentStatus:
     return _build_status(
-        service,
+        metrics,
+        process,
         ("agent", name, description),
         _Instruments(ended=metrics.agent_attempts, seconds=metrics.agent_attempt_seconds),
         in_progress=int(read_value(metrics.agents_in_progress, agent=name)),
-        failures=service.agents.health.count_failures(name),
-        is_ready=service.warming.done(),
+        failures=agents.health.count_failures(name),
+        is_ready=process.is_router_ready,
     )
 
 
 def _build_status(
-    service: Service,
+    metrics: ServiceMetrics,
+    process: ProcessState,
     subject: tuple[Kind, str, str],
     instruments: _Instruments,
     *,
@@ -141,7 +147,7 @@ def _build_status(
         kind=kind,
         name=name,
         description=description,
-        state=_derive_state(service, in_progress=in_progress, failures=failures, is_ready=is_ready),
+        state=_derive_state(process, in_progress=in_progress, failures=failures, is_ready=is_ready),
         health="degraded" if failures >= DEGRADED_FAILURES else "healthy",
         failures_in_a_row=failures,
         in_progress=in_progress,
@@ -154,12 +160,13 @@ def _build_status(
             p95=estimate_quantile(0.95, buckets),
             p99=estimate_quantile(0.99, buckets),
         ),
-        uptime_seconds=time.monotonic() - service.metrics.started_at,
+        uptime_seconds=time.monotonic() - metrics.started_at,
+        rate_limit=process.rate_limit,
     )
 
 
-def _derive_state(service: Service, *, in_progress: int, failures: int, is_ready: bool) -> State:
-    if service.lifecycle.is_stopping:
+def _derive_state(process: ProcessState, *, in_progress: int, failures: int, is_ready: bool) -> State:
+    if process.is_stopping:
         return "terminating"
     if not is_ready:
         return "initializing"
@@ -167,7 +174,7 @@ def _derive_state(service: Service, *, in_progress: int, failures: int, is_ready
         return "degraded"
     if not in_progress:
         return "idle"
-    return "busy" if service.runs.slots("runs").is_full else "active"
+    return "busy" if process.is_full else "active"
 
 
 def _sum_outcomes(counts: Mapping[str, float], outcomes: frozenset[str]) -> int:

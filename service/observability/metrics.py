@@ -5,15 +5,18 @@ configured, outcomes by fixed sets. Thread, tenant and user are never labels.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, Literal, Protocol
 
 from langgraph.types import StreamPart
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+from checkpoints.saver import GroupCommitSaver
+from core.concurrency import FairSemaphore
 from core.errors import RunStopped, ServiceError
 from core.metrics import Attempt, ModelOutcome, use_meter
+from core.postgres import Pool
 
 PREFIX: Final = "ventros_"
 # Upper bounds in seconds, each about half as large again as the last: a percentile read from them is within a
@@ -215,3 +218,48 @@ def measure_run(metrics: ServiceMetrics, graph: str) -> Iterator[RunMeter]:
             yield meter
         finally:
             meter.finish()
+
+
+class RunCounts(Protocol):
+    """How many runs there are, as :class:`service.runs.executor.RunExecutor` counts them."""
+
+    @property
+    def active(self) -> int:
+        """Runs in progress or waiting for their turn."""
+        ...
+
+    @property
+    def queued(self) -> int:
+        """Runs that wait for their thread or for a concurrency slot."""
+        ...
+
+    def slots(self, queue: Literal["runs"]) -> FairSemaphore:
+        """Return the concurrency slots of runs."""
+        ...
+
+
+def add_gauges(
+    metrics: ServiceMetrics, *, runs: RunCounts, pool: Pool, saver: GroupCommitSaver, steps: FairSemaphore
+) -> None:
+    """Add the gauges that are read from the service's parts at each scrape."""
+
+    def read_pool(name: str) -> float:
+        stats: Mapping[str, int] = pool.get_stats()
+        return stats.get(name, 0)
+
+    metrics.gauge("runs_active", "Runs of all graphs that execute or wait to", lambda: runs.active)
+    metrics.gauge(
+        "runs_queued", "Runs that wait for their thread or for a concurrency slot", lambda: runs.queued
+    )
+    metrics.gauge("runs_slots", "Concurrency slots of runs", lambda: runs.slots("runs").limit)
+    metrics.gauge("workflow_steps_active", "Working steps of workflows in progress", lambda: steps.active)
+    metrics.gauge(
+        "workflow_steps_queued", "Working steps that wait for a concurrency slot", lambda: steps.waiting
+    )
+    metrics.gauge("checkpoint_queue", "Checkpoint writes that wait for a commit", lambda: saver.queued)
+    metrics.gauge("pool_connections", "Open connections", lambda: read_pool("pool_size"))
+    metrics.gauge(
+        "pool_connections_idle", "Open connections that are not in use", lambda: read_pool("pool_available")
+    )
+    metrics.gauge("pool_connections_max", "Maximum number of open connections", lambda: pool.max_size)
+    metrics.gauge("pool_waiting", "Callers that wait for a connection", lambda: read_pool("requests_waiting"))

@@ -1,10 +1,13 @@
 """``GET /v1/agents``: how the graphs and the specialised agents are doing."""
 
+from collections.abc import Iterator
+
 from fastapi import APIRouter
 from pydantic import BaseModel
 
 from core.errors import NotFound
-from service.observability.agent_status import AgentStatus, list_statuses
+from service.lifespan import Service
+from service.observability.agent_status import AgentStatus, ProcessState, RateLimitUse, list_statuses
 from service.routes.dependencies import OpenService, Requester
 
 
@@ -21,14 +24,31 @@ def agents_router() -> APIRouter:
     @router.get("/agents")
     async def list_agents(service: OpenService, requester: Requester) -> Agents:
         """List every graph and every specialised agent, with this process's numbers since it started."""
-        return Agents(agents=list(list_statuses(service, requester.tenant)))
+        return Agents(agents=list(_list_statuses(service, requester.tenant)))
 
     @router.get("/agents/{agent_id}")
     async def get_agent(agent_id: str, service: OpenService, requester: Requester) -> AgentStatus:
         """Return one by its id: ``graph:react``, ``agent:billing_support``."""
-        for status in list_statuses(service, requester.tenant):
+        for status in _list_statuses(service, requester.tenant):
             if status.id == agent_id:
                 return status
         raise NotFound(f"there is no agent {agent_id!r}; GET /v1/agents lists them")
 
     return router
+
+
+def _list_statuses(service: Service, tenant: str) -> Iterator[AgentStatus]:
+    process = ProcessState(
+        is_stopping=service.lifecycle.is_stopping,
+        is_full=service.runs.slots("runs").is_full,
+        is_router_ready=service.warming.done(),
+        rate_limit=_get_rate_limit(service, tenant),
+    )
+    return list_statuses(service.metrics, service.agents, process)
+
+
+def _get_rate_limit(service: Service, tenant: str) -> RateLimitUse | None:
+    status = service.rates.get_status(tenant) if service.rates else None
+    if status is None:
+        return None
+    return RateLimitUse(limit=status.limit, remaining=status.remaining, reset_seconds=status.reset)

@@ -36,14 +36,7 @@ def health_router() -> APIRouter:
         fault = await _find_database_fault(service)
         if fault is None:
             return JSONResponse(_describe_health(service))
-        content = {
-            "status": "unhealthy",
-            "checks": {"database": "down"},
-            "error": "database_unavailable",
-            "message": f"the database is down: {fault}",
-            "details": {"down": ["database"]},
-        }
-        return JSONResponse(content, status_code=503)
+        return _unhealthy_response(fault)
 
     @router.get("/health/live")
     async def live() -> dict[str, str]:
@@ -70,25 +63,7 @@ def health_router() -> APIRouter:
     @router.get("/info")
     async def info(service: OpenService) -> dict[str, Any]:
         """Return version, graphs, agents and models."""
-        return {
-            "name": "ventros-agents",
-            "version": VERSION,
-            "graphs": {spec.name: {"description": spec.description} for spec in REGISTRY.values()},
-            "model": asdict(service.model),
-            "agents": {
-                name: {"category": spec.category, "description": spec.description}
-                for name, spec in service.agents.specs.items()
-            },
-            "embeddings": {
-                "model": service.agents.router.model,
-                "kind": embedder_kind(service.agents.router.model),
-            },
-            "crm": "external" if service.settings.crm.api_base else "development CRM, at /crm",
-            "database": "external" if service.settings.database.url else "embedded",
-            "packages": {
-                name: _get_package_version(name) for name in ("langgraph", "langserve", "langchain-core")
-            },
-        }
+        return _describe_service(service)
 
     return router
 
@@ -106,6 +81,37 @@ def _describe_health(service: Service) -> dict[str, Any]:
         "agents": {"degraded": degraded_agents},
         "tasks": {name: asdict(task) for name, task in tasks.items()},
     }
+
+
+def _describe_service(service: Service) -> dict[str, Any]:
+    router = service.agents.router
+    return {
+        "name": "ventros-agents",
+        "version": VERSION,
+        "graphs": {spec.name: {"description": spec.description} for spec in REGISTRY.values()},
+        "model": asdict(service.model),
+        "agents": {
+            name: {"category": spec.category, "description": spec.description}
+            for name, spec in service.agents.specs.items()
+        },
+        "embeddings": {"model": router.model, "kind": embedder_kind(router.model)},
+        "crm": "external" if service.settings.crm.api_base else "development CRM, at /crm",
+        "database": "external" if service.settings.database.url else "embedded",
+        "packages": {
+            name: _get_package_version(name) for name in ("langgraph", "langserve", "langchain-core")
+        },
+    }
+
+
+def _unhealthy_response(fault: str) -> JSONResponse:
+    content = {
+        "status": "unhealthy",
+        "checks": {"database": "down"},
+        "error": "database_unavailable",
+        "message": f"the database is down: {fault}",
+        "details": {"down": ["database"]},
+    }
+    return JSONResponse(content, status_code=503)
 
 
 def _not_ready_response(code: str, message: str) -> JSONResponse:

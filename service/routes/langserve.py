@@ -118,7 +118,8 @@ async def _require_readable_body(request: Request) -> None:
     Starlette keeps the parsed body, so nothing is parsed twice.
 
     Raises:
-        InvalidRequest: The body is not JSON, or its ``config`` or ``inputs`` have the wrong shape.
+        InvalidRequest: The body is not JSON, its ``config`` or ``inputs`` have the wrong shape, or it has
+            settings that LangServe would drop without a word.
     """
     if request.method != "POST":
         return
@@ -135,6 +136,21 @@ async def _require_readable_body(request: Request) -> None:
     configs = config if isinstance(config, list) else [config]
     if not all(isinstance(one, Mapping) for one in configs):
         raise InvalidRequest("config: it must be an object; leave it out where there is nothing to say")
+    for one in configs:
+        _require_known_settings(one.get("configurable") or {})
+    if body.get("kwargs"):
+        raise InvalidRequest("kwargs: they have no effect here; leave them out")
+
+
+def _require_known_settings(configurable: Any) -> None:
+    known = [spec.id for spec in ServedGraph.config_fields]
+    if not isinstance(configurable, Mapping):
+        raise InvalidRequest("config.configurable: it must be an object")
+    if unknown := sorted(configurable.keys() - known):
+        raise InvalidRequest(
+            f"config.configurable.{unknown[0]}: it has no effect here; a run can be given {', '.join(known)}",
+            details={"unknown": [name[:100] for name in unknown[:10]], "known": known},
+        )
 
 
 async def _raise_errors(events: Any) -> AsyncGenerator[Event, None]:

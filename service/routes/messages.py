@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from sse_starlette import ServerSentEvent
 
 from core.errors import ServiceError
@@ -34,6 +34,8 @@ from service.runs.sessions import SESSION_GRAPH
 
 class MessageRequest(BaseModel):
     """A message of a customer."""
+
+    model_config = ConfigDict(extra="forbid")
 
     _storable = model_validator(mode="before")(require_storable)
 

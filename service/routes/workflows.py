@@ -41,176 +41,183 @@ from workflows.schema import build_json_schema
 WAIT_SECONDS = 60.0
 RunId = Annotated[str, Path(description="The run")]
 
-router = APIRouter(prefix="/v1/workflows", tags=["workflows"])
+
+def workflows_router() -> APIRouter:
+    """Return the router."""
+    router = APIRouter(prefix="/v1/workflows", tags=["workflows"])
+    _add_definition_routes(router)
+    _add_run_routes(router)
+    _add_progress_routes(router)
+    _add_control_routes(router)
+    return router
 
 
-@router.get("/schema")
-async def get_schema() -> dict[str, Any]:
-    """Return the JSON Schema of a definition."""
-    return build_json_schema()
+def _add_definition_routes(router: APIRouter) -> None:
+    @router.get("/schema")
+    async def get_schema() -> dict[str, Any]:
+        """Return the JSON Schema of a definition."""
+        return build_json_schema()
+
+    @router.get("/library")
+    async def get_library() -> Library:
+        """Return the definitions of the library."""
+        return Library(workflows=[LibraryEntry.build(definition) for definition in LIBRARY.values()])
+
+    @router.post("/validate")
+    async def validate(
+        definition: Annotated[JsonValue, Body(description="A definition that fits /v1/workflows/schema")],
+        service: OpenService,
+    ) -> ValidationReport:
+        """Return everything that is wrong with a definition."""
+        faults = service.workflows.list_faults(definition)
+        return ValidationReport(valid=not faults, faults=[DefinitionFault(**fault) for fault in faults])
 
 
-@router.get("/library")
-async def get_library() -> Library:
-    """Return the definitions of the library."""
-    return Library(workflows=[LibraryEntry.build(definition) for definition in LIBRARY.values()])
+def _add_run_routes(router: APIRouter) -> None:
+    @router.post("", status_code=202)
+    async def start(
+        request: RunWorkflow, service: OpenService, requester: Requester, response: Response
+    ) -> WorkflowReport:
+        """Run a workflow: 202 at once or, with ``wait``, 200 when it has ended or waits.
+
+        422 with the list of all faults if the definition or its input has any.
+        """
+        workflows = service.workflows
+        definition = (
+            workflows.find_definition(request.name)
+            if request.name is not None
+            else workflows.read_definition(request.definition)
+        )
+        run = await workflows.start(
+            requester,
+            definition,
+            request.input,
+            client_id=request.client_id or "",
+            priority=request.priority,
+        )
+        if request.wait:
+            settled = await workflows.worker.wait_until_settled(
+                requester.tenant, run.id, seconds=WAIT_SECONDS
+            )
+            run = settled or run
+            response.status_code = 200 if run.is_final or run.status == "waiting" else 202
+        response.headers["Location"] = f"/v1/workflows/{run.id}"
+        return WorkflowReport.build_from_view(await RunView.read(workflows.graphs, run))
+
+    @router.get("")
+    async def list_runs(
+        service: OpenService, requester: Requester, which: Annotated[WorkflowFilter, Query()]
+    ) -> WorkflowList:
+        """Return runs, the latest first, and how busy workflows are."""
+        store, slots = service.workflows.store, service.workflows.slots
+        found = await store.list(requester.tenant, **which.model_dump())
+        queue = Queue(
+            runs=await store.count(requester.tenant),
+            active_steps=slots.active,
+            queued_steps=slots.waiting,
+            max_concurrent_steps=slots.limit,
+            policy=slots.policy,
+        )
+        return WorkflowList(workflows=[WorkflowSummary.build(summary) for summary in found], queue=queue)
+
+    @router.get("/{run_id}")
+    async def get_report(run_id: RunId, service: OpenService, requester: Requester) -> WorkflowReport:
+        """Return the progress of a run, the state of each step, and the result."""
+        return WorkflowReport.build_from_view(await service.workflows.view(requester, run_id))
 
 
-@router.post("/validate")
-async def validate(
-    definition: Annotated[JsonValue, Body(description="A definition that fits /v1/workflows/schema")],
-    service: OpenService,
-) -> ValidationReport:
-    """Return everything that is wrong with a definition."""
-    faults = service.workflows.list_faults(definition)
-    return ValidationReport(valid=not faults, faults=[DefinitionFault(**fault) for fault in faults])
+def _add_progress_routes(router: APIRouter) -> None:
+    @router.get("/{run_id}/outputs")
+    async def list_outputs(
+        run_id: RunId,
+        service: OpenService,
+        requester: Requester,
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000,
+        offset: Annotated[int, Query(ge=0)] = 0,
+    ) -> StepOutputs:
+        """Return the output of each step, in the order they finished."""
+        records = list((await service.workflows.view(requester, run_id)).records.items())
+        outputs = [StepOutput.build(key, record) for key, record in records[offset : offset + limit]]
+        return StepOutputs(outputs=outputs, total=len(records))
 
+    @router.get("/{run_id}/diagram", response_class=PlainTextResponse)
+    async def get_diagram(run_id: RunId, service: OpenService, requester: Requester) -> str:
+        """Return a Mermaid flowchart, coloured by the state of each step."""
+        view = await service.workflows.view(requester, run_id)
+        return render_mermaid(view.definition, view.progress.steps)
 
-@router.post("", status_code=202)
-async def start(
-    request: RunWorkflow, service: OpenService, requester: Requester, response: Response
-) -> WorkflowReport:
-    """Run a workflow: 202 at once or, with ``wait``, 200 when it has ended or waits.
-
-    422 with the list of all faults if the definition or its input has any.
-    """
-    workflows = service.workflows
-    definition = (
-        workflows.find_definition(request.name)
-        if request.name is not None
-        else workflows.read_definition(request.definition)
+    @router.get(
+        "/{run_id}/events",
+        response_class=Response,
+        responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
     )
-    run = await workflows.start(
-        requester,
-        definition,
-        request.input,
-        client_id=request.client_id or "",
-        priority=request.priority,
-    )
-    if request.wait:
-        settled = await workflows.worker.wait_until_settled(requester.tenant, run.id, seconds=WAIT_SECONDS)
-        run = settled or run
-        response.status_code = 200 if run.is_final or run.status == "waiting" else 202
-    response.headers["Location"] = f"/v1/workflows/{run.id}"
-    return WorkflowReport.build_from_view(await RunView.read(workflows.graphs, run))
+    async def stream_events(
+        run_id: RunId,
+        service: OpenService,
+        requester: Requester,
+        last_event_id: Annotated[str, Header()] = "",
+    ) -> Response:
+        """Stream progress: ``workflow`` (status, steps done of total) and ``step`` (started, ended, failed).
+
+        The last event is ``done`` with the report, or ``error``. The id of an event is the time of the
+        change: with ``Last-Event-ID`` the stream continues after it, without it starts with the present
+        state.
+        """
+        await service.workflows.get(requester, run_id)
+        try:
+            since = float(last_event_id or 0)
+        except ValueError:
+            raise InvalidRequest("Last-Event-ID must be the id of an event of this stream") from None
+        return sse.stream_response(_iter_events(service, requester, run_id, since))
 
 
-@router.get("")
-async def list_runs(
-    service: OpenService, requester: Requester, which: Annotated[WorkflowFilter, Query()]
-) -> WorkflowList:
-    """Return runs, the latest first, and how busy workflows are."""
-    store, slots = service.workflows.store, service.workflows.slots
-    found = await store.list(requester.tenant, **which.model_dump())
-    queue = Queue(
-        runs=await store.count(requester.tenant),
-        active_steps=slots.active,
-        queued_steps=slots.waiting,
-        max_concurrent_steps=slots.limit,
-        policy=slots.policy,
-    )
-    return WorkflowList(workflows=[WorkflowSummary.build(summary) for summary in found], queue=queue)
+def _add_control_routes(router: APIRouter) -> None:
+    @router.post("/{run_id}/cancel", status_code=202)
+    async def cancel(run_id: RunId, service: OpenService, requester: Requester) -> WorkflowSummary:
+        """Cancel a run; one in progress stops at its next step. It can be recovered. 409 if it has ended."""
+        known = await service.workflows.get(requester, run_id)
+        cancelled = await service.workflows.store.cancel(requester.tenant, run_id)
+        if cancelled is None:
+            raise NothingToResume(f"workflow {run_id!r} has ended: it {known.status}")
+        service.runs.stop(run_id)
+        return WorkflowSummary.build(cancelled)
 
+    @router.get("/{run_id}/checkpoints")
+    async def list_checkpoints(
+        run_id: RunId,
+        service: OpenService,
+        requester: Requester,
+        limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    ) -> Checkpoints:
+        """Return the checkpoints that a run can be rolled back to, the latest first."""
+        workflow = await service.workflows.get(requester, run_id)
+        return Checkpoints(checkpoints=await service.workflows.list_checkpoints(workflow, limit=limit))
 
-@router.get("/{run_id}")
-async def get_report(run_id: RunId, service: OpenService, requester: Requester) -> WorkflowReport:
-    """Return the progress of a run, the state of each step, and the result."""
-    return WorkflowReport.build_from_view(await service.workflows.view(requester, run_id))
+    @router.post("/{run_id}/recover", status_code=202)
+    async def recover(
+        run_id: RunId, how: RecoverWorkflow, service: OpenService, requester: Requester
+    ) -> RecoveredWorkflow:
+        """Make a run continue: with its failed steps again, without them, or from a checkpoint.
 
+        Finished steps do not run again, except after ``rollback_to_checkpoint``; idempotency keys stay the
+        same.
+        """
+        await service.workflows.get(requester, run_id)
+        recovery = await service.workflows.recover(requester, run_id, how.strategy, how.checkpoint_id)
+        summary = WorkflowSummary.build(await service.workflows.get(requester, run_id))
+        return RecoveredWorkflow(workflow=summary, steps=list(recovery.steps))
 
-@router.get("/{run_id}/outputs")
-async def list_outputs(
-    run_id: RunId,
-    service: OpenService,
-    requester: Requester,
-    limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000,
-    offset: Annotated[int, Query(ge=0)] = 0,
-) -> StepOutputs:
-    """Return the output of each step, in the order they finished."""
-    records = list((await service.workflows.view(requester, run_id)).records.items())
-    outputs = [StepOutput.build(key, record) for key, record in records[offset : offset + limit]]
-    return StepOutputs(outputs=outputs, total=len(records))
-
-
-@router.get("/{run_id}/diagram", response_class=PlainTextResponse)
-async def get_diagram(run_id: RunId, service: OpenService, requester: Requester) -> str:
-    """Return a Mermaid flowchart, coloured by the state of each step."""
-    view = await service.workflows.view(requester, run_id)
-    return render_mermaid(view.definition, view.progress.steps)
-
-
-@router.get(
-    "/{run_id}/events",
-    response_class=Response,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
-)
-async def stream_events(
-    run_id: RunId,
-    service: OpenService,
-    requester: Requester,
-    last_event_id: Annotated[str, Header()] = "",
-) -> Response:
-    """Stream progress: ``workflow`` (status, steps done of total) and ``step`` (it started, ended or failed).
-
-    The last event is ``done`` with the report, or ``error``. The id of an event is the time of the change:
-    with ``Last-Event-ID`` the stream continues after it, without it starts with the present state.
-    """
-    await service.workflows.get(requester, run_id)
-    try:
-        since = float(last_event_id or 0)
-    except ValueError:
-        raise InvalidRequest("Last-Event-ID must be the id of an event of this stream") from None
-    return sse.stream_response(_iter_events(service, requester, run_id, since))
-
-
-@router.post("/{run_id}/cancel", status_code=202)
-async def cancel(run_id: RunId, service: OpenService, requester: Requester) -> WorkflowSummary:
-    """Cancel a run; one in progress stops at its next step. It can be recovered. 409 if it has ended."""
-    known = await service.workflows.get(requester, run_id)
-    cancelled = await service.workflows.store.cancel(requester.tenant, run_id)
-    if cancelled is None:
-        raise NothingToResume(f"workflow {run_id!r} has ended: it {known.status}")
-    service.runs.stop(run_id)
-    return WorkflowSummary.build(cancelled)
-
-
-@router.get("/{run_id}/checkpoints")
-async def list_checkpoints(
-    run_id: RunId,
-    service: OpenService,
-    requester: Requester,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-) -> Checkpoints:
-    """Return the checkpoints that a run can be rolled back to, the latest first."""
-    workflow = await service.workflows.get(requester, run_id)
-    return Checkpoints(checkpoints=await service.workflows.list_checkpoints(workflow, limit=limit))
-
-
-@router.post("/{run_id}/recover", status_code=202)
-async def recover(
-    run_id: RunId, how: RecoverWorkflow, service: OpenService, requester: Requester
-) -> RecoveredWorkflow:
-    """Make a run continue: with its failed steps again, without them, or from a checkpoint.
-
-    Finished steps do not run again, except after ``rollback_to_checkpoint``; idempotency keys stay the same.
-    """
-    await service.workflows.get(requester, run_id)
-    recovery = await service.workflows.recover(requester, run_id, how.strategy, how.checkpoint_id)
-    summary = WorkflowSummary.build(await service.workflows.get(requester, run_id))
-    return RecoveredWorkflow(workflow=summary, steps=list(recovery.steps))
-
-
-@router.post("/{run_id}/signals/{name}", status_code=202)
-async def send_signal(
-    run_id: RunId,
-    name: Annotated[str, Path(pattern=r"^[a-z][a-z0-9_.-]{0,63}$")],
-    service: OpenService,
-    requester: Requester,
-    signal: SignalBody | None = None,
-) -> WorkflowSummary:
-    """Send a signal, which may come before the run waits for it. 409 if the run has ended."""
-    payload = signal.payload if signal else None
-    return WorkflowSummary.build(await service.workflows.signal(requester, run_id, name, payload))
+    @router.post("/{run_id}/signals/{name}", status_code=202)
+    async def send_signal(
+        run_id: RunId,
+        name: Annotated[str, Path(pattern=r"^[a-z][a-z0-9_.-]{0,63}$")],
+        service: OpenService,
+        requester: Requester,
+        signal: SignalBody | None = None,
+    ) -> WorkflowSummary:
+        """Send a signal, which may come before the run waits for it. 409 if the run has ended."""
+        payload = signal.payload if signal else None
+        return WorkflowSummary.build(await service.workflows.signal(requester, run_id, name, payload))
 
 
 async def _iter_events(

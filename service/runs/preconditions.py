@@ -122,11 +122,7 @@ def check_preconditions(
         NothingToResume: There is no interrupt to answer, or no step left to continue with.
         InvalidRequest: Several interrupts are pending and the answer does not say which it is for.
     """
-    contact_id = (
-        graph_input.get("contact_id")
-        if isinstance(graph_input, Mapping)
-        else getattr(graph_input, "contact_id", None)
-    )
+    contact_id = graph_input.get("contact_id") if isinstance(graph_input, Mapping) else None
     check_same_conversation(graph, contact_id, state)
     if isinstance(graph_input, Command) and graph_input.resume is not None:
         _check_answer(graph_input.resume, state.interrupts, identity)

@@ -149,21 +149,13 @@ def build_run_request(
         raise InvalidRequest(
             "locale must be a language tag such as en or pt-BR", details={"locale": locale[:50]}
         )
-    # Only the service says which message or request a run is about.
-    own_metadata = {name: value for name, value in (metadata or {}).items() if name != MESSAGE_KEY}
     return RunRequest(
         graph=graph,
         input=graph_input,
         identity=identity,
         config={
             "configurable": {"thread_id": check_thread_id(thread_id) if thread_id else new_thread_id()},
-            "metadata": {
-                **own_metadata,
-                **({MESSAGE_KEY: key} if key else {}),
-                GRAPH_KEY: spec.name,
-                TENANT_KEY: identity.tenant,
-                USER_KEY: identity.user,
-            },
+            "metadata": _build_metadata(metadata or {}, spec, identity, key),
             "recursion_limit": spec.recursion_limit,
             "tags": list(tags),
             "run_name": spec.name,
@@ -181,6 +173,15 @@ def build_run_request(
     )
 
 
+def _build_metadata(
+    metadata: Mapping[str, Any], spec: GraphSpec, identity: Identity, key: str
+) -> dict[str, Any]:
+    # Only the service says which message or request a run is about.
+    own = {name: value for name, value in metadata.items() if name != MESSAGE_KEY}
+    message = {MESSAGE_KEY: key} if key else {}
+    return {**own, **message, GRAPH_KEY: spec.name, TENANT_KEY: identity.tenant, USER_KEY: identity.user}
+
+
 class Resume(BaseModel):
     """Continue a thread; LangServe has no other way to answer an interrupt than in place of an input.
 
@@ -194,7 +195,9 @@ class Resume(BaseModel):
 
 
 class _InputOrResume(BaseModel):
-    """Lets an input model accept a :class:`Resume` too; its JSON schema stays that of the input."""
+    """Lets an input model accept a :class:`Resume` too, and refuse fields that it does not have."""
+
+    model_config = ConfigDict(extra="forbid")
 
     @model_validator(mode="wrap")
     @classmethod
@@ -214,18 +217,16 @@ def build_served_input_schema(spec: GraphSpec) -> type[BaseModel]:
     )
 
 
-def build_graph_input(spec: GraphSpec, values: Mapping[str, Any]) -> BaseModel | Command[Any] | None:
+def build_graph_input(spec: GraphSpec, values: Mapping[str, Any]) -> dict[str, Any] | Command[Any] | None:
     """Return what LangGraph is given for the values of a served input.
 
-    A turn gets the validated input model and not a dict: LangGraph writes the defaults of a model too, so
-    that a field left out never keeps the value of the thread's previous run.
-
     Returns:
-        The input model, a ``Command`` that answers interrupts, or ``None`` to continue.
+        The validated input with every default (see :meth:`graphs.spec.GraphSpec.validate_input`), a
+        ``Command`` that answers interrupts, or ``None`` to continue.
     """
     if "resume" in values:
         return None if values["resume"] is None else Command(resume=values["resume"])
-    return spec.input_schema.model_validate(values)
+    return spec.validate_input(values)
 
 
 def build_resume_call(graph: str, thread_id: str) -> dict[str, JsonValue]:

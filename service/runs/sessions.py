@@ -12,7 +12,6 @@ from uuid import UUID, uuid5
 from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
-from pydantic import BaseModel
 
 from core.logging import get_logger
 from core.memory import Memory, Message, Scope
@@ -99,12 +98,11 @@ class SessionRuns:
         """
 
         async def enter_session() -> BaseCallbackManager:
-            if isinstance(graph_input, BaseModel):
-                given: Mapping[str, Any] = graph_input.model_dump(include={"contact_id", "channel_id"})
+            if isinstance(graph_input, Mapping):
                 await self._store.enter(
                     identity.tenant,
-                    given["contact_id"],
-                    channel_id=given.get("channel_id", ""),
+                    graph_input["contact_id"],
+                    channel_id=graph_input.get("channel_id", ""),
                     session_id=thread_id,
                     message_id=key,
                     new_id=thread_id,

@@ -11,6 +11,7 @@ import pytest
 from fastapi import FastAPI
 from psycopg import sql
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from checkpoints.pool import open_pool
 from core.postgres import Pool
@@ -631,8 +632,16 @@ async def test_with_the_database_gone_the_crm_says_unavailable_until_it_is_back(
             assert response.status_code == 200
 
 
-async def test_without_its_tables_the_crm_says_unavailable(empty_pool: Pool) -> None:
-    await assert_unavailable(create_crm(empty_pool, SecretStr(KEY)))
+async def test_a_mistake_in_the_sql_is_a_failure_whose_traceback_is_logged(empty_pool: Pool) -> None:
+    app = create_crm(empty_pool, SecretStr(KEY))
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    headers = {"Authorization": f"Bearer {KEY}"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://crm", headers=headers) as client:
+        with capture_logs() as logs:
+            response = await client.get(READS[0])
+    assert_problem(response, 500, "internal_error")
+    [failure] = [entry for entry in logs if entry["event"] == "crm_failed"]
+    assert isinstance(failure["exc_info"], psycopg.errors.UndefinedTable)
 
 
 async def test_an_unforeseen_failure_has_the_crms_error_body(app: FastAPI, pool: Pool) -> None:

@@ -58,7 +58,7 @@ async def test_the_same_thread_continues_the_conversation(database_url: str) -> 
             "What is my name?",
             "Your name is Ana.",
         ]
-        assert [message.text for message in model.asked[1][1:4]] == [
+        assert [message.text for message in model.prompts[1][1:4]] == [
             "My name is Ana.",
             "Nice to meet you, Ana.",
             "What is my name?",
@@ -84,7 +84,7 @@ async def test_a_run_never_sees_the_fields_of_the_last_run_on_its_thread(
         body = {"inputs": [react_input()]} if endpoint == "batch" else {"input": react_input()}
         second = await running.http.post(f"/react/{endpoint}", json={**body, "config": config})
         assert second.status_code == 200
-        prompt = "\n".join(message.text for message in model.asked[1])
+        prompt = "\n".join(message.text for message in model.prompts[1])
         assert "Latin" not in prompt
         assert "Roman" not in prompt
         state = await running.service.graphs["react"].aget_state({"configurable": {"thread_id": "one"}})
@@ -139,6 +139,10 @@ BAD_BODIES: list[tuple[dict[str, object], str]] = [
     ({"input": react_input(), "config": {"configurable": {"multitask_strategy": "x"}}}, "multitask_strategy"),
     ({"input": react_input(), "config": {"configurable": {"thread_id": "a b"}}}, "thread_id"),
     ({"input": react_input(), "config": {"configurable": {"locale": "en. Ignore it"}}}, "locale"),
+    ({"input": react_input(), "config": {"configurable": {"model": "openai:x"}}}, "configurable.model"),
+    ({"input": react_input(), "config": {"configurable": {"temperature": 1}}}, "configurable.temperature"),
+    ({"input": react_input(), "kwargs": {"stop": "x"}}, "kwargs"),
+    ({"input": react_input(model="openai:x")}, "model"),
     ({"input": react_input("a\0b")}, "NUL"),
     ({}, "input"),
 ]
@@ -154,6 +158,10 @@ async def test_bad_input_is_a_422_that_names_the_field_on_every_endpoint(databas
         batch = await running.http.post("/react/batch", json={"inputs": [react_input(), {"task": "x"}]})
         assert (batch.status_code, batch.json()["error"]) == (422, "invalid_request")
         assert "contact_id" in batch.json()["message"]
+        config = [{"configurable": {}}, {"configurable": {"model": "openai:x"}}]
+        inputs = {"inputs": [react_input(), react_input()], "config": config}
+        batch = await running.http.post("/react/batch", json=inputs)
+        assert (batch.status_code, batch.json()["details"]["unknown"]) == (422, ["model"])
         not_json = await running.http.post("/react/invoke", content=b"{")
         assert (not_json.status_code, not_json.json()["error"]) == (422, "invalid_request")
 

@@ -11,9 +11,9 @@ from pydantic import TypeAdapter
 from syrupy.assertion import SnapshotAssertion
 
 from core.errors import CrmRefused
-from graphs.diagrams import draw_mermaid
 from graphs.react import build_react
 from graphs.registry import REGISTRY
+from graphs.spec import draw_mermaid
 from nodes.deps import Deps
 from nodes.react.state import ReactInput, Reflection
 from nodes.shared.prompts import load_prompt
@@ -85,7 +85,7 @@ async def asked() -> list[list[BaseMessage]]:
         )
     )
     assert output["final_answer"] == "Export in batches of 10,000."
-    return model.asked
+    return model.prompts
 
 
 def test_the_diagram(snapshot: SnapshotAssertion) -> None:
