@@ -8,8 +8,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from core.offline.conversation import Conversation
-from core.offline.phrases import PHRASES, date_text, month_name, word_for
-from core.offline.words import Language, concepts, language_of
+from core.offline.phrases import PHRASES, format_date, name_month, translate
+from core.offline.words import Language, concepts, find_language
 from core.texts import normalise_text
 
 # A string longer than this is prose, not a value.
@@ -115,7 +115,7 @@ def _select(conversation: Conversation, tool: str, records: Sequence[Mapping[str
         return Answer(phrases.not_found.format(code=missing), base + 1)
     lines = "\n".join(f"- {describe(record, language)}" for record in chosen[:_MOST_LISTED])
     if conversation.months and best < _MONTH_SCORE:
-        heading = phrases.none_in_month.format(month=month_name(conversation.months[0], language))
+        heading = phrases.none_in_month.format(month=name_month(conversation.months[0], language))
         return Answer(f"{heading}\n{lines}", base + 1)
     if len(chosen) == 1:
         return Answer(describe(chosen[0], language), base + best + 1)
@@ -150,11 +150,11 @@ def describe(record: Mapping[str, Any], language: Language) -> str:
     )
     name = f"{label} ({number})" if label and number else label or number
     status = str(record.get("status", ""))
-    parts = [f"{name}: {word_for(status, language)}" if status else name]
+    parts = [f"{name}: {translate(status, language)}" if status else name]
     for key, value in record.items():
-        shown = _shown(key, value, record, language)
+        shown = _format_value(key, value, record, language)
         if shown and key not in {*_LABEL_KEYS, *_NUMBER_KEYS, *_HIDDEN_KEYS, "status"}:
-            parts.append(f"{word_for(key, language)} {shown}")
+            parts.append(f"{translate(key, language)} {shown}")
     late = status not in {"delivered", "cancelled", "paid", "refunded"} and _has_passed(
         record.get("expected_at")
     )
@@ -162,17 +162,17 @@ def describe(record: Mapping[str, Any], language: Language) -> str:
     return f"{sentence} {PHRASES[language].late}" if late else sentence
 
 
-def _shown(key: str, value: Any, record: Mapping[str, Any], language: Language) -> str:
+def _format_value(key: str, value: Any, record: Mapping[str, Any], language: Language) -> str:
     if value is None or isinstance(value, bool | list | Mapping) or value == "" or _is_uuid(value):
         return ""
     if (moment := _moment(value)) is not None:
-        return date_text(moment, language)
+        return format_date(moment, language)
     if key in {"amount", "value", "monthly_amount"}:
-        return f"{_grouped(value, language)} {record.get('currency', '')}".strip()
-    return _grouped(value, language) if isinstance(value, int) else word_for(str(value), language)
+        return f"{_format_number(value, language)} {record.get('currency', '')}".strip()
+    return _format_number(value, language) if isinstance(value, int) else translate(str(value), language)
 
 
-def _grouped(value: Any, language: Language) -> str:
+def _format_number(value: Any, language: Language) -> str:
     try:
         text = f"{float(value):,.2f}" if "." in str(value) else f"{int(value):,}"
     except ValueError:
@@ -235,22 +235,22 @@ def _walk(holder: Mapping[str, Any], depth: int = 0) -> Iterator[tuple[str, Any,
 
 def _fact_line(key: str, value: Any, holder: Mapping[str, Any], conversation: Conversation) -> str:
     language = conversation.language
-    name = word_for(key, language)
+    name = translate(key, language)
     if key == "components" and isinstance(value, Mapping):
         return _component_line(value, conversation)
     if isinstance(value, Mapping):
         if "used" not in value:
             return ""
-        used = _grouped(value["used"], language)
+        used = _format_number(value["used"], language)
         if not value.get("limit"):
             return f"{name.capitalize()}: {used}."
-        limit = _grouped(value["limit"], language)
+        limit = _format_number(value["limit"], language)
         return f"{name.capitalize()}: {PHRASES[language].of.format(used=used, limit=limit)}."
     if key == "renews_on" and holder.get("status") == "trialing":
-        name = word_for("trial_ends", language)
+        name = translate("trial_ends", language)
     if key == "status" and "plan" not in holder:
         return ""
-    shown = _shown(key, value, holder, language)
+    shown = _format_value(key, value, holder, language)
     return f"{name.capitalize()}: {shown}." if shown else ""
 
 
@@ -258,7 +258,7 @@ def _component_line(components: Mapping[str, Any], conversation: Conversation) -
     wanted = set(conversation.concepts)
     named = [name for name in components if set(concepts(name)) & wanted] or list(components)
     return " ".join(
-        f"{name}: {word_for(str(components[name]), conversation.language)}." for name in named[:_MOST_LISTED]
+        f"{name}: {translate(str(components[name]), conversation.language)}." for name in named[:_MOST_LISTED]
     )
 
 
@@ -309,7 +309,7 @@ def _passage_score(title: str, text: str, conversation: Conversation) -> float:
     enough = len(shared) >= min(2, len(wanted)) and len(shared) >= 0.25 * len(wanted)
     if not enough or not (in_title or len(shared) >= 3):  # noqa: PLR2004 - without the title, three words must agree
         return 0.0
-    return 1.0 + 2.0 * len(in_title) + len(in_text) + 1.5 * (language_of(text) == conversation.language)
+    return 1.0 + 2.0 * len(in_title) + len(in_text) + 1.5 * (find_language(text) == conversation.language)
 
 
 def best_passage(text: str, wanted: Sequence[str]) -> str:

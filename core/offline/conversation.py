@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
-from core.offline.words import Language, codes, concepts, language_of, months
+from core.offline.words import Language, codes, concepts, find_language, months
 
 _MOST_MESSAGES: Final = 200
 # "And the one of March?" is understood with the message before it.
@@ -77,7 +77,7 @@ class Conversation:
     @cached_property
     def language(self) -> Language:
         """Return the language of the task, else of the messages before it."""
-        return language_of(self.task, *reversed(self.earlier))
+        return find_language(self.task, *reversed(self.earlier))
 
     @cached_property
     def concepts(self) -> list[str]:

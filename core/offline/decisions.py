@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 
 from core.offline.answers import Answer, find_answer, is_how_to
 from core.offline.conversation import Call, Conversation
-from core.offline.phrases import PHRASES, Phrases, word_for
+from core.offline.phrases import PHRASES, Phrases, translate
 from core.offline.schema import Schema, fill_arguments
 from core.offline.words import concepts, key_words, tokens, word_set
 from core.texts import normalise_text
@@ -148,7 +148,7 @@ class Decider:
         handoff = self._handoff_call() if self.needs_person or self.answer is None else None
         return [handoff] if handoff else []
 
-    def forced(self, name: str | None) -> Decision:
+    def call_tool(self, name: str | None) -> Decision:
         """Call a tool that must be called: the named one, else the most relevant one."""
         named = next((tool for tool in self.tools if tool.name == name), None)
         tool = named or max(self.tools, key=lambda each: each.score(self.conversation))
@@ -165,7 +165,7 @@ class Decider:
         """Return the final text: what was found, and that a person follows up where that was recorded."""
         parts = [self.answer.text] if self.answer else []
         if self._handed_over is not None:
-            team = word_for(
+            team = translate(
                 str(self._handed_over.arguments.get("team", "support")), self.conversation.language
             )
             parts.append(self._phrases.handed_over.format(team=team))

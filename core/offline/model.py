@@ -147,7 +147,7 @@ def _chunks(
     """Yield the reply token by token, then its tool calls; metadata and counts are in the last chunk only."""
     conversation = read_conversation(messages)
     decision = _decide(conversation, options)
-    pieces: list[str] = _TOKEN.findall(_stopped(decision.text, stop))
+    pieces: list[str] = _TOKEN.findall(_cut_at_stop(decision.text, stop))
     for piece in pieces:
         yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
     written = len(pieces)
@@ -179,7 +179,7 @@ def _decide(conversation: Conversation, options: dict[str, Any]) -> Decision:
         return Decision(json.dumps(fill(schema, _judgement(decider)), ensure_ascii=False))
     if tools and choice not in (None, "auto", "none"):
         chosen = choice.get("function", choice).get("name") if isinstance(choice, dict) else choice
-        return decider.forced(str(chosen))
+        return decider.call_tool(str(chosen))
     return decider.decide() if tools and choice != "none" else decider.reply()
 
 
@@ -226,7 +226,7 @@ def _response_schema(options: dict[str, Any]) -> Schema | None:
     return {"type": "object"} if response_format.get("type") == "json_object" else None
 
 
-def _stopped(text: str, stop: list[str] | None) -> str:
+def _cut_at_stop(text: str, stop: list[str] | None) -> str:
     ends = [at for at in (text.find(mark) for mark in stop or () if mark) if at >= 0]
     return text[: min(ends)] if ends else text
 

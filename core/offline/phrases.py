@@ -18,7 +18,6 @@ class Phrases:
     identity: str
     apology: str
     unable: str
-    outside: str
     handed_over: str
     article: str
     which: str
@@ -39,8 +38,6 @@ PHRASES: Final[Mapping[Language, Phrases]] = {
         "rather talk to a person.",
         apology="I am sorry about the trouble.",
         unable="I cannot answer this myself.",
-        outside="I am sorry, I cannot help with that here. I can help with your account, orders, "
-        "invoices and the product.",
         handed_over="I have passed this on to our {team} team. A colleague will get back to you.",
         article="From our help article “{title}”: {passage}",
         which="I found these; which one do you mean?",
@@ -59,8 +56,6 @@ PHRASES: Final[Mapping[Language, Phrases]] = {
         "falar com uma pessoa.",
         apology="Sinto muito pelo transtorno.",
         unable="Não consigo responder a isso.",
-        outside="Desculpe, não posso ajudar com isso aqui. Posso ajudar com sua conta, pedidos, "
-        "faturas e o produto.",
         handed_over="Encaminhei isso à nossa equipe de {team}. Uma pessoa vai responder a você.",
         article="Do nosso artigo de ajuda “{title}”: {passage}",
         which="Encontrei estes; de qual você fala?",
@@ -79,8 +74,6 @@ PHRASES: Final[Mapping[Language, Phrases]] = {
         "hablar con una persona.",
         apology="Lamento las molestias.",
         unable="No puedo responder a eso.",
-        outside="Lo siento, no puedo ayudarle con eso aquí. Puedo ayudarle con su cuenta, "
-        "pedidos, facturas y el producto.",
         handed_over="He pasado esto a nuestro equipo de {team}. Una persona le responderá.",
         article="De nuestro artículo de ayuda «{title}»: {passage}",
         which="He encontrado estos; ¿a cuál se refiere?",
@@ -136,20 +129,20 @@ _MONTHS: Final[Mapping[Language, str]] = {
 _ORDER: Final = ("en", "pt", "es")
 
 
-def word_for(word: str, language: Language) -> str:
+def translate(word: str, language: Language) -> str:
     """Return the translation of a field's name or value, else the name with spaces."""
     translations = _WORDS.get(word)
     return translations[_ORDER.index(language)] if translations else word.replace("_", " ")
 
 
-def month_name(month: int, language: Language) -> str:
+def name_month(month: int, language: Language) -> str:
     """Return the name of a month, 1 to 12."""
     return _MONTHS[language].split()[month - 1]
 
 
-def date_text(value: date | datetime, language: Language) -> str:
+def format_date(value: date | datetime, language: Language) -> str:
     """Return a date in words."""
-    month = month_name(value.month, language)
+    month = name_month(value.month, language)
     if language == "en":
         return f"{value.day} {month} {value.year}"
     return f"{value.day} de {month} de {value.year}"

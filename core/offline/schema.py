@@ -39,7 +39,7 @@ def fill_arguments(schema: Schema, values: Mapping[str, Any]) -> tuple[dict[str,
     arguments = {name: filler.value(properties.get(name, {}), name, 1) for name in required}
     for name in properties:
         if name not in arguments and name in values:
-            known = filler.known(properties[name], name)
+            known = filler.find_known(properties[name], name)
             arguments |= {} if known is None else {name: known}
     missing = [name for name in required if name.endswith(_ONLY_GIVEN) and name not in values]
     return arguments, missing
@@ -62,7 +62,7 @@ class _Filler:
         whole = self._resolve(schema)
         if "const" in whole:
             return whole["const"]
-        known = self.known(whole, name)
+        known = self.find_known(whole, name)
         if known is not None:
             return known
         branches = whole.get("anyOf") or whole.get("oneOf")
@@ -72,9 +72,9 @@ class _Filler:
             return whole["enum"][0]
         if branches:
             return self._branch(branches, name, depth)
-        return self._typed(whole, name, depth)
+        return self._build_typed(whole, name, depth)
 
-    def _typed(self, schema: Schema, name: str, depth: int) -> Any:
+    def _build_typed(self, schema: Schema, name: str, depth: int) -> Any:
         match _type_of(schema):
             case "object":
                 return self._object(schema, depth)
@@ -89,7 +89,7 @@ class _Filler:
             case _:
                 return _text("", schema)
 
-    def known(self, schema: Any, name: str) -> Any:
+    def find_known(self, schema: Any, name: str) -> Any:
         """Return the known value of a field where it fits, cut to the schema's length; else ``None``."""
         whole, value = self._resolve(schema), self._values.get(name)
         if value is None:
@@ -97,7 +97,7 @@ class _Filler:
         if "const" in whole or whole.get("enum"):
             return value if value in whole.get("enum", [whole.get("const")]) else None
         for branch in whole.get("anyOf") or whole.get("oneOf") or ():
-            if (fitting := self.known(branch, name)) is not None:
+            if (fitting := self.find_known(branch, name)) is not None:
                 return fitting
         kind = _type_of(whole)
         if (

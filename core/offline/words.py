@@ -143,7 +143,7 @@ def key_words(text: str, limit: int = 8) -> list[str]:
     return list(dict.fromkeys(kept))[:limit]
 
 
-def language_of(*texts: str) -> Language:
+def find_language(*texts: str) -> Language:
     """Return the language of the first text whose small words tell it; English where none does."""
     for text in texts:
         words = tokens(text)

@@ -61,6 +61,7 @@ AFTERNOON = (
     incoming(2, "Can we schedule a call for tomorrow at 10?", "scheduling"),
     incoming(3, "Podemos agendar uma reunião amanhã às dez?", "scheduling"),
     incoming(1, "Obrigado pela ajuda!", "general", "billing_support", "technical_support"),
+    # Nobody writes it without a language model, so the customer stays with the agent that answered last.
     incoming(0, "Write me a Black Friday campaign for our WhatsApp list.", "campaign_writing"),
     incoming(2, "I am very disappointed with your service, nobody ever answers.", "complaint_resolution"),
     incoming(3, "Where can I download my last invoice?", "billing_support"),
@@ -68,11 +69,11 @@ AFTERNOON = (
     incoming(
         1, "Quanto custa o plano para vinte pessoas?", "sales_prospecting", "proposal", "lead_qualification"
     ),
-    incoming(0, "Is that all you know?", "campaign_writing"),
+    incoming(0, "Is that all you know?", "campaign_writing", "technical_support"),
     incoming(2, "Yes, please.", "complaint_resolution"),
     incoming(3, "A importação parou em 10%.", "technical_support"),
     incoming(4, "Tchau", "order_status", "general"),
-    incoming(0, "Ok, thanks a lot for your help.", "campaign_writing", "general"),
+    incoming(0, "Ok, thanks a lot for your help.", "campaign_writing", "technical_support", "general"),
 )
 
 

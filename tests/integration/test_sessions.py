@@ -1,7 +1,6 @@
 """What a customer, the CRM, and somebody who tries to read another's conversation notice of sessions."""
 
 import asyncio
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -301,10 +300,14 @@ async def test_older_turns_are_summarised_before_they_are_dropped(database_url: 
         assert all(f"In point {number} " in shown(model) for number in range(turns))
 
 
+def language_models(model: ScriptedChatModel) -> ChatModels:
+    """Return models that write summaries and read facts; the others of this file only extract."""
+    return ChatModels(INFO, lambda _: model, first_pause=0)
+
+
 async def test_a_language_model_writes_the_summary_and_no_customer_sees_it(database_url: str) -> None:
     model = replying("Noted.", "Noted.", "Noted.", "They told a long story.", "Noted.")
-    models = ChatModels(replace(INFO, is_language_model=True), lambda _: model, first_pause=0)
-    async with service(database_url, models, context=ContextSettings(tokens=700)) as running:
+    async with service(database_url, language_models(model), context=ContextSettings(tokens=700)) as running:
         session = None
         for number in range(4):
             answer = await say(running, TALK.format(*[number] * 6), session_id=session)
@@ -315,8 +318,8 @@ async def test_a_language_model_writes_the_summary_and_no_customer_sees_it(datab
 
 async def test_facts_a_customer_states_are_learnt_when_the_session_is_closed(database_url: str) -> None:
     moved = '{"facts": [{"predicate": "city", "object": "Lisbon", "kind": "changes"}]}'
-    model = replying("Noted.", moved)
-    async with service(database_url, model) as running:
+    models = language_models(replying("Noted.", "They moved to Lisbon.", moved))
+    async with service(database_url, models) as running:
         await say(running, "We have moved to Lisbon, by the way.", channel_id="whatsapp")
         at(running, 31)
         assert await running.service.session_worker.sweep() == 1
@@ -326,9 +329,9 @@ async def test_facts_a_customer_states_are_learnt_when_the_session_is_closed(dat
 
 
 async def test_a_message_the_model_refuses_does_not_block_the_summary(database_url: str) -> None:
-    model = replying("Noted.")
+    model = replying("Noted.", "They moved to Lisbon.")
     model.replies.append(ModelRefused("blocked"))
-    async with service(database_url, model) as running:
+    async with service(database_url, language_models(model)) as running:
         await say(running, "We have moved to Lisbon, by the way.", channel_id="whatsapp")
         at(running, 31)
         assert await running.service.session_worker.sweep() == 1
