@@ -242,6 +242,10 @@ class GeminiServer:
         """Put responses at the end of the queue; each answers one request."""
         self._queue.extend(responses)
 
+    def clear(self) -> None:
+        """Forget the responses that were not used."""
+        self._queue.clear()
+
     @property
     def unasked(self) -> int:
         """Responses still in the queue."""

@@ -70,10 +70,13 @@ class OpenAIServer:
         """Put responses at the end of the queue; each answers one request."""
         self._queue.extend(responses)
 
+    def take_response(self) -> Response:
+        """Return the response to the next request."""
+        return self._queue.popleft() if self._queue else Error(400, "the test enqueued no response")
+
     def clear(self) -> None:
-        """Forget the requests, and the responses that were not used."""
+        """Forget the responses that were not used."""
         self._queue.clear()
-        self.requests.clear()
 
     async def aclose(self) -> None:
         """Drop the connections still open."""
@@ -89,8 +92,7 @@ class OpenAIServer:
         try:
             _, _, body = await read_request(reader)
             self.requests.append(body)
-            response = self._queue.popleft() if self._queue else Error(400, "the test enqueued no response")
-            await _answer(Exchange(reader, writer), response)
+            await _answer(Exchange(reader, writer), self.take_response())
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # the client went away: a test may well want that
         finally:
@@ -99,9 +101,9 @@ class OpenAIServer:
 
 
 @asynccontextmanager
-async def openai_server() -> AsyncIterator[OpenAIServer]:
+async def openai_server(server: OpenAIServer | None = None) -> AsyncIterator[OpenAIServer]:
     """A server on a free port of the loopback interface."""
-    server = OpenAIServer()
+    server = server or OpenAIServer()
     listener = await asyncio.start_server(server.on_connection, "127.0.0.1", 0)
     server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1"
     try:
