@@ -19,7 +19,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.data import Clinc150, clinc150
-from benchmarks.metrics import Flags, Numbers, calibration_error, recall_outside
+from benchmarks.metrics import Flags, Numbers
+from benchmarks.routing import calibration_error, recall_outside
 from core.embeddings import Embedder, build_embedder, build_local_embedder
 from core.settings import Settings
 from nodes.coordinator.classifier import Routing, TrainingTexts, clean_training_texts, fit_classifier

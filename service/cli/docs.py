@@ -15,8 +15,8 @@ from pydantic.fields import FieldInfo
 
 from core.errors import ServiceError, StartupError
 from core.settings import GROUPS, env_name
-from graphs.diagrams import draw_mermaid
 from graphs.registry import REGISTRY
+from graphs.spec import draw_mermaid
 
 PROJECT = Path(__file__).resolve().parents[2]
 # Pages with parts between `<!-- generated:NAME -->` and `<!-- /generated -->`.

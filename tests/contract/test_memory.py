@@ -16,7 +16,7 @@ from core.memory import Edge, Hit, Memory, Message, NewFact, Node, Scope
 from core.postgres import Pool
 from core.settings import DatabaseSettings
 from memory import embedded
-from tests.support.memory_grpc import ANA, NOON, lexical_embedder, over_grpc, said
+from tests.support.memory_grpc import ANA, NOON, lexical_embedder, make_message, over_grpc
 
 Call: TypeAlias = Callable[[Memory], Awaitable[Any]]
 
@@ -63,7 +63,7 @@ async def test_a_fact_is_found_besides_messages_without_changing_their_order(
     memory: Memory, ana: Scope
 ) -> None:
     texts = ["The parrot sings at night.", "Our plan is to sell seeds.", "Which plan has exports?", "Fine."]
-    await memory.add_messages(ana, [said(f"m{n}", text, minutes=n) for n, text in enumerate(texts)])
+    await memory.add_messages(ana, [make_message(f"m{n}", text, minutes=n) for n, text in enumerate(texts)])
     asked = "Which plan are we on?"
     before = await settled(memory, ana, asked)
     assert {hit.kind for hit in before} == {"message"}
@@ -82,7 +82,7 @@ async def test_a_fact_is_found_besides_messages_without_changing_their_order(
 
 
 async def test_a_fact_is_found_for_as_long_as_it_holds(memory: Memory, ana: Scope) -> None:
-    await memory.add_messages(ana, [said("m1", "Hello.")])
+    await memory.add_messages(ana, [make_message("m1", "Hello.")])
     await memory.upsert_facts(ana, [fact("plan", "Enterprise", "m1", valid_from=NOON)])
     later = NOON + timedelta(days=30)
     await memory.upsert_facts(ana, [fact("plan", "Basic", "m2", valid_from=later)])
@@ -97,7 +97,10 @@ async def test_a_fact_is_found_for_as_long_as_it_holds(memory: Memory, ana: Scop
 
 
 async def test_a_summary_is_returned_as_a_summary(memory: Memory, ana: Scope) -> None:
-    told = [said("summary:s1", "They spoke of parrots.", role="note"), said("m1", "Parrots!", minutes=1)]
+    told = [
+        make_message("summary:s1", "They spoke of parrots.", role="note"),
+        make_message("m1", "Parrots!", minutes=1),
+    ]
     await memory.add_messages(ana, told)
     hits = (await memory.search(ana, "parrots")).hits
     assert {hit.id: hit.kind for hit in hits} == {"summary:s1": "summary", "m1": "message"}
@@ -114,9 +117,13 @@ async def settled(memory: Memory, scope: Scope, query: str) -> list[Hit]:
 
 
 async def test_a_context_holds_messages_and_facts_with_dates(memory: Memory, ana: Scope) -> None:
-    parrot = replace(said("m1", "My parrot is called Lorito."), session_id="s0")
-    summary = said("summary:s0", "They talked about the parrot.", minutes=1, session_id="s0", role="note")
-    await memory.add_messages(ana, [parrot, summary, said("m2", "Good morning!", minutes=2, session_id="s2")])
+    parrot = replace(make_message("m1", "My parrot is called Lorito."), session_id="s0")
+    summary = make_message(
+        "summary:s0", "They talked about the parrot.", minutes=1, session_id="s0", role="note"
+    )
+    await memory.add_messages(
+        ana, [parrot, summary, make_message("m2", "Good morning!", minutes=2, session_id="s2")]
+    )
     [change] = await memory.upsert_facts(ana, [fact("city", "Lima", "m1")])
     context = await memory.assemble_context(ana, "What is the parrot called?", session_id="s2")
     sections = {section.name: section.included for section in context.sections}
@@ -137,7 +144,7 @@ async def test_a_context_holds_messages_and_facts_with_dates(memory: Memory, ana
 
 
 async def test_a_context_keeps_to_its_budget_and_lists_what_is_omitted(memory: Memory, ana: Scope) -> None:
-    told = [said(f"m{n}", f"The parrot {n} " + "eats many seeds " * 40, minutes=n) for n in range(12)]
+    told = [make_message(f"m{n}", f"The parrot {n} " + "eats many seeds " * 40, minutes=n) for n in range(12)]
     await memory.add_messages(ana, told)
     context = await memory.assemble_context(ana, "parrot", token_budget=600)
     assert context.tokens <= 600
@@ -149,7 +156,9 @@ async def test_a_context_keeps_to_its_budget_and_lists_what_is_omitted(memory: M
 
 
 async def test_a_context_as_of_a_day_ignores_what_came_later(memory: Memory, ana: Scope) -> None:
-    await memory.add_messages(ana, [said("m1", "The parrot is green."), said("m2", "It is red.", minutes=60)])
+    await memory.add_messages(
+        ana, [make_message("m1", "The parrot is green."), make_message("m2", "It is red.", minutes=60)]
+    )
     context = await memory.assemble_context(ana, "parrot", as_of=NOON + timedelta(minutes=1))
     assert [section.included for section in context.sections] == [("m1",)]
 
@@ -165,41 +174,43 @@ async def test_an_unknown_contact_has_an_empty_context(memory: Memory, ana: Scop
 async def test_a_message_is_routed_to_the_strategy_with_the_nearest_examples(
     memory: Memory, ana: Scope
 ) -> None:
-    sure = await memory.route(ana, said("m1", "I want to cancel my subscription now."))
+    sure = await memory.route(ana, make_message("m1", "I want to cancel my subscription now."))
     assert sure.strategy == "retention"
     assert 0.5 <= sure.confidence <= 1
-    assert (await memory.route(ana, said("m2", "A exportação dá erro 500 de novo."))).strategy == (
+    assert (await memory.route(ana, make_message("m2", "A exportação dá erro 500 de novo."))).strategy == (
         "support_technical"
     )
-    unlike = await memory.route(ana, said("m3", "xyzzy"))
+    unlike = await memory.route(ana, make_message("m3", "xyzzy"))
     assert unlike.strategy == "general"
     assert unlike.confidence < sure.confidence
-    assert (await memory.route(ana, said("m4", ""))).confidence == 0
+    assert (await memory.route(ana, make_message("m4", ""))).confidence == 0
 
 
 # Messages
 
 
 async def test_a_message_is_returned_unchanged(memory: Memory, ana: Scope) -> None:
-    told = [said("m1", "Olá, ação! 🚀", role="human"), said("m2", "", minutes=1, role="note")]
+    told = [make_message("m1", "Olá, ação! 🚀", role="human"), make_message("m2", "", minutes=1, role="note")]
     assert await memory.add_messages(ana, told) == 2
     assert await memory.recent(ana) == told
 
 
 async def test_the_newest_messages_are_listed_oldest_first(memory: Memory, ana: Scope) -> None:
-    await memory.add_messages(ana, [said(f"m{n}", minutes=-n) for n in range(5)])
+    await memory.add_messages(ana, [make_message(f"m{n}", minutes=-n) for n in range(5)])
     assert ids(await memory.recent(ana, limit=3)) == ["m2", "m1", "m0"]
 
 
 async def test_the_messages_of_one_session_can_be_listed(memory: Memory, ana: Scope) -> None:
-    await memory.add_messages(ana, [said("m1"), said("m2", session_id="s2"), said("m3", minutes=1)])
+    await memory.add_messages(
+        ana, [make_message("m1"), make_message("m2", session_id="s2"), make_message("m3", minutes=1)]
+    )
     assert ids(await memory.recent(ana, session_id="s1")) == ["m1", "m3"]
     assert await memory.recent(ana, session_id="nowhere") == []
 
 
 async def test_a_repeated_message_is_stored_once_and_unchanged(memory: Memory, ana: Scope) -> None:
-    assert await memory.add_messages(ana, [said("m1", "first")]) == 1
-    again = [said("m1", "second"), said("m2", "new", minutes=1)]
+    assert await memory.add_messages(ana, [make_message("m1", "first")]) == 1
+    again = [make_message("m1", "second"), make_message("m2", "new", minutes=1)]
     assert await memory.add_messages(ana, again) == 1
     assert await memory.add_messages(ana, again) == 0
     assert [message.text for message in await memory.recent(ana)] == ["first", "new"]
@@ -207,7 +218,7 @@ async def test_a_repeated_message_is_stored_once_and_unchanged(memory: Memory, a
 
 async def test_an_invalid_message_is_refused_together_with_all_others(memory: Memory, ana: Scope) -> None:
     with pytest.raises(MemoryRefused, match="m2"):
-        await memory.add_messages(ana, [said("m1"), said("m2", session_id="")])
+        await memory.add_messages(ana, [make_message("m1"), make_message("m2", session_id="")])
     assert await memory.recent(ana) == []
 
 
@@ -218,20 +229,20 @@ async def test_an_empty_list_of_messages_is_accepted(memory: Memory, ana: Scope)
 
 async def test_a_time_in_another_zone_is_the_same_moment(memory: Memory, ana: Scope) -> None:
     there = NOON.astimezone(timezone(timedelta(hours=-3)))
-    await memory.add_messages(ana, [replace(said("m1"), at=there)])
+    await memory.add_messages(ana, [replace(make_message("m1"), at=there)])
     [message] = await memory.recent(ana)
     assert (message.at, message.at.utcoffset()) == (NOON, timedelta(0))
 
 
 async def test_characters_that_cannot_be_stored_are_left_out(memory: Memory, ana: Scope) -> None:
-    await memory.add_messages(ana, [said("m1", "a\0b\ud800c invoice")])
+    await memory.add_messages(ana, [make_message("m1", "a\0b\ud800c invoice")])
     assert [message.text for message in await memory.recent(ana)] == ["abc invoice"]
     assert await found(memory, ana, "\ud800invoice\0") == ["m1"]
 
 
 async def test_long_lists_and_long_texts_are_complete_and_in_order(memory: Memory, ana: Scope) -> None:
-    told = [said(f"m{n}", f"{n} " + "ß" * 4_000, minutes=n) for n in range(150)]
-    told.append(said("last", "ü" * 100_000, minutes=1_000))
+    told = [make_message(f"m{n}", f"{n} " + "ß" * 4_000, minutes=n) for n in range(150)]
+    told.append(make_message("last", "ü" * 100_000, minutes=1_000))
     assert await memory.add_messages(ana, told) == 151
     assert await memory.recent(ana, limit=1_000) == told
 
@@ -241,8 +252,8 @@ async def test_long_lists_and_long_texts_are_complete_and_in_order(memory: Memor
 
 async def test_a_search_finds_a_message_and_explains_the_hit(memory: Memory, ana: Scope) -> None:
     told = [
-        said("m1", "The invoice of March was paid twice"),
-        said("m2", "I like the new colours", minutes=1, session_id="s2"),
+        make_message("m1", "The invoice of March was paid twice"),
+        make_message("m2", "I like the new colours", minutes=1, session_id="s2"),
     ]
     await memory.add_messages(ana, told)
     result = await memory.search(ana, "who paid the invoice?", strategy="sales")
@@ -265,20 +276,22 @@ async def test_an_unknown_contact_has_no_memories(memory: Memory, ana: Scope) ->
 
 
 async def test_a_search_of_the_past_ignores_later_messages(memory: Memory, ana: Scope) -> None:
-    await memory.add_messages(ana, [said("m1", "invoice one"), said("m2", "invoice two", minutes=60)])
+    await memory.add_messages(
+        ana, [make_message("m1", "invoice one"), make_message("m2", "invoice two", minutes=60)]
+    )
     assert await found(memory, ana, "invoice", as_of=NOON + timedelta(minutes=30)) == ["m1"]
     assert sorted(await found(memory, ana, "invoice")) == ["m1", "m2"]
 
 
 async def test_a_search_returns_at_most_the_limit_besides_the_newest(memory: Memory, ana: Scope) -> None:
-    await memory.add_messages(ana, [said(f"m{n}", f"invoice {n}", minutes=n) for n in range(30)])
+    await memory.add_messages(ana, [make_message(f"m{n}", f"invoice {n}", minutes=n) for n in range(30)])
     assert len(await found(memory, ana, "invoice", limit=2)) <= 2 + 4
     assert len(await found(memory, ana, "invoice", limit=20)) >= 20
 
 
 async def test_a_search_returns_long_texts_completely(memory: Memory, ana: Scope) -> None:
     texts = {f"m{n}": f"invoice {n} " + "word " * 700 for n in range(100)}
-    await memory.add_messages(ana, [said(name, text) for name, text in texts.items()])
+    await memory.add_messages(ana, [make_message(name, text) for name, text in texts.items()])
     result = await memory.search(ana, "invoice", limit=100)
     assert {hit.id for hit in result.hits} == set(texts)
     assert [hit.score for hit in result.hits] == sorted((hit.score for hit in result.hits), reverse=True)
@@ -297,7 +310,7 @@ async def told(memory: Memory, scope: Scope, *messages: Message) -> None:
 
 
 async def test_a_fact_names_its_source_message(memory: Memory, ana: Scope) -> None:
-    await told(memory, ana, said("m1", "I live in Porto"))
+    await told(memory, ana, make_message("m1", "I live in Porto"))
     [change] = await memory.upsert_facts(ana, [fact("city", "Porto", "m1", scope_key="home")])
     assert (change.outcome, change.closed) == ("added", None)
     [kept] = await memory.list_facts(ana)
@@ -312,7 +325,7 @@ async def test_a_fact_names_its_source_message(memory: Memory, ana: Scope) -> No
 
 
 async def test_a_change_closes_the_earlier_fact_and_keeps_the_past(memory: Memory, ana: Scope) -> None:
-    await told(memory, ana, said("m1"), said("m2", minutes=60))
+    await told(memory, ana, make_message("m1"), make_message("m2", minutes=60))
     [first] = await memory.upsert_facts(ana, [fact("city", "Porto", "m1")])
     [change] = await memory.upsert_facts(ana, [fact("city", "Lisbon", "m2")])
     assert change.outcome == "changed"
@@ -326,7 +339,7 @@ async def test_a_change_closes_the_earlier_fact_and_keeps_the_past(memory: Memor
 
 
 async def test_a_corrected_fact_was_never_true_and_an_ended_fact_was(memory: Memory, ana: Scope) -> None:
-    await told(memory, ana, said("m1"), said("m2", minutes=1), said("m3", minutes=2))
+    await told(memory, ana, make_message("m1"), make_message("m2", minutes=1), make_message("m3", minutes=2))
     await memory.upsert_facts(ana, [fact("uses", "Zapier", "m1"), fact("city", "Porto", "m1")])
     corrected = fact("city", "Braga", "m2", correction=True, instead_of="Porto")
     ended = fact("uses", "Zapier", "m3", ended=True)
@@ -343,7 +356,7 @@ async def objects(memory: Memory, scope: Scope, **named: Any) -> list[str]:
 
 
 async def test_facts_are_listed_by_subject_and_predicate(memory: Memory, ana: Scope) -> None:
-    await told(memory, ana, said("m1"))
+    await told(memory, ana, make_message("m1"))
     given = [
         fact("uses", "Zapier", "m1"),
         fact("city", "Porto", "m1"),
@@ -356,7 +369,7 @@ async def test_facts_are_listed_by_subject_and_predicate(memory: Memory, ana: Sc
 
 
 async def test_many_facts_are_returned_completely(memory: Memory, ana: Scope) -> None:
-    await told(memory, ana, said("m1"))
+    await told(memory, ana, make_message("m1"))
     for predicate in ("uses", "likes"):
         given = [fact(predicate, f"{n} " + "é" * 900, "m1") for n in range(200)]
         assert len(await memory.upsert_facts(ana, given)) == 200
@@ -378,7 +391,7 @@ def edge(source: Node, kind: str, target: Node, message: str = "m1", ended: date
 
 
 async def test_a_graph_is_followed_to_the_given_depth(memory: Memory, ana: Scope) -> None:
-    await told(memory, ana, said("m1"))
+    await told(memory, ana, make_message("m1"))
     given = [edge(JO, "WORKS_AT", ACME), edge(ACME, "LOCATED_IN", LISBON)]
     assert await memory.upsert_edges(ana, given) == 2
     assert await memory.upsert_edges(ana, given) == 0
@@ -390,7 +403,7 @@ async def test_a_graph_is_followed_to_the_given_depth(memory: Memory, ana: Scope
 
 
 async def test_the_graph_of_the_past_contains_edges_that_ended_since(memory: Memory, ana: Scope) -> None:
-    await told(memory, ana, said("m1"), said("m2", minutes=60))
+    await told(memory, ana, make_message("m1"), make_message("m2", minutes=60))
     hour = NOON + timedelta(hours=1)
     await memory.upsert_edges(ana, [edge(JO, "WORKS_AT", ACME)])
     await memory.upsert_edges(ana, [edge(JO, "WORKS_AT", ACME, "m2", ended=hour)])
@@ -422,8 +435,8 @@ async def test_a_note_is_recalled_by_its_agent_and_a_shared_one_by_all(memory: M
 @pytest.mark.parametrize("whose", ["another contact", "another tenant"])
 async def test_no_scope_sees_or_erases_anothers_messages(memory: Memory, ana: Scope, whose: str) -> None:
     other = Scope(ana.tenant, "ben") if whose == "another contact" else Scope(uuid4().hex, "ana")
-    await memory.add_messages(ana, [said("m1", "my invoice")])
-    assert await memory.add_messages(other, [said("m1", "their invoice")]) == 1
+    await memory.add_messages(ana, [make_message("m1", "my invoice")])
+    assert await memory.add_messages(other, [make_message("m1", "their invoice")]) == 1
     assert [message.text for message in await memory.recent(other)] == ["their invoice"]
     assert [hit.text for hit in (await memory.search(other, "invoice")).hits] == ["their invoice"]
     await memory.forget(other)
@@ -435,7 +448,11 @@ async def test_no_scope_sees_or_erases_anothers_messages(memory: Memory, ana: Sc
 
 
 async def test_forgetting_a_session_leaves_the_others(memory: Memory, ana: Scope) -> None:
-    told = [said("m1", "invoice"), said("m2", "invoice", session_id="s2"), said("m3", "invoice")]
+    told = [
+        make_message("m1", "invoice"),
+        make_message("m2", "invoice", session_id="s2"),
+        make_message("m3", "invoice"),
+    ]
     await memory.add_messages(ana, told)
     assert (await memory.forget(ana, session_id="s1")).counts["messages"] == 2
     assert ids(await memory.recent(ana)) == ["m2"]
@@ -443,11 +460,11 @@ async def test_forgetting_a_session_leaves_the_others(memory: Memory, ana: Scope
 
 
 async def test_a_forgotten_contact_may_come_back(memory: Memory, ana: Scope) -> None:
-    await memory.add_messages(ana, [said("m1", "invoice")])
+    await memory.add_messages(ana, [make_message("m1", "invoice")])
     assert (await memory.forget(ana)).counts["messages"] == 1
     assert not any((await memory.forget(ana)).counts.values())
     assert (await memory.recent(ana), await found(memory, ana, "invoice")) == ([], [])
-    assert await memory.add_messages(ana, [said("m1", "back")]) == 1
+    assert await memory.add_messages(ana, [make_message("m1", "back")]) == 1
 
 
 # What does not fit
@@ -465,20 +482,23 @@ REFUSED: dict[str, tuple[Call, str]] = {
     ),
     "no such strategy": (lambda memory: memory.search(ANA, "x", strategy="best"), "best"),  # type: ignore[arg-type]
     "no room": (lambda memory: memory.assemble_context(ANA, "x", token_budget=0), "token_budget"),
-    "nobody to route for": (lambda memory: memory.route(Scope("acme", ""), said("m1")), "contact_id"),
+    "nobody to route for": (lambda memory: memory.route(Scope("acme", ""), make_message("m1")), "contact_id"),
     "no hits": (lambda memory: memory.search(ANA, "x", limit=0), "limit"),
     "too many hits": (lambda memory: memory.search(ANA, "x", limit=101), "limit"),
     "beyond all numbers": (lambda memory: memory.search(ANA, "x", limit=2**40), "limit|out of range"),
     "no messages": (lambda memory: memory.recent(ANA, limit=0), "limit"),
     "a past in no zone": (lambda memory: memory.search(ANA, "x", as_of=NAIVE), "time zone"),
     "a message in no zone": (
-        lambda memory: memory.add_messages(ANA, [replace(said("m1"), at=NAIVE)]),
+        lambda memory: memory.add_messages(ANA, [replace(make_message("m1"), at=NAIVE)]),
         "time zone",
     ),
-    "a message without id": (lambda memory: memory.add_messages(ANA, [said("")]), "id"),
-    "a message too long": (lambda memory: memory.add_messages(ANA, [said("m1", "x" * 100_001)]), "100000"),
+    "a message without id": (lambda memory: memory.add_messages(ANA, [make_message("")]), "id"),
+    "a message too long": (
+        lambda memory: memory.add_messages(ANA, [make_message("m1", "x" * 100_001)]),
+        "100000",
+    ),
     "too many messages": (
-        lambda memory: memory.add_messages(ANA, [said(f"m{n}") for n in range(1_001)]),
+        lambda memory: memory.add_messages(ANA, [make_message(f"m{n}") for n in range(1_001)]),
         "1001",
     ),
     "facts in no zone": (lambda memory: memory.list_facts(ANA, valid_at=NAIVE), "time zone"),

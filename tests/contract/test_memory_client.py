@@ -24,7 +24,7 @@ from memory.proto.memory_pb2_grpc import (
 )
 from tests.support.certificates import Certificates, make_certificates
 from tests.support.crm_faults import closed_port
-from tests.support.memory_grpc import ANA, ScriptedMemory, memory_settings, over_grpc, said
+from tests.support.memory_grpc import ANA, ScriptedMemory, make_message, memory_settings, over_grpc
 from tests.support.waiting import until
 
 T = TypeVar("T")
@@ -88,7 +88,7 @@ async def test_a_memory_that_restarts_is_found_again() -> None:
     async with client_of(f"127.0.0.1:{port}", grpc_rest_seconds=0.01) as remote:
         for _ in range(2):
             async with serve_memory(ScriptedMemory(), settings, grace_seconds=0):
-                assert await once_it_is_back(lambda: remote.add_messages(ANA, [said("m1")])) == 1
+                assert await once_it_is_back(lambda: remote.add_messages(ANA, [make_message("m1")])) == 1
             await fault(remote.recent(ANA))
 
 
@@ -110,7 +110,7 @@ async def test_a_stopping_memory_lets_calls_in_progress_finish() -> None:
     async with AsyncExitStack() as stack:
         address = await stack.enter_async_context(serve_memory(memory, memory_settings(), grace_seconds=60))
         async with client_of(address) as remote:
-            call = asyncio.create_task(remote.add_messages(ANA, [said("m1")]))
+            call = asyncio.create_task(remote.add_messages(ANA, [make_message("m1")]))
             await memory.entered.wait()
             stopping = asyncio.create_task(stack.aclose())
             await asyncio.sleep(0)
@@ -126,7 +126,7 @@ async def test_a_call_is_repeated_after_a_short_outage() -> None:
     memory = ScriptedMemory()
     memory.faults.extend([AWAY, AWAY])
     async with over_grpc(memory) as remote:
-        assert await remote.add_messages(ANA, [said("m1")]) == 1
+        assert await remote.add_messages(ANA, [make_message("m1")]) == 1
     assert len(memory.asked) == 3
     assert memory.asked[0] == memory.asked[2]
 
@@ -345,7 +345,7 @@ async def test_a_request_that_is_too_large_is_not_sent() -> None:
     memory = ScriptedMemory()
     async with over_grpc(memory) as remote:
         with pytest.raises(MemoryRefused, match="send it in parts"):
-            await remote.add_messages(ANA, [said("m1", "x" * (33 * 1024 * 1024))])
+            await remote.add_messages(ANA, [make_message("m1", "x" * (33 * 1024 * 1024))])
     assert memory.asked == []
 
 
@@ -408,7 +408,7 @@ async def test_an_unknown_intent_is_reported_as_another_version() -> None:
     newer = ScriptedMemory({"route": StrategyChoice(strategy="poetry", confidence=1.0)})  # type: ignore[arg-type]
     async with over_grpc(newer) as remote:
         with pytest.raises(MemoryUnavailable, match="of another version"):
-            await remote.route(ANA, said("m1"))
+            await remote.route(ANA, make_message("m1"))
 
 
 # Who may ask
@@ -422,7 +422,7 @@ async def test_a_wrong_token_is_refused_and_not_retried(sent: SecretStr | None) 
         serve_memory(memory, memory_settings(grpc_token=token), grace_seconds=0) as address,
         client_of(address, grpc_token=sent) as remote,
     ):
-        for call in (remote.recent(ANA), remote.add_messages(ANA, [said("m1")])):
+        for call in (remote.recent(ANA), remote.add_messages(ANA, [make_message("m1")])):
             error = await fault(call)
             assert error.message == "the memory does not accept MEMORY_GRPC_TOKEN"
             assert error.details == {"grpc_status": "UNAUTHENTICATED"}
@@ -433,7 +433,7 @@ async def test_a_wrong_token_is_refused_and_not_retried(sent: SecretStr | None) 
 
 async def test_the_right_token_is_accepted() -> None:
     async with over_grpc(ScriptedMemory(), grpc_token=SecretStr("a-token")) as remote:
-        assert await remote.add_messages(ANA, [said("m1")]) == 1
+        assert await remote.add_messages(ANA, [make_message("m1")]) == 1
         assert isinstance(await remote.search(ANA, "x"), SearchResult)
 
 
@@ -458,7 +458,7 @@ async def test_over_tls_a_server_of_a_trusted_authority_is_accepted(
 ) -> None:
     async with client_of(guarded, grpc_ca_file=certificates.authority) as remote:
         await remote.check_health()
-        assert await remote.add_messages(ANA, [said("m1")]) == 1
+        assert await remote.add_messages(ANA, [make_message("m1")]) == 1
 
 
 @pytest.mark.parametrize("settings", [{"grpc_tls": True}, {}], ids=["the public authorities", "no TLS"])
@@ -533,5 +533,5 @@ async def test_a_server_without_a_token_listens_on_the_loopback_interface_only()
 async def test_concurrent_calls_get_their_own_responses() -> None:
     async with over_grpc(ScriptedMemory()) as remote:
         numbers = range(200)
-        calls = (remote.add_messages(ANA, [said(f"m{n}")] * n) for n in numbers)
+        calls = (remote.add_messages(ANA, [make_message(f"m{n}")] * n) for n in numbers)
         assert await asyncio.gather(*calls) == list(numbers)

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from memory.grpc_client import connect_memory
-from tests.support.memory_grpc import ANA, memory_settings, said
+from tests.support.memory_grpc import ANA, make_message, memory_settings
 from tests.support.process import launch
 
 TOKEN = "a-token"
@@ -49,7 +49,7 @@ async def test_a_separate_memory_server_keeps_its_data_through_a_restart(tmp_pat
             settings = memory_settings(grpc_target=found[1], grpc_token=SecretStr(TOKEN))
             async with connect_memory(settings) as remote:
                 await remote.check_health()
-                assert await remote.add_messages(ANA, [said("m1", "The invoice is wrong")]) == added
+                assert await remote.add_messages(ANA, [make_message("m1", "The invoice is wrong")]) == added
                 assert [hit.id for hit in (await remote.search(ANA, "invoice")).hits] == ["m1"]
             process.send_signal(signal.SIGTERM)
             _, errors = await process.communicate()

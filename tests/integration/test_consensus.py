@@ -26,7 +26,7 @@ from core.models import ChatModels, build_chat_models
 from core.postgres import Pool
 from core.settings import CrmSettings, FeatureSettings, ModelSettings
 from graphs.consensus import SPEC
-from graphs.diagrams import draw_mermaid
+from graphs.spec import draw_mermaid
 from nodes.consensus.state import DEFAULT_LENSES, Ballot, ConsensusInput
 from tests.support.gemini import Structured, gemini_server
 from tests.support.graphs import compiled, development_deps

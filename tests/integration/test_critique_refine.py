@@ -29,7 +29,7 @@ from core.models import ChatModels, ModelSpec, build_chat_models
 from core.postgres import Pool
 from core.settings import CrmSettings, FeatureSettings, ModelSettings
 from graphs.critique_refine import SPEC
-from graphs.diagrams import draw_mermaid
+from graphs.spec import draw_mermaid
 from nodes.critique_refine.judgements import REJECTED_WITHOUT_REASON, Review, Verdict
 from nodes.critique_refine.message_text import MAX_CHARACTERS
 from nodes.critique_refine.nodes import (

@@ -12,7 +12,7 @@ from core.memory import Edge, Node, Scope
 from core.postgres import Pool
 from memory.bitemporal import lock_scope
 from memory.embedded import EmbeddedMemory
-from tests.support.facts import ANA, JANUARY, fact, fact_memory, said
+from tests.support.facts import ANA, JANUARY, fact, fact_memory, make_message
 
 DAY = timedelta(days=1)
 TICKET = Node("ticket", "T-7", "Ticket 7")
@@ -39,7 +39,9 @@ async def value(
 async def test_a_change_closes_the_old_value_and_names_the_message_that_did_it(
     memory: EmbeddedMemory,
 ) -> None:
-    await memory.add_messages(ANA, [said(1, "I live in Porto"), said(2, "I moved to Lisbon", day=30)])
+    await memory.add_messages(
+        ANA, [make_message(1, "I live in Porto"), make_message(2, "I moved to Lisbon", day=30)]
+    )
     await memory.upsert_facts(ANA, [fact("city", "Porto", "m1")])
     [change] = await memory.upsert_facts(ANA, [fact("city", "Lisbon", "m2")])
 
@@ -58,7 +60,9 @@ async def test_a_change_closes_the_old_value_and_names_the_message_that_did_it(
 
 
 async def test_a_corrected_value_was_never_true_and_stays_in_the_history(memory: EmbeddedMemory) -> None:
-    await memory.add_messages(ANA, [said(1, "We are 50"), said(2, "Actually 60, not 50", day=3)])
+    await memory.add_messages(
+        ANA, [make_message(1, "We are 50"), make_message(2, "Actually 60, not 50", day=3)]
+    )
     await memory.upsert_facts(ANA, [fact("company_size", "50", "m1", subject="company")])
     before = (await memory.fact_history(ANA))[-1].recorded_at
     [change] = await memory.upsert_facts(
@@ -108,7 +112,9 @@ async def test_a_repeated_message_counts_once(memory: EmbeddedMemory) -> None:
 
 
 async def test_an_old_message_that_is_read_late_does_not_replace_newer_facts(memory: EmbeddedMemory) -> None:
-    await memory.add_messages(ANA, [said(1, "I live in Porto"), said(2, "I live in Lisbon", day=30)])
+    await memory.add_messages(
+        ANA, [make_message(1, "I live in Porto"), make_message(2, "I live in Lisbon", day=30)]
+    )
     await memory.upsert_facts(ANA, [fact("city", "Lisbon", "m2")])
     [late] = await memory.upsert_facts(ANA, [fact("city", "Porto", "m1")])
     assert (late.outcome, late.closed) == ("added", None)
@@ -168,7 +174,7 @@ async def test_a_correction_of_an_unknown_value_corrects_nothing_else(
 async def test_a_correction_of_another_value_than_the_believed_one_is_a_change(
     memory: EmbeddedMemory,
 ) -> None:
-    await memory.add_messages(ANA, [said(1, "We are 55"), said(2, "60, not 50", day=3)])
+    await memory.add_messages(ANA, [make_message(1, "We are 55"), make_message(2, "60, not 50", day=3)])
     await memory.upsert_facts(ANA, [fact("company_size", "55", "m1")])
     [change] = await memory.upsert_facts(
         ANA, [fact("company_size", "60", "m2", correction=True, instead_of="50")]
@@ -178,7 +184,9 @@ async def test_a_correction_of_another_value_than_the_believed_one_is_a_change(
 
 
 async def test_a_fact_that_ended_before_its_start_was_known_does_not_hold(memory: EmbeddedMemory) -> None:
-    await memory.add_messages(ANA, [said(1, "We use Zapier"), said(2, "We no longer use Zapier", day=30)])
+    await memory.add_messages(
+        ANA, [make_message(1, "We use Zapier"), make_message(2, "We no longer use Zapier", day=30)]
+    )
     await memory.upsert_facts(ANA, [fact("uses", "Zapier", "m2", ended=True)])
     assert await value(memory, "uses") == []
     await memory.upsert_facts(ANA, [fact("uses", "Zapier", "m1")])
@@ -262,7 +270,7 @@ async def test_facts_and_edges_of_other_scopes_are_neither_returned_nor_changed(
 
 
 async def test_forgetting_a_contact_leaves_no_row(memory: EmbeddedMemory, pool: Pool) -> None:
-    await memory.add_messages(ANA, [said(1, "I live in Porto")])
+    await memory.add_messages(ANA, [make_message(1, "I live in Porto")])
     await memory.upsert_facts(ANA, [fact("city", "Porto", "m1"), fact("city", "Faro", "m2", correction=True)])
     await memory.upsert_edges(ANA, [edge("HAS_TICKET", TICKET)])
     await memory.remember(ANA, "Prefers mornings", type="shared", agent="sales")
@@ -275,7 +283,9 @@ async def test_forgetting_a_contact_leaves_no_row(memory: EmbeddedMemory, pool: 
 
 
 async def test_forgetting_a_session_keeps_facts_that_another_session_states(memory: EmbeddedMemory) -> None:
-    await memory.add_messages(ANA, [said(1, "Porto, Zapier"), said(2, "Porto", day=1, session="s2")])
+    await memory.add_messages(
+        ANA, [make_message(1, "Porto, Zapier"), make_message(2, "Porto", day=1, session="s2")]
+    )
     await memory.upsert_facts(ANA, [fact("city", "Porto", "m1"), fact("uses", "Zapier", "m1")])
     await memory.upsert_facts(ANA, [fact("city", "Porto", "m2", confidence=0.5)])
     await memory.forget(ANA, session_id="s1")

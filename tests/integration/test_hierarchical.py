@@ -23,8 +23,8 @@ from core.errors import CrmUnavailable, InvalidRequest, ModelRefused, ModelUnava
 from core.models import ChatModels, ModelSpec, build_chat_models
 from core.postgres import Pool
 from core.settings import FeatureSettings, ModelSettings
-from graphs.diagrams import draw_mermaid
 from graphs.hierarchical import SPEC, build_hierarchical
+from graphs.spec import draw_mermaid
 from nodes.hierarchical import nodes as hierarchical_nodes
 from nodes.hierarchical.plan import MAX_SUBTASKS, TASK_CHARACTERS, Decision, Decomposition, PlannedSubtask
 from nodes.hierarchical.state import HierarchicalInput, SubAgent

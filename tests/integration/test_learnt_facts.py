@@ -9,7 +9,7 @@ from core.offline import OfflineChatModel
 from core.postgres import Pool
 from memory.embedded import EmbeddedMemory
 from nodes.shared.fact_extraction import extract_facts
-from tests.support.facts import ANA, fact_memory, said
+from tests.support.facts import ANA, fact_memory, make_message
 
 OFFLINE = ChatModels(
     ModelInfo(
@@ -27,7 +27,7 @@ async def memory(pool: Pool) -> AsyncIterator[EmbeddedMemory]:
 
 async def learn(memory: EmbeddedMemory, *texts: str) -> list[tuple[str, str]]:
     """Return the facts that hold after a customer wrote these, ten days apart."""
-    messages = [said(number, text, day=10 * number) for number, text in enumerate(texts)]
+    messages = [make_message(number, text, day=10 * number) for number, text in enumerate(texts)]
     for number, message in enumerate(messages):
         await memory.add_messages(ANA, [message])
         await memory.upsert_facts(

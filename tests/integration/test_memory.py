@@ -9,7 +9,7 @@ from core.errors import MemoryRefused, MemoryUnavailable
 from core.memory import STRATEGIES, Message, Scope, StrategyName
 from core.postgres import Pool
 from memory.embedded import open_memory
-from tests.support.memory import ANA, START, Model, all_embedded, conversation, embedder, ids, said
+from tests.support.memory import ANA, START, Model, all_embedded, conversation, embedder, ids, make_message
 
 SHOP = [
     "Hello, I am Ana and I write about my shop.",
@@ -23,10 +23,10 @@ SHOP = [
 
 async def test_a_repeated_message_is_stored_once(pool: Pool) -> None:
     async with open_memory(pool, embedder()) as memory:
-        first = said("The lamp is broken.", id="m1")
-        again = said("Something else under the same id.", id="m1", minute=5)
+        first = make_message("The lamp is broken.", id="m1")
+        again = make_message("Something else under the same id.", id="m1", minute=5)
         assert await memory.add_messages(ANA, [first, first]) == 1
-        assert await memory.add_messages(ANA, [again, said("New.", id="m2")]) == 1
+        assert await memory.add_messages(ANA, [again, make_message("New.", id="m2")]) == 1
         assert {message.text for message in await memory.recent(ANA)} == {"The lamp is broken.", "New."}
 
 
@@ -123,16 +123,20 @@ async def test_a_reply_is_found_by_its_question_and_a_question_by_its_reply(pool
 
 async def test_a_late_message_is_inserted_between_its_neighbours(pool: Pool) -> None:
     async with open_memory(pool, embedder()) as memory:
-        await memory.add_messages(ANA, [said("Zebra crossing.", minute=0), said("Goodbye.", minute=9)])
+        await memory.add_messages(
+            ANA, [make_message("Zebra crossing.", minute=0), make_message("Goodbye.", minute=9)]
+        )
         await all_embedded(memory)
-        await memory.add_messages(ANA, [said("Between.", minute=5)])
+        await memory.add_messages(ANA, [make_message("Between.", minute=5)])
         await all_embedded(memory)
         assert set(ids(await memory.search(ANA, "zebra"), "keyword")) == {"s1-0", "s1-5"}
 
 
 async def test_messages_of_different_sessions_are_not_neighbours(pool: Pool) -> None:
     async with open_memory(pool, embedder()) as memory:
-        await memory.add_messages(ANA, [said("Zebra.", session="a"), said("Lion.", session="b", minute=1)])
+        await memory.add_messages(
+            ANA, [make_message("Zebra.", session="a"), make_message("Lion.", session="b", minute=1)]
+        )
         assert ids(await memory.search(ANA, "zebra"), "keyword") == ["a-0"]
 
 
@@ -140,7 +144,9 @@ async def test_a_long_message_is_found_by_any_part_and_returned_once(pool: Pool)
     filler = "We spoke about the weather and the garden for a long time. " * 40
     letter = f"{filler}\n\nThe zebra has escaped.\n\n{filler}\n\nThe walrus is back."
     async with open_memory(pool, embedder()) as memory:
-        await memory.add_messages(ANA, [said(letter, id="letter"), said("Thank you.", minute=1)])
+        await memory.add_messages(
+            ANA, [make_message(letter, id="letter"), make_message("Thank you.", minute=1)]
+        )
         await all_embedded(memory)
         for query, words in (("zebra", "zebra has escaped"), ("walrus", "walrus is back")):
             result = await memory.search(ANA, query)
@@ -176,8 +182,8 @@ async def test_no_search_crosses_tenants_or_contacts(pool: Pool) -> None:
     async with open_memory(pool, embedder()) as memory:
         for place, scope in enumerate(others):
             # The same ids in the same sessions as Ana's.
-            await memory.add_messages(scope, [said(f"{text} {place}", id="m1")])
-        await memory.add_messages(ANA, [said("I like lions.", id="m1")])
+            await memory.add_messages(scope, [make_message(f"{text} {place}", id="m1")])
+        await memory.add_messages(ANA, [make_message("I like lions.", id="m1")])
         await all_embedded(memory)
         strategies: list[StrategyName] = list(STRATEGIES)
         for strategy in strategies:
@@ -214,7 +220,7 @@ async def test_forgetting_deletes_only_what_was_named(pool: Pool) -> None:
         assert (await memory.forget(ANA)).counts == {}
         assert len(await memory.recent(bob)) == len(SHOP) + 2
         # It may begin again.
-        assert await memory.add_messages(ANA, [said("Hello again.", id="s1-0")]) == 1
+        assert await memory.add_messages(ANA, [make_message("Hello again.", id="s1-0")]) == 1
         async with pool.connection() as connection:
             rows = await connection.execute("SELECT count(*) AS left FROM memory.units WHERE text = 'Zebra.'")
             assert await rows.fetchone() == {"left": 1}
@@ -235,8 +241,8 @@ async def test_an_unknown_session_erases_nothing(pool: Pool, session: str) -> No
 @pytest.mark.parametrize(
     ("message", "says"),
     [
-        (said("x", id="y" * 300), "id of 1 to 200"),
-        (said("x" * 100_001, id="m"), "more than 100000 characters"),
+        (make_message("x", id="y" * 300), "id of 1 to 200"),
+        (make_message("x" * 100_001, id="m"), "more than 100000 characters"),
         (Message(id="m", role="customer", text="x", at=datetime(2026, 5, 7), session_id="s"), "time zone"),  # noqa: DTZ001
         (Message(id="m", role="customer", text="x", at=START, session_id=""), "session_id of 1 to 200"),
     ],
@@ -246,7 +252,7 @@ async def test_an_invalid_message_is_refused_and_none_is_stored(
 ) -> None:
     async with open_memory(pool, embedder()) as memory:
         with pytest.raises(MemoryRefused, match=says):
-            await memory.add_messages(ANA, [said("Fine."), message])
+            await memory.add_messages(ANA, [make_message("Fine."), message])
         assert await memory.recent(ANA) == []
 
 
@@ -267,7 +273,10 @@ async def test_an_invalid_search_is_refused(pool: Pool) -> None:
 )
 async def test_any_text_can_be_stored_and_searched_for(pool: Pool, text: str) -> None:
     async with open_memory(pool, embedder()) as memory:
-        assert await memory.add_messages(ANA, [said(text, id="m"), said("Zebra.", minute=1)]) == 2
+        assert (
+            await memory.add_messages(ANA, [make_message(text, id="m"), make_message("Zebra.", minute=1)])
+            == 2
+        )
         await all_embedded(memory)
         await memory.search(ANA, text)
         assert "s1-1" in ids(await memory.search(ANA, "zebra"))
@@ -285,7 +294,7 @@ async def test_concurrently_added_messages_are_all_stored_with_their_neighbours(
 
 async def test_an_unavailable_database_is_reported(pool: Pool) -> None:
     async with open_memory(pool, embedder()) as memory:
-        await memory.add_messages(ANA, [said("Hello.")])
+        await memory.add_messages(ANA, [make_message("Hello.")])
     await pool.close()
     with pytest.raises(MemoryUnavailable):
         await memory.search(ANA, "hello")
@@ -293,7 +302,7 @@ async def test_an_unavailable_database_is_reported(pool: Pool) -> None:
 
 async def test_times_come_back_in_utc(pool: Pool) -> None:
     async with open_memory(pool, embedder()) as memory:
-        await memory.add_messages(ANA, [said("Hello.")])
+        await memory.add_messages(ANA, [make_message("Hello.")])
         [message] = await memory.recent(ANA)
         [hit] = (await memory.search(ANA, "hello")).hits
         assert message.at == hit.at == START

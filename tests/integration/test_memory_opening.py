@@ -7,7 +7,7 @@ from core.postgres import Pool
 from core.settings import MemorySettings, Settings
 from memory.embedded import EmbeddedMemory, open_configured_memory
 from memory.grpc_server import serve_memory
-from tests.support.memory_grpc import ANA, ScriptedMemory, lexical_embedder, memory_settings, said
+from tests.support.memory_grpc import ANA, ScriptedMemory, lexical_embedder, make_message, memory_settings
 
 
 def settings_with(memory: MemorySettings) -> Settings:
@@ -15,13 +15,13 @@ def settings_with(memory: MemorySettings) -> Settings:
 
 
 async def told(memory: Memory) -> Any:
-    return await memory.add_messages(ANA, [said("m1")])
+    return await memory.add_messages(ANA, [make_message("m1")])
 
 
 async def test_without_a_target_the_memory_is_in_the_services_own_database(pool: Pool) -> None:
     async with open_configured_memory(settings_with(MemorySettings()), pool, lexical_embedder()) as memory:
         assert isinstance(memory, EmbeddedMemory)
-        assert (await told(memory), await memory.recent(ANA)) == (1, [said("m1")])
+        assert (await told(memory), await memory.recent(ANA)) == (1, [make_message("m1")])
 
 
 async def test_with_a_target_the_memory_is_remote_and_leaves_the_database_alone(pool: Pool) -> None:

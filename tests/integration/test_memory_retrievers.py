@@ -21,7 +21,7 @@ from memory.indexer import Indexer, activate_model, load_progress
 from memory.messages import add_messages
 from memory.rerankers import JinaReranker, LocalReranker, open_reranker
 from memory.search import SearchDeps
-from tests.support.memory import ANA, Model, all_embedded, conversation, embedder, ids, said
+from tests.support.memory import ANA, Model, all_embedded, conversation, embedder, ids, make_message
 
 LINES = [
     f"Line {number} is about {word}." for number, word in enumerate(["zebra", "lion", "walrus", "otter"] * 8)
@@ -194,7 +194,7 @@ async def test_a_failed_reranker_leaves_the_fused_order_and_is_reported(
         jina(httpx.MockTransport(lambda _: answer)) as reranker,
         open_memory(pool, embedder(), reranker=reranker) as memory,
     ):
-        await memory.add_messages(ANA, [said("A zebra."), said("Two zebras.", minute=1)])
+        await memory.add_messages(ANA, [make_message("A zebra."), make_message("Two zebras.", minute=1)])
         result = await memory.search(ANA, "zebra")
     assert set(ids(result)) == {"s1-0", "s1-1"}
     assert any(reason.startswith("rerank: The reranker 'jina:test'") for reason in result.degraded)

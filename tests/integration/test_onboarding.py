@@ -12,8 +12,8 @@ from core.errors import InvalidRequest, NotFound
 from core.models import build_chat_models
 from core.postgres import Pool
 from core.settings import FeatureSettings, ModelSettings
-from graphs.diagrams import draw_mermaid
 from graphs.onboarding import SPEC
+from graphs.spec import draw_mermaid
 from nodes.onboarding.state import OnboardingInput
 from nodes.onboarding.texts import TEXTS
 from tests.support.onboarding import (
@@ -24,20 +24,26 @@ from tests.support.onboarding import (
     TOUR,
     UNAVAILABLE,
     journey,
+    make_reading,
     reader,
-    said,
 )
 
 EN, PT = TEXTS["en"], TEXTS["pt"]
-SHOPIFY = said(integration="Shopify")
-USE = said(use_case="Send campaigns on WhatsApp")
+SHOPIFY = make_reading(integration="Shopify")
+USE = make_reading(use_case="Send campaigns on WhatsApp")
 
 
 # The journey
 
 
 async def test_a_customer_completes_every_step(pool: Pool) -> None:
-    model = reader(said(company_size=50), said(industry="Tutoring"), USE, said(team_size=8), SHOPIFY)
+    model = reader(
+        make_reading(company_size=50),
+        make_reading(industry="Tutoring"),
+        USE,
+        make_reading(team_size=8),
+        SHOPIFY,
+    )
     async with journey(pool, model) as customer:
         output = await customer.begin()
         assert (output["status"], customer.question) == ("in_progress", "company_size")
@@ -121,7 +127,7 @@ async def test_known_fields_of_the_crm_are_not_asked_for(pool: Pool) -> None:
 
 
 async def test_one_reply_may_answer_several_questions(pool: Pool) -> None:
-    everything = said(company_size=80, industry="Retail", team_size=4, integration="Zapier")
+    everything = make_reading(company_size=80, industry="Retail", team_size=4, integration="Zapier")
     model = reader(everything, USE)
     async with journey(pool, model) as customer:
         await customer.begin()
@@ -140,7 +146,7 @@ async def test_the_first_message_is_read_like_a_reply(pool: Pool) -> None:
 
 
 async def test_an_answer_can_be_corrected_later(pool: Pool) -> None:
-    model = reader(said(company_size=50), said(company_size=80, industry="Retail"))
+    model = reader(make_reading(company_size=50), make_reading(company_size=80, industry="Retail"))
     async with journey(pool, model) as customer:
         await customer.begin()
         await customer.reply("fifty", "sorry, we are 80; retail")
@@ -150,14 +156,14 @@ async def test_an_answer_can_be_corrected_later(pool: Pool) -> None:
 
 async def test_the_locale_of_the_run_takes_precedence_over_the_language_of_a_reply(pool: Pool) -> None:
     context = Context(locale="pt-BR")
-    async with journey(pool, reader(said(company_size=5)), context=context) as customer:
+    async with journey(pool, reader(make_reading(company_size=5)), context=context) as customer:
         await customer.begin()
         await customer.reply("we are five people at the company")
         assert customer.heard == PT.questions["industry"]
 
 
 async def test_a_customer_who_changes_language_is_answered_in_the_new_one(pool: Pool) -> None:
-    async with journey(pool, reader(said(company_size=5), said(industry="Moda"))) as customer:
+    async with journey(pool, reader(make_reading(company_size=5), make_reading(industry="Moda"))) as customer:
         await customer.begin()
         await customer.reply("somos cinco pessoas na empresa")
         assert customer.heard == PT.questions["industry"]
@@ -183,7 +189,7 @@ async def test_a_customer_who_asks_for_a_person_is_handed_over(pool: Pool) -> No
 
 
 async def test_two_unusable_replies_in_a_row_lead_to_a_person(pool: Pool) -> None:
-    async with journey(pool, reader(said("unclear"), said("unclear"))) as customer:
+    async with journey(pool, reader(make_reading("unclear"), make_reading("unclear"))) as customer:
         await customer.begin()
         await customer.reply("asdf")
         assert customer.heard == f"{EN.unusable}\n\n{EN.questions['company_size']}"
@@ -193,7 +199,7 @@ async def test_two_unusable_replies_in_a_row_lead_to_a_person(pool: Pool) -> Non
 
 
 async def test_unusable_replies_to_different_questions_are_not_in_a_row(pool: Pool) -> None:
-    model = reader(said("unclear"), said(company_size=5), said("unclear"))
+    model = reader(make_reading("unclear"), make_reading(company_size=5), make_reading("unclear"))
     async with journey(pool, model) as customer:
         await customer.begin()
         await customer.reply("asdf", "five", "asdf")
@@ -201,8 +207,8 @@ async def test_unusable_replies_to_different_questions_are_not_in_a_row(pool: Po
 
 
 async def test_a_question_of_the_customer_is_answered_and_ours_is_asked_again(pool: Pool) -> None:
-    asks = said("question")
-    async with journey(pool, reader(said("unclear"), asks, asks, text="Yes, it can.")) as customer:
+    asks = make_reading("question")
+    async with journey(pool, reader(make_reading("unclear"), asks, asks, text="Yes, it can.")) as customer:
         await customer.begin()
         await customer.reply("asdf", "Does it work with WhatsApp?", "And does it import contacts?")
         assert customer.heard == f"Yes, it can.\n\n{EN.questions['company_size']}"
@@ -210,7 +216,7 @@ async def test_a_question_of_the_customer_is_answered_and_ours_is_asked_again(po
 
 
 async def test_information_beside_a_question_is_kept(pool: Pool) -> None:
-    model = reader(said("question", company_size=9))
+    model = reader(make_reading("question", company_size=9))
     async with journey(pool, model) as customer:
         await customer.begin()
         await customer.reply("we are 9. Does it work with WhatsApp?")
@@ -255,7 +261,7 @@ async def test_a_failing_integration_is_handed_to_technical_support(
 
 
 async def test_a_paused_journey_continues_where_it_stopped(pool: Pool) -> None:
-    model = reader(said(company_size=5), said(industry="Retail"))
+    model = reader(make_reading(company_size=5), make_reading(industry="Retail"))
     async with journey(pool, model) as customer:
         await customer.begin()
         await customer.reply("five", "later")
@@ -270,7 +276,7 @@ async def test_a_paused_journey_continues_where_it_stopped(pool: Pool) -> None:
 
 
 async def test_a_greeting_after_a_pause_does_not_count_as_unusable(pool: Pool) -> None:
-    async with journey(pool, reader(said("unclear"), said("unclear"))) as customer:
+    async with journey(pool, reader(make_reading("unclear"), make_reading("unclear"))) as customer:
         await customer.begin()
         await customer.reply("not now")
         await customer.begin("Good morning, I'm back!")
@@ -365,7 +371,9 @@ async def test_the_journey_continues_without_a_model(pool: Pool) -> None:
 
 
 async def test_nothing_is_lost_while_the_crm_is_unavailable(pool: Pool) -> None:
-    async with journey(pool, reader(said(company_size=50), said(industry="Retail"), USE)) as customer:
+    async with journey(
+        pool, reader(make_reading(company_size=50), make_reading(industry="Retail"), USE)
+    ) as customer:
         customer.line.down = True
         await customer.begin()
         assert customer.question == "company_size"
@@ -384,7 +392,7 @@ async def test_nothing_is_lost_while_the_crm_is_unavailable(pool: Pool) -> None:
 
 
 async def test_the_record_is_read_once_the_crm_is_available_again(pool: Pool) -> None:
-    async with journey(pool, reader(said(company_size=86)), MARCUS) as customer:
+    async with journey(pool, reader(make_reading(company_size=86)), MARCUS) as customer:
         customer.line.down = True
         await customer.begin()
         assert customer.question == "company_size"
@@ -438,7 +446,7 @@ def test_the_input_schema(snapshot: SnapshotAssertion) -> None:
 
 
 async def test_what_the_model_sees(pool: Pool, snapshot: SnapshotAssertion) -> None:
-    model = reader(USE, said("question"), said(team_size=4), SHOPIFY)
+    model = reader(USE, make_reading("question"), make_reading(team_size=4), SHOPIFY)
     async with journey(pool, model, LAURA) as customer:
         output = await customer.begin()
         await customer.reply("campaigns", "Can I use WhatsApp?", "we are four", "ok", "Shopify")

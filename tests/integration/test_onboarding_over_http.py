@@ -4,7 +4,7 @@ from typing import Any
 
 import httpx
 
-from tests.support.onboarding import AISHA, reader, said
+from tests.support.onboarding import AISHA, make_reading, reader
 from tests.support.scripted import scripted_models
 from tests.support.service import RunningService, running_service
 
@@ -20,7 +20,7 @@ async def begun(running: RunningService) -> dict[str, Any]:
 
 
 async def test_a_question_is_in_the_output_and_a_reply_resumes_it(database_url: str) -> None:
-    model = reader(said(company_size=50))
+    model = reader(make_reading(company_size=50))
     async with running_service(database_url, scripted_models(model)) as running:
         output = await begun(running)
         [asked] = output["interrupts"]
@@ -49,7 +49,7 @@ async def test_a_question_to_a_customer_is_not_an_approval(database_url: str) ->
 async def test_a_new_message_while_a_question_waits_is_refused_or_read_as_the_reply(
     database_url: str,
 ) -> None:
-    model = reader(said(company_size=50))
+    model = reader(make_reading(company_size=50))
     async with running_service(database_url, scripted_models(model)) as running:
         await begun(running)
         message = {"contact_id": AISHA, "message": "about fifty"}

@@ -23,8 +23,8 @@ from core.errors import InvalidRequest
 from core.models import ChatModels, build_chat_models
 from core.postgres import Pool
 from core.settings import CrmSettings, FeatureSettings, ModelSettings
-from graphs.diagrams import draw_mermaid
 from graphs.parallel import SPEC
+from graphs.spec import draw_mermaid
 from nodes.parallel.nodes import MERGE_TEMPERATURE, READING_TOOLS
 from nodes.parallel.races import Race
 from nodes.parallel.state import DEFAULT_AGENTS, ParallelInput

@@ -27,8 +27,8 @@ from core.errors import (
 from core.models import ChatModels, ModelSpec, build_chat_models
 from core.postgres import Pool
 from core.settings import FeatureSettings, ModelSettings
-from graphs.diagrams import draw_mermaid
 from graphs.planning_monitor import SPEC
+from graphs.spec import draw_mermaid
 from nodes.planning_monitor import nodes as planning_nodes
 from nodes.planning_monitor import transcript
 from nodes.planning_monitor.nodes import MAX_REVISIONS

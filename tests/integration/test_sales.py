@@ -20,8 +20,8 @@ from core.models import ChatModels, build_chat_models
 from core.postgres import Pool
 from core.settings import CrmSettings, FeatureSettings, ModelSettings
 from dev_crm.app import create_crm
-from graphs.diagrams import draw_mermaid
 from graphs.sales import SPEC
+from graphs.spec import draw_mermaid
 from nodes.deps import Deps
 from nodes.hierarchical.plan import Decision, Decomposition, PlannedSubtask
 from nodes.react.state import Reflection

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from benchmarks import evaluate
 from benchmarks.data import DataMissing
-from benchmarks.metrics import calibration_error, recall_outside
+from benchmarks.routing import calibration_error, recall_outside
 
 WORDS = {"billing": "invoice refund", "order": "parcel delivery", "meeting": "calendar monday"}
 

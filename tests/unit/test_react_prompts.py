@@ -11,9 +11,9 @@ from pydantic import TypeAdapter
 from syrupy.assertion import SnapshotAssertion
 
 from core.errors import CrmRefused
-from graphs.diagrams import draw_mermaid
 from graphs.react import build_react
 from graphs.registry import REGISTRY
+from graphs.spec import draw_mermaid
 from nodes.deps import Deps
 from nodes.react.state import ReactInput, Reflection
 from nodes.shared.prompts import load_prompt
