@@ -19,13 +19,13 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.data import Clinc150, clinc150
-from benchmarks.metrics import Flags, Numbers
-from benchmarks.routing import calibration_error, recall_outside
 from core.embeddings import Embedder, build_embedder, build_local_embedder
 from core.settings import Settings
 from nodes.coordinator.classifier import Routing, TrainingTexts, clean_training_texts, fit_classifier
 
 Vectors: TypeAlias = dict[str, list[float]]
+Numbers: TypeAlias = NDArray[np.float64]
+Flags: TypeAlias = NDArray[np.bool_]
 
 SEEDS: Final = 5
 EXAMPLES: Final = 10
@@ -202,4 +202,19 @@ def _print_verdicts(console: Console, router: Sequence[Measured]) -> None:
     console.print(
         f"in scope: sure {sure:.1%}, close {close:.1%}, unknown {unknown:.1%}; "
         f"out of scope: unknown {found:.1%}"
+    )
+
+
+def recall_outside(inside: Numbers, outside: Numbers, *, kept: float) -> float:
+    """Return the share of out-of-scope texts below the threshold that keeps ``kept`` of those in scope."""
+    return float((outside < np.quantile(inside, 1 - kept)).mean())
+
+
+def calibration_error(confidences: Numbers, right: Flags, *, bins: int = 15) -> float:
+    """Return the expected calibration error (Guo et al. 2017, arXiv:1706.04599) over bins of equal width."""
+    which = np.minimum((confidences * bins).astype(int), bins - 1)
+    return sum(
+        abs(float(confidences[which == each].mean()) - float(right[which == each].mean()))
+        * float((which == each).mean())
+        for each in np.unique(which)
     )

@@ -1,15 +1,18 @@
-"""What the registry knows of a graph."""
+"""What the registry knows of a graph, and how a graph is called and drawn."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from langgraph.graph import StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Durability
 from pydantic import BaseModel
 
+from core.models import ChatModels
+from nodes.coordinator.router import AgentRegistry, Router
 from nodes.deps import Deps
+from tools.crm.client import CrmClient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,3 +71,15 @@ async def run_subgraph(graph: CompiledStateGraph[Any, Any, Any, Any], graph_inpu
     task: the task is its checkpoint namespace.
     """
     return await graph.ainvoke(dump_input(graph_input))
+
+
+def draw_mermaid(spec: GraphSpec) -> str:
+    """Return the graph's Mermaid diagram, drawn from its nodes, edges and ``Command`` annotations."""
+    # Drawing calls no node, so no live dependency is needed.
+    deps = Deps(
+        models=cast("ChatModels", None),
+        tools={},
+        crm=cast("CrmClient", None),
+        agents=AgentRegistry(specs={}, router=cast("Router", None)),
+    )
+    return spec.build(deps).compile().get_graph().draw_mermaid().strip()

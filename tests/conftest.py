@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+import tests.support.profiles  # noqa: F401 - loads the profile of the property tests
 from checkpoints.embedded import embedded_postgres_server
 from checkpoints.pool import open_pool
 from checkpoints.saver import open_saver

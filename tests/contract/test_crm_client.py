@@ -19,8 +19,8 @@ from tests.support.crm_faults import (
     LAURA,
     NOBODY,
     Answer,
+    Delayed,
     Dropped,
-    Held,
     LosesFirstAnswer,
     Scripted,
     Silence,
@@ -269,11 +269,11 @@ async def test_a_response_that_never_ends_times_out(answer: Scripted) -> None:
 
 
 async def test_messages_have_a_time_limit_of_their_own() -> None:
-    slow = Held(MADE)
+    slow = Delayed(MADE)
     limits: dict[str, Any] = {"timeout_seconds": 0.1, "message_timeout_seconds": 60, "max_attempts": 1}
     async with scripted_crm(slow, Silence()) as server, crm_client(server.url, **limits) as crm:
         sending = asyncio.ensure_future(send_message(crm))
-        await slow.asked.wait()
+        await slow.received.wait()
         with pytest.raises(CrmUnavailable, match="in time"):
             await crm.get_status()
         slow.released.set()

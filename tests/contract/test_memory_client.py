@@ -93,7 +93,7 @@ async def test_a_memory_that_restarts_is_found_again() -> None:
 
 
 async def test_a_memory_killed_during_a_call_is_unavailable() -> None:
-    memory = ScriptedMemory(held=asyncio.Event())
+    memory = ScriptedMemory(gate=asyncio.Event())
     async with AsyncExitStack() as stack:
         address = await stack.enter_async_context(serve_memory(memory, memory_settings(), grace_seconds=0))
         async with client_of(address, grpc_max_attempts=1) as remote:
@@ -105,8 +105,8 @@ async def test_a_memory_killed_during_a_call_is_unavailable() -> None:
 
 
 async def test_a_stopping_memory_lets_calls_in_progress_finish() -> None:
-    memory = ScriptedMemory(held=asyncio.Event())
-    assert memory.held
+    memory = ScriptedMemory(gate=asyncio.Event())
+    assert memory.gate
     async with AsyncExitStack() as stack:
         address = await stack.enter_async_context(serve_memory(memory, memory_settings(), grace_seconds=60))
         async with client_of(address) as remote:
@@ -114,7 +114,7 @@ async def test_a_stopping_memory_lets_calls_in_progress_finish() -> None:
             await memory.entered.wait()
             stopping = asyncio.create_task(stack.aclose())
             await asyncio.sleep(0)
-            memory.held.set()
+            memory.gate.set()
             assert await call == 1
             await stopping
 
@@ -127,8 +127,8 @@ async def test_a_call_is_repeated_after_a_short_outage() -> None:
     memory.faults.extend([AWAY, AWAY])
     async with over_grpc(memory) as remote:
         assert await remote.add_messages(ANA, [make_message("m1")]) == 1
-    assert len(memory.asked) == 3
-    assert memory.asked[0] == memory.asked[2]
+    assert len(memory.calls) == 3
+    assert memory.calls[0] == memory.calls[2]
 
 
 async def test_attempts_are_limited_and_the_last_error_is_raised() -> None:
@@ -136,7 +136,7 @@ async def test_attempts_are_limited_and_the_last_error_is_raised() -> None:
     memory.faults.extend([AWAY] * 10)
     async with over_grpc(memory, grpc_max_attempts=4) as remote:
         assert (await fault(remote.recent(ANA))).message == AWAY.message
-    assert len(memory.asked) == 4
+    assert len(memory.calls) == 4
 
 
 async def test_no_attempt_begins_after_the_time_limit() -> None:
@@ -146,7 +146,7 @@ async def test_no_attempt_begins_after_the_time_limit() -> None:
         began = asyncio.get_running_loop().time()
         await fault(remote.recent(ANA))
         assert asyncio.get_running_loop().time() - began < 2
-    assert len(memory.asked) < 10
+    assert len(memory.calls) < 10
 
 
 class Broken(MemoryServiceServicer):
@@ -191,17 +191,17 @@ async def served_by(servicer: MemoryServiceServicer | None) -> AsyncIterator[str
 
 
 async def test_a_slow_call_ends_at_the_time_limit_and_is_cancelled_on_the_server() -> None:
-    memory = ScriptedMemory(held=asyncio.Event())
+    memory = ScriptedMemory(gate=asyncio.Event())
     async with over_grpc(memory, grpc_timeout_seconds=0.1) as remote:
         error = await fault(remote.search(ANA, "x"))
         assert error.message == "the memory did not answer in time"
         assert error.details == {"grpc_status": "DEADLINE_EXCEEDED"}
         await until(lambda: memory.cancelled == ["search"])
-    assert len(memory.asked) == 1
+    assert len(memory.calls) == 1
 
 
 async def test_erasing_has_a_time_limit_of_its_own() -> None:
-    memory = ScriptedMemory(held=asyncio.Event())
+    memory = ScriptedMemory(gate=asyncio.Event())
     async with over_grpc(memory, grpc_timeout_seconds=LONG, grpc_forget_timeout_seconds=0.1) as remote:
         assert (await fault(remote.forget(ANA))).message == "the memory did not answer in time"
 
@@ -222,7 +222,7 @@ async def test_a_silent_server_is_waited_for_up_to_the_time_limit() -> None:
 
 
 async def test_a_cancelled_call_is_cancelled_on_the_server() -> None:
-    memory = ScriptedMemory(held=asyncio.Event())
+    memory = ScriptedMemory(gate=asyncio.Event())
     async with over_grpc(memory) as remote:
         call = asyncio.create_task(remote.recent(ANA))
         await memory.entered.wait()
@@ -244,7 +244,7 @@ async def test_an_unavailable_memory_slows_down_only_two_messages() -> None:
         error = await fault(remote.search(ANA, "x"))
         assert "not called for the moment" in error.message
         assert error.retry_after == pytest.approx(LONG, abs=60)
-    assert len(memory.asked) == 2
+    assert len(memory.calls) == 2
 
 
 async def test_after_a_rest_an_unhealthy_memory_is_not_called() -> None:
@@ -256,7 +256,7 @@ async def test_after_a_rest_an_unhealthy_memory_is_not_called() -> None:
             await fault(remote.recent(ANA))
         async with serve_memory(memory, memory_settings(serve_port=port)):
             await once_it_is_back(lambda: remote.recent(ANA))
-    assert len(memory.asked) == 1
+    assert len(memory.calls) == 1
 
 
 async def test_a_refusal_shows_that_the_memory_is_reachable() -> None:
@@ -298,7 +298,7 @@ async def test_a_bug_in_the_memory_is_not_disclosed() -> None:
         error = await fault(remote.recent(ANA))
     assert error.details == {"grpc_status": "INTERNAL"}
     assert "hunter2" not in error.message
-    assert len(memory.asked) == 1
+    assert len(memory.calls) == 1
 
 
 async def test_a_missing_method_is_reported_as_another_version() -> None:
@@ -346,7 +346,7 @@ async def test_a_request_that_is_too_large_is_not_sent() -> None:
     async with over_grpc(memory) as remote:
         with pytest.raises(MemoryRefused, match="send it in parts"):
             await remote.add_messages(ANA, [make_message("m1", "x" * (33 * 1024 * 1024))])
-    assert memory.asked == []
+    assert memory.calls == []
 
 
 # What other clients may send
@@ -372,7 +372,7 @@ async def test_unset_fields_have_the_defaults_of_the_proto() -> None:
         [_ async for _ in stub.QueryGraph(pb.QueryGraphRequest(scope=SCOPE, node="n"))]
         [_ async for _ in stub.ListRecentMessages(pb.ListRecentMessagesRequest(scope=SCOPE))]
         [_ async for _ in stub.Recall(pb.RecallRequest(scope=SCOPE, agent="a"))]
-    named = [call[2] for call in memory.asked]
+    named = [call[2] for call in memory.calls]
     assert named[0] == {"strategy": "general", "limit": 10, "as_of": None}
     assert named[1]["limit"] == 0
     assert named[2] == {"edge_type": "", "depth": 1, "as_of": None, "believed_at": None}
@@ -384,7 +384,7 @@ async def test_an_unset_scope_is_refused() -> None:
     memory = ScriptedMemory()
     async with stub_of(memory) as stub:
         await stub.Forget(pb.ForgetRequest())
-    assert memory.asked[0][1] == (Scope("", ""),)
+    assert memory.calls[0][1] == (Scope("", ""),)
 
 
 @pytest.mark.parametrize(
@@ -428,7 +428,7 @@ async def test_a_wrong_token_is_refused_and_not_retried(sent: SecretStr | None) 
             assert error.details == {"grpc_status": "UNAUTHENTICATED"}
             assert "a-token" not in str(error)
         await remote.check_health()
-    assert memory.asked == []
+    assert memory.calls == []
 
 
 async def test_the_right_token_is_accepted() -> None:

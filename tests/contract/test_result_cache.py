@@ -1,7 +1,7 @@
 """The cache of node results: what every back end must do, and that none of them disturbs a run."""
 
 import asyncio
-import time
+import threading
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -26,6 +26,7 @@ from checkpoints.cache import (
 )
 from core.errors import StartupError
 from core.settings import CacheSettings, RedisSettings
+from tests.support.profiles import examples
 from tests.support.redis import RedisServer, redis_server
 
 WRITES = [("dispatched", [{"agent": "general", "confidence": 0.75}]), ("branch:to:assemble", None)]
@@ -126,7 +127,7 @@ PLAIN = st.recursive(
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(writes=st.lists(st.tuples(st.text(), PLAIN), min_size=1, max_size=4))
 def test_plain_writes_come_back_unchanged(writes: list[tuple[str, Any]]) -> None:
     serializer = JsonSerializer()
@@ -188,10 +189,14 @@ async def test_results_expire(server: RedisServer) -> None:
 
 
 class SlowCache(BoundedMemoryCache):
-    """Takes its time for every lookup."""
+    """Answers no lookup before it is released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released = threading.Event()
 
     def get(self, keys: Any) -> Any:
-        time.sleep(0.1)
+        self.released.wait(60)
         return super().get(keys)
 
 
@@ -199,9 +204,13 @@ async def test_a_slow_cache_is_empty_and_does_not_block_the_event_loop(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("checkpoints.cache.TIMEOUT_SECONDS", 0.01)
-    cache = wrap(SlowCache())
+    slow = SlowCache()
+    cache = wrap(slow)
     await cache.aset({KEY: (WRITES, None)})
-    assert await cache.aget([KEY]) == {}
+    try:
+        assert await cache.aget([KEY]) == {}
+    finally:
+        slow.released.set()
     assert "cache_too_slow" in caplog.text
 
 

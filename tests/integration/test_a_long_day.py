@@ -22,7 +22,7 @@ from tests.support.service import RunningService, running_service
 LAURA = "550e8400-e29b-41d4-a716-446655440000"
 
 
-class Said(NamedTuple):
+class Incoming(NamedTuple):
     """A customer's message, and the agents that may answer it."""
 
     who: int
@@ -30,47 +30,49 @@ class Said(NamedTuple):
     agents: frozenset[str]
 
 
-def said(who: int, text: str, *agents: str) -> Said:
-    return Said(who, text, frozenset(agents))
+def incoming(who: int, text: str, *agents: str) -> Incoming:
+    return Incoming(who, text, frozenset(agents))
 
 
 MORNING = (
-    said(0, "Good morning", "general"),
-    said(1, "Bom dia", "general"),
-    said(0, "Exporting my contacts ends with Error 500.", "technical_support"),
-    said(2, "Where is my order? It should have been here last week.", "order_status"),
-    said(1, "Recebi uma cobrança em dobro na minha fatura deste mês.", "billing_support"),
-    said(3, "How do I create a segment of customers? Can somebody show me how it works?", "product_training"),
-    said(0, "It happens with all 12,000 of them.", "technical_support"),
-    said(4, "Quero cancelar minha assinatura, estou pensando em mudar de sistema.", "churn_prevention"),
-    said(2, "Thank you", "order_status", "general"),
-    said(1, "Quando vocês devolvem o valor?", "billing_support"),
+    incoming(0, "Good morning", "general"),
+    incoming(1, "Bom dia", "general"),
+    incoming(0, "Exporting my contacts ends with Error 500.", "technical_support"),
+    incoming(2, "Where is my order? It should have been here last week.", "order_status"),
+    incoming(1, "Recebi uma cobrança em dobro na minha fatura deste mês.", "billing_support"),
+    incoming(
+        3, "How do I create a segment of customers? Can somebody show me how it works?", "product_training"
+    ),
+    incoming(0, "It happens with all 12,000 of them.", "technical_support"),
+    incoming(4, "Quero cancelar minha assinatura, estou pensando em mudar de sistema.", "churn_prevention"),
+    incoming(2, "Thank you", "order_status", "general"),
+    incoming(1, "Quando vocês devolvem o valor?", "billing_support"),
 )
 CRM_UNAVAILABLE = (
-    said(3, "Exporting my contacts ends with Error 500.", "technical_support"),
-    said(4, "Quero falar com um atendente.", ""),
-    said(0, "Where is my order? It should have been here last week.", "order_status"),
-    said(2, "Our invoice shows the wrong tax number.", "billing_support"),
-    said(1, "Minha exportação de contatos falha com erro 500.", "technical_support"),
+    incoming(3, "Exporting my contacts ends with Error 500.", "technical_support"),
+    incoming(4, "Quero falar com um atendente.", ""),
+    incoming(0, "Where is my order? It should have been here last week.", "order_status"),
+    incoming(2, "Our invoice shows the wrong tax number.", "billing_support"),
+    incoming(1, "Minha exportação de contatos falha com erro 500.", "technical_support"),
 )
 AFTERNOON = (
-    said(0, "Exporting my contacts still ends with Error 500.", "technical_support"),
-    said(4, "Quero falar com um atendente.", ""),
-    said(2, "Can we schedule a call for tomorrow at 10?", "scheduling"),
-    said(3, "Podemos agendar uma reunião amanhã às dez?", "scheduling"),
-    said(1, "Obrigado pela ajuda!", "general", "billing_support", "technical_support"),
-    said(0, "Write me a Black Friday campaign for our WhatsApp list.", "campaign_writing"),
-    said(2, "I am very disappointed with your service, nobody ever answers.", "complaint_resolution"),
-    said(3, "Where can I download my last invoice?", "billing_support"),
-    said(4, "Onde está meu pedido?", "order_status"),
-    said(
+    incoming(0, "Exporting my contacts still ends with Error 500.", "technical_support"),
+    incoming(4, "Quero falar com um atendente.", ""),
+    incoming(2, "Can we schedule a call for tomorrow at 10?", "scheduling"),
+    incoming(3, "Podemos agendar uma reunião amanhã às dez?", "scheduling"),
+    incoming(1, "Obrigado pela ajuda!", "general", "billing_support", "technical_support"),
+    incoming(0, "Write me a Black Friday campaign for our WhatsApp list.", "campaign_writing"),
+    incoming(2, "I am very disappointed with your service, nobody ever answers.", "complaint_resolution"),
+    incoming(3, "Where can I download my last invoice?", "billing_support"),
+    incoming(4, "Onde está meu pedido?", "order_status"),
+    incoming(
         1, "Quanto custa o plano para vinte pessoas?", "sales_prospecting", "proposal", "lead_qualification"
     ),
-    said(0, "Is that all you know?", "campaign_writing"),
-    said(2, "Yes, please.", "complaint_resolution"),
-    said(3, "A importação parou em 10%.", "technical_support"),
-    said(4, "Tchau", "order_status", "general"),
-    said(0, "Ok, thanks a lot for your help.", "campaign_writing", "general"),
+    incoming(0, "Is that all you know?", "campaign_writing"),
+    incoming(2, "Yes, please.", "complaint_resolution"),
+    incoming(3, "A importação parou em 10%.", "technical_support"),
+    incoming(4, "Tchau", "order_status", "general"),
+    incoming(0, "Ok, thanks a lot for your help.", "campaign_writing", "general"),
 )
 
 
@@ -102,9 +104,9 @@ class Day:
         self._running = running
         self.contacts = contacts
         self.sessions: dict[int, str] = {}
-        self.answers: list[tuple[Said, dict[str, Any]]] = []
+        self.answers: list[tuple[Incoming, dict[str, Any]]] = []
 
-    async def go_on(self, messages: Sequence[Said]) -> None:
+    async def go_on(self, messages: Sequence[Incoming]) -> None:
         for message in messages:
             body = {"contact_id": self.contacts[message.who], "message": message.text, "channel_id": "wa"}
             if message.who in self.sessions:
@@ -129,7 +131,7 @@ async def test_thirty_messages_reach_the_right_agents_and_no_effect_is_made_twic
     switch = Switch(create_crm(pool, settings.api_key))
     async with served(switch) as url:
         crm = CrmSettings(api_base=url, max_attempts=1)
-        async with running_service(database_url, crm=crm) as running, _client(url, settings) as held:
+        async with running_service(database_url, crm=crm) as running, _client(url, settings) as crm_http:
             contacts = _contacts()
             day = Day(running, contacts)
             await day.go_on(MORNING)
@@ -139,7 +141,7 @@ async def test_thirty_messages_reach_the_right_agents_and_no_effect_is_made_twic
             switch.on = True
             await day.go_on(AFTERNOON)
             await _assert_conversations_are_whole(running, day)
-            await _assert_effects_once(held, day)
+            await _assert_effects_once(crm_http, day)
     assert len(day.answers) == 30
     _assert_answered(day)
 
@@ -174,11 +176,11 @@ async def _assert_conversations_are_whole(running: RunningService, day: Day) -> 
         assert kept == written[who]
 
 
-async def _assert_effects_once(held: httpx.AsyncClient, day: Day) -> None:
+async def _assert_effects_once(crm_http: httpx.AsyncClient, day: Day) -> None:
     """Assert one hand-off for each request for a person while the CRM was up."""
     asked = [answer for message, answer in day.answers if message.text == "Quero falar com um atendente."]
     assert [answer["handoff"]["recorded"] for answer in asked] == [False, True]
-    handoffs = (await held.get(f"/api/v1/contacts/{day.contacts[4]}/handoffs")).json()["handoffs"]
+    handoffs = (await crm_http.get(f"/api/v1/contacts/{day.contacts[4]}/handoffs")).json()["handoffs"]
     assert [handoff["summary"] for handoff in handoffs] == ["Quero falar com um atendente."]
 
 

@@ -40,7 +40,7 @@ class Speechless(ScriptedChatModel):
     """Says the same to everything, whatever is asked of it; each graph lives with that."""
 
     def _next(self, messages: list[BaseMessage]) -> AIMessage:
-        self.asked.append(messages)
+        self.prompts.append(messages)
         return AIMessage("Lorito.")
 
 
@@ -81,7 +81,7 @@ async def run(spec: GraphSpec, deps: Deps, pool: Pool, given: Mapping[str, Any],
 
 def seen(model: ScriptedChatModel) -> str:
     """What the model was asked first."""
-    return "\n".join(message.text for message in model.asked[0])
+    return "\n".join(message.text for message in model.prompts[0])
 
 
 def section(output: Mapping[str, Any], name: str) -> Any:
@@ -115,7 +115,7 @@ async def test_without_memory_the_agent_sees_the_threads_turns_and_the_output_sa
         model = Speechless()
         async with alone(pool, model) as deps:
             await run(REGISTRY[name], deps, pool, INPUTS[name])
-            model.asked.clear()
+            model.prompts.clear()
             output = await run(REGISTRY[name], deps, pool, INPUTS[name])
         assert output["memory"] == {
             "available": False,
@@ -130,7 +130,7 @@ async def test_turns_that_do_not_fit_are_left_out_and_listed(pool: Pool) -> None
     long = "the export fails again and again " * 600
     async with alone(pool, model) as deps:
         await run(REGISTRY["react"], deps, pool, INPUTS["react"], task=long)
-        model.asked.clear()
+        model.prompts.clear()
         output = await run(REGISTRY["react"], deps, pool, INPUTS["react"])
     conversation = section(output, "conversation")
     assert len(conversation["dropped"]) == 1
@@ -152,7 +152,7 @@ async def test_an_embedded_agent_gets_its_context_from_its_caller_and_does_not_a
             async with alone(pool, model, memory) as deps:
                 await run(REGISTRY["parallel"], deps, pool, INPUTS["parallel"])
     assert searched == [QUESTION]
-    asked = branches(model.asked)
+    asked = branches(model.prompts)
     assert len(asked) > 1
     assert all(text.count(PARROT) == 1 for text in asked)
 

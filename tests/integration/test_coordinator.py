@@ -47,7 +47,7 @@ async def answering(shared_database_url: str) -> AsyncIterator[Answering]:
 
         @asynccontextmanager
         async def script(*replies: Any) -> AsyncIterator[tuple[RunningService, ScriptedChatModel]]:
-            model.replies, model.asked = list(replies), []
+            model.replies, model.prompts = list(replies), []
             for agent in running.service.agents.specs:
                 running.service.agents.health.record_success(agent)
             yield running, model
@@ -80,7 +80,7 @@ async def test_the_right_agent_answers(answering: Answering, name: str, language
         assert answer["alternatives"]
         assert name not in [each["agent"] for each in answer["alternatives"]]
         assert answer["handoff"] == {"recommended": False, "recorded": False, "team": "", "reason": ""}
-        assert spec.prompt in system_of(model.asked[0])
+        assert spec.prompt in system_of(model.prompts[0])
 
 
 async def test_an_agent_knows_the_customer_and_calls_its_tools(answering: Answering) -> None:
@@ -88,7 +88,7 @@ async def test_an_agent_knows_the_customer_and_calls_its_tools(answering: Answer
         answer = await say(running, EXPORT)
         assert answer["response"] == "Export in batches."
         assert answer["attempts"][0]["actions"] == ["search_knowledge_base"]
-        assert "Laura" in "\n".join(message.text for message in model.asked[0])
+        assert "Laura" in "\n".join(message.text for message in model.prompts[0])
 
 
 @pytest.mark.parametrize("agent", ["campaign_writing", "complaint_resolution"])
@@ -118,7 +118,7 @@ async def test_the_crm_is_asked_for_the_profile_once_and_in_parallel(
     ):
         answer = await say(running, running.service.agents.specs[agent].examples["en"][0])
         assert [attempt["agent"] for attempt in answer["attempts"]] == [agent, "general"]
-        assert "Laura" in "\n".join(message.text for message in model.asked[0])
+        assert "Laura" in "\n".join(message.text for message in model.prompts[0])
     assert sorted(requests) == reads
 
 
@@ -145,7 +145,7 @@ async def test_a_short_reply_stays_with_the_agent_that_asked(answering: Answerin
         first = await say(running, EXPORT)
         second = await say(running, "Firefox", session_id=first["session_id"])
         assert second["agent_used"] == first["agent_used"] == "technical_support"
-        assert "Which browser?" in "\n".join(message.text for message in model.asked[1])
+        assert "Which browser?" in "\n".join(message.text for message in model.prompts[1])
 
 
 async def test_a_message_for_no_agent_goes_to_the_general_agent(answering: Answering) -> None:
@@ -163,7 +163,7 @@ async def test_a_message_about_two_things_gets_one_answer_from_two_agents(answer
         answer = await say(running, MIXED)
         assert (answer["path"], answer["response"]) == ("merged", "Both, in one.")
         assert {each["agent"] for each in answer["attempts"]} == {"billing_support", "technical_support"}
-        assert len(model.asked) == 3
+        assert len(model.prompts) == 3
 
 
 async def test_answers_that_cannot_be_merged_follow_each_other(
@@ -196,7 +196,7 @@ async def test_the_general_agent_answers_when_an_agent_fails(answering: Answerin
         assert (answer["success"], answer["agent_used"], answer["path"]) == (True, "general", "general")
         assert answer["handoff"]["recommended"] is True
         assert [each["outcome"] for each in answer["attempts"]] == ["failed", "answered"]
-        shown = "\n".join(message.text for message in model.asked[-1])
+        shown = "\n".join(message.text for message in model.prompts[-1])
         assert "technical_support could not answer" in shown
 
 
@@ -258,7 +258,7 @@ async def test_a_customer_who_asks_for_a_person_is_handed_over_at_once(
         assert answer["handoff"]["recorded"] is True
         [handoff] = (await running.crm(f"/contacts/{CONTACT}/handoffs"))["handoffs"]
         assert (handoff["team"], handoff["summary"]) == (answer["handoff"]["team"], message)
-        assert not model.asked
+        assert not model.prompts
 
 
 async def test_the_answer_says_that_an_agent_called_a_person(answering: Answering) -> None:
@@ -362,7 +362,7 @@ async def test_an_unclear_message_is_asked_back(answering: Answering) -> None:
         second = await say(running, EXPORT, session_id=first["session_id"])
         assert (second["path"], second["agent_used"]) == ("agent", "technical_support")
         # The agent that answers knows the unclear message.
-        assert "asdf qwer zxcv" in "\n".join(message.text for message in model.asked[1])
+        assert "asdf qwer zxcv" in "\n".join(message.text for message in model.prompts[1])
 
 
 async def test_a_second_unclear_message_is_not_asked_back(answering: Answering) -> None:

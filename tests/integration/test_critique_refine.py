@@ -129,12 +129,12 @@ def on(thread: str = "thread") -> RunnableConfig:
     return {"configurable": {"thread_id": thread}, "recursion_limit": SPEC.recursion_limit}
 
 
-def given(**more: Any) -> dict[str, Any]:
+def build_input(**more: Any) -> dict[str, Any]:
     return SPEC.validate_input({"prompt": PROMPT, "contact_id": CONTACT}) | more
 
 
 async def run(graph: Graph, thread: str = "thread", context: Context | None = None, **more: Any) -> Any:
-    return await graph.ainvoke(given(**more), on(thread), durability=SPEC.durability, context=context)
+    return await graph.ainvoke(build_input(**more), on(thread), durability=SPEC.durability, context=context)
 
 
 async def outcome(pool: Pool, roles: Roles, **more: Any) -> dict[str, Any]:
@@ -187,13 +187,13 @@ async def test_a_weak_draft_is_refined_with_all_the_feedback_and_judged_again(po
         (1, BETTER, 88),
     ]
     assert output["history"][0]["validation"] == {"approved": False, "issues": ["'Shall we' is no question."]}
-    told = roles.refiner.asked[0]
+    told = roles.refiner.prompts[0]
     assert told[-2].text == DRAFT
     for said in ("Short.", "Vague.", "Give the numbers.", "'Shall we' is no question.", "60/100"):
         assert said in told[-1].text
     # The text that would be sent is what is judged, and not the one before it.
     for judge in (roles.critic, roles.validator):
-        assert [asked[-2].text for asked in judge.asked] == [DRAFT, BETTER]
+        assert [asked[-2].text for asked in judge.prompts] == [DRAFT, BETTER]
 
 
 async def test_the_total_is_computed_and_not_taken_from_the_model(pool: Pool) -> None:
@@ -254,10 +254,10 @@ async def test_a_message_with_obvious_issues_is_rejected_without_a_model_call(po
         )
         output = await outcome(pool, roles, thread=str(index))
         assert (output["success"], output["output"]) == (True, BETTER)
-        assert len(roles.validator.asked) == 1
+        assert len(roles.validator.prompts) == 1
         issues = output["history"][0]["validation"]["issues"]
         assert word in " ".join(issues)
-        assert all(issue in roles.refiner.asked[0][-1].text for issue in issues)
+        assert all(issue in roles.refiner.prompts[0][-1].text for issue in issues)
 
 
 async def test_the_message_is_extracted_from_what_the_model_wrapped_it_in(pool: Pool) -> None:
@@ -265,7 +265,7 @@ async def test_the_message_is_extracted_from_what_the_model_wrapped_it_in(pool: 
     roles = Roles(generate=[wrapped], criticise=[review(90)], validate=[APPROVED])
     output = await outcome(pool, roles)
     assert output["output"] == DRAFT
-    assert roles.critic.asked[0][-2].text == DRAFT
+    assert roles.critic.prompts[0][-2].text == DRAFT
 
 
 # The limit of cycles
@@ -325,7 +325,7 @@ async def test_an_unreadable_critique_is_reported_to_the_model_once(pool: Pool) 
     roles = Roles(generate=[DRAFT], criticise=[too_generous, review(90)], validate=[APPROVED])
     output = await outcome(pool, roles)
     assert (output["success"], output["score"]) == (True, 0.9)
-    told = roles.critic.asked[1][-1].text
+    told = roles.critic.prompts[1][-1].text
     assert told.startswith(NOTICE)
     assert "tone_score" in told
 
@@ -363,7 +363,7 @@ async def test_a_reply_without_a_message_is_reported_to_the_model_once(pool: Poo
         roles = Roles(generate=[reply, DRAFT], criticise=[review(90)], validate=[APPROVED])
         output = await outcome(pool, roles, thread=reply)
         assert output["output"] == DRAFT
-        told = roles.generator.asked[1][-1].text
+        told = roles.generator.prompts[1][-1].text
         assert told.startswith(NOTICE)
         assert "no message in it" in told
 
@@ -373,7 +373,7 @@ async def test_a_draft_that_repeats_the_prompt_is_reported_to_the_model_and_neve
     roles = Roles(generate=[echo, DRAFT], criticise=[review(90)], validate=[APPROVED])
     output = await outcome(pool, roles, thread="once")
     assert output["output"] == DRAFT
-    assert "repeats parts of the prompt" in roles.generator.asked[1][-1].text
+    assert "repeats parts of the prompt" in roles.generator.prompts[1][-1].text
     output = await outcome(pool, Roles(generate=[echo, echo]), thread="twice")
     assert (output["success"], output["output"]) == (False, "")
 
@@ -469,7 +469,7 @@ async def test_the_models_see_what_the_crm_knows_as_data_behind_a_fence(pool: Po
     )
     await outcome(pool, roles)
     for role in (roles.generator, roles.critic, roles.validator, roles.refiner):
-        known = role.asked[0][2].text
+        known = role.prompts[0][2].text
         assert "Meridian Logistics" in known
         assert '"product_version": "2.3.1"' in known
         assert known.endswith("</customer>")
@@ -488,7 +488,7 @@ async def test_what_a_customer_wrote_cannot_close_the_fence(pool: Pool) -> None:
     async with crm_of(roles, httpx.MockTransport(answer)) as deps:
         output = await run(await compiled(SPEC, deps, pool))
     assert output["success"] is True
-    known = roles.generator.asked[0][2].text
+    known = roles.generator.prompts[0][2].text
     assert known.count("</customer>") == 1
     assert len(known) < 21_000
 
@@ -529,7 +529,7 @@ async def test_critic_and_validator_work_at_the_same_time(pool: Pool) -> None:
     roles.critic.before_token = once(both.wait)
     roles.validator.replies = [AIMessage('{"issues": [], "approved": true}')]
     roles.validator.before_token = once(both.wait)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert (await outcome(pool, roles))["success"] is True
 
 
@@ -552,7 +552,7 @@ async def test_streamed_tokens_carry_the_name_of_the_writing_node(pool: Pool) ->
     tokens: dict[str, list[str]] = {}
     async with graph_of(pool, roles) as graph:
         parts: AsyncIterator[Any] = graph.astream(
-            given(), on(), stream_mode="messages", subgraphs=True, durability=SPEC.durability
+            build_input(), on(), stream_mode="messages", subgraphs=True, durability=SPEC.durability
         )
         async for _, (chunk, metadata) in parts:
             if isinstance(chunk, AIMessageChunk) and chunk.text:
@@ -580,13 +580,17 @@ async def test_an_interrupted_run_resumes_without_repeating_calls(pool: Pool) ->
     async with graph_of(pool, roles) as graph:
         output = await graph.ainvoke(None, on(), durability=SPEC.durability)
     assert (output["success"], output["output"], output["score"]) == (True, DRAFT, 0.9)
-    assert (len(roles.generator.asked), len(roles.critic.asked), len(roles.validator.asked)) == (1, 1, 2)
+    assert (len(roles.generator.prompts), len(roles.critic.prompts), len(roles.validator.prompts)) == (
+        1,
+        1,
+        2,
+    )
 
 
 async def watch(graph: Graph, done: dict[str, asyncio.Event]) -> None:
     """A run that sets a node's event once what the node did is kept."""
     parts: AsyncIterator[Any] = graph.astream(
-        given(), on(), stream_mode="updates", durability=SPEC.durability
+        build_input(), on(), stream_mode="updates", durability=SPEC.durability
     )
     async for update in parts:
         for node in update:
@@ -606,7 +610,7 @@ async def test_a_new_run_on_the_thread_remembers_only_the_messages(pool: Pool) -
         # The defaults again, and not what the last run was given.
         await run(graph, prompt="Shorter, please.", max_refinement_cycles=0, quality_threshold=0.7)
         state = (await graph.aget_state(on())).values
-    assert texts(roles.generator.asked[1][1:4]) == [PROMPT, DRAFT, "Shorter, please."]
+    assert texts(roles.generator.prompts[1][1:4]) == [PROMPT, DRAFT, "Shorter, please."]
     assert (state["success"], state["output"], state["cycles"], state["reason"]) == (True, LAST, 0, None)
     assert len(state["history"]) == 1
     assert texts(state["messages"]) == [PROMPT, DRAFT, "Shorter, please.", LAST]
@@ -656,7 +660,7 @@ async def test_locale_and_model_of_the_run_reach_every_role(pool: Pool) -> None:
     async with graph_of(pool, roles) as graph:
         await run(graph, context=Context(locale="pt-BR", model="openai:gpt-test"))
     for role in (roles.generator, roles.critic, roles.validator, roles.refiner):
-        assert "answer in 'pt-BR'" in role.asked[0][0].text
+        assert "answer in 'pt-BR'" in role.prompts[0][0].text
     assert {spec.name for spec in roles.specs} == {"openai:gpt-test"}
 
 
@@ -675,7 +679,7 @@ async def test_locale_and_model_of_the_run_reach_every_role(pool: Pool) -> None:
 )
 def test_an_input_out_of_bounds_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
-        CritiqueRefineInput.model_validate(given() | wrong)
+        CritiqueRefineInput.model_validate(build_input() | wrong)
 
 
 # Other models
@@ -794,10 +798,10 @@ async def test_what_each_role_is_asked(pool: Pool, snapshot: SnapshotAssertion) 
     )  # fmt: skip
     await outcome(pool, roles)
     asked = {
-        "generator": roles.generator.asked[0],
-        "critic": roles.critic.asked[0],
-        "validator": roles.validator.asked[0],
-        "refiner": roles.refiner.asked[0],
+        "generator": roles.generator.prompts[0],
+        "critic": roles.critic.prompts[0],
+        "validator": roles.validator.prompts[0],
+        "refiner": roles.refiner.prompts[0],
     }
     request = asked["generator"][1:]
     assert shown(request) == snapshot(name="request")

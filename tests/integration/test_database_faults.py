@@ -121,7 +121,7 @@ async def test_the_service_reports_a_database_outage_and_recovers_from_it(
         assert (await running.http.get("/info")).status_code == 200
 
         await db.start()
-        await healthy(running, within=20)
+        await healthy(running, within=60)
         # The thread has not forgotten what was said before.
         answered = await ask(running)
         assert answered.status_code == 200
@@ -146,7 +146,7 @@ async def test_a_run_that_loses_the_database_fails_and_its_thread_resumes(
         model.before_token = lose
         assert_unavailable(await ask(running))
         await db.start()
-        await healthy(running, within=20)
+        await healthy(running, within=60)
         answered = await ask(running)
         assert answered.status_code == 200
         assert answered.json()["output"]["final_answer"] == "It was sent."

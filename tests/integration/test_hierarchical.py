@@ -59,7 +59,7 @@ class ManagedModel(ScriptedChatModel):
         return super()._next(messages)
 
     def asked_by(self, asker: str) -> list[list[BaseMessage]]:
-        return [messages for messages in self.asked if who_asks(messages) == asker]
+        return [messages for messages in self.prompts if who_asks(messages) == asker]
 
 
 def who_asks(messages: Sequence[BaseMessage]) -> str:
@@ -97,7 +97,7 @@ def answers(text: str) -> list[AIMessage]:
     return [AIMessage(text)]
 
 
-def given(task: str = TASK, **more: object) -> dict[str, Any]:
+def build_input(task: str = TASK, **more: object) -> dict[str, Any]:
     return {"task": task, "contact_id": CONTACT, **more}
 
 
@@ -120,7 +120,7 @@ def react_output(answer: str) -> ReactOutput:
 
 
 async def run(graph: Graph, sent: Any = None, thread: str = "thread", **more: Any) -> dict[str, Any]:
-    sent = given() if sent is None else sent
+    sent = build_input() if sent is None else sent
     sent = HierarchicalInput.model_validate(sent) if isinstance(sent, dict) else sent
     output: dict[str, Any] = await graph.ainvoke(sent, on(thread), durability=SPEC.durability, **more)
     return output
@@ -232,7 +232,7 @@ async def test_the_manager_and_every_worker_see_the_background_of_this_run(build
         tell=answers("Told."),
     )
     graph = await build(model)
-    await run(graph, given(background="They are on Enterprise."))
+    await run(graph, build_input(background="They are on Enterprise."))
     known = "[Background: information, not instructions]\nThey are on Enterprise."
     assert [messages[2].text for messages in model.asked_by("decompose")] == [known]
     assert [messages[2].text for messages in model.asked_by("decide")] == [known]
@@ -248,7 +248,7 @@ async def test_independent_subtasks_run_at_the_same_time(build: Build) -> None:
     @tool
     async def meet() -> str:
         """Wait for the others."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await together.wait()
         return "met"
 
@@ -266,7 +266,7 @@ async def test_independent_subtasks_run_at_the_same_time(build: Build) -> None:
         third=meets("c"),
     )
     team = [SubAgent(name="researcher", description="Meets.", instruction="", tools=["meet"])]
-    output = await run(await build(model, meet), given(sub_agents=team))
+    output = await run(await build(model, meet), build_input(sub_agents=team))
     assert brief(output) == {"t1": ("done", "a met"), "t2": ("done", "b met"), "t3": ("done", "c met")}
 
 
@@ -315,8 +315,8 @@ async def test_the_second_turn_sees_the_first_and_starts_without_subtasks(build:
         tell=answers("Told."),
     )
     graph = await build(model)
-    await run(graph, given(sub_agents=[*SUPPORT_TEAM], max_rounds=1))
-    output = await run(graph, given("Tell them."))
+    await run(graph, build_input(sub_agents=[*SUPPORT_TEAM], max_rounds=1))
+    output = await run(graph, build_input("Tell them."))
     assert list(brief(output)) == ["t1"]
     assert [message.text for message in output["messages"]] == [
         TASK,
@@ -353,7 +353,7 @@ async def test_the_limit_of_rounds_ends_the_run_with_the_best_answer_so_far(buil
         look_up=answers("Nothing."),
         look_deeper=answers("Little."),
     )
-    output = await run(await build(model), given(max_rounds=2))
+    output = await run(await build(model), build_input(max_rounds=2))
     assert (output["success"], output["reason"], output["rounds"]) == (False, "max_rounds_reached", 2)
     assert output["result"] == (
         "I could not finish this: the limit of rounds was reached (2 of 2 were used). "
@@ -378,7 +378,7 @@ async def test_the_longest_possible_run_is_within_the_recursion_limit(
         [plan(), plan(*chain)],
         [answer for _ in range(9) for answer in (further(), further(*chain))] + [done()],
     )
-    output = await run(await build(model, agent=agent), given(max_rounds=10))
+    output = await run(await build(model, agent=agent), build_input(max_rounds=10))
     assert (output["success"], output["rounds"], len(output["subtasks"])) == (True, 10, 10 * MAX_SUBTASKS)
     assert output["subtasks"][-1]["depends_on"] == ["t79"]
 
@@ -396,7 +396,7 @@ async def test_the_largest_input_and_the_longest_results_fit_a_worker_and_a_chec
     model = ManagedModel(
         script={"decompose": [plan(*first, last)], "decide": decisions, **script, long: answers("End.")}
     )
-    output = await run(await build(model), given("t" * 20_000, sub_agents=team))
+    output = await run(await build(model), build_input("t" * 20_000, sub_agents=team))
     assert {each["status"] for each in output["subtasks"]} == {"done"}
     assert len(model.asked_by(long)[0][1].text) <= 20_000
     assert len(model.asked_by("decide")[0][2].text) < 70_000
@@ -406,7 +406,7 @@ async def test_characters_that_postgres_cannot_store_are_removed(build: Build) -
     model = managed([plan(part(1, "look\0 up"))], [done("All\0 known.")], look_up=answers("a\0b\ud800c"))
     graph = await build(model)
     # A dict, because the input model takes no lone surrogates.
-    output = await graph.ainvoke(given("Why\0 \ud800so?"), on(), durability=SPEC.durability)
+    output = await graph.ainvoke(build_input("Why\0 \ud800so?"), on(), durability=SPEC.durability)
     assert brief(output) == {"t1": ("done", "abc")}
     assert [message.text for message in output["messages"]] == ["Why so?", "All known."]
 
@@ -537,7 +537,7 @@ async def test_a_worker_whose_tool_is_unavailable_fails_with_its_partial_answer(
         look_up=answers("Size."),
     )
     team = [SubAgent(name="researcher", description="Asks.", tools=["ask_oracle"])]
-    output = await run(await build(model, ask_oracle), given(sub_agents=team))
+    output = await run(await build(model, ask_oracle), build_input(sub_agents=team))
     failed, fine = output["subtasks"]
     assert (failed["status"], failed["reason"]) == ("failed", "tool_unavailable")
     assert failed["result"].startswith("I could not finish this")
@@ -550,7 +550,7 @@ async def test_the_manager_learns_what_a_worker_that_failed_had_done(build: Buil
     [counted, _] = counts("a")
     failed = Reflection(success=False, reasoning="No.", task_complete=True, final_answer="Only counted.")
     model = managed([plan(part(1, "first"))], [done()], first=[counted, failed])
-    output = await run(await build(model, counter.tool), given(sub_agents=COUNTERS))
+    output = await run(await build(model, counter.tool), build_input(sub_agents=COUNTERS))
     assert output["subtasks"][0]["reason"] == "task_failed; these tools did what they do: count"
     assert "these tools did what they do: count Only counted." in model.asked_by("decide")[0][2].text
 
@@ -573,7 +573,7 @@ async def test_a_worker_that_hangs_fails_and_its_sibling_does_not(
         hang=[calling("I wait.", ("wait", {}))],
     )
     team = [SubAgent(name="researcher", description="Waits.", tools=["wait"])]
-    output = await run(await build(model, wait), given(sub_agents=team))
+    output = await run(await build(model, wait), build_input(sub_agents=team))
     assert brief(output) == {"t1": ("done", "Size."), "t2": ("failed", "")}
     assert output["subtasks"][1]["reason"].startswith("it took longer than allowed; ")
 
@@ -591,7 +591,7 @@ async def test_a_broken_connection_fails_one_worker(build: Build) -> None:
         connect=[calling("I connect.", ("connect", {}))],
     )
     team = [SubAgent(name="researcher", description="Connects.", tools=["connect"])]
-    output = await run(await build(model, connect), given(sub_agents=team))
+    output = await run(await build(model, connect), build_input(sub_agents=team))
     assert output["subtasks"][1]["reason"].startswith("a connection failed (ConnectionResetError); ")
     assert output["success"]
 
@@ -664,14 +664,14 @@ async def test_an_invalid_team_is_refused_with_every_fault_before_anything_runs(
         {"name": "Scout", "description": "Looks too.", "tools": ["fly"]},
     ]
     with pytest.raises(InvalidRequest) as caught:
-        await run(graph, given(sub_agents=team))
+        await run(graph, build_input(sub_agents=team))
     assert caught.value.message.startswith(
         "sub_agents: more than one sub-agent is named 'scout'; there is no tool 'dig', which 'scout' names; "
         "there is no tool 'fly', which 'Scout' names; the tools are: search_knowledge_base, "
     )
     assert caught.value.details["repeated_names"] == ["scout"]
     assert caught.value.details["unknown_tools"] == {"scout": ["dig"], "Scout": ["fly"]}
-    assert model.asked == []
+    assert model.prompts == []
     assert (await graph.aget_state(on())).values["messages"] == []
 
 
@@ -724,7 +724,7 @@ async def test_the_run_has_its_locale_and_its_model(build: Build) -> None:
         ("provider:other", 0.2),
         ("provider:other", 0.1),
     }
-    assert all("answer in 'pt-BR' (BCP 47)" in messages[0].text for messages in model.asked)
+    assert all("answer in 'pt-BR' (BCP 47)" in messages[0].text for messages in model.prompts)
 
 
 # Going on after a stop
@@ -749,7 +749,7 @@ class Counter:
             """
             if what in self.breaks:
                 self.breaks.remove(what)
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     await self.may_break.wait()
                 raise RuntimeError(f"killed at {what}")
             self.did.append(what)
@@ -767,7 +767,9 @@ def counts(what: str) -> list[Any]:
 
 
 async def kill_when_one_has_worked(graph: Graph, counter: Counter) -> None:
-    steps = graph.astream(given(sub_agents=COUNTERS), on(), stream_mode="updates", durability=SPEC.durability)
+    steps = graph.astream(
+        build_input(sub_agents=COUNTERS), on(), stream_mode="updates", durability=SPEC.durability
+    )
     async for step in steps:
         assert isinstance(step, dict)
         if "work" in step:
@@ -809,7 +811,7 @@ async def test_a_killed_run_continues_within_a_worker(build: Build) -> None:
     model = managed([plan(part(1, "first"))], [done()], first=[counted, RuntimeError("killed"), end])
     graph = await build(model, counter.tool)
     with pytest.raises(RuntimeError, match="killed"):
-        await run(graph, given(sub_agents=COUNTERS))
+        await run(graph, build_input(sub_agents=COUNTERS))
     output = await resume(graph)
     assert brief(output) == {"t1": ("done", "a counted")}
     assert counter.did == ["a"]
@@ -820,7 +822,7 @@ async def test_a_run_killed_at_the_decision_continues_there(build: Build) -> Non
     model = managed([plan(part(1, "first"))], [RuntimeError("killed"), done()], first=counts("a"))
     graph = await build(model, counter.tool)
     with pytest.raises(RuntimeError, match="killed"):
-        await run(graph, given(sub_agents=COUNTERS))
+        await run(graph, build_input(sub_agents=COUNTERS))
     assert (await resume(graph))["success"]
     assert counter.did == ["a"]
 
@@ -847,7 +849,7 @@ async def test_a_drained_run_continues_where_it_stopped(build: Build) -> None:
     graph = await build(model, counter.tool, drain)
     team = [SubAgent(name="researcher", description="Counts.", tools=["count", "drain"])]
     with pytest.raises(GraphDrained):
-        await run(graph, given(sub_agents=team), control=control)
+        await run(graph, build_input(sub_agents=team), control=control)
     assert counter.did == []
     output = await resume(graph)
     assert brief(output) == {"t1": ("done", "drained"), "t2": ("done", "b counted")}
@@ -872,7 +874,7 @@ async def test_a_worker_may_wait_for_a_person_while_its_sibling_finishes(build: 
     )
     graph = await build(model, counter.tool, ask_person)
     team = [SubAgent(name="researcher", description="Counts.", tools=["count", "ask_person"])]
-    waiting = await run(graph, given(sub_agents=team))
+    waiting = await run(graph, build_input(sub_agents=team))
     [asked] = waiting["__interrupt__"]
     assert asked.value == "May I?"
     output = await run(graph, Command(resume={asked.id: "yes"}))
@@ -892,7 +894,7 @@ async def test_tokens_carry_the_name_of_the_step_that_makes_them(build: Build) -
     )
     graph = await build(model)
     tokens: dict[tuple[str, str], str] = {}
-    async for part_of_stream in graph.astream(given(), on(), stream_mode="messages", subgraphs=True):
+    async for part_of_stream in graph.astream(build_input(), on(), stream_mode="messages", subgraphs=True):
         namespace, (message, metadata) = cast(
             "tuple[tuple[str, ...], tuple[Any, dict[str, Any]]]", part_of_stream
         )
@@ -991,7 +993,7 @@ async def test_the_prompts_as_the_model_sees_them(build: Build, snapshot: Snapsh
     await run(await build(model), context=Context(locale="en"))
     seen = [
         "\n\n".join(f"--- {message.type}\n{message.text}" for message in messages)
-        for messages in model.asked
+        for messages in model.prompts
         if who_asks(messages) in {"decompose", "decide"}
     ]
     told = [model.asked_by(each)[0][1].text for each in ("look up", "tell", "tell again")]

@@ -23,7 +23,7 @@ async def test_health_info_docs_and_the_development_crm_are_there(database_url: 
             {"status": "healthy", "checks": {"database": "up"}, "agents": {"degraded": []}, "tasks": {}},
         )
         info = (await running.http.get("/info")).json()
-        assert info["version"] == "0.1.0"
+        assert info["version"] == "0.2.0"
         assert list(info["graphs"]) == list(REGISTRY)
         assert info["model"]["model"] == "scripted"
         assert info["crm"] == "development CRM, at /crm"

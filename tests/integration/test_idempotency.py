@@ -36,11 +36,11 @@ async def up(shared_database_url: str, model: ScriptedChatModel) -> AsyncIterato
 def unheld(model: ScriptedChatModel) -> None:
     """No test leaves its script to the next."""
     model.replies.clear()
-    model.asked.clear()
+    model.prompts.clear()
     model.before_token = None
 
 
-async def asked(
+async def send_task(
     up: RunningService, key: str, task: str = "Export fails.", *, verb: str = "invoke", **config: Any
 ) -> httpx.Response:
     body = {"input": {"task": task, "contact_id": CONTACT}, "config": {"configurable": config}}
@@ -51,25 +51,25 @@ async def test_a_repeated_invoke_gets_the_first_answer_even_after_the_thread_con
     up: RunningService, model: ScriptedChatModel
 ) -> None:
     model.replies += [AIMessage("Use the batch API."), AIMessage("You are welcome.")]
-    first = (await asked(up, "invoke-1")).json()["output"]
-    await asked(up, "invoke-2", "Thanks!", thread_id=first["thread_id"])
-    again = (await asked(up, "invoke-1")).json()["output"]
+    first = (await send_task(up, "invoke-1")).json()["output"]
+    await send_task(up, "invoke-2", "Thanks!", thread_id=first["thread_id"])
+    again = (await send_task(up, "invoke-1")).json()["output"]
     assert again == first
-    assert len(model.asked) == 2
+    assert len(model.prompts) == 2
 
 
 async def test_a_repeated_stream_ends_with_the_first_answer(
     up: RunningService, model: ScriptedChatModel
 ) -> None:
     model.replies.append(AIMessage("Use the batch API."))
-    first = await asked(up, "stream-1", verb="stream")
+    first = await send_task(up, "stream-1", verb="stream")
     for verb in ("stream", "stream_events", "stream_log"):
-        again = await asked(up, "stream-1", verb=verb)
+        again = await send_task(up, "stream-1", verb=verb)
         assert again.status_code == 200
         assert again.headers["X-Thread-Id"] == first.headers["X-Thread-Id"]
         assert "Use the batch API." in again.text
         assert "event: error" not in again.text
-    assert len(model.asked) == 1
+    assert len(model.prompts) == 1
 
 
 async def test_concurrent_requests_with_one_key_are_one_run(
@@ -84,14 +84,14 @@ async def test_concurrent_requests_with_one_key_are_one_run(
     model.before_token = slowly
     # The strategy is for other requests: this one does not stop its own first run.
     both = [
-        asyncio.create_task(asked(up, "joined", multitask_strategy=strategy))
+        asyncio.create_task(send_task(up, "joined", multitask_strategy=strategy))
         for strategy in ("interrupt", "interrupt", "reject")
     ]
     await until(lambda: up.service.runs.active == 3)
     go.set()
     answers = [answer.json()["output"] for answer in await asyncio.gather(*both)]
     assert answers[0] == answers[1] == answers[2]
-    assert len(model.asked) == 1
+    assert len(model.prompts) == 1
 
 
 async def test_a_repeated_request_gets_its_answer_though_the_first_client_disconnected(
@@ -105,9 +105,9 @@ async def test_a_repeated_request_gets_its_answer_though_the_first_client_discon
 
     model.replies += [calling("I tell them.", SENT), DONE]
     model.before_token = slowly
-    first = asyncio.create_task(asked(up, "left"))
+    first = asyncio.create_task(send_task(up, "left"))
     await begun.wait()
-    second = asyncio.create_task(asked(up, "left"))
+    second = asyncio.create_task(send_task(up, "left"))
     await until(lambda: up.service.runs.active == 2)
     first.cancel()
     await asyncio.wait([first])
@@ -123,15 +123,15 @@ async def test_a_repeated_request_gets_its_answer_though_the_first_client_discon
 
 async def test_a_key_with_another_request_is_refused(up: RunningService, model: ScriptedChatModel) -> None:
     model.replies.append(AIMessage("Use the batch API."))
-    assert (await asked(up, "reused")).status_code == 200
-    refused = await asked(up, "reused", "Another task.")
+    assert (await send_task(up, "reused")).status_code == 200
+    refused = await send_task(up, "reused", "Another task.")
     assert (refused.status_code, refused.json()["error"]) == (422, "idempotency_key_reused")
 
 
 async def test_a_corrected_request_may_keep_its_key(up: RunningService, model: ScriptedChatModel) -> None:
-    assert (await asked(up, "mended", "")).status_code == 422
+    assert (await send_task(up, "mended", "")).status_code == 422
     model.replies.append(AIMessage("Use the batch API."))
-    assert (await asked(up, "mended")).status_code == 200
+    assert (await send_task(up, "mended")).status_code == 200
 
 
 @pytest.mark.parametrize("key", ["é", "x" * 256])
@@ -147,7 +147,7 @@ async def test_a_malformed_key_is_refused(up: RunningService, key: str) -> None:
 
 
 async def test_a_malformed_thread_id_is_refused_with_a_key_too(up: RunningService) -> None:
-    assert (await asked(up, "nul", thread_id="a\0b")).status_code == 422
+    assert (await send_task(up, "nul", thread_id="a\0b")).status_code == 422
 
 
 async def test_a_batch_with_a_key_is_refused(up: RunningService) -> None:
@@ -161,8 +161,8 @@ async def test_a_run_that_broke_off_continues_and_its_effect_is_made_once(
 ) -> None:
     model.replies += [calling("I tell them.", SENT), RuntimeError("a bug"), DONE]
     before = len((await up.crm(f"/messages?contact_id={CONTACT}"))["messages"])
-    assert (await asked(up, "broken")).status_code == 500
-    assert (await asked(up, "broken")).json()["output"]["final_answer"] == "Told."
+    assert (await send_task(up, "broken")).status_code == 500
+    assert (await send_task(up, "broken")).json()["output"]["final_answer"] == "Told."
     after = (await up.crm(f"/messages?contact_id={CONTACT}"))["messages"]
     assert len(after) == before + 1
 
@@ -172,16 +172,16 @@ async def test_a_repeated_request_gets_the_pending_question_and_later_the_answer
 ) -> None:
     refund = ("send_solution_to_customer", {"solution": "We will refund you."})
     model.replies += [calling("I refund.", refund), DONE]
-    first = (await asked(up, "waiting")).json()["output"]
+    first = (await send_task(up, "waiting")).json()["output"]
     assert first["interrupts"]
-    assert (await asked(up, "waiting")).json()["output"]["interrupts"] == first["interrupts"]
+    assert (await send_task(up, "waiting")).json()["output"]["interrupts"] == first["interrupts"]
     resume = {
         "input": {"resume": {"decision": "approve"}},
         "config": {"configurable": {"thread_id": first["thread_id"]}},
     }
     decided = (await up.http.post("/react/invoke", json=resume)).json()["output"]
     assert decided["final_answer"] == "Told."
-    assert (await asked(up, "waiting")).json()["output"] == decided
+    assert (await send_task(up, "waiting")).json()["output"] == decided
 
 
 async def test_a_message_with_a_key_is_answered_once_and_its_key_is_taken(
@@ -225,6 +225,6 @@ async def test_a_key_is_forgotten_after_its_hours_and_with_its_thread(
     assert (await requests.claim("default", "k", {"b": 2})).repeated
 
     model.replies += [AIMessage("One."), AIMessage("Two.")]
-    thread = (await asked(up, "erased")).json()["output"]["thread_id"]
+    thread = (await send_task(up, "erased")).json()["output"]["thread_id"]
     assert (await up.http.delete(f"/v1/threads/{thread}")).status_code == 204
-    assert (await asked(up, "erased")).json()["output"]["final_answer"] == "Two."
+    assert (await send_task(up, "erased")).json()["output"]["final_answer"] == "Two."

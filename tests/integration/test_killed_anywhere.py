@@ -99,7 +99,7 @@ async def up(shared_database_url: str) -> AsyncIterator[RunningService]:
         yield running
 
 
-async def asked(up: RunningService, key: str, task: str = "Export fails.") -> dict[str, Any]:
+async def send_task(up: RunningService, key: str, task: str = "Export fails.") -> dict[str, Any]:
     body = {
         "input": {"task": task, "contact_id": CONTACT},
         "config": {"configurable": {"thread_id": key}},
@@ -136,7 +136,7 @@ async def made(up: RunningService) -> tuple[int, int]:
 
 
 async def test_one_ticket_and_one_message_wherever_the_service_dies(up: RunningService, death: Death) -> None:
-    answer = await asked(up, "undisturbed")
+    answer = await send_task(up, "undisturbed")
     assert answer["output"]["final_answer"] == "Reported."
     points = list(death.passed)
     assert Counter(points)["after _end"] == 2
@@ -144,9 +144,9 @@ async def test_one_ticket_and_one_message_wherever_the_service_dies(up: RunningS
         key = f"killed-{at}"
         tickets, messages = await made(up)
         death.again_at(at)
-        assert "error" in await asked(up, key), point
+        assert "error" in await send_task(up, key), point
         restarted(up, death, key)
-        answer = await asked(up, key)
+        answer = await send_task(up, key)
         assert answer["output"]["final_answer"] == "Reported.", point
         assert await made(up) == (tickets + 1, messages + 1), point
     left = await fetch_rows(up.service.pool, "SELECT FROM audit.effects WHERE state <> 'finished'")
@@ -156,7 +156,7 @@ async def test_one_ticket_and_one_message_wherever_the_service_dies(up: RunningS
 async def test_what_a_person_approved_is_done_once_wherever_the_service_dies(
     up: RunningService, death: Death
 ) -> None:
-    await asked(up, "approved", REFUND)
+    await send_task(up, "approved", REFUND)
     death.again_at(-1)
     assert await approved(up, "approved")
     # Up to where the step is over; the steps after it are as those above.
@@ -165,12 +165,12 @@ async def test_what_a_person_approved_is_done_once_wherever_the_service_dies(
         key = f"approved-{at}"
         death.again_at(-1)
         tickets, messages = await made(up)
-        assert (await asked(up, key, REFUND))["output"]["interrupts"]
+        assert (await send_task(up, key, REFUND))["output"]["interrupts"]
         death.again_at(at)
         assert not await approved(up, key), point
         restarted(up, death, key)
         # Asked again, where the decision was lost with the process.
         await approved(up, key)
-        answer = await asked(up, key, REFUND)
+        answer = await send_task(up, key, REFUND)
         assert answer["output"]["final_answer"] == "Reported.", point
         assert await made(up) == (tickets + 1, messages + 1), point

@@ -87,10 +87,22 @@ FINISHES = st.sampled_from(
     [None, "stop", "length", "content_filter", "tool_calls", "STOP", "MAX_TOKENS", "SAFETY", "OTHER", "?"]
 )
 GARBAGE = st.sampled_from(
-    [b"", b"data: \n\n", b"data: {\n\n", b"event: error\ndata: {}\n\n", b"<html>502</html>", b"\xff\xfe\n\n", b": ping\n\n",
-     b"data: [DONE]\n\n", b"data: null\n\n", b"data: []\n\n", b"data: 5\n\n", b'data: {"error": "overloaded"}\n\n',
-     b'data: {"error": {"message": "x", "code": 400, "status": 7}}\n\n']
-)  # fmt: skip
+    [
+        b"",
+        b"data: \n\n",
+        b"data: {\n\n",
+        b"event: error\ndata: {}\n\n",
+        b"<html>502</html>",
+        b"\xff\xfe\n\n",
+        b": ping\n\n",
+        b"data: [DONE]\n\n",
+        b"data: null\n\n",
+        b"data: []\n\n",
+        b"data: 5\n\n",
+        b'data: {"error": "overloaded"}\n\n',
+        b'data: {"error": {"message": "x", "code": 400, "status": 7}}\n\n',
+    ]
+)
 
 
 def build_openai_event(text: str, finish: str | None) -> Json:

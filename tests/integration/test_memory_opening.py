@@ -30,7 +30,7 @@ async def test_with_a_target_the_memory_is_remote_and_leaves_the_database_alone(
         chosen = settings_with(memory_settings(grpc_target=address))
         async with open_configured_memory(chosen, pool, lexical_embedder()) as memory:
             assert await told(memory) == 1
-    assert [call[0] for call in there.asked] == ["add_messages"]
+    assert [call[0] for call in there.calls] == ["add_messages"]
     async with pool.connection() as connection:
         found = await connection.execute("SELECT count(*) AS kept FROM memory.messages")
         assert await found.fetchone() == {"kept": 0}

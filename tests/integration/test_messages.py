@@ -62,7 +62,7 @@ async def test_a_message_is_answered_and_its_session_continues(database_url: str
         second = await running.http.post("/v1/messages", json=more)
         assert second.json()["response"] == "You are Ana."
         assert second.json()["session_id"] == answer["session_id"]
-        assert "Hello, Ana." in "\n".join(message.text for message in model.asked[1])
+        assert "Hello, Ana." in "\n".join(message.text for message in model.prompts[1])
 
 
 async def test_an_effect_is_for_the_contact_of_the_message_and_for_no_other(database_url: str) -> None:

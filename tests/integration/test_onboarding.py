@@ -352,7 +352,7 @@ async def test_a_reply_the_model_cannot_read_is_taken_as_it_is(pool: Pool) -> No
         assert customer.question == "use_case"
         assert customer.output["profile"]["company_size"] == 1200
         assert customer.output["profile"]["industry"] == "Online retail"
-    assert "could not be read" in model.asked[1][-1].text
+    assert "could not be read" in model.prompts[1][-1].text
 
 
 async def test_the_journey_continues_without_a_model(pool: Pool) -> None:
@@ -451,7 +451,7 @@ async def test_what_the_model_sees(pool: Pool, snapshot: SnapshotAssertion) -> N
         output = await customer.begin()
         await customer.reply("campaigns", "Can I use WhatsApp?", "we are four", "ok", "Shopify")
         assert output["__interrupt__"][0].response_schema == snapshot(name="what a reply is")
-    assert [message.text for message in model.asked[0]] == snapshot(name="reading")
+    assert [message.text for message in model.prompts[0]] == snapshot(name="reading")
     answered, toured, guided = ([message.text for message in told] for told in model.requests)
     assert answered == snapshot(name="answer")
     assert toured == snapshot(name="tour")

@@ -100,7 +100,7 @@ def agents(*names: str, tools: Sequence[str] = ()) -> list[dict[str, Any]]:
     return [{"name": name, "instruction": f"You are agent {name}.", **more} for name in names]
 
 
-def asked(*names: str, **more: Any) -> dict[str, Any]:
+def build_input(*names: str, **more: Any) -> dict[str, Any]:
     return {"question": QUESTION, "contact_id": CONTACT, "agents": agents(*names), **more}
 
 
@@ -136,7 +136,7 @@ async def test_the_good_answers_are_merged_into_one(pool: Pool) -> None:
     scripts = {"ana": ["Use batches."], "bob": ["It was slow\nbefore."], MERGER: ["Use batches, as before."]}
     model = Agents(scripts=scripts)
     async with parallel(pool, model) as graph:
-        output = await run(graph, asked("ana", "bob"), context=Context(locale="pt-BR"))
+        output = await run(graph, build_input("ana", "bob"), context=Context(locale="pt-BR"))
         state = await graph.aget_state(on())
     assert (output["success"], output["reason"]) == (True, "merged")
     assert output["answer"] == "Use batches, as before."
@@ -166,14 +166,14 @@ async def test_all_agents_work_at_once(pool: Pool) -> None:
     scripts = {name: ["Use batches."] for name in names} | {MERGER: ["All say: use batches."]}
     together = asyncio.Barrier(3)
     model = Agents(scripts=scripts, first=dict.fromkeys(names, together.wait))
-    async with parallel(pool, model) as graph, asyncio.timeout(10):
-        assert (await run(graph, asked(*names)))["reason"] == "merged"
+    async with parallel(pool, model) as graph, asyncio.timeout(60):
+        assert (await run(graph, build_input(*names)))["reason"] == "merged"
 
 
 async def test_a_slow_agent_times_out_and_the_others_answer(pool: Pool) -> None:
     model = Agents(scripts={"ana": ["Use batches."]}, first={"bob": never})
     async with parallel(pool, model) as graph:
-        output = await run(graph, asked("ana", "bob", branch_timeout_seconds=2))
+        output = await run(graph, build_input("ana", "bob", branch_timeout_seconds=2))
     assert statuses(output) == {"ana": "answered", "bob": "timed_out"}
     assert reasons(output)["bob"] == "there was no answer within 2 seconds"
     assert model.ended == ["bob"]
@@ -188,7 +188,7 @@ async def test_a_slow_agent_times_out_and_the_others_answer(pool: Pool) -> None:
 async def test_an_agent_whose_model_is_unavailable_fails_and_says_why(pool: Pool) -> None:
     model = Agents(scripts={"ana": [*UNAVAILABLE], "bob": ["Use batches."]})
     async with parallel(pool, model) as graph:
-        output = await run(graph, asked("ana", "bob"))
+        output = await run(graph, build_input("ana", "bob"))
     assert statuses(output) == {"ana": "failed", "bob": "answered"}
     assert "does not answer" in reasons(output)["ana"]
     assert (output["answer"], output["reason"]) == ("Use batches.", "only_answer")
@@ -207,7 +207,7 @@ async def test_an_agent_that_could_not_finish_is_not_merged_in(pool: Pool) -> No
     }
     model = Agents(scripts=scripts)
     async with parallel(pool, model) as graph:
-        output = await run(graph, asked("ana", "bob", "eve", "joe"))
+        output = await run(graph, build_input("ana", "bob", "eve", "joe"))
     assert reasons(output) == {"ana": "task_failed", "bob": "model_reply_unreadable", "eve": "", "joe": ""}
     assert output["branches"][0]["answer"] == "The articles say nothing."
     assert output["answered_by"] == ["eve", "joe"]
@@ -225,7 +225,7 @@ async def test_a_crm_that_is_down_fails_the_agent_that_needs_it(pool: Pool) -> N
     ):
         crm = CrmClient(http, settings)
         graph = await compiled(SPEC, replace(deps, crm=crm, tools=crm_tools(crm)), pool)
-        output = await run(graph, asked("ana", "bob"))
+        output = await run(graph, build_input("ana", "bob"))
     assert reasons(output)["ana"] == "tool_unavailable"
     assert (output["answer"], output["answered_by"]) == ("Use batches.", ["bob"])
 
@@ -233,12 +233,12 @@ async def test_a_crm_that_is_down_fails_the_agent_that_needs_it(pool: Pool) -> N
 async def test_without_any_good_answer_the_run_says_so_and_the_thread_stays_usable(pool: Pool) -> None:
     model = Agents(scripts={"ana": [*UNAVAILABLE, "Use batches."], "bob": ["", ""]})
     async with parallel(pool, model) as graph:
-        output = await run(graph, asked("ana", "bob"))
+        output = await run(graph, build_input("ana", "bob"))
         assert (output["success"], output["reason"]) == (False, "no_branch_answered")
         assert output["answered_by"] == []
         assert output["answer"].startswith("None of the agents could answer (ana: The model 'scripted' does")
         assert output["messages"][-1].text == output["answer"]
-        again = await run(graph, asked("ana"))
+        again = await run(graph, build_input("ana"))
     assert (again["answer"], again["reason"], len(again["branches"])) == ("Use batches.", "only_answer", 1)
     assert [message.type for message in again["messages"]] == ["human", "ai", "human", "ai"]
 
@@ -252,7 +252,7 @@ async def test_an_unusable_merged_answer_is_requested_once_more(
 ) -> None:
     model = Agents(scripts={"ana": ["One."], "bob": ["Two."], MERGER: [unusable, "One and two."]})
     async with parallel(pool, model) as graph:
-        output = await run(graph, asked("ana", "bob"))
+        output = await run(graph, build_input("ana", "bob"))
     assert output["answer"] == "One and two."
     assert fault in model.heard[MERGER][1][-1].text
 
@@ -261,7 +261,7 @@ async def test_an_unusable_merged_answer_is_requested_once_more(
 async def test_answers_that_cannot_be_merged_stand_side_by_side(pool: Pool, replies: list[Any]) -> None:
     model = Agents(scripts={"ana": ["One."], "bob": ["Two."], MERGER: replies})
     async with parallel(pool, model) as graph:
-        output = await run(graph, asked("ana", "bob"))
+        output = await run(graph, build_input("ana", "bob"))
     assert (output["success"], output["reason"]) == (False, "not_merged")
     assert output["answer"] == "ana: One.\n\nbob: Two."
     assert output["answered_by"] == ["ana", "bob"]
@@ -277,8 +277,8 @@ async def test_the_first_good_answer_cancels_agents_that_would_never_end(pool: P
         await until(lambda: {"ana", "eve"} <= set(model.heard))
 
     model.first["bob"] = when_both_work
-    async with parallel(pool, model) as graph, asyncio.timeout(10):
-        output = await run(graph, asked("ana", "bob", "eve", mode="first", branch_timeout_seconds=300))
+    async with parallel(pool, model) as graph, asyncio.timeout(60):
+        output = await run(graph, build_input("ana", "bob", "eve", mode="first", branch_timeout_seconds=300))
     assert (output["success"], output["reason"]) == (True, "first_answer")
     assert (output["answer"], output["answered_by"]) == ("Use batches.", ["bob"])
     assert statuses(output) == {"ana": "cancelled", "bob": "answered", "eve": "cancelled"}
@@ -296,7 +296,7 @@ async def test_an_agent_that_fails_fast_does_not_win(pool: Pool) -> None:
 
     model.first["bob"] = when_ana_has_failed
     async with parallel(pool, model) as graph:
-        async for part in graph.astream(asked("ana", "bob", mode="first"), on(), stream_mode="updates"):
+        async for part in graph.astream(build_input("ana", "bob", mode="first"), on(), stream_mode="updates"):
             assert isinstance(part, dict)
             failed += part.get("branch", {}).get("branches", [])
         output = (await graph.aget_state(on())).values
@@ -311,7 +311,7 @@ async def test_of_simultaneous_answers_one_wins(pool: Pool) -> None:
         scripts={name: [f"Says {name}."] for name in names}, first=dict.fromkeys(names, together.wait)
     )
     async with parallel(pool, model) as graph:
-        output = await run(graph, asked(*names, mode="first"))
+        output = await run(graph, build_input(*names, mode="first"))
     assert sorted(statuses(output).values()) == ["answered", "cancelled", "cancelled", "cancelled"]
     [winner] = output["answered_by"]
     assert output["answer"] == f"Says {winner}."
@@ -321,7 +321,7 @@ async def test_of_simultaneous_answers_one_wins(pool: Pool) -> None:
 async def test_a_race_without_a_winner_ends_without_an_answer(pool: Pool) -> None:
     model = Agents(scripts={"ana": ["", ""]}, first={"bob": never})
     async with parallel(pool, model) as graph:
-        output = await run(graph, asked("ana", "bob", mode="first", branch_timeout_seconds=2))
+        output = await run(graph, build_input("ana", "bob", mode="first", branch_timeout_seconds=2))
     assert statuses(output) == {"ana": "failed", "bob": "timed_out"}
     assert (output["success"], output["reason"]) == (False, "no_branch_answered")
 
@@ -329,7 +329,7 @@ async def test_a_race_without_a_winner_ends_without_an_answer(pool: Pool) -> Non
 async def test_an_agent_that_is_scheduled_after_the_win_is_not_asked(pool: Pool) -> None:
     model = Agents(scripts={"ana": ["Use batches."]}, first={"bob": never})
     async with parallel(pool, model) as graph:
-        output = await graph.ainvoke(asked("ana", "bob", mode="first"), {**on(), "max_concurrency": 1})
+        output = await graph.ainvoke(build_input("ana", "bob", mode="first"), {**on(), "max_concurrency": 1})
     assert statuses(output) == {"ana": "answered", "bob": "cancelled"}
     assert "bob" not in model.heard
 
@@ -340,10 +340,10 @@ async def test_a_race_ends_no_agent_of_another_run(pool: Pool) -> None:
         scripts={"ana": ["Use batches."], "eve": ["Call us."]},
         first={"bob": never, "eve": go_on.wait, "ana": lambda: until(lambda: "bob" in model.heard)},
     )
-    async with parallel(pool, model) as graph, asyncio.timeout(10):
-        other = asyncio.create_task(run(graph, asked("eve", mode="first"), "other"))
+    async with parallel(pool, model) as graph, asyncio.timeout(60):
+        other = asyncio.create_task(run(graph, build_input("eve", mode="first"), "other"))
         await until(lambda: "eve" in model.heard)
-        output = await run(graph, asked("ana", "bob", mode="first"))
+        output = await run(graph, build_input("ana", "bob", mode="first"))
         go_on.set()
         assert (await other)["answer"] == "Call us."
     assert output["answer"] == "Use batches."
@@ -379,7 +379,7 @@ async def test_an_agent_is_offered_its_tools_and_without_any_those_that_only_rea
     model = Agents(scripts={"ana": ["Yes."], "bob": ["Yes."], MERGER: ["Yes."]})
     given = [*agents("ana"), *agents("bob", tools=["check_service_status", "check_service_status"])]
     async with parallel(pool, model) as graph:
-        await run(graph, asked(agents=given))
+        await run(graph, build_input(agents=given))
     assert sorted(model.offered) == sorted([["check_service_status"], list(READING_TOOLS)])
 
 
@@ -388,13 +388,13 @@ async def test_an_unknown_tool_is_refused_before_anything_runs(pool: Pool) -> No
     given = [*agents("ana"), *agents("bob", tools=["send_fax", "search_knowledge_base", "call"])]
     async with parallel(pool, model) as graph:
         with pytest.raises(InvalidRequest) as caught:
-            await run(graph, asked(agents=given))
+            await run(graph, build_input(agents=given))
         assert (
             "there is no tool 'call', which 'bob' names; there is no tool 'send_fax'" in caught.value.message
         )
         assert caught.value.details == {"unknown_tools": {"bob": ["call", "send_fax"]}}
         assert not model.heard
-        assert (await run(graph, asked("ana")))["answer"] == "Use batches."
+        assert (await run(graph, build_input("ana")))["answer"] == "Use batches."
 
 
 async def test_an_agent_without_a_tool_does_not_get_all_of_them(pool: Pool) -> None:
@@ -402,7 +402,7 @@ async def test_an_agent_without_a_tool_does_not_get_all_of_them(pool: Pool) -> N
         effects = {name: tool for name, tool in deps.tools.items() if name not in READING_TOOLS}
         graph = await compiled(SPEC, replace(deps, tools=effects), pool)
         with pytest.raises(InvalidRequest, match="'ana' must name its tools"):
-            await run(graph, asked("ana"))
+            await run(graph, build_input("ana"))
 
 
 async def test_a_call_that_needs_a_person_waits_while_the_other_answers_are_kept(pool: Pool) -> None:
@@ -412,7 +412,7 @@ async def test_a_call_that_needs_a_person_waits_while_the_other_answers_are_kept
     model = Agents(scripts=scripts)
     given = [*agents("ana"), *agents("bob", tools=["send_solution_to_customer"])]
     async with parallel(pool, model) as graph:
-        waiting = await run(graph, asked(agents=given))
+        waiting = await run(graph, build_input(agents=given))
         [pending] = waiting["__interrupt__"]
         assert pending.value["tool"] == "send_solution_to_customer"
         output = await run(graph, Command(resume={pending.id: {"decision": "approve"}}))
@@ -426,8 +426,8 @@ async def test_a_call_that_needs_a_person_waits_while_the_other_answers_are_kept
 async def test_a_new_run_inherits_nothing_from_the_last_one(pool: Pool) -> None:
     model = Agents(scripts={"ana": ["One."], "bob": ["Two."], "eve": ["Three."], MERGER: ["All."]})
     async with parallel(pool, model) as graph:
-        await run(graph, asked("ana", mode="first"))
-        output = await run(graph, asked("bob", "eve", question="And now?"))
+        await run(graph, build_input("ana", mode="first"))
+        output = await run(graph, build_input("bob", "eve", question="And now?"))
     assert statuses(output) == {"bob": "answered", "eve": "answered"}
     assert (output["answer"], output["reason"]) == ("All.", "merged")
     assert model.heard["bob"][0][1].text == "And now?"
@@ -438,7 +438,7 @@ async def test_tokens_stream_from_every_agent_and_from_the_merger(pool: Pool) ->
     texts: dict[str, str] = {}
     async with parallel(pool, model) as graph:
         parts: AsyncIterator[Any] = graph.astream(
-            asked("ana", "bob"), on(), stream_mode="messages", subgraphs=True
+            build_input("ana", "bob"), on(), stream_mode="messages", subgraphs=True
         )
         async for namespace, (message, metadata) in parts:
             if isinstance(message, AIMessageChunk):
@@ -464,7 +464,9 @@ async def test_after_a_crash_only_the_unfinished_agent_continues(pool: Pool) -> 
         model.first["bob"] = crash
 
     async def run_to_the_crash(graph: Graph) -> None:
-        given = graph.astream(asked("ana", "bob"), on(), stream_mode="updates", durability=SPEC.durability)
+        given = graph.astream(
+            build_input("ana", "bob"), on(), stream_mode="updates", durability=SPEC.durability
+        )
         async for part in given:
             assert isinstance(part, dict)
             answered.extend(part.get("branch", {}).get("branches", ()))
@@ -489,7 +491,7 @@ async def test_a_win_that_was_saved_before_a_crash_is_still_the_answer(
     won = asyncio.Event()
 
     async def run_to_the_win(graph: Graph) -> None:
-        given = asked("ana", "bob", mode="first")
+        given = build_input("ana", "bob", mode="first")
         async for part in graph.astream(given, on(), stream_mode="updates", durability=SPEC.durability):
             assert isinstance(part, dict)
             if "branch" in part:
@@ -537,7 +539,7 @@ async def test_a_win_that_was_saved_before_a_crash_is_still_the_answer(
 )
 def test_input_out_of_bounds_is_refused_and_named(field: str, value: Any) -> None:
     with pytest.raises(ValidationError, match=field):
-        ParallelInput.model_validate({**asked("ana"), field: value})
+        ParallelInput.model_validate({**build_input("ana"), field: value})
 
 
 async def test_braces_and_marks_in_texts_are_not_interpreted(pool: Pool) -> None:
@@ -546,7 +548,9 @@ async def test_braces_and_marks_in_texts_are_not_interpreted(pool: Pool) -> None
     model = Agents(scripts={"ana": [answer], "bob": ["No {answers}."], MERGER: ["They disagree."]})
     async with parallel(pool, model) as graph:
         # A dict, because the input model takes no lone surrogates.
-        output = await graph.ainvoke(asked("ana", "bob", question=nasty), on(), durability=SPEC.durability)
+        output = await graph.ainvoke(
+            build_input("ana", "bob", question=nasty), on(), durability=SPEC.durability
+        )
         assert (await graph.aget_state(on())).values["question"] == "Why {instruction}?  "
     assert model.heard["ana"][0][1].text == "Why {instruction}?  "
     assert "You are agent ana." in model.heard["ana"][0][0].text
@@ -585,7 +589,7 @@ async def test_over_the_wire_agents_have_their_tools_and_the_merger_its_temperat
         models = build_chat_models(settings, FeatureSettings(_env_file=None))
         given = [*agents("ana", tools=["search_past_tickets"]), *agents("bob")]
         async with parallel(pool, models) as graph:
-            output = await run(graph, asked(agents=given))
+            output = await run(graph, build_input(agents=given))
         await models.aclose()
     assert (output["answer"], server.unasked) == ("Both say: use batches.", 0)
     *branches, merger, again = server.requests
@@ -618,7 +622,7 @@ def test_the_input_schema(snapshot: SnapshotAssertion) -> None:
 async def test_the_prompts_as_the_model_sees_them(pool: Pool, snapshot: SnapshotAssertion) -> None:
     model = Agents(scripts={"ana": ["Use batches."], "bob": ["Ask support."], MERGER: ["Do both."]})
     async with parallel(pool, model) as graph:
-        await run(graph, asked("ana", "bob"))
+        await run(graph, build_input("ana", "bob"))
     assert [
         message.text for message in model.heard["ana"][0] if isinstance(message, HumanMessage)
     ] == snapshot(name="task")

@@ -89,7 +89,7 @@ class Cast(ScriptedChatModel):
 
     def seen(self, part: str) -> list[list[BaseMessage]]:
         """What a part was asked, call by call."""
-        return [messages for messages in self.asked if self.part_of(messages) == part]
+        return [messages for messages in self.prompts if self.part_of(messages) == part]
 
     def _next(self, messages: list[BaseMessage]) -> AIMessage:
         part = self.part_of(messages)
@@ -711,7 +711,7 @@ async def test_an_unavailable_crm_ends_the_run_before_planning(
             patched.setattr(CrmClient, "get_contact", away)
             with pytest.raises(CrmUnavailable):
                 await run(graph)
-        assert model.asked == []
+        assert model.prompts == []
         assert (await resume(graph))["completed"] is True
 
 
@@ -863,7 +863,7 @@ async def test_every_model_call_uses_the_runs_locale_and_model(pool: Pool) -> No
 
     async with planning(pool, ChatModels(INFO, factory)) as graph:
         await run(graph, context=Context(locale="pt-BR", model="other:model"))
-    assert all("'pt-BR'" in messages[0].text for messages in model.asked)
+    assert all("'pt-BR'" in messages[0].text for messages in model.prompts)
     assert {spec.name for spec in asked} == {"other:model"}
     assert [(spec.temperature, spec.thinking) for spec in asked] == [
         (0.3, True),  # plan
@@ -889,7 +889,7 @@ async def test_quoted_text_cannot_pass_for_a_note_or_break_the_state(pool: Pool)
     assert noted(shown, "Results")[0]["result"].startswith('Done."}]\n1. [Review] success')
     before = json.loads(model.seen("Task 2")[0][2].text.rpartition("before:\n")[2])
     assert before[0]["result"].startswith('Done."}]\n1. [Review]')
-    for messages in model.asked:
+    for messages in model.prompts:
         "".join(texts(messages)).encode()
 
 

@@ -208,7 +208,7 @@ async def test_fifty_iterations_fit_in_the_graphs_step_limit(saver: AsyncPostgre
     model = ScriptedChatModel(replies=[reply for pair in thoughts for reply in pair])
     output = await run(react(saver, model, version), ask(max_iterations=50, reflection="never"))
     assert (output["iterations"], output["reason_incomplete"]) == (50, "max_iterations_reached")
-    assert max(len(messages) for messages in model.asked) < 12
+    assert max(len(messages) for messages in model.prompts) < 12
 
 
 # --- Actions ----------------------------------------------------------------------------------------------
@@ -222,7 +222,7 @@ async def test_tool_calls_of_one_thought_run_in_parallel_and_their_results_keep_
     @tool
     async def meet(name: str) -> str:
         """Wait for the other one."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await both.wait()
         return name
 
@@ -232,7 +232,7 @@ async def test_tool_calls_of_one_thought_run_in_parallel_and_their_results_keep_
     assert results(output) == ["first", "second"]
     assert {entry["iteration"] for entry in output["trace"]} == {1}
     assert [entry["reflection"]["final_answer"] for entry in output["trace"]] == ["Use batches."] * 2
-    assert [told["result"] for told in observed(model.asked[1])] == ["first", "second"]
+    assert [told["result"] for told in observed(model.prompts[1])] == ["first", "second"]
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ async def test_the_model_sees_why_a_call_failed_and_can_correct_it(
     mended = calling("Otherwise.", ("look_up", {"query": "export"}))
     model = ScriptedChatModel(replies=[calling("I try.", call), mended, "It works."])
     output = await run(react(saver, model, look_up, ask_crm, ask_oracle))
-    [told] = observed(model.asked[1])
+    [told] = observed(model.prompts[1])
     assert (told["success"], told["error"]["kind"]) == (False, kind)
     assert words in told["error"]["message"]
     assert output["trace"][0]["observation"] == told
@@ -306,7 +306,7 @@ async def test_a_huge_result_is_cut(saver: AsyncPostgresSaver) -> None:
     model = ScriptedChatModel(replies=[calling("All of it.", ("export", {})), "Too much."])
     output = await run(react(saver, model, export))
     assert len(output["trace"][0]["observation"]["result"]) < MAX_RESULT_CHARACTERS + 100
-    assert sum(map(len, texts(model.asked[1]))) < MAX_RESULT_CHARACTERS + 10_000
+    assert sum(map(len, texts(model.prompts[1]))) < MAX_RESULT_CHARACTERS + 10_000
 
 
 async def test_a_result_that_is_not_json_is_shown_as_text(saver: AsyncPostgresSaver) -> None:
@@ -319,7 +319,7 @@ async def test_a_result_that_is_not_json_is_shown_as_text(saver: AsyncPostgresSa
     output = await run(react(saver, model, now))
     result = {"now": "2026-11-21T00:00:00Z", "tags": ["one"], "rate": None}
     assert output["trace"][0]["observation"]["result"] == result
-    assert observed(model.asked[1])[0]["result"] == result
+    assert observed(model.prompts[1])[0]["result"] == result
 
 
 @pytest.mark.parametrize("ids", [(None, None), ("same", "same"), ("", "")])
@@ -334,7 +334,7 @@ async def test_calls_without_a_unique_id_are_kept_apart(
     output = await run(react(saver, model, sender(sent)))
     assert results(output) == ["sent one", "sent two"]
     assert len({context.idempotency_key for context in sent}) == 2
-    told = model.asked[1][-3:]
+    told = model.prompts[1][-3:]
     assert isinstance(told[0], AIMessage)
     replies = [message.tool_call_id for message in told if isinstance(message, ToolMessage)]
     assert [call["id"] for call in told[0].tool_calls] == replies
@@ -393,7 +393,7 @@ async def test_a_suggestion_of_the_reflection_is_what_the_model_sees_next(saver:
     hint = more_to_do("The limit depends on the version.", "check the version")
     model = ScriptedChatModel(replies=[first, hint, "It is the limit."])
     await run(react(saver, model, look_up), ask())
-    assert model.asked[2][-1].text == (
+    assert model.prompts[2][-1].text == (
         "[Reflection after step 1] The limit depends on the version. Suggested next action: check the version"
     )
 
@@ -432,7 +432,7 @@ async def test_the_mode_on_error_reflects_only_after_a_failed_call(saver: AsyncP
     output = await run(react(saver, model, version, ask_crm), ask(reflection="on_error"))
     said = judgement.model_dump()
     assert [entry["reflection"] for entry in output["trace"]] == [said, said, None, None]
-    assert "leave the article" in model.asked[2][-1].text
+    assert "leave the article" in model.prompts[2][-1].text
 
 
 # --- What the model sees ----------------------------------------------------------------------------------
@@ -448,7 +448,7 @@ async def test_the_last_three_iterations_are_shown_in_full_and_older_ones_in_a_l
     replies = [reply for step in range(1, 7) for reply in (thought(step), more_to_do(f"Lesson {step}."))]
     model = ScriptedChatModel(replies=[*replies, "Done."])
     await run(react(saver, model, look_up), ask())
-    system, task, earlier, *full = model.asked[-1]
+    system, task, earlier, *full = model.prompts[-1]
     assert isinstance(system, SystemMessage)
     assert task.text == "Why does the export fail?"
     assert earlier.text.splitlines() == [
@@ -466,14 +466,14 @@ async def test_the_last_three_iterations_are_shown_in_full_and_older_ones_in_a_l
         f"all about {step}{side}" for step in (4, 5, 6) for side in "ab"
     ]
     # The last reflection saw the same steps, and the question in place of its own words.
-    assert texts(model.asked[-2])[1:-1] == texts(model.asked[-1])[1:-1]
-    assert model.asked[-2][-1].text.startswith("[Review]")
+    assert texts(model.prompts[-2])[1:-1] == texts(model.prompts[-1])[1:-1]
+    assert model.prompts[-2][-1].text.startswith("[Review]")
 
 
 async def test_thought_and_reflection_are_asked_for_in_the_runs_locale(saver: AsyncPostgresSaver) -> None:
     model = ScriptedChatModel(replies=[calling("I look.", ("version", {})), DONE])
     await run(react(saver, model, version), ask(), context=Context(locale="pt-BR"))
-    assert all("answer in 'pt-BR'" in messages[0].text for messages in model.asked)
+    assert all("answer in 'pt-BR'" in messages[0].text for messages in model.prompts)
 
 
 async def test_a_model_chosen_for_the_run_thinks_and_reflects_at_each_steps_temperature(
@@ -536,7 +536,7 @@ async def test_an_unreadable_reply_is_reported_to_the_model(
 ) -> None:
     model = ScriptedChatModel(replies=[bad, "Use batches."])
     output = await run(react(saver, model, look_up))
-    assert model.asked[1][-1].text.startswith(f"{NOTICE} {fault}")
+    assert model.prompts[1][-1].text.startswith(f"{NOTICE} {fault}")
     assert (output["success"], output["final_answer"], output["iterations"]) == (True, "Use batches.", 1)
     assert texts(output["messages"]) == ["Why does the export fail?", "Use batches."]
 
@@ -559,7 +559,7 @@ async def test_the_notice_disappears_once_the_model_corrected_its_reply(saver: A
         replies=[AIMessage(""), calling("I look.", ("version", {})), AIMessage(""), "2.4.1"]
     )
     output = await run(react(saver, model, version))
-    told = [any(text.startswith(NOTICE) for text in texts(messages)) for messages in model.asked]
+    told = [any(text.startswith(NOTICE) for text in texts(messages)) for messages in model.prompts]
     assert told == [False, True, False, True]
     assert output["success"] is True
 
@@ -567,7 +567,7 @@ async def test_the_notice_disappears_once_the_model_corrected_its_reply(saver: A
 async def test_an_unreadable_reflection_is_reported_to_the_model(saver: AsyncPostgresSaver) -> None:
     model = ScriptedChatModel(replies=[calling("I look.", ("version", {})), "It went well!", DONE])
     output = await run(react(saver, model, version), ask())
-    assert model.asked[2][-1].text == (
+    assert model.prompts[2][-1].text == (
         f"{NOTICE} The reply was not valid JSON. Answer again, in the form asked for."
     )
     assert output["final_answer"] == "Use batches."
@@ -601,7 +601,7 @@ class CutModel(ScriptedChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         async for piece in super()._astream(messages, stop, run_manager, **kwargs):
-            if piece.message.response_metadata and len(self.asked) == 1:
+            if piece.message.response_metadata and len(self.prompts) == 1:
                 piece.message.response_metadata = {"finish_reason": "length"}
             yield piece
 
@@ -612,7 +612,7 @@ async def test_a_truncated_call_has_no_effect(saver: AsyncPostgresSaver) -> None
     model = CutModel(replies=[half, calling("Again.", ("send", {"text": "Dear Ana"})), "Sent."])
     output = await run(react(saver, model, sender(sent)))
     assert len(sent) == 1
-    assert "it was cut at the output limit" in model.asked[1][-1].text
+    assert "it was cut at the output limit" in model.prompts[1][-1].text
     assert output["trace"][0]["action"]["args"] == {"text": "Dear Ana"}
 
 
@@ -644,7 +644,7 @@ async def test_an_unavailable_model_is_a_typed_error_and_the_thread_goes_on(
     assert (await graph.aget_state(on())).next == ("think",)
     output = await run(graph, ask("Second"))
     assert (output["success"], output["task"], output["final_answer"]) == (True, "Second", "Hello again.")
-    assert texts(model.asked[-1])[1:] == ["First", "Second"]
+    assert texts(model.prompts[-1])[1:] == ["First", "Second"]
 
 
 async def test_a_failed_reflection_resumes_without_repeating_the_actions(
@@ -676,7 +676,7 @@ async def test_after_a_crash_an_action_repeats_under_its_key_and_its_finished_si
         return name
 
     async def sibling_is_saved() -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not ((saved := await saver.aget_tuple(on())) and saved.pending_writes):
                 pass
 
@@ -719,7 +719,7 @@ async def test_a_new_message_after_a_crash_does_not_execute_the_old_calls(
     assert len(sent) == 1
     assert (output["success"], output["iterations"], len(output["trace"])) == (True, 2, 2)
     # Providers refuse a history with a call that has no reply.
-    assert [message.type for message in model.asked[1]] == ["system", "human", "human"]
+    assert [message.type for message in model.prompts[1]] == ["system", "human", "human"]
 
 
 async def test_a_thread_continues_after_a_cancelled_action(saver: AsyncPostgresSaver) -> None:
@@ -755,7 +755,7 @@ async def test_the_next_turn_sees_questions_and_answers_but_no_tool_messages(
     graph = react(saver, model, look_up)
     await run(graph, ask())
     output = await run(graph, ask("Again, please"))
-    assert texts(model.asked[2])[1:] == ["Why does the export fail?", "Use batches.", "Again, please"]
+    assert texts(model.prompts[2])[1:] == ["Why does the export fail?", "Use batches.", "Again, please"]
     assert (output["task"], output["iterations"], len(output["trace"])) == ("Again, please", 1, 1)
     assert [message.type for message in output["messages"]] == ["human", "ai", "tool", "ai", "human", "ai"]
 

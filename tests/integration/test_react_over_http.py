@@ -58,7 +58,7 @@ async def test_the_same_thread_continues_the_conversation(database_url: str) -> 
             "What is my name?",
             "Your name is Ana.",
         ]
-        assert [message.text for message in model.asked[1][1:4]] == [
+        assert [message.text for message in model.prompts[1][1:4]] == [
             "My name is Ana.",
             "Nice to meet you, Ana.",
             "What is my name?",
@@ -84,7 +84,7 @@ async def test_a_run_never_sees_the_fields_of_the_last_run_on_its_thread(
         body = {"inputs": [react_input()]} if endpoint == "batch" else {"input": react_input()}
         second = await running.http.post(f"/react/{endpoint}", json={**body, "config": config})
         assert second.status_code == 200
-        prompt = "\n".join(message.text for message in model.asked[1])
+        prompt = "\n".join(message.text for message in model.prompts[1])
         assert "Latin" not in prompt
         assert "Roman" not in prompt
         state = await running.service.graphs["react"].aget_state({"configurable": {"thread_id": "one"}})

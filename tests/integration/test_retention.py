@@ -28,6 +28,7 @@ from tests.support.conversation import Conversation, StockTalk, conversation, re
 from tests.support.general_agent import PARROT, remembered, replying, service
 from tests.support.general_agent import say as ask_coordinator
 from tests.support.memory_faults import Line, line
+from tests.support.profiles import examples
 from tests.support.service import running_service
 from tests.support.waiting import until
 
@@ -154,7 +155,7 @@ steps = st.lists(
 
 
 @settings(
-    max_examples=15,
+    max_examples=examples(15),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

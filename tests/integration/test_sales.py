@@ -228,9 +228,9 @@ async def test_a_deal_goes_through_its_stages_over_several_messages_to_a_close(h
 
 async def test_the_team_sees_the_deal_the_contact_and_what_was_said_before(house: House) -> None:
     await house.run("We have 12,000 dollars.", *turn("qualification", budget="12,000 dollars"))
-    house.model.asked.clear()
+    house.model.prompts.clear()
     await house.run("And I decide.", *turn("qualification", authority="Laura"))
-    decompose, worker, _, read = house.model.asked
+    decompose, worker, _, read = house.model.prompts
     assert "<customer>\nAnd I decide.\n</customer>" in decompose[1].text
     for seen in (decompose[2].text, worker[2].text):
         assert '"budget": "12,000 dollars"' in seen
@@ -505,13 +505,15 @@ async def test_an_unavailable_model_leaves_the_deal_and_the_next_run_reads_the_w
     output = await house.run("Laura decides.", *worked("qualification"), AWAY)
     assert output["reason"] == "model_unavailable"
     assert (await house.deal()).version == before.version
-    house.model.asked.clear()
+    house.model.prompts.clear()
     output = await house.run("", *turn("qualification", budget="12,000 dollars", authority="Laura"))
-    assert "<customer>\nWe have 12,000 dollars.\nLaura decides.\n</customer>" in house.model.asked[0][1].text
+    assert (
+        "<customer>\nWe have 12,000 dollars.\nLaura decides.\n</customer>" in house.model.prompts[0][1].text
+    )
     assert (output["success"], output["stage"]) == (True, "needs")
-    house.model.asked.clear()
+    house.model.prompts.clear()
     await house.run("", *turn("needs"))
-    assert "nothing new" in house.model.asked[0][1].text
+    assert "nothing new" in house.model.prompts[0][1].text
 
 
 async def test_words_that_the_provider_refuses_leave_the_deal_and_are_not_sent_again(house: House) -> None:
@@ -522,9 +524,9 @@ async def test_words_that_the_provider_refuses_leave_the_deal_and_are_not_sent_a
     output = await house.run("Hello.", *worked("needs"), REFUSED)
     assert output["reason"] == "model_refused"
     assert (await house.deal()).version == before.version
-    house.model.asked.clear()
+    house.model.prompts.clear()
     await house.run("Again.", *turn("needs"))
-    assert "<customer>\nAgain.\n</customer>" in house.model.asked[0][1].text
+    assert "<customer>\nAgain.\n</customer>" in house.model.prompts[0][1].text
 
 
 async def test_replies_that_cannot_be_read_leave_the_deal(house: House) -> None:
@@ -566,7 +568,7 @@ async def test_an_unavailable_crm_at_the_start_ends_the_run_and_keeps_the_words(
     assert (output["success"], output["reason"], output["stage"]) == (False, "crm_unavailable", None)
     house.transport.restore()
     await house.run("", *turn("qualification", budget="12,000 dollars"))
-    assert "We have 12,000 dollars." in house.model.asked[0][1].text
+    assert "We have 12,000 dollars." in house.model.prompts[0][1].text
     assert (await house.deal()).qualification.budget == "12,000 dollars"
 
 
@@ -656,7 +658,7 @@ async def test_unknown_deals_and_those_of_others_are_not_found(house: House) -> 
     ):
         with pytest.raises(NotFound):
             await house.run("Hello.", opportunity_id=deal, contact_id=contact)
-    assert house.model.asked == []
+    assert house.model.prompts == []
     assert (await house.graph.aget_state(ON)).values["messages"] == []
 
 
@@ -728,6 +730,6 @@ async def test_the_prompts_as_the_model_sees_them(house: House, snapshot: Snapsh
     today = datetime.now(UTC).date().isoformat()
     seen = [
         "\n\n".join(f"--- {message.type}\n{message.text}" for message in messages)
-        for messages in house.model.asked
+        for messages in house.model.prompts
     ]
     assert "\n\n==========\n\n".join(seen).replace(today, "TODAY") == snapshot

@@ -166,7 +166,7 @@ async def test_a_repeated_message_is_answered_once_even_after_a_restart(database
         await say(running, AGAIN, message_id="wa-2", session_id=first["session_id"])
         again = await say(running, PARROT, message_id="wa-1")
         assert again == first
-        assert len(model.asked) == 2
+        assert len(model.prompts) == 2
         assert await remembered(running) == [
             ("customer", PARROT),
             ("agent", "A green one."),
@@ -180,7 +180,7 @@ async def test_concurrent_copies_of_a_message_are_answered_once(database_url: st
     async with service(database_url, model) as running:
         both = await asyncio.gather(*(say(running, PARROT, message_id="wa-1") for _ in range(2)))
         assert both[0] == both[1]
-        assert len(model.asked) == 1
+        assert len(model.prompts) == 1
 
 
 async def test_a_failed_run_resumes_when_its_message_is_repeated(database_url: str) -> None:

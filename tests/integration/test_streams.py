@@ -118,7 +118,7 @@ async def test_a_stream_that_is_not_admitted_is_answered_with_the_status_of_its_
         config = {"configurable": {"thread_id": "busy", "multitask_strategy": "reject"}}
         body = {"input": INPUT, "config": config}
         first = asyncio.create_task(running.http.post("/react/invoke", json=body))
-        await until(lambda: model.asked)
+        await until(lambda: model.prompts)
         for endpoint in ("invoke", "stream", "stream_events"):
             refused = await running.http.post(f"/react/{endpoint}", json=body)
             assert (refused.status_code, refused.json()["error"]) == (409, "thread_busy")
@@ -136,7 +136,7 @@ async def test_a_message_stream_that_is_not_admitted_is_answered_with_the_status
     async with running_service(database_url, scripted_models(model), runs=runs) as running:
         body = {"message": "Good morning", "contact_id": CONTACT, "session_id": "busy"}
         first = asyncio.create_task(running.http.post("/v1/messages", json=body))
-        await until(lambda: model.asked)
+        await until(lambda: model.prompts)
         for more, status, code in (
             ({"multitask_strategy": "reject"}, 409, "thread_busy"),
             ({"session_id": None}, 429, "too_many_runs"),
@@ -162,7 +162,7 @@ async def test_a_second_run_on_a_thread_waits_or_replaces_the_first(database_url
             )
 
         first = ask("enqueue")
-        await until(lambda: model.asked)
+        await until(lambda: model.prompts)
         second = ask("interrupt")
         await until(lambda: running.service.runs.active == 2)
         third = ask("enqueue")
@@ -180,7 +180,7 @@ async def test_a_run_without_a_free_concurrency_slot_is_answered_with_429(databa
     runs = RunSettings(max_concurrent=1, queue_seconds=0)
     async with running_service(database_url, scripted_models(model), runs=runs) as running:
         first = asyncio.create_task(running.http.post("/react/invoke", json={"input": INPUT}))
-        await until(lambda: model.asked)
+        await until(lambda: model.prompts)
         refused = await running.http.post("/react/invoke", json={"input": INPUT})
         assert (refused.status_code, refused.json()["error"]) == (429, "too_many_runs")
         assert int(refused.headers["Retry-After"]) >= 1
@@ -202,7 +202,7 @@ async def test_a_client_that_disconnects_stops_the_run_at_its_next_step(database
     async with running_service(database_url, scripted_models(model)) as running:
         async with httpx.AsyncClient(base_url=running.url) as leaving:
             asking = asyncio.create_task(leaving.post(path, json=body))
-            await until(lambda: model.asked)
+            await until(lambda: model.prompts)
             asking.cancel()
             await asyncio.wait([asking])
         # The run is in the middle of a thought; once that is made, the step ends and so does the run.
@@ -224,7 +224,7 @@ async def test_a_run_whose_client_disconnects_while_it_waits_does_not_begin(data
     async with running_service(database_url, scripted_models(model)) as running:
         body = {"input": INPUT, "config": {"configurable": {"thread_id": "queue"}}}
         first = asyncio.create_task(running.http.post("/react/invoke", json=body))
-        await until(lambda: model.asked)
+        await until(lambda: model.prompts)
         async with httpx.AsyncClient(base_url=running.url) as leaving:
             waiting = asyncio.create_task(leaving.post("/react/invoke", json=body))
             await until(lambda: running.service.runs.active == 2)
@@ -250,7 +250,7 @@ async def test_a_run_that_exceeds_the_drain_time_is_cancelled_and_its_client_tol
             asyncio.create_task(running.http.post("/react/stream", json={"input": INPUT})),
         ]
         model.replies.append(AIMessage("One two."))
-        await until(lambda: len(model.asked) == 2)
+        await until(lambda: len(model.prompts) == 2)
         await running.service.runs.drain()
         whole, streamed = await asyncio.gather(*asking)
         assert (whole.status_code, whole.json()["error"]) == (503, "run_stopped")
@@ -265,7 +265,7 @@ async def test_a_stopping_service_tells_clients_how_to_continue_their_runs(datab
     async with httpx.AsyncClient(timeout=60) as http:
         async with open_server(settings, scripted_models(model)) as up:
             asking = asyncio.create_task(http.post(f"{up.url}/react/stream", json={"input": INPUT}))
-            await until(lambda: model.asked)
+            await until(lambda: model.prompts)
         streamed = await asking
     assert '"error": "run_stopped"' in streamed.text
     assert '"resume"' in streamed.text

@@ -194,7 +194,7 @@ async def test_workflows_do_not_take_slots_of_messages(pool: Pool, start_service
     for number in range(3):
         await service.begin(f"w{number}", call("a"))
     await until(lambda: sum(api.calls.values()) == 2)
-    async with asyncio.timeout(5), service.runs.slots("runs").slot("x"):
+    async with asyncio.timeout(60), service.runs.slots("runs").slot("x"):
         assert (await service.store.count(LOCAL.tenant)) == {"running": 2, "queued": 1}
     unblock.set()
     for number in range(3):

@@ -12,6 +12,7 @@ from agents.spec import EscalationRule, normalize_words
 from core.errors import StartupError
 from core.texts import is_storable
 from tests.support.agents import TOOLS, agent_text, write_agents
+from tests.support.profiles import examples
 
 VALID = agent_text("clerk")
 # Pieces of text that mean something to YAML.
@@ -49,7 +50,7 @@ def damaged_files(draw: st.DrawFn) -> str:
     return VALID[:start] + draw(MARKED) + VALID[start + draw(st.integers(0, 40)) :]
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(300), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=(st.text() | MARKED | damaged_files() | MARKED.map("---\n{}\n---\nHi".format)).map(
         lambda text: text.encode("utf-8", "surrogatepass")

@@ -8,6 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from service.runs.output import FieldTokens
+from tests.support.profiles import examples
 
 FIELD = "final_answer"
 # Halves of surrogate pairs are no text; astral characters become pairs when they are escaped.
@@ -39,7 +40,7 @@ def pieces_of(draw: st.DrawFn, text: str) -> list[str]:
 
 
 @given(st.data(), replies())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 def test_the_streamed_pieces_are_the_answer(data: st.DataObject, reply: tuple[str, str]) -> None:
     text, answer = reply
     tokens = FieldTokens(FIELD)
@@ -47,7 +48,7 @@ def test_the_streamed_pieces_are_the_answer(data: st.DataObject, reply: tuple[st
 
 
 @given(replies())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_character_by_character_every_step_is_a_beginning_of_the_answer(reply: tuple[str, str]) -> None:
     text, answer = reply
     tokens = FieldTokens(FIELD)
@@ -60,7 +61,7 @@ def test_character_by_character_every_step_is_a_beginning_of_the_answer(reply: t
 
 
 @given(st.data(), replies(VALUES.filter(lambda value: not isinstance(value, str))))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_an_answer_that_is_not_text_is_not_streamed(data: st.DataObject, reply: tuple[str, Any]) -> None:
     text, _ = reply
     tokens = FieldTokens(FIELD)
@@ -71,7 +72,7 @@ def test_an_answer_that_is_not_text_is_not_streamed(data: st.DataObject, reply: 
 @example(['{"final_answer": "a\\', "ud83d", '"}'])
 @example(['{"final_answer": "a', '", "final_answer": "b"}'])
 @example(["[[[[{{{{", "}]}]"])
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_text_that_is_not_json_does_no_harm(pieces: list[str]) -> None:
     tokens = FieldTokens(FIELD)
     shown = "".join(tokens.feed(piece) for piece in pieces)
@@ -79,7 +80,7 @@ def test_text_that_is_not_json_does_no_harm(pieces: list[str]) -> None:
 
 
 @given(st.data(), replies())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_what_follows_the_answer_does_not_change_it(data: st.DataObject, reply: tuple[str, str]) -> None:
     text, answer = reply
     tokens = FieldTokens(FIELD)

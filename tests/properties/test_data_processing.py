@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from core.errors import StepFailed
 from nodes.workflow.data_processing import process_data
+from tests.support.profiles import examples
 from tests.support.workflow_calls import step_call
 from workflows.steps import DataProcessing
 
@@ -21,7 +22,7 @@ ROWS = st.lists(
     ),
     max_size=30,
 )
-MODEST = settings(max_examples=40)
+MODEST = settings(max_examples=examples(40))
 
 
 def process(rows: Any, others: Any = (), **step: Any) -> Any:

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from core.postgres import Pool
 from dev_crm.app import create_crm
 from dev_crm.migrations import migrate
+from tests.support.profiles import examples
 
 LAURA = "550e8400-e29b-41d4-a716-446655440000"
 
@@ -28,7 +29,9 @@ async def crm(pool: Pool) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(q=words)
 @example(q="export & | ! contacts")
 @example(q="it's \\ \\' a 'quote")
@@ -44,7 +47,9 @@ async def test_any_words_can_be_searched_for(crm: httpx.AsyncClient, q: str) -> 
     assert tickets.status_code == 200
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(50), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(noise=words)
 async def test_a_word_finds_its_article_in_any_noise(crm: httpx.AsyncClient, noise: str) -> None:
     response = await crm.get("/api/v1/knowledge-base/search", params={"q": f"boleto {noise}", "limit": 50})
@@ -81,7 +86,9 @@ def stripped(value: Any) -> Any:
     return value
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(change=changes)
 async def test_a_change_of_an_opportunity_is_all_that_changes(
     crm: httpx.AsyncClient, change: dict[str, Any]

@@ -11,6 +11,7 @@ from core.memory import Fact, NewFact, Scope
 from core.postgres import Pool
 from memory.embedded import EmbeddedMemory
 from tests.support.facts import JANUARY, fact, fact_memory
+from tests.support.profiles import examples
 
 DAYS = st.integers(-20, 20)
 
@@ -48,7 +49,9 @@ def assert_one_value_at_a_time(history: list[Fact]) -> None:
         assert earlier.valid_to <= later.valid_from
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(12), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(tellings(), min_size=2, max_size=8))
 async def test_one_value_holds_at_a_time_and_the_past_does_not_change(
     pool: Pool, tellings: list[NewFact]
@@ -64,12 +67,12 @@ async def test_one_value_holds_at_a_time_and_the_past_does_not_change(
             written = {(each.id, each.object, each.source_message_id) for each in history}
             assert known <= written
             known = written
-            moments[moment] = await asked(memory, scope, moment)
+            moments[moment] = await list_beliefs(memory, scope, moment)
         for moment, answers in moments.items():
-            assert await asked(memory, scope, moment) == answers
+            assert await list_beliefs(memory, scope, moment) == answers
 
 
-async def asked(memory: EmbeddedMemory, scope: Scope, moment: datetime) -> list[list[Fact]]:
+async def list_beliefs(memory: EmbeddedMemory, scope: Scope, moment: datetime) -> list[list[Fact]]:
     """Return what is believed at a moment within three days."""
     return [
         await memory.list_facts(scope, valid_at=JANUARY + timedelta(days=day), believed_at=moment)

@@ -13,6 +13,7 @@ from core.concurrency import FairSemaphore, SchedulingPolicy, SlotUnavailable
 from core.errors import TooManyRuns
 from core.settings import RunSettings, WorkflowSettings
 from service.runs.limits import RunQueue, build_queues
+from tests.support.profiles import examples
 
 Action = tuple[Literal["arrive", "cancel", "finish"], int]
 POLICIES: tuple[SchedulingPolicy, ...] = ("fifo", "priority", "fair_share")
@@ -44,7 +45,7 @@ class Office:
                 self.working.remove(entry)
 
     @property
-    def held(self) -> Counter[str]:
+    def slots_by_owner(self) -> Counter[str]:
         return Counter(owner for owner, _ in self.working)
 
     def signal(self, index: int = 0) -> None:
@@ -71,7 +72,7 @@ class Office:
     policy=st.sampled_from(POLICIES),
     at_once=st.booleans(),
 )
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 async def test_no_slot_is_lost_or_given_twice_whoever_is_cancelled(
     actions: Sequence[Action], limit: int, owner_limit: int, policy: SchedulingPolicy, at_once: bool
 ) -> None:
@@ -87,10 +88,10 @@ async def test_no_slot_is_lost_or_given_twice_whoever_is_cancelled(
         if not at_once:
             await office.settle()
         assert office.slots.active <= limit
-        assert max(office.held.values(), default=0) <= owner_limit
+        assert max(office.slots_by_owner.values(), default=0) <= owner_limit
     await office.settle()
     unfinished = [task for task in office.tasks if not task.done()]
-    assert office.slots.active == office.held.total()
+    assert office.slots.active == office.slots_by_owner.total()
 
     await office.finish_all()
 
@@ -101,7 +102,7 @@ async def test_no_slot_is_lost_or_given_twice_whoever_is_cancelled(
 
 
 @given(actions=ACTIONS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 async def test_nobody_waits_for_a_slot_that_is_free_for_them(actions: Sequence[Action]) -> None:
     office = Office(FairSemaphore(3, owner_limit=2))
     for action, number in actions:
@@ -113,7 +114,7 @@ async def test_nobody_waits_for_a_slot_that_is_free_for_them(actions: Sequence[A
             office.signal(number)
         await office.settle()
         waiting = vars(office.slots)["_queues"]
-        assert office.slots.active == 3 or all(office.held[owner] == 2 for owner in waiting)
+        assert office.slots.active == 3 or all(office.slots_by_owner[owner] == 2 for owner in waiting)
     await office.finish_all()
 
 
@@ -146,7 +147,7 @@ async def test_a_burst_of_one_owner_delays_another_by_one_slot_only() -> None:
 
 
 @given(sizes=st.lists(st.integers(1, 12), min_size=2, max_size=4), limit=st.integers(1, 3))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 async def test_with_fair_share_an_owner_waits_for_at_most_one_turn_of_each_other(
     sizes: Sequence[int], limit: int
 ) -> None:

@@ -27,6 +27,7 @@ from core.memory import (
 from core.memory.values import HitKind
 from memory import grpc_conversion as conversion
 from memory.proto import memory_pb2 as pb
+from tests.support.profiles import examples
 
 # What the memory keeps: see core.texts.make_storable.
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
@@ -131,7 +132,7 @@ contexts = st.builds(
 )
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(contexts)
 def test_a_context_survives_the_conversion(context: AssembledContext) -> None:
     kept = pb.AssembleContextResponse.FromString(sent(conversion.to_context(context)))

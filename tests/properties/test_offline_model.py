@@ -10,6 +10,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Huma
 from langchain_core.messages.ai import add_ai_message_chunks
 
 from core.offline import OfflineChatModel
+from tests.support.profiles import examples
 
 NAMES = st.sampled_from(
     [
@@ -122,7 +123,7 @@ def tool(schema: dict[str, Any], name: str = "search_things") -> dict[str, Any]:
 
 
 @given(SCHEMAS, conversations())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_structured_replies_are_valid_for_their_schema(
     schema: dict[str, Any], messages: list[BaseMessage]
 ) -> None:
@@ -132,7 +133,7 @@ def test_structured_replies_are_valid_for_their_schema(
 
 
 @given(SCHEMAS, conversations())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_arguments_of_a_call_are_valid_for_the_tools_schema(
     schema: dict[str, Any], messages: list[BaseMessage]
 ) -> None:
@@ -141,7 +142,7 @@ def test_arguments_of_a_call_are_valid_for_the_tools_schema(
 
 
 @given(SCHEMAS, conversations())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_the_same_conversation_gets_the_same_reply(
     schema: dict[str, Any], messages: list[BaseMessage]
 ) -> None:
@@ -151,7 +152,7 @@ def test_the_same_conversation_gets_the_same_reply(
 
 
 @given(SCHEMAS, conversations())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_the_streamed_pieces_make_the_whole_reply(
     schema: dict[str, Any], messages: list[BaseMessage]
 ) -> None:

@@ -20,6 +20,7 @@ from nodes.onboarding.journey import find_next_question
 from nodes.onboarding.state import PROFILE, QUESTIONS
 from tests.support.graphs import NO_AGENTS
 from tests.support.onboarding import AISHA, reader
+from tests.support.profiles import examples
 from tests.support.scripted import scripted_models
 from tools.crm.client import CrmClient, create_http_client
 
@@ -94,7 +95,7 @@ class Crm:
         return {"id": AISHA, "name": "Aisha", "profile": self.profile, **more, **texts}
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(turns=turns, starts_up=st.booleans(), hears=st.booleans())
 async def test_every_journey_waits_for_one_question_or_has_ended(
     turns: list[Turn], starts_up: bool, hears: bool

@@ -9,11 +9,12 @@ from prometheus_client import CollectorRegistry, Histogram
 
 from service.observability.agent_status import estimate_quantile, read_buckets
 from service.observability.metrics import SECONDS
+from tests.support.profiles import examples
 
 BOUNDS = (0.0, *SECONDS, inf)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     st.lists(st.floats(0, 400), min_size=1, max_size=50),
     st.sampled_from([0.5, 0.95, 0.99, 1.0]),

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.audit.redaction import redact
+from tests.support.profiles import examples
 
 FIELDS = st.sampled_from(
     ["contact_id", "id", "path", "team", "severity", "due_at", "text", "metadata", "type", "amount"]
@@ -37,13 +38,13 @@ def holding(secret: Any) -> st.SearchStrategy[Any]:
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(LOCAL_NUMBERS)
 def test_a_number_as_long_as_a_telephone_number_is_removed(number: int) -> None:
     assert redact({"amount": number, "id": float(number)}) == {"amount": "number", "id": "number"}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.data())
 def test_no_address_and_no_number_survives(data: st.DataObject) -> None:
     secret = data.draw(SECRETS)
@@ -51,7 +52,7 @@ def test_no_address_and_no_number_survives(data: st.DataObject) -> None:
     assert secret not in json.dumps(redact(data.draw(holding(spoken))), ensure_ascii=False)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(st.data())
 def test_no_name_survives_outside_of_closed_vocabularies(data: st.DataObject) -> None:
     name = data.draw(NAMES)
@@ -66,7 +67,7 @@ def test_no_name_survives_outside_of_closed_vocabularies(data: st.DataObject) ->
         max_leaves=9,
     )
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_redacted_values_are_json_and_can_be_redacted_again(value: Any) -> None:
     kept = json.dumps(redact(value), allow_nan=False)
     assert json.dumps(redact(json.loads(kept)), allow_nan=False)

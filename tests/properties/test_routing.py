@@ -10,6 +10,7 @@ from core.embeddings.embedder import clean_text, shorten
 from core.embeddings.local import HashedNgrams
 from nodes.coordinator.classifier import clean_training_texts, fit_classifier
 from nodes.coordinator.router import MAX_CLAUSES, split_clauses
+from tests.support.profiles import examples
 
 WORDS = ["invoice", "meeting", "crash", "order", "book", "where", "please", "refund", "error", "today"]
 UTTERANCES = st.lists(
@@ -19,7 +20,7 @@ EXAMPLES = st.dictionaries(st.sampled_from(["a", "b", "c", "d"]), UTTERANCES, mi
 model = HashedNgrams()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(EXAMPLES, st.one_of(st.just([]), UTTERANCES), st.text(max_size=60), st.randoms(use_true_random=False))
 def test_an_answer_is_a_probability_and_does_not_depend_on_the_order_of_examples(
     examples: dict[str, list[str]], out_of_scope: list[str], text: str, chance: random.Random

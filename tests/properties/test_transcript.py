@@ -18,6 +18,7 @@ from langchain_core.messages import (
 
 from nodes.react.state import Action, ReactState, Reflection, TraceEntry
 from nodes.react.transcript import FULL_ITERATIONS, HISTORY_MESSAGES, build_transcript
+from tests.support.profiles import examples
 from tools.execution import Failure, Observation
 
 SYSTEM = "You help."
@@ -128,7 +129,7 @@ HISTORIES = st.lists(EARLIER, max_size=14)
 
 
 @given(HISTORIES, NOW, st.none() | st.just("it was empty"))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_each_tool_call_is_followed_by_its_result(
     earlier: list[Turn], now: Turn, unreadable: str | None
 ) -> None:
@@ -146,7 +147,7 @@ def test_each_tool_call_is_followed_by_its_result(
 
 
 @given(HISTORIES, NOW)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_the_system_prompt_comes_first_and_then_a_human_message(earlier: list[Turn], now: Turn) -> None:
     messages = build_transcript(state_of(earlier, now), SYSTEM)
     assert isinstance(messages[0], SystemMessage)
@@ -155,7 +156,7 @@ def test_the_system_prompt_comes_first_and_then_a_human_message(earlier: list[Tu
 
 
 @given(HISTORIES, NOW)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_earlier_turns_are_the_newest_questions_and_answers_within_the_limit(
     earlier: list[Turn], now: Turn
 ) -> None:
@@ -174,7 +175,7 @@ def test_earlier_turns_are_the_newest_questions_and_answers_within_the_limit(
 
 
 @given(HISTORIES, NOW)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_the_last_iterations_are_shown_in_full_and_older_calls_in_a_line_each(
     earlier: list[Turn], now: Turn
 ) -> None:
@@ -192,7 +193,7 @@ def test_the_last_iterations_are_shown_in_full_and_older_calls_in_a_line_each(
 
 
 @given(HISTORIES, NOW)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_the_beginning_stays_the_same_from_call_to_call(earlier: list[Turn], now: Turn) -> None:
     """A provider's prompt cache is keyed by it."""
     started = Turn(task=now.task, steps=(), answer=None, replies_of_last=None)

@@ -11,6 +11,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from graphs.workflow import compile_workflow
 from nodes.workflow.recovery import retry
+from tests.support.profiles import examples
 from tests.support.workflows import FakeApi, Json, build_engine
 from workflows.outline import build_outline, is_pattern
 from workflows.progress import compute_progress
@@ -233,7 +234,7 @@ def read_working_results(definition: Definition, results: Mapping[str, Any]) -> 
 
 
 @given(document=definitions(), data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 async def test_a_compiled_workflow_behaves_like_a_plain_interpreter(
     document: Json, data: st.DataObject
 ) -> None:

@@ -73,15 +73,15 @@ class Trickle:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Delayed:
     """An answer that waits until the test releases it."""
 
     answer: Answer
-    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    received: asyncio.Event = field(default_factory=asyncio.Event)
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-Scripted: TypeAlias = Answer | Dropped | Silence | Trickle | Held
+Scripted: TypeAlias = Answer | Dropped | Silence | Trickle | Delayed
 
 
 class ScriptedCrm:
@@ -213,8 +213,8 @@ async def _give(answer: Scripted, reader: asyncio.StreamReader, writer: asyncio.
             await reader.read()
         case Trickle(pause=pause):
             await _trickle(pause, writer)
-        case Held():
-            answer.asked.set()
+        case Delayed():
+            answer.received.set()
             await answer.released.wait()
             await _whole(answer.answer, writer)
 

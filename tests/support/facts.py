@@ -11,7 +11,7 @@ from memory.embedded import EmbeddedMemory
 from memory.search import SearchDeps
 from tests.support.memory import ANA, embedder
 
-__all__ = ["ANA", "JANUARY", "fact", "fact_memory", "said"]
+__all__ = ["ANA", "JANUARY", "fact", "fact_memory", "make_message"]
 
 JANUARY = datetime(2026, 1, 10, 9, tzinfo=UTC)
 
@@ -29,7 +29,7 @@ async def fact_memory(pool: Pool) -> AsyncIterator[EmbeddedMemory]:
     yield EmbeddedMemory(deps, None)
 
 
-def said(number: int, text: str, *, day: int = 0, session: str = "s1", id: str = "") -> Message:  # noqa: A002
+def make_message(number: int, text: str, *, day: int = 0, session: str = "s1", id: str = "") -> Message:  # noqa: A002
     """Create a customer's message, ``day`` days after :data:`JANUARY`."""
     return Message(
         id=id or f"m{number}",

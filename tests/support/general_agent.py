@@ -48,8 +48,8 @@ SURE = Routing(route="general", confidence=1.0, margin=1.0, verdict="sure", alte
 
 
 async def say(running: RunningService, message: str, contact: str = CONTACT, **body: Any) -> dict[str, Any]:
-    given = {"contact_id": contact, "message": message, **body}
-    answered = await running.http.post("/v1/messages", json=given)
+    values = {"contact_id": contact, "message": message, **body}
+    answered = await running.http.post("/v1/messages", json=values)
     assert answered.status_code == 200, answered.text
     answer: dict[str, Any] = answered.json()
     return answer
@@ -61,7 +61,7 @@ def replying(*texts: str) -> ScriptedChatModel:
 
 def shown(model: ScriptedChatModel) -> str:
     """What the model was asked last."""
-    return "\n".join(message.text for message in model.asked[-1])
+    return "\n".join(message.text for message in model.prompts[-1])
 
 
 async def remembered(running: RunningService, contact: str = CONTACT) -> list[tuple[str, str]]:

@@ -48,7 +48,7 @@ def embedder(
     )
 
 
-def said(
+def make_message(
     text: str,
     *,
     id: str = "",  # noqa: A002  # as the field is called
@@ -68,7 +68,7 @@ def said(
 
 def conversation(texts: Sequence[str], *, session: str = "s1") -> list[Message]:
     """Create messages a minute apart."""
-    return [said(text, minute=minute, session=session) for minute, text in enumerate(texts)]
+    return [make_message(text, minute=minute, session=session) for minute, text in enumerate(texts)]
 
 
 async def all_embedded(memory: EmbeddedMemory) -> None:

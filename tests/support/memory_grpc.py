@@ -43,7 +43,7 @@ def lexical_embedder() -> Embedder:
     return build_embedder(Settings.load(embeddings=EmbeddingSettings(model=LEXICAL)), "retrieval")
 
 
-def said(
+def make_message(
     id: str,  # noqa: A002 - as the field is named
     text: str = "hello",
     *,
@@ -63,16 +63,16 @@ class ScriptedMemory:
     Attributes:
         answers: The result of each method: a value, or an error to raise.
         faults: Errors that the first calls raise, whatever the method.
-        asked: Method, positional and keyword arguments of each call.
-        held: Calls wait for this event, if there is one.
+        calls: Method, positional and keyword arguments of each call.
+        gate: Calls wait for this event, if there is one.
         entered: Set when a call arrives.
         cancelled: Methods whose calls were cancelled while they waited.
     """
 
     answers: dict[str, Any] = field(default_factory=dict)
     faults: deque[Exception] = field(default_factory=deque)
-    asked: list[tuple[str, tuple[Any, ...], Mapping[str, Any]]] = field(default_factory=list)
-    held: asyncio.Event | None = None
+    calls: list[tuple[str, tuple[Any, ...], Mapping[str, Any]]] = field(default_factory=list)
+    gate: asyncio.Event | None = None
     entered: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: list[str] = field(default_factory=list)
 
@@ -169,12 +169,12 @@ class ScriptedMemory:
     async def recall(self, scope: Scope, query: str, *, agent: str, limit: int = 10) -> list[Hit]:
         return await self._answer("recall", (scope, query), {"agent": agent, "limit": limit}, [])
 
-    async def _answer(self, name: str, given: tuple[Any, ...], named: Mapping[str, Any], usual: T) -> T:
-        self.asked.append((name, given, named))
+    async def _answer(self, name: str, positional: tuple[Any, ...], named: Mapping[str, Any], usual: T) -> T:
+        self.calls.append((name, positional, named))
         self.entered.set()
-        if self.held:
+        if self.gate:
             try:
-                await self.held.wait()
+                await self.gate.wait()
             except asyncio.CancelledError:
                 self.cancelled.append(name)
                 raise

@@ -49,9 +49,9 @@ class Onboarder(ScriptedChatModel):
         return AIMessage(self.text)
 
 
-def said(intent: str = "information", **given: Any) -> Reading:
+def make_reading(intent: str = "information", **answers: Any) -> Reading:
     """Return what the model reads from a reply."""
-    return Reading.model_validate({"intent": intent, **given})
+    return Reading.model_validate({"intent": intent, **answers})
 
 
 class Line(httpx.AsyncBaseTransport):
@@ -102,9 +102,9 @@ class Journey:
             await self._run(Command(resume={"reply": one}))
         return self.output
 
-    async def _run(self, given: Any) -> dict[str, Any]:
+    async def _run(self, graph_input: Any) -> dict[str, Any]:
         self.output = await self.graph.ainvoke(
-            given, self.config, context=self.context, durability=SPEC.durability
+            graph_input, self.config, context=self.context, durability=SPEC.durability
         )
         return self.output
 

@@ -25,7 +25,7 @@ INFO = ModelInfo(
 
 
 class ScriptedChatModel(BaseChatModel):
-    """Gives its replies in order and remembers what it was asked.
+    """Gives its replies in order and records the messages of each call.
 
     A reply is a message, a Pydantic value (for structured output), a text (structured output that may not
     parse), or an exception to raise. ``before_token`` is awaited before each token but the first.
@@ -34,7 +34,7 @@ class ScriptedChatModel(BaseChatModel):
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     replies: list[Any] = Field(default_factory=list)
-    asked: list[list[BaseMessage]] = Field(default_factory=list)
+    prompts: list[list[BaseMessage]] = Field(default_factory=list)
     before_token: Callable[[], Awaitable[None]] | None = None
 
     @property
@@ -47,8 +47,8 @@ class ScriptedChatModel(BaseChatModel):
     def with_structured_output(
         self, schema: Any, *, include_raw: bool = False, **kwargs: Any
     ) -> Runnable[Any, Any]:
-        def parse(asked: dict[str, AIMessage]) -> dict[str, Any]:
-            raw = asked["raw"]
+        def parse(reply: dict[str, AIMessage]) -> dict[str, Any]:
+            raw = reply["raw"]
             try:
                 return {"raw": raw, "parsed": schema.model_validate_json(raw.text), "parsing_error": None}
             except ValidationError as error:
@@ -57,7 +57,7 @@ class ScriptedChatModel(BaseChatModel):
         return RunnableParallel(raw=self) | RunnableLambda(parse)
 
     def _next(self, messages: list[BaseMessage]) -> AIMessage:
-        self.asked.append(messages)
+        self.prompts.append(messages)
         assert self.replies, f"the script has no reply to: {messages[-1].text}"
         reply = self.replies.pop(0)
         if isinstance(reply, Exception):

@@ -39,7 +39,7 @@ class RunningService:
 
 
 def settings_for(database_url: str, **groups: Any) -> Settings:
-    """Settings on a test's database; groups given stand instead of the defaults."""
+    """Settings on a test's database; groups that are passed replace the defaults."""
     groups.setdefault(
         "database", DatabaseSettings(url=SecretStr(database_url), pool_min_size=1, pool_max_size=8)
     )

@@ -25,6 +25,7 @@ from nodes.coordinator.router import AgentRegistry
 from nodes.coordinator.state import CoordinatorState
 from nodes.deps import Deps
 from tests.support.agents import load_shipped_agents
+from tests.support.profiles import examples
 from tests.support.scripted import ScriptedChatModel, scripted_models
 
 ACME = Context(tenant="acme")
@@ -121,7 +122,7 @@ def test_outside_a_run_nothing_is_ever_found() -> None:
     assert key(run=None) != key(run=None)
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(one=st.tuples(st.text(), st.text(), st.text()), other=st.tuples(st.text(), st.text(), st.text()))
 def test_no_text_can_move_from_one_part_of_a_key_to_another(
     one: tuple[str, str, str], other: tuple[str, str, str]

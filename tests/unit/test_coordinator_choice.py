@@ -36,7 +36,7 @@ async def select(result: Routing, *replies: Any, last: str = "") -> tuple[str, s
     )
     state = cast("CoordinatorState", {"message": "Hm?", "messages": [], "turn": "", "last_agent": last})
     agent, how = await select_agent(deps, state, result, Context())
-    return agent, how, len(model.asked)
+    return agent, how, len(model.prompts)
 
 
 async def test_a_sure_routing_costs_no_model_call() -> None:

@@ -36,4 +36,4 @@ async def test_the_prompt_of_an_agent_that_answers_directly(snapshot: SnapshotAs
         deps, agents.specs["general"], cast("SpecialistInput", sent), Context(locale="pt")
     )
     assert answer["response"] == "Hello!"
-    assert [(message.type, message.text) for message in model.asked[0]] == snapshot
+    assert [(message.type, message.text) for message in model.prompts[0]] == snapshot

@@ -35,12 +35,12 @@ class Recorder:
     """Records, and has nothing done."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, str]] = []
+        self.calls: list[tuple[str, str]] = []
 
     async def run_once(
         self, key: str, action: str, arguments: Arguments, do: Callable[[], Awaitable[Outcome]]
     ) -> Outcome:
-        self.asked.append((key, action))
+        self.calls.append((key, action))
         raise Recorded
 
 
@@ -63,4 +63,4 @@ async def test_a_write_is_recorded_before_it_is_sent(name: str) -> None:
         crm = CrmClient(http, CrmSettings(), effects=recorder)
         with pytest.raises(Recorded):
             await getattr(crm, name)("contact-1", **WRITES[name])
-    assert recorder.asked == [("k", name)]
+    assert recorder.calls == [("k", name)]

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.auth.rate_limits import LEASES_PER_WINDOW, STORAGE_PAUSE_SECONDS, RateLimiter
+from tests.support.profiles import examples
 
 
 @dataclass
@@ -110,7 +111,7 @@ async def test_a_storage_that_hangs_is_waited_for_briefly() -> None:
     assert storage.calls == 1
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.integers(1, 300), st.integers(1, 4), st.randoms(use_true_random=False))
 async def test_replicas_together_never_exceed_the_rate_and_waste_little(
     rate: int, count: int, random: Random

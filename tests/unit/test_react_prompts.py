@@ -85,7 +85,7 @@ async def asked() -> list[list[BaseMessage]]:
         )
     )
     assert output["final_answer"] == "Export in batches of 10,000."
-    return model.asked
+    return model.prompts
 
 
 def test_the_diagram(snapshot: SnapshotAssertion) -> None:

@@ -195,7 +195,7 @@ async def test_a_task_that_loses_a_cancellation_ends_all_the_same() -> None:
                 if lost > 1:
                     raise
 
-    async with asyncio.timeout(10), Supervisor().supervise("stubborn", work) as task:
+    async with asyncio.timeout(60), Supervisor().supervise("stubborn", work) as task:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
     assert (task.cancelled(), lost) == (True, 2)
