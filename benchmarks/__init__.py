@@ -1,1 +1,1 @@
-"""What is measured; results are in README.md."""
+"""Benchmarks and evaluations; their results are in README.md."""

@@ -1,9 +1,9 @@
-"""``make chaos``: kill -9 a service at random moments of the ReAct demo, start it again, ask again.
+"""``make chaos``: kill -9 a service at random moments of the ReAct demo, restart it, send the request again.
 
-The service is a process of its own, with its model, its database and its queues. This process is the client
-and the CRM, and goes on living, as does the database. Each case is the demo's, with a ticket to make and a
-message to send; it is asked with an ``Idempotency-Key`` and asked again until it is answered. After each, the
-CRM has one ticket and one message more, or the run stops with exit code 1.
+The service is a process of its own. This process is the client and the CRM; neither it nor the database
+server is killed. Each case is the demo's task, in which the agent creates a ticket and sends a message. It is
+sent with an ``Idempotency-Key``, and sent again until it is answered. After each case the CRM must have
+exactly one more ticket and one more message, otherwise the command stops with exit code 1.
 """
 
 import argparse
@@ -48,11 +48,11 @@ CASE: Final = {
     **DEMO,
     "task": f"{DEMO['task']} Create an engineering ticket and send the customer the solution.",
 }
-# Runs that are let be first, to know how long one takes.
+# Undisturbed runs at the beginning, which measure how long a run takes.
 CALM: Final = 5
-# Kills come as late as this many times that.
+# The latest moment of a kill, as a multiple of the median duration of a run.
 LATEST: Final = 1.1
-# Longer than a start and a run on a busy machine.
+# More than a start and a run take on a busy machine.
 PATIENCE_SECONDS: Final = 120
 
 MADE_SQL: Final = """
@@ -70,13 +70,13 @@ AGAIN_SQL: Final = "SELECT count(*) AS n FROM audit.effects WHERE attempts > 1"
 
 @dataclass(slots=True)
 class Chaos:
-    """The outside of the service, and what has happened.
+    """What is around the service, and what has happened so far.
 
     Attributes:
-        crm: The CRM's database.
-        own: The service's.
-        settings: The service's environment.
-        reached: How far runs were when they were killed.
+        crm: The pool of the CRM's database.
+        own: The pool of the service's database.
+        settings: The service's environment variables.
+        reached: How far the killed runs had come, counted.
     """
 
     crm: Pool
@@ -87,22 +87,22 @@ class Chaos:
 
 @dataclass(slots=True)
 class Service:
-    """A service that is up."""
+    """A running service."""
 
     process: Process
     url: str
 
     async def kill(self) -> None:
-        """As the kernel does when memory is out: no handler runs."""
+        """Kill the process as the kernel does when memory runs out: no handler runs."""
         self.process.send_signal(signal.SIGKILL)
         await self.process.wait()
 
 
 async def main(kills: int, seed: int) -> int:
-    """Kill so many times.
+    """Run this many cases, each with a kill.
 
     Returns:
-        The exit code: 1 when something was done twice, or not at all.
+        The exit code: 1 if an effect happened twice, or not at all.
     """
     configure_logging(LogSettings(level="error"))
     chance = random.Random(seed)  # noqa: S311 - no secret
@@ -132,7 +132,7 @@ async def main(kills: int, seed: int) -> int:
 
 
 async def _case(service: Service, chaos: Chaos, thread: str, moment: float) -> Service:
-    """Ask, kill, start again, and ask until there is an answer."""
+    """Send a request, kill the service, restart it, and send the request again until it is answered."""
     asking = asyncio.create_task(_asked(service, thread))
     await asyncio.sleep(moment)
     await service.kill()
@@ -184,7 +184,7 @@ async def _one(pool: Pool, query: str, **parameters: object) -> dict[str, Any]:
 
 
 async def _started(settings: dict[str, str]) -> Service:
-    """A service that says it is up."""
+    """Start a service and wait until it reports its address."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "server.py", cwd=PROJECT, env=settings, stdout=PIPE, stderr=DEVNULL
     )
@@ -197,7 +197,7 @@ async def _started(settings: dict[str, str]) -> Service:
 
 @asynccontextmanager
 async def _outside() -> AsyncIterator[Chaos]:
-    """A database server, and the CRM in a database of its own; both outlive the service."""
+    """Start a database server and the CRM, in a database of its own; both outlive the service."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ventros-chaos-")))
         server = await stack.enter_async_context(embedded_postgres_server(folder))

@@ -1,8 +1,9 @@
-"""What a checkpointer costs: the same turns with no saver, in memory, with the stock Postgres saver and ours.
+"""Measure the cost of a checkpointer: no saver, in memory, LangGraph's Postgres saver, and ours.
 
-One embedded Postgres as the service runs it (``fsync`` and ``synchronous_commit`` on), a database for each
-Postgres saver, the same number of connections for both, rounds that alternate between the savers, medians
-over the rounds. ``make bench-checkpoints`` runs it and writes the results into ``benchmarks/README.md``.
+All of them run the same turns. Both Postgres savers use one embedded Postgres with the service's settings
+(``fsync`` and ``synchronous_commit`` on), each with a database of its own and the same number of connections.
+The rounds alternate between the savers; the results are medians over the rounds. ``make bench-checkpoints``
+runs it and writes the results into ``benchmarks/README.md``.
 """
 
 import argparse
@@ -50,12 +51,12 @@ Durability: TypeAlias = Literal["sync", "async"]
 STEPS = 7
 CONNECTIONS = 16
 ROUNDS = 3
-# Threads at once, and turns measured in a round.
+# The number of concurrent threads, and the turns that a round measures at it.
 LEVELS = {1: 20, 50: 150, 200: 400, 1000: 1000}
 DURABILITIES: tuple[Durability, ...] = ("sync", "async")
 NAMES = ("no saver", "InMemorySaver", "AsyncPostgresSaver", "ours")
 FAN_OUT = 10_000
-# A model's reply of a usual length, without the model.
+# Stands for a model's reply of a usual length.
 REPLY = (
     "I looked at the export of the contact and found that it asks for more records than one request may have."
 )
@@ -65,7 +66,7 @@ BEGIN, END = "<!-- generated:checkpoints -->", "<!-- /generated -->"
 
 
 class Conversation(TypedDict):
-    """What the product's graphs keep: messages and plain JSON."""
+    """The state that the product's graphs have: messages and plain JSON."""
 
     messages: Annotated[list[AnyMessage], add_messages]
     notes: Annotated[list[dict[str, Any]], operator.add]
@@ -73,23 +74,23 @@ class Conversation(TypedDict):
 
 
 class Collected(TypedDict):
-    """What a fan-out gathers."""
+    """The state of a fan-out."""
 
     items: Annotated[list[int], operator.add]
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One round, or the medians of several.
+    """The results of one round, or the medians of several.
 
     Attributes:
-        turns: Turns a second.
+        turns: Turns per second.
         p50: Median latency of a turn, ms.
         p99: 99th percentile of the latency, ms.
-        client: CPU of this process for a turn, ms.
-        server: CPU of Postgres for a turn, ms.
-        wal: Bytes Postgres writes ahead for a turn, KiB.
-        trips: Times the driver waits for Postgres in a turn.
+        client: CPU time of this process per turn, ms.
+        server: CPU time of Postgres per turn, ms.
+        wal: Write-ahead log per turn, KiB.
+        trips: How often the driver waits for Postgres per turn.
         failed: Turns that failed.
     """
 
@@ -104,14 +105,14 @@ class Measured:
 
 
 class Trips:
-    """Counts how often the driver hands something to Postgres and waits for the answer."""
+    """Counts how often the driver sends something to Postgres and waits for the answer."""
 
     def __init__(self) -> None:
         self.count = 0
         waits = psycopg.AsyncConnection.wait
 
         async def wait(connection: Any, work: Any, *args: Any, **kwargs: Any) -> Any:
-            # Leaving a connection commits, which is nothing to send where nothing is open.
+            # Leaving a connection commits; outside a transaction that sends nothing.
             idle = connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE
             self.count += not (idle and work.__name__ == "_commit_gen")
             return await waits(connection, work, *args, **kwargs)
@@ -120,7 +121,7 @@ class Trips:
 
 
 def conversation(saver: Saver | None) -> Graph:
-    """A chain of steps, each of which adds a message and a note."""
+    """Build a chain of steps, each of which adds a message and a note."""
 
     async def step(state: Conversation) -> dict[str, Any]:
         number = state["step"] + 1
@@ -141,7 +142,7 @@ def conversation(saver: Saver | None) -> Graph:
 
 
 def fan_out(saver: Saver | None) -> Graph:
-    """One step that sends to many at once."""
+    """Build a graph with one step that sends to many tasks at once."""
 
     async def work(number: int) -> dict[str, Any]:
         return {"items": [number]}
@@ -156,13 +157,13 @@ def fan_out(saver: Saver | None) -> Graph:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """What a round needs.
+    """Everything that a round needs.
 
     Attributes:
-        savers: By name; ``None`` for no saver.
-        pool: Where Postgres is asked what it did.
-        server: Its postmaster.
-        trips: The driver's waits.
+        savers: The savers by name; ``None`` for no saver.
+        pool: A pool for Postgres' statistics.
+        server: The main process of Postgres.
+        trips: Counts the driver's waits.
     """
 
     savers: Mapping[str, Saver | None]
@@ -171,7 +172,7 @@ class Bench:
     trips: Trips
 
     async def turns(self, name: str, threads: int, turns: int, durability: Durability) -> Measured:
-        """Measure turns on fresh threads, so many threads at once."""
+        """Measure turns on new threads, with this many threads at once."""
         saver = self.savers[name]
         graph = conversation(saver)
         run = f"{name}-{time.monotonic_ns()}"
@@ -209,7 +210,7 @@ class Bench:
         )
 
     async def fan_out(self, name: str) -> float:
-        """Seconds of one wide fan-out."""
+        """Return the seconds that one wide fan-out takes."""
         saver = self.savers[name]
         gc.collect()
         began = time.perf_counter()
@@ -233,12 +234,12 @@ class Bench:
 
 @asynccontextmanager
 async def opened() -> AsyncIterator[Bench]:
-    """A server, a database and a pool for each Postgres saver, and the savers."""
+    """Open a server, a database and a pool for each Postgres saver, and the savers."""
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ventros-bench-"))
         url = await stack.enter_async_context(embedded_postgres_server(Path(folder)))
         pools: list[Pool] = []
-        # Ours has one connection more than its pool: its writer's.
+        # Our saver's writer has a connection besides the pool.
         for name, size in (("stock", CONNECTIONS), ("ours", CONNECTIONS - 1)):
             async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
                 await connection.execute(f"CREATE DATABASE {name}".encode())
@@ -259,7 +260,7 @@ async def opened() -> AsyncIterator[Bench]:
 
 
 def median(rounds: Sequence[Measured]) -> Measured:
-    """Each figure's median."""
+    """Return the median of each figure."""
     return Measured(
         **{
             field.name: statistics.median(getattr(each, field.name) for each in rounds)
@@ -274,7 +275,7 @@ Case: TypeAlias = tuple[Durability, int, str]
 
 
 async def measure(rounds: int, levels: Mapping[int, int], console: Console) -> str:
-    """Run everything; the results as Markdown."""
+    """Run everything and return the results as Markdown."""
     found: dict[Case, list[Measured]] = {}
     fans: dict[str, list[float]] = {}
     fanned = ("InMemorySaver", "ours")
@@ -287,7 +288,7 @@ async def measure(rounds: int, levels: Mapping[int, int], console: Console) -> s
         with Progress(*columns, console=console) as progress:
             bar = progress.add_task("", total=total)
             for number in range(rounds):
-                # Each round begins with another saver.
+                # Each round begins with a different saver.
                 order = NAMES[number % len(NAMES) :] + NAMES[: number % len(NAMES)]
                 for durability in DURABILITIES:
                     for threads, turns in levels.items():
@@ -310,7 +311,7 @@ async def measure(rounds: int, levels: Mapping[int, int], console: Console) -> s
 def report(
     found: Mapping[Case, Measured], fans: Mapping[str, float], rounds: int, load: Sequence[float]
 ) -> Iterable[str]:
-    """The tables and what they mean."""
+    """Format the tables, with an explanation."""
     yield f"{time.strftime('%Y-%m-%d')}, medians of {rounds} alternating rounds. {machine()}."
     yield f"Load average before and after each round: {', '.join(f'{each:.1f}' for each in load)}."
     yield ""
@@ -348,7 +349,7 @@ def report(
 
 
 def machine() -> str:
-    """What it ran on."""
+    """Describe the machine and the versions."""
     packages = ("langgraph", "langgraph-checkpoint-postgres", "psycopg", "embedded-postgres", "uvloop")
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
     memory = psutil.virtual_memory().total / 2**30
@@ -359,14 +360,14 @@ def machine() -> str:
 
 
 def write(results: str) -> None:
-    """Put the results into the README, between its marks."""
+    """Write the results between the marks of the README."""
     before, rest = README.read_text().split(BEGIN, 1)
     after = rest.split(END, 1)[1]
     README.write_text(f"{before}{BEGIN}\n{results}\n{END}{after}")
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--rounds", type=int, default=ROUNDS, help="alternating rounds (default: %(default)s)"

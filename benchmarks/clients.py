@@ -1,4 +1,4 @@
-"""Many clients at once, cheap enough to share two cores with what they measure: HTTP/1.1 on bare sockets."""
+"""An HTTP/1.1 client on bare sockets, cheap enough to share two cores with the service it measures."""
 
 import asyncio
 import json
@@ -7,20 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-# A proxy's usual limit; what takes longer counts as failed.
+# The usual limit of a proxy; a request that takes longer counts as failed.
 SECONDS: Final = 300.0
 _PIECE: Final = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one request came to.
+    """The result of one request.
 
     Attributes:
-        status: Of the response; 0: there was none.
-        seconds: To its last byte.
-        first: To the first byte of its first token; None without one.
-        complete: Whether what marks the end was there.
+        status: The status of the response; 0: there was no response.
+        seconds: Seconds until the last byte.
+        first: Seconds until the first byte of the first token; None: there was no token.
+        complete: Whether the response had its end mark.
     """
 
     status: int
@@ -36,10 +36,10 @@ async def ask(
 
     Args:
         address: Host and port.
-        path: Where to.
-        body: What.
-        token: What the first token's piece of the stream holds.
-        end: What a whole answer ends with, or holds near its end.
+        path: The path of the request.
+        body: The JSON body.
+        token: Bytes that mark the piece of the stream with the first token.
+        end: The end mark: bytes at or near the end of a complete response.
     """
     started = time.perf_counter()
     try:
@@ -71,7 +71,7 @@ async def _asked(
         while piece := await reader.read(_PIECE):
             if first is None and token in piece:
                 first = time.perf_counter() - started
-            # Of an invoke the whole answer is in the last piece, of a stream its end.
+            # The last piece holds the whole response of an invoke, and the end of a stream.
             tail = (tail + piece)[-16_384:]
     finally:
         writer.close()

@@ -36,7 +36,7 @@ def clinc150(folder: Path) -> Clinc150:
 
 
 class LocomoTurn(TypedDict):
-    """Something said; ``dia_id`` is D, the session's number, a colon and its own."""
+    """One turn; ``dia_id`` is ``D<session>:<turn>``."""
 
     speaker: str
     dia_id: str

@@ -20,7 +20,7 @@ EVALUATIONS: Final[Mapping[str, Callable[[Path, Console], Awaitable[None]]]] = {
 
 
 async def evaluate(names: list[str], folder: Path, console: Console) -> None:
-    """Run the evaluations named, all when none is.
+    """Run the named evaluations, or all of them if none is named.
 
     Raises:
         DataMissing: The folder does not hold what an evaluation needs.

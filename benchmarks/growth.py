@@ -1,8 +1,8 @@
-"""How a long conversation grows: bytes in the checkpoint tables, and time per turn.
+"""Measure how a long conversation grows: the bytes in the checkpoint tables, and the time per turn.
 
-``make bench-growth`` runs it on an embedded Postgres of its own, durable as the service's. A turn has the
-shape of a ReAct run on :class:`ReactState`: seven steps, three messages of the sizes the offline model's runs
-have. No model is called, so that what is measured is the keeping.
+``make bench-growth`` runs it on an embedded Postgres of its own that is as durable as the service's. A turn
+has the shape of a ReAct run on :class:`ReactState`: seven steps, and three messages of the sizes that the
+offline model's runs have. No model is called, so that only the checkpointing is measured.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from nodes.shared.channels import MessagesChannel, merge_messages
 
 Graph = CompiledStateGraph[Any, Any, Any, Any]
 
-# Turns compared at the start, at the end, and against a new thread.
+# How many turns are compared: at the start, at the end, and with those of a new thread.
 WINDOW = 50
 COLD_READS = 5
 
@@ -59,7 +59,7 @@ CLEAR_SQL = "TRUNCATE checkpoints, checkpoint_blobs, checkpoint_writes"
 
 @asynccontextmanager
 async def _saver(pool: Pool, *, ours: bool) -> AsyncIterator[AsyncPostgresSaver]:
-    """The service's saver, or LangGraph's."""
+    """Open the service's saver, or LangGraph's."""
     if not ours:
         yield AsyncPostgresSaver(pool, serde=JsonPlusSerializer(allowed_msgpack_modules=None))
         return
@@ -68,7 +68,7 @@ async def _saver(pool: Pool, *, ours: bool) -> AsyncIterator[AsyncPostgresSaver]
 
 
 def _graph(saver: AsyncPostgresSaver, messages: object) -> Graph:
-    """Seven steps on the state of ReAct, its messages kept as told."""
+    """Build seven steps on the state of ReAct, whose messages use the channel or reducer that is passed."""
     chance = random.Random(7)  # noqa: S311 - texts, not secrets
 
     def text(words: int) -> str:
@@ -109,7 +109,7 @@ def _graph(saver: AsyncPostgresSaver, messages: object) -> Graph:
         "finish": lambda: {"success": True},
     }
     hints = get_type_hints(ReactState, include_extras=True)
-    # A type made from a value: the layouts differ in this annotation alone.
+    # The layouts differ only in this annotation, so the type is made from a value.
     hints["messages"] = Annotated[list[AnyMessage], messages]
     state = TypedDict("state", hints)  # type: ignore[misc]
     graph = StateGraph(state)
@@ -130,7 +130,7 @@ def _node(step: Callable[[], dict[str, Any]]) -> Any:
 
 
 async def _turn(graph: Graph, thread: str) -> float:
-    """Milliseconds of one turn."""
+    """Return the milliseconds that one turn takes."""
     config: RunnableConfig = {"configurable": {"thread_id": thread}}
     start = perf_counter()
     await graph.ainvoke({"task": "why?", "contact_id": str(uuid4())}, config, durability="sync")
@@ -138,7 +138,7 @@ async def _turn(graph: Graph, thread: str) -> float:
 
 
 async def _read(graph: Graph, thread: str) -> float:
-    """Milliseconds to read the thread's state once."""
+    """Return the milliseconds that one read of the thread's state takes."""
     start = perf_counter()
     await graph.aget_state({"configurable": {"thread_id": thread}})
     return (perf_counter() - start) * 1e3
@@ -167,12 +167,12 @@ async def _measured(pool: Pool, layout: str, messages: object, turns: int, *, ou
 
 
 async def _of(pool: Pool, layout: str, graphs: Sequence[Graph], turns: int) -> _Row:
-    """Measure with the first graph; the others have read nothing yet."""
+    """Measure the turns with the first graph, and cold reads with the others, which have read nothing yet."""
     graph, *fresh = graphs
     times = [await _turn(graph, "long") for _ in range(turns)]
     async with pool.connection() as connection:
         row = await (await connection.execute(SIZE_SQL, (list(TABLES),))).fetchone()
-    # Turn about, so that whatever else the machine does falls on both alike.
+    # The threads alternate, so that other load on the machine affects both alike.
     pairs = [(await _turn(graph, "long"), await _turn(graph, "new")) for _ in range(WINDOW)]
     cold = [await _read(unread, "long") for unread in fresh]
     return _Row(

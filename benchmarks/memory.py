@@ -1,8 +1,8 @@
-"""Search in a database of a million memories: ``make bench-memory``.
+"""Measure searches in a database of a million memories: ``make bench-memory``.
 
-Contacts talk in turns, so that the rows of one lie far apart, as they do in a service that has run for
-years. Texts are words of an invented language by Zipf's law, and vectors are random: what is measured is the
-database and the ranking, not the embedding model, which adds its own time to a query.
+The messages of all contacts are interleaved, so that the rows of one contact lie far apart, as they do in a
+service that has run for years. Texts are made of invented words with Zipf's distribution, and vectors are
+random: the database and the ranking are measured, not the embedding model, which adds its own time.
 """
 
 import argparse
@@ -50,7 +50,7 @@ FROM generate_series(0, %(contacts)s - 1) AS number
 ORDER BY number
 """
 MESSAGES_SQL = "COPY memory.messages (scope, id, role, text, at, session_id, channel_id) FROM STDIN"
-# As memory/messages.py indexes them, all at once.
+# Does what memory/messages.py does when it indexes messages, for all of them at once.
 UNITS_SQL = """
 INSERT INTO memory.units
     (scope, message, part, session_id, at, configuration, date, text, words, identifiers, search, length)
@@ -67,7 +67,7 @@ UNITS_OF_SQL = "SELECT id, scope FROM memory.units ORDER BY id"
 
 
 class _RandomVectors(Embeddings):
-    """Stands for a model that takes no time."""
+    """An embedding model that takes no time."""
 
     def __init__(self) -> None:
         self._random = np.random.default_rng(1)
@@ -87,7 +87,7 @@ class _RandomVectors(Embeddings):
 
 
 class _Language:
-    """Words by Zipf's law."""
+    """Draws words with Zipf's distribution."""
 
     def __init__(self, seed: int) -> None:
         random = Random(seed)  # noqa: S311  # no secret
@@ -99,7 +99,7 @@ class _Language:
         self._random = np.random.default_rng(seed)
 
     def texts(self, count: int, words: int) -> list[str]:
-        """Texts of so many words."""
+        """Return texts of this many words."""
         drawn = np.searchsorted(self._shares, self._random.random((count, words)))
         return [" ".join(row) for row in self._words[np.minimum(drawn, VOCABULARY - 1)].tolist()]
 
@@ -138,7 +138,7 @@ async def _messages(pool: Pool, memories: int, contacts: int) -> None:
 
 def _message_row(number: int, owner: int, text: str, contacts: int) -> str:
     at = START + timedelta(seconds=30 * number)
-    # A contact's session ends when about so many of the messages are his.
+    # A contact's session ends after about SESSION messages.
     session = number // (SESSION * contacts)
     return f"{owner}\tm{number}\tcustomer\t{text}\t{at}\ts{session}\t\n"
 
@@ -161,7 +161,7 @@ async def _vectors(deps: SearchDeps) -> None:
 
 
 def _vector_rows(units: NDArray[np.int64], model: int, random: np.random.Generator) -> bytes:
-    """Rows as ``COPY ... (FORMAT binary)`` takes them: every field with its length before it."""
+    """Encode rows for ``COPY ... (FORMAT binary)``, in which the length precedes each field."""
     row = np.dtype(
         [("fields", ">i2"), ("l1", ">i4"), ("scope", ">i8"), ("l2", ">i4"), ("unit", ">i8"), ("l3", ">i4"),
          ("model", ">i4"), ("l4", ">i4"), ("large", "u1"), ("l5", ">i4"), ("dimensions", ">i2"),
@@ -180,7 +180,7 @@ def _vector_rows(units: NDArray[np.int64], model: int, random: np.random.Generat
 async def measure(
     deps: SearchDeps, contacts: int, *, concurrent: int, searches: int
 ) -> tuple[list[float], float]:
-    """Milliseconds of each search, and searches in a second."""
+    """Return the milliseconds of each search, and the searches per second."""
     random = Random(3)  # noqa: S311  # no secret
     questions = _Language(1).texts(searches, QUESTION)
     left = iter([(random.randrange(contacts), question) for question in questions])
@@ -207,7 +207,7 @@ async def measure(
 
 
 async def main(memories: int, contacts: int) -> None:
-    """Build, measure and print."""
+    """Build the database, measure, and print."""
     console = Console()
     embedder = Embedder(
         model="random", dimensions=DIMENSIONS, purpose="retrieval", embeddings=_RandomVectors()

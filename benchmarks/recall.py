@@ -16,7 +16,7 @@ RRF_KS: Final = (5, 10, 20, 60)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranked:
-    """The ranking found for a question.
+    """The ranking that a search returned for a question.
 
     Attributes:
         group: The conversation that the question is about.
@@ -33,7 +33,7 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """Mean recall in percent at each cut, of a question's evidence (macro), and of all evidence (micro)."""
+    """Recall in percent at each cut: the mean over the questions (macro), and over all evidence (micro)."""
 
     answerable: tuple[float, ...]
     every: tuple[float, ...]

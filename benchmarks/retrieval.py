@@ -1,7 +1,7 @@
-"""Recall of the memory's search on LoCoMo (Maharana et al. 2024, arXiv:2402.17753).
+"""Evaluate the recall of the memory's search on LoCoMo (Maharana et al. 2024, arXiv:2402.17753).
 
 Each conversation is the memory of one contact, each turn a message. A question's recall@k is the share of
-its evidence that is among the first k messages. The data (CC BY-NC) is no part of the product.
+its evidence that is among the first k messages. The data (CC BY-NC) is not part of the product.
 """
 
 import re
@@ -46,7 +46,7 @@ class Question:
 
 
 def messages_of(sample: LocomoSample) -> list[Message]:
-    """The turns as messages, in order: a second apart within a session, pictures as their captions."""
+    """Return the turns as messages, in order: a second apart within a session, images as their captions."""
     conversation = sample["conversation"]
     found = []
     for number in sorted(int(key.split("_")[1]) for key in conversation if re.fullmatch(r"session_\d+", key)):
@@ -68,7 +68,7 @@ def messages_of(sample: LocomoSample) -> list[Message]:
 
 
 def questions_of(sample: LocomoSample) -> list[Question]:
-    """The questions that name evidence."""
+    """Return the questions that name evidence."""
     found = []
     for asked in sample["qa"]:
         evidence = frozenset(_EVIDENCE.findall(" ".join(asked["evidence"])))
@@ -85,7 +85,7 @@ def questions_of(sample: LocomoSample) -> list[Question]:
 
 
 async def store(deps: SearchDeps, samples: Iterable[LocomoSample]) -> int:
-    """Remember every conversation, with its vectors."""
+    """Add every conversation to the memory, with its vectors."""
     count = 0
     for sample in samples:
         count += await add_messages(deps.pool, Scope("locomo", sample["sample_id"]), messages_of(sample))
@@ -97,7 +97,7 @@ async def store(deps: SearchDeps, samples: Iterable[LocomoSample]) -> int:
 async def ranked(
     deps: SearchDeps, questions: Sequence[Question], weights: Strategy
 ) -> tuple[list[Ranked], list[float]]:
-    """What a search finds for every question, and how many milliseconds each took."""
+    """Search for every question; return the rankings and the milliseconds that each search took."""
     found, took = [], []
     for question in questions:
         start = time.perf_counter()
@@ -135,7 +135,7 @@ def only(retriever: Retriever) -> Strategy:
 
 
 async def tables(deps: SearchDeps, questions: Sequence[Question], reranker: Reranker) -> str:
-    """The tables."""
+    """Format the tables."""
     rows: list[tuple[str, Recall, list[float]]] = []
     retrievers: dict[str, list[Ranked]] = {}
     for retriever in RETRIEVERS:
@@ -161,7 +161,7 @@ async def tables(deps: SearchDeps, questions: Sequence[Question], reranker: Rera
 
 
 async def evaluate(folder: Path, console: Console) -> None:
-    """Measure on a database of its own, and print.
+    """Measure on a database of its own, and print the tables.
 
     Raises:
         DataMissing: The folder has no ``locomo-dev.json``.

@@ -1,9 +1,9 @@
-"""Routing on CLINC150: how often the route is right, and what is out of scope noticed.
+"""Evaluate routing on CLINC150: how often the route is right, and how often an out-of-scope text is noticed.
 
-Ten examples of each of 150 intents are drawn, five times; the router fitted on them answers the validation
-queries. The confidence is calibrated on the examples and the ``oos_train`` queries, as an operator's would be
-on the agents' examples and a list of strange questions; the out-of-scope queries counted are those of
-``oos_val``.
+Ten examples of each of the 150 intents are drawn, five times, and the router that is fitted on them routes
+the validation queries. The confidence is calibrated on the examples and the ``oos_train`` queries, as an
+operator would do it with the agents' examples and a list of unrelated questions. The out-of-scope queries
+that count are those of ``oos_val``.
 """
 
 import time
@@ -30,14 +30,14 @@ Flags: TypeAlias = NDArray[np.bool_]
 SEEDS: Final = 5
 EXAMPLES: Final = 10
 KEPT: Final = 0.9
-# The marks to compare with; not measured here.
+# Published results for comparison; they are not measured here.
 PUBLISHED: Final = ("MiniLM, nearest centroid (published)", "88.7", "83", "", "", "")
 _BATCH: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Of one way to route, for one draw of examples; all are shares, 0 to 1."""
+    """The results of one way to route on one draw of examples; all are shares from 0 to 1."""
 
     accuracy: float
     outside: float
@@ -85,7 +85,7 @@ async def evaluate(folder: Path, console: Console) -> None:
 
 
 def _draw(data: Clinc150, seed: int) -> TrainingTexts:
-    """``EXAMPLES`` utterances of each intent, and the training part of what is outside."""
+    """Draw ``EXAMPLES`` utterances of each intent; add the out-of-scope training part."""
     random = np.random.default_rng(seed)
     by_intent: dict[str, list[str]] = {}
     for text, intent in data.train:
@@ -132,7 +132,7 @@ def _router(draw: TrainingTexts, data: Clinc150, vectors: Vectors) -> Measured:
 
 
 def _centroid(draw: TrainingTexts, data: Clinc150, vectors: Vectors) -> Measured:
-    """The usual baseline: the intent whose mean vector is nearest by cosine."""
+    """Measure the usual baseline: the intent whose mean vector is nearest by cosine."""
     means = _matrix([np.mean([vectors[text] for text in texts], axis=0) for _, texts in draw.by_route])
     means /= np.linalg.norm(means, axis=1, keepdims=True)
     inside = _matrix([vectors[text] for text, _ in data.val]) @ means.T

@@ -1,7 +1,7 @@
-"""The service that ``benchmarks/service.py`` measures: one graph more, and no model to wait for.
+"""The service that ``benchmarks/service.py`` measures, with one more graph and a model that never waits.
 
-The graph has seven steps, one of which streams 80 tokens; what is left of the time is the service's own. It
-is a process of its own: ``python -m benchmarks.served`` prints its address when it is up.
+The graph has seven steps, one of which streams 80 tokens, so that nearly all of the time is the service's. It
+runs in a process of its own: ``python -m benchmarks.served`` prints its address when it is ready.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from nodes.shared.channels import Messages
 NAME: Final = "steps"
 STEPS: Final = 7
 TOKENS: Final = 80
-# The step that asks the model.
+# The number of the step that calls the model.
 SPEAKS: Final = 4
 INFO: Final = ModelInfo(
     model="scripted",
@@ -43,7 +43,7 @@ INFO: Final = ModelInfo(
 
 
 class TokensModel(BaseChatModel):
-    """Says so many tokens and lets others work between them; waits for nothing."""
+    """Streams ``TOKENS`` tokens without waiting, and yields to other tasks between them."""
 
     @property
     def _llm_type(self) -> str:
@@ -77,21 +77,21 @@ class TokensModel(BaseChatModel):
 
 
 class StepsInput(BaseModel):
-    """What a customer says."""
+    """The input: a customer's message."""
 
     message: str = Field(min_length=1, max_length=20_000, description="What they wrote")
     contact_id: str = Field("", max_length=200, description="Who wrote")
 
 
 class StepsOutput(TypedDict):
-    """What they are answered."""
+    """The output: the answer."""
 
     messages: Annotated[Sequence[AnyMessage], Field(description="The conversation")]
     steps: Annotated[int, Field(description="How many were taken")]
 
 
 class StepsState(TypedDict):
-    """Between steps."""
+    """The state between steps."""
 
     message: str
     contact_id: str
@@ -100,7 +100,7 @@ class StepsState(TypedDict):
 
 
 def build_steps(deps: Deps) -> StateGraph[StepsState, Context, StepsInput, StepsOutput]:
-    """The graph, uncompiled: a line of seven nodes."""
+    """Build the graph, uncompiled: seven nodes in a row."""
 
     async def take(state: StepsState, *, runtime: Runtime[Context]) -> dict[str, Any]:  # noqa: ARG001
         return {"steps": (state.get("steps") or 0) + 1}
@@ -132,7 +132,7 @@ SPEC: Final = GraphSpec(
 
 
 async def _serve() -> None:
-    # After the registry has the graph, of which the routes are made.
+    # Imported once the registry has the graph, because the routes are made from the registry.
     cast("dict[str, GraphSpec]", REGISTRY)[NAME] = SPEC
     from service.cli.serve import open_server, tune_garbage_collector  # noqa: PLC0415
 

@@ -1,7 +1,8 @@
-"""What the service costs: conversations at once, first tokens, memory, and a soak, with no model to wait for.
+"""Measure the service: concurrent conversations, time to first token, memory, and a soak.
 
-One service process (``benchmarks/served.py``) on an embedded Postgres of its own, durable as the service's,
-and clients on the same cores. ``make bench-service`` runs it: a minute or two, and the soak.
+One service process (``benchmarks/served.py``, whose model never waits) on an embedded Postgres of its own, as
+durable as in production, and the clients on the same cores. ``make bench-service`` runs it; it takes a minute
+or two, plus the soak.
 """
 
 import argparse
@@ -33,9 +34,9 @@ from checkpoints.embedded import embedded_postgres_server
 from service.observability.agent_status import estimate_quantile
 
 PROJECT: Final = Path(__file__).resolve().parent.parent
-# Conversations at once, and how many in all.
+# The number of concurrent conversations, and how many there are in all.
 LEVELS: Final = {1: 40, 50: 600, 200: 800, 1_000: 2_000}
-# What plain LangServe with the stock saver did on two cores, 50 at once: runs a second.
+# Runs per second of plain LangServe with LangGraph's saver on two cores, at 50 concurrent conversations.
 MARKS: Final = {"invoke": 59.0, "stream_events": 34.0}
 SOAK_AT_ONCE: Final = 50
 SAMPLE_SECONDS: Final = 10.0
@@ -44,26 +45,26 @@ MB: Final = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The measured process."""
+    """The service process that is measured."""
 
     url: str
     process: psutil.Process
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port."""
+        """The host and the port."""
         split = urlsplit(self.url)
         return split.hostname or "127.0.0.1", split.port or 80
 
     @property
     def megabytes(self) -> float:
-        """Resident memory."""
+        """The resident memory."""
         return float(self.process.memory_info().rss / MB)
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A level's result."""
+    """The results of one level of concurrency."""
 
     answers: Sequence[Answer]
     seconds: float
@@ -73,24 +74,24 @@ class Measured:
 
     @property
     def failed(self) -> int:
-        """Answers that are no whole 200."""
+        """The number of answers that are incomplete or not a 200."""
         return sum(answer.status != 200 or not answer.complete for answer in self.answers)  # noqa: PLR2004
 
     @property
     def per_second(self) -> float:
-        """Whole answers a second."""
+        """Complete answers per second."""
         return (len(self.answers) - self.failed) / self.seconds
 
     def first(self, share: float) -> float:
-        """A percentile of the clients' time to first token, ms."""
+        """Return a percentile of the clients' time to first token, ms."""
         return _percentile([answer.first for answer in self.answers if answer.first is not None], share)
 
     def total(self, share: float) -> float:
-        """A percentile of the time to the last byte, ms."""
+        """Return a percentile of the time to the last byte, ms."""
         return _percentile([answer.seconds for answer in self.answers], share)
 
     def own(self, share: float) -> float:
-        """The same of the service's own count, which begins when it has read the request, ms."""
+        """Return a percentile of the time to first token that the service measured, ms."""
         return 1_000 * (estimate_quantile(share, self.own_first) or float("nan"))
 
 
@@ -103,7 +104,7 @@ def _percentile(values: Sequence[float], share: float) -> float:
 
 @contextlib.asynccontextmanager
 async def target(folder: Path, places: int, *, profile: Path | None) -> AsyncIterator[Target]:
-    """The service, up."""
+    """Start the service and wait until it is ready."""
     async with embedded_postgres_server(folder) as url:
         environment = {
             **{name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ},
@@ -138,7 +139,7 @@ async def target(folder: Path, places: int, *, profile: Path | None) -> AsyncIte
 
 
 async def conversation(to: Target, way: str) -> Answer:
-    """One conversation: a new thread, one question, its whole answer."""
+    """Run one conversation: a new thread, one question, its complete answer."""
     body = {"input": {"message": "How do I export my contacts?", "contact_id": "c1"}}
     if way == "invoke":
         return await ask(to.address, f"/{NAME}/invoke", body, token=b"{", end=f"word{TOKENS - 1}".encode())
@@ -146,13 +147,13 @@ async def conversation(to: Target, way: str) -> Answer:
 
 
 async def level(to: Target, way: str, at_once: int, count: int) -> Measured:
-    """So many conversations, so many at a time."""
+    """Run conversations, a limited number at a time."""
     remaining = iter(range(count))
     answers: list[Answer] = []
 
     async def client() -> None:
         for _ in remaining:
-            # Not a comprehension: the clients take turns at one iterator.
+            # All clients share one iterator.
             answers.append(await conversation(to, way))  # noqa: PERF401
 
     before, cpu = await own_first_tokens(to), sum(to.process.cpu_times()[:2])
@@ -183,7 +184,7 @@ async def _peak(to: Target) -> AsyncIterator[Callable[[], float]]:
 
 
 async def own_first_tokens(to: Target) -> list[tuple[float, float]]:
-    """The service's own histogram of first tokens: bound in seconds, count."""
+    """Read the service's histogram of the time to first token: upper bounds in seconds, and counts."""
     async with httpx.AsyncClient() as http:
         text = (await http.get(f"{to.url}/metrics", timeout=60)).text
     found = [
@@ -196,7 +197,7 @@ async def own_first_tokens(to: Target) -> list[tuple[float, float]]:
 
 
 async def levels(to: Target, console: Console, chosen: Sequence[int], ways: Sequence[str]) -> bool:
-    """Measure and show; whether nothing failed."""
+    """Measure and print; return whether no request failed."""
     idle = to.megabytes
     table = Table(title="Conversations of seven steps and 80 tokens, checkpoints durable")
     for column in (
@@ -233,7 +234,7 @@ async def levels(to: Target, console: Console, chosen: Sequence[int], ways: Sequ
 
 
 async def soak(to: Target, console: Console, minutes: float) -> bool:
-    """Converse for so long; whether nothing failed and memory stayed."""
+    """Run conversations for this long; return whether none failed and memory did not grow."""
     ends = time.monotonic() + 60 * minutes
     answers: list[Answer] = []
     memory: list[float] = []
@@ -274,7 +275,7 @@ async def _command(given: argparse.Namespace) -> bool:
 
 
 def main() -> int:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description="Measure the service under load, on this machine alone.")
     parser.add_argument("--minutes", type=float, default=10, help="of the soak; 0: none")
     parser.add_argument("--levels", type=int, nargs="*", choices=LEVELS, default=list(LEVELS), help="at once")

@@ -1,4 +1,4 @@
-"""The shipped agents, and a folder of agents to break."""
+"""The shipped agents, and folders of agent files for tests that break them."""
 
 from pathlib import Path
 from typing import cast

@@ -9,7 +9,7 @@ from core.postgres import Pool
 
 
 class Outside:
-    """The other side of an effect: makes it, or raises the next fault of the test."""
+    """Carries out an effect, or raises the next fault that the test lists."""
 
     def __init__(self, *faults: BaseException | None) -> None:
         self.calls = 0
@@ -24,7 +24,7 @@ class Outside:
 
 
 def act_on_new_thread(tenant: str = "default") -> Actor:
-    """Make this test act in a run on a thread of its own."""
+    """Let the test act as a run on a thread of its own."""
     actor = Actor(tenant=tenant, user="ana", thread_id=str(uuid4()), run_id=str(uuid4()))
     act_as(actor)
     return actor

@@ -1,4 +1,4 @@
-"""An authority and a certificate it vouches for, made anew."""
+"""A certificate authority and a server certificate that it signed, created for the test."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
-    """PEM files: of the authority, and of a server on the loopback address."""
+    """The PEM files of the authority, and of a server on the loopback address."""
 
     authority: Path
     certificate: Path

@@ -1,4 +1,4 @@
-"""An OTLP/HTTP collector on a real socket that keeps what it is sent."""
+"""An OTLP/HTTP collector on a real socket that records what it receives."""
 
 import threading
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 @dataclass(slots=True)
 class Collector:
-    """What came in."""
+    """Records the spans that it receives."""
 
     url: str
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -33,7 +33,7 @@ class Collector:
 
 
 def attributes(of: Any) -> dict[str, Any]:
-    """Attributes of a span or a resource as Python values."""
+    """Return the attributes of a span or a resource as Python values."""
     return {pair.key: _value(pair.value) for pair in of.attributes}
 
 
@@ -46,7 +46,7 @@ def _value(value: Any) -> Any:
 
 @contextmanager
 def otlp_collector() -> Iterator[Collector]:
-    """A collector that listens until the context closes."""
+    """Run a collector until the context closes."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

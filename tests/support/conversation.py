@@ -1,4 +1,4 @@
-"""The smallest graph that talks, and the layouts a conversation may be kept in."""
+"""A minimal conversational graph, and the layouts in which its messages may be stored."""
 
 from typing import Annotated, Any
 
@@ -19,34 +19,34 @@ Conversation = CompiledStateGraph[Any, Any, Any, Any]
 
 
 class Talk(TypedDict):
-    """As the product's graphs keep their messages."""
+    """The state with the product's channel for messages."""
 
     messages: Messages
     asks: bool
 
 
 class StockTalk(TypedDict):
-    """As LangGraph's own examples do, and the product once did."""
+    """The state with ``add_messages``, as in LangGraph's examples."""
 
     messages: Annotated[list[AnyMessage], add_messages]
     asks: bool
 
 
 async def replica(pool: Pool) -> GroupCommitSaver:
-    """A saver that has not read anything yet, closed with the ``pool`` fixture."""
+    """Open a saver that has not read anything yet; it closes with the ``pool`` fixture."""
     return await saver_on(pool)
 
 
 def conversation(saver: BaseCheckpointSaver[Any], state: type[Any] = Talk) -> Conversation:
-    """Answers what it is told, in two steps; a subgraph asks a person first when the input says so."""
+    """Build a graph that answers in two steps; if the input says so, a subgraph asks a person first."""
     permission = _permission()
 
     async def think(state: Talk) -> dict[str, Any]:
         return {"messages": [AIMessage(f"thinking about {state['messages'][-1].text}")]}
 
     async def answer(state: Talk) -> dict[str, Any]:
-        said = await permission.ainvoke({"asks": state.get("asks", False)})
-        return {"messages": [AIMessage(f"{said['said']}: {len(state['messages'])} messages before")]}
+        output = await permission.ainvoke({"asks": state.get("asks", False)})
+        return {"messages": [AIMessage(f"{output['permission']}: {len(state['messages'])} messages before")]}
 
     graph = StateGraph(state)
     graph.add_node("think", think, input_schema=state)
@@ -59,12 +59,12 @@ def conversation(saver: BaseCheckpointSaver[Any], state: type[Any] = Talk) -> Co
 
 class _Permission(TypedDict):
     asks: bool
-    said: str
+    permission: str
 
 
 def _permission() -> Conversation:
     async def ask(state: _Permission) -> dict[str, Any]:
-        return {"said": interrupt({"question": "may I?"}) if state["asks"] else "yes"}
+        return {"permission": interrupt({"question": "may I?"}) if state["asks"] else "yes"}
 
     graph = StateGraph(_Permission)
     graph.add_node("ask", ask)
@@ -73,5 +73,5 @@ def _permission() -> Conversation:
 
 
 def texts(messages: list[BaseMessage]) -> list[str]:
-    """What was said."""
+    """Return the texts of the messages."""
     return [message.text for message in messages]

@@ -1,4 +1,4 @@
-"""A CRM that answers as a test says, and the development CRM behind a network that loses an answer.
+"""A CRM with scripted answers, and the development CRM behind a network that loses an answer.
 
 ::
 
@@ -7,8 +7,8 @@
             await crm.get_status()
     assert len(server.requests) == 2
 
-Answers are given in their order, one to a connection; a request that finds none left is answered 418, which
-no caller repeats.
+The answers are sent in order, one per connection. When none is left, a request is answered 418, which no
+caller repeats.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ NOBODY = "00000000-0000-4000-8000-000000000000"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """What the client sent; ``target`` is the path as it was on the wire, with the query."""
+    """A request of the client; ``target`` is the path as it was on the wire, with the query."""
 
     method: str
     target: str
@@ -46,7 +46,7 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer. ``body`` is sent as it is when it is text, else as JSON."""
+    """A complete answer. A ``body`` of text is sent as it is, any other as JSON."""
 
     status: int
     body: Any = None
@@ -55,19 +55,19 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """The connection ends before the answer does: after ``sent`` bytes of a body that was to be longer."""
+    """The connection closes after ``sent``, before the announced end of the body."""
 
     sent: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """No answer until the client goes away."""
+    """No answer; the connection stays open until the client closes it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trickle:
-    """A body that comes a byte at a time, without end; each byte well within a limit on reads."""
+    """An endless body, sent a byte at a time; no single read takes long enough to time out."""
 
     pause: float = 0.01
 
@@ -85,7 +85,7 @@ Scripted: TypeAlias = Answer | Dropped | Silence | Trickle | Delayed
 
 
 class ScriptedCrm:
-    """See the module."""
+    """The server; see the module."""
 
     def __init__(self, *answers: Scripted) -> None:
         self.url = ""
@@ -109,7 +109,7 @@ class ScriptedCrm:
             writer.close()
 
     async def aclose(self) -> None:
-        """Drop the connections still open."""
+        """Close the connections that are still open."""
         for connection in self._connections:
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
@@ -117,7 +117,7 @@ class ScriptedCrm:
 
 @asynccontextmanager
 async def scripted_crm(*answers: Scripted) -> AsyncIterator[ScriptedCrm]:
-    """A server on a free port of the loopback interface that gives these answers."""
+    """Run a server on a free port of the loopback interface that gives these answers."""
     server = ScriptedCrm(*answers)
     listener = await asyncio.start_server(server.on_connection, "127.0.0.1", 0)
     server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
@@ -129,10 +129,10 @@ async def scripted_crm(*answers: Scripted) -> AsyncIterator[ScriptedCrm]:
 
 
 class LosesFirstAnswer:
-    """ASGI middleware: the app does what the first request asks, and instead of its answer the line drops.
+    """ASGI middleware that closes the connection in place of the first answer, after the app did its work.
 
     Args:
-        app: Behind it.
+        app: The application behind it.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -156,7 +156,7 @@ class LosesFirstAnswer:
 
 @asynccontextmanager
 async def served(app: ASGIApp) -> AsyncIterator[str]:
-    """The app on a free port of the loopback interface, in the test's loop."""
+    """Serve the app on a free port of the loopback interface, in the test's event loop."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = ServerWithoutSignals(uvicorn.Config(app, log_config=None, lifespan="off", ws="none"))
         ended = asyncio.create_task(server.serve(sockets=[listener]))
@@ -168,7 +168,7 @@ async def served(app: ASGIApp) -> AsyncIterator[str]:
 
 
 def crm_settings(**settings: Any) -> CrmSettings:
-    """Settings with the tests' key."""
+    """Return settings with the tests' key."""
     return CrmSettings(api_key=SecretStr(KEY), **settings)
 
 
@@ -176,14 +176,14 @@ def crm_settings(**settings: Any) -> CrmSettings:
 async def crm_client(
     url: str = "http://crm", transport: httpx.AsyncBaseTransport | None = None, **settings: Any
 ) -> AsyncIterator[CrmClient]:
-    """The client as the service makes it, only that it does not pause."""
+    """Open a client as the service does, without pauses between attempts."""
     chosen = crm_settings(**settings)
     async with create_http_client(chosen, url, transport) as http:
         yield CrmClient(http, chosen, first_pause=0)
 
 
 def closed_port() -> int:
-    """A port nobody listens on."""
+    """Return a port that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port

@@ -1,4 +1,4 @@
-"""An embedding model for tests: hashed words, which counts its calls and fails when told to."""
+"""An embedding model for tests: it hashes words, counts its calls and can be made to fail."""
 
 from langchain_core.embeddings import Embeddings
 from typing_extensions import override
@@ -8,7 +8,7 @@ from core.embeddings.local import LEXICAL_DIMENSIONS, HashedNgrams
 
 
 class CountingEmbeddings(Embeddings):
-    """Vectors of :class:`~core.embeddings.local.HashedNgrams`."""
+    """Returns the vectors of :class:`~core.embeddings.local.HashedNgrams`."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -28,5 +28,5 @@ class CountingEmbeddings(Embeddings):
 
 
 def counting_embedder(model: CountingEmbeddings, name: str) -> Embedder:
-    """``name`` makes its fits its own: they are kept by model and examples."""
+    """Return an embedder. Fits are stored by model and examples, so another ``name`` has its own."""
     return Embedder(model=name, dimensions=LEXICAL_DIMENSIONS, purpose="similarity", embeddings=model)

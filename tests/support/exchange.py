@@ -1,4 +1,4 @@
-"""One HTTP request over a raw socket, so that the tests' providers can also answer with what breaks HTTP."""
+"""One HTTP request over a raw socket, so that the tests' servers can also send broken HTTP."""
 
 import asyncio
 import json

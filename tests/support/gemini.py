@@ -8,11 +8,11 @@
         ...
         assert [request.temperature for request in server.requests] == [0.2, 0.2]
 
-Responses are given in the order they were put in the queue; a request that finds the queue empty is
-answered 400 with words that say so, which no caller retries.
+The responses are sent in the order in which they were enqueued. When the queue is empty, a request is
+answered 400 with a message that says so, which no caller retries.
 
-``cachedContents`` needs no response in the queue: the server keeps what it is sent under a name, and refuses
-a request that has a name it does not know, or one with a system instruction or tools beside it.
+``cachedContents`` needs no response in the queue: the server stores the content under a name. It rejects a
+request with an unknown name, or with a system instruction or tools beside the name.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ CACHE = "cachedContents"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What the adapter sent."""
+    """A request of the adapter."""
 
     model: str
     method: str
@@ -58,12 +58,12 @@ class Request:
 
     @property
     def system(self) -> str:
-        """Text of the system instruction."""
+        """The text of the system instruction."""
         return _text_of(self.body.get("systemInstruction", {}))
 
     @property
     def cached_content(self) -> str:
-        """Name of the cached content it goes on from; empty: none."""
+        """The name of the cached content that the request continues; empty: none."""
         return str(self.body.get("cachedContent", ""))
 
     @property
@@ -112,14 +112,14 @@ class Structured:
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """Text that is no JSON, or not the JSON that was asked for."""
+    """Text that is not JSON, or not the requested JSON."""
 
     text: str = '{"half": '
 
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """The prompt blocked, or the reply withheld (after ``pieces``)."""
+    """A blocked prompt, or a reply that is withheld after ``pieces``."""
 
     where: Literal["prompt", "reply"] = "prompt"
     reason: str = "SAFETY"
@@ -128,7 +128,7 @@ class Blocked:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Pieces, then the end of the connection before the reply's end.
+    """A reply whose connection closes after some pieces.
 
     ``drop``: the body stays unfinished; ``half_event``: that, within an event; ``silent``: HTTP ends
     properly, as when a gateway gives up, and only the finish reason is missing.
@@ -140,14 +140,14 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """An embedding for each content asked for: the same numbers again and again."""
+    """An embedding for each content, with the same numbers for all."""
 
     values: Sequence[float]
 
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """No answer until the client goes away."""
+    """No answer; the connection stays open until the client closes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ class Error:
 
     @classmethod
     def rate_limited(cls, *, retry_seconds: float | None = 7) -> Self:
-        """429, with RetryInfo."""
+        """Return a 429 with RetryInfo."""
         info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{retry_seconds}s"}
         message = "You exceeded your current quota, please check your plan and billing details."
         details = [] if retry_seconds is None else [info]
@@ -178,7 +178,7 @@ class Error:
 
     @classmethod
     def invalid_key(cls) -> Self:
-        """400, as Google answers to a key it does not know."""
+        """Return the 400 of Google for an unknown key."""
         info = {
             "@type": "type.googleapis.com/google.rpc.ErrorInfo",
             "reason": "API_KEY_INVALID",
@@ -201,7 +201,7 @@ class Error:
 
 @dataclass(slots=True)
 class Gated:
-    """Pieces the test lets go one by one: the first is sent at once, each :meth:`release` sends another."""
+    """Pieces that the test releases: the first is sent at once, each :meth:`release` sends another."""
 
     pieces: Sequence[str]
     sent: int = 0
@@ -224,7 +224,7 @@ Response: TypeAlias = (
 
 
 class GeminiServer:
-    """See the module."""
+    """The server; see the module."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -239,16 +239,20 @@ class GeminiServer:
         self._connections: set[asyncio.Task[None]] = set()
 
     def enqueue(self, *responses: Response) -> None:
-        """Put responses at the end of the queue; each answers one request."""
+        """Append responses to the queue; each answers one request."""
         self._queue.extend(responses)
+
+    def clear(self) -> None:
+        """Remove the unused responses."""
+        self._queue.clear()
 
     @property
     def unasked(self) -> int:
-        """Responses still in the queue."""
+        """The number of responses that are still in the queue."""
         return len(self._queue)
 
     async def aclose(self) -> None:
-        """Drop the connections still open."""
+        """Close the connections that are still open."""
         for connection in self._connections:
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
@@ -279,7 +283,7 @@ class GeminiServer:
             writer.close()
 
     async def _kept(self, request: Request) -> tuple[int, Json]:
-        """Status and body of the answer to a request to keep something."""
+        """Return the status and body of the answer to a ``cachedContents`` request."""
         self.creations += 1
         await self.cache_gate.wait()
         if self.cache_error:
@@ -289,7 +293,7 @@ class GeminiServer:
         return 200, {"name": name, "model": request.body["model"], "displayName": "any"}
 
     def _refusal(self, request: Request) -> Error | None:
-        """What Google says to a name it does not know, and to one that is not alone."""
+        """Return Google's error for an unknown name, or for a name beside which there is more."""
         if not request.cached_content:
             return None
         if request.cached_content not in self.cached:
@@ -306,7 +310,7 @@ class GeminiServer:
 
 @asynccontextmanager
 async def gemini_server() -> AsyncIterator[GeminiServer]:
-    """A server on a free port of the loopback interface."""
+    """Run a server on a free port of the loopback interface."""
     server = GeminiServer()
     listener = await asyncio.start_server(server.on_connection, "127.0.0.1", 0)
     server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
@@ -433,7 +437,7 @@ def _about(model: str, tokens: int) -> Json:
 
 
 def _merged(events: Sequence[Json]) -> Json:
-    """The events of a stream as one body."""
+    """Merge the events of a stream into one body."""
     whole = dict(events[-1])
     parts = [
         part

@@ -1,4 +1,4 @@
-"""The service with one agent, for tests of what is around agents: it answers each message at once."""
+"""The service with the general agent alone, for tests of what surrounds the agents."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,13 +24,13 @@ AGAIN = "Do you remember the parrot?"
 async def service(
     database_url: str, model: ScriptedChatModel | ChatModels, **groups: Any
 ) -> AsyncIterator[RunningService]:
-    """The service; every message is for the general agent, which answers at once."""
+    """Open the service; every message goes to the general agent, which answers at once."""
 
     async def route_parts(_: Router, text: str) -> list[tuple[str, Routing]]:
         return [(text, SURE)]
 
     async def prepare(_: Router) -> None:
-        """Fit nothing, as nothing is routed."""
+        """Fit nothing, because nothing is routed."""
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Router, "route_parts", route_parts)
@@ -60,7 +60,7 @@ def replying(*texts: str) -> ScriptedChatModel:
 
 
 def shown(model: ScriptedChatModel) -> str:
-    """What the model was asked last."""
+    """Return the text of the model's last prompt."""
     return "\n".join(message.text for message in model.prompts[-1])
 
 

@@ -23,7 +23,7 @@ NO_AGENTS = AgentRegistry(specs={}, router=cast("Router", None))
 
 
 def empty_crm() -> CrmClient:
-    """A CRM that knows nobody."""
+    """Return a client of a CRM without contacts."""
     settings = CrmSettings(max_attempts=1)
     nobody = httpx.MockTransport(lambda _: httpx.Response(404))
     return CrmClient(create_http_client(settings, "http://crm", transport=nobody), settings)
@@ -31,7 +31,7 @@ def empty_crm() -> CrmClient:
 
 @asynccontextmanager
 async def development_deps(pool: Pool, models: ChatModels) -> AsyncIterator[Deps]:
-    """Dependencies over the development CRM in the test's database."""
+    """Open dependencies over the development CRM in the test's database."""
     settings = CrmSettings(max_attempts=1)
     transport = httpx.ASGITransport(create_crm(pool, settings.api_key))
     async with create_http_client(settings, "http://development-crm", transport=transport) as http:
@@ -40,5 +40,5 @@ async def development_deps(pool: Pool, models: ChatModels) -> AsyncIterator[Deps
 
 
 async def compiled(spec: GraphSpec, deps: Deps, pool: Pool) -> CompiledStateGraph[Any, Any, Any, Any]:
-    """The graph with the service's checkpointer."""
+    """Compile the graph with the service's checkpointer."""
     return spec.build(deps).compile(checkpointer=await saver_on(pool), name=spec.name)

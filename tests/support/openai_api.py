@@ -6,8 +6,8 @@
         server.enqueue(Text(["Hello", " there"]))
         models = build_chat_models(ModelSettings(model="openai:test"), features)  # OPENAI_BASE_URL=server.url
 
-Responses are given in the order they were put in the queue. A request that finds the queue empty is answered
-400, which no caller retries.
+The responses are sent in the order in which they were enqueued. When the queue is empty, a request is
+answered 400, which no caller retries.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ Response: TypeAlias = Text | ToolCall | Refusal | Error | Raw
 
 
 class OpenAIServer:
-    """See the module."""
+    """The server; see the module."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -67,16 +67,19 @@ class OpenAIServer:
         self._connections: set[asyncio.Task[Any]] = set()
 
     def enqueue(self, *responses: Response) -> None:
-        """Put responses at the end of the queue; each answers one request."""
+        """Append responses to the queue; each answers one request."""
         self._queue.extend(responses)
 
+    def take_response(self) -> Response:
+        """Return the response to the next request."""
+        return self._queue.popleft() if self._queue else Error(400, "the test enqueued no response")
+
     def clear(self) -> None:
-        """Forget the requests, and the responses that were not used."""
+        """Remove the unused responses."""
         self._queue.clear()
-        self.requests.clear()
 
     async def aclose(self) -> None:
-        """Drop the connections still open."""
+        """Close the connections that are still open."""
         for connection in self._connections:
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
@@ -89,8 +92,7 @@ class OpenAIServer:
         try:
             _, _, body = await read_request(reader)
             self.requests.append(body)
-            response = self._queue.popleft() if self._queue else Error(400, "the test enqueued no response")
-            await _answer(Exchange(reader, writer), response)
+            await _answer(Exchange(reader, writer), self.take_response())
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # the client went away: a test may well want that
         finally:
@@ -99,9 +101,9 @@ class OpenAIServer:
 
 
 @asynccontextmanager
-async def openai_server() -> AsyncIterator[OpenAIServer]:
-    """A server on a free port of the loopback interface."""
-    server = OpenAIServer()
+async def openai_server(server: OpenAIServer | None = None) -> AsyncIterator[OpenAIServer]:
+    """Run a server on a free port of the loopback interface."""
+    server = server or OpenAIServer()
     listener = await asyncio.start_server(server.on_connection, "127.0.0.1", 0)
     server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1"
     try:

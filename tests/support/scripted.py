@@ -1,4 +1,4 @@
-"""A chat model that says what a test wrote, token by token. The one thing that is scripted."""
+"""A chat model that streams the replies of a test, token by token."""
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -123,12 +123,12 @@ def _chunks(message: AIMessage) -> Iterator[AIMessageChunk]:
 
 
 def scripted_models(model: BaseChatModel) -> ChatModels:
-    """The service's models, all of them this one."""
+    """Return the service's models, all of which are this one."""
     return ChatModels(INFO, lambda _: model, first_pause=0)
 
 
 def calling(thought: str, *calls: tuple[str, dict[str, Any]]) -> AIMessage:
-    """A thought that asks for actions."""
+    """Return a thought with tool calls."""
     return AIMessage(
         thought,
         tool_calls=[

@@ -20,7 +20,7 @@ EXPORT_TASK = "Customer reports 'Error 500' when trying to export contacts. Help
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningService:
-    """Where it listens, and what is inside."""
+    """A running service: its address, and the open service itself."""
 
     url: str
     service: Service
@@ -28,18 +28,18 @@ class RunningService:
 
     @property
     def react(self) -> RemoteRunnable[dict[str, Any], dict[str, Any]]:
-        """LangServe's own client of the graph."""
+        """LangServe's client of the graph."""
         return RemoteRunnable(f"{self.url}/react")
 
     async def crm(self, path: str) -> Any:
-        """What the development CRM holds, as a person would look it up."""
+        """Read a path of the development CRM."""
         key = self.service.settings.crm.api_key.get_secret_value()
         found = await self.http.get(f"/crm/api/v1{path}", headers={"Authorization": f"Bearer {key}"})
         return found.raise_for_status().json()
 
 
 def settings_for(database_url: str, **groups: Any) -> Settings:
-    """Settings on a test's database; groups that are passed replace the defaults."""
+    """Return settings with a test's database; groups that are passed replace the defaults."""
     groups.setdefault(
         "database", DatabaseSettings(url=SecretStr(database_url), pool_min_size=1, pool_max_size=8)
     )

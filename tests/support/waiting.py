@@ -1,4 +1,4 @@
-"""Wait for the thing itself, and for no longer."""
+"""Wait for a condition instead of a fixed time."""
 
 import asyncio
 from collections.abc import Callable
