@@ -143,7 +143,7 @@ def _reason(error: Exception) -> str:
         return STREAM_CUT
     if isinstance(error, TimeoutError | httpx.TimeoutException):
         return "no answer in time"
-    if _STREAM_ERROR in _class_names(error):
+    if _class_names(error)[0] == _STREAM_ERROR:
         return "the provider reported an error in the stream"
     return f"the connection failed ({type(error).__name__})"
 

@@ -144,8 +144,10 @@ async def _read_stream(
     except Exception as error:
         if not is_unreadable(error):
             raise
-        # With its traceback, so that an error of an adapter or of ours is not hidden.
-        _log.warning("reply_unreadable", exc_info=error)
+        # With its place, so that a bug is not hidden, but without its text, which may quote the reply.
+        frame, line = list(walk_tb(error.__traceback__))[-1]
+        place = f"{frame.f_globals.get('__name__')}:{line}"
+        _log.warning("reply_unreadable", error=type(error).__name__, place=place)
         return chunks, error
     return chunks, None
 
@@ -215,20 +217,20 @@ def _build_message(chunks: Sequence[AIMessage], model: str) -> AIMessage:
     if not chunks:
         raise TransientError(STREAM_CUT)
     finish = _finish_reason(chunks)
-    try:
-        message = _join(chunks, finish)
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise TransientError(STREAM_UNREADABLE) from error
+    message = _join(chunks, finish)
     _check_complete(message, finish, model)
     return message
 
 
 def _join(chunks: Sequence[AIMessage], finish: str | None) -> AIMessage:
     parts = [chunk for chunk in chunks if isinstance(chunk, AIMessageChunk)]
-    # A model that cannot stream yields a single message.
-    joined = message_chunk_to_message(add_ai_message_chunks(*parts)) if parts else chunks[-1]
-    # Gemini's metadata contains enums, which a checkpoint cannot store.
-    metadata = to_jsonable_python(joined.response_metadata, fallback=str)
+    try:
+        # A model that cannot stream yields a single message.
+        joined = message_chunk_to_message(add_ai_message_chunks(*parts)) if parts else chunks[-1]
+        # Gemini's metadata contains enums, which a checkpoint cannot store.
+        metadata = to_jsonable_python(joined.response_metadata, fallback=str)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise TransientError(STREAM_UNREADABLE) from error
     if finish is not None:
         metadata["finish_reason"] = finish
     if not isinstance(joined, AIMessage):

@@ -160,6 +160,22 @@ async def test_a_stream_that_never_finishes_is_unavailable_after_three_requests(
     assert caught.value.details == {"model": "openai:test", "attempts": 3, "reason": CUT}
 
 
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (Error(500, in_stream=True), "the provider reported an error in the stream"),
+        (Raw(b"", ends=False), "the connection failed (OpenAIConnectionError)"),
+    ],
+)
+async def test_the_reason_tells_an_error_in_the_stream_from_a_lost_connection(
+    server: OpenAIServer, models: ChatModels, fault: Response, reason: str
+) -> None:
+    server.enqueue(*[fault] * 3)
+    with pytest.raises(ModelUnavailable) as caught:
+        await models.reply(CONVERSATION, temperature=0)
+    assert caught.value.details["reason"] == reason
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
 async def test_a_rejected_request_is_reported_at_once(
     server: OpenAIServer, models: ChatModels, status: int
