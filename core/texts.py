@@ -2,7 +2,6 @@
 
 import re
 import unicodedata
-from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
 
@@ -19,12 +18,6 @@ def make_printable(text: str) -> str:
 def is_storable(text: str) -> bool:
     """Return whether Postgres can store the text unchanged."""
     return make_storable(text) == text
-
-
-@lru_cache(maxsize=65_536)
-def normalise_word(word: str) -> str:
-    """Return a word in lower case and without accents; cached, because words repeat."""
-    return normalise_text(word)
 
 
 def normalise_text(text: str) -> str:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from core.offline.conversation import Conversation
 from core.offline.phrases import PHRASES, format_date, name_month, translate
-from core.offline.words import Language, concepts, find_language
+from core.offline.words import Language, find_concepts, find_language
 from core.texts import normalise_text
 
 # A string longer than this is prose, not a value.
@@ -105,7 +105,7 @@ def _records(result: Any) -> list[Mapping[str, Any]]:
 def _select(conversation: Conversation, tool: str, records: Sequence[Mapping[str, Any]]) -> Answer:
     """Choose the records the message is about, by number, month, status or item."""
     phrases, language = PHRASES[conversation.language], conversation.language
-    base = 3.0 * len(set(concepts(tool.replace("_", " "))) & set(conversation.concepts))
+    base = 3.0 * len(set(find_concepts(tool.replace("_", " "))) & set(conversation.concepts))
     base -= 6.0 * is_how_to(conversation.task)
     scores = [_record_score(record, conversation) for record in records]
     best = max(scores)
@@ -132,7 +132,7 @@ def _record_score(record: Mapping[str, Any], conversation: Conversation) -> floa
     status = str(record.get("status", ""))
     score += _STATUS_SCORE * any(word in text for word in _STATUS_WORDS.get(status, ()))
     label = " ".join(str(record.get(key, "")) for key in _LABEL_KEYS)
-    return score + 2.0 * len(set(concepts(label)) & set(conversation.concepts) - {"order", "invoice"})
+    return score + 2.0 * len(set(find_concepts(label)) & set(conversation.concepts) - {"order", "invoice"})
 
 
 def _month_score(key: str, value: Any, months: Sequence[int]) -> float:
@@ -256,7 +256,7 @@ def _fact_line(key: str, value: Any, holder: Mapping[str, Any], conversation: Co
 
 def _component_line(components: Mapping[str, Any], conversation: Conversation) -> str:
     wanted = set(conversation.concepts)
-    named = [name for name in components if set(concepts(name)) & wanted] or list(components)
+    named = [name for name in components if set(find_concepts(name)) & wanted] or list(components)
     return " ".join(
         f"{name}: {translate(str(components[name]), conversation.language)}." for name in named[:_MOST_LISTED]
     )
@@ -304,7 +304,7 @@ def _prose(value: Any) -> Iterator[tuple[str, str]]:
 def _passage_score(title: str, text: str, conversation: Conversation) -> float:
     """Weigh shared concepts; one that the title has counts three times. Too few shared ones are no answer."""
     wanted = set(conversation.concepts)
-    in_title, in_text = wanted & set(concepts(title)), wanted & set(concepts(text))
+    in_title, in_text = wanted & set(find_concepts(title)), wanted & set(find_concepts(text))
     shared = in_title | in_text
     enough = len(shared) >= min(2, len(wanted)) and len(shared) >= 0.25 * len(wanted)
     if not enough or not (in_title or len(shared) >= 3):  # noqa: PLR2004 - without the title, three words must agree
@@ -315,7 +315,7 @@ def _passage_score(title: str, text: str, conversation: Conversation) -> float:
 def best_passage(text: str, wanted: Sequence[str]) -> str:
     """Return up to five sentences around the one that shares most concepts with the question."""
     sentences = re.split(r"(?<=[.!?])\s+(?=[A-ZÀ-Ý¿¡\d])", " ".join(text.split()))
-    shares = [len(set(concepts(sentence)) & set(wanted)) for sentence in sentences]
+    shares = [len(set(find_concepts(sentence)) & set(wanted)) for sentence in sentences]
     # The sentence before often names what the best one is about.
     start = max(0, shares.index(max(shares)) - 1)
     start = min(start, max(0, len(sentences) - _PASSAGE_SENTENCES))

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
-from core.offline.words import Language, codes, concepts, find_language, months
+from core.offline.words import Language, find_language
 
 _MOST_MESSAGES: Final = 200
 # "And the one of March?" is understood with the message before it.
@@ -70,7 +70,7 @@ class Conversation:
     def topic(self) -> str:
         """Return the task, with the message before it where the task alone says too little."""
         is_short = len(self.task.split()) <= _SHORT_WORDS
-        if self.earlier and is_short and (_FOLLOW_UP.match(self.task) or not concepts(self.task)):
+        if self.earlier and is_short and (_FOLLOW_UP.match(self.task) or not find_concepts(self.task)):
             return f"{self.earlier[-1]}\n{self.task}"
         return self.task
 
@@ -82,17 +82,17 @@ class Conversation:
     @cached_property
     def concepts(self) -> list[str]:
         """Return the concepts of the topic."""
-        return concepts(self.topic)
+        return find_concepts(self.topic)
 
     @cached_property
     def codes(self) -> list[str]:
         """Return the identifiers in the task; those of the topic if the task names no month either."""
-        return codes(self.task) or ([] if months(self.task) else codes(self.topic))
+        return find_codes(self.task) or ([] if find_months(self.task) else find_codes(self.topic))
 
     @cached_property
     def months(self) -> list[int]:
         """Return the months in the task; those of the topic if the task names no identifier either."""
-        return months(self.task) or ([] if codes(self.task) else months(self.topic))
+        return find_months(self.task) or ([] if find_codes(self.task) else find_months(self.topic))
 
 
 def read_conversation(messages: Sequence[BaseMessage]) -> Conversation:

@@ -10,7 +10,7 @@ from core.offline.answers import Answer, find_answer, is_how_to
 from core.offline.conversation import Call, Conversation
 from core.offline.phrases import PHRASES, Phrases, translate
 from core.offline.schema import Schema, fill_arguments
-from core.offline.words import concepts, key_words, tokens, word_set
+from core.offline.words import find_concepts, word_set
 from core.texts import normalise_text
 
 _PARALLEL: Final = 2
@@ -89,8 +89,8 @@ class Tool:
     def score(self, conversation: Conversation) -> float:
         """Weigh how much the tool has to do with the message: its name counts more than its description."""
         wanted = set(conversation.concepts) - {"customer"}
-        named = set(concepts(self.name.replace("_", " ")))
-        described = set(concepts(self.description.partition("\n\n")[0][:400])) - named
+        named = set(find_concepts(self.name.replace("_", " ")))
+        described = set(find_concepts(self.description.partition("\n\n")[0][:400])) - named
         score = 3.0 * len(wanted & named) + 2.0 * len(wanted & described)
         explains = is_how_to(conversation.task) or "error" in wanted
         return score + 3.0 * (
@@ -174,7 +174,7 @@ class Decider:
         return "\n\n".join(parts) or self._unable()
 
     def _small_talk(self) -> str:
-        text = " ".join(tokens(self.conversation.task))
+        text = " ".join(tokenise(self.conversation.task))
         if not text or len(text.split()) > _SMALL_TALK_WORDS or self.conversation.codes:
             return ""
         if _IDENTITY.search(normalise_text(self.conversation.task)):
@@ -229,7 +229,7 @@ class Decider:
     def _requested_effect(self) -> ToolArguments | None:
         """Return an effect that the message asks for by verb and object, or the delivery of a solution."""
         made = {call.tool for call in self.conversation.calls}
-        words = set(tokens(self.conversation.task))
+        words = set(tokenise(self.conversation.task))
         third_person = "customer" in self.conversation.concepts and bool(
             words & {"resolve", "solve", "resolver", "answer"}
         )
@@ -243,7 +243,9 @@ class Decider:
                 continue
             verb, *rest = tool.name.split("_")
             delivers = verb == "send" and third_person and self.answer is not None
-            asked = verb in words and bool(set(concepts(" ".join(rest))) & set(self.conversation.concepts))
+            asked = verb in words and bool(
+                set(find_concepts(" ".join(rest))) & set(self.conversation.concepts)
+            )
             reports = verb in {"create", "open", "report"} and "engineering" in words and "report" in words
             if delivers or asked or reports:
                 arguments, missing = fill_arguments(tool.parameters, self._values())
@@ -266,7 +268,7 @@ class Decider:
         task = " ".join(self.conversation.task.split())
         found = self.answer.text if self.answer else ""
         team = next((name for name, pattern in _TEAMS.items() if pattern.search(task)), "support")
-        query = " ".join(key_words(self.conversation.topic)) or task
+        query = " ".join(find_key_words(self.conversation.topic)) or task
         prose = {
             "solution": found or task,
             "message": found or task,

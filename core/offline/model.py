@@ -104,16 +104,6 @@ class OfflineChatModel(BaseChatModel):
         del run_manager
         return generate_from_stream(iter(list(_chunks(messages, stop, kwargs))))
 
-    async def _agenerate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        del run_manager
-        return generate_from_stream(iter(list(_chunks(messages, stop, kwargs))))
-
     def _stream(
         self,
         messages: list[BaseMessage],
