@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
-from core.offline.words import Language, find_language
+from core.offline.words import Language, find_codes, find_concepts, find_language, find_months
 
 _MOST_MESSAGES: Final = 200
 # "And the one of March?" is understood with the message before it.

@@ -10,7 +10,7 @@ from core.offline.answers import Answer, find_answer, is_how_to
 from core.offline.conversation import Call, Conversation
 from core.offline.phrases import PHRASES, Phrases, translate
 from core.offline.schema import Schema, fill_arguments
-from core.offline.words import find_concepts, word_set
+from core.offline.words import find_concepts, find_key_words, tokenise, word_set
 from core.texts import normalise_text
 
 _PARALLEL: Final = 2
