@@ -7,15 +7,10 @@ people and models are never attributes.
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
 from langchain_core.callbacks import BaseCallbackHandler
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, use_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.datastructures import Headers
@@ -24,6 +19,9 @@ from starlette.types import Scope
 from core.settings import TracingSettings
 from service.observability.spans import RunSpans
 from service.version import VERSION
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
 
 _EXPORT_SECONDS: Final = 5.0
 _W3C: Final = TraceContextTextMapPropagator()
@@ -109,6 +107,22 @@ async def open_tracing(settings: TracingSettings) -> AsyncIterator[Tracing]:
     if settings.exporter_otlp_endpoint is None:
         yield Tracing()
         return
+    provider = _build_provider(settings)
+    try:
+        yield Tracing(provider.get_tracer("ventros-agents", VERSION))
+    finally:
+        # Blocks until the collector has the spans.
+        await asyncio.to_thread(provider.shutdown)
+
+
+def _build_provider(settings: TracingSettings) -> "TracerProvider":
+    # The SDK takes a twentieth of the start, and most services trace nothing.
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+    from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio  # noqa: PLC0415
+
     exporter = OTLPSpanExporter(
         endpoint=f"{settings.exporter_otlp_endpoint}/v1/traces",
         headers=_parse_headers(settings),
@@ -120,11 +134,7 @@ async def open_tracing(settings: TracingSettings) -> AsyncIterator[Tracing]:
         shutdown_on_exit=False,
     )
     provider.add_span_processor(BatchSpanProcessor(exporter))
-    try:
-        yield Tracing(provider.get_tracer("ventros-agents", VERSION))
-    finally:
-        # Blocks until the collector has the spans.
-        await asyncio.to_thread(provider.shutdown)
+    return provider
 
 
 def _parse_headers(settings: TracingSettings) -> dict[str, str]:

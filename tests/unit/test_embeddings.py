@@ -109,8 +109,8 @@ def test_a_configured_local_model_that_cannot_run_stops_the_start(
         ({"model": "google_genai:gemini-embedding-001"}, "needs GOOGLE_API_KEY"),
         ({"model": "openai:text-embedding-3-small"}, "needs EMBEDDING_DIMENSIONS"),
         (
-            {"model": "openai:text-embedding-3-small", "dimensions": 512},
-            "cannot be loaded: .*langchain-openai",
+            {"model": "mistralai:mistral-embed", "dimensions": 512},
+            "cannot be loaded: .*langchain-mistralai",
         ),
         ({"model": "nobody:model", "dimensions": 5}, "cannot be built: Provider 'nobody' is not supported"),
     ],
