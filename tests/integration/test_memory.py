@@ -35,7 +35,9 @@ async def test_messages_survive_a_restart(pool: Pool) -> None:
     model.down = True
     async with open_memory(pool, embedder(model)) as memory:
         await memory.add_messages(ANA, conversation(SHOP))
-    # The service ended between the write and the vectors.
+    # The service ended between the write and the vectors. A lease that it had just taken lasts two minutes.
+    async with pool.connection() as connection:
+        await connection.execute("UPDATE memory.unembedded SET leased_until = '-infinity'")
     model.down = False
     async with open_memory(pool, embedder(model)) as memory:
         await all_embedded(memory)
