@@ -80,7 +80,10 @@ async def test_a_message_is_answered_or_handed_over_without_a_word_of_the_prompt
 async def test_a_react_run_solves_the_task_or_says_why_not(http: httpx.AsyncClient) -> None:
     output = await run(http, "react")
     if output is not None:
-        assert_for_customers(output["final_answer"])
+        # For whoever gave the task: an answer may go on to the customer, a failure is about the model.
+        if output["success"]:
+            assert_for_customers(output["final_answer"])
+        assert_without_prompt(output["final_answer"])
         assert output["success"] is (output["reason_incomplete"] is None)
 
 
@@ -145,6 +148,11 @@ async def post(http: httpx.AsyncClient, path: str, body: dict[str, Any]) -> dict
 def assert_for_customers(text: str) -> None:
     """Check that a text has nothing for operators in it, and no words of a prompt."""
     assert [what for what, pattern in NEVER.items() if pattern.search(text)] == [], text
+    assert_without_prompt(text)
+
+
+def assert_without_prompt(text: str) -> None:
+    """Check that a text repeats no run of words of a prompt or of an agent's file."""
     said = set(list_word_runs(text))
     for path in list_prompts():
         assert said.isdisjoint(list_word_runs(path.read_text(encoding="utf-8"))), (path.name, text)
