@@ -50,7 +50,15 @@ _REFUSED = frozenset(
 _CUT_AT_LIMIT = frozenset({"MAX_TOKENS", "LENGTH", "MAX_OUTPUT_TOKENS"})
 _WHOLE = _CUT_AT_LIMIT | {"STOP"}
 # Providers that end every reply with a finish reason; without one the rest of the reply is missing.
-_ALWAYS_FINISH = ("google_genai:", "openai:", "azure_openai:", "deepseek:", "xai:", "together:")
+_ALWAYS_FINISH = (
+    "google_genai:",
+    "google_vertexai:",
+    "openai:",
+    "azure_openai:",
+    "deepseek:",
+    "xai:",
+    "together:",
+)
 _NOT_JSON = "The reply was not valid JSON."
 _CUT = "The reply was cut at the output limit; answer shorter."
 
