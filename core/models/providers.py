@@ -100,7 +100,11 @@ class _Providers:
         if provider not in _WITHOUT_LIMITS:
             # For these clients ``max_retries`` does not count the first request.
             options |= {"timeout": self._settings.model_timeout_seconds, "max_retries": 0}
-        return _init(spec.name, provider, model, options)
+        chat = _init(spec.name, provider, model, options)
+        if "stream_chunk_timeout" in type(chat).model_fields:
+            # OpenAI's adapters end a stream that is silent for two minutes; the attempt's own limit applies.
+            chat = chat.model_copy(update={"stream_chunk_timeout": None})
+        return chat
 
     def _build_gemini(self, spec: ModelSpec, provider: str, model: str) -> BaseChatModel:
         # A copy shares the client, so all temperatures of a model use the same connections.

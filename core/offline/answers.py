@@ -20,6 +20,8 @@ _PASSAGE_CHARACTERS: Final = 650
 _LABEL_KEYS: Final = ("item", "title", "name")
 _NUMBER_KEYS: Final = ("number", "id", "order_id", "code")
 _HIDDEN_KEYS: Final = frozenset({"contact_id", "currency", "language", "severity", "description", "source"})
+# Records of these tools are the company's own notes on a customer, which no customer reads.
+_INTERNAL: Final = ("ticket", "opportunit")
 _FIRST_DATES: Final = ("issued_at", "placed_at", "created_at", "date")
 _CODE_SCORE: Final = 20.0
 _MONTH_SCORE: Final = 8.0
@@ -84,7 +86,7 @@ def _from_records(conversation: Conversation) -> Answer | None:
     groups = [(call.tool, _records(call.result)) for call in conversation.calls if not call.failure]
     best: Answer | None = None
     for tool, records in groups:
-        if records and "ticket" not in tool:
+        if records and not any(word in tool for word in _INTERNAL):
             answer = _select(conversation, tool, records)
             best = answer if best is None or answer.score > best.score else best
     return best

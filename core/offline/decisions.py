@@ -28,9 +28,11 @@ _HANDOFF: Final = re.compile(r"hand_?(?:over|off)|escalate_to_(?:human|person)|t
 _SEARCH: Final = re.compile(r"search|find|lookup")
 # What only a person can do. A question how it is done is none of them.
 _NEEDS_PERSON: Final = re.compile(
-    r"\b(?:refund|dispute|chargeback|exchange|replace|discount|percent off|% off|complain|complaint"
+    r"\b(?:refund|money back|charged twice|double charge|dispute|chargeback|exchange|replace|discount"
+    r"|percent off|% off|complain|complaint"
     r"|unacceptable|leaked|breach|cancel|delete|erase|book|manager|supervisor|human|real person"
-    r"|reembols\w+|estorn\w+|troc(?:ar|a)\b(?! o cart)|desconto|reclam\w+|insatisfeit\w+|vaz(?:ou|amento)"
+    r"|dinheiro de volta|cobrad[oa]s? (?:duas vezes|em dobro|dos veces)|reembols\w+|estorn\w+"
+    r"|troc(?:ar|a)\b(?! o cart)|desconto|reclam\w+|insatisfeit\w+|vaz(?:ou|amento)"
     r"|cancel\w+|exclu\w+"
     r"|apag(?:ar|uem)|marcar|atendente|gerente|c[oó]pia de todos|todos os dados|responsable|encargad[oa]"
     r"|queja|quejar\w*|devoluci[oó]n|filtraci[oó]n|borrar)\b",

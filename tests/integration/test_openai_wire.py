@@ -1,6 +1,7 @@
 """The real OpenAI adapter over a real socket: what is sent, and what a caller sees when things go wrong."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
@@ -10,6 +11,7 @@ from pydantic import BaseModel
 
 from core.errors import ModelMisconfigured, ModelRefused, ModelUnavailable
 from core.models import ChatModels, build_chat_models, is_truncated
+from core.models.calls import ModelSpec
 from core.models.reasoning import get_reasoning
 from core.settings import FeatureSettings, ModelSettings
 from tests.support.exchange import Raw
@@ -151,6 +153,12 @@ async def test_a_reply_arrives_whole_and_the_request_has_temperature_and_output_
     assert request["stream"] is True
     assert request["temperature"] == 0.2
     assert request["max_completion_tokens"] == 700
+
+
+async def test_only_the_services_own_limit_ends_a_model_that_thinks_for_long(models: ChatModels) -> None:
+    chat: Any = models._factory(ModelSpec(name="openai:test", temperature=0, thinking=False))
+    assert chat.stream_chunk_timeout is None
+    assert chat.request_timeout == ModelSettings(_env_file=None).model_timeout_seconds
 
 
 async def test_a_tool_call_and_a_structured_value_arrive(server: OpenAIServer, models: ChatModels) -> None:
