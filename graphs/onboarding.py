@@ -67,6 +67,7 @@ SPEC = GraphSpec(
     # A run stops at the next question, after about ten super-steps.
     recursion_limit=30,
     asks="customer",
+    journey="contact_id",
     example={
         "contact_id": "550e8400-e29b-41d4-a716-446655440000",
         "message": "Hello! We would like to import our contacts and export reports on them every month.",

@@ -76,6 +76,7 @@ SPEC = GraphSpec(
     durability="sync",
     # The limit of the subgraph: each graph counts its own super-steps, and this one has eight.
     recursion_limit=200,
+    journey="opportunity_id",
     example={
         "contact_id": "550e8400-e29b-41d4-a716-446655440000",
         "opportunity_id": "OPP-3001",

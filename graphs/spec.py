@@ -31,6 +31,8 @@ class GraphSpec:
         asks: Who answers its interrupts: a person of the ``company``, who finds them at /v1/approvals, or
             the ``customer``.
         example: An input to try it with.
+        journey: The input field that says what a thread is about, for a graph whose threads last for days and
+            are continued by the contact's messages; empty: not such a graph.
     """
 
     name: str
@@ -42,6 +44,7 @@ class GraphSpec:
     recursion_limit: int
     example: Mapping[str, Any]
     asks: Literal["company", "customer"] = "company"
+    journey: Literal["", "contact_id", "opportunity_id"] = ""
 
     def validate_input(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the input with every default filled in, to be passed to the graph.

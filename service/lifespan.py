@@ -42,11 +42,13 @@ from service.observability.tracing import Tracing, open_tracing
 from service.retention import supervise_retention
 from service.runs.erasure import Erasure
 from service.runs.executor import RunExecutor
+from service.runs.journeys import JourneyRouter
 from service.runs.limits import build_queues
 from service.runs.observers import RunObserver
 from service.runs.preconditions import ThreadOwners
 from service.runs.request import CompiledGraph
 from service.runs.sessions import SESSION_GRAPH, SessionRuns, summarise_session
+from service.sessions.journeys import JourneyStore
 from service.sessions.store import SessionStore
 from service.sessions.worker import SessionWorker
 from service.version import VERSION
@@ -87,6 +89,7 @@ class Service:
         memory: What is remembered of contacts.
         sessions: The customers' sessions.
         session_runs: Enters and closes the sessions of runs.
+        journeys: Finds the journey that a message belongs to.
         requests: Idempotency keys of requests.
         audit: The audit trail.
         warming: Done when the router has learnt the agents' examples, or could not.
@@ -111,6 +114,7 @@ class Service:
     memory: Memory
     sessions: SessionStore
     session_runs: SessionRuns
+    journeys: JourneyRouter
     requests: RequestKeys
     audit: AuditTrail
     warming: asyncio.Task[None]
@@ -202,6 +206,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             memory=memory,
             sessions=stores.sessions,
             session_runs=SessionRuns(stores.sessions, owners, graphs[SESSION_GRAPH.name]),
+            journeys=JourneyRouter(stores.journeys, graphs, deps),
             requests=stores.requests,
             audit=stores.audit,
             warming=warming,
@@ -222,6 +227,7 @@ class _Stores:
     requests: RequestKeys
     effects: RecordedEffects
     sessions: SessionStore
+    journeys: JourneyStore
 
 
 async def _open_database(stack: AsyncExitStack, settings: Settings, tasks: Supervisor) -> WatchedPool:
@@ -237,6 +243,7 @@ def _build_stores(settings: Settings, pool: Pool) -> _Stores:
         requests=RequestKeys(pool, hours=settings.idempotency.key_hours),
         effects=RecordedEffects(pool),
         sessions=SessionStore(pool, idle_seconds=settings.sessions.idle_seconds),
+        journeys=JourneyStore(pool),
     )
 
 
