@@ -60,6 +60,8 @@ def build_onboarding(
 SPEC = GraphSpec(
     name="onboarding",
     description="Takes a new customer through profile, tour and integrations, over days; asks and waits.",
+    kind="hybrid",
+    suits="A new customer's first days: questions in a fixed order, answered in the customer's own words.",
     build=build_onboarding,
     input_schema=OnboardingInput,
     output_schema=OnboardingOutput,

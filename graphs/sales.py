@@ -70,6 +70,9 @@ def _build_team(deps: Deps) -> Team:
 SPEC = GraphSpec(
     name="sales",
     description="Carries a deal from qualification to its close, one sub-agent per stage, over many days.",
+    kind="hybrid",
+    suits="A deal that takes days and whose stages build on each other.",
+    calls_tools=True,
     build=build_sales,
     input_schema=SalesInput,
     output_schema=SalesOutput,

@@ -1,7 +1,7 @@
 """Open everything that lives as long as the service, in order, and close it in reverse."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -85,6 +85,7 @@ class Service:
         graphs: The compiled graphs by name.
         model: Which model answers, and why that one.
         agents: The registry of the specialised agents.
+        tools: Names of the tools.
         erasure: Erases threads.
         memory: What is remembered of contacts.
         sessions: The customers' sessions.
@@ -110,6 +111,7 @@ class Service:
     graphs: Mapping[str, CompiledGraph]
     model: ModelInfo
     agents: AgentRegistry
+    tools: Sequence[str]
     erasure: Erasure
     memory: Memory
     sessions: SessionStore
@@ -185,7 +187,13 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         await stack.enter_async_context(supervise_retention(tasks, settings, pool, erasure, runs))
         workflows = await stack.enter_async_context(
             open_workflows(
-                settings.workflows, pool, runs=runs, engine=engine, checkpointer=saver, tasks=tasks
+                settings.workflows,
+                pool,
+                runs=runs,
+                engine=engine,
+                checkpointer=saver,
+                metrics=metrics,
+                tasks=tasks,
             )
         )
 
@@ -202,6 +210,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             graphs=graphs,
             model=models.info,
             agents=deps.agents,
+            tools=tuple(deps.tools),
             erasure=erasure,
             memory=memory,
             sessions=stores.sessions,
