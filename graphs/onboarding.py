@@ -42,13 +42,15 @@ def build_onboarding(
     graph.add_node("complete", nodes.complete)
     graph.add_node("tour", nodes.tour)
     graph.add_node("guide", nodes.guide)
+    graph.add_node("start_task", nodes.start_task)
+    graph.add_node("help_out", nodes.help_out)
     graph.add_node("ask", nodes.ask)
     graph.add_node("wait", nodes.wait)
     graph.add_node("finish", nodes.finish)
 
     graph.add_edge(START, "prepare")
     graph.add_edge("prepare", "sync")
-    for turn in ("answer", "hand_over", "pause", "complete"):
+    for turn in ("answer", "hand_over", "pause", "complete", "start_task"):
         graph.add_edge(turn, "sync")
     graph.add_edge("guide", "ask")
     graph.add_edge("ask", "wait")
