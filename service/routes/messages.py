@@ -1,7 +1,6 @@
 """``POST /v1/messages``: what the CRM calls when a customer writes."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -21,7 +20,6 @@ from service.runs.journeys import JourneyTurn
 from service.runs.output import PendingInterrupt, RunEvents, RunResult
 from service.runs.replay import claim_message_id, claim_request_key
 from service.runs.request import (
-    RunPart,
     RunRequest,
     build_graph_input,
     build_run_request,
@@ -96,34 +94,11 @@ class MessageRun:
         return self.session.thread_id
 
 
-@asynccontextmanager
-async def _open_run(
-    run: MessageRun, service: Service
-) -> AsyncIterator[tuple[AsyncIterator[RunPart], JourneyTurn | None]]:
-    """Start the journey's run; the session's, where there is no journey or it has gone on meanwhile.
-
-    Yields:
-        The parts of the run, and the journey's turn if it is that.
-    """
-    async with AsyncExitStack() as stack:
-        turn, parts = run.turn, None
-        if run.journey:
-            try:
-                parts = await stack.enter_async_context(service.runs.stream(run.journey))
-            except (NothingToResume, InterruptPending) as error:
-                log.info("journey_not_continued", thread_id=run.journey.thread_id, reason=error.message)
-                turn = None
-        if parts is None:
-            parts = await stack.enter_async_context(service.runs.stream(run.session))
-        yield parts, turn
-
-
 async def _answer(run: MessageRun, service: Service) -> Response:
-    result = RunResult()
-    async with _open_run(run, service) as (parts, turn):
-        async for part in parts:
-            result.take(part)
-    return JSONResponse(await _build_response(run, turn, result, service))
+    answer = await _advance_journey(run, service)
+    if answer is None:
+        answer = _build_response(await service.runs.run_to_end(run.session), service)
+    return JSONResponse(answer)
 
 
 async def _stream(run: MessageRun, service: Service) -> Response:
@@ -131,42 +106,75 @@ async def _stream(run: MessageRun, service: Service) -> Response:
 
 
 async def _list_events(run: MessageRun, service: Service) -> AsyncGenerator[ServerSentEvent, None]:
+    start = {"session_id": run.session_id, "metadata": asdict(service.model)}
+    if answer := await _advance_journey(run, service):
+        # A journey's texts are put together from several replies, so its answer comes whole.
+        yield sse.format_event("start", start)
+        for dispatch in answer["dispatched"]:
+            yield sse.format_event("agent", dispatch)
+        if answer["response"]:
+            token = {"node": answer["agent_used"], "message_id": run.message_id, "text": answer["response"]}
+            yield sse.format_event("token", token)
+        for pending in answer["interrupts"]:
+            yield sse.format_event("interrupt", pending)
+        yield sse.format_event("done", answer)
+        return
     events, result = RunEvents(), RunResult()
-    async with _open_run(run, service) as (parts, turn):
-        yield sse.format_event("start", {"session_id": run.session_id, "metadata": asdict(service.model)})
-        if turn:
-            yield sse.format_event("agent", turn.dispatch)
+    async with service.runs.stream(run.session) as parts:
+        yield sse.format_event("start", start)
         async for part in parts:
             result.take(part)
-            # A journey's texts are put together from several replies, so its answer comes whole.
-            for name, data in [] if turn else events.convert(part):
+            for name, data in events.convert(part):
                 yield sse.format_event(name, data)
-    response = await _build_response(run, turn, result, service)
-    if turn and response["response"]:
-        token = {"node": turn.spec.name, "message_id": run.message_id, "text": response["response"]}
-        yield sse.format_event("token", token)
-    yield sse.format_event("done", response)
+    yield sse.format_event("done", _build_response(result, service))
 
 
 def _to_error_event(error: ServiceError) -> ServerSentEvent:
     return sse.format_event("error", {**error_body(error), "status": error.status})
 
 
-async def _build_response(
-    run: MessageRun, turn: JourneyTurn | None, result: RunResult, service: Service
+async def _advance_journey(run: MessageRun, service: Service) -> dict[str, Any] | None:
+    """Give the message to its journey, and return the response.
+
+    Returns:
+        ``None``: it belongs to no journey, the journey has gone on meanwhile, or it had nothing to say; the
+        coordinator answers then.
+    """
+    if run.turn is None or run.journey is None:
+        return None
+    try:
+        result = await service.runs.run_to_end(run.journey)
+    except (NothingToResume, InterruptPending) as error:
+        log.info("journey_not_continued", thread_id=run.journey.thread_id, reason=error.message)
+        return None
+    values = await service.journeys.build_answer(
+        run.turn, result.values, identity=run.identity, session_id=run.session_id, message_id=run.message_id
+    )
+    interrupts = result.interrupts if run.turn.spec.asks == "company" else []
+    return (
+        _build_response(result, service, {**values, "interrupts": interrupts})
+        if interrupts or values["response"]
+        else None
+    )
+
+
+def _build_response(
+    result: RunResult, service: Service, values: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    values, interrupts = result.values, [PendingInterrupt(**pending) for pending in result.interrupts]
-    if turn:
-        values = await service.journeys.build_answer(
-            turn, values, identity=run.identity, session_id=run.session_id, message_id=run.message_id
-        )
-        interrupts = [] if turn.spec.asks == "customer" else interrupts
-    fields = MessageResponse.model_fields.keys() & values.keys() - {"metadata"}
+    """Return the response to a message.
+
+    Args:
+        result: The run's result.
+        service: The open service.
+        values: The answer in the coordinator's form, of a run of another graph.
+    """
+    answer = {"journey": None, "interrupts": result.interrupts, **(values or result.values)}
+    fields = MessageResponse.model_fields.keys() & answer.keys() - {"metadata", "interrupts"}
     return MessageResponse(
-        **{"journey": None, **{name: values[name] for name in fields}},
-        reason_incomplete=values["reason"],
-        interrupts=interrupts,
-        metadata=MessageMetadata(**asdict(service.model), memory=values["memory"], context=values["context"]),
+        **{name: answer[name] for name in fields},
+        reason_incomplete=answer["reason"],
+        interrupts=[PendingInterrupt(**pending) for pending in answer["interrupts"]],
+        metadata=MessageMetadata(**asdict(service.model), memory=answer["memory"], context=answer["context"]),
     ).model_dump()
 
 

@@ -27,6 +27,7 @@ from nodes.coordinator.state import NO_HANDOFF, Dispatch, Handoff
 from nodes.deps import Deps
 from nodes.onboarding.replies import parse_reply
 from nodes.onboarding.state import PROFILE, Question
+from nodes.sales.evidence import find_acceptance
 from nodes.sales.stages import CLOSED
 from nodes.shared.memory import (
     MemoryUse,
@@ -267,9 +268,10 @@ class JourneyRouter:
     async def _find_sale(self, journeys: Sequence[Journey], contact_id: str, message: str) -> Journey | None:
         """Return the sale of the contact's open deal; of several, the one named or last spoken about.
 
-        There is none without a language model, which a sale needs, nor while a person decides on its offer.
+        There is none without a language model, which a sale needs, unless the customer plainly accepts; nor
+        while a person decides on its offer.
         """
-        if not self._models.info.is_language_model:
+        if not self._models.info.is_language_model and not find_acceptance(message):
             return None
         try:
             found = await self._crm.list_opportunities(contact_id)
@@ -306,14 +308,20 @@ def _build_turn(
 
 
 def _get_response(output: Mapping[str, Any]) -> str:
-    """Return what the customer is told: the last message, unless it is the customer's own."""
+    """Return what the customer is told: of an onboarding the last message."""
+    if "response" in output:
+        return str(output["response"])
     last = output["messages"][-1]
     return last.text if isinstance(last, AIMessage) else ""
 
 
 def _read_handoff(output: Mapping[str, Any]) -> Handoff:
-    """Return an onboarding's hand-off in the coordinator's form."""
-    handoff = output["handoff"]
+    """Return a journey's hand-off in the coordinator's form."""
+    if handed_over := output.get("handed_over"):
+        return Handoff(
+            recommended=True, recorded=True, team=handed_over["team"], reason=handed_over["reason"]
+        )
+    handoff = output.get("handoff", {"required": False})
     if not handoff["required"]:
         return NO_HANDOFF
     is_recorded = not any(change.startswith("handoff ") for change in output["unsaved"])

@@ -9,6 +9,7 @@ from httpx_sse import aconnect_sse
 from tests.support.onboarding import AISHA
 from tests.support.service import RunningService, running_service
 
+RAFAEL = "d924702e-7216-42a7-9f90-db93a970ca03"
 START = "We signed up today, how do we get started?"
 INVOICE = "Please send me the invoice of last month again, I cannot find it."
 
@@ -89,3 +90,16 @@ async def test_a_streaming_client_sees_the_journey_s_question(running: RunningSe
     assert [name for name, _ in events] == ["start", "agent", "token", "done"]
     assert events[1][1]["agent"] == "onboarding"
     assert events[2][1]["text"] == events[3][1]["response"]
+
+
+async def test_a_customer_who_accepts_the_proposal_closes_the_deal(running: RunningService) -> None:
+    accepted = await say(
+        running, "Fechado, aceitamos a proposta como está.", contact_id=RAFAEL, message_id="m-1"
+    )
+    assert (accepted["agent_used"], accepted["success"]) == ("sales", True)
+    assert accepted["journey"]["subject"] == "OPP-3002"
+    assert accepted["response"].startswith("Obrigado! Registrei que você aceita a proposta.")
+    deal = await running.crm(f"/contacts/{RAFAEL}/opportunities/OPP-3002")
+    assert (deal["stage"], deal["close_reason"]) == ("closed_won", "Fechado, aceitamos a proposta como está.")
+    later = await say(running, "Fechado, aceitamos a proposta como está.", contact_id=RAFAEL)
+    assert later["agent_used"] != "sales"
