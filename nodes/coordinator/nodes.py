@@ -128,8 +128,7 @@ class CoordinatorNodes:
             self._deps, (state["last_agent"], GENERAL), state["message"], context
         )
         if escalation and not escalation.agent_answers:
-            update = {"handoff": escalation.handoff, "unclear_message": ""}
-            return Command(goto="hand_over", update=update)
+            return Command(goto="hand_over", update={"handoff": escalation.handoff, "unclear_message": ""})
         # A reply to our question is read together with the message it explains.
         text = "\n".join(filter(None, (state["unclear_message"], state["message"])))
         try:
