@@ -66,6 +66,9 @@ def build_coordinator(
 SPEC = GraphSpec(
     name="coordinator",
     description="Finds the specialised agent for a customer's message, and answers.",
+    kind="hybrid",
+    suits="A customer's message of any kind.",
+    calls_tools=True,
     build=build_coordinator,
     input_schema=CoordinatorInput,
     output_schema=CoordinatorOutput,

@@ -193,6 +193,8 @@ def build_workflow(deps: Deps) -> StateGraph[RunWorkflowState, Context, RunWorkf
 SPEC = GraphSpec(
     name="workflow",
     description="Runs a workflow, from the library or a definition in the request, and returns its result.",
+    kind="workflow",
+    suits="Steps that are known beforehand and run the same way each time.",
     build=build_workflow,
     input_schema=RunWorkflowInput,
     output_schema=RunWorkflowOutput,

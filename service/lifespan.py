@@ -1,7 +1,7 @@
 """Open everything that lives as long as the service, in order, and close it in reverse."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -43,11 +43,13 @@ from service.observability.tracing import Tracing, open_tracing
 from service.retention import supervise_retention
 from service.runs.erasure import Erasure
 from service.runs.executor import RunExecutor
+from service.runs.journeys import JourneyRouter
 from service.runs.limits import build_queues
 from service.runs.observers import RunObserver
 from service.runs.preconditions import ThreadOwners
 from service.runs.request import CompiledGraph
 from service.runs.sessions import SESSION_GRAPH, SessionRuns, summarise_session
+from service.sessions.journeys import JourneyStore
 from service.sessions.store import SessionStore
 from service.sessions.worker import SessionWorker
 from service.version import VERSION
@@ -84,10 +86,12 @@ class Service:
         graphs: The compiled graphs by name.
         model: Which model answers, and why that one.
         agents: The registry of the specialised agents.
+        tools: Names of the tools.
         erasure: Erases threads.
         memory: What is remembered of contacts.
         sessions: The customers' sessions.
         session_runs: Enters and closes the sessions of runs.
+        journeys: Finds the journey that a message belongs to.
         requests: Idempotency keys of requests.
         audit: The audit trail.
         warming: Done when the router has learnt the agents' examples, or could not.
@@ -108,10 +112,12 @@ class Service:
     graphs: Mapping[str, CompiledGraph]
     model: ModelInfo
     agents: AgentRegistry
+    tools: Sequence[str]
     erasure: Erasure
     memory: Memory
     sessions: SessionStore
     session_runs: SessionRuns
+    journeys: JourneyRouter
     requests: RequestKeys
     audit: AuditTrail
     warming: asyncio.Task[None]
@@ -188,7 +194,13 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         await stack.enter_async_context(supervise_retention(tasks, settings, pool, erasure, runs))
         workflows = await stack.enter_async_context(
             open_workflows(
-                settings.workflows, pool, runs=runs, engine=engine, checkpointer=saver, tasks=tasks
+                settings.workflows,
+                pool,
+                runs=runs,
+                engine=engine,
+                checkpointer=saver,
+                metrics=metrics,
+                tasks=tasks,
             )
         )
 
@@ -205,10 +217,12 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             graphs=graphs,
             model=models.info,
             agents=deps.agents,
+            tools=tuple(deps.tools),
             erasure=erasure,
             memory=memory,
             sessions=stores.sessions,
             session_runs=SessionRuns(stores.sessions, owners, graphs[SESSION_GRAPH.name]),
+            journeys=JourneyRouter(stores.journeys, graphs, deps),
             requests=stores.requests,
             audit=stores.audit,
             warming=warming,
@@ -229,6 +243,7 @@ class _Stores:
     requests: RequestKeys
     effects: RecordedEffects
     sessions: SessionStore
+    journeys: JourneyStore
 
 
 async def _open_database(stack: AsyncExitStack, settings: Settings, tasks: Supervisor) -> WatchedPool:
@@ -244,6 +259,7 @@ def _build_stores(settings: Settings, pool: Pool) -> _Stores:
         requests=RequestKeys(pool, hours=settings.idempotency.key_hours),
         effects=RecordedEffects(pool),
         sessions=SessionStore(pool, idle_seconds=settings.sessions.idle_seconds),
+        journeys=JourneyStore(pool),
     )
 
 

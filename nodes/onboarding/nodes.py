@@ -20,6 +20,7 @@ from nodes.onboarding.journey import (
     NodeAfterReply,
     apply_reply,
     build_follow_up,
+    build_handoff_after_no,
     build_steps,
     build_summary,
     continue_journey,
@@ -28,6 +29,7 @@ from nodes.onboarding.journey import (
     enqueue_write,
     find_next_node,
     find_next_question,
+    name_help,
     start_journey,
 )
 from nodes.onboarding.replies import (
@@ -42,6 +44,7 @@ from nodes.onboarding.state import (
     OnboardingState,
     Outcome,
     Profile,
+    Question,
     QuestionToCustomer,
     Reply,
 )
@@ -54,6 +57,7 @@ MAX_ARTICLES = 3
 WRITING_TEMPERATURE = 0.3
 FOLLOW_UP_AFTER_SUCCESS = timedelta(days=7)
 FOLLOW_UP_AFTER_PAUSE = timedelta(days=3)
+FOLLOW_UP_AFTER_TASK = timedelta(days=2)
 
 
 class OnboardingNodes:
@@ -214,12 +218,52 @@ class OnboardingNodes:
     async def guide(self, state: OnboardingState, *, runtime: Runtime[Context]) -> dict[str, Any]:
         """Node: explain how to set up what the customer wants to connect."""
         texts = TEXTS[state["language"]]
-        query, articles = await self._find_articles(state["integration"])
-        text: str | None = texts.no_guide
-        if articles:
-            text = await self._write("onboarding_guide", state, query, articles, runtime)
-        text = text or texts.plain_guide.format(articles=_list_titles(articles))
-        return {"presented": [*state["presented"], "guide"], "paragraphs": [*state["paragraphs"], text]}
+        text = await self._explain(state, "guide", state["integration"], runtime=runtime)
+        return {
+            "presented": [*state["presented"], "guide"],
+            "paragraphs": [*state["paragraphs"], text or texts.no_guide],
+        }
+
+    async def start_task(self, state: OnboardingState, *, runtime: Runtime[Context]) -> dict[str, Any]:
+        """Node: explain how to do what the customer wants to do first, and have a colleague ask about it."""
+        texts = TEXTS[state["language"]]
+        text = await self._explain(state, "guide", state["first_task"], runtime=runtime)
+        body = build_follow_up(f"First task: {state['first_task']}", state, FOLLOW_UP_AFTER_TASK)
+        return {
+            "presented": [*state["presented"], "first_task"],
+            "paragraphs": [*state["paragraphs"], texts.task_started, *filter(None, [text])],
+            **enqueue_write(state, runtime, "follow_up", body),
+        }
+
+    async def help_out(
+        self, state: OnboardingState, *, runtime: Runtime[Context]
+    ) -> Command[Literal["sync", "hand_over"]]:
+        """Node: help a customer who said no; where no article can, call a person."""
+        question = cast("Question", state["question"])
+        said = next(
+            message.text for message in reversed(state["messages"]) if isinstance(message, HumanMessage)
+        )
+        texts = TEXTS[state["language"]]
+        goal = state["integration"] if question == "connected" else state["first_task"]
+        goals = [f"{goal} {said}", goal, state["profile"]["use_case"], texts.first_steps]
+        text = await self._explain(state, "help", *filter(None, goals), runtime=runtime)
+        if text is None:
+            return Command(goto="hand_over", update={"handoff": build_handoff_after_no(question)})
+        paragraphs = [*state["paragraphs"], texts.help_out, text]
+        return Command(
+            goto="sync",
+            update={"presented": [*state["presented"], name_help(question)], "paragraphs": paragraphs},
+        )
+
+    async def _explain(
+        self, state: OnboardingState, prompt: str, *goals: str, runtime: Runtime[Context]
+    ) -> str | None:
+        """Return how to reach the first goal that help articles are about; None if there are none."""
+        query, articles = await self._find_articles(*goals)
+        if not articles:
+            return None
+        text = await self._write(f"onboarding_{prompt}", state, query, articles, runtime)
+        return text or TEXTS[state["language"]].plain_guide.format(articles=_list_titles(articles))
 
     async def ask(self, state: OnboardingState) -> dict[str, Any]:
         """Node: join all paragraphs and the next question into one message.

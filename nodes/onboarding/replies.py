@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from langchain_core.messages import HumanMessage, SystemMessage
 from pydantic import AfterValidator, BaseModel, Field, create_model
+from text_to_num import alpha2digit  # type: ignore[attr-defined]  # the package does not list its names
 
 from core.errors import ModelError
 from core.models import ChatModels
@@ -27,7 +28,7 @@ CALL_TIMEOUT_SECONDS = 200.0
 MAX_SIZE = 10_000_000
 # The CRM's limit for an industry.
 MAX_TEXT_CHARACTERS = 200
-TEXT_FIELDS = ("industry", "use_case", "integration")
+TEXT_FIELDS = ("industry", "use_case", "integration", "first_task")
 # One or two words do not show a language: "no" is a word of several.
 _MIN_LANGUAGE_WORDS = 3
 _MAX_DIGITS: Final = 20
@@ -56,6 +57,7 @@ _FIELDS: Mapping[Question, str] = {
     "use_case": "What they want to do with the product, in one sentence; empty where it is not said",
     "team_size": f"How many people will use the product, {_SIZE_RULE}",
     "integration": "The other tools they want to connect, by name; empty where none is named",
+    "first_task": "What they want to do first with the product, in a few words; empty where it is not said",
 }
 _COMMON_INTENTS = (
     "later: they want to go on another time, or need more time; skip: they do not want to say; "
@@ -76,6 +78,7 @@ class Reading(BaseModel):
     use_case: Words = ""
     team_size: Size = 0
     integration: Words = ""
+    first_task: Words = ""
 
 
 def build_reading_schema(question: Question | None) -> type[Reading]:
@@ -157,6 +160,8 @@ _NO = (
 )
 # As the languages write it: 1200, 1,200 and 1.200.
 _NUMBER = r"[0-9]{1,3}(?:[.,][0-9]{3})+|[0-9]+"
+# "Some", before a number; as a number word it would be a one.
+_SOME = re.compile(r"\b(?:uns|umas|unos|unas)\s+", re.IGNORECASE)
 _NOTHING = (
     r"no|none|nothing|no thanks?|no,? none|nao|nenhuma?|nada|nenhuma ferramenta"
     r"|ningun[oa]?|ninguna herramienta"
@@ -170,14 +175,19 @@ def parse_reply(reply: str, question: Question | None) -> Reading | None:
         if re.fullmatch(f"{_PLEASE}(?:{pattern}){_END}", text):
             return Reading(intent=intent)
     if question in CONFIRMATIONS:
-        if re.fullmatch(f"(?:{_YES}){_END}", text):
-            return Reading(intent="yes")
-        return Reading(intent="no") if re.fullmatch(f"(?:{_NO}){_END}", text) else None
+        return _parse_confirmation(text)
     if question == "integration" and re.fullmatch(f"(?:{_NOTHING}){_END}", text):
         return Reading(intent="skip")
     if question in SIZES and re.fullmatch(_NUMBER, text):
         return _parse_size(question, text)
     return None
+
+
+def _parse_confirmation(text: str) -> Reading | None:
+    # A number is no yes: it answers another question, if any.
+    answers: Mapping[str, Intent] = {_YES: "yes", _NO: "no", _NUMBER: "unclear"}
+    found = (intent for words, intent in answers.items() if re.fullmatch(f"(?:{words}){_END}", text))
+    return next((Reading(intent=intent) for intent in found), None)
 
 
 def _fold(reply: str) -> str:
@@ -212,12 +222,18 @@ def parse_reply_without_model(reply: str, question: Question | None) -> Reading:
     if question in CONFIRMATIONS and not is_question and _BEGINS_WITH_YES.match(_fold(reply)):
         return Reading(intent="yes")
     if question in SIZES:
-        numbers = re.findall(rf"(?<![\w.,-])(?:{_NUMBER})(?![\w-]|[.,]\d)", reply)
+        numbers = re.findall(rf"(?<![\w.,-])(?:{_NUMBER})(?![\w-]|[.,]\d)", _write_digits(reply))
         reading = _parse_size(question, numbers[0]) if len(numbers) == 1 else None
         return reading or Reading(intent="unclear")
     if question is None or question in CONFIRMATIONS or is_question:
         return Reading(intent="question" if is_question else "unclear")
     return Reading.model_validate({"intent": "information", question: " ".join(reply.split())})
+
+
+def _write_digits(reply: str) -> str:
+    """Return the reply with its number words as digits: “about fifty people” is “about 50 people”."""
+    language = detect_language(reply)
+    return str(alpha2digit(_SOME.sub("", reply), language))
 
 
 def _remove_echo(reading: Reading, reply: str) -> Reading:

@@ -34,7 +34,7 @@ from nodes.shared.structured import ask_text
 log = get_logger(__name__)
 
 # The tools of an agent that names none: these only read.
-READING_TOOLS = (
+DEFAULT_TOOLS = (
     "search_knowledge_base",
     "search_past_tickets",
     "get_product_version",
@@ -189,7 +189,7 @@ def complete_agents(agents: Sequence[ParallelAgent], tools: Collection[str]) -> 
     Raises:
         InvalidRequest: An agent names a tool that does not exist, or none where there is no default.
     """
-    defaults = [name for name in READING_TOOLS if name in tools]
+    defaults = [name for name in DEFAULT_TOOLS if name in tools]
     completed = [
         ParallelAgent(
             name=agent["name"],

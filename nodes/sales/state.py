@@ -133,6 +133,10 @@ class SalesState(ContextState):
     pending_offer: PendingOffer | None
     refusals: list[str]
     notes: list[str]
+    # What the customer said in this run, and is told; and the hand-over that was recorded.
+    said: StoredText
+    response: StoredText
+    handed_over: HandOver | None
     closed: bool
     deal_value: float
     stage: Stage | None
@@ -145,6 +149,16 @@ class SalesState(ContextState):
 
 class SalesOutput(ContextOutput):
     """The deal after this run, as the CRM holds it."""
+
+    response: Annotated[
+        str,
+        Field(
+            description="What to tell the customer; empty where they said nothing new, or nothing was done"
+        ),
+    ]
+    handed_over: Annotated[
+        HandOver | None, Field(description="The hand-over that this run recorded in the CRM; null: none")
+    ]
 
     closed: Annotated[bool, Field(description="Whether the deal is closed; stage says whether it was won")]
     deal_value: Annotated[float, Field(description="The opportunity's value, in its currency; never guessed")]

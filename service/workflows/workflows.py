@@ -26,6 +26,7 @@ from nodes.deps import Deps
 from nodes.workflow.executors import build_executors
 from nodes.workflow.recovery import Recovery, extract_records, retry, rollback_to_checkpoint, skip_failed_step
 from service.auth.principal import Identity
+from service.observability.metrics import ServiceMetrics
 from service.runs.executor import RunExecutor
 from service.runs.request import CompiledGraph, new_thread_id
 from service.workflows.graphs import (
@@ -322,6 +323,7 @@ async def open_workflows(
     runs: RunExecutor,
     engine: Engine,
     checkpointer: Checkpointer,
+    metrics: ServiceMetrics,
     tasks: Supervisor,
 ) -> AsyncIterator[Workflows]:
     """Run workflows until the context closes; the runs in progress must have been drained by then."""
@@ -334,7 +336,7 @@ async def open_workflows(
 
     graphs = WorkflowGraphs(compile_definition)
     store = WorkflowStore(pool, service=uuid4().hex, lease_seconds=settings.lease_seconds)
-    worker = WorkflowWorker(store, graphs, runs, settings)
+    worker = WorkflowWorker(store, graphs, runs, metrics, settings)
     async with tasks.supervise("workflow-worker", worker.run):
         try:
             yield Workflows(store=store, graphs=graphs, worker=worker, slots=engine.slots)

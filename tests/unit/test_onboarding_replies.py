@@ -71,6 +71,7 @@ def test_a_business_about_people_is_not_a_command(reply: str) -> None:
         ("¡Perfecto!", "yes"),
         ("no funciona", "no"),
         ("yes, but the orders come twice", None),
+        ("5", "unclear"),
     ],
 )
 def test_yes_and_no_are_understood_where_they_answer_the_question(reply: str, intent: str | None) -> None:
@@ -101,6 +102,13 @@ def test_nothing_to_connect_skips_the_integrations() -> None:
     ("reply", "question", "expected"),
     [
         ("we are about 40 people", "company_size", {"intent": "information", "company_size": 40}),
+        (
+            "about fifty people, a tutoring school",
+            "company_size",
+            {"intent": "information", "company_size": 50},
+        ),
+        ("umas vinte e cinco pessoas", "team_size", {"intent": "information", "team_size": 25}),
+        ("unas cincuenta personas", "company_size", {"intent": "information", "company_size": 50}),
         ("between 50 and 100", "company_size", {"intent": "unclear"}),
         ("50-100", "company_size", {"intent": "unclear"}),
         ("no idea", "company_size", {"intent": "unclear"}),
