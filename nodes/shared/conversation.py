@@ -13,7 +13,7 @@ from core.models import ChatModels
 from core.packing import ContextRecord, Item
 from core.texts import cut, fence, join_lines
 from nodes.shared.prompts import load_prompt
-from nodes.shared.structured import ask_text
+from nodes.shared.structured import ask_customer_text
 
 log = get_logger(__name__)
 
@@ -123,12 +123,13 @@ async def summarise_conversation(
     if models.info.is_language_model:
         try:
             request = _build_summary_request(messages, earlier)
-            summary = await ask_text(models, request, temperature=_SUMMARY_TEMPERATURE, model=model)
+            # A summary becomes a memory, which holds no more of our own than an answer.
+            summary = await ask_customer_text(models, request, temperature=_SUMMARY_TEMPERATURE, model=model)
         except ModelError as error:
             log.warning("summary_not_written", reason=error.message)
-            summary = ""
-        if summary.strip():
-            return cut(summary.strip(), SUMMARY_CHARACTERS)
+            summary = None
+        if summary:
+            return cut(summary.text.strip(), SUMMARY_CHARACTERS)
     return extract_first_sentences(messages, earlier=earlier)
 
 

@@ -96,7 +96,7 @@ def way(request: pytest.FixtureRequest, model: WorstModel) -> Way:
 
 async def test_a_message_is_answered_safely_or_handed_over(running: RunningService, way: Way) -> None:
     sent = await list_sent(running)
-    before = len((await running.crm(f"/contacts/{CONTACT}/handoffs"))["handoffs"])
+    before = len((await running.crm(f"/contacts/{CONTACT}/handoffs?limit=100"))["handoffs"])
     # The patterns that plan and judge take many calls; how they end depends on the last one, as elsewhere.
     kinds = list(MESSAGES) if way == "operator" else ["react", "answer", "unclear"]
     answers = await asyncio.gather(*(say(running, MESSAGES[kind]) for kind in kinds))
@@ -112,16 +112,18 @@ async def test_a_message_is_answered_safely_or_handed_over(running: RunningServi
             assert ended == (True, "clarification", False, None)
         else:
             assert ended == (False, "handoff", True, "agents_failed"), kind
-    made = len((await running.crm(f"/contacts/{CONTACT}/handoffs"))["handoffs"]) - before
+    made = len((await running.crm(f"/contacts/{CONTACT}/handoffs?limit=100"))["handoffs"]) - before
     assert made == len(kinds) - 1
     assert await list_sent(running) == sent
     # Memory keeps what the customer said and was asked, and nothing that the model made.
     scope = Scope("default", CONTACT)
     kept = await running.service.memory.recent(scope)
-    assert {message.text for message in kept if message.role != "customer"} == {answers[-1]["response"]}
+    assert {message.text for message in kept if message.role == "agent"} == {answers[-1]["response"]}
+    assert all(message.role == "customer" or not find_customer_text_fault(message.text) for message in kept)
     assert await running.service.memory.recall(scope, "What is noted?", agent="agent", limit=20) == []
 
 
+@pytest.mark.parametrize("way", ["operator", "empty", "cut", "tags", "fields"], indirect=True)
 async def test_an_onboarding_says_only_what_customers_may_read(running: RunningService, way: Way) -> None:
     thread = str(uuid4())
     output = await invoke(
@@ -136,13 +138,13 @@ async def test_an_onboarding_says_only_what_customers_may_read(running: RunningS
     assert {text: fault for text in told if (fault := find_customer_text_fault(text))} == {}
 
 
-@pytest.mark.parametrize("way", ["operator", "empty", "cut", "tags"], indirect=True)
+@pytest.mark.parametrize("way", ["operator", "cut"], indirect=True)
 async def test_no_graph_and_no_workflow_sends_what_nobody_may_read(running: RunningService, way: Way) -> None:
     sent = await list_sent(running)
     deal = await running.crm(f"/contacts/{CONTACT}/opportunities/OPP-3001")
     runs = [(name, dict(spec.example)) for name, spec in REGISTRY.items() if name in STEP_GRAPHS]
     runs += [("workflow", dict(REGISTRY["workflow"].example)), ("workflow", {"definition": WORKFLOW})]
-    outputs = await asyncio.gather(*(invoke(running, name, given) for name, given in runs))
+    outputs = [await invoke(running, name, given) for name, given in runs]
     assert await list_sent(running) == sent
     for (name, _), output in zip(runs, outputs, strict=True):
         ended = output.get("success", output.get("completed", output.get("status") == "succeeded"))
