@@ -35,7 +35,7 @@ class WorstModel(ScriptedChatModel):
     """Answers everything in one bad way; with tools it first sends its text to the customer and notes it."""
 
     # Shared by the copies that tools and schemas are bound to.
-    way: list[Way] = Field(default_factory=lambda: ["empty"])
+    way: list[Way] = Field(default=["empty"])
     tools: tuple[str, ...] = ()
     schema_asked: Any = None
 

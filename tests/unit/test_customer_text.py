@@ -136,8 +136,8 @@ def _iter_fixed_texts() -> Iterator[str]:
     }  # fmt: skip
     for phrases in PHRASES.values():
         # The thought goes with tool calls and is not sent.
-        texts = {name: text for name, text in dataclasses.asdict(phrases).items() if name != "thought"}
-        yield from (text.format(**filled) for text in texts.values())
+        sentences = {name: text for name, text in dataclasses.asdict(phrases).items() if name != "thought"}
+        yield from (text.format(**filled) for text in sentences.values())
     for language, texts in TEXTS.items():
         for value in dataclasses.asdict(texts).values():
             values = value.values() if isinstance(value, dict) else [value]
