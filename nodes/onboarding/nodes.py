@@ -13,7 +13,7 @@ from langgraph.types import Command, interrupt
 from core.context import Context
 from core.customer_text import CustomerText, find_customer_text_fault
 from core.errors import CrmError, CrmRefused, ModelError, NotFound
-from core.models import is_unable
+from core.models import is_unable, track_answers
 from core.texts import detect_language
 from nodes.deps import Deps, get_run_context
 from nodes.onboarding.journey import (
@@ -319,14 +319,18 @@ class OnboardingNodes:
         system = add_locale(load_prompt(prompt), context.locale or state["language"])
         try:
             async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
-                reply = await self._models.reply(
-                    _build_messages(system, state["profile"], task, articles),
-                    temperature=WRITING_TEMPERATURE,
-                    model=context.model,
-                )
+                with track_answers() as streamed:
+                    reply = await self._models.reply(
+                        _build_messages(system, state["profile"], task, articles),
+                        temperature=WRITING_TEMPERATURE,
+                        model=context.model,
+                    )
         except (ModelError, TimeoutError):
             return None
-        return None if find_customer_reply_fault(reply) or is_unable(reply) else reply.text.strip()
+        if find_customer_reply_fault(reply) or is_unable(reply):
+            await streamed.retract()
+            return None
+        return reply.text.strip()
 
 
 def _join(paragraphs: Sequence[str]) -> CustomerText:

@@ -7,7 +7,7 @@ from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMes
 from pydantic import BaseModel
 
 from core.customer_text import CustomerText, find_customer_text_fault
-from core.models import ChatModels, Role, StructuredReply, is_truncated, is_unable
+from core.models import ChatModels, Role, StructuredReply, is_truncated, is_unable, track_answers
 from core.models.echoes import ECHO_FAULT, find_echo, find_echo_in_value
 from core.texts import make_storable
 
@@ -42,16 +42,20 @@ async def ask_structured(
     Raises:
         ModelError: The model failed permanently.
     """
-    first = await models.reply_structured(messages, schema, temperature=temperature, role=role, model=model)
     # The offline model fills schemas with lines of the prompt.
     may_quote = not has_language_model(models, model)
-    fault = _find_value_fault(first, may_quote=may_quote)
-    if not fault:
-        return first.value
-    second = await models.reply_structured(
-        [*messages, build_unreadable_notice(fault)], schema, temperature=temperature, role=role, model=model
-    )
-    return None if _find_value_fault(second, may_quote=may_quote) else second.value
+    request = list(messages)
+    for _ in range(2):
+        with track_answers() as streamed:
+            reply = await models.reply_structured(
+                request, schema, temperature=temperature, role=role, model=model
+            )
+        fault = _find_value_fault(reply, may_quote=may_quote)
+        if not fault:
+            return reply.value
+        await streamed.retract()
+        request = [*messages, build_unreadable_notice(fault)]
+    return None
 
 
 async def ask_text(
@@ -91,11 +95,18 @@ async def _ask_text(
     temperature: float,
     model: str | None,
 ) -> str:
-    reply = await models.reply(messages, temperature=temperature, model=model)
-    if fault := find_fault(reply):
-        retry = [*messages, build_unreadable_notice(fault)]
-        reply = await models.reply(retry, temperature=temperature, model=model)
-    return "" if find_fault(reply) or is_unable(reply) else reply.text
+    request = list(messages)
+    for _ in range(2):
+        with track_answers() as streamed:
+            reply = await models.reply(request, temperature=temperature, model=model)
+        fault = find_fault(reply)
+        if not fault and not is_unable(reply):
+            return reply.text
+        await streamed.retract()
+        if not fault:
+            break
+        request = [*messages, build_unreadable_notice(fault)]
+    return ""
 
 
 def build_unreadable_notice(fault: str) -> HumanMessage:
