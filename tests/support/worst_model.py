@@ -25,7 +25,7 @@ TEXTS: dict[Way, str] = {
     "tags": "<customer>Laura</customer> Here is your answer.",
     "repair": "[Your last reply could not be read] it was empty. Answer again, in the form asked for.",
     "operator": "No language model is configured: set GOOGLE_API_KEY. I use search_knowledge_base.",
-    "thinking": "<think>The customer is angry.</think> Here is your answer.",
+    "thinking": "Thought: The customer is angry.\nHere is your answer.",
     "fields": "Dear {customer_name}, your export of {{ number }} contacts is ready.",
     "ids": "You are contact 550e8400-e29b-41d4-a716-446655440000; see call-1f2e3d4c5b.",
 }
