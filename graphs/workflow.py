@@ -203,7 +203,7 @@ SPEC = GraphSpec(
     # Two super-steps; the workflow that runs in the second has a limit of its own.
     recursion_limit=10,
     example={
-        "workflow": "reengage_quiet_customers",
-        "values": '{"contacts": ["550e8400-e29b-41d4-a716-446655440000"], "since": "2026-11-21"}',
+        "name": "reengage_quiet_customers",
+        "input": {"contacts": ["550e8400-e29b-41d4-a716-446655440000"], "since": "2026-11-21"},
     },
 )

@@ -316,6 +316,11 @@ def format_handoff(language: Language, handoff: Handoff, *, by_rule: bool) -> st
     return ("" if by_rule else _APOLOGY[language]) + sentence.format(team=team)
 
 
+def is_notice(state: CoordinatorState) -> bool:
+    """Return whether the answer only says that it failed or that a person takes over."""
+    return not state["success"] or state["path"] == "handoff" or state["handoff"]["recorded"]
+
+
 def is_goodbye(message: str) -> bool:
     """Return whether the whole message is a farewell in one of our languages; thanks alone are not."""
     words = "".join(c if c.isalnum() else " " for c in normalise_text(message))

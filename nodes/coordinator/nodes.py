@@ -14,6 +14,7 @@ from langgraph.types import Command, Overwrite, Send
 
 from agents.spec import AgentSpec
 from core.context import Context
+from core.customer_text import CustomerText
 from core.errors import CrmError, EmbeddingError, ModelError, NotFound
 from core.logging import get_logger
 from core.memory import Scope
@@ -41,7 +42,7 @@ from nodes.coordinator.state import (
 )
 from nodes.deps import Deps, get_run_context
 from nodes.shared.contact import extract_relations, share_contact_profile, try_load_contact_profile
-from nodes.shared.conversation import extract_first_sentences, summarise_conversation
+from nodes.shared.conversation import extract_first_sentences, mark_notice, summarise_conversation
 from nodes.shared.memory import (
     NO_MEMORY_USE,
     MemoryUse,
@@ -52,7 +53,7 @@ from nodes.shared.memory import (
     retrieve,
 )
 from nodes.shared.prompts import add_locale, load_prompt
-from nodes.shared.structured import ask_text, has_language_model
+from nodes.shared.structured import ask_customer_text, has_language_model
 from tools.execution import derive_idempotency_key
 from tools.relations import RelationRecorder
 
@@ -187,7 +188,9 @@ class CoordinatorNodes:
         request = f"{state['message']}\n\n[It may be about]\n{listed}"
         question = await self._write("coordinator_clarify", request, context)
         return {
-            "response": question or decisions.QUESTION[detect_language(state["message"], context.locale)],
+            "response": str(
+                question or decisions.QUESTION[detect_language(state["message"], context.locale)]
+            ),
             "path": "clarification",
             "success": True,
             "category": state["alternatives"][0]["category"],
@@ -304,7 +307,7 @@ class CoordinatorNodes:
         answers = "\n\n".join(fence("answer", response) for response in responses)
         request = f"{state['message']}\n\n[Answers]\n{answers}"
         merged = await self._write("coordinator_merge", request, get_run_context(runtime))
-        return {"response": merged or "\n\n".join(responses), "path": "merged"}
+        return {"response": str(merged or "\n\n".join(responses)), "path": "merged"}
 
     async def hand_over(self, state: CoordinatorState, *, runtime: Runtime[Context]) -> dict[str, Any]:
         """Node: record the hand-off in the CRM, once, and tell the customer."""
@@ -340,17 +343,24 @@ class CoordinatorNodes:
     async def record(self, state: CoordinatorState, *, runtime: Runtime[Context]) -> dict[str, Any]:
         """Node: append the answer to the session, and record the turn in memory.
 
-        What memory does not take stays in the outbox, and the next turn tries again.
+        Memory keeps no notice of a failure or a hand-off: it says nothing of the customer. What memory does
+        not take stays in the outbox, and the next turn tries again.
+
+        Raises:
+            TextRefused: The answer was not checked, which is a bug.
         """
         answer_id = derive_answer_id(state["turn"])
+        answer = AIMessage(CustomerText(state["response"]).text, id=answer_id)
         outbox = list(state["outbox"])
-        if state["response"]:
+        if decisions.is_notice(state):
+            answer = mark_notice(answer)
+        else:
             channel_id = outbox[-1]["channel_id"] if outbox else ""
             outbox.append(
                 PendingMessage(
                     id=answer_id,
                     role="agent",
-                    text=state["response"],
+                    text=answer.text,
                     at=current_time(),
                     channel_id=channel_id,
                 )
@@ -360,7 +370,7 @@ class CoordinatorNodes:
         handed_over = state["path"] == "handoff" and state["handoff"]["recorded"]
         degraded = [*state["memory"]["degraded"], *([f"record: {fault}"] if fault else [])]
         return {
-            "messages": [AIMessage(state["response"], id=answer_id)],
+            "messages": [answer],
             "last_agent": state["agent_used"] or state.get("last_agent", ""),
             "ends_session": handed_over or decisions.is_goodbye(state["message"]),
             "outbox": outbox if fault else [],
@@ -386,16 +396,16 @@ class CoordinatorNodes:
             summary = extract_first_sentences(old, earlier=earlier)
         return {"summary": summary, "summarised_to": old[-1].id or ""}
 
-    async def _write(self, prompt: str, request: str, context: Context) -> str:
-        """Have the model write a text for the customer; empty if it cannot."""
+    async def _write(self, prompt: str, request: str, context: Context) -> CustomerText | None:
+        """Have the model write a text for the customer; ``None`` if it cannot."""
         if not has_language_model(self._deps.models, context.model):
-            return ""
+            return None
         system = add_locale(load_prompt(prompt), context.locale)
         messages: list[AnyMessage] = [SystemMessage(system), HumanMessage(request)]
         try:
-            return await ask_text(
+            return await ask_customer_text(
                 self._deps.models, messages, temperature=WORDING_TEMPERATURE, model=context.model
             )
         except ModelError as error:
             log.warning("text_not_written", prompt=prompt, reason=error.message)
-            return ""
+            return None

@@ -11,6 +11,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command, interrupt
 
 from core.context import Context
+from core.customer_text import CustomerText, find_customer_text_fault
 from core.errors import CrmError, CrmRefused, ModelError, NotFound
 from core.models import is_unable, track_answers
 from core.texts import detect_language
@@ -50,7 +51,7 @@ from nodes.onboarding.state import (
 )
 from nodes.onboarding.texts import TEXTS
 from nodes.shared.prompts import add_locale, load_prompt
-from nodes.shared.structured import find_text_fault
+from nodes.shared.structured import find_customer_reply_fault
 from tools.crm.models import Article
 
 MAX_ARTICLES = 3
@@ -273,7 +274,7 @@ class OnboardingNodes:
         question = find_next_question(state["outcomes"])
         if question is None:
             raise ValueError("there is no question left to ask")
-        text = "\n\n".join([*state["paragraphs"], TEXTS[state["language"]].questions[question]])
+        text = _join([*state["paragraphs"], TEXTS[state["language"]].questions[question]]).text
         return {
             "question": question,
             "question_text": text,
@@ -330,9 +331,9 @@ class OnboardingNodes:
     async def finish(self, state: OnboardingState) -> dict[str, Any]:
         """Node: send the remaining paragraphs with the summary."""
         summary = build_summary(state)
-        text = "\n\n".join([*state["paragraphs"], summary])
+        text = _join([*state["paragraphs"], summary])
         return {
-            "messages": [AIMessage(text, id=str(uuid4()))],
+            "messages": [AIMessage(text.text, id=str(uuid4()))],
             "paragraphs": [],
             "summary": summary,
             "steps": build_steps(state["outcomes"], welcomed="welcome" in state["presented"]),
@@ -370,10 +371,15 @@ class OnboardingNodes:
                     )
         except (ModelError, TimeoutError):
             return None
-        if find_text_fault(reply) or is_unable(reply):
+        if find_customer_reply_fault(reply) or is_unable(reply):
             await streamed.retract()
             return None
         return reply.text.strip()
+
+
+def _join(paragraphs: Sequence[str]) -> CustomerText:
+    """Join paragraphs to a message, without those that no customer may read; what is fixed always stays."""
+    return CustomerText("\n\n".join(one for one in paragraphs if not find_customer_text_fault(one)))
 
 
 def _list_titles(articles: Sequence[Article]) -> str:

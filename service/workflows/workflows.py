@@ -41,15 +41,16 @@ from service.workflows.worker import WorkflowWorker
 from workflows.connections import open_connections
 from workflows.faults import Fault
 from workflows.http import open_http
-from workflows.loader import LIBRARY
+from workflows.loader import load_request
 from workflows.outline import build_outline, iter_steps
 from workflows.ports import Engine, StepPorts
 from workflows.progress import compute_progress
+from workflows.requests import WorkflowRequest
 from workflows.results import parse_step_id
 from workflows.schema import Definition
 from workflows.steps import AgentCall, Approval
 from workflows.store import Run, WorkflowStore
-from workflows.validation import build_error, read_definition, read_input
+from workflows.validation import build_error, read_input
 
 RecoveryStrategy: TypeAlias = Literal["retry", "skip_failed_step", "rollback_to_checkpoint"]
 
@@ -84,23 +85,14 @@ class Workflows:
     worker: WorkflowWorker
     slots: FairSemaphore
 
-    def find_definition(self, name: str) -> Definition:
-        """Return a definition of the library.
+    def read_request(self, request: WorkflowRequest) -> Definition:
+        """Return the definition that a request names or holds, whose agents this service has.
 
         Raises:
             NotFound: The library has no workflow of that name.
-        """
-        if name not in LIBRARY:
-            raise NotFound(f"the library has no workflow {name!r}", details={"names": sorted(LIBRARY)})
-        return LIBRARY[name]
-
-    def read_definition(self, document: JsonValue) -> Definition:
-        """Return a definition whose agents this service has.
-
-        Raises:
             InvalidDefinition: It has faults.
         """
-        definition = read_definition(document)
+        definition = load_request(request)
         message = f"must be one of {', '.join(sorted(STEP_GRAPHS))}"
         faults = [
             Fault(f"{entry.path}.graph", entry.step.id, "graph", message)
@@ -111,10 +103,18 @@ class Workflows:
             raise build_error(faults)
         return definition
 
-    def list_faults(self, document: JsonValue) -> list[dict[str, str]]:
-        """Return everything that is wrong with a definition, as JSON."""
+    def list_faults(
+        self, request: WorkflowRequest, values: Mapping[str, JsonValue] | None
+    ) -> list[dict[str, str]]:
+        """Return everything that is wrong with a workflow and, if it is not None, its input; as JSON.
+
+        Raises:
+            NotFound: As :meth:`read_request`.
+        """
         try:
-            self.read_definition(document)
+            definition = self.read_request(request)
+            if values is not None:
+                read_input(definition, values)
         except InvalidDefinition as error:
             faults: list[dict[str, str]] = error.details["faults"]
             return faults

@@ -166,10 +166,11 @@ async def test_a_message_about_two_things_gets_one_answer_from_two_agents(answer
         assert len(model.prompts) == 3
 
 
+@pytest.mark.parametrize("merged", [[AWAY], [AIMessage("Set GOOGLE_API_KEY."), AIMessage("Dear {name}!")]])
 async def test_answers_that_cannot_be_merged_follow_each_other(
-    answering: Answering,
+    answering: Answering, merged: list[Any]
 ) -> None:
-    replies = [AIMessage("A part."), AIMessage("A part."), AWAY]
+    replies = [AIMessage("A part."), AIMessage("A part."), *merged]
     async with answering(*replies) as (running, _):
         answer = await say(running, MIXED)
         assert (answer["path"], answer["response"]) == ("merged", "A part.\n\nA part.")

@@ -71,7 +71,7 @@ def contacts(file: str, **having: Any) -> list[str]:
 
 
 async def run(running: RunningService, name: str, **values: Any) -> dict[str, Any]:
-    body = {"input": {"workflow": name, "values": json.dumps(values)}}
+    body = {"input": {"name": name, "input": values}}
     answer = await running.http.post("/workflow/invoke", json=body)
     output: dict[str, Any] = answer.raise_for_status().json()["output"]
     return output
