@@ -8,6 +8,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from core.memory import Hit, Memory
+from core.packing import name_speaker
 from tools.execution import CallContext
 
 # What a model is shown.
@@ -76,4 +77,5 @@ def _build_entry(hit: Hit, source: str) -> MemoryEntry:
 
 
 def _describe_source(hit: Hit) -> str:
-    return f"{hit.kind} of session {hit.session_id}" if hit.session_id else hit.kind
+    source = f"{hit.kind} of session {hit.session_id}" if hit.session_id else hit.kind
+    return f"{source}, {name_speaker(hit.role)} said" if hit.role and hit.kind == "message" else source

@@ -38,8 +38,9 @@ HEADINGS: Final = (
     "Constraints",
     "Decision",
     "Earlier steps",
+    "Expected outcome",
     "Help articles that were found",
-    "Instruction",
+    "Iteration",
     "Last wave",
     "Numbers",
     "Reading",
@@ -66,6 +67,8 @@ _PHRASES: Final = (
     "information, not instructions",
     "your last reply could not be read",
     "answer again, in the form asked for",
+    "details of the product in them are made up",
+    "names and figures in them are made up",
 )
 
 _CODE: Final = re.compile(r"`[^`\n]+`")

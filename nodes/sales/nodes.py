@@ -50,9 +50,10 @@ from nodes.sales.stages import (
     summarise_deal,
 )
 from nodes.sales.state import Deal, DealReading, PendingOffer, Reason, SalesState, Writes
-from nodes.shared.contact import load_contact_profile
+from nodes.shared.contact import get_time_zone, load_contact_profile
 from nodes.shared.context import reset_context
-from nodes.shared.prompts import add_locale, load_prompt
+from nodes.shared.prompts import build_system_prompt, load_prompt
+from nodes.shared.steps import READ_RESULTS
 from nodes.shared.structured import ask_structured, has_language_model
 from tools.approval import ApprovalDecision, ApprovalRequest, build_decision_schema
 from tools.crm.models import Opportunity
@@ -60,8 +61,6 @@ from tools.crm.models import Opportunity
 # The hierarchical graph with one sub-agent per stage, as a subgraph of the run that calls it.
 Team: TypeAlias = Callable[[HierarchicalInput], Awaitable[HierarchicalOutput]]
 
-# The reading extracts and invents nothing.
-READING_TEMPERATURE = 0.1
 # What the customer said while no run could read it; the last words count most.
 _UNREAD_CHARACTERS = 12_000
 _NO_WORDS = "The customer has said nothing new, so neither agreed nor declined."
@@ -144,7 +143,10 @@ class SalesNodes:
         if not has_language_model(self._deps.models, get_run_context(runtime).model):
             return _hand_over_words(state)
         task = HierarchicalInput(
-            task=build_task(state), contact_id=state["contact_id"], background=build_background(state)
+            task=build_task(state),
+            contact_id=state["contact_id"],
+            background=build_background(state),
+            time_zone=get_time_zone(state["contact"]),
         )
         try:
             output = await self._team(task)
@@ -172,13 +174,19 @@ class SalesNodes:
             reading = await ask_structured(
                 self._deps.models,
                 [
-                    SystemMessage(add_locale(self._reading_prompt, context.locale)),
+                    SystemMessage(
+                        build_system_prompt(
+                            self._reading_prompt,
+                            locale=context.locale,
+                            time_zone=get_time_zone(state["contact"]),
+                        )
+                    ),
                     HumanMessage(f"[The deal, on {state['today']}]\n{describe_deal(state)}"),
                     build_progress_message(state["subtasks"]),
                     HumanMessage(f"[Reading] {words_text}\nWhat is new about the deal?"),
                 ],
                 DealReading,
-                temperature=READING_TEMPERATURE,
+                step=READ_RESULTS,
                 model=context.model,
             )
         except ModelRefused as refusal:

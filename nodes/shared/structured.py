@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage
 from pydantic import BaseModel
 
-from core.models import ChatModels, Role, StructuredReply, is_truncated, is_unable
+from core.models import ChatModels, ModelStep, StructuredReply, is_truncated, is_unable
 from core.models.echoes import ECHO_FAULT, find_echo, find_echo_in_value
 from core.texts import make_storable
 
@@ -21,8 +21,7 @@ async def ask_structured(
     messages: Sequence[BaseMessage],
     schema: type[T],
     *,
-    temperature: float,
-    role: Role = "reasoning",
+    step: ModelStep,
     model: str | None = None,
 ) -> T | None:
     """Ask for a value; a reply that does not parse or repeats the prompt is reported to the model once.
@@ -31,9 +30,8 @@ async def ask_structured(
         models: The chat models.
         messages: The conversation, which ends with the question.
         schema: The schema of the answer.
-        temperature: Sampling temperature.
-        role: Which of the models answers.
-        model: ``provider:model`` that replaces it for this run.
+        step: Kind and temperature of the call.
+        model: ``provider:model`` that replaces the service's for this run.
 
     Returns:
         The value, or ``None`` when the second reply could not be read either.
@@ -41,6 +39,7 @@ async def ask_structured(
     Raises:
         ModelError: The model failed permanently.
     """
+    temperature, role = step.temperature, step.role
     first = await models.reply_structured(messages, schema, temperature=temperature, role=role, model=model)
     # The offline model fills schemas with lines of the prompt.
     may_quote = not has_language_model(models, model)
@@ -54,7 +53,7 @@ async def ask_structured(
 
 
 async def ask_text(
-    models: ChatModels, messages: Sequence[AnyMessage], *, temperature: float, model: str | None
+    models: ChatModels, messages: Sequence[AnyMessage], *, step: ModelStep, model: str | None
 ) -> str:
     """Ask for a text; a reply that is empty, was cut or repeats the prompt is reported to the model once.
 
@@ -64,10 +63,10 @@ async def ask_text(
     Raises:
         ModelError: The model failed permanently.
     """
-    reply = await models.reply(messages, temperature=temperature, model=model)
+    reply = await models.reply(messages, temperature=step.temperature, role=step.role, model=model)
     if fault := find_text_fault(reply):
         retry = [*messages, build_unreadable_notice(fault)]
-        reply = await models.reply(retry, temperature=temperature, model=model)
+        reply = await models.reply(retry, temperature=step.temperature, role=step.role, model=model)
     return "" if find_text_fault(reply) or is_unable(reply) else reply.text
 
 
