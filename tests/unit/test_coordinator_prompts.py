@@ -13,7 +13,6 @@ from nodes.coordinator.state import SpecialistInput
 from nodes.deps import Deps
 from nodes.shared.prompts import load_prompt
 from tests.support.agents import load_shipped_agents
-from tests.support.clock import stop_clock
 from tests.support.scripted import ScriptedChatModel, scripted_models
 from tools.crm.client import CrmClient
 
@@ -23,10 +22,7 @@ def test_prompts_as_the_model_sees_them(name: str, snapshot: SnapshotAssertion) 
     assert load_prompt(f"coordinator_{name}") == snapshot
 
 
-async def test_the_prompt_of_an_agent_that_answers_directly(
-    snapshot: SnapshotAssertion, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stop_clock(monkeypatch)
+async def test_the_prompt_of_an_agent_that_answers_directly(snapshot: SnapshotAssertion) -> None:
     model = ScriptedChatModel(replies=[AIMessage("Hello!")])
     agents = load_shipped_agents(cast("Router", None))
     deps = Deps(models=scripted_models(model), tools={}, crm=cast("CrmClient", None), agents=agents)

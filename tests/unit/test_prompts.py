@@ -17,7 +17,6 @@ from nodes.critique_refine.judgements import Review, Verdict
 from nodes.planning_monitor.schema import Judgement
 from nodes.shared.prompts import build_system_prompt, describe_day, describe_time, hash_prompts, load_prompt
 from tests.support.agents import load_shipped_agents
-from tests.support.clock import stop_clock
 
 AGENTS = load_shipped_agents(cast("Router", None)).specs
 
@@ -26,11 +25,6 @@ class Choice(BaseModel):
     """The router's choice, whose names differ from message to message."""
 
     agent: str
-
-
-@pytest.fixture(autouse=True)
-def _stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    stop_clock(monkeypatch)
 
 
 # The day

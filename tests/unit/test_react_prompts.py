@@ -21,7 +21,6 @@ from nodes.deps import Deps
 from nodes.react.state import ReactInput, Reflection
 from nodes.shared.prompts import load_prompt
 from tests.support.agents import load_shipped_agents
-from tests.support.clock import stop_clock
 from tests.support.graphs import NO_AGENTS, empty_crm
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tools.execution import CallContext
@@ -77,11 +76,6 @@ def _lines(message: BaseMessage) -> list[str]:
     calls = message.tool_calls if isinstance(message, AIMessage) else []
     asked = [f"  -> {call['name']}({json.dumps(call['args'])})" for call in calls]
     return [f"<{message.type}{name}>", *([message.text] if message.text else []), *asked]
-
-
-@pytest.fixture(autouse=True)
-def _stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    stop_clock(monkeypatch)
 
 
 @pytest.fixture
