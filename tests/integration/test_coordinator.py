@@ -246,9 +246,10 @@ async def test_failures_in_a_row_recommend_a_person_and_degrade_health_until_a_s
     [
         ("I want to talk to a person, please.", "A person will write to you"),
         ("Quero falar com um atendente, por favor.", "Uma pessoa vai escrever"),
+        ("Creo que hubo una filtración de datos.", "equipo de privacidad y seguridad"),
     ],
 )
-async def test_a_customer_who_asks_for_a_person_is_handed_over_at_once(
+async def test_a_customer_who_needs_a_person_is_handed_over_at_once(
     database_url: str, message: str, words: str
 ) -> None:
     async with answering_alone(database_url) as (running, model):
@@ -259,6 +260,29 @@ async def test_a_customer_who_asks_for_a_person_is_handed_over_at_once(
         [handoff] = (await running.crm(f"/contacts/{CONTACT}/handoffs"))["handoffs"]
         assert (handoff["team"], handoff["summary"]) == (answer["handoff"]["team"], message)
         assert not model.prompts
+
+
+COMPLAINT = "This is unacceptable, I want to make a formal complaint about your service."
+
+
+@pytest.mark.parametrize("are_agents_able", [True, False])
+async def test_a_complaint_is_answered_by_an_agent_and_a_person_is_called_once(
+    database_url: str, are_agents_able: bool
+) -> None:
+    replies = [AWAY, AIMessage("I am sorry.") if are_agents_able else AWAY]
+    async with answering_alone(database_url, *replies) as (running, model):
+        answer = await say(running, COMPLAINT)
+        assert answer["handoff"]["recorded"] is True
+        [handoff] = (await running.crm(f"/contacts/{CONTACT}/handoffs"))["handoffs"]
+        assert (handoff["team"], handoff["summary"]) == ("success", COMPLAINT)
+        if are_agents_able:
+            assert (answer["path"], answer["response"]) == ("general", "I am sorry.")
+            assert "A person of the team success was called" in "\n".join(
+                message.text for message in model.prompts[-1]
+            )
+        else:
+            assert (answer["path"], answer["success"]) == ("handoff", False)
+            assert "customer success team" in answer["response"]
 
 
 async def test_the_answer_says_that_an_agent_called_a_person(answering: Answering) -> None:
