@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from agents.spec import AgentSpec
 from core.models.echoes import find_echo
-from core.offline.words import find_language
+from core.texts import detect_language
 from nodes.coordinator.router import Router
 from nodes.critique_refine.judgements import Review, Verdict
 from nodes.planning_monitor.schema import Judgement
@@ -81,7 +81,7 @@ def test_each_agent_has_two_or_three_examples_that_it_can_follow(agent: AgentSpe
     assert all(bool(done) == bool(agent.tools) for _, done, _ in examples)
     used = {tool for _, done, _ in examples for tool in re.findall(r"`([a-z_]+)`", done)}
     assert used <= set(agent.tools)
-    assert {find_language(answer) for _, _, answer in examples} == {"en", "pt"}
+    assert {detect_language(answer) for _, _, answer in examples} == {"en", "pt"}
 
 
 @pytest.mark.parametrize("agent", AGENTS.values(), ids=lambda agent: agent.name)
