@@ -4,6 +4,7 @@ from core.models.calls import ChatModels, ModelFactory, ModelInfo, ModelSpec
 from core.models.providers import DEFAULT_MODEL, build_chat_models
 from core.models.replies import StructuredReply, is_truncated, is_unable
 from core.models.steps import ModelStep, Role
+from core.models.streams import private_replies, track_answers
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -17,4 +18,6 @@ __all__ = [
     "build_chat_models",
     "is_truncated",
     "is_unable",
+    "private_replies",
+    "track_answers",
 ]

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -17,6 +18,7 @@ from core.errors import CrmError, EmbeddingError, ModelError, NotFound
 from core.logging import get_logger
 from core.memory import Scope
 from core.metrics import current_meter
+from core.models import private_replies, track_answers
 from core.texts import cut, detect_language, fence
 from nodes.coordinator import decisions
 from nodes.coordinator.classifier import Routing
@@ -228,6 +230,7 @@ class CoordinatorNodes:
                 contact_id=state["contact_id"],
                 customer=state["customer"],
                 background=packed.background,
+                is_part=len(dispatched) > 1,
             )
             tasks.append(Send("specialist", task))
         memory = MemoryUse(available=retrieved.available, degraded=list(retrieved.degraded), recorded=False)
@@ -247,12 +250,15 @@ class CoordinatorNodes:
                     build_failed_attempt(state["agent"], "failed", "there is no such agent any more")
                 ]
             }
-        with current_meter().track_agent(spec.name) as tracked:
-            attempt = await self._attempt(spec, state, get_run_context(runtime))
+        with current_meter().track_agent(spec.name) as tracked, track_answers() as streamed:
+            # The answer to a part is material for the merged one.
+            with private_replies() if state.get("is_part") else nullcontext():
+                attempt = await self._attempt(spec, state, get_run_context(runtime))
             tracked.outcome = attempt["outcome"]
         if attempt["outcome"] == "answered":
             self._registry.health.record_success(spec.name)
         else:
+            await streamed.retract()
             self._registry.health.record_failure(spec.name)
         return {"attempts": [attempt]}
 
@@ -376,7 +382,10 @@ class CoordinatorNodes:
         earlier, model = state.get("summary", ""), get_run_context(runtime).model
         try:
             async with asyncio.timeout(SUMMARY_SECONDS):
-                summary = await summarise_conversation(self._deps.models, old, earlier=earlier, model=model)
+                with private_replies():
+                    summary = await summarise_conversation(
+                        self._deps.models, old, earlier=earlier, model=model
+                    )
         except TimeoutError:
             summary = extract_first_sentences(old, earlier=earlier)
         return {"summary": summary, "summarised_to": old[-1].id or ""}

@@ -12,7 +12,7 @@ from langgraph.types import Command, interrupt
 
 from core.context import Context
 from core.errors import CrmError, CrmRefused, ModelError, NotFound
-from core.models import is_unable
+from core.models import is_unable, track_answers
 from core.texts import detect_language
 from nodes.deps import Deps, get_run_context
 from nodes.onboarding.journey import (
@@ -324,15 +324,19 @@ class OnboardingNodes:
         )
         try:
             async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
-                reply = await self._models.reply(
-                    _build_messages(system, state["profile"], task, articles),
-                    temperature=WRITE.temperature,
-                    role=WRITE.role,
-                    model=context.model,
-                )
+                with track_answers() as streamed:
+                    reply = await self._models.reply(
+                        _build_messages(system, state["profile"], task, articles),
+                        temperature=WRITE.temperature,
+                        role=WRITE.role,
+                        model=context.model,
+                    )
         except (ModelError, TimeoutError):
             return None
-        return None if find_text_fault(reply) or is_unable(reply) else reply.text.strip()
+        if find_text_fault(reply) or is_unable(reply):
+            await streamed.retract()
+            return None
+        return reply.text.strip()
 
 
 def _list_titles(articles: Sequence[Article]) -> str:

@@ -11,7 +11,7 @@ from langgraph.types import Command, Send
 
 from core.context import Context
 from core.errors import ModelRefused
-from core.models import is_unable
+from core.models import is_unable, track_answers
 from core.texts import make_storable
 from nodes.deps import Deps, get_run_context, get_thread_id
 from nodes.react.outcome import (
@@ -77,21 +77,23 @@ class ReactNodes:
         context = get_run_context(runtime)
         try:
             tools = tuple(select_tools(self._tools, state["tools"]).values())
-            reply = await self._models.reply(
-                build_transcript(
-                    state,
-                    self._build_system(state, self._thought_prompt, context),
-                    _describe_iteration(state, tools),
-                ),
-                tools=tools,
-                temperature=state["temperature"],
-                role=THINK.role,
-                model=context.model,
-            )
+            with track_answers() as streamed:
+                reply = await self._models.reply(
+                    build_transcript(
+                        state,
+                        self._build_system(state, self._thought_prompt, context),
+                        _describe_iteration(state, tools),
+                    ),
+                    tools=tools,
+                    temperature=state["temperature"],
+                    role=THINK.role,
+                    model=context.model,
+                )
         except ModelRefused as refusal:
             update = build_incomplete_update(state["trace"], "model_refused", refusal.message)
             return Command(goto="finish", update=update)
         if fault := find_reply_fault(reply):
+            await streamed.retract()
             if state["unreadable"]:
                 update = build_incomplete_update(state["trace"], "model_reply_unreadable", fault)
                 return Command(goto="finish", update=update)
@@ -132,13 +134,14 @@ class ReactNodes:
             HumanMessage(self._reflection_question),
         ]
         try:
-            reflection = await ask_structured(
-                self._models,
-                messages,
-                Reflection,
-                step=REFLECT,
-                model=context.model,
-            )
+            with track_answers() as streamed:
+                reflection = await ask_structured(
+                    self._models,
+                    messages,
+                    Reflection,
+                    step=REFLECT,
+                    model=context.model,
+                )
         except ModelRefused as refusal:
             return _end_incomplete(state, entries, "model_refused", refusal.message)
         if reflection is None:
@@ -147,6 +150,7 @@ class ReactNodes:
         entries = [{**entry, "reflection": reflection.model_dump()} for entry in entries]
         answer = make_storable(reflection.final_answer or "").strip()
         if not reflection.task_complete or not answer:
+            await streamed.retract()
             return _continue(state, entries)
         update = {
             "trace": [*state["trace"], *entries],

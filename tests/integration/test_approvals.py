@@ -238,13 +238,7 @@ async def test_a_stream_has_an_event_for_the_question(database_url: str) -> None
         body = {"contact_id": CONTACT, "message": EXPORT}
         streamed = await running.http.post("/v1/messages", json=body, headers={"Accept": "text/event-stream"})
         names = [line.split()[1] for line in streamed.text.splitlines() if line.startswith("event:")]
-        assert [name for name in names if name != "token"] == [
-            "start",
-            "agent",
-            "thought",
-            "interrupt",
-            "done",
-        ]
+        assert list(dict.fromkeys(names)) == ["start", "agent", "thought", "interrupt", "done"]
 
 
 async def test_unknown_approvals_are_404(database_url: str) -> None:

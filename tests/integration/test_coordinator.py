@@ -334,7 +334,7 @@ async def test_a_stream_names_the_agent_before_its_tokens(answering: Answering) 
         accept = {"Accept": "text/event-stream"}
         async with aconnect_sse(running.http, "POST", "/v1/messages", json=body, headers=accept) as source:
             events = [(event.event, json.loads(event.data)) async for event in source.aiter_sse()]
-    names = [name for name, _ in events if name != "token"]
+    names = [name for name, data in events if name != "token" and not (name == "thought" and data["text"])]
     assert names == ["start", "agent", "thought", "observation", "agent", "done"]
     agents = [data for name, data in events if name == "agent"]
     assert [(each["agent"], each["chosen"]) for each in agents] == [
@@ -358,6 +358,25 @@ async def test_only_the_merged_answer_of_two_agents_is_streamed(answering: Answe
             events = [(event.event, json.loads(event.data)) async for event in source.aiter_sse()]
     assert sum(name == "agent" for name, _ in events) == 2
     assert "".join(data["text"] for name, data in events if name == "token") == "Both, in one."
+
+
+async def test_the_answer_of_an_agent_that_failed_is_cleared_for_the_next(answering: Answering) -> None:
+    failed = Reflection(
+        success=False, reasoning="No.", task_complete=True, final_answer="It cannot be exported."
+    )
+    async with answering(calling("I look.", LOOK), failed, AIMessage("Use batches.")) as (running, _):
+        body = {"contact_id": CONTACT, "session_id": str(uuid4()), "message": EXPORT}
+        accept = {"Accept": "text/event-stream"}
+        async with aconnect_sse(running.http, "POST", "/v1/messages", json=body, headers=accept) as source:
+            events = [(event.event, json.loads(event.data)) async for event in source.aiter_sse()]
+    assert events[-1][1]["response"] == "Use batches."
+    kinds = [name for name, _ in events if name in {"token", "agent", "reset"}]
+    assert list(dict.fromkeys(kinds)) == ["agent", "token", "reset"]
+    assert kinds[kinds.index("reset") + 1] == "agent"
+    tokens = [data for name, data in events if name == "token"]
+    void = next(data["message_id"] for name, data in events if name == "reset")
+    assert "".join(data["text"] for data in tokens if data["message_id"] == void) == "It cannot be exported."
+    assert "".join(data["text"] for data in tokens if data["message_id"] != void) == "Use batches."
 
 
 async def test_langserve_returns_and_continues_the_session(answering: Answering) -> None:
