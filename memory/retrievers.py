@@ -52,7 +52,7 @@ MAX_FACTS: Final = 5
 # Texts are read only for what is shown, because reading a text costs more than ranking it.
 FACTS_SQL: Final = "SELECT id, subject, predicate, scope_key, object FROM memory.facts WHERE id = ANY(%s)"
 UNITS_SQL: Final = """
-SELECT units.id AS unit, messages.id AS message, units.text, units.session_id
+SELECT units.id AS unit, messages.id AS message, messages.role, units.text, units.session_id
 FROM memory.units JOIN memory.messages ON seq = units.message
 WHERE units.id = ANY(%s)
 """

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
-from typing import Final, get_args
+from typing import Final, NamedTuple, get_args
 
 from psycopg import AsyncRawCursor
 from psycopg.rows import DictRow, dict_row
@@ -12,7 +12,7 @@ from psycopg.rows import DictRow, dict_row
 from core.embeddings import Embedder
 from core.errors import EmbeddingError, MemoryRefused, MemoryUnavailable
 from core.logging import get_logger
-from core.memory import Hit, RetrieverRank, Scope, SearchResult, Strategy
+from core.memory import Hit, RetrieverRank, Role, Scope, SearchResult, Strategy
 from core.memory.strategies import Retriever
 from core.memory.values import HitKind
 from core.packing import format_statement, is_summary_id
@@ -233,7 +233,7 @@ async def _load_hits(connection: Connection, candidates: Candidates, selection: 
     """Load the texts of the selected ids; an id that was forgotten meanwhile is left out."""
     ids = list(dict.fromkeys([*selection.best, *selection.newest]))
     units, facts = [each for each in ids if each > 0], [-each for each in ids if each < 0]
-    contents: dict[int, tuple[HitKind, str, str, str]] = {}
+    contents: dict[int, _Content] = {}
     if units:
         rows = await (await connection.execute(UNITS_SQL, (units,))).fetchall()
         contents |= {row["unit"]: _unit_content(row) for row in rows}
@@ -242,26 +242,35 @@ async def _load_hits(connection: Connection, candidates: Candidates, selection: 
         contents |= {-row["id"]: _fact_content(row) for row in rows}
     return {
         identity: Hit(
-            kind=kind,
-            id=public_id,
-            text=text,
+            kind=content.kind,
+            id=content.id,
+            text=content.text,
             at=to_utc(candidates.times[identity]),
-            session_id=session_id,
+            session_id=content.session_id,
+            role=content.role,
             score=selection.scores.get(identity, 0.0),
             ranks=candidates.ranks_of(identity),
         )
-        for identity, (kind, public_id, text, session_id) in contents.items()
+        for identity, content in contents.items()
     }
 
 
-def _unit_content(row: DictRow) -> tuple[HitKind, str, str, str]:
+class _Content(NamedTuple):
+    kind: HitKind
+    id: str
+    text: str
+    session_id: str = ""
+    role: Role | None = None
+
+
+def _unit_content(row: DictRow) -> _Content:
     kind: HitKind = "summary" if is_summary_id(row["message"]) else "message"
-    return kind, row["message"], row["text"], row["session_id"]
+    return _Content(kind, row["message"], row["text"], row["session_id"], row["role"])
 
 
-def _fact_content(row: DictRow) -> tuple[HitKind, str, str, str]:
+def _fact_content(row: DictRow) -> _Content:
     text = format_statement(row["subject"], row["predicate"], row["scope_key"], row["object"])
-    return "fact", str(row["id"]), text, ""
+    return _Content("fact", str(row["id"]), text)
 
 
 async def _rerank(reranker: Reranker, query: str, best: list[Hit]) -> tuple[list[Hit], list[str]]:

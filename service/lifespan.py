@@ -32,6 +32,7 @@ from graphs.registry import REGISTRY
 from memory.embedded import open_configured_memory
 from nodes.coordinator.router import AgentRegistry
 from nodes.deps import Deps
+from nodes.shared.prompts import hash_prompts
 from service.audit.idempotency import RecordedEffects, RequestKeys
 from service.audit.trail import AuditTrail
 from service.audit.worker import maintain_audit
@@ -178,8 +179,15 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         )
         graphs = await _compile_graphs(stack, settings, replace(deps, workflows=engine), saver)
 
+        info = replace(models.info, prompts=hash_prompts(spec.prompt for spec in deps.agents.specs.values()))
         owners = ThreadOwners(pool)
-        runs = _build_runs(settings, pool, owners, stores.audit, RunObserver(metrics, tracing, stores.audit))
+        runs = _build_runs(
+            settings,
+            pool,
+            owners,
+            stores.audit,
+            RunObserver(metrics, tracing, stores.audit, prompts=info.prompts),
+        )
         erasure = Erasure(pool=pool, memory=memory, settled=saver.flush, forget=(saver.forget,))
         add_gauges(metrics, runs=runs, pool=pool, saver=saver, steps=engine.slots)
 
@@ -215,7 +223,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             thread_owners=owners,
             runs=runs,
             graphs=graphs,
-            model=models.info,
+            model=info,
             agents=deps.agents,
             tools=tuple(deps.tools),
             erasure=erasure,

@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -24,6 +24,7 @@ from dev_crm.migrations import migrate
 from memory.database import migrate as migrate_memory
 from memory.database import open_extensions
 from service.migrations import migrate_rooms
+from tests.support.clock import MOMENT
 from tests.support.savers import closing_savers
 
 TEMPLATE = "template_ventros"
@@ -59,6 +60,14 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def logs() -> None:
     """Log lines as the service writes them; pytest shows those of a failed test."""
     configure_logging(LogSettings(format="json"), stream=sys.stdout)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _prompt_day() -> Iterator[None]:
+    """The day in every prompt is the same, so that snapshots are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nodes.shared.prompts.get_current_time", lambda: MOMENT)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from typing_extensions import TypedDict
 
 from core.customer_text import SendableText
 from core.memory import Hit, Memory
+from core.packing import name_speaker
 from tools.execution import CallContext
 
 # What a model is shown.
@@ -77,4 +78,5 @@ def _build_entry(hit: Hit, source: str) -> MemoryEntry:
 
 
 def _describe_source(hit: Hit) -> str:
-    return f"{hit.kind} of session {hit.session_id}" if hit.session_id else hit.kind
+    source = f"{hit.kind} of session {hit.session_id}" if hit.session_id else hit.kind
+    return f"{source}, {name_speaker(hit.role)} said" if hit.role and hit.kind == "message" else source

@@ -72,6 +72,7 @@ class Hit:
         session_id: The conversation it is from; empty: none.
         score: The fused score: higher is better; scores of different searches do not compare.
         ranks: The rank that each retriever gave it.
+        role: Who wrote the message; ``None``: it is no message.
     """
 
     kind: HitKind
@@ -81,6 +82,7 @@ class Hit:
     session_id: str
     score: float
     ranks: tuple[RetrieverRank, ...]
+    role: Role | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

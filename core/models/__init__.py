@@ -1,8 +1,9 @@
 """Chat models, with calls that are bounded in time, retried, and handed to a fallback."""
 
-from core.models.calls import ChatModels, ModelFactory, ModelInfo, ModelSpec, Role
+from core.models.calls import ChatModels, ModelFactory, ModelInfo, ModelSpec
 from core.models.providers import DEFAULT_MODEL, build_chat_models
 from core.models.replies import StructuredReply, is_truncated, is_unable
+from core.models.steps import ModelStep, Role
 from core.models.streams import private_replies, track_answers
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "ModelFactory",
     "ModelInfo",
     "ModelSpec",
+    "ModelStep",
     "Role",
     "StructuredReply",
     "build_chat_models",

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
@@ -23,6 +23,7 @@ from core.logging import get_logger
 from core.models.faults import ProviderFaults, TransientError
 from core.models.prompt_cache import Prompt, PromptCache
 from core.models.replies import StructuredReply, stream_reply, stream_structured
+from core.models.steps import OUTPUT_TOKENS, Role
 from core.models.usage import Quota, estimate_tokens, meter_call
 
 T = TypeVar("T", bound=BaseModel)
@@ -38,16 +39,21 @@ _RETRY_AFTER_SECONDS = 15.0
 _log = get_logger(__name__)
 
 
-Role: TypeAlias = Literal["chat", "reasoning"]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """The model that a factory builds: its name, its temperature, and whether it thinks."""
+    """The model that a factory builds.
+
+    Attributes:
+        name: ``provider:model``.
+        temperature: Sampling temperature.
+        thinking: Whether it thinks before it replies.
+        max_output_tokens: Most tokens of a reply, within the setting. ``None``: the setting itself.
+    """
 
     name: str
     temperature: float
     thinking: bool
+    max_output_tokens: int | None = None
 
 
 ModelFactory: TypeAlias = Callable[[ModelSpec], BaseChatModel]
@@ -55,13 +61,23 @@ ModelFactory: TypeAlias = Callable[[ModelSpec], BaseChatModel]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
-    """The models in use and the reason, for the startup message, ``/info`` and response metadata."""
+    """The models in use and the reason, for the startup message, ``/info`` and response metadata.
+
+    Attributes:
+        model: Answers.
+        reasoning_model: Plans, thinks and judges.
+        fallback_model: Answers while another one is unavailable.
+        is_language_model: False for the offline model.
+        why: Why this model.
+        prompts: Version of the prompts they are sent; empty: not known here.
+    """
 
     model: str
     reasoning_model: str
     fallback_model: str | None
     is_language_model: bool
     why: str
+    prompts: str = ""
 
 
 class ChatModels:
@@ -120,7 +136,7 @@ class ChatModels:
             messages: The conversation, system message first.
             temperature: Sampling temperature of this call.
             tools: Tools that the model may call.
-            role: Which of the service's models to call.
+            role: The kind of the call: which of the service's models, and how long its reply may be.
             model: ``provider:model`` to call instead of the role's.
 
         Raises:
@@ -185,7 +201,14 @@ class ChatModels:
         names = dict.fromkeys(name for name in (model or role_model, self.info.fallback_model) if name)
         faults: dict[str, TransientError] = {}
         for name in names:
-            chat = await self._chat(ModelSpec(name=name, temperature=temperature, thinking=thinking))
+            chat = await self._chat(
+                ModelSpec(
+                    name=name,
+                    temperature=temperature,
+                    thinking=thinking,
+                    max_output_tokens=OUTPUT_TOKENS[role],
+                )
+            )
             try:
                 return await self._attempts(ask, Prompt(chat=chat, messages=messages, tools=tools), name)
             except TransientError as fault:

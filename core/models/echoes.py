@@ -41,8 +41,9 @@ HEADINGS: Final = (
     "Constraints",
     "Decision",
     "Earlier steps",
+    "Expected outcome",
     "Help articles that were found",
-    "Instruction",
+    "Iteration",
     "Last wave",
     "Numbers",
     "Reading",
@@ -69,6 +70,8 @@ _PHRASES: Final = (
     "information, not instructions",
     "your last reply could not be read",
     "answer again, in the form asked for",
+    "details of the product in them are made up",
+    "names and figures in them are made up",
 )
 
 _CODE: Final = re.compile(r"`[^`\n]+`")

@@ -95,7 +95,7 @@ class _Providers:
         limit = _OUTPUT_LIMITS.get(provider, "max_tokens")
         options: dict[str, Any] = {
             "temperature": spec.temperature,
-            limit: self._settings.model_max_output_tokens,
+            limit: self._limit_output(spec),
         }
         if provider not in _WITHOUT_LIMITS:
             # For these clients ``max_retries`` does not count the first request.
@@ -113,7 +113,14 @@ class _Providers:
         fixed = profile.get("temperature") is False or model in _FIXED_TEMPERATURE
         levels = profile.get("reasoning_effort_levels", ())
         thinking = _gemini_thinking(model, levels, thinking=spec.thinking)
-        return chat.model_copy(update={"temperature": None if fixed else spec.temperature, **thinking})
+        temperature = None if fixed else spec.temperature
+        limits = {"temperature": temperature, "max_output_tokens": self._limit_output(spec)}
+        return chat.model_copy(update={**limits, **thinking})
+
+    def _limit_output(self, spec: ModelSpec) -> int:
+        """Return the most tokens of a reply: those of its kind, and never more than the setting."""
+        most = self._settings.model_max_output_tokens
+        return min(spec.max_output_tokens or most, most)
 
     def _gemini_client(self, provider: str, model: str) -> BaseChatModel:
         name = f"{provider}:{model}"
@@ -123,7 +130,6 @@ class _Providers:
         options: dict[str, Any] = {
             **connection,
             "timeout": self._settings.model_timeout_seconds,
-            "max_output_tokens": self._settings.model_max_output_tokens,
             "max_retries": 1,  # the number of requests: 0 would mean the client's own five
             # httpx allows 100 connections by default; RUN_MAX_CONCURRENT is the limit that is meant.
             "client_args": {"limits": httpx.Limits(max_connections=None, max_keepalive_connections=50)},

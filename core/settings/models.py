@@ -52,7 +52,8 @@ class ModelSettings(BaseSettings):
         8_192,
         ge=64,
         le=1_000_000,
-        description="Tokens that one reply may have, thinking included; a longer reply is cut and repeated",
+        description="Tokens that one reply may have, thinking included; a longer reply is cut and repeated. "
+        "Steps that only write or read have at most 4,096 and 2,048",
     )
     model_requests_per_minute: float | None = Field(
         None, gt=0, description="Calls per minute and model in this process; more wait. Unset: unlimited"

@@ -245,6 +245,7 @@ class Hit(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     RANKS_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
     kind: Global___HitKind.ValueType
     id: _builtins.str
     """Unique within its kind."""
@@ -254,6 +255,8 @@ class Hit(_message.Message):
     """The conversation it is from; empty if there is none."""
     score: _builtins.float
     """The fused score: higher is better, and results of different searches do not compare."""
+    role: Global___Role.ValueType
+    """Who wrote the message; unspecified if it is no message."""
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp:
         """When it was written; of a fact, when it began to hold."""
@@ -272,10 +275,11 @@ class Hit(_message.Message):
         session_id: _builtins.str = ...,
         score: _builtins.float = ...,
         ranks: _abc.Iterable[Global___RetrieverRank] | None = ...,
+        role: Global___Role.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "id", b"id", "kind", b"kind", "ranks", b"ranks", "score", b"score", "session_id", b"session_id", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "id", b"id", "kind", b"kind", "ranks", b"ranks", "role", b"role", "score", b"score", "session_id", b"session_id", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,13 +26,12 @@ from nodes.consensus.state import (
 )
 from nodes.consensus.tally import Tally, WeightedVote, count_votes
 from nodes.deps import Deps, get_run_context
-from nodes.shared.contact import load_contact_profile
+from nodes.shared.contact import get_time_zone, load_contact_profile
 from nodes.shared.context import build_background_messages, reset_context
-from nodes.shared.prompts import add_locale, load_prompt
+from nodes.shared.prompts import build_system_prompt, load_prompt
+from nodes.shared.steps import VOTE
 from nodes.shared.structured import NO_LANGUAGE_MODEL, ask_structured, has_language_model
 
-# Voters differ by their lenses: chance would only add noise to the count.
-VOTE_TEMPERATURE = 0.2
 # A little more than all attempts of a model call together, and less than the step's timeout, which would end
 # the run.
 VOTE_TIMEOUT_SECONDS = 200.0
@@ -67,7 +66,7 @@ class ConsensusNodes:
         return {
             # Studio passes only the fields a user filled in; this writes the defaults of the others.
             **dict(state),
-            **reset_context(),
+            **reset_context(time_zone=get_time_zone(contact)),
             "messages": [HumanMessage(state.question, id=str(uuid4()))],
             "contact": contact,
             "votes": Overwrite([]),
@@ -90,7 +89,11 @@ class ConsensusNodes:
             Send(
                 "vote",
                 VoteInput(
-                    lens=lens, options=state["options"], question=state["question"], background=background
+                    lens=lens,
+                    options=state["options"],
+                    question=state["question"],
+                    background=background,
+                    time_zone=state["time_zone"],
                 ),
             )
             for lens in state["lenses"]
@@ -107,7 +110,7 @@ class ConsensusNodes:
                     self._deps.models,
                     self._build_messages(state, context.locale),
                     limit_choice(Ballot, state["options"]),
-                    temperature=VOTE_TEMPERATURE,
+                    step=VOTE,
                     model=context.model,
                 )
         except ModelError as error:
@@ -183,7 +186,7 @@ class ConsensusNodes:
             name=lens["name"], instruction=lens["instruction"], options=options
         )
         return [
-            SystemMessage(add_locale(system, locale)),
+            SystemMessage(build_system_prompt(system, locale=locale, time_zone=state["time_zone"])),
             HumanMessage(state["background"]),
             HumanMessage(state["question"]),
         ]

@@ -153,6 +153,7 @@ class VoteInput(TypedDict):
     options: list[str]
     question: str
     background: str
+    time_zone: str
 
 
 def append_votes(votes: list[Vote], new: list[Vote]) -> list[Vote]:

@@ -25,12 +25,12 @@ from nodes.coordinator.state import (
     SelectionReason,
 )
 from nodes.deps import Deps
-from nodes.shared.prompts import load_prompt
+from nodes.shared.prompts import build_system_prompt, load_prompt
+from nodes.shared.steps import CHOOSE
 from nodes.shared.structured import ask_structured, has_language_model
 
 log = get_logger(__name__)
 
-SELECTION_TEMPERATURE = 0.0
 NO_AGENT = "none_of_these"
 # From this familiarity on, an unclear message is more likely for some agent than for none, and a question is
 # worth the customer's time.
@@ -143,7 +143,8 @@ async def _ask_model(deps: Deps, state: CoordinatorState, likely: list[str], con
     listed = "\n".join(f"- {name}: {specs[name].description}" for name in likely)
     conversation = format_conversation(state)
     messages = [
-        SystemMessage(load_prompt("coordinator_choose")),
+        # Without the contact's time zone: what is decided here is cached for all contacts.
+        SystemMessage(build_system_prompt(load_prompt("coordinator_choose"), locale=None)),
         HumanMessage(f"{conversation}\n\n[Message]\n{state['message']}\n\n[Agents]\n{listed}".strip()),
     ]
     names: Any = Literal[(*likely, NO_AGENT)]
@@ -153,8 +154,7 @@ async def _ask_model(deps: Deps, state: CoordinatorState, likely: list[str], con
         deps.models,
         messages,
         schema,
-        temperature=SELECTION_TEMPERATURE,
-        role="chat",
+        step=CHOOSE,
         model=context.model,
     )
     return None if selection is None else selection.agent

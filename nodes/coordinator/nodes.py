@@ -41,7 +41,12 @@ from nodes.coordinator.state import (
     SpecialistInput,
 )
 from nodes.deps import Deps, get_run_context
-from nodes.shared.contact import extract_relations, share_contact_profile, try_load_contact_profile
+from nodes.shared.contact import (
+    extract_relations,
+    get_time_zone,
+    share_contact_profile,
+    try_load_contact_profile,
+)
 from nodes.shared.conversation import extract_first_sentences, mark_notice, summarise_conversation
 from nodes.shared.memory import (
     NO_MEMORY_USE,
@@ -52,7 +57,8 @@ from nodes.shared.memory import (
     record_messages,
     retrieve,
 )
-from nodes.shared.prompts import add_locale, load_prompt
+from nodes.shared.prompts import build_system_prompt, load_prompt
+from nodes.shared.steps import WORD
 from nodes.shared.structured import ask_customer_text, has_language_model
 from tools.execution import derive_idempotency_key
 from tools.relations import RelationRecorder
@@ -61,8 +67,6 @@ log = get_logger(__name__)
 
 # Answers to more parts would be too long to be read.
 MAX_PARTS = 2
-# Some freedom to phrase what is already decided.
-WORDING_TEMPERATURE = 0.3
 # Time limit of an agent's work; with a fallback after it, well within the time of a run.
 SPECIALIST_SECONDS = 120.0
 # The customer waits for these two.
@@ -186,7 +190,7 @@ class CoordinatorNodes:
         specs = [self._registry.specs[each["agent"]] for each in state["alternatives"]]
         listed = "\n".join(f"- {spec.description}" for spec in specs)
         request = f"{state['message']}\n\n[It may be about]\n{listed}"
-        question = await self._write("coordinator_clarify", request, context)
+        question = await self._write("coordinator_clarify", request, state, context)
         return {
             "response": str(
                 question or decisions.QUESTION[detect_language(state["message"], context.locale)]
@@ -306,7 +310,7 @@ class CoordinatorNodes:
         responses = [attempt["response"] for attempt in decisions.list_answers(state)]
         answers = "\n\n".join(fence("answer", response) for response in responses)
         request = f"{state['message']}\n\n[Answers]\n{answers}"
-        merged = await self._write("coordinator_merge", request, get_run_context(runtime))
+        merged = await self._write("coordinator_merge", request, state, get_run_context(runtime))
         return {"response": str(merged or "\n\n".join(responses)), "path": "merged"}
 
     async def hand_over(self, state: CoordinatorState, *, runtime: Runtime[Context]) -> dict[str, Any]:
@@ -396,16 +400,19 @@ class CoordinatorNodes:
             summary = extract_first_sentences(old, earlier=earlier)
         return {"summary": summary, "summarised_to": old[-1].id or ""}
 
-    async def _write(self, prompt: str, request: str, context: Context) -> CustomerText | None:
+    async def _write(
+        self, prompt: str, request: str, state: CoordinatorState, context: Context
+    ) -> CustomerText | None:
         """Have the model write a text for the customer; ``None`` if it cannot."""
         if not has_language_model(self._deps.models, context.model):
             return None
-        system = add_locale(load_prompt(prompt), context.locale)
+        profile = json.loads(state["customer"]) if state["customer"] else None
+        system = build_system_prompt(
+            load_prompt(prompt), locale=context.locale, time_zone=get_time_zone(profile)
+        )
         messages: list[AnyMessage] = [SystemMessage(system), HumanMessage(request)]
         try:
-            return await ask_customer_text(
-                self._deps.models, messages, temperature=WORDING_TEMPERATURE, model=context.model
-            )
+            return await ask_customer_text(self._deps.models, messages, step=WORD, model=context.model)
         except ModelError as error:
             log.warning("text_not_written", prompt=prompt, reason=error.message)
             return None

@@ -1,6 +1,8 @@
 """The specialised agents at work: the context they get, and their results in one form for every pattern."""
 
+import json
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
@@ -35,10 +37,12 @@ from nodes.critique_refine.state import CritiqueRefineOutput
 from nodes.deps import Deps
 from nodes.planning_monitor.state import PlanningOutput
 from nodes.react.state import ReactOutput, TraceEntry
+from nodes.shared.contact import get_time_zone
 from nodes.shared.context import build_background_messages
 from nodes.shared.conversation import MAX_TURNS, build_turn_items, format_turn, select_unsummarised
 from nodes.shared.memory import RetrievedMemory
-from nodes.shared.prompts import add_locale, load_prompt
+from nodes.shared.prompts import build_system_prompt, load_prompt
+from nodes.shared.steps import ANSWER
 from nodes.shared.structured import ask_customer_text
 
 log = get_logger(__name__)
@@ -215,11 +219,13 @@ def build_failed_attempt(agent: str, outcome: Outcome, reason: str) -> Attempt:
 async def answer_directly(deps: Deps, spec: AgentSpec, task: SpecialistInput, context: Context) -> Answer:
     """Run the pattern ``answer``: one model call without tools."""
     messages: list[AnyMessage] = [
-        SystemMessage(_build_system_prompt(spec, context)),
+        SystemMessage(_build_system_prompt(spec, task, context)),
         HumanMessage(task["task"]),
         *build_background_messages(task["background"]),
     ]
-    text = await ask_customer_text(deps.models, messages, temperature=spec.temperature, model=context.model)
+    text = await ask_customer_text(
+        deps.models, messages, step=replace(ANSWER, temperature=spec.temperature), model=context.model
+    )
     reason = "" if text else "the model's replies could not be read"
     return Answer(success=text is not None, response=str(text or ""), reason=reason, actions=[], called=None)
 
@@ -231,13 +237,13 @@ async def write_report(
     if not answer["success"]:
         return answer
     messages: list[AnyMessage] = [
-        SystemMessage(_build_system_prompt(spec, context)),
+        SystemMessage(_build_system_prompt(spec, task, context)),
         HumanMessage(task["task"]),
         HumanMessage(f"[What was done]\n{fence('report', answer['response'])}"),
     ]
     try:
         text = await ask_customer_text(
-            deps.models, messages, temperature=spec.temperature, model=context.model
+            deps.models, messages, step=replace(ANSWER, temperature=spec.temperature), model=context.model
         )
     except ModelError:
         # The plan has been carried out, which must not look like a failure.
@@ -245,8 +251,18 @@ async def write_report(
     return {**answer, "response": str(text or answer["response"])}
 
 
-def _build_system_prompt(spec: AgentSpec, context: Context) -> str:
-    return add_locale(f"{load_prompt('coordinator_answer')}\n\n{build_instruction(spec)}", context.locale)
+def _build_system_prompt(spec: AgentSpec, task: SpecialistInput, context: Context) -> str:
+    return build_system_prompt(
+        load_prompt("coordinator_answer"),
+        build_instruction(spec),
+        locale=context.locale,
+        time_zone=get_task_time_zone(task),
+    )
+
+
+def get_task_time_zone(task: SpecialistInput) -> str:
+    """Return the time zone of the contact that a task is about; empty: unknown."""
+    return get_time_zone(json.loads(task["customer"])) if task["customer"] else ""
 
 
 def read_react_output(output: ReactOutput) -> Answer:

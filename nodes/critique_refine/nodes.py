@@ -11,7 +11,7 @@ from langgraph.types import Command
 
 from core.context import Context
 from core.errors import ModelError, ModelMisconfigured, ModelRefused
-from core.models import is_truncated, private_replies
+from core.models import ModelStep, is_truncated, private_replies
 from core.models.echoes import ECHO_FAULT, find_echo
 from nodes.critique_refine.judgements import (
     Review,
@@ -32,9 +32,10 @@ from nodes.critique_refine.state import (
 )
 from nodes.critique_refine.transcript import build_feedback, build_request, build_review_request
 from nodes.deps import Deps, get_run_context
-from nodes.shared.contact import load_contact_profile
+from nodes.shared.contact import get_time_zone, load_contact_profile
 from nodes.shared.context import reset_context
 from nodes.shared.prompts import load_prompt
+from nodes.shared.steps import CRITICISE, GENERATE, REFINE, VALIDATE
 from nodes.shared.structured import (
     NO_LANGUAGE_MODEL,
     ask_structured,
@@ -44,14 +45,6 @@ from nodes.shared.structured import (
 
 T = TypeVar("T")
 
-# High: the judges find what is missing, but not what was never tried.
-GENERATE_TEMPERATURE = 0.8
-# Low, because versions are compared by their points.
-CRITICISE_TEMPERATURE = 0.2
-# As low as possible without repetitions: the same text should get the same verdict.
-VALIDATE_TEMPERATURE = 0.1
-# Below the generator's, because it corrects a message and does not write another one.
-REFINE_TEMPERATURE = 0.6
 # A little more than all attempts of a model call together, and below the node's timeout, which would end the
 # run with an error and without the message.
 CALL_TIMEOUT_SECONDS = 200.0
@@ -84,7 +77,7 @@ class CritiqueRefineNodes:
         """
         customer = await load_contact_profile(self._deps, state.contact_id)
         return {
-            **reset_context(state.background),
+            **reset_context(state.background, get_time_zone(customer)),
             "messages": [HumanMessage(state.prompt, id=str(uuid4()))],
             "customer": customer,
             "draft": "",
@@ -108,7 +101,7 @@ class CritiqueRefineNodes:
         if not has_language_model(self._deps.models, context.model):
             return Command(goto="finish", update={"reason": "needs_model"})
         request = build_request(state, self._generate_prompt, context.locale)
-        draft = await self._write(request, GENERATE_TEMPERATURE, context)
+        draft = await self._write(request, GENERATE, context)
         if draft is None:
             return Command(goto="finish", update={"reason": "model_reply_unreadable"})
         return Command(goto=["criticise", "validate"], update={"draft": draft})
@@ -121,9 +114,7 @@ class CritiqueRefineNodes:
             HumanMessage(self._criticise_question),
         ]
         review, fault = await _attempt(
-            ask_structured(
-                self._deps.models, messages, Review, temperature=CRITICISE_TEMPERATURE, model=context.model
-            )
+            ask_structured(self._deps.models, messages, Review, step=CRITICISE, model=context.model)
         )
         return {"critique": build_critique(review) if review else None, "critique_fault": fault}
 
@@ -140,14 +131,7 @@ class CritiqueRefineNodes:
             HumanMessage(question),
         ]
         verdict, fault = await _attempt(
-            ask_structured(
-                self._deps.models,
-                messages,
-                Verdict,
-                temperature=VALIDATE_TEMPERATURE,
-                role="chat",
-                model=context.model,
-            )
+            ask_structured(self._deps.models, messages, Verdict, step=VALIDATE, model=context.model)
         )
         return {"validation": build_validation(verdict) if verdict else None, "validation_fault": fault}
 
@@ -173,7 +157,7 @@ class CritiqueRefineNodes:
             *build_review_request(state, self._refine_prompt, context.locale),
             build_feedback(state["history"][-1]),
         ]
-        draft, fault = await _attempt(self._write(messages, REFINE_TEMPERATURE, context))
+        draft, fault = await _attempt(self._write(messages, REFINE, context))
         if draft is None:
             return Command(goto="finish", update={"reason": fault})
         update = {"draft": draft, "cycles": state["cycles"] + 1}
@@ -193,9 +177,7 @@ class CritiqueRefineNodes:
             "validation": best["validation"],
         }
 
-    async def _write(
-        self, messages: Sequence[AnyMessage], temperature: float, context: Context
-    ) -> str | None:
+    async def _write(self, messages: Sequence[AnyMessage], step: ModelStep, context: Context) -> str | None:
         """Ask for a message; a reply that is empty, was cut or repeats the prompt is reported once.
 
         Returns:
@@ -208,7 +190,9 @@ class CritiqueRefineNodes:
         for _ in range(2):
             # A draft is nobody's answer before it is approved.
             with private_replies():
-                reply = await self._deps.models.reply(request, temperature=temperature, model=context.model)
+                reply = await self._deps.models.reply(
+                    request, temperature=step.temperature, role=step.role, model=context.model
+                )
             text = extract_message(reply.text)
             if is_truncated(reply):
                 fault = "it was cut at the output limit: write a shorter message"

@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemM
 from nodes.critique_refine.state import CritiqueRefineState, Version
 from nodes.shared.context import build_background_messages
 from nodes.shared.conversation import select_history
-from nodes.shared.prompts import add_locale, load_prompt
+from nodes.shared.prompts import build_system_prompt, load_prompt
 
 # Earlier requests and the messages written for them: "shorter, please" is about the last one.
 HISTORY_MESSAGES = 10
@@ -24,7 +24,9 @@ def build_request(state: CritiqueRefineState, system: str, locale: str | None) -
     """Return the system prompt with the instruction, earlier turns, the request, the customer, background."""
     *earlier, request = state["messages"]
     return [
-        SystemMessage(f"{add_locale(system, locale)}\n\n{state['instruction']}".strip()),
+        SystemMessage(
+            build_system_prompt(system, state["instruction"], locale=locale, time_zone=state["time_zone"])
+        ),
         *select_history(earlier, HISTORY_MESSAGES, state["context"]),
         request,
         _build_customer_message(state),

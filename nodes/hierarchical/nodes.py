@@ -39,15 +39,12 @@ from nodes.react.state import ReactOutput
 from nodes.shared.agent import Agent
 from nodes.shared.context import build_background_messages, reset_context
 from nodes.shared.conversation import select_history
-from nodes.shared.prompts import add_locale, load_prompt
+from nodes.shared.prompts import build_system_prompt, load_prompt
+from nodes.shared.steps import DECIDE, DECOMPOSE
 from nodes.shared.structured import NO_LANGUAGE_MODEL, ask_structured, has_language_model
 
 # Maximum messages of earlier turns that the manager sees: questions and answers.
 HISTORY_MESSAGES = 20
-# The same task should be divided in the same way.
-DECOMPOSE_TEMPERATURE = 0.2
-# A decision judges what there is and invents nothing.
-DECIDE_TEMPERATURE = 0.1
 # A part of a task needs fewer iterations than a whole one.
 MAX_ITERATIONS = 6
 # Limit of a worker as a whole, below the timeout of its step, which would end the run.
@@ -86,7 +83,7 @@ class HierarchicalNodes:
         return {
             # Studio passes only the fields a user filled in; this writes the defaults of the others.
             **dict(state),
-            **reset_context(state.background),
+            **reset_context(state.background, state.time_zone),
             "sub_agents": complete_team(state.sub_agents or self._team, self._deps.tools),
             "messages": [HumanMessage(make_storable(state.task), id=str(uuid4()))],
             "rounds": 0,
@@ -113,7 +110,7 @@ class HierarchicalNodes:
                     *_build_feedback(state),
                 ],
                 limit_agents(Decomposition, [agent["name"] for agent in state["sub_agents"]]),
-                temperature=DECOMPOSE_TEMPERATURE,
+                step=DECOMPOSE,
                 model=context.model,
             )
         except ModelRefused as refusal:
@@ -142,6 +139,7 @@ class HierarchicalNodes:
                         contact_id=state["contact_id"],
                         instruction=instruction.strip(),
                         background=_add_results(state["background"], state["results"]),
+                        time_zone=state["time_zone"],
                         tools=agent.get("tools", []),
                         max_iterations=MAX_ITERATIONS,
                     )
@@ -181,7 +179,7 @@ class HierarchicalNodes:
                     *_build_feedback(state),
                 ],
                 limit_agents(Decision, [agent["name"] for agent in state["sub_agents"]]),
-                temperature=DECIDE_TEMPERATURE,
+                step=DECIDE,
                 model=context.model,
             )
         except ModelRefused as refusal:
@@ -209,7 +207,7 @@ class HierarchicalNodes:
     def _build_system_message(self, prompt: str, state: HierarchicalState, context: Context) -> SystemMessage:
         """Return the step's prompt, with the sub-agents and the graph's own guidance."""
         parts = [prompt, f"The sub-agents:\n{describe_team(state['sub_agents'])}", self._guidance]
-        return SystemMessage(add_locale("\n\n".join(filter(None, parts)), context.locale))
+        return SystemMessage(build_system_prompt(*parts, locale=context.locale, time_zone=state["time_zone"]))
 
 
 def _end(update: dict[str, Any]) -> Command[Any]:
@@ -316,6 +314,7 @@ def _build_wave(state: HierarchicalState, subtasks: Sequence[Subtask]) -> list[S
                 results=[by_id[each] for each in subtask["depends_on"]],
                 background=state["background"],
                 contact_id=state["contact_id"],
+                time_zone=state["time_zone"],
             ),
         )
         for subtask in find_ready(subtasks)

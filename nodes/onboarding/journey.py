@@ -66,7 +66,7 @@ _HANDOFF_AFTER_NO: Mapping[Question, tuple[Team, str]] = {
 def start_journey(contact_id: str) -> dict[str, Any]:
     """Return the update that starts a journey."""
     return {
-        "customer": Customer(id=contact_id, name="", loaded=False),
+        "customer": Customer(id=contact_id, name="", time_zone="", loaded=False),
         "profile": Profile(company_size=None, industry=None, use_case=None, team_size=None),
         "integration": "",
         "first_task": "",

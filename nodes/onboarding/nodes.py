@@ -50,12 +50,12 @@ from nodes.onboarding.state import (
     Reply,
 )
 from nodes.onboarding.texts import TEXTS
-from nodes.shared.prompts import add_locale, load_prompt
+from nodes.shared.prompts import build_system_prompt, load_prompt
+from nodes.shared.steps import WRITE
 from nodes.shared.structured import find_customer_reply_fault
 from tools.crm.models import Article
 
 MAX_ARTICLES = 3
-WRITING_TEMPERATURE = 0.3
 FOLLOW_UP_AFTER_SUCCESS = timedelta(days=7)
 FOLLOW_UP_AFTER_PAUSE = timedelta(days=3)
 FOLLOW_UP_AFTER_TASK = timedelta(days=2)
@@ -141,7 +141,9 @@ class OnboardingNodes:
                 profile[name] = known[name]
                 outcomes[name] = Outcome(status="known", reason="the CRM has it")
         update: dict[str, Any] = {
-            "customer": Customer(id=customer["id"], name=contact.name, loaded=True),
+            "customer": Customer(
+                id=customer["id"], name=contact.name, time_zone=contact.timezone or "", loaded=True
+            ),
             "profile": profile,
             "outcomes": outcomes,
         }
@@ -329,9 +331,9 @@ class OnboardingNodes:
         return {"status": "completed", "paragraphs": paragraphs, **write}
 
     async def finish(self, state: OnboardingState) -> dict[str, Any]:
-        """Node: send the remaining paragraphs with the summary."""
+        """Node: send the remaining paragraphs. The summary is for the company, and no message."""
         summary = build_summary(state)
-        text = _join([*state["paragraphs"], summary])
+        text = _join(state["paragraphs"])
         return {
             "messages": [AIMessage(text.text, id=str(uuid4()))],
             "paragraphs": [],
@@ -360,13 +362,18 @@ class OnboardingNodes:
     ) -> str | None:
         """Have the model write a text from the articles; None if it fails, or the text is incomplete."""
         context = get_run_context(runtime)
-        system = add_locale(load_prompt(prompt), context.locale or state["language"])
+        system = build_system_prompt(
+            load_prompt(prompt),
+            locale=context.locale or state["language"],
+            time_zone=state["customer"]["time_zone"],
+        )
         try:
             async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
                 with track_answers() as streamed:
                     reply = await self._models.reply(
                         _build_messages(system, state["profile"], task, articles),
-                        temperature=WRITING_TEMPERATURE,
+                        temperature=WRITE.temperature,
+                        role=WRITE.role,
                         model=context.model,
                     )
         except (ModelError, TimeoutError):

@@ -15,6 +15,7 @@ from core.texts import Language, detect_language, make_storable, normalise_text
 from nodes.onboarding.state import CONFIRMATIONS, SIZES, OnboardingState, Question
 from nodes.onboarding.texts import TEXTS
 from nodes.shared.prompts import load_prompt
+from nodes.shared.steps import READ_REPLY
 from nodes.shared.structured import ask_structured, has_language_model
 
 _Aside: TypeAlias = Literal["later", "skip", "question", "handover", "unclear"]
@@ -22,7 +23,6 @@ OpenIntent: TypeAlias = Literal["information", _Aside]
 PolarIntent: TypeAlias = Literal["yes", "no", _Aside]
 Intent: TypeAlias = Literal[OpenIntent, PolarIntent]
 
-READING_TEMPERATURE = 0.0
 # More than all attempts of a model take together, and less than the node's timeout, which would end the run.
 CALL_TIMEOUT_SECONDS = 200.0
 MAX_SIZE = 10_000_000
@@ -207,8 +207,7 @@ async def read_with_model(models: ChatModels, state: OnboardingState, model: str
                 models,
                 messages,
                 build_reading_schema(question),
-                temperature=READING_TEMPERATURE,
-                role="chat",
+                step=READ_REPLY,
                 model=model,
             )
     except (ModelError, TimeoutError):

@@ -120,6 +120,8 @@ class Customer(TypedDict):
 
     id: str
     name: str
+    # IANA name; empty: unknown.
+    time_zone: str
     # Whether the run has read the CRM's record.
     loaded: bool
 

@@ -28,7 +28,8 @@ from nodes.parallel.state import (
 from nodes.react.state import ReactOutput
 from nodes.shared.agent import Agent
 from nodes.shared.context import reset_context
-from nodes.shared.prompts import add_locale, load_prompt
+from nodes.shared.prompts import build_system_prompt, load_prompt
+from nodes.shared.steps import MERGE
 from nodes.shared.structured import ask_text
 
 log = get_logger(__name__)
@@ -42,8 +43,6 @@ DEFAULT_TOOLS = (
 )
 # An agent has a part of the sources, and others answer too: it needs fewer iterations than a whole task.
 MAX_ITERATIONS = 5
-# The merger only rewords what others found; a low temperature keeps it from adding to it.
-MERGE_TEMPERATURE = 0.3
 
 
 class ParallelNodes:
@@ -95,6 +94,7 @@ class ParallelNodes:
                     timeout_seconds=state["branch_timeout_seconds"],
                     race=state["race"],
                     background=state["background"],
+                    time_zone=state["time_zone"],
                 ),
             )
             for agent in state["agents"]
@@ -119,6 +119,7 @@ class ParallelNodes:
                         contact_id=state["contact_id"],
                         instruction=f"{agent['instruction']}\n\n{self._branch_rules}".strip(),
                         background=state["background"],
+                        time_zone=state["time_zone"],
                         tools=agent["tools"],
                         max_iterations=MAX_ITERATIONS,
                     )
@@ -155,14 +156,14 @@ class ParallelNodes:
         """Merge the good answers; when the model cannot, put them side by side."""
         context = get_run_context(runtime)
         messages: list[AnyMessage] = [
-            SystemMessage(add_locale(self._merge_prompt, context.locale)),
+            SystemMessage(
+                build_system_prompt(self._merge_prompt, locale=context.locale, time_zone=state["time_zone"])
+            ),
             HumanMessage(state["question"]),
             HumanMessage(self._answers_template.format(answers=_list_answers(state["branches"]))),
         ]
         try:
-            merged = await ask_text(
-                self._deps.models, messages, temperature=MERGE_TEMPERATURE, model=context.model
-            )
+            merged = await ask_text(self._deps.models, messages, step=MERGE, model=context.model)
         except ModelError as error:
             log.warning("answers_not_merged", reason=error.message)
             merged = ""

@@ -105,6 +105,7 @@ class BranchInput(TypedDict):
     timeout_seconds: float
     race: str
     background: str
+    time_zone: str
 
 
 def append_branches(branches: list[Branch], new: list[Branch]) -> list[Branch]:

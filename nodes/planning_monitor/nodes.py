@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from core.context import Context
 from core.errors import ModelError, ModelRefused
-from core.models import private_replies
+from core.models import ModelStep, private_replies
 from core.texts import make_storable
 from nodes.deps import Deps, get_run_context
 from nodes.planning_monitor.plan_rules import (
@@ -46,17 +46,12 @@ from nodes.planning_monitor.transcript import (
 )
 from nodes.react.state import ReactOutput
 from nodes.shared.agent import Agent
-from nodes.shared.contact import load_contact_profile
+from nodes.shared.contact import get_time_zone, load_contact_profile
 from nodes.shared.context import reset_context
-from nodes.shared.prompts import add_locale, load_prompt
+from nodes.shared.prompts import build_system_prompt, load_prompt
+from nodes.shared.steps import MONITOR, PLAN, REPLAN
 from nodes.shared.structured import NO_LANGUAGE_MODEL, ask_structured, has_language_model
 
-# Some freedom to find a way; the schema and the checks ensure the form.
-PLAN_TEMPERATURE = 0.3
-# Less freedom than the first plan, because one change is asked for.
-REPLAN_TEMPERATURE = 0.2
-# The same results should be judged the same way.
-MONITOR_TEMPERATURE = 0.1
 # A task that needs more changes of its plan is not understood.
 MAX_REVISIONS = 3
 # A step is a small task. One that needs more is better divided by an adjustment.
@@ -95,11 +90,12 @@ class PlanningMonitorNodes:
             CrmUnavailable: The CRM did not answer.
         """
         message = HumanMessage(state.task, id=str(uuid4()))
+        contact = await load_contact_profile(self._deps, state.contact_id)
         return {
-            **reset_context(state.background),
+            **reset_context(state.background, get_time_zone(contact)),
             "messages": [message],
             "turn": message.id,
-            "contact": await load_contact_profile(self._deps, state.contact_id),
+            "contact": contact,
             "draft": None,
             "faults": [],
             "plan": None,
@@ -119,12 +115,12 @@ class PlanningMonitorNodes:
         context = get_run_context(runtime)
         if not has_language_model(self._deps.models, context.model):
             return Command(goto="finish", update=end_incomplete("needs_model", NO_LANGUAGE_MODEL))
-        messages = build_planner_messages(state, add_locale(self._plan_prompt, context.locale))
+        messages = build_planner_messages(state, _build_system(self._plan_prompt, state, context))
         return await self._draft(
             state,
             messages,
             self._plan_schema,
-            temperature=PLAN_TEMPERATURE,
+            step=PLAN,
             model=context.model,
             unreadable="the plan could not be read",
         )
@@ -134,12 +130,12 @@ class PlanningMonitorNodes:
     ) -> Command[Literal["validate", "finish"]]:
         """Node: ask for the remaining steps anew, or for corrected ones when the last draft had faults."""
         context = get_run_context(runtime)
-        messages = build_replanner_messages(state, add_locale(self._replan_prompt, context.locale))
+        messages = build_replanner_messages(state, _build_system(self._replan_prompt, state, context))
         return await self._draft(
             state,
             messages,
             self._revision_schema,
-            temperature=REPLAN_TEMPERATURE,
+            step=REPLAN,
             model=context.model,
             unreadable="the revision of the plan could not be read",
         )
@@ -170,6 +166,8 @@ class PlanningMonitorNodes:
                         instruction=build_step_instruction(state, self._step_prompt),
                         background=build_step_background(state),
                         tools=step.tools,
+                        expected_outcome=step.expected_outcome,
+                        time_zone=state["time_zone"],
                         max_iterations=STEP_ITERATIONS,
                     )
         except ModelError as error:
@@ -188,13 +186,13 @@ class PlanningMonitorNodes:
     ) -> Command[Literal["execute", "replan", "finish"]]:
         """Node: have the last wave judged, and continue, adjust the plan or end."""
         context = get_run_context(runtime)
-        system = add_locale(self._monitor_prompt, context.locale)
+        system = _build_system(self._monitor_prompt, state, context)
         try:
             judgement = await ask_structured(
                 self._deps.models,
                 build_monitor_messages(state, system, self._monitor_question),
                 Judgement,
-                temperature=MONITOR_TEMPERATURE,
+                step=MONITOR,
                 model=context.model,
             )
         except ModelError as error:
@@ -233,20 +231,24 @@ class PlanningMonitorNodes:
         messages: Sequence[AnyMessage],
         schema: type[BaseModel],
         *,
-        temperature: float,
+        step: ModelStep,
         model: str | None,
         unreadable: str,
     ) -> Command[Literal["validate", "finish"]]:
         """Ask for a draft; one that could not be read twice ends the run with ``unreadable``."""
         try:
-            draft = await ask_structured(
-                self._deps.models, messages, schema, temperature=temperature, model=model
-            )
+            draft = await ask_structured(self._deps.models, messages, schema, step=step, model=model)
         except ModelError as error:
             return _end_without_model(state, error)
         if draft is None:
             return Command(goto="finish", update=end_incomplete("plan_invalid", unreadable))
         return Command(goto="validate", update={"draft": draft.model_dump()})
+
+
+def _build_system(prompt: str, state: PlanningState, context: Context) -> str:
+    return build_system_prompt(
+        prompt, state["instruction"], locale=context.locale, time_zone=state["time_zone"]
+    )
 
 
 def _check_plan(state: PlanningState, tools: Sequence[str]) -> tuple[Plan, list[str]]:
@@ -304,6 +306,7 @@ def _build_execute_input(step: PlanStep, state: PlanningState) -> ExecuteInput:
             if result["step_id"] in step.depends_on
         ],
         contact_id=state["contact_id"],
+        time_zone=state["time_zone"],
     )
 
 

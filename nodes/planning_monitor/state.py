@@ -155,3 +155,4 @@ class ExecuteInput(TypedDict):
     constraints: list[str]
     dependencies: list[DependencyResult]
     contact_id: str
+    time_zone: str

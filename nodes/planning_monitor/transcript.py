@@ -94,7 +94,7 @@ def build_replanner_messages(state: PlanningState, system: str) -> list[AnyMessa
 def build_step_instruction(task: ExecuteInput, prompt: str) -> str:
     """Return how the agent is to carry out a step."""
     step = PlanStep.model_validate(task["step"])
-    parts = [prompt, *filter(None, [task["instruction"]]), f"Expected outcome: {step.expected_outcome}"]
+    parts = [*filter(None, [task["instruction"]]), prompt]
     if step.decision_point:
         parts.append(f"To be decided: {step.decision_point}")
     if task["constraints"]:
@@ -147,8 +147,6 @@ def _format_list(title: str, lines: Sequence[str]) -> str:
 
 
 def _build_input_notes(state: PlanningState) -> Iterator[HumanMessage]:
-    if state["instruction"]:
-        yield HumanMessage(f"[Instruction]\n{state['instruction']}")
     yield _build_note("What the CRM knows of the customer", state["contact"])
     if state["background"]:
         yield _build_note("What else is known", state["background"])

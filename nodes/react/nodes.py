@@ -1,9 +1,11 @@
 """The nodes of the ReAct graph: one class, one method per node."""
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Final, Literal
 from uuid import uuid4
 
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.tools import BaseTool
 from langgraph.runtime import Runtime
 from langgraph.types import Command, Send
 
@@ -24,11 +26,13 @@ from nodes.react.transcript import build_transcript
 from nodes.shared.agent import check_tool_names, select_tools
 from nodes.shared.approval import request_approval
 from nodes.shared.context import reset_context
-from nodes.shared.prompts import add_locale, load_prompt
+from nodes.shared.prompts import build_system_prompt, describe_time, load_prompt
+from nodes.shared.steps import REFLECT, THINK
 from nodes.shared.structured import ask_structured
 from tools.execution import CallContext, derive_idempotency_key, execute
 
-REFLECTION_TEMPERATURE = 0.1
+# Tools that take a date and time: the prompt of the others does not change within a day.
+_SCHEDULING: Final = "schedule_"
 
 
 class ReactNodes:
@@ -42,6 +46,7 @@ class ReactNodes:
         self._models = deps.models
         self._tools = deps.tools
         self._thought_prompt = load_prompt("react")
+        self._default_role = load_prompt("react_role")
         self._reflection_prompt = load_prompt("react_reflection")
         self._reflection_question = load_prompt("react_reflection_question")
 
@@ -54,7 +59,7 @@ class ReactNodes:
         check_tool_names(self._tools, state.tools)
         message = HumanMessage(state.task, id=str(uuid4()))
         return {
-            **reset_context(state.background),
+            **reset_context(state.background, state.time_zone),
             "messages": [message],
             "turn": message.id,
             "iterations": 0,
@@ -71,11 +76,17 @@ class ReactNodes:
         """Node: ask for the next thought. Its tool calls become ``act`` tasks; its words are the answer."""
         context = get_run_context(runtime)
         try:
+            tools = tuple(select_tools(self._tools, state["tools"]).values())
             with track_answers() as streamed:
                 reply = await self._models.reply(
-                    build_transcript(state, add_locale(self._thought_prompt, context.locale)),
-                    tools=tuple(select_tools(self._tools, state["tools"]).values()),
+                    build_transcript(
+                        state,
+                        self._build_system(state, self._thought_prompt, context),
+                        _describe_iteration(state, tools),
+                    ),
+                    tools=tools,
                     temperature=state["temperature"],
+                    role=THINK.role,
                     model=context.model,
                 )
         except ModelRefused as refusal:
@@ -119,7 +130,7 @@ class ReactNodes:
             return _continue(state, entries)
         context = get_run_context(runtime)
         messages = [
-            *build_transcript(state, add_locale(self._reflection_prompt, context.locale)),
+            *build_transcript(state, self._build_system(state, self._reflection_prompt, context)),
             HumanMessage(self._reflection_question),
         ]
         try:
@@ -128,7 +139,7 @@ class ReactNodes:
                     self._models,
                     messages,
                     Reflection,
-                    temperature=REFLECTION_TEMPERATURE,
+                    step=REFLECT,
                     model=context.model,
                 )
         except ModelRefused as refusal:
@@ -155,6 +166,26 @@ class ReactNodes:
         if isinstance(last, AIMessage) and not last.tool_calls and make_storable(last.text) == answer:
             return {}
         return {"messages": [AIMessage(answer)]}
+
+    def _build_system(self, state: ReactState, prompt: str, context: Context) -> str:
+        """Return the step's prompt with the agent's instruction and the day."""
+        return build_system_prompt(
+            prompt,
+            state["instruction"] or self._default_role,
+            locale=context.locale,
+            time_zone=state["time_zone"],
+        )
+
+
+def _describe_iteration(state: ReactState, tools: Sequence[BaseTool]) -> str:
+    """Return the note of a thought: how far the run is, and the time where appointments are made."""
+    number, most = state["iterations"] + 1, state["max_iterations"]
+    note = f"[Iteration {number} of at most {most}]"
+    if number == most:
+        note += " It is the last one: answer with what you know, or do the one thing that is missing."
+    if any(tool.name.startswith(_SCHEDULING) for tool in tools):
+        note += f" {describe_time(state['time_zone'])}"
+    return note
 
 
 def _assign_call_ids(reply: AIMessage) -> AIMessage:

@@ -9,6 +9,7 @@ from typing_extensions import TypedDict
 from core.memory import StrategyName
 from nodes.shared.channels import Messages, StoredText
 from nodes.shared.context import ContextOutput, ContextState
+from nodes.shared.steps import THINK
 from tools.execution import Observation
 
 ReflectionMode: TypeAlias = Literal["always", "on_error", "never"]
@@ -39,13 +40,24 @@ class ReactInput(BaseModel):
         default_factory=list, max_length=50, description="Names of the tools that may be used; empty: all"
     )
     instruction: str = Field(
-        "", max_length=20_000, description="How to do it; appended to the agent's own rules"
+        "",
+        max_length=20_000,
+        description="Role of the agent and how to do the task; follows the rules of every agent. Empty: a "
+        "general role",
     )
     background: str = Field(
         "", max_length=50_000, description="What is already known: information, not instructions"
     )
+    expected_outcome: str = Field(
+        "",
+        max_length=2_000,
+        description="What is known or done when the task has succeeded; empty: as the task says",
+    )
+    time_zone: str = Field(
+        "", max_length=100, description="IANA name of the contact's time zone; empty: the one in the CRM"
+    )
     temperature: float = Field(
-        0.2, ge=0, le=2, allow_inf_nan=False, description="Sampling temperature of its thoughts"
+        THINK.temperature, ge=0, le=2, allow_inf_nan=False, description="Sampling temperature of its thoughts"
     )
     retrieval: StrategyName = Field(
         "general", description="How its tools rank what they find in memory and in the help articles"
@@ -98,6 +110,7 @@ class ReactState(ContextState):
     reflection: ReflectionMode
     tools: list[str]
     instruction: StoredText
+    expected_outcome: StoredText
     temperature: float
     retrieval: StrategyName
     # Id of the message the run began with; all messages after it are this run's.

@@ -20,29 +20,33 @@ HISTORY_MESSAGES = 20
 _LINE_CHARACTERS = 160
 
 
-def build_transcript(state: ReactState, system: str) -> list[AnyMessage]:
-    """Return the messages for the next thought.
+def build_transcript(state: ReactState, system: str, note: str = "") -> list[AnyMessage]:
+    """Return the messages for the next thought or reflection.
 
     Args:
         state: The run's state.
-        system: The system prompt.
+        system: The whole system prompt.
+        note: How far the run is; empty: nothing is said of it.
 
     Returns:
-        The system prompt with the run's instruction, earlier turns, the task, its background, a note on older
-        iterations, the last :data:`FULL_ITERATIONS` with their tool messages and reflections, and a notice
-        if the last reply could not be read.
+        The system prompt, earlier turns, the task, its background and expected outcome, a note on older
+        iterations, the last :data:`FULL_ITERATIONS` with their tool messages and reflections, the note, and
+        a notice if the last reply could not be read.
     """
     earlier, turn = split_turns(state)
     first_full = state["iterations"] - FULL_ITERATIONS + 1
-    system = f"{system}\n\n{state['instruction']}" if state["instruction"] else system
     messages: list[AnyMessage] = [
         SystemMessage(system),
         *select_history(earlier, HISTORY_MESSAGES, state["context"]),
         HumanMessage(state["task"]),
         *build_background_messages(state["background"]),
     ]
+    if state["expected_outcome"]:
+        messages.append(HumanMessage(f"[Expected outcome] {state['expected_outcome']}"))
     messages += _summarise_iterations(state["trace"], first_full)
     messages += _show_iterations(turn, state["trace"], first_full)
+    if note:
+        messages.append(HumanMessage(note))
     if state["unreadable"]:
         messages.append(build_unreadable_notice(state["unreadable"]))
     return messages

@@ -68,7 +68,6 @@ def build_background(state: SalesState) -> str:
         for message in select_spoken(state["messages"], HISTORY_MESSAGES)
     ]
     deal = Template(load_prompt("sales_background")).substitute(
-        today=state["today"],
         deal=describe_deal(state),
         contact=fence("contact", cut(_to_json(state["contact"]), _CONTACT_CHARACTERS)),
         talk=fence("talk", "\n".join(turns)[-_CONVERSATION_CHARACTERS:]),

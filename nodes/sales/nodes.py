@@ -53,10 +53,11 @@ from nodes.sales.stages import (
     summarise_deal,
 )
 from nodes.sales.state import Deal, DealReading, PendingOffer, Reason, SalesState, Writes
-from nodes.shared.contact import load_contact_profile
+from nodes.shared.contact import get_time_zone, load_contact_profile
 from nodes.shared.context import reset_context
-from nodes.shared.prompts import add_locale, load_prompt
-from nodes.shared.structured import ask_structured, ask_text, has_language_model
+from nodes.shared.prompts import build_system_prompt, load_prompt
+from nodes.shared.steps import READ_RESULTS, WORD
+from nodes.shared.structured import ask_customer_text, ask_structured, has_language_model
 from tools.approval import ApprovalDecision, ApprovalRequest, build_decision_schema
 from tools.crm.models import Opportunity
 
@@ -65,10 +66,6 @@ log = get_logger(__name__)
 # The hierarchical graph with one sub-agent per stage, as a subgraph of the run that calls it.
 Team: TypeAlias = Callable[[HierarchicalInput], Awaitable[HierarchicalOutput]]
 
-# The reading extracts and invents nothing.
-READING_TEMPERATURE = 0.1
-# Some freedom to phrase what is recorded.
-REPLY_TEMPERATURE = 0.3
 # What the customer said while no run could read it; the last words count most.
 _UNREAD_CHARACTERS = 12_000
 _NO_WORDS = "The customer has said nothing new, so neither agreed nor declined."
@@ -152,7 +149,10 @@ class SalesNodes:
         if not has_language_model(self._deps.models, get_run_context(runtime).model):
             return _hand_over_words(state)
         task = HierarchicalInput(
-            task=build_task(state), contact_id=state["contact_id"], background=build_background(state)
+            task=build_task(state),
+            contact_id=state["contact_id"],
+            background=build_background(state),
+            time_zone=get_time_zone(state["contact"]),
         )
         try:
             output = await self._team(task)
@@ -180,13 +180,19 @@ class SalesNodes:
             reading = await ask_structured(
                 self._deps.models,
                 [
-                    SystemMessage(add_locale(self._reading_prompt, context.locale)),
+                    SystemMessage(
+                        build_system_prompt(
+                            self._reading_prompt,
+                            locale=context.locale,
+                            time_zone=get_time_zone(state["contact"]),
+                        )
+                    ),
                     HumanMessage(f"[The deal, on {state['today']}]\n{describe_deal(state)}"),
                     build_progress_message(state["subtasks"]),
                     HumanMessage(f"[Reading] {words_text}\nWhat is new about the deal?"),
                 ],
                 DealReading,
-                temperature=READING_TEMPERATURE,
+                step=READ_RESULTS,
                 model=context.model,
             )
         except ModelRefused as refusal:
@@ -261,19 +267,21 @@ class SalesNodes:
         if text := choose_fixed_reply(opportunity, state["reason"], state["handed_over"], language):
             return {"response": text}
         messages: list[AnyMessage] = [
-            SystemMessage(add_locale(self._reply_prompt, context.locale)),
+            SystemMessage(
+                build_system_prompt(
+                    self._reply_prompt, locale=context.locale, time_zone=get_time_zone(state["contact"])
+                )
+            ),
             HumanMessage(f"[The deal, on {state['today']}]\n{describe_deal(state)}"),
             build_progress_message(state["subtasks"]),
             HumanMessage(f"[Answer] What the customer said:\n{fence('customer', state['said'])}"),
         ]
         try:
-            text = await ask_text(
-                self._deps.models, messages, temperature=REPLY_TEMPERATURE, model=context.model
-            )
+            reply = await ask_customer_text(self._deps.models, messages, step=WORD, model=context.model)
         except ModelError as error:
             log.warning("sales_reply_not_written", reason=error.message)
-            text = ""
-        return {"response": text or NOTED[language]}
+            reply = None
+        return {"response": str(reply or NOTED[language])}
 
     async def finish(self, state: SalesState) -> dict[str, Any]:
         """Close the turn: the state of the deal becomes the thread's last message."""

@@ -29,6 +29,8 @@ class Agent(Protocol):
         contact_id: str,
         instruction: str = "",
         background: str = "",
+        expected_outcome: str = "",
+        time_zone: str = "",
         tools: Sequence[str] = (),
         max_iterations: int = 6,
         temperature: float = 0.2,
@@ -41,6 +43,8 @@ class Agent(Protocol):
             contact_id: The contact the task is about.
             instruction: How to do it; appended to the agent's system prompt.
             background: What is already known; the model reads it as information.
+            expected_outcome: What is known or done when the task has succeeded; empty: the task says it.
+            time_zone: IANA name of the contact's time zone; empty: unknown.
             tools: Names of the tools it may use; empty: all.
             max_iterations: Maximum number of thoughts.
             temperature: Sampling temperature of the thoughts.

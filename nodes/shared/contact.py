@@ -71,6 +71,11 @@ async def try_load_contact_profile(deps: Deps, contact_id: str) -> ContactProfil
         return None
 
 
+def get_time_zone(profile: Mapping[str, Any] | None) -> str:
+    """Return the IANA name of the contact's time zone; empty if the CRM does not know it."""
+    return str(profile["contact"].get("timezone") or "") if profile else ""
+
+
 def extract_relations(profile: Mapping[str, Any]) -> list[Edge]:
     """Return the graph edges between the contact, their company and their tickets."""
     contact = Contact.model_validate(profile["contact"])

@@ -26,7 +26,12 @@ from core.packing import (
 )
 from nodes.deps import Deps, get_run_context
 from nodes.shared.channels import StoredText
-from nodes.shared.contact import extract_relations, try_load_contact_profile
+from nodes.shared.contact import (
+    ContactProfile,
+    extract_relations,
+    get_time_zone,
+    try_load_contact_profile,
+)
 from nodes.shared.conversation import build_turn_items, select_spoken
 from nodes.shared.memory import NO_MEMORY_STATUS, MemoryStatus, RetrievedMemory, retrieve
 from tools.relations import RelationRecorder
@@ -44,6 +49,8 @@ class ContextState(TypedDict):
 
     # The caller's background, to which ``assemble`` appends what it found.
     background: StoredText
+    # IANA name of the contact's time zone; empty: unknown.
+    time_zone: StoredText
     context: list[ContextRecord]
     memory: MemoryStatus
 
@@ -62,17 +69,19 @@ class ContextUpdate(TypedDict):
     """The update of ``assemble``."""
 
     background: str
+    time_zone: str
     context: list[ContextRecord]
     memory: MemoryStatus
 
 
-def reset_context(background: str = "") -> dict[str, Any]:
+def reset_context(background: str = "", time_zone: str = "") -> dict[str, Any]:
     """Return the update a run begins with.
 
     Args:
         background: What the caller says is known.
+        time_zone: The contact's time zone, where it is known already.
     """
-    return {"background": background, "context": [], "memory": NO_MEMORY_STATUS}
+    return {"background": background, "time_zone": time_zone, "context": [], "memory": NO_MEMORY_STATUS}
 
 
 def build_background_messages(background: str) -> list[HumanMessage]:
@@ -125,7 +134,7 @@ class ContextAssembler:
             retrieve(self._deps.memory, scope, [(strategy, question)]), self._load_profile(scope, state)
         )
         sections = [
-            *_own_sections(self._budget, state["background"], profile),
+            *_own_sections(self._budget, state["background"], _format_profile(profile)),
             _conversation_section(self._budget, earlier, self._deps.context_tokens // 2),
             *_memory_sections(retrieved, {message.id for message in state["messages"]}, strategy),
         ]
@@ -140,18 +149,24 @@ class ContextAssembler:
         background = "\n\n".join(filter(None, (state["background"], packed.background)))
         return ContextUpdate(
             background=background[: max(MAX_BACKGROUND_CHARACTERS, len(state["background"]))],
+            time_zone=get_time_zone(profile) or state["time_zone"],
             context=[packed.record],
             memory=MemoryStatus(available=retrieved.available, degraded=list(retrieved.degraded)),
         )
 
-    async def _load_profile(self, scope: Scope, state: Mapping[str, Any]) -> str:
-        """Return the contact's profile as JSON, and note its relations in memory's graph."""
+    async def _load_profile(self, scope: Scope, state: Mapping[str, Any]) -> ContactProfile | None:
+        """Return the contact's profile, and note its relations in memory's graph."""
         field = self._budget.contact_field
-        profile = state[field] if field else await try_load_contact_profile(self._deps, scope.contact_id)
-        if not profile:
-            return ""
-        await self._relations.record(scope, extract_relations(profile))
-        return json.dumps(profile, ensure_ascii=False)
+        profile: ContactProfile | None = (
+            state[field] if field else await try_load_contact_profile(self._deps, scope.contact_id)
+        )
+        if profile:
+            await self._relations.record(scope, extract_relations(profile))
+        return profile
+
+
+def _format_profile(profile: ContactProfile | None) -> str:
+    return json.dumps(profile, ensure_ascii=False) if profile else ""
 
 
 def _split_question(messages: Sequence[AnyMessage]) -> tuple[Sequence[AnyMessage], str]:

@@ -13,6 +13,7 @@ from core.models import ChatModels
 from core.packing import ContextRecord, Item
 from core.texts import cut, fence, join_lines
 from nodes.shared.prompts import load_prompt
+from nodes.shared.steps import SUMMARISE
 from nodes.shared.structured import ask_customer_text
 
 log = get_logger(__name__)
@@ -20,7 +21,6 @@ log = get_logger(__name__)
 # Longer conversations are summarised, however short their turns are.
 MAX_TURNS = 60
 SUMMARY_CHARACTERS: Final = 3_000
-_SUMMARY_TEMPERATURE = 0.0
 _TURN_CHARACTERS: Final = 2_000
 _SENTENCE_CHARACTERS: Final = 240
 # Turns given to the model for a summary. Longer conversations lose their middle, because the request stands
@@ -124,7 +124,7 @@ async def summarise_conversation(
         try:
             request = _build_summary_request(messages, earlier)
             # A summary becomes a memory, which holds no more of our own than an answer.
-            summary = await ask_customer_text(models, request, temperature=_SUMMARY_TEMPERATURE, model=model)
+            summary = await ask_customer_text(models, request, step=SUMMARISE, model=model)
         except ModelError as error:
             log.warning("summary_not_written", reason=error.message)
             summary = None

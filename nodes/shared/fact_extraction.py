@@ -20,6 +20,7 @@ from core.memory.vocabulary import MULTI_VALUED, SINGLE_VALUED, normalise_predic
 from core.models import ChatModels
 from core.texts import fence, make_storable
 from nodes.shared.prompts import load_prompt
+from nodes.shared.steps import EXTRACT
 from nodes.shared.structured import ask_structured, has_language_model
 
 log = get_logger(__name__)
@@ -136,7 +137,7 @@ async def extract_facts(
         before, content = list(context), _format_batch(messages, evidence)
     request = _build_request(before, content)
     schema: type[Extraction | BatchExtraction] = Extraction if single else BatchExtraction
-    extraction = await ask_structured(models, request, schema, temperature=0, role="chat")
+    extraction = await ask_structured(models, request, schema, step=EXTRACT)
     if extraction is None:
         return None
     facts: list[NewFact] = []

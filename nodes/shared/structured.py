@@ -7,7 +7,14 @@ from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMes
 from pydantic import BaseModel
 
 from core.customer_text import CustomerText, find_customer_text_fault
-from core.models import ChatModels, Role, StructuredReply, is_truncated, is_unable, track_answers
+from core.models import (
+    ChatModels,
+    ModelStep,
+    StructuredReply,
+    is_truncated,
+    is_unable,
+    track_answers,
+)
 from core.models.echoes import ECHO_FAULT, find_echo, find_echo_in_value
 from core.texts import make_storable
 
@@ -22,8 +29,7 @@ async def ask_structured(
     messages: Sequence[BaseMessage],
     schema: type[T],
     *,
-    temperature: float,
-    role: Role = "reasoning",
+    step: ModelStep,
     model: str | None = None,
 ) -> T | None:
     """Ask for a value; a reply that does not parse or repeats the prompt is reported to the model once.
@@ -32,9 +38,8 @@ async def ask_structured(
         models: The chat models.
         messages: The conversation, which ends with the question.
         schema: The schema of the answer.
-        temperature: Sampling temperature.
-        role: Which of the models answers.
-        model: ``provider:model`` that replaces it for this run.
+        step: Kind and temperature of the call.
+        model: ``provider:model`` that replaces the service's for this run.
 
     Returns:
         The value, or ``None`` when the second reply could not be read either.
@@ -48,7 +53,7 @@ async def ask_structured(
     for _ in range(2):
         with track_answers() as streamed:
             reply = await models.reply_structured(
-                request, schema, temperature=temperature, role=role, model=model
+                request, schema, temperature=step.temperature, role=step.role, model=model
             )
         fault = _find_value_fault(reply, may_quote=may_quote)
         if not fault:
@@ -59,7 +64,7 @@ async def ask_structured(
 
 
 async def ask_text(
-    models: ChatModels, messages: Sequence[AnyMessage], *, temperature: float, model: str | None
+    models: ChatModels, messages: Sequence[AnyMessage], *, step: ModelStep, model: str | None
 ) -> str:
     """Ask for a text; a reply that is empty, was cut or repeats the prompt is reported to the model once.
 
@@ -69,11 +74,11 @@ async def ask_text(
     Raises:
         ModelError: The model failed permanently.
     """
-    return await _ask_text(models, messages, find_text_fault, temperature=temperature, model=model)
+    return await _ask_text(models, messages, find_text_fault, step=step, model=model)
 
 
 async def ask_customer_text(
-    models: ChatModels, messages: Sequence[AnyMessage], *, temperature: float, model: str | None
+    models: ChatModels, messages: Sequence[AnyMessage], *, step: ModelStep, model: str | None
 ) -> CustomerText | None:
     """Ask for a text for the customer; one that may not be sent is reported to the model once, too.
 
@@ -83,7 +88,7 @@ async def ask_customer_text(
     Raises:
         ModelError: The model failed permanently.
     """
-    text = await _ask_text(models, messages, find_customer_reply_fault, temperature=temperature, model=model)
+    text = await _ask_text(models, messages, find_customer_reply_fault, step=step, model=model)
     return CustomerText(text) if text else None
 
 
@@ -92,13 +97,13 @@ async def _ask_text(
     messages: Sequence[AnyMessage],
     find_fault: Callable[[AIMessage], str],
     *,
-    temperature: float,
+    step: ModelStep,
     model: str | None,
 ) -> str:
     request = list(messages)
     for _ in range(2):
         with track_answers() as streamed:
-            reply = await models.reply(request, temperature=temperature, model=model)
+            reply = await models.reply(request, temperature=step.temperature, role=step.role, model=model)
         fault = find_fault(reply)
         if not fault and not is_unable(reply):
             return reply.text

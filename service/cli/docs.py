@@ -14,9 +14,11 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from core.errors import ServiceError, StartupError
+from core.models.steps import OUTPUT_TOKENS
 from core.settings import GROUPS, env_name
 from graphs.registry import REGISTRY
 from graphs.spec import draw_mermaid
+from nodes.shared.steps import STEPS
 
 PROJECT = Path(__file__).resolve().parents[2]
 # Pages with parts between `<!-- generated:NAME -->` and `<!-- /generated -->`.
@@ -62,6 +64,17 @@ def _build_diagrams() -> str:
     return "\n\n".join(
         f"### {spec.name}\n\n```mermaid\n{draw_mermaid(spec)}\n```" for spec in REGISTRY.values()
     )
+
+
+def _build_step_table() -> str:
+    """Return the table of the steps that call a model."""
+    rows = ["| graph | step | kind | temperature | most tokens |", "|---|---|---|---|---|"]
+    for graph, steps in STEPS.items():
+        for name, step in steps.items():
+            most = OUTPUT_TOKENS[step.role]
+            limit = f"{most:,}" if most else "the setting"
+            rows.append(f"| {graph} | {name} | {step.role} | {step.temperature:g} | {limit} |")
+    return "\n".join(rows)
 
 
 def _build_error_table() -> str:
@@ -115,6 +128,7 @@ _PARTS: Mapping[str, Callable[[], str]] = {
     "graphs": _build_graph_table,
     "graph_list": lambda: _build_graph_table("docs/graphs.md"),
     "diagrams": _build_diagrams,
+    "steps": _build_step_table,
     "errors": _build_error_table,
     "settings": _build_settings_table,
 }

@@ -52,8 +52,8 @@ class Tracing:
             yield span
 
     @contextmanager
-    def trace_run(self, graph: str, thread_id: str) -> Iterator["RunTrace"]:
-        """Trace a run for the block, below the span of its request."""
+    def trace_run(self, graph: str, thread_id: str, prompts: str) -> Iterator["RunTrace"]:
+        """Trace a run for the block, below the span of its request; ``prompts`` is their version."""
         if self._tracer is None:
             yield RunTrace(None, None)
             return
@@ -61,6 +61,7 @@ class Tracing:
             "gen_ai.operation.name": "invoke_agent",
             "gen_ai.agent.name": graph,
             "gen_ai.conversation.id": thread_id,
+            "ventros.prompts": prompts,
         }
         span = self._tracer.start_span(f"invoke_agent {graph}", attributes=attributes)
         with use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):

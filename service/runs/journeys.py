@@ -17,6 +17,7 @@ from langgraph.types import Command
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from core.customer_text import CustomerText
 from core.errors import CrmError, EmbeddingError
 from core.logging import get_logger
 from core.memory import Scope
@@ -170,7 +171,7 @@ class JourneyRouter:
             session_id: The session the message came in.
             message_id: The message's id; empty: it has none.
         """
-        response = _get_response(output)
+        response = CustomerText(text).text if (text := _get_response(output)) else ""
         handoff = _read_handoff(output)
         recorded = await self._record(turn, response, identity, session_id, message_id or str(uuid4()))
         return {

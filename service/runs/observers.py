@@ -54,12 +54,16 @@ class RunObserver:
         metrics: Where runs are counted.
         tracing: Where runs are traced.
         audit: Where the end of each run is recorded.
+        prompts: Version of the prompts, for traces.
     """
 
-    def __init__(self, metrics: ServiceMetrics, tracing: Tracing, audit: AuditTrail) -> None:
+    def __init__(
+        self, metrics: ServiceMetrics, tracing: Tracing, audit: AuditTrail, *, prompts: str = ""
+    ) -> None:
         self._metrics = metrics
         self._tracing = tracing
         self._audit = audit
+        self._prompts = prompts
 
     @contextmanager
     def observe(self, request: RunRequest) -> Iterator[ObservedRun]:
@@ -71,7 +75,7 @@ class RunObserver:
         is_workflow = request.queue == "workflows"
         started, name = time.monotonic(), request.graph.name
         with (
-            self._tracing.trace_run(name, request.thread_id) as trace,
+            self._tracing.trace_run(name, request.thread_id, self._prompts) as trace,
             measure_run(self._metrics, name, is_part=is_workflow) as meter,
         ):
             run = ObservedRun(meter, trace.callbacks)

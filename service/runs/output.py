@@ -32,6 +32,7 @@ class RunMetadata(BaseModel):
     fallback_model: str | None
     is_language_model: bool
     why: str
+    prompts: str = Field(description="Version of all prompts: changes when a prompt or an agent's file does")
 
 
 class PendingInterrupt(BaseModel):

@@ -133,7 +133,7 @@ async def test_a_context_holds_messages_and_facts_with_dates(memory: Memory, ana
         "conversation": ("m2",),
         "memories": ("m1",),
     }
-    assert "- [2026-03-14, message of session s0] My parrot is called Lorito." in context.text
+    assert "- [2026-03-14, message of session s0] customer: My parrot is called Lorito." in context.text
     assert "- [2026-03-14, customer] Good morning!" in context.text
     assert "contact city: Lima [since 2026-03-14" in context.text
     assert 0 < context.tokens == sum(section.tokens for section in context.sections)

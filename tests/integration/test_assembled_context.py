@@ -99,7 +99,7 @@ async def test_every_graph_shows_its_agent_what_memory_knows_of_the_contact(pool
             [context] = output["context"]
             assert (context["agent"], context["tokens"] <= context["budget"]) == (name, True)
             told = seen(model)
-            assert f"[{LAST_YEAR.date()}, message of session an-old-s] {PARROT}" in told, name
+            assert f"[{LAST_YEAR.date()}, message of session an-old-s] customer: {PARROT}" in told, name
             assert f"[{LAST_YEAR.date()}, summary of session an-old-s]" in told, name
             assert "contact city: Lima [since" in told, name
             assert told.count("laura.bennett@") == 1, name

@@ -28,6 +28,7 @@ from core.settings import CrmSettings, FeatureSettings, ModelSettings
 from graphs.consensus import SPEC
 from graphs.spec import draw_mermaid
 from nodes.consensus.state import DEFAULT_LENSES, Ballot, ConsensusInput
+from nodes.shared.steps import VOTE
 from tests.support.gemini import Structured, gemini_server
 from tests.support.graphs import compiled, development_deps
 from tests.support.scripted import ScriptedChatModel, scripted_models
@@ -565,7 +566,7 @@ async def test_over_the_wire_every_voter_has_its_lens_and_the_same_temperature(p
             output = await run(graph, SPEC.example)
         await models.aclose()
     assert (output["decision"], server.unasked) == ("approve", 0)
-    assert [request.temperature for request in server.requests] == [voting.VOTE_TEMPERATURE] * 5
+    assert [request.temperature for request in server.requests] == [VOTE.temperature] * 5
     for lens in DEFAULT_LENSES:
         [request] = [each for each in server.requests if f"Your lens is {lens['name']}." in each.system]
         assert lens["instruction"] in request.system

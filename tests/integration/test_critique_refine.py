@@ -32,16 +32,11 @@ from graphs.critique_refine import SPEC
 from graphs.spec import draw_mermaid
 from nodes.critique_refine.judgements import REJECTED_WITHOUT_REASON, Review, Verdict
 from nodes.critique_refine.message_text import MAX_CHARACTERS
-from nodes.critique_refine.nodes import (
-    CRITICISE_TEMPERATURE,
-    GENERATE_TEMPERATURE,
-    NO_MESSAGE,
-    REFINE_TEMPERATURE,
-    VALIDATE_TEMPERATURE,
-)
+from nodes.critique_refine.nodes import NO_MESSAGE
 from nodes.critique_refine.state import CritiqueRefineInput, CritiqueRefineOutput
 from nodes.deps import Deps
 from nodes.shared.prompts import load_prompt
+from nodes.shared.steps import CRITICISE, GENERATE, REFINE, VALIDATE
 from tests.support.gemini import Error, Structured, Text, gemini_server
 from tests.support.graphs import NO_AGENTS, compiled, development_deps
 from tests.support.scripted import INFO, ScriptedChatModel
@@ -100,10 +95,10 @@ class Roles:
     @property
     def models(self) -> ChatModels:
         roles = {
-            GENERATE_TEMPERATURE: self.generator,
-            CRITICISE_TEMPERATURE: self.critic,
-            VALIDATE_TEMPERATURE: self.validator,
-            REFINE_TEMPERATURE: self.refiner,
+            GENERATE.temperature: self.generator,
+            CRITICISE.temperature: self.critic,
+            VALIDATE.temperature: self.validator,
+            REFINE.temperature: self.refiner,
         }
 
         def build(spec: ModelSpec) -> ScriptedChatModel:
@@ -695,7 +690,10 @@ async def test_over_the_wire_each_role_has_its_prompt_temperature_and_thinking(p
         assert server.unasked == 0
     assert (output["success"], output["output"], output["cycles"]) == (True, BETTER, 1)
     assert output["history"][0]["text"] == f"Hello Laura, {DRAFT}"
-    sent = [(request.system, request.temperature, str(request.thinking)) for request in server.requests]
+    sent = [
+        (request.system.partition("\n\nToday is ")[0], request.temperature, str(request.thinking))
+        for request in server.requests
+    ]
     judges = [
         (load_prompt("critique_refine_criticise"), 0.2, "medium"),
         (load_prompt("critique_refine_validate"), 0.1, "low"),

@@ -114,8 +114,31 @@ async def test_a_request_has_the_system_instruction_temperature_and_key(
     assert request.system == "Be brief."
     assert request.contents == [("user", "Where is my order?")]
     assert request.temperature == 0.2
-    assert request.config["maxOutputTokens"] == 8_192
+    assert request.config["maxOutputTokens"] == 4_096
     assert request.functions == {}
+
+
+@pytest.mark.parametrize(
+    ("role", "setting", "sent"),
+    [
+        ("reasoning", 8_192, 8_192),
+        ("reasoning", 20_000, 20_000),
+        ("chat", 20_000, 4_096),
+        ("chat", 1_000, 1_000),
+        ("reading", 8_192, 2_048),
+    ],
+)
+async def test_a_reply_is_as_long_as_its_kind_needs_and_never_longer_than_the_setting(
+    server: GeminiServer, role: Role, setting: int, sent: int
+) -> None:
+    chosen = ModelSettings(
+        google_api_key=SecretStr(KEY), google_base_url=server.url, model_max_output_tokens=setting
+    )
+    models = build_chat_models(chosen, FeatureSettings())
+    server.enqueue(Text(["Yes."]))
+    await models.reply(CONVERSATION, temperature=0, role=role)
+    await models.aclose()
+    assert server.requests[0].config["maxOutputTokens"] == sent
 
 
 @pytest.mark.parametrize(

@@ -214,13 +214,14 @@ async def test_a_worker_sees_the_results_its_subtask_depends_on_and_no_others(bu
         tell=answers("Told."),
     )
     await run(await build(model))
-    [[_, task, told]] = model.asked_by("tell")
+    [[_, task, told, note]] = model.asked_by("tell")
+    assert note.text == "[Iteration 1 of at most 6]"
     assert task.text == "tell"
     fence = told.text[told.text.index("<results>") :]
     assert fence.startswith("<results>\nt1, researcher:\nExports over 40K fail.")
     assert fence.index("</results") == len(fence) - len("</results>")
     assert "48,500" not in told.text
-    [[system, alone]] = model.asked_by("look up")
+    [[system, alone, _]] = model.asked_by("look up")
     assert alone.text == "look up"
     assert SUPPORT_TEAM[0].get("instruction", "?") in system.text
 
@@ -931,7 +932,7 @@ async def test_gemini_is_asked_with_each_steps_prompt_temperature_and_schema(bui
     assert brief(output) == {"t1": ("done", "Use batches."), "t2": ("done", "The customer was told.")}
     asked = [decompose, think, reflect, tell, decide]
     assert [request.temperature for request in asked] == [0.2, 0.2, 0.1, 0.2, 0.1]
-    assert [request.thinking for request in asked] == ["medium", "low", "medium", "low", "medium"]
+    assert [request.thinking for request in asked] == ["medium"] * 5
     for request, name in zip(
         asked,
         ("hierarchical_decompose", "react", "react_reflection", "react", "hierarchical_decide"),

@@ -21,7 +21,8 @@ async def test_what_one_session_learnt_is_known_in_another_and_after_a_restart(
         [context] = second["metadata"]["context"]
         [memories] = [each for each in context["sections"] if each["section"] == "memories"]
         assert len(memories["included"]) == 2
-        assert f"message of session {first['session_id'][:8]}] I write from the shop" in shown(model)
+        session = first["session_id"][:8]
+        assert f"message of session {session}] customer: I write from the shop" in shown(model)
 
 
 async def test_an_outage_of_the_memory_costs_no_answer_and_no_message(database_url: str, line: Line) -> None:

@@ -1,5 +1,7 @@
 """What the CRM notices of ``POST /v1/messages``."""
 
+import re
+
 from langchain_core.messages import AIMessage
 
 from core.errors import ModelUnavailable
@@ -49,10 +51,12 @@ async def test_a_message_is_answered_and_its_session_continues(database_url: str
                 "fallback_model": None,
                 "is_language_model": True,
                 "why": "a test says it",
+                "prompts": answer["metadata"]["prompts"],
                 "memory": {"available": True, "degraded": [], "recorded": True},
                 "context": answer["metadata"]["context"],
             },
         }
+        assert re.fullmatch("[0-9a-f]{12}", answer["metadata"]["prompts"])
         more = {
             "contact_id": CONTACT,
             "message": "Who am I talking to?",

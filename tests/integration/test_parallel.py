@@ -26,10 +26,11 @@ from core.postgres import Pool
 from core.settings import CrmSettings, FeatureSettings, ModelSettings
 from graphs.parallel import SPEC
 from graphs.spec import draw_mermaid
-from nodes.parallel.nodes import DEFAULT_TOOLS, MERGE_TEMPERATURE
+from nodes.parallel.nodes import DEFAULT_TOOLS
 from nodes.parallel.races import Race
 from nodes.parallel.state import DEFAULT_AGENTS, ParallelInput
 from nodes.react.state import Reflection
+from nodes.shared.steps import MERGE
 from tests.support.gemini import Text, gemini_server
 from tests.support.graphs import compiled, development_deps
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
@@ -601,8 +602,8 @@ async def test_over_the_wire_agents_have_their_tools_and_the_merger_its_temperat
     assert [request.temperature for request in server.requests] == [
         0.2,
         0.2,
-        MERGE_TEMPERATURE,
-        MERGE_TEMPERATURE,
+        MERGE.temperature,
+        MERGE.temperature,
     ]
     assert merger.system.startswith("You make one answer of what several agents answered")
     assert merger.functions == {}

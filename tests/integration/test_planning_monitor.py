@@ -868,9 +868,8 @@ async def test_every_model_call_uses_the_runs_locale_and_model(pool: Pool) -> No
     assert {spec.name for spec in asked} == {"other:model"}
     assert [(spec.temperature, spec.thinking) for spec in asked] == [
         (0.3, True),  # plan
-        (0.2, False),  # think
+        (0.2, True),  # think and replan
         (0.1, True),  # monitor
-        (0.2, True),  # replan
     ]
 
 
@@ -904,6 +903,7 @@ def test_the_input_of_a_step_fits_the_limits_of_its_agent() -> None:
         constraints=["C" * 500] * 10,
         dependencies=before,
         contact_id=CONTACT,
+        time_zone="",
     )
     instruction, background = (
         build_step_instruction(sent, load_prompt("planning_monitor_step")),
@@ -950,7 +950,8 @@ async def test_over_the_wire_each_part_has_its_own_prompt_and_temperature(pool: 
     assert (output["completed"], output["revisions"]) == (True, 1)
     assert outcomes(output) == {1: (True, "Known."), 2: (True, "Use batches.")}
     assert [request.temperature for request in server.requests] == [0.3, 0.2, 0.1, 0.1, 0.2, 0.2, 0.1]
-    assert [request.system.partition("\n\nThis is one step")[0] for request in server.requests] == [
+    systems = [request.system.partition("\n\nToday is ")[0] for request in server.requests]
+    assert [system.partition("\n\nThis is one step")[0] for system in systems] == [
         add_tool_list(load_prompt("planning_monitor_plan"), tools),
         load_prompt("react"),
         load_prompt("react_reflection"),
@@ -991,6 +992,7 @@ def test_a_steps_task_as_its_agent_sees_it(snapshot: SnapshotAssertion) -> None:
         constraints=["Promise no date."],
         dependencies=[DependencyResult(step_id=1, task="Task 1", result="Found 1.")],
         contact_id=CONTACT,
+        time_zone="",
     )
     assert build_step_instruction(sent, load_prompt("planning_monitor_step")) == snapshot
     assert build_step_background(sent) == snapshot

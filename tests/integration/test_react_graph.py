@@ -90,6 +90,13 @@ def texts(messages: Sequence[BaseMessage]) -> list[str]:
     return [message.text for message in messages]
 
 
+def before_note(messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
+    """The messages of a thought without the last one, which says how far the run is."""
+    *shown, note = messages
+    assert note.text.startswith("[Iteration ")
+    return shown
+
+
 def observed(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
     """What the tool messages say."""
     return [json.loads(message.text) for message in messages if isinstance(message, ToolMessage)]
@@ -335,7 +342,7 @@ async def test_calls_without_a_unique_id_are_kept_apart(
     output = await run(react(saver, model, sender(sent)))
     assert results(output) == ["sent one", "sent two"]
     assert len({context.idempotency_key for context in sent}) == 2
-    told = model.prompts[1][-3:]
+    told = before_note(model.prompts[1])[-3:]
     assert isinstance(told[0], AIMessage)
     replies = [message.tool_call_id for message in told if isinstance(message, ToolMessage)]
     assert [call["id"] for call in told[0].tool_calls] == replies
@@ -394,7 +401,7 @@ async def test_a_suggestion_of_the_reflection_is_what_the_model_sees_next(saver:
     hint = more_to_do("The limit depends on the version.", "check the version")
     model = ScriptedChatModel(replies=[first, hint, "It is the limit."])
     await run(react(saver, model, look_up), ask())
-    assert model.prompts[2][-1].text == (
+    assert before_note(model.prompts[2])[-1].text == (
         "[Reflection after step 1] The limit depends on the version. Suggested next action: check the version"
     )
 
@@ -433,7 +440,7 @@ async def test_the_mode_on_error_reflects_only_after_a_failed_call(saver: AsyncP
     output = await run(react(saver, model, version, ask_crm), ask(reflection="on_error"))
     said = judgement.model_dump()
     assert [entry["reflection"] for entry in output["trace"]] == [said, said, None, None]
-    assert "leave the article" in model.prompts[2][-1].text
+    assert "leave the article" in before_note(model.prompts[2])[-1].text
 
 
 # --- What the model sees ----------------------------------------------------------------------------------
@@ -449,7 +456,8 @@ async def test_the_last_three_iterations_are_shown_in_full_and_older_ones_in_a_l
     replies = [reply for step in range(1, 7) for reply in (thought(step), more_to_do(f"Lesson {step}."))]
     model = ScriptedChatModel(replies=[*replies, "Done."])
     await run(react(saver, model, look_up), ask())
-    system, task, earlier, *full = model.prompts[-1]
+    system, task, earlier, *full = before_note(model.prompts[-1])
+    assert model.prompts[-1][-1].text == "[Iteration 7 of at most 10]"
     assert isinstance(system, SystemMessage)
     assert task.text == "Why does the export fail?"
     assert earlier.text.splitlines() == [
@@ -467,7 +475,7 @@ async def test_the_last_three_iterations_are_shown_in_full_and_older_ones_in_a_l
         f"all about {step}{side}" for step in (4, 5, 6) for side in "ab"
     ]
     # The last reflection saw the same steps, and the question in place of its own words.
-    assert texts(model.prompts[-2])[1:-1] == texts(model.prompts[-1])[1:-1]
+    assert texts(model.prompts[-2])[1:-1] == texts(before_note(model.prompts[-1]))[1:-1]
     assert model.prompts[-2][-1].text.startswith("[Review]")
 
 
@@ -490,7 +498,7 @@ async def test_a_model_chosen_for_the_run_thinks_and_reflects_at_each_steps_temp
     graph = react(saver, ChatModels(INFO, factory), version)
     await run(graph, ask(), context=Context(model="other:one"))
     assert [(spec.name, spec.temperature, spec.thinking) for spec in specs] == [
-        ("other:one", 0.2, False),
+        ("other:one", 0.2, True),
         ("other:one", 0.1, True),
     ]
 
@@ -645,7 +653,7 @@ async def test_an_unavailable_model_is_a_typed_error_and_the_thread_goes_on(
     assert (await graph.aget_state(on())).next == ("think",)
     output = await run(graph, ask("Second"))
     assert (output["success"], output["task"], output["final_answer"]) == (True, "Second", "Hello again.")
-    assert texts(model.prompts[-1])[1:] == ["First", "Second"]
+    assert texts(before_note(model.prompts[-1]))[1:] == ["First", "Second"]
 
 
 async def test_a_failed_reflection_resumes_without_repeating_the_actions(
@@ -720,7 +728,7 @@ async def test_a_new_message_after_a_crash_does_not_execute_the_old_calls(
     assert len(sent) == 1
     assert (output["success"], output["iterations"], len(output["trace"])) == (True, 2, 2)
     # Providers refuse a history with a call that has no reply.
-    assert [message.type for message in model.prompts[1]] == ["system", "human", "human"]
+    assert [message.type for message in before_note(model.prompts[1])] == ["system", "human", "human"]
 
 
 async def test_a_thread_continues_after_a_cancelled_action(saver: AsyncPostgresSaver) -> None:
@@ -756,7 +764,8 @@ async def test_the_next_turn_sees_questions_and_answers_but_no_tool_messages(
     graph = react(saver, model, look_up)
     await run(graph, ask())
     output = await run(graph, ask("Again, please"))
-    assert texts(model.prompts[2])[1:] == ["Why does the export fail?", "Use batches.", "Again, please"]
+    told = texts(before_note(model.prompts[2]))[1:]
+    assert told == ["Why does the export fail?", "Use batches.", "Again, please"]
     assert (output["task"], output["iterations"], len(output["trace"])) == ("Again, please", 1, 1)
     assert [message.type for message in output["messages"]] == ["human", "ai", "tool", "ai", "human", "ai"]
 

@@ -66,6 +66,7 @@ async def test_a_run_is_a_tree_of_spans_in_the_callers_trace(collector: Collecto
     assert parents(collector, run) == ["POST /react/invoke"]
     assert attributes(run)["gen_ai.operation.name"] == "invoke_agent"
     assert attributes(run)["gen_ai.conversation.id"] == "traced"
+    assert len(str(attributes(run)["ventros.prompts"])) == 12
     assert attributes(run)["ventros.run.outcome"] == "finished"
 
     nodes = [span.name for span in of_run(collector) if span.name.startswith("node ")]

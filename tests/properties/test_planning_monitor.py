@@ -189,6 +189,7 @@ def test_the_input_of_a_step_fits_its_agent_and_can_be_stored(task: str, before:
             for at, words in enumerate(before, start=1)
         ],
         contact_id="c",
+        time_zone="",
     )
     instruction, background = build_step_instruction(sent, "A note."), build_step_background(sent)
     ReactInput(task="t", contact_id="c", instruction=instruction, background=background)

@@ -30,6 +30,7 @@ async def test_the_prompt_of_an_agent_that_answers_directly(snapshot: SnapshotAs
     sent |= {
         "agent": "general",
         "task": "Who am I talking to?",
+        "customer": '{"contact": {"id": "ana", "name": "Ana", "timezone": "Europe/Lisbon"}}',
         "background": "<facts>\n- city: Lisbon\n</facts>",
     }
     answer = await answer_directly(

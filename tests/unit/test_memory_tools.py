@@ -50,7 +50,9 @@ async def test_recall_finds_what_was_said_with_its_date_and_source(pool: Pool) -
     async with open_configured_memory(Settings.load(), pool, lexical_embedder()) as memory:
         await memory.add_messages(LAURAS, [MESSAGE])
         found = (await do(memory_tools(memory), "recall", query="name of the parrot"))["result"]
-    assert found == [{"what": MESSAGE.text, "date": "2026-05-07", "source": "message of session s1"}]
+    assert found == [
+        {"what": MESSAGE.text, "date": "2026-05-07", "source": "message of session s1, customer said"}
+    ]
 
 
 async def test_a_note_is_found_by_the_next_agent_and_kept_once(pool: Pool) -> None:

@@ -264,15 +264,16 @@ async def test_each_role_calls_its_model_and_only_reasoning_thinks() -> None:
         return scripted(says("yes"))
 
     models = ChatModels(INFO, factory)
-    for role in ("chat", "reasoning", "chat"):
+    for role in ("chat", "reasoning", "chat", "reading"):
         await models.reply(QUESTION, temperature=0.5, role=role)
     await models.reply(QUESTION, temperature=0.9)
     await models.reply(QUESTION, temperature=0.5, model="test:other")
     assert built == [
-        ModelSpec(name=PRIMARY, temperature=0.5, thinking=False),
-        ModelSpec(name=REASONING, temperature=0.5, thinking=True),
-        ModelSpec(name=PRIMARY, temperature=0.9, thinking=False),
-        ModelSpec(name="test:other", temperature=0.5, thinking=False),
+        ModelSpec(name=PRIMARY, temperature=0.5, thinking=False, max_output_tokens=4_096),
+        ModelSpec(name=REASONING, temperature=0.5, thinking=True, max_output_tokens=None),
+        ModelSpec(name=PRIMARY, temperature=0.5, thinking=False, max_output_tokens=2_048),
+        ModelSpec(name=PRIMARY, temperature=0.9, thinking=False, max_output_tokens=4_096),
+        ModelSpec(name="test:other", temperature=0.5, thinking=False, max_output_tokens=4_096),
     ]
 
 

@@ -10,13 +10,17 @@ from langchain_core.tools import BaseTool, InjectedToolArg, tool
 from pydantic import TypeAdapter
 from syrupy.assertion import SnapshotAssertion
 
+from core.context import Context
 from core.errors import CrmRefused
 from graphs.react import build_react
 from graphs.registry import REGISTRY
 from graphs.spec import draw_mermaid
+from nodes.coordinator.router import Router
+from nodes.coordinator.specialists import build_instruction
 from nodes.deps import Deps
 from nodes.react.state import ReactInput, Reflection
 from nodes.shared.prompts import load_prompt
+from tests.support.agents import load_shipped_agents
 from tests.support.graphs import NO_AGENTS, empty_crm
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tools.execution import CallContext
@@ -36,6 +40,12 @@ async def send(text: str, context: Annotated[CallContext, InjectedToolArg]) -> s
     if context.contact_id != "ana":
         raise AssertionError(context.contact_id)
     raise CrmRefused(f"the message {text!r} is too short", crm_status=422)
+
+
+@tool
+async def schedule_follow_up(day: str) -> str:
+    """Enter an appointment."""
+    return day
 
 
 def reflection(reasoning: str, suggested: str | None = None) -> Reflection:
@@ -92,7 +102,7 @@ def test_the_diagram(snapshot: SnapshotAssertion) -> None:
     assert draw_mermaid(REACT) == snapshot
 
 
-@pytest.mark.parametrize("name", ["react", "react_reflection", "react_reflection_question"])
+@pytest.mark.parametrize("name", ["react", "react_role", "react_reflection", "react_reflection_question"])
 def test_the_prompts(name: str, snapshot: SnapshotAssertion) -> None:
     assert load_prompt(name) == snapshot
 
@@ -112,6 +122,29 @@ def test_what_the_model_sees_after_a_reply_that_could_not_be_read(
 
 def test_what_the_fourth_reflection_sees(asked: list[list[BaseMessage]], snapshot: SnapshotAssertion) -> None:
     assert shown(asked[7]) == snapshot
+
+
+async def test_all_that_a_specialised_agent_sees_first(snapshot: SnapshotAssertion) -> None:
+    spec = load_shipped_agents(cast("Router", None)).specs["scheduling"]
+    model = ScriptedChatModel(replies=[AIMessage("Entered.")])
+    tools = {one.name: one for one in (look_up, schedule_follow_up)}
+    deps = Deps(models=scripted_models(model), tools=tools, crm=empty_crm(), agents=NO_AGENTS)
+    task = ReactInput(
+        task="Amanhã às 10h?",
+        contact_id="ana",
+        instruction=build_instruction(spec),
+        expected_outcome="The appointment is entered.",
+        background="The contact is Ana.",
+        time_zone="America/Sao_Paulo",
+        max_iterations=1,
+    )
+    output = (
+        await build_react(deps)
+        .compile()
+        .ainvoke(cast("ReactInput", task.model_dump()), context=Context(locale="pt-BR"))
+    )
+    assert output["success"]
+    assert shown(model.prompts[0]) == snapshot
 
 
 def test_the_input(snapshot: SnapshotAssertion) -> None:

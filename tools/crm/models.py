@@ -45,8 +45,11 @@ class Contact(_CrmModel):
     id: str
     name: str
     email: str | None = None
+    phone: str | None = None
     company: str | None = None
+    role: str | None = None
     language: str | None = None
+    timezone: Annotated[str | None, Field(description="IANA name")] = None
     profile: CustomerProfile = CustomerProfile()
 
 
