@@ -36,6 +36,7 @@ SECTION_TAGS: Final = frozenset(
 )
 # How the messages of prompts begin that are not the customer's.
 HEADINGS: Final = (
+    "Answer",
     "Answers of the agents",
     "Background",
     "Constraints",

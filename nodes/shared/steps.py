@@ -54,7 +54,7 @@ STEPS: Final[Mapping[str, Mapping[str, ModelStep]]] = {
     "critique_refine": {"generate": GENERATE, "criticise": CRITICISE, "validate": VALIDATE, "refine": REFINE},
     "parallel": {"merge": MERGE},
     "consensus": {"vote": VOTE},
-    "sales": {"read_results": READ_RESULTS},
+    "sales": {"read_results": READ_RESULTS, "reply": WORD},
     "coordinator": {"classify": CHOOSE, "specialist": ANSWER, "clarify, merge": WORD},
     "onboarding": {"read": READ_REPLY, "tour, guide, answer": WRITE},
     "sessions and memory": {"summarise": SUMMARISE, "extract facts": EXTRACT},

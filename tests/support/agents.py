@@ -7,6 +7,7 @@ from agents.loader import load_agents
 from core.memory import NoMemory
 from nodes.coordinator.router import AgentRegistry, Router
 from tools.catalogue import crm_tools, memory_tools
+from tools.consultation import CONSULT_AGENT
 from tools.crm.client import CrmClient
 
 TOOLS = ("look_up", "send")
@@ -55,7 +56,5 @@ def write_agents(folder: Path, **texts: str) -> Path:
 
 def load_shipped_agents(router: Router) -> AgentRegistry:
     """Return the product's agents with this router."""
-    return AgentRegistry(
-        specs=load_agents(tools={**crm_tools(cast("CrmClient", None)), **memory_tools(NoMemory())}),
-        router=router,
-    )
+    tools = (*crm_tools(cast("CrmClient", None)), *memory_tools(NoMemory()), CONSULT_AGENT)
+    return AgentRegistry(specs=load_agents(tools=tools), router=router)

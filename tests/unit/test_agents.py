@@ -23,6 +23,7 @@ from agents.spec import LANGUAGES, AgentSpec
 
 TOOLS = (
     "check_service_status",
+    "consult_agent",
     "create_engineering_ticket",
     "get_contact",
     "get_invoices",

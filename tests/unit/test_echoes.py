@@ -10,16 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage
 
-from agents.loader import load_agents
-from core.memory import Hit, NoMemory
+from core.memory import Hit
 from core.models.echoes import HEADINGS, SECTION_TAGS, find_echo, find_echo_in_value
 from core.packing import ORDER, build_memory_items
 from core.texts import fence
+from nodes.coordinator.router import Router
 from nodes.coordinator.specialists import build_instruction
 from nodes.shared.context import build_background_messages
 from nodes.shared.structured import build_unreadable_notice
-from tools.catalogue import crm_tools, memory_tools
-from tools.crm.client import CrmClient
+from tests.support.agents import load_shipped_agents
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [*ROOT.glob("prompts/*.md"), *ROOT.glob("nodes/**/*.py"), *ROOT.glob("core/*.py")]
@@ -74,8 +73,7 @@ def test_a_part_of_a_prompt_is_an_echo(prompt: str, frame: str) -> None:
 
 
 def test_the_cases_of_escalation_of_every_agent_are_an_echo() -> None:
-    tools = {**crm_tools(cast("CrmClient", None)), **memory_tools(NoMemory())}
-    for spec in load_agents(tools=tools).values():
+    for spec in load_shipped_agents(cast("Router", None)).specs.values():
         rules = build_instruction(spec).removeprefix(spec.prompt)
         assert find_echo(rules)
         assert all(find_echo(line) for line in rules.split("\n") if "(team:" in line)
