@@ -289,6 +289,7 @@ class Note:
         text: The note.
         remembered_at: When it was written or last renewed.
         uses: How often it was recalled.
+        key: The name under which its agent keeps it; empty: none.
     """
 
     id: str
@@ -297,3 +298,4 @@ class Note:
     text: str
     remembered_at: datetime
     uses: int
+    key: str = ""
