@@ -101,9 +101,9 @@ chaos: $(VENV)/.runtime ## Kill the service at 100 random moments; no effect hap
 	@exec $(BIN)/python -m benchmarks.chaos $(ARGS)
 
 ##@ Measure it
-eval: $(VENV)/.runtime ## Measure recall and routing on public data sets: make eval DATA=folder (ONLY=memory or routing)
-	@test -n "$(DATA)" || { echo "error: name the folder of the data sets: make eval DATA=/path/to/data (see benchmarks/README.md)" >&2; exit 2; }
-	@$(BIN)/python -m benchmarks.evaluate --data "$(DATA)" $(ONLY)
+eval: $(VENV)/.runtime ## Measure recall and routing: make eval DATA=folder (ONLY=memory, routing or knowledge, which needs no DATA)
+	@test -n "$(DATA)" -o "$(ONLY)" = knowledge || { echo "error: name the folder of the data sets: make eval DATA=/path/to/data (see benchmarks/README.md)" >&2; exit 2; }
+	@$(BIN)/python -m benchmarks.evaluate --data "$(or $(DATA),.)" $(ONLY)
 
 bench-service: $(VENV)/.runtime ## Measure the service under load on two cores (ARGS="--minutes 10" soaks it)
 	@exec $(BIN)/python -m benchmarks.service $(ARGS)

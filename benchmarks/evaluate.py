@@ -9,13 +9,14 @@ from typing import Final
 
 from rich.console import Console
 
-from benchmarks import retrieval, routing
+from benchmarks import knowledge, retrieval, routing
 from benchmarks.data import DataMissing
 
 # Each takes the folder of the data and prints what it measured.
 EVALUATIONS: Final[Mapping[str, Callable[[Path, Console], Awaitable[None]]]] = {
     "routing": routing.evaluate,
     "memory": retrieval.evaluate,
+    "knowledge": knowledge.evaluate,
 }
 
 
@@ -33,7 +34,7 @@ def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="make eval", description="Measure the service on public data sets.")
     parser.add_argument(
-        "--data", type=Path, required=True, help="folder with clinc150-dev.json and locomo-dev.json"
+        "--data", type=Path, default=Path(), help="folder with clinc150-dev.json and locomo-dev.json"
     )
     parser.add_argument("only", nargs="*", help=f"of {', '.join(EVALUATIONS)}; all when none is named")
     given = parser.parse_args()

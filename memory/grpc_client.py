@@ -101,6 +101,7 @@ class RemoteMemory:
                 strategy=pages[0].strategy,
                 model=pages[0].model,
                 degraded=tuple(pages[0].degraded),
+                reasons=tuple(pages[0].reasons),
             )
 
     async def assemble_context(

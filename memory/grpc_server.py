@@ -177,7 +177,12 @@ class MemoryServicer(MemoryServiceServicer):
                 limit=request.limit if request.HasField("limit") else DEFAULT_LIMIT,
                 as_of=as_of,
             )
-            first = pb.SearchResponse(strategy=result.strategy, model=result.model, degraded=result.degraded)
+            first = pb.SearchResponse(
+                strategy=result.strategy,
+                model=result.model,
+                degraded=result.degraded,
+                reasons=result.reasons,
+            )
             for hits in conversion.paginate(conversion.to_hit(hit) for hit in result.hits):
                 first.hits.extend(hits)
                 yield first

@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -50,6 +50,14 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         "OTEL_EXPORTER_OTLP_ENDPOINT",
     ):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_article_index() -> Iterator[None]:
+    """Articles are found by the CRM's own search, whose results do not depend on when an index is ready."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CRM_ARTICLES_SYNC_SECONDS", "0")
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -96,6 +96,7 @@ class FeatureSettings(BaseSettings):
         description="Let Gemini cache long instructions and their tools for 5 minutes, separately per tenant",
     )
     reranking: bool = Field(
-        False,  # noqa: FBT003
-        description="Rerank memory's search results: by Jina with RERANK_API_KEY, else on this machine",
+        True,  # noqa: FBT003
+        description="Rerank memory's search results for support and retention: by Jina with RERANK_API_KEY, "
+        "else on this machine",
     )

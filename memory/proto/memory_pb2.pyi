@@ -213,7 +213,7 @@ class RetrieverRank(_message.Message):
     RANK_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     retriever: _builtins.str
-    """vector, keyword, trigram, graph, fact, recent or rerank."""
+    """vector, keyword, trigram, graph, fact, recent, temporal or rerank."""
     rank: _builtins.int
     """From 1."""
     score: _builtins.float
@@ -294,7 +294,7 @@ class SearchRequest(_message.Message):
     query: _builtins.str
     """The question."""
     strategy: _builtins.str
-    """general, support_technical, sales, retention or onboarding; empty: general."""
+    """general, support_technical, sales, retention, onboarding or knowledge; empty: general."""
     limit: _builtins.int
     """The most hits, besides the newest messages; default 10."""
     @_builtins.property
@@ -332,6 +332,7 @@ class SearchResponse(_message.Message):
     STRATEGY_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     DEGRADED_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
     strategy: _builtins.str
     """The retrieval strategy that was used."""
     model: _builtins.str
@@ -344,6 +345,10 @@ class SearchResponse(_message.Message):
     def degraded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Retrievers that could not be used, or not fully, each with the reason."""
 
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Retrievers that count for more, or less, because of the question's words, each with the reason."""
+
     def __init__(
         self,
         *,
@@ -351,10 +356,11 @@ class SearchResponse(_message.Message):
         strategy: _builtins.str = ...,
         model: _builtins.str = ...,
         degraded: _abc.Iterable[_builtins.str] | None = ...,
+        reasons: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "hits", b"hits", "model", b"model", "strategy", b"strategy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "hits", b"hits", "model", b"model", "reasons", b"reasons", "strategy", b"strategy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,7 +6,7 @@
 scope AS MATERIALIZED (
     SELECT id, large FROM memory.scopes WHERE tenant = %(tenant)s AND contact_id = %(contact)s
 ), found AS MATERIALIZED (
-    SELECT id, message, at, search, length, lag(id) OVER session AS before, lead(id) OVER session AS after
+    SELECT id, message, at, configuration, search, length, lag(id) OVER session AS before, lead(id) OVER session AS after
     FROM memory.units
     WHERE scope = (SELECT id FROM scope) AND at <= %(as_of)s
     WINDOW session AS (PARTITION BY session_id ORDER BY at, message, part)
@@ -49,7 +49,8 @@ near AS MATERIALIZED (
     WHERE NOT (SELECT large FROM scope) AND scope = (SELECT id FROM scope) AND model = %(model)s
 ), vector AS (
     (SELECT own.id, (own.score + %(after)s * coalesce(after.score, own.score)
-                 + %(before)s * coalesce(before.score, own.score)) / (1 + %(after)s + %(before)s) AS score
+                 + %(before)s * coalesce(before.score, own.score)) / (1 + %(after)s + %(before)s)
+                 - %(balance)s * avg(own.score) OVER (PARTITION BY configuration) AS score
      FROM found JOIN near AS own ON own.id = found.id
      LEFT JOIN near AS after ON after.id = found.after
      LEFT JOIN near AS before ON before.id = found.before
@@ -127,6 +128,14 @@ believed AS MATERIALIZED (
         FROM stated GROUP BY lexeme
     ) AS rarities USING (lexeme)
     GROUP BY id, valid_from ORDER BY score DESC, id LIMIT %(fact_limit)s
+)
+
+-- name: temporal
+-- What is from the period that the question names, the newest first.
+temporal AS (
+    SELECT id, extract(epoch FROM at)::float8 AS score FROM found
+    WHERE at >= %(since)s AND at < %(until)s
+    ORDER BY at DESC, id LIMIT %(retriever_limit)s
 )
 
 -- name: recent

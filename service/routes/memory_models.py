@@ -73,6 +73,9 @@ class SearchResponse(_View):
     strategy: str
     model: str = Field(description="The embedding model, provider:model")
     degraded: list[str] = Field(description="Retrievers that could not be used, or not fully, and why")
+    reasons: list[str] = Field(
+        description="Retrievers that count for more, or less, because of the question's words, and why"
+    )
 
 
 class FactView(_View):
