@@ -24,6 +24,7 @@ from core.settings import Settings
 from core.tasks import Supervisor, cancel_and_wait, periodic
 from dev_crm.app import create_crm
 from dev_crm.migrations import migrate
+from dev_crm.reader import open_reader
 from graphs.agent_registry import build_agent_registry
 from graphs.caching import is_cacheable
 from graphs.registry import REGISTRY
@@ -165,7 +166,13 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             sync = partial(_synchronise_articles, ArticleSync(crm, memory), warming, seconds)
             await stack.enter_async_context(tasks.supervise("article-sync", sync))
         engine = await stack.enter_async_context(
-            open_engine(settings.workflows, deps=deps, crm=crm_http, effects=stores.effects)
+            open_engine(
+                settings.workflows,
+                databases=await _name_databases(settings, pool),
+                deps=deps,
+                crm=crm_http,
+                effects=stores.effects,
+            )
         )
         graphs = await _compile_graphs(stack, settings, replace(deps, workflows=engine), saver)
 
@@ -265,6 +272,18 @@ async def _create_development_crm(settings: Settings, pool: Pool) -> FastAPI | N
         return None
     await migrate(pool)
     return create_crm(pool, settings.crm.api_key)
+
+
+async def _name_databases(settings: Settings, pool: Pool) -> Mapping[str, str]:
+    """Return what workflows read: the settings' databases, and ``crm``, which is the development CRM's.
+
+    The latter is there without a setting only on the embedded server, which trusts its socket; elsewhere the
+    operator chooses a role and its password.
+    """
+    databases = settings.workflows.connection_urls
+    if settings.crm.api_base or settings.database.url or "crm" in databases:
+        return databases
+    return {"crm": await open_reader(pool), **databases}
 
 
 async def _open_crm_client(

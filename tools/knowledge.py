@@ -5,13 +5,11 @@ from typing import Any
 from langchain_core.tools import BaseTool, tool
 
 from tools.crm.client import CrmClient
-from tools.knowledge_base import FoundArticle, KnowledgeBase
+from tools.knowledge_base import KnowledgeBase
 
 # What a model is shown: the best articles and the latest incidents.
 MAX_ARTICLES = 3
 MAX_INCIDENTS = 3
-# A longer article is shown by its best passage.
-MAX_BODY_CHARACTERS = 2_000
 
 
 def search_knowledge_base_tool(knowledge: KnowledgeBase) -> BaseTool:
@@ -27,14 +25,9 @@ def search_knowledge_base_tool(knowledge: KnowledgeBase) -> BaseTool:
             query: Key words of the problem, such as the error message and the feature. Not a sentence.
         """
         found = await knowledge.find(query, limit=MAX_ARTICLES)
-        return [{"title": each.article.title, "body": _shorten_body(each)} for each in found]
+        return [{"title": each.article.title, "body": each.excerpt} for each in found]
 
     return search_knowledge_base
-
-
-def _shorten_body(found: FoundArticle) -> str:
-    body = found.article.body
-    return body if len(body) <= MAX_BODY_CHARACTERS else found.passage[:MAX_BODY_CHARACTERS]
 
 
 def check_service_status_tool(crm: CrmClient) -> BaseTool:

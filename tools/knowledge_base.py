@@ -25,6 +25,8 @@ KNOWLEDGE: Final = Scope(tenant="*", contact_id="articles")
 # An answer waits for a search in the index no longer than this, and then asks the CRM.
 SEARCH_SECONDS = 1.5
 MAX_ARTICLES: Final = 20_000
+# A longer article is shown by its best passage.
+MAX_BODY_CHARACTERS: Final = 2_000
 # What memory takes as an id and as a text.
 _MAX_ID_CHARACTERS: Final = 200
 _MAX_TEXT_CHARACTERS: Final = 100_000
@@ -42,6 +44,12 @@ class FoundArticle:
 
     article: Article
     passage: str
+
+    @property
+    def excerpt(self) -> str:
+        """What a model is shown: the body, or the passage of a longer article."""
+        body = self.article.body
+        return body if len(body) <= MAX_BODY_CHARACTERS else self.passage[:MAX_BODY_CHARACTERS]
 
 
 class KnowledgeBase:

@@ -1,16 +1,15 @@
 """Tools that reach the customer: a message, a follow-up, a handover to a person."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 from langchain_core.tools import BaseTool, InjectedToolArg, tool
 from pydantic import AwareDatetime, Field
 
+from core.teams import Team
 from tools.approval import MESSAGE_RISKS, MessageRisk, assess_message_risk, require_approval
 from tools.crm.client import CrmClient
 from tools.execution import CallContext
-
-Team: TypeAlias = Literal["support", "sales", "billing", "success", "engineering", "legal"]
 
 
 def send_solution_tool(crm: CrmClient, *, approve_from: MessageRisk | Literal["never"] = "high") -> BaseTool:

@@ -8,9 +8,9 @@ from typing import Any, Final
 from uuid import UUID
 
 from core.offline.conversation import Conversation
-from core.offline.phrases import PHRASES, format_date, name_month, translate
-from core.offline.words import Language, find_concepts, find_language
-from core.texts import normalise_text
+from core.offline.phrases import PHRASES, translate
+from core.offline.words import find_concepts
+from core.texts import Language, detect_language, format_date, name_month, normalise_text
 
 # A string longer than this is prose, not a value.
 _PROSE: Final = 160
@@ -309,7 +309,7 @@ def _passage_score(title: str, text: str, conversation: Conversation) -> float:
     enough = len(shared) >= min(2, len(wanted)) and len(shared) >= 0.25 * len(wanted)
     if not enough or not (in_title or len(shared) >= 3):  # noqa: PLR2004 - without the title, three words must agree
         return 0.0
-    return 1.0 + 2.0 * len(in_title) + len(in_text) + 1.5 * (find_language(text) == conversation.language)
+    return 1.0 + 2.0 * len(in_title) + len(in_text) + 1.5 * (detect_language(text) == conversation.language)
 
 
 def best_passage(text: str, wanted: Sequence[str]) -> str:

@@ -8,9 +8,10 @@ from typing import Any, Final, TypeAlias
 
 from core.offline.answers import Answer, find_answer, is_how_to
 from core.offline.conversation import Call, Conversation
-from core.offline.phrases import PHRASES, Phrases, translate
+from core.offline.phrases import PHRASES, Phrases
 from core.offline.schema import Schema, fill_arguments
 from core.offline.words import find_concepts, find_key_words, tokenise, word_set
+from core.teams import name_team
 from core.texts import normalise_text
 
 _PARALLEL: Final = 2
@@ -165,7 +166,7 @@ class Decider:
         """Return the final text: what was found, and that a person follows up where that was recorded."""
         parts = [self.answer.text] if self.answer else []
         if self._handed_over is not None:
-            team = translate(
+            team = name_team(
                 str(self._handed_over.arguments.get("team", "support")), self.conversation.language
             )
             parts.append(self._phrases.handed_over.format(team=team))

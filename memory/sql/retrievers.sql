@@ -13,13 +13,14 @@ scope AS MATERIALIZED (
 )
 
 -- name: words
--- How rare a word is, is counted in the contact's own memory. The question is parsed in both languages: a
+-- How rare a word is, is counted in the contact's own memory. The question is parsed in every language: a
 -- lexeme of the wrong language matches nothing, and neither does a stop word.
 words AS MATERIALIZED (
     SELECT lexeme,
            ('''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || '''')::tsquery AS query
     FROM (SELECT lexeme FROM unnest(to_tsvector('english', %(words)s))
-          UNION SELECT lexeme FROM unnest(to_tsvector('portuguese', %(words)s))) AS both_languages
+          UNION SELECT lexeme FROM unnest(to_tsvector('portuguese', %(words)s))
+          UNION SELECT lexeme FROM unnest(to_tsvector('spanish', %(words)s))) AS languages
 )
 
 -- name: keyword
@@ -41,7 +42,8 @@ totals AS MATERIALIZED (
 
 -- name: vector
 -- The neighbours of a unit are likely to be about the same question, so a unit between two near ones counts as
--- nearer. Only one half of the union runs; the scope's row decides which. `scope + 0` and `IS TRUE` keep the
+-- nearer. A language's mean is mixed with that of all, as of five units, because few units have no telling
+-- mean. Only one half of the union runs; the scope's row decides which. `scope + 0` and `IS TRUE` keep the
 -- planner from fetching and sorting all of the scope.
 near AS MATERIALIZED (
     SELECT unit AS id, 1 - (embedding <=> %(vector)s::halfvec) AS score
@@ -50,10 +52,12 @@ near AS MATERIALIZED (
 ), vector AS (
     (SELECT own.id, (own.score + %(after)s * coalesce(after.score, own.score)
                  + %(before)s * coalesce(before.score, own.score)) / (1 + %(after)s + %(before)s)
-                 - %(balance)s * avg(own.score) OVER (PARTITION BY configuration) AS score
+                 - %(balance)s * (sum(own.score) OVER language + 5 * avg(own.score) OVER ())
+                              / (count(*) OVER language + 5) AS score
      FROM found JOIN near AS own ON own.id = found.id
      LEFT JOIN near AS after ON after.id = found.after
      LEFT JOIN near AS before ON before.id = found.before
+     WINDOW language AS (PARTITION BY configuration)
      ORDER BY score DESC, own.id LIMIT %(retriever_limit)s)
     UNION ALL
     (SELECT unit, 1 - (embedding::halfvec(<dimensions>) <=> %(vector)s::halfvec(<dimensions>))

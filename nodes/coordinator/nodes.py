@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -17,6 +18,7 @@ from core.errors import CrmError, EmbeddingError, ModelError, NotFound
 from core.logging import get_logger
 from core.memory import Scope
 from core.metrics import current_meter
+from core.models import private_replies, track_answers
 from core.texts import cut, detect_language, fence
 from nodes.coordinator import decisions
 from nodes.coordinator.classifier import Routing
@@ -121,46 +123,61 @@ class CoordinatorNodes:
 
     async def classify(
         self, state: CoordinatorState, *, runtime: Runtime[Context]
-    ) -> Command[Literal["clarify", "assemble", "hand_over"]]:
+    ) -> Command[Literal["clarify", "assemble", "call_person", "hand_over"]]:
         """Node: dispatch the message to its agent, or to two if it is about two things."""
-        registry = self._registry
-        if handoff := decisions.find_escalation_before_dispatch(registry, state):
-            return Command(goto="hand_over", update={"handoff": handoff, "unclear_message": ""})
+        registry, context = self._registry, get_run_context(runtime)
+        escalation = decisions.find_escalation(
+            self._deps, (state["last_agent"], GENERAL), state["message"], context
+        )
+        if escalation and not escalation.agent_answers:
+            return Command(goto="hand_over", update={"handoff": escalation.handoff, "unclear_message": ""})
         # A reply to our question is read together with the message it explains.
         text = "\n".join(filter(None, (state["unclear_message"], state["message"])))
         try:
             parts = await registry.router.route_parts(text)
         except EmbeddingError as error:
             log.warning("message_not_routed", reason=error.message)
-            return self._dispatch(state, [decisions.build_general_dispatch(registry, state["message"])], [])
+            dispatch = decisions.build_general_dispatch(registry, state["message"])
+            return self._dispatch(state, [dispatch], [], escalation, context)
         if len(parts) > 1:
             dispatched = [
                 decisions.build_dispatch(registry, each, "sure", part) for part, each in parts[:MAX_PARTS]
             ]
-            return self._dispatch(state, dispatched, [each for _, each in parts[MAX_PARTS:]])
+            rest = [each for _, each in parts[MAX_PARTS:]]
+            return self._dispatch(state, dispatched, rest, escalation, context)
         routing = parts[0][1]
-        if decisions.should_ask_back(state, routing):
+        if not escalation and decisions.should_ask_back(state, routing):
             alternatives = decisions.list_alternatives(registry, [routing], selected=())
             update = {"alternatives": alternatives, "unclear_message": state["message"]}
             return Command(goto="clarify", update=update)
-        agent, reason = await decisions.select_agent(self._deps, state, routing, get_run_context(runtime))
+        agent, reason = await decisions.select_agent(self._deps, state, routing, context)
         dispatch = decisions.build_dispatch(registry, routing, reason, state["message"], agent=agent)
-        return self._dispatch(state, [dispatch], [routing])
+        return self._dispatch(state, [dispatch], [routing], escalation, context)
 
     def _dispatch(
-        self, state: CoordinatorState, dispatched: Sequence[Dispatch], routings: Sequence[Routing]
-    ) -> Command[Literal["clarify", "assemble", "hand_over"]]:
-        """Go to the agents, or to a person if a rule of theirs says so."""
+        self,
+        state: CoordinatorState,
+        dispatched: Sequence[Dispatch],
+        routings: Sequence[Routing],
+        escalation: decisions.Escalation | None,
+        context: Context,
+    ) -> Command[Literal["clarify", "assemble", "call_person", "hand_over"]]:
+        """Go to the agents, or to a person if a rule says so: one of theirs, or ``escalation``."""
         names = [dispatch["agent"] for dispatch in dispatched]
         update: dict[str, Any] = {
             "dispatched": list(dispatched),
             "alternatives": decisions.list_alternatives(self._registry, routings, selected=names),
             "unclear_message": "",
         }
-        specs = [self._registry.specs[name] for name in names]
-        if handoff := decisions.find_escalation(specs, state["message"]):
-            return Command(goto="hand_over", update={**update, "handoff": handoff})
-        return Command(goto="assemble", update=update)
+        escalation = decisions.find_escalation(self._deps, names, state["message"], context) or escalation
+        if escalation is None:
+            return Command(goto="assemble", update=update)
+        update["handoff"] = escalation.handoff
+        return Command(goto="call_person" if escalation.agent_answers else "hand_over", update=update)
+
+    async def call_person(self, state: CoordinatorState) -> dict[str, Any]:
+        """Node: record a hand-off in the CRM before agents answer, so that they can announce it."""
+        return {"handoff": {**state["handoff"], "recorded": await self._record_handoff(state)}}
 
     async def clarify(self, state: CoordinatorState, *, runtime: Runtime[Context]) -> dict[str, Any]:
         """Node: ask the customer what the message is about."""
@@ -209,6 +226,7 @@ class CoordinatorNodes:
                 contact_id=state["contact_id"],
                 customer=state["customer"],
                 background=packed.background,
+                is_part=len(dispatched) > 1,
             )
             tasks.append(Send("specialist", task))
         memory = MemoryUse(available=retrieved.available, degraded=list(retrieved.degraded), recorded=False)
@@ -228,12 +246,15 @@ class CoordinatorNodes:
                     build_failed_attempt(state["agent"], "failed", "there is no such agent any more")
                 ]
             }
-        with current_meter().track_agent(spec.name) as tracked:
-            attempt = await self._attempt(spec, state, get_run_context(runtime))
+        with current_meter().track_agent(spec.name) as tracked, track_answers() as streamed:
+            # The answer to a part is material for the merged one.
+            with private_replies() if state.get("is_part") else nullcontext():
+                attempt = await self._attempt(spec, state, get_run_context(runtime))
             tracked.outcome = attempt["outcome"]
         if attempt["outcome"] == "answered":
             self._registry.health.record_success(spec.name)
         else:
+            await streamed.retract()
             self._registry.health.record_failure(spec.name)
         return {"attempts": [attempt]}
 
@@ -269,6 +290,8 @@ class CoordinatorNodes:
                 registry, state["message"], "fallback", confidences.get(GENERAL, 0.0)
             )
             return Command(goto="assemble", update={"dispatched": [*state["dispatched"], fallback]})
+        if state["handoff"]["recommended"]:
+            return Command(goto="hand_over")
         handoff = decisions.build_handoff(
             decisions.find_team(registry, state),
             f"no agent could answer: {decisions.describe_failures(state)}",
@@ -285,7 +308,8 @@ class CoordinatorNodes:
 
     async def hand_over(self, state: CoordinatorState, *, runtime: Runtime[Context]) -> dict[str, Any]:
         """Node: record the hand-off in the CRM, once, and tell the customer."""
-        handoff: Handoff = {**state["handoff"], "recorded": await self._record_handoff(state)}
+        recorded = state["handoff"]["recorded"] or await self._record_handoff(state)
+        handoff: Handoff = {**state["handoff"], "recorded": recorded}
         by_rule = not state["attempts"]
         language = detect_language(state["message"], get_run_context(runtime).locale)
         reason = None if handoff["recorded"] else "handoff_not_recorded"
@@ -354,7 +378,10 @@ class CoordinatorNodes:
         earlier, model = state.get("summary", ""), get_run_context(runtime).model
         try:
             async with asyncio.timeout(SUMMARY_SECONDS):
-                summary = await summarise_conversation(self._deps.models, old, earlier=earlier, model=model)
+                with private_replies():
+                    summary = await summarise_conversation(
+                        self._deps.models, old, earlier=earlier, model=model
+                    )
         except TimeoutError:
             summary = extract_first_sentences(old, earlier=earlier)
         return {"summary": summary, "summarised_to": old[-1].id or ""}

@@ -25,6 +25,7 @@ from nodes.coordinator.state import (
     Attempt,
     CoordinatorState,
     Dispatch,
+    Handoff,
     Outcome,
     SpecialistInput,
     TeamCall,
@@ -120,7 +121,10 @@ def _build_sections(
         Section(name="message", items=_build_single_item(state["turn"], whole_message)),
         Section(
             name="attempts",
-            items=tuple(Item(attempt["agent"], _describe_failure(attempt)) for attempt in state["attempts"]),
+            items=(
+                *(Item(attempt["agent"], _describe_failure(attempt)) for attempt in state["attempts"]),
+                *_build_single_item("handoff", _describe_handoff(state["handoff"])),
+            ),
         ),
     ]
 
@@ -172,6 +176,16 @@ def _describe_failure(attempt: Attempt) -> str:
     best = attempt["response"].strip()
     found = "\n" + fence("found", cut(best, _FAILED_ANSWER_CHARACTERS)) if best else ""
     return f"{attempt['agent']} could not answer: {attempt['reason']}.{did}{found}"
+
+
+def _describe_handoff(handoff: Handoff) -> str:
+    """Return what the agent must know about a person who was called beside it; empty without one."""
+    if not handoff["recorded"]:
+        return ""
+    return (
+        f"A person of the team {handoff['team']} was called because: {handoff['reason']} Tell the customer "
+        "that this person will write to them in this conversation, and do not hand over again."
+    )
 
 
 def build_attempt(agent: str, answer: Answer) -> Attempt:

@@ -1,7 +1,7 @@
 """The input, output and state of the coordinator."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, NotRequired, TypeAlias
 
 from langchain_core.messages import AnyMessage
 from langgraph.channels import EphemeralValue
@@ -189,3 +189,5 @@ class SpecialistInput(TypedDict):
     # The customer's CRM profile as JSON; empty: unknown.
     customer: str
     background: str
+    # Whether another agent answers another part of the message, so that the answers are merged.
+    is_part: NotRequired[bool]

@@ -12,7 +12,7 @@ from langgraph.types import Command, interrupt
 
 from core.context import Context
 from core.errors import CrmError, CrmRefused, ModelError, NotFound
-from core.models import is_unable
+from core.models import is_unable, track_answers
 from core.texts import detect_language
 from nodes.deps import Deps, get_run_context
 from nodes.onboarding.journey import (
@@ -301,7 +301,7 @@ class OnboardingNodes:
         try:
             for query in queries:
                 if found := await self._knowledge.find(query, limit=MAX_ARTICLES):
-                    return query, [each.article for each in found]
+                    return query, [each.article.model_copy(update={"body": each.excerpt}) for each in found]
         except CrmError:
             pass  # the customer is told the same as if there were no article
         return queries[0], []
@@ -319,14 +319,18 @@ class OnboardingNodes:
         system = add_locale(load_prompt(prompt), context.locale or state["language"])
         try:
             async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
-                reply = await self._models.reply(
-                    _build_messages(system, state["profile"], task, articles),
-                    temperature=WRITING_TEMPERATURE,
-                    model=context.model,
-                )
+                with track_answers() as streamed:
+                    reply = await self._models.reply(
+                        _build_messages(system, state["profile"], task, articles),
+                        temperature=WRITING_TEMPERATURE,
+                        model=context.model,
+                    )
         except (ModelError, TimeoutError):
             return None
-        return None if find_text_fault(reply) or is_unable(reply) else reply.text.strip()
+        if find_text_fault(reply) or is_unable(reply):
+            await streamed.retract()
+            return None
+        return reply.text.strip()
 
 
 def _list_titles(articles: Sequence[Article]) -> str:

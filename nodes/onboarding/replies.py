@@ -28,16 +28,13 @@ MAX_SIZE = 10_000_000
 # The CRM's limit for an industry.
 MAX_TEXT_CHARACTERS = 200
 TEXT_FIELDS = ("industry", "use_case", "integration")
-# One or two words do not show a language: "no" is a word of both.
+# One or two words do not show a language: "no" is a word of several.
 _MIN_LANGUAGE_WORDS = 3
 _MAX_DIGITS: Final = 20
 
 
 def detect_reply_language(locale: str | None, reply: str, previous: Language) -> Language:
-    """Return the run's language, else that of the reply, else the previous one.
-
-    The fixed texts are English for every locale that is not Portuguese.
-    """
+    """Return the run's language, else that of the reply, else the previous one."""
     if not locale and len(reply.split()) < _MIN_LANGUAGE_WORDS:
         return previous
     return detect_language(reply, locale, default=previous)
@@ -108,30 +105,35 @@ def _build_field(name: Question, *, required: bool) -> tuple[Any, Any]:
 
 
 _PLEASE = r"(?:(?:please|por favor)[, ]*)?"
-_END = r"(?:[, ]*(?:please|por favor|thanks|thank you|obrigad[oa]))?\s*[.!]*"
+_END = r"(?:[, ]*(?:please|por favor|thanks|thank you|obrigad[oa]|gracias))?\s*[.!]*"
 _SKIP = (
-    r"(?:skip|pass|pular|pule|pula)(?: (?:it|this|that|this one|this question|isso|esta|essa|esta pergunta))?"
+    r"(?:skip|pass|pular|pule|pula|saltar|salte|saltala|omitir|paso)"
+    r"(?: (?:it|this|that|this one|this question|isso|esta|essa|esta pergunta|esto|esta pregunta))?"
 )
 _LATER = (
     r"(?:(?:can|could) we (?:do|finish|continue) (?:this|it) )?"
     r"(?:podemos (?:fazer|ver|continuar) (?:isso|isto) )?"
+    r"(?:podemos (?:hacerlo|verlo|seguir|continuar) )?"
     r"(?:later|maybe later|not now|not yet|another time|depois|mais tarde|agora nao|ainda nao|outra hora"
-    r"|outro dia)\s*\??"
+    r"|outro dia|luego|despues|mas tarde|ahora no|todavia no|aun no|en otro momento|otro dia)\s*\??"
 )
 # Matched against the whole reply, because customers who describe their business also write about people who
 # talk to people.
 _PERSON = (
     r"(?:(?:(?:i|we)(?: want| need| would like|'d like) to|(?:can|could|may) (?:i|we)|let me|"
-    r"(?:eu )?(?:quero|queria|preciso|gostaria de|posso|prefiro)) )?"
-    r"(?:(?:talk|speak|chat) (?:to|with)|falar com|conversar com)?\s*"
-    r"(?:an? |the |some |um |uma |o |a |algum |alguma )?(?:real )?"
-    r"(?:person|human|human being|agent|someone|somebody|representative|pessoa|humano|atendente|alguem)"
-    r"(?: (?:de verdade|real|instead))?\s*\??"
+    r"(?:eu )?(?:quero|queria|preciso|gostaria de|posso|prefiro)|"
+    r"(?:yo )?(?:quiero|quisiera|necesito|me gustaria|puedo|prefiero)) )?"
+    r"(?:(?:talk|speak|chat) (?:to|with)|falar com|conversar com|hablar con|conversar con)?\s*"
+    r"(?:an? |the |some |um |uma |o |a |algum |alguma |un |una |el |la |algun |alguna )?(?:real )?"
+    r"(?:person|human|human being|agent|someone|somebody|representative|pessoa|humano|atendente|alguem"
+    r"|persona|agente|asesora?|alguien)"
+    r"(?: (?:de verdade|de verdad|real|instead))?\s*\??"
 )
 # A greeting answers no question.
 _HELLO = (
-    r"(?=\w)(?:hi|hello|hey|good (?:morning|afternoon|evening)|oi|ola|bom dia|boa tarde|boa noite)?[,! ]*"
-    r"(?:i'?m back|i am back|back again|voltei|estou de volta)?"
+    r"(?=\w)(?:hi|hello|hey|good (?:morning|afternoon|evening)|oi|ola|bom dia|boa tarde|boa noite"
+    r"|hola|buenos dias|buenas tardes|buenas noches|buenas)?[,! ]*"
+    r"(?:i'?m back|i am back|back again|voltei|estou de volta|he vuelto|estoy de vuelta)?"
 )
 _COMMANDS: tuple[tuple[str, Intent], ...] = (
     (_PERSON, "handover"),
@@ -143,13 +145,22 @@ _YES = (
     r"yes|yep|yeah|sure|ok|okay|done|ready|next|go on|great|perfect|it works|all good|no problems?|of course"
     r"|yes,? it (?:is|does|works)|yes,? i can|sim|claro|pronto|feito|seguir|vamos|podemos|otimo|perfeito"
     r"|beleza|funciona|tudo certo|sem problemas?|com certeza"
+    r"|si|listo|lista|hecho|vale|perfecto|adelante|sigamos|todo bien|sin problemas?|por supuesto|desde luego"
 )
 # "Yes, it is connected", but not "yes, but it fails"; read so only where no model reads the reply.
-_BEGINS_WITH_YES = re.compile(r"(?:yes|yeah|yep|sim)\b(?!.*\b(?:but|not|mas|nao|porem)\b)(?!.*n't)")
-_NO = r"no|nope|no,? it (?:does not|doesn't|is not|isn't)|it does not work|it doesn't work|nao|nao funciona"
-# As both languages write it: 1200, 1,200 and 1.200.
+_BEGINS_WITH_YES = re.compile(
+    r"(?:yes|yeah|yep|sim)\b(?!.*\b(?:but|not|mas|nao|porem)\b)(?!.*n't)|si\b(?!.*\b(?:pero|no)\b)"
+)
+_NO = (
+    r"no|nope|no,? it (?:does not|doesn't|is not|isn't)|it does not work|it doesn't work"
+    r"|nao|nao funciona|no funciona"
+)
+# As the languages write it: 1200, 1,200 and 1.200.
 _NUMBER = r"[0-9]{1,3}(?:[.,][0-9]{3})+|[0-9]+"
-_NOTHING = r"no|none|nothing|no thanks?|no,? none|nao|nenhuma?|nada|nenhuma ferramenta"
+_NOTHING = (
+    r"no|none|nothing|no thanks?|no,? none|nao|nenhuma?|nada|nenhuma ferramenta"
+    r"|ningun[oa]?|ninguna herramienta"
+)
 
 
 def parse_reply(reply: str, question: Question | None) -> Reading | None:
@@ -170,7 +181,7 @@ def parse_reply(reply: str, question: Question | None) -> Reading | None:
 
 
 def _fold(reply: str) -> str:
-    return " ".join(normalise_text(reply).split()).replace("\u2019", "'")
+    return " ".join(normalise_text(reply).split()).replace("\u2019", "'").lstrip("\u00bf\u00a1 ")
 
 
 async def read_with_model(models: ChatModels, state: OnboardingState, model: str | None) -> Reading:

@@ -163,4 +163,73 @@ TEXTS: Mapping[Language, Texts] = {
             "integration": "a conectar",
         },
     ),
+    "es": Texts(
+        hello="¡Le damos la bienvenida!",
+        hello_named="¡Le damos la bienvenida, {name}!",
+        introduction=(
+            "Unas preguntas, un recorrido breve, sus integraciones y todo estará listo. En cualquier momento "
+            "puede decir “saltar”, “luego” o “persona”, o preguntarme algo."
+        ),
+        welcome_back="¡Qué bueno tenerle de vuelta! Seguimos donde lo dejamos.",
+        questions={
+            "company_size": "¿Cuántas personas trabajan en su empresa?",
+            "industry": "¿A qué sector pertenece su empresa?",
+            "use_case": "¿Para qué le gustaría usar nuestro producto?",
+            "team_size": "¿Cuántas personas de su equipo lo usarán?",
+            "tour": "Écheles un vistazo y pregunte lo que quiera. ¿Seguimos con sus integraciones?",
+            "integration": "¿Qué otras herramientas le gustaría conectar, si hay alguna?",
+            "connected": "¿Ya está conectado y funcionando?",
+            "success": "Por último: ¿ya puede hacer lo que quería?",
+        },
+        unusable="Perdone, no lo he entendido.",
+        first_steps="importar contactos, campañas, integraciones",
+        plain_tour="Estos artículos de ayuda tratan de lo que quiere hacer:\n{articles}",
+        no_tour=(
+            "Por ahora no tengo artículos de ayuda sobre lo que quiere hacer; seguimos sin el recorrido."
+        ),
+        plain_guide="Estos artículos de ayuda explican cómo configurarlo:\n{articles}",
+        no_guide=(
+            "Por ahora no tengo un artículo de ayuda sobre esa configuración. Si se atasca, diga “persona”."
+        ),
+        plain_answer=(
+            "Ahora mismo no puedo responder por mi cuenta. Estos artículos de ayuda lo explican:\n{articles}"
+        ),
+        no_answer="Por ahora no tengo un artículo sobre eso. Diga “persona” y alguien del equipo continuará.",
+        completed="Con esto, su configuración inicial está completa.",
+        completed_followed_up=(
+            "Con esto, su configuración inicial está completa. En una semana le preguntaremos cómo le va."
+        ),
+        already_completed="Su configuración inicial está completa.",
+        paused="No hay problema, lo dejamos aquí. Escríbame cuando quiera seguir desde este punto.",
+        handed_over="Alguien de nuestro equipo continúa a partir de aquí y se pondrá en contacto con usted.",
+        already_handed_over="Alguien de nuestro equipo ya continúa y se pondrá en contacto con usted.",
+        not_saved=(
+            "(Ahora mismo no puedo acceder a nuestros registros. Guardo lo que me diga y lo registraré más "
+            "tarde.)"
+        ),
+        saved_again="(Nuestros registros han vuelto: lo que me ha dicho está guardado.)",
+        summary="Configuración inicial {status}. {profile} Etapas: {steps}.",
+        statuses={
+            "in_progress": "en curso",
+            "paused": "en pausa",
+            "completed": "completa",
+            "handed_over": "pasada a una persona",
+        },
+        nothing_known="Aún no se sabe nada de la empresa.",
+        steps={
+            "welcome": "bienvenida",
+            "profile": "perfil",
+            "tour": "recorrido",
+            "integration": "integraciones",
+            "success": "éxito",
+        },
+        step_statuses={"pending": "pendiente", "waiting": "empezada", "done": "hecha", "skipped": "saltada"},
+        fields={
+            "company_size": "tamaño de la empresa",
+            "industry": "sector",
+            "use_case": "uso",
+            "team_size": "tamaño del equipo",
+            "integration": "por conectar",
+        },
+    ),
 }

@@ -13,6 +13,7 @@ from langgraph.types import Command, Overwrite, Send
 from core.context import Context
 from core.errors import CrmError, InvalidRequest, ModelError
 from core.logging import get_logger
+from core.models import private_replies
 from nodes.deps import Deps, get_run_context
 from nodes.parallel.races import Race, Races
 from nodes.parallel.state import (
@@ -111,7 +112,8 @@ class ParallelNodes:
         limit = asyncio.timeout(state["timeout_seconds"])
         try:
             async with limit:
-                with race.join(limit):
+                # Which of the branches' answers are used is decided later.
+                with race.join(limit), private_replies():
                     output = await self._agent(
                         state["question"],
                         contact_id=state["contact_id"],

@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage
 from pydantic import BaseModel
 
-from core.models import ChatModels, Role, StructuredReply, is_truncated, is_unable
+from core.models import ChatModels, Role, StructuredReply, is_truncated, is_unable, track_answers
 from core.models.echoes import ECHO_FAULT, find_echo, find_echo_in_value
 from core.texts import make_storable
 
@@ -41,16 +41,20 @@ async def ask_structured(
     Raises:
         ModelError: The model failed permanently.
     """
-    first = await models.reply_structured(messages, schema, temperature=temperature, role=role, model=model)
     # The offline model fills schemas with lines of the prompt.
     may_quote = not has_language_model(models, model)
-    fault = _find_value_fault(first, may_quote=may_quote)
-    if not fault:
-        return first.value
-    second = await models.reply_structured(
-        [*messages, build_unreadable_notice(fault)], schema, temperature=temperature, role=role, model=model
-    )
-    return None if _find_value_fault(second, may_quote=may_quote) else second.value
+    request = list(messages)
+    for _ in range(2):
+        with track_answers() as streamed:
+            reply = await models.reply_structured(
+                request, schema, temperature=temperature, role=role, model=model
+            )
+        fault = _find_value_fault(reply, may_quote=may_quote)
+        if not fault:
+            return reply.value
+        await streamed.retract()
+        request = [*messages, build_unreadable_notice(fault)]
+    return None
 
 
 async def ask_text(
@@ -64,11 +68,18 @@ async def ask_text(
     Raises:
         ModelError: The model failed permanently.
     """
-    reply = await models.reply(messages, temperature=temperature, model=model)
-    if fault := find_text_fault(reply):
-        retry = [*messages, build_unreadable_notice(fault)]
-        reply = await models.reply(retry, temperature=temperature, model=model)
-    return "" if find_text_fault(reply) or is_unable(reply) else reply.text
+    request = list(messages)
+    for _ in range(2):
+        with track_answers() as streamed:
+            reply = await models.reply(request, temperature=temperature, model=model)
+        fault = find_text_fault(reply)
+        if not fault and not is_unable(reply):
+            return reply.text
+        await streamed.retract()
+        if not fault:
+            break
+        request = [*messages, build_unreadable_notice(fault)]
+    return ""
 
 
 def build_unreadable_notice(fault: str) -> HumanMessage:

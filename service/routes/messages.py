@@ -104,8 +104,9 @@ def messages_router() -> APIRouter:
             200: {
                 "content": {"text/event-stream": {"schema": {"type": "string"}}},
                 "description": "The answer; with `Accept: text/event-stream` as events `start`, `agent`, "
-                "`token`, `thought`, `observation`, `reflection`, `interrupt`, and at the end `done` or "
-                "`error`.",
+                "`token` (text of the answer), `thought` (reasoning, not for the customer), `observation`, "
+                "`reflection`, `reset` (clear the tokens of `message_id`), `interrupt`, and at the end "
+                "`done` or `error`.",
             }
         },
     )
@@ -148,7 +149,10 @@ async def _list_events(run: RunRequest, service: Service) -> AsyncGenerator[Serv
             result.take(part)
             for name, data in events.convert(part):
                 yield sse.format_event(name, data)
-    yield sse.format_event("done", _build_response(result, service).model_dump())
+    response = _build_response(result, service)
+    for name, data in events.finish(response.response):
+        yield sse.format_event(name, data)
+    yield sse.format_event("done", response.model_dump())
 
 
 def _to_error_event(error: ServiceError) -> ServerSentEvent:
@@ -194,7 +198,7 @@ async def _build_run(message: MessageRequest, service: Service, identity: Identi
         on_finish=service.session_runs.close_on_finish(SESSION_GRAPH, identity, session.session_id),
         key=message_id,
         repeated=session.repeated,
-        modes=("messages", "updates", "values"),
+        modes=("messages", "custom", "updates", "values"),
         # The agents' steps and tokens are those of subgraphs.
         subgraphs=True,
         multitask_strategy=message.multitask_strategy,

@@ -287,12 +287,18 @@ class Workflows:
 
 @asynccontextmanager
 async def open_engine(
-    settings: WorkflowSettings, *, deps: Deps, crm: httpx.AsyncClient, effects: Effects
+    settings: WorkflowSettings,
+    *,
+    databases: Mapping[str, str],
+    deps: Deps,
+    crm: httpx.AsyncClient,
+    effects: Effects,
 ) -> AsyncIterator[Engine]:
     """Open the connections of working steps.
 
     Args:
-        settings: Hosts, databases, and how many steps run at once.
+        settings: Hosts, and how many steps run at once.
+        databases: Databases that ``database_query`` steps read: connection strings by name.
         deps: What the graphs that are steps are built with.
         crm: The CRM's client.
         effects: Records effects.
@@ -300,7 +306,7 @@ async def open_engine(
     async with AsyncExitStack() as stack:
         ports = StepPorts(
             http=await stack.enter_async_context(open_http(settings, crm)),
-            sql=await stack.enter_async_context(open_connections(settings.connection_urls)),
+            sql=await stack.enter_async_context(open_connections(databases)),
             graphs=RegistryGraphs(STEP_GRAPHS, deps),
             effects=effects,
         )

@@ -18,8 +18,8 @@ from tests.support.memory_grpc import ScriptedMemory
 from tests.support.scripted import ScriptedChatModel, scripted_models
 from tests.support.service import running_service
 from tools.crm.client import CrmClient, create_http_client
-from tools.knowledge import MAX_BODY_CHARACTERS, search_knowledge_base_tool
-from tools.knowledge_base import KNOWLEDGE, ArticleSync, KnowledgeBase
+from tools.knowledge import search_knowledge_base_tool
+from tools.knowledge_base import KNOWLEDGE, MAX_BODY_CHARACTERS, ArticleSync, KnowledgeBase
 
 SETTINGS = CrmSettings(max_attempts=1)
 PRICES = "kb-plans-prices"

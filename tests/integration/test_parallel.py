@@ -21,6 +21,7 @@ from syrupy.assertion import SnapshotAssertion
 from core.context import Context
 from core.errors import InvalidRequest
 from core.models import ChatModels, build_chat_models
+from core.models.reasoning import get_reasoning
 from core.postgres import Pool
 from core.settings import CrmSettings, FeatureSettings, ModelSettings
 from graphs.parallel import SPEC
@@ -443,7 +444,8 @@ async def test_tokens_stream_from_every_agent_and_from_the_merger(pool: Pool) ->
         async for namespace, (message, metadata) in parts:
             if isinstance(message, AIMessageChunk):
                 where = "/".join((*namespace, metadata["langgraph_node"]))
-                texts[where] = texts.get(where, "") + message.text
+                texts[where] = texts.get(where, "") + (get_reasoning(message) or message.text)
+                assert ("answer" in metadata["tags"]) == (where == "merge")
     assert texts.pop("merge") == "Do both."
     assert sorted(texts.values()) == ["Ask support.", "Use batches."]
     for where in texts:
