@@ -110,7 +110,7 @@ chaos: $(VENV)/.runtime ## Kill the service at 100 random moments; no effect hap
 	@exec $(BIN)/python -m benchmarks.chaos $(ARGS)
 
 ##@ Measure it
-eval: $(VENV)/.runtime ## Measure answers, routing and recall: make eval DATA=folder (ONLY=answers needs no data; or routing, memory)
+eval: $(VENV)/.runtime ## Measure answers, routing, recall: make eval DATA=folder (ONLY=answers and knowledge need no data)
 	@exec $(BIN)/python -m benchmarks.evaluate $(if $(DATA),--data "$(DATA)") $(ONLY)
 
 try-model: $(VENV)/.dev ## Try a model on 120 conversations and write a report: make try-model MODEL=openai:gpt-4o-mini
