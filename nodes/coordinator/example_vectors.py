@@ -1,7 +1,8 @@
 """The vectors of the shipped agents' examples, so that the first start need not embed 2,000 texts.
 
 ``example_vectors.npz`` holds a digest and a vector for each text, for the default embedding model. Numbers
-are rounded to a byte. A text that is not in the file, because an operator has added or changed an agent, is embedded at the next start.
+are rounded to a byte. A text that is not in the file, because an operator has added or changed an agent, is
+embedded at the next start.
 """
 
 import hashlib
