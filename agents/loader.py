@@ -13,7 +13,8 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.reader import ReaderError
 
-from agents.spec import AgentSpec, FileChecks, normalize_words
+from agents.escalation import normalize_words
+from agents.spec import AgentSpec, FileChecks
 from core.errors import StartupError
 
 FOLDER = Path(__file__).resolve().parent

@@ -1,6 +1,5 @@
 """The definition of a specialised agent and the validation of its fields."""
 
-import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from functools import cached_property
@@ -8,13 +7,13 @@ from typing import Annotated, ClassVar, Literal, TypedDict, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
-from core.texts import is_storable, strip_accents
+from agents.escalation import ASKS_FOR_A_PERSON, DEFAULT_RULES, EscalationRule, Phrase, Text
+from core.teams import Team
 
 Pattern = Literal["react", "critique_refine", "planning_monitor", "answer"]
 Category = Literal["sales", "retention", "support", "onboarding", "marketing", "general"]
 RetrievalStrategy = Literal["support_technical", "sales", "retention", "onboarding", "general"]
 Language = Literal["en", "pt", "es"]
-Team = Literal["support", "billing", "sales", "success", "marketing"]
 
 LANGUAGES: tuple[Language, ...] = get_args(Language)
 # An agent may do without examples in Spanish; the router compares meanings across languages.
@@ -22,24 +21,6 @@ REQUIRED_LANGUAGES: tuple[Language, ...] = ("en", "pt")
 MIN_EXAMPLES = 8
 # These patterns write from the given material; their graphs bind no tools.
 PATTERNS_WITHOUT_TOOLS: frozenset[Pattern] = frozenset({"answer", "critique_refine"})
-
-# The rule that every agent has: when the customer asks for a person, and the phrases that say so.
-ASKS_FOR_A_PERSON = "The customer asks for a person."
-HANDOFF_PHRASES = (
-    "speak to a human",
-    "talk to a human",
-    "speak to a person",
-    "talk to a person",
-    "human agent",
-    "real person",
-    "falar com um atendente",
-    "falar com uma atendente",
-    "falar com atendente",
-    "falar com uma pessoa",
-    "falar com um humano",
-    "atendente humano",
-    "pessoa de verdade",
-)
 
 
 class FileChecks(TypedDict):
@@ -52,25 +33,6 @@ class FileChecks(TypedDict):
 
     name: str
     tools: Collection[str]
-
-
-def normalize_words(text: str) -> str:
-    """Return the words of a text without case, accents and punctuation, joined by single spaces."""
-    return " ".join(re.findall(r"[^\W_]+", strip_accents(text).casefold()))
-
-
-def _validate_text(text: str) -> str:
-    if not is_storable(text):
-        raise ValueError("must not contain NUL or unpaired surrogates")
-    if not text.strip():
-        raise ValueError("is empty")
-    return text.strip()
-
-
-def _validate_words(text: str) -> str:
-    if not normalize_words(text):
-        raise ValueError("contains no word")
-    return text
 
 
 def _validate_name(name: str, info: ValidationInfo) -> str:
@@ -107,9 +69,7 @@ def _validate_examples(
     return examples
 
 
-Text = Annotated[str, AfterValidator(_validate_text)]
 Name = Annotated[Text, Field(pattern=r"^[a-z][a-z0-9_]*$"), AfterValidator(_validate_name)]
-Phrase = Annotated[Text, AfterValidator(_validate_words)]
 Tools = Annotated[
     tuple[Annotated[Text, AfterValidator(_validate_tool)], ...], AfterValidator(_validate_tools)
 ]
@@ -117,27 +77,6 @@ Utterances = Annotated[tuple[Phrase, ...], Field(min_length=MIN_EXAMPLES)]
 Examples = Annotated[Mapping[Language, Utterances], AfterValidator(_validate_examples)]
 # YAML scalars of ruamel.yaml are subclasses of float; the agent keeps a plain one.
 Temperature = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False), AfterValidator(float)]
-
-
-class EscalationRule(BaseModel):
-    """A case in which a person must take over.
-
-    Attributes:
-        when: A sentence that describes the case to the model.
-        phrases: Phrases, in English and Portuguese, that trigger the rule without a model.
-        team: The team that takes over; None: the agent's own team.
-    """
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
-
-    when: Text
-    phrases: tuple[Phrase, ...] = ()
-    team: Team | None = None
-
-    def applies_to(self, message: str) -> bool:
-        """Return whether the message contains a phrase as whole words, ignoring case and accents."""
-        words = f" {normalize_words(message)} "
-        return any(f" {normalize_words(phrase)} " in words for phrase in self.phrases)
 
 
 class AgentSpec(BaseModel):
@@ -152,8 +91,8 @@ class AgentSpec(BaseModel):
         retrieval: The strategy by which memory is searched for it.
         temperature: Temperature of its model calls, 0 to 1.
         team: The people who take over from it.
-        escalation: The cases in which a person must take over, besides the customer asking for one.
-        handoff_phrases: Phrases by which its customers ask for a person, besides :data:`HANDOFF_PHRASES`.
+        escalation: The cases in which a person must take over, besides those of every agent.
+        handoff_phrases: Phrases by which its customers ask for a person, besides the usual ones.
         examples: Messages it serves, in each language; the router learns from them.
         prompt: Its system prompt.
     """
@@ -180,9 +119,10 @@ class AgentSpec(BaseModel):
 
     @cached_property
     def escalation_rules(self) -> tuple[EscalationRule, ...]:
-        """All rules in order, the one about asking for a person last."""
-        phrases = (*HANDOFF_PHRASES, *self.handoff_phrases)
-        return (*self.escalation, EscalationRule(when=ASKS_FOR_A_PERSON, phrases=phrases))
+        """All rules in order, the agent's own first."""
+        person = ASKS_FOR_A_PERSON.model_copy(update={"phrases": self.handoff_phrases})
+        defaults = [person if rule is ASKS_FOR_A_PERSON else rule for rule in DEFAULT_RULES]
+        return (*self.escalation, *defaults)
 
     def find_escalation(self, message: str) -> EscalationRule | None:
         """Return the first rule with a phrase in the customer's message, or None."""

@@ -31,6 +31,7 @@
     ├── EmbeddingError          503  the embedding model failed after all attempts
     ├── MemoryUnavailable       503  the memory service or its database cannot be reached
     ├── MemoryRefused           422  the memory service rejects the request's content
+    ├── TextRefused             500  the text may not be sent to a customer
     ├── OutgoingRefused         422  the address may not be called
     ├── OutgoingUnavailable     503  an allowed host cannot be reached
     ├── StepFailed              422  a step of a workflow cannot be done
@@ -264,6 +265,12 @@ class Forbidden(ServiceError):
 
     code = "forbidden"
     status = 403
+
+
+class TextRefused(ServiceError):
+    """Raise when a text may not be sent to a customer; the message says what is wrong with it."""
+
+    code = "text_refused"
 
 
 class OutgoingRefused(ServiceError):

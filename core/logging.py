@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 from typing import Any, TextIO
 
 import structlog
@@ -11,6 +12,7 @@ from core.settings import LogSettings
 # Libraries that log at INFO what we log ourselves, or what is rarely needed.
 _QUIET = (
     "httpx",
+    "httpx2",  # the OpenAI SDK's
     "httpcore",
     "uvicorn.error",
     "psycopg.pool",
@@ -60,6 +62,8 @@ def configure_logging(settings: LogSettings, stream: TextIO = sys.stderr) -> Non
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.level.upper())
+    # The OpenAI SDK serialises each parsed reply as if it had another type; the warning quotes the reply.
+    warnings.filterwarnings("ignore", "Pydantic serializer warnings", UserWarning)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     structlog.configure(

@@ -11,6 +11,7 @@ from agents.spec import AgentSpec
 from core.embeddings import build_embedder, build_local_embedder
 from core.settings import Settings
 from nodes.coordinator.router import AgentRegistry, Router
+from tools.consultation import CONSULT_AGENT
 
 
 def build_agent_registry(settings: Settings, tools: Mapping[str, BaseTool]) -> AgentRegistry:
@@ -19,7 +20,7 @@ def build_agent_registry(settings: Settings, tools: Mapping[str, BaseTool]) -> A
     Raises:
         StartupError: A file is invalid; the message names every error with its file and line.
     """
-    specs = _load_specs(frozenset(tools))
+    specs = _load_specs(frozenset({*tools, CONSULT_AGENT}))
     embedder, local = build_embedder(settings, "similarity"), build_local_embedder("similarity")
     router = Router(
         {name: spec.utterances for name, spec in specs.items()},

@@ -51,6 +51,8 @@ def build_consensus(deps: Deps) -> StateGraph[ConsensusState, Context, Consensus
 SPEC = GraphSpec(
     name="consensus",
     description="Puts a question to voters with different lenses; a rule decides, a person where it cannot.",
+    kind="model_driven",
+    suits="A decision with reasons on both sides.",
     build=build_consensus,
     input_schema=ConsensusInput,
     output_schema=ConsensusOutput,

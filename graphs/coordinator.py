@@ -24,9 +24,10 @@ def build_coordinator(
     """Build the graph.
 
     ``classify`` selects the agent for the message, or two agents if it is about two things; it asks back
-    with ``clarify``, or calls a person with ``hand_over`` where an escalation rule says so. ``assemble``
-    builds the context of each agent and sends it to a ``specialist`` task. ``collect`` takes the answers;
-    without any it asks the general agent, and then a person. The customer is answered on every path.
+    with ``clarify``, or leaves the message to a person with ``hand_over`` where an escalation rule says so.
+    ``call_person`` calls one beside the agent that answers a complaint. ``assemble`` builds the context of
+    each agent and sends it to a ``specialist`` task. ``collect`` takes the answers; without any it asks the
+    general agent, and then a person. The customer is answered on every path.
 
     No node has a retry policy, because model and CRM calls retry inside. An agent's expected failure is a
     failed attempt. There is no ``error_handler``: it would hide bugs.
@@ -40,6 +41,7 @@ def build_coordinator(
     graph.add_node("recall", nodes.recall)
     graph.add_node("classify", nodes.classify, cache_policy=classify_cache_policy(deps))
     graph.add_node("clarify", nodes.clarify)
+    graph.add_node("call_person", nodes.call_person)
     graph.add_node("assemble", nodes.assemble)
     graph.add_node("specialist", nodes.specialist)
     graph.add_node("collect", nodes.collect)
@@ -51,6 +53,7 @@ def build_coordinator(
     graph.add_edge(START, "prepare")
     graph.add_edge("prepare", "recall")
     graph.add_edge("recall", "classify")
+    graph.add_edge("call_person", "assemble")
     graph.add_edge("specialist", "collect")
     graph.add_edge("clarify", "record")
     graph.add_edge("merge", "record")
@@ -63,6 +66,9 @@ def build_coordinator(
 SPEC = GraphSpec(
     name="coordinator",
     description="Finds the specialised agent for a customer's message, and answers.",
+    kind="hybrid",
+    suits="A customer's message of any kind.",
+    calls_tools=True,
     build=build_coordinator,
     input_schema=CoordinatorInput,
     output_schema=CoordinatorOutput,

@@ -62,6 +62,8 @@ def build_critique_refine(
 SPEC = GraphSpec(
     name="critique_refine",
     description="Writes a message to a customer: a critic and a validator judge it, a refiner corrects it.",
+    kind="model_driven",
+    suits="A text that has to be right before anybody reads it.",
     build=build_critique_refine,
     input_schema=CritiqueRefineInput,
     output_schema=CritiqueRefineOutput,

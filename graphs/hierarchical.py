@@ -77,6 +77,9 @@ def build_hierarchical(
 SPEC = GraphSpec(
     name="hierarchical",
     description="A manager divides a task over sub-agents, who work in parallel, until it is done.",
+    kind="model_driven",
+    suits="A task with parts for different specialists.",
+    calls_tools=True,
     build=build_hierarchical,
     input_schema=HierarchicalInput,
     output_schema=HierarchicalOutput,

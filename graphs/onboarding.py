@@ -42,13 +42,15 @@ def build_onboarding(
     graph.add_node("complete", nodes.complete)
     graph.add_node("tour", nodes.tour)
     graph.add_node("guide", nodes.guide)
+    graph.add_node("start_task", nodes.start_task)
+    graph.add_node("help_out", nodes.help_out)
     graph.add_node("ask", nodes.ask)
     graph.add_node("wait", nodes.wait)
     graph.add_node("finish", nodes.finish)
 
     graph.add_edge(START, "prepare")
     graph.add_edge("prepare", "sync")
-    for turn in ("answer", "hand_over", "pause", "complete"):
+    for turn in ("answer", "hand_over", "pause", "complete", "start_task"):
         graph.add_edge(turn, "sync")
     graph.add_edge("guide", "ask")
     graph.add_edge("ask", "wait")
@@ -60,6 +62,8 @@ def build_onboarding(
 SPEC = GraphSpec(
     name="onboarding",
     description="Takes a new customer through profile, tour and integrations, over days; asks and waits.",
+    kind="hybrid",
+    suits="A new customer's first days: questions in a fixed order, answered in the customer's own words.",
     build=build_onboarding,
     input_schema=OnboardingInput,
     output_schema=OnboardingOutput,
@@ -67,6 +71,7 @@ SPEC = GraphSpec(
     # A run stops at the next question, after about ten super-steps.
     recursion_limit=30,
     asks="customer",
+    journey="contact_id",
     example={
         "contact_id": "550e8400-e29b-41d4-a716-446655440000",
         "message": "Hello! We would like to import our contacts and export reports on them every month.",

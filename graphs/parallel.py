@@ -51,6 +51,9 @@ def build_parallel(deps: Deps) -> StateGraph[ParallelState, Context, ParallelInp
 SPEC = GraphSpec(
     name="parallel",
     description="Asks several agents at once; takes the first good answer, or merges all of them.",
+    kind="model_driven",
+    suits="A question that gains from several views, or from the fastest good answer.",
+    calls_tools=True,
     build=build_parallel,
     input_schema=ParallelInput,
     output_schema=ParallelOutput,

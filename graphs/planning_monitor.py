@@ -61,6 +61,9 @@ def build_planning_monitor(
 SPEC = GraphSpec(
     name="planning_monitor",
     description="Plans a task, carries out independent steps at once, judges each wave and adjusts the plan.",
+    kind="model_driven",
+    suits="A task of several steps that depend on each other.",
+    calls_tools=True,
     build=build_planning_monitor,
     input_schema=PlanningInput,
     output_schema=PlanningOutput,

@@ -81,6 +81,9 @@ def react_agent(deps: Deps) -> Agent:
 SPEC = GraphSpec(
     name="react",
     description="Solves a support task: thinks, acts with the CRM's tools, reflects, until done.",
+    kind="model_driven",
+    suits="One task whose steps are not known beforehand.",
+    calls_tools=True,
     build=build_react,
     input_schema=ReactInput,
     output_schema=ReactOutput,

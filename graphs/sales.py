@@ -30,7 +30,7 @@ def build_sales(deps: Deps) -> StateGraph[SalesState, Context, SalesInput, Sales
     same thread. The CRM's opportunity is the deal's only state, so a run starts by reading it and ends by
     writing it. ``assemble`` gathers what memory knows of the contact; ``work_stages`` is the hierarchical
     graph with one sub-agent per stage; ``approve`` asks a person before an offer that gives money away is
-    recorded.
+    recorded. ``reply`` words what the customer is told of what was recorded.
 
     An expected failure (the model, the CRM) ends the run with a reason, so no node is retried as a whole and
     none needs an error handler.
@@ -45,13 +45,15 @@ def build_sales(deps: Deps) -> StateGraph[SalesState, Context, SalesInput, Sales
     graph.add_node("read_results", nodes.read_results)
     graph.add_node("approve", nodes.approve)
     graph.add_node("record", nodes.record)
+    graph.add_node("reply", nodes.reply)
     graph.add_node("finish", nodes.finish)
 
     graph.add_edge(START, "open_deal")
     graph.add_edge("assess", "assemble")
     graph.add_edge("assemble", "work_stages")
     graph.add_edge("approve", "record")
-    graph.add_edge("record", "finish")
+    graph.add_edge("record", "reply")
+    graph.add_edge("reply", "finish")
     graph.add_edge("finish", END)
     return graph
 
@@ -70,12 +72,16 @@ def _build_team(deps: Deps) -> Team:
 SPEC = GraphSpec(
     name="sales",
     description="Carries a deal from qualification to its close, one sub-agent per stage, over many days.",
+    kind="hybrid",
+    suits="A deal that takes days and whose stages build on each other.",
+    calls_tools=True,
     build=build_sales,
     input_schema=SalesInput,
     output_schema=SalesOutput,
     durability="sync",
     # The limit of the subgraph: each graph counts its own super-steps, and this one has eight.
     recursion_limit=200,
+    journey="opportunity_id",
     example={
         "contact_id": "550e8400-e29b-41d4-a716-446655440000",
         "opportunity_id": "OPP-3001",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeAlias, cast
 
 from langgraph.graph import StateGraph
 from langgraph.graph.state import CompiledStateGraph
@@ -13,6 +13,8 @@ from core.models import ChatModels
 from nodes.coordinator.router import AgentRegistry, Router
 from nodes.deps import Deps
 from tools.crm.client import CrmClient
+
+GraphKind: TypeAlias = Literal["model_driven", "workflow", "hybrid"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +33,11 @@ class GraphSpec:
         asks: Who answers its interrupts: a person of the ``company``, who finds them at /v1/approvals, or
             the ``customer``.
         example: An input to try it with.
+        kind: Who decides the steps: the model, a definition, or fixed steps with a model in them.
+        suits: The tasks it is the right choice for, in one sentence.
+        calls_tools: Whether its model calls tools.
+        journey: The input field that says what a thread is about, for a graph whose threads last for days and
+            are continued by the contact's messages; empty: not such a graph.
     """
 
     name: str
@@ -42,6 +49,10 @@ class GraphSpec:
     recursion_limit: int
     example: Mapping[str, Any]
     asks: Literal["company", "customer"] = "company"
+    kind: GraphKind = "model_driven"
+    suits: str = ""
+    calls_tools: bool = False
+    journey: Literal["", "contact_id", "opportunity_id"] = ""
 
     def validate_input(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the input with every default filled in, to be passed to the graph.

@@ -7,6 +7,7 @@ from typing import cast
 
 from agents.spec import AgentSpec
 from core.context import Context
+from graphs.consultation import add_consultation
 from graphs.critique_refine import build_critique_refine
 from graphs.planning_monitor import build_planning_monitor
 from graphs.react import react_agent
@@ -32,10 +33,11 @@ MAX_ITERATIONS = 8
 
 
 def build_specialists(deps: Deps) -> Mapping[str, Specialist]:
-    """Return what runs each agent of the registry, by name.
+    """Return what runs each agent of the registry, by name; agents may consult each other.
 
     Subgraphs inherit the checkpointer of the graph that calls them.
     """
+    deps = add_consultation(deps)
     react = _build_react_specialist(react_agent(deps))
     critique_refine = _build_critique_refine_specialist(deps)
     specialists: dict[str, Specialist] = {}

@@ -193,6 +193,8 @@ def build_workflow(deps: Deps) -> StateGraph[RunWorkflowState, Context, RunWorkf
 SPEC = GraphSpec(
     name="workflow",
     description="Runs a workflow, from the library or a definition in the request, and returns its result.",
+    kind="workflow",
+    suits="Steps that are known beforehand and run the same way each time.",
     build=build_workflow,
     input_schema=RunWorkflowInput,
     output_schema=RunWorkflowOutput,
@@ -201,7 +203,7 @@ SPEC = GraphSpec(
     # Two super-steps; the workflow that runs in the second has a limit of its own.
     recursion_limit=10,
     example={
-        "workflow": "reengage_quiet_customers",
-        "values": '{"contacts": ["550e8400-e29b-41d4-a716-446655440000"], "since": "2026-11-21"}',
+        "name": "reengage_quiet_customers",
+        "input": {"contacts": ["550e8400-e29b-41d4-a716-446655440000"], "since": "2026-11-21"},
     },
 )

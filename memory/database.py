@@ -27,7 +27,9 @@ MAX_PAUSE_SECONDS: Final = 0.1
 SQL_FOLDER: Final = Path(__file__).parent / "sql"
 # Position is version: append, never edit or reorder. Tables that need an extension are not here, because a
 # server may gain or lose it; see open_extensions.
-MIGRATIONS: Final = ((SQL_FOLDER / "0001_memory.sql").read_bytes(),)
+MIGRATIONS: Final = tuple(
+    (SQL_FOLDER / name).read_bytes() for name in ("0001_memory.sql", "0002_spanish_facts.sql")
+)
 VECTORS_SQL: Final = (SQL_FOLDER / "vectors.sql").read_bytes()
 HAS_HALFVEC_SQL: Final = "SELECT to_regtype('halfvec') IS NOT NULL AS found"
 HAS_TRIGRAMS_SQL: Final = "SELECT to_regproc('word_similarity') IS NOT NULL AS found"

@@ -8,8 +8,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 
 from psycopg.rows import DictRow
 
@@ -22,6 +21,8 @@ from memory.database import SQL_FOLDER, translate_errors
 from memory.texts import build_embedded_text
 
 log = get_logger(__name__)
+
+T = TypeVar("T")
 
 BATCH: Final = 32
 # How long the units of a service that died are left to it.
@@ -180,38 +181,44 @@ class Indexer:
         rows = await self._lease_batch()
         if not rows:
             return 0
-        units, until = [row["unit"] for row in rows], rows[0]["leased_until"]
         try:
             vectors = await self._embedder.embed_documents(
                 [build_embedded_text(row["date"], row["before"], row["text"]) for row in rows]
             )
+            await self._store(rows, vectors)
         except (EmbeddingError, asyncio.CancelledError):
-            await self._release(units, until)
+            await _finish(asyncio.create_task(self._release(rows)))
             raise
+        return len(rows)
+
+    async def _store(self, rows: Sequence[DictRow], vectors: Sequence[Sequence[float]]) -> None:
+        units = [row["unit"] for row in rows]
         async with self._pool.connection() as connection, connection.transaction():
             texts = [format_halfvec(vector) for vector in vectors]
             await connection.execute(_QUERIES["store"], (self._model.id, units, texts))
-            await connection.execute(DONE_SQL, (units, until))
+            await connection.execute(DONE_SQL, (units, rows[0]["leased_until"]))
             await self._mark_large(connection, sorted({row["scope"] for row in rows}))
-        return len(rows)
 
     async def _lease_batch(self) -> list[DictRow]:
+        lease = asyncio.create_task(self._lease())
+        try:
+            return await asyncio.shield(lease)
+        except asyncio.CancelledError:
+            # The lease may have been committed already.
+            if rows := await _finish(lease):
+                await _finish(asyncio.create_task(self._release(rows)))
+            raise
+
+    async def _lease(self) -> list[DictRow]:
         async with self._pool.connection() as connection:
             cursor = await connection.execute(_QUERIES["lease"], {"seconds": LEASE_SECONDS, "batch": BATCH})
             return await cursor.fetchall()
 
-    async def _release(self, units: Sequence[int], until: datetime) -> None:
-        """Return leased units to the queue, even if the indexer is cancelled meanwhile."""
-
-        async def execute() -> None:
-            async with self._pool.connection() as connection:
-                await connection.execute(RELEASE_SQL, (units, until))
-
-        release = asyncio.create_task(execute())
-        while not release.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([release])
-        release.result()
+    async def _release(self, rows: Sequence[DictRow]) -> None:
+        """Return leased units to the queue."""
+        units = [row["unit"] for row in rows]
+        async with self._pool.connection() as connection:
+            await connection.execute(RELEASE_SQL, (units, rows[0]["leased_until"]))
 
     async def _mark_large(self, connection: Connection, scopes: Sequence[int]) -> None:
         if self._model.dimensions > MAX_INDEXED_DIMENSIONS:
@@ -229,6 +236,14 @@ class Indexer:
                 cursor = await connection.execute(_QUERIES["delete_retired"], (self._model.id, RETIRED_BATCH))
                 if not cursor.rowcount:
                     break
+
+
+async def _finish(task: asyncio.Task[T]) -> T:
+    """Return a task's result, even if the caller is cancelled meanwhile."""
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([task])
+    return task.result()
 
 
 def format_halfvec(vector: Sequence[float]) -> str:

@@ -64,7 +64,7 @@ ON CONFLICT (scope, type, agent, digest) DO UPDATE SET
     uses = CASE WHEN notes.remembered_at > %(oldest)s THEN notes.uses ELSE 0 END
 RETURNING id, type, agent, text, remembered_at, uses
 """
-# The question is parsed in both languages, as in memory/retrievers.py. A concurrent recall's lock is not
+# The question is parsed in every language, as in memory/retrievers.py. A concurrent recall's lock is not
 # waited for, because a use that goes uncounted does no harm.
 RECALL_SQL: Final = """
 WITH words AS MATERIALIZED (
@@ -72,7 +72,8 @@ WITH words AS MATERIALIZED (
         '''' || replace(replace(lexeme, '\\', '\\\\'), '''', '''''') || '''', '|'
     )::tsquery AS query
     FROM (SELECT lexeme FROM unnest(to_tsvector('english', %(words)s))
-          UNION SELECT lexeme FROM unnest(to_tsvector('portuguese', %(words)s))) AS both_languages
+          UNION SELECT lexeme FROM unnest(to_tsvector('portuguese', %(words)s))
+          UNION SELECT lexeme FROM unnest(to_tsvector('spanish', %(words)s))) AS languages
 ), found AS MATERIALIZED (
     SELECT notes.id, type, text, remembered_at, coalesce(ts_rank(search, query, 1), 0)::float8 AS score
     FROM memory.notes

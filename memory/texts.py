@@ -6,21 +6,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
-from core.texts import Language, detect_language, make_storable, strip_accents
+from core.texts import Language, detect_language, format_date, make_storable, strip_accents
 
-Configuration: TypeAlias = Literal["english", "portuguese"]
+Configuration: TypeAlias = Literal["english", "portuguese", "spanish"]
 
-CONFIGURATIONS: Final[dict[Language, Configuration]] = {"en": "english", "pt": "portuguese"}
+CONFIGURATIONS: Final[dict[Language, Configuration]] = {
+    "en": "english",
+    "pt": "portuguese",
+    "es": "spanish",
+}
 
 # With its context, a unit fits into the window of a small embedding model.
 UNIT_CHARACTERS: Final = 1_200
 # This much of the end of the previous unit is embedded with a unit.
 CONTEXT_CHARACTERS: Final = 400
 
-_MONTHS: Final[dict[Language, str]] = {
-    "en": "January February March April May June July August September October November December",
-    "pt": "janeiro fevereiro março abril maio junho julho agosto setembro outubro novembro dezembro",
-}
 _WORD: Final = re.compile(r"\w+")
 _BREAKS: Final = ("\n\n", "\n", ". ", "? ", "! ", "; ", ", ", " ")
 _TOKEN: Final = re.compile(r"[\w.+#@/'-]+")
@@ -108,12 +108,6 @@ def extract_identifiers(text: str) -> Iterator[str]:
         # A shorter token has no trigram of its own.
         if len(bare) > 2 and (is_name or "@" in bare or any(character.isdigit() for character in bare)):  # noqa: PLR2004
             yield bare
-
-
-def format_date(at: datetime, language: Language) -> str:
-    """Format a day as people write it: ``7 May 2023``, ``7 de maio de 2023``."""
-    month = _MONTHS[language].split()[at.month - 1]
-    return f"{at.day} de {month} de {at.year}" if language == "pt" else f"{at.day} {month} {at.year}"
 
 
 def build_embedded_text(date: str, before: str, text: str) -> str:

@@ -1,13 +1,13 @@
 """Map every failure to ``{error, message, details}`` and a status, in responses and in streams."""
 
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from langgraph.errors import GraphDrained, GraphRecursionError, NodeTimeoutError, is_invalid_resume
-from pydantic import ValidationError
+from langgraph.errors import GraphDrained, GraphRecursionError, NodeTimeoutError
 from starlette.exceptions import HTTPException
 
 from core import postgres
@@ -26,6 +26,8 @@ log = get_logger(__name__)
 
 # The drain reason of a run that a newer one replaces.
 REPLACED = "replaced"
+# Of an unknown path, so many characters are repeated.
+_SHOWN_PATH = 200
 _HTTP_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
@@ -42,9 +44,6 @@ def to_service_error(error: BaseException) -> ServiceError:  # noqa: PLR0911 - o
                 "details.resume says, or send the request again if there is none",
                 retry_after=5,
             )
-        case ValidationError() if is_invalid_resume(error):
-            # LangGraph checks an answer before anything runs; the interrupt stays pending.
-            return invalid_request(error.errors(include_url=False, include_context=False))
         case NodeTimeoutError() | TimeoutError():
             return RunTimedOut("the run exceeded its time limit; its finished steps are kept")
         case GraphRecursionError():
@@ -72,16 +71,42 @@ def error_response(error: ServiceError) -> JSONResponse:
     return JSONResponse(error_body(error), status_code=error.status, headers=headers)
 
 
-def invalid_request(errors: Sequence[Any]) -> InvalidRequest:
-    """Return the typed error for the errors of a validation: a line to read and a list for programs."""
-    faults = [
-        {"field": ".".join(map(str, fault["loc"])), "problem": fault["msg"].removeprefix("Value error, ")}
-        if isinstance(fault, dict)
-        else {"field": "body", "problem": str(fault)}
-        for fault in errors
-    ]
+def invalid_request(errors: Sequence[Any], *, whole: str = "input") -> InvalidRequest:
+    """Return the typed error for the errors of a validation: a line to read and a list for programs.
+
+    Args:
+        errors: As pydantic lists them.
+        whole: What the validated value is called where the fault is none of a field.
+    """
+    faults = [_describe_fault(fault, whole) for fault in errors]
     message = "; ".join(f"{fault['field']}: {fault['problem']}" for fault in faults)
     return InvalidRequest(message, details={"faults": faults})
+
+
+def _describe_http_error(request: Request, error: HTTPException) -> str:
+    path = request.url.path[:_SHOWN_PATH]
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        return f"{path!r} does not take {request.method}, but {allowed}"
+    if error.status_code == HTTPStatus.NOT_FOUND and error.detail == HTTPStatus.NOT_FOUND.phrase:
+        return f"there is nothing at {path!r}; /docs lists all routes"
+    return str(error.detail)
+
+
+def _describe_fault(fault: Any, whole: str) -> dict[str, str]:
+    if not isinstance(fault, dict):
+        return {"field": "body", "problem": str(fault)}
+    field = ".".join(map(str, fault["loc"])) or whole
+    match fault["type"]:
+        case "json_invalid":
+            # The location is the number of a character.
+            place = f"at character {fault['loc'][-1]}: {fault.get('ctx', {}).get('error', 'cannot be read')}"
+            return {"field": "body", "problem": f"it is not valid JSON, {place}"}
+        case "model_attributes_type" | "model_type" | "dict_type":
+            sent_as = ", sent with Content-Type: application/json" if field == "body" else ""
+            return {"field": field, "problem": f"it must be a JSON object{sent_as}"}
+        case _:
+            return {"field": field, "problem": fault["msg"].removeprefix("Value error, ")}
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -96,10 +121,10 @@ def install_error_handlers(app: FastAPI) -> None:
         return error_response(invalid_request(error.errors()))
 
     @app.exception_handler(HTTPException)
-    async def handle_http_error(_: Request, error: HTTPException) -> JSONResponse:
+    async def handle_http_error(request: Request, error: HTTPException) -> JSONResponse:
         content = {
             "error": _HTTP_CODES.get(error.status_code, "http_error"),
-            "message": str(error.detail),
+            "message": _describe_http_error(request, error),
             "details": {},
         }
         return JSONResponse(content, status_code=error.status_code, headers=error.headers)

@@ -1,7 +1,7 @@
 """Open everything that lives as long as the service, in order, and close it in reverse."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +25,7 @@ from core.settings import Settings
 from core.tasks import Supervisor, cancel_and_wait
 from dev_crm.app import create_crm
 from dev_crm.migrations import migrate
+from dev_crm.reader import open_reader
 from graphs.agent_registry import build_agent_registry
 from graphs.caching import is_cacheable
 from graphs.registry import REGISTRY
@@ -42,11 +43,13 @@ from service.observability.tracing import Tracing, open_tracing
 from service.retention import supervise_retention
 from service.runs.erasure import Erasure
 from service.runs.executor import RunExecutor
+from service.runs.journeys import JourneyRouter
 from service.runs.limits import build_queues
 from service.runs.observers import RunObserver
 from service.runs.preconditions import ThreadOwners
 from service.runs.request import CompiledGraph
 from service.runs.sessions import SESSION_GRAPH, SessionRuns, summarise_session
+from service.sessions.journeys import JourneyStore
 from service.sessions.store import SessionStore
 from service.sessions.worker import SessionWorker
 from service.version import VERSION
@@ -83,10 +86,12 @@ class Service:
         graphs: The compiled graphs by name.
         model: Which model answers, and why that one.
         agents: The registry of the specialised agents.
+        tools: Names of the tools.
         erasure: Erases threads.
         memory: What is remembered of contacts.
         sessions: The customers' sessions.
         session_runs: Enters and closes the sessions of runs.
+        journeys: Finds the journey that a message belongs to.
         requests: Idempotency keys of requests.
         audit: The audit trail.
         warming: Done when the router has learnt the agents' examples, or could not.
@@ -107,10 +112,12 @@ class Service:
     graphs: Mapping[str, CompiledGraph]
     model: ModelInfo
     agents: AgentRegistry
+    tools: Sequence[str]
     erasure: Erasure
     memory: Memory
     sessions: SessionStore
     session_runs: SessionRuns
+    journeys: JourneyRouter
     requests: RequestKeys
     audit: AuditTrail
     warming: asyncio.Task[None]
@@ -161,7 +168,13 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         deps = _build_deps(settings, models, crm_http, stores.effects, memory)
         warming = _start_warming(stack, deps.agents)
         engine = await stack.enter_async_context(
-            open_engine(settings.workflows, deps=deps, crm=crm_http, effects=stores.effects)
+            open_engine(
+                settings.workflows,
+                databases=await _name_databases(settings, pool),
+                deps=deps,
+                crm=crm_http,
+                effects=stores.effects,
+            )
         )
         graphs = await _compile_graphs(stack, settings, replace(deps, workflows=engine), saver)
 
@@ -181,7 +194,13 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         await stack.enter_async_context(supervise_retention(tasks, settings, pool, erasure, runs))
         workflows = await stack.enter_async_context(
             open_workflows(
-                settings.workflows, pool, runs=runs, engine=engine, checkpointer=saver, tasks=tasks
+                settings.workflows,
+                pool,
+                runs=runs,
+                engine=engine,
+                checkpointer=saver,
+                metrics=metrics,
+                tasks=tasks,
             )
         )
 
@@ -198,10 +217,12 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             graphs=graphs,
             model=models.info,
             agents=deps.agents,
+            tools=tuple(deps.tools),
             erasure=erasure,
             memory=memory,
             sessions=stores.sessions,
             session_runs=SessionRuns(stores.sessions, owners, graphs[SESSION_GRAPH.name]),
+            journeys=JourneyRouter(stores.journeys, graphs, deps),
             requests=stores.requests,
             audit=stores.audit,
             warming=warming,
@@ -222,6 +243,7 @@ class _Stores:
     requests: RequestKeys
     effects: RecordedEffects
     sessions: SessionStore
+    journeys: JourneyStore
 
 
 async def _open_database(stack: AsyncExitStack, settings: Settings, tasks: Supervisor) -> WatchedPool:
@@ -237,6 +259,7 @@ def _build_stores(settings: Settings, pool: Pool) -> _Stores:
         requests=RequestKeys(pool, hours=settings.idempotency.key_hours),
         effects=RecordedEffects(pool),
         sessions=SessionStore(pool, idle_seconds=settings.sessions.idle_seconds),
+        journeys=JourneyStore(pool),
     )
 
 
@@ -261,6 +284,18 @@ async def _create_development_crm(settings: Settings, pool: Pool) -> FastAPI | N
         return None
     await migrate(pool)
     return create_crm(pool, settings.crm.api_key)
+
+
+async def _name_databases(settings: Settings, pool: Pool) -> Mapping[str, str]:
+    """Return what workflows read: the settings' databases, and ``crm``, which is the development CRM's.
+
+    The latter is there without a setting only on the embedded server, which trusts its socket; elsewhere the
+    operator chooses a role and its password.
+    """
+    databases = settings.workflows.connection_urls
+    if settings.crm.api_base or settings.database.url or "crm" in databases:
+        return databases
+    return {"crm": await open_reader(pool), **databases}
 
 
 async def _open_crm_client(

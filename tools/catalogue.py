@@ -1,7 +1,7 @@
 """All tools, by the name the model calls them."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Final, Literal
 
 from langchain_core.tools import BaseTool
 
@@ -19,6 +19,19 @@ from tools.knowledge import check_service_status_tool, search_knowledge_base_too
 from tools.memory import recall_tool, remember_tool
 from tools.outreach import hand_over_to_human_tool, schedule_follow_up_tool, send_solution_tool
 from tools.tickets import create_engineering_ticket_tool, search_past_tickets_tool
+
+# These only look things up.
+READING_TOOLS: Final = (
+    "search_knowledge_base",
+    "search_past_tickets",
+    "get_product_version",
+    "check_service_status",
+    "get_contact",
+    "get_orders",
+    "get_invoices",
+    "get_opportunities",
+    "recall",
+)
 
 
 def memory_tools(memory: Memory) -> Mapping[str, BaseTool]:

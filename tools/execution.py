@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 from typing_extensions import TypedDict
 
-from core.errors import CrmError, CrmRefused, MemoryRefused, MemoryUnavailable
+from core.errors import CrmError, CrmRefused, MemoryRefused, MemoryUnavailable, TextRefused
 from core.memory import Scope, StrategyName
 from core.metrics import current_meter
 from core.texts import make_printable
@@ -131,7 +131,7 @@ async def _observe(tools: Mapping[str, BaseTool], call: ToolCall, context: CallC
             result = await tool.ainvoke(arguments)
     except ValidationError as error:
         return _build_failure("bad_arguments", _describe_errors(error))
-    except (CrmRefused, MemoryRefused, ToolException) as error:
+    except (CrmRefused, MemoryRefused, TextRefused, ToolException) as error:
         return _build_failure("refused", str(error))
     except (CrmError, MemoryUnavailable, TimeoutError) as error:
         return _build_failure("unavailable", str(error) or "the tool did not answer in time")

@@ -7,6 +7,7 @@ from langchain_core.tools import BaseTool, InjectedToolArg, tool
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from core.customer_text import SendableText
 from core.memory import Hit, Memory
 from tools.execution import CallContext
 
@@ -54,7 +55,7 @@ def remember_tool(memory: Memory) -> BaseTool:
 
     @tool(parse_docstring=True)
     async def remember(
-        text: Annotated[str, Field(min_length=1, max_length=MAX_NOTE_CHARACTERS)],
+        text: Annotated[SendableText, Field(min_length=1, max_length=MAX_NOTE_CHARACTERS)],
         context: Annotated[CallContext, InjectedToolArg],
     ) -> dict[str, str]:
         """Note something for whoever talks with this customer in the next days.

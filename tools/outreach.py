@@ -1,16 +1,16 @@
 """Tools that reach the customer: a message, a follow-up, a handover to a person."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 from langchain_core.tools import BaseTool, InjectedToolArg, tool
 from pydantic import AwareDatetime, Field
 
+from core.customer_text import CustomerText, SendableText
+from core.teams import Team
 from tools.approval import MESSAGE_RISKS, MessageRisk, assess_message_risk, require_approval
 from tools.crm.client import CrmClient
 from tools.execution import CallContext
-
-Team: TypeAlias = Literal["support", "sales", "billing", "success", "engineering", "legal"]
 
 
 def send_solution_tool(crm: CrmClient, *, approve_from: MessageRisk | Literal["never"] = "high") -> BaseTool:
@@ -18,7 +18,7 @@ def send_solution_tool(crm: CrmClient, *, approve_from: MessageRisk | Literal["n
 
     @tool(parse_docstring=True)
     async def send_solution_to_customer(
-        solution: str, context: Annotated[CallContext, InjectedToolArg]
+        solution: SendableText, context: Annotated[CallContext, InjectedToolArg]
     ) -> dict[str, str]:
         """Send the customer a message with the solution that resolves the problem.
 
@@ -28,7 +28,8 @@ def send_solution_tool(crm: CrmClient, *, approve_from: MessageRisk | Literal["n
             solution: The message as the customer will read it: the cause, the steps, the limits to mind.
             context: Given by the run.
         """
-        sent = await crm.send_message(context.contact_id, text=solution, key=context.idempotency_key)
+        text = CustomerText(solution)
+        sent = await crm.send_message(context.contact_id, text=text, key=context.idempotency_key)
         return {"message_id": sent.id}
 
     def approve_risky(arguments: Mapping[str, Any]) -> str | None:

@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
-from workflows.expressions import Expression, Path, is_true
+from workflows.expressions import Expression, Path, Requirement, is_true
 from workflows.templates import ExpressionText
 
 _KEY: Final = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
@@ -78,6 +78,13 @@ def list_condition_paths(condition: Condition) -> list[Path]:
             return [("iteration",)]
         case ExpressionCondition():
             return sorted(Expression.parse(condition.expression).list_paths())
+
+
+def list_condition_requirements(condition: Condition) -> frozenset[Requirement]:
+    """Return what must hold of the context wherever a condition is met."""
+    if isinstance(condition, ExpressionCondition):
+        return Expression.parse(condition.expression).list_requirements()
+    return frozenset()
 
 
 def _get_value(context: Mapping[str, JsonValue], key: str) -> JsonValue:

@@ -22,6 +22,8 @@ from core.errors import StepFailed
 from workflows.json_values import INTEGER_LIMIT
 
 Path: TypeAlias = tuple[str, ...]
+# A path, and the value it must have: true, or a text that it is compared with.
+Requirement: TypeAlias = tuple[Path, str | bool]
 Number: TypeAlias = int | float
 # A node of jmespath's syntax tree: {"type", "value", "children"}.
 _Node: TypeAlias = dict[str, Any]
@@ -161,6 +163,14 @@ class Expression:
         _add_path(_follow(self._tree, (), paths), paths)
         return frozenset(paths)
 
+    def list_requirements(self) -> frozenset[Requirement]:
+        """Return what must hold of the context wherever the expression is true, as far as its form tells.
+
+        ``a.b && c == 'x'`` requires that ``a.b`` is true and that ``c`` is ``'x'``; ``a || b`` requires
+        nothing.
+        """
+        return frozenset(_iter_requirements(self._tree))
+
 
 def is_true(value: JsonValue) -> bool:
     """Tell whether a value is true in JMESPath: everything but null, false and empty values; 0 is true."""
@@ -298,6 +308,19 @@ def _follow(node: _Node, at: Path | None, paths: set[Path]) -> Path | None:
     for child in node["children"][1:] if kind in _PROJECTIONS else node["children"]:
         _add_path(_follow(child, None if kind == "expref" else inner, paths), paths)
     return None
+
+
+def _iter_requirements(node: _Node) -> Iterator[Requirement]:
+    if node["type"] == "and_expression":
+        for child in node["children"]:
+            yield from _iter_requirements(child)
+    elif node["type"] == "comparator" and node["value"] == "eq":
+        for one, other in (node["children"], reversed(node["children"])):
+            path = _follow(one, (), set())
+            if path and other["type"] == "literal" and isinstance(other["value"], str | bool):
+                yield path, other["value"]
+    elif path := _follow(node, (), set()):
+        yield path, True
 
 
 def _add_path(path: Path | None, paths: set[Path]) -> None:

@@ -11,6 +11,7 @@ from core.texts import make_storable
 
 # A checkpoint holds whole numbers of 64 bits; their absolute value is below this.
 INTEGER_LIMIT: Final = 2**63
+MAX_SIZE: Final = 1_000_000
 
 
 def iter_levels(value: JsonValue) -> Iterator[list[JsonValue]]:
@@ -22,6 +23,22 @@ def iter_levels(value: JsonValue) -> Iterator[list[JsonValue]]:
     while level:
         yield level
         level = [child for parent in level for child in _children(parent)]
+
+
+def check_size(value: JsonValue) -> JsonValue:
+    """Return the value, if a checkpoint can hold it and it is no larger than a workflow needs.
+
+    Raises:
+        ValueError: It is not.
+    """
+    size = 0
+    for level in iter_levels(value):
+        size += sum(len(one) if isinstance(one, str) else 1 for one in level)
+        if size > MAX_SIZE:
+            raise ValueError(f"holds more than {MAX_SIZE:,} characters and values")
+        if any(isinstance(one, int) and abs(one) >= INTEGER_LIMIT for one in level):
+            raise ValueError("holds an integer of more than 64 bits: send it as text")
+    return value
 
 
 def to_json(value: Any) -> JsonValue:  # noqa: PLR0911 - one return per type

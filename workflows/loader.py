@@ -10,8 +10,9 @@ from ruamel.yaml.composer import Composer
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent
 
-from core.errors import InvalidDefinition, StartupError
+from core.errors import InvalidDefinition, NotFound, StartupError
 from workflows.faults import Fault
+from workflows.requests import WorkflowRequest
 from workflows.schema import Definition
 from workflows.validation import build_error, read_definition
 
@@ -85,6 +86,22 @@ def load_library(folder: Path = LIBRARY_DIR) -> dict[str, Definition]:
     if faults:
         raise StartupError("workflows that cannot be loaded:\n" + "\n".join(faults))
     return definitions
+
+
+def load_request(request: WorkflowRequest) -> Definition:
+    """Return the definition that a request names or holds.
+
+    Raises:
+        NotFound: The library has no workflow of that name.
+        InvalidDefinition: The definition has faults.
+    """
+    if not request.name:
+        return read_definition(request.definition)
+    if request.name not in LIBRARY:
+        names = sorted(LIBRARY)
+        message = f"the library has no workflow {request.name!r}; there are {', '.join(names)}"
+        raise NotFound(message, details={"names": names})
+    return LIBRARY[request.name]
 
 
 def _describe(error: YAMLError) -> str:

@@ -281,10 +281,10 @@ class WorkflowStore:
         """Record that a run waits for a signal, a person or a time (seconds since the epoch)."""
         await self._execute(MARK_WAITING_SQL, {"id": run_id, "wake_at": wake_at, **self._lease})
 
-    async def mark_ended(self, run_id: str, status: FinalStatus, error: Mapping[str, Any] | None) -> None:
-        """Record that a run has ended, unless it belongs to another service by now."""
+    async def mark_ended(self, run_id: str, status: FinalStatus, error: Mapping[str, Any] | None) -> bool:
+        """Record that a run has ended, and return whether it has: it may belong to another service by now."""
         values = {"id": run_id, "status": status, "error": None if error is None else Jsonb(error)}
-        await self._execute(MARK_ENDED_SQL, {**values, **self._lease})
+        return bool(await self._execute(MARK_ENDED_SQL, {**values, **self._lease}))
 
     async def release(self, run_id: str, *, pause: float) -> None:
         """Leave a run to the first service that claims it after ``pause`` seconds."""
@@ -331,9 +331,9 @@ class WorkflowStore:
         async with self._pool.connection() as connection:
             return await (await connection.execute(statement.encode(), values)).fetchall()
 
-    async def _execute(self, statement: str, values: Mapping[str, Any]) -> None:
+    async def _execute(self, statement: str, values: Mapping[str, Any]) -> int:
         async with self._pool.connection() as connection:
-            await connection.execute(statement.encode(), values)
+            return (await connection.execute(statement.encode(), values)).rowcount
 
 
 async def migrate(pool: Pool) -> None:

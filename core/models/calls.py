@@ -130,7 +130,10 @@ class ChatModels:
         """
 
         async def ask(prompt: Prompt, name: str) -> AIMessage:
-            return await stream_reply(prompt.bind_tools(), prompt.messages, model=name)
+            # The tools of a cached prompt are not in the prompt.
+            return await stream_reply(
+                prompt.bind_tools(), prompt.messages, model=name, may_call_tools=bool(tools)
+            )
 
         return await self._ask(ask, messages, tools=tools, temperature=temperature, role=role, model=model)
 

@@ -1,11 +1,14 @@
 """Recognise replies that repeat the service's own prompt: weak models copy what surrounds the question.
 
-Tags of sections, headings of messages, lines of memory, cases of escalation, notices of unreadable replies
-and control tokens of chat templates occur in no text that was written for a customer.
+Sentences of our prompts, tags of sections, headings of messages, lines of memory, cases of escalation,
+notices of unreadable replies and control tokens of chat templates occur in no text that was written for a
+customer.
 """
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 # Names that `core.texts.fence` is called with, and the tags in prompts/.
@@ -82,6 +85,11 @@ _ESCALATION_CASE: Final = re.compile(r"^\s*[-*] .+ \(team: [^)\n]+\)\s*$", re.MU
 _CONTROL_TOKEN: Final = re.compile(r"<\|[a-z_]{2,30}\|>|\[/?INST\]|</?tool_call>")
 _PATTERNS: Final = (_TAG, _HEADING, _MEMORY_LINE, _ESCALATION_CASE, _CONTROL_TOKEN)
 
+_PROMPTS: Final = Path(__file__).parents[2] / "prompts"
+_SENTENCE_END: Final = re.compile(r"(?<=[.:;?!])\s+|\n\s*\n|\n\s*-\s")
+# Shorter sentences may be said by anybody.
+_MIN_SENTENCE_WORDS: Final = 8
+
 ECHO_FAULT: Final = (
     "it repeats parts of the prompt: write the answer alone, without its tags, headings or notes"
 )
@@ -96,13 +104,29 @@ def find_echo(text: str) -> str | None:
     for pattern in _PATTERNS:
         if match := pattern.search(prose):
             return match.group().strip()
-    lowered = " ".join(prose.lower().split())
-    return next((phrase for phrase in _PHRASES if phrase in lowered), None)
+    lowered = _normalise(prose)
+    return next((phrase for phrase in (*_PHRASES, *_list_prompt_sentences()) if phrase in lowered), None)
 
 
 def find_echo_in_value(value: Any) -> str | None:
     """Return the first echo in the texts of a JSON-like value, or ``None``."""
     return next(filter(None, map(find_echo, _iter_texts(value))), None)
+
+
+@cache
+def _list_prompt_sentences() -> tuple[str, ...]:
+    """Return the sentences of all prompts, without those that a value is filled into."""
+    sentences = {
+        _normalise(sentence)
+        for path in _PROMPTS.glob("*.md")
+        for sentence in _SENTENCE_END.split(path.read_text(encoding="utf-8"))
+        if len(sentence.split()) >= _MIN_SENTENCE_WORDS and not re.search(r"[{$`]", sentence)
+    }
+    return tuple(sorted(sentences))
+
+
+def _normalise(text: str) -> str:
+    return " ".join(text.lower().split())
 
 
 def _iter_texts(value: Any) -> Iterator[str]:

@@ -21,10 +21,13 @@ STREAM_UNREADABLE = "the stream of the reply could not be read"
 _TRANSPORT_ERRORS = frozenset(
     {
         "aiohttp.client_exceptions.ClientError",  # the Gemini client prefers aiohttp if it is installed
+        "google.auth.exceptions.TransportError",  # no token could be fetched
         "google.genai.errors.UnknownApiResponseError",  # the connection closed in the middle of an event
         "httpx2.TransportError",
     }
 )
+# Google refuses a token to a service account; ``retryable`` says whether another attempt may help.
+_TOKEN_ERROR = "google.auth.exceptions.RefreshError"  # noqa: S105 - a class's name
 # An error that the provider reports in the middle of a stream; its subclasses have a status.
 _STREAM_ERROR = "openai.APIError"
 # Exceptions of SDKs that parse structured replies themselves, and the finish reason that they hide.
@@ -83,7 +86,8 @@ class ProviderFaults:
             return
         if _is_transient(error):
             raise TransientError(_reason(error), retry_after=_retry_after(error)) from error
-        if isinstance(error, langchain.ModelError) or _status(error) is not None:
+        is_refused = isinstance(error, langchain.ModelError) or _status(error) is not None
+        if is_refused or _TOKEN_ERROR in _class_names(error):
             raise _build_misconfigured(error, self._model) from error
 
 
@@ -106,7 +110,7 @@ def get_hidden_finish_reason(error: Exception) -> str | None:
 def _is_transient(error: Exception) -> bool:
     if isinstance(error, TimeoutError | ConnectionError | httpx.TransportError | httpx.DecodingError):
         return True
-    if isinstance(error, langchain.ModelError) and error.is_retryable:
+    if _is_called_retryable(error):
         return True
     names = _class_names(error)
     if not _TRANSPORT_ERRORS.isdisjoint(names):
@@ -119,13 +123,22 @@ def _is_transient(error: Exception) -> bool:
     return _status(error) in _TRANSIENT
 
 
+def _is_called_retryable(error: Exception) -> bool:
+    """Return whether the adapter or Google's authentication says that another attempt may help."""
+    if _TOKEN_ERROR in _class_names(error):
+        return bool(getattr(error, "retryable", False))
+    return isinstance(error, langchain.ModelError) and error.is_retryable
+
+
 def _class_names(error: Exception) -> list[str]:
     return [f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__]
 
 
 def _build_misconfigured(error: Exception, model: str) -> ModelMisconfigured:
     hint = next((words for kind, words in _HINTS if isinstance(error, kind)), None)
-    if "api key" in str(error).lower():
+    if _TOKEN_ERROR in _class_names(error):
+        hint = "check GOOGLE_APPLICATION_CREDENTIALS: the service account's key may be disabled or deleted"
+    elif "api key" in str(error).lower():
         hint = _HINTS[0][1]
     message = f"The provider rejected the call to {model!r}: {_provider_message(error)}"
     return ModelMisconfigured(
@@ -143,6 +156,8 @@ def _reason(error: Exception) -> str:
         return STREAM_CUT
     if isinstance(error, TimeoutError | httpx.TimeoutException):
         return "no answer in time"
+    if _TOKEN_ERROR in _class_names(error):
+        return "no token for the service account"
     if _class_names(error)[0] == _STREAM_ERROR:
         return "the provider reported an error in the stream"
     return f"the connection failed ({type(error).__name__})"
@@ -156,7 +171,9 @@ def _is_cut(error: Exception) -> bool:
 def _provider_message(error: Exception) -> str:
     """Return the provider's own message, shortened and without anything that looks like a key."""
     messages = (getattr(source, "message", None) for source in reversed(list(_sources(error))))
-    message = next((text for text in messages if isinstance(text, str) and text), str(error))
+    # Google's token errors have the message and the whole response as arguments.
+    whole = str(error.args[0]) if _TOKEN_ERROR in _class_names(error) else str(error)
+    message = next((text for text in messages if isinstance(text, str) and text), whole)
     return _KEY.sub("[key]", " ".join(message.split()))[:300]
 
 

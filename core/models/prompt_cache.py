@@ -1,8 +1,9 @@
 """Explicit prompt caching: the part of a prompt that stays the same is sent to the provider once.
 
-Gemini stores a system instruction with its tools under a name for five minutes, and a call then sends the
-name instead (https://ai.google.dev/gemini-api/docs/caching). A call with such a name may have no system
-instruction and no tools of its own, so the two are cached together. Calls of other providers do not change.
+Gemini, at its own API and at Vertex AI, stores a system instruction with its tools under a name for five
+minutes, and a call then sends the name instead (https://ai.google.dev/gemini-api/docs/caching). A call with
+such a name may have no system instruction and no tools of its own, so the two are cached together. Calls of
+other providers do not change.
 """
 
 import asyncio
@@ -22,8 +23,9 @@ from core.context import current_context
 from core.errors import ModelMisconfigured
 from core.logging import get_logger
 from core.models.faults import ProviderFaults, TransientError
+from core.models.google import GEMINI, VERTEX
 
-PROVIDER = "google_genai:"
+PROVIDERS = (f"{GEMINI}:", f"{VERTEX}:")
 SECONDS = 300.0
 # A name is not used in its last seconds, because it must be valid until the request has been read.
 _MARGIN_SECONDS = 15.0
@@ -167,7 +169,7 @@ def _key_of(prompt: Prompt, model: str) -> str:
     """
     run = current_context()
     first, *others = prompt.messages
-    if not model.startswith(PROVIDER) or run is None or not others:
+    if not model.startswith(PROVIDERS) or run is None or not others:
         return ""
     if not isinstance(first, SystemMessage) or any(isinstance(each, SystemMessage) for each in others):
         return ""

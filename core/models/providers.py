@@ -13,20 +13,21 @@ from pydantic import ValidationError
 
 from core.errors import StartupError
 from core.models.calls import ChatModels, ModelInfo, ModelSpec
+from core.models.google import ADAPTER, GEMINI, VERTEX, build_google_options, is_google
 from core.models.prompt_cache import PromptCache
 from core.models.usage import Quota
 from core.offline import OFFLINE_MODEL_NAME, OfflineChatModel
 from core.settings import FeatureSettings, ModelSettings
 
-_GEMINI = "google_genai"
-DEFAULT_MODEL = f"{_GEMINI}:gemini-3.8-flash"
+_FLASH = "gemini-3.8-flash"
+DEFAULT_MODEL = f"{GEMINI}:{_FLASH}"
 
 # Models with a fixed temperature; the adapter warns on every request that sets one.
 _FIXED_TEMPERATURE = ("gemini-3.5-flash-lite", "gemini-3.6-flash")
 # Providers whose clients have no time limit and no number of retries.
 _WITHOUT_LIMITS = ("bedrock", "bedrock_converse", "huggingface", "ollama")
 # How clients name the limit of a reply's tokens, if not max_tokens.
-_OUTPUT_LIMITS = {"google_vertexai": "max_output_tokens", "ollama": "num_predict"}
+_OUTPUT_LIMITS = {"ollama": "num_predict"}
 # Callers may name models, so the number of clients that are kept must be bounded.
 _MOST_CLIENTS = 16
 # What SDKs raise if they find no key, and what is not a ValueError.
@@ -61,8 +62,10 @@ def _info(settings: ModelSettings) -> ModelInfo:
         model, why = settings.model, "MODEL is set"
     elif settings.google_api_key is not None:
         model, why = DEFAULT_MODEL, "GOOGLE_API_KEY is set"
+    elif settings.google_cloud_project is not None:
+        model, why = f"{VERTEX}:{_FLASH}", "GOOGLE_CLOUD_PROJECT is set"
     else:
-        model, why = OFFLINE_MODEL_NAME, "no GOOGLE_API_KEY and no MODEL"
+        model, why = OFFLINE_MODEL_NAME, "no GOOGLE_API_KEY, GOOGLE_CLOUD_PROJECT or MODEL"
     if model == OFFLINE_MODEL_NAME:
         why = f"{why}: the offline model answers; it is not a language model"
     return ModelInfo(
@@ -87,8 +90,8 @@ class _Providers:
         provider, _, model = spec.name.partition(":")
         if not provider or not model:
             raise StartupError(f"{spec.name!r} is not provider:model, e.g. {DEFAULT_MODEL}, or offline")
-        if provider == _GEMINI:
-            return self._build_gemini(spec, model)
+        if is_google(provider):
+            return self._build_gemini(spec, provider, model)
         limit = _OUTPUT_LIMITS.get(provider, "max_tokens")
         options: dict[str, Any] = {
             "temperature": spec.temperature,
@@ -97,32 +100,35 @@ class _Providers:
         if provider not in _WITHOUT_LIMITS:
             # For these clients ``max_retries`` does not count the first request.
             options |= {"timeout": self._settings.model_timeout_seconds, "max_retries": 0}
-        return _init(provider, model, options)
+        chat = _init(spec.name, provider, model, options)
+        if "stream_chunk_timeout" in type(chat).model_fields:
+            # OpenAI's adapters end a stream that is silent for two minutes; the attempt's own limit applies.
+            chat = chat.model_copy(update={"stream_chunk_timeout": None})
+        return chat
 
-    def _build_gemini(self, spec: ModelSpec, model: str) -> BaseChatModel:
+    def _build_gemini(self, spec: ModelSpec, provider: str, model: str) -> BaseChatModel:
         # A copy shares the client, so all temperatures of a model use the same connections.
-        chat = self._gemini(model)
+        chat = self._gemini(provider, model)
         profile: Mapping[str, Any] = chat.profile or {}
         fixed = profile.get("temperature") is False or model in _FIXED_TEMPERATURE
         levels = profile.get("reasoning_effort_levels", ())
         thinking = _gemini_thinking(model, levels, thinking=spec.thinking)
         return chat.model_copy(update={"temperature": None if fixed else spec.temperature, **thinking})
 
-    def _gemini_client(self, model: str) -> BaseChatModel:
-        if self._settings.google_api_key is None:
-            name = f"{_GEMINI}:{model}"
-            raise StartupError(f"the model {name!r} needs GOOGLE_API_KEY: set it, or set MODEL=offline")
+    def _gemini_client(self, provider: str, model: str) -> BaseChatModel:
+        name = f"{provider}:{model}"
+        connection = build_google_options(
+            self._settings, provider, subject=f"the model {name!r}", instead="set MODEL=offline"
+        )
         options: dict[str, Any] = {
-            "api_key": self._settings.google_api_key,
-            "base_url": self._settings.google_base_url,
+            **connection,
             "timeout": self._settings.model_timeout_seconds,
             "max_output_tokens": self._settings.model_max_output_tokens,
             "max_retries": 1,  # the number of requests: 0 would mean the client's own five
             # httpx allows 100 connections by default; RUN_MAX_CONCURRENT is the limit that is meant.
             "client_args": {"limits": httpx.Limits(max_connections=None, max_keepalive_connections=50)},
-            "vertexai": False,  # otherwise the environment could redirect the calls
         }
-        return _init(_GEMINI, model, options)
+        return _init(name, ADAPTER, model, options)
 
 
 def _gemini_thinking(model: str, levels: Sequence[str], *, thinking: bool) -> dict[str, Any]:
@@ -142,8 +148,7 @@ def _gemini_thinking(model: str, levels: Sequence[str], *, thinking: bool) -> di
     return {}
 
 
-def _init(provider: str, model: str, options: Mapping[str, Any]) -> BaseChatModel:
-    name = f"{provider}:{model}"
+def _init(name: str, provider: str, model: str, options: Mapping[str, Any]) -> BaseChatModel:
     try:
         chat: BaseChatModel = init_chat_model(model, model_provider=provider, **options)
     except ImportError as error:

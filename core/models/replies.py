@@ -1,7 +1,8 @@
 """Replies: a provider's stream joined to one message, and a message parsed to a value of a schema."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from traceback import walk_tb
 from typing import Any, Generic, TypeVar
@@ -25,6 +26,8 @@ from core.models.faults import (
     get_hidden_finish_reason,
     is_unreadable,
 )
+from core.models.reasoning import separate_reasoning
+from core.models.streams import ReplyStream
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -47,7 +50,15 @@ _REFUSED = frozenset(
 _CUT_AT_LIMIT = frozenset({"MAX_TOKENS", "LENGTH", "MAX_OUTPUT_TOKENS"})
 _WHOLE = _CUT_AT_LIMIT | {"STOP"}
 # Providers that end every reply with a finish reason; without one the rest of the reply is missing.
-_ALWAYS_FINISH = ("google_genai:", "openai:", "azure_openai:", "deepseek:", "xai:", "together:")
+_ALWAYS_FINISH = (
+    "google_genai:",
+    "google_vertexai:",
+    "openai:",
+    "azure_openai:",
+    "deepseek:",
+    "xai:",
+    "together:",
+)
 _NOT_JSON = "The reply was not valid JSON."
 _CUT = "The reply was cut at the output limit; answer shorter."
 
@@ -77,27 +88,34 @@ def is_unable(reply: AIMessage) -> bool:
 
 
 async def stream_reply(
-    chat: Runnable[LanguageModelInput, AIMessage], messages: Sequence[BaseMessage], *, model: str
+    chat: Runnable[LanguageModelInput, AIMessage],
+    messages: Sequence[BaseMessage],
+    *,
+    model: str,
+    may_call_tools: bool,
 ) -> AIMessage:
     """Call the model, stream the reply to the caller's callbacks, and return it whole.
 
-    LangChain passes the callbacks in a context variable, so that in a graph's node every chunk reaches the
-    graph's own stream, with the id of the message that is returned here.
+    LangChain passes the callbacks in a context variable, so that in a graph's node the answer reaches the
+    graph's own stream, with the id of the message that is returned here (:mod:`core.models.streams`).
 
     Raises:
         TransientError: The stream was interrupted, or ended without a reply.
         ModelRefused: The provider blocked the prompt or the reply.
     """
-    chunks, fault = await _read_stream(chat, messages)
-    if fault is not None:
-        raise TransientError(STREAM_UNREADABLE) from fault
-    return _build_message(chunks, model)
+    async with _publish(ReplyStream(messages, may_call_tools=may_call_tools)) as stream:
+        chunks, fault = await _read_stream(chat, messages, stream)
+        if fault is not None:
+            raise TransientError(STREAM_UNREADABLE) from fault
+        reply = _build_message(chunks, model, stream.id, may_call_tools=may_call_tools)
+        await stream.end(reply, is_complete=not is_truncated(reply))
+    return reply
 
 
 async def stream_structured(
     chat: BaseChatModel, messages: Sequence[BaseMessage], schema: type[T], *, model: str
 ) -> StructuredReply[T]:
-    """Call the model for a value of ``schema``; the raw reply streams like any other.
+    """Call the model for a value of ``schema``; the raw reply and its answer field are streamed.
 
     A reply that is no such value is returned with the reason, also if the provider's SDK parses replies
     itself and raises an exception for it.
@@ -112,18 +130,26 @@ async def stream_structured(
         return await _invoke_structured(runnable, messages, schema, model)
     # In two steps, because a stream through the whole sequence loses the raw reply if parsing fails.
     ask, parse = parts
-    chunks, fault = await _read_stream(ask, messages)
-    if fault is not None:
-        return _unparsed_reply(chunks, fault, schema, model)
-    raw = _build_message(chunks, model)
-    return _structured_reply(await parse.ainvoke({"raw": raw}), schema, model)
+    async with _publish(ReplyStream(messages, schema=schema)) as stream:
+        chunks, fault = await _read_stream(ask, messages, stream)
+        if fault is not None:
+            reply = _unparsed_reply(chunks, fault, schema, model)
+        else:
+            raw = _build_message(chunks, model, stream.id, may_call_tools=False)
+            reply = _structured_reply(await parse.ainvoke({"raw": raw}), schema, model)
+        if reply.value is not None:
+            await stream.end(reply.raw, is_complete=True)
+            return reply
+        await stream.fail()
+    return reply
 
 
 async def _invoke_structured(
     runnable: Runnable[LanguageModelInput, Any], messages: Sequence[BaseMessage], schema: type[T], model: str
 ) -> StructuredReply[T]:
     try:
-        parsed = await runnable.ainvoke(list(messages))
+        with ReplyStream(messages).silence_call():
+            parsed = await runnable.ainvoke(list(messages))
     except Exception as error:
         if not is_unreadable(error):
             raise
@@ -131,16 +157,28 @@ async def _invoke_structured(
     return _structured_reply(parsed, schema, model)
 
 
+@asynccontextmanager
+async def _publish(stream: ReplyStream) -> AsyncIterator[ReplyStream]:
+    """Retract what was shown of a reply that does not come to its end."""
+    try:
+        yield stream
+    except BaseException:
+        await stream.fail()
+        raise
+
+
 async def _read_stream(
-    chat: Runnable[LanguageModelInput, AIMessage], messages: Sequence[BaseMessage]
+    chat: Runnable[LanguageModelInput, AIMessage], messages: Sequence[BaseMessage], stream: ReplyStream
 ) -> tuple[list[AIMessage], Exception | None]:
     """Return what the model streamed, and why the rest of it could not be read, if it could not."""
     chunks: list[AIMessage] = []
     try:
-        async for chunk in chat.astream(list(messages)):
-            if not chunks:
-                current_meter().record_first_token()
-            chunks.append(chunk)
+        with stream.silence_call():
+            async for chunk in chat.astream(list(messages)):
+                if not chunks:
+                    current_meter().record_first_token()
+                chunks.append(chunk)
+                await stream.take(chunk)
     except Exception as error:
         if not is_unreadable(error):
             raise
@@ -212,14 +250,17 @@ def _finish_reason(chunks: Sequence[AIMessage]) -> str | None:
     return None
 
 
-def _build_message(chunks: Sequence[AIMessage], model: str) -> AIMessage:
+def _build_message(
+    chunks: Sequence[AIMessage], model: str, message_id: str, *, may_call_tools: bool
+) -> AIMessage:
     """Join the chunks of a stream that was read to its end, and check that the reply is complete."""
     if not chunks:
         raise TransientError(STREAM_CUT)
     finish = _finish_reason(chunks)
     message = _join(chunks, finish)
     _check_complete(message, finish, model)
-    return message
+    reply = separate_reasoning(message, may_call_tools=may_call_tools)
+    return reply.model_copy(update={"id": message_id})
 
 
 def _join(chunks: Sequence[AIMessage], finish: str | None) -> AIMessage:

@@ -8,9 +8,9 @@ from typing import Any, Final
 from uuid import UUID
 
 from core.offline.conversation import Conversation
-from core.offline.phrases import PHRASES, format_date, name_month, translate
-from core.offline.words import Language, find_concepts, find_language
-from core.texts import normalise_text
+from core.offline.phrases import PHRASES, translate
+from core.offline.words import find_concepts
+from core.texts import Language, detect_language, format_date, name_month, normalise_text
 
 # A string longer than this is prose, not a value.
 _PROSE: Final = 160
@@ -20,6 +20,8 @@ _PASSAGE_CHARACTERS: Final = 650
 _LABEL_KEYS: Final = ("item", "title", "name")
 _NUMBER_KEYS: Final = ("number", "id", "order_id", "code")
 _HIDDEN_KEYS: Final = frozenset({"contact_id", "currency", "language", "severity", "description", "source"})
+# Records of these tools are the company's own notes on a customer, which no customer reads.
+_INTERNAL: Final = ("ticket", "opportunit")
 _FIRST_DATES: Final = ("issued_at", "placed_at", "created_at", "date")
 _CODE_SCORE: Final = 20.0
 _MONTH_SCORE: Final = 8.0
@@ -84,7 +86,7 @@ def _from_records(conversation: Conversation) -> Answer | None:
     groups = [(call.tool, _records(call.result)) for call in conversation.calls if not call.failure]
     best: Answer | None = None
     for tool, records in groups:
-        if records and "ticket" not in tool:
+        if records and not any(word in tool for word in _INTERNAL):
             answer = _select(conversation, tool, records)
             best = answer if best is None or answer.score > best.score else best
     return best
@@ -309,7 +311,7 @@ def _passage_score(title: str, text: str, conversation: Conversation) -> float:
     enough = len(shared) >= min(2, len(wanted)) and len(shared) >= 0.25 * len(wanted)
     if not enough or not (in_title or len(shared) >= 3):  # noqa: PLR2004 - without the title, three words must agree
         return 0.0
-    return 1.0 + 2.0 * len(in_title) + len(in_text) + 1.5 * (find_language(text) == conversation.language)
+    return 1.0 + 2.0 * len(in_title) + len(in_text) + 1.5 * (detect_language(text) == conversation.language)
 
 
 def best_passage(text: str, wanted: Sequence[str]) -> str:

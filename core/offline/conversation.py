@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
-from core.offline.words import Language, find_codes, find_concepts, find_language, find_months
+from core.offline.words import find_codes, find_concepts, find_months
+from core.texts import Language, detect_language
 
 _MOST_MESSAGES: Final = 200
 # "And the one of March?" is understood with the message before it.
@@ -77,7 +78,10 @@ class Conversation:
     @cached_property
     def language(self) -> Language:
         """Return the language of the task, else of the messages before it."""
-        return find_language(self.task, *reversed(self.earlier))
+        language: Language = "en"
+        for text in [*self.earlier, self.task]:
+            language = detect_language(text, default=language)
+        return language
 
     @cached_property
     def concepts(self) -> list[str]:

@@ -8,9 +8,10 @@ from typing import Any, Final, TypeAlias
 
 from core.offline.answers import Answer, find_answer, is_how_to
 from core.offline.conversation import Call, Conversation
-from core.offline.phrases import PHRASES, Phrases, translate
+from core.offline.phrases import PHRASES, Phrases
 from core.offline.schema import Schema, fill_arguments
 from core.offline.words import find_concepts, find_key_words, tokenise, word_set
+from core.teams import name_team
 from core.texts import normalise_text
 
 _PARALLEL: Final = 2
@@ -27,9 +28,11 @@ _HANDOFF: Final = re.compile(r"hand_?(?:over|off)|escalate_to_(?:human|person)|t
 _SEARCH: Final = re.compile(r"search|find|lookup")
 # What only a person can do. A question how it is done is none of them.
 _NEEDS_PERSON: Final = re.compile(
-    r"\b(?:refund|dispute|chargeback|exchange|replace|discount|percent off|% off|complain|complaint"
+    r"\b(?:refund|money back|charged twice|double charge|dispute|chargeback|exchange|replace|discount"
+    r"|percent off|% off|complain|complaint"
     r"|unacceptable|leaked|breach|cancel|delete|erase|book|manager|supervisor|human|real person"
-    r"|reembols\w+|estorn\w+|troc(?:ar|a)\b(?! o cart)|desconto|reclam\w+|insatisfeit\w+|vaz(?:ou|amento)"
+    r"|dinheiro de volta|cobrad[oa]s? (?:duas vezes|em dobro|dos veces)|reembols\w+|estorn\w+"
+    r"|troc(?:ar|a)\b(?! o cart)|desconto|reclam\w+|insatisfeit\w+|vaz(?:ou|amento)"
     r"|cancel\w+|exclu\w+"
     r"|apag(?:ar|uem)|marcar|atendente|gerente|c[oó]pia de todos|todos os dados|responsable|encargad[oa]"
     r"|queja|quejar\w*|devoluci[oó]n|filtraci[oó]n|borrar)\b",
@@ -165,7 +168,7 @@ class Decider:
         """Return the final text: what was found, and that a person follows up where that was recorded."""
         parts = [self.answer.text] if self.answer else []
         if self._handed_over is not None:
-            team = translate(
+            team = name_team(
                 str(self._handed_over.arguments.get("team", "support")), self.conversation.language
             )
             parts.append(self._phrases.handed_over.format(team=team))

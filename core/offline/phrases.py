@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
 from typing import Final
 
-from core.offline.words import VOCABULARY, Language
+from core.offline.words import VOCABULARY
+from core.texts import LANGUAGES, Language
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,23 +32,9 @@ class Phrases:
 PHRASES: Final[Mapping[Language, Phrases]] = {
     language: Phrases(**sentences) for language, sentences in VOCABULARY["phrases"].items()
 }
-_ORDER: Final = ("en", "pt", "es")
 
 
 def translate(word: str, language: Language) -> str:
     """Return the translation of a field's name or value, else the name with spaces."""
     translations = VOCABULARY["words"].get(word, "").split(" | ")
-    return translations[_ORDER.index(language)] if len(translations) > 1 else word.replace("_", " ")
-
-
-def name_month(month: int, language: Language) -> str:
-    """Return the name of a month, 1 to 12."""
-    return str(VOCABULARY["months"][language].split()[month - 1])
-
-
-def format_date(value: date | datetime, language: Language) -> str:
-    """Return a date in words."""
-    month = name_month(value.month, language)
-    if language == "en":
-        return f"{value.day} {month} {value.year}"
-    return f"{value.day} de {month} de {value.year}"
+    return translations[LANGUAGES.index(language)] if len(translations) > 1 else word.replace("_", " ")

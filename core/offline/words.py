@@ -1,14 +1,12 @@
-"""Words of customers in English, Portuguese and Spanish: tokens, concepts, codes and the language."""
+"""Words of customers in English, Portuguese and Spanish: tokens, concepts and codes."""
 
 import json
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
-from core.texts import normalise_text
-
-Language: TypeAlias = Literal["en", "pt", "es"]
+from core.texts import MONTH_NUMBERS, normalise_text
 
 MAX_CHARACTERS: Final = 4_000
 
@@ -25,15 +23,6 @@ VOCABULARY: Final[dict[str, Any]] = json.loads(
 )
 _STOP_WORDS: Final = word_set(" ".join(VOCABULARY["stop_words"]))
 _GROUPS: Final = {word: line.split()[0] for line in VOCABULARY["concepts"] for word in line.split()}
-_MONTHS: Final = {
-    normalise_text(name): number
-    for names in VOCABULARY["months"].values()
-    for number, name in enumerate(names.split(), start=1)
-}
-_SMALL_WORDS: Final[dict[Language, frozenset[str]]] = {
-    language: word_set(words) for language, words in VOCABULARY["small_words"].items()
-}
-_MARKS: Final[dict[Language, str]] = VOCABULARY["language_marks"]
 _TOKEN: Final = re.compile(r"[a-z0-9]+(?:['\u2019][a-z]+)?")
 _CODE: Final = re.compile(r"\b[A-Za-z]{2,10}-\d[\w-]*\b|\b[A-Za-z]{3}\d{3,}\b|\b\d{3,}\b")
 
@@ -50,8 +39,8 @@ def find_codes(text: str) -> list[str]:
 
 def find_months(text: str) -> list[int]:
     """Return the months a text names, 1 to 12. English "may" counts with a capital letter only."""
-    named = [word for word in tokenise(text) if word in _MONTHS]
-    return [_MONTHS[word] for word in named if word != "may" or "May" in text]
+    named = [word for word in tokenise(text) if word in MONTH_NUMBERS]
+    return [MONTH_NUMBERS[word] for word in named if word != "may" or "May" in text]
 
 
 @lru_cache(maxsize=4_096)
@@ -74,21 +63,6 @@ def find_key_words(text: str, limit: int = 8) -> list[str]:
     words = re.findall(r"\w[\w-]*", text[:MAX_CHARACTERS])
     kept = [word for word in words if normalise_text(word) not in _STOP_WORDS and len(word) > 1]
     return list(dict.fromkeys(kept))[:limit]
-
-
-def find_language(*texts: str) -> Language:
-    """Return the language of the first text whose small words tell it; English where none does."""
-    for text in texts:
-        words = tokenise(text)
-        scores = {
-            language: sum(word in small for word in words)
-            + 2 * sum(text.lower().count(mark) for mark in _MARKS[language])
-            for language, small in _SMALL_WORDS.items()
-        }
-        best = max(scores, key=lambda language: scores[language])
-        if scores[best] and list(scores.values()).count(scores[best]) == 1:
-            return best
-    return "en"
 
 
 def _stem(word: str) -> str:

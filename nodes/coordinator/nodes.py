@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -13,10 +14,12 @@ from langgraph.types import Command, Overwrite, Send
 
 from agents.spec import AgentSpec
 from core.context import Context
+from core.customer_text import CustomerText
 from core.errors import CrmError, EmbeddingError, ModelError, NotFound
 from core.logging import get_logger
 from core.memory import Scope
 from core.metrics import current_meter
+from core.models import private_replies, track_answers
 from core.texts import cut, detect_language, fence
 from nodes.coordinator import decisions
 from nodes.coordinator.classifier import Routing
@@ -39,7 +42,7 @@ from nodes.coordinator.state import (
 )
 from nodes.deps import Deps, get_run_context
 from nodes.shared.contact import extract_relations, share_contact_profile, try_load_contact_profile
-from nodes.shared.conversation import extract_first_sentences, summarise_conversation
+from nodes.shared.conversation import extract_first_sentences, mark_notice, summarise_conversation
 from nodes.shared.memory import (
     NO_MEMORY_USE,
     MemoryUse,
@@ -50,7 +53,7 @@ from nodes.shared.memory import (
     retrieve,
 )
 from nodes.shared.prompts import add_locale, load_prompt
-from nodes.shared.structured import ask_text, has_language_model
+from nodes.shared.structured import ask_customer_text, has_language_model
 from tools.execution import derive_idempotency_key
 from tools.relations import RelationRecorder
 
@@ -121,46 +124,61 @@ class CoordinatorNodes:
 
     async def classify(
         self, state: CoordinatorState, *, runtime: Runtime[Context]
-    ) -> Command[Literal["clarify", "assemble", "hand_over"]]:
+    ) -> Command[Literal["clarify", "assemble", "call_person", "hand_over"]]:
         """Node: dispatch the message to its agent, or to two if it is about two things."""
-        registry = self._registry
-        if handoff := decisions.find_escalation_before_dispatch(registry, state):
-            return Command(goto="hand_over", update={"handoff": handoff, "unclear_message": ""})
+        registry, context = self._registry, get_run_context(runtime)
+        escalation = decisions.find_escalation(
+            self._deps, (state["last_agent"], GENERAL), state["message"], context
+        )
+        if escalation and not escalation.agent_answers:
+            return Command(goto="hand_over", update={"handoff": escalation.handoff, "unclear_message": ""})
         # A reply to our question is read together with the message it explains.
         text = "\n".join(filter(None, (state["unclear_message"], state["message"])))
         try:
             parts = await registry.router.route_parts(text)
         except EmbeddingError as error:
             log.warning("message_not_routed", reason=error.message)
-            return self._dispatch(state, [decisions.build_general_dispatch(registry, state["message"])], [])
+            dispatch = decisions.build_general_dispatch(registry, state["message"])
+            return self._dispatch(state, [dispatch], [], escalation, context)
         if len(parts) > 1:
             dispatched = [
                 decisions.build_dispatch(registry, each, "sure", part) for part, each in parts[:MAX_PARTS]
             ]
-            return self._dispatch(state, dispatched, [each for _, each in parts[MAX_PARTS:]])
+            rest = [each for _, each in parts[MAX_PARTS:]]
+            return self._dispatch(state, dispatched, rest, escalation, context)
         routing = parts[0][1]
-        if decisions.should_ask_back(state, routing):
+        if not escalation and decisions.should_ask_back(state, routing):
             alternatives = decisions.list_alternatives(registry, [routing], selected=())
             update = {"alternatives": alternatives, "unclear_message": state["message"]}
             return Command(goto="clarify", update=update)
-        agent, reason = await decisions.select_agent(self._deps, state, routing, get_run_context(runtime))
+        agent, reason = await decisions.select_agent(self._deps, state, routing, context)
         dispatch = decisions.build_dispatch(registry, routing, reason, state["message"], agent=agent)
-        return self._dispatch(state, [dispatch], [routing])
+        return self._dispatch(state, [dispatch], [routing], escalation, context)
 
     def _dispatch(
-        self, state: CoordinatorState, dispatched: Sequence[Dispatch], routings: Sequence[Routing]
-    ) -> Command[Literal["clarify", "assemble", "hand_over"]]:
-        """Go to the agents, or to a person if a rule of theirs says so."""
+        self,
+        state: CoordinatorState,
+        dispatched: Sequence[Dispatch],
+        routings: Sequence[Routing],
+        escalation: decisions.Escalation | None,
+        context: Context,
+    ) -> Command[Literal["clarify", "assemble", "call_person", "hand_over"]]:
+        """Go to the agents, or to a person if a rule says so: one of theirs, or ``escalation``."""
         names = [dispatch["agent"] for dispatch in dispatched]
         update: dict[str, Any] = {
             "dispatched": list(dispatched),
             "alternatives": decisions.list_alternatives(self._registry, routings, selected=names),
             "unclear_message": "",
         }
-        specs = [self._registry.specs[name] for name in names]
-        if handoff := decisions.find_escalation(specs, state["message"]):
-            return Command(goto="hand_over", update={**update, "handoff": handoff})
-        return Command(goto="assemble", update=update)
+        escalation = decisions.find_escalation(self._deps, names, state["message"], context) or escalation
+        if escalation is None:
+            return Command(goto="assemble", update=update)
+        update["handoff"] = escalation.handoff
+        return Command(goto="call_person" if escalation.agent_answers else "hand_over", update=update)
+
+    async def call_person(self, state: CoordinatorState) -> dict[str, Any]:
+        """Node: record a hand-off in the CRM before agents answer, so that they can announce it."""
+        return {"handoff": {**state["handoff"], "recorded": await self._record_handoff(state)}}
 
     async def clarify(self, state: CoordinatorState, *, runtime: Runtime[Context]) -> dict[str, Any]:
         """Node: ask the customer what the message is about."""
@@ -170,7 +188,9 @@ class CoordinatorNodes:
         request = f"{state['message']}\n\n[It may be about]\n{listed}"
         question = await self._write("coordinator_clarify", request, context)
         return {
-            "response": question or decisions.QUESTION[detect_language(state["message"], context.locale)],
+            "response": str(
+                question or decisions.QUESTION[detect_language(state["message"], context.locale)]
+            ),
             "path": "clarification",
             "success": True,
             "category": state["alternatives"][0]["category"],
@@ -209,6 +229,7 @@ class CoordinatorNodes:
                 contact_id=state["contact_id"],
                 customer=state["customer"],
                 background=packed.background,
+                is_part=len(dispatched) > 1,
             )
             tasks.append(Send("specialist", task))
         memory = MemoryUse(available=retrieved.available, degraded=list(retrieved.degraded), recorded=False)
@@ -228,12 +249,15 @@ class CoordinatorNodes:
                     build_failed_attempt(state["agent"], "failed", "there is no such agent any more")
                 ]
             }
-        with current_meter().track_agent(spec.name) as tracked:
-            attempt = await self._attempt(spec, state, get_run_context(runtime))
+        with current_meter().track_agent(spec.name) as tracked, track_answers() as streamed:
+            # The answer to a part is material for the merged one.
+            with private_replies() if state.get("is_part") else nullcontext():
+                attempt = await self._attempt(spec, state, get_run_context(runtime))
             tracked.outcome = attempt["outcome"]
         if attempt["outcome"] == "answered":
             self._registry.health.record_success(spec.name)
         else:
+            await streamed.retract()
             self._registry.health.record_failure(spec.name)
         return {"attempts": [attempt]}
 
@@ -269,6 +293,8 @@ class CoordinatorNodes:
                 registry, state["message"], "fallback", confidences.get(GENERAL, 0.0)
             )
             return Command(goto="assemble", update={"dispatched": [*state["dispatched"], fallback]})
+        if state["handoff"]["recommended"]:
+            return Command(goto="hand_over")
         handoff = decisions.build_handoff(
             decisions.find_team(registry, state),
             f"no agent could answer: {decisions.describe_failures(state)}",
@@ -281,11 +307,12 @@ class CoordinatorNodes:
         answers = "\n\n".join(fence("answer", response) for response in responses)
         request = f"{state['message']}\n\n[Answers]\n{answers}"
         merged = await self._write("coordinator_merge", request, get_run_context(runtime))
-        return {"response": merged or "\n\n".join(responses), "path": "merged"}
+        return {"response": str(merged or "\n\n".join(responses)), "path": "merged"}
 
     async def hand_over(self, state: CoordinatorState, *, runtime: Runtime[Context]) -> dict[str, Any]:
         """Node: record the hand-off in the CRM, once, and tell the customer."""
-        handoff: Handoff = {**state["handoff"], "recorded": await self._record_handoff(state)}
+        recorded = state["handoff"]["recorded"] or await self._record_handoff(state)
+        handoff: Handoff = {**state["handoff"], "recorded": recorded}
         by_rule = not state["attempts"]
         language = detect_language(state["message"], get_run_context(runtime).locale)
         reason = None if handoff["recorded"] else "handoff_not_recorded"
@@ -316,17 +343,24 @@ class CoordinatorNodes:
     async def record(self, state: CoordinatorState, *, runtime: Runtime[Context]) -> dict[str, Any]:
         """Node: append the answer to the session, and record the turn in memory.
 
-        What memory does not take stays in the outbox, and the next turn tries again.
+        Memory keeps no notice of a failure or a hand-off: it says nothing of the customer. What memory does
+        not take stays in the outbox, and the next turn tries again.
+
+        Raises:
+            TextRefused: The answer was not checked, which is a bug.
         """
         answer_id = derive_answer_id(state["turn"])
+        answer = AIMessage(CustomerText(state["response"]).text, id=answer_id)
         outbox = list(state["outbox"])
-        if state["response"]:
+        if decisions.is_notice(state):
+            answer = mark_notice(answer)
+        else:
             channel_id = outbox[-1]["channel_id"] if outbox else ""
             outbox.append(
                 PendingMessage(
                     id=answer_id,
                     role="agent",
-                    text=state["response"],
+                    text=answer.text,
                     at=current_time(),
                     channel_id=channel_id,
                 )
@@ -336,7 +370,7 @@ class CoordinatorNodes:
         handed_over = state["path"] == "handoff" and state["handoff"]["recorded"]
         degraded = [*state["memory"]["degraded"], *([f"record: {fault}"] if fault else [])]
         return {
-            "messages": [AIMessage(state["response"], id=answer_id)],
+            "messages": [answer],
             "last_agent": state["agent_used"] or state.get("last_agent", ""),
             "ends_session": handed_over or decisions.is_goodbye(state["message"]),
             "outbox": outbox if fault else [],
@@ -354,21 +388,24 @@ class CoordinatorNodes:
         earlier, model = state.get("summary", ""), get_run_context(runtime).model
         try:
             async with asyncio.timeout(SUMMARY_SECONDS):
-                summary = await summarise_conversation(self._deps.models, old, earlier=earlier, model=model)
+                with private_replies():
+                    summary = await summarise_conversation(
+                        self._deps.models, old, earlier=earlier, model=model
+                    )
         except TimeoutError:
             summary = extract_first_sentences(old, earlier=earlier)
         return {"summary": summary, "summarised_to": old[-1].id or ""}
 
-    async def _write(self, prompt: str, request: str, context: Context) -> str:
-        """Have the model write a text for the customer; empty if it cannot."""
+    async def _write(self, prompt: str, request: str, context: Context) -> CustomerText | None:
+        """Have the model write a text for the customer; ``None`` if it cannot."""
         if not has_language_model(self._deps.models, context.model):
-            return ""
+            return None
         system = add_locale(load_prompt(prompt), context.locale)
         messages: list[AnyMessage] = [SystemMessage(system), HumanMessage(request)]
         try:
-            return await ask_text(
+            return await ask_customer_text(
                 self._deps.models, messages, temperature=WORDING_TEMPERATURE, model=context.model
             )
         except ModelError as error:
             log.warning("text_not_written", prompt=prompt, reason=error.message)
-            return ""
+            return None

@@ -8,6 +8,7 @@ from typing_extensions import TypedDict
 
 from agents.spec import AgentSpec
 from core.context import Context
+from core.customer_text import find_customer_text_fault
 from core.errors import ModelError
 from core.logging import get_logger
 from core.memory import STRATEGIES, Fact, Hit
@@ -25,6 +26,7 @@ from nodes.coordinator.state import (
     Attempt,
     CoordinatorState,
     Dispatch,
+    Handoff,
     Outcome,
     SpecialistInput,
     TeamCall,
@@ -37,7 +39,7 @@ from nodes.shared.context import build_background_messages
 from nodes.shared.conversation import MAX_TURNS, build_turn_items, format_turn, select_unsummarised
 from nodes.shared.memory import RetrievedMemory
 from nodes.shared.prompts import add_locale, load_prompt
-from nodes.shared.structured import ask_text
+from nodes.shared.structured import ask_customer_text
 
 log = get_logger(__name__)
 
@@ -120,7 +122,10 @@ def _build_sections(
         Section(name="message", items=_build_single_item(state["turn"], whole_message)),
         Section(
             name="attempts",
-            items=tuple(Item(attempt["agent"], _describe_failure(attempt)) for attempt in state["attempts"]),
+            items=(
+                *(Item(attempt["agent"], _describe_failure(attempt)) for attempt in state["attempts"]),
+                *_build_single_item("handoff", _describe_handoff(state["handoff"])),
+            ),
         ),
     ]
 
@@ -174,14 +179,28 @@ def _describe_failure(attempt: Attempt) -> str:
     return f"{attempt['agent']} could not answer: {attempt['reason']}.{did}{found}"
 
 
+def _describe_handoff(handoff: Handoff) -> str:
+    """Return what the agent must know about a person who was called beside it; empty without one."""
+    if not handoff["recorded"]:
+        return ""
+    return (
+        f"A person of the team {handoff['team']} was called because: {handoff['reason']} Tell the customer "
+        "that this person will write to them in this conversation, and do not hand over again."
+    )
+
+
 def build_attempt(agent: str, answer: Answer) -> Attempt:
-    """Return the attempt of an agent that finished; an empty answer is a failure."""
-    answered = answer["success"] and bool(answer["response"].strip())
+    """Return the attempt of an agent that finished; an answer that no customer may read is a failure."""
+    fault = find_customer_text_fault(answer["response"])
+    answered = answer["success"] and not fault
+    if fault and answer["response"].strip():
+        log.warning("answer_refused", agent=agent, reason=fault)
     return Attempt(
         agent=agent,
         outcome="answered" if answered else "failed",
-        reason="" if answered else answer["reason"] or "its answer was empty",
-        response=make_storable(answer["response"]),
+        reason="" if answered else answer["reason"] or f"its answer cannot be sent: {fault}",
+        # The next agent must not take over what is wrong with it.
+        response="" if fault else make_storable(answer["response"]),
         actions=answer["actions"],
         called=answer["called"],
     )
@@ -200,9 +219,9 @@ async def answer_directly(deps: Deps, spec: AgentSpec, task: SpecialistInput, co
         HumanMessage(task["task"]),
         *build_background_messages(task["background"]),
     ]
-    text = await ask_text(deps.models, messages, temperature=spec.temperature, model=context.model)
+    text = await ask_customer_text(deps.models, messages, temperature=spec.temperature, model=context.model)
     reason = "" if text else "the model's replies could not be read"
-    return Answer(success=bool(text), response=text, reason=reason, actions=[], called=None)
+    return Answer(success=text is not None, response=str(text or ""), reason=reason, actions=[], called=None)
 
 
 async def write_report(
@@ -217,11 +236,13 @@ async def write_report(
         HumanMessage(f"[What was done]\n{fence('report', answer['response'])}"),
     ]
     try:
-        text = await ask_text(deps.models, messages, temperature=spec.temperature, model=context.model)
+        text = await ask_customer_text(
+            deps.models, messages, temperature=spec.temperature, model=context.model
+        )
     except ModelError:
         # The plan has been carried out, which must not look like a failure.
-        text = ""
-    return {**answer, "response": text or answer["response"]}
+        text = None
+    return {**answer, "response": str(text or answer["response"])}
 
 
 def _build_system_prompt(spec: AgentSpec, context: Context) -> str:

@@ -1,7 +1,7 @@
 """The input, output and state of the coordinator."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, NotRequired, TypeAlias
 
 from langchain_core.messages import AnyMessage
 from langgraph.channels import EphemeralValue
@@ -12,11 +12,13 @@ from core.packing import ContextRecord
 from nodes.shared.channels import Messages, StoredText
 from nodes.shared.memory import MemoryUse, PendingMessage, merge_outbox
 
-AnswerPath: TypeAlias = Literal["agent", "merged", "clarification", "general", "handoff"]
+AnswerPath: TypeAlias = Literal["agent", "merged", "clarification", "general", "handoff", "journey"]
 Outcome: TypeAlias = Literal["answered", "failed", "timed_out"]
 FailureReason: TypeAlias = Literal["agents_failed", "handoff_not_recorded"]
 # Why an agent was selected; ``Dispatch.chosen`` describes the values.
-SelectionReason: TypeAlias = Literal["sure", "model", "likely", "conversation", "default", "fallback"]
+SelectionReason: TypeAlias = Literal[
+    "sure", "model", "likely", "conversation", "default", "fallback", "journey"
+]
 
 
 class CoordinatorInput(BaseModel):
@@ -61,7 +63,8 @@ class Dispatch(TypedDict):
         Field(
             description="sure: its examples decided; model: several agents were close and the model decided; "
             "likely: several were close, and no model could decide; conversation: it continues the session; "
-            "default: no agent was likely; fallback: another agent failed"
+            "default: no agent was likely; fallback: another agent failed; journey: it belongs to the "
+            "onboarding or to a deal"
         ),
     ]
     part: Annotated[str, Field(description="The part of the message it answers")]
@@ -189,3 +192,5 @@ class SpecialistInput(TypedDict):
     # The customer's CRM profile as JSON; empty: unknown.
     customer: str
     background: str
+    # Whether another agent answers another part of the message, so that the answers are merged.
+    is_part: NotRequired[bool]

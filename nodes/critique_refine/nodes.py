@@ -11,7 +11,7 @@ from langgraph.types import Command
 
 from core.context import Context
 from core.errors import ModelError, ModelMisconfigured, ModelRefused
-from core.models import is_truncated
+from core.models import is_truncated, private_replies
 from core.models.echoes import ECHO_FAULT, find_echo
 from nodes.critique_refine.judgements import (
     Review,
@@ -206,7 +206,9 @@ class CritiqueRefineNodes:
         """
         request = list(messages)
         for _ in range(2):
-            reply = await self._deps.models.reply(request, temperature=temperature, model=context.model)
+            # A draft is nobody's answer before it is approved.
+            with private_replies():
+                reply = await self._deps.models.reply(request, temperature=temperature, model=context.model)
             text = extract_message(reply.text)
             if is_truncated(reply):
                 fault = "it was cut at the output limit: write a shorter message"

@@ -13,6 +13,7 @@ from langgraph.types import Command, Overwrite, Send
 
 from core.context import Context
 from core.errors import CrmError, ModelError, ModelRefused
+from core.models import private_replies
 from core.texts import cut, fence, make_storable
 from nodes.deps import Deps, get_run_context
 from nodes.hierarchical.plan import (
@@ -134,14 +135,16 @@ class HierarchicalNodes:
         )
         try:
             async with asyncio.timeout(WORK_TIMEOUT_SECONDS):
-                output = await self._agent(
-                    subtask["task"],
-                    contact_id=state["contact_id"],
-                    instruction=instruction.strip(),
-                    background=_add_results(state["background"], state["results"]),
-                    tools=agent.get("tools", []),
-                    max_iterations=MAX_ITERATIONS,
-                )
+                # The result of a subtask is material for the answer, not the answer.
+                with private_replies():
+                    output = await self._agent(
+                        subtask["task"],
+                        contact_id=state["contact_id"],
+                        instruction=instruction.strip(),
+                        background=_add_results(state["background"], state["results"]),
+                        tools=agent.get("tools", []),
+                        max_iterations=MAX_ITERATIONS,
+                    )
         except (ModelError, CrmError) as error:
             return _abort_subtask(subtask, error.message)
         except (TimeoutError, NodeTimeoutError):

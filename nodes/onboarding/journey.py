@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from langgraph.runtime import Runtime
 
@@ -20,6 +20,7 @@ from nodes.onboarding.state import (
     Handoff,
     OnboardingState,
     Outcome,
+    Presented,
     Profile,
     Question,
     Step,
@@ -34,9 +35,17 @@ from tools.execution import derive_idempotency_key
 
 log = get_logger(__name__)
 
-NextNode: TypeAlias = Literal["welcome", "read", "tour", "guide", "ask", "finish"]
-NodeAfterReply: TypeAlias = Literal["answer", "hand_over", "pause", "complete", "sync"]
+NextNode: TypeAlias = Literal["welcome", "read", "tour", "guide", "start_task", "ask", "finish"]
+NodeAfterReply: TypeAlias = Literal["answer", "help_out", "hand_over", "pause", "complete", "sync"]
 
+# The node that presents something before a question is asked, and its name among what was presented.
+_PRESENTED_BEFORE: Mapping[Question, tuple[NextNode, Presented]] = {
+    "tour": ("tour", "tour"),
+    "connected": ("guide", "guide"),
+    "success": ("start_task", "first_task"),
+}
+# What the customer wants, in their words; the CRM's profile has no field for it.
+WISHES: Final[tuple[Literal["integration", "first_task"], ...]] = ("integration", "first_task")
 # Unusable replies in a row after which a person helps.
 MAX_MISSES = 2
 
@@ -44,8 +53,10 @@ _QUESTIONS_OF_STEP: Mapping[StepName, tuple[Question, ...]] = {
     "profile": PROFILE,
     "tour": ("tour",),
     "integration": ("integration", "connected"),
+    "first_task": ("first_task",),
     "success": ("success",),
 }
+# A first "no" to these is answered with help; a second one calls a person.
 _HANDOFF_AFTER_NO: Mapping[Question, tuple[Team, str]] = {
     "connected": ("technical_support", "the integration does not work"),
     "success": ("customer_success", "the customer cannot do yet what they came for"),
@@ -58,6 +69,7 @@ def start_journey(contact_id: str) -> dict[str, Any]:
         "customer": Customer(id=contact_id, name="", loaded=False),
         "profile": Profile(company_size=None, industry=None, use_case=None, team_size=None),
         "integration": "",
+        "first_task": "",
         "outcomes": {},
         "presented": [],
         "paragraphs": [],
@@ -122,11 +134,9 @@ def find_next_node(state: OnboardingState) -> NextNode:
         return "read"
     if state["status"] != "in_progress" or question is None:
         return "finish"
-    if question == "tour" and "tour" not in state["presented"]:
-        return "tour"
-    if question == "connected" and "guide" not in state["presented"]:
-        return "guide"
-    return "ask"
+    node = _PRESENTED_BEFORE.get(question)
+    is_due = question != "success" or state["first_task"]
+    return node[0] if node and is_due and node[1] not in state["presented"] else "ask"
 
 
 def build_steps(outcomes: Mapping[Question, Outcome], *, welcomed: bool) -> list[Step]:
@@ -164,8 +174,7 @@ def build_summary(state: OnboardingState) -> str:
         for name in PROFILE
         if state["profile"][name] is not None
     ]
-    if state["integration"]:
-        known.append(f"{texts.fields['integration']}: {state['integration']}")
+    known += [f"{texts.fields[name]}: {state[name]}" for name in WISHES if state[name]]
     steps = build_steps(state["outcomes"], welcomed="welcome" in state["presented"])
     return texts.summary.format(
         status=texts.statuses[state["status"]],
@@ -194,11 +203,12 @@ def apply_reply(state: OnboardingState, reading: Reading) -> tuple[dict[str, Any
     profile: dict[str, Any] = dict(state["profile"])
     profile.update({name: values[name] for name in PROFILE if name in values})
     update: dict[str, Any] = {"profile": profile, "outcomes": outcomes, "reply": "", "misses": 0}
-    if "integration" in values:
-        update["integration"] = values["integration"]
-    if handoff := _find_handoff(reading, question):
+    update |= {name: values[name] for name in WISHES if name in values}
+    if handoff := _find_handoff(reading, state):
         return {**update, "handoff": handoff}, "hand_over"
     match reading.intent:
+        case "no" if question in _HANDOFF_AFTER_NO:
+            return update, "help_out"
         case "later" | "no":
             return update, "pause"
         case "question":
@@ -216,7 +226,7 @@ def apply_reply(state: OnboardingState, reading: Reading) -> tuple[dict[str, Any
 
 def _list_values(reading: Reading) -> dict[Question, int | str]:
     """Return what the reply says; 0 and the empty text say nothing."""
-    names: tuple[Question, ...] = (*PROFILE, "integration")
+    names: tuple[Question, ...] = (*PROFILE, *WISHES)
     return {name: value for name in names if (value := getattr(reading, name))}
 
 
@@ -231,13 +241,29 @@ def _count_miss(state: OnboardingState, update: dict[str, Any]) -> tuple[dict[st
     return update, "sync"
 
 
-def _find_handoff(reading: Reading, question: Question | None) -> Handoff | None:
-    """Return the hand-off that the customer asks for, or that a "no" to the question calls for."""
+def _find_handoff(reading: Reading, state: OnboardingState) -> Handoff | None:
+    """Return the hand-off that the customer asks for, or that a second "no" to the question calls for."""
+    question = state["question"]
     if reading.intent == "handover":
         return _build_handoff("customer_success", "the customer asked for a person")
-    if reading.intent == "no" and question is not None and question in _HANDOFF_AFTER_NO:
-        return _build_handoff(*_HANDOFF_AFTER_NO[question])
+    if (
+        reading.intent == "no"
+        and question is not None
+        and question in _HANDOFF_AFTER_NO
+        and name_help(question) in state["presented"]
+    ):
+        return build_handoff_after_no(question)
     return None
+
+
+def build_handoff_after_no(question: Question) -> Handoff:
+    """Return the hand-off for a "no" to the question that no help article answers."""
+    return _build_handoff(*_HANDOFF_AFTER_NO[question])
+
+
+def name_help(question: Question) -> Presented:
+    """Return under which name the help after a "no" to the question is presented."""
+    return "help_connected" if question == "connected" else "help_success"
 
 
 def _build_handoff(team: Team, reason: str) -> Handoff:

@@ -11,8 +11,9 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command, interrupt
 
 from core.context import Context
+from core.customer_text import CustomerText, find_customer_text_fault
 from core.errors import CrmError, CrmRefused, ModelError, NotFound
-from core.models import is_unable
+from core.models import is_unable, track_answers
 from core.texts import detect_language
 from nodes.deps import Deps, get_run_context
 from nodes.onboarding.journey import (
@@ -20,6 +21,7 @@ from nodes.onboarding.journey import (
     NodeAfterReply,
     apply_reply,
     build_follow_up,
+    build_handoff_after_no,
     build_steps,
     build_summary,
     continue_journey,
@@ -28,6 +30,7 @@ from nodes.onboarding.journey import (
     enqueue_write,
     find_next_node,
     find_next_question,
+    name_help,
     start_journey,
 )
 from nodes.onboarding.replies import (
@@ -42,18 +45,20 @@ from nodes.onboarding.state import (
     OnboardingState,
     Outcome,
     Profile,
+    Question,
     QuestionToCustomer,
     Reply,
 )
 from nodes.onboarding.texts import TEXTS
 from nodes.shared.prompts import add_locale, load_prompt
-from nodes.shared.structured import find_text_fault
+from nodes.shared.structured import find_customer_reply_fault
 from tools.crm.models import Article
 
 MAX_ARTICLES = 3
 WRITING_TEMPERATURE = 0.3
 FOLLOW_UP_AFTER_SUCCESS = timedelta(days=7)
 FOLLOW_UP_AFTER_PAUSE = timedelta(days=3)
+FOLLOW_UP_AFTER_TASK = timedelta(days=2)
 
 
 class OnboardingNodes:
@@ -214,12 +219,52 @@ class OnboardingNodes:
     async def guide(self, state: OnboardingState, *, runtime: Runtime[Context]) -> dict[str, Any]:
         """Node: explain how to set up what the customer wants to connect."""
         texts = TEXTS[state["language"]]
-        query, articles = await self._find_articles(state["integration"])
-        text: str | None = texts.no_guide
-        if articles:
-            text = await self._write("onboarding_guide", state, query, articles, runtime)
-        text = text or texts.plain_guide.format(articles=_list_titles(articles))
-        return {"presented": [*state["presented"], "guide"], "paragraphs": [*state["paragraphs"], text]}
+        text = await self._explain(state, "guide", state["integration"], runtime=runtime)
+        return {
+            "presented": [*state["presented"], "guide"],
+            "paragraphs": [*state["paragraphs"], text or texts.no_guide],
+        }
+
+    async def start_task(self, state: OnboardingState, *, runtime: Runtime[Context]) -> dict[str, Any]:
+        """Node: explain how to do what the customer wants to do first, and have a colleague ask about it."""
+        texts = TEXTS[state["language"]]
+        text = await self._explain(state, "guide", state["first_task"], runtime=runtime)
+        body = build_follow_up(f"First task: {state['first_task']}", state, FOLLOW_UP_AFTER_TASK)
+        return {
+            "presented": [*state["presented"], "first_task"],
+            "paragraphs": [*state["paragraphs"], texts.task_started, *filter(None, [text])],
+            **enqueue_write(state, runtime, "follow_up", body),
+        }
+
+    async def help_out(
+        self, state: OnboardingState, *, runtime: Runtime[Context]
+    ) -> Command[Literal["sync", "hand_over"]]:
+        """Node: help a customer who said no; where no article can, call a person."""
+        question = cast("Question", state["question"])
+        said = next(
+            message.text for message in reversed(state["messages"]) if isinstance(message, HumanMessage)
+        )
+        texts = TEXTS[state["language"]]
+        goal = state["integration"] if question == "connected" else state["first_task"]
+        goals = [f"{goal} {said}", goal, state["profile"]["use_case"], texts.first_steps]
+        text = await self._explain(state, "help", *filter(None, goals), runtime=runtime)
+        if text is None:
+            return Command(goto="hand_over", update={"handoff": build_handoff_after_no(question)})
+        paragraphs = [*state["paragraphs"], texts.help_out, text]
+        return Command(
+            goto="sync",
+            update={"presented": [*state["presented"], name_help(question)], "paragraphs": paragraphs},
+        )
+
+    async def _explain(
+        self, state: OnboardingState, prompt: str, *goals: str, runtime: Runtime[Context]
+    ) -> str | None:
+        """Return how to reach the first goal that help articles are about; None if there are none."""
+        query, articles = await self._find_articles(*goals)
+        if not articles:
+            return None
+        text = await self._write(f"onboarding_{prompt}", state, query, articles, runtime)
+        return text or TEXTS[state["language"]].plain_guide.format(articles=_list_titles(articles))
 
     async def ask(self, state: OnboardingState) -> dict[str, Any]:
         """Node: join all paragraphs and the next question into one message.
@@ -229,7 +274,7 @@ class OnboardingNodes:
         question = find_next_question(state["outcomes"])
         if question is None:
             raise ValueError("there is no question left to ask")
-        text = "\n\n".join([*state["paragraphs"], TEXTS[state["language"]].questions[question]])
+        text = _join([*state["paragraphs"], TEXTS[state["language"]].questions[question]]).text
         return {
             "question": question,
             "question_text": text,
@@ -286,9 +331,9 @@ class OnboardingNodes:
     async def finish(self, state: OnboardingState) -> dict[str, Any]:
         """Node: send the remaining paragraphs with the summary."""
         summary = build_summary(state)
-        text = "\n\n".join([*state["paragraphs"], summary])
+        text = _join([*state["paragraphs"], summary])
         return {
-            "messages": [AIMessage(text, id=str(uuid4()))],
+            "messages": [AIMessage(text.text, id=str(uuid4()))],
             "paragraphs": [],
             "summary": summary,
             "steps": build_steps(state["outcomes"], welcomed="welcome" in state["presented"]),
@@ -318,14 +363,23 @@ class OnboardingNodes:
         system = add_locale(load_prompt(prompt), context.locale or state["language"])
         try:
             async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
-                reply = await self._models.reply(
-                    _build_messages(system, state["profile"], task, articles),
-                    temperature=WRITING_TEMPERATURE,
-                    model=context.model,
-                )
+                with track_answers() as streamed:
+                    reply = await self._models.reply(
+                        _build_messages(system, state["profile"], task, articles),
+                        temperature=WRITING_TEMPERATURE,
+                        model=context.model,
+                    )
         except (ModelError, TimeoutError):
             return None
-        return None if find_text_fault(reply) or is_unable(reply) else reply.text.strip()
+        if find_customer_reply_fault(reply) or is_unable(reply):
+            await streamed.retract()
+            return None
+        return reply.text.strip()
+
+
+def _join(paragraphs: Sequence[str]) -> CustomerText:
+    """Join paragraphs to a message, without those that no customer may read; what is fixed always stays."""
+    return CustomerText("\n\n".join(one for one in paragraphs if not find_customer_text_fault(one)))
 
 
 def _list_titles(articles: Sequence[Article]) -> str:

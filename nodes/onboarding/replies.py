@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from langchain_core.messages import HumanMessage, SystemMessage
 from pydantic import AfterValidator, BaseModel, Field, create_model
+from text_to_num import alpha2digit  # type: ignore[attr-defined]  # the package does not list its names
 
 from core.errors import ModelError
 from core.models import ChatModels
@@ -27,17 +28,14 @@ CALL_TIMEOUT_SECONDS = 200.0
 MAX_SIZE = 10_000_000
 # The CRM's limit for an industry.
 MAX_TEXT_CHARACTERS = 200
-TEXT_FIELDS = ("industry", "use_case", "integration")
-# One or two words do not show a language: "no" is a word of both.
+TEXT_FIELDS = ("industry", "use_case", "integration", "first_task")
+# One or two words do not show a language: "no" is a word of several.
 _MIN_LANGUAGE_WORDS = 3
 _MAX_DIGITS: Final = 20
 
 
 def detect_reply_language(locale: str | None, reply: str, previous: Language) -> Language:
-    """Return the run's language, else that of the reply, else the previous one.
-
-    The fixed texts are English for every locale that is not Portuguese.
-    """
+    """Return the run's language, else that of the reply, else the previous one."""
     if not locale and len(reply.split()) < _MIN_LANGUAGE_WORDS:
         return previous
     return detect_language(reply, locale, default=previous)
@@ -59,6 +57,7 @@ _FIELDS: Mapping[Question, str] = {
     "use_case": "What they want to do with the product, in one sentence; empty where it is not said",
     "team_size": f"How many people will use the product, {_SIZE_RULE}",
     "integration": "The other tools they want to connect, by name; empty where none is named",
+    "first_task": "What they want to do first with the product, in a few words; empty where it is not said",
 }
 _COMMON_INTENTS = (
     "later: they want to go on another time, or need more time; skip: they do not want to say; "
@@ -79,6 +78,7 @@ class Reading(BaseModel):
     use_case: Words = ""
     team_size: Size = 0
     integration: Words = ""
+    first_task: Words = ""
 
 
 def build_reading_schema(question: Question | None) -> type[Reading]:
@@ -108,30 +108,35 @@ def _build_field(name: Question, *, required: bool) -> tuple[Any, Any]:
 
 
 _PLEASE = r"(?:(?:please|por favor)[, ]*)?"
-_END = r"(?:[, ]*(?:please|por favor|thanks|thank you|obrigad[oa]))?\s*[.!]*"
+_END = r"(?:[, ]*(?:please|por favor|thanks|thank you|obrigad[oa]|gracias))?\s*[.!]*"
 _SKIP = (
-    r"(?:skip|pass|pular|pule|pula)(?: (?:it|this|that|this one|this question|isso|esta|essa|esta pergunta))?"
+    r"(?:skip|pass|pular|pule|pula|saltar|salte|saltala|omitir|paso)"
+    r"(?: (?:it|this|that|this one|this question|isso|esta|essa|esta pergunta|esto|esta pregunta))?"
 )
 _LATER = (
     r"(?:(?:can|could) we (?:do|finish|continue) (?:this|it) )?"
     r"(?:podemos (?:fazer|ver|continuar) (?:isso|isto) )?"
+    r"(?:podemos (?:hacerlo|verlo|seguir|continuar) )?"
     r"(?:later|maybe later|not now|not yet|another time|depois|mais tarde|agora nao|ainda nao|outra hora"
-    r"|outro dia)\s*\??"
+    r"|outro dia|luego|despues|mas tarde|ahora no|todavia no|aun no|en otro momento|otro dia)\s*\??"
 )
 # Matched against the whole reply, because customers who describe their business also write about people who
 # talk to people.
 _PERSON = (
     r"(?:(?:(?:i|we)(?: want| need| would like|'d like) to|(?:can|could|may) (?:i|we)|let me|"
-    r"(?:eu )?(?:quero|queria|preciso|gostaria de|posso|prefiro)) )?"
-    r"(?:(?:talk|speak|chat) (?:to|with)|falar com|conversar com)?\s*"
-    r"(?:an? |the |some |um |uma |o |a |algum |alguma )?(?:real )?"
-    r"(?:person|human|human being|agent|someone|somebody|representative|pessoa|humano|atendente|alguem)"
-    r"(?: (?:de verdade|real|instead))?\s*\??"
+    r"(?:eu )?(?:quero|queria|preciso|gostaria de|posso|prefiro)|"
+    r"(?:yo )?(?:quiero|quisiera|necesito|me gustaria|puedo|prefiero)) )?"
+    r"(?:(?:talk|speak|chat) (?:to|with)|falar com|conversar com|hablar con|conversar con)?\s*"
+    r"(?:an? |the |some |um |uma |o |a |algum |alguma |un |una |el |la |algun |alguna )?(?:real )?"
+    r"(?:person|human|human being|agent|someone|somebody|representative|pessoa|humano|atendente|alguem"
+    r"|persona|agente|asesora?|alguien)"
+    r"(?: (?:de verdade|de verdad|real|instead))?\s*\??"
 )
 # A greeting answers no question.
 _HELLO = (
-    r"(?=\w)(?:hi|hello|hey|good (?:morning|afternoon|evening)|oi|ola|bom dia|boa tarde|boa noite)?[,! ]*"
-    r"(?:i'?m back|i am back|back again|voltei|estou de volta)?"
+    r"(?=\w)(?:hi|hello|hey|good (?:morning|afternoon|evening)|oi|ola|bom dia|boa tarde|boa noite"
+    r"|hola|buenos dias|buenas tardes|buenas noches|buenas)?[,! ]*"
+    r"(?:i'?m back|i am back|back again|voltei|estou de volta|he vuelto|estoy de vuelta)?"
 )
 _COMMANDS: tuple[tuple[str, Intent], ...] = (
     (_PERSON, "handover"),
@@ -143,13 +148,24 @@ _YES = (
     r"yes|yep|yeah|sure|ok|okay|done|ready|next|go on|great|perfect|it works|all good|no problems?|of course"
     r"|yes,? it (?:is|does|works)|yes,? i can|sim|claro|pronto|feito|seguir|vamos|podemos|otimo|perfeito"
     r"|beleza|funciona|tudo certo|sem problemas?|com certeza"
+    r"|si|listo|lista|hecho|vale|perfecto|adelante|sigamos|todo bien|sin problemas?|por supuesto|desde luego"
 )
 # "Yes, it is connected", but not "yes, but it fails"; read so only where no model reads the reply.
-_BEGINS_WITH_YES = re.compile(r"(?:yes|yeah|yep|sim)\b(?!.*\b(?:but|not|mas|nao|porem)\b)(?!.*n't)")
-_NO = r"no|nope|no,? it (?:does not|doesn't|is not|isn't)|it does not work|it doesn't work|nao|nao funciona"
-# As both languages write it: 1200, 1,200 and 1.200.
+_BEGINS_WITH_YES = re.compile(
+    r"(?:yes|yeah|yep|sim)\b(?!.*\b(?:but|not|mas|nao|porem)\b)(?!.*n't)|si\b(?!.*\b(?:pero|no)\b)"
+)
+_NO = (
+    r"no|nope|no,? it (?:does not|doesn't|is not|isn't)|it does not work|it doesn't work"
+    r"|nao|nao funciona|no funciona"
+)
+# As the languages write it: 1200, 1,200 and 1.200.
 _NUMBER = r"[0-9]{1,3}(?:[.,][0-9]{3})+|[0-9]+"
-_NOTHING = r"no|none|nothing|no thanks?|no,? none|nao|nenhuma?|nada|nenhuma ferramenta"
+# "Some", before a number; as a number word it would be a one.
+_SOME = re.compile(r"\b(?:uns|umas|unos|unas)\s+", re.IGNORECASE)
+_NOTHING = (
+    r"no|none|nothing|no thanks?|no,? none|nao|nenhuma?|nada|nenhuma ferramenta"
+    r"|ningun[oa]?|ninguna herramienta"
+)
 
 
 def parse_reply(reply: str, question: Question | None) -> Reading | None:
@@ -159,9 +175,7 @@ def parse_reply(reply: str, question: Question | None) -> Reading | None:
         if re.fullmatch(f"{_PLEASE}(?:{pattern}){_END}", text):
             return Reading(intent=intent)
     if question in CONFIRMATIONS:
-        if re.fullmatch(f"(?:{_YES}){_END}", text):
-            return Reading(intent="yes")
-        return Reading(intent="no") if re.fullmatch(f"(?:{_NO}){_END}", text) else None
+        return _parse_confirmation(text)
     if question == "integration" and re.fullmatch(f"(?:{_NOTHING}){_END}", text):
         return Reading(intent="skip")
     if question in SIZES and re.fullmatch(_NUMBER, text):
@@ -169,8 +183,15 @@ def parse_reply(reply: str, question: Question | None) -> Reading | None:
     return None
 
 
+def _parse_confirmation(text: str) -> Reading | None:
+    # A number is no yes: it answers another question, if any.
+    answers: Mapping[str, Intent] = {_YES: "yes", _NO: "no", _NUMBER: "unclear"}
+    found = (intent for words, intent in answers.items() if re.fullmatch(f"(?:{words}){_END}", text))
+    return next((Reading(intent=intent) for intent in found), None)
+
+
 def _fold(reply: str) -> str:
-    return " ".join(normalise_text(reply).split()).replace("\u2019", "'")
+    return " ".join(normalise_text(reply).split()).replace("\u2019", "'").lstrip("\u00bf\u00a1 ")
 
 
 async def read_with_model(models: ChatModels, state: OnboardingState, model: str | None) -> Reading:
@@ -201,12 +222,18 @@ def parse_reply_without_model(reply: str, question: Question | None) -> Reading:
     if question in CONFIRMATIONS and not is_question and _BEGINS_WITH_YES.match(_fold(reply)):
         return Reading(intent="yes")
     if question in SIZES:
-        numbers = re.findall(rf"(?<![\w.,-])(?:{_NUMBER})(?![\w-]|[.,]\d)", reply)
+        numbers = re.findall(rf"(?<![\w.,-])(?:{_NUMBER})(?![\w-]|[.,]\d)", _write_digits(reply))
         reading = _parse_size(question, numbers[0]) if len(numbers) == 1 else None
         return reading or Reading(intent="unclear")
     if question is None or question in CONFIRMATIONS or is_question:
         return Reading(intent="question" if is_question else "unclear")
     return Reading.model_validate({"intent": "information", question: " ".join(reply.split())})
+
+
+def _write_digits(reply: str) -> str:
+    """Return the reply with its number words as digits: “about fifty people” is “about 50 people”."""
+    language = detect_language(reply)
+    return str(alpha2digit(_SOME.sub("", reply), language))
 
 
 def _remove_echo(reading: Reading, reply: str) -> Reading:

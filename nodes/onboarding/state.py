@@ -13,9 +13,17 @@ from nodes.shared.channels import Messages, StoredText
 Status: TypeAlias = Literal["in_progress", "paused", "completed", "handed_over"]
 # In the order they are asked.
 Question: TypeAlias = Literal[
-    "company_size", "industry", "use_case", "team_size", "tour", "integration", "connected", "success"
+    "company_size",
+    "industry",
+    "use_case",
+    "team_size",
+    "tour",
+    "integration",
+    "connected",
+    "first_task",
+    "success",
 ]
-StepName: TypeAlias = Literal["welcome", "profile", "tour", "integration", "success"]
+StepName: TypeAlias = Literal["welcome", "profile", "tour", "integration", "first_task", "success"]
 StepStatus: TypeAlias = Literal["pending", "waiting", "done", "skipped"]
 Team: TypeAlias = Literal["customer_success", "technical_support"]
 SizeField: TypeAlias = Literal["company_size", "team_size"]
@@ -26,6 +34,7 @@ SIZES: tuple[SizeField, ...] = get_args(SizeField)
 PROFILE: tuple[ProfileField, ...] = ("company_size", "industry", "use_case", "team_size")
 # Answered by yes or no; the others by what they ask for.
 CONFIRMATIONS: frozenset[Question] = frozenset({"tour", "connected", "success"})
+Presented: TypeAlias = Literal["welcome", "tour", "guide", "first_task", "help_connected", "help_success"]
 
 MAX_REPLY_CHARACTERS = 4_000
 
@@ -128,11 +137,12 @@ class OnboardingState(TypedDict):
     customer: Customer
     language: Language
     profile: Profile
-    # What the customer wants to connect, in their words.
+    # What the customer wants to connect, and what they want to do first, in their words.
     integration: StoredText
+    first_task: StoredText
     outcomes: dict[Question, Outcome]
     # What was presented already; it is not repeated after a pause.
-    presented: list[Literal["welcome", "tour", "guide"]]
+    presented: list[Presented]
     # Paragraphs of the next message: a turn sends a single message.
     paragraphs: list[str]
     question: Question | None

@@ -22,6 +22,8 @@ class Texts:
     no_tour: str
     plain_guide: str
     no_guide: str
+    task_started: str
+    help_out: str
     plain_answer: str
     no_answer: str
     completed: str
@@ -57,6 +59,7 @@ TEXTS: Mapping[Language, Texts] = {
             "tour": "Have a look at these, and ask me anything. Shall we continue with your integrations?",
             "integration": "Which other tools would you like to connect, if any?",
             "connected": "Is it connected and working by now?",
+            "first_task": "What would you like to do first, for example import your contacts?",
             "success": "Last one: can you now do what you came for?",
         },
         unusable="Sorry, I did not understand that.",
@@ -65,6 +68,8 @@ TEXTS: Mapping[Language, Texts] = {
         no_tour="At the moment I have no help article on what you want to do, so we continue without a tour.",
         plain_guide="These help articles explain how to set it up:\n{articles}",
         no_guide="At the moment I have no help article on setting that up. If you get stuck, say “person”.",
+        task_started="Good choice. A colleague will ask you in two days how it went.",
+        help_out="Let us look at that together.",
         plain_answer="I cannot answer that myself right now. These help articles are about it:\n{articles}",
         no_answer="I have no help article on that at the moment. Say “person” and a colleague takes over.",
         completed="That completes your onboarding.",
@@ -88,6 +93,7 @@ TEXTS: Mapping[Language, Texts] = {
             "profile": "profile",
             "tour": "tour",
             "integration": "integrations",
+            "first_task": "first task",
             "success": "success",
         },
         step_statuses={"pending": "open", "waiting": "begun", "done": "done", "skipped": "skipped"},
@@ -97,6 +103,7 @@ TEXTS: Mapping[Language, Texts] = {
             "use_case": "use case",
             "team_size": "team size",
             "integration": "to connect",
+            "first_task": "do first",
         },
     ),
     "pt": Texts(
@@ -115,6 +122,7 @@ TEXTS: Mapping[Language, Texts] = {
             "tour": "Dê uma olhada e pergunte o que quiser. Podemos seguir para as suas integrações?",
             "integration": "Quais outras ferramentas você gostaria de conectar, se houver alguma?",
             "connected": "Já está conectado e funcionando?",
+            "first_task": "O que você gostaria de fazer primeiro, por exemplo importar os contatos?",
             "success": "Por último: você já consegue fazer o que queria?",
         },
         unusable="Desculpe, não entendi.",
@@ -123,6 +131,8 @@ TEXTS: Mapping[Language, Texts] = {
         no_tour="No momento não tenho artigos de ajuda sobre o que você quer fazer; seguimos sem o tour.",
         plain_guide="Estes artigos de ajuda explicam como configurar:\n{articles}",
         no_guide="No momento não tenho um artigo de ajuda sobre essa configuração. Se travar, diga “pessoa”.",
+        task_started="Boa escolha. Daqui a dois dias alguém da equipe vai perguntar como foi.",
+        help_out="Vamos ver isso juntos.",
         plain_answer="Não consigo responder sozinho agora. Estes artigos de ajuda tratam disso:\n{articles}",
         no_answer="No momento não tenho um artigo sobre isso. Diga “pessoa” e alguém da equipe assume.",
         completed="Com isso, sua configuração inicial está concluída.",
@@ -152,6 +162,7 @@ TEXTS: Mapping[Language, Texts] = {
             "profile": "perfil",
             "tour": "tour",
             "integration": "integrações",
+            "first_task": "primeira tarefa",
             "success": "sucesso",
         },
         step_statuses={"pending": "em aberto", "waiting": "iniciada", "done": "feita", "skipped": "pulada"},
@@ -161,6 +172,81 @@ TEXTS: Mapping[Language, Texts] = {
             "use_case": "uso",
             "team_size": "tamanho da equipe",
             "integration": "a conectar",
+            "first_task": "a fazer primeiro",
+        },
+    ),
+    "es": Texts(
+        hello="¡Le damos la bienvenida!",
+        hello_named="¡Le damos la bienvenida, {name}!",
+        introduction=(
+            "Unas preguntas, un recorrido breve, sus integraciones y todo estará listo. En cualquier momento "
+            "puede decir “saltar”, “luego” o “persona”, o preguntarme algo."
+        ),
+        welcome_back="¡Qué bueno tenerle de vuelta! Seguimos donde lo dejamos.",
+        questions={
+            "company_size": "¿Cuántas personas trabajan en su empresa?",
+            "industry": "¿A qué sector pertenece su empresa?",
+            "use_case": "¿Para qué le gustaría usar nuestro producto?",
+            "team_size": "¿Cuántas personas de su equipo lo usarán?",
+            "tour": "Écheles un vistazo y pregunte lo que quiera. ¿Seguimos con sus integraciones?",
+            "integration": "¿Qué otras herramientas le gustaría conectar, si hay alguna?",
+            "connected": "¿Ya está conectado y funcionando?",
+            "first_task": "¿Qué le gustaría hacer primero, por ejemplo importar los contactos?",
+            "success": "Por último: ¿ya puede hacer lo que quería?",
+        },
+        unusable="Perdone, no lo he entendido.",
+        first_steps="importar contactos, campañas, integraciones",
+        plain_tour="Estos artículos de ayuda tratan de lo que quiere hacer:\n{articles}",
+        no_tour=(
+            "Por ahora no tengo artículos de ayuda sobre lo que quiere hacer; seguimos sin el recorrido."
+        ),
+        plain_guide="Estos artículos de ayuda explican cómo configurarlo:\n{articles}",
+        no_guide=(
+            "Por ahora no tengo un artículo de ayuda sobre esa configuración. Si se atasca, diga “persona”."
+        ),
+        task_started="Buena elección. En dos días alguien del equipo le preguntará cómo le fue.",
+        help_out="Veámoslo juntos.",
+        plain_answer=(
+            "Ahora mismo no puedo responder por mi cuenta. Estos artículos de ayuda lo explican:\n{articles}"
+        ),
+        no_answer="Por ahora no tengo un artículo sobre eso. Diga “persona” y alguien del equipo continuará.",
+        completed="Con esto, su configuración inicial está completa.",
+        completed_followed_up=(
+            "Con esto, su configuración inicial está completa. En una semana le preguntaremos cómo le va."
+        ),
+        already_completed="Su configuración inicial está completa.",
+        paused="No hay problema, lo dejamos aquí. Escríbame cuando quiera seguir desde este punto.",
+        handed_over="Alguien de nuestro equipo continúa a partir de aquí y se pondrá en contacto con usted.",
+        already_handed_over="Alguien de nuestro equipo ya continúa y se pondrá en contacto con usted.",
+        not_saved=(
+            "(Ahora mismo no puedo acceder a nuestros registros. Guardo lo que me diga y lo registraré más "
+            "tarde.)"
+        ),
+        saved_again="(Nuestros registros han vuelto: lo que me ha dicho está guardado.)",
+        summary="Configuración inicial {status}. {profile} Etapas: {steps}.",
+        statuses={
+            "in_progress": "en curso",
+            "paused": "en pausa",
+            "completed": "completa",
+            "handed_over": "pasada a una persona",
+        },
+        nothing_known="Aún no se sabe nada de la empresa.",
+        steps={
+            "welcome": "bienvenida",
+            "profile": "perfil",
+            "tour": "recorrido",
+            "integration": "integraciones",
+            "first_task": "primera tarea",
+            "success": "éxito",
+        },
+        step_statuses={"pending": "pendiente", "waiting": "empezada", "done": "hecha", "skipped": "saltada"},
+        fields={
+            "company_size": "tamaño de la empresa",
+            "industry": "sector",
+            "use_case": "uso",
+            "team_size": "tamaño del equipo",
+            "integration": "por conectar",
+            "first_task": "por hacer primero",
         },
     ),
 }

@@ -13,6 +13,7 @@ from langgraph.types import Command, Overwrite, Send
 from core.context import Context
 from core.errors import CrmError, InvalidRequest, ModelError
 from core.logging import get_logger
+from core.models import private_replies
 from nodes.deps import Deps, get_run_context
 from nodes.parallel.races import Race, Races
 from nodes.parallel.state import (
@@ -33,7 +34,7 @@ from nodes.shared.structured import ask_text
 log = get_logger(__name__)
 
 # The tools of an agent that names none: these only read.
-READING_TOOLS = (
+DEFAULT_TOOLS = (
     "search_knowledge_base",
     "search_past_tickets",
     "get_product_version",
@@ -111,7 +112,8 @@ class ParallelNodes:
         limit = asyncio.timeout(state["timeout_seconds"])
         try:
             async with limit:
-                with race.join(limit):
+                # Which of the branches' answers are used is decided later.
+                with race.join(limit), private_replies():
                     output = await self._agent(
                         state["question"],
                         contact_id=state["contact_id"],
@@ -187,7 +189,7 @@ def complete_agents(agents: Sequence[ParallelAgent], tools: Collection[str]) -> 
     Raises:
         InvalidRequest: An agent names a tool that does not exist, or none where there is no default.
     """
-    defaults = [name for name in READING_TOOLS if name in tools]
+    defaults = [name for name in DEFAULT_TOOLS if name in tools]
     completed = [
         ParallelAgent(
             name=agent["name"],

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from core.context import Context
 from core.errors import ModelError, ModelRefused
+from core.models import private_replies
 from core.texts import make_storable
 from nodes.deps import Deps, get_run_context
 from nodes.planning_monitor.plan_rules import (
@@ -161,14 +162,16 @@ class PlanningMonitorNodes:
         limit = asyncio.timeout(STEP_SECONDS)
         try:
             async with limit:
-                output = await self._agent(
-                    step.task,
-                    contact_id=state["contact_id"],
-                    instruction=build_step_instruction(state, self._step_prompt),
-                    background=build_step_background(state),
-                    tools=step.tools,
-                    max_iterations=STEP_ITERATIONS,
-                )
+                # The result of a step is material for the plan, not for whoever asked.
+                with private_replies():
+                    output = await self._agent(
+                        step.task,
+                        contact_id=state["contact_id"],
+                        instruction=build_step_instruction(state, self._step_prompt),
+                        background=build_step_background(state),
+                        tools=step.tools,
+                        max_iterations=STEP_ITERATIONS,
+                    )
         except ModelError as error:
             return {"results": [_build_failure(step, "model_unavailable", error.message)]}
         except NodeTimeoutError as error:

@@ -9,7 +9,7 @@ from langgraph.types import Command, Send
 
 from core.context import Context
 from core.errors import ModelRefused
-from core.models import is_unable
+from core.models import is_unable, track_answers
 from core.texts import make_storable
 from nodes.deps import Deps, get_run_context, get_thread_id
 from nodes.react.outcome import (
@@ -71,16 +71,18 @@ class ReactNodes:
         """Node: ask for the next thought. Its tool calls become ``act`` tasks; its words are the answer."""
         context = get_run_context(runtime)
         try:
-            reply = await self._models.reply(
-                build_transcript(state, add_locale(self._thought_prompt, context.locale)),
-                tools=tuple(select_tools(self._tools, state["tools"]).values()),
-                temperature=state["temperature"],
-                model=context.model,
-            )
+            with track_answers() as streamed:
+                reply = await self._models.reply(
+                    build_transcript(state, add_locale(self._thought_prompt, context.locale)),
+                    tools=tuple(select_tools(self._tools, state["tools"]).values()),
+                    temperature=state["temperature"],
+                    model=context.model,
+                )
         except ModelRefused as refusal:
             update = build_incomplete_update(state["trace"], "model_refused", refusal.message)
             return Command(goto="finish", update=update)
         if fault := find_reply_fault(reply):
+            await streamed.retract()
             if state["unreadable"]:
                 update = build_incomplete_update(state["trace"], "model_reply_unreadable", fault)
                 return Command(goto="finish", update=update)
@@ -121,13 +123,14 @@ class ReactNodes:
             HumanMessage(self._reflection_question),
         ]
         try:
-            reflection = await ask_structured(
-                self._models,
-                messages,
-                Reflection,
-                temperature=REFLECTION_TEMPERATURE,
-                model=context.model,
-            )
+            with track_answers() as streamed:
+                reflection = await ask_structured(
+                    self._models,
+                    messages,
+                    Reflection,
+                    temperature=REFLECTION_TEMPERATURE,
+                    model=context.model,
+                )
         except ModelRefused as refusal:
             return _end_incomplete(state, entries, "model_refused", refusal.message)
         if reflection is None:
@@ -136,6 +139,7 @@ class ReactNodes:
         entries = [{**entry, "reflection": reflection.model_dump()} for entry in entries]
         answer = make_storable(reflection.final_answer or "").strip()
         if not reflection.task_complete or not answer:
+            await streamed.retract()
             return _continue(state, entries)
         update = {
             "trace": [*state["trace"], *entries],

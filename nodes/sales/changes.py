@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from core.customer_text import SendableText
 from core.texts import make_storable
 from nodes.sales.evidence import Evidence, find_amounts, is_agreement, is_refusal, names_value
 from nodes.sales.stages import CLOSED, QUALIFICATION, can_close, choose_next_stage, find_missing
@@ -258,8 +259,10 @@ class Offer(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    proposal: str = Field("", max_length=LONG_CHARACTERS, description="The proposal; empty: unchanged")
-    terms: str = Field("", max_length=LONG_CHARACTERS, description="The terms; empty: unchanged")
+    proposal: SendableText = Field(
+        "", max_length=LONG_CHARACTERS, description="The proposal; empty: unchanged"
+    )
+    terms: SendableText = Field("", max_length=LONG_CHARACTERS, description="The terms; empty: unchanged")
     value: float = Field(
         ge=0, le=MAX_VALUE, allow_inf_nan=False, description="The deal's worth in its currency"
     )

@@ -4,12 +4,13 @@ import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from string import Template
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from core.errors import CrmError, CrmRefused
-from core.texts import cut, fence, join_lines
+from core.teams import name_team
+from core.texts import Language, cut, fence, join_lines
 from nodes.sales.stages import CLOSED, SUMMARY_CHARACTERS
-from nodes.sales.state import Deal, Reason, SalesState, Writes
+from nodes.sales.state import Deal, HandOver, Reason, SalesState, Writes
 from nodes.shared.conversation import select_spoken
 from nodes.shared.prompts import load_prompt
 from tools.crm.client import CrmClient
@@ -94,6 +95,49 @@ def describe_run(state: SalesState, opportunity: Opportunity | None) -> Iterator
 
 def _to_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=1)
+
+
+# What a customer is told without a model.
+_CLOSED_WON: Mapping[Language, str] = {
+    "en": "Thank you! I have recorded that you accept the proposal. Our {team} team takes the next steps.",
+    "pt": "Obrigado! Registrei que você aceita a proposta. Nossa equipe de {team} cuida dos próximos passos.",
+    "es": "¡Gracias! Queda registrado que la acepta. Nuestro equipo de {team} se ocupa de lo que sigue.",
+}
+_CLOSED_LOST: Mapping[Language, str] = {
+    "en": "Thank you for telling us. I have recorded your decision, and you can write to us at any time.",
+    "pt": "Obrigado por nos avisar. Registrei a sua decisão, e você pode escrever quando quiser.",
+    "es": "Gracias por avisarnos. He registrado su decisión, y puede escribirnos cuando quiera.",
+}
+_HANDED_OVER: Mapping[Language, str] = {
+    "en": "I have passed this on to our {team} team. A colleague will get back to you.",
+    "pt": "Passei isto para a nossa equipe de {team}. Alguém vai falar com você.",
+    "es": "He pasado esto a nuestro equipo de {team}. Alguien le responderá.",
+}
+NOTED: Mapping[Language, str] = {
+    "en": "Thank you, I have noted that.",
+    "pt": "Obrigado, anotei isso.",
+    "es": "Gracias, lo he anotado.",
+}
+_TEAM: Final = "sales"
+
+
+def choose_fixed_reply(
+    opportunity: Opportunity, reason: Reason | None, handed_over: HandOver | None, language: Language
+) -> str:
+    """Return the fixed text for the customer; empty where a model words the reply.
+
+    Args:
+        opportunity: The deal as it is recorded.
+        reason: Why the run failed, if it did.
+        handed_over: The hand-over that was recorded, if one was.
+        language: The customer's language.
+    """
+    if opportunity.stage in CLOSED and reason is None:
+        texts = _CLOSED_WON if opportunity.stage == "closed_won" else _CLOSED_LOST
+        return texts[language].format(team=name_team(_TEAM, language))
+    if handed_over:
+        return _HANDED_OVER[language].format(team=name_team(handed_over["team"], language))
+    return ""
 
 
 Part: TypeAlias = Literal["opportunity", "follow_up", "hand_over"]

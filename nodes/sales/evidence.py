@@ -90,16 +90,24 @@ def _parse_number(number: str) -> float:
     return float(f"{head}{tail}".replace(",", ""))
 
 
-# What makes an agreement conditional. English and Portuguese, the languages the company writes in.
+# What makes an agreement conditional. English, Portuguese and Spanish, the languages the company writes in.
 _RESERVATION = re.compile(
     r"""\?|\b(not|no|never|cannot|if|unless|until|maybe|perhaps|almost|but|would|might
-    |n[aã]o|nunca|jamais|se|caso|talvez|quase|mas)\b|n['\u2019]t\b""",
+    |n[aã]o|nunca|jamais|se|caso|talvez|quase|mas
+    |si|siempre\s+que|salvo|quiz[aá]s?|tal\s+vez|casi|pero)\b|n['\u2019]t\b""",
     re.IGNORECASE | re.VERBOSE,
 )
 # A refusal contains one of these; the bar is high because a lost deal cannot be reopened.
 _REFUSAL = re.compile(
     r"""\b(not|no|never|cannot|declin\w+|reject\w*|refus\w+|cancel\w*|withdraw\w*|elsewhere|instead
-    |(went|going|go)\s+with|chose|chosen|n[aã]o|nunca|recus\w*|desist\w*|encerr\w*)\b|n't\b""",
+    |(went|going|go)\s+with|chose|chosen|n[aã]o|nunca|recus\w*|desist\w*|encerr\w*|rechaz\w*)\b|n't\b""",
+    re.IGNORECASE | re.VERBOSE,
+)
+# A plain acceptance of an offer.
+_ACCEPTANCE = re.compile(
+    r"""\b((we|i)\s+(gladly\s+|hereby\s+)?accept|(we|i)\s+agree\s+to|(it['\u2019]s|we\s+have)\s+a\s+deal
+    |aceit(o|amos)|(est[aá]\s+)?fechado|fechamos|de\s+acordo\s+com\s+a\s+proposta
+    |acept(o|amos)|trato\s+hecho|de\s+acuerdo\s+con\s+la\s+propuesta)\b""",
     re.IGNORECASE | re.VERBOSE,
 )
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?]*")
@@ -115,6 +123,12 @@ def is_agreement(words: str, quote: str) -> bool:
     """
     sentence = _find_quoted(words, quote)
     return bool(sentence) and not _RESERVATION.search(sentence)
+
+
+def find_acceptance(words: str) -> str:
+    """Return the customer's sentence that accepts an offer plainly and without conditions; empty: none."""
+    sentences = (match.group().strip() for match in _SENTENCE.finditer(words))
+    return next((each for each in sentences if _ACCEPTANCE.search(each) and is_agreement(words, each)), "")
 
 
 def is_refusal(words: str, quote: str) -> bool:

@@ -5,13 +5,14 @@ from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 from uuid import uuid4
 
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
 from langgraph.runtime import Runtime
 from langgraph.types import Command, interrupt
 
 from core.context import Context
 from core.errors import CrmError, CrmRefused, InvalidRequest, ModelError, ModelRefused, NotFound
-from core.texts import fence, make_storable
+from core.logging import get_logger
+from core.texts import detect_language, fence, make_storable
 from nodes.deps import Deps, get_run_context, get_thread_id
 from nodes.hierarchical.results import build_progress_message, is_anything_done
 from nodes.hierarchical.state import HierarchicalInput, HierarchicalOutput
@@ -33,15 +34,17 @@ from nodes.sales.changes import (
     shorten,
 )
 from nodes.sales.deal import (
+    NOTED,
     build_background,
     build_task,
+    choose_fixed_reply,
     describe_deal,
     describe_effects,
     describe_run,
     drop_outdated_stage,
     write_changes,
 )
-from nodes.sales.evidence import Evidence
+from nodes.sales.evidence import Evidence, find_acceptance
 from nodes.sales.stages import (
     CLOSED,
     build_stage_views,
@@ -53,15 +56,19 @@ from nodes.sales.state import Deal, DealReading, PendingOffer, Reason, SalesStat
 from nodes.shared.contact import load_contact_profile
 from nodes.shared.context import reset_context
 from nodes.shared.prompts import add_locale, load_prompt
-from nodes.shared.structured import ask_structured, has_language_model
+from nodes.shared.structured import ask_structured, ask_text, has_language_model
 from tools.approval import ApprovalDecision, ApprovalRequest, build_decision_schema
 from tools.crm.models import Opportunity
+
+log = get_logger(__name__)
 
 # The hierarchical graph with one sub-agent per stage, as a subgraph of the run that calls it.
 Team: TypeAlias = Callable[[HierarchicalInput], Awaitable[HierarchicalOutput]]
 
 # The reading extracts and invents nothing.
 READING_TEMPERATURE = 0.1
+# Some freedom to phrase what is recorded.
+REPLY_TEMPERATURE = 0.3
 # What the customer said while no run could read it; the last words count most.
 _UNREAD_CHARACTERS = 12_000
 _NO_WORDS = "The customer has said nothing new, so neither agreed nor declined."
@@ -86,6 +93,7 @@ class SalesNodes:
         self._deps = deps
         self._team = team
         self._reading_prompt = load_prompt("sales_read_results")
+        self._reply_prompt = load_prompt("sales_reply")
 
     async def open_deal(
         self, state: SalesState, *, runtime: Runtime[Context]
@@ -230,13 +238,42 @@ class SalesNodes:
             reason = "crm_unavailable"
         elif result.refusals:
             reason = "closed_meanwhile" if opportunity.stage in CLOSED else "crm_refused"
+        is_handed_over = writes["hand_over"] and not (
+            (result.unsaved and result.unsaved["hand_over"])
+            or any(refusal.startswith("hand_over") for refusal in result.refusals)
+        )
         return {
             "unsaved": result.unsaved,
+            "handed_over": writes["hand_over"] if is_handed_over else None,
             "opportunity": opportunity.model_dump(),
             "refusals": [*state["refusals"], *result.refusals],
             "notes": [*state["notes"], *describe_effects(writes, result), *filter(None, [result.fault])],
             "reason": reason,
         }
+
+    async def reply(self, state: SalesState, *, runtime: Runtime[Context]) -> dict[str, Any]:
+        """Word what the customer is told, from the deal as it is recorded now."""
+        if not state["said"]:
+            return {}
+        context = get_run_context(runtime)
+        language = detect_language(state["said"], context.locale)
+        opportunity = Opportunity.model_validate(state["opportunity"])
+        if text := choose_fixed_reply(opportunity, state["reason"], state["handed_over"], language):
+            return {"response": text}
+        messages: list[AnyMessage] = [
+            SystemMessage(add_locale(self._reply_prompt, context.locale)),
+            HumanMessage(f"[The deal, on {state['today']}]\n{describe_deal(state)}"),
+            build_progress_message(state["subtasks"]),
+            HumanMessage(f"[Answer] What the customer said:\n{fence('customer', state['said'])}"),
+        ]
+        try:
+            text = await ask_text(
+                self._deps.models, messages, temperature=REPLY_TEMPERATURE, model=context.model
+            )
+        except ModelError as error:
+            log.warning("sales_reply_not_written", reason=error.message)
+            text = ""
+        return {"response": text or NOTED[language]}
 
     async def finish(self, state: SalesState) -> dict[str, Any]:
         """Close the turn: the state of the deal becomes the thread's last message."""
@@ -337,6 +374,9 @@ def _open_turn(state: SalesState, deal: Deal) -> dict[str, Any]:
         "pending_offer": None,
         "refusals": [],
         "notes": [],
+        "said": message,
+        "response": "",
+        "handed_over": None,
         "closed": False,
         "deal_value": 0.0,
         "stage": None,
@@ -362,19 +402,25 @@ def _end(reason: Reason, update: Mapping[str, Any]) -> Command[Any]:
 
 
 def _hand_over_words(state: SalesState) -> Command[Any]:
-    """Return the step that hands the customer's words to a person; without words the run only ends."""
+    """Return the step that hands the customer's words to a person; without words the run only ends.
+
+    A plain acceptance of the proposal needs no judgement: it closes the deal.
+    """
     words = state["unread"]
     if not words:
         return _end("needs_model", {})
     before = Opportunity.model_validate(state["opportunity"])
+    accepted = DealReading(why="", agreement=find_acceptance(words))
+    closing, _ = decide_closing(before, accepted, words, has_new_offer=False)
     writes = Writes(
         turn=state["turn"],
         stage_before=before.stage,
-        opportunity=None,
+        opportunity=closing or None,
         follow_up=None,
-        hand_over=build_words_hand_over(before, words),
+        hand_over=None if closing else build_words_hand_over(before, words),
     )
-    return Command(goto="record", update={"unsaved": writes, "unread": "", "reason": "needs_model"})
+    reason = None if closing else "needs_model"
+    return Command(goto="record", update={"unsaved": writes, "unread": "", "reason": reason})
 
 
 def _end_work(reason: Reason, note: str, **update: Any) -> Command[Any]:

@@ -6,6 +6,7 @@ from langchain_core.messages import AnyMessage
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
+from core.customer_text import SendableText
 from nodes.hierarchical.state import Subtask
 from nodes.shared.channels import Messages, StoredText
 from nodes.shared.contact import ContactProfile
@@ -133,6 +134,10 @@ class SalesState(ContextState):
     pending_offer: PendingOffer | None
     refusals: list[str]
     notes: list[str]
+    # What the customer said in this run, and is told; and the hand-over that was recorded.
+    said: StoredText
+    response: StoredText
+    handed_over: HandOver | None
     closed: bool
     deal_value: float
     stage: Stage | None
@@ -145,6 +150,16 @@ class SalesState(ContextState):
 
 class SalesOutput(ContextOutput):
     """The deal after this run, as the CRM holds it."""
+
+    response: Annotated[
+        str,
+        Field(
+            description="What to tell the customer; empty where they said nothing new, or nothing was done"
+        ),
+    ]
+    handed_over: Annotated[
+        HandOver | None, Field(description="The hand-over that this run recorded in the CRM; null: none")
+    ]
 
     closed: Annotated[bool, Field(description="Whether the deal is closed; stage says whether it was won")]
     deal_value: Annotated[float, Field(description="The opportunity's value, in its currency; never guessed")]
@@ -184,8 +199,10 @@ class DealReading(BaseModel):
     needs: list[str] = Field([], description="Needs that are not in the deal yet, each in a few words")
     solution: str = Field("", description="What the company would deliver for these needs")
     objections: list[ObjectionReading] = Field([], description="Objections that are new, or newly answered")
-    proposal: str = Field("", description="The whole proposal, with amounts such as USD 10,800")
-    terms: str = Field("", description="The whole terms beside the proposal, with amounts such as USD 10,800")
+    proposal: SendableText = Field("", description="The whole proposal, with amounts such as USD 10,800")
+    terms: SendableText = Field(
+        "", description="The whole terms beside the proposal, with amounts such as USD 10,800"
+    )
     value: Annotated[float, Field(ge=0, le=MAX_VALUE)] | None = Field(
         None, description="The deal's new worth as the proposal or the terms name it; null: as it is"
     )

@@ -13,7 +13,7 @@ from core.models import ChatModels
 from core.packing import ContextRecord, Item
 from core.texts import cut, fence, join_lines
 from nodes.shared.prompts import load_prompt
-from nodes.shared.structured import ask_text
+from nodes.shared.structured import ask_customer_text
 
 log = get_logger(__name__)
 
@@ -26,6 +26,7 @@ _SENTENCE_CHARACTERS: Final = 240
 # Turns given to the model for a summary. Longer conversations lose their middle, because the request stands
 # at the start and the outcome at the end.
 _MAX_SUMMARISED_TURNS: Final = 200
+_NOTICE: Final = "notice"
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s")
 
 
@@ -93,6 +94,15 @@ def format_turn(message: AnyMessage) -> str:
     return f"{speaker}: {cut(message.text, _TURN_CHARACTERS)}"
 
 
+def mark_notice(answer: AIMessage) -> AIMessage:
+    """Return an answer as a notice of a failure or a hand-off, which no summary repeats."""
+    return answer.model_copy(update={"additional_kwargs": {**answer.additional_kwargs, _NOTICE: True}})
+
+
+def _drop_notices(messages: Sequence[AnyMessage]) -> list[AnyMessage]:
+    return [message for message in messages if not message.additional_kwargs.get(_NOTICE)]
+
+
 async def summarise_conversation(
     models: ChatModels, messages: Sequence[AnyMessage], *, earlier: str = "", model: str | None = None
 ) -> str:
@@ -107,23 +117,25 @@ async def summarise_conversation(
         earlier: Summary of the messages before them.
         model: ``provider:model`` that replaces the service's.
     """
+    messages = _drop_notices(messages)
     if not messages:
         return earlier
     if models.info.is_language_model:
         try:
             request = _build_summary_request(messages, earlier)
-            summary = await ask_text(models, request, temperature=_SUMMARY_TEMPERATURE, model=model)
+            # A summary becomes a memory, which holds no more of our own than an answer.
+            summary = await ask_customer_text(models, request, temperature=_SUMMARY_TEMPERATURE, model=model)
         except ModelError as error:
             log.warning("summary_not_written", reason=error.message)
-            summary = ""
-        if summary.strip():
-            return cut(summary.strip(), SUMMARY_CHARACTERS)
+            summary = None
+        if summary:
+            return cut(summary.text.strip(), SUMMARY_CHARACTERS)
     return extract_first_sentences(messages, earlier=earlier)
 
 
 def extract_first_sentences(messages: Sequence[AnyMessage], *, earlier: str = "") -> str:
     """Return the first sentence of each message; the newest, if there is no room for all."""
-    lines = [*filter(None, earlier.splitlines()), *map(_extract_first_sentence, messages)]
+    lines = [*filter(None, earlier.splitlines()), *map(_extract_first_sentence, _drop_notices(messages))]
     newest: list[str] = []
     room = SUMMARY_CHARACTERS
     for line in reversed(lines):

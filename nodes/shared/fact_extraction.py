@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from pydantic import BaseModel, Field
 
+from core.customer_text import find_customer_text_fault
 from core.errors import ModelRefused
 from core.logging import get_logger
 from core.memory import Memory, Message, NewFact, Scope
@@ -227,8 +228,8 @@ def _check_fact(extracted: ExtractedFact, message: Message) -> NewFact | None:
     )
     name = normalise_predicate(predicate)
     fits = len(subject) <= 100 and 0 < len(name) <= 60 and len(value) <= 500 and len(scope) <= 100  # noqa: PLR2004
-    # Punctuation alone is no value.
-    if not fits or not any(character.isalnum() for character in value):
+    # Punctuation alone is no value, nor is text of our own that the model repeats.
+    if not fits or not any(character.isalnum() for character in value) or find_customer_text_fault(value):
         return None
     return NewFact(
         subject=subject if any(character.isalnum() for character in subject) else "contact",

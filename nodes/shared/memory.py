@@ -50,7 +50,10 @@ class MemoryUse(MemoryStatus):
 
     recorded: Annotated[
         bool,
-        Field(description="Whether memory has the message and its answer; if not, the next run records them"),
+        Field(
+            description="Whether memory has what it keeps of the message and its answer; if not, the next "
+            "run records it"
+        ),
     ]
 
 

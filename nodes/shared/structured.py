@@ -1,12 +1,13 @@
 """Model calls that repeat once when the reply cannot be used: structured values and plain texts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage
 from pydantic import BaseModel
 
-from core.models import ChatModels, Role, StructuredReply, is_truncated, is_unable
+from core.customer_text import CustomerText, find_customer_text_fault
+from core.models import ChatModels, Role, StructuredReply, is_truncated, is_unable, track_answers
 from core.models.echoes import ECHO_FAULT, find_echo, find_echo_in_value
 from core.texts import make_storable
 
@@ -41,16 +42,20 @@ async def ask_structured(
     Raises:
         ModelError: The model failed permanently.
     """
-    first = await models.reply_structured(messages, schema, temperature=temperature, role=role, model=model)
     # The offline model fills schemas with lines of the prompt.
     may_quote = not has_language_model(models, model)
-    fault = _find_value_fault(first, may_quote=may_quote)
-    if not fault:
-        return first.value
-    second = await models.reply_structured(
-        [*messages, build_unreadable_notice(fault)], schema, temperature=temperature, role=role, model=model
-    )
-    return None if _find_value_fault(second, may_quote=may_quote) else second.value
+    request = list(messages)
+    for _ in range(2):
+        with track_answers() as streamed:
+            reply = await models.reply_structured(
+                request, schema, temperature=temperature, role=role, model=model
+            )
+        fault = _find_value_fault(reply, may_quote=may_quote)
+        if not fault:
+            return reply.value
+        await streamed.retract()
+        request = [*messages, build_unreadable_notice(fault)]
+    return None
 
 
 async def ask_text(
@@ -64,11 +69,44 @@ async def ask_text(
     Raises:
         ModelError: The model failed permanently.
     """
-    reply = await models.reply(messages, temperature=temperature, model=model)
-    if fault := find_text_fault(reply):
-        retry = [*messages, build_unreadable_notice(fault)]
-        reply = await models.reply(retry, temperature=temperature, model=model)
-    return "" if find_text_fault(reply) or is_unable(reply) else reply.text
+    return await _ask_text(models, messages, find_text_fault, temperature=temperature, model=model)
+
+
+async def ask_customer_text(
+    models: ChatModels, messages: Sequence[AnyMessage], *, temperature: float, model: str | None
+) -> CustomerText | None:
+    """Ask for a text for the customer; one that may not be sent is reported to the model once, too.
+
+    Returns:
+        The text; ``None`` where :func:`ask_text` returns an empty one.
+
+    Raises:
+        ModelError: The model failed permanently.
+    """
+    text = await _ask_text(models, messages, find_customer_reply_fault, temperature=temperature, model=model)
+    return CustomerText(text) if text else None
+
+
+async def _ask_text(
+    models: ChatModels,
+    messages: Sequence[AnyMessage],
+    find_fault: Callable[[AIMessage], str],
+    *,
+    temperature: float,
+    model: str | None,
+) -> str:
+    request = list(messages)
+    for _ in range(2):
+        with track_answers() as streamed:
+            reply = await models.reply(request, temperature=temperature, model=model)
+        fault = find_fault(reply)
+        if not fault and not is_unable(reply):
+            return reply.text
+        await streamed.retract()
+        if not fault:
+            break
+        request = [*messages, build_unreadable_notice(fault)]
+    return ""
 
 
 def build_unreadable_notice(fault: str) -> HumanMessage:
@@ -97,6 +135,11 @@ def find_text_fault(reply: AIMessage) -> str:
     if not make_storable(reply.text).strip():
         return "it was empty: answer in words"
     return ECHO_FAULT if find_echo(reply.text) else ""
+
+
+def find_customer_reply_fault(reply: AIMessage) -> str:
+    """Return why a reply cannot be sent to a customer, in words for the model; empty if it can."""
+    return find_text_fault(reply) or find_customer_text_fault(reply.text)
 
 
 def _find_value_fault(reply: StructuredReply[T], *, may_quote: bool) -> str:

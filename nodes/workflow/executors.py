@@ -10,9 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 from tenacity.wait import wait_exponential_jitter
 
+from core.customer_text import CustomerText
 from core.effects import Effects, Outcome
-from core.errors import StepFailed
+from core.errors import StepFailed, TextRefused
 from nodes.workflow.data_processing import process_data
+from workflows.customer_texts import sends_message
 from workflows.ports import (
     Executor,
     GraphCaller,
@@ -92,6 +94,7 @@ def build_api_call(http: HttpCaller, effects: Effects) -> Executor[ApiCall]:
 
     async def api_call(step: ApiCall, call: StepCall) -> JsonValue:
         request = _build_request(step, call)
+        _check_customer_text(request)
         attempts = AsyncRetrying(
             stop=stop_after_attempt(step.attempts),
             wait=_Pause(step.backoff_seconds),
@@ -207,6 +210,23 @@ def _build_request(step: ApiCall, call: StepCall) -> HttpRequest:
         timeout=step.timeout_seconds,
         max_bytes=step.response_limit_bytes,
     )
+
+
+def _check_customer_text(request: HttpRequest) -> None:
+    """Raise if the request would send a customer a text that none may read."""
+    body = request.body
+    if (
+        not sends_message(request.method, request.url, body)
+        or not isinstance(body, dict)
+        or "text" not in body
+    ):
+        return
+    if not isinstance(body["text"], str):
+        raise StepFailed("body.text is not a text")
+    try:
+        CustomerText(body["text"])
+    except TextRefused as refused:
+        raise StepFailed(f"body.text cannot be sent to a customer: {refused.message}") from refused
 
 
 def _render_texts(

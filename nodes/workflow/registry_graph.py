@@ -1,6 +1,5 @@
 """The nodes of the registry's graph ``workflow``, which runs a definition inside a step of its own."""
 
-import json
 from collections.abc import Callable
 from io import StringIO
 from typing import Annotated, Any, Final, TypeAlias
@@ -9,16 +8,19 @@ from uuid import uuid4
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import Field, JsonValue, field_validator
 from typing_extensions import TypedDict
 
 from core.context import Context
-from core.errors import InvalidRequest, NotFound
+from core.errors import InvalidRequest
 from nodes.deps import get_run_context, get_thread_id
 from nodes.shared.channels import Messages
 from nodes.workflow.state import ParentContext, SubgraphContext, WorkflowStatus
-from workflows.loader import LIBRARY, SafeYAML, parse_definition
+from workflows.faults import find_size_fault
+from workflows.json_values import check_size
+from workflows.loader import SafeYAML, load_request
 from workflows.outline import iter_steps
+from workflows.requests import WorkflowRequest
 from workflows.schema import Definition
 from workflows.steps import Wait
 from workflows.validation import read_input
@@ -30,24 +32,25 @@ _MAX_SHOWN_LENGTH: Final = 2_000
 _MAX_NAMED: Final = 10
 
 
-class RunWorkflowInput(BaseModel):
+def _check_document(definition: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    # The checkpoint holds the input as it was given.
+    if fault := find_size_fault(definition):
+        raise ValueError(fault.message)
+    check_size(definition)
+    return definition
+
+
+class RunWorkflowInput(WorkflowRequest):
     """A workflow to run."""
 
-    # A misspelt field must not silently become a default.
-    model_config = ConfigDict(extra="forbid")
-
-    workflow: str = Field(
-        min_length=1,
-        max_length=1_000_000,
-        description="Name of a workflow of the library, or a definition in YAML or JSON",
-    )
-    values: str = Field("{}", max_length=1_000_000, description="The workflow's input, a JSON object")
+    _check_definition = field_validator("definition")(_check_document)
 
 
 class RunWorkflowState(TypedDict, total=False):
-    """State of the thread; ``definition`` and ``input`` are those of the run in progress."""
+    """State of the thread; ``name``, ``definition`` and ``input`` are those of the run in progress."""
 
     messages: Messages
+    name: str
     definition: dict[str, JsonValue]
     input: dict[str, JsonValue]
     status: WorkflowStatus
@@ -82,14 +85,14 @@ class RunWorkflowNodes:
         Raises:
             NotFound: The library has no workflow of that name.
             InvalidDefinition: The definition or its input has faults.
-            InvalidRequest: The input is not a JSON object, or the definition has waits.
+            InvalidRequest: The definition has waits.
         """
-        definition = _find_definition(state.workflow)
+        definition = load_request(state)
         _check_no_waits(definition)
         return RunWorkflowState(
             messages=[HumanMessage(f"Run {definition.name}.", id=str(uuid4()))],
             definition=definition.to_json(),
-            input=read_input(definition, _parse_object(state.values)),
+            input=read_input(definition, state.input),
             status="running",
             result=None,
             error="",
@@ -114,17 +117,6 @@ class RunWorkflowNodes:
         )
 
 
-def _find_definition(workflow: str) -> Definition:
-    """Return the definition of that name in the library, or the one that the text holds."""
-    if workflow in LIBRARY:
-        return LIBRARY[workflow]
-    if "\n" in workflow or workflow.lstrip().startswith("{"):
-        return parse_definition(workflow)
-    names = sorted(LIBRARY)
-    message = f"there is no workflow {workflow[:100]!r}; there are {', '.join(names)}"
-    raise NotFound(message, details={"names": names})
-
-
 def _check_no_waits(definition: Definition) -> None:
     """Raise if the definition waits: no worker wakes a thread of this graph."""
     waits = [entry.step.id for entry in iter_steps(definition) if isinstance(entry.step, Wait)]
@@ -133,16 +125,6 @@ def _check_no_waits(definition: Definition) -> None:
             f"the graph 'workflow' cannot wait ({', '.join(waits[:_MAX_NAMED])}); run it at /v1/workflows",
             details={"steps": waits},
         )
-
-
-def _parse_object(text: str) -> dict[str, JsonValue]:
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"values: is not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise InvalidRequest('values: must be a JSON object, e.g. {"contacts": []}')
-    return values
 
 
 def _summarize(definition: Definition, output: Any) -> str:

@@ -19,6 +19,7 @@ from rich.markup import escape
 
 from core.errors import StartupError
 from core.logging import configure_logging
+from core.models.reasoning import get_reasoning
 from core.settings import LogSettings, Settings
 from graphs.registry import REGISTRY
 from service.cli.serve import open_server
@@ -47,8 +48,8 @@ class RunPrinter:
         """Print one event, if it concerns a step of the run."""
         node = event.get("metadata", {}).get("langgraph_node")
         match event["event"], event["name"]:
-            case "on_chat_model_stream", _ if node == "think":
-                self._print_token(event["data"]["chunk"].text)
+            case "on_chat_model_stream", "thought" if node == "think":
+                self._print_thought(get_reasoning(event["data"]["chunk"]))
             case "on_chain_end", "think":
                 self._print_actions(event["data"]["output"]["update"])
             case "on_chain_end", "act":
@@ -59,7 +60,7 @@ class RunPrinter:
             case "on_chain_end", _ if not event.get("parent_ids"):
                 self._print_answer(event["data"]["output"])
 
-    def _print_token(self, text: str) -> None:
+    def _print_thought(self, text: str) -> None:
         if text and not self._is_thinking:
             self._is_thinking = True
             self._step += 1
@@ -67,8 +68,12 @@ class RunPrinter:
         self._console.print(escape(text), end="", style="cyan")
 
     def _print_actions(self, update: Mapping[str, Any]) -> None:
+        if self._is_thinking:
+            self._console.print()
+        # A model may call a tool without a word.
+        elif any(message.tool_calls for message in update.get("messages", [])):
+            self._step += 1
         self._is_thinking = False
-        self._console.print()
         for message in update.get("messages", []):
             for call in message.tool_calls:
                 self._print_line("Action", "yellow", f"{call['name']} {_to_json(call['args'])}")

@@ -50,8 +50,11 @@ def fill_langgraph_json(text: str) -> str:
 
 def _build_graph_table(page: str = "") -> str:
     """Return the table of graphs; ``page`` is the path of the page with the diagrams."""
-    rows = ["| graph | what it does |", "|---|---|"]
-    rows += [f"| [`{spec.name}`]({page}#{spec.name}) | {spec.description} |" for spec in REGISTRY.values()]
+    rows = ["| graph | what it does | use it for |", "|---|---|---|"]
+    rows += [
+        f"| [`{spec.name}`]({page}#{spec.name}) | {spec.description} | {spec.suits} |"
+        for spec in REGISTRY.values()
+    ]
     return "\n".join(rows)
 
 

@@ -7,37 +7,18 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-import uvloop
-
 from checkpoints.pool import open_database
 from core.embeddings import build_embedder
-from core.errors import StartupError
-from core.logging import configure_logging
 from core.settings import MemorySettings, Settings
 from memory.embedded import open_embedded
 from memory.grpc_server import serve_memory
+from service.cli.running import run_until_stopped
 from service.version import VERSION
 
 
 def main() -> int:
-    """Serve until SIGINT or SIGTERM.
-
-    Returns:
-        The exit code: 0 after a clean stop, 1 when the memory could not start.
-    """
-    try:
-        settings = Settings.load()
-        configure_logging(settings.log)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve_until_signal(settings))
-    except StartupError as error:
-        for line in error.message.splitlines():
-            print(f"error: {line}", file=sys.stderr)  # noqa: T201 - the operator's terminal
-        return 1
-    except asyncio.CancelledError:
-        # Stopped while it was starting; everything that had started is closed by now.
-        return 1
-    return 0
+    """Serve until SIGINT or SIGTERM; see :func:`service.cli.running.run_until_stopped`."""
+    return run_until_stopped(_serve_until_signal)
 
 
 @asynccontextmanager

@@ -7,21 +7,19 @@ import json
 import shlex
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import uvicorn
-import uvloop
 
 from core.embeddings import embedder_kind
 from core.errors import StartupError
-from core.logging import configure_logging
 from core.models import ChatModels
 from core.settings import ServerSettings, Settings
 from graphs.registry import REGISTRY
 from service.app import create_app
+from service.cli.running import run_until_stopped
 from service.lifespan import Service, open_service
 from service.middleware.authentication import is_loopback
 from service.version import VERSION
@@ -34,24 +32,8 @@ GC_THRESHOLDS = (20_000, 20, 20)
 
 
 def main() -> int:
-    """Serve until SIGINT or SIGTERM.
-
-    Returns:
-        The exit code: 0 after a clean stop, 1 when the service could not start.
-    """
-    try:
-        settings = Settings.load()
-        configure_logging(settings.log)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve_until_signal(settings))
-    except StartupError as error:
-        for line in error.message.splitlines():
-            print(f"error: {line}", file=sys.stderr)  # noqa: T201 - the operator's terminal
-        return 1
-    except asyncio.CancelledError:
-        # Stopped while it was starting; everything that had started is closed by now.
-        return 1
-    return 0
+    """Serve until SIGINT or SIGTERM; see :func:`service.cli.running.run_until_stopped`."""
+    return run_until_stopped(_serve_until_signal)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

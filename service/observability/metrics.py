@@ -28,10 +28,8 @@ SECONDS: Final = (
 # Callers may name any model: beyond so many, the label is "other".
 MAX_MODELS: Final = 32
 OTHER: Final = "other"
-# The outcome of a workflow's run that did not fail. The workflow's row says whether it waits or is over.
-ADVANCED: Final = "advanced"
 
-SUCCESSES: Final = frozenset({"finished", "waiting", ADVANCED, "answered"})
+SUCCESSES: Final = frozenset({"finished", "waiting", "succeeded", "answered"})
 _SERVER_ERRORS: Final = 500
 
 
@@ -110,6 +108,19 @@ class ServiceMetrics:
         """
         self._gauge(name, description).set_function(value)
 
+    def count_run(self, graph: str, outcome: str) -> None:
+        """Count a run that has ended or waits.
+
+        Args:
+            graph: The graph's name.
+            outcome: ``finished``, ``waiting``, ``cancelled`` or an error's code; a workflow's status.
+        """
+        self.runs.labels(graph, outcome).inc()
+        if outcome in FAILURES:
+            self.run_failures.labels(graph).inc()
+        elif outcome in SUCCESSES:
+            self.run_failures.labels(graph).set(0)
+
     def model_label(self, model: str) -> str:
         """Return the model's name, or ``other`` once there are :data:`MAX_MODELS`."""
         if model not in self._models:
@@ -145,14 +156,15 @@ class RunMeter:
     Args:
         metrics: The instruments.
         graph: The graph's name.
+        is_part: Whether it is one of the runs of a workflow, which is counted when it ends.
 
     Attributes:
-        outcome: ``finished``, ``waiting`` (for a person), ``advanced`` (a workflow), ``cancelled``, or an
-            error code.
+        outcome: ``finished``, ``waiting`` (for a person), ``cancelled``, or an error code.
     """
 
-    def __init__(self, metrics: ServiceMetrics, graph: str) -> None:
+    def __init__(self, metrics: ServiceMetrics, graph: str, *, is_part: bool = False) -> None:
         self._metrics = metrics
+        self._is_part = is_part
         self._graph = graph
         self._started = time.perf_counter()
         self._has_token = False
@@ -164,14 +176,10 @@ class RunMeter:
             self.outcome = "waiting"
 
     def finish(self) -> None:
-        """Count the run with its outcome."""
-        metrics = self._metrics
-        metrics.runs.labels(self._graph, self.outcome).inc()
-        metrics.run_seconds.labels(self._graph).observe(time.perf_counter() - self._started)
-        if self.outcome in FAILURES:
-            metrics.run_failures.labels(self._graph).inc()
-        elif self.outcome in SUCCESSES:
-            metrics.run_failures.labels(self._graph).set(0)
+        """Count the run with its outcome, unless it is a part of a longer one."""
+        self._metrics.run_seconds.labels(self._graph).observe(time.perf_counter() - self._started)
+        if not self._is_part:
+            self._metrics.count_run(self._graph, self.outcome)
 
     def record_first_token(self) -> None:
         """Note that a model began to reply; only the first time in a run counts."""
@@ -210,9 +218,9 @@ class RunMeter:
 
 
 @contextmanager
-def measure_run(metrics: ServiceMetrics, graph: str) -> Iterator[RunMeter]:
+def measure_run(metrics: ServiceMetrics, graph: str, *, is_part: bool = False) -> Iterator[RunMeter]:
     """Count a run, which lasts as long as the block, and what happens in it; its outcome is set inside."""
-    meter = RunMeter(metrics, graph)
+    meter = RunMeter(metrics, graph, is_part=is_part)
     with metrics.runs_in_progress.labels(graph).track_inprogress(), use_meter(meter):
         try:
             yield meter

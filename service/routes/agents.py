@@ -6,9 +6,17 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from core.errors import NotFound
+from graphs.registry import REGISTRY
 from service.lifespan import Service
 from service.observability.agent_status import AgentStatus, ProcessState, RateLimitUse, list_statuses
+from service.observability.capabilities import Capabilities, describe_agent, describe_graph
 from service.routes.dependencies import OpenService, Requester
+
+
+class AgentDetails(AgentStatus):
+    """One graph or specialised agent: how it is doing, and what it can do."""
+
+    capabilities: Capabilities
 
 
 class Agents(BaseModel):
@@ -27,11 +35,12 @@ def agents_router() -> APIRouter:
         return Agents(agents=list(_list_statuses(service, requester.tenant)))
 
     @router.get("/agents/{agent_id}")
-    async def get_agent(agent_id: str, service: OpenService, requester: Requester) -> AgentStatus:
-        """Return one by its id: ``graph:react``, ``agent:billing_support``."""
+    async def get_agent(agent_id: str, service: OpenService, requester: Requester) -> AgentDetails:
+        """Return one by its id (``graph:react``, ``agent:billing_support``), with its capabilities."""
         for status in _list_statuses(service, requester.tenant):
             if status.id == agent_id:
-                return status
+                capabilities = _describe_capabilities(service, status)
+                return AgentDetails(**dict(status), capabilities=capabilities)
         raise NotFound(f"there is no agent {agent_id!r}; GET /v1/agents lists them")
 
     return router
@@ -45,6 +54,20 @@ def _list_statuses(service: Service, tenant: str) -> Iterator[AgentStatus]:
         rate_limit=_get_rate_limit(service, tenant),
     )
     return list_statuses(service.metrics, service.agents, process)
+
+
+def _describe_capabilities(service: Service, status: AgentStatus) -> Capabilities:
+    context_tokens = service.settings.context.tokens
+    if status.kind == "agent":
+        spec = service.agents.specs[status.name]
+        return describe_agent(spec, model=service.model, context_tokens=context_tokens)
+    return describe_graph(
+        REGISTRY[status.name],
+        tools=service.tools,
+        model=service.model,
+        run_seconds=service.settings.runs.timeout_seconds,
+        context_tokens=context_tokens,
+    )
 
 
 def _get_rate_limit(service: Service, tenant: str) -> RateLimitUse | None:

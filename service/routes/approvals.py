@@ -21,6 +21,7 @@ from service.lifespan import Service
 from service.routes.dependencies import OpenService, Requester
 from service.routes.workflow_models import WorkflowReport
 from service.runs.output import PendingInterrupt, format_approval_id, parse_approval_id
+from service.runs.preconditions import INTERRUPT_ID
 from service.runs.request import CompiledGraph, RunRequest, build_run_request
 from service.workflows.graphs import WORKFLOW, list_questions
 
@@ -84,19 +85,31 @@ def approvals_router() -> APIRouter:
         The run does not stop when the caller disconnects.
         """
         interrupt_id, thread_id = parse_approval_id(approval_id)
-        owner = await service.thread_owners.get_owner(requester, thread_id)
+        if not INTERRUPT_ID.fullmatch(interrupt_id):
+            raise _no_such_approval(approval_id)
+        try:
+            owner = await service.thread_owners.get_owner(requester, thread_id)
+        except NotFound:
+            raise _no_such_approval(approval_id) from None
         if owner.graph == WORKFLOW:
             view = await service.workflows.decide(requester, thread_id, interrupt_id, decision)
             report = jsonable_encoder(WorkflowReport.build_from_view(view))
             return Decided(id=approval_id, thread_id=thread_id, output=report)
         if owner.graph is None or owner.graph not in LISTED_GRAPHS:
-            raise NotFound(f"there is no approval {approval_id!r}", details={"id": approval_id})
+            raise _no_such_approval(approval_id)
         run = _build_run(service, requester, owner.graph, thread_id, Command(resume={interrupt_id: decision}))
         result = await asyncio.shield(asyncio.create_task(service.runs.run_to_end(run)))
         output = jsonable_encoder(result.to_output(thread_id, service.model))
         return Decided(id=approval_id, thread_id=thread_id, output=output)
 
     return router
+
+
+def _no_such_approval(approval_id: str) -> NotFound:
+    return NotFound(
+        f"there is no approval {approval_id[:300]!r}; GET /v1/approvals lists what waits, with ids",
+        details={"id": approval_id[:300]},
+    )
 
 
 def _build_run(

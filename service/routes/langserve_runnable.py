@@ -188,6 +188,9 @@ class ServedGraph(Runnable[Values, Values]):
             on_start = service.session_runs.enter_on_start(
                 identity, graph_input, thread_id=thread_id, key=key, on_start=on_start
             )
+        on_start = service.journeys.register_on_start(
+            self._spec, identity, graph_input, thread_id=thread_id, on_start=on_start
+        )
         return build_run_request(
             service.graphs[self._spec.name],
             self._spec,

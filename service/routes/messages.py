@@ -1,96 +1,34 @@
 """``POST /v1/messages``: what the CRM calls when a customer writes."""
 
-from collections.abc import AsyncGenerator
-from dataclasses import asdict
-from typing import Annotated
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from sse_starlette import ServerSentEvent
 
-from core.errors import ServiceError
-from core.packing import ContextRecord
-from nodes.coordinator.state import Alternative, AnswerPath, Attempt, Dispatch, Handoff
-from nodes.shared.memory import MemoryUse
+from core.errors import InterruptPending, NothingToResume, ServiceError
+from core.logging import get_logger
 from service.auth.principal import Identity
 from service.errors import error_body
 from service.lifespan import Service
 from service.routes import sse
 from service.routes.dependencies import OpenService, Requester, answer_until_disconnect
-from service.runs.output import PendingInterrupt, RunEvents, RunMetadata, RunResult
+from service.routes.message_models import MessageMetadata, MessageRequest, MessageResponse
+from service.runs.journeys import JourneyTurn
+from service.runs.output import PendingInterrupt, RunEvents, RunResult
 from service.runs.replay import claim_message_id, claim_request_key
 from service.runs.request import (
-    MultitaskStrategy,
     RunRequest,
     build_graph_input,
     build_run_request,
     check_thread_id,
     new_thread_id,
-    require_storable,
 )
 from service.runs.sessions import SESSION_GRAPH
 
-
-class MessageRequest(BaseModel):
-    """A message of a customer."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    _storable = model_validator(mode="before")(require_storable)
-
-    contact_id: str = Field(min_length=1, max_length=200, description="Who wrote")
-    message: str = Field(min_length=1, max_length=20_000, description="What they wrote")
-    channel_id: str | None = Field(None, max_length=200, description="Where they wrote")
-    session_id: str | None = Field(
-        None,
-        description="Session to continue; none: the contact's current one on the channel, if one is named, "
-        "else a new one. A session is a thread",
-    )
-    message_id: str | None = Field(
-        None,
-        min_length=1,
-        max_length=200,
-        description="The message's id where it comes from, so that one that is sent twice is answered once",
-    )
-    metadata: dict[str, JsonValue] | None = Field(
-        None, max_length=100, description="Stored with the run's checkpoints"
-    )
-    multitask_strategy: MultitaskStrategy = Field(
-        "enqueue", description="When the session is busy: wait, answer 409, or stop the other run"
-    )
-
-
-class MessageMetadata(RunMetadata):
-    """Which model answered, whether memory could be used, and what each agent was told."""
-
-    memory: MemoryUse
-    context: list[ContextRecord]
-
-
-class MessageResponse(BaseModel):
-    """The answer."""
-
-    success: bool = Field(description="Whether the customer was answered, or handed over as asked")
-    response: str = Field(description="What to tell the customer; empty while a person must decide")
-    agent_used: str = Field(description="Who answered; empty: no agent, but the coordinator itself")
-    category: str = Field(description="What kind of message it was")
-    confidence: float = Field(description="Calibrated probability that it was for that agent, 0 to 1")
-    alternatives: list[Alternative] = Field(description="Other agents it could have been for")
-    session_id: str = Field(description="Give it back with the customer's next message")
-    handoff: Handoff = Field(description="Whether a person should take over")
-    path: AnswerPath = Field(
-        description="agent: its answer; merged: two agents'; clarification: the customer was asked back; "
-        "general: the general agent's, as no other answered; handoff: a person takes over"
-    )
-    dispatched: list[Dispatch] = Field(description="Which agents were given the message, and why")
-    attempts: list[Attempt] = Field(description="Every agent that tried, and its outcome")
-    ends_session: bool = Field(description="Whether the conversation came to its end, and is closed")
-    interrupts: list[PendingInterrupt] = Field(
-        description="Questions a person must decide before the answer; see /v1/approvals"
-    )
-    reason_incomplete: str | None = Field(description="Why success is false; null otherwise")
-    metadata: MessageMetadata = Field(description="How the answer was made")
+log = get_logger(__name__)
 
 
 def messages_router() -> APIRouter:
@@ -104,8 +42,9 @@ def messages_router() -> APIRouter:
             200: {
                 "content": {"text/event-stream": {"schema": {"type": "string"}}},
                 "description": "The answer; with `Accept: text/event-stream` as events `start`, `agent`, "
-                "`token`, `thought`, `observation`, `reflection`, `interrupt`, and at the end `done` or "
-                "`error`.",
+                "`token` (text of the answer), `thought` (reasoning, not for the customer), `observation`, "
+                "`reflection`, `reset` (clear the tokens of `message_id`), `interrupt`, and at the end "
+                "`done` or `error`.",
             }
         },
     )
@@ -124,48 +63,126 @@ def messages_router() -> APIRouter:
         run = await _build_run(message, service, requester, idempotency_key)
         answer = _stream(run, service) if "text/event-stream" in accept else _answer(run, service)
         response = await answer_until_disconnect(request, answer)
-        response.headers["X-Thread-Id"] = run.thread_id
+        response.headers["X-Thread-Id"] = run.session_id
         return response
 
     return router
 
 
-async def _answer(run: RunRequest, service: Service) -> Response:
-    result = await service.runs.run_to_end(run)
-    return JSONResponse(_build_response(result, service).model_dump())
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageRun:
+    """How a message is answered.
+
+    Attributes:
+        message: The message.
+        identity: The caller.
+        message_id: Its id; empty: it has none.
+        session: The coordinator's run on the session's thread.
+        turn: The message as the turn of a journey; ``None``: it belongs to none.
+        journey: The journey's run.
+    """
+
+    message: MessageRequest
+    identity: Identity
+    message_id: str
+    session: RunRequest
+    turn: JourneyTurn | None
+    journey: RunRequest | None
+
+    @property
+    def session_id(self) -> str:
+        """The session, which is the coordinator's thread."""
+        return self.session.thread_id
 
 
-async def _stream(run: RunRequest, service: Service) -> Response:
+async def _answer(run: MessageRun, service: Service) -> Response:
+    answer = await _advance_journey(run, service)
+    if answer is None:
+        answer = _build_response(await service.runs.run_to_end(run.session), service)
+    return JSONResponse(answer)
+
+
+async def _stream(run: MessageRun, service: Service) -> Response:
     return sse.stream_response(await sse.wait_for_first(_list_events(run, service), _to_error_event))
 
 
-async def _list_events(run: RunRequest, service: Service) -> AsyncGenerator[ServerSentEvent, None]:
+async def _list_events(run: MessageRun, service: Service) -> AsyncGenerator[ServerSentEvent, None]:
+    start = {"session_id": run.session_id, "metadata": asdict(service.model)}
+    if answer := await _advance_journey(run, service):
+        # A journey's texts are put together from several replies, so its answer comes whole.
+        yield sse.format_event("start", start)
+        for dispatch in answer["dispatched"]:
+            yield sse.format_event("agent", dispatch)
+        if answer["response"]:
+            token = {"node": answer["agent_used"], "message_id": run.message_id, "text": answer["response"]}
+            yield sse.format_event("token", token)
+        for pending in answer["interrupts"]:
+            yield sse.format_event("interrupt", pending)
+        yield sse.format_event("done", answer)
+        return
     events, result = RunEvents(), RunResult()
-    async with service.runs.stream(run) as parts:
-        start = {"session_id": run.thread_id, "metadata": asdict(service.model)}
+    async with service.runs.stream(run.session) as parts:
         yield sse.format_event("start", start)
         async for part in parts:
             result.take(part)
             for name, data in events.convert(part):
                 yield sse.format_event(name, data)
-    yield sse.format_event("done", _build_response(result, service).model_dump())
+    response = _build_response(result, service)
+    for name, data in events.finish(response["response"]):
+        yield sse.format_event(name, data)
+    yield sse.format_event("done", response)
 
 
 def _to_error_event(error: ServiceError) -> ServerSentEvent:
     return sse.format_event("error", {**error_body(error), "status": error.status})
 
 
-def _build_response(result: RunResult, service: Service) -> MessageResponse:
-    values = result.values
-    return MessageResponse(
-        **{name: values[name] for name in MessageResponse.model_fields.keys() & values.keys() - {"metadata"}},
-        reason_incomplete=values["reason"],
-        interrupts=[PendingInterrupt(**pending) for pending in result.interrupts],
-        metadata=MessageMetadata(**asdict(service.model), memory=values["memory"], context=values["context"]),
+async def _advance_journey(run: MessageRun, service: Service) -> dict[str, Any] | None:
+    """Give the message to its journey, and return the response.
+
+    Returns:
+        ``None``: it belongs to no journey, the journey has gone on meanwhile, or it had nothing to say; the
+        coordinator answers then.
+    """
+    if run.turn is None or run.journey is None:
+        return None
+    try:
+        result = await service.runs.run_to_end(run.journey)
+    except (NothingToResume, InterruptPending) as error:
+        log.info("journey_not_continued", thread_id=run.journey.thread_id, reason=error.message)
+        return None
+    values = await service.journeys.build_answer(
+        run.turn, result.values, identity=run.identity, session_id=run.session_id, message_id=run.message_id
+    )
+    interrupts = result.interrupts if run.turn.spec.asks == "company" else []
+    return (
+        _build_response(result, service, {**values, "interrupts": interrupts})
+        if interrupts or values["response"]
+        else None
     )
 
 
-async def _build_run(message: MessageRequest, service: Service, identity: Identity, key: str) -> RunRequest:
+def _build_response(
+    result: RunResult, service: Service, values: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the response to a message.
+
+    Args:
+        result: The run's result.
+        service: The open service.
+        values: The answer in the coordinator's form, of a run of another graph.
+    """
+    answer = {"journey": None, "interrupts": result.interrupts, **(values or result.values)}
+    fields = MessageResponse.model_fields.keys() & answer.keys() - {"metadata", "interrupts"}
+    return MessageResponse(
+        **{name: answer[name] for name in fields},
+        reason_incomplete=answer["reason"],
+        interrupts=[PendingInterrupt(**pending) for pending in answer["interrupts"]],
+        metadata=MessageMetadata(**asdict(service.model), memory=answer["memory"], context=answer["context"]),
+    ).model_dump()
+
+
+async def _build_run(message: MessageRequest, service: Service, identity: Identity, key: str) -> MessageRun:
     new_id, message_id = new_thread_id(), await _claim_message(message, service, identity, key)
     session = await service.session_runs.enter(
         identity,
@@ -175,6 +192,13 @@ async def _build_run(message: MessageRequest, service: Service, identity: Identi
         message_id=message_id,
         new_id=new_id,
     )
+    turn = await service.journeys.choose(
+        identity,
+        message.contact_id,
+        message.message,
+        message_id=message_id,
+        is_repeated=session.repeated,
+    )
     values = {
         "message": message.message,
         "contact_id": message.contact_id,
@@ -183,21 +207,40 @@ async def _build_run(message: MessageRequest, service: Service, identity: Identi
         "message_id": message_id,
         "metadata": message.metadata or {},
     }
-    return build_run_request(
-        service.graphs[SESSION_GRAPH.name],
-        SESSION_GRAPH,
-        build_graph_input(SESSION_GRAPH, values),
-        identity=identity,
-        thread_id=session.session_id,
-        fresh=session.session_id == new_id,
-        metadata={"channel_id": message.channel_id, **(message.metadata or {})},
-        on_finish=service.session_runs.close_on_finish(SESSION_GRAPH, identity, session.session_id),
-        key=message_id,
-        repeated=session.repeated,
-        modes=("messages", "updates", "values"),
+    common: dict[str, Any] = {
+        "identity": identity,
+        "metadata": {"channel_id": message.channel_id, **(message.metadata or {})},
+        "key": message_id,
+        "repeated": session.repeated,
+        "modes": ("messages", "custom", "updates", "values"),
         # The agents' steps and tokens are those of subgraphs.
-        subgraphs=True,
-        multitask_strategy=message.multitask_strategy,
+        "subgraphs": True,
+        "multitask_strategy": message.multitask_strategy,
+    }
+    return MessageRun(
+        message=message,
+        identity=identity,
+        message_id=message_id,
+        session=build_run_request(
+            service.graphs[SESSION_GRAPH.name],
+            SESSION_GRAPH,
+            build_graph_input(SESSION_GRAPH, values),
+            thread_id=session.session_id,
+            fresh=session.session_id == new_id,
+            on_finish=service.session_runs.close_on_finish(SESSION_GRAPH, identity, session.session_id),
+            **common,
+        ),
+        turn=turn,
+        journey=build_run_request(
+            service.graphs[turn.spec.name],
+            turn.spec,
+            turn.input,
+            thread_id=turn.journey.thread_id,
+            fresh=False,
+            **common,
+        )
+        if turn
+        else None,
     )
 
 

@@ -18,41 +18,22 @@ from service.runs.output import format_approval_id
 from service.runs.request import require_storable
 from service.workflows.graphs import RunView
 from service.workflows.workflows import Checkpoint, RecoveryStrategy
-from workflows.json_values import INTEGER_LIMIT, iter_levels
+from workflows.json_values import check_size
 from workflows.progress import StepProgress, StepState
+from workflows.requests import WorkflowRequest
 from workflows.results import Record
 from workflows.schema import Definition
 from workflows.store import RunSummary, Status
 
-MAX_SIZE = 1_000_000
-
-
-def _check_size(value: JsonValue) -> JsonValue:
-    """Return the value, if a checkpoint can hold it and it is no larger than a workflow needs."""
-    size = 0
-    for level in iter_levels(value):
-        size += sum(len(one) if isinstance(one, str) else 1 for one in level)
-        if size > MAX_SIZE:
-            raise ValueError(f"holds more than {MAX_SIZE:,} characters and values")
-        if any(isinstance(one, int) and abs(one) >= INTEGER_LIMIT for one in level):
-            raise ValueError("holds an integer of more than 64 bits: send it as text")
-    return value
-
-
-Values: TypeAlias = Annotated[dict[str, JsonValue], AfterValidator(_check_size)]
-Payload: TypeAlias = Annotated[JsonValue, AfterValidator(_check_size)]
+Payload: TypeAlias = Annotated[JsonValue, AfterValidator(check_size)]
 ClientId: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
-class RunWorkflow(BaseModel):
+class RunWorkflow(WorkflowRequest):
     """A workflow to run: one of the library by its name, or a definition."""
 
-    model_config = ConfigDict(extra="forbid")
     _storable = model_validator(mode="before")(require_storable)
 
-    name: str | None = Field(None, max_length=64, description="Name of a workflow of the library")
-    definition: dict[str, JsonValue] | None = Field(None, description="See /v1/workflows/schema")
-    input: Values = Field({}, description="The input that the definition declares")
     priority: int | None = Field(None, ge=-100, le=100, description="null: the definition's")
     client_id: ClientId | None = Field(
         None, description="Your own id of the run: a repeated request returns the run that was started first"
@@ -61,12 +42,6 @@ class RunWorkflow(BaseModel):
         default=False,
         description="Answer when the run has ended or waits, within a minute; otherwise at once",
     )
-
-    @model_validator(mode="after")
-    def _check_one_of_both(self) -> Self:
-        if (self.name is None) == (self.definition is None):
-            raise ValueError("give either the name of a workflow of the library, or a definition")
-        return self
 
 
 class DefinitionFault(BaseModel):

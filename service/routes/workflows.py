@@ -3,10 +3,9 @@
 from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Header, Path, Query, Response
+from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.encoders import jsonable_encoder
 from fastapi.responses import PlainTextResponse
-from pydantic import JsonValue
 from sse_starlette import ServerSentEvent
 
 from core.errors import InvalidRequest, NothingToResume
@@ -64,12 +63,13 @@ def _add_definition_routes(router: APIRouter) -> None:
         return Library(workflows=[LibraryEntry.build(definition) for definition in LIBRARY.values()])
 
     @router.post("/validate")
-    async def validate(
-        definition: Annotated[JsonValue, Body(description="A definition that fits /v1/workflows/schema")],
-        service: OpenService,
-    ) -> ValidationReport:
-        """Return everything that is wrong with a definition."""
-        faults = service.workflows.list_faults(definition)
+    async def validate(request: RunWorkflow, service: OpenService) -> ValidationReport:
+        """Return everything that is wrong with a workflow; its input is checked where it is given.
+
+        Takes what ``POST /v1/workflows`` takes, and runs nothing.
+        """
+        values = request.input if "input" in request.model_fields_set else None
+        faults = service.workflows.list_faults(request, values)
         return ValidationReport(valid=not faults, faults=[DefinitionFault(**fault) for fault in faults])
 
 
@@ -83,14 +83,9 @@ def _add_run_routes(router: APIRouter) -> None:
         422 with the list of all faults if the definition or its input has any.
         """
         workflows = service.workflows
-        definition = (
-            workflows.find_definition(request.name)
-            if request.name is not None
-            else workflows.read_definition(request.definition)
-        )
         run = await workflows.start(
             requester,
-            definition,
+            workflows.read_request(request),
             request.input,
             client_id=request.client_id or "",
             priority=request.priority,

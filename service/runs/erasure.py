@@ -14,6 +14,7 @@ from core.memory import Memory, Scope
 from core.postgres import Connection, Pool
 from service.audit.idempotency import erase_effects, erase_request_keys
 from service.audit.trail import Entry, record_entry
+from service.sessions.journeys import erase_journey
 from service.sessions.store import erase_session
 from workflows.store import erase_run
 
@@ -23,6 +24,7 @@ Eraser: TypeAlias = Callable[[Connection, str], Awaitable[None]]
 ERASERS: tuple[Eraser, ...] = (
     delete_checkpoints,
     erase_session,
+    erase_journey,
     erase_effects,
     erase_request_keys,
     erase_run,

@@ -5,7 +5,7 @@ boundary, where its checkpoint is, instead of being cancelled within a step.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from enum import Enum
 from typing import Final, TypeAlias, cast
@@ -14,6 +14,7 @@ from langchain_core.callbacks import AsyncCallbackManager, BaseCallbackHandler, 
 from langchain_core.runnables import patch_config
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
+from langgraph.types import Interrupt
 from psycopg_pool import PoolTimeout
 
 from core.concurrency import FairSemaphore
@@ -23,10 +24,16 @@ from core.logging import get_logger
 from core.settings import RunSettings
 from service.audit.trail import AuditTrail
 from service.errors import to_service_error
+from service.runs.answers import refuse_wrong_answers
 from service.runs.limits import RunQueue, ThreadLocks
 from service.runs.observers import RunObserver
 from service.runs.output import RunResult
-from service.runs.preconditions import ThreadOwners, check_preconditions, list_decisions
+from service.runs.preconditions import (
+    ThreadOwners,
+    check_new_thread,
+    check_preconditions,
+    list_decisions,
+)
 from service.runs.replay import find_earlier_run, is_broken_off, keep_message_key, replay_output
 from service.runs.request import QueueName, RunPart, RunRequest, build_resume_call
 
@@ -225,6 +232,7 @@ class RunExecutor:
             # Nobody waits for the run any more: it must not use the thread's turn.
             raise GraphDrained(control.drain_reason or "")
         graph, config, graph_input = request.graph, request.config, request.input
+        pending: Sequence[Interrupt] = ()
         if request.key or not request.fresh:
             state = await graph.aget_state(config)
             await self._owners.authorize_thread(request.identity, request.thread_id, state.metadata)
@@ -236,7 +244,9 @@ class RunExecutor:
             check_preconditions(graph.name, graph_input, request.multitask_strategy, state, request.identity)
             for decision in list_decisions(graph.name, graph_input, state):
                 await self._audit.record(decision)
-            config = keep_message_key(config, graph_input, state)
+            config, pending = keep_message_key(config, graph_input, state), state.interrupts
+        else:
+            check_new_thread(graph_input)
         callbacks = await _start_callbacks(request)
         if handler:
             callbacks.add_handler(handler)
@@ -252,7 +262,8 @@ class RunExecutor:
             version="v2",
         )
         # It is a generator and has to be closed; LangGraph's annotation is wider.
-        return cast("AsyncGenerator[RunPart, None]", stream), False
+        parts = cast("AsyncGenerator[RunPart, None]", stream)
+        return (refuse_wrong_answers(parts, graph_input, pending) if pending else parts), False
 
 
 class _Signal(Enum):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from langchain_core.callbacks import BaseCallbackHandler
 
 from service.audit.trail import AuditTrail, Entry
-from service.observability.metrics import ADVANCED, RunMeter, ServiceMetrics, measure_run
+from service.observability.metrics import RunMeter, ServiceMetrics, measure_run
 from service.observability.tracing import Tracing
 from service.runs.request import RunPart, RunRequest
 
@@ -30,7 +30,7 @@ class ObservedRun:
 
     @property
     def outcome(self) -> str:
-        """``finished``, ``waiting`` (interrupted), ``advanced`` (a workflow), ``cancelled``, or a code."""
+        """``finished``, ``waiting`` (interrupted), ``cancelled``, or a code."""
         return self._meter.outcome
 
     def take(self, part: RunPart) -> None:
@@ -65,17 +65,15 @@ class RunObserver:
     def observe(self, request: RunRequest) -> Iterator[ObservedRun]:
         """Observe a run while the context is open; its outcome is set inside.
 
-        A workflow's run has no values to judge it by: it has advanced, and the workflow's own row says
-        whether the workflow waits, failed or is done. The audit trail has no entry of it.
+        A workflow may take several runs. Its worker counts it when it waits or ends, and the audit trail has
+        no entry of its runs.
         """
         is_workflow = request.queue == "workflows"
         started, name = time.monotonic(), request.graph.name
         with (
             self._tracing.trace_run(name, request.thread_id) as trace,
-            measure_run(self._metrics, name) as meter,
+            measure_run(self._metrics, name, is_part=is_workflow) as meter,
         ):
-            if is_workflow:
-                meter.outcome = ADVANCED
             run = ObservedRun(meter, trace.callbacks)
             try:
                 yield run

@@ -31,7 +31,7 @@ from workflows.store import run_tenant
 DECISIONS: Final = frozenset({"approve", "edit", "reject"})
 
 # LangGraph's ids are XXH3 hashes of 128 bits; it reads a mapping with such keys as answers by id.
-_INTERRUPT_ID = re.compile(r"[0-9a-f]{32}")
+INTERRUPT_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def no_such_thread(thread_id: str) -> NotFound:
@@ -135,6 +135,18 @@ def check_preconditions(
         )
 
 
+def check_new_thread(graph_input: Any) -> None:
+    """Check that a run may begin on a new thread.
+
+    Raises:
+        NothingToResume: It continues or answers, but names no thread.
+    """
+    if graph_input is None or (isinstance(graph_input, Command) and graph_input.resume is not None):
+        raise NothingToResume(
+            "resume continues a thread, and none is named: give its id as config.configurable.thread_id"
+        )
+
+
 def check_same_conversation(graph: str, contact_id: str | None, state: StateSnapshot) -> None:
     """Check that a thread is the graph's and about the contact, whose messages no other agent may read.
 
@@ -194,7 +206,7 @@ def _check_answer(answer: Any, pending: Sequence[Interrupt], identity: Identity)
     if not pending:
         raise NothingToResume("the thread waits for no decision: it was given, or never asked for")
     ids = {interrupt.id for interrupt in pending}
-    by_id = isinstance(answer, Mapping) and answer and all(map(_INTERRUPT_ID.fullmatch, answer))
+    by_id = isinstance(answer, Mapping) and answer and all(map(INTERRUPT_ID.fullmatch, answer))
     if by_id and not answer.keys() <= ids:
         raise NothingToResume("the decision was given already, or the thread went on without it")
     if len(ids) > 1 and not by_id:

@@ -29,10 +29,11 @@ from nodes.workflow.executors import WaitAnswer
 from nodes.workflow.recovery import Recovery
 from service.auth.principal import Identity
 from service.errors import error_body, to_service_error
+from service.observability.metrics import ServiceMetrics
 from service.runs.executor import RunExecutor
 from service.runs.request import CompiledGraph
-from service.workflows.graphs import WorkflowGraphs, build_request
-from workflows.store import FINAL_STATUSES, Run, WorkflowStore
+from service.workflows.graphs import WORKFLOW, WorkflowGraphs, build_request
+from workflows.store import FINAL_STATUSES, FinalStatus, Run, WorkflowStore
 
 log = get_logger(__name__)
 
@@ -54,13 +55,20 @@ class WorkflowWorker:
         store: The table of runs.
         graphs: Their compiled definitions.
         runs: Executes them.
+        metrics: Where workflows are counted.
         settings: Limits, and how long a lease is.
     """
 
     def __init__(
-        self, store: WorkflowStore, graphs: WorkflowGraphs, runs: RunExecutor, settings: WorkflowSettings
+        self,
+        store: WorkflowStore,
+        graphs: WorkflowGraphs,
+        runs: RunExecutor,
+        metrics: ServiceMetrics,
+        settings: WorkflowSettings,
     ) -> None:
         self._store = store
+        self._metrics = metrics
         self._graphs = graphs
         self._runs = runs
         self._settings = settings
@@ -230,7 +238,7 @@ class WorkflowWorker:
             ServiceError: The answer was not accepted.
         """
         if run.cancel_requested:
-            await self._store.mark_ended(run.id, "cancelled", None)
+            await self._end(run.id, "cancelled", None)
             return
         try:
             rejection = await self._run_graph(run, command, decided_by)
@@ -326,14 +334,19 @@ class WorkflowWorker:
             values = [pending.value for pending in state.interrupts if isinstance(pending.value, dict)]
             dues = [value["due"] for value in values if value.get("due")]
             await self._store.mark_waiting(run.id, wake_at=min(dues, default=None))
+            self._metrics.count_run(WORKFLOW, "waiting")
         elif state.values.get("status") == "succeeded":
-            await self._store.mark_ended(run.id, "succeeded", None)
+            await self._end(run.id, "succeeded", None)
         else:
             error = WorkflowFailed(
                 state.values.get("error") or "a step failed",
                 details={"failed": state.values.get("failed", [])},
             )
-            await self._store.mark_ended(run.id, "failed", error_body(error))
+            await self._end(run.id, "failed", error_body(error))
+
+    async def _end(self, run_id: str, status: FinalStatus, error: dict[str, JsonValue] | None) -> None:
+        if await self._store.mark_ended(run_id, status, error):
+            self._metrics.count_run(WORKFLOW, status)
 
     async def _record_error(self, run: Run, error: ServiceError) -> None:
         if isinstance(error, RunStopped):
@@ -342,4 +355,4 @@ class WorkflowWorker:
             await self._store.release(run.id, pause=PAUSE_SECONDS)
         else:
             log.info("workflow_failed", workflow_id=run.id, error=error.code, reason=error.message)
-            await self._store.mark_ended(run.id, "failed", error_body(error))
+            await self._end(run.id, "failed", error_body(error))

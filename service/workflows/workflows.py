@@ -26,6 +26,7 @@ from nodes.deps import Deps
 from nodes.workflow.executors import build_executors
 from nodes.workflow.recovery import Recovery, extract_records, retry, rollback_to_checkpoint, skip_failed_step
 from service.auth.principal import Identity
+from service.observability.metrics import ServiceMetrics
 from service.runs.executor import RunExecutor
 from service.runs.request import CompiledGraph, new_thread_id
 from service.workflows.graphs import (
@@ -40,15 +41,16 @@ from service.workflows.worker import WorkflowWorker
 from workflows.connections import open_connections
 from workflows.faults import Fault
 from workflows.http import open_http
-from workflows.loader import LIBRARY
+from workflows.loader import load_request
 from workflows.outline import build_outline, iter_steps
 from workflows.ports import Engine, StepPorts
 from workflows.progress import compute_progress
+from workflows.requests import WorkflowRequest
 from workflows.results import parse_step_id
 from workflows.schema import Definition
 from workflows.steps import AgentCall, Approval
 from workflows.store import Run, WorkflowStore
-from workflows.validation import build_error, read_definition, read_input
+from workflows.validation import build_error, read_input
 
 RecoveryStrategy: TypeAlias = Literal["retry", "skip_failed_step", "rollback_to_checkpoint"]
 
@@ -83,23 +85,14 @@ class Workflows:
     worker: WorkflowWorker
     slots: FairSemaphore
 
-    def find_definition(self, name: str) -> Definition:
-        """Return a definition of the library.
+    def read_request(self, request: WorkflowRequest) -> Definition:
+        """Return the definition that a request names or holds, whose agents this service has.
 
         Raises:
             NotFound: The library has no workflow of that name.
-        """
-        if name not in LIBRARY:
-            raise NotFound(f"the library has no workflow {name!r}", details={"names": sorted(LIBRARY)})
-        return LIBRARY[name]
-
-    def read_definition(self, document: JsonValue) -> Definition:
-        """Return a definition whose agents this service has.
-
-        Raises:
             InvalidDefinition: It has faults.
         """
-        definition = read_definition(document)
+        definition = load_request(request)
         message = f"must be one of {', '.join(sorted(STEP_GRAPHS))}"
         faults = [
             Fault(f"{entry.path}.graph", entry.step.id, "graph", message)
@@ -110,10 +103,18 @@ class Workflows:
             raise build_error(faults)
         return definition
 
-    def list_faults(self, document: JsonValue) -> list[dict[str, str]]:
-        """Return everything that is wrong with a definition, as JSON."""
+    def list_faults(
+        self, request: WorkflowRequest, values: Mapping[str, JsonValue] | None
+    ) -> list[dict[str, str]]:
+        """Return everything that is wrong with a workflow and, if it is not None, its input; as JSON.
+
+        Raises:
+            NotFound: As :meth:`read_request`.
+        """
         try:
-            self.read_definition(document)
+            definition = self.read_request(request)
+            if values is not None:
+                read_input(definition, values)
         except InvalidDefinition as error:
             faults: list[dict[str, str]] = error.details["faults"]
             return faults
@@ -287,12 +288,18 @@ class Workflows:
 
 @asynccontextmanager
 async def open_engine(
-    settings: WorkflowSettings, *, deps: Deps, crm: httpx.AsyncClient, effects: Effects
+    settings: WorkflowSettings,
+    *,
+    databases: Mapping[str, str],
+    deps: Deps,
+    crm: httpx.AsyncClient,
+    effects: Effects,
 ) -> AsyncIterator[Engine]:
     """Open the connections of working steps.
 
     Args:
-        settings: Hosts, databases, and how many steps run at once.
+        settings: Hosts, and how many steps run at once.
+        databases: Databases that ``database_query`` steps read: connection strings by name.
         deps: What the graphs that are steps are built with.
         crm: The CRM's client.
         effects: Records effects.
@@ -300,7 +307,7 @@ async def open_engine(
     async with AsyncExitStack() as stack:
         ports = StepPorts(
             http=await stack.enter_async_context(open_http(settings, crm)),
-            sql=await stack.enter_async_context(open_connections(settings.connection_urls)),
+            sql=await stack.enter_async_context(open_connections(databases)),
             graphs=RegistryGraphs(STEP_GRAPHS, deps),
             effects=effects,
         )
@@ -316,6 +323,7 @@ async def open_workflows(
     runs: RunExecutor,
     engine: Engine,
     checkpointer: Checkpointer,
+    metrics: ServiceMetrics,
     tasks: Supervisor,
 ) -> AsyncIterator[Workflows]:
     """Run workflows until the context closes; the runs in progress must have been drained by then."""
@@ -328,7 +336,7 @@ async def open_workflows(
 
     graphs = WorkflowGraphs(compile_definition)
     store = WorkflowStore(pool, service=uuid4().hex, lease_seconds=settings.lease_seconds)
-    worker = WorkflowWorker(store, graphs, runs, settings)
+    worker = WorkflowWorker(store, graphs, runs, metrics, settings)
     async with tasks.supervise("workflow-worker", worker.run):
         try:
             yield Workflows(store=store, graphs=graphs, worker=worker, slots=engine.slots)

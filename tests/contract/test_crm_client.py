@@ -10,6 +10,7 @@ import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
 
+from core.customer_text import CustomerText
 from core.errors import CrmError, CrmRefused, CrmUnauthorized, CrmUnavailable
 from core.postgres import Pool
 from core.settings import CrmSettings
@@ -45,7 +46,7 @@ FAILED = Answer(500, "<html>Internal Server Error</html>")
 
 
 def send_message(crm: CrmClient) -> Awaitable[Created]:
-    return crm.send_message(LAURA, text="Use batches.", key="key-1")
+    return crm.send_message(LAURA, text=CustomerText("Use batches."), key="key-1")
 
 
 def create_ticket(crm: CrmClient) -> Awaitable[Created]:
@@ -158,7 +159,7 @@ async def test_an_engineering_ticket_is_kept_once_per_key(crm: CrmClient, pool: 
 async def test_a_key_that_comes_back_with_another_text_is_refused(crm: CrmClient) -> None:
     await send_message(crm)
     with pytest.raises(CrmRefused, match="another body") as caught:
-        await crm.send_message(LAURA, text="Something else.", key="key-1")
+        await crm.send_message(LAURA, text=CustomerText("Something else."), key="key-1")
     assert caught.value.crm_status == 409
 
 
@@ -169,7 +170,7 @@ async def test_a_key_that_comes_back_with_another_text_is_refused(crm: CrmClient
             lambda crm, name=name: getattr(crm, name)(NOBODY)
             for name in ("get_contact", "get_subscription", "list_tickets")
         ),
-        lambda crm: crm.send_message(NOBODY, text="Hello", key="key-2"),
+        lambda crm: crm.send_message(NOBODY, text=CustomerText("Hello"), key="key-2"),
         lambda crm: crm.create_engineering_ticket(
             NOBODY, title="t", description="d", severity="low", key="key-3"
         ),
@@ -182,8 +183,10 @@ async def test_an_unknown_contact_is_a_refusal_in_the_crms_own_words(crm: CrmCli
 
 
 async def test_text_the_crm_does_not_take_is_a_refusal_that_names_the_field(crm: CrmClient) -> None:
-    with pytest.raises(CrmRefused, match="text") as caught:
-        await crm.send_message(LAURA, text="  ", key="key-1")
+    with pytest.raises(CrmRefused, match="title") as caught:
+        await crm.create_engineering_ticket(
+            LAURA, title="  ", description="It fails.", severity="low", key="key-1"
+        )
     assert caught.value.crm_status == 422
 
 
@@ -415,7 +418,7 @@ async def test_words_that_cannot_be_sent_are_refused(crm: CrmClient, words: str)
 
 async def test_a_text_that_cannot_be_sent_is_refused(crm: CrmClient, pool: Pool) -> None:
     with pytest.raises(CrmRefused, match="request to the CRM is not valid"):
-        await crm.send_message(LAURA, text="half a character \ud800", key="key-1")
+        await crm.send_message(LAURA, text=CustomerText("half a character \ud800"), key="key-1")
     assert await kept(pool, "messages") == []
 
 

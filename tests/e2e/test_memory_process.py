@@ -3,6 +3,7 @@
 import asyncio
 import re
 import signal
+import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,8 +13,10 @@ from pydantic import SecretStr
 
 from memory.grpc_client import connect_memory
 from tests.support.memory_grpc import ANA, make_message, memory_settings
-from tests.support.process import launch
+from tests.support.process import PROJECT, launch
+from workflows.loader import SafeYAML
 
+COMPOSE = SafeYAML().load((PROJECT / "deploy" / "compose.yaml").read_text("utf-8"))
 TOKEN = "a-token"
 
 
@@ -40,12 +43,22 @@ async def memory_process(data_dir: Path) -> AsyncIterator[tuple[Process, str]]:
             await process.communicate()
 
 
+async def is_healthy(address: str) -> bool:
+    """Ask as the container of deploy/compose.yaml asks itself."""
+    _, _, *arguments = COMPOSE["services"]["memory"]["healthcheck"]["test"]
+    command = [argument.replace("127.0.0.1:50051", address) for argument in arguments]
+    process = await asyncio.create_subprocess_exec(sys.executable, *command, stderr=asyncio.subprocess.PIPE)
+    await process.communicate()
+    return process.returncode == 0
+
+
 async def test_a_separate_memory_server_keeps_its_data_through_a_restart(tmp_path: Path) -> None:
     for added in (1, 0):
         async with memory_process(tmp_path) as (process, message):
             assert TOKEN not in message
             found = re.search(r"MEMORY_GRPC_TARGET=(\S+) MEMORY_GRPC_TOKEN=\.\.\. make serve", message)
             assert found
+            assert await is_healthy(found[1])
             settings = memory_settings(grpc_target=found[1], grpc_token=SecretStr(TOKEN))
             async with connect_memory(settings) as remote:
                 await remote.check_health()
@@ -54,6 +67,7 @@ async def test_a_separate_memory_server_keeps_its_data_through_a_restart(tmp_pat
             process.send_signal(signal.SIGTERM)
             _, errors = await process.communicate()
             assert process.returncode == 0, errors.decode()
+            assert not await is_healthy(found[1])
 
 
 async def test_a_memory_server_that_cannot_start_explains_why_in_one_line(tmp_path: Path) -> None:

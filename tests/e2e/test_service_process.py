@@ -52,6 +52,9 @@ async def test_a_fresh_service_solves_the_support_case_offline(data_dir: Path) -
         used = {entry["action"]["tool"] for entry in output["trace"] if entry["action"]}
         assert len(used) >= 3
         assert output["metadata"]["is_language_model"] is False
+        # Workflows read the development CRM's database without a setting.
+        etl = (await http.post("/v1/workflows", json={"name": "customer_data_etl", "wait": True})).json()
+        assert (etl["status"], etl["result"]["loaded"] != []) == ("succeeded", True), etl
         service.send(signal.SIGTERM)
         assert await service.wait() == 0
     left = [process.name() for process in psutil.process_iter() if str(data_dir) in _command(process)]

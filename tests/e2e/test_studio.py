@@ -1,7 +1,6 @@
 """What a developer notices of ``make studio``: every graph runs in LangGraph's dev server."""
 
 import asyncio
-import json
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -103,9 +102,9 @@ async def test_the_coordinator_dispatches_a_message_to_a_specialist(studio: Lang
     assert output["session_id"] == thread["thread_id"]
 
 
-def workflow(*steps: dict[str, Any], **definition: Any) -> dict[str, str]:
+def workflow(*steps: dict[str, Any], **definition: Any) -> dict[str, Any]:
     document = {"name": "a_test", "description": "Test.", "version": "1", "steps": steps, **definition}
-    return {"workflow": json.dumps(document)}
+    return {"definition": document}
 
 
 async def test_the_steps_of_a_workflow_run(studio: LangGraphClient) -> None:

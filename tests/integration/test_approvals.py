@@ -1,6 +1,7 @@
 """What a person who approves notices, and what the run does with their decision."""
 
 import asyncio
+import json
 from typing import Any
 
 from langchain_core.messages import AIMessage
@@ -132,12 +133,19 @@ async def test_an_invalid_decision_is_a_422_and_nothing_changes(database_url: st
             ({"decision": "reject"}, "reject needs a reason"),
             ({"decision": "edit", "arguments": {"title": "x"}}, "arguments.description"),
             ({"decision": "approve", "more": 1}, "more"),
-            ("yes", "approval"),
+            ("yes", "answer: it must be a JSON object"),
             (None, ""),
         ):
             refused = await running.http.post(f"/v1/approvals/{approval['id']}", json=decision)
             assert (refused.status_code, refused.json()["error"]) == (422, "invalid_request"), decision
             assert field.lower() in refused.json()["message"].lower()
+            if decision is None:
+                # It is no answer: the body is missing.
+                continue
+            [expected] = refused.json()["details"]["expected"]
+            assert approval["id"].startswith(expected["id"])
+            assert expected["response_schema"] == approval["response_schema"]
+            assert json.dumps(expected["example"]) in refused.json()["message"]
         assert await approvals(running) == [approval]
         assert (await running.http.post(f"/v1/approvals/{approval['id']}", json=APPROVE)).status_code == 200
         tickets = (await running.crm(f"/engineering-tickets?contact_id={CONTACT}"))["engineering_tickets"]
@@ -201,6 +209,9 @@ async def test_langserve_answers_an_interrupt_and_refuses_what_it_cannot_resume(
         output = await running.react.ainvoke({"resume": APPROVE}, {"configurable": {"thread_id": "waiting"}})
         assert output["final_answer"] == "I told them."
         for resume in (APPROVE, None):
+            nowhere = await running.http.post("/react/invoke", json={"input": {"resume": resume}})
+            assert (nowhere.status_code, nowhere.json()["error"]) == (409, "nothing_to_resume")
+            assert "config.configurable.thread_id" in nowhere.json()["message"]
             late = await running.http.post(
                 "/react/invoke", json={"input": {"resume": resume}, "config": config}
             )
@@ -227,13 +238,7 @@ async def test_a_stream_has_an_event_for_the_question(database_url: str) -> None
         body = {"contact_id": CONTACT, "message": EXPORT}
         streamed = await running.http.post("/v1/messages", json=body, headers={"Accept": "text/event-stream"})
         names = [line.split()[1] for line in streamed.text.splitlines() if line.startswith("event:")]
-        assert [name for name in names if name != "token"] == [
-            "start",
-            "agent",
-            "thought",
-            "interrupt",
-            "done",
-        ]
+        assert list(dict.fromkeys(names)) == ["start", "agent", "thought", "interrupt", "done"]
 
 
 async def test_unknown_approvals_are_404(database_url: str) -> None:
@@ -241,6 +246,8 @@ async def test_unknown_approvals_are_404(database_url: str) -> None:
         for name in ("nothing", f"{'0' * 32}.no-such-thread", "a.b"):
             unknown = await running.http.post(f"/v1/approvals/{name}", json=APPROVE)
             assert (unknown.status_code, unknown.json()["error"]) == (404, "not_found")
+            message = f"there is no approval {name!r}; GET /v1/approvals lists what waits, with ids"
+            assert unknown.json()["message"] == message
         assert await approvals(running) == []
 
 

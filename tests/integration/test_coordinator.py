@@ -166,10 +166,11 @@ async def test_a_message_about_two_things_gets_one_answer_from_two_agents(answer
         assert len(model.prompts) == 3
 
 
+@pytest.mark.parametrize("merged", [[AWAY], [AIMessage("Set GOOGLE_API_KEY."), AIMessage("Dear {name}!")]])
 async def test_answers_that_cannot_be_merged_follow_each_other(
-    answering: Answering,
+    answering: Answering, merged: list[Any]
 ) -> None:
-    replies = [AIMessage("A part."), AIMessage("A part."), AWAY]
+    replies = [AIMessage("A part."), AIMessage("A part."), *merged]
     async with answering(*replies) as (running, _):
         answer = await say(running, MIXED)
         assert (answer["path"], answer["response"]) == ("merged", "A part.\n\nA part.")
@@ -246,9 +247,10 @@ async def test_failures_in_a_row_recommend_a_person_and_degrade_health_until_a_s
     [
         ("I want to talk to a person, please.", "A person will write to you"),
         ("Quero falar com um atendente, por favor.", "Uma pessoa vai escrever"),
+        ("Creo que hubo una filtración de datos.", "equipo de privacidad y seguridad"),
     ],
 )
-async def test_a_customer_who_asks_for_a_person_is_handed_over_at_once(
+async def test_a_customer_who_needs_a_person_is_handed_over_at_once(
     database_url: str, message: str, words: str
 ) -> None:
     async with answering_alone(database_url) as (running, model):
@@ -259,6 +261,29 @@ async def test_a_customer_who_asks_for_a_person_is_handed_over_at_once(
         [handoff] = (await running.crm(f"/contacts/{CONTACT}/handoffs"))["handoffs"]
         assert (handoff["team"], handoff["summary"]) == (answer["handoff"]["team"], message)
         assert not model.prompts
+
+
+COMPLAINT = "This is unacceptable, I want to make a formal complaint about your service."
+
+
+@pytest.mark.parametrize("are_agents_able", [True, False])
+async def test_a_complaint_is_answered_by_an_agent_and_a_person_is_called_once(
+    database_url: str, are_agents_able: bool
+) -> None:
+    replies = [AWAY, AIMessage("I am sorry.") if are_agents_able else AWAY]
+    async with answering_alone(database_url, *replies) as (running, model):
+        answer = await say(running, COMPLAINT)
+        assert answer["handoff"]["recorded"] is True
+        [handoff] = (await running.crm(f"/contacts/{CONTACT}/handoffs"))["handoffs"]
+        assert (handoff["team"], handoff["summary"]) == ("success", COMPLAINT)
+        if are_agents_able:
+            assert (answer["path"], answer["response"]) == ("general", "I am sorry.")
+            assert "A person of the team success was called" in "\n".join(
+                message.text for message in model.prompts[-1]
+            )
+        else:
+            assert (answer["path"], answer["success"]) == ("handoff", False)
+            assert "customer success team" in answer["response"]
 
 
 async def test_the_answer_says_that_an_agent_called_a_person(answering: Answering) -> None:
@@ -310,7 +335,7 @@ async def test_a_stream_names_the_agent_before_its_tokens(answering: Answering) 
         accept = {"Accept": "text/event-stream"}
         async with aconnect_sse(running.http, "POST", "/v1/messages", json=body, headers=accept) as source:
             events = [(event.event, json.loads(event.data)) async for event in source.aiter_sse()]
-    names = [name for name, _ in events if name != "token"]
+    names = [name for name, data in events if name != "token" and not (name == "thought" and data["text"])]
     assert names == ["start", "agent", "thought", "observation", "agent", "done"]
     agents = [data for name, data in events if name == "agent"]
     assert [(each["agent"], each["chosen"]) for each in agents] == [
@@ -334,6 +359,25 @@ async def test_only_the_merged_answer_of_two_agents_is_streamed(answering: Answe
             events = [(event.event, json.loads(event.data)) async for event in source.aiter_sse()]
     assert sum(name == "agent" for name, _ in events) == 2
     assert "".join(data["text"] for name, data in events if name == "token") == "Both, in one."
+
+
+async def test_the_answer_of_an_agent_that_failed_is_cleared_for_the_next(answering: Answering) -> None:
+    failed = Reflection(
+        success=False, reasoning="No.", task_complete=True, final_answer="It cannot be exported."
+    )
+    async with answering(calling("I look.", LOOK), failed, AIMessage("Use batches.")) as (running, _):
+        body = {"contact_id": CONTACT, "session_id": str(uuid4()), "message": EXPORT}
+        accept = {"Accept": "text/event-stream"}
+        async with aconnect_sse(running.http, "POST", "/v1/messages", json=body, headers=accept) as source:
+            events = [(event.event, json.loads(event.data)) async for event in source.aiter_sse()]
+    assert events[-1][1]["response"] == "Use batches."
+    kinds = [name for name, _ in events if name in {"token", "agent", "reset"}]
+    assert list(dict.fromkeys(kinds)) == ["agent", "token", "reset"]
+    assert kinds[kinds.index("reset") + 1] == "agent"
+    tokens = [data for name, data in events if name == "token"]
+    void = next(data["message_id"] for name, data in events if name == "reset")
+    assert "".join(data["text"] for data in tokens if data["message_id"] == void) == "It cannot be exported."
+    assert "".join(data["text"] for data in tokens if data["message_id"] != void) == "Use batches."
 
 
 async def test_langserve_returns_and_continues_the_session(answering: Answering) -> None:

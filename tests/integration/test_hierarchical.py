@@ -21,6 +21,7 @@ from syrupy.assertion import SnapshotAssertion
 from core.context import Context
 from core.errors import CrmUnavailable, InvalidRequest, ModelRefused, ModelUnavailable
 from core.models import ChatModels, ModelSpec, build_chat_models
+from core.models.reasoning import get_reasoning
 from core.postgres import Pool
 from core.settings import FeatureSettings, ModelSettings
 from graphs.hierarchical import SPEC, build_hierarchical
@@ -900,7 +901,7 @@ async def test_tokens_carry_the_name_of_the_step_that_makes_them(build: Build) -
         )
         if isinstance(message, AIMessageChunk):
             key = (namespace[0] if namespace else "", metadata["langgraph_node"])
-            tokens[key] = tokens.get(key, "") + message.text
+            tokens[key] = tokens.get(key, "") + (get_reasoning(message) or message.text)
     assert json.loads(tokens["", "decompose"])["subtasks"][0]["task"] == "look up"
     assert json.loads(tokens["", "decide"])["result"] == "Use batches."
     workers = {

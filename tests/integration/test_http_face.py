@@ -65,7 +65,23 @@ async def test_unknown_paths_and_methods_are_typed_errors(database_url: str) -> 
         assert (missing.status_code, missing.json()["error"]) == (404, "not_found")
         wrong = await running.http.get("/react/invoke")
         assert (wrong.status_code, wrong.json()["error"]) == (405, "method_not_allowed")
+        assert missing.json()["message"] == "there is nothing at '/nowhere'; /docs lists all routes"
+        assert wrong.json()["message"] == "'/react/invoke' does not take GET, but POST"
         assert set(missing.json()) == set(wrong.json()) == {"error", "message", "details"}
+
+
+async def test_a_body_that_cannot_be_read_is_explained(database_url: str) -> None:
+    bodies = {
+        "{bad": "body: it is not valid JSON, at character 1",
+        "[]": "body: it must be a JSON object, sent with Content-Type: application/json",
+        '{"contact_id": 3, "message": "x"}': "body.contact_id: Input should be a valid string",
+    }
+    async with running_service(database_url, scripted_models(ScriptedChatModel())) as running:
+        for body, message in bodies.items():
+            headers = {"Content-Type": "application/json"}
+            refused = await running.http.post("/v1/messages", content=body, headers=headers)
+            assert (refused.status_code, refused.json()["error"]) == (422, "invalid_request")
+            assert refused.json()["message"].startswith(message)
 
 
 def test_the_openapi_document_changes_only_on_purpose(snapshot: SnapshotAssertion) -> None:

@@ -1,13 +1,14 @@
 """The embedded memory: storing, searching, and the separation of contacts."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from core.errors import MemoryRefused, MemoryUnavailable
 from core.memory import STRATEGIES, Message, Scope, StrategyName
-from core.postgres import Pool
+from core.postgres import Connection, Pool
 from memory.embedded import open_memory
 from tests.support.memory import ANA, START, Model, all_embedded, conversation, embedder, ids, make_message
 
@@ -35,15 +36,36 @@ async def test_messages_survive_a_restart(pool: Pool) -> None:
     model.down = True
     async with open_memory(pool, embedder(model)) as memory:
         await memory.add_messages(ANA, conversation(SHOP))
-    # The service ended between the write and the vectors. A lease that it had just taken lasts two minutes.
-    async with pool.connection() as connection:
-        await connection.execute("UPDATE memory.unembedded SET leased_until = '-infinity'")
+    # The service ended between the write and the vectors.
     model.down = False
     async with open_memory(pool, embedder(model)) as memory:
         await all_embedded(memory)
         result = await memory.search(ANA, "where is my parcel with lamps")
     assert result.degraded == ()
     assert set(ids(result, "vector")) == {message.id for message in conversation(SHOP)}
+
+
+async def test_a_service_that_stops_while_it_stores_vectors_leaves_the_units_to_others(pool: Pool) -> None:
+    async with AsyncExitStack() as stack:
+        memory = await stack.enter_async_context(open_memory(pool, embedder()))
+        async with pool.connection() as other, other.transaction():
+            await other.execute("LOCK TABLE memory.vectors")
+            await memory.add_messages(ANA, conversation(SHOP))
+            await wait_for_lock(other)
+            await stack.aclose()
+    async with pool.connection() as other:
+        counted = await other.execute(
+            "SELECT count(*) AS units, count(*) FILTER (WHERE leased_until > now()) AS leased "
+            "FROM memory.unembedded"
+        )
+        assert await counted.fetchone() == {"units": len(SHOP), "leased": 0}
+
+
+async def wait_for_lock(connection: Connection) -> None:
+    """Return when another connection waits for a lock."""
+    waiting = "SELECT count(*) AS n FROM pg_locks WHERE NOT granted AND relation = 'memory.vectors'::regclass"
+    while not (row := await (await connection.execute(waiting)).fetchone()) or not row["n"]:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
 
 
 async def test_units_leased_by_a_dead_service_are_embedded_by_another(pool: Pool) -> None:

@@ -43,6 +43,7 @@ async def test_a_customer_completes_every_step(pool: Pool) -> None:
         USE,
         make_reading(team_size=8),
         SHOPIFY,
+        make_reading(first_task="Import our pupils"),
     )
     async with journey(pool, model) as customer:
         output = await customer.begin()
@@ -64,11 +65,13 @@ async def test_a_customer_completes_every_step(pool: Pool) -> None:
         assert customer.step("profile") == ("done", "")
         await customer.reply("Ok", "we have a Shopify shop")
         assert customer.question == "connected"
-        await customer.reply("Done!", "yes")
+        await customer.reply("Done!", "import our pupils")
+        assert customer.heard == f"{EN.task_started}\n\n{TOUR}\n\n{EN.questions['success']}"
+        await customer.reply("yes")
 
         assert customer.output["status"] == "completed"
         assert "__interrupt__" not in customer.output
-        assert [step["status"] for step in customer.output["steps"]] == ["done"] * 5
+        assert [step["status"] for step in customer.output["steps"]] == ["done"] * 6
         assert customer.output["profile"] == {
             "company_size": 50,
             "industry": "Tutoring",
@@ -80,20 +83,28 @@ async def test_a_customer_completes_every_step(pool: Pool) -> None:
         assert customer.output["summary"] in customer.heard
         kept = (await customer.crm.get_contact(AISHA)).profile
         assert kept.model_dump() == customer.output["profile"]
-        [follow_up] = await customer.crm.list_follow_ups(AISHA)
-        assert follow_up.note == customer.output["summary"]
+        done, first_task = await customer.crm.list_follow_ups(AISHA)
+        assert done.note == customer.output["summary"]
+        assert first_task.subject == "First task: Import our pupils"
         turns = [type(message) for message in customer.output["messages"]]
-        assert turns == [AIMessage, HumanMessage] * 8 + [AIMessage]
+        assert turns == [AIMessage, HumanMessage] * 9 + [AIMessage]
 
 
 async def test_the_offline_model_completes_a_journey_in_english(pool: Pool) -> None:
     async with journey(pool, build_chat_models(ModelSettings(), FeatureSettings())) as customer:
         await customer.begin()
-        await customer.reply("about 12", "Private tutoring", "We want to import contacts", "We are 5")
+        await customer.reply(
+            "about twelve people, a tutoring school",
+            "Private tutoring",
+            "We want to import contacts",
+            "We are 5",
+        )
         assert "Importing contacts from a CSV file" in customer.heard
         await customer.reply("ok", "Shopify and Google Sheets")
         assert "Settings > Integrations" in customer.heard
-        await customer.reply("yes, it is connected", "Yes we can")
+        await customer.reply("yes, it is connected", "import contacts")
+        assert "Importing contacts from a CSV file" in customer.heard
+        await customer.reply("Yes we can")
         assert customer.output["status"] == "completed"
         assert customer.output["profile"]["company_size"] == 12
 
@@ -105,7 +116,7 @@ async def test_the_offline_model_completes_a_journey_in_portuguese(pool: Pool) -
         await customer.reply("Somos 120 pessoas", "Queremos agendar campanhas de WhatsApp")
         assert "Agendamento de campanhas" in customer.heard
         assert customer.heard.endswith(PT.questions["tour"])
-        await customer.reply("sim", "nenhuma", "sim, consigo")
+        await customer.reply("sim", "nenhuma", "pular", "sim, consigo")
         assert customer.output["status"] == "completed"
         assert customer.output["summary"].startswith("Configuração inicial concluída.")
         assert customer.output["profile"] == {
@@ -235,7 +246,7 @@ async def test_a_skipped_question_is_not_asked_again(pool: Pool) -> None:
             "skipped",
             "integration: the customer skipped it; connected: there is nothing to connect",
         )
-        await customer.reply("pular")
+        await customer.reply("pular", "pular")
         assert customer.output["status"] == "completed"
         assert await customer.crm.list_follow_ups(JULIANA) == []
 
@@ -243,15 +254,19 @@ async def test_a_skipped_question_is_not_asked_again(pool: Pool) -> None:
 @pytest.mark.parametrize(
     ("question", "team"), [("connected", "technical_support"), ("success", "customer_success")]
 )
-async def test_a_failing_integration_is_handed_to_technical_support(
+async def test_a_customer_who_says_no_is_helped_first_and_then_gets_a_person(
     pool: Pool, question: str, team: str
 ) -> None:
     async with journey(pool, reader(SHOPIFY), MARCUS) as customer:
         await customer.begin()
         await customer.reply("ok", "Shopify")
         if question == "success":
-            await customer.reply("done")
+            await customer.reply("done", "skip")
         assert customer.question == question
+        await customer.reply("no")
+        assert customer.question == question
+        assert customer.heard.startswith(f"{EN.help_out}\n\n{TOUR}")
+        assert customer.output["handoff"]["required"] is False
         await customer.reply("no")
         assert customer.output["handoff"]["team"] == team
         assert [handoff.team for handoff in await customer.crm.list_handoffs(MARCUS)] == [team]
@@ -300,7 +315,7 @@ async def test_fields_entered_in_the_crm_meanwhile_are_not_asked_for(pool: Pool)
 async def test_a_new_run_on_a_finished_journey_changes_nothing(pool: Pool) -> None:
     async with journey(pool, reader(), MARCUS) as customer:
         await customer.begin()
-        await customer.reply("ok", "none", "yes")
+        await customer.reply("ok", "none", "skip", "yes")
         assert customer.output["status"] == "completed"
         changes = list(customer.line.changes)
         await customer.begin("Hello again")
@@ -366,7 +381,9 @@ async def test_the_journey_continues_without_a_model(pool: Pool) -> None:
         assert "- Connecting Shopify, Zapier and Google Sheets" in customer.heard
         await customer.reply("what do I need an API key for?")
         assert "- Creating and rotating API keys" in customer.heard
-        await customer.reply("it works", "yes")
+        await customer.reply("it works", "skip", "5")
+        assert customer.question == "success"
+        await customer.reply("yes")
         assert customer.output["status"] == "completed"
 
 

@@ -1,17 +1,31 @@
 """The real OpenAI adapter over a real socket: what is sent, and what a caller sees when things go wrong."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.tools import BaseTool, tool
+from langgraph.graph import START, MessagesState, StateGraph
 from pydantic import BaseModel
 
 from core.errors import ModelMisconfigured, ModelRefused, ModelUnavailable
 from core.models import ChatModels, build_chat_models, is_truncated
+from core.models.calls import ModelSpec
+from core.models.reasoning import get_reasoning
 from core.settings import FeatureSettings, ModelSettings
 from tests.support.exchange import Raw
-from tests.support.openai_api import Error, OpenAIServer, Refusal, Response, Text, ToolCall, openai_server
+from tests.support.openai_api import (
+    Error,
+    OpenAIServer,
+    Refusal,
+    Response,
+    Text,
+    ToolCall,
+    build_event,
+    encode_events,
+    openai_server,
+)
 
 # The SDK serialises its own objects, also those with wrong types from the wire.
 pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning")
@@ -56,6 +70,75 @@ async def models(server: OpenAIServer) -> AsyncIterator[ChatModels]:
     await models.aclose()
 
 
+async def stream(models: ChatModels, *tools: BaseTool) -> tuple[AIMessage, list[tuple[str, str]]]:
+    """The reply to the conversation in a graph, and what a client sees of it: tags and texts, and resets."""
+
+    async def answer(state: MessagesState) -> dict[str, list[AIMessage]]:
+        return {"messages": [await models.reply(state["messages"], temperature=0, tools=tools)]}
+
+    graph = StateGraph(MessagesState).add_node("answer", answer).add_edge(START, "answer").compile()
+    start: MessagesState = {"messages": [HumanMessage("Where is my order?")]}
+    seen: list[tuple[str, str]] = []
+    reply = AIMessage("")
+    async for mode, part in graph.astream(start, stream_mode=["messages", "custom", "values"]):
+        match mode, part:
+            case "messages", (AIMessageChunk() as chunk, {"tags": [tag]}):
+                seen += [(tag, text)] if (text := get_reasoning(chunk) or chunk.text) else []
+            case "messages", (AIMessage() as whole, _):
+                seen.append(("untagged", whole.text))
+            case "custom", {"event": event}:
+                seen.append((event, ""))
+            case "values", {"messages": [*_, AIMessage() as last]}:
+                reply = last
+    return reply, seen
+
+
+async def test_think_blocks_are_thoughts(server: OpenAIServer, models: ChatModels) -> None:
+    server.enqueue(Text(["<thi", "nk>They ask.</th", "ink>\n", "\nIt", " left."]))
+    reply, seen = await stream(models)
+    assert seen == [("thought", "They ask."), ("answer", "It"), ("answer", " left.")]
+    assert (reply.content, get_reasoning(reply)) == ("It left.", "They ask.")
+
+
+async def test_native_reasoning_is_never_part_of_the_answer(server: OpenAIServer, models: ChatModels) -> None:
+    events = [
+        build_event({"role": "assistant", "content": None, "reasoning_content": "They ask."}),
+        build_event({"content": "It left."}),
+        build_event({}, "stop"),
+    ]
+    server.enqueue(Raw(encode_events(iter(events))))
+    reply, seen = await stream(models)
+    assert [each for each in seen if each[0] != "thought"] == [("answer", "It left.")]
+    assert reply.content == "It left."
+
+
+async def test_the_words_before_a_tool_call_are_a_thought(server: OpenAIServer, models: ChatModels) -> None:
+    function = {"name": "find_order", "arguments": '{"number": "7"}'}
+    call = {"index": 0, "id": "call-1", "type": "function", "function": function}
+    events = [
+        build_event({"role": "assistant", "content": "I will use"}),
+        build_event({"content": " find_order."}),
+        build_event({"tool_calls": [call]}),
+        build_event({}, "tool_calls"),
+    ]
+    server.enqueue(Raw(encode_events(iter(events))))
+    reply, seen = await stream(models, *TOOLS)
+    assert seen == [("thought", "I will use find_order.")]
+    assert (reply.text, reply.tool_calls[0]["args"]) == ("I will use find_order.", {"number": "7"})
+
+
+async def test_an_answer_that_broke_off_is_cleared_before_the_next_attempt(
+    server: OpenAIServer, models: ChatModels
+) -> None:
+    server.enqueue(Text(["It is", " not"], None), Text(["It left."]))
+    reply, seen = await stream(models)
+    assert seen == [("answer", "It is"), ("answer", " not"), ("reset", ""), ("answer", "It left.")]
+    assert reply.text == "It left."
+    # Held back until it is known to be one, because a tool call may follow, an answer needs no reset.
+    server.enqueue(Text(["It is", " not"], None), Text(["It", " left."]))
+    assert (await stream(models, *TOOLS))[1] == [("answer", "It left.")]
+
+
 async def test_a_reply_arrives_whole_and_the_request_has_temperature_and_output_limit(
     server: OpenAIServer, models: ChatModels
 ) -> None:
@@ -70,6 +153,12 @@ async def test_a_reply_arrives_whole_and_the_request_has_temperature_and_output_
     assert request["stream"] is True
     assert request["temperature"] == 0.2
     assert request["max_completion_tokens"] == 700
+
+
+async def test_only_the_services_own_limit_ends_a_model_that_thinks_for_long(models: ChatModels) -> None:
+    chat: Any = models._factory(ModelSpec(name="openai:test", temperature=0, thinking=False))
+    assert chat.stream_chunk_timeout is None
+    assert chat.request_timeout == ModelSettings(_env_file=None).model_timeout_seconds
 
 
 async def test_a_tool_call_and_a_structured_value_arrive(server: OpenAIServer, models: ChatModels) -> None:

@@ -21,11 +21,12 @@ from syrupy.assertion import SnapshotAssertion
 from core.context import Context
 from core.errors import InvalidRequest
 from core.models import ChatModels, build_chat_models
+from core.models.reasoning import get_reasoning
 from core.postgres import Pool
 from core.settings import CrmSettings, FeatureSettings, ModelSettings
 from graphs.parallel import SPEC
 from graphs.spec import draw_mermaid
-from nodes.parallel.nodes import MERGE_TEMPERATURE, READING_TOOLS
+from nodes.parallel.nodes import DEFAULT_TOOLS, MERGE_TEMPERATURE
 from nodes.parallel.races import Race
 from nodes.parallel.state import DEFAULT_AGENTS, ParallelInput
 from nodes.react.state import Reflection
@@ -380,7 +381,7 @@ async def test_an_agent_is_offered_its_tools_and_without_any_those_that_only_rea
     given = [*agents("ana"), *agents("bob", tools=["check_service_status", "check_service_status"])]
     async with parallel(pool, model) as graph:
         await run(graph, build_input(agents=given))
-    assert sorted(model.offered) == sorted([["check_service_status"], list(READING_TOOLS)])
+    assert sorted(model.offered) == sorted([["check_service_status"], list(DEFAULT_TOOLS)])
 
 
 async def test_an_unknown_tool_is_refused_before_anything_runs(pool: Pool) -> None:
@@ -399,7 +400,7 @@ async def test_an_unknown_tool_is_refused_before_anything_runs(pool: Pool) -> No
 
 async def test_an_agent_without_a_tool_does_not_get_all_of_them(pool: Pool) -> None:
     async with development_deps(pool, scripted_models(Agents())) as deps:
-        effects = {name: tool for name, tool in deps.tools.items() if name not in READING_TOOLS}
+        effects = {name: tool for name, tool in deps.tools.items() if name not in DEFAULT_TOOLS}
         graph = await compiled(SPEC, replace(deps, tools=effects), pool)
         with pytest.raises(InvalidRequest, match="'ana' must name its tools"):
             await run(graph, build_input("ana"))
@@ -443,7 +444,8 @@ async def test_tokens_stream_from_every_agent_and_from_the_merger(pool: Pool) ->
         async for namespace, (message, metadata) in parts:
             if isinstance(message, AIMessageChunk):
                 where = "/".join((*namespace, metadata["langgraph_node"]))
-                texts[where] = texts.get(where, "") + message.text
+                texts[where] = texts.get(where, "") + (get_reasoning(message) or message.text)
+                assert ("answer" in metadata["tags"]) == (where == "merge")
     assert texts.pop("merge") == "Do both."
     assert sorted(texts.values()) == ["Ask support.", "Use batches."]
     for where in texts:
@@ -594,7 +596,7 @@ async def test_over_the_wire_agents_have_their_tools_and_the_merger_its_temperat
     assert (output["answer"], server.unasked) == ("Both say: use batches.", 0)
     *branches, merger, again = server.requests
     assert sorted(tuple(request.functions) for request in branches) == sorted(
-        [("search_past_tickets",), READING_TOOLS]
+        [("search_past_tickets",), DEFAULT_TOOLS]
     )
     assert [request.temperature for request in server.requests] == [
         0.2,

@@ -25,6 +25,7 @@ from core.errors import (
     NotFound,
 )
 from core.models import ChatModels, ModelSpec, build_chat_models
+from core.models.reasoning import get_reasoning
 from core.postgres import Pool
 from core.settings import FeatureSettings, ModelSettings
 from graphs.planning_monitor import SPEC
@@ -920,7 +921,7 @@ async def test_streamed_tokens_carry_the_name_of_their_node(pool: Pool) -> None:
         async for _, (message, metadata) in parts:
             if isinstance(message, AIMessageChunk):
                 node = metadata["langgraph_node"]
-                streamed[node] = streamed.get(node, "") + message.text
+                streamed[node] = streamed.get(node, "") + (get_reasoning(message) or message.text)
     assert Plan.model_validate_json(streamed["plan"]) == plan_of(step(1))
     assert streamed["think"] == "Use small batches."
     assert Judgement.model_validate_json(streamed["monitor"]) == WELL

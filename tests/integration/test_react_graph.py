@@ -26,6 +26,7 @@ from langgraph.graph.state import CompiledStateGraph
 from core.context import Context
 from core.errors import CrmRefused, CrmUnavailable, ModelRefused, ModelUnavailable
 from core.models import ChatModels, ModelSpec
+from core.models.reasoning import get_reasoning
 from core.postgres import Pool
 from graphs.react import build_react
 from graphs.registry import REGISTRY
@@ -827,21 +828,38 @@ async def test_text_that_postgres_cannot_keep_does_not_end_the_run(
 # --- The stream -------------------------------------------------------------------------------------------
 
 
-async def test_tokens_carry_the_name_of_their_node(saver: AsyncPostgresSaver) -> None:
-    model = ScriptedChatModel(
-        replies=[calling("I look it up.", ("version", {})), more_to_do("Not yet."), "It is 2.4.1."]
-    )
-    graph = react(saver, model, version)
-    tokens = [
-        (part["data"][1]["langgraph_node"], part["data"][0].text)
-        async for part in graph.astream(ask(), on(), stream_mode="messages", version="v2")
-        if part["type"] == "messages" and isinstance(part["data"][0], AIMessageChunk)
-    ]
-    thought = [text for node, text in tokens if node == "think"]
-    assert [text for text in thought if text] == ["I", " look", " it", " up.", "It", " is", " 2.4.1."]
-    reflected = "".join(text for node, text in tokens if node == "reflect")
-    assert json.loads(reflected)["reasoning"] == "Not yet."
-    assert {node for node, _ in tokens} == {"think", "reflect"}
+async def test_tags_tell_thoughts_from_the_answer(saver: AsyncPostgresSaver) -> None:
+    early = Reflection(success=True, reasoning="Not yet.", task_complete=False, final_answer="Perhaps 2.4?")
+    replies = [calling("I look it up.", ("version", {})), early, "<reply>It is 2.4.1."]
+    graph = react(saver, ScriptedChatModel(replies=replies), version)
+    found: dict[tuple[str, str], str] = {}
+    calls: list[str] = []
+    resets: list[Any] = []
+    async for part in graph.astream(ask(), on(), stream_mode=["messages", "custom"], version="v2"):
+        if part["type"] == "custom":
+            resets.append(part["data"])
+        elif part["type"] == "messages":
+            chunk, metadata = part["data"]
+            if not isinstance(chunk, AIMessageChunk):
+                continue
+            [tag] = metadata["tags"]
+            key = (metadata["langgraph_node"], tag)
+            found[key] = found.get(key, "") + (get_reasoning(chunk) if tag == "thought" else chunk.text)
+            assert tag != "thought" or chunk.text == ""
+            calls += [call["name"] or "" for call in chunk.tool_call_chunks]
+            if key == ("reflect", "answer"):
+                void = chunk.id
+    assert json.loads(found.pop(("reflect", "structured")))["reasoning"] == "Not yet."
+    assert found == {
+        ("think", "thought"): "I look it up.",
+        ("reflect", "answer"): "Perhaps 2.4?",
+        ("think", "answer"): "It is 2.4.1.",
+    }
+    assert calls == ["version"]
+    # The task went on, so that this was no answer.
+    assert resets == [{"event": "reset", "message_id": void}]
+    last = (await graph.aget_state(on())).values["messages"][-1]
+    assert last.content == "It is 2.4.1."
 
 
 async def test_streamed_tokens_carry_the_id_of_the_message_they_become(saver: AsyncPostgresSaver) -> None:

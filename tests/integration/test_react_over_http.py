@@ -8,6 +8,7 @@ import pytest
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
 
+from core.models.reasoning import get_reasoning
 from graphs.registry import REGISTRY
 from nodes.react.state import Reflection
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
@@ -116,12 +117,14 @@ async def test_stream_events_and_stream_log_show_tokens_nodes_and_the_output(dat
     model = ScriptedChatModel(replies=[*script, *script])
     async with running_service(database_url, scripted_models(model)) as running:
         events = [event async for event in running.react.astream_events(react_input(), version="v2")]
-        tokens = [
-            event["data"]["chunk"].content
+        chunks = [
+            (event["tags"][-1], event["data"]["chunk"])
             for event in events
             if event["event"] == "on_chat_model_stream" and event["metadata"]["langgraph_node"] == "think"
         ]
-        assert "".join(tokens) == "I look it up.Use batches."
+        assert "".join(chunk.text for tag, chunk in chunks if tag == "answer") == "Use batches."
+        assert "".join(get_reasoning(chunk) for tag, chunk in chunks if tag == "thought") == "I look it up."
+        assert not any(chunk.text for tag, chunk in chunks if tag == "thought")
         assert {"prepare", "think", "act", "reflect", "finish"} <= {event["name"] for event in events}
         assert (events[0]["event"], events[-1]["event"]) == ("on_chain_start", "on_chain_end")
         assert events[-1]["data"]["output"]["final_answer"] == "Use batches."

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command
@@ -45,6 +45,15 @@ REFUSED = ModelRefused("The provider blocked the prompt (SAFETY); rephrase the r
 PROPOSAL = "Enterprise with 100,000 contacts and the batch export, USD 10,800 a year."
 DISCOUNTED = "One year in advance, 10 % off: USD 9,720."
 KNOWN = Qualification(budget="12,000 dollars", authority="Laura and the CFO")
+
+
+class Seller(ScriptedChatModel):
+    """Returns scripted replies of the team, and the same words for every customer."""
+
+    def _next(self, messages: list[BaseMessage]) -> AIMessage:
+        if messages[0].text.startswith("You answer a customer about a deal"):
+            return AIMessage("Thank you. Who decides with you?")
+        return super()._next(messages)
 
 
 class FaultyTransport(httpx.AsyncBaseTransport):
@@ -115,7 +124,7 @@ async def house_over(pool: Pool, models: ChatModels, model: ScriptedChatModel) -
 
 @pytest.fixture
 async def house(pool: Pool) -> AsyncIterator[House]:
-    model = ScriptedChatModel()
+    model = Seller()
     async with house_over(pool, scripted_models(model), model) as house:
         yield house
 
@@ -690,6 +699,7 @@ async def test_tokens_carry_the_name_of_the_step_that_makes_them(house: House) -
         ("work_stages", "think"),
         ("work_stages", "decide"),
         ("", "read_results"),
+        ("", "reply"),
     ]
 
 

@@ -66,6 +66,30 @@ async def test_an_idle_session_is_closed_and_its_summary_can_be_found(database_u
         assert len(await remembered(running)) == 3
 
 
+async def test_what_a_customer_is_told_of_a_failure_or_a_hand_off_is_no_memory(database_url: str) -> None:
+    unsendable = ["Set GOOGLE_API_KEY to get answers."] * 2
+    async with service(database_url, replying("A green one.", *unsendable, NO_FACTS)) as running:
+        session = (await say(running, PARROT, channel_id="whatsapp"))["session_id"]
+        failed = await say(running, AGAIN, channel_id="whatsapp")
+        assert (failed["path"], failed["reason_incomplete"]) == ("handoff", "agents_failed")
+        assert "green" not in failed["response"]
+        assert await remembered(running) == [
+            ("customer", PARROT),
+            ("agent", "A green one."),
+            ("customer", AGAIN),
+        ]
+        # The conversation keeps what was said, and the summary of the session, which has ended, does not.
+        state = await running.service.graphs["coordinator"].aget_state(
+            {"configurable": {"thread_id": session}}
+        )
+        assert [message.text for message in state.values["messages"]][-1] == failed["response"]
+        assert await running.service.session_worker.sweep() == 1
+        [found] = await listed(running)
+        assert "green parrot" in found["summary"]
+        assert "team" not in found["summary"]
+        assert not any("team" in text for _, text in await remembered(running))
+
+
 async def test_a_session_is_summarised_later_when_memory_is_unavailable(
     database_url: str, line: Line
 ) -> None:

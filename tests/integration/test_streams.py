@@ -43,10 +43,32 @@ def token_of(event: ServerSentEvent) -> str:
     return str(data["data"]["chunk"]["content"])
 
 
+async def stream_message(running: RunningService) -> list[tuple[str, Any]]:
+    """The events of /v1/messages for one message: names and data."""
+    return [
+        (event.event, json.loads(event.data)) async for event in events_of(running, "/v1/messages", MESSAGE)
+    ]
+
+
+def show(events: list[tuple[str, Any]]) -> list[str]:
+    """The states of a client that shows tokens, clears them on a reset, and shows nothing else."""
+    shown: dict[str, str] = {}
+    states = []
+    for name, data in events:
+        if name == "token":
+            shown[data["message_id"]] = shown.get(data["message_id"], "") + data["text"]
+        elif name == "reset":
+            del shown[data["message_id"]]
+        else:
+            continue
+        states.append("|".join(shown.values()))
+    return states
+
+
 @pytest.mark.parametrize("path", ["/react/stream_events", "/v1/messages"])
 async def test_the_first_token_arrives_before_the_second_is_made(database_url: str, path: str) -> None:
     seen = asyncio.Event()
-    model = ScriptedChatModel(replies=[AIMessage("One two three.")], before_token=seen.wait)
+    model = ScriptedChatModel(replies=[AIMessage("<reply>One two three.")], before_token=seen.wait)
     body = {"input": INPUT} if path != "/v1/messages" else MESSAGE
     async with running_service(database_url, scripted_models(model)) as running:
         async for event in events_of(running, path, body):
@@ -63,22 +85,54 @@ async def test_messages_stream_named_events_and_the_answer_token_by_token(databa
         events = [
             (event.event, json.loads(event.data)) async for event in events_of(running, "/v1/messages", body)
         ]
-    names = [name for name, _ in events]
-    assert [name for name in names if name != "token"] == [
-        "start",
-        "agent",
-        "thought",
-        "observation",
-        "reflection",
-        "done",
-    ]
+    names = [name for name, data in events if name != "token" and not (name == "thought" and data["text"])]
+    assert names == ["start", "agent", "thought", "observation", "reflection", "done"]
     tokens = [data for name, data in events if name == "token"]
-    assert "".join(data["text"] for data in tokens if data["node"] == "think") == "I look it up."
-    assert "".join(data["text"] for data in tokens if data["node"] == "reflect") == ANSWER
-    assert sum(data["node"] == "reflect" for data in tokens) > 3
+    assert {data["node"] for data in tokens} == {"reflect"}
+    assert "".join(data["text"] for data in tokens) == ANSWER
+    assert len(tokens) > 3
+    thoughts = [data for name, data in events if name == "thought"]
+    assert "".join(data["text"] for data in thoughts) == "I look it up."
+    assert [data["actions"] for data in thoughts if data["actions"]] == [
+        [{"tool": SEARCH[0], "args": SEARCH[1]}]
+    ]
+    assert len({data["id"] for data in thoughts}) == 1
+    assert {data["id"] for data in thoughts}.isdisjoint(data["message_id"] for data in tokens)
     done = events[-1][1]
     assert (done["response"], done["success"]) == (ANSWER, True)
     assert done["session_id"] == events[0][1]["session_id"]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["<think>The limit is 10K.</think>Use batches.", "The limit is 10K. <reply>Use batches.</reply>"],
+)
+async def test_reasoning_before_an_answer_is_never_shown(database_url: str, reply: str) -> None:
+    model = ScriptedChatModel(replies=[AIMessage(reply)])
+    async with running_service(database_url, scripted_models(model)) as running:
+        events = await stream_message(running)
+    assert show(events)[-1] == events[-1][1]["response"] == "Use batches."
+    assert not any("limit" in state for state in show(events))
+    assert "".join(data["text"] for name, data in events if name == "thought").strip() == "The limit is 10K."
+
+
+async def test_an_answer_that_is_refused_is_cleared_before_the_next_is_shown(database_url: str) -> None:
+    replies = ["<reply>Dear <customer> of ours", "<reply>Use batches."]
+    model = ScriptedChatModel(replies=[AIMessage(reply) for reply in replies * 2])
+    async with running_service(database_url, scripted_models(model)) as running:
+        events = await stream_message(running)
+        steps = [event async for event in running.react.astream_events(INPUT)]
+    states = show(events)
+    assert states[states.index("") - 1] == "Dear <customer> of ours"
+    assert states[-1] == events[-1][1]["response"] == "Use batches."
+    assert [name for name, _ in events if name in {"reset", "done"}] == ["reset", "done"]
+    # The same by LangServe.
+    answers = [step for step in steps if step["event"] == "on_chat_model_stream" and "answer" in step["tags"]]
+    [reset] = [step for step in steps if step["event"] == "on_custom_event"]
+    assert (reset["name"], reset["tags"][-1]) == ("reset", "reset")
+    assert reset["data"] == {"message_id": answers[0]["data"]["chunk"].id}
+    after = steps[steps.index(reset) :]
+    assert "".join(step["data"]["chunk"].text for step in answers if step in after) == "Use batches."
 
 
 async def test_an_error_within_a_stream_keeps_its_code_and_message(database_url: str) -> None:

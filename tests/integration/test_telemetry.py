@@ -132,6 +132,16 @@ async def test_every_graph_and_every_agent_has_a_status(running: RunningService)
     assert (missing.status_code, missing.json()["error"]) == (404, "not_found")
 
 
+async def test_a_developer_sees_what_a_graph_or_an_agent_can_do(running: RunningService) -> None:
+    agent = (await status(running, "agent:billing_support"))["capabilities"]
+    assert (agent["pattern"], agent["kind"], agent["model"]) == ("react", "model_driven", "scripted")
+    assert "get_invoices" in agent["tools"]
+    assert agent["limits"] == {"seconds": 120, "thoughts": 8, "super_steps": 210}
+    graph = (await status(running, "graph:workflow"))["capabilities"]
+    assert (graph["kind"], graph["tools"]) == ("workflow", [])
+    assert graph["context_tokens"]["total"] == running.service.settings.context.tokens
+
+
 async def test_a_graph_that_fails_repeatedly_is_degraded_until_it_answers(
     running: RunningService,
 ) -> None:

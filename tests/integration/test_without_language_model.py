@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -67,6 +68,28 @@ async def test_a_sale_hands_what_the_customer_said_to_a_person_once(running: Run
     again = {"configurable": {"thread_id": output["thread_id"]}}
     assert (await invoke(running, "sales", DEAL, config=again))["reason"] == "needs_model"
     assert len(await handoffs_with(running, words)) == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "team", "words"),
+    [
+        ("I want to file a formal complaint.", "success", "customer success team"),
+        ("Quero registrar uma reclamação.", "success", "equipe de sucesso do cliente"),
+        ("Quiero poner una queja.", "success", "equipo de éxito del cliente"),
+        ("I think someone hacked our account.", "legal", "privacy and security team"),
+        ("Vazaram nossos dados!", "legal", "equipe de privacidade e segurança"),
+        ("Los voy a demandar.", "success", "equipo de éxito del cliente"),
+    ],
+)
+async def test_a_complaint_a_breach_and_a_threat_are_handed_over_in_every_language(
+    running: RunningService, message: str, team: str, words: str
+) -> None:
+    body = {"contact_id": CONTACT, "session_id": str(uuid4()), "message": message}
+    answer = (await running.http.post("/v1/messages", json=body)).json()
+    assert (answer["path"], answer["handoff"]["recorded"]) == ("handoff", True)
+    assert words in answer["response"]
+    [handoff] = await handoffs_with(running, message)
+    assert handoff["team"] == team
 
 
 async def handoffs_with(running: RunningService, words: str) -> list[dict[str, Any]]:

@@ -1,7 +1,6 @@
 """Workflows on the Postgres saver: which results persist, what resumes, and what never runs twice."""
 
 import asyncio
-import json
 from typing import Any, cast
 
 import pytest
@@ -228,12 +227,12 @@ async def test_the_graph_workflow_can_run_a_definition_twice_on_a_thread(pool: P
         workflows=build_engine(api),
     )
     graph = SPEC.build(deps).compile(checkpointer=await saver_on(pool), name=SPEC.name)
-    written = json.dumps({"name": "inline", "steps": [call("before"), parallel(ask("may"), call("after"))]})
+    written = {"name": "inline", "steps": [call("before"), parallel(ask("may"), call("after"))]}
 
     keys = []
     for _ in range(2):
         api.calls.clear()
-        await graph.ainvoke({"workflow": written}, THREAD)
+        await graph.ainvoke({"definition": written}, THREAD)
         state = await graph.aget_state(THREAD)
         answer: Command[Any] = Command(resume={state.interrupts[0].id: {"decision": "approve"}})
         output = await graph.ainvoke(answer, THREAD)

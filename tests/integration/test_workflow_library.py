@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage
+from pydantic import SecretStr
 
+from core.settings import WorkflowSettings
+from dev_crm.reader import READER, open_reader
 from nodes.critique_refine.judgements import Review, Verdict
 from tests.support.scripted import ScriptedChatModel, scripted_models
 from tests.support.service import CONTACT, RunningService, running_service
@@ -46,19 +49,29 @@ def writer(shared_writer: Writer) -> Iterator[Writer]:
 
 @pytest.fixture(scope="module")
 async def running(shared_database_url: str, shared_writer: Writer) -> AsyncIterator[RunningService]:
-    async with running_service(shared_database_url, scripted_models(shared_writer)) as service:
+    # As an operator names it; the service itself does on its embedded database (tests/e2e).
+    reader = shared_database_url.replace("//postgres@", f"//{READER}@")
+    workflows = WorkflowSettings(connections=SecretStr(json.dumps({"crm": reader})))
+    models = scripted_models(shared_writer)
+    async with running_service(shared_database_url, models, workflows=workflows) as service:
+        await open_reader(service.service.pool)
         yield service
+
+
+def rows_of(file: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads((CRM / f"{file}.json").read_text("utf-8"))
+    return rows
 
 
 def contacts(file: str, **having: Any) -> list[str]:
     """Return the contacts of the seeded rows that have these values."""
-    rows = json.loads((CRM / f"{file}.json").read_text("utf-8"))
+    rows = rows_of(file)
     found = [row["contact_id"] for row in rows if all(row[name] == value for name, value in having.items())]
     return list(dict.fromkeys(found))
 
 
 async def run(running: RunningService, name: str, **values: Any) -> dict[str, Any]:
-    body = {"input": {"workflow": name, "values": json.dumps(values)}}
+    body = {"input": {"name": name, "input": values}}
     answer = await running.http.post("/workflow/invoke", json=body)
     output: dict[str, Any] = answer.raise_for_status().json()["output"]
     return output
@@ -138,3 +151,106 @@ async def test_a_reminder_waits_for_approval_and_is_not_sent_when_rejected(
         1,
         0,
     ]
+
+
+async def start(running: RunningService, name: str, **values: Any) -> dict[str, Any]:
+    """Run a workflow as the CRM does, and wait for its end."""
+    body = {"name": name, "input": values, "wait": True}
+    report: dict[str, Any] = (await running.http.post("/v1/workflows", json=body)).raise_for_status().json()
+    assert report["status"] == "succeeded", report
+    return report
+
+
+async def test_the_etl_completes_profiles_once_from_what_customers_pay_for(running: RunningService) -> None:
+    known = {row["contact_id"] for row in rows_of("profiles") if row["team_size"] is not None}
+    paying = {
+        row["contact_id"]: row for row in rows_of("subscriptions") if row["status"] in {"active", "trialing"}
+    }
+    expected = {contact: row["seats"] for contact, row in paying.items() if contact not in known}
+    assert expected
+    assert known & paying.keys()
+    before = {one: await running.crm(f"/contacts/{one}") for one in known}
+
+    first = (await start(running, "customer_data_etl"))["result"]
+
+    assert first["extracted"] == len(paying)
+    assert sorted(first["loaded"]) == sorted(expected)
+    assert sum(one["customers"] for one in first["transformed"]) == len(expected)
+    for contact, seats in expected.items():
+        assert (await running.crm(f"/contacts/{contact}"))["profile"]["team_size"] == seats
+    assert {one: await running.crm(f"/contacts/{one}") for one in known} == before
+    again = (await start(running, "customer_data_etl"))["result"]
+    assert (again["extracted"], again["loaded"]) == (len(paying), [])
+
+
+async def test_a_batch_briefs_on_every_contact_but_the_one_that_fails(running: RunningService) -> None:
+    nobody = "00000000-0000-4000-8000-000000000000"
+    some = contacts("tickets")[:3]
+
+    ended = await start(running, "contact_briefings", contacts=[*some, nobody])
+
+    assert (ended["result"]["asked"], ended["result"]["failed"]) == (4, [nobody])
+    briefings = {one["contact_id"]: one for one in ended["result"]["briefings"]}
+    assert sorted(briefings) == sorted(some)
+    for contact, briefing in briefings.items():
+        tickets = (await running.crm(f"/contacts/{contact}/tickets?limit=100"))["tickets"]
+        unresolved = [ticket["id"] for ticket in tickets if ticket["status"] != "resolved"]
+        assert briefing["name"] == (await running.crm(f"/contacts/{contact}"))["name"]
+        assert (briefing["open_tickets"], briefing["briefing"]) == (unresolved, MESSAGE)
+    assert any(briefing["open_tickets"] for briefing in briefings.values())
+
+
+async def test_sales_are_added_up_by_region_and_never_across_currencies(running: RunningService) -> None:
+    zones = {row["id"]: row["timezone"] for row in rows_of("contacts")}
+    deals = [{**row, "timezone": zones[row["contact_id"]]} for row in rows_of("opportunities")]
+    brazil = [deal for deal in deals if deal["timezone"] == "America/Sao_Paulo"]
+
+    def total(some: list[dict[str, Any]], *, currency: str, closed: tuple[str, ...] = ()) -> float:
+        values = [
+            float(deal["value"])
+            for deal in some
+            if deal["currency"] == currency
+            and (deal["stage"] in closed if closed else not deal["stage"].startswith("closed"))
+        ]
+        return sum(values)
+
+    sales = (await start(running, "regional_sales"))["result"]
+
+    assert sales["deals"] == len(deals), "every region of the seed data is among the default ones"
+    assert [one["deals"] for one in sales["regions"]] == sorted(
+        (one["deals"] for one in sales["regions"]), reverse=True
+    )
+    [region] = [one for one in sales["regions"] if one["region"] == "Brazil"]
+    assert (region["deals"], region["amounts"]) == (
+        len(brazil),
+        [{"currency": "BRL", "won": 0, "open": total(brazil, currency="BRL")}],
+    )
+    assert {one["currency"]: (one["won"], one["open"]) for one in sales["totals"]} == {
+        currency: (
+            total(deals, currency=currency, closed=("closed_won",)),
+            total(deals, currency=currency),
+        )
+        for currency in {deal["currency"] for deal in deals}
+    }
+
+
+async def test_the_crms_reader_sees_the_crm_and_nothing_else(running: RunningService) -> None:
+    async def read(sql: str) -> dict[str, Any]:
+        step = {"id": "q", "type": "database_query", "connection": "crm", "sql": sql}
+        body = {"definition": {"name": "peek", "steps": [step]}, "wait": True}
+        report: dict[str, Any] = (await running.http.post("/v1/workflows", json=body)).json()
+        return report
+
+    assert (await read("SELECT count(*) AS n FROM crm.contacts"))["result"] == [
+        {"n": len(rows_of("contacts"))}
+    ]
+    for sql in (
+        "SELECT * FROM auth.api_keys",
+        "SELECT * FROM checkpoints",
+        "SELECT * FROM crm.idempotency_keys",
+        "SELECT set_config('role', 'postgres', false)",
+    ):
+        refused = await read(sql)
+        assert (refused["status"], "permission denied" in str(refused)) == ("failed", True), json.dumps(
+            refused
+        )

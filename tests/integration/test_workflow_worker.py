@@ -14,6 +14,7 @@ from core.tasks import cancel_and_wait
 from graphs.workflow import compile_workflow
 from nodes.workflow.recovery import Recovery, retry
 from service.auth.principal import LOCAL
+from service.observability.metrics import ServiceMetrics
 from service.workflows.graphs import WORKFLOW, WorkflowGraphs
 from service.workflows.worker import MAX_EXPIRED_LEASES, WorkflowWorker
 from tests.support.runs import build_executor
@@ -38,7 +39,10 @@ class WorkflowService:
             graph.name = WORKFLOW
             return graph
 
-        self.worker = WorkflowWorker(self.store, WorkflowGraphs(compile_definition), self.runs, SETTINGS)
+        self.metrics = ServiceMetrics()
+        self.worker = WorkflowWorker(
+            self.store, WorkflowGraphs(compile_definition), self.runs, self.metrics, SETTINGS
+        )
         self.task = asyncio.create_task(self.worker.run())
 
     async def begin(self, run_id: str, *steps: Any, priority: int = 0, tenant: str = LOCAL.tenant) -> Run:
@@ -101,6 +105,8 @@ async def test_a_run_whose_service_died_continues_on_another_without_repeating_s
     other.task = asyncio.create_task(other.worker.run())
     run = await other.wait_until_settled("w")
     assert (run.status, run.expired_leases) == ("succeeded", 1)
+    labels = {"graph": WORKFLOW, "outcome": "succeeded"}
+    assert other.metrics.registry.get_sample_value("ventros_runs_total", labels) == 1
     assert (first.calls, second.calls) == ({"w:a": 1, "w:b": 1}, {"w:b": 1, "w:c": 1})
 
 

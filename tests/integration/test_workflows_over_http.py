@@ -122,13 +122,15 @@ async def test_every_fault_of_a_definition_is_reported_with_step_and_field(clien
         ],
     }
     rejected = await client.http.post("/v1/workflows", json={"definition": broken})
-    validated = (await client.http.post("/v1/workflows/validate", json=broken)).json()
+    validated = (await client.http.post("/v1/workflows/validate", json={"definition": broken})).json()
     assert rejected.status_code == 422
     assert validated["valid"] is False
     assert validated["faults"] == rejected.json()["details"]["faults"]
     assert {fault["step"] for fault in validated["faults"]} == {"a", "b", "c"}
     unknown = {"name": "x", "steps": [{"id": "a", "type": "agent", "graph": "nobody"}]}
-    [fault] = (await client.http.post("/v1/workflows/validate", json=unknown)).json()["faults"]
+    [fault] = (await client.http.post("/v1/workflows/validate", json={"definition": unknown})).json()[
+        "faults"
+    ]
     assert (fault["step"], fault["field"]) == ("a", "graph")
     assert "react" in fault["message"]
 
@@ -148,7 +150,7 @@ async def test_the_schema_and_the_library_are_published(client: Client) -> None:
         "$defs"
     ].keys()
     for one in (await client.http.get("/v1/workflows/library")).json()["workflows"]:
-        valid = await client.http.post("/v1/workflows/validate", json=one["definition"])
+        valid = await client.http.post("/v1/workflows/validate", json={"definition": one["definition"]})
         assert valid.json() == {"valid": True, "faults": []}
 
 

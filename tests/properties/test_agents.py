@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agents.escalation import EscalationRule, normalize_words
 from agents.loader import load_agents
-from agents.spec import EscalationRule, normalize_words
 from core.errors import StartupError
 from core.texts import is_storable
 from tests.support.agents import TOOLS, agent_text, write_agents

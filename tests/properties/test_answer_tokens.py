@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from service.runs.output import FieldTokens
+from core.models.fields import FieldTokens
 from tests.support.profiles import examples
 
 FIELD = "final_answer"

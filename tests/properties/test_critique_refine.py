@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.provisional import urls
 
+from core.placeholders import find_placeholders
 from nodes.critique_refine.judgements import (
     Review,
     Verdict,
@@ -21,7 +22,6 @@ from nodes.critique_refine.message_text import (
     MIN_CHARACTERS,
     extract_message,
     find_issues,
-    find_placeholders,
 )
 from nodes.critique_refine.state import Critique, Scores, Validation, Version
 

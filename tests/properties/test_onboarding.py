@@ -30,6 +30,7 @@ FIELDS: Mapping[str, st.SearchStrategy[Any]] = {
     "industry": st.sampled_from(["", "Retail", "Health"]),
     "use_case": st.sampled_from(["", "campaigns", "imports"]),
     "integration": st.sampled_from(["", "Shopify"]),
+    "first_task": st.sampled_from(["", "imports"]),
 }
 intents = st.sampled_from(
     ["information", "yes", "yes", "skip", "no", "later", "question", "unclear", "handover"]

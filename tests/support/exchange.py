@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+from urllib.parse import parse_qsl
 
 Json: TypeAlias = dict[str, Any]
 
@@ -62,11 +63,13 @@ class Exchange:
 
 
 async def read_request(reader: asyncio.StreamReader) -> tuple[str, Mapping[str, str], Json]:
-    """Return the path, the headers with names in lower case, and the JSON body of a request."""
+    """Return the path, the headers with names in lower case, and the JSON or form of a request's body."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
     path = head[0].split(" ")[1].partition("?")[0]
     headers = {
         name.strip().lower(): value.strip()
         for name, _, value in (line.partition(":") for line in head[1:] if line)
     }
-    return path, headers, json.loads(await reader.readexactly(int(headers.get("content-length", "0"))))
+    body = await reader.readexactly(int(headers.get("content-length", "0")))
+    is_form = headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
+    return path, headers, dict(parse_qsl(body.decode())) if is_form else json.loads(body)

@@ -13,10 +13,14 @@ answered 400 with a message that says so, which no caller retries.
 
 ``cachedContents`` needs no response in the queue: the server stores the content under a name. It rejects a
 request with an unknown name, or with a system instruction or tools beside the name.
+
+The same server speaks Vertex AI's API to a :class:`~tests.support.vertex.ServiceAccount`: it exchanges the
+account's signed assertion for a token, and requests under ``/projects/`` need a token that it issued.
 """
 
 import asyncio
 import json
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -26,15 +30,23 @@ from typing import Any, Literal, Self, TypeAlias
 from pydantic import BaseModel
 
 from tests.support.exchange import Exchange, Json, Raw, read_request
+from tests.support.vertex import TOKEN_PATH, ServiceAccount
 
 # The path, and here the method too, of a request to keep content.
 CACHE = "cachedContents"
+TOKEN = "token"
+
+_VERTEX = re.compile(
+    r"/v1beta1/(?P<parent>projects/[^/]+/locations/[^/]+)/"
+    rf"(?:publishers/google/models/(?P<model>[^:/]+):(?P<method>\w+)|{CACHE})"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A request of the adapter."""
+    """A request of the adapter; ``parent`` is Vertex AI's ``projects/p/locations/l``."""
 
+    parent: str = ""
     model: str
     method: str
     headers: Mapping[str, str]
@@ -235,6 +247,10 @@ class GeminiServer:
         self.cache_error: Error | None = None
         self.cache_gate = asyncio.Event()
         self.cache_gate.set()
+        # Who may call Vertex AI, the tokens that were issued, and the error instead of a token.
+        self.account: ServiceAccount | None = None
+        self.tokens: list[str] = []
+        self.token_error: tuple[int, Json] | None = None
         self._queue: deque[Response] = deque()
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -264,6 +280,13 @@ class GeminiServer:
         self._connections.add(task)
         try:
             request = await _read_request(reader)
+            if request.method == TOKEN:
+                await Exchange(reader, writer).whole(*self._issue_token(request))
+                return
+            if request.parent and request.headers.get("authorization") not in self._bearers:
+                unknown = Error(401, "UNAUTHENTICATED", "Request had invalid authentication credentials.")
+                await Exchange(reader, writer).whole(401, _error_body(unknown))
+                return
             if request.method == CACHE:
                 await Exchange(reader, writer).whole(*await self._kept(request))
                 return
@@ -288,9 +311,22 @@ class GeminiServer:
         await self.cache_gate.wait()
         if self.cache_error:
             return self.cache_error.status, _error_body(self.cache_error)
-        name = f"cachedContents/c{self.creations}"
+        name = f"{request.parent}/{CACHE}/c{self.creations}".lstrip("/")
         self.cached[name] = request
         return 200, {"name": name, "model": request.body["model"], "displayName": "any"}
+
+    @property
+    def _bearers(self) -> set[str]:
+        return {f"Bearer {token}" for token in self.tokens}
+
+    def _issue_token(self, request: Request) -> tuple[int, Json]:
+        """Return the status and body of the answer to a service account (RFC 7523)."""
+        if self.token_error:
+            return self.token_error
+        if self.account is None or not self.account.has_signed(request.body):
+            return 400, {"error": "invalid_grant", "error_description": "Invalid JWT Signature."}
+        self.tokens.append(f"ya29.token-{len(self.tokens) + 1}")
+        return 200, {"access_token": self.tokens[-1], "expires_in": 3599, "token_type": "Bearer"}
 
     def _refusal(self, request: Request) -> Error | None:
         """Return Google's error for an unknown name, or for a name beside which there is more."""
@@ -323,6 +359,12 @@ async def gemini_server() -> AsyncIterator[GeminiServer]:
 
 async def _read_request(reader: asyncio.StreamReader) -> Request:
     path, headers, body = await read_request(reader)
+    if path == TOKEN_PATH:
+        return Request(model="", method=TOKEN, headers=headers, body=body)
+    if vertex := _VERTEX.fullmatch(path):
+        model = vertex["model"] or body["model"].rpartition("/")[2]
+        method = vertex["method"] or CACHE
+        return Request(parent=vertex["parent"], model=model, method=method, headers=headers, body=body)
     if path == f"/v1beta/{CACHE}":
         return Request(model=body["model"].removeprefix("models/"), method=CACHE, headers=headers, body=body)
     model, _, method = path.removeprefix("/v1beta/models/").partition(":")
@@ -336,8 +378,7 @@ async def _answer(exchange: Exchange, request: Request, response: Response) -> N
         case Error(pieces=[]):
             await exchange.whole(response.status, _error_body(response))
         case Vectors():
-            asked = request.body["requests"]
-            await exchange.whole(200, {"embeddings": [{"values": list(response.values)} for _ in asked]})
+            await exchange.whole(200, _embeddings(response, request))
         case Silence():
             await exchange.client_gone()
         case Raw():
@@ -355,6 +396,13 @@ async def _answer(exchange: Exchange, request: Request, response: Response) -> N
             await exchange.end_events()
         case _:
             await exchange.whole(200, _merged(list(_events(response, model))))
+
+
+def _embeddings(response: Vectors, request: Request) -> Json:
+    values = {"values": list(response.values)}
+    if request.parent:
+        return {"predictions": [{"embeddings": values} for _ in request.body["instances"]]}
+    return {"embeddings": [values for _ in request.body["requests"]]}
 
 
 async def _cut(exchange: Exchange, response: Cut, model: str) -> None:

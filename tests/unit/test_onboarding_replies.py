@@ -1,7 +1,8 @@
-"""Replies that are read without a model, in both languages, and those that are not."""
+"""Replies that are read without a model, in every language, and those that are not."""
 
 import pytest
 
+from core.texts import Language
 from nodes.onboarding.replies import (
     build_reading_schema,
     detect_reply_language,
@@ -66,7 +67,11 @@ def test_a_business_about_people_is_not_a_command(reply: str) -> None:
         ("No", "no"),
         ("It doesn\u2019t work", "no"),
         ("não funciona", "no"),
+        ("Sí, gracias", "yes"),
+        ("¡Perfecto!", "yes"),
+        ("no funciona", "no"),
         ("yes, but the orders come twice", None),
+        ("5", "unclear"),
     ],
 )
 def test_yes_and_no_are_understood_where_they_answer_the_question(reply: str, intent: str | None) -> None:
@@ -87,7 +92,7 @@ def test_a_number_that_is_not_a_size_is_left_to_the_model(reply: str) -> None:
 
 
 def test_nothing_to_connect_skips_the_integrations() -> None:
-    for reply in ("none", "No, thanks.", "Nenhuma", "nada"):
+    for reply in ("none", "No, thanks.", "Nenhuma", "nada", "ninguna, gracias"):
         read = parse_reply(reply, "integration")
         assert read is not None
         assert read.intent == "skip"
@@ -97,6 +102,13 @@ def test_nothing_to_connect_skips_the_integrations() -> None:
     ("reply", "question", "expected"),
     [
         ("we are about 40 people", "company_size", {"intent": "information", "company_size": 40}),
+        (
+            "about fifty people, a tutoring school",
+            "company_size",
+            {"intent": "information", "company_size": 50},
+        ),
+        ("umas vinte e cinco pessoas", "team_size", {"intent": "information", "team_size": 25}),
+        ("unas cincuenta personas", "company_size", {"intent": "information", "company_size": 50}),
         ("between 50 and 100", "company_size", {"intent": "unclear"}),
         ("50-100", "company_size", {"intent": "unclear"}),
         ("no idea", "company_size", {"intent": "unclear"}),
@@ -105,7 +117,9 @@ def test_nothing_to_connect_skips_the_integrations() -> None:
         ("asdf", "tour", {"intent": "unclear"}),
         ("Yes, it is connected", "connected", {"intent": "yes"}),
         ("sim, consigo", "success", {"intent": "yes"}),
+        ("Sí, ya está conectado", "connected", {"intent": "yes"}),
         ("Yes, but it fails", "connected", {"intent": "unclear"}),
+        ("Sí, pero falla", "connected", {"intent": "unclear"}),
         ("Yes? How?", "connected", {"intent": "question"}),
         ("hello", None, {"intent": "unclear"}),
     ],
@@ -136,7 +150,10 @@ def test_the_schema_requires_the_answer_and_allows_no_null() -> None:
         (None, "50 50 50", "pt", "pt"),
         (None, "we are the best in town", "pt", "en"),
         (None, "queremos enviar campanhas para os clientes", "en", "pt"),
+        (None, "queremos enviar campañas a los clientes", "pt", "es"),
+        ("es-MX", "Shopify", "en", "es"),
     ],
 )
 def test_the_language_of_a_reply(locale: str | None, reply: str, previous: str, expected: str) -> None:
-    assert detect_reply_language(locale, reply, "pt" if previous == "pt" else "en") == expected
+    language: Language = "pt" if previous == "pt" else "en"
+    assert detect_reply_language(locale, reply, language) == expected

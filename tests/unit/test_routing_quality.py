@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from agents.escalation import normalize_words
 from agents.loader import load_agents, load_out_of_scope_messages
-from agents.spec import normalize_words
 from core.embeddings import Embedder, build_local_embedder
 from core.embeddings.local import why_unavailable
 from nodes.coordinator.classifier import Classifier, TrainingTexts, clean_training_texts, fit_classifier

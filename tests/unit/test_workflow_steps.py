@@ -70,6 +70,7 @@ def test_the_time_limit_of_an_api_call_covers_all_attempts_and_pauses() -> None:
 
 async def test_the_graph_workflow_rejects_a_definition_with_waits() -> None:
     nodes = RunWorkflowNodes(lambda definition: compile_workflow(definition, build_engine(FakeApi())))
-    waits = "name: w\nsteps:\n- {type: parallel, id: p, steps: [{type: wait, id: paid, signal: paid}]}\n"
+    wait = {"type": "wait", "id": "paid", "signal": "paid"}
+    waits = {"name": "w", "steps": [{"type": "parallel", "id": "p", "steps": [wait]}]}
     with pytest.raises(InvalidRequest, match=r"paid.*/v1/workflows"):
-        await nodes.prepare(RunWorkflowInput(workflow=waits))
+        await nodes.prepare(RunWorkflowInput(definition=waits))

@@ -2,6 +2,7 @@
 
 import httpx
 
+from core.customer_text import CustomerText
 from core.effects import Effects
 from core.settings import CrmSettings
 from tools.crm.connection import CrmConnection, quote_segment
@@ -90,9 +91,9 @@ class CrmClient:
             "create_engineering_ticket", "POST", "/engineering-tickets", body, Created, key=key
         )
 
-    async def send_message(self, contact_id: str, *, text: str, key: str) -> Created:
+    async def send_message(self, contact_id: str, *, text: CustomerText, key: str) -> Created:
         """Send the contact a message."""
-        body = {"contact_id": contact_id, "text": text, "from_me": True, "source": SOURCE}
+        body = {"contact_id": contact_id, "text": text.text, "from_me": True, "source": SOURCE}
         return await self._crm.write(
             "send_message",
             "POST",

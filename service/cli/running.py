@@ -1,0 +1,36 @@
+"""Run a server process: load the settings, serve, and say in one line each why it cannot start."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import uvloop
+
+from core.errors import StartupError
+from core.logging import configure_logging
+from core.settings import Settings
+
+
+def run_until_stopped(serve: Callable[[Settings], Coroutine[Any, Any, None]]) -> int:
+    """Run a server until it ends.
+
+    Args:
+        serve: Serves until a signal; cancelled by a signal during its start.
+
+    Returns:
+        The exit code: 0 after a clean stop, 1 when the server could not start.
+    """
+    try:
+        settings = Settings.load()
+        configure_logging(settings.log)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(settings))
+    except StartupError as error:
+        for line in error.message.splitlines():
+            print(f"error: {line}", file=sys.stderr)  # noqa: T201 - the operator's terminal
+        return 1
+    except asyncio.CancelledError:
+        # Stopped while it was starting; everything that had started is closed by now.
+        return 1
+    return 0
