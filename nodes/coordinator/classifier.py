@@ -263,7 +263,8 @@ def _fit(vectors: Floats, labels: Labels, routes: int) -> FittedArrays:
 
 def _compare(vectors: Floats, examples: NDArray[Any]) -> Floats:
     """Return the weight of each example for each vector: 1 for the same vector, less with the distance."""
-    return np.asarray(np.exp(_SHARPNESS * (vectors @ examples.T - 1)), np.float64)
+    similarities = vectors.astype(examples.dtype, copy=False) @ examples.T
+    return np.asarray(np.exp(_SHARPNESS * (similarities - 1)), np.float64)
 
 
 def _fit_votes(kernel: Floats, targets: Floats) -> Floats:
