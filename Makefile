@@ -13,7 +13,7 @@ INSTALL = { $(BIN)/python -m pip --disable-pip-version-check install --quiet uv 
 	$(BIN)/python -m pip --disable-pip-version-check install --progress-bar on -r $(1); }
 
 .PHONY: help serve demo keys migrate retention audit-verify memory-serve test test-thorough check check-deploy fmt snapshots \
-	docs proto requirements studio fuzz audit-dependencies chaos eval try-model gguf test-gguf bench-service bench-checkpoints bench-growth \
+	docs example-vectors proto requirements studio fuzz audit-dependencies chaos eval try-model gguf test-gguf bench-service bench-checkpoints bench-growth \
 	bench-memory bench-workflows clean
 
 help: ## Show this list
@@ -82,6 +82,9 @@ snapshots: $(VENV)/.dev ## Update the snapshots after an intended change
 
 docs: $(VENV)/.runtime ## Generate docs/, .env.example and langgraph.json from the code
 	@$(BIN)/python -m service.cli.docs
+
+example-vectors: $(VENV)/.runtime ## Embed the agents' examples again after they have changed
+	@$(BIN)/python -m service.cli.example_vectors
 
 proto: $(VENV)/.dev ## Generate memory/proto from memory/memory.proto
 	@$(BIN)/python -m service.cli.proto
