@@ -172,8 +172,10 @@ class Router:
                 parts[-1] = (f"{before} {clause}", _choose_more_confident(known, own))
             else:
                 parts.append((clause, own))
-        sure = tuple((part, routing) for part, routing in parts if routing is not None)
-        return sure if len({routing.route for _, routing in sure}) > 1 else ((text, whole),)
+        found = tuple((part, routing) for part, routing in parts if routing is not None)
+        # Where the whole message leaves no doubt, a likely clause is not enough to split it.
+        is_split = whole.verdict != "sure" or all(routing.verdict == "sure" for _, routing in found)
+        return found if is_split and len({routing.route for _, routing in found}) > 1 else ((text, whole),)
 
     async def _classify_texts(self, texts: Sequence[str]) -> list[Routing]:
         """Classify with the embedder, or with the fallback while that fails."""

@@ -43,7 +43,7 @@ from nodes.shared.conversation import MAX_TURNS, build_turn_items, format_turn, 
 from nodes.shared.memory import RetrievedMemory
 from nodes.shared.prompts import build_system_prompt, load_prompt
 from nodes.shared.steps import ANSWER
-from nodes.shared.structured import ask_customer_text
+from nodes.shared.structured import NO_LANGUAGE_MODEL, ask_customer_text, has_language_model
 
 log = get_logger(__name__)
 
@@ -226,7 +226,10 @@ async def answer_directly(deps: Deps, spec: AgentSpec, task: SpecialistInput, co
     text = await ask_customer_text(
         deps.models, messages, step=replace(ANSWER, temperature=spec.temperature), model=context.model
     )
-    reason = "" if text else "the model's replies could not be read"
+    unable = "the model's replies could not be read"
+    if not has_language_model(deps.models, context.model):
+        unable = NO_LANGUAGE_MODEL
+    reason = "" if text else unable
     return Answer(success=text is not None, response=str(text or ""), reason=reason, actions=[], called=None)
 
 

@@ -49,8 +49,10 @@ SALES: Final[GraphSpec] = REGISTRY["sales"]
 JOURNEYS: Final[Mapping[str, GraphSpec]] = {spec.name: spec for spec in REGISTRY.values() if spec.journey}
 
 SALES_CATEGORY: Final = "sales"
-# While the onboarding waits, these agents' messages are about something else that cannot wait.
+# While the onboarding waits, messages for agents of these categories cannot wait; questions are answered too.
 _OTHER_MATTERS: Final = frozenset({"support", "retention"})
+# A journey asks many questions, so it begins only for a message that is probably about it.
+_MIN_START_CONFIDENCE: Final = 0.7
 # A shorter message answers a question rather than raising another matter.
 _MIN_MATTER_WORDS: Final = 4
 
@@ -221,7 +223,7 @@ class JourneyRouter:
         if routing is None or routing.verdict == "unknown":
             return None
         spec, journey = ONBOARDING, None
-        if routing.route == ONBOARDING.name:
+        if routing.route == ONBOARDING.name and routing.confidence >= _MIN_START_CONFIDENCE:
             journey = await self._find_onboarding(onboarding, contact_id)
         elif self._agents.specs[routing.route].category == SALES_CATEGORY:
             spec, journey = SALES, await self._find_sale(journeys, contact_id, message)
@@ -246,11 +248,11 @@ class JourneyRouter:
         spec = self._agents.specs[routing.route]
         if any(each.find_escalation(message) for each in self._agents.specs.values() if each.escalation):
             return True
-        return (
-            routing.verdict == "sure"
-            and spec.category in _OTHER_MATTERS
-            and len(message.split()) >= _MIN_MATTER_WORDS
-        )
+        if routing.verdict == "unknown" or routing.route == ONBOARDING.name:
+            return False
+        is_question = message.rstrip().endswith("?")
+        is_urgent = routing.verdict == "sure" and spec.category in _OTHER_MATTERS
+        return (is_question or is_urgent) and len(message.split()) >= _MIN_MATTER_WORDS
 
     async def _find_onboarding(self, known: Journey | None, contact_id: str) -> Journey | None:
         """Return the onboarding to continue, or a new one for a contact the CRM knows nothing of yet."""
