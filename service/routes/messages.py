@@ -196,8 +196,8 @@ async def _build_run(message: MessageRequest, service: Service, identity: Identi
         identity,
         message.contact_id,
         message.message,
+        session=session,
         message_id=message_id,
-        is_repeated=session.repeated,
     )
     values = {
         "message": message.message,

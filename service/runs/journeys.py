@@ -40,6 +40,7 @@ from nodes.shared.memory import (
 from service.auth.principal import Identity
 from service.runs.request import CompiledGraph, OnStart, new_thread_id
 from service.sessions.journeys import Journey, JourneyStore
+from service.sessions.store import SessionEntry
 from tools.crm.models import Opportunity
 
 log = get_logger(__name__)
@@ -102,7 +103,13 @@ class JourneyRouter:
         self._memory = deps.memory
 
     async def choose(
-        self, identity: Identity, contact_id: str, message: str, *, message_id: str, is_repeated: bool
+        self,
+        identity: Identity,
+        contact_id: str,
+        message: str,
+        *,
+        session: SessionEntry,
+        message_id: str,
     ) -> JourneyTurn | None:
         """Return the message as the next turn of a journey; ``None``: it is the coordinator's.
 
@@ -112,20 +119,21 @@ class JourneyRouter:
             identity: The caller.
             contact_id: Who wrote.
             message: What they wrote.
+            session: The session the message came in, and whether it came before.
             message_id: The message's id; empty: it has none.
-            is_repeated: Whether the message came before.
         """
         journeys = await self._store.list_for_contact(identity.tenant, contact_id)
-        if is_repeated:
+        if session.repeated:
             thread_id = await self._store.find_message(identity.tenant, contact_id, message_id)
             repeated = next((each for each in journeys if each.thread_id == thread_id), None)
             if repeated is None:
                 return None
             return _build_turn(JOURNEYS[repeated.graph], repeated, contact_id, message, None)
-        turn = await self._choose(journeys, contact_id, message)
+        turn = await self._choose(journeys, contact_id, message, session.session_id)
         if turn is None:
             return None
-        thread_id = await self._store.claim(identity.tenant, contact_id, turn.journey)
+        journey = replace(turn.journey, session_id=session.session_id)
+        thread_id = await self._store.claim(identity.tenant, contact_id, journey)
         if thread_id != turn.journey.thread_id:
             turn = replace(turn, journey=replace(turn.journey, thread_id=thread_id))
         if message_id:
@@ -147,7 +155,9 @@ class JourneyRouter:
         if not spec.journey or not isinstance(graph_input, Mapping):
             return on_start
         subject, contact_id = str(graph_input[spec.journey]), str(graph_input["contact_id"])
-        journey = Journey(graph=spec.name, subject=subject, thread_id=thread_id, is_waiting=False)
+        journey = Journey(
+            graph=spec.name, subject=subject, thread_id=thread_id, session_id="", is_waiting=False
+        )
 
         async def register_journey() -> BaseCallbackManager:
             await self._store.move(identity.tenant, contact_id, journey)
@@ -212,11 +222,15 @@ class JourneyRouter:
         scope = Scope(identity.tenant, turn.contact_id)
         return not await record_messages(self._memory, scope, session_id, messages)
 
-    async def _choose(self, journeys: Sequence[Journey], contact_id: str, message: str) -> JourneyTurn | None:
+    async def _choose(
+        self, journeys: Sequence[Journey], contact_id: str, message: str, session_id: str
+    ) -> JourneyTurn | None:
         onboarding = next((each for each in journeys if each.graph == ONBOARDING.name), None)
         if onboarding and (question := await self._get_question(onboarding)):
             routing = None if parse_reply(message, question) else await self._route(message)
-            if routing and self._is_other_matter(routing, message):
+            if routing and self._is_other_matter(
+                routing, message, is_elsewhere=_is_elsewhere(onboarding, session_id, routing)
+            ):
                 return None
             return _build_turn(ONBOARDING, onboarding, contact_id, message, routing)
         routing = await self._route(message)
@@ -243,12 +257,22 @@ class JourneyRouter:
             log.warning("message_not_routed", reason=error.message)
             return None
 
-    def _is_other_matter(self, routing: Routing, message: str) -> bool:
-        """Return whether the message raises a matter that the onboarding cannot answer."""
+    def _is_other_matter(self, routing: Routing, message: str, *, is_elsewhere: bool) -> bool:
+        """Return whether the message raises a matter that the onboarding cannot answer.
+
+        Args:
+            routing: Where the message belongs by its words.
+            message: The message, which is no plain reply to the onboarding's question.
+            is_elsewhere: Whether it came in another session than the question.
+        """
         spec = self._agents.specs[routing.route]
         if any(each.find_escalation(message) for each in self._agents.specs.values() if each.escalation):
             return True
-        if routing.verdict == "unknown" or routing.route == ONBOARDING.name:
+        if routing.route == ONBOARDING.name:
+            return False
+        if is_elsewhere:
+            return True
+        if routing.verdict == "unknown":
             return False
         is_question = message.rstrip().endswith("?")
         is_urgent = routing.verdict == "sure" and spec.category in _OTHER_MATTERS
@@ -289,6 +313,15 @@ class JourneyRouter:
         known = next((each for each in sales if each.subject == deal.id), None)
         sale = known or _begin_journey(SALES, deal.id)
         return None if sale.is_waiting else sale
+
+
+def _is_elsewhere(journey: Journey, session_id: str, routing: Routing) -> bool:
+    """Return whether a message comes from elsewhere than the question it could answer.
+
+    A journey that its caller began outside of any session is continued in the first one that follows, unless
+    the message is surely about something else.
+    """
+    return journey.session_id != session_id if journey.session_id else routing.verdict == "sure"
 
 
 def _build_turn(
@@ -335,7 +368,9 @@ def _read_handoff(output: Mapping[str, Any]) -> Handoff:
 
 def _begin_journey(spec: GraphSpec, subject: str) -> Journey:
     """Return a journey that has not begun, on a new thread."""
-    return Journey(graph=spec.name, subject=subject, thread_id=new_thread_id(), is_waiting=False)
+    return Journey(
+        graph=spec.name, subject=subject, thread_id=new_thread_id(), session_id="", is_waiting=False
+    )
 
 
 def _select_deal(deals: Sequence[Opportunity], sales: Sequence[Journey], message: str) -> Opportunity | None:
