@@ -202,6 +202,8 @@ class JourneyRouter:
             "reason": output.get("reason"),
             "memory": MemoryUse(available=False, degraded=[], recorded=recorded),
             "context": output.get("context", []),
+            "citations": output.get("citations", []),
+            "unsupported": output.get("unsupported", []),
             "journey": JourneyView(
                 graph=turn.spec.name, subject=turn.journey.subject, thread_id=turn.journey.thread_id
             ),
