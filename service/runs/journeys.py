@@ -231,7 +231,7 @@ class JourneyRouter:
         if onboarding and (question := await self._get_question(onboarding)):
             routing = None if parse_reply(message, question) else await self._route(message)
             if routing and self._is_other_matter(
-                routing, message, is_elsewhere=_is_elsewhere(onboarding, session_id, routing)
+                routing, message, is_elsewhere=onboarding.session_id not in {"", session_id}
             ):
                 return None
             return _build_turn(ONBOARDING, onboarding, contact_id, message, routing)
@@ -315,15 +315,6 @@ class JourneyRouter:
         known = next((each for each in sales if each.subject == deal.id), None)
         sale = known or _begin_journey(SALES, deal.id)
         return None if sale.is_waiting else sale
-
-
-def _is_elsewhere(journey: Journey, session_id: str, routing: Routing) -> bool:
-    """Return whether a message comes from elsewhere than the question it could answer.
-
-    A journey that its caller began outside of any session is continued in the first one that follows, unless
-    the message is surely about something else.
-    """
-    return journey.session_id != session_id if journey.session_id else routing.verdict == "sure"
 
 
 def _build_turn(
