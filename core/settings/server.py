@@ -129,6 +129,12 @@ class LimitSettings(BaseSettings):
     limit_body_bytes: int = Field(
         1_048_576, ge=1_024, le=1_073_741_824, description="Largest request body in bytes"
     )
+    limit_batch_inputs: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="Most inputs of one batch; each counts as a request against the tenant's rate",
+    )
     limit_in_process: bool = Field(
         False,  # noqa: FBT003
         description="Count requests in each process separately; each replica then allows the whole rate",

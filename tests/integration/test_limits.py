@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator
 
+import httpx
 import pytest
 from pydantic import SecretStr
 
@@ -13,7 +14,11 @@ from tests.support.general_agent import PARROT, replying, service
 from tests.support.identity import WITH_KEYS, key_of
 from tests.support.service import CONTACT, RunningService
 
-LIMITS = LimitSettings(limit_requests_per_tenant={"small": "3/minute"}, limit_body_bytes=20_000)
+LIMITS = LimitSettings(
+    limit_requests_per_tenant={"small": "3/minute", "batches": "6/minute"},
+    limit_body_bytes=20_000,
+    limit_batch_inputs=8,
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +47,25 @@ async def test_responses_carry_the_rate_limit_and_a_rejected_one_says_when_to_re
     assert (await running.http.get("/info", headers={"Authorization": "Bearer x"})).status_code == 401
     health = await running.http.get("/health", headers=small)
     assert (health.status_code, "RateLimit" in health.headers) == (200, False)
+
+
+async def test_each_input_of_a_batch_is_a_request_of_its_tenant(running: RunningService) -> None:
+    key = await key_of(running.service, "batches")
+
+    async def send(inputs: int) -> httpx.Response:
+        # Inputs that the graph does not take: they start no run, and count all the same.
+        return await running.http.post("/react/batch", json={"inputs": [{}] * inputs}, headers=key)
+
+    too_many = await send(9)
+    assert (too_many.status_code, too_many.json()["error"]) == (422, "invalid_request")
+    assert too_many.json()["details"] == {"inputs": 9, "limit": 8}
+    # The refused batch was one request; this one is four.
+    counted = await send(4)
+    assert (counted.status_code, counted.headers["RateLimit"].split(";")[1]) == (422, "r=1")
+    refused = await send(2)
+    assert (refused.status_code, refused.json()["error"]) == (429, "rate_limited")
+    assert 1 <= int(refused.headers["Retry-After"]) <= 60
+    assert (await running.http.get("/info", headers=key)).status_code == 429
 
 
 async def test_replicas_on_one_database_share_a_rate(running: RunningService) -> None:
