@@ -138,7 +138,14 @@ class WorkflowSettings(BaseSettings):
     connections: SecretStr = Field(
         SecretStr("{}"),
         description='Databases that database_query steps refer to, as JSON: {"reports": "postgresql://…"}; '
-        "use a role that may only read. crm is the development CRM's, if the embedded Postgres serves it",
+        "use a role that may only read: superusers and roles that may read files are refused. "
+        "crm is the development CRM's, if the embedded Postgres serves it",
+    )
+    query_limit_bytes: int = Field(
+        1_000_000,
+        ge=1_000,
+        le=10_000_000,
+        description="Largest result of a database_query step, as JSON; results are part of checkpoints",
     )
     max_concurrent: int = Field(50, ge=1, le=10_000, description="Most workflows in progress at once")
     max_concurrent_steps: int = Field(
