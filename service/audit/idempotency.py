@@ -54,8 +54,8 @@ SELECT action = %(tool)s AND arguments_hash = %(arguments_hash)s AS is_same, out
 FROM audit.effects WHERE tenant = %(tenant)s AND key = %(effect_key)s
 """
 # An upsert: unlike an UPDATE it waits for a row that is not committed yet, and makes the record again where
-# the database has lost it. Of a thread that was erased meanwhile it makes none. The entry gets its number after
-# the record is locked, so that "begun" comes before "finished" in the audit trail.
+# the database has lost it. It makes none of a thread that was erased meanwhile. The entry gets its number
+# when the record is locked, so that "begun" comes before "finished" in the audit trail.
 END_EFFECT_SQL: Final = f"""
 WITH ended AS (
     INSERT INTO audit.effects AS known

@@ -20,7 +20,12 @@ async def test_health_info_docs_and_the_development_crm_are_there(database_url: 
         assert all(task == running_task for task in tasks.values())
         assert (health.status_code, {**health.json(), "tasks": {}}) == (
             200,
-            {"status": "healthy", "checks": {"database": "up"}, "agents": {"degraded": []}, "tasks": {}},
+            {
+                "status": "healthy",
+                "checks": {"database": "up", "writes": "up"},
+                "agents": {"degraded": []},
+                "tasks": {},
+            },
         )
         info = (await running.http.get("/info")).json()
         assert info["version"] == "0.2.0"
