@@ -1,5 +1,6 @@
 """Limits: what a tenant that asks too much, or too big, is told; and that others do not notice."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 
@@ -17,6 +18,7 @@ from tests.support.service import CONTACT, RunningService
 LIMITS = LimitSettings(
     limit_requests_per_tenant={"small": "3/minute", "batches": "6/minute"},
     limit_body_bytes=20_000,
+    limit_body_seconds=1,
     limit_batch_inputs=8,
 )
 
@@ -111,6 +113,20 @@ async def test_a_body_too_large_is_refused_however_it_is_sent(running: RunningSe
     # What fits is read, in pieces too: this one is only not what the graph takes.
     fits = await running.http.post("/react/invoke", content=chunks(5_000), headers=key)
     assert (fits.status_code, fits.json()["error"]) == (422, "invalid_request")
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 5000", "Transfer-Encoding: chunked"])
+async def test_a_body_that_trickles_is_cut_off(running: RunningService, framing: str) -> None:
+    key = await key_of(running.service, "acme")
+    host, port = running.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = ["POST /v1/messages HTTP/1.1", "Host: x", f"Authorization: {key['Authorization']}", framing]
+    writer.write("\r\n".join([*head, "", "1\r\n{\r\n" if "chunked" in framing else "{"]).encode())
+    # The rest never comes: the service answers and hangs up.
+    answer = (await reader.read()).decode()
+    writer.close()
+    assert answer.startswith("HTTP/1.1 408 ")
+    assert '"error":"body_too_slow"' in answer
 
 
 async def test_a_chunked_message_is_answered(running: RunningService) -> None:
