@@ -148,6 +148,9 @@ def test_without_settings_the_service_runs_on_a_laptop() -> None:
         "RUN_DRAIN_SECONDS": 20,
         "IDEMPOTENCY_KEY_HOURS": 24,
         "WORKFLOW_ALLOWED_HOSTS": "",
+        "WORKFLOW_CRM_REQUESTS": "GET /contacts/**, GET /messages, GET /engineering-tickets, "
+        "GET /knowledge-base/**, GET /status, POST /messages, POST /contacts/*/follow-ups, "
+        "PATCH /contacts/*/profile",
         "WORKFLOW_SECRETS": "{}",
         "WORKFLOW_CONNECTIONS": "{}",
         "WORKFLOW_QUERY_LIMIT_BYTES": 1_000_000,
@@ -271,6 +274,7 @@ SET = {
     "RUN_DRAIN_SECONDS": ("5", 5),
     "IDEMPOTENCY_KEY_HOURS": ("0.5", 0.5),
     "WORKFLOW_ALLOWED_HOSTS": ("api.example.com, localhost:8080", "api.example.com, localhost:8080"),
+    "WORKFLOW_CRM_REQUESTS": ("GET /**, POST /messages", "GET /**, POST /messages"),
     "WORKFLOW_SECRETS": ('{"api.example.com/token": "k"}', '{"api.example.com/token": "k"}'),
     "WORKFLOW_CONNECTIONS": ('{"reports": "postgresql://h/d"}', '{"reports": "postgresql://h/d"}'),
     "WORKFLOW_QUERY_LIMIT_BYTES": ("50000", 50_000),
