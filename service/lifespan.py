@@ -338,6 +338,7 @@ def _build_deps(settings: Settings, models: ChatModels, crm: CrmClient, memory: 
         memory=memory,
         knowledge=knowledge,
         context_tokens=settings.context.tokens,
+        review_unsupported=settings.approvals.unsupported == "review",
     )
 
 

@@ -13,6 +13,7 @@ from prometheus_client.exposition import choose_encoder
 
 from core import postgres
 from core.embeddings import embedder_kind
+from core.errors import MemoryUnavailable
 from core.tasks import TaskState
 from graphs.registry import REGISTRY
 from service.lifespan import Service
@@ -35,18 +36,18 @@ def health_router() -> APIRouter:
     async def health(service: OpenService) -> JSONResponse:
         """Answer healthy if the database answers within two seconds and takes what runs write.
 
-        Degraded, still with 200, while an agent fails again and again, a background task fails or restarts,
-        or the last write failed and none was tried for a minute.
+        Degraded, still with 200, while memory or the embedding model fails, an agent fails again and again, a
+        background task fails or restarts, or the last write failed and none was tried for a minute.
         """
         if fault := await _find_database_fault(service):
             return _unhealthy_response({"database": "down"}, f"the database is down: {fault}")
         failure = service.saver.last_failure
         if failure and time.monotonic() - failure.at < WRITE_FAILURE_SECONDS:
             return _unhealthy_response(
-                {"database": "up", "writes": "failing"},
+                {"database": "up", "writes": "down"},
                 f"the database answers, but the last write failed: {failure.reason}",
             )
-        return JSONResponse(_describe_health(service))
+        return JSONResponse(await _describe_health(service))
 
     @router.get("/health/live")
     async def live() -> dict[str, str]:
@@ -78,17 +79,24 @@ def health_router() -> APIRouter:
     return router
 
 
-def _describe_health(service: Service) -> dict[str, Any]:
+async def _describe_health(service: Service) -> dict[str, Any]:
+    failure = service.saver.last_failure
+    faults = {
+        "writes": f"the last write failed: {failure.reason}" if failure else "",
+        "memory": await _find_memory_fault(service),
+        "embeddings": service.agents.router.fault,
+    }
     degraded_agents = [
         {"agent": name, "failures_in_a_row": failures}
         for name, failures in service.agents.health.degraded.items()
     ]
     tasks = service.tasks.statuses()
-    failure = service.saver.last_failure
-    is_degraded = failure or degraded_agents or any(task.state in FAILING_STATES for task in tasks.values())
+    is_failing = any(task.state in FAILING_STATES for task in tasks.values())
+    is_degraded = degraded_agents or is_failing or any(faults.values())
     return {
         "status": "degraded" if is_degraded else "healthy",
-        "checks": {"database": "up", "writes": "failed" if failure else "up"},
+        "checks": {"database": "up", **{name: "down" if fault else "up" for name, fault in faults.items()}},
+        "faults": {name: fault for name, fault in faults.items() if fault},
         "agents": {"degraded": degraded_agents},
         "tasks": {name: asdict(task) for name, task in tasks.items()},
     }
@@ -141,6 +149,17 @@ def metrics_router() -> APIRouter:
         return Response(encode(service.metrics.registry), media_type=content_type)
 
     return router
+
+
+async def _find_memory_fault(service: Service) -> str:
+    try:
+        async with asyncio.timeout(HEALTH_TIMEOUT_SECONDS):
+            await service.memory.check_health()
+    except MemoryUnavailable as error:
+        return error.message
+    except TimeoutError:
+        return f"no answer within {HEALTH_TIMEOUT_SECONDS:g} s"
+    return ""
 
 
 async def _find_database_fault(service: Service) -> str | None:
