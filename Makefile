@@ -96,7 +96,7 @@ requirements: $(VENV)/.dev ## Pin the newest versions that pyproject.toml permit
 		--no-emit-index-url --no-emit-find-links -c requirements.txt --group dev pyproject.toml -o requirements-dev.txt
 
 clean: ## Remove the environment and caches (data stays)
-	@rm -rf $(VENV) .venv-audit .venv-fuzz .venv-gguf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .langgraph_api
+	@rm -rf $(VENV) .venv-audit .venv-fuzz .schemathesis .venv-gguf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .langgraph_api
 
 ##@ Attack it
 # schemathesis needs another jsonschema-rs than LangGraph's dev server, so it has its own environment.
