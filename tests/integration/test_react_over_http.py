@@ -82,6 +82,7 @@ async def test_a_run_never_sees_the_fields_of_the_last_run_on_its_thread(
             tools=["search_knowledge_base"],
             instruction="Answer in Latin.",
             background="The customer is a Roman.",
+            time_zone="Asia/Tokyo",
             temperature=1.5,
         )
         await running.http.post("/react/invoke", json={"input": given, "config": config})
@@ -91,10 +92,12 @@ async def test_a_run_never_sees_the_fields_of_the_last_run_on_its_thread(
         prompt = "\n".join(message.text for message in model.prompts[1])
         assert "Latin" not in prompt
         assert "Roman" not in prompt
+        assert "Tokyo" not in prompt
         state = await running.service.graphs["react"].aget_state({"configurable": {"thread_id": "one"}})
         for name, field in REGISTRY["react"].input_schema.model_fields.items():
-            # What the agent knows of the contact is added to the background.
-            if name in state.values and name != "background" and not field.is_required():
+            # What the CRM and memory know of the contact is added to these.
+            is_added_to = name in {"background", "time_zone"}
+            if name in state.values and not is_added_to and not field.is_required():
                 assert state.values[name] == field.get_default(call_default_factory=True), name
 
 
