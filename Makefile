@@ -13,7 +13,7 @@ INSTALL = { $(BIN)/python -m pip --disable-pip-version-check install --quiet uv 
 	$(BIN)/python -m pip --disable-pip-version-check install --progress-bar on -r $(1); }
 
 .PHONY: help serve demo keys migrate retention audit-verify memory-serve test test-thorough check check-deploy fmt snapshots \
-	docs proto requirements studio fuzz audit-dependencies chaos eval try-model gguf test-gguf bench-service bench-messages bench-checkpoints bench-growth \
+	docs example-vectors proto requirements studio fuzz audit-dependencies chaos eval try-model gguf test-gguf bench-service bench-messages bench-checkpoints bench-growth \
 	bench-memory bench-workflows clean
 
 help: ## Show this list
@@ -83,6 +83,9 @@ snapshots: $(VENV)/.dev ## Update the snapshots after an intended change
 docs: $(VENV)/.runtime ## Generate docs/, .env.example and langgraph.json from the code
 	@$(BIN)/python -m service.cli.docs
 
+example-vectors: $(VENV)/.runtime ## Embed the agents' examples again after they have changed
+	@$(BIN)/python -m service.cli.example_vectors
+
 proto: $(VENV)/.dev ## Generate memory/proto from memory/memory.proto
 	@$(BIN)/python -m service.cli.proto
 
@@ -110,7 +113,7 @@ chaos: $(VENV)/.runtime ## Kill the service at 100 random moments; no effect hap
 	@exec $(BIN)/python -m benchmarks.chaos $(ARGS)
 
 ##@ Measure it
-eval: $(VENV)/.runtime ## Measure answers, routing and recall: make eval DATA=folder (ONLY=answers needs no data; or routing, memory)
+eval: $(VENV)/.runtime ## Measure answers, routing, recall: make eval DATA=folder (ONLY=answers and knowledge need no data)
 	@exec $(BIN)/python -m benchmarks.evaluate $(if $(DATA),--data "$(DATA)") $(ONLY)
 
 try-model: $(VENV)/.dev ## Try a model on 120 conversations and write a report: make try-model MODEL=openai:gpt-4o-mini

@@ -13,9 +13,11 @@ from core.teams import Team
 Pattern = Literal["react", "critique_refine", "planning_monitor", "answer"]
 Category = Literal["sales", "retention", "support", "onboarding", "marketing", "general"]
 RetrievalStrategy = Literal["support_technical", "sales", "retention", "onboarding", "general"]
-Language = Literal["en", "pt"]
+Language = Literal["en", "pt", "es"]
 
 LANGUAGES: tuple[Language, ...] = get_args(Language)
+# An agent may do without examples in Spanish; the router compares meanings across languages.
+REQUIRED_LANGUAGES: tuple[Language, ...] = ("en", "pt")
 MIN_EXAMPLES = 8
 # These patterns write from the given material; their graphs bind no tools.
 PATTERNS_WITHOUT_TOOLS: frozenset[Pattern] = frozenset({"answer", "critique_refine"})
@@ -62,7 +64,7 @@ def _validate_tools(tools: tuple[str, ...], info: ValidationInfo) -> tuple[str, 
 def _validate_examples(
     examples: Mapping[Language, tuple[str, ...]],
 ) -> Mapping[Language, tuple[str, ...]]:
-    if missing := [language for language in LANGUAGES if language not in examples]:
+    if missing := [language for language in REQUIRED_LANGUAGES if language not in examples]:
         raise ValueError(f"has no examples in {missing[0]!r}")
     return examples
 
@@ -113,7 +115,7 @@ class AgentSpec(BaseModel):
     @property
     def utterances(self) -> tuple[str, ...]:
         """The examples of all languages."""
-        return tuple(text for language in LANGUAGES for text in self.examples[language])
+        return tuple(text for language in LANGUAGES for text in self.examples.get(language, ()))
 
     @cached_property
     def escalation_rules(self) -> tuple[EscalationRule, ...]:

@@ -9,7 +9,7 @@ from typing import Final
 
 from rich.console import Console
 
-from benchmarks import answers, retrieval, routing
+from benchmarks import answers, knowledge, retrieval, routing
 from benchmarks.data import DataMissing
 from core.errors import StartupError
 
@@ -18,7 +18,10 @@ EVALUATIONS: Final[Mapping[str, Callable[[Path, Console], Awaitable[None]]]] = {
     "routing": routing.evaluate,
     "memory": retrieval.evaluate,
 }
-WITHOUT_DATA: Final[Mapping[str, Callable[[Console], Awaitable[None]]]] = {"answers": answers.evaluate}
+WITHOUT_DATA: Final[Mapping[str, Callable[[Console], Awaitable[None]]]] = {
+    "answers": answers.evaluate,
+    "knowledge": knowledge.evaluate,
+}
 NAMES: Final = (*EVALUATIONS, *WITHOUT_DATA)
 
 

@@ -59,6 +59,7 @@ def seed_tables(*tables: str) -> Callable[[Connection], Awaitable[None]]:
 MIGRATIONS: tuple[Migration, ...] = (
     (ROOM / "sql" / "0001_schema.sql").read_bytes(),
     seed_tables(*SEEDED_TABLES),
+    seed_tables("articles"),
 )
 
 

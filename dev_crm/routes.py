@@ -4,7 +4,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import Path, Query, Response
-from pydantic import AfterValidator
+from pydantic import AfterValidator, AwareDatetime
 
 from dev_crm import sales_store, support_store
 from dev_crm.api import NOT_FOUND, WRITE_REFUSALS, PoolDependency, Problem, Responses, create_router
@@ -24,6 +24,7 @@ from dev_crm.sales_schemas import (
     ProfileChanges,
 )
 from dev_crm.support_schemas import (
+    ArticleRevisions,
     Articles,
     Contact,
     EngineeringTicket,
@@ -117,6 +118,22 @@ async def search_knowledge_base(
     """Search the knowledge-base articles in English and Portuguese, best match first."""
     async with pool.connection() as connection:
         return Articles(articles=await support_store.search_articles(connection, q, limit=limit))
+
+
+@router.get("/knowledge-base/articles", tags=["knowledge base"])
+async def list_articles(
+    pool: PoolDependency,
+    updated_since: Annotated[
+        AwareDatetime | None, Query(description="Only what changed then or later")
+    ] = None,
+    after: Annotated[str, AfterValidator(_clean_query), Query(description="The previous page's next")] = "",
+    limit: Limit = 100,
+) -> ArticleRevisions:
+    """List the articles by id, or those that changed at a time or later."""
+    async with pool.connection() as connection:
+        return await support_store.list_articles(
+            connection, updated_since=updated_since, after=after, limit=limit
+        )
 
 
 @router.get("/status", tags=["status"])

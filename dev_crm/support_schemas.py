@@ -114,6 +114,25 @@ class Articles(BaseModel):
     articles: list[Article]
 
 
+class ArticleRevision(BaseModel):
+    """A knowledge-base article as it is now."""
+
+    id: str
+    title: str
+    body: str
+    tags: list[str]
+    language: Language
+    updated_at: datetime = Field(description="Grows with every change of the article")
+
+
+class ArticleRevisions(BaseModel):
+    """A page of articles by id, for whoever keeps a copy of the knowledge base."""
+
+    articles: list[ArticleRevision]
+    total: int = Field(description="Articles of the whole knowledge base, whatever was asked for")
+    next: str | None = Field(description="Give it as after= for the next page; null: this is the last page")
+
+
 class Component(BaseModel):
     """A part of the product on the status page."""
 

@@ -1,6 +1,7 @@
 """Read and write contacts, subscriptions, tickets, articles, the status page and messages."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -10,6 +11,8 @@ from core.errors import NotFound
 from core.postgres import Connection
 from dev_crm.support_schemas import (
     Article,
+    ArticleRevision,
+    ArticleRevisions,
     Component,
     ComponentStatus,
     Contact,
@@ -72,6 +75,13 @@ SELECT id, title, body, tags, language, round(score::numeric, 4)::float8 AS scor
 FROM ranked JOIN crm.articles USING (id)
 ORDER BY ranked.score DESC, id
 """
+
+LIST_ARTICLES_SQL = """
+SELECT id, title, body, tags, language, updated_at FROM crm.articles
+WHERE id > %(after)s AND updated_at >= coalesce(%(updated_since)s, '-infinity'::timestamptz)
+ORDER BY id LIMIT %(limit)s
+"""
+COUNT_ARTICLES_SQL = "SELECT count(*) AS total FROM crm.articles"
 
 COMPONENTS_SQL = "SELECT name, status, since FROM crm.components ORDER BY name"
 
@@ -175,6 +185,19 @@ async def list_tickets(connection: Connection, contact_id: UUID, *, q: str, limi
 async def search_articles(connection: Connection, q: str, *, limit: int) -> list[Article]:
     """Return the articles that contain any word of ``q``, best match first."""
     return await fetch_all(connection, SEARCH_ARTICLES_SQL, {"q": q, "limit": limit}, Article)
+
+
+async def list_articles(
+    connection: Connection, *, updated_since: datetime | None, after: str, limit: int
+) -> ArticleRevisions:
+    """Return a page of the articles that changed at a time or later, by id."""
+    parameters = {"updated_since": updated_since, "after": after, "limit": limit + 1}
+    articles = await fetch_all(connection, LIST_ARTICLES_SQL, parameters, ArticleRevision)
+    row = await (await connection.execute(COUNT_ARTICLES_SQL)).fetchone()
+    page = articles[:limit]
+    return ArticleRevisions(
+        articles=page, total=row["total"] if row else 0, next=page[-1].id if len(articles) > limit else None
+    )
 
 
 async def get_status(connection: Connection) -> Status:

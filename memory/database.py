@@ -28,7 +28,8 @@ SQL_FOLDER: Final = Path(__file__).parent / "sql"
 # Position is version: append, never edit or reorder. Tables that need an extension are not here, because a
 # server may gain or lose it; see open_extensions.
 MIGRATIONS: Final = tuple(
-    (SQL_FOLDER / name).read_bytes() for name in ("0001_memory.sql", "0002_spanish_facts.sql")
+    (SQL_FOLDER / name).read_bytes()
+    for name in ("0001_memory.sql", "0002_spanish_facts.sql", "0003_note_keys.sql")
 )
 VECTORS_SQL: Final = (SQL_FOLDER / "vectors.sql").read_bytes()
 HAS_HALFVEC_SQL: Final = "SELECT to_regtype('halfvec') IS NOT NULL AS found"

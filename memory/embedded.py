@@ -173,11 +173,33 @@ class EmbeddedMemory:
                 believed_at=believed_at,
             )
 
-    async def remember(self, scope: Scope, text: str, *, type: NoteType, agent: str) -> Note:  # noqa: A002
+    async def remember(
+        self,
+        scope: Scope,
+        text: str,
+        *,
+        type: NoteType,  # noqa: A002
+        agent: str,
+        key: str = "",
+    ) -> Note:
         """See :meth:`core.memory.Memory.remember`."""
         with translate_errors():
             return await notes.remember(
-                self._pool, scope, text, kind=type, agent=agent, policies=self._policies
+                self._pool, scope, text, kind=type, agent=agent, key=key, policies=self._policies
+            )
+
+    async def get_note(self, scope: Scope, key: str, *, type: NoteType, agent: str) -> Note | None:  # noqa: A002
+        """See :meth:`core.memory.Memory.get_note`."""
+        with translate_errors():
+            return await notes.get_note(
+                self._pool, scope, key, kind=type, agent=agent, policies=self._policies
+            )
+
+    async def delete_note(self, scope: Scope, key: str, *, type: NoteType, agent: str) -> bool:  # noqa: A002
+        """See :meth:`core.memory.Memory.delete_note`."""
+        with translate_errors():
+            return await notes.delete_note(
+                self._pool, scope, key, kind=type, agent=agent, policies=self._policies
             )
 
     async def recall(self, scope: Scope, query: str, *, agent: str, limit: int = 10) -> list[Hit]:

@@ -101,6 +101,7 @@ class RemoteMemory:
                 strategy=pages[0].strategy,
                 model=pages[0].model,
                 degraded=tuple(pages[0].degraded),
+                reasons=tuple(pages[0].reasons),
             )
 
     async def assemble_context(
@@ -236,15 +237,45 @@ class RemoteMemory:
         response = await self._call(self._stub.Forget, request, seconds=self._forget_seconds)
         return ErasedCounts(counts=dict(response.counts))
 
-    async def remember(self, scope: Scope, text: str, *, type: NoteType, agent: str) -> Note:  # noqa: A002
+    async def remember(
+        self,
+        scope: Scope,
+        text: str,
+        *,
+        type: NoteType,  # noqa: A002
+        agent: str,
+        key: str = "",
+    ) -> Note:
         """See :meth:`core.memory.Memory.remember`."""
         with _refuse_invalid():
             request = pb.RememberRequest(
-                scope=conversion.to_scope(scope), text=text, type=conversion.to_note_type(type), agent=agent
+                scope=conversion.to_scope(scope),
+                text=text,
+                type=conversion.to_note_type(type),
+                agent=agent,
+                key=key,
             )
         response = await self._call(self._stub.Remember, request)
         with _check_response():
             return conversion.from_note(response.note)
+
+    async def get_note(self, scope: Scope, key: str, *, type: NoteType, agent: str) -> Note | None:  # noqa: A002
+        """See :meth:`core.memory.Memory.get_note`."""
+        with _refuse_invalid():
+            request = pb.GetNoteRequest(
+                scope=conversion.to_scope(scope), key=key, type=conversion.to_note_type(type), agent=agent
+            )
+        response = await self._call(self._stub.GetNote, request)
+        with _check_response():
+            return conversion.from_note(response.note) if response.HasField("note") else None
+
+    async def delete_note(self, scope: Scope, key: str, *, type: NoteType, agent: str) -> bool:  # noqa: A002
+        """See :meth:`core.memory.Memory.delete_note`."""
+        with _refuse_invalid():
+            request = pb.DeleteNoteRequest(
+                scope=conversion.to_scope(scope), key=key, type=conversion.to_note_type(type), agent=agent
+            )
+        return (await self._call(self._stub.DeleteNote, request)).deleted
 
     async def recall(self, scope: Scope, query: str, *, agent: str, limit: int = 10) -> list[Hit]:
         """See :meth:`core.memory.Memory.recall`."""

@@ -77,7 +77,7 @@ def _to_name(numbers: Mapping[Name, Number], number: Number, what: str) -> Name:
 _STATEMENT_FIELDS: Final = ("subject", "predicate", "object", "confidence", "source_message_id", "scope_key")
 _FACT_FIELDS: Final = ("id", *_STATEMENT_FIELDS)
 _NEW_FACT_FIELDS: Final = (*_STATEMENT_FIELDS, "correction", "instead_of", "ended")
-_NOTE_FIELDS: Final = ("id", "agent", "text", "uses")
+_NOTE_FIELDS: Final = ("id", "agent", "text", "uses", "key")
 
 
 def _copy_fields(source: object, names: Iterable[str]) -> dict[str, Any]:

@@ -177,7 +177,12 @@ class MemoryServicer(MemoryServiceServicer):
                 limit=request.limit if request.HasField("limit") else DEFAULT_LIMIT,
                 as_of=as_of,
             )
-            first = pb.SearchResponse(strategy=result.strategy, model=result.model, degraded=result.degraded)
+            first = pb.SearchResponse(
+                strategy=result.strategy,
+                model=result.model,
+                degraded=result.degraded,
+                reasons=result.reasons,
+            )
             for hits in conversion.paginate(conversion.to_hit(hit) for hit in result.hits):
                 first.hits.extend(hits)
                 yield first
@@ -270,9 +275,31 @@ class MemoryServicer(MemoryServiceServicer):
             with _refuse_invalid():
                 kind = conversion.from_note_type(request.type)
             note = await self._memory.remember(
-                conversion.from_scope(request.scope), request.text, type=kind, agent=request.agent
+                conversion.from_scope(request.scope),
+                request.text,
+                type=kind,
+                agent=request.agent,
+                key=request.key,
             )
             return pb.RememberResponse(note=conversion.to_note(note))
+
+    async def GetNote(self, request: pb.GetNoteRequest, context: Context) -> pb.GetNoteResponse:
+        async with _ErrorsAsStatuses(context):
+            with _refuse_invalid():
+                kind = conversion.from_note_type(request.type)
+            note = await self._memory.get_note(
+                conversion.from_scope(request.scope), request.key, type=kind, agent=request.agent
+            )
+            return pb.GetNoteResponse(note=conversion.to_note(note) if note else None)
+
+    async def DeleteNote(self, request: pb.DeleteNoteRequest, context: Context) -> pb.DeleteNoteResponse:
+        async with _ErrorsAsStatuses(context):
+            with _refuse_invalid():
+                kind = conversion.from_note_type(request.type)
+            deleted = await self._memory.delete_note(
+                conversion.from_scope(request.scope), request.key, type=kind, agent=request.agent
+            )
+            return pb.DeleteNoteResponse(deleted=deleted)
 
     async def Recall(self, request: pb.RecallRequest, context: Context) -> AsyncIterator[pb.RecallResponse]:
         async with _ErrorsAsStatuses(context):

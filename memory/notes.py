@@ -56,14 +56,23 @@ DELETE FROM memory.notes WHERE scope = %(scope)s AND type = %(type)s AND (
 """
 # A note that had expired starts anew, without uses.
 REMEMBER_SQL: Final = """
-INSERT INTO memory.notes (scope, type, agent, text, digest, search, remembered_at, used_at)
-VALUES (%(scope)s, %(type)s, %(agent)s, %(text)s, %(digest)s,
+INSERT INTO memory.notes (scope, type, agent, key, text, digest, search, remembered_at, used_at)
+VALUES (%(scope)s, %(type)s, %(agent)s, %(key)s, %(text)s, %(digest)s,
         to_tsvector(%(configuration)s::regconfig, %(words)s), %(now)s, %(now)s)
 ON CONFLICT (scope, type, agent, digest) DO UPDATE SET
-    remembered_at = excluded.remembered_at,
+    text = excluded.text, search = excluded.search, remembered_at = excluded.remembered_at,
     uses = CASE WHEN notes.remembered_at > %(oldest)s THEN notes.uses ELSE 0 END
-RETURNING id, type, agent, text, remembered_at, uses
+RETURNING id, type, agent, key, text, remembered_at, uses
 """
+_OF_KEY: Final = """
+WHERE scope = (SELECT id FROM memory.scopes WHERE tenant = %(tenant)s AND contact_id = %(contact)s)
+  AND type = %(type)s AND agent = %(agent)s AND digest = %(digest)s AND remembered_at > %(oldest)s
+"""
+GET_SQL: Final = f"""
+UPDATE memory.notes SET uses = uses + 1, used_at = %(now)s {_OF_KEY}
+RETURNING id, type, agent, key, text, remembered_at, uses
+"""  # noqa: S608  # constants alone
+DELETE_SQL: Final = f"DELETE FROM memory.notes {_OF_KEY}"  # noqa: S608  # constants alone
 # The question is parsed in every language, as in memory/retrievers.py. A concurrent recall's lock is not
 # waited for, because a use that goes uncounted does no harm.
 RECALL_SQL: Final = """
@@ -146,6 +155,7 @@ async def remember(
     kind: NoteType,
     agent: str,
     policies: NotePolicies,
+    key: str = "",
     now: datetime | None = None,
 ) -> Note:
     """Store a note; see :meth:`core.memory.Memory.remember`.
@@ -157,19 +167,25 @@ async def remember(
         kind: Its type.
         agent: The agent that writes it.
         policies: How long notes are kept, and how many.
+        key: Under which it is kept; empty: none.
         now: The current time, for tests.
 
     Raises:
-        MemoryRefused: The note, its type or its agent is not valid.
+        MemoryRefused: The note, its type, its agent or its key is not valid.
     """
     note = text.strip()
-    _check_note(scope, note, kind, agent)
+    _check_owner(scope, kind, agent)
+    if key:
+        _check_key(key)
+    if not 0 < len(note) <= MAX_NOTE_CHARACTERS or not is_storable(note):
+        raise MemoryRefused(f"a note must have 1 to {MAX_NOTE_CHARACTERS} characters, and no NUL")
     now = now or datetime.now(UTC)
     parameters = {
         "type": kind,
         "agent": agent,
+        "key": key,
         "text": note,
-        "digest": hashlib.sha256(note.encode()).digest(),
+        "digest": _compute_key_digest(key) if key else hashlib.sha256(note.encode()).digest(),
         "configuration": CONFIGURATIONS[detect_language(note)],
         "words": add_unaccented_words(note),
         "now": now,
@@ -188,6 +204,51 @@ async def _write_note(connection: Connection, parameters: dict[str, object], cap
         await connection.execute(TRIM_SQL, parameters)
     row = await (await connection.execute(REMEMBER_SQL, parameters)).fetchone()
     assert row  # noqa: S101  # an upsert returns its row
+    return _parse_note(row)
+
+
+async def get_note(
+    pool: Pool, scope: Scope, key: str, *, kind: NoteType, agent: str, policies: NotePolicies
+) -> Note | None:
+    """Return the note under a key; see :meth:`core.memory.Memory.get_note`."""
+    parameters = _identify_note(scope, key, kind, agent, policies)
+    async with pool.connection() as connection:
+        row = await (await connection.execute(GET_SQL.encode(), parameters)).fetchone()
+    return _parse_note(row) if row else None
+
+
+async def delete_note(
+    pool: Pool, scope: Scope, key: str, *, kind: NoteType, agent: str, policies: NotePolicies
+) -> bool:
+    """Delete the note under a key; see :meth:`core.memory.Memory.delete_note`."""
+    parameters = _identify_note(scope, key, kind, agent, policies)
+    async with pool.connection() as connection:
+        return bool((await connection.execute(DELETE_SQL.encode(), parameters)).rowcount)
+
+
+def _identify_note(
+    scope: Scope, key: str, kind: NoteType, agent: str, policies: NotePolicies
+) -> dict[str, object]:
+    _check_owner(scope, kind, agent)
+    _check_key(key)
+    now = datetime.now(UTC)
+    return {
+        "tenant": scope.tenant,
+        "contact": scope.contact_id,
+        "type": kind,
+        "agent": agent,
+        "digest": _compute_key_digest(key),
+        "now": now,
+        "oldest": now - policies.retention[kind],
+    }
+
+
+def _compute_key_digest(key: str) -> bytes:
+    # No text has this digest, because a text holds no NUL.
+    return hashlib.sha256(b"key\0" + key.encode()).digest()
+
+
+def _parse_note(row: DictRow) -> Note:
     return Note(**{**row, "id": str(row["id"]), "remembered_at": to_utc(row["remembered_at"])})
 
 
@@ -303,13 +364,16 @@ class NoteSweeper:
         return deleted
 
 
-def _check_note(scope: Scope, note: str, kind: NoteType, agent: str) -> None:
+def _check_owner(scope: Scope, kind: NoteType, agent: str) -> None:
     check_scope(scope)
     _check_agent(agent)
     if kind not in get_args(NoteType):
         raise MemoryRefused(f"type {kind!r} is not known; there are {', '.join(get_args(NoteType))}")
-    if not 0 < len(note) <= MAX_NOTE_CHARACTERS or not is_storable(note):
-        raise MemoryRefused(f"a note must have 1 to {MAX_NOTE_CHARACTERS} characters, and no NUL")
+
+
+def _check_key(key: str) -> None:
+    if not 0 < len(key) <= MAX_ID_CHARACTERS or not is_storable(key):
+        raise MemoryRefused(f"key must have 1 to {MAX_ID_CHARACTERS} characters")
 
 
 def _check_agent(agent: str) -> None:

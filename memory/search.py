@@ -22,6 +22,7 @@ from memory import retrievers
 from memory.database import MISSING_TRIGRAMS, MISSING_VECTOR, Extensions
 from memory.indexer import Model, format_halfvec
 from memory.messages import END_OF_TIME, check_scope, to_utc
+from memory.query_words import Period, RetrieverChoice, choose_retrievers
 from memory.ranking import Candidates, Selection, select_candidates
 from memory.rerankers import Candidate, Reranker
 from memory.retrievers import FACTS_SQL, SESSION_SETTINGS_SQL, UNITS_SQL, Statement, build_statement
@@ -64,12 +65,14 @@ class _Query:
         text: The question.
         vector: Its vector; None if the vector retriever cannot be used.
         identifiers: The names and numbers that the trigram retriever looks for.
+        period: The period that the temporal retriever looks in; None if the question names none.
         degraded: Retrievers that cannot be used, each with the reason.
     """
 
     text: str
     vector: Sequence[float] | None
     identifiers: Sequence[str]
+    period: Period | None
     degraded: Sequence[str]
 
 
@@ -98,15 +101,18 @@ async def search(
         MemoryRefused: The scope is empty, the limit is out of range, or ``as_of`` has no time zone.
     """
     _check(scope, limit, as_of)
+    now = as_of or datetime.now(UTC)
+    choice = choose_retrievers(query, weights, now)
+    weights = choice.weights
     # The question is embedded before a connection is borrowed, so that no connection waits for a model.
-    question = await _prepare_query(deps, query, weights)
+    question = await _prepare_query(deps, query, choice)
     degraded = list(question.degraded)
     statement, parameters = _build_statement(deps, question, scope, weights, as_of)
     reranker = deps.reranker if weights.rerank else None
     async with deps.pool.connection() as connection:
         candidates = await _retrieve(connection, statement, parameters)
         selection = select_candidates(
-            candidates, weights, as_of or datetime.now(UTC), max(limit, MAX_RERANKED) if reranker else limit
+            candidates, weights, now, max(limit, MAX_RERANKED) if reranker else limit
         )
         hits = await _load_hits(connection, candidates, selection)
     if candidates.waiting:
@@ -123,6 +129,7 @@ async def search(
         strategy=strategy,
         model=deps.embedder.model,
         degraded=tuple(degraded),
+        reasons=choice.reasons,
     )
 
 
@@ -134,7 +141,8 @@ def _check(scope: Scope, limit: int, as_of: datetime | None) -> None:
         raise MemoryRefused("as_of must have a time zone")
 
 
-async def _prepare_query(deps: SearchDeps, query: str, weights: Strategy) -> _Query:
+async def _prepare_query(deps: SearchDeps, query: str, choice: RetrieverChoice) -> _Query:
+    weights = choice.weights
     text = make_storable(query)[:MAX_QUERY_CHARACTERS].strip()
     degraded = []
     vector = None
@@ -153,7 +161,7 @@ async def _prepare_query(deps: SearchDeps, query: str, weights: Strategy) -> _Qu
     if identifiers and not deps.extensions.trigrams:
         identifiers = ()
         degraded.append(f"trigram: {MISSING_TRIGRAMS}")
-    return _Query(text=text, vector=vector, identifiers=identifiers, degraded=degraded)
+    return _Query(text=text, vector=vector, identifiers=identifiers, period=choice.period, degraded=degraded)
 
 
 def _build_statement(
@@ -164,6 +172,8 @@ def _build_statement(
     parameters = _parameters(scope, weights, as_of) | {
         "words": add_unaccented_words(query.text),
         "needles": list(query.identifiers),
+        "since": query.period.since if query.period else None,
+        "until": query.period.until if query.period else None,
         "vector": format_halfvec(query.vector) if query.vector else None,
         "model": model.id,
     }
@@ -205,6 +215,7 @@ def _is_used(retriever: Retriever, query: _Query, weights: Strategy) -> bool:
         "trigram": bool(query.identifiers),
         "graph": bool(query.text),
         "fact": bool(query.text),
+        "temporal": query.period is not None,
     }
     return has_input[retriever] and weights.weight(retriever) > 0
 
@@ -224,6 +235,7 @@ def _parameters(scope: Scope, weights: Strategy, as_of: datetime | None) -> dict
         "b": retrievers.B,
         "after": retrievers.NEXT_UNIT_WEIGHT,
         "before": retrievers.PREVIOUS_UNIT_WEIGHT,
+        "balance": weights.balance_languages,
         "same_name": retrievers.MIN_NAME_SIMILARITY,
         "common_name": retrievers.COMMON_NAME_SHARE,
     }

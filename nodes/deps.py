@@ -12,6 +12,7 @@ from core.memory import Memory, NoMemory
 from core.models import ChatModels
 from nodes.coordinator.router import AgentRegistry
 from tools.crm.client import CrmClient
+from tools.knowledge_base import KnowledgeBase
 from workflows.ports import Engine
 
 # The default of Deps.context_tokens; the service takes its own from the settings.
@@ -28,6 +29,7 @@ class Deps:
         crm: The CRM client, for what the nodes themselves read.
         agents: The specialist agents.
         memory: The memory service. The default reports that there is none.
+        knowledge: The help articles. ``None``: as the CRM's own search finds them.
         context_tokens: Token budget of the context assembled for an agent.
         workflows: Runs the working steps of workflows. The default can run no step.
     """
@@ -37,6 +39,7 @@ class Deps:
     crm: CrmClient
     agents: AgentRegistry
     memory: Memory = field(default_factory=NoMemory)
+    knowledge: KnowledgeBase | None = None
     context_tokens: int = CONTEXT_TOKENS
     workflows: Engine = field(default_factory=lambda: Engine(executors={}, slots=FairSemaphore(1)))
 

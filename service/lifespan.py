@@ -13,16 +13,15 @@ from langgraph.types import Checkpointer
 from checkpoints.cache import compute_cache_version, open_cache
 from checkpoints.pool import WatchedPool, open_database, watch_database
 from checkpoints.saver import open_saver
-from core.effects import Effects
 from core.embeddings import build_embedder
-from core.errors import EmbeddingError
+from core.errors import CrmError, EmbeddingError, MemoryRefused, MemoryUnavailable
 from core.logging import get_logger
 from core.memory import Memory
 from core.metrics import BACKGROUND, use_meter
 from core.models import ChatModels, ModelInfo, build_chat_models
 from core.postgres import Pool
 from core.settings import Settings
-from core.tasks import Supervisor, cancel_and_wait
+from core.tasks import Supervisor, cancel_and_wait, periodic
 from dev_crm.app import create_crm
 from dev_crm.migrations import migrate
 from dev_crm.reader import open_reader
@@ -57,6 +56,7 @@ from service.version import VERSION
 from service.workflows.workflows import Workflows, open_engine, open_workflows
 from tools.catalogue import crm_tools, memory_tools
 from tools.crm.client import CrmClient, create_http_client
+from tools.knowledge_base import ArticleSync, KnowledgeBase
 
 log = get_logger(__name__)
 
@@ -166,8 +166,12 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         development_crm = await _create_development_crm(settings, pool)
         crm_http = await _open_crm_client(stack, settings, development_crm)
 
-        deps = _build_deps(settings, models, crm_http, stores.effects, memory)
+        crm = CrmClient(crm_http, settings.crm, effects=stores.effects)
+        deps = _build_deps(settings, models, crm, memory)
         warming = _start_warming(stack, deps.agents)
+        if seconds := settings.crm.articles_sync_seconds:
+            sync = partial(_synchronise_articles, ArticleSync(crm, memory), warming, seconds)
+            await stack.enter_async_context(tasks.supervise("article-sync", sync))
         engine = await stack.enter_async_context(
             open_engine(
                 settings.workflows,
@@ -315,12 +319,12 @@ async def _open_crm_client(
     return await stack.enter_async_context(create_http_client(settings.crm, base_url, transport=transport))
 
 
-def _build_deps(
-    settings: Settings, models: ChatModels, crm_http: httpx.AsyncClient, effects: Effects, memory: Memory
-) -> Deps:
-    crm = CrmClient(crm_http, settings.crm, effects=effects)
+def _build_deps(settings: Settings, models: ChatModels, crm: CrmClient, memory: Memory) -> Deps:
+    # An index that is no longer synchronised may hold articles that the CRM has deleted.
+    knowledge = KnowledgeBase(crm, memory if settings.crm.articles_sync_seconds else None)
+    risk = settings.approvals.message_risk
     tools = {
-        **crm_tools(crm, approve_messages_from=settings.approvals.message_risk, memory=memory),
+        **crm_tools(crm, approve_messages_from=risk, memory=memory, knowledge=knowledge),
         **memory_tools(memory),
     }
     return Deps(
@@ -329,6 +333,7 @@ def _build_deps(
         crm=crm,
         agents=build_agent_registry(settings, tools),
         memory=memory,
+        knowledge=knowledge,
         context_tokens=settings.context.tokens,
     )
 
@@ -339,6 +344,18 @@ def _start_warming(stack: AsyncExitStack, agents: AgentRegistry) -> asyncio.Task
     warming = asyncio.create_task(_warm(agents))
     stack.push_async_callback(cancel_and_wait, warming)
     return warming
+
+
+async def _synchronise_articles(sync: ArticleSync, warming: asyncio.Task[None], seconds: float) -> None:
+    """Synchronise the articles periodically, once the router has embedded the agents' examples."""
+    await asyncio.wait([warming])
+    await periodic(
+        "article-sync",
+        sync.run_pass,
+        seconds=seconds,
+        at_once=True,
+        unavailable=(CrmError, MemoryUnavailable, MemoryRefused),
+    )
 
 
 async def _compile_graphs(

@@ -57,6 +57,14 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def no_article_index() -> Iterator[None]:
+    """Articles are found by the CRM's own search, whose results do not depend on when an index is ready."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CRM_ARTICLES_SYNC_SECONDS", "0")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def logs() -> None:
     """Log lines as the service writes them; pytest shows those of a failed test."""
     configure_logging(LogSettings(format="json"), stream=sys.stdout)

@@ -16,6 +16,7 @@ from tools.customer import (
     get_product_version_tool,
 )
 from tools.knowledge import check_service_status_tool, search_knowledge_base_tool
+from tools.knowledge_base import KnowledgeBase
 from tools.memory import recall_tool, remember_tool
 from tools.outreach import hand_over_to_human_tool, schedule_follow_up_tool, send_solution_tool
 from tools.tickets import create_engineering_ticket_tool, search_past_tickets_tool
@@ -44,6 +45,7 @@ def crm_tools(
     *,
     approve_messages_from: MessageRisk | Literal["never"] = "high",
     memory: Memory | None = None,
+    knowledge: KnowledgeBase | None = None,
 ) -> Mapping[str, BaseTool]:
     """Return every tool over the CRM, by name.
 
@@ -51,10 +53,11 @@ def crm_tools(
         crm: The CRM.
         approve_messages_from: Messages to customers of this risk and above wait for a person.
         memory: Where relations between contacts, tickets and topics are kept; ``None`` keeps none.
+        knowledge: The help articles; ``None``: as the CRM's own search finds them.
     """
     memory = memory or NoMemory()
     tools = (
-        search_knowledge_base_tool(crm),
+        search_knowledge_base_tool(knowledge or KnowledgeBase(crm)),
         search_past_tickets_tool(crm, memory),
         get_product_version_tool(crm),
         check_service_status_tool(crm),

@@ -1,5 +1,6 @@
 """The memory port: what graphs and tools can ask of memory, whichever implementation is behind it."""
 
+from core.memory.note_types import NoteTypeChoice, choose_note_type
 from core.memory.port import Memory, NoMemory
 from core.memory.strategies import STRATEGIES, Strategy, StrategyName
 from core.memory.values import (
@@ -41,6 +42,7 @@ __all__ = [
     "Node",
     "Note",
     "NoteType",
+    "NoteTypeChoice",
     "OmittedItem",
     "RetrieverRank",
     "Role",
@@ -49,4 +51,5 @@ __all__ = [
     "Strategy",
     "StrategyChoice",
     "StrategyName",
+    "choose_note_type",
 ]

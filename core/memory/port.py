@@ -151,7 +151,15 @@ class Memory(Protocol):
         """Erase what was stored of one session, or everything about the contact if none is named."""
         ...
 
-    async def remember(self, scope: Scope, text: str, *, type: NoteType, agent: str) -> Note:  # noqa: A002
+    async def remember(
+        self,
+        scope: Scope,
+        text: str,
+        *,
+        type: NoteType,  # noqa: A002
+        agent: str,
+        key: str = "",
+    ) -> Note:
         """Store a note. Storing the same note again renews it.
 
         Args:
@@ -159,7 +167,16 @@ class Memory(Protocol):
             text: The note.
             type: How long the note is kept, and which agents see it.
             agent: The agent that writes it.
+            key: Replaces the note that the agent keeps under this key and type; empty: a note without a key.
         """
+        ...
+
+    async def get_note(self, scope: Scope, key: str, *, type: NoteType, agent: str) -> Note | None:  # noqa: A002
+        """Return the note that an agent keeps under a key, and count the use; None if there is none."""
+        ...
+
+    async def delete_note(self, scope: Scope, key: str, *, type: NoteType, agent: str) -> bool:  # noqa: A002
+        """Delete the note that an agent keeps under a key, and return whether there was one."""
         ...
 
     async def recall(self, scope: Scope, query: str, *, agent: str, limit: int = 10) -> list[Hit]:
@@ -262,7 +279,23 @@ class NoMemory:
         """Raise :class:`MemoryUnavailable`: what the missing memory holds is unknown."""
         self._refuse()
 
-    async def remember(self, scope: Scope, text: str, *, type: NoteType, agent: str) -> Note:  # noqa: A002, ARG002
+    async def remember(
+        self,
+        scope: Scope,  # noqa: ARG002
+        text: str,  # noqa: ARG002
+        *,
+        type: NoteType,  # noqa: A002, ARG002
+        agent: str,  # noqa: ARG002
+        key: str = "",  # noqa: ARG002
+    ) -> Note:
+        """Raise :class:`MemoryUnavailable`."""
+        self._refuse()
+
+    async def get_note(self, scope: Scope, key: str, *, type: NoteType, agent: str) -> Note | None:  # noqa: A002, ARG002
+        """Raise :class:`MemoryUnavailable`."""
+        self._refuse()
+
+    async def delete_note(self, scope: Scope, key: str, *, type: NoteType, agent: str) -> bool:  # noqa: A002, ARG002
         """Raise :class:`MemoryUnavailable`."""
         self._refuse()
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
-StrategyName: TypeAlias = Literal["general", "support_technical", "sales", "retention", "onboarding"]
-Retriever: TypeAlias = Literal["keyword", "vector", "trigram", "graph", "fact", "recent"]
+StrategyName: TypeAlias = Literal[
+    "general", "support_technical", "sales", "retention", "onboarding", "knowledge"
+]
+Retriever: TypeAlias = Literal["keyword", "vector", "trigram", "graph", "fact", "recent", "temporal"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +26,15 @@ class Strategy:
         graph: Weight of what the contact's graph relates to the things that a question names.
         fact: Weight of valid facts that share words with the question.
         recent: Weight of being among the newest messages.
+        temporal: Weight of being from the period that a question names, such as "last month".
         retriever_limit: Most candidates of each retriever.
         hops: Edges that the graph retriever follows.
         baseline: Newest messages that are always included.
         half_life_days: Days after which the part of a score that depends on age is halved. ``None``: age does
             not matter.
         age_share: The part of a score that depends on age, from 0 to 1.
+        balance_languages: The share, from 0 to 1, of its language's mean by which a vector's score is
+            lowered: embedding models find texts in the question's own language nearer.
         rerank: Whether a reranker orders the best hits again.
         token_budget: Most tokens of memory in a prompt.
     """
@@ -40,12 +45,14 @@ class Strategy:
     graph: float = 0.2
     fact: float = 1.0
     recent: float = 0.0
+    temporal: float = 0.0
     retriever_limit: int = 100
     hops: int = 2
     baseline: int = 4
     half_life_days: float | None = None
     age_share: float = 0.5
-    rerank: bool = True
+    balance_languages: float = 0.0
+    rerank: bool = False
     token_budget: int = 2_000
 
     def weight(self, retriever: Retriever) -> float:
@@ -57,6 +64,7 @@ class Strategy:
             "graph": self.graph,
             "fact": self.fact,
             "recent": self.recent,
+            "temporal": self.temporal,
         }
         return weights[retriever]
 
@@ -68,17 +76,41 @@ STRATEGIES: Final[Mapping[StrategyName, Strategy]] = MappingProxyType(
         "general": _GENERAL,
         # Error codes, versions and order numbers must match exactly, and recent attempts matter most.
         "support_technical": replace(
-            _GENERAL, trigram=0.5, recent=0.1, half_life_days=90, age_share=0.3, token_budget=3_000
+            _GENERAL,
+            trigram=0.5,
+            recent=0.1,
+            half_life_days=90,
+            age_share=0.3,
+            rerank=True,
+            token_budget=3_000,
         ),
         # Wishes are worded in many ways, and the graph knows who decides.
         "sales": replace(_GENERAL, vector=1.0, graph=0.4, half_life_days=180, age_share=0.3),
         # Reasons to leave build up over years, so age matters little.
         "retention": replace(
-            _GENERAL, vector=1.0, graph=0.3, half_life_days=365, age_share=0.2, token_budget=3_000
+            _GENERAL,
+            vector=1.0,
+            graph=0.3,
+            half_life_days=365,
+            age_share=0.2,
+            rerank=True,
+            token_budget=3_000,
         ),
         # The latest steps decide what comes next.
         "onboarding": replace(
             _GENERAL, recent=0.3, baseline=8, half_life_days=30, age_share=0.5, token_budget=1_500
+        ),
+        # Help articles do not age, are written in several languages, and name error codes. Words count for
+        # less, because only articles in the question's language have them.
+        "knowledge": replace(
+            _GENERAL,
+            keyword=0.3,
+            vector=1.0,
+            trigram=0.5,
+            graph=0.0,
+            fact=0.0,
+            baseline=0,
+            balance_languages=1.0,
         ),
     }
 )

@@ -50,7 +50,8 @@ class RetrieverRank:
     """The rank that one retriever gave a hit.
 
     Attributes:
-        retriever: ``vector``, ``keyword``, ``trigram``, ``graph``, ``fact``, ``recent`` or ``rerank``.
+        retriever: ``vector``, ``keyword``, ``trigram``, ``graph``, ``fact``, ``recent``, ``temporal`` or
+            ``rerank``.
         rank: From 1.
         score: Higher is better; scores of different retrievers do not compare.
     """
@@ -94,12 +95,15 @@ class SearchResult:
         strategy: The retrieval strategy that was used.
         model: The embedding model, ``provider:model``.
         degraded: Retrievers that could not be used, or not fully, each with the reason.
+        reasons: Retrievers that count for more, or less, because of the question's words, each with the
+            reason.
     """
 
     hits: tuple[Hit, ...]
     strategy: str
     model: str
     degraded: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,6 +295,7 @@ class Note:
         text: The note.
         remembered_at: When it was written or last renewed.
         uses: How often it was recalled.
+        key: The name under which its agent keeps it; empty: none.
     """
 
     id: str
@@ -299,3 +304,4 @@ class Note:
     text: str
     remembered_at: datetime
     uses: int
+    key: str = ""

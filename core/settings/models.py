@@ -126,6 +126,7 @@ class FeatureSettings(BaseSettings):
         "separately per tenant",
     )
     reranking: bool = Field(
-        False,  # noqa: FBT003
-        description="Rerank memory's search results: by Jina with RERANK_API_KEY, else on this machine",
+        True,  # noqa: FBT003
+        description="Rerank memory's search results for support and retention: by Jina with RERANK_API_KEY, "
+        "else on this machine",
     )

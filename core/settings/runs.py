@@ -95,6 +95,14 @@ class CrmSettings(BaseSettings):
         3, ge=1, le=10, description="Attempts at a CRM request on 429, 5xx and missing answers"
     )
 
+    articles_sync_seconds: float = Field(
+        300,
+        ge=0,
+        le=86_400,
+        description="Pause between two synchronisations of the help articles with the search index; 0: the "
+        "CRM's own search finds articles",
+    )
+
     @field_validator("api_base")
     @classmethod
     def _check_base(cls, base: str | None) -> str | None:

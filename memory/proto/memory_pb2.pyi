@@ -9,7 +9,8 @@ Rules that hold for every call:
   whoever holds the bearer token (metadata `authorization: Bearer <token>`) may name any tenant, so the token is for
   services, never for a tenant or a person.
 - Every call may be repeated: messages are identified by their id, facts and edges by their content and source
-  message, notes by their text, and what is erased stays erased. A repeated Recall counts a use twice, and no more.
+  message, notes by their text, and what is erased stays erased. A repeated Recall or GetNote counts a use twice, and no
+  more.
 - Times are UTC, with a resolution of one microsecond.
 - Lists that may be long are streamed in pages of at most about 256 KiB; the concatenated pages are the list. No
   message is larger than 32 MiB.
@@ -212,7 +213,7 @@ class RetrieverRank(_message.Message):
     RANK_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     retriever: _builtins.str
-    """vector, keyword, trigram, graph, fact, recent or rerank."""
+    """vector, keyword, trigram, graph, fact, recent, temporal or rerank."""
     rank: _builtins.int
     """From 1."""
     score: _builtins.float
@@ -297,7 +298,7 @@ class SearchRequest(_message.Message):
     query: _builtins.str
     """The question."""
     strategy: _builtins.str
-    """general, support_technical, sales, retention or onboarding; empty: general."""
+    """general, support_technical, sales, retention, onboarding or knowledge; empty: general."""
     limit: _builtins.int
     """The most hits, besides the newest messages; default 10."""
     @_builtins.property
@@ -335,6 +336,7 @@ class SearchResponse(_message.Message):
     STRATEGY_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     DEGRADED_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
     strategy: _builtins.str
     """The retrieval strategy that was used."""
     model: _builtins.str
@@ -347,6 +349,10 @@ class SearchResponse(_message.Message):
     def degraded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Retrievers that could not be used, or not fully, each with the reason."""
 
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Retrievers that count for more, or less, because of the question's words, each with the reason."""
+
     def __init__(
         self,
         *,
@@ -354,10 +360,11 @@ class SearchResponse(_message.Message):
         strategy: _builtins.str = ...,
         model: _builtins.str = ...,
         degraded: _abc.Iterable[_builtins.str] | None = ...,
+        reasons: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "hits", b"hits", "model", b"model", "strategy", b"strategy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "hits", b"hits", "model", b"model", "reasons", b"reasons", "strategy", b"strategy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -988,6 +995,7 @@ class Note(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     REMEMBERED_AT_FIELD_NUMBER: _builtins.int
     USES_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its id within the scope."""
     type: Global___NoteType.ValueType
@@ -996,6 +1004,8 @@ class Note(_message.Message):
     text: _builtins.str
     uses: _builtins.int
     """How often it was recalled."""
+    key: _builtins.str
+    """The name under which its agent keeps it; empty if there is none."""
     @_builtins.property
     def remembered_at(self) -> _timestamp_pb2.Timestamp:
         """When it was last written."""
@@ -1009,10 +1019,11 @@ class Note(_message.Message):
         text: _builtins.str = ...,
         remembered_at: _timestamp_pb2.Timestamp | None = ...,
         uses: _builtins.int = ...,
+        key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["remembered_at", b"remembered_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "id", b"id", "remembered_at", b"remembered_at", "text", b"text", "type", b"type", "uses", b"uses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "id", b"id", "key", b"key", "remembered_at", b"remembered_at", "text", b"text", "type", b"type", "uses", b"uses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1026,11 +1037,14 @@ class RememberRequest(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     AGENT_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """1 to 4 000 characters."""
     type: Global___NoteType.ValueType
     agent: _builtins.str
     """The agent that writes it; 1 to 200 characters."""
+    key: _builtins.str
+    """Replaces the note that the agent keeps under this key and type; at most 200 characters; empty for no key."""
     @_builtins.property
     def scope(self) -> Global___Scope: ...
     def __init__(
@@ -1040,10 +1054,11 @@ class RememberRequest(_message.Message):
         text: _builtins.str = ...,
         type: Global___NoteType.ValueType = ...,
         agent: _builtins.str = ...,
+        key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "scope", b"scope", "text", b"text", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "key", b"key", "scope", b"scope", "text", b"text", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1068,6 +1083,110 @@ class RememberResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RememberResponse: _TypeAlias = RememberResponse  # noqa: Y015
+
+@_typing.final
+class GetNoteRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """1 to 200 characters."""
+    type: Global___NoteType.ValueType
+    agent: _builtins.str
+    """The agent that wrote it; 1 to 200 characters."""
+    @_builtins.property
+    def scope(self) -> Global___Scope: ...
+    def __init__(
+        self,
+        *,
+        scope: Global___Scope | None = ...,
+        key: _builtins.str = ...,
+        type: Global___NoteType.ValueType = ...,
+        agent: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "key", b"key", "scope", b"scope", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetNoteRequest: _TypeAlias = GetNoteRequest  # noqa: Y015
+
+@_typing.final
+class GetNoteResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def note(self) -> Global___Note:
+        """Not set if there is none."""
+
+    def __init__(
+        self,
+        *,
+        note: Global___Note | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["note", b"note"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["note", b"note"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetNoteResponse: _TypeAlias = GetNoteResponse  # noqa: Y015
+
+@_typing.final
+class DeleteNoteRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """1 to 200 characters."""
+    type: Global___NoteType.ValueType
+    agent: _builtins.str
+    """The agent that wrote it; 1 to 200 characters."""
+    @_builtins.property
+    def scope(self) -> Global___Scope: ...
+    def __init__(
+        self,
+        *,
+        scope: Global___Scope | None = ...,
+        key: _builtins.str = ...,
+        type: Global___NoteType.ValueType = ...,
+        agent: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "key", b"key", "scope", b"scope", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteNoteRequest: _TypeAlias = DeleteNoteRequest  # noqa: Y015
+
+@_typing.final
+class DeleteNoteResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELETED_FIELD_NUMBER: _builtins.int
+    deleted: _builtins.bool
+    """Whether there was one."""
+    def __init__(
+        self,
+        *,
+        deleted: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteNoteResponse: _TypeAlias = DeleteNoteResponse  # noqa: Y015
 
 @_typing.final
 class RecallRequest(_message.Message):

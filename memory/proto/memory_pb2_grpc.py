@@ -79,6 +79,16 @@ class MemoryServiceStub:
                 request_serializer=memory_dot_proto_dot_memory__pb2.RememberRequest.SerializeToString,
                 response_deserializer=memory_dot_proto_dot_memory__pb2.RememberResponse.FromString,
                 _registered_method=True)
+        self.GetNote = channel.unary_unary(
+                '/ventros.memory.v1.MemoryService/GetNote',
+                request_serializer=memory_dot_proto_dot_memory__pb2.GetNoteRequest.SerializeToString,
+                response_deserializer=memory_dot_proto_dot_memory__pb2.GetNoteResponse.FromString,
+                _registered_method=True)
+        self.DeleteNote = channel.unary_unary(
+                '/ventros.memory.v1.MemoryService/DeleteNote',
+                request_serializer=memory_dot_proto_dot_memory__pb2.DeleteNoteRequest.SerializeToString,
+                response_deserializer=memory_dot_proto_dot_memory__pb2.DeleteNoteResponse.FromString,
+                _registered_method=True)
         self.Recall = channel.unary_stream(
                 '/ventros.memory.v1.MemoryService/Recall',
                 request_serializer=memory_dot_proto_dot_memory__pb2.RecallRequest.SerializeToString,
@@ -167,6 +177,20 @@ class MemoryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetNote(self, request, context):
+        """Return the note that an agent keeps under a key, and count the use.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteNote(self, request, context):
+        """Delete the note that an agent keeps under a key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Recall(self, request, context):
         """Return the agent's own and the shared notes on a question, best first.
         """
@@ -242,6 +266,16 @@ def add_MemoryServiceServicer_to_server(servicer, server):
                     servicer.Remember,
                     request_deserializer=memory_dot_proto_dot_memory__pb2.RememberRequest.FromString,
                     response_serializer=memory_dot_proto_dot_memory__pb2.RememberResponse.SerializeToString,
+            ),
+            'GetNote': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetNote,
+                    request_deserializer=memory_dot_proto_dot_memory__pb2.GetNoteRequest.FromString,
+                    response_serializer=memory_dot_proto_dot_memory__pb2.GetNoteResponse.SerializeToString,
+            ),
+            'DeleteNote': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteNote,
+                    request_deserializer=memory_dot_proto_dot_memory__pb2.DeleteNoteRequest.FromString,
+                    response_serializer=memory_dot_proto_dot_memory__pb2.DeleteNoteResponse.SerializeToString,
             ),
             'Recall': grpc.unary_stream_rpc_method_handler(
                     servicer.Recall,
@@ -507,6 +541,60 @@ class MemoryService:
             '/ventros.memory.v1.MemoryService/Remember',
             memory_dot_proto_dot_memory__pb2.RememberRequest.SerializeToString,
             memory_dot_proto_dot_memory__pb2.RememberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetNote(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ventros.memory.v1.MemoryService/GetNote',
+            memory_dot_proto_dot_memory__pb2.GetNoteRequest.SerializeToString,
+            memory_dot_proto_dot_memory__pb2.GetNoteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteNote(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ventros.memory.v1.MemoryService/DeleteNote',
+            memory_dot_proto_dot_memory__pb2.DeleteNoteRequest.SerializeToString,
+            memory_dot_proto_dot_memory__pb2.DeleteNoteResponse.FromString,
             options,
             channel_credentials,
             insecure,

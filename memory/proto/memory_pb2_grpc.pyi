@@ -9,7 +9,8 @@ Rules that hold for every call:
   whoever holds the bearer token (metadata `authorization: Bearer <token>`) may name any tenant, so the token is for
   services, never for a tenant or a person.
 - Every call may be repeated: messages are identified by their id, facts and edges by their content and source
-  message, notes by their text, and what is erased stays erased. A repeated Recall counts a use twice, and no more.
+  message, notes by their text, and what is erased stays erased. A repeated Recall or GetNote counts a use twice, and no
+  more.
 - Times are UTC, with a resolution of one microsecond.
 - Lists that may be long are streamed in pages of at most about 256 KiB; the concatenated pages are the list. No
   message is larger than 32 MiB.
@@ -68,6 +69,10 @@ class MemoryServiceStub:
     """Store relations between nodes."""
     Remember: _grpc.UnaryUnaryMultiCallable[_memory_pb2.RememberRequest, _memory_pb2.RememberResponse]
     """Store an agent's note for as long as its type says; storing the same note again renews it."""
+    GetNote: _grpc.UnaryUnaryMultiCallable[_memory_pb2.GetNoteRequest, _memory_pb2.GetNoteResponse]
+    """Return the note that an agent keeps under a key, and count the use."""
+    DeleteNote: _grpc.UnaryUnaryMultiCallable[_memory_pb2.DeleteNoteRequest, _memory_pb2.DeleteNoteResponse]
+    """Delete the note that an agent keeps under a key."""
     Recall: _grpc.UnaryStreamMultiCallable[_memory_pb2.RecallRequest, _memory_pb2.RecallResponse]
     """Return the agent's own and the shared notes on a question, best first."""
     Route: _grpc.UnaryUnaryMultiCallable[_memory_pb2.RouteRequest, _memory_pb2.RouteResponse]
@@ -98,6 +103,10 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     """Store relations between nodes."""
     Remember: _aio.UnaryUnaryMultiCallable[_memory_pb2.RememberRequest, _memory_pb2.RememberResponse]  # type: ignore[assignment]
     """Store an agent's note for as long as its type says; storing the same note again renews it."""
+    GetNote: _aio.UnaryUnaryMultiCallable[_memory_pb2.GetNoteRequest, _memory_pb2.GetNoteResponse]  # type: ignore[assignment]
+    """Return the note that an agent keeps under a key, and count the use."""
+    DeleteNote: _aio.UnaryUnaryMultiCallable[_memory_pb2.DeleteNoteRequest, _memory_pb2.DeleteNoteResponse]  # type: ignore[assignment]
+    """Delete the note that an agent keeps under a key."""
     Recall: _aio.UnaryStreamMultiCallable[_memory_pb2.RecallRequest, _memory_pb2.RecallResponse]  # type: ignore[assignment]
     """Return the agent's own and the shared notes on a question, best first."""
     Route: _aio.UnaryUnaryMultiCallable[_memory_pb2.RouteRequest, _memory_pb2.RouteResponse]  # type: ignore[assignment]
@@ -179,6 +188,22 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_memory_pb2.RememberResponse, _abc.Awaitable[_memory_pb2.RememberResponse]]:
         """Store an agent's note for as long as its type says; storing the same note again renews it."""
+
+    @_abc_1.abstractmethod
+    def GetNote(
+        self,
+        request: _memory_pb2.GetNoteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_pb2.GetNoteResponse, _abc.Awaitable[_memory_pb2.GetNoteResponse]]:
+        """Return the note that an agent keeps under a key, and count the use."""
+
+    @_abc_1.abstractmethod
+    def DeleteNote(
+        self,
+        request: _memory_pb2.DeleteNoteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memory_pb2.DeleteNoteResponse, _abc.Awaitable[_memory_pb2.DeleteNoteResponse]]:
+        """Delete the note that an agent keeps under a key."""
 
     @_abc_1.abstractmethod
     def Recall(

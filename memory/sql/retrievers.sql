@@ -6,7 +6,7 @@
 scope AS MATERIALIZED (
     SELECT id, large FROM memory.scopes WHERE tenant = %(tenant)s AND contact_id = %(contact)s
 ), found AS MATERIALIZED (
-    SELECT id, message, at, search, length, lag(id) OVER session AS before, lead(id) OVER session AS after
+    SELECT id, message, at, configuration, search, length, lag(id) OVER session AS before, lead(id) OVER session AS after
     FROM memory.units
     WHERE scope = (SELECT id FROM scope) AND at <= %(as_of)s
     WINDOW session AS (PARTITION BY session_id ORDER BY at, message, part)
@@ -42,7 +42,8 @@ totals AS MATERIALIZED (
 
 -- name: vector
 -- The neighbours of a unit are likely to be about the same question, so a unit between two near ones counts as
--- nearer. Only one half of the union runs; the scope's row decides which. `scope + 0` and `IS TRUE` keep the
+-- nearer. A language's mean is mixed with that of all, as of five units, because few units have no telling
+-- mean. Only one half of the union runs; the scope's row decides which. `scope + 0` and `IS TRUE` keep the
 -- planner from fetching and sorting all of the scope.
 near AS MATERIALIZED (
     SELECT unit AS id, 1 - (embedding <=> %(vector)s::halfvec) AS score
@@ -50,10 +51,13 @@ near AS MATERIALIZED (
     WHERE NOT (SELECT large FROM scope) AND scope = (SELECT id FROM scope) AND model = %(model)s
 ), vector AS (
     (SELECT own.id, (own.score + %(after)s * coalesce(after.score, own.score)
-                 + %(before)s * coalesce(before.score, own.score)) / (1 + %(after)s + %(before)s) AS score
+                 + %(before)s * coalesce(before.score, own.score)) / (1 + %(after)s + %(before)s)
+                 - %(balance)s * (sum(own.score) OVER language + 5 * avg(own.score) OVER ())
+                              / (count(*) OVER language + 5) AS score
      FROM found JOIN near AS own ON own.id = found.id
      LEFT JOIN near AS after ON after.id = found.after
      LEFT JOIN near AS before ON before.id = found.before
+     WINDOW language AS (PARTITION BY configuration)
      ORDER BY score DESC, own.id LIMIT %(retriever_limit)s)
     UNION ALL
     (SELECT unit, 1 - (embedding::halfvec(<dimensions>) <=> %(vector)s::halfvec(<dimensions>))
@@ -128,6 +132,14 @@ believed AS MATERIALIZED (
         FROM stated GROUP BY lexeme
     ) AS rarities USING (lexeme)
     GROUP BY id, valid_from ORDER BY score DESC, id LIMIT %(fact_limit)s
+)
+
+-- name: temporal
+-- What is from the period that the question names, the newest first.
+temporal AS (
+    SELECT id, extract(epoch FROM at)::float8 AS score FROM found
+    WHERE at >= %(since)s AND at < %(until)s
+    ORDER BY at DESC, id LIMIT %(retriever_limit)s
 )
 
 -- name: recent

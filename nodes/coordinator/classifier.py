@@ -1,19 +1,21 @@
-"""A text classifier that knows when to abstain: fitted with scikit-learn, applied with NumPy, stored on disk.
+"""A text classifier that knows when to abstain: fitted once, applied with NumPy, stored on disk.
 
-A multinomial logistic regression over centred sentence vectors of unit length. Sentence vectors of one domain
-share a large common part; removing their mean spreads them (Mu and Viswanath 2018, arXiv:1702.01417).
+Kernel ridge regression (Rifkin et al. 2003, "Regularized least-squares classification") over centred sentence
+vectors of unit length: every example votes for its route, or for being out of scope, with a weight that falls
+with its distance from the text. So the scores of a text that is unlike all examples are near 0, whereas a
+linear classifier or a softmax must favour some route even there. Sentence vectors of one domain share a large
+common part; removing their mean spreads them (Mu and Viswanath 2018, arXiv:1702.01417).
 
-Probabilities are logistic regressions of its scores on held-out texts (Platt 1999, "Probabilistic outputs for
-support vector machines"): of the largest logit and its margin over the second. The largest logit, and not the
-largest probability, tells what is out of scope, because a softmax must choose even where nothing fits
-(Hendrycks et al. 2022, arXiv:1911.11132; the task is that of Larson et al. 2019, arXiv:1909.02027, CLINC150).
+Probabilities are logistic regressions on texts that were held out (Platt 1999, "Probabilistic outputs for
+support vector machines"). They depend on two numbers: the lead of the best route over being out of scope, and
+its margin over the second best route. The task is that of Larson et al. 2019, arXiv:1909.02027 (CLINC150).
 """
 
 import os
 import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
@@ -29,7 +31,7 @@ Floats: TypeAlias = NDArray[np.float64]
 Labels: TypeAlias = NDArray[np.int64]
 
 MAX_ALTERNATIVES: Final = 3
-IN_SCOPE_KEPT: Final = 0.95  # share of held-out in-scope texts that are not called unknown
+IN_SCOPE_KEPT: Final = 0.97  # share of held-out in-scope texts that are not called unknown
 SURE_AND_WRONG: Final = 0.02  # largest share of held-out in-scope texts that are called sure and are wrong
 OUT_OF_SCOPE_SHARE: Final = 0.1  # assumed share of texts that are out of scope
 MIN_CALIBRATION_TEXTS: Final = 20
@@ -37,11 +39,14 @@ MIN_CALIBRATION_TEXTS: Final = 20
 _FOLDS: Final = 5
 _OUT_OF_SCOPE: Final = -1  # label of texts that belong to no route
 _MAX_STORED_FILES: Final = 16
-# scikit-learn's inverse strengths of regularisation, and the tolerance at which fitting stops. Chosen on
-# CLINC150 (benchmarks/routing.py).
-_CLASSIFIER_C: Final = 10.0
+# How fast an example's weight falls with the distance, and the strength of regularisation. Chosen by
+# cross-validation on the agents' examples and on training texts of CLINC150 (benchmarks/README.md).
+_SHARPNESS: Final = 2.0
+_RIDGE: Final = 0.1
+# Of the softmax that divides the rest among the other routes, and is the confidence without a calibration.
+_TEMPERATURE: Final = 0.1
+# scikit-learn's inverse strength of regularisation.
 _CALIBRATION_C: Final = 100.0
-_TOLERANCE: Final = 1e-3
 
 _log = get_logger(__name__)
 
@@ -61,7 +66,7 @@ class Routing:
     Attributes:
         route: The most likely route.
         confidence: Probability that the route is right, and so the text in scope, 0 to 1.
-        margin: Log odds of the route over the second best.
+        margin: How far the score of the route is above the second best.
         verdict: ``sure``: the route is right; ``close``: a model should decide between the route and the
             alternatives; ``unknown``: the text resembles no example.
         alternatives: The next best routes, best first, at most three.
@@ -127,29 +132,30 @@ def _distinct(texts: Iterable[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class FittedArrays:
-    """What fitting learns about ``k`` classes of vectors with ``d`` numbers; all that is stored on disk.
+    """What fitting learns from ``n`` vectors of ``d`` numbers about ``k`` routes; all that is stored on disk.
 
     Attributes:
-        mean: Mean of the training vectors, shape ``(d,)``.
-        weights: Shape ``(d, k)``.
-        bias: Shape ``(k,)``.
-        correctness: Two slopes, for the largest logit and the margin, and the intercept of the log odds that
-            the route is right; shape ``(3,)``, or ``(0,)`` without a calibration.
+        mean: Mean of the in-scope training vectors, shape ``(d,)``.
+        examples: The training vectors, centred and of unit length, shape ``(n, d)``.
+        votes: What each example adds to the scores of the routes and, last, of being out of scope; shape
+            ``(n, k + 1)``.
+        correctness: Two slopes, for the lead and the margin, and the intercept of the log odds that the route
+            is right; shape ``(3,)``, or ``(0,)`` without a calibration.
         scope: The same for the log odds that the text is in scope; the slope of the margin is 0.
-        thresholds: The largest logit below which a text is unknown, and the margin below which a model
-            should decide; shape ``(2,)``, or ``(0,)``.
+        thresholds: The lead below which a text is unknown, and the margin below which a model should decide;
+            shape ``(2,)``, or ``(0,)``.
     """
 
     mean: Floats
-    weights: Floats
-    bias: Floats
+    examples: NDArray[np.float32]
+    votes: Floats
     correctness: Floats
     scope: Floats
     thresholds: Floats
 
-    def compute_logits(self, vectors: Floats) -> Floats:
-        """Return the scores of the classes, shape ``(n, k)``, for vectors of shape ``(n, d)``."""
-        return _normalize(vectors - self.mean) @ self.weights + self.bias
+    def compute_scores(self, vectors: Floats) -> Floats:
+        """Return the scores of the routes and of being out of scope, shape ``(m, k + 1)``."""
+        return _compare(_normalize(vectors - self.mean), self.examples) @ self.votes
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,22 +184,21 @@ class Classifier:
             confidence = (self.example_count + 1) / (self.example_count + 2)
             routing = Routing(self.routes[0], confidence, 0.0, "sure", (), confidence)
             return [routing] * len(vectors)
-        logits = self.arrays.compute_logits(np.asarray(vectors, np.float64))
-        return [self._classify_one(self.arrays, row) for row in logits]
+        scores = self.arrays.compute_scores(np.asarray(vectors, np.float64))
+        return [self._classify_one(self.arrays, row) for row in scores]
 
-    def _classify_one(self, arrays: FittedArrays, logits: Floats) -> Routing:
-        top, margin = _compute_scores(logits[None, :], len(self.routes))[0]
-        route_logits = logits[: len(self.routes)]
-        shares = np.exp(route_logits - route_logits.max())
+    def _classify_one(self, arrays: FittedArrays, scores: Floats) -> Routing:
+        lead, margin = _compute_lead_and_margin(scores[None, :])[0]
+        shares = np.exp((scores[:-1] - scores[:-1].max()) / _TEMPERATURE)
         shares /= shares.sum()
-        order = np.argsort(-route_logits, kind="stable")
+        order = np.argsort(-scores[:-1], kind="stable")
         confidence, familiarity = float(shares[order[0]]), 1.0
         verdict: Verdict = "close"
         if len(arrays.thresholds):
-            familiarity = _compute_probability(arrays.scope, top, margin)
-            confidence = min(_compute_probability(arrays.correctness, top, margin), familiarity)
+            familiarity = _compute_probability(arrays.scope, lead, margin)
+            confidence = min(_compute_probability(arrays.correctness, lead, margin), familiarity)
             unknown_below, close_below = arrays.thresholds
-            verdict = "unknown" if top < unknown_below else "close" if margin < close_below else "sure"
+            verdict = "unknown" if lead < unknown_below else "close" if margin < close_below else "sure"
         # The rest of the probability of being in scope is divided among the other routes.
         rest, others = familiarity - confidence, max(1 - float(shares[order[0]]), 1e-9)
         return Routing(
@@ -210,7 +215,7 @@ class Classifier:
 
 
 def fit_classifier(training: TrainingTexts, vectors: Sequence[Sequence[float]]) -> Classifier:
-    """Fit on the vectors of ``training.texts``, in that order: a fraction of a second, for a thread.
+    """Fit on the vectors of ``training.texts``, in that order: seconds for 2,000 texts, in a thread.
 
     It uses one BLAS thread: on a busy machine several wait for each other in spin locks, for minutes in all.
     """
@@ -224,77 +229,59 @@ def fit_classifier(training: TrainingTexts, vectors: Sequence[Sequence[float]]) 
 def _fit(vectors: Floats, labels: Labels, routes: int) -> FittedArrays:
     """Fit on everything, and calibrate on texts that classifiers fitted without them have scored."""
     in_scope = labels != _OUT_OF_SCOPE
-    fitted = _fit_linear(vectors, labels, routes)
+    mean = vectors[in_scope].mean(axis=0)
+    examples = _normalize(vectors - mean)
+    kernel = _compare(examples, examples)
+    targets = np.eye(routes + 1)[labels]  # _OUT_OF_SCOPE is the last
+    votes = _fit_votes(kernel, targets)
+    # Half the room on disk; the stored fit must give the same answers as this one.
+    stored_examples = examples.astype(np.float32)
+    fitted = FittedArrays(mean, stored_examples, votes, *(np.empty(0) for _ in range(3)))
     if in_scope.sum() < MIN_CALIBRATION_TEXTS or in_scope.all():
         return fitted
     folds = _assign_folds(labels)
-    scores, correct = np.zeros((len(labels), 2)), np.zeros(len(labels), np.bool_)
+    scores = np.zeros((len(labels), routes + 1))
     for fold in range(_FOLDS):
-        held_out = folds == fold
-        logits = _fit_linear(vectors[~held_out], labels[~held_out], routes).compute_logits(vectors[held_out])
-        scores[held_out] = _compute_scores(logits, routes)
-        correct[held_out] = logits[:, :routes].argmax(axis=1) == labels[held_out]
-    held_out = folds >= 0
-    scores, correct, in_scope = scores[held_out], correct[held_out], in_scope[held_out]
+        held_out, used = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+        used_votes = _fit_votes(kernel[np.ix_(used, used)], targets[used])
+        scores[held_out] = kernel[np.ix_(held_out, used)] @ used_votes
+    scored = folds >= 0
+    correct = (scores[:, :-1].argmax(axis=1) == labels)[scored]
+    scores, in_scope = _compute_lead_and_margin(scores[scored]), in_scope[scored]
     if not correct.any() or in_scope.all():
         return fitted
     odds = OUT_OF_SCOPE_SHARE / (1 - OUT_OF_SCOPE_SHARE)
     weights = np.where(in_scope, 1.0, odds * in_scope.sum() / (~in_scope).sum())
     close_below = _find_smallest_margin(scores[in_scope, 1], correct[in_scope])
-    return FittedArrays(
-        fitted.mean,
-        fitted.weights,
-        fitted.bias,
+    return replace(
+        fitted,
         correctness=_fit_probability(scores, correct, weights),
         scope=_fit_probability(scores * [1, 0], in_scope, weights),
         thresholds=np.array([np.quantile(scores[in_scope, 0], 1 - IN_SCOPE_KEPT), close_below]),
     )
 
 
-def _fit_linear(vectors: Floats, labels: Labels, routes: int) -> FittedArrays:
-    """Fit the classifier without a calibration.
-
-    What is out of scope is the rival of a single route; among several it would teach nothing general.
-    """
-    if routes > 1:
-        vectors, labels = vectors[labels != _OUT_OF_SCOPE], labels[labels != _OUT_OF_SCOPE]
-    else:
-        labels = np.where(labels == _OUT_OF_SCOPE, 1, 0)
-    mean = vectors.mean(axis=0)
-    weights, bias = _fit_logistic_regression(
-        _normalize(vectors - mean), labels, inverse_strength=_CLASSIFIER_C
-    )
-    if weights.shape[1] == 1:
-        # Of two classes scikit-learn gives the difference.
-        weights, bias = weights * [-0.5, 0.5], bias * [-0.5, 0.5]
-    return FittedArrays(mean, weights, bias, *(np.empty(0) for _ in range(3)))
+def _compare(vectors: Floats, examples: NDArray[Any]) -> Floats:
+    """Return the weight of each example for each vector: 1 for the same vector, less with the distance."""
+    similarities = vectors.astype(examples.dtype, copy=False) @ examples.T
+    return np.asarray(np.exp(_SHARPNESS * (similarities - 1)), np.float64)
 
 
-def _fit_logistic_regression(
-    inputs: Floats,
-    labels: NDArray[Any],
-    *,
-    inverse_strength: float,
-    weights: Floats | None = None,
-) -> tuple[Floats, Floats]:
-    """Return weights of shape ``(d, k)``, or ``(d, 1)`` for two classes, and the intercepts."""
-    # Importing it takes a second and 100 MB, which a service with a stored fit saves.
-    from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]  # noqa: PLC0415
-
-    regression = LogisticRegression(C=inverse_strength, tol=_TOLERANCE, max_iter=1_000)
-    regression.fit(inputs, labels, sample_weight=weights)
-    return regression.coef_.T, regression.intercept_
+def _fit_votes(kernel: Floats, targets: Floats) -> Floats:
+    return np.asarray(np.linalg.solve(kernel + _RIDGE * np.eye(len(kernel)), targets), np.float64)
 
 
 def _fit_probability(scores: Floats, outcomes: NDArray[np.bool_], weights: Floats) -> Floats:
-    slopes, intercept = _fit_logistic_regression(
-        scores, outcomes, inverse_strength=_CALIBRATION_C, weights=weights
-    )
-    return np.concatenate([slopes[:, 0], intercept])
+    # Importing it takes a second and 100 MB, which a service with a stored fit saves.
+    from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    regression = LogisticRegression(C=_CALIBRATION_C, max_iter=1_000)
+    regression.fit(scores, outcomes, sample_weight=weights)
+    return np.concatenate([regression.coef_[0], regression.intercept_])
 
 
-def _compute_probability(coefficients: Floats, top: float, margin: float) -> float:
-    log_odds = np.dot(coefficients, [top, margin, 1.0])
+def _compute_probability(coefficients: Floats, lead: float, margin: float) -> float:
+    log_odds = np.dot(coefficients, [lead, margin, 1.0])
     return float(1 / (1 + np.exp(-np.clip(log_odds, -30, 30))))
 
 
@@ -315,15 +302,15 @@ def _find_smallest_margin(margins: Floats, correct: NDArray[np.bool_]) -> float:
     return 0.0 if len(wrong) <= allowed else float(np.nextafter(wrong[allowed], np.inf))
 
 
-def _compute_scores(logits: Floats, routes: int) -> Floats:
-    """Return the largest logit of a route and its margin over the second, shape ``(n, 2)``.
+def _compute_lead_and_margin(scores: Floats) -> Floats:
+    """Return how far the best route is above being out of scope, and above the second; shape ``(m, 2)``.
 
     The second of a single route is what is out of scope.
     """
-    if routes == 1:
-        return np.column_stack([logits[:, 0], logits[:, 0] - logits[:, 1]])
-    top_two = np.partition(logits, -2, axis=1)[:, -2:]
-    return np.column_stack([top_two[:, 1], top_two[:, 1] - top_two[:, 0]])
+    routes, outside = scores[:, :-1], scores[:, -1]
+    best = routes.max(axis=1)
+    second = outside if routes.shape[1] == 1 else np.partition(routes, -2, axis=1)[:, -2]
+    return np.column_stack([best - outside, best - second])
 
 
 def _normalize(vectors: Floats) -> Floats:
@@ -331,7 +318,7 @@ def _normalize(vectors: Floats) -> Floats:
     return np.asarray(vectors / np.maximum(lengths, 1e-9), np.float64)
 
 
-def load_arrays(path: Path, dimensions: int) -> FittedArrays | None:
+def load_arrays(path: Path, dimensions: int, routes: int) -> FittedArrays | None:
     """Load what :func:`store_arrays` wrote; None where there is no such file, or it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as stored:
@@ -343,10 +330,9 @@ def load_arrays(path: Path, dimensions: int) -> FittedArrays | None:
         return None
     values = [getattr(arrays, field.name) for field in fields(arrays)]
     shapes = [value.shape for value in values]
-    classes = arrays.bias.size
     if (
-        any(value.dtype != np.float64 or not np.isfinite(value).all() for value in values)
-        or shapes[:3] != [(dimensions,), (dimensions, classes), (classes,)]
+        any(value.dtype.kind != "f" or not np.isfinite(value).all() for value in values)
+        or shapes[:3] != [(dimensions,), (len(arrays.votes), dimensions), (len(arrays.examples), routes + 1)]
         or shapes[3:] not in ([(3,), (3,), (2,)], [(0,), (0,), (0,)])
     ):
         _log.warning("stored_router_unreadable", path=str(path), reason="unexpected arrays")

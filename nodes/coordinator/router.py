@@ -25,6 +25,7 @@ from nodes.coordinator.classifier import (
     load_arrays,
     store_arrays,
 )
+from nodes.coordinator.example_vectors import embed_examples
 
 # The agent that answers what no other agent serves, and what another could not answer.
 GENERAL = "general"
@@ -40,7 +41,7 @@ _MAX_CHARACTERS: Final = 1_000  # of a message: its beginning and end say what i
 _PAUSE_SECONDS: Final = 30.0  # how long a failing embedding model is not called while the fallback answers
 _MAX_CLASSIFIERS: Final = 16
 # Part of the name of a stored fit: increase it when fitting changes.
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 
 _CLAUSE_BREAK: Final = re.compile(
     r"(?<=[.!?…;])\s+|\n+"
@@ -115,6 +116,11 @@ class Router:
     def model(self) -> str:
         """The embedding model, as ``provider:model``."""
         return self._embedder.model
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts that the router learns from."""
+        return self._training.texts
 
     async def prepare(self) -> None:
         """Fit, so that the first message need not wait; done once for all callers and routers.
@@ -212,15 +218,15 @@ class Router:
         start = time.perf_counter()
         path = self._cache_dir / f"router-{key[:32]}.npz" if self._cache_dir else None
         texts = self._training.texts
-        arrays = await asyncio.to_thread(load_arrays, path, embedder.dimensions) if path else None
+        routes = self._training.routes
+        arrays = (
+            await asyncio.to_thread(load_arrays, path, embedder.dimensions, len(routes)) if path else None
+        )
         if arrays:
-            classifier = Classifier(self._training.routes, self._training.example_count, arrays)
+            classifier = Classifier(routes, self._training.example_count, arrays)
         else:
-            distinct = list(dict.fromkeys(texts))
-            vectors = dict(zip(distinct, await embedder.embed_documents(distinct), strict=True))
-            classifier = await asyncio.to_thread(
-                fit_classifier, self._training, [vectors[text] for text in texts]
-            )
+            vectors = await embed_examples(embedder, texts)
+            classifier = await asyncio.to_thread(fit_classifier, self._training, vectors)
             if path and classifier.arrays:
                 await asyncio.to_thread(store_arrays, path, classifier.arrays)
         _classifiers[key] = classifier

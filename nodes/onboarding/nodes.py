@@ -54,6 +54,7 @@ from nodes.shared.prompts import build_system_prompt, load_prompt
 from nodes.shared.steps import WRITE
 from nodes.shared.structured import find_customer_reply_fault
 from tools.crm.models import Article
+from tools.knowledge_base import KnowledgeBase
 
 MAX_ARTICLES = 3
 FOLLOW_UP_AFTER_SUCCESS = timedelta(days=7)
@@ -71,6 +72,7 @@ class OnboardingNodes:
     def __init__(self, deps: Deps) -> None:
         self._models = deps.models
         self._crm = deps.crm
+        self._knowledge = deps.knowledge or KnowledgeBase(deps.crm)
 
     async def prepare(self, state: OnboardingState, *, runtime: Runtime[Context]) -> dict[str, Any]:
         """Node: start a journey, or continue the thread's.
@@ -342,12 +344,11 @@ class OnboardingNodes:
         }
 
     async def _find_articles(self, *queries: str) -> tuple[str, list[Article]]:
-        """Return the first query with results, and the best articles; none if the CRM is unavailable."""
+        """Return the first query with results, and the best articles; none if they are unavailable."""
         try:
             for query in queries:
-                page = await self._crm.search_knowledge_base(query)
-                if page.articles:
-                    return query, page.articles[:MAX_ARTICLES]
+                if found := await self._knowledge.find(query, limit=MAX_ARTICLES):
+                    return query, [each.article.model_copy(update={"body": each.excerpt}) for each in found]
         except CrmError:
             pass  # the customer is told the same as if there were no article
         return queries[0], []

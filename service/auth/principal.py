@@ -6,9 +6,20 @@ from typing import Final, Literal, TypeAlias, get_args
 from core.context import Actor
 
 # runs: run graphs and send messages; approvals: list and decide approvals; sessions: read conversations;
-# erasure: erase threads; audit: read the audit trail; metrics: read the service's own numbers, which cover
-# all tenants; admin: all of these.
-Scope: TypeAlias = Literal["runs", "approvals", "sessions", "erasure", "audit", "metrics", "admin"]
+# memory:read, memory:write: read what is remembered of contacts, keep notes on them; erasure: erase threads
+# and memory; audit: read the audit trail; metrics: read the service's own numbers, which cover all tenants;
+# admin: all of these.
+Scope: TypeAlias = Literal[
+    "runs",
+    "approvals",
+    "sessions",
+    "memory:read",
+    "memory:write",
+    "erasure",
+    "audit",
+    "metrics",
+    "admin",
+]
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
 
 

@@ -9,7 +9,8 @@ from service.auth.principal import Scope
 # anyone: no credential is checked; member: any valid credential.
 Access: TypeAlias = Scope | Literal["anyone", "member"]
 
-# By the first one or two segments of a path. A path without a row does not exist for callers.
+# By the first one to three segments of a path, if need be after a method; the longest row holds. A path
+# without a row does not exist for callers.
 ACCESS: Mapping[str, Access] = {
     # Probes and load balancers have no key. The response shows nothing of any tenant.
     "/health": "anyone",
@@ -25,6 +26,12 @@ ACCESS: Mapping[str, Access] = {
     **dict.fromkeys((f"/{name}" for name in REGISTRY), "runs"),
     "/v1/approvals": "approvals",
     "/v1/sessions": "sessions",
+    "/v1/memory": "memory:write",
+    "/v1/memory/search": "memory:read",
+    "/v1/memory/facts": "memory:read",
+    "/v1/memory/recall": "memory:read",
+    "GET /v1/memory/notes": "memory:read",
+    "/v1/memory/forget": "erasure",
     "/v1/threads": "erasure",
     "/v1/audit": "audit",
     # The numbers cover all tenants.
@@ -33,7 +40,11 @@ ACCESS: Mapping[str, Access] = {
 }
 
 
-def find_access(path: str) -> Access | None:
-    """Return what a path requires; None: the table has no row for it."""
-    segments = path.split("/", 3)
-    return ACCESS.get("/".join(segments[:3])) or ACCESS.get("/".join(segments[:2]))
+def find_access(path: str, method: str = "GET") -> Access | None:
+    """Return what a request requires; None: the table has no row for it."""
+    segments = path.split("/", 4)
+    for end in (4, 3, 2):
+        start = "/".join(segments[:end])
+        if access := ACCESS.get(f"{method} {start}") or ACCESS.get(start):
+            return access
+    return None

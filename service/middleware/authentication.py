@@ -58,7 +58,7 @@ async def _identify(scope: Scope, headers: Headers, service: Service) -> Identit
         require_same_site(headers, allowed_origins)
         return LOCAL
     path = scope["path"].removeprefix(scope.get("root_path", ""))
-    access = find_access(path)
+    access = find_access(path, scope["method"])
     if access == "anyone":
         return Identity(tenant="", user="")
     authorization = headers.get(b"authorization", b"").decode("latin-1")

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from checkpoints.threads import OWNER_SQL, delete_checkpoints
 from core.context import current_actor
-from core.memory import Memory, Scope
+from core.memory import ErasedCounts, Memory, Scope
 from core.postgres import Connection, Pool
 from service.audit.idempotency import erase_effects, erase_request_keys
 from service.audit.trail import Entry, record_entry
@@ -75,6 +75,26 @@ class Erasure:
         async with self.pool.connection() as connection, connection.transaction():
             await self.erase_in(connection, thread_id)
         self._forget_in_process(thread_id)
+
+    async def forget_contact(self, scope: Scope, *, session_id: str = "") -> ErasedCounts:
+        """Erase what memory holds of a contact, or learnt in one session, and record that in the audit trail.
+
+        The threads of the contact's conversations stay.
+
+        Raises:
+            MemoryUnavailable: The memory service is unavailable.
+        """
+        erased = await self.memory.forget(scope, session_id=session_id) if self.memory else ErasedCounts()
+        entry = Entry(
+            action="erasure",
+            outcome="erased",
+            tool="memory",
+            arguments={"contact_id": scope.contact_id, "session_id": session_id},
+            details=erased.counts,
+        )
+        async with self.pool.connection() as connection:
+            await record_entry(connection, entry)
+        return erased
 
     async def erase_in(self, connection: Connection, thread_id: str) -> None:
         """Erase a thread's rows within the caller's transaction, and record that in the audit trail.

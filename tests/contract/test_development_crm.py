@@ -271,6 +271,28 @@ async def test_unknown_words_do_not_hide_matching_articles(reader: httpx.AsyncCl
     assert await search(reader, "the and of") == []
 
 
+async def test_articles_are_listed_by_page_and_by_what_changed(reader: httpx.AsyncClient) -> None:
+    async def page(**params: Any) -> dict[str, Any]:
+        response = await reader.get("/api/v1/knowledge-base/articles", params=params)
+        assert response.status_code == 200, response.text
+        found: dict[str, Any] = response.json()
+        return found
+
+    everything = await page()
+    ids = [article["id"] for article in everything["articles"]]
+    assert (len(ids), ids, everything["next"]) == (everything["total"], sorted(ids), None)
+    first = await page(limit=40)
+    rest = await page(limit=40, after=first["next"])
+    assert [article["id"] for each in (first, rest) for article in each["articles"]] == ids
+    assert rest["next"] is None
+    newest = max(article["updated_at"] for article in everything["articles"])
+    changed = await page(updated_since=newest)
+    assert [article["updated_at"] for article in changed["articles"]] == [newest]
+    assert changed["total"] == len(ids)
+    refused = await reader.get("/api/v1/knowledge-base/articles", params={"updated_since": "yesterday"})
+    assert refused.status_code == 422
+
+
 async def test_an_overlong_query_is_searched_by_its_beginning(reader: httpx.AsyncClient) -> None:
     assert (await search(reader, "boleto " + "x" * 40_000))[0]["id"] == "kb-cobranca-boleto"
 
@@ -678,7 +700,7 @@ async def test_services_that_start_together_take_turns(empty_database_url: str) 
             async with pool.connection() as connection:
                 return len(await (await connection.execute("SELECT 1 FROM crm.articles")).fetchall())
 
-    assert await asyncio.gather(*(start() for _ in range(5))) == [25] * 5
+    assert await asyncio.gather(*(start() for _ in range(5))) == [41] * 5
 
 
 async def test_seeding_again_adds_only_what_is_missing(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -693,7 +715,7 @@ async def test_seeding_again_adds_only_what_is_missing(pool: Pool, monkeypatch: 
         named = await (
             await connection.execute("SELECT 1 FROM crm.contacts WHERE name = 'Renamed'")
         ).fetchall()
-    assert (len(articles), len(named)) == (25, 1)
+    assert (len(articles), len(named)) == (41, 1)
 
 
 async def test_a_migration_that_fails_leaves_everything_as_it_was(

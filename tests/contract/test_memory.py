@@ -113,6 +113,31 @@ async def settled(memory: Memory, scope: Scope, query: str) -> list[Hit]:
     return list(result.hits)
 
 
+# Notes with a key
+
+
+async def test_a_note_with_a_key_is_replaced_by_the_next_one(memory: Memory, ana: Scope) -> None:
+    kept: dict[str, Any] = {"type": "working", "agent": "support"}
+    assert await memory.get_note(ana, "step", **kept) is None
+    first = await memory.remember(ana, "Asked for the log.", key="step", **kept)
+    other = await memory.remember(ana, "Asked for the log.", key="other", **kept)
+    plain = await memory.remember(ana, "Asked for the log.", **kept)
+    assert len({first.id, other.id, plain.id}) == 3
+    again = await memory.remember(ana, "Has the parrot's log.", key="step", **kept)
+    assert (again.id, again.key, plain.key) == (first.id, "step", "")
+    found = await memory.get_note(ana, "step", **kept)
+    assert found is not None
+    assert (found.text, found.uses) == ("Has the parrot's log.", 1)
+    assert [hit.text for hit in await memory.recall(ana, "parrot", agent="support")] == [found.text]
+    assert await memory.delete_note(ana, "step", **kept) is True
+    assert await memory.delete_note(ana, "step", **kept) is False
+    assert await memory.get_note(ana, "step", **kept) is None
+    assert await memory.get_note(ana, "other", **kept) is not None
+    for key in ("", "x" * 201, "\0"):
+        with pytest.raises((MemoryRefused, ValueError)):
+            await memory.get_note(ana, key, **kept)
+
+
 # Contexts
 
 

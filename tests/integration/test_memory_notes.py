@@ -97,7 +97,13 @@ async def test_a_note_expires(memory: EmbeddedMemory, pool: Pool, kind: NoteType
     second = timedelta(seconds=1)
     assert await recalled(pool, at=NOW + kept - second) == ["note"]
     assert await recalled(pool, at=NOW + kept) == []
+    await notes.remember(
+        pool, ANA, "old", kind=kind, agent="support", policies=SMALL, key="k", now=NOW - kept
+    )
+    assert await memory.get_note(ANA, "k", type=kind, agent="support") is None
+    assert await memory.delete_note(ANA, "k", type=kind, agent="support") is False
     sweeper = NoteSweeper(pool, SMALL)
+    assert await sweeper.sweep(NOW) == 1
     assert await sweeper.sweep(NOW + kept - second) == 0
     assert await sweeper.sweep(NOW + kept) == 1
     assert await rows(pool) == 0

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -21,7 +21,7 @@ from memory.indexer import Indexer, activate_model, load_progress
 from memory.messages import add_messages
 from memory.rerankers import JinaReranker, LocalReranker, open_reranker
 from memory.search import SearchDeps
-from tests.support.memory import ANA, Model, all_embedded, conversation, embedder, ids, make_message
+from tests.support.memory import ANA, START, Model, all_embedded, conversation, embedder, ids, make_message
 
 LINES = [
     f"Line {number} is about {word}." for number, word in enumerate(["zebra", "lion", "walrus", "otter"] * 8)
@@ -150,7 +150,20 @@ async def test_the_graph_retriever_follows_edges_that_hold_up_to_its_limit(pool:
         result = await memory.search(ANA, "who does Globex own?")
         assert ids(result, "graph") == ["s1-0", "s1-1"]
         assert ids(await memory.search(type(ANA)("acme", "bob"), "who does Globex own?")) == []
+        asked = await memory.search(ANA, "Who owns Globex?")
+        assert asked.reasons == ("graph: the question asks for a relation ('who owns')",)
         assert (await memory.forget(ANA)).counts["edges"] == 4
+
+
+async def test_a_named_period_is_looked_in_and_recorded(pool: Pool) -> None:
+    async with open_memory(pool, embedder()) as memory:
+        texts = ["zebra", "lion", "tiger"]
+        await memory.add_messages(ANA, [make_message(text, minute=n) for n, text in enumerate(texts)])
+        later = START + timedelta(days=30)
+        found = await memory.search(ANA, "What did I say last month?", as_of=later)
+        assert ids(found, "temporal") == ["s1-2", "s1-1", "s1-0"]
+        assert found.reasons == ("temporal: the question says 'last month' (2026-05-01 to 2026-05-31)",)
+        assert ids(await memory.search(ANA, "What did I say last year?", as_of=later), "temporal") == []
 
 
 # Rerankers
@@ -172,9 +185,13 @@ async def test_a_reranker_determines_the_order_and_is_named(pool: Pool) -> None:
     async with jina(httpx.MockTransport(last_first)) as reranker, open_memory(pool, embedder()) as plain:
         await plain.add_messages(ANA, conversation(LINES))
         await all_embedded(plain)
-        fused = ids(await plain.search(ANA, "zebra lion", limit=50))
+        fused = ids(await plain.search(ANA, "zebra lion", strategy="retention", limit=50))
         async with open_memory(pool, embedder(), reranker=reranker) as memory:
-            result = await memory.search(ANA, "zebra lion", limit=50)
+            result = await memory.search(ANA, "zebra lion", strategy="retention", limit=50)
+            # Other strategies than those of support and retention are not reranked.
+            assert ids(await memory.search(ANA, "zebra lion", limit=50)) == ids(
+                await plain.search(ANA, "zebra lion", limit=50)
+            )
     assert ids(result) == fused[::-1]
     assert result.hits[0].ranks[-1].retriever == "rerank"
 
@@ -195,7 +212,7 @@ async def test_a_failed_reranker_leaves_the_fused_order_and_is_reported(
         open_memory(pool, embedder(), reranker=reranker) as memory,
     ):
         await memory.add_messages(ANA, [make_message("A zebra."), make_message("Two zebras.", minute=1)])
-        result = await memory.search(ANA, "zebra")
+        result = await memory.search(ANA, "zebra", strategy="retention")
     assert set(ids(result)) == {"s1-0", "s1-1"}
     assert any(reason.startswith("rerank: The reranker 'jina:test'") for reason in result.degraded)
 

@@ -122,6 +122,19 @@ def _plain(owned: Owned, path: str) -> Iterator[Asked]:
     yield {"url": path, "params": {"contact_id": CONTACT}}
 
 
+def _memory(owned: Owned, path: str) -> Iterator[Asked]:
+    for contact in (CONTACT, OTHER):
+        asked = {"contact_id": contact, "query": PARROT, "session_id": owned.session}
+        names = {"forget": ("contact_id", "session_id"), "remember": ("contact_id",)}
+        fields = names.get(path.rpartition("/")[2], ("contact_id", "query"))
+        body = {name: asked[name] for name in fields}
+        yield {
+            "url": path.replace("{note_type}", "shared").replace("{key}", "bird"),
+            "params": {"contact_id": contact, "agent": "general"},
+            "json": {**body, "text": "Mine."} if path.endswith("remember") else body,
+        }
+
+
 NOT_THERE = {404}
 # How each route is walked: what is asked of it, and the statuses that are right. A route that no row knows
 # fails the test: say here how another tenant's things could be asked of it.
@@ -134,6 +147,9 @@ ROUTES: list[tuple[str, Callable[[Owned, str], Iterator[Asked]], set[int]]] = [
     (r"get /v1/approvals", _plain, {200}),
     (r"post /v1/approvals/{approval_id}", _named("approval"), NOT_THERE),
     (r"get /v1/sessions", _plain, {200}),
+    (r"(?:get|post) /v1/memory/(?:search|facts|facts/history|recall|remember|forget)", _memory, {200}),
+    (r"(?:get|delete) /v1/memory/notes/{note_type}/{key}", _memory, NOT_THERE),
+    (r"put /v1/memory/notes/{note_type}/{key}", _memory, {422}),
     (r"get /v1/sessions/{session_id}", _named("session", "waiting"), NOT_THERE),
     (r"delete /v1/threads/{thread_id}", _named("session", "waiting"), NOT_THERE),
     (r"get /v1/workflows(?:/schema|/library)?", _plain, {200}),
@@ -173,6 +189,9 @@ async def test_every_route_shows_nothing_of_another_tenant(owned: Owned) -> None
     assert (await http.get("/v1/approvals", headers=owned.stranger)).json() == nothing
     assert len((await http.get("/v1/approvals", headers=owned.acme)).json()["approvals"]) == 2
     mine = await http.get(f"/v1/workflows/{owned.workflow}", headers=owned.acme)
+    parrot = {"contact_id": CONTACT, "query": PARROT}
+    remembered = await http.post("/v1/memory/search", json=parrot, headers=owned.acme)
+    assert "parrot" in remembered.json()["hits"][0]["text"]
     assert mine.json()["status"] == "waiting"
     found = await http.get("/v1/sessions", params={"contact_id": CONTACT}, headers=owned.stranger)
     assert found.json() == {"sessions": []}

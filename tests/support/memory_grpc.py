@@ -162,9 +162,24 @@ class ScriptedMemory:
     async def forget(self, scope: Scope, *, session_id: str = "") -> ErasedCounts:
         return await self._answer("forget", (scope,), {"session_id": session_id}, ErasedCounts())
 
-    async def remember(self, scope: Scope, text: str, *, type: NoteType, agent: str) -> Note:  # noqa: A002
-        usual = Note(id="1", type=type, agent=agent, text=text, remembered_at=NOON, uses=0)
-        return await self._answer("remember", (scope, text), {"type": type, "agent": agent}, usual)
+    async def remember(
+        self,
+        scope: Scope,
+        text: str,
+        *,
+        type: NoteType,  # noqa: A002
+        agent: str,
+        key: str = "",
+    ) -> Note:
+        usual = Note(id="1", type=type, agent=agent, text=text, remembered_at=NOON, uses=0, key=key)
+        named = {"type": type, "agent": agent, "key": key}
+        return await self._answer("remember", (scope, text), named, usual)
+
+    async def get_note(self, scope: Scope, key: str, *, type: NoteType, agent: str) -> Note | None:  # noqa: A002
+        return await self._answer("get_note", (scope, key), {"type": type, "agent": agent}, None)
+
+    async def delete_note(self, scope: Scope, key: str, *, type: NoteType, agent: str) -> bool:  # noqa: A002
+        return await self._answer("delete_note", (scope, key), {"type": type, "agent": agent}, False)
 
     async def recall(self, scope: Scope, query: str, *, agent: str, limit: int = 10) -> list[Hit]:
         return await self._answer("recall", (scope, query), {"agent": agent, "limit": limit}, [])

@@ -121,7 +121,7 @@ def test_a_line_of_dashes_in_the_prompt_belongs_to_the_prompt(tmp_path: Path) ->
         ("temperature: 0.2", "temperature: 1.0e+999", "10: temperature: Input should be a finite number"),
         ("    - clerk hello 7\n", "", "13: examples.en: Tuple should have at least 8 items after validation"),
         ("    - clerk hello 7\n", "    - '!?'\n", "21: examples.en[7]: contains no word"),
-        ("  pt:", "  fr:", "22: examples.fr: Input should be 'en' or 'pt'"),
+        ("  pt:", "  fr:", "22: examples.fr: Input should be 'en', 'pt' or 'es'"),
         (
             "    - clerk hello 7\n",
             "    - Clerk, hello 6!\n",

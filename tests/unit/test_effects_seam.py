@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from core.customer_text import CustomerText
 from core.effects import Arguments, Outcome
 from core.settings import CrmSettings
 from tools.crm.client import CrmClient
@@ -19,7 +20,7 @@ WRITES: dict[str, dict[str, Any]] = {
         "severity": "low",
         "key": "k",
     },
-    "send_message": {"text": "t", "key": "k"},
+    "send_message": {"text": CustomerText("t"), "key": "k"},
     "update_profile": {"changes": CustomerProfile(), "key": "k"},
     "update_opportunity": {"opportunity_id": "o", "changes": OpportunityChanges(), "key": "k"},
     "schedule_follow_up": {"due_at": "2026-01-01T09:00:00Z", "subject": "s", "note": "n", "key": "k"},

@@ -23,6 +23,8 @@ METHODS = {
     "fact_history": "ListFactHistory",
     "upsert_edges": "UpsertEdges",
     "remember": "Remember",
+    "get_note": "GetNote",
+    "delete_note": "DeleteNote",
     "recall": "Recall",
     "forget": "Forget",
 }

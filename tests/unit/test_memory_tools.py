@@ -21,7 +21,7 @@ from tests.support.memory_grpc import lexical_embedder
 from tools.catalogue import crm_tools, memory_tools
 from tools.crm.models import Article, Ticket
 from tools.execution import CallContext, Observation, execute
-from tools.knowledge import rank_articles
+from tools.knowledge_base import rank_articles
 from tools.relations import RelationRecorder, build_contact_edges, build_ticket_edges
 
 LAURAS = Scope("default", LAURA)
@@ -198,6 +198,6 @@ async def test_the_cache_of_recorded_relations_is_bounded(monkeypatch: pytest.Mo
 def test_articles_that_name_the_error_come_first_and_the_rest_stay_in_the_crms_order() -> None:
     titles = ["Exports", "Error 404", "Imports", "Error 500"]
     articles = [Article(id=title, title=title, body="") for title in titles]
-    ranked = rank_articles(articles, "Error 500", "support_technical")
+    ranked = rank_articles(articles, "Error 500")
     assert [article.title for article in ranked] == ["Error 500", "Exports", "Error 404", "Imports"]
-    assert rank_articles(articles, "how do exports fail", "support_technical") == articles
+    assert rank_articles(articles, "how do exports fail") == articles

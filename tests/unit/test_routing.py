@@ -219,7 +219,7 @@ async def test_a_damaged_stored_fit_is_replaced(
     new_process()
     assert await Router(EXAMPLES, embedder, cache_dir=tmp_path).route("book a meeting") == before
     new_process()
-    assert load_arrays(path, embedder.dimensions) is not None
+    assert load_arrays(path, embedder.dimensions, len(EXAMPLES)) is not None
 
 
 async def test_other_examples_do_not_use_the_stored_fit(embedder: Embedder, tmp_path: Path) -> None:

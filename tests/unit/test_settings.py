@@ -110,6 +110,7 @@ def test_without_settings_the_service_runs_on_a_laptop() -> None:
         "CRM_TIMEOUT_SECONDS": 10,
         "CRM_MESSAGE_TIMEOUT_SECONDS": 15,
         "CRM_MAX_ATTEMPTS": 3,
+        "CRM_ARTICLES_SYNC_SECONDS": 300,
         "MEMORY_GRPC_TARGET": None,
         "MEMORY_GRPC_TLS": False,
         "MEMORY_GRPC_CA_FILE": None,
@@ -168,7 +169,7 @@ def test_without_settings_the_service_runs_on_a_laptop() -> None:
         "LOG_FORMAT": "auto",
         "FEATURE_THINKING": True,
         "FEATURE_PROMPT_CACHING": True,
-        "FEATURE_RERANKING": False,
+        "FEATURE_RERANKING": True,
     }
 
 
@@ -228,6 +229,7 @@ SET = {
     "CRM_TIMEOUT_SECONDS": ("5", 5),
     "CRM_MESSAGE_TIMEOUT_SECONDS": ("30", 30),
     "CRM_MAX_ATTEMPTS": ("1", 1),
+    "CRM_ARTICLES_SYNC_SECONDS": ("0", 0),
     "MEMORY_GRPC_TARGET": ("memory:50051", "memory:50051"),
     "MEMORY_GRPC_TLS": ("true", True),
     "MEMORY_GRPC_CA_FILE": ("/etc/ca.pem", Path("/etc/ca.pem")),
@@ -286,7 +288,7 @@ SET = {
     "LOG_FORMAT": ("JSON", "json"),
     "FEATURE_THINKING": ("false", False),
     "FEATURE_PROMPT_CACHING": ("0", False),
-    "FEATURE_RERANKING": ("yes", True),
+    "FEATURE_RERANKING": ("no", False),
 }
 
 

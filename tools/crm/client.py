@@ -1,5 +1,7 @@
 """The client of the CRM's HTTP API: one method per call."""
 
+from datetime import datetime
+
 import httpx
 
 from core.customer_text import CustomerText
@@ -7,6 +9,7 @@ from core.effects import Effects
 from core.settings import CrmSettings
 from tools.crm.connection import CrmConnection, quote_segment
 from tools.crm.models import (
+    ArticlePage,
     Articles,
     Contact,
     Created,
@@ -71,6 +74,18 @@ class CrmClient:
     async def search_knowledge_base(self, query: str) -> Articles:
         """Return the articles that match, best first."""
         return await self._crm.get("/knowledge-base/search", Articles, params={"q": query})
+
+    async def list_articles(self, *, updated_since: datetime | None = None, after: str = "") -> ArticlePage:
+        """Return a page of all articles, or of those that changed at a time or later.
+
+        Args:
+            updated_since: The time; ``None``: all articles.
+            after: The previous page's ``next``; empty: the first page.
+        """
+        params = {"after": after} if after else {}
+        if updated_since:
+            params["updated_since"] = updated_since.isoformat()
+        return await self._crm.get("/knowledge-base/articles", ArticlePage, params=params)
 
     async def get_status(self) -> PlatformStatus:
         """Return the status of the platform, with incidents."""

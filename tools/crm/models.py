@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 Severity: TypeAlias = Literal["low", "medium", "high", "critical"]
 Stage: TypeAlias = Literal[
@@ -99,6 +99,20 @@ class Article(_CrmModel):
     id: str
     title: str
     body: str
+
+
+class ArticleRevision(Article):
+    """An article as it is now; ``updated_at`` grows with each change."""
+
+    updated_at: AwareDatetime
+
+
+class ArticlePage(_CrmModel):
+    """A page of articles, the number of all articles, and where the next page begins."""
+
+    articles: list[ArticleRevision]
+    total: int
+    next: str | None = None
 
 
 class Articles(_CrmModel):
