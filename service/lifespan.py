@@ -9,6 +9,7 @@ from functools import partial
 import httpx
 from fastapi import FastAPI
 from langgraph.types import Checkpointer
+from threadpoolctl import threadpool_limits
 
 from checkpoints.cache import compute_cache_version, open_cache
 from checkpoints.pool import WatchedPool, open_database, watch_database
@@ -144,6 +145,8 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
     Raises:
         StartupError: Something cannot be opened; the message is the line to print.
     """
+    # Several BLAS threads would wait for each other in spin locks on a busy machine; the matrices are small.
+    threadpool_limits(limits=1, user_api="blas")  # type: ignore[no-untyped-call]  # it has no types
     async with AsyncExitStack() as stack:
         # Models need nothing, so that a wrong model name is reported before a database is started.
         models = models or build_chat_models(settings.models, settings.features)
