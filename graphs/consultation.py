@@ -51,7 +51,12 @@ def add_consultation(deps: Deps) -> Deps:
             raise ToolException(f"{agent} could not answer: {error.message}") from error
         if not output["success"]:
             raise ToolException(f"{agent} could not answer: {output['reason_incomplete']}")
-        return Consultation(answer=output["final_answer"], steps=_list_steps(output))
+        return Consultation(
+            answer=output["final_answer"],
+            steps=_list_steps(output),
+            citations=[{**citation} for citation in output["citations"]],
+            unsupported=output["unsupported"],
+        )
 
     descriptions = {name: spec.description for name, spec in deps.agents.specs.items()}
     tool = consult_agent_tool(descriptions, consult)

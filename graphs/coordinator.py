@@ -27,7 +27,8 @@ def build_coordinator(
     with ``clarify``, or leaves the message to a person with ``hand_over`` where an escalation rule says so.
     ``call_person`` calls one beside the agent that answers a complaint. ``assemble`` builds the context of
     each agent and sends it to a ``specialist`` task. ``collect`` takes the answers; without any it asks the
-    general agent, and then a person. The customer is answered on every path.
+    general agent, and then a person. ``review`` has a person decide on an answer that states what no source
+    holds, where the settings say so. The customer is answered on every path.
 
     No node has a retry policy, because model and CRM calls retry inside. An agent's expected failure is a
     failed attempt. There is no ``error_handler``: it would hide bugs.
@@ -46,6 +47,7 @@ def build_coordinator(
     graph.add_node("specialist", nodes.specialist)
     graph.add_node("collect", nodes.collect)
     graph.add_node("merge", nodes.merge)
+    graph.add_node("review", nodes.review)
     graph.add_node("hand_over", nodes.hand_over)
     graph.add_node("record", nodes.record)
     graph.add_node("summarise", nodes.summarise)
@@ -56,7 +58,6 @@ def build_coordinator(
     graph.add_edge("call_person", "assemble")
     graph.add_edge("specialist", "collect")
     graph.add_edge("clarify", "record")
-    graph.add_edge("merge", "record")
     graph.add_edge("hand_over", "record")
     graph.add_edge("record", "summarise")
     graph.add_edge("summarise", END)

@@ -79,6 +79,7 @@ def build_deps(settings: Settings) -> Deps:
         agents=build_agent_registry(settings, tools),
         memory=memory,
         context_tokens=settings.context.tokens,
+        review_unsupported=settings.approvals.unsupported == "review",
     )
     guard = GuardedTransport(settings.workflows.hosts)
     http = httpx.AsyncClient(transport=guard, trust_env=False)

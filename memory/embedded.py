@@ -39,6 +39,9 @@ from memory.rerankers import Reranker, open_reranker
 from memory.routing import StrategyRouter
 from memory.search import SearchDeps
 
+# Fails where the tables are not there.
+HEALTH_SQL = "SELECT FROM memory.units LIMIT 1"
+
 
 class EmbeddedMemory:
     """A memory on the service's own Postgres.
@@ -102,6 +105,12 @@ class EmbeddedMemory:
                 self._pool, scope, session_id=session_id, limit=contexts.MAX_RECENT, as_of=as_of
             )
         return await contexts.assemble_context(result, valid_facts, recent, budget=budget)
+
+    async def check_health(self) -> None:
+        """See :meth:`core.memory.Memory.check_health`."""
+        with translate_errors():
+            async with self._pool.connection() as connection:
+                await connection.execute(HEALTH_SQL)
 
     async def route(self, scope: Scope, message: Message) -> StrategyChoice:
         """See :meth:`core.memory.Memory.route`."""

@@ -31,6 +31,7 @@ class Deps:
         memory: The memory service. The default reports that there is none.
         knowledge: The help articles. ``None``: as the CRM's own search finds them.
         context_tokens: Token budget of the context assembled for an agent.
+        review_unsupported: Whether a person decides on answers that state what no source holds.
         workflows: Runs the working steps of workflows. The default can run no step.
     """
 
@@ -41,6 +42,7 @@ class Deps:
     memory: Memory = field(default_factory=NoMemory)
     knowledge: KnowledgeBase | None = None
     context_tokens: int = CONTEXT_TOKENS
+    review_unsupported: bool = False
     workflows: Engine = field(default_factory=lambda: Engine(executors={}, slots=FairSemaphore(1)))
 
 

@@ -343,6 +343,7 @@ def _build_deps(
         memory=memory,
         knowledge=knowledge,
         context_tokens=settings.context.tokens,
+        review_unsupported=settings.approvals.unsupported == "review",
     )
 
 

@@ -56,7 +56,9 @@ class ApprovalDecision(BaseModel):
         None, description="Replace the model's arguments when decision is edit"
     )
     reason: str = Field(
-        "", max_length=2_000, description="Why the call is rejected, for the model, when decision is reject"
+        "",
+        max_length=2_000,
+        description="Why it is rejected, when decision is reject: for the model, or whoever takes over",
     )
 
     @model_validator(mode="after")
@@ -64,7 +66,7 @@ class ApprovalDecision(BaseModel):
         if self.decision == "edit" and self.arguments is None:
             raise ValueError("edit needs the arguments to use instead")
         if self.decision == "reject" and not self.reason.strip():
-            raise ValueError("reject needs a reason: the model reads it")
+            raise ValueError("reject needs a reason: the model, or whoever takes over, reads it")
         return self
 
 

@@ -17,10 +17,14 @@ class Consultation(TypedDict):
     Attributes:
         answer: Its answer, for the agent that asked.
         steps: The tools it called, in order, each with its outcome.
+        citations: The sources its answer rests on, as the agent that asked cites them.
+        unsupported: What its answer states that none of them holds.
     """
 
     answer: str
     steps: list[str]
+    citations: list[dict[str, object]]
+    unsupported: list[str]
 
 
 # Asks an agent of this name; raises ToolException if it could not answer.

@@ -25,7 +25,7 @@ def search_knowledge_base_tool(knowledge: KnowledgeBase) -> BaseTool:
             query: Key words of the problem, such as the error message and the feature. Not a sentence.
         """
         found = await knowledge.find(query, limit=MAX_ARTICLES)
-        return [{"title": each.article.title, "body": each.excerpt} for each in found]
+        return [{"id": each.article.id, "title": each.article.title, "body": each.excerpt} for each in found]
 
     return search_knowledge_base
 

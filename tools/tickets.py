@@ -136,5 +136,5 @@ async def _find_related(memory: Memory, scope: Scope, tickets: Sequence[str]) ->
 
 
 def _describe(ticket: Ticket, related: Sequence[str]) -> dict[str, Any]:
-    fields = ticket.model_dump(exclude_none=True, exclude={"id"})
+    fields = ticket.model_dump(exclude_none=True)
     return {**fields, "related": list(related)} if related else fields

@@ -190,6 +190,10 @@ class Memory(Protocol):
         """
         ...
 
+    async def check_health(self) -> None:
+        """Return if the memory can be used now."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class NoMemory:
@@ -300,6 +304,10 @@ class NoMemory:
         self._refuse()
 
     async def recall(self, scope: Scope, query: str, *, agent: str, limit: int = 10) -> list[Hit]:  # noqa: ARG002
+        """Raise :class:`MemoryUnavailable`."""
+        self._refuse()
+
+    async def check_health(self) -> None:
         """Raise :class:`MemoryUnavailable`."""
         self._refuse()
 

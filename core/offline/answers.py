@@ -36,7 +36,7 @@ _HOW_TO: Final = re.compile(
 )
 # Facts are the customer's own: a question about plans in general is for the articles.
 _OWN: Final = re.compile(
-    r"\b(?:my|mine|our|ours|i|we|me|us|meu|meus|minha|minhas|nosso|nossa|eu|mi|mis|nuestro|nuestra|estou|tenho)\b",
+    r"\b(?:my|mine|our|ours|i|we|me|us|meu|meus|minha|minhas|nosso|nossa|eu|mi|mis|nuestro|nuestra|estou|tenho|temos|tengo|tenemos)\b",
     re.IGNORECASE,
 )
 _STATUS_WORDS: Final[Mapping[str, tuple[str, ...]]] = {

@@ -110,13 +110,18 @@ class CrmSettings(BaseSettings):
 
 
 class ApprovalSettings(BaseSettings):
-    """Actions that wait for a person's approval."""
+    """Actions and answers that wait for a person's approval."""
 
     model_config = group_config("APPROVAL_")
 
     message_risk: Literal["low", "medium", "high", "never"] = Field(
         "high",
         description="Messages to customers with this risk or a higher one wait for a person; never: none do",
+    )
+    unsupported: Literal["allow", "review"] = Field(
+        "allow",
+        description="Answers with a number, date or amount that no source of the run holds. allow: they are "
+        "sent and list it; review: they wait for a person, and no answer is streamed token by token",
     )
 
 

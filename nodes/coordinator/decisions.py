@@ -293,6 +293,8 @@ def build_answer_update(state: CoordinatorState, attempt: Attempt) -> dict[str, 
         "category": dispatch["category"],
         "confidence": dispatch["confidence"],
         "path": "general" if is_fallback else "agent",
+        "citations": attempt["citations"],
+        "unsupported": attempt["unsupported"],
     }
 
 

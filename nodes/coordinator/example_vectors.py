@@ -40,13 +40,13 @@ def list_missing(embedder: Embedder, texts: Sequence[str], path: Path = FILE) ->
 
 
 async def write_vectors(embedder: Embedder, texts: Sequence[str], path: Path = FILE) -> None:
-    """Embed the texts and write the file.
+    """Embed the texts that are not in the file yet, and write it for exactly these texts.
 
     Raises:
         EmbeddingError: The embedding model fails.
     """
     distinct = sorted(set(texts))
-    vectors = np.asarray(await embedder.embed_documents(distinct))
+    vectors = np.asarray(await embed_examples(embedder, distinct, path))
     scaled = vectors / np.abs(vectors).max(axis=1, keepdims=True) * _LARGEST
     np.savez_compressed(
         path,

@@ -41,6 +41,8 @@ from nodes.coordinator.state import (
     SpecialistInput,
 )
 from nodes.deps import Deps, get_run_context
+from nodes.shared.approval import request_answer_approval
+from nodes.shared.citations import merge_groundings, no_grounding, remove_unsupported
 from nodes.shared.contact import (
     extract_relations,
     get_time_zone,
@@ -48,6 +50,7 @@ from nodes.shared.contact import (
     try_load_contact_profile,
 )
 from nodes.shared.conversation import extract_first_sentences, mark_notice, summarise_conversation
+from nodes.shared.grounding import ground_answer
 from nodes.shared.memory import (
     NO_MEMORY_USE,
     MemoryUse,
@@ -115,10 +118,12 @@ class CoordinatorNodes:
             "path": "agent",
             "success": False,
             "response": "",
+            "draft": "",
             "agent_used": "",
             "category": "",
             "confidence": 0.0,
             "reason": None,
+            **no_grounding(),
         }
 
     async def recall(self, state: CoordinatorState) -> dict[str, Any]:
@@ -254,8 +259,9 @@ class CoordinatorNodes:
                 ]
             }
         with current_meter().track_agent(spec.name) as tracked, track_answers() as streamed:
-            # The answer to a part is material for the merged one.
-            with private_replies() if state.get("is_part") else nullcontext():
+            # The answer to a part is material for the merged one, and a person may decide on the whole.
+            is_draft = state.get("is_part") or self._deps.review_unsupported
+            with private_replies() if is_draft else nullcontext():
                 attempt = await self._attempt(spec, state, get_run_context(runtime))
             tracked.outcome = attempt["outcome"]
         if attempt["outcome"] == "answered":
@@ -281,7 +287,7 @@ class CoordinatorNodes:
 
     async def collect(
         self, state: CoordinatorState
-    ) -> Command[Literal["merge", "assemble", "hand_over", "record"]]:
+    ) -> Command[Literal["merge", "assemble", "hand_over", "review", "record"]]:
         """Node: take the answer, have two merged, ask the general agent, or call a person."""
         registry = self._registry
         answers = [attempt for attempt in state["attempts"] if attempt["outcome"] == "answered"]
@@ -290,7 +296,7 @@ class CoordinatorNodes:
                 **decisions.build_answer_update(state, answers[0]),
                 "handoff": decisions.decide_handoff(registry, state),
             }
-            return Command(goto="merge" if len(answers) > 1 else "record", update=update)
+            return Command(goto="merge", update=update) if len(answers) > 1 else self._take_answer(update)
         if GENERAL not in {attempt["agent"] for attempt in state["attempts"]}:
             confidences = {each["agent"]: each["confidence"] for each in state["alternatives"]}
             fallback = decisions.build_general_dispatch(
@@ -305,13 +311,47 @@ class CoordinatorNodes:
         )
         return Command(goto="hand_over", update={"handoff": handoff})
 
-    async def merge(self, state: CoordinatorState, *, runtime: Runtime[Context]) -> dict[str, Any]:
+    def _take_answer(self, update: dict[str, Any]) -> Command[Any]:
+        """Record an answer, or have a person decide on it first."""
+        if not (self._deps.review_unsupported and update["unsupported"]):
+            return Command(goto="record", update=update)
+        waiting = {"draft": update["response"], "response": "", "success": False}
+        return Command(goto="review", update={**update, **waiting})
+
+    async def merge(
+        self, state: CoordinatorState, *, runtime: Runtime[Context]
+    ) -> Command[Literal["review", "record"]]:
         """Node: merge the answers to the message's parts. If the model cannot, they follow each other."""
-        responses = [attempt["response"] for attempt in decisions.list_answers(state)]
+        attempts = decisions.list_answers(state)
+        responses = [attempt["response"] for attempt in attempts]
         answers = "\n\n".join(fence("answer", response) for response in responses)
         request = f"{state['message']}\n\n[Answers]\n{answers}"
-        merged = await self._write("coordinator_merge", request, state, get_run_context(runtime))
-        return {"response": str(merged or "\n\n".join(responses)), "path": "merged"}
+        with private_replies() if self._deps.review_unsupported else nullcontext():
+            merged = await self._write("coordinator_merge", request, state, get_run_context(runtime))
+        grounding = merge_groundings(attempts)
+        if merged:
+            known = [remove_unsupported(each, grounding["unsupported"]) for each in responses]
+            added = await ground_answer(merged.text, message=state["message"], known=known)
+            grounding["unsupported"] = added["unsupported"]
+        response = str(merged or "\n\n".join(responses))
+        return self._take_answer({"response": response, "path": "merged", **grounding})
+
+    async def review(self, state: CoordinatorState) -> Command[Literal["hand_over", "record"]]:
+        """Node: have a person decide on an answer that states what no source holds, before the customer."""
+        decision = request_answer_approval(
+            state["draft"], state, agent=state["agent_used"], contact_id=state["contact_id"]
+        )
+        if decision.decision == "reject":
+            handoff = state["handoff"]
+            if not handoff["recorded"]:
+                team = decisions.find_team(self._registry, state)
+                handoff = decisions.build_handoff(team, f"a person rejected the answer: {decision.reason}")
+            rejected = {"handoff": handoff, "reason": "answer_rejected", **no_grounding()}
+            return Command(goto="hand_over", update=rejected)
+        text = state["draft"] if decision.arguments is None else decision.arguments.text
+        unsupported = [quantity for quantity in state["unsupported"] if quantity in text]
+        answer = {"response": text, "success": True, "unsupported": unsupported}
+        return Command(goto="record", update=answer)
 
     async def hand_over(self, state: CoordinatorState, *, runtime: Runtime[Context]) -> dict[str, Any]:
         """Node: record the hand-off in the CRM, once, and tell the customer."""
@@ -325,7 +365,7 @@ class CoordinatorNodes:
             "path": "handoff",
             "response": decisions.format_handoff(language, handoff, by_rule=by_rule),
             "success": by_rule and handoff["recorded"],
-            "reason": reason if by_rule else "agents_failed",
+            "reason": reason if by_rule else state["reason"] or "agents_failed",
         }
 
     async def _record_handoff(self, state: CoordinatorState) -> bool:

@@ -111,6 +111,7 @@ class Router:
         self._cache_dir = cache_dir
         self._fits: dict[str, asyncio.Task[Classifier]] = {}
         self._paused_until = 0.0
+        self._fault = ""
 
     @property
     def model(self) -> str:
@@ -121,6 +122,11 @@ class Router:
     def texts(self) -> list[str]:
         """The texts that the router learns from."""
         return self._training.texts
+
+    @property
+    def fault(self) -> str:
+        """Why the embedding model failed at its last call; empty: it did not."""
+        return self._fault
 
     async def prepare(self) -> None:
         """Fit, so that the first message need not wait; done once for all callers and routers.
@@ -172,17 +178,20 @@ class Router:
                 parts[-1] = (f"{before} {clause}", _choose_more_confident(known, own))
             else:
                 parts.append((clause, own))
-        sure = tuple((part, routing) for part, routing in parts if routing is not None)
-        return sure if len({routing.route for _, routing in sure}) > 1 else ((text, whole),)
+        found = tuple((part, routing) for part, routing in parts if routing is not None)
+        # Where the whole message leaves no doubt, a likely clause is not enough to split it.
+        is_split = whole.verdict != "sure" or all(routing.verdict == "sure" for _, routing in found)
+        return found if is_split and len({routing.route for _, routing in found}) > 1 else ((text, whole),)
 
     async def _classify_texts(self, texts: Sequence[str]) -> list[Routing]:
         """Classify with the embedder, or with the fallback while that fails."""
-        if self._fallback is None:
-            return await self._classify_with(self._embedder, texts)
         if time.monotonic() >= self._paused_until:
             try:
-                return await self._classify_with(self._embedder, texts)
+                routings = await self._classify_with(self._embedder, texts)
             except EmbeddingError as error:
+                self._fault = error.message
+                if self._fallback is None:
+                    raise
                 self._paused_until = time.monotonic() + _PAUSE_SECONDS
                 _log.warning(
                     "routing_falls_back",
@@ -190,7 +199,10 @@ class Router:
                     fallback=self._fallback.model,
                     reason=error.message,
                 )
-        return await self._classify_with(self._fallback, texts)
+            else:
+                self._fault = ""
+                return routings
+        return await self._classify_with(self._fallback or self._embedder, texts)
 
     async def _classify_with(self, embedder: Embedder, texts: Sequence[str]) -> list[Routing]:
         classifier = await self._get_classifier(embedder)

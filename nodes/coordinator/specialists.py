@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
-from typing_extensions import TypedDict
 
 from agents.spec import AgentSpec
 from core.context import Context
@@ -37,13 +36,15 @@ from nodes.critique_refine.state import CritiqueRefineOutput
 from nodes.deps import Deps
 from nodes.planning_monitor.state import PlanningOutput
 from nodes.react.state import ReactOutput, TraceEntry
+from nodes.shared.citations import Grounding, no_grounding, remove_unsupported
 from nodes.shared.contact import get_time_zone
 from nodes.shared.context import build_background_messages
 from nodes.shared.conversation import MAX_TURNS, build_turn_items, format_turn, select_unsummarised
+from nodes.shared.grounding import ground_answer
 from nodes.shared.memory import RetrievedMemory
 from nodes.shared.prompts import build_system_prompt, load_prompt
 from nodes.shared.steps import ANSWER
-from nodes.shared.structured import ask_customer_text
+from nodes.shared.structured import NO_LANGUAGE_MODEL, ask_customer_text, has_language_model
 
 log = get_logger(__name__)
 
@@ -58,8 +59,8 @@ _FULL = 0.8
 _KEPT = 0.4
 
 
-class Answer(TypedDict):
-    """The result of an agent's work.
+class Answer(Grounding):
+    """The result of an agent's work, with what it rests on.
 
     Attributes:
         success: Whether ``response`` answers the task.
@@ -207,13 +208,17 @@ def build_attempt(agent: str, answer: Answer) -> Attempt:
         response="" if fault else make_storable(answer["response"]),
         actions=answer["actions"],
         called=answer["called"],
+        citations=answer["citations"],
+        unsupported=answer["unsupported"],
     )
 
 
 def build_failed_attempt(agent: str, outcome: Outcome, reason: str) -> Attempt:
     """Return an attempt that was broken off; its actions are in the agent's own checkpoints."""
     log.warning("agent_failed", agent=agent, outcome=outcome, reason=reason)
-    return Attempt(agent=agent, outcome=outcome, reason=reason, response="", actions=[], called=None)
+    return Attempt(
+        agent=agent, outcome=outcome, reason=reason, response="", actions=[], called=None, **no_grounding()
+    )
 
 
 async def answer_directly(deps: Deps, spec: AgentSpec, task: SpecialistInput, context: Context) -> Answer:
@@ -226,8 +231,13 @@ async def answer_directly(deps: Deps, spec: AgentSpec, task: SpecialistInput, co
     text = await ask_customer_text(
         deps.models, messages, step=replace(ANSWER, temperature=spec.temperature), model=context.model
     )
-    reason = "" if text else "the model's replies could not be read"
-    return Answer(success=text is not None, response=str(text or ""), reason=reason, actions=[], called=None)
+    if text is None:
+        unable = "the model's replies could not be read"
+        if not has_language_model(deps.models, context.model):
+            unable = NO_LANGUAGE_MODEL
+        return Answer(success=False, response="", reason=unable, actions=[], called=None, **no_grounding())
+    grounding = await _ground_text(spec, task, text.text)
+    return Answer(success=True, response=text.text, reason="", actions=[], called=None, **grounding)
 
 
 async def write_report(
@@ -248,7 +258,18 @@ async def write_report(
     except ModelError:
         # The plan has been carried out, which must not look like a failure.
         text = None
-    return {**answer, "response": str(text or answer["response"])}
+    if text is None:
+        return answer
+    report = remove_unsupported(answer["response"], answer["unsupported"])
+    grounding = await _ground_text(spec, task, text.text, report)
+    return {**answer, "response": text.text, "unsupported": grounding["unsupported"]}
+
+
+async def _ground_text(spec: AgentSpec, task: SpecialistInput, text: str, *known: str) -> Grounding:
+    """Check a text that was written without tools against what its agent was told."""
+    told = [build_instruction(spec), task["background"], *known]
+    zone = get_task_time_zone(task)
+    return await ground_answer(text, message=task["task"], known=told, time_zone=zone)
 
 
 def _build_system_prompt(spec: AgentSpec, task: SpecialistInput, context: Context) -> str:
@@ -275,6 +296,8 @@ def read_react_output(output: ReactOutput) -> Answer:
             entry["action"]["tool"] for entry in output["trace"] if entry["action"] and _has_succeeded(entry)
         ],
         called=_find_team_call(output["trace"]),
+        citations=output["citations"],
+        unsupported=output["unsupported"],
     )
 
 
@@ -288,6 +311,8 @@ def read_critique_refine_output(output: CritiqueRefineOutput) -> Answer:
         reason="" if usable else output["reason"] or "",
         actions=[],
         called=None,
+        citations=output["citations"],
+        unsupported=output["unsupported"],
     )
 
 
@@ -303,6 +328,8 @@ def read_planning_output(output: PlanningOutput) -> Answer:
         reason=output["reason"] or "",
         actions=actions,
         called=TeamCall(team="support", reason="a step of the plan called a person") if called else None,
+        citations=output["citations"],
+        unsupported=output["unsupported"],
     )
 
 

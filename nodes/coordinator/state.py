@@ -10,11 +10,12 @@ from typing_extensions import TypedDict
 
 from core.packing import ContextRecord
 from nodes.shared.channels import Messages, StoredText
+from nodes.shared.citations import Grounding
 from nodes.shared.memory import MemoryUse, PendingMessage, merge_outbox
 
 AnswerPath: TypeAlias = Literal["agent", "merged", "clarification", "general", "handoff", "journey"]
 Outcome: TypeAlias = Literal["answered", "failed", "timed_out"]
-FailureReason: TypeAlias = Literal["agents_failed", "handoff_not_recorded"]
+FailureReason: TypeAlias = Literal["agents_failed", "answer_rejected", "handoff_not_recorded"]
 # Why an agent was selected; ``Dispatch.chosen`` describes the values.
 SelectionReason: TypeAlias = Literal[
     "sure", "model", "likely", "conversation", "default", "fallback", "journey"
@@ -77,7 +78,7 @@ class TeamCall(TypedDict):
     reason: str
 
 
-class Attempt(TypedDict):
+class Attempt(Grounding):
     """The result of an agent's work on a message."""
 
     agent: str
@@ -105,7 +106,7 @@ def add_attempts(attempts: Sequence[Attempt], new: Sequence[Attempt]) -> list[At
     return [*attempts, *new]
 
 
-class CoordinatorState(TypedDict):
+class CoordinatorState(Grounding):
     """The state of a session; fields without a comment are about its latest message."""
 
     # The conversation.
@@ -140,13 +141,15 @@ class CoordinatorState(TypedDict):
     path: AnswerPath
     success: bool
     response: StoredText
+    # The answer while a person decides on it.
+    draft: StoredText
     agent_used: StoredText
     category: StoredText
     confidence: float
     reason: FailureReason | None
 
 
-class CoordinatorOutput(TypedDict):
+class CoordinatorOutput(Grounding):
     """The answer to the customer."""
 
     success: Annotated[bool, Field(description="Whether the customer was answered, or handed over by a rule")]

@@ -1,6 +1,7 @@
 """The nodes of the critique-and-refine graph: one class, one method per node."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Sequence
 from typing import Any, Literal, TypeVar
 from uuid import uuid4
@@ -32,8 +33,10 @@ from nodes.critique_refine.state import (
 )
 from nodes.critique_refine.transcript import build_feedback, build_request, build_review_request
 from nodes.deps import Deps, get_run_context
+from nodes.shared.citations import no_grounding
 from nodes.shared.contact import get_time_zone, load_contact_profile
 from nodes.shared.context import reset_context
+from nodes.shared.grounding import ground_answer
 from nodes.shared.prompts import load_prompt
 from nodes.shared.steps import CRITICISE, GENERATE, REFINE, VALIDATE
 from nodes.shared.structured import (
@@ -91,6 +94,7 @@ class CritiqueRefineNodes:
             "output": "",
             "score": 0.0,
             "reason": None,
+            **no_grounding(),
         }
 
     async def generate(
@@ -164,12 +168,17 @@ class CritiqueRefineNodes:
         return Command(goto=["criticise", "validate"], update=update)
 
     async def finish(self, state: CritiqueRefineState) -> dict[str, Any]:
-        """Node: answer with the best version and its judgements."""
+        """Node: answer with the best version, its judgements, and what it states that is not known."""
         best = select_best(state["history"])
         if best is None:
             text = NO_MESSAGE_WITHOUT_MODEL if state["reason"] == "needs_model" else NO_MESSAGE
             return {"messages": [AIMessage(text)]}
+        known = [state["instruction"], state["background"], json.dumps(state["customer"])]
+        grounding = await ground_answer(
+            best["text"], message=state["prompt"], known=known, time_zone=state["time_zone"]
+        )
         return {
+            **grounding,
             "messages": [AIMessage(best["text"])],
             "output": best["text"],
             "score": normalise_score(best["total"]),

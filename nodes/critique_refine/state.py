@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
 from nodes.shared.channels import Messages, StoredText
+from nodes.shared.citations import Grounding
 from nodes.shared.contact import ContactProfile
 from nodes.shared.context import ContextOutput, ContextState
 
@@ -92,7 +93,7 @@ class Version(TypedDict):
     ]
 
 
-class CritiqueRefineState(ContextState):
+class CritiqueRefineState(ContextState, Grounding):
     """The state of a thread. All fields but ``messages`` are about its latest run."""
 
     messages: Messages
@@ -117,7 +118,7 @@ class CritiqueRefineState(ContextState):
     reason: CritiqueRefineReason | None
 
 
-class CritiqueRefineOutput(ContextOutput):
+class CritiqueRefineOutput(ContextOutput, Grounding):
     """The result of a run. ``score``, ``critique`` and ``validation`` are those of ``output``."""
 
     success: Annotated[

@@ -154,6 +154,9 @@ _YES = (
 _BEGINS_WITH_YES = re.compile(
     r"(?:yes|yeah|yep|sim)\b(?!.*\b(?:but|not|mas|nao|porem)\b)(?!.*n't)|si\b(?!.*\b(?:pero|no)\b)"
 )
+# “Not now, I will go on later”; read so only where no model reads the reply.
+_BEGINS_WITH_LATER = re.compile(r"(?:not now|later|agora nao|depois|mais tarde|ahora no|luego|mas tarde)\b")
+_MAX_LATER_WORDS = 8
 _NO = (
     r"no|nope|no,? it (?:does not|doesn't|is not|isn't)|it does not work|it doesn't work"
     r"|nao|nao funciona|no funciona"
@@ -218,6 +221,8 @@ async def read_with_model(models: ChatModels, state: OnboardingState, model: str
 def parse_reply_without_model(reply: str, question: Question | None) -> Reading:
     """Take the only number or the words of a reply, for when no model could read it."""
     is_question = reply.rstrip().endswith("?")
+    if not is_question and len(reply.split()) <= _MAX_LATER_WORDS and _BEGINS_WITH_LATER.match(_fold(reply)):
+        return Reading(intent="later")
     if question in CONFIRMATIONS and not is_question and _BEGINS_WITH_YES.match(_fold(reply)):
         return Reading(intent="yes")
     if question in SIZES:

@@ -46,6 +46,7 @@ from nodes.planning_monitor.transcript import (
 )
 from nodes.react.state import ReactOutput
 from nodes.shared.agent import Agent
+from nodes.shared.citations import merge_groundings, no_grounding
 from nodes.shared.contact import get_time_zone, load_contact_profile
 from nodes.shared.context import reset_context
 from nodes.shared.prompts import build_system_prompt, load_prompt
@@ -106,6 +107,7 @@ class PlanningMonitorNodes:
             "completed": False,
             "reason": None,
             "detail": "",
+            **no_grounding(),
         }
 
     async def plan(
@@ -222,8 +224,9 @@ class PlanningMonitorNodes:
         return Command(goto="replan", update=update)
 
     async def finish(self, state: PlanningState) -> dict[str, Any]:
-        """Node: append what was done to the thread."""
-        return {"messages": [AIMessage(make_storable(format_answer(state)))]}
+        """Node: append what was done to the thread, with what the steps' answers rest on."""
+        grounding = merge_groundings(result for result in state["results"] if result["success"])
+        return {**grounding, "messages": [AIMessage(make_storable(format_answer(state)))]}
 
     async def _draft(
         self,
@@ -324,6 +327,8 @@ def _build_result(step: PlanStep, output: ReactOutput) -> StepResult:
         iterations=output["iterations"],
         reason_incomplete=output["reason_incomplete"],
         actions=actions[-_MAX_ACTIONS:],
+        citations=output["citations"],
+        unsupported=output["unsupported"],
     )
 
 
@@ -337,6 +342,7 @@ def _build_failure(step: PlanStep, reason: StepFailureReason, message: str) -> S
         iterations=0,
         reason_incomplete=reason,
         actions=[],
+        **no_grounding(),
     )
 
 

@@ -8,6 +8,7 @@ from typing_extensions import TypedDict
 
 from nodes.react.state import ReasonIncomplete
 from nodes.shared.channels import Messages, StoredText
+from nodes.shared.citations import Grounding
 from nodes.shared.contact import ContactProfile
 from nodes.shared.context import ContextOutput, ContextState
 
@@ -53,10 +54,11 @@ class StepAction(TypedDict):
     success: bool
 
 
-class StepResult(TypedDict):
+class StepResult(Grounding):
     """The result of a step.
 
-    ``result`` is the agent's answer, or why there is none; ``actions`` are its tool calls in order.
+    ``result`` is the agent's answer, or why there is none; ``actions`` are its tool calls in order;
+    ``citations`` and ``unsupported`` are about that answer.
     """
 
     step_id: int
@@ -84,7 +86,7 @@ def merge_results(current: list[StepResult], new: list[StepResult]) -> list[Step
     return [results[step_id] for step_id in sorted(results)]
 
 
-class PlanningState(ContextState):
+class PlanningState(ContextState, Grounding):
     """The state of a thread. All fields but ``messages`` are about its latest run."""
 
     messages: Messages
@@ -112,7 +114,7 @@ class PlanningState(ContextState):
     detail: StoredText
 
 
-class PlanningOutput(ContextOutput):
+class PlanningOutput(ContextOutput, Grounding):
     """The result of a run."""
 
     task: str

@@ -20,6 +20,7 @@ from nodes.planning_monitor.state import (
     PlanningState,
     StepResult,
 )
+from nodes.shared.citations import Grounding
 from nodes.shared.conversation import select_history
 
 # Questions and answers of earlier turns that a planner sees.
@@ -163,7 +164,8 @@ def _build_progress_notes(state: PlanningState) -> Iterator[HumanMessage]:
 
 def _shorten_result(result: StepResult, wave: Sequence[int]) -> dict[str, Any]:
     limit = RESULT_CHARACTERS if result["step_id"] in wave else OLD_RESULT_CHARACTERS
-    return {**result, "result": shorten(result["result"], limit)}
+    shown = {name: value for name, value in result.items() if name not in Grounding.__annotations__}
+    return {**shown, "result": shorten(result["result"], limit)}
 
 
 def _build_fault_notes(state: PlanningState) -> Iterator[AnyMessage]:

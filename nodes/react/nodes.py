@@ -19,13 +19,17 @@ from nodes.react.outcome import (
     find_failure_reason,
     find_reply_fault,
     find_unavailable_tool,
+    list_claims,
+    list_results,
     record_observations,
 )
 from nodes.react.state import ActInput, ReactInput, ReactState, ReasonIncomplete, Reflection, TraceEntry
-from nodes.react.transcript import build_transcript
+from nodes.react.transcript import build_transcript, list_known_texts
 from nodes.shared.agent import check_tool_names, select_tools
 from nodes.shared.approval import request_approval
+from nodes.shared.citations import no_grounding
 from nodes.shared.context import reset_context
+from nodes.shared.grounding import ground_answer
 from nodes.shared.prompts import build_system_prompt, describe_time, load_prompt
 from nodes.shared.steps import REFLECT, THINK
 from nodes.shared.structured import ask_structured
@@ -68,6 +72,7 @@ class ReactNodes:
             "success": False,
             "final_answer": "",
             "reason_incomplete": None,
+            **no_grounding(),
         }
 
     async def think(
@@ -161,11 +166,19 @@ class ReactNodes:
         return Command(goto="finish", update=update)
 
     async def finish(self, state: ReactState) -> dict[str, Any]:
-        """Node: append the answer to the thread, unless the last thought was the answer."""
+        """Node: find what the answer rests on, and append it unless the last thought was the answer."""
         last, answer = state["messages"][-1], state["final_answer"]
+        grounding = await ground_answer(
+            answer,
+            message=state["task"],
+            known=list_known_texts(state),
+            results=list_results(state["trace"]),
+            claimed=list_claims(state["trace"]),
+            time_zone=state["time_zone"],
+        )
         if isinstance(last, AIMessage) and not last.tool_calls and make_storable(last.text) == answer:
-            return {}
-        return {"messages": [AIMessage(answer)]}
+            return {**grounding}
+        return {**grounding, "messages": [AIMessage(answer)]}
 
     def _build_system(self, state: ReactState, prompt: str, context: Context) -> str:
         """Return the step's prompt with the agent's instruction and the day."""

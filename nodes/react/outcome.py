@@ -55,6 +55,20 @@ def record_observations(state: ReactState) -> list[TraceEntry]:
     ]
 
 
+def list_results(trace: Sequence[TraceEntry]) -> list[tuple[str, Any]]:
+    """Return the tool and the result of each action that succeeded, in order."""
+    return [
+        (entry["action"]["tool"], entry["observation"].get("result"))
+        for entry in trace
+        if entry["action"] and entry["observation"] and entry["observation"]["success"]
+    ]
+
+
+def list_claims(trace: Sequence[TraceEntry]) -> list[str]:
+    """Return the ids that the last reflection says the answer rests on."""
+    return list((trace[-1]["reflection"] or {}).get("sources", ())) if trace else []
+
+
 def find_unavailable_tool(trace: Sequence[TraceEntry]) -> str | None:
     """Return the tool that was unavailable in :data:`MAX_UNAVAILABLE` iterations, if there is one."""
     iterations: dict[str, set[int]] = {}

@@ -8,6 +8,7 @@ from typing_extensions import TypedDict
 
 from core.memory import StrategyName
 from nodes.shared.channels import Messages, StoredText
+from nodes.shared.citations import Grounding
 from nodes.shared.context import ContextOutput, ContextState
 from nodes.shared.steps import THINK
 from tools.execution import Observation
@@ -76,6 +77,11 @@ class Reflection(BaseModel):
     final_answer: str | None = Field(
         None, description="The complete answer for whoever asked, when the task is complete; else null"
     )
+    sources: list[str] = Field(
+        default_factory=list,
+        description="Ids or numbers of the articles and records that the final answer rests on, as the tools "
+        "returned them; they do not belong into the answer itself",
+    )
 
 
 class Action(TypedDict):
@@ -99,7 +105,7 @@ class TraceEntry(TypedDict):
     reflection: dict[str, Any] | None
 
 
-class ReactState(ContextState):
+class ReactState(ContextState, Grounding):
     """The state of a thread. All fields but ``messages`` are about its latest run."""
 
     messages: Messages
@@ -124,7 +130,7 @@ class ReactState(ContextState):
     reason_incomplete: ReasonIncomplete | None
 
 
-class ReactOutput(ContextOutput):
+class ReactOutput(ContextOutput, Grounding):
     """The result of a run."""
 
     task: str

@@ -52,6 +52,14 @@ def build_transcript(state: ReactState, system: str, note: str = "") -> list[Any
     return messages
 
 
+def list_known_texts(state: ReactState) -> list[str]:
+    """Return what the model is shown beside the results of this run."""
+    earlier, _ = split_turns(state)
+    history = select_history(earlier, HISTORY_MESSAGES, state["context"])
+    told = [state["instruction"], state["background"], state["expected_outcome"]]
+    return [*(message.text for message in history), *told]
+
+
 def split_turns(state: ReactState) -> tuple[Sequence[AnyMessage], Sequence[AnyMessage]]:
     """Return the messages before this run, and those it has added after its task."""
     messages = state["messages"]

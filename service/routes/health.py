@@ -11,6 +11,7 @@ from prometheus_client.exposition import choose_encoder
 
 from core import postgres
 from core.embeddings import embedder_kind
+from core.errors import MemoryUnavailable
 from core.tasks import TaskState
 from graphs.registry import REGISTRY
 from service.lifespan import Service
@@ -31,11 +32,12 @@ def health_router() -> APIRouter:
     async def health(service: OpenService) -> JSONResponse:
         """Answer healthy if the database answers within two seconds.
 
-        Degraded, still with 200, while an agent fails again and again or a background task fails or restarts.
+        Degraded, still with 200, while memory or the embedding model fails, an agent fails again and again,
+        or a background task fails or restarts.
         """
         fault = await _find_database_fault(service)
         if fault is None:
-            return JSONResponse(_describe_health(service))
+            return JSONResponse(await _describe_health(service))
         return _unhealthy_response(fault)
 
     @router.get("/health/live")
@@ -68,16 +70,19 @@ def health_router() -> APIRouter:
     return router
 
 
-def _describe_health(service: Service) -> dict[str, Any]:
+async def _describe_health(service: Service) -> dict[str, Any]:
+    faults = {"memory": await _find_memory_fault(service), "embeddings": service.agents.router.fault}
     degraded_agents = [
         {"agent": name, "failures_in_a_row": failures}
         for name, failures in service.agents.health.degraded.items()
     ]
     tasks = service.tasks.statuses()
-    is_degraded = degraded_agents or any(task.state in FAILING_STATES for task in tasks.values())
+    is_failing = any(task.state in FAILING_STATES for task in tasks.values())
+    is_degraded = degraded_agents or is_failing or any(faults.values())
     return {
         "status": "degraded" if is_degraded else "healthy",
-        "checks": {"database": "up"},
+        "checks": {"database": "up", **{name: "down" if fault else "up" for name, fault in faults.items()}},
+        "faults": {name: fault for name, fault in faults.items() if fault},
         "agents": {"degraded": degraded_agents},
         "tasks": {name: asdict(task) for name, task in tasks.items()},
     }
@@ -130,6 +135,17 @@ def metrics_router() -> APIRouter:
         return Response(encode(service.metrics.registry), media_type=content_type)
 
     return router
+
+
+async def _find_memory_fault(service: Service) -> str:
+    try:
+        async with asyncio.timeout(HEALTH_TIMEOUT_SECONDS):
+            await service.memory.check_health()
+    except MemoryUnavailable as error:
+        return error.message
+    except TimeoutError:
+        return f"no answer within {HEALTH_TIMEOUT_SECONDS:g} s"
+    return ""
 
 
 async def _find_database_fault(service: Service) -> str | None:

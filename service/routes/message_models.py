@@ -4,6 +4,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from core.packing import ContextRecord
 from nodes.coordinator.state import Alternative, AnswerPath, Attempt, Dispatch, Handoff
+from nodes.shared.citations import Citation
 from nodes.shared.memory import MemoryUse
 from service.runs.journeys import JourneyView
 from service.runs.output import PendingInterrupt, RunMetadata
@@ -40,10 +41,16 @@ class MessageRequest(BaseModel):
 
 
 class MessageMetadata(RunMetadata):
-    """Which model answered, whether memory could be used, and what each agent was told."""
+    """Which model answered, what the answer rests on, whether memory could be used, what agents were told."""
 
     memory: MemoryUse
     context: list[ContextRecord]
+    citations: list[Citation] = Field(
+        description="The records and articles of this run that the answer rests on"
+    )
+    unsupported: list[str] = Field(
+        description="Numbers, dates and amounts of the answer that no source of this run holds"
+    )
 
 
 class MessageResponse(BaseModel):

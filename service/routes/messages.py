@@ -11,6 +11,7 @@ from sse_starlette import ServerSentEvent
 
 from core.errors import InterruptPending, NothingToResume, ServiceError
 from core.logging import get_logger
+from nodes.shared.citations import Citation
 from service.auth.principal import Identity
 from service.errors import error_body
 from service.lifespan import Service
@@ -48,8 +49,8 @@ def messages_router() -> APIRouter:
                 "content": {"text/event-stream": {"schema": {"type": "string"}}},
                 "description": "The answer; with `Accept: text/event-stream` as events `start`, `agent`, "
                 "`token` (text of the answer), `thought` (reasoning, not for the customer), `observation`, "
-                "`reflection`, `reset` (clear the tokens of `message_id`), `interrupt`, and at the end "
-                "`done` or `error`.",
+                "`reflection`, `reset` (clear the tokens of `message_id`), `interrupt`, `citation` (a "
+                "source of the answer), and at the end `done` or `error`.",
             }
         },
     )
@@ -122,6 +123,8 @@ async def _list_events(run: MessageRun, service: Service) -> AsyncGenerator[Serv
         if answer["response"]:
             token = {"node": answer["agent_used"], "message_id": run.message_id, "text": answer["response"]}
             yield sse.format_event("token", token)
+        for citation in _list_citations(answer):
+            yield sse.format_event("citation", citation)
         for pending in answer["interrupts"]:
             yield sse.format_event("interrupt", pending)
         yield sse.format_event("done", answer)
@@ -136,7 +139,15 @@ async def _list_events(run: MessageRun, service: Service) -> AsyncGenerator[Serv
     response = _build_response(result, service)
     for name, data in events.finish(response["response"]):
         yield sse.format_event(name, data)
+    for citation in _list_citations(response):
+        yield sse.format_event("citation", citation)
     yield sse.format_event("done", response)
+
+
+def _list_citations(answer: Mapping[str, Any]) -> list[Citation]:
+    """Return what an answer rests on; nothing while a person decides on it."""
+    citations: list[Citation] = answer["metadata"]["citations"] if answer["response"] else []
+    return citations
 
 
 def _to_error_event(error: ServiceError) -> ServerSentEvent:
@@ -184,7 +195,10 @@ def _build_response(
         **{name: answer[name] for name in fields},
         reason_incomplete=answer["reason"],
         interrupts=[PendingInterrupt(**pending) for pending in answer["interrupts"]],
-        metadata=MessageMetadata(**asdict(service.model), memory=answer["memory"], context=answer["context"]),
+        metadata=MessageMetadata(
+            **asdict(service.model),
+            **{name: answer[name] for name in ("memory", "context", "citations", "unsupported")},
+        ),
     ).model_dump()
 
 
@@ -204,8 +218,8 @@ async def _build_run(
         identity,
         message.contact_id,
         message.message,
+        session=session,
         message_id=message_id,
-        is_repeated=session.repeated,
     )
     values = {
         "message": message.message,

@@ -40,6 +40,7 @@ from nodes.shared.memory import (
 from service.auth.principal import Identity
 from service.runs.request import CompiledGraph, OnStart, new_thread_id
 from service.sessions.journeys import Journey, JourneyStore
+from service.sessions.store import SessionEntry
 from tools.crm.models import Opportunity
 
 log = get_logger(__name__)
@@ -49,8 +50,10 @@ SALES: Final[GraphSpec] = REGISTRY["sales"]
 JOURNEYS: Final[Mapping[str, GraphSpec]] = {spec.name: spec for spec in REGISTRY.values() if spec.journey}
 
 SALES_CATEGORY: Final = "sales"
-# While the onboarding waits, these agents' messages are about something else that cannot wait.
+# While the onboarding waits, messages for agents of these categories cannot wait; questions are answered too.
 _OTHER_MATTERS: Final = frozenset({"support", "retention"})
+# A journey asks many questions, so it begins only for a message that is probably about it.
+_MIN_START_CONFIDENCE: Final = 0.7
 # A shorter message answers a question rather than raising another matter.
 _MIN_MATTER_WORDS: Final = 4
 
@@ -100,7 +103,13 @@ class JourneyRouter:
         self._memory = deps.memory
 
     async def choose(
-        self, identity: Identity, contact_id: str, message: str, *, message_id: str, is_repeated: bool
+        self,
+        identity: Identity,
+        contact_id: str,
+        message: str,
+        *,
+        session: SessionEntry,
+        message_id: str,
     ) -> JourneyTurn | None:
         """Return the message as the next turn of a journey; ``None``: it is the coordinator's.
 
@@ -110,20 +119,21 @@ class JourneyRouter:
             identity: The caller.
             contact_id: Who wrote.
             message: What they wrote.
+            session: The session the message came in, and whether it came before.
             message_id: The message's id; empty: it has none.
-            is_repeated: Whether the message came before.
         """
         journeys = await self._store.list_for_contact(identity.tenant, contact_id)
-        if is_repeated:
+        if session.repeated:
             thread_id = await self._store.find_message(identity.tenant, contact_id, message_id)
             repeated = next((each for each in journeys if each.thread_id == thread_id), None)
             if repeated is None:
                 return None
             return _build_turn(JOURNEYS[repeated.graph], repeated, contact_id, message, None)
-        turn = await self._choose(journeys, contact_id, message)
+        turn = await self._choose(journeys, contact_id, message, session.session_id)
         if turn is None:
             return None
-        thread_id = await self._store.claim(identity.tenant, contact_id, turn.journey)
+        journey = replace(turn.journey, session_id=session.session_id)
+        thread_id = await self._store.claim(identity.tenant, contact_id, journey)
         if thread_id != turn.journey.thread_id:
             turn = replace(turn, journey=replace(turn.journey, thread_id=thread_id))
         if message_id:
@@ -145,7 +155,9 @@ class JourneyRouter:
         if not spec.journey or not isinstance(graph_input, Mapping):
             return on_start
         subject, contact_id = str(graph_input[spec.journey]), str(graph_input["contact_id"])
-        journey = Journey(graph=spec.name, subject=subject, thread_id=thread_id, is_waiting=False)
+        journey = Journey(
+            graph=spec.name, subject=subject, thread_id=thread_id, session_id="", is_waiting=False
+        )
 
         async def register_journey() -> BaseCallbackManager:
             await self._store.move(identity.tenant, contact_id, journey)
@@ -190,6 +202,8 @@ class JourneyRouter:
             "reason": output.get("reason"),
             "memory": MemoryUse(available=False, degraded=[], recorded=recorded),
             "context": output.get("context", []),
+            "citations": output.get("citations", []),
+            "unsupported": output.get("unsupported", []),
             "journey": JourneyView(
                 graph=turn.spec.name, subject=turn.journey.subject, thread_id=turn.journey.thread_id
             ),
@@ -210,18 +224,22 @@ class JourneyRouter:
         scope = Scope(identity.tenant, turn.contact_id)
         return not await record_messages(self._memory, scope, session_id, messages)
 
-    async def _choose(self, journeys: Sequence[Journey], contact_id: str, message: str) -> JourneyTurn | None:
+    async def _choose(
+        self, journeys: Sequence[Journey], contact_id: str, message: str, session_id: str
+    ) -> JourneyTurn | None:
         onboarding = next((each for each in journeys if each.graph == ONBOARDING.name), None)
         if onboarding and (question := await self._get_question(onboarding)):
             routing = None if parse_reply(message, question) else await self._route(message)
-            if routing and self._is_other_matter(routing, message):
+            if routing and self._is_other_matter(
+                routing, message, is_elsewhere=onboarding.session_id not in {"", session_id}
+            ):
                 return None
             return _build_turn(ONBOARDING, onboarding, contact_id, message, routing)
         routing = await self._route(message)
         if routing is None or routing.verdict == "unknown":
             return None
         spec, journey = ONBOARDING, None
-        if routing.route == ONBOARDING.name:
+        if routing.route == ONBOARDING.name and routing.confidence >= _MIN_START_CONFIDENCE:
             journey = await self._find_onboarding(onboarding, contact_id)
         elif self._agents.specs[routing.route].category == SALES_CATEGORY:
             spec, journey = SALES, await self._find_sale(journeys, contact_id, message)
@@ -241,16 +259,26 @@ class JourneyRouter:
             log.warning("message_not_routed", reason=error.message)
             return None
 
-    def _is_other_matter(self, routing: Routing, message: str) -> bool:
-        """Return whether the message raises a matter that the onboarding cannot answer."""
+    def _is_other_matter(self, routing: Routing, message: str, *, is_elsewhere: bool) -> bool:
+        """Return whether the message raises a matter that the onboarding cannot answer.
+
+        Args:
+            routing: Where the message belongs by its words.
+            message: The message, which is no plain reply to the onboarding's question.
+            is_elsewhere: Whether it came in another session than the question.
+        """
         spec = self._agents.specs[routing.route]
         if any(each.find_escalation(message) for each in self._agents.specs.values() if each.escalation):
             return True
-        return (
-            routing.verdict == "sure"
-            and spec.category in _OTHER_MATTERS
-            and len(message.split()) >= _MIN_MATTER_WORDS
-        )
+        if routing.route == ONBOARDING.name:
+            return False
+        if is_elsewhere:
+            return True
+        if routing.verdict == "unknown":
+            return False
+        is_question = message.rstrip().endswith("?")
+        is_urgent = routing.verdict == "sure" and spec.category in _OTHER_MATTERS
+        return (is_question or is_urgent) and len(message.split()) >= _MIN_MATTER_WORDS
 
     async def _find_onboarding(self, known: Journey | None, contact_id: str) -> Journey | None:
         """Return the onboarding to continue, or a new one for a contact the CRM knows nothing of yet."""
@@ -333,7 +361,9 @@ def _read_handoff(output: Mapping[str, Any]) -> Handoff:
 
 def _begin_journey(spec: GraphSpec, subject: str) -> Journey:
     """Return a journey that has not begun, on a new thread."""
-    return Journey(graph=spec.name, subject=subject, thread_id=new_thread_id(), is_waiting=False)
+    return Journey(
+        graph=spec.name, subject=subject, thread_id=new_thread_id(), session_id="", is_waiting=False
+    )
 
 
 def _select_deal(deals: Sequence[Opportunity], sales: Sequence[Journey], message: str) -> Opportunity | None:

@@ -10,21 +10,23 @@ from core.postgres import Connection, Pool
 
 # Triggers of the checkpoint tables keep ``waiting_threads``: the threads that wait for an answer.
 LIST_SQL = """
-SELECT graph, subject, thread_id,
+SELECT graph, subject, thread_id, session_id,
        EXISTS (SELECT FROM waiting_threads WHERE waiting_threads.thread_id = journeys.thread_id) AS is_waiting
 FROM sessions.journeys WHERE tenant = %s AND contact_id = %s ORDER BY last_at DESC
 """
 CLAIM_SQL = """
-INSERT INTO sessions.journeys AS known (tenant, contact_id, graph, subject, thread_id, last_at)
-VALUES (%(tenant)s, %(contact)s, %(graph)s, %(subject)s, %(thread)s, %(now)s)
-ON CONFLICT (tenant, contact_id, graph, subject) DO UPDATE SET last_at = excluded.last_at
+INSERT INTO sessions.journeys AS known (tenant, contact_id, graph, subject, thread_id, session_id, last_at)
+VALUES (%(tenant)s, %(contact)s, %(graph)s, %(subject)s, %(thread)s, %(session)s, %(now)s)
+ON CONFLICT (tenant, contact_id, graph, subject)
+DO UPDATE SET session_id = excluded.session_id, last_at = excluded.last_at
 RETURNING thread_id
 """
 MOVE_SQL = """
-INSERT INTO sessions.journeys (tenant, contact_id, graph, subject, thread_id, last_at)
-VALUES (%(tenant)s, %(contact)s, %(graph)s, %(subject)s, %(thread)s, %(now)s)
+INSERT INTO sessions.journeys (tenant, contact_id, graph, subject, thread_id, session_id, last_at)
+VALUES (%(tenant)s, %(contact)s, %(graph)s, %(subject)s, %(thread)s, %(session)s, %(now)s)
 ON CONFLICT (tenant, contact_id, graph, subject)
-DO UPDATE SET thread_id = excluded.thread_id, last_at = excluded.last_at
+DO UPDATE SET
+    thread_id = excluded.thread_id, session_id = excluded.session_id, last_at = excluded.last_at
 RETURNING thread_id
 """
 ASSIGN_MESSAGE_SQL = """
@@ -44,12 +46,14 @@ class Journey:
         graph: The graph that runs it.
         subject: What it is about: the opportunity's id; for an onboarding the contact's.
         thread_id: Its thread.
+        session_id: The session in which it was continued last; empty: it was begun outside of any.
         is_waiting: Whether it waits for an answer to a question.
     """
 
     graph: str
     subject: str
     thread_id: str
+    session_id: str
     is_waiting: bool
 
 
@@ -91,6 +95,7 @@ class JourneyStore:
             "graph": journey.graph,
             "subject": journey.subject,
             "thread": journey.thread_id,
+            "session": journey.session_id,
             "now": self._clock(),
         }
         async with self._pool.connection() as connection:

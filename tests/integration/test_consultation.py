@@ -40,6 +40,8 @@ async def test_an_agent_consults_another_which_looks_up_and_changes_nothing(data
     assert observed["consult_agent"]["result"] == {
         "answer": "All invoices are paid.",
         "steps": ["get_invoices: success", "hand_over_to_human: failed", "consult_agent: failed"],
+        "citations": [],
+        "unsupported": [],
     }
     # The consulted agent's words are not streamed to the customer.
     assert "paid" not in "".join(data["text"] for name, data in events if name == "token")

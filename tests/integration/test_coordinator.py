@@ -122,6 +122,24 @@ async def test_the_crm_is_asked_for_the_profile_once_and_in_parallel(
     assert sorted(requests) == reads
 
 
+async def test_an_answer_tells_its_sources_and_what_none_of_them_holds(answering: Answering) -> None:
+    claimed = ["kb-large-exports", "kb-made-up"]
+    done = DONE.model_copy(update={"final_answer": "Export in batches for $12.50.", "sources": claimed})
+    async with answering(calling("I look.", LOOK), done) as (running, _):
+        answer = await say(running, EXPORT)
+        article = {
+            "id": "kb-large-exports",
+            "kind": "article",
+            "title": "Handling Large Exports",
+            "tool": "search_knowledge_base",
+        }
+        assert answer["response"] == "Export in batches for $12.50."
+        assert (answer["success"], answer["interrupts"]) == (True, [])
+        assert answer["metadata"]["citations"] == [article]
+        assert answer["metadata"]["unsupported"] == ["$12.50"]
+        assert answer["attempts"][0]["unsupported"] == ["$12.50"]
+
+
 async def test_a_tool_of_another_agent_is_not_called(answering: Answering) -> None:
     ticket = ("create_engineering_ticket", {"title": "x", "description": "y", "severity": "low"})
     replies = (calling("I open a ticket.", ticket), replace_answer("I cannot do that."))

@@ -96,7 +96,10 @@ async def test_the_service_reports_a_database_outage_and_recovers_from_it(
     model = ScriptedChatModel(replies=[AIMessage("Nice to meet you."), AIMessage("We met.")])
     async with database(tmp_path) as db, service_on(db, model) as running:
         health = await running.http.get("/health")
-        assert (health.json()["status"], health.json()["checks"]) == ("healthy", {"database": "up"})
+        assert (health.json()["status"], health.json()["checks"]) == (
+            "healthy",
+            {"database": "up", "memory": "up", "embeddings": "up"},
+        )
         assert (await ask(running)).status_code == 200
         await db.stop()
 

@@ -32,6 +32,7 @@ from nodes.hierarchical.state import HierarchicalInput, SubAgent
 from nodes.hierarchical.team import SUPPORT_TEAM, complete_team
 from nodes.react.state import ReactOutput, Reflection
 from nodes.shared.agent import Agent
+from nodes.shared.citations import no_grounding
 from nodes.shared.memory import NO_MEMORY_STATUS
 from nodes.shared.prompts import load_prompt
 from tests.support.gemini import FunctionCalls, GeminiServer, Structured, Text, gemini_server
@@ -117,6 +118,7 @@ def react_output(answer: str) -> ReactOutput:
         messages=[],
         context=[],
         memory=NO_MEMORY_STATUS,
+        **no_grounding(),
     )
 
 

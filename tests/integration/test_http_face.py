@@ -5,6 +5,7 @@ import re
 
 from syrupy.assertion import SnapshotAssertion
 
+from core.settings import MemorySettings
 from graphs.registry import REGISTRY
 from service.app import create_app
 from tests.support.scripted import ScriptedChatModel, scripted_models
@@ -20,7 +21,13 @@ async def test_health_info_docs_and_the_development_crm_are_there(database_url: 
         assert all(task == running_task for task in tasks.values())
         assert (health.status_code, {**health.json(), "tasks": {}}) == (
             200,
-            {"status": "healthy", "checks": {"database": "up"}, "agents": {"degraded": []}, "tasks": {}},
+            {
+                "status": "healthy",
+                "checks": {"database": "up", "memory": "up", "embeddings": "up"},
+                "faults": {},
+                "agents": {"degraded": []},
+                "tasks": {},
+            },
         )
         info = (await running.http.get("/info")).json()
         assert info["version"] == "0.2.0"
@@ -90,3 +97,12 @@ def test_the_openapi_document_changes_only_on_purpose(snapshot: SnapshotAssertio
     assert {path: sorted(methods) for path, methods in document["paths"].items()} == snapshot
     assert document["components"]["schemas"]["MessageResponse"] == snapshot
     assert document["components"]["schemas"]["MessageRequest"] == snapshot
+
+
+async def test_a_memory_that_cannot_be_reached_is_reported(database_url: str) -> None:
+    memory = MemorySettings(grpc_target="127.0.0.1:1")
+    async with running_service(database_url, scripted_models(ScriptedChatModel()), memory=memory) as running:
+        health = await running.http.get("/health")
+    assert (health.status_code, health.json()["status"]) == (200, "degraded")
+    assert health.json()["checks"]["memory"] == "down"
+    assert health.json()["faults"]["memory"]

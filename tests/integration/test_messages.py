@@ -31,6 +31,7 @@ async def test_a_message_is_answered_and_its_session_continues(database_url: str
             "session_id": first.headers["X-Thread-Id"],
             "handoff": {"recommended": False, "recorded": False, "team": "", "reason": ""},
             "path": "agent",
+            "journey": None,
             "dispatched": answer["dispatched"],
             "attempts": [
                 {
@@ -40,6 +41,8 @@ async def test_a_message_is_answered_and_its_session_continues(database_url: str
                     "response": "Hello, Ana.",
                     "actions": [],
                     "called": None,
+                    "citations": [],
+                    "unsupported": [],
                 }
             ],
             "ends_session": False,
@@ -55,6 +58,8 @@ async def test_a_message_is_answered_and_its_session_continues(database_url: str
                 "prompts": answer["metadata"]["prompts"],
                 "memory": {"available": True, "degraded": [], "recorded": True},
                 "context": answer["metadata"]["context"],
+                "citations": [],
+                "unsupported": [],
             },
         }
         assert re.fullmatch("[0-9a-f]{12}", answer["metadata"]["prompts"])

@@ -239,6 +239,8 @@ async def test_a_plan_runs_in_waves_and_a_later_step_gets_the_earlier_results(po
         "iterations": 1,
         "reason_incomplete": None,
         "actions": [{"tool": "look_up", "success": True}],
+        "citations": [],
+        "unsupported": [],
     }
     assert output["plan"] == plan_of(step(1), step(2), step(3, 1, 2)).model_dump()
     told = model.seen("Task 3")[0][2].text

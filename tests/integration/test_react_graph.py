@@ -195,6 +195,8 @@ async def test_a_run_answers_with_its_task_result_trace_and_messages(saver: Asyn
             }
         ],
         "reason_incomplete": None,
+        "citations": [],
+        "unsupported": [],
     }
     assert [message.type for message in messages] == ["human", "ai", "tool", "ai"]
     assert texts(messages)[-1] == "Use batches."

@@ -86,7 +86,7 @@ async def test_messages_stream_named_events_and_the_answer_token_by_token(databa
             (event.event, json.loads(event.data)) async for event in events_of(running, "/v1/messages", body)
         ]
     names = [name for name, data in events if name != "token" and not (name == "thought" and data["text"])]
-    assert names == ["start", "agent", "thought", "observation", "reflection", "done"]
+    assert names == ["start", "agent", "thought", "observation", "reflection", "citation", "done"]
     tokens = [data for name, data in events if name == "token"]
     assert {data["node"] for data in tokens} == {"reflect"}
     assert "".join(data["text"] for data in tokens) == ANSWER

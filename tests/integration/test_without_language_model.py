@@ -95,3 +95,26 @@ async def test_a_complaint_a_breach_and_a_threat_are_handed_over_in_every_langua
 async def handoffs_with(running: RunningService, words: str) -> list[dict[str, Any]]:
     handoffs = (await running.crm(f"/contacts/{CONTACT}/handoffs"))["handoffs"]
     return [handoff for handoff in handoffs if words in handoff["summary"]]
+
+
+@pytest.mark.parametrize(
+    ("message", "kind", "source"),
+    [
+        ("I get Error 500 when I export my contacts. How do I resolve it?", "article", "kb-large-exports"),
+        ("A exportação de 80 mil contatos dá Erro 500. O que eu faço?", "article", "kb-exportacoes-grandes"),
+        ("Where is my order ORD-7001?", "order", "ORD-7001"),
+        ("Was our invoice of March paid?", "invoice", "INV-2026-0311"),
+        ("How many of my contacts are used up?", "contact", "get_contact"),
+        ("Is the WhatsApp channel down right now?", "status", "check_service_status"),
+        ("Where is my order ORD-9999?", "", ""),
+    ],
+)
+async def test_an_answer_cites_the_record_or_article_that_it_quotes(
+    running: RunningService, message: str, kind: str, source: str
+) -> None:
+    body = {"contact_id": CONTACT, "session_id": str(uuid4()), "message": message}
+    answer = (await running.http.post("/v1/messages", json=body)).json()
+    cited = [(each["kind"], each["id"]) for each in answer["metadata"]["citations"]]
+    assert cited == ([(kind, source)] if kind else [])
+    assert answer["metadata"]["unsupported"] == []
+    assert "kb-" not in answer["response"]

@@ -12,6 +12,7 @@ from nodes.planning_monitor.schema import MAX_STEPS, MAX_SUB_GOALS, PlanStep, Su
 from nodes.planning_monitor.state import DependencyResult, ExecuteInput, StepResult, merge_results
 from nodes.planning_monitor.transcript import build_step_background, build_step_instruction
 from nodes.react.state import ReactInput
+from nodes.shared.citations import no_grounding
 
 TOOLS = ("look_up", "send")
 
@@ -55,6 +56,7 @@ def result_of(step_id: int, *, success: bool = True, words: str = "") -> StepRes
         iterations=1,
         reason_incomplete=None,
         actions=[],
+        **no_grounding(),
     )
 
 

@@ -181,6 +181,9 @@ class ScriptedMemory:
     async def delete_note(self, scope: Scope, key: str, *, type: NoteType, agent: str) -> bool:  # noqa: A002
         return await self._answer("delete_note", (scope, key), {"type": type, "agent": agent}, False)
 
+    async def check_health(self) -> None:
+        """See :meth:`core.memory.Memory.check_health`."""
+
     async def recall(self, scope: Scope, query: str, *, agent: str, limit: int = 10) -> list[Hit]:
         return await self._answer("recall", (scope, query), {"agent": agent, "limit": limit}, [])
 

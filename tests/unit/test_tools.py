@@ -70,14 +70,14 @@ def test_the_model_is_shown_nothing_of_the_runs_context(tools: Mapping[str, Base
 # What they find
 
 
-async def test_the_knowledge_base_gives_the_best_articles_as_titles_and_texts(
+async def test_the_knowledge_base_gives_the_best_articles_with_ids_titles_and_texts(
     tools: Mapping[str, BaseTool],
 ) -> None:
     found = await tools["search_knowledge_base"].ainvoke({"query": "Error 500 export contacts"})
     assert found[0]["title"] == "Handling Large Exports"
     assert "batch export API" in found[0]["body"]
     assert len(found) <= MAX_ARTICLES
-    assert {key for article in found for key in article} == {"title", "body"}
+    assert {key for article in found for key in article} == {"id", "title", "body"}
 
 
 async def test_nothing_found_is_an_empty_list(tools: Mapping[str, BaseTool]) -> None:

@@ -7,6 +7,8 @@ CREATE TABLE sessions.journeys (
     -- What the journey is about: the opportunity's id; for the onboarding the contact's.
     subject text NOT NULL,
     thread_id text NOT NULL,
+    -- The session in which it was continued last; empty: it was begun outside of any.
+    session_id text NOT NULL,
     last_at timestamptz NOT NULL,
     PRIMARY KEY (tenant, contact_id, graph, subject)
 );
