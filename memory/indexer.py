@@ -193,8 +193,7 @@ class Indexer:
 
     async def _store(self, rows: Sequence[DictRow], vectors: Sequence[Sequence[float]]) -> None:
         units = [row["unit"] for row in rows]
-        # In a pipeline, statements travel together until a result is read.
-        async with self._pool.connection() as connection, connection.pipeline(), connection.transaction():
+        async with self._pool.connection() as connection, connection.transaction():
             texts = [format_halfvec(vector) for vector in vectors]
             await connection.execute(_QUERIES["store"], (self._model.id, units, texts))
             await connection.execute(DONE_SQL, (units, rows[0]["leased_until"]))

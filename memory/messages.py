@@ -151,8 +151,7 @@ async def add_messages(pool: Pool, scope: Scope, messages: Sequence[Message]) ->
         message.id: split_into_units(message.text, message.at.astimezone(UTC))
         for message in reversed(messages)
     }
-    # In a pipeline, statements travel together until a result is read.
-    async with pool.connection() as connection, connection.pipeline(), connection.transaction():
+    async with pool.connection() as connection, connection.transaction():
         row = await (await connection.execute(SCOPE_SQL, (scope.tenant, scope.contact_id))).fetchone()
         assert row  # noqa: S101  # an upsert returns its row
         seqs = await _insert_messages(connection, row["id"], messages)

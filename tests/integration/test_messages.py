@@ -47,7 +47,6 @@ async def test_a_message_is_answered_and_its_session_continues(database_url: str
             ],
             "ends_session": False,
             "interrupts": [],
-            "journey": None,
             "reason_incomplete": None,
             "metadata": {
                 "model": "scripted",
