@@ -166,18 +166,17 @@ class SessionStore:
             "channel": channel_id,
             "message": message_id,
             "now": now,
-            "oldest": now - self._idle,
         }
-        # In a pipeline, statements travel together until a result is read.
-        async with self._pool.connection() as connection, connection.pipeline(), connection.transaction():
+        async with self._pool.connection() as connection, connection.transaction():
             await connection.execute(LOCK_CONTACT_SQL, (f"{tenant}\n{contact_id}",))
-            known = await connection.execute(FIND_MESSAGE_SQL, parameters)
-            current = await connection.execute(FIND_CURRENT_SQL, parameters)
-            if message_id and (row := await known.fetchone()):
-                return SessionEntry(row["session_id"], repeated=True)
-            chosen = session_id or new_id
-            if channel_id and not session_id and (row := await current.fetchone()):
-                chosen = row["id"]
+            if message_id and (known := await _fetch_one(connection, FIND_MESSAGE_SQL, parameters)):
+                return SessionEntry(known["session_id"], repeated=True)
+            current = None
+            if channel_id and not session_id:
+                current = await _fetch_one(
+                    connection, FIND_CURRENT_SQL, {**parameters, "oldest": now - self._idle}
+                )
+            chosen = session_id or (current["id"] if current else new_id)
             entered = await _fetch_one(connection, ENTER_SQL, {**parameters, "id": chosen})
             if entered is None:
                 raise await _explain_refusal(connection, tenant, chosen)
