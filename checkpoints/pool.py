@@ -6,10 +6,14 @@ requests that already wait. After one, it replaces its connections before it len
 """
 
 import asyncio
+import math
+import select
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg import AsyncConnection
@@ -56,6 +60,7 @@ class WatchedPool(AsyncConnectionPool[Connection]):
         super().__init__(*args, **kwargs)
         self.unavailable_reason = ""
         self._waiters: set[asyncio.Timeout] = set()
+        self._returned_at: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
 
     async def getconn(self, timeout: float | None = None) -> Connection:
         """Borrow a connection.
@@ -74,6 +79,24 @@ class WatchedPool(AsyncConnectionPool[Connection]):
         finally:
             self._waiters.discard(waiter)
 
+    async def putconn(self, conn: Connection) -> None:
+        """Return a borrowed connection."""
+        self._returned_at[conn] = time.monotonic()
+        await super().putconn(conn)
+
+    async def check_unless_fresh(self, connection: Connection) -> None:
+        """Check a connection before it is lent, with a round trip only where it can tell something.
+
+        A connection that was in use within the last second and whose socket is silent works: a server that
+        closes a connection sends something, and the round trip to one that vanished would not return.
+
+        Raises:
+            psycopg.Error: The connection is broken.
+        """
+        idle_seconds = time.monotonic() - self._returned_at.get(connection, -math.inf)
+        if idle_seconds > CHECK_INTERVAL_SECONDS or _has_input(connection):
+            await self.check_connection(connection)
+
     def start_refusing(self, reason: str) -> None:
         """Lend no connections from now on, and refuse those who wait for one."""
         self.unavailable_reason = reason
@@ -84,6 +107,15 @@ class WatchedPool(AsyncConnectionPool[Connection]):
         """Replace all connections, then lend again."""
         await self.drain()
         self.unavailable_reason = ""
+
+
+def _has_input(connection: Connection) -> bool:
+    """Return whether the server has sent something since the last statement, or has closed the connection."""
+    if connection.closed:
+        return True
+    poll = select.poll()
+    poll.register(connection.pgconn.socket, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 @asynccontextmanager
@@ -110,8 +142,8 @@ async def open_database(settings: DatabaseSettings, data_dir: Path) -> AsyncIter
 async def open_pool(url: str, settings: DatabaseSettings) -> AsyncIterator[WatchedPool]:
     """Open a pool and close it with the context.
 
-    Connections are checked before they are lent, replaced when broken, and reconnected with growing pauses
-    after an outage.
+    Connections are checked before they are lent (see :meth:`WatchedPool.check_unless_fresh`), replaced when
+    broken, and reconnected with growing pauses after an outage.
 
     Args:
         url: ``postgresql://`` address of the database.
@@ -125,7 +157,11 @@ async def open_pool(url: str, settings: DatabaseSettings) -> AsyncIterator[Watch
     """
     await _require_reachable(url, settings)
     timeout = settings.connect_timeout_seconds
-    async with WatchedPool(
+
+    async def check(connection: Connection) -> None:
+        await pool.check_unless_fresh(connection)
+
+    pool = WatchedPool(
         url,
         connection_class=AsyncConnection[DictRow],
         kwargs={
@@ -140,9 +176,10 @@ async def open_pool(url: str, settings: DatabaseSettings) -> AsyncIterator[Watch
         max_size=settings.pool_max_size,
         timeout=timeout,
         reconnect_timeout=RECONNECT_SECONDS,
-        check=WatchedPool.check_connection,
+        check=check,
         open=False,
-    ) as pool:
+    )
+    async with pool:
         yield pool
 
 

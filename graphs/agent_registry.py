@@ -8,20 +8,30 @@ from langchain_core.tools import BaseTool
 
 from agents.loader import load_agents, load_out_of_scope_messages
 from agents.spec import AgentSpec
-from core.embeddings import build_embedder, build_local_embedder
+from core.embeddings import VectorCache, build_embedder, build_local_embedder
 from core.settings import Settings
 from nodes.coordinator.router import AgentRegistry, Router
 from tools.consultation import CONSULT_AGENT
 
 
-def build_agent_registry(settings: Settings, tools: Mapping[str, BaseTool]) -> AgentRegistry:
+def build_agent_registry(
+    settings: Settings, tools: Mapping[str, BaseTool], *, vectors: VectorCache | None = None
+) -> AgentRegistry:
     """Build the registry of the agents in ``agents/``.
+
+    Args:
+        settings: Which embedding model the router uses.
+        tools: The tools that agents may name.
+        vectors: The process's cache of vectors.
 
     Raises:
         StartupError: A file is invalid; the message names every error with its file and line.
     """
     specs = _load_specs(frozenset({*tools, CONSULT_AGENT}))
-    embedder, local = build_embedder(settings, "similarity"), build_local_embedder("similarity")
+    embedder, local = (
+        build_embedder(settings, "similarity", cache=vectors),
+        build_local_embedder("similarity"),
+    )
     router = Router(
         {name: spec.utterances for name, spec in specs.items()},
         embedder,

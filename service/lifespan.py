@@ -9,11 +9,12 @@ from functools import partial
 import httpx
 from fastapi import FastAPI
 from langgraph.types import Checkpointer
+from threadpoolctl import threadpool_limits
 
 from checkpoints.cache import compute_cache_version, open_cache
 from checkpoints.pool import WatchedPool, open_database, watch_database
 from checkpoints.saver import GroupCommitSaver, open_saver
-from core.embeddings import build_embedder
+from core.embeddings import VectorCache, build_embedder
 from core.errors import CrmError, EmbeddingError, MemoryRefused, MemoryUnavailable
 from core.logging import get_logger
 from core.memory import Memory
@@ -146,6 +147,8 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
     Raises:
         StartupError: Something cannot be opened; the message is the line to print.
     """
+    # Several BLAS threads would wait for each other in spin locks on a busy machine; the matrices are small.
+    threadpool_limits(limits=1, user_api="blas")  # type: ignore[no-untyped-call]  # it has no types
     async with AsyncExitStack() as stack:
         # Models need nothing, so that a wrong model name is reported before a database is started.
         models = models or build_chat_models(settings.models, settings.features)
@@ -164,12 +167,13 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         rates = await _open_rates(stack, settings, pool) if authenticator else None
 
         # What agents reach.
-        memory = await _open_memory(stack, settings, pool, tasks)
+        vectors = VectorCache()
+        memory = await _open_memory(stack, settings, pool, tasks, vectors)
         development_crm = await _create_development_crm(settings, pool)
         crm_http = await _open_crm_client(stack, settings, development_crm)
 
         crm = CrmClient(crm_http, settings.crm, effects=stores.effects)
-        deps = _build_deps(settings, models, crm, memory)
+        deps = _build_deps(settings, models, crm, memory, vectors)
         warming = _start_warming(stack, deps.agents)
         if seconds := settings.crm.articles_sync_seconds:
             sync = partial(_synchronise_articles, ArticleSync(crm, memory), warming, seconds)
@@ -288,8 +292,10 @@ async def _open_rates(stack: AsyncExitStack, settings: Settings, pool: Pool) -> 
     )
 
 
-async def _open_memory(stack: AsyncExitStack, settings: Settings, pool: Pool, tasks: Supervisor) -> Memory:
-    embedder = build_embedder(settings, "retrieval")
+async def _open_memory(
+    stack: AsyncExitStack, settings: Settings, pool: Pool, tasks: Supervisor, vectors: VectorCache
+) -> Memory:
+    embedder = build_embedder(settings, "retrieval", cache=vectors)
     stack.push_async_callback(embedder.aclose)
     return await stack.enter_async_context(open_configured_memory(settings, pool, embedder, tasks))
 
@@ -322,7 +328,9 @@ async def _open_crm_client(
     return await stack.enter_async_context(create_http_client(settings.crm, base_url, transport=transport))
 
 
-def _build_deps(settings: Settings, models: ChatModels, crm: CrmClient, memory: Memory) -> Deps:
+def _build_deps(
+    settings: Settings, models: ChatModels, crm: CrmClient, memory: Memory, vectors: VectorCache
+) -> Deps:
     # An index that is no longer synchronised may hold articles that the CRM has deleted.
     knowledge = KnowledgeBase(crm, memory if settings.crm.articles_sync_seconds else None)
     risk = settings.approvals.message_risk
@@ -334,7 +342,7 @@ def _build_deps(settings: Settings, models: ChatModels, crm: CrmClient, memory: 
         models=models,
         tools=tools,
         crm=crm,
-        agents=build_agent_registry(settings, tools),
+        agents=build_agent_registry(settings, tools, vectors=vectors),
         memory=memory,
         knowledge=knowledge,
         context_tokens=settings.context.tokens,

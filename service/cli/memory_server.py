@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from checkpoints.pool import open_database
-from core.embeddings import build_embedder
+from core.embeddings import VectorCache, build_embedder
 from core.settings import MemorySettings, Settings
 from memory.embedded import open_embedded
 from memory.grpc_server import serve_memory
@@ -34,7 +34,7 @@ async def open_memory_server(settings: Settings) -> AsyncIterator[str]:
     Raises:
         StartupError: The database, the model, the port or the certificate cannot be used.
     """
-    embedder = build_embedder(settings, "retrieval")
+    embedder = build_embedder(settings, "retrieval", cache=VectorCache())
     async with AsyncExitStack() as stack:
         stack.push_async_callback(embedder.aclose)
         pool = await stack.enter_async_context(open_database(settings.database, _find_data_dir(settings)))

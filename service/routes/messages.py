@@ -2,10 +2,11 @@
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import JSONResponse
+from langgraph.types import StreamMode
 from sse_starlette import ServerSentEvent
 
 from core.errors import InterruptPending, NothingToResume, ServiceError
@@ -30,6 +31,10 @@ from service.runs.request import (
 from service.runs.sessions import SESSION_GRAPH
 
 log = get_logger(__name__)
+
+_STREAM_MODES: Final[tuple[StreamMode, ...]] = ("messages", "custom", "updates", "values")
+# What :class:`service.runs.output.RunResult` reads.
+_RESULT_MODES: Final[tuple[StreamMode, ...]] = ("values",)
 
 
 def messages_router() -> APIRouter:
@@ -61,8 +66,9 @@ def messages_router() -> APIRouter:
         ] = "",
     ) -> Response:
         """Answer a customer's message, whole or as a stream."""
-        run = await _build_run(message, service, requester, idempotency_key)
-        answer = _stream(run, service) if "text/event-stream" in accept else _answer(run, service)
+        is_streamed = "text/event-stream" in accept
+        run = await _build_run(message, service, requester, idempotency_key, is_streamed=is_streamed)
+        answer = _stream(run, service) if is_streamed else _answer(run, service)
         response = await answer_until_disconnect(request, answer)
         response.headers["X-Thread-Id"] = run.session_id
         return response
@@ -196,7 +202,9 @@ def _build_response(
     ).model_dump()
 
 
-async def _build_run(message: MessageRequest, service: Service, identity: Identity, key: str) -> MessageRun:
+async def _build_run(
+    message: MessageRequest, service: Service, identity: Identity, key: str, *, is_streamed: bool
+) -> MessageRun:
     new_id, message_id = new_thread_id(), await _claim_message(message, service, identity, key)
     session = await service.session_runs.enter(
         identity,
@@ -226,9 +234,6 @@ async def _build_run(message: MessageRequest, service: Service, identity: Identi
         "metadata": {"channel_id": message.channel_id, **(message.metadata or {})},
         "key": message_id,
         "repeated": session.repeated,
-        "modes": ("messages", "custom", "updates", "values"),
-        # The agents' steps and tokens are those of subgraphs.
-        "subgraphs": True,
         "multitask_strategy": message.multitask_strategy,
     }
     return MessageRun(
@@ -240,8 +245,13 @@ async def _build_run(message: MessageRequest, service: Service, identity: Identi
             SESSION_GRAPH,
             build_graph_input(SESSION_GRAPH, values),
             thread_id=session.session_id,
-            fresh=session.session_id == new_id,
+            # On a channel, another message may have continued the session already.
+            fresh=session.session_id == new_id and not message.channel_id,
             on_finish=service.session_runs.close_on_finish(SESSION_GRAPH, identity, session.session_id),
+            # A whole answer needs no tokens, and LangGraph then makes none.
+            modes=_STREAM_MODES if is_streamed else _RESULT_MODES,
+            # The agents' steps and tokens are those of subgraphs.
+            subgraphs=is_streamed,
             **common,
         ),
         turn=turn,
@@ -251,6 +261,7 @@ async def _build_run(message: MessageRequest, service: Service, identity: Identi
             turn.input,
             thread_id=turn.journey.thread_id,
             fresh=False,
+            modes=_RESULT_MODES,
             **common,
         )
         if turn

@@ -20,9 +20,9 @@ from psycopg.rows import dict_row
 from pydantic import BaseModel
 
 from checkpoints.embedded import embedded_postgres_server
-from checkpoints.pool import open_pool
+from checkpoints.pool import WatchedPool, open_pool
 from core.errors import StartupError
-from core.postgres import Pool
+from core.postgres import Connection, Pool
 from core.settings import DatabaseSettings
 from tests.support.savers import saver_on
 
@@ -301,8 +301,29 @@ async def test_a_connection_that_was_cut_is_replaced_before_it_is_lent(database_
     async with open_pool(database_url, DatabaseSettings(pool_min_size=1, pool_max_size=1)) as pool:
         first = await _backend(pool)
         assert await _backend(pool) == first
-        await run(database_url, f"SELECT pg_terminate_backend({first}) AS done")
+        await run(database_url, f"SELECT pg_terminate_backend({first}, 10000) AS done")
         assert await _backend(pool) != first
+
+
+async def test_a_connection_in_steady_use_is_lent_without_asking_the_server(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[Connection] = []
+    check = WatchedPool.check_connection
+
+    async def check_and_note(connection: Connection) -> None:
+        checked.append(connection)
+        await check(connection)
+
+    monkeypatch.setattr(WatchedPool, "check_connection", staticmethod(check_and_note))
+    async with open_pool(database_url, DatabaseSettings(pool_min_size=1, pool_max_size=1)) as pool:
+        backend = await _backend(pool)
+        checked.clear()
+        assert await _backend(pool) == backend
+        assert not checked
+        await run(database_url, f"SELECT pg_terminate_backend({backend}, 10000) AS done")
+        assert await _backend(pool) != backend
+        assert checked
 
 
 async def test_more_callers_than_connections_take_turns(database_url: str) -> None:

