@@ -6,38 +6,36 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
-import httpx
 from fastapi import FastAPI
-from langgraph.types import Checkpointer
 from threadpoolctl import threadpool_limits
 
-from checkpoints.cache import compute_cache_version, open_cache
 from checkpoints.pool import WatchedPool, open_database, watch_database
 from checkpoints.saver import GroupCommitSaver, open_saver
-from core.embeddings import VectorCache, build_embedder
-from core.errors import CrmError, EmbeddingError, MemoryRefused, MemoryUnavailable
+from core.embeddings import VectorCache
 from core.logging import get_logger
 from core.memory import Memory
 from core.metrics import BACKGROUND, use_meter
 from core.models import ChatModels, ModelInfo, build_chat_models
 from core.postgres import Pool
 from core.settings import Settings
-from core.tasks import Supervisor, cancel_and_wait, periodic
-from dev_crm.app import create_crm
-from dev_crm.migrations import migrate
-from dev_crm.reader import open_reader
-from graphs.agent_registry import build_agent_registry
-from graphs.caching import is_cacheable
-from graphs.registry import REGISTRY
-from memory.embedded import open_configured_memory
+from core.tasks import Supervisor
 from nodes.coordinator.router import AgentRegistry
-from nodes.deps import Deps
 from nodes.shared.prompts import hash_prompts
 from service.audit.idempotency import RecordedEffects, RequestKeys
 from service.audit.trail import AuditTrail
 from service.audit.worker import maintain_audit
 from service.auth.authenticator import Authenticator, open_authenticator
 from service.auth.rate_limits import RateLimiter, open_storage
+from service.graph_deps import (
+    build_deps,
+    compile_graphs,
+    create_development_crm,
+    name_databases,
+    open_crm_client,
+    open_memory,
+    start_warming,
+    supervise_article_sync,
+)
 from service.migrations import migrate_rooms
 from service.observability.metrics import RunMeter, ServiceMetrics, add_gauges
 from service.observability.tracing import Tracing, open_tracing
@@ -53,11 +51,9 @@ from service.runs.sessions import SESSION_GRAPH, SessionRuns, summarise_session
 from service.sessions.journeys import JourneyStore
 from service.sessions.store import SessionStore
 from service.sessions.worker import SessionWorker
-from service.version import VERSION
 from service.workflows.workflows import Workflows, open_engine, open_workflows
-from tools.catalogue import crm_tools, memory_tools
-from tools.crm.client import CrmClient, create_http_client
-from tools.knowledge_base import ArticleSync, KnowledgeBase
+from tools.crm.client import CrmClient
+from tools.knowledge_base import ArticleSync
 
 log = get_logger(__name__)
 
@@ -168,26 +164,24 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
 
         # What agents reach.
         vectors = VectorCache()
-        memory = await _open_memory(stack, settings, pool, tasks, vectors)
-        development_crm = await _create_development_crm(settings, pool)
-        crm_http = await _open_crm_client(stack, settings, development_crm)
+        memory = await open_memory(stack, settings, pool, tasks, vectors)
+        development_crm = await create_development_crm(settings, pool)
+        crm_http = await open_crm_client(stack, settings, development_crm)
 
         crm = CrmClient(crm_http, settings.crm, effects=stores.effects)
-        deps = _build_deps(settings, models, crm, memory, vectors)
-        warming = _start_warming(stack, deps.agents)
-        if seconds := settings.crm.articles_sync_seconds:
-            sync = partial(_synchronise_articles, ArticleSync(crm, memory), warming, seconds)
-            await stack.enter_async_context(tasks.supervise("article-sync", sync))
+        deps = build_deps(settings, models, crm, memory, vectors)
+        warming = start_warming(stack, deps.agents)
+        await supervise_article_sync(stack, tasks, ArticleSync(crm, memory), warming, settings)
         engine = await stack.enter_async_context(
             open_engine(
                 settings.workflows,
-                databases=await _name_databases(settings, pool),
+                databases=await name_databases(settings, pool),
                 deps=deps,
                 crm=crm_http,
                 effects=stores.effects,
             )
         )
-        graphs = await _compile_graphs(stack, settings, replace(deps, workflows=engine), saver)
+        graphs = await compile_graphs(stack, settings, replace(deps, workflows=engine), saver)
 
         info = replace(models.info, prompts=hash_prompts(spec.prompt for spec in deps.agents.specs.values()))
         owners = ThreadOwners(pool)
@@ -292,99 +286,6 @@ async def _open_rates(stack: AsyncExitStack, settings: Settings, pool: Pool) -> 
     )
 
 
-async def _open_memory(
-    stack: AsyncExitStack, settings: Settings, pool: Pool, tasks: Supervisor, vectors: VectorCache
-) -> Memory:
-    embedder = build_embedder(settings, "retrieval", cache=vectors)
-    stack.push_async_callback(embedder.aclose)
-    return await stack.enter_async_context(open_configured_memory(settings, pool, embedder, tasks))
-
-
-async def _create_development_crm(settings: Settings, pool: Pool) -> FastAPI | None:
-    if settings.crm.api_base:
-        return None
-    await migrate(pool)
-    return create_crm(pool, settings.crm.api_key)
-
-
-async def _name_databases(settings: Settings, pool: Pool) -> Mapping[str, str]:
-    """Return what workflows read: the settings' databases, and ``crm``, which is the development CRM's.
-
-    The latter is there without a setting only on the embedded server, which trusts its socket; elsewhere the
-    operator chooses a role and its password.
-    """
-    databases = settings.workflows.connection_urls
-    if settings.crm.api_base or settings.database.url or "crm" in databases:
-        return databases
-    return {"crm": await open_reader(pool), **databases}
-
-
-async def _open_crm_client(
-    stack: AsyncExitStack, settings: Settings, development_crm: FastAPI | None
-) -> httpx.AsyncClient:
-    """Open the client of the CRM, which calls the development CRM within the process."""
-    transport = httpx.ASGITransport(development_crm, raise_app_exceptions=False) if development_crm else None
-    base_url = settings.crm.api_base or "http://development-crm"
-    return await stack.enter_async_context(create_http_client(settings.crm, base_url, transport=transport))
-
-
-def _build_deps(
-    settings: Settings, models: ChatModels, crm: CrmClient, memory: Memory, vectors: VectorCache
-) -> Deps:
-    # An index that is no longer synchronised may hold articles that the CRM has deleted.
-    knowledge = KnowledgeBase(crm, memory if settings.crm.articles_sync_seconds else None)
-    risk = settings.approvals.message_risk
-    tools = {
-        **crm_tools(crm, approve_messages_from=risk, memory=memory, knowledge=knowledge),
-        **memory_tools(memory),
-    }
-    return Deps(
-        models=models,
-        tools=tools,
-        crm=crm,
-        agents=build_agent_registry(settings, tools, vectors=vectors),
-        memory=memory,
-        knowledge=knowledge,
-        context_tokens=settings.context.tokens,
-        review_unsupported=settings.approvals.unsupported == "review",
-    )
-
-
-def _start_warming(stack: AsyncExitStack, agents: AgentRegistry) -> asyncio.Task[None]:
-    """Begin to teach the router the agents' examples; neither the start nor a message waits for it."""
-    stack.push_async_callback(agents.router.aclose)
-    warming = asyncio.create_task(_warm(agents))
-    stack.push_async_callback(cancel_and_wait, warming)
-    return warming
-
-
-async def _synchronise_articles(sync: ArticleSync, warming: asyncio.Task[None], seconds: float) -> None:
-    """Synchronise the articles periodically, once the router has embedded the agents' examples."""
-    await asyncio.wait([warming])
-    await periodic(
-        "article-sync",
-        sync.run_pass,
-        seconds=seconds,
-        at_once=True,
-        unavailable=(CrmError, MemoryUnavailable, MemoryRefused),
-    )
-
-
-async def _compile_graphs(
-    stack: AsyncExitStack, settings: Settings, deps: Deps, saver: Checkpointer
-) -> Mapping[str, CompiledGraph]:
-    built = {spec.name: spec.build(deps) for spec in REGISTRY.values()}
-    cache = await stack.enter_async_context(
-        open_cache(
-            settings.cache,
-            settings.redis,
-            version=compute_cache_version(VERSION, built),
-            is_cacheable=is_cacheable,
-        )
-    )
-    return {name: graph.compile(checkpointer=saver, cache=cache, name=name) for name, graph in built.items()}
-
-
 def _build_runs(
     settings: Settings, pool: WatchedPool, owners: ThreadOwners, audit: AuditTrail, observer: RunObserver
 ) -> RunExecutor:
@@ -396,11 +297,3 @@ def _build_runs(
         observer,
         database_unavailable=lambda: pool.unavailable_reason,
     )
-
-
-async def _warm(agents: AgentRegistry) -> None:
-    """Have the router learn the agents' examples."""
-    try:
-        await agents.router.prepare()
-    except EmbeddingError as error:
-        log.warning("router_not_ready", reason=error.message)
