@@ -96,14 +96,18 @@ requirements: $(VENV)/.dev ## Pin the newest versions that pyproject.toml permit
 		--no-emit-index-url --no-emit-find-links -c requirements.txt --group dev pyproject.toml -o requirements-dev.txt
 
 clean: ## Remove the environment and caches (data stays)
-	@rm -rf $(VENV) .venv-audit .venv-fuzz .venv-gguf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .langgraph_api
+	@rm -rf $(VENV) .venv-audit .venv-fuzz .schemathesis .venv-gguf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .langgraph_api
 
 ##@ Attack it
 # schemathesis needs another jsonschema-rs than LangGraph's dev server, so it has its own environment.
-fuzz: ## Send generated requests to a running service: make fuzz URL=http://127.0.0.1:8000 KEY=va_...
-	@test -x .venv-fuzz/bin/st || { $(PYTHON) -m venv .venv-fuzz && .venv-fuzz/bin/python -m pip install --quiet 'schemathesis>=4.32,<5'; }
+fuzz: .venv-fuzz/bin/st ## Send generated requests to a running service: make fuzz URL=http://127.0.0.1:8000 KEY=va_...
 	@.venv-fuzz/bin/st run $(or $(URL),http://127.0.0.1:8000)/openapi.json $(if $(KEY),-H "Authorization: Bearer $(KEY)") \
 		--checks not_a_server_error --max-examples $(or $(EXAMPLES),10) $(ARGS)
+
+.venv-fuzz/bin/st: | $(VENV)/bin/python
+	@$(PYTHON) -m venv .venv-fuzz && { \
+		$(BIN)/uv pip install --quiet --python .venv-fuzz/bin/python 'schemathesis>=4.32,<5' 2>/dev/null || \
+		.venv-fuzz/bin/python -m pip install --quiet 'schemathesis>=4.32,<5'; } || { rm -rf .venv-fuzz; exit 1; }
 
 audit-dependencies: ## Look up known vulnerabilities of the pinned packages (needs the network)
 	@test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install --quiet 'pip-audit>=2.10,<3'; }

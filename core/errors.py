@@ -11,6 +11,7 @@
     ├── Forbidden               403  the caller's scopes or address do not allow the request
     ├── RateLimited             429  the tenant has used up its requests of the window
     ├── BodyTooLarge            413
+    ├── BodyTooSlow             408  the body did not arrive in time
     ├── KeyReused               422  the idempotency key was used for another request
     ├── SessionRefused          403  the session or thread is another contact's
     ├── ThreadBusy              409  another run holds the thread
@@ -142,6 +143,13 @@ class BodyTooLarge(ServiceError):
 
     code = "too_large"
     status = 413
+
+
+class BodyTooSlow(ServiceError):
+    """Raise when the body of a request does not arrive in time."""
+
+    code = "body_too_slow"
+    status = 408
 
 
 class RunStopped(ServiceError):

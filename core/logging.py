@@ -1,6 +1,8 @@
 """Structured logs: structlog and the standard library's loggers write through one chain of processors."""
 
+import io
 import logging
+import re
 import sys
 import warnings
 from typing import Any, TextIO
@@ -8,6 +10,9 @@ from typing import Any, TextIO
 import structlog
 
 from core.settings import LogSettings
+
+# What pydantic and Postgres quote of a value they refuse: "input_value='...'", "DETAIL: Failing row ...".
+_QUOTED = re.compile(r"(?s)(?<=input_value=).*?(?=, input_type=)|(?<=\nDETAIL:).*")
 
 # Libraries that log at INFO what we log ourselves, or what is rarely needed.
 _QUIET = (
@@ -39,9 +44,7 @@ def configure_logging(settings: LogSettings, stream: TextIO = sys.stderr) -> Non
     renderer: list[structlog.types.Processor]
     if as_console:
         renderer = [
-            structlog.dev.ConsoleRenderer(
-                colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
-            )
+            structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=_write_traceback)
         ]
     else:
         # Without local variables, which hold customers' messages and keys.
@@ -50,6 +53,7 @@ def configure_logging(settings: LogSettings, stream: TextIO = sys.stderr) -> Non
             structlog.processors.ExceptionRenderer(tracebacks),
             structlog.processors.JSONRenderer(default=str),
         ]
+    renderer.insert(0 if as_console else 1, _hide_inputs)
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -77,6 +81,29 @@ def configure_logging(settings: LogSettings, stream: TextIO = sys.stderr) -> Non
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
+
+
+def _hide_inputs(_logger: Any, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """Remove what libraries quote of their input: it may be a customer's message."""
+    return {name: _without_inputs(value) for name, value in event.items()}
+
+
+def _without_inputs(value: Any) -> Any:
+    match value:
+        case str():
+            return _QUOTED.sub("…", value)
+        case dict():
+            return {name: _without_inputs(one) for name, one in value.items()}
+        case list():
+            return [_without_inputs(one) for one in value]
+        case _:
+            return value
+
+
+def _write_traceback(stream: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, exc_info)
+    stream.write(_without_inputs(text.getvalue()))
 
 
 def get_logger(name: str) -> Any:

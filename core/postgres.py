@@ -15,6 +15,9 @@ Pool: TypeAlias = AsyncConnectionPool[Connection]
 # psycopg.Error for this: ProgrammingError, DataError and the like are bugs in our SQL, not outages.
 DATABASE_UNAVAILABLE: Final = (OperationalError, PoolTimeout, PoolClosed)
 
+# PostgreSQL, appendix A: disk_full.
+_DISK_FULL: Final = "53100"
+
 # The statements of a file, or a step that needs Python.
 Migration: TypeAlias = bytes | Callable[[Connection], Awaitable[None]]
 
@@ -28,6 +31,13 @@ CREATE TABLE IF NOT EXISTS {} (
 """
 CURRENT_VERSION_SQL = "SELECT coalesce(max(version), 0) AS version FROM {}"
 RECORD_VERSION_SQL = "INSERT INTO {} (version) VALUES (%s)"
+
+
+def describe_outage(error: BaseException) -> str:
+    """Return what a caller is told of one of :data:`DATABASE_UNAVAILABLE`, without the driver's own words."""
+    if isinstance(error, OperationalError) and error.sqlstate == _DISK_FULL:
+        return "the database accepts no writes, because its disk is full; nothing was lost, try again"
+    return "the database does not answer; nothing was lost, try again"
 
 
 async def lock_migrations(connection: Connection, schema: str) -> None:

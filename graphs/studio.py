@@ -84,7 +84,9 @@ def build_deps(settings: Settings) -> Deps:
     guard = GuardedTransport(settings.workflows.hosts)
     http = httpx.AsyncClient(transport=guard, trust_env=False)
     ports = StepPorts(
-        http=WorkflowHttpClient(http, guard, crm_http, settings.workflows.secret_values),
+        http=WorkflowHttpClient(
+            http, guard, crm_http, settings.workflows.secret_values, settings.workflows.allowed_crm_requests
+        ),
         sql=NoDatabases(),
         graphs=RegistryGraphs(STEP_GRAPHS, deps),
     )

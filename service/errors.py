@@ -50,9 +50,7 @@ def to_service_error(error: BaseException) -> ServiceError:  # noqa: PLR0911 - o
             return RunLimitReached("the graph exceeded its limit of steps; its finished steps are kept")
         case _ if isinstance(error, postgres.DATABASE_UNAVAILABLE):
             log.warning("database_unavailable", reason=str(error))
-            return DatabaseUnavailable(
-                "the database does not answer; nothing was lost, try again", retry_after=2
-            )
+            return DatabaseUnavailable(postgres.describe_outage(error), retry_after=2)
         case _:
             log.error("unforeseen_error", exc_info=error)
             return ServiceError(

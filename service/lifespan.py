@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from checkpoints.cache import compute_cache_version, open_cache
 from checkpoints.pool import WatchedPool, open_database, watch_database
-from checkpoints.saver import open_saver
+from checkpoints.saver import GroupCommitSaver, open_saver
 from core.embeddings import VectorCache, build_embedder
 from core.errors import CrmError, EmbeddingError, MemoryRefused, MemoryUnavailable
 from core.logging import get_logger
@@ -81,6 +81,7 @@ class Service:
         settings: The settings it was started with.
         lifecycle: Whether it is stopping.
         pool: The connection pool, the only one of the process.
+        saver: The checkpointer; ``/health`` asks whether its last commit failed.
         authenticator: Authenticates callers; ``None``: no authentication is set up.
         rates: Rate limits of tenants; ``None``: without authentication there is one tenant.
         thread_owners: Authorizes access to threads.
@@ -107,6 +108,7 @@ class Service:
     settings: Settings
     lifecycle: Lifecycle
     pool: WatchedPool
+    saver: GroupCommitSaver
     authenticator: Authenticator | None
     rates: RateLimiter | None
     thread_owners: ThreadOwners
@@ -226,6 +228,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             settings=settings,
             lifecycle=Lifecycle(),
             pool=pool,
+            saver=saver,
             authenticator=authenticator,
             rates=rates,
             thread_owners=owners,

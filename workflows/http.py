@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
+from urllib.parse import unquote
 
 import httpx
 from pydantic import JsonValue
@@ -11,7 +12,7 @@ from pydantic_core import from_json
 
 from core.errors import OutgoingRefused, OutgoingUnavailable, StepFailed
 from core.outgoing import GuardedTransport
-from core.settings import WorkflowSettings
+from core.settings import CrmRequest, WorkflowSettings
 from core.texts import make_storable
 from workflows.json_values import to_json
 from workflows.ports import HttpRequest, HttpResponse
@@ -33,6 +34,7 @@ class WorkflowHttpClient:
         guard: Knows the allowed hosts.
         crm: The CRM's client, with its address and key.
         secrets: Header values by ``host/name``; a secret is sent to its own host only.
+        crm_requests: What may be sent to the CRM.
     """
 
     def __init__(
@@ -41,11 +43,13 @@ class WorkflowHttpClient:
         guard: GuardedTransport,
         crm: httpx.AsyncClient,
         secrets: Mapping[str, str],
+        crm_requests: Sequence[CrmRequest],
     ) -> None:
         self._http = http
         self._guard = guard
         self._crm = crm
         self._secrets = secrets
+        self._crm_requests = crm_requests
 
     async def send(self, request: HttpRequest) -> HttpResponse:
         """Send a request once (:class:`workflows.ports.HttpCaller`)."""
@@ -92,11 +96,24 @@ class WorkflowHttpClient:
             if request.secret_headers:
                 raise StepFailed("crm: takes no secret_headers; the CRM's key is sent with every request")
             path = request.url[len(CRM_SCHEME) :].lstrip("/")
-            if {".", ".."} & set(path.partition("?")[0].split("/")):
-                raise StepFailed("crm: the path must not hold . or .. segments")
+            self._check_crm_request(request.method, path)
             return self._crm, _CRM_PREFIX + path, {}
         host = self._guard.find_host(httpx.URL(request.url)).name
         return self._http, request.url, self._resolve_secrets(host, request.secret_headers)
+
+    def _check_crm_request(self, method: str, path: str) -> None:
+        """Raise unless the operator allows the request, which carries the CRM's key past all approvals.
+
+        The path is judged as the CRM's router reads it, decoded.
+        """
+        decoded = unquote(path.partition("?")[0].partition("#")[0])
+        if {".", ".."} & set(decoded.split("/")):
+            raise StepFailed("crm: the path must not hold . or .. segments")
+        if not any(allowed.matches(method, decoded) for allowed in self._crm_requests):
+            raise StepFailed(
+                f"{method} crm:/{decoded} is not among the requests that workflows may send to the CRM "
+                "(WORKFLOW_CRM_REQUESTS)"
+            )
 
     def _resolve_secrets(self, host: str, names: Mapping[str, str]) -> dict[str, str]:
         missing = sorted(f"{host}/{name}" for name in names.values() if f"{host}/{name}" not in self._secrets)
@@ -110,7 +127,7 @@ async def open_http(settings: WorkflowSettings, crm: httpx.AsyncClient) -> Async
     """Open a client whose connections close with the context."""
     guard = GuardedTransport(settings.hosts)
     async with httpx.AsyncClient(transport=guard, trust_env=False) as http:
-        yield WorkflowHttpClient(http, guard, crm, settings.secret_values)
+        yield WorkflowHttpClient(http, guard, crm, settings.secret_values, settings.allowed_crm_requests)
 
 
 async def _read_body(response: httpx.Response, max_bytes: int) -> bytes:

@@ -30,7 +30,7 @@ from checkpoints.saver.queries import (
     retry,
 )
 from checkpoints.saver.rows import LARGE_BYTES, build_checkpoint_rows, build_write_rows, is_large
-from checkpoints.saver.writer import GroupWriter
+from checkpoints.saver.writer import GroupWriter, WriteFailure
 from core.metrics import CommitMeter
 from core.postgres import Pool
 
@@ -53,6 +53,11 @@ class GroupCommitSaver(DeltaHistorySaver):
         super().__init__(pool, serde=serde)
         self._pool = pool
         self._writer = writer
+
+    @property
+    def last_failure(self) -> WriteFailure | None:
+        """The failure of the last commit; None: it succeeded, or there was none yet."""
+        return self._writer.last_failure
 
     async def aput(
         self,

@@ -27,7 +27,7 @@ from checkpoints.saver.rows import BinaryArray, BinaryArrayDumper, Rows, build_i
 from core.errors import DatabaseUnavailable
 from core.logging import get_logger
 from core.metrics import CommitMeter, NoCommitMeter
-from core.postgres import Connection
+from core.postgres import Connection, describe_outage
 from core.tasks import cancel_and_wait
 
 log = get_logger(__name__)
@@ -74,8 +74,24 @@ class _Write:
             self.done.set_exception(error)
 
 
+@dataclass(frozen=True, slots=True)
+class WriteFailure:
+    """A commit that failed for a reason of the database.
+
+    Attributes:
+        reason: The name of the error, e.g. ``DiskFull``.
+        at: When, in seconds, monotonic.
+    """
+
+    reason: str
+    at: float
+
+
 class GroupWriter:
     """Commits writes in groups.
+
+    Attributes:
+        last_failure: The failure of the last commit; None: it succeeded, or there was none yet.
 
     Args:
         connect: Opens the writer's connection, and a new one after it broke.
@@ -87,6 +103,7 @@ class GroupWriter:
     def __init__(
         self, connect: Connect, *, patience_seconds: float, meter: CommitMeter | None = None
     ) -> None:
+        self.last_failure: WriteFailure | None = None
         self._meter = meter or NoCommitMeter()
         self._connect = connect
         self._patience_seconds = patience_seconds
@@ -272,6 +289,7 @@ class GroupWriter:
     async def _give_up_expired(self, writes: list[_Write], error: Exception) -> list[_Write]:
         """Fail the writes whose time is over, and return those to retry."""
         self._meter.record_failure()
+        self.last_failure = WriteFailure(type(error).__name__, time.monotonic())
         # The connection's state is unknown, and so are its prepared statements.
         await self._disconnect()
         now = self._loop.time()
@@ -295,9 +313,7 @@ class GroupWriter:
 
     def _fail_unavailable(self, writes: Iterable[_Write], error: BaseException) -> None:
         for write in writes:
-            failure = DatabaseUnavailable(
-                "the database does not answer; nothing was lost, try again", retry_after=2
-            )
+            failure = DatabaseUnavailable(describe_outage(error), retry_after=2)
             failure.__cause__ = error
             write.fail(failure)
 
@@ -311,6 +327,7 @@ class GroupWriter:
             self._connection.adapters.register_dumper(BinaryArray, BinaryArrayDumper)
         started = time.perf_counter()
         await self._connection.execute(statement, parameters)
+        self.last_failure = None
         self._meter.record_commit(
             writes=len(writes),
             rows=sum(map(len, rows.values())),

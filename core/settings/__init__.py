@@ -12,6 +12,7 @@ from core.settings.models import EmbeddingSettings, FeatureSettings, ModelSettin
 from core.settings.runs import (
     AllowedHost,
     ApprovalSettings,
+    CrmRequest,
     CrmSettings,
     RunSettings,
     SessionSettings,
@@ -44,6 +45,7 @@ __all__ = [
     "AuthSettings",
     "CacheSettings",
     "ContextSettings",
+    "CrmRequest",
     "CrmSettings",
     "DatabaseSettings",
     "EmbeddingSettings",

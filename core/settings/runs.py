@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings
 from core.settings.base import ApiKey, Seconds, check_http_address, group_config, parse_text_map
 
 _HOST: Final = re.compile(r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._-]{1,253})(?::(?P<port>[0-9]{1,5}))?")
+_CRM_REQUEST: Final = re.compile(r"(?P<method>GET|POST|PUT|PATCH|DELETE) (?P<path>(/([\w.~-]+|\*))*(/\*\*)?)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,42 @@ class AllowedHost:
         """The host as it is written in the settings."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}" if self.port else host
+
+
+@dataclass(frozen=True, slots=True)
+class CrmRequest:
+    """Requests that workflows may send to the CRM.
+
+    Attributes:
+        method: GET (which includes HEAD), POST, PUT, PATCH or DELETE.
+        path: Segments; ``*`` is any one, and ``**`` at the end any rest.
+    """
+
+    method: str
+    path: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> "CrmRequest":
+        """Read ``METHOD /path``.
+
+        Raises:
+            ValueError: The text is not of that form.
+        """
+        found = _CRM_REQUEST.fullmatch(text.strip())
+        if found is None:
+            raise ValueError(f"{text!r} is not a request; write METHOD /path, such as POST /messages")
+        return cls(found["method"], tuple(found["path"].strip("/").split("/")))
+
+    def matches(self, method: str, path: str) -> bool:
+        """Return whether a request with a decoded path is one of them."""
+        segments = path.strip("/").split("/")
+        is_open = self.path[-1] == "**"
+        wanted = self.path[:-1] if is_open else self.path
+        return (
+            self.method == ("GET" if method == "HEAD" else method)
+            and (len(segments) >= len(wanted) if is_open else len(segments) == len(wanted))
+            and all(one in ("*", segment) for one, segment in zip(wanted, segments, strict=False))
+        )
 
 
 class RunSettings(BaseSettings):
@@ -135,6 +172,12 @@ class WorkflowSettings(BaseSettings):
         description="Comma-separated hosts that api_call steps may call: api.example.com (https at a public "
         "address) or a host with its port, localhost:8080 (at any address)",
     )
+    crm_requests: str = Field(
+        "GET /contacts/**, GET /messages, GET /engineering-tickets, GET /knowledge-base/**, GET /status, "
+        "POST /messages, POST /contacts/*/follow-ups, PATCH /contacts/*/profile",
+        description="Comma-separated requests that api_call steps may send to crm:/, with the CRM's key "
+        "and for every caller with the scope runs: METHOD /path; * is one segment, ** at the end any rest",
+    )
     secrets: SecretStr = Field(
         SecretStr("{}"),
         description="Header values that api_call steps refer to, each for one host, as JSON: "
@@ -143,7 +186,14 @@ class WorkflowSettings(BaseSettings):
     connections: SecretStr = Field(
         SecretStr("{}"),
         description='Databases that database_query steps refer to, as JSON: {"reports": "postgresql://…"}; '
-        "use a role that may only read. crm is the development CRM's, if the embedded Postgres serves it",
+        "use a role that may only read: superusers and roles that may read files are refused. "
+        "crm is the development CRM's, if the embedded Postgres serves it",
+    )
+    query_limit_bytes: int = Field(
+        1_000_000,
+        ge=1_000,
+        le=10_000_000,
+        description="Largest result of a database_query step, as JSON; results are part of checkpoints",
     )
     max_concurrent: int = Field(50, ge=1, le=10_000, description="Most workflows in progress at once")
     max_concurrent_steps: int = Field(
@@ -166,6 +216,12 @@ class WorkflowSettings(BaseSettings):
         _parse_hosts(hosts)
         return hosts
 
+    @field_validator("crm_requests")
+    @classmethod
+    def _check_crm_requests(cls, requests: str) -> str:
+        _parse_crm_requests(requests)
+        return requests
+
     @field_validator("secrets", "connections")
     @classmethod
     def _check_json(cls, texts: SecretStr) -> SecretStr:
@@ -186,6 +242,11 @@ class WorkflowSettings(BaseSettings):
         return _parse_hosts(self.allowed_hosts)
 
     @property
+    def allowed_crm_requests(self) -> list[CrmRequest]:
+        """The requests that may be sent to the CRM."""
+        return _parse_crm_requests(self.crm_requests)
+
+    @property
     def secret_values(self) -> dict[str, str]:
         """The secrets by ``host/name``."""
         return parse_text_map(self.secrets)
@@ -198,3 +259,7 @@ class WorkflowSettings(BaseSettings):
 
 def _parse_hosts(hosts: str) -> list[AllowedHost]:
     return [AllowedHost.parse(host) for host in map(str.strip, hosts.split(",")) if host]
+
+
+def _parse_crm_requests(requests: str) -> list[CrmRequest]:
+    return [CrmRequest.parse(request) for request in map(str.strip, requests.split(",")) if request]

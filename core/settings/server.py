@@ -77,6 +77,13 @@ class AuthSettings(BaseSettings):
     jwt_leeway_seconds: float = Field(
         30, ge=0, le=600, description="How far the issuer's clock may differ from this machine's"
     )
+    jwt_max_lifetime_seconds: float = Field(
+        86_400,
+        gt=0,
+        le=31_536_000,
+        description="Tokens that are valid for longer than this, from `iat` or from now, are refused: they "
+        "could not be taken back",
+    )
     jwt_tenant_claim: str = Field("tenant", description="Claim that names the tenant")
     jwt_user_claim: str = Field("sub", description="Claim that names the user")
     jwt_scopes_claim: str = Field(
@@ -128,6 +135,15 @@ class LimitSettings(BaseSettings):
     )
     limit_body_bytes: int = Field(
         1_048_576, ge=1_024, le=1_073_741_824, description="Largest request body in bytes"
+    )
+    limit_body_seconds: Seconds = Field(
+        15, description="How long a request's body may take to arrive before 408"
+    )
+    limit_batch_inputs: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="Most inputs of one batch; each counts as a request against the tenant's rate",
     )
     limit_in_process: bool = Field(
         False,  # noqa: FBT003

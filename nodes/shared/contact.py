@@ -67,7 +67,7 @@ async def try_load_contact_profile(deps: Deps, contact_id: str) -> ContactProfil
         async with asyncio.timeout(LOAD_SECONDS):
             return await load_contact_profile(deps, contact_id)
     except (CrmError, NotFound, TimeoutError) as error:
-        log.warning("contact_profile_not_loaded", contact_id=contact_id, reason=str(error))
+        log.warning("contact_profile_not_loaded", reason=str(error))
         return None
 
 

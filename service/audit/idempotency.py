@@ -24,7 +24,7 @@ from core.errors import (
 )
 from core.logging import get_logger
 from core.postgres import DATABASE_UNAVAILABLE, Connection, Pool
-from service.audit.trail import ENTRY_VALUES, INSERT_SQL, INTO_ENTRIES, Entry
+from service.audit.trail import ENTRY_VALUES, INTO_ENTRIES, Entry
 
 log = get_logger(__name__)
 
@@ -45,20 +45,38 @@ WITH begun AS (
 ), audited AS (
     {INTO_ENTRIES}
     SELECT {ENTRY_VALUES} FROM begun
+    RETURNING id
 )
-SELECT attempts FROM begun
+SELECT id FROM audited
 """  # noqa: S608 - constants
 FIND_EFFECT_SQL: Final = """
 SELECT action = %(tool)s AND arguments_hash = %(arguments_hash)s AS is_same, outcome
 FROM audit.effects WHERE tenant = %(tenant)s AND key = %(effect_key)s
 """
-# The entry is written even where the record is gone: its thread may have been erased meanwhile.
+# An upsert: unlike an UPDATE it waits for a row that is not committed yet, and makes the record again where
+# the database has lost it. It makes none of a thread that was erased meanwhile. The entry gets its number
+# when the record is locked, so that "begun" comes before "finished" in the audit trail.
 END_EFFECT_SQL: Final = f"""
 WITH ended AS (
-    UPDATE audit.effects SET state = %(state)s, outcome = %(effect_outcome)s::json, ended_at = now()
-    WHERE tenant = %(tenant)s AND key = %(effect_key)s AND state = 'begun'
+    INSERT INTO audit.effects AS known
+        (tenant, key, thread_id, run_id, action, arguments_hash, state, outcome, ended_at)
+    SELECT %(tenant)s, %(effect_key)s, %(thread)s, %(run)s, %(tool)s, %(arguments_hash)s, %(state)s,
+        %(effect_outcome)s::json, now()
+    WHERE NOT EXISTS (
+        SELECT FROM audit.entries WHERE tenant = %(tenant)s AND thread_id = %(thread)s
+        AND action = 'erasure' AND id > %(begun_id)s
+    )
+    ON CONFLICT (tenant, key) DO UPDATE SET
+        state = CASE known.state WHEN 'finished' THEN known.state ELSE excluded.state END,
+        outcome = coalesce(known.outcome, excluded.outcome), ended_at = now()
+    RETURNING key
+), locked AS MATERIALIZED (
+    SELECT count(*) AS records FROM ended
+), audited AS (
+    {INTO_ENTRIES}
+    SELECT {ENTRY_VALUES} FROM locked
 )
-{INSERT_SQL}
+SELECT records FROM locked
 """  # noqa: S608 - constants
 ERASE_EFFECTS_SQL: Final = "DELETE FROM audit.effects WHERE thread_id = %s"
 
@@ -95,27 +113,27 @@ class RecordedEffects:
     ) -> Outcome:
         """Make an effect, or return its earlier outcome; see :class:`core.effects.Effects`."""
         begun = Entry(action="effect", tool=action, arguments=arguments, effect_key=key, outcome="begun")
-        known = await self._begin(begun, _hash_json(arguments))
-        if known is not None:
-            return known
+        attempt = await self._begin(begun, _hash_json(arguments))
+        if not isinstance(attempt, _Attempt):
+            return attempt
         try:
             outcome = await do()
         except REFUSALS as refusal:
-            await self._record_fault(begun, "failed", refusal)
+            await self._record_fault(attempt, "failed", refusal)
             raise
         except ServiceError as fault:
-            await self._record_fault(begun, "begun", fault)
+            await self._record_fault(attempt, "begun", fault)
             raise
-        await self._end(begun, "finished", "finished", outcome)
+        await self._end(attempt, "finished", "finished", outcome)
         return outcome
 
-    async def _begin(self, begun: Entry, arguments_hash: bytes) -> Outcome | None:
-        """Record the start of an effect and return None, or return the outcome of a finished one."""
+    async def _begin(self, begun: Entry, arguments_hash: bytes) -> "_Attempt | Outcome":
+        """Record the start of an effect, or return the outcome of a finished one."""
         parameters = {**begun.to_row(), "arguments_hash": arguments_hash}
         try:
             async with self._pool.connection() as connection:
-                if await _fetch_one(connection, BEGIN_EFFECT_SQL, parameters):
-                    return None
+                if entry := await _fetch_one(connection, BEGIN_EFFECT_SQL, parameters):
+                    return _Attempt(begun, arguments_hash, entry["id"])
                 known = await _fetch_one(connection, FIND_EFFECT_SQL, parameters)
         except DATABASE_UNAVAILABLE as error:
             raise DatabaseUnavailable(
@@ -133,7 +151,10 @@ class RecordedEffects:
         outcome: Outcome = known["outcome"]
         return outcome
 
-    async def _end(self, begun: Entry, state: EffectState, result: str, outcome: Outcome | None) -> None:
+    async def _end(
+        self, attempt: "_Attempt", state: EffectState, result: str, outcome: Outcome | None
+    ) -> None:
+        begun = attempt.entry
         ended = Entry(
             action="effect",
             tool=begun.tool,
@@ -142,24 +163,40 @@ class RecordedEffects:
             details={"id": outcome["id"]} if outcome and "id" in outcome else {},
             actor=begun.actor,
         )
-        stored = None if outcome is None else json.dumps(outcome)
-        parameters = {**ended.to_row(), "state": state, "effect_outcome": stored}
+        parameters = {
+            **ended.to_row(),
+            "arguments_hash": attempt.arguments_hash,
+            "begun_id": attempt.entry_id,
+            "state": state,
+            "effect_outcome": None if outcome is None else json.dumps(outcome),
+        }
         try:
             async with self._pool.connection() as connection:
-                await connection.execute(END_EFFECT_SQL.encode(), parameters)
+                row = await _fetch_one(connection, END_EFFECT_SQL, parameters)
         except DATABASE_UNAVAILABLE as error:
             raise DatabaseUnavailable(
                 f"{begun.tool} was done, but that could not be recorded; resume the run: it is not done "
                 "a second time",
                 retry_after=2,
             ) from error
+        if not row or row["records"] != 1:
+            log.warning("effect_ended_on_an_erased_thread", tool=begun.tool, outcome=result)
 
-    async def _record_fault(self, begun: Entry, state: EffectState, fault: ServiceError) -> None:
+    async def _record_fault(self, attempt: "_Attempt", state: EffectState, fault: ServiceError) -> None:
         """Record a fault. The caller gets the fault itself, also where it cannot be recorded."""
         try:
-            await self._end(begun, state, fault.code, None)
+            await self._end(attempt, state, fault.code, None)
         except DatabaseUnavailable:
-            log.warning("effect_fault_not_recorded", tool=begun.tool, error=fault.code)
+            log.warning("effect_fault_not_recorded", tool=attempt.entry.tool, error=fault.code)
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """An attempt at an effect that is recorded as begun, with the id of its audit entry."""
+
+    entry: Entry
+    arguments_hash: bytes
+    entry_id: int
 
 
 async def erase_effects(connection: Connection, thread_id: str) -> None:

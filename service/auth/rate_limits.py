@@ -7,6 +7,7 @@ replicas together never exceed the rate, and a replica holds at most one unused 
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from limits import RateLimitItem, parse
 from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.errors import StorageError
 
+from core.errors import RateLimited
 from core.logging import get_logger
 from core.postgres import DATABASE_UNAVAILABLE, Pool
 from core.settings import NO_RATE, LimitSettings, RedisSettings
@@ -176,17 +178,22 @@ class RateLimiter:
         self._own_storage = MemoryStorage()
         self._paused_until = float("-inf")
 
-    async def count_request(self, tenant: str) -> RateLimitStatus | None:
-        """Count a request of a tenant and return its status; None: the tenant has no limit."""
+    async def count_request(self, tenant: str, *, weight: int = 1) -> RateLimitStatus | None:
+        """Count a request of a tenant and return its status; None: the tenant has no limit.
+
+        Args:
+            tenant: The tenant.
+            weight: How many requests it stands for. If not all of them are left, none is used up.
+        """
         rate = self._rates.get(tenant, self._rate)
         if rate is None:
             return None
         window = self._windows.get(tenant) or self._add_window(tenant)
-        if not window.leased or window.ends_at <= self._clock():
+        if window.leased < weight or window.ends_at <= self._clock():
             async with window.lock:
-                await self._lease(tenant, window, rate)
-        is_allowed = window.leased > 0
-        window.leased -= is_allowed
+                await self._lease(tenant, window, rate, weight)
+        is_allowed = window.leased >= weight
+        window.leased -= weight if is_allowed else 0
         return self._build_status(rate, window, allowed=is_allowed)
 
     def get_status(self, tenant: str) -> RateLimitStatus | None:
@@ -208,15 +215,15 @@ class RateLimiter:
             reset=max(0.0, window.ends_at - self._clock()),
         )
 
-    async def _lease(self, tenant: str, window: _Window, rate: RateLimitItem) -> None:
+    async def _lease(self, tenant: str, window: _Window, rate: RateLimitItem, weight: int) -> None:
         """Refill a window, unless its rate is used up or another request has refilled it meanwhile."""
         if window.ends_at <= self._clock():
             window.leased = window.counted = 0
-        if window.leased or window.counted >= rate.amount:
+        if window.leased >= weight or window.counted >= rate.amount:
             return
-        amount = max(1, rate.amount // LEASES_PER_WINDOW)
+        amount = max(weight - window.leased, rate.amount // LEASES_PER_WINDOW, 1)
         window.counted, window.ends_at = await self._count(rate.key_for(tenant), rate.get_expiry(), amount)
-        window.leased = max(0, min(amount, rate.amount - (window.counted - amount)))
+        window.leased += max(0, min(amount, rate.amount - (window.counted - amount)))
 
     async def _count(self, key: str, expiry: int, amount: int) -> tuple[int, float]:
         if self._clock() >= self._paused_until:
@@ -236,6 +243,21 @@ class RateLimiter:
             now = self._clock()
             self._windows = {name: window for name, window in self._windows.items() if window.ends_at > now}
         return self._windows.setdefault(tenant, _Window())
+
+
+def build_refusal(status: RateLimitStatus) -> RateLimited:
+    """Return the error for a request, or for the inputs of a batch, that the rate does not allow."""
+    seconds = math.ceil(status.reset)
+    used = (
+        f"has {status.remaining} of its {status.limit} requests of {status.window} s left; each input is one"
+        if status.remaining
+        else f"has used its {status.limit} requests of {status.window} s"
+    )
+    return RateLimited(
+        f"this tenant {used}; try again in {seconds} s",
+        details={"limit": status.limit, "window_seconds": status.window},
+        retry_after=max(1, seconds),
+    )
 
 
 def _parse_rate(rate: str) -> RateLimitItem | None:

@@ -142,8 +142,17 @@ class TokenVerifier:
                 leeway=self._settings.jwt_leeway_seconds,
                 options={"require": ["exp", "iss", "aud"], "enforce_minimum_key_length": True},
             )
+            lifetime = float(claims["exp"]) - min(time.time(), float(claims.get("iat", "inf")))
         except jwt.PyJWTError as error:
             raise Unauthenticated(f"the token is not valid: {error}") from error
+        except (OverflowError, TypeError, ValueError) as error:
+            raise Unauthenticated("the token is not valid: its times must be numbers") from error
+        longest = self._settings.jwt_max_lifetime_seconds
+        if not lifetime <= longest + self._settings.jwt_leeway_seconds:
+            raise Unauthenticated(
+                f"the token is valid for more than {longest:g} s (AUTH_JWT_MAX_LIFETIME_SECONDS); use one "
+                "that expires earlier"
+            )
         seconds = float(claims["exp"]) + self._settings.jwt_leeway_seconds - time.time()
         return VerifiedCredential(self._build_identity(claims), seconds)
 

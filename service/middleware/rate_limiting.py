@@ -7,9 +7,8 @@ from typing import Any
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from core.errors import RateLimited
 from service.auth.principal import Identity
-from service.auth.rate_limits import RateLimitStatus
+from service.auth.rate_limits import RateLimitStatus, build_refusal
 from service.errors import error_response
 from service.lifespan import Service
 
@@ -33,18 +32,21 @@ class RateLimiting:
         if standing is None:
             await self._app(scope, receive, send)
             return
+        # A route that counts more requests than this one replaces it.
+        scope["state"]["rate"] = standing
 
         async def send_with_headers(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers["RateLimit-Policy"] = f"{POLICY};q={standing.limit};w={standing.window}"
-                headers["RateLimit"] = f"{POLICY};r={standing.remaining};t={math.ceil(standing.reset)}"
+                status: RateLimitStatus = scope["state"]["rate"]
+                headers["RateLimit-Policy"] = f"{POLICY};q={status.limit};w={status.window}"
+                headers["RateLimit"] = f"{POLICY};r={status.remaining};t={math.ceil(status.reset)}"
             await send(message)
 
         if standing.allowed:
             await self._app(scope, receive, send_with_headers)
         else:
-            await error_response(_build_refusal(standing))(scope, receive, send_with_headers)
+            await error_response(build_refusal(standing))(scope, receive, send_with_headers)
 
 
 async def _count_request(scope: Scope) -> RateLimitStatus | None:
@@ -53,12 +55,3 @@ async def _count_request(scope: Scope) -> RateLimitStatus | None:
     if service.rates is None or not identity.tenant:
         return None
     return await service.rates.count_request(identity.tenant)
-
-
-def _build_refusal(standing: RateLimitStatus) -> RateLimited:
-    return RateLimited(
-        f"this tenant has used its {standing.limit} requests of {standing.window} s; try again in "
-        f"{math.ceil(standing.reset)} s",
-        details={"limit": standing.limit, "window_seconds": standing.window},
-        retry_after=max(1, math.ceil(standing.reset)),
-    )

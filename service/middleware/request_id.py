@@ -11,6 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.logging import get_logger
+from service.middleware.telemetry import find_route_template
 
 log = get_logger(__name__)
 
@@ -48,7 +49,8 @@ class RequestId:
                 log.info(
                     "request",
                     method=scope["method"],
-                    path=scope["path"],
+                    # The route's template: paths hold ids that callers choose.
+                    path=find_route_template(scope),
                     status=status,
                     milliseconds=round((time.perf_counter() - started) * 1000, 1),
                 )

@@ -7,9 +7,9 @@ costs more than they do.
 import asyncio
 import contextlib
 from collections.abc import Coroutine
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
-from fastapi import Depends, Request, Response
+from fastapi import Depends, Query, Request, Response
 from starlette.requests import HTTPConnection
 
 from core.errors import InvalidRequest
@@ -37,6 +37,11 @@ async def _get_requester(request: Request) -> Identity:
 
 Requester: TypeAlias = Annotated[Identity, Depends(_get_requester)]
 OpenService: TypeAlias = Annotated[Service, Depends(_get_service)]
+
+
+# Of a list that is longer, the rest is found by narrower filters. Postgres counts to 2**63 - 1.
+MAX_OFFSET: Final = 1_000_000
+Offset: TypeAlias = Annotated[int, Query(ge=0, le=MAX_OFFSET, description="So many are left out")]
 
 
 async def reject_nul(request: Request) -> None:

@@ -1,6 +1,8 @@
 """``/health``, ``/info`` and ``/metrics``: whether the service works, what it is, and its instruments."""
 
 import asyncio
+import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, Final
@@ -20,6 +22,8 @@ from service.version import VERSION
 
 HEALTH_SQL = "SELECT 1"
 HEALTH_TIMEOUT_SECONDS = 2.0
+# A failed write says so much about the next one. Without runs there is none, so that the report must end.
+WRITE_FAILURE_SECONDS = 60.0
 # States of a background task that does not do its work.
 FAILING_STATES: Final[frozenset[TaskState]] = frozenset({"failing", "restarting"})
 
@@ -30,15 +34,20 @@ def health_router() -> APIRouter:
 
     @router.get("/health", responses={503: {"description": "Something is down; the body names it"}})
     async def health(service: OpenService) -> JSONResponse:
-        """Answer healthy if the database answers within two seconds.
+        """Answer healthy if the database answers within two seconds and takes what runs write.
 
-        Degraded, still with 200, while memory or the embedding model fails, an agent fails again and again,
-        or a background task fails or restarts.
+        Degraded, still with 200, while memory or the embedding model fails, an agent fails again and again, a
+        background task fails or restarts, or the last write failed and none was tried for a minute.
         """
-        fault = await _find_database_fault(service)
-        if fault is None:
-            return JSONResponse(await _describe_health(service))
-        return _unhealthy_response(fault)
+        if fault := await _find_database_fault(service):
+            return _unhealthy_response({"database": "down"}, f"the database is down: {fault}")
+        failure = service.saver.last_failure
+        if failure and time.monotonic() - failure.at < WRITE_FAILURE_SECONDS:
+            return _unhealthy_response(
+                {"database": "up", "writes": "down"},
+                f"the database answers, but the last write failed: {failure.reason}",
+            )
+        return JSONResponse(await _describe_health(service))
 
     @router.get("/health/live")
     async def live() -> dict[str, str]:
@@ -71,7 +80,12 @@ def health_router() -> APIRouter:
 
 
 async def _describe_health(service: Service) -> dict[str, Any]:
-    faults = {"memory": await _find_memory_fault(service), "embeddings": service.agents.router.fault}
+    failure = service.saver.last_failure
+    faults = {
+        "writes": f"the last write failed: {failure.reason}" if failure else "",
+        "memory": await _find_memory_fault(service),
+        "embeddings": service.agents.router.fault,
+    }
     degraded_agents = [
         {"agent": name, "failures_in_a_row": failures}
         for name, failures in service.agents.health.degraded.items()
@@ -108,13 +122,13 @@ def _describe_service(service: Service) -> dict[str, Any]:
     }
 
 
-def _unhealthy_response(fault: str) -> JSONResponse:
+def _unhealthy_response(checks: Mapping[str, str], message: str) -> JSONResponse:
     content = {
         "status": "unhealthy",
-        "checks": {"database": "down"},
+        "checks": checks,
         "error": "database_unavailable",
-        "message": f"the database is down: {fault}",
-        "details": {"down": ["database"]},
+        "message": message,
+        "details": {"down": [name for name, state in checks.items() if state != "up"]},
     }
     return JSONResponse(content, status_code=503)
 

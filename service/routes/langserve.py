@@ -22,6 +22,7 @@ from starlette.types import Scope
 from core.errors import InvalidRequest, ServiceError
 from graphs.registry import REGISTRY
 from service.audit.idempotency import KeyClaim
+from service.auth.rate_limits import build_refusal
 from service.errors import error_body, error_response, invalid_request, to_service_error
 from service.lifespan import Service
 from service.routes.dependencies import answer_until_disconnect, get_requester
@@ -129,8 +130,11 @@ async def _require_readable_body(request: Request) -> None:
         raise InvalidRequest("body: it must be JSON in UTF-8, nested no deeper than a thousand") from None
     if not isinstance(body, Mapping):
         raise InvalidRequest("body: it must be an object")
-    if not isinstance(body.get("inputs", []), list):
+    inputs = body.get("inputs", [])
+    if not isinstance(inputs, list):
         raise InvalidRequest("inputs: it must be a list")
+    if _is_batch(request):
+        await _count_inputs(request, len(inputs))
     config = body.get("config", {})
     # A batch may have a config for each input.
     configs = config if isinstance(config, list) else [config]
@@ -140,6 +144,35 @@ async def _require_readable_body(request: Request) -> None:
         _require_known_settings(one.get("configurable") or {})
     if body.get("kwargs"):
         raise InvalidRequest("kwargs: they have no effect here; leave them out")
+
+
+def _is_batch(request: Request) -> bool:
+    return request.url.path.endswith("/batch")
+
+
+async def _count_inputs(request: Request, inputs: int) -> None:
+    """Count each input of a batch as a request of its tenant; the middleware has counted the first.
+
+    Raises:
+        InvalidRequest: There are more inputs than one batch may have.
+        RateLimited: The tenant's rate does not allow all of them.
+    """
+    service: Service = request.app.state.service
+    limit = service.settings.limits.limit_batch_inputs
+    if inputs > limit:
+        raise InvalidRequest(
+            f"inputs: a batch has at most {limit} here; send the rest in further batches",
+            details={"inputs": inputs, "limit": limit},
+        )
+    tenant = get_requester(request).tenant
+    if service.rates is None or not tenant or inputs <= 1:
+        return
+    status = await service.rates.count_request(tenant, weight=inputs - 1)
+    if status is None:
+        return
+    request.state.rate = status
+    if not status.allowed:
+        raise build_refusal(status)
 
 
 def _require_known_settings(configurable: Any) -> None:
@@ -187,7 +220,7 @@ async def _complete_config(config: dict[str, Any], request: Request) -> dict[str
     given = config.get("configurable", {})
     configurable = {**given, IDENTITY_KEY: get_requester(request), SERVICE_KEY: request.app.state.service}
     key = request.headers.get(IDEMPOTENCY_HEADER, "")
-    if not request.url.path.endswith("/batch"):
+    if not _is_batch(request):
         named = configurable.get("thread_id") or await _get_session_id(request)
         configurable[FRESH_KEY] = not named
         configurable["thread_id"] = named or new_thread_id()

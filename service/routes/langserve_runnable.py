@@ -5,8 +5,9 @@ there, so ``thread_id`` would be dropped. This Runnable declares it, and runs th
 :class:`service.runs.executor.RunExecutor`.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias, cast
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForChainRun,
@@ -19,6 +20,7 @@ from langchain_core.runnables.utils import AddableDict, ConfigurableFieldSpec
 from pydantic import BaseModel, GetCoreSchemaHandler
 from pydantic_core.core_schema import CoreSchema, no_info_before_validator_function, str_schema
 
+from core.errors import ServiceError
 from graphs.spec import GraphSpec
 from service.audit.idempotency import KeyClaim
 from service.errors import to_service_error
@@ -142,10 +144,31 @@ class ServedGraph(Runnable[Values, Values]):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[Values]:
-        """Run each input on its own thread, a few at once so that one batch does not take every slot."""
+        """Run each input on its own thread, a few at once so that one batch does not take every slot.
+
+        The first failure ends the batch: no further input begins, and the runs in progress stop at their next
+        step. LangChain's own version answers and lets all of them run on.
+        """
         configs = config if isinstance(config, list) else [ensure_config(config)] * len(inputs)
-        bounded: list[RunnableConfig] = [{**one, "max_concurrency": BATCH_CONCURRENCY} for one in configs]
-        return await super().abatch(inputs, bounded, return_exceptions=return_exceptions, **kwargs)
+        slots = asyncio.Semaphore(BATCH_CONCURRENCY)
+
+        async def run(value: Values, one: RunnableConfig) -> Values | ServiceError:
+            async with slots:
+                try:
+                    return await self.ainvoke(value, one, **kwargs)
+                except ServiceError as error:
+                    if not return_exceptions:
+                        raise
+                    return error
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                runs = [group.create_task(run(*each)) for each in zip(inputs, configs, strict=True)]
+        except* ServiceError as failures:
+            failure = failures.exceptions[0]
+        else:
+            return cast("list[Values]", [run.result() for run in runs])
+        raise failure
 
     async def astream(
         self,

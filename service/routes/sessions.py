@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from core.errors import NotFound
-from service.routes.dependencies import OpenService, Requester
+from service.routes.dependencies import Offset, OpenService, Requester
 from service.sessions.store import ClosedBy, Session
 
 
@@ -42,7 +42,7 @@ def sessions_router() -> APIRouter:
         requester: Requester,
         contact_id: Annotated[str, Query(min_length=1, max_length=200)],
         limit: Annotated[int, Query(ge=1, le=500)] = 50,
-        offset: Annotated[int, Query(ge=0)] = 0,
+        offset: Offset = 0,
     ) -> Sessions:
         """List a contact's sessions, latest first."""
         sessions = await service.sessions.list_for_contact(

@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from service.routes.dependencies import Offset
 from service.runs.output import format_approval_id
 from service.runs.request import require_storable
 from service.workflows.graphs import RunView
@@ -206,7 +207,7 @@ class WorkflowFilter(BaseModel):
     status: Status | None = None
     name: str | None = Field(None, max_length=64)
     limit: int = Field(50, ge=1, le=500)
-    offset: int = Field(0, ge=0, le=1_000_000)
+    offset: Offset = 0
 
 
 class WorkflowList(BaseModel):

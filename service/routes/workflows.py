@@ -13,7 +13,7 @@ from service.auth.principal import Identity
 from service.errors import error_body, to_service_error
 from service.lifespan import Service
 from service.routes import sse
-from service.routes.dependencies import OpenService, Requester
+from service.routes.dependencies import Offset, OpenService, Requester
 from service.routes.workflow_models import (
     Checkpoints,
     DefinitionFault,
@@ -128,7 +128,7 @@ def _add_progress_routes(router: APIRouter) -> None:
         service: OpenService,
         requester: Requester,
         limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000,
-        offset: Annotated[int, Query(ge=0)] = 0,
+        offset: Offset = 0,
     ) -> StepOutputs:
         """Return the output of each step, in the order they finished."""
         records = list((await service.workflows.view(requester, run_id)).records.items())

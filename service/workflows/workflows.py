@@ -307,7 +307,9 @@ async def open_engine(
     async with AsyncExitStack() as stack:
         ports = StepPorts(
             http=await stack.enter_async_context(open_http(settings, crm)),
-            sql=await stack.enter_async_context(open_connections(databases)),
+            sql=await stack.enter_async_context(
+                open_connections(databases, max_bytes=settings.query_limit_bytes)
+            ),
             graphs=RegistryGraphs(STEP_GRAPHS, deps),
             effects=effects,
         )

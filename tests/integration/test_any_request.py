@@ -20,10 +20,11 @@ from tests.support.identity import WITH_KEYS, key_of
 from tests.support.profiles import examples
 from tests.support.service import CONTACT, RunningService, running_service
 
+PATHS = create_app().openapi()["paths"]
 # LangServe's routes are made by the same code for each graph.
 OPERATIONS = [
     (method, path)
-    for path, methods in create_app().openapi()["paths"].items()
+    for path, methods in PATHS.items()
     for method in methods
     if path.startswith(("/v1", "/health", "/info", "/react"))
 ]
@@ -163,3 +164,48 @@ WITH_NUL = ["/v1/sessions/%00", "/v1/sessions?contact_id=a%00"]
 async def test_nul_is_refused_in_paths_and_queries(caller: Caller, url: str) -> None:
     answer = await caller.send(caller.build("GET", url))
     assert (answer.status_code, answer.json()["error"]) == (422, "invalid_request")
+
+
+EXTREMES = [
+    *("-1", str(2**31), str(2**63), "1" + "0" * 400, "1e308", "nan", "x" * 5_000),
+    *("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"),
+]
+QUERIES = [
+    (path, parameter["name"], parameter["in"])
+    for path, methods in PATHS.items()
+    for parameter in methods.get("get", {}).get("parameters", [])
+    if path.startswith("/v1") and parameter["in"] in {"query", "header"}
+]
+
+
+async def test_no_value_of_a_query_parameter_is_a_server_error(caller: Caller) -> None:
+    step = {"id": "a", "type": "data_processing", "operation": "count", "source": "`[]`"}
+    body = {"definition": {"name": "one", "steps": [step]}, "wait": True}
+    started = await caller.send(caller.build("POST", "/v1/workflows", json=body))
+    assert started.json()["status"] == "succeeded", started.text
+    failures = []
+    for path, name, place in QUERIES:
+        url = "/".join(started.json()["id"] if part.startswith("{") else part for part in path.split("/"))
+        for value in EXTREMES:
+            others = {"contact_id": CONTACT} if name != "contact_id" else {}
+            request = caller.build("GET", url, params=others | ({name: value} if place == "query" else {}))
+            if place == "header":
+                request.headers[name] = value
+            answer = await caller.send(request)
+            if answer.status_code >= 500:
+                failures.append((path, name, value[:30]))
+    assert failures == []
+
+
+def test_every_number_in_a_query_has_an_upper_bound() -> None:
+    """A number that Postgres cannot hold is the caller's fault, and is found before it is sent there."""
+    numbers = [
+        (path, parameter["name"], schema)
+        for path, methods in PATHS.items()
+        for operation in methods.values()
+        for parameter in operation.get("parameters", [])
+        for schema in parameter["schema"].get("anyOf", [parameter["schema"]])
+        if schema.get("type") in {"integer", "number"}
+    ]
+    assert len(numbers) > 5
+    assert [(path, name) for path, name, schema in numbers if schema.get("maximum", 2**63) >= 2**63] == []

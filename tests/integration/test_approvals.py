@@ -118,7 +118,7 @@ async def test_the_model_sees_a_rejection_with_its_reason(database_url: str) -> 
         decided = await running.http.post(f"/v1/approvals/{approval['id']}", json=reject)
         output = decided.json()["output"]
         assert output["trace"][0]["observation"]["error"]["kind"] == "rejected"
-        assert "No refunds after 30 days." in model.prompts[-1][-2].text
+        assert "No refunds after 30 days." in "\n".join(message.text for message in model.prompts[-1])
         assert await sent(running) == []
 
 

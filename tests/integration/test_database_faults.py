@@ -98,7 +98,7 @@ async def test_the_service_reports_a_database_outage_and_recovers_from_it(
         health = await running.http.get("/health")
         assert (health.json()["status"], health.json()["checks"]) == (
             "healthy",
-            {"database": "up", "memory": "up", "embeddings": "up"},
+            {"database": "up", "writes": "up", "memory": "up", "embeddings": "up"},
         )
         assert (await ask(running)).status_code == 200
         await db.stop()
@@ -134,6 +134,33 @@ async def test_the_service_reports_a_database_outage_and_recovers_from_it(
             "Hello",
             "We met.",
         ]
+
+
+async def test_health_and_the_error_say_that_the_disk_is_full(database_url: str) -> None:
+    """A trigger refuses what the server would refuse; the database answers all the while."""
+    full = """
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE EXCEPTION 'No space left on device' USING ERRCODE = 'disk_full'; END
+        $$;
+        CREATE TRIGGER full_disk BEFORE INSERT ON checkpoints EXECUTE FUNCTION refuse();
+    """
+    model = ScriptedChatModel(replies=[AIMessage("Nice to meet you.")])
+    async with running_service(database_url, scripted_models(model)) as running:
+        async with running.service.pool.connection() as connection:
+            await connection.execute(full, prepare=False)
+        refused = await ask(running)
+        assert_unavailable(refused)
+        assert "accepts no writes, because its disk is full" in refused.json()["message"]
+        health = await running.http.get("/health")
+        assert (health.status_code, health.json()["checks"]) == (
+            503,
+            {"database": "up", "writes": "down"},
+        )
+        assert "DiskFull" in health.json()["message"]
+        async with running.service.pool.connection() as connection:
+            await connection.execute("DROP TRIGGER full_disk ON checkpoints")
+        assert (await ask(running)).status_code == 200
+        assert (await running.http.get("/health")).json()["status"] == "healthy"
 
 
 async def test_a_run_that_loses_the_database_fails_and_its_thread_resumes(

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import psycopg
 import pytest
 from pydantic import SecretStr
 
@@ -12,6 +13,7 @@ from core.errors import CrmRefused, CrmUnavailable, DatabaseUnavailable, EffectC
 from core.postgres import Pool
 from core.settings import DatabaseSettings
 from service.audit.idempotency import RecordedEffects, erase_effects
+from service.audit.trail import Entry, record_entry
 from tests.support.audit import Outside, act_on_new_thread, fetch_rows, list_outcomes
 
 TEXT = {"contact_id": "c-1", "text": "Use the batch export API, Ana."}
@@ -56,6 +58,63 @@ async def test_an_effect_with_an_unknown_outcome_or_a_refusal_is_made_again(pool
         *("begun", "crm_refused"),
         *("begun", "finished"),
     ]
+
+
+async def test_an_effect_whose_record_was_lost_meanwhile_is_finished_and_not_made_again(pool: Pool) -> None:
+    act_on_new_thread()
+    outside, effects = Outside(), RecordedEffects(pool)
+
+    async def while_the_record_is_lost() -> dict[str, Any]:
+        await fetch_rows(pool, "DELETE FROM audit.effects WHERE key = 'lost' RETURNING key")
+        return await outside()
+
+    await effects.run_once("lost", "send_message", TEXT, while_the_record_is_lost)
+    assert await state(pool, "lost") == ("finished", 1)
+    assert await effects.run_once("lost", "send_message", TEXT, outside) == {"id": "made-1"}
+
+
+async def test_an_effect_is_finished_although_its_record_is_not_committed_yet(
+    pool: Pool, shared_database_url: str
+) -> None:
+    actor, outside, effects = act_on_new_thread(), Outside(), RecordedEffects(pool)
+    waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND locktype IN ('transactionid', 'tuple')"
+    async with await psycopg.AsyncConnection.connect(shared_database_url) as other:
+
+        async def while_it_is_written_again() -> dict[str, Any]:
+            await other.execute("DELETE FROM audit.effects WHERE key = 'late'")
+            await other.execute(
+                "INSERT INTO audit.effects (tenant, key, thread_id, run_id, action, arguments_hash, state) "
+                "VALUES ('default', 'late', %s, '', 'send_message', '', 'begun')",
+                (actor.thread_id,),
+            )
+            return await outside()
+
+        ending = asyncio.create_task(
+            effects.run_once("late", "send_message", TEXT, while_it_is_written_again)
+        )
+        while not await fetch_rows(pool, waiting):  # noqa: ASYNC110 - the database has no event for it
+            await asyncio.sleep(0.01)
+        await other.commit()
+        await ending
+    assert (await state(pool, "late"))[0] == "finished"
+    outcomes = [outcome for _, outcome in await list_outcomes(pool, actor)]
+    assert outcomes == ["begun", "finished"]
+
+
+async def test_ending_an_effect_brings_no_record_of_an_erased_thread_back(pool: Pool) -> None:
+    actor, outside, effects = act_on_new_thread(), Outside(), RecordedEffects(pool)
+
+    async def while_the_thread_is_erased() -> dict[str, Any]:
+        async with pool.connection() as connection:
+            await erase_effects(connection, actor.thread_id)
+            await record_entry(connection, Entry(action="erasure", outcome="erased"))
+        return await outside()
+
+    await effects.run_once(actor.run_id, "send_message", TEXT, while_the_thread_is_erased)
+    query = "SELECT * FROM audit.effects WHERE thread_id = %s"
+    assert await fetch_rows(pool, query, actor.thread_id) == []
+    outcomes = [outcome for _, outcome in await list_outcomes(pool, actor)]
+    assert outcomes == ["begun", "erased", "finished"]
 
 
 @pytest.mark.parametrize("other", [("hand_over", TEXT), ("send_message", {**TEXT, "text": "Another."})])

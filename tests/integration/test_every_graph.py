@@ -77,3 +77,13 @@ async def test_input_that_does_not_fit_is_a_422(running: RunningService, name: s
     for given in ({}, {"contact_id": ""}, {**REGISTRY[name].example, "contact_id": "x" * 201}):
         refused = await running.http.post(f"/{name}/invoke", json={"input": given})
         assert (refused.status_code, refused.json()["error"]) == (422, "invalid_request")
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+async def test_an_answer_without_a_thread_has_nothing_to_answer(running: RunningService, name: str) -> None:
+    for resume in ({"decision": "approve"}, "yes", None):
+        for endpoint in ("invoke", "stream", "batch"):
+            one = {"resume": resume}
+            body = {"inputs": [one]} if endpoint == "batch" else {"input": one}
+            refused = await running.http.post(f"/{name}/{endpoint}", json=body)
+            assert (refused.status_code, refused.json()["error"]) == (409, "nothing_to_resume"), endpoint

@@ -23,7 +23,7 @@ async def test_health_info_docs_and_the_development_crm_are_there(database_url: 
             200,
             {
                 "status": "healthy",
-                "checks": {"database": "up", "memory": "up", "embeddings": "up"},
+                "checks": {"database": "up", "writes": "up", "memory": "up", "embeddings": "up"},
                 "faults": {},
                 "agents": {"degraded": []},
                 "tasks": {},

@@ -1,8 +1,10 @@
 """Limits: what a tenant that asks too much, or too big, is told; and that others do not notice."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 
+import httpx
 import pytest
 from pydantic import SecretStr
 
@@ -13,7 +15,12 @@ from tests.support.general_agent import PARROT, replying, service
 from tests.support.identity import WITH_KEYS, key_of
 from tests.support.service import CONTACT, RunningService
 
-LIMITS = LimitSettings(limit_requests_per_tenant={"small": "3/minute"}, limit_body_bytes=20_000)
+LIMITS = LimitSettings(
+    limit_requests_per_tenant={"small": "3/minute", "batches": "6/minute"},
+    limit_body_bytes=20_000,
+    limit_body_seconds=1,
+    limit_batch_inputs=8,
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +49,25 @@ async def test_responses_carry_the_rate_limit_and_a_rejected_one_says_when_to_re
     assert (await running.http.get("/info", headers={"Authorization": "Bearer x"})).status_code == 401
     health = await running.http.get("/health", headers=small)
     assert (health.status_code, "RateLimit" in health.headers) == (200, False)
+
+
+async def test_each_input_of_a_batch_is_a_request_of_its_tenant(running: RunningService) -> None:
+    key = await key_of(running.service, "batches")
+
+    async def send(inputs: int) -> httpx.Response:
+        # Inputs that the graph does not take: they start no run, and count all the same.
+        return await running.http.post("/react/batch", json={"inputs": [{}] * inputs}, headers=key)
+
+    too_many = await send(9)
+    assert (too_many.status_code, too_many.json()["error"]) == (422, "invalid_request")
+    assert too_many.json()["details"] == {"inputs": 9, "limit": 8}
+    # The refused batch was one request; this one is four.
+    counted = await send(4)
+    assert (counted.status_code, counted.headers["RateLimit"].split(";")[1]) == (422, "r=1")
+    refused = await send(2)
+    assert (refused.status_code, refused.json()["error"]) == (429, "rate_limited")
+    assert 1 <= int(refused.headers["Retry-After"]) <= 60
+    assert (await running.http.get("/info", headers=key)).status_code == 429
 
 
 async def test_replicas_on_one_database_share_a_rate(running: RunningService) -> None:
@@ -87,6 +113,20 @@ async def test_a_body_too_large_is_refused_however_it_is_sent(running: RunningSe
     # What fits is read, in pieces too: this one is only not what the graph takes.
     fits = await running.http.post("/react/invoke", content=chunks(5_000), headers=key)
     assert (fits.status_code, fits.json()["error"]) == (422, "invalid_request")
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 5000", "Transfer-Encoding: chunked"])
+async def test_a_body_that_trickles_is_cut_off(running: RunningService, framing: str) -> None:
+    key = await key_of(running.service, "acme")
+    host, port = running.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = ["POST /v1/messages HTTP/1.1", "Host: x", f"Authorization: {key['Authorization']}", framing]
+    writer.write("\r\n".join([*head, "", "1\r\n{\r\n" if "chunked" in framing else "{"]).encode())
+    # The rest never comes: the service answers and hangs up.
+    answer = (await reader.read()).decode()
+    writer.close()
+    assert answer.startswith("HTTP/1.1 408 ")
+    assert '"error":"body_too_slow"' in answer
 
 
 async def test_a_chunked_message_is_answered(running: RunningService) -> None:

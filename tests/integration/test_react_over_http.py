@@ -1,5 +1,6 @@
 """What a caller of /react notices."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -11,8 +12,10 @@ from langchain_core.runnables import RunnableConfig
 from core.models.reasoning import get_reasoning
 from graphs.registry import REGISTRY
 from nodes.react.state import Reflection
+from service.routes.langserve_runnable import BATCH_CONCURRENCY
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT, EXPORT_TASK, running_service
+from tests.support.waiting import until
 
 DONE = Reflection(
     success=True, reasoning="The article says so.", task_complete=True, final_answer="Use batches."
@@ -79,6 +82,7 @@ async def test_a_run_never_sees_the_fields_of_the_last_run_on_its_thread(
             tools=["search_knowledge_base"],
             instruction="Answer in Latin.",
             background="The customer is a Roman.",
+            time_zone="Asia/Tokyo",
             temperature=1.5,
         )
         await running.http.post("/react/invoke", json={"input": given, "config": config})
@@ -88,10 +92,12 @@ async def test_a_run_never_sees_the_fields_of_the_last_run_on_its_thread(
         prompt = "\n".join(message.text for message in model.prompts[1])
         assert "Latin" not in prompt
         assert "Roman" not in prompt
+        assert "Tokyo" not in prompt
         state = await running.service.graphs["react"].aget_state({"configurable": {"thread_id": "one"}})
         for name, field in REGISTRY["react"].input_schema.model_fields.items():
-            # What the agent knows of the contact is added to the background.
-            if name in state.values and name != "background" and not field.is_required():
+            # What the CRM and memory know of the contact is added to these.
+            is_added_to = name in {"background", "time_zone"}
+            if name in state.values and not is_added_to and not field.is_required():
                 assert state.values[name] == field.get_default(call_default_factory=True), name
 
 
@@ -101,6 +107,26 @@ async def test_each_input_of_a_batch_has_a_thread_of_its_own(database_url: str) 
         outputs = await running.react.abatch([react_input(f"Question {number}") for number in range(3)])
         assert len({output["thread_id"] for output in outputs}) == 3
         assert [len(output["messages"]) for output in outputs] == [2, 2, 2]
+
+
+async def test_a_batch_ends_at_its_first_failure_and_nothing_of_it_runs_on(database_url: str) -> None:
+    released = asyncio.Event()
+
+    async def wait_for_release() -> None:
+        await released.wait()
+
+    model = ScriptedChatModel(
+        replies=[RuntimeError("broken"), *(AIMessage("Yes, it is.") for _ in range(19))],
+        before_token=wait_for_release,
+    )
+    async with running_service(database_url, scripted_models(model)) as running:
+        body = {"inputs": [react_input(f"Question {number}") for number in range(20)]}
+        answered = await running.http.post("/react/batch", json=body)
+        assert (answered.status_code, answered.json()["error"]) == (500, "internal_error")
+        released.set()
+        await until(lambda: not running.service.runs.active)
+        # Those that had begun; no other input began.
+        assert len(model.prompts) <= BATCH_CONCURRENCY
 
 
 async def test_stream_gives_each_step_and_then_the_output(database_url: str) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from core.errors import StepFailed
 from nodes.workflow.executors import build_database_query
@@ -20,15 +21,30 @@ INSERT INTO invoices VALUES
      'NaN', 7);
 INSERT INTO invoices (number) SELECT generate_series(1, 20);
 CREATE FUNCTION write() RETURNS int LANGUAGE sql AS 'INSERT INTO invoices (number) VALUES (99) RETURNING 1';
+DO $$ BEGIN
+    CREATE ROLE reader LOGIN;
+    CREATE ROLE auditor LOGIN BYPASSRLS;
+    CREATE ROLE clerk LOGIN NOINHERIT;
+EXCEPTION WHEN duplicate_object THEN NULL;
+END $$;
+GRANT ALL ON invoices TO reader;
+GRANT pg_read_server_files TO clerk;
 """
+LIMIT_BYTES = 20_000
 
 
 @pytest.fixture(scope="module")
 async def connections(shared_database_url: str) -> AsyncIterator[Connections]:
     async with await psycopg.AsyncConnection.connect(shared_database_url, autocommit=True) as connection:
         await connection.execute(TABLES)
-    urls = {"reports": shared_database_url, "away": "postgresql://127.0.0.1:1/nothing?connect_timeout=2"}
-    async with open_connections(urls) as opened:
+    urls = {
+        "reports": make_conninfo(shared_database_url, user="reader"),
+        "superuser": shared_database_url,
+        "auditor": make_conninfo(shared_database_url, user="auditor"),
+        "clerk": make_conninfo(shared_database_url, user="clerk"),
+        "away": "postgresql://127.0.0.1:1/nothing?connect_timeout=2",
+    }
+    async with open_connections(urls, max_bytes=LIMIT_BYTES) as opened:
         yield opened
 
 
@@ -72,8 +88,9 @@ async def test_values_are_bound_and_never_parsed_as_sql(connections: Connections
 @pytest.mark.parametrize(
     ("sql", "why"),
     [
-        ("SELECT 1; SELECT 2", "multiple commands"),
-        ("SELECT 1; DROP TABLE invoices", "multiple commands"),
+        ("SELECT 1; SELECT 2", "syntax error"),
+        ("SELECT 1; DROP TABLE invoices", "syntax error"),
+        ("SELECT 1) SELECT 2; DROP TABLE invoices --", "syntax error"),
         ("WITH gone AS (DELETE FROM invoices RETURNING *) SELECT * FROM gone", "data-modifying"),
         ("SELECT write()", "read-only transaction"),
         ("SELECT * INTO copied FROM invoices", "INTO"),
@@ -89,6 +106,36 @@ async def test_a_statement_can_only_read_a_limited_number_of_rows(
         await read(connections, sql, row_limit=10)
     assert not caught.value.retryable
     assert await read(connections, "SELECT count(*) AS n FROM invoices") == [{"n": 21}]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT repeat('x', 1_000) AS text FROM generate_series(1, 30)",
+        # One row that the server does not even send.
+        "SELECT repeat('x', 50_000_000) AS text",
+        "SELECT repeat('x', 30_000) AS step_rows;",
+    ],
+)
+async def test_rows_have_a_limit_of_bytes_which_the_error_names(connections: Connections, sql: str) -> None:
+    with pytest.raises(StepFailed, match=r"20,000 bytes \(WORKFLOW_QUERY_LIMIT_BYTES\)") as caught:
+        await read(connections, sql)
+    assert caught.value.details == {"limit": "WORKFLOW_QUERY_LIMIT_BYTES", "limit_bytes": LIMIT_BYTES}
+    rows = await read(connections, "SELECT repeat('x', 1_000) AS text FROM generate_series(1, 18)")
+    assert len(rows) == 18
+
+
+@pytest.mark.parametrize("connection", ["superuser", "auditor", "clerk"])
+async def test_a_role_that_reads_more_than_its_tables_is_refused(
+    connections: Connections, connection: str
+) -> None:
+    with pytest.raises(StepFailed, match="use a role that may only read the tables it needs"):
+        await read(connections, "SELECT 1 AS one", connection=connection)
+
+
+async def test_rows_come_in_the_order_that_the_statement_asks_for(connections: Connections) -> None:
+    sql = "SELECT number FROM invoices WHERE number > 0 ORDER BY number DESC LIMIT 3 -- the latest"
+    assert [row["number"] for row in await read(connections, sql)] == [20, 19, 18]
 
 
 async def test_a_slow_statement_is_cancelled_and_frees_its_connection(connections: Connections) -> None:

@@ -121,8 +121,35 @@ async def test_an_unexpected_response_fails_the_step(
 async def test_the_crm_is_called_with_its_own_api_key(http: WorkflowHttpClient) -> None:
     answer = await ask(http, "crm:/contacts/{{ input.who }}")
     assert answer["body"] == {"path": "/api/v1/contacts/Ana & co", "key": "Bearer crm"}
-    with pytest.raises(StepFailed, match="must not hold"):
-        await ask(http, "crm:/../admin")
+    for escape in ("crm:/../admin", "crm:/contacts/%2e%2e/admin", "crm:/contacts%2F..%2Fadmin"):
+        with pytest.raises(StepFailed, match="must not hold"):
+            await ask(http, escape)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("HEAD", "contacts/c-1/orders?limit=5", True),
+        ("POST", "messages", True),
+        ("PATCH", "contacts/c-1/profile", True),
+        # A discount waits for a person elsewhere; nothing is deleted; other resources are not theirs.
+        ("PATCH", "contacts/c-1/opportunities/o-1", False),
+        ("PATCH", "contacts/c-1%2Fopportunities%2Fo-1/profile", False),
+        ("POST", "contacts/c-1/handoffs", False),
+        ("DELETE", "contacts/c-1", False),
+        ("GET", "users", False),
+        ("GET", "messages/all", False),
+    ],
+)
+async def test_the_crms_key_is_sent_with_the_requests_that_the_operator_allows_only(
+    http: WorkflowHttpClient, method: str, path: str, allowed: bool
+) -> None:
+    call = ask(http, f"crm:/{path}", method=method)
+    if allowed:
+        assert (await call)["status"] == 200
+    else:
+        with pytest.raises(StepFailed, match="WORKFLOW_CRM_REQUESTS"):
+            await call
 
 
 @pytest.mark.parametrize(

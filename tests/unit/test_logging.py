@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import pytest
 import structlog
+from pydantic import BaseModel, ValidationError
 
 from core.logging import configure_logging, get_logger
 from core.settings import LogSettings
@@ -194,3 +195,23 @@ def test_an_exception_for_people_has_a_traceback_and_no_values_of_variables() ->
     assert "in charge" in terminal.getvalue()
     assert "a card of 16 digits was refused" in terminal.getvalue()
     assert CARD not in terminal.getvalue()
+
+
+@pytest.mark.parametrize("settings", [{"format": "json"}, {"format": "console"}])
+def test_what_libraries_quote_of_a_customers_message_is_not_logged(settings: dict[str, str]) -> None:
+    class Bill(BaseModel):
+        amount: int
+
+    stream = io.StringIO()
+    logging_to(stream, **settings)
+    log = get_logger("nodes.any")
+    try:
+        Bill.model_validate({"amount": f"my card is\n{CARD}"})
+    except ValidationError as error:
+        log.exception("unforeseen_error")
+        log.warning("not_written", reason=str(error))
+    log.warning("not_written", reason=f"null value in column\nDETAIL:  Failing row contains ({CARD}).")
+    logged = stream.getvalue()
+    assert CARD not in logged
+    assert "valid integer" in logged
+    assert "null value in column" in logged

@@ -79,6 +79,12 @@ async def test_concurrent_requests_are_counted_once_each() -> None:
     assert len([status for status in statuses if status and status.allowed]) == 100
 
 
+async def test_a_request_that_stands_for_several_is_counted_whole_or_not_at_all() -> None:
+    limiter = replica(SharedStorage())
+    statuses = [await limiter.count_request("acme", weight=weight) for weight in (60, 50, 30, 11, 10, 1)]
+    assert [status.allowed for status in statuses if status] == [True, False, True, False, True, False]
+
+
 async def test_a_tenant_may_have_another_rate_or_none() -> None:
     limiter = replica(SharedStorage(), "none", slow="3/second", free="none")
     assert await limiter.count_request("anyone") is None
@@ -119,6 +125,9 @@ async def test_replicas_together_never_exceed_the_rate_and_waste_little(
     storage = SharedStorage()
     replicas = [replica(storage, f"{rate}/minute") for _ in range(count)]
     allowed = 0
+    for weight in random.choices((1, 2, 7), k=rate // 4):
+        status = await random.choice(replicas).count_request("acme", weight=weight)
+        allowed += weight if status and status.allowed else 0
     for _ in range(3 * rate):
         allowed += await count_allowed(random.choice(replicas), 1)
     # A replica that is not chosen any more may hold a lease.
