@@ -4,8 +4,7 @@ The service runs in this process with its offline model and an embedded Postgres
 another one. Each message is a new session, is worded like no other, and comes from one of the development
 CRM's contacts in turn. ``make bench-messages`` runs it.
 
-CPU is measured against a calibration loop of the same run, because other work on the machine changes
-seconds but hardly their ratio.
+CPU is also given as a multiple of a calibration loop's, to compare machines; a busy one makes it vary.
 """
 
 import argparse
