@@ -703,7 +703,7 @@ async def test_a_graph_can_be_built_with_its_own_team_guidance_and_workers(build
     for step in ("decompose", "decide"):
         system = model.asked_by(step)[0][0].text
         assert "- qualifier: Finds out what a lead needs.\n- closer: Agrees on terms." in system
-        assert system.endswith("Qualify before you close.")
+        assert "Qualify before you close.\n\nToday is " in system
 
 
 async def test_the_default_team_uses_existing_tools_only(pool: Pool) -> None:
