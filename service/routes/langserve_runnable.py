@@ -26,6 +26,7 @@ from service.audit.idempotency import KeyClaim
 from service.errors import to_service_error
 from service.lifespan import Service
 from service.runs.output import RunResult, build_served_output_schema
+from service.runs.preconditions import check_new_thread
 from service.runs.request import (
     MultitaskStrategy,
     OnStart,
@@ -206,6 +207,9 @@ class ServedGraph(Runnable[Values, Values]):
         key = f"request:{claimed.id}" if claimed else ""
         # A session is its thread.
         named = configurable.get("thread_id") or values.get("session_id")
+        fresh = configurable.get(FRESH_KEY, not named) and not is_repeated
+        if fresh:
+            check_new_thread(graph_input)
         thread_id = named or new_thread_id()
         if self._spec is SESSION_GRAPH:
             on_start = service.session_runs.enter_on_start(
@@ -220,7 +224,7 @@ class ServedGraph(Runnable[Values, Values]):
             graph_input,
             identity=identity,
             thread_id=thread_id,
-            fresh=configurable.get(FRESH_KEY, not named) and not is_repeated,
+            fresh=fresh,
             locale=configurable.get("locale") or None,
             metadata=config.get("metadata", {}),
             tags=config.get("tags", []),

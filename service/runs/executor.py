@@ -30,7 +30,6 @@ from service.runs.observers import RunObserver
 from service.runs.output import RunResult
 from service.runs.preconditions import (
     ThreadOwners,
-    check_new_thread,
     check_preconditions,
     list_decisions,
 )
@@ -245,8 +244,6 @@ class RunExecutor:
             for decision in list_decisions(graph.name, graph_input, state):
                 await self._audit.record(decision)
             config, pending = keep_message_key(config, graph_input, state), state.interrupts
-        else:
-            check_new_thread(graph_input)
         callbacks = await _start_callbacks(request)
         if handler:
             callbacks.add_handler(handler)
