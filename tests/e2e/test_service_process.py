@@ -126,7 +126,8 @@ async def test_a_thread_survives_kill_9_of_the_service_and_a_restart_of_the_data
         async with service_process(data_dir, **settings) as service, client(service.url) as http:
             third = await _ask(http, "And now?", first["thread_id"])
         turns = [turn[1] for turn in gemini.requests[-1].contents]
-        assert [turn for turn in turns if not turn.startswith("[Background")] == [
+        notes = ("[Background", "[Iteration")
+        assert [turn for turn in turns if not turn.startswith(notes)] == [
             "My name is Ana.",
             "Nice to meet you, Ana.",
             "What is my name?",
