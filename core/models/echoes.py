@@ -7,7 +7,6 @@ customer.
 
 import re
 from collections.abc import Iterator, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -94,6 +93,25 @@ _SENTENCE_END: Final = re.compile(r"(?<=[.:;?!])\s+|\n\s*\n|\n\s*-\s")
 # Shorter sentences may be said by anybody.
 _MIN_SENTENCE_WORDS: Final = 8
 
+
+def _normalise(text: str) -> str:
+    return " ".join(text.lower().split())
+
+
+def _list_prompt_sentences() -> tuple[str, ...]:
+    """Return the sentences of all prompts, without those that a value is filled into."""
+    sentences = {
+        _normalise(sentence)
+        for path in _PROMPTS.glob("*.md")
+        for sentence in _SENTENCE_END.split(path.read_text(encoding="utf-8"))
+        if len(sentence.split()) >= _MIN_SENTENCE_WORDS and not re.search(r"[{$`]", sentence)
+    }
+    return tuple(sorted(sentences))
+
+
+# Read at import, and not while a run waits.
+_PROMPT_SENTENCES: Final = _list_prompt_sentences()
+
 ECHO_FAULT: Final = (
     "it repeats parts of the prompt: write the answer alone, without its tags, headings or notes"
 )
@@ -109,28 +127,12 @@ def find_echo(text: str) -> str | None:
         if match := pattern.search(prose):
             return match.group().strip()
     lowered = _normalise(prose)
-    return next((phrase for phrase in (*_PHRASES, *_list_prompt_sentences()) if phrase in lowered), None)
+    return next((phrase for phrase in (*_PHRASES, *_PROMPT_SENTENCES) if phrase in lowered), None)
 
 
 def find_echo_in_value(value: Any) -> str | None:
     """Return the first echo in the texts of a JSON-like value, or ``None``."""
     return next(filter(None, map(find_echo, _iter_texts(value))), None)
-
-
-@cache
-def _list_prompt_sentences() -> tuple[str, ...]:
-    """Return the sentences of all prompts, without those that a value is filled into."""
-    sentences = {
-        _normalise(sentence)
-        for path in _PROMPTS.glob("*.md")
-        for sentence in _SENTENCE_END.split(path.read_text(encoding="utf-8"))
-        if len(sentence.split()) >= _MIN_SENTENCE_WORDS and not re.search(r"[{$`]", sentence)
-    }
-    return tuple(sorted(sentences))
-
-
-def _normalise(text: str) -> str:
-    return " ".join(text.lower().split())
 
 
 def _iter_texts(value: Any) -> Iterator[str]:

@@ -12,6 +12,7 @@ from core.errors import CrmError, CrmRefused, NotFound
 from core.logging import get_logger
 from core.memory import Edge
 from nodes.deps import Deps
+from nodes.shared.prompts import find_zone
 from tools.crm.models import Contact, Ticket
 from tools.relations import build_contact_edges, build_ticket_edges
 
@@ -58,7 +59,10 @@ async def load_contact_profile(deps: Deps, contact_id: str) -> ContactProfile:
     contact, subscription, tickets = await asyncio.gather(
         _load_contact(deps, contact_id), _load_subscription(deps, contact_id), _load_tickets(deps, contact_id)
     )
-    return ContactProfile(contact=contact, subscription=subscription, recent_tickets=tickets)
+    profile = ContactProfile(contact=contact, subscription=subscription, recent_tickets=tickets)
+    # Prompts need the zone: its file is read here, and not in the event loop.
+    await asyncio.to_thread(find_zone, get_time_zone(profile))
+    return profile
 
 
 async def try_load_contact_profile(deps: Deps, contact_id: str) -> ContactProfile | None:

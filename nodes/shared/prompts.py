@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable
 from datetime import UTC, datetime, tzinfo
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -46,7 +46,7 @@ def build_system_prompt(*parts: str, locale: str | None, time_zone: str = "") ->
 
 def describe_day(time_zone: str) -> str:
     """Return a sentence with weekday and date where the contact is, or in UTC if that is unknown."""
-    zone = _find_zone(time_zone)
+    zone = find_zone(time_zone)
     if zone is None:
         return f"Today is {_format_day(get_current_time())} (UTC). The customer's time zone is not known."
     return f"Today is {_format_day(get_current_time(), zone)}. The customer's time zone is {time_zone}."
@@ -54,7 +54,7 @@ def describe_day(time_zone: str) -> str:
 
 def describe_time(time_zone: str) -> str:
     """Return a sentence with the time where the contact is, or in UTC if that is unknown."""
-    zone = _find_zone(time_zone)
+    zone = find_zone(time_zone)
     name = time_zone if zone else "UTC"
     return f"It is {get_current_time().astimezone(zone or UTC):%H:%M} in {name}."
 
@@ -69,8 +69,12 @@ def _format_day(now: datetime, zone: tzinfo = UTC) -> str:
     return f"{local:%A}, {local.day} {local:%B %Y}"
 
 
-def _find_zone(name: str) -> ZoneInfo | None:
-    """Return the time zone; ``None`` for a name that is empty or unknown, as the CRM may write anything."""
+@lru_cache(maxsize=1_000)
+def find_zone(name: str) -> ZoneInfo | None:
+    """Return the time zone; ``None`` for a name that is empty or unknown, as the CRM may write anything.
+
+    Its first use reads a file.
+    """
     try:
         return ZoneInfo(name) if name else None
     except (KeyError, OSError, ValueError):

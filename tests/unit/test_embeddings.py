@@ -55,6 +55,7 @@ def test_without_a_key_the_local_model_is_used() -> None:
 def test_where_the_local_model_cannot_run_a_warning_says_what_is_worse_and_what_to_set(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("WARNING")
     monkeypatch.setattr(providers, "why_unavailable", lambda: "no wheel for this machine")
     assert build_embedder(settings(), "similarity").model == LEXICAL
     for words in ("embeddings_degraded", "no wheel for this machine", "spelling", "EMBEDDING_MODEL"):
