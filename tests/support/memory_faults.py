@@ -49,5 +49,5 @@ def line(monkeypatch: pytest.MonkeyPatch) -> Line:
             made.memory = memory
             yield cast("Memory", made)
 
-    monkeypatch.setattr("service.lifespan.open_configured_memory", opened)
+    monkeypatch.setattr("service.graph_deps.open_configured_memory", opened)
     return made
