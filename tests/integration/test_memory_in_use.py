@@ -43,7 +43,9 @@ async def test_an_outage_of_the_memory_costs_no_answer_and_no_message(database_u
         assert "green parrot" in shown(model)
         line.state = "up"
         third = await say(running, "Still there?", session_id=session)
-        assert third["metadata"]["memory"] == {"available": True, "degraded": [], "recorded": True}
+        # What was stored just now may wait for its vectors.
+        memory = third["metadata"]["memory"]
+        assert (memory["available"], memory["recorded"]) == (True, True)
         assert await remembered(running) == [
             ("customer", PARROT),
             ("agent", "Nice."),
