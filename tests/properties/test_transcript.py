@@ -120,6 +120,7 @@ def state_of(earlier: Sequence[Turn], now: Turn, *, unreadable: str | None = Non
         "instruction": "",
         "background": "",
         "context": [],
+        "expected_outcome": "",
         "unreadable": unreadable,
     }
     return cast("ReactState", state)
