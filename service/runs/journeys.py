@@ -13,7 +13,7 @@ from uuid import uuid4
 from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
-from langgraph.types import Command
+from langgraph.types import Command, StateSnapshot
 from pydantic import Field
 from typing_extensions import TypedDict
 
@@ -98,6 +98,10 @@ class JourneyRouter:
         self._store = store
         self._graphs = graphs
         self._agents = deps.agents
+        # Agents share most of their rules; each rule is tried once.
+        self._escalation_rules = frozenset(
+            rule for spec in deps.agents.specs.values() if spec.escalation for rule in spec.escalation_rules
+        )
         self._crm = deps.crm
         self._models = deps.models
         self._memory = deps.memory
@@ -248,9 +252,12 @@ class JourneyRouter:
     async def _get_question(self, onboarding: Journey) -> Question | None:
         if not onboarding.is_waiting:
             return None
-        config: RunnableConfig = {"configurable": {"thread_id": onboarding.thread_id}}
-        state = await self._graphs[ONBOARDING.name].aget_state(config)
+        state = await self._load_state(onboarding)
         return next((pending.value["question"] for pending in state.interrupts), None)
+
+    async def _load_state(self, journey: Journey) -> StateSnapshot:
+        config: RunnableConfig = {"configurable": {"thread_id": journey.thread_id}}
+        return await self._graphs[journey.graph].aget_state(config)
 
     async def _route(self, message: str) -> Routing | None:
         try:
@@ -268,7 +275,7 @@ class JourneyRouter:
             is_elsewhere: Whether it came in another session than the question.
         """
         spec = self._agents.specs[routing.route]
-        if any(each.find_escalation(message) for each in self._agents.specs.values() if each.escalation):
+        if any(rule.applies_to(message) for rule in self._escalation_rules):
             return True
         if routing.route == ONBOARDING.name:
             return False
@@ -283,8 +290,7 @@ class JourneyRouter:
     async def _find_onboarding(self, known: Journey | None, contact_id: str) -> Journey | None:
         """Return the onboarding to continue, or a new one for a contact the CRM knows nothing of yet."""
         if known:
-            config: RunnableConfig = {"configurable": {"thread_id": known.thread_id}}
-            state = await self._graphs[ONBOARDING.name].aget_state(config)
+            state = await self._load_state(known)
             return known if state.values.get("status") in {"paused", "in_progress"} else None
         try:
             profile = (await self._crm.get_contact(contact_id)).profile
