@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from uuid import uuid4
 
 from fastapi import FastAPI
 from threadpoolctl import threadpool_limits
@@ -40,6 +41,7 @@ from service.migrations import migrate_rooms
 from service.observability.metrics import RunMeter, ServiceMetrics, add_gauges
 from service.observability.tracing import Tracing, open_tracing
 from service.retention import supervise_retention
+from service.runs.claims import RunClaims
 from service.runs.erasure import Erasure
 from service.runs.executor import RunExecutor
 from service.runs.journeys import JourneyRouter
@@ -48,6 +50,7 @@ from service.runs.observers import RunObserver
 from service.runs.preconditions import ThreadOwners
 from service.runs.request import CompiledGraph
 from service.runs.sessions import SESSION_GRAPH, SessionRuns, summarise_session
+from service.runs.store import RunStore
 from service.sessions.journeys import JourneyStore
 from service.sessions.store import SessionStore
 from service.sessions.worker import SessionWorker
@@ -185,10 +188,16 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
 
         info = replace(models.info, prompts=hash_prompts(spec.prompt for spec in deps.agents.specs.values()))
         owners = ThreadOwners(pool)
+        claims = RunClaims(
+            RunStore(pool, replica=str(uuid4()), claim_seconds=settings.runs.claim_seconds),
+            rollback=partial(_delete_run_checkpoints, saver),
+        )
+        await stack.enter_async_context(tasks.supervise("run-claims", claims.keep))
+        await stack.enter_async_context(tasks.supervise("run-notifications", claims.listen))
         runs = _build_runs(
             settings,
             pool,
-            owners,
+            claims,
             stores.audit,
             RunObserver(metrics, tracing, stores.audit, prompts=info.prompts),
         )
@@ -203,7 +212,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         await stack.enter_async_context(
             maintain_audit(tasks, pool, stores.audit, stores.requests, settings.audit)
         )
-        await stack.enter_async_context(supervise_retention(tasks, settings, pool, erasure, runs))
+        await stack.enter_async_context(supervise_retention(tasks, settings, pool, erasure))
         workflows = await stack.enter_async_context(
             open_workflows(
                 settings.workflows,
@@ -287,13 +296,18 @@ async def _open_rates(stack: AsyncExitStack, settings: Settings, pool: Pool) -> 
 
 
 def _build_runs(
-    settings: Settings, pool: WatchedPool, owners: ThreadOwners, audit: AuditTrail, observer: RunObserver
+    settings: Settings, pool: WatchedPool, claims: RunClaims, audit: AuditTrail, observer: RunObserver
 ) -> RunExecutor:
     return RunExecutor(
         settings.runs,
         build_queues(settings.runs, settings.workflows, shared=settings.auth.enabled),
-        owners,
+        claims,
         audit,
         observer,
         database_unavailable=lambda: pool.unavailable_reason,
     )
+
+
+async def _delete_run_checkpoints(saver: GroupCommitSaver, thread_id: str, run_id: str) -> None:
+    await saver.adelete_for_runs([run_id])
+    saver.forget(thread_id)

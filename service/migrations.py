@@ -23,12 +23,12 @@ log = get_logger(__name__)
 
 def _read_migrations(room: str) -> Sequence[bytes]:
     """Return a room's migrations, ``sql/0001_*.sql`` first: append new files, never edit or reorder."""
-    return [file.read_bytes() for file in sorted((Path(__file__).parent / room / "sql").glob("*.sql"))]
+    return [file.read_bytes() for file in sorted((Path(__file__).parent / room / "sql").glob("0*.sql"))]
 
 
 # By schema. Read at import, never while a request waits.
 MIGRATIONS: Final[Mapping[str, Sequence[bytes]]] = {
-    schema: _read_migrations(schema) for schema in ("auth", "audit", "sessions")
+    schema: _read_migrations(schema) for schema in ("auth", "runs", "audit", "sessions")
 }
 
 

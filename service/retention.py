@@ -7,7 +7,6 @@ from datetime import timedelta
 from functools import partial
 
 from checkpoints.retention import RetentionPolicies, SweepResult, sweep
-from checkpoints.threads import load_thread_owner
 from core.context import Actor, act_as
 from core.logging import get_logger
 from core.postgres import Connection, Pool
@@ -15,7 +14,7 @@ from core.settings import Settings
 from core.tasks import Supervisor, periodic
 from service.auth.principal import LOCAL
 from service.runs.erasure import Erasure
-from service.runs.executor import RunExecutor
+from service.runs.store import load_thread_owner
 
 log = get_logger(__name__)
 
@@ -24,13 +23,13 @@ _JITTER = 0.1
 
 @asynccontextmanager
 async def supervise_retention(
-    tasks: Supervisor, settings: Settings, pool: Pool, erasure: Erasure, runs: RunExecutor
+    tasks: Supervisor, settings: Settings, pool: Pool, erasure: Erasure
 ) -> AsyncIterator[None]:
     """Apply the policies at each interval while the context is open; the first time after one interval."""
     if RetentionPolicies.from_settings(settings.retention).keep_everything:
         yield
         return
-    run_pass = partial(apply_retention, settings, pool, erasure, runs)
+    run_pass = partial(apply_retention, settings, pool, erasure)
     interval = settings.retention.interval_seconds
     async with tasks.supervise(
         "retention", lambda: periodic("retention", run_pass, seconds=interval, jitter=_JITTER)
@@ -42,7 +41,6 @@ async def apply_retention(
     settings: Settings,
     pool: Pool,
     erasure: Erasure,
-    runs: RunExecutor | None = None,
     *,
     dry_run: bool = False,
 ) -> SweepResult:
@@ -52,7 +50,6 @@ async def apply_retention(
         settings: The policies and the limits.
         pool: Connections.
         erasure: Erases whole threads.
-        runs: The runs of this process, whose threads are left alone; None: there are none.
         dry_run: Change nothing, even where the settings would.
     """
     dry_run = dry_run or settings.retention.dry_run
@@ -67,7 +64,6 @@ async def apply_retention(
         grace=timedelta(seconds=grace),
         batch_size=settings.retention.batch_size,
         dry_run=dry_run,
-        busy=runs.is_busy if runs else lambda _: False,
     )
     for line in result.lines.values():
         log.info("retention", dry_run=dry_run, **asdict(line))
@@ -83,5 +79,5 @@ async def _erase_thread(erasure: Erasure, connection: Connection, thread_id: str
     thread stays until the next time.
     """
     owner = await load_thread_owner(connection, thread_id)
-    tenant = owner.tenant if owner and owner.tenant else LOCAL.tenant
+    tenant = owner.tenant if owner else LOCAL.tenant
     await erasure.erase(thread_id, tenant=tenant)

@@ -7,6 +7,7 @@ boundary, where its checkpoint is, instead of being cancelled within a step.
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from dataclasses import replace
 from enum import Enum
 from typing import Final, TypeAlias, cast
 
@@ -23,16 +24,14 @@ from core.errors import RunStopped, ServiceError
 from core.logging import get_logger
 from core.settings import RunSettings
 from service.audit.trail import AuditTrail
+from service.auth.principal import Identity
 from service.errors import to_service_error
 from service.runs.answers import refuse_wrong_answers
-from service.runs.limits import RunQueue, ThreadLocks
-from service.runs.observers import RunObserver
+from service.runs.claims import CLIENT_GONE, SHUTDOWN, Claim, RunClaims
+from service.runs.limits import RunQueue
+from service.runs.observers import ObservedRun, RunObserver
 from service.runs.output import RunResult
-from service.runs.preconditions import (
-    ThreadOwners,
-    check_preconditions,
-    list_decisions,
-)
+from service.runs.preconditions import check_preconditions, list_decisions
 from service.runs.replay import find_earlier_run, is_broken_off, keep_message_key, replay_output
 from service.runs.request import QueueName, RunPart, RunRequest, build_resume_call
 
@@ -49,7 +48,7 @@ class RunExecutor:
     Args:
         settings: How long a drain may take.
         queues: Concurrency slots and time limits of each kind of run.
-        owners: Authorizes access to threads.
+        claims: Gives runs their turn on their threads.
         audit: Records people's decisions before the run continues with them.
         observer: Counts, traces and records runs.
         database_unavailable: Returns why the database of the checkpoints is unavailable; empty: it is not.
@@ -59,7 +58,7 @@ class RunExecutor:
         self,
         settings: RunSettings,
         queues: Mapping[QueueName, RunQueue],
-        owners: ThreadOwners,
+        claims: RunClaims,
         audit: AuditTrail,
         observer: RunObserver,
         *,
@@ -67,11 +66,10 @@ class RunExecutor:
     ) -> None:
         self._settings = settings
         self._queues = queues
-        self._owners = owners
+        self._claims = claims
         self._audit = audit
         self._observer = observer
         self._database_unavailable = database_unavailable
-        self._threads = ThreadLocks()
         self._tasks: dict[asyncio.Task[None], RunControl] = {}
         self._stopping = False
         self._draining: asyncio.Task[None] | None = None
@@ -95,22 +93,17 @@ class RunExecutor:
         """Return the concurrency slots of one kind of run."""
         return self._queues[queue].slots
 
-    def is_busy(self, thread_id: str) -> bool:
-        """Return whether a thread has a run in progress or waiting."""
-        return self._threads.is_busy(thread_id)
+    def hold_idle_thread(self, identity: Identity, thread_id: str) -> AbstractAsyncContextManager[str]:
+        """Hold a tenant's thread that has no run, see :meth:`service.runs.claims.RunClaims.hold_idle`."""
+        return self._claims.hold_idle(thread_id, identity.tenant, identity.user)
 
     def stop(self, thread_id: str) -> None:
-        """Ask a thread's run to stop at its next step; do nothing if it has none."""
-        self._threads.stop(thread_id)
+        """Ask the run of a thread to stop at its next step, if this replica executes it."""
+        self._claims.stop(thread_id)
 
-    def hold_idle_thread(self, thread_id: str, tenant: str) -> AbstractAsyncContextManager[None]:
-        """Hold a tenant's thread that has no run; runs that come meanwhile wait for their turn.
-
-        Raises:
-            ThreadBusy: The thread has a run.
-            NotFound: The thread has a run of another tenant.
-        """
-        return self._threads.hold_idle(thread_id, tenant)
+    async def cancel_thread(self, tenant: str, thread_id: str) -> None:
+        """Ask the runs of a thread to stop, on whichever replica they are; do nothing if it has none."""
+        await self._claims.cancel(tenant, thread_id, "interrupt")
 
     @asynccontextmanager
     async def stream(self, request: RunRequest) -> AsyncIterator[AsyncIterator[RunPart]]:
@@ -158,7 +151,7 @@ class RunExecutor:
         """Accept no more runs and ask those in progress to stop at their next step."""
         self._stopping = True
         for control in self._tasks.values():
-            control.request_drain("shutdown")
+            control.request_drain(SHUTDOWN)
 
     def begin_drain(self) -> asyncio.Task[None]:
         """Drain in the background; repeated calls return the same task, done when all runs have stopped."""
@@ -183,27 +176,14 @@ class RunExecutor:
 
     async def _execute(self, request: RunRequest, listener: "_Listener") -> None:
         set_context(request.context)
-        act_as(request.actor)
         queue = self._queues[request.queue]
+        deadline = asyncio.get_running_loop().time() + queue.timeout_seconds
         with self._observer.observe(request) as run:
             try:
-                async with (
-                    asyncio.timeout(queue.timeout_seconds),
-                    self._threads.hold_for_run(request, listener.control),
-                    queue.slot(request.identity.tenant),
-                ):
-                    parts, is_replay = await self._begin(request, listener.control, run.handler)
-                    self._threads.mark_admitted(request.thread_id)
-                    listener.admit()
-                    result = RunResult()
-                    # Closed early, the step in progress ends before the thread is released.
-                    async with aclosing(parts):
-                        async for part in parts:
-                            run.take(part)
-                            result.take(part)
-                            await listener.send(part)
-                    if request.on_finish and not is_replay and not result.interrupts:
-                        await request.on_finish(result.values)
+                async with self._claims.hold(request, listener.control, queue, deadline) as claim:
+                    act_as(replace(request.actor, attempt=claim.attempt))
+                    async with asyncio.timeout_at(deadline):
+                        await self._stream(request, listener, claim, run)
                 await listener.end()
             except Exception as error:  # noqa: BLE001 - a run may raise anything; to_service_error() types it
                 end = _describe_end(error, request, has_begun=listener.is_admitted)
@@ -216,13 +196,28 @@ class RunExecutor:
                 listener.fail(_describe_end(GraphDrained(), request, has_begun=listener.is_admitted))
                 raise
 
-    async def _begin(
-        self, request: RunRequest, control: RunControl, handler: BaseCallbackHandler | None
-    ) -> tuple[AsyncGenerator[RunPart, None], bool]:
-        """Admit a run that holds its thread and a slot.
+    async def _stream(
+        self, request: RunRequest, listener: "_Listener", claim: Claim, run: ObservedRun
+    ) -> None:
+        """Execute a run that holds its thread and a slot, and hand its parts to the listener."""
+        parts = await self._begin(request, listener.control, claim, run.handler)
+        claim.is_begun = True
+        listener.admit()
+        result = RunResult()
+        # Closed early, the step in progress ends before the thread is released.
+        async with aclosing(parts):
+            async for part in parts:
+                run.take(part)
+                result.take(part)
+                await listener.send(part)
+        claim.is_interrupted = bool(result.interrupts)
+        if request.on_finish and not claim.is_replay and not result.interrupts:
+            await request.on_finish(result.values)
 
-        Returns:
-            The run's stream or that of the earlier run it repeats, and whether it is the latter.
+    async def _begin(
+        self, request: RunRequest, control: RunControl, claim: Claim, handler: BaseCallbackHandler | None
+    ) -> AsyncGenerator[RunPart, None]:
+        """Return the stream of a run that holds its thread, or of the earlier run it repeats.
 
         Raises:
             ServiceError: A precondition is not met.
@@ -234,11 +229,15 @@ class RunExecutor:
         pending: Sequence[Interrupt] = ()
         if request.key or not request.fresh:
             state = await graph.aget_state(config)
-            await self._owners.authorize_thread(request.identity, request.thread_id, state.metadata)
-            if earlier := await find_earlier_run(request, state):
+            earlier = await find_earlier_run(request, state)
+            if earlier is None and graph_input is None and claim.has_waited:
+                # The run to continue was ahead on the thread, and has come to its end.
+                earlier = state
+            if earlier:
                 if not is_broken_off(earlier):
+                    claim.is_replay = not request.is_stored
                     await _start_callbacks(request)
-                    return replay_output(graph, earlier), True
+                    return replay_output(graph, earlier)
                 graph_input = None
             check_preconditions(graph.name, graph_input, request.multitask_strategy, state, request.identity)
             for decision in list_decisions(graph.name, graph_input, state):
@@ -260,7 +259,7 @@ class RunExecutor:
         )
         # It is a generator and has to be closed; LangGraph's annotation is wider.
         parts = cast("AsyncGenerator[RunPart, None]", stream)
-        return (refuse_wrong_answers(parts, graph_input, pending) if pending else parts), False
+        return refuse_wrong_answers(parts, graph_input, pending) if pending else parts
 
 
 class _Signal(Enum):
@@ -301,7 +300,7 @@ class _Listener:
     def leave(self) -> None:
         """Stop listening, and ask the run to stop."""
         self._has_left = True
-        self.control.request_drain("client_gone")
+        self.control.request_drain(CLIENT_GONE)
         # Wakes the run where it waits to hand over a part that nobody will take.
         while not self._items.empty():
             self._items.get_nowait()
