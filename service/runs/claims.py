@@ -26,6 +26,7 @@ from service.runs.store import (
     CHANNEL,
     Added,
     CancelAction,
+    Cancellation,
     EndStatus,
     NewRun,
     RunStore,
@@ -186,11 +187,11 @@ class RunClaims:
         Returns:
             Their status: ``running`` until the replica that executes it has stopped it.
         """
-        cancelled = await self.store.cancel(tenant, thread_id, action, ids=ids, besides=besides)
+        cancellation = Cancellation(action, reason)
+        cancelled = await self.store.cancel(tenant, thread_id, cancellation, ids=ids, besides=besides)
         for run_id, status in cancelled.items():
             if claim := self._claims.get(run_id):
-                claim.cancel_action = action
-                claim.control.request_drain(reason)
+                self._stop(claim, cancellation)
             elif status == "running":
                 await self.store.notify(f"cancel {run_id}")
         if cancelled:
@@ -226,8 +227,8 @@ class RunClaims:
                 self.lost += 1
                 log.warning("run_claim_lost", run_id=run_id, thread_id=claim.thread_id)
                 claim.control.request_drain(CLAIM_LOST)
-            elif action := ours[run_id]:
-                self._stop(claim, action)
+            elif cancellation := ours[run_id]:
+                self._stop(claim, cancellation)
 
     async def listen(self) -> None:
         """Hear from other replicas which threads are free and which runs to cancel, until cancelled."""
@@ -238,8 +239,8 @@ class RunClaims:
                 kind, _, name = notification.payload.partition(" ")
                 if kind == "free":
                     self._wake(name)
-                elif kind == "cancel" and (claim := self._claims.get(name)):
-                    self._stop(claim, "interrupt")
+                elif kind == "cancel" and name in self._claims:
+                    await self.renew()
 
     # Beginning
 
@@ -377,9 +378,9 @@ class RunClaims:
         for event in self._waiting.get(thread_id, ()):
             event.set()
 
-    def _stop(self, claim: Claim, action: CancelAction) -> None:
-        claim.cancel_action = claim.cancel_action or action
-        claim.control.request_drain(CANCELLED)
+    def _stop(self, claim: Claim, cancellation: Cancellation) -> None:
+        claim.cancel_action = cancellation.action
+        claim.control.request_drain(cancellation.reason)
         self._wake(claim.thread_id)
 
 

@@ -103,7 +103,7 @@ SELECT next.id::text AS next_id, next.claimed_by AS next_owner FROM discarded LE
 -- A run that is missing from the result belongs to another replica now.
 UPDATE runs.runs SET claim_expires_at = now() + %(claim_seconds)s * interval '1 second'
 WHERE id = ANY(%(ids)s) AND claimed_by = %(replica)s AND ended_at IS NULL
-RETURNING id::text, cancel_action
+RETURNING id::text, cancel_action AS action, cancel_reason AS reason
 
 -- name: requeue
 -- Frees the runs whose replica stopped renewing its claims. One that cannot be executed elsewhere, or that was on
@@ -132,7 +132,7 @@ ORDER BY created_at LIMIT %(limit)s
 -- name: cancel
 -- Cancels open runs of a thread. One that nobody has begun ends here; the replica that executes one stops it.
 UPDATE runs.runs
-SET cancel_action = %(action)s,
+SET cancel_action = %(action)s, cancel_reason = %(reason)s,
     status = CASE status WHEN 'pending' THEN 'interrupted' ELSE status END,
     ended_at = CASE status WHEN 'pending' THEN now() END,
     claimed_by = CASE status WHEN 'pending' THEN NULL ELSE claimed_by END,

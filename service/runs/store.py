@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import orjson
 from psycopg.errors import UniqueViolation
@@ -62,6 +62,13 @@ class NewRun:
     kwargs: Mapping[str, Any] | None
     strategy: str
     priority: int = 0
+
+
+class Cancellation(NamedTuple):
+    """How a run is to be cancelled, and why: a drain reason."""
+
+    action: CancelAction
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,10 +231,12 @@ class RunStore:
             await self._fetch_all("drop_thread", {"thread": drop_thread})
         return _read_successor(row)
 
-    async def extend(self, ids: Sequence[str]) -> dict[str, CancelAction | None]:
-        """Extend claims; return the runs that this replica still holds, and how each is to be cancelled."""
+    async def extend(self, ids: Sequence[str]) -> dict[str, Cancellation | None]:
+        """Extend claims; return the runs that this replica still holds, and which are to be cancelled."""
         rows = await self._fetch_all("extend", {**self._mine, "ids": list(ids)})
-        return {row["id"]: row["cancel_action"] for row in rows}
+        return {
+            row["id"]: Cancellation(row["action"], row["reason"]) if row["action"] else None for row in rows
+        }
 
     async def requeue(self, error: Mapping[str, Any]) -> list[DictRow]:
         """Free the runs whose replica stopped renewing its claims.
@@ -247,7 +256,7 @@ class RunStore:
         self,
         tenant: str,
         thread_id: str,
-        action: CancelAction,
+        cancellation: Cancellation,
         *,
         ids: Sequence[str] | None = None,
         besides: Sequence[str] = (),
@@ -260,7 +269,8 @@ class RunStore:
         values = {
             "tenant": tenant,
             "thread": thread_id,
-            "action": action,
+            "action": cancellation.action,
+            "reason": cancellation.reason,
             "ids": None if ids is None else list(ids),
             "except": list(besides),
         }

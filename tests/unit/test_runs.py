@@ -8,6 +8,7 @@ import pytest
 
 from core.context import Context
 from core.errors import RunTimedOut
+from core.postgres import Pool
 from core.settings import RunSettings
 from service.audit.trail import AuditTrail
 from service.auth.principal import LOCAL
@@ -52,12 +53,16 @@ def build_request(graph: Any, queue: QueueName = "runs") -> RunRequest:
     )
 
 
-async def test_a_timed_out_run_with_a_stalled_client_ends_its_step_before_it_releases_its_thread() -> None:
-    graph, no_pool = EndlessGraph(), None
-    runs = build_executor(no_pool, RunSettings(timeout_seconds=0.2))  # type: ignore[arg-type]  # writes nothing
+async def test_a_timed_out_run_with_a_stalled_client_ends_its_step_before_it_releases_its_thread(
+    pool: Pool,
+) -> None:
+    graph = EndlessGraph()
+    runs = build_executor(pool, RunSettings(timeout_seconds=0.2))
     async with runs.stream(build_request(graph)) as parts:
         await anext(parts)
-        await until(lambda: not runs.is_busy("t1"))
+        # The thread is free for the next run.
+        async with build_executor(pool).stream(build_request(EndlessGraph())):
+            pass
         assert graph.open_streams == 0
         # The stalled client does not hold up the run either.
         await until(lambda: not runs.active)
