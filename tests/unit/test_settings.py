@@ -146,6 +146,9 @@ def test_without_settings_the_service_runs_on_a_laptop() -> None:
         "RUN_QUEUE_LENGTH": 1_000,
         "RUN_TIMEOUT_SECONDS": 300,
         "RUN_DRAIN_SECONDS": 20,
+        "QUEUE_CONCURRENCY": 20,
+        "QUEUE_STALLED_SECONDS": 30,
+        "QUEUE_FAILED_DAYS": 7,
         "IDEMPOTENCY_KEY_HOURS": 24,
         "WORKFLOW_ALLOWED_HOSTS": "",
         "WORKFLOW_CRM_REQUESTS": "GET /contacts/**, GET /messages, GET /engineering-tickets, "
