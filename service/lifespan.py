@@ -18,7 +18,7 @@ from core.metrics import BACKGROUND, use_meter
 from core.models import ChatModels, ModelInfo, build_chat_models
 from core.postgres import Pool
 from core.settings import Settings
-from core.tasks import Supervisor
+from core.tasks import Backoff, Supervisor
 from nodes.coordinator.router import AgentRegistry
 from nodes.shared.prompts import hash_prompts
 from service.audit.idempotency import RecordedEffects, RequestKeys
@@ -39,23 +39,27 @@ from service.graph_deps import (
 from service.migrations import migrate_rooms
 from service.observability.metrics import RunMeter, ServiceMetrics, add_gauges
 from service.observability.tracing import Tracing, open_tracing
-from service.retention import supervise_retention
+from service.retention import schedule_retention
 from service.runs.erasure import Erasure
 from service.runs.executor import RunExecutor
 from service.runs.journeys import JourneyRouter
 from service.runs.limits import build_queues
 from service.runs.observers import RunObserver
 from service.runs.preconditions import ThreadOwners
+from service.runs.queue import Retry, TaskQueue
 from service.runs.request import CompiledGraph
 from service.runs.sessions import SESSION_GRAPH, SessionRuns, summarise_session
 from service.sessions.journeys import JourneyStore
 from service.sessions.store import SessionStore
-from service.sessions.worker import SessionWorker
+from service.sessions.worker import SessionWorker, Summarise
 from service.workflows.workflows import Workflows, open_engine, open_workflows
 from tools.crm.client import CrmClient
 from tools.knowledge_base import ArticleSync
 
 log = get_logger(__name__)
+
+# A session is summarised sooner or later, however long a model or memory is unavailable.
+_SUMMARY_RETRY = Retry(backoff=Backoff(first=60, longest=3_600))
 
 
 @dataclass(slots=True)
@@ -77,6 +81,7 @@ class Service:
         settings: The settings it was started with.
         lifecycle: Whether it is stopping.
         pool: The connection pool, the only one of the process.
+        queue: The task queue.
         saver: The checkpointer; ``/health`` asks whether its last commit failed.
         authenticator: Authenticates callers; ``None``: no authentication is set up.
         rates: Rate limits of tenants; ``None``: without authentication there is one tenant.
@@ -104,6 +109,7 @@ class Service:
     settings: Settings
     lifecycle: Lifecycle
     pool: WatchedPool
+    queue: TaskQueue
     saver: GroupCommitSaver
     authenticator: Authenticator | None
     rates: RateLimiter | None
@@ -155,6 +161,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         tracing = await stack.enter_async_context(open_tracing(settings.tracing))
 
         pool = await _open_database(stack, settings, tasks)
+        queue = TaskQueue(pool, settings.queue, metrics, drain_seconds=settings.runs.drain_seconds)
         stores = _build_stores(settings, pool)
         saver = await stack.enter_async_context(open_saver(pool, metrics))
 
@@ -164,7 +171,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
 
         # What agents reach.
         vectors = VectorCache()
-        memory = await open_memory(stack, settings, pool, tasks, vectors)
+        memory = await open_memory(stack, settings, pool, tasks=tasks, scheduler=queue, vectors=vectors)
         development_crm = await create_development_crm(settings, pool)
         crm_http = await open_crm_client(stack, settings, development_crm)
 
@@ -197,13 +204,13 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
 
         # Background tasks.
         summarise = partial(summarise_session, graph=graphs[SESSION_GRAPH.name], models=models, memory=memory)
-        session_worker = SessionWorker(stores.sessions, summarise, seconds=settings.sessions.sweep_seconds)
-        with use_meter(RunMeter(metrics, BACKGROUND)):
-            await stack.enter_async_context(tasks.supervise("session-worker", session_worker.run))
+        session_worker = _schedule_sessions(settings, queue, stores.sessions, summarise)
         await stack.enter_async_context(
-            maintain_audit(tasks, pool, stores.audit, stores.requests, settings.audit)
+            maintain_audit(
+                tasks, queue, pool, trail=stores.audit, keys=stores.requests, settings=settings.audit
+            )
         )
-        await stack.enter_async_context(supervise_retention(tasks, settings, pool, erasure, runs))
+        schedule_retention(queue, settings, pool, erasure, runs)
         workflows = await stack.enter_async_context(
             open_workflows(
                 settings.workflows,
@@ -216,12 +223,16 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             )
         )
 
-        # Opened last, so that it is the first thing to happen when the service closes.
+        # Opened last, so that the first things to happen when the service closes are that no more jobs start
+        # and that runs drain.
         stack.push_async_callback(runs.drain)
+        with use_meter(RunMeter(metrics, BACKGROUND)):
+            await stack.enter_async_context(queue.work(tasks))
         yield Service(
             settings=settings,
             lifecycle=Lifecycle(),
             pool=pool,
+            queue=queue,
             saver=saver,
             authenticator=authenticator,
             rates=rates,
@@ -284,6 +295,15 @@ async def _open_rates(stack: AsyncExitStack, settings: Settings, pool: Pool) -> 
         limits.limit_requests_per_tenant,
         timeout=limits.limit_timeout_seconds,
     )
+
+
+def _schedule_sessions(
+    settings: Settings, queue: TaskQueue, store: SessionStore, summarise: Summarise
+) -> SessionWorker:
+    worker = SessionWorker(store, summarise, partial(queue.defer_missing, "session-summary"))
+    queue.register("session-summary", worker.summarise, retry=_SUMMARY_RETRY)
+    queue.every("session-sweep", worker.sweep, seconds=settings.sessions.sweep_seconds)
+    return worker
 
 
 def _build_runs(
