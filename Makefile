@@ -12,7 +12,7 @@ INSTALL = { $(BIN)/python -m pip --disable-pip-version-check install --quiet uv 
 	{ echo "uv could not install; pip does it (about a minute)"; \
 	$(BIN)/python -m pip --disable-pip-version-check install --progress-bar on -r $(1); }
 
-.PHONY: help serve demo keys migrate retention audit-verify memory-serve test test-thorough check check-deploy fmt snapshots \
+.PHONY: help serve worker demo keys migrate retention audit-verify memory-serve test test-thorough check check-deploy fmt snapshots \
 	docs example-vectors proto requirements studio fuzz audit-dependencies chaos eval try-model gguf test-gguf bench-service bench-messages bench-checkpoints bench-growth \
 	bench-memory bench-workflows clean
 
@@ -22,6 +22,9 @@ help: ## Show this list
 ##@ Run it
 serve: $(VENV)/.runtime ## Set everything up and run the service (settings: docs/settings.md)
 	@exec $(BIN)/python server.py
+
+worker: $(VENV)/.runtime ## Run jobs of the task queue without serving HTTP (needs the DATABASE_URL of the replicas)
+	@exec $(BIN)/python -m service.cli.worker
 
 demo: $(VENV)/.runtime ## Watch an agent solve a support case (URL=http://... uses a running service)
 	@exec $(BIN)/python -m service.cli.demo $(if $(URL),--url $(URL))

@@ -16,6 +16,7 @@ from core.settings import Settings
 from dev_crm.migrations import migrate as migrate_crm
 from memory.database import migrate as migrate_memory
 from memory.database import open_extensions
+from service.runs.queue import migrate_queue
 from workflows.store import migrate as migrate_workflows
 
 log = get_logger(__name__)
@@ -41,6 +42,8 @@ async def migrate_rooms(pool: Pool) -> None:
     for schema, migrations in MIGRATIONS.items():
         await postgres.migrate(pool, schema, migrations)
         log.debug("migrated", room=schema)
+    await migrate_queue(pool)
+    log.debug("migrated", room="queue")
     await migrate_workflows(pool)
     log.debug("migrated", room="workflows")
 

@@ -1,7 +1,5 @@
 """Apply the retention policies: in the background of the service, and for ``make retention``."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from functools import partial
@@ -11,30 +9,20 @@ from core.context import Actor, act_as
 from core.logging import get_logger
 from core.postgres import Connection, Pool
 from core.settings import Settings
-from core.tasks import Supervisor, periodic
+from core.tasks import Scheduler
 from service.auth.principal import LOCAL
 from service.runs.erasure import Erasure
 from service.runs.store import load_thread_owner
 
 log = get_logger(__name__)
 
-_JITTER = 0.1
 
-
-@asynccontextmanager
-async def supervise_retention(
-    tasks: Supervisor, settings: Settings, pool: Pool, erasure: Erasure
-) -> AsyncIterator[None]:
-    """Apply the policies at each interval while the context is open; the first time after one interval."""
+def schedule_retention(scheduler: Scheduler, settings: Settings, pool: Pool, erasure: Erasure) -> None:
+    """Have the policies applied at each interval, if there are any."""
     if RetentionPolicies.from_settings(settings.retention).keep_everything:
-        yield
         return
     run_pass = partial(apply_retention, settings, pool, erasure)
-    interval = settings.retention.interval_seconds
-    async with tasks.supervise(
-        "retention", lambda: periodic("retention", run_pass, seconds=interval, jitter=_JITTER)
-    ):
-        yield
+    scheduler.every("retention", run_pass, seconds=settings.retention.interval_seconds)
 
 
 async def apply_retention(

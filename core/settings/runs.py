@@ -117,6 +117,25 @@ class RunSettings(BaseSettings):
     )
 
 
+class QueueSettings(BaseSettings):
+    """The task queue on Postgres: work that no request waits for."""
+
+    model_config = group_config("QUEUE_")
+
+    concurrency: int = Field(
+        20,
+        ge=0,
+        le=1_000,
+        description="Most jobs that this process runs at once; 0: none, because `make worker` runs elsewhere",
+    )
+    stalled_seconds: Annotated[float, Field(ge=1, le=3_600)] = Field(
+        30, description="Another worker takes over the jobs of one that was silent for this long"
+    )
+    failed_days: float = Field(
+        7, gt=0, le=3_650, description="How long jobs that have failed for good are kept for operators"
+    )
+
+
 class SessionSettings(BaseSettings):
     """Conversations of contacts on channels."""
 

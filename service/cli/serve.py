@@ -71,6 +71,7 @@ class RunningServer:
         """Drain and stop; called a second time, do not wait for clients."""
         self.server.force_exit = self.server.should_exit
         self.server.should_exit = True
+        self.service.queue.stop()
         # Runs that take too long are cancelled while their clients are still connected.
         self.service.runs.begin_drain()
 

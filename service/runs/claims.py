@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
@@ -47,8 +47,8 @@ CLAIM_LOST: Final = "claim_lost"
 POLL_SECONDS: Final = 0.5
 _RENEWALS_PER_CLAIM: Final = 3
 
-# Hands a pending run that nobody waits for to the task queue.
-Defer = Callable[[str], Awaitable[None]]
+# Hands a pending run that nobody waits for, and its thread, to the task queue.
+Defer: TypeAlias = Callable[[str, str], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -355,9 +355,9 @@ class RunClaims:
         elif claim.is_replay or (not claim.is_begun and _is_refusal(error)):
             drop = claim.thread_id if claim.is_new_thread else None
             successor = await self.store.discard(claim.run_id, claim.attempt, drop_thread=drop)
-        elif _was_suspended(error) and await self.store.release(claim.run_id, claim.attempt):
+        elif was_suspended(error) and await self.store.release(claim.run_id, claim.attempt):
             if self._defer:
-                await self._defer(claim.run_id)
+                await self._defer(claim.run_id, claim.thread_id)
             return
         else:
             status, described = _describe_end(claim, error)
@@ -372,7 +372,7 @@ class RunClaims:
         if successor.owner:
             await self.store.notify(f"free {claim.thread_id}")
         elif self._defer:
-            await self._defer(successor.id)
+            await self._defer(successor.id, claim.thread_id)
 
     def _wake(self, thread_id: str) -> None:
         for event in self._waiting.get(thread_id, ()):
@@ -391,7 +391,7 @@ def _is_refusal(error: BaseException | None) -> bool:
     return isinstance(error, Exception)
 
 
-def _was_suspended(error: BaseException | None) -> bool:
+def was_suspended(error: BaseException | None) -> bool:
     """Return whether the service stopped before the run's end, so that another replica goes on with it."""
     if isinstance(error, GraphDrained):
         return error.reason == SHUTDOWN

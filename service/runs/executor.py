@@ -20,20 +20,20 @@ from psycopg_pool import PoolTimeout
 
 from core.concurrency import FairSemaphore
 from core.context import act_as, set_context
-from core.errors import RunStopped, ServiceError
+from core.errors import ClaimLost, RunStopped, ServiceError
 from core.logging import get_logger
 from core.settings import RunSettings
 from service.audit.trail import AuditTrail
 from service.auth.principal import Identity
 from service.errors import to_service_error
 from service.runs.answers import refuse_wrong_answers
-from service.runs.claims import CLIENT_GONE, SHUTDOWN, Claim, RunClaims
+from service.runs.claims import CLIENT_GONE, SHUTDOWN, Claim, RunClaims, was_suspended
 from service.runs.limits import RunQueue
 from service.runs.observers import ObservedRun, RunObserver
 from service.runs.output import RunResult
 from service.runs.preconditions import check_preconditions, list_decisions
 from service.runs.replay import find_earlier_run, is_broken_off, keep_message_key, replay_output
-from service.runs.request import QueueName, RunPart, RunRequest, build_resume_call
+from service.runs.request import QueueName, RunPart, RunRequest, build_resume_call, build_wait_call
 
 log = get_logger(__name__)
 
@@ -151,22 +151,30 @@ class RunExecutor:
         """Accept no more runs and ask those in progress to stop at their next step."""
         self._stopping = True
         for control in self._tasks.values():
-            control.request_drain(SHUTDOWN)
+            if not control.drain_requested:
+                control.request_drain(SHUTDOWN)
 
     def begin_drain(self) -> asyncio.Task[None]:
         """Drain in the background; repeated calls return the same task, done when all runs have stopped."""
-        self.request_drain()
+        self._stopping = True
         self._draining = self._draining or asyncio.create_task(self._drain(), name="drain")
         return self._draining
 
     async def drain(self) -> None:
-        """Wait until all runs have stopped; those that take too long are cancelled."""
+        """Wait until all runs have ended or stopped; those that take too long are cancelled.
+
+        Runs that have not come to their end are left to another replica, or to this one's successor.
+        """
         await self.begin_drain()
 
     async def _drain(self) -> None:
         if not self._tasks:
             return
         log.info("draining", runs=len(self._tasks))
+        await asyncio.wait(set(self._tasks), timeout=self._settings.finish_seconds)
+        if not self._tasks:
+            return
+        self.request_drain()
         _, late = await asyncio.wait(set(self._tasks), timeout=self._settings.drain_seconds)
         for task in late:
             task.cancel()
@@ -332,11 +340,15 @@ async def _start_callbacks(request: RunRequest) -> BaseCallbackManager:
 
 
 def _describe_end(error: BaseException, request: RunRequest, *, has_begun: bool) -> ServiceError:
-    """Return the typed error; for a run that was stopped on its way, with the call that continues it."""
+    """Return the typed error; for a run that was stopped on its way, with the call that gets its answer."""
     described = to_service_error(error)
-    if has_begun and isinstance(described, RunStopped):
+    if has_begun and isinstance(described, RunStopped | ClaimLost):
+        goes_on = isinstance(error, ClaimLost) or was_suspended(error)
         described.details = {
             "thread_id": request.thread_id,
-            "resume": build_resume_call(request.graph.name, request.thread_id),
+            "run_id": request.run_id,
+            "resume": build_wait_call(request.run_id)
+            if goes_on and request.is_recoverable
+            else build_resume_call(request.graph.name, request.thread_id),
         }
     return described

@@ -117,11 +117,11 @@ WHERE id IN (
     SELECT id FROM runs.runs WHERE claim_expires_at < now() ORDER BY claim_expires_at LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
 ) AND claim_expires_at < now()
-RETURNING id::text, status, graph
+RETURNING id::text, status, thread_id
 
 -- name: list_unclaimed
 -- Pending runs that nobody holds and that are next on their threads.
-SELECT id::text FROM runs.runs AS run
+SELECT id::text, thread_id FROM runs.runs AS run
 WHERE status = 'pending' AND claimed_by IS NULL AND created_at < now() - %(seconds)s * interval '1 second'
   AND NOT EXISTS (
       SELECT FROM runs.runs AS other WHERE other.thread_id = run.thread_id AND other.ended_at IS NULL

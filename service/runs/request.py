@@ -257,6 +257,11 @@ def build_resume_call(graph: str, thread_id: str) -> dict[str, JsonValue]:
     }
 
 
+def build_wait_call(run_id: str) -> dict[str, JsonValue]:
+    """Return the HTTP request that waits for a run that another replica executes, and gets its answer."""
+    return {"method": "GET", "path": f"/v1/runs/{run_id}/wait", "body": None}
+
+
 def new_thread_id() -> str:
     """Return an unused thread id."""
     return str(uuid4())

@@ -242,15 +242,19 @@ class RunStore:
         """Free the runs whose replica stopped renewing its claims.
 
         Returns:
-            ``id``, ``status`` (``pending``, or ``error`` with the given one) and ``graph`` of each.
+            ``id``, ``status`` (``pending``, or ``error`` with the given one) and ``thread_id`` of each.
         """
         values = {"error": Json(error, _dump_json), "max_attempts": MAX_ATTEMPTS, "limit": _BATCH}
         return list(await self._fetch_all("requeue", values))
 
-    async def list_unclaimed(self, *, seconds: float) -> list[str]:
-        """Return pending runs that nobody has held for some seconds and that are next on their threads."""
+    async def list_unclaimed(self, *, seconds: float) -> list[tuple[str, str]]:
+        """Return runs that are next on their threads and that nobody has held for some seconds.
+
+        Returns:
+            The run and the thread of each.
+        """
         rows = await self._fetch_all("list_unclaimed", {"seconds": seconds, "limit": _BATCH})
-        return [row["id"] for row in rows]
+        return [(row["id"], row["thread_id"]) for row in rows]
 
     async def cancel(
         self,

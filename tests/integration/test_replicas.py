@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -26,7 +27,9 @@ MESSAGE = ("send_solution_to_customer", {"solution": "Use the batch export API."
 class Replicas:
     """Two services on one database, each with a model of its own."""
 
-    def __init__(self, first: RunningService, second: RunningService, models: list[ScriptedChatModel]) -> None:
+    def __init__(
+        self, first: RunningService, second: RunningService, models: list[ScriptedChatModel]
+    ) -> None:
         self.first, self.second, self.models = first, second, models
 
     @property
@@ -97,7 +100,7 @@ async def test_a_thread_runs_on_one_replica_at_a_time(replicas: Replicas) -> Non
         "shared",
     )
     assert [row["status"] for row in rows] == ["success"] * 10
-    assert all(one["ended_at"] <= next_["started_at"] for one, next_ in zip(rows, rows[1:], strict=False))
+    assert all(one["ended_at"] <= next_["started_at"] for one, next_ in pairwise(rows))
 
 
 async def test_a_second_replica_refuses_where_the_caller_does_not_wait(replicas: Replicas) -> None:
@@ -191,5 +194,5 @@ async def test_a_replica_that_lost_its_claim_writes_neither_checkpoints_nor_effe
 
 async def _until_cancelled(replicas: Replicas, thread_id: str) -> None:
     sql = "SELECT cancel_action FROM runs.runs WHERE thread_id = %s AND cancel_action IS NOT NULL"
-    while not await fetch_rows(replicas.first.service.pool, sql, thread_id):
+    while not await fetch_rows(replicas.first.service.pool, sql, thread_id):  # noqa: ASYNC110 - another's row
         await asyncio.sleep(0.001)

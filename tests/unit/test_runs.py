@@ -67,7 +67,7 @@ async def test_a_timed_out_run_with_a_stalled_client_ends_its_step_before_it_rel
     runs = build_executor(pool, RunSettings(timeout_seconds=0.2))
     async with runs.stream(build_request(graph)) as parts:
         await anext(parts)
-        while not await is_idle(pool, "t1"):
+        while not await is_idle(pool, "t1"):  # noqa: ASYNC110 - it watches a row
             await asyncio.sleep(0.001)
         assert graph.open_streams == 0
         # The stalled client does not hold up the run either.
