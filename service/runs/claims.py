@@ -199,6 +199,14 @@ class RunClaims:
             await self.store.notify(f"free {thread_id}")
         return cancelled
 
+    async def retry(self, run_id: str, thread_id: str) -> bool:
+        """Queue a run that failed once more; return whether it can be executed again."""
+        if not await self.store.retry(run_id):
+            return False
+        if self._defer:
+            await self._defer(run_id, thread_id)
+        return True
+
     def stop(self, thread_id: str) -> None:
         """Ask the run of a thread to stop at its next step, if this replica executes it."""
         for claim in self._claims.values():

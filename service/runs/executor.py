@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Final, TypeAlias, cast
 
 from langchain_core.callbacks import AsyncCallbackManager, BaseCallbackHandler, BaseCallbackManager
-from langchain_core.runnables import patch_config
+from langchain_core.runnables import RunnableConfig, patch_config
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
 from langgraph.types import Interrupt
@@ -33,7 +33,16 @@ from service.runs.observers import ObservedRun, RunObserver
 from service.runs.output import RunResult
 from service.runs.preconditions import check_preconditions, list_decisions
 from service.runs.replay import find_earlier_run, is_broken_off, keep_message_key, replay_output
-from service.runs.request import QueueName, RunPart, RunRequest, build_resume_call, build_wait_call
+from service.runs.request import (
+    RUN_KEY,
+    CompiledGraph,
+    QueueName,
+    RunPart,
+    RunRequest,
+    build_resume_call,
+    build_wait_call,
+)
+from service.runs.store import CancelAction, RunRow
 
 log = get_logger(__name__)
 
@@ -96,6 +105,26 @@ class RunExecutor:
     def hold_idle_thread(self, identity: Identity, thread_id: str) -> AbstractAsyncContextManager[str]:
         """Hold a tenant's thread that has no run, see :meth:`service.runs.claims.RunClaims.hold_idle`."""
         return self._claims.hold_idle(thread_id, identity.tenant, identity.user)
+
+    async def cancel(self, run: RunRow, action: CancelAction) -> bool:
+        """Cancel a run on whichever replica it is; return whether it was open."""
+        return bool(await self._claims.cancel(run.tenant, run.thread_id, action, ids=[run.id]))
+
+    async def retry(self, run: RunRow) -> bool:
+        """Queue a run that failed once more; return whether it can be executed again."""
+        return await self._claims.retry(run.id, run.thread_id)
+
+    async def load_result(self, graph: CompiledGraph, run: RunRow) -> RunResult | None:
+        """Return what a run that has ended answered; ``None``: nothing, or its checkpoints were deleted."""
+        config: RunnableConfig = {"configurable": {"thread_id": run.thread_id}}
+        async for snapshot in graph.aget_state_history(config, filter={RUN_KEY: run.id}, limit=1):
+            if is_broken_off(snapshot):
+                return None
+            result = RunResult()
+            async for part in replay_output(graph, snapshot):
+                result.take(part)
+            return result
+        return None
 
     def stop(self, thread_id: str) -> None:
         """Ask the run of a thread to stop at its next step, if this replica executes it."""

@@ -30,9 +30,9 @@ WITH thread AS (
     FROM owner, ahead WHERE owner.tenant = %(tenant)s
 ), added AS (
     INSERT INTO runs.runs (id, thread_id, tenant, user_id, graph, queue, status, kwargs, multitask_strategy,
-                           priority, attempt, started_at, claimed_by, claim_expires_at)
+                           priority, attempt, max_attempts, started_at, claimed_by, claim_expires_at)
     SELECT %(id)s, %(thread)s, %(tenant)s, %(user)s, %(graph)s, %(queue)s, chosen.status, %(kwargs)s,
-           %(strategy)s, %(priority)s, CASE chosen.status WHEN 'running' THEN 1 ELSE 0 END,
+           %(strategy)s, %(priority)s, CASE chosen.status WHEN 'running' THEN 1 ELSE 0 END, %(max_attempts)s,
            CASE chosen.status WHEN 'running' THEN now() END, %(replica)s,
            CASE WHEN %(replica)s::uuid IS NOT NULL THEN now() + %(claim_seconds)s * interval '1 second' END
     FROM chosen WHERE chosen.status IS NOT NULL
@@ -109,9 +109,9 @@ RETURNING id::text, cancel_action AS action, cancel_reason AS reason
 -- Frees the runs whose replica stopped renewing its claims. One that cannot be executed elsewhere, or that was on
 -- too many replicas that died, ends.
 UPDATE runs.runs
-SET status = CASE WHEN kwargs IS NOT NULL AND attempt < %(max_attempts)s THEN 'pending' ELSE 'error' END,
-    ended_at = CASE WHEN kwargs IS NOT NULL AND attempt < %(max_attempts)s THEN NULL ELSE now() END,
-    error = CASE WHEN kwargs IS NOT NULL AND attempt < %(max_attempts)s THEN NULL ELSE %(error)s::json END,
+SET status = CASE WHEN kwargs IS NOT NULL AND attempt < max_attempts THEN 'pending' ELSE 'error' END,
+    ended_at = CASE WHEN kwargs IS NOT NULL AND attempt < max_attempts THEN NULL ELSE now() END,
+    error = CASE WHEN kwargs IS NOT NULL AND attempt < max_attempts THEN NULL ELSE %(error)s::json END,
     claimed_by = NULL, claim_expires_at = NULL
 WHERE id IN (
     SELECT id FROM runs.runs WHERE claim_expires_at < now() ORDER BY claim_expires_at LIMIT %(limit)s
@@ -128,6 +128,19 @@ WHERE status = 'pending' AND claimed_by IS NULL AND created_at < now() - %(secon
         AND (other.status = 'running' OR (other.created_at, other.id) < (run.created_at, run.id))
   )
 ORDER BY created_at LIMIT %(limit)s
+
+-- name: retry
+-- Its checkpoints must be the latest ones of the thread.
+UPDATE runs.runs AS run
+SET status = 'pending', ended_at = NULL, error = NULL, cancel_action = NULL, cancel_reason = NULL,
+    max_attempts = attempt + %(more_attempts)s
+WHERE id = %(id)s AND status IN ('error', 'timeout', 'interrupted') AND kwargs IS NOT NULL
+  AND (status <> 'interrupted' OR cancel_action IS NOT NULL)
+  AND NOT EXISTS (
+      SELECT FROM runs.runs AS later
+      WHERE later.thread_id = run.thread_id AND (later.created_at, later.id) > (run.created_at, run.id)
+  )
+RETURNING id
 
 -- name: cancel
 -- Cancels open runs of a thread. One that nobody has begun ends here; the replica that executes one stops it.

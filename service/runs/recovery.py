@@ -26,7 +26,7 @@ REQUEUE_SECONDS: Final = 2.0
 # A pending run without a job is given one after so long.
 _LOST_SECONDS: Final = 10.0
 _CLEANUP_SECONDS: Final = 3_600.0
-LOST: Final = "the replicas that executed the run died; its finished steps are kept, and POST /v1/runs/{id}/retry goes on"
+LOST: Final = "the replicas that executed the run died; POST /v1/runs/{id}/retry goes on from its last step"
 
 
 async def defer_run(queue: TaskQueue, run_id: str, thread_id: str) -> None:

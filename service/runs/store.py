@@ -192,6 +192,7 @@ class RunStore:
             "may_wait": may_wait,
             "places": places,
             "queue_length": queue_length,
+            "max_attempts": MAX_ATTEMPTS,
             "claim_seconds": self.claim_seconds,
             "replica": self.replica if held else None,
         }
@@ -244,7 +245,7 @@ class RunStore:
         Returns:
             ``id``, ``status`` (``pending``, or ``error`` with the given one) and ``thread_id`` of each.
         """
-        values = {"error": Json(error, _dump_json), "max_attempts": MAX_ATTEMPTS, "limit": _BATCH}
+        values = {"error": Json(error, _dump_json), "limit": _BATCH}
         return list(await self._fetch_all("requeue", values))
 
     async def list_unclaimed(self, *, seconds: float) -> list[tuple[str, str]]:
@@ -279,6 +280,10 @@ class RunStore:
             "except": list(besides),
         }
         return {row["id"]: row["status"] for row in await self._fetch_all("cancel", values)}
+
+    async def retry(self, run_id: str) -> bool:
+        """Make a run pending that failed and that no other run followed; return whether it was one."""
+        return await self._fetch_one("retry", {"id": run_id, "more_attempts": MAX_ATTEMPTS}) is not None
 
     async def get(self, run_id: str) -> RunRow | None:
         """Return a run; ``None``: there is none with that id, or it was deleted."""

@@ -32,6 +32,8 @@ CREATE TABLE runs.runs (
     priority integer NOT NULL DEFAULT 0,
     -- How often a replica has claimed the run for execution: the fencing token of the claim.
     attempt integer NOT NULL,
+    -- With so many, a run whose replica dies is given up.
+    max_attempts integer NOT NULL,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     started_at timestamptz,
     ended_at timestamptz,
