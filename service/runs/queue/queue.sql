@@ -1,6 +1,11 @@
 -- name: try_lock
 SELECT pg_try_advisory_xact_lock(hashtextextended('stalled jobs of the queue', 0)) AS is_held
 
+-- name: is_changed
+-- With recent statistics a fetch reads the first rows of two indexes, else all jobs that wait.
+SELECT n_mod_since_analyze > 1000 AS is_changed FROM pg_stat_user_tables
+WHERE relid = to_regclass('procrastinate_jobs')
+
 -- name: find_queued
 SELECT queueing_lock FROM procrastinate_jobs WHERE status = 'todo' AND queueing_lock = ANY(%(locks)s)
 UNION ALL
