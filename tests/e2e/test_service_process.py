@@ -175,6 +175,7 @@ async def test_sigterm_lets_a_run_finish_its_step_and_informs_the_client(data_di
             "GOOGLE_API_KEY": KEY,
             "GOOGLE_BASE_URL": gemini.url,
             **LOCAL_EMBEDDINGS,
+            "RUN_FINISH_SECONDS": "0",
             "RUN_DRAIN_SECONDS": "60",
         }
         async with service_process(data_dir, **settings) as service, client(service.url) as http:
@@ -199,6 +200,7 @@ async def test_sigterm_is_announced_and_a_stream_ends_with_how_to_resume(data_di
             "GOOGLE_API_KEY": KEY,
             "GOOGLE_BASE_URL": gemini.url,
             **LOCAL_EMBEDDINGS,
+            "RUN_FINISH_SECONDS": "0",
             "RUN_DRAIN_SECONDS": "60",
             "SHUTDOWN_NOTICE_SECONDS": "1",
         }
