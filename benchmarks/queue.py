@@ -1,7 +1,7 @@
 """Measure the task queue: how soon a job starts, and how many one worker finishes.
 
 One process on an embedded Postgres with the service's settings (``fsync`` on); jobs do nothing and each has a
-lock of its own. ``python -m benchmarks.queue`` prints the results.
+lock of its own. ``make bench-queue`` prints the results.
 """
 
 import asyncio

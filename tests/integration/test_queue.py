@@ -374,6 +374,19 @@ async def test_an_outage_ends_neither_the_worker_nor_the_job_it_runs(tmp_path: P
         assert runs == [1, 2]
 
 
+async def test_a_worker_that_others_took_for_dead_goes_on_with_new_jobs(pool: Pool) -> None:
+    queue = build_queue(pool)
+    numbers = collecting(queue)
+    async with working(queue) as [tasks]:
+        await queue.defer("work", number=1)
+        await until(lambda: numbers == [1])
+        async with pool.connection() as connection:
+            await connection.execute("DELETE FROM procrastinate_workers")
+        await queue.defer("work", number=2)
+        await until(lambda: numbers == [1, 2])
+        assert tasks.statuses()["queue-worker"].restarts == 0
+
+
 def watched(pool: WatchedPool) -> Any:
     return watch_database(pool, Supervisor())
 

@@ -15,6 +15,7 @@ from procrastinate.exceptions import AlreadyEnqueued
 from procrastinate.jobs import DeleteJobCondition, Job
 from procrastinate.types import JSONValue
 from procrastinate.worker import Worker
+from psycopg.errors import ForeignKeyViolation
 
 from core.errors import ServiceError
 from core.logging import get_logger
@@ -222,15 +223,29 @@ class TaskQueue:
         Args:
             until_empty: Return when no job is due any more.
         """
-        if self._jobs.is_stopping:
-            return
         self._jobs.status = current_status()
+        self._idle.clear()
+        try:
+            while not self._jobs.is_stopping:
+                self._worker = self._build_worker(wait=not until_empty)
+                try:
+                    with unwrap_errors():
+                        await self._worker.run()  # type: ignore[no-untyped-call]
+                except ForeignKeyViolation:
+                    # Stopped or starved for so long that others took it for dead and its jobs over.
+                    log.warning("queue_worker_registers_again")
+                else:
+                    return
+        finally:
+            self._idle.set()
+
+    def _build_worker(self, *, wait: bool) -> Worker:
         seconds = self._settings.stalled_seconds
-        self._worker = Worker(
+        return Worker(
             app=self._app,
             queues=self._names,
             concurrency=max(1, self._settings.concurrency),
-            wait=not until_empty,
+            wait=wait,
             fetch_job_polling_interval=POLL_SECONDS,
             shutdown_graceful_timeout=self._drain_seconds,
             delete_jobs=DeleteJobCondition.SUCCESSFUL,
@@ -238,12 +253,6 @@ class TaskQueue:
             update_heartbeat_interval=seconds / 3,
             stalled_worker_timeout=seconds,
         )
-        self._idle.clear()
-        try:
-            with unwrap_errors():
-                await self._worker.run()  # type: ignore[no-untyped-call]
-        finally:
-            self._idle.set()
 
     def stop(self) -> None:
         """Start no more jobs, and give those in progress the time that is left to a stop."""

@@ -19,8 +19,8 @@ VERSIONS_SCHEMA: Final = "queue"
 # version before call, so that a release without it has to come first.
 NEWEST_FILE: Final = "03.04.00_50_post_add_retry_failed_job_procedure.sql"
 
-# Fetching a job looks for others with its lock. Without this index, each job that waits was compared with each
-# other one: with 3,000 of them, a fetch took 0.9 s on a table without statistics.
+# Fetching a job looks for others with its lock. Without this index, each job that waits was compared with
+# each other one: with 3,000 of them, a fetch took 0.9 s on a table without statistics.
 LOCK_INDEX_SQL: Final = b"""
 CREATE INDEX queued_jobs_by_lock ON procrastinate_jobs (lock) WHERE status IN ('todo', 'doing')
 """
