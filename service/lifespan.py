@@ -167,7 +167,12 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         tracing = await stack.enter_async_context(open_tracing(settings.tracing))
 
         pool = await _open_database(stack, settings, tasks)
-        queue = TaskQueue(pool, settings.queue, metrics, drain_seconds=settings.runs.drain_seconds)
+        queue = TaskQueue(
+            pool,
+            settings.queue,
+            metrics,
+            drain_seconds=settings.runs.finish_seconds + settings.runs.drain_seconds,
+        )
         stores = _build_stores(settings, pool)
         saver = await stack.enter_async_context(open_saver(pool, metrics))
 

@@ -88,7 +88,7 @@ async def open_server(settings: Settings, models: ChatModels | None = None) -> A
         StartupError: The address requires authentication, or the port or a dependency is not available.
     """
     _require_authentication(settings)
-    grace = int(settings.runs.drain_seconds + GRACE_SECONDS)
+    grace = int(settings.runs.finish_seconds + settings.runs.drain_seconds + GRACE_SECONDS)
     with contextlib.closing(_listen(settings.server)) as listener:
         async with open_service(settings, models=models) as service:
             app = create_app(service)

@@ -166,7 +166,9 @@ async def test_a_failed_job_is_tried_again_until_it_succeeds(pool: Pool) -> None
 
     queue.register("work", work, retry=AT_ONCE)
     await queue.defer("work")
-    await queue.run(until_empty=True)
+    while len(attempts) < 3:
+        # A retry is due a moment later, by the clock of the database.
+        await queue.run(until_empty=True)
     assert attempts == [0, 1, 2]
     assert await fetch_jobs(pool) == []
 
