@@ -1,6 +1,4 @@
-"""Make a workflow continue that has ended or waits: with its failed steps again, without them,
-or from a checkpoint.
-"""
+"""Recover workflows: continue with the failed steps again, without them, or from a checkpoint."""
 
 from typing import Any, Literal, TypeAlias
 
