@@ -1,4 +1,4 @@
-"""Several services on one database: each workflow executes on one of them, and continues on another if it dies."""
+"""Several services on one database: a workflow executes on one, and continues on another if that dies."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,6 +18,7 @@ from service.observability.metrics import ServiceMetrics
 from service.runs.queue import Retry
 from service.workflows.execution import MAX_INTERRUPTIONS
 from service.workflows.graphs import WORKFLOW
+from service.workflows.worker import ADVANCE_WORKFLOW
 from service.workflows.workflows import schedule_workflows
 from tests.support.queue import build_queue
 from tests.support.runs import build_executor
@@ -47,7 +48,7 @@ class WorkflowService:
         self.metrics = ServiceMetrics()
         self.runs = build_executor(pool, runs, workflows, shared=shared)
         # Jobs that have not ended when it stops are cut off.
-        self.queue = build_queue(pool, stalled_seconds=1, drain_seconds=0)
+        self.queue = build_queue(pool, self.metrics, stalled_seconds=1, drain_seconds=0)
         self.workflows = schedule_workflows(
             workflows,
             pool,
@@ -329,8 +330,8 @@ async def test_a_run_is_cancelled_from_another_service(build_service: Any) -> No
     run_id = await service.begin(call("a"), call("b"))
     await until(lambda: api.calls[f"{run_id}:a"])
     assert (await other.workflows.cancel(LOCAL, run_id)).status == "running"
-    while not any(claim.control.drain_requested for claim in service.runs._claims._claims.values()):
-        await asyncio.sleep(0)
+    claims = service.runs._claims._claims
+    await until(lambda: any(claim.control.drain_requested for claim in claims.values()))
     unblock.set()
     assert ((await service.end(run_id)).status, api.calls[f"{run_id}:b"]) == ("cancelled", 0)
 
@@ -376,10 +377,10 @@ async def test_a_recovery_waits_for_a_free_slot(build_service: Any) -> None:
     api.failing.clear()
     async with service.runs.slots("workflows").slot("x"):
         await service.workflows.recover(LOCAL, run_id, "retry")
-        labels = {"task": "advance-workflow", "outcome": "succeeded"}
-        name = "ventros_jobs_total"
-        before = service.metrics.registry.get_sample_value(name, labels)
-        await until(lambda: service.metrics.registry.get_sample_value(name, labels) > before)
+        labels = {"task": ADVANCE_WORKFLOW, "outcome": "succeeded"}
+        jobs = service.metrics.jobs.labels(**labels)
+        before = jobs._value.get()
+        await until(lambda: jobs._value.get() > before)
         assert (await service.workflows.get(LOCAL, run_id)).status == "queued"
     assert (await service.end(run_id)).status == "succeeded"
 

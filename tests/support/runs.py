@@ -22,7 +22,7 @@ def build_executor(
     metrics: ServiceMetrics | None = None,
     shared: bool = False,
 ) -> RunExecutor:
-    """Return an executor, for one tenant unless it is shared; settings that are not given are the defaults."""
+    """Return an executor of one tenant, or shared by several; settings not given are the defaults."""
     settings = settings or RunSettings()
     queues = build_queues(settings, workflows or WorkflowSettings(), shared=shared)
     audit = AuditTrail(pool)

@@ -164,7 +164,6 @@ def test_without_settings_the_service_runs_on_a_laptop() -> None:
         "WORKFLOW_MAX_CONCURRENT_STEPS": 100,
         "WORKFLOW_SCHEDULING": "fair_share",
         "WORKFLOW_TIMEOUT_SECONDS": 3_600,
-        "WORKFLOW_LEASE_SECONDS": 30,
         "WORKFLOW_SWEEP_SECONDS": 1,
         "APPROVAL_MESSAGE_RISK": "high",
         "APPROVAL_UNSUPPORTED": "allow",
