@@ -1,14 +1,19 @@
 -- Queries of workflows/store.py.
 
 -- name: add
--- Returns how many of the tenant's queued runs come before it, counting to a limit.
-INSERT INTO workflows.runs (id, tenant, user_id, client_id, name, definition, input, priority)
-VALUES (%(id)s, %(tenant)s, %(user_id)s, %(client_id)s, %(name)s, %(definition)s, %(input)s, %(priority)s)
+-- Returns how many of the tenant's queued runs are as urgent or more, counting to a limit.
+WITH own AS (
+    SELECT max(turn) AS latest, least(count(*), %(limit)s) AS runs FROM workflows.runs
+    WHERE tenant = %(tenant)s AND status = 'queued' AND priority >= %(priority)s
+), every AS (
+    SELECT coalesce(min(turn), 0) AS first FROM workflows.runs WHERE status = 'queued'
+)
+INSERT INTO workflows.runs (id, tenant, user_id, client_id, name, definition, input, priority, turn)
+SELECT %(id)s, %(tenant)s, %(user_id)s, %(client_id)s, %(name)s, %(definition)s, %(input)s, %(priority)s,
+       greatest(own.latest + 1, every.first + own.runs)
+FROM own, every
 ON CONFLICT (tenant, client_id) WHERE client_id <> '' DO NOTHING
-RETURNING *, (SELECT count(*) FROM (
-    SELECT FROM workflows.runs
-    WHERE tenant = %(tenant)s AND status = 'queued' AND priority >= %(priority)s LIMIT %(limit)s
-) AS before) AS ahead
+RETURNING *, (SELECT runs FROM own) AS ahead
 
 -- name: get_by_client_id
 SELECT * FROM workflows.runs WHERE tenant = %(tenant)s AND client_id = %(client_id)s
@@ -33,17 +38,16 @@ SELECT status, count(*) AS runs FROM workflows.runs
 WHERE tenant = %(tenant)s AND status IN ('queued', 'running', 'waiting') GROUP BY status
 
 -- name: list_due
--- Tenants take turns: each tenant's first run comes before any tenant's second. A run whose process died is running
--- although nothing executes its thread.
+-- A run whose process died is running although nothing executes its thread.
 SELECT id, 0 AS turn FROM workflows.runs AS run
 WHERE status = 'running'
   AND NOT EXISTS (SELECT FROM runs.runs AS open WHERE open.thread_id = run.id AND open.ended_at IS NULL)
 UNION ALL (
-    SELECT id, turn FROM (
-        SELECT id, priority, created_at,
-               row_number() OVER (PARTITION BY tenant ORDER BY priority DESC, created_at) AS turn
-        FROM workflows.runs WHERE status = 'queued' OR (status = 'waiting' AND wake_at <= now())
-    ) AS ranked
+    SELECT id, first + row_number() OVER (PARTITION BY tenant ORDER BY wake_at) AS turn
+    FROM workflows.runs, (SELECT coalesce(min(turn), 0) AS first FROM workflows.runs WHERE status = 'queued') AS queue
+    WHERE status = 'waiting' AND wake_at <= now() ORDER BY turn LIMIT %(limit)s
+) UNION ALL (
+    SELECT id, turn FROM workflows.runs WHERE status = 'queued'
     ORDER BY turn, priority DESC, created_at LIMIT %(limit)s
 )
 

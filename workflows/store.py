@@ -72,6 +72,7 @@ class Run(RunSummary):
     input: dict[str, JsonValue]
     cancel_requested: bool
     recovery: dict[str, Any] | None
+    turn: int
     attempt: int
     interruptions: int
 
@@ -117,11 +118,7 @@ class WorkflowStore:
         return {row["status"]: row["runs"] for row in await self._fetch_all("count", tenant=tenant)}
 
     async def list_due(self, *, limit: int) -> dict[str, int]:
-        """Return runs that have to begin or to continue, tenants in turn, their most urgent ones first.
-
-        Returns:
-            By id, the run's turn: 1 for the first of its tenant, and 0 for those whose process died.
-        """
+        """Return the turns of runs that have to begin or to continue, by id: tenants take turns."""
         return {row["id"]: row["turn"] for row in await self._fetch_all("list_due", limit=limit)}
 
     async def begin(self, run_id: str, *, attempt: int | None, was_cut_off: bool) -> int | None:
@@ -194,7 +191,7 @@ async def add_run(connection: Connection, run: NewRun, *, limit: int) -> tuple[R
     """Queue a run.
 
     Returns:
-        The run, and how many of the tenant's queued runs come before it, at most ``limit``. None: the
+        The run, and how many of the tenant's queued runs are as urgent, at most ``limit``. None: the
         client's id names a run that was queued before, which is returned.
     """
     values = {name: getattr(run, name) for name in NewRun.__slots__}

@@ -58,7 +58,7 @@ class WorkflowWorker:
 
         Args:
             run_id: The run.
-            turn: Its place among those of its tenant, so that tenants take turns. 0: it goes first.
+            turn: The lowest is first. 0: it goes before those that have not begun.
             connection: The run gets the job when the connection's transaction commits.
         """
         await self._queue.defer(

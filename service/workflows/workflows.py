@@ -154,7 +154,7 @@ class Workflows:
             if ahead is not None:
                 await take_thread(connection, run.id, tenant=run.tenant, user=run.user_id)
             if ahead is not None and ahead < MAX_QUEUED:
-                await self.worker.defer(run.id, turn=ahead + 1, connection=connection)
+                await self.worker.defer(run.id, turn=run.turn, connection=connection)
         return run
 
     async def get(self, identity: Identity, run_id: str) -> Run:

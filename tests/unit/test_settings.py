@@ -294,7 +294,6 @@ SET = {
     "WORKFLOW_MAX_CONCURRENT_STEPS": ("10", 10),
     "WORKFLOW_SCHEDULING": ("priority", "priority"),
     "WORKFLOW_TIMEOUT_SECONDS": ("60", 60),
-    "WORKFLOW_LEASE_SECONDS": ("5", 5),
     "WORKFLOW_SWEEP_SECONDS": ("0.5", 0.5),
     "APPROVAL_MESSAGE_RISK": ("never", "never"),
     "APPROVAL_UNSUPPORTED": ("review", "review"),

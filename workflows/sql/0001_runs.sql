@@ -24,6 +24,9 @@ CREATE TABLE workflows.runs (
     recovery jsonb,
     -- Grows whenever the run begins or continues. Only who knows the latest one may say how the run stands.
     attempt integer NOT NULL DEFAULT 0,
+    -- Queued runs begin in this order. It follows the tenant's own runs that are as urgent, and comes before those of
+    -- tenants that have queued more (start-time fair queueing).
+    turn integer NOT NULL,
     -- How often the process that executed the run died since the run last waited.
     interruptions integer NOT NULL DEFAULT 0,
     CHECK ((ended_at IS NULL) = (status IN ('queued', 'running', 'waiting')))
@@ -31,7 +34,8 @@ CREATE TABLE workflows.runs (
 CREATE UNIQUE INDEX runs_by_client_id ON workflows.runs (tenant, client_id) WHERE client_id <> '';
 CREATE INDEX runs_by_tenant ON workflows.runs (tenant, created_at DESC, id);
 -- For the search of due runs: there may be any number of others.
-CREATE INDEX runs_queued ON workflows.runs (tenant, priority DESC, created_at) WHERE status = 'queued';
+CREATE INDEX runs_queued ON workflows.runs (turn, priority DESC, created_at) WHERE status = 'queued';
+CREATE INDEX runs_queued_by_tenant ON workflows.runs (tenant, turn DESC, priority) WHERE status = 'queued';
 CREATE INDEX runs_running ON workflows.runs (id) WHERE status = 'running';
 CREATE INDEX runs_waiting ON workflows.runs (wake_at) WHERE status = 'waiting' AND wake_at IS NOT NULL;
 
