@@ -24,9 +24,9 @@ MAX_PENDING_BYTES = 256 * 1024
 _SEPARATOR = "\r\n"
 
 
-def format_event(name: str, data: Any) -> ServerSentEvent:
+def format_event(name: str, data: Any, *, id: str | None = None) -> ServerSentEvent:  # noqa: A002 - its name
     """Return a named event with JSON data (WHATWG HTML, server-sent events)."""
-    return ServerSentEvent(json.dumps(data, ensure_ascii=False, default=str), event=name)
+    return ServerSentEvent(json.dumps(data, ensure_ascii=False, default=str), event=name, id=id)
 
 
 def stream_response(events: AsyncGenerator[ServerSentEvent, None]) -> EventSourceResponse:

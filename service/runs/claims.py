@@ -14,16 +14,15 @@ from typing import Any, Final, TypeAlias
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
 
-from checkpoints.pool import connect
 from core.errors import RunTimedOut, ThreadBusy
 from core.logging import get_logger
 from core.postgres import DATABASE_UNAVAILABLE
 from core.tasks import periodic
 from service.errors import REPLACED, error_body, to_service_error
 from service.runs.limits import RunQueue
+from service.runs.notifications import Notifications
 from service.runs.request import RunRequest, new_run_id
 from service.runs.store import (
-    CHANNEL,
     Added,
     CancelAction,
     Cancellation,
@@ -231,24 +230,25 @@ class RunClaims:
             if claim is None or (claim.attempt == 0 and run_id not in ours):
                 # It has ended meanwhile, or is about to be inserted.
                 continue
-            if run_id not in ours:
+            if run_id not in ours and claim.control.drain_reason != CLAIM_LOST:
                 self.lost += 1
                 log.warning("run_claim_lost", run_id=run_id, thread_id=claim.thread_id)
                 claim.control.request_drain(CLAIM_LOST)
-            elif cancellation := ours[run_id]:
+            elif cancellation := ours.get(run_id):
                 self._stop(claim, cancellation)
 
-    async def listen(self) -> None:
-        """Hear from other replicas which threads are free and which runs to cancel, until cancelled."""
-        async with await connect(self.store.pool) as connection:
-            await connection.execute(f"LISTEN {CHANNEL}")
-            # Whatever was said before is found by polling.
-            async for notification in connection.notifies():
-                kind, _, name = notification.payload.partition(" ")
-                if kind == "free":
-                    self._wake(name)
-                elif kind == "cancel" and name in self._claims:
-                    await self.renew()
+    def subscribe(self, notifications: Notifications) -> None:
+        """Hear from other replicas which threads are free and which runs to cancel."""
+
+        async def look_at_thread(thread_id: str) -> None:
+            self._wake(thread_id)
+
+        async def look_at_run(run_id: str) -> None:
+            if run_id in self._claims:
+                await self.renew()
+
+        notifications.on("free", look_at_thread)
+        notifications.on("cancel", look_at_run)
 
     # Beginning
 
@@ -409,7 +409,9 @@ def was_suspended(error: BaseException | None) -> bool:
 def _describe_end(claim: Claim, error: BaseException | None) -> tuple[EndStatus, dict[str, Any] | None]:
     if error is None:
         return ("interrupted" if claim.is_interrupted else "success"), None
+    if isinstance(error, asyncio.CancelledError):
+        error = GraphDrained(SHUTDOWN)
     described = error_body(to_service_error(error))
-    if isinstance(error, GraphDrained | asyncio.CancelledError):
+    if isinstance(error, GraphDrained):
         return "interrupted", described
     return ("timeout" if isinstance(error, TimeoutError | RunTimedOut) else "error"), described

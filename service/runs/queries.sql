@@ -202,3 +202,20 @@ DELETE FROM runs.runs WHERE thread_id = %(thread)s
 
 -- name: erase_thread
 DELETE FROM runs.threads WHERE id = %(thread)s
+
+-- name: publish_events
+WITH published AS (
+    INSERT INTO runs.events (run_id, seq, name, data)
+    SELECT %(run)s, unnest(%(seqs)s::bigint[]), unnest(%(names)s::text[]), unnest(%(data)s::text[])::json
+    ON CONFLICT DO NOTHING
+)
+SELECT pg_notify(%(channel)s, %(message)s)
+
+-- name: read_events
+SELECT seq, name, data FROM runs.events WHERE run_id = %(run)s AND seq > %(after)s ORDER BY seq LIMIT %(limit)s
+
+-- name: delete_events
+-- Of runs that have ended, after a time in which a caller may connect again.
+DELETE FROM runs.events WHERE at < now() - %(seconds)s * interval '1 second' AND NOT EXISTS (
+    SELECT FROM runs.runs WHERE id = run_id AND (ended_at IS NULL OR ended_at > now() - %(seconds)s * interval '1 second')
+)

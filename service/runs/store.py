@@ -25,7 +25,7 @@ RunStatus: TypeAlias = Literal["pending", "running", "success", "error", "timeou
 EndStatus: TypeAlias = Literal["success", "error", "timeout", "interrupted"]
 CancelAction: TypeAlias = Literal["interrupt", "rollback"]
 
-# Channel on which replicas tell each other of runs: "free <thread>" or "cancel <run>".
+# Channel on which replicas tell each other of runs (service/runs/notifications.py).
 CHANNEL: Final = "ventros_runs"
 # A run that was on so many replicas that died is not given to another one.
 MAX_ATTEMPTS: Final = 3
