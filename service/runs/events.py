@@ -63,6 +63,7 @@ class RunLog:
     """
 
     def __init__(self, attempt: int) -> None:
+        self.attempt = attempt
         self._base = attempt * ATTEMPT_STEP
         self._parts: list[RunPart] = []
         self._events: list[NumberedEvent] = []
@@ -217,11 +218,15 @@ class RunFollowers:
             self._publish_log(run_id)
 
         async def look(run_id: str) -> None:
-            for follower in self._followers.get(run_id, ()):
-                follower.arrived.set()
+            self.wake(run_id)
 
         notifications.on("follow", publish)
         notifications.on("events", look)
+
+    def wake(self, run_id: str) -> None:
+        """Have the followers of a run look for events, and whether it has ended."""
+        for follower in self._followers.get(run_id, ()):
+            follower.arrived.set()
 
     def _publish_log(self, run_id: str) -> None:
         """Publish the events of a run of this replica, which a caller follows on another one."""
@@ -269,9 +274,13 @@ class RunFollowers:
         if row.ended_at:
             follower.give_up_at = min(follower.give_up_at, time.monotonic() + _END_SECONDS)
         elif follower.is_complete:
-            # The attempt ended, and the run goes on elsewhere.
-            self._logs.pop(follower.run_id, None)
             follower.is_complete = False
+            run_log = self._logs.get(follower.run_id)
+            if run_log and (row.attempt, row.status) == (run_log.attempt, "running"):
+                # Its end is just being recorded.
+                return False
+            # The run goes on elsewhere.
+            self._logs.pop(follower.run_id, None)
         await self._store.notify(f"follow {follower.run_id}")
         return False
 

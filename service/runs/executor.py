@@ -225,6 +225,7 @@ class RunExecutor:
                     act_as(replace(request.actor, attempt=claim.attempt))
                     async with asyncio.timeout_at(deadline):
                         await self._stream(request, listener, claim, run)
+                self._followers.wake(request.run_id)
                 await listener.end()
             except Exception as error:  # noqa: BLE001 - a run may raise anything; to_service_error() types it
                 end = _describe_end(error, request, has_begun=listener.is_admitted)
