@@ -8,12 +8,13 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
 from agents.spec import AgentSpec
 from core.embeddings import Embedder
-from core.embeddings.embedder import shorten
+from core.embeddings.embedder import Purpose, shorten
 from core.errors import EmbeddingError
 from core.logging import get_logger
 from nodes.coordinator.classifier import (
@@ -215,7 +216,7 @@ class Router:
         ]
 
     async def _get_classifier(self, embedder: Embedder) -> Classifier:
-        key = _compute_key(embedder, self._training)
+        key = _compute_key(embedder.model, embedder.dimensions, embedder.purpose, self._training)
         if key in _classifiers:
             _classifiers.move_to_end(key)
             return _classifiers[key]
@@ -312,14 +313,8 @@ def _choose_more_confident(one: Routing | None, other: Routing | None) -> Routin
     return max(filter(None, (one, other)), key=lambda each: each.confidence, default=None)
 
 
-def _compute_key(embedder: Embedder, training: TrainingTexts) -> str:
+@lru_cache(_MAX_CLASSIFIERS)
+def _compute_key(model: str, dimensions: int, purpose: Purpose, training: TrainingTexts) -> str:
     """Return a digest of everything a fit depends on."""
-    content = [
-        _FORMAT,
-        embedder.model,
-        embedder.dimensions,
-        embedder.purpose,
-        training.by_route,
-        training.out_of_scope,
-    ]
+    content = [_FORMAT, model, dimensions, purpose, training.by_route, training.out_of_scope]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
