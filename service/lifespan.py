@@ -209,6 +209,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         owners = ThreadOwners(pool)
         claims = RunClaims(
             RunStore(pool, replica=str(uuid4()), claim_seconds=settings.runs.claim_seconds),
+            metrics,
             defer=partial(defer_run, queue),
             rollback=partial(_delete_run_checkpoints, saver),
         )

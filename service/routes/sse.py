@@ -27,9 +27,7 @@ _JSON_OPTIONS = orjson.OPT_NON_STR_KEYS
 
 def format_event(name: str, data: Any, *, id: str | None = None) -> ServerSentEvent:  # noqa: A002 - its name
     """Return a named event with JSON data (WHATWG HTML, server-sent events)."""
-    return ServerSentEvent(
-        orjson.dumps(data, default=str, option=_JSON_OPTIONS).decode(), event=name, id=id
-    )
+    return ServerSentEvent(orjson.dumps(data, default=str, option=_JSON_OPTIONS).decode(), event=name, id=id)
 
 
 def stream_response(events: AsyncGenerator[ServerSentEvent, None]) -> EventSourceResponse:

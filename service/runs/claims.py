@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
@@ -45,6 +45,8 @@ CLAIM_LOST: Final = "claim_lost"
 # How long a waiting run takes to notice that its turn has come, if the notification was lost.
 POLL_SECONDS: Final = 0.5
 _RENEWALS_PER_CLAIM: Final = 3
+# Tenants whose open runs are shown, those with the most.
+MAX_TENANTS: Final = 100
 
 # Hands a pending run that nobody waits for, and its thread, to the task queue.
 Defer: TypeAlias = Callable[[str, str], Awaitable[None]]
@@ -79,11 +81,31 @@ class Claim:
     cancel_action: CancelAction | None = None
 
 
+class ClaimMeter(Protocol):
+    """Counts claims, as :class:`service.observability.metrics.ServiceMetrics` does."""
+
+    def record_claim(self, outcome: Literal["first", "again", "lost"]) -> None:
+        """Count a claim on a run, for its first attempt or a later one, or the loss of one."""
+        ...
+
+    def show_open_runs(
+        self, counts: Mapping[tuple[str, str, str, str], int], ages: Mapping[tuple[str, str, str], float]
+    ) -> None:
+        """Show the runs of all replicas that have not ended.
+
+        Args:
+            counts: How many, by queue, tenant, status and the replica that holds them.
+            ages: Seconds since the oldest was inserted, by queue, tenant and status.
+        """
+        ...
+
+
 class RunClaims:
     """The claims of this replica.
 
     Args:
         store: The table of runs.
+        meter: Counts claims.
         defer: Hands a run that nobody waits for to the task queue.
         rollback: Deletes the checkpoints of a run.
     """
@@ -91,18 +113,19 @@ class RunClaims:
     def __init__(
         self,
         store: RunStore,
+        meter: ClaimMeter,
         *,
         defer: Defer | None = None,
         rollback: Callable[[str, str], Awaitable[None]] | None = None,
     ) -> None:
         self.store = store
+        self._meter = meter
         self._defer = defer
         self._rollback = rollback
         self._claims: dict[str, Claim] = {}
         self._waiting: dict[str, set[asyncio.Event]] = {}
         # Ends that could not be recorded, because the database did not answer.
         self._unrecorded: list[tuple[Claim, BaseException | None]] = []
-        self.lost = 0
 
     @asynccontextmanager
     async def hold(
@@ -130,6 +153,7 @@ class RunClaims:
             try:
                 async with asyncio.timeout_at(deadline):
                     await self._begin(request, claim, queue)
+                self._meter.record_claim("first" if claim.attempt == 1 else "again")
                 stack.callback(queue.slots.release, request.identity.tenant)
                 yield claim
             except BaseException as error:
@@ -215,7 +239,17 @@ class RunClaims:
     async def keep(self) -> None:
         """Renew the claims until cancelled."""
         seconds = self.store.claim_seconds / _RENEWALS_PER_CLAIM
-        await periodic("run-claims", self.renew, seconds=seconds, jitter=0)
+        await periodic("run-claims", self._renew_and_show, seconds=seconds, jitter=0)
+
+    async def _renew_and_show(self) -> None:
+        await self.renew()
+        counts: dict[tuple[str, str, str, str], int] = {}
+        ages: dict[tuple[str, str, str], float] = {}
+        for part in await self.store.count_open(tenants=MAX_TENANTS):
+            labels = (part.queue, part.tenant, part.status)
+            counts[*labels, part.replica] = part.runs
+            ages[labels] = max(part.oldest_seconds, ages.get(labels, 0))
+        self._meter.show_open_runs(counts, ages)
 
     async def renew(self) -> None:
         """Extend all claims; stop the runs that belong to another replica by now, or are to be cancelled."""
@@ -231,7 +265,7 @@ class RunClaims:
                 # It has ended meanwhile, or is about to be inserted.
                 continue
             if run_id not in ours and claim.control.drain_reason != CLAIM_LOST:
-                self.lost += 1
+                self._meter.record_claim("lost")
                 log.warning("run_claim_lost", run_id=run_id, thread_id=claim.thread_id)
                 claim.control.request_drain(CLAIM_LOST)
             elif cancellation := ours.get(run_id):

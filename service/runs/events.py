@@ -26,6 +26,8 @@ log = get_logger(__name__)
 
 # Events of one attempt at a run are numbered from here, so that those of a later attempt have higher numbers.
 ATTEMPT_STEP: Final = 10_000_000
+# The number of the first event of a run, which announces the attempt.
+FIRST_EVENT: Final = ATTEMPT_STEP + 1
 # Parts of one run beyond which events are made at once and the oldest are dropped.
 MAX_PARTS: Final = 10_000
 # Parts of all ended runs that are kept, and for how long published events are.

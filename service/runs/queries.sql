@@ -169,10 +169,12 @@ WHERE tenant = %(tenant)s
 ORDER BY created_at DESC, id LIMIT %(limit)s OFFSET %(offset)s
 
 -- name: count_open
-SELECT queue, tenant, count(*) FILTER (WHERE status = 'running') AS running,
-       count(*) FILTER (WHERE status = 'pending') AS pending,
-       coalesce(extract(epoch FROM now() - min(created_at) FILTER (WHERE status = 'pending')), 0)::float8 AS oldest
-FROM runs.runs WHERE ended_at IS NULL GROUP BY queue, tenant
+SELECT queue, tenant, status, coalesce(claimed_by::text, '') AS replica, count(*) AS runs,
+       extract(epoch FROM now() - min(created_at))::float8 AS oldest_seconds
+FROM runs.runs WHERE ended_at IS NULL AND tenant IN (
+    SELECT tenant FROM runs.runs WHERE ended_at IS NULL GROUP BY tenant ORDER BY count(*) DESC LIMIT %(tenants)s
+)
+GROUP BY queue, tenant, status, claimed_by
 
 -- name: delete_ended
 DELETE FROM runs.runs WHERE id IN (

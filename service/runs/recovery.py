@@ -125,7 +125,8 @@ class RunRecovery:
             on_start=on_start,
             on_finish=self._session_runs.close_on_finish(spec, identity, row.thread_id),
             key=kwargs["key"],
-            stored_id=row.id,
+            run_id=row.id,
+            is_stored=True,
         )
 
 

@@ -27,11 +27,12 @@ def build_executor(
     queues = build_queues(settings, workflows or WorkflowSettings(), shared=False)
     audit = AuditTrail(pool)
     store = RunStore(pool, replica=str(uuid4()), claim_seconds=settings.claim_seconds)
-    observer = RunObserver(metrics or ServiceMetrics(), Tracing(), audit)
+    metrics = metrics or ServiceMetrics()
+    observer = RunObserver(metrics, Tracing(), audit)
     return RunExecutor(
         settings,
         queues,
-        claims=RunClaims(store),
+        claims=RunClaims(store, metrics),
         followers=RunFollowers(store),
         audit=audit,
         observer=observer,
