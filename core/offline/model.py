@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Final
 
@@ -29,6 +30,8 @@ from core.offline.schema import Schema, fill
 OFFLINE_MODEL_NAME: Final = "offline"
 
 _TOKEN: Final = re.compile(r"\s*\S{1,16}|\s+$")
+# Classes whose JSON schema is kept: making one takes longer than a reply.
+_MAX_SCHEMAS: Final = 64
 # Rough characters of a token, for the usage that is reported.
 _TOKEN_CHARACTERS: Final = 4
 
@@ -197,9 +200,14 @@ def _tool(function: dict[str, Any]) -> Tool:
     return Tool(function["name"], function.get("description") or "", function.get("parameters") or {})
 
 
+@lru_cache(_MAX_SCHEMAS)
+def _model_json_schema(schema: type[BaseModel]) -> Schema:
+    return schema.model_json_schema()
+
+
 def _json_schema(schema: dict[str, Any] | type) -> Schema:
     if isinstance(schema, type) and issubclass(schema, BaseModel):
-        return schema.model_json_schema()
+        return _model_json_schema(schema)
     if isinstance(schema, dict) and "parameters" not in schema and "function" not in schema:
         return schema
     return convert_to_json_schema(schema)

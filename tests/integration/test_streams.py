@@ -205,7 +205,7 @@ async def test_a_message_stream_that_is_not_admitted_is_answered_with_the_status
 
 async def test_a_second_run_on_a_thread_waits_or_replaces_the_first(database_url: str) -> None:
     gate = asyncio.Event()
-    replies = [AIMessage("First reply."), AIMessage("Second reply."), AIMessage("Third reply.")]
+    replies = [calling("I look it up.", SEARCH), AIMessage("Second reply."), AIMessage("Third reply.")]
     model = ScriptedChatModel(replies=replies, before_token=gate.wait)
     async with running_service(database_url, scripted_models(model)) as running:
 
