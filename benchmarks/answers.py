@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Final
 
@@ -92,14 +93,14 @@ async def measure(
 
     Args:
         url: A running service with the development CRM. ``None``: start one.
-        only: Ids of conversations; empty: all.
+        only: Ids of conversations, or patterns such as ``order-*``; empty: all.
         file: Another file of conversations.
         at_once: How many are held at once.
 
     Raises:
         StartupError: The service cannot start, e.g. because the model's key is not set.
     """
-    scripts = [each for each in load_scripts(*([file] if file else [])) if not only or each.id in only]
+    scripts = [each for each in load_scripts(*([file] if file else [])) if not only or any(fnmatch(each.id, name) for name in only)]
     settings = Settings.load()
     async with _service(settings, url) as base:
         before, began = await _read_usage(base), time.perf_counter()
@@ -201,7 +202,7 @@ async def try_model() -> int:
     """
     parser = argparse.ArgumentParser(prog="make try-model", description=__doc__)
     parser.add_argument("--url", help="a running service with the development CRM; its MODEL is tried")
-    parser.add_argument("--only", action="append", default=[], help="id of a conversation; may be repeated")
+    parser.add_argument("--only", action="append", default=[], help="id or pattern (`order-*`); may be repeated")
     parser.add_argument("--file", type=Path, help="other conversations than those of answers.yaml")
     parser.add_argument("--report", type=Path, help=f"where to write; default: a new file in {REPORTS.name}")
     parser.add_argument("--at-once", type=int, default=4, help="conversations at once")
