@@ -8,8 +8,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from core.offline.conversation import Conversation
-from core.offline.phrases import PHRASES, translate
-from core.offline.words import find_concepts
+from core.offline.words import PHRASES, find_concepts, translate
 from core.texts import Language, detect_language, format_date, name_month, normalise_text
 
 # A string longer than this is prose, not a value.
@@ -24,23 +23,36 @@ _HIDDEN_KEYS: Final = frozenset({"contact_id", "currency", "language", "severity
 _INTERNAL: Final = ("ticket", "opportunit")
 _FIRST_DATES: Final = ("issued_at", "placed_at", "created_at", "date")
 _CODE_SCORE: Final = 20.0
+# What the first and the second article of a search have before the third.
+_RANK_SCORES: Final[Mapping[int, float]] = {0: 4.0, 1: 2.0}
 _MONTH_SCORE: Final = 8.0
 _STATUS_SCORE: Final = 3.0
+# "Where is", "cómo va" and "how many" ask for a state, not for a way. "Como" also means "as", but not at the
+# beginning of a clause.
 _HOW_TO: Final = re.compile(
-    r"\bhow (?:do|can|should|to|could)\b|\bwhere (?:do|can) (?:i|we)\b|\bwhy\b|\bwhat is (?:our|the|my) limit"
-    r"|\bcomo (?:eu |que )?(?:fa[cç]o|posso|importo|agendo|exporto|conecto|crio|troco|configuro|funciona)"
-    r"|\bonde (?:eu |que )?(?:encontro|troco|vejo|acho|altero|mudo|configuro)|\bpor qu[eê]\b"
-    r"|\bo que (?:eu )?fa[cç]o"
-    r"|\bc[oó]mo (?:puedo|se|hago)\b|\bd[oó]nde (?:puedo|encuentro|veo)\b",
+    r"(?:^|[.,;:!?¿\n]\s*|\b(?:e|y|and|or|saber|know|explain|explic\w+|me|but|mas|pero)\s+)"
+    r"(?:how|where|como|c[oó]mo|a?onde|d[oó]nde)\s+"
+    r"(?!(?:is|are|was|were|much|many|long|far|about|come|est[aáã]o?|est[aá]n|andam?|v[aã]i?|v[aã]o|van)\b)\w"
+    r"|\bwhy\b|\bpor ?qu[eê]\b|\bwhat is (?:our|the|my) limit|\bwhat happens (?:if|when)\b"
+    r"|\bo que (?:acontece|eu fa[cç]o|fa[cç]o)|\bqu[eé] (?:pasa|hago)\b",
     re.IGNORECASE,
 )
-# Facts are the customer's own: a question about plans in general is for the articles.
+# Facts are stated where a value is asked for, and they are the customer's own: a question about plans in
+# general is for the articles.
+_ASKS_VALUE: Final = re.compile(
+    r"\b(?:which|what|when|how (?:many|much)|is|are|qua\w+|qu[eé]|cu[aá]\w+|until|até|hasta)\b",
+    re.IGNORECASE,
+)
 _OWN: Final = re.compile(
-    r"\b(?:my|mine|our|ours|i|we|me|us|meu|meus|minha|minhas|nosso|nossa|eu|mi|mis|nuestro|nuestra|estou|tenho|temos|tengo|tenemos)\b",
+    r"\b(?:my|mine|our|ours|i|we|me|us|meus?|minhas?|nossos?|nossas?|eu|mis?|nuestr[oa]s?|estou|tenho|temos|tengo|tenemos)\b",
     re.IGNORECASE,
 )
+_OWED: Final = (
+    "unpaid", "outstanding", "owe", "to pay", "em aberto", "sem pagar", "devo", "devemos", "por pagar",
+    "pendent", "pendiente", "debo", "debemos", "deud",
+)  # fmt: skip
 _STATUS_WORDS: Final[Mapping[str, tuple[str, ...]]] = {
-    "overdue": ("overdue", "vencid", "atrasad"), "open": ("unpaid", "outstanding", "em aberto", "pendiente"),
+    "overdue": ("overdue", "vencid", "atrasad", *_OWED), "open": _OWED,
     "refunded": ("refund", "reembols"), "delayed": ("late", "delay", "atrasad", "retrasad"),
     "cancelled": ("cancel",), "delivered": ("delivered", "entreg"), "shipped": ("shipped", "enviad"),
 }  # fmt: skip
@@ -108,20 +120,23 @@ def _select(conversation: Conversation, tool: str, records: Sequence[Mapping[str
     """Choose the records the message is about, by number, month, status or item."""
     phrases, language = PHRASES[conversation.language], conversation.language
     base = 3.0 * len(set(find_concepts(tool.replace("_", " "))) & set(conversation.concepts))
-    base -= 6.0 * is_how_to(conversation.task)
     scores = [_record_score(record, conversation) for record in records]
     best = max(scores)
+    if base + best == 0:
+        # The message names neither such records nor one of them.
+        return Answer("", 0)
+    base -= 6.0 * is_how_to(conversation.task)
     chosen = [record for record, score in zip(records, scores, strict=True) if score == best]
     if conversation.codes and best < _CODE_SCORE and any("-" in code for code in conversation.codes):
         missing = next(code for code in conversation.codes if "-" in code)
-        return Answer(phrases.not_found.format(code=missing), base + 1)
+        return Answer(phrases["not_found"].format(code=missing), base + 1)
     lines = "\n".join(f"- {describe(record, language)}" for record in chosen[:_MOST_LISTED])
     if conversation.months and best < _MONTH_SCORE:
-        heading = phrases.none_in_month.format(month=name_month(conversation.months[0], language))
+        heading = phrases["none_in_month"].format(month=name_month(conversation.months[0], language))
         return Answer(f"{heading}\n{lines}", base + 1)
     if len(chosen) == 1:
         return Answer(describe(chosen[0], language), base + best + 1)
-    return Answer(f"{phrases.which}\n{lines}", base + best)
+    return Answer(f"{phrases['which']}\n{lines}", base + best)
 
 
 def _record_score(record: Mapping[str, Any], conversation: Conversation) -> float:
@@ -161,7 +176,7 @@ def describe(record: Mapping[str, Any], language: Language) -> str:
         record.get("expected_at")
     )
     sentence = ", ".join(part for part in parts if part) + "."
-    return f"{sentence} {PHRASES[language].late}" if late else sentence
+    return f"{sentence} {PHRASES[language]['late']}" if late else sentence
 
 
 def _format_value(key: str, value: Any, record: Mapping[str, Any], language: Language) -> str:
@@ -210,7 +225,7 @@ def _from_facts(conversation: Conversation) -> Answer | None:
     wanted = set(conversation.concepts)
     lines: list[str] = []
     score = -4.0 * is_how_to(conversation.task)
-    is_own = bool(_OWN.search(conversation.task))
+    is_own = bool(_OWN.search(conversation.task) and _ASKS_VALUE.search(conversation.task))
     for key, value, holder in _facts(conversation):
         is_about = is_own or key not in _OWN_FACTS
         matches = wanted & set(_FACT_CONCEPTS.get(key, ())) if is_about else None
@@ -247,7 +262,7 @@ def _fact_line(key: str, value: Any, holder: Mapping[str, Any], conversation: Co
         if not value.get("limit"):
             return f"{name.capitalize()}: {used}."
         limit = _format_number(value["limit"], language)
-        return f"{name.capitalize()}: {PHRASES[language].of.format(used=used, limit=limit)}."
+        return f"{name.capitalize()}: {PHRASES[language]['of'].format(used=used, limit=limit)}."
     if key == "renews_on" and holder.get("status") == "trialing":
         name = translate("trial_ends", language)
     if key == "status" and "plan" not in holder:
@@ -269,25 +284,35 @@ def _component_line(components: Mapping[str, Any], conversation: Conversation) -
 
 def _from_passages(conversation: Conversation) -> Answer | None:
     ranked = [
-        (_passage_score(title, text, conversation), title, text) for title, text in _documents(conversation)
+        (_passage_score(rank, title, text, conversation), title, text)
+        for rank, title, text in _documents(conversation)
     ]
     score, title, text = max(ranked, default=(0.0, "", ""))
     if score < 1:
         return None
-    phrases = PHRASES[conversation.language]
-    passage = best_passage(text, conversation.concepts)
-    bonus = 5.0 if is_how_to(conversation.task) or "error" in conversation.concepts else 0.0
-    return Answer(phrases.article.format(title=title, passage=passage) if title else passage, score + bonus)
+    return Answer(_quote(title, best_passage(text, conversation.concepts), conversation.language), score)
 
 
-def _documents(conversation: Conversation) -> Iterator[tuple[str, str]]:
+def _quote(title: str, passage: str, language: Language) -> str:
+    """Quote a passage with its title; one in another language than the customer's is announced as such."""
+    phrases, written_in = PHRASES[language], detect_language(passage, default=language)
+    if not title:
+        return passage
+    if written_in == language:
+        return phrases["article"].format(title=title, passage=passage)
+    name = phrases[f"language_{written_in}"]
+    return phrases["foreign_article"].format(title=title, passage=passage, language=name)
+
+
+def _documents(conversation: Conversation) -> Iterator[tuple[int, str, str]]:
+    """Yield rank, title and text of what searches found and of what the notes quote."""
     for call in conversation.calls:
         if not call.failure and "ticket" not in call.tool and call.tool != "recall":
-            yield from _prose(call.result)
+            yield from ((rank, title, text) for rank, (title, text) in enumerate(_prose(call.result)))
     for note in conversation.notes:
-        for line in note.splitlines():
+        for rank, line in enumerate(note.splitlines()):
             if numbered := re.match(r"\d+\. \w+\([^)]*\): ([^.]+)\. (.{60,})", line):
-                yield numbered[1], numbered[2]
+                yield rank, numbered[1], numbered[2]
 
 
 def _prose(value: Any) -> Iterator[tuple[str, str]]:
@@ -303,15 +328,23 @@ def _prose(value: Any) -> Iterator[tuple[str, str]]:
                 yield from _prose(each)
 
 
-def _passage_score(title: str, text: str, conversation: Conversation) -> float:
-    """Weigh shared concepts; one that the title has counts three times. Too few shared ones are no answer."""
+def _passage_score(rank: int, title: str, text: str, conversation: Conversation) -> float:
+    """Weigh shared concepts, those of the title three times, and the rank that the search gave.
+
+    A search knows meanings, so that one shared concept is enough for the first article where the message asks
+    how something is done. Too few shared ones are no answer.
+    """
     wanted = set(conversation.concepts)
     in_title, in_text = wanted & set(find_concepts(title)), wanted & set(find_concepts(text))
     shared = in_title | in_text
+    explains = is_how_to(conversation.task) or "error" in wanted
     enough = len(shared) >= min(2, len(wanted)) and len(shared) >= 0.25 * len(wanted)
-    if not enough or not (in_title or len(shared) >= 3):  # noqa: PLR2004 - without the title, three words must agree
+    fits = enough and (in_title or len(shared) >= 3)  # noqa: PLR2004 - without the title, three words must agree
+    if not (fits or (shared and not rank)):
         return 0.0
-    return 1.0 + 2.0 * len(in_title) + len(in_text) + 1.5 * (detect_language(text) == conversation.language)
+    in_language = detect_language(text, default=conversation.language) == conversation.language
+    closeness = 2.0 * len(in_title) + len(in_text) + _RANK_SCORES.get(rank, 0.0)
+    return 1.0 + closeness + 1.5 * in_language + 5.0 * explains
 
 
 def best_passage(text: str, wanted: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ import pytest
 from core import errors
 from core.customer_text import CustomerText, find_customer_text_fault
 from core.errors import ServiceError, TextRefused
-from core.offline.phrases import PHRASES
+from core.offline.words import PHRASES
 from graphs.registry import REGISTRY
 from nodes.coordinator import decisions
 from nodes.onboarding.texts import TEXTS
