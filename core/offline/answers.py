@@ -19,12 +19,12 @@ _PASSAGE_CHARACTERS: Final = 650
 _LABEL_KEYS: Final = ("item", "title", "name")
 _NUMBER_KEYS: Final = ("number", "id", "order_id", "code")
 _HIDDEN_KEYS: Final = frozenset({"contact_id", "currency", "language", "severity", "description", "source"})
-# Records of these tools are the company's own notes on a customer, which no customer reads.
-_INTERNAL: Final = ("ticket", "opportunit")
+# What these tools return are notes on a customer, which no customer reads.
+_INTERNAL: Final = ("ticket", "opportunit", "recall")
 _FIRST_DATES: Final = ("issued_at", "placed_at", "created_at", "date")
 _CODE_SCORE: Final = 20.0
 # What the first and the second article of a search have before the third.
-_RANK_SCORES: Final[Mapping[int, float]] = {0: 4.0, 1: 2.0}
+_RANK_SCORES: Final[Mapping[int, float]] = {0: 2.0, 1: 1.0}
 _MONTH_SCORE: Final = 8.0
 _STATUS_SCORE: Final = 3.0
 # "Where is", "cómo va" and "how many" ask for a state, not for a way. "Como" also means "as", but not at the
@@ -35,6 +35,12 @@ _HOW_TO: Final = re.compile(
     r"(?!(?:is|are|was|were|much|many|long|far|about|come|est[aáã]o?|est[aá]n|andam?|v[aã]i?|v[aã]o|van)\b)\w"
     r"|\bwhy\b|\bpor ?qu[eê]\b|\bwhat is (?:our|the|my) limit|\bwhat happens (?:if|when)\b"
     r"|\bo que (?:acontece|eu fa[cç]o|fa[cç]o)|\bqu[eé] (?:pasa|hago)\b",
+    re.IGNORECASE,
+)
+_PROBLEM: Final = re.compile(
+    r"\b(?:can(?:no|['\u2019])t|unable|does(?: not|n['\u2019]t)|won['\u2019]t|stopped|lost|forgot|blocked"
+    r"|n[aã]o (?:consigo|conseguimos|funciona|deixa|abre|chega)|parou|perdi|esqueci|bloquead[oa]"
+    r"|no (?:puedo|podemos|funciona|deja|abre|llega)|perd[ií]|olvid[eé])\b",
     re.IGNORECASE,
 )
 # Facts are stated where a value is asked for, and they are the customer's own: a question about plans in
@@ -84,6 +90,12 @@ def is_how_to(text: str) -> bool:
     return bool(_HOW_TO.search(text))
 
 
+def needs_explanation(conversation: Conversation) -> bool:
+    """Return whether the message asks how something is done, or reports what does not work."""
+    is_problem = "error" in conversation.concepts or bool(_PROBLEM.search(conversation.task))
+    return is_problem or is_how_to(conversation.task)
+
+
 def find_answer(conversation: Conversation) -> Answer | None:
     """Return the best answer from all results and from the passages of the prompt; ``None`` without one."""
     found = [_from_records(conversation), _from_facts(conversation), _from_passages(conversation)]
@@ -95,13 +107,16 @@ def find_answer(conversation: Conversation) -> Answer | None:
 
 
 def _from_records(conversation: Conversation) -> Answer | None:
-    groups = [(call.tool, _records(call.result)) for call in conversation.calls if not call.failure]
-    best: Answer | None = None
-    for tool, records in groups:
-        if records and not any(word in tool for word in _INTERNAL):
-            answer = _select(conversation, tool, records)
-            best = answer if best is None or answer.score > best.score else best
-    return best
+    """Return the records of the message; where it names none, those of the only list that was read."""
+    lists = {
+        call.tool: records
+        for call in conversation.calls
+        if not any(word in call.tool for word in _INTERNAL) and (records := _records(call.result))
+    }
+    answers = [
+        _select(conversation, tool, records, is_only=len(lists) == 1) for tool, records in lists.items()
+    ]
+    return max(answers, key=lambda answer: answer.score, default=None)
 
 
 def _records(result: Any) -> list[Mapping[str, Any]]:
@@ -116,26 +131,25 @@ def _records(result: Any) -> list[Mapping[str, Any]]:
     ]
 
 
-def _select(conversation: Conversation, tool: str, records: Sequence[Mapping[str, Any]]) -> Answer:
+def _select(
+    conversation: Conversation, tool: str, records: Sequence[Mapping[str, Any]], *, is_only: bool
+) -> Answer:
     """Choose the records the message is about, by number, month, status or item."""
     phrases, language = PHRASES[conversation.language], conversation.language
     base = 3.0 * len(set(find_concepts(tool.replace("_", " "))) & set(conversation.concepts))
     scores = [_record_score(record, conversation) for record in records]
     best = max(scores)
-    if base + best == 0:
-        # The message names neither such records nor one of them.
-        return Answer("", 0)
-    base -= 6.0 * is_how_to(conversation.task)
+    base += 1.0 * is_only - 6.0 * is_how_to(conversation.task)
     chosen = [record for record, score in zip(records, scores, strict=True) if score == best]
     if conversation.codes and best < _CODE_SCORE and any("-" in code for code in conversation.codes):
         missing = next(code for code in conversation.codes if "-" in code)
-        return Answer(phrases["not_found"].format(code=missing), base + 1)
+        return Answer(phrases["not_found"].format(code=missing), base)
     lines = "\n".join(f"- {describe(record, language)}" for record in chosen[:_MOST_LISTED])
     if conversation.months and best < _MONTH_SCORE:
         heading = phrases["none_in_month"].format(month=name_month(conversation.months[0], language))
-        return Answer(f"{heading}\n{lines}", base + 1)
+        return Answer(f"{heading}\n{lines}", base)
     if len(chosen) == 1:
-        return Answer(describe(chosen[0], language), base + best + 1)
+        return Answer(describe(chosen[0], language), base + best)
     return Answer(f"{phrases['which']}\n{lines}", base + best)
 
 
@@ -285,7 +299,7 @@ def _component_line(components: Mapping[str, Any], conversation: Conversation) -
 def _from_passages(conversation: Conversation) -> Answer | None:
     ranked = [
         (_passage_score(rank, title, text, conversation), title, text)
-        for rank, title, text in _documents(conversation)
+        for rank, (title, text) in enumerate(_documents(conversation))
     ]
     score, title, text = max(ranked, default=(0.0, "", ""))
     if score < 1:
@@ -304,15 +318,17 @@ def _quote(title: str, passage: str, language: Language) -> str:
     return phrases["foreign_article"].format(title=title, passage=passage, language=name)
 
 
-def _documents(conversation: Conversation) -> Iterator[tuple[int, str, str]]:
-    """Yield rank, title and text of what searches found and of what the notes quote."""
-    for call in conversation.calls:
-        if not call.failure and "ticket" not in call.tool and call.tool != "recall":
-            yield from ((rank, title, text) for rank, (title, text) in enumerate(_prose(call.result)))
-    for note in conversation.notes:
-        for rank, line in enumerate(note.splitlines()):
-            if numbered := re.match(r"\d+\. \w+\([^)]*\): ([^.]+)\. (.{60,})", line):
-                yield rank, numbered[1], numbered[2]
+def _documents(conversation: Conversation) -> list[tuple[str, str]]:
+    """Return title and text of what searches found, best first, else of what the notes quote."""
+    found = [
+        document
+        for call in conversation.calls
+        if not call.failure and not any(word in call.tool for word in _INTERNAL)
+        for document in _prose(call.result)
+    ]
+    lines = [line for note in conversation.notes for line in note.splitlines()]
+    quoted = (re.match(r"\d+\. \w+\([^)]*\): ([^.]+)\. (.{60,})", line) for line in lines)
+    return found or [(match[1], match[2]) for match in quoted if match]
 
 
 def _prose(value: Any) -> Iterator[tuple[str, str]]:
@@ -329,22 +345,22 @@ def _prose(value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _passage_score(rank: int, title: str, text: str, conversation: Conversation) -> float:
-    """Weigh shared concepts, those of the title three times, and the rank that the search gave.
+    """Weigh shared concepts, those of the title more, and the rank that the search gave.
 
-    A search knows meanings, so that one shared concept is enough for the first article where the message asks
-    how something is done. Too few shared ones are no answer.
+    A search knows meanings, so that one shared concept is enough for the first article that answers a
+    question. Too few shared ones are no answer.
     """
     wanted = set(conversation.concepts)
     in_title, in_text = wanted & set(find_concepts(title)), wanted & set(find_concepts(text))
     shared = in_title | in_text
-    explains = is_how_to(conversation.task) or "error" in wanted
+    explains = needs_explanation(conversation)
     enough = len(shared) >= min(2, len(wanted)) and len(shared) >= 0.25 * len(wanted)
     fits = enough and (in_title or len(shared) >= 3)  # noqa: PLR2004 - without the title, three words must agree
-    if not (fits or (shared and not rank)):
+    if not (fits or (shared and not rank and (explains or "?" in conversation.task))):
         return 0.0
     in_language = detect_language(text, default=conversation.language) == conversation.language
     closeness = 2.0 * len(in_title) + len(in_text) + _RANK_SCORES.get(rank, 0.0)
-    return 1.0 + closeness + 1.5 * in_language + 5.0 * explains
+    return 1.0 + closeness + 0.5 * in_language + 5.0 * explains
 
 
 def best_passage(text: str, wanted: Sequence[str]) -> str:

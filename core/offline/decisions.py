@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, TypeAlias
 
-from core.offline.answers import Answer, find_answer, is_how_to
+from core.offline.answers import Answer, find_answer, is_how_to, needs_explanation
 from core.offline.conversation import Call, Conversation
 from core.offline.schema import Schema, fill_arguments
 from core.offline.words import NEEDS_PERSON, PHRASES, build_query, find_concepts, tokenise
@@ -79,7 +79,7 @@ class Tool:
         named = set(find_concepts(self.name.replace("_", " ")))
         described = set(find_concepts(self.description.partition("\n\n")[0][:400])) - named
         score = 3.0 * len(wanted & named) + 2.0 * len(wanted & described)
-        explains = is_how_to(conversation.task) or "error" in wanted
+        explains = needs_explanation(conversation)
         return score + 3.0 * (
             explains and bool(_SEARCH.search(self.name)) and "article" in {*named, *described}
         )

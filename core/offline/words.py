@@ -50,14 +50,14 @@ def find_concepts(text: str) -> list[str]:
 
 
 def build_query(text: str) -> str:
-    """Return a text for a search, with the English names of its concepts: articles may be in another language."""
+    """Return a text for a search, with the English names of its concepts, as articles may be in English."""
     names = [concept for concept in find_concepts(text) if concept in _NAMES]
     return " ".join([*text[:_MAX_QUERY_CHARACTERS].split(), *names])
 
 
 def translate(word: str, language: Language) -> str:
     """Return the translation of a field's name or value, else the name with spaces."""
-    translations = _VOCABULARY["words"].get(word, "").split(" | ")
+    translations: list[str] = _VOCABULARY["words"].get(word, "").split(" | ")
     return translations[LANGUAGES.index(language)] if len(translations) > 1 else word.replace("_", " ")
 
 
