@@ -10,7 +10,7 @@ from core.offline.answers import Answer, find_answer, is_how_to, needs_explanati
 from core.offline.conversation import Call, Conversation
 from core.offline.schema import Schema, fill_arguments
 from core.offline.words import NEEDS_PERSON, PHRASES, build_query, find_concepts, tokenise
-from core.teams import name_team
+from core.teams import format_handed_over
 from core.texts import normalise_text
 
 _PARALLEL: Final = 2
@@ -152,10 +152,8 @@ class Decider:
         """Return the final text: what was found, and that a person follows up where that was recorded."""
         parts = [self.answer.text] if self.answer else []
         if self._handed_over is not None:
-            team = name_team(
-                str(self._handed_over.arguments.get("team", "support")), self.conversation.language
-            )
-            parts.append(self._phrases["handed_over"].format(team=team))
+            team = str(self._handed_over.arguments.get("team", "support"))
+            parts.append(format_handed_over(team, self.conversation.language))
             if not self.answer and self.needs_person:
                 parts.insert(0, self._phrases["apology"])
         return "\n\n".join(parts) or self._unable()

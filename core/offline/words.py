@@ -64,7 +64,8 @@ def translate(word: str, language: Language) -> str:
 @lru_cache(maxsize=4_096)
 def _find_concept(word: str) -> str:
     """Return the concept a word stands for: that of its group, else its stem."""
-    return _GROUPS.get(stem := _stem(word), stem)
+    stem = _stem(word)
+    return _GROUPS.get(stem, stem)
 
 
 def _stem(word: str) -> str:
@@ -75,5 +76,7 @@ def _stem(word: str) -> str:
 
 _STOP_WORDS: Final = frozenset(" ".join(_VOCABULARY["stop_words"]).split())
 # A concept is a line of words that mean much the same, named by its first word.
-_GROUPS: Final = {_stem(word): line.split()[0] for line in _VOCABULARY["concepts"] for word in line.split()}
+_GROUPS: Final[Mapping[str, str]] = {
+    _stem(word): line.split()[0] for line in _VOCABULARY["concepts"] for word in line.split()
+}
 _NAMES: Final = frozenset(_GROUPS.values())

@@ -263,8 +263,8 @@ async def test_failures_in_a_row_recommend_a_person_and_degrade_health_until_a_s
 @pytest.mark.parametrize(
     ("message", "words"),
     [
-        ("I want to talk to a person, please.", "A person will write to you"),
-        ("Quero falar com um atendente, por favor.", "Uma pessoa vai escrever"),
+        ("I want to talk to a person, please.", "A colleague will get back to you"),
+        ("Quero falar com um atendente, por favor.", "Uma pessoa vai responder"),
         ("Creo que hubo una filtración de datos.", "equipo de privacidad y seguridad"),
     ],
 )

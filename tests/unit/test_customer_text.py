@@ -131,12 +131,12 @@ def test_how_an_incomplete_run_ends_is_not_for_customers(reason: Any) -> None:
 def _iter_fixed_texts() -> Iterator[str]:
     filled = {
         "name": "Laura", "team": "billing", "title": "Exports", "passage": "Use batches.", "code": "ORD-9999",
-        "month": "June", "used": "5", "limit": "10", "articles": "- Exports", "status": "paused",
-        "profile": "Industry: retail.", "steps": "tour done",
+        "month": "June", "language": "English", "used": "5", "limit": "10", "articles": "- Exports",
+        "status": "paused", "profile": "Industry: retail.", "steps": "tour done",
     }  # fmt: skip
     for phrases in PHRASES.values():
         # The thought goes with tool calls and is not sent.
-        sentences = {name: text for name, text in dataclasses.asdict(phrases).items() if name != "thought"}
+        sentences = {name: text for name, text in phrases.items() if name != "thought"}
         yield from (text.format(**filled) for text in sentences.values())
     for language, texts in TEXTS.items():
         for value in dataclasses.asdict(texts).values():
