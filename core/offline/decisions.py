@@ -190,22 +190,7 @@ class Decider:
         chosen = [
             (tool.name, *fill_arguments(tool.parameters, self._values())) for tool in relevant or ranked
         ]
-        return [
-            (name, arguments) for name, arguments, missing in chosen if not missing
-        ] or self._search_again()
-
-    def _search_again(self) -> list[ToolArguments]:
-        """Repeat an empty search once with the longest words alone."""
-        for call in self.conversation.calls:
-            query = call.arguments.get("query")
-            is_empty = not call.result and not call.failure and isinstance(query, str)
-            if is_empty and [each.tool for each in self.conversation.calls].count(call.tool) == 1:
-                words = str(query).split()
-                longest = sorted(words, key=len, reverse=True)[: max(1, len(words) // 2)]
-                if len(longest) < len(words):
-                    fewer = " ".join(word for word in words if word in longest)
-                    return [(call.tool, {**call.arguments, "query": fewer})]
-        return []
+        return [(name, arguments) for name, arguments, missing in chosen if not missing]
 
     def _requested_effect(self) -> ToolArguments | None:
         """Return an effect that the message asks for by verb and object, or the delivery of a solution."""

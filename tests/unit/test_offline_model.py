@@ -285,15 +285,6 @@ def test_a_tool_that_is_unavailable_is_not_taken_for_an_empty_answer() -> None:
     assert messages[-1].text == "I could not look this up just now."
 
 
-def test_an_empty_search_is_repeated_once_with_fewer_words() -> None:
-    messages = converse("Calendar sync fails with error 4031", [search_articles], NOTHING)
-    calls = [
-        each.tool_calls[0]["args"] for each in messages if isinstance(each, AIMessage) and each.tool_calls
-    ]
-    assert len(calls) == 2
-    assert set(calls[1]["query"].split()) < set(calls[0]["query"].split())
-
-
 def test_a_follow_up_is_understood_with_the_message_before_it() -> None:
     before = [HumanMessage("Where is my order ORD-71?"), AIMessage("It is delayed.")]
     answer = converse("And the one of September?", before=before)[-1].text
@@ -392,10 +383,6 @@ async def test_async_and_sync_replies_are_the_same() -> None:
     model = OfflineChatModel().bind_tools(list(TOOLS))
     one, other = model.invoke("Where is ORD-71?"), await model.ainvoke("Where is ORD-71?")
     assert (one.content, one.tool_calls) == (other.content, other.tool_calls)
-
-
-def test_a_stop_word_ends_the_reply() -> None:
-    assert OfflineChatModel().invoke("Hello", stop=["help"]).text == "Hello! How can I "
 
 
 @pytest.mark.parametrize(
