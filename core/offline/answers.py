@@ -354,8 +354,8 @@ def _passage_score(rank: int, title: str, text: str, conversation: Conversation)
     in_title, in_text = wanted & set(find_concepts(title)), wanted & set(find_concepts(text))
     shared = in_title | in_text
     explains = needs_explanation(conversation)
-    enough = len(shared) >= min(2, len(wanted)) and len(shared) >= 0.25 * len(wanted)
-    fits = enough and (in_title or len(shared) >= 3)  # noqa: PLR2004 - without the title, three words must agree
+    least = 2 if in_title else 3
+    fits = len(shared) >= max(least, 0.25 * len(wanted))
     if not (fits or (shared and not rank and (explains or "?" in conversation.task))):
         return 0.0
     in_language = detect_language(text, default=conversation.language) == conversation.language
