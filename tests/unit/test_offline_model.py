@@ -240,6 +240,24 @@ def test_the_best_passage_is_quoted_with_its_title() -> None:
     assert "send_answer" not in called(messages)
 
 
+@pytest.mark.parametrize(
+    ("task", "announced"),
+    [
+        ("¿Cómo conecto el calendario otra vez?", "«Calendar sync stops», que está en inglés:"),
+        ("Como conecto o calendário outra vez?", "“Calendar sync stops”, que está em inglês:"),
+    ],
+)
+def test_an_article_in_another_language_is_found_and_announced_as_such(task: str, announced: str) -> None:
+    messages = converse(task)
+    assert "connect" in arguments(messages, "search_articles")["query"].split()
+    assert announced in messages[-1].text
+    assert "must reconnect the calendar" in messages[-1].text
+
+
+def test_a_statement_that_shares_one_word_with_an_article_is_not_answered_with_it() -> None:
+    assert "Printing" not in converse("We label our wines by hand.")[-1].text
+
+
 def test_a_colleagues_request_to_resolve_a_case_sends_the_customer_the_solution() -> None:
     messages = converse("The customer reports that calendar sync fails with an error. Help to resolve it.")
     assert "must reconnect the calendar" in arguments(messages, "send_answer")["answer"]
