@@ -66,6 +66,7 @@ def react_agent(deps: Deps) -> Agent:
         max_iterations: int = 6,
         temperature: float = 0.2,
         retrieval: StrategyName = "general",
+        agent: str = "agent",
     ) -> ReactOutput:
         run_input = ReactInput(
             task=task,
@@ -78,6 +79,7 @@ def react_agent(deps: Deps) -> Agent:
             max_iterations=max_iterations,
             temperature=temperature,
             retrieval=retrieval,
+            agent=agent,
         )
         return cast("ReactOutput", await run_subgraph(graph, run_input))
 

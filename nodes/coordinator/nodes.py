@@ -330,7 +330,8 @@ class CoordinatorNodes:
             known = [remove_unsupported(each, grounding["unsupported"]) for each in responses]
             added = await ground_answer(merged.text, message=state["message"], known=known)
             grounding["unsupported"] = added["unsupported"]
-        response = str(merged or "\n\n".join(responses))
+        # Two parts may have the same answer, such as that a person takes over.
+        response = str(merged or "\n\n".join(dict.fromkeys(responses)))
         return self._take_answer({"response": response, "path": "merged", **grounding})
 
     async def review(self, state: CoordinatorState) -> Command[Literal["hand_over", "record"]]:

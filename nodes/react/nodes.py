@@ -122,6 +122,8 @@ class ReactNodes:
             idempotency_key=key,
             tenant=get_run_context(runtime).tenant,
             strategy=state["retrieval"],
+            agent=state["agent"],
+            time_zone=state["time_zone"],
         )
         return {"messages": [await execute(tools, call, context)]}
 
@@ -204,6 +206,8 @@ def _build_act_inputs(reply: AIMessage, state: ReactState) -> list[ActInput]:
             contact_id=state["contact_id"],
             tools=state["tools"],
             retrieval=state["retrieval"],
+            agent=state["agent"],
+            time_zone=state["time_zone"],
         )
         for call in reply.tool_calls
     ]
