@@ -22,7 +22,7 @@ from checkpoints.saver import GroupCommitSaver, open_saver
 from core.errors import DatabaseUnavailable
 from core.postgres import Pool
 from core.settings import DatabaseSettings
-from tests.integration.test_database_faults import Database, database
+from tests.support.database import Database, database
 from tests.support.savers import saver_on
 from tests.support.waiting import until
 
@@ -301,7 +301,7 @@ async def test_a_bug_in_the_writer_is_an_internal_error_and_the_writer_goes_on(
 ) -> None:
     saver = await saver_on(pool)
     with monkeypatch.context() as patch:
-        patch.setattr("checkpoints.saver.writer.build_insert", lambda rows: 1 / 0)
+        patch.setattr("checkpoints.saver.writer.build_insert", lambda rows, claims: 1 / 0)
         with pytest.raises(RuntimeError, match="bug") as failure:
             await put(saver, "t")
     assert isinstance(failure.value.__cause__, ZeroDivisionError)
