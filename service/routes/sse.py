@@ -26,14 +26,14 @@ _SEPARATOR = "\r\n"
 _JSON_OPTIONS = orjson.OPT_NON_STR_KEYS
 
 
-def format_event(name: str, data: Any) -> ServerSentEvent:
+def format_event(name: str, data: Any, *, id: str | None = None) -> ServerSentEvent:  # noqa: A002 - its name
     """Return a named event with JSON data (WHATWG HTML, server-sent events)."""
     try:
         text = orjson.dumps(data, default=str, option=_JSON_OPTIONS).decode()
     except TypeError:
         # A model may write a number of more than 64 bits into a tool call, which orjson refuses.
         text = json.dumps(data, ensure_ascii=False, default=str)
-    return ServerSentEvent(text, event=name)
+    return ServerSentEvent(text, event=name, id=id)
 
 
 def stream_response(events: AsyncGenerator[ServerSentEvent, None]) -> EventSourceResponse:
