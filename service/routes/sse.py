@@ -1,6 +1,7 @@
 """Server-sent events: the one factory of streaming responses."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeVar
 
@@ -27,7 +28,12 @@ _JSON_OPTIONS = orjson.OPT_NON_STR_KEYS
 
 def format_event(name: str, data: Any, *, id: str | None = None) -> ServerSentEvent:  # noqa: A002 - its name
     """Return a named event with JSON data (WHATWG HTML, server-sent events)."""
-    return ServerSentEvent(orjson.dumps(data, default=str, option=_JSON_OPTIONS).decode(), event=name, id=id)
+    try:
+        text = orjson.dumps(data, default=str, option=_JSON_OPTIONS).decode()
+    except TypeError:
+        # A model may write a number of more than 64 bits into a tool call, which orjson refuses.
+        text = json.dumps(data, ensure_ascii=False, default=str)
+    return ServerSentEvent(text, event=name, id=id)
 
 
 def stream_response(events: AsyncGenerator[ServerSentEvent, None]) -> EventSourceResponse:
