@@ -201,17 +201,17 @@ class RunClaims:
         thread_id: str,
         action: CancelAction,
         *,
-        ids: list[str] | None = None,
-        besides: tuple[str, ...] = (),
+        only: str | None = None,
+        before: str | None = None,
         reason: str = CANCELLED,
     ) -> Mapping[str, str]:
-        """Cancel a thread's open runs, or some of them, on whichever replica they are.
+        """Cancel a thread's open runs (all, one, or those ahead of one) on whichever replica they are.
 
         Returns:
             Their status: ``running`` until the replica that executes it has stopped it.
         """
         cancellation = Cancellation(action, reason)
-        cancelled = await self.store.cancel(tenant, thread_id, cancellation, ids=ids, besides=besides)
+        cancelled = await self.store.cancel(tenant, thread_id, cancellation, only=only, before=before)
         for run_id, status in cancelled.items():
             if claim := self._claims.get(run_id):
                 self._stop(claim, cancellation)
@@ -340,7 +340,7 @@ class RunClaims:
             raise queue.build_refusal(run.tenant)
         if added.status == "pending" and request.multitask_strategy in {"interrupt", "rollback"}:
             action: CancelAction = "rollback" if request.multitask_strategy == "rollback" else "interrupt"
-            await self.cancel(run.tenant, run.thread_id, action, besides=(run.id,), reason=REPLACED)
+            await self.cancel(run.tenant, run.thread_id, action, before=run.id, reason=REPLACED)
         return added
 
     async def _add(

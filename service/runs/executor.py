@@ -112,7 +112,7 @@ class RunExecutor:
 
     async def cancel(self, run: RunRow, action: CancelAction) -> bool:
         """Cancel a run on whichever replica it is; return whether it was open."""
-        return bool(await self._claims.cancel(run.tenant, run.thread_id, action, ids=[run.id]))
+        return bool(await self._claims.cancel(run.tenant, run.thread_id, action, only=run.id))
 
     async def retry(self, run: RunRow) -> bool:
         """Queue a run that failed once more; return whether it can be executed again."""

@@ -269,10 +269,10 @@ class RunStore:
         thread_id: str,
         cancellation: Cancellation,
         *,
-        ids: Sequence[str] | None = None,
-        besides: Sequence[str] = (),
+        only: str | None = None,
+        before: str | None = None,
     ) -> dict[str, RunStatus]:
-        """Cancel a thread's open runs, or some of them.
+        """Cancel a thread's open runs: all of them, only one, or those ahead of one.
 
         Returns:
             Their status: ``running`` until the replica that executes it has stopped it, else ``interrupted``.
@@ -282,8 +282,8 @@ class RunStore:
             "thread": thread_id,
             "action": cancellation.action,
             "reason": cancellation.reason,
-            "ids": None if ids is None else list(ids),
-            "except": list(besides),
+            "only": only,
+            "before": before,
         }
         return {row["id"]: row["status"] for row in await self._fetch_all("cancel", values)}
 

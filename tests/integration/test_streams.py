@@ -15,6 +15,7 @@ from core.settings import RunSettings, ServerSettings
 from nodes.react.state import Reflection
 from service.cli.serve import open_server
 from service.routes.sse import format_event
+from tests.support.audit import fetch_rows
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT, RunningService, running_service, settings_for
 from tests.support.waiting import until
@@ -226,7 +227,9 @@ async def test_a_second_run_on_a_thread_waits_or_replaces_the_first(database_url
         first = ask("enqueue")
         await until(lambda: model.prompts)
         second = ask("interrupt")
-        await until(lambda: running.service.runs.active == 2)
+        sql = "SELECT FROM runs.runs WHERE thread_id = %s"
+        while len(await fetch_rows(running.service.pool, sql, "one")) < 2:  # noqa: ASYNC110 - it watches rows
+            await asyncio.sleep(0.001)
         third = ask("enqueue")
         gate.set()
         replaced = await first
