@@ -9,6 +9,7 @@ from grpc_health.v1 import health_pb2
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, stop_before_delay
 from tenacity.wait import wait_exponential_jitter
 
+from core import deadline
 from core.circuit import CircuitBreaker
 from core.errors import MemoryUnavailable, ServiceError
 from core.settings import MemorySettings
@@ -67,12 +68,13 @@ class Calls:
             MemoryRefused: The server's refusal.
             NotFound: The server's answer.
         """
-        deadline = asyncio.get_running_loop().time() + seconds
+        seconds = deadline.limit(seconds)
+        ends_at = asyncio.get_running_loop().time() + seconds
         with self._circuit.call() as is_trial:
             if is_trial:
                 # The health check is cheap, and fails sooner than a call would.
                 await self.check_health(min(HEALTH_CHECK_SECONDS, seconds))
-            return await self._attempt_until(attempt, deadline)
+            return await self._attempt_until(attempt, ends_at)
 
     async def check_health(self, seconds: float = HEALTH_CHECK_SECONDS) -> None:
         """Check the service's health. A server without the health service counts as healthy.
@@ -95,17 +97,17 @@ class Calls:
                 details={"grpc_status": StatusCode.UNAVAILABLE.name},
             )
 
-    async def _attempt_until(self, attempt: Callable[[float], Awaitable[T]], deadline: float) -> T:
+    async def _attempt_until(self, attempt: Callable[[float], Awaitable[T]], ends_at: float) -> T:
         clock = asyncio.get_running_loop().time
 
         async def attempt_once() -> T:
             try:
-                return await attempt(max(deadline - clock(), 0.001))
+                return await attempt(max(ends_at - clock(), 0.001))
             except aio.AioRpcError as error:
                 raise _to_service_error(error) from error
 
         attempts = AsyncRetrying(
-            stop=stop_after_attempt(self._attempts) | stop_before_delay(deadline - clock()),
+            stop=stop_after_attempt(self._attempts) | stop_before_delay(ends_at - clock()),
             wait=self._wait,
             retry=retry_if_exception(_was_not_reached),
             reraise=True,

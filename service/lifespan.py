@@ -1,7 +1,7 @@
 """Open everything that lives as long as the service, in order, and close it in reverse."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from checkpoints.pool import WatchedPool, open_database, watch_database
 from checkpoints.saver import GroupCommitSaver, open_saver
+from core.circuit import CircuitState
 from core.embeddings import VectorCache
 from core.logging import get_logger
 from core.memory import Memory
@@ -98,6 +99,8 @@ class Service:
         workflows: Runs workflows.
         metrics: The instruments behind ``/metrics``.
         tracing: Starts the spans of requests and runs.
+        tasks: The background tasks.
+        circuits: Returns the circuits of the CRM (``crm``) and of the models that were called, by name.
         development_crm: The application to mount at ``/crm``; ``None``: a real CRM is set up.
     """
 
@@ -126,6 +129,7 @@ class Service:
     metrics: ServiceMetrics
     tracing: Tracing
     tasks: Supervisor
+    circuits: Callable[[], Mapping[str, CircuitState]]
     development_crm: FastAPI | None
 
 
@@ -193,7 +197,8 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             RunObserver(metrics, tracing, stores.audit, prompts=info.prompts),
         )
         erasure = Erasure(pool=pool, memory=memory, settled=saver.flush, forget=(saver.forget,))
-        add_gauges(metrics, runs=runs, pool=pool, saver=saver, steps=engine.slots)
+        circuits = partial(_list_circuits, crm, models)
+        add_gauges(metrics, runs=runs, pool=pool, saver=saver, steps=engine.slots, circuits=circuits)
 
         # Background tasks.
         summarise = partial(summarise_session, graph=graphs[SESSION_GRAPH.name], models=models, memory=memory)
@@ -244,6 +249,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             metrics=metrics,
             tracing=tracing,
             tasks=tasks,
+            circuits=circuits,
             development_crm=development_crm,
         )
 
@@ -284,6 +290,10 @@ async def _open_rates(stack: AsyncExitStack, settings: Settings, pool: Pool) -> 
         limits.limit_requests_per_tenant,
         timeout=limits.limit_timeout_seconds,
     )
+
+
+def _list_circuits(crm: CrmClient, models: ChatModels) -> Mapping[str, CircuitState]:
+    return {"crm": crm.circuit, **models.circuits}
 
 
 def _build_runs(

@@ -10,7 +10,14 @@ from pydantic_settings import BaseSettings, SettingsError
 from core.errors import StartupError
 from core.settings.memory import ContextSettings, MemorySettings, RerankSettings
 from core.settings.models import EmbeddingSettings, FeatureSettings, ModelSettings
-from core.settings.runs import ApprovalSettings, CrmSettings, RunSettings, SessionSettings, WorkflowSettings
+from core.settings.runs import (
+    ApprovalSettings,
+    CrmSettings,
+    MessageSettings,
+    RunSettings,
+    SessionSettings,
+    WorkflowSettings,
+)
 from core.settings.server import AuthSettings, LimitSettings, LogSettings, ServerSettings, TracingSettings
 from core.settings.storage import (
     AuditSettings,
@@ -38,6 +45,7 @@ class Settings:
     memory: MemorySettings
     rerank: RerankSettings
     context: ContextSettings
+    messages: MessageSettings
     sessions: SessionSettings
     runs: RunSettings
     idempotency: IdempotencySettings

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from agents.spec import AgentSpec
+from core.deadline import set_deadline
 from core.embeddings import Embedder
 from core.embeddings.embedder import shorten
 from core.errors import EmbeddingError
@@ -227,6 +228,8 @@ class Router:
         return await asyncio.shield(self._fits[key])
 
     async def _load_or_fit(self, embedder: Embedder, key: str) -> Classifier:
+        # Every later message needs the fit, so it does not end with the time of the first one.
+        set_deadline(None)
         start = time.perf_counter()
         path = self._cache_dir / f"router-{key[:32]}.npz" if self._cache_dir else None
         texts = self._training.texts

@@ -9,7 +9,8 @@ from fastapi.responses import JSONResponse
 from langgraph.types import StreamMode
 from sse_starlette import ServerSentEvent
 
-from core.errors import InterruptPending, NothingToResume, ServiceError
+from core.deadline import is_over, set_deadline
+from core.errors import CrmError, InterruptPending, ModelError, NothingToResume, ServiceError
 from core.logging import get_logger
 from nodes.shared.citations import Citation
 from service.auth.principal import Identity
@@ -66,6 +67,8 @@ def messages_router() -> APIRouter:
         ] = "",
     ) -> Response:
         """Answer a customer's message, whole or as a stream."""
+        limits = service.settings.messages
+        set_deadline(limits.deadline_seconds, reserve=limits.reserve_seconds)
         is_streamed = "text/event-stream" in accept
         run = await _build_run(message, service, requester, idempotency_key, is_streamed=is_streamed)
         answer = _stream(run, service) if is_streamed else _answer(run, service)
@@ -167,6 +170,12 @@ async def _advance_journey(run: MessageRun, service: Service) -> dict[str, Any] 
         result = await service.runs.run_to_end(run.journey)
     except (NothingToResume, InterruptPending) as error:
         log.info("journey_not_continued", thread_id=run.journey.thread_id, reason=error.message)
+        return None
+    except (ModelError, CrmError) as error:
+        if not is_over():
+            raise
+        # The coordinator hands the message over.
+        log.warning("journey_out_of_time", thread_id=run.journey.thread_id, reason=error.message)
         return None
     values = await service.journeys.build_answer(
         run.turn, result.values, identity=run.identity, session_id=run.session_id, message_id=run.message_id

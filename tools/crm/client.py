@@ -4,6 +4,7 @@ from datetime import datetime
 
 import httpx
 
+from core.circuit import CircuitState
 from core.customer_text import CustomerText
 from core.effects import Effects
 from core.settings import CrmSettings
@@ -58,6 +59,11 @@ class CrmClient:
     ) -> None:
         self._crm = CrmConnection(http, settings, first_pause=first_pause, effects=effects)
         self._message_timeout = settings.message_timeout_seconds
+
+    @property
+    def circuit(self) -> CircuitState:
+        """Whether the CRM is called, or rests after it was unavailable."""
+        return self._crm.circuit.state
 
     async def get_contact(self, contact_id: str) -> Contact:
         """Return the contact."""
