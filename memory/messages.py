@@ -10,7 +10,7 @@ from core.memory import ErasedCounts, Message, Scope
 from core.postgres import Connection, Pool, read_queries
 from core.texts import is_storable, make_storable
 from memory.database import SQL_FOLDER, retry_on_conflict
-from memory.texts import Unit, split_into_units
+from memory.texts import FIRST_PARTS, Unit, split_into_units
 
 # Longer than any letter; a longer text is a document rather than a message.
 MAX_TEXT_CHARACTERS: Final = 100_000
@@ -178,7 +178,7 @@ async def _insert_units(connection: Connection, rows: Sequence[tuple[int, Unit]]
     columns = [list(column) for column in zip(*((seq, *astuple(unit)) for seq, unit in rows), strict=True)]
     cursor = await connection.execute(_QUERIES["insert_units"], columns)
     added = [row["id"] for row in await cursor.fetchall()]
-    await connection.execute(_QUERIES["index_units"], {"units": added})
+    await connection.execute(_QUERIES["index_units"], {"units": added, "first_parts": FIRST_PARTS})
 
 
 async def list_recent_messages(

@@ -18,6 +18,8 @@ CONFIGURATIONS: Final[dict[Language, Configuration]] = {
 
 # With its context, a unit fits into the window of a small embedding model.
 UNIT_CHARACTERS: Final = 1_200
+# So many parts of a message are embedded before the further parts of any other: about 4,800 characters.
+FIRST_PARTS: Final = 4
 # This much of the end of the previous unit is embedded with a unit.
 CONTEXT_CHARACTERS: Final = 400
 

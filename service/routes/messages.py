@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 from langgraph.types import StreamMode
 from sse_starlette import ServerSentEvent
 
+from core.context import Context, set_context
 from core.deadline import is_over, set_deadline
 from core.errors import CrmError, InterruptPending, ModelError, NothingToResume, ServiceError
 from core.logging import get_logger
@@ -68,6 +69,7 @@ def messages_router() -> APIRouter:
     ) -> Response:
         """Answer a customer's message, whole or as a stream."""
         limits = service.settings.messages
+        set_context(Context(tenant=requester.tenant, user=requester.user))
         set_deadline(limits.deadline_seconds, reserve=limits.reserve_seconds)
         is_streamed = "text/event-stream" in accept
         run = await _build_run(message, service, requester, idempotency_key, is_streamed=is_streamed)
