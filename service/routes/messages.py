@@ -115,7 +115,8 @@ async def _answer(run: MessageRun, service: Service) -> Response:
 
 
 async def _stream(run: MessageRun, service: Service) -> Response:
-    return sse.stream_response(await sse.wait_for_first(_list_events(run, service), _to_error_event))
+    events = await sse.wait_for_first(_list_events(run, service), _to_error_event)
+    return sse.stream_response(events, _to_error_event, thread_id=run.session_id)
 
 
 async def _list_events(run: MessageRun, service: Service) -> AsyncGenerator[ServerSentEvent, None]:
