@@ -4,18 +4,15 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 from langchain_core.messages import AIMessage
 from pydantic import SecretStr
 
-from checkpoints import embedded
-from checkpoints.embedded import embedded_postgres_server
 from core.settings import DatabaseSettings
+from tests.support.database import Database, database
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT, RunningService, running_service
 from tests.support.waiting import until
@@ -25,33 +22,6 @@ PATIENCE = 0.5
 # Room for a slow machine, far below the sixty seconds of a patient service.
 SLACK = 20
 SEND = ("send_solution_to_customer", {"solution": "Use batches."})
-
-
-@dataclass(frozen=True, slots=True)
-class Database:
-    """An embedded server that a test may stop."""
-
-    url: str
-    cluster: Path
-
-    async def stop(self) -> None:
-        await asyncio.to_thread(embedded._stop, self.cluster)
-
-    async def kill(self) -> None:
-        """Kill the server as the kernel does when memory is short."""
-        pid = int((self.cluster / "postmaster.pid").read_text().splitlines()[0])
-        process = psutil.Process(pid)
-        process.kill()
-        await asyncio.to_thread(process.wait)
-
-    async def start(self) -> None:
-        await asyncio.to_thread(embedded._start, self.cluster)
-
-
-@asynccontextmanager
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    async with embedded_postgres_server(tmp_path) as url:
-        yield Database(url, tmp_path / "postgres")
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ from checkpoints.saver import GroupCommitSaver, open_saver
 from core.errors import DatabaseUnavailable
 from core.postgres import Pool
 from core.settings import DatabaseSettings
-from tests.integration.test_database_faults import Database, database
+from tests.support.database import Database, database
 from tests.support.savers import saver_on
 from tests.support.waiting import until
 
