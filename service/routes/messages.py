@@ -1,6 +1,7 @@
 """``POST /v1/messages``: what the CRM calls when a customer writes."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Final
 
@@ -9,9 +10,10 @@ from fastapi.responses import JSONResponse
 from langgraph.types import StreamMode
 from sse_starlette import ServerSentEvent
 
+from core.concurrency import SlotUnavailable
 from core.context import Context, set_context
 from core.deadline import is_over, set_deadline
-from core.errors import CrmError, InterruptPending, ModelError, NothingToResume, ServiceError
+from core.errors import CrmError, InterruptPending, ModelError, NothingToResume, ServiceError, TooManyRuns
 from core.logging import get_logger
 from nodes.shared.citations import Citation
 from service.auth.principal import Identity
@@ -72,7 +74,8 @@ def messages_router() -> APIRouter:
         set_context(Context(tenant=requester.tenant, user=requester.user))
         set_deadline(limits.deadline_seconds, reserve=limits.reserve_seconds)
         is_streamed = "text/event-stream" in accept
-        run = await _build_run(message, service, requester, idempotency_key, is_streamed=is_streamed)
+        async with _take_turn(service, requester.tenant):
+            run = await _build_run(message, service, requester, idempotency_key, is_streamed=is_streamed)
         answer = _stream(run, service) if is_streamed else _answer(run, service)
         response = await answer_until_disconnect(request, answer)
         response.headers["X-Thread-Id"] = run.session_id
@@ -105,6 +108,23 @@ class MessageRun:
     def session_id(self) -> str:
         """The session, which is the coordinator's thread."""
         return self.session.thread_id
+
+
+@asynccontextmanager
+async def _take_turn(service: Service, tenant: str) -> AsyncIterator[None]:
+    """Hold a slot for the work before a run; a tenant's thousand messages do not use up all connections.
+
+    Raises:
+        TooManyRuns: No slot came free in time.
+    """
+    try:
+        await service.arrivals.acquire(tenant)
+    except SlotUnavailable:
+        raise TooManyRuns("too many messages came at once; try again in a moment", retry_after=1) from None
+    try:
+        yield
+    finally:
+        service.arrivals.release(tenant)
 
 
 async def _answer(run: MessageRun, service: Service) -> Response:

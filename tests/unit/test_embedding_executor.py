@@ -92,6 +92,29 @@ async def test_the_local_model_embeds_another_tenants_question_between_the_parts
     await asyncio.gather(*long, short)
 
 
+async def test_one_thread_is_left_to_others_while_there_are_others() -> None:
+    executor, works = EmbeddingExecutor(query_threads=2), Works()
+    first = start_for("b", executor, works("b0"))
+    await until(lambda: works.begun)
+    works.end_one()
+    await first
+    flood = [start_for("a", executor, works(f"a{number}")) for number in range(4)]
+    await until(lambda: len(works.begun) == 2)
+    question = start_for("b", executor, works("b1"))
+    await until(lambda: len(works.begun) == 3)
+    assert works.begun == ["b0", "a0", "b1"]
+    works.end_one(5)
+    await asyncio.gather(*flood, question)
+
+
+async def test_a_tenant_alone_has_every_thread() -> None:
+    executor, works = EmbeddingExecutor(query_threads=2), Works()
+    tasks = [start_for("a", executor, works(f"a{number}")) for number in range(3)]
+    await until(lambda: len(works.begun) == 2)
+    works.end_one(3)
+    await asyncio.gather(*tasks)
+
+
 async def test_an_index_waits_for_questions() -> None:
     executor, works = EmbeddingExecutor(query_threads=1, patience=60), Works()
     questions = [start_for("a", executor, works(f"question {number}")) for number in range(2)]
