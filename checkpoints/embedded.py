@@ -220,7 +220,11 @@ def _system_user(cluster: Path) -> str | None:
     cluster.mkdir(mode=0o700, exist_ok=True)
     if os.geteuid() != 0:
         return None
-    wheel.ensure_user_exists(SYSTEM_USER)
+    # Two services that start at once on a new machine must not create the user twice. Changes of the file
+    # replace it; whoever waited for the lock on the old one finds the user in the new one.
+    with Path("/etc/passwd").open() as accounts:
+        fcntl.flock(accounts, fcntl.LOCK_EX)
+        wheel.ensure_user_exists(SYSTEM_USER)
     wheel.ensure_prefix_permissions(cluster)
     wheel.ensure_prefix_permissions(_BINARIES)
     shutil.chown(cluster, SYSTEM_USER, SYSTEM_USER)
