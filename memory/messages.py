@@ -1,5 +1,6 @@
 """Messages: add them with their units, list the newest, and forget a session or a contact."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import astuple
 from datetime import UTC, datetime
@@ -16,6 +17,8 @@ from memory.texts import FIRST_PARTS, Unit, split_into_units
 MAX_TEXT_CHARACTERS: Final = 100_000
 MAX_ID_CHARACTERS: Final = 200
 MAX_MESSAGES: Final = 1_000
+# Splitting so much takes ten milliseconds or more.
+_LONG_CHARACTERS: Final = 4_000
 # Used when no time limit is asked for, because a message may have a time in the future.
 END_OF_TIME: Final = datetime.max.replace(tzinfo=UTC)
 
@@ -147,10 +150,7 @@ async def add_messages(pool: Pool, scope: Scope, messages: Sequence[Message]) ->
     check_messages(scope, messages)
     if not messages:
         return 0
-    units = {
-        message.id: split_into_units(message.text, message.at.astimezone(UTC))
-        for message in reversed(messages)
-    }
+    units = await _split(messages)
     async with pool.connection() as connection, connection.transaction():
         row = await (await connection.execute(SCOPE_SQL, (scope.tenant, scope.contact_id))).fetchone()
         assert row  # noqa: S101  # an upsert returns its row
@@ -159,6 +159,19 @@ async def add_messages(pool: Pool, scope: Scope, messages: Sequence[Message]) ->
             rows = [(seq, unit) for message, seq in seqs.items() for unit in units[message]]
             await _insert_units(connection, rows)
     return len(seqs)
+
+
+async def _split(messages: Sequence[Message]) -> dict[str, list[Unit]]:
+    """Return each message's units; long messages are split beside the event loop."""
+
+    def split() -> dict[str, list[Unit]]:
+        return {
+            message.id: split_into_units(message.text, message.at.astimezone(UTC))
+            for message in reversed(messages)
+        }
+
+    is_long = sum(len(message.text) for message in messages) > _LONG_CHARACTERS
+    return await asyncio.to_thread(split) if is_long else split()
 
 
 async def _insert_messages(connection: Connection, scope: int, messages: Sequence[Message]) -> dict[str, int]:

@@ -24,6 +24,7 @@ FIRST_PARTS: Final = 4
 CONTEXT_CHARACTERS: Final = 400
 
 _WORD: Final = re.compile(r"\w+")
+_DIGIT: Final = re.compile(r"\d")
 _BREAKS: Final = ("\n\n", "\n", ". ", "? ", "! ", "; ", ", ", " ")
 _TOKEN: Final = re.compile(r"[\w.+#@/'-]+")
 _SENTENCE_END: Final = (".", "?", "!", ":")
@@ -108,7 +109,7 @@ def extract_identifiers(text: str) -> Iterator[str]:
         following = text[match.end() : match.end() + 1]
         begins_sentence = token.endswith(_SENTENCE_END) or following in {"?", "!", ":", "\n"}
         # A shorter token has no trigram of its own.
-        if len(bare) > 2 and (is_name or "@" in bare or any(character.isdigit() for character in bare)):  # noqa: PLR2004
+        if len(bare) > 2 and (is_name or "@" in bare or _DIGIT.search(bare)):  # noqa: PLR2004
             yield bare
 
 
