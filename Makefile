@@ -12,9 +12,9 @@ INSTALL = { $(BIN)/python -m pip --disable-pip-version-check install --quiet uv 
 	{ echo "uv could not install; pip does it (about a minute)"; \
 	$(BIN)/python -m pip --disable-pip-version-check install --progress-bar on -r $(1); }
 
-.PHONY: help serve demo keys migrate retention audit-verify memory-serve test test-thorough check check-deploy fmt snapshots \
+.PHONY: help serve worker demo keys migrate retention audit-verify memory-serve test test-thorough check check-deploy fmt snapshots \
 	docs example-vectors proto requirements studio fuzz audit-dependencies chaos eval try-model gguf test-gguf bench-service bench-fairness bench-messages bench-checkpoints bench-growth \
-	bench-memory bench-workflows clean
+	bench-memory bench-workflows bench-queue clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## /{printf "  make %-19s %s\n", $$1, $$2}' Makefile
@@ -22,6 +22,9 @@ help: ## Show this list
 ##@ Run it
 serve: $(VENV)/.runtime ## Set everything up and run the service (settings: docs/settings.md)
 	@exec $(BIN)/python server.py
+
+worker: $(VENV)/.runtime ## Run jobs of the task queue without serving HTTP (needs the DATABASE_URL of the replicas)
+	@exec $(BIN)/python -m service.cli.worker
 
 demo: $(VENV)/.runtime ## Watch an agent solve a support case (URL=http://... uses a running service)
 	@exec $(BIN)/python -m service.cli.demo $(if $(URL),--url $(URL))
@@ -144,6 +147,9 @@ bench-memory: $(VENV)/.runtime ## Measure search among 1,000,000 memories (minut
 
 bench-workflows: $(VENV)/.runtime ## Measure workflows: 10,000 steps in one, 1,000 at once (about three minutes)
 	@exec $(BIN)/python -m benchmarks.workflows $(ARGS)
+
+bench-queue: $(VENV)/.runtime ## Measure the task queue: how soon a job starts, and jobs per second (about two minutes)
+	@exec $(BIN)/python -m benchmarks.queue
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed; install it or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; }

@@ -8,6 +8,7 @@ from typing import Final, Self, TypeAlias
 
 from checkpoints.migrations import SQL_FOLDER
 from checkpoints.pruning import collect_garbage, delete_garbage, list_lineage, select_retained
+from core.errors import ThreadBusy
 from core.logging import get_logger
 from core.postgres import Connection, Pool, read_queries
 from core.settings import RetentionSettings
@@ -136,7 +137,6 @@ async def sweep(
     grace: timedelta,
     batch_size: int,
     dry_run: bool = False,
-    busy: Callable[[str], bool] = lambda _: False,
 ) -> SweepResult:
     """Apply the policies to all threads once, in small transactions.
 
@@ -151,12 +151,11 @@ async def sweep(
         grace: Threads with a checkpoint newer than this are left alone; must exceed the longest run.
         batch_size: Threads read by one query.
         dry_run: Only count what would be deleted.
-        busy: Whether a thread has a run in progress on this replica.
 
     Raises:
         psycopg.OperationalError: The database became unavailable; what was deleted until then stays deleted.
     """
-    sweeper = _Sweeper(pool=pool, erase=erase, grace=grace, batch_size=batch_size, dry_run=dry_run, busy=busy)
+    sweeper = _Sweeper(pool=pool, erase=erase, grace=grace, batch_size=batch_size, dry_run=dry_run)
     result = SweepResult()
     after = ""
     try:
@@ -203,7 +202,6 @@ class _Sweeper:
     grace: timedelta
     batch_size: int
     dry_run: bool
-    busy: Callable[[str], bool]
 
     async def list_threads(self, after: str) -> list[_Thread]:
         async with self._transaction() as connection:
@@ -213,8 +211,8 @@ class _Sweeper:
 
     async def apply(self, thread: _Thread, policy: RetentionPolicy, counts: SweepCounts) -> None:
         counts.threads += 1
-        if thread.idle is None or thread.idle < self.grace or self.busy(thread.thread_id):
-            # A run may be working on it, here or on another replica.
+        if thread.idle is None or thread.idle < self.grace:
+            # A run may be working on it.
             return
         if policy.delete_after and thread.idle >= policy.delete_after:
             if thread.waits:
@@ -236,7 +234,10 @@ class _Sweeper:
             size = await connection.execute(_QUERIES["measure_thread"], {"thread": thread.thread_id})
             row = await size.fetchone()
             if not self.dry_run:
-                await self.erase(connection, thread.thread_id)
+                try:
+                    await self.erase(connection, thread.thread_id)
+                except ThreadBusy:
+                    return
         counts.erased += 1
         counts.checkpoints += thread.checkpoints
         counts.bytes += int(row["bytes"]) if row else 0

@@ -1,16 +1,10 @@
-"""Threads in the checkpoint tables: their owners, those that wait for a person, and their deletion."""
+"""Threads in the checkpoint tables: those that wait for a person, and their deletion."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from core.postgres import Connection, Pool
-
-OWNER_SQL: Final = """
-SELECT metadata ->> 'graph' AS graph, metadata ->> 'tenant' AS tenant FROM checkpoints
-WHERE thread_id = %s AND checkpoint_ns = ''
-ORDER BY checkpoint_id DESC LIMIT 1
-"""
 
 # Triggers maintain the table waiting_threads (sql/0001_checkpoints.sql). Some interrupts of a thread may have
 # been answered already (another one of the same step keeps it open): only the graph's own state tells which.
@@ -30,14 +24,6 @@ DELETE_SQL: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class ThreadOwner:
-    """The graph and the tenant of a thread, from the metadata of its latest run."""
-
-    graph: str | None
-    tenant: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class WaitingThread:
     """A thread whose latest step waits for a person's answer.
 
@@ -52,12 +38,6 @@ class WaitingThread:
     checkpoint_id: str
     since: str
     graph: str
-
-
-async def load_thread_owner(connection: Connection, thread_id: str) -> ThreadOwner | None:
-    """Return a thread's owner, or None if the thread does not exist."""
-    row = await (await connection.execute(OWNER_SQL, (thread_id,))).fetchone()
-    return ThreadOwner(**row) if row else None
 
 
 async def list_waiting_threads(

@@ -107,11 +107,9 @@ class FairSemaphore:
             SlotUnavailable: None came free in time, or too many callers of this owner wait already.
         """
         owner_limit = owner_limit or self.owner_limit
-        queue = self._queues.get(owner, ())
-        if not queue and not self.is_full and self._held[owner] < owner_limit:
-            # Whoever else waits is kept back by its owner's limit.
-            self._hand_slot_to(owner)
+        if self.try_acquire(owner, owner_limit=owner_limit):
             return
+        queue = self._queues.get(owner, ())
         if self._queue_length is not None and len(queue) >= self._queue_length:
             self._forget_if_idle(owner)
             raise SlotUnavailable(f"{len(queue)} callers of {owner!r} wait already")
@@ -128,8 +126,18 @@ class FairSemaphore:
             self._leave(waiter)
             raise
 
+    def try_acquire(self, owner: str, *, owner_limit: int | None = None) -> bool:
+        """Take a slot if one is free for this owner now, and return whether it was."""
+        limit = owner_limit or self.owner_limit
+        if self._queues.get(owner) or self.is_full or self._held[owner] >= limit:
+            self._forget_if_idle(owner)
+            return False
+        # Whoever else waits is kept back by its owner's limit.
+        self._hand_slot_to(owner)
+        return True
+
     def release(self, owner: str) -> None:
-        """Give back a slot that :meth:`acquire` took for this owner."""
+        """Give back a slot that :meth:`acquire` or :meth:`try_acquire` took for this owner."""
         self._active -= 1
         self._held[owner] -= 1
         self._forget_if_idle(owner)

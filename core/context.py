@@ -47,6 +47,8 @@ class Actor:
         key_id: How the user authenticated: ``key <id>``, ``token``, or empty.
         thread_id: The thread it is done on; empty: none.
         run_id: The run that does it; empty: none.
+        attempt: Which attempt at the run this is, the fencing token of its claim; 0: it holds no claim, and
+            nothing stops it from writing.
     """
 
     tenant: str = "default"
@@ -54,6 +56,7 @@ class Actor:
     key_id: str = ""
     thread_id: str = ""
     run_id: str = ""
+    attempt: int = 0
 
 
 _actor: ContextVar[Actor] = ContextVar("actor", default=Actor())  # noqa: B039 - it is frozen

@@ -22,6 +22,8 @@
     ├── StreamCut               408  the client reads its stream too slowly; the run goes on without it
     ├── RunStopped              503  the service is stopping; the run is saved at its last step
     ├── RunReplaced             409  a newer run took over the thread
+    ├── ClaimLost               503  another replica executes the run now
+    ├── RunLost                 500  the replicas that executed the run died, and none tries again
     ├── RunTimedOut             504
     ├── RunLimitReached         500  the graph took more super-steps than allowed
     ├── DatabaseUnavailable     503
@@ -172,6 +174,19 @@ class RunReplaced(ServiceError):
 
     code = "run_replaced"
     status = 409
+
+
+class ClaimLost(ServiceError):
+    """Raise when a run belongs to another replica now, so that this one may write nothing more for it."""
+
+    code = "claim_lost"
+    status = 503
+
+
+class RunLost(ServiceError):
+    """Record for a run whose replicas died while they executed it, so often that none tries again."""
+
+    code = "run_lost"
 
 
 class RunTimedOut(ServiceError):

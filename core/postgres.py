@@ -15,6 +15,8 @@ Pool: TypeAlias = AsyncConnectionPool[Connection]
 # psycopg.Error for this: ProgrammingError, DataError and the like are bugs in our SQL, not outages.
 DATABASE_UNAVAILABLE: Final = (OperationalError, PoolTimeout, PoolClosed)
 
+# Raised by the function runs.require_claims() (service/runs/sql): a run belongs to another replica.
+CLAIM_LOST: Final = "VA001"
 # PostgreSQL, appendix A: disk_full.
 _DISK_FULL: Final = "53100"
 

@@ -1,4 +1,7 @@
-"""Background tasks: a loop that repeats a pass, and a supervisor that restarts tasks that die."""
+"""Background tasks: a loop that repeats a pass, and a supervisor that restarts tasks that die.
+
+What need not be done by each process is done by the task queue, which is handed in as a :class:`Scheduler`.
+"""
 
 import asyncio
 import random
@@ -7,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from core.logging import get_logger
 from core.postgres import DATABASE_UNAVAILABLE
@@ -59,6 +62,25 @@ class TaskStatus:
 _status: ContextVar[TaskStatus | None] = ContextVar("status of the current background task", default=None)
 
 
+def current_status() -> TaskStatus:
+    """Return the status of the background task that calls, to be changed by it."""
+    return _status.get() or TaskStatus()
+
+
+class Scheduler(Protocol):
+    """Repeats passes, each of them at one place in the whole deployment."""
+
+    def every(self, name: str, run_pass: Callable[[], Awaitable[object]], *, seconds: float) -> None:
+        """Have a pass repeated, whatever a single pass raises.
+
+        Args:
+            name: Of the task, in logs and metrics; at most 40 characters.
+            run_pass: One pass; what it returns is ignored. It may be cut off and repeated.
+            seconds: From the start of one pass to that of the next. A pass that takes longer delays the next.
+        """
+        ...
+
+
 async def periodic(
     name: str,
     run_pass: Callable[[], Awaitable[object]],
@@ -85,7 +107,7 @@ async def periodic(
         backoff: Pauses after passes that failed; ``wake`` does not end them. ``None``: the usual pause.
         unavailable: Exception types that mean that something the pass needs cannot be reached.
     """
-    status = _status.get() or TaskStatus()
+    status = current_status()
     failures, is_outage = 0, False
     if not at_once:
         await _pause(seconds, jitter, wake)

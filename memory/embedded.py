@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import partial
 
 from core.embeddings import Embedder
-from core.errors import MemoryRefused
+from core.errors import MemoryRefused, MemoryUnavailable
 from core.memory import (
     STRATEGIES,
     AssembledContext,
@@ -29,7 +29,7 @@ from core.memory import (
 from core.memory.vocabulary import Vocabulary
 from core.postgres import Pool
 from core.settings import MemorySettings, Settings
-from core.tasks import Supervisor
+from core.tasks import Scheduler, Supervisor, periodic
 from memory import contexts, facts, graph, messages, notes, search
 from memory.database import migrate, open_extensions, translate_errors
 from memory.grpc_client import connect_memory
@@ -238,7 +238,11 @@ class EmbeddedMemory:
 
 @asynccontextmanager
 async def open_configured_memory(
-    settings: Settings, pool: Pool, embedder: Embedder, tasks: Supervisor | None = None
+    settings: Settings,
+    pool: Pool,
+    embedder: Embedder,
+    tasks: Supervisor | None = None,
+    scheduler: Scheduler | None = None,
 ) -> AsyncIterator[Memory]:
     """Open the memory service that ``MEMORY_GRPC_TARGET`` names, or else the embedded memory.
 
@@ -249,6 +253,7 @@ async def open_configured_memory(
         pool: The service's pool, for the embedded memory.
         embedder: For the embedded memory; its owner closes it.
         tasks: Runs the embedded memory's background tasks.
+        scheduler: Has its sweeps repeated; None for a background task of its own.
 
     Raises:
         StartupError: The file of certificate authorities cannot be read.
@@ -258,18 +263,24 @@ async def open_configured_memory(
         async with connect_memory(settings.memory) as memory:
             yield memory
     else:
-        async with open_embedded(settings, pool, embedder, tasks) as embedded:
+        async with open_embedded(settings, pool, embedder, tasks, scheduler) as embedded:
             yield embedded
 
 
 @asynccontextmanager
 async def open_embedded(
-    settings: Settings, pool: Pool, embedder: Embedder, tasks: Supervisor | None = None
+    settings: Settings,
+    pool: Pool,
+    embedder: Embedder,
+    tasks: Supervisor | None = None,
+    scheduler: Scheduler | None = None,
 ) -> AsyncIterator[EmbeddedMemory]:
     """Open the embedded memory with the reranker of the settings; see :func:`open_configured_memory`."""
     async with (
         open_reranker(settings) as reranker,
-        open_memory(pool, embedder, reranker=reranker, settings=settings.memory, tasks=tasks) as memory,
+        open_memory(
+            pool, embedder, reranker=reranker, settings=settings.memory, tasks=tasks, scheduler=scheduler
+        ) as memory,
     ):
         yield memory
 
@@ -282,6 +293,7 @@ async def open_memory(
     reranker: Reranker | None = None,
     settings: MemorySettings | None = None,
     tasks: Supervisor | None = None,
+    scheduler: Scheduler | None = None,
 ) -> AsyncIterator[EmbeddedMemory]:
     """Open the embedded memory: migrate its tables, and run its background tasks until the context closes.
 
@@ -291,6 +303,7 @@ async def open_memory(
         reranker: None if reranking is off.
         settings: How long notes are kept, and how many; None for those of the environment.
         tasks: Runs the background tasks; None for a supervisor of its own.
+        scheduler: Has the sweeps repeated; None for a background task.
 
     Raises:
         psycopg.Error: The database cannot be reached, or refuses.
@@ -302,10 +315,20 @@ async def open_memory(
     deps = SearchDeps(pool=pool, extensions=extensions, embedder=embedder, model=model, reranker=reranker)
     settings = settings or MemorySettings()
     policies = NotePolicies.from_settings(settings)
-    sweep = partial(NoteSweeper(pool, policies).run, settings.sweep_seconds)
+    sweep = NoteSweeper(pool, policies).sweep
     tasks = tasks or Supervisor()
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(tasks.supervise("memory-sweeper", sweep))
+        if scheduler:
+            scheduler.every("memory-sweep", sweep, seconds=settings.sweep_seconds)
+        else:
+            sweeper = partial(
+                periodic,
+                "memory-sweep",
+                sweep,
+                seconds=settings.sweep_seconds,
+                unavailable=(MemoryUnavailable,),
+            )
+            await stack.enter_async_context(tasks.supervise("memory-sweep", sweeper))
         if indexer:
             await stack.enter_async_context(tasks.supervise("memory-indexer", indexer.run))
         yield EmbeddedMemory(deps, indexer, policies=policies)

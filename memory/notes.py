@@ -18,12 +18,11 @@ from typing import Final, Self, get_args
 
 from psycopg.rows import DictRow
 
-from core.errors import MemoryRefused, MemoryUnavailable
+from core.errors import MemoryRefused
 from core.logging import get_logger
 from core.memory import Hit, Note, NoteType, RetrieverRank, Scope
 from core.postgres import Connection, Pool
 from core.settings import MemorySettings
-from core.tasks import periodic
 from core.texts import detect_language, is_storable, make_storable
 from memory.database import translate_errors
 from memory.messages import MAX_ID_CHARACTERS, SCOPE_SQL, check_scope, to_utc
@@ -316,10 +315,6 @@ class NoteSweeper:
     def __init__(self, pool: Pool, policies: NotePolicies) -> None:
         self._pool = pool
         self._policies = policies
-
-    async def run(self, seconds: float) -> None:
-        """Sweep periodically until cancelled."""
-        await periodic("memory-sweeper", self.sweep, seconds=seconds, unavailable=(MemoryUnavailable,))
 
     async def sweep(self, now: datetime | None = None) -> int:
         """Delete what has expired by ``now``, in small transactions.

@@ -27,6 +27,7 @@ from service.routes.health import health_router, metrics_router
 from service.routes.langserve import langserve_router
 from service.routes.memory import memory_router
 from service.routes.messages import messages_router
+from service.routes.runs import runs_router
 from service.routes.sessions import sessions_router
 from service.routes.threads import threads_router
 from service.routes.workflows import workflows_router
@@ -87,6 +88,7 @@ def create_app(service: Service | None = None) -> FastAPI:
     app.include_router(metrics_router())
     app.include_router(agents_router())
     app.include_router(messages_router())
+    app.include_router(runs_router())
     app.include_router(approvals_router())
     app.include_router(threads_router())
     app.include_router(audit_router())

@@ -40,8 +40,8 @@ def to_service_error(error: BaseException) -> ServiceError:  # noqa: PLR0911 - o
             return RunReplaced("a newer run replaced this one on its thread; its checkpoint is kept")
         case GraphDrained():
             return RunStopped(
-                "the run was stopped at a step boundary and its checkpoint is kept; continue it as "
-                "details.resume says, or send the request again if there is none",
+                "the run was stopped at a step boundary and its checkpoint is kept; send details.resume for "
+                "its answer, or the request again if there is none",
                 retry_after=5,
             )
         case NodeTimeoutError() | TimeoutError():

@@ -16,7 +16,7 @@ from core.memory import Memory
 from core.models import ChatModels
 from core.postgres import Pool
 from core.settings import Settings
-from core.tasks import Supervisor, cancel_and_wait, periodic
+from core.tasks import Scheduler, Supervisor, cancel_and_wait, periodic
 from dev_crm.app import create_crm
 from dev_crm.migrations import migrate
 from dev_crm.reader import open_reader
@@ -36,12 +36,18 @@ log = get_logger(__name__)
 
 
 async def open_memory(
-    stack: AsyncExitStack, settings: Settings, pool: Pool, tasks: Supervisor, vectors: VectorCache
+    stack: AsyncExitStack,
+    settings: Settings,
+    pool: Pool,
+    *,
+    tasks: Supervisor,
+    scheduler: Scheduler,
+    vectors: VectorCache,
 ) -> Memory:
     """Open the memory of the settings, with its embedding model."""
     embedder = build_embedder(settings, "retrieval", cache=vectors)
     stack.push_async_callback(embedder.aclose)
-    return await stack.enter_async_context(open_configured_memory(settings, pool, embedder, tasks))
+    return await stack.enter_async_context(open_configured_memory(settings, pool, embedder, tasks, scheduler))
 
 
 async def create_development_crm(settings: Settings, pool: Pool) -> FastAPI | None:

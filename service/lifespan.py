@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
+from uuid import uuid4
 
 from fastapi import FastAPI
 from threadpoolctl import threadpool_limits
@@ -21,7 +22,7 @@ from core.metrics import BACKGROUND, use_meter
 from core.models import ChatModels, ModelInfo, build_chat_models
 from core.postgres import Pool
 from core.settings import Settings
-from core.tasks import Supervisor
+from core.tasks import Backoff, Supervisor
 from nodes.coordinator.router import AgentRegistry
 from nodes.shared.prompts import hash_prompts
 from service.audit.idempotency import RecordedEffects, RequestKeys
@@ -42,18 +43,22 @@ from service.graph_deps import (
 from service.migrations import migrate_rooms
 from service.observability.metrics import RunMeter, ServiceMetrics, add_gauges
 from service.observability.tracing import Tracing, open_tracing
-from service.retention import supervise_retention
+from service.retention import schedule_retention
+from service.runs.claims import RunClaims
 from service.runs.erasure import Erasure
 from service.runs.executor import RunExecutor
 from service.runs.journeys import JourneyRouter
 from service.runs.limits import build_queues
 from service.runs.observers import RunObserver
 from service.runs.preconditions import ThreadOwners
+from service.runs.queue import Retry, TaskQueue
+from service.runs.recovery import RunRecovery, defer_run
 from service.runs.request import CompiledGraph
 from service.runs.sessions import SESSION_GRAPH, SessionRuns, summarise_session
+from service.runs.store import RunStore
 from service.sessions.journeys import JourneyStore
 from service.sessions.store import SessionStore
-from service.sessions.worker import SessionWorker
+from service.sessions.worker import SessionWorker, Summarise
 from service.workflows.workflows import Workflows, open_engine, open_workflows
 from tools.crm.client import CrmClient
 from tools.knowledge_base import ArticleSync
@@ -62,6 +67,8 @@ log = get_logger(__name__)
 
 # Half of the connections that the pool has by default: they find their session in the database.
 _ARRIVALS: Final = 8
+# A session is summarised sooner or later, however long a model or memory is unavailable.
+_SUMMARY_RETRY = Retry(backoff=Backoff(first=60, longest=3_600))
 
 
 @dataclass(slots=True)
@@ -83,11 +90,13 @@ class Service:
         settings: The settings it was started with.
         lifecycle: Whether it is stopping.
         pool: The connection pool, the only one of the process.
+        queue: The task queue.
         saver: The checkpointer; ``/health`` asks whether its last commit failed.
         authenticator: Authenticates callers; ``None``: no authentication is set up.
         rates: Rate limits of tenants; ``None``: without authentication there is one tenant.
         thread_owners: Authorizes access to threads.
         runs: Executes runs.
+        run_store: The table of runs.
         graphs: The compiled graphs by name.
         model: Which model answers, and why that one.
         agents: The registry of the specialised agents.
@@ -113,11 +122,13 @@ class Service:
     settings: Settings
     lifecycle: Lifecycle
     pool: WatchedPool
+    queue: TaskQueue
     saver: GroupCommitSaver
     authenticator: Authenticator | None
     rates: RateLimiter | None
     thread_owners: ThreadOwners
     runs: RunExecutor
+    run_store: RunStore
     graphs: Mapping[str, CompiledGraph]
     model: ModelInfo
     agents: AgentRegistry
@@ -166,6 +177,12 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         tracing = await stack.enter_async_context(open_tracing(settings.tracing))
 
         pool = await _open_database(stack, settings, tasks)
+        queue = TaskQueue(
+            pool,
+            settings.queue,
+            metrics,
+            drain_seconds=settings.runs.finish_seconds + settings.runs.drain_seconds,
+        )
         stores = _build_stores(settings, pool)
         saver = await stack.enter_async_context(open_saver(pool, metrics))
 
@@ -175,7 +192,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
 
         # What agents reach.
         vectors = VectorCache()
-        memory = await open_memory(stack, settings, pool, tasks, vectors)
+        memory = await open_memory(stack, settings, pool, tasks=tasks, scheduler=queue, vectors=vectors)
         development_crm = await create_development_crm(settings, pool)
         crm_http = await open_crm_client(stack, settings, development_crm)
 
@@ -196,10 +213,17 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
 
         info = replace(models.info, prompts=hash_prompts(spec.prompt for spec in deps.agents.specs.values()))
         owners = ThreadOwners(pool)
+        claims = RunClaims(
+            RunStore(pool, replica=str(uuid4()), claim_seconds=settings.runs.claim_seconds),
+            defer=partial(defer_run, queue),
+            rollback=partial(_delete_run_checkpoints, saver),
+        )
+        await stack.enter_async_context(tasks.supervise("run-claims", claims.keep))
+        await stack.enter_async_context(tasks.supervise("run-notifications", claims.listen))
         runs = _build_runs(
             settings,
             pool,
-            owners,
+            claims,
             stores.audit,
             RunObserver(metrics, tracing, stores.audit, prompts=info.prompts),
         )
@@ -209,13 +233,13 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
 
         # Background tasks.
         summarise = partial(summarise_session, graph=graphs[SESSION_GRAPH.name], models=models, memory=memory)
-        session_worker = SessionWorker(stores.sessions, summarise, seconds=settings.sessions.sweep_seconds)
-        with use_meter(RunMeter(metrics, BACKGROUND)):
-            await stack.enter_async_context(tasks.supervise("session-worker", session_worker.run))
+        session_worker = _schedule_sessions(settings, queue, stores.sessions, summarise)
         await stack.enter_async_context(
-            maintain_audit(tasks, pool, stores.audit, stores.requests, settings.audit)
+            maintain_audit(
+                tasks, queue, pool, trail=stores.audit, keys=stores.requests, settings=settings.audit
+            )
         )
-        await stack.enter_async_context(supervise_retention(tasks, settings, pool, erasure, runs))
+        schedule_retention(queue, settings, pool, erasure)
         workflows = await stack.enter_async_context(
             open_workflows(
                 settings.workflows,
@@ -228,17 +252,26 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             )
         )
 
-        # Opened last, so that it is the first thing to happen when the service closes.
-        stack.push_async_callback(runs.drain)
+        session_runs = SessionRuns(stores.sessions, owners, graphs[SESSION_GRAPH.name])
+        journeys = JourneyRouter(stores.journeys, graphs, deps)
+        recovery = RunRecovery(claims.store, runs, graphs, session_runs, journeys)
+        recovery.schedule(queue, settings.runs)
+
+        with use_meter(RunMeter(metrics, BACKGROUND)):
+            await stack.enter_async_context(queue.work(tasks))
+        # Registered last, so that it is the first thing to happen when the service closes.
+        stack.push_async_callback(_drain, queue, runs)
         yield Service(
             settings=settings,
             lifecycle=Lifecycle(),
             pool=pool,
+            queue=queue,
             saver=saver,
             authenticator=authenticator,
             rates=rates,
             thread_owners=owners,
             runs=runs,
+            run_store=claims.store,
             graphs=graphs,
             model=info,
             agents=deps.agents,
@@ -246,8 +279,8 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             erasure=erasure,
             memory=memory,
             sessions=stores.sessions,
-            session_runs=SessionRuns(stores.sessions, owners, graphs[SESSION_GRAPH.name]),
-            journeys=JourneyRouter(stores.journeys, graphs, deps),
+            session_runs=session_runs,
+            journeys=journeys,
             requests=stores.requests,
             audit=stores.audit,
             warming=warming,
@@ -304,14 +337,33 @@ def _list_circuits(crm: CrmClient, models: ChatModels) -> Mapping[str, CircuitSt
     return {"crm": crm.circuit, **models.circuits}
 
 
+def _schedule_sessions(
+    settings: Settings, queue: TaskQueue, store: SessionStore, summarise: Summarise
+) -> SessionWorker:
+    worker = SessionWorker(store, summarise, partial(queue.defer_missing, "session-summary"))
+    queue.register("session-summary", worker.summarise, retry=_SUMMARY_RETRY)
+    queue.every("session-sweep", worker.sweep, seconds=settings.sessions.sweep_seconds)
+    return worker
+
+
 def _build_runs(
-    settings: Settings, pool: WatchedPool, owners: ThreadOwners, audit: AuditTrail, observer: RunObserver
+    settings: Settings, pool: WatchedPool, claims: RunClaims, audit: AuditTrail, observer: RunObserver
 ) -> RunExecutor:
     return RunExecutor(
         settings.runs,
         build_queues(settings.runs, settings.workflows, shared=settings.auth.enabled),
-        owners,
+        claims,
         audit,
         observer,
         database_unavailable=lambda: pool.unavailable_reason,
     )
+
+
+async def _drain(queue: TaskQueue, runs: RunExecutor) -> None:
+    queue.stop()
+    await runs.drain()
+
+
+async def _delete_run_checkpoints(saver: GroupCommitSaver, thread_id: str, run_id: str) -> None:
+    await saver.adelete_for_runs([run_id])
+    saver.forget(thread_id)

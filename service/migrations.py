@@ -16,6 +16,7 @@ from core.settings import Settings
 from dev_crm.migrations import migrate as migrate_crm
 from memory.database import migrate as migrate_memory
 from memory.database import open_extensions
+from service.runs.queue import migrate_queue
 from workflows.store import migrate as migrate_workflows
 
 log = get_logger(__name__)
@@ -23,12 +24,12 @@ log = get_logger(__name__)
 
 def _read_migrations(room: str) -> Sequence[bytes]:
     """Return a room's migrations, ``sql/0001_*.sql`` first: append new files, never edit or reorder."""
-    return [file.read_bytes() for file in sorted((Path(__file__).parent / room / "sql").glob("*.sql"))]
+    return [file.read_bytes() for file in sorted((Path(__file__).parent / room / "sql").glob("0*.sql"))]
 
 
 # By schema. Read at import, never while a request waits.
 MIGRATIONS: Final[Mapping[str, Sequence[bytes]]] = {
-    schema: _read_migrations(schema) for schema in ("auth", "audit", "sessions")
+    schema: _read_migrations(schema) for schema in ("auth", "runs", "audit", "sessions")
 }
 
 
@@ -41,6 +42,8 @@ async def migrate_rooms(pool: Pool) -> None:
     for schema, migrations in MIGRATIONS.items():
         await postgres.migrate(pool, schema, migrations)
         log.debug("migrated", room=schema)
+    await migrate_queue(pool)
+    log.debug("migrated", room="queue")
     await migrate_workflows(pool)
     log.debug("migrated", room="workflows")
 

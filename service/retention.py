@@ -1,48 +1,34 @@
 """Apply the retention policies: in the background of the service, and for ``make retention``."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from functools import partial
 
 from checkpoints.retention import RetentionPolicies, SweepResult, sweep
-from checkpoints.threads import load_thread_owner
 from core.context import Actor, act_as
 from core.logging import get_logger
 from core.postgres import Connection, Pool
 from core.settings import Settings
-from core.tasks import Supervisor, periodic
+from core.tasks import Scheduler
 from service.auth.principal import LOCAL
 from service.runs.erasure import Erasure
-from service.runs.executor import RunExecutor
+from service.runs.store import load_thread_owner
 
 log = get_logger(__name__)
 
-_JITTER = 0.1
 
-
-@asynccontextmanager
-async def supervise_retention(
-    tasks: Supervisor, settings: Settings, pool: Pool, erasure: Erasure, runs: RunExecutor
-) -> AsyncIterator[None]:
-    """Apply the policies at each interval while the context is open; the first time after one interval."""
+def schedule_retention(scheduler: Scheduler, settings: Settings, pool: Pool, erasure: Erasure) -> None:
+    """Have the policies applied at each interval, if there are any."""
     if RetentionPolicies.from_settings(settings.retention).keep_everything:
-        yield
         return
-    run_pass = partial(apply_retention, settings, pool, erasure, runs)
-    interval = settings.retention.interval_seconds
-    async with tasks.supervise(
-        "retention", lambda: periodic("retention", run_pass, seconds=interval, jitter=_JITTER)
-    ):
-        yield
+    run_pass = partial(apply_retention, settings, pool, erasure)
+    scheduler.every("retention", run_pass, seconds=settings.retention.interval_seconds)
 
 
 async def apply_retention(
     settings: Settings,
     pool: Pool,
     erasure: Erasure,
-    runs: RunExecutor | None = None,
     *,
     dry_run: bool = False,
 ) -> SweepResult:
@@ -52,7 +38,6 @@ async def apply_retention(
         settings: The policies and the limits.
         pool: Connections.
         erasure: Erases whole threads.
-        runs: The runs of this process, whose threads are left alone; None: there are none.
         dry_run: Change nothing, even where the settings would.
     """
     dry_run = dry_run or settings.retention.dry_run
@@ -67,7 +52,6 @@ async def apply_retention(
         grace=timedelta(seconds=grace),
         batch_size=settings.retention.batch_size,
         dry_run=dry_run,
-        busy=runs.is_busy if runs else lambda _: False,
     )
     for line in result.lines.values():
         log.info("retention", dry_run=dry_run, **asdict(line))
@@ -83,5 +67,5 @@ async def _erase_thread(erasure: Erasure, connection: Connection, thread_id: str
     thread stays until the next time.
     """
     owner = await load_thread_owner(connection, thread_id)
-    tenant = owner.tenant if owner and owner.tenant else LOCAL.tenant
+    tenant = owner.tenant if owner else LOCAL.tenant
     await erasure.erase(thread_id, tenant=tenant)

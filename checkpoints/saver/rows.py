@@ -14,9 +14,10 @@ and leaves no state in the session.
 import json
 import math
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Literal, NamedTuple, TypeAlias
+from uuid import UUID
 
 import orjson
 from langchain_core.runnables import RunnableConfig
@@ -37,18 +38,21 @@ from psycopg.pq import Format
 Table: TypeAlias = Literal["checkpoint_blobs", "checkpoints", "checkpoint_writes", "replaced_writes"]
 # A row has one cell per column. A cell is a value as it stands in a binary array, preceded by its length.
 Row: TypeAlias = tuple[bytes, ...]
+# A run and its attempt, the fencing token.
+Claim: TypeAlias = tuple[str, int]
 
 _LENGTH = struct.Struct("!i")
 _ARRAY = struct.Struct("!iiIii")
 NULL = _LENGTH.pack(-1)
 
 # PostgreSQL, catalog/pg_type.dat.
-_OIDS = {"text": 25, "bytea": 17, "jsonb": 3802, "int4": 23}
+_OIDS = {"text": 25, "bytea": 17, "jsonb": 3802, "int4": 23, "uuid": 2950}
 
 
 class _Insert(NamedTuple):
     columns: tuple[tuple[str, str], ...]
-    sql: str
+    select: str
+    conflict: str
 
 
 _KEYS = (("thread_id", "text"), ("checkpoint_ns", "text"))
@@ -69,7 +73,7 @@ def _insert(table: str, columns: tuple[tuple[str, str], ...], conflict: str) -> 
     names = ", ".join(name for name, _ in columns)
     # In the select list, because Postgres would first write the rows of a FROM clause to a temporary store.
     values = ", ".join(f"unnest(%b::{kind}[])" for _, kind in columns)
-    return _Insert(columns, f"INSERT INTO {table} ({names}) SELECT {values} {conflict}")
+    return _Insert(columns, f"INSERT INTO {table} ({names}) SELECT {values}", conflict)
 
 
 # Conflicts are resolved as the stock saver resolves them.
@@ -286,11 +290,15 @@ def _deduplicate(rows: list[Row], columns: Iterable[int]) -> list[Row]:
     return list({_select_columns(row, columns): row for row in rows}.values())
 
 
-def build_insert(rows: Mapping[Table, Sequence[Row]]) -> tuple[bytes, list[BinaryArray]]:
+def build_insert(
+    rows: Mapping[Table, Sequence[Row]], claims: Collection[Claim] = ()
+) -> tuple[bytes, list[BinaryArray]]:
     """Return the statement that inserts these rows, and its parameters.
 
     Args:
         rows: Rows by table; the statement leaves tables without rows out.
+        claims: The runs that write them. The statement fails with :data:`core.postgres.CLAIM_LOST` if one of
+            them has lost its claim.
     """
     tables = tuple(table for table in _INSERTS if rows.get(table))
     parameters = [
@@ -298,15 +306,27 @@ def build_insert(rows: Mapping[Table, Sequence[Row]]) -> tuple[bytes, list[Binar
         for table in tables
         for (_, kind), column in zip(_INSERTS[table].columns, zip(*rows[table], strict=True), strict=True)
     ]
-    return _build_statement(tables), parameters
+    if claims:
+        ids, attempts = zip(*claims, strict=True)
+        guard = [_build_array("uuid", map(_uuid_cell, ids)), _build_array("int4", map(_int4_cell, attempts))]
+        parameters = [*guard, *parameters]
+    return _build_statement(tables, is_guarded=bool(claims)), parameters
 
 
 @cache
-def _build_statement(tables: tuple[Table, ...]) -> bytes:
-    """Combine the inserts of these tables into one statement; all but the last stand in ``WITH``."""
-    *first, last = (_INSERTS[table].sql for table in tables)
-    parts = ", ".join(f"part_{number} AS ({sql})" for number, sql in enumerate(first))
-    return (f"WITH {parts} {last}" if parts else last).encode()
+def _build_statement(tables: tuple[Table, ...], *, is_guarded: bool) -> bytes:
+    """Combine the inserts of these tables into one statement; all but the last stand in ``WITH``.
+
+    A guard stands before them. The last insert asks for its result, and if it fails, all of them do.
+    """
+    *first, last = (_INSERTS[table] for table in tables)
+    parts = [f"part_{number} AS ({part.select} {part.conflict})" for number, part in enumerate(first)]
+    condition = ""
+    if is_guarded:
+        parts.insert(0, "held AS MATERIALIZED (SELECT runs.require_claims(%b::uuid[], %b::int4[]) AS claims)")
+        condition = "WHERE (SELECT claims FROM held) > 0 "
+    final = f"{last.select} {condition}{last.conflict}"
+    return (f"WITH {', '.join(parts)} {final}" if parts else final).encode()
 
 
 def _build_array(kind: str, cells: Iterable[bytes]) -> BinaryArray:
@@ -330,6 +350,11 @@ def _blob_cell(value: bytes) -> bytes:
 def _jsonb_cell(document: bytes) -> bytes:
     """Return a cell of a ``jsonb`` column: the version of the format, then JSON text."""
     return _LENGTH.pack(len(document) + 1) + b"\x01" + document
+
+
+def _uuid_cell(value: str) -> bytes:
+    """Return a cell of a ``uuid`` column."""
+    return b"\x00\x00\x00\x10" + UUID(value).bytes
 
 
 def _int4_cell(value: int) -> bytes:

@@ -23,11 +23,12 @@ from typing import Final, TypeAlias
 
 import psycopg
 
-from checkpoints.saver.rows import BinaryArray, BinaryArrayDumper, Rows, build_insert, merge_rows
-from core.errors import DatabaseUnavailable
+from checkpoints.saver.rows import BinaryArray, BinaryArrayDumper, Claim, Rows, build_insert, merge_rows
+from core.context import current_actor
+from core.errors import ClaimLost, DatabaseUnavailable
 from core.logging import get_logger
 from core.metrics import CommitMeter, NoCommitMeter
-from core.postgres import Connection, describe_outage
+from core.postgres import CLAIM_LOST, Connection, describe_outage
 from core.tasks import cancel_and_wait
 
 log = get_logger(__name__)
@@ -59,9 +60,10 @@ Connect: TypeAlias = Callable[[], Awaitable[Connection]]
 
 @dataclass(slots=True, eq=False)
 class _Write:
-    """A caller's rows and the future it waits for."""
+    """A caller's rows, the run that writes them, if one does, and the future the caller waits for."""
 
     rows: Rows
+    claim: Claim | None
     deadline: float
     done: asyncio.Future[None] = field(repr=False)
 
@@ -129,6 +131,7 @@ class GroupWriter:
             large: Whether to encode in a worker thread.
 
         Raises:
+            ClaimLost: The run that writes belongs to another replica now; nothing was written.
             DatabaseUnavailable: The database stayed unavailable. The rows may or may not have been written;
                 writing them again does no harm.
             psycopg.Error: Postgres refused these rows.
@@ -210,7 +213,9 @@ class GroupWriter:
 
     def _enqueue(self, rows: Rows) -> asyncio.Future[None]:
         done: asyncio.Future[None] = self._loop.create_future()
-        self._queue.append(_Write(rows, self._loop.time() + self._patience_seconds, done))
+        actor = current_actor()
+        claim = (actor.run_id, actor.attempt) if actor.attempt else None
+        self._queue.append(_Write(rows, claim, self._loop.time() + self._patience_seconds, done))
         self._bytes += rows.size
         self._arrived.set()
         return done
@@ -280,7 +285,7 @@ class GroupWriter:
     async def _isolate(self, writes: list[_Write], error: Exception) -> None:
         """Halve a group that Postgres refused, until the refused write stands alone."""
         if len(writes) == 1:
-            writes[0].fail(error)
+            writes[0].fail(_explain_refusal(error))
             return
         half = len(writes) // 2
         await self._write_group(writes[:half])
@@ -321,7 +326,7 @@ class GroupWriter:
         rows = merge_rows([write.rows for write in writes])
         if not rows:
             return
-        statement, parameters = build_insert(rows)
+        statement, parameters = build_insert(rows, {write.claim for write in writes if write.claim})
         if self._connection is None or self._connection.closed:
             self._connection = await self._connect()
             self._connection.adapters.register_dumper(BinaryArray, BinaryArrayDumper)
@@ -339,6 +344,12 @@ class GroupWriter:
         if connection:
             with suppress(psycopg.Error, OSError):
                 await connection.close()
+
+
+def _explain_refusal(error: Exception) -> Exception:
+    if isinstance(error, psycopg.Error) and error.sqlstate == CLAIM_LOST:
+        return ClaimLost("another replica executes this run now; its answer is there", retry_after=1)
+    return error
 
 
 def _is_unavailable(error: Exception) -> bool:

@@ -14,6 +14,7 @@ from core.settings.runs import (
     ApprovalSettings,
     CrmSettings,
     MessageSettings,
+    QueueSettings,
     RunSettings,
     SessionSettings,
     WorkflowSettings,
@@ -48,6 +49,7 @@ class Settings:
     messages: MessageSettings
     sessions: SessionSettings
     runs: RunSettings
+    queue: QueueSettings
     idempotency: IdempotencySettings
     workflows: WorkflowSettings
     approvals: ApprovalSettings

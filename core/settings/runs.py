@@ -101,8 +101,38 @@ class RunSettings(BaseSettings):
         1_000, ge=0, le=1_000_000, description="Most runs of one tenant that wait for a slot"
     )
     timeout_seconds: Seconds = Field(300, description="Time limit of one run")
+    finish_seconds: float = Field(
+        10, ge=0, le=3_600, description="How long runs have at shutdown to come to their end"
+    )
     drain_seconds: Seconds = Field(
-        20, description="How long runs have at shutdown to reach their next step, where they stop"
+        20,
+        description="How long those that have not come to it have to reach their next step, where they stop "
+        "for another replica to go on",
+    )
+    claim_seconds: Annotated[float, Field(ge=1, le=3_600)] = Field(
+        30, description="Another replica takes over the runs of one that was silent for this long"
+    )
+    keep_days: float = Field(
+        30, gt=0, le=3_650, description="How long the rows of ended runs are kept; threads are kept apart"
+    )
+
+
+class QueueSettings(BaseSettings):
+    """The task queue on Postgres: work that no request waits for."""
+
+    model_config = group_config("QUEUE_")
+
+    concurrency: int = Field(
+        20,
+        ge=0,
+        le=1_000,
+        description="Most jobs that this process runs at once; 0: none, because `make worker` runs elsewhere",
+    )
+    stalled_seconds: Annotated[float, Field(ge=1, le=3_600)] = Field(
+        30, description="Another worker takes over the jobs of one that was silent for this long"
+    )
+    failed_days: float = Field(
+        7, gt=0, le=3_650, description="How long jobs that have failed for good are kept for operators"
     )
 
 

@@ -94,7 +94,7 @@ class RetentionSettings(BaseSettings):
     per_graph: dict[str, RetentionPolicy] = Field(
         {}, description='Other policies for single graphs, as JSON: {"react": "keep_last:20"}'
     )
-    interval_seconds: Seconds = Field(3600, description="Pause between two sweeps, give or take a tenth")
+    interval_seconds: Seconds = Field(3600, description="Time from one sweep to the next")
     grace_seconds: Seconds = Field(
         900, description="Threads with a newer step are not touched; set it above RUN_TIMEOUT_SECONDS"
     )

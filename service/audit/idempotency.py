@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 from uuid import uuid4
 
+import psycopg
 from psycopg.rows import DictRow
 
 from core.effects import Arguments, Outcome
 from core.errors import (
+    ClaimLost,
     CrmRefused,
     CrmUnauthorized,
     DatabaseUnavailable,
@@ -23,7 +25,7 @@ from core.errors import (
     ServiceError,
 )
 from core.logging import get_logger
-from core.postgres import DATABASE_UNAVAILABLE, Connection, Pool
+from core.postgres import CLAIM_LOST, DATABASE_UNAVAILABLE, Connection, Pool
 from service.audit.trail import ENTRY_VALUES, INTO_ENTRIES, Entry
 
 log = get_logger(__name__)
@@ -32,11 +34,13 @@ EffectState: TypeAlias = Literal["begun", "finished", "failed"]
 # The other side received the request and refused it. After any other failure it may have made the effect.
 REFUSALS: Final = (CrmRefused, CrmUnauthorized)
 
-# Returns a row where the effect is to be made, for the first time or again.
+# Returns a row where the effect is to be made, for the first time or again. Fails where the run has lost its
+# claim: the replica that has it now makes the effect.
 BEGIN_EFFECT_SQL: Final = f"""
 WITH begun AS (
     INSERT INTO audit.effects AS known (tenant, key, thread_id, run_id, action, arguments_hash, state)
-    VALUES (%(tenant)s, %(effect_key)s, %(thread)s, %(run)s, %(tool)s, %(arguments_hash)s, 'begun')
+    SELECT %(tenant)s, %(effect_key)s, %(thread)s, %(run)s, %(tool)s, %(arguments_hash)s, 'begun'
+    WHERE %(attempt)s = 0 OR runs.require_claims(ARRAY[%(claim)s::uuid], ARRAY[%(attempt)s]) > 0
     ON CONFLICT (tenant, key) DO UPDATE SET
         state = 'begun', attempts = known.attempts + 1, run_id = excluded.run_id, ended_at = NULL
     WHERE known.state <> 'finished' AND known.action = excluded.action
@@ -129,17 +133,26 @@ class RecordedEffects:
 
     async def _begin(self, begun: Entry, arguments_hash: bytes) -> "_Attempt | Outcome":
         """Record the start of an effect, or return the outcome of a finished one."""
-        parameters = {**begun.to_row(), "arguments_hash": arguments_hash}
+        attempt = begun.actor.attempt
+        parameters = {
+            **begun.to_row(),
+            "arguments_hash": arguments_hash,
+            "attempt": attempt,
+            "claim": begun.actor.run_id if attempt else None,
+        }
         try:
             async with self._pool.connection() as connection:
                 if entry := await _fetch_one(connection, BEGIN_EFFECT_SQL, parameters):
                     return _Attempt(begun, arguments_hash, entry["id"])
                 known = await _fetch_one(connection, FIND_EFFECT_SQL, parameters)
+        except psycopg.Error as error:
+            if error.sqlstate == CLAIM_LOST:
+                raise ClaimLost(f"{begun.tool} is left to the replica that executes the run now") from error
+            if not isinstance(error, DATABASE_UNAVAILABLE):
+                raise
+            raise _refuse_unrecorded(begun) from error
         except DATABASE_UNAVAILABLE as error:
-            raise DatabaseUnavailable(
-                f"{begun.tool} was not done, as it could not be recorded; try again in a moment",
-                retry_after=2,
-            ) from error
+            raise _refuse_unrecorded(begun) from error
         if known is None:
             # The thread was erased between the two statements: nothing more may happen on it.
             raise DatabaseUnavailable(f"{begun.tool} was not done: its records were erased meanwhile")
@@ -197,6 +210,12 @@ class _Attempt:
     entry: Entry
     arguments_hash: bytes
     entry_id: int
+
+
+def _refuse_unrecorded(begun: Entry) -> DatabaseUnavailable:
+    return DatabaseUnavailable(
+        f"{begun.tool} was not done, as it could not be recorded; try again in a moment", retry_after=2
+    )
 
 
 async def erase_effects(connection: Connection, thread_id: str) -> None:

@@ -1,7 +1,5 @@
 """Serve the embedded memory on its own over gRPC: ``make memory-serve``."""
 
-import asyncio
-import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,7 +10,7 @@ from core.embeddings import VectorCache, build_embedder
 from core.settings import MemorySettings, Settings
 from memory.embedded import open_embedded
 from memory.grpc_server import serve_memory
-from service.cli.running import run_until_stopped
+from service.cli.running import hold_open, run_until_stopped
 from service.version import VERSION
 
 
@@ -81,21 +79,10 @@ def _build_assignments(memory: MemorySettings, address: str) -> list[str]:
 
 
 async def _serve_until_signal(settings: Settings) -> None:
-    stopped = asyncio.Event()
-    start = asyncio.current_task()
-    is_running = False
-
-    def stop() -> None:
-        stopped.set()
-        if start and not is_running:
-            start.cancel()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
-    async with open_memory_server(settings) as address:
-        is_running = True
+    def announce(address: str) -> None:
         print(build_startup_message(settings, address), flush=True)  # noqa: T201 - the operator's terminal
-        await stopped.wait()
+
+    await hold_open(open_memory_server(settings), announce)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,19 @@
 """Run a server process: load the settings, serve, and say in one line each why it cannot start."""
 
 import asyncio
+import signal
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeVar
 
 import uvloop
 
 from core.errors import StartupError
 from core.logging import configure_logging
 from core.settings import Settings
+
+Opened = TypeVar("Opened")
 
 
 def run_until_stopped(serve: Callable[[Settings], Coroutine[Any, Any, None]]) -> int:
@@ -34,3 +38,27 @@ def run_until_stopped(serve: Callable[[Settings], Coroutine[Any, Any, None]]) ->
         # Stopped while it was starting; everything that had started is closed by now.
         return 1
     return 0
+
+
+async def hold_open(opening: AbstractAsyncContextManager[Opened], announce: Callable[[Opened], None]) -> None:
+    """Open something and hold it open until SIGINT or SIGTERM; a signal during the start ends the start.
+
+    Args:
+        opening: What is opened and, after the signal, closed.
+        announce: Called when it is open.
+    """
+    stopped = asyncio.Event()
+    start = asyncio.current_task()
+    is_open = False
+
+    def stop() -> None:
+        stopped.set()
+        if start and not is_open:
+            start.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    async with opening as opened:
+        is_open = True
+        announce(opened)
+        await stopped.wait()

@@ -71,6 +71,7 @@ class RunningServer:
         """Drain and stop; called a second time, do not wait for clients."""
         self.server.force_exit = self.server.should_exit
         self.server.should_exit = True
+        self.service.queue.stop()
         # Runs that take too long are cancelled while their clients are still connected.
         self.service.runs.begin_drain()
 
@@ -87,7 +88,7 @@ async def open_server(settings: Settings, models: ChatModels | None = None) -> A
         StartupError: The address requires authentication, or the port or a dependency is not available.
     """
     _require_authentication(settings)
-    grace = int(settings.runs.drain_seconds + GRACE_SECONDS)
+    grace = int(settings.runs.finish_seconds + settings.runs.drain_seconds + GRACE_SECONDS)
     with contextlib.closing(_listen(settings.server)) as listener:
         async with open_service(settings, models=models) as service:
             app = create_app(service)

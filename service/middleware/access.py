@@ -21,6 +21,7 @@ ACCESS: Mapping[str, Access] = {
     "/openapi.json": "member",
     "/info": "member",
     "/v1/messages": "runs",
+    "/v1/runs": "runs",
     "/v1/workflows": "runs",
     # LangServe: routes that run a graph, its schemas and its playground.
     **dict.fromkeys((f"/{name}" for name in REGISTRY), "runs"),

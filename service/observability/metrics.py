@@ -99,6 +99,15 @@ class ServiceMetrics:
         self.checkpoint_commit_seconds = self._histogram(
             "checkpoint_commit_seconds", "Duration of a group commit"
         )
+        self.jobs = self._counter("jobs", "Attempts at jobs of the task queue", "task", "outcome")
+        self.job_seconds = self._histogram("job_seconds", "Duration of an attempt at a job", "task")
+        self.jobs_waiting = self._gauge(
+            "jobs_waiting", "Jobs that wait for a worker, of all replicas", "task"
+        )
+        self.jobs_oldest_seconds = self._gauge(
+            "jobs_oldest_waiting_seconds", "How long the oldest job that waits has waited", "task"
+        )
+        self.jobs_failed = self._gauge("jobs_failed", "Jobs that have failed for good and are kept", "task")
         self._models: set[str] = set()
 
     def gauge(self, name: str, description: str, value: Callable[[], float]) -> None:
@@ -142,6 +151,17 @@ class ServiceMetrics:
     def record_failure(self) -> None:
         """Count a failed attempt to commit a group of checkpoints."""
         self.checkpoint_groups.labels("failed").inc()
+
+    def record_job(self, task: str, outcome: str, seconds: float) -> None:
+        """Count an attempt at a job of the task queue."""
+        self.jobs.labels(task, outcome).inc()
+        self.job_seconds.labels(task).observe(seconds)
+
+    def show_queue(self, task: str, *, waiting: int, oldest_seconds: float, failed: int) -> None:
+        """Show the jobs of a task that are in the queue."""
+        self.jobs_waiting.labels(task).set(waiting)
+        self.jobs_oldest_seconds.labels(task).set(oldest_seconds)
+        self.jobs_failed.labels(task).set(failed)
 
     def _counter(self, name: str, description: str, *labels: str) -> Counter:
         return Counter(PREFIX + name, description, labels, registry=self.registry)

@@ -30,9 +30,9 @@ def threads_router() -> APIRouter:
         404 for a thread that does not exist or was erased before.
         """
         thread_id = check_thread_id(thread_id)
-        async with service.runs.hold_idle_thread(thread_id, requester.tenant):
+        async with service.runs.hold_idle_thread(requester, thread_id) as hold:
             owner = await service.thread_owners.get_owner(requester, thread_id)
-            act_as(build_actor(requester, thread_id=thread_id))
+            act_as(build_actor(requester, thread_id=thread_id, run_id=hold))
             await service.erasure.erase(thread_id, tenant=requester.tenant)
         log.info("thread_erased", thread_id=thread_id, graph=owner.graph)
 

@@ -174,7 +174,7 @@ def _add_control_routes(router: APIRouter) -> None:
         cancelled = await service.workflows.store.cancel(requester.tenant, run_id)
         if cancelled is None:
             raise NothingToResume(f"workflow {run_id!r} has ended: it {known.status}")
-        service.runs.stop(run_id)
+        await service.runs.cancel_thread(requester.tenant, run_id)
         return WorkflowSummary.build(cancelled)
 
     @router.get("/{run_id}/checkpoints")

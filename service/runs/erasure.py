@@ -8,12 +8,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from checkpoints.threads import OWNER_SQL, delete_checkpoints
+from checkpoints.threads import delete_checkpoints
 from core.context import current_actor
 from core.memory import ErasedCounts, Memory, Scope
 from core.postgres import Connection, Pool
 from service.audit.idempotency import erase_effects, erase_request_keys
 from service.audit.trail import Entry, record_entry
+from service.runs.store import erase_thread, load_thread_owner
 from service.sessions.journeys import erase_journey
 from service.sessions.store import erase_session
 from workflows.store import erase_run
@@ -22,6 +23,7 @@ Eraser: TypeAlias = Callable[[Connection, str], Awaitable[None]]
 
 # All of them run in one transaction: a thread is erased everywhere or nowhere.
 ERASERS: tuple[Eraser, ...] = (
+    erase_thread,
     delete_checkpoints,
     erase_session,
     erase_journey,
@@ -102,15 +104,13 @@ class Erasure:
         The audit trail keeps its entries of the thread: what was done, when and by whom, without the words.
         """
         self._forget_in_process(thread_id)
-        owner = await (await connection.execute(OWNER_SQL, (thread_id,))).fetchone()
+        owner = await load_thread_owner(connection, thread_id)
         for eraser in ERASERS:
             await eraser(connection, thread_id)
         if owner:
-            actor = replace(
-                current_actor(), tenant=owner["tenant"] or current_actor().tenant, thread_id=thread_id
-            )
+            actor = replace(current_actor(), tenant=owner.tenant, thread_id=thread_id)
             await record_entry(
-                connection, Entry(action="erasure", outcome="erased", tool=owner["graph"] or "", actor=actor)
+                connection, Entry(action="erasure", outcome="erased", tool=owner.graph or "", actor=actor)
             )
 
     async def _erase_memory(self, thread_id: str, tenant: str) -> None:

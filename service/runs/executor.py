@@ -7,11 +7,12 @@ boundary, where its checkpoint is, instead of being cancelled within a step.
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from dataclasses import replace
 from enum import Enum
 from typing import Final, TypeAlias, cast
 
 from langchain_core.callbacks import AsyncCallbackManager, BaseCallbackHandler, BaseCallbackManager
-from langchain_core.runnables import patch_config
+from langchain_core.runnables import RunnableConfig, patch_config
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
 from langgraph.types import Interrupt
@@ -19,22 +20,29 @@ from psycopg_pool import PoolTimeout
 
 from core.concurrency import FairSemaphore
 from core.context import act_as, set_context
-from core.errors import RunStopped, ServiceError
+from core.errors import ClaimLost, RunStopped, ServiceError
 from core.logging import get_logger
 from core.settings import RunSettings
 from service.audit.trail import AuditTrail
+from service.auth.principal import Identity
 from service.errors import to_service_error
 from service.runs.answers import refuse_wrong_answers
-from service.runs.limits import RunQueue, ThreadLocks
-from service.runs.observers import RunObserver
+from service.runs.claims import CLIENT_GONE, SHUTDOWN, Claim, RunClaims, was_suspended
+from service.runs.limits import RunQueue
+from service.runs.observers import ObservedRun, RunObserver
 from service.runs.output import RunResult
-from service.runs.preconditions import (
-    ThreadOwners,
-    check_preconditions,
-    list_decisions,
-)
+from service.runs.preconditions import check_preconditions, list_decisions
 from service.runs.replay import find_earlier_run, is_broken_off, keep_message_key, replay_output
-from service.runs.request import QueueName, RunPart, RunRequest, build_resume_call
+from service.runs.request import (
+    RUN_KEY,
+    CompiledGraph,
+    QueueName,
+    RunPart,
+    RunRequest,
+    build_resume_call,
+    build_wait_call,
+)
+from service.runs.store import CancelAction, RunRow
 
 log = get_logger(__name__)
 
@@ -49,7 +57,7 @@ class RunExecutor:
     Args:
         settings: How long a drain may take.
         queues: Concurrency slots and time limits of each kind of run.
-        owners: Authorizes access to threads.
+        claims: Gives runs their turn on their threads.
         audit: Records people's decisions before the run continues with them.
         observer: Counts, traces and records runs.
         database_unavailable: Returns why the database of the checkpoints is unavailable; empty: it is not.
@@ -59,7 +67,7 @@ class RunExecutor:
         self,
         settings: RunSettings,
         queues: Mapping[QueueName, RunQueue],
-        owners: ThreadOwners,
+        claims: RunClaims,
         audit: AuditTrail,
         observer: RunObserver,
         *,
@@ -67,11 +75,10 @@ class RunExecutor:
     ) -> None:
         self._settings = settings
         self._queues = queues
-        self._owners = owners
+        self._claims = claims
         self._audit = audit
         self._observer = observer
         self._database_unavailable = database_unavailable
-        self._threads = ThreadLocks()
         self._tasks: dict[asyncio.Task[None], RunControl] = {}
         self._stopping = False
         self._draining: asyncio.Task[None] | None = None
@@ -95,22 +102,37 @@ class RunExecutor:
         """Return the concurrency slots of one kind of run."""
         return self._queues[queue].slots
 
-    def is_busy(self, thread_id: str) -> bool:
-        """Return whether a thread has a run in progress or waiting."""
-        return self._threads.is_busy(thread_id)
+    def hold_idle_thread(self, identity: Identity, thread_id: str) -> AbstractAsyncContextManager[str]:
+        """Hold a tenant's thread that has no run, see :meth:`service.runs.claims.RunClaims.hold_idle`."""
+        return self._claims.hold_idle(thread_id, identity.tenant, identity.user)
+
+    async def cancel(self, run: RunRow, action: CancelAction) -> bool:
+        """Cancel a run on whichever replica it is; return whether it was open."""
+        return bool(await self._claims.cancel(run.tenant, run.thread_id, action, ids=[run.id]))
+
+    async def retry(self, run: RunRow) -> bool:
+        """Queue a run that failed once more; return whether it can be executed again."""
+        return await self._claims.retry(run.id, run.thread_id)
+
+    async def load_result(self, graph: CompiledGraph, run: RunRow) -> RunResult | None:
+        """Return what a run that has ended answered; ``None``: nothing, or its checkpoints were deleted."""
+        config: RunnableConfig = {"configurable": {"thread_id": run.thread_id}}
+        async for snapshot in graph.aget_state_history(config, filter={RUN_KEY: run.id}, limit=1):
+            if is_broken_off(snapshot):
+                return None
+            result = RunResult()
+            async for part in replay_output(graph, snapshot):
+                result.take(part)
+            return result
+        return None
 
     def stop(self, thread_id: str) -> None:
-        """Ask a thread's run to stop at its next step; do nothing if it has none."""
-        self._threads.stop(thread_id)
+        """Ask the run of a thread to stop at its next step, if this replica executes it."""
+        self._claims.stop(thread_id)
 
-    def hold_idle_thread(self, thread_id: str, tenant: str) -> AbstractAsyncContextManager[None]:
-        """Hold a tenant's thread that has no run; runs that come meanwhile wait for their turn.
-
-        Raises:
-            ThreadBusy: The thread has a run.
-            NotFound: The thread has a run of another tenant.
-        """
-        return self._threads.hold_idle(thread_id, tenant)
+    async def cancel_thread(self, tenant: str, thread_id: str) -> None:
+        """Ask the runs of a thread to stop, on whichever replica they are; do nothing if it has none."""
+        await self._claims.cancel(tenant, thread_id, "interrupt")
 
     @asynccontextmanager
     async def stream(self, request: RunRequest) -> AsyncIterator[AsyncIterator[RunPart]]:
@@ -158,22 +180,30 @@ class RunExecutor:
         """Accept no more runs and ask those in progress to stop at their next step."""
         self._stopping = True
         for control in self._tasks.values():
-            control.request_drain("shutdown")
+            if not control.drain_requested:
+                control.request_drain(SHUTDOWN)
 
     def begin_drain(self) -> asyncio.Task[None]:
         """Drain in the background; repeated calls return the same task, done when all runs have stopped."""
-        self.request_drain()
+        self._stopping = True
         self._draining = self._draining or asyncio.create_task(self._drain(), name="drain")
         return self._draining
 
     async def drain(self) -> None:
-        """Wait until all runs have stopped; those that take too long are cancelled."""
+        """Wait until all runs have ended or stopped; those that take too long are cancelled.
+
+        Runs that have not come to their end are left to another replica, or to this one's successor.
+        """
         await self.begin_drain()
 
     async def _drain(self) -> None:
         if not self._tasks:
             return
         log.info("draining", runs=len(self._tasks))
+        await asyncio.wait(set(self._tasks), timeout=self._settings.finish_seconds)
+        if not self._tasks:
+            return
+        self.request_drain()
         _, late = await asyncio.wait(set(self._tasks), timeout=self._settings.drain_seconds)
         for task in late:
             task.cancel()
@@ -183,27 +213,14 @@ class RunExecutor:
 
     async def _execute(self, request: RunRequest, listener: "_Listener") -> None:
         set_context(request.context)
-        act_as(request.actor)
         queue = self._queues[request.queue]
+        deadline = asyncio.get_running_loop().time() + queue.timeout_seconds
         with self._observer.observe(request) as run:
             try:
-                async with (
-                    asyncio.timeout(queue.timeout_seconds),
-                    self._threads.hold_for_run(request, listener.control),
-                    queue.slot(request.identity.tenant),
-                ):
-                    parts, is_replay = await self._begin(request, listener.control, run.handler)
-                    self._threads.mark_admitted(request.thread_id)
-                    listener.admit()
-                    result = RunResult()
-                    # Closed early, the step in progress ends before the thread is released.
-                    async with aclosing(parts):
-                        async for part in parts:
-                            run.take(part)
-                            result.take(part)
-                            await listener.send(part)
-                    if request.on_finish and not is_replay and not result.interrupts:
-                        await request.on_finish(result.values)
+                async with self._claims.hold(request, listener.control, queue, deadline) as claim:
+                    act_as(replace(request.actor, attempt=claim.attempt))
+                    async with asyncio.timeout_at(deadline):
+                        await self._stream(request, listener, claim, run)
                 await listener.end()
             except Exception as error:  # noqa: BLE001 - a run may raise anything; to_service_error() types it
                 end = _describe_end(error, request, has_begun=listener.is_admitted)
@@ -216,13 +233,28 @@ class RunExecutor:
                 listener.fail(_describe_end(GraphDrained(), request, has_begun=listener.is_admitted))
                 raise
 
-    async def _begin(
-        self, request: RunRequest, control: RunControl, handler: BaseCallbackHandler | None
-    ) -> tuple[AsyncGenerator[RunPart, None], bool]:
-        """Admit a run that holds its thread and a slot.
+    async def _stream(
+        self, request: RunRequest, listener: "_Listener", claim: Claim, run: ObservedRun
+    ) -> None:
+        """Execute a run that holds its thread and a slot, and hand its parts to the listener."""
+        parts = await self._begin(request, listener.control, claim, run.handler)
+        claim.is_begun = True
+        listener.admit()
+        result = RunResult()
+        # Closed early, the step in progress ends before the thread is released.
+        async with aclosing(parts):
+            async for part in parts:
+                run.take(part)
+                result.take(part)
+                await listener.send(part)
+        claim.is_interrupted = bool(result.interrupts)
+        if request.on_finish and not claim.is_replay and not result.interrupts:
+            await request.on_finish(result.values)
 
-        Returns:
-            The run's stream or that of the earlier run it repeats, and whether it is the latter.
+    async def _begin(
+        self, request: RunRequest, control: RunControl, claim: Claim, handler: BaseCallbackHandler | None
+    ) -> AsyncGenerator[RunPart, None]:
+        """Return the stream of a run that holds its thread, or of the earlier run it repeats.
 
         Raises:
             ServiceError: A precondition is not met.
@@ -234,11 +266,15 @@ class RunExecutor:
         pending: Sequence[Interrupt] = ()
         if request.key or not request.fresh:
             state = await graph.aget_state(config)
-            await self._owners.authorize_thread(request.identity, request.thread_id, state.metadata)
-            if earlier := await find_earlier_run(request, state):
+            earlier = await find_earlier_run(request, state)
+            if earlier is None and graph_input is None and claim.has_waited:
+                # The run to continue was ahead on the thread, and has come to its end.
+                earlier = state
+            if earlier:
                 if not is_broken_off(earlier):
+                    claim.is_replay = not request.is_stored
                     await _start_callbacks(request)
-                    return replay_output(graph, earlier), True
+                    return replay_output(graph, earlier)
                 graph_input = None
             check_preconditions(graph.name, graph_input, request.multitask_strategy, state, request.identity)
             for decision in list_decisions(graph.name, graph_input, state):
@@ -260,7 +296,7 @@ class RunExecutor:
         )
         # It is a generator and has to be closed; LangGraph's annotation is wider.
         parts = cast("AsyncGenerator[RunPart, None]", stream)
-        return (refuse_wrong_answers(parts, graph_input, pending) if pending else parts), False
+        return refuse_wrong_answers(parts, graph_input, pending) if pending else parts
 
 
 class _Signal(Enum):
@@ -301,7 +337,7 @@ class _Listener:
     def leave(self) -> None:
         """Stop listening, and ask the run to stop."""
         self._has_left = True
-        self.control.request_drain("client_gone")
+        self.control.request_drain(CLIENT_GONE)
         # Wakes the run where it waits to hand over a part that nobody will take.
         while not self._items.empty():
             self._items.get_nowait()
@@ -333,11 +369,15 @@ async def _start_callbacks(request: RunRequest) -> BaseCallbackManager:
 
 
 def _describe_end(error: BaseException, request: RunRequest, *, has_begun: bool) -> ServiceError:
-    """Return the typed error; for a run that was stopped on its way, with the call that continues it."""
+    """Return the typed error; for a run that was stopped on its way, with the call that gets its answer."""
     described = to_service_error(error)
-    if has_begun and isinstance(described, RunStopped):
+    if has_begun and isinstance(described, RunStopped | ClaimLost):
+        goes_on = isinstance(error, ClaimLost) or was_suspended(error)
         described.details = {
             "thread_id": request.thread_id,
-            "resume": build_resume_call(request.graph.name, request.thread_id),
+            "run_id": request.run_id,
+            "resume": build_wait_call(request.run_id)
+            if goes_on and request.is_recoverable
+            else build_resume_call(request.graph.name, request.thread_id),
         }
     return described

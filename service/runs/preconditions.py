@@ -11,22 +11,19 @@ from typing import Any, Final
 
 from langgraph.types import Command, Interrupt, StateSnapshot
 
-from checkpoints.threads import ThreadOwner, load_thread_owner
 from core.errors import (
     Forbidden,
     InterruptPending,
     InvalidRequest,
-    NotFound,
     NothingToResume,
     SessionRefused,
     WrongGraph,
 )
-from core.postgres import Connection, Pool
+from core.postgres import Pool
 from service.audit.trail import Entry
-from service.auth.principal import LOCAL, Identity
-from service.runs.request import GRAPH_KEY, TENANT_KEY, MultitaskStrategy
-from service.sessions.store import find_session_tenant
-from workflows.store import run_tenant
+from service.auth.principal import Identity
+from service.runs.request import GRAPH_KEY, MultitaskStrategy
+from service.runs.store import ThreadOwner, load_thread_owner, no_such_thread
 
 DECISIONS: Final = frozenset({"approve", "edit", "reject"})
 
@@ -34,13 +31,8 @@ DECISIONS: Final = frozenset({"approve", "edit", "reject"})
 INTERRUPT_ID = re.compile(r"[0-9a-f]{32}")
 
 
-def no_such_thread(thread_id: str) -> NotFound:
-    """Return the error for a thread that does not exist or is not the caller's."""
-    return NotFound(f"there is no thread {thread_id!r}", details={"thread_id": thread_id})
-
-
 class ThreadOwners:
-    """Look up thread owners and authorize access to threads.
+    """Look up thread owners.
 
     Args:
         pool: The service's pool.
@@ -55,51 +47,15 @@ class ThreadOwners:
         Raises:
             NotFound: The tenant has no such thread.
         """
-        async with self._pool.connection() as connection:
-            owner = await load_thread_owner(connection, thread_id)
-            if owner is None and (tenant := await run_tenant(connection, thread_id)):
-                # A workflow that has not begun yet has no checkpoint.
-                owner = ThreadOwner(graph=None, tenant=tenant)
+        owner = await self.find_owner(thread_id)
         if owner is None or owner.tenant != identity.tenant:
             raise no_such_thread(thread_id)
         return owner
 
-    async def authorize_thread(
-        self, identity: Identity, thread_id: str, metadata: Mapping[str, Any] | None
-    ) -> None:
-        """Allow a caller to continue a thread, or to begin one under an id of their choice.
-
-        Args:
-            identity: The caller.
-            thread_id: The thread.
-            metadata: Of its latest checkpoint; ``None``: nothing has run on it yet. Without a tenant in it,
-                the thread belongs to the only tenant of a service without authentication.
-
-        Raises:
-            NotFound: It is another tenant's, or a session or a workflow of theirs, in which nothing has run
-                yet, has the id.
-        """
-        if metadata is not None:
-            if metadata.get(TENANT_KEY, LOCAL.tenant) != identity.tenant:
-                raise no_such_thread(thread_id)
-            return
+    async def find_owner(self, thread_id: str) -> ThreadOwner | None:
+        """Return a thread's owner, of whichever tenant; ``None``: nothing has the id yet."""
         async with self._pool.connection() as connection:
-            tenant = await find_session_tenant(connection, thread_id) or await run_tenant(
-                connection, thread_id
-            )
-        if tenant not in {None, identity.tenant}:
-            raise no_such_thread(thread_id)
-
-
-async def require_unclaimed(connection: Connection, thread_id: str, *, identity: Identity) -> None:
-    """Allow a caller to open a session under an id of their choice, in the transaction that opens it.
-
-    Raises:
-        NotFound: A thread of another tenant has the id.
-    """
-    owner = await load_thread_owner(connection, thread_id)
-    if owner is not None and owner.tenant != identity.tenant:
-        raise no_such_thread(thread_id)
+            return await load_thread_owner(connection, thread_id)
 
 
 def check_preconditions(
@@ -128,7 +84,7 @@ def check_preconditions(
         _check_answer(graph_input.resume, state.interrupts, identity)
     elif graph_input is None:
         _check_unfinished(state)
-    elif state.interrupts and strategy != "interrupt":
+    elif state.interrupts and strategy not in {"interrupt", "rollback"}:
         raise InterruptPending(
             "the thread waits for a decision: answer it, or begin anew with multitask_strategy 'interrupt'",
             details={"interrupts": [pending.id for pending in state.interrupts]},

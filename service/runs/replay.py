@@ -13,7 +13,7 @@ from langgraph.types import Command, StateSnapshot
 from core.errors import InvalidRequest
 from service.audit.idempotency import KeyClaim, RequestKeys
 from service.auth.principal import Identity
-from service.runs.request import MESSAGE_KEY, CompiledGraph, RunPart, RunRequest
+from service.runs.request import MESSAGE_KEY, RUN_KEY, CompiledGraph, RunPart, RunRequest
 
 IDEMPOTENCY_HEADER = "Idempotency-Key"
 _MAX_KEY_CHARACTERS = 255
@@ -48,7 +48,7 @@ async def claim_message_id(
 
 
 async def find_earlier_run(request: RunRequest, latest: StateSnapshot) -> StateSnapshot | None:
-    """Find the run that a request repeats; called while the request holds its thread.
+    """Find the run that a request repeats, or has begun elsewhere; called while it holds its thread.
 
     Args:
         request: The request. Unless its key is known to be repeated, only the latest checkpoint is looked
@@ -59,6 +59,8 @@ async def find_earlier_run(request: RunRequest, latest: StateSnapshot) -> StateS
         The earlier run's last checkpoint: finished, waiting at an interrupt, or broken off and then also the
         thread's latest. ``None`` if no run was begun with the key, or another run replaced it.
     """
+    if request.is_stored and (latest.metadata or {}).get(RUN_KEY) == request.run_id:
+        return latest
     if not request.key:
         return None
     if request.key in {(latest.metadata or {}).get(MESSAGE_KEY), latest.values.get("turn")}:

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.runnables import RunnableConfig
+from langchain_core.utils.uuid import uuid7
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, Durability, StreamMode, StreamPart
 from pydantic import (
@@ -28,19 +29,21 @@ from service.auth.principal import Identity, build_actor
 CompiledGraph: TypeAlias = CompiledStateGraph[Any, Any, Any, Any]
 # A part of LangGraph's stream: a dict with "type" (the stream mode), "ns" and "data".
 RunPart: TypeAlias = StreamPart[Any, Any]
-# LangGraph Platform's names: refuse the second run, let it wait, or stop the first one.
-MultitaskStrategy: TypeAlias = Literal["reject", "enqueue", "interrupt"]
+# LangGraph Platform's names: refuse the second run, let it wait, stop those before it, or undo them too.
+MultitaskStrategy: TypeAlias = Literal["reject", "enqueue", "interrupt", "rollback"]
 # Runs of each queue have concurrency slots of their own, so that workflows do not delay messages.
 QueueName: TypeAlias = Literal["runs", "workflows"]
 OnStart: TypeAlias = Callable[[], Awaitable[BaseCallbackManager]]
 OnFinish: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[None]]
 
-# Keys in the metadata of a run's checkpoints: the graph that wrote them, for whom, and which message or
-# request the run is about.
+# Keys in the metadata of a run's checkpoints: the graph that wrote them, for whom, which message or request
+# the run is about, and the run.
 GRAPH_KEY = "graph"
 TENANT_KEY = "tenant"
 USER_KEY = "user"
 MESSAGE_KEY = "message_id"
+# LangGraph's own name.
+RUN_KEY = "run_id"
 
 # ASCII, because responses carry the id in a header.
 _THREAD_ID = re.compile(r"[\w.:@+-]{1,200}", re.ASCII)
@@ -70,7 +73,9 @@ class RunRequest:
         key: Identifies the message or the request, so that a repeated one is answered once. Empty: repeats
             are not recognised.
         repeated: Whether the key was used before. The earlier run is then continued or its answer replayed.
-        run_id: Identifies the run in the audit trail and the record of effects.
+        run_id: The run's row, also in the audit trail and the record of effects.
+        is_stored: Whether the row was inserted before, so that the run may have been begun elsewhere.
+        is_recoverable: Whether any replica can execute the run from its row.
         queue: Whose concurrency slots and time limit apply.
     """
 
@@ -88,7 +93,9 @@ class RunRequest:
     on_finish: OnFinish | None = None
     key: str = ""
     repeated: bool = False
-    run_id: str = field(default_factory=lambda: str(uuid4()))
+    run_id: str = field(default_factory=lambda: str(uuid7()))
+    is_stored: bool = False
+    is_recoverable: bool = True
     queue: QueueName = "runs"
 
     @property
@@ -120,6 +127,7 @@ def build_run_request(
     on_finish: OnFinish | None = None,
     key: str = "",
     repeated: bool = False,
+    stored_id: str = "",
 ) -> RunRequest:
     """Build the request for a run of a registered graph.
 
@@ -141,6 +149,7 @@ def build_run_request(
         on_finish: Called with the output of a run that has reached its end.
         key: Identifies the message or the request.
         repeated: Whether the key was used before.
+        stored_id: The id of the run's row; empty: it is a new run.
 
     Raises:
         InvalidRequest: The thread id or the locale is malformed.
@@ -149,13 +158,14 @@ def build_run_request(
         raise InvalidRequest(
             "locale must be a language tag such as en or pt-BR", details={"locale": locale[:50]}
         )
+    run_id = stored_id or new_run_id()
     return RunRequest(
         graph=graph,
         input=graph_input,
         identity=identity,
         config={
             "configurable": {"thread_id": check_thread_id(thread_id) if thread_id else new_thread_id()},
-            "metadata": _build_metadata(metadata or {}, spec, identity, key),
+            "metadata": _build_metadata(metadata or {}, spec, identity, key, run_id),
             "recursion_limit": spec.recursion_limit,
             "tags": list(tags),
             "run_name": spec.name,
@@ -170,16 +180,25 @@ def build_run_request(
         on_finish=on_finish,
         key=key,
         repeated=repeated,
+        run_id=run_id,
+        is_stored=bool(stored_id),
     )
 
 
 def _build_metadata(
-    metadata: Mapping[str, Any], spec: GraphSpec, identity: Identity, key: str
+    metadata: Mapping[str, Any], spec: GraphSpec, identity: Identity, key: str, run_id: str
 ) -> dict[str, Any]:
     # Only the service says which message or request a run is about.
     own = {name: value for name, value in metadata.items() if name != MESSAGE_KEY}
     message = {MESSAGE_KEY: key} if key else {}
-    return {**own, **message, GRAPH_KEY: spec.name, TENANT_KEY: identity.tenant, USER_KEY: identity.user}
+    return {
+        **own,
+        **message,
+        GRAPH_KEY: spec.name,
+        TENANT_KEY: identity.tenant,
+        USER_KEY: identity.user,
+        RUN_KEY: run_id,
+    }
 
 
 class Resume(BaseModel):
@@ -238,9 +257,19 @@ def build_resume_call(graph: str, thread_id: str) -> dict[str, JsonValue]:
     }
 
 
+def build_wait_call(run_id: str) -> dict[str, JsonValue]:
+    """Return the HTTP request that waits for a run that another replica executes, and gets its answer."""
+    return {"method": "GET", "path": f"/v1/runs/{run_id}/wait", "body": None}
+
+
 def new_thread_id() -> str:
     """Return an unused thread id."""
     return str(uuid4())
+
+
+def new_run_id() -> str:
+    """Return the id of a new run; ids are time-ordered (UUID version 7)."""
+    return str(uuid7())
 
 
 def check_thread_id(value: str) -> str:

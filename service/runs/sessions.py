@@ -23,8 +23,9 @@ from graphs.spec import GraphSpec
 from nodes.shared.conversation import select_unsummarised, summarise_conversation
 from nodes.shared.fact_extraction import MAX_MESSAGES, learn_facts
 from service.auth.principal import Identity
-from service.runs.preconditions import ThreadOwners, check_same_conversation, require_unclaimed
+from service.runs.preconditions import ThreadOwners, check_same_conversation
 from service.runs.request import CompiledGraph, OnFinish, OnStart
+from service.runs.store import no_such_thread, take_thread
 from service.sessions.store import Session, SessionEntry, SessionStore
 
 log = get_logger(__name__)
@@ -69,8 +70,10 @@ class SessionRuns:
         if session_id and await self._store.get(identity.tenant, session_id) is None:
             # A thread may be older than its session, or belong to a graph that has none.
             config: RunnableConfig = {"configurable": {"thread_id": session_id}}
+            owner = await self._owners.find_owner(session_id)
+            if owner and owner.tenant != identity.tenant:
+                raise no_such_thread(session_id)
             state = await self._graph.aget_state(config)
-            await self._owners.authorize_thread(identity, session_id, state.metadata)
             check_same_conversation(SESSION_GRAPH.name, contact_id, state)
         return await self._store.enter(
             identity.tenant,
@@ -79,7 +82,7 @@ class SessionRuns:
             session_id=session_id,
             message_id=message_id,
             new_id=new_id,
-            authorize=partial(require_unclaimed, identity=identity),
+            authorize=partial(take_thread, tenant=identity.tenant, user=identity.user),
         )
 
     def enter_on_start(
@@ -106,7 +109,7 @@ class SessionRuns:
                     session_id=thread_id,
                     message_id=key,
                     new_id=thread_id,
-                    authorize=partial(require_unclaimed, identity=identity),
+                    authorize=partial(take_thread, tenant=identity.tenant, user=identity.user),
                 )
             return await on_start()
 

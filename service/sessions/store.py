@@ -1,6 +1,6 @@
-"""Store sessions: assign messages to them, close idle ones, and lease closed ones to be summarised."""
+"""Store sessions: assign messages to them, close idle ones, and list closed ones without a summary."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal, TypeAlias
@@ -14,8 +14,6 @@ from core.postgres import Connection, Pool
 AuthorizeId: TypeAlias = Callable[[Connection, str], Awaitable[None]]
 ClosedBy: TypeAlias = Literal["idle", "agent"]
 
-# After so long, the session of a worker that died is summarised by another. Renewed for each session.
-LEASE_SECONDS = 120
 # Identifies the closing of idle sessions among advisory locks.
 SWEEP_LOCK_ID = 0x73_65_73_73_73_77
 
@@ -63,14 +61,11 @@ UPDATE sessions.sessions SET closed_at = %(now)s, closed_by = 'idle' WHERE id IN
     ORDER BY last_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 """
-LEASE_SQL = f"""
-UPDATE sessions.sessions SET leased_until = %(now)s + %(seconds)s * interval '1 second' WHERE id = (
-    SELECT id FROM sessions.sessions
-    WHERE closed_at IS NOT NULL AND summary IS NULL AND leased_until < %(now)s
-    ORDER BY closed_at LIMIT 1 FOR UPDATE SKIP LOCKED
-)
-RETURNING {COLUMNS}
-"""  # noqa: S608 - constants
+UNSUMMARISED_SQL = """
+SELECT id, tenant, closed_at FROM sessions.sessions
+WHERE closed_at IS NOT NULL AND summary IS NULL AND (closed_at, id) > (%(closed_at)s, %(id)s)
+ORDER BY closed_at, id LIMIT %(limit)s
+"""
 # A session that was resumed meanwhile is summarised again later.
 SAVE_SUMMARY_SQL = "UPDATE sessions.sessions SET summary = %s WHERE id = %s AND closed_at = %s"
 
@@ -113,6 +108,14 @@ class SessionEntry:
 
     session_id: str
     repeated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UnsummarisedSession:
+    """A closed session without a summary."""
+
+    tenant: str
+    id: str
 
 
 class SessionStore:
@@ -219,11 +222,17 @@ class SessionStore:
             parameters = {"now": now, "oldest": now - self._idle, "limit": limit}
             return (await connection.execute(CLOSE_IDLE_SQL, parameters)).rowcount
 
-    async def lease_unsummarised(self) -> Session | None:
-        """Lease a closed session without a summary for :data:`LEASE_SECONDS`; None: there is none."""
-        async with self._pool.connection() as connection:
-            row = await _fetch_one(connection, LEASE_SQL, {"now": self._clock(), "seconds": LEASE_SECONDS})
-        return _build_session(row) if row else None
+    async def list_unsummarised(self, *, limit: int) -> AsyncIterator[list[UnsummarisedSession]]:
+        """Yield the closed sessions without a summary in pages, the longest closed first."""
+        after: dict[str, object] = {"closed_at": datetime.min.replace(tzinfo=UTC), "id": ""}
+        while True:
+            async with self._pool.connection() as connection:
+                rows = await connection.execute(UNSUMMARISED_SQL.encode(), {**after, "limit": limit})
+                page = await rows.fetchall()
+            if not page:
+                return
+            yield [UnsummarisedSession(row["tenant"], row["id"]) for row in page]
+            after = page[-1]
 
     async def save_summary(self, session: Session, summary: str) -> None:
         """Save the summary, unless the session was resumed meanwhile."""

@@ -1,67 +1,57 @@
-"""The background task that closes idle sessions and has closed sessions summarised."""
+"""Close idle sessions, and have closed ones summarised by jobs."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeAlias
 
-from core.errors import ServiceError
-from core.logging import get_logger
-from core.postgres import DATABASE_UNAVAILABLE
-from core.tasks import periodic
 from service.sessions.store import Session, SessionStore
 
-log = get_logger(__name__)
-
 CLOSE_BATCH: Final = 20
+QUEUE_BATCH: Final = 500
 
 # Returns a session's summary, after memory has learnt what was said in it.
 Summarise: TypeAlias = Callable[[Session], Awaitable[str]]
+# Queues a job for each session that has none, with the arguments of :meth:`SessionWorker.summarise` by the
+# session's id, and returns how many had none.
+QueueSummaries: TypeAlias = Callable[[Mapping[str, Mapping[str, str]]], Awaitable[int]]
 
 
 class SessionWorker:
     """Closes and summarises sessions.
 
-    A closed session waits in its table for its summary, so a crash loses none.
+    A closed session waits in its table for its summary, so that none is lost with its job.
 
     Args:
         store: The sessions.
         summarise: Summarises one session.
-        seconds: Between two sweeps.
+        queue: Queues summaries.
     """
 
-    def __init__(self, store: SessionStore, summarise: Summarise, *, seconds: float) -> None:
+    def __init__(self, store: SessionStore, summarise: Summarise, queue: QueueSummaries) -> None:
         self._store = store
         self._summarise = summarise
-        self._seconds = seconds
-
-    async def run(self) -> None:
-        """Sweep until cancelled."""
-        await periodic("session-worker", self.sweep, seconds=self._seconds)
+        self._queue = queue
 
     async def sweep(self) -> int:
-        """Close idle sessions, and summarise closed ones until none is left.
-
-        Each session is leased when its turn comes, so that no lease expires while others are summarised.
+        """Close idle sessions, and queue summaries of closed ones.
 
         Returns:
-            The number of sessions summarised. A session that fails is tried again when its lease is over.
+            The number of summaries queued; none for a session whose job waits, runs or waits to be repeated.
         """
         while await self._store.close_idle(limit=CLOSE_BATCH) == CLOSE_BATCH:
             pass
-        summarised = 0
-        while session := await self._store.lease_unsummarised():
-            summarised += await self._summarise_session(session)
-        return summarised
+        queued = 0
+        async for page in self._store.list_unsummarised(limit=QUEUE_BATCH):
+            queued += await self._queue(
+                {session.id: {"tenant": session.tenant, "session_id": session.id} for session in page}
+            )
+        return queued
 
-    async def _summarise_session(self, session: Session) -> bool:
-        try:
-            summary = await self._summarise(session)
-            await self._store.save_summary(session, summary)
-        except ServiceError as error:
-            log.warning("session_not_summarised", session_id=session.id, reason=error.message)
-            return False
-        except DATABASE_UNAVAILABLE:
-            raise
-        except Exception:  # a session that cannot be summarised must not keep the others from it
-            log.exception("session_not_summarised", session_id=session.id)
-            return False
-        return True
+    async def summarise(self, *, tenant: str, session_id: str) -> None:
+        """Summarise a closed session, unless it has a summary, was resumed or erased.
+
+        Raises:
+            ServiceError: A model failed, or memory is unavailable.
+        """
+        session = await self._store.get(tenant, session_id)
+        if session and session.closed_at and session.summary is None:
+            await self._store.save_summary(session, await self._summarise(session))

@@ -110,6 +110,8 @@ def build_request(
         # Nobody listens to the stream: progress is read from the checkpoints.
         modes=("custom",),
         queue="workflows",
+        # The worker continues a workflow from its own table.
+        is_recoverable=False,
     )
 
 

@@ -137,11 +137,14 @@ async def test_a_thread_survives_kill_9_of_the_service_and_a_restart_of_the_data
         assert len(third["messages"]) == 6
 
 
-async def test_a_thread_continues_after_its_service_was_killed_during_a_run(
-    data_dir: Path,
-) -> None:
+async def test_a_run_goes_on_after_its_service_was_killed_and_its_thread_with_it(data_dir: Path) -> None:
     async with gemini_server() as gemini:
-        settings = {"GOOGLE_API_KEY": KEY, "GOOGLE_BASE_URL": gemini.url, **LOCAL_EMBEDDINGS}
+        settings = {
+            "GOOGLE_API_KEY": KEY,
+            "GOOGLE_BASE_URL": gemini.url,
+            "RUN_CLAIM_SECONDS": "2",
+            **LOCAL_EMBEDDINGS,
+        }
         gate = Gated(["Let me", " think."])
         search = ("search_knowledge_base", {"query": "export"})
         gemini.enqueue(FunctionCalls([search]), Structured(PROCEED), gate)
@@ -152,18 +155,23 @@ async def test_a_thread_continues_after_its_service_was_killed_during_a_run(
             await service.wait()
             with pytest.raises(httpx.TransportError):
                 await asking
-        gemini.enqueue(Text(["Use the batch API."]))
+        gemini.enqueue(Text(["Use the batch API."]), Text(["I am here."]))
         async with service_process(data_dir, **settings) as service, client(service.url) as http:
             output = await _ask(http, "Hello?", "killed")
-            assert output["final_answer"] == "Use the batch API."
-            # The finished steps of the killed run are still there.
+            assert output["final_answer"] == "I am here."
+            # The killed run went on from its last finished step, and answered before the next one began.
             assert [message["type"] for message in output["messages"]] == [
                 "human",
                 "ai",
                 "tool",
+                "ai",
                 "human",
                 "ai",
             ]
+            assert "Use the batch API." in str(output["messages"][3])
+            [last, killed] = (await http.get("/v1/runs", params={"thread_id": "killed"})).json()["runs"]
+            assert (killed["status"], killed["attempt"]) == ("success", 2)
+            assert (last["status"], last["attempt"]) == ("success", 1)
 
 
 async def test_sigterm_lets_a_run_finish_its_step_and_informs_the_client(data_dir: Path) -> None:
@@ -175,6 +183,7 @@ async def test_sigterm_lets_a_run_finish_its_step_and_informs_the_client(data_di
             "GOOGLE_API_KEY": KEY,
             "GOOGLE_BASE_URL": gemini.url,
             **LOCAL_EMBEDDINGS,
+            "RUN_FINISH_SECONDS": "0",
             "RUN_DRAIN_SECONDS": "60",
         }
         async with service_process(data_dir, **settings) as service, client(service.url) as http:
@@ -199,6 +208,7 @@ async def test_sigterm_is_announced_and_a_stream_ends_with_how_to_resume(data_di
             "GOOGLE_API_KEY": KEY,
             "GOOGLE_BASE_URL": gemini.url,
             **LOCAL_EMBEDDINGS,
+            "RUN_FINISH_SECONDS": "0",
             "RUN_DRAIN_SECONDS": "60",
             "SHUTDOWN_NOTICE_SECONDS": "1",
         }

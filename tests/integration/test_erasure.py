@@ -99,9 +99,7 @@ async def test_another_tenants_thread_is_not_found(database_url: str, pool: Pool
     async with running_service(database_url) as up:
         await invoke(up, "theirs")
         async with pool.connection() as connection:
-            await connection.execute(
-                """UPDATE checkpoints SET metadata = metadata || '{"tenant": "another"}'"""
-            )
+            await connection.execute("UPDATE runs.threads SET tenant = 'another'")
         before = await left(pool, "theirs")
         assert (await up.http.delete("/v1/threads/theirs")).status_code == 404
         assert await left(pool, "theirs") == before

@@ -5,7 +5,7 @@ import re
 
 from syrupy.assertion import SnapshotAssertion
 
-from core.settings import MemorySettings
+from core.settings import MemorySettings, QueueSettings
 from graphs.registry import REGISTRY
 from service.app import create_app
 from tests.support.scripted import ScriptedChatModel, scripted_models
@@ -13,10 +13,18 @@ from tests.support.service import running_service
 
 
 async def test_health_info_docs_and_the_development_crm_are_there(database_url: str) -> None:
-    async with running_service(database_url, scripted_models(ScriptedChatModel())) as running:
+    models = scripted_models(ScriptedChatModel())
+    async with running_service(database_url, models, queue=QueueSettings()) as running:
         health = await running.http.get("/health")
         tasks = health.json().pop("tasks")
-        assert {"database-watch", "session-worker", "audit-writer", "workflow-worker"} <= set(tasks)
+        assert {
+            "database-watch",
+            "queue-ticks",
+            "queue-upkeep",
+            "queue-worker",
+            "audit-writer",
+            "workflow-worker",
+        } <= set(tasks)
         running_task = {"state": "running", "restarts": 0, "last_error": ""}
         assert all(task == running_task for task in tasks.values())
         assert (health.status_code, {**health.json(), "tasks": {}}) == (

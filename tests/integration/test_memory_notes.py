@@ -10,7 +10,6 @@ from core.errors import MemoryRefused, StartupError
 from core.memory import NoteType, Scope
 from core.postgres import Pool
 from core.settings import MemorySettings, Settings
-from core.tasks import cancel_and_wait
 from memory import notes
 from memory.embedded import EmbeddedMemory, open_memory
 from memory.notes import SWEEP_LOCK_ID, NotePolicies, NoteSweeper
@@ -162,13 +161,12 @@ async def test_a_failed_sweep_is_repeated(
     await remember(pool, "note", at=datetime.now(UTC) - timedelta(days=2))
     async with pool.connection() as connection:
         await connection.execute("ALTER TABLE memory.notes RENAME TO notes_away")
-    task = asyncio.create_task(NoteSweeper(pool, SMALL).run(0.01))
-    await until(lambda: "background_pass_failed" in caplog.text)
-    async with pool.connection() as connection:
-        await connection.execute("ALTER TABLE memory.notes_away RENAME TO notes")
-    while await rows(pool):  # noqa: ASYNC110  # the sweeper has no event
-        await asyncio.sleep(0.001)
-    await cancel_and_wait(task)
+    async with open_memory(pool, embedder(), settings=MemorySettings(sweep_seconds=0.01)):
+        await until(lambda: "background_pass_failed" in caplog.text)
+        async with pool.connection() as connection:
+            await connection.execute("ALTER TABLE memory.notes_away RENAME TO notes")
+        while await rows(pool):  # noqa: ASYNC110  # the sweeper has no event
+            await asyncio.sleep(0.001)
 
 
 async def test_an_open_memory_sweeps_periodically(pool: Pool) -> None:
@@ -178,7 +176,7 @@ async def test_an_open_memory_sweeps_periodically(pool: Pool) -> None:
         while await rows(pool) > 1:  # noqa: ASYNC110  # the sweeper has no event
             await asyncio.sleep(0.001)
         assert [hit.text for hit in await memory.recall(ANA, "", agent="support")] == ["is kept"]
-    assert not [task for task in asyncio.all_tasks() if task.get_name() == "memory-sweeper"]
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "memory-sweep"]
 
 
 @pytest.mark.parametrize(

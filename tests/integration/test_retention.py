@@ -19,7 +19,7 @@ from langgraph.types import Command, StateSnapshot
 from checkpoints.retention import LOCK_ID, LOCK_SQL, RetentionPolicies, RetentionPolicy, SweepResult, sweep
 from core.errors import MemoryUnavailable, StartupError
 from core.postgres import Pool
-from core.settings import RetentionSettings, Settings
+from core.settings import QueueSettings, RetentionSettings, Settings
 from nodes.shared.channels import MessagesChannel
 from service.cli.database import build_retention_table
 from service.retention import apply_retention
@@ -284,7 +284,7 @@ async def test_the_service_sweeps_in_the_background_even_after_a_failed_sweep(
     await say(conversation(await replica(pool)), "a", "one", "two")
     await aged(pool, "a", "1 day")
     often = RetentionSettings(policy="delete_after:1h", interval_seconds=0.01)
-    async with running_service(database_url, retention=often):
+    async with running_service(database_url, retention=often, queue=QueueSettings()):
         await until(lambda: failing_once.swept)
     assert set((await rows(pool, "a")).values()) == {0}
 

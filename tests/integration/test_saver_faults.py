@@ -301,7 +301,7 @@ async def test_a_bug_in_the_writer_is_an_internal_error_and_the_writer_goes_on(
 ) -> None:
     saver = await saver_on(pool)
     with monkeypatch.context() as patch:
-        patch.setattr("checkpoints.saver.writer.build_insert", lambda rows: 1 / 0)
+        patch.setattr("checkpoints.saver.writer.build_insert", lambda rows, claims: 1 / 0)
         with pytest.raises(RuntimeError, match="bug") as failure:
             await put(saver, "t")
     assert isinstance(failure.value.__cause__, ZeroDivisionError)

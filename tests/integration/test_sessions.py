@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,12 +12,14 @@ from core.errors import ModelRefused
 from core.memory import Scope
 from core.models import ChatModels
 from core.postgres import Pool
-from core.settings import ContextSettings
-from core.tasks import cancel_and_wait
+from core.settings import ContextSettings, QueueSettings, SessionSettings
+from core.tasks import Backoff
+from service.runs.queue import Retry
 from service.sessions.store import Session, SessionStore
 from service.sessions.worker import SessionWorker
 from tests.support.general_agent import AGAIN, OTHER, PARROT, remembered, replying, say, service, shown
 from tests.support.memory_faults import Line, line
+from tests.support.queue import build_queue, fetch_jobs, summarise_closed
 from tests.support.scripted import INFO, ScriptedChatModel
 from tests.support.service import CONTACT, RunningService
 
@@ -52,9 +55,9 @@ async def test_a_contact_continues_the_session_of_a_channel_until_it_is_idle(dat
 async def test_an_idle_session_is_closed_and_its_summary_can_be_found(database_url: str) -> None:
     async with service(database_url, replying("A green one.", NO_FACTS)) as running:
         session = (await say(running, PARROT, channel_id="whatsapp"))["session_id"]
-        assert await running.service.session_worker.sweep() == 0
+        assert await summarise_closed(running) == 0
         at(running, 31)
-        assert await running.service.session_worker.sweep() == 1
+        assert await summarise_closed(running) == 1
         [found] = await listed(running)
         assert (found["id"], found["closed_by"]) == (session, "idle")
         assert "green parrot" in found["summary"]
@@ -62,7 +65,7 @@ async def test_an_idle_session_is_closed_and_its_summary_can_be_found(database_u
         hits = (await running.service.memory.search(Scope("default", CONTACT), "summary parrot")).hits
         assert any(hit.id.startswith("summary:") and "green parrot" in hit.text for hit in hits)
         # Nothing is left to do, and doing it again changes nothing.
-        assert await running.service.session_worker.sweep() == 0
+        assert await summarise_closed(running) == 0
         assert len(await remembered(running)) == 3
 
 
@@ -83,7 +86,7 @@ async def test_what_a_customer_is_told_of_a_failure_or_a_hand_off_is_no_memory(d
             {"configurable": {"thread_id": session}}
         )
         assert [message.text for message in state.values["messages"]][-1] == failed["response"]
-        assert await running.service.session_worker.sweep() == 1
+        assert await summarise_closed(running) == 1
         [found] = await listed(running)
         assert "green parrot" in found["summary"]
         assert "team" not in found["summary"]
@@ -97,57 +100,91 @@ async def test_a_session_is_summarised_later_when_memory_is_unavailable(
         await say(running, PARROT, channel_id="whatsapp")
         at(running, 31)
         line.state = "down"
-        assert await running.service.session_worker.sweep() == 0
+        assert await summarise_closed(running) == 0
         line.state = "up"
         at(running, 35)
-        assert await running.service.session_worker.sweep() == 1
+        assert await summarise_closed(running) == 1
 
 
-async def test_each_session_is_leased_when_its_turn_comes(pool: Pool) -> None:
+async def test_each_closed_session_is_queued_once_until_it_is_summarised(pool: Pool) -> None:
     store = SessionStore(pool, idle_seconds=60)
+    queue = build_queue(pool)
+    summarised: list[str] = []
+
+    async def summarise(session: Session) -> str:
+        # A sweep comes while the session is being summarised.
+        assert await worker.sweep() == 0
+        summarised.append(session.id)
+        return "Done."
+
+    worker = SessionWorker(store, summarise, partial(queue.defer_missing, "session-summary"))
+    queue.register("session-summary", worker.summarise)
     for name in ("a", "b"):
         await store.enter("default", name, channel_id="", session_id=name, message_id="", new_id="")
         await store.close("default", name)
-    summarised: list[str] = []
+    assert await worker.sweep() == 2
+    assert await worker.sweep() == 0
+    await queue.run(until_empty=True)
+    assert sorted(summarised) == ["a", "b"]
+    assert await worker.sweep() == 0
 
-    async def summarise_slowly(session: Session) -> str:
-        # Another worker looks for work while this one is busy for longer than a lease.
-        if not summarised:
-            other = await store.lease_unsummarised()
-            assert other
-            assert other.id != session.id
-            await store.save_summary(other, "by the other worker")
-        summarised.append(session.id)
-        return "by this worker"
 
-    assert await SessionWorker(store, summarise_slowly, seconds=60).sweep() == 1
-    assert {(await store.get("default", name)).summary for name in ("a", "b")} == {  # type: ignore[union-attr]
-        "by this worker",
-        "by the other worker",
-    }
+async def test_a_session_whose_job_was_lost_is_summarised_all_the_same(pool: Pool) -> None:
+    store = SessionStore(pool, idle_seconds=60)
+    queue = build_queue(pool)
+
+    async def summarise(session: Session) -> str:
+        return "Done."
+
+    worker = SessionWorker(store, summarise, partial(queue.defer_missing, "session-summary"))
+    queue.register("session-summary", worker.summarise)
+    await store.enter("default", "a", channel_id="", session_id="a", message_id="", new_id="")
+    await store.close("default", "a")
+    assert await worker.sweep() == 1
+    async with pool.connection() as connection:
+        await connection.execute("DELETE FROM procrastinate_jobs")
+    assert await worker.sweep() == 1
+    await queue.run(until_empty=True)
+    found = await store.get("default", "a")
+    assert found
+    assert found.summary == "Done."
 
 
 async def test_a_session_that_fails_for_an_unforeseen_reason_does_not_stop_the_others(pool: Pool) -> None:
     store = SessionStore(pool, idle_seconds=60)
-    for name in ("broken", "fine"):
-        await store.enter("default", name, channel_id="", session_id=name, message_id="", new_id="")
-        await store.close("default", name)
+    queue = build_queue(pool)
 
     async def summarise(session: Session) -> str:
         if session.id == "broken":
             raise KeyError("messages")
         return "Done."
 
-    worker = SessionWorker(store, summarise, seconds=0.001)
-    task = asyncio.create_task(worker.run())
-    async with asyncio.timeout(30):
-        while (fine := await store.get("default", "fine")) is None or fine.summary is None:
-            assert not task.done()
-            await asyncio.sleep(0.01)
-    await cancel_and_wait(task)
-    broken = await store.get("default", "broken")
+    worker = SessionWorker(store, summarise, partial(queue.defer_missing, "session-summary"))
+    retry = Retry(backoff=Backoff(first=60, longest=60))
+    queue.register("session-summary", worker.summarise, retry=retry)
+    for name in ("broken", "fine"):
+        await store.enter("default", name, channel_id="", session_id=name, message_id="", new_id="")
+        await store.close("default", name)
+    assert await worker.sweep() == 2
+    await queue.run(until_empty=True)
+    fine, broken = await store.get("default", "fine"), await store.get("default", "broken")
+    assert fine
     assert broken
-    assert broken.summary is None
+    assert (fine.summary, broken.summary) == ("Done.", None)
+    # It waits for its next attempt and is not queued a second time.
+    assert await worker.sweep() == 0
+    assert await fetch_jobs(pool) == [("session-summary", "todo", 1)]
+
+
+async def test_a_running_service_closes_idle_sessions_and_summarises_them(database_url: str) -> None:
+    settings = SessionSettings(sweep_seconds=0.1)
+    model = replying("A green one.", NO_FACTS)
+    async with service(database_url, model, sessions=settings, queue=QueueSettings()) as running:
+        await say(running, PARROT, channel_id="whatsapp")
+        at(running, 31)
+        while not (found := await listed(running)) or not found[0]["summary"]:
+            pass
+        assert "green parrot" in found[0]["summary"]
 
 
 async def test_two_first_messages_at_once_open_one_session(database_url: str) -> None:
@@ -346,10 +383,10 @@ async def test_facts_a_customer_states_are_learnt_when_the_session_is_closed(dat
     async with service(database_url, models) as running:
         await say(running, "We have moved to Lisbon, by the way.", channel_id="whatsapp")
         at(running, 31)
-        assert await running.service.session_worker.sweep() == 1
+        assert await summarise_closed(running) == 1
         [fact] = await running.service.memory.list_facts(Scope("default", CONTACT))
         assert (fact.predicate, fact.object) == ("city", "Lisbon")
-        assert await running.service.session_worker.sweep() == 0
+        assert await summarise_closed(running) == 0
 
 
 async def test_a_message_the_model_refuses_does_not_block_the_summary(database_url: str) -> None:
@@ -358,5 +395,5 @@ async def test_a_message_the_model_refuses_does_not_block_the_summary(database_u
     async with service(database_url, language_models(model)) as running:
         await say(running, "We have moved to Lisbon, by the way.", channel_id="whatsapp")
         at(running, 31)
-        assert await running.service.session_worker.sweep() == 1
+        assert await summarise_closed(running) == 1
         assert await running.service.memory.list_facts(Scope("default", CONTACT)) == []

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from langchain_core.messages import AIMessage
 
 from graphs.registry import REGISTRY
 from nodes.react.state import Reflection
+from service.runs.store import take_thread
 from tests.support.general_agent import AGAIN, OTHER, PARROT, replying, service
 from tests.support.identity import WITH_KEYS, key_of
 from tests.support.scripted import ScriptedChatModel, calling
@@ -41,6 +43,7 @@ class Owned:
     waiting: str
     approval: str
     workflow: str
+    run: str
 
     async def checkpoints(self) -> int:
         async with self.running.service.pool.connection() as connection:
@@ -62,7 +65,9 @@ async def owned(shared_database_url: str) -> AsyncIterator[Owned]:
         [approval] = (await running.http.get("/v1/approvals", headers=acme)).json()["approvals"]
         asks = {"definition": CANARY, "wait": True}
         workflow = (await running.http.post("/v1/workflows", json=asks, headers=acme)).json()["id"]
-        yield Owned(running, model, acme, stranger, session, waiting, approval["id"], workflow)
+        listed = await running.http.get("/v1/runs", params={"thread_id": waiting}, headers=acme)
+        run = listed.json()["runs"][0]["id"]
+        yield Owned(running, model, acme, stranger, session, waiting, approval["id"], workflow, run)
 
 
 Asked = dict[str, Any]
@@ -114,6 +119,10 @@ def _workflow(owned: Owned, path: str) -> Iterator[Asked]:
         yield {"url": path.replace("{run_id}", owned.workflow).replace("{name}", "go"), "json": asked}
 
 
+def _one_run(owned: Owned, path: str) -> Iterator[Asked]:
+    yield {"url": path.replace("{run_id}", owned.run)}
+
+
 def _no_definition(owned: Owned, path: str) -> Iterator[Asked]:
     yield {"url": path, "json": {"name": "theirs", "client_id": owned.workflow}}
 
@@ -144,6 +153,8 @@ ROUTES: list[tuple[str, Callable[[Owned, str], Iterator[Asked]], set[int]]] = [
     (rf"get {_GRAPH}/(?:input|output|config)_schema", _plain, {200}),
     (rf"post {_GRAPH}/token_feedback", _plain, {400, 404, 422}),
     (r"post /v1/messages", _messages, NOT_THERE),
+    (r"get /v1/runs", _plain, {200}),
+    (r"(?:get|post) /v1/runs/{run_id}(?:/\w+)?", _one_run, NOT_THERE),
     (r"get /v1/approvals", _plain, {200}),
     (r"post /v1/approvals/{approval_id}", _named("approval"), NOT_THERE),
     (r"get /v1/sessions", _plain, {200}),
@@ -240,7 +251,13 @@ async def test_another_tenant_neither_stops_nor_waits_for_a_run_in_progress(owne
 async def test_the_id_of_a_session_without_runs_is_taken_too(owned: Owned) -> None:
     sessions = owned.running.service.sessions
     await sessions.enter(
-        "acme", CONTACT, session_id="just-opened", channel_id="", message_id="", new_id="unused"
+        "acme",
+        CONTACT,
+        session_id="just-opened",
+        channel_id="",
+        message_id="",
+        new_id="unused",
+        authorize=partial(take_thread, tenant="acme", user="ana"),
     )
     config = {"configurable": {"thread_id": "just-opened"}}
     refused = await owned.running.http.post(

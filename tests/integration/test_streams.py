@@ -347,7 +347,7 @@ async def test_a_run_whose_client_disconnects_while_it_waits_does_not_begin(data
 
 async def test_a_run_that_exceeds_the_drain_time_is_cancelled_and_its_client_told(database_url: str) -> None:
     model = ScriptedChatModel(replies=[AIMessage("One two.")], before_token=asyncio.Event().wait)
-    runs = RunSettings(drain_seconds=0.05)
+    runs = RunSettings(finish_seconds=0, drain_seconds=0.05)
     async with running_service(database_url, scripted_models(model), runs=runs) as running:
         asking = [
             asyncio.create_task(running.http.post("/react/invoke", json={"input": INPUT})),
@@ -365,7 +365,9 @@ async def test_a_run_that_exceeds_the_drain_time_is_cancelled_and_its_client_tol
 
 async def test_a_stopping_service_tells_clients_how_to_continue_their_runs(database_url: str) -> None:
     model = ScriptedChatModel(replies=[AIMessage("One two.")], before_token=asyncio.Event().wait)
-    settings = settings_for(database_url, server=ServerSettings(port=0), runs=RunSettings(drain_seconds=0.05))
+    settings = settings_for(
+        database_url, server=ServerSettings(port=0), runs=RunSettings(finish_seconds=0, drain_seconds=0.05)
+    )
     async with httpx.AsyncClient(timeout=60) as http:
         async with open_server(settings, scripted_models(model)) as up:
             asking = asyncio.create_task(http.post(f"{up.url}/react/stream", json={"input": INPUT}))

@@ -1,4 +1,4 @@
-"""A database server of a test's own, which the test may stop, kill and start."""
+"""A Postgres of a test's own, which the test may stop, kill and start again."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,13 +14,12 @@ from checkpoints.embedded import embedded_postgres_server
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """An embedded server that a test may stop, on a disk and as durable as in production."""
+    """An embedded server that a test may stop."""
 
     url: str
     cluster: Path
 
     async def stop(self) -> None:
-        """Stop the server in order."""
         await asyncio.to_thread(embedded._stop, self.cluster)
 
     async def kill(self) -> None:
@@ -31,12 +30,10 @@ class Database:
         await asyncio.to_thread(process.wait)
 
     async def start(self) -> None:
-        """Start it again."""
         await asyncio.to_thread(embedded._start, self.cluster)
 
 
 @asynccontextmanager
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    """Run a server of the test's own."""
     async with embedded_postgres_server(tmp_path) as url:
         yield Database(url, tmp_path / "postgres")

@@ -12,7 +12,7 @@ from core.errors import MemoryUnavailable
 from core.memory import Memory
 from core.postgres import Pool
 from core.settings import Settings
-from core.tasks import Supervisor
+from core.tasks import Scheduler, Supervisor
 from memory.embedded import open_configured_memory
 
 
@@ -43,9 +43,9 @@ def line(monkeypatch: pytest.MonkeyPatch) -> Line:
 
     @asynccontextmanager
     async def opened(
-        settings: Settings, pool: Pool, embedder: Embedder, tasks: Supervisor
+        settings: Settings, pool: Pool, embedder: Embedder, tasks: Supervisor, scheduler: Scheduler
     ) -> AsyncIterator[Memory]:
-        async with open_configured_memory(settings, pool, embedder, tasks) as memory:
+        async with open_configured_memory(settings, pool, embedder, tasks, scheduler) as memory:
             made.memory = memory
             yield cast("Memory", made)
 

@@ -1,14 +1,17 @@
 """A run executor without a service around it."""
 
+from uuid import uuid4
+
 from core.postgres import Pool
 from core.settings import RunSettings, WorkflowSettings
 from service.audit.trail import AuditTrail
 from service.observability.metrics import ServiceMetrics
 from service.observability.tracing import Tracing
+from service.runs.claims import RunClaims
 from service.runs.executor import RunExecutor
 from service.runs.limits import build_queues
 from service.runs.observers import RunObserver
-from service.runs.preconditions import ThreadOwners
+from service.runs.store import RunStore
 
 
 def build_executor(
@@ -22,5 +25,6 @@ def build_executor(
     settings = settings or RunSettings()
     queues = build_queues(settings, workflows or WorkflowSettings(), shared=False)
     audit = AuditTrail(pool)
+    store = RunStore(pool, replica=str(uuid4()), claim_seconds=settings.claim_seconds)
     observer = RunObserver(metrics or ServiceMetrics(), Tracing(), audit)
-    return RunExecutor(settings, queues, ThreadOwners(pool), audit, observer, database_unavailable=str)
+    return RunExecutor(settings, queues, RunClaims(store), audit, observer, database_unavailable=str)

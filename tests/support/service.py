@@ -10,7 +10,7 @@ from langserve import RemoteRunnable
 from pydantic import SecretStr
 
 from core.models import ChatModels
-from core.settings import DatabaseSettings, ServerSettings, Settings
+from core.settings import DatabaseSettings, QueueSettings, ServerSettings, Settings
 from service.cli.serve import open_server
 from service.lifespan import Service
 
@@ -39,10 +39,14 @@ class RunningService:
 
 
 def settings_for(database_url: str, **groups: Any) -> Settings:
-    """Return settings with a test's database; groups that are passed replace the defaults."""
+    """Return settings with a test's database; groups that are passed replace the defaults.
+
+    No jobs run, as periodic ones come with the clock; ``queue=QueueSettings()`` has them run.
+    """
     groups.setdefault(
         "database", DatabaseSettings(url=SecretStr(database_url), pool_min_size=1, pool_max_size=8)
     )
+    groups.setdefault("queue", QueueSettings(concurrency=0))
     return Settings.load(**groups)
 
 

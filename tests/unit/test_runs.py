@@ -8,6 +8,7 @@ import pytest
 
 from core.context import Context
 from core.errors import RunTimedOut
+from core.postgres import Pool
 from core.settings import RunSettings
 from service.audit.trail import AuditTrail
 from service.auth.principal import LOCAL
@@ -15,6 +16,7 @@ from service.observability.metrics import ServiceMetrics
 from service.observability.tracing import Tracing
 from service.runs.observers import RunObserver
 from service.runs.request import QueueName, RunPart, RunRequest
+from tests.support.audit import fetch_rows
 from tests.support.runs import build_executor
 from tests.support.waiting import until
 
@@ -52,12 +54,21 @@ def build_request(graph: Any, queue: QueueName = "runs") -> RunRequest:
     )
 
 
-async def test_a_timed_out_run_with_a_stalled_client_ends_its_step_before_it_releases_its_thread() -> None:
-    graph, no_pool = EndlessGraph(), None
-    runs = build_executor(no_pool, RunSettings(timeout_seconds=0.2))  # type: ignore[arg-type]  # writes nothing
+async def is_idle(pool: Pool, thread_id: str) -> bool:
+    """Return whether a thread that has had a run has none in progress."""
+    sql = "SELECT count(*) = count(ended_at) AS idle FROM runs.runs WHERE thread_id = %s HAVING count(*) > 0"
+    return any(row["idle"] for row in await fetch_rows(pool, sql, thread_id))
+
+
+async def test_a_timed_out_run_with_a_stalled_client_ends_its_step_before_it_releases_its_thread(
+    pool: Pool,
+) -> None:
+    graph = EndlessGraph()
+    runs = build_executor(pool, RunSettings(timeout_seconds=0.2))
     async with runs.stream(build_request(graph)) as parts:
         await anext(parts)
-        await until(lambda: not runs.is_busy("t1"))
+        while not await is_idle(pool, "t1"):  # noqa: ASYNC110 - it watches a row
+            await asyncio.sleep(0.001)
         assert graph.open_streams == 0
         # The stalled client does not hold up the run either.
         await until(lambda: not runs.active)

@@ -1,0 +1,415 @@
+"""Claims of this replica on runs: begin a run when its turn comes, keep it, and end it.
+
+A run executes on its thread while its row is ``running`` and this replica renews its claim. The claim's
+attempt is a fencing token: the statements that write checkpoints and begin effects check it, so that a
+replica that was suspended for longer than its claim can write nothing afterwards.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from langgraph.errors import GraphDrained
+from langgraph.runtime import RunControl
+
+from checkpoints.pool import connect
+from core.errors import RunTimedOut, ThreadBusy
+from core.logging import get_logger
+from core.postgres import DATABASE_UNAVAILABLE
+from core.tasks import periodic
+from service.errors import REPLACED, error_body, to_service_error
+from service.runs.limits import RunQueue
+from service.runs.request import RunRequest, new_run_id
+from service.runs.store import (
+    CHANNEL,
+    Added,
+    CancelAction,
+    Cancellation,
+    EndStatus,
+    NewRun,
+    RunStore,
+    Successor,
+    no_such_thread,
+)
+from service.runs.stored import dump_request
+
+log = get_logger(__name__)
+
+# Why a run is asked to stop: its caller left, someone cancelled it, its service stops, another replica has
+# it.
+CLIENT_GONE: Final = "client_gone"
+CANCELLED: Final = "cancelled"
+SHUTDOWN: Final = "shutdown"
+CLAIM_LOST: Final = "claim_lost"
+# How long a waiting run takes to notice that its turn has come, if the notification was lost.
+POLL_SECONDS: Final = 0.5
+_RENEWALS_PER_CLAIM: Final = 3
+
+# Hands a pending run that nobody waits for, and its thread, to the task queue.
+Defer: TypeAlias = Callable[[str, str], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Claim:
+    """A run that this replica executes, or whose caller waits for its turn.
+
+    Attributes:
+        run_id: The run.
+        thread_id: Its thread.
+        control: Asks the run to stop at its next step.
+        attempt: The fencing token; 0: the run waits for its turn.
+        is_new_thread: Whether the thread was inserted with the run.
+        has_waited: Whether other runs were ahead of it on its thread.
+        is_begun: Whether its preconditions were met.
+        is_replay: Whether it answers with what an earlier run left, so that it is no run of its own.
+        is_interrupted: Whether it ended with a question.
+        cancel_action: How it is to be cancelled.
+    """
+
+    run_id: str
+    thread_id: str
+    control: RunControl
+    attempt: int = 0
+    is_new_thread: bool = False
+    has_waited: bool = False
+    is_begun: bool = False
+    is_replay: bool = False
+    is_interrupted: bool = False
+    cancel_action: CancelAction | None = None
+
+
+class RunClaims:
+    """The claims of this replica.
+
+    Args:
+        store: The table of runs.
+        defer: Hands a run that nobody waits for to the task queue.
+        rollback: Deletes the checkpoints of a run.
+    """
+
+    def __init__(
+        self,
+        store: RunStore,
+        *,
+        defer: Defer | None = None,
+        rollback: Callable[[str, str], Awaitable[None]] | None = None,
+    ) -> None:
+        self.store = store
+        self._defer = defer
+        self._rollback = rollback
+        self._claims: dict[str, Claim] = {}
+        self._waiting: dict[str, set[asyncio.Event]] = {}
+        # Ends that could not be recorded, because the database did not answer.
+        self._unrecorded: list[tuple[Claim, BaseException | None]] = []
+        self.lost = 0
+
+    @asynccontextmanager
+    async def hold(
+        self, request: RunRequest, control: RunControl, queue: RunQueue, deadline: float
+    ) -> AsyncIterator[Claim]:
+        """Hold a run's thread and a concurrency slot while the run is executed, waiting for its turn.
+
+        Args:
+            request: The run.
+            control: Its control.
+            queue: Its concurrency slots.
+            deadline: Until when it may wait, in the time of the event loop.
+
+        Raises:
+            TimeoutError: Its turn has not come by the deadline.
+            NotFound: The thread is another tenant's.
+            ThreadBusy: The thread has a run, and the strategy is ``reject``.
+            TooManyRuns: No slot came free in time, or too many runs of the tenant wait.
+            GraphDrained: It was cancelled while it waited.
+        """
+        claim = Claim(request.run_id, request.thread_id, control)
+        self._claims[claim.run_id] = claim
+        async with AsyncExitStack() as stack:
+            stack.callback(self._claims.pop, claim.run_id, None)
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._begin(request, claim, queue)
+                stack.callback(queue.slots.release, request.identity.tenant)
+                yield claim
+            except BaseException as error:
+                await self._finish(claim, error)
+                raise
+            await self._finish(claim, None)
+
+    @asynccontextmanager
+    async def hold_idle(self, thread_id: str, tenant: str, user: str) -> AsyncIterator[str]:
+        """Hold a tenant's thread that has no run; runs that come meanwhile wait. Yields the claim's id.
+
+        Raises:
+            ThreadBusy: The thread has a run.
+            NotFound: It is another tenant's, or there is none of that id.
+        """
+        hold = NewRun(
+            id=new_run_id(),
+            thread_id=thread_id,
+            tenant=tenant,
+            user=user,
+            graph="",
+            queue="holds",
+            kwargs=None,
+            strategy="reject",
+        )
+        added = await self._add(hold, may_start=True, may_wait=False, places=None, queue_length=0)
+        if added.status != "running":
+            raise ThreadBusy(
+                f"thread {thread_id!r} has a run in progress, or is being erased; try again when it is done",
+                retry_after=1,
+            )
+        claim = self._claims[hold.id] = Claim(hold.id, thread_id, RunControl(), added.attempt)
+        try:
+            if added.is_new_thread:
+                raise no_such_thread(thread_id)
+            yield hold.id
+        finally:
+            del self._claims[hold.id]
+            drop = thread_id if added.is_new_thread else None
+            await self._pass_on(claim, await self.store.discard(hold.id, added.attempt, drop_thread=drop))
+
+    async def cancel(
+        self,
+        tenant: str,
+        thread_id: str,
+        action: CancelAction,
+        *,
+        ids: list[str] | None = None,
+        besides: tuple[str, ...] = (),
+        reason: str = CANCELLED,
+    ) -> Mapping[str, str]:
+        """Cancel a thread's open runs, or some of them, on whichever replica they are.
+
+        Returns:
+            Their status: ``running`` until the replica that executes it has stopped it.
+        """
+        cancellation = Cancellation(action, reason)
+        cancelled = await self.store.cancel(tenant, thread_id, cancellation, ids=ids, besides=besides)
+        for run_id, status in cancelled.items():
+            if claim := self._claims.get(run_id):
+                self._stop(claim, cancellation)
+            elif status == "running":
+                await self.store.notify(f"cancel {run_id}")
+        if cancelled:
+            self._wake(thread_id)
+            await self.store.notify(f"free {thread_id}")
+        return cancelled
+
+    async def retry(self, run_id: str, thread_id: str) -> bool:
+        """Queue a run that failed once more; return whether it can be executed again."""
+        if not await self.store.retry(run_id):
+            return False
+        if self._defer:
+            await self._defer(run_id, thread_id)
+        return True
+
+    def stop(self, thread_id: str) -> None:
+        """Ask the run of a thread to stop at its next step, if this replica executes it."""
+        for claim in self._claims.values():
+            if claim.thread_id == thread_id:
+                claim.control.request_drain(CANCELLED)
+
+    async def keep(self) -> None:
+        """Renew the claims until cancelled."""
+        seconds = self.store.claim_seconds / _RENEWALS_PER_CLAIM
+        await periodic("run-claims", self.renew, seconds=seconds, jitter=0)
+
+    async def renew(self) -> None:
+        """Extend all claims; stop the runs that belong to another replica by now, or are to be cancelled."""
+        while self._unrecorded:
+            # One that another replica has taken over meanwhile is left to it.
+            await self._record_end(*self._unrecorded[0])
+            del self._unrecorded[0]
+        held = list(self._claims)
+        ours = await self.store.extend(held) if held else {}
+        for run_id in held:
+            claim = self._claims.get(run_id)
+            if claim is None or (claim.attempt == 0 and run_id not in ours):
+                # It has ended meanwhile, or is about to be inserted.
+                continue
+            if run_id not in ours:
+                self.lost += 1
+                log.warning("run_claim_lost", run_id=run_id, thread_id=claim.thread_id)
+                claim.control.request_drain(CLAIM_LOST)
+            elif cancellation := ours[run_id]:
+                self._stop(claim, cancellation)
+
+    async def listen(self) -> None:
+        """Hear from other replicas which threads are free and which runs to cancel, until cancelled."""
+        async with await connect(self.store.pool) as connection:
+            await connection.execute(f"LISTEN {CHANNEL}")
+            # Whatever was said before is found by polling.
+            async for notification in connection.notifies():
+                kind, _, name = notification.payload.partition(" ")
+                if kind == "free":
+                    self._wake(name)
+                elif kind == "cancel" and name in self._claims:
+                    await self.renew()
+
+    # Beginning
+
+    async def _begin(self, request: RunRequest, claim: Claim, queue: RunQueue) -> None:
+        """Take a slot and the thread; see :meth:`hold`."""
+        tenant, places = request.identity.tenant, queue.places
+        has_slot = queue.slots.try_acquire(tenant)
+        try:
+            if not request.is_stored:
+                added = await self._insert(request, claim, queue, may_start=has_slot)
+                if added.status == "running":
+                    claim.attempt = added.attempt
+                    return
+            while True:
+                if not has_slot:
+                    await queue.acquire(tenant)
+                    has_slot = True
+                claim.attempt = await self.store.claim(claim.run_id, places=places)
+                if claim.attempt:
+                    return
+                queue.slots.release(tenant)
+                has_slot = False
+                await self._wait_for_turn(request, claim, queue)
+        except BaseException:
+            if has_slot:
+                queue.slots.release(tenant)
+            raise
+
+    async def _insert(self, request: RunRequest, claim: Claim, queue: RunQueue, *, may_start: bool) -> Added:
+        run = NewRun(
+            id=claim.run_id,
+            thread_id=claim.thread_id,
+            tenant=request.identity.tenant,
+            user=request.identity.user,
+            graph=request.graph.name,
+            queue=request.queue,
+            kwargs=dump_request(request),
+            strategy=request.multitask_strategy,
+        )
+        added = await self._add(
+            run,
+            may_start=may_start,
+            may_wait=request.multitask_strategy != "reject",
+            places=queue.places,
+            queue_length=queue.queue_length,
+        )
+        claim.is_new_thread, claim.has_waited = added.is_new_thread, added.ahead > 0
+        if added.status is None and added.ahead and request.multitask_strategy == "reject":
+            raise ThreadBusy(
+                f"thread {claim.thread_id!r} has a run in progress; wait for it, or use "
+                "multitask_strategy 'enqueue' or 'interrupt'",
+                retry_after=1,
+            )
+        if added.status is None:
+            raise queue.build_refusal(run.tenant)
+        if added.status == "pending" and request.multitask_strategy in {"interrupt", "rollback"}:
+            action: CancelAction = "rollback" if request.multitask_strategy == "rollback" else "interrupt"
+            await self.cancel(run.tenant, run.thread_id, action, besides=(run.id,), reason=REPLACED)
+        return added
+
+    async def _add(
+        self, run: NewRun, *, may_start: bool, may_wait: bool, places: int | None, queue_length: int
+    ) -> Added:
+        while True:
+            added = await self.store.add(
+                run, may_start=may_start, may_wait=may_wait, places=places, queue_length=queue_length
+            )
+            if added.owner not in {None, run.tenant}:
+                raise no_such_thread(run.thread_id)
+            if added.owner and not added.is_conflict:
+                return added
+            # Another run was added to the thread, or the thread itself, at the same moment: look again.
+
+    async def _wait_for_turn(self, request: RunRequest, claim: Claim, queue: RunQueue) -> None:
+        """Wait until the thread may be free; raise if the run was cancelled meanwhile."""
+        event = asyncio.Event()
+        self._waiting.setdefault(claim.thread_id, set()).add(event)
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL_SECONDS):
+                    await event.wait()
+        finally:
+            self._waiting[claim.thread_id].discard(event)
+            if not self._waiting[claim.thread_id]:
+                del self._waiting[claim.thread_id]
+        if claim.control.drain_requested:
+            raise GraphDrained(claim.control.drain_reason or "")
+        row = await self.store.get(claim.run_id)
+        if row is None:
+            # The thread was erased with everything on it: the run is the first of a new one.
+            added = await self._insert(request, claim, queue, may_start=False)
+            log.info("run_inserted_again", run_id=claim.run_id, status=added.status)
+        elif row.ended_at:
+            raise GraphDrained(REPLACED if row.cancel_action else "")
+
+    # Ending
+
+    async def _finish(self, claim: Claim, error: BaseException | None) -> None:
+        """Record how a run ended, at once or when the database is back."""
+        try:
+            # Shielded, because a run that is cancelled has to be recorded too.
+            await asyncio.shield(self._record_end(claim, error))
+        except DATABASE_UNAVAILABLE as failure:
+            log.warning("run_end_not_recorded", run_id=claim.run_id, reason=str(failure).strip())
+            self._unrecorded.append((claim, error))
+
+    async def _record_end(self, claim: Claim, error: BaseException | None) -> None:
+        if claim.cancel_action == "rollback" and isinstance(error, GraphDrained):
+            if self._rollback:
+                await self._rollback(claim.thread_id, claim.run_id)
+            successor = await self.store.discard(claim.run_id, claim.attempt)
+        elif claim.is_replay or (not claim.is_begun and _is_refusal(error)):
+            drop = claim.thread_id if claim.is_new_thread else None
+            successor = await self.store.discard(claim.run_id, claim.attempt, drop_thread=drop)
+        elif was_suspended(error) and await self.store.release(claim.run_id, claim.attempt):
+            if self._defer:
+                await self._defer(claim.run_id, claim.thread_id)
+            return
+        else:
+            status, described = _describe_end(claim, error)
+            successor = await self.store.end(claim.run_id, claim.attempt, status, described)
+        await self._pass_on(claim, successor)
+
+    async def _pass_on(self, claim: Claim, successor: Successor | None) -> None:
+        """Let the run begin that is next on the thread."""
+        self._wake(claim.thread_id)
+        if successor is None or successor.owner == self.store.replica:
+            return
+        if successor.owner:
+            await self.store.notify(f"free {claim.thread_id}")
+        elif self._defer:
+            await self._defer(successor.id, claim.thread_id)
+
+    def _wake(self, thread_id: str) -> None:
+        for event in self._waiting.get(thread_id, ()):
+            event.set()
+
+    def _stop(self, claim: Claim, cancellation: Cancellation) -> None:
+        claim.cancel_action = cancellation.action
+        claim.control.request_drain(cancellation.reason)
+        self._wake(claim.thread_id)
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    """Return whether a run that was never begun leaves nothing behind: it was refused, or nobody wants it."""
+    if isinstance(error, GraphDrained):
+        return error.reason == CLIENT_GONE
+    return isinstance(error, Exception)
+
+
+def was_suspended(error: BaseException | None) -> bool:
+    """Return whether the service stopped before the run's end, so that another replica goes on with it."""
+    if isinstance(error, GraphDrained):
+        return error.reason == SHUTDOWN
+    return isinstance(error, asyncio.CancelledError)
+
+
+def _describe_end(claim: Claim, error: BaseException | None) -> tuple[EndStatus, dict[str, Any] | None]:
+    if error is None:
+        return ("interrupted" if claim.is_interrupted else "success"), None
+    described = error_body(to_service_error(error))
+    if isinstance(error, GraphDrained | asyncio.CancelledError):
+        return "interrupted", described
+    return ("timeout" if isinstance(error, TimeoutError | RunTimedOut) else "error"), described

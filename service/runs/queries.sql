@@ -1,0 +1,204 @@
+-- Queries of service/runs/store.py.
+
+-- name: add
+-- Inserts a run as running where it may start: nothing is ahead of it on its thread, and its tenant has a place. Else
+-- as pending, where it may wait. Two runs that are added to one thread at once meet in the unique index, and the
+-- second adds nothing. Called again, it finds what is ahead.
+WITH thread AS (
+    INSERT INTO runs.threads AS known (id, tenant, user_id, graph)
+    VALUES (%(thread)s, %(tenant)s, %(user)s, nullif(%(graph)s, ''))
+    ON CONFLICT (id) DO UPDATE SET graph = excluded.graph
+    WHERE known.graph IS NULL AND excluded.graph IS NOT NULL AND known.tenant = excluded.tenant
+    RETURNING tenant, xmax = 0 AS is_new
+), owner AS (
+    SELECT tenant FROM thread UNION ALL SELECT tenant FROM runs.threads WHERE id = %(thread)s LIMIT 1
+), ahead AS (
+    SELECT count(*) AS runs FROM runs.runs WHERE thread_id = %(thread)s AND ended_at IS NULL
+), chosen AS (
+    SELECT CASE
+        WHEN %(may_start)s AND ahead.runs = 0 AND (%(places)s::int IS NULL OR %(places)s > (
+            SELECT count(*) FROM runs.runs
+            WHERE tenant = %(tenant)s AND queue = %(queue)s AND status = 'running'
+        )) THEN 'running'
+        WHEN (%(may_wait)s OR ahead.runs = 0) AND %(queue_length)s > (
+            SELECT count(*) FROM (
+                SELECT FROM runs.runs WHERE tenant = %(tenant)s AND queue = %(queue)s AND status = 'pending'
+                LIMIT %(queue_length)s
+            ) AS waiting
+        ) THEN 'pending'
+    END AS status
+    FROM owner, ahead WHERE owner.tenant = %(tenant)s
+), added AS (
+    INSERT INTO runs.runs (id, thread_id, tenant, user_id, graph, queue, status, kwargs, multitask_strategy,
+                           priority, attempt, max_attempts, started_at, claimed_by, claim_expires_at)
+    SELECT %(id)s, %(thread)s, %(tenant)s, %(user)s, %(graph)s, %(queue)s, chosen.status, %(kwargs)s,
+           %(strategy)s, %(priority)s, CASE chosen.status WHEN 'running' THEN 1 ELSE 0 END, %(max_attempts)s,
+           CASE chosen.status WHEN 'running' THEN now() END, %(replica)s,
+           CASE WHEN %(replica)s::uuid IS NOT NULL THEN now() + %(claim_seconds)s * interval '1 second' END
+    FROM chosen WHERE chosen.status IS NOT NULL
+    ON CONFLICT DO NOTHING
+    RETURNING status, attempt
+)
+SELECT (SELECT tenant FROM owner) AS owner, (SELECT runs FROM ahead) AS ahead,
+       (SELECT status FROM added) AS status, coalesce((SELECT attempt FROM added), 0) AS attempt,
+       coalesce((SELECT is_new FROM thread), false) AS is_new_thread,
+       (SELECT status FROM chosen) IS NOT NULL AND NOT EXISTS (SELECT FROM added) AS is_conflict
+
+-- name: claim
+-- Starts a pending run whose turn it is: for the replica that holds it, or for any where nobody does.
+UPDATE runs.runs AS run
+SET status = 'running', attempt = attempt + 1, started_at = coalesce(started_at, now()),
+    claimed_by = %(replica)s, claim_expires_at = now() + %(claim_seconds)s * interval '1 second'
+WHERE id = %(id)s AND status = 'pending' AND (claimed_by IS NULL OR claimed_by = %(replica)s)
+  AND NOT EXISTS (
+      SELECT FROM runs.runs AS other
+      WHERE other.thread_id = run.thread_id AND other.ended_at IS NULL
+        AND (other.status = 'running' OR (other.created_at, other.id) < (run.created_at, run.id))
+  )
+  AND (%(places)s::int IS NULL OR %(places)s > (
+      SELECT count(*) FROM runs.runs AS other
+      WHERE other.tenant = run.tenant AND other.queue = run.queue AND other.status = 'running'
+  ))
+RETURNING attempt
+
+-- name: end
+-- Ends a run, and returns the run that is next on its thread.
+WITH ended AS (
+    UPDATE runs.runs
+    SET status = %(status)s, ended_at = now(), error = %(error)s, claimed_by = NULL, claim_expires_at = NULL,
+        kwargs = CASE %(status)s WHEN 'success' THEN NULL ELSE kwargs END
+    WHERE id = %(id)s AND status = 'running' AND attempt = %(attempt)s
+    RETURNING thread_id
+), updated AS (
+    UPDATE runs.threads
+    SET updated_at = now(), status = CASE %(status)s
+        WHEN 'success' THEN 'idle' WHEN 'interrupted' THEN 'interrupted' ELSE 'error' END
+    FROM ended WHERE threads.id = ended.thread_id
+)
+SELECT next.id::text AS next_id, next.claimed_by AS next_owner FROM ended LEFT JOIN LATERAL (
+    SELECT id, claimed_by FROM runs.runs WHERE thread_id = ended.thread_id AND status = 'pending'
+    ORDER BY created_at, id LIMIT 1
+) AS next ON true
+
+-- name: release
+-- Leaves a run that a replica has stopped on its way to any other.
+UPDATE runs.runs SET status = 'pending', claimed_by = NULL, claim_expires_at = NULL
+WHERE id = %(id)s AND ended_at IS NULL AND attempt = %(attempt)s AND kwargs IS NOT NULL
+RETURNING id
+
+-- name: discard
+-- Deletes a run that was never begun.
+WITH discarded AS (
+    DELETE FROM runs.runs
+    WHERE id = %(id)s AND (status = 'pending' AND attempt = 0 OR status = 'running' AND attempt = %(attempt)s)
+    RETURNING thread_id
+)
+SELECT next.id::text AS next_id, next.claimed_by AS next_owner FROM discarded LEFT JOIN LATERAL (
+    SELECT id, claimed_by FROM runs.runs WHERE thread_id = discarded.thread_id AND status = 'pending'
+      AND id <> %(id)s
+    ORDER BY created_at, id LIMIT 1
+) AS next ON true
+
+-- name: extend
+-- A run that is missing from the result belongs to another replica now.
+UPDATE runs.runs SET claim_expires_at = now() + %(claim_seconds)s * interval '1 second'
+WHERE id = ANY(%(ids)s) AND claimed_by = %(replica)s AND ended_at IS NULL
+RETURNING id::text, cancel_action AS action, cancel_reason AS reason
+
+-- name: requeue
+-- Frees the runs whose replica stopped renewing its claims. One that cannot be executed elsewhere, or that was on
+-- too many replicas that died, ends.
+UPDATE runs.runs
+SET status = CASE WHEN kwargs IS NOT NULL AND attempt < max_attempts THEN 'pending' ELSE 'error' END,
+    ended_at = CASE WHEN kwargs IS NOT NULL AND attempt < max_attempts THEN NULL ELSE now() END,
+    error = CASE WHEN kwargs IS NOT NULL AND attempt < max_attempts THEN NULL ELSE %(error)s::json END,
+    claimed_by = NULL, claim_expires_at = NULL
+WHERE id IN (
+    SELECT id FROM runs.runs WHERE claim_expires_at < now() ORDER BY claim_expires_at LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+) AND claim_expires_at < now()
+RETURNING id::text, status, thread_id
+
+-- name: list_unclaimed
+-- Pending runs that nobody holds and that are next on their threads.
+SELECT id::text, thread_id FROM runs.runs AS run
+WHERE status = 'pending' AND claimed_by IS NULL AND created_at < now() - %(seconds)s * interval '1 second'
+  AND NOT EXISTS (
+      SELECT FROM runs.runs AS other WHERE other.thread_id = run.thread_id AND other.ended_at IS NULL
+        AND (other.status = 'running' OR (other.created_at, other.id) < (run.created_at, run.id))
+  )
+ORDER BY created_at LIMIT %(limit)s
+
+-- name: retry
+-- Its checkpoints must be the latest ones of the thread.
+UPDATE runs.runs AS run
+SET status = 'pending', ended_at = NULL, error = NULL, cancel_action = NULL, cancel_reason = NULL,
+    max_attempts = attempt + %(more_attempts)s
+WHERE id = %(id)s AND status IN ('error', 'timeout', 'interrupted') AND kwargs IS NOT NULL
+  AND (status <> 'interrupted' OR cancel_action IS NOT NULL)
+  AND NOT EXISTS (
+      SELECT FROM runs.runs AS later
+      WHERE later.thread_id = run.thread_id AND (later.created_at, later.id) > (run.created_at, run.id)
+  )
+RETURNING id
+
+-- name: cancel
+-- Cancels open runs of a thread. One that nobody has begun ends here; the replica that executes one stops it.
+UPDATE runs.runs
+SET cancel_action = %(action)s, cancel_reason = %(reason)s,
+    status = CASE status WHEN 'pending' THEN 'interrupted' ELSE status END,
+    ended_at = CASE status WHEN 'pending' THEN now() END,
+    claimed_by = CASE status WHEN 'pending' THEN NULL ELSE claimed_by END,
+    claim_expires_at = CASE status WHEN 'pending' THEN NULL ELSE claim_expires_at END
+WHERE tenant = %(tenant)s AND thread_id = %(thread)s AND ended_at IS NULL AND id <> ALL(%(except)s)
+  AND (%(ids)s::uuid[] IS NULL OR id = ANY(%(ids)s))
+RETURNING id::text, status, thread_id
+
+-- name: get
+SELECT id::text, thread_id, tenant, user_id, graph, queue, status, kwargs, multitask_strategy, priority, attempt,
+       created_at, started_at, ended_at, claimed_by::text, cancel_action, error
+FROM runs.runs WHERE id = %(id)s
+
+-- name: list
+SELECT id::text, thread_id, tenant, user_id, graph, queue, status, NULL AS kwargs, multitask_strategy, priority,
+       attempt, created_at, started_at, ended_at, claimed_by::text, cancel_action, error
+FROM runs.runs
+WHERE tenant = %(tenant)s
+  AND (%(thread)s::text IS NULL OR thread_id = %(thread)s) AND (%(status)s::text IS NULL OR status = %(status)s)
+  AND (%(graph)s::text IS NULL OR graph = %(graph)s)
+ORDER BY created_at DESC, id LIMIT %(limit)s OFFSET %(offset)s
+
+-- name: count_open
+SELECT queue, tenant, count(*) FILTER (WHERE status = 'running') AS running,
+       count(*) FILTER (WHERE status = 'pending') AS pending,
+       coalesce(extract(epoch FROM now() - min(created_at) FILTER (WHERE status = 'pending')), 0)::float8 AS oldest
+FROM runs.runs WHERE ended_at IS NULL GROUP BY queue, tenant
+
+-- name: delete_ended
+DELETE FROM runs.runs WHERE id IN (
+    SELECT id FROM runs.runs WHERE ended_at < now() - %(days)s * interval '1 day' LIMIT %(limit)s
+)
+
+-- name: drop_thread
+DELETE FROM runs.threads WHERE id = %(thread)s AND NOT EXISTS (SELECT FROM runs.runs WHERE thread_id = %(thread)s)
+RETURNING id
+
+-- name: own_thread
+-- Gives a thread's id to a tenant, and returns whose it is.
+WITH taken AS (
+    INSERT INTO runs.threads (id, tenant, user_id) VALUES (%(thread)s, %(tenant)s, %(user)s)
+    ON CONFLICT (id) DO NOTHING RETURNING tenant, graph
+)
+SELECT tenant, graph FROM taken UNION ALL SELECT tenant, graph FROM runs.threads WHERE id = %(thread)s LIMIT 1
+
+-- name: get_thread
+SELECT tenant, graph FROM runs.threads WHERE id = %(thread)s
+
+-- name: find_open
+SELECT id::text FROM runs.runs WHERE thread_id = %(thread)s AND ended_at IS NULL AND id::text <> %(except)s LIMIT 1
+
+-- name: erase_runs
+DELETE FROM runs.runs WHERE thread_id = %(thread)s
+
+-- name: erase_thread
+DELETE FROM runs.threads WHERE id = %(thread)s

@@ -1,0 +1,10 @@
+"""The task queue on Postgres: jobs that any replica runs, and passes that run once in the whole deployment.
+
+This package alone imports procrastinate.
+"""
+
+from service.runs.queue.jobs import Retry
+from service.runs.queue.queue import TaskQueue
+from service.runs.queue.schema import migrate_queue
+
+__all__ = ["Retry", "TaskQueue", "migrate_queue"]

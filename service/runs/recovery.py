@@ -1,0 +1,127 @@
+"""Execute runs that no caller waits for: those whose replica died or stopped, and those that were queued."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from langchain_core.callbacks import AsyncCallbackManager, BaseCallbackManager
+
+from core.errors import RunLost, ServiceError
+from core.logging import get_logger
+from core.settings import RunSettings
+from graphs.registry import REGISTRY
+from service.errors import error_body
+from service.runs.executor import RunExecutor
+from service.runs.journeys import JourneyRouter
+from service.runs.queue import TaskQueue
+from service.runs.request import CompiledGraph, RunRequest, build_run_request
+from service.runs.sessions import SESSION_GRAPH, SessionRuns
+from service.runs.store import RunRow, RunStore
+from service.runs.stored import load_identity, load_input
+
+log = get_logger(__name__)
+
+EXECUTE_RUN: Final = "execute-run"
+# Between two searches for runs whose replica is silent.
+REQUEUE_SECONDS: Final = 2.0
+# A pending run without a job is given one after so long.
+_LOST_SECONDS: Final = 10.0
+_CLEANUP_SECONDS: Final = 3_600.0
+LOST: Final = "the replicas that executed the run died; POST /v1/runs/{id}/retry goes on from its last step"
+
+
+async def defer_run(queue: TaskQueue, run_id: str, thread_id: str) -> None:
+    """Have any replica execute a pending run when its turn comes."""
+    await queue.defer(EXECUTE_RUN, lock=thread_id, queueing_lock=run_id, run_id=run_id)
+
+
+class RunRecovery:
+    """Executes pending runs that no caller waits for.
+
+    Args:
+        store: The table of runs.
+        runs: Executes them.
+        graphs: The compiled graphs by name.
+        session_runs: Enters and closes the sessions of runs.
+        journeys: Registers the journeys of runs.
+    """
+
+    def __init__(
+        self,
+        store: RunStore,
+        runs: RunExecutor,
+        graphs: Mapping[str, CompiledGraph],
+        session_runs: SessionRuns,
+        journeys: JourneyRouter,
+    ) -> None:
+        self._store = store
+        self._runs = runs
+        self._graphs = graphs
+        self._session_runs = session_runs
+        self._journeys = journeys
+        self._queue: TaskQueue | None = None
+        self._keep_days = 0.0
+
+    def schedule(self, queue: TaskQueue, settings: RunSettings) -> None:
+        """Register the tasks that execute pending runs, free those of silent replicas and delete old rows."""
+        self._queue, self._keep_days = queue, settings.keep_days
+        queue.register(EXECUTE_RUN, self.execute)
+        queue.every("requeue-runs", self.requeue, seconds=REQUEUE_SECONDS)
+        queue.every("delete-ended-runs", self._delete_ended, seconds=_CLEANUP_SECONDS)
+
+    async def execute(self, run_id: str) -> None:
+        """Execute a run to its end, unless another replica has it or it was cancelled.
+
+        How it ended is in its row; nobody else asks.
+        """
+        row = await self._store.get(run_id)
+        if row is None or row.status != "pending" or row.claimed_by or row.kwargs is None:
+            return
+        try:
+            await self._runs.run_to_end(self._load(row, row.kwargs))
+        except ServiceError as error:
+            log.info("queued_run_ended_early", run_id=run_id, error=error.code, reason=error.message)
+
+    async def requeue(self) -> None:
+        """Free the runs whose replica stopped renewing its claims, and give lost ones a job."""
+        freed = await self._store.requeue(error_body(RunLost(LOST)))
+        for row in freed:
+            log.warning("run_requeued", run_id=row["id"], thread_id=row["thread_id"], status=row["status"])
+        waiting = [(row["id"], row["thread_id"]) for row in freed if row["status"] == "pending"]
+        waiting += await self._store.list_unclaimed(seconds=_LOST_SECONDS)
+        for run_id, thread_id in waiting:
+            if self._queue:
+                await defer_run(self._queue, run_id, thread_id)
+
+    async def _delete_ended(self) -> None:
+        while await self._store.delete_ended(days=self._keep_days):
+            pass
+
+    def _load(self, row: RunRow, kwargs: Mapping[str, Any]) -> RunRequest:
+        spec, identity, graph_input = REGISTRY[row.graph], load_identity(row, kwargs), load_input(kwargs)
+        on_start = self._journeys.register_on_start(
+            spec, identity, graph_input, thread_id=row.thread_id, on_start=_listen_to_nobody
+        )
+        if spec is SESSION_GRAPH:
+            on_start = self._session_runs.enter_on_start(
+                identity, graph_input, thread_id=row.thread_id, key=kwargs["key"], on_start=on_start
+            )
+        return build_run_request(
+            self._graphs[row.graph],
+            spec,
+            graph_input,
+            identity=identity,
+            thread_id=row.thread_id,
+            locale=kwargs["locale"],
+            metadata=kwargs["metadata"],
+            tags=kwargs["tags"],
+            modes=tuple(kwargs["modes"]),
+            subgraphs=kwargs["subgraphs"],
+            on_start=on_start,
+            on_finish=self._session_runs.close_on_finish(spec, identity, row.thread_id),
+            key=kwargs["key"],
+            stored_id=row.id,
+        )
+
+
+async def _listen_to_nobody() -> BaseCallbackManager:
+    return AsyncCallbackManager([])

@@ -1,0 +1,78 @@
+-- Threads, and whose they are. A thread has a row from the first thing that takes its id: a run, a session or a
+-- workflow.
+CREATE TABLE runs.threads (
+    id text PRIMARY KEY,
+    tenant text NOT NULL,
+    user_id text NOT NULL,
+    -- The graph of its runs; null: nothing has run on it yet.
+    graph text,
+    -- What its last run left behind. Whether it is busy is known from its runs.
+    status text NOT NULL DEFAULT 'idle' CHECK (status IN ('idle', 'interrupted', 'error')),
+    metadata jsonb NOT NULL DEFAULT '{}',
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 80);
+CREATE INDEX threads_by_tenant ON runs.threads (tenant, created_at DESC, id);
+
+-- A run is a row before it is a task of a process. A claim assigns it to one replica, which renews the claim while
+-- it executes the run, or while a caller of it waits for the run's turn.
+CREATE TABLE runs.runs (
+    id uuid PRIMARY KEY,
+    thread_id text NOT NULL,
+    tenant text NOT NULL,
+    user_id text NOT NULL,
+    graph text NOT NULL,
+    -- Whose concurrency slots it takes.
+    queue text NOT NULL,
+    status text NOT NULL
+        CHECK (status IN ('pending', 'running', 'success', 'error', 'timeout', 'interrupted')),
+    -- What to run, so that any replica can. Null: only the process that inserted the run can execute it.
+    kwargs json,
+    multitask_strategy text NOT NULL,
+    priority integer NOT NULL DEFAULT 0,
+    -- How often a replica has claimed the run for execution: the fencing token of the claim.
+    attempt integer NOT NULL,
+    -- With so many, a run whose replica dies is given up.
+    max_attempts integer NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    started_at timestamptz,
+    ended_at timestamptz,
+    -- The replica that executes the run or whose caller waits for it; null: any replica may take it.
+    claimed_by uuid,
+    claim_expires_at timestamptz,
+    -- How the run is to be cancelled, and why (the drain reasons of service/runs/claims.py).
+    cancel_action text CHECK (cancel_action IN ('interrupt', 'rollback')),
+    cancel_reason text,
+    -- {error, message, details} of a run that failed.
+    error json,
+    CHECK ((ended_at IS NULL) = (status IN ('pending', 'running')))
+) WITH (fillfactor = 70);
+-- At most one run executes on a thread, in the whole deployment.
+CREATE UNIQUE INDEX runs_one_running ON runs.runs (thread_id) WHERE status = 'running';
+CREATE INDEX runs_open_by_thread ON runs.runs (thread_id, created_at, id) WHERE ended_at IS NULL;
+CREATE INDEX runs_running_by_tenant ON runs.runs (tenant, queue) WHERE status = 'running';
+CREATE INDEX runs_pending_by_tenant ON runs.runs (tenant, queue) WHERE status = 'pending';
+CREATE INDEX runs_claims ON runs.runs (claim_expires_at) WHERE claim_expires_at IS NOT NULL;
+CREATE INDEX runs_by_thread ON runs.runs (thread_id, created_at DESC);
+CREATE INDEX runs_by_tenant ON runs.runs (tenant, created_at DESC, id);
+
+-- Fails unless each run still has this attempt in progress, and holds that fact until the transaction ends: nobody
+-- can take a run over between this check and the commit of what is written with it. Called by the statement that
+-- writes checkpoints and by the one that records the start of an effect.
+CREATE FUNCTION runs.require_claims(ids uuid[], attempts integer[]) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+    held integer;
+BEGIN
+    SELECT count(*) INTO held FROM (
+        SELECT FROM unnest(ids, attempts) AS wanted (id, attempt)
+        JOIN runs.runs AS run ON run.id = wanted.id
+        WHERE run.status = 'running' AND run.attempt = wanted.attempt
+        FOR SHARE OF run
+    ) AS locked;
+    IF held < cardinality(ids) THEN
+        RAISE EXCEPTION 'a run of this statement belongs to another replica, or has ended'
+            USING ERRCODE = 'VA001';
+    END IF;
+    RETURN held;
+END
+$$;

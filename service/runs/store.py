@@ -1,0 +1,391 @@
+"""The tables of threads and runs: whose a thread is, which run executes on it, and which replica holds a run.
+
+A run is a row before it is a task of a process. See ``sql/0001_runs.sql`` for the columns.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
+
+import orjson
+from psycopg.errors import UniqueViolation
+from psycopg.rows import DictRow
+from psycopg.types.json import Json
+from pydantic import JsonValue
+
+from core.context import current_actor
+from core.errors import NotFound, ThreadBusy
+from core.postgres import Connection, Pool, read_queries
+
+QUERIES: Final = read_queries(Path(__file__).parent / "queries.sql")
+
+RunStatus: TypeAlias = Literal["pending", "running", "success", "error", "timeout", "interrupted"]
+EndStatus: TypeAlias = Literal["success", "error", "timeout", "interrupted"]
+CancelAction: TypeAlias = Literal["interrupt", "rollback"]
+
+# Channel on which replicas tell each other of runs: "free <thread>" or "cancel <run>".
+CHANNEL: Final = "ventros_runs"
+# A run that was on so many replicas that died is not given to another one.
+MAX_ATTEMPTS: Final = 3
+_BATCH: Final = 500
+
+
+def no_such_thread(thread_id: str) -> NotFound:
+    """Return the error for a thread that does not exist or is not the caller's."""
+    return NotFound(f"there is no thread {thread_id!r}", details={"thread_id": thread_id})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRun:
+    """A run to insert.
+
+    Attributes:
+        id: Its id.
+        thread_id: The thread it runs on.
+        tenant: Whose it is.
+        user: Who asked for it.
+        graph: The graph to run.
+        queue: Whose concurrency slots it takes.
+        kwargs: What to run, as JSON, so that any replica can; ``None``: only this process can.
+        strategy: What its caller chose to do where the thread is busy.
+        priority: The higher one is started first, among a tenant's.
+    """
+
+    id: str
+    thread_id: str
+    tenant: str
+    user: str
+    graph: str
+    queue: str
+    kwargs: Mapping[str, Any] | None
+    strategy: str
+    priority: int = 0
+
+
+class Cancellation(NamedTuple):
+    """How a run is to be cancelled, and why: a drain reason."""
+
+    action: CancelAction
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Added:
+    """What became of a run that was to be inserted.
+
+    Attributes:
+        owner: The thread's tenant; ``None``: another transaction is just inserting the thread.
+        ahead: Runs that were on the thread before.
+        status: ``running``, ``pending``, or ``None``: it was not inserted.
+        attempt: 1 where it is running.
+        is_new_thread: Whether the thread's row was inserted with it.
+        is_conflict: Whether another run was added to the thread at the same moment.
+    """
+
+    owner: str | None
+    ahead: int
+    status: Literal["running", "pending"] | None
+    attempt: int
+    is_new_thread: bool
+    is_conflict: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Successor:
+    """The run that is next on a thread.
+
+    Attributes:
+        id: The run.
+        owner: The replica whose caller waits for it; ``None``: any may execute it.
+    """
+
+    id: str
+    owner: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """A row of the table of runs; ``kwargs`` is ``None`` in lists."""
+
+    id: str
+    thread_id: str
+    tenant: str
+    user_id: str
+    graph: str
+    queue: str
+    status: RunStatus
+    kwargs: dict[str, Any] | None
+    multitask_strategy: str
+    priority: int
+    attempt: int
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    claimed_by: str | None
+    cancel_action: CancelAction | None
+    error: dict[str, JsonValue] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """Runs of one queue and tenant that have not ended.
+
+    Attributes:
+        oldest: Age of the oldest pending one, in seconds.
+    """
+
+    queue: str
+    tenant: str
+    running: int
+    pending: int
+    oldest: float
+
+
+class RunStore:
+    """Threads and runs in the service's Postgres.
+
+    Args:
+        pool: The service's pool.
+        replica: The id of this process among those on the database, a UUID.
+        claim_seconds: How long a run belongs to this replica unless the claim is extended.
+    """
+
+    def __init__(self, pool: Pool, *, replica: str, claim_seconds: float) -> None:
+        self.pool = pool
+        self.replica = replica
+        self.claim_seconds = claim_seconds
+        self._mine = {"replica": replica, "claim_seconds": claim_seconds}
+
+    async def add(
+        self,
+        run: NewRun,
+        *,
+        may_start: bool,
+        may_wait: bool,
+        places: int | None,
+        queue_length: int,
+        held: bool = True,
+    ) -> Added:
+        """Insert a run: running if it may start now, else pending if it may wait.
+
+        Args:
+            run: The run.
+            may_start: Whether this replica has a free slot for it.
+            may_wait: Whether it may wait behind other runs of its thread.
+            places: Most runs of the tenant that may be running, over all replicas; ``None``: any number.
+            queue_length: Most runs of the tenant that may be pending, over all replicas.
+            held: Whether a caller of this replica waits for it, so that no other replica takes it.
+        """
+        values = {
+            "id": run.id,
+            "thread": run.thread_id,
+            "tenant": run.tenant,
+            "user": run.user,
+            "graph": run.graph,
+            "queue": run.queue,
+            "kwargs": None if run.kwargs is None else Json(run.kwargs, _dump_json),
+            "strategy": run.strategy,
+            "priority": run.priority,
+            "may_start": may_start,
+            "may_wait": may_wait,
+            "places": places,
+            "queue_length": queue_length,
+            "max_attempts": MAX_ATTEMPTS,
+            "claim_seconds": self.claim_seconds,
+            "replica": self.replica if held else None,
+        }
+        row = await self._fetch_one("add", values)
+        return Added(**row or {})
+
+    async def claim(self, run_id: str, *, places: int | None) -> int:
+        """Start a pending run if it is its turn, and return the attempt; 0: it is not, or it is gone."""
+        values = {**self._mine, "id": run_id, "places": places}
+        try:
+            row = await self._fetch_one("claim", values)
+        except UniqueViolation:
+            # Another run of the thread was claimed at the same moment.
+            return 0
+        return int(row["attempt"]) if row else 0
+
+    async def end(
+        self, run_id: str, attempt: int, status: EndStatus, error: Mapping[str, Any] | None = None
+    ) -> Successor | None:
+        """End a run that this replica holds, and return the run that is next on its thread."""
+        values = {
+            "id": run_id,
+            "attempt": attempt,
+            "status": status,
+            "error": None if error is None else Json(error, _dump_json),
+        }
+        return _read_successor(await self._fetch_one("end", values))
+
+    async def release(self, run_id: str, attempt: int) -> bool:
+        """Leave a run to any replica; return whether any can execute it."""
+        return await self._fetch_one("release", {"id": run_id, "attempt": attempt}) is not None
+
+    async def discard(self, run_id: str, attempt: int, *, drop_thread: str | None = None) -> Successor | None:
+        """Delete a refused run, and the thread if it was made for it; return the next one there."""
+        row = await self._fetch_one("discard", {"id": run_id, "attempt": attempt})
+        if drop_thread:
+            await self._fetch_all("drop_thread", {"thread": drop_thread})
+        return _read_successor(row)
+
+    async def extend(self, ids: Sequence[str]) -> dict[str, Cancellation | None]:
+        """Extend claims; return the runs that this replica still holds, and which are to be cancelled."""
+        rows = await self._fetch_all("extend", {**self._mine, "ids": list(ids)})
+        return {
+            row["id"]: Cancellation(row["action"], row["reason"]) if row["action"] else None for row in rows
+        }
+
+    async def requeue(self, error: Mapping[str, Any]) -> list[DictRow]:
+        """Free the runs whose replica stopped renewing its claims.
+
+        Returns:
+            ``id``, ``status`` (``pending``, or ``error`` with the given one) and ``thread_id`` of each.
+        """
+        values = {"error": Json(error, _dump_json), "limit": _BATCH}
+        return list(await self._fetch_all("requeue", values))
+
+    async def list_unclaimed(self, *, seconds: float) -> list[tuple[str, str]]:
+        """Return runs that are next on their threads and that nobody has held for some seconds.
+
+        Returns:
+            The run and the thread of each.
+        """
+        rows = await self._fetch_all("list_unclaimed", {"seconds": seconds, "limit": _BATCH})
+        return [(row["id"], row["thread_id"]) for row in rows]
+
+    async def cancel(
+        self,
+        tenant: str,
+        thread_id: str,
+        cancellation: Cancellation,
+        *,
+        ids: Sequence[str] | None = None,
+        besides: Sequence[str] = (),
+    ) -> dict[str, RunStatus]:
+        """Cancel a thread's open runs, or some of them.
+
+        Returns:
+            Their status: ``running`` until the replica that executes it has stopped it, else ``interrupted``.
+        """
+        values = {
+            "tenant": tenant,
+            "thread": thread_id,
+            "action": cancellation.action,
+            "reason": cancellation.reason,
+            "ids": None if ids is None else list(ids),
+            "except": list(besides),
+        }
+        return {row["id"]: row["status"] for row in await self._fetch_all("cancel", values)}
+
+    async def retry(self, run_id: str) -> bool:
+        """Make a run pending that failed and that no other run followed; return whether it was one."""
+        return await self._fetch_one("retry", {"id": run_id, "more_attempts": MAX_ATTEMPTS}) is not None
+
+    async def get(self, run_id: str) -> RunRow | None:
+        """Return a run; ``None``: there is none with that id, or it was deleted."""
+        row = await self._fetch_one("get", {"id": run_id})
+        return RunRow(**row) if row else None
+
+    async def list(
+        self,
+        tenant: str,
+        *,
+        thread_id: str | None = None,
+        status: RunStatus | None = None,
+        graph: str | None = None,
+        limit: int,
+        offset: int = 0,
+    ) -> Sequence[RunRow]:
+        """Return the tenant's runs, the latest first."""
+        values = {
+            "tenant": tenant,
+            "thread": thread_id,
+            "status": status,
+            "graph": graph,
+            "limit": limit,
+            "offset": offset,
+        }
+        return [RunRow(**row) for row in await self._fetch_all("list", values)]
+
+    async def count_open(self) -> Sequence[Load]:
+        """Return how many runs are running and pending."""
+        return [Load(**row) for row in await self._fetch_all("count_open", {})]
+
+    async def delete_ended(self, *, days: float) -> int:
+        """Delete a batch of runs that ended so long ago, and return their number."""
+        async with self.pool.connection() as connection:
+            return (
+                await connection.execute(QUERIES["delete_ended"], {"days": days, "limit": _BATCH})
+            ).rowcount
+
+    async def notify(self, message: str) -> None:
+        """Tell the other replicas something; see :data:`CHANNEL`."""
+        async with self.pool.connection() as connection:
+            await connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, message))
+
+    async def _fetch_one(self, query: str, values: Mapping[str, Any]) -> DictRow | None:
+        async with self.pool.connection() as connection:
+            return await (await connection.execute(QUERIES[query], values)).fetchone()
+
+    async def _fetch_all(self, query: str, values: Mapping[str, Any]) -> Sequence[DictRow]:
+        async with self.pool.connection() as connection:
+            return await (await connection.execute(QUERIES[query], values)).fetchall()
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadOwner:
+    """Whose a thread is, and the graph of its runs; ``None``: nothing has run on it yet."""
+
+    tenant: str
+    graph: str | None
+
+
+async def take_thread(connection: Connection, thread_id: str, *, tenant: str, user: str) -> None:
+    """Give a thread's id to a tenant, in the transaction that stores what has the same id.
+
+    Raises:
+        NotFound: It is another tenant's.
+    """
+    values = {"thread": thread_id, "tenant": tenant, "user": user}
+    row = None
+    # Empty while another transaction has inserted the row and not committed before ours began.
+    while row is None:
+        row = await (await connection.execute(QUERIES["own_thread"], values)).fetchone()
+    if row["tenant"] != tenant:
+        raise no_such_thread(thread_id)
+
+
+async def load_thread_owner(connection: Connection, thread_id: str) -> ThreadOwner | None:
+    """Return a thread's owner; ``None``: there is no such thread."""
+    row = await (await connection.execute(QUERIES["get_thread"], {"thread": thread_id})).fetchone()
+    return ThreadOwner(**row) if row else None
+
+
+async def erase_thread(connection: Connection, thread_id: str) -> None:
+    """Delete a thread's row and its runs in the caller's transaction.
+
+    Raises:
+        ThreadBusy: A run is in progress or waits, other than that of the erasure itself.
+    """
+    values = {"thread": thread_id, "except": current_actor().run_id}
+    if await (await connection.execute(QUERIES["find_open"], values)).fetchone():
+        raise ThreadBusy(
+            f"thread {thread_id!r} has a run in progress; cancel it or wait, then try again", retry_after=1
+        )
+    await connection.execute(QUERIES["erase_runs"], values)
+    await connection.execute(QUERIES["erase_thread"], values)
+
+
+def _dump_json(value: Any) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
+
+
+def _read_successor(row: DictRow | None) -> Successor | None:
+    if not row or not row["next_id"]:
+        return None
+    owner = row["next_owner"]
+    return Successor(id=row["next_id"], owner=str(owner) if owner else None)

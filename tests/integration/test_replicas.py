@@ -1,0 +1,198 @@
+"""Two replicas on one database: what a caller notices who reaches now one, now the other."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from itertools import pairwise
+from typing import Any
+
+import httpx
+import pytest
+from langchain_core.messages import AIMessage
+
+from core.context import Actor, act_as
+from core.errors import ClaimLost
+from core.settings import RunSettings
+from nodes.react.state import Reflection
+from service.audit.idempotency import RecordedEffects
+from tests.support.audit import fetch_rows
+from tests.support.general_agent import replying, service
+from tests.support.scripted import ScriptedChatModel, calling
+from tests.support.service import CONTACT, RunningService
+
+TOLD = Reflection(success=True, reasoning="Done.", task_complete=True, final_answer="Told.")
+MESSAGE = ("send_solution_to_customer", {"solution": "Use the batch export API."})
+
+
+class Replicas:
+    """Two services on one database, each with a model of its own."""
+
+    def __init__(
+        self, first: RunningService, second: RunningService, models: list[ScriptedChatModel]
+    ) -> None:
+        self.first, self.second, self.models = first, second, models
+
+    @property
+    def prompts(self) -> int:
+        """How often a model was asked."""
+        return sum(len(model.prompts) for model in self.models)
+
+    async def ask(self, up: RunningService, thread_id: str, **settings: Any) -> httpx.Response:
+        key = settings.pop("key", "")
+        return await up.http.post(
+            "/react/invoke",
+            json={
+                "input": {"task": "Export fails.", "contact_id": CONTACT},
+                "config": {"configurable": {**({"thread_id": thread_id} if thread_id else {}), **settings}},
+            },
+            headers={"Idempotency-Key": key} if key else {},
+        )
+
+
+@pytest.fixture
+async def replicas(database_url: str) -> AsyncIterator[Replicas]:
+    models = [replying(), replying()]
+    async with AsyncExitStack() as stack:
+        first, second = [
+            await stack.enter_async_context(service(database_url, model, runs=RunSettings(claim_seconds=2)))
+            for model in models
+        ]
+        yield Replicas(first, second, models)
+
+
+class Gate:
+    """Holds a model back until it is opened."""
+
+    def __init__(self, model: ScriptedChatModel) -> None:
+        self.begun, self._open = asyncio.Event(), asyncio.Event()
+        model.before_token = self._wait
+
+    async def _wait(self) -> None:
+        self.begun.set()
+        await self._open.wait()
+
+    def open(self) -> None:
+        self._open.set()
+
+
+async def test_a_thread_runs_on_one_replica_at_a_time(replicas: Replicas) -> None:
+    for model in replicas.models:
+        model.replies += [AIMessage("Use the batch API.")] * 10
+    running = most = 0
+
+    async def count() -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+
+    for model in replicas.models:
+        model.before_token = count
+    answers = await asyncio.gather(
+        *(replicas.ask(up, "shared") for up in [replicas.first, replicas.second] * 5)
+    )
+    assert [answer.status_code for answer in answers] == [200] * 10
+    assert most == 1
+    rows = await fetch_rows(
+        replicas.first.service.pool,
+        "SELECT started_at, ended_at, status FROM runs.runs WHERE thread_id = %s ORDER BY started_at",
+        "shared",
+    )
+    assert [row["status"] for row in rows] == ["success"] * 10
+    assert all(one["ended_at"] <= next_["started_at"] for one, next_ in pairwise(rows))
+
+
+async def test_a_second_replica_refuses_where_the_caller_does_not_wait(replicas: Replicas) -> None:
+    replicas.models[0].replies.append(AIMessage("Use the batch API."))
+    gate = Gate(replicas.models[0])
+    first = asyncio.create_task(replicas.ask(replicas.first, "taken"))
+    await gate.begun.wait()
+    refused = await replicas.ask(replicas.second, "taken", multitask_strategy="reject")
+    assert (refused.status_code, refused.json()["error"]) == (409, "thread_busy")
+    gate.open()
+    assert (await first).status_code == 200
+
+
+@pytest.mark.parametrize("strategy", ["interrupt", "rollback"])
+async def test_a_run_on_one_replica_replaces_that_on_another(replicas: Replicas, strategy: str) -> None:
+    replicas.models[0].replies += [calling("I tell them.", MESSAGE), TOLD]
+    replicas.models[1].replies.append(AIMessage("Use the new export."))
+    gate = Gate(replicas.models[0])
+    first = asyncio.create_task(replicas.ask(replicas.first, "replaced"))
+    await gate.begun.wait()
+    second = asyncio.create_task(replicas.ask(replicas.second, "replaced", multitask_strategy=strategy))
+    await _until_cancelled(replicas, "replaced")
+    gate.open()
+    answered, replaced = await second, await first
+    assert (replaced.status_code, replaced.json()["error"]) == (409, "run_replaced")
+    assert answered.json()["output"]["final_answer"] == "Use the new export."
+    rows = await fetch_rows(
+        replicas.first.service.pool, "SELECT status FROM runs.runs WHERE thread_id = %s", "replaced"
+    )
+    kept = {"interrupt": ["interrupted", "success"], "rollback": ["success"]}
+    assert sorted(row["status"] for row in rows) == kept[strategy]
+    state = await replicas.first.service.graphs["react"].aget_state(
+        {"configurable": {"thread_id": "replaced"}}
+    )
+    tasks = [message.text for message in state.values["messages"] if message.type == "human"]
+    assert len(tasks) == {"interrupt": 2, "rollback": 1}[strategy]
+
+
+async def test_one_key_at_both_replicas_at_once_is_one_run_and_one_effect(replicas: Replicas) -> None:
+    for model in replicas.models:
+        model.replies += [calling("I tell them.", MESSAGE), TOLD] * 5
+    for number in range(5):
+        both = [replicas.ask(up, "", key=f"same-{number}") for up in (replicas.first, replicas.second)]
+        answers = [answer.json()["output"] for answer in await asyncio.gather(*both)]
+        assert answers[0] == answers[1]
+        assert answers[0]["final_answer"] == "Told."
+    assert replicas.prompts == 10
+    effects = await fetch_rows(replicas.first.service.pool, "SELECT attempts FROM audit.effects")
+    assert [effect["attempts"] for effect in effects] == [1] * 5
+
+
+async def test_a_thread_that_another_replica_uses_is_not_erased(replicas: Replicas) -> None:
+    replicas.models[0].replies.append(AIMessage("Use the batch API."))
+    gate = Gate(replicas.models[0])
+    first = asyncio.create_task(replicas.ask(replicas.first, "in-use"))
+    await gate.begun.wait()
+    refused = await replicas.second.http.delete("/v1/threads/in-use")
+    assert (refused.status_code, refused.json()["error"]) == (409, "thread_busy")
+    gate.open()
+    assert (await first).status_code == 200
+    assert (await replicas.second.http.delete("/v1/threads/in-use")).status_code == 204
+
+
+async def test_a_replica_that_lost_its_claim_writes_neither_checkpoints_nor_effects(
+    replicas: Replicas,
+) -> None:
+    replicas.models[0].replies += [calling("I tell them.", MESSAGE), TOLD]
+    gate = Gate(replicas.models[0])
+    first = asyncio.create_task(replicas.ask(replicas.first, "fenced"))
+    await gate.begun.wait()
+    pool = replicas.first.service.pool
+    [row] = await fetch_rows(
+        pool,
+        "UPDATE runs.runs SET attempt = 2, claimed_by = gen_random_uuid() WHERE thread_id = %s RETURNING id",
+        "fenced",
+    )
+    before = await fetch_rows(pool, "SELECT checkpoint_id FROM checkpoints WHERE thread_id = %s", "fenced")
+    gate.open()
+    lost = await first
+    assert (lost.status_code, lost.json()["error"]) == (503, "claim_lost")
+    after = await fetch_rows(pool, "SELECT checkpoint_id FROM checkpoints WHERE thread_id = %s", "fenced")
+    assert after == before
+
+    async def make() -> dict[str, Any]:
+        raise AssertionError("the effect was made")
+
+    act_as(Actor(thread_id="fenced", run_id=str(row["id"]), attempt=1))
+    with pytest.raises(ClaimLost):
+        await RecordedEffects(pool).run_once("key", "send", {}, make)
+
+
+async def _until_cancelled(replicas: Replicas, thread_id: str) -> None:
+    sql = "SELECT cancel_action FROM runs.runs WHERE thread_id = %s AND cancel_action IS NOT NULL"
+    while not await fetch_rows(replicas.first.service.pool, sql, thread_id):  # noqa: ASYNC110 - another's row
+        await asyncio.sleep(0.001)
