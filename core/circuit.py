@@ -55,8 +55,11 @@ class CircuitBreaker:
         return "open" if self._clock() < self._open_until else "half_open"
 
     @contextmanager
-    def call(self) -> Iterator[bool]:
+    def call(self, *, is_essential: bool = False) -> Iterator[bool]:
         """Wrap a call; the exception it raises decides whether the circuit opens or closes.
+
+        Args:
+            is_essential: Whether the call is made, as a trial, while the circuit is open too.
 
         Yields:
             Whether this is the trial call.
@@ -65,7 +68,8 @@ class CircuitBreaker:
             Exception: What ``refuse`` builds: the circuit is open.
         """
         is_trial = self._failures >= self._max_failures
-        if is_trial:
+        has_turn = is_trial and not is_essential
+        if has_turn:
             self._begin_trial()
         try:
             yield is_trial
@@ -75,7 +79,7 @@ class CircuitBreaker:
         else:
             self._record(failed=False, reason="")
         finally:
-            if is_trial:
+            if has_turn:
                 self._is_trial_running = False
 
     def _begin_trial(self) -> None:

@@ -343,6 +343,17 @@ async def test_a_crm_that_stays_unavailable_is_not_called_for_a_while() -> None:
         assert caught.value.retry_after == pytest.approx(10, abs=1)
 
 
+async def test_a_hand_off_is_tried_while_the_crm_rests_and_ends_its_rest(development_crm: FastAPI) -> None:
+    async with crm_client(transport=httpx.ASGITransport(development_crm)) as crm:
+        for _ in range(3):
+            with pytest.raises(CrmUnavailable), crm._crm.circuit.call():
+                raise CrmUnavailable("away")
+        states = [crm.circuit]
+        handoff = {"team": "support", "reason": "asked for", "summary": "Help."}
+        assert (await crm.hand_over(LAURA, **handoff, key="key-1")).team == "support"
+        assert [*states, crm.circuit] == ["open", "closed"]
+
+
 async def test_after_its_rest_one_request_decides_whether_the_crm_is_called_again() -> None:
     answers = [BUSY] * (3 * 2 + 1)
     async with scripted_crm(*answers, UP) as server, crm_client(server.url, max_attempts=2) as crm:

@@ -194,11 +194,10 @@ class CrmClient:
         return (await self._crm.get(f"{_contact_path(contact_id)}/follow-ups", FollowUps)).follow_ups
 
     async def hand_over(self, contact_id: str, *, team: str, reason: str, summary: str, key: str) -> Handoff:
-        """Hand the contact's conversation over to the people of a team."""
+        """Hand the contact's conversation over to the people of a team, if the CRM works again by now."""
         body = {"team": team, "reason": reason, "summary": summary, "source": SOURCE}
-        return await self._crm.write(
-            "hand_over", "POST", f"{_contact_path(contact_id)}/handoffs", body, Handoff, key=key
-        )
+        path = f"{_contact_path(contact_id)}/handoffs"
+        return await self._crm.write("hand_over", "POST", path, body, Handoff, key=key, is_essential=True)
 
     async def list_handoffs(self, contact_id: str) -> list[Handoff]:
         """Return the handoffs of the contact's conversations, newest first."""

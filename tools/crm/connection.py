@@ -87,10 +87,12 @@ class CrmConnection:
         *,
         key: str,
         timeout: float | None = None,
+        is_essential: bool = False,
     ) -> T:
         """Create or change something, once per key; ``timeout`` (seconds) overrides the usual one.
 
-        Every effect of every graph passes through here, so effects are recorded here.
+        Every effect of every graph passes through here, so effects are recorded here. An essential one is
+        tried once while the circuit is open too.
 
         Raises:
             EffectConflict: The key was used for another effect.
@@ -99,17 +101,26 @@ class CrmConnection:
         headers = {"Idempotency-Key": key}
 
         async def send() -> Outcome:
-            created = await self._request(method, path, answer, timeout=timeout, json=body, headers=headers)
+            created = await self._request(
+                method, path, answer, timeout=timeout, is_essential=is_essential, json=body, headers=headers
+            )
             return created.model_dump(mode="json")
 
         outcome = await self._effects.run_once(key, action, {"path": path, **body}, send)
         return answer.model_validate(outcome)
 
     async def _request(
-        self, method: str, path: str, answer: type[T], *, timeout: float | None = None, **request: Any
+        self,
+        method: str,
+        path: str,
+        answer: type[T],
+        *,
+        timeout: float | None = None,
+        is_essential: bool = False,
+        **request: Any,
     ) -> T:
         request["timeout"] = timeout or self._timeout
-        with self.circuit.call() as is_trial:
+        with self.circuit.call(is_essential=is_essential) as is_trial:
             attempts = AsyncRetrying(
                 stop=stop_after_attempt(1 if is_trial else self._attempts) | StopAtDeadline(),
                 wait=self._wait,
