@@ -123,7 +123,7 @@ chaos: $(VENV)/.runtime ## Kill the service at 100 random moments; no effect hap
 eval: $(VENV)/.runtime ## Measure answers, routing, recall: make eval DATA=folder (ONLY=answers and knowledge need no data)
 	@exec $(BIN)/python -m benchmarks.evaluate $(if $(DATA),--data "$(DATA)") $(ONLY)
 
-try-model: $(VENV)/.dev ## Try a model on 120 conversations and write a report: make try-model MODEL=openai:gpt-4o-mini
+try-model: $(VENV)/.dev ## Try a model on 160 conversations and write a report: make try-model MODEL=openai:gpt-4o-mini
 	@test -n "$(MODEL)" || { echo "error: name the model: make try-model MODEL=provider:name, or MODEL=gguf for the one of make gguf" >&2; exit 2; }
 	@exec $(BIN)/python -m benchmarks.answers $(ARGS)
 

@@ -187,7 +187,9 @@ async def _retrieve(
     """Run the retrievers, in one round trip together with the settings that the statement needs."""
     # A raw cursor, because psycopg does not cache how it parses a statement this long.
     cursor = AsyncRawCursor(connection, row_factory=dict_row)
-    async with connection.pipeline(), connection.transaction():
+    # What is sent up to the pipeline's end is one transaction, in which the settings hold; BEGIN and COMMIT
+    # would take two more round trips of the driver each.
+    async with connection.pipeline():
         await connection.execute(SESSION_SETTINGS_SQL)
         await cursor.execute(statement.sql, [parameters[name] for name in statement.parameters])
     rows = await cursor.fetchall()

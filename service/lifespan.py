@@ -46,9 +46,11 @@ from service.observability.tracing import Tracing, open_tracing
 from service.retention import schedule_retention
 from service.runs.claims import RunClaims
 from service.runs.erasure import Erasure
+from service.runs.events import RunFollowers
 from service.runs.executor import RunExecutor
 from service.runs.journeys import JourneyRouter
 from service.runs.limits import build_queues
+from service.runs.notifications import Notifications
 from service.runs.observers import RunObserver
 from service.runs.preconditions import ThreadOwners
 from service.runs.queue import Retry, TaskQueue
@@ -97,6 +99,7 @@ class Service:
         thread_owners: Authorizes access to threads.
         runs: Executes runs.
         run_store: The table of runs.
+        followers: The events of runs.
         graphs: The compiled graphs by name.
         model: Which model answers, and why that one.
         agents: The registry of the specialised agents.
@@ -129,6 +132,7 @@ class Service:
     thread_owners: ThreadOwners
     runs: RunExecutor
     run_store: RunStore
+    followers: RunFollowers
     graphs: Mapping[str, CompiledGraph]
     model: ModelInfo
     agents: AgentRegistry
@@ -215,17 +219,22 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         owners = ThreadOwners(pool)
         claims = RunClaims(
             RunStore(pool, replica=str(uuid4()), claim_seconds=settings.runs.claim_seconds),
+            metrics,
             defer=partial(defer_run, queue),
             rollback=partial(_delete_run_checkpoints, saver),
         )
+        followers, notifications = RunFollowers(claims.store), Notifications(pool)
+        claims.subscribe(notifications)
+        followers.subscribe(notifications)
         await stack.enter_async_context(tasks.supervise("run-claims", claims.keep))
-        await stack.enter_async_context(tasks.supervise("run-notifications", claims.listen))
+        await stack.enter_async_context(tasks.supervise("run-notifications", notifications.listen))
         runs = _build_runs(
             settings,
             pool,
-            claims,
-            stores.audit,
-            RunObserver(metrics, tracing, stores.audit, prompts=info.prompts),
+            claims=claims,
+            followers=followers,
+            audit=stores.audit,
+            observer=RunObserver(metrics, tracing, stores.audit, prompts=info.prompts),
         )
         erasure = Erasure(pool=pool, memory=memory, settled=saver.flush, forget=(saver.forget,))
         circuits = partial(_list_circuits, crm, models)
@@ -254,7 +263,9 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
 
         session_runs = SessionRuns(stores.sessions, owners, graphs[SESSION_GRAPH.name])
         journeys = JourneyRouter(stores.journeys, graphs, deps)
-        recovery = RunRecovery(claims.store, runs, graphs, session_runs, journeys)
+        recovery = RunRecovery(
+            claims.store, runs, followers, graphs=graphs, session_runs=session_runs, journeys=journeys
+        )
         recovery.schedule(queue, settings.runs)
 
         with use_meter(RunMeter(metrics, BACKGROUND)):
@@ -272,6 +283,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             thread_owners=owners,
             runs=runs,
             run_store=claims.store,
+            followers=followers,
             graphs=graphs,
             model=info,
             agents=deps.agents,
@@ -347,14 +359,21 @@ def _schedule_sessions(
 
 
 def _build_runs(
-    settings: Settings, pool: WatchedPool, claims: RunClaims, audit: AuditTrail, observer: RunObserver
+    settings: Settings,
+    pool: WatchedPool,
+    *,
+    claims: RunClaims,
+    followers: RunFollowers,
+    audit: AuditTrail,
+    observer: RunObserver,
 ) -> RunExecutor:
     return RunExecutor(
         settings.runs,
         build_queues(settings.runs, settings.workflows, shared=settings.auth.enabled),
-        claims,
-        audit,
-        observer,
+        claims=claims,
+        followers=followers,
+        audit=audit,
+        observer=observer,
         database_unavailable=lambda: pool.unavailable_reason,
     )
 

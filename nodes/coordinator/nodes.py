@@ -95,10 +95,12 @@ class CoordinatorNodes:
         self._relations = RelationRecorder(deps.memory)
 
     async def prepare(self, state: CoordinatorInput, *, runtime: Runtime[Context]) -> dict[str, Any]:
-        """Node: append the message to the session and clear what the last run left.
+        """Node: append the message to the session, clear what the last run left, and read the profile.
 
-        A session is a thread, so its id is the thread's wherever there is one.
+        A session is a thread, so its id is the thread's wherever there is one. The run continues without the
+        customer's CRM profile where the CRM is unavailable or has none.
         """
+        profile = await try_load_contact_profile(self._deps, state.contact_id)
         info = runtime.execution_info
         turn = state.message_id or str(uuid4())
         pending = PendingMessage(
@@ -109,7 +111,7 @@ class CoordinatorNodes:
             "turn": turn,
             "outbox": [pending],
             "session_id": (info.thread_id if info else None) or state.session_id,
-            "customer": "",
+            "customer": json.dumps(profile, ensure_ascii=False) if profile else "",
             "context": [],
             "ends_session": False,
             "memory": NO_MEMORY_USE,
@@ -127,11 +129,6 @@ class CoordinatorNodes:
             "reason": None,
             **no_grounding(),
         }
-
-    async def recall(self, state: CoordinatorState) -> dict[str, Any]:
-        """Node: read the customer's profile from the CRM; the run continues without one."""
-        profile = await try_load_contact_profile(self._deps, state["contact_id"])
-        return {"customer": json.dumps(profile, ensure_ascii=False)} if profile else {}
 
     async def classify(
         self, state: CoordinatorState, *, runtime: Runtime[Context]
@@ -335,7 +332,8 @@ class CoordinatorNodes:
             known = [remove_unsupported(each, grounding["unsupported"]) for each in responses]
             added = await ground_answer(merged.text, message=state["message"], known=known)
             grounding["unsupported"] = added["unsupported"]
-        response = str(merged or "\n\n".join(responses))
+        # Two parts may have the same answer, such as that a person takes over.
+        response = str(merged or "\n\n".join(dict.fromkeys(responses)))
         return self._take_answer({"response": response, "path": "merged", **grounding})
 
     async def review(self, state: CoordinatorState) -> Command[Literal["hand_over", "record"]]:
@@ -388,7 +386,7 @@ class CoordinatorNodes:
         return True
 
     async def record(self, state: CoordinatorState, *, runtime: Runtime[Context]) -> dict[str, Any]:
-        """Node: append the answer to the session, and record the turn in memory.
+        """Node: append the answer to the session, record the turn in memory, and summarise older turns.
 
         Memory keeps no notice of a failure or a hand-off: it says nothing of the customer. What memory does
         not take stays in the outbox, and the next turn tries again.
@@ -412,8 +410,12 @@ class CoordinatorNodes:
                     channel_id=channel_id,
                 )
             )
-        scope = Scope(get_run_context(runtime).tenant, state["contact_id"])
-        fault = await record_messages(self._deps.memory, scope, state["session_id"], outbox)
+        context = get_run_context(runtime)
+        scope = Scope(context.tenant, state["contact_id"])
+        fault, summary = await asyncio.gather(
+            record_messages(self._deps.memory, scope, state["session_id"], outbox),
+            self._summarise_old_turns(state, answer, context),
+        )
         handed_over = state["path"] == "handoff" and state["handoff"]["recorded"]
         degraded = [*state["memory"]["degraded"], *([f"record: {fault}"] if fault else [])]
         return {
@@ -424,20 +426,22 @@ class CoordinatorNodes:
             "memory": MemoryUse(
                 available=state["memory"]["available"], degraded=degraded, recorded=not fault
             ),
+            **summary,
         }
 
-    async def summarise(self, state: CoordinatorState, *, runtime: Runtime[Context]) -> dict[str, Any]:
-        """Node: summarise the older turns when the conversation outgrows its share of the context."""
-        # Counting tokens is CPU-bound.
-        old = await asyncio.to_thread(select_old_turns, state, self._deps.context_tokens // 2)
+    async def _summarise_old_turns(
+        self, state: CoordinatorState, answer: AIMessage, context: Context
+    ) -> dict[str, str]:
+        """Return a summary where the conversation outgrows its share of the context; else nothing."""
+        old = await select_old_turns(state, answer, self._deps.context_tokens // 2)
         if not old:
             return {}
-        earlier, model = state.get("summary", ""), get_run_context(runtime).model
+        earlier = state.get("summary", "")
         try:
             async with deadline.timeout(SUMMARY_SECONDS):
                 with private_replies():
                     summary = await summarise_conversation(
-                        self._deps.models, old, earlier=earlier, model=model
+                        self._deps.models, old, earlier=earlier, model=context.model
                     )
         except TimeoutError:
             summary = extract_first_sentences(old, earlier=earlier)

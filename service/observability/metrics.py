@@ -1,7 +1,8 @@
 """The service's instruments, in a Prometheus registry of their own.
 
 Labels have few values: routes by template, tools and agents by what is registered, models by what is
-configured, outcomes by fixed sets. Thread, tenant and user are never labels.
+configured, outcomes by fixed sets. Thread and user are never labels; tenants are for open runs alone, a
+hundred of them.
 """
 
 import time
@@ -99,6 +100,17 @@ class ServiceMetrics:
         self.checkpoint_commit_seconds = self._histogram(
             "checkpoint_commit_seconds", "Duration of a group commit"
         )
+        self.run_claims = self._counter(
+            "run_claims",
+            "Claims of this process on runs: first, again (another replica died), lost",
+            "outcome",
+        )
+        self.runs_open = self._gauge(
+            "runs_open", "Runs of all replicas that have not ended", "queue", "tenant", "status", "replica"
+        )
+        self.runs_oldest_seconds = self._gauge(
+            "runs_oldest_seconds", "Age of the oldest run that has not ended", "queue", "tenant", "status"
+        )
         self.jobs = self._counter("jobs", "Attempts at jobs of the task queue", "task", "outcome")
         self.job_seconds = self._histogram("job_seconds", "Duration of an attempt at a job", "task")
         self.jobs_waiting = self._gauge(
@@ -162,6 +174,21 @@ class ServiceMetrics:
         self.jobs_waiting.labels(task).set(waiting)
         self.jobs_oldest_seconds.labels(task).set(oldest_seconds)
         self.jobs_failed.labels(task).set(failed)
+
+    def record_claim(self, outcome: Literal["first", "again", "lost"]) -> None:
+        """Count a claim of this process on a run."""
+        self.run_claims.labels(outcome).inc()
+
+    def show_open_runs(
+        self, counts: Mapping[tuple[str, str, str, str], int], ages: Mapping[tuple[str, str, str], float]
+    ) -> None:
+        """Show the runs of all replicas that have not ended; see :class:`service.runs.claims.ClaimMeter`."""
+        self.runs_open.clear()
+        self.runs_oldest_seconds.clear()
+        for labels, count in counts.items():
+            self.runs_open.labels(*labels).set(count)
+        for group, seconds in ages.items():
+            self.runs_oldest_seconds.labels(*group).set(seconds)
 
     def _counter(self, name: str, description: str, *labels: str) -> Counter:
         return Counter(PREFIX + name, description, labels, registry=self.registry)

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeVar
 
+import orjson
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from sse_starlette.event import ensure_bytes
 
@@ -26,11 +27,17 @@ CHUNK_SECONDS = 0.05
 MAX_PENDING_BYTES = 256 * 1024
 STALLED_SECONDS = 5.0
 _SEPARATOR = "\r\n"
+_JSON_OPTIONS = orjson.OPT_NON_STR_KEYS
 
 
-def format_event(name: str, data: Any) -> ServerSentEvent:
+def format_event(name: str, data: Any, *, id: str | None = None) -> ServerSentEvent:  # noqa: A002 - its name
     """Return a named event with JSON data (WHATWG HTML, server-sent events)."""
-    return ServerSentEvent(json.dumps(data, ensure_ascii=False, default=str), event=name)
+    try:
+        text = orjson.dumps(data, default=str, option=_JSON_OPTIONS).decode()
+    except TypeError:
+        # A model may write a number of more than 64 bits into a tool call, which orjson refuses.
+        text = json.dumps(data, ensure_ascii=False, default=str)
+    return ServerSentEvent(text, event=name, id=id)
 
 
 def stream_response(

@@ -139,11 +139,9 @@ class JourneyRouter:
         if turn is None:
             return None
         journey = replace(turn.journey, session_id=session.session_id)
-        thread_id = await self._store.claim(identity.tenant, contact_id, journey)
+        thread_id = await self._store.claim(identity.tenant, contact_id, journey, message_id=message_id)
         if thread_id != turn.journey.thread_id:
             turn = replace(turn, journey=replace(turn.journey, thread_id=thread_id))
-        if message_id:
-            await self._store.assign_message(identity.tenant, contact_id, message_id, thread_id)
         return turn
 
     def register_on_start(

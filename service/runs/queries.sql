@@ -169,10 +169,12 @@ WHERE tenant = %(tenant)s
 ORDER BY created_at DESC, id LIMIT %(limit)s OFFSET %(offset)s
 
 -- name: count_open
-SELECT queue, tenant, count(*) FILTER (WHERE status = 'running') AS running,
-       count(*) FILTER (WHERE status = 'pending') AS pending,
-       coalesce(extract(epoch FROM now() - min(created_at) FILTER (WHERE status = 'pending')), 0)::float8 AS oldest
-FROM runs.runs WHERE ended_at IS NULL GROUP BY queue, tenant
+SELECT queue, tenant, status, coalesce(claimed_by::text, '') AS replica, count(*) AS runs,
+       extract(epoch FROM now() - min(created_at))::float8 AS oldest_seconds
+FROM runs.runs WHERE ended_at IS NULL AND tenant IN (
+    SELECT tenant FROM runs.runs WHERE ended_at IS NULL GROUP BY tenant ORDER BY count(*) DESC LIMIT %(tenants)s
+)
+GROUP BY queue, tenant, status, claimed_by
 
 -- name: delete_ended
 DELETE FROM runs.runs WHERE id IN (
@@ -202,3 +204,20 @@ DELETE FROM runs.runs WHERE thread_id = %(thread)s
 
 -- name: erase_thread
 DELETE FROM runs.threads WHERE id = %(thread)s
+
+-- name: publish_events
+WITH published AS (
+    INSERT INTO runs.events (run_id, seq, name, data)
+    SELECT %(run)s, unnest(%(seqs)s::bigint[]), unnest(%(names)s::text[]), unnest(%(data)s::text[])::json
+    ON CONFLICT DO NOTHING
+)
+SELECT pg_notify(%(channel)s, %(message)s)
+
+-- name: read_events
+SELECT seq, name, data FROM runs.events WHERE run_id = %(run)s AND seq > %(after)s ORDER BY seq LIMIT %(limit)s
+
+-- name: delete_events
+-- Of runs that have ended, after a time in which a caller may connect again.
+DELETE FROM runs.events WHERE at < now() - %(seconds)s * interval '1 second' AND NOT EXISTS (
+    SELECT FROM runs.runs WHERE id = run_id AND (ended_at IS NULL OR ended_at > now() - %(seconds)s * interval '1 second')
+)

@@ -58,6 +58,7 @@ def create_ticket(crm: CrmClient) -> Awaitable[Created]:
 
 READS: list[Call] = [
     lambda crm: crm.get_contact(LAURA),
+    lambda crm: crm.get_contact_overview(LAURA),
     lambda crm: crm.get_subscription(LAURA),
     lambda crm: crm.list_tickets(LAURA),
     lambda crm: crm.search_knowledge_base("export"),
@@ -116,6 +117,33 @@ async def test_a_subscription_is_read_with_its_usage(crm: CrmClient) -> None:
     assert subscription.usage["automations"].limit is None
 
 
+async def test_a_contact_is_read_with_subscription_and_tickets_at_once(crm: CrmClient) -> None:
+    overview = await crm.get_contact_overview(LAURA)
+    assert overview.name == "Laura Bennett"
+    assert overview.subscription == await crm.get_subscription(LAURA)
+    assert overview.tickets == (await crm.list_tickets(LAURA)).tickets
+
+
+async def test_a_crm_that_knows_no_include_is_asked_for_each(development_crm: FastAPI) -> None:
+    paths: list[str] = []
+
+    class Plain(httpx.ASGITransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            paths.append(request.url.path)
+            request.url = request.url.copy_with(query=None)
+            return await super().handle_async_request(request)
+
+    async with crm_client(transport=Plain(development_crm)) as crm:
+        overview = await crm.get_contact_overview(LAURA)
+    assert overview.subscription is not None
+    assert (overview.subscription.plan, overview.tickets[0].title) == (
+        "Enterprise",
+        "Filtered segment shows fewer contacts than expected",
+    )
+    contact = f"/api/v1/contacts/{LAURA}"
+    assert sorted(paths) == [contact, f"{contact}/subscription", f"{contact}/tickets"]
+
+
 async def test_tickets_are_read_newest_first(crm: CrmClient) -> None:
     tickets = (await crm.list_tickets(LAURA)).tickets
     assert "Slow CSV import" in [ticket.title for ticket in tickets]
@@ -169,7 +197,7 @@ async def test_a_key_that_comes_back_with_another_text_is_refused(crm: CrmClient
     [
         *(
             lambda crm, name=name: getattr(crm, name)(NOBODY)
-            for name in ("get_contact", "get_subscription", "list_tickets")
+            for name in ("get_contact", "get_contact_overview", "get_subscription", "list_tickets")
         ),
         lambda crm: crm.send_message(NOBODY, text=CustomerText("Hello"), key="key-2"),
         lambda crm: crm.create_engineering_ticket(

@@ -16,6 +16,7 @@ from core.settings import RunSettings, ServerSettings
 from nodes.react.state import Reflection
 from service.cli.serve import open_server
 from service.routes import sse
+from service.routes.sse import format_event
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT, RunningService, running_service, settings_for
 from tests.support.waiting import until
@@ -232,9 +233,16 @@ async def test_a_message_stream_that_is_not_admitted_is_answered_with_the_status
         assert (await first).status_code == 200
 
 
+@pytest.mark.parametrize("data", [{"n": 10**30, "text": "até"}, {"when": None, "text": "até"}])
+def test_an_event_carries_any_number_that_a_model_may_write(data: dict[str, Any]) -> None:
+    sent = str(format_event("thought", data).data)
+    assert json.loads(sent) == data
+    assert "até" in sent
+
+
 async def test_a_second_run_on_a_thread_waits_or_replaces_the_first(database_url: str) -> None:
     gate = asyncio.Event()
-    replies = [AIMessage("First reply."), AIMessage("Second reply."), AIMessage("Third reply.")]
+    replies = [calling("I look it up.", SEARCH), AIMessage("Second reply."), AIMessage("Third reply.")]
     model = ScriptedChatModel(replies=replies, before_token=gate.wait)
     async with running_service(database_url, scripted_models(model)) as running:
 
