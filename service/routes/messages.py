@@ -145,7 +145,7 @@ async def _answer(run: MessageRun, service: Service) -> Response:
 
 async def _stream(run: MessageRun, service: Service) -> Response:
     events = await sse.wait_for_first(_list_events(run, service), _to_error_event)
-    return sse.stream_response(events, _to_error_event, thread_id=run.session_id)
+    return sse.stream_response(events, _to_error_event, thread_id=run.session_id, run_id=run.session.run_id)
 
 
 async def _list_events(run: MessageRun, service: Service) -> AsyncGenerator[ServerSentEvent, None]:

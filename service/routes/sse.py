@@ -12,6 +12,7 @@ from sse_starlette.event import ensure_bytes
 from core.errors import ServiceError, StreamCut
 from core.logging import get_logger
 from service.errors import to_service_error
+from service.runs.request import build_wait_call
 
 log = get_logger(__name__)
 
@@ -45,10 +46,11 @@ def stream_response(
     to_error_event: Callable[[ServiceError], ServerSentEvent] | None = None,
     *,
     thread_id: str = "",
+    run_id: str = "",
 ) -> EventSourceResponse:
     """Return a response that sends the events as they come, past buffering proxies."""
     return EventSourceResponse(
-        join_chunks(events, to_error_event, thread_id=thread_id),
+        join_chunks(events, to_error_event, thread_id=thread_id, run_id=run_id),
         ping=PING_SECONDS,
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
@@ -144,6 +146,7 @@ async def join_chunks(
     to_error_event: Callable[[ServiceError], EventT] | None = None,
     *,
     thread_id: str = "",
+    run_id: str = "",
 ) -> AsyncGenerator[bytes, None]:
     """Yield the events' bytes; those that come close together share a chunk, as each chunk is costly to send.
 
@@ -155,13 +158,14 @@ async def join_chunks(
         events: In any form that sse-starlette accepts; closed at their end, or with this generator.
         to_error_event: Returns the last event of a stream that is cut. ``None``: no run waits for the client,
             so that the stream does.
-        thread_id: The run's thread, by which the client recognises it.
+        thread_id: The run's thread.
+        run_id: The run, whose answer and other events the client may get later.
     """
     pending = _Pending()
 
     def cut() -> None:
         if to_error_event:
-            pending.cut(to_error_event(_build_cut(thread_id)))
+            pending.cut(to_error_event(_build_cut(thread_id, run_id)))
 
     async def read() -> None:
         try:
@@ -199,9 +203,9 @@ async def _leave(reading: asyncio.Task[None], *, is_cut: bool) -> None:
         await asyncio.wait([reading])
 
 
-def _build_cut(thread_id: str) -> StreamCut:
+def _build_cut(thread_id: str, run_id: str) -> StreamCut:
     return StreamCut(
-        "the stream was read too slowly and is cut here; the run goes on to its end. Send the same request "
-        "again with its Idempotency-Key or message_id: it is answered with the result of this run",
-        details={"thread_id": thread_id},
+        "the stream was read too slowly and is cut here; its run goes on to its end. details.resume gets the "
+        "answer, and /v1/runs/{run_id}/stream with Last-Event-ID the rest of the events",
+        details={"thread_id": thread_id, "run_id": run_id, "resume": build_wait_call(run_id)},
     )

@@ -11,6 +11,7 @@ from tests.support.scripted import ScriptedChatModel, scripted_models
 from tests.support.service import CONTACT, RunningService, running_service
 
 GREETING = "Hi there!"
+GREETINGS = ("Hello!", "Hello again!", "Hello once more!", "Hello for long!")
 SOON = MessageSettings(deadline_seconds=2, reserve_seconds=1)
 
 
@@ -35,7 +36,7 @@ async def test_a_person_takes_over_when_the_model_hangs(database_url: str) -> No
         assert answer["handoff"]["recorded"] is True
         [handoff] = (await running.crm(f"/contacts/{CONTACT}/handoffs"))["handoffs"]
         assert handoff["team"] == answer["handoff"]["team"]
-        assert "a person" in answer["response"].lower()
+        assert "support team" in answer["response"]
 
 
 async def test_a_stream_ends_with_the_promise_of_a_person_when_the_model_hangs(database_url: str) -> None:
@@ -43,18 +44,19 @@ async def test_a_stream_ends_with_the_promise_of_a_person_when_the_model_hangs(d
         body = {"contact_id": CONTACT, "message": GREETING}
         streamed = await running.http.post("/v1/messages", json=body, headers={"Accept": "text/event-stream"})
         assert "event: done" in streamed.text
-        assert '"path": "handoff"' in streamed.text
+        assert '"path":"handoff"' in streamed.text
 
 
 async def test_the_customer_is_answered_while_the_crm_hangs_and_health_tells(database_url: str) -> None:
-    model = ScriptedChatModel(replies=[AIMessage("Hello!"), AIMessage("Hello again!")])
+    model = ScriptedChatModel(replies=[AIMessage(text) for text in GREETINGS])
     async with scripted_crm(*[Silence()] * 50) as crm:
         groups = {"crm": CrmSettings(api_base=crm.url, timeout_seconds=0.2, max_attempts=1)}
         async with running_service(database_url, scripted_models(model), **groups) as running:
             assert (await running.http.get("/health")).json()["circuits"] == {"crm": "closed"}
-            assert (await say(running, GREETING))["response"] == "Hello!"
+            for response in GREETINGS[:-1]:
+                assert (await say(running, GREETING))["response"] == response
             requests = len(crm.requests)
-            assert (await say(running, GREETING))["response"] == "Hello again!"
+            assert (await say(running, GREETING))["response"] == GREETINGS[-1]
             assert len(crm.requests) == requests
             health = (await running.http.get("/health")).json()
             assert (health["status"], health["circuits"]["crm"]) == ("degraded", "open")

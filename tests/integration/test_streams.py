@@ -325,6 +325,7 @@ async def test_a_stream_that_nobody_reads_is_cut_while_its_run_goes_on_to_its_en
         writer.close()
         assert b"stream_cut" in received[-1_000:]
         assert b"word2999x" not in received
+        assert b"/wait" in received[-1_000:]
         again = await running.http.post(path.replace("stream_events", "invoke"), json=body, headers=KEYED)
         assert answer in again.text
         assert len(model.prompts) == 1
