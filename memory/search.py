@@ -10,6 +10,7 @@ from psycopg import AsyncRawCursor
 from psycopg.rows import DictRow, dict_row
 
 from core.embeddings import Embedder
+from core.embeddings.embedder import shorten
 from core.errors import EmbeddingError, MemoryRefused, MemoryUnavailable
 from core.logging import get_logger
 from core.memory import Hit, RetrieverRank, Role, Scope, SearchResult, Strategy
@@ -31,7 +32,7 @@ from memory.texts import add_unaccented_words, extract_identifiers
 log = get_logger(__name__)
 
 MAX_LIMIT: Final = 100
-# Longer questions are cut: their beginning says what they are about.
+# Longer questions are shortened as for routing, so that a message is embedded once for both.
 MAX_QUERY_CHARACTERS: Final = 1_000
 MAX_IDENTIFIERS: Final = 8
 # Hits that the reranker reorders.
@@ -143,7 +144,7 @@ def _check(scope: Scope, limit: int, as_of: datetime | None) -> None:
 
 async def _prepare_query(deps: SearchDeps, query: str, choice: RetrieverChoice) -> _Query:
     weights = choice.weights
-    text = make_storable(query)[:MAX_QUERY_CHARACTERS].strip()
+    text = shorten(make_storable(query), MAX_QUERY_CHARACTERS).strip()
     degraded = []
     vector = None
     if text and weights.vector > 0:

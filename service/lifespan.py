@@ -1,10 +1,11 @@
 """Open everything that lives as long as the service, in order, and close it in reverse."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Final
 from uuid import uuid4
 
 from fastapi import FastAPI
@@ -12,6 +13,8 @@ from threadpoolctl import threadpool_limits
 
 from checkpoints.pool import WatchedPool, open_database, watch_database
 from checkpoints.saver import GroupCommitSaver, open_saver
+from core.circuit import CircuitState
+from core.concurrency import FairSemaphore
 from core.embeddings import VectorCache
 from core.logging import get_logger
 from core.memory import Memory
@@ -64,6 +67,8 @@ from tools.knowledge_base import ArticleSync
 
 log = get_logger(__name__)
 
+# Half of the connections that the pool has by default: they find their session in the database.
+_ARRIVALS: Final = 8
 # A session is summarised sooner or later, however long a model or memory is unavailable.
 _SUMMARY_RETRY = Retry(backoff=Backoff(first=60, longest=3_600))
 
@@ -111,6 +116,9 @@ class Service:
         workflows: Runs workflows.
         metrics: The instruments behind ``/metrics``.
         tracing: Starts the spans of requests and runs.
+        tasks: The background tasks.
+        circuits: Returns the circuits of the CRM (``crm``) and of the models that were called, by name.
+        arrivals: Slots of messages that find their session and journey, before they have a run's slot.
         development_crm: The application to mount at ``/crm``; ``None``: a real CRM is set up.
     """
 
@@ -142,6 +150,8 @@ class Service:
     metrics: ServiceMetrics
     tracing: Tracing
     tasks: Supervisor
+    circuits: Callable[[], Mapping[str, CircuitState]]
+    arrivals: FairSemaphore
     development_crm: FastAPI | None
 
 
@@ -227,7 +237,8 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             observer=RunObserver(metrics, tracing, stores.audit, prompts=info.prompts),
         )
         erasure = Erasure(pool=pool, memory=memory, settled=saver.flush, forget=(saver.forget,))
-        add_gauges(metrics, runs=runs, pool=pool, saver=saver, steps=engine.slots)
+        circuits = partial(_list_circuits, crm, models)
+        add_gauges(metrics, runs=runs, pool=pool, saver=saver, steps=engine.slots, circuits=circuits)
 
         # Background tasks.
         summarise = partial(summarise_session, graph=graphs[SESSION_GRAPH.name], models=models, memory=memory)
@@ -290,6 +301,8 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             metrics=metrics,
             tracing=tracing,
             tasks=tasks,
+            circuits=circuits,
+            arrivals=FairSemaphore(_ARRIVALS, timeout=settings.runs.queue_seconds),
             development_crm=development_crm,
         )
 
@@ -330,6 +343,10 @@ async def _open_rates(stack: AsyncExitStack, settings: Settings, pool: Pool) -> 
         limits.limit_requests_per_tenant,
         timeout=limits.limit_timeout_seconds,
     )
+
+
+def _list_circuits(crm: CrmClient, models: ChatModels) -> Mapping[str, CircuitState]:
+    return {"crm": crm.circuit, **models.circuits}
 
 
 def _schedule_sessions(

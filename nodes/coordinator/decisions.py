@@ -68,6 +68,8 @@ gracias hasta luego
 que tenga un buen dia
 """.strip().splitlines()
 )
+# Room for punctuation; reading all of a long letter would take milliseconds.
+_MAX_GOODBYE_CHARACTERS: Final = 2 * max(map(len, _GOODBYES))
 # Asked where the model cannot write a question.
 QUESTION: Mapping[Language, str] = {
     "en": "I want to get this right: could you tell me a little more about what you need?",
@@ -320,5 +322,7 @@ def is_notice(state: CoordinatorState) -> bool:
 
 def is_goodbye(message: str) -> bool:
     """Return whether the whole message is a farewell in one of our languages; thanks alone are not."""
+    if len(message) > _MAX_GOODBYE_CHARACTERS:
+        return False
     words = "".join(c if c.isalnum() else " " for c in normalise_text(message))
     return " ".join(words.split()) in _GOODBYES

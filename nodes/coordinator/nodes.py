@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal
 from uuid import uuid4
@@ -13,6 +13,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command, Overwrite, Send
 
 from agents.spec import AgentSpec
+from core import deadline
 from core.context import Context
 from core.customer_text import CustomerText
 from core.errors import CrmError, EmbeddingError, ModelError, NotFound
@@ -25,6 +26,7 @@ from nodes.coordinator import decisions
 from nodes.coordinator.classifier import Routing
 from nodes.coordinator.router import GENERAL
 from nodes.coordinator.specialists import (
+    Answer,
     Specialist,
     build_attempt,
     build_failed_attempt,
@@ -270,16 +272,15 @@ class CoordinatorNodes:
 
     async def _attempt(self, spec: AgentSpec, task: SpecialistInput, context: Context) -> Attempt:
         profile = json.loads(task["customer"]) if task["customer"] else None
+        seconds = deadline.limit(SPECIALIST_SECONDS)
         try:
-            async with asyncio.timeout(SPECIALIST_SECONDS):
+            async with deadline.timeout(seconds):
                 with share_contact_profile(profile):
-                    answer = await self._specialists[spec.name](spec, task, context)
+                    answer = await _answer_in_time(self._specialists[spec.name](spec, task, context))
         except (ModelError, CrmError, NotFound) as error:
             return build_failed_attempt(spec.name, "failed", error.message)
         except (TimeoutError, NodeTimeoutError):
-            return build_failed_attempt(
-                spec.name, "timed_out", f"it took longer than {SPECIALIST_SECONDS:g} s"
-            )
+            return build_failed_attempt(spec.name, "timed_out", f"it took longer than {seconds:.3g} s")
         return build_attempt(spec.name, answer)
 
     async def collect(
@@ -294,7 +295,8 @@ class CoordinatorNodes:
                 "handoff": decisions.decide_handoff(registry, state),
             }
             return Command(goto="merge", update=update) if len(answers) > 1 else self._take_answer(update)
-        if GENERAL not in {attempt["agent"] for attempt in state["attempts"]}:
+        is_general_left = GENERAL not in {attempt["agent"] for attempt in state["attempts"]}
+        if is_general_left and not deadline.is_over():
             confidences = {each["agent"]: each["confidence"] for each in state["alternatives"]}
             fallback = decisions.build_general_dispatch(
                 registry, state["message"], "fallback", confidences.get(GENERAL, 0.0)
@@ -369,14 +371,15 @@ class CoordinatorNodes:
     async def _record_handoff(self, state: CoordinatorState) -> bool:
         handoff = state["handoff"]
         try:
-            async with asyncio.timeout(RECORD_HANDOFF_SECONDS):
-                await self._deps.crm.hand_over(
-                    state["contact_id"],
-                    team=handoff["team"],
-                    reason=handoff["reason"],
-                    summary=cut(state["message"], _HANDOFF_SUMMARY_CHARACTERS),
-                    key=derive_idempotency_key(state["session_id"], state["turn"], "hand_over"),
-                )
+            with deadline.use_reserve():
+                async with deadline.timeout(RECORD_HANDOFF_SECONDS):
+                    await self._deps.crm.hand_over(
+                        state["contact_id"],
+                        team=handoff["team"],
+                        reason=handoff["reason"],
+                        summary=cut(state["message"], _HANDOFF_SUMMARY_CHARACTERS),
+                        key=derive_idempotency_key(state["session_id"], state["turn"], "hand_over"),
+                    )
         except (CrmError, TimeoutError) as error:
             log.warning("handoff_not_recorded", session_id=state["session_id"], reason=str(error))
             return False
@@ -435,7 +438,7 @@ class CoordinatorNodes:
             return {}
         earlier = state.get("summary", "")
         try:
-            async with asyncio.timeout(SUMMARY_SECONDS):
+            async with deadline.timeout(SUMMARY_SECONDS):
                 with private_replies():
                     summary = await summarise_conversation(
                         self._deps.models, old, earlier=earlier, model=context.model
@@ -460,3 +463,17 @@ class CoordinatorNodes:
         except ModelError as error:
             log.warning("text_not_written", prompt=prompt, reason=error.message)
             return None
+
+
+async def _answer_in_time(answer: Awaitable[Answer]) -> Answer:
+    """Await an agent's answer; a model or a CRM that was given no more time to answer is no fault of theirs.
+
+    Raises:
+        TimeoutError: The agent has used up its time.
+    """
+    try:
+        return await answer
+    except (ModelError, CrmError) as error:
+        if deadline.is_over():
+            raise TimeoutError from error
+        raise

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from agents.spec import AgentSpec
+from core.deadline import is_over, set_deadline
 from core.embeddings import Embedder
 from core.embeddings.embedder import Purpose, shorten
 from core.errors import EmbeddingError
@@ -194,6 +195,9 @@ class Router:
             try:
                 routings = await self._classify_with(self._embedder, texts)
             except EmbeddingError as error:
+                if is_over():
+                    # Nothing is wrong with a model that was given no time.
+                    raise
                 self._fault = error.message
                 if self._fallback is None:
                     raise
@@ -236,6 +240,8 @@ class Router:
         return await asyncio.shield(self._fits[key])
 
     async def _load_or_fit(self, embedder: Embedder, key: str) -> Classifier:
+        # Every later message needs the fit, so it does not end with the time of the first one.
+        set_deadline(None)
         start = time.perf_counter()
         path = self._cache_dir / f"router-{key[:32]}.npz" if self._cache_dir else None
         texts = self._training.texts

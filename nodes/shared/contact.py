@@ -8,6 +8,7 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
+from core import deadline
 from core.errors import CrmError, CrmRefused, NotFound
 from core.logging import get_logger
 from core.memory import Edge
@@ -75,7 +76,7 @@ async def load_contact_profile(deps: Deps, contact_id: str) -> ContactProfile:
 async def try_load_contact_profile(deps: Deps, contact_id: str) -> ContactProfile | None:
     """Read the profile within :data:`LOAD_SECONDS`; ``None`` if the CRM is unavailable or has none."""
     try:
-        async with asyncio.timeout(LOAD_SECONDS):
+        async with deadline.timeout(LOAD_SECONDS):
             return await load_contact_profile(deps, contact_id)
     except (CrmError, NotFound, TimeoutError) as error:
         log.warning("contact_profile_not_loaded", reason=str(error))

@@ -12,8 +12,11 @@ from typing import Any, Final, Literal, Protocol
 
 from langgraph.types import StreamPart
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from checkpoints.saver import GroupCommitSaver
+from core.circuit import CircuitState
 from core.concurrency import FairSemaphore
 from core.errors import RunStopped, ServiceError
 from core.metrics import Attempt, ModelOutcome, use_meter
@@ -275,6 +278,29 @@ def measure_run(metrics: ServiceMetrics, graph: str, *, is_part: bool = False) -
             meter.finish()
 
 
+class _CircuitCollector(Collector):
+    """Shows the circuits of what is called over the network."""
+
+    def __init__(self, metrics: ServiceMetrics, circuits: Callable[[], Mapping[str, CircuitState]]) -> None:
+        self._metrics = metrics
+        self._circuits = circuits
+
+    def collect(self) -> Iterator[Metric]:
+        """Return one gauge, labelled by circuit: 1 while it is open or half open, else 0."""
+        states: dict[str, float] = {}
+        for name, state in self._circuits().items():
+            label = self._metrics.model_label(name)
+            states[label] = max(states.get(label, 0.0), float(state != "closed"))
+        gauge = GaugeMetricFamily(
+            PREFIX + "circuit_open",
+            "Whether the CRM or a model rests after it was unavailable",
+            labels=["name"],
+        )
+        for label, value in states.items():
+            gauge.add_metric([label], value)
+        yield gauge
+
+
 class RunCounts(Protocol):
     """How many runs there are, as :class:`service.runs.executor.RunExecutor` counts them."""
 
@@ -294,9 +320,16 @@ class RunCounts(Protocol):
 
 
 def add_gauges(
-    metrics: ServiceMetrics, *, runs: RunCounts, pool: Pool, saver: GroupCommitSaver, steps: FairSemaphore
+    metrics: ServiceMetrics,
+    *,
+    runs: RunCounts,
+    pool: Pool,
+    saver: GroupCommitSaver,
+    steps: FairSemaphore,
+    circuits: Callable[[], Mapping[str, CircuitState]],
 ) -> None:
     """Add the gauges that are read from the service's parts at each scrape."""
+    metrics.registry.register(_CircuitCollector(metrics, circuits))
 
     def read_pool(name: str) -> float:
         stats: Mapping[str, int] = pool.get_stats()

@@ -116,7 +116,8 @@ async def _answer(handler: Handler, request: Request) -> Response:
         answer = await handler(request)
         if isinstance(answer, EventSourceResponse):
             events = await wait_for_first(_raise_errors(answer.body_iterator), _to_error_event)
-            answer.body_iterator = join_chunks(events)
+            names = {name: getattr(request.state, name, "") for name in ("thread_id", "run_id")}
+            answer.body_iterator = join_chunks(events, _to_error_event, **names)
     except ServiceError as error:
         return error_response(error)
     except ValidationError as error:

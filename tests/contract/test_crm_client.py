@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from core.customer_text import CustomerText
+from core.deadline import within
 from core.errors import CrmError, CrmRefused, CrmUnauthorized, CrmUnavailable
 from core.postgres import Pool
 from core.settings import CrmSettings
@@ -344,6 +345,67 @@ async def test_the_client_waits_as_long_as_retry_after_says_within_bounds(
     for asked in ("86400", "9" * 400, "-1", "soon", "\xb2", "Wed, 21 Oct 2065 07:28:00 GMT"):
         came_to, requests = await attempts(READS[-1], Answer(503, "", {"Retry-After": asked}), UP)
         assert (came_to.status, requests) == ("operational", 2)
+
+
+async def test_nobody_waits_for_a_crm_that_asks_for_more_time_than_is_left() -> None:
+    with within(20):
+        came_to, requests = await attempts(READS[-1], Answer(503, "", {"Retry-After": "86400"}), UP)
+    assert (type(came_to), requests) == (CrmUnavailable, 1)
+
+
+async def test_without_time_the_crm_is_not_called() -> None:
+    with within(0):
+        came_to, requests = await attempts(READS[-1], UP)
+    assert (type(came_to), requests) == (CrmUnavailable, 0)
+
+
+async def test_a_crm_that_stays_unavailable_is_not_called_for_a_while() -> None:
+    async with scripted_crm(*[BUSY] * 3, UP) as server, crm_client(server.url, max_attempts=1) as crm:
+        for _ in range(3):
+            with pytest.raises(CrmUnavailable, match="503"):
+                await crm.get_status()
+        assert crm.circuit == "open"
+        with pytest.raises(CrmUnavailable, match="not called") as caught:
+            await crm.get_contact(LAURA)
+        assert len(server.requests) == 3
+        assert caught.value.retry_after == pytest.approx(10, abs=1)
+
+
+async def test_a_hand_off_is_tried_while_the_crm_rests_and_ends_its_rest(development_crm: FastAPI) -> None:
+    async with crm_client(transport=httpx.ASGITransport(development_crm)) as crm:
+        for _ in range(3):
+            with pytest.raises(CrmUnavailable), crm._crm.circuit.call():
+                raise CrmUnavailable("away")
+        states = [crm.circuit]
+        handoff = {"team": "support", "reason": "asked for", "summary": "Help."}
+        assert (await crm.hand_over(LAURA, **handoff, key="key-1")).team == "support"
+        assert [*states, crm.circuit] == ["open", "closed"]
+
+
+async def test_after_its_rest_one_request_decides_whether_the_crm_is_called_again() -> None:
+    answers = [BUSY] * (3 * 2 + 1)
+    async with scripted_crm(*answers, UP) as server, crm_client(server.url, max_attempts=2) as crm:
+        for _ in range(3):
+            with pytest.raises(CrmUnavailable):
+                await crm.get_status()
+        crm._crm.circuit._open_until = 0
+        with pytest.raises(CrmUnavailable):
+            await crm.get_status()
+        assert (len(server.requests), crm.circuit) == (7, "open")
+        crm._crm.circuit._open_until = 0
+        assert (await crm.get_status()).status == "operational"
+        assert crm.circuit == "closed"
+
+
+@pytest.mark.parametrize(
+    "answer", [Answer(404, {}), Answer(422, {}), MANY_REQUESTS], ids=lambda it: it.status
+)
+async def test_a_crm_that_refuses_is_called_again(answer: Answer) -> None:
+    async with scripted_crm(*[answer] * 5) as server, crm_client(server.url, max_attempts=1) as crm:
+        for _ in range(5):
+            with pytest.raises(CrmError):
+                await crm.get_status()
+        assert (len(server.requests), crm.circuit) == (5, "closed")
 
 
 @pytest.mark.parametrize(

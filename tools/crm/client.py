@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import httpx
 
+from core.circuit import CircuitState
 from core.customer_text import CustomerText
 from core.effects import Effects
 from core.errors import CrmRefused
@@ -65,6 +66,11 @@ class CrmClient:
     ) -> None:
         self._crm = CrmConnection(http, settings, first_pause=first_pause, effects=effects)
         self._message_timeout = settings.message_timeout_seconds
+
+    @property
+    def circuit(self) -> CircuitState:
+        """Whether the CRM is called, or rests after it was unavailable."""
+        return self._crm.circuit.state
 
     async def get_contact(self, contact_id: str) -> Contact:
         """Return the contact."""
@@ -208,11 +214,10 @@ class CrmClient:
         return (await self._crm.get(f"{_contact_path(contact_id)}/follow-ups", FollowUps)).follow_ups
 
     async def hand_over(self, contact_id: str, *, team: str, reason: str, summary: str, key: str) -> Handoff:
-        """Hand the contact's conversation over to the people of a team."""
+        """Hand the contact's conversation over to the people of a team, if the CRM works again by now."""
         body = {"team": team, "reason": reason, "summary": summary, "source": SOURCE}
-        return await self._crm.write(
-            "hand_over", "POST", f"{_contact_path(contact_id)}/handoffs", body, Handoff, key=key
-        )
+        path = f"{_contact_path(contact_id)}/handoffs"
+        return await self._crm.write("hand_over", "POST", path, body, Handoff, key=key, is_essential=True)
 
     async def list_handoffs(self, contact_id: str) -> list[Handoff]:
         """Return the handoffs of the contact's conversations, newest first."""
