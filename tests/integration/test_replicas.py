@@ -10,6 +10,7 @@ from langchain_core.messages import AIMessage
 
 from core.context import Actor, act_as
 from core.errors import ClaimLost
+from core.settings import RunSettings
 from nodes.react.state import Reflection
 from service.audit.idempotency import RecordedEffects
 from tests.support.audit import fetch_rows
@@ -147,3 +148,22 @@ async def _until_cancelled(replicas: Replicas, thread_id: str) -> None:
     sql = "SELECT cancel_action FROM runs.runs WHERE thread_id = %s AND cancel_action IS NOT NULL"
     while not await fetch_rows(replicas.first.service.pool, sql, thread_id):  # noqa: ASYNC110 - another's row
         await asyncio.sleep(0.001)
+
+
+async def test_a_tenants_places_and_queue_hold_over_all_replicas(database_url: str) -> None:
+    limits = RunSettings(max_concurrent_per_tenant=1, queue_length=1)
+    async with two_replicas(database_url, runs=limits) as replicas:
+        for model in replicas.models:
+            model.replies += [AIMessage("Use the batch API.")] * 2
+        gate = Gate(replicas.models[0])
+        first = asyncio.create_task(replicas.ask(replicas.first, "one"))
+        await gate.begun.wait()
+        second = asyncio.create_task(replicas.ask(replicas.second, "two"))
+        waiting = "SELECT FROM runs.runs WHERE thread_id = %s AND status = 'pending'"
+        while not await fetch_rows(replicas.first.service.pool, waiting, "two"):  # noqa: ASYNC110 - a row
+            await asyncio.sleep(0.001)
+        refused = await replicas.ask(replicas.second, "three")
+        assert (refused.status_code, refused.json()["error"]) == (429, "too_many_runs")
+        assert not second.done()
+        gate.open()
+        assert [(await each).status_code for each in (first, second)] == [200, 200]
