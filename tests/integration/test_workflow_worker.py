@@ -9,12 +9,13 @@ from uuid import uuid4
 
 import pytest
 
-from core.errors import DatabaseUnavailable
+from core.errors import DatabaseUnavailable, NotFound, NothingToResume, ThreadBusy
 from core.postgres import Pool
 from core.settings import RunSettings, WorkflowSettings
 from core.tasks import Backoff, Supervisor, cancel_and_wait
 from service.auth.principal import LOCAL, Identity
 from service.observability.metrics import ServiceMetrics
+from service.runs.erasure import Erasure
 from service.runs.queue import Retry
 from service.workflows.execution import MAX_INTERRUPTIONS
 from service.workflows.graphs import WORKFLOW
@@ -429,3 +430,61 @@ async def test_a_decision_on_one_service_continues_a_run_of_another(build_servic
     [question] = view.interrupts
     view = await other.workflows.decide(LOCAL, run_id, question.id, {"decision": "approve"})
     assert (view.run.status, api.calls) == ("succeeded", {f"{run_id}:a": 1})
+
+
+async def test_people_who_decide_at_once_decide_once(build_service: Any) -> None:
+    api = FakeApi()
+    services = [build_service(api) for _ in range(2)]
+    run_id = await services[0].begin(ask("may"), call("a"))
+    assert (await services[0].settle(run_id)).status == "waiting"
+    [question] = (await services[0].workflows.view(LOCAL, run_id)).interrupts
+    decisions = await asyncio.gather(
+        *(
+            services[number % 2].workflows.decide(LOCAL, run_id, question.id, {"decision": "approve"})
+            for number in range(4)
+        ),
+        return_exceptions=True,
+    )
+    assert sum(isinstance(decision, NothingToResume) for decision in decisions) == 3
+    assert ((await services[0].end(run_id)).status, api.calls) == ("succeeded", {f"{run_id}:a": 1})
+
+
+async def test_a_decision_waits_only_so_long_for_steps_beside_the_question(
+    monkeypatch: pytest.MonkeyPatch, build_service: Any
+) -> None:
+    monkeypatch.setattr("service.workflows.execution.ANSWER_SECONDS", 0.05)
+    api, unblock = blocking("b")
+    service = build_service(api)
+    run_id = await service.begin({"type": "parallel", "id": "both", "steps": [ask("may"), call("b")]})
+    await until(lambda: api.calls[f"{run_id}:b"])
+    while not (interrupts := (await service.workflows.view(LOCAL, run_id)).interrupts):
+        pass
+    with pytest.raises(ThreadBusy):
+        await service.workflows.decide(LOCAL, run_id, interrupts[0].id, {"decision": "approve"})
+    unblock.set()
+    assert (await service.settle(run_id)).status == "waiting"
+    view = await service.workflows.decide(LOCAL, run_id, interrupts[0].id, {"decision": "approve"})
+    assert view.run.status == "succeeded"
+
+
+async def test_a_run_that_has_not_begun_can_be_erased(pool: Pool, build_service: Any) -> None:
+    api = FakeApi()
+    service = build_service(api, working=False)
+    erased, kept = await service.begin(call("a")), await service.begin(call("a"))
+    await Erasure(pool=pool).erase(erased, tenant=LOCAL.tenant)
+    service.work()
+    assert (await service.end(kept)).status == "succeeded"
+    assert api.calls == {f"{kept}:a": 1}
+    with pytest.raises(NotFound):
+        await service.workflows.get(LOCAL, erased)
+
+
+async def test_no_later_run_overtakes_an_equally_urgent_one_of_its_tenant(build_service: Any) -> None:
+    service = build_service(FakeApi(), working=False)
+    first = [await service.begin(call("a")) for _ in range(5)]
+    await service.workflows.cancel(LOCAL, first[0])
+    await service.workflows.cancel(LOCAL, first[1])
+    last = await service.begin(call("a"))
+    turns = await service.workflows.store.list_due(limit=10)
+    assert sorted(turns, key=lambda run_id: turns[run_id]) == [*first[2:], last]
+    assert len(set(turns.values())) == len(turns)
