@@ -73,8 +73,11 @@ class WorkflowWorker:
     async def defer_due(self) -> None:
         """Give jobs to the runs that are due and have none."""
         turns = await self._store.list_due(limit=_BATCH)
-        for run_id in await self._queue.list_missing(ADVANCE_WORKFLOW, turns):
-            await self.defer(run_id, turn=turns[run_id])
+        if missing := await self._queue.list_missing(ADVANCE_WORKFLOW, turns):
+            # One commit for all of them.
+            async with self._store.pool.connection() as connection, connection.transaction():
+                for run_id in missing:
+                    await self.defer(run_id, turn=turns[run_id], connection=connection)
 
     async def wait_until_settled(self, tenant: str, run_id: str, *, seconds: float) -> Run | None:
         """Return a run when it has ended or waits, or as it is when the seconds are over."""
