@@ -264,7 +264,7 @@ class RunClaims:
             elif cancellation := ours.get(run_id):
                 self._stop(claim, cancellation)
 
-    def subscribe(self, notifications: Notifications) -> None:
+    def listen(self, notifications: Notifications) -> None:
         """Hear from other replicas which threads are free and which runs to cancel."""
 
         async def look_at_thread(thread_id: str) -> None:

@@ -8,8 +8,9 @@ from service.audit.trail import AuditTrail
 from service.observability.metrics import ServiceMetrics
 from service.observability.tracing import Tracing
 from service.runs.claims import RunClaims
-from service.runs.events import RunFollowers
+from service.runs.event_exchange import EventExchange
 from service.runs.executor import RunExecutor
+from service.runs.followers import RunFollowers
 from service.runs.limits import build_queues
 from service.runs.observers import RunObserver
 from service.runs.store import RunStore
@@ -34,7 +35,7 @@ def build_executor(
         settings,
         queues,
         claims=RunClaims(store, metrics),
-        followers=RunFollowers(store),
+        followers=RunFollowers(store, EventExchange(store)),
         audit=audit,
         observer=observer,
         database_unavailable=str,
