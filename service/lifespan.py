@@ -62,7 +62,8 @@ from service.runs.store import RunStore
 from service.sessions.journeys import JourneyStore
 from service.sessions.store import SessionStore
 from service.sessions.worker import SessionWorker, Summarise
-from service.workflows.workflows import Workflows, open_engine, open_workflows
+from service.workflows.engine import open_engine
+from service.workflows.workflows import Workflows, schedule_workflows
 from tools.crm.client import CrmClient
 from tools.knowledge_base import ArticleSync
 
@@ -246,16 +247,14 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             )
         )
         schedule_retention(queue, settings, pool, erasure)
-        workflows = await stack.enter_async_context(
-            open_workflows(
-                settings.workflows,
-                pool,
-                runs=runs,
-                engine=engine,
-                checkpointer=saver,
-                metrics=metrics,
-                tasks=tasks,
-            )
+        workflows = schedule_workflows(
+            settings.workflows,
+            pool,
+            queue,
+            runs=runs,
+            engine=engine,
+            checkpointer=saver,
+            metrics=metrics,
         )
 
         session_runs = SessionRuns(stores.sessions, owners, graphs[SESSION_GRAPH.name])

@@ -130,10 +130,6 @@ class RunExecutor:
             return result
         return None
 
-    def stop(self, thread_id: str) -> None:
-        """Ask the run of a thread to stop at its next step, if this replica executes it."""
-        self._claims.stop(thread_id)
-
     async def cancel_thread(self, tenant: str, thread_id: str) -> None:
         """Ask the runs of a thread to stop, on whichever replica they are; do nothing if it has none."""
         await self._claims.cancel(tenant, thread_id, "interrupt")

@@ -419,3 +419,23 @@ async def test_an_upgrade_of_procrastinate_migrates_an_existing_queue(
         assert (await connection.execute("SELECT added FROM procrastinate_jobs")).rowcount == 0
         versions = await connection.execute("SELECT FROM queue.migrations")
         assert versions.rowcount == len(files) + 1
+
+
+async def test_long_jobs_with_places_of_their_own_hold_up_no_others(pool: Pool) -> None:
+    queue, end, begun = build_queue(pool, concurrency=1), asyncio.Event(), []
+
+    async def last(number: int) -> None:
+        begun.append(number)
+        await end.wait()
+
+    queue.register("long", last, concurrency=2)
+    numbers = collecting(queue)
+    async with working(queue):
+        for number in range(3):
+            await queue.defer("long", number=number)
+        await until(lambda: len(begun) == 2)
+        await queue.defer("work", number=7)
+        await until(lambda: numbers)
+        assert begun == [0, 1]
+        end.set()
+        await until(lambda: len(begun) == 3)

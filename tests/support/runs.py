@@ -22,10 +22,11 @@ def build_executor(
     workflows: WorkflowSettings | None = None,
     *,
     metrics: ServiceMetrics | None = None,
+    shared: bool = False,
 ) -> RunExecutor:
-    """Return an executor for one tenant; settings that are not given are the defaults."""
+    """Return an executor of one tenant, or shared by several; settings not given are the defaults."""
     settings = settings or RunSettings()
-    queues = build_queues(settings, workflows or WorkflowSettings(), shared=False)
+    queues = build_queues(settings, workflows or WorkflowSettings(), shared=shared)
     audit = AuditTrail(pool)
     store = RunStore(pool, replica=str(uuid4()), claim_seconds=settings.claim_seconds)
     metrics = metrics or ServiceMetrics()
