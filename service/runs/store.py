@@ -13,7 +13,7 @@ import orjson
 from psycopg.errors import UniqueViolation
 from psycopg.rows import DictRow
 from psycopg.types.json import Json
-from pydantic import JsonValue
+from pydantic import BaseModel, JsonValue
 
 from core.context import current_actor
 from core.errors import NotFound, ThreadBusy
@@ -388,7 +388,13 @@ async def erase_thread(connection: Connection, thread_id: str) -> None:
 
 
 def _dump_json(value: Any) -> bytes:
-    return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
+    return orjson.dumps(value, default=_to_json, option=orjson.OPT_NON_STR_KEYS)
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
 def _read_successor(row: DictRow | None) -> Successor | None:
