@@ -20,7 +20,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## /{printf "  make %-19s %s\n", $$1, $$2}' Makefile
 
 ##@ Run it
-serve: $(VENV)/.runtime ## Set everything up and run the service (settings: docs/settings.md)
+serve: $(VENV)/.runtime ## Set everything up and run the service (WORKERS=2: in two processes; settings: docs/settings.md)
 	@exec $(BIN)/python server.py
 
 worker: $(VENV)/.runtime ## Run jobs of the task queue without serving HTTP (needs the DATABASE_URL of the replicas)

@@ -39,6 +39,7 @@ from service.graph_deps import (
 )
 from service.migrations import migrate_rooms
 from service.observability.metrics import RunMeter, ServiceMetrics, add_gauges
+from service.observability.peers import Peers
 from service.observability.tracing import Tracing, open_tracing
 from service.retention import schedule_retention
 from service.runs.claims import RunClaims
@@ -109,6 +110,7 @@ class Service:
         metrics: The instruments behind ``/metrics``.
         tracing: Starts the spans of requests and runs.
         development_crm: The application to mount at ``/crm``; ``None``: a real CRM is set up.
+        peers: The other processes that serve the same port; ``None``: there are none.
     """
 
     settings: Settings
@@ -139,10 +141,17 @@ class Service:
     tracing: Tracing
     tasks: Supervisor
     development_crm: FastAPI | None
+    peers: Peers | None
 
 
 @asynccontextmanager
-async def open_service(settings: Settings, *, models: ChatModels | None = None) -> AsyncIterator[Service]:
+async def open_service(
+    settings: Settings,
+    *,
+    models: ChatModels | None = None,
+    embedded_url: str | None = None,
+    peers: Peers | None = None,
+) -> AsyncIterator[Service]:
     """Open the service; closing the context closes its parts, last opened first.
 
     So runs are drained before the CRM client closes, the saver writes its queue before the pool closes, and
@@ -151,6 +160,8 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
     Args:
         settings: What to open.
         models: Replace the models that the settings name.
+        embedded_url: The embedded Postgres, if another process runs it for this one.
+        peers: The other processes that serve the same port.
 
     Raises:
         StartupError: Something cannot be opened; the message is the line to print.
@@ -166,7 +177,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         metrics, tasks = ServiceMetrics(), Supervisor()
         tracing = await stack.enter_async_context(open_tracing(settings.tracing))
 
-        pool = await _open_database(stack, settings, tasks)
+        pool = await _open_database(stack, settings, tasks, embedded_url)
         queue = TaskQueue(
             pool,
             settings.queue,
@@ -279,6 +290,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             tracing=tracing,
             tasks=tasks,
             development_crm=development_crm,
+            peers=peers,
         )
 
 
@@ -293,8 +305,12 @@ class _Stores:
     journeys: JourneyStore
 
 
-async def _open_database(stack: AsyncExitStack, settings: Settings, tasks: Supervisor) -> WatchedPool:
-    pool = await stack.enter_async_context(open_database(settings.database, settings.server.data_dir))
+async def _open_database(
+    stack: AsyncExitStack, settings: Settings, tasks: Supervisor, embedded_url: str | None
+) -> WatchedPool:
+    pool = await stack.enter_async_context(
+        open_database(settings.database, settings.server.data_dir, embedded_url=embedded_url)
+    )
     await stack.enter_async_context(watch_database(pool, tasks))
     await migrate_rooms(pool)
     return pool
