@@ -30,7 +30,13 @@ class Answer:
 
 
 async def ask(
-    address: tuple[str, int], path: str, body: Mapping[str, Any], *, token: bytes, end: bytes
+    address: tuple[str, int],
+    path: str,
+    body: Mapping[str, Any],
+    *,
+    token: bytes,
+    end: bytes,
+    key: str = "",
 ) -> Answer:
     """Post JSON and read the answer to its end.
 
@@ -40,19 +46,21 @@ async def ask(
         body: The JSON body.
         token: Bytes that mark the piece of the stream with the first token.
         end: The end mark: bytes at or near the end of a complete response.
+        key: An API key; empty: none is sent.
     """
     started = time.perf_counter()
     try:
         async with asyncio.timeout(SECONDS):
-            return await _asked(address, _request(path, body), token, end, started)
+            return await _asked(address, _request(path, body, key), token, end, started)
     except (OSError, TimeoutError, asyncio.IncompleteReadError):
         return Answer(0, time.perf_counter() - started, None, complete=False)
 
 
-def _request(path: str, body: Mapping[str, Any]) -> bytes:
+def _request(path: str, body: Mapping[str, Any], key: str) -> bytes:
     content = json.dumps(body).encode()
+    authorization = f"Authorization: Bearer {key}\r\n" if key else ""
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n{authorization}"
         f"Content-Length: {len(content)}\r\nConnection: close\r\n\r\n"
     )
     return head.encode() + content

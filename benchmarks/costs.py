@@ -6,11 +6,12 @@ look dearer and never cheaper. ``make bench-costs BASELINE=path`` prints a table
 """
 
 import argparse
+import asyncio
 import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,13 +25,23 @@ from benchmarks.service import MARKS, PROJECT, Target, level, target
 
 AT_ONCE: Final = 50
 WARMUP_RUNS: Final = 100
+SETTLE_SECONDS: Final = 15
+IDLE_SECONDS: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What a run cost in one round: CPU of the service and of Postgres in ms, and bytes of WAL."""
+    """What a run cost in one round.
+
+    Attributes:
+        service: CPU of the service, ms.
+        net: The same without what the service uses when it is idle.
+        database: CPU of Postgres, ms.
+        wal: Bytes of WAL.
+    """
 
     service: float
+    net: float
     database: float
     wal: float
 
@@ -42,8 +53,21 @@ async def read_wal_position(to: Target) -> int:
     return int(row[0]) if row else 0
 
 
-async def measure(to: Target, way: str, runs: int) -> Cost:
+async def measure_idle(targets: Mapping[str, Target]) -> dict[str, float]:
+    """Return what each service uses when nobody asks it, in ms of CPU a second."""
+    before = {name: to.cpu_seconds for name, to in targets.items()}
+    await asyncio.sleep(IDLE_SECONDS)
+    return {name: 1e3 * (to.cpu_seconds - before[name]) / IDLE_SECONDS for name, to in targets.items()}
+
+
+async def measure(to: Target, way: str, runs: int, idle: float) -> Cost:
     """Hold conversations, 50 at a time.
+
+    Args:
+        to: The service.
+        way: The route.
+        runs: How many conversations.
+        idle: What the service uses when it is idle, ms a second.
 
     Raises:
         SystemExit: One of them failed.
@@ -52,8 +76,10 @@ async def measure(to: Target, way: str, runs: int) -> Cost:
     found = await level(to, way, AT_ONCE, runs)
     if found.failed:
         sys.exit(f"{found.failed} of {runs} runs failed")
+    used = 1e3 * (to.cpu_seconds - service)
     return Cost(
-        service=1e3 * (to.cpu_seconds - service) / runs,
+        service=used / runs,
+        net=(used - idle * found.seconds) / runs,
         database=1e3 * (to.database_cpu_seconds - database) / runs,
         wal=(await read_wal_position(to) - wal) / runs,
     )
@@ -64,11 +90,20 @@ def print_costs(console: Console, costs: dict[tuple[str, str], list[Cost]]) -> N
     table = Table(
         title=f"Cost of a run of seven steps and 80 tokens, {AT_ONCE} at once; load {os.getloadavg()[0]:.1f}"
     )
-    for column in ("way", "checkout", "service, ms CPU", "all rounds", "Postgres, ms CPU", "WAL, KB"):
+    for column in (
+        "way",
+        "checkout",
+        "service, ms CPU",
+        "without idle",
+        "all rounds",
+        "Postgres, ms CPU",
+        "WAL, KB",
+    ):
         table.add_column(column, justify="right")
     for (way, name), rounds in costs.items():
         table.add_row(
             *(way, name, f"{min(cost.service for cost in rounds):.2f}"),
+            f"{min(cost.net for cost in rounds):.2f}",
             " ".join(f"{cost.service:.1f}" for cost in rounds),
             f"{min(cost.database for cost in rounds):.2f}",
             f"{min(cost.wal for cost in rounds) / 1_024:.1f}",
@@ -87,13 +122,18 @@ async def compare(checkouts: Sequence[Path], ways: Sequence[str], rounds: int, r
             targets[name] = await stack.enter_async_context(target(Path(folder), AT_ONCE, project=checkout))
         for to in targets.values():
             await level(to, "invoke", AT_ONCE, WARMUP_RUNS)
+        # Until the router has learnt its examples and the articles are indexed.
+        await asyncio.sleep(SETTLE_SECONDS)
+        idle = await measure_idle(targets)
         for way in ways:
             for number in range(rounds):
                 # In turn, and each of them first in every other round.
                 for name, to in list(targets.items())[:: 1 if number % 2 else -1]:
-                    costs.setdefault((way, name), []).append(await measure(to, way, runs))
+                    costs.setdefault((way, name), []).append(await measure(to, way, runs, idle[name]))
     console = Console()
-    console.width = max(console.width, 130)
+    console.width = max(console.width, 150)
+    for name, milliseconds in idle.items():
+        console.print(f"{name}, idle: {milliseconds:.1f} ms CPU a second")
     print_costs(console, costs)
 
 

@@ -15,9 +15,10 @@ import sys
 import tempfile
 import time
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -124,7 +125,12 @@ def _percentile(values: Sequence[float], share: float) -> float:
 
 @contextlib.asynccontextmanager
 async def target(
-    folder: Path, places: int, *, profile: Path | None = None, project: Path = PROJECT, **settings: str
+    folder: Path,
+    places: int,
+    *,
+    profile: Path | None = None,
+    project: Path = PROJECT,
+    settings: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[Target]:
     """Start the service of a checkout, this one or another, and wait until it is ready."""
     async with embedded_postgres_server(folder) as url:
