@@ -76,7 +76,7 @@ def print_memory(console: Console, name: str, to: Target) -> None:
     for process in dict.fromkeys([to.process, *list_processes(to)]):
         memory = process.memory_full_info()
         console.print(
-            f"WORKERS={name}: a process of {memory.rss / MB:.0f} MB resident, {memory.uss / MB:.0f} MB of its "
+            f"WORKERS={name}: {memory.rss / MB:.0f} MB resident, {memory.uss / MB:.0f} MB of its "
             f"own, {memory.pss / MB:.0f} MB with its share of what is mapped by several"
         )
 
