@@ -13,7 +13,7 @@ INSTALL = { $(BIN)/python -m pip --disable-pip-version-check install --quiet uv 
 	$(BIN)/python -m pip --disable-pip-version-check install --progress-bar on -r $(1); }
 
 .PHONY: help serve worker demo keys migrate retention audit-verify memory-serve test test-thorough check check-deploy fmt snapshots \
-	docs example-vectors proto requirements studio fuzz audit-dependencies chaos eval try-model gguf test-gguf bench-service bench-messages bench-checkpoints bench-growth \
+	docs example-vectors proto requirements studio fuzz audit-dependencies chaos eval try-model gguf test-gguf bench-service bench-fairness bench-messages bench-checkpoints bench-growth \
 	bench-memory bench-workflows bench-queue clean
 
 help: ## Show this list
@@ -123,12 +123,15 @@ chaos: $(VENV)/.runtime ## Kill the service at 100 random moments; no effect hap
 eval: $(VENV)/.runtime ## Measure answers, routing, recall: make eval DATA=folder (ONLY=answers and knowledge need no data)
 	@exec $(BIN)/python -m benchmarks.evaluate $(if $(DATA),--data "$(DATA)") $(ONLY)
 
-try-model: $(VENV)/.dev ## Try a model on 120 conversations and write a report: make try-model MODEL=openai:gpt-4o-mini
+try-model: $(VENV)/.dev ## Try a model on 160 conversations and write a report: make try-model MODEL=openai:gpt-4o-mini
 	@test -n "$(MODEL)" || { echo "error: name the model: make try-model MODEL=provider:name, or MODEL=gguf for the one of make gguf" >&2; exit 2; }
 	@exec $(BIN)/python -m benchmarks.answers $(ARGS)
 
 bench-service: $(VENV)/.runtime ## Measure the service under load on two cores (ARGS="--minutes 10" soaks it)
 	@exec $(BIN)/python -m benchmarks.service $(ARGS)
+
+bench-fairness: $(VENV)/.runtime ## Measure what one tenant's floods cost another (two minutes)
+	@exec $(BIN)/python -m benchmarks.fairness $(ARGS)
 
 bench-messages: $(VENV)/.runtime ## Measure where the time of one message goes (about a minute)
 	@exec $(BIN)/python -m benchmarks.messages $(ARGS)

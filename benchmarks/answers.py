@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +30,9 @@ from benchmarks import gguf
 from benchmarks.conversations import Result, hold_conversations, load_scripts
 from core.errors import StartupError
 from core.logging import configure_logging
+from core.memory import Memory
 from core.settings import LogSettings, ServerSettings, Settings
+from memory.embedded import EmbeddedMemory
 from service.cli.serve import open_server
 
 REPORTS: Final = Path(__file__).resolve().parents[1] / ".data" / "reports"
@@ -92,14 +95,16 @@ async def measure(
 
     Args:
         url: A running service with the development CRM. ``None``: start one.
-        only: Ids of conversations; empty: all.
+        only: Ids of conversations, or patterns such as ``order-*``; empty: all.
         file: Another file of conversations.
         at_once: How many are held at once.
 
     Raises:
         StartupError: The service cannot start, e.g. because the model's key is not set.
     """
-    scripts = [each for each in load_scripts(*([file] if file else [])) if not only or each.id in only]
+    scripts = load_scripts(*([file] if file else []))
+    if only:
+        scripts = [each for each in scripts if any(fnmatch(each.id, name) for name in only)]
     settings = Settings.load()
     async with _service(settings, url) as base:
         before, began = await _read_usage(base), time.perf_counter()
@@ -190,7 +195,17 @@ async def _service(settings: Settings, url: str | None) -> AsyncIterator[str]:
         server = ServerSettings(port=0, data_dir=Path(folder))
         async with open_server(replace(settings, server=server)) as up:
             await up.service.warming
+            await _wait_for_articles(up.service.memory)
             yield up.url
+
+
+async def _wait_for_articles(memory: Memory) -> None:
+    """Wait until the help articles have vectors: at first a new service finds words alone."""
+    while isinstance(memory, EmbeddedMemory):
+        progress = await memory.progress()
+        if progress.units and not progress.waiting:
+            return
+        await asyncio.sleep(0.5)
 
 
 async def try_model() -> int:
@@ -201,7 +216,7 @@ async def try_model() -> int:
     """
     parser = argparse.ArgumentParser(prog="make try-model", description=__doc__)
     parser.add_argument("--url", help="a running service with the development CRM; its MODEL is tried")
-    parser.add_argument("--only", action="append", default=[], help="id of a conversation; may be repeated")
+    parser.add_argument("--only", action="append", default=[], help="id or pattern, such as `order-*`")
     parser.add_argument("--file", type=Path, help="other conversations than those of answers.yaml")
     parser.add_argument("--report", type=Path, help=f"where to write; default: a new file in {REPORTS.name}")
     parser.add_argument("--at-once", type=int, default=4, help="conversations at once")

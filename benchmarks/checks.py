@@ -43,6 +43,8 @@ _FOLLOW_UP: Final = re.compile(
     r"|our \w+ team to take over",
     re.IGNORECASE,
 )
+# What is quoted may be in another language than the answer.
+_QUOTATION: Final = re.compile(r"“[^”]*”|«[^»]*»")
 # A tool that must be called: `name`, or `name(argument~text)`.
 _TOOL: Final = re.compile(r"(?P<name>\w+)(?:\((?P<argument>\w+)~(?P<text>[^)]*)\))?")
 
@@ -118,7 +120,7 @@ def _find_failures(turn: Turn, reply: Reply) -> Iterator[str]:
             yield f"lacks {wanted!r}"
     yield from (f"has {each!r}" for each in turn.get("lacks", ()) if _fold(each) in text)
     yield from (f"no call of {tool}" for tool in turn.get("tools", ()) if not _is_called(tool, reply.calls))
-    if "language" in turn and not _is_in(text, turn["language"]):
+    if "language" in turn and not _is_in(_QUOTATION.sub(" ", text), turn["language"]):
         yield f"not in {turn['language']!r}"
     outcome = {"success": [turn["success"]]} if "success" in turn else {}
     outcome |= {"agent_used": turn["agent"]} if "agent" in turn else {}

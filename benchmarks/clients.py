@@ -46,22 +46,23 @@ async def ask(
         body: The JSON body.
         token: Bytes that mark the piece of the stream with the first token.
         end: The end mark: bytes at or near the end of a complete response.
-        key: An API key; empty: none is sent.
+        key: The API key; empty: the service asks for none.
     """
     started = time.perf_counter()
     try:
         async with asyncio.timeout(SECONDS):
-            return await _asked(address, _request(path, body, key), token, end, started)
+            return await _asked(address, build_request(path, body, key=key), token, end, started)
     except (OSError, TimeoutError, asyncio.IncompleteReadError):
         return Answer(0, time.perf_counter() - started, None, complete=False)
 
 
-def _request(path: str, body: Mapping[str, Any], key: str) -> bytes:
+def build_request(path: str, body: Mapping[str, Any], *, key: str = "") -> bytes:
+    """Return the bytes of a request that posts JSON and has the connection closed after the answer."""
     content = json.dumps(body).encode()
     authorization = f"Authorization: Bearer {key}\r\n" if key else ""
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n{authorization}"
-        f"Content-Length: {len(content)}\r\nConnection: close\r\n\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        f"{authorization}Content-Length: {len(content)}\r\nConnection: close\r\n\r\n"
     )
     return head.encode() + content
 

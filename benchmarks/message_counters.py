@@ -127,11 +127,11 @@ class Cpu:
         return parts
 
 
-def calibrate() -> float:
+def calibrate(rounds: int = _CALIBRATION_ROUNDS) -> float:
     """Return the CPU seconds of a fixed piece of work of the kind that the event loop does."""
     document = {"messages": [{"id": str(number), "text": "word " * 20} for number in range(100)]}
     started = time.thread_time()
-    for _ in range(_CALIBRATION_ROUNDS):
+    for _ in range(rounds):
         texts = {each["id"]: each["text"].upper() for each in json.loads(json.dumps(document))["messages"]}
         sorted(texts.items(), key=lambda item: item[1])
     return time.thread_time() - started

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import os
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -60,7 +61,8 @@ async def measure(to: Target, way: str, runs: int) -> Round:
     service, database, clients = to.cpu_seconds, to.database_cpu_seconds, _read_cpu(psutil.Process())
     found = await level(to, way, AT_ONCE, runs)
     if found.failed:
-        raise SystemExit(f"{found.failed} of {runs} runs failed")
+        statuses = Counter((answer.status, answer.complete) for answer in found.answers)
+        raise SystemExit(f"{found.failed} of {runs} runs failed; status and completeness: {dict(statuses)}")
     used = [_read_cpu(process) - old for process, old in zip(processes, before, strict=True)]
     return Round(
         per_second=found.per_second,

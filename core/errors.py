@@ -19,6 +19,7 @@
     ├── NothingToResume         409  the thread waits for nothing
     ├── WrongGraph              409  the thread belongs to another graph
     ├── TooManyRuns             429  no concurrency slot came free in time
+    ├── StreamCut               408  the client reads its stream too slowly; the run goes on without it
     ├── RunStopped              503  the service is stopping; the run is saved at its last step
     ├── RunReplaced             409  a newer run took over the thread
     ├── ClaimLost               503  another replica executes the run now
@@ -151,6 +152,13 @@ class BodyTooSlow(ServiceError):
     """Raise when the body of a request does not arrive in time."""
 
     code = "body_too_slow"
+    status = 408
+
+
+class StreamCut(ServiceError):
+    """Raise when a client reads its stream too slowly; the run goes on to its end without it."""
+
+    code = "stream_cut"
     status = 408
 
 

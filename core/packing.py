@@ -6,7 +6,7 @@ what was dropped, and why.
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import Field
@@ -52,6 +52,8 @@ class ContextRecord(TypedDict):
 _BYTES_PER_TOKEN: Final = 3
 # Every text counts at least a token per so many characters: a tokenizer makes one of a thousand spaces.
 _MOST_CHARACTERS_PER_TOKEN: Final = 8
+# Instructions of agents whose tokens need not be counted again.
+_MAX_KNOWN_TEXTS: Final = 128
 
 
 @cache
@@ -173,7 +175,8 @@ def pack_context(sections: Sequence[Section], *, budget: int, agent: str, strate
 
 def _fill(section: Section, left: int) -> tuple[Sequence[Item], SectionRecord]:
     items = [Item(item.id, _prepare_text(item.text, section)) for item in section.items]
-    costs = [count_tokens(item.text) + _LINE_BREAK for item in items]
+    count = _count_known_tokens if section.name == "system" else count_tokens
+    costs = [count(item.text) + _LINE_BREAK for item in items]
     if section.placed == "fixed":
         reasons: Mapping[int, str] = dict.fromkeys(range(len(items)), "")
         spent = sum(costs)
@@ -193,6 +196,12 @@ def _fill(section: Section, left: int) -> tuple[Sequence[Item], SectionRecord]:
         dropped=[*dropped[:_MOST_NAMED], *_count_unnamed(len(dropped) - _MOST_NAMED)],
     )
     return included, record
+
+
+@lru_cache(_MAX_KNOWN_TEXTS)
+def _count_known_tokens(text: str) -> int:
+    """Count the tokens of a text that comes again with each message: an agent's instruction."""
+    return count_tokens(text)
 
 
 def _prepare_text(text: str, section: Section) -> str:

@@ -1,4 +1,4 @@
-"""The teams whose people take over a conversation, and their names for customers."""
+"""The teams whose people take over a conversation, and what customers read about them."""
 
 from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias
@@ -20,8 +20,18 @@ _NAMES: Final[Mapping[str, Mapping[Language, str]]] = {
         "es": "privacidad y seguridad",
     },
 }
+_HANDED_OVER: Final[Mapping[Language, str]] = {
+    "en": "I have passed this on to our {team} team. A colleague will get back to you.",
+    "pt": "Encaminhei isso à nossa equipe de {team}. Uma pessoa vai responder a você.",
+    "es": "He pasado esto a nuestro equipo de {team}. Una persona le responderá.",
+}
 
 
 def name_team(team: str, language: Language) -> str:
     """Return what a customer reads as the name of a team."""
     return _NAMES.get(team, {}).get(language, team)
+
+
+def format_handed_over(team: str, language: Language) -> str:
+    """Return what a customer reads once the CRM has recorded that a team takes over."""
+    return _HANDED_OVER[language].format(team=name_team(team, language))

@@ -27,6 +27,7 @@ from dev_crm.support_schemas import (
     ArticleRevisions,
     Articles,
     Contact,
+    ContactOverview,
     EngineeringTicket,
     EngineeringTickets,
     Message,
@@ -62,6 +63,7 @@ Words = Annotated[
     ),
 ]
 Limit = Annotated[int, Query(ge=1, le=100)]
+Include = Annotated[str, Query(description="Comma-separated: subscription, tickets")]
 LogLimit = Annotated[int, Query(ge=1, le=200)]
 OpportunityId = Annotated[str, Path(pattern="^[A-Za-z0-9-]{1,60}$")]
 
@@ -71,11 +73,14 @@ _CLOSED: Responses = {
 }
 
 
-@router.get("/contacts/{contact_id}", responses=NOT_FOUND, tags=["contacts"])
-async def get_contact(contact_id: UUID, pool: PoolDependency) -> Contact:
-    """Return a contact."""
+@router.get("/contacts/{contact_id}", response_model=ContactOverview, responses=NOT_FOUND, tags=["contacts"])
+async def get_contact(contact_id: UUID, pool: PoolDependency, include: Include = "") -> Response:
+    """Return a contact, with the subscription and the newest tickets where ``include`` names them."""
+    asked = frozenset(include.split(","))
     async with pool.connection() as connection:
-        return await support_store.get_contact(connection, contact_id)
+        found = await support_store.get_overview(connection, contact_id, include=asked)
+    left_out = {"subscription", "tickets"} - asked
+    return Response(found.model_dump_json(exclude=left_out), media_type="application/json")
 
 
 @router.patch(

@@ -96,6 +96,13 @@ class Tickets(BaseModel):
     tickets: list[Ticket]
 
 
+class ContactOverview(Contact):
+    """A contact with what was asked to be included."""
+
+    subscription: Subscription | None = None
+    tickets: list[Ticket] = []
+
+
 class Article(BaseModel):
     """A knowledge-base article and how well it fits the query."""
 

@@ -1,6 +1,6 @@
 """Read and write contacts, subscriptions, tickets, articles, the status page and messages."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
@@ -16,6 +16,7 @@ from dev_crm.support_schemas import (
     Component,
     ComponentStatus,
     Contact,
+    ContactOverview,
     EngineeringTicket,
     Incident,
     Message,
@@ -25,6 +26,9 @@ from dev_crm.support_schemas import (
     Subscription,
     Ticket,
 )
+
+# The newest tickets that a contact is returned with.
+INCLUDED_TICKETS = 20
 
 CONTACT_SQL = """
 SELECT id, name, email, phone, company, role, language, timezone, created_at,
@@ -154,6 +158,24 @@ async def get_contact(connection: Connection, contact_id: UUID) -> Contact:
     if contact is None:
         raise contact_not_found(contact_id)
     return contact
+
+
+async def get_overview(
+    connection: Connection, contact_id: UUID, *, include: Collection[str]
+) -> ContactOverview:
+    """Return a contact, with ``subscription`` and the newest ``tickets`` where these are to be included.
+
+    Raises:
+        NotFound: There is no such contact.
+    """
+    contact = await get_contact(connection, contact_id)
+    overview = ContactOverview.model_construct(**dict(contact))
+    parameters = {"contact_id": contact_id, "q": "", "limit": INCLUDED_TICKETS}
+    if "subscription" in include:
+        overview.subscription = await fetch_one(connection, SUBSCRIPTION_SQL, parameters, Subscription)
+    if "tickets" in include:
+        overview.tickets = await fetch_all(connection, TICKETS_SQL, parameters, Ticket)
+    return overview
 
 
 async def get_subscription(connection: Connection, contact_id: UUID) -> Subscription:

@@ -42,6 +42,8 @@ def add_consultation(deps: Deps) -> Deps:
             tools=_select_reading_tools(spec, list(tools)),
             temperature=spec.temperature,
             retrieval=spec.retrieval,
+            agent=spec.name,
+            time_zone=context.time_zone,
         )
         try:
             # Its words are for the agent that asks: no client is to see them as an answer.

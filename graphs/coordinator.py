@@ -23,12 +23,13 @@ def build_coordinator(
 ) -> StateGraph[CoordinatorState, Context, CoordinatorInput, CoordinatorOutput]:
     """Build the graph.
 
-    ``classify`` selects the agent for the message, or two agents if it is about two things; it asks back
-    with ``clarify``, or leaves the message to a person with ``hand_over`` where an escalation rule says so.
-    ``call_person`` calls one beside the agent that answers a complaint. ``assemble`` builds the context of
-    each agent and sends it to a ``specialist`` task. ``collect`` takes the answers; without any it asks the
-    general agent, and then a person. ``review`` has a person decide on an answer that states what no source
-    holds, where the settings say so. The customer is answered on every path.
+    ``prepare`` takes the message and reads the customer's profile. ``classify`` selects the agent for the
+    message, or two agents if it is about two things; it asks back with ``clarify``, or leaves the message to
+    a person with ``hand_over`` where an escalation rule says so. ``call_person`` calls one beside the agent
+    that answers a complaint. ``assemble`` builds the context of each agent and sends it to a ``specialist``
+    task. ``collect`` takes the answers; without any it asks the general agent, and then a person. ``review``
+    has a person decide on an answer that states what no source holds, where the settings say so. The
+    customer is answered on every path, and ``record`` keeps the turn.
 
     No node has a retry policy, because model and CRM calls retry inside. An agent's expected failure is a
     failed attempt. There is no ``error_handler``: it would hide bugs.
@@ -39,7 +40,6 @@ def build_coordinator(
     )
     graph.set_node_defaults(timeout=STEP_TIMEOUT_SECONDS)
     graph.add_node("prepare", nodes.prepare)
-    graph.add_node("recall", nodes.recall)
     graph.add_node("classify", nodes.classify, cache_policy=classify_cache_policy(deps))
     graph.add_node("clarify", nodes.clarify)
     graph.add_node("call_person", nodes.call_person)
@@ -50,17 +50,14 @@ def build_coordinator(
     graph.add_node("review", nodes.review)
     graph.add_node("hand_over", nodes.hand_over)
     graph.add_node("record", nodes.record)
-    graph.add_node("summarise", nodes.summarise)
 
     graph.add_edge(START, "prepare")
-    graph.add_edge("prepare", "recall")
-    graph.add_edge("recall", "classify")
+    graph.add_edge("prepare", "classify")
     graph.add_edge("call_person", "assemble")
     graph.add_edge("specialist", "collect")
     graph.add_edge("clarify", "record")
     graph.add_edge("hand_over", "record")
-    graph.add_edge("record", "summarise")
-    graph.add_edge("summarise", END)
+    graph.add_edge("record", END)
     return graph
 
 
@@ -75,7 +72,7 @@ SPEC = GraphSpec(
     output_schema=CoordinatorOutput,
     # Agents have external side effects.
     durability="sync",
-    # A dozen super-steps, and those of an agent: four per iteration, eight iterations, and a few more.
+    # Ten super-steps, and those of an agent: four per iteration, eight iterations, and a few more.
     recursion_limit=130,
     example={
         "message": "I get 'Error 500' when I try to export my contacts. Can you help?",

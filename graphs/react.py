@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import cast
 
-from langgraph.graph import END, START, StateGraph
+from langgraph.graph import START, StateGraph
 
 from core.context import Context
 from core.memory import StrategyName
@@ -42,13 +42,11 @@ def build_react(deps: Deps) -> StateGraph[ReactState, Context, ReactInput, React
     graph.add_node("think", nodes.think)
     graph.add_node("act", nodes.act)
     graph.add_node("reflect", nodes.reflect)
-    graph.add_node("finish", nodes.finish)
 
     graph.add_edge(START, "prepare")
     graph.add_conditional_edges("prepare", route_by_caller, {"standalone": "assemble", "embedded": "think"})
     graph.add_edge("assemble", "think")
     graph.add_edge("act", "reflect")
-    graph.add_edge("finish", END)
     return graph
 
 
@@ -68,6 +66,7 @@ def react_agent(deps: Deps) -> Agent:
         max_iterations: int = 6,
         temperature: float = 0.2,
         retrieval: StrategyName = "general",
+        agent: str = "agent",
     ) -> ReactOutput:
         run_input = ReactInput(
             task=task,
@@ -80,6 +79,7 @@ def react_agent(deps: Deps) -> Agent:
             max_iterations=max_iterations,
             temperature=temperature,
             retrieval=retrieval,
+            agent=agent,
         )
         return cast("ReactOutput", await run_subgraph(graph, run_input))
 

@@ -67,6 +67,7 @@ def _build_react_specialist(agent: Agent) -> Specialist:
             max_iterations=MAX_ITERATIONS,
             temperature=spec.temperature,
             retrieval=spec.retrieval,
+            agent=spec.name,
         )
         return read_react_output(output)
 

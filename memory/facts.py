@@ -145,7 +145,7 @@ async def list_facts(
         "valid_at": valid_at,
         "believed_at": believed_at or "infinity",
     }
-    async with pool.connection() as connection, connection.transaction():
+    async with pool.connection() as connection:
         if believed_at:
             await connection.execute(AWAIT_WRITERS_SQL, (scope.tenant, scope.contact_id))
         rows = await (await connection.execute(LIST_SQL.encode(), parameters)).fetchall()

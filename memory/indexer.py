@@ -1,5 +1,7 @@
 """The background indexer, which gives every unit a vector of the current embedding model, newest first.
 
+The further parts of long messages come last, so that they keep no other message waiting.
+
 The work queue is a table (``memory.unembedded``), so that a crash loses nothing and several services share
 the work. Vectors are computed between transactions, so that no connection waits for a model.
 """
@@ -18,13 +20,15 @@ from core.logging import get_logger
 from core.postgres import Connection, Pool, lock_migrations, read_queries
 from core.tasks import Backoff, periodic
 from memory.database import SQL_FOLDER, translate_errors
-from memory.texts import build_embedded_text
+from memory.texts import FIRST_PARTS, build_embedded_text
 
 log = get_logger(__name__)
 
 T = TypeVar("T")
 
 BATCH: Final = 32
+# Calls of the model for one batch at most: a newer message waits for no more of them.
+BATCH_CALLS: Final = 8
 # How long the units of a service that died are left to it.
 LEASE_SECONDS: Final = 120
 # How often to look for units of services that could not wake this one, and for those whose lease ended.
@@ -109,7 +113,7 @@ async def activate_model(pool: Pool, embedder: Embedder) -> Model:
 async def _switch_model(connection: Connection, model: Model) -> None:
     await connection.execute(RETIRE_MODEL_SQL)
     await connection.execute(ACTIVATE_MODEL_SQL, (model.id,))
-    queued = await connection.execute(_QUERIES["queue_all"], (model.id,))
+    queued = await connection.execute(_QUERIES["queue_all"], (FIRST_PARTS, model.id))
     if model.dimensions <= MAX_INDEXED_DIMENSIONS:
         # Takes no time: either no row of the model is large yet, or the index exists.
         index = CREATE_INDEX_SQL % {b"id": model.id, b"dimensions": model.dimensions}
@@ -141,6 +145,7 @@ class Indexer:
         self._embedder = embedder
         self._model = model
         self._exact_scan_vectors = exact_scan_vectors
+        self._batch = min(BATCH, BATCH_CALLS * embedder.batch)
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
@@ -211,7 +216,9 @@ class Indexer:
 
     async def _lease(self) -> list[DictRow]:
         async with self._pool.connection() as connection:
-            cursor = await connection.execute(_QUERIES["lease"], {"seconds": LEASE_SECONDS, "batch": BATCH})
+            cursor = await connection.execute(
+                _QUERIES["lease"], {"seconds": LEASE_SECONDS, "batch": self._batch}
+            )
             return await cursor.fetchall()
 
     async def _release(self, rows: Sequence[DictRow]) -> None:

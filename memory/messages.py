@@ -1,5 +1,6 @@
 """Messages: add them with their units, list the newest, and forget a session or a contact."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import astuple
 from datetime import UTC, datetime
@@ -10,12 +11,14 @@ from core.memory import ErasedCounts, Message, Scope
 from core.postgres import Connection, Pool, read_queries
 from core.texts import is_storable, make_storable
 from memory.database import SQL_FOLDER, retry_on_conflict
-from memory.texts import Unit, split_into_units
+from memory.texts import FIRST_PARTS, Unit, split_into_units
 
 # Longer than any letter; a longer text is a document rather than a message.
 MAX_TEXT_CHARACTERS: Final = 100_000
 MAX_ID_CHARACTERS: Final = 200
 MAX_MESSAGES: Final = 1_000
+# Splitting so much takes ten milliseconds or more.
+_LONG_CHARACTERS: Final = 4_000
 # Used when no time limit is asked for, because a message may have a time in the future.
 END_OF_TIME: Final = datetime.max.replace(tzinfo=UTC)
 
@@ -147,10 +150,7 @@ async def add_messages(pool: Pool, scope: Scope, messages: Sequence[Message]) ->
     check_messages(scope, messages)
     if not messages:
         return 0
-    units = {
-        message.id: split_into_units(message.text, message.at.astimezone(UTC))
-        for message in reversed(messages)
-    }
+    units = await _split(messages)
     async with pool.connection() as connection, connection.transaction():
         row = await (await connection.execute(SCOPE_SQL, (scope.tenant, scope.contact_id))).fetchone()
         assert row  # noqa: S101  # an upsert returns its row
@@ -159,6 +159,19 @@ async def add_messages(pool: Pool, scope: Scope, messages: Sequence[Message]) ->
             rows = [(seq, unit) for message, seq in seqs.items() for unit in units[message]]
             await _insert_units(connection, rows)
     return len(seqs)
+
+
+async def _split(messages: Sequence[Message]) -> dict[str, list[Unit]]:
+    """Return each message's units; long messages are split beside the event loop."""
+
+    def split() -> dict[str, list[Unit]]:
+        return {
+            message.id: split_into_units(message.text, message.at.astimezone(UTC))
+            for message in reversed(messages)
+        }
+
+    is_long = sum(len(message.text) for message in messages) > _LONG_CHARACTERS
+    return await asyncio.to_thread(split) if is_long else split()
 
 
 async def _insert_messages(connection: Connection, scope: int, messages: Sequence[Message]) -> dict[str, int]:
@@ -178,7 +191,7 @@ async def _insert_units(connection: Connection, rows: Sequence[tuple[int, Unit]]
     columns = [list(column) for column in zip(*((seq, *astuple(unit)) for seq, unit in rows), strict=True)]
     cursor = await connection.execute(_QUERIES["insert_units"], columns)
     added = [row["id"] for row in await cursor.fetchall()]
-    await connection.execute(_QUERIES["index_units"], {"units": added})
+    await connection.execute(_QUERIES["index_units"], {"units": added, "first_parts": FIRST_PARTS})
 
 
 async def list_recent_messages(

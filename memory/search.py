@@ -10,6 +10,7 @@ from psycopg import AsyncRawCursor
 from psycopg.rows import DictRow, dict_row
 
 from core.embeddings import Embedder
+from core.embeddings.embedder import shorten
 from core.errors import EmbeddingError, MemoryRefused, MemoryUnavailable
 from core.logging import get_logger
 from core.memory import Hit, RetrieverRank, Role, Scope, SearchResult, Strategy
@@ -31,7 +32,7 @@ from memory.texts import add_unaccented_words, extract_identifiers
 log = get_logger(__name__)
 
 MAX_LIMIT: Final = 100
-# Longer questions are cut: their beginning says what they are about.
+# Longer questions are shortened as for routing, so that a message is embedded once for both.
 MAX_QUERY_CHARACTERS: Final = 1_000
 MAX_IDENTIFIERS: Final = 8
 # Hits that the reranker reorders.
@@ -143,7 +144,7 @@ def _check(scope: Scope, limit: int, as_of: datetime | None) -> None:
 
 async def _prepare_query(deps: SearchDeps, query: str, choice: RetrieverChoice) -> _Query:
     weights = choice.weights
-    text = make_storable(query)[:MAX_QUERY_CHARACTERS].strip()
+    text = shorten(make_storable(query), MAX_QUERY_CHARACTERS).strip()
     degraded = []
     vector = None
     if text and weights.vector > 0:
@@ -186,7 +187,9 @@ async def _retrieve(
     """Run the retrievers, in one round trip together with the settings that the statement needs."""
     # A raw cursor, because psycopg does not cache how it parses a statement this long.
     cursor = AsyncRawCursor(connection, row_factory=dict_row)
-    async with connection.pipeline(), connection.transaction():
+    # What is sent up to the pipeline's end is one transaction, in which the settings hold; BEGIN and COMMIT
+    # would take two more round trips of the driver each.
+    async with connection.pipeline():
         await connection.execute(SESSION_SETTINGS_SQL)
         await cursor.execute(statement.sql, [parameters[name] for name in statement.parameters])
     rows = await cursor.fetchall()

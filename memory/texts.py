@@ -18,10 +18,13 @@ CONFIGURATIONS: Final[dict[Language, Configuration]] = {
 
 # With its context, a unit fits into the window of a small embedding model.
 UNIT_CHARACTERS: Final = 1_200
+# So many parts of a message are embedded before the further parts of any other: about 4,800 characters.
+FIRST_PARTS: Final = 4
 # This much of the end of the previous unit is embedded with a unit.
 CONTEXT_CHARACTERS: Final = 400
 
 _WORD: Final = re.compile(r"\w+")
+_DIGIT: Final = re.compile(r"\d")
 _BREAKS: Final = ("\n\n", "\n", ". ", "? ", "! ", "; ", ", ", " ")
 _TOKEN: Final = re.compile(r"[\w.+#@/'-]+")
 _SENTENCE_END: Final = (".", "?", "!", ":")
@@ -106,7 +109,7 @@ def extract_identifiers(text: str) -> Iterator[str]:
         following = text[match.end() : match.end() + 1]
         begins_sentence = token.endswith(_SENTENCE_END) or following in {"?", "!", ":", "\n"}
         # A shorter token has no trigram of its own.
-        if len(bare) > 2 and (is_name or "@" in bare or any(character.isdigit() for character in bare)):  # noqa: PLR2004
+        if len(bare) > 2 and (is_name or "@" in bare or _DIGIT.search(bare)):  # noqa: PLR2004
             yield bare
 
 

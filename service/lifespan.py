@@ -1,10 +1,11 @@
 """Open everything that lives as long as the service, in order, and close it in reverse."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Final
 from uuid import uuid4
 
 from fastapi import FastAPI
@@ -12,6 +13,8 @@ from threadpoolctl import threadpool_limits
 
 from checkpoints.pool import WatchedPool, open_database, watch_database
 from checkpoints.saver import GroupCommitSaver, open_saver
+from core.circuit import CircuitState
+from core.concurrency import FairSemaphore
 from core.embeddings import VectorCache
 from core.logging import get_logger
 from core.memory import Memory
@@ -44,9 +47,11 @@ from service.observability.tracing import Tracing, open_tracing
 from service.retention import schedule_retention
 from service.runs.claims import RunClaims
 from service.runs.erasure import Erasure
+from service.runs.events import RunFollowers
 from service.runs.executor import RunExecutor
 from service.runs.journeys import JourneyRouter
 from service.runs.limits import build_queues
+from service.runs.notifications import Notifications
 from service.runs.observers import RunObserver
 from service.runs.preconditions import ThreadOwners
 from service.runs.queue import Retry, TaskQueue
@@ -63,6 +68,8 @@ from tools.knowledge_base import ArticleSync
 
 log = get_logger(__name__)
 
+# Half of the connections that the pool has by default: they find their session in the database.
+_ARRIVALS: Final = 8
 # A session is summarised sooner or later, however long a model or memory is unavailable.
 _SUMMARY_RETRY = Retry(backoff=Backoff(first=60, longest=3_600))
 
@@ -93,6 +100,7 @@ class Service:
         thread_owners: Authorizes access to threads.
         runs: Executes runs.
         run_store: The table of runs.
+        followers: The events of runs.
         graphs: The compiled graphs by name.
         model: Which model answers, and why that one.
         agents: The registry of the specialised agents.
@@ -109,6 +117,9 @@ class Service:
         workflows: Runs workflows.
         metrics: The instruments behind ``/metrics``.
         tracing: Starts the spans of requests and runs.
+        tasks: The background tasks.
+        circuits: Returns the circuits of the CRM (``crm``) and of the models that were called, by name.
+        arrivals: Slots of messages that find their session and journey, before they have a run's slot.
         development_crm: The application to mount at ``/crm``; ``None``: a real CRM is set up.
         peers: The other processes that serve the same port; ``None``: there are none.
     """
@@ -123,6 +134,7 @@ class Service:
     thread_owners: ThreadOwners
     runs: RunExecutor
     run_store: RunStore
+    followers: RunFollowers
     graphs: Mapping[str, CompiledGraph]
     model: ModelInfo
     agents: AgentRegistry
@@ -140,6 +152,8 @@ class Service:
     metrics: ServiceMetrics
     tracing: Tracing
     tasks: Supervisor
+    circuits: Callable[[], Mapping[str, CircuitState]]
+    arrivals: FairSemaphore
     development_crm: FastAPI | None
     peers: Peers | None
 
@@ -216,20 +230,26 @@ async def open_service(
         owners = ThreadOwners(pool)
         claims = RunClaims(
             RunStore(pool, replica=str(uuid4()), claim_seconds=settings.runs.claim_seconds),
+            metrics,
             defer=partial(defer_run, queue),
             rollback=partial(_delete_run_checkpoints, saver),
         )
+        followers, notifications = RunFollowers(claims.store), Notifications(pool)
+        claims.subscribe(notifications)
+        followers.subscribe(notifications)
         await stack.enter_async_context(tasks.supervise("run-claims", claims.keep))
-        await stack.enter_async_context(tasks.supervise("run-notifications", claims.listen))
+        await stack.enter_async_context(tasks.supervise("run-notifications", notifications.listen))
         runs = _build_runs(
             settings,
             pool,
-            claims,
-            stores.audit,
-            RunObserver(metrics, tracing, stores.audit, prompts=info.prompts),
+            claims=claims,
+            followers=followers,
+            audit=stores.audit,
+            observer=RunObserver(metrics, tracing, stores.audit, prompts=info.prompts),
         )
         erasure = Erasure(pool=pool, memory=memory, settled=saver.flush, forget=(saver.forget,))
-        add_gauges(metrics, runs=runs, pool=pool, saver=saver, steps=engine.slots)
+        circuits = partial(_list_circuits, crm, models)
+        add_gauges(metrics, runs=runs, pool=pool, saver=saver, steps=engine.slots, circuits=circuits)
 
         # Background tasks.
         summarise = partial(summarise_session, graph=graphs[SESSION_GRAPH.name], models=models, memory=memory)
@@ -254,7 +274,9 @@ async def open_service(
 
         session_runs = SessionRuns(stores.sessions, owners, graphs[SESSION_GRAPH.name])
         journeys = JourneyRouter(stores.journeys, graphs, deps)
-        recovery = RunRecovery(claims.store, runs, graphs, session_runs, journeys)
+        recovery = RunRecovery(
+            claims.store, runs, followers, graphs=graphs, session_runs=session_runs, journeys=journeys
+        )
         recovery.schedule(queue, settings.runs)
 
         with use_meter(RunMeter(metrics, BACKGROUND)):
@@ -272,6 +294,7 @@ async def open_service(
             thread_owners=owners,
             runs=runs,
             run_store=claims.store,
+            followers=followers,
             graphs=graphs,
             model=info,
             agents=deps.agents,
@@ -289,6 +312,8 @@ async def open_service(
             metrics=metrics,
             tracing=tracing,
             tasks=tasks,
+            circuits=circuits,
+            arrivals=FairSemaphore(_ARRIVALS, timeout=settings.runs.queue_seconds),
             development_crm=development_crm,
             peers=peers,
         )
@@ -336,6 +361,10 @@ async def _open_rates(stack: AsyncExitStack, settings: Settings, pool: Pool) -> 
     )
 
 
+def _list_circuits(crm: CrmClient, models: ChatModels) -> Mapping[str, CircuitState]:
+    return {"crm": crm.circuit, **models.circuits}
+
+
 def _schedule_sessions(
     settings: Settings, queue: TaskQueue, store: SessionStore, summarise: Summarise
 ) -> SessionWorker:
@@ -346,14 +375,21 @@ def _schedule_sessions(
 
 
 def _build_runs(
-    settings: Settings, pool: WatchedPool, claims: RunClaims, audit: AuditTrail, observer: RunObserver
+    settings: Settings,
+    pool: WatchedPool,
+    *,
+    claims: RunClaims,
+    followers: RunFollowers,
+    audit: AuditTrail,
+    observer: RunObserver,
 ) -> RunExecutor:
     return RunExecutor(
         settings.runs,
         build_queues(settings.runs, settings.workflows, shared=settings.auth.enabled),
-        claims,
-        audit,
-        observer,
+        claims=claims,
+        followers=followers,
+        audit=audit,
+        observer=observer,
         database_unavailable=lambda: pool.unavailable_reason,
     )
 

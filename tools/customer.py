@@ -1,11 +1,9 @@
 """Tools that look up a customer's records in the CRM."""
 
-from http import HTTPStatus
 from typing import Annotated, Any
 
 from langchain_core.tools import BaseTool, InjectedToolArg, tool
 
-from core.errors import CrmRefused
 from core.memory import Memory
 from tools.crm.client import CrmClient
 from tools.execution import CallContext
@@ -30,23 +28,12 @@ def get_contact_tool(crm: CrmClient, memory: Memory) -> BaseTool:
         Args:
             context: Given by the run.
         """
-        contact = await crm.get_contact(context.contact_id)
+        contact = await crm.get_contact_overview(context.contact_id)
         await relations.record(context.scope, build_contact_edges(contact))
-        return {
-            **contact.model_dump(exclude={"id"}, exclude_none=True),
-            "subscription": await _get_subscription(crm, context.contact_id),
-        }
+        found = contact.model_dump(exclude={"id", "tickets"}, exclude_none=True)
+        return {"subscription": None, **found}
 
     return get_contact
-
-
-async def _get_subscription(crm: CrmClient, contact_id: str) -> dict[str, Any] | None:
-    try:
-        return (await crm.get_subscription(contact_id)).model_dump(exclude_none=True)
-    except CrmRefused as refusal:
-        if refusal.crm_status != HTTPStatus.NOT_FOUND:
-            raise
-        return None
 
 
 def get_product_version_tool(crm: CrmClient) -> BaseTool:

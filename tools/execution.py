@@ -41,6 +41,7 @@ class CallContext:
         tenant: Whose data the run may access.
         strategy: The calling agent's retrieval strategy, by which search results are ranked.
         agent: The calling agent; notes are written in its name.
+        time_zone: IANA name of the contact's time zone; empty: unknown.
     """
 
     contact_id: str
@@ -48,6 +49,7 @@ class CallContext:
     tenant: str = "default"
     strategy: StrategyName = "general"
     agent: str = "agent"
+    time_zone: str = ""
 
     @property
     def scope(self) -> Scope:

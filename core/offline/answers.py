@@ -8,8 +8,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from core.offline.conversation import Conversation
-from core.offline.phrases import PHRASES, translate
-from core.offline.words import find_concepts
+from core.offline.words import PHRASES, find_concepts, translate
 from core.texts import Language, detect_language, format_date, name_month, normalise_text
 
 # A string longer than this is prose, not a value.
@@ -20,27 +19,46 @@ _PASSAGE_CHARACTERS: Final = 650
 _LABEL_KEYS: Final = ("item", "title", "name")
 _NUMBER_KEYS: Final = ("number", "id", "order_id", "code")
 _HIDDEN_KEYS: Final = frozenset({"contact_id", "currency", "language", "severity", "description", "source"})
-# Records of these tools are the company's own notes on a customer, which no customer reads.
-_INTERNAL: Final = ("ticket", "opportunit")
+# What these tools return are notes on a customer, which no customer reads.
+_INTERNAL: Final = ("ticket", "opportunit", "recall")
 _FIRST_DATES: Final = ("issued_at", "placed_at", "created_at", "date")
 _CODE_SCORE: Final = 20.0
+# What the first and the second article of a search have before the third.
+_RANK_SCORES: Final[Mapping[int, float]] = {0: 2.0, 1: 1.0}
 _MONTH_SCORE: Final = 8.0
 _STATUS_SCORE: Final = 3.0
+# "Where is", "cómo va" and "how many" ask for a state, not for a way. "Como" also means "as", but not at the
+# beginning of a clause.
 _HOW_TO: Final = re.compile(
-    r"\bhow (?:do|can|should|to|could)\b|\bwhere (?:do|can) (?:i|we)\b|\bwhy\b|\bwhat is (?:our|the|my) limit"
-    r"|\bcomo (?:eu |que )?(?:fa[cç]o|posso|importo|agendo|exporto|conecto|crio|troco|configuro|funciona)"
-    r"|\bonde (?:eu |que )?(?:encontro|troco|vejo|acho|altero|mudo|configuro)|\bpor qu[eê]\b"
-    r"|\bo que (?:eu )?fa[cç]o"
-    r"|\bc[oó]mo (?:puedo|se|hago)\b|\bd[oó]nde (?:puedo|encuentro|veo)\b",
+    r"(?:^|[.,;:!?¿\n]\s*|\b(?:e|y|and|or|saber|know|explain|explic\w+|me|but|mas|pero)\s+)"
+    r"(?:how|where|como|c[oó]mo|a?onde|d[oó]nde)\s+"
+    r"(?!(?:is|are|was|were|much|many|long|far|about|come|est[aáã]o?|est[aá]n|andam?|v[aã]i?|v[aã]o|van)\b)\w"
+    r"|\bwhy\b|\bpor ?qu[eê]\b|\bwhat is (?:our|the|my) limit|\bwhat happens (?:if|when)\b"
+    r"|\bo que (?:acontece|eu fa[cç]o|fa[cç]o)|\bqu[eé] (?:pasa|hago)\b",
     re.IGNORECASE,
 )
-# Facts are the customer's own: a question about plans in general is for the articles.
+_PROBLEM: Final = re.compile(
+    r"\b(?:can(?:no|['\u2019])t|unable|does(?: not|n['\u2019]t)|won['\u2019]t|stopped|lost|forgot|blocked"
+    r"|n[aã]o (?:consigo|conseguimos|funciona|deixa|abre|chega)|parou|perdi|esqueci|bloquead[oa]"
+    r"|no (?:puedo|podemos|funciona|deja|abre|llega)|perd[ií]|olvid[eé])\b",
+    re.IGNORECASE,
+)
+# Facts are stated where a value is asked for, and they are the customer's own: a question about plans in
+# general is for the articles.
+_ASKS_VALUE: Final = re.compile(
+    r"\b(?:which|what|when|how (?:many|much)|is|are|qua\w+|qu[eé]|cu[aá]\w+|until|até|hasta)\b",
+    re.IGNORECASE,
+)
 _OWN: Final = re.compile(
-    r"\b(?:my|mine|our|ours|i|we|me|us|meu|meus|minha|minhas|nosso|nossa|eu|mi|mis|nuestro|nuestra|estou|tenho|temos|tengo|tenemos)\b",
+    r"\b(?:my|mine|our|ours|i|we|me|us|meus?|minhas?|nossos?|nossas?|eu|mis?|nuestr[oa]s?|estou|tenho|temos|tengo|tenemos)\b",
     re.IGNORECASE,
 )
+_OWED: Final = (
+    "unpaid", "outstanding", "owe", "to pay", "em aberto", "sem pagar", "devo", "devemos", "por pagar",
+    "pendent", "pendiente", "debo", "debemos", "deud",
+)  # fmt: skip
 _STATUS_WORDS: Final[Mapping[str, tuple[str, ...]]] = {
-    "overdue": ("overdue", "vencid", "atrasad"), "open": ("unpaid", "outstanding", "em aberto", "pendiente"),
+    "overdue": ("overdue", "vencid", "atrasad", *_OWED), "open": _OWED,
     "refunded": ("refund", "reembols"), "delayed": ("late", "delay", "atrasad", "retrasad"),
     "cancelled": ("cancel",), "delivered": ("delivered", "entreg"), "shipped": ("shipped", "enviad"),
 }  # fmt: skip
@@ -72,6 +90,12 @@ def is_how_to(text: str) -> bool:
     return bool(_HOW_TO.search(text))
 
 
+def needs_explanation(conversation: Conversation) -> bool:
+    """Return whether the message asks how something is done, or reports what does not work."""
+    is_problem = "error" in conversation.concepts or bool(_PROBLEM.search(conversation.task))
+    return is_problem or is_how_to(conversation.task)
+
+
 def find_answer(conversation: Conversation) -> Answer | None:
     """Return the best answer from all results and from the passages of the prompt; ``None`` without one."""
     found = [_from_records(conversation), _from_facts(conversation), _from_passages(conversation)]
@@ -83,13 +107,16 @@ def find_answer(conversation: Conversation) -> Answer | None:
 
 
 def _from_records(conversation: Conversation) -> Answer | None:
-    groups = [(call.tool, _records(call.result)) for call in conversation.calls if not call.failure]
-    best: Answer | None = None
-    for tool, records in groups:
-        if records and not any(word in tool for word in _INTERNAL):
-            answer = _select(conversation, tool, records)
-            best = answer if best is None or answer.score > best.score else best
-    return best
+    """Return the records of the message; where it names none, those of the only list that was read."""
+    lists = {
+        call.tool: records
+        for call in conversation.calls
+        if not any(word in call.tool for word in _INTERNAL) and (records := _records(call.result))
+    }
+    answers = [
+        _select(conversation, tool, records, is_only=len(lists) == 1) for tool, records in lists.items()
+    ]
+    return max(answers, key=lambda answer: answer.score, default=None)
 
 
 def _records(result: Any) -> list[Mapping[str, Any]]:
@@ -104,24 +131,26 @@ def _records(result: Any) -> list[Mapping[str, Any]]:
     ]
 
 
-def _select(conversation: Conversation, tool: str, records: Sequence[Mapping[str, Any]]) -> Answer:
+def _select(
+    conversation: Conversation, tool: str, records: Sequence[Mapping[str, Any]], *, is_only: bool
+) -> Answer:
     """Choose the records the message is about, by number, month, status or item."""
     phrases, language = PHRASES[conversation.language], conversation.language
     base = 3.0 * len(set(find_concepts(tool.replace("_", " "))) & set(conversation.concepts))
-    base -= 6.0 * is_how_to(conversation.task)
     scores = [_record_score(record, conversation) for record in records]
     best = max(scores)
+    base += 1.0 * is_only - 6.0 * is_how_to(conversation.task)
     chosen = [record for record, score in zip(records, scores, strict=True) if score == best]
     if conversation.codes and best < _CODE_SCORE and any("-" in code for code in conversation.codes):
         missing = next(code for code in conversation.codes if "-" in code)
-        return Answer(phrases.not_found.format(code=missing), base + 1)
+        return Answer(phrases["not_found"].format(code=missing), base)
     lines = "\n".join(f"- {describe(record, language)}" for record in chosen[:_MOST_LISTED])
     if conversation.months and best < _MONTH_SCORE:
-        heading = phrases.none_in_month.format(month=name_month(conversation.months[0], language))
-        return Answer(f"{heading}\n{lines}", base + 1)
+        heading = phrases["none_in_month"].format(month=name_month(conversation.months[0], language))
+        return Answer(f"{heading}\n{lines}", base)
     if len(chosen) == 1:
-        return Answer(describe(chosen[0], language), base + best + 1)
-    return Answer(f"{phrases.which}\n{lines}", base + best)
+        return Answer(describe(chosen[0], language), base + best)
+    return Answer(f"{phrases['which']}\n{lines}", base + best)
 
 
 def _record_score(record: Mapping[str, Any], conversation: Conversation) -> float:
@@ -161,7 +190,7 @@ def describe(record: Mapping[str, Any], language: Language) -> str:
         record.get("expected_at")
     )
     sentence = ", ".join(part for part in parts if part) + "."
-    return f"{sentence} {PHRASES[language].late}" if late else sentence
+    return f"{sentence} {PHRASES[language]['late']}" if late else sentence
 
 
 def _format_value(key: str, value: Any, record: Mapping[str, Any], language: Language) -> str:
@@ -210,7 +239,7 @@ def _from_facts(conversation: Conversation) -> Answer | None:
     wanted = set(conversation.concepts)
     lines: list[str] = []
     score = -4.0 * is_how_to(conversation.task)
-    is_own = bool(_OWN.search(conversation.task))
+    is_own = bool(_OWN.search(conversation.task) and _ASKS_VALUE.search(conversation.task))
     for key, value, holder in _facts(conversation):
         is_about = is_own or key not in _OWN_FACTS
         matches = wanted & set(_FACT_CONCEPTS.get(key, ())) if is_about else None
@@ -247,7 +276,7 @@ def _fact_line(key: str, value: Any, holder: Mapping[str, Any], conversation: Co
         if not value.get("limit"):
             return f"{name.capitalize()}: {used}."
         limit = _format_number(value["limit"], language)
-        return f"{name.capitalize()}: {PHRASES[language].of.format(used=used, limit=limit)}."
+        return f"{name.capitalize()}: {PHRASES[language]['of'].format(used=used, limit=limit)}."
     if key == "renews_on" and holder.get("status") == "trialing":
         name = translate("trial_ends", language)
     if key == "status" and "plan" not in holder:
@@ -269,25 +298,37 @@ def _component_line(components: Mapping[str, Any], conversation: Conversation) -
 
 def _from_passages(conversation: Conversation) -> Answer | None:
     ranked = [
-        (_passage_score(title, text, conversation), title, text) for title, text in _documents(conversation)
+        (_passage_score(rank, title, text, conversation), title, text)
+        for rank, (title, text) in enumerate(_documents(conversation))
     ]
     score, title, text = max(ranked, default=(0.0, "", ""))
     if score < 1:
         return None
-    phrases = PHRASES[conversation.language]
-    passage = best_passage(text, conversation.concepts)
-    bonus = 5.0 if is_how_to(conversation.task) or "error" in conversation.concepts else 0.0
-    return Answer(phrases.article.format(title=title, passage=passage) if title else passage, score + bonus)
+    return Answer(_quote(title, best_passage(text, conversation.concepts), conversation.language), score)
 
 
-def _documents(conversation: Conversation) -> Iterator[tuple[str, str]]:
-    for call in conversation.calls:
-        if not call.failure and "ticket" not in call.tool and call.tool != "recall":
-            yield from _prose(call.result)
-    for note in conversation.notes:
-        for line in note.splitlines():
-            if numbered := re.match(r"\d+\. \w+\([^)]*\): ([^.]+)\. (.{60,})", line):
-                yield numbered[1], numbered[2]
+def _quote(title: str, passage: str, language: Language) -> str:
+    """Quote a passage with its title; one in another language than the customer's is announced as such."""
+    phrases, written_in = PHRASES[language], detect_language(passage, default=language)
+    if not title:
+        return passage
+    if written_in == language:
+        return phrases["article"].format(title=title, passage=passage)
+    name = phrases[f"language_{written_in}"]
+    return phrases["foreign_article"].format(title=title, passage=passage, language=name)
+
+
+def _documents(conversation: Conversation) -> list[tuple[str, str]]:
+    """Return title and text of what searches found, best first, else of what the notes quote."""
+    found = [
+        document
+        for call in conversation.calls
+        if not call.failure and not any(word in call.tool for word in _INTERNAL)
+        for document in _prose(call.result)
+    ]
+    lines = [line for note in conversation.notes for line in note.splitlines()]
+    quoted = (re.match(r"\d+\. \w+\([^)]*\): ([^.]+)\. (.{60,})", line) for line in lines)
+    return found or [(match[1], match[2]) for match in quoted if match]
 
 
 def _prose(value: Any) -> Iterator[tuple[str, str]]:
@@ -303,15 +344,23 @@ def _prose(value: Any) -> Iterator[tuple[str, str]]:
                 yield from _prose(each)
 
 
-def _passage_score(title: str, text: str, conversation: Conversation) -> float:
-    """Weigh shared concepts; one that the title has counts three times. Too few shared ones are no answer."""
+def _passage_score(rank: int, title: str, text: str, conversation: Conversation) -> float:
+    """Weigh shared concepts, those of the title more, and the rank that the search gave.
+
+    A search knows meanings, so that one shared concept is enough for the first article that answers a
+    question. Too few shared ones are no answer.
+    """
     wanted = set(conversation.concepts)
     in_title, in_text = wanted & set(find_concepts(title)), wanted & set(find_concepts(text))
     shared = in_title | in_text
-    enough = len(shared) >= min(2, len(wanted)) and len(shared) >= 0.25 * len(wanted)
-    if not enough or not (in_title or len(shared) >= 3):  # noqa: PLR2004 - without the title, three words must agree
+    explains = needs_explanation(conversation)
+    least = 2 if in_title else 3
+    fits = len(shared) >= max(least, 0.25 * len(wanted))
+    if not (fits or (shared and not rank and (explains or "?" in conversation.task))):
         return 0.0
-    return 1.0 + 2.0 * len(in_title) + len(in_text) + 1.5 * (detect_language(text) == conversation.language)
+    in_language = detect_language(text, default=conversation.language) == conversation.language
+    closeness = 2.0 * len(in_title) + len(in_text) + _RANK_SCORES.get(rank, 0.0)
+    return 1.0 + closeness + 0.5 * in_language + 5.0 * explains
 
 
 def best_passage(text: str, wanted: Sequence[str]) -> str:

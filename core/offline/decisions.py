@@ -6,38 +6,22 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, TypeAlias
 
-from core.offline.answers import Answer, find_answer, is_how_to
+from core.offline.answers import Answer, find_answer, is_how_to, needs_explanation
 from core.offline.conversation import Call, Conversation
-from core.offline.phrases import PHRASES, Phrases
 from core.offline.schema import Schema, fill_arguments
-from core.offline.words import find_concepts, find_key_words, tokenise, word_set
-from core.teams import name_team
+from core.offline.words import NEEDS_PERSON, PHRASES, build_query, find_concepts, tokenise
+from core.teams import format_handed_over
 from core.texts import normalise_text
 
 _PARALLEL: Final = 2
-_MOST_ROUNDS: Final = 3
 _LEAST_SCORE: Final = 2.0
 # Names of tools that change something begin with one of these; all others only read.
-_EFFECT_VERBS: Final = word_set(
-    """
-    add assign book cancel change create delete escalate file forward hand notify open pay post refund
-    register remember remove report reply schedule send set transfer update write
-    """
+_EFFECT: Final = re.compile(
+    r"(?:add|assign|book|cancel|change|create|delete|escalate|file|forward|hand|notify|open|pay|post|refund"
+    r"|register|remember|remove|report|reply|schedule|send|set|transfer|update|write)(?:_|$)"
 )
 _HANDOFF: Final = re.compile(r"hand_?(?:over|off)|escalate_to_(?:human|person)|transfer_to")
 _SEARCH: Final = re.compile(r"search|find|lookup")
-# What only a person can do. A question how it is done is none of them.
-_NEEDS_PERSON: Final = re.compile(
-    r"\b(?:refund|money back|charged twice|double charge|dispute|chargeback|exchange|replace|discount"
-    r"|percent off|% off|complain|complaint"
-    r"|unacceptable|leaked|breach|cancel|delete|erase|book|manager|supervisor|human|real person"
-    r"|dinheiro de volta|cobrad[oa]s? (?:duas vezes|em dobro|dos veces)|reembols\w+|estorn\w+"
-    r"|troc(?:ar|a)\b(?! o cart)|desconto|reclam\w+|insatisfeit\w+|vaz(?:ou|amento)"
-    r"|cancel\w+|exclu\w+"
-    r"|apag(?:ar|uem)|marcar|atendente|gerente|c[oó]pia de todos|todos os dados|responsable|encargad[oa]"
-    r"|queja|quejar\w*|devoluci[oó]n|filtraci[oó]n|borrar)\b",
-    re.IGNORECASE,
-)
 _GREETING: Final = re.compile(
     r"(?:hi|hello|hey|good (?:morning|afternoon|evening)|oi|ola|bom dia|boa (?:tarde|noite)|hola"
     r"|buen[oa]s\b.*)"
@@ -76,7 +60,7 @@ class Decision:
     unable: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tool:
     """A bound tool, by name, description and parameters (JSON schema)."""
 
@@ -87,7 +71,7 @@ class Tool:
     @cached_property
     def is_effect(self) -> bool:
         """Return whether the tool changes something, by the verb of its name."""
-        return self.name.partition("_")[0] in _EFFECT_VERBS
+        return bool(_EFFECT.match(self.name))
 
     def score(self, conversation: Conversation) -> float:
         """Weigh how much the tool has to do with the message: its name counts more than its description."""
@@ -95,7 +79,7 @@ class Tool:
         named = set(find_concepts(self.name.replace("_", " ")))
         described = set(find_concepts(self.description.partition("\n\n")[0][:400])) - named
         score = 3.0 * len(wanted & named) + 2.0 * len(wanted & described)
-        explains = is_how_to(conversation.task) or "error" in wanted
+        explains = needs_explanation(conversation)
         return score + 3.0 * (
             explains and bool(_SEARCH.search(self.name)) and "article" in {*named, *described}
         )
@@ -114,7 +98,7 @@ class Decider:
     tools: Sequence[Tool] = field(default_factory=tuple)
 
     @property
-    def _phrases(self) -> Phrases:
+    def _phrases(self) -> Mapping[str, str]:
         return PHRASES[self.conversation.language]
 
     @cached_property
@@ -130,16 +114,16 @@ class Decider:
     def needs_person(self) -> bool:
         """Return whether the message asks for what only a person can do."""
         task = self.conversation.task
-        return bool(_NEEDS_PERSON.search(task)) and not is_how_to(task)
+        return bool(NEEDS_PERSON.search(task)) and not is_how_to(task)
 
     def decide(self) -> Decision:
         """Gather, then act where the message asks for it, then answer; hand over where nothing answers."""
         small_talk = self._small_talk()
         if small_talk or not self.conversation.task.strip():
-            return Decision(small_talk or self._phrases.greeting)
+            return Decision(small_talk or self._phrases["greeting"])
         if self._handed_over is None and (calls := self._next_calls()):
             names = ", ".join(name for name, _ in calls)
-            return Decision(self._phrases.thought.format(tools=names), calls)
+            return Decision(self._phrases["thought"].format(tools=names), calls)
         unable = self.answer is None and self._handed_over is None
         return Decision(self.closing(), unable=unable)
 
@@ -156,7 +140,7 @@ class Decider:
         named = next((tool for tool in self.tools if tool.name == name), None)
         tool = named or max(self.tools, key=lambda each: each.score(self.conversation))
         arguments, _ = fill_arguments(tool.parameters, self._values())
-        return Decision(self._phrases.thought.format(tools=tool.name), [(tool.name, arguments)])
+        return Decision(self._phrases["thought"].format(tools=tool.name), [(tool.name, arguments)])
 
     def reply(self) -> Decision:
         """Answer without tools: small talk, a quoted passage, or that it is unable."""
@@ -168,12 +152,10 @@ class Decider:
         """Return the final text: what was found, and that a person follows up where that was recorded."""
         parts = [self.answer.text] if self.answer else []
         if self._handed_over is not None:
-            team = name_team(
-                str(self._handed_over.arguments.get("team", "support")), self.conversation.language
-            )
-            parts.append(self._phrases.handed_over.format(team=team))
+            team = str(self._handed_over.arguments.get("team", "support"))
+            parts.append(format_handed_over(team, self.conversation.language))
             if not self.answer and self.needs_person:
-                parts.insert(0, self._phrases.apology)
+                parts.insert(0, self._phrases["apology"])
         return "\n\n".join(parts) or self._unable()
 
     def _small_talk(self) -> str:
@@ -181,53 +163,34 @@ class Decider:
         if not text or len(text.split()) > _SMALL_TALK_WORDS or self.conversation.codes:
             return ""
         if _IDENTITY.search(normalise_text(self.conversation.task)):
-            return self._phrases.identity
+            return self._phrases["identity"]
         thanks, goodbye = _THANKS.search(text), _GOODBYE.search(text)
         if thanks or goodbye:
-            return " ".join([self._phrases.thanks] * bool(thanks) + [self._phrases.goodbye] * bool(goodbye))
-        return self._phrases.greeting if _GREETING.match(text) and len(text.split()) <= 4 else ""  # noqa: PLR2004
+            said = {"thanks": thanks, "goodbye": goodbye}
+            return " ".join(self._phrases[name] for name, found in said.items() if found)
+        return self._phrases["greeting"] if _GREETING.match(text) and len(text.split()) <= 4 else ""  # noqa: PLR2004
 
     def _unable(self) -> str:
         failed = any(call.failure == "unavailable" for call in self.conversation.calls)
-        return self._phrases.unavailable if failed else self._phrases.unable
+        return self._phrases["unavailable"] if failed else self._phrases["unable"]
 
     def _gather(self) -> list[ToolArguments]:
-        """Choose reading tools that were not called: relevant ones, else any search while nothing answers."""
-        if len(self.conversation.rounds) >= _MOST_ROUNDS or (self.answer and self.conversation.calls):
-            return self._search_again() if self.answer is None else []
-        scores = {tool.name: tool.score(self.conversation) for tool in self.tools if not tool.is_effect}
+        """Choose reading tools that were not called: relevant ones, and all others while nothing answers."""
         made = {call.tool for call in self.conversation.calls}
+        if self.answer and made:
+            return []
+        scores = {
+            tool: tool.score(self.conversation)
+            for tool in self.tools
+            if not tool.is_effect and tool.name not in made
+        }
+        ranked = sorted(scores, key=lambda tool: -scores[tool])
         least = max(_LEAST_SCORE, 0.5 * max(scores.values(), default=0.0))
-        ranked = sorted(
-            (tool for tool in self.tools if tool.name in scores), key=lambda tool: -scores[tool.name]
-        )
-        chosen = [tool for tool in ranked if scores[tool.name] >= least and tool.name not in made]
-        if not chosen:
-            searches = [tool for tool in ranked if _SEARCH.search(tool.name) and tool.name not in made]
-            chosen = searches[:1]
-        calls = []
-        for tool in chosen[:_PARALLEL]:
-            arguments, missing = fill_arguments(tool.parameters, self._values())
-            if not missing:
-                calls.append((tool.name, arguments))
-        return calls or self._search_again()
-
-    def _search_again(self) -> list[ToolArguments]:
-        """Repeat an empty search once with the longest words alone."""
-        for tool in self.tools:
-            made = [call for call in self.conversation.calls if call.tool == tool.name]
-            if (
-                self.answer
-                or len(made) != 1
-                or made[0].result
-                or not isinstance(made[0].arguments.get("query"), str)
-            ):
-                continue
-            query = made[0].arguments["query"].split()
-            fewer = sorted(query, key=len, reverse=True)[: max(1, len(query) // 2)]
-            if len(fewer) < len(query) and not made[0].failure:
-                return [(tool.name, {**made[0].arguments, "query": " ".join(w for w in query if w in fewer)})]
-        return []
+        relevant = [tool for tool in ranked if scores[tool] >= least][:_PARALLEL]
+        chosen = [
+            (tool.name, *fill_arguments(tool.parameters, self._values())) for tool in relevant or ranked
+        ]
+        return [(name, arguments) for name, arguments, missing in chosen if not missing]
 
     def _requested_effect(self) -> ToolArguments | None:
         """Return an effect that the message asks for by verb and object, or the delivery of a solution."""
@@ -271,7 +234,7 @@ class Decider:
         task = " ".join(self.conversation.task.split())
         found = self.answer.text if self.answer else ""
         team = next((name for name, pattern in _TEAMS.items() if pattern.search(task)), "support")
-        query = " ".join(find_key_words(self.conversation.topic)) or task
+        query = build_query(self.conversation.topic)
         prose = {
             "solution": found or task,
             "message": found or task,

@@ -1,11 +1,10 @@
 """The chat model that LangChain sees: it reads the conversation, lets code decide, and streams the reply."""
 
-import asyncio
 import hashlib
 import json
 import re
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Final
 
@@ -19,16 +18,18 @@ from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from langchain_core.tools import BaseTool
-from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel
 
 from core.offline.conversation import Conversation, read_conversation
 from core.offline.decisions import Decider, Decision, Tool
-from core.offline.schema import Schema, fill
+from core.offline.schema import fill
 
 OFFLINE_MODEL_NAME: Final = "offline"
 
 _TOKEN: Final = re.compile(r"\s*\S{1,16}|\s+$")
+# Classes whose JSON schema is kept: making one takes longer than a reply.
+_MAX_SCHEMAS: Final = 64
 # Rough characters of a token, for the usage that is reported.
 _TOKEN_CHARACTERS: Final = 4
 
@@ -39,12 +40,7 @@ class OfflineChatModel(BaseChatModel):
     It chooses tools by name and description, fills schemas validly, selects the record that a message is
     about, and quotes the best passage with its title. What it cannot do it hands to a person, or says that it
     is unable (``response_metadata["unable"]``). The same input gives the same output.
-
-    Attributes:
-        token_pause: Seconds between two tokens.
     """
-
-    token_pause: float = 0.0
 
     @property
     def _llm_type(self) -> str:
@@ -72,22 +68,21 @@ class OfflineChatModel(BaseChatModel):
         return self.bind(tools=formatted, tool_choice=tool_choice, **kwargs)
 
     def with_structured_output(
-        self, schema: dict[str, Any] | type, *, include_raw: bool = False, **kwargs: Any
+        self, schema: dict[str, Any] | type[BaseModel], *, include_raw: bool = False, **kwargs: Any
     ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
         """Answer with JSON text that is valid for a schema, parsed.
 
         Args:
-            schema: A pydantic class, a ``TypedDict`` or a JSON schema.
+            schema: A pydantic class or a JSON schema.
             include_raw: Return ``{"raw", "parsed", "parsing_error"}`` instead of the parsed value.
             **kwargs: Accepted for the sake of other models' options, and not used.
         """
         del kwargs
-        is_model = isinstance(schema, type) and issubclass(schema, BaseModel)
-        parser: Runnable[Any, Any] = (
-            PydanticOutputParser(pydantic_object=schema) if is_model else JsonOutputParser()
-        )
-        response_format = {"type": "json_schema", "json_schema": {"schema": _json_schema(schema)}}
-        model = self.bind(response_format=response_format)
+        parser: Runnable[Any, Any] = JsonOutputParser()
+        if isinstance(schema, type):
+            parser = PydanticOutputParser(pydantic_object=schema)
+            schema = _json_schema(schema)
+        model = self.bind(reply_schema=schema)
         if not include_raw:
             return model | parser
         parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
@@ -101,21 +96,8 @@ class OfflineChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        del run_manager
-        return generate_from_stream(iter(list(_chunks(messages, stop, kwargs))))
-
-    def _stream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> Iterator[ChatGenerationChunk]:
-        for chunk in _chunks(messages, stop, kwargs):
-            if run_manager:
-                run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-            yield chunk
-            time.sleep(self.token_pause)
+        del stop, run_manager
+        return generate_from_stream(iter(list(_chunks(messages, kwargs))))
 
     async def _astream(
         self,
@@ -124,20 +106,18 @@ class OfflineChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        for chunk in _chunks(messages, stop, kwargs):
+        del stop
+        for chunk in _chunks(messages, kwargs):
             if run_manager:
                 await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
-            await asyncio.sleep(self.token_pause)
 
 
-def _chunks(
-    messages: list[BaseMessage], stop: list[str] | None, options: dict[str, Any]
-) -> Iterator[ChatGenerationChunk]:
+def _chunks(messages: list[BaseMessage], options: dict[str, Any]) -> Iterator[ChatGenerationChunk]:
     """Yield the reply token by token, then its tool calls; metadata and counts are in the last chunk only."""
     conversation = read_conversation(messages)
     decision = _decide(conversation, options)
-    pieces: list[str] = _TOKEN.findall(_cut_at_stop(decision.text, stop))
+    pieces: list[str] = _TOKEN.findall(decision.text)
     for piece in pieces:
         yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
     written = len(pieces)
@@ -165,7 +145,7 @@ def _decide(conversation: Conversation, options: dict[str, Any]) -> Decision:
     tools = [_tool(each["function"]) for each in options.get("tools") or ()]
     decider = Decider(conversation, tools)
     choice = options.get("tool_choice")
-    if (schema := _response_schema(options)) is not None:
+    if (schema := options.get("reply_schema")) is not None:
         return Decision(json.dumps(fill(schema, _judgement(decider)), ensure_ascii=False))
     if tools and choice not in (None, "auto", "none"):
         chosen = choice.get("function", choice).get("name") if isinstance(choice, dict) else choice
@@ -197,28 +177,9 @@ def _tool(function: dict[str, Any]) -> Tool:
     return Tool(function["name"], function.get("description") or "", function.get("parameters") or {})
 
 
-def _json_schema(schema: dict[str, Any] | type) -> Schema:
-    if isinstance(schema, type) and issubclass(schema, BaseModel):
-        return schema.model_json_schema()
-    if isinstance(schema, dict) and "parameters" not in schema and "function" not in schema:
-        return schema
-    return convert_to_json_schema(schema)
-
-
-def _response_schema(options: dict[str, Any]) -> Schema | None:
-    response_format = options.get("response_format")
-    if not isinstance(response_format, dict):
-        return None
-    inner = response_format.get("json_schema")
-    if isinstance(inner, dict):
-        schema = inner.get("schema", inner)
-        return schema if isinstance(schema, dict) else None
-    return {"type": "object"} if response_format.get("type") == "json_object" else None
-
-
-def _cut_at_stop(text: str, stop: list[str] | None) -> str:
-    ends = [at for at in (text.find(mark) for mark in stop or () if mark) if at >= 0]
-    return text[: min(ends)] if ends else text
+@lru_cache(_MAX_SCHEMAS)
+def _json_schema(schema: type[BaseModel]) -> dict[str, Any]:
+    return schema.model_json_schema()
 
 
 def _call_id(messages: list[BaseMessage], tool: str, index: int) -> str:

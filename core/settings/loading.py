@@ -13,6 +13,7 @@ from core.settings.models import EmbeddingSettings, FeatureSettings, ModelSettin
 from core.settings.runs import (
     ApprovalSettings,
     CrmSettings,
+    MessageSettings,
     QueueSettings,
     RunSettings,
     SessionSettings,
@@ -45,6 +46,7 @@ class Settings:
     memory: MemorySettings
     rerank: RerankSettings
     context: ContextSettings
+    messages: MessageSettings
     sessions: SessionSettings
     runs: RunSettings
     queue: QueueSettings

@@ -48,6 +48,9 @@ class ModelSettings(BaseSettings):
     model_max_attempts: int = Field(
         3, ge=1, le=10, description="Attempts at a model call on 429, 5xx and connection errors"
     )
+    model_rest_seconds: Seconds = Field(
+        15, description="Pause without calls after a model was unavailable in three calls in a row"
+    )
     model_max_output_tokens: int = Field(
         8_192,
         ge=64,

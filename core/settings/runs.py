@@ -2,9 +2,9 @@
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings
 
 from core.settings.base import ApiKey, Seconds, check_http_address, group_config, parse_text_map
@@ -136,6 +136,27 @@ class QueueSettings(BaseSettings):
     )
 
 
+class MessageSettings(BaseSettings):
+    """How long a customer waits for the answer to a message."""
+
+    model_config = group_config("MESSAGE_")
+
+    deadline_seconds: Seconds = Field(
+        30,
+        description="Time from a message (POST /v1/messages) to its answer. What is not answered by then is "
+        "handed over to a person",
+    )
+    reserve_seconds: Seconds = Field(
+        5, description="Part of it that agents, models and memory leave for recording that hand-off"
+    )
+
+    @model_validator(mode="after")
+    def _check_reserve(self) -> Self:
+        if self.reserve_seconds >= self.deadline_seconds:
+            raise ValueError("MESSAGE_RESERVE_SECONDS must be less than MESSAGE_DEADLINE_SECONDS")
+        return self
+
+
 class SessionSettings(BaseSettings):
     """Conversations of contacts on channels."""
 
@@ -160,6 +181,9 @@ class CrmSettings(BaseSettings):
     message_timeout_seconds: Seconds = Field(15, description="Time limit of one request that sends a message")
     max_attempts: int = Field(
         3, ge=1, le=10, description="Attempts at a CRM request on 429, 5xx and missing answers"
+    )
+    rest_seconds: Seconds = Field(
+        10, description="Pause without calls after the CRM was unavailable in three calls in a row"
     )
 
     articles_sync_seconds: float = Field(

@@ -1,8 +1,8 @@
 -- Queries of memory/indexer.py.
 
 -- name: queue_all
-INSERT INTO memory.unembedded (unit)
-SELECT id FROM memory.units
+INSERT INTO memory.unembedded (unit, later)
+SELECT id, part >= %s FROM memory.units
 WHERE NOT EXISTS (SELECT FROM memory.vectors WHERE vectors.unit = units.id AND model = %s)
 ON CONFLICT (unit) DO NOTHING
 
@@ -11,7 +11,7 @@ WITH leased AS (
     UPDATE memory.unembedded SET leased_until = now() + %(seconds)s * interval '1 second'
     WHERE unit IN (
         SELECT unit FROM memory.unembedded WHERE leased_until < now()
-        ORDER BY unit DESC LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+        ORDER BY later, unit DESC LIMIT %(batch)s FOR UPDATE SKIP LOCKED
     )
     RETURNING unit, leased_until
 )

@@ -23,7 +23,8 @@ RETURNING id
 -- name: index_units
 -- Indexes the text of new units and of their neighbours in the session; sql/0001_memory.sql explains the
 -- labels. The length is in lexemes, weighted like the labels in memory/retrievers.py. A vector is made of a
--- unit and the previous one, so the units after new ones are queued too.
+-- unit and the previous one, so the units after new ones are queued too. The parts of a long message beyond the
+-- first ones wait for those of other messages.
 WITH new AS (
     SELECT id, scope, session_id, at, message, part FROM memory.units WHERE id = ANY(%(units)s)
 ), followers AS (
@@ -41,8 +42,10 @@ WITH new AS (
         ORDER BY at DESC, message DESC, part DESC LIMIT 1
     ) AS neighbour
 ), queued AS (
-    INSERT INTO memory.unembedded (unit)
-    SELECT id FROM new UNION SELECT id FROM followers
+    INSERT INTO memory.unembedded (unit, later)
+    SELECT id, bool_or(later) FROM (
+        SELECT id, part >= %(first_parts)s AS later FROM new UNION ALL SELECT id, false FROM followers
+    ) AS each GROUP BY id
     ON CONFLICT (unit) DO UPDATE SET leased_until = '-infinity'
 ), fields AS (
     SELECT u.id,

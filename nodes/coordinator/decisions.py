@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, create_model
 from core.context import Context
 from core.errors import ModelError
 from core.logging import get_logger
-from core.teams import name_team
+from core.teams import format_handed_over, name_team
 from core.texts import Language, normalise_text
 from nodes.coordinator.classifier import Routing
 from nodes.coordinator.router import GENERAL, AgentRegistry
@@ -68,19 +68,13 @@ gracias hasta luego
 que tenga un buen dia
 """.strip().splitlines()
 )
+# Room for punctuation; reading all of a long letter would take milliseconds.
+_MAX_GOODBYE_CHARACTERS: Final = 2 * max(map(len, _GOODBYES))
 # Asked where the model cannot write a question.
 QUESTION: Mapping[Language, str] = {
     "en": "I want to get this right: could you tell me a little more about what you need?",
     "pt": "Quero ajudar do jeito certo: pode me contar um pouco mais sobre o que você precisa?",
     "es": "Quiero ayudarle bien: ¿puede contarme un poco más sobre lo que necesita?",
-}
-_HANDOFF_RECORDED: Mapping[Language, str] = {
-    "en": "I have asked our {team} team to take over from here. A person will write to you in this "
-    "conversation.",
-    "pt": "Pedi à nossa equipe de {team} que assuma daqui em diante. Uma pessoa vai escrever para você nesta "
-    "conversa.",
-    "es": "He pedido a nuestro equipo de {team} que continúe a partir de aquí. Una persona le escribirá en "
-    "esta conversación.",
 }
 _HANDOFF_NOT_RECORDED: Mapping[Language, str] = {
     "en": "A person from our {team} team has to take over from here. I could not reach them just now, so "
@@ -313,9 +307,12 @@ def format_handoff(language: Language, handoff: Handoff, *, by_rule: bool) -> st
         handoff: The team, and whether the CRM has recorded the hand-off.
         by_rule: Whether a rule led to it, such as the customer's wish, and not a failure of the agents.
     """
-    sentence = (_HANDOFF_RECORDED if handoff["recorded"] else _HANDOFF_NOT_RECORDED)[language]
-    team = name_team(handoff["team"], language)
-    return ("" if by_rule else _APOLOGY[language]) + sentence.format(team=team)
+    team = handoff["team"]
+    if handoff["recorded"]:
+        sentence = format_handed_over(team, language)
+    else:
+        sentence = _HANDOFF_NOT_RECORDED[language].format(team=name_team(team, language))
+    return ("" if by_rule else _APOLOGY[language]) + sentence
 
 
 def is_notice(state: CoordinatorState) -> bool:
@@ -325,5 +322,7 @@ def is_notice(state: CoordinatorState) -> bool:
 
 def is_goodbye(message: str) -> bool:
     """Return whether the whole message is a farewell in one of our languages; thanks alone are not."""
+    if len(message) > _MAX_GOODBYE_CHARACTERS:
+        return False
     words = "".join(c if c.isalnum() else " " for c in normalise_text(message))
     return " ".join(words.split()) in _GOODBYES

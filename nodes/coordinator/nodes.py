@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal
 from uuid import uuid4
@@ -13,6 +13,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command, Overwrite, Send
 
 from agents.spec import AgentSpec
+from core import deadline
 from core.context import Context
 from core.customer_text import CustomerText
 from core.errors import CrmError, EmbeddingError, ModelError, NotFound
@@ -25,6 +26,7 @@ from nodes.coordinator import decisions
 from nodes.coordinator.classifier import Routing
 from nodes.coordinator.router import GENERAL
 from nodes.coordinator.specialists import (
+    Answer,
     Specialist,
     build_attempt,
     build_failed_attempt,
@@ -93,10 +95,12 @@ class CoordinatorNodes:
         self._relations = RelationRecorder(deps.memory)
 
     async def prepare(self, state: CoordinatorInput, *, runtime: Runtime[Context]) -> dict[str, Any]:
-        """Node: append the message to the session and clear what the last run left.
+        """Node: append the message to the session, clear what the last run left, and read the profile.
 
-        A session is a thread, so its id is the thread's wherever there is one.
+        A session is a thread, so its id is the thread's wherever there is one. The run continues without the
+        customer's CRM profile where the CRM is unavailable or has none.
         """
+        profile = await try_load_contact_profile(self._deps, state.contact_id)
         info = runtime.execution_info
         turn = state.message_id or str(uuid4())
         pending = PendingMessage(
@@ -107,7 +111,7 @@ class CoordinatorNodes:
             "turn": turn,
             "outbox": [pending],
             "session_id": (info.thread_id if info else None) or state.session_id,
-            "customer": "",
+            "customer": json.dumps(profile, ensure_ascii=False) if profile else "",
             "context": [],
             "ends_session": False,
             "memory": NO_MEMORY_USE,
@@ -125,11 +129,6 @@ class CoordinatorNodes:
             "reason": None,
             **no_grounding(),
         }
-
-    async def recall(self, state: CoordinatorState) -> dict[str, Any]:
-        """Node: read the customer's profile from the CRM; the run continues without one."""
-        profile = await try_load_contact_profile(self._deps, state["contact_id"])
-        return {"customer": json.dumps(profile, ensure_ascii=False)} if profile else {}
 
     async def classify(
         self, state: CoordinatorState, *, runtime: Runtime[Context]
@@ -273,16 +272,15 @@ class CoordinatorNodes:
 
     async def _attempt(self, spec: AgentSpec, task: SpecialistInput, context: Context) -> Attempt:
         profile = json.loads(task["customer"]) if task["customer"] else None
+        seconds = deadline.limit(SPECIALIST_SECONDS)
         try:
-            async with asyncio.timeout(SPECIALIST_SECONDS):
+            async with deadline.timeout(seconds):
                 with share_contact_profile(profile):
-                    answer = await self._specialists[spec.name](spec, task, context)
+                    answer = await _answer_in_time(self._specialists[spec.name](spec, task, context))
         except (ModelError, CrmError, NotFound) as error:
             return build_failed_attempt(spec.name, "failed", error.message)
         except (TimeoutError, NodeTimeoutError):
-            return build_failed_attempt(
-                spec.name, "timed_out", f"it took longer than {SPECIALIST_SECONDS:g} s"
-            )
+            return build_failed_attempt(spec.name, "timed_out", f"it took longer than {seconds:.3g} s")
         return build_attempt(spec.name, answer)
 
     async def collect(
@@ -297,7 +295,8 @@ class CoordinatorNodes:
                 "handoff": decisions.decide_handoff(registry, state),
             }
             return Command(goto="merge", update=update) if len(answers) > 1 else self._take_answer(update)
-        if GENERAL not in {attempt["agent"] for attempt in state["attempts"]}:
+        is_general_left = GENERAL not in {attempt["agent"] for attempt in state["attempts"]}
+        if is_general_left and not deadline.is_over():
             confidences = {each["agent"]: each["confidence"] for each in state["alternatives"]}
             fallback = decisions.build_general_dispatch(
                 registry, state["message"], "fallback", confidences.get(GENERAL, 0.0)
@@ -333,7 +332,8 @@ class CoordinatorNodes:
             known = [remove_unsupported(each, grounding["unsupported"]) for each in responses]
             added = await ground_answer(merged.text, message=state["message"], known=known)
             grounding["unsupported"] = added["unsupported"]
-        response = str(merged or "\n\n".join(responses))
+        # Two parts may have the same answer, such as that a person takes over.
+        response = str(merged or "\n\n".join(dict.fromkeys(responses)))
         return self._take_answer({"response": response, "path": "merged", **grounding})
 
     async def review(self, state: CoordinatorState) -> Command[Literal["hand_over", "record"]]:
@@ -371,21 +371,22 @@ class CoordinatorNodes:
     async def _record_handoff(self, state: CoordinatorState) -> bool:
         handoff = state["handoff"]
         try:
-            async with asyncio.timeout(RECORD_HANDOFF_SECONDS):
-                await self._deps.crm.hand_over(
-                    state["contact_id"],
-                    team=handoff["team"],
-                    reason=handoff["reason"],
-                    summary=cut(state["message"], _HANDOFF_SUMMARY_CHARACTERS),
-                    key=derive_idempotency_key(state["session_id"], state["turn"], "hand_over"),
-                )
+            with deadline.use_reserve():
+                async with deadline.timeout(RECORD_HANDOFF_SECONDS):
+                    await self._deps.crm.hand_over(
+                        state["contact_id"],
+                        team=handoff["team"],
+                        reason=handoff["reason"],
+                        summary=cut(state["message"], _HANDOFF_SUMMARY_CHARACTERS),
+                        key=derive_idempotency_key(state["session_id"], state["turn"], "hand_over"),
+                    )
         except (CrmError, TimeoutError) as error:
             log.warning("handoff_not_recorded", session_id=state["session_id"], reason=str(error))
             return False
         return True
 
     async def record(self, state: CoordinatorState, *, runtime: Runtime[Context]) -> dict[str, Any]:
-        """Node: append the answer to the session, and record the turn in memory.
+        """Node: append the answer to the session, record the turn in memory, and summarise older turns.
 
         Memory keeps no notice of a failure or a hand-off: it says nothing of the customer. What memory does
         not take stays in the outbox, and the next turn tries again.
@@ -409,8 +410,12 @@ class CoordinatorNodes:
                     channel_id=channel_id,
                 )
             )
-        scope = Scope(get_run_context(runtime).tenant, state["contact_id"])
-        fault = await record_messages(self._deps.memory, scope, state["session_id"], outbox)
+        context = get_run_context(runtime)
+        scope = Scope(context.tenant, state["contact_id"])
+        fault, summary = await asyncio.gather(
+            record_messages(self._deps.memory, scope, state["session_id"], outbox),
+            self._summarise_old_turns(state, answer, context),
+        )
         handed_over = state["path"] == "handoff" and state["handoff"]["recorded"]
         degraded = [*state["memory"]["degraded"], *([f"record: {fault}"] if fault else [])]
         return {
@@ -421,20 +426,22 @@ class CoordinatorNodes:
             "memory": MemoryUse(
                 available=state["memory"]["available"], degraded=degraded, recorded=not fault
             ),
+            **summary,
         }
 
-    async def summarise(self, state: CoordinatorState, *, runtime: Runtime[Context]) -> dict[str, Any]:
-        """Node: summarise the older turns when the conversation outgrows its share of the context."""
-        # Counting tokens is CPU-bound.
-        old = await asyncio.to_thread(select_old_turns, state, self._deps.context_tokens // 2)
+    async def _summarise_old_turns(
+        self, state: CoordinatorState, answer: AIMessage, context: Context
+    ) -> dict[str, str]:
+        """Return a summary where the conversation outgrows its share of the context; else nothing."""
+        old = await select_old_turns(state, answer, self._deps.context_tokens // 2)
         if not old:
             return {}
-        earlier, model = state.get("summary", ""), get_run_context(runtime).model
+        earlier = state.get("summary", "")
         try:
-            async with asyncio.timeout(SUMMARY_SECONDS):
+            async with deadline.timeout(SUMMARY_SECONDS):
                 with private_replies():
                     summary = await summarise_conversation(
-                        self._deps.models, old, earlier=earlier, model=model
+                        self._deps.models, old, earlier=earlier, model=context.model
                     )
         except TimeoutError:
             summary = extract_first_sentences(old, earlier=earlier)
@@ -456,3 +463,17 @@ class CoordinatorNodes:
         except ModelError as error:
             log.warning("text_not_written", prompt=prompt, reason=error.message)
             return None
+
+
+async def _answer_in_time(answer: Awaitable[Answer]) -> Answer:
+    """Await an agent's answer; a model or a CRM that was given no more time to answer is no fault of theirs.
+
+    Raises:
+        TimeoutError: The agent has used up its time.
+    """
+    try:
+        return await answer
+    except (ModelError, CrmError) as error:
+        if deadline.is_over():
+            raise TimeoutError from error
+        raise

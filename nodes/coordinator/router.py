@@ -8,12 +8,14 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
 from agents.spec import AgentSpec
+from core.deadline import is_over, set_deadline
 from core.embeddings import Embedder
-from core.embeddings.embedder import shorten
+from core.embeddings.embedder import Purpose, shorten
 from core.errors import EmbeddingError
 from core.logging import get_logger
 from nodes.coordinator.classifier import (
@@ -40,6 +42,8 @@ _MIN_CLAUSE_WORDS: Final = 3
 _MAX_CHARACTERS: Final = 1_000  # of a message: its beginning and end say what it is about
 _PAUSE_SECONDS: Final = 30.0  # how long a failing embedding model is not called while the fallback answers
 _MAX_CLASSIFIERS: Final = 16
+# Texts whose routing is kept: a message is routed when it comes and again by its run.
+_MAX_KEPT_ROUTINGS: Final = 256
 # Part of the name of a stored fit: increase it when fitting changes.
 _FORMAT: Final = 2
 
@@ -110,6 +114,8 @@ class Router:
         self._fallback = fallback
         self._cache_dir = cache_dir
         self._fits: dict[str, asyncio.Task[Classifier]] = {}
+        # By the fit and a digest of the text, because the texts are customers'.
+        self._kept: OrderedDict[tuple[str, bytes], Routing] = OrderedDict()
         self._paused_until = 0.0
         self._fault = ""
 
@@ -189,6 +195,9 @@ class Router:
             try:
                 routings = await self._classify_with(self._embedder, texts)
             except EmbeddingError as error:
+                if is_over():
+                    # Nothing is wrong with a model that was given no time.
+                    raise
                 self._fault = error.message
                 if self._fallback is None:
                     raise
@@ -205,17 +214,21 @@ class Router:
         return await self._classify_with(self._fallback or self._embedder, texts)
 
     async def _classify_with(self, embedder: Embedder, texts: Sequence[str]) -> list[Routing]:
-        classifier = await self._get_classifier(embedder)
-        vectors = await embedder.embed_documents([shorten(text, _MAX_CHARACTERS) for text in texts])
-        return [
-            routing
-            if any(character.isalnum() for character in text)
-            else replace(routing, verdict="unknown", confidence=0.0)
-            for text, routing in zip(texts, classifier.classify(vectors), strict=True)
-        ]
+        key = _compute_key(embedder.model, embedder.dimensions, embedder.purpose, self._training)
+        classifier = await self._get_classifier(embedder, key)
+        keys = {text: (key, _compute_digest(text)) for text in texts}
+        routings = {text: kept for text in texts if (kept := self._kept.get(keys[text]))}
+        new = [text for text in keys if text not in routings]
+        vectors = await embedder.embed_documents([shorten(text, _MAX_CHARACTERS) for text in new])
+        for text, routing in zip(new, classifier.classify(vectors), strict=True):
+            has_words = any(character.isalnum() for character in text)
+            routings[text] = routing if has_words else replace(routing, verdict="unknown", confidence=0.0)
+            self._kept[keys[text]] = routings[text]
+        while len(self._kept) > _MAX_KEPT_ROUTINGS:
+            self._kept.popitem(last=False)
+        return [routings[text] for text in texts]
 
-    async def _get_classifier(self, embedder: Embedder) -> Classifier:
-        key = _compute_key(embedder, self._training)
+    async def _get_classifier(self, embedder: Embedder, key: str) -> Classifier:
         if key in _classifiers:
             _classifiers.move_to_end(key)
             return _classifiers[key]
@@ -227,6 +240,8 @@ class Router:
         return await asyncio.shield(self._fits[key])
 
     async def _load_or_fit(self, embedder: Embedder, key: str) -> Classifier:
+        # Every later message needs the fit, so it does not end with the time of the first one.
+        set_deadline(None)
         start = time.perf_counter()
         path = self._cache_dir / f"router-{key[:32]}.npz" if self._cache_dir else None
         texts = self._training.texts
@@ -312,14 +327,12 @@ def _choose_more_confident(one: Routing | None, other: Routing | None) -> Routin
     return max(filter(None, (one, other)), key=lambda each: each.confidence, default=None)
 
 
-def _compute_key(embedder: Embedder, training: TrainingTexts) -> str:
+def _compute_digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+@lru_cache(_MAX_CLASSIFIERS)
+def _compute_key(model: str, dimensions: int, purpose: Purpose, training: TrainingTexts) -> str:
     """Return a digest of everything a fit depends on."""
-    content = [
-        _FORMAT,
-        embedder.model,
-        embedder.dimensions,
-        embedder.purpose,
-        training.by_route,
-        training.out_of_scope,
-    ]
+    content = [_FORMAT, model, dimensions, purpose, training.by_route, training.out_of_scope]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -1,5 +1,6 @@
 """The specialised agents at work: the context they get, and their results in one form for every pattern."""
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -57,6 +58,8 @@ _FAILED_ANSWER_CHARACTERS = 4_000
 # the next turns have room then, and few turns pay for a summary.
 _FULL = 0.8
 _KEPT = 0.4
+# From this many turns on a conversation is summarised, however short they are.
+_MOST_TURNS = MAX_TURNS - 2
 
 
 class Answer(Grounding):
@@ -145,16 +148,25 @@ def format_conversation(state: CoordinatorState) -> str:
     return "\n\n".join(filter(None, parts))
 
 
-def select_old_turns(state: CoordinatorState, share: int) -> Sequence[AnyMessage]:
-    """Return the turns to summarise so that the rest fits a share of tokens; none while all fit."""
+async def select_old_turns(state: CoordinatorState, answer: AnyMessage, share: int) -> Sequence[AnyMessage]:
+    """Return the turns to summarise so that the rest fits a share of tokens; none while all fit.
+
+    Args:
+        state: The session's state before the answer is appended.
+        answer: The answer to its latest message.
+        share: Number of tokens.
+    """
+    messages = [*state["messages"], answer]
     messages = select_unsummarised(
-        state["messages"],
-        turn="",
-        summarised_to=state.get("summarised_to", ""),
-        limit=len(state["messages"]),
+        messages, turn="", summarised_to=state.get("summarised_to", ""), limit=len(messages)
     )
-    costs = [count_tokens(format_turn(message)) for message in messages]
-    if sum(costs) <= _FULL * share and len(messages) < MAX_TURNS - 2:
+    turns = [format_turn(message) for message in messages]
+    # A token has a character or more: most sessions are so short that nothing has to be counted.
+    if len(messages) < _MOST_TURNS and sum(map(len, turns)) <= _FULL * share:
+        return []
+    # Counting tokens is CPU-bound.
+    costs = await asyncio.to_thread(lambda: [count_tokens(turn) for turn in turns])
+    if len(messages) < _MOST_TURNS and sum(costs) <= _FULL * share:
         return []
     kept, tokens = 0, 0
     for cost in reversed(costs):

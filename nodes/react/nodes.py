@@ -6,6 +6,7 @@ from uuid import uuid4
 
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import BaseTool
+from langgraph.graph import END
 from langgraph.runtime import Runtime
 from langgraph.types import Command, Send
 
@@ -77,7 +78,7 @@ class ReactNodes:
 
     async def think(
         self, state: ReactState, *, runtime: Runtime[Context]
-    ) -> Command[Literal["act", "think", "finish"]]:
+    ) -> Command[Literal["act", "think", "__end__"]]:
         """Node: ask for the next thought. Its tool calls become ``act`` tasks; its words are the answer."""
         context = get_run_context(runtime)
         try:
@@ -95,13 +96,11 @@ class ReactNodes:
                     model=context.model,
                 )
         except ModelRefused as refusal:
-            update = build_incomplete_update(state["trace"], "model_refused", refusal.message)
-            return Command(goto="finish", update=update)
+            return await _end_incomplete(state, [], "model_refused", refusal.message)
         if fault := find_reply_fault(reply):
             await streamed.retract()
             if state["unreadable"]:
-                update = build_incomplete_update(state["trace"], "model_reply_unreadable", fault)
-                return Command(goto="finish", update=update)
+                return await _end_incomplete(state, [], "model_reply_unreadable", fault)
             return Command(goto="think", update={"unreadable": fault})
         reply = _assign_call_ids(reply)
         update = {"messages": [reply], "iterations": state["iterations"] + 1, "unreadable": None}
@@ -109,7 +108,7 @@ class ReactNodes:
             return Command(
                 goto=[Send("act", task) for task in _build_act_inputs(reply, state)], update=update
             )
-        return Command(goto="finish", update={**update, **_build_answer_update(reply, state)})
+        return await _end(state, {**update, **_build_answer_update(reply, state)})
 
     async def act(self, state: ActInput, *, runtime: Runtime[Context]) -> dict[str, Any]:
         """Node: execute one tool call, after a person's approval where it needs one."""
@@ -123,16 +122,18 @@ class ReactNodes:
             idempotency_key=key,
             tenant=get_run_context(runtime).tenant,
             strategy=state["retrieval"],
+            agent=state["agent"],
+            time_zone=state["time_zone"],
         )
         return {"messages": [await execute(tools, call, context)]}
 
     async def reflect(
         self, state: ReactState, *, runtime: Runtime[Context]
-    ) -> Command[Literal["think", "finish"]]:
+    ) -> Command[Literal["think", "__end__"]]:
         """Node: record the observations, judge them where the input says so, and continue or end."""
         entries = record_observations(state)
         if not _needs_reflection(state, entries):
-            return _continue(state, entries)
+            return await _continue(state, entries)
         context = get_run_context(runtime)
         messages = [
             *build_transcript(state, self._build_system(state, self._reflection_prompt, context)),
@@ -148,37 +149,22 @@ class ReactNodes:
                     model=context.model,
                 )
         except ModelRefused as refusal:
-            return _end_incomplete(state, entries, "model_refused", refusal.message)
+            return await _end_incomplete(state, entries, "model_refused", refusal.message)
         if reflection is None:
             detail = "the reflection could not be read"
-            return _end_incomplete(state, entries, "model_reply_unreadable", detail)
+            return await _end_incomplete(state, entries, "model_reply_unreadable", detail)
         entries = [{**entry, "reflection": reflection.model_dump()} for entry in entries]
         answer = make_storable(reflection.final_answer or "").strip()
         if not reflection.task_complete or not answer:
             await streamed.retract()
-            return _continue(state, entries)
+            return await _continue(state, entries)
         update = {
             "trace": [*state["trace"], *entries],
             "success": reflection.success,
             "final_answer": answer,
             "reason_incomplete": None if reflection.success else "task_failed",
         }
-        return Command(goto="finish", update=update)
-
-    async def finish(self, state: ReactState) -> dict[str, Any]:
-        """Node: find what the answer rests on, and append it unless the last thought was the answer."""
-        last, answer = state["messages"][-1], state["final_answer"]
-        grounding = await ground_answer(
-            answer,
-            message=state["task"],
-            known=list_known_texts(state),
-            results=list_results(state["trace"]),
-            claimed=list_claims(state["trace"]),
-            time_zone=state["time_zone"],
-        )
-        if isinstance(last, AIMessage) and not last.tool_calls and make_storable(last.text) == answer:
-            return {**grounding}
-        return {**grounding, "messages": [AIMessage(answer)]}
+        return await _end(state, {**update, "messages": [AIMessage(answer)]})
 
     def _build_system(self, state: ReactState, prompt: str, context: Context) -> str:
         """Return the step's prompt with the agent's instruction and the day."""
@@ -220,6 +206,8 @@ def _build_act_inputs(reply: AIMessage, state: ReactState) -> list[ActInput]:
             contact_id=state["contact_id"],
             tools=state["tools"],
             retrieval=state["retrieval"],
+            agent=state["agent"],
+            time_zone=state["time_zone"],
         )
         for call in reply.tool_calls
     ]
@@ -245,19 +233,37 @@ def _needs_reflection(state: ReactState, entries: list[TraceEntry]) -> bool:
     return state["reflection"] == "always"
 
 
-def _continue(state: ReactState, entries: list[TraceEntry]) -> Command[Literal["think", "finish"]]:
+async def _continue(state: ReactState, entries: list[TraceEntry]) -> Command[Literal["think", "__end__"]]:
     """Think again, unless a tool stays unavailable or the limit of iterations is reached."""
     trace = [*state["trace"], *entries]
     if tool := find_unavailable_tool(trace):
-        return _end_incomplete(state, entries, "tool_unavailable", f"{tool} stayed unavailable")
+        return await _end_incomplete(state, entries, "tool_unavailable", f"{tool} stayed unavailable")
     if state["iterations"] >= state["max_iterations"]:
         detail = f"{state['iterations']} iterations were used"
-        return _end_incomplete(state, entries, "max_iterations_reached", detail)
+        return await _end_incomplete(state, entries, "max_iterations_reached", detail)
     return Command(goto="think", update={"trace": trace})
 
 
-def _end_incomplete(
+async def _end_incomplete(
     state: ReactState, entries: list[TraceEntry], reason: ReasonIncomplete, detail: str
-) -> Command[Literal["think", "finish"]]:
+) -> Command[Any]:
     update = build_incomplete_update([*state["trace"], *entries], reason, detail)
-    return Command(goto="finish", update=update)
+    return await _end(state, {**update, "messages": [AIMessage(update["final_answer"])]})
+
+
+async def _end(state: ReactState, update: dict[str, Any]) -> Command[Any]:
+    """End the run with what its answer rests on.
+
+    Args:
+        state: The state before the update.
+        update: The trace, the answer, and the message that holds it.
+    """
+    grounding = await ground_answer(
+        update["final_answer"],
+        message=state["task"],
+        known=list_known_texts(state),
+        results=list_results(update["trace"]),
+        claimed=list_claims(update["trace"]),
+        time_zone=state["time_zone"],
+    )
+    return Command(goto=END, update={**update, **grounding})

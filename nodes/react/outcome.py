@@ -100,7 +100,7 @@ def build_incomplete_update(trace: list[TraceEntry], reason: ReasonIncomplete, d
         reason: Why it ends.
         detail: The cause in a few words.
     """
-    best = find_best_answer(trace)
+    best = _find_best_answer(trace)
     answer = f"I could not finish this: {_REASON_TEXTS[reason]} ({detail})."
     return {
         "trace": trace,
@@ -111,14 +111,9 @@ def build_incomplete_update(trace: list[TraceEntry], reason: ReasonIncomplete, d
     }
 
 
-def find_best_answer(trace: Sequence[TraceEntry]) -> str:
-    """Return the latest answer of a reflection, else its latest reasoning, else the latest thought.
-
-    A thought that calls tools may repeat the prompt; it is passed over.
-    """
-    for field in ("final_answer", "reasoning"):
-        for entry in reversed(trace):
-            if text := str((entry["reflection"] or {}).get(field) or "").strip():
-                return text
-    thoughts = (entry["thought"].strip() for entry in reversed(trace))
-    return next((thought for thought in thoughts if thought and not find_echo(thought)), "")
+def _find_best_answer(trace: Sequence[TraceEntry]) -> str:
+    """Return the latest answer of a reflection; thoughts and reasoning are private."""
+    answers = (
+        str((entry["reflection"] or {}).get("final_answer") or "").strip() for entry in reversed(trace)
+    )
+    return next(filter(None, answers), "")

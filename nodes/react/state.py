@@ -63,6 +63,9 @@ class ReactInput(BaseModel):
     retrieval: StrategyName = Field(
         "general", description="How its tools rank what they find in memory and in the help articles"
     )
+    agent: str = Field(
+        "agent", min_length=1, max_length=200, description="Name of the agent; its notes are written under it"
+    )
 
 
 class Reflection(BaseModel):
@@ -119,6 +122,7 @@ class ReactState(ContextState, Grounding):
     expected_outcome: StoredText
     temperature: float
     retrieval: StrategyName
+    agent: StoredText
     # Id of the message the run began with; all messages after it are this run's.
     turn: str
     iterations: int
@@ -156,3 +160,5 @@ class ActInput(TypedDict):
     contact_id: str
     tools: list[str]
     retrieval: StrategyName
+    agent: str
+    time_zone: str

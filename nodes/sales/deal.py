@@ -7,7 +7,7 @@ from string import Template
 from typing import Any, Final, Literal, TypeAlias
 
 from core.errors import CrmError, CrmRefused
-from core.teams import name_team
+from core.teams import format_handed_over, name_team
 from core.texts import Language, cut, fence, join_lines
 from nodes.sales.stages import CLOSED, SUMMARY_CHARACTERS
 from nodes.sales.state import Deal, HandOver, Reason, SalesState, Writes
@@ -107,11 +107,6 @@ _CLOSED_LOST: Mapping[Language, str] = {
     "pt": "Obrigado por nos avisar. Registrei a sua decisão, e você pode escrever quando quiser.",
     "es": "Gracias por avisarnos. He registrado su decisión, y puede escribirnos cuando quiera.",
 }
-_HANDED_OVER: Mapping[Language, str] = {
-    "en": "I have passed this on to our {team} team. A colleague will get back to you.",
-    "pt": "Passei isto para a nossa equipe de {team}. Alguém vai falar com você.",
-    "es": "He pasado esto a nuestro equipo de {team}. Alguien le responderá.",
-}
 NOTED: Mapping[Language, str] = {
     "en": "Thank you, I have noted that.",
     "pt": "Obrigado, anotei isso.",
@@ -135,7 +130,7 @@ def choose_fixed_reply(
         texts = _CLOSED_WON if opportunity.stage == "closed_won" else _CLOSED_LOST
         return texts[language].format(team=name_team(_TEAM, language))
     if handed_over:
-        return _HANDED_OVER[language].format(team=name_team(handed_over["team"], language))
+        return format_handed_over(handed_over["team"], language)
     return ""
 
 

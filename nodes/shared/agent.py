@@ -35,6 +35,7 @@ class Agent(Protocol):
         max_iterations: int = 6,
         temperature: float = 0.2,
         retrieval: StrategyName = "general",
+        agent: str = "agent",
     ) -> ReactOutput:
         """Carry out a task.
 
@@ -49,6 +50,7 @@ class Agent(Protocol):
             max_iterations: Maximum number of thoughts.
             temperature: Sampling temperature of the thoughts.
             retrieval: The strategy its tools search with.
+            agent: Its name, under which it writes notes.
 
         Raises:
             ModelError: The model failed permanently.

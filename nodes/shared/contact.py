@@ -8,6 +8,7 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
+from core import deadline
 from core.errors import CrmError, CrmRefused, NotFound
 from core.logging import get_logger
 from core.memory import Edge
@@ -56,10 +57,17 @@ async def load_contact_profile(deps: Deps, contact_id: str) -> ContactProfile:
     shared = _shared_profile.get()
     if shared is not None and shared["contact"]["id"] == contact_id:
         return shared
-    contact, subscription, tickets = await asyncio.gather(
-        _load_contact(deps, contact_id), _load_subscription(deps, contact_id), _load_tickets(deps, contact_id)
+    try:
+        found = await deps.crm.get_contact_overview(contact_id)
+    except CrmRefused as refusal:
+        raise NotFound(
+            f"the CRM does not know contact {contact_id!r}", details={"contact_id": contact_id}
+        ) from refusal
+    values = found.model_dump(exclude_none=True)
+    tickets = values.pop("tickets", [])
+    profile = ContactProfile(
+        subscription=values.pop("subscription", None), recent_tickets=tickets[:RECENT_TICKETS], contact=values
     )
-    profile = ContactProfile(contact=contact, subscription=subscription, recent_tickets=tickets)
     # Prompts need the zone: its file is read here, and not in the event loop.
     await asyncio.to_thread(find_zone, get_time_zone(profile))
     return profile
@@ -68,7 +76,7 @@ async def load_contact_profile(deps: Deps, contact_id: str) -> ContactProfile:
 async def try_load_contact_profile(deps: Deps, contact_id: str) -> ContactProfile | None:
     """Read the profile within :data:`LOAD_SECONDS`; ``None`` if the CRM is unavailable or has none."""
     try:
-        async with asyncio.timeout(LOAD_SECONDS):
+        async with deadline.timeout(LOAD_SECONDS):
             return await load_contact_profile(deps, contact_id)
     except (CrmError, NotFound, TimeoutError) as error:
         log.warning("contact_profile_not_loaded", reason=str(error))
@@ -85,28 +93,3 @@ def extract_relations(profile: Mapping[str, Any]) -> list[Edge]:
     contact = Contact.model_validate(profile["contact"])
     tickets = [Ticket.model_validate(ticket) for ticket in profile["recent_tickets"]]
     return [*build_contact_edges(contact), *build_ticket_edges(contact.id, tickets, name=contact.name)]
-
-
-async def _load_contact(deps: Deps, contact_id: str) -> dict[str, Any]:
-    try:
-        contact = await deps.crm.get_contact(contact_id)
-    except CrmRefused as refusal:
-        raise NotFound(
-            f"the CRM does not know contact {contact_id!r}", details={"contact_id": contact_id}
-        ) from refusal
-    return contact.model_dump(exclude_none=True)
-
-
-async def _load_subscription(deps: Deps, contact_id: str) -> dict[str, Any] | None:
-    try:
-        return (await deps.crm.get_subscription(contact_id)).model_dump(exclude_none=True)
-    except CrmRefused:
-        return None
-
-
-async def _load_tickets(deps: Deps, contact_id: str) -> list[dict[str, Any]]:
-    try:
-        page = await deps.crm.list_tickets(contact_id)
-    except CrmRefused:
-        return []
-    return [ticket.model_dump(exclude_none=True) for ticket in page.tickets[:RECENT_TICKETS]]

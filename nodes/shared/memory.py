@@ -14,6 +14,7 @@ from uuid import UUID, uuid5
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from core import deadline
 from core.errors import MemoryRefused, MemoryUnavailable
 from core.logging import get_logger
 from core.memory import Fact, Hit, Memory, Message, Scope, StrategyName
@@ -115,7 +116,7 @@ async def retrieve(
 
 async def _call_in_time(call: Awaitable[T], name: str, faults: list[str]) -> T | None:
     try:
-        async with asyncio.timeout(RETRIEVAL_SECONDS):
+        async with deadline.timeout(RETRIEVAL_SECONDS):
             return await call
     except (MemoryUnavailable, MemoryRefused) as error:
         reason = error.message
@@ -172,8 +173,10 @@ async def record_messages(
         for message in messages
     ]
     try:
-        async with asyncio.timeout(RECORD_SECONDS):
-            await memory.add_messages(scope, additions)
+        # Recorded after the answer is known, for which the reserve is there too.
+        with deadline.use_reserve():
+            async with deadline.timeout(RECORD_SECONDS):
+                await memory.add_messages(scope, additions)
     except (MemoryUnavailable, MemoryRefused) as error:
         reason = error.message
     except TimeoutError:

@@ -15,6 +15,7 @@ _REQUEST_HEADERS = (
 _RESPONSE_HEADERS = (
     "X-Request-Id",
     "X-Thread-Id",
+    "X-Run-Id",
     "RateLimit",
     "RateLimit-Policy",
     "Retry-After",

@@ -1,7 +1,8 @@
 """The service's instruments, in a Prometheus registry of their own.
 
 Labels have few values: routes by template, tools and agents by what is registered, models by what is
-configured, outcomes by fixed sets. Thread, tenant and user are never labels.
+configured, outcomes by fixed sets. Thread and user are never labels; tenants are for open runs alone, a
+hundred of them.
 """
 
 import time
@@ -11,8 +12,11 @@ from typing import Any, Final, Literal, Protocol
 
 from langgraph.types import StreamPart
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from checkpoints.saver import GroupCommitSaver
+from core.circuit import CircuitState
 from core.concurrency import FairSemaphore
 from core.errors import RunStopped, ServiceError
 from core.metrics import Attempt, ModelOutcome, use_meter
@@ -96,6 +100,17 @@ class ServiceMetrics:
         self.checkpoint_commit_seconds = self._histogram(
             "checkpoint_commit_seconds", "Duration of a group commit"
         )
+        self.run_claims = self._counter(
+            "run_claims",
+            "Claims of this process on runs: first, again (another replica died), lost",
+            "outcome",
+        )
+        self.runs_open = self._gauge(
+            "runs_open", "Runs of all replicas that have not ended", "queue", "tenant", "status", "replica"
+        )
+        self.runs_oldest_seconds = self._gauge(
+            "runs_oldest_seconds", "Age of the oldest run that has not ended", "queue", "tenant", "status"
+        )
         self.jobs = self._counter("jobs", "Attempts at jobs of the task queue", "task", "outcome")
         self.job_seconds = self._histogram("job_seconds", "Duration of an attempt at a job", "task")
         self.jobs_waiting = self._gauge(
@@ -159,6 +174,21 @@ class ServiceMetrics:
         self.jobs_waiting.labels(task).set(waiting)
         self.jobs_oldest_seconds.labels(task).set(oldest_seconds)
         self.jobs_failed.labels(task).set(failed)
+
+    def record_claim(self, outcome: Literal["first", "again", "lost"]) -> None:
+        """Count a claim of this process on a run."""
+        self.run_claims.labels(outcome).inc()
+
+    def show_open_runs(
+        self, counts: Mapping[tuple[str, str, str, str], int], ages: Mapping[tuple[str, str, str], float]
+    ) -> None:
+        """Show the runs of all replicas that have not ended; see :class:`service.runs.claims.ClaimMeter`."""
+        self.runs_open.clear()
+        self.runs_oldest_seconds.clear()
+        for labels, count in counts.items():
+            self.runs_open.labels(*labels).set(count)
+        for group, seconds in ages.items():
+            self.runs_oldest_seconds.labels(*group).set(seconds)
 
     def _counter(self, name: str, description: str, *labels: str) -> Counter:
         return Counter(PREFIX + name, description, labels, registry=self.registry)
@@ -248,6 +278,29 @@ def measure_run(metrics: ServiceMetrics, graph: str, *, is_part: bool = False) -
             meter.finish()
 
 
+class _CircuitCollector(Collector):
+    """Shows the circuits of what is called over the network."""
+
+    def __init__(self, metrics: ServiceMetrics, circuits: Callable[[], Mapping[str, CircuitState]]) -> None:
+        self._metrics = metrics
+        self._circuits = circuits
+
+    def collect(self) -> Iterator[Metric]:
+        """Return one gauge, labelled by circuit: 1 while it is open or half open, else 0."""
+        states: dict[str, float] = {}
+        for name, state in self._circuits().items():
+            label = self._metrics.model_label(name)
+            states[label] = max(states.get(label, 0.0), float(state != "closed"))
+        gauge = GaugeMetricFamily(
+            PREFIX + "circuit_open",
+            "Whether the CRM or a model rests after it was unavailable",
+            labels=["name"],
+        )
+        for label, value in states.items():
+            gauge.add_metric([label], value)
+        yield gauge
+
+
 class RunCounts(Protocol):
     """How many runs there are, as :class:`service.runs.executor.RunExecutor` counts them."""
 
@@ -267,9 +320,16 @@ class RunCounts(Protocol):
 
 
 def add_gauges(
-    metrics: ServiceMetrics, *, runs: RunCounts, pool: Pool, saver: GroupCommitSaver, steps: FairSemaphore
+    metrics: ServiceMetrics,
+    *,
+    runs: RunCounts,
+    pool: Pool,
+    saver: GroupCommitSaver,
+    steps: FairSemaphore,
+    circuits: Callable[[], Mapping[str, CircuitState]],
 ) -> None:
     """Add the gauges that are read from the service's parts at each scrape."""
+    metrics.registry.register(_CircuitCollector(metrics, circuits))
 
     def read_pool(name: str) -> float:
         stats: Mapping[str, int] = pool.get_stats()

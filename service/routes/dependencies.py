@@ -16,6 +16,9 @@ from core.errors import InvalidRequest
 from service.auth.principal import Identity
 from service.lifespan import Service
 
+# The thread and the run that a request started or continued.
+THREAD_HEADER: Final = "X-Thread-Id"
+RUN_HEADER: Final = "X-Run-Id"
 # nginx's "client closed request"; only the log sees it.
 CLIENT_CLOSED_REQUEST = 499
 

@@ -38,9 +38,9 @@ def health_router() -> APIRouter:
     async def health(service: OpenService) -> JSONResponse:
         """Answer healthy if the database answers within two seconds and takes what runs write.
 
-        Degraded, still with 200, while memory or the embedding model fails, an agent fails again and again, a
-        background task fails or restarts, the last write failed and none was tried for a minute, or another
-        process of the service (`WORKERS`) is not healthy.
+        Degraded, still with 200, while memory or the embedding model fails, an agent fails again and again,
+        the CRM or a model rests after it was unavailable, a background task fails or restarts, the last
+        write failed and none was tried for a minute, or another process (`WORKERS`) is not healthy.
         """
         if fault := await _find_database_fault(service):
             return _unhealthy_response({"database": "down"}, f"the database is down: {fault}")
@@ -97,11 +97,14 @@ async def describe_health(service: Service) -> dict[str, Any]:
     ]
     tasks = service.tasks.statuses()
     is_failing = any(task.state in FAILING_STATES for task in tasks.values())
-    is_degraded = degraded_agents or is_failing or any(faults.values())
+    circuits = service.circuits()
+    is_resting = any(state != "closed" for state in circuits.values())
+    is_degraded = degraded_agents or is_failing or is_resting or any(faults.values())
     return {
         "status": "degraded" if is_degraded else "healthy",
         "checks": {"database": "up", **{name: "down" if fault else "up" for name, fault in faults.items()}},
         "faults": {name: fault for name, fault in faults.items() if fault},
+        "circuits": dict(circuits),
         "agents": {"degraded": degraded_agents},
         "tasks": {name: asdict(task) for name, task in tasks.items()},
     }

@@ -25,13 +25,23 @@ from service.audit.idempotency import KeyClaim
 from service.auth.rate_limits import build_refusal
 from service.errors import error_body, error_response, invalid_request, to_service_error
 from service.lifespan import Service
-from service.routes.dependencies import answer_until_disconnect, get_requester
-from service.routes.langserve_runnable import CLAIMED_KEY, FRESH_KEY, IDENTITY_KEY, SERVICE_KEY, ServedGraph
+from service.routes.dependencies import (
+    RUN_HEADER,
+    THREAD_HEADER,
+    answer_until_disconnect,
+    get_requester,
+)
+from service.routes.langserve_runnable import (
+    CLAIMED_KEY,
+    FRESH_KEY,
+    IDENTITY_KEY,
+    RUN_ID_KEY,
+    SERVICE_KEY,
+    ServedGraph,
+)
 from service.routes.sse import join_chunks, wait_for_first
 from service.runs.replay import IDEMPOTENCY_HEADER, claim_request_key
-from service.runs.request import build_served_input_schema, check_thread_id, new_thread_id
-
-THREAD_HEADER = "X-Thread-Id"
+from service.runs.request import build_served_input_schema, check_thread_id, new_run_id, new_thread_id
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 Event = dict[str, Any]
@@ -93,6 +103,8 @@ class GraphRoute(APIRoute):
             answer = await answer_until_disconnect(request, _answer(handler, request))
             if thread_id := getattr(request.state, "thread_id", None):
                 answer.headers[THREAD_HEADER] = thread_id
+            if run_id := getattr(request.state, "run_id", None):
+                answer.headers[RUN_HEADER] = run_id
             return answer
 
         return handle
@@ -104,7 +116,8 @@ async def _answer(handler: Handler, request: Request) -> Response:
         answer = await handler(request)
         if isinstance(answer, EventSourceResponse):
             events = await wait_for_first(_raise_errors(answer.body_iterator), _to_error_event)
-            answer.body_iterator = join_chunks(events)
+            names = {name: getattr(request.state, name, "") for name in ("thread_id", "run_id")}
+            answer.body_iterator = join_chunks(events, _to_error_event, **names)
     except ServiceError as error:
         return error_response(error)
     except ValidationError as error:
@@ -227,6 +240,8 @@ async def _complete_config(config: dict[str, Any], request: Request) -> dict[str
         if key:
             claimed = await _claim_key(request, key, given, check_thread_id(configurable["thread_id"]))
             configurable |= {CLAIMED_KEY: claimed, "thread_id": claimed.thread_id}
+        if not (key and claimed.repeated):
+            request.state.run_id = configurable[RUN_ID_KEY] = new_run_id()
         if isinstance(configurable["thread_id"], str):
             # It becomes a header; the config schema refuses what is no text.
             request.state.thread_id = check_thread_id(configurable["thread_id"])

@@ -38,12 +38,13 @@ from service.runs.request import (
 )
 from service.runs.sessions import SESSION_GRAPH
 
-# Where the route puts the caller, the service, whether it made the thread, and the claimed idempotency key;
-# not among the fields that a body may set.
+# Where the route puts the caller, the service, whether it made the thread, the claimed idempotency key and
+# the run's id; not among the fields that a body may set.
 IDENTITY_KEY = "__identity"
 SERVICE_KEY = "__service"
 FRESH_KEY = "__fresh"
 CLAIMED_KEY = "__claimed"
+RUN_ID_KEY = "__run_id"
 # Inputs of one batch that run at once.
 BATCH_CONCURRENCY = 8
 
@@ -233,6 +234,7 @@ class ServedGraph(Runnable[Values, Values]):
             on_finish=service.session_runs.close_on_finish(self._spec, identity, thread_id),
             key=key,
             repeated=is_repeated,
+            run_id=configurable.get(RUN_ID_KEY, ""),
         )
 
 

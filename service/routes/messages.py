@@ -1,7 +1,9 @@
 """``POST /v1/messages``: what the CRM calls when a customer writes."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from itertools import count
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Request, Response
@@ -9,15 +11,25 @@ from fastapi.responses import JSONResponse
 from langgraph.types import StreamMode
 from sse_starlette import ServerSentEvent
 
-from core.errors import InterruptPending, NothingToResume, ServiceError
+from core.concurrency import SlotUnavailable
+from core.context import Context, set_context
+from core.deadline import is_over, set_deadline
+from core.errors import CrmError, InterruptPending, ModelError, NothingToResume, ServiceError, TooManyRuns
 from core.logging import get_logger
 from nodes.shared.citations import Citation
 from service.auth.principal import Identity
 from service.errors import error_body
 from service.lifespan import Service
 from service.routes import sse
-from service.routes.dependencies import OpenService, Requester, answer_until_disconnect
+from service.routes.dependencies import (
+    RUN_HEADER,
+    THREAD_HEADER,
+    OpenService,
+    Requester,
+    answer_until_disconnect,
+)
 from service.routes.message_models import MessageMetadata, MessageRequest, MessageResponse
+from service.runs.events import FIRST_EVENT
 from service.runs.journeys import JourneyTurn
 from service.runs.output import PendingInterrupt, RunEvents, RunResult
 from service.runs.replay import claim_message_id, claim_request_key
@@ -66,11 +78,15 @@ def messages_router() -> APIRouter:
         ] = "",
     ) -> Response:
         """Answer a customer's message, whole or as a stream."""
+        limits = service.settings.messages
+        set_context(Context(tenant=requester.tenant, user=requester.user))
+        set_deadline(limits.deadline_seconds, reserve=limits.reserve_seconds)
         is_streamed = "text/event-stream" in accept
-        run = await _build_run(message, service, requester, idempotency_key, is_streamed=is_streamed)
+        async with _take_turn(service, requester.tenant):
+            run = await _build_run(message, service, requester, idempotency_key, is_streamed=is_streamed)
         answer = _stream(run, service) if is_streamed else _answer(run, service)
         response = await answer_until_disconnect(request, answer)
-        response.headers["X-Thread-Id"] = run.session_id
+        response.headers[THREAD_HEADER] = run.session_id
         return response
 
     return router
@@ -102,22 +118,41 @@ class MessageRun:
         return self.session.thread_id
 
 
+@asynccontextmanager
+async def _take_turn(service: Service, tenant: str) -> AsyncIterator[None]:
+    """Hold a slot for the work before a run; a tenant's thousand messages do not use up all connections.
+
+    Raises:
+        TooManyRuns: No slot came free in time.
+    """
+    try:
+        await service.arrivals.acquire(tenant)
+    except SlotUnavailable:
+        raise TooManyRuns("too many messages came at once; try again in a moment", retry_after=1) from None
+    try:
+        yield
+    finally:
+        service.arrivals.release(tenant)
+
+
 async def _answer(run: MessageRun, service: Service) -> Response:
-    answer = await _advance_journey(run, service)
-    if answer is None:
-        answer = _build_response(await service.runs.run_to_end(run.session), service)
-    return JSONResponse(answer)
+    answer, request = await _advance_journey(run, service), run.journey
+    if answer is None or request is None:
+        request = run.session
+        answer = _build_response(await service.runs.run_to_end(request), service)
+    return JSONResponse(answer, headers={RUN_HEADER: request.run_id})
 
 
 async def _stream(run: MessageRun, service: Service) -> Response:
-    return sse.stream_response(await sse.wait_for_first(_list_events(run, service), _to_error_event))
+    events = await sse.wait_for_first(_list_events(run, service), _to_error_event)
+    return sse.stream_response(events, _to_error_event, thread_id=run.session_id, run_id=run.session.run_id)
 
 
 async def _list_events(run: MessageRun, service: Service) -> AsyncGenerator[ServerSentEvent, None]:
-    start = {"session_id": run.session_id, "metadata": asdict(service.model)}
-    if answer := await _advance_journey(run, service):
+    start = {"session_id": run.session_id, "run_id": run.session.run_id, "metadata": asdict(service.model)}
+    if run.journey and (answer := await _advance_journey(run, service)):
         # A journey's texts are put together from several replies, so its answer comes whole.
-        yield sse.format_event("start", start)
+        yield sse.format_event("start", {**start, "run_id": run.journey.run_id})
         for dispatch in answer["dispatched"]:
             yield sse.format_event("agent", dispatch)
         if answer["response"]:
@@ -129,16 +164,17 @@ async def _list_events(run: MessageRun, service: Service) -> AsyncGenerator[Serv
             yield sse.format_event("interrupt", pending)
         yield sse.format_event("done", answer)
         return
-    events, result = RunEvents(), RunResult()
+    # The numbers that whoever follows the run reads, so that this stream continues at /v1/runs/{id}/stream.
+    events, result, numbers = RunEvents(), RunResult(), count(FIRST_EVENT)
     async with service.runs.stream(run.session) as parts:
-        yield sse.format_event("start", start)
+        yield sse.format_event("start", start, id=str(next(numbers)))
         async for part in parts:
             result.take(part)
             for name, data in events.convert(part):
-                yield sse.format_event(name, data)
+                yield sse.format_event(name, data, id=str(next(numbers)))
     response = _build_response(result, service)
     for name, data in events.finish(response["response"]):
-        yield sse.format_event(name, data)
+        yield sse.format_event(name, data, id=str(next(numbers)))
     for citation in _list_citations(response):
         yield sse.format_event("citation", citation)
     yield sse.format_event("done", response)
@@ -167,6 +203,12 @@ async def _advance_journey(run: MessageRun, service: Service) -> dict[str, Any] 
         result = await service.runs.run_to_end(run.journey)
     except (NothingToResume, InterruptPending) as error:
         log.info("journey_not_continued", thread_id=run.journey.thread_id, reason=error.message)
+        return None
+    except (ModelError, CrmError) as error:
+        if not is_over():
+            raise
+        # The coordinator hands the message over.
+        log.warning("journey_out_of_time", thread_id=run.journey.thread_id, reason=error.message)
         return None
     values = await service.journeys.build_answer(
         run.turn, result.values, identity=run.identity, session_id=run.session_id, message_id=run.message_id

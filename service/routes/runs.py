@@ -1,17 +1,20 @@
 """``/v1/runs``: what was asked for, where it stands, and its answer, whichever replica executes it."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.encoders import jsonable_encoder
 from pydantic import BaseModel, Field, JsonValue
+from sse_starlette import ServerSentEvent
 
-from core.errors import NotFound, ThreadBusy
+from core.errors import InvalidRequest, NotFound, ThreadBusy
 from service.auth.principal import Identity
 from service.lifespan import Service
+from service.routes import sse
 from service.routes.dependencies import Offset, OpenService, Requester
 from service.runs.store import RunRow, RunStatus
 
@@ -91,8 +94,40 @@ def runs_router() -> APIRouter:
         output = await _load_output(service, row) if row.ended_at else None
         return RunAnswer(**_build_view(row).model_dump(), output=output)
 
+    @router.get(
+        "/{run_id}/stream",
+        responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    )
+    async def stream_run(
+        run_id: RunId,
+        service: OpenService,
+        requester: Requester,
+        last_event_id: Annotated[str, Header(description="Continue after this event")] = "",
+    ) -> Response:
+        """Follow a run on whichever replica it is, from its first event or the one after ``Last-Event-ID``.
+
+        The events of `POST /v1/messages`; ``attempt`` begins each attempt at the run: what an earlier one has
+        streamed of an unfinished step is void. The last event is ``done`` with the run's answer, or
+        ``error``. Events are there until two minutes after the run's end, later only the last one.
+        """
+        await _get_run(service, requester, run_id)
+        if last_event_id and not (last_event_id.isascii() and last_event_id.isdigit()):
+            raise InvalidRequest("Last-Event-ID must be the id of an event of this run")
+        return sse.stream_response(_follow(service, requester, run_id, int(last_event_id or 0)))
+
     _add_control_routes(router)
     return router
+
+
+async def _follow(
+    service: Service, identity: Identity, run_id: UUID, after: int
+) -> AsyncGenerator[ServerSentEvent, None]:
+    async for event in service.followers.follow(str(run_id), after):
+        yield sse.format_event(event.name, event.data, id=str(event.seq))
+    row = await _get_run(service, identity, run_id)
+    answer = RunAnswer(**_build_view(row).model_dump(), output=await _load_output(service, row))
+    name = "error" if answer.output is None and answer.error else "done"
+    yield sse.format_event(name, answer.model_dump(mode="json"))
 
 
 def _add_control_routes(router: APIRouter) -> None:

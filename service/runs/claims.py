@@ -9,21 +9,20 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
 
-from checkpoints.pool import connect
 from core.errors import RunTimedOut, ThreadBusy
 from core.logging import get_logger
 from core.postgres import DATABASE_UNAVAILABLE
 from core.tasks import periodic
 from service.errors import REPLACED, error_body, to_service_error
 from service.runs.limits import RunQueue
+from service.runs.notifications import Notifications
 from service.runs.request import RunRequest, new_run_id
 from service.runs.store import (
-    CHANNEL,
     Added,
     CancelAction,
     Cancellation,
@@ -46,6 +45,8 @@ CLAIM_LOST: Final = "claim_lost"
 # How long a waiting run takes to notice that its turn has come, if the notification was lost.
 POLL_SECONDS: Final = 0.5
 _RENEWALS_PER_CLAIM: Final = 3
+# Tenants whose open runs are shown, those with the most.
+MAX_TENANTS: Final = 100
 
 # Hands a pending run that nobody waits for, and its thread, to the task queue.
 Defer: TypeAlias = Callable[[str, str], Awaitable[None]]
@@ -80,11 +81,31 @@ class Claim:
     cancel_action: CancelAction | None = None
 
 
+class ClaimMeter(Protocol):
+    """Counts claims, as :class:`service.observability.metrics.ServiceMetrics` does."""
+
+    def record_claim(self, outcome: Literal["first", "again", "lost"]) -> None:
+        """Count a claim on a run, for its first attempt or a later one, or the loss of one."""
+        ...
+
+    def show_open_runs(
+        self, counts: Mapping[tuple[str, str, str, str], int], ages: Mapping[tuple[str, str, str], float]
+    ) -> None:
+        """Show the runs of all replicas that have not ended.
+
+        Args:
+            counts: How many, by queue, tenant, status and the replica that holds them.
+            ages: Seconds since the oldest was inserted, by queue, tenant and status.
+        """
+        ...
+
+
 class RunClaims:
     """The claims of this replica.
 
     Args:
         store: The table of runs.
+        meter: Counts claims.
         defer: Hands a run that nobody waits for to the task queue.
         rollback: Deletes the checkpoints of a run.
     """
@@ -92,18 +113,19 @@ class RunClaims:
     def __init__(
         self,
         store: RunStore,
+        meter: ClaimMeter,
         *,
         defer: Defer | None = None,
         rollback: Callable[[str, str], Awaitable[None]] | None = None,
     ) -> None:
         self.store = store
+        self._meter = meter
         self._defer = defer
         self._rollback = rollback
         self._claims: dict[str, Claim] = {}
         self._waiting: dict[str, set[asyncio.Event]] = {}
         # Ends that could not be recorded, because the database did not answer.
         self._unrecorded: list[tuple[Claim, BaseException | None]] = []
-        self.lost = 0
 
     @asynccontextmanager
     async def hold(
@@ -131,6 +153,7 @@ class RunClaims:
             try:
                 async with asyncio.timeout_at(deadline):
                     await self._begin(request, claim, queue)
+                self._meter.record_claim("first" if claim.attempt == 1 else "again")
                 stack.callback(queue.slots.release, request.identity.tenant)
                 yield claim
             except BaseException as error:
@@ -178,17 +201,17 @@ class RunClaims:
         thread_id: str,
         action: CancelAction,
         *,
-        ids: list[str] | None = None,
-        besides: tuple[str, ...] = (),
+        only: str | None = None,
+        before: str | None = None,
         reason: str = CANCELLED,
     ) -> Mapping[str, str]:
-        """Cancel a thread's open runs, or some of them, on whichever replica they are.
+        """Cancel a thread's open runs (all, one, or those ahead of one) on whichever replica they are.
 
         Returns:
             Their status: ``running`` until the replica that executes it has stopped it.
         """
         cancellation = Cancellation(action, reason)
-        cancelled = await self.store.cancel(tenant, thread_id, cancellation, ids=ids, besides=besides)
+        cancelled = await self.store.cancel(tenant, thread_id, cancellation, only=only, before=before)
         for run_id, status in cancelled.items():
             if claim := self._claims.get(run_id):
                 self._stop(claim, cancellation)
@@ -216,7 +239,17 @@ class RunClaims:
     async def keep(self) -> None:
         """Renew the claims until cancelled."""
         seconds = self.store.claim_seconds / _RENEWALS_PER_CLAIM
-        await periodic("run-claims", self.renew, seconds=seconds, jitter=0)
+        await periodic("run-claims", self._renew_and_show, seconds=seconds, jitter=0)
+
+    async def _renew_and_show(self) -> None:
+        await self.renew()
+        counts: dict[tuple[str, str, str, str], int] = {}
+        ages: dict[tuple[str, str, str], float] = {}
+        for part in await self.store.count_open(tenants=MAX_TENANTS):
+            labels = (part.queue, part.tenant, part.status)
+            counts[*labels, part.replica] = part.runs
+            ages[labels] = max(part.oldest_seconds, ages.get(labels, 0))
+        self._meter.show_open_runs(counts, ages)
 
     async def renew(self) -> None:
         """Extend all claims; stop the runs that belong to another replica by now, or are to be cancelled."""
@@ -231,24 +264,25 @@ class RunClaims:
             if claim is None or (claim.attempt == 0 and run_id not in ours):
                 # It has ended meanwhile, or is about to be inserted.
                 continue
-            if run_id not in ours:
-                self.lost += 1
+            if run_id not in ours and claim.control.drain_reason != CLAIM_LOST:
+                self._meter.record_claim("lost")
                 log.warning("run_claim_lost", run_id=run_id, thread_id=claim.thread_id)
                 claim.control.request_drain(CLAIM_LOST)
-            elif cancellation := ours[run_id]:
+            elif cancellation := ours.get(run_id):
                 self._stop(claim, cancellation)
 
-    async def listen(self) -> None:
-        """Hear from other replicas which threads are free and which runs to cancel, until cancelled."""
-        async with await connect(self.store.pool) as connection:
-            await connection.execute(f"LISTEN {CHANNEL}")
-            # Whatever was said before is found by polling.
-            async for notification in connection.notifies():
-                kind, _, name = notification.payload.partition(" ")
-                if kind == "free":
-                    self._wake(name)
-                elif kind == "cancel" and name in self._claims:
-                    await self.renew()
+    def subscribe(self, notifications: Notifications) -> None:
+        """Hear from other replicas which threads are free and which runs to cancel."""
+
+        async def look_at_thread(thread_id: str) -> None:
+            self._wake(thread_id)
+
+        async def look_at_run(run_id: str) -> None:
+            if run_id in self._claims:
+                await self.renew()
+
+        notifications.on("free", look_at_thread)
+        notifications.on("cancel", look_at_run)
 
     # Beginning
 
@@ -306,7 +340,7 @@ class RunClaims:
             raise queue.build_refusal(run.tenant)
         if added.status == "pending" and request.multitask_strategy in {"interrupt", "rollback"}:
             action: CancelAction = "rollback" if request.multitask_strategy == "rollback" else "interrupt"
-            await self.cancel(run.tenant, run.thread_id, action, besides=(run.id,), reason=REPLACED)
+            await self.cancel(run.tenant, run.thread_id, action, before=run.id, reason=REPLACED)
         return added
 
     async def _add(
@@ -409,7 +443,9 @@ def was_suspended(error: BaseException | None) -> bool:
 def _describe_end(claim: Claim, error: BaseException | None) -> tuple[EndStatus, dict[str, Any] | None]:
     if error is None:
         return ("interrupted" if claim.is_interrupted else "success"), None
+    if isinstance(error, asyncio.CancelledError):
+        error = GraphDrained(SHUTDOWN)
     described = error_body(to_service_error(error))
-    if isinstance(error, GraphDrained | asyncio.CancelledError):
+    if isinstance(error, GraphDrained):
         return "interrupted", described
     return ("timeout" if isinstance(error, TimeoutError | RunTimedOut) else "error"), described

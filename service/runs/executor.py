@@ -28,6 +28,7 @@ from service.auth.principal import Identity
 from service.errors import to_service_error
 from service.runs.answers import refuse_wrong_answers
 from service.runs.claims import CLIENT_GONE, SHUTDOWN, Claim, RunClaims, was_suspended
+from service.runs.events import RunFollowers
 from service.runs.limits import RunQueue
 from service.runs.observers import ObservedRun, RunObserver
 from service.runs.output import RunResult
@@ -58,6 +59,7 @@ class RunExecutor:
         settings: How long a drain may take.
         queues: Concurrency slots and time limits of each kind of run.
         claims: Gives runs their turn on their threads.
+        followers: Keeps what runs stream, for callers who come later.
         audit: Records people's decisions before the run continues with them.
         observer: Counts, traces and records runs.
         database_unavailable: Returns why the database of the checkpoints is unavailable; empty: it is not.
@@ -67,15 +69,17 @@ class RunExecutor:
         self,
         settings: RunSettings,
         queues: Mapping[QueueName, RunQueue],
+        *,
         claims: RunClaims,
+        followers: RunFollowers,
         audit: AuditTrail,
         observer: RunObserver,
-        *,
         database_unavailable: Callable[[], str],
     ) -> None:
         self._settings = settings
         self._queues = queues
         self._claims = claims
+        self._followers = followers
         self._audit = audit
         self._observer = observer
         self._database_unavailable = database_unavailable
@@ -108,7 +112,7 @@ class RunExecutor:
 
     async def cancel(self, run: RunRow, action: CancelAction) -> bool:
         """Cancel a run on whichever replica it is; return whether it was open."""
-        return bool(await self._claims.cancel(run.tenant, run.thread_id, action, ids=[run.id]))
+        return bool(await self._claims.cancel(run.tenant, run.thread_id, action, only=run.id))
 
     async def retry(self, run: RunRow) -> bool:
         """Queue a run that failed once more; return whether it can be executed again."""
@@ -221,6 +225,7 @@ class RunExecutor:
                     act_as(replace(request.actor, attempt=claim.attempt))
                     async with asyncio.timeout_at(deadline):
                         await self._stream(request, listener, claim, run)
+                self._followers.wake(request.run_id)
                 await listener.end()
             except Exception as error:  # noqa: BLE001 - a run may raise anything; to_service_error() types it
                 end = _describe_end(error, request, has_begun=listener.is_admitted)
@@ -240,13 +245,17 @@ class RunExecutor:
         parts = await self._begin(request, listener.control, claim, run.handler)
         claim.is_begun = True
         listener.admit()
-        result = RunResult()
-        # Closed early, the step in progress ends before the thread is released.
-        async with aclosing(parts):
-            async for part in parts:
-                run.take(part)
-                result.take(part)
-                await listener.send(part)
+        result, run_log = RunResult(), self._followers.open_log(request.run_id, claim.attempt)
+        try:
+            # Closed early, the step in progress ends before the thread is released.
+            async with aclosing(parts):
+                async for part in parts:
+                    run.take(part)
+                    result.take(part)
+                    run_log.take(part)
+                    await listener.send(part)
+        finally:
+            run_log.end(result.values.get("response"))
         claim.is_interrupted = bool(result.interrupts)
         if request.on_finish and not claim.is_replay and not result.interrupts:
             await request.on_finish(result.values)

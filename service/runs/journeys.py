@@ -18,6 +18,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from core.customer_text import CustomerText
+from core.deadline import within
 from core.errors import CrmError, EmbeddingError
 from core.logging import get_logger
 from core.memory import Scope
@@ -30,6 +31,7 @@ from nodes.onboarding.replies import parse_reply
 from nodes.onboarding.state import PROFILE, Question
 from nodes.sales.evidence import find_acceptance
 from nodes.sales.stages import CLOSED
+from nodes.shared.contact import LOAD_SECONDS
 from nodes.shared.memory import (
     MemoryUse,
     PendingMessage,
@@ -137,11 +139,9 @@ class JourneyRouter:
         if turn is None:
             return None
         journey = replace(turn.journey, session_id=session.session_id)
-        thread_id = await self._store.claim(identity.tenant, contact_id, journey)
+        thread_id = await self._store.claim(identity.tenant, contact_id, journey, message_id=message_id)
         if thread_id != turn.journey.thread_id:
             turn = replace(turn, journey=replace(turn.journey, thread_id=thread_id))
-        if message_id:
-            await self._store.assign_message(identity.tenant, contact_id, message_id, thread_id)
         return turn
 
     def register_on_start(
@@ -293,7 +293,8 @@ class JourneyRouter:
             state = await self._load_state(known)
             return known if state.values.get("status") in {"paused", "in_progress"} else None
         try:
-            profile = (await self._crm.get_contact(contact_id)).profile
+            with within(LOAD_SECONDS):
+                profile = (await self._crm.get_contact(contact_id)).profile
         except CrmError as error:
             log.warning("onboarding_not_begun", reason=error.message)
             return None
@@ -309,7 +310,8 @@ class JourneyRouter:
         if not self._models.info.is_language_model and not find_acceptance(message):
             return None
         try:
-            found = await self._crm.list_opportunities(contact_id)
+            with within(LOAD_SECONDS):
+                found = await self._crm.list_opportunities(contact_id)
         except CrmError as error:
             log.warning("deals_not_listed", reason=error.message)
             return None

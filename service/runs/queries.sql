@@ -5,11 +5,13 @@
 -- as pending, where it may wait. Two runs that are added to one thread at once meet in the unique index, and the
 -- second adds nothing. Called again, it finds what is ahead.
 WITH thread AS (
-    INSERT INTO runs.threads AS known (id, tenant, user_id, graph)
+    INSERT INTO runs.threads (id, tenant, user_id, graph)
     VALUES (%(thread)s, %(tenant)s, %(user)s, nullif(%(graph)s, ''))
-    ON CONFLICT (id) DO UPDATE SET graph = excluded.graph
-    WHERE known.graph IS NULL AND excluded.graph IS NOT NULL AND known.tenant = excluded.tenant
-    RETURNING tenant, xmax = 0 AS is_new
+    ON CONFLICT (id) DO NOTHING
+    RETURNING tenant
+), named AS (
+    UPDATE runs.threads SET graph = %(graph)s
+    WHERE id = %(thread)s AND tenant = %(tenant)s AND graph IS NULL AND %(graph)s <> ''
 ), owner AS (
     SELECT tenant FROM thread UNION ALL SELECT tenant FROM runs.threads WHERE id = %(thread)s LIMIT 1
 ), ahead AS (
@@ -41,7 +43,7 @@ WITH thread AS (
 )
 SELECT (SELECT tenant FROM owner) AS owner, (SELECT runs FROM ahead) AS ahead,
        (SELECT status FROM added) AS status, coalesce((SELECT attempt FROM added), 0) AS attempt,
-       coalesce((SELECT is_new FROM thread), false) AS is_new_thread,
+       EXISTS (SELECT FROM thread) AS is_new_thread,
        (SELECT status FROM chosen) IS NOT NULL AND NOT EXISTS (SELECT FROM added) AS is_conflict
 
 -- name: claim
@@ -150,8 +152,10 @@ SET cancel_action = %(action)s, cancel_reason = %(reason)s,
     ended_at = CASE status WHEN 'pending' THEN now() END,
     claimed_by = CASE status WHEN 'pending' THEN NULL ELSE claimed_by END,
     claim_expires_at = CASE status WHEN 'pending' THEN NULL ELSE claim_expires_at END
-WHERE tenant = %(tenant)s AND thread_id = %(thread)s AND ended_at IS NULL AND id <> ALL(%(except)s)
-  AND (%(ids)s::uuid[] IS NULL OR id = ANY(%(ids)s))
+WHERE tenant = %(tenant)s AND thread_id = %(thread)s AND ended_at IS NULL
+  AND (%(only)s::uuid IS NULL OR id = %(only)s)
+  AND (%(before)s::uuid IS NULL
+       OR (created_at, id) < (SELECT mine.created_at, mine.id FROM runs.runs AS mine WHERE mine.id = %(before)s))
 RETURNING id::text, status, thread_id
 
 -- name: get
@@ -169,10 +173,12 @@ WHERE tenant = %(tenant)s
 ORDER BY created_at DESC, id LIMIT %(limit)s OFFSET %(offset)s
 
 -- name: count_open
-SELECT queue, tenant, count(*) FILTER (WHERE status = 'running') AS running,
-       count(*) FILTER (WHERE status = 'pending') AS pending,
-       coalesce(extract(epoch FROM now() - min(created_at) FILTER (WHERE status = 'pending')), 0)::float8 AS oldest
-FROM runs.runs WHERE ended_at IS NULL GROUP BY queue, tenant
+SELECT queue, tenant, status, coalesce(claimed_by::text, '') AS replica, count(*) AS runs,
+       extract(epoch FROM now() - min(created_at))::float8 AS oldest_seconds
+FROM runs.runs WHERE ended_at IS NULL AND tenant IN (
+    SELECT tenant FROM runs.runs WHERE ended_at IS NULL GROUP BY tenant ORDER BY count(*) DESC LIMIT %(tenants)s
+)
+GROUP BY queue, tenant, status, claimed_by
 
 -- name: delete_ended
 DELETE FROM runs.runs WHERE id IN (
@@ -202,3 +208,20 @@ DELETE FROM runs.runs WHERE thread_id = %(thread)s
 
 -- name: erase_thread
 DELETE FROM runs.threads WHERE id = %(thread)s
+
+-- name: publish_events
+WITH published AS (
+    INSERT INTO runs.events (run_id, seq, name, data)
+    SELECT %(run)s, unnest(%(seqs)s::bigint[]), unnest(%(names)s::text[]), unnest(%(data)s::text[])::json
+    ON CONFLICT DO NOTHING
+)
+SELECT pg_notify(%(channel)s, %(message)s)
+
+-- name: read_events
+SELECT seq, name, data FROM runs.events WHERE run_id = %(run)s AND seq > %(after)s ORDER BY seq LIMIT %(limit)s
+
+-- name: delete_events
+-- Of runs that have ended, after a time in which a caller may connect again.
+DELETE FROM runs.events WHERE at < now() - %(seconds)s * interval '1 second' AND NOT EXISTS (
+    SELECT FROM runs.runs WHERE id = run_id AND (ended_at IS NULL OR ended_at > now() - %(seconds)s * interval '1 second')
+)

@@ -10,6 +10,7 @@ from core.logging import get_logger
 from core.settings import RunSettings
 from graphs.registry import REGISTRY
 from service.errors import error_body
+from service.runs.events import KEEP_SECONDS, RunFollowers
 from service.runs.executor import RunExecutor
 from service.runs.journeys import JourneyRouter
 from service.runs.queue import TaskQueue
@@ -40,6 +41,7 @@ class RunRecovery:
     Args:
         store: The table of runs.
         runs: Executes them.
+        followers: Keeps their events.
         graphs: The compiled graphs by name.
         session_runs: Enters and closes the sessions of runs.
         journeys: Registers the journeys of runs.
@@ -49,12 +51,15 @@ class RunRecovery:
         self,
         store: RunStore,
         runs: RunExecutor,
+        followers: RunFollowers,
+        *,
         graphs: Mapping[str, CompiledGraph],
         session_runs: SessionRuns,
         journeys: JourneyRouter,
     ) -> None:
         self._store = store
         self._runs = runs
+        self._followers = followers
         self._graphs = graphs
         self._session_runs = session_runs
         self._journeys = journeys
@@ -67,6 +72,7 @@ class RunRecovery:
         queue.register(EXECUTE_RUN, self.execute)
         queue.every("requeue-runs", self.requeue, seconds=REQUEUE_SECONDS)
         queue.every("delete-ended-runs", self._delete_ended, seconds=_CLEANUP_SECONDS)
+        queue.every("delete-run-events", self._followers.delete_old, seconds=KEEP_SECONDS)
 
     async def execute(self, run_id: str) -> None:
         """Execute a run to its end, unless another replica has it or it was cancelled.
@@ -121,7 +127,8 @@ class RunRecovery:
             on_start=on_start,
             on_finish=self._session_runs.close_on_finish(spec, identity, row.thread_id),
             key=kwargs["key"],
-            stored_id=row.id,
+            run_id=row.id,
+            is_stored=True,
         )
 
 

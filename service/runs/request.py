@@ -127,7 +127,8 @@ def build_run_request(
     on_finish: OnFinish | None = None,
     key: str = "",
     repeated: bool = False,
-    stored_id: str = "",
+    run_id: str = "",
+    is_stored: bool = False,
 ) -> RunRequest:
     """Build the request for a run of a registered graph.
 
@@ -149,7 +150,8 @@ def build_run_request(
         on_finish: Called with the output of a run that has reached its end.
         key: Identifies the message or the request.
         repeated: Whether the key was used before.
-        stored_id: The id of the run's row; empty: it is a new run.
+        run_id: The run's id; empty: a new one.
+        is_stored: Whether its row was inserted before.
 
     Raises:
         InvalidRequest: The thread id or the locale is malformed.
@@ -158,7 +160,7 @@ def build_run_request(
         raise InvalidRequest(
             "locale must be a language tag such as en or pt-BR", details={"locale": locale[:50]}
         )
-    run_id = stored_id or new_run_id()
+    run_id = run_id or new_run_id()
     return RunRequest(
         graph=graph,
         input=graph_input,
@@ -181,7 +183,7 @@ def build_run_request(
         key=key,
         repeated=repeated,
         run_id=run_id,
-        is_stored=bool(stored_id),
+        is_stored=is_stored,
     )
 
 

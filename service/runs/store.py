@@ -25,7 +25,7 @@ RunStatus: TypeAlias = Literal["pending", "running", "success", "error", "timeou
 EndStatus: TypeAlias = Literal["success", "error", "timeout", "interrupted"]
 CancelAction: TypeAlias = Literal["interrupt", "rollback"]
 
-# Channel on which replicas tell each other of runs: "free <thread>" or "cancel <run>".
+# Channel on which replicas tell each other of runs (service/runs/notifications.py).
 CHANNEL: Final = "ventros_runs"
 # A run that was on so many replicas that died is not given to another one.
 MAX_ATTEMPTS: Final = 3
@@ -129,18 +129,24 @@ class RunRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
-    """Runs of one queue and tenant that have not ended.
+class OpenRuns:
+    """Runs that have not ended, of one queue, tenant, status and replica.
 
     Attributes:
-        oldest: Age of the oldest pending one, in seconds.
+        queue: Whose concurrency slots they take.
+        tenant: Whose they are.
+        status: ``pending`` or ``running``.
+        replica: Who holds them; empty: nobody.
+        runs: How many.
+        oldest_seconds: The age of the oldest one.
     """
 
     queue: str
     tenant: str
-    running: int
-    pending: int
-    oldest: float
+    status: str
+    replica: str
+    runs: int
+    oldest_seconds: float
 
 
 class RunStore:
@@ -263,10 +269,10 @@ class RunStore:
         thread_id: str,
         cancellation: Cancellation,
         *,
-        ids: Sequence[str] | None = None,
-        besides: Sequence[str] = (),
+        only: str | None = None,
+        before: str | None = None,
     ) -> dict[str, RunStatus]:
-        """Cancel a thread's open runs, or some of them.
+        """Cancel a thread's open runs: all of them, only one, or those ahead of one.
 
         Returns:
             Their status: ``running`` until the replica that executes it has stopped it, else ``interrupted``.
@@ -276,8 +282,8 @@ class RunStore:
             "thread": thread_id,
             "action": cancellation.action,
             "reason": cancellation.reason,
-            "ids": None if ids is None else list(ids),
-            "except": list(besides),
+            "only": only,
+            "before": before,
         }
         return {row["id"]: row["status"] for row in await self._fetch_all("cancel", values)}
 
@@ -311,9 +317,9 @@ class RunStore:
         }
         return [RunRow(**row) for row in await self._fetch_all("list", values)]
 
-    async def count_open(self) -> Sequence[Load]:
-        """Return how many runs are running and pending."""
-        return [Load(**row) for row in await self._fetch_all("count_open", {})]
+    async def count_open(self, *, tenants: int) -> Sequence[OpenRuns]:
+        """Return how many runs are running and pending, of all replicas and the tenants with the most."""
+        return [OpenRuns(**row) for row in await self._fetch_all("count_open", {"tenants": tenants})]
 
     async def delete_ended(self, *, days: float) -> int:
         """Delete a batch of runs that ended so long ago, and return their number."""

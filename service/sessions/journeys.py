@@ -15,11 +15,18 @@ SELECT graph, subject, thread_id, session_id,
 FROM sessions.journeys WHERE tenant = %s AND contact_id = %s ORDER BY last_at DESC
 """
 CLAIM_SQL = """
-INSERT INTO sessions.journeys AS known (tenant, contact_id, graph, subject, thread_id, session_id, last_at)
-VALUES (%(tenant)s, %(contact)s, %(graph)s, %(subject)s, %(thread)s, %(session)s, %(now)s)
-ON CONFLICT (tenant, contact_id, graph, subject)
-DO UPDATE SET session_id = excluded.session_id, last_at = excluded.last_at
-RETURNING thread_id
+WITH claimed AS (
+    INSERT INTO sessions.journeys AS known
+        (tenant, contact_id, graph, subject, thread_id, session_id, last_at)
+    VALUES (%(tenant)s, %(contact)s, %(graph)s, %(subject)s, %(thread)s, %(session)s, %(now)s)
+    ON CONFLICT (tenant, contact_id, graph, subject)
+    DO UPDATE SET session_id = excluded.session_id, last_at = excluded.last_at
+    RETURNING thread_id
+), assigned AS (
+    UPDATE sessions.messages SET journey_thread_id = claimed.thread_id FROM claimed
+    WHERE tenant = %(tenant)s AND contact_id = %(contact)s AND id = %(message)s
+)
+SELECT thread_id FROM claimed
 """
 MOVE_SQL = """
 INSERT INTO sessions.journeys (tenant, contact_id, graph, subject, thread_id, session_id, last_at)
@@ -28,9 +35,6 @@ ON CONFLICT (tenant, contact_id, graph, subject)
 DO UPDATE SET
     thread_id = excluded.thread_id, session_id = excluded.session_id, last_at = excluded.last_at
 RETURNING thread_id
-"""
-ASSIGN_MESSAGE_SQL = """
-UPDATE sessions.messages SET journey_thread_id = %s WHERE tenant = %s AND contact_id = %s AND id = %s
 """
 FIND_MESSAGE_SQL = """
 SELECT journey_thread_id FROM sessions.messages WHERE tenant = %s AND contact_id = %s AND id = %s
@@ -75,20 +79,24 @@ class JourneyStore:
             rows = await connection.execute(LIST_SQL, (tenant, contact_id))
             return [Journey(**row) for row in await rows.fetchall()]
 
-    async def claim(self, tenant: str, contact_id: str, journey: Journey) -> str:
-        """Record a journey that a message continues or begins.
+    async def claim(self, tenant: str, contact_id: str, journey: Journey, *, message_id: str) -> str:
+        """Record a journey that a message continues or begins, and that its thread answers the message.
+
+        A repeated message then goes there again. Without a ``message_id`` nothing is recorded of it.
 
         Returns:
             Its thread: the known one, if another message has begun the journey meanwhile.
         """
-        row = await self._write(CLAIM_SQL, tenant, contact_id, journey)
+        row = await self._write(CLAIM_SQL, tenant, contact_id, journey, message_id)
         return str(row["thread_id"])
 
     async def move(self, tenant: str, contact_id: str, journey: Journey) -> None:
         """Record the thread of a journey that its caller has begun there, in place of the known one."""
         await self._write(MOVE_SQL, tenant, contact_id, journey)
 
-    async def _write(self, statement: str, tenant: str, contact_id: str, journey: Journey) -> DictRow:
+    async def _write(
+        self, statement: str, tenant: str, contact_id: str, journey: Journey, message_id: str = ""
+    ) -> DictRow:
         parameters = {
             "tenant": tenant,
             "contact": contact_id,
@@ -97,17 +105,13 @@ class JourneyStore:
             "thread": journey.thread_id,
             "session": journey.session_id,
             "now": self._clock(),
+            "message": message_id,
         }
         async with self._pool.connection() as connection:
             row = await (await connection.execute(statement.encode(), parameters)).fetchone()
         if row is None:
             raise RuntimeError("an upsert without a condition returned no row")
         return row
-
-    async def assign_message(self, tenant: str, contact_id: str, message_id: str, thread_id: str) -> None:
-        """Record which journey's thread answers a message, so that a repeated one goes there again."""
-        async with self._pool.connection() as connection:
-            await connection.execute(ASSIGN_MESSAGE_SQL, (thread_id, tenant, contact_id, message_id))
 
     async def find_message(self, tenant: str, contact_id: str, message_id: str) -> str:
         """Return the journey's thread that answers a message; empty: its session's thread does."""

@@ -1,6 +1,7 @@
 """Store sessions: assign messages to them, close idle ones, and list closed ones without a summary."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal, TypeAlias
@@ -17,32 +18,12 @@ ClosedBy: TypeAlias = Literal["idle", "agent"]
 # Identifies the closing of idle sessions among advisory locks.
 SWEEP_LOCK_ID = 0x73_65_73_73_73_77
 
-# Messages of one contact wait for each other, so that two first messages open one session.
-LOCK_CONTACT_SQL = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
-FIND_MESSAGE_SQL = """
-SELECT session_id FROM sessions.messages
-WHERE tenant = %(tenant)s AND contact_id = %(contact)s AND id = %(message)s
-"""
-FIND_CURRENT_SQL = """
-SELECT id FROM sessions.sessions
-WHERE tenant = %(tenant)s AND contact_id = %(contact)s AND channel_id = %(channel)s
-  AND closed_at IS NULL AND last_at > %(oldest)s
-ORDER BY last_at DESC, id LIMIT 1
-"""
-# A closed session that is resumed is open again and gets another summary. Only its owner can update it.
 ENTER_SQL = """
-INSERT INTO sessions.sessions AS known (id, tenant, contact_id, channel_id, opened_at, last_at)
-VALUES (%(id)s, %(tenant)s, %(contact)s, %(channel)s, %(now)s, %(now)s)
-ON CONFLICT (id) DO UPDATE SET
-    last_at = greatest(known.last_at, excluded.last_at), closed_at = NULL, closed_by = NULL, summary = NULL
-WHERE known.tenant = excluded.tenant AND known.contact_id = excluded.contact_id
-RETURNING id, xmax = 0 AS opened
+SELECT session, repeated, opened FROM sessions.enter(
+    %(tenant)s, %(contact)s, %(channel)s, %(named)s, %(message)s, %(new)s, %(now)s, %(oldest)s
+)
 """
 FIND_TENANT_SQL = "SELECT tenant FROM sessions.sessions WHERE id = %s"
-ADD_MESSAGE_SQL = """
-INSERT INTO sessions.messages (tenant, contact_id, id, session_id, received_at)
-VALUES (%(tenant)s, %(contact)s, %(message)s, %(id)s, %(now)s)
-"""
 COLUMNS = "id, tenant, contact_id, channel_id, opened_at, last_at, closed_at, closed_by, summary"
 GET_SQL = f"SELECT {COLUMNS} FROM sessions.sessions WHERE tenant = %s AND id = %s"  # noqa: S608 - constants
 LIST_SQL = f"""
@@ -167,27 +148,21 @@ class SessionStore:
             "tenant": tenant,
             "contact": contact_id,
             "channel": channel_id,
+            "named": session_id,
             "message": message_id,
+            "new": new_id,
             "now": now,
+            "oldest": now - self._idle,
         }
-        async with self._pool.connection() as connection, connection.transaction():
-            await connection.execute(LOCK_CONTACT_SQL, (f"{tenant}\n{contact_id}",))
-            if message_id and (known := await _fetch_one(connection, FIND_MESSAGE_SQL, parameters)):
-                return SessionEntry(known["session_id"], repeated=True)
-            current = None
-            if channel_id and not session_id:
-                current = await _fetch_one(
-                    connection, FIND_CURRENT_SQL, {**parameters, "oldest": now - self._idle}
-                )
-            chosen = session_id or (current["id"] if current else new_id)
-            entered = await _fetch_one(connection, ENTER_SQL, {**parameters, "id": chosen})
+        async with self._pool.connection() as connection, AsyncExitStack() as stack:
+            if authorize and session_id:
+                await stack.enter_async_context(connection.transaction())
+            entered = await _fetch_one(connection, ENTER_SQL, parameters)
             if entered is None:
-                raise await _explain_refusal(connection, tenant, chosen)
+                raise await _explain_refusal(connection, tenant, session_id or new_id)
             if authorize and session_id and entered["opened"]:
                 await authorize(connection, session_id)
-            if message_id:
-                await connection.execute(ADD_MESSAGE_SQL, {**parameters, "id": chosen})
-        return SessionEntry(chosen, repeated=False)
+        return SessionEntry(entered["session"], repeated=entered["repeated"])
 
     async def get(self, tenant: str, session_id: str) -> Session | None:
         """Return a session of the tenant; None: there is none with this id."""

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from core.customer_text import CustomerText
+from core.deadline import within
 from core.errors import CrmError, CrmRefused, CrmUnauthorized, CrmUnavailable
 from core.postgres import Pool
 from core.settings import CrmSettings
@@ -57,6 +58,7 @@ def create_ticket(crm: CrmClient) -> Awaitable[Created]:
 
 READS: list[Call] = [
     lambda crm: crm.get_contact(LAURA),
+    lambda crm: crm.get_contact_overview(LAURA),
     lambda crm: crm.get_subscription(LAURA),
     lambda crm: crm.list_tickets(LAURA),
     lambda crm: crm.search_knowledge_base("export"),
@@ -115,6 +117,33 @@ async def test_a_subscription_is_read_with_its_usage(crm: CrmClient) -> None:
     assert subscription.usage["automations"].limit is None
 
 
+async def test_a_contact_is_read_with_subscription_and_tickets_at_once(crm: CrmClient) -> None:
+    overview = await crm.get_contact_overview(LAURA)
+    assert overview.name == "Laura Bennett"
+    assert overview.subscription == await crm.get_subscription(LAURA)
+    assert overview.tickets == (await crm.list_tickets(LAURA)).tickets
+
+
+async def test_a_crm_that_knows_no_include_is_asked_for_each(development_crm: FastAPI) -> None:
+    paths: list[str] = []
+
+    class Plain(httpx.ASGITransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            paths.append(request.url.path)
+            request.url = request.url.copy_with(query=None)
+            return await super().handle_async_request(request)
+
+    async with crm_client(transport=Plain(development_crm)) as crm:
+        overview = await crm.get_contact_overview(LAURA)
+    assert overview.subscription is not None
+    assert (overview.subscription.plan, overview.tickets[0].title) == (
+        "Enterprise",
+        "Filtered segment shows fewer contacts than expected",
+    )
+    contact = f"/api/v1/contacts/{LAURA}"
+    assert sorted(paths) == [contact, f"{contact}/subscription", f"{contact}/tickets"]
+
+
 async def test_tickets_are_read_newest_first(crm: CrmClient) -> None:
     tickets = (await crm.list_tickets(LAURA)).tickets
     assert "Slow CSV import" in [ticket.title for ticket in tickets]
@@ -168,7 +197,7 @@ async def test_a_key_that_comes_back_with_another_text_is_refused(crm: CrmClient
     [
         *(
             lambda crm, name=name: getattr(crm, name)(NOBODY)
-            for name in ("get_contact", "get_subscription", "list_tickets")
+            for name in ("get_contact", "get_contact_overview", "get_subscription", "list_tickets")
         ),
         lambda crm: crm.send_message(NOBODY, text=CustomerText("Hello"), key="key-2"),
         lambda crm: crm.create_engineering_ticket(
@@ -316,6 +345,67 @@ async def test_the_client_waits_as_long_as_retry_after_says_within_bounds(
     for asked in ("86400", "9" * 400, "-1", "soon", "\xb2", "Wed, 21 Oct 2065 07:28:00 GMT"):
         came_to, requests = await attempts(READS[-1], Answer(503, "", {"Retry-After": asked}), UP)
         assert (came_to.status, requests) == ("operational", 2)
+
+
+async def test_nobody_waits_for_a_crm_that_asks_for_more_time_than_is_left() -> None:
+    with within(20):
+        came_to, requests = await attempts(READS[-1], Answer(503, "", {"Retry-After": "86400"}), UP)
+    assert (type(came_to), requests) == (CrmUnavailable, 1)
+
+
+async def test_without_time_the_crm_is_not_called() -> None:
+    with within(0):
+        came_to, requests = await attempts(READS[-1], UP)
+    assert (type(came_to), requests) == (CrmUnavailable, 0)
+
+
+async def test_a_crm_that_stays_unavailable_is_not_called_for_a_while() -> None:
+    async with scripted_crm(*[BUSY] * 3, UP) as server, crm_client(server.url, max_attempts=1) as crm:
+        for _ in range(3):
+            with pytest.raises(CrmUnavailable, match="503"):
+                await crm.get_status()
+        assert crm.circuit == "open"
+        with pytest.raises(CrmUnavailable, match="not called") as caught:
+            await crm.get_contact(LAURA)
+        assert len(server.requests) == 3
+        assert caught.value.retry_after == pytest.approx(10, abs=1)
+
+
+async def test_a_hand_off_is_tried_while_the_crm_rests_and_ends_its_rest(development_crm: FastAPI) -> None:
+    async with crm_client(transport=httpx.ASGITransport(development_crm)) as crm:
+        for _ in range(3):
+            with pytest.raises(CrmUnavailable), crm._crm.circuit.call():
+                raise CrmUnavailable("away")
+        states = [crm.circuit]
+        handoff = {"team": "support", "reason": "asked for", "summary": "Help."}
+        assert (await crm.hand_over(LAURA, **handoff, key="key-1")).team == "support"
+        assert [*states, crm.circuit] == ["open", "closed"]
+
+
+async def test_after_its_rest_one_request_decides_whether_the_crm_is_called_again() -> None:
+    answers = [BUSY] * (3 * 2 + 1)
+    async with scripted_crm(*answers, UP) as server, crm_client(server.url, max_attempts=2) as crm:
+        for _ in range(3):
+            with pytest.raises(CrmUnavailable):
+                await crm.get_status()
+        crm._crm.circuit._open_until = 0
+        with pytest.raises(CrmUnavailable):
+            await crm.get_status()
+        assert (len(server.requests), crm.circuit) == (7, "open")
+        crm._crm.circuit._open_until = 0
+        assert (await crm.get_status()).status == "operational"
+        assert crm.circuit == "closed"
+
+
+@pytest.mark.parametrize(
+    "answer", [Answer(404, {}), Answer(422, {}), MANY_REQUESTS], ids=lambda it: it.status
+)
+async def test_a_crm_that_refuses_is_called_again(answer: Answer) -> None:
+    async with scripted_crm(*[answer] * 5) as server, crm_client(server.url, max_attempts=1) as crm:
+        for _ in range(5):
+            with pytest.raises(CrmError):
+                await crm.get_status()
+        assert (len(server.requests), crm.circuit) == (5, "closed")
 
 
 @pytest.mark.parametrize(

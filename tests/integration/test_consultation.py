@@ -45,6 +45,8 @@ async def test_an_agent_consults_another_which_looks_up_and_changes_nothing(data
     }
     # The consulted agent's words are not streamed to the customer.
     assert "paid" not in "".join(data["text"] for name, data in events if name == "token")
+    # The contact's own day is known to the one who is asked, too.
+    assert "time zone is America/Chicago" in model.prompts[1][0].text
     seen = "\n".join(message.text for message in model.prompts[2])
     assert "there is no tool 'hand_over_to_human'" in seen
     assert "there is no tool 'consult_agent'" in seen

@@ -33,6 +33,7 @@ async def test_health_info_docs_and_the_development_crm_are_there(database_url: 
                 "status": "healthy",
                 "checks": {"database": "up", "writes": "up", "memory": "up", "embeddings": "up"},
                 "faults": {},
+                "circuits": {"crm": "closed"},
                 "agents": {"degraded": []},
                 "tasks": {},
             },

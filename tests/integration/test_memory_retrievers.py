@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -11,7 +12,8 @@ import pytest
 from psycopg.rows import DictRow
 from pydantic import SecretStr
 
-from core.memory import Edge, Node
+from core.embeddings.embedder import clean_text, shorten
+from core.memory import Edge, Node, Scope
 from core.postgres import Pool
 from core.settings import FeatureSettings, RerankSettings, Settings
 from memory import database
@@ -21,8 +23,11 @@ from memory.indexer import Indexer, activate_model, load_progress
 from memory.messages import add_messages
 from memory.rerankers import JinaReranker, LocalReranker, open_reranker
 from memory.search import SearchDeps
+from nodes.coordinator import router
 from tests.support.memory import ANA, START, Model, all_embedded, conversation, embedder, ids, make_message
 
+# What the router reads of a message.
+ROUTED_CHARACTERS = router._MAX_CHARACTERS
 LINES = [
     f"Line {number} is about {word}." for number, word in enumerate(["zebra", "lion", "walrus", "otter"] * 8)
 ]
@@ -100,6 +105,46 @@ async def test_an_earlier_model_keeps_its_existing_vectors(pool: Pool) -> None:
     model = await activate_model(pool, embedder(again))
     await Indexer(pool, embedder(again), model).drain()
     assert (await load_progress(pool)).waiting == 0
+
+
+async def test_the_end_of_a_long_message_is_embedded_after_the_messages_of_others(pool: Pool) -> None:
+    def letter(name: str) -> str:
+        return "\n\n".join(f"{name} {part}. {'word ' * 200}" for part in range(14))
+
+    await open_extensions(pool)
+    bob = Scope("other", "bob")
+    await add_messages(pool, bob, [make_message("A short question.")])
+    await add_messages(pool, ANA, [make_message(letter("letter"))])
+    texts: list[str] = []
+
+    class Noting(Model):
+        def embed_documents(self, documents: list[str]) -> list[list[float]]:
+            texts.extend(document.split("\n")[-1].split(".")[0] for document in documents)
+            return super().embed_documents(documents)
+
+    first = replace(embedder(Noting()), batch=1)
+    indexer = Indexer(pool, first, await activate_model(pool, first))
+    await indexer.drain()
+    assert len(texts) == 15
+    assert set(texts[:8]) >= {"A short question", *(f"letter {part}" for part in range(4))}
+
+
+async def test_a_long_question_is_embedded_as_for_routing(pool: Pool) -> None:
+    asked: list[str] = []
+
+    class Noting(Model):
+        def embed_query(self, text: str) -> list[float]:
+            asked.append(text)
+            return super().embed_query(text)
+
+    first = embedder(Noting())
+    extensions = await open_extensions(pool)
+    deps = SearchDeps(
+        pool=pool, extensions=extensions, embedder=first, model=await activate_model(pool, first)
+    )
+    message = "My order has not arrived. " * 500
+    await EmbeddedMemory(deps, None).search(ANA, message)
+    assert asked == [clean_text(shorten(message, ROUTED_CHARACTERS))]
 
 
 async def test_a_search_with_the_index_finds_the_same_in_a_large_scope(pool: Pool) -> None:

@@ -5,6 +5,7 @@ import re
 from langchain_core.messages import AIMessage
 
 from core.errors import ModelUnavailable
+from core.settings import RunSettings
 from nodes.react.state import Reflection
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT, running_service
@@ -126,3 +127,16 @@ async def test_an_unforeseen_error_is_logged_and_not_disclosed(database_url: str
         assert (answer.status_code, answer.json()["error"]) == (500, "internal_error")
         assert "secret" not in answer.text
         assert "X-Request-Id" in answer.json()["message"]
+
+
+async def test_a_message_waits_for_its_turn_and_no_longer(database_url: str) -> None:
+    async with running_service(
+        database_url, scripted_models(ScriptedChatModel()), runs=RunSettings(queue_seconds=0.05)
+    ) as running:
+        arrivals = running.service.arrivals
+        for _ in range(arrivals.limit):
+            await arrivals.acquire("default")
+        body = {"contact_id": CONTACT, "message": "Hi there!"}
+        refused = await running.http.post("/v1/messages", json=body)
+        assert (refused.status_code, refused.json()["error"]) == (429, "too_many_runs")
+        assert refused.headers["Retry-After"] == "1"

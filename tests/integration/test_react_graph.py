@@ -296,7 +296,7 @@ async def test_a_tool_that_stays_unavailable_ends_the_run_with_what_was_found(
     assert (output["success"], output["reason_incomplete"]) == (False, "tool_unavailable")
     assert output["iterations"] == 3
     assert "status stayed unavailable" in output["final_answer"]
-    assert output["final_answer"].endswith("So far: Version 2.4.1, down.")
+    assert "So far" not in output["final_answer"]
     assert output["messages"][-1].text == output["final_answer"]
 
 
@@ -505,6 +505,21 @@ async def test_a_model_chosen_for_the_run_thinks_and_reflects_at_each_steps_temp
     ]
 
 
+# --- What tools are told ------------------------------------------------------------------------------------
+
+
+async def test_a_tool_is_told_which_agent_calls_it_and_the_time_zone_of_the_contact(
+    saver: AsyncPostgresSaver,
+) -> None:
+    sent: list[CallContext] = []
+    model = ScriptedChatModel(replies=[calling("", ("send", {"text": "Use batches."})), "Sent."])
+    given = ask(reflection="never", agent="billing_support", time_zone="America/Chicago")
+    await run(react(saver, model, sender(sent)), given)
+    assert [(context.agent, context.time_zone) for context in sent] == [
+        ("billing_support", "America/Chicago")
+    ]
+
+
 # --- Ends that are no success -----------------------------------------------------------------------------
 
 
@@ -522,14 +537,13 @@ async def test_at_the_limit_the_run_ends_with_the_best_answer_so_far(saver: Asyn
     assert output["messages"][-1].text == output["final_answer"]
 
 
-async def test_without_reflections_the_last_thought_is_the_best_answer_so_far(
-    saver: AsyncPostgresSaver,
-) -> None:
+async def test_an_incomplete_run_shows_no_private_thought(saver: AsyncPostgresSaver) -> None:
     replies = [calling("It is the version.", ("version", {})), calling("", ("version", {}))]
     output = await run(
         react(saver, ScriptedChatModel(replies=replies), version), ask(max_iterations=2, reflection="never")
     )
-    assert output["final_answer"].endswith("So far: It is the version.")
+    assert output["reason_incomplete"] == "max_iterations_reached"
+    assert "It is the version" not in output["final_answer"]
 
 
 UNREADABLE = [
@@ -561,7 +575,7 @@ async def test_a_second_unreadable_reply_ends_the_run(
     output = await run(react(saver, model, version))
     assert (output["success"], output["reason_incomplete"]) == (False, "model_reply_unreadable")
     assert fault in output["final_answer"]
-    assert output["final_answer"].endswith("So far: The limit may be it.")
+    assert "The limit may be it" not in output["final_answer"]
     assert [entry["thought"] for entry in output["trace"]] == ["The limit may be it."]
 
 
@@ -598,7 +612,7 @@ async def test_a_second_unreadable_reflection_ends_the_run(saver: AsyncPostgresS
     output = await run(react(saver, model, version), ask())
     assert (output["success"], output["reason_incomplete"]) == (False, "model_reply_unreadable")
     assert output["trace"][0]["observation"] == {"success": True, "result": "2.4.1"}
-    assert output["final_answer"].endswith("So far: I look.")
+    assert "I look" not in output["final_answer"]
 
 
 class CutModel(ScriptedChatModel):

@@ -134,7 +134,7 @@ async def test_stream_gives_each_step_and_then_the_output(database_url: str) -> 
     async with running_service(database_url, scripted_models(model)) as running:
         chunks = [chunk async for chunk in running.react.astream(react_input())]
         steps = [name for chunk in chunks for name in chunk]
-        assert steps == ["prepare", "assemble", "think", "act", "reflect", "think", "finish", "output"]
+        assert steps == ["prepare", "assemble", "think", "act", "reflect", "think", "output"]
         assert chunks[-1]["output"]["final_answer"] == "Use batches."
 
 
@@ -151,7 +151,7 @@ async def test_stream_events_and_stream_log_show_tokens_nodes_and_the_output(dat
         assert "".join(chunk.text for tag, chunk in chunks if tag == "answer") == "Use batches."
         assert "".join(get_reasoning(chunk) for tag, chunk in chunks if tag == "thought") == "I look it up."
         assert not any(chunk.text for tag, chunk in chunks if tag == "thought")
-        assert {"prepare", "think", "act", "reflect", "finish"} <= {event["name"] for event in events}
+        assert {"prepare", "think", "act", "reflect"} <= {event["name"] for event in events}
         assert (events[0]["event"], events[-1]["event"]) == ("on_chain_start", "on_chain_end")
         assert events[-1]["data"]["output"]["final_answer"] == "Use batches."
         # Raw, as LangServe's own client takes the log entry of a tool for a tool's message.

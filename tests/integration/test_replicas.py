@@ -2,11 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from itertools import pairwise
 from typing import Any
 
-import httpx
 import pytest
 from langchain_core.messages import AIMessage
 
@@ -16,63 +14,17 @@ from core.settings import RunSettings
 from nodes.react.state import Reflection
 from service.audit.idempotency import RecordedEffects
 from tests.support.audit import fetch_rows
-from tests.support.general_agent import replying, service
-from tests.support.scripted import ScriptedChatModel, calling
-from tests.support.service import CONTACT, RunningService
+from tests.support.replicas import Gate, Replicas, two_replicas
+from tests.support.scripted import calling
 
 TOLD = Reflection(success=True, reasoning="Done.", task_complete=True, final_answer="Told.")
 MESSAGE = ("send_solution_to_customer", {"solution": "Use the batch export API."})
 
 
-class Replicas:
-    """Two services on one database, each with a model of its own."""
-
-    def __init__(
-        self, first: RunningService, second: RunningService, models: list[ScriptedChatModel]
-    ) -> None:
-        self.first, self.second, self.models = first, second, models
-
-    @property
-    def prompts(self) -> int:
-        """How often a model was asked."""
-        return sum(len(model.prompts) for model in self.models)
-
-    async def ask(self, up: RunningService, thread_id: str, **settings: Any) -> httpx.Response:
-        key = settings.pop("key", "")
-        return await up.http.post(
-            "/react/invoke",
-            json={
-                "input": {"task": "Export fails.", "contact_id": CONTACT},
-                "config": {"configurable": {**({"thread_id": thread_id} if thread_id else {}), **settings}},
-            },
-            headers={"Idempotency-Key": key} if key else {},
-        )
-
-
 @pytest.fixture
 async def replicas(database_url: str) -> AsyncIterator[Replicas]:
-    models = [replying(), replying()]
-    async with AsyncExitStack() as stack:
-        first, second = [
-            await stack.enter_async_context(service(database_url, model, runs=RunSettings(claim_seconds=2)))
-            for model in models
-        ]
-        yield Replicas(first, second, models)
-
-
-class Gate:
-    """Holds a model back until it is opened."""
-
-    def __init__(self, model: ScriptedChatModel) -> None:
-        self.begun, self._open = asyncio.Event(), asyncio.Event()
-        model.before_token = self._wait
-
-    async def _wait(self) -> None:
-        self.begun.set()
-        await self._open.wait()
-
-    def open(self) -> None:
-        self._open.set()
+    async with two_replicas(database_url) as opened:
+        yield opened
 
 
 async def test_a_thread_runs_on_one_replica_at_a_time(replicas: Replicas) -> None:
@@ -196,3 +148,22 @@ async def _until_cancelled(replicas: Replicas, thread_id: str) -> None:
     sql = "SELECT cancel_action FROM runs.runs WHERE thread_id = %s AND cancel_action IS NOT NULL"
     while not await fetch_rows(replicas.first.service.pool, sql, thread_id):  # noqa: ASYNC110 - another's row
         await asyncio.sleep(0.001)
+
+
+async def test_a_tenants_places_and_queue_hold_over_all_replicas(database_url: str) -> None:
+    limits = RunSettings(max_concurrent_per_tenant=1, queue_length=1)
+    async with two_replicas(database_url, runs=limits) as replicas:
+        for model in replicas.models:
+            model.replies += [AIMessage("Use the batch API.")] * 2
+        gate = Gate(replicas.models[0])
+        first = asyncio.create_task(replicas.ask(replicas.first, "one"))
+        await gate.begun.wait()
+        second = asyncio.create_task(replicas.ask(replicas.second, "two"))
+        waiting = "SELECT FROM runs.runs WHERE thread_id = %s AND status = 'pending'"
+        while not await fetch_rows(replicas.first.service.pool, waiting, "two"):  # noqa: ASYNC110 - a row
+            await asyncio.sleep(0.001)
+        refused = await replicas.ask(replicas.second, "three")
+        assert (refused.status_code, refused.json()["error"]) == (429, "too_many_runs")
+        assert not second.done()
+        gate.open()
+        assert [(await each).status_code for each in (first, second)] == [200, 200]

@@ -96,6 +96,27 @@ async def test_a_run_is_cancelled_while_it_runs_and_while_it_waits(
     assert (again.status_code, again.json()["error"]) == (404, "not_found")
 
 
+async def test_operators_see_what_runs_and_what_waits(up: RunningService, model: ScriptedChatModel) -> None:
+    gate = asyncio.Event()
+
+    async def hold() -> None:
+        await gate.wait()
+
+    model.replies += [AIMessage("First."), AIMessage("Second.")]
+    model.before_token = hold
+    asking = [asyncio.create_task(ask(up, "seen")) for _ in range(2)]
+    while len(await get_runs(up, thread_id="seen")) < 2:
+        pass
+    shown = ""
+    while 'status="pending",tenant="default"} 1.0' not in shown:
+        shown = (await up.http.get("/metrics")).text
+    assert 'ventros_runs_oldest_seconds{queue="runs",status="pending",tenant="default"}' in shown
+    assert 'status="running",tenant="default"} 1.0' in shown
+    gate.set()
+    await asyncio.gather(*asking)
+    assert 'ventros_run_claims_total{outcome="first"} 2.0' in (await up.http.get("/metrics")).text
+
+
 async def test_a_run_whose_replica_died_is_executed_by_another(
     up: RunningService, model: ScriptedChatModel
 ) -> None:

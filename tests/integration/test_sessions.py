@@ -327,7 +327,7 @@ async def test_a_session_owns_its_thread_before_the_first_checkpoint(database_ur
         assert await listed(running, OTHER) == []
         # Nor is a thread of another graph a session.
         config: Any = {"configurable": {"thread_id": "react"}, "metadata": {"graph": "react"}}
-        await running.service.graphs["react"].aupdate_state(config, {"contact_id": CONTACT}, as_node="finish")
+        await running.service.graphs["react"].aupdate_state(config, {"contact_id": CONTACT}, as_node="think")
         stolen = {"contact_id": CONTACT, "message": AGAIN, "session_id": "react"}
         refused = await running.http.post("/v1/messages", json=stolen)
         assert refused.json()["error"] == "wrong_graph"

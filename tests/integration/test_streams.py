@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,6 +15,9 @@ from core.errors import ModelUnavailable
 from core.settings import RunSettings, ServerSettings
 from nodes.react.state import Reflection
 from service.cli.serve import open_server
+from service.routes import sse
+from service.routes.sse import format_event
+from tests.support.audit import fetch_rows
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT, RunningService, running_service, settings_for
 from tests.support.waiting import until
@@ -25,6 +29,9 @@ INPUT = {"task": "Help.", "contact_id": CONTACT}
 # For an agent that works with tools, as the react graph does.
 MESSAGE = {"message": "Exporting my contacts ends with Error 500.", "contact_id": CONTACT}
 
+# A stream, whose answer can be asked for again.
+KEYED = {"Idempotency-Key": "slow", "Accept": "text/event-stream"}
+
 
 async def events_of(
     running: RunningService, path: str, body: dict[str, Any]
@@ -33,6 +40,30 @@ async def events_of(
     async with aconnect_sse(running.http, "POST", path, json=body, headers=accept) as source:
         async for event in source.aiter_sse():
             yield event
+
+
+async def open_unread(
+    running: RunningService, path: str, body: dict[str, Any], headers: dict[str, str]
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Ask for a stream over a connection that takes next to nothing before it is read."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    connection.setblocking(False)
+    address = httpx.URL(running.url)
+    await asyncio.get_running_loop().sock_connect(connection, (address.host, address.port))
+    reader, writer = await asyncio.open_connection(sock=connection, limit=1_024)
+    request = httpx.Request("POST", f"{running.url}{path}", json=body, headers=headers)
+    lines = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+    writer.write(f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode() + request.content)
+    return reader, writer
+
+
+async def read_chunks(reader: asyncio.StreamReader) -> bytes:
+    """Read a chunked response to its end."""
+    received = b""
+    while not received.endswith(b"0\r\n\r\n"):
+        received += await reader.read(65_536)
+    return received
 
 
 def token_of(event: ServerSentEvent) -> str:
@@ -203,9 +234,16 @@ async def test_a_message_stream_that_is_not_admitted_is_answered_with_the_status
         assert (await first).status_code == 200
 
 
+@pytest.mark.parametrize("data", [{"n": 10**30, "text": "até"}, {"when": None, "text": "até"}])
+def test_an_event_carries_any_number_that_a_model_may_write(data: dict[str, Any]) -> None:
+    sent = str(format_event("thought", data).data)
+    assert json.loads(sent) == data
+    assert "até" in sent
+
+
 async def test_a_second_run_on_a_thread_waits_or_replaces_the_first(database_url: str) -> None:
     gate = asyncio.Event()
-    replies = [AIMessage("First reply."), AIMessage("Second reply."), AIMessage("Third reply.")]
+    replies = [calling("I look it up.", SEARCH), AIMessage("Second reply."), AIMessage("Third reply.")]
     model = ScriptedChatModel(replies=replies, before_token=gate.wait)
     async with running_service(database_url, scripted_models(model)) as running:
 
@@ -218,7 +256,9 @@ async def test_a_second_run_on_a_thread_waits_or_replaces_the_first(database_url
         first = ask("enqueue")
         await until(lambda: model.prompts)
         second = ask("interrupt")
-        await until(lambda: running.service.runs.active == 2)
+        sql = "SELECT FROM runs.runs WHERE thread_id = %s"
+        while len(await fetch_rows(running.service.pool, sql, "one")) < 2:  # noqa: ASYNC110 - it watches rows
+            await asyncio.sleep(0.001)
         third = ask("enqueue")
         gate.set()
         replaced = await first
@@ -270,6 +310,28 @@ async def test_a_client_that_disconnects_stops_the_run_at_its_next_step(database
         if name == "react":
             assert state.values["messages"][-1].text == "I look it up."
         assert len(model.replies) == 1
+
+
+@pytest.mark.parametrize("path", ["/react/stream_events", "/v1/messages"])
+async def test_a_stream_that_nobody_reads_is_cut_while_its_run_goes_on_to_its_end(
+    database_url: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sse, "MAX_PENDING_BYTES", 8_192)
+    monkeypatch.setattr(sse, "STALLED_SECONDS", 0.1)
+    answer = " ".join(f"word{number}{'x' * 1_000}" for number in range(3_000))
+    model = ScriptedChatModel(replies=[AIMessage(f"<reply>{answer}")])
+    body = {"input": INPUT} if path != "/v1/messages" else MESSAGE
+    async with running_service(database_url, scripted_models(model)) as running:
+        reader, writer = await open_unread(running, path, body, KEYED)
+        await until(lambda: model.prompts and running.service.runs.active == 0)
+        received = await read_chunks(reader)
+        writer.close()
+        assert b"stream_cut" in received[-1_000:]
+        assert b"word2999x" not in received
+        assert b"/wait" in received[-1_000:]
+        again = await running.http.post(path.replace("stream_events", "invoke"), json=body, headers=KEYED)
+        assert answer in again.text
+        assert len(model.prompts) == 1
 
 
 async def test_a_run_whose_client_disconnects_while_it_waits_does_not_begin(database_url: str) -> None:

@@ -70,7 +70,7 @@ async def test_a_run_is_a_tree_of_spans_in_the_callers_trace(collector: Collecto
     assert attributes(run)["ventros.run.outcome"] == "finished"
 
     nodes = [span.name for span in of_run(collector) if span.name.startswith("node ")]
-    steps = ("prepare", "assemble", "think", "act", "reflect", "think", "finish")
+    steps = ("prepare", "assemble", "think", "act", "reflect", "think")
     assert nodes == [f"node {step}" for step in steps]
 
     tool = collector.named("execute_tool search_knowledge_base")

@@ -1,6 +1,8 @@
 """Whatever the schema and the words, the offline model's contents are valid, repeatable and stream whole."""
 
+import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import jsonschema
@@ -147,6 +149,10 @@ def test_the_same_conversation_gets_the_same_reply(
     assert (one.content, one.tool_calls) == (other.content, other.tool_calls)
 
 
+async def collect(pieces: AsyncIterator[AIMessage]) -> list[AIMessage]:
+    return [piece async for piece in pieces]
+
+
 @given(SCHEMAS, conversations())
 @settings(max_examples=examples(40), deadline=None)
 def test_the_streamed_pieces_make_the_whole_reply(
@@ -154,7 +160,7 @@ def test_the_streamed_pieces_make_the_whole_reply(
 ) -> None:
     model = OfflineChatModel().bind_tools([tool(schema)])
     whole = model.invoke(messages)
-    pieces = list(model.stream(messages))
+    pieces = asyncio.run(collect(model.astream(messages)))
     streamed = add_ai_message_chunks(*(piece for piece in pieces if isinstance(piece, AIMessageChunk)))
     assert streamed.text == whole.text
     assert streamed.tool_calls == whole.tool_calls

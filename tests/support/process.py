@@ -6,8 +6,8 @@ import re
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,3 +97,17 @@ def stop_orphaned_postgres(data_dir: Path) -> None:
         if process.info["name"] == "postgres" and str(data_dir) in " ".join(process.info["cmdline"] or []):
             process.terminate()
             process.wait(20)
+
+
+@asynccontextmanager
+async def replica_processes(
+    database_url: str, folder: Path, settings: Mapping[str, str], *, replicas: int = 2
+) -> AsyncIterator[list[ServiceProcess]]:
+    """Start replicas on one database; stop those that are left at the end."""
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(
+                service_process(folder / f"replica-{number}", DATABASE_URL=database_url, **settings)
+            )
+            for number in range(replicas)
+        ]

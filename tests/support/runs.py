@@ -8,6 +8,7 @@ from service.audit.trail import AuditTrail
 from service.observability.metrics import ServiceMetrics
 from service.observability.tracing import Tracing
 from service.runs.claims import RunClaims
+from service.runs.events import RunFollowers
 from service.runs.executor import RunExecutor
 from service.runs.limits import build_queues
 from service.runs.observers import RunObserver
@@ -26,5 +27,14 @@ def build_executor(
     queues = build_queues(settings, workflows or WorkflowSettings(), shared=False)
     audit = AuditTrail(pool)
     store = RunStore(pool, replica=str(uuid4()), claim_seconds=settings.claim_seconds)
-    observer = RunObserver(metrics or ServiceMetrics(), Tracing(), audit)
-    return RunExecutor(settings, queues, RunClaims(store), audit, observer, database_unavailable=str)
+    metrics = metrics or ServiceMetrics()
+    observer = RunObserver(metrics, Tracing(), audit)
+    return RunExecutor(
+        settings,
+        queues,
+        claims=RunClaims(store, metrics),
+        followers=RunFollowers(store),
+        audit=audit,
+        observer=observer,
+        database_unavailable=str,
+    )

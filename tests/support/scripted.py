@@ -123,8 +123,8 @@ def _chunks(message: AIMessage) -> Iterator[AIMessageChunk]:
 
 
 def scripted_models(model: BaseChatModel) -> ChatModels:
-    """Return the service's models, all of which are this one."""
-    return ChatModels(INFO, lambda _: model, first_pause=0)
+    """Return the service's models, all of which are this one; it is called again as soon as it failed."""
+    return ChatModels(INFO, lambda _: model, first_pause=0, rest_seconds=0)
 
 
 def calling(thought: str, *calls: tuple[str, dict[str, Any]]) -> AIMessage:

@@ -75,7 +75,7 @@ def check(
 
 def test_each_conversation_has_its_own_id_some_are_held_out_and_every_agent_is_wanted_by_one() -> None:
     scripts = load_scripts()
-    assert len({script.id for script in scripts}) == len(scripts) == 120
+    assert len({script.id for script in scripts}) == len(scripts) == 160
     assert sum(script.held_out for script in scripts) >= 18
     wanted = {agent for script in scripts for turn in script.turns for agent in turn.get("agent", ())}
     assert wanted - {""} == {path.stem for path in AGENTS.glob("[!R]*.md")}

@@ -10,7 +10,7 @@ import pytest
 from core import errors
 from core.customer_text import CustomerText, find_customer_text_fault
 from core.errors import ServiceError, TextRefused
-from core.offline.phrases import PHRASES
+from core.offline.words import PHRASES
 from graphs.registry import REGISTRY
 from nodes.coordinator import decisions
 from nodes.onboarding.texts import TEXTS
@@ -131,12 +131,12 @@ def test_how_an_incomplete_run_ends_is_not_for_customers(reason: Any) -> None:
 def _iter_fixed_texts() -> Iterator[str]:
     filled = {
         "name": "Laura", "team": "billing", "title": "Exports", "passage": "Use batches.", "code": "ORD-9999",
-        "month": "June", "used": "5", "limit": "10", "articles": "- Exports", "status": "paused",
-        "profile": "Industry: retail.", "steps": "tour done",
+        "month": "June", "language": "English", "used": "5", "limit": "10", "articles": "- Exports",
+        "status": "paused", "profile": "Industry: retail.", "steps": "tour done",
     }  # fmt: skip
     for phrases in PHRASES.values():
         # The thought goes with tool calls and is not sent.
-        sentences = {name: text for name, text in dataclasses.asdict(phrases).items() if name != "thought"}
+        sentences = {name: text for name, text in phrases.items() if name != "thought"}
         yield from (text.format(**filled) for text in sentences.values())
     for language, texts in TEXTS.items():
         for value in dataclasses.asdict(texts).values():

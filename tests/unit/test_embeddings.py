@@ -2,10 +2,7 @@
 
 import asyncio
 import math
-import os
-import sys
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -176,9 +173,9 @@ async def test_a_message_is_embedded_once_for_routing_and_search(monkeypatch: py
     embedded: list[str] = []
     embed = local._embed
 
-    def embed_and_note(variant: str, texts: Sequence[str], *, is_query: bool) -> list[list[float]]:
-        embedded.extend(texts)
-        return embed(variant, texts, is_query=is_query)
+    def embed_and_note(variant: str, text: str, *, is_query: bool) -> list[float]:
+        embedded.append(text)
+        return embed(variant, text, is_query=is_query)
 
     monkeypatch.setattr(local, "_embed", embed_and_note)
     cache = VectorCache()
@@ -190,16 +187,6 @@ async def test_a_message_is_embedded_once_for_routing_and_search(monkeypatch: py
     assert await routing.embed_documents(["it broke"]) == [clause]
     assert await search.embed_documents(["it broke"]) != [clause]
     assert sorted(embedded) == ["it broke", "it broke", "it broke, and help"]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux")
-def test_documents_are_embedded_behind_questions() -> None:
-    def get_priority() -> int:
-        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-
-    assert (
-        local._background_thread.submit(get_priority).result() > local._threads.submit(get_priority).result()
-    )
 
 
 async def test_vectors_are_kept_by_model_and_form_and_the_oldest_are_dropped() -> None:

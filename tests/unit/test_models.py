@@ -20,8 +20,10 @@ from langgraph.graph import START, MessagesState, StateGraph
 from pydantic import BaseModel, Field, SecretStr
 from typing_extensions import override
 
+from core.deadline import within
 from core.errors import ModelMisconfigured, ModelRefused, ModelUnavailable, StartupError
 from core.models import DEFAULT_MODEL, ChatModels, ModelInfo, ModelSpec, build_chat_models, providers
+from core.models.usage import Quota
 from core.settings import FeatureSettings, ModelSettings
 from tests.support.vertex import ServiceAccount
 
@@ -319,9 +321,10 @@ async def test_a_model_that_a_caller_names_and_cannot_be_built_is_an_error() -> 
 # Retries and the fallback
 
 
-def _http_error(status: int) -> httpx.HTTPStatusError:
+def _http_error(status: int, headers: Mapping[str, str] | None = None) -> httpx.HTTPStatusError:
     request = httpx.Request("POST", "http://provider.invalid")
-    return httpx.HTTPStatusError("refused", request=request, response=httpx.Response(status, request=request))
+    response = httpx.Response(status, headers=headers, request=request)
+    return httpx.HTTPStatusError("refused", request=request, response=response)
 
 
 class TransportOfAnotherLibrary(Exception):
@@ -392,6 +395,75 @@ async def test_an_error_that_no_retry_can_fix_is_reported_at_once(error: Excepti
         await models.reply(QUESTION, temperature=0)
     assert (primary.calls, fallback.calls) == (1, 0)
     assert caught.value.details["model"] == PRIMARY
+
+
+async def test_a_model_that_stays_unavailable_is_not_called_for_a_while_and_the_fallback_answers() -> None:
+    primary, fallback = scripted(fails(httpx.ConnectError("refused"))), scripted(says("hello"))
+    models = models_of({PRIMARY: primary, FALLBACK: fallback}, WITH_FALLBACK, max_attempts=2)
+    for _ in range(5):
+        assert (await models.reply(QUESTION, temperature=0)).text == "hello"
+    assert (primary.calls, fallback.calls) == (3 * 2, 5)
+    assert models.circuits == {PRIMARY: "open", FALLBACK: "closed"}
+
+
+async def test_a_refused_call_says_at_once_when_to_try_again() -> None:
+    chat = scripted(fails(_http_error(503)))
+    models = models_of(chat, max_attempts=1, rest_seconds=60)
+    for _ in range(4):
+        with pytest.raises(ModelUnavailable) as caught:
+            await models.reply(QUESTION, temperature=0)
+    assert chat.calls == 3
+    assert caught.value.details["attempts"] == 0
+    assert caught.value.retry_after is not None
+    assert 50 < caught.value.retry_after <= 60
+
+
+async def test_after_its_rest_one_attempt_decides_whether_a_model_is_called_again() -> None:
+    error = httpx.ConnectError("refused")
+    chat = scripted(*[fails(error)] * 7, says("hello"))
+    models = models_of(chat, max_attempts=2, rest_seconds=0)
+    for _ in range(4):
+        with pytest.raises(ModelUnavailable):
+            await models.reply(QUESTION, temperature=0)
+    assert chat.calls == 3 * 2 + 1
+    assert (await models.reply(QUESTION, temperature=0)).text == "hello"
+    assert models.circuits == {PRIMARY: "closed"}
+
+
+@pytest.mark.parametrize("error", [_http_error(429), langchain.ModelRateLimitError("slow down")], ids=repr)
+async def test_a_model_that_asks_to_slow_down_is_called_again(error: Exception) -> None:
+    chat = scripted(fails(error))
+    models = models_of(chat, max_attempts=1)
+    for _ in range(5):
+        with pytest.raises(ModelUnavailable):
+            await models.reply(QUESTION, temperature=0)
+    assert chat.calls == 5
+
+
+async def test_nobody_waits_for_a_model_that_asks_for_more_time_than_is_left() -> None:
+    primary = scripted(fails(_http_error(429, {"Retry-After": "86400"})))
+    models = models_of({PRIMARY: primary, FALLBACK: scripted(says("hello"))}, WITH_FALLBACK)
+    with within(20):
+        assert (await models.reply(QUESTION, temperature=0)).text == "hello"
+    assert primary.calls == 1
+
+
+async def test_without_time_no_model_is_called_and_none_counts_as_unavailable() -> None:
+    chat = scripted(says("hello"))
+    models = models_of(chat)
+    for _ in range(5):
+        with within(0), pytest.raises(ModelUnavailable, match="no time is left"):
+            await models.reply(QUESTION, temperature=0)
+    assert (chat.calls, models.circuits) == (0, {PRIMARY: "closed"})
+
+
+async def test_a_wait_for_the_quota_ends_with_the_time_that_is_left() -> None:
+    chat = scripted(says("hello"))
+    models = models_of(chat, quota=lambda: Quota(requests_per_minute=0.001))
+    await models.reply(QUESTION, temperature=0)
+    with within(0.01), pytest.raises(ModelUnavailable, match="quota"):
+        await models.reply(QUESTION, temperature=0)
+    assert chat.calls == 1
 
 
 async def test_a_bug_of_ours_is_not_reported_as_the_providers_error() -> None:

@@ -1,17 +1,23 @@
 """The client of the CRM's HTTP API: one method per call."""
 
+import asyncio
+from collections.abc import Awaitable
 from datetime import datetime
+from typing import TypeVar
 
 import httpx
 
+from core.circuit import CircuitState
 from core.customer_text import CustomerText
 from core.effects import Effects
+from core.errors import CrmRefused
 from core.settings import CrmSettings
 from tools.crm.connection import CrmConnection, quote_segment
 from tools.crm.models import (
     ArticlePage,
     Articles,
     Contact,
+    ContactOverview,
     Created,
     CustomerProfile,
     FollowUp,
@@ -30,6 +36,8 @@ from tools.crm.models import (
     Subscription,
     Tickets,
 )
+
+T = TypeVar("T")
 
 # How the CRM's records name us.
 SOURCE = "ventros-agents"
@@ -59,9 +67,27 @@ class CrmClient:
         self._crm = CrmConnection(http, settings, first_pause=first_pause, effects=effects)
         self._message_timeout = settings.message_timeout_seconds
 
+    @property
+    def circuit(self) -> CircuitState:
+        """Whether the CRM is called, or rests after it was unavailable."""
+        return self._crm.circuit.state
+
     async def get_contact(self, contact_id: str) -> Contact:
         """Return the contact."""
         return await self._crm.get(_contact_path(contact_id), Contact)
+
+    async def get_contact_overview(self, contact_id: str) -> ContactOverview:
+        """Return the contact with subscription and tickets, in one request if the CRM knows ``include``."""
+        params = {"include": "subscription,tickets"}
+        found = await self._crm.get(_contact_path(contact_id), ContactOverview, params=params)
+        if {"subscription", "tickets"} <= found.model_fields_set:
+            return found
+        subscription, listed = await asyncio.gather(
+            _read_if_any(self.get_subscription(contact_id)), _read_if_any(self.list_tickets(contact_id))
+        )
+        return found.model_copy(
+            update={"subscription": subscription, "tickets": listed.tickets if listed else []}
+        )
 
     async def get_subscription(self, contact_id: str) -> Subscription:
         """Return the contact's plan, version and usage."""
@@ -188,11 +214,10 @@ class CrmClient:
         return (await self._crm.get(f"{_contact_path(contact_id)}/follow-ups", FollowUps)).follow_ups
 
     async def hand_over(self, contact_id: str, *, team: str, reason: str, summary: str, key: str) -> Handoff:
-        """Hand the contact's conversation over to the people of a team."""
+        """Hand the contact's conversation over to the people of a team, if the CRM works again by now."""
         body = {"team": team, "reason": reason, "summary": summary, "source": SOURCE}
-        return await self._crm.write(
-            "hand_over", "POST", f"{_contact_path(contact_id)}/handoffs", body, Handoff, key=key
-        )
+        path = f"{_contact_path(contact_id)}/handoffs"
+        return await self._crm.write("hand_over", "POST", path, body, Handoff, key=key, is_essential=True)
 
     async def list_handoffs(self, contact_id: str) -> list[Handoff]:
         """Return the handoffs of the contact's conversations, newest first."""
@@ -215,6 +240,14 @@ def create_http_client(
         timeout=settings.timeout_seconds,
         transport=transport,
     )
+
+
+async def _read_if_any(read: Awaitable[T]) -> T | None:
+    """Return what the CRM tells, or ``None`` where it refuses: the contact has no such record."""
+    try:
+        return await read
+    except CrmRefused:
+        return None
 
 
 def _contact_path(contact_id: str) -> str:

@@ -11,6 +11,9 @@ from pydantic import BaseModel, ValidationError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_base, wait_exponential_jitter
 
+from core import deadline
+from core.circuit import CircuitBreaker
+from core.deadline import StopAtDeadline
 from core.effects import Effects, Outcome, UnrecordedEffects
 from core.errors import CrmError, CrmRefused, CrmUnauthorized, CrmUnavailable
 from core.settings import CrmSettings
@@ -20,6 +23,10 @@ T = TypeVar("T", bound=BaseModel)
 # Retried, like every 5xx.
 _TRANSIENT = frozenset({408, 425, 429})
 _MAX_PAUSE_SECONDS = 5.0
+# Failed calls in a row, each with all its attempts, after which the CRM is not called for a while.
+_MAX_FAILURES = 3
+# A CRM that was given less time than this, because a deadline was near, has not failed.
+_FAIR_SECONDS = 2.0
 
 
 class CrmConnection:
@@ -30,13 +37,17 @@ class CrmConnection:
     (IETF draft-ietf-httpapi-idempotency-key-header).
 
     Every method raises :class:`CrmRefused` on a 4xx, :class:`CrmUnauthorized` on 401 and 403,
-    :class:`CrmUnavailable` when all attempts failed, and :class:`CrmError` on a response it cannot read.
+    :class:`CrmUnavailable` when all attempts failed, no time is left, or the circuit is open, and
+    :class:`CrmError` on a response it cannot read.
 
     Args:
         http: Client with base address and key set; the caller closes it.
         settings: Attempts, and the time limit of one request.
         first_pause: Seconds before the second attempt; later pauses grow, with jitter.
         effects: Records every write before and after it; ``None`` records nothing.
+
+    Attributes:
+        circuit: Refuses calls for a while after several in a row have failed.
     """
 
     def __init__(
@@ -54,6 +65,13 @@ class CrmConnection:
         self._wait = _RetryAfter(
             wait_exponential_jitter(first_pause, max=_MAX_PAUSE_SECONDS, jitter=first_pause)
         )
+        self.circuit = CircuitBreaker(
+            "crm",
+            settings.rest_seconds,
+            is_failure=self._is_outage,
+            refuse=_refuse_call,
+            max_failures=_MAX_FAILURES,
+        )
 
     async def get(self, path: str, answer: type[T], *, params: Mapping[str, str] | None = None) -> T:
         """Return what is at a path, as the model ``answer``."""
@@ -69,10 +87,12 @@ class CrmConnection:
         *,
         key: str,
         timeout: float | None = None,
+        is_essential: bool = False,
     ) -> T:
         """Create or change something, once per key; ``timeout`` (seconds) overrides the usual one.
 
-        Every effect of every graph passes through here, so effects are recorded here.
+        Every effect of every graph passes through here, so effects are recorded here. An essential one is
+        tried once while the circuit is open too.
 
         Raises:
             EffectConflict: The key was used for another effect.
@@ -81,23 +101,42 @@ class CrmConnection:
         headers = {"Idempotency-Key": key}
 
         async def send() -> Outcome:
-            created = await self._request(method, path, answer, timeout=timeout, json=body, headers=headers)
+            created = await self._request(
+                method, path, answer, timeout=timeout, is_essential=is_essential, json=body, headers=headers
+            )
             return created.model_dump(mode="json")
 
         outcome = await self._effects.run_once(key, action, {"path": path, **body}, send)
         return answer.model_validate(outcome)
 
     async def _request(
-        self, method: str, path: str, answer: type[T], *, timeout: float | None = None, **request: Any
+        self,
+        method: str,
+        path: str,
+        answer: type[T],
+        *,
+        timeout: float | None = None,
+        is_essential: bool = False,
+        **request: Any,
     ) -> T:
-        attempts = AsyncRetrying(
-            stop=stop_after_attempt(self._attempts),
-            wait=self._wait,
-            retry=retry_if_exception_type(CrmUnavailable),
-            reraise=True,
-        )
         request["timeout"] = timeout or self._timeout
-        return await attempts(self._attempt, method, path, answer, request)
+        with self.circuit.call(is_essential=is_essential) as is_trial:
+            attempts = AsyncRetrying(
+                stop=stop_after_attempt(1 if is_trial else self._attempts) | StopAtDeadline(),
+                wait=self._wait,
+                retry=retry_if_exception_type(CrmUnavailable),
+                reraise=True,
+            )
+            return await attempts(self._attempt, method, path, answer, request)
+
+    def _is_outage(self, error: Exception) -> bool:
+        if not isinstance(error, CrmUnavailable):
+            return False
+        status = error.details.get("crm_status", HTTPStatus.INTERNAL_SERVER_ERROR)
+        seconds = error.details.get("timeout_seconds", self._timeout)
+        return bool(
+            status >= HTTPStatus.INTERNAL_SERVER_ERROR and seconds >= min(self._timeout, _FAIR_SECONDS)
+        )
 
     async def _attempt(self, method: str, path: str, answer: type[T], request: Mapping[str, Any]) -> T:
         response = await self._send(method, path, request)
@@ -111,12 +150,17 @@ class CrmConnection:
             ) from error
 
     async def _send(self, method: str, path: str, request: Mapping[str, Any]) -> httpx.Response:
+        seconds = deadline.limit(request["timeout"])
+        if not seconds:
+            raise CrmUnavailable(f"no time is left for {method} {path}", details={"timeout_seconds": 0.0})
         try:
             # httpx's timeout limits each read: a response that trickles in would never end.
-            async with asyncio.timeout(request["timeout"]):
+            async with asyncio.timeout(seconds):
                 return await self._http.request(method, f"/api/v1{path}", **request)
         except (TimeoutError, httpx.TimeoutException) as error:
-            raise CrmUnavailable(f"the CRM did not answer {method} {path} in time") from error
+            raise CrmUnavailable(
+                f"the CRM did not answer {method} {path} in time", details={"timeout_seconds": seconds}
+            ) from error
         except httpx.TransportError as error:
             raise CrmUnavailable(f"the CRM cannot be reached ({type(error).__name__})") from error
         except httpx.DecodingError as error:
@@ -128,7 +172,10 @@ class CrmConnection:
 
 
 class _RetryAfter(wait_base):
-    """Waits as long as the CRM's Retry-After says, within bounds, or else the usual pause."""
+    """Waits as long as the CRM's Retry-After says, or else the usual pause.
+
+    Without a deadline, which ends the attempts where they would wait beyond it, there is a bound.
+    """
 
     def __init__(self, usual: wait_base) -> None:
         self._usual = usual
@@ -137,7 +184,18 @@ class _RetryAfter(wait_base):
         error = retry_state.outcome.exception() if retry_state.outcome else None
         retry_after = error.retry_after if isinstance(error, CrmUnavailable) else None
         usual = self._usual(retry_state)
-        return usual if retry_after is None else max(usual, min(retry_after, _MAX_PAUSE_SECONDS))
+        if retry_after is None:
+            return usual
+        is_bounded = deadline.remaining() is not None
+        return max(usual, retry_after if is_bounded else min(retry_after, _MAX_PAUSE_SECONDS))
+
+
+def _refuse_call(seconds: float) -> CrmUnavailable:
+    return CrmUnavailable(
+        "the CRM is unavailable and is not called for the moment",
+        details={"circuit": "open"},
+        retry_after=seconds,
+    )
 
 
 def quote_segment(kind: str, identifier: str) -> str:

@@ -93,6 +93,13 @@ class Tickets(_CrmModel):
     tickets: list[Ticket]
 
 
+class ContactOverview(Contact):
+    """A contact with the subscription, ``None`` where there is none, and the tickets, newest first."""
+
+    subscription: Subscription | None = None
+    tickets: list[Ticket] = []
+
+
 class Article(_CrmModel):
     """A knowledge-base article."""
 

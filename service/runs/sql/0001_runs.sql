@@ -76,3 +76,15 @@ BEGIN
     RETURN held;
 END
 $$;
+
+-- Events of runs that a caller follows on another replica than the one that executes the run. They may be lost in a
+-- crash of the database: the run's answer is in its checkpoints.
+CREATE UNLOGGED TABLE runs.events (
+    run_id uuid NOT NULL,
+    seq bigint NOT NULL,
+    name text NOT NULL,
+    data json NOT NULL,
+    at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (run_id, seq)
+);
+CREATE INDEX events_by_age ON runs.events (at);

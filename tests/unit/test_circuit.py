@@ -2,8 +2,8 @@
 
 import pytest
 
+from core.circuit import CircuitBreaker
 from core.errors import MemoryRefused, MemoryUnavailable, ServiceError
-from memory.grpc_calls import CircuitBreaker
 
 AWAY = MemoryUnavailable("away", details={"grpc_status": "UNAVAILABLE"})
 FAILED = MemoryUnavailable("failed", details={"grpc_status": "INTERNAL"})
@@ -20,7 +20,14 @@ class Clock:
 
 def circuit(clock: Clock) -> CircuitBreaker:
     return CircuitBreaker(
-        10, lambda error: error.details.get("grpc_status") == "UNAVAILABLE", max_failures=2, clock=clock
+        "service",
+        10,
+        is_failure=lambda error: (
+            isinstance(error, MemoryUnavailable) and error.details.get("grpc_status") == "UNAVAILABLE"
+        ),
+        refuse=lambda seconds: MemoryUnavailable("not called for the moment", retry_after=seconds),
+        max_failures=2,
+        clock=clock,
     )
 
 
@@ -111,3 +118,16 @@ def test_an_error_of_the_service_itself_closes_the_circuit(error: ServiceError) 
         "raised",
         "passed",
     ]
+
+
+def test_the_state_of_the_circuit_says_whether_calls_are_refused() -> None:
+    clock = Clock()
+    line = circuit(clock)
+    states = [line.state]
+    for _ in range(2):
+        came_to(line, AWAY)
+        states.append(line.state)
+    clock.now += 10
+    states.append(line.state)
+    came_to(line)
+    assert [*states, line.state] == ["closed", "closed", "open", "half_open", "closed"]
