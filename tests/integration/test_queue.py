@@ -419,3 +419,19 @@ async def test_an_upgrade_of_procrastinate_migrates_an_existing_queue(
         assert (await connection.execute("SELECT added FROM procrastinate_jobs")).rowcount == 0
         versions = await connection.execute("SELECT FROM queue.migrations")
         assert versions.rowcount == len(files) + 1
+
+
+async def test_only_missing_jobs_are_queued_again_and_with_their_locks(pool: Pool) -> None:
+    queue = build_queue(pool)
+    numbers = collecting(queue)
+    await queue.defer("work", lock="thread-1", queueing_lock="run-1", number=1)
+    jobs = {f"run-{number}": {"number": number} for number in (1, 2, 3)}
+    locks = {f"run-{number}": f"thread-{number}" for number in (1, 2, 3)}
+    assert await queue.defer_missing("work", jobs, locks=locks) == 2
+    assert await queue.defer_missing("work", jobs, locks=locks) == 0
+    async with pool.connection() as connection:
+        rows = await (await connection.execute("SELECT lock FROM procrastinate_jobs ORDER BY id")).fetchall()
+    assert [row["lock"] for row in rows] == ["thread-1", "thread-2", "thread-3"]
+    async with working(queue):
+        await until(lambda: len(numbers) >= 3)
+    assert sorted(numbers) == [1, 2, 3]
