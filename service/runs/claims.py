@@ -6,8 +6,8 @@ replica that was suspended for longer than its claim can write nothing afterward
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
@@ -36,8 +36,7 @@ from service.runs.stored import dump_request
 
 log = get_logger(__name__)
 
-# Why a run is asked to stop: its caller left, someone cancelled it, its service stops, another replica has
-# it.
+# Why a run is asked to stop: its caller left, it was cancelled, the service stops, another replica has it.
 CLIENT_GONE: Final = "client_gone"
 CANCELLED: Final = "cancelled"
 SHUTDOWN: Final = "shutdown"
@@ -296,16 +295,21 @@ class RunClaims:
                 if added.status == "running":
                     claim.attempt = added.attempt
                     return
-            while True:
-                if not has_slot:
-                    await queue.acquire(tenant)
-                    has_slot = True
-                claim.attempt = await self.store.claim(claim.run_id, places=places)
-                if claim.attempt:
-                    return
-                queue.slots.release(tenant)
-                has_slot = False
-                await self._wait_for_turn(request, claim, queue)
+            with self._watch_thread(claim.thread_id) as may_be_free:
+                while True:
+                    if not has_slot:
+                        await queue.acquire(tenant)
+                        has_slot = True
+                    may_be_free.clear()
+                    claim.attempt = await self.store.claim(claim.run_id, places=places)
+                    if claim.attempt:
+                        return
+                    queue.slots.release(tenant)
+                    has_slot = False
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(POLL_SECONDS):
+                            await may_be_free.wait()
+                    await self._require_waiting(request, claim, queue)
         except BaseException:
             if has_slot:
                 queue.slots.release(tenant)
@@ -356,18 +360,20 @@ class RunClaims:
                 return added
             # Another run was added to the thread, or the thread itself, at the same moment: look again.
 
-    async def _wait_for_turn(self, request: RunRequest, claim: Claim, queue: RunQueue) -> None:
-        """Wait until the thread may be free; raise if the run was cancelled meanwhile."""
+    @contextmanager
+    def _watch_thread(self, thread_id: str) -> Iterator[asyncio.Event]:
+        """Yield an event that is set whenever the thread may be free."""
         event = asyncio.Event()
-        self._waiting.setdefault(claim.thread_id, set()).add(event)
+        self._waiting.setdefault(thread_id, set()).add(event)
         try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(POLL_SECONDS):
-                    await event.wait()
+            yield event
         finally:
-            self._waiting[claim.thread_id].discard(event)
-            if not self._waiting[claim.thread_id]:
-                del self._waiting[claim.thread_id]
+            self._waiting[thread_id].discard(event)
+            if not self._waiting[thread_id]:
+                del self._waiting[thread_id]
+
+    async def _require_waiting(self, request: RunRequest, claim: Claim, queue: RunQueue) -> None:
+        """Raise if a waiting run was cancelled, or nobody waits for it any more."""
         if claim.control.drain_requested:
             raise GraphDrained(claim.control.drain_reason or "")
         row = await self.store.get(claim.run_id)
@@ -376,7 +382,7 @@ class RunClaims:
             added = await self._insert(request, claim, queue, may_start=False)
             log.info("run_inserted_again", run_id=claim.run_id, status=added.status)
         elif row.ended_at:
-            raise GraphDrained(REPLACED if row.cancel_action else "")
+            raise GraphDrained(row.cancel_reason or "")
 
     # Ending
 

@@ -160,12 +160,12 @@ RETURNING id::text, status, thread_id
 
 -- name: get
 SELECT id::text, thread_id, tenant, user_id, graph, queue, status, kwargs, multitask_strategy, priority, attempt,
-       created_at, started_at, ended_at, claimed_by::text, cancel_action, error
+       created_at, started_at, ended_at, claimed_by::text, cancel_action, cancel_reason, error
 FROM runs.runs WHERE id = %(id)s
 
 -- name: list
 SELECT id::text, thread_id, tenant, user_id, graph, queue, status, NULL AS kwargs, multitask_strategy, priority,
-       attempt, created_at, started_at, ended_at, claimed_by::text, cancel_action, error
+       attempt, created_at, started_at, ended_at, claimed_by::text, cancel_action, cancel_reason, error
 FROM runs.runs
 WHERE tenant = %(tenant)s
   AND (%(thread)s::text IS NULL OR thread_id = %(thread)s) AND (%(status)s::text IS NULL OR status = %(status)s)
@@ -182,7 +182,8 @@ GROUP BY queue, tenant, status, claimed_by
 
 -- name: delete_ended
 DELETE FROM runs.runs WHERE id IN (
-    SELECT id FROM runs.runs WHERE ended_at < now() - %(days)s * interval '1 day' LIMIT %(limit)s
+    SELECT id FROM runs.runs WHERE created_at < now() - %(days)s * interval '1 day' AND ended_at IS NOT NULL
+    LIMIT %(limit)s
 )
 
 -- name: drop_thread

@@ -125,6 +125,7 @@ class RunRow:
     ended_at: datetime | None
     claimed_by: str | None
     cancel_action: CancelAction | None
+    cancel_reason: str | None
     error: dict[str, JsonValue] | None
 
 

@@ -46,7 +46,7 @@ CREATE TABLE runs.runs (
     -- {error, message, details} of a run that failed.
     error json,
     CHECK ((ended_at IS NULL) = (status IN ('pending', 'running')))
-) WITH (fillfactor = 70);
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02);
 -- At most one run executes on a thread, in the whole deployment.
 CREATE UNIQUE INDEX runs_one_running ON runs.runs (thread_id) WHERE status = 'running';
 CREATE INDEX runs_open_by_thread ON runs.runs (thread_id, created_at, id) WHERE ended_at IS NULL;
@@ -55,6 +55,8 @@ CREATE INDEX runs_pending_by_tenant ON runs.runs (tenant, queue) WHERE status = 
 CREATE INDEX runs_claims ON runs.runs (claim_expires_at) WHERE claim_expires_at IS NOT NULL;
 CREATE INDEX runs_by_thread ON runs.runs (thread_id, created_at DESC);
 CREATE INDEX runs_by_tenant ON runs.runs (tenant, created_at DESC, id);
+-- Rows are inserted in the order of their age.
+CREATE INDEX runs_by_age ON runs.runs USING brin (created_at);
 
 -- Fails unless each run still has this attempt in progress, and holds that fact until the transaction ends: nobody
 -- can take a run over between this check and the commit of what is written with it. Called by the statement that
