@@ -14,7 +14,7 @@ INSTALL = { $(BIN)/python -m pip --disable-pip-version-check install --quiet uv 
 
 .PHONY: help serve worker demo keys migrate retention audit-verify memory-serve test test-thorough check check-deploy fmt snapshots \
 	docs example-vectors proto requirements studio fuzz audit-dependencies chaos eval try-model gguf test-gguf bench-service bench-fairness bench-messages bench-checkpoints bench-growth \
-	bench-memory bench-workflows bench-queue bench-background bench-workers bench-costs bench-cells clean
+	bench-memory bench-workflows bench-queue bench-run-streams bench-background bench-workers bench-costs bench-cells clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## /{printf "  make %-19s %s\n", $$1, $$2}' Makefile
@@ -147,6 +147,9 @@ bench-memory: $(VENV)/.runtime ## Measure search among 1,000,000 memories (minut
 
 bench-workflows: $(VENV)/.runtime ## Measure workflows: 10,000 steps in one, 1,000 at once (about three minutes)
 	@exec $(BIN)/python -m benchmarks.workflows $(ARGS)
+
+bench-run-streams: $(VENV)/.runtime ## Measure callers who follow runs on another replica (half a minute)
+	@exec $(BIN)/python -m benchmarks.run_streams $(ARGS)
 
 bench-queue: $(VENV)/.runtime ## Measure the task queue: how soon a job starts, and jobs per second (about two minutes)
 	@exec $(BIN)/python -m benchmarks.queue

@@ -47,8 +47,9 @@ from service.observability.tracing import Tracing, open_tracing
 from service.retention import schedule_retention
 from service.runs.claims import RunClaims
 from service.runs.erasure import Erasure
-from service.runs.events import RunFollowers
+from service.runs.event_exchange import EventExchange
 from service.runs.executor import RunExecutor
+from service.runs.followers import RunFollowers
 from service.runs.journeys import JourneyRouter
 from service.runs.limits import build_queues
 from service.runs.notifications import Notifications
@@ -62,7 +63,8 @@ from service.runs.store import RunStore
 from service.sessions.journeys import JourneyStore
 from service.sessions.store import SessionStore
 from service.sessions.worker import SessionWorker, Summarise
-from service.workflows.workflows import Workflows, open_engine, open_workflows
+from service.workflows.engine import open_engine
+from service.workflows.workflows import Workflows, schedule_workflows
 from tools.crm.client import CrmClient
 from tools.knowledge_base import ArticleSync
 
@@ -234,11 +236,7 @@ async def open_service(
             defer=partial(defer_run, queue),
             rollback=partial(_delete_run_checkpoints, saver),
         )
-        followers, notifications = RunFollowers(claims.store), Notifications(pool)
-        claims.subscribe(notifications)
-        followers.subscribe(notifications)
-        await stack.enter_async_context(tasks.supervise("run-claims", claims.keep))
-        await stack.enter_async_context(tasks.supervise("run-notifications", notifications.listen))
+        followers, exchange = await _open_followers(stack, tasks, claims)
         runs = _build_runs(
             settings,
             pool,
@@ -260,22 +258,20 @@ async def open_service(
             )
         )
         schedule_retention(queue, settings, pool, erasure)
-        workflows = await stack.enter_async_context(
-            open_workflows(
-                settings.workflows,
-                pool,
-                runs=runs,
-                engine=engine,
-                checkpointer=saver,
-                metrics=metrics,
-                tasks=tasks,
-            )
+        workflows = schedule_workflows(
+            settings.workflows,
+            pool,
+            queue,
+            runs=runs,
+            engine=engine,
+            checkpointer=saver,
+            metrics=metrics,
         )
 
         session_runs = SessionRuns(stores.sessions, owners, graphs[SESSION_GRAPH.name])
         journeys = JourneyRouter(stores.journeys, graphs, deps)
         recovery = RunRecovery(
-            claims.store, runs, followers, graphs=graphs, session_runs=session_runs, journeys=journeys
+            claims.store, runs, exchange, graphs=graphs, session_runs=session_runs, journeys=journeys
         )
         recovery.schedule(queue, settings.runs)
 
@@ -372,6 +368,20 @@ def _schedule_sessions(
     queue.register("session-summary", worker.summarise, retry=_SUMMARY_RETRY)
     queue.every("session-sweep", worker.sweep, seconds=settings.sessions.sweep_seconds)
     return worker
+
+
+async def _open_followers(
+    stack: AsyncExitStack, tasks: Supervisor, claims: RunClaims
+) -> tuple[RunFollowers, EventExchange]:
+    """Open what tells replicas of each other's runs; claims are renewed from now on."""
+    exchange, notifications = EventExchange(claims.store), Notifications(claims.store.pool)
+    followers = RunFollowers(claims.store, exchange)
+    for hears in (claims, followers, exchange):
+        hears.listen(notifications)
+    await stack.enter_async_context(tasks.supervise("run-claims", claims.keep))
+    await stack.enter_async_context(tasks.supervise("run-notifications", notifications.listen))
+    await stack.enter_async_context(tasks.supervise("run-events", exchange.run))
+    return followers, exchange
 
 
 def _build_runs(

@@ -1,10 +1,10 @@
-"""The table of workflow runs: what was requested, which service executes it, and what it waits for.
+"""The table of workflow runs: what was requested, how each run stands, and what it waits for.
 
 A run's progress is in its thread's checkpoints only. The table tells which threads have to continue: queued
-runs, waiting runs whose time or signal has come, and runs whose service stopped extending its lease.
+runs, waiting runs whose time has come, and runs whose process died. ``sql/`` explains the columns.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,142 +15,35 @@ from psycopg.types.json import Jsonb
 from pydantic import JsonValue
 
 from core import postgres
-from core.errors import ThreadBusy
-from core.postgres import Connection, Pool
+from core.postgres import Connection, Pool, read_queries
 
 Status: TypeAlias = Literal["queued", "running", "waiting", "succeeded", "failed", "cancelled"]
 FinalStatus: TypeAlias = Literal["succeeded", "failed", "cancelled"]
 
 FINAL_STATUSES: Final[frozenset[Status]] = frozenset({"succeeded", "failed", "cancelled"})
 MAX_PENDING_SIGNALS: Final = 1_000
+QUERIES: Final = read_queries(Path(__file__).parent / "queries.sql")
 # The position is the version: append, never edit or reorder.
 MIGRATIONS: Final = ((Path(__file__).parent / "sql" / "0001_runs.sql").read_bytes(),)
 
-# Lists leave out the columns that may be large. psycopg cannot read an infinite leased_until.
-SUMMARY_COLUMNS: Final = (
-    "id, tenant, user_id, client_id, name, priority, status, error, created_at, started_at, ended_at, wake_at"
-)
-ALL_COLUMNS: Final = f"{SUMMARY_COLUMNS}, definition, input, cancel_requested, expired_leases"
-RUN_COLUMNS: Final = ", ".join(f"run.{column}" for column in ALL_COLUMNS.split(", "))
-LEASE: Final = "leased_by = %(service)s, leased_until = now() + %(seconds)s * interval '1 second'"
-NO_LEASE: Final = "leased_by = '', leased_until = '-infinity'"
-# True for the row of a run that this service executes.
-IS_OURS: Final = "id = %(id)s AND leased_by = %(service)s AND status = 'running'"
-DUE: Final = """
-    ended_at IS NULL AND leased_until < now() AND (status <> 'waiting' OR wake_requested OR wake_at <= now())
-"""
 
-ADD_SQL: Final = f"""
-INSERT INTO workflows.runs (id, tenant, user_id, client_id, name, definition, input, priority)
-VALUES (%(id)s, %(tenant)s, %(user_id)s, %(client_id)s, %(name)s, %(definition)s, %(input)s, %(priority)s)
-ON CONFLICT (tenant, client_id) WHERE client_id <> '' DO NOTHING
-RETURNING {ALL_COLUMNS}
-"""  # noqa: S608 - constants
-GET_BY_CLIENT_ID_SQL: Final = f"SELECT {ALL_COLUMNS} FROM workflows.runs WHERE tenant = %s AND client_id = %s"  # noqa: S608 - constants
-GET_SQL: Final = f"SELECT {ALL_COLUMNS} FROM workflows.runs WHERE tenant = %s AND id = %s"  # noqa: S608 - constants
-GET_TENANT_SQL: Final = "SELECT tenant FROM workflows.runs WHERE id = %s"
-LIST_SQL: Final = f"""
-SELECT {SUMMARY_COLUMNS} FROM workflows.runs
-WHERE tenant = %(tenant)s AND (%(status)s::text IS NULL OR status = %(status)s)
-  AND (%(name)s::text IS NULL OR name = %(name)s)
-ORDER BY created_at DESC, id LIMIT %(limit)s OFFSET %(offset)s
-"""  # noqa: S608 - constants
-COUNT_SQL: Final = """
-SELECT status, count(*) AS runs FROM workflows.runs
-WHERE tenant = %s AND ended_at IS NULL GROUP BY status
-"""
-# Tenants take turns: each tenant's first run comes before any tenant's second. DUE is checked again on the
-# locked rows, so that services that claim at the same time get different runs.
-CLAIM_SQL: Final = f"""
-WITH ranked AS (
-    SELECT id, row_number() OVER (PARTITION BY tenant ORDER BY priority DESC, created_at) AS turn
-    FROM workflows.runs WHERE {DUE}
-), due AS (
-    SELECT run.id, run.status = 'running' AS was_interrupted
-    FROM ranked JOIN workflows.runs AS run USING (id)
-    WHERE {DUE}
-    ORDER BY ranked.turn, run.priority DESC, run.created_at LIMIT %(limit)s FOR UPDATE OF run SKIP LOCKED
-)
-UPDATE workflows.runs AS run
-SET status = 'running', wake_requested = false, started_at = coalesce(started_at, now()),
-    expired_leases = run.expired_leases + CASE WHEN run.leased_by <> '' THEN 1 ELSE 0 END, {LEASE}
-FROM due WHERE run.id = due.id
-RETURNING {RUN_COLUMNS}, run.started_at = now() AS is_new, due.was_interrupted
-"""  # noqa: S608 - constants
-CLAIM_ONE_SQL: Final = f"""
-UPDATE workflows.runs AS run
-SET status = 'running', ended_at = NULL, cancel_requested = false, wake_requested = false,
-    expired_leases = 0, {LEASE}
-WHERE tenant = %(tenant)s AND id = %(id)s AND status = ANY(%(statuses)s)
-RETURNING {RUN_COLUMNS}
-"""  # noqa: S608 - constants
-# A run that is missing from the result belongs to another service now.
-EXTEND_LEASES_SQL: Final = """
-UPDATE workflows.runs SET leased_until = now() + %(seconds)s * interval '1 second'
-WHERE leased_by = %(service)s AND status = 'running' AND id = ANY(%(ids)s)
-RETURNING id, cancel_requested
-"""
-# A cancellation that came while the run was in progress takes effect here.
-MARK_WAITING_SQL: Final = f"""
-UPDATE workflows.runs
-SET status = CASE WHEN cancel_requested THEN 'cancelled' ELSE 'waiting' END,
-    ended_at = CASE WHEN cancel_requested THEN now() END,
-    wake_at = to_timestamp(%(wake_at)s), expired_leases = 0, error = NULL, {NO_LEASE}
-WHERE {IS_OURS}
-"""  # noqa: S608 - constants
-MARK_ENDED_SQL: Final = f"""
-UPDATE workflows.runs
-SET status = %(status)s, error = %(error)s, ended_at = now(), wake_at = NULL, {NO_LEASE}
-WHERE {IS_OURS}
-"""  # noqa: S608 - constants
-RELEASE_SQL: Final = f"""
-UPDATE workflows.runs SET leased_by = '', leased_until = now() + %(seconds)s * interval '1 second'
-WHERE {IS_OURS}
-"""  # noqa: S608 - constants
-# A claim clears wake_requested: setting it costs one look at the run and loses no signal.
-RESTORE_SQL: Final = f"""
-UPDATE workflows.runs
-SET status = %(status)s, ended_at = %(ended_at)s, wake_requested = true, {NO_LEASE}
-WHERE {IS_OURS}
-"""  # noqa: S608 - constants
-# A run that no service executes is cancelled at once; the service that executes one learns of it when it
-# extends the lease.
-CANCEL_SQL: Final = f"""
-UPDATE workflows.runs
-SET cancel_requested = true,
-    status = CASE WHEN status = 'running' THEN status ELSE 'cancelled' END,
-    ended_at = CASE WHEN status = 'running' THEN NULL ELSE now() END
-WHERE tenant = %(tenant)s AND id = %(id)s AND status IN ('queued', 'running', 'waiting')
-RETURNING {ALL_COLUMNS}
-"""  # noqa: S608 - constants
-# Locks the row first: a run that is about to wait either sees the signal or is woken by it.
-REQUEST_WAKE_SQL: Final = """
-UPDATE workflows.runs SET wake_requested = true
-WHERE tenant = %(tenant)s AND id = %(id)s AND status IN ('queued', 'running', 'waiting')
-RETURNING (SELECT count(*) FROM workflows.signals AS signal
-           WHERE signal.run_id = runs.id AND signal.interrupt_id IS NULL) AS pending
-"""
-ADD_SIGNAL_SQL: Final = """
-INSERT INTO workflows.signals (run_id, name, payload) VALUES (%(id)s, %(name)s, %(payload)s)
-"""
-GET_SIGNAL_SQL: Final = "SELECT payload FROM workflows.signals WHERE run_id = %s AND interrupt_id = %s"
-TAKE_SIGNAL_SQL: Final = """
-UPDATE workflows.signals SET interrupt_id = %(interrupt_id)s
-WHERE id = (SELECT id FROM workflows.signals
-            WHERE run_id = %(id)s AND name = %(name)s AND interrupt_id IS NULL ORDER BY id LIMIT 1)
-RETURNING payload
-"""
-# Locks the row, so that no service starts the run meanwhile.
-IS_LEASED_SQL: Final = """
-SELECT id FROM (SELECT id, status, leased_until FROM workflows.runs WHERE id = %s FOR UPDATE) AS run
-WHERE status = 'running' AND leased_until > now()
-"""
-ERASE_SQL: Final = "DELETE FROM workflows.runs WHERE id = %s"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRun:
+    """A run to queue; see the columns of the same names."""
+
+    id: str
+    tenant: str
+    user_id: str
+    client_id: str
+    name: str
+    definition: Mapping[str, JsonValue]
+    input: Mapping[str, JsonValue]
+    priority: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
-    """A row of the table without the columns that may be large (see ``sql/0001_runs.sql``)."""
+    """A row of the table without the columns that may be large."""
 
     id: str
     tenant: str
@@ -173,19 +66,15 @@ class RunSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run(RunSummary):
-    """A whole row.
-
-    Attributes:
-        is_new: Whether the run was claimed for the first time, so that its thread has no checkpoint.
-        was_interrupted: Whether its previous service died or released it, perhaps in the middle of a step.
-    """
+    """A whole row."""
 
     definition: dict[str, JsonValue]
     input: dict[str, JsonValue]
     cancel_requested: bool
-    expired_leases: int
-    is_new: bool = False
-    was_interrupted: bool = False
+    recovery: dict[str, Any] | None
+    turn: int
+    attempt: int
+    interruptions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,140 +89,151 @@ class WorkflowStore:
 
     Args:
         pool: Connections that autocommit and return rows as dicts.
-        service: The name of this process among those on the database.
-        lease_seconds: How long a run belongs to this service unless the lease is extended.
     """
 
-    def __init__(self, pool: Pool, *, service: str, lease_seconds: float) -> None:
-        self._pool = pool
-        self._lease = {"service": service, "seconds": lease_seconds}
-
-    async def add(
-        self,
-        *,
-        id: str,  # noqa: A002 - the column
-        tenant: str,
-        user_id: str,
-        client_id: str,
-        name: str,
-        definition: Mapping[str, JsonValue],
-        input: Mapping[str, JsonValue],  # noqa: A002 - the column
-        priority: int,
-    ) -> tuple[Run, bool]:
-        """Queue a run.
-
-        Returns:
-            The run, and whether it is new: its client id may name a run that was queued before.
-        """
-        values = {
-            "id": id,
-            "tenant": tenant,
-            "user_id": user_id,
-            "client_id": client_id,
-            "name": name,
-            "definition": Jsonb(definition),
-            "input": Jsonb(input),
-            "priority": priority,
-        }
-        # If the known run is erased between the two statements, the insert succeeds in the next round.
-        while not (row := await self._fetch_one(ADD_SQL, values)):
-            if known := await self._fetch_one(GET_BY_CLIENT_ID_SQL, (tenant, client_id)):
-                return Run(**known), False
-        return Run(**row), True
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
 
     async def get(self, tenant: str, run_id: str) -> Run | None:
         """Return a run of the tenant; None: there is none with that id."""
-        row = await self._fetch_one(GET_SQL, (tenant, run_id))
+        row = await self._fetch_one("get", tenant=tenant, id=run_id)
+        return Run(**row) if row else None
+
+    async def load(self, run_id: str) -> Run | None:
+        """Return a run together with all signals of which its senders were told that it got them."""
+        row = await self._fetch_one("load", id=run_id)
         return Run(**row) if row else None
 
     async def list(
         self, tenant: str, *, status: Status | None, name: str | None, limit: int, offset: int
     ) -> Sequence[RunSummary]:
         """Return the tenant's runs, the latest first."""
-        values = {"tenant": tenant, "status": status, "name": name, "limit": limit, "offset": offset}
-        return [RunSummary(**row) for row in await self._fetch_all(LIST_SQL, values)]
+        rows = await self._fetch_all(
+            "list", tenant=tenant, status=status, name=name, limit=limit, offset=offset
+        )
+        return [RunSummary(**row) for row in rows]
 
     async def count(self, tenant: str) -> dict[Status, int]:
         """Return how many of the tenant's runs are queued, running and waiting."""
-        return {row["status"]: row["runs"] for row in await self._fetch_all(COUNT_SQL, (tenant,))}
+        return {row["status"]: row["runs"] for row in await self._fetch_all("count", tenant=tenant)}
 
-    async def claim(self, *, limit: int) -> Sequence[Run]:
-        """Lease due runs for this service: tenants in turn, each with its most urgent runs first."""
-        rows = await self._fetch_all(CLAIM_SQL, {"limit": limit, **self._lease})
-        return sorted((Run(**row) for row in rows), key=lambda run: (-run.priority, run.created_at))
+    async def list_due(self, *, limit: int) -> dict[str, int]:
+        """Return the turns of runs that have to begin or to continue, by id: tenants take turns."""
+        return {row["id"]: row["turn"] for row in await self._fetch_all("list_due", limit=limit)}
 
-    async def claim_one(self, tenant: str, run_id: str, statuses: Iterable[Status]) -> Run | None:
-        """Lease a run for this service; None: it has none of these statuses."""
-        values = {"tenant": tenant, "id": run_id, "statuses": list(statuses), **self._lease}
-        row = await self._fetch_one(CLAIM_ONE_SQL, values)
-        return Run(**row) if row else None
+    async def begin(self, run_id: str, *, attempt: int | None, was_cut_off: bool) -> int | None:
+        """Record that a run begins or continues.
 
-    async def extend_leases(self, ids: Sequence[str]) -> dict[str, bool]:
-        """Extend the leases of runs.
+        Args:
+            run_id: The run.
+            attempt: Its latest attempt as the caller knows it; None: whichever it is.
+            was_cut_off: Whether the process died that executed it last.
 
         Returns:
-            The runs that still belong to this service, and whether each is to be cancelled.
+            The new attempt; None: the run has ended, is to be cancelled, or somebody else has begun it.
         """
-        rows = await self._fetch_all(EXTEND_LEASES_SQL, {"ids": list(ids), **self._lease})
-        return {row["id"]: row["cancel_requested"] for row in rows}
+        row = await self._fetch_one("begin", id=run_id, attempt=attempt, was_cut_off=was_cut_off)
+        return row["attempt"] if row else None
 
-    async def mark_waiting(self, run_id: str, *, wake_at: float | None) -> None:
-        """Record that a run waits for a signal, a person or a time (seconds since the epoch)."""
-        await self._execute(MARK_WAITING_SQL, {"id": run_id, "wake_at": wake_at, **self._lease})
+    async def release(self, run_id: str, attempt: int, *, is_cancelled: bool) -> Status | None:
+        """Leave a run that was stopped on its way to the next job, or end it if it is cancelled.
 
-    async def mark_ended(self, run_id: str, status: FinalStatus, error: Mapping[str, Any] | None) -> bool:
-        """Record that a run has ended, and return whether it has: it may belong to another service by now."""
-        values = {"id": run_id, "status": status, "error": None if error is None else Jsonb(error)}
-        return bool(await self._execute(MARK_ENDED_SQL, {**values, **self._lease}))
+        Returns:
+            Its status after that; None: it is somebody else's.
+        """
+        values = {"id": run_id, "attempt": attempt, "is_cancelled": is_cancelled}
+        return _read_status(await self._fetch_one("release", **values))
 
-    async def release(self, run_id: str, *, pause: float) -> None:
-        """Leave a run to the first service that claims it after ``pause`` seconds."""
-        await self._execute(RELEASE_SQL, {**self._lease, "id": run_id, "seconds": pause})
+    async def mark_waiting(self, run_id: str, attempt: int, *, wake_at: float | None) -> Status | None:
+        """Record that a run waits for a signal, a person or a time (seconds since the epoch).
 
-    async def restore(self, before: RunSummary) -> None:
-        """Put a claimed run back into the state it had before."""
-        values = {"id": before.id, "status": before.status, "ended_at": before.ended_at}
-        await self._execute(RESTORE_SQL, {**values, **self._lease})
+        Returns:
+            Its status: ``waiting``, or ``cancelled`` if that was requested. None: it is somebody else's.
+        """
+        return _read_status(
+            await self._fetch_one("mark_waiting", id=run_id, attempt=attempt, wake_at=wake_at)
+        )
+
+    async def mark_ended(
+        self, run_id: str, attempt: int, status: FinalStatus, error: Mapping[str, Any] | None
+    ) -> Status | None:
+        """Record that a run has ended, and return its status; None: it is somebody else's."""
+        described = None if error is None else Jsonb(error)
+        return _read_status(
+            await self._fetch_one("mark_ended", id=run_id, attempt=attempt, status=status, error=described)
+        )
 
     async def cancel(self, tenant: str, run_id: str) -> Run | None:
         """Cancel a run; one in progress stops at its next step. None: it has ended, or does not exist."""
-        row = await self._fetch_one(CANCEL_SQL, {"tenant": tenant, "id": run_id})
+        row = await self._fetch_one("cancel", tenant=tenant, id=run_id)
         return Run(**row) if row else None
-
-    async def add_signal(self, tenant: str, run_id: str, name: str, payload: JsonValue) -> bool:
-        """Store a signal for a run and wake it.
-
-        Returns:
-            False if the run has ended, or has :data:`MAX_PENDING_SIGNALS` that it did not wait for.
-        """
-        values = {"tenant": tenant, "id": run_id, "name": name, "payload": Jsonb(payload)}
-        async with self._pool.connection() as connection, connection.transaction():
-            row = await (await connection.execute(REQUEST_WAKE_SQL, values)).fetchone()
-            if row is None or row["pending"] >= MAX_PENDING_SIGNALS:
-                return False
-            await connection.execute(ADD_SIGNAL_SQL, values)
-        return True
 
     async def take_signal(self, run_id: str, interrupt_id: str, name: str) -> Signal | None:
         """Return the signal of an interrupt: the one it took before, or the oldest free one of the name."""
-        row = await self._fetch_one(GET_SIGNAL_SQL, (run_id, interrupt_id)) or await self._fetch_one(
-            TAKE_SIGNAL_SQL, {"id": run_id, "interrupt_id": interrupt_id, "name": name}
-        )
+        row = await self._fetch_one(
+            "get_signal", id=run_id, interrupt_id=interrupt_id
+        ) or await self._fetch_one("take_signal", id=run_id, interrupt_id=interrupt_id, name=name)
         return Signal(**row) if row else None
 
-    async def _fetch_one(self, statement: str, values: Mapping[str, Any] | Sequence[Any]) -> DictRow | None:
-        async with self._pool.connection() as connection:
-            return await (await connection.execute(statement.encode(), values)).fetchone()
+    async def _fetch_one(self, query: str, **values: Any) -> DictRow | None:
+        async with self.pool.connection() as connection:
+            return await (await connection.execute(QUERIES[query], values)).fetchone()
 
-    async def _fetch_all(
-        self, statement: str, values: Mapping[str, Any] | Sequence[Any]
-    ) -> Sequence[DictRow]:
-        async with self._pool.connection() as connection:
-            return await (await connection.execute(statement.encode(), values)).fetchall()
+    async def _fetch_all(self, query: str, **values: Any) -> Sequence[DictRow]:
+        async with self.pool.connection() as connection:
+            return await (await connection.execute(QUERIES[query], values)).fetchall()
 
-    async def _execute(self, statement: str, values: Mapping[str, Any]) -> int:
-        async with self._pool.connection() as connection:
-            return (await connection.execute(statement.encode(), values)).rowcount
+
+# What is written together with a job, in the caller's transaction.
+
+
+async def add_run(connection: Connection, run: NewRun, *, limit: int) -> tuple[Run, int | None]:
+    """Queue a run.
+
+    Returns:
+        The run, and how many of the tenant's queued runs are as urgent, at most ``limit``. None: the
+        client's id names a run that was queued before, which is returned.
+    """
+    values = {name: getattr(run, name) for name in NewRun.__slots__}
+    values |= {"definition": Jsonb(run.definition), "input": Jsonb(run.input), "limit": limit}
+    # If the known run is erased between the two statements, the insert succeeds in the next round.
+    while not (row := await (await connection.execute(QUERIES["add"], values)).fetchone()):
+        known = await connection.execute(QUERIES["get_by_client_id"], values)
+        if found := await known.fetchone():
+            return Run(**found), None
+    ahead = row.pop("ahead")
+    return Run(**row), ahead
+
+
+async def add_signal(connection: Connection, tenant: str, run_id: str, name: str, payload: JsonValue) -> bool:
+    """Store a signal for a run.
+
+    Returns:
+        False if the run has ended, or has :data:`MAX_PENDING_SIGNALS` that it did not wait for.
+    """
+    values = {"tenant": tenant, "id": run_id, "name": name, "payload": Jsonb(payload)}
+    row = await (await connection.execute(QUERIES["lock_for_signal"], values)).fetchone()
+    if row is None or row["pending"] >= MAX_PENDING_SIGNALS:
+        return False
+    await connection.execute(QUERIES["add_signal"], values)
+    return True
+
+
+async def recover_run(connection: Connection, run: Run, recovery: Mapping[str, Any] | None) -> bool:
+    """Queue a run that has ended or waits; return whether it still did.
+
+    Args:
+        connection: Of the caller's transaction.
+        run: The run as the recovery found it.
+        recovery: ``checkpoint_id``, ``update`` and ``goto``; None: the run resumes at its latest checkpoint.
+    """
+    values = {"id": run.id, "attempt": run.attempt, "recovery": recovery and Jsonb(recovery)}
+    return await (await connection.execute(QUERIES["recover"], values)).fetchone() is not None
+
+
+async def erase_run(connection: Connection, run_id: str) -> None:
+    """Delete a run and its signals in the caller's transaction."""
+    await connection.execute(QUERIES["erase"], {"id": run_id})
 
 
 async def migrate(pool: Pool) -> None:
@@ -341,18 +241,5 @@ async def migrate(pool: Pool) -> None:
     await postgres.migrate(pool, "workflows", MIGRATIONS)
 
 
-async def erase_run(connection: Connection, run_id: str) -> None:
-    """Delete a run and its signals in the caller's transaction.
-
-    Raises:
-        ThreadBusy: A service executes it.
-    """
-    if await (await connection.execute(IS_LEASED_SQL, (run_id,))).fetchone():
-        raise ThreadBusy(f"workflow {run_id!r} is in progress; cancel it first", retry_after=1)
-    await connection.execute(ERASE_SQL, (run_id,))
-
-
-async def run_tenant(connection: Connection, run_id: str) -> str | None:
-    """Return the tenant of a run; None: there is no run with that id."""
-    row = await (await connection.execute(GET_TENANT_SQL, (run_id,))).fetchone()
-    return str(row["tenant"]) if row else None
+def _read_status(row: DictRow | None) -> Status | None:
+    return row["status"] if row else None

@@ -259,9 +259,6 @@ class WorkflowSettings(BaseSettings):
         "the workflow with the fewest steps in progress (fair_share)",
     )
     timeout_seconds: Seconds = Field(3_600, description="Time limit of a workflow between two waits")
-    lease_seconds: Annotated[float, Field(ge=1, le=3_600)] = Field(
-        30, description="Another service takes over the workflows of one that was silent for this long"
-    )
     sweep_seconds: Seconds = Field(1, description="Pause between two searches for workflows that are due")
 
     @field_validator("allowed_hosts")

@@ -43,9 +43,9 @@ log = get_logger(__name__)
 # Before a process that died is replaced. One that served for so long has not died because of its start.
 BACKOFF: Final = Backoff(first=0.5, longest=30)
 STEADY_SECONDS: Final = 60.0
-# Connections of a process beside its pool: the watcher of the database, the listeners of the task queue
-# and of runs, and one to spare.
-CONNECTIONS_BESIDE_POOL: Final = 4
+# Connections of a process beside its pool: the writer of checkpoints, the watch of the database, and the
+# listeners of runs and of the task queue's two kinds of jobs.
+CONNECTIONS_BESIDE_POOL: Final = 5
 # Postgres keeps these for superusers.
 _RESERVED_CONNECTIONS: Final = 3
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)

@@ -18,7 +18,8 @@ from service.routes.dependencies import Offset
 from service.runs.output import format_approval_id
 from service.runs.request import require_storable
 from service.workflows.graphs import RunView
-from service.workflows.workflows import Checkpoint, RecoveryStrategy
+from service.workflows.recovery import RecoveryStrategy
+from service.workflows.workflows import Checkpoint
 from workflows.json_values import check_size
 from workflows.progress import StepProgress, StepState
 from workflows.requests import WorkflowRequest

@@ -8,7 +8,7 @@ from fastapi.encoders import jsonable_encoder
 from fastapi.responses import PlainTextResponse
 from sse_starlette import ServerSentEvent
 
-from core.errors import InvalidRequest, NothingToResume
+from core.errors import InvalidRequest
 from service.auth.principal import Identity
 from service.errors import error_body, to_service_error
 from service.lifespan import Service
@@ -170,12 +170,7 @@ def _add_control_routes(router: APIRouter) -> None:
     @router.post("/{run_id}/cancel", status_code=202)
     async def cancel(run_id: RunId, service: OpenService, requester: Requester) -> WorkflowSummary:
         """Cancel a run; one in progress stops at its next step. It can be recovered. 409 if it has ended."""
-        known = await service.workflows.get(requester, run_id)
-        cancelled = await service.workflows.store.cancel(requester.tenant, run_id)
-        if cancelled is None:
-            raise NothingToResume(f"workflow {run_id!r} has ended: it {known.status}")
-        await service.runs.cancel_thread(requester.tenant, run_id)
-        return WorkflowSummary.build(cancelled)
+        return WorkflowSummary.build(await service.workflows.cancel(requester, run_id))
 
     @router.get("/{run_id}/checkpoints")
     async def list_checkpoints(

@@ -229,12 +229,6 @@ class RunClaims:
             await self._defer(run_id, thread_id)
         return True
 
-    def stop(self, thread_id: str) -> None:
-        """Ask the run of a thread to stop at its next step, if this replica executes it."""
-        for claim in self._claims.values():
-            if claim.thread_id == thread_id:
-                claim.control.request_drain(CANCELLED)
-
     async def keep(self) -> None:
         """Renew the claims until cancelled."""
         seconds = self.store.claim_seconds / _RENEWALS_PER_CLAIM
@@ -270,7 +264,7 @@ class RunClaims:
             elif cancellation := ours.get(run_id):
                 self._stop(claim, cancellation)
 
-    def subscribe(self, notifications: Notifications) -> None:
+    def listen(self, notifications: Notifications) -> None:
         """Hear from other replicas which threads are free and which runs to cancel."""
 
         async def look_at_thread(thread_id: str) -> None:

@@ -28,7 +28,7 @@ from service.auth.principal import Identity
 from service.errors import to_service_error
 from service.runs.answers import refuse_wrong_answers
 from service.runs.claims import CLIENT_GONE, SHUTDOWN, Claim, RunClaims, was_suspended
-from service.runs.events import RunFollowers
+from service.runs.followers import RunFollowers
 from service.runs.limits import RunQueue
 from service.runs.observers import ObservedRun, RunObserver
 from service.runs.output import RunResult
@@ -130,10 +130,6 @@ class RunExecutor:
             return result
         return None
 
-    def stop(self, thread_id: str) -> None:
-        """Ask the run of a thread to stop at its next step, if this replica executes it."""
-        self._claims.stop(thread_id)
-
     async def cancel_thread(self, tenant: str, thread_id: str) -> None:
         """Ask the runs of a thread to stop, on whichever replica they are; do nothing if it has none."""
         await self._claims.cancel(tenant, thread_id, "interrupt")
@@ -225,7 +221,6 @@ class RunExecutor:
                     act_as(replace(request.actor, attempt=claim.attempt))
                     async with asyncio.timeout_at(deadline):
                         await self._stream(request, listener, claim, run)
-                self._followers.wake(request.run_id)
                 await listener.end()
             except Exception as error:  # noqa: BLE001 - a run may raise anything; to_service_error() types it
                 end = _describe_end(error, request, has_begun=listener.is_admitted)

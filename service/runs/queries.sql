@@ -213,13 +213,16 @@ DELETE FROM runs.threads WHERE id = %(thread)s
 -- name: publish_events
 WITH published AS (
     INSERT INTO runs.events (run_id, seq, name, data)
-    SELECT %(run)s, unnest(%(seqs)s::bigint[]), unnest(%(names)s::text[]), unnest(%(data)s::text[])::json
+    SELECT unnest(%(runs)s::uuid[]), unnest(%(seqs)s::bigint[]), unnest(%(names)s::text[]),
+           unnest(%(data)s::text[])::json
     ON CONFLICT DO NOTHING
 )
-SELECT pg_notify(%(channel)s, %(message)s)
+SELECT pg_notify(%(channel)s, 'events')
 
 -- name: read_events
-SELECT seq, name, data FROM runs.events WHERE run_id = %(run)s AND seq > %(after)s ORDER BY seq LIMIT %(limit)s
+SELECT run_id::text, seq, name, data FROM unnest(%(runs)s::uuid[], %(after)s::bigint[]) AS wanted (run, after)
+JOIN runs.events ON run_id = wanted.run AND seq > wanted.after
+ORDER BY run_id, seq LIMIT %(limit)s
 
 -- name: delete_events
 -- Of runs that have ended, after a time in which a caller may connect again.

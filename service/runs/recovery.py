@@ -10,8 +10,9 @@ from core.logging import get_logger
 from core.settings import RunSettings
 from graphs.registry import REGISTRY
 from service.errors import error_body
-from service.runs.events import KEEP_SECONDS, RunFollowers
+from service.runs.event_exchange import EventExchange
 from service.runs.executor import RunExecutor
+from service.runs.followers import KEEP_SECONDS
 from service.runs.journeys import JourneyRouter
 from service.runs.queue import TaskQueue
 from service.runs.request import CompiledGraph, RunRequest, build_run_request
@@ -41,7 +42,7 @@ class RunRecovery:
     Args:
         store: The table of runs.
         runs: Executes them.
-        followers: Keeps their events.
+        events: Carries their events between replicas.
         graphs: The compiled graphs by name.
         session_runs: Enters and closes the sessions of runs.
         journeys: Registers the journeys of runs.
@@ -51,7 +52,7 @@ class RunRecovery:
         self,
         store: RunStore,
         runs: RunExecutor,
-        followers: RunFollowers,
+        events: EventExchange,
         *,
         graphs: Mapping[str, CompiledGraph],
         session_runs: SessionRuns,
@@ -59,7 +60,7 @@ class RunRecovery:
     ) -> None:
         self._store = store
         self._runs = runs
-        self._followers = followers
+        self._events = events
         self._graphs = graphs
         self._session_runs = session_runs
         self._journeys = journeys
@@ -72,7 +73,7 @@ class RunRecovery:
         queue.register(EXECUTE_RUN, self.execute)
         queue.every("requeue-runs", self.requeue, seconds=REQUEUE_SECONDS)
         queue.every("delete-ended-runs", self._delete_ended, seconds=_CLEANUP_SECONDS)
-        queue.every("delete-run-events", self._followers.delete_old, seconds=KEEP_SECONDS)
+        queue.every("delete-run-events", self._delete_events, seconds=KEEP_SECONDS)
 
     async def execute(self, run_id: str) -> None:
         """Execute a run to its end, unless another replica has it or it was cancelled.
@@ -103,6 +104,9 @@ class RunRecovery:
     async def _delete_ended(self) -> None:
         while await self._store.delete_ended(days=self._keep_days):
             pass
+
+    async def _delete_events(self) -> None:
+        await self._events.delete_old(seconds=KEEP_SECONDS)
 
     def _load(self, row: RunRow, kwargs: Mapping[str, Any]) -> RunRequest:
         spec, identity, graph_input = REGISTRY[row.graph], load_identity(row, kwargs), load_input(kwargs)

@@ -17,7 +17,14 @@ from nodes.workflow.recovery import extract_records, find_running_steps
 from service.auth.principal import Identity
 from service.runs.output import interrupt_to_dict
 from service.runs.preconditions import is_answered_elsewhere
-from service.runs.request import GRAPH_KEY, TENANT_KEY, USER_KEY, CompiledGraph, RunRequest
+from service.runs.request import (
+    GRAPH_KEY,
+    TENANT_KEY,
+    USER_KEY,
+    CompiledGraph,
+    OnStart,
+    RunRequest,
+)
 from workflows.outline import Outline, build_outline
 from workflows.progress import Progress, StepProgress, compute_progress
 from workflows.results import Record
@@ -76,8 +83,9 @@ def build_request(
     *,
     decided_by: Identity | None = None,
     skip_checks: bool = False,
+    on_start: OnStart | None = None,
 ) -> RunRequest:
-    """Return the request that runs a workflow on its thread.
+    """Return the request that runs a stretch of a workflow on its thread.
 
     Args:
         graph: The compiled definition.
@@ -85,6 +93,7 @@ def build_request(
         graph_input: An input, a command, or None to resume.
         decided_by: Who answers a question of the run; None: it continues on behalf of who started it.
         skip_checks: Whether steps beside an open question resume, which the checks of a thread would refuse.
+        on_start: Called when the stretch begins.
     """
     return RunRequest(
         graph=graph,
@@ -101,16 +110,17 @@ def build_request(
             },
             "run_name": WORKFLOW,
         },
-        # The thread's state needs no checks when there is none, or when the worker, which holds the run, has
-        # looked at it.
+        # The thread's state needs no checks when there is none, or when the job, which is the only one of the
+        # run, has looked at it.
         fresh=isinstance(graph_input, dict) or skip_checks,
         context=Context(tenant=run.tenant, user=run.user_id),
         # A step is in the checkpoint before the next one starts.
         durability="sync",
         # Nobody listens to the stream: progress is read from the checkpoints.
         modes=("custom",),
+        on_start=on_start,
         queue="workflows",
-        # The worker continues a workflow from its own table.
+        # A job continues the workflow, which knows more than one stretch of it.
         is_recoverable=False,
     )
 

@@ -2,33 +2,28 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal, TypeAlias
-from uuid import uuid4
+from typing import Any, Final
 
-import httpx
-from langgraph.types import Checkpointer
+from langgraph.types import Checkpointer, Command
 from pydantic import BaseModel, Field, JsonValue
 
 from core.concurrency import FairSemaphore
-from core.effects import Effects
-from core.errors import Forbidden, InvalidDefinition, NotFound, NothingToResume, RunStopped
+from core.errors import InvalidDefinition, NotFound, NothingToResume, RunStopped, ThreadBusy
 from core.postgres import Pool
 from core.settings import WorkflowSettings
-from core.tasks import Supervisor
 from graphs.registry import STEP_GRAPHS
 from graphs.workflow import compile_workflow
-from graphs.workflow_agents import RegistryGraphs
-from nodes.deps import Deps
-from nodes.workflow.executors import build_executors
-from nodes.workflow.recovery import Recovery, extract_records, retry, rollback_to_checkpoint, skip_failed_step
+from nodes.workflow.recovery import Recovery, extract_records
 from service.auth.principal import Identity
 from service.observability.metrics import ServiceMetrics
 from service.runs.executor import RunExecutor
+from service.runs.queue import TaskQueue
 from service.runs.request import CompiledGraph, new_thread_id
+from service.runs.store import take_thread
+from service.workflows.execution import WorkflowExecutor
 from service.workflows.graphs import (
     WORKFLOW,
     Change,
@@ -37,22 +32,18 @@ from service.workflows.graphs import (
     WorkflowGraphs,
     list_questions,
 )
-from service.workflows.worker import WorkflowWorker
-from workflows.connections import open_connections
+from service.workflows.recovery import RecoveryStrategy, describe_recovery, prepare_recovery
+from service.workflows.worker import MAX_QUEUED, WorkflowWorker
 from workflows.faults import Fault
-from workflows.http import open_http
 from workflows.loader import load_request
 from workflows.outline import build_outline, iter_steps
-from workflows.ports import Engine, StepPorts
+from workflows.ports import Engine
 from workflows.progress import compute_progress
 from workflows.requests import WorkflowRequest
-from workflows.results import parse_step_id
 from workflows.schema import Definition
-from workflows.steps import AgentCall, Approval
-from workflows.store import Run, WorkflowStore
+from workflows.steps import AgentCall
+from workflows.store import NewRun, Run, WorkflowStore, add_run, add_signal, recover_run
 from workflows.validation import build_error, read_input
-
-RecoveryStrategy: TypeAlias = Literal["retry", "skip_failed_step", "rollback_to_checkpoint"]
 
 # Between two looks at a watched run. A look reads the thread, so that the pause grows with what it takes.
 MIN_PAUSE_SECONDS: Final = 0.25
@@ -76,12 +67,16 @@ class Workflows:
     Attributes:
         store: The table of runs.
         graphs: Compiled definitions.
-        worker: Makes runs continue.
+        runs: Executes their threads.
+        executor: Executes them.
+        worker: Makes them begin and continue.
         slots: The concurrency slots of working steps.
     """
 
     store: WorkflowStore
     graphs: WorkflowGraphs
+    runs: RunExecutor
+    executor: WorkflowExecutor
     worker: WorkflowWorker
     slots: FairSemaphore
 
@@ -144,7 +139,7 @@ class Workflows:
         if priority is not None:
             # The steps are scheduled by the priority of the definition.
             definition = definition.model_copy(update={"priority": priority})
-        run, is_new = await self.store.add(
+        new = NewRun(
             id=new_thread_id(),
             tenant=identity.tenant,
             user_id=identity.user,
@@ -154,8 +149,12 @@ class Workflows:
             input=read_input(definition, values),
             priority=definition.priority,
         )
-        if is_new:
-            self.worker.wake()
+        async with self.store.pool.connection() as connection, connection.transaction():
+            run, ahead = await add_run(connection, new, limit=MAX_QUEUED)
+            if ahead is not None:
+                await take_thread(connection, run.id, tenant=run.tenant, user=run.user_id)
+            if ahead is not None and ahead < MAX_QUEUED:
+                await self.worker.defer(run.id, turn=run.turn, connection=connection)
         return run
 
     async def get(self, identity: Identity, run_id: str) -> Run:
@@ -181,9 +180,10 @@ class Workflows:
             NothingToResume: The run has ended, or has too many signals that it did not wait for.
         """
         await self.get(identity, run_id)
-        if not await self.store.add_signal(identity.tenant, run_id, name, payload):
-            raise NothingToResume(f"workflow {run_id!r} has ended or has too many pending signals")
-        self.worker.wake()
+        async with self.store.pool.connection() as connection, connection.transaction():
+            if not await add_signal(connection, identity.tenant, run_id, name, payload):
+                raise NothingToResume(f"workflow {run_id!r} has ended or has too many pending signals")
+            await self.worker.defer(run_id, connection=connection)
         return await self.get(identity, run_id)
 
     async def find_open_graph(self, identity: Identity, run_id: str) -> CompiledGraph | None:
@@ -198,15 +198,32 @@ class Workflows:
 
         Raises:
             NothingToResume: It does not ask this question, or has ended.
+            ThreadBusy: It continues for another reason.
+            ServiceError: The answer does not fit the question, which stays open.
         """
         graph = await self.find_open_graph(identity, run_id)
         questions = await list_questions(graph, run_id) if graph else []
         if interrupt_id not in {question["id"] for question in questions}:
             raise NothingToResume("the question was answered already, or the workflow has ended")
-        run = await self.worker.answer(identity, run_id, interrupt_id, decision)
-        if run is None:
-            raise NotFound(f"workflow {run_id!r} was erased")
-        return await RunView.read(self.graphs, run)
+        run = await self.get(identity, run_id)
+        answer = self.executor.answer(run, Command(resume={interrupt_id: decision}), identity)
+        # The decision takes effect even if whoever made it disconnects.
+        await asyncio.shield(asyncio.create_task(answer))
+        return await self.view(identity, run_id)
+
+    async def cancel(self, identity: Identity, run_id: str) -> Run:
+        """Cancel a run; one in progress stops at its next step, on whichever replica it is.
+
+        Raises:
+            NotFound: The tenant has no run with that id.
+            NothingToResume: The run has ended.
+        """
+        cancelled = await self.store.cancel(identity.tenant, run_id)
+        if cancelled is None:
+            known = await self.get(identity, run_id)
+            raise NothingToResume(f"workflow {run_id!r} has ended: it {known.status}")
+        await self.runs.cancel_thread(identity.tenant, run_id)
+        return cancelled
 
     async def recover(
         self, identity: Identity, run_id: str, strategy: RecoveryStrategy, checkpoint_id: str = ""
@@ -219,19 +236,23 @@ class Workflows:
             NotFound: There is no such checkpoint.
             Forbidden: It would skip a rejected approval, and the caller's scopes allow no decisions.
         """
-
-        async def prepare(run: Run, graph: CompiledGraph) -> Recovery:
-            config: Any = {"configurable": {"thread_id": run.id}}
-            definition = self.graphs.parse(run.definition)
-            if strategy == "rollback_to_checkpoint":
-                return await rollback_to_checkpoint(graph, config, checkpoint_id)
-            if strategy == "retry":
-                return await retry(graph, config, definition)
-            recovery = await skip_failed_step(graph, config, definition)
-            _check_may_skip(identity, definition, recovery)
-            return recovery
-
-        return await self.worker.recover(identity, run_id, prepare)
+        busy = ThreadBusy(f"workflow {run_id!r} is in progress: wait for it, or cancel it", retry_after=1)
+        # Nobody else executes it meanwhile.
+        async with self.runs.hold_idle_thread(identity, run_id):
+            run = await self.get(identity, run_id)
+            if not run.is_final and run.status != "waiting":
+                raise busy
+            graph, definition = self.graphs.compile(run.definition), self.graphs.parse(run.definition)
+            config: Any = {"configurable": {"thread_id": run_id}}
+            recovery = await prepare_recovery(
+                identity, graph, definition, config, strategy=strategy, checkpoint_id=checkpoint_id
+            )
+            change = await describe_recovery(graph, run_id, recovery)
+            async with self.store.pool.connection() as connection, connection.transaction():
+                if not await recover_run(connection, run, change):
+                    raise busy
+                await self.worker.defer(run_id, connection=connection)
+        return recovery
 
     async def list_checkpoints(self, run: Run, *, limit: int) -> list[Checkpoint]:
         """Return the run's checkpoints, the latest first."""
@@ -286,49 +307,17 @@ class Workflows:
             await asyncio.sleep(min(MAX_PAUSE_SECONDS, max(MIN_PAUSE_SECONDS, pause)))
 
 
-@asynccontextmanager
-async def open_engine(
-    settings: WorkflowSettings,
-    *,
-    databases: Mapping[str, str],
-    deps: Deps,
-    crm: httpx.AsyncClient,
-    effects: Effects,
-) -> AsyncIterator[Engine]:
-    """Open the connections of working steps.
-
-    Args:
-        settings: Hosts, and how many steps run at once.
-        databases: Databases that ``database_query`` steps read: connection strings by name.
-        deps: What the graphs that are steps are built with.
-        crm: The CRM's client.
-        effects: Records effects.
-    """
-    async with AsyncExitStack() as stack:
-        ports = StepPorts(
-            http=await stack.enter_async_context(open_http(settings, crm)),
-            sql=await stack.enter_async_context(
-                open_connections(databases, max_bytes=settings.query_limit_bytes)
-            ),
-            graphs=RegistryGraphs(STEP_GRAPHS, deps),
-            effects=effects,
-        )
-        slots = FairSemaphore(settings.max_concurrent_steps, settings.scheduling)
-        yield Engine(executors=build_executors(ports), slots=slots)
-
-
-@asynccontextmanager
-async def open_workflows(
+def schedule_workflows(
     settings: WorkflowSettings,
     pool: Pool,
+    queue: TaskQueue,
     *,
     runs: RunExecutor,
     engine: Engine,
     checkpointer: Checkpointer,
     metrics: ServiceMetrics,
-    tasks: Supervisor,
-) -> AsyncIterator[Workflows]:
-    """Run workflows until the context closes; the runs in progress must have been drained by then."""
+) -> Workflows:
+    """Have workflows run as jobs of the queue."""
 
     def compile_definition(definition: Definition) -> CompiledGraph:
         graph = compile_workflow(definition, engine, checkpointer)
@@ -337,21 +326,10 @@ async def open_workflows(
         return graph
 
     graphs = WorkflowGraphs(compile_definition)
-    store = WorkflowStore(pool, service=uuid4().hex, lease_seconds=settings.lease_seconds)
-    worker = WorkflowWorker(store, graphs, runs, metrics, settings)
-    async with tasks.supervise("workflow-worker", worker.run):
-        try:
-            yield Workflows(store=store, graphs=graphs, worker=worker, slots=engine.slots)
-        finally:
-            await worker.aclose()
-
-
-def _check_may_skip(identity: Identity, definition: Definition, recovery: Recovery) -> None:
-    """Raise if the recovery overrules a person's rejection and the caller may not decide."""
-    outline = build_outline(definition)
-    rejected = [key for key in recovery.steps if isinstance(outline[parse_step_id(key)].step, Approval)]
-    if rejected and not identity.has_scope("approvals"):
-        raise Forbidden(
-            f"{rejected[0]} was rejected; skipping it is a decision, which needs the scope 'approvals'",
-            details={"scope": "approvals", "scopes": sorted(identity.scopes)},
-        )
+    store = WorkflowStore(pool)
+    executor = WorkflowExecutor(store, graphs, runs, metrics)
+    worker = WorkflowWorker(store, executor, queue)
+    worker.schedule(settings)
+    return Workflows(
+        store=store, graphs=graphs, runs=runs, executor=executor, worker=worker, slots=engine.slots
+    )

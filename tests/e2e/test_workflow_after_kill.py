@@ -37,8 +37,8 @@ async def test_a_killed_workflow_resumes_and_repeats_only_the_interrupted_call(d
     async with counting_server() as server:
         settings = {
             "WORKFLOW_ALLOWED_HOSTS": server.host,
-            "WORKFLOW_LEASE_SECONDS": "1",
-            "WORKFLOW_SWEEP_SECONDS": "0.1",
+            "RUN_CLAIM_SECONDS": "1",
+            "QUEUE_STALLED_SECONDS": "1",
         }
         server.hold.add(":c")
         async with service_process(data_dir, **settings) as service, client(service.url) as http:

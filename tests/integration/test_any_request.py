@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.settings import RunSettings
+from core.settings import QueueSettings, RunSettings
 from graphs.registry import REGISTRY
 from service.app import create_app
 from tests.support.identity import WITH_KEYS, key_of
@@ -64,7 +64,9 @@ class Caller:
 @pytest.fixture(scope="module")
 async def caller(shared_database_url: str) -> AsyncIterator[Caller]:
     runs = RunSettings(timeout_seconds=10)
-    async with running_service(shared_database_url, auth=WITH_KEYS, runs=runs) as opened:
+    async with running_service(
+        shared_database_url, auth=WITH_KEYS, runs=runs, queue=QueueSettings()
+    ) as opened:
         yield Caller(opened, await key_of(opened.service, "acme", "admin"))
 
 

@@ -23,7 +23,6 @@ async def test_health_info_docs_and_the_development_crm_are_there(database_url: 
             "queue-upkeep",
             "queue-worker",
             "audit-writer",
-            "workflow-worker",
         } <= set(tasks)
         running_task = {"state": "running", "restarts": 0, "last_error": ""}
         assert all(task == running_task for task in tasks.values())

@@ -435,3 +435,23 @@ async def test_only_missing_jobs_are_queued_again_and_with_their_locks(pool: Poo
     async with working(queue):
         await until(lambda: len(numbers) >= 3)
     assert sorted(numbers) == [1, 2, 3]
+
+
+async def test_long_jobs_with_places_of_their_own_hold_up_no_others(pool: Pool) -> None:
+    queue, end, begun = build_queue(pool, concurrency=1), asyncio.Event(), []
+
+    async def last(number: int) -> None:
+        begun.append(number)
+        await end.wait()
+
+    queue.register("long", last, concurrency=2)
+    numbers = collecting(queue)
+    async with working(queue):
+        for number in range(3):
+            await queue.defer("long", number=number)
+        await until(lambda: len(begun) == 2)
+        await queue.defer("work", number=7)
+        await until(lambda: numbers)
+        assert begun == [0, 1]
+        end.set()
+        await until(lambda: len(begun) == 3)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage
 
+from core.settings import QueueSettings
 from graphs.registry import REGISTRY
 from nodes.react.state import Reflection
 from service.runs.store import take_thread
@@ -55,7 +56,7 @@ class Owned:
 @pytest.fixture(scope="module")
 async def owned(shared_database_url: str) -> AsyncIterator[Owned]:
     model = replying("A green one.")
-    async with service(shared_database_url, model, auth=WITH_KEYS) as running:
+    async with service(shared_database_url, model, auth=WITH_KEYS, queue=QueueSettings()) as running:
         acme, stranger = [await key_of(running.service, name, "admin") for name in ("acme", "other")]
         said = {"contact_id": CONTACT, "message": PARROT, "channel_id": "mail"}
         session = (await running.http.post("/v1/messages", json=said, headers=acme)).json()["session_id"]

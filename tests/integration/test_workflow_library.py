@@ -9,7 +9,7 @@ import pytest
 from langchain_core.messages import AIMessage, BaseMessage
 from pydantic import SecretStr
 
-from core.settings import WorkflowSettings
+from core.settings import QueueSettings, WorkflowSettings
 from dev_crm.reader import READER, open_reader
 from nodes.critique_refine.judgements import Review, Verdict
 from tests.support.scripted import ScriptedChatModel, scripted_models
@@ -53,7 +53,9 @@ async def running(shared_database_url: str, shared_writer: Writer) -> AsyncItera
     reader = shared_database_url.replace("//postgres@", f"//{READER}@")
     workflows = WorkflowSettings(connections=SecretStr(json.dumps({"crm": reader})))
     models = scripted_models(shared_writer)
-    async with running_service(shared_database_url, models, workflows=workflows) as service:
+    async with running_service(
+        shared_database_url, models, workflows=workflows, queue=QueueSettings()
+    ) as service:
         await open_reader(service.service.pool)
         yield service
 

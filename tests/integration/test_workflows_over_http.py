@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from core.errors import Forbidden
-from core.settings import WorkflowSettings
+from core.settings import QueueSettings, WorkflowSettings
 from nodes.react.state import Reflection
 from service.auth.principal import LOCAL
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
@@ -67,9 +67,9 @@ class Client:
 async def client(shared_database_url: str) -> AsyncIterator[Client]:
     model = ScriptedChatModel()
     async with counting_server() as server:
-        settings = WorkflowSettings(allowed_hosts=server.host, sweep_seconds=0.05, lease_seconds=3)
+        settings = WorkflowSettings(allowed_hosts=server.host, sweep_seconds=0.05)
         async with running_service(
-            shared_database_url, scripted_models(model), workflows=settings
+            shared_database_url, scripted_models(model), workflows=settings, queue=QueueSettings()
         ) as running:
             yield Client(running, server, model)
 

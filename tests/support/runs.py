@@ -8,8 +8,9 @@ from service.audit.trail import AuditTrail
 from service.observability.metrics import ServiceMetrics
 from service.observability.tracing import Tracing
 from service.runs.claims import RunClaims
-from service.runs.events import RunFollowers
+from service.runs.event_exchange import EventExchange
 from service.runs.executor import RunExecutor
+from service.runs.followers import RunFollowers
 from service.runs.limits import build_queues
 from service.runs.observers import RunObserver
 from service.runs.store import RunStore
@@ -21,10 +22,11 @@ def build_executor(
     workflows: WorkflowSettings | None = None,
     *,
     metrics: ServiceMetrics | None = None,
+    shared: bool = False,
 ) -> RunExecutor:
-    """Return an executor for one tenant; settings that are not given are the defaults."""
+    """Return an executor of one tenant, or shared by several; settings not given are the defaults."""
     settings = settings or RunSettings()
-    queues = build_queues(settings, workflows or WorkflowSettings(), shared=False)
+    queues = build_queues(settings, workflows or WorkflowSettings(), shared=shared)
     audit = AuditTrail(pool)
     store = RunStore(pool, replica=str(uuid4()), claim_seconds=settings.claim_seconds)
     metrics = metrics or ServiceMetrics()
@@ -33,7 +35,7 @@ def build_executor(
         settings,
         queues,
         claims=RunClaims(store, metrics),
-        followers=RunFollowers(store),
+        followers=RunFollowers(store, EventExchange(store)),
         audit=audit,
         observer=observer,
         database_unavailable=str,

@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from core.concurrency import FairSemaphore
 from core.errors import StepFailed
 from nodes.workflow.data_processing import process_data
-from nodes.workflow.executors import request_approval
+from nodes.workflow.executors import request_approval, wait
 from workflows.ports import Engine, Executor, StepCall
 from workflows.schema import Definition
 from workflows.steps import ApiCall
@@ -50,7 +50,7 @@ def build_engine(api: Executor[Any], slots: FairSemaphore | None = None, **other
     async def skip_pause(_: float) -> None:
         return
 
-    executors = {"api_call": api, "data_processing": process_data, "approval": request_approval}
+    executors = {"api_call": api, "data_processing": process_data, "approval": request_approval, "wait": wait}
     return Engine(executors=executors, slots=slots or FairSemaphore(100), **{"pause": skip_pause, **other})
 
 

@@ -9,6 +9,7 @@ CREATE TABLE workflows.runs (
     definition jsonb NOT NULL,
     input jsonb NOT NULL,
     priority integer NOT NULL,
+    -- queued: it begins or continues as soon as there is a place for it.
     status text NOT NULL DEFAULT 'queued'
         CHECK (status IN ('queued', 'running', 'waiting', 'succeeded', 'failed', 'cancelled')),
     -- Why it failed; null: it has not failed.
@@ -18,20 +19,25 @@ CREATE TABLE workflows.runs (
     ended_at timestamptz,
     -- When a waiting run continues by itself; null: it waits for a signal or a person.
     wake_at timestamptz,
-    -- A signal came for the run, so that it is looked at even while it waits.
-    wake_requested boolean NOT NULL DEFAULT false,
     cancel_requested boolean NOT NULL DEFAULT false,
-    -- The service that executes the run, and until when no other service may.
-    leased_by text NOT NULL DEFAULT '',
-    leased_until timestamptz NOT NULL DEFAULT '-infinity',
-    -- How often a service let its lease on the run expire since the run last waited.
-    expired_leases integer NOT NULL DEFAULT 0,
+    -- {checkpoint_id, update, goto}: what a recovery changes, while that is the thread's latest checkpoint.
+    recovery jsonb,
+    -- Grows whenever the run begins or continues. Only who knows the latest one may say how the run stands.
+    attempt integer NOT NULL DEFAULT 0,
+    -- Queued runs begin in this order. It follows the tenant's own runs that are as urgent, and comes before those of
+    -- tenants that have queued more (start-time fair queueing).
+    turn integer NOT NULL,
+    -- How often the process that executed the run died since the run last waited.
+    interruptions integer NOT NULL DEFAULT 0,
     CHECK ((ended_at IS NULL) = (status IN ('queued', 'running', 'waiting')))
 );
 CREATE UNIQUE INDEX runs_by_client_id ON workflows.runs (tenant, client_id) WHERE client_id <> '';
 CREATE INDEX runs_by_tenant ON workflows.runs (tenant, created_at DESC, id);
--- For the search of due runs: there may be any number of ended ones.
-CREATE INDEX runs_open ON workflows.runs (priority DESC, created_at) WHERE ended_at IS NULL;
+-- For the search of due runs: there may be any number of others.
+CREATE INDEX runs_queued ON workflows.runs (turn, priority DESC, created_at) WHERE status = 'queued';
+CREATE INDEX runs_queued_by_tenant ON workflows.runs (tenant, turn DESC, priority) WHERE status = 'queued';
+CREATE INDEX runs_running ON workflows.runs (id) WHERE status = 'running';
+CREATE INDEX runs_waiting ON workflows.runs (wake_at) WHERE status = 'waiting' AND wake_at IS NOT NULL;
 
 -- Signals sent to runs. A signal may come before its run waits for it.
 CREATE TABLE workflows.signals (

@@ -123,8 +123,8 @@ class PatientJobs(JobManager):
         self.is_stopping = False
         # Jobs this process has fetched and whose outcome is not recorded yet.
         self._held: set[int] = set()
-        # Whether a job may have been fetched for this worker in a transaction whose answer was lost.
-        self._may_have_lost = False
+        # Workers for which a job may have been fetched in a transaction whose answer was lost.
+        self._may_have_lost: set[int] = set()
 
     async def fetch_job(self, queues: Iterable[str] | None, worker_id: int) -> Job | None:
         """Return the next job, which is this worker's from then on; ``None``: there is none."""
@@ -134,13 +134,13 @@ class PatientJobs(JobManager):
             try:
                 return await fetch(queues, worker_id)
             except ConnectorException:
-                self._may_have_lost = True
+                self._may_have_lost.add(worker_id)
                 raise
 
         job = await self._repeat(attempt)
         if job and job.id is not None:
             self._held.add(job.id)
-        if self._may_have_lost and not self.is_stopping:
+        if worker_id in self._may_have_lost and not self.is_stopping:
             await self._return_lost(worker_id)
         return job
 
@@ -208,7 +208,7 @@ class PatientJobs(JobManager):
         self._held.discard(job.id or 0)
 
     async def _return_lost(self, worker_id: int) -> None:
-        self._may_have_lost = False
+        self._may_have_lost.discard(worker_id)
         for job in await self.list_jobs_async(status=Status.DOING.value, worker_id=worker_id):
             if job.id not in self._held:
                 await self.retry_job(job)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -47,6 +47,15 @@ class _Schedule:
     last_tick: int | None = None
 
 
+@dataclass(slots=True)
+class _Crew:
+    """Runs the jobs of some tasks, so many at once."""
+
+    tasks: list[str]
+    concurrency: int
+    worker: Worker | None = None
+
+
 class TaskQueue:
     """Jobs in Postgres, which any replica runs.
 
@@ -73,19 +82,24 @@ class TaskQueue:
         self._app.job_manager = self._jobs
         self._names: list[str] = []
         self._schedules: dict[str, _Schedule] = {}
-        self._worker: Worker | None = None
+        self._shared = _Crew([], max(1, settings.concurrency))
+        self._crews = [self._shared]
         self._idle = asyncio.Event()
         self._idle.set()
         self._upkeep = Upkeep(pool, meter, self._names, stalled_seconds=settings.stalled_seconds)
         self.every("queue-cleanup", self._delete_failed, seconds=CLEANUP_SECONDS)
 
-    def register(self, name: str, function: Function, *, retry: Retry | None = None) -> None:
+    def register(
+        self, name: str, function: Function, *, retry: Retry | None = None, concurrency: int | None = None
+    ) -> None:
         """Register a task, before :meth:`work`.
 
         Args:
             name: Of the task; never reuse one for something else, as jobs may still wait.
             function: Does the work; called with the arguments of :meth:`defer`.
             retry: When a job that raised is tried again; ``None``: never. Failed jobs are kept for operators.
+            concurrency: Most jobs of the task that this process runs at once, beside those of other tasks:
+                for jobs that may last long. ``None``: it shares the places that the settings allow.
 
         Raises:
             ValueError: The name is too long or taken.
@@ -97,6 +111,10 @@ class TaskQueue:
         if len(name) > MAX_NAME_CHARACTERS or name in self._names:
             raise ValueError(f"{name!r} is taken, or longer than {MAX_NAME_CHARACTERS} characters")
         self._names.append(name)
+        if concurrency is None:
+            self._shared.tasks.append(name)
+        else:
+            self._crews.append(_Crew([name], concurrency))
         self._app.task(name=name, queue=name, pass_context=True, retry=RetryStrategy(retry))(run)
 
     def every(self, name: str, run_pass: Callable[[], Awaitable[object]], *, seconds: float) -> None:
@@ -170,20 +188,27 @@ class TaskQueue:
             How many there were.
         """
         built = {
-            self._prefix(name, key): self._build_job(name, arguments, queueing_lock=key, lock=locks.get(key))
+            key: self._build_job(name, arguments, queueing_lock=key, lock=locks.get(key))
             for key, arguments in jobs.items()
         }
-        async with self._pool.connection() as connection:
-            rows = await connection.execute(QUERIES["find_queued"], {"locks": list(built)})
-            queued = {row["queueing_lock"] for row in await rows.fetchall()}
-        missing = [job for lock, job in built.items() if lock not in queued]
+        missing = await self.list_missing(name, built)
         try:
             if missing:
                 with unwrap_errors():
-                    await self._jobs.batch_defer_jobs_async(missing)
+                    await self._jobs.batch_defer_jobs_async([built[key] for key in missing])
         except AlreadyEnqueued:
             return 0
         return len(missing)
+
+    async def list_missing(self, name: str, locks: Collection[str]) -> list[str]:
+        """Return those of a task's queueing locks with which no job waits or runs, in their order."""
+        if not locks:
+            return []
+        prefixed = {lock: self._prefix(name, lock) for lock in locks}
+        async with self._pool.connection() as connection:
+            rows = await connection.execute(QUERIES["find_queued"], {"locks": list(prefixed.values())})
+            queued = {row["queueing_lock"] for row in await rows.fetchall()}
+        return [lock for lock in locks if prefixed[lock] not in queued]
 
     def _build_job(
         self, name: str, arguments: Mapping[str, JSONValue], *, queueing_lock: str | None, **options: Any
@@ -238,25 +263,30 @@ class TaskQueue:
         self._jobs.status = current_status()
         self._idle.clear()
         try:
-            while not self._jobs.is_stopping:
-                self._worker = self._build_worker(wait=not until_empty)
-                try:
-                    with unwrap_errors():
-                        await self._worker.run()  # type: ignore[no-untyped-call]
-                except ForeignKeyViolation:
-                    # Stopped or starved for so long that others took it for dead and its jobs over.
-                    log.warning("queue_worker_registers_again")
-                else:
-                    return
+            async with asyncio.TaskGroup() as group:
+                for crew in self._crews:
+                    group.create_task(self._run_crew(crew, wait=not until_empty))
         finally:
             self._idle.set()
 
-    def _build_worker(self, *, wait: bool) -> Worker:
+    async def _run_crew(self, crew: _Crew, *, wait: bool) -> None:
+        while not self._jobs.is_stopping:
+            crew.worker = self._build_worker(crew, wait=wait)
+            try:
+                with unwrap_errors():
+                    await crew.worker.run()  # type: ignore[no-untyped-call]
+            except ForeignKeyViolation:
+                # Stopped or starved for so long that others took it for dead and its jobs over.
+                log.warning("queue_worker_registers_again")
+            else:
+                return
+
+    def _build_worker(self, crew: _Crew, *, wait: bool) -> Worker:
         seconds = self._settings.stalled_seconds
         return Worker(
             app=self._app,
-            queues=self._names,
-            concurrency=max(1, self._settings.concurrency),
+            queues=crew.tasks,
+            concurrency=crew.concurrency,
             wait=wait,
             fetch_job_polling_interval=POLL_SECONDS,
             shutdown_graceful_timeout=self._drain_seconds,
@@ -269,8 +299,9 @@ class TaskQueue:
     def stop(self) -> None:
         """Start no more jobs, and give those in progress the time that is left to a stop."""
         self._jobs.is_stopping = True
-        if self._worker:
-            self._worker.stop()  # type: ignore[no-untyped-call]
+        for crew in self._crews:
+            if crew.worker:
+                crew.worker.stop()  # type: ignore[no-untyped-call]
 
     async def _run_job(self, name: str, job: Job, function: Callable[[], Awaitable[object]]) -> None:
         outcome, started = "succeeded", time.perf_counter()
