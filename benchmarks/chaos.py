@@ -110,6 +110,11 @@ class Replica:
     process: Process
     url: str
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the process has not ended."""
+        return self.process.returncode is None
+
     async def kill(self) -> None:
         """Kill the process as the kernel does when memory runs out: no handler runs."""
         self.process.send_signal(signal.SIGKILL)
@@ -236,7 +241,7 @@ async def _outside() -> AsyncIterator[Chaos]:
         app = create_crm(crm, CrmSettings().api_key, requests_per_minute=10**6)
         address = await stack.enter_async_context(_served(app))
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
-        yield Chaos(
+        chaos = Chaos(
             crm=crm,
             own=own,
             settings={
@@ -249,6 +254,13 @@ async def _outside() -> AsyncIterator[Chaos]:
                 "RUN_CLAIM_SECONDS": CLAIM_SECONDS,
             },
         )
+        try:
+            yield chaos
+        finally:
+            # Those that are left when a case failed.
+            for replica in chaos.replicas:
+                if replica.is_running:
+                    await replica.kill()
 
 
 async def _database(server: str, name: str) -> str:
