@@ -14,13 +14,13 @@ INSTALL = { $(BIN)/python -m pip --disable-pip-version-check install --quiet uv 
 
 .PHONY: help serve worker demo keys migrate retention audit-verify memory-serve test test-thorough check check-deploy fmt snapshots \
 	docs example-vectors proto requirements studio fuzz audit-dependencies chaos eval try-model gguf test-gguf bench-service bench-fairness bench-messages bench-checkpoints bench-growth \
-	bench-memory bench-workflows bench-queue bench-run-streams clean
+	bench-memory bench-workflows bench-queue bench-run-streams bench-background bench-workers bench-costs bench-cells clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## /{printf "  make %-19s %s\n", $$1, $$2}' Makefile
 
 ##@ Run it
-serve: $(VENV)/.runtime ## Set everything up and run the service (settings: docs/settings.md)
+serve: $(VENV)/.runtime ## Set everything up and run the service (WORKERS=2: in two processes; settings: docs/settings.md)
 	@exec $(BIN)/python server.py
 
 worker: $(VENV)/.runtime ## Run jobs of the task queue without serving HTTP (needs the DATABASE_URL of the replicas)
@@ -116,7 +116,7 @@ audit-dependencies: ## Look up known vulnerabilities of the pinned packages (nee
 	@test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install --quiet 'pip-audit>=2.10,<3'; }
 	@.venv-audit/bin/pip-audit --no-deps --disable-pip -r requirements.txt
 
-chaos: $(VENV)/.runtime ## Kill the service at 100 random moments; no effect happens twice (ten minutes; ARGS="--kills 10")
+chaos: $(VENV)/.runtime ## Kill one of two replicas at 100 random moments; no effect happens twice (fifteen minutes; ARGS="--kills 10")
 	@exec $(BIN)/python -m benchmarks.chaos $(ARGS)
 
 ##@ Measure it
@@ -153,6 +153,18 @@ bench-run-streams: $(VENV)/.runtime ## Measure callers who follow runs on anothe
 
 bench-queue: $(VENV)/.runtime ## Measure the task queue: how soon a job starts, and jobs per second (about two minutes)
 	@exec $(BIN)/python -m benchmarks.queue
+
+bench-background: $(VENV)/.runtime ## Measure background runs: how soon they start, and beside interactive ones (about two minutes)
+	@exec $(BIN)/python -m benchmarks.background $(ARGS)
+
+bench-workers: $(VENV)/.runtime ## Measure WORKERS=2 beside 1 (about two minutes)
+	@exec $(BIN)/python -m benchmarks.workers $(ARGS)
+
+bench-costs: $(VENV)/.runtime ## Measure what a run costs; BASELINE=path compares another checkout (about four minutes)
+	@exec $(BIN)/python -m benchmarks.costs $(if $(BASELINE),--baseline "$(BASELINE)") $(ARGS)
+
+bench-cells: $(VENV)/.runtime ## Simulate three cells: databases with a part of the tenants each (about a minute)
+	@exec $(BIN)/python -m benchmarks.cells
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed; install it or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; }

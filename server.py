@@ -3,7 +3,7 @@
 import sys
 
 from service.app import create_app
-from service.cli.serve import main
+from service.cli.supervisor import main
 
 # Its lifespan opens the service from the environment's settings.
 app = create_app()

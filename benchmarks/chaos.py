@@ -1,9 +1,11 @@
-"""``make chaos``: kill -9 a service at random moments of the ReAct demo, restart it, send the request again.
+"""``make chaos``: kill -9 replicas at random moments of the ReAct demo, and send the request to the other.
 
-The service is a process of its own. This process is the client and the CRM; neither it nor the database
-server is killed. Each case is the demo's task, in which the agent creates a ticket and sends a message. It is
-sent with an ``Idempotency-Key``, and sent again until it is answered. After each case the CRM must have
-exactly one more ticket and one more message, otherwise the command stops with exit code 1.
+Two replicas share a database. This process is the client, which asks them in turn, and the CRM. Neither it
+nor the database server is killed. Each case is the demo's task, in which the agent sends the customer a
+message, or in every other case creates a ticket. It is sent with an ``Idempotency-Key``. The replica that
+received it is killed and started again; meanwhile the request is sent to the other until it is answered.
+After each case the CRM must have exactly one more message or ticket, otherwise the command stops with exit
+code 1.
 """
 
 import argparse
@@ -16,7 +18,7 @@ import socket
 import sys
 import tempfile
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -44,14 +46,18 @@ from tools.crm.client import SOURCE
 
 PROJECT: Final = Path(__file__).resolve().parents[1]
 DEMO: Final = REGISTRY["react"].example
-CASE: Final = {
-    **DEMO,
-    "task": f"{DEMO['task']} Create an engineering ticket and send the customer the solution.",
-}
+# What is asked for in turn, and the column of MADE_SQL that counts its effect.
+CASES: Final = (
+    ("messages", DEMO),
+    ("tickets", {**DEMO, "task": f"{DEMO['task']} Create an engineering ticket."}),
+)
 # Undisturbed runs at the beginning, which measure how long a run takes.
 CALM: Final = 5
 # The latest moment of a kill, as a multiple of the median duration of a run.
 LATEST: Final = 1.1
+REPLICAS: Final = 2
+# A run whose replica was killed is taken over after so long.
+CLAIM_SECONDS: Final = "2"
 # More than a start and a run take on a busy machine.
 PATIENCE_SECONDS: Final = 120
 
@@ -65,32 +71,49 @@ SELECT (SELECT count(*) FROM checkpoints WHERE thread_id = %(thread)s) AS checkp
        (SELECT count(*) FROM audit.effects WHERE thread_id = %(thread)s AND state = 'begun') AS begun,
        (SELECT count(*) FROM audit.effects WHERE thread_id = %(thread)s AND state = 'finished') AS finished
 """
+ATTEMPTS_SQL: Final = """
+SELECT coalesce(max(attempt), 0) AS attempts FROM runs.runs WHERE thread_id = %(thread)s
+"""
 AGAIN_SQL: Final = "SELECT count(*) AS n FROM audit.effects WHERE attempts > 1"
 
 
 @dataclass(slots=True)
 class Chaos:
-    """What is around the service, and what has happened so far.
+    """The replicas, what is around them, and what has happened so far.
 
     Attributes:
         crm: The pool of the CRM's database.
-        own: The pool of the service's database.
-        settings: The service's environment variables.
+        own: The pool of the replicas' database.
+        settings: The replicas' environment variables.
+        replicas: The replicas; the first is asked next.
         reached: How far the killed runs had come, counted.
+        attempts: How many replicas executed each run, counted.
     """
 
     crm: Pool
     own: Pool
     settings: dict[str, str]
+    replicas: deque["Replica"] = field(default_factory=deque)
     reached: Counter[str] = field(default_factory=Counter)
+    attempts: Counter[int] = field(default_factory=Counter)
+
+    def choose(self) -> "Replica":
+        """Return the replica whose turn it is."""
+        self.replicas.rotate(-1)
+        return self.replicas[-1]
 
 
 @dataclass(slots=True)
-class Service:
+class Replica:
     """A running service."""
 
     process: Process
     url: str
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process has not ended."""
+        return self.process.returncode is None
 
     async def kill(self) -> None:
         """Kill the process as the kernel does when memory runs out: no handler runs."""
@@ -98,8 +121,8 @@ class Service:
         await self.process.wait()
 
 
-async def main(kills: int, seed: int) -> int:
-    """Run this many cases, each with a kill.
+async def main(kills: int, seed: int, minutes: float) -> int:
+    """Run this many cases, each with a kill, or as many as the time allows.
 
     Returns:
         The exit code: 1 if an effect happened twice, or not at all.
@@ -108,34 +131,39 @@ async def main(kills: int, seed: int) -> int:
     chance = random.Random(seed)  # noqa: S311 - no secret
     began = perf_counter()
     async with _outside() as chaos:
-        service = await _started(chaos.settings)
-        usual = median([await _timed(service, f"calm-{number}") for number in range(CALM)])
+        chaos.replicas.extend([await _started(chaos.settings) for _ in range(REPLICAS)])
+        usual = median([await _timed(chaos, number) for number in range(CALM)])
         print(f"a run takes {usual:.2f} s; kills come within {LATEST * usual:.2f} s; seed {seed}", flush=True)
-        for number in range(kills):
-            thread = f"case-{number}"
-            service = await _case(service, chaos, thread, chance.uniform(0, LATEST * usual))
-            if not await _made(chaos, expected=CALM + number + 1):
-                print(f"FAILED at {thread}")
+        done = 0
+        while done < kills and perf_counter() - began < 60 * minutes:
+            await _case(chaos, CALM + done, chance.uniform(0, LATEST * usual))
+            done += 1
+            if not await _made(chaos, cases=CALM + done):
                 return 1
-            print(f"{thread}: one ticket, one message, after {perf_counter() - began:.0f} s", flush=True)
+            print(f"{done}: one effect, after {perf_counter() - began:.0f} s", flush=True)
         again = await _one(chaos.own, AGAIN_SQL)
-        service.process.terminate()
-        await service.process.wait()
+        for replica in chaos.replicas:
+            replica.process.terminate()
+        codes = [await replica.process.wait() for replica in chaos.replicas]
         verdicts = [verdict async for verdict in verify_chains(chaos.own)]
-        print(f"{kills} kills in {perf_counter() - began:.0f} s: one ticket and one message for each case")
+        print(f"{done} kills in {perf_counter() - began:.0f} s: one effect for each case")
         print(f"effects that were begun, killed, and made again under their key: {again['n']}")
         for state, count in sorted(chaos.reached.items()):
             print(f"  {count:4d}  {state}")
+        for attempts, count in sorted(chaos.attempts.items()):
+            print(f"  {count:4d}  executed by {attempts} {'replica' if attempts == 1 else 'replicas'}")
         for verdict in verdicts:
             print(f"audit of {verdict.tenant}: {verdict.entries} entries, {verdict.fault or 'whole'}")
-    return 1 if any(verdict.fault for verdict in verdicts) else 0
+    return 1 if any(codes) or any(verdict.fault for verdict in verdicts) else 0
 
 
-async def _case(service: Service, chaos: Chaos, thread: str, moment: float) -> Service:
-    """Send a request, kill the service, restart it, and send the request again until it is answered."""
-    asking = asyncio.create_task(_asked(service, thread))
+async def _case(chaos: Chaos, number: int, moment: float) -> None:
+    """Send a request, kill the replica that received it, and send it to the others until it is answered."""
+    killed, thread = chaos.choose(), f"case-{number}"
+    asking = asyncio.create_task(_ask(killed, number))
     await asyncio.sleep(moment)
-    await service.kill()
+    chaos.replicas.remove(killed)
+    await killed.kill()
     with suppress(httpx.TransportError):
         await asking
     reached = await _one(chaos.own, REACHED_SQL, thread=thread)
@@ -146,32 +174,36 @@ async def _case(service: Service, chaos: Chaos, thread: str, moment: float) -> S
     else:
         effects = f"{reached['finished']} effects finished, {reached['begun']} begun"
         chaos.reached[f"within the run: {effects}"] += 1
-    service = await _started(chaos.settings)
-    answer = await _asked(service, thread)
+    # The killed replica comes back while the other takes its run over.
+    starting = asyncio.create_task(_started(chaos.settings))
+    answer = await _ask(chaos.choose(), number)
+    chaos.replicas.append(await starting)
     if not answer["success"]:
         raise SystemExit(f"{thread} was answered without success: {answer['final_answer']}")
-    return service
+    chaos.attempts[(await _one(chaos.own, ATTEMPTS_SQL, thread=thread))["attempts"]] += 1
 
 
-async def _asked(service: Service, thread: str) -> dict[str, Any]:
-    body = {"input": CASE, "config": {"configurable": {"thread_id": thread}}}
-    async with httpx.AsyncClient(base_url=service.url, timeout=PATIENCE_SECONDS) as http:
+async def _ask(replica: Replica, number: int) -> dict[str, Any]:
+    thread, (_, task) = f"case-{number}", CASES[number % len(CASES)]
+    body = {"input": task, "config": {"configurable": {"thread_id": thread}}}
+    async with httpx.AsyncClient(base_url=replica.url, timeout=PATIENCE_SECONDS) as http:
         answered = await http.post("/react/invoke", json=body, headers={"Idempotency-Key": thread})
     output: dict[str, Any] = answered.raise_for_status().json()["output"]
     return output
 
 
-async def _timed(service: Service, thread: str) -> float:
+async def _timed(chaos: Chaos, number: int) -> float:
     began = perf_counter()
-    await _asked(service, thread)
+    await _ask(chaos.choose(), number)
     return perf_counter() - began
 
 
-async def _made(chaos: Chaos, *, expected: int) -> bool:
+async def _made(chaos: Chaos, *, cases: int) -> bool:
     made = await _one(chaos.crm, MADE_SQL, source=SOURCE)
-    if made["tickets"] == made["messages"] == expected:
+    expected = Counter(CASES[number % len(CASES)][0] for number in range(cases))
+    if made == expected:
         return True
-    print(f"expected {expected} tickets and {expected} messages; the CRM has {made}")
+    print(f"FAILED: expected {dict(expected)} after {cases} cases; the CRM has {made}")
     return False
 
 
@@ -183,21 +215,21 @@ async def _one(pool: Pool, query: str, **parameters: object) -> dict[str, Any]:
     return row
 
 
-async def _started(settings: dict[str, str]) -> Service:
-    """Start a service and wait until it reports its address."""
+async def _started(settings: dict[str, str]) -> Replica:
+    """Start a replica and wait until it reports its address."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "server.py", cwd=PROJECT, env=settings, stdout=PIPE, stderr=DEVNULL
     )
     async with asyncio.timeout(PATIENCE_SECONDS):
         while process.stdout and (line := (await process.stdout.readline()).decode()):
             if found := re.search(r"docs +(http://\S+)/docs", line):
-                return Service(process, found[1])
-    raise SystemExit("the service does not start")
+                return Replica(process, found[1])
+    raise SystemExit("a replica does not start")
 
 
 @asynccontextmanager
 async def _outside() -> AsyncIterator[Chaos]:
-    """Start a database server and the CRM, in a database of its own; both outlive the service."""
+    """Start a database server and the CRM, in a database of its own; both outlive the replicas."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ventros-chaos-")))
         server = await stack.enter_async_context(embedded_postgres_server(folder))
@@ -209,7 +241,7 @@ async def _outside() -> AsyncIterator[Chaos]:
         app = create_crm(crm, CrmSettings().api_key, requests_per_minute=10**6)
         address = await stack.enter_async_context(_served(app))
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
-        yield Chaos(
+        chaos = Chaos(
             crm=crm,
             own=own,
             settings={
@@ -219,8 +251,16 @@ async def _outside() -> AsyncIterator[Chaos]:
                 "MODEL": "offline",
                 "PORT": "0",
                 "LOG_LEVEL": "error",
+                "RUN_CLAIM_SECONDS": CLAIM_SECONDS,
             },
         )
+        try:
+            yield chaos
+        finally:
+            # Those that are left when a case failed.
+            for replica in chaos.replicas:
+                if replica.is_running:
+                    await replica.kill()
 
 
 async def _database(server: str, name: str) -> str:
@@ -242,8 +282,9 @@ async def _served(app: Any) -> AsyncIterator[str]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Kill the service at random moments; nothing is done twice.")
+    parser = argparse.ArgumentParser(description="Kill replicas at random moments; nothing is done twice.")
     parser.add_argument("--kills", type=int, default=100, help="how often")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--minutes", type=float, default=15, help="after which no more are killed")
     given = parser.parse_args()
-    sys.exit(asyncio.run(main(given.kills, given.seed)))
+    sys.exit(asyncio.run(main(given.kills, given.seed, given.minutes)))

@@ -1,15 +1,16 @@
-"""The service that ``benchmarks/service.py`` measures, with one more graph and a model that never waits.
+"""The service that ``benchmarks/service.py`` measures, with two more graphs and a model that never waits.
 
-The graph has seven steps, one of which streams 80 tokens, so that nearly all of the time is the service's. It
-runs in a process of its own: ``python -m benchmarks.served`` prints its address when it is ready.
+``steps`` has seven steps, one of which streams 80 tokens, so that nearly all of the time is the service's;
+``step`` has one, without a model. It runs in processes of its own, as many as ``WORKERS`` says: ``python -m
+benchmarks.served`` prints its address when it is ready.
 """
 
 import asyncio
-import signal
+import sys
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Final, cast
 
-import uvloop
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessageChunk, AnyMessage, BaseMessage, HumanMessage
@@ -20,7 +21,6 @@ from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
 from core.context import Context
-from core.logging import configure_logging
 from core.models import ChatModels, ModelInfo
 from core.settings import Settings
 from graphs.registry import REGISTRY
@@ -29,6 +29,7 @@ from nodes.deps import Deps
 from nodes.shared.channels import Messages
 
 NAME: Final = "steps"
+SHORT_NAME: Final = "step"
 STEPS: Final = 7
 TOKENS: Final = 80
 # The number of the step that calls the model.
@@ -131,22 +132,44 @@ SPEC: Final = GraphSpec(
 )
 
 
-async def _serve() -> None:
-    # Imported once the registry has the graph, because the routes are made from the registry.
-    cast("dict[str, GraphSpec]", REGISTRY)[NAME] = SPEC
-    from service.cli.serve import open_server, tune_garbage_collector  # noqa: PLC0415
+def build_step(deps: Deps) -> StateGraph[StepsState, Context, StepsInput, StepsOutput]:  # noqa: ARG001
+    """Build the graph, uncompiled: one node."""
 
-    settings = Settings.load()
-    configure_logging(settings.log)
-    models = ChatModels(INFO, lambda _: TokensModel())
-    async with open_server(settings, models) as up:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, up.stop)
-        tune_garbage_collector()
-        print(up.url, flush=True)
-        await up.ended
+    async def take(state: StepsState, *, runtime: Runtime[Context]) -> dict[str, Any]:  # noqa: ARG001
+        return {"messages": [HumanMessage(state["message"])], "steps": 1}
+
+    graph = StateGraph(StepsState, Context, input_schema=StepsInput, output_schema=StepsOutput)
+    graph.add_node("step", take)
+    graph.add_edge(START, "step")
+    graph.add_edge("step", END)
+    return graph
+
+
+SHORT_SPEC: Final = replace(SPEC, name=SHORT_NAME, description="One step, without a model.", build=build_step)
+
+
+def main() -> int:
+    """Serve until SIGINT or SIGTERM, as ``server.py`` does."""
+    # Imported once the registry has the graphs, because the routes are made from the registry.
+    cast("dict[str, GraphSpec]", REGISTRY).update({NAME: SPEC, SHORT_NAME: SHORT_SPEC})
+    from service.cli.running import report_exit, run_in_loop  # noqa: PLC0415
+    from service.cli.serve import serve_until_signal  # noqa: PLC0415
+    from service.cli.supervisor import supervise  # noqa: PLC0415
+
+    def announce(url: str) -> None:
+        print(url, flush=True)
+
+    def serve(settings: Settings) -> None:
+        models = ChatModels(INFO, lambda _: TokensModel())
+        if settings.server.workers == 1:
+            run_in_loop(
+                serve_until_signal(settings, models=models, announce=lambda running: announce(running.url))
+            )
+        else:
+            supervise(settings, models, lambda _, url: announce(url))
+
+    return report_exit(serve)
 
 
 if __name__ == "__main__":
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve())
+    sys.exit(main())

@@ -15,9 +15,10 @@ import sys
 import tempfile
 import time
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -45,10 +46,12 @@ MB: Final = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The service process that is measured."""
+    """The service that is measured: a process, with `WORKERS` those it has started, and their Postgres."""
 
     url: str
     process: psutil.Process
+    database: str
+    postmaster: psutil.Process
 
     @property
     def address(self) -> tuple[str, int]:
@@ -60,6 +63,16 @@ class Target:
     def megabytes(self) -> float:
         """The resident memory."""
         return float(self.process.memory_info().rss / MB)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time of the service so far, its worker processes included."""
+        return _sum_cpu(self.process)
+
+    @property
+    def database_cpu_seconds(self) -> float:
+        """CPU time of Postgres so far, ended connections included."""
+        return _sum_cpu(self.postmaster)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +108,14 @@ class Measured:
         return 1_000 * (estimate_quantile(share, self.own_first) or float("nan"))
 
 
+def _sum_cpu(parent: psutil.Process) -> float:
+    seconds = sum(parent.cpu_times()[:4])
+    for child in parent.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            seconds += sum(child.cpu_times()[:4])
+    return float(seconds)
+
+
 def _percentile(values: Sequence[float], share: float) -> float:
     if not values:
         return float("nan")
@@ -103,9 +124,17 @@ def _percentile(values: Sequence[float], share: float) -> float:
 
 
 @contextlib.asynccontextmanager
-async def target(folder: Path, places: int, *, profile: Path | None) -> AsyncIterator[Target]:
-    """Start the service and wait until it is ready."""
+async def target(
+    folder: Path,
+    places: int,
+    *,
+    profile: Path | None = None,
+    project: Path = PROJECT,
+    settings: Mapping[str, str] = MappingProxyType({}),
+) -> AsyncIterator[Target]:
+    """Start the service of a checkout, this one or another, and wait until it is ready."""
     async with embedded_postgres_server(folder) as url:
+        postmaster = psutil.Process(int((folder / "postgres" / "postmaster.pid").read_text().split()[0]))
         environment = {
             **{name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ},
             "DATABASE_URL": url,
@@ -113,6 +142,7 @@ async def target(folder: Path, places: int, *, profile: Path | None) -> AsyncIte
             "LOG_FORMAT": "json",
             "RUN_MAX_CONCURRENT": str(places),
             "RUN_QUEUE_SECONDS": "300",
+            **settings,
         }
         watched = ("-m", "cProfile", "-o", str(profile)) if profile else ()
         with (folder / "service.log").open("wb") as log:
@@ -121,7 +151,7 @@ async def target(folder: Path, places: int, *, profile: Path | None) -> AsyncIte
                 *watched,
                 "-m",
                 "benchmarks.served",
-                cwd=PROJECT,
+                cwd=project,
                 env=environment,
                 stdout=PIPE,
                 stderr=log,
@@ -131,7 +161,7 @@ async def target(folder: Path, places: int, *, profile: Path | None) -> AsyncIte
             if not line:
                 sys.exit((folder / "service.log").read_text())
             try:
-                yield Target(line, psutil.Process(started.pid))
+                yield Target(line, psutil.Process(started.pid), url, postmaster)
             finally:
                 started.send_signal(signal.SIGTERM)
                 if code := await started.wait():
@@ -156,14 +186,14 @@ async def level(to: Target, way: str, at_once: int, count: int) -> Measured:
             # All clients share one iterator.
             answers.append(await conversation(to, way))  # noqa: PERF401
 
-    before, cpu = await own_first_tokens(to), sum(to.process.cpu_times()[:2])
+    before, cpu = await own_first_tokens(to), to.cpu_seconds
     async with _peak(to) as peak:
         started = time.perf_counter()
         await asyncio.gather(*(client() for _ in range(at_once)))
         seconds = time.perf_counter() - started
     after = await own_first_tokens(to)
     own = [(bound, count - dict(before).get(bound, 0)) for bound, count in after]
-    return Measured(answers, seconds, sum(to.process.cpu_times()[:2]) - cpu, peak(), own)
+    return Measured(answers, seconds, to.cpu_seconds - cpu, peak(), own)
 
 
 @contextlib.asynccontextmanager

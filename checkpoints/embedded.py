@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import warnings
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -39,9 +39,10 @@ START_TIMEOUT_SECONDS = 60
 STOP_TIMEOUT_SECONDS = 30
 
 # Written once into a new data directory. Tuned for small machines; durability stays on.
-CONFIGURATION = """
+MAX_CONNECTIONS = 200
+CONFIGURATION = f"""
 listen_addresses = ''
-max_connections = 200
+max_connections = {MAX_CONNECTIONS}
 shared_buffers = 64MB
 # Disk space for the write-ahead log between two checkpoints; the default takes up to 1 GB.
 max_wal_size = 256MB
@@ -62,6 +63,17 @@ log_min_messages = warning
 
 @asynccontextmanager
 async def embedded_postgres_server(data_dir: Path) -> AsyncIterator[str]:
+    """Run a server while the context is open, see :func:`run_embedded_postgres`, beside the event loop."""
+    stack = ExitStack()
+    url = await asyncio.to_thread(stack.enter_context, run_embedded_postgres(data_dir))
+    try:
+        yield url
+    finally:
+        await asyncio.to_thread(stack.close)
+
+
+@contextmanager
+def run_embedded_postgres(data_dir: Path) -> Iterator[str]:
     """Run a server on ``data_dir`` while the context is open.
 
     A server that a killed service left behind is taken over.
@@ -78,11 +90,11 @@ async def embedded_postgres_server(data_dir: Path) -> AsyncIterator[str]:
     """
     with _lock_directory(_create_directory(data_dir)) as locked:
         cluster = locked / "postgres"
-        url = await asyncio.to_thread(_start, cluster)
+        url = _start(cluster)
         try:
             yield url
         finally:
-            await asyncio.to_thread(_stop, cluster)
+            _stop(cluster)
 
 
 def running_postgres_url(data_dir: Path) -> str | None:

@@ -119,22 +119,23 @@ def _has_input(connection: Connection) -> bool:
 
 
 @asynccontextmanager
-async def open_database(settings: DatabaseSettings, data_dir: Path) -> AsyncIterator[WatchedPool]:
+async def open_database(
+    settings: DatabaseSettings, data_dir: Path, *, embedded_url: str | None = None
+) -> AsyncIterator[WatchedPool]:
     """Open a pool, after starting the embedded server if the settings name no other.
 
     Args:
         settings: Address, sizes and time limits.
         data_dir: Where the embedded server keeps its files.
+        embedded_url: The embedded server, if another process runs it for this one.
 
     Raises:
         StartupError: The database cannot be started or reached.
     """
     async with AsyncExitStack() as stack:
-        url = (
-            settings.url.get_secret_value()
-            if settings.url
-            else await stack.enter_async_context(embedded_postgres_server(data_dir))
-        )
+        url = settings.url.get_secret_value() if settings.url else embedded_url
+        if url is None:
+            url = await stack.enter_async_context(embedded_postgres_server(data_dir))
         yield await stack.enter_async_context(open_pool(url, settings))
 
 

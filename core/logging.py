@@ -30,12 +30,15 @@ _QUIET = (
 _SILENT = ("procrastinate",)
 
 
-def configure_logging(settings: LogSettings, stream: TextIO = sys.stderr) -> None:
+def configure_logging(
+    settings: LogSettings, stream: TextIO = sys.stderr, *, process: int | None = None
+) -> None:
     """Write every log line, ours and the libraries', to ``stream`` in one format.
 
     Args:
         settings: Level and format. ``auto`` is console on a terminal and JSON elsewhere.
         stream: Where the lines are written.
+        process: Which of several processes this is, for each line; ``None``: there is one.
     """
     as_console = settings.format == "console" or (settings.format == "auto" and stream.isatty())
     shared: list[structlog.types.Processor] = [
@@ -44,6 +47,8 @@ def configure_logging(settings: LogSettings, stream: TextIO = sys.stderr) -> Non
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    if process is not None:
+        shared.append(lambda _logger, _method, event: {**event, "process": process})
     renderer: list[structlog.types.Processor]
     if as_console:
         renderer = [

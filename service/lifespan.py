@@ -42,6 +42,7 @@ from service.graph_deps import (
 )
 from service.migrations import migrate_rooms
 from service.observability.metrics import RunMeter, ServiceMetrics, add_gauges
+from service.observability.peers import Peers
 from service.observability.tracing import Tracing, open_tracing
 from service.retention import schedule_retention
 from service.runs.claims import RunClaims
@@ -122,6 +123,7 @@ class Service:
         circuits: Returns the circuits of the CRM (``crm``) and of the models that were called, by name.
         arrivals: Slots of messages that find their session and journey, before they have a run's slot.
         development_crm: The application to mount at ``/crm``; ``None``: a real CRM is set up.
+        peers: The other processes that serve the same port; ``None``: there are none.
     """
 
     settings: Settings
@@ -155,10 +157,17 @@ class Service:
     circuits: Callable[[], Mapping[str, CircuitState]]
     arrivals: FairSemaphore
     development_crm: FastAPI | None
+    peers: Peers | None
 
 
 @asynccontextmanager
-async def open_service(settings: Settings, *, models: ChatModels | None = None) -> AsyncIterator[Service]:
+async def open_service(
+    settings: Settings,
+    *,
+    models: ChatModels | None = None,
+    embedded_url: str | None = None,
+    peers: Peers | None = None,
+) -> AsyncIterator[Service]:
     """Open the service; closing the context closes its parts, last opened first.
 
     So runs are drained before the CRM client closes, the saver writes its queue before the pool closes, and
@@ -167,6 +176,8 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
     Args:
         settings: What to open.
         models: Replace the models that the settings name.
+        embedded_url: The embedded Postgres, if another process runs it for this one.
+        peers: The other processes that serve the same port.
 
     Raises:
         StartupError: Something cannot be opened; the message is the line to print.
@@ -182,7 +193,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
         metrics, tasks = ServiceMetrics(), Supervisor()
         tracing = await stack.enter_async_context(open_tracing(settings.tracing))
 
-        pool = await _open_database(stack, settings, tasks)
+        pool = await _open_database(stack, settings, tasks, embedded_url)
         queue = TaskQueue(
             pool,
             settings.queue,
@@ -300,6 +311,7 @@ async def open_service(settings: Settings, *, models: ChatModels | None = None) 
             circuits=circuits,
             arrivals=FairSemaphore(_ARRIVALS, timeout=settings.runs.queue_seconds),
             development_crm=development_crm,
+            peers=peers,
         )
 
 
@@ -314,8 +326,12 @@ class _Stores:
     journeys: JourneyStore
 
 
-async def _open_database(stack: AsyncExitStack, settings: Settings, tasks: Supervisor) -> WatchedPool:
-    pool = await stack.enter_async_context(open_database(settings.database, settings.server.data_dir))
+async def _open_database(
+    stack: AsyncExitStack, settings: Settings, tasks: Supervisor, embedded_url: str | None
+) -> WatchedPool:
+    pool = await stack.enter_async_context(
+        open_database(settings.database, settings.server.data_dir, embedded_url=embedded_url)
+    )
     await stack.enter_async_context(watch_database(pool, tasks))
     await migrate_rooms(pool)
     return pool

@@ -23,6 +23,13 @@ class ServerSettings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0 picks a free one")
     studio_port: int = Field(2024, ge=1, le=65_535, description="Port of `make studio`")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes that serve the port, so that one machine uses its cores; they share the "
+        "embedded Postgres, and each has its own connection pool and its own limits of concurrent runs",
+    )
     shutdown_notice_seconds: float = Field(
         0,
         ge=0,

@@ -17,10 +17,22 @@ Opened = TypeVar("Opened")
 
 
 def run_until_stopped(serve: Callable[[Settings], Coroutine[Any, Any, None]]) -> int:
-    """Run a server until it ends.
+    """Run a server in an event loop until it ends, see :func:`report_exit`.
 
     Args:
         serve: Serves until a signal; cancelled by a signal during its start.
+    """
+    return report_exit(lambda settings: run_in_loop(serve(settings)))
+
+
+def run_in_loop(serving: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine to its end in an event loop of its own."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serving)
+
+
+def report_exit(serve: Callable[[Settings], None]) -> int:
+    """Load the settings, serve, and print why the server could not start.
 
     Returns:
         The exit code: 0 after a clean stop, 1 when the server could not start.
@@ -28,8 +40,7 @@ def run_until_stopped(serve: Callable[[Settings], Coroutine[Any, Any, None]]) ->
     try:
         settings = Settings.load()
         configure_logging(settings.log)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(settings))
+        serve(settings)
     except StartupError as error:
         for line in error.message.splitlines():
             print(f"error: {line}", file=sys.stderr)  # noqa: T201 - the operator's terminal

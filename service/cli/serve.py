@@ -1,4 +1,4 @@
-"""Run the service: say in one line why it cannot start, and drain it when it is told to stop."""
+"""Serve in this process: say in one line why it cannot start, and drain it when it is told to stop."""
 
 import asyncio
 import contextlib
@@ -7,8 +7,8 @@ import json
 import shlex
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import uvicorn
@@ -16,12 +16,13 @@ import uvicorn
 from core.embeddings import embedder_kind
 from core.errors import StartupError
 from core.models import ChatModels
-from core.settings import ServerSettings, Settings
+from core.settings import Settings
 from graphs.registry import REGISTRY
 from service.app import create_app
-from service.cli.running import run_until_stopped
 from service.lifespan import Service, open_service
 from service.middleware.authentication import is_loopback
+from service.observability.peers import Peers, write_metrics
+from service.routes.health import describe_health
 from service.version import VERSION
 
 # After the runs have drained: time for streams to send their last event.
@@ -31,9 +32,19 @@ GRACE_SECONDS = 5
 GC_THRESHOLDS = (20_000, 20, 20)
 
 
-def main() -> int:
-    """Serve until SIGINT or SIGTERM; see :func:`service.cli.running.run_until_stopped`."""
-    return run_until_stopped(_serve_until_signal)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What one of several processes is given by the supervisor that started it.
+
+    Attributes:
+        listener: The bound socket that all of them accept connections from.
+        embedded_url: The embedded Postgres; ``None``: the settings name a database.
+        peers: The processes.
+    """
+
+    listener: socket.socket
+    embedded_url: str | None
+    peers: Peers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,35 +88,55 @@ class RunningServer:
 
 
 @asynccontextmanager
-async def open_server(settings: Settings, models: ChatModels | None = None) -> AsyncIterator[RunningServer]:
+async def open_server(
+    settings: Settings, models: ChatModels | None = None, shared: Shared | None = None
+) -> AsyncIterator[RunningServer]:
     """Listen, open the service and serve it; when the context closes, drain and close everything.
 
     Args:
         settings: What to open and where to listen.
         models: Replace the models the settings name.
+        shared: What this process has in common with others that serve the same port.
 
     Raises:
         StartupError: The address requires authentication, or the port or a dependency is not available.
     """
-    _require_authentication(settings)
     grace = int(settings.runs.finish_seconds + settings.runs.drain_seconds + GRACE_SECONDS)
-    with contextlib.closing(_listen(settings.server)) as listener:
-        async with open_service(settings, models=models) as service:
+    async with AsyncExitStack() as stack:
+        listener = stack.enter_context(contextlib.closing(shared.listener if shared else listen(settings)))
+        peers, embedded_url = (shared.peers, shared.embedded_url) if shared else (None, None)
+        async with open_service(settings, models=models, embedded_url=embedded_url, peers=peers) as service:
             app = create_app(service)
             config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=grace)
             server = ServerWithoutSignals(config)
             ended = asyncio.create_task(server.serve(sockets=[listener]))
-            running = RunningServer(url=_base_url(listener), service=service, server=server, ended=ended)
+            running = RunningServer(url=base_url(listener), service=service, server=server, ended=ended)
             try:
-                yield running
+                async with _answer_peers(service):
+                    yield running
             finally:
                 if not ended.done():
                     running.stop()
                 await ended
 
 
-async def _serve_until_signal(settings: Settings) -> None:
-    """Serve until a signal: the first one drains, a second does not wait; during start, it ends the start."""
+async def serve_until_signal(
+    settings: Settings,
+    *,
+    models: ChatModels | None = None,
+    shared: Shared | None = None,
+    announce: Callable[[RunningServer], None] | None = None,
+    watch: Callable[[Callable[[], None]], None] | None = None,
+) -> None:
+    """Serve until a signal: the first one drains, a second does not wait; during start, it ends the start.
+
+    Args:
+        settings: What to open and where to listen.
+        models: Replace the models the settings name.
+        shared: What this process has in common with others that serve the same port.
+        announce: Called when the server is ready; by default, the startup message is printed.
+        watch: Called with what stops the server, before it starts.
+    """
     start = asyncio.current_task()
     running: RunningServer | None = None
 
@@ -117,12 +148,18 @@ async def _serve_until_signal(settings: Settings) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop)
-    async with open_server(settings) as opened:
+    if watch:
+        watch(stop)
+    async with open_server(settings, models, shared) as opened:
         running = opened
         tune_garbage_collector()
-        message = build_startup_message(opened.service, opened.url)
-        print(message, flush=True)  # noqa: T201 - the operator's terminal
+        (announce or print_startup_message)(opened)
         await opened.ended
+
+
+def print_startup_message(running: RunningServer) -> None:
+    """Print what the operator reads."""
+    print(build_startup_message(running.service, running.url), flush=True)  # noqa: T201
 
 
 def tune_garbage_collector() -> None:
@@ -145,29 +182,27 @@ class ServerWithoutSignals(uvicorn.Server):
         yield
 
 
-def _require_authentication(settings: Settings) -> None:
-    if not (settings.auth.enabled or is_loopback(settings.server.host)):
-        raise StartupError(
-            f"HOST={settings.server.host} requires authentication, without which anyone who reaches the port "
-            "may do everything: set AUTH_API_KEYS=true (`make keys` creates keys) or AUTH_JWT_JWKS_URL"
-        )
-
-
-def _listen(settings: ServerSettings) -> socket.socket:
+def listen(settings: Settings) -> socket.socket:
     """Return the bound socket, before anything else is started.
 
     Raises:
-        StartupError: The port is in use, or the address is not this machine's.
+        StartupError: The address requires authentication or is not this machine's, or the port is in use.
     """
+    host, port = settings.server.host, settings.server.port
+    if not (settings.auth.enabled or is_loopback(host)):
+        raise StartupError(
+            f"HOST={host} requires authentication, without which anyone who reaches the port "
+            "may do everything: set AUTH_API_KEYS=true (`make keys` creates keys) or AUTH_JWT_JWKS_URL"
+        )
     try:
         listener = socket.create_server(
-            (settings.host, settings.port),
-            family=socket.AF_INET6 if ":" in settings.host else socket.AF_INET,
+            (host, port),
+            family=socket.AF_INET6 if ":" in host else socket.AF_INET,
             backlog=2048,
         )
     except OSError as error:
         raise StartupError(
-            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; "
+            f"cannot listen on {host}:{port}: {error.strerror or error}; "
             "stop what listens there, or set HOST and PORT"
         ) from error
     # Connections inherit the option. Without it, a response's body waits up to 40 ms for the client's
@@ -176,7 +211,25 @@ def _listen(settings: ServerSettings) -> socket.socket:
     return listener
 
 
-def _base_url(listener: socket.socket) -> str:
+@asynccontextmanager
+async def _answer_peers(service: Service) -> AsyncIterator[None]:
+    """Answer the other processes that serve the same port, if there are any."""
+
+    async def tell_health() -> str:
+        return json.dumps(await describe_health(service))
+
+    async def tell_metrics() -> str:
+        return write_metrics(service.metrics.registry)
+
+    if service.peers is None:
+        yield
+        return
+    async with service.peers.answer({"health": tell_health, "metrics": tell_metrics}):
+        yield
+
+
+def base_url(listener: socket.socket) -> str:
+    """Return the address of a listening socket as a client on this machine writes it."""
     host, port = listener.getsockname()[:2]
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
     return f"http://{shown}:{port}"

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, Final
 
+import orjson
 from fastapi import APIRouter, Header, Response
 from fastapi.responses import JSONResponse
 from prometheus_client.exposition import choose_encoder
@@ -17,6 +18,7 @@ from core.errors import MemoryUnavailable
 from core.tasks import TaskState
 from graphs.registry import REGISTRY
 from service.lifespan import Service
+from service.observability.peers import Peers, merge_metrics
 from service.routes.dependencies import OpenService
 from service.version import VERSION
 
@@ -37,8 +39,8 @@ def health_router() -> APIRouter:
         """Answer healthy if the database answers within two seconds and takes what runs write.
 
         Degraded, still with 200, while memory or the embedding model fails, an agent fails again and again,
-        the CRM or a model rests after it was unavailable, a background task fails or restarts, or the last
-        write failed and none was tried for a minute.
+        the CRM or a model rests after it was unavailable, a background task fails or restarts, the last
+        write failed and none was tried for a minute, or another process (`WORKERS`) is not healthy.
         """
         if fault := await _find_database_fault(service):
             return _unhealthy_response({"database": "down"}, f"the database is down: {fault}")
@@ -48,7 +50,8 @@ def health_router() -> APIRouter:
                 {"database": "up", "writes": "down"},
                 f"the database answers, but the last write failed: {failure.reason}",
             )
-        return JSONResponse(await _describe_health(service))
+        own = await describe_health(service)
+        return JSONResponse(await _add_peers(own, service.peers) if service.peers else own)
 
     @router.get("/health/live")
     async def live() -> dict[str, str]:
@@ -80,7 +83,8 @@ def health_router() -> APIRouter:
     return router
 
 
-async def _describe_health(service: Service) -> dict[str, Any]:
+async def describe_health(service: Service) -> dict[str, Any]:
+    """Return the health of this process, whose database answers."""
     failure = service.saver.last_failure
     faults = {
         "writes": f"the last write failed: {failure.reason}" if failure else "",
@@ -103,6 +107,23 @@ async def _describe_health(service: Service) -> dict[str, Any]:
         "circuits": dict(circuits),
         "agents": {"degraded": degraded_agents},
         "tasks": {name: asdict(task) for name, task in tasks.items()},
+    }
+
+
+async def _add_peers(own: dict[str, Any], peers: Peers) -> dict[str, Any]:
+    """Return the health of this process with that of the others that serve the port."""
+    answers = {
+        number: orjson.loads(text) if text else {"status": "unavailable"}
+        for number, text in (await peers.ask("health")).items()
+    }
+    is_healthy = all(health["status"] == "healthy" for health in (own, *answers.values()))
+    return {
+        **own,
+        "status": "healthy" if is_healthy else "degraded",
+        "process": peers.number,
+        "processes": {
+            str(number): health for number, health in sorted({peers.number: own, **answers}.items())
+        },
     }
 
 
@@ -150,7 +171,10 @@ def metrics_router() -> APIRouter:
     async def metrics(service: OpenService, accept: Annotated[str, Header()] = "*/*") -> Response:
         """Return counters, gauges and histograms in Prometheus' text format or OpenMetrics."""
         encode, content_type = choose_encoder(accept)
-        return Response(encode(service.metrics.registry), media_type=content_type)
+        registry = service.metrics.registry
+        if peers := service.peers:
+            registry = merge_metrics(registry, peers.number, await peers.ask("metrics"))
+        return Response(encode(registry), media_type=content_type)
 
     return router
 

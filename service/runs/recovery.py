@@ -93,11 +93,13 @@ class RunRecovery:
         freed = await self._store.requeue(error_body(RunLost(LOST)))
         for row in freed:
             log.warning("run_requeued", run_id=row["id"], thread_id=row["thread_id"], status=row["status"])
-        waiting = [(row["id"], row["thread_id"]) for row in freed if row["status"] == "pending"]
-        waiting += await self._store.list_unclaimed(seconds=_LOST_SECONDS)
-        for run_id, thread_id in waiting:
-            if self._queue:
-                await defer_run(self._queue, run_id, thread_id)
+        waiting = {row["id"]: row["thread_id"] for row in freed if row["status"] == "pending"}
+        waiting.update(await self._store.list_unclaimed(seconds=_LOST_SECONDS))
+        if self._queue:
+            # Nearly all of them have a job already: of thousands that wait, one statement finds those that
+            # have none.
+            jobs = {run_id: {"run_id": run_id} for run_id in waiting}
+            await self._queue.defer_missing(EXECUTE_RUN, jobs, locks=waiting)
 
     async def _delete_ended(self) -> None:
         while await self._store.delete_ended(days=self._keep_days):

@@ -421,6 +421,22 @@ async def test_an_upgrade_of_procrastinate_migrates_an_existing_queue(
         assert versions.rowcount == len(files) + 1
 
 
+async def test_only_missing_jobs_are_queued_again_and_with_their_locks(pool: Pool) -> None:
+    queue = build_queue(pool)
+    numbers = collecting(queue)
+    await queue.defer("work", lock="thread-1", queueing_lock="run-1", number=1)
+    jobs = {f"run-{number}": {"number": number} for number in (1, 2, 3)}
+    locks = {f"run-{number}": f"thread-{number}" for number in (1, 2, 3)}
+    assert await queue.defer_missing("work", jobs, locks=locks) == 2
+    assert await queue.defer_missing("work", jobs, locks=locks) == 0
+    async with pool.connection() as connection:
+        rows = await (await connection.execute("SELECT lock FROM procrastinate_jobs ORDER BY id")).fetchall()
+    assert [row["lock"] for row in rows] == ["thread-1", "thread-2", "thread-3"]
+    async with working(queue):
+        await until(lambda: len(numbers) >= 3)
+    assert sorted(numbers) == [1, 2, 3]
+
+
 async def test_long_jobs_with_places_of_their_own_hold_up_no_others(pool: Pool) -> None:
     queue, end, begun = build_queue(pool, concurrency=1), asyncio.Event(), []
 

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 import structlog
@@ -168,23 +169,35 @@ class TaskQueue:
             return False
         return True
 
-    async def defer_missing(self, name: str, jobs: Mapping[str, Mapping[str, JSONValue]]) -> int:
+    async def defer_missing(
+        self,
+        name: str,
+        jobs: Mapping[str, Mapping[str, JSONValue]],
+        *,
+        locks: Mapping[str, str] = MappingProxyType({}),
+    ) -> int:
         """Put those jobs into the queue that neither wait nor run.
 
         Args:
             name: Of a registered task.
-            jobs: Their arguments, by queueing lock. One caller at a time may defer them.
+            jobs: Their arguments, by queueing lock. Where another caller defers one of them at the same time,
+                none is put into the queue.
+            locks: The locks of jobs, by queueing lock; see :meth:`defer`.
 
         Returns:
             How many there were.
         """
         built = {
-            lock: self._build_job(name, arguments, queueing_lock=lock) for lock, arguments in jobs.items()
+            key: self._build_job(name, arguments, queueing_lock=key, lock=locks.get(key))
+            for key, arguments in jobs.items()
         }
         missing = await self.list_missing(name, built)
-        if missing:
-            with unwrap_errors():
-                await self._jobs.batch_defer_jobs_async([built[lock] for lock in missing])
+        try:
+            if missing:
+                with unwrap_errors():
+                    await self._jobs.batch_defer_jobs_async([built[key] for key in missing])
+        except AlreadyEnqueued:
+            return 0
         return len(missing)
 
     async def list_missing(self, name: str, locks: Collection[str]) -> list[str]:
