@@ -19,7 +19,7 @@ class CircuitBreaker:
 
     Args:
         name: What is called, in logs: ``crm``, ``memory``, or a model.
-        rest_seconds: How long calls are refused.
+        rest_seconds: How long calls are refused; 0: none ever is.
         is_failure: Whether an exception means that the other side was not reached or did not work. Every
             other exception is an answer, and closes the circuit.
         refuse: Builds the exception of a call that is refused, from the seconds until the next trial.
@@ -67,7 +67,7 @@ class CircuitBreaker:
         Raises:
             Exception: What ``refuse`` builds: the circuit is open.
         """
-        is_trial = self._failures >= self._max_failures
+        is_trial = self._rest_seconds > 0 and self._failures >= self._max_failures
         has_turn = is_trial and not is_essential
         if has_turn:
             self._begin_trial()

@@ -65,8 +65,9 @@ async def load_contact_profile(deps: Deps, contact_id: str) -> ContactProfile:
         ) from refusal
     values = found.model_dump(exclude_none=True)
     tickets = values.pop("tickets", [])
+    subscription = values.pop("subscription", None)
     profile = ContactProfile(
-        subscription=values.pop("subscription", None), recent_tickets=tickets[:RECENT_TICKETS], contact=values
+        contact=values, subscription=subscription, recent_tickets=tickets[:RECENT_TICKETS]
     )
     # Prompts need the zone: its file is read here, and not in the event loop.
     await asyncio.to_thread(find_zone, get_time_zone(profile))

@@ -33,6 +33,12 @@ PROCEED = {
 }
 
 
+def held_reflection() -> Gated:
+    """Return the reply of a step that another one follows, in pieces that the test releases."""
+    text = json.dumps(PROCEED)
+    return Gated([text[:20], text[20:]])
+
+
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Iterator[Path]:
     """A data directory; an embedded Postgres that a killed service left behind is ended with the test."""
@@ -176,9 +182,8 @@ async def test_a_run_goes_on_after_its_service_was_killed_and_its_thread_with_it
 
 async def test_sigterm_lets_a_run_finish_its_step_and_informs_the_client(data_dir: Path) -> None:
     async with gemini_server() as gemini:
-        gate = Gated(["Let me", " think."])
-        search = ("search_knowledge_base", {"query": "export"})
-        gemini.enqueue(FunctionCalls([search]), Structured(PROCEED), gate)
+        gate = held_reflection()
+        gemini.enqueue(FunctionCalls([("search_knowledge_base", {"query": "export"})]), gate)
         settings = {
             "GOOGLE_API_KEY": KEY,
             "GOOGLE_BASE_URL": gemini.url,
@@ -201,9 +206,8 @@ async def test_sigterm_lets_a_run_finish_its_step_and_informs_the_client(data_di
 
 async def test_sigterm_is_announced_and_a_stream_ends_with_how_to_resume(data_dir: Path) -> None:
     async with gemini_server() as gemini:
-        gate = Gated(["Let me", " think."])
-        search = ("search_knowledge_base", {"query": "export"})
-        gemini.enqueue(FunctionCalls([search]), Structured(PROCEED), gate)
+        gate = held_reflection()
+        gemini.enqueue(FunctionCalls([("search_knowledge_base", {"query": "export"})]), gate)
         settings = {
             "GOOGLE_API_KEY": KEY,
             "GOOGLE_BASE_URL": gemini.url,

@@ -21,7 +21,7 @@ from tests.support.service import CONTACT, RunningService, running_service
 SPEC = REGISTRY["coordinator"]
 # Fields that differ between two conversations.
 # How far memory has indexed the first message when the second one searches is not the cache's affair.
-VARYING = ("session_id", "message_id", "thread_id", "id", "context", "degraded")
+VARYING = ("session_id", "run_id", "message_id", "thread_id", "id", "context", "degraded")
 
 
 @pytest.fixture(scope="module")

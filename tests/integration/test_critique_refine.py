@@ -105,7 +105,7 @@ class Roles:
             self.specs.append(spec)
             return roles[spec.temperature]
 
-        return ChatModels(INFO, build, first_pause=0)
+        return ChatModels(INFO, build, first_pause=0, rest_seconds=0)
 
     @property
     def unasked(self) -> int:
@@ -733,7 +733,7 @@ async def models_at(url: str) -> AsyncIterator[ChatModels]:
     """The service's own models, without pauses between attempts."""
     settings = ModelSettings(google_api_key=SecretStr("AIzaTestKeyOfNobody"), google_base_url=url)
     models = build_chat_models(settings, FeatureSettings())
-    models = ChatModels(models.info, models._factory, first_pause=0)
+    models = ChatModels(models.info, models._factory, first_pause=0, rest_seconds=0)
     try:
         yield models
     finally:

@@ -722,7 +722,7 @@ async def test_the_run_has_its_locale_and_its_model(build: Build) -> None:
         asked.append(spec)
         return model
 
-    graph = await build(ChatModels(INFO, factory, first_pause=0))
+    graph = await build(ChatModels(INFO, factory, first_pause=0, rest_seconds=0))
     await run(graph, context=Context(locale="pt-BR", model="provider:other"))
     assert {(spec.name, spec.temperature) for spec in asked} == {
         ("provider:other", 0.2),
@@ -956,7 +956,7 @@ def gemini_models(server: GeminiServer) -> ChatModels:
         _env_file=None, google_api_key=SecretStr("AIzaTestKeyOfNobody"), google_base_url=server.url
     )
     models = build_chat_models(settings, FeatureSettings(_env_file=None))
-    return ChatModels(models.info, models._factory, first_pause=0)
+    return ChatModels(models.info, models._factory, first_pause=0, rest_seconds=0)
 
 
 # Seen by people and models

@@ -711,7 +711,7 @@ async def test_an_unavailable_crm_ends_the_run_before_planning(
     model = cast_of(plan=[plan_of(step(1))], s1=[found(1)], monitor=[WELL])
     async with planning(pool, model) as graph:
         with monkeypatch.context() as patched:
-            patched.setattr(CrmClient, "get_contact", away)
+            patched.setattr(CrmClient, "get_contact_overview", away)
             with pytest.raises(CrmUnavailable):
                 await run(graph)
         assert model.prompts == []

@@ -114,7 +114,7 @@ ON: RunnableConfig = {"configurable": {"thread_id": "deal"}, "recursion_limit": 
 
 @asynccontextmanager
 async def house_over(pool: Pool, models: ChatModels, model: ScriptedChatModel) -> AsyncIterator[House]:
-    settings = CrmSettings(max_attempts=1)
+    settings = CrmSettings(max_attempts=1, rest_seconds=1e-6)
     transport = FaultyTransport(pool, settings)
     async with create_http_client(settings, "http://development-crm", transport=transport) as http:
         crm = CrmClient(http, settings, first_pause=0)

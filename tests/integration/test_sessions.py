@@ -363,7 +363,7 @@ async def test_older_turns_are_summarised_before_they_are_dropped(database_url: 
 
 def language_models(model: ScriptedChatModel) -> ChatModels:
     """Return models that write summaries and read facts; the others of this file only extract."""
-    return ChatModels(INFO, lambda _: model, first_pause=0)
+    return ChatModels(INFO, lambda _: model, first_pause=0, rest_seconds=0)
 
 
 async def test_a_language_model_writes_the_summary_and_no_customer_sees_it(database_url: str) -> None:

@@ -102,7 +102,7 @@ async def test_every_journey_waits_for_one_question_or_has_ended(
     turns: list[Turn], starts_up: bool, hears: bool
 ) -> None:
     crm = Crm(is_up=starts_up, hears=hears)
-    chosen = CrmSettings(max_attempts=1)
+    chosen = CrmSettings(max_attempts=1, rest_seconds=1e-6)
     model = reader()
     config: RunnableConfig = {
         "configurable": {"thread_id": str(uuid4())},

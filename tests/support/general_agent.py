@@ -39,7 +39,9 @@ async def service(
             models = model
         else:
             # As the offline model, which words no summaries: those are extracts then.
-            models = ChatModels(replace(INFO, is_language_model=False), lambda _: model, first_pause=0)
+            models = ChatModels(
+                replace(INFO, is_language_model=False), lambda _: model, first_pause=0, rest_seconds=0
+            )
         async with running_service(database_url, models, **groups) as running:
             yield running
 

@@ -24,7 +24,7 @@ NO_AGENTS = AgentRegistry(specs={}, router=cast("Router", None))
 
 def empty_crm() -> CrmClient:
     """Return a client of a CRM without contacts."""
-    settings = CrmSettings(max_attempts=1)
+    settings = CrmSettings(max_attempts=1, rest_seconds=1e-6)
     nobody = httpx.MockTransport(lambda _: httpx.Response(404))
     return CrmClient(create_http_client(settings, "http://crm", transport=nobody), settings)
 
@@ -32,7 +32,7 @@ def empty_crm() -> CrmClient:
 @asynccontextmanager
 async def development_deps(pool: Pool, models: ChatModels) -> AsyncIterator[Deps]:
     """Open dependencies over the development CRM in the test's database."""
-    settings = CrmSettings(max_attempts=1)
+    settings = CrmSettings(max_attempts=1, rest_seconds=1e-6)
     transport = httpx.ASGITransport(create_crm(pool, settings.api_key))
     async with create_http_client(settings, "http://development-crm", transport=transport) as http:
         crm = CrmClient(http, settings)

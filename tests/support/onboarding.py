@@ -131,7 +131,7 @@ async def journey(
 ) -> AsyncIterator[Journey]:
     """Open a thread over the development CRM in the test's database."""
     models = scripted_models(model) if isinstance(model, BaseChatModel) else model
-    crm_settings = CrmSettings(max_attempts=1)
+    crm_settings = CrmSettings(max_attempts=1, rest_seconds=1e-6)
     line = Line(httpx.ASGITransport(create_crm(pool, crm_settings.api_key)))
     async with create_http_client(crm_settings, "http://development-crm", transport=line) as http:
         crm = CrmClient(http, crm_settings)
