@@ -116,7 +116,8 @@ audit-dependencies: ## Look up known vulnerabilities of the pinned packages (nee
 	@test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install --quiet 'pip-audit>=2.10,<3'; }
 	@.venv-audit/bin/pip-audit --no-deps --disable-pip -r requirements.txt
 
-chaos: $(VENV)/.runtime ## Kill one of two replicas at 100 random moments; no effect happens twice (fifteen minutes; ARGS="--kills 10")
+chaos: $(VENV)/.dev ## Prove two replicas 100 times over, then kill one at 100 random moments (half an hour; ARGS="--kills 10")
+	@CHAOS_ROUNDS=$(or $(ROUNDS),100) $(BIN)/python -m pytest -n0 -q --timeout=1800 tests/e2e/test_two_replicas.py
 	@exec $(BIN)/python -m benchmarks.chaos $(ARGS)
 
 ##@ Measure it

@@ -20,11 +20,12 @@ WITH thread AS (
     SELECT CASE
         WHEN %(may_start)s AND ahead.runs = 0 AND (%(places)s::int IS NULL OR %(places)s > (
             SELECT count(*) FROM runs.runs
-            WHERE tenant = %(tenant)s AND queue = %(queue)s AND status = 'running'
+            WHERE tenant = %(tenant)s AND queue = %(queue)s AND status = 'running' AND ended_at IS NULL
         )) THEN 'running'
         WHEN (%(may_wait)s OR ahead.runs = 0) AND %(queue_length)s > (
             SELECT count(*) FROM (
-                SELECT FROM runs.runs WHERE tenant = %(tenant)s AND queue = %(queue)s AND status = 'pending'
+                SELECT FROM runs.runs
+                WHERE tenant = %(tenant)s AND queue = %(queue)s AND status = 'pending' AND ended_at IS NULL
                 LIMIT %(queue_length)s
             ) AS waiting
         ) THEN 'pending'
@@ -60,6 +61,7 @@ WHERE id = %(id)s AND status = 'pending' AND (claimed_by IS NULL OR claimed_by =
   AND (%(places)s::int IS NULL OR %(places)s > (
       SELECT count(*) FROM runs.runs AS other
       WHERE other.tenant = run.tenant AND other.queue = run.queue AND other.status = 'running'
+        AND other.ended_at IS NULL
   ))
 RETURNING attempt
 
@@ -72,10 +74,11 @@ WITH ended AS (
     WHERE id = %(id)s AND status = 'running' AND attempt = %(attempt)s
     RETURNING thread_id
 ), updated AS (
-    UPDATE runs.threads
-    SET updated_at = now(), status = CASE %(status)s
-        WHEN 'success' THEN 'idle' WHEN 'interrupted' THEN 'interrupted' ELSE 'error' END
-    FROM ended WHERE threads.id = ended.thread_id
+    -- Most runs leave their thread as it was, and cost nothing here.
+    UPDATE runs.threads SET updated_at = now(), status = left_behind.status
+    FROM ended, (SELECT CASE %(status)s WHEN 'success' THEN 'idle' WHEN 'interrupted' THEN 'interrupted'
+                        ELSE 'error' END AS status) AS left_behind
+    WHERE threads.id = ended.thread_id AND threads.status <> left_behind.status
 )
 SELECT next.id::text AS next_id, next.claimed_by AS next_owner FROM ended LEFT JOIN LATERAL (
     SELECT id, claimed_by FROM runs.runs WHERE thread_id = ended.thread_id AND status = 'pending'
@@ -116,9 +119,9 @@ SET status = CASE WHEN kwargs IS NOT NULL AND attempt < max_attempts THEN 'pendi
     error = CASE WHEN kwargs IS NOT NULL AND attempt < max_attempts THEN NULL ELSE %(error)s::json END,
     claimed_by = NULL, claim_expires_at = NULL
 WHERE id IN (
-    SELECT id FROM runs.runs WHERE claim_expires_at < now() ORDER BY claim_expires_at LIMIT %(limit)s
+    SELECT id FROM runs.runs WHERE ended_at IS NULL AND claim_expires_at < now() LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
-) AND claim_expires_at < now()
+) AND ended_at IS NULL AND claim_expires_at < now()
 RETURNING id::text, status, thread_id
 
 -- name: list_unclaimed

@@ -50,9 +50,8 @@ CREATE TABLE runs.runs (
 -- At most one run executes on a thread, in the whole deployment.
 CREATE UNIQUE INDEX runs_one_running ON runs.runs (thread_id) WHERE status = 'running';
 CREATE INDEX runs_open_by_thread ON runs.runs (thread_id, created_at, id) WHERE ended_at IS NULL;
-CREATE INDEX runs_running_by_tenant ON runs.runs (tenant, queue) WHERE status = 'running';
-CREATE INDEX runs_pending_by_tenant ON runs.runs (tenant, queue) WHERE status = 'pending';
-CREATE INDEX runs_claims ON runs.runs (claim_expires_at) WHERE claim_expires_at IS NOT NULL;
+-- claim_expires_at is in no index, so that a claim is renewed without touching one.
+CREATE INDEX runs_open_by_tenant ON runs.runs (tenant, queue, status) WHERE ended_at IS NULL;
 CREATE INDEX runs_by_thread ON runs.runs (thread_id, created_at DESC);
 CREATE INDEX runs_by_tenant ON runs.runs (tenant, created_at DESC, id);
 -- Rows are inserted in the order of their age.
