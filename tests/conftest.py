@@ -33,8 +33,8 @@ ROOM_BYTES = 4 * 2**30
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: a third of the time a test waits for processes and databases."""
-    return (os.cpu_count() or 1) + 1
+    """Two more than there are cores: half of the time a test waits for processes, databases and deadlines."""
+    return (os.cpu_count() or 1) + 2
 
 
 @pytest.fixture(autouse=True)

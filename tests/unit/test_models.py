@@ -421,7 +421,8 @@ async def test_a_refused_call_says_at_once_when_to_try_again() -> None:
 async def test_after_its_rest_one_attempt_decides_whether_a_model_is_called_again() -> None:
     error = httpx.ConnectError("refused")
     chat = scripted(*[fails(error)] * 7, says("hello"))
-    models = models_of(chat, max_attempts=2, rest_seconds=0)
+    # Over before the next call.
+    models = models_of(chat, max_attempts=2, rest_seconds=1e-9)
     for _ in range(4):
         with pytest.raises(ModelUnavailable):
             await models.reply(QUESTION, temperature=0)
