@@ -53,7 +53,7 @@ class FoundArticle:
 
 
 class KnowledgeBase:
-    """Finds help articles: in the index, or with the CRM's own search where the index has none.
+    """Finds help articles: in the index, or with the CRM's own search until the index is complete.
 
     Args:
         crm: The CRM.
@@ -81,6 +81,9 @@ class KnowledgeBase:
 
     async def _search_index(self, query: str, limit: int) -> list[FoundArticle]:
         result = await self._memory.search(KNOWLEDGE, query, strategy="knowledge", limit=limit)
+        if any(reason.startswith("vector:") for reason in result.degraded):
+            # While only some articles have vectors, those would be found for every question.
+            return []
         hits = result.hits[:limit]
         messages = await asyncio.gather(
             *(self._memory.recent(KNOWLEDGE, session_id=hit.session_id, limit=1) for hit in hits)

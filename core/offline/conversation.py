@@ -20,6 +20,8 @@ _FOLLOW_UP: Final = re.compile(r"^\s*(?:and|what about|how about|e|y|e o|e a|¿?
 _NOTE: Final = re.compile(r"^\s*\[")
 # A line of the customer in the conversation that a graph puts beside the task.
 _CUSTOMER_LINE: Final = re.compile(r"^customer: (.+)$", re.MULTILINE)
+# Which step a loop is at: what was done in early ones may have been dropped from the prompt.
+_ITERATION: Final = re.compile(r"^\s*\[Iteration (\d+) of", re.MULTILINE)
 _TAGS: Final = re.compile(r"</?[a-z_]{2,20}>")
 
 
@@ -66,6 +68,12 @@ class Conversation:
     def calls(self) -> list[Call]:
         """Return all calls since the task."""
         return [call for calls in self.rounds for call in calls]
+
+    @cached_property
+    def iteration(self) -> int:
+        """Return at which step of a loop the model is asked, from 1; 0: in no loop."""
+        numbers = [int(number) for note in self.notes for number in _ITERATION.findall(note)]
+        return max(numbers, default=0)
 
     @cached_property
     def topic(self) -> str:

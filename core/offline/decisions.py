@@ -14,6 +14,8 @@ from core.teams import format_handed_over
 from core.texts import normalise_text
 
 _PARALLEL: Final = 2
+# Steps in which tools are called to find something; by then, all of them were.
+_MOST_ROUNDS: Final = 4
 _LEAST_SCORE: Final = 2.0
 # Names of tools that change something begin with one of these; all others only read.
 _EFFECT: Final = re.compile(
@@ -177,7 +179,7 @@ class Decider:
     def _gather(self) -> list[ToolArguments]:
         """Choose reading tools that were not called: relevant ones, and all others while nothing answers."""
         made = {call.tool for call in self.conversation.calls}
-        if self.answer and made:
+        if (self.answer and made) or self.conversation.iteration > _MOST_ROUNDS:
             return []
         scores = {
             tool: tool.score(self.conversation)

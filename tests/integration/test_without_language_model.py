@@ -118,3 +118,13 @@ async def test_an_answer_cites_the_record_or_article_that_it_quotes(
     assert cited == ([(kind, source)] if kind else [])
     assert answer["metadata"]["unsupported"] == []
     assert "kb-" not in answer["response"]
+
+
+async def test_a_request_that_nothing_answers_is_handed_over_before_the_steps_run_out(
+    running: RunningService,
+) -> None:
+    output = await invoke(running, "react", {"task": "The zorblax quux fails.", "contact_id": CONTACT})
+    tools = [entry["action"]["tool"] for entry in output["trace"] if entry["action"]]
+    assert len(tools) == len(set(tools)), "a tool was called twice"
+    assert output["iterations"] < 10
+    assert "limit of steps" not in output["final_answer"]

@@ -430,3 +430,17 @@ def test_tools_without_parameters_can_be_called(parameters: dict[str, Any]) -> N
         OfflineChatModel().bind_tools([{"type": "function", "function": bare}]).invoke("How is the calendar?")
     )
     assert [call["args"] for call in reply.tool_calls] == [{}]
+
+
+@pytest.mark.parametrize(("iteration", "tool"), [(2, "search_articles"), (5, "hand_over_to_human")])
+def test_what_was_searched_in_vain_and_is_no_longer_shown_is_not_searched_again(
+    iteration: int, tool: str
+) -> None:
+    # Early steps of a long run are a line each in its notes, without their calls.
+    asked = [
+        HumanMessage("My calendar sync shows an error."),
+        HumanMessage(f"[Iteration {iteration} of at most 10]"),
+    ]
+    reply = OfflineChatModel().bind_tools(list(TOOLS)).invoke(asked)
+    assert isinstance(reply, AIMessage)
+    assert reply.tool_calls[0]["name"] == tool
