@@ -1,9 +1,12 @@
 """``make worker``, as an operator runs it beside replicas that only serve HTTP."""
 
+import asyncio
 import signal
 from asyncio.subprocess import Process
 from pathlib import Path
 
+from core.postgres import Pool
+from tests.support.audit import fetch_rows
 from tests.support.process import client, launch, service_process
 from tests.support.service import CONTACT
 
@@ -22,9 +25,10 @@ async def read_startup_message(process: Process) -> str:
 
 
 async def test_a_worker_does_the_jobs_of_a_service_that_does_none_and_stops_cleanly(
-    tmp_path: Path, database_url: str
+    tmp_path: Path, database_url: str, pool: Pool
 ) -> None:
     settings = {"DATABASE_URL": database_url, "SESSION_IDLE_SECONDS": "5", "SESSION_SWEEP_SECONDS": "0.5"}
+    summarised = "SELECT summary FROM sessions.sessions WHERE contact_id = %s AND summary IS NOT NULL"
     async with (
         service_process(tmp_path / "service", **settings, QUEUE_CONCURRENCY="0") as service,
         client(service.url) as http,
@@ -33,11 +37,10 @@ async def test_a_worker_does_the_jobs_of_a_service_that_does_none_and_stops_clea
         (await http.post("/v1/messages", json=body)).raise_for_status()
         worker = await launch(tmp_path / "worker", *WORKER, **settings, QUEUE_CONCURRENCY="2")
         assert "2 at once" in await read_startup_message(worker)
-        summary = None
-        while not summary:
-            [session] = (await http.get("/v1/sessions", params={"contact_id": CONTACT})).json()["sessions"]
-            summary = session["summary"]
-        assert "invoice" in summary
+        while not await fetch_rows(pool, summarised, CONTACT):  # noqa: ASYNC110 - it watches a row
+            await asyncio.sleep(0.05)
+        [session] = (await http.get("/v1/sessions", params={"contact_id": CONTACT})).json()["sessions"]
+        assert "invoice" in session["summary"]
         worker.send_signal(signal.SIGTERM)
         _, errors = await worker.communicate()
     assert worker.returncode == 0, errors.decode()

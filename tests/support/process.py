@@ -67,7 +67,8 @@ async def start_and_fail(data_dir: Path, **settings: str) -> tuple[int, str]:
 @asynccontextmanager
 async def service_process(data_dir: Path, **settings: str) -> AsyncIterator[ServiceProcess]:
     """Start a service and wait for its startup message; stop it at the end if the test has not."""
-    process = await launch(data_dir, **settings)
+    # Nobody reads the log while a test runs, and a full pipe would stop the service.
+    process = await launch(data_dir, **{"LOG_LEVEL": "error", **settings})
     assert process.stdout
     message = ""
     while "curl" not in message:
