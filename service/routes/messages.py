@@ -126,13 +126,10 @@ async def _take_turn(service: Service, tenant: str) -> AsyncIterator[None]:
         TooManyRuns: No slot came free in time.
     """
     try:
-        await service.arrivals.acquire(tenant)
+        async with service.arrivals.slot(tenant):
+            yield
     except SlotUnavailable:
         raise TooManyRuns("too many messages came at once; try again in a moment", retry_after=1) from None
-    try:
-        yield
-    finally:
-        service.arrivals.release(tenant)
 
 
 async def _answer(run: MessageRun, service: Service) -> Response:

@@ -167,10 +167,11 @@ SELECT id::text, thread_id, tenant, user_id, graph, queue, status, kwargs, multi
 FROM runs.runs WHERE id = %(id)s
 
 -- name: list
+-- A thread that is being erased is held by a row without a graph.
 SELECT id::text, thread_id, tenant, user_id, graph, queue, status, NULL AS kwargs, multitask_strategy, priority,
        attempt, created_at, started_at, ended_at, claimed_by::text, cancel_action, cancel_reason, error
 FROM runs.runs
-WHERE tenant = %(tenant)s
+WHERE tenant = %(tenant)s AND graph <> ''
   AND (%(thread)s::text IS NULL OR thread_id = %(thread)s) AND (%(status)s::text IS NULL OR status = %(status)s)
   AND (%(graph)s::text IS NULL OR graph = %(graph)s)
 ORDER BY created_at DESC, id LIMIT %(limit)s OFFSET %(offset)s

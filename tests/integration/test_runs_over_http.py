@@ -58,6 +58,9 @@ async def test_a_run_is_listed_and_its_answer_can_be_asked_for_again(
     assert answer["output"]["final_answer"] == first["final_answer"]
     assert (await up.http.get(f"/v1/runs/{run['id']}")).json() == run
     assert await get_runs(up, status="error") == await get_runs(up, graph="planning") == []
+    for wrong in ("x", "9" * 19, "-1"):
+        refused = await up.http.get(f"/v1/runs/{run['id']}/stream", headers={"Last-Event-ID": wrong})
+        assert (refused.status_code, refused.json()["error"]) == (422, "invalid_request")
     missing = await up.http.get(f"/v1/runs/{uuid4()}")
     assert (missing.status_code, missing.json()["error"]) == (404, "not_found")
 
