@@ -16,8 +16,10 @@ ACCESS: Mapping[str, Access] = {
     "/health": "anyone",
     # The development CRM checks its own key, CRM_API_KEY, in the same header; it is served on loopback only.
     "/crm": "anyone",
+    # The pages' scripts and styles, which show nothing of anyone.
+    "/assets": "anyone",
+    "/": "member",
     "/docs": "member",
-    "/redoc": "member",
     "/openapi.json": "member",
     "/info": "member",
     "/v1/messages": "runs",
