@@ -23,9 +23,11 @@ from service.middleware.typed_errors import TypedErrors
 from service.routes.agents import agents_router
 from service.routes.approvals import approvals_router
 from service.routes.audit import audit_router
+from service.routes.chat_completions import chat_completions_router
 from service.routes.dependencies import reject_nul
 from service.routes.health import health_router, metrics_router
 from service.routes.langserve import langserve_router
+from service.routes.mcp import mcp_router, serve_mcp
 from service.routes.memory import memory_router
 from service.routes.messages import messages_router
 from service.routes.pages import crm_docs_router, pages_router
@@ -57,6 +59,7 @@ MIDDLEWARE: Final[tuple[Any, ...]] = (
 TAGS: Final[Mapping[str, str]] = {
     "messages": "What the CRM calls when a customer writes.",
     "runs": "What was asked for, where it stands, and its answer.",
+    "chat completions": "OpenAI's API, for chat clients that speak it.",
     "approvals": "What waits for a person.",
     "sessions": "The conversations of a contact.",
     "memory": "What is remembered of a contact.",
@@ -94,6 +97,7 @@ def create_app(service: Service | None = None) -> FastAPI:
             else:
                 app.state.service = service
             opened: Service = app.state.service
+            await stack.enter_async_context(serve_mcp(app))
             # Its key may be the default one, which is public.
             if opened.development_crm and is_loopback(opened.settings.server.host):
                 app.include_router(crm_docs_router())
@@ -118,6 +122,8 @@ def create_app(service: Service | None = None) -> FastAPI:
     app.include_router(metrics_router())
     app.include_router(agents_router())
     app.include_router(messages_router())
+    app.include_router(chat_completions_router())
+    app.include_router(mcp_router())
     app.include_router(runs_router())
     app.include_router(approvals_router())
     app.include_router(threads_router())

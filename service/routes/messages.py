@@ -34,6 +34,7 @@ from service.runs.journeys import JourneyTurn
 from service.runs.output import PendingInterrupt, RunEvents, RunResult
 from service.runs.replay import claim_message_id, claim_request_key
 from service.runs.request import (
+    OnStart,
     RunRequest,
     build_graph_input,
     build_run_request,
@@ -43,6 +44,9 @@ from service.runs.request import (
 from service.runs.sessions import SESSION_GRAPH
 
 log = get_logger(__name__)
+
+# For clients that show nothing but a text: there is none while a person decides.
+WAITING_TEXT: Final = "A person of the company decides on this first, at /v1/approvals."
 
 _STREAM_MODES: Final[tuple[StreamMode, ...]] = ("messages", "custom", "updates", "values")
 # What :class:`service.runs.output.RunResult` reads.
@@ -78,12 +82,8 @@ def messages_router() -> APIRouter:
         ] = "",
     ) -> Response:
         """Answer a customer's message, whole or as a stream."""
-        limits = service.settings.messages
-        set_context(Context(tenant=requester.tenant, user=requester.user))
-        set_deadline(limits.deadline_seconds, reserve=limits.reserve_seconds)
         is_streamed = "text/event-stream" in accept
-        async with _take_turn(service, requester.tenant):
-            run = await _build_run(message, service, requester, idempotency_key, is_streamed=is_streamed)
+        run = await prepare_message(message, service, requester, key=idempotency_key, is_streamed=is_streamed)
         answer = _stream(run, service) if is_streamed else _answer(run, service)
         response = await answer_until_disconnect(request, answer)
         response.headers[THREAD_HEADER] = run.session_id
@@ -118,6 +118,46 @@ class MessageRun:
         return self.session.thread_id
 
 
+async def prepare_message(
+    message: MessageRequest,
+    service: Service,
+    identity: Identity,
+    *,
+    key: str = "",
+    is_streamed: bool = False,
+    on_start: OnStart | None = None,
+) -> MessageRun:
+    """Find a message's session and journey; the time in which it is to be answered begins.
+
+    Args:
+        message: The message.
+        service: The open service.
+        identity: The caller.
+        key: The request's ``Idempotency-Key``; empty: it has none.
+        is_streamed: Whether the caller reads the answer as it is made.
+        on_start: Returns the session run's callbacks once it is admitted.
+
+    Raises:
+        InvalidRequest: There is no agent of the name.
+        TooManyRuns: Too many messages came at once.
+    """
+    service.agents.check_name(message.agent)
+    limits = service.settings.messages
+    set_context(Context(tenant=identity.tenant, user=identity.user))
+    set_deadline(limits.deadline_seconds, reserve=limits.reserve_seconds)
+    async with _take_turn(service, identity.tenant):
+        return await _build_run(message, service, identity, key, is_streamed=is_streamed, on_start=on_start)
+
+
+async def answer_message(run: MessageRun, service: Service) -> tuple[dict[str, Any], RunRequest]:
+    """Return a message's answer (:class:`MessageResponse`) and the run that made it."""
+    answer, request = await advance_journey(run, service), run.journey
+    if answer is None or request is None:
+        request = run.session
+        answer = build_response(await service.runs.run_to_end(request), service)
+    return answer, request
+
+
 @asynccontextmanager
 async def _take_turn(service: Service, tenant: str) -> AsyncIterator[None]:
     """Hold a slot for the work before a run; a tenant's thousand messages do not use up all connections.
@@ -133,10 +173,7 @@ async def _take_turn(service: Service, tenant: str) -> AsyncIterator[None]:
 
 
 async def _answer(run: MessageRun, service: Service) -> Response:
-    answer, request = await _advance_journey(run, service), run.journey
-    if answer is None or request is None:
-        request = run.session
-        answer = _build_response(await service.runs.run_to_end(request), service)
+    answer, request = await answer_message(run, service)
     return JSONResponse(answer, headers={RUN_HEADER: request.run_id})
 
 
@@ -147,7 +184,7 @@ async def _stream(run: MessageRun, service: Service) -> Response:
 
 async def _list_events(run: MessageRun, service: Service) -> AsyncGenerator[ServerSentEvent, None]:
     start = {"session_id": run.session_id, "run_id": run.session.run_id, "metadata": asdict(service.model)}
-    if run.journey and (answer := await _advance_journey(run, service)):
+    if run.journey and (answer := await advance_journey(run, service)):
         # A journey's texts are put together from several replies, so its answer comes whole.
         yield sse.format_event("start", {**start, "run_id": run.journey.run_id})
         for dispatch in answer["dispatched"]:
@@ -169,7 +206,7 @@ async def _list_events(run: MessageRun, service: Service) -> AsyncGenerator[Serv
             result.take(part)
             for name, data in events.convert(part):
                 yield sse.format_event(name, data, id=str(next(numbers)))
-    response = _build_response(result, service)
+    response = build_response(result, service)
     for name, data in events.finish(response["response"]):
         yield sse.format_event(name, data, id=str(next(numbers)))
     for citation in _list_citations(response):
@@ -187,7 +224,7 @@ def _to_error_event(error: ServiceError) -> ServerSentEvent:
     return sse.format_event("error", {**error_body(error), "status": error.status})
 
 
-async def _advance_journey(run: MessageRun, service: Service) -> dict[str, Any] | None:
+async def advance_journey(run: MessageRun, service: Service) -> dict[str, Any] | None:
     """Give the message to its journey, and return the response.
 
     Returns:
@@ -212,13 +249,13 @@ async def _advance_journey(run: MessageRun, service: Service) -> dict[str, Any] 
     )
     interrupts = result.interrupts if run.turn.spec.asks == "company" else []
     return (
-        _build_response(result, service, {**values, "interrupts": interrupts})
+        build_response(result, service, {**values, "interrupts": interrupts})
         if interrupts or values["response"]
         else None
     )
 
 
-def _build_response(
+def build_response(
     result: RunResult, service: Service, values: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Return the response to a message.
@@ -242,7 +279,13 @@ def _build_response(
 
 
 async def _build_run(
-    message: MessageRequest, service: Service, identity: Identity, key: str, *, is_streamed: bool
+    message: MessageRequest,
+    service: Service,
+    identity: Identity,
+    key: str,
+    *,
+    is_streamed: bool,
+    on_start: OnStart | None,
 ) -> MessageRun:
     new_id, message_id = new_thread_id(), await _claim_message(message, service, identity, key)
     session = await service.session_runs.enter(
@@ -253,12 +296,17 @@ async def _build_run(
         message_id=message_id,
         new_id=new_id,
     )
-    turn = await service.journeys.choose(
-        identity,
-        message.contact_id,
-        message.message,
-        session=session,
-        message_id=message_id,
+    # A journey answers in the place of the agent that the message would go to, not of one that is named.
+    turn = (
+        None
+        if message.agent
+        else await service.journeys.choose(
+            identity,
+            message.contact_id,
+            message.message,
+            session=session,
+            message_id=message_id,
+        )
     )
     values = {
         "message": message.message,
@@ -266,6 +314,8 @@ async def _build_run(
         "channel_id": message.channel_id or "",
         "session_id": session.session_id,
         "message_id": message_id,
+        "agent": message.agent,
+        "history": message.history,
         "metadata": message.metadata or {},
     }
     common: dict[str, Any] = {
@@ -286,6 +336,7 @@ async def _build_run(
             thread_id=session.session_id,
             # On a channel, another message may have continued the session already.
             fresh=session.session_id == new_id and not message.channel_id,
+            on_start=on_start,
             on_finish=service.session_runs.close_on_finish(SESSION_GRAPH, identity, session.session_id),
             # A whole answer needs no tokens, and LangGraph then makes none.
             modes=_STREAM_MODES if is_streamed else _RESULT_MODES,

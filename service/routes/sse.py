@@ -42,8 +42,8 @@ def format_event(name: str, data: Any, *, id: str | None = None) -> ServerSentEv
 
 
 def stream_response(
-    events: AsyncGenerator[ServerSentEvent, None],
-    to_error_event: Callable[[ServiceError], ServerSentEvent] | None = None,
+    events: AsyncGenerator[Any, None],
+    to_error_event: Callable[[ServiceError], Any] | None = None,
     *,
     thread_id: str = "",
     run_id: str = "",
