@@ -16,7 +16,9 @@ from fastapi import APIRouter, Header, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
-from langchain_core.callbacks import AsyncCallbackManager, BaseCallbackManager, UsageMetadataCallbackHandler
+from langchain_core.callbacks import AsyncCallbackHandler, AsyncCallbackManager, BaseCallbackManager
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration, LLMResult
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from core.errors import InvalidRequest, NotFound, ServiceError
@@ -107,6 +109,34 @@ class ChatRequest(BaseModel):
     )
 
 
+class UsageCounter(AsyncCallbackHandler):
+    """Adds up the tokens that the models of a run used.
+
+    LangChain's own handler leaves out models that do not say their name.
+    """
+
+    def __init__(self) -> None:
+        self._input = self._output = 0
+
+    async def on_llm_end(self, response: LLMResult, **_: Any) -> None:
+        """Count a reply."""
+        for generation in (each for replies in response.generations for each in replies):
+            message = generation.message if isinstance(generation, ChatGeneration) else None
+            if isinstance(message, AIMessage) and (usage := message.usage_metadata):
+                self._input += usage["input_tokens"]
+                self._output += usage["output_tokens"]
+
+    def to_dict(self) -> dict[str, int] | None:
+        """Return the sums in OpenAI's form; ``None``: the models did not say."""
+        if not (self._input or self._output):
+            return None
+        return {
+            "prompt_tokens": self._input,
+            "completion_tokens": self._output,
+            "total_tokens": self._input + self._output,
+        }
+
+
 class OpenAiRoute(APIRoute):
     """A route whose errors have OpenAI's form."""
 
@@ -169,7 +199,7 @@ def chat_completions_router() -> APIRouter:
             owner = f"{requester.tenant}\n{requester.user}\n{contact_id}\n{chat_id}"
             session_id = str(uuid5(_CHATS, owner)) if chat_id else new_thread_id()
         message = await _build_message(chat, service, requester, contact_id, check_thread_id(session_id))
-        usage = UsageMetadataCallbackHandler()
+        usage = UsageCounter()
         run = await prepare_message(
             message, service, requester, is_streamed=chat.stream, on_start=partial(_start_counting, usage)
         )
@@ -208,9 +238,7 @@ async def _build_message(
     )
 
 
-async def _answer(
-    chat: ChatRequest, run: MessageRun, service: Service, usage: UsageMetadataCallbackHandler
-) -> Response:
+async def _answer(chat: ChatRequest, run: MessageRun, service: Service, usage: UsageCounter) -> Response:
     answer, request = await answer_message(run, service)
     choice = {
         "index": 0,
@@ -218,13 +246,11 @@ async def _answer(
         "finish_reason": "stop",
         "logprobs": None,
     }
-    content = _build_completion(chat, request.run_id, "chat.completion", [choice], usage=_sum_usage(usage))
+    content = _build_completion(chat, request.run_id, "chat.completion", [choice], usage=usage.to_dict())
     return JSONResponse(content, headers={RUN_HEADER: request.run_id})
 
 
-async def _stream(
-    chat: ChatRequest, run: MessageRun, service: Service, usage: UsageMetadataCallbackHandler
-) -> Response:
+async def _stream(chat: ChatRequest, run: MessageRun, service: Service, usage: UsageCounter) -> Response:
     build = partial(_build_completion, chat, run.session.run_id, "chat.completion.chunk")
 
     async def list_chunks() -> AsyncGenerator[bytes, None]:
@@ -232,7 +258,7 @@ async def _stream(
             yield _format(build([_build_delta({"role": "assistant", "content": text})]))
         yield _format(build([_build_delta({}, finish_reason="stop")]))
         if chat.stream_options and chat.stream_options.include_usage:
-            yield _format(build([], usage=_sum_usage(usage)))
+            yield _format(build([], usage=usage.to_dict()))
         yield b"data: [DONE]\r\n\r\n"
 
     events = await sse.wait_for_first(list_chunks(), _to_error_event)
@@ -264,20 +290,8 @@ async def _list_texts(run: MessageRun, service: Service) -> AsyncGenerator[str, 
         yield response or WAITING_TEXT
 
 
-async def _start_counting(usage: UsageMetadataCallbackHandler) -> BaseCallbackManager:
-    return AsyncCallbackManager([usage])
-
-
-def _sum_usage(usage: UsageMetadataCallbackHandler) -> dict[str, int] | None:
-    """Return the tokens that all models of the run used; ``None``: they did not say."""
-    counts = list(usage.usage_metadata.values())
-    if not counts:
-        return None
-    return {
-        "prompt_tokens": sum(each["input_tokens"] for each in counts),
-        "completion_tokens": sum(each["output_tokens"] for each in counts),
-        "total_tokens": sum(each["total_tokens"] for each in counts),
-    }
+async def _start_counting(usage: UsageCounter) -> BaseCallbackManager:
+    return AsyncCallbackManager([], inheritable_handlers=[usage])
 
 
 def _build_completion(

@@ -9,6 +9,7 @@ import pytest
 from langchain_core.messages import AIMessage
 from openai import AsyncOpenAI
 
+from tests.integration.test_react_over_http import MORE
 from tests.support.general_agent import remembered, replying, service, shown
 from tests.support.identity import WITH_KEYS, key_of
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
@@ -38,7 +39,6 @@ async def test_a_completion_is_answered_whole_and_as_a_stream(database_url: str)
     reply = AIMessage(
         "We sell green ones.",
         usage_metadata={"input_tokens": 7, "output_tokens": 5, "total_tokens": 12},
-        response_metadata={"model_name": "parrot-1"},
     )
     model = ScriptedChatModel(replies=[reply, reply])
     async with service(database_url, model) as running, client_of(running) as client:
@@ -55,11 +55,13 @@ async def test_a_completion_is_answered_whole_and_as_a_stream(database_url: str)
         assert "".join(texts) == "We sell green ones."
         assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
         assert chunks[-1].choices == []
+        assert chunks[-1].usage
+        assert chunks[-1].usage.total_tokens == 12
 
 
 async def test_a_stream_holds_the_answer_and_no_thoughts(database_url: str) -> None:
     lookup = calling("Private: I look it up.", ("search_knowledge_base", {"query": "error 500 export"}))
-    model = ScriptedChatModel(replies=[lookup, AIMessage("Use batches."), AIMessage("Use batches.")])
+    model = ScriptedChatModel(replies=[lookup, MORE, AIMessage("Use batches.")])
     async with running_service(database_url, scripted_models(model)) as running, client_of(running) as client:
         asked: Any = [{"role": "user", "content": "My export fails with error 500."}]
         stream = await client.chat.completions.create(

@@ -86,7 +86,8 @@ async def test_a_client_that_is_bound_to_a_contact_acts_for_no_other(database_ur
 async def test_a_client_needs_the_scope_and_sees_its_own_tenant_alone(database_url: str) -> None:
     model = ScriptedChatModel(replies=[AIMessage("Hello."), AIMessage("Hello.")])
     async with service(database_url, model, auth=WITH_KEYS, queue=QueueSettings()) as running:
-        acme, rival = (await key_of(running.service, tenant, "runs") for tenant in ("acme", "rival"))
+        acme = await key_of(running.service, "acme", "runs")
+        rival = await key_of(running.service, "rival", "runs")
         async with connect(running, **acme) as client:
             mine = await client.call_tool("general", MESSAGE)
         async with connect(running, **rival) as client:
