@@ -3,7 +3,7 @@
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-_METHODS = ("GET", "POST", "DELETE")
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _REQUEST_HEADERS = (
     "Authorization",
     "Content-Type",
@@ -11,6 +11,12 @@ _REQUEST_HEADERS = (
     "X-Request-Id",
     "Idempotency-Key",
     "Last-Event-ID",
+    "X-Contact-Id",
+    "X-Session-Id",
+    # Of LangGraph Studio and its JavaScript client.
+    "X-Api-Key",
+    "X-Auth-Scheme",
+    "Prefer",
 )
 _RESPONSE_HEADERS = (
     "X-Request-Id",
@@ -20,6 +26,11 @@ _RESPONSE_HEADERS = (
     "RateLimit-Policy",
     "Retry-After",
     "WWW-Authenticate",
+    # Of the Agent Server API.
+    "Location",
+    "Content-Location",
+    "X-Pagination-Total",
+    "X-Pagination-Next",
 )
 
 
@@ -51,4 +62,6 @@ class Cors:
             allow_methods=_METHODS,
             allow_headers=_REQUEST_HEADERS,
             expose_headers=_RESPONSE_HEADERS,
+            # Browsers ask before a page of the internet, such as LangGraph Studio's, reaches this machine.
+            allow_private_network=True,
         )
