@@ -344,7 +344,12 @@ def load_arrays(path: Path, dimensions: int, routes: int) -> FittedArrays | None
     shapes = [value.shape for value in values]
     if (
         any(value.dtype.kind != "f" or not np.isfinite(value).all() for value in values)
-        or shapes[:3] != [(dimensions,), (len(arrays.votes), dimensions + LEXICAL_DIMENSIONS), (len(arrays.examples), routes + 1)]
+        or shapes[:3]
+        != [
+            (dimensions,),
+            (len(arrays.votes), dimensions + LEXICAL_DIMENSIONS),
+            (len(arrays.examples), routes + 1),
+        ]
         or shapes[3:] not in ([(3,), (3,), (2,)], [(0,), (0,), (0,)])
     ):
         _log.warning("stored_router_unreadable", path=str(path), reason="unexpected arrays")
