@@ -19,8 +19,9 @@ def search_knowledge_base_tool(knowledge: KnowledgeBase) -> BaseTool:
     async def search_knowledge_base(query: str) -> list[dict[str, str]]:
         """Search the help articles for error messages, known limits and how-tos.
 
-        Use it first when a customer reports a problem or asks how something works. An article that was found
-        by words alone may be about something else.
+        Use it first when a customer reports a problem or asks how something works.
+
+        An article that was found by words alone may be about something else.
 
         Args:
             query: Key words of the problem, such as the error message and the feature. Not a sentence.
