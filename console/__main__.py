@@ -8,7 +8,9 @@ import console.pages.approvals
 import console.pages.conversation
 import console.pages.inbox
 import console.pages.overview
+import console.pages.playground
 import console.pages.sign_in
+import console.pages.thread
 import console.pages.workflows  # noqa: F401 - each registers its pages
 from console.access import SETTINGS
 

@@ -15,6 +15,12 @@ _PERIODS: Final = {
     "7 days": (7, 10_800),
     "30 days": (30, 43_200),
 }
+_CHARTS: Final = {
+    "Runs": "runs",
+    "Failed runs": "failed",
+    "Answer time, median, seconds": "p50",
+    "Answer time, 95th percentile, seconds": "p95",
+}
 
 
 @ui.page("/overview")
@@ -33,6 +39,7 @@ async def show_overview() -> None:
         return {
             "health": {name: health.get(name) for name in ("status", "model", "checks")},
             **{name: numbers[name] for name in ("conversations", "runs", "open")},
+            "period": [since.timestamp() * 1_000, (since + timedelta(days=days)).timestamp() * 1_000],
         }
 
     async def choose(period: str) -> None:
@@ -57,9 +64,8 @@ def _draw(numbers: dict[str, Any]) -> None:
         _draw_number("Taken over", talks["taken_over"])
         _draw_number("Runs now", now["running"])
         _draw_number("Queue", f"{now['pending']} ({now['oldest_pending_seconds']:.0f} s)")
-    _draw_chart("Runs", numbers["runs"], "runs")
-    _draw_chart("Failed runs", numbers["runs"], "failed")
-    _draw_chart("Answer time, 95th percentile, seconds", numbers["runs"], "p95")
+    for title, field in _CHARTS.items():
+        _draw_chart(title, numbers["runs"], field, numbers["period"])
 
 
 def _draw_number(name: str, value: Any) -> None:
@@ -68,13 +74,14 @@ def _draw_number(name: str, value: Any) -> None:
         ui.label(name).classes("opacity-80")
 
 
-def _draw_chart(title: str, parts: list[dict[str, Any]], field: str) -> None:
+def _draw_chart(title: str, parts: list[dict[str, Any]], field: str, period: list[float]) -> None:
     graphs = sorted({part["graph"] for part in parts})
     series = [
         {
             "name": graph,
             "type": "bar",
-            "stack": None if field == "p95" else "all",
+            "stack": "all" if field in {"runs", "failed"} else None,
+            "barMaxWidth": 12,
             "data": [[part["at"], part[field]] for part in parts if part["graph"] == graph],
         }
         for graph in graphs
@@ -86,7 +93,7 @@ def _draw_chart(title: str, parts: list[dict[str, Any]], field: str) -> None:
             return
         ui.echart(
             {
-                "xAxis": {"type": "time"},
+                "xAxis": {"type": "time", "min": period[0], "max": period[1]},
                 "yAxis": {"type": "value"},
                 "tooltip": {"trigger": "axis"},
                 "legend": {},
