@@ -30,6 +30,7 @@ from service.routes.langserve import langserve_router
 from service.routes.mcp import mcp_router, serve_mcp
 from service.routes.memory import memory_router
 from service.routes.messages import messages_router
+from service.routes.overview import overview_router
 from service.routes.pages import crm_docs_router, pages_router
 from service.routes.runs import runs_router
 from service.routes.sessions import sessions_router
@@ -129,6 +130,7 @@ def create_app(service: Service | None = None) -> FastAPI:
     app.include_router(threads_router())
     app.include_router(audit_router())
     app.include_router(sessions_router())
+    app.include_router(overview_router())
     app.include_router(memory_router())
     app.include_router(workflows_router())
     app.include_router(langserve_router())

@@ -296,10 +296,10 @@ async def _build_run(
         message_id=message_id,
         new_id=new_id,
     )
-    # A journey answers in the place of the agent that the message would go to, not of one that is named.
+    # No journey goes on where a person has taken over, nor in the place of an agent that is named.
     turn = (
         None
-        if message.agent
+        if session.is_held or message.agent
         else await service.journeys.choose(
             identity,
             message.contact_id,
