@@ -63,6 +63,7 @@ TAGS: Final[Mapping[str, str]] = {
     "chat completions": "OpenAI's API, for chat clients that speak it.",
     "approvals": "What waits for a person.",
     "sessions": "The conversations of a contact.",
+    "overview": "What goes on in the service.",
     "memory": "What is remembered of a contact.",
     "workflows": "Declarative workflows.",
     "threads": "Erase a thread.",

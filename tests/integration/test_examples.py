@@ -13,7 +13,7 @@ from tests.support.process import PROJECT
 from tests.support.service import RunningService, running_service
 
 DOCUMENT = (PROJECT / "docs/http-api.md").read_text(encoding="utf-8")
-BLOCKS: list[str] = re.findall(r"^```(python|js)\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
+BLOCKS: list[tuple[str, str]] = re.findall(r"^```(python|js)\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
 ADDRESS = "http://127.0.0.1:8000"
 
 
