@@ -47,13 +47,13 @@ from service.observability.tracing import Tracing, open_tracing
 from service.retention import schedule_retention
 from service.runs.claims import RunClaims
 from service.runs.erasure import Erasure
-from service.runs.event_exchange import EventExchange
 from service.runs.executor import RunExecutor
 from service.runs.followers import RunFollowers
 from service.runs.journeys import JourneyRouter
 from service.runs.limits import build_queues
 from service.runs.notifications import Notifications
 from service.runs.observers import RunObserver
+from service.runs.part_exchange import PartExchange
 from service.runs.preconditions import ThreadOwners
 from service.runs.queue import Retry, TaskQueue
 from service.runs.recovery import RunRecovery, defer_run
@@ -372,9 +372,9 @@ def _schedule_sessions(
 
 async def _open_followers(
     stack: AsyncExitStack, tasks: Supervisor, claims: RunClaims
-) -> tuple[RunFollowers, EventExchange]:
+) -> tuple[RunFollowers, PartExchange]:
     """Open what tells replicas of each other's runs; claims are renewed from now on."""
-    exchange, notifications = EventExchange(claims.store), Notifications(claims.store.pool)
+    exchange, notifications = PartExchange(claims.store), Notifications(claims.store.pool)
     followers = RunFollowers(claims.store, exchange)
     for hears in (claims, followers, exchange):
         hears.listen(notifications)

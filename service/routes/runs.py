@@ -17,6 +17,7 @@ from service.auth.principal import Identity
 from service.lifespan import Service
 from service.routes import sse
 from service.routes.dependencies import Offset, OpenService, Requester
+from service.runs.events import NumberedEvents
 from service.runs.store import RunRow, RunStatus
 
 # How often a run of another replica is looked at while a caller waits for it.
@@ -125,8 +126,10 @@ def runs_router() -> APIRouter:
 async def _follow(
     service: Service, identity: Identity, run_id: UUID, after: int
 ) -> AsyncGenerator[ServerSentEvent, None]:
-    async for event in service.followers.follow(str(run_id), after):
-        yield sse.format_event(event.name, event.data, id=str(event.seq))
+    events = NumberedEvents(after)
+    async for numbered in service.followers.follow(str(run_id), events.read_after):
+        for event in events.convert(numbered):
+            yield sse.format_event(event.name, event.data, id=str(event.id))
     row = await _get_run(service, identity, run_id)
     answer = RunAnswer(**_build_view(row).model_dump(), output=await _load_output(service, row))
     name = "error" if answer.output is None and answer.error else "done"

@@ -28,6 +28,7 @@ from service.auth.principal import Identity
 from service.errors import to_service_error
 from service.runs.answers import refuse_wrong_answers
 from service.runs.claims import CLIENT_GONE, SHUTDOWN, Claim, RunClaims, was_suspended
+from service.runs.events import RunLog
 from service.runs.followers import RunFollowers
 from service.runs.limits import RunQueue
 from service.runs.observers import ObservedRun, RunObserver
@@ -149,20 +150,35 @@ class RunExecutor:
             RunStopped, RunReplaced, RunTimedOut, RunLimitReached: How the run ended early.
             ServiceError: Another precondition is not met, or another step failed.
         """
-        if self._stopping:
-            raise RunStopped("the service is stopping; try again in a moment", retry_after=5)
-        if reason := self._database_unavailable():
-            # Without the database the run would reach its first checkpoint and wait there.
-            raise to_service_error(PoolTimeout(reason))
-        listener = _Listener()
-        task = asyncio.create_task(self._execute(request, listener))
-        self._tasks[task] = listener.control
-        task.add_done_callback(self._tasks.pop)
+        listener = self._launch(request)
         try:
             await listener.wait_for_admission()
             yield listener.parts()
         finally:
             listener.leave()
+
+    async def start(self, request: RunRequest) -> None:
+        """Begin a run that goes on when its caller leaves; who wants its parts follows it.
+
+        Returns when the run is admitted. A caller who is cancelled before leaves the run behind too.
+
+        Raises:
+            ServiceError: The run was not admitted, see :meth:`stream`.
+        """
+        listener = self._launch(request, is_detached=True)
+        await listener.wait_for_admission()
+
+    def _launch(self, request: RunRequest, *, is_detached: bool = False) -> "_Listener":
+        if self._stopping:
+            raise RunStopped("the service is stopping; try again in a moment", retry_after=5)
+        if reason := self._database_unavailable():
+            # Without the database the run would reach its first checkpoint and wait there.
+            raise to_service_error(PoolTimeout(reason))
+        listener = _Listener(is_detached=is_detached)
+        task = asyncio.create_task(self._execute(request, listener))
+        self._tasks[task] = listener.control
+        task.add_done_callback(self._tasks.pop)
+        return listener
 
     async def run_to_end(self, request: RunRequest) -> RunResult:
         """Execute a run to its end or its next interrupt, and return its result.
@@ -232,6 +248,10 @@ class RunExecutor:
                 run.mark_cancelled()
                 listener.fail(_describe_end(GraphDrained(), request, has_begun=listener.is_admitted))
                 raise
+            finally:
+                # The run's row says by now how it ended.
+                if listener.log:
+                    listener.log.end(listener.response)
 
     async def _stream(
         self, request: RunRequest, listener: "_Listener", claim: Claim, run: ObservedRun
@@ -239,18 +259,17 @@ class RunExecutor:
         """Execute a run that holds its thread and a slot, and hand its parts to the listener."""
         parts = await self._begin(request, listener.control, claim, run.handler)
         claim.is_begun = True
+        run_log = self._followers.open_log(request.run_id, claim.attempt, keeps_values=request.whole_state)
+        listener.log, result = run_log, RunResult()
         listener.admit()
-        result, run_log = RunResult(), self._followers.open_log(request.run_id, claim.attempt)
-        try:
-            # Closed early, the step in progress ends before the thread is released.
-            async with aclosing(parts):
-                async for part in parts:
-                    run.take(part)
-                    result.take(part)
-                    run_log.take(part)
-                    await listener.send(part)
-        finally:
-            run_log.end(result.values.get("response"))
+        # Closed early, the step in progress ends before the thread is released.
+        async with aclosing(parts):
+            async for part in parts:
+                run.take(part)
+                result.take(part)
+                run_log.take(part)
+                await listener.send(part)
+        listener.response = result.values.get("response")
         claim.is_interrupted = bool(result.interrupts)
         if request.on_finish and not claim.is_replay and not result.interrupts:
             await request.on_finish(result.values)
@@ -293,7 +312,7 @@ class RunExecutor:
             context=request.context,
             stream_mode=list(request.modes),
             subgraphs=request.subgraphs,
-            output_keys=graph.output_channels,
+            output_keys=None if request.whole_state else graph.output_channels,
             durability=request.durability,
             control=control,
             version="v2",
@@ -314,15 +333,22 @@ _Item: TypeAlias = RunPart | ServiceError | _Signal
 class _Listener:
     """Connects the task of a run with the caller who reads its parts and may leave before it ends.
 
+    Args:
+        is_detached: Whether the caller wants to hear of the admission only, and the run goes on without it.
+
     Attributes:
         control: Asks the run to stop at its next step.
         is_admitted: Whether the run was admitted.
+        log: The log of the run, once it is admitted.
+        response: The text that the run answered with.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_detached: bool) -> None:
         self.control = RunControl()
         self.is_admitted = False
-        self._has_left = False
+        self.log: RunLog | None = None
+        self.response: str | None = None
+        self._has_left = is_detached
         self._items: asyncio.Queue[_Item] = asyncio.Queue(_BACKLOG)
 
     async def wait_for_admission(self) -> None:

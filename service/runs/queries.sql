@@ -214,22 +214,21 @@ DELETE FROM runs.runs WHERE thread_id = %(thread)s
 -- name: erase_thread
 DELETE FROM runs.threads WHERE id = %(thread)s
 
--- name: publish_events
+-- name: publish_parts
 WITH published AS (
-    INSERT INTO runs.events (run_id, seq, name, data)
-    SELECT unnest(%(runs)s::uuid[]), unnest(%(seqs)s::bigint[]), unnest(%(names)s::text[]),
-           unnest(%(data)s::text[])::json
+    INSERT INTO runs.parts (run_id, seq, part)
+    SELECT unnest(%(runs)s::uuid[]), unnest(%(seqs)s::bigint[]), unnest(%(parts)s::bytea[])
     ON CONFLICT DO NOTHING
 )
-SELECT pg_notify(%(channel)s, 'events')
+SELECT pg_notify(%(channel)s, 'parts')
 
--- name: read_events
-SELECT run_id::text, seq, name, data FROM unnest(%(runs)s::uuid[], %(after)s::bigint[]) AS wanted (run, after)
-JOIN runs.events ON run_id = wanted.run AND seq > wanted.after
+-- name: read_parts
+SELECT run_id::text, seq, part FROM unnest(%(runs)s::uuid[], %(after)s::bigint[]) AS wanted (run, after)
+JOIN runs.parts ON run_id = wanted.run AND seq > wanted.after
 ORDER BY run_id, seq LIMIT %(limit)s
 
--- name: delete_events
+-- name: delete_parts
 -- Of runs that have ended, after a time in which a caller may connect again.
-DELETE FROM runs.events WHERE at < now() - %(seconds)s * interval '1 second' AND NOT EXISTS (
+DELETE FROM runs.parts WHERE at < now() - %(seconds)s * interval '1 second' AND NOT EXISTS (
     SELECT FROM runs.runs WHERE id = run_id AND (ended_at IS NULL OR ended_at > now() - %(seconds)s * interval '1 second')
 )

@@ -10,10 +10,10 @@ from core.logging import get_logger
 from core.settings import RunSettings
 from graphs.registry import REGISTRY
 from service.errors import error_body
-from service.runs.event_exchange import EventExchange
 from service.runs.executor import RunExecutor
 from service.runs.followers import KEEP_SECONDS
 from service.runs.journeys import JourneyRouter
+from service.runs.part_exchange import PartExchange
 from service.runs.queue import TaskQueue
 from service.runs.request import CompiledGraph, RunRequest, build_run_request
 from service.runs.sessions import SESSION_GRAPH, SessionRuns
@@ -42,7 +42,7 @@ class RunRecovery:
     Args:
         store: The table of runs.
         runs: Executes them.
-        events: Carries their events between replicas.
+        exchange: Carries the parts of their streams between replicas.
         graphs: The compiled graphs by name.
         session_runs: Enters and closes the sessions of runs.
         journeys: Registers the journeys of runs.
@@ -52,7 +52,7 @@ class RunRecovery:
         self,
         store: RunStore,
         runs: RunExecutor,
-        events: EventExchange,
+        exchange: PartExchange,
         *,
         graphs: Mapping[str, CompiledGraph],
         session_runs: SessionRuns,
@@ -60,7 +60,7 @@ class RunRecovery:
     ) -> None:
         self._store = store
         self._runs = runs
-        self._events = events
+        self._exchange = exchange
         self._graphs = graphs
         self._session_runs = session_runs
         self._journeys = journeys
@@ -73,7 +73,7 @@ class RunRecovery:
         queue.register(EXECUTE_RUN, self.execute)
         queue.every("requeue-runs", self.requeue, seconds=REQUEUE_SECONDS)
         queue.every("delete-ended-runs", self._delete_ended, seconds=_CLEANUP_SECONDS)
-        queue.every("delete-run-events", self._delete_events, seconds=KEEP_SECONDS)
+        queue.every("delete-run-parts", self._delete_parts, seconds=KEEP_SECONDS)
 
     async def execute(self, run_id: str) -> None:
         """Execute a run to its end, unless another replica has it or it was cancelled.
@@ -105,8 +105,8 @@ class RunRecovery:
         while await self._store.delete_ended(days=self._keep_days):
             pass
 
-    async def _delete_events(self) -> None:
-        await self._events.delete_old(seconds=KEEP_SECONDS)
+    async def _delete_parts(self) -> None:
+        await self._exchange.delete_old(seconds=KEEP_SECONDS)
 
     def _load(self, row: RunRow, kwargs: Mapping[str, Any]) -> RunRequest:
         spec, identity, graph_input = REGISTRY[row.graph], load_identity(row, kwargs), load_input(kwargs)
@@ -128,6 +128,7 @@ class RunRecovery:
             tags=kwargs["tags"],
             modes=tuple(kwargs["modes"]),
             subgraphs=kwargs["subgraphs"],
+            whole_state=kwargs["whole_state"],
             on_start=on_start,
             on_finish=self._session_runs.close_on_finish(spec, identity, row.thread_id),
             key=kwargs["key"],

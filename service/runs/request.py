@@ -66,6 +66,8 @@ class RunRequest:
         durability: When checkpoints are written.
         modes: LangGraph's stream modes to listen to.
         subgraphs: Whether to stream the parts of subgraphs too.
+        whole_state: Whether its ``values`` are the whole state, which followers see too, instead of the
+            graph's output.
         multitask_strategy: What to do when the thread has a run in progress.
         on_start: Called when the run is admitted, before its first step; returns the run's callbacks.
         on_finish: Called with the output when the run has reached its end, before the thread is released.
@@ -88,6 +90,7 @@ class RunRequest:
     durability: Durability
     modes: tuple[StreamMode, ...]
     subgraphs: bool = False
+    whole_state: bool = False
     multitask_strategy: MultitaskStrategy = "enqueue"
     on_start: OnStart | None = None
     on_finish: OnFinish | None = None
@@ -122,6 +125,7 @@ def build_run_request(
     tags: Sequence[str] = (),
     modes: tuple[StreamMode, ...] = ("updates", "values"),
     subgraphs: bool = False,
+    whole_state: bool = False,
     multitask_strategy: MultitaskStrategy = "enqueue",
     on_start: OnStart | None = None,
     on_finish: OnFinish | None = None,
@@ -144,6 +148,7 @@ def build_run_request(
         tags: The caller's, for traces.
         modes: LangGraph's stream modes to listen to.
         subgraphs: Whether to stream the parts of subgraphs too.
+        whole_state: See :class:`RunRequest`.
         multitask_strategy: What to do when the thread is busy. A repeated request always waits for its
             first run.
         on_start: Returns the run's callbacks once it is admitted.
@@ -177,6 +182,7 @@ def build_run_request(
         durability=spec.durability,
         modes=modes,
         subgraphs=subgraphs,
+        whole_state=whole_state,
         multitask_strategy="enqueue" if repeated else multitask_strategy,
         on_start=on_start,
         on_finish=on_finish,

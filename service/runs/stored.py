@@ -26,6 +26,7 @@ def dump_request(request: RunRequest) -> dict[str, Any] | None:
         "locale": request.context.locale,
         "modes": request.modes,
         "subgraphs": request.subgraphs,
+        "whole_state": request.whole_state,
         "key": request.key,
     }
 

@@ -78,14 +78,14 @@ BEGIN
 END
 $$;
 
--- Events of runs that a caller follows on another replica than the one that executes the run. They may be lost in a
--- crash of the database: the run's answer is in its checkpoints.
-CREATE UNLOGGED TABLE runs.events (
+-- Parts of the streams of runs that a caller follows on another replica than the one that executes the run. They may be
+-- lost in a crash of the database: the run's answer is in its checkpoints.
+CREATE UNLOGGED TABLE runs.parts (
     run_id uuid NOT NULL,
     seq bigint NOT NULL,
-    name text NOT NULL,
-    data json NOT NULL,
+    -- As the checkpointer's serializer writes it.
+    part bytea NOT NULL,
     at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (run_id, seq)
 );
-CREATE INDEX events_by_age ON runs.events (at);
+CREATE INDEX parts_by_age ON runs.parts (at);
