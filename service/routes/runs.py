@@ -17,7 +17,7 @@ from service.auth.principal import Identity
 from service.lifespan import Service
 from service.routes import sse
 from service.routes.dependencies import Offset, OpenService, Requester
-from service.runs.events import NumberedEvents
+from service.runs.events import NumberedEvents, find_attempt_start
 from service.runs.store import RunRow, RunStatus
 
 # How often a run of another replica is looked at while a caller waits for it.
@@ -127,7 +127,7 @@ async def _follow(
     service: Service, identity: Identity, run_id: UUID, after: int
 ) -> AsyncGenerator[ServerSentEvent, None]:
     events = NumberedEvents(after)
-    async for numbered in service.followers.follow(str(run_id), events.read_after):
+    async for numbered in service.followers.follow(str(run_id), find_attempt_start(after)):
         for event in events.convert(numbered):
             yield sse.format_event(event.name, event.data, id=str(event.id))
     row = await _get_run(service, identity, run_id)

@@ -5,6 +5,8 @@ nobody follows costs a reference per part.
 """
 
 import asyncio
+import time
+from array import array
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypedDict
@@ -17,8 +19,10 @@ ATTEMPT_STEP: Final = 10_000_000
 # Parts of one run beyond which the oldest are dropped, and how many at once.
 MAX_PARTS: Final = 10_000
 _DROPPED_AT_ONCE: Final = 1_000
-# Events that one part may become in the API of /v1, so that their numbers follow from the part's.
+# Events that one part may become, so that their numbers follow from the part's.
 _EVENTS_PER_PART: Final = 1_000
+# Parts are at least this many microseconds apart, so that their events have times of their own.
+PART_MICROSECONDS: Final = 64
 
 
 class BoundaryPart(TypedDict):
@@ -55,10 +59,12 @@ class NumberedPart(NamedTuple):
     Attributes:
         seq: Strictly increasing within the run, over its attempts too.
         part: The part.
+        at: When it came, in microseconds since 1970. Strictly increasing within an attempt.
     """
 
     seq: int
     part: LoggedPart
+    at: int = 0
 
 
 class RunLog:
@@ -78,11 +84,13 @@ class RunLog:
         self._keeps_values = keeps_values
         self._first = get_first_seq(attempt)
         # None stands for a part that counts and is not kept.
-        self._parts: list[LoggedPart | None] = [build_attempt_part(attempt)]
+        self._parts: list[LoggedPart | None] = []
+        self._times = array("q")
         self._followers = 0
         self._changed = asyncio.Event()
         self.is_ended = False
         self.published_to = 0
+        self._add(build_attempt_part(attempt))
 
     @property
     def size(self) -> int:
@@ -96,16 +104,16 @@ class RunLog:
 
     def take(self, part: RunPart) -> None:
         """Keep a part."""
-        self._parts.append(part if self._keeps_values or part["type"] != "values" else None)
+        self._add(part if self._keeps_values or part["type"] != "values" else None)
         if len(self._parts) > MAX_PARTS + _DROPPED_AT_ONCE:
             self._first += _DROPPED_AT_ONCE
-            del self._parts[:_DROPPED_AT_ONCE]
+            del self._parts[:_DROPPED_AT_ONCE], self._times[:_DROPPED_AT_ONCE]
         if self._followers:
             self._wake()
 
     def end(self, response: str | None) -> None:
         """Take note that the attempt has ended, and of the text it answered with, if it did."""
-        self._parts.append(build_end_part(response))
+        self._add(build_end_part(response))
         self.is_ended = True
         self._wake()
 
@@ -128,10 +136,17 @@ class RunLog:
         """Return the parts after a number that there are."""
         start = max(0, after + 1 - self._first)
         return [
-            NumberedPart(seq, part)
-            for seq, part in enumerate(self._parts[start:], self._first + start)
+            NumberedPart(seq, part, at)
+            for seq, (part, at) in enumerate(
+                zip(self._parts[start:], self._times[start:], strict=True), self._first + start
+            )
             if part is not None
         ]
+
+    def _add(self, part: LoggedPart | None) -> None:
+        now = time.time_ns() // 1_000
+        self._times.append(max(now, self._times[-1] + PART_MICROSECONDS) if self._times else now)
+        self._parts.append(part)
 
     def _wake(self) -> None:
         self._changed.set()
@@ -143,12 +158,25 @@ def get_first_seq(attempt: int) -> int:
     return attempt * ATTEMPT_STEP + 1
 
 
+def build_event_id(seq: int, position: int) -> int:
+    """Return the id of one of the events that a part becomes; it increases over the attempts of the run."""
+    return seq * _EVENTS_PER_PART + min(position, _EVENTS_PER_PART - 1)
+
+
+def find_attempt_start(event_id: int) -> int:
+    """Return the number after which the parts of an event's attempt come.
+
+    What an event is depends on the parts before, so that a reader who goes on begins with these.
+    """
+    return max(0, event_id // _EVENTS_PER_PART // ATTEMPT_STEP * ATTEMPT_STEP)
+
+
 @dataclass(frozen=True, slots=True)
 class NumberedEvent:
     """An event of a run, as the API of ``/v1`` sends it.
 
     Attributes:
-        id: Strictly increasing within the run, over its attempts too.
+        id: See :func:`build_event_id`.
         name: ``attempt``, or see :class:`service.runs.output.RunEvents`.
         data: As JSON.
     """
@@ -159,10 +187,7 @@ class NumberedEvent:
 
 
 class NumberedEvents:
-    """Make the numbered events of ``/v1`` of a run's parts.
-
-    What an event is depends on the parts before, so that a reader begins with the attempt's first part
-    (:attr:`first_part`) and passes over the events that the caller has.
+    """Make the numbered events of ``/v1`` of a run's parts, read from :func:`find_attempt_start`.
 
     Args:
         after: The id of the last event that the caller has; 0: none.
@@ -172,16 +197,10 @@ class NumberedEvents:
         self._after = after
         self._events = RunEvents()
 
-    @property
-    def read_after(self) -> int:
-        """The number after which the parts are to be read."""
-        return max(0, self._after // _EVENTS_PER_PART // ATTEMPT_STEP * ATTEMPT_STEP)
-
     def convert(self, numbered: NumberedPart) -> Iterator[NumberedEvent]:
         """Yield the events of a part that the caller does not have."""
-        seq, part = numbered
-        for position, (name, data) in enumerate(self._list_events(part)):
-            event_id = seq * _EVENTS_PER_PART + min(position, _EVENTS_PER_PART - 1)
+        for position, (name, data) in enumerate(self._list_events(numbered.part)):
+            event_id = build_event_id(numbered.seq, position)
             if event_id > self._after:
                 yield NumberedEvent(event_id, name, data)
 

@@ -141,6 +141,7 @@ class PartExchange:
         values = {
             "runs": [run_id for run_id, _ in batch],
             "seqs": [numbered.seq for _, numbered in batch],
+            "times": [numbered.at for _, numbered in batch],
             "parts": [self._dump(numbered.part) for _, numbered in batch],
             "channel": CHANNEL,
         }
@@ -186,7 +187,7 @@ class PartExchange:
             waiting = [each for each in self._incoming.get(row["run_id"], ()) if row["seq"] > each.after]
             if not waiting:
                 continue
-            numbered = NumberedPart(row["seq"], self._load(row["part"]))
+            numbered = NumberedPart(row["seq"], self._load(row["part"]), row["came_at"])
             for subscription in waiting:
                 subscription.after = numbered.seq
                 subscription.parts.put_nowait(numbered)

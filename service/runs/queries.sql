@@ -216,14 +216,15 @@ DELETE FROM runs.threads WHERE id = %(thread)s
 
 -- name: publish_parts
 WITH published AS (
-    INSERT INTO runs.parts (run_id, seq, part)
-    SELECT unnest(%(runs)s::uuid[]), unnest(%(seqs)s::bigint[]), unnest(%(parts)s::bytea[])
+    INSERT INTO runs.parts (run_id, seq, came_at, part)
+    SELECT unnest(%(runs)s::uuid[]), unnest(%(seqs)s::bigint[]), unnest(%(times)s::bigint[]),
+           unnest(%(parts)s::bytea[])
     ON CONFLICT DO NOTHING
 )
 SELECT pg_notify(%(channel)s, 'parts')
 
 -- name: read_parts
-SELECT run_id::text, seq, part FROM unnest(%(runs)s::uuid[], %(after)s::bigint[]) AS wanted (run, after)
+SELECT run_id::text, seq, came_at, part FROM unnest(%(runs)s::uuid[], %(after)s::bigint[]) AS wanted (run, after)
 JOIN runs.parts ON run_id = wanted.run AND seq > wanted.after
 ORDER BY run_id, seq LIMIT %(limit)s
 

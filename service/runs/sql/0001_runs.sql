@@ -83,6 +83,8 @@ $$;
 CREATE UNLOGGED TABLE runs.parts (
     run_id uuid NOT NULL,
     seq bigint NOT NULL,
+    -- Microseconds since 1970, by the clock of the replica that executes the run.
+    came_at bigint NOT NULL,
     -- As the checkpointer's serializer writes it.
     part bytea NOT NULL,
     at timestamptz NOT NULL DEFAULT now(),
