@@ -380,7 +380,8 @@ async def _open_followers(
         hears.listen(notifications)
     await stack.enter_async_context(tasks.supervise("run-claims", claims.keep))
     await stack.enter_async_context(tasks.supervise("run-notifications", notifications.listen))
-    await stack.enter_async_context(tasks.supervise("run-events", exchange.run))
+    await stack.enter_async_context(tasks.supervise("run-parts", exchange.run))
+    await stack.enter_async_context(tasks.supervise("thread-activity", followers.activity.run))
     return followers, exchange
 
 

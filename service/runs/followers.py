@@ -17,6 +17,7 @@ from service.runs.events import NumberedPart, RunLog
 from service.runs.notifications import Notifications
 from service.runs.part_exchange import PartExchange, Subscription
 from service.runs.store import RunStore
+from service.runs.thread_activity import ThreadActivity
 
 # Parts of all ended runs that are kept in memory, and for how long published ones are.
 MAX_ENDED_PARTS: Final = 20_000
@@ -48,12 +49,16 @@ class RunFollowers:
     Args:
         store: The table of runs.
         exchange: Carries parts between replicas.
+
+    Attributes:
+        activity: Wakes those who wait for a thread's next run.
     """
 
     def __init__(self, store: RunStore, exchange: PartExchange) -> None:
         self._store = store
         self._exchange = exchange
         self._logs: OrderedDict[str, RunLog] = OrderedDict()
+        self.activity = ThreadActivity(store)
 
     def listen(self, notifications: Notifications) -> None:
         """Hear which runs are followed on other replicas."""
@@ -64,7 +69,9 @@ class RunFollowers:
 
         notifications.on("follow", publish)
 
-    def open_log(self, run_id: str, attempt: int, *, keeps_values: bool = False) -> RunLog:
+    def open_log(
+        self, run_id: str, attempt: int, *, thread_id: str = "", keeps_values: bool = False
+    ) -> RunLog:
         """Return the log of a run that begins here."""
         ended = sum(known.size for known in self._logs.values() if known.is_ended)
         for known_id, known in list(self._logs.items()):
@@ -74,6 +81,7 @@ class RunFollowers:
                 ended -= known.size
                 del self._logs[known_id]
         opened = self._logs[run_id] = RunLog(attempt, keeps_values=keeps_values)
+        self.activity.wake(thread_id)
         return opened
 
     async def follow(self, run_id: str, after: int) -> AsyncIterator[NumberedPart]:
@@ -122,6 +130,9 @@ class RunFollowers:
         """Return whether no more parts come; if not, ask the replica that has them to publish them."""
         row = await self._store.get(run_id)
         if row is None or (row.ended_at and (position.is_complete or time.monotonic() > position.give_up_at)):
+            return True
+        if row.ended_at and row.attempt == 0:
+            # It was cancelled before it began.
             return True
         if row.ended_at and datetime.now(UTC) - row.ended_at > timedelta(seconds=KEEP_SECONDS):
             return True

@@ -233,3 +233,20 @@ ORDER BY run_id, seq LIMIT %(limit)s
 DELETE FROM runs.parts WHERE at < now() - %(seconds)s * interval '1 second' AND NOT EXISTS (
     SELECT FROM runs.runs WHERE id = run_id AND (ended_at IS NULL OR ended_at > now() - %(seconds)s * interval '1 second')
 )
+
+-- name: list_begun
+-- The latest runs of a thread that have begun or ended, in that order.
+SELECT id, graph, ended_at FROM (
+    SELECT id::text, graph, status, started_at, ended_at FROM runs.runs
+    WHERE thread_id = %(thread)s AND graph <> '' ORDER BY created_at DESC, id DESC LIMIT %(limit)s
+) AS latest
+WHERE status <> 'pending' ORDER BY coalesce(started_at, ended_at), id
+
+-- name: load_activity
+-- When a run last began or ended on each of some threads.
+SELECT thread.id, run.at FROM unnest(%(threads)s::text[]) AS thread (id) CROSS JOIN LATERAL (
+    SELECT max(greatest(latest.started_at, latest.ended_at)) AS at FROM (
+        SELECT started_at, ended_at FROM runs.runs
+        WHERE thread_id = thread.id ORDER BY created_at DESC LIMIT %(limit)s
+    ) AS latest
+) AS run

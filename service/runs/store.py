@@ -30,6 +30,8 @@ CHANNEL: Final = "ventros_runs"
 # A run that was on so many replicas that died is not given to another one.
 MAX_ATTEMPTS: Final = 3
 _BATCH: Final = 500
+# Of a thread's runs, those that whoever follows the thread may have missed.
+_LATEST_RUNS: Final = 20
 
 
 def no_such_thread(thread_id: str) -> NotFound:
@@ -127,6 +129,15 @@ class RunRow:
     cancel_action: CancelAction | None
     cancel_reason: str | None
     error: dict[str, JsonValue] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BegunRun:
+    """A run that is in progress or has ended."""
+
+    id: str
+    graph: str
+    ended_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -317,6 +328,16 @@ class RunStore:
             "offset": offset,
         }
         return [RunRow(**row) for row in await self._fetch_all("list", values)]
+
+    async def list_begun(self, thread_id: str) -> Sequence[BegunRun]:
+        """Return the latest runs of a thread that are not pending, in the order in which they began."""
+        values = {"thread": thread_id, "limit": _LATEST_RUNS}
+        return [BegunRun(**row) for row in await self._fetch_all("list_begun", values)]
+
+    async def load_activity(self, threads: Sequence[str]) -> dict[str, datetime | None]:
+        """Return when a run last began or ended on each thread; ``None``: it has had none."""
+        values = {"threads": list(threads), "limit": _LATEST_RUNS}
+        return {row["id"]: row["at"] for row in await self._fetch_all("load_activity", values)}
 
     async def count_open(self, *, tenants: int) -> Sequence[OpenRuns]:
         """Return how many runs are running and pending, of all replicas and the tenants with the most."""
