@@ -19,6 +19,7 @@ from service.middleware.request_id import RequestId
 from service.middleware.security_headers import SecurityHeaders
 from service.middleware.telemetry import Telemetry
 from service.middleware.typed_errors import TypedErrors
+from service.routes.agent_server.router import agent_server_router
 from service.routes.agents import agents_router
 from service.routes.approvals import approvals_router
 from service.routes.audit import audit_router
@@ -95,5 +96,6 @@ def create_app(service: Service | None = None) -> FastAPI:
     app.include_router(sessions_router())
     app.include_router(memory_router())
     app.include_router(workflows_router())
+    app.include_router(agent_server_router())
     app.include_router(langserve_router())
     return app

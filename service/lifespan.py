@@ -23,8 +23,12 @@ from core.models import ChatModels, ModelInfo, build_chat_models
 from core.postgres import Pool
 from core.settings import Settings
 from core.tasks import Backoff, Supervisor
+from graphs.registry import REGISTRY
 from nodes.coordinator.router import AgentRegistry
 from nodes.shared.prompts import hash_prompts
+from service.agent_server.assistants import AssistantStore
+from service.agent_server.run_builder import RunBuilder
+from service.agent_server.threads import ThreadStore
 from service.audit.idempotency import RecordedEffects, RequestKeys
 from service.audit.trail import AuditTrail
 from service.audit.worker import maintain_audit
@@ -49,6 +53,8 @@ from service.runs.claims import RunClaims
 from service.runs.erasure import Erasure
 from service.runs.executor import RunExecutor
 from service.runs.followers import RunFollowers
+from service.runs.graphs import ForeignGraph, GraphCatalogue, build_catalogue
+from service.runs.hooks import RunHooks
 from service.runs.journeys import JourneyRouter
 from service.runs.limits import build_queues
 from service.runs.notifications import Notifications
@@ -112,6 +118,11 @@ class Service:
         sessions: The customers' sessions.
         session_runs: Enters and closes the sessions of runs.
         journeys: Finds the journey that a message belongs to.
+        hooks: What happens around runs: sessions and journeys.
+        catalogue: The graphs that runs can be asked of by name, with those that are not ours.
+        assistants: Configured variants of the graphs.
+        threads: Threads as the Agent Server API shows them.
+        run_builder: Builds the runs that the Agent Server API is asked for.
         requests: Idempotency keys of requests.
         audit: The audit trail.
         warming: Done when the router has learnt the agents' examples, or could not.
@@ -146,6 +157,11 @@ class Service:
     sessions: SessionStore
     session_runs: SessionRuns
     journeys: JourneyRouter
+    hooks: RunHooks
+    catalogue: GraphCatalogue
+    assistants: AssistantStore
+    threads: ThreadStore
+    run_builder: RunBuilder
     requests: RequestKeys
     audit: AuditTrail
     warming: asyncio.Task[None]
@@ -167,6 +183,7 @@ async def open_service(
     models: ChatModels | None = None,
     embedded_url: str | None = None,
     peers: Peers | None = None,
+    foreign: Sequence[ForeignGraph] = (),
 ) -> AsyncIterator[Service]:
     """Open the service; closing the context closes its parts, last opened first.
 
@@ -178,6 +195,7 @@ async def open_service(
         models: Replace the models that the settings name.
         embedded_url: The embedded Postgres, if another process runs it for this one.
         peers: The other processes that serve the same port.
+        foreign: Graphs that are not of the registry, which the Agent Server API serves beside ours.
 
     Raises:
         StartupError: Something cannot be opened; the message is the line to print.
@@ -270,9 +288,10 @@ async def open_service(
 
         session_runs = SessionRuns(stores.sessions, owners, graphs[SESSION_GRAPH.name])
         journeys = JourneyRouter(stores.journeys, graphs, deps)
-        recovery = RunRecovery(
-            claims.store, runs, exchange, graphs=graphs, session_runs=session_runs, journeys=journeys
-        )
+        hooks = RunHooks(session_runs, journeys)
+        catalogue = build_catalogue(graphs, REGISTRY, tuple(foreign), checkpointer=saver)
+        assistants = AssistantStore(pool, catalogue)
+        recovery = RunRecovery(claims.store, runs, exchange, graphs=catalogue, hooks=hooks)
         recovery.schedule(queue, settings.runs)
 
         with use_meter(RunMeter(metrics, BACKGROUND)):
@@ -300,6 +319,11 @@ async def open_service(
             sessions=stores.sessions,
             session_runs=session_runs,
             journeys=journeys,
+            hooks=hooks,
+            catalogue=catalogue,
+            assistants=assistants,
+            threads=ThreadStore(pool),
+            run_builder=RunBuilder(assistants, hooks),
             requests=stores.requests,
             audit=stores.audit,
             warming=warming,

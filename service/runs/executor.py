@@ -131,6 +131,10 @@ class RunExecutor:
             return result
         return None
 
+    async def enqueue(self, request: RunRequest, *, after_seconds: float = 0) -> RunRow:
+        """Have a run executed in the background, see :meth:`service.runs.claims.RunClaims.enqueue`."""
+        return await self._claims.enqueue(request, self._queues[request.queue], after_seconds=after_seconds)
+
     async def cancel_thread(self, tenant: str, thread_id: str) -> None:
         """Ask the runs of a thread to stop, on whichever replica they are; do nothing if it has none."""
         await self._claims.cancel(tenant, thread_id, "interrupt")
@@ -141,7 +145,7 @@ class RunExecutor:
 
         The context opens when the run is admitted: when it holds its thread and a concurrency slot, and its
         preconditions are met. Leaving the context before the run has ended stops the run at its next step
-        boundary.
+        boundary, unless the run is detached.
 
         Raises:
             NotFound: The thread is another tenant's.
@@ -155,7 +159,7 @@ class RunExecutor:
             await listener.wait_for_admission()
             yield listener.parts()
         finally:
-            listener.leave()
+            listener.leave(stop=not request.options.detached)
 
     async def start(self, request: RunRequest) -> None:
         """Begin a run that goes on when its caller leaves; who wants its parts follows it.
@@ -259,7 +263,12 @@ class RunExecutor:
         """Execute a run that holds its thread and a slot, and hand its parts to the listener."""
         parts = await self._begin(request, listener.control, claim, run.handler)
         claim.is_begun = True
-        run_log = self._followers.open_log(request.run_id, claim.attempt, keeps_values=request.whole_state)
+        run_log = self._followers.open_log(
+            request.run_id,
+            claim.attempt,
+            thread_id=request.thread_id,
+            keeps_values=request.options.full_state,
+        )
         listener.log, result = run_log, RunResult()
         listener.admit()
         # Closed early, the step in progress ends before the thread is released.
@@ -270,7 +279,7 @@ class RunExecutor:
                 run_log.take(part)
                 await listener.send(part)
         listener.response = result.values.get("response")
-        claim.is_interrupted = bool(result.interrupts)
+        claim.is_interrupted = bool(result.interrupts) or await _is_paused(request)
         if request.on_finish and not claim.is_replay and not result.interrupts:
             await request.on_finish(result.values)
 
@@ -288,8 +297,9 @@ class RunExecutor:
         graph, config, graph_input = request.graph, request.config, request.input
         pending: Sequence[Interrupt] = ()
         if request.key or not request.fresh:
-            state = await graph.aget_state(config)
-            earlier = await find_earlier_run(request, state)
+            latest = await graph.aget_state(request.latest_config)
+            earlier = await find_earlier_run(request, latest)
+            state = latest if earlier or config is request.latest_config else await graph.aget_state(config)
             if earlier is None and graph_input is None and claim.has_waited:
                 # The run to continue was ahead on the thread, and has come to its end.
                 earlier = state
@@ -298,7 +308,8 @@ class RunExecutor:
                     claim.is_replay = not request.is_stored
                     await _start_callbacks(request)
                     return replay_output(graph, earlier)
-                graph_input = None
+                # A run that began at an older checkpoint has gone on from there.
+                graph_input, config = None, request.latest_config
             check_preconditions(graph.name, graph_input, request.multitask_strategy, state, request.identity)
             for decision in list_decisions(graph.name, graph_input, state):
                 await self._audit.record(decision)
@@ -306,13 +317,16 @@ class RunExecutor:
         callbacks = await _start_callbacks(request)
         if handler:
             callbacks.add_handler(handler)
+        options = request.options
         stream = graph.astream(
             graph_input,
             patch_config(config, callbacks=callbacks),
-            context=request.context,
+            context=request.graph_context,
             stream_mode=list(request.modes),
             subgraphs=request.subgraphs,
-            output_keys=None if request.whole_state else graph.output_channels,
+            output_keys=None if options.full_state else graph.output_channels,
+            interrupt_before=options.interrupt_before or None,
+            interrupt_after=options.interrupt_after or None,
             durability=request.durability,
             control=control,
             version="v2",
@@ -364,10 +378,11 @@ class _Listener:
                 raise item
             yield cast("RunPart", item)
 
-    def leave(self) -> None:
-        """Stop listening, and ask the run to stop."""
+    def leave(self, *, stop: bool) -> None:
+        """Stop listening, and ask the run to stop unless it goes on without its caller."""
         self._has_left = True
-        self.control.request_drain(CLIENT_GONE)
+        if stop:
+            self.control.request_drain(CLIENT_GONE)
         # Wakes the run where it waits to hand over a part that nobody will take.
         while not self._items.empty():
             self._items.get_nowait()
@@ -392,6 +407,14 @@ class _Listener:
         if self._items.full():
             self._items.get_nowait()
         self._items.put_nowait(error)
+
+
+async def _is_paused(request: RunRequest) -> bool:
+    """Return whether a run stopped before or after a node where its caller wanted it to."""
+    options = request.options
+    if not (options.interrupt_before or options.interrupt_after):
+        return False
+    return bool((await request.graph.aget_state(request.latest_config)).next)
 
 
 async def _start_callbacks(request: RunRequest) -> BaseCallbackManager:

@@ -5,12 +5,12 @@
 -- as pending, where it may wait. Two runs that are added to one thread at once meet in the unique index, and the
 -- second adds nothing. Called again, it finds what is ahead.
 WITH thread AS (
-    INSERT INTO runs.threads (id, tenant, user_id, graph)
-    VALUES (%(thread)s, %(tenant)s, %(user)s, nullif(%(graph)s, ''))
+    INSERT INTO runs.threads (id, tenant, user_id, graph, metadata)
+    SELECT %(thread)s, %(tenant)s, %(user)s, nullif(%(graph)s, ''), %(thread_metadata)s WHERE %(may_create)s
     ON CONFLICT (id) DO NOTHING
     RETURNING tenant
 ), named AS (
-    UPDATE runs.threads SET graph = %(graph)s
+    UPDATE runs.threads SET graph = %(graph)s, metadata = metadata || %(thread_metadata)s
     WHERE id = %(thread)s AND tenant = %(tenant)s AND graph IS NULL AND %(graph)s <> ''
 ), owner AS (
     SELECT tenant FROM thread UNION ALL SELECT tenant FROM runs.threads WHERE id = %(thread)s LIMIT 1
@@ -33,11 +33,13 @@ WITH thread AS (
     FROM owner, ahead WHERE owner.tenant = %(tenant)s
 ), added AS (
     INSERT INTO runs.runs (id, thread_id, tenant, user_id, graph, queue, status, kwargs, multitask_strategy,
-                           priority, attempt, max_attempts, started_at, claimed_by, claim_expires_at)
+                           priority, attempt, max_attempts, started_at, claimed_by, claim_expires_at, assistant_id,
+                           metadata, created_at)
     SELECT %(id)s, %(thread)s, %(tenant)s, %(user)s, %(graph)s, %(queue)s, chosen.status, %(kwargs)s,
            %(strategy)s, %(priority)s, CASE chosen.status WHEN 'running' THEN 1 ELSE 0 END, %(max_attempts)s,
            CASE chosen.status WHEN 'running' THEN now() END, %(replica)s,
-           CASE WHEN %(replica)s::uuid IS NOT NULL THEN now() + %(claim_seconds)s * interval '1 second' END
+           CASE WHEN %(replica)s::uuid IS NOT NULL THEN now() + %(claim_seconds)s * interval '1 second' END,
+           %(assistant)s, %(metadata)s, clock_timestamp() + %(after_seconds)s * interval '1 second'
     FROM chosen WHERE chosen.status IS NOT NULL
     ON CONFLICT DO NOTHING
     RETURNING status, attempt
@@ -53,6 +55,7 @@ UPDATE runs.runs AS run
 SET status = 'running', attempt = attempt + 1, started_at = coalesce(started_at, now()),
     claimed_by = %(replica)s, claim_expires_at = now() + %(claim_seconds)s * interval '1 second'
 WHERE id = %(id)s AND status = 'pending' AND (claimed_by IS NULL OR claimed_by = %(replica)s)
+  AND created_at <= clock_timestamp()
   AND NOT EXISTS (
       SELECT FROM runs.runs AS other
       WHERE other.thread_id = run.thread_id AND other.ended_at IS NULL
@@ -162,14 +165,14 @@ WHERE tenant = %(tenant)s AND thread_id = %(thread)s AND ended_at IS NULL
 RETURNING id::text, status, thread_id
 
 -- name: get
-SELECT id::text, thread_id, tenant, user_id, graph, queue, status, kwargs, multitask_strategy, priority, attempt,
-       created_at, started_at, ended_at, claimed_by::text, cancel_action, cancel_reason, error
+SELECT id::text, thread_id, tenant, user_id, graph, assistant_id::text, metadata, queue, status, kwargs,
+       multitask_strategy, priority, attempt, created_at, started_at, ended_at, claimed_by::text, cancel_action, cancel_reason, error
 FROM runs.runs WHERE id = %(id)s
 
 -- name: list
 -- A thread that is being erased is held by a row without a graph.
-SELECT id::text, thread_id, tenant, user_id, graph, queue, status, NULL AS kwargs, multitask_strategy, priority,
-       attempt, created_at, started_at, ended_at, claimed_by::text, cancel_action, cancel_reason, error
+SELECT id::text, thread_id, tenant, user_id, graph, assistant_id::text, metadata, queue, status, NULL AS kwargs,
+       multitask_strategy, priority, attempt, created_at, started_at, ended_at, claimed_by::text, cancel_action, cancel_reason, error
 FROM runs.runs
 WHERE tenant = %(tenant)s AND graph <> ''
   AND (%(thread)s::text IS NULL OR thread_id = %(thread)s) AND (%(status)s::text IS NULL OR status = %(status)s)
@@ -189,6 +192,9 @@ DELETE FROM runs.runs WHERE id IN (
     SELECT id FROM runs.runs WHERE created_at < now() - %(days)s * interval '1 day' AND ended_at IS NOT NULL
     LIMIT %(limit)s
 )
+
+-- name: delete_run
+DELETE FROM runs.runs WHERE id = %(id)s AND ended_at IS NOT NULL RETURNING id
 
 -- name: drop_thread
 DELETE FROM runs.threads WHERE id = %(thread)s AND NOT EXISTS (SELECT FROM runs.runs WHERE thread_id = %(thread)s)

@@ -4,7 +4,7 @@ A run is a row before it is a task of a process. See ``sql/0001_runs.sql`` for t
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 import orjson
 from psycopg.errors import UniqueViolation
 from psycopg.rows import DictRow
-from psycopg.types.json import Json
+from psycopg.types.json import Json, Jsonb
 from pydantic import BaseModel, JsonValue
 
 from core.context import current_actor
@@ -53,6 +53,10 @@ class NewRun:
         kwargs: What to run, as JSON, so that any replica can; ``None``: only this process can.
         strategy: What its caller chose to do where the thread is busy.
         priority: The higher one is started first, among a tenant's.
+        assistant_id: The assistant whose run it is; ``None``: nobody named one.
+        metadata: The caller's, to find it by.
+        after_seconds: How long it waits before its turn on its thread can come.
+        may_create_thread: Whether its thread is created where there is none.
     """
 
     id: str
@@ -64,6 +68,10 @@ class NewRun:
     kwargs: Mapping[str, Any] | None
     strategy: str
     priority: int = 0
+    assistant_id: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    after_seconds: float = 0
+    may_create_thread: bool = True
 
 
 class Cancellation(NamedTuple):
@@ -78,7 +86,8 @@ class Added:
     """What became of a run that was to be inserted.
 
     Attributes:
-        owner: The thread's tenant; ``None``: another transaction is just inserting the thread.
+        owner: The thread's tenant; ``None``: another transaction is just inserting the thread, or there is
+            none and the run may not create it.
         ahead: Runs that were on the thread before.
         status: ``running``, ``pending``, or ``None``: it was not inserted.
         attempt: 1 where it is running.
@@ -116,6 +125,8 @@ class RunRow:
     tenant: str
     user_id: str
     graph: str
+    assistant_id: str | None
+    metadata: dict[str, JsonValue]
     queue: str
     status: RunStatus
     kwargs: dict[str, Any] | None
@@ -206,6 +217,11 @@ class RunStore:
             "kwargs": None if run.kwargs is None else Json(run.kwargs, _dump_json),
             "strategy": run.strategy,
             "priority": run.priority,
+            "assistant": run.assistant_id,
+            "metadata": Jsonb(run.metadata, _dump_json),
+            "thread_metadata": Jsonb({"assistant_id": run.assistant_id} if run.assistant_id else {}),
+            "after_seconds": run.after_seconds,
+            "may_create": run.may_create_thread,
             "may_start": may_start,
             "may_wait": may_wait,
             "places": places,
@@ -349,6 +365,10 @@ class RunStore:
             return (
                 await connection.execute(QUERIES["delete_ended"], {"days": days, "limit": _BATCH})
             ).rowcount
+
+    async def delete(self, run_id: str) -> None:
+        """Delete a run that has ended."""
+        await self._fetch_one("delete_run", {"id": run_id})
 
     async def notify(self, message: str) -> None:
         """Tell the other replicas something; see :data:`CHANNEL`."""

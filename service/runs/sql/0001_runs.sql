@@ -13,6 +13,7 @@ CREATE TABLE runs.threads (
     updated_at timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 80);
 CREATE INDEX threads_by_tenant ON runs.threads (tenant, created_at DESC, id);
+CREATE INDEX threads_by_metadata ON runs.threads USING gin (metadata jsonb_path_ops) WHERE metadata <> '{}';
 
 -- A run is a row before it is a task of a process. A claim assigns it to one replica, which renews the claim while
 -- it executes the run, or while a caller of it waits for the run's turn.
@@ -22,6 +23,9 @@ CREATE TABLE runs.runs (
     tenant text NOT NULL,
     user_id text NOT NULL,
     graph text NOT NULL,
+    -- Of a run that the Agent Server API was asked for.
+    assistant_id uuid,
+    metadata jsonb NOT NULL DEFAULT '{}',
     -- Whose concurrency slots it takes.
     queue text NOT NULL,
     status text NOT NULL
@@ -34,6 +38,7 @@ CREATE TABLE runs.runs (
     attempt integer NOT NULL,
     -- With so many, a run whose replica dies is given up.
     max_attempts integer NOT NULL,
+    -- Its place among the runs of its thread; in the future for a run that is to start later.
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     started_at timestamptz,
     ended_at timestamptz,
@@ -91,3 +96,37 @@ CREATE UNLOGGED TABLE runs.parts (
     PRIMARY KEY (run_id, seq)
 );
 CREATE INDEX parts_by_age ON runs.parts (at);
+
+-- Configured variants of a graph, of one tenant. Each graph has one that the service creates.
+CREATE TABLE runs.assistants (
+    tenant text NOT NULL,
+    id uuid NOT NULL,
+    graph text NOT NULL,
+    name text NOT NULL,
+    description text,
+    config jsonb NOT NULL DEFAULT '{}',
+    context jsonb NOT NULL DEFAULT '{}',
+    metadata jsonb NOT NULL DEFAULT '{}',
+    -- The version that runs use.
+    version integer NOT NULL DEFAULT 1,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant, id)
+);
+-- An id belongs to one tenant, except those of the assistants that every tenant has.
+CREATE UNIQUE INDEX assistants_by_id ON runs.assistants (id) WHERE NOT metadata @> '{"created_by": "system"}';
+
+CREATE TABLE runs.assistant_versions (
+    tenant text NOT NULL,
+    assistant_id uuid NOT NULL,
+    version integer NOT NULL,
+    graph text NOT NULL,
+    name text NOT NULL,
+    description text,
+    config jsonb NOT NULL,
+    context jsonb NOT NULL,
+    metadata jsonb NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant, assistant_id, version),
+    FOREIGN KEY (tenant, assistant_id) REFERENCES runs.assistants ON DELETE CASCADE
+);

@@ -1,0 +1,140 @@
+"""Request bodies of the Agent Server API. Fields that have no effect are refused."""
+
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from service.agent_server.run_body import CheckpointBody, ConfigBody, drop_nulls
+from service.routes.agent_server.http import MAX_LIMIT
+from service.routes.dependencies import MAX_OFFSET
+from service.runs.request import require_storable
+
+
+class Body(BaseModel):
+    """A body; null stands for a field that is left out, as LangGraph's clients send it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, value: Any) -> Any:
+        return drop_nulls(require_storable(value))
+
+
+class Page(Body):
+    """A part of a list."""
+
+    limit: int = Field(10, ge=1, le=MAX_LIMIT)
+    offset: int = Field(0, ge=0, le=MAX_OFFSET)
+
+
+Metadata = dict[str, JsonValue]
+
+
+class AssistantCreate(Body):
+    """An assistant to create."""
+
+    graph_id: str = Field(max_length=200)
+    assistant_id: UUID | None = None
+    name: str = Field("Untitled", max_length=500)
+    description: str | None = Field(None, max_length=10_000)
+    config: ConfigBody = Field(default_factory=ConfigBody)
+    context: dict[str, JsonValue] = Field(default_factory=dict)
+    metadata: Metadata = Field(default_factory=dict)
+    if_exists: Literal["raise", "do_nothing"] = "raise"
+
+
+class AssistantPatch(Body):
+    """A change of an assistant, which becomes a version of its own."""
+
+    graph_id: str | None = Field(None, max_length=200)
+    name: str | None = Field(None, max_length=500)
+    description: str | None = Field(None, max_length=10_000)
+    config: ConfigBody | None = None
+    context: dict[str, JsonValue] | None = None
+    metadata: Metadata | None = None
+
+
+class AssistantCount(Body):
+    """Which assistants."""
+
+    metadata: Metadata = Field(default_factory=dict)
+    graph_id: str | None = Field(None, max_length=200)
+    name: str | None = Field(None, max_length=500, description="A part of the name")
+
+
+class AssistantSearch(AssistantCount, Page):
+    """Which assistants, and how they are listed."""
+
+    sort_by: Literal["assistant_id", "graph_id", "name", "created_at", "updated_at"] = "created_at"
+    sort_order: Literal["asc", "desc"] = "desc"
+    select: list[str] | None = None
+
+
+class VersionSearch(Page):
+    """Which versions of an assistant."""
+
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class VersionChoice(Body):
+    """The version that runs are to use."""
+
+    version: int = Field(ge=1, le=2**31 - 1)
+
+
+class ThreadCreate(Body):
+    """A thread to create."""
+
+    thread_id: UUID | None = None
+    metadata: Metadata = Field(default_factory=dict)
+    if_exists: Literal["raise", "do_nothing"] = "raise"
+
+
+class ThreadPatch(Body):
+    """A change of a thread; metadata is merged."""
+
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class ThreadCount(Body):
+    """Which threads."""
+
+    metadata: Metadata = Field(default_factory=dict)
+    values: dict[str, JsonValue] | None = Field(
+        None, description="Values that the state holds: texts, numbers, true, false or null"
+    )
+    status: Literal["idle", "busy", "interrupted", "error"] | None = None
+
+
+class ThreadSearch(ThreadCount, Page):
+    """Which threads, and how they are listed."""
+
+    ids: list[UUID] | None = Field(None, max_length=MAX_LIMIT)
+    sort_by: Literal["thread_id", "status", "created_at", "updated_at", "state_updated_at"] = "created_at"
+    sort_order: Literal["asc", "desc"] = "desc"
+    select: list[str] | None = None
+    extract: dict[str, str] | None = Field(None, max_length=10)
+
+
+class ThreadView(BaseModel):
+    """A thread."""
+
+    thread_id: str
+    created_at: datetime
+    updated_at: datetime
+    metadata: Metadata
+    status: Literal["idle", "busy", "interrupted", "error"]
+    values: dict[str, JsonValue] | None
+    interrupts: dict[str, list[JsonValue]]
+
+
+class StateUpdate(Body):
+    """A change of a thread's state."""
+
+    values: dict[str, Any] | list[dict[str, Any]] | None = None
+    as_node: str | None = None
+    checkpoint: CheckpointBody | None = None
+    checkpoint_id: str | None = None
