@@ -23,6 +23,7 @@ from checkpoints.pool import open_pool
 from core.settings import DatabaseSettings
 from core.tasks import Supervisor
 from service.migrations import migrate_rooms
+from service.runs.events import RunLog
 from service.runs.followers import RunFollowers
 from service.runs.notifications import Notifications
 from service.runs.part_exchange import PartExchange
@@ -50,7 +51,8 @@ async def open_replica(url: str) -> AsyncIterator[RunFollowers]:
 
 async def execute(followers: RunFollowers, run_id: str, rate: float, seconds: float) -> None:
     """Stream tokens as a model writes them; each says when it was made."""
-    log = followers.open_log(run_id, 1)
+    log = RunLog(1)
+    followers.open_log(run_id, run_id, log)
     for _ in range(int(rate * seconds)):
         chunk = AIMessageChunk(content=f"{time.perf_counter()} ", id=run_id)
         part: RunPart = {"type": "messages", "ns": (), "data": (chunk, TOKENS_METADATA)}

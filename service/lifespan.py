@@ -27,6 +27,8 @@ from graphs.registry import REGISTRY
 from nodes.coordinator.router import AgentRegistry
 from nodes.shared.prompts import hash_prompts
 from service.agent_server.assistants import AssistantStore
+from service.agent_server.commands import ThreadCommands
+from service.agent_server.protocol_streams import ProtocolStreams
 from service.agent_server.run_builder import RunBuilder
 from service.agent_server.threads import ThreadStore
 from service.audit.idempotency import RecordedEffects, RequestKeys
@@ -66,6 +68,7 @@ from service.runs.recovery import RunRecovery, defer_run
 from service.runs.request import CompiledGraph
 from service.runs.sessions import SESSION_GRAPH, SessionRuns, summarise_session
 from service.runs.store import RunStore
+from service.runs.thread_followers import ThreadFollowers
 from service.sessions.journeys import JourneyStore
 from service.sessions.store import SessionStore
 from service.sessions.worker import SessionWorker, Summarise
@@ -123,6 +126,9 @@ class Service:
         assistants: Configured variants of the graphs.
         threads: Threads as the Agent Server API shows them.
         run_builder: Builds the runs that the Agent Server API is asked for.
+        threads_followed: Follows the runs of threads.
+        commands: Carries out the commands of the streaming protocol.
+        protocol_streams: Reads threads for its clients.
         requests: Idempotency keys of requests.
         audit: The audit trail.
         warming: Done when the router has learnt the agents' examples, or could not.
@@ -162,6 +168,9 @@ class Service:
     assistants: AssistantStore
     threads: ThreadStore
     run_builder: RunBuilder
+    threads_followed: ThreadFollowers
+    commands: ThreadCommands
+    protocol_streams: ProtocolStreams
     requests: RequestKeys
     audit: AuditTrail
     warming: asyncio.Task[None]
@@ -298,9 +307,11 @@ async def open_service(
             await stack.enter_async_context(queue.work(tasks))
         # Registered last, so that it is the first thing to happen when the service closes.
         stack.push_async_callback(_drain, queue, runs)
+        run_builder = RunBuilder(assistants, hooks)
+        threads_followed, lifecycle = ThreadFollowers(claims.store, followers), Lifecycle()
         yield Service(
             settings=settings,
-            lifecycle=Lifecycle(),
+            lifecycle=lifecycle,
             pool=pool,
             queue=queue,
             saver=saver,
@@ -323,7 +334,10 @@ async def open_service(
             catalogue=catalogue,
             assistants=assistants,
             threads=ThreadStore(pool),
-            run_builder=RunBuilder(assistants, hooks),
+            run_builder=run_builder,
+            threads_followed=threads_followed,
+            commands=ThreadCommands(run_builder, runs, store=claims.store, graphs=catalogue, owners=owners),
+            protocol_streams=ProtocolStreams(threads_followed, lambda: lifecycle.is_stopping),
             requests=stores.requests,
             audit=stores.audit,
             warming=warming,

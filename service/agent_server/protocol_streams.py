@@ -41,17 +41,17 @@ class ProtocolStreams:
         self._is_stopping = is_stopping
         self._readers: dict[str, set[_Reader]] = {}
 
-    async def read(self, thread_id: str, subscription: Subscription) -> AsyncIterator[Event]:
+    async def read(self, tenant: str, thread_id: str, subscription: Subscription) -> AsyncIterator[Event]:
         """Yield the events of a thread that a client has subscribed to, over all its runs.
 
         The first one is an error ``resume_gap`` where events were lost that the client does not have.
         """
         since = subscription.since or 0
-        if since and await self._threads.is_missing_events(thread_id, since):
+        if since and await self._threads.is_missing_events(tenant, thread_id, since):
             yield _build_gap(since)
         events, run_id = None, ""
         with self._register(thread_id) as reader:
-            async for step in self._threads.follow(thread_id, since, is_stopping=self._is_stopping):
+            async for step in self._threads.follow(tenant, thread_id, since, is_stopping=self._is_stopping):
                 if events is None or run_id != step.run.id:
                     events, run_id = ProtocolEvents(step.run.id, step.run.graph, subscription), step.run.id
                     if _begins_late(step.numbered, since):

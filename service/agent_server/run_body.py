@@ -136,5 +136,5 @@ class RunBody(BaseModel):
 
     @property
     def modes(self) -> tuple[StreamMode, ...]:
-        """LangGraph's stream modes."""
-        return tuple(dict.fromkeys([*(STREAM_MODES[mode] for mode in self.stream_mode), "values"]))
+        """LangGraph's stream modes; ``updates`` hold the questions."""
+        return tuple(dict.fromkeys([*(STREAM_MODES[mode] for mode in self.stream_mode), "values", "updates"]))

@@ -1,7 +1,7 @@
 """The events of a run as LangGraph's clients read them (``/threads/{id}/runs/stream``)."""
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from langchain_core.messages import AIMessageChunk, BaseMessage
 
@@ -9,7 +9,9 @@ from service.runs.events import LoggedPart, NumberedPart, build_event_id
 from service.runs.output import INTERRUPT_UPDATE
 
 # The mode that LangGraph's ``messages`` serves beside the API's own ``messages``.
-_TUPLES = "messages-tuple"
+_TUPLES: Final = "messages-tuple"
+# What followers of a run see that was not begun with this API.
+_DEFAULT_MODES: Final = ("values", "updates", _TUPLES, "custom")
 
 
 class ApiEvent(NamedTuple):
@@ -34,17 +36,24 @@ class ApiEvents:
 
     Args:
         run_id: The run.
-        modes: The API's names of the stream modes.
-        subgraphs: Whether the parts of subgraphs are events too.
+        modes: The API's names of the stream modes; empty: those that the run was begun with.
         after: The id of the last event that the caller has; 0: none.
+
+    Attributes:
+        error: The typed error with which the run's latest attempt ended.
     """
 
-    def __init__(self, run_id: str, modes: Collection[str], *, subgraphs: bool, after: int = 0) -> None:
+    def __init__(self, run_id: str, modes: Collection[str] = (), *, after: int = 0) -> None:
         self._run_id = run_id
-        self._modes = modes
-        self._subgraphs = subgraphs
+        self._given = modes
         self._after = after
+        self._begin((), subgraphs=False)
+
+    def _begin(self, modes: Collection[str], *, subgraphs: bool) -> None:
+        self._modes = self._given or modes or _DEFAULT_MODES
+        self._subgraphs = subgraphs
         self._messages = _WholeMessages()
+        self.error: Mapping[str, Any] | None = None
 
     def convert(self, numbered: NumberedPart) -> Iterator[ApiEvent]:
         """Yield the events of a part that the caller does not have."""
@@ -57,9 +66,11 @@ class ApiEvents:
         data: Any = part["data"]
         kind, namespace = part["type"], part["ns"]
         if kind == "attempt":
-            self._messages = _WholeMessages()
-            yield "metadata", {"run_id": self._run_id, **data}
-        elif kind == "end" or (namespace and not self._subgraphs):
+            self._begin(data["stream_mode"], subgraphs=data["subgraphs"])
+            yield "metadata", {"run_id": self._run_id, "attempt": data["attempt"]}
+        elif kind == "end":
+            self.error = data["error"]
+        elif namespace and not self._subgraphs:
             return
         elif kind == "messages":
             if _TUPLES in self._modes:

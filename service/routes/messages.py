@@ -9,7 +9,6 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import JSONResponse
 from langgraph.types import StreamMode
-from sse_starlette import ServerSentEvent
 
 from core.concurrency import SlotUnavailable
 from core.context import Context, set_context
@@ -151,7 +150,7 @@ async def _stream(run: MessageRun, service: Service) -> Response:
     return sse.stream_response(events, _to_error_event, thread_id=run.session_id, run_id=run.session.run_id)
 
 
-async def _list_events(run: MessageRun, service: Service) -> AsyncGenerator[ServerSentEvent, None]:
+async def _list_events(run: MessageRun, service: Service) -> AsyncGenerator[bytes, None]:
     start = {"session_id": run.session_id, "run_id": run.session.run_id, "metadata": asdict(service.model)}
     if run.journey and (answer := await _advance_journey(run, service)):
         # A journey's texts are put together from several replies, so its answer comes whole.
@@ -190,7 +189,7 @@ def _list_citations(answer: Mapping[str, Any]) -> list[Citation]:
     return citations
 
 
-def _to_error_event(error: ServiceError) -> ServerSentEvent:
+def _to_error_event(error: ServiceError) -> bytes:
     return sse.format_event("error", {**error_body(error), "status": error.status})
 
 

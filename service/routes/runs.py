@@ -10,7 +10,6 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.encoders import jsonable_encoder
 from pydantic import BaseModel, Field, JsonValue
-from sse_starlette import ServerSentEvent
 
 from core.errors import InvalidRequest, NotFound, ThreadBusy
 from service.auth.principal import Identity
@@ -125,7 +124,7 @@ def runs_router() -> APIRouter:
 
 async def _follow(
     service: Service, identity: Identity, run_id: UUID, after: int
-) -> AsyncGenerator[ServerSentEvent, None]:
+) -> AsyncGenerator[bytes, None]:
     events = NumberedEvents(after)
     async for numbered in service.followers.follow(str(run_id), find_attempt_start(after)):
         for event in events.convert(numbered):

@@ -130,7 +130,12 @@ class RunClaims:
 
     @asynccontextmanager
     async def hold(
-        self, request: RunRequest, control: RunControl, queue: RunQueue, deadline: float
+        self,
+        request: RunRequest,
+        control: RunControl,
+        queue: RunQueue,
+        deadline: float,
+        on_pending: Callable[[], None] = lambda: None,
     ) -> AsyncIterator[Claim]:
         """Hold a run's thread and a concurrency slot while the run is executed, waiting for its turn.
 
@@ -139,6 +144,7 @@ class RunClaims:
             control: Its control.
             queue: Its concurrency slots.
             deadline: Until when it may wait, in the time of the event loop.
+            on_pending: Called if the run has been inserted and has to wait.
 
         Raises:
             TimeoutError: Its turn has not come by the deadline.
@@ -153,7 +159,7 @@ class RunClaims:
             stack.callback(self._claims.pop, claim.run_id, None)
             try:
                 async with asyncio.timeout_at(deadline):
-                    await self._begin(request, claim, queue)
+                    await self._begin(request, claim, queue, on_pending)
                 self._meter.record_claim("first" if claim.attempt == 1 else "again")
                 stack.callback(queue.slots.release, request.identity.tenant)
                 yield claim
@@ -303,7 +309,9 @@ class RunClaims:
 
     # Beginning
 
-    async def _begin(self, request: RunRequest, claim: Claim, queue: RunQueue) -> None:
+    async def _begin(
+        self, request: RunRequest, claim: Claim, queue: RunQueue, on_pending: Callable[[], None]
+    ) -> None:
         """Take a slot and the thread; see :meth:`hold`."""
         tenant, places = request.identity.tenant, queue.places
         has_slot = queue.slots.try_acquire(tenant)
@@ -313,6 +321,7 @@ class RunClaims:
                 if added.status == "running":
                     claim.attempt = added.attempt
                     return
+            on_pending()
             with self._watch_thread(claim.thread_id) as may_be_free:
                 while True:
                     if not has_slot:

@@ -7,7 +7,7 @@ nobody follows costs a reference per part.
 import asyncio
 import time
 from array import array
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypedDict
 
@@ -31,8 +31,9 @@ class BoundaryPart(TypedDict):
     Attributes:
         type: ``attempt`` or ``end``.
         ns: Empty.
-        data: ``{attempt}`` of the first one; ``{response}`` of the last one, the text that the run answered
-            with or ``None``. How the run ended is in its row by then.
+        data: ``{attempt, stream_mode, subgraphs}`` of the first one, with what the Agent Server API was asked
+            for. ``{response, error}`` of the last one: the text that the run answered with, and the typed
+            error with which the attempt ended, or ``None``. How the run ended is in its row by then.
     """
 
     type: Literal["attempt", "end"]
@@ -43,14 +44,17 @@ class BoundaryPart(TypedDict):
 LoggedPart: TypeAlias = RunPart | BoundaryPart
 
 
-def build_attempt_part(attempt: int) -> BoundaryPart:
+def build_attempt_part(
+    attempt: int, stream_mode: Sequence[str] = (), *, subgraphs: bool = False
+) -> BoundaryPart:
     """Return the first part of an attempt."""
-    return {"type": "attempt", "ns": (), "data": {"attempt": attempt}}
+    data = {"attempt": attempt, "stream_mode": list(stream_mode), "subgraphs": subgraphs}
+    return {"type": "attempt", "ns": (), "data": data}
 
 
-def build_end_part(response: str | None) -> BoundaryPart:
-    """Return the last part of an attempt that answered with a text, or with none."""
-    return {"type": "end", "ns": (), "data": {"response": response}}
+def build_end_part(response: str | None, error: Mapping[str, Any] | None = None) -> BoundaryPart:
+    """Return the last part of an attempt that answered with a text, with none, or with an error."""
+    return {"type": "end", "ns": (), "data": {"response": response, "error": error}}
 
 
 class NumberedPart(NamedTuple):
@@ -73,13 +77,22 @@ class RunLog:
     Args:
         attempt: Which attempt.
         keeps_values: Whether it keeps the states too that the run streamed.
+        stream_mode: What the Agent Server API was asked for.
+        subgraphs: Whether it was asked for the parts of subgraphs.
 
     Attributes:
         is_ended: Whether nothing more comes.
         published_to: The number of the last part that was published for other replicas; 0: none.
     """
 
-    def __init__(self, attempt: int, *, keeps_values: bool = False) -> None:
+    def __init__(
+        self,
+        attempt: int,
+        *,
+        keeps_values: bool = False,
+        stream_mode: Sequence[str] = (),
+        subgraphs: bool = False,
+    ) -> None:
         self.attempt = attempt
         self._keeps_values = keeps_values
         self._first = get_first_seq(attempt)
@@ -90,7 +103,7 @@ class RunLog:
         self._changed = asyncio.Event()
         self.is_ended = False
         self.published_to = 0
-        self._add(build_attempt_part(attempt))
+        self._add(build_attempt_part(attempt, stream_mode, subgraphs=subgraphs))
 
     @property
     def size(self) -> int:
@@ -111,9 +124,9 @@ class RunLog:
         if self._followers:
             self._wake()
 
-    def end(self, response: str | None) -> None:
-        """Take note that the attempt has ended, and of the text it answered with, if it did."""
-        self._add(build_end_part(response))
+    def end(self, response: str | None, error: Mapping[str, Any] | None = None) -> None:
+        """Take note that the attempt has ended, with the text it answered with or an error."""
+        self._add(build_end_part(response, error))
         self.is_ended = True
         self._wake()
 
@@ -207,7 +220,7 @@ class NumberedEvents:
     def _list_events(self, part: LoggedPart) -> Iterator[tuple[str, Any]]:
         if part["type"] == "attempt":
             self._events = RunEvents()
-            yield "attempt", part["data"]
+            yield "attempt", {"attempt": part["data"]["attempt"]}
         elif part["type"] == "end":
             if (response := part["data"]["response"]) is not None:
                 yield from self._events.finish(response)

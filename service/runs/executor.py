@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import replace
 from enum import Enum
-from typing import Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 from langchain_core.callbacks import AsyncCallbackManager, BaseCallbackHandler, BaseCallbackManager
 from langchain_core.runnables import RunnableConfig, patch_config
@@ -25,7 +25,7 @@ from core.logging import get_logger
 from core.settings import RunSettings
 from service.audit.trail import AuditTrail
 from service.auth.principal import Identity
-from service.errors import to_service_error
+from service.errors import error_body, to_service_error
 from service.runs.answers import refuse_wrong_answers
 from service.runs.claims import CLIENT_GONE, SHUTDOWN, Claim, RunClaims, was_suspended
 from service.runs.events import RunLog
@@ -162,9 +162,9 @@ class RunExecutor:
             listener.leave(stop=not request.options.detached)
 
     async def start(self, request: RunRequest) -> None:
-        """Begin a run that goes on when its caller leaves; who wants its parts follows it.
+        """Begin a run that goes on without its caller; who wants its parts follows it.
 
-        Returns when the run is admitted. A caller who is cancelled before leaves the run behind too.
+        Returns when the run is admitted, or waits for its turn. Why it is not admitted then is in its row.
 
         Raises:
             ServiceError: The run was not admitted, see :meth:`stream`.
@@ -237,7 +237,9 @@ class RunExecutor:
         deadline = asyncio.get_running_loop().time() + queue.timeout_seconds
         with self._observer.observe(request) as run:
             try:
-                async with self._claims.hold(request, listener.control, queue, deadline) as claim:
+                async with self._claims.hold(
+                    request, listener.control, queue, deadline, listener.note_pending
+                ) as claim:
                     act_as(replace(request.actor, attempt=claim.attempt))
                     async with asyncio.timeout_at(deadline):
                         await self._stream(request, listener, claim, run)
@@ -245,6 +247,7 @@ class RunExecutor:
             except Exception as error:  # noqa: BLE001 - a run may raise anything; to_service_error() types it
                 end = _describe_end(error, request, has_begun=listener.is_admitted)
                 run.mark_failed(end.code)
+                listener.error = error_body(end)
                 log.info("run_ended_early", thread_id=request.thread_id, error=end.code, reason=end.message)
                 listener.fail(end)
             except asyncio.CancelledError:
@@ -255,7 +258,7 @@ class RunExecutor:
             finally:
                 # The run's row says by now how it ended.
                 if listener.log:
-                    listener.log.end(listener.response)
+                    listener.log.end(listener.response, listener.error)
 
     async def _stream(
         self, request: RunRequest, listener: "_Listener", claim: Claim, run: ObservedRun
@@ -263,12 +266,14 @@ class RunExecutor:
         """Execute a run that holds its thread and a slot, and hand its parts to the listener."""
         parts = await self._begin(request, listener.control, claim, run.handler)
         claim.is_begun = True
-        run_log = self._followers.open_log(
-            request.run_id,
+        options = request.options
+        run_log = RunLog(
             claim.attempt,
-            thread_id=request.thread_id,
-            keeps_values=request.options.full_state,
+            keeps_values=options.full_state,
+            stream_mode=options.stream_mode,
+            subgraphs=request.subgraphs,
         )
+        self._followers.open_log(request.run_id, request.thread_id, run_log)
         listener.log, result = run_log, RunResult()
         listener.admit()
         # Closed early, the step in progress ends before the thread is released.
@@ -355,6 +360,7 @@ class _Listener:
         is_admitted: Whether the run was admitted.
         log: The log of the run, once it is admitted.
         response: The text that the run answered with.
+        error: How it ended early.
     """
 
     def __init__(self, *, is_detached: bool) -> None:
@@ -362,6 +368,7 @@ class _Listener:
         self.is_admitted = False
         self.log: RunLog | None = None
         self.response: str | None = None
+        self.error: Mapping[str, Any] | None = None
         self._has_left = is_detached
         self._items: asyncio.Queue[_Item] = asyncio.Queue(_BACKLOG)
 
@@ -386,6 +393,11 @@ class _Listener:
         # Wakes the run where it waits to hand over a part that nobody will take.
         while not self._items.empty():
             self._items.get_nowait()
+
+    def note_pending(self) -> None:
+        """Tell a caller whom the run does not need that it waits for its turn."""
+        if self._has_left:
+            self._items.put_nowait(_Signal.ADMITTED)
 
     def admit(self) -> None:
         """Tell the caller that the run is admitted."""

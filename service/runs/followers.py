@@ -69,10 +69,8 @@ class RunFollowers:
 
         notifications.on("follow", publish)
 
-    def open_log(
-        self, run_id: str, attempt: int, *, thread_id: str = "", keeps_values: bool = False
-    ) -> RunLog:
-        """Return the log of a run that begins here."""
+    def open_log(self, run_id: str, thread_id: str, run_log: RunLog) -> None:
+        """Keep the log of a run that begins here."""
         ended = sum(known.size for known in self._logs.values() if known.is_ended)
         for known_id, known in list(self._logs.items()):
             if ended <= MAX_ENDED_PARTS:
@@ -80,9 +78,8 @@ class RunFollowers:
             if known.is_ended:
                 ended -= known.size
                 del self._logs[known_id]
-        opened = self._logs[run_id] = RunLog(attempt, keeps_values=keeps_values)
+        self._logs[run_id] = run_log
         self.activity.wake(thread_id)
-        return opened
 
     async def follow(self, run_id: str, after: int) -> AsyncIterator[NumberedPart]:
         """Yield the parts of a run after a number, until it has ended and its end is in its row.

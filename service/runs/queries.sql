@@ -244,7 +244,8 @@ DELETE FROM runs.parts WHERE at < now() - %(seconds)s * interval '1 second' AND 
 -- The latest runs of a thread that have begun or ended, in that order.
 SELECT id, graph, ended_at FROM (
     SELECT id::text, graph, status, started_at, ended_at FROM runs.runs
-    WHERE thread_id = %(thread)s AND graph <> '' ORDER BY created_at DESC, id DESC LIMIT %(limit)s
+    WHERE thread_id = %(thread)s AND tenant = %(tenant)s AND graph <> ''
+    ORDER BY created_at DESC, id DESC LIMIT %(limit)s
 ) AS latest
 WHERE status <> 'pending' ORDER BY coalesce(started_at, ended_at), id
 

@@ -345,9 +345,9 @@ class RunStore:
         }
         return [RunRow(**row) for row in await self._fetch_all("list", values)]
 
-    async def list_begun(self, thread_id: str) -> Sequence[BegunRun]:
+    async def list_begun(self, tenant: str, thread_id: str) -> Sequence[BegunRun]:
         """Return the latest runs of a thread that are not pending, in the order in which they began."""
-        values = {"thread": thread_id, "limit": _LATEST_RUNS}
+        values = {"tenant": tenant, "thread": thread_id, "limit": _LATEST_RUNS}
         return [BegunRun(**row) for row in await self._fetch_all("list_begun", values)]
 
     async def load_activity(self, threads: Sequence[str]) -> dict[str, datetime | None]:

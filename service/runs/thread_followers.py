@@ -43,7 +43,7 @@ class ThreadFollowers:
         self._followers = followers
 
     async def follow(
-        self, thread_id: str, since: int, *, is_stopping: Callable[[], bool]
+        self, tenant: str, thread_id: str, since: int, *, is_stopping: Callable[[], bool]
     ) -> AsyncIterator[ThreadPart]:
         """Yield the parts of a thread's runs, and how each ended, until the service stops.
 
@@ -51,15 +51,16 @@ class ThreadFollowers:
         it has ended a moment ago.
 
         Args:
+            tenant: Whose runs.
             thread_id: The thread.
             since: The time of the last part that the caller has, in microseconds since 1970; 0: none.
             is_stopping: Returns whether the service is about to stop.
         """
         with self._followers.activity.watch(thread_id) as changed:
-            seen = await self._find_old_runs(thread_id, since, changed)
+            seen = await self._find_old_runs(tenant, thread_id, since, changed)
             while not is_stopping():
                 changed.clear()
-                for run in await self._store.list_begun(thread_id):
+                for run in await self._store.list_begun(tenant, thread_id):
                     if run.id in seen:
                         continue
                     seen.add(run.id)
@@ -71,32 +72,41 @@ class ThreadFollowers:
                     async with asyncio.timeout(KEEP_SECONDS):
                         await changed.wait()
 
-    async def is_missing_events(self, thread_id: str, since: int) -> bool:
+    async def is_missing_events(self, tenant: str, thread_id: str, since: int) -> bool:
         """Return whether a run has ended after a time, of which the parts are not kept any more."""
         after, kept = _to_time(since) + _CLOCKS, _get_oldest_kept()
         return any(
-            run.ended_at and after < run.ended_at < kept for run in await self._store.list_begun(thread_id)
+            run.ended_at and after < run.ended_at < kept
+            for run in await self._store.list_begun(tenant, thread_id)
         )
 
-    async def _find_old_runs(self, thread_id: str, since: int, changed: asyncio.Event) -> set[str]:
+    async def _find_old_runs(
+        self, tenant: str, thread_id: str, since: int, changed: asyncio.Event
+    ) -> set[str]:
         """Return the runs that the caller is not interested in."""
-        begun = await self._store.list_begun(thread_id)
+        begun = await self._store.list_begun(tenant, thread_id)
         if since:
             after = max(_get_oldest_kept(), _to_time(since) - _CLOCKS)
             return {run.id for run in begun if run.ended_at and run.ended_at < after}
         ended = [run for run in begun if run.ended_at]
         seen = {run.id for run in ended}
-        if ended and len(ended) == len(begun) and not await self._begins_soon(thread_id, seen, changed):
+        if (
+            ended
+            and len(ended) == len(begun)
+            and not await self._begins_soon(tenant, thread_id, seen, changed)
+        ):
             latest = ended[-1]
             if latest.ended_at and latest.ended_at > _get_oldest_kept():
                 seen.remove(latest.id)
         return seen
 
-    async def _begins_soon(self, thread_id: str, known: set[str], changed: asyncio.Event) -> bool:
+    async def _begins_soon(
+        self, tenant: str, thread_id: str, known: set[str], changed: asyncio.Event
+    ) -> bool:
         """Return whether a run that is not known begins within a moment."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_BEGIN_SECONDS):
-                while known.issuperset(run.id for run in await self._store.list_begun(thread_id)):
+                while known.issuperset(run.id for run in await self._store.list_begun(tenant, thread_id)):
                     changed.clear()
                     await changed.wait()
                 return True

@@ -4,13 +4,23 @@ from fastapi import APIRouter
 
 from service.routes.agent_server.assistants import assistants_router
 from service.routes.agent_server.info import ok_router
+from service.routes.agent_server.protocol import protocol_router
 from service.routes.agent_server.runs import runs_router
+from service.routes.agent_server.streams import streams_router
 from service.routes.agent_server.threads import threads_router
 
 
 def agent_server_router() -> APIRouter:
     """Return the router."""
     router = APIRouter()
-    for part in (ok_router(), assistants_router(), threads_router(), runs_router()):
+    for part in (
+        ok_router(),
+        assistants_router(),
+        threads_router(),
+        # Before the routes of one run, whose id is no `stream`.
+        streams_router(),
+        runs_router(),
+        protocol_router(),
+    ):
         router.include_router(part)
     return router
