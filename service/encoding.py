@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import orjson
-from langgraph.types import Interrupt, Send
+from langgraph.types import Command, Interrupt, Send
 from pydantic import BaseModel
 
 _OPTIONS = orjson.OPT_NON_STR_KEYS
@@ -20,6 +20,11 @@ def dump_json(value: Any) -> bytes:
         return json.dumps(value, ensure_ascii=False, default=to_jsonable).encode()
 
 
+def to_plain(value: Any) -> Any:
+    """Return a value as it would be read from its JSON."""
+    return orjson.loads(dump_json(value))
+
+
 def to_jsonable(value: Any) -> Any:  # noqa: PLR0911 - one return for each kind
     """Return the JSON form of a value that orjson does not know."""
     match value:
@@ -27,6 +32,8 @@ def to_jsonable(value: Any) -> Any:  # noqa: PLR0911 - one return for each kind
             return {"value": value.value, "id": value.id, **_show_schema(value)}
         case BaseModel():
             return value.model_dump()
+        case Command():
+            return {name: getattr(value, name) for name in ("update", "resume", "goto")}
         case Send():
             return {"node": value.node, "input": value.arg}
         case Mapping():

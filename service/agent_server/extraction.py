@@ -4,10 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-import orjson
-
 from core.errors import InvalidRequest
-from service.encoding import dump_json
+from service.encoding import to_plain
 
 _ROOTS: Final = ("values", "metadata", "interrupts")
 _PATH: Final = re.compile(r"[A-Za-z_][\w-]*((\.[\w-]+)|(\[-?\d{1,9}\]))*")
@@ -26,7 +24,7 @@ def extract(thread: Mapping[str, Any], paths: Mapping[str, str]) -> dict[str, An
                 f"extract.{alias[:50]}: a path is such as values.messages[-1].content, "
                 f"and begins with {', '.join(_ROOTS)}"
             )
-    plain = orjson.loads(dump_json({name: thread.get(name) for name in _ROOTS}))
+    plain = to_plain({name: thread.get(name) for name in _ROOTS})
     return {alias: _walk(plain, path) for alias, path in paths.items()}
 
 

@@ -110,3 +110,15 @@ RETURNING id
 -- name: name_thread_graph
 UPDATE runs.threads SET graph = %(graph)s WHERE tenant = %(tenant)s AND id = %(id)s AND graph IS NULL
 RETURNING id
+
+-- name: copy_thread
+-- The copy is no session: its contact's messages go on where they did.
+INSERT INTO runs.threads (id, tenant, user_id, graph, status, metadata)
+SELECT %(target)s, tenant, %(user)s, graph, status, metadata FROM runs.threads
+WHERE id = %(source)s AND tenant = %(tenant)s
+RETURNING id
+
+-- name: set_thread_status
+UPDATE runs.threads SET status = %(status)s, updated_at = clock_timestamp()
+WHERE tenant = %(tenant)s AND id = %(id)s
+RETURNING id

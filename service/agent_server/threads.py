@@ -5,13 +5,15 @@ session the contact, the channel and the agent that answered last.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 from uuid import UUID
 
 from psycopg.rows import DictRow
 from psycopg.sql import SQL, Composed, Identifier
 from psycopg.types.json import Jsonb
 
+from checkpoints.copying import copy_checkpoints
+from checkpoints.pruning import collect_garbage, delete_garbage, list_lineage, select_retained
 from core.errors import AlreadyExists
 from core.postgres import Pool
 from service.agent_server.assistants import QUERIES
@@ -126,6 +128,30 @@ class ThreadStore:
         if await self._fetch_one("update_thread", values) is None:
             raise no_such_thread(str(thread_id))
         return await self.get(tenant, thread_id)
+
+    async def copy(self, identity: Identity, source: str, target: str) -> None:
+        """Copy a thread that is at rest, with its checkpoints; the copy has none of its runs.
+
+        Raises:
+            NotFound: The tenant has no such thread.
+        """
+        values = {"source": source, "target": target, "tenant": identity.tenant, "user": identity.user}
+        async with self._pool.connection() as connection, connection.transaction():
+            if await (await connection.execute(QUERIES["copy_thread"], values)).fetchone() is None:
+                raise no_such_thread(source)
+            await copy_checkpoints(connection, source, target)
+
+    async def prune(self, thread_id: str) -> None:
+        """Delete the checkpoints of a thread that is at rest, but the latest and what it is rebuilt from."""
+        async with self._pool.connection() as connection, connection.transaction():
+            lineage = await list_lineage(connection, thread_id)
+            retained = select_retained(lineage, keep=1)
+            if deleted := [each.checkpoint_id for each in lineage if each.checkpoint_id not in retained]:
+                await delete_garbage(connection, await collect_garbage(connection, thread_id, deleted))
+
+    async def set_status(self, tenant: str, thread_id: str, status: Literal["idle", "interrupted"]) -> None:
+        """Take note of what a change of its state has left a thread with."""
+        await self._fetch_one("set_thread_status", {"tenant": tenant, "id": thread_id, "status": status})
 
     async def name_graph(self, tenant: str, thread_id: UUID, graph: str) -> None:
         """Take note of the graph of a thread on which nothing has run yet."""

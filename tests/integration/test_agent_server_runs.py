@@ -18,7 +18,7 @@ from tests.support.scripted import ScriptedChatModel, calling
 from tests.support.service import CONTACT, RunningService
 
 TASK = {"task": "Export fails.", "contact_id": CONTACT}
-SEND = ("send_solution_to_customer", {"solution": "Use the batch export API."})
+SEND = ("send_solution_to_customer", {"solution": "We will refund the last invoice."})
 TOLD = Reflection(success=True, reasoning="Done.", task_complete=True, final_answer="Told.")
 
 
@@ -74,6 +74,7 @@ async def test_a_run_that_asks_a_person_is_answered_with_a_command(
     model.replies += [calling("I tell them.", SEND), TOLD]
     thread_id = str(uuid4())
     asked: Any = await client.runs.wait(thread_id, "react", input=TASK, if_not_exists="create")
+
     [question] = asked["__interrupt__"]
     assert question["value"]["tool"] == SEND[0]
     waiting = await client.threads.get(thread_id)

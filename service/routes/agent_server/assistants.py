@@ -2,9 +2,11 @@
 
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import Field
 
 from core.context import act_as
+from service.agent_server.drawing import describe_schemas, describe_subgraphs, draw
 from service.agent_server.run_builder import check_context
 from service.auth.principal import Identity, build_actor
 from service.lifespan import Service
@@ -84,7 +86,53 @@ def assistants_router() -> APIRouter:
         return await service.assistants.count(requester.tenant, body.model_dump())
 
     _add_routes_of_one(router)
+    _add_drawing_routes(router)
     return router
+
+
+def _add_drawing_routes(router: APIRouter) -> None:
+    @router.get("/{assistant_id}/graph")
+    async def draw_graph(
+        assistant_id: Annotated[str, Path(description="The assistant, or the name of a graph")],
+        service: OpenService,
+        requester: Requester,
+        *,
+        xray: Annotated[
+            bool | Annotated[int, Field(ge=0, le=20)], Query(description="Levels of subgraphs")
+        ] = False,
+    ) -> Response:
+        """Return the graph's nodes, each with a line on what it does, and its edges."""
+        assistant = await service.assistants.resolve(requester.tenant, assistant_id)
+        return JsonResponse(await draw(service.catalogue.find(assistant["graph_id"]), depth=xray))
+
+    @router.get("/{assistant_id}/schemas")
+    async def get_schemas(assistant_id: AssistantId, service: OpenService, requester: Requester) -> Response:
+        """Return the schemas of the graph's input, output, state and context."""
+        assistant = await service.assistants.get(requester.tenant, assistant_id)
+        return JsonResponse(await describe_schemas(service.catalogue.find(assistant["graph_id"])))
+
+    @router.get("/{assistant_id}/subgraphs")
+    async def get_subgraphs(
+        assistant_id: AssistantId, service: OpenService, requester: Requester, *, recurse: bool = False
+    ) -> Response:
+        """Return the schemas of the graph's subgraphs."""
+        assistant = await service.assistants.get(requester.tenant, assistant_id)
+        graph = service.catalogue.find(assistant["graph_id"])
+        return JsonResponse(await describe_subgraphs(graph, None, recurse=recurse))
+
+    @router.get("/{assistant_id}/subgraphs/{namespace}")
+    async def get_subgraph(
+        assistant_id: AssistantId,
+        namespace: Annotated[str, Path(max_length=500)],
+        service: OpenService,
+        requester: Requester,
+        *,
+        recurse: bool = False,
+    ) -> Response:
+        """Return the schemas of one subgraph."""
+        assistant = await service.assistants.get(requester.tenant, assistant_id)
+        graph = service.catalogue.find(assistant["graph_id"])
+        return JsonResponse(await describe_subgraphs(graph, namespace, recurse=recurse))
 
 
 def _add_routes_of_one(router: APIRouter) -> None:

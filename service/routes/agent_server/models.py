@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from service.agent_server.run_body import CheckpointBody, ConfigBody, drop_nulls
+from service.agent_server.run_body import CheckpointBody, CommandBody, ConfigBody, drop_nulls
 from service.routes.agent_server.http import MAX_LIMIT
 from service.routes.dependencies import MAX_OFFSET
 from service.runs.request import require_storable
@@ -85,12 +85,29 @@ class VersionChoice(Body):
     version: int = Field(ge=1, le=2**31 - 1)
 
 
+class UpdateBody(Body):
+    """Values or a command in a node's name."""
+
+    values: dict[str, Any] | list[dict[str, Any]] | None = None
+    command: CommandBody | None = None
+    as_node: str = Field(max_length=200)
+
+
+class SuperstepBody(Body):
+    """Changes that are written at once."""
+
+    updates: list[UpdateBody] = Field(min_length=1, max_length=1_000)
+
+
 class ThreadCreate(Body):
     """A thread to create."""
 
     thread_id: UUID | None = None
     metadata: Metadata = Field(default_factory=dict)
     if_exists: Literal["raise", "do_nothing"] = "raise"
+    supersteps: list[SuperstepBody] = Field(
+        default_factory=list, max_length=1_000, description="Changes of its state; needs metadata.graph_id"
+    )
 
 
 class ThreadPatch(Body):
@@ -131,10 +148,43 @@ class ThreadView(BaseModel):
     interrupts: dict[str, list[JsonValue]]
 
 
-class StateUpdate(Body):
+class StateWrite(Body):
     """A change of a thread's state."""
 
     values: dict[str, Any] | list[dict[str, Any]] | None = None
-    as_node: str | None = None
+    as_node: str | None = Field(None, max_length=200)
     checkpoint: CheckpointBody | None = None
-    checkpoint_id: str | None = None
+    checkpoint_id: str | None = Field(None, max_length=100)
+
+
+class StateRead(Body):
+    """The checkpoint whose state is read."""
+
+    checkpoint: CheckpointBody
+    subgraphs: bool = False
+    select: list[str] | None = None
+
+
+class HistorySearch(Body):
+    """Which states of a thread."""
+
+    limit: int = Field(10, ge=1, le=MAX_LIMIT)
+    before: str | dict[str, Any] | None = Field(None, description="A checkpoint, its id or its config")
+    metadata: Metadata = Field(default_factory=dict)
+    checkpoint: CheckpointBody | None = None
+    select: list[str] | None = None
+
+    @property
+    def before_id(self) -> str | None:
+        """The id of the checkpoint before which to begin."""
+        if not isinstance(self.before, dict):
+            return self.before
+        found = self.before.get("configurable", self.before)
+        return str(found["checkpoint_id"]) if isinstance(found, dict) and found.get("checkpoint_id") else None
+
+
+class Prune(Body):
+    """Threads to erase, or whose history to shorten."""
+
+    thread_ids: list[UUID] = Field(max_length=MAX_LIMIT)
+    strategy: Literal["delete", "keep_latest"] = "delete"

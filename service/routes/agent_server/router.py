@@ -7,6 +7,7 @@ from service.routes.agent_server.info import ok_router
 from service.routes.agent_server.protocol import protocol_router
 from service.routes.agent_server.runs import runs_router
 from service.routes.agent_server.streams import streams_router
+from service.routes.agent_server.thread_state import thread_state_router
 from service.routes.agent_server.threads import threads_router
 
 
@@ -17,6 +18,7 @@ def agent_server_router() -> APIRouter:
         ok_router(),
         assistants_router(),
         threads_router(),
+        thread_state_router(),
         # Before the routes of one run, whose id is no `stream`.
         streams_router(),
         runs_router(),

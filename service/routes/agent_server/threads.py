@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Request, Response
 
@@ -11,7 +11,8 @@ from core.context import act_as
 from core.errors import ThreadBusy
 from core.logging import get_logger
 from service.agent_server.extraction import extract
-from service.agent_server.state import list_interrupts, load_snapshot
+from service.agent_server.run_builder import build_command
+from service.agent_server.state import StateChange, list_interrupts, load_snapshot
 from service.agent_server.threads import Thread
 from service.auth.principal import Identity, build_actor
 from service.lifespan import Service
@@ -28,7 +29,9 @@ from service.routes.agent_server.models import (
     ThreadPatch,
     ThreadSearch,
     ThreadView,
+    UpdateBody,
 )
+from service.routes.agent_server.state_changes import write_supersteps
 from service.routes.dependencies import OpenService, Requester
 
 log = get_logger(__name__)
@@ -64,7 +67,11 @@ def threads_router() -> APIRouter:
             metadata=body.metadata,
             is_found_enough=body.if_exists == "do_nothing",
         )
-        return JsonResponse(await _show(service, thread))
+        if body.supersteps:
+            changes = [[_read_change(each, requester) for each in step.updates] for step in body.supersteps]
+            await write_supersteps(service, requester, thread["thread_id"], changes)
+            thread = await service.threads.get(requester.tenant, UUID(thread["thread_id"]))
+        return JsonResponse(await show_thread(service, thread))
 
     @router.post("/search", response_model=list[ThreadView])
     async def search_threads(body: ThreadSearch, service: OpenService, requester: Requester) -> Response:
@@ -89,7 +96,9 @@ def threads_router() -> APIRouter:
     @router.get("/{thread_id}", response_model=ThreadView)
     async def get_thread(thread_id: ThreadId, service: OpenService, requester: Requester) -> Response:
         """Return a thread with its state and what it waits for."""
-        return JsonResponse(await _show(service, await service.threads.get(requester.tenant, thread_id)))
+        return JsonResponse(
+            await show_thread(service, await service.threads.get(requester.tenant, thread_id))
+        )
 
     @router.patch("/{thread_id}", response_model=ThreadView)
     async def update_thread(
@@ -103,7 +112,7 @@ def threads_router() -> APIRouter:
         thread = await service.threads.update(requester.tenant, thread_id, body.metadata)
         if "return=minimal" in request.headers.get("prefer", ""):
             return Response(status_code=204)
-        return JsonResponse(await _show(service, thread))
+        return JsonResponse(await show_thread(service, thread))
 
     @router.delete("/{thread_id}", status_code=204)
     async def delete_thread(thread_id: ThreadId, service: OpenService, requester: Requester) -> None:
@@ -112,6 +121,11 @@ def threads_router() -> APIRouter:
         await erase(service, requester, thread["thread_id"])
 
     return router
+
+
+def _read_change(body: UpdateBody, identity: Identity) -> StateChange:
+    values = build_command(body.command, identity) if body.command else body.values
+    return StateChange(values, body.as_node)
 
 
 async def erase(service: Service, identity: Identity, thread_id: str) -> None:
@@ -137,7 +151,8 @@ async def erase(service: Service, identity: Identity, thread_id: str) -> None:
             return
 
 
-async def _show(service: Service, thread: Thread) -> dict[str, Any]:
+async def show_thread(service: Service, thread: Thread) -> dict[str, Any]:
+    """Return a thread with its state as clients read it."""
     [shown] = await _show_all(service, [thread], None, {})
     return shown
 
