@@ -9,14 +9,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
 from langchain_core.language_models._compat_bridge import message_to_events
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, RemoveMessage, ToolMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
 
 Namespace: TypeAlias = tuple[str, ...]
 MessageEvent: TypeAlias = dict[str, Any]
 Block: TypeAlias = dict[str, Any]
 
-_ROLES: Final = {"human": "human", "system": "system"}
+# In the metadata of what a model wrote.
+_MODEL_KEY: Final = "ls_model_type"
 # The field of a block that grows with its deltas, and the name of the delta.
 _GROWING: Final = {
     "text": ("text", "text-delta"),
@@ -37,8 +38,8 @@ class MessageEvents:
         self, namespace: Namespace, message: BaseMessage, metadata: Mapping[str, Any]
     ) -> Iterator[MessageEvent]:
         """Yield the events of a chunk, or of a message that came whole."""
-        # The result of a tool is an event of the channel ``tools``, and a removal one of the values.
-        if isinstance(message, ToolMessage | RemoveMessage):
+        # What a node made itself, such as the result of a tool, is in the values.
+        if not isinstance(message, AIMessage) or _MODEL_KEY not in metadata:
             return
         key = (namespace, message.id or "")
         if not isinstance(message, AIMessageChunk):
@@ -81,7 +82,7 @@ class _OpenMessage:
 
     def start(self) -> MessageEvent:
         """Return the first event."""
-        return _build_start(self._id, "ai", self._metadata)
+        return _build_start(self._id, self._metadata)
 
     def add(self, chunk: AIMessageChunk) -> Iterator[MessageEvent]:
         """Yield the events of a chunk."""
@@ -127,13 +128,12 @@ def _convert_whole(message: BaseMessage, metadata: Mapping[str, Any]) -> Iterato
     message_id = message.id or ""
     for event in message_to_events(message, message_id=message_id):
         if event["event"] == "message-start":
-            role = "ai" if isinstance(message, AIMessage) else _ROLES.get(message.type, "ai")
-            yield _build_start(message_id, role, metadata)
+            yield _build_start(message_id, metadata)
         else:
             yield {**event, "message_id": message_id}
 
 
-def _build_start(message_id: str, role: str, metadata: Mapping[str, Any]) -> MessageEvent:
+def _build_start(message_id: str, metadata: Mapping[str, Any]) -> MessageEvent:
     known = {
         "provider": metadata.get("ls_provider"),
         "model": metadata.get("ls_model_name"),
@@ -143,7 +143,7 @@ def _build_start(message_id: str, role: str, metadata: Mapping[str, Any]) -> Mes
     }
     return {
         "event": "message-start",
-        "role": role,
+        "role": "ai",
         "id": message_id,
         "message_id": message_id,
         "metadata": {name: value for name, value in known.items() if value is not None},
