@@ -12,6 +12,8 @@ from langchain_core.language_models._compat_bridge import message_to_events
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
 
+from core.models.streams import find_reply_id
+
 Namespace: TypeAlias = tuple[str, ...]
 MessageEvent: TypeAlias = dict[str, Any]
 Block: TypeAlias = dict[str, Any]
@@ -38,18 +40,21 @@ class MessageEvents:
         self, namespace: Namespace, message: BaseMessage, metadata: Mapping[str, Any]
     ) -> Iterator[MessageEvent]:
         """Yield the events of a chunk, or of a message that came whole."""
-        # What a node made itself, such as the result of a tool, is in the values.
-        if not isinstance(message, AIMessage) or _MODEL_KEY not in metadata:
+        # Our models stream their thoughts beside the reply that they belong to, and JSON that nobody reads.
+        if "structured" in (metadata.get("tags") or ()):
             return
-        key = (namespace, message.id or "")
+        key = (namespace, find_reply_id(message.id or ""))
         if not isinstance(message, AIMessageChunk):
+            # What a node made itself, such as the result of a tool, is in the values.
+            if not isinstance(message, AIMessage) or _MODEL_KEY not in metadata:
+                return
             if opened := self._open.pop(key, None):
                 yield from opened.finish()
             elif key[1] not in self._finished:
                 yield from _convert_whole(message, metadata)
             return
         if key not in self._open:
-            self._open[key] = _OpenMessage(message, metadata)
+            self._open[key] = _OpenMessage(key[1], metadata)
             yield self._open[key].start()
         yield from self._open[key].add(message)
         if message.chunk_position == "last":
@@ -69,12 +74,12 @@ class _OpenMessage:
     """A message of which chunks come.
 
     Args:
-        first: Its first chunk.
+        message_id: Its id.
         metadata: Of the model run that writes it.
     """
 
-    def __init__(self, first: AIMessageChunk, metadata: Mapping[str, Any]) -> None:
-        self._id = first.id or ""
+    def __init__(self, message_id: str, metadata: Mapping[str, Any]) -> None:
+        self._id = message_id
         self._metadata = metadata
         self._blocks: dict[Any, tuple[int, Block]] = {}
         self._response_metadata: dict[str, Any] = {}
