@@ -12,7 +12,7 @@ INSTALL = { $(BIN)/python -m pip --disable-pip-version-check install --quiet uv 
 	{ echo "uv could not install; pip does it (about a minute)"; \
 	$(BIN)/python -m pip --disable-pip-version-check install --progress-bar on -r $(1); }
 
-.PHONY: help serve worker demo keys migrate retention audit-verify memory-serve javascript test test-thorough check check-deploy fmt snapshots \
+.PHONY: help serve worker demo keys migrate retention audit-verify memory-serve test javascript test-thorough conformance check check-deploy fmt snapshots \
 	docs example-vectors proto requirements studio fuzz audit-dependencies chaos eval try-model gguf test-gguf bench-service bench-fairness bench-messages bench-checkpoints bench-growth \
 	bench-memory bench-workflows bench-queue bench-run-streams bench-background bench-workers bench-costs bench-cells clean
 
@@ -66,6 +66,9 @@ gguf: ## Install a small real model that runs on this machine (190 MB, for tests
 
 test-gguf: $(VENV)/.dev gguf ## Prove the whole path with that model (ten minutes)
 	@$(BIN)/python -m pytest -n0 tests/e2e/test_real_model.py $(ARGS)
+
+conformance: $(VENV)/.dev ## Run the integration tests of LangGraph's own client against the service (ARGS="-k threads")
+	@$(BIN)/python -m tests.conformance.run $(ARGS)
 
 check: $(VENV)/.dev check-deploy ## Check style, types and import rules
 	@$(BIN)/ruff check .
