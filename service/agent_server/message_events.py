@@ -94,6 +94,9 @@ class _OpenMessage:
         self._response_metadata |= chunk.response_metadata
         if chunk.usage_metadata:
             self._usage = add_usage(self._usage, chunk.usage_metadata)
+        if chunk.chunk_position == "last" and chunk.tool_call_chunks:
+            # LangChain takes the piece of a call in the last chunk for a whole call.
+            chunk = chunk.model_copy(update={"chunk_position": None})
         for position, content in enumerate(chunk.content_blocks):
             block: Block = dict(content)
             kind = block["type"]

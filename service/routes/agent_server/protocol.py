@@ -9,7 +9,7 @@ import orjson
 from fastapi import APIRouter, Response, WebSocket, WebSocketDisconnect
 from pydantic import ValidationError
 
-from core.errors import NotFound, RateLimited, ServiceError
+from core.errors import BadRequest, NotFound, RateLimited, ServiceError
 from service.agent_server.commands import CommandEnvelope, build_error
 from service.agent_server.protocol_events import Event
 from service.agent_server.subscriptions import Subscription
@@ -34,9 +34,17 @@ def protocol_router() -> APIRouter:
 
     @router.post("/threads/{thread_id}/commands")
     async def execute_command(
-        thread_id: ThreadId, command: CommandEnvelope, service: OpenService, requester: Requester
+        thread_id: ThreadId, body: dict[str, Any], service: OpenService, requester: Requester
     ) -> Response:
-        """Carry out a command: `run.start`, `input.respond` or `agent.getTree`. Errors are answers too."""
+        """Carry out a command `{id, method, params}`: `run.start`, `input.respond` or `agent.getTree`.
+
+        Errors of commands are answers with 200; 400 for what is no command.
+        """
+        try:
+            command = CommandEnvelope.model_validate(body)
+        except ValidationError as error:
+            refused = invalid_request(error.errors(include_url=False, include_context=False))
+            raise BadRequest(refused.message, details=refused.details) from None
         return JsonResponse(await service.commands.execute(requester, str(thread_id), command))
 
     @router.post(
