@@ -18,6 +18,7 @@ Namespace: TypeAlias = tuple[str, ...]
 MessageEvent: TypeAlias = dict[str, Any]
 Block: TypeAlias = dict[str, Any]
 
+_CALLS: Final = frozenset({"tool_call", "tool_call_chunk", "invalid_tool_call"})
 # In the metadata of what a model wrote.
 _MODEL_KEY: Final = "ls_model_type"
 # The field of a block that grows with its deltas, and the name of the delta.
@@ -94,13 +95,9 @@ class _OpenMessage:
         self._response_metadata |= chunk.response_metadata
         if chunk.usage_metadata:
             self._usage = add_usage(self._usage, chunk.usage_metadata)
-        if chunk.chunk_position == "last" and chunk.tool_call_chunks:
-            # LangChain takes the piece of a call in the last chunk for a whole call.
-            chunk = chunk.model_copy(update={"chunk_position": None})
-        for position, content in enumerate(chunk.content_blocks):
-            block: Block = dict(content)
+        for position, block in enumerate(_list_blocks(chunk)):
             kind = block["type"]
-            key = block["index"] if block.get("index") is not None else (kind, position)
+            key = (kind, position if block.get("index") is None else block["index"])
             field, delta = _GROWING.get(kind, ("", ""))
             if key not in self._blocks:
                 self._blocks[key] = (len(self._blocks), block)
@@ -130,6 +127,13 @@ class _OpenMessage:
 
     def _build(self, name: str, index: int, **fields: Any) -> MessageEvent:
         return {"event": name, "message_id": self._id, "index": index, **fields}
+
+
+def _list_blocks(chunk: AIMessageChunk) -> list[Block]:
+    """Return the blocks of a chunk; LangChain takes pieces of tool calls beside a text for whole calls."""
+    blocks: list[Block] = [dict(block) for block in chunk.content_blocks]
+    others = [block for block in blocks if block["type"] not in _CALLS]
+    return [*others, *({**call, "type": "tool_call_chunk"} for call in chunk.tool_call_chunks)]
 
 
 def _convert_whole(message: BaseMessage, metadata: Mapping[str, Any]) -> Iterator[MessageEvent]:
