@@ -180,22 +180,24 @@ async def _follow_thread(
     service: Service, tenant: str, thread_id: str, after: int | None, *, is_whole: bool
 ) -> AsyncGenerator[bytes, None]:
     begun, after = _get_begin(after)
-    events: ApiEvents | None = None
-    run_id = ""
+    since = max(after, begun)
+    events, run_id, is_new = None, "", False
     steps = service.threads_followed.follow(
-        tenant, thread_id, max(after, 0) or begun, is_stopping=lambda: service.lifecycle.is_stopping
+        tenant, thread_id, since, is_stopping=lambda: service.lifecycle.is_stopping
     )
     async for step in steps:
         if events is None or step.run.id != run_id:
-            events, run_id = ApiEvents(step.run.id), step.run.id
-        if step.numbered is None:
+            events, run_id, is_new = ApiEvents(step.run.id), step.run.id, False
+        if step.numbered:
+            converted = list(events.convert(step.numbered))
+            is_new = is_new or step.numbered.at > since
+            for event in converted if is_new else ():
+                if is_whole or event.name == "metadata":
+                    yield sse.format_event(event.name, event.data, id=str(step.numbered.at))
+        elif is_new or step.row is None:
             if error := events.error or (step.row.error if step.row else None):
                 yield _format_error(error)
             yield sse.format_event("end", {"run_id": run_id})
-            continue
-        for event in events.convert(step.numbered):
-            if step.numbered.at > max(after, begun) and (is_whole or event.name == "metadata"):
-                yield sse.format_event(event.name, event.data, id=str(step.numbered.at))
 
 
 def _get_begin(after: int | None) -> tuple[int, int]:
