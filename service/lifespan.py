@@ -15,7 +15,7 @@ from checkpoints.pool import WatchedPool, open_database, watch_database
 from checkpoints.saver import GroupCommitSaver, open_saver
 from core.circuit import CircuitState
 from core.concurrency import FairSemaphore
-from core.embeddings import VectorCache
+from core.embeddings import VectorCache, build_embedder
 from core.logging import get_logger
 from core.memory import Memory
 from core.metrics import BACKGROUND, use_meter
@@ -23,11 +23,13 @@ from core.models import ChatModels, ModelInfo, build_chat_models
 from core.postgres import Pool
 from core.settings import Settings
 from core.tasks import Backoff, Supervisor
-from graphs.registry import REGISTRY
 from nodes.coordinator.router import AgentRegistry
 from nodes.shared.prompts import hash_prompts
 from service.agent_server.assistants import AssistantStore
 from service.agent_server.commands import ThreadCommands
+from service.agent_server.crons import CronStore
+from service.agent_server.items import ItemStore
+from service.agent_server.opening import open_agent_server, schedule_agent_server
 from service.agent_server.protocol_streams import ProtocolStreams
 from service.agent_server.run_builder import RunBuilder
 from service.agent_server.threads import ThreadStore
@@ -55,7 +57,7 @@ from service.runs.claims import RunClaims
 from service.runs.erasure import Erasure
 from service.runs.executor import RunExecutor
 from service.runs.followers import RunFollowers
-from service.runs.graphs import ForeignGraph, GraphCatalogue, build_catalogue
+from service.runs.graphs import ForeignGraph, GraphCatalogue
 from service.runs.hooks import RunHooks
 from service.runs.journeys import JourneyRouter
 from service.runs.limits import build_queues
@@ -126,6 +128,8 @@ class Service:
         assistants: Configured variants of the graphs.
         threads: Threads as the Agent Server API shows them.
         run_builder: Builds the runs that the Agent Server API is asked for.
+        crons: Runs that begin again and again.
+        items: What graphs and clients keep beside threads.
         threads_followed: Follows the runs of threads.
         commands: Carries out the commands of the streaming protocol.
         protocol_streams: Reads threads for its clients.
@@ -168,6 +172,8 @@ class Service:
     assistants: AssistantStore
     threads: ThreadStore
     run_builder: RunBuilder
+    crons: CronStore
+    items: ItemStore
     threads_followed: ThreadFollowers
     commands: ThreadCommands
     protocol_streams: ProtocolStreams
@@ -298,16 +304,23 @@ async def open_service(
         session_runs = SessionRuns(stores.sessions, owners, graphs[SESSION_GRAPH.name])
         journeys = JourneyRouter(stores.journeys, graphs, deps)
         hooks = RunHooks(session_runs, journeys)
-        catalogue = build_catalogue(graphs, REGISTRY, tuple(foreign), checkpointer=saver)
-        assistants = AssistantStore(pool, catalogue)
-        recovery = RunRecovery(claims.store, runs, exchange, graphs=catalogue, hooks=hooks)
+        api = open_agent_server(
+            stack,
+            pool,
+            graphs,
+            foreign,
+            hooks=hooks,
+            checkpointer=saver,
+            embedder=build_embedder(settings, "retrieval", cache=vectors),
+        )
+        recovery = RunRecovery(claims.store, runs, exchange, graphs=api.catalogue, hooks=hooks)
         recovery.schedule(queue, settings.runs)
+        schedule_agent_server(api, queue, runs, run_store=claims.store, erasure=erasure)
 
         with use_meter(RunMeter(metrics, BACKGROUND)):
             await stack.enter_async_context(queue.work(tasks))
         # Registered last, so that it is the first thing to happen when the service closes.
         stack.push_async_callback(_drain, queue, runs)
-        run_builder = RunBuilder(assistants, hooks)
         threads_followed, lifecycle = ThreadFollowers(claims.store, followers), Lifecycle()
         yield Service(
             settings=settings,
@@ -331,12 +344,16 @@ async def open_service(
             session_runs=session_runs,
             journeys=journeys,
             hooks=hooks,
-            catalogue=catalogue,
-            assistants=assistants,
-            threads=ThreadStore(pool),
-            run_builder=run_builder,
+            catalogue=api.catalogue,
+            assistants=api.assistants,
+            threads=api.threads,
+            run_builder=api.run_builder,
+            crons=api.crons,
+            items=api.items,
             threads_followed=threads_followed,
-            commands=ThreadCommands(run_builder, runs, store=claims.store, graphs=catalogue, owners=owners),
+            commands=ThreadCommands(
+                api.run_builder, runs, store=claims.store, graphs=api.catalogue, owners=owners
+            ),
             protocol_streams=ProtocolStreams(threads_followed, lambda: lifecycle.is_stopping),
             requests=stores.requests,
             audit=stores.audit,

@@ -7,14 +7,14 @@ from typing import Any, Final
 from langchain_core.runnables.graph import Graph
 from langgraph.graph.state import CompiledStateGraph
 from pydantic import TypeAdapter
-from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
+from pydantic.errors import PydanticUserError
 
 from core.context import Context
 from service.agent_server.run_builder import IDENTITY_FIELDS
 from service.runs.graphs import AgentGraph
 from service.runs.request import CompiledGraph
 
-_UNKNOWN: Final = (PydanticInvalidForJsonSchema, PydanticSchemaGenerationError, TypeError, NameError)
+_UNKNOWN: Final = (PydanticUserError, TypeError, NameError)
 
 
 async def draw(graph: AgentGraph, *, depth: int | bool) -> dict[str, Any]:
@@ -84,10 +84,22 @@ def _describe(graph: Any) -> dict[str, Any]:
     return {
         "input_schema": _try(graph.get_input_jsonschema),
         "output_schema": _try(graph.get_output_jsonschema),
-        "state_schema": _try(lambda: TypeAdapter(graph.builder.state_schema).json_schema()),
+        "state_schema": _describe_state(graph),
         "config_schema": _try(graph.get_context_jsonschema),
         "context_schema": _try(graph.get_context_jsonschema) if context else None,
     }
+
+
+def _describe_state(graph: CompiledGraph) -> dict[str, Any]:
+    """Return the schema of the state's fields; one whose type has no JSON form may be anything."""
+    properties: dict[str, Any] = {}
+    definitions: dict[str, Any] = {}
+    for name in graph.stream_channels_list:
+        channel: Any = graph.channels[name]
+        schema = _try(lambda kind=channel.ValueType: TypeAdapter(kind).json_schema()) or {}
+        definitions |= schema.pop("$defs", {})
+        properties[name] = schema
+    return {"title": "State", "type": "object", "properties": properties, "$defs": definitions}
 
 
 def _try(make: Any) -> Any:

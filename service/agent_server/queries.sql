@@ -122,3 +122,113 @@ RETURNING id
 UPDATE runs.threads SET status = %(status)s, updated_at = clock_timestamp()
 WHERE tenant = %(tenant)s AND id = %(id)s
 RETURNING id
+
+-- name: put_item
+INSERT INTO runs.items (tenant, namespace, key, value, embedding, embedding_model, ttl_minutes, expires_at)
+VALUES (%(tenant)s, %(namespace)s, %(key)s, %(value)s, %(embedding)s, %(model)s, %(ttl)s,
+        now() + %(ttl)s * interval '1 minute')
+ON CONFLICT (tenant, namespace, key) DO UPDATE SET
+    value = excluded.value, embedding = excluded.embedding, embedding_model = excluded.embedding_model,
+    ttl_minutes = excluded.ttl_minutes, expires_at = excluded.expires_at, updated_at = clock_timestamp()
+
+-- name: get_item
+SELECT namespace, key, value, created_at, updated_at FROM runs.items
+WHERE tenant = %(tenant)s AND namespace = %(namespace)s AND key = %(key)s
+  AND (expires_at IS NULL OR expires_at > now())
+
+-- name: refresh_items
+-- A read puts off an item's end.
+UPDATE runs.items SET expires_at = now() + ttl_minutes * interval '1 minute'
+WHERE tenant = %(tenant)s AND ttl_minutes IS NOT NULL
+  AND (namespace, key) IN (SELECT each.namespace::text[], each.key FROM json_to_recordset(%(items)s::json)
+                           AS each (namespace text[], key text))
+
+-- name: delete_item
+DELETE FROM runs.items WHERE tenant = %(tenant)s AND namespace = %(namespace)s AND key = %(key)s
+
+-- name: search_items
+-- The lower bound lets the index find the prefix.
+SELECT namespace, key, value, created_at, updated_at FROM runs.items
+WHERE tenant = %(tenant)s AND namespace >= %(prefix)s
+  AND namespace[1:cardinality(%(prefix)s::text[])] = %(prefix)s
+  AND value @> %(filter)s AND (expires_at IS NULL OR expires_at > now())
+ORDER BY updated_at DESC, namespace, key LIMIT %(limit)s OFFSET %(offset)s
+
+-- name: list_embedded_items
+SELECT namespace, key, value, created_at, updated_at, embedding FROM runs.items
+WHERE tenant = %(tenant)s AND namespace >= %(prefix)s
+  AND namespace[1:cardinality(%(prefix)s::text[])] = %(prefix)s
+  AND value @> %(filter)s AND (expires_at IS NULL OR expires_at > now()) AND embedding_model = %(model)s
+ORDER BY updated_at DESC LIMIT %(limit)s
+
+-- name: list_namespaces
+SELECT DISTINCT namespace[1:%(depth)s] AS namespace FROM runs.items
+WHERE tenant = %(tenant)s AND (expires_at IS NULL OR expires_at > now())
+  AND (%(prefix)s::text[] IS NULL OR namespace[1:cardinality(%(prefix)s::text[])] = %(prefix)s)
+  AND (%(suffix)s::text[] IS NULL OR
+       namespace[cardinality(namespace) - cardinality(%(suffix)s::text[]) + 1:] = %(suffix)s)
+ORDER BY 1 LIMIT %(limit)s OFFSET %(offset)s
+
+-- name: delete_expired_items
+DELETE FROM runs.items WHERE (tenant, namespace, key) IN (
+    SELECT tenant, namespace, key FROM runs.items WHERE expires_at < now() LIMIT %(limit)s
+)
+
+-- name: add_cron
+INSERT INTO runs.crons (id, tenant, user_id, caller, assistant_id, thread_id, schedule, timezone, end_time,
+                        next_run_at, enabled, on_run_completed, payload, metadata)
+VALUES (%(id)s, %(tenant)s, %(user)s, %(caller)s, %(assistant)s, %(thread)s, %(schedule)s, %(timezone)s,
+        %(end_time)s, %(next_run_at)s, %(enabled)s, %(on_run_completed)s, %(payload)s, %(metadata)s)
+
+-- name: update_cron
+UPDATE runs.crons SET schedule = %(schedule)s, timezone = %(timezone)s, end_time = %(end_time)s,
+    next_run_at = %(next_run_at)s, enabled = %(enabled)s, on_run_completed = %(on_run_completed)s,
+    payload = %(payload)s, metadata = %(metadata)s, updated_at = clock_timestamp()
+WHERE tenant = %(tenant)s AND id = %(id)s
+
+-- name: list_crons
+SELECT id::text AS cron_id, assistant_id::text, thread_id, user_id, schedule, timezone, end_time,
+       CASE WHEN enabled THEN next_run_at END AS next_run_date, enabled, on_run_completed, payload, metadata,
+       created_at, updated_at
+FROM runs.crons
+WHERE tenant = %(tenant)s AND (%(id)s::uuid IS NULL OR id = %(id)s)
+  AND (%(assistant)s::uuid IS NULL OR assistant_id = %(assistant)s)
+  AND (%(thread)s::text IS NULL OR thread_id = %(thread)s)
+  AND (%(enabled)s::boolean IS NULL OR enabled = %(enabled)s) AND metadata @> %(metadata)s
+ORDER BY created_at DESC, id LIMIT %(limit)s OFFSET %(offset)s
+
+-- name: count_crons
+SELECT count(*) AS found FROM runs.crons
+WHERE tenant = %(tenant)s AND (%(assistant)s::uuid IS NULL OR assistant_id = %(assistant)s)
+  AND (%(thread)s::text IS NULL OR thread_id = %(thread)s)
+  AND (%(enabled)s::boolean IS NULL OR enabled = %(enabled)s) AND metadata @> %(metadata)s
+
+-- name: delete_cron
+DELETE FROM runs.crons WHERE tenant = %(tenant)s AND id = %(id)s RETURNING id
+
+-- name: lock_due_cron
+-- Other replicas pass over it.
+SELECT id::text, tenant, user_id, caller, assistant_id::text, thread_id, schedule, timezone, end_time,
+       next_run_at, on_run_completed, payload, metadata
+FROM runs.crons WHERE enabled AND next_run_at <= now()
+ORDER BY next_run_at LIMIT 1 FOR UPDATE SKIP LOCKED
+
+-- name: advance_cron
+UPDATE runs.crons SET next_run_at = %(next_run_at)s WHERE id = %(id)s
+
+-- name: set_thread_ttl
+UPDATE runs.threads SET ttl_minutes = %(minutes)s, ttl_strategy = %(strategy)s
+WHERE tenant = %(tenant)s AND id = %(id)s
+RETURNING id
+
+-- name: list_expired_threads
+SELECT id, tenant, ttl_strategy AS strategy FROM runs.threads AS thread
+WHERE ttl_minutes IS NOT NULL AND updated_at < now() - ttl_minutes * interval '1 minute'
+  AND NOT EXISTS (
+      SELECT FROM runs.runs WHERE thread_id = thread.id
+        AND (ended_at IS NULL OR ended_at > now() - thread.ttl_minutes * interval '1 minute')
+  )
+ORDER BY updated_at LIMIT %(limit)s
+
+-- name: touch_thread
+UPDATE runs.threads SET updated_at = now() WHERE id = %(id)s

@@ -50,6 +50,7 @@ class RunBuilder:
         may_create_thread: bool | None = None,
         delete_thread: bool = False,
         metadata: Mapping[str, Any] | None = None,
+        run_id: str = "",
     ) -> RunRequest:
         """Return the request for a run.
 
@@ -61,6 +62,7 @@ class RunBuilder:
             may_create_thread: Whether it is created where there is none; ``None``: as the body says.
             delete_thread: Whether it is erased when the run has ended.
             metadata: Added to the run's, by the service.
+            run_id: The run's id; empty: a new one.
 
         Raises:
             NotFound: There is no such assistant.
@@ -97,6 +99,7 @@ class RunBuilder:
             on_start=hooks.on_start,
             on_finish=hooks.on_finish,
             checkpoint=_find_checkpoint(body, thread_id),
+            run_id=run_id,
             durability=_choose_durability(graph, body),
             recursion_limit=body.config.recursion_limit or defaults.get("recursion_limit"),
             options=RunOptions(

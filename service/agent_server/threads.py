@@ -42,6 +42,11 @@ SELECT * FROM (
            CASE WHEN EXISTS (SELECT FROM runs.runs WHERE thread_id = thread.id AND ended_at IS NULL)
                 THEN 'busy' ELSE thread.status END AS status,
            thread.metadata AS own_metadata,
+           CASE WHEN thread.ttl_minutes IS NOT NULL THEN jsonb_build_object(
+               'strategy', thread.ttl_strategy, 'ttl_minutes', thread.ttl_minutes,
+               'expires_at', greatest(thread.updated_at, run.changed_at)
+                             + thread.ttl_minutes * interval '1 minute'
+           ) END AS ttl,
            thread.metadata || jsonb_strip_nulls(jsonb_build_object(
                'graph_id', coalesce(thread.graph, thread.metadata ->> 'graph_id'),
                'contact_id', session.contact_id, 'channel_id', nullif(session.channel_id, '')
@@ -128,6 +133,18 @@ class ThreadStore:
         if await self._fetch_one("update_thread", values) is None:
             raise no_such_thread(str(thread_id))
         return await self.get(tenant, thread_id)
+
+    async def set_ttl(
+        self, tenant: str, thread_id: str, minutes: float, strategy: Literal["delete", "keep_latest"]
+    ) -> None:
+        """Have a thread, or its history, deleted so long after its last change.
+
+        Raises:
+            NotFound: The tenant has no such thread.
+        """
+        values = {"tenant": tenant, "id": thread_id, "minutes": minutes, "strategy": strategy}
+        if await self._fetch_one("set_thread_ttl", values) is None:
+            raise no_such_thread(thread_id)
 
     async def copy(self, identity: Identity, source: str, target: str) -> None:
         """Copy a thread that is at rest, with its checkpoints; the copy has none of its runs.

@@ -5,7 +5,7 @@ boundary, where its checkpoint is, instead of being cancelled within a step.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import replace
 from enum import Enum
@@ -87,6 +87,8 @@ class RunExecutor:
         self._tasks: dict[asyncio.Task[None], RunControl] = {}
         self._stopping = False
         self._draining: asyncio.Task[None] | None = None
+        # Has the thread of a stateless run erased, when the run has ended.
+        self.dispose: Callable[[RunRequest], Awaitable[None]] | None = None
 
     @property
     def active(self) -> int:
@@ -233,7 +235,7 @@ class RunExecutor:
 
     async def _execute(self, request: RunRequest, listener: "_Listener") -> None:
         set_context(request.context)
-        queue = self._queues[request.queue]
+        queue, has_ended = self._queues[request.queue], True
         deadline = asyncio.get_running_loop().time() + queue.timeout_seconds
         with self._observer.observe(request) as run:
             try:
@@ -245,13 +247,17 @@ class RunExecutor:
                         await self._stream(request, listener, claim, run)
                 await listener.end()
             except Exception as error:  # noqa: BLE001 - a run may raise anything; to_service_error() types it
-                end = _describe_end(error, request, has_begun=listener.is_admitted)
+                end, has_ended = (
+                    _describe_end(error, request, has_begun=listener.is_admitted),
+                    not (was_suspended(error) or isinstance(error, ClaimLost)),
+                )
                 run.mark_failed(end.code)
                 listener.error = error_body(end)
                 log.info("run_ended_early", thread_id=request.thread_id, error=end.code, reason=end.message)
                 listener.fail(end)
             except asyncio.CancelledError:
                 # The drain has run out of time. The listener must be told without waiting again.
+                has_ended = False
                 run.mark_cancelled()
                 listener.fail(_describe_end(GraphDrained(), request, has_begun=listener.is_admitted))
                 raise
@@ -259,6 +265,8 @@ class RunExecutor:
                 # The run's row says by now how it ended.
                 if listener.log:
                     listener.log.end(listener.response, listener.error)
+        if has_ended and request.options.delete_thread and self.dispose:
+            await self.dispose(request)
 
     async def _stream(
         self, request: RunRequest, listener: "_Listener", claim: Claim, run: ObservedRun

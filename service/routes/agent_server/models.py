@@ -1,10 +1,10 @@
 """Request bodies of the Agent Server API. Fields that have no effect are refused."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
 from service.agent_server.run_body import CheckpointBody, CommandBody, ConfigBody, drop_nulls
 from service.routes.agent_server.http import MAX_LIMIT
@@ -85,6 +85,21 @@ class VersionChoice(Body):
     version: int = Field(ge=1, le=2**31 - 1)
 
 
+class TimeToLive(Body):
+    """When a thread is deleted, or its history (`keep_latest`)."""
+
+    ttl: float = Field(gt=0, le=10**8, description="Minutes after its last change")
+    strategy: Literal["delete", "keep_latest"] = "delete"
+
+
+def read_ttl(value: Any) -> Any:
+    """Take a number for minutes."""
+    return {"ttl": value} if isinstance(value, int | float) else value
+
+
+Ttl = Annotated[TimeToLive | None, BeforeValidator(read_ttl)]
+
+
 class UpdateBody(Body):
     """Values or a command in a node's name."""
 
@@ -105,6 +120,7 @@ class ThreadCreate(Body):
     thread_id: UUID | None = None
     metadata: Metadata = Field(default_factory=dict)
     if_exists: Literal["raise", "do_nothing"] = "raise"
+    ttl: Ttl = None
     supersteps: list[SuperstepBody] = Field(
         default_factory=list, max_length=1_000, description="Changes of its state; needs metadata.graph_id"
     )
@@ -114,6 +130,7 @@ class ThreadPatch(Body):
     """A change of a thread; metadata is merged."""
 
     metadata: Metadata = Field(default_factory=dict)
+    ttl: Ttl = None
 
 
 class ThreadCount(Body):

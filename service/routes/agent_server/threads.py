@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID, uuid4
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from core.context import act_as
 from core.errors import ThreadBusy
@@ -67,6 +67,10 @@ def threads_router() -> APIRouter:
             metadata=body.metadata,
             is_found_enough=body.if_exists == "do_nothing",
         )
+        if body.ttl:
+            await service.threads.set_ttl(
+                requester.tenant, thread["thread_id"], body.ttl.ttl, body.ttl.strategy
+            )
         if body.supersteps:
             changes = [[_read_change(each, requester) for each in step.updates] for step in body.supersteps]
             await write_supersteps(service, requester, thread["thread_id"], changes)
@@ -93,12 +97,22 @@ def threads_router() -> APIRouter:
         """Count threads."""
         return await service.threads.count(requester.tenant, body.model_dump())
 
+    _add_routes_of_one(router)
+    return router
+
+
+def _add_routes_of_one(router: APIRouter) -> None:
     @router.get("/{thread_id}", response_model=ThreadView)
-    async def get_thread(thread_id: ThreadId, service: OpenService, requester: Requester) -> Response:
+    async def get_thread(
+        thread_id: ThreadId,
+        service: OpenService,
+        requester: Requester,
+        include: Annotated[list[Literal["ttl"]] | None, Query(description="What to show beside")] = None,
+    ) -> Response:
         """Return a thread with its state and what it waits for."""
-        return JsonResponse(
-            await show_thread(service, await service.threads.get(requester.tenant, thread_id))
-        )
+        thread = await service.threads.get(requester.tenant, thread_id)
+        shown = await show_thread(service, thread)
+        return JsonResponse({**shown, "ttl": thread["ttl"]} if include else shown)
 
     @router.patch("/{thread_id}", response_model=ThreadView)
     async def update_thread(
@@ -109,6 +123,8 @@ def threads_router() -> APIRouter:
         requester: Requester,
     ) -> Response:
         """Merge metadata into a thread's. ``Prefer: return=minimal`` has it answered with 204."""
+        if body.ttl:
+            await service.threads.set_ttl(requester.tenant, str(thread_id), body.ttl.ttl, body.ttl.strategy)
         thread = await service.threads.update(requester.tenant, thread_id, body.metadata)
         if "return=minimal" in request.headers.get("prefer", ""):
             return Response(status_code=204)
@@ -119,8 +135,6 @@ def threads_router() -> APIRouter:
         """Erase a thread everywhere, with its runs; those in progress are stopped first."""
         thread = await service.threads.get(requester.tenant, thread_id)
         await erase(service, requester, thread["thread_id"])
-
-    return router
 
 
 def _read_change(body: UpdateBody, identity: Identity) -> StateChange:

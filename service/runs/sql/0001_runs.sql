@@ -9,9 +9,13 @@ CREATE TABLE runs.threads (
     -- What its last run left behind. Whether it is busy is known from its runs.
     status text NOT NULL DEFAULT 'idle' CHECK (status IN ('idle', 'interrupted', 'error')),
     metadata jsonb NOT NULL DEFAULT '{}',
+    -- So long after its last change it is deleted, or its history; null: never.
+    ttl_minutes float8,
+    ttl_strategy text CHECK (ttl_strategy IN ('delete', 'keep_latest')),
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 80);
+CREATE INDEX threads_expiring ON runs.threads (updated_at) WHERE ttl_minutes IS NOT NULL;
 CREATE INDEX threads_by_tenant ON runs.threads (tenant, created_at DESC, id);
 CREATE INDEX threads_by_metadata ON runs.threads USING gin (metadata jsonb_path_ops) WHERE metadata <> '{}';
 
@@ -130,3 +134,45 @@ CREATE TABLE runs.assistant_versions (
     PRIMARY KEY (tenant, assistant_id, version),
     FOREIGN KEY (tenant, assistant_id) REFERENCES runs.assistants ON DELETE CASCADE
 );
+
+-- Runs that begin again and again, on one thread or each on a new one.
+CREATE TABLE runs.crons (
+    id uuid PRIMARY KEY,
+    tenant text NOT NULL,
+    user_id text NOT NULL,
+    -- On whose behalf its runs work: {scopes, credential}.
+    caller jsonb NOT NULL,
+    assistant_id uuid NOT NULL,
+    thread_id text,
+    schedule text NOT NULL,
+    -- IANA name; null: UTC.
+    timezone text,
+    end_time timestamptz,
+    next_run_at timestamptz,
+    enabled boolean NOT NULL,
+    on_run_completed text CHECK (on_run_completed IN ('delete', 'keep')),
+    -- The body of its runs.
+    payload json NOT NULL,
+    metadata jsonb NOT NULL DEFAULT '{}',
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX crons_by_tenant ON runs.crons (tenant, created_at DESC, id);
+CREATE INDEX crons_due ON runs.crons (next_run_at) WHERE enabled AND next_run_at IS NOT NULL;
+
+-- What graphs and clients keep beside threads, by namespace and key.
+CREATE TABLE runs.items (
+    tenant text NOT NULL,
+    namespace text[] NOT NULL,
+    key text NOT NULL,
+    value jsonb NOT NULL,
+    -- Of the value's texts, for searches by meaning; null: it is not indexed.
+    embedding real[],
+    embedding_model text,
+    ttl_minutes float8,
+    expires_at timestamptz,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant, namespace, key)
+);
+CREATE INDEX items_expiring ON runs.items (expires_at) WHERE expires_at IS NOT NULL;
