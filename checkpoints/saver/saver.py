@@ -139,7 +139,11 @@ class GroupCommitSaver(DeltaHistorySaver):
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
         """Yield checkpoints, newest first. A slow consumer holds no connection."""
-        await self._step_writes.settle_all()
+        await (
+            self._step_writes.settle(config["configurable"]["thread_id"])
+            if config
+            else self._step_writes.settle_all()
+        )
         where, parameters = self._search_where(config, filter, before)
         async for rows in fetch_pages(self._pool, where, parameters, limit):
             for row in rows:

@@ -108,8 +108,9 @@ class Embedder:
             return await self._embed_query(clean)
         # An agent's tools search with the same words at the same time.
         async with self.cache.lock(self._cached_form, clean):
-            vector = self._find_cached(clean) or self._keep(clean, await self._embed_query(clean))
-        return list(vector)
+            if cached := self._find_cached(clean):
+                return list(cached)
+            return list(self._keep(clean, await self._embed_query(clean)))
 
     async def aclose(self) -> None:
         """Close the model's connections."""
