@@ -22,7 +22,7 @@ class ServerSettings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0 picks a free one")
-    studio_port: int = Field(2024, ge=1, le=65_535, description="Port of `make studio`")
+    studio_port: int = Field(2024, ge=1, le=65_535, description="Port of `make studio-dev`")
     workers: int = Field(
         1,
         ge=1,
