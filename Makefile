@@ -12,7 +12,7 @@ INSTALL = { $(BIN)/python -m pip --disable-pip-version-check install --quiet uv 
 	{ echo "uv could not install; pip does it (about a minute)"; \
 	$(BIN)/python -m pip --disable-pip-version-check install --progress-bar on -r $(1); }
 
-.PHONY: help serve worker demo keys migrate retention audit-verify memory-serve test test-thorough conformance check check-deploy fmt snapshots \
+.PHONY: help serve worker demo keys migrate retention audit-verify memory-serve test javascript test-thorough conformance check check-deploy fmt snapshots \
 	docs example-vectors proto requirements studio studio-dev fuzz audit-dependencies chaos eval try-model gguf test-gguf bench-service bench-fairness bench-messages bench-checkpoints bench-growth \
 	bench-memory bench-workflows bench-queue bench-run-streams bench-background bench-workers bench-costs bench-cells clean
 
@@ -54,6 +54,9 @@ memory-serve: $(VENV)/.runtime ## Run the memory as a gRPC service of its own
 ##@ Develop it
 test: $(VENV)/.dev ## Set everything up and run every test against a real Postgres (ARGS="tests/unit -k name")
 	@$(BIN)/python -m pytest $(ARGS); status=$$?; echo "CPU time of the run (user system; this shell, then the tests):"; times; exit $$status
+
+javascript: ## Install the JavaScript clients that some tests run in Node; make test skips those without
+	@cd tests/javascript && npm install --no-package-lock --no-audit --no-fund --loglevel=error
 
 test-thorough: $(VENV)/.dev ## Run every test, with ten times the examples of the property tests
 	@HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest $(ARGS)
@@ -105,7 +108,7 @@ requirements: $(VENV)/.dev ## Pin the newest versions that pyproject.toml permit
 		--no-emit-index-url --no-emit-find-links -c requirements.txt --group dev pyproject.toml -o requirements-dev.txt
 
 clean: ## Remove the environment and caches (data stays)
-	@rm -rf $(VENV) .venv-audit .venv-fuzz .schemathesis .venv-gguf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .langgraph_api
+	@rm -rf $(VENV) tests/javascript/node_modules .venv-audit .venv-fuzz .schemathesis .venv-gguf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .langgraph_api
 
 ##@ Attack it
 # schemathesis needs another jsonschema-rs than LangGraph's dev server, so it has its own environment.

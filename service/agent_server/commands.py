@@ -223,7 +223,8 @@ class ThreadCommands:
     async def _get_tree(self, identity: Identity, thread_id: str, params: Mapping[str, Any]) -> Reply:
         owner = await self._owners.get_owner(identity, thread_id)
         runs = await self._store.list_begun(identity.tenant, thread_id)
-        run_id = params.get("run_id") or (runs[-1].id if runs else None)
+        running = [run for run in runs if not run.ended_at] or runs[-1:]
+        run_id = params.get("run_id") or (running[0].id if running else None)
         row = await self._store.get(str(run_id)) if run_id in {run.id for run in runs} else None
         if row is None:
             raise CommandRefused("no_such_run", f"the thread has no run {run_id!r} that has begun")

@@ -9,14 +9,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
 from langchain_core.language_models._compat_bridge import message_to_events
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, RemoveMessage, ToolMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
+
+from core.models.streams import find_reply_id
 
 Namespace: TypeAlias = tuple[str, ...]
 MessageEvent: TypeAlias = dict[str, Any]
 Block: TypeAlias = dict[str, Any]
 
-_ROLES: Final = {"human": "human", "system": "system"}
+_CALLS: Final = frozenset({"tool_call", "tool_call_chunk", "invalid_tool_call"})
+# In the metadata of what a model wrote.
+_MODEL_KEY: Final = "ls_model_type"
 # The field of a block that grows with its deltas, and the name of the delta.
 _GROWING: Final = {
     "text": ("text", "text-delta"),
@@ -37,18 +41,21 @@ class MessageEvents:
         self, namespace: Namespace, message: BaseMessage, metadata: Mapping[str, Any]
     ) -> Iterator[MessageEvent]:
         """Yield the events of a chunk, or of a message that came whole."""
-        # The result of a tool is an event of the channel ``tools``, and a removal one of the values.
-        if isinstance(message, ToolMessage | RemoveMessage):
+        # Our models stream their thoughts beside the reply that they belong to, and JSON that nobody reads.
+        if "structured" in (metadata.get("tags") or ()):
             return
-        key = (namespace, message.id or "")
+        key = (namespace, find_reply_id(message.id or ""))
         if not isinstance(message, AIMessageChunk):
+            # What a node made itself, such as the result of a tool, is in the values.
+            if not isinstance(message, AIMessage) or _MODEL_KEY not in metadata:
+                return
             if opened := self._open.pop(key, None):
                 yield from opened.finish()
             elif key[1] not in self._finished:
                 yield from _convert_whole(message, metadata)
             return
         if key not in self._open:
-            self._open[key] = _OpenMessage(message, metadata)
+            self._open[key] = _OpenMessage(key[1], metadata)
             yield self._open[key].start()
         yield from self._open[key].add(message)
         if message.chunk_position == "last":
@@ -68,12 +75,12 @@ class _OpenMessage:
     """A message of which chunks come.
 
     Args:
-        first: Its first chunk.
+        message_id: Its id.
         metadata: Of the model run that writes it.
     """
 
-    def __init__(self, first: AIMessageChunk, metadata: Mapping[str, Any]) -> None:
-        self._id = first.id or ""
+    def __init__(self, message_id: str, metadata: Mapping[str, Any]) -> None:
+        self._id = message_id
         self._metadata = metadata
         self._blocks: dict[Any, tuple[int, Block]] = {}
         self._response_metadata: dict[str, Any] = {}
@@ -81,17 +88,16 @@ class _OpenMessage:
 
     def start(self) -> MessageEvent:
         """Return the first event."""
-        return _build_start(self._id, "ai", self._metadata)
+        return _build_start(self._id, self._metadata)
 
     def add(self, chunk: AIMessageChunk) -> Iterator[MessageEvent]:
         """Yield the events of a chunk."""
         self._response_metadata |= chunk.response_metadata
         if chunk.usage_metadata:
             self._usage = add_usage(self._usage, chunk.usage_metadata)
-        for position, content in enumerate(chunk.content_blocks):
-            block: Block = dict(content)
+        for position, block in enumerate(_list_blocks(chunk)):
             kind = block["type"]
-            key = block["index"] if block.get("index") is not None else (kind, position)
+            key = (kind, position if block.get("index") is None else block["index"])
             field, delta = _GROWING.get(kind, ("", ""))
             if key not in self._blocks:
                 self._blocks[key] = (len(self._blocks), block)
@@ -123,17 +129,23 @@ class _OpenMessage:
         return {"event": name, "message_id": self._id, "index": index, **fields}
 
 
+def _list_blocks(chunk: AIMessageChunk) -> list[Block]:
+    """Return the blocks of a chunk; LangChain takes pieces of tool calls beside a text for whole calls."""
+    blocks: list[Block] = [dict(block) for block in chunk.content_blocks]
+    others = [block for block in blocks if block["type"] not in _CALLS]
+    return [*others, *({**call, "type": "tool_call_chunk"} for call in chunk.tool_call_chunks)]
+
+
 def _convert_whole(message: BaseMessage, metadata: Mapping[str, Any]) -> Iterator[MessageEvent]:
     message_id = message.id or ""
     for event in message_to_events(message, message_id=message_id):
         if event["event"] == "message-start":
-            role = "ai" if isinstance(message, AIMessage) else _ROLES.get(message.type, "ai")
-            yield _build_start(message_id, role, metadata)
+            yield _build_start(message_id, metadata)
         else:
             yield {**event, "message_id": message_id}
 
 
-def _build_start(message_id: str, role: str, metadata: Mapping[str, Any]) -> MessageEvent:
+def _build_start(message_id: str, metadata: Mapping[str, Any]) -> MessageEvent:
     known = {
         "provider": metadata.get("ls_provider"),
         "model": metadata.get("ls_model_name"),
@@ -143,7 +155,7 @@ def _build_start(message_id: str, role: str, metadata: Mapping[str, Any]) -> Mes
     }
     return {
         "event": "message-start",
-        "role": role,
+        "role": "ai",
         "id": message_id,
         "message_id": message_id,
         "metadata": {name: value for name, value in known.items() if value is not None},

@@ -7,6 +7,7 @@ from langgraph.types import Interrupt
 
 from service.agent_server.message_events import MessageEvents, Namespace
 from service.agent_server.subscriptions import Subscription, name_custom_channel
+from service.agent_server.tool_events import ToolEvents, find_calls
 from service.runs.events import PART_MICROSECONDS, LoggedPart, NumberedPart
 from service.runs.output import INTERRUPT_UPDATE
 from service.runs.store import RunRow
@@ -50,6 +51,7 @@ class ProtocolEvents:
     def _begin(self) -> None:
         self._messages = MessageEvents()
         self._subgraphs = _Subgraphs()
+        self._tools = ToolEvents()
         self._pending: dict[str, tuple[Namespace, Interrupt]] = {}
 
     def convert(self, numbered: NumberedPart) -> Iterator[Event]:
@@ -95,6 +97,8 @@ class ProtocolEvents:
 
     def _list_raw(self, kind: str, namespace: Namespace, data: Any) -> Iterator[_Bare]:
         if kind == "tasks":
+            if "result" not in data:
+                self._tools.observe(namespace, data)
             for subgraph, event in self._subgraphs.observe(namespace, data):
                 path = "|".join(subgraph)
                 yield from _number(self._messages.finish(subgraph), subgraph, path)
@@ -105,6 +109,8 @@ class ProtocolEvents:
                 self._pending.setdefault(pending.id, (namespace, pending))
         elif kind == "checkpoints":
             data = _shorten_checkpoint(data)
+        elif kind == "tools":
+            data = self._tools.name(namespace, data)
         if kind in _RAW:
             yield _RAW_SLOT, kind, kind, namespace, data
 
@@ -161,10 +167,8 @@ class _Subgraphs:
         return data
 
     def _note_call(self, task: Mapping[str, Any]) -> None:
-        given = task.get("input")
-        call = given.get("tool_call") if isinstance(given, Mapping) else None
-        if isinstance(call, Mapping) and call.get("id"):
-            self._calls[task["id"]] = call["id"]
+        for call in find_calls(task):
+            self._calls.setdefault(task["id"], call["id"])
 
 
 def _describe_task_end(task: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,8 +17,10 @@ ACCESS: Mapping[str, Access] = {
     "/ok": "anyone",
     # The development CRM checks its own key, CRM_API_KEY, in the same header; it is served on loopback only.
     "/crm": "anyone",
+    # The pages' scripts and styles, which show nothing of anyone.
+    "/assets": "anyone",
+    "/": "member",
     "/docs": "member",
-    "/redoc": "member",
     "/openapi.json": "member",
     "/info": "member",
     # The Agent Server API. Routes that write a state or read memory ask for a further scope.

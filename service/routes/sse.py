@@ -57,13 +57,17 @@ def stream_response(
     return EventSourceResponse(
         join_chunks(events, to_error_event, thread_id=thread_id, run_id=run_id),
         ping=ping_seconds,
-        ping_message_factory=_build_heartbeat,
+        ping_message_factory=_Heartbeat,
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", **(headers or {})},
     )
 
 
-def _build_heartbeat() -> ServerSentEvent:
-    return ServerSentEvent(comment="heartbeat")
+class _Heartbeat(ServerSentEvent):
+    """A comment without a blank line, which several clients take for an event without data."""
+
+    def encode(self) -> bytes:
+        """Return the line."""
+        return b": heartbeat\r\n"
 
 
 async def wait_for_first(

@@ -12,6 +12,8 @@ from service.runs.store import BegunRun, RunRow, RunStore
 
 # A client that opens a thread's stream is often about to begin a run: so long it is not shown the last one.
 _BEGIN_SECONDS: Final = 0.3
+# How soon a stream that waits for a run notices that the service stops.
+_STOP_SECONDS: Final = 1.0
 # Replicas' clocks may differ by so much from that of the database.
 _CLOCKS: Final = timedelta(seconds=60)
 
@@ -68,9 +70,10 @@ class ThreadFollowers:
                         yield ThreadPart(run, numbered)
                     yield ThreadPart(run, None, await self._store.get(run.id))
                     changed.set()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(KEEP_SECONDS):
-                        await changed.wait()
+                while not (changed.is_set() or is_stopping()):
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(_STOP_SECONDS):
+                            await changed.wait()
 
     async def is_missing_events(self, tenant: str, thread_id: str, since: int) -> bool:
         """Return whether a run has ended after a time, of which the parts are not kept any more."""

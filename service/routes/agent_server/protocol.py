@@ -9,8 +9,8 @@ import orjson
 from fastapi import APIRouter, Response, WebSocket, WebSocketDisconnect
 from pydantic import ValidationError
 
-from core.errors import NotFound, RateLimited, ServiceError
-from service.agent_server.commands import CommandEnvelope, build_error
+from core.errors import BadRequest, NotFound, RateLimited, ServiceError
+from service.agent_server.commands import CommandEnvelope, CommandRefused, build_error
 from service.agent_server.protocol_events import Event
 from service.agent_server.subscriptions import Subscription
 from service.auth.principal import Identity
@@ -34,9 +34,17 @@ def protocol_router() -> APIRouter:
 
     @router.post("/threads/{thread_id}/commands")
     async def execute_command(
-        thread_id: ThreadId, command: CommandEnvelope, service: OpenService, requester: Requester
+        thread_id: ThreadId, body: dict[str, Any], service: OpenService, requester: Requester
     ) -> Response:
-        """Carry out a command: `run.start`, `input.respond` or `agent.getTree`. Errors are answers too."""
+        """Carry out a command `{id, method, params}`: `run.start`, `input.respond` or `agent.getTree`.
+
+        Errors of commands are answers with 200; 400 for what is no command.
+        """
+        try:
+            command = CommandEnvelope.model_validate(body)
+        except ValidationError as error:
+            refused = invalid_request(error.errors(include_url=False, include_context=False))
+            raise BadRequest(refused.message, details=refused.details) from None
         return JsonResponse(await service.commands.execute(requester, str(thread_id), command))
 
     @router.post(
@@ -133,12 +141,12 @@ class _Connection:
         if not command.method.startswith(_SUBSCRIPTIONS):
             return await self._service.commands.execute(self._identity, self._thread_id, command)
         try:
-            result = self._subscribe(command)
+            result = self._change_subscriptions(command)
         except ValidationError as error:
             refused = invalid_request(error.errors(include_url=False, include_context=False))
             return build_error(command.id, "invalid_argument", refused.message)
-        if result is None:
-            return build_error(command.id, "no_such_subscription", "the connection has no such subscription")
+        except CommandRefused as refusal:
+            return build_error(command.id, refusal.code, refusal.message)
         return {"type": "success", "id": command.id, "result": result}
 
     async def _count(self) -> None:
@@ -154,24 +162,33 @@ class _Connection:
         if status and not status.allowed:
             raise RateLimited("too many requests; try again in a moment")
 
-    def _subscribe(self, command: CommandEnvelope) -> dict[str, Any] | None:
-        """Begin or end subscriptions, and return the result; ``None``: there is none of that id."""
-        action, params = command.method.removeprefix(_SUBSCRIPTIONS), command.params
-        if action == "unsubscribe":
-            reader = self._readers.pop(str(params.get("subscription_id")), None)
-            if reader is None:
-                return None
-            reader.cancel()
-            return {}
-        if action == "reconnect":
-            # A new connection has no subscriptions: the client subscribes again, with `since`.
-            return {"restored": False}
-        subscription = Subscription.model_validate(params)
-        if action != "subscribe" or len(self._readers) >= _MAX_SUBSCRIPTIONS:
-            return None
+    def _change_subscriptions(self, command: CommandEnvelope) -> dict[str, Any]:
+        """Begin or end a subscription, and return the result.
+
+        Raises:
+            CommandRefused: There is no such command or subscription.
+        """
+        match command.method.removeprefix(_SUBSCRIPTIONS):
+            case "subscribe":
+                return self._subscribe(Subscription.model_validate(command.params))
+            case "unsubscribe":
+                reader = self._readers.pop(str(command.params.get("subscription_id")), None)
+                if reader is None:
+                    raise CommandRefused("no_such_subscription", "the connection has no such subscription")
+                reader.cancel()
+                return {}
+            case "reconnect":
+                # A new connection has no subscriptions: the client subscribes again, with `since`.
+                return {"restored": False}
+            case _:
+                raise CommandRefused("unknown_command", f"there is no command {command.method!r}")
+
+    def _subscribe(self, subscription: Subscription) -> dict[str, Any]:
+        if len(self._readers) >= _MAX_SUBSCRIPTIONS:
+            raise CommandRefused("invalid_argument", f"a connection has at most {_MAX_SUBSCRIPTIONS} of them")
         subscription_id = str(uuid4())
         self._readers[subscription_id] = asyncio.create_task(self._read(subscription))
-        return {"subscription_id": subscription_id, "replayed_events": 0}
+        return {"subscription_id": subscription_id}
 
     async def _read(self, subscription: Subscription) -> None:
         try:

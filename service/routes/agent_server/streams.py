@@ -14,13 +14,13 @@ from core.errors import InvalidRequest, ServiceError
 from core.logging import get_logger
 from service.agent_server.run_body import ApiStreamMode, RunBody
 from service.agent_server.run_events import ApiEvents
-from service.auth.principal import Identity
 from service.lifespan import Service
 from service.routes import sse
 from service.routes.agent_server.http import AgentServerRoute, RunId, ThreadId
+from service.routes.agent_server.stateless_runs import build_stateless_run
 from service.routes.dependencies import OpenService, Requester, answer_until_disconnect
 from service.runs.events import find_attempt_start
-from service.runs.request import new_thread_id
+from service.runs.request import RunRequest
 
 log = get_logger(__name__)
 
@@ -49,16 +49,16 @@ def streams_router() -> APIRouter:
         thread_id: ThreadId, body: RunBody, request: Request, service: OpenService, requester: Requester
     ) -> Response:
         """Execute a run and stream its events, from `metadata` to `end`; if it failed, with `error`."""
-        answer = _begin(service, requester, body, thread_id=str(thread_id))
-        return await answer_until_disconnect(request, answer)
+        run = await service.run_builder.build(requester, body, thread_id=str(thread_id))
+        return await answer_until_disconnect(request, _begin(service, run, body))
 
     @router.post("/runs/stream", responses=_STREAM)
     async def stream_stateless_run(
         body: RunBody, request: Request, service: OpenService, requester: Requester
     ) -> Response:
         """Execute a run on a thread of its own and stream its events."""
-        answer = _begin(service, requester, body, thread_id=new_thread_id(), is_stateless=True)
-        return await answer_until_disconnect(request, answer)
+        run = await build_stateless_run(service, requester, body)
+        return await answer_until_disconnect(request, _begin(service, run, body))
 
     @router.get("/threads/{thread_id}/runs/{run_id}/stream", responses=_STREAM)
     async def join_run_stream(
@@ -117,17 +117,7 @@ def parse_event_id(text: str) -> int | None:
     return int(text)
 
 
-async def _begin(
-    service: Service, identity: Identity, body: RunBody, *, thread_id: str, is_stateless: bool = False
-) -> EventSourceResponse:
-    run = await service.run_builder.build(
-        identity,
-        body,
-        thread_id=thread_id,
-        fresh=is_stateless,
-        may_create_thread=True if is_stateless else None,
-        delete_thread=is_stateless and body.on_completion == "delete",
-    )
+async def _begin(service: Service, run: RunRequest, body: RunBody) -> EventSourceResponse:
     if body.after_seconds:
         await service.runs.enqueue(run, after_seconds=body.after_seconds)
     else:
@@ -180,22 +170,24 @@ async def _follow_thread(
     service: Service, tenant: str, thread_id: str, after: int | None, *, is_whole: bool
 ) -> AsyncGenerator[bytes, None]:
     begun, after = _get_begin(after)
-    events: ApiEvents | None = None
-    run_id = ""
+    since = max(after, begun)
+    events, run_id, is_new = None, "", False
     steps = service.threads_followed.follow(
-        tenant, thread_id, max(after, 0) or begun, is_stopping=lambda: service.lifecycle.is_stopping
+        tenant, thread_id, since, is_stopping=lambda: service.lifecycle.is_stopping
     )
     async for step in steps:
         if events is None or step.run.id != run_id:
-            events, run_id = ApiEvents(step.run.id), step.run.id
-        if step.numbered is None:
+            events, run_id, is_new = ApiEvents(step.run.id), step.run.id, False
+        if step.numbered:
+            converted = list(events.convert(step.numbered))
+            is_new = is_new or step.numbered.at > since
+            for event in converted if is_new else ():
+                if is_whole or event.name == "metadata":
+                    yield sse.format_event(event.name, event.data, id=str(step.numbered.at))
+        elif is_new or step.row is None:
             if error := events.error or (step.row.error if step.row else None):
                 yield _format_error(error)
             yield sse.format_event("end", {"run_id": run_id})
-            continue
-        for event in events.convert(step.numbered):
-            if step.numbered.at > max(after, begun) and (is_whole or event.name == "metadata"):
-                yield sse.format_event(event.name, event.data, id=str(step.numbered.at))
 
 
 def _get_begin(after: int | None) -> tuple[int, int]:
