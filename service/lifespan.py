@@ -70,6 +70,7 @@ from service.runs.recovery import RunRecovery, defer_run
 from service.runs.request import CompiledGraph
 from service.runs.sessions import SESSION_GRAPH, SessionRuns, summarise_session
 from service.runs.store import RunStore
+from service.runs.takeover import Takeovers
 from service.runs.thread_followers import ThreadFollowers
 from service.sessions.journeys import JourneyStore
 from service.sessions.store import SessionStore
@@ -122,6 +123,7 @@ class Service:
         memory: What is remembered of contacts.
         sessions: The customers' sessions.
         session_runs: Enters and closes the sessions of runs.
+        takeovers: People who take conversations over.
         journeys: Finds the journey that a message belongs to.
         hooks: What happens around runs: sessions and journeys.
         catalogue: The graphs that runs can be asked of by name, with those that are not ours.
@@ -166,6 +168,7 @@ class Service:
     memory: Memory
     sessions: SessionStore
     session_runs: SessionRuns
+    takeovers: Takeovers
     journeys: JourneyRouter
     hooks: RunHooks
     catalogue: GraphCatalogue
@@ -342,6 +345,9 @@ async def open_service(
             memory=memory,
             sessions=stores.sessions,
             session_runs=session_runs,
+            takeovers=Takeovers(
+                stores.sessions, claims.store, runs, graphs[SESSION_GRAPH.name], stores.audit
+            ),
             journeys=journeys,
             hooks=hooks,
             catalogue=api.catalogue,

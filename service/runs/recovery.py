@@ -144,6 +144,7 @@ class RunRecovery:
             durability=kwargs["durability"],
             recursion_limit=kwargs["recursion_limit"],
             options=options,
+            is_from_person=kwargs["is_from_person"],
         )
 
 

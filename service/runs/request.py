@@ -185,6 +185,7 @@ def build_run_request(
     durability: Durability | None = None,
     recursion_limit: int | None = None,
     options: RunOptions | None = None,
+    is_from_person: bool = False,
 ) -> RunRequest:
     """Build the request for a run of a registered graph.
 
@@ -213,6 +214,7 @@ def build_run_request(
         durability: When checkpoints are written; ``None``: as the graph's entry says.
         recursion_limit: Fewer super-steps than the graph's entry allows; ``None``: as many.
         options: See :class:`RunOptions`.
+        is_from_person: Whether a person of the company wrote the input's message.
 
     Raises:
         InvalidRequest: The thread id or the locale is malformed.
@@ -238,7 +240,13 @@ def build_run_request(
             "run_name": name,
         },
         fresh=thread_id is None if fresh is None else fresh,
-        context=Context(tenant=identity.tenant, user=identity.user, locale=locale, model=model),
+        context=Context(
+            tenant=identity.tenant,
+            user=identity.user,
+            locale=locale,
+            model=model,
+            is_from_person=is_from_person,
+        ),
         durability=durability or (spec.durability if spec else "async"),
         modes=modes,
         subgraphs=subgraphs,

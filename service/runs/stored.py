@@ -33,6 +33,7 @@ def dump_request(request: RunRequest) -> dict[str, Any] | None:
         "durability": request.durability,
         "recursion_limit": request.config.get("recursion_limit"),
         "options": None if request.options is NO_OPTIONS else _dump_options(request.options),
+        "is_from_person": request.context.is_from_person,
         "modes": request.modes,
         "subgraphs": request.subgraphs,
         "key": request.key,
