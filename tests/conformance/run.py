@@ -58,7 +58,7 @@ def serve(source: Path, folder: Path) -> Iterator[str]:
         "LOG_LEVEL": "warning",
         "LANGSMITH_TRACING": "false",
     }
-    command = [PYTHON, "-m", "tests.conformance.server", source / "integration"]
+    command = [PYTHON, "-m", "tests.conformance.server", str(source / "integration")]
     with (folder / "log").open("w+") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
         try:

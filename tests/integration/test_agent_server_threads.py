@@ -12,7 +12,6 @@ from langgraph.graph import START, StateGraph
 from langgraph.pregel.remote import RemoteGraph
 from langgraph.types import Command
 from langgraph_sdk import get_client
-from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.errors import BadRequestError, ConflictError, NotFoundError, UnprocessableEntityError
 from typing_extensions import TypedDict
 
@@ -42,13 +41,13 @@ async def up(shared_database_url: str, model: ScriptedChatModel) -> AsyncIterato
 
 
 @pytest.fixture(scope="module")
-async def client(up: RunningService) -> AsyncIterator[LangGraphClient]:
+async def client(up: RunningService) -> AsyncIterator[Any]:
     async with get_client(url=up.url) as opened:
         yield opened
 
 
 async def test_a_state_is_read_changed_and_forked_and_its_thread_copied_and_pruned(
-    client: LangGraphClient, model: ScriptedChatModel
+    client: Any, model: ScriptedChatModel
 ) -> None:
     thread_id = (await client.threads.create())["thread_id"]
     empty = await client.threads.get_state(thread_id)
@@ -95,7 +94,7 @@ async def test_a_state_is_read_changed_and_forked_and_its_thread_copied_and_prun
 
 
 async def test_a_session_of_the_crm_is_a_thread_that_shows_its_contact(
-    up: RunningService, client: LangGraphClient, model: ScriptedChatModel
+    up: RunningService, client: Any, model: ScriptedChatModel
 ) -> None:
     model.replies.append(AIMessage("A green one."))
     answer = await say(up, "Which parrot?", channel_id="mail")
@@ -112,7 +111,7 @@ async def test_a_session_of_the_crm_is_a_thread_that_shows_its_contact(
     assert thread["values"]["response"] == "A green one."
 
 
-async def test_an_assistant_has_versions_and_its_graph_explains_itself(client: LangGraphClient) -> None:
+async def test_an_assistant_has_versions_and_its_graph_explains_itself(client: Any) -> None:
     [own] = await client.assistants.search(graph_id="react", metadata={"created_by": "system"})
     assert own["description"]
     drawn = await client.assistants.get_graph(own["assistant_id"], xray=True)
@@ -143,7 +142,7 @@ async def test_an_assistant_has_versions_and_its_graph_explains_itself(client: L
 
 
 async def test_a_cron_begins_each_of_its_runs_once(
-    up: RunningService, client: LangGraphClient, model: ScriptedChatModel
+    up: RunningService, client: Any, model: ScriptedChatModel
 ) -> None:
     for wrong in ({"schedule": "* * * * * *"}, {"schedule": "0 9 * * 1-5", "timezone": "Mars/Base"}):
         with pytest.raises(UnprocessableEntityError):
@@ -188,14 +187,14 @@ def test_a_schedule_follows_the_clocks_of_its_zone() -> None:
 
 
 async def test_runs_without_a_thread_leave_none_behind(
-    up: RunningService, client: LangGraphClient, model: ScriptedChatModel
+    up: RunningService, client: Any, model: ScriptedChatModel
 ) -> None:
     model.replies += [AIMessage("Gone."), AIMessage("Kept.")]
     before = await client.threads.count()
     values: Any = await client.runs.wait(None, "react", input=TASK)
     assert values["final_answer"] == "Gone."
     bodies: Any = [{"assistant_id": "react", "input": TASK, "on_completion": "keep"}]
-    [kept] = await client.runs.create_batch(bodies)  # type: ignore[misc]  # the client says it is one run
+    [kept] = await client.runs.create_batch(bodies)
     answer: Any = await client.runs.join(kept["thread_id"], kept["run_id"])
     assert answer["final_answer"] == "Kept."
     # The thread of the first is erased by a job.
@@ -208,7 +207,7 @@ async def test_runs_without_a_thread_leave_none_behind(
     assert (await client.runs.get(kept["thread_id"], later["run_id"]))["status"] == "interrupted"
 
 
-async def test_a_thread_lives_as_long_as_it_was_given(up: RunningService, client: LangGraphClient) -> None:
+async def test_a_thread_lives_as_long_as_it_was_given(up: RunningService, client: Any) -> None:
     short = await client.threads.create(ttl=1)
     long = await client.threads.create(ttl={"ttl": 10_000, "strategy": "keep_latest"})
     async with up.service.pool.connection() as connection:
@@ -225,7 +224,7 @@ async def test_a_thread_lives_as_long_as_it_was_given(up: RunningService, client
 
 
 async def test_the_store_finds_items_by_meaning_and_keeps_tenants_apart(
-    up: RunningService, client: LangGraphClient
+    up: RunningService, client: Any
 ) -> None:
     await client.store.put_item(["users", "ana"], "food", {"text": "Ana loves pasta and pizza."})
     await client.store.put_item(["users", "ana"], "work", {"text": "She repairs bicycles."})
@@ -262,7 +261,7 @@ async def test_a_remote_graph_is_a_node_that_asks_and_whose_state_can_be_changed
     async with get_client(url=up.url) as client:
         await client.threads.create(thread_id=config["configurable"]["thread_id"])
     outer = StateGraph(Outer).add_node("agent", remote).add_edge(START, "agent").compile()
-    asked = await outer.ainvoke(TASK, config)
+    asked: Any = await outer.ainvoke({"task": TASK["task"], "contact_id": CONTACT}, config)
     assert "final_answer" not in asked or not asked["final_answer"]
     state = await remote.aget_state(config)
     assert state.next
