@@ -61,8 +61,8 @@ from typing import Any, ClassVar
 class ServiceError(RuntimeError):
     """Root of everything the service raises on purpose; raise one of its subclasses.
 
-    It is a ``RuntimeError`` because LangGraph's dev server shows the messages of Python's own errors and hides
-    all others behind "An internal error occurred".
+    It is a ``RuntimeError`` because LangGraph's dev server shows the messages of Python's own errors and
+    hides all others behind "An internal error occurred".
 
     Args:
         message: What went wrong and what to do next, for the caller to read. Never a secret.

@@ -325,10 +325,12 @@ class RunExecutor:
                     claim.is_replay = not request.is_stored
                     await _start_callbacks(request)
                     return replay_output(graph, earlier)
-                # Where a person has taken over, no agent continues: the message is a new one for the person.
-                graph_input = request.input if claim.held_by else None
-                # A run that began at an older checkpoint has gone on from there.
-                config = request.latest_config
+                if claim.held_by:
+                    # No agent continues where a person has taken over: the message is a new one, for them.
+                    graph_input = request.input
+                else:
+                    # A run that began at an older checkpoint has gone on from there.
+                    graph_input, config = None, request.latest_config
             check_preconditions(request, graph_input, state)
             for decision in list_decisions(graph.name, graph_input, state):
                 await self._audit.record(decision)

@@ -140,11 +140,11 @@ class RunRecovery:
             key=kwargs["key"],
             run_id=row.id,
             is_stored=True,
+            is_from_person=kwargs["is_from_person"],
             checkpoint=kwargs["checkpoint"],
             durability=kwargs["durability"],
             recursion_limit=kwargs["recursion_limit"],
             options=options,
-            is_from_person=kwargs["is_from_person"],
         )
 
 

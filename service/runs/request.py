@@ -181,11 +181,11 @@ def build_run_request(
     repeated: bool = False,
     run_id: str = "",
     is_stored: bool = False,
+    is_from_person: bool = False,
     checkpoint: Mapping[str, Any] | None = None,
     durability: Durability | None = None,
     recursion_limit: int | None = None,
     options: RunOptions | None = None,
-    is_from_person: bool = False,
 ) -> RunRequest:
     """Build the request for a run of a registered graph.
 
@@ -210,11 +210,11 @@ def build_run_request(
         repeated: Whether the key was used before.
         run_id: The run's id; empty: a new one.
         is_stored: Whether its row was inserted before.
+        is_from_person: Whether a person of the company wrote the input's message.
         checkpoint: ``checkpoint_id`` (and ``checkpoint_ns``) to continue from; ``None``: the latest.
         durability: When checkpoints are written; ``None``: as the graph's entry says.
         recursion_limit: Fewer super-steps than the graph's entry allows; ``None``: as many.
         options: See :class:`RunOptions`.
-        is_from_person: Whether a person of the company wrote the input's message.
 
     Raises:
         InvalidRequest: The thread id or the locale is malformed.

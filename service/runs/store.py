@@ -395,10 +395,6 @@ class RunStore:
                 await connection.execute(QUERIES["delete_ended"], {"days": days, "limit": _BATCH})
             ).rowcount
 
-    async def delete(self, run_id: str) -> None:
-        """Delete a run that has ended."""
-        await self._fetch_one("delete_run", {"id": run_id})
-
     async def hold_thread(self, tenant: str, thread_id: str, user: str, *, take_over: bool) -> bool:
         """Let a person hold a thread; return whether they do, as another one may."""
         values = {"tenant": tenant, "thread": thread_id, "user": user, "take_over": take_over}
@@ -418,6 +414,10 @@ class RunStore:
         """Return the person who holds a thread; empty: nobody, or there is no such thread."""
         row = await self._fetch_one("get_holder", {"tenant": tenant, "thread": thread_id})
         return str(row["held_by"]) if row else ""
+
+    async def delete(self, run_id: str) -> None:
+        """Delete a run that has ended."""
+        await self._fetch_one("delete_run", {"id": run_id})
 
     async def notify(self, message: str) -> None:
         """Tell the other replicas something; see :data:`CHANNEL`."""

@@ -9,19 +9,19 @@ CREATE TABLE runs.threads (
     -- What its last run left behind. Whether it is busy is known from its runs.
     status text NOT NULL DEFAULT 'idle' CHECK (status IN ('idle', 'interrupted', 'error')),
     metadata jsonb NOT NULL DEFAULT '{}',
-    -- So long after its last change it is deleted, or its history; null: never.
-    ttl_minutes float8,
-    ttl_strategy text CHECK (ttl_strategy IN ('delete', 'keep_latest')),
     -- The person who has taken the conversation over from the agents, and since when; empty: nobody.
     held_by text NOT NULL DEFAULT '',
     held_at timestamptz,
+    -- So long after its last change it is deleted, or its history; null: never.
+    ttl_minutes float8,
+    ttl_strategy text CHECK (ttl_strategy IN ('delete', 'keep_latest')),
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 80);
 CREATE INDEX threads_expiring ON runs.threads (updated_at) WHERE ttl_minutes IS NOT NULL;
 CREATE INDEX threads_by_tenant ON runs.threads (tenant, created_at DESC, id);
-CREATE INDEX threads_by_metadata ON runs.threads USING gin (metadata jsonb_path_ops) WHERE metadata <> '{}';
 CREATE INDEX threads_held ON runs.threads (tenant) WHERE held_by <> '';
+CREATE INDEX threads_by_metadata ON runs.threads USING gin (metadata jsonb_path_ops) WHERE metadata <> '{}';
 
 -- A run is a row before it is a task of a process. A claim assigns it to one replica, which renews the claim while
 -- it executes the run, or while a caller of it waits for the run's turn.
