@@ -17,7 +17,7 @@ INSTALL = { $(2)/bin/python -m pip --disable-pip-version-check install --quiet u
 	$(2)/bin/python -m pip --disable-pip-version-check install --progress-bar on -r $(1); }
 
 .PHONY: help serve console worker demo keys migrate retention audit-verify memory-serve test javascript test-thorough conformance check check-deploy fmt snapshots \
-	docs example-vectors proto requirements studio fuzz audit-dependencies chaos eval try-model gguf test-gguf bench-service bench-fairness bench-messages bench-checkpoints bench-growth \
+	docs example-vectors proto requirements studio studio-dev fuzz audit-dependencies chaos eval try-model gguf test-gguf bench-service bench-fairness bench-messages bench-checkpoints bench-growth \
 	bench-memory bench-workflows bench-queue bench-run-streams bench-background bench-workers bench-costs bench-cells clean
 
 help: ## Show this list
@@ -36,7 +36,10 @@ worker: $(VENV)/.runtime ## Run jobs of the task queue without serving HTTP (nee
 demo: $(VENV)/.runtime ## Watch an agent solve a support case (URL=http://... uses a running service)
 	@exec $(BIN)/python -m service.cli.demo $(if $(URL),--url $(URL))
 
-studio: $(VENV)/.dev ## Open the graphs in LangGraph Studio's dev server
+studio: $(VENV)/.runtime ## Open LangGraph Studio on the running service (URL=http://... names it)
+	@exec $(BIN)/python -m service.cli.open_studio $(URL)
+
+studio-dev: $(VENV)/.dev ## Debug the graphs with LangGraph's dev server, which keeps threads in memory
 	@exec $(BIN)/python -m service.cli.studio
 
 ##@ Operate it
