@@ -2,6 +2,7 @@
 
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +22,8 @@ class Context:
     model: str | None = None
 
 
-_context: ContextVar[Context | None] = ContextVar("context", default=None)
+# Of the task in progress; the event loop reads it for each callback, without a call.
+RUN_CONTEXT: Final[ContextVar[Context | None]] = ContextVar("run context", default=None)
 
 
 def set_context(context: Context) -> None:
@@ -29,12 +31,12 @@ def set_context(context: Context) -> None:
 
     For code that LangGraph gives no ``Runtime``, such as the keys of caches. Each run has a task of its own.
     """
-    _context.set(context)
+    RUN_CONTEXT.set(context)
 
 
 def current_context() -> Context | None:
     """Return the parameters of the run in progress, or ``None`` outside of runs."""
-    return _context.get()
+    return RUN_CONTEXT.get()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

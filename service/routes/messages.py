@@ -12,7 +12,6 @@ from langgraph.types import StreamMode
 from sse_starlette import ServerSentEvent
 
 from core.concurrency import SlotUnavailable
-from core.context import Context, set_context
 from core.deadline import is_over, set_deadline
 from core.errors import CrmError, InterruptPending, ModelError, NothingToResume, ServiceError, TooManyRuns
 from core.logging import get_logger
@@ -79,7 +78,6 @@ def messages_router() -> APIRouter:
     ) -> Response:
         """Answer a customer's message, whole or as a stream."""
         limits = service.settings.messages
-        set_context(Context(tenant=requester.tenant, user=requester.user))
         set_deadline(limits.deadline_seconds, reserve=limits.reserve_seconds)
         is_streamed = "text/event-stream" in accept
         async with _take_turn(service, requester.tenant):
