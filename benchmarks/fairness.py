@@ -241,7 +241,7 @@ async def run_flood(name: str, to: Target) -> AsyncIterator[Counter[int]]:
         await asyncio.sleep(LEAD_SECONDS)
         yield answers
     finally:
-        told, _ = await process.communicate()
+        told, _ = await process.communicate(b"")
         answers.update({int(status): number for status, number in json.loads(told or "{}").items()})
         await asyncio.sleep(LEAD_SECONDS)
 
