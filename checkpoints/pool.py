@@ -21,6 +21,8 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from checkpoints.embedded import embedded_postgres_server
+from core.concurrency import FairSemaphore
+from core.context import current_tenant
 from core.errors import StartupError
 from core.logging import get_logger
 from core.postgres import Connection, Pool
@@ -36,6 +38,8 @@ CHECK_SQL: Final = "SELECT 1"
 CHECK_INTERVAL_SECONDS: Final = 1.0
 # Long compared with the pauses of a busy event loop, so that a late answer is not taken for an outage.
 CHECK_TIMEOUT_SECONDS: Final = 5.0
+# The part of all connections that one of several tenants may hold.
+_SHARE: Final = 3 / 4
 # PostgreSQL, appendix A: too_many_connections. The database is available to those who have a connection.
 _TOO_MANY_CONNECTIONS: Final = "53300"
 
@@ -59,6 +63,9 @@ class WatchedPool(AsyncConnectionPool[Connection]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.unavailable_reason = ""
+        # Tenants take turns, and leave some connections to others while there are others.
+        self._turns = FairSemaphore(self.max_size, shared_limit=max(1, int(self.max_size * _SHARE)))
+        self._borrowers: dict[Connection, str] = {}
         self._waiters: set[asyncio.Timeout] = set()
         self._returned_at: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
 
@@ -70,19 +77,37 @@ class WatchedPool(AsyncConnectionPool[Connection]):
         """
         if self.unavailable_reason:
             raise PoolTimeout(self.unavailable_reason)
+        tenant = current_tenant()
         try:
-            async with asyncio.timeout(None) as waiter:
+            async with asyncio.timeout(timeout or self.timeout) as waiter:
                 self._waiters.add(waiter)
-                return await super().getconn(timeout)
+                await self._turns.acquire(tenant)
+                try:
+                    connection = await super().getconn(timeout)
+                except BaseException:
+                    self._turns.release(tenant)
+                    raise
         except TimeoutError:
-            raise PoolTimeout(self.unavailable_reason) from None
+            raise PoolTimeout(self.unavailable_reason or "no connection became free in time") from None
         finally:
             self._waiters.discard(waiter)
+        self._borrowers[connection] = tenant
+        return connection
 
     async def putconn(self, conn: Connection) -> None:
         """Return a borrowed connection."""
         self._returned_at[conn] = time.monotonic()
-        await super().putconn(conn)
+        tenant = self._borrowers.pop(conn, None)
+        try:
+            await super().putconn(conn)
+        finally:
+            if tenant is not None:
+                self._turns.release(tenant)
+
+    def get_stats(self) -> dict[str, int]:
+        """Return the pool's counters; who waits for a turn waits for a connection."""
+        stats = super().get_stats()
+        return {**stats, "requests_waiting": stats.get("requests_waiting", 0) + self._turns.waiting}
 
     async def check_unless_fresh(self, connection: Connection) -> None:
         """Check a connection before it is lent, with a round trip only where it can tell something.

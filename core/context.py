@@ -39,6 +39,12 @@ def current_context() -> Context | None:
     return RUN_CONTEXT.get()
 
 
+def current_tenant() -> str:
+    """Return the tenant for whom this task works; empty: none in particular."""
+    context = RUN_CONTEXT.get()
+    return context.tenant if context else ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actor:
     """Who does something, and in which run; recorded with effects and in the audit trail.

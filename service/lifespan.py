@@ -309,7 +309,9 @@ async def open_service(
             tracing=tracing,
             tasks=tasks,
             circuits=circuits,
-            arrivals=FairSemaphore(_ARRIVALS, timeout=settings.runs.queue_seconds),
+            arrivals=FairSemaphore(
+                _ARRIVALS, shared_limit=_ARRIVALS - 2, timeout=settings.runs.queue_seconds
+            ),
             development_crm=development_crm,
             peers=peers,
         )
