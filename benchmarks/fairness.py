@@ -45,7 +45,7 @@ MESSAGES: Final = 40
 PHASE_SECONDS: Final = 12.0
 LAST_SECONDS: Final = 6.0
 # A flood is under way before B begins, and its runs stop at their next step before the next one.
-LEAD_SECONDS: Final = 2.0
+LEAD_SECONDS: Final = 3.0
 UNDISTURBED: Final = "undisturbed"
 ALLOWED_FACTOR: Final = 2.0
 ALLOWED_SECONDS: Final = 0.1
@@ -220,10 +220,11 @@ async def flood_until_told(to: Target, flood: Flood) -> None:
     """Flood until standard input is closed, and print the answers by status as JSON."""
     os.nice(FLOOD_NICENESS)
     flooding = asyncio.ensure_future(flood(to))
+    print("flooding", flush=True)  # noqa: T201 - for the process that started this one
     await asyncio.to_thread(sys.stdin.read)
     flooding.cancel()
     await asyncio.wait([flooding])
-    print(json.dumps(to.answers))  # noqa: T201 - for the process that started this one
+    print(json.dumps(to.answers))  # noqa: T201
 
 
 @contextlib.asynccontextmanager
@@ -238,6 +239,8 @@ async def run_flood(name: str, to: Target) -> AsyncIterator[Counter[int]]:
         stdout=asyncio.subprocess.PIPE,
     )
     try:
+        if process.stdout:
+            await process.stdout.readline()
         await asyncio.sleep(LEAD_SECONDS)
         yield answers
     finally:
