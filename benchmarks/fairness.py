@@ -4,8 +4,8 @@ A real service process with API keys on an embedded Postgres of its own. Tenant 
 other, alone and during each flood of tenant A. The goal: B's p95 during a flood is at most twice its own
 undisturbed p95, plus 100 ms.
 
-All share the same cores. A's clients stand for other machines, so that they are a process of their own, of low
-priority: what is measured is the service and not how its clients wait for each other.
+All share the same cores. A's clients stand for other machines, so that they are a process of their own, of
+low priority: what is measured is the service and not how its clients wait for each other.
 """
 
 import argparse
@@ -220,11 +220,11 @@ async def flood_until_told(to: Target, flood: Flood) -> None:
     """Flood until standard input is closed, and print the answers by status as JSON."""
     os.nice(FLOOD_NICENESS)
     flooding = asyncio.ensure_future(flood(to))
-    print("flooding", flush=True)  # noqa: T201 - for the process that started this one
+    print("flooding", flush=True)
     await asyncio.to_thread(sys.stdin.read)
     flooding.cancel()
     await asyncio.wait([flooding])
-    print(json.dumps(to.answers))  # noqa: T201
+    print(json.dumps(to.answers))
 
 
 @contextlib.asynccontextmanager
