@@ -38,8 +38,6 @@ CHECK_SQL: Final = "SELECT 1"
 CHECK_INTERVAL_SECONDS: Final = 1.0
 # Long compared with the pauses of a busy event loop, so that a late answer is not taken for an outage.
 CHECK_TIMEOUT_SECONDS: Final = 5.0
-# The part of all connections that one of several tenants may hold.
-_SHARE: Final = 3 / 4
 # PostgreSQL, appendix A: too_many_connections. The database is available to those who have a connection.
 _TOO_MANY_CONNECTIONS: Final = "53300"
 
@@ -63,8 +61,9 @@ class WatchedPool(AsyncConnectionPool[Connection]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.unavailable_reason = ""
-        # Tenants take turns, and leave some connections to others while there are others.
-        self._turns = FairSemaphore(self.max_size, shared_limit=max(1, int(self.max_size * _SHARE)))
+        # Tenants take turns, and leave half of the connections to others while there are others: a tenant with
+        # many runs has each of its connections for long, as its runs wait for computing time meanwhile.
+        self._turns = FairSemaphore(self.max_size, shared_limit=max(1, self.max_size // 2))
         self._borrowers: dict[Connection, str] = {}
         self._waiters: set[asyncio.Timeout] = set()
         self._returned_at: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()

@@ -310,7 +310,10 @@ async def open_service(
             tasks=tasks,
             circuits=circuits,
             arrivals=FairSemaphore(
-                _ARRIVALS, shared_limit=_ARRIVALS - 2, timeout=settings.runs.queue_seconds
+                _ARRIVALS,
+                shared_limit=_ARRIVALS // 2,
+                timeout=settings.runs.queue_seconds,
+                queue_length=settings.runs.queue_length,
             ),
             development_crm=development_crm,
             peers=peers,
