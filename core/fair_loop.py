@@ -26,7 +26,7 @@ from core.context import RUN_CONTEXT
 
 # How long tenants' callbacks are called before the loop looks after everything else. None is cut off.
 SLICE_SECONDS: Final = 0.001
-# A tenant has the loop to itself when no other one has had a callback for so long.
+# A tenant has the loop to itself when it has used so much without a callback of another one.
 ALONE_AFTER_SECONDS: Final = 1.0
 # Tenants without callbacks whose use is remembered, beside as many as have some.
 _REMEMBERED: Final = 64
@@ -54,10 +54,10 @@ class TenantTurns(asyncio.AbstractEventLoop):
     are passed on to the loop, for the price of a look at their context.
 
     Args:
-        clock: Seconds that only grow.
+        clock: Seconds of computing time of the thread, as nobody is charged for what others take from it.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.thread_time) -> None:
         super().__init__()
         self._clock = clock
         self._call_directly: Callable[..., asyncio.Handle] = super().call_soon
