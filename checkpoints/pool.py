@@ -61,8 +61,8 @@ class WatchedPool(AsyncConnectionPool[Connection]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.unavailable_reason = ""
-        # Tenants take turns, and leave half of the connections to others while there are others: a tenant with
-        # many runs has each of its connections for long, as its runs wait for computing time meanwhile.
+        # Tenants take turns, and leave half of the connections to others while there are others: a tenant
+        # with many runs keeps each of its connections long, as its runs wait for computing time meanwhile.
         self._turns = FairSemaphore(self.max_size, shared_limit=max(1, self.max_size // 2))
         self._borrowers: dict[Connection, str] = {}
         self._waiters: set[asyncio.Timeout] = set()
@@ -87,11 +87,14 @@ class WatchedPool(AsyncConnectionPool[Connection]):
                     self._turns.release(tenant)
                     raise
         except TimeoutError:
-            raise PoolTimeout(self.unavailable_reason or "no connection became free in time") from None
+            raise self._build_timeout() from None
         finally:
             self._waiters.discard(waiter)
         self._borrowers[connection] = tenant
         return connection
+
+    def _build_timeout(self) -> PoolTimeout:
+        return PoolTimeout(self.unavailable_reason or "no connection became free in time")
 
     async def putconn(self, conn: Connection) -> None:
         """Return a borrowed connection."""

@@ -18,11 +18,13 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
-from typing import Any, Final
+from typing import Final, TypeVarTuple
 
 import uvloop
 
 from core.context import RUN_CONTEXT
+
+Ts = TypeVarTuple("Ts")
 
 # How long tenants' callbacks are called before the loop looks after everything else. None is cut off.
 SLICE_SECONDS: Final = 0.001
@@ -47,11 +49,11 @@ class _Tenant:
     handles: deque[asyncio.Handle] = field(default_factory=deque)
 
 
-class TenantTurns(asyncio.AbstractEventLoop):
-    """Mixin that has the callbacks of an event loop take turns; it comes before the loop's class.
+class FairLoop(uvloop.Loop):
+    """The service's event loop.
 
     The order of a tenant's callbacks stays that of their arrival. While one tenant alone has callbacks, they
-    are passed on to the loop, for the price of a look at their context.
+    are passed on to uvloop, for the price of a look at their context.
 
     Args:
         clock: Seconds of computing time of the thread, as nobody is charged for what others take from it.
@@ -72,7 +74,7 @@ class TenantTurns(asyncio.AbstractEventLoop):
         self._latest_since = 0.0
 
     def call_soon(
-        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.Handle:
         """Call back in the turn of the tenant that the context names."""
         run = RUN_CONTEXT.get() if context is None else context.get(RUN_CONTEXT)
@@ -154,7 +156,3 @@ def _call(handle: asyncio.Handle) -> None:
 
 
 _NOBODY: Final = Context()
-
-
-class FairLoop(TenantTurns, uvloop.Loop):
-    """The service's event loop."""

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from contextvars import Context
-from typing import Any
+from typing import TypeVarTuple
 
 import pytest
 
@@ -13,6 +14,7 @@ from service.cli import running as server
 from tests.support.identity import WITH_KEYS, key_of
 from tests.support.service import CONTACT, RunningService, running_service
 
+Ts = TypeVarTuple("Ts")
 # Of one run; most of them are LangGraph's.
 FEWEST_CALLBACKS = 60
 
@@ -24,9 +26,11 @@ class NotingLoop(FairLoop):
         super().__init__()
         self.callbacks: Counter[str] = Counter()
 
-    def call_soon(self, *args: Any, context: Any = None) -> asyncio.Handle:
+    def call_soon(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.Handle:
         self.callbacks[_name_tenant(context)] += 1
-        return super().call_soon(*args, context=context)
+        return super().call_soon(callback, *args, context=context)
 
 
 def _name_tenant(context: Context | None) -> str:
