@@ -202,12 +202,17 @@ class GroupCommitSaver(DeltaHistorySaver):
             yield cursor
 
 
+def build_serializer() -> JsonPlusSerializer:
+    """Return the strict serializer: what it reads cannot make the service import or call what it names."""
+    return JsonPlusSerializer(allowed_msgpack_modules=None)
+
+
 @asynccontextmanager
 async def open_saver(pool: Pool, meter: CommitMeter | None = None) -> AsyncIterator[GroupCommitSaver]:
     """Open a saver whose tables are up to date. Queued writes are committed before it closes.
 
-    Deserialisation is strict: a row cannot make the service import or call what it names. States therefore
-    hold only messages and plain JSON values.
+    Deserialisation is strict (:func:`build_serializer`). States therefore hold only messages and plain JSON
+    values.
 
     Args:
         pool: The database.
@@ -218,7 +223,7 @@ async def open_saver(pool: Pool, meter: CommitMeter | None = None) -> AsyncItera
     """
     writer = GroupWriter(lambda: connect(pool), patience_seconds=pool.timeout, meter=meter)
     try:
-        saver = GroupCommitSaver(pool, writer, JsonPlusSerializer(allowed_msgpack_modules=None))
+        saver = GroupCommitSaver(pool, writer, build_serializer())
         await migrate(pool, saver)
         yield saver
     finally:

@@ -14,12 +14,22 @@ Access: TypeAlias = Scope | Literal["anyone", "member"]
 ACCESS: Mapping[str, Access] = {
     # Probes and load balancers have no key. The response shows nothing of any tenant.
     "/health": "anyone",
+    "/ok": "anyone",
     # The development CRM checks its own key, CRM_API_KEY, in the same header; it is served on loopback only.
     "/crm": "anyone",
+    # The pages' scripts and styles, which show nothing of anyone.
+    "/assets": "anyone",
+    "/": "member",
     "/docs": "member",
-    "/redoc": "member",
     "/openapi.json": "member",
     "/info": "member",
+    # The Agent Server API. Routes that write a state or read memory ask for a further scope.
+    "/assistants": "runs",
+    "/threads": "runs",
+    "DELETE /threads": "erasure",
+    "/threads/prune": "erasure",
+    "/runs": "runs",
+    "/store": "runs",
     "/v1/messages": "runs",
     "/v1/runs": "runs",
     "/v1/workflows": "runs",
@@ -28,6 +38,7 @@ ACCESS: Mapping[str, Access] = {
     "/v1/approvals": "approvals",
     "/v1/sessions": "sessions",
     "POST /v1/sessions": "takeover",
+    "/v1/overview": "sessions",
     "/v1/memory": "memory:write",
     "/v1/memory/search": "memory:read",
     "/v1/memory/facts": "memory:read",
