@@ -370,7 +370,12 @@ async def open_service(
             tracing=tracing,
             tasks=tasks,
             circuits=circuits,
-            arrivals=FairSemaphore(_ARRIVALS, timeout=settings.runs.queue_seconds),
+            arrivals=FairSemaphore(
+                _ARRIVALS,
+                shared_limit=_ARRIVALS // 2,
+                timeout=settings.runs.queue_seconds,
+                queue_length=settings.runs.queue_length,
+            ),
             development_crm=development_crm,
             peers=peers,
         )
