@@ -45,6 +45,7 @@ from service.observability.metrics import RunMeter, ServiceMetrics, add_gauges
 from service.observability.peers import Peers
 from service.observability.tracing import Tracing, open_tracing
 from service.retention import schedule_retention
+from service.runs.announcements import announce_effect
 from service.runs.claims import RunClaims
 from service.runs.erasure import Erasure
 from service.runs.event_exchange import EventExchange
@@ -341,7 +342,7 @@ def _build_stores(settings: Settings, pool: Pool) -> _Stores:
     return _Stores(
         audit=AuditTrail(pool),
         requests=RequestKeys(pool, hours=settings.idempotency.key_hours),
-        effects=RecordedEffects(pool),
+        effects=RecordedEffects(pool, announce_effect),
         sessions=SessionStore(pool, idle_seconds=settings.sessions.idle_seconds),
         journeys=JourneyStore(pool),
     )

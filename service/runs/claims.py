@@ -6,7 +6,7 @@ replica that was suspended for longer than its claim can write nothing afterward
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, TypeAlias
@@ -19,6 +19,8 @@ from core.logging import get_logger
 from core.postgres import DATABASE_UNAVAILABLE
 from core.tasks import periodic
 from service.errors import REPLACED, error_body, to_service_error
+from service.outbox.events import NewEvent
+from service.runs.announcements import Subject
 from service.runs.limits import RunQueue
 from service.runs.notifications import Notifications
 from service.runs.request import RunRequest, new_run_id
@@ -65,6 +67,8 @@ class Claim:
         is_begun: Whether its preconditions were met.
         is_replay: Whether it answers with what an earlier run left, so that it is no run of its own.
         is_interrupted: Whether it ended with a question.
+        subject: Whom and which message a run is about that continues or answers; ``None``: its input says so.
+        events: What becomes true with its end.
         cancel_action: How it is to be cancelled.
     """
 
@@ -77,6 +81,8 @@ class Claim:
     is_begun: bool = False
     is_replay: bool = False
     is_interrupted: bool = False
+    subject: Subject | None = None
+    events: Sequence[NewEvent] = ()
     cancel_action: CancelAction | None = None
 
 
@@ -403,7 +409,8 @@ class RunClaims:
             return
         else:
             status, described = _describe_end(claim, error)
-            successor = await self.store.end(claim.run_id, claim.attempt, status, described)
+            events = () if error else claim.events
+            successor = await self.store.end(claim.run_id, claim.attempt, status, described, events=events)
         await self._pass_on(claim, successor)
 
     async def _pass_on(self, claim: Claim, successor: Successor | None) -> None:

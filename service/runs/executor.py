@@ -26,6 +26,7 @@ from core.settings import RunSettings
 from service.audit.trail import AuditTrail
 from service.auth.principal import Identity
 from service.errors import to_service_error
+from service.runs.announcements import describe_result, read_subject
 from service.runs.answers import refuse_wrong_answers
 from service.runs.claims import CLIENT_GONE, SHUTDOWN, Claim, RunClaims, was_suspended
 from service.runs.followers import RunFollowers
@@ -252,6 +253,7 @@ class RunExecutor:
         finally:
             run_log.end(result.values.get("response"))
         claim.is_interrupted = bool(result.interrupts)
+        claim.events = describe_result(request, result, claim.subject)
         if request.on_finish and not claim.is_replay and not result.interrupts:
             await request.on_finish(result.values)
 
@@ -270,6 +272,7 @@ class RunExecutor:
         pending: Sequence[Interrupt] = ()
         if request.key or not request.fresh:
             state = await graph.aget_state(config)
+            claim.subject = read_subject(request, state)
             earlier = await find_earlier_run(request, state)
             if earlier is None and graph_input is None and claim.has_waited:
                 # The run to continue was ahead on the thread, and has come to its end.

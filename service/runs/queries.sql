@@ -66,13 +66,15 @@ WHERE id = %(id)s AND status = 'pending' AND (claimed_by IS NULL OR claimed_by =
 RETURNING attempt
 
 -- name: end
--- Ends a run, and returns the run that is next on its thread.
+-- Ends a run with the events that it makes true, and returns the run that is next on its thread.
 WITH ended AS (
     UPDATE runs.runs
     SET status = %(status)s, ended_at = now(), error = %(error)s, claimed_by = NULL, claim_expires_at = NULL,
         kwargs = CASE %(status)s WHEN 'success' THEN NULL ELSE kwargs END
     WHERE id = %(id)s AND status = 'running' AND attempt = %(attempt)s
-    RETURNING thread_id
+    RETURNING thread_id, tenant
+), announced AS (
+    SELECT outbox.add_all(tenant, %(events)s::json) AS events FROM ended WHERE %(events)s::json IS NOT NULL
 ), updated AS (
     -- Most runs leave their thread as it was, and cost nothing here.
     UPDATE runs.threads SET updated_at = now(), status = left_behind.status
@@ -80,7 +82,8 @@ WITH ended AS (
                         ELSE 'error' END AS status) AS left_behind
     WHERE threads.id = ended.thread_id AND threads.status <> left_behind.status
 )
-SELECT next.id::text AS next_id, next.claimed_by AS next_owner FROM ended LEFT JOIN LATERAL (
+SELECT next.id::text AS next_id, next.claimed_by AS next_owner, (SELECT events FROM announced)
+FROM ended LEFT JOIN LATERAL (
     SELECT id, claimed_by FROM runs.runs WHERE thread_id = ended.thread_id AND status = 'pending'
     ORDER BY created_at, id LIMIT 1
 ) AS next ON true

@@ -18,6 +18,7 @@ from pydantic import BaseModel, JsonValue
 from core.context import current_actor
 from core.errors import NotFound, ThreadBusy
 from core.postgres import Connection, Pool, read_queries
+from service.outbox.events import NewEvent, dump_events
 
 QUERIES: Final = read_queries(Path(__file__).parent / "queries.sql")
 
@@ -217,14 +218,29 @@ class RunStore:
         return int(row["attempt"]) if row else 0
 
     async def end(
-        self, run_id: str, attempt: int, status: EndStatus, error: Mapping[str, Any] | None = None
+        self,
+        run_id: str,
+        attempt: int,
+        status: EndStatus,
+        error: Mapping[str, Any] | None = None,
+        *,
+        events: Sequence[NewEvent] = (),
     ) -> Successor | None:
-        """End a run that this replica holds, and return the run that is next on its thread."""
+        """End a run that this replica holds, and return the run that is next on its thread.
+
+        Args:
+            run_id: The run.
+            attempt: This replica's claim.
+            status: How it ended.
+            error: ``{error, message, details}`` of one that failed.
+            events: What becomes true with its end, written in the same transaction.
+        """
         values = {
             "id": run_id,
             "attempt": attempt,
             "status": status,
             "error": None if error is None else Json(error, _dump_json),
+            "events": dump_events(events),
         }
         return _read_successor(await self._fetch_one("end", values))
 
