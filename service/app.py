@@ -30,6 +30,7 @@ from service.routes.messages import messages_router
 from service.routes.runs import runs_router
 from service.routes.sessions import sessions_router
 from service.routes.threads import threads_router
+from service.routes.webhooks import webhooks_router
 from service.routes.workflows import workflows_router
 from service.version import VERSION
 
@@ -95,5 +96,6 @@ def create_app(service: Service | None = None) -> FastAPI:
     app.include_router(sessions_router())
     app.include_router(memory_router())
     app.include_router(workflows_router())
+    app.include_router(webhooks_router())
     app.include_router(langserve_router())
     return app

@@ -44,6 +44,7 @@ from service.migrations import migrate_rooms
 from service.observability.metrics import RunMeter, ServiceMetrics, add_gauges
 from service.observability.peers import Peers
 from service.observability.tracing import Tracing, open_tracing
+from service.outbox.events import maintain_outbox
 from service.retention import schedule_retention
 from service.runs.announcements import announce_effect
 from service.runs.claims import RunClaims
@@ -64,6 +65,9 @@ from service.runs.store import RunStore
 from service.sessions.journeys import JourneyStore
 from service.sessions.store import SessionStore
 from service.sessions.worker import SessionWorker, Summarise
+from service.webhooks.deliveries import DeliveryStore
+from service.webhooks.endpoints import EndpointStore
+from service.webhooks.sender import WebhookSender, send_webhooks
 from service.workflows.engine import open_engine
 from service.workflows.workflows import Workflows, schedule_workflows
 from tools.crm.client import CrmClient
@@ -122,6 +126,9 @@ class Service:
         tracing: Starts the spans of requests and runs.
         tasks: The background tasks.
         circuits: Returns the circuits of the CRM (``crm``) and of the models that were called, by name.
+        webhooks: The endpoints of webhooks.
+        deliveries: The deliveries of events to them.
+        webhook_sender: Sends them, and knows which addresses are allowed.
         arrivals: Slots of messages that find their session and journey, before they have a run's slot.
         development_crm: The application to mount at ``/crm``; ``None``: a real CRM is set up.
         peers: The other processes that serve the same port; ``None``: there are none.
@@ -156,6 +163,9 @@ class Service:
     tracing: Tracing
     tasks: Supervisor
     circuits: Callable[[], Mapping[str, CircuitState]]
+    webhooks: EndpointStore
+    deliveries: DeliveryStore
+    webhook_sender: WebhookSender
     arrivals: FairSemaphore
     development_crm: FastAPI | None
     peers: Peers | None
@@ -259,6 +269,18 @@ async def open_service(
             )
         )
         schedule_retention(queue, settings, pool, erasure)
+        maintain_outbox(queue, pool, keep_days=settings.events.keep_days)
+        webhook_sender = await stack.enter_async_context(
+            send_webhooks(
+                tasks,
+                queue,
+                pool,
+                settings=settings.webhooks,
+                meter=metrics,
+                # As for jobs: another process does.
+                is_working=settings.queue.concurrency > 0,
+            )
+        )
         workflows = schedule_workflows(
             settings.workflows,
             pool,
@@ -310,6 +332,9 @@ async def open_service(
             tracing=tracing,
             tasks=tasks,
             circuits=circuits,
+            webhooks=EndpointStore(pool),
+            deliveries=DeliveryStore(pool),
+            webhook_sender=webhook_sender,
             arrivals=FairSemaphore(_ARRIVALS, timeout=settings.runs.queue_seconds),
             development_crm=development_crm,
             peers=peers,

@@ -35,6 +35,7 @@ ACCESS: Mapping[str, Access] = {
     "/v1/memory/forget": "erasure",
     "/v1/threads": "erasure",
     "/v1/audit": "audit",
+    "/v1/webhooks": "webhooks",
     # The numbers cover all tenants.
     "/v1/agents": "metrics",
     "/metrics": "metrics",

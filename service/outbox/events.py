@@ -21,19 +21,6 @@ DELETE FROM outbox.events WHERE position IN (
     SELECT position FROM outbox.events WHERE at < now() - %(days)s * interval '1 day' LIMIT %(limit)s
 )
 """
-# The first delivery of a thread may be left without a time: its endpoint was enabled while the event was
-# written.
-REPAIR_SQL: Final = """
-UPDATE outbox.deliveries AS delivery SET due_at = now(), since = now()
-FROM outbox.endpoints AS endpoint
-WHERE delivery.status = 'pending' AND delivery.due_at = 'infinity'
-  AND endpoint.id = delivery.endpoint_id AND endpoint.is_enabled
-  AND NOT EXISTS (
-      SELECT FROM outbox.deliveries AS earlier
-      WHERE earlier.endpoint_id = delivery.endpoint_id AND earlier.thread_id = delivery.thread_id
-        AND earlier.status = 'pending' AND earlier.position < delivery.position
-  )
-"""
 ERASE_EVENTS_SQL: Final = "DELETE FROM outbox.events WHERE thread_id = %s"
 ERASE_THREAD_SQL: Final = "DELETE FROM outbox.threads WHERE thread_id = %s"
 ERASE_FACTS_SQL: Final = """
@@ -94,7 +81,7 @@ def _clean(value: Any) -> Any:
 
 
 def maintain_outbox(scheduler: Scheduler, pool: Pool, *, keep_days: float) -> None:
-    """Have events deleted when they are too old, and deliveries that were forgotten begun."""
+    """Have events deleted when they are too old."""
 
     async def delete_old() -> None:
         values = {"days": keep_days, "limit": _BATCH}
@@ -103,12 +90,7 @@ def maintain_outbox(scheduler: Scheduler, pool: Pool, *, keep_days: float) -> No
             async with pool.connection() as connection:
                 deleted = (await connection.execute(DELETE_OLD_SQL, values)).rowcount
 
-    async def repair() -> None:
-        async with pool.connection() as connection:
-            await connection.execute(REPAIR_SQL)
-
     scheduler.every("outbox-cleanup", delete_old, seconds=CLEANUP_SECONDS)
-    scheduler.every("outbox-repair", repair, seconds=60)
 
 
 async def erase_events(connection: Connection, thread_id: str) -> None:

@@ -18,6 +18,7 @@ from service.runs.announcements import announce_effect
 from tests.integration.test_approvals import APPROVE, DONE, SEND, begin
 from tests.support.events import keep_events, read_events
 from tests.support.general_agent import replying, say, service
+from tests.support.queue import until_true
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT, running_service
 
@@ -84,11 +85,11 @@ async def test_a_workflow_tells_of_its_question_once_and_of_its_end(database_url
         assert (needed["type"], needed["subject"]) == ("approval.needed", begun["id"])
         url = f"/v1/approvals/{needed['data']['approval_id']}"
         (await running.http.post(url, json=APPROVE)).raise_for_status()
-        while not (ended := await read_events(running.service.pool, "workflow.ended")):
-            await asyncio.sleep(0)
+        await until_true(lambda: read_events(running.service.pool, "workflow.ended"))
+        [ended] = await read_events(running.service.pool, "workflow.ended")
         types = [event["type"] for event in await read_events(running.service.pool)]
     assert types == ["approval.needed", "approval.decided", "workflow.ended"]
-    assert (ended[0]["data"]["name"], ended[0]["data"]["status"]) == ("refund", "succeeded")
+    assert (ended["data"]["name"], ended["data"]["status"]) == ("refund", "succeeded")
 
 
 async def test_a_run_that_fails_is_told_with_its_error(database_url: str) -> None:
@@ -137,7 +138,9 @@ async def test_a_fact_is_told_when_it_is_new_and_forgotten_with_its_contact(data
         await keep_events(running.service.pool)
         memory, scope = running.service.memory, Scope("default", CONTACT)
         for stated in ("Lisbon", "Lisbon", "Porto"):
-            fact = NewFact(subject="contact", predicate="city", object=stated, confidence=0.9)
+            fact = NewFact(
+                subject="contact", predicate="city", object=stated, confidence=0.9, source_message_id=""
+            )
             await memory.upsert_facts(scope, [fact])
         events = await read_events(running.service.pool)
         assert [event["data"]["object"] for event in events] == ["Lisbon", "Porto"]
@@ -187,4 +190,3 @@ async def test_events_of_a_thread_are_numbered_in_the_order_in_which_they_became
 def _question(tool: str, thread: str = "thread") -> str | None:
     data = ApprovalNeeded(approval_id="0.thread", run_id="r", graph="react", tool=tool)
     return dump_events([NewEvent(data=data, thread_id=thread)])
-
