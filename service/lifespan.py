@@ -30,6 +30,7 @@ from service.audit.trail import AuditTrail
 from service.audit.worker import maintain_audit
 from service.auth.authenticator import Authenticator, open_authenticator
 from service.auth.rate_limits import RateLimiter, open_storage
+from service.broker import publish_events
 from service.graph_deps import (
     build_deps,
     compile_graphs,
@@ -298,6 +299,7 @@ async def open_service(
         )
         recovery.schedule(queue, settings.runs)
 
+        await stack.enter_async_context(publish_events(tasks, pool, settings.amqp, metrics))
         with use_meter(RunMeter(metrics, BACKGROUND)):
             await stack.enter_async_context(queue.work(tasks))
         # Registered last, so that it is the first thing to happen when the service closes.

@@ -22,6 +22,12 @@ from tests.support.queue import until_true
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT, running_service
 
+WHERE: dict[str, Any] = {
+    "subject": "contact",
+    "predicate": "city",
+    "confidence": 0.9,
+    "source_message_id": "m-1",
+}
 QUESTION = {"name": "refund", "steps": [{"type": "approval", "id": "ask", "question": "Refund it?"}]}
 
 
@@ -139,7 +145,7 @@ async def test_a_fact_is_told_when_it_is_new_and_forgotten_with_its_contact(data
         memory, scope = running.service.memory, Scope("default", CONTACT)
         for stated in ("Lisbon", "Lisbon", "Porto"):
             fact = NewFact(
-                subject="contact", predicate="city", object=stated, confidence=0.9, source_message_id=""
+                subject="contact", predicate="city", object=stated, confidence=0.9, source_message_id="m-1"
             )
             await memory.upsert_facts(scope, [fact])
         events = await read_events(running.service.pool)

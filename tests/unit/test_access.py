@@ -34,8 +34,9 @@ def test_every_route_has_a_row_in_the_table_and_every_row_a_known_scope() -> Non
     assert set(ACCESS.values()) <= {*SCOPES, "anyone", "member"}
 
 
-def test_only_probes_and_the_development_crm_ask_for_nothing() -> None:
-    assert [path for path, asked in ACCESS.items() if asked == "anyone"] == ["/health", "/crm"]
+def test_only_probes_the_development_crm_and_signed_gateways_ask_for_no_credential() -> None:
+    open_paths = [path for path, asked in ACCESS.items() if asked == "anyone"]
+    assert open_paths == ["/health", "/crm", "/v1/gateways"]
     assert find_access("/health/ready") == "anyone"
     assert find_access("/healthy") is None
     assert find_access("/crmx") is None
