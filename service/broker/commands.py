@@ -26,6 +26,7 @@ from service.broker.connection import (
     declare_queue,
     get_queue,
     open_connection,
+    watch_channel,
 )
 from service.broker.publisher import BrokerMeter
 
@@ -103,7 +104,9 @@ class CommandConsumer:
                 try:
                     async with self._consume() as closed:
                         status.state, failures = "running", 0
-                        await _first(closed, self._stop.wait())
+                        await _first(closed.wait(), self._stop.wait())
+                        if not self._stop.is_set():
+                            raise ConnectionError("the connection to the broker was lost")
                 except BROKER_FAULTS as error:
                     if not failures:
                         log.warning("background_task_waits", task="commands", reason=type(error).__name__)
@@ -127,8 +130,8 @@ class CommandConsumer:
             await asyncio.wait(self._tasks)
 
     @asynccontextmanager
-    async def _consume(self) -> AsyncIterator[Awaitable[Any]]:
-        """Consume while the context is open; yields what ends when the connection is lost."""
+    async def _consume(self) -> AsyncIterator[asyncio.Event]:
+        """Consume while the context is open; yields what is set when the connection is lost."""
         name = self._settings.commands_queue
         async with open_connection(self._settings, "commands") as connection:
             for queue_name in (name, name + _DEAD):
@@ -142,17 +145,14 @@ class CommandConsumer:
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
+            closed = watch_channel(channel)
             tag = await queue.consume(begin, timeout=STEP_SECONDS)
-            closed = asyncio.ensure_future(_wait_for_end(connection.closed()))
-            try:
-                yield closed
-                if not connection.is_closed:
-                    await queue.cancel(tag, timeout=STEP_SECONDS)
-                    # They acknowledge on this connection.
-                    if self._tasks:
-                        await asyncio.wait(self._tasks)
-            finally:
-                closed.cancel()
+            yield closed
+            if not channel.is_closed:
+                await queue.cancel(tag, timeout=STEP_SECONDS)
+                # They acknowledge on this connection.
+                if self._tasks:
+                    await asyncio.wait(self._tasks)
 
     async def _take(self, message: AbstractIncomingMessage, exchange: AbstractExchange) -> None:
         """Handle a message: acknowledge it, give it back, or have it join the dead ones."""
@@ -235,14 +235,6 @@ class CommandConsumer:
         await exchange.publish(dead, self._settings.commands_queue + _DEAD, timeout=STEP_SECONDS)
         await message.ack()
         self._meter.record_broker("dead")
-
-
-async def _wait_for_end(future: Awaitable[Any]) -> None:
-    """Wait until a connection is closed, for whatever reason."""
-    try:
-        await future
-    except BROKER_FAULTS:
-        return
 
 
 async def _first(*awaitables: Awaitable[Any]) -> None:

@@ -4,20 +4,21 @@ aio-pika has connections that reconnect by themselves. Ours do not: the tasks th
 pauses that grow, and show that in their status, like every other task that waits for something outside.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractQueue
-from aio_pika.exceptions import AMQPException, ChannelNotFoundEntity
+from aio_pika.exceptions import AMQPException, ChannelInvalidStateError, ChannelNotFoundEntity
 
 from core.postgres import DATABASE_UNAVAILABLE
 from core.settings import AmqpSettings
 from core.tasks import Backoff
 
 # Exceptions that mean that the broker cannot be reached, or refuses what it is asked for.
-BROKER_FAULTS: Final = (AMQPException, ConnectionError, OSError, TimeoutError)
+BROKER_FAULTS: Final = (AMQPException, ChannelInvalidStateError, OSError, TimeoutError)
 UNAVAILABLE: Final = (*BROKER_FAULTS, *DATABASE_UNAVAILABLE)
 BACKOFF: Final = Backoff(first=1, longest=30)
 # Time limit of one step: to connect, to declare, to have a message confirmed.
@@ -43,6 +44,23 @@ async def open_connection(settings: AmqpSettings, name: str) -> AsyncIterator[Ab
         yield connection
     finally:
         await connection.close()
+
+
+def watch_channel(channel: AbstractChannel) -> asyncio.Event:
+    """Return an event that is set when a channel is closed, for whatever reason.
+
+    The channel's state is what to trust: a connection that breaks closes its channels, and does not always
+    count as closed itself.
+    """
+    closed = asyncio.Event()
+
+    def note(*_: object) -> None:
+        closed.set()
+
+    channel.close_callbacks.add(note, weak=False)
+    if channel.is_closed:
+        closed.set()
+    return closed
 
 
 async def declare_queue(connection: AbstractConnection, name: str) -> None:

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 import orjson
 from aio_pika import DeliveryMode, Message
-from aio_pika.abc import AbstractConnection, AbstractExchange
+from aio_pika.abc import AbstractChannel, AbstractExchange
 from aio_pika.exceptions import DeliveryError
 from psycopg.rows import DictRow
 
@@ -75,7 +75,7 @@ class EventPublisher:
         self._settings = settings
         self._meter = meter
         self._connected = AsyncExitStack()
-        self._connection: AbstractConnection | None = None
+        self._channel: AbstractChannel | None = None
         self._exchange: AbstractExchange | None = None
         self._expected_at = float("-inf")
 
@@ -120,19 +120,19 @@ class EventPublisher:
             self._expected_at = now
 
     async def _connect(self) -> AbstractExchange:
-        if self._exchange is None or self._connection is None or self._connection.is_closed:
+        if self._exchange is None or self._channel is None or self._channel.is_closed:
             await self._disconnect()
             async with asyncio.timeout(2 * STEP_SECONDS):
                 opened = open_connection(self._settings, "events")
-                connection = self._connection = await self._connected.enter_async_context(opened)
+                connection = await self._connected.enter_async_context(opened)
                 await declare_exchange(connection, self._settings.events_exchange)
-                channel = await connection.channel(publisher_confirms=True)
-                self._exchange = await get_exchange(channel, self._settings.events_exchange)
+                self._channel = await connection.channel(publisher_confirms=True)
+                self._exchange = await get_exchange(self._channel, self._settings.events_exchange)
         return self._exchange
 
     async def _disconnect(self) -> None:
         connected, self._connected = self._connected, AsyncExitStack()
-        self._connection = self._exchange = None
+        self._channel = self._exchange = None
         try:
             async with asyncio.timeout(STEP_SECONDS):
                 await connected.aclose()

@@ -22,12 +22,6 @@ from tests.support.queue import until_true
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT, running_service
 
-WHERE: dict[str, Any] = {
-    "subject": "contact",
-    "predicate": "city",
-    "confidence": 0.9,
-    "source_message_id": "m-1",
-}
 QUESTION = {"name": "refund", "steps": [{"type": "approval", "id": "ask", "question": "Refund it?"}]}
 
 
