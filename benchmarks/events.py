@@ -40,9 +40,9 @@ from service.broker.publisher import EXPECT_SQL, EventPublisher
 from service.migrations import migrate_rooms
 from service.observability.metrics import ServiceMetrics
 from service.outbox.catalogue import MessageAnswered
-from service.outbox.events import NewEvent, dump_events
+from service.outbox.events import ADD_SQL, NewEvent, dump_events
 from service.webhooks.deliveries import DeliveryStore
-from service.webhooks.endpoints import ADD_EVENT_SQL, EndpointStore
+from service.webhooks.endpoints import EndpointStore
 from service.webhooks.sender import WebhookSender
 from service.webhooks.signatures import sign
 
@@ -78,7 +78,7 @@ async def write(pool: Pool, numbers: Sequence[int]) -> None:
     """Write events in one transaction."""
     async with pool.connection() as connection:
         events = dump_events([build_event(number) for number in numbers])
-        await connection.execute(ADD_EVENT_SQL, {"tenant": "acme", "events": events})
+        await connection.execute(ADD_SQL, {"tenant": "acme", "events": events})
 
 
 async def write_at(pool: Pool, rate: int, seconds: float, *, at_once: int) -> int:

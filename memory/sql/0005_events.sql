@@ -14,7 +14,7 @@ BEGIN
     SELECT session_id INTO session FROM memory.messages WHERE scope = NEW.scope AND id = NEW.source_message_id;
     EXECUTE 'SELECT outbox.add($1, ''fact.learned'', 1, $2, $3, $4)'
     USING contact.tenant, coalesce(session, ''), contact.contact_id, json_build_object(
-        'contact_id', contact.contact_id, 'fact_id', NEW.origin, 'subject', NEW.subject, 'predicate', NEW.predicate,
+        'contact_id', contact.contact_id, 'fact_id', NEW.id::text, 'subject', NEW.subject, 'predicate', NEW.predicate,
         'object', NEW.object, 'confidence', NEW.confidence, 'valid_from', NEW.valid_from, 'valid_to', NEW.valid_to,
         'source_message_id', NEW.source_message_id);
     RETURN NULL;

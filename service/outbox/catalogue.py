@@ -117,7 +117,7 @@ class FactLearned(EventData):
     type = "fact.learned"
 
     contact_id: str
-    fact_id: str = Field(description="The same for all later versions of the fact")
+    fact_id: str = Field(description="Its id in memory")
     subject: str
     predicate: str
     object: str

@@ -21,6 +21,7 @@ DELETE FROM outbox.events WHERE position IN (
     SELECT position FROM outbox.events WHERE at < now() - %(days)s * interval '1 day' LIMIT %(limit)s
 )
 """
+ADD_SQL: Final = "SELECT outbox.add_all(%(tenant)s, %(events)s::json)"
 ERASE_EVENTS_SQL: Final = "DELETE FROM outbox.events WHERE thread_id = %s"
 ERASE_THREAD_SQL: Final = "DELETE FROM outbox.threads WHERE thread_id = %s"
 ERASE_FACTS_SQL: Final = """

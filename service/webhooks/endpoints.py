@@ -11,13 +11,12 @@ from psycopg.rows import DictRow
 from core.errors import InvalidRequest, NotFound
 from core.postgres import Connection, Pool, read_queries
 from service.outbox.catalogue import RunEnded
-from service.outbox.events import NewEvent, dump_events
+from service.outbox.events import ADD_SQL, NewEvent, dump_events
 from service.webhooks.signatures import create_secret
 
 QUERIES: Final = read_queries(Path(__file__).parent / "queries.sql")
 
 MAX_ENDPOINTS: Final = 50
-ADD_EVENT_SQL: Final = "SELECT outbox.add_all(%(tenant)s, %(events)s::json)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +169,7 @@ async def deliver_run_end(
         once=f"run.ended:{end.run_id}",
         endpoint_id=str(row["id"]) if row else None,
     )
-    await connection.execute(ADD_EVENT_SQL, {"tenant": tenant, "events": dump_events([event])})
+    await connection.execute(ADD_SQL, {"tenant": tenant, "events": dump_events([event])})
 
 
 def _require(row: DictRow | None, endpoint_id: str) -> DictRow:
