@@ -99,7 +99,7 @@ class EventPublisher:
         Raises:
             AMQPException, OSError, TimeoutError: The broker is away; what it confirmed is recorded.
         """
-        await self._expect_events()
+        await self.expect_events()
         total = 0
         try:
             exchange = await self._connect()
@@ -110,7 +110,7 @@ class EventPublisher:
             raise
         return total
 
-    async def _expect_events(self) -> None:
+    async def expect_events(self) -> None:
         """Have events written for the broker, also while it is away."""
         now = asyncio.get_running_loop().time()
         if now - self._expected_at > _EXPECT_SECONDS:
@@ -222,5 +222,7 @@ async def publish_events(
         yield
         return
     publisher = EventPublisher(pool, settings, meter)
+    # Before anything is served that could make an event true.
+    await publisher.expect_events()
     async with tasks.supervise("event-publisher", publisher.run):
         yield

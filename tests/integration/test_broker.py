@@ -15,6 +15,7 @@ from tests.support.queue import until_true
 from tests.support.replicas import Gate
 from tests.support.scripted import ScriptedChatModel
 from tests.support.service import CONTACT, RunningService
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.rabbitmq
 
@@ -70,14 +71,10 @@ async def test_a_command_is_answered_once_however_often_it_is_sent(database_url:
         # A marker behind the repetitions.
         await own.send(command(2, tenant="nobody"))
         await own.get_dead()
-        await until_true(lambda: _is_idle(running))
+        await until(lambda: running.service.runs.active == 0)
         runs = (await running.http.get("/v1/runs")).json()["runs"]
     assert [run["status"] for run in runs] == ["success"]
     assert len(own.of("message.answered")) == 1
-
-
-async def _is_idle(running: RunningService) -> bool:
-    return running.service.runs.active == 0
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from core.settings import WhatsAppSettings
 from tests.support.events import keep_events, read_events
 from tests.support.general_agent import replying, service
 from tests.support.identity import WITH_KEYS
-from tests.support.queue import until_true
 from tests.support.service import RunningService
+from tests.support.waiting import until
 
 KEY = "a-key-of-the-gateway"
 CHAT = "351911111111@c.us"
@@ -55,11 +55,7 @@ async def test_a_message_is_answered_once_though_the_gateway_sends_it_twice(data
         for _ in range(2):
             taken = await post(running, webhook())
             assert (taken.status_code, taken.json()) == (202, {"status": "accepted"}), taken.text
-
-        async def is_idle() -> bool:
-            return running.service.runs.active == 0
-
-        await until_true(is_idle)
+        await until(lambda: running.service.runs.active == 0)
         [answered] = await read_events(running.service.pool, "message.answered")
     assert (answered["tenant"], answered["data"]["contact_id"]) == ("acme", CHAT)
     assert answered["data"]["response"] == "A green one."
