@@ -89,9 +89,14 @@ def describe_question(thread_id: str, run_id: str, graph: str, pending: Mapping[
 def _describe_answer(
     request: RunRequest, output: Mapping[str, Any], subject: Subject
 ) -> MessageAnswered | None:
-    """Return the event of an answer; ``None``: a journey had nothing to say, so the coordinator answers."""
+    """Return the event of an answer; ``None``: there is none.
+
+    A journey had nothing to say, so that the coordinator answers; or a person has taken the conversation over.
+    """
     graph = request.graph.name
     is_journey = graph != SESSION_GRAPH.name
+    if output.get("path") == "person":
+        return None
     response = read_response(output)
     if is_journey:
         response = CustomerText(response).text if response else ""

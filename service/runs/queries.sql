@@ -45,6 +45,7 @@ WITH thread AS (
 SELECT (SELECT tenant FROM owner) AS owner, (SELECT runs FROM ahead) AS ahead,
        (SELECT status FROM added) AS status, coalesce((SELECT attempt FROM added), 0) AS attempt,
        EXISTS (SELECT FROM thread) AS is_new_thread,
+       coalesce((SELECT held_by FROM runs.threads WHERE id = %(thread)s), '') AS held_by,
        (SELECT status FROM chosen) IS NOT NULL AND NOT EXISTS (SELECT FROM added) AS is_conflict
 
 -- name: claim
@@ -63,7 +64,7 @@ WHERE id = %(id)s AND status = 'pending' AND (claimed_by IS NULL OR claimed_by =
       WHERE other.tenant = run.tenant AND other.queue = run.queue AND other.status = 'running'
         AND other.ended_at IS NULL
   ))
-RETURNING attempt
+RETURNING attempt, coalesce((SELECT held_by FROM runs.threads WHERE id = run.thread_id), '') AS held_by
 
 -- name: end
 -- Ends a run with the events that it makes true, and returns the run that is next on its thread.
@@ -77,10 +78,12 @@ WITH ended AS (
     SELECT outbox.add_all(tenant, %(events)s::json) AS events FROM ended WHERE %(events)s::json IS NOT NULL
 ), updated AS (
     -- Most runs leave their thread as it was, and cost nothing here.
-    UPDATE runs.threads SET updated_at = now(), status = left_behind.status
+    UPDATE runs.threads SET updated_at = now(), status = left_behind.status,
+                            metadata = metadata || coalesce(%(metadata)s::jsonb, '{}')
     FROM ended, (SELECT CASE %(status)s WHEN 'success' THEN 'idle' WHEN 'interrupted' THEN 'interrupted'
                         ELSE 'error' END AS status) AS left_behind
-    WHERE threads.id = ended.thread_id AND threads.status <> left_behind.status
+    WHERE threads.id = ended.thread_id
+      AND (threads.status <> left_behind.status OR %(metadata)s::jsonb IS NOT NULL)
 )
 SELECT next.id::text AS next_id, next.claimed_by AS next_owner, (SELECT events FROM announced)
 FROM ended LEFT JOIN LATERAL (
@@ -207,6 +210,20 @@ SELECT tenant, graph FROM taken UNION ALL SELECT tenant, graph FROM runs.threads
 
 -- name: get_thread
 SELECT tenant, graph FROM runs.threads WHERE id = %(thread)s
+
+-- name: hold_thread
+-- Only one of two people who take a conversation over at once finds nobody there.
+UPDATE runs.threads SET held_by = %(user)s, held_at = CASE held_by WHEN %(user)s THEN held_at ELSE now() END
+WHERE id = %(thread)s AND tenant = %(tenant)s AND (held_by IN ('', %(user)s) OR %(take_over)s)
+RETURNING id
+
+-- name: free_thread
+UPDATE runs.threads SET held_by = '', held_at = NULL, metadata = metadata || '{"needs_person": false}'
+WHERE id = %(thread)s AND tenant = %(tenant)s AND (held_by IN ('', %(user)s) OR %(take_over)s)
+RETURNING id
+
+-- name: get_holder
+SELECT held_by FROM runs.threads WHERE id = %(thread)s AND tenant = %(tenant)s
 
 -- name: find_open
 SELECT id::text FROM runs.runs WHERE thread_id = %(thread)s AND ended_at IS NULL AND id::text <> %(except)s LIMIT 1

@@ -83,6 +83,7 @@ class Added:
         attempt: 1 where it is running.
         is_new_thread: Whether the thread's row was inserted with it.
         is_conflict: Whether another run was added to the thread at the same moment.
+        held_by: The person who has taken the thread over; empty: nobody.
     """
 
     owner: str | None
@@ -91,6 +92,19 @@ class Added:
     attempt: int
     is_new_thread: bool
     is_conflict: bool
+    held_by: str
+
+
+class Start(NamedTuple):
+    """A run that was pending and is running now.
+
+    Attributes:
+        attempt: The fencing token of the claim.
+        held_by: The person who has taken the thread over; empty: nobody.
+    """
+
+    attempt: int
+    held_by: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,15 +221,15 @@ class RunStore:
         row = await self._fetch_one("add", values)
         return Added(**row or {})
 
-    async def claim(self, run_id: str, *, places: int | None) -> int:
-        """Start a pending run if it is its turn, and return the attempt; 0: it is not, or it is gone."""
+    async def claim(self, run_id: str, *, places: int | None) -> Start | None:
+        """Start a pending run if it is its turn; ``None``: it is not, or it is gone."""
         values = {**self._mine, "id": run_id, "places": places}
         try:
             row = await self._fetch_one("claim", values)
         except UniqueViolation:
             # Another run of the thread was claimed at the same moment.
-            return 0
-        return int(row["attempt"]) if row else 0
+            return None
+        return Start(**row) if row else None
 
     async def end(
         self,
@@ -225,15 +239,17 @@ class RunStore:
         error: Mapping[str, Any] | None = None,
         *,
         events: Sequence[NewEvent] = (),
+        metadata: Mapping[str, Any] | None = None,
     ) -> Successor | None:
         """End a run that this replica holds, and return the run that is next on its thread.
 
         Args:
             run_id: The run.
-            attempt: This replica's claim.
+            attempt: The claim's fencing token.
             status: How it ended.
-            error: ``{error, message, details}`` of one that failed.
+            error: Why, as JSON, where it failed.
             events: What becomes true with its end, written in the same transaction.
+            metadata: What the thread's metadata says from now on; other keys of it stay.
         """
         values = {
             "id": run_id,
@@ -241,6 +257,7 @@ class RunStore:
             "status": status,
             "error": None if error is None else Json(error, _dump_json),
             "events": dump_events(events),
+            "metadata": None if metadata is None else Json(metadata, _dump_json),
         }
         return _read_successor(await self._fetch_one("end", values))
 
@@ -344,6 +361,26 @@ class RunStore:
             return (
                 await connection.execute(QUERIES["delete_ended"], {"days": days, "limit": _BATCH})
             ).rowcount
+
+    async def hold_thread(self, tenant: str, thread_id: str, user: str, *, take_over: bool) -> bool:
+        """Let a person hold a thread; return whether they do, as another one may."""
+        values = {"tenant": tenant, "thread": thread_id, "user": user, "take_over": take_over}
+        return await self._fetch_one("hold_thread", values) is not None
+
+    async def free_thread(self, tenant: str, thread_id: str, user: str, *, take_over: bool) -> bool:
+        """Give a thread back to the agents; return whether it was the person's to give."""
+        values = {"tenant": tenant, "thread": thread_id, "user": user, "take_over": take_over}
+        return await self._fetch_one("free_thread", values) is not None
+
+    async def find_open(self, thread_id: str) -> str:
+        """Return a run of the thread that has not ended; empty: there is none."""
+        row = await self._fetch_one("find_open", {"thread": thread_id, "except": ""})
+        return str(row["id"]) if row else ""
+
+    async def get_holder(self, tenant: str, thread_id: str) -> str:
+        """Return the person who holds a thread; empty: nobody, or there is no such thread."""
+        row = await self._fetch_one("get_holder", {"tenant": tenant, "thread": thread_id})
+        return str(row["held_by"]) if row else ""
 
     async def notify(self, message: str) -> None:
         """Tell the other replicas something; see :data:`CHANNEL`."""

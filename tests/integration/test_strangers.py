@@ -71,9 +71,7 @@ async def owned(shared_database_url: str) -> AsyncIterator[Owned]:
         run = listed.json()["runs"][0]["id"]
         hook = {"url": "https://hooks.example.com/canary", "types": ["deal.stage_changed"]}
         webhook = (await running.http.post("/v1/webhooks", json=hook, headers=acme)).json()["id"]
-        yield Owned(
-            running, model, acme, stranger, session, waiting, approval["id"], workflow, run, webhook
-        )
+        yield Owned(running, model, acme, stranger, session, waiting, approval["id"], workflow, run, webhook)
 
 
 Asked = dict[str, Any]

@@ -9,10 +9,14 @@ CREATE TABLE runs.threads (
     -- What its last run left behind. Whether it is busy is known from its runs.
     status text NOT NULL DEFAULT 'idle' CHECK (status IN ('idle', 'interrupted', 'error')),
     metadata jsonb NOT NULL DEFAULT '{}',
+    -- The person who has taken the conversation over from the agents, and since when; empty: nobody.
+    held_by text NOT NULL DEFAULT '',
+    held_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 80);
 CREATE INDEX threads_by_tenant ON runs.threads (tenant, created_at DESC, id);
+CREATE INDEX threads_held ON runs.threads (tenant) WHERE held_by <> '';
 
 -- A run is a row before it is a task of a process. A claim assigns it to one replica, which renews the claim while
 -- it executes the run, or while a caller of it waits for the run's turn.
