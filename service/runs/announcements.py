@@ -91,7 +91,7 @@ def _describe_answer(
 ) -> MessageAnswered | None:
     """Return the event of an answer; ``None``: there is none.
 
-    A journey had nothing to say, so that the coordinator answers; or a person has taken the conversation over.
+    A journey had nothing to say, so that the coordinator answers; or a person has taken over.
     """
     graph = request.graph.name
     is_journey = graph != SESSION_GRAPH.name

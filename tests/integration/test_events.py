@@ -1,6 +1,7 @@
 """Which events the CRM is told of: each that became true, none that did not, in the order of its thread."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -11,13 +12,16 @@ from core.errors import ServiceError
 from core.memory import NewFact, Scope
 from core.postgres import Pool
 from core.settings import QueueSettings
+from memory.embedded import open_memory
 from service.audit.idempotency import RecordedEffects
 from service.outbox.catalogue import ApprovalNeeded
 from service.outbox.events import NewEvent, dump_events
+from service.outbox.facts import announce_facts
 from service.runs.announcements import announce_effect
 from tests.integration.test_approvals import APPROVE, DONE, SEND, begin
 from tests.support.events import keep_events, read_events
 from tests.support.general_agent import replying, say, service
+from tests.support.memory_grpc import lexical_embedder, over_grpc
 from tests.support.queue import until_true
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT, running_service
@@ -147,6 +151,26 @@ async def test_a_fact_is_told_when_it_is_new_and_forgotten_with_its_contact(data
         forgotten = await running.http.post("/v1/memory/forget", json={"contact_id": CONTACT})
         forgotten.raise_for_status()
         assert await read_events(running.service.pool) == []
+
+
+async def test_a_fact_in_a_memory_service_of_its_own_is_told_once_also_after_a_crash(pool: Pool) -> None:
+    """The embedded memory's own trigger is off, as in another database."""
+    await keep_events(pool)
+    scope = Scope("acme", CONTACT)
+    fact = NewFact(
+        subject="contact", predicate="city", object="Lisbon", confidence=0.9, source_message_id="m-1"
+    )
+    async with pool.connection() as connection:
+        await connection.execute("ALTER TABLE memory.facts DISABLE TRIGGER announce_fact")
+    async with open_memory(pool, lexical_embedder()) as embedded, over_grpc(embedded) as remote:
+        # The process died when the memory had the fact, and its caller repeats it.
+        await remote.upsert_facts(scope, [fact])
+        assert await read_events(pool) == []
+        remote.on_upserted = partial(announce_facts, pool)
+        for _ in range(2):
+            [change] = await remote.upsert_facts(scope, [fact])
+        [told] = await read_events(pool)
+    assert (told["data"]["object"], told["data"]["fact_id"]) == ("Lisbon", change.fact.id)
 
 
 async def test_an_erased_thread_leaves_no_event(database_url: str) -> None:
