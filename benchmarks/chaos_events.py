@@ -261,7 +261,7 @@ async def _world() -> AsyncIterator[World]:
         proxy = await stack.enter_async_context(proxy_to(BROKER_ADDRESS))
         own = await aio_pika.connect("amqp://guest:guest@{}:{}/".format(*BROKER_ADDRESS))
         await stack.enter_async_context(own)
-        channel = await stack.enter_async_context(own.channel())
+        channel = await own.channel()
         name = f"chaos.{uuid4().hex}"
         exchange = await channel.declare_exchange(name, "topic", durable=True)
         events, commands, dead = [

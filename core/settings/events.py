@@ -103,7 +103,7 @@ class AmqpSettings(BaseSettings):
         le=1_000,
         description="Most commands that this process holds without a place to execute them",
     )
-    tenants: tuple[TenantName | str, ...] = Field(
+    tenants: tuple[Annotated[str, Field(pattern=r"^(\*|[\w.:@+|/-]{1,200})$")], ...] = Field(
         ("default",),
         description='Tenants that a command may name, as JSON: ["acme"]; ["*"]: any. Whoever may publish to '
         "the queue acts for all of them",

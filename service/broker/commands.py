@@ -9,16 +9,16 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from aio_pika import DeliveryMode, Message
 from aio_pika.abc import AbstractExchange, AbstractIncomingMessage
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import ValidationError
 
 from core.errors import ServiceError
 from core.logging import get_logger
 from core.settings import AmqpSettings
-from core.tasks import JITTER, Supervisor, current_status
+from core.tasks import JITTER, current_status
 from service.broker.connection import (
     BACKOFF,
     BROKER_FAULTS,
@@ -28,7 +28,7 @@ from service.broker.connection import (
     open_connection,
     watch_channel,
 )
-from service.broker.publisher import BrokerMeter
+from service.broker.messages import BrokerMeter, CommandRefused, Handle, MessageCommand
 
 log = get_logger(__name__)
 
@@ -40,43 +40,6 @@ _ANY: Final = "*"
 # Before a command that could not be accepted is given back.
 _RETURN_SECONDS: Final = 2.0
 _MAX_REASON_CHARACTERS: Final = 1_000
-
-
-class MessageCommand(BaseModel):
-    """A ``message.received`` command: the body of ``POST /v1/messages``, and whose it is.
-
-    Attributes:
-        tenant: One of AMQP_TENANTS.
-        message_id: Required here: it has a command that is delivered twice answered once. The handler
-            validates the rest, as the route does.
-    """
-
-    model_config = ConfigDict(extra="allow")
-
-    tenant: str
-    message_id: str = Field(min_length=1, max_length=200)
-
-    def to_request(self) -> dict[str, JsonValue]:
-        """Return the body of the request."""
-        return {"message_id": self.message_id, **(self.model_extra or {})}
-
-
-class CommandRefused(Exception):
-    """Raise when a command cannot be used, however often it is tried.
-
-    Args:
-        code: What is wrong, in a word.
-        message: What is wrong, for whoever sent it.
-    """
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-
-
-# Handles a command; calls the function once the command need not be delivered again.
-Handle: TypeAlias = Callable[[MessageCommand, Callable[[], Awaitable[None]]], Awaitable[None]]
 
 
 class CommandConsumer:
@@ -249,32 +212,3 @@ async def _first(*awaitables: Awaitable[Any]) -> None:
     for future in futures:
         if future.done() and not future.cancelled() and (error := future.exception()):
             raise error
-
-
-@asynccontextmanager
-async def consume_commands(
-    tasks: Supervisor,
-    settings: AmqpSettings,
-    handle: Handle,
-    meter: BrokerMeter,
-    *,
-    drain: Callable[[], Awaitable[None]],
-) -> AsyncIterator[None]:
-    """Consume commands while the context is open, if a broker and a queue are set up.
-
-    Args:
-        tasks: Supervises the consumer.
-        settings: The broker and the queue.
-        handle: Handles a command.
-        meter: Counts commands.
-        drain: Has the runs of accepted commands end, or be left to another replica.
-    """
-    if settings.url is None or not settings.commands_queue:
-        yield
-        return
-    consumer = CommandConsumer(settings, handle, meter)
-    async with tasks.supervise("commands", consumer.run):
-        try:
-            yield
-        finally:
-            await consumer.close(drain)

@@ -6,9 +6,9 @@ it; one that is published and not recorded, because the process died in between,
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Final, Protocol
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Final
 
 import orjson
 from aio_pika import DeliveryMode, Message
@@ -19,7 +19,7 @@ from psycopg.rows import DictRow
 from core.logging import get_logger
 from core.postgres import Pool
 from core.settings import AmqpSettings
-from core.tasks import Supervisor, periodic
+from core.tasks import periodic
 from service.broker.connection import (
     BACKOFF,
     BROKER_FAULTS,
@@ -29,6 +29,7 @@ from service.broker.connection import (
     get_exchange,
     open_connection,
 )
+from service.broker.messages import BrokerMeter
 from service.outbox.catalogue import CONTENT_TYPE, build_envelope
 
 log = get_logger(__name__)
@@ -51,14 +52,6 @@ TRY_LOCK_SQL: Final = (
 )
 FIND_SQL: Final = "SELECT * FROM outbox.events WHERE is_unpublished ORDER BY position LIMIT %s"
 MARK_SQL: Final = "UPDATE outbox.events SET is_unpublished = false WHERE position = ANY (%s)"
-
-
-class BrokerMeter(Protocol):
-    """Counts messages, as :class:`service.observability.metrics.ServiceMetrics` does."""
-
-    def record_broker(self, outcome: str, count: int = 1) -> None:
-        """Count events that were ``published``, and commands ``taken``, ``dead`` or ``returned``."""
-        ...
 
 
 class EventPublisher:
@@ -211,18 +204,3 @@ async def _publish_one(exchange: AbstractExchange, row: DictRow) -> None:
     )
     # Not mandatory: an event that no queue is bound for is nobody's.
     await exchange.publish(message, f"{row['tenant']}.{row['type']}", mandatory=False, timeout=STEP_SECONDS)
-
-
-@asynccontextmanager
-async def publish_events(
-    tasks: Supervisor, pool: Pool, settings: AmqpSettings, meter: BrokerMeter
-) -> AsyncIterator[None]:
-    """Publish events while the context is open, if a broker is set up."""
-    if settings.url is None:
-        yield
-        return
-    publisher = EventPublisher(pool, settings, meter)
-    # Before anything is served that could make an event true.
-    await publisher.expect_events()
-    async with tasks.supervise("event-publisher", publisher.run):
-        yield

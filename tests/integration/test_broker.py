@@ -140,7 +140,7 @@ async def test_a_broker_that_is_away_loses_nothing_and_shows_in_health(database_
         await own.until_received(22, "approval.needed")
 
         async def is_healthy() -> bool:
-            return (await health(running))["status"] == "healthy"
+            return bool((await health(running))["status"] == "healthy")
 
         await until_true(is_healthy)
     of_thread = [int(event["sequence"]) for event in own.events if event.get("subject") == "thread"]
