@@ -172,6 +172,12 @@ SELECT id::text, thread_id, tenant, user_id, graph, queue, status, kwargs, multi
        created_at, started_at, ended_at, claimed_by::text, cancel_action, cancel_reason, error
 FROM runs.runs WHERE id = %(id)s
 
+-- name: is_next
+SELECT id FROM runs.runs AS run WHERE id = %(id)s AND NOT EXISTS (
+    SELECT FROM runs.runs AS other WHERE other.thread_id = run.thread_id AND other.ended_at IS NULL
+      AND (other.status = 'running' OR (other.created_at, other.id) < (run.created_at, run.id))
+)
+
 -- name: list
 -- A thread that is being erased is held by a row without a graph.
 SELECT id::text, thread_id, tenant, user_id, graph, queue, status, NULL AS kwargs, multitask_strategy, priority,

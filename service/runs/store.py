@@ -330,6 +330,10 @@ class RunStore:
         row = await self._fetch_one("get", {"id": run_id})
         return RunRow(**row) if row else None
 
+    async def is_next(self, run_id: str) -> bool:
+        """Return whether no other run is ahead of a pending run on its thread."""
+        return await self._fetch_one("is_next", {"id": run_id}) is not None
+
     async def list(
         self,
         tenant: str,
