@@ -146,6 +146,9 @@ async def test_a_disabled_webhook_gets_its_events_in_order_when_it_is_enabled(da
         await running.http.patch(url, json={"is_enabled": False})
         await add_events(running.service.pool, "thread", 3)
         waiting = (await running.http.get(url)).json()
+        listed = (await running.http.get("/v1/webhooks")).json()["webhooks"]
+        # Secrets are shown for single webhooks only.
+        assert (waiting["secret"], "secret" in listed[0]) == (webhook["secret"], False)
         assert (waiting["pending"], waiting["is_enabled"]) == (3, False)
         assert receiver.attempts == []
         await running.http.patch(url, json={"is_enabled": True})
