@@ -170,6 +170,7 @@ ROUTES: list[tuple[str, Callable[[Owned, str], Iterator[Asked]], set[int]]] = [
     (r"(?:get|delete) /v1/memory/notes/{note_type}/{key}", _memory, NOT_THERE),
     (r"put /v1/memory/notes/{note_type}/{key}", _memory, {422}),
     (r"get /v1/sessions/{session_id}", _named("session", "waiting"), NOT_THERE),
+    (r"post /v1/sessions/{session_id}/(?:claim|reply|release)", _named("session", "waiting"), {404, 422}),
     (r"delete /v1/threads/{thread_id}", _named("session", "waiting"), NOT_THERE),
     (r"get /v1/workflows(?:/schema|/library)?", _plain, {200}),
     (r"post /v1/workflows(?:/validate)?", _no_definition, {200, 404, 422}),
