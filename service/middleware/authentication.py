@@ -67,7 +67,7 @@ async def _identify(scope: Scope, headers: Headers, service: Service) -> Identit
     access = find_access(path, _get_method(scope))
     if access == "anyone":
         return Identity(tenant="", user="")
-    authorization = headers.get(b"authorization", b"").decode("latin-1")
+    authorization = _read_credential(headers)
     identity = await service.authenticator.identify(authorization)
     if authorization[:5].lower() == "basic":
         require_same_site(headers, allowed_origins)
@@ -78,6 +78,13 @@ async def _identify(scope: Scope, headers: Headers, service: Service) -> Identit
 def _get_method(scope: Scope) -> str:
     """Return the HTTP method; a WebSocket begins with a GET."""
     return str(scope.get("method", "GET"))
+
+
+def _read_credential(headers: Headers) -> str:
+    """Return the credential as an ``Authorization`` header has it; LangGraph's clients name theirs otherwise."""
+    if key := headers.get(b"x-api-key"):
+        return headers.get(b"authorization", b"Bearer " + key).decode("latin-1")
+    return headers.get(b"authorization", b"").decode("latin-1")
 
 
 def _require_access(identity: Identity, access: Access | None, path: str) -> None:

@@ -18,6 +18,7 @@ from langgraph.runtime import RunControl
 from langgraph.types import Interrupt
 from psycopg_pool import PoolTimeout
 
+from core import postgres
 from core.concurrency import FairSemaphore
 from core.context import act_as, set_context
 from core.errors import ClaimLost, RunStopped, ServiceError
@@ -270,7 +271,10 @@ class RunExecutor:
                 if listener.log:
                     listener.log.end(listener.response, listener.error)
         if has_ended and request.options.delete_thread and self.dispose:
-            await self.dispose(request)
+            try:
+                await self.dispose(request)
+            except postgres.DATABASE_UNAVAILABLE as error:
+                log.warning("thread_left_behind", thread_id=request.thread_id, reason=str(error).strip())
 
     async def _stream(
         self, request: RunRequest, listener: "_Listener", claim: Claim, run: ObservedRun
