@@ -20,10 +20,12 @@ from service.middleware.request_id import RequestId
 from service.middleware.security_headers import SecurityHeaders
 from service.middleware.telemetry import Telemetry
 from service.middleware.typed_errors import TypedErrors
+from service.routes.agent_server.router import agent_server_router
 from service.routes.agents import agents_router
 from service.routes.approvals import approvals_router
 from service.routes.audit import audit_router
 from service.routes.chat_completions import chat_completions_router
+from service.routes.commands import answer_commands
 from service.routes.dependencies import reject_nul
 from service.routes.health import health_router, metrics_router
 from service.routes.langserve import langserve_router
@@ -35,6 +37,8 @@ from service.routes.pages import crm_docs_router, pages_router
 from service.routes.runs import runs_router
 from service.routes.sessions import sessions_router
 from service.routes.threads import threads_router
+from service.routes.webhooks import webhooks_router
+from service.routes.whatsapp import whatsapp_router
 from service.routes.workflows import workflows_router
 from service.version import VERSION
 
@@ -100,6 +104,7 @@ def create_app(service: Service | None = None) -> FastAPI:
                 app.state.service = service
             opened: Service = app.state.service
             await stack.enter_async_context(serve_mcp(app))
+            await stack.enter_async_context(answer_commands(opened))
             # Its key may be the default one, which is public.
             if opened.development_crm and is_loopback(opened.settings.server.host):
                 app.include_router(crm_docs_router())
@@ -134,5 +139,8 @@ def create_app(service: Service | None = None) -> FastAPI:
     app.include_router(overview_router())
     app.include_router(memory_router())
     app.include_router(workflows_router())
+    app.include_router(agent_server_router())
+    app.include_router(webhooks_router())
+    app.include_router(whatsapp_router())
     app.include_router(langserve_router())
     return app

@@ -13,10 +13,10 @@ _REQUEST_HEADERS = (
     "Last-Event-ID",
     "X-Contact-Id",
     "X-Session-Id",
-    # Of LangGraph Studio and its JavaScript client.
+    "Prefer",
+    # What LangGraph's clients and Studio send.
     "X-Api-Key",
     "X-Auth-Scheme",
-    "Prefer",
 )
 _RESPONSE_HEADERS = (
     "X-Request-Id",
@@ -26,9 +26,8 @@ _RESPONSE_HEADERS = (
     "RateLimit-Policy",
     "Retry-After",
     "WWW-Authenticate",
-    # Of the Agent Server API.
-    "Location",
     "Content-Location",
+    "Location",
     "X-Pagination-Total",
     "X-Pagination-Next",
 )

@@ -38,11 +38,11 @@ from service.routes.dependencies import (
 )
 from service.routes.message_models import MessageRequest
 from service.routes.messages import (
-    WAITING_TEXT,
     MessageRun,
     advance_journey,
     answer_message,
     build_response,
+    get_text,
     prepare_message,
 )
 from service.runs.output import RunEvents, RunResult
@@ -242,7 +242,7 @@ async def _answer(chat: ChatRequest, run: MessageRun, service: Service, usage: U
     answer, request = await answer_message(run, service)
     choice = {
         "index": 0,
-        "message": {"role": "assistant", "content": answer["response"] or WAITING_TEXT},
+        "message": {"role": "assistant", "content": get_text(answer)},
         "finish_reason": "stop",
         "logprobs": None,
     }
@@ -268,7 +268,7 @@ async def _stream(chat: ChatRequest, run: MessageRun, service: Service, usage: U
 async def _list_texts(run: MessageRun, service: Service) -> AsyncGenerator[str, None]:
     """Yield the text of an answer as it is made, the empty one first, when the run is admitted."""
     if run.journey and (answer := await advance_journey(run, service)):
-        yield answer["response"] or WAITING_TEXT
+        yield get_text(answer)
         return
     events, result, shown = RunEvents(), RunResult(), ""
     async with service.runs.stream(run.session) as parts:
@@ -282,12 +282,12 @@ async def _list_texts(run: MessageRun, service: Service) -> AsyncGenerator[str, 
                 elif name == "reset":
                     shown = ""
                     yield _WITHDRAWN
-    response = build_response(result, service)["response"]
-    if any(name == "reset" for name, _ in events.finish(response)):
+    answer = build_response(result, service)
+    if any(name == "reset" for name, _ in events.finish(answer["response"])):
         shown = ""
         yield _WITHDRAWN
     if not shown:
-        yield response or WAITING_TEXT
+        yield get_text(answer)
 
 
 async def _start_counting(usage: UsageCounter) -> BaseCallbackManager:

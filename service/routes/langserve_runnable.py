@@ -36,7 +36,6 @@ from service.runs.request import (
     build_served_input_schema,
     new_thread_id,
 )
-from service.runs.sessions import SESSION_GRAPH
 
 # Where the route puts the caller, the service, whether it made the thread, the claimed idempotency key and
 # the run's id, and what collects the errors of a batch that answers all the same; not among the fields that a
@@ -232,12 +231,8 @@ class ServedGraph(Runnable[Values, Values]):
         if fresh:
             check_new_thread(graph_input)
         thread_id = named or new_thread_id()
-        if self._spec is SESSION_GRAPH:
-            on_start = service.session_runs.enter_on_start(
-                identity, graph_input, thread_id=thread_id, key=key, on_start=on_start
-            )
-        on_start = service.journeys.register_on_start(
-            self._spec, identity, graph_input, thread_id=thread_id, on_start=on_start
+        hooks = service.hooks.build(
+            self._spec, identity, graph_input, thread_id=thread_id, key=key, on_start=on_start
         )
         return build_run_request(
             service.graphs[self._spec.name],
@@ -250,8 +245,8 @@ class ServedGraph(Runnable[Values, Values]):
             metadata=config.get("metadata", {}),
             tags=config.get("tags", []),
             multitask_strategy=configurable.get("multitask_strategy") or "enqueue",
-            on_start=on_start,
-            on_finish=service.session_runs.close_on_finish(self._spec, identity, thread_id),
+            on_start=hooks.on_start,
+            on_finish=hooks.on_finish,
             key=key,
             repeated=is_repeated,
             run_id=configurable.get(RUN_ID_KEY, ""),

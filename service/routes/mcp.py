@@ -11,7 +11,6 @@ from typing import Any, Final, cast
 
 from fastapi import APIRouter, FastAPI
 from fastapi.encoders import jsonable_encoder
-from langgraph.types import StreamMode
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -30,7 +29,7 @@ from service.errors import error_body, invalid_request, to_service_error
 from service.lifespan import Service
 from service.routes.dependencies import CONTACT_HEADER, get_requester
 from service.routes.message_models import MessageRequest, MessageResponse
-from service.routes.messages import WAITING_TEXT, answer_message, prepare_message
+from service.routes.messages import RESULT_MODES, WAITING_TEXT, answer_message, get_text, prepare_message
 from service.runs.output import build_served_output_schema
 from service.runs.preconditions import check_new_thread
 from service.runs.request import build_graph_input, build_run_request, require_storable
@@ -42,7 +41,6 @@ PATH: Final = "/mcp"
 GRAPH_TOOLS: Final[Mapping[str, GraphSpec]] = {
     name: spec for name, spec in REGISTRY.items() if spec is not SESSION_GRAPH and not spec.journey
 }
-_RESULT_MODES: Final[tuple[StreamMode, ...]] = ("values",)
 _INSTRUCTIONS: Final = (
     "Agents of a CRM. A tool answers for one contact of the CRM. Where a result lists interrupts, a person "
     "of the company decides before it is done."
@@ -179,7 +177,7 @@ async def _call(
         agent = "" if tool == SESSION_GRAPH.name else tool
         run = await prepare_message(MessageRequest(**call.model_dump(), agent=agent), service, identity)
         answer, _ = await answer_message(run, service)
-        return answer["response"] or _describe_wait(answer["interrupts"]), answer
+        return get_text(answer), answer
     if tool not in GRAPH_TOOLS:
         raise NotFound(f"there is no tool {tool[:100]!r}; tools/list has them")
     spec = GRAPH_TOOLS[tool]
@@ -188,15 +186,12 @@ async def _call(
     graph_input = build_graph_input(spec, arguments)
     check_new_thread(graph_input)
     request = build_run_request(
-        service.graphs[tool], spec, graph_input, identity=identity, thread_id=None, modes=_RESULT_MODES
+        service.graphs[tool], spec, graph_input, identity=identity, thread_id=None, modes=RESULT_MODES
     )
     result = await service.runs.run_to_end(request)
     output: dict[str, Any] = jsonable_encoder(result.to_output(request.thread_id, service.model))
-    return _describe_wait(output["interrupts"]) or json.dumps(output, ensure_ascii=False), output
-
-
-def _describe_wait(interrupts: list[Any]) -> str:
-    return WAITING_TEXT if interrupts else ""
+    text = WAITING_TEXT if output["interrupts"] else json.dumps(output, ensure_ascii=False)
+    return text, output
 
 
 def _refuse(error: ServiceError) -> CallToolResult:

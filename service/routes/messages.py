@@ -9,7 +9,6 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import JSONResponse
 from langgraph.types import StreamMode
-from sse_starlette import ServerSentEvent
 
 from core.concurrency import SlotUnavailable
 from core.context import Context, set_context
@@ -29,9 +28,15 @@ from service.routes.dependencies import (
     answer_until_disconnect,
 )
 from service.routes.message_models import MessageMetadata, MessageRequest, MessageResponse
-from service.runs.events import FIRST_EVENT
+from service.runs.events import (
+    NumberedEvents,
+    NumberedPart,
+    build_attempt_part,
+    build_end_part,
+    get_first_seq,
+)
 from service.runs.journeys import JourneyTurn
-from service.runs.output import PendingInterrupt, RunEvents, RunResult
+from service.runs.output import PendingInterrupt, RunResult
 from service.runs.replay import claim_message_id, claim_request_key
 from service.runs.request import (
     OnStart,
@@ -45,12 +50,13 @@ from service.runs.sessions import SESSION_GRAPH
 
 log = get_logger(__name__)
 
-# For clients that show nothing but a text: there is none while a person decides.
+# For clients that show nothing but a text: there is none while a person decides, or writes the answer.
 WAITING_TEXT: Final = "A person of the company decides on this first, at /v1/approvals."
+HELD_TEXT: Final = "A person of the company has taken over this conversation and replies through the CRM."
 
 _STREAM_MODES: Final[tuple[StreamMode, ...]] = ("messages", "custom", "updates", "values")
 # What :class:`service.runs.output.RunResult` reads.
-_RESULT_MODES: Final[tuple[StreamMode, ...]] = ("values",)
+RESULT_MODES: Final[tuple[StreamMode, ...]] = ("values",)
 
 
 def messages_router() -> APIRouter:
@@ -132,14 +138,15 @@ async def prepare_message(
     Args:
         message: The message.
         service: The open service.
-        identity: The caller.
+        identity: Who sent it.
         key: The request's ``Idempotency-Key``; empty: it has none.
-        is_streamed: Whether the caller reads the answer as it is made.
+        is_streamed: Whether the answer is wanted token by token.
         on_start: Returns the session run's callbacks once it is admitted.
 
     Raises:
         InvalidRequest: There is no agent of the name.
         TooManyRuns: Too many messages came at once.
+        ServiceError: The id came with another text, the session is somebody else's, or the key is malformed.
     """
     service.agents.check_name(message.agent)
     limits = service.settings.messages
@@ -156,6 +163,12 @@ async def answer_message(run: MessageRun, service: Service) -> tuple[dict[str, A
         request = run.session
         answer = build_response(await service.runs.run_to_end(request), service)
     return answer, request
+
+
+def get_text(answer: Mapping[str, Any]) -> str:
+    """Return an answer's text; where it waits for a person, a sentence that says so."""
+    text: str = answer["response"]
+    return text or (HELD_TEXT if answer["path"] == "person" else WAITING_TEXT)
 
 
 @asynccontextmanager
@@ -182,7 +195,7 @@ async def _stream(run: MessageRun, service: Service) -> Response:
     return sse.stream_response(events, _to_error_event, thread_id=run.session_id, run_id=run.session.run_id)
 
 
-async def _list_events(run: MessageRun, service: Service) -> AsyncGenerator[ServerSentEvent, None]:
+async def _list_events(run: MessageRun, service: Service) -> AsyncGenerator[bytes, None]:
     start = {"session_id": run.session_id, "run_id": run.session.run_id, "metadata": asdict(service.model)}
     if run.journey and (answer := await advance_journey(run, service)):
         # A journey's texts are put together from several replies, so its answer comes whole.
@@ -199,16 +212,17 @@ async def _list_events(run: MessageRun, service: Service) -> AsyncGenerator[Serv
         yield sse.format_event("done", answer)
         return
     # The numbers that whoever follows the run reads, so that this stream continues at /v1/runs/{id}/stream.
-    events, result, numbers = RunEvents(), RunResult(), count(FIRST_EVENT)
+    events, result, seqs = NumberedEvents(), RunResult(), count(get_first_seq(attempt=1))
     async with service.runs.stream(run.session) as parts:
-        yield sse.format_event("start", start, id=str(next(numbers)))
+        [first] = events.convert(NumberedPart(next(seqs), build_attempt_part(1)))
+        yield sse.format_event("start", start, id=str(first.id))
         async for part in parts:
             result.take(part)
-            for name, data in events.convert(part):
-                yield sse.format_event(name, data, id=str(next(numbers)))
+            for event in events.convert(NumberedPart(next(seqs), part)):
+                yield sse.format_event(event.name, event.data, id=str(event.id))
     response = build_response(result, service)
-    for name, data in events.finish(response["response"]):
-        yield sse.format_event(name, data, id=str(next(numbers)))
+    for event in events.convert(NumberedPart(next(seqs), build_end_part(response["response"]))):
+        yield sse.format_event(event.name, event.data, id=str(event.id))
     for citation in _list_citations(response):
         yield sse.format_event("citation", citation)
     yield sse.format_event("done", response)
@@ -220,7 +234,7 @@ def _list_citations(answer: Mapping[str, Any]) -> list[Citation]:
     return citations
 
 
-def _to_error_event(error: ServiceError) -> ServerSentEvent:
+def _to_error_event(error: ServiceError) -> bytes:
     return sse.format_event("error", {**error_body(error), "status": error.status})
 
 
@@ -339,7 +353,7 @@ async def _build_run(
             on_start=on_start,
             on_finish=service.session_runs.close_on_finish(SESSION_GRAPH, identity, session.session_id),
             # A whole answer needs no tokens, and LangGraph then makes none.
-            modes=_STREAM_MODES if is_streamed else _RESULT_MODES,
+            modes=_STREAM_MODES if is_streamed else RESULT_MODES,
             # The agents' steps and tokens are those of subgraphs.
             subgraphs=is_streamed,
             **common,
@@ -351,7 +365,7 @@ async def _build_run(
             turn.input,
             thread_id=turn.journey.thread_id,
             fresh=False,
-            modes=_RESULT_MODES,
+            modes=RESULT_MODES,
             **common,
         )
         if turn

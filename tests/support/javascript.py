@@ -13,7 +13,7 @@ from tests.support.process import PROJECT
 
 FOLDER: Final = PROJECT / "tests" / "javascript"
 # CI sets it, where a test that is skipped would go unnoticed.
-REQUIRED: Final = "JAVASCRIPT_REQUIRED"
+REQUIRED: Final = "REQUIRE_ALL"
 
 
 def require_node() -> str:
@@ -27,15 +27,16 @@ def require_node() -> str:
     pytest.skip(reason)
 
 
-async def run_script(name: str, *arguments: str) -> Any:
+async def run_script(name: str, *arguments: Any) -> Any:
     """Run a script and return the JSON that it prints.
 
     Args:
         name: The script's name in ``tests/javascript``.
-        arguments: For it to read.
+        arguments: For it to read; others than texts are passed as JSON.
     """
+    texts = [each if isinstance(each, str) else json.dumps(each) for each in arguments]
     process = await asyncio.create_subprocess_exec(
-        require_node(), str(FOLDER / name), *arguments, cwd=FOLDER, stdout=PIPE, stderr=PIPE
+        require_node(), str(FOLDER / name), *texts, cwd=FOLDER, stdout=PIPE, stderr=PIPE
     )
     output, errors = await process.communicate()
     assert process.returncode == 0, errors.decode()
