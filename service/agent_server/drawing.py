@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from pydantic.errors import PydanticUserError
 
 from core.context import Context
-from service.agent_server.run_builder import IDENTITY_FIELDS
+from service.agent_server.run_builder import CONTEXT_FIELDS
 from service.runs.graphs import AgentGraph
 from service.runs.request import CompiledGraph
 
@@ -70,10 +70,10 @@ async def describe_subgraphs(
 
 
 def describe_context() -> dict[str, Any]:
-    """Return the schema of the context that a caller may set: authentication sets the rest."""
+    """Return the schema of the context that a caller may set: the service sets the rest."""
     schema = TypeAdapter(Context).json_schema()
     schema["properties"] = {
-        name: field for name, field in schema["properties"].items() if name not in IDENTITY_FIELDS
+        name: field for name, field in schema["properties"].items() if name in CONTEXT_FIELDS
     }
     schema["description"] = "The parameters of a run."
     return schema
