@@ -17,8 +17,8 @@ INSTALL = { $(2)/bin/python -m pip --disable-pip-version-check install --quiet u
 	$(2)/bin/python -m pip --disable-pip-version-check install --progress-bar on -r $(1); }
 
 .PHONY: help serve console worker demo keys migrate retention audit-verify memory-serve test javascript test-thorough conformance check check-deploy fmt snapshots \
-	docs example-vectors proto requirements studio studio-dev fuzz audit-dependencies chaos eval try-model gguf test-gguf bench-service bench-fairness bench-messages bench-checkpoints bench-growth \
-	bench-memory bench-workflows bench-queue bench-run-streams bench-background bench-workers bench-costs bench-cells clean
+	docs example-vectors proto requirements studio studio-dev fuzz audit-dependencies chaos chaos-events eval try-model gguf test-gguf bench-service bench-fairness bench-messages bench-checkpoints bench-growth \
+	bench-memory bench-workflows bench-queue bench-run-streams bench-background bench-events bench-workers bench-costs bench-cells clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## /{printf "  make %-19s %s\n", $$1, $$2}' Makefile
@@ -139,6 +139,9 @@ chaos: $(VENV)/.dev ## Prove two replicas 100 times over, then kill one at 100 r
 	@CHAOS_ROUNDS=$(or $(ROUNDS),100) $(BIN)/python -m pytest -n0 -q --timeout=1800 tests/e2e/test_two_replicas.py
 	@exec $(BIN)/python -m benchmarks.chaos $(ARGS)
 
+chaos-events: $(VENV)/.dev ## Kill service, broker connection and receiver 50 times; no event is lost (minutes, needs RabbitMQ; ARGS="--kills 10")
+	@exec $(BIN)/python -m benchmarks.chaos_events $(ARGS)
+
 ##@ Measure it
 eval: $(VENV)/.runtime ## Measure answers, routing, recall: make eval DATA=folder (ONLY=answers and knowledge need no data)
 	@exec $(BIN)/python -m benchmarks.evaluate $(if $(DATA),--data "$(DATA)") $(ONLY)
@@ -173,6 +176,9 @@ bench-run-streams: $(VENV)/.runtime ## Measure callers who follow runs on anothe
 
 bench-queue: $(VENV)/.runtime ## Measure the task queue: how soon a job starts, and jobs per second (about two minutes)
 	@exec $(BIN)/python -m benchmarks.queue
+
+bench-events: $(VENV)/.runtime ## Measure how events leave: RabbitMQ with confirms, webhooks (about a minute, needs RabbitMQ)
+	@exec $(BIN)/python -m benchmarks.events $(ARGS)
 
 bench-background: $(VENV)/.runtime ## Measure background runs: how soon they start, and beside interactive ones (about two minutes)
 	@exec $(BIN)/python -m benchmarks.background $(ARGS)

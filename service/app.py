@@ -24,6 +24,7 @@ from service.routes.agent_server.router import agent_server_router
 from service.routes.agents import agents_router
 from service.routes.approvals import approvals_router
 from service.routes.audit import audit_router
+from service.routes.commands import answer_commands
 from service.routes.dependencies import reject_nul
 from service.routes.health import health_router, metrics_router
 from service.routes.langserve import langserve_router
@@ -34,6 +35,8 @@ from service.routes.pages import crm_docs_router, pages_router
 from service.routes.runs import runs_router
 from service.routes.sessions import sessions_router
 from service.routes.threads import threads_router
+from service.routes.webhooks import webhooks_router
+from service.routes.whatsapp import whatsapp_router
 from service.routes.workflows import workflows_router
 from service.version import VERSION
 
@@ -97,6 +100,7 @@ def create_app(service: Service | None = None) -> FastAPI:
                 app.state.service = service
             opened: Service = app.state.service
             # Its key may be the default one, which is public.
+            await stack.enter_async_context(answer_commands(opened))
             if opened.development_crm and is_loopback(opened.settings.server.host):
                 app.include_router(crm_docs_router())
                 app.mount("/crm", opened.development_crm)
@@ -129,5 +133,7 @@ def create_app(service: Service | None = None) -> FastAPI:
     app.include_router(memory_router())
     app.include_router(workflows_router())
     app.include_router(agent_server_router())
+    app.include_router(webhooks_router())
+    app.include_router(whatsapp_router())
     app.include_router(langserve_router())
     return app

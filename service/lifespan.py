@@ -38,6 +38,7 @@ from service.audit.trail import AuditTrail
 from service.audit.worker import maintain_audit
 from service.auth.authenticator import Authenticator, open_authenticator
 from service.auth.rate_limits import RateLimiter, open_storage
+from service.broker import publish_events
 from service.graph_deps import (
     build_deps,
     compile_graphs,
@@ -52,7 +53,9 @@ from service.migrations import migrate_rooms
 from service.observability.metrics import RunMeter, ServiceMetrics, add_gauges
 from service.observability.peers import Peers
 from service.observability.tracing import Tracing, open_tracing
+from service.outbox.events import maintain_outbox
 from service.retention import schedule_retention
+from service.runs.announcements import announce_effect
 from service.runs.claims import RunClaims
 from service.runs.erasure import Erasure
 from service.runs.executor import RunExecutor
@@ -75,6 +78,9 @@ from service.runs.thread_followers import ThreadFollowers
 from service.sessions.journeys import JourneyStore
 from service.sessions.store import SessionStore
 from service.sessions.worker import SessionWorker, Summarise
+from service.webhooks.deliveries import DeliveryStore
+from service.webhooks.endpoints import EndpointStore
+from service.webhooks.sender import WebhookSender, send_webhooks
 from service.workflows.engine import open_engine
 from service.workflows.workflows import Workflows, schedule_workflows
 from tools.crm.client import CrmClient
@@ -144,6 +150,9 @@ class Service:
         tracing: Starts the spans of requests and runs.
         tasks: The background tasks.
         circuits: Returns the circuits of the CRM (``crm``) and of the models that were called, by name.
+        webhooks: The endpoints of webhooks.
+        deliveries: The deliveries of events to them.
+        webhook_sender: Sends them, and knows which addresses are allowed.
         arrivals: Slots of messages that find their session and journey, before they have a run's slot.
         development_crm: The application to mount at ``/crm``; ``None``: a real CRM is set up.
         peers: The other processes that serve the same port; ``None``: there are none.
@@ -189,6 +198,9 @@ class Service:
     tracing: Tracing
     tasks: Supervisor
     circuits: Callable[[], Mapping[str, CircuitState]]
+    webhooks: EndpointStore
+    deliveries: DeliveryStore
+    webhook_sender: WebhookSender
     arrivals: FairSemaphore
     development_crm: FastAPI | None
     peers: Peers | None
@@ -294,6 +306,18 @@ async def open_service(
             )
         )
         schedule_retention(queue, settings, pool, erasure)
+        maintain_outbox(queue, pool, keep_days=settings.events.keep_days)
+        webhook_sender = await stack.enter_async_context(
+            send_webhooks(
+                tasks,
+                queue,
+                pool,
+                settings=settings.webhooks,
+                meter=metrics,
+                # As for jobs: another process does.
+                is_working=settings.queue.concurrency > 0,
+            )
+        )
         workflows = schedule_workflows(
             settings.workflows,
             pool,
@@ -320,6 +344,7 @@ async def open_service(
         recovery.schedule(queue, settings.runs)
         schedule_agent_server(api, queue, runs, run_store=claims.store, erasure=erasure)
 
+        await stack.enter_async_context(publish_events(tasks, pool, settings.amqp, metrics))
         with use_meter(RunMeter(metrics, BACKGROUND)):
             await stack.enter_async_context(queue.work(tasks))
         # Registered last, so that it is the first thing to happen when the service closes.
@@ -370,7 +395,15 @@ async def open_service(
             tracing=tracing,
             tasks=tasks,
             circuits=circuits,
-            arrivals=FairSemaphore(_ARRIVALS, timeout=settings.runs.queue_seconds),
+            webhooks=EndpointStore(pool),
+            deliveries=DeliveryStore(pool),
+            webhook_sender=webhook_sender,
+            arrivals=FairSemaphore(
+                _ARRIVALS,
+                shared_limit=_ARRIVALS // 2,
+                timeout=settings.runs.queue_seconds,
+                queue_length=settings.runs.queue_length,
+            ),
             development_crm=development_crm,
             peers=peers,
         )
@@ -402,7 +435,7 @@ def _build_stores(settings: Settings, pool: Pool) -> _Stores:
     return _Stores(
         audit=AuditTrail(pool),
         requests=RequestKeys(pool, hours=settings.idempotency.key_hours),
-        effects=RecordedEffects(pool),
+        effects=RecordedEffects(pool, announce_effect),
         sessions=SessionStore(pool, idle_seconds=settings.sessions.idle_seconds),
         journeys=JourneyStore(pool),
     )

@@ -6,6 +6,7 @@ address, or reach it under a name of their own (DNS rebinding). The same holds f
 (``Basic``).
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 
@@ -13,6 +14,7 @@ import structlog
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from core.context import Context, set_context
 from core.errors import Forbidden, NotFound, ServiceError, Unauthenticated
 from core.settings import LOOPBACK
 from service.auth.principal import LOCAL, Identity
@@ -47,6 +49,10 @@ class Authentication:
             await _refuse(to_service_error(error), scope, headers)(scope, receive, send)
             return
         scope.setdefault("state", {})["identity"] = identity
+        if identity.tenant:
+            set_context(Context(tenant=identity.tenant, user=identity.user))
+            # The rest of the request waits for the tenant's turn, see core.fair_loop.
+            await asyncio.sleep(0)
         with structlog.contextvars.bound_contextvars(tenant=identity.tenant):
             await self._app(scope, receive, send)
 

@@ -6,7 +6,7 @@ replica that was suspended for longer than its claim can write nothing afterward
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +20,8 @@ from core.logging import get_logger
 from core.postgres import DATABASE_UNAVAILABLE
 from core.tasks import periodic
 from service.errors import REPLACED, error_body, to_service_error
+from service.outbox.events import NewEvent
+from service.runs.announcements import Subject
 from service.runs.limits import RunQueue
 from service.runs.notifications import Notifications
 from service.runs.request import RunRequest, new_run_id
@@ -67,6 +69,8 @@ class Claim:
         is_begun: Whether its preconditions were met.
         is_replay: Whether it answers with what an earlier run left, so that it is no run of its own.
         is_interrupted: Whether it ended with a question.
+        subject: Whom and which message a run is about that continues or answers; ``None``: its input says so.
+        events: What becomes true with its end.
         held_by: The person who has taken the thread over; empty: nobody.
         thread_metadata: What the thread's metadata says once the run has ended; ``None``: as before.
         cancel_action: How it is to be cancelled.
@@ -81,6 +85,8 @@ class Claim:
     is_begun: bool = False
     is_replay: bool = False
     is_interrupted: bool = False
+    subject: Subject | None = None
+    events: Sequence[NewEvent] = ()
     held_by: str = ""
     thread_metadata: Mapping[str, Any] | None = None
     cancel_action: CancelAction | None = None
@@ -450,7 +456,12 @@ class RunClaims:
         else:
             status, described = _describe_end(claim, error)
             successor = await self.store.end(
-                claim.run_id, claim.attempt, status, described, metadata=claim.thread_metadata
+                claim.run_id,
+                claim.attempt,
+                status,
+                described,
+                events=() if error else claim.events,
+                metadata=claim.thread_metadata,
             )
         await self._pass_on(claim, successor)
 

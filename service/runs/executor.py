@@ -27,6 +27,7 @@ from core.settings import RunSettings
 from service.audit.trail import AuditTrail
 from service.auth.principal import Identity
 from service.errors import error_body, to_service_error
+from service.runs.announcements import describe_result, read_subject
 from service.runs.answers import refuse_wrong_answers
 from service.runs.claims import CLIENT_GONE, SHUTDOWN, Claim, RunClaims, was_suspended
 from service.runs.events import RunLog
@@ -300,6 +301,7 @@ class RunExecutor:
                 await listener.send(part)
         listener.response = result.values.get("response")
         claim.is_interrupted = bool(result.interrupts) or await _is_paused(request)
+        claim.events = describe_result(request, result, claim.subject)
         claim.thread_metadata = None if claim.is_replay else describe_thread(request, result)
         if request.on_finish and not claim.is_replay and not result.interrupts:
             await request.on_finish(result.values)
@@ -321,6 +323,7 @@ class RunExecutor:
             latest = await graph.aget_state(request.latest_config)
             earlier = await find_earlier_run(request, latest)
             state = latest if earlier or config is request.latest_config else await graph.aget_state(config)
+            claim.subject = read_subject(request, latest)
             if earlier is None and graph_input is None and claim.has_waited:
                 # The run to continue was ahead on the thread, and has come to its end.
                 earlier = state

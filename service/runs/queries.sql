@@ -70,13 +70,15 @@ WHERE id = %(id)s AND status = 'pending' AND (claimed_by IS NULL OR claimed_by =
 RETURNING attempt, coalesce((SELECT held_by FROM runs.threads WHERE id = run.thread_id), '') AS held_by
 
 -- name: end
--- Ends a run, and returns the run that is next on its thread.
+-- Ends a run with the events that it makes true, and returns the run that is next on its thread.
 WITH ended AS (
     UPDATE runs.runs
     SET status = %(status)s, ended_at = now(), error = %(error)s, claimed_by = NULL, claim_expires_at = NULL,
         kwargs = CASE %(status)s WHEN 'success' THEN NULL ELSE kwargs END
     WHERE id = %(id)s AND status = 'running' AND attempt = %(attempt)s
-    RETURNING thread_id
+    RETURNING thread_id, tenant
+), announced AS (
+    SELECT outbox.add_all(tenant, %(events)s::json) AS events FROM ended WHERE %(events)s::json IS NOT NULL
 ), updated AS (
     -- Most runs leave their thread as it was, and cost nothing here.
     UPDATE runs.threads SET updated_at = now(), status = left_behind.status,
@@ -86,7 +88,8 @@ WITH ended AS (
     WHERE threads.id = ended.thread_id
       AND (threads.status <> left_behind.status OR %(metadata)s::jsonb IS NOT NULL)
 )
-SELECT next.id::text AS next_id, next.claimed_by AS next_owner FROM ended LEFT JOIN LATERAL (
+SELECT next.id::text AS next_id, next.claimed_by AS next_owner, (SELECT events FROM announced)
+FROM ended LEFT JOIN LATERAL (
     SELECT id, claimed_by FROM runs.runs WHERE thread_id = ended.thread_id AND status = 'pending'
     ORDER BY created_at, id LIMIT 1
 ) AS next ON true
@@ -171,6 +174,12 @@ RETURNING id::text, status, thread_id
 SELECT id::text, thread_id, tenant, user_id, graph, assistant_id::text, metadata, queue, status, kwargs,
        multitask_strategy, priority, attempt, created_at, started_at, ended_at, claimed_by::text, cancel_action, cancel_reason, error
 FROM runs.runs WHERE id = %(id)s
+
+-- name: is_next
+SELECT id FROM runs.runs AS run WHERE id = %(id)s AND NOT EXISTS (
+    SELECT FROM runs.runs AS other WHERE other.thread_id = run.thread_id AND other.ended_at IS NULL
+      AND (other.status = 'running' OR (other.created_at, other.id) < (run.created_at, run.id))
+)
 
 -- name: list
 -- A thread that is being erased is held by a row without a graph.

@@ -82,6 +82,10 @@ class RunRecovery:
         row = await self._store.get(run_id)
         if row is None or row.status != "pending" or row.claimed_by or row.kwargs is None:
             return
+        if not await self._store.is_next(run_id):
+            # Whoever ends the run ahead of it gives it a job. This one would wait with the thread's lock,
+            # which the job of the run ahead may need.
+            return
         try:
             await self._runs.run_to_end(await self._load(row, row.kwargs))
         except ServiceError as error:

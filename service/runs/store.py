@@ -18,6 +18,7 @@ from pydantic import BaseModel, JsonValue
 from core.context import current_actor
 from core.errors import NotFound, ThreadBusy
 from core.postgres import Connection, Pool, read_queries
+from service.outbox.events import NewEvent, dump_events
 
 QUERIES: Final = read_queries(Path(__file__).parent / "queries.sql")
 
@@ -264,6 +265,7 @@ class RunStore:
         status: EndStatus,
         error: Mapping[str, Any] | None = None,
         *,
+        events: Sequence[NewEvent] = (),
         metadata: Mapping[str, Any] | None = None,
     ) -> Successor | None:
         """End a run that this replica holds, and return the run that is next on its thread.
@@ -273,6 +275,7 @@ class RunStore:
             attempt: The claim's fencing token.
             status: How it ended.
             error: Why, as JSON, where it failed.
+            events: What becomes true with its end, written in the same transaction.
             metadata: What the thread's metadata says from now on; other keys of it stay.
         """
         values = {
@@ -280,6 +283,7 @@ class RunStore:
             "attempt": attempt,
             "status": status,
             "error": None if error is None else Json(error, _dump_json),
+            "events": dump_events(events),
             "metadata": None if metadata is None else Json(metadata, _dump_json),
         }
         return _read_successor(await self._fetch_one("end", values))
@@ -352,6 +356,10 @@ class RunStore:
         """Return a run; ``None``: there is none with that id, or it was deleted."""
         row = await self._fetch_one("get", {"id": run_id})
         return RunRow(**row) if row else None
+
+    async def is_next(self, run_id: str) -> bool:
+        """Return whether no other run is ahead of a pending run on its thread."""
+        return await self._fetch_one("is_next", {"id": run_id}) is not None
 
     async def list(
         self,

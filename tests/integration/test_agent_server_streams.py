@@ -20,7 +20,10 @@ from tests.support.service import CONTACT, RunningService, running_service
 from tests.support.waiting import until
 
 ANSWER = "Use the batch export API."
-INPUT: dict[str, Any] = {"task": "My export fails.", "contact_id": CONTACT}
+INPUT: dict[str, Any] = {
+    "task": "I get Error 500 when I try to export my contacts. Can you help?",
+    "contact_id": CONTACT,
+}
 BODY = {"assistant_id": "react", "input": INPUT, "if_not_exists": "create"}
 ALL_MODES: list[StreamMode] = [
     "values",
@@ -74,7 +77,10 @@ async def test_a_run_is_streamed_in_all_modes_and_subgraphs_are_named(client: La
     async for event in client.runs.stream(
         str(uuid4()),
         "coordinator",
-        input={"message": "My export fails.", "contact_id": CONTACT},
+        input={
+            "message": "I get Error 500 when I try to export my contacts. Can you help?",
+            "contact_id": CONTACT,
+        },
         stream_mode=ALL_MODES,
         stream_subgraphs=True,
         if_not_exists="create",

@@ -100,12 +100,15 @@ async def test_a_session_of_the_crm_is_a_thread_that_shows_its_contact(
     answer = await say(up, "Which parrot?", channel_id="mail")
     [thread] = await client.threads.search(metadata={"contact_id": CONTACT, "graph_id": "coordinator"})
     assert thread["thread_id"] == answer["session_id"]
-    assert thread["metadata"].items() >= {
-        "graph_id": "coordinator",
-        "contact_id": CONTACT,
-        "channel_id": "mail",
-        "agent": answer["agent_used"],
-    }.items()
+    assert (
+        thread["metadata"].items()
+        >= {
+            "graph_id": "coordinator",
+            "contact_id": CONTACT,
+            "channel_id": "mail",
+            "agent": answer["agent_used"],
+        }.items()
+    )
     assert await client.threads.count(metadata={"agent": answer["agent_used"]}) == 1
     assert await client.threads.count(metadata={"contact_id": str(uuid4())}) == 0
     assert thread["values"]["response"] == "A green one."
@@ -248,18 +251,17 @@ async def test_the_store_finds_items_by_meaning_and_keeps_tenants_apart(
 
 
 async def test_a_remote_graph_is_a_node_that_asks_and_whose_state_can_be_changed(
-    up: RunningService, model: ScriptedChatModel
+    client: Any, model: ScriptedChatModel
 ) -> None:
     class Outer(TypedDict, total=False):
         task: str
         contact_id: str
         final_answer: str
 
-    remote = RemoteGraph("react", url=up.url)
+    remote = RemoteGraph("react", client=client)
     config: Any = {"configurable": {"thread_id": str(uuid4())}}
     model.replies += [calling("I tell them.", SEND), TOLD]
-    async with get_client(url=up.url) as client:
-        await client.threads.create(thread_id=config["configurable"]["thread_id"])
+    await client.threads.create(thread_id=config["configurable"]["thread_id"])
     outer = StateGraph(Outer).add_node("agent", remote).add_edge(START, "agent").compile()
     asked: Any = await outer.ainvoke({"task": TASK["task"], "contact_id": CONTACT}, config)
     assert "final_answer" not in asked or not asked["final_answer"]

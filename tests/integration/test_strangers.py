@@ -46,6 +46,7 @@ class Owned:
     approval: str
     workflow: str
     run: str
+    webhook: str
     assistant: str
     cron: str
 
@@ -71,6 +72,8 @@ async def owned(shared_database_url: str) -> AsyncIterator[Owned]:
         workflow = (await running.http.post("/v1/workflows", json=asks, headers=acme)).json()["id"]
         listed = await running.http.get("/v1/runs", params={"thread_id": waiting}, headers=acme)
         run = listed.json()["runs"][0]["id"]
+        hook = {"url": "https://hooks.example.com/canary", "types": ["deal.stage_changed"]}
+        webhook = (await running.http.post("/v1/webhooks", json=hook, headers=acme)).json()["id"]
         kept = {"namespace": ["theirs"], "key": "bird", "value": {"text": PARROT}}
         await running.http.put("/store/items", json=kept, headers=acme)
         named = {"graph_id": "react", "name": "Parrot", "description": PARROT}
@@ -87,6 +90,7 @@ async def owned(shared_database_url: str) -> AsyncIterator[Owned]:
             approval["id"],
             workflow,
             run,
+            webhook=webhook,
             assistant=made.json()["assistant_id"],
             cron=cron.json()["cron_id"],
         )
@@ -143,6 +147,10 @@ def _workflow(owned: Owned, path: str) -> Iterator[Asked]:
 
 def _one_run(owned: Owned, path: str) -> Iterator[Asked]:
     yield {"url": path.replace("{run_id}", owned.run)}
+
+
+def _webhook(owned: Owned, path: str) -> Iterator[Asked]:
+    yield {"url": re.sub(r"\{\w+\}", owned.webhook, path), "json": {"description": "mine"}}
 
 
 def _no_definition(owned: Owned, path: str) -> Iterator[Asked]:
@@ -255,6 +263,7 @@ ROUTES: list[tuple[str, Callable[[Owned, str], Iterator[Asked]], set[int]]] = [
     (r"(?:get|delete) /v1/memory/notes/{note_type}/{key}", _memory, NOT_THERE),
     (r"put /v1/memory/notes/{note_type}/{key}", _memory, {422}),
     (r"get /v1/sessions/{session_id}", _named("session", "waiting"), NOT_THERE),
+    (r"post /v1/sessions/{session_id}/(?:claim|reply|release)", _named("session", "waiting"), {404, 422}),
     (r"delete /v1/threads/{thread_id}", _named("session", "waiting"), NOT_THERE),
     (r"post /threads/{thread_id}/(?:runs/stream|stream/events)", _streams, NOT_THERE),
     (r"get /threads/{thread_id}/stream", _streams, NOT_THERE),
@@ -267,6 +276,10 @@ ROUTES: list[tuple[str, Callable[[Owned, str], Iterator[Asked]], set[int]]] = [
     (r"get /v1/workflows/{run_id}(?:/\w+)?", _workflow, NOT_THERE),
     (r"post /v1/workflows/{run_id}/(?:cancel|signals/{name})", _workflow, {404, 422}),
     (r"post /v1/workflows/{run_id}/recover", _workflow, {404, 422}),
+    (r"get /v1/webhooks(?:/event-types)?", _plain, {200}),
+    (r"post /v1/webhooks", _plain, {422}),
+    (r"(?:get|patch|delete|post) /v1/webhooks/{webhook_id}.*", _webhook, NOT_THERE),
+    (r"post /v1/gateways/whatsapp", _plain, NOT_THERE),
     (r"get /(?:metrics|v1/audit|v1/agents)", _plain, {200}),
     (r"get /v1/agents/{agent_id}", _plain, NOT_THERE),
     (r"get /(?:health|info)(?:/live|/ready)?", _plain, {200}),
