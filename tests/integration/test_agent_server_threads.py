@@ -114,8 +114,17 @@ async def test_a_session_of_the_crm_is_a_thread_that_shows_its_contact(
     assert thread["values"]["response"] == "A green one."
 
 
-async def test_an_assistant_has_versions_and_its_graph_explains_itself(client: Any) -> None:
+async def test_an_assistant_has_versions_and_its_graph_explains_itself(
+    up: RunningService, client: Any
+) -> None:
     [own] = await client.assistants.search(graph_id="react", metadata={"created_by": "system"})
+    # As Studio sends it.
+    sent_as_text = await up.http.post(
+        "/assistants/search",
+        content='{"graph_id": "react", "metadata": {"created_by": "system"}}',
+        headers={"Content-Type": "text/plain;charset=UTF-8"},
+    )
+    assert sent_as_text.json() == [own]
     assert own["description"]
     drawn = await client.assistants.get_graph(own["assistant_id"], xray=True)
     silent = [node["id"] for node in drawn["nodes"] if "description" not in node.get("metadata", {})]
