@@ -340,8 +340,9 @@ async def open_service(
             checkpointer=saver,
             embedder=build_embedder(settings, "retrieval", cache=vectors),
         )
-        recovery = RunRecovery(claims.store, runs, exchange, graphs=api.catalogue, hooks=hooks)
-        recovery.schedule(queue, settings.runs)
+        RunRecovery(claims.store, runs, exchange, graphs=api.catalogue, hooks=hooks).schedule(
+            queue, settings.runs
+        )
         schedule_agent_server(api, queue, runs, run_store=claims.store, erasure=erasure)
 
         await stack.enter_async_context(publish_events(tasks, pool, settings.amqp, metrics))
