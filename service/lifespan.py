@@ -15,7 +15,7 @@ from checkpoints.pool import WatchedPool, open_database, watch_database
 from checkpoints.saver import GroupCommitSaver, open_saver
 from core.circuit import CircuitState
 from core.concurrency import FairSemaphore
-from core.embeddings import VectorCache
+from core.embeddings import VectorCache, build_embedder
 from core.logging import get_logger
 from core.memory import Memory
 from core.metrics import BACKGROUND, use_meter
@@ -25,6 +25,14 @@ from core.settings import Settings
 from core.tasks import Backoff, Supervisor
 from nodes.coordinator.router import AgentRegistry
 from nodes.shared.prompts import hash_prompts
+from service.agent_server.assistants import AssistantStore
+from service.agent_server.commands import ThreadCommands
+from service.agent_server.crons import CronStore
+from service.agent_server.items import ItemStore
+from service.agent_server.opening import open_agent_server, schedule_agent_server
+from service.agent_server.protocol_streams import ProtocolStreams
+from service.agent_server.run_builder import RunBuilder
+from service.agent_server.threads import ThreadStore
 from service.audit.idempotency import RecordedEffects, RequestKeys
 from service.audit.trail import AuditTrail
 from service.audit.worker import maintain_audit
@@ -50,13 +58,15 @@ from service.retention import schedule_retention
 from service.runs.announcements import announce_effect
 from service.runs.claims import RunClaims
 from service.runs.erasure import Erasure
-from service.runs.event_exchange import EventExchange
 from service.runs.executor import RunExecutor
 from service.runs.followers import RunFollowers
+from service.runs.graphs import ForeignGraph, GraphCatalogue
+from service.runs.hooks import RunHooks
 from service.runs.journeys import JourneyRouter
 from service.runs.limits import build_queues
 from service.runs.notifications import Notifications
 from service.runs.observers import RunObserver
+from service.runs.part_exchange import PartExchange
 from service.runs.preconditions import ThreadOwners
 from service.runs.queue import Retry, TaskQueue
 from service.runs.recovery import RunRecovery, defer_run
@@ -64,6 +74,7 @@ from service.runs.request import CompiledGraph
 from service.runs.sessions import SESSION_GRAPH, SessionRuns, summarise_session
 from service.runs.store import RunStore
 from service.runs.takeover import Takeovers
+from service.runs.thread_followers import ThreadFollowers
 from service.sessions.journeys import JourneyStore
 from service.sessions.store import SessionStore
 from service.sessions.worker import SessionWorker, Summarise
@@ -120,6 +131,16 @@ class Service:
         session_runs: Enters and closes the sessions of runs.
         takeovers: People who take conversations over.
         journeys: Finds the journey that a message belongs to.
+        hooks: What happens around runs: sessions and journeys.
+        catalogue: The graphs that runs can be asked of by name, with those that are not ours.
+        assistants: Configured variants of the graphs.
+        threads: Threads as the Agent Server API shows them.
+        run_builder: Builds the runs that the Agent Server API is asked for.
+        crons: Runs that begin again and again.
+        items: What graphs and clients keep beside threads.
+        threads_followed: Follows the runs of threads.
+        commands: Carries out the commands of the streaming protocol.
+        protocol_streams: Reads threads for its clients.
         requests: Idempotency keys of requests.
         audit: The audit trail.
         warming: Done when the router has learnt the agents' examples, or could not.
@@ -158,6 +179,16 @@ class Service:
     session_runs: SessionRuns
     takeovers: Takeovers
     journeys: JourneyRouter
+    hooks: RunHooks
+    catalogue: GraphCatalogue
+    assistants: AssistantStore
+    threads: ThreadStore
+    run_builder: RunBuilder
+    crons: CronStore
+    items: ItemStore
+    threads_followed: ThreadFollowers
+    commands: ThreadCommands
+    protocol_streams: ProtocolStreams
     requests: RequestKeys
     audit: AuditTrail
     warming: asyncio.Task[None]
@@ -182,6 +213,7 @@ async def open_service(
     models: ChatModels | None = None,
     embedded_url: str | None = None,
     peers: Peers | None = None,
+    foreign: Sequence[ForeignGraph] = (),
 ) -> AsyncIterator[Service]:
     """Open the service; closing the context closes its parts, last opened first.
 
@@ -193,6 +225,7 @@ async def open_service(
         models: Replace the models that the settings name.
         embedded_url: The embedded Postgres, if another process runs it for this one.
         peers: The other processes that serve the same port.
+        foreign: Graphs that are not of the registry, which the Agent Server API serves beside ours.
 
     Raises:
         StartupError: Something cannot be opened; the message is the line to print.
@@ -273,18 +306,7 @@ async def open_service(
             )
         )
         schedule_retention(queue, settings, pool, erasure)
-        maintain_outbox(queue, pool, keep_days=settings.events.keep_days)
-        webhook_sender = await stack.enter_async_context(
-            send_webhooks(
-                tasks,
-                queue,
-                pool,
-                settings=settings.webhooks,
-                meter=metrics,
-                # As for jobs: another process does.
-                is_working=settings.queue.concurrency > 0,
-            )
-        )
+        webhook_sender = await _open_outbox(stack, settings, pool, tasks, queue, metrics)
         workflows = schedule_workflows(
             settings.workflows,
             pool,
@@ -297,19 +319,28 @@ async def open_service(
 
         session_runs = SessionRuns(stores.sessions, owners, graphs[SESSION_GRAPH.name])
         journeys = JourneyRouter(stores.journeys, graphs, deps)
-        recovery = RunRecovery(
-            claims.store, runs, exchange, graphs=graphs, session_runs=session_runs, journeys=journeys
+        hooks = RunHooks(session_runs, journeys)
+        api = open_agent_server(
+            stack,
+            pool,
+            graphs,
+            foreign,
+            hooks=hooks,
+            checkpointer=saver,
+            embedder=build_embedder(settings, "retrieval", cache=vectors),
         )
+        recovery = RunRecovery(claims.store, runs, exchange, graphs=api.catalogue, hooks=hooks)
         recovery.schedule(queue, settings.runs)
+        schedule_agent_server(api, queue, runs, run_store=claims.store, erasure=erasure)
 
-        await stack.enter_async_context(publish_events(tasks, pool, settings.amqp, metrics))
         with use_meter(RunMeter(metrics, BACKGROUND)):
             await stack.enter_async_context(queue.work(tasks))
         # Registered last, so that it is the first thing to happen when the service closes.
         stack.push_async_callback(_drain, queue, runs)
+        threads_followed, lifecycle = ThreadFollowers(claims.store, followers), Lifecycle()
         yield Service(
             settings=settings,
-            lifecycle=Lifecycle(),
+            lifecycle=lifecycle,
             pool=pool,
             queue=queue,
             saver=saver,
@@ -331,6 +362,18 @@ async def open_service(
                 stores.sessions, claims.store, runs, graphs[SESSION_GRAPH.name], stores.audit
             ),
             journeys=journeys,
+            hooks=hooks,
+            catalogue=api.catalogue,
+            assistants=api.assistants,
+            threads=api.threads,
+            run_builder=api.run_builder,
+            crons=api.crons,
+            items=api.items,
+            threads_followed=threads_followed,
+            commands=ThreadCommands(
+                api.run_builder, runs, store=claims.store, graphs=api.catalogue, owners=owners
+            ),
+            protocol_streams=ProtocolStreams(threads_followed, lambda: lifecycle.is_stopping),
             requests=stores.requests,
             audit=stores.audit,
             warming=warming,
@@ -406,15 +449,16 @@ def _schedule_sessions(
 
 async def _open_followers(
     stack: AsyncExitStack, tasks: Supervisor, claims: RunClaims
-) -> tuple[RunFollowers, EventExchange]:
+) -> tuple[RunFollowers, PartExchange]:
     """Open what tells replicas of each other's runs; claims are renewed from now on."""
-    exchange, notifications = EventExchange(claims.store), Notifications(claims.store.pool)
+    exchange, notifications = PartExchange(claims.store), Notifications(claims.store.pool)
     followers = RunFollowers(claims.store, exchange)
     for hears in (claims, followers, exchange):
         hears.listen(notifications)
     await stack.enter_async_context(tasks.supervise("run-claims", claims.keep))
     await stack.enter_async_context(tasks.supervise("run-notifications", notifications.listen))
-    await stack.enter_async_context(tasks.supervise("run-events", exchange.run))
+    await stack.enter_async_context(tasks.supervise("run-parts", exchange.run))
+    await stack.enter_async_context(tasks.supervise("thread-activity", followers.activity.run))
     return followers, exchange
 
 
@@ -435,6 +479,30 @@ def _build_runs(
         audit=audit,
         observer=observer,
         database_unavailable=lambda: pool.unavailable_reason,
+    )
+
+
+async def _open_outbox(
+    stack: AsyncExitStack,
+    settings: Settings,
+    pool: Pool,
+    tasks: Supervisor,
+    queue: TaskQueue,
+    metrics: ServiceMetrics,
+) -> WebhookSender:
+    """Open the ways on which events leave."""
+    maintain_outbox(queue, pool, keep_days=settings.events.keep_days)
+    await stack.enter_async_context(publish_events(tasks, pool, settings.amqp, metrics))
+    return await stack.enter_async_context(
+        send_webhooks(
+            tasks,
+            queue,
+            pool,
+            settings=settings.webhooks,
+            meter=metrics,
+            # As for jobs: another process does.
+            is_working=settings.queue.concurrency > 0,
+        )
     )
 
 

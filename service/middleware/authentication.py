@@ -37,7 +37,7 @@ class Authentication:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer it with 401, 403 or 404."""
-        if scope["type"] != "http":
+        if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
@@ -58,7 +58,7 @@ async def _identify(scope: Scope, headers: Headers, service: Service) -> Identit
         require_same_site(headers, allowed_origins)
         return LOCAL
     path = scope["path"].removeprefix(scope.get("root_path", ""))
-    access = find_access(path, scope["method"])
+    access = find_access(path, _get_method(scope))
     if access == "anyone":
         return Identity(tenant="", user="")
     authorization = headers.get(b"authorization", b"").decode("latin-1")
@@ -67,6 +67,11 @@ async def _identify(scope: Scope, headers: Headers, service: Service) -> Identit
         require_same_site(headers, allowed_origins)
     _require_access(identity, access, path)
     return identity
+
+
+def _get_method(scope: Scope) -> str:
+    """Return the HTTP method; a WebSocket begins with a GET."""
+    return str(scope.get("method", "GET"))
 
 
 def _require_access(identity: Identity, access: Access | None, path: str) -> None:
@@ -89,7 +94,7 @@ def _refuse(error: ServiceError, scope: Scope, headers: Headers) -> Response:
 def _build_challenge(error: ServiceError, scope: Scope, headers: Headers) -> str:
     """Return the challenge of RFC 6750; a browser that opens a page is asked for a password, the key."""
     match error:
-        case Unauthenticated() if scope["method"] == "GET" and b"text/html" in headers.get(b"accept", b""):
+        case Unauthenticated() if _get_method(scope) == "GET" and b"text/html" in headers.get(b"accept", b""):
             return f'Basic {REALM}, charset="UTF-8"'
         case Unauthenticated() if b"authorization" in headers:
             return f'Bearer {REALM}, error="invalid_token"'

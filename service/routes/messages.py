@@ -9,7 +9,6 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import JSONResponse
 from langgraph.types import StreamMode
-from sse_starlette import ServerSentEvent
 
 from core.concurrency import SlotUnavailable
 from core.context import Context, set_context
@@ -29,9 +28,15 @@ from service.routes.dependencies import (
     answer_until_disconnect,
 )
 from service.routes.message_models import MessageMetadata, MessageRequest, MessageResponse
-from service.runs.events import FIRST_EVENT
+from service.runs.events import (
+    NumberedEvents,
+    NumberedPart,
+    build_attempt_part,
+    build_end_part,
+    get_first_seq,
+)
 from service.runs.journeys import JourneyTurn
-from service.runs.output import PendingInterrupt, RunEvents, RunResult
+from service.runs.output import PendingInterrupt, RunResult
 from service.runs.replay import claim_message_id, claim_request_key
 from service.runs.request import (
     RunRequest,
@@ -147,7 +152,7 @@ async def _stream(run: MessageRun, service: Service) -> Response:
     return sse.stream_response(events, _to_error_event, thread_id=run.session_id, run_id=run.session.run_id)
 
 
-async def _list_events(run: MessageRun, service: Service) -> AsyncGenerator[ServerSentEvent, None]:
+async def _list_events(run: MessageRun, service: Service) -> AsyncGenerator[bytes, None]:
     start = {"session_id": run.session_id, "run_id": run.session.run_id, "metadata": asdict(service.model)}
     if run.journey and (answer := await advance_journey(run, service)):
         # A journey's texts are put together from several replies, so its answer comes whole.
@@ -164,16 +169,17 @@ async def _list_events(run: MessageRun, service: Service) -> AsyncGenerator[Serv
         yield sse.format_event("done", answer)
         return
     # The numbers that whoever follows the run reads, so that this stream continues at /v1/runs/{id}/stream.
-    events, result, numbers = RunEvents(), RunResult(), count(FIRST_EVENT)
+    events, result, seqs = NumberedEvents(), RunResult(), count(get_first_seq(attempt=1))
     async with service.runs.stream(run.session) as parts:
-        yield sse.format_event("start", start, id=str(next(numbers)))
+        [first] = events.convert(NumberedPart(next(seqs), build_attempt_part(1)))
+        yield sse.format_event("start", start, id=str(first.id))
         async for part in parts:
             result.take(part)
-            for name, data in events.convert(part):
-                yield sse.format_event(name, data, id=str(next(numbers)))
+            for event in events.convert(NumberedPart(next(seqs), part)):
+                yield sse.format_event(event.name, event.data, id=str(event.id))
     response = _build_response(result, service)
-    for name, data in events.finish(response["response"]):
-        yield sse.format_event(name, data, id=str(next(numbers)))
+    for event in events.convert(NumberedPart(next(seqs), build_end_part(response["response"]))):
+        yield sse.format_event(event.name, event.data, id=str(event.id))
     for citation in _list_citations(response):
         yield sse.format_event("citation", citation)
     yield sse.format_event("done", response)
@@ -185,7 +191,7 @@ def _list_citations(answer: Mapping[str, Any]) -> list[Citation]:
     return citations
 
 
-def _to_error_event(error: ServiceError) -> ServerSentEvent:
+def _to_error_event(error: ServiceError) -> bytes:
     return sse.format_event("error", {**error_body(error), "status": error.status})
 
 

@@ -5,12 +5,12 @@
 -- as pending, where it may wait. Two runs that are added to one thread at once meet in the unique index, and the
 -- second adds nothing. Called again, it finds what is ahead.
 WITH thread AS (
-    INSERT INTO runs.threads (id, tenant, user_id, graph)
-    VALUES (%(thread)s, %(tenant)s, %(user)s, nullif(%(graph)s, ''))
+    INSERT INTO runs.threads (id, tenant, user_id, graph, metadata)
+    SELECT %(thread)s, %(tenant)s, %(user)s, nullif(%(graph)s, ''), %(thread_metadata)s WHERE %(may_create)s
     ON CONFLICT (id) DO NOTHING
     RETURNING tenant
 ), named AS (
-    UPDATE runs.threads SET graph = %(graph)s
+    UPDATE runs.threads SET graph = %(graph)s, metadata = metadata || %(thread_metadata)s
     WHERE id = %(thread)s AND tenant = %(tenant)s AND graph IS NULL AND %(graph)s <> ''
 ), owner AS (
     SELECT tenant FROM thread UNION ALL SELECT tenant FROM runs.threads WHERE id = %(thread)s LIMIT 1
@@ -33,11 +33,13 @@ WITH thread AS (
     FROM owner, ahead WHERE owner.tenant = %(tenant)s
 ), added AS (
     INSERT INTO runs.runs (id, thread_id, tenant, user_id, graph, queue, status, kwargs, multitask_strategy,
-                           priority, attempt, max_attempts, started_at, claimed_by, claim_expires_at)
+                           priority, attempt, max_attempts, started_at, claimed_by, claim_expires_at, assistant_id,
+                           metadata, created_at)
     SELECT %(id)s, %(thread)s, %(tenant)s, %(user)s, %(graph)s, %(queue)s, chosen.status, %(kwargs)s,
            %(strategy)s, %(priority)s, CASE chosen.status WHEN 'running' THEN 1 ELSE 0 END, %(max_attempts)s,
            CASE chosen.status WHEN 'running' THEN now() END, %(replica)s,
-           CASE WHEN %(replica)s::uuid IS NOT NULL THEN now() + %(claim_seconds)s * interval '1 second' END
+           CASE WHEN %(replica)s::uuid IS NOT NULL THEN now() + %(claim_seconds)s * interval '1 second' END,
+           %(assistant)s, %(metadata)s, clock_timestamp() + %(after_seconds)s * interval '1 second'
     FROM chosen WHERE chosen.status IS NOT NULL
     ON CONFLICT DO NOTHING
     RETURNING status, attempt
@@ -54,6 +56,7 @@ UPDATE runs.runs AS run
 SET status = 'running', attempt = attempt + 1, started_at = coalesce(started_at, now()),
     claimed_by = %(replica)s, claim_expires_at = now() + %(claim_seconds)s * interval '1 second'
 WHERE id = %(id)s AND status = 'pending' AND (claimed_by IS NULL OR claimed_by = %(replica)s)
+  AND created_at <= clock_timestamp()
   AND NOT EXISTS (
       SELECT FROM runs.runs AS other
       WHERE other.thread_id = run.thread_id AND other.ended_at IS NULL
@@ -168,8 +171,8 @@ WHERE tenant = %(tenant)s AND thread_id = %(thread)s AND ended_at IS NULL
 RETURNING id::text, status, thread_id
 
 -- name: get
-SELECT id::text, thread_id, tenant, user_id, graph, queue, status, kwargs, multitask_strategy, priority, attempt,
-       created_at, started_at, ended_at, claimed_by::text, cancel_action, cancel_reason, error
+SELECT id::text, thread_id, tenant, user_id, graph, assistant_id::text, metadata, queue, status, kwargs,
+       multitask_strategy, priority, attempt, created_at, started_at, ended_at, claimed_by::text, cancel_action, cancel_reason, error
 FROM runs.runs WHERE id = %(id)s
 
 -- name: is_next
@@ -180,8 +183,8 @@ SELECT id FROM runs.runs AS run WHERE id = %(id)s AND NOT EXISTS (
 
 -- name: list
 -- A thread that is being erased is held by a row without a graph.
-SELECT id::text, thread_id, tenant, user_id, graph, queue, status, NULL AS kwargs, multitask_strategy, priority,
-       attempt, created_at, started_at, ended_at, claimed_by::text, cancel_action, cancel_reason, error
+SELECT id::text, thread_id, tenant, user_id, graph, assistant_id::text, metadata, queue, status, NULL AS kwargs,
+       multitask_strategy, priority, attempt, created_at, started_at, ended_at, claimed_by::text, cancel_action, cancel_reason, error
 FROM runs.runs
 WHERE tenant = %(tenant)s AND graph <> ''
   AND (%(thread)s::text IS NULL OR thread_id = %(thread)s) AND (%(status)s::text IS NULL OR status = %(status)s)
@@ -201,6 +204,9 @@ DELETE FROM runs.runs WHERE id IN (
     SELECT id FROM runs.runs WHERE created_at < now() - %(days)s * interval '1 day' AND ended_at IS NOT NULL
     LIMIT %(limit)s
 )
+
+-- name: delete_run
+DELETE FROM runs.runs WHERE id = %(id)s AND ended_at IS NOT NULL RETURNING id
 
 -- name: drop_thread
 DELETE FROM runs.threads WHERE id = %(thread)s AND NOT EXISTS (SELECT FROM runs.runs WHERE thread_id = %(thread)s)
@@ -240,22 +246,40 @@ DELETE FROM runs.runs WHERE thread_id = %(thread)s
 -- name: erase_thread
 DELETE FROM runs.threads WHERE id = %(thread)s
 
--- name: publish_events
+-- name: publish_parts
 WITH published AS (
-    INSERT INTO runs.events (run_id, seq, name, data)
-    SELECT unnest(%(runs)s::uuid[]), unnest(%(seqs)s::bigint[]), unnest(%(names)s::text[]),
-           unnest(%(data)s::text[])::json
+    INSERT INTO runs.parts (run_id, seq, came_at, part)
+    SELECT unnest(%(runs)s::uuid[]), unnest(%(seqs)s::bigint[]), unnest(%(times)s::bigint[]),
+           unnest(%(parts)s::bytea[])
     ON CONFLICT DO NOTHING
 )
-SELECT pg_notify(%(channel)s, 'events')
+SELECT pg_notify(%(channel)s, 'parts')
 
--- name: read_events
-SELECT run_id::text, seq, name, data FROM unnest(%(runs)s::uuid[], %(after)s::bigint[]) AS wanted (run, after)
-JOIN runs.events ON run_id = wanted.run AND seq > wanted.after
+-- name: read_parts
+SELECT run_id::text, seq, came_at, part FROM unnest(%(runs)s::uuid[], %(after)s::bigint[]) AS wanted (run, after)
+JOIN runs.parts ON run_id = wanted.run AND seq > wanted.after
 ORDER BY run_id, seq LIMIT %(limit)s
 
--- name: delete_events
+-- name: delete_parts
 -- Of runs that have ended, after a time in which a caller may connect again.
-DELETE FROM runs.events WHERE at < now() - %(seconds)s * interval '1 second' AND NOT EXISTS (
+DELETE FROM runs.parts WHERE at < now() - %(seconds)s * interval '1 second' AND NOT EXISTS (
     SELECT FROM runs.runs WHERE id = run_id AND (ended_at IS NULL OR ended_at > now() - %(seconds)s * interval '1 second')
 )
+
+-- name: list_begun
+-- The latest runs of a thread that have begun or ended, in that order.
+SELECT id, graph, ended_at FROM (
+    SELECT id::text, graph, status, started_at, ended_at FROM runs.runs
+    WHERE thread_id = %(thread)s AND tenant = %(tenant)s AND graph <> ''
+    ORDER BY created_at DESC, id DESC LIMIT %(limit)s
+) AS latest
+WHERE status <> 'pending' ORDER BY coalesce(started_at, ended_at), id
+
+-- name: load_activity
+-- When a run last began or ended on each of some threads.
+SELECT thread.id, run.at FROM unnest(%(threads)s::text[]) AS thread (id) CROSS JOIN LATERAL (
+    SELECT max(greatest(latest.started_at, latest.ended_at)) AS at FROM (
+        SELECT started_at, ended_at FROM runs.runs
+        WHERE thread_id = thread.id ORDER BY created_at DESC LIMIT %(limit)s
+    ) AS latest
+) AS run

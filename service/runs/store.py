@@ -4,7 +4,7 @@ A run is a row before it is a task of a process. See ``sql/0001_runs.sql`` for t
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 import orjson
 from psycopg.errors import UniqueViolation
 from psycopg.rows import DictRow
-from psycopg.types.json import Json
+from psycopg.types.json import Json, Jsonb
 from pydantic import BaseModel, JsonValue
 
 from core.context import current_actor
@@ -31,6 +31,8 @@ CHANNEL: Final = "ventros_runs"
 # A run that was on so many replicas that died is not given to another one.
 MAX_ATTEMPTS: Final = 3
 _BATCH: Final = 500
+# Of a thread's runs, those that whoever follows the thread may have missed.
+_LATEST_RUNS: Final = 20
 
 
 def no_such_thread(thread_id: str) -> NotFound:
@@ -52,6 +54,10 @@ class NewRun:
         kwargs: What to run, as JSON, so that any replica can; ``None``: only this process can.
         strategy: What its caller chose to do where the thread is busy.
         priority: The higher one is started first, among a tenant's.
+        assistant_id: The assistant whose run it is; ``None``: nobody named one.
+        metadata: The caller's, to find it by.
+        after_seconds: How long it waits before its turn on its thread can come.
+        may_create_thread: Whether its thread is created where there is none.
     """
 
     id: str
@@ -63,6 +69,10 @@ class NewRun:
     kwargs: Mapping[str, Any] | None
     strategy: str
     priority: int = 0
+    assistant_id: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    after_seconds: float = 0
+    may_create_thread: bool = True
 
 
 class Cancellation(NamedTuple):
@@ -77,7 +87,8 @@ class Added:
     """What became of a run that was to be inserted.
 
     Attributes:
-        owner: The thread's tenant; ``None``: another transaction is just inserting the thread.
+        owner: The thread's tenant; ``None``: another transaction is just inserting the thread, or there is
+            none and the run may not create it.
         ahead: Runs that were on the thread before.
         status: ``running``, ``pending``, or ``None``: it was not inserted.
         attempt: 1 where it is running.
@@ -129,6 +140,8 @@ class RunRow:
     tenant: str
     user_id: str
     graph: str
+    assistant_id: str | None
+    metadata: dict[str, JsonValue]
     queue: str
     status: RunStatus
     kwargs: dict[str, Any] | None
@@ -142,6 +155,15 @@ class RunRow:
     cancel_action: CancelAction | None
     cancel_reason: str | None
     error: dict[str, JsonValue] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BegunRun:
+    """A run that is in progress or has ended."""
+
+    id: str
+    graph: str
+    ended_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +232,11 @@ class RunStore:
             "kwargs": None if run.kwargs is None else Json(run.kwargs, _dump_json),
             "strategy": run.strategy,
             "priority": run.priority,
+            "assistant": run.assistant_id,
+            "metadata": Jsonb(run.metadata, _dump_json),
+            "thread_metadata": Jsonb({"assistant_id": run.assistant_id} if run.assistant_id else {}),
+            "after_seconds": run.after_seconds,
+            "may_create": run.may_create_thread,
             "may_start": may_start,
             "may_wait": may_wait,
             "places": places,
@@ -355,6 +382,16 @@ class RunStore:
         }
         return [RunRow(**row) for row in await self._fetch_all("list", values)]
 
+    async def list_begun(self, tenant: str, thread_id: str) -> Sequence[BegunRun]:
+        """Return the latest runs of a thread that are not pending, in the order in which they began."""
+        values = {"tenant": tenant, "thread": thread_id, "limit": _LATEST_RUNS}
+        return [BegunRun(**row) for row in await self._fetch_all("list_begun", values)]
+
+    async def load_activity(self, threads: Sequence[str]) -> dict[str, datetime | None]:
+        """Return when a run last began or ended on each thread; ``None``: it has had none."""
+        values = {"threads": list(threads), "limit": _LATEST_RUNS}
+        return {row["id"]: row["at"] for row in await self._fetch_all("load_activity", values)}
+
     async def count_open(self, *, tenants: int) -> Sequence[OpenRuns]:
         """Return how many runs are running and pending, of all replicas and the tenants with the most."""
         return [OpenRuns(**row) for row in await self._fetch_all("count_open", {"tenants": tenants})]
@@ -385,6 +422,10 @@ class RunStore:
         """Return the person who holds a thread; empty: nobody, or there is no such thread."""
         row = await self._fetch_one("get_holder", {"tenant": tenant, "thread": thread_id})
         return str(row["held_by"]) if row else ""
+
+    async def delete(self, run_id: str) -> None:
+        """Delete a run that has ended."""
+        await self._fetch_one("delete_run", {"id": run_id})
 
     async def notify(self, message: str) -> None:
         """Tell the other replicas something; see :data:`CHANNEL`."""

@@ -152,6 +152,25 @@ def _memory(owned: Owned, path: str) -> Iterator[Asked]:
         }
 
 
+def _streams(owned: Owned, path: str) -> Iterator[Asked]:
+    """Every way to begin, answer or follow a run on a thread with LangGraph's clients."""
+    run = {"assistant_id": "react", "input": TASK, "multitask_strategy": "rollback"}
+    answer = {"interrupt_id": owned.approval.partition(".")[0], "response": {"decision": "approve"}}
+    bodies: dict[str, list[Any]] = {
+        "stream": [run, {"assistant_id": "react", "command": {"resume": {"decision": "approve"}}}],
+        "commands": [
+            {"id": 1, "method": "run.start", "params": run},
+            {"id": 2, "method": "input.respond", "params": answer},
+            {"id": 3, "method": "agent.getTree", "params": {"run_id": owned.run}},
+        ],
+        "events": [{"channels": ["values", "messages", "input"]}],
+    }
+    for thread in (owned.waiting, owned.session):
+        url = path.replace("{thread_id}", thread).replace("{run_id}", owned.run)
+        for body in bodies[path.rpartition("/")[2]]:
+            yield {"url": url, "json": body, "headers": {"Last-Event-ID": "-1"}}
+
+
 NOT_THERE = {404}
 # How each route is walked: what is asked of it, and the statuses that are right. A route that no row knows
 # fails the test: say here how another tenant's things could be asked of it.
@@ -172,6 +191,12 @@ ROUTES: list[tuple[str, Callable[[Owned, str], Iterator[Asked]], set[int]]] = [
     (r"get /v1/sessions/{session_id}", _named("session", "waiting"), NOT_THERE),
     (r"post /v1/sessions/{session_id}/(?:claim|reply|release)", _named("session", "waiting"), {404, 422}),
     (r"delete /v1/threads/{thread_id}", _named("session", "waiting"), NOT_THERE),
+    (r"post /threads/{thread_id}/(?:runs/stream|stream/events)", _streams, NOT_THERE),
+    (r"get /threads/{thread_id}/stream", _streams, NOT_THERE),
+    # Clients read these errors in the answer.
+    (r"post /threads/{thread_id}/commands", _streams, {200}),
+    (r"get /threads/{thread_id}/runs/{run_id}/stream", _streams, {200}),
+    (r"post /runs/stream", _plain, {422}),
     (r"get /v1/workflows(?:/schema|/library)?", _plain, {200}),
     (r"post /v1/workflows(?:/validate)?", _no_definition, {200, 404, 422}),
     (r"get /v1/workflows/{run_id}(?:/\w+)?", _workflow, NOT_THERE),

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 
 from core.errors import Forbidden, StartupError
 from core.settings import ServerSettings
@@ -22,7 +22,7 @@ def routes(found: list[BaseRoute]) -> list[str]:
         if hasattr(route, "original_router"):
             paths += routes(route.original_router.routes)
             continue
-        assert isinstance(route, Route | Mount), route
+        assert isinstance(route, Route | Mount | WebSocketRoute), route
         paths.append(route.path)
     return paths
 
@@ -34,9 +34,14 @@ def test_every_route_has_a_row_in_the_table_and_every_row_a_known_scope() -> Non
     assert set(ACCESS.values()) <= {*SCOPES, "anyone", "member"}
 
 
-def test_only_probes_the_development_crm_and_signed_gateways_ask_for_no_credential() -> None:
-    open_paths = [path for path, asked in ACCESS.items() if asked == "anyone"]
-    assert open_paths == ["/health", "/crm", "/v1/gateways"]
+def test_only_probes_the_crm_scripts_of_pages_and_signed_gateways_ask_for_no_credential() -> None:
+    assert [path for path, asked in ACCESS.items() if asked == "anyone"] == [
+        "/health",
+        "/ok",
+        "/crm",
+        "/v1/gateways",
+        "/assets",
+    ]
     assert find_access("/health/ready") == "anyone"
     assert find_access("/healthy") is None
     assert find_access("/crmx") is None

@@ -12,11 +12,16 @@ CREATE TABLE runs.threads (
     -- The person who has taken the conversation over from the agents, and since when; empty: nobody.
     held_by text NOT NULL DEFAULT '',
     held_at timestamptz,
+    -- So long after its last change it is deleted, or its history; null: never.
+    ttl_minutes float8,
+    ttl_strategy text CHECK (ttl_strategy IN ('delete', 'keep_latest')),
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 80);
+CREATE INDEX threads_expiring ON runs.threads (updated_at) WHERE ttl_minutes IS NOT NULL;
 CREATE INDEX threads_by_tenant ON runs.threads (tenant, created_at DESC, id);
 CREATE INDEX threads_held ON runs.threads (tenant) WHERE held_by <> '';
+CREATE INDEX threads_by_metadata ON runs.threads USING gin (metadata jsonb_path_ops) WHERE metadata <> '{}';
 
 -- A run is a row before it is a task of a process. A claim assigns it to one replica, which renews the claim while
 -- it executes the run, or while a caller of it waits for the run's turn.
@@ -26,6 +31,9 @@ CREATE TABLE runs.runs (
     tenant text NOT NULL,
     user_id text NOT NULL,
     graph text NOT NULL,
+    -- Of a run that the Agent Server API was asked for.
+    assistant_id uuid,
+    metadata jsonb NOT NULL DEFAULT '{}',
     -- Whose concurrency slots it takes.
     queue text NOT NULL,
     status text NOT NULL
@@ -38,6 +46,7 @@ CREATE TABLE runs.runs (
     attempt integer NOT NULL,
     -- With so many, a run whose replica dies is given up.
     max_attempts integer NOT NULL,
+    -- Its place among the runs of its thread; in the future for a run that is to start later.
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     started_at timestamptz,
     ended_at timestamptz,
@@ -82,14 +91,92 @@ BEGIN
 END
 $$;
 
--- Events of runs that a caller follows on another replica than the one that executes the run. They may be lost in a
--- crash of the database: the run's answer is in its checkpoints.
-CREATE UNLOGGED TABLE runs.events (
+-- Parts of the streams of runs that a caller follows on another replica than the one that executes the run. They may be
+-- lost in a crash of the database: the run's answer is in its checkpoints.
+CREATE UNLOGGED TABLE runs.parts (
     run_id uuid NOT NULL,
     seq bigint NOT NULL,
-    name text NOT NULL,
-    data json NOT NULL,
+    -- Microseconds since 1970, by the clock of the replica that executes the run.
+    came_at bigint NOT NULL,
+    -- As the checkpointer's serializer writes it.
+    part bytea NOT NULL,
     at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (run_id, seq)
 );
-CREATE INDEX events_by_age ON runs.events (at);
+CREATE INDEX parts_by_age ON runs.parts (at);
+
+-- Configured variants of a graph, of one tenant. Each graph has one that the service creates.
+CREATE TABLE runs.assistants (
+    tenant text NOT NULL,
+    id uuid NOT NULL,
+    graph text NOT NULL,
+    name text NOT NULL,
+    description text,
+    config jsonb NOT NULL DEFAULT '{}',
+    context jsonb NOT NULL DEFAULT '{}',
+    metadata jsonb NOT NULL DEFAULT '{}',
+    -- The version that runs use.
+    version integer NOT NULL DEFAULT 1,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant, id)
+);
+-- An id belongs to one tenant, except those of the assistants that every tenant has.
+CREATE UNIQUE INDEX assistants_by_id ON runs.assistants (id) WHERE NOT metadata @> '{"created_by": "system"}';
+
+CREATE TABLE runs.assistant_versions (
+    tenant text NOT NULL,
+    assistant_id uuid NOT NULL,
+    version integer NOT NULL,
+    graph text NOT NULL,
+    name text NOT NULL,
+    description text,
+    config jsonb NOT NULL,
+    context jsonb NOT NULL,
+    metadata jsonb NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant, assistant_id, version),
+    FOREIGN KEY (tenant, assistant_id) REFERENCES runs.assistants ON DELETE CASCADE
+);
+
+-- Runs that begin again and again, on one thread or each on a new one.
+CREATE TABLE runs.crons (
+    id uuid PRIMARY KEY,
+    tenant text NOT NULL,
+    user_id text NOT NULL,
+    -- On whose behalf its runs work: {scopes, credential}.
+    caller jsonb NOT NULL,
+    assistant_id uuid NOT NULL,
+    thread_id text,
+    schedule text NOT NULL,
+    -- IANA name; null: UTC.
+    timezone text,
+    end_time timestamptz,
+    next_run_at timestamptz,
+    enabled boolean NOT NULL,
+    on_run_completed text CHECK (on_run_completed IN ('delete', 'keep')),
+    -- The body of its runs.
+    payload json NOT NULL,
+    metadata jsonb NOT NULL DEFAULT '{}',
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX crons_by_tenant ON runs.crons (tenant, created_at DESC, id);
+CREATE INDEX crons_due ON runs.crons (next_run_at) WHERE enabled AND next_run_at IS NOT NULL;
+
+-- What graphs and clients keep beside threads, by namespace and key.
+CREATE TABLE runs.items (
+    tenant text NOT NULL,
+    namespace text[] NOT NULL,
+    key text NOT NULL,
+    value jsonb NOT NULL,
+    -- Of the value's texts, for searches by meaning; null: it is not indexed.
+    embedding real[],
+    embedding_model text,
+    ttl_minutes float8,
+    expires_at timestamptz,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant, namespace, key)
+);
+CREATE INDEX items_expiring ON runs.items (expires_at) WHERE expires_at IS NOT NULL;
