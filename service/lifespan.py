@@ -306,7 +306,7 @@ async def open_service(
             )
         )
         schedule_retention(queue, settings, pool, erasure)
-        webhook_sender = await _open_outbox(stack, settings, pool, tasks, queue, metrics)
+        webhook_sender = await _open_outbox(stack, settings, pool, tasks=tasks, queue=queue, metrics=metrics)
         workflows = schedule_workflows(
             settings.workflows,
             pool,
@@ -486,6 +486,7 @@ async def _open_outbox(
     stack: AsyncExitStack,
     settings: Settings,
     pool: Pool,
+    *,
     tasks: Supervisor,
     queue: TaskQueue,
     metrics: ServiceMetrics,
