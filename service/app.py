@@ -132,8 +132,8 @@ def create_app(service: Service | None = None) -> FastAPI:
     app.include_router(overview_router())
     app.include_router(memory_router())
     app.include_router(workflows_router())
+    app.include_router(agent_server_router())
     app.include_router(webhooks_router())
     app.include_router(whatsapp_router())
-    app.include_router(agent_server_router())
     app.include_router(langserve_router())
     return app

@@ -386,7 +386,12 @@ async def open_service(
             webhooks=EndpointStore(pool),
             deliveries=DeliveryStore(pool),
             webhook_sender=webhook_sender,
-            arrivals=FairSemaphore(_ARRIVALS, timeout=settings.runs.queue_seconds),
+            arrivals=FairSemaphore(
+                _ARRIVALS,
+                shared_limit=_ARRIVALS // 2,
+                timeout=settings.runs.queue_seconds,
+                queue_length=settings.runs.queue_length,
+            ),
             development_crm=development_crm,
             peers=peers,
         )

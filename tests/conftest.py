@@ -39,11 +39,11 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip tests that need a server where there is none, or fail them where REQUIRE_SERVERS says so."""
+    """Skip tests that need a server where there is none, or fail them where REQUIRE_ALL says so."""
     for name, find_fault in SERVERS.items():
         if item.get_closest_marker(name) and (fault := find_fault()):
-            if os.environ.get("REQUIRE_SERVERS"):
-                pytest.fail(f"REQUIRE_SERVERS is set, and {fault}", pytrace=False)
+            if os.environ.get("REQUIRE_ALL"):
+                pytest.fail(f"REQUIRE_ALL is set, and {fault}", pytrace=False)
             pytest.skip(fault)
 
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from core.errors import BadRequest, Forbidden, InvalidRequest
 from service.agent_server.assistants import Assistant, AssistantStore
 from service.agent_server.run_body import CommandBody, Nodes, RunBody, SendBody
-from service.auth.principal import Identity
+from service.auth.principal import Identity, Scope
 from service.errors import invalid_request
 from service.runs.graphs import AgentGraph
 from service.runs.hooks import RunHooks
@@ -207,17 +207,26 @@ def build_command(command: CommandBody, identity: Identity) -> Command[Any]:
     )
 
 
+def require_scope(identity: Identity, scope: Scope) -> None:
+    """Check that a caller has a scope that a part of a request needs beside the route's.
+
+    Raises:
+        Forbidden: The caller has not.
+    """
+    if not identity.has_scope(scope):
+        raise Forbidden(
+            f"this needs the scope {scope!r}, which your credential does not have",
+            details={"scope": scope, "scopes": sorted(identity.scopes)},
+        )
+
+
 def require_state_scope(identity: Identity) -> None:
     """Check that a caller may write a thread's state, which can stand in for any decision.
 
     Raises:
         Forbidden: The caller may not.
     """
-    if not identity.has_scope("approvals"):
-        raise Forbidden(
-            "changing a thread's state can stand in for a decision, which needs the scope 'approvals'",
-            details={"scope": "approvals", "scopes": sorted(identity.scopes)},
-        )
+    require_scope(identity, "approvals")
 
 
 def _find_checkpoint(body: RunBody, thread_id: str) -> dict[str, Any]:

@@ -17,11 +17,11 @@ ACCESS: Mapping[str, Access] = {
     "/ok": "anyone",
     # The development CRM checks its own key, CRM_API_KEY, in the same header; it is served on loopback only.
     "/crm": "anyone",
-    # Gateways sign what they send, and the route checks that; it is off until the key is set up.
-    "/v1/gateways": "anyone",
     # The pages' scripts and styles, which show nothing of anyone.
     "/assets": "anyone",
     "/": "member",
+    # Gateways sign what they send, and the route checks that; it is off until the key is set up.
+    "/v1/gateways": "anyone",
     "/docs": "member",
     "/openapi.json": "member",
     "/info": "member",

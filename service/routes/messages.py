@@ -11,7 +11,6 @@ from fastapi.responses import JSONResponse
 from langgraph.types import StreamMode
 
 from core.concurrency import SlotUnavailable
-from core.context import Context, set_context
 from core.deadline import is_over, set_deadline
 from core.errors import CrmError, InterruptPending, ModelError, NothingToResume, ServiceError, TooManyRuns
 from core.logging import get_logger
@@ -84,7 +83,6 @@ def messages_router() -> APIRouter:
     ) -> Response:
         """Answer a customer's message, whole or as a stream."""
         limits = service.settings.messages
-        set_context(Context(tenant=requester.tenant, user=requester.user))
         set_deadline(limits.deadline_seconds, reserve=limits.reserve_seconds)
         is_streamed = "text/event-stream" in accept
         async with take_turn(service, requester.tenant):

@@ -115,6 +115,11 @@ class RunLog:
         """The number of the last part."""
         return self._first + len(self._parts) - 1
 
+    @property
+    def latest(self) -> int:
+        """When the last part came, in microseconds since 1970."""
+        return self._times[-1]
+
     def take(self, part: RunPart) -> None:
         """Keep a part."""
         self._add(part if self._keeps_values or part["type"] != "values" else None)

@@ -18,6 +18,7 @@ from langgraph.runtime import RunControl
 from langgraph.types import Interrupt
 from psycopg_pool import PoolTimeout
 
+from core import postgres
 from core.concurrency import FairSemaphore
 from core.context import act_as, set_context
 from core.errors import ClaimLost, RunStopped, ServiceError
@@ -270,7 +271,10 @@ class RunExecutor:
                 if listener.log:
                     listener.log.end(listener.response, listener.error)
         if has_ended and request.options.delete_thread and self.dispose:
-            await self.dispose(request)
+            try:
+                await self.dispose(request)
+            except postgres.DATABASE_UNAVAILABLE as error:
+                log.warning("thread_left_behind", thread_id=request.thread_id, reason=str(error).strip())
 
     async def _stream(
         self, request: RunRequest, listener: "_Listener", claim: Claim, run: ObservedRun
@@ -320,7 +324,7 @@ class RunExecutor:
             latest = await graph.aget_state(request.latest_config)
             earlier = await find_earlier_run(request, latest)
             state = latest if earlier or config is request.latest_config else await graph.aget_state(config)
-            claim.subject = read_subject(request, state)
+            claim.subject = read_subject(request, latest)
             if earlier is None and graph_input is None and claim.has_waited:
                 # The run to continue was ahead on the thread, and has come to its end.
                 earlier = state

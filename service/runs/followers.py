@@ -19,7 +19,7 @@ from service.runs.part_exchange import PartExchange, Subscription
 from service.runs.store import RunStore
 from service.runs.thread_activity import ThreadActivity
 
-# Parts of all ended runs that are kept in memory, and for how long published ones are.
+# Parts of all ended runs that are kept in memory at most, and for how long these and published ones are.
 MAX_ENDED_PARTS: Final = 20_000
 KEEP_SECONDS: Final = 120
 # How long a follower waits for parts before it looks whether the run has ended, and for the last parts of one
@@ -71,15 +71,19 @@ class RunFollowers:
 
     def open_log(self, run_id: str, thread_id: str, run_log: RunLog) -> None:
         """Keep the log of a run that begins here."""
-        ended = sum(known.size for known in self._logs.values() if known.is_ended)
-        for known_id, known in list(self._logs.items()):
-            if ended <= MAX_ENDED_PARTS:
-                break
-            if known.is_ended:
-                ended -= known.size
-                del self._logs[known_id]
+        self._drop_old_logs()
         self._logs[run_id] = run_log
         self.activity.wake(thread_id)
+
+    def _drop_old_logs(self) -> None:
+        ended = sum(known.size for known in self._logs.values() if known.is_ended)
+        kept_from = time.time_ns() // 1_000 - KEEP_SECONDS * 1_000_000
+        for known_id, known in list(self._logs.items()):
+            if known.is_ended:
+                if ended <= MAX_ENDED_PARTS and known.latest >= kept_from:
+                    break
+                ended -= known.size
+                del self._logs[known_id]
 
     async def follow(self, run_id: str, after: int) -> AsyncIterator[NumberedPart]:
         """Yield the parts of a run after a number, until it has ended and its end is in its row.

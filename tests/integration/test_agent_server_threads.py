@@ -292,5 +292,9 @@ async def test_the_scope_runs_writes_no_state_and_deletes_no_thread(database_url
             assert (
                 await running.http.request(method, f"/threads/{thread}{path}", headers=other)
             ).status_code == 404
+        async with get_client(
+            url=running.url, api_key=key["Authorization"].removeprefix("Bearer ")
+        ) as client:
+            assert [each["thread_id"] for each in await client.threads.search()] == [thread]
         found = await running.http.post("/threads/search", json={}, headers=other)
         assert found.json() == []

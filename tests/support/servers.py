@@ -1,4 +1,4 @@
-"""Real servers that some tests need: whether they are there, and a Redis of a test's own."""
+"""What some tests need besides the packages: whether it is there, and a Redis of a test's own."""
 
 import asyncio
 import shutil
@@ -11,6 +11,9 @@ from pathlib import Path
 
 from tests.support.waiting import until
 
+PROJECT = Path(__file__).parents[2]
+CONSOLE_PYTHON = PROJECT / ".venv-console" / "bin" / "python"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 BROKER_ADDRESS = ("127.0.0.1", 5672)
 BROKER_URL = "amqp://guest:guest@{host}:{port}/"
 
@@ -31,8 +34,20 @@ def find_redis_fault() -> str:
     return "" if shutil.which("redis-server") else "the program redis-server is not installed"
 
 
+@cache
+def find_browser_fault() -> str:
+    """Return why tests of the console cannot run; empty: they can."""
+    if CHROMIUM is None:
+        return "there is no browser (on Debian: apt-get install chromium)"
+    return "" if CONSOLE_PYTHON.exists() else "the console is not installed (`make check` installs it)"
+
+
 # By the marker of the tests that need them.
-SERVERS: Mapping[str, Callable[[], str]] = {"rabbitmq": find_broker_fault, "redis": find_redis_fault}
+SERVERS: Mapping[str, Callable[[], str]] = {
+    "rabbitmq": find_broker_fault,
+    "redis": find_redis_fault,
+    "browser": find_browser_fault,
+}
 
 
 @dataclass(slots=True)

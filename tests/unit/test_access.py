@@ -34,13 +34,13 @@ def test_every_route_has_a_row_in_the_table_and_every_row_a_known_scope() -> Non
     assert set(ACCESS.values()) <= {*SCOPES, "anyone", "member"}
 
 
-def test_only_probes_the_crm_scripts_of_pages_and_signed_gateways_ask_for_no_credential() -> None:
+def test_only_probes_the_development_crm_and_signed_gateways_ask_for_no_credential() -> None:
     assert [path for path, asked in ACCESS.items() if asked == "anyone"] == [
         "/health",
         "/ok",
         "/crm",
-        "/v1/gateways",
         "/assets",
+        "/v1/gateways",
     ]
     assert find_access("/health/ready") == "anyone"
     assert find_access("/healthy") is None

@@ -7,10 +7,11 @@ from pydantic import Field
 
 from core.context import act_as
 from service.agent_server.drawing import describe_schemas, describe_subgraphs, draw
-from service.agent_server.run_builder import check_context
+from service.agent_server.run_builder import check_context, require_scope
 from service.auth.principal import Identity, build_actor
 from service.lifespan import Service
 from service.routes.agent_server.http import (
+    MAX_LIMIT,
     AgentServerRoute,
     AssistantId,
     JsonResponse,
@@ -25,6 +26,7 @@ from service.routes.agent_server.models import (
     VersionChoice,
     VersionSearch,
 )
+from service.routes.agent_server.threads import erase
 from service.routes.dependencies import OpenService, Requester
 
 FIELDS: Final = (
@@ -157,13 +159,24 @@ def _add_routes_of_one(router: APIRouter) -> None:
         assistant_id: AssistantId,
         service: OpenService,
         requester: Requester,
+        *,
+        delete_threads: Annotated[
+            bool, Query(description="Erase its threads; needs the scope erasure")
+        ] = False,
     ) -> None:
         """Delete an assistant with its versions; its runs in progress stop at their next step."""
+        if delete_threads:
+            require_scope(requester, "erasure")
         busy = await service.assistants.list_busy_threads(requester.tenant, assistant_id)
         await service.assistants.delete(requester.tenant, assistant_id)
         act_as(build_actor(requester))
         for thread_id in busy:
             await service.runs.cancel_thread(requester.tenant, thread_id)
+        while delete_threads and (
+            found := await service.assistants.list_threads(requester.tenant, assistant_id, limit=MAX_LIMIT)
+        ):
+            for thread_id in found:
+                await erase(service, requester, thread_id)
 
     @router.post("/{assistant_id}/versions")
     async def list_versions(
