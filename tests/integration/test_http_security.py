@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import AsyncIterator
-from pathlib import Path
 from urllib.parse import urljoin
 
 import pytest
@@ -18,7 +17,7 @@ EVIL = "https://evil.example"
 
 @pytest.fixture(scope="module")
 async def running(shared_database_url: str) -> AsyncIterator[RunningService]:
-    server = ServerSettings(console_python=Path("python"), cors_origins=(CRM,))
+    server = ServerSettings(port=0, cors_origins=(CRM,))
     models = scripted_models(ScriptedChatModel())
     async with running_service(shared_database_url, models, server=server) as opened:
         yield opened
@@ -57,8 +56,10 @@ async def test_pages_load_and_run_what_the_service_itself_serves_alone(
 
 
 async def test_the_start_page_links_to_the_console_that_is_started_beside_the_service(
-    running: RunningService,
+    running: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert "Console" not in (await running.http.get("/")).text
+    monkeypatch.setattr(ServerSettings, "console_url", "http://127.0.0.1:8001")
     assert '<a href="http://127.0.0.1:8001">Console</a>' in (await running.http.get("/")).text
 
 

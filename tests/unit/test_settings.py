@@ -378,6 +378,20 @@ def test_each_setting_is_read_from_the_environment(name: str, monkeypatch: pytes
     assert value_of(Settings.load(), name) == expected
 
 
+@pytest.mark.parametrize(
+    ("server", "url"),
+    [
+        ({"console_python": "python", "console_port": 9001}, "http://127.0.0.1:9001"),
+        ({}, ""),
+        ({"console_python": "python", "console": False}, ""),
+        # The console could not be told the port.
+        ({"console_python": "python", "port": 0}, ""),
+    ],
+)
+def test_the_consoles_address_is_known_where_one_is_started(server: dict[str, Any], url: str) -> None:
+    assert ServerSettings(**server).console_url == url
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_empty_value_means_the_default(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     default = value_of(Settings.load(), name)
