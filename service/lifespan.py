@@ -306,18 +306,7 @@ async def open_service(
             )
         )
         schedule_retention(queue, settings, pool, erasure)
-        maintain_outbox(queue, pool, keep_days=settings.events.keep_days)
-        webhook_sender = await stack.enter_async_context(
-            send_webhooks(
-                tasks,
-                queue,
-                pool,
-                settings=settings.webhooks,
-                meter=metrics,
-                # As for jobs: another process does.
-                is_working=settings.queue.concurrency > 0,
-            )
-        )
+        webhook_sender = await _open_outbox(stack, settings, pool, tasks=tasks, queue=queue, metrics=metrics)
         workflows = schedule_workflows(
             settings.workflows,
             pool,
@@ -345,7 +334,6 @@ async def open_service(
         )
         schedule_agent_server(api, queue, runs, run_store=claims.store, erasure=erasure)
 
-        await stack.enter_async_context(publish_events(tasks, pool, settings.amqp, metrics))
         with use_meter(RunMeter(metrics, BACKGROUND)):
             await stack.enter_async_context(queue.work(tasks))
         # Registered last, so that it is the first thing to happen when the service closes.
@@ -497,6 +485,31 @@ def _build_runs(
         audit=audit,
         observer=observer,
         database_unavailable=lambda: pool.unavailable_reason,
+    )
+
+
+async def _open_outbox(
+    stack: AsyncExitStack,
+    settings: Settings,
+    pool: Pool,
+    *,
+    tasks: Supervisor,
+    queue: TaskQueue,
+    metrics: ServiceMetrics,
+) -> WebhookSender:
+    """Open the ways on which events leave."""
+    maintain_outbox(queue, pool, keep_days=settings.events.keep_days)
+    await stack.enter_async_context(publish_events(tasks, pool, settings.amqp, metrics))
+    return await stack.enter_async_context(
+        send_webhooks(
+            tasks,
+            queue,
+            pool,
+            settings=settings.webhooks,
+            meter=metrics,
+            # As for jobs: another process does.
+            is_working=settings.queue.concurrency > 0,
+        )
     )
 
 
