@@ -304,18 +304,7 @@ async def open_service(
             )
         )
         schedule_retention(queue, settings, pool, erasure)
-        maintain_outbox(queue, pool, keep_days=settings.events.keep_days)
-        webhook_sender = await stack.enter_async_context(
-            send_webhooks(
-                tasks,
-                queue,
-                pool,
-                settings=settings.webhooks,
-                meter=metrics,
-                # As for jobs: another process does.
-                is_working=settings.queue.concurrency > 0,
-            )
-        )
+        webhook_sender = await _open_outbox(stack, settings, pool, tasks=tasks, queue=queue, metrics=metrics)
         workflows = schedule_workflows(
             settings.workflows,
             pool,
@@ -338,11 +327,11 @@ async def open_service(
             checkpointer=saver,
             embedder=build_embedder(settings, "retrieval", cache=vectors),
         )
-        recovery = RunRecovery(claims.store, runs, exchange, graphs=api.catalogue, hooks=hooks)
-        recovery.schedule(queue, settings.runs)
+        RunRecovery(claims.store, runs, exchange, graphs=api.catalogue, hooks=hooks).schedule(
+            queue, settings.runs
+        )
         schedule_agent_server(api, queue, runs, run_store=claims.store, erasure=erasure)
 
-        await stack.enter_async_context(publish_events(tasks, pool, settings.amqp, metrics))
         with use_meter(RunMeter(metrics, BACKGROUND)):
             await stack.enter_async_context(queue.work(tasks))
         # Registered last, so that it is the first thing to happen when the service closes.
@@ -494,6 +483,31 @@ def _build_runs(
         audit=audit,
         observer=observer,
         database_unavailable=lambda: pool.unavailable_reason,
+    )
+
+
+async def _open_outbox(
+    stack: AsyncExitStack,
+    settings: Settings,
+    pool: Pool,
+    *,
+    tasks: Supervisor,
+    queue: TaskQueue,
+    metrics: ServiceMetrics,
+) -> WebhookSender:
+    """Open the ways on which events leave."""
+    maintain_outbox(queue, pool, keep_days=settings.events.keep_days)
+    await stack.enter_async_context(publish_events(tasks, pool, settings.amqp, metrics))
+    return await stack.enter_async_context(
+        send_webhooks(
+            tasks,
+            queue,
+            pool,
+            settings=settings.webhooks,
+            meter=metrics,
+            # As for jobs: another process does.
+            is_working=settings.queue.concurrency > 0,
+        )
     )
 
 
