@@ -73,7 +73,7 @@ def show(events: list[ServerSentEvent]) -> list[tuple[str, str, str]]:
 
 async def test_a_run_is_streamed_in_all_modes_and_subgraphs_are_named(database_url: str) -> None:
     async with (
-        general_agent.service(database_url, ScriptedChatModel(replies=[reply()])) as opened,
+        general_agent.service(database_url, ScriptedChatModel(replies=[AIMessage(ANSWER)])) as opened,
         get_client(url=opened.url) as client,
     ):
         await check_all_modes(client)
