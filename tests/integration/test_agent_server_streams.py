@@ -14,7 +14,6 @@ from langgraph_sdk.schema import StreamMode
 
 from tests.integration.test_approvals import APPROVE, SEND
 from tests.integration.test_react_over_http import SEARCH
-from tests.support import general_agent
 from tests.support.replicas import Gate, Replicas, two_replicas
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT, RunningService, running_service
@@ -71,15 +70,7 @@ def show(events: list[ServerSentEvent]) -> list[tuple[str, str, str]]:
     return [(event.id, event.event, event.data) for event in events]
 
 
-async def test_a_run_is_streamed_in_all_modes_and_subgraphs_are_named(database_url: str) -> None:
-    async with (
-        general_agent.service(database_url, ScriptedChatModel(replies=[AIMessage(ANSWER)])) as opened,
-        get_client(url=opened.url) as client,
-    ):
-        await check_all_modes(client)
-
-
-async def check_all_modes(client: LangGraphClient) -> None:
+async def test_a_run_is_streamed_in_all_modes_and_subgraphs_are_named(client: LangGraphClient) -> None:
     created: list[Any] = []
     events: dict[str, list[Any]] = {}
     first = ""
