@@ -138,9 +138,8 @@ class Service:
         run_builder: Builds the runs that the Agent Server API is asked for.
         crons: Runs that begin again and again.
         items: What graphs and clients keep beside threads.
-        threads_followed: Follows the runs of threads.
         commands: Carries out the commands of the streaming protocol.
-        protocol_streams: Reads threads for its clients.
+        protocol_streams: Follows threads, for its clients too.
         requests: Idempotency keys of requests.
         audit: The audit trail.
         warming: Done when the router has learnt the agents' examples, or could not.
@@ -186,7 +185,6 @@ class Service:
     run_builder: RunBuilder
     crons: CronStore
     items: ItemStore
-    threads_followed: ThreadFollowers
     commands: ThreadCommands
     protocol_streams: ProtocolStreams
     requests: RequestKeys
@@ -338,10 +336,9 @@ async def open_service(
             await stack.enter_async_context(queue.work(tasks))
         # Registered last, so that it is the first thing to happen when the service closes.
         stack.push_async_callback(_drain, queue, runs)
-        threads_followed, lifecycle = ThreadFollowers(claims.store, followers), Lifecycle()
         yield Service(
             settings=settings,
-            lifecycle=lifecycle,
+            lifecycle=(lifecycle := Lifecycle()),
             pool=pool,
             queue=queue,
             saver=saver,
@@ -370,11 +367,12 @@ async def open_service(
             run_builder=api.run_builder,
             crons=api.crons,
             items=api.items,
-            threads_followed=threads_followed,
             commands=ThreadCommands(
                 api.run_builder, runs, store=claims.store, graphs=api.catalogue, owners=owners
             ),
-            protocol_streams=ProtocolStreams(threads_followed, lambda: lifecycle.is_stopping),
+            protocol_streams=ProtocolStreams(
+                ThreadFollowers(claims.store, followers), lambda: lifecycle.is_stopping
+            ),
             requests=stores.requests,
             audit=stores.audit,
             warming=warming,
