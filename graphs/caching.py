@@ -68,6 +68,7 @@ def classify_cache_policy(deps: Deps) -> CachePolicy[Callable[[CoordinatorState]
             state["message"],
             state["unclear_message"],
             state["last_agent"],
+            state.get("agent", ""),
             format_conversation(state),
         ]
 

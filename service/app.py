@@ -24,10 +24,12 @@ from service.routes.agent_server.router import agent_server_router
 from service.routes.agents import agents_router
 from service.routes.approvals import approvals_router
 from service.routes.audit import audit_router
+from service.routes.chat_completions import chat_completions_router
 from service.routes.commands import answer_commands
 from service.routes.dependencies import reject_nul
 from service.routes.health import health_router, metrics_router
 from service.routes.langserve import langserve_router
+from service.routes.mcp import mcp_router, serve_mcp
 from service.routes.memory import memory_router
 from service.routes.messages import messages_router
 from service.routes.overview import overview_router
@@ -62,8 +64,10 @@ MIDDLEWARE: Final[tuple[Any, ...]] = (
 TAGS: Final[Mapping[str, str]] = {
     "messages": "What the CRM calls when a customer writes.",
     "runs": "What was asked for, where it stands, and its answer.",
+    "chat completions": "OpenAI's API, for chat clients that speak it.",
     "approvals": "What waits for a person.",
     "sessions": "The conversations of a contact.",
+    "overview": "What goes on in the service.",
     "memory": "What is remembered of a contact.",
     "workflows": "Declarative workflows.",
     "threads": "Erase a thread.",
@@ -99,8 +103,9 @@ def create_app(service: Service | None = None) -> FastAPI:
             else:
                 app.state.service = service
             opened: Service = app.state.service
-            # Its key may be the default one, which is public.
+            await stack.enter_async_context(serve_mcp(app))
             await stack.enter_async_context(answer_commands(opened))
+            # Its key may be the default one, which is public.
             if opened.development_crm and is_loopback(opened.settings.server.host):
                 app.include_router(crm_docs_router())
                 app.mount("/crm", opened.development_crm)
@@ -124,6 +129,8 @@ def create_app(service: Service | None = None) -> FastAPI:
     app.include_router(metrics_router())
     app.include_router(agents_router())
     app.include_router(messages_router())
+    app.include_router(chat_completions_router())
+    app.include_router(mcp_router())
     app.include_router(runs_router())
     app.include_router(approvals_router())
     app.include_router(threads_router())

@@ -50,7 +50,8 @@ class ServerSettings(BaseSettings):
     data_dir: Path = Field(Path(".data"), description="Directory of the embedded Postgres")
     cors_origins: tuple[str, ...] = Field(
         (),
-        description='Origins whose pages may call the service, as JSON: ["https://crm.example"]',
+        description='Origins whose pages may call the service, as JSON: ["https://crm.example"]; LangGraph '
+        'Studio\'s is "https://smith.langchain.com"',
     )
 
     @field_validator("cors_origins")

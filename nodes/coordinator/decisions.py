@@ -178,6 +178,12 @@ def build_general_dispatch(
     return Dispatch(agent=GENERAL, category=category, confidence=confidence, chosen=reason, part=message)
 
 
+def build_named_dispatch(registry: AgentRegistry, agent: str, message: str) -> Dispatch:
+    """Dispatch the whole message to the agent that the request names."""
+    category = registry.specs[agent].category
+    return Dispatch(agent=agent, category=category, confidence=1.0, chosen="caller", part=message)
+
+
 def list_alternatives(
     registry: AgentRegistry, routings: Sequence[Routing], *, selected: Sequence[str]
 ) -> list[Alternative]:

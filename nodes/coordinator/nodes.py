@@ -38,6 +38,7 @@ from nodes.coordinator.state import (
     CoordinatorInput,
     CoordinatorState,
     Dispatch,
+    EarlierMessage,
     Handoff,
     SpecialistInput,
     reset_turn,
@@ -98,8 +99,12 @@ class CoordinatorNodes:
 
         A session is a thread, so its id is the thread's wherever there is one. The run continues without the
         customer's CRM profile where the CRM is unavailable or has none.
+
+        Raises:
+            InvalidRequest: There is no agent of the name.
         """
         given = CoordinatorInput.model_validate(state)
+        self._registry.check_name(given.agent)
         profile = await try_load_contact_profile(self._deps, given.contact_id)
         info = runtime.execution_info
         turn = given.message_id or str(uuid4())
@@ -107,7 +112,7 @@ class CoordinatorNodes:
             id=turn, role="customer", text=given.message, at=current_time(), channel_id=given.channel_id
         )
         return {
-            "messages": [HumanMessage(given.message, id=turn)],
+            "messages": [*_build_history(given.history), HumanMessage(given.message, id=turn)],
             "turn": turn,
             "outbox": [pending],
             "session_id": (info.thread_id if info else None) or given.session_id,
@@ -125,6 +130,9 @@ class CoordinatorNodes:
         )
         if escalation and not escalation.agent_answers:
             return Command(goto="hand_over", update={"handoff": escalation.handoff, "unclear_message": ""})
+        if state.get("agent"):
+            dispatch = decisions.build_named_dispatch(registry, state["agent"], state["message"])
+            return self._dispatch(state, [dispatch], [], escalation, context)
         # A reply to our question is read together with the message it explains.
         text = "\n".join(filter(None, (state["unclear_message"], state["message"])))
         try:
@@ -462,3 +470,12 @@ async def _answer_in_time(answer: Awaitable[Answer]) -> Answer:
         if deadline.is_over():
             raise TimeoutError from error
         raise
+
+
+def _build_history(earlier: Sequence[EarlierMessage]) -> list[HumanMessage | AIMessage]:
+    return [
+        HumanMessage(each["text"], id=str(uuid4()))
+        if each["role"] == "customer"
+        else AIMessage(each["text"], id=str(uuid4()))
+        for each in earlier
+    ]

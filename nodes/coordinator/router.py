@@ -16,7 +16,7 @@ from agents.spec import AgentSpec
 from core.deadline import is_over, set_deadline
 from core.embeddings import Embedder
 from core.embeddings.embedder import Purpose, shorten
-from core.errors import EmbeddingError
+from core.errors import EmbeddingError, InvalidRequest
 from core.logging import get_logger
 from nodes.coordinator.classifier import (
     Classifier,
@@ -289,6 +289,19 @@ class AgentRegistry:
     specs: Mapping[str, AgentSpec]
     router: Router
     health: AgentHealth = field(default_factory=AgentHealth)
+
+    def check_name(self, agent: str) -> None:
+        """Check that there is an agent of the name, or that none is named.
+
+        Raises:
+            InvalidRequest: There is not.
+        """
+        if agent and agent not in self.specs:
+            known = sorted(self.specs)
+            raise InvalidRequest(
+                f"agent: there is no agent {agent[:100]!r}; the agents are: {', '.join(known)}",
+                details={"agent": agent[:100], "known": known},
+            )
 
 
 def split_clauses(text: str) -> list[str]:

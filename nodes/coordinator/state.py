@@ -19,8 +19,15 @@ Outcome: TypeAlias = Literal["answered", "failed", "timed_out"]
 FailureReason: TypeAlias = Literal["agents_failed", "answer_rejected", "handoff_not_recorded"]
 # Why an agent was selected; ``Dispatch.chosen`` describes the values.
 SelectionReason: TypeAlias = Literal[
-    "sure", "model", "likely", "conversation", "default", "fallback", "journey"
+    "sure", "model", "likely", "conversation", "default", "fallback", "journey", "caller"
 ]
+
+
+class EarlierMessage(TypedDict):
+    """A message of a conversation that was held elsewhere."""
+
+    role: Literal["customer", "agent"]
+    text: Annotated[str, Field(min_length=1, max_length=20_000)]
 
 
 class CoordinatorInput(BaseModel):
@@ -40,6 +47,14 @@ class CoordinatorInput(BaseModel):
         "",
         max_length=200,
         description="The message's id in its source, by which memory stores it once; empty: a new id",
+    )
+    agent: str = Field(
+        "", max_length=100, description="The agent to answer; empty: the one that the message is for"
+    )
+    history: list[EarlierMessage] = Field(
+        default_factory=list,
+        max_length=100,
+        description="What was said before the message and the thread does not hold; memory does not keep it",
     )
     metadata: dict[str, JsonValue] = Field(
         default_factory=dict, max_length=100, description="Data of the CRM to store with the message"
@@ -66,7 +81,7 @@ class Dispatch(TypedDict):
             description="sure: its examples decided; model: several agents were close and the model decided; "
             "likely: several were close, and no model could decide; conversation: it continues the session; "
             "default: no agent was likely; fallback: another agent failed; journey: it belongs to the "
-            "onboarding or to a deal"
+            "onboarding or to a deal; caller: the request names it"
         ),
     ]
     part: Annotated[str, Field(description="The part of the message it answers")]
@@ -118,7 +133,10 @@ class CoordinatorState(Grounding):
     channel_id: Annotated[str, EphemeralValue]
     message_id: Annotated[str, EphemeralValue]
     metadata: Annotated[dict[str, Any], EphemeralValue]
+    history: Annotated[list[EarlierMessage], EphemeralValue]
     session_id: StoredText
+    # The agent that the request names; empty: none.
+    agent: StoredText
     # Id of the message; what comes before it in ``messages`` is the earlier conversation.
     turn: str
     # The customer's CRM profile as JSON; empty when the CRM was unavailable.

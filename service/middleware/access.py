@@ -33,6 +33,9 @@ ACCESS: Mapping[str, Access] = {
     "/runs": "runs",
     "/store": "runs",
     "/v1/messages": "runs",
+    "/v1/chat": "runs",
+    "/v1/models": "runs",
+    "/mcp": "runs",
     "/v1/runs": "runs",
     "/v1/workflows": "runs",
     # LangServe: routes that run a graph, its schemas and its playground.

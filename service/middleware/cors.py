@@ -11,6 +11,8 @@ _REQUEST_HEADERS = (
     "X-Request-Id",
     "Idempotency-Key",
     "Last-Event-ID",
+    "X-Contact-Id",
+    "X-Session-Id",
     "Prefer",
     # What LangGraph's clients and Studio send.
     "X-Api-Key",
@@ -59,4 +61,6 @@ class Cors:
             allow_methods=_METHODS,
             allow_headers=_REQUEST_HEADERS,
             expose_headers=_RESPONSE_HEADERS,
+            # Browsers ask before a page of the internet, such as LangGraph Studio's, reaches this machine.
+            allow_private_network=True,
         )

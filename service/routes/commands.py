@@ -9,8 +9,6 @@ from http import HTTPStatus
 
 from pydantic import ValidationError
 
-from core.context import Context, set_context
-from core.deadline import set_deadline
 from core.errors import ServiceError
 from core.logging import get_logger
 from service.auth.principal import Identity
@@ -18,7 +16,7 @@ from service.broker import CommandRefused, MessageCommand, consume_commands
 from service.errors import to_service_error
 from service.lifespan import Service
 from service.routes.message_models import MessageRequest
-from service.routes.messages import advance_journey, build_message_run, take_turn
+from service.routes.messages import advance_journey, prepare_message
 
 log = get_logger(__name__)
 
@@ -36,7 +34,7 @@ async def answer_commands(service: Service) -> AsyncIterator[None]:
         except ValidationError as error:
             raise CommandRefused("validation_error", describe_faults(error)) from error
         identity = Identity(command.tenant, USER, frozenset({"runs"}), credential=USER)
-        await answer_message(service, identity, message, accept)
+        await answer_unattended(service, identity, message, accept)
 
     async def drain() -> None:
         await service.runs.drain()
@@ -52,7 +50,7 @@ def describe_faults(error: ValidationError) -> str:
     return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults)
 
 
-async def answer_message(
+async def answer_unattended(
     service: Service, identity: Identity, message: MessageRequest, accept: Callable[[], Awaitable[None]]
 ) -> None:
     """Answer a message that nobody waits for.
@@ -91,11 +89,7 @@ async def answer_message(
 async def _answer(
     service: Service, identity: Identity, message: MessageRequest, accept: Callable[[], Awaitable[None]]
 ) -> None:
-    limits = service.settings.messages
-    set_context(Context(tenant=identity.tenant, user=identity.user))
-    set_deadline(limits.deadline_seconds, reserve=limits.reserve_seconds)
-    async with take_turn(service, identity.tenant):
-        run = await build_message_run(message, service, identity)
+    run = await prepare_message(message, service, identity)
     # A journey that has nothing to say leaves the message to the coordinator, which a crash must not prevent.
     if await advance_journey(run, service):
         await accept()

@@ -19,6 +19,9 @@ from service.lifespan import Service
 # The thread and the run that a request started or continued.
 THREAD_HEADER: Final = "X-Thread-Id"
 RUN_HEADER: Final = "X-Run-Id"
+# For clients of other protocols: the CRM contact who writes, and the session to continue.
+CONTACT_HEADER: Final = "X-Contact-Id"
+SESSION_HEADER: Final = "X-Session-Id"
 # nginx's "client closed request"; only the log sees it.
 CLIENT_CLOSED_REQUEST = 499
 

@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from core.packing import ContextRecord
-from nodes.coordinator.state import Alternative, AnswerPath, Attempt, Dispatch, Handoff
+from nodes.coordinator.state import Alternative, AnswerPath, Attempt, Dispatch, EarlierMessage, Handoff
 from nodes.shared.citations import Citation
 from nodes.shared.memory import MemoryUse
 from service.runs.journeys import JourneyView
@@ -31,6 +31,14 @@ class MessageRequest(BaseModel):
         min_length=1,
         max_length=200,
         description="The message's id where it comes from, so that one that is sent twice is answered once",
+    )
+    agent: str = Field(
+        "", max_length=100, description="Who answers, see GET /v1/agents; empty: whoever the message is for"
+    )
+    history: list[EarlierMessage] = Field(
+        default_factory=list,
+        max_length=100,
+        description="What was said before and the session does not hold; memory does not keep it",
     )
     metadata: dict[str, JsonValue] | None = Field(
         None, max_length=100, description="Stored with the run's checkpoints"

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from langgraph.types import StreamMode
 
 from core.concurrency import SlotUnavailable
+from core.context import Context, set_context
 from core.deadline import is_over, set_deadline
 from core.errors import CrmError, InterruptPending, ModelError, NothingToResume, ServiceError, TooManyRuns
 from core.logging import get_logger
@@ -38,6 +39,7 @@ from service.runs.journeys import JourneyTurn
 from service.runs.output import PendingInterrupt, RunResult
 from service.runs.replay import claim_message_id, claim_request_key
 from service.runs.request import (
+    OnStart,
     RunRequest,
     build_graph_input,
     build_run_request,
@@ -47,6 +49,10 @@ from service.runs.request import (
 from service.runs.sessions import SESSION_GRAPH
 
 log = get_logger(__name__)
+
+# For clients that show nothing but a text: there is none while a person decides, or writes the answer.
+WAITING_TEXT: Final = "A person of the company decides on this first, at /v1/approvals."
+HELD_TEXT: Final = "A person of the company has taken over this conversation and replies through the CRM."
 
 _STREAM_MODES: Final[tuple[StreamMode, ...]] = ("messages", "custom", "updates", "values")
 # What :class:`service.runs.output.RunResult` reads.
@@ -82,13 +88,8 @@ def messages_router() -> APIRouter:
         ] = "",
     ) -> Response:
         """Answer a customer's message, whole or as a stream."""
-        limits = service.settings.messages
-        set_deadline(limits.deadline_seconds, reserve=limits.reserve_seconds)
         is_streamed = "text/event-stream" in accept
-        async with take_turn(service, requester.tenant):
-            run = await build_message_run(
-                message, service, requester, idempotency_key, is_streamed=is_streamed
-            )
+        run = await prepare_message(message, service, requester, key=idempotency_key, is_streamed=is_streamed)
         answer = _stream(run, service) if is_streamed else _answer(run, service)
         response = await answer_until_disconnect(request, answer)
         response.headers[THREAD_HEADER] = run.session_id
@@ -123,8 +124,55 @@ class MessageRun:
         return self.session.thread_id
 
 
+async def prepare_message(
+    message: MessageRequest,
+    service: Service,
+    identity: Identity,
+    *,
+    key: str = "",
+    is_streamed: bool = False,
+    on_start: OnStart | None = None,
+) -> MessageRun:
+    """Find a message's session and journey; the time in which it is to be answered begins.
+
+    Args:
+        message: The message.
+        service: The open service.
+        identity: Who sent it.
+        key: The request's ``Idempotency-Key``; empty: it has none.
+        is_streamed: Whether the answer is wanted token by token.
+        on_start: Returns the session run's callbacks once it is admitted.
+
+    Raises:
+        InvalidRequest: There is no agent of the name.
+        TooManyRuns: Too many messages came at once.
+        ServiceError: The id came with another text, the session is somebody else's, or the key is malformed.
+    """
+    service.agents.check_name(message.agent)
+    limits = service.settings.messages
+    set_context(Context(tenant=identity.tenant, user=identity.user))
+    set_deadline(limits.deadline_seconds, reserve=limits.reserve_seconds)
+    async with _take_turn(service, identity.tenant):
+        return await _build_run(message, service, identity, key, is_streamed=is_streamed, on_start=on_start)
+
+
+async def answer_message(run: MessageRun, service: Service) -> tuple[dict[str, Any], RunRequest]:
+    """Return a message's answer (:class:`MessageResponse`) and the run that made it."""
+    answer, request = await advance_journey(run, service), run.journey
+    if answer is None or request is None:
+        request = run.session
+        answer = build_response(await service.runs.run_to_end(request), service)
+    return answer, request
+
+
+def get_text(answer: Mapping[str, Any]) -> str:
+    """Return an answer's text; where it waits for a person, a sentence that says so."""
+    text: str = answer["response"]
+    return text or (HELD_TEXT if answer["path"] == "person" else WAITING_TEXT)
+
+
 @asynccontextmanager
-async def take_turn(service: Service, tenant: str) -> AsyncIterator[None]:
+async def _take_turn(service: Service, tenant: str) -> AsyncIterator[None]:
     """Hold a slot for the work before a run; a tenant's thousand messages do not use up all connections.
 
     Raises:
@@ -138,10 +186,7 @@ async def take_turn(service: Service, tenant: str) -> AsyncIterator[None]:
 
 
 async def _answer(run: MessageRun, service: Service) -> Response:
-    answer, request = await advance_journey(run, service), run.journey
-    if answer is None or request is None:
-        request = run.session
-        answer = _build_response(await service.runs.run_to_end(request), service)
+    answer, request = await answer_message(run, service)
     return JSONResponse(answer, headers={RUN_HEADER: request.run_id})
 
 
@@ -175,7 +220,7 @@ async def _list_events(run: MessageRun, service: Service) -> AsyncGenerator[byte
             result.take(part)
             for event in events.convert(NumberedPart(next(seqs), part)):
                 yield sse.format_event(event.name, event.data, id=str(event.id))
-    response = _build_response(result, service)
+    response = build_response(result, service)
     for event in events.convert(NumberedPart(next(seqs), build_end_part(response["response"]))):
         yield sse.format_event(event.name, event.data, id=str(event.id))
     for citation in _list_citations(response):
@@ -218,13 +263,13 @@ async def advance_journey(run: MessageRun, service: Service) -> dict[str, Any] |
     )
     interrupts = result.interrupts if run.turn.spec.asks == "company" else []
     return (
-        _build_response(result, service, {**values, "interrupts": interrupts})
+        build_response(result, service, {**values, "interrupts": interrupts})
         if interrupts or values["response"]
         else None
     )
 
 
-def _build_response(
+def build_response(
     result: RunResult, service: Service, values: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Return the response to a message.
@@ -247,21 +292,15 @@ def _build_response(
     ).model_dump()
 
 
-async def build_message_run(
-    message: MessageRequest, service: Service, identity: Identity, key: str = "", *, is_streamed: bool = False
+async def _build_run(
+    message: MessageRequest,
+    service: Service,
+    identity: Identity,
+    key: str,
+    *,
+    is_streamed: bool,
+    on_start: OnStart | None,
 ) -> MessageRun:
-    """Claim a message's id, find its session and journey, and return how it is answered.
-
-    Args:
-        message: The message.
-        service: The open service.
-        identity: Who sent it.
-        key: The request's ``Idempotency-Key``; empty: it has none.
-        is_streamed: Whether the answer is wanted token by token.
-
-    Raises:
-        ServiceError: The id came with another text, the session is somebody else's, or the key is malformed.
-    """
     new_id, message_id = new_thread_id(), await _claim_message(message, service, identity, key)
     session = await service.session_runs.enter(
         identity,
@@ -271,10 +310,10 @@ async def build_message_run(
         message_id=message_id,
         new_id=new_id,
     )
-    # Where a person has taken over, no journey goes on.
+    # No journey goes on where a person has taken over, nor in the place of an agent that is named.
     turn = (
         None
-        if session.is_held
+        if session.is_held or message.agent
         else await service.journeys.choose(
             identity,
             message.contact_id,
@@ -289,6 +328,8 @@ async def build_message_run(
         "channel_id": message.channel_id or "",
         "session_id": session.session_id,
         "message_id": message_id,
+        "agent": message.agent,
+        "history": message.history,
         "metadata": message.metadata or {},
     }
     common: dict[str, Any] = {
@@ -309,6 +350,7 @@ async def build_message_run(
             thread_id=session.session_id,
             # On a channel, another message may have continued the session already.
             fresh=session.session_id == new_id and not message.channel_id,
+            on_start=on_start,
             on_finish=service.session_runs.close_on_finish(SESSION_GRAPH, identity, session.session_id),
             # A whole answer needs no tokens, and LangGraph then makes none.
             modes=_STREAM_MODES if is_streamed else RESULT_MODES,

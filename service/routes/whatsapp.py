@@ -18,7 +18,7 @@ from service.auth.principal import Identity
 from service.auth.rate_limits import build_refusal
 from service.broker import CommandRefused
 from service.lifespan import Service
-from service.routes.commands import answer_message, describe_faults
+from service.routes.commands import answer_unattended, describe_faults
 from service.routes.dependencies import OpenService
 from service.routes.message_models import MessageRequest
 
@@ -84,7 +84,7 @@ def whatsapp_router() -> APIRouter:
             accepted.set()
 
         identity = Identity(tenant, USER, frozenset({"runs"}), credential=USER)
-        task = asyncio.create_task(answer_message(service, identity, message, accept))
+        task = asyncio.create_task(answer_unattended(service, identity, message, accept))
         answering.add(task)
         task.add_done_callback(answering.discard)
         await _wait(task, accepted)

@@ -68,6 +68,14 @@ async def test_only_pages_that_the_operator_names_may_call(running: RunningServi
     allowed = await running.http.options("/v1/messages", headers={"Origin": CRM, **asks})
     assert (allowed.status_code, allowed.headers["Access-Control-Allow-Origin"]) == (200, CRM)
     assert "Access-Control-Allow-Credentials" not in allowed.headers
+    # As LangGraph Studio's page asks before it changes a thread of a service on this machine.
+    asks_more = {
+        "Access-Control-Request-Method": "PATCH",
+        "Access-Control-Request-Headers": "x-api-key,x-auth-scheme,content-type",
+        "Access-Control-Request-Private-Network": "true",
+    }
+    studio = await running.http.options("/threads/1", headers={"Origin": CRM, **asks_more})
+    assert (studio.status_code, studio.headers["Access-Control-Allow-Private-Network"]) == (200, "true")
     told = await running.http.get("/info", headers={"Origin": CRM})
     assert (told.status_code, told.headers["Access-Control-Allow-Origin"]) == (200, CRM)
     assert "X-Thread-Id" in told.headers["Access-Control-Expose-Headers"]
