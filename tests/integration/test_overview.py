@@ -2,19 +2,21 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
 
-from core.settings import ModelSettings
 from tests.support.general_agent import PARROT, say, service
 from tests.support.scripted import ScriptedChatModel
 
 
-async def test_tokens_and_their_cost_are_those_that_providers_counted(database_url: str) -> None:
+async def test_tokens_and_their_cost_are_those_that_providers_counted(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODEL_PRICES", '{"scripted": [2.0, 10.0]}')
     usage = UsageMetadata(input_tokens=1_000, output_tokens=100, total_tokens=1_100)
     model = ScriptedChatModel(replies=[AIMessage("A green one.", usage_metadata=usage)])
-    prices = ModelSettings(model_prices={"scripted": (2.0, 10.0)})
-    async with service(database_url, model, models=prices) as running:
+    async with service(database_url, model) as running:
         await say(running, PARROT)
         await running.service.audit.flush()
         overview = (await running.http.get("/v1/overview")).raise_for_status().json()
