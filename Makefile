@@ -87,8 +87,8 @@ check: $(VENV)/.dev $(CONSOLE_VENV)/.runtime check-deploy ## Check style, types 
 	@$(BIN)/mypy --python-executable $(CONSOLE_VENV)/bin/python console
 	@$(BIN)/lint-imports --no-logo
 
-check-deploy: $(VENV)/.dev ## Lint the Dockerfile, the compose file and the Kubernetes manifests
-	@$(BIN)/hadolint deploy/Dockerfile
+check-deploy: $(VENV)/.dev ## Lint the Dockerfiles, the compose file and the Kubernetes manifests
+	@$(BIN)/hadolint deploy/Dockerfile deploy/Dockerfile.console
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec deploy/compose.yaml
 	@$(BIN)/kubernetes-validate --quiet --strict --kubernetes-version 1.33 \
 		$(filter-out %/kustomization.yaml,$(wildcard deploy/kubernetes/*.yaml))

@@ -54,6 +54,14 @@ class ServerSettings(BaseSettings):
         'Studio\'s is "https://smith.langchain.com"',
     )
 
+    @property
+    def console_url(self) -> str:
+        """Where the console is that is started beside the service; empty: none is started."""
+        # Where the service picks a free port, the console could not be told it.
+        if not (self.console and self.console_python and self.port):
+            return ""
+        return f"http://127.0.0.1:{self.console_port}"
+
     @field_validator("cors_origins")
     @classmethod
     def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """Start the console beside the service. It is a process of its own and a client like any other."""
 
-import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,15 +13,6 @@ log = get_logger(__name__)
 _STOP_SECONDS = 3.0
 
 
-def get_console_url(settings: Settings) -> str:
-    """Return where the console is that is started beside the service; empty: none is started."""
-    server = settings.server
-    # Where the service picks a free port, the console could not be told it.
-    if not (server.console and server.console_python and server.port):
-        return ""
-    return f"http://127.0.0.1:{server.console_port}"
-
-
 @contextmanager
 def run_console(settings: Settings) -> Iterator[None]:
     """Run the console while the context is open, where the settings have one.
@@ -30,11 +20,11 @@ def run_console(settings: Settings) -> Iterator[None]:
     A console that cannot start, because its port is taken, says so and leaves the service alone.
     """
     server = settings.server
-    if not get_console_url(settings):
+    if not server.console_url:
         yield
         return
+    # It is given nothing else, so that it has none of the service's secrets.
     environment = {
-        **os.environ,
         "SERVICE_URL": f"http://127.0.0.1:{server.port}",
         "CONSOLE_HOST": "127.0.0.1",
         "CONSOLE_PORT": str(server.console_port),

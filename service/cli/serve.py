@@ -19,7 +19,6 @@ from core.models import ChatModels
 from core.settings import Settings
 from graphs.registry import REGISTRY
 from service.app import create_app
-from service.cli.console import get_console_url
 from service.lifespan import Service, open_service
 from service.middleware.authentication import is_loopback
 from service.observability.peers import Peers, write_metrics
@@ -252,7 +251,7 @@ def build_startup_message(service: Service, base_url: str) -> str:
     data_dir = settings.server.data_dir
     database = "external (DATABASE_URL)" if settings.database.url else f"embedded, in {data_dir}"
     crm = settings.crm.api_base or f"development CRM, {base_url}/crm"
-    console = get_console_url(settings) or "none (`make serve` starts it, `make console` runs it alone)"
+    console = settings.server.console_url or "none (`make serve` starts it, `make console` runs it alone)"
     playgrounds = "  ".join(f"{base_url}/{name}/playground/" for name in REGISTRY)
     router = service.agents.router
     example = json.dumps({"input": REGISTRY["react"].example})

@@ -18,7 +18,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 from mcp_types import CallToolRequestParams, CallToolResult, ListToolsResult, TextContent, Tool
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
-from starlette.routing import Route
+from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from core.errors import InvalidRequest, NotFound, ServiceError
@@ -80,8 +80,16 @@ async def serve_mcp(app: FastAPI) -> AsyncIterator[None]:
 def mcp_router() -> APIRouter:
     """Return the router: ``POST`` alone, as there are no sessions to follow or to end."""
     router = APIRouter()
-    router.routes.append(Route(PATH, _Endpoint(), methods=["POST"], include_in_schema=False))
+    router.routes.append(_Route(PATH, _Endpoint(), methods=["POST"], include_in_schema=False))
     return router
+
+
+class _Route(Route):
+    """A route that says which it is, as FastAPI's do, so that logs and metrics name it."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, child = super().matches(scope)
+        return match, {**child, "route": self}
 
 
 class _Endpoint:

@@ -93,11 +93,12 @@ def _describe(service: Service) -> dict[str, str]:
         f"<td>{escape(spec.description)}</td><td>{escape(spec.suits)}</td></tr>"
         for spec in REGISTRY.values()
     ]
-    model = service.model
+    model, console = service.model, service.settings.server.console_url
     kind = "" if model.is_language_model else " (not a language model)"
     return {
         "version": escape(VERSION),
         "model": f"<strong>{escape(model.model)}</strong>{kind} answers: {escape(model.why)}.",
+        "console": f'<li><a href="{console}">Console</a></li>' if console else "",
         "crm": '<li><a href="crm/docs">Development CRM</a></li>' if service.development_crm else "",
         "graphs": "\n      ".join(rows),
     }

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from urllib.parse import urljoin
 
 import pytest
@@ -17,7 +18,7 @@ EVIL = "https://evil.example"
 
 @pytest.fixture(scope="module")
 async def running(shared_database_url: str) -> AsyncIterator[RunningService]:
-    server = ServerSettings(port=0, cors_origins=(CRM,))
+    server = ServerSettings(console_python=Path("python"), cors_origins=(CRM,))
     models = scripted_models(ScriptedChatModel())
     async with running_service(shared_database_url, models, server=server) as opened:
         yield opened
@@ -53,6 +54,12 @@ async def test_pages_load_and_run_what_the_service_itself_serves_alone(
     links = re.findall(r'href="([^"#:]+)"', page.text)
     for link in links:
         assert (await running.http.get(urljoin(path, link), follow_redirects=True)).status_code == 200, link
+
+
+async def test_the_start_page_links_to_the_console_that_is_started_beside_the_service(
+    running: RunningService,
+) -> None:
+    assert '<a href="http://127.0.0.1:8001">Console</a>' in (await running.http.get("/")).text
 
 
 async def test_a_script_in_a_link_to_the_playground_is_not_run(running: RunningService) -> None:

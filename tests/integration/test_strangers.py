@@ -131,6 +131,15 @@ def _messages(owned: Owned, path: str) -> Iterator[Asked]:
                     yield {"url": path, "json": {**said, "multitask_strategy": strategy}, "headers": headers}
 
 
+def _chat(owned: Owned, path: str) -> Iterator[Asked]:
+    chat = {"model": "coordinator", "messages": [{"role": "user", "content": AGAIN}]}
+    for session in (owned.session, owned.waiting):
+        for contact in (CONTACT, ""):
+            for is_streamed in (False, True):
+                named = {"X-Session-Id": session, "X-Contact-Id": contact}
+                yield {"url": path, "json": {**chat, "stream": is_streamed}, "headers": named}
+
+
 def _named(*names: str) -> Callable[[Owned, str], Iterator[Asked]]:
     def walk(owned: Owned, path: str) -> Iterator[Asked]:
         for name in names:
@@ -254,6 +263,9 @@ ROUTES: list[tuple[str, Callable[[Owned, str], Iterator[Asked]], set[int]]] = [
     (rf"get {_GRAPH}/(?:input|output|config)_schema", _plain, {200}),
     (rf"post {_GRAPH}/token_feedback", _plain, {400, 404, 422}),
     (r"post /v1/messages", _messages, NOT_THERE),
+    (r"post /v1/chat/completions", _chat, NOT_THERE),
+    (r"get /v1/models", _plain, {200}),
+    (r"get /v1/models/{model}", _plain, NOT_THERE),
     (r"get /v1/runs", _plain, {200}),
     (r"(?:get|post) /v1/runs/{run_id}(?:/\w+)?", _one_run, NOT_THERE),
     (r"get /v1/approvals", _plain, {200}),
@@ -280,7 +292,7 @@ ROUTES: list[tuple[str, Callable[[Owned, str], Iterator[Asked]], set[int]]] = [
     (r"post /v1/webhooks", _plain, {422}),
     (r"(?:get|patch|delete|post) /v1/webhooks/{webhook_id}.*", _webhook, NOT_THERE),
     (r"post /v1/gateways/whatsapp", _plain, NOT_THERE),
-    (r"get /(?:metrics|v1/audit|v1/agents)", _plain, {200}),
+    (r"get /(?:metrics|v1/audit|v1/agents|v1/overview)", _plain, {200}),
     (r"get /v1/agents/{agent_id}", _plain, NOT_THERE),
     (r"get /(?:health|info)(?:/live|/ready)?", _plain, {200}),
     *AGENT_SERVER,

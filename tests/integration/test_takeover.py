@@ -8,6 +8,9 @@ from langchain_core.messages import AIMessage
 
 from core.settings import ApprovalSettings
 from nodes.react.state import Reflection
+from service.routes.messages import HELD_TEXT
+from tests.integration.test_chat_completions import client_of
+from tests.integration.test_mcp import connect
 from tests.support.general_agent import AGAIN, OTHER, PARROT, remembered, replying, say, service, shown
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT, RunningService, running_service
@@ -78,6 +81,28 @@ async def test_agents_are_silent_while_a_person_has_the_conversation_and_go_on_w
         assert overview["open"] == {"running": 0, "pending": 0, "oldest_pending_seconds": 0}
         actions = (await running.http.get("/v1/audit", params={"action": "takeover"})).json()["entries"]
         assert [entry["outcome"] for entry in actions] == ["released", "claimed"]
+
+
+async def test_other_clients_are_told_that_a_person_answers(database_url: str) -> None:
+    model = replying("A green one.")
+    async with service(database_url, model) as running:
+        session = (await say(running, PARROT))["session_id"]
+        await post(running, session, "claim")
+        async with connect(running) as client:
+            message = {"message": AGAIN, "contact_id": CONTACT, "session_id": session}
+            told = await client.call_tool("general", message)
+            assert not told.is_error
+            assert told.content[0].text == HELD_TEXT  # type: ignore[union-attr]
+            assert told.structured_content["path"] == "person"
+        named = {"X-Session-Id": session, "X-Contact-Id": CONTACT}
+        chat: Any = {"model": "coordinator", "messages": [{"role": "user", "content": AGAIN}]}
+        async with client_of(running, **named) as chatting:
+            whole = await chatting.chat.completions.create(**chat)
+            assert whole.choices[0].message.content == HELD_TEXT
+            stream = await chatting.chat.completions.create(**chat, stream=True)
+            texts = [choice.delta.content or "" async for chunk in stream for choice in chunk.choices]
+            assert "".join(texts) == HELD_TEXT
+        assert len(model.prompts) == 1
 
 
 async def test_one_of_two_people_who_take_over_at_once_gets_the_conversation(database_url: str) -> None:

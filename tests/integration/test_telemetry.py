@@ -91,6 +91,10 @@ async def test_unknown_paths_share_one_series(running: RunningService) -> None:
         await running.http.get(f"/v1/threads/{number}/nowhere")
     series = await scraped(running)
     assert value(series, "http_requests_total", route="unmatched", method="GET", status="404") == 6
+    await running.http.post("/mcp", json={})
+    assert (
+        value(await scraped(running), "http_requests_total", route="/mcp", method="POST", status="400") == 1
+    )
     assert await running.crm(f"/contacts/{CONTACT}")
     counted = [labels for name, labels in await scraped(running) if name == "ventros_http_requests_total"]
     routes = {dict(labels)["route"] for labels in counted}

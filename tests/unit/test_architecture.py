@@ -53,8 +53,16 @@ def test_only_the_settings_read_the_environment() -> None:
     assert readers == []
 
 
-def test_the_image_has_every_room() -> None:
+def test_the_images_have_every_room() -> None:
     rooms = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["importlinter"]["root_packages"]
-    lines = (PROJECT / ".dockerignore").read_text().splitlines()
-    kept = {line[1:].rstrip("/") for line in lines if line.startswith("!")}
-    assert kept >= {*rooms, "prompts", "server.py", "requirements.txt"}
+    service, console = [
+        {
+            line[1:].rstrip("/")
+            for line in (PROJECT / ignored).read_text().splitlines()
+            if line.startswith("!")
+        }
+        for ignored in (".dockerignore", "deploy/Dockerfile.console.dockerignore")
+    ]
+    assert service >= {*rooms, "prompts", "server.py", "requirements.txt"} - {"console"}
+    assert console == {"console", "requirements-console.txt"}
+    assert not service & console

@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from console.settings import ConsoleSettings
 from core.settings import GROUPS, MemorySettings, env_name
 from tests.support.process import PROJECT
 from workflows.loader import SafeYAML
 
 COMPOSE: dict[str, Any] = SafeYAML().load((PROJECT / "deploy" / "compose.yaml").read_text("utf-8"))
 SERVICES: dict[str, Any] = COMPOSE["services"]
-OURS = [name for name, service in SERVICES.items() if service["image"].startswith("ventros-agents")]
+OURS = [name for name, service in SERVICES.items() if service["image"] == "ventros-agents:latest"]
 SETTINGS = {env_name(group, field) for group in GROUPS.values() for field in group.model_fields}
 
 
@@ -45,6 +46,22 @@ def test_the_service_waits_for_the_memory_service_and_knows_its_address_and_toke
     assert f":{settings.serve_port}" in SERVICES["memory"]["healthcheck"]["test"][-1]
     assert SERVICES["service"]["depends_on"]["memory"] == {"condition": "service_healthy"}
     assert list_secrets("service")["MEMORY_GRPC_TOKEN"] == list_secrets("memory")["MEMORY_GRPC_TOKEN"]
+
+
+def test_the_console_knows_the_service_and_listens_beyond_its_container(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    console = SERVICES["console"]
+    for name, value in console["environment"].items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("CONSOLE_SECRET", "what-the-file-holds")
+    settings = ConsoleSettings.load()
+    [published] = console["ports"]
+    assert settings.service_url == "http://service:8000"
+    assert (settings.host, published) == ("0.0.0.0", f"127.0.0.1:{settings.port}:{settings.port}")
+    assert settings.secret == "what-the-file-holds"
+    assert list_secrets("console") == {"CONSOLE_SECRET": "CONSOLE_SECRET"}
+    assert "CONSOLE_SECRET=$$(cat /run/secrets/CONSOLE_SECRET)" in console["command"][-1]
 
 
 def test_the_memory_service_has_a_database_of_its_own() -> None:

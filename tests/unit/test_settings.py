@@ -57,6 +57,9 @@ def test_without_settings_the_service_runs_on_a_laptop() -> None:
     assert {name: value_of(settings, name) for name in NAMES} == {
         "HOST": "127.0.0.1",
         "PORT": 8000,
+        "CONSOLE": True,
+        "CONSOLE_PORT": 8001,
+        "CONSOLE_PYTHON": None,
         "STUDIO_PORT": 2024,
         "DATA_DIR": Path(".data"),
         "WORKERS": 1,
@@ -208,6 +211,9 @@ def test_without_settings_the_service_runs_on_a_laptop() -> None:
 SET = {
     "HOST": ("0.0.0.0", "0.0.0.0"),
     "PORT": ("0", 0),
+    "CONSOLE": ("false", False),
+    "CONSOLE_PORT": ("3001", 3001),
+    "CONSOLE_PYTHON": (".venv-console/bin/python", Path(".venv-console/bin/python")),
     "STUDIO_PORT": ("3000", 3000),
     "DATA_DIR": ("/var/lib/agents", Path("/var/lib/agents")),
     "WORKERS": ("2", 2),
