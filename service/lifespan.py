@@ -46,6 +46,7 @@ from service.observability.peers import Peers
 from service.observability.tracing import Tracing, open_tracing
 from service.retention import schedule_retention
 from service.runs.claims import RunClaims
+from service.runs.dispatcher import RunDispatcher
 from service.runs.erasure import Erasure
 from service.runs.event_exchange import EventExchange
 from service.runs.executor import RunExecutor
@@ -56,7 +57,7 @@ from service.runs.notifications import Notifications
 from service.runs.observers import RunObserver
 from service.runs.preconditions import ThreadOwners
 from service.runs.queue import Retry, TaskQueue
-from service.runs.recovery import RunRecovery, defer_run
+from service.runs.recovery import RunRecovery
 from service.runs.request import CompiledGraph
 from service.runs.sessions import SESSION_GRAPH, SessionRuns, summarise_session
 from service.runs.store import RunStore
@@ -233,10 +234,10 @@ async def open_service(
         claims = RunClaims(
             RunStore(pool, replica=str(uuid4()), claim_seconds=settings.runs.claim_seconds),
             metrics,
-            defer=partial(defer_run, queue),
             rollback=partial(_delete_run_checkpoints, saver),
         )
-        followers, exchange = await _open_followers(stack, tasks, claims)
+        notifications = Notifications(pool)
+        followers, exchange = await _open_followers(stack, tasks, claims, notifications)
         runs = _build_runs(
             settings,
             pool,
@@ -275,6 +276,16 @@ async def open_service(
         )
         recovery.schedule(queue, settings.runs)
 
+        if settings.queue.concurrency:
+            dispatcher = RunDispatcher(
+                claims.store,
+                recovery.execute,
+                is_stopping=lambda: runs.is_stopping,
+                concurrency=settings.queue.concurrency,
+                places=settings.runs.max_concurrent_per_tenant,
+            )
+            dispatcher.listen(notifications)
+            await stack.enter_async_context(tasks.supervise("run-dispatcher", dispatcher.run))
         with use_meter(RunMeter(metrics, BACKGROUND)):
             await stack.enter_async_context(queue.work(tasks))
         # Registered last, so that it is the first thing to happen when the service closes.
@@ -371,10 +382,10 @@ def _schedule_sessions(
 
 
 async def _open_followers(
-    stack: AsyncExitStack, tasks: Supervisor, claims: RunClaims
+    stack: AsyncExitStack, tasks: Supervisor, claims: RunClaims, notifications: Notifications
 ) -> tuple[RunFollowers, EventExchange]:
     """Open what tells replicas of each other's runs; claims are renewed from now on."""
-    exchange, notifications = EventExchange(claims.store), Notifications(claims.store.pool)
+    exchange = EventExchange(claims.store)
     followers = RunFollowers(claims.store, exchange)
     for hears in (claims, followers, exchange):
         hears.listen(notifications)

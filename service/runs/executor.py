@@ -18,6 +18,7 @@ from langgraph.runtime import RunControl
 from langgraph.types import Interrupt
 from psycopg_pool import PoolTimeout
 
+from checkpoints.saver import expect_reads
 from core.concurrency import FairSemaphore
 from core.context import act_as, set_context
 from core.errors import ClaimLost, RunStopped, ServiceError
@@ -116,7 +117,7 @@ class RunExecutor:
 
     async def retry(self, run: RunRow) -> bool:
         """Queue a run that failed once more; return whether it can be executed again."""
-        return await self._claims.retry(run.id, run.thread_id)
+        return await self._claims.retry(run.id)
 
     async def load_result(self, graph: CompiledGraph, run: RunRow) -> RunResult | None:
         """Return what a run that has ended answered; ``None``: nothing, or its checkpoints were deleted."""
@@ -268,7 +269,10 @@ class RunExecutor:
             raise GraphDrained(control.drain_reason or "")
         graph, config, graph_input = request.graph, request.config, request.input
         pending: Sequence[Interrupt] = ()
-        if request.key or not request.fresh:
+        is_checked = bool(request.key) or not request.fresh
+        # LangGraph reads the thread again, which is this run's alone.
+        expect_reads(request.thread_id, 2 if is_checked else 1, is_new=claim.is_new_thread)
+        if is_checked:
             state = await graph.aget_state(config)
             earlier = await find_earlier_run(request, state)
             if earlier is None and graph_input is None and claim.has_waited:
