@@ -74,6 +74,7 @@ class Submitter:
             "modes": ["updates", "values"],
             "subgraphs": False,
             "key": "",
+            "deadline": None,
         }
         run = NewRun(
             id=new_run_id(),

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from langchain_core.callbacks import AsyncCallbackManager, BaseCallbackManager
 
+from core.deadline import restore_deadline
 from core.errors import RunLost
 from core.logging import get_logger
 from core.settings import RunSettings
@@ -71,7 +72,9 @@ class RunRecovery:
         Raises:
             ServiceError: It ended early, see :meth:`service.runs.executor.RunExecutor.stream`.
         """
-        await self._runs.run_to_end(self._load(row, row.kwargs or {}))
+        kwargs = row.kwargs or {}
+        restore_deadline(kwargs["deadline"])
+        await self._runs.run_to_end(self._load(row, kwargs))
 
     async def requeue(self) -> None:
         """Free the runs whose replica stopped renewing its claims."""

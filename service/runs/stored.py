@@ -5,6 +5,7 @@ from typing import Any
 
 from langgraph.types import Command
 
+from core.deadline import dump_deadline
 from service.auth.principal import Identity
 from service.runs.request import RunRequest
 from service.runs.store import RunRow
@@ -27,6 +28,7 @@ def dump_request(request: RunRequest) -> dict[str, Any] | None:
         "modes": request.modes,
         "subgraphs": request.subgraphs,
         "key": request.key,
+        "deadline": dump_deadline(),
     }
 
 

@@ -167,3 +167,28 @@ async def test_a_tenants_places_and_queue_hold_over_all_replicas(database_url: s
         assert not second.done()
         gate.open()
         assert [(await each).status_code for each in (first, second)] == [200, 200]
+
+
+async def test_a_run_that_begins_while_claims_are_renewed_is_not_taken_for_lost(replicas: Replicas) -> None:
+    replicas.models[0].replies.append(AIMessage("Use the batch API."))
+    gate, store = Gate(replicas.models[0]), replicas.first.service.run_store
+    add, extend = store.add, store.extend
+    looked, renewed = asyncio.Event(), asyncio.Event()
+
+    async def add_once_looked(*args: Any, **options: Any) -> Any:
+        await looked.wait()
+        return await add(*args, **options)
+
+    async def extend_slowly(ids: Any) -> Any:
+        if looked.is_set():
+            renewed.set()
+        found = await extend(ids)
+        looked.set()
+        await gate.begun.wait()
+        return found
+
+    store.add, store.extend = add_once_looked, extend_slowly  # type: ignore[method-assign]
+    asking = asyncio.create_task(replicas.ask(replicas.first, "begins"))
+    await renewed.wait()
+    gate.open()
+    assert (await asking).status_code == 200
