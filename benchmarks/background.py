@@ -75,6 +75,7 @@ class Submitter:
             "subgraphs": False,
             "key": "",
             "deadline": None,
+            "is_from_person": False,
         }
         run = NewRun(
             id=new_run_id(),

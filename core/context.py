@@ -13,12 +13,17 @@ class Context:
         user: The user within the tenant who sent the request.
         locale: BCP 47 tag of the language to answer in; ``None``: that of the message.
         model: ``provider:model`` to use instead of MODEL for this run.
+        held_by: The person who has taken the conversation over, so that agents are silent; empty: nobody.
+            Set by the service, never from a request body.
+        is_from_person: Whether that person wrote the input's message, and not the customer; set likewise.
     """
 
     tenant: str = "default"
     user: str = "local"
     locale: str | None = None
     model: str | None = None
+    held_by: str = ""
+    is_from_person: bool = False
 
 
 _context: ContextVar[Context | None] = ContextVar("context", default=None)

@@ -49,10 +49,9 @@ def set_deadline(seconds: float | None, *, reserve: float = 0.0) -> None:
 def dump_deadline() -> dict[str, float] | None:
     """Return the deadline as JSON, for whoever goes on with the work elsewhere; ``None``: there is none."""
     deadline = _deadline.get()
-    return deadline and {
-        "ends_at": time.time() + deadline.ends_at - time.monotonic(),
-        "reserve": deadline.reserve,
-    }
+    if deadline is None:
+        return None
+    return {"ends_at": time.time() + deadline.ends_at - time.monotonic(), "reserve": deadline.reserve}
 
 
 def restore_deadline(dumped: Mapping[str, float] | None) -> None:

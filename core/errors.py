@@ -17,6 +17,8 @@
     ├── ThreadBusy              409  another run holds the thread
     ├── InterruptPending        409  the thread waits for a person's decision
     ├── NothingToResume         409  the thread waits for nothing
+    ├── HeldByPerson            409  a person has taken the conversation over
+    ├── NotHeld                 409  the caller has not taken the conversation over
     ├── WrongGraph              409  the thread belongs to another graph
     ├── TooManyRuns             429  no concurrency slot came free in time
     ├── StreamCut               408  the client reads its stream too slowly; the run goes on without it
@@ -117,6 +119,20 @@ class NothingToResume(ServiceError):
     """Raise when a thread has no interrupt to answer and no step to continue with."""
 
     code = "nothing_to_resume"
+    status = 409
+
+
+class HeldByPerson(ServiceError):
+    """Raise when a person has taken a conversation over and the request would have an agent go on with it."""
+
+    code = "held_by_person"
+    status = 409
+
+
+class NotHeld(ServiceError):
+    """Raise when somebody replies in a conversation that they have not taken over."""
+
+    code = "not_held"
     status = 409
 
 

@@ -195,7 +195,7 @@ class EngineeringTickets(BaseModel):
 
 
 class NewMessage(BaseModel):
-    """A message to a contact (``from_me``) or from one."""
+    """A message to a contact (``from_me``) or from one; ``author``: the person who wrote it, not an agent."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -203,6 +203,7 @@ class NewMessage(BaseModel):
     text: LongText
     from_me: bool
     source: Source
+    author: str = Field("", max_length=200)
 
 
 class Message(NewMessage):

@@ -110,13 +110,13 @@ LIMIT %(limit)s
 """
 
 ADD_MESSAGE_SQL = """
-INSERT INTO crm.messages (contact_id, text, from_me, source)
-SELECT id, %(text)s, %(from_me)s, %(source)s FROM crm.contacts WHERE id = %(contact_id)s
-RETURNING id, contact_id, text, from_me, source, created_at
+INSERT INTO crm.messages (contact_id, text, from_me, source, author)
+SELECT id, %(text)s, %(from_me)s, %(source)s, %(author)s FROM crm.contacts WHERE id = %(contact_id)s
+RETURNING id, contact_id, text, from_me, source, author, created_at
 """
 
 MESSAGES_SQL = """
-SELECT id, contact_id, text, from_me, source, created_at
+SELECT id, contact_id, text, from_me, source, author, created_at
 FROM crm.messages
 WHERE %(contact_id)s::uuid IS NULL OR contact_id = %(contact_id)s
 ORDER BY created_at DESC, id

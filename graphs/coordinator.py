@@ -11,6 +11,7 @@ from graphs.caching import classify_cache_policy
 from graphs.spec import GraphSpec
 from graphs.specialists import build_specialists
 from nodes.coordinator.nodes import CoordinatorNodes
+from nodes.coordinator.relay import Relay, choose_entry
 from nodes.coordinator.state import CoordinatorInput, CoordinatorOutput, CoordinatorState
 from nodes.deps import Deps
 
@@ -29,7 +30,8 @@ def build_coordinator(
     that answers a complaint. ``assemble`` builds the context of each agent and sends it to a ``specialist``
     task. ``collect`` takes the answers; without any it asks the general agent, and then a person. ``review``
     has a person decide on an answer that states what no source holds, where the settings say so. The
-    customer is answered on every path, and ``record`` keeps the turn.
+    customer is answered on every path, and ``record`` keeps the turn. Where a person has taken the
+    conversation over, ``relay`` passes messages between the customer and the person instead.
 
     No node has a retry policy, because model and CRM calls retry inside. An agent's expected failure is a
     failed attempt. There is no ``error_handler``: it would hide bugs.
@@ -50,13 +52,15 @@ def build_coordinator(
     graph.add_node("review", nodes.review)
     graph.add_node("hand_over", nodes.hand_over)
     graph.add_node("record", nodes.record)
+    graph.add_node("relay", Relay(deps).relay)
 
-    graph.add_edge(START, "prepare")
+    graph.add_conditional_edges(START, choose_entry)
     graph.add_edge("prepare", "classify")
     graph.add_edge("call_person", "assemble")
     graph.add_edge("specialist", "collect")
     graph.add_edge("clarify", "record")
     graph.add_edge("hand_over", "record")
+    graph.add_edge("relay", END)
     graph.add_edge("record", END)
     return graph
 

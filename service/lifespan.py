@@ -61,6 +61,7 @@ from service.runs.recovery import RunRecovery
 from service.runs.request import CompiledGraph
 from service.runs.sessions import SESSION_GRAPH, SessionRuns, summarise_session
 from service.runs.store import RunStore
+from service.runs.takeover import Takeovers
 from service.sessions.journeys import JourneyStore
 from service.sessions.store import SessionStore
 from service.sessions.worker import SessionWorker, Summarise
@@ -112,6 +113,7 @@ class Service:
         memory: What is remembered of contacts.
         sessions: The customers' sessions.
         session_runs: Enters and closes the sessions of runs.
+        takeovers: People who take conversations over.
         journeys: Finds the journey that a message belongs to.
         requests: Idempotency keys of requests.
         audit: The audit trail.
@@ -146,6 +148,7 @@ class Service:
     memory: Memory
     sessions: SessionStore
     session_runs: SessionRuns
+    takeovers: Takeovers
     journeys: JourneyRouter
     requests: RequestKeys
     audit: AuditTrail
@@ -310,6 +313,9 @@ async def open_service(
             memory=memory,
             sessions=stores.sessions,
             session_runs=session_runs,
+            takeovers=Takeovers(
+                stores.sessions, claims.store, runs, graphs[SESSION_GRAPH.name], stores.audit
+            ),
             journeys=journeys,
             requests=stores.requests,
             audit=stores.audit,

@@ -98,6 +98,7 @@ CREATE TABLE crm.messages (
     text text NOT NULL,
     from_me boolean NOT NULL,
     source text NOT NULL,
+    author text NOT NULL DEFAULT '',
     created_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 

@@ -10,7 +10,7 @@ from uuid import uuid4
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage
 from langgraph.errors import NodeTimeoutError
 from langgraph.runtime import Runtime
-from langgraph.types import Command, Overwrite, Send
+from langgraph.types import Command, Send
 
 from agents.spec import AgentSpec
 from core import deadline
@@ -34,13 +34,13 @@ from nodes.coordinator.specialists import (
     select_old_turns,
 )
 from nodes.coordinator.state import (
-    NO_HANDOFF,
     Attempt,
     CoordinatorInput,
     CoordinatorState,
     Dispatch,
     Handoff,
     SpecialistInput,
+    reset_turn,
 )
 from nodes.deps import Deps, get_run_context
 from nodes.shared.approval import request_answer_approval
@@ -54,7 +54,6 @@ from nodes.shared.contact import (
 from nodes.shared.conversation import extract_first_sentences, mark_notice, summarise_conversation
 from nodes.shared.grounding import ground_answer
 from nodes.shared.memory import (
-    NO_MEMORY_USE,
     MemoryUse,
     PendingMessage,
     current_time,
@@ -112,22 +111,7 @@ class CoordinatorNodes:
             "outbox": [pending],
             "session_id": (info.thread_id if info else None) or state.session_id,
             "customer": json.dumps(profile, ensure_ascii=False) if profile else "",
-            "context": [],
-            "ends_session": False,
-            "memory": NO_MEMORY_USE,
-            "dispatched": [],
-            "alternatives": [],
-            "attempts": Overwrite([]),
-            "handoff": NO_HANDOFF,
-            "path": "agent",
-            "success": False,
-            "response": "",
-            "draft": "",
-            "agent_used": "",
-            "category": "",
-            "confidence": 0.0,
-            "reason": None,
-            **no_grounding(),
+            **reset_turn(),
         }
 
     async def classify(

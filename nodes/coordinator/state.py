@@ -5,15 +5,16 @@ from typing import Annotated, Any, Literal, NotRequired, TypeAlias
 
 from langchain_core.messages import AnyMessage
 from langgraph.channels import EphemeralValue
+from langgraph.types import Overwrite
 from pydantic import BaseModel, Field, JsonValue
 from typing_extensions import TypedDict
 
 from core.packing import ContextRecord
 from nodes.shared.channels import Messages, StoredText
-from nodes.shared.citations import Grounding
-from nodes.shared.memory import MemoryUse, PendingMessage, merge_outbox
+from nodes.shared.citations import Grounding, no_grounding
+from nodes.shared.memory import NO_MEMORY_USE, MemoryUse, PendingMessage, merge_outbox
 
-AnswerPath: TypeAlias = Literal["agent", "merged", "clarification", "general", "handoff", "journey"]
+AnswerPath: TypeAlias = Literal["agent", "merged", "clarification", "general", "handoff", "journey", "person"]
 Outcome: TypeAlias = Literal["answered", "failed", "timed_out"]
 FailureReason: TypeAlias = Literal["agents_failed", "answer_rejected", "handoff_not_recorded"]
 # Why an agent was selected; ``Dispatch.chosen`` describes the values.
@@ -149,6 +150,28 @@ class CoordinatorState(Grounding):
     reason: FailureReason | None
 
 
+def reset_turn() -> dict[str, Any]:
+    """Return the update that clears what the last message left in the state."""
+    return {
+        "context": [],
+        "ends_session": False,
+        "memory": NO_MEMORY_USE,
+        "dispatched": [],
+        "alternatives": [],
+        "attempts": Overwrite([]),
+        "handoff": NO_HANDOFF,
+        "path": "agent",
+        "success": False,
+        "response": "",
+        "draft": "",
+        "agent_used": "",
+        "category": "",
+        "confidence": 0.0,
+        "reason": None,
+        **no_grounding(),
+    }
+
+
 class CoordinatorOutput(Grounding):
     """The answer to the customer."""
 
@@ -169,7 +192,7 @@ class CoordinatorOutput(Grounding):
         Field(
             description="agent: an agent answered; merged: two agents answered; clarification: the customer "
             "was asked back; general: the general agent answered after others failed; handoff: a person "
-            "takes over"
+            "takes over; person: a person has taken over, to whom the message went or who wrote it"
         ),
     ]
     dispatched: Annotated[list[Dispatch], Field(description="The agents that worked on it, and why these")]

@@ -27,6 +27,7 @@ _SENTENCE_CHARACTERS: Final = 240
 # at the start and the outcome at the end.
 _MAX_SUMMARISED_TURNS: Final = 200
 _NOTICE: Final = "notice"
+_PERSON: Final = "written_by"
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s")
 
 
@@ -97,6 +98,16 @@ def format_turn(message: AnyMessage) -> str:
 def mark_notice(answer: AIMessage) -> AIMessage:
     """Return an answer as a notice of a failure or a hand-off, which no summary repeats."""
     return answer.model_copy(update={"additional_kwargs": {**answer.additional_kwargs, _NOTICE: True}})
+
+
+def mark_person(message: AIMessage, user: str) -> AIMessage:
+    """Return a message to the customer as one that a person of the company wrote."""
+    return message.model_copy(update={"additional_kwargs": {**message.additional_kwargs, _PERSON: user}})
+
+
+def get_person(message: AnyMessage) -> str:
+    """Return who of the company wrote a message; empty: an agent or the customer did."""
+    return str(message.additional_kwargs.get(_PERSON, ""))
 
 
 def _drop_notices(messages: Sequence[AnyMessage]) -> list[AnyMessage]:

@@ -131,7 +131,7 @@ class PendingMessage(TypedDict):
     """A message that memory does not have yet; ``at`` is ISO 8601."""
 
     id: str
-    role: Literal["customer", "agent"]
+    role: Literal["customer", "agent", "human"]
     text: str
     at: str
     channel_id: str

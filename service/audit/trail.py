@@ -15,9 +15,10 @@ from service.audit.redaction import redact
 
 log = get_logger(__name__)
 
-# effect: something outside was changed; approval: a person decided; run: a run ended; erasure: a thread was
-# erased; key: an API key was created, rotated or revoked; retention: old entries were removed.
-Action: TypeAlias = Literal["effect", "approval", "run", "erasure", "key", "retention"]
+# effect: something outside was changed; approval: a person decided; takeover: a person took a conversation
+# over or gave it back; run: a run ended; erasure: a thread was erased; key: an API key was created, rotated
+# or revoked; retention: old entries were removed.
+Action: TypeAlias = Literal["effect", "approval", "takeover", "run", "erasure", "key", "retention"]
 
 # Notes that wait to be written. While the database is unavailable, the oldest are dropped beyond this.
 MAX_NOTES: Final = 10_000

@@ -6,13 +6,14 @@ from typing import Final, Literal, TypeAlias, get_args
 from core.context import Actor
 
 # runs: run graphs and send messages; approvals: list and decide approvals; sessions: read conversations;
-# memory:read, memory:write: read what is remembered of contacts, keep notes on them; erasure: erase threads
-# and memory; audit: read the audit trail; metrics: read the service's own numbers, which cover all tenants;
-# admin: all of these.
+# takeover: take conversations over from agents, reply in them and give them back; memory:read, memory:write:
+# read what is remembered of contacts, keep notes on them; erasure: erase threads and memory; audit: read the
+# audit trail; metrics: read the service's own numbers, which cover all tenants; admin: all of these.
 Scope: TypeAlias = Literal[
     "runs",
     "approvals",
     "sessions",
+    "takeover",
     "memory:read",
     "memory:write",
     "erasure",

@@ -27,6 +27,7 @@ ACCESS: Mapping[str, Access] = {
     **dict.fromkeys((f"/{name}" for name in REGISTRY), "runs"),
     "/v1/approvals": "approvals",
     "/v1/sessions": "sessions",
+    "POST /v1/sessions": "takeover",
     "/v1/memory": "memory:write",
     "/v1/memory/search": "memory:read",
     "/v1/memory/facts": "memory:read",

@@ -67,7 +67,8 @@ class MessageResponse(BaseModel):
     path: AnswerPath = Field(
         description="agent: its answer; merged: two agents'; clarification: the customer was asked back; "
         "general: the general agent's, as no other answered; handoff: a person takes over; journey: the "
-        "onboarding's or the deal's"
+        "onboarding's or the deal's; person: a person has taken the conversation over and answers, so that "
+        "`response` is empty"
     )
     journey: JourneyView | None = Field(description="The journey the message belongs to; null: none")
     dispatched: list[Dispatch] = Field(description="Which agents were given the message, and why")

@@ -253,12 +253,17 @@ async def _build_run(
         message_id=message_id,
         new_id=new_id,
     )
-    turn = await service.journeys.choose(
-        identity,
-        message.contact_id,
-        message.message,
-        session=session,
-        message_id=message_id,
+    # Where a person has taken over, no journey goes on.
+    turn = (
+        None
+        if session.is_held
+        else await service.journeys.choose(
+            identity,
+            message.contact_id,
+            message.message,
+            session=session,
+            message_id=message_id,
+        )
     )
     values = {
         "message": message.message,

@@ -65,6 +65,8 @@ class Claim:
         is_replay: Whether it answers with what an earlier run left, so that it is no run of its own.
         is_interrupted: Whether it ended with a question.
         is_ended: Whether its end is being recorded.
+        held_by: The person who has taken the thread over; empty: nobody.
+        thread_metadata: What the thread's metadata says once the run has ended; ``None``: as before.
         cancel_action: How it is to be cancelled.
     """
 
@@ -79,6 +81,8 @@ class Claim:
     is_replay: bool = False
     is_interrupted: bool = False
     is_ended: bool = False
+    held_by: str = ""
+    thread_metadata: Mapping[str, Any] | None = None
     cancel_action: CancelAction | None = None
 
 
@@ -293,8 +297,8 @@ class RunClaims:
                         await queue.acquire(tenant)
                         has_slot = True
                     may_be_free.clear()
-                    claim.attempt = await self.store.claim(claim.run_id, places=places)
-                    if claim.attempt:
+                    if start := await self.store.claim(claim.run_id, places=places):
+                        claim.attempt, claim.held_by = start
                         return
                     queue.slots.release(tenant)
                     has_slot = False
@@ -326,6 +330,7 @@ class RunClaims:
             queue_length=queue.queue_length,
         )
         claim.is_new_thread, claim.has_waited = added.is_new_thread, added.ahead > 0
+        claim.held_by = added.held_by
         if added.status is None and added.ahead and request.multitask_strategy == "reject":
             raise ThreadBusy(
                 f"thread {claim.thread_id!r} has a run in progress; wait for it, or use "
@@ -401,7 +406,9 @@ class RunClaims:
             return
         else:
             status, described = _describe_end(claim, error)
-            successor = await self.store.end(claim.run_id, claim.attempt, status, described)
+            successor = await self.store.end(
+                claim.run_id, claim.attempt, status, described, metadata=claim.thread_metadata
+            )
         await self._pass_on(claim, successor)
 
     async def _pass_on(self, claim: Claim, successor: Successor | None) -> None:

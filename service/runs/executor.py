@@ -45,6 +45,7 @@ from service.runs.request import (
     build_wait_call,
 )
 from service.runs.store import CancelAction, RunRow
+from service.runs.thread_metadata import describe_thread
 
 log = get_logger(__name__)
 
@@ -220,6 +221,8 @@ class RunExecutor:
             try:
                 async with self._claims.hold(request, listener.control, queue, deadline) as claim:
                     act_as(replace(request.actor, attempt=claim.attempt))
+                    if claim.held_by:
+                        request = replace(request, context=replace(request.context, held_by=claim.held_by))
                     async with asyncio.timeout_at(deadline):
                         await self._stream(request, listener, claim, run)
                 await listener.end()
@@ -253,6 +256,7 @@ class RunExecutor:
         finally:
             run_log.end(result.values.get("response"))
         claim.is_interrupted = bool(result.interrupts)
+        claim.thread_metadata = None if claim.is_replay else describe_thread(request, result)
         if request.on_finish and not claim.is_replay and not result.interrupts:
             await request.on_finish(result.values)
 
@@ -283,8 +287,9 @@ class RunExecutor:
                     claim.is_replay = not request.is_stored
                     await _start_callbacks(request)
                     return replay_output(graph, earlier)
-                graph_input = None
-            check_preconditions(graph.name, graph_input, request.multitask_strategy, state, request.identity)
+                # Where a person has taken over, no agent continues: the message is a new one for the person.
+                graph_input = request.input if claim.held_by else None
+            check_preconditions(request, graph_input, state)
             for decision in list_decisions(graph.name, graph_input, state):
                 await self._audit.record(decision)
             config, pending = keep_message_key(config, graph_input, state), state.interrupts

@@ -13,8 +13,10 @@ from langgraph.types import Command, Interrupt, StateSnapshot
 
 from core.errors import (
     Forbidden,
+    HeldByPerson,
     InterruptPending,
     InvalidRequest,
+    NotHeld,
     NothingToResume,
     SessionRefused,
     WrongGraph,
@@ -22,7 +24,7 @@ from core.errors import (
 from core.postgres import Pool
 from service.audit.trail import Entry
 from service.auth.principal import Identity
-from service.runs.request import GRAPH_KEY, MultitaskStrategy
+from service.runs.request import GRAPH_KEY, RunRequest
 from service.runs.store import ThreadOwner, load_thread_owner, no_such_thread
 
 DECISIONS: Final = frozenset({"approve", "edit", "reject"})
@@ -58,19 +60,20 @@ class ThreadOwners:
             return await load_thread_owner(connection, thread_id)
 
 
-def check_preconditions(
-    graph: str, graph_input: Any, strategy: MultitaskStrategy, state: StateSnapshot, identity: Identity
-) -> None:
+def check_preconditions(request: RunRequest, graph_input: Any, state: StateSnapshot) -> None:
     """Check that a run may begin on its thread; called while the run holds the thread.
 
+    A new turn replaces a pending interrupt with the strategy ``interrupt``, and where a person has taken the
+    conversation over: what an agent wanted to do is void then.
+
     Args:
-        graph: The name of the graph to run.
-        graph_input: The input of :class:`service.runs.request.RunRequest`.
-        strategy: ``interrupt`` lets a new turn replace a pending interrupt.
+        request: The run.
+        graph_input: What the graph is given: the request's input, or ``None`` to continue an earlier run.
         state: The thread's latest checkpoint.
-        identity: The caller.
 
     Raises:
+        NotHeld: A person replies who has not taken the conversation over.
+        HeldByPerson: A person has taken the conversation over, and no agent may go on with it.
         WrongGraph: The thread was begun by another graph.
         SessionRefused: The thread is about another contact.
         Forbidden: The answer is a decision, which the caller's scopes do not allow.
@@ -79,12 +82,23 @@ def check_preconditions(
         InvalidRequest: Several interrupts are pending and the answer does not say which it is for.
     """
     contact_id = graph_input.get("contact_id") if isinstance(graph_input, Mapping) else None
-    check_same_conversation(graph, contact_id, state)
+    check_same_conversation(request.graph.name, contact_id, state)
+    held_by = request.context.held_by
+    if request.context.is_from_person and held_by != request.identity.user:
+        raise NotHeld(
+            f"{held_by!r} has taken the conversation over" if held_by else "take the conversation over first",
+            details={"held_by": held_by},
+        )
+    if held_by and not isinstance(graph_input, Mapping):
+        raise HeldByPerson(
+            f"{held_by!r} has taken the conversation over: reply there, or release the session first",
+            details={"held_by": held_by},
+        )
     if isinstance(graph_input, Command) and graph_input.resume is not None:
-        _check_answer(graph_input.resume, state.interrupts, identity)
+        _check_answer(graph_input.resume, state.interrupts, request.identity)
     elif graph_input is None:
         _check_unfinished(state)
-    elif state.interrupts and strategy not in {"interrupt", "rollback"}:
+    elif state.interrupts and not held_by and request.multitask_strategy not in {"interrupt", "rollback"}:
         raise InterruptPending(
             "the thread waits for a decision: answer it, or begin anew with multitask_strategy 'interrupt'",
             details={"interrupts": [pending.id for pending in state.interrupts]},

@@ -1,16 +1,17 @@
 -- Queries of service/runs/store.py.
 
 -- name: add
-SELECT id::text, owner, ahead, status, attempt, is_new_thread, is_conflict FROM runs.add(%(runs)s)
+SELECT id::text, owner, ahead, status, attempt, is_new_thread, held_by, is_conflict FROM runs.add(%(runs)s)
 
 -- name: claim
-SELECT id::text, attempt FROM runs.claim(%(claims)s, %(replica)s, %(claim_seconds)s)
+SELECT id::text, attempt, held_by FROM runs.claim(%(claims)s, %(replica)s, %(claim_seconds)s)
 
 -- name: end
 -- Ends runs, and returns the runs that are next on their threads.
 WITH mine AS MATERIALIZED (
     -- Rows are locked in the order of their ids by all statements that lock several.
-    SELECT given.* FROM json_to_recordset(%(ends)s) AS given (id uuid, attempt int, status text, error json)
+    SELECT given.*
+    FROM json_to_recordset(%(ends)s) AS given (id uuid, attempt int, status text, error json, metadata json)
     JOIN runs.runs AS run ON run.id = given.id AND run.status = 'running' AND run.attempt = given.attempt
     ORDER BY run.id FOR NO KEY UPDATE OF run
 ), ended AS (
@@ -18,12 +19,14 @@ WITH mine AS MATERIALIZED (
     SET status = mine.status, ended_at = now(), error = mine.error, claimed_by = NULL, claim_expires_at = NULL,
         kwargs = CASE mine.status WHEN 'success' THEN NULL ELSE kwargs END
     FROM mine WHERE run.id = mine.id
-    RETURNING run.id, run.thread_id, CASE mine.status WHEN 'success' THEN 'idle' WHEN 'interrupted' THEN 'interrupted'
-                                     ELSE 'error' END AS left_behind
+    RETURNING run.id, run.thread_id, mine.metadata,
+              CASE mine.status WHEN 'success' THEN 'idle' WHEN 'interrupted' THEN 'interrupted' ELSE 'error' END AS left_behind
 ), updated AS (
     -- Most runs leave their thread as it was, and cost nothing here.
-    UPDATE runs.threads SET updated_at = now(), status = ended.left_behind
-    FROM ended WHERE threads.id = ended.thread_id AND threads.status <> ended.left_behind
+    UPDATE runs.threads SET updated_at = now(), status = ended.left_behind,
+                            metadata = threads.metadata || coalesce(ended.metadata::jsonb, '{}')
+    FROM ended WHERE threads.id = ended.thread_id
+      AND (threads.status <> ended.left_behind OR ended.metadata IS NOT NULL)
 )
 SELECT ended.id::text, next.id::text AS next_id, next.claimed_by AS next_owner FROM ended JOIN LATERAL (
     SELECT id, claimed_by FROM runs.runs WHERE thread_id = ended.thread_id AND status = 'pending'
@@ -189,6 +192,20 @@ SELECT tenant, graph FROM taken UNION ALL SELECT tenant, graph FROM runs.threads
 
 -- name: get_thread
 SELECT tenant, graph FROM runs.threads WHERE id = %(thread)s
+
+-- name: hold_thread
+-- Only one of two people who take a conversation over at once finds nobody there.
+UPDATE runs.threads SET held_by = %(user)s, held_at = CASE held_by WHEN %(user)s THEN held_at ELSE now() END
+WHERE id = %(thread)s AND tenant = %(tenant)s AND (held_by IN ('', %(user)s) OR %(take_over)s)
+RETURNING id
+
+-- name: free_thread
+UPDATE runs.threads SET held_by = '', held_at = NULL, metadata = metadata || '{"needs_person": false}'
+WHERE id = %(thread)s AND tenant = %(tenant)s AND (held_by IN ('', %(user)s) OR %(take_over)s)
+RETURNING id
+
+-- name: get_holder
+SELECT held_by FROM runs.threads WHERE id = %(thread)s AND tenant = %(tenant)s
 
 -- name: find_open
 SELECT id::text FROM runs.runs WHERE thread_id = %(thread)s AND ended_at IS NULL AND id::text <> %(except)s LIMIT 1

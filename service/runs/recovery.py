@@ -116,6 +116,7 @@ class RunRecovery:
             key=kwargs["key"],
             run_id=row.id,
             is_stored=True,
+            is_from_person=kwargs["is_from_person"],
         )
 
 

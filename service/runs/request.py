@@ -129,6 +129,7 @@ def build_run_request(
     repeated: bool = False,
     run_id: str = "",
     is_stored: bool = False,
+    is_from_person: bool = False,
 ) -> RunRequest:
     """Build the request for a run of a registered graph.
 
@@ -152,6 +153,7 @@ def build_run_request(
         repeated: Whether the key was used before.
         run_id: The run's id; empty: a new one.
         is_stored: Whether its row was inserted before.
+        is_from_person: Whether a person of the company wrote the input's message.
 
     Raises:
         InvalidRequest: The thread id or the locale is malformed.
@@ -173,7 +175,9 @@ def build_run_request(
             "run_name": spec.name,
         },
         fresh=thread_id is None if fresh is None else fresh,
-        context=Context(tenant=identity.tenant, user=identity.user, locale=locale),
+        context=Context(
+            tenant=identity.tenant, user=identity.user, locale=locale, is_from_person=is_from_person
+        ),
         durability=spec.durability,
         modes=modes,
         subgraphs=subgraphs,

@@ -84,6 +84,7 @@ class Added:
         attempt: 1 where it is running.
         is_new_thread: Whether the thread's row was inserted with it.
         is_conflict: Whether another run was added to the thread at the same moment.
+        held_by: The person who has taken the thread over; empty: nobody.
     """
 
     owner: str | None
@@ -92,6 +93,19 @@ class Added:
     attempt: int
     is_new_thread: bool
     is_conflict: bool
+    held_by: str
+
+
+class Start(NamedTuple):
+    """A run that was pending and is running now.
+
+    Attributes:
+        attempt: The fencing token of the claim.
+        held_by: The person who has taken the thread over; empty: nobody.
+    """
+
+    attempt: int
+    held_by: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,21 +236,36 @@ class RunStore:
         }
         return [added[run["id"]] for run in runs]
 
-    async def claim(self, run_id: str, *, places: int | None) -> int:
-        """Start a pending run if it is its turn, and return the attempt; 0: it is not, or it is gone."""
+    async def claim(self, run_id: str, *, places: int | None) -> Start | None:
+        """Start a pending run if it is its turn; ``None``: it is not, or it is gone."""
         return await self._claims.call({"run": run_id, "places": places})
 
-    async def _claim_all(self, claims: Sequence[Mapping[str, Any]]) -> Sequence[int]:
+    async def _claim_all(self, claims: Sequence[Mapping[str, Any]]) -> Sequence[Start | None]:
         ordered = sorted(claims, key=lambda claim: claim["run"])
         rows = await self._fetch_all("claim", {**self._mine, "claims": _to_json(ordered)})
-        attempts = {row["id"]: row["attempt"] for row in rows}
-        return [attempts.get(claim["run"], 0) for claim in claims]
+        started = {row.pop("id"): Start(**row) for row in rows}
+        return [started.get(claim["run"]) for claim in claims]
 
     async def end(
-        self, run_id: str, attempt: int, status: EndStatus, error: Mapping[str, Any] | None = None
+        self,
+        run_id: str,
+        attempt: int,
+        status: EndStatus,
+        error: Mapping[str, Any] | None = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
     ) -> Successor | None:
-        """End a run that this replica holds, and return the run that is next on its thread."""
-        return await self._ends.call({"id": run_id, "attempt": attempt, "status": status, "error": error})
+        """End a run that this replica holds, and return the run that is next on its thread.
+
+        Args:
+            run_id: The run.
+            attempt: The claim's fencing token.
+            status: How it ended.
+            error: Why, as JSON, where it failed.
+            metadata: What the thread's metadata says from now on; other keys of it stay.
+        """
+        end = {"id": run_id, "attempt": attempt, "status": status, "error": error, "metadata": metadata}
+        return await self._ends.call(end)
 
     async def _end_all(self, ends: Sequence[Mapping[str, Any]]) -> Sequence[Successor | None]:
         rows = await self._fetch_all("end", {"ends": _to_json(ends)})
@@ -352,6 +381,26 @@ class RunStore:
             return (
                 await connection.execute(QUERIES["delete_ended"], {"days": days, "limit": _BATCH})
             ).rowcount
+
+    async def hold_thread(self, tenant: str, thread_id: str, user: str, *, take_over: bool) -> bool:
+        """Let a person hold a thread; return whether they do, as another one may."""
+        values = {"tenant": tenant, "thread": thread_id, "user": user, "take_over": take_over}
+        return await self._fetch_one("hold_thread", values) is not None
+
+    async def free_thread(self, tenant: str, thread_id: str, user: str, *, take_over: bool) -> bool:
+        """Give a thread back to the agents; return whether it was the person's to give."""
+        values = {"tenant": tenant, "thread": thread_id, "user": user, "take_over": take_over}
+        return await self._fetch_one("free_thread", values) is not None
+
+    async def find_open(self, thread_id: str) -> str:
+        """Return a run of the thread that has not ended; empty: there is none."""
+        row = await self._fetch_one("find_open", {"thread": thread_id, "except": ""})
+        return str(row["id"]) if row else ""
+
+    async def get_holder(self, tenant: str, thread_id: str) -> str:
+        """Return the person who holds a thread; empty: nobody, or there is no such thread."""
+        row = await self._fetch_one("get_holder", {"tenant": tenant, "thread": thread_id})
+        return str(row["held_by"]) if row else ""
 
     async def notify(self, message: str) -> None:
         """Tell the other replicas something; see :data:`CHANNEL`."""

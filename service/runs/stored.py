@@ -25,6 +25,7 @@ def dump_request(request: RunRequest) -> dict[str, Any] | None:
         "metadata": request.config.get("metadata", {}),
         "tags": request.config.get("tags", []),
         "locale": request.context.locale,
+        "is_from_person": request.context.is_from_person,
         "modes": request.modes,
         "subgraphs": request.subgraphs,
         "key": request.key,

@@ -1,10 +1,10 @@
 """Store sessions: assign messages to them, close idle ones, and list closed ones without a summary."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from psycopg.rows import DictRow
 
@@ -14,22 +14,47 @@ from core.postgres import Connection, Pool
 # Called in the transaction that opens a session under an id the caller chose; raises where they may not.
 AuthorizeId: TypeAlias = Callable[[Connection, str], Awaitable[None]]
 ClosedBy: TypeAlias = Literal["idle", "agent"]
+SessionState: TypeAlias = Literal["agent", "waiting", "person", "closed"]
 
 # Identifies the closing of idle sessions among advisory locks.
 SWEEP_LOCK_ID = 0x73_65_73_73_73_77
 
 ENTER_SQL = """
-SELECT session, repeated, opened FROM sessions.enter(
+SELECT session, repeated, opened, held FROM sessions.enter(
     %(tenant)s, %(contact)s, %(channel)s, %(named)s, %(message)s, %(new)s, %(now)s, %(oldest)s
 )
 """
 FIND_TENANT_SQL = "SELECT tenant FROM sessions.sessions WHERE id = %s"
 COLUMNS = "id, tenant, contact_id, channel_id, opened_at, last_at, closed_at, closed_by, summary"
 GET_SQL = f"SELECT {COLUMNS} FROM sessions.sessions WHERE tenant = %s AND id = %s"  # noqa: S608 - constants
-LIST_SQL = f"""
-SELECT {COLUMNS} FROM sessions.sessions WHERE tenant = %s AND contact_id = %s
-ORDER BY last_at DESC, id LIMIT %s OFFSET %s
-"""  # noqa: S608 - constants
+# A session is a thread, whose row says who has taken it over and what its last run said.
+FIND_SQL = """
+SELECT * FROM (
+    SELECT session.*, thread.held_by, thread.held_at, thread.metadata AS latest,
+           CASE WHEN thread.held_by <> '' THEN 'person'
+                WHEN waiting.thread_id IS NOT NULL THEN 'waiting'
+                WHEN thread.metadata @> '{"needs_person": true}' THEN 'waiting'
+                WHEN session.closed_at IS NOT NULL THEN 'closed'
+                ELSE 'agent' END AS state
+    FROM sessions.sessions AS session
+    LEFT JOIN runs.threads AS thread ON thread.id = session.id
+    LEFT JOIN waiting_threads AS waiting ON waiting.thread_id = session.id
+    WHERE session.tenant = %(tenant)s
+      AND (%(id)s::text IS NULL OR session.id = %(id)s)
+      AND (%(contact_id)s::text IS NULL OR session.contact_id = %(contact_id)s)
+      AND (%(channel_id)s::text IS NULL OR session.channel_id = %(channel_id)s)
+) AS conversation
+WHERE (%(state)s::text IS NULL OR state = %(state)s)
+  AND (%(held_by)s::text IS NULL OR held_by = %(held_by)s)
+  AND (%(agent)s::text IS NULL OR latest ->> 'agent' = %(agent)s)
+  AND (%(query)s::text IS NULL OR strpos(lower(latest ->> 'last_message'), lower(%(query)s)) > 0
+       OR contact_id = %(query)s)
+ORDER BY last_at DESC, id LIMIT %(limit)s OFFSET %(offset)s
+"""
+REOPEN_SQL = """
+UPDATE sessions.sessions SET closed_at = NULL, closed_by = NULL, summary = NULL WHERE tenant = %s AND id = %s
+"""
+TOUCH_SQL = "UPDATE sessions.sessions SET last_at = %s WHERE tenant = %s AND id = %s"
 CLOSE_SQL = """
 UPDATE sessions.sessions SET closed_at = %s, closed_by = 'agent'
 WHERE tenant = %s AND id = %s AND closed_at IS NULL
@@ -39,6 +64,7 @@ TRY_LOCK_SQL = "SELECT pg_try_advisory_xact_lock(%s) AS locked"
 CLOSE_IDLE_SQL = """
 UPDATE sessions.sessions SET closed_at = %(now)s, closed_by = 'idle' WHERE id IN (
     SELECT id FROM sessions.sessions WHERE closed_at IS NULL AND last_at <= %(oldest)s
+      AND NOT sessions.is_held(id)
     ORDER BY last_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 """
@@ -78,6 +104,24 @@ class Session:
     summary: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation(Session):
+    """A session with what its last run said.
+
+    Attributes:
+        state: ``person``: somebody has taken it over; ``waiting``: for a person, as an agent handed it over
+            or a question is open; ``closed``; ``agent``: agents answer.
+        held_by: Who has taken it over; empty: nobody.
+        held_at: Since when.
+        latest: What its last run said, see :func:`service.runs.thread_metadata.describe_thread`.
+    """
+
+    state: SessionState
+    held_by: str
+    held_at: datetime | None
+    latest: Mapping[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class SessionEntry:
     """The session a message was assigned to.
@@ -85,10 +129,12 @@ class SessionEntry:
     Attributes:
         session_id: The session.
         repeated: Whether a message with this id came before.
+        is_held: Whether a person has taken it over.
     """
 
     session_id: str
     repeated: bool
+    is_held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +208,7 @@ class SessionStore:
                 raise await _explain_refusal(connection, tenant, session_id or new_id)
             if authorize and session_id and entered["opened"]:
                 await authorize(connection, session_id)
-        return SessionEntry(entered["session"], repeated=entered["repeated"])
+        return SessionEntry(entered["session"], repeated=entered["repeated"], is_held=entered["held"])
 
     async def get(self, tenant: str, session_id: str) -> Session | None:
         """Return a session of the tenant; None: there is none with this id."""
@@ -170,13 +216,59 @@ class SessionStore:
             row = await (await connection.execute(GET_SQL, (tenant, session_id))).fetchone()
         return _build_session(row) if row else None
 
-    async def list_for_contact(
-        self, tenant: str, contact_id: str, *, limit: int, offset: int = 0
-    ) -> list[Session]:
-        """Return a contact's sessions, the latest first."""
+    async def find(
+        self,
+        tenant: str,
+        *,
+        session_id: str | None = None,
+        contact_id: str | None = None,
+        channel_id: str | None = None,
+        state: SessionState | None = None,
+        held_by: str | None = None,
+        agent: str | None = None,
+        query: str | None = None,
+        limit: int = 1,
+        offset: int = 0,
+    ) -> list[Conversation]:
+        """Return the tenant's conversations that meet all given conditions, the latest first.
+
+        Args:
+            tenant: The tenant.
+            session_id: The session.
+            contact_id: The contact.
+            channel_id: The channel.
+            state: See :class:`Conversation`.
+            held_by: Who has taken it over.
+            agent: The agent that answered last.
+            query: Words of the last message, or the contact.
+            limit: At most so many.
+            offset: So many are left out.
+        """
+        parameters: dict[str, object] = {
+            "tenant": tenant,
+            "id": session_id,
+            "contact_id": contact_id,
+            "channel_id": channel_id,
+            "state": state,
+            "held_by": held_by,
+            "agent": agent,
+            "query": query,
+            "limit": limit,
+            "offset": offset,
+        }
         async with self._pool.connection() as connection:
-            rows = await connection.execute(LIST_SQL, (tenant, contact_id, limit, offset))
-            return [_build_session(row) for row in await rows.fetchall()]
+            rows = await (await connection.execute(FIND_SQL, parameters)).fetchall()
+        return [_build_conversation(row) for row in rows]
+
+    async def reopen(self, tenant: str, session_id: str) -> None:
+        """Open a session again; an open one stays as it is."""
+        async with self._pool.connection() as connection:
+            await connection.execute(REOPEN_SQL, (tenant, session_id))
+
+    async def touch(self, tenant: str, session_id: str) -> None:
+        """Have the time of idleness begin now."""
+        async with self._pool.connection() as connection:
+            await connection.execute(TOUCH_SQL, (self._clock(), tenant, session_id))
 
     async def close(self, tenant: str, session_id: str) -> None:
         """Close a session for the agent; a closed session stays as it is."""
@@ -241,5 +333,15 @@ async def _fetch_one(connection: Connection, statement: str, parameters: dict[st
 
 
 def _build_session(row: DictRow) -> Session:
-    times = ("opened_at", "last_at", "closed_at")
-    return Session(**{**row, **{name: row[name] and row[name].astimezone(UTC) for name in times}})
+    return Session(**_in_utc(row))
+
+
+def _build_conversation(row: DictRow) -> Conversation:
+    # A session may be older than its thread's row.
+    return Conversation(**{**_in_utc(row), "held_by": row["held_by"] or "", "latest": row["latest"] or {}})
+
+
+def _in_utc(row: DictRow) -> dict[str, Any]:
+    return {
+        name: value.astimezone(UTC) if isinstance(value, datetime) else value for name, value in row.items()
+    }

@@ -1,7 +1,6 @@
 """Runs that no caller waits for: who takes them, in which order, and what of a run they keep."""
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -40,7 +39,7 @@ async def submit(store: RunStore, tenant: str, *, thread_id: str = "", priority:
     return run.id
 
 
-async def reserve(store: RunStore, limit: int, places: int | None = None) -> Sequence[str]:
+async def reserve(store: RunStore, limit: int, places: int | None = None) -> list[str]:
     return [row.id for row in await store.reserve(limit=limit, places=places)]
 
 
@@ -64,9 +63,9 @@ async def test_runs_of_a_thread_are_taken_in_their_order_and_by_one_replica(stor
     taken = await asyncio.gather(*(reserve(each, 5) for each in (store, other)))
     assert sorted(taken) == [[], [first]]
     owner = store if taken[0] else other
-    attempt = await owner.claim(first, places=None)
+    assert await owner.claim(first, places=None)
     assert await reserve(other, 5) == []
-    await owner.end(first, attempt, "success")
+    await owner.end(first, 1, "success")
     assert await reserve(other, 5) == [second]
 
 
@@ -74,7 +73,7 @@ async def test_a_tenant_at_its_limit_gets_no_more(store: RunStore) -> None:
     for _ in range(3):
         await submit(store, "one")
     [first, second] = await reserve(store, 2, places=2)
-    assert await asyncio.gather(*(store.claim(run_id, places=2) for run_id in (first, second))) == [1, 1]
+    assert all(await asyncio.gather(*(store.claim(run_id, places=2) for run_id in (first, second))))
     assert await reserve(store, 2, places=2) == []
     await store.end(first, 1, "success")
     assert len(await reserve(store, 2, places=2)) == 1

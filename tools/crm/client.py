@@ -132,9 +132,13 @@ class CrmClient:
             "create_engineering_ticket", "POST", "/engineering-tickets", body, Created, key=key
         )
 
-    async def send_message(self, contact_id: str, *, text: CustomerText, key: str) -> Created:
-        """Send the contact a message."""
+    async def send_message(
+        self, contact_id: str, *, text: CustomerText, key: str, author: str = ""
+    ) -> Created:
+        """Send the contact a message, an agent's or that of the person who is named as its author."""
         body = {"contact_id": contact_id, "text": text.text, "from_me": True, "source": SOURCE}
+        if author:
+            body["author"] = author
         return await self._crm.write(
             "send_message",
             "POST",

@@ -9,10 +9,14 @@ CREATE TABLE runs.threads (
     -- What its last run left behind. Whether it is busy is known from its runs.
     status text NOT NULL DEFAULT 'idle' CHECK (status IN ('idle', 'interrupted', 'error')),
     metadata jsonb NOT NULL DEFAULT '{}',
+    -- The person who has taken the conversation over from the agents, and since when; empty: nobody.
+    held_by text NOT NULL DEFAULT '',
+    held_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 80);
 CREATE INDEX threads_by_tenant ON runs.threads (tenant, created_at DESC, id);
+CREATE INDEX threads_held ON runs.threads (tenant) WHERE held_by <> '';
 
 -- A run is a row before it is a task of a process. A claim assigns it to one replica, which renews the claim while
 -- it executes the run, or while a caller of it waits for the run's turn.
@@ -71,7 +75,8 @@ CREATE TYPE runs.new_run AS (
 -- place. Else as pending, where it may wait. Two runs that are added to one thread at once meet in the unique index,
 -- and the second adds nothing. Called again, it finds what is ahead. A run sees those that were added before it.
 CREATE FUNCTION runs.add(given json) RETURNS TABLE (
-    id uuid, owner text, ahead bigint, status text, attempt integer, is_new_thread boolean, is_conflict boolean
+    id uuid, owner text, ahead bigint, status text, attempt integer, is_new_thread boolean, held_by text,
+    is_conflict boolean
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -118,6 +123,7 @@ BEGIN
         )
         SELECT run.id, (SELECT tenant FROM owner), (SELECT runs FROM ahead), (SELECT status FROM added),
                coalesce((SELECT attempt FROM added), 0), EXISTS (SELECT FROM thread),
+               coalesce((SELECT held_by FROM runs.threads WHERE id = run.thread_id), ''),
                (SELECT status FROM chosen) IS NOT NULL AND NOT EXISTS (SELECT FROM added);
         IF run.replica IS NULL THEN
             PERFORM pg_notify('ventros_runs', 'ready');
@@ -129,7 +135,7 @@ $$;
 -- Starts those pending runs whose turn it is: for the replica that holds one, or for any where nobody does. Returns
 -- those it has started.
 CREATE FUNCTION runs.claim(given json, replica uuid, claim_seconds float8)
-RETURNS TABLE (id uuid, attempt integer) LANGUAGE plpgsql AS $$
+RETURNS TABLE (id uuid, attempt integer, held_by text) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     wanted record;
@@ -151,7 +157,8 @@ BEGIN
                   WHERE other.tenant = run.tenant AND other.queue = run.queue AND other.status = 'running'
                     AND other.ended_at IS NULL
               ))
-            RETURNING run.id, run.attempt;
+            RETURNING run.id, run.attempt,
+                      coalesce((SELECT held_by FROM runs.threads WHERE id = run.thread_id), '');
         EXCEPTION WHEN unique_violation THEN
             -- Another run of the thread was claimed at the same moment.
         END;
