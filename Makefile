@@ -3,16 +3,20 @@
 SHELL := /bin/sh
 VENV ?= .venv
 BIN := $(VENV)/bin
+# The console is a client of the service and has an environment of its own: its web framework brings aiohttp, with
+# which Google's client would send its requests in another way.
+CONSOLE_VENV ?= .venv-console
 # The first interpreter found that is new enough; PYTHON=... chooses another.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; exit; }; done)
 # uv installs in seconds what takes pip a minute. Where uv cannot be had or fails, pip does the same.
-INSTALL = { $(BIN)/python -m pip --disable-pip-version-check install --quiet uv && \
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -r $(1); } || \
+# $(1): the requirements, $(2): the environment.
+INSTALL = { $(2)/bin/python -m pip --disable-pip-version-check install --quiet uv && \
+	$(2)/bin/uv pip install --quiet --python $(2)/bin/python -r $(1); } || \
 	{ echo "uv could not install; pip does it (about a minute)"; \
-	$(BIN)/python -m pip --disable-pip-version-check install --progress-bar on -r $(1); }
+	$(2)/bin/python -m pip --disable-pip-version-check install --progress-bar on -r $(1); }
 
-.PHONY: help serve worker demo keys migrate retention audit-verify memory-serve test test-thorough check check-deploy fmt snapshots \
+.PHONY: help serve console worker demo keys migrate retention audit-verify memory-serve test test-thorough check check-deploy fmt snapshots \
 	docs example-vectors proto requirements studio fuzz audit-dependencies chaos eval try-model gguf test-gguf bench-service bench-fairness bench-messages bench-checkpoints bench-growth \
 	bench-memory bench-workflows bench-queue bench-run-streams bench-background bench-workers bench-costs bench-cells clean
 
@@ -20,8 +24,11 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## /{printf "  make %-19s %s\n", $$1, $$2}' Makefile
 
 ##@ Run it
-serve: $(VENV)/.runtime ## Set everything up and run the service (WORKERS=2: in two processes; settings: docs/settings.md)
-	@exec $(BIN)/python server.py
+serve: $(VENV)/.runtime $(CONSOLE_VENV)/.runtime ## Set everything up, run the service and its console (settings: docs/settings.md)
+	@CONSOLE_PYTHON=$(CONSOLE_VENV)/bin/python exec $(BIN)/python server.py
+
+console: $(CONSOLE_VENV)/.runtime ## Run the console alone (SERVICE_URL=http://... is the service it shows)
+	@exec $(CONSOLE_VENV)/bin/python -m console
 
 worker: $(VENV)/.runtime ## Run jobs of the task queue without serving HTTP (needs the DATABASE_URL of the replicas)
 	@exec $(BIN)/python -m service.cli.worker
@@ -64,10 +71,11 @@ gguf: ## Install a small real model that runs on this machine (190 MB, for tests
 test-gguf: $(VENV)/.dev gguf ## Prove the whole path with that model (ten minutes)
 	@$(BIN)/python -m pytest -n0 tests/e2e/test_real_model.py $(ARGS)
 
-check: $(VENV)/.dev check-deploy ## Check style, types and import rules
+check: $(VENV)/.dev $(CONSOLE_VENV)/.runtime check-deploy ## Check style, types and import rules
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/mypy --python-executable $(CONSOLE_VENV)/bin/python console
 	@$(BIN)/lint-imports --no-logo
 
 check-deploy: $(VENV)/.dev ## Lint the Dockerfile, the compose file and the Kubernetes manifests
@@ -97,9 +105,11 @@ requirements: $(VENV)/.dev ## Pin the newest versions that pyproject.toml permit
 		--no-emit-index-url --no-emit-find-links --upgrade pyproject.toml -o requirements.txt
 	@$(BIN)/uv pip compile --quiet --python-version 3.11 --no-annotate --no-header --no-strip-markers \
 		--no-emit-index-url --no-emit-find-links -c requirements.txt --group dev pyproject.toml -o requirements-dev.txt
+	@$(BIN)/uv pip compile --quiet --python-version 3.11 --no-annotate --no-header --no-strip-markers \
+		--no-emit-index-url --no-emit-find-links --upgrade --group console -o requirements-console.txt
 
 clean: ## Remove the environment and caches (data stays)
-	@rm -rf $(VENV) .venv-audit .venv-fuzz .schemathesis .venv-gguf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .langgraph_api
+	@rm -rf $(VENV) $(CONSOLE_VENV) .venv-audit .venv-fuzz .schemathesis .venv-gguf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .langgraph_api
 
 ##@ Attack it
 # schemathesis needs another jsonschema-rs than LangGraph's dev server, so it has its own environment.
@@ -174,10 +184,16 @@ $(VENV)/bin/python:
 
 $(VENV)/.runtime: requirements.txt | $(VENV)/bin/python
 	@echo "==> installing the pinned packages (once)"
-	@$(call INSTALL,requirements.txt)
+	@$(call INSTALL,requirements.txt,$(VENV))
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 	@echo "==> installing the development packages (once)"
-	@$(call INSTALL,requirements-dev.txt)
+	@$(call INSTALL,requirements-dev.txt,$(VENV))
+	@touch $@
+
+$(CONSOLE_VENV)/.runtime: requirements-console.txt
+	@test -x $(CONSOLE_VENV)/bin/python || $(PYTHON) -m venv $(CONSOLE_VENV)
+	@echo "==> installing the console's packages (once)"
+	@$(call INSTALL,requirements-console.txt,$(CONSOLE_VENV))
 	@touch $@

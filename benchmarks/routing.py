@@ -109,8 +109,10 @@ async def _embed(embedder: Embedder, texts: Sequence[str], progress: Progress) -
 
 def _router(draw: TrainingTexts, data: Clinc150, vectors: Vectors) -> Measured:
     fitted = fit_classifier(draw, [vectors[text] for text in draw.texts])
-    inside = fitted.classify([vectors[text] for text, _ in data.val])
-    outside = fitted.classify([vectors[text] for text, _ in data.oos_val])
+    inside, outside = (
+        fitted.classify([vectors[text] for text, _ in part], [text for text, _ in part])
+        for part in (data.val, data.oos_val)
+    )
     right = np.array([each.route == intent for each, (_, intent) in zip(inside, data.val, strict=True)])
     sure = np.array([each.verdict == "sure" for each in inside])
     confidences = _confidences([*inside, *outside])

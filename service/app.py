@@ -27,6 +27,7 @@ from service.routes.health import health_router, metrics_router
 from service.routes.langserve import langserve_router
 from service.routes.memory import memory_router
 from service.routes.messages import messages_router
+from service.routes.overview import overview_router
 from service.routes.runs import runs_router
 from service.routes.sessions import sessions_router
 from service.routes.threads import threads_router
@@ -93,6 +94,7 @@ def create_app(service: Service | None = None) -> FastAPI:
     app.include_router(threads_router())
     app.include_router(audit_router())
     app.include_router(sessions_router())
+    app.include_router(overview_router())
     app.include_router(memory_router())
     app.include_router(workflows_router())
     app.include_router(langserve_router())

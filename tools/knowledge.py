@@ -21,11 +21,21 @@ def search_knowledge_base_tool(knowledge: KnowledgeBase) -> BaseTool:
 
         Use it first when a customer reports a problem or asks how something works.
 
+        An article that was found by words alone may be about something else.
+
         Args:
             query: Key words of the problem, such as the error message and the feature. Not a sentence.
         """
         found = await knowledge.find(query, limit=MAX_ARTICLES)
-        return [{"id": each.article.id, "title": each.article.title, "body": each.excerpt} for each in found]
+        return [
+            {
+                "id": each.article.id,
+                "title": each.article.title,
+                "body": each.excerpt,
+                "found_by": each.found_by,
+            }
+            for each in found
+        ]
 
     return search_knowledge_base
 

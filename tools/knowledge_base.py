@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Literal
 
 from core.errors import CrmRefused, MemoryRefused, MemoryUnavailable
 from core.logging import get_logger
@@ -40,10 +40,17 @@ _RANK_CONSTANT: Final = 60
 
 @dataclass(frozen=True, slots=True)
 class FoundArticle:
-    """An article, and its passage that fits the question best."""
+    """An article, and its passage that fits the question best.
+
+    Attributes:
+        article: The article.
+        passage: Of a longer article, the part that fits best.
+        found_by: What it has in common with the question, at least: meaning, or only words.
+    """
 
     article: Article
     passage: str
+    found_by: Literal["meaning", "words"]
 
     @property
     def excerpt(self) -> str:
@@ -77,7 +84,7 @@ class KnowledgeBase:
         except (MemoryUnavailable, MemoryRefused, TimeoutError) as error:
             log.debug("article_index_not_used", reason=str(error) or "no answer in time")
         articles = rank_articles((await self._crm.search_knowledge_base(query)).articles, query)
-        return [FoundArticle(article, article.body) for article in articles[:limit]]
+        return [FoundArticle(article, article.body, "words") for article in articles[:limit]]
 
     async def _search_index(self, query: str, limit: int) -> list[FoundArticle]:
         result = await self._memory.search(KNOWLEDGE, query, strategy="knowledge", limit=limit)
@@ -97,7 +104,8 @@ class KnowledgeBase:
 
 def _build_article(hit: Hit, message: Message) -> FoundArticle:
     title, _, body = message.text.partition("\n\n")
-    return FoundArticle(Article(id=message.id, title=title, body=body), hit.text.removeprefix(f"{title}\n\n"))
+    article = Article(id=message.id, title=title, body=body)
+    return FoundArticle(article, hit.text.removeprefix(f"{title}\n\n"), "meaning")
 
 
 def rank_articles(articles: Sequence[Article], query: str) -> list[Article]:

@@ -3,13 +3,12 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
-from typing import Any, Final
-from uuid import UUID
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
 
-from core.offline.conversation import Conversation
-from core.offline.words import PHRASES, find_concepts, translate
-from core.texts import Language, detect_language, format_date, name_month, normalise_text
+from core.offline.conversation import Call, Conversation
+from core.offline.words import FACTS, PHRASES, STATUSES, VAGUE, find_concepts, translate
+from core.texts import Language, detect_language, format_date, name_month
 
 # A string longer than this is prose, not a value.
 _PROSE: Final = 160
@@ -18,58 +17,18 @@ _PASSAGE_SENTENCES: Final = 5
 _PASSAGE_CHARACTERS: Final = 650
 _LABEL_KEYS: Final = ("item", "title", "name")
 _NUMBER_KEYS: Final = ("number", "id", "order_id", "code")
-_HIDDEN_KEYS: Final = frozenset({"contact_id", "currency", "language", "severity", "description", "source"})
+_NOT_SHOWN: Final = {*_LABEL_KEYS, *_NUMBER_KEYS, "contact_id", "currency", "language", "severity",
+                     "description", "source", "status"}  # fmt: skip
 # What these tools return are notes on a customer, which no customer reads.
-_INTERNAL: Final = ("ticket", "opportunit", "recall")
+_INTERNAL: Final = re.compile("ticket|opportunit|recall")
+# The date by which people name a record: that of its beginning.
 _FIRST_DATES: Final = ("issued_at", "placed_at", "created_at", "date")
+_DONE: Final = {"delivered", "cancelled", "paid", "refunded"}
 _CODE_SCORE: Final = 20.0
-# What the first and the second article of a search have before the third.
-_RANK_SCORES: Final[Mapping[int, float]] = {0: 2.0, 1: 1.0}
 _MONTH_SCORE: Final = 8.0
 _STATUS_SCORE: Final = 3.0
-# "Where is", "cómo va" and "how many" ask for a state, not for a way. "Como" also means "as", but not at the
-# beginning of a clause.
-_HOW_TO: Final = re.compile(
-    r"(?:^|[.,;:!?¿\n]\s*|\b(?:e|y|and|or|saber|know|explain|explic\w+|me|but|mas|pero)\s+)"
-    r"(?:how|where|como|c[oó]mo|a?onde|d[oó]nde)\s+"
-    r"(?!(?:is|are|was|were|much|many|long|far|about|come|est[aáã]o?|est[aá]n|andam?|v[aã]i?|v[aã]o|van)\b)\w"
-    r"|\bwhy\b|\bpor ?qu[eê]\b|\bwhat is (?:our|the|my) limit|\bwhat happens (?:if|when)\b"
-    r"|\bo que (?:acontece|eu fa[cç]o|fa[cç]o)|\bqu[eé] (?:pasa|hago)\b",
-    re.IGNORECASE,
-)
-_PROBLEM: Final = re.compile(
-    r"\b(?:can(?:no|['\u2019])t|unable|does(?: not|n['\u2019]t)|won['\u2019]t|stopped|lost|forgot|blocked"
-    r"|n[aã]o (?:consigo|conseguimos|funciona|deixa|abre|chega)|parou|perdi|esqueci|bloquead[oa]"
-    r"|no (?:puedo|podemos|funciona|deja|abre|llega)|perd[ií]|olvid[eé])\b",
-    re.IGNORECASE,
-)
-# Facts are stated where a value is asked for, and they are the customer's own: a question about plans in
-# general is for the articles.
-_ASKS_VALUE: Final = re.compile(
-    r"\b(?:which|what|when|how (?:many|much)|is|are|qua\w+|qu[eé]|cu[aá]\w+|until|até|hasta)\b",
-    re.IGNORECASE,
-)
-_OWN: Final = re.compile(
-    r"\b(?:my|mine|our|ours|i|we|me|us|meus?|minhas?|nossos?|nossas?|eu|mis?|nuestr[oa]s?|estou|tenho|temos|tengo|tenemos)\b",
-    re.IGNORECASE,
-)
-_OWED: Final = (
-    "unpaid", "outstanding", "owe", "to pay", "em aberto", "sem pagar", "devo", "devemos", "por pagar",
-    "pendent", "pendiente", "debo", "debemos", "deud",
-)  # fmt: skip
-_STATUS_WORDS: Final[Mapping[str, tuple[str, ...]]] = {
-    "overdue": ("overdue", "vencid", "atrasad", *_OWED), "open": _OWED,
-    "refunded": ("refund", "reembols"), "delayed": ("late", "delay", "atrasad", "retrasad"),
-    "cancelled": ("cancel",), "delivered": ("delivered", "entreg"), "shipped": ("shipped", "enviad"),
-}  # fmt: skip
-_FACT_CONCEPTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "plan": ("plan",), "status": ("plan",), "renews_on": ("plan",), "contacts": ("contact", "limit"),
-    "messages_this_month": ("message", "mensagen", "mensaje"),
-    "automations": ("automation", "automacao", "automacoe"),
-    "seats": ("seat", "user", "usuario"), "product_version": ("version", "versao"),
-    "components": ("incident",), "recent_incidents": ("incident",),
-}  # fmt: skip
-_OWN_FACTS: Final = frozenset(_FACT_CONCEPTS) - {"components", "recent_incidents"}
+_PLATFORM_FACTS: Final = {"components", "recent_incidents"}
+_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,50 +44,32 @@ class Answer:
     score: float
 
 
-def is_how_to(text: str) -> bool:
-    """Return whether the text asks how something is done, not about a record."""
-    return bool(_HOW_TO.search(text))
-
-
-def needs_explanation(conversation: Conversation) -> bool:
-    """Return whether the message asks how something is done, or reports what does not work."""
-    is_problem = "error" in conversation.concepts or bool(_PROBLEM.search(conversation.task))
-    return is_problem or is_how_to(conversation.task)
-
-
 def find_answer(conversation: Conversation) -> Answer | None:
     """Return the best answer from all results and from the passages of the prompt; ``None`` without one."""
-    found = [_from_records(conversation), _from_facts(conversation), _from_passages(conversation)]
-    answers = [answer for answer in found if answer is not None and answer.score >= 1]
-    return max(answers, key=lambda answer: answer.score, default=None)
+    calls = [call for call in conversation.calls if not call.failure and not _INTERNAL.search(call.tool)]
+    found = [*_select_records(conversation, calls), _state_facts(conversation, calls)]
+    found.append(_quote_passage(conversation, calls))
+    return max((each for each in found if each.score >= 1), key=lambda each: each.score, default=None)
 
 
 # Records: the dictionaries of a list, without prose.
 
 
-def _from_records(conversation: Conversation) -> Answer | None:
+def _select_records(conversation: Conversation, calls: Sequence[Call]) -> list[Answer]:
     """Return the records of the message; where it names none, those of the only list that was read."""
-    lists = {
-        call.tool: records
-        for call in conversation.calls
-        if not any(word in call.tool for word in _INTERNAL) and (records := _records(call.result))
-    }
-    answers = [
-        _select(conversation, tool, records, is_only=len(lists) == 1) for tool, records in lists.items()
-    ]
-    return max(answers, key=lambda answer: answer.score, default=None)
+    lists = {call.tool: records for call in calls if (records := _read_records(call.result))}
+    return [_select(conversation, tool, lists[tool], is_only=len(lists) == 1) for tool in lists]
 
 
-def _records(result: Any) -> list[Mapping[str, Any]]:
-    if isinstance(result, Mapping):
-        lists = [value for value in result.values() if isinstance(value, list)]
-        result = lists[0] if len(lists) == 1 and len(result) <= 2 else []  # noqa: PLR2004 - a list in an envelope
-    if not isinstance(result, list):
-        return []
-    records = [each for each in result if isinstance(each, Mapping)]
-    return [
-        each for each in records if not any(isinstance(v, str) and len(v) > _PROSE for v in each.values())
-    ]
+def _read_records(result: Any) -> list[Mapping[str, Any]]:
+    if isinstance(result, Mapping) and len(result) <= 2:  # noqa: PLR2004 - a list in an envelope
+        result = next((value for value in result.values() if isinstance(value, list)), [])
+    records = result if isinstance(result, list) else []
+    return [each for each in records if isinstance(each, Mapping) and not any(map(_is_prose, each.values()))]
+
+
+def _is_prose(value: Any) -> bool:
+    return isinstance(value, str) and len(value) > _PROSE
 
 
 def _select(
@@ -136,68 +77,59 @@ def _select(
 ) -> Answer:
     """Choose the records the message is about, by number, month, status or item."""
     phrases, language = PHRASES[conversation.language], conversation.language
-    base = 3.0 * len(set(find_concepts(tool.replace("_", " "))) & set(conversation.concepts))
-    scores = [_record_score(record, conversation) for record in records]
+    scores = [_score_record(record, conversation) for record in records]
     best = max(scores)
-    base += 1.0 * is_only - 6.0 * is_how_to(conversation.task)
-    chosen = [record for record, score in zip(records, scores, strict=True) if score == best]
-    if conversation.codes and best < _CODE_SCORE and any("-" in code for code in conversation.codes):
-        missing = next(code for code in conversation.codes if "-" in code)
-        return Answer(phrases["not_found"].format(code=missing), base)
-    lines = "\n".join(f"- {describe(record, language)}" for record in chosen[:_MOST_LISTED])
+    base = 3.0 * len(conversation.concepts & set(find_concepts(tool)))
+    base += 1.0 * is_only - 6.0 * conversation.matches("how_to")
+    chosen = [describe(each, language) for each, score in zip(records, scores, strict=True) if score == best]
+    lines = "\n- ".join(chosen[:_MOST_LISTED])
+    named = next((code for code in conversation.codes if "-" in code), "")
+    if named and best < _CODE_SCORE:
+        return Answer(phrases["not_found"].format(code=named), base)
     if conversation.months and best < _MONTH_SCORE:
-        heading = phrases["none_in_month"].format(month=name_month(conversation.months[0], language))
-        return Answer(f"{heading}\n{lines}", base)
-    if len(chosen) == 1:
-        return Answer(describe(chosen[0], language), base + best)
-    return Answer(f"{phrases['which']}\n{lines}", base + best)
+        month = name_month(conversation.months[0], language)
+        return Answer(f"{phrases['none_in_month'].format(month=month)}\n- {lines}", base)
+    return Answer(chosen[0] if len(chosen) == 1 else f"{phrases['which']}\n- {lines}", base + best)
 
 
-def _record_score(record: Mapping[str, Any], conversation: Conversation) -> float:
-    values = [str(value).lower() for value in record.values() if isinstance(value, str | int)]
-    score = 0.0
-    if any(code.lower() in values for code in conversation.codes):
-        score += _CODE_SCORE
-    score += max((_month_score(key, record[key], conversation.months) for key in record), default=0.0)
-    text = normalise_text(conversation.task)
-    status = str(record.get("status", ""))
-    score += _STATUS_SCORE * any(word in text for word in _STATUS_WORDS.get(status, ()))
-    label = " ".join(str(record.get(key, "")) for key in _LABEL_KEYS)
-    return score + 2.0 * len(set(find_concepts(label)) & set(conversation.concepts) - {"order", "invoice"})
-
-
-def _month_score(key: str, value: Any, months: Sequence[int]) -> float:
-    moment = _moment(value)
-    if moment is None or moment.month not in months:
-        return 0.0
-    return _MONTH_SCORE + (2.0 if key in _FIRST_DATES else 0.0)
+def _score_record(record: Mapping[str, Any], conversation: Conversation) -> float:
+    values = {str(value).lower() for value in record.values() if isinstance(value, str | int)}
+    months = [
+        _MONTH_SCORE + 2.0 * (key in _FIRST_DATES)
+        for key, value in record.items()
+        if (time := _parse_time(value)) and time.month in conversation.months
+    ]
+    status = STATUSES.get(str(record.get("status", "")))
+    label = find_concepts(" ".join(str(record.get(key, "")) for key in _LABEL_KEYS))
+    return (
+        _CODE_SCORE * any(code.lower() in values for code in conversation.codes)
+        + max(months, default=0.0)
+        + _STATUS_SCORE * bool(status and status.search(conversation.folded))
+        + 2.0 * len(conversation.concepts & set(label) - {"order", "invoice"})
+    )
 
 
 def describe(record: Mapping[str, Any], language: Language) -> str:
     """Put a record into a sentence: its name and number, its status, then its dates and values."""
     label = next((str(record[key]) for key in _LABEL_KEYS if record.get(key)), "")
-    number = next(
-        (str(record[key]) for key in _NUMBER_KEYS if record.get(key) and not _is_uuid(record[key])), ""
-    )
+    numbers = (str(record[key]) for key in _NUMBER_KEYS if record.get(key))
+    number = next((each for each in numbers if not _UUID.fullmatch(each)), "")
     name = f"{label} ({number})" if label and number else label or number
     status = str(record.get("status", ""))
     parts = [f"{name}: {translate(status, language)}" if status else name]
     for key, value in record.items():
-        shown = _format_value(key, value, record, language)
-        if shown and key not in {*_LABEL_KEYS, *_NUMBER_KEYS, *_HIDDEN_KEYS, "status"}:
-            parts.append(f"{translate(key, language)} {shown}")
-    late = status not in {"delivered", "cancelled", "paid", "refunded"} and _has_passed(
-        record.get("expected_at")
-    )
-    sentence = ", ".join(part for part in parts if part) + "."
-    return f"{sentence} {PHRASES[language]['late']}" if late else sentence
+        shown = "" if key in _NOT_SHOWN else _format_value(key, value, record, language)
+        parts += [f"{translate(key, language)} {shown}"] if shown else []
+    expected = _parse_time(record.get("expected_at"))
+    is_late = status not in _DONE and expected and expected < datetime.now(UTC)
+    return f"{', '.join(filter(None, parts))}." + (f" {PHRASES[language]['late']}" if is_late else "")
 
 
 def _format_value(key: str, value: Any, record: Mapping[str, Any], language: Language) -> str:
-    if value is None or isinstance(value, bool | list | Mapping) or value == "" or _is_uuid(value):
+    if value in (None, "") or isinstance(value, bool | list | Mapping) or _UUID.fullmatch(str(value)):
         return ""
-    if (moment := _moment(value)) is not None:
-        return format_date(moment, language)
+    if time := _parse_time(value):
+        return format_date(time, language)
     if key in {"amount", "value", "monthly_amount"}:
         return f"{_format_number(value, language)} {record.get('currency', '')}".strip()
     return _format_number(value, language) if isinstance(value, int) else translate(str(value), language)
@@ -211,165 +143,126 @@ def _format_number(value: Any, language: Language) -> str:
     return text if language == "en" else text.translate(str.maketrans(",.", ".,"))
 
 
-def _moment(value: Any) -> datetime | date | None:
-    if not isinstance(value, str) or not re.match(r"\d{4}-\d{2}-\d{2}", value):
-        return None
+def _parse_time(value: Any) -> datetime | None:
     try:
-        return datetime.fromisoformat(value)
+        time = datetime.fromisoformat(value) if isinstance(value, str) and value[4:5] == "-" else None
     except ValueError:
         return None
-
-
-def _has_passed(value: Any) -> bool:
-    moment = _moment(value)
-    return isinstance(moment, datetime) and moment.replace(tzinfo=moment.tzinfo or UTC) < datetime.now(UTC)
-
-
-def _is_uuid(value: Any) -> bool:
-    try:
-        return bool(UUID(str(value)))
-    except ValueError:
-        return False
+    return time.replace(tzinfo=time.tzinfo or UTC) if time else None
 
 
 # Facts: the values of one dictionary, such as a subscription.
 
 
-def _from_facts(conversation: Conversation) -> Answer | None:
-    wanted = set(conversation.concepts)
-    lines: list[str] = []
-    score = -4.0 * is_how_to(conversation.task)
-    is_own = bool(_OWN.search(conversation.task) and _ASKS_VALUE.search(conversation.task))
-    for key, value, holder in _facts(conversation):
-        is_about = is_own or key not in _OWN_FACTS
-        matches = wanted & set(_FACT_CONCEPTS.get(key, ())) if is_about else None
-        line = _fact_line(key, value, holder, conversation) if matches else ""
-        if line and line not in lines:
-            lines.append(line)
-            score += 2.0
-    return Answer(" ".join(lines), score) if lines else None
+def _state_facts(conversation: Conversation, calls: Sequence[Call]) -> Answer:
+    """State values where one is asked for, of the customer's own: how plans differ is for the articles."""
+    is_own = conversation.matches("own") and conversation.matches("asks_value")
+    lines = [
+        _state_fact(key, value, holder, conversation)
+        for call in calls
+        for key, value, holder in _walk(call.result)
+        if FACTS[key] & conversation.concepts and (is_own or key in _PLATFORM_FACTS)
+    ]
+    lines = list(dict.fromkeys(filter(None, lines)))
+    score = 2.0 * len(lines) - 4.0 * conversation.matches("how_to")
+    return Answer(" ".join(lines), score if lines else 0.0)
 
 
-def _facts(conversation: Conversation) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
-    for call in conversation.calls:
-        if isinstance(call.result, Mapping):
-            yield from _walk(call.result)
-
-
-def _walk(holder: Mapping[str, Any], depth: int = 0) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
-    for key, value in holder.items():
-        if key in _FACT_CONCEPTS and not isinstance(value, list):
+def _walk(holder: Any) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+    for key, value in holder.items() if isinstance(holder, Mapping) else ():
+        if key in FACTS and not isinstance(value, list):
             yield key, value, holder
-        elif isinstance(value, Mapping) and depth < 3:  # noqa: PLR2004 - deeper than any record of the CRM
-            yield from _walk(value, depth + 1)
+        else:
+            yield from _walk(value)
 
 
-def _fact_line(key: str, value: Any, holder: Mapping[str, Any], conversation: Conversation) -> str:
+def _state_fact(key: str, value: Any, holder: Mapping[str, Any], conversation: Conversation) -> str:
     language = conversation.language
     name = translate(key, language)
     if key == "components" and isinstance(value, Mapping):
-        return _component_line(value, conversation)
+        named = [each for each in value if conversation.concepts & set(find_concepts(each))]
+        states = [f"{each}: {translate(str(value[each]), language)}." for each in named or value]
+        return " ".join(states[:_MOST_LISTED])
     if isinstance(value, Mapping):
-        if "used" not in value:
-            return ""
-        used = _format_number(value["used"], language)
-        if not value.get("limit"):
-            return f"{name.capitalize()}: {used}."
-        limit = _format_number(value["limit"], language)
-        return f"{name.capitalize()}: {PHRASES[language]['of'].format(used=used, limit=limit)}."
+        used, limit = (_format_number(value.get(each), language) for each in ("used", "limit"))
+        shown = PHRASES[language]["of"].format(used=used, limit=limit) if value.get("limit") else used
+        return f"{name.capitalize()}: {shown}." if "used" in value else ""
     if key == "renews_on" and holder.get("status") == "trialing":
         name = translate("trial_ends", language)
-    if key == "status" and "plan" not in holder:
-        return ""
-    shown = _format_value(key, value, holder, language)
+    shown = "" if key == "status" and "plan" not in holder else _format_value(key, value, holder, language)
     return f"{name.capitalize()}: {shown}." if shown else ""
-
-
-def _component_line(components: Mapping[str, Any], conversation: Conversation) -> str:
-    wanted = set(conversation.concepts)
-    named = [name for name in components if set(find_concepts(name)) & wanted] or list(components)
-    return " ".join(
-        f"{name}: {translate(str(components[name]), conversation.language)}." for name in named[:_MOST_LISTED]
-    )
 
 
 # Passages: prose with a title.
 
 
-def _from_passages(conversation: Conversation) -> Answer | None:
-    ranked = [
-        (_passage_score(rank, title, text, conversation), title, text)
-        for rank, (title, text) in enumerate(_documents(conversation))
-    ]
-    score, title, text = max(ranked, default=(0.0, "", ""))
-    if score < 1:
-        return None
-    return Answer(_quote(title, best_passage(text, conversation.concepts), conversation.language), score)
+class _Document(NamedTuple):
+    title: str
+    text: str
+    is_ranked: bool = True  # by what it means, and not by the words that it shares
 
 
-def _quote(title: str, passage: str, language: Language) -> str:
-    """Quote a passage with its title; one in another language than the customer's is announced as such."""
-    phrases, written_in = PHRASES[language], detect_language(passage, default=language)
-    if not title:
-        return passage
-    if written_in == language:
-        return phrases["article"].format(title=title, passage=passage)
-    name = phrases[f"language_{written_in}"]
-    return phrases["foreign_article"].format(title=title, passage=passage, language=name)
+def _quote_passage(conversation: Conversation, calls: Sequence[Call]) -> Answer:
+    """Quote the best document; one in another language than the customer's is announced as such."""
+    documents = [each for call in calls for each in _read_documents(call.result)]
+    if not documents:
+        lines = [line for note in conversation.notes for line in note.splitlines()]
+        quoted = (re.match(r"\d+\. \w+\([^)]*\): ([^.]+)\. (.{60,})", line) for line in lines)
+        documents = [_Document(match[1], match[2]) for match in quoted if match]
+    scores = [_score_document(rank, each, conversation) for rank, each in enumerate(documents)]
+    best = max(scores, default=0.0)
+    if best < 1:
+        return Answer("", 0.0)
+    document, language = documents[scores.index(best)], conversation.language
+    passage = find_best_passage(document.text, conversation.concepts)
+    if not document.title:
+        return Answer(passage, best)
+    written_in = detect_language(passage, default=language)
+    phrase = PHRASES[language]["article" if written_in == language else "foreign_article"]
+    name = PHRASES[language][f"language_{written_in}"]
+    return Answer(phrase.format(title=document.title, passage=passage, language=name), best)
 
 
-def _documents(conversation: Conversation) -> list[tuple[str, str]]:
-    """Return title and text of what searches found, best first, else of what the notes quote."""
-    found = [
-        document
-        for call in conversation.calls
-        if not call.failure and not any(word in call.tool for word in _INTERNAL)
-        for document in _prose(call.result)
-    ]
-    lines = [line for note in conversation.notes for line in note.splitlines()]
-    quoted = (re.match(r"\d+\. \w+\([^)]*\): ([^.]+)\. (.{60,})", line) for line in lines)
-    return found or [(match[1], match[2]) for match in quoted if match]
-
-
-def _prose(value: Any) -> Iterator[tuple[str, str]]:
+def _read_documents(value: Any) -> Iterator[_Document]:
     if isinstance(value, list):
         for each in value:
-            yield from _prose(each)
+            yield from _read_documents(each)
     elif isinstance(value, Mapping):
-        texts = [text for text in value.values() if isinstance(text, str) and len(text) > _PROSE]
         title = next((str(value[key]) for key in _LABEL_KEYS if value.get(key)), "")
-        yield from ((title, text) for text in texts)
-        for each in value.values():
-            if isinstance(each, list | Mapping):
-                yield from _prose(each)
+        is_ranked = value.get("found_by") != "words"
+        yield from (_Document(title, text, is_ranked) for text in value.values() if _is_prose(text))
+        yield from _read_documents([each for each in value.values() if isinstance(each, list | Mapping)])
 
 
-def _passage_score(rank: int, title: str, text: str, conversation: Conversation) -> float:
+def _score_document(rank: int, document: _Document, conversation: Conversation) -> float:
     """Weigh shared concepts, those of the title more, and the rank that the search gave.
 
-    A search knows meanings, so that one shared concept is enough for the first article that answers a
-    question. Too few shared ones are no answer.
+    A search that knows meanings is right more often than not, so that one shared concept is enough for the
+    first document that answers a question. What was found by words must share more. Concepts that do not say
+    what a message is about, such as "error", are no reason to quote anything.
     """
-    wanted = set(conversation.concepts)
-    in_title, in_text = wanted & set(find_concepts(title)), wanted & set(find_concepts(text))
-    shared = in_title | in_text
-    explains = needs_explanation(conversation)
-    least = 2 if in_title else 3
-    fits = len(shared) >= max(least, 0.25 * len(wanted))
-    if not (fits or (shared and not rank and (explains or "?" in conversation.task))):
+    wanted = conversation.concepts
+    in_title, in_text = (wanted & set(find_concepts(text)) for text in document[:2])
+    about, shared = wanted - VAGUE, (in_title | in_text) - VAGUE
+    explains = conversation.needs_explanation
+    least = 2 if in_title - VAGUE else 3
+    if (about and about <= in_title) or (
+        document.is_ranked and not rank and (explains or "?" in conversation.task)
+    ):
+        least = 1
+    if len(shared) < max(least, 0.25 * len(about)):
         return 0.0
-    in_language = detect_language(text, default=conversation.language) == conversation.language
-    closeness = 2.0 * len(in_title) + len(in_text) + _RANK_SCORES.get(rank, 0.0)
+    in_language = detect_language(document.text, default=conversation.language) == conversation.language
+    closeness = 2.0 * len(in_title) + len(in_text) + max(0.0, 2.0 - rank)
     return 1.0 + closeness + 0.5 * in_language + 5.0 * explains
 
 
-def best_passage(text: str, wanted: Sequence[str]) -> str:
+def find_best_passage(text: str, wanted: set[str]) -> str:
     """Return up to five sentences around the one that shares most concepts with the question."""
     sentences = re.split(r"(?<=[.!?])\s+(?=[A-ZÀ-Ý¿¡\d])", " ".join(text.split()))
-    shares = [len(set(find_concepts(sentence)) & set(wanted)) for sentence in sentences]
+    shares = [len(set(find_concepts(sentence)) & wanted) for sentence in sentences]
     # The sentence before often names what the best one is about.
-    start = max(0, shares.index(max(shares)) - 1)
-    start = min(start, max(0, len(sentences) - _PASSAGE_SENTENCES))
+    start = max(0, min(shares.index(max(shares)) - 1, len(sentences) - _PASSAGE_SENTENCES))
     passage = ""
     for sentence in sentences[start : start + _PASSAGE_SENTENCES]:
         if passage and len(passage) + len(sentence) > _PASSAGE_CHARACTERS:

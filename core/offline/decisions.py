@@ -1,47 +1,26 @@
 """What the offline model does next: call tools, hand the conversation to a person, or answer."""
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, TypeAlias
 
-from core.offline.answers import Answer, find_answer, is_how_to, needs_explanation
+from core.offline.answers import Answer, find_answer
 from core.offline.conversation import Call, Conversation
 from core.offline.schema import Schema, fill_arguments
-from core.offline.words import NEEDS_PERSON, PHRASES, build_query, find_concepts, tokenise
+from core.offline.words import PATTERNS, PHRASES, build_query, find_concepts, tokenise
 from core.teams import format_handed_over
-from core.texts import normalise_text
 
 _PARALLEL: Final = 2
 # Steps in which tools are called to find something; by then, all of them were.
 _MOST_ROUNDS: Final = 4
 _LEAST_SCORE: Final = 2.0
-# Names of tools that change something begin with one of these; all others only read.
-_EFFECT: Final = re.compile(
-    r"(?:add|assign|book|cancel|change|create|delete|escalate|file|forward|hand|notify|open|pay|post|refund"
-    r"|register|remember|remove|report|reply|schedule|send|set|transfer|update|write)(?:_|$)"
-)
-_HANDOFF: Final = re.compile(r"hand_?(?:over|off)|escalate_to_(?:human|person)|transfer_to")
-_SEARCH: Final = re.compile(r"search|find|lookup")
-_GREETING: Final = re.compile(
-    r"(?:hi|hello|hey|good (?:morning|afternoon|evening)|oi|ola|bom dia|boa (?:tarde|noite)|hola"
-    r"|buen[oa]s\b.*)"
-)
-_THANKS: Final = re.compile(r"\b(?:thanks|thank you|thx|obrigad[oa]|valeu|gracias)\b")
-_GOODBYE: Final = re.compile(r"\b(?:bye|goodbye|see you|tchau|ate (?:logo|mais|amanha)|adios|hasta luego)\b")
-_IDENTITY: Final = re.compile(
-    r"\b(?:robot|bot|who are you|who am i|human\?|robo|quem e voce|quien eres|maquina|what can you)\b"
-)
 _SMALL_TALK_WORDS: Final = 7
-_TEAMS: Final[Mapping[str, re.Pattern[str]]] = {
-    "billing": re.compile(r"invoice|refund|charge|fatura|cobran|reembols|factura", re.IGNORECASE),
-    "legal": re.compile(r"gdpr|lgpd|privacy|personal data|leak|breach|dados|datos|vaz", re.IGNORECASE),
-    "sales": re.compile(
-        r"price|offer|proposal|discount|seats|proposta|desconto|oferta|crm for", re.IGNORECASE
-    ),
-}
-
+_GREETING_WORDS: Final = 4
+# Patterns of the vocabulary, by the team that takes over.
+_TEAMS: Final = ("billing", "legal", "sales")
+# A colleague asks for this, about a customer.
+_RESOLVE: Final = {"resolve", "solve", "resolver", "answer"}
 
 # Name of a tool and its arguments.
 ToolArguments: TypeAlias = tuple[str, dict[str, Any]]
@@ -70,21 +49,23 @@ class Tool:
     description: str
     parameters: Schema
 
-    @cached_property
+    @property
     def is_effect(self) -> bool:
         """Return whether the tool changes something, by the verb of its name."""
-        return bool(_EFFECT.match(self.name))
+        return bool(PATTERNS["effect"].match(self.name))
+
+    @property
+    def is_handoff(self) -> bool:
+        """Return whether the tool calls a person."""
+        return bool(PATTERNS["handoff"].search(self.name))
 
     def score(self, conversation: Conversation) -> float:
         """Weigh how much the tool has to do with the message: its name counts more than its description."""
-        wanted = set(conversation.concepts) - {"customer"}
-        named = set(find_concepts(self.name.replace("_", " ")))
+        wanted = conversation.concepts - {"customer"}
+        named = set(find_concepts(self.name))
         described = set(find_concepts(self.description.partition("\n\n")[0][:400])) - named
-        score = 3.0 * len(wanted & named) + 2.0 * len(wanted & described)
-        explains = needs_explanation(conversation)
-        return score + 3.0 * (
-            explains and bool(_SEARCH.search(self.name)) and "article" in {*named, *described}
-        )
+        explains = conversation.needs_explanation and "search" in self.name and "article" in named | described
+        return 3.0 * len(wanted & named) + 2.0 * len(wanted & described) + 3.0 * explains
 
 
 @dataclass(frozen=True)
@@ -97,11 +78,7 @@ class Decider:
     """
 
     conversation: Conversation
-    tools: Sequence[Tool] = field(default_factory=tuple)
-
-    @property
-    def _phrases(self) -> Mapping[str, str]:
-        return PHRASES[self.conversation.language]
+    tools: Sequence[Tool] = ()
 
     @cached_property
     def answer(self) -> Answer | None:
@@ -109,151 +86,133 @@ class Decider:
         return find_answer(self.conversation)
 
     @cached_property
-    def _handed_over(self) -> Call | None:
-        return next((c for c in self.conversation.calls if _HANDOFF.search(c.tool) and not c.failure), None)
+    def _phrases(self) -> Mapping[str, str]:
+        return PHRASES[self.conversation.language]
 
     @cached_property
-    def needs_person(self) -> bool:
+    def _handed_over(self) -> Call | None:
+        made = (call for call in self.conversation.calls if PATTERNS["handoff"].search(call.tool))
+        return next((call for call in made if not call.failure), None)
+
+    @cached_property
+    def _uncalled(self) -> list[Tool]:
+        made = {call.tool for call in self.conversation.calls}
+        return [tool for tool in self.tools if tool.name not in made]
+
+    @cached_property
+    def _needs_person(self) -> bool:
         """Return whether the message asks for what only a person can do."""
-        task = self.conversation.task
-        return bool(NEEDS_PERSON.search(task)) and not is_how_to(task)
+        return self.conversation.matches("needs_person") and not self.conversation.matches("how_to")
 
     def decide(self) -> Decision:
         """Gather, then act where the message asks for it, then answer; hand over where nothing answers."""
-        small_talk = self._small_talk()
+        small_talk = self._find_small_talk()
         if small_talk or not self.conversation.task.strip():
             return Decision(small_talk or self._phrases["greeting"])
-        if self._handed_over is None and (calls := self._next_calls()):
+        if self._handed_over is None and (calls := self._gather() or self._act()):
             names = ", ".join(name for name, _ in calls)
             return Decision(self._phrases["thought"].format(tools=names), calls)
-        unable = self.answer is None and self._handed_over is None
-        return Decision(self.closing(), unable=unable)
+        return Decision(self.close(), unable=self.answer is None and self._handed_over is None)
 
-    def _next_calls(self) -> list[ToolArguments]:
-        if calls := self._gather():
-            return calls
-        if effect := self._requested_effect():
-            return [effect]
-        handoff = self._handoff_call() if self.needs_person or self.answer is None else None
-        return [handoff] if handoff else []
-
-    def call_tool(self, name: str | None) -> Decision:
+    def call_tool(self, name: str) -> Decision:
         """Call a tool that must be called: the named one, else the most relevant one."""
         named = next((tool for tool in self.tools if tool.name == name), None)
         tool = named or max(self.tools, key=lambda each: each.score(self.conversation))
-        arguments, _ = fill_arguments(tool.parameters, self._values())
-        return Decision(self._phrases["thought"].format(tools=tool.name), [(tool.name, arguments)])
+        arguments, _ = fill_arguments(tool.parameters, self._values | self._judge())
+        return Decision("", [(tool.name, arguments)])
 
     def reply(self) -> Decision:
         """Answer without tools: small talk, a quoted passage, or that it is unable."""
-        if small_talk := self._small_talk():
-            return Decision(small_talk)
-        return Decision(self.answer.text) if self.answer else Decision(self._unable(), unable=True)
+        small_talk = self._find_small_talk()
+        text = small_talk or (self.answer.text if self.answer else self._unable)
+        return Decision(text, unable=not small_talk and self.answer is None)
 
-    def closing(self) -> str:
+    def close(self) -> str:
         """Return the final text: what was found, and that a person follows up where that was recorded."""
         parts = [self.answer.text] if self.answer else []
         if self._handed_over is not None:
+            parts += [self._phrases["apology"]] if not parts and self._needs_person else []
             team = str(self._handed_over.arguments.get("team", "support"))
             parts.append(format_handed_over(team, self.conversation.language))
-            if not self.answer and self.needs_person:
-                parts.insert(0, self._phrases["apology"])
-        return "\n\n".join(parts) or self._unable()
+        return "\n\n".join(parts) or self._unable
 
-    def _small_talk(self) -> str:
-        text = " ".join(tokenise(self.conversation.task))
-        if not text or len(text.split()) > _SMALL_TALK_WORDS or self.conversation.codes:
+    def _find_small_talk(self) -> str:
+        words = tokenise(self.conversation.task)
+        if not 0 < len(words) <= _SMALL_TALK_WORDS or self.conversation.codes:
             return ""
-        if _IDENTITY.search(normalise_text(self.conversation.task)):
+        if self.conversation.matches("identity"):
             return self._phrases["identity"]
-        thanks, goodbye = _THANKS.search(text), _GOODBYE.search(text)
-        if thanks or goodbye:
-            said = {"thanks": thanks, "goodbye": goodbye}
-            return " ".join(self._phrases[name] for name, found in said.items() if found)
-        return self._phrases["greeting"] if _GREETING.match(text) and len(text.split()) <= 4 else ""  # noqa: PLR2004
+        if said := [self._phrases[each] for each in ("thanks", "goodbye") if self.conversation.matches(each)]:
+            return " ".join(said)
+        greets = len(words) <= _GREETING_WORDS and PATTERNS["greeting"].match(" ".join(words))
+        return self._phrases["greeting"] if greets else ""
 
+    @property
     def _unable(self) -> str:
         failed = any(call.failure == "unavailable" for call in self.conversation.calls)
-        return self._phrases["unavailable"] if failed else self._phrases["unable"]
+        return self._phrases["unavailable" if failed else "unable"]
 
     def _gather(self) -> list[ToolArguments]:
         """Choose reading tools that were not called: relevant ones, and all others while nothing answers."""
-        made = {call.tool for call in self.conversation.calls}
-        if (self.answer and made) or self.conversation.iteration > _MOST_ROUNDS:
+        if (self.answer and self.conversation.calls) or self.conversation.iteration > _MOST_ROUNDS:
             return []
-        scores = {
-            tool: tool.score(self.conversation)
-            for tool in self.tools
-            if not tool.is_effect and tool.name not in made
-        }
+        scores = {tool: tool.score(self.conversation) for tool in self._uncalled if not tool.is_effect}
         ranked = sorted(scores, key=lambda tool: -scores[tool])
         least = max(_LEAST_SCORE, 0.5 * max(scores.values(), default=0.0))
         relevant = [tool for tool in ranked if scores[tool] >= least][:_PARALLEL]
-        chosen = [
-            (tool.name, *fill_arguments(tool.parameters, self._values())) for tool in relevant or ranked
-        ]
-        return [(name, arguments) for name, arguments, missing in chosen if not missing]
+        return self._build_calls(relevant or ranked)
 
-    def _requested_effect(self) -> ToolArguments | None:
-        """Return an effect that the message asks for by verb and object, or the delivery of a solution."""
-        made = {call.tool for call in self.conversation.calls}
+    def _act(self) -> list[ToolArguments]:
+        """Do what the message asks for by verb and object, deliver a solution, or call a person."""
         words = set(tokenise(self.conversation.task))
-        third_person = "customer" in self.conversation.concepts and bool(
-            words & {"resolve", "solve", "resolver", "answer"}
-        )
-        for tool in self.tools:
-            if (
-                not tool.is_effect
-                or tool.name in made
-                or _HANDOFF.search(tool.name)
-                or tool.name == "remember"
-            ):
+        resolves = "customer" in self.conversation.concepts and not words.isdisjoint(_RESOLVE)
+        reports = {"engineering", "report"} <= words
+        wanted = []
+        for tool in self._uncalled:
+            verb, _, rest = tool.name.partition("_")
+            if not tool.is_effect or tool.is_handoff or tool.name == "remember":
                 continue
-            verb, *rest = tool.name.split("_")
-            delivers = verb == "send" and third_person and self.answer is not None
-            asked = verb in words and bool(
-                set(find_concepts(" ".join(rest))) & set(self.conversation.concepts)
-            )
-            reports = verb in {"create", "open", "report"} and "engineering" in words and "report" in words
-            if delivers or asked or reports:
-                arguments, missing = fill_arguments(tool.parameters, self._values())
-                if not missing:
-                    return tool.name, arguments
-        return None
+            asked = verb in words and set(find_concepts(rest)) & self.conversation.concepts
+            delivers = verb == "send" and resolves and self.answer is not None
+            if asked or delivers or (reports and verb in {"create", "open", "report"}):
+                wanted.append(tool)
+        if effects := self._build_calls(wanted):
+            return effects[:1]
+        needs_person = self._needs_person or self.answer is None
+        return self._build_calls([tool for tool in self._uncalled if tool.is_handoff and needs_person])[:1]
 
-    def _handoff_call(self) -> ToolArguments | None:
-        made = {call.tool for call in self.conversation.calls}
-        tool = next(
-            (tool for tool in self.tools if _HANDOFF.search(tool.name) and tool.name not in made), None
-        )
-        if tool is None:
-            return None
-        arguments, missing = fill_arguments(tool.parameters, self._values())
-        return None if missing else (tool.name, arguments)
+    def _build_calls(self, tools: Sequence[Tool]) -> list[ToolArguments]:
+        """Return calls of the tools whose required arguments are known."""
+        filled = [(tool.name, *fill_arguments(tool.parameters, self._values)) for tool in tools]
+        return [(name, arguments) for name, arguments, missing in filled if not missing]
 
+    @property
     def _values(self) -> dict[str, Any]:
         """Return values for parameters by what their names usually mean."""
         task = " ".join(self.conversation.task.split())
         found = self.answer.text if self.answer else ""
-        team = next((name for name, pattern in _TEAMS.items() if pattern.search(task)), "support")
         query = build_query(self.conversation.topic)
-        prose = {
-            "solution": found or task,
-            "message": found or task,
-            "answer": found or task,
-            "text": found or task,
-        }
+        team = next((team for team in _TEAMS if self.conversation.matches(team)), "support")
         return {
-            **prose,
-            "query": query,
-            "keywords": query,
-            "title": task[:120],
-            "subject": task[:120],
+            **dict.fromkeys(("solution", "message", "answer", "text"), found or task),
+            **dict.fromkeys(("query", "keywords"), query),
+            **dict.fromkeys(("title", "subject"), task[:120]),
+            **dict.fromkeys(("description", "summary"), f"{task}\n{found}".strip()[:2_000]),
             "reason": task[:300],
-            "description": f"{task}\n{found}".strip()[:2_000],
-            "summary": f"{task}\n{found}".strip()[:2_000],
             "note": task[:1_000],
             "team": team,
-            "severity": "high" if "error" in self.conversation.concepts else "medium",
-            "codes": self.conversation.codes,
+        }
+
+    def _judge(self) -> dict[str, Any]:
+        """Return what can be said of the work without a language model, by the usual names of fields."""
+        latest = self.conversation.rounds[-1] if self.conversation.rounds else []
+        has_acted = any(PATTERNS["effect"].match(call.tool) for call in latest if not call.failure)
+        is_complete = has_acted or bool(self.conversation.answer)
+        found = [call.failure or ("found" if call.result else "nothing found") for call in latest]
+        done = [f"{call.tool}: {outcome}" for call, outcome in zip(latest, found, strict=True)]
+        return {
+            "success": not any(call.failure for call in latest),
+            "task_complete": is_complete,
+            "reasoning": "; ".join(done) or "no step was taken",
+            **({"final_answer": self.conversation.answer or self.close()} if is_complete else {}),
         }

@@ -1,4 +1,4 @@
-"""Words of customers in English, Portuguese and Spanish: concepts, codes, months, and fixed sentences."""
+"""Words of customers in English, Portuguese and Spanish: concepts, codes, months, patterns and sentences."""
 
 import json
 import re
@@ -23,8 +23,20 @@ _VOCABULARY: Final[dict[str, Any]] = json.loads(
 )
 # The sentences of each language, with fields in braces.
 PHRASES: Final[Mapping[Language, Mapping[str, str]]] = _VOCABULARY["phrases"]
-# What only a person can do.
-NEEDS_PERSON: Final = re.compile(rf"\b(?:{'|'.join(_VOCABULARY['needs_person'])})", re.IGNORECASE)
+# What shows by words what a message is; matched against normalised text.
+PATTERNS: Final[Mapping[str, re.Pattern[str]]] = {
+    name: re.compile("|".join(parts)) for name, parts in _VOCABULARY["patterns"].items()
+}
+# How customers name the status of a record, by status; matched against normalised text.
+STATUSES: Final[Mapping[str, re.Pattern[str]]] = {
+    status: re.compile(words) for status, words in _VOCABULARY["statuses"].items()
+}
+# The concepts for which a field of an account or of the platform's status is stated.
+FACTS: Final[Mapping[str, frozenset[str]]] = {
+    field: frozenset(concepts.split()) for field, concepts in _VOCABULARY["facts"].items()
+}
+# Concepts that do not say what a message is about.
+VAGUE: Final = frozenset(_VOCABULARY["vague"].split())
 
 
 def tokenise(text: str) -> list[str]:
@@ -45,7 +57,7 @@ def find_months(text: str) -> list[int]:
 
 def find_concepts(text: str) -> list[str]:
     """Return the concepts of a text's content words, in order, without repetition."""
-    words = (word for word in tokenise(text) if word not in _STOP_WORDS and len(word) > 1)
+    words = (word for word in tokenise(text.replace("_", " ")) if word not in _STOP_WORDS and len(word) > 1)
     return list(dict.fromkeys(map(_find_concept, words)))
 
 

@@ -22,6 +22,16 @@ class ServerSettings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0 picks a free one")
+    console: bool = Field(
+        True,  # noqa: FBT003
+        description="Whether `make serve` starts the console beside the service",
+    )
+    console_port: int = Field(8001, ge=1, le=65_535, description="Port of the console")
+    console_python: Path | None = Field(
+        None,
+        description="Interpreter of the console's environment; `make serve` names it. Without one no console "
+        "is started: `make console` runs it alone",
+    )
     studio_port: int = Field(2024, ge=1, le=65_535, description="Port of `make studio`")
     workers: int = Field(
         1,

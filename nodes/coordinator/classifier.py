@@ -4,7 +4,8 @@ Kernel ridge regression (Rifkin et al. 2003, "Regularized least-squares classifi
 vectors of unit length: every example votes for its route, or for being out of scope, with a weight that falls
 with its distance from the text. So the scores of a text that is unlike all examples are near 0, whereas a
 linear classifier or a softmax must favour some route even there. Sentence vectors of one domain share a large
-common part; removing their mean spreads them (Mu and Viswanath 2018, arXiv:1702.01417).
+common part; removing their mean spreads them (Mu and Viswanath 2018, arXiv:1702.01417). Beside what a text
+means stands how it is spelled, as hashed words and pieces of words: names, and words that decide.
 
 Probabilities are logistic regressions on texts that were held out (Platt 1999, "Probabilistic outputs for
 support vector machines"). They depend on two numbers: the lead of the best route over being out of scope, and
@@ -23,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from core.embeddings.local import LEXICAL_DIMENSIONS, HashedNgrams
 from core.errors import StartupError
 from core.logging import get_logger
 
@@ -39,9 +41,10 @@ MIN_CALIBRATION_TEXTS: Final = 20
 _FOLDS: Final = 5
 _OUT_OF_SCOPE: Final = -1  # label of texts that belong to no route
 _MAX_STORED_FILES: Final = 16
-# How fast an example's weight falls with the distance, and the strength of regularisation. Chosen by
-# cross-validation on the agents' examples and on training texts of CLINC150 (benchmarks/README.md).
-_SHARPNESS: Final = 2.0
+# How fast an example's weight falls with the distance, the part of spelling in it, and the strength of
+# regularisation. Chosen on held-out training texts of CLINC150 (benchmarks/README.md).
+_SHARPNESS: Final = 2.5
+_SPELLING: Final = 0.2
 _RIDGE: Final = 0.1
 # Of the softmax that divides the rest among the other routes, and is the confidence without a calibration.
 _TEMPERATURE: Final = 0.1
@@ -136,7 +139,8 @@ class FittedArrays:
 
     Attributes:
         mean: Mean of the in-scope training vectors, shape ``(d,)``.
-        examples: The training vectors, centred and of unit length, shape ``(n, d)``.
+        examples: The features of the training texts: meaning and spelling, of unit length together; shape
+            ``(n, d + LEXICAL_DIMENSIONS)``.
         votes: What each example adds to the scores of the routes and, last, of being out of scope; shape
             ``(n, k + 1)``.
         correctness: Two slopes, for the lead and the margin, and the intercept of the log odds that the route
@@ -153,14 +157,14 @@ class FittedArrays:
     scope: Floats
     thresholds: Floats
 
-    def compute_scores(self, vectors: Floats) -> Floats:
+    def compute_scores(self, vectors: Floats, texts: Sequence[str]) -> Floats:
         """Return the scores of the routes and of being out of scope, shape ``(m, k + 1)``."""
-        return _compare(_normalize(vectors - self.mean), self.examples) @ self.votes
+        return _compare(_build_features(vectors - self.mean, texts), self.examples) @ self.votes
 
 
 @dataclass(frozen=True, slots=True)
 class Classifier:
-    """Classifies vectors.
+    """Classifies texts by their vectors and their spelling.
 
     Without a calibration (too few texts to hold some back, or none out of scope) the verdict is ``close``
     and the confidence is the softmax. A single route with nothing out of scope leaves nothing to decide: the
@@ -176,15 +180,15 @@ class Classifier:
     example_count: int
     arrays: FittedArrays | None
 
-    def classify(self, vectors: Sequence[Sequence[float]]) -> list[Routing]:
-        """Return one result for each vector."""
+    def classify(self, vectors: Sequence[Sequence[float]], texts: Sequence[str]) -> list[Routing]:
+        """Return one result for each text and its vector."""
         if not vectors:
             return []
         if self.arrays is None:
             confidence = (self.example_count + 1) / (self.example_count + 2)
             routing = Routing(self.routes[0], confidence, 0.0, "sure", (), confidence)
             return [routing] * len(vectors)
-        scores = self.arrays.compute_scores(np.asarray(vectors, np.float64))
+        scores = self.arrays.compute_scores(np.asarray(vectors, np.float64), texts)
         return [self._classify_one(self.arrays, row) for row in scores]
 
     def _classify_one(self, arrays: FittedArrays, scores: Floats) -> Routing:
@@ -222,15 +226,16 @@ def fit_classifier(training: TrainingTexts, vectors: Sequence[Sequence[float]]) 
     arrays = None
     if len(training.routes) > 1 or training.out_of_scope:
         with threadpool_limits(limits=1, user_api="blas"):  # type: ignore[no-untyped-call]  # it has no types
-            arrays = _fit(np.asarray(vectors, np.float64), training.labels, len(training.routes))
+            arrays = _fit(np.asarray(vectors, np.float64), training)
     return Classifier(training.routes, training.example_count, arrays)
 
 
-def _fit(vectors: Floats, labels: Labels, routes: int) -> FittedArrays:
+def _fit(vectors: Floats, training: TrainingTexts) -> FittedArrays:
     """Fit on everything, and calibrate on texts that classifiers fitted without them have scored."""
+    labels, routes = training.labels, len(training.routes)
     in_scope = labels != _OUT_OF_SCOPE
     mean = vectors[in_scope].mean(axis=0)
-    examples = _normalize(vectors - mean)
+    examples = _build_features(vectors - mean, training.texts)
     kernel = _compare(examples, examples)
     targets = np.eye(routes + 1)[labels]  # _OUT_OF_SCOPE is the last
     votes = _fit_votes(kernel, targets)
@@ -261,8 +266,15 @@ def _fit(vectors: Floats, labels: Labels, routes: int) -> FittedArrays:
     )
 
 
+def _build_features(centred: Floats, texts: Sequence[str]) -> Floats:
+    """Return what texts mean and how they are spelled side by side, of unit length together."""
+    spelling = np.asarray(HashedNgrams().embed_documents(list(texts)), np.float64)
+    parts = [(1 - _SPELLING) ** 0.5 * _normalize(centred), _SPELLING**0.5 * _normalize(spelling)]
+    return np.hstack(parts)
+
+
 def _compare(vectors: Floats, examples: NDArray[Any]) -> Floats:
-    """Return the weight of each example for each vector: 1 for the same vector, less with the distance."""
+    """Return the weight of each example for each text: 1 for the same features, less with the distance."""
     similarities = vectors.astype(examples.dtype, copy=False) @ examples.T
     return np.asarray(np.exp(_SHARPNESS * (similarities - 1)), np.float64)
 
@@ -332,7 +344,12 @@ def load_arrays(path: Path, dimensions: int, routes: int) -> FittedArrays | None
     shapes = [value.shape for value in values]
     if (
         any(value.dtype.kind != "f" or not np.isfinite(value).all() for value in values)
-        or shapes[:3] != [(dimensions,), (len(arrays.votes), dimensions), (len(arrays.examples), routes + 1)]
+        or shapes[:3]
+        != [
+            (dimensions,),
+            (len(arrays.votes), dimensions + LEXICAL_DIMENSIONS),
+            (len(arrays.examples), routes + 1),
+        ]
         or shapes[3:] not in ([(3,), (3,), (2,)], [(0,), (0,), (0,)])
     ):
         _log.warning("stored_router_unreadable", path=str(path), reason="unexpected arrays")

@@ -45,7 +45,7 @@ _MAX_CLASSIFIERS: Final = 16
 # Texts whose routing is kept: a message is routed when it comes and again by its run.
 _MAX_KEPT_ROUTINGS: Final = 256
 # Part of the name of a stored fit: increase it when fitting changes.
-_FORMAT: Final = 2
+_FORMAT: Final = 3
 
 _CLAUSE_BREAK: Final = re.compile(
     r"(?<=[.!?…;])\s+|\n+"
@@ -219,8 +219,9 @@ class Router:
         keys = {text: (key, _compute_digest(text)) for text in texts}
         routings = {text: kept for text in texts if (kept := self._kept.get(keys[text]))}
         new = [text for text in keys if text not in routings]
-        vectors = await embedder.embed_documents([shorten(text, _MAX_CHARACTERS) for text in new])
-        for text, routing in zip(new, classifier.classify(vectors), strict=True):
+        shortened = [shorten(text, _MAX_CHARACTERS) for text in new]
+        vectors = await embedder.embed_documents(shortened)
+        for text, routing in zip(new, classifier.classify(vectors, shortened), strict=True):
             has_words = any(character.isalnum() for character in text)
             routings[text] = routing if has_words else replace(routing, verdict="unknown", confidence=0.0)
             self._kept[keys[text]] = routings[text]

@@ -11,6 +11,7 @@ from text_to_num import alpha2digit  # type: ignore[attr-defined]  # the package
 
 from core.errors import ModelError
 from core.models import ChatModels
+from core.quantities import index_quantities
 from core.texts import Language, detect_language, make_storable, normalise_text
 from nodes.onboarding.state import CONFIRMATIONS, SIZES, OnboardingState, Question
 from nodes.onboarding.texts import TEXTS
@@ -32,6 +33,8 @@ TEXT_FIELDS = ("industry", "use_case", "integration", "first_task")
 # One or two words do not show a language: "no" is a word of several.
 _MIN_LANGUAGE_WORDS = 3
 _MAX_DIGITS: Final = 20
+# The largest size that a reply gives without a number: "a dozen", "just me".
+_MAX_SIZE_IN_WORDS: Final = 12
 
 
 def detect_reply_language(locale: str | None, reply: str, previous: Language) -> Language:
@@ -215,7 +218,7 @@ async def read_with_model(models: ChatModels, state: OnboardingState, model: str
             )
     except (ModelError, TimeoutError):
         reading = None
-    return _remove_echo(reading, reply) if reading else parse_reply_without_model(reply, question)
+    return _remove_unsaid(reading, reply) if reading else parse_reply_without_model(reply, question)
 
 
 def parse_reply_without_model(reply: str, question: Question | None) -> Reading:
@@ -240,12 +243,19 @@ def _write_digits(reply: str) -> str:
     return str(alpha2digit(_SOME.sub("", reply), language))
 
 
-def _remove_echo(reading: Reading, reply: str) -> Reading:
-    """Clear the fields that repeat a whole reply which gives no information, such as a question."""
-    if reading.intent == "information":
-        return reading
+def _remove_unsaid(reading: Reading, reply: str) -> Reading:
+    """Clear sizes that the reply does not give, and texts that repeat one which gives no information."""
+    said = index_quantities(_write_digits(reply))
+    cleared: dict[str, int | str] = {
+        name: 0
+        for name in SIZES
+        if (size := getattr(reading, name))
+        and not (index_quantities(str(size)) & said if said else size <= _MAX_SIZE_IN_WORDS)
+    }
     whole = " ".join(reply.split())
-    return reading.model_copy(update={name: "" for name in TEXT_FIELDS if getattr(reading, name) == whole})
+    if reading.intent != "information":
+        cleared |= {name: "" for name in TEXT_FIELDS if getattr(reading, name) == whole}
+    return reading.model_copy(update=cleared)
 
 
 def _parse_size(question: Question, digits: str) -> Reading | None:

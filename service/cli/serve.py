@@ -19,6 +19,7 @@ from core.models import ChatModels
 from core.settings import Settings
 from graphs.registry import REGISTRY
 from service.app import create_app
+from service.cli.console import get_console_url
 from service.lifespan import Service, open_service
 from service.middleware.authentication import is_loopback
 from service.observability.peers import Peers, write_metrics
@@ -241,6 +242,7 @@ def build_startup_message(service: Service, base_url: str) -> str:
     data_dir = settings.server.data_dir
     database = "external (DATABASE_URL)" if settings.database.url else f"embedded, in {data_dir}"
     crm = settings.crm.api_base or f"development CRM, {base_url}/crm"
+    console = get_console_url(settings) or "none (`make serve` starts it, `make console` runs it alone)"
     playgrounds = "  ".join(f"{base_url}/{name}/playground/" for name in REGISTRY)
     router = service.agents.router
     example = json.dumps({"input": REGISTRY["react"].example})
@@ -251,6 +253,7 @@ def build_startup_message(service: Service, base_url: str) -> str:
   graphs      {", ".join(REGISTRY)}
   database    {database}
   CRM         {crm}
+  console     {console}
   docs        {base_url}/docs
   playground  {playgrounds}
 

@@ -27,6 +27,7 @@ from core.logging import configure_logging, get_logger
 from core.models import ChatModels
 from core.settings import Settings
 from core.tasks import Backoff
+from service.cli.console import run_console
 from service.cli.running import report_exit, run_in_loop
 from service.cli.serve import (
     RunningServer,
@@ -64,10 +65,11 @@ def serve(settings: Settings) -> None:
     Raises:
         StartupError: The service cannot start; the message is what to print.
     """
-    if settings.server.workers == 1:
-        run_in_loop(serve_until_signal(settings))
-    else:
-        supervise(settings)
+    with run_console(settings):
+        if settings.server.workers == 1:
+            run_in_loop(serve_until_signal(settings))
+        else:
+            supervise(settings)
 
 
 def supervise(settings: Settings, models: ChatModels | None = None, announce: Announce | None = None) -> None:

@@ -28,6 +28,7 @@ ACCESS: Mapping[str, Access] = {
     "/v1/approvals": "approvals",
     "/v1/sessions": "sessions",
     "POST /v1/sessions": "takeover",
+    "/v1/overview": "sessions",
     "/v1/memory": "memory:write",
     "/v1/memory/search": "memory:read",
     "/v1/memory/facts": "memory:read",

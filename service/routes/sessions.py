@@ -1,15 +1,21 @@
 """``/v1/sessions``: conversations of contacts on channels, and people who take them over from the agents."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Header, Query
+from fastapi.encoders import jsonable_encoder
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.routes.dependencies import Offset, OpenService, Requester
+from service.runs.conversation import load_conversation
 from service.runs.replay import claim_request_key
 from service.runs.request import require_storable
+from service.runs.sessions import SESSION_GRAPH
 from service.sessions.store import ClosedBy, Conversation, SessionState
+
+# Runs whose steps are read for a conversation, a query each.
+_DETAILED_RUNS: Final = 20
 
 
 class Latest(BaseModel):
@@ -70,6 +76,25 @@ class Replied(BaseModel):
     response: str = Field(description="What the customer was told")
 
 
+class SpokenView(BaseModel):
+    """A message of a conversation."""
+
+    id: str
+    author: Literal["customer", "agent", "person"]
+    name: str = Field(description="Who of the company wrote it; empty: the customer or an agent")
+    text: str
+    run_id: str = Field(description="The run that it began or that wrote it; empty: unknown by now")
+    details: dict[str, Any] = Field(
+        description="How an answer was made, in the fields of POST /v1/messages; empty for other messages"
+    )
+
+
+class ConversationView(BaseModel):
+    """What was said, oldest first."""
+
+    messages: list[SpokenView]
+
+
 TakeOver = Annotated[bool, Query(description="Whether to take it from another person, too")]
 
 
@@ -111,6 +136,20 @@ def sessions_router() -> APIRouter:
     async def get_session(session_id: str, service: OpenService, requester: Requester) -> SessionView:
         """Return one session."""
         return _build_view(await service.takeovers.get(requester, session_id))
+
+    @router.get("/{session_id}/messages")
+    async def list_messages(
+        session_id: str,
+        service: OpenService,
+        requester: Requester,
+        limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    ) -> ConversationView:
+        """Return the latest messages of a conversation, and how the answers of its last runs were made."""
+        await service.takeovers.get(requester, session_id)
+        runs = await service.run_store.list(requester.tenant, thread_id=session_id, limit=_DETAILED_RUNS)
+        graph = service.graphs[SESSION_GRAPH.name]
+        spoken = await load_conversation(graph, session_id, runs, limit=limit)
+        return ConversationView(messages=[SpokenView(**jsonable_encoder(each)) for each in spoken])
 
     @router.post("/{session_id}/claim")
     async def claim_session(

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from core.texts import cut
-from nodes.shared.conversation import get_person
+from service.runs.conversation import name_author
 from service.runs.output import RunResult
 from service.runs.request import RunRequest
 from service.runs.sessions import SESSION_GRAPH
@@ -29,7 +29,7 @@ def describe_thread(request: RunRequest, result: RunResult) -> dict[str, Any] | 
         "contact_id": request.input["contact_id"] if isinstance(request.input, dict) else None,
         "channel_id": channel_id,
         "last_message": cut(values["messages"][-1].text, _EXCERPT_CHARACTERS),
-        "author": _name_author(values["messages"][-1]),
+        "author": name_author(values["messages"][-1]),
         "agent": values["agent_used"],
         "category": values["category"],
         "confidence": values["confidence"],
@@ -39,9 +39,3 @@ def describe_thread(request: RunRequest, result: RunResult) -> dict[str, Any] | 
         "reason": handoff["reason"],
     }
     return {name: value for name, value in described.items() if value is not None}
-
-
-def _name_author(message: Any) -> str:
-    if message.type == "human":
-        return "customer"
-    return "person" if get_person(message) else "agent"

@@ -114,7 +114,7 @@ async def test_a_long_article_is_found_by_a_passage_and_shown_by_it(index: Index
         {"query": "Roll back the imports within 72 hours"}
     )
     article = {"id": "kb-migration-guide", "title": "Migrating from another CRM, step by step"}
-    assert shown[0] == {**article, "body": found.passage}
+    assert shown[0] == {**article, "body": found.passage, "found_by": "meaning"}
 
 
 async def test_without_an_index_the_crm_itself_is_searched(index: Index) -> None:
@@ -123,7 +123,7 @@ async def test_without_an_index_the_crm_itself_is_searched(index: Index) -> None
     down = ScriptedMemory(answers={"search": MemoryUnavailable("down")})
     for memory in (down, None):
         found = await KnowledgeBase(index.crm, memory).find("boleto")
-        assert found[0].article.id == "kb-cobranca-boleto"
+        assert (found[0].article.id, found[0].found_by) == ("kb-cobranca-boleto", "words")
     assert await index.find("zzyzx") == []
 
 

@@ -165,6 +165,15 @@ async def test_an_answer_can_be_corrected_later(pool: Pool) -> None:
         assert (await customer.crm.get_contact(AISHA)).profile.company_size == 80
 
 
+@pytest.mark.parametrize("reply", ["we are 12 people", "quite a lot"])
+async def test_a_size_that_the_reply_does_not_give_is_asked_for_again(pool: Pool, reply: str) -> None:
+    async with journey(pool, reader(make_reading(company_size=50))) as customer:
+        await customer.begin()
+        await customer.reply(reply)
+        assert customer.question == "company_size"
+        assert (await customer.crm.get_contact(AISHA)).profile.company_size is None
+
+
 async def test_the_locale_of_the_run_takes_precedence_over_the_language_of_a_reply(pool: Pool) -> None:
     context = Context(locale="pt-BR")
     async with journey(pool, reader(make_reading(company_size=5)), context=context) as customer:

@@ -58,6 +58,23 @@ async def test_agents_are_silent_while_a_person_has_the_conversation_and_go_on_w
         answered = await say(running, AGAIN, channel_id="whatsapp")
         assert (answered["session_id"], answered["response"]) == (session, "The person helped you.")
         assert REPLY in shown(model)
+        said = (
+            (await running.http.get(f"/v1/sessions/{session}/messages")).raise_for_status().json()["messages"]
+        )
+        assert [(each["author"], each["name"], each["text"]) for each in said] == [
+            ("customer", "", PARROT),
+            ("agent", "", "A green one."),
+            ("customer", "", "Is anybody there?"),
+            ("person", "local", REPLY),
+            ("customer", "", AGAIN),
+            ("agent", "", "The person helped you."),
+        ]
+        assert [each["details"].get("agent_used") for each in said if each["author"] == "agent"] == [
+            "general"
+        ] * 2
+        overview = (await running.http.get("/v1/overview")).raise_for_status().json()
+        assert overview["conversations"] == {"opened": 1, "by_agents": 0, "handed_over": 0, "taken_over": 1}
+        assert sum(part["runs"] for part in overview["runs"]) == 4
         actions = (await running.http.get("/v1/audit", params={"action": "takeover"})).json()["entries"]
         assert [entry["outcome"] for entry in actions] == ["released", "claimed"]
 

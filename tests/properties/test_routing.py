@@ -30,7 +30,7 @@ def test_an_answer_is_a_probability_and_does_not_depend_on_the_order_of_examples
     for each in (examples, shuffled):
         known = clean_training_texts(each, out_of_scope)
         fitted = fit_classifier(known, [model.embed_query(utterance) for utterance in known.texts])
-        [answer] = fitted.classify([model.embed_query(clean_text(text))])
+        [answer] = fitted.classify([model.embed_query(clean_text(text))], [clean_text(text)])
         answers.append(answer)
     assert answers[0] == answers[1]
     answer = answers[0]

@@ -258,6 +258,31 @@ def test_a_statement_that_shares_one_word_with_an_article_is_not_answered_with_i
     assert "Printing" not in converse("We label our wines by hand.")[-1].text
 
 
+@pytest.mark.parametrize("found_by", ["meaning", "words"])
+@pytest.mark.parametrize("message", ["Something failed.", "I have an error!", "¿Por qué me sale un error?"])
+def test_that_something_fails_is_no_reason_to_quote_the_first_article(message: str, found_by: str) -> None:
+    articles = [{**ARTICLES[0], "found_by": found_by, "title": "Calendar sync fails with an error"}]
+    messages = converse(message, results={**NOTHING, "search_articles": articles})
+    assert "Calendar" not in messages[-1].text
+    assert called(messages)[-1] == "hand_over_to_human"
+
+
+@pytest.mark.parametrize(("found_by", "is_quoted"), [("meaning", True), ("words", False)])
+def test_one_shared_word_is_enough_only_where_the_search_knows_meanings(
+    found_by: str, is_quoted: bool
+) -> None:
+    articles = [{**ARTICLES[1], "found_by": found_by}]
+    messages = converse("How many copies may we sell?", results={**NOTHING, "search_articles": articles})
+    assert ("Printing labels" in messages[-1].text) is is_quoted
+    assert ("hand_over_to_human" in called(messages)) is not is_quoted
+
+
+def test_an_article_that_was_found_by_words_is_quoted_where_its_title_names_all_that_is_asked() -> None:
+    articles = [{**ARTICLES[1], "found_by": "words"}, {**ARTICLES[0], "found_by": "words"}]
+    messages = converse("Calendar fails.", results={**NOTHING, "search_articles": articles})
+    assert "“Calendar sync stops”" in messages[-1].text
+
+
 def test_a_colleagues_request_to_resolve_a_case_sends_the_customer_the_solution() -> None:
     messages = converse("The customer reports that calendar sync fails with an error. Help to resolve it.")
     assert "must reconnect the calendar" in arguments(messages, "send_answer")["answer"]
@@ -379,7 +404,7 @@ def test_include_raw_returns_the_error_where_nothing_fits() -> None:
     assert isinstance(reply, dict)
     assert reply["parsed"] is None
     assert reply["parsing_error"] is not None
-    assert json.loads(reply["raw"].text)
+    assert reply["raw"].tool_calls
 
 
 async def test_tokens_leave_one_by_one_and_reach_callbacks() -> None:

@@ -82,7 +82,8 @@ def _overlap(one: set[str], other: set[str]) -> float:
 
 async def test_messages_reach_the_agent_that_serves_them(embedder: Embedder, classifier: Classifier) -> None:
     rows = read_routed_messages()
-    routings = classifier.classify(await embed_held_out(embedder, [row["text"] for row in rows]))
+    texts = [row["text"] for row in rows]
+    routings = classifier.classify(await embed_held_out(embedder, texts), texts)
     right = np.array([each.route == row["agent"] for each, row in zip(routings, rows, strict=True)])
     sure = np.array([each.verdict == "sure" for each in routings])
     assert right.mean() >= 0.86
@@ -95,7 +96,8 @@ async def test_messages_reach_the_agent_that_serves_them(embedder: Embedder, cla
 async def test_messages_that_no_agent_serves_stay_off_the_specialists(
     embedder: Embedder, classifier: Classifier
 ) -> None:
-    routings = classifier.classify(await embed_held_out(embedder, read_outside_messages()))
+    texts = read_outside_messages()
+    routings = classifier.classify(await embed_held_out(embedder, texts), texts)
     kept_off = [each.verdict == "unknown" or each.route == GENERAL for each in routings]
     assert np.mean(kept_off) >= 0.8
     assert sum(each.verdict == "sure" and each.route != GENERAL for each in routings) <= 1

@@ -77,7 +77,7 @@ async def test_the_knowledge_base_gives_the_best_articles_with_ids_titles_and_te
     assert found[0]["title"] == "Handling Large Exports"
     assert "batch export API" in found[0]["body"]
     assert len(found) <= MAX_ARTICLES
-    assert {key for article in found for key in article} == {"id", "title", "body"}
+    assert {key for article in found for key in article} == {"id", "title", "body", "found_by"}
 
 
 async def test_nothing_found_is_an_empty_list(tools: Mapping[str, BaseTool]) -> None:

@@ -1,0 +1,95 @@
+"""Read a conversation as people do: who said what, and how each answer was made."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.types import StateSnapshot
+
+from nodes.shared.conversation import get_person
+from service.runs.request import RUN_KEY, CompiledGraph
+from service.runs.store import RunRow
+
+# What the state says of how an answer was made.
+DETAILS: Final = (
+    "agent_used",
+    "category",
+    "confidence",
+    "path",
+    "dispatched",
+    "attempts",
+    "context",
+    "citations",
+    "unsupported",
+    "handoff",
+    "memory",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spoken:
+    """A message of a conversation.
+
+    Attributes:
+        id: Its id.
+        author: ``customer``, ``agent`` or ``person``.
+        name: Who of the company wrote it; empty: the customer or an agent.
+        text: The text.
+        run_id: The run that answered it, or whose answer it is; empty: that run's row was deleted.
+        details: How the answer was made (:data:`DETAILS`); empty for other messages.
+    """
+
+    id: str
+    author: str
+    name: str
+    text: str
+    run_id: str
+    details: Mapping[str, Any]
+
+
+async def load_conversation(
+    graph: CompiledGraph, thread_id: str, runs: Sequence[RunRow], *, limit: int
+) -> list[Spoken]:
+    """Return the latest messages of a session's thread, oldest first.
+
+    Args:
+        graph: The coordinator.
+        thread_id: The session.
+        runs: Its runs whose details are read, each from its last checkpoint.
+        limit: At most so many messages.
+    """
+    config: RunnableConfig = {"configurable": {"thread_id": thread_id}}
+    state = await graph.aget_state(config)
+    turns: dict[str, tuple[str, StateSnapshot]] = {}
+    for run in runs:
+        async for snapshot in graph.aget_state_history(config, filter={RUN_KEY: run.id}, limit=1):
+            turns.setdefault(snapshot.values.get("turn", ""), (run.id, snapshot))
+    spoken: list[Spoken] = []
+    run_id, snapshot = "", None
+    for message in state.values.get("messages", []):
+        if isinstance(message, HumanMessage) or get_person(message):
+            run_id, snapshot = turns.get(message.id or "", ("", None))
+        if not isinstance(message, HumanMessage | AIMessage):
+            continue
+        is_answer = isinstance(message, AIMessage) and not get_person(message)
+        values = snapshot.values if snapshot and is_answer else {}
+        spoken.append(
+            Spoken(
+                id=message.id or "",
+                author=name_author(message),
+                name=get_person(message),
+                text=message.text,
+                run_id=run_id,
+                details={name: values[name] for name in DETAILS if name in values},
+            )
+        )
+    return spoken[-limit:]
+
+
+def name_author(message: AnyMessage) -> str:
+    """Return who wrote a message: ``customer``, ``agent`` or ``person``."""
+    if isinstance(message, HumanMessage):
+        return "customer"
+    return "person" if get_person(message) else "agent"

@@ -1,0 +1,140 @@
+"""The console as people use it, in a real browser."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from core.settings import ApprovalSettings, AuthSettings, QueueSettings
+from nodes.react.state import Reflection
+from tests.support.console import find_missing, open_browser, running_console, take_picture
+from tests.support.general_agent import say
+from tests.support.scripted import ScriptedChatModel, calling, scripted_models
+from tests.support.service import RunningService, running_service
+
+pytestmark = pytest.mark.skipif(bool(find_missing()), reason=find_missing())
+
+ORDER = "Where is my order? It should have arrived on Monday."
+
+
+@pytest.fixture(scope="module")
+async def opened(
+    shared_database_url: str,
+) -> AsyncIterator[tuple[RunningService, str, Browser, ScriptedChatModel]]:
+    model = ScriptedChatModel()
+    review = ApprovalSettings(unsupported="review")
+    async with (
+        running_service(
+            shared_database_url, scripted_models(model), approvals=review, queue=QueueSettings()
+        ) as running,
+        running_console(running.url) as console,
+        open_browser() as browser,
+    ):
+        yield running, console, browser, model
+
+
+@pytest.fixture
+async def page(opened: tuple[RunningService, str, Browser, ScriptedChatModel]) -> AsyncIterator[Page]:
+    """A page whose errors, and requests to anywhere else, fail the test."""
+    _, console, browser, _ = opened
+    context = await browser.new_context(base_url=console, viewport={"width": 1280, "height": 900})
+    page = await context.new_page()
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
+    page.on(
+        "request",
+        lambda asked: None if asked.url.startswith((console, "data:", "blob:")) else faults.append(asked.url),
+    )
+    yield page
+    await context.close()
+    assert faults == []
+
+
+@pytest.fixture
+def running(opened: tuple[RunningService, str, Browser, ScriptedChatModel]) -> RunningService:
+    return opened[0]
+
+
+@pytest.fixture
+def model(opened: tuple[RunningService, str, Browser, ScriptedChatModel]) -> ScriptedChatModel:
+    return opened[3]
+
+
+def answer_order(model: ScriptedChatModel, text: str) -> None:
+    """Have the model look the order up and answer."""
+    done = Reflection(success=True, reasoning="Found.", task_complete=True, final_answer=text)
+    model.replies = [calling("I look.", ("get_orders", {})), done]
+
+
+async def test_a_support_lead_takes_a_conversation_over_replies_and_hands_it_back(
+    page: Page, running: RunningService, model: ScriptedChatModel
+) -> None:
+    answer_order(model, "ORD-7001 is delayed.")
+    await say(running, ORDER, channel_id="inbox")
+    await say(running, "I want to speak to your manager.", channel_id="inbox")
+    await page.goto("/")
+    await expect(page.get_by_text("Waits for a person").first).to_be_visible()
+    await take_picture(page, "inbox")
+    await page.get_by_text("I have passed this on").first.click()
+    await page.get_by_role("button", name="Take over", exact=True).click()
+    await page.get_by_label("Reply to the customer").fill("Hello, this is Ana. I am looking at it.")
+    await page.get_by_role("button", name="Send").click()
+    await expect(page.get_by_text("this is Ana")).to_be_visible()
+    # What the customer writes now appears by itself.
+    assert (await say(running, "Thank you, Ana!", channel_id="inbox"))["path"] == "person"
+    await expect(page.get_by_text("Thank you, Ana!")).to_be_visible()
+    await page.get_by_text("order_status, agent").click()
+    await expect(page.get_by_text("get_orders").first).to_be_visible()
+    await take_picture(page, "conversation")
+    await page.get_by_role("button", name="Hand back to the agents").click()
+    await expect(page.get_by_text("With agents")).to_be_visible()
+    await page.set_viewport_size({"width": 390, "height": 800})
+    await take_picture(page, "conversation-narrow")
+    assert await page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+async def test_a_person_decides_what_waits(
+    page: Page, running: RunningService, model: ScriptedChatModel
+) -> None:
+    answer_order(model, "We credit you 4711.")
+    waiting = await say(running, ORDER, channel_id="approvals")
+    await page.goto("/approvals")
+    await expect(page.get_by_text("We credit you 4711.").first).to_be_visible()
+    await take_picture(page, "approvals")
+    await page.get_by_role("button", name="Approve").click()
+    await expect(page.get_by_text("Nothing waits for a decision")).to_be_visible()
+    said = (await running.http.get(f"/v1/sessions/{waiting['session_id']}/messages")).json()["messages"]
+    assert said[-1]["text"] == "We credit you 4711."
+
+
+async def test_an_operator_sees_how_everything_is_doing(page: Page, running: RunningService) -> None:
+    await page.goto("/overview")
+    await expect(page.get_by_text("healthy")).to_be_visible()
+    await page.get_by_role("button", name="7 days").click()
+    await take_picture(page, "overview")
+    await page.goto("/agents")
+    await page.get_by_role("cell", name="billing_support").click()
+    await expect(page.get_by_text("get_invoices")).to_be_visible()
+    await take_picture(page, "agents")
+
+
+async def test_somebody_without_a_valid_key_is_told_so_and_sees_nothing(
+    opened: tuple[RunningService, str, Browser, ScriptedChatModel], database_url: str
+) -> None:
+    browser = opened[2]
+    async with AsyncExitStack() as stack:
+        locked = await stack.enter_async_context(
+            running_service(database_url, auth=AuthSettings(api_keys=True))
+        )
+        console = await stack.enter_async_context(running_console(locked.url))
+        context = await browser.new_context(base_url=console)
+        stack.push_async_callback(context.close)
+        page = await context.new_page()
+        await page.goto("/approvals")
+        await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+        await page.get_by_label("API key").fill("wrong")
+        await page.get_by_role("button", name="Sign in").click()
+        await expect(page.get_by_role("alert")).not_to_be_empty()
+        await take_picture(page, "sign-in")
