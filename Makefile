@@ -16,9 +16,9 @@ INSTALL = { $(2)/bin/python -m pip --disable-pip-version-check install --quiet u
 	{ echo "uv could not install; pip does it (about a minute)"; \
 	$(2)/bin/python -m pip --disable-pip-version-check install --progress-bar on -r $(1); }
 
-.PHONY: help serve console worker demo keys migrate retention audit-verify memory-serve test test-thorough check check-deploy fmt snapshots \
-	docs example-vectors proto requirements studio fuzz audit-dependencies chaos eval try-model gguf test-gguf bench-service bench-fairness bench-messages bench-checkpoints bench-growth \
-	bench-memory bench-workflows bench-queue bench-run-streams bench-background bench-workers bench-costs bench-cells clean
+.PHONY: help serve console worker demo keys migrate retention audit-verify memory-serve test javascript test-thorough conformance check check-deploy fmt snapshots \
+	docs example-vectors proto requirements studio studio-dev fuzz audit-dependencies chaos chaos-events eval try-model gguf test-gguf bench-service bench-fairness bench-messages bench-checkpoints bench-growth \
+	bench-memory bench-workflows bench-queue bench-run-streams bench-background bench-events bench-workers bench-costs bench-cells clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## /{printf "  make %-19s %s\n", $$1, $$2}' Makefile
@@ -36,7 +36,10 @@ worker: $(VENV)/.runtime ## Run jobs of the task queue without serving HTTP (nee
 demo: $(VENV)/.runtime ## Watch an agent solve a support case (URL=http://... uses a running service)
 	@exec $(BIN)/python -m service.cli.demo $(if $(URL),--url $(URL))
 
-studio: $(VENV)/.dev ## Open the graphs in LangGraph Studio's dev server
+studio: $(VENV)/.runtime ## Open LangGraph Studio on the running service (URL=http://... names it)
+	@exec $(BIN)/python -m service.cli.open_studio $(URL)
+
+studio-dev: $(VENV)/.dev ## Debug the graphs with LangGraph's dev server, which keeps threads in memory
 	@exec $(BIN)/python -m service.cli.studio
 
 ##@ Operate it
@@ -59,6 +62,9 @@ memory-serve: $(VENV)/.runtime ## Run the memory as a gRPC service of its own
 test: $(VENV)/.dev ## Set everything up and run every test against a real Postgres (ARGS="tests/unit -k name")
 	@$(BIN)/python -m pytest $(ARGS); status=$$?; echo "CPU time of the run (user system; this shell, then the tests):"; times; exit $$status
 
+javascript: ## Install the JavaScript clients that some tests run in Node; make test skips those without
+	@cd tests/javascript && npm install --no-package-lock --no-audit --no-fund --loglevel=error
+
 test-thorough: $(VENV)/.dev ## Run every test, with ten times the examples of the property tests
 	@HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest $(ARGS)
 
@@ -70,6 +76,9 @@ gguf: ## Install a small real model that runs on this machine (190 MB, for tests
 
 test-gguf: $(VENV)/.dev gguf ## Prove the whole path with that model (ten minutes)
 	@$(BIN)/python -m pytest -n0 tests/e2e/test_real_model.py $(ARGS)
+
+conformance: $(VENV)/.dev ## Run the integration tests of LangGraph's own client against the service (ARGS="-k threads")
+	@$(BIN)/python -m tests.conformance.run $(ARGS)
 
 check: $(VENV)/.dev $(CONSOLE_VENV)/.runtime check-deploy ## Check style, types and import rules
 	@$(BIN)/ruff check .
@@ -109,7 +118,7 @@ requirements: $(VENV)/.dev ## Pin the newest versions that pyproject.toml permit
 		--no-emit-index-url --no-emit-find-links --upgrade --group console -o requirements-console.txt
 
 clean: ## Remove the environment and caches (data stays)
-	@rm -rf $(VENV) $(CONSOLE_VENV) .venv-audit .venv-fuzz .schemathesis .venv-gguf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .langgraph_api
+	@rm -rf $(VENV) $(CONSOLE_VENV) tests/javascript/node_modules .venv-audit .venv-fuzz .schemathesis .venv-gguf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .langgraph_api
 
 ##@ Attack it
 # schemathesis needs another jsonschema-rs than LangGraph's dev server, so it has its own environment.
@@ -129,6 +138,9 @@ audit-dependencies: ## Look up known vulnerabilities of the pinned packages (nee
 chaos: $(VENV)/.dev ## Prove two replicas 100 times over, then kill one at 100 random moments (half an hour; ARGS="--kills 10")
 	@CHAOS_ROUNDS=$(or $(ROUNDS),100) $(BIN)/python -m pytest -n0 -q --timeout=1800 tests/e2e/test_two_replicas.py
 	@exec $(BIN)/python -m benchmarks.chaos $(ARGS)
+
+chaos-events: $(VENV)/.dev ## Kill service, broker connection and receiver 50 times; no event is lost (minutes, needs RabbitMQ; ARGS="--kills 10")
+	@exec $(BIN)/python -m benchmarks.chaos_events $(ARGS)
 
 ##@ Measure it
 eval: $(VENV)/.runtime ## Measure answers, routing, recall: make eval DATA=folder (ONLY=answers and knowledge need no data)
@@ -164,6 +176,9 @@ bench-run-streams: $(VENV)/.runtime ## Measure callers who follow runs on anothe
 
 bench-queue: $(VENV)/.runtime ## Measure the task queue: how soon a job starts, and jobs per second (about two minutes)
 	@exec $(BIN)/python -m benchmarks.queue
+
+bench-events: $(VENV)/.runtime ## Measure how events leave: RabbitMQ with confirms, webhooks (about a minute, needs RabbitMQ)
+	@exec $(BIN)/python -m benchmarks.events $(ARGS)
 
 bench-background: $(VENV)/.runtime ## Measure background runs: how soon they start, and beside interactive ones (about two minutes)
 	@exec $(BIN)/python -m benchmarks.background $(ARGS)

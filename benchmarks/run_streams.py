@@ -23,9 +23,10 @@ from checkpoints.pool import open_pool
 from core.settings import DatabaseSettings
 from core.tasks import Supervisor
 from service.migrations import migrate_rooms
-from service.runs.event_exchange import EventExchange
+from service.runs.events import RunLog
 from service.runs.followers import RunFollowers
 from service.runs.notifications import Notifications
+from service.runs.part_exchange import PartExchange
 from service.runs.request import RunPart, new_run_id
 from service.runs.store import NewRun, RunStore
 
@@ -39,7 +40,7 @@ async def open_replica(url: str) -> AsyncIterator[RunFollowers]:
         pool = await stack.enter_async_context(open_pool(url, DatabaseSettings()))
         await migrate_rooms(pool)
         store = RunStore(pool, replica=str(uuid4()), claim_seconds=600)
-        exchange, notifications, tasks = EventExchange(store), Notifications(pool), Supervisor()
+        exchange, notifications, tasks = PartExchange(store), Notifications(pool), Supervisor()
         followers = RunFollowers(store, exchange)
         followers.listen(notifications)
         exchange.listen(notifications)
@@ -50,22 +51,23 @@ async def open_replica(url: str) -> AsyncIterator[RunFollowers]:
 
 async def execute(followers: RunFollowers, run_id: str, rate: float, seconds: float) -> None:
     """Stream tokens as a model writes them; each says when it was made."""
-    log = followers.open_log(run_id, 1)
+    log = RunLog(1)
+    followers.open_log(run_id, run_id, log)
     for _ in range(int(rate * seconds)):
         chunk = AIMessageChunk(content=f"{time.perf_counter()} ", id=run_id)
         part: RunPart = {"type": "messages", "ns": (), "data": (chunk, TOKENS_METADATA)}
         log.take(part)
         await asyncio.sleep(1 / rate)
-    log.end(None)
+    followers.end_log(run_id, log, None, None)
     await followers._store.end(run_id, 1, "success")  # noqa: SLF001 - as the executor's claims do
 
 
 async def follow(followers: RunFollowers, run_id: str) -> list[float]:
     """Return the delay of each token of a run in seconds."""
     return [
-        time.perf_counter() - float(event.data["text"])
-        async for event in followers.follow(run_id, 0)
-        if event.name == "token"
+        time.perf_counter() - float(numbered.part["data"][0].text)
+        async for numbered in followers.follow(run_id, 0)
+        if numbered.part["type"] == "messages"
     ]
 
 

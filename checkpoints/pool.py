@@ -21,6 +21,8 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from checkpoints.embedded import embedded_postgres_server
+from core.concurrency import FairSemaphore
+from core.context import current_tenant
 from core.errors import StartupError
 from core.logging import get_logger
 from core.postgres import Connection, Pool
@@ -59,6 +61,10 @@ class WatchedPool(AsyncConnectionPool[Connection]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.unavailable_reason = ""
+        # Tenants take turns, and leave half of the connections to others while there are others: a tenant
+        # with many runs keeps each of its connections long, as its runs wait for computing time meanwhile.
+        self._turns = FairSemaphore(self.max_size, shared_limit=max(1, self.max_size // 2))
+        self._borrowers: dict[Connection, str] = {}
         self._waiters: set[asyncio.Timeout] = set()
         self._returned_at: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
 
@@ -70,19 +76,40 @@ class WatchedPool(AsyncConnectionPool[Connection]):
         """
         if self.unavailable_reason:
             raise PoolTimeout(self.unavailable_reason)
+        tenant = current_tenant()
         try:
-            async with asyncio.timeout(None) as waiter:
+            async with asyncio.timeout(timeout or self.timeout) as waiter:
                 self._waiters.add(waiter)
-                return await super().getconn(timeout)
+                await self._turns.acquire(tenant)
+                try:
+                    connection = await super().getconn(timeout)
+                except BaseException:
+                    self._turns.release(tenant)
+                    raise
         except TimeoutError:
-            raise PoolTimeout(self.unavailable_reason) from None
+            raise self._build_timeout() from None
         finally:
             self._waiters.discard(waiter)
+        self._borrowers[connection] = tenant
+        return connection
+
+    def _build_timeout(self) -> PoolTimeout:
+        return PoolTimeout(self.unavailable_reason or "no connection became free in time")
 
     async def putconn(self, conn: Connection) -> None:
         """Return a borrowed connection."""
         self._returned_at[conn] = time.monotonic()
-        await super().putconn(conn)
+        tenant = self._borrowers.pop(conn, None)
+        try:
+            await super().putconn(conn)
+        finally:
+            if tenant is not None:
+                self._turns.release(tenant)
+
+    def get_stats(self) -> dict[str, int]:
+        """Return the pool's counters; who waits for a turn waits for a connection."""
+        stats = super().get_stats()
+        return {**stats, "requests_waiting": stats.get("requests_waiting", 0) + self._turns.waiting}
 
     async def check_unless_fresh(self, connection: Connection) -> None:
         """Check a connection before it is lent, with a round trip only where it can tell something.

@@ -1,14 +1,19 @@
 """A semaphore that shares its slots fairly between the owners who wait for one."""
 
 import asyncio
+import math
+import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 SchedulingPolicy: TypeAlias = Literal["fifo", "priority", "fair_share"]
+
+# Owners that have asked within this time share the slots.
+_RECENT_SECONDS: Final = 60.0
 
 
 class SlotUnavailable(Exception):
@@ -35,10 +40,14 @@ class FairSemaphore:
     and Gallager 1992, "Data Networks", 6.5.2). Callers of one owner are served in order of arrival, except
     under ``priority``, where an owner is expected to have one priority.
 
+    The empty owner stands for work that is nobody's in particular.
+
     Args:
         limit: Slots in all.
         policy: Whose turn is next when a slot comes free.
         owner_limit: Slots that one owner may hold at once. ``None``: all of them.
+        shared_limit: The same while several owners have asked within the last minute, so that another one
+            need not wait for a slot to be given back. ``None``: the owner limit.
         timeout: Seconds that a caller waits for a slot. ``None``: without a limit.
         queue_length: Callers of one owner that may wait at once. ``None``: without a limit.
     """
@@ -49,12 +58,17 @@ class FairSemaphore:
         policy: SchedulingPolicy = "fair_share",
         *,
         owner_limit: int | None = None,
+        shared_limit: int | None = None,
         timeout: float | None = None,
         queue_length: int | None = None,
     ) -> None:
         self.limit = limit
         self.policy: SchedulingPolicy = policy
         self.owner_limit = owner_limit or limit
+        self._shared_limit = shared_limit or self.owner_limit
+        # Who asked last, and since when all have been that owner.
+        self._latest = ""
+        self._latest_since = -math.inf
         self._timeout = timeout
         self._queue_length = queue_length
         self._held: Counter[str] = Counter()
@@ -106,14 +120,13 @@ class FairSemaphore:
         Raises:
             SlotUnavailable: None came free in time, or too many callers of this owner wait already.
         """
-        owner_limit = owner_limit or self.owner_limit
         if self.try_acquire(owner, owner_limit=owner_limit):
             return
         queue = self._queues.get(owner, ())
         if self._queue_length is not None and len(queue) >= self._queue_length:
             self._forget_if_idle(owner)
             raise SlotUnavailable(f"{len(queue)} callers of {owner!r} wait already")
-        waiter = _Waiter(owner, priority, owner_limit, next(self._arrivals))
+        waiter = _Waiter(owner, priority, owner_limit or self.owner_limit, next(self._arrivals))
         self._queues.setdefault(owner, OrderedDict())[waiter] = None
         self._waiting += 1
         try:
@@ -128,8 +141,11 @@ class FairSemaphore:
 
     def try_acquire(self, owner: str, *, owner_limit: int | None = None) -> bool:
         """Take a slot if one is free for this owner now, and return whether it was."""
+        if owner and owner != self._latest:
+            self._latest_since = time.monotonic() if self._latest else -math.inf
+            self._latest = owner
         limit = owner_limit or self.owner_limit
-        if self._queues.get(owner) or self.is_full or self._held[owner] >= limit:
+        if self._queues.get(owner) or self.is_full or self._held[owner] >= self._bound(limit):
             self._forget_if_idle(owner)
             return False
         # Whoever else waits is kept back by its owner's limit.
@@ -152,8 +168,14 @@ class FairSemaphore:
 
     def _next_waiter(self) -> _Waiter | None:
         heads = (next(iter(queue)) for queue in self._queues.values())
-        eligible = (head for head in heads if self._held[head.owner] < head.owner_limit)
+        eligible = (head for head in heads if self._held[head.owner] < self._bound(head.owner_limit))
         return min(eligible, key=self._rank, default=None)
+
+    def _bound(self, owner_limit: int) -> int:
+        """Return how many slots an owner may hold now."""
+        if self._shared_limit >= owner_limit or time.monotonic() - self._latest_since > _RECENT_SECONDS:
+            return owner_limit
+        return self._shared_limit
 
     def _rank(self, waiter: _Waiter) -> tuple[int, ...]:
         match self.policy:

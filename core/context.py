@@ -2,6 +2,7 @@
 
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +27,8 @@ class Context:
     is_from_person: bool = False
 
 
-_context: ContextVar[Context | None] = ContextVar("context", default=None)
+# Of the task in progress; the event loop reads it for each callback, without a call.
+RUN_CONTEXT: Final[ContextVar[Context | None]] = ContextVar("run context", default=None)
 
 
 def set_context(context: Context) -> None:
@@ -34,12 +36,18 @@ def set_context(context: Context) -> None:
 
     For code that LangGraph gives no ``Runtime``, such as the keys of caches. Each run has a task of its own.
     """
-    _context.set(context)
+    RUN_CONTEXT.set(context)
 
 
 def current_context() -> Context | None:
     """Return the parameters of the run in progress, or ``None`` outside of runs."""
-    return _context.get()
+    return RUN_CONTEXT.get()
+
+
+def current_tenant() -> str:
+    """Return the tenant for whom this task works; empty: none in particular."""
+    context = RUN_CONTEXT.get()
+    return context.tenant if context else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

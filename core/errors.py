@@ -5,6 +5,8 @@
     ServiceError                500
     ├── StartupError                 the service cannot start (a setting, a port, the database)
     ├── InvalidRequest          422  the request is well-formed, but its content is not valid
+    ├── BadRequest              400  the parts of the request contradict each other
+    ├── AlreadyExists           409  what the request would create exists
     ├── NotFound                404  what the request names does not exist, or is not the caller's
     ├── Unauthenticated         401  no credential, or an invalid one
     ├── IssuerUnavailable       503  a token cannot be verified, because its issuer's keys cannot be fetched
@@ -56,8 +58,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 
-class ServiceError(Exception):
+class ServiceError(RuntimeError):
     """Root of everything the service raises on purpose; raise one of its subclasses.
+
+    It is a ``RuntimeError`` because LangGraph's dev server shows the messages of Python's own errors and
+    hides all others behind "An internal error occurred".
 
     Args:
         message: What went wrong and what to do next, for the caller to read. Never a secret.
@@ -92,6 +97,20 @@ class InvalidRequest(ServiceError):
 
     code = "invalid_request"
     status = 422
+
+
+class BadRequest(ServiceError):
+    """Raise when the parts of a request contradict each other, where LangGraph's clients expect 400."""
+
+    code = "bad_request"
+    status = 400
+
+
+class AlreadyExists(ServiceError):
+    """Raise when what a request would create exists, or its id is taken."""
+
+    code = "already_exists"
+    status = 409
 
 
 class NotFound(ServiceError):

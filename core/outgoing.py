@@ -35,10 +35,22 @@ class GuardedTransport(httpx.AsyncBaseTransport):
     Args:
         allowed: The hosts.
         trusted: Trusted certificates. ``None``: those of the public authorities.
+        allows_any: Whether any other host is allowed at a public address, over https on port 443.
     """
 
-    def __init__(self, allowed: Iterable[AllowedHost], trusted: ssl.SSLContext | None = None) -> None:
-        self._hosts = _open_transports(list(allowed), trusted)
+    def __init__(
+        self,
+        allowed: Iterable[AllowedHost],
+        trusted: ssl.SSLContext | None = None,
+        *,
+        allows_any: bool = False,
+    ) -> None:
+        # Shared and created only if needed: reading the authorities takes longer than most calls.
+        hosts = list(allowed)
+        verify = trusted or (httpx.create_ssl_context(trust_env=False) if hosts or allows_any else False)
+        self._hosts = {host: _open_transport(verify, keepalive=20) for host in hosts}
+        # Hosts that share a pool must not share a connection, so that it keeps none.
+        self._others = _open_transport(verify, keepalive=0) if allows_any else None
 
     def find_host(self, url: httpx.URL) -> AllowedHost:
         """Return the allowed host of an address.
@@ -49,6 +61,8 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         for host in self._hosts:
             if _is_at(url, host):
                 return host
+        if self._others and url.host and _is_at(url, other := AllowedHost(url.host.lower())):
+            return other
         raise OutgoingRefused(
             f"{url.scheme}://{url.netloc.decode('ascii', 'replace')} is not an allowed host"
         )
@@ -58,17 +72,20 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         host = self.find_host(request.url)
         port = request.url.port or _DEFAULT_PORTS[request.url.scheme]
         addresses = await _resolve_addresses(host, port)
+        transport = self._hosts.get(host) or self._others
+        if transport is None:
+            raise OutgoingRefused(f"{host.name} is not an allowed host")
         for address in addresses[:-1]:
             try:
-                return await self._hosts[host].handle_async_request(_address_request(request, address))
+                return await transport.handle_async_request(_address_request(request, address))
             except httpx.ConnectError:
                 # Nothing was sent, so the next address can be tried.
                 continue
-        return await self._hosts[host].handle_async_request(_address_request(request, addresses[-1]))
+        return await transport.handle_async_request(_address_request(request, addresses[-1]))
 
     async def aclose(self) -> None:
         """Close every connection."""
-        for transport in self._hosts.values():
+        for transport in (*self._hosts.values(), *([self._others] if self._others else [])):
             await transport.aclose()
 
 
@@ -79,20 +96,14 @@ def _is_at(url: httpx.URL, host: AllowedHost) -> bool:
     return port == host.port if host.port else (url.scheme == "https" and port == _DEFAULT_PORTS["https"])
 
 
-def _open_transports(
-    allowed: list[AllowedHost], trusted: ssl.SSLContext | None
-) -> dict[AllowedHost, httpx.AsyncHTTPTransport]:
-    """Return a transport for each host.
+def _open_transport(verify: ssl.SSLContext | bool, *, keepalive: int) -> httpx.AsyncHTTPTransport:  # noqa: FBT001
+    """Return a transport for one host, or for several if no connection is kept.
 
     A pool distinguishes connections by address alone. Two hosts at one address must not share a connection,
     because only the first host's certificate was verified.
     """
-    if not allowed:
-        return {}
-    # Shared and created only if needed: reading the authorities takes longer than most calls.
-    verify = trusted or httpx.create_ssl_context(trust_env=False)
-    limits = httpx.Limits(max_connections=100, max_keepalive_connections=20)
-    return {host: httpx.AsyncHTTPTransport(verify=verify, trust_env=False, limits=limits) for host in allowed}
+    limits = httpx.Limits(max_connections=100, max_keepalive_connections=keepalive)
+    return httpx.AsyncHTTPTransport(verify=verify, trust_env=False, limits=limits)
 
 
 def _address_request(request: httpx.Request, address: Address) -> httpx.Request:

@@ -29,7 +29,13 @@ SQL_FOLDER: Final = Path(__file__).parent / "sql"
 # server may gain or lose it; see open_extensions.
 MIGRATIONS: Final = tuple(
     (SQL_FOLDER / name).read_bytes()
-    for name in ("0001_memory.sql", "0002_spanish_facts.sql", "0003_note_keys.sql", "0004_later_units.sql")
+    for name in (
+        "0001_memory.sql",
+        "0002_spanish_facts.sql",
+        "0003_note_keys.sql",
+        "0004_later_units.sql",
+        "0005_events.sql",
+    )
 )
 VECTORS_SQL: Final = (SQL_FOLDER / "vectors.sql").read_bytes()
 HAS_HALFVEC_SQL: Final = "SELECT to_regtype('halfvec') IS NOT NULL AS found"

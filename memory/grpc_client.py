@@ -1,9 +1,9 @@
 """The gRPC client: :class:`core.memory.Memory` over a connection to a memory service."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import Message as ProtoMessage
@@ -55,6 +55,9 @@ _OPTIONS: Final = (
 )
 
 
+OnUpserted: TypeAlias = Callable[[Scope, Sequence[FactChange]], Awaitable[None]]
+
+
 class RemoteMemory:
     """A memory whose methods are gRPC calls.
 
@@ -64,6 +67,9 @@ class RemoteMemory:
         channel: The channel; its owner closes it.
         settings: Time limits, attempts, the circuit breaker's rest, and the token.
         first_pause: Seconds before the second attempt.
+
+    Attributes:
+        on_upserted: Called with what became of facts, before their caller is answered.
     """
 
     def __init__(
@@ -73,6 +79,7 @@ class RemoteMemory:
         self._calls = Calls(channel, SERVICE, settings, first_pause=first_pause)
         self._seconds = settings.grpc_timeout_seconds
         self._forget_seconds = settings.grpc_forget_timeout_seconds
+        self.on_upserted: OnUpserted | None = None
         token = settings.grpc_token
         self._metadata = (("authorization", f"Bearer {token.get_secret_value()}"),) if token else ()
 
@@ -179,7 +186,10 @@ class RemoteMemory:
             request = pb.UpsertFactsRequest(scope=conversion.to_scope(scope), facts=converted)
         response = await self._call(self._stub.UpsertFacts, request)
         with _check_response():
-            return [conversion.from_fact_change(change) for change in response.changes]
+            changes = [conversion.from_fact_change(change) for change in response.changes]
+        if self.on_upserted:
+            await self.on_upserted(scope, changes)
+        return changes
 
     async def list_facts(
         self,

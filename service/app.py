@@ -1,6 +1,6 @@
 """Build the FastAPI application: its middleware in order, its error handlers and its routers."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
@@ -9,6 +9,7 @@ from starlette.middleware import Middleware
 
 from core.logging import configure_logging
 from core.settings import Settings
+from graphs.registry import REGISTRY
 from service.errors import install_error_handlers
 from service.lifespan import Service, open_service
 from service.middleware.authentication import Authentication, is_loopback
@@ -19,18 +20,23 @@ from service.middleware.request_id import RequestId
 from service.middleware.security_headers import SecurityHeaders
 from service.middleware.telemetry import Telemetry
 from service.middleware.typed_errors import TypedErrors
+from service.routes.agent_server.router import agent_server_router
 from service.routes.agents import agents_router
 from service.routes.approvals import approvals_router
 from service.routes.audit import audit_router
+from service.routes.commands import answer_commands
 from service.routes.dependencies import reject_nul
 from service.routes.health import health_router, metrics_router
 from service.routes.langserve import langserve_router
 from service.routes.memory import memory_router
 from service.routes.messages import messages_router
 from service.routes.overview import overview_router
+from service.routes.pages import crm_docs_router, pages_router
 from service.routes.runs import runs_router
 from service.routes.sessions import sessions_router
 from service.routes.threads import threads_router
+from service.routes.webhooks import webhooks_router
+from service.routes.whatsapp import whatsapp_router
 from service.routes.workflows import workflows_router
 from service.version import VERSION
 
@@ -53,6 +59,28 @@ MIDDLEWARE: Final[tuple[Any, ...]] = (
 )
 
 
+TAGS: Final[Mapping[str, str]] = {
+    "messages": "What the CRM calls when a customer writes.",
+    "runs": "What was asked for, where it stands, and its answer.",
+    "approvals": "What waits for a person.",
+    "sessions": "The conversations of a contact.",
+    "memory": "What is remembered of a contact.",
+    "workflows": "Declarative workflows.",
+    "threads": "Erase a thread.",
+    "agents": "The graphs and the specialised agents.",
+    "audit": "The audit trail.",
+    "service": "Health, version and metrics.",
+}
+
+
+def _describe_tags() -> Iterator[dict[str, str]]:
+    """Yield the groups of the OpenAPI document in their order; each graph's LangServe routes are one."""
+    for name, description in TAGS.items():
+        yield {"name": name, "description": description}
+    for spec in REGISTRY.values():
+        yield {"name": spec.name, "description": f"LangServe: {spec.description}"}
+
+
 def create_app(service: Service | None = None) -> FastAPI:
     """Return a new application.
 
@@ -72,7 +100,9 @@ def create_app(service: Service | None = None) -> FastAPI:
                 app.state.service = service
             opened: Service = app.state.service
             # Its key may be the default one, which is public.
+            await stack.enter_async_context(answer_commands(opened))
             if opened.development_crm and is_loopback(opened.settings.server.host):
+                app.include_router(crm_docs_router())
                 app.mount("/crm", opened.development_crm)
             yield
 
@@ -81,10 +111,15 @@ def create_app(service: Service | None = None) -> FastAPI:
         version=VERSION,
         description=DESCRIPTION,
         lifespan=lifespan,
+        # The pages are our own (service/routes/pages.py).
+        docs_url=None,
+        redoc_url=None,
+        openapi_tags=list(_describe_tags()),
         dependencies=[Depends(reject_nul)],
         middleware=[Middleware(middleware) for middleware in MIDDLEWARE],
     )
     install_error_handlers(app)
+    app.include_router(pages_router())
     app.include_router(health_router())
     app.include_router(metrics_router())
     app.include_router(agents_router())
@@ -97,5 +132,8 @@ def create_app(service: Service | None = None) -> FastAPI:
     app.include_router(overview_router())
     app.include_router(memory_router())
     app.include_router(workflows_router())
+    app.include_router(agent_server_router())
+    app.include_router(webhooks_router())
+    app.include_router(whatsapp_router())
     app.include_router(langserve_router())
     return app

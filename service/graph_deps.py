@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 
 import httpx
 from fastapi import FastAPI
@@ -24,8 +25,10 @@ from graphs.agent_registry import build_agent_registry
 from graphs.caching import is_cacheable
 from graphs.registry import REGISTRY
 from memory.embedded import open_configured_memory
+from memory.grpc_client import RemoteMemory
 from nodes.coordinator.router import AgentRegistry
 from nodes.deps import Deps
+from service.outbox.facts import announce_facts
 from service.runs.request import CompiledGraph
 from service.version import VERSION
 from tools.catalogue import crm_tools, memory_tools
@@ -47,7 +50,13 @@ async def open_memory(
     """Open the memory of the settings, with its embedding model."""
     embedder = build_embedder(settings, "retrieval", cache=vectors)
     stack.push_async_callback(embedder.aclose)
-    return await stack.enter_async_context(open_configured_memory(settings, pool, embedder, tasks, scheduler))
+    memory = await stack.enter_async_context(
+        open_configured_memory(settings, pool, embedder, tasks, scheduler)
+    )
+    if isinstance(memory, RemoteMemory):
+        # The embedded memory tells of facts in its own transactions.
+        memory.on_upserted = partial(announce_facts, pool)
+    return memory
 
 
 async def create_development_crm(settings: Settings, pool: Pool) -> FastAPI | None:

@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
-from uuid import uuid4
 
 from fastapi import FastAPI
 from threadpoolctl import threadpool_limits
@@ -15,7 +14,7 @@ from checkpoints.pool import WatchedPool, open_database, watch_database
 from checkpoints.saver import GroupCommitSaver, open_saver
 from core.circuit import CircuitState
 from core.concurrency import FairSemaphore
-from core.embeddings import VectorCache
+from core.embeddings import VectorCache, build_embedder
 from core.logging import get_logger
 from core.memory import Memory
 from core.metrics import BACKGROUND, use_meter
@@ -25,11 +24,20 @@ from core.settings import Settings
 from core.tasks import Backoff, Supervisor
 from nodes.coordinator.router import AgentRegistry
 from nodes.shared.prompts import hash_prompts
+from service.agent_server.assistants import AssistantStore
+from service.agent_server.commands import ThreadCommands
+from service.agent_server.crons import CronStore
+from service.agent_server.items import ItemStore
+from service.agent_server.opening import open_agent_server, schedule_agent_server
+from service.agent_server.protocol_streams import ProtocolStreams
+from service.agent_server.run_builder import RunBuilder
+from service.agent_server.threads import ThreadStore
 from service.audit.idempotency import RecordedEffects, RequestKeys
 from service.audit.trail import AuditTrail
 from service.audit.worker import maintain_audit
 from service.auth.authenticator import Authenticator, open_authenticator
 from service.auth.rate_limits import RateLimiter, open_storage
+from service.broker import publish_events
 from service.graph_deps import (
     build_deps,
     compile_graphs,
@@ -44,27 +52,30 @@ from service.migrations import migrate_rooms
 from service.observability.metrics import RunMeter, ServiceMetrics, add_gauges
 from service.observability.peers import Peers
 from service.observability.tracing import Tracing, open_tracing
+from service.outbox.events import maintain_outbox
 from service.retention import schedule_retention
-from service.runs.claims import RunClaims
-from service.runs.dispatcher import RunDispatcher
+from service.runs.announcements import announce_effect
 from service.runs.erasure import Erasure
-from service.runs.event_exchange import EventExchange
 from service.runs.executor import RunExecutor
 from service.runs.followers import RunFollowers
+from service.runs.graphs import ForeignGraph, GraphCatalogue
+from service.runs.hooks import RunHooks
 from service.runs.journeys import JourneyRouter
-from service.runs.limits import build_queues
-from service.runs.notifications import Notifications
 from service.runs.observers import RunObserver
+from service.runs.opening import execute_pending, open_runs
 from service.runs.preconditions import ThreadOwners
 from service.runs.queue import Retry, TaskQueue
-from service.runs.recovery import RunRecovery
 from service.runs.request import CompiledGraph
 from service.runs.sessions import SESSION_GRAPH, SessionRuns, summarise_session
 from service.runs.store import RunStore
 from service.runs.takeover import Takeovers
+from service.runs.thread_followers import ThreadFollowers
 from service.sessions.journeys import JourneyStore
 from service.sessions.store import SessionStore
 from service.sessions.worker import SessionWorker, Summarise
+from service.webhooks.deliveries import DeliveryStore
+from service.webhooks.endpoints import EndpointStore
+from service.webhooks.sender import WebhookSender, send_webhooks
 from service.workflows.engine import open_engine
 from service.workflows.workflows import Workflows, schedule_workflows
 from tools.crm.client import CrmClient
@@ -115,6 +126,16 @@ class Service:
         session_runs: Enters and closes the sessions of runs.
         takeovers: People who take conversations over.
         journeys: Finds the journey that a message belongs to.
+        hooks: What happens around runs: sessions and journeys.
+        catalogue: The graphs that runs can be asked of by name, with those that are not ours.
+        assistants: Configured variants of the graphs.
+        threads: Threads as the Agent Server API shows them.
+        run_builder: Builds the runs that the Agent Server API is asked for.
+        crons: Runs that begin again and again.
+        items: What graphs and clients keep beside threads.
+        threads_followed: Follows the runs of threads.
+        commands: Carries out the commands of the streaming protocol.
+        protocol_streams: Reads threads for its clients.
         requests: Idempotency keys of requests.
         audit: The audit trail.
         warming: Done when the router has learnt the agents' examples, or could not.
@@ -124,6 +145,9 @@ class Service:
         tracing: Starts the spans of requests and runs.
         tasks: The background tasks.
         circuits: Returns the circuits of the CRM (``crm``) and of the models that were called, by name.
+        webhooks: The endpoints of webhooks.
+        deliveries: The deliveries of events to them.
+        webhook_sender: Sends them, and knows which addresses are allowed.
         arrivals: Slots of messages that find their session and journey, before they have a run's slot.
         development_crm: The application to mount at ``/crm``; ``None``: a real CRM is set up.
         peers: The other processes that serve the same port; ``None``: there are none.
@@ -150,6 +174,16 @@ class Service:
     session_runs: SessionRuns
     takeovers: Takeovers
     journeys: JourneyRouter
+    hooks: RunHooks
+    catalogue: GraphCatalogue
+    assistants: AssistantStore
+    threads: ThreadStore
+    run_builder: RunBuilder
+    crons: CronStore
+    items: ItemStore
+    threads_followed: ThreadFollowers
+    commands: ThreadCommands
+    protocol_streams: ProtocolStreams
     requests: RequestKeys
     audit: AuditTrail
     warming: asyncio.Task[None]
@@ -159,6 +193,9 @@ class Service:
     tracing: Tracing
     tasks: Supervisor
     circuits: Callable[[], Mapping[str, CircuitState]]
+    webhooks: EndpointStore
+    deliveries: DeliveryStore
+    webhook_sender: WebhookSender
     arrivals: FairSemaphore
     development_crm: FastAPI | None
     peers: Peers | None
@@ -171,6 +208,7 @@ async def open_service(
     models: ChatModels | None = None,
     embedded_url: str | None = None,
     peers: Peers | None = None,
+    foreign: Sequence[ForeignGraph] = (),
 ) -> AsyncIterator[Service]:
     """Open the service; closing the context closes its parts, last opened first.
 
@@ -182,6 +220,7 @@ async def open_service(
         models: Replace the models that the settings name.
         embedded_url: The embedded Postgres, if another process runs it for this one.
         peers: The other processes that serve the same port.
+        foreign: Graphs that are not of the registry, which the Agent Server API serves beside ours.
 
     Raises:
         StartupError: Something cannot be opened; the message is the line to print.
@@ -234,24 +273,19 @@ async def open_service(
 
         info = replace(models.info, prompts=hash_prompts(spec.prompt for spec in deps.agents.specs.values()))
         owners = ThreadOwners(pool)
-        claims = RunClaims(
-            RunStore(pool, replica=str(uuid4()), claim_seconds=settings.runs.claim_seconds),
-            metrics,
-            rollback=partial(_delete_run_checkpoints, saver),
-        )
-        notifications = Notifications(pool)
-        followers, exchange = await _open_followers(stack, tasks, claims, notifications)
-        runs = _build_runs(
+        runs = await open_runs(
+            stack,
             settings,
             pool,
-            claims=claims,
-            followers=followers,
+            tasks,
+            saver=saver,
             audit=stores.audit,
+            meter=metrics,
             observer=RunObserver(metrics, tracing, stores.audit, prompts=info.prompts),
         )
         erasure = Erasure(pool=pool, memory=memory, settled=saver.flush, forget=(saver.forget,))
         circuits = partial(_list_circuits, crm, models)
-        add_gauges(metrics, runs=runs, pool=pool, saver=saver, steps=engine.slots, circuits=circuits)
+        add_gauges(metrics, runs=runs.executor, pool=pool, saver=saver, steps=engine.slots, circuits=circuits)
 
         # Background tasks.
         summarise = partial(summarise_session, graph=graphs[SESSION_GRAPH.name], models=models, memory=memory)
@@ -262,11 +296,23 @@ async def open_service(
             )
         )
         schedule_retention(queue, settings, pool, erasure)
+        maintain_outbox(queue, pool, keep_days=settings.events.keep_days)
+        webhook_sender = await stack.enter_async_context(
+            send_webhooks(
+                tasks,
+                queue,
+                pool,
+                settings=settings.webhooks,
+                meter=metrics,
+                # As for jobs: another process does.
+                is_working=settings.queue.concurrency > 0,
+            )
+        )
         workflows = schedule_workflows(
             settings.workflows,
             pool,
             queue,
-            runs=runs,
+            runs=runs.executor,
             engine=engine,
             checkpointer=saver,
             metrics=metrics,
@@ -274,37 +320,36 @@ async def open_service(
 
         session_runs = SessionRuns(stores.sessions, owners, graphs[SESSION_GRAPH.name])
         journeys = JourneyRouter(stores.journeys, graphs, deps)
-        recovery = RunRecovery(
-            claims.store, runs, exchange, graphs=graphs, session_runs=session_runs, journeys=journeys
+        hooks = RunHooks(session_runs, journeys)
+        api = open_agent_server(
+            stack,
+            pool,
+            graphs,
+            foreign,
+            hooks=hooks,
+            checkpointer=saver,
+            embedder=build_embedder(settings, "retrieval", cache=vectors),
         )
-        recovery.schedule(queue, settings.runs)
-
-        if settings.queue.concurrency:
-            dispatcher = RunDispatcher(
-                claims.store,
-                recovery.execute,
-                is_stopping=lambda: runs.is_stopping,
-                concurrency=settings.queue.concurrency,
-                places=settings.runs.max_concurrent_per_tenant,
-            )
-            dispatcher.listen(notifications)
-            await stack.enter_async_context(tasks.supervise("run-dispatcher", dispatcher.run))
+        schedule_agent_server(api, queue, runs.executor, run_store=runs.store, erasure=erasure)
+        await stack.enter_async_context(publish_events(tasks, pool, settings.amqp, metrics))
+        await execute_pending(stack, settings, runs, tasks, queue, graphs=api.catalogue, hooks=hooks)
         with use_meter(RunMeter(metrics, BACKGROUND)):
             await stack.enter_async_context(queue.work(tasks))
         # Registered last, so that it is the first thing to happen when the service closes.
-        stack.push_async_callback(_drain, queue, runs)
+        stack.push_async_callback(_drain, queue, runs.executor)
+        threads_followed, lifecycle = ThreadFollowers(runs.store, runs.followers), Lifecycle()
         yield Service(
             settings=settings,
-            lifecycle=Lifecycle(),
+            lifecycle=lifecycle,
             pool=pool,
             queue=queue,
             saver=saver,
             authenticator=authenticator,
             rates=rates,
             thread_owners=owners,
-            runs=runs,
-            run_store=claims.store,
-            followers=followers,
+            runs=runs.executor,
+            run_store=runs.store,
+            followers=runs.followers,
             graphs=graphs,
             model=info,
             agents=deps.agents,
@@ -314,9 +359,21 @@ async def open_service(
             sessions=stores.sessions,
             session_runs=session_runs,
             takeovers=Takeovers(
-                stores.sessions, claims.store, runs, graphs[SESSION_GRAPH.name], stores.audit
+                stores.sessions, runs.store, runs.executor, graphs[SESSION_GRAPH.name], stores.audit
             ),
             journeys=journeys,
+            hooks=hooks,
+            catalogue=api.catalogue,
+            assistants=api.assistants,
+            threads=api.threads,
+            run_builder=api.run_builder,
+            crons=api.crons,
+            items=api.items,
+            threads_followed=threads_followed,
+            commands=ThreadCommands(
+                api.run_builder, runs.executor, store=runs.store, graphs=api.catalogue, owners=owners
+            ),
+            protocol_streams=ProtocolStreams(threads_followed, lambda: lifecycle.is_stopping),
             requests=stores.requests,
             audit=stores.audit,
             warming=warming,
@@ -326,7 +383,15 @@ async def open_service(
             tracing=tracing,
             tasks=tasks,
             circuits=circuits,
-            arrivals=FairSemaphore(_ARRIVALS, timeout=settings.runs.queue_seconds),
+            webhooks=EndpointStore(pool),
+            deliveries=DeliveryStore(pool),
+            webhook_sender=webhook_sender,
+            arrivals=FairSemaphore(
+                _ARRIVALS,
+                shared_limit=_ARRIVALS // 2,
+                timeout=settings.runs.queue_seconds,
+                queue_length=settings.runs.queue_length,
+            ),
             development_crm=development_crm,
             peers=peers,
         )
@@ -358,7 +423,7 @@ def _build_stores(settings: Settings, pool: Pool) -> _Stores:
     return _Stores(
         audit=AuditTrail(pool),
         requests=RequestKeys(pool, hours=settings.idempotency.key_hours),
-        effects=RecordedEffects(pool),
+        effects=RecordedEffects(pool, announce_effect),
         sessions=SessionStore(pool, idle_seconds=settings.sessions.idle_seconds),
         journeys=JourneyStore(pool),
     )
@@ -387,45 +452,6 @@ def _schedule_sessions(
     return worker
 
 
-async def _open_followers(
-    stack: AsyncExitStack, tasks: Supervisor, claims: RunClaims, notifications: Notifications
-) -> tuple[RunFollowers, EventExchange]:
-    """Open what tells replicas of each other's runs; claims are renewed from now on."""
-    exchange = EventExchange(claims.store)
-    followers = RunFollowers(claims.store, exchange)
-    for hears in (claims, followers, exchange):
-        hears.listen(notifications)
-    await stack.enter_async_context(tasks.supervise("run-claims", claims.keep))
-    await stack.enter_async_context(tasks.supervise("run-notifications", notifications.listen))
-    await stack.enter_async_context(tasks.supervise("run-events", exchange.run))
-    return followers, exchange
-
-
-def _build_runs(
-    settings: Settings,
-    pool: WatchedPool,
-    *,
-    claims: RunClaims,
-    followers: RunFollowers,
-    audit: AuditTrail,
-    observer: RunObserver,
-) -> RunExecutor:
-    return RunExecutor(
-        settings.runs,
-        build_queues(settings.runs, settings.workflows, shared=settings.auth.enabled),
-        claims=claims,
-        followers=followers,
-        audit=audit,
-        observer=observer,
-        database_unavailable=lambda: pool.unavailable_reason,
-    )
-
-
 async def _drain(queue: TaskQueue, runs: RunExecutor) -> None:
     queue.stop()
     await runs.drain()
-
-
-async def _delete_run_checkpoints(saver: GroupCommitSaver, thread_id: str, run_id: str) -> None:
-    await saver.adelete_for_runs([run_id])
-    saver.forget(thread_id)

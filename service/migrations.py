@@ -31,6 +31,8 @@ def _read_migrations(room: str) -> Sequence[bytes]:
 MIGRATIONS: Final[Mapping[str, Sequence[bytes]]] = {
     schema: _read_migrations(schema) for schema in ("auth", "runs", "audit", "sessions")
 }
+# Last, because its triggers are on tables of the others.
+OUTBOX_MIGRATIONS: Final = _read_migrations("outbox")
 
 
 async def migrate_rooms(pool: Pool) -> None:
@@ -46,6 +48,8 @@ async def migrate_rooms(pool: Pool) -> None:
     log.debug("migrated", room="queue")
     await migrate_workflows(pool)
     log.debug("migrated", room="workflows")
+    await postgres.migrate(pool, "outbox", OUTBOX_MIGRATIONS)
+    log.debug("migrated", room="outbox")
 
 
 async def migrate_all(pool: Pool, settings: Settings) -> None:

@@ -26,6 +26,7 @@ from memory.database import open_extensions
 from service.migrations import migrate_rooms
 from tests.support.clock import MOMENT
 from tests.support.savers import closing_savers
+from tests.support.servers import SERVERS
 
 TEMPLATE = "template_ventros"
 SHARED_MEMORY = Path("/dev/shm")
@@ -35,6 +36,15 @@ ROOM_BYTES = 4 * 2**30
 def pytest_xdist_auto_num_workers() -> int:
     """Two more than there are cores: half of the time a test waits for processes, databases and deadlines."""
     return (os.cpu_count() or 1) + 2
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests that need a server where there is none, or fail them where REQUIRE_ALL says so."""
+    for name, find_fault in SERVERS.items():
+        if item.get_closest_marker(name) and (fault := find_fault()):
+            if os.environ.get("REQUIRE_ALL"):
+                pytest.fail(f"REQUIRE_ALL is set, and {fault}", pytrace=False)
+            pytest.skip(fault)
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +61,7 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         "CRM_API_BASE",
         "LANGSMITH_TRACING",
         "REDIS_URL",
+        "AMQP_URL",
         "OTEL_EXPORTER_OTLP_ENDPOINT",
     ):
         monkeypatch.delenv(name, raising=False)

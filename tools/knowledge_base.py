@@ -6,6 +6,7 @@ all tenants, and so has the index.
 """
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +28,8 @@ SEARCH_SECONDS = 1.5
 MAX_ARTICLES: Final = 20_000
 # A longer article is shown by its best passage.
 MAX_BODY_CHARACTERS: Final = 2_000
+# Articles kept in this process, 13 MB at most.
+_MAX_LOADED: Final = 128
 # What memory takes as an id and as a text.
 _MAX_ID_CHARACTERS: Final = 200
 _MAX_TEXT_CHARACTERS: Final = 100_000
@@ -70,6 +73,7 @@ class KnowledgeBase:
     def __init__(self, crm: CrmClient, memory: Memory | None = None) -> None:
         self._crm = crm
         self._memory = memory or NoMemory()
+        self._loaded: OrderedDict[tuple[str, datetime], Message] = OrderedDict()
 
     async def find(self, query: str, *, limit: int = 3) -> list[FoundArticle]:
         """Return the articles that fit a question best, whatever their language, best first.
@@ -92,14 +96,23 @@ class KnowledgeBase:
             # While only some articles have vectors, those would be found for every question.
             return []
         hits = result.hits[:limit]
-        messages = await asyncio.gather(
-            *(self._memory.recent(KNOWLEDGE, session_id=hit.session_id, limit=1) for hit in hits)
-        )
-        return [
-            _build_article(hit, message)
-            for hit, found in zip(hits, messages, strict=True)
-            for message in found
-        ]
+        messages = await asyncio.gather(*map(self._load, hits))
+        return [_build_article(hit, message) for hit, message in zip(hits, messages, strict=True) if message]
+
+    async def _load(self, hit: Hit) -> Message | None:
+        """Return the article that a passage is of; ``None``: it was removed meanwhile."""
+        key = (hit.session_id, hit.at)
+        loaded = self._loaded.pop(key, None)
+        # A CRM may change an article and leave its time.
+        if loaded is None or hit.text not in loaded.text:
+            loaded = next(
+                iter(await self._memory.recent(KNOWLEDGE, session_id=hit.session_id, limit=1)), None
+            )
+        if loaded:
+            self._loaded[key] = loaded
+            if len(self._loaded) > _MAX_LOADED:
+                self._loaded.popitem(last=False)
+        return loaded
 
 
 def _build_article(hit: Hit, message: Message) -> FoundArticle:

@@ -70,12 +70,18 @@ RETURNING status
 
 -- name: mark_waiting
 -- A cancellation that came while the run was in progress takes effect here.
-UPDATE workflows.runs
-SET status = CASE WHEN cancel_requested THEN 'cancelled' ELSE 'waiting' END,
-    ended_at = CASE WHEN cancel_requested THEN now() END,
-    wake_at = to_timestamp(%(wake_at)s), interruptions = 0, error = NULL, recovery = NULL
-WHERE id = %(id)s AND attempt = %(attempt)s AND ended_at IS NULL
-RETURNING status
+WITH marked AS (
+    UPDATE workflows.runs
+    SET status = CASE WHEN cancel_requested THEN 'cancelled' ELSE 'waiting' END,
+        ended_at = CASE WHEN cancel_requested THEN now() END,
+        wake_at = to_timestamp(%(wake_at)s), interruptions = 0, error = NULL, recovery = NULL
+    WHERE id = %(id)s AND attempt = %(attempt)s AND ended_at IS NULL
+    RETURNING status, tenant
+), announced AS (
+    SELECT outbox.add_all(tenant, %(events)s::json) AS events
+    FROM marked WHERE status = 'waiting' AND %(events)s::json IS NOT NULL
+)
+SELECT status, (SELECT events FROM announced) FROM marked
 
 -- name: mark_ended
 UPDATE workflows.runs

@@ -144,15 +144,22 @@ class WorkflowStore:
         values = {"id": run_id, "attempt": attempt, "is_cancelled": is_cancelled}
         return _read_status(await self._fetch_one("release", **values))
 
-    async def mark_waiting(self, run_id: str, attempt: int, *, wake_at: float | None) -> Status | None:
+    async def mark_waiting(
+        self, run_id: str, attempt: int, *, wake_at: float | None, events: str | None = None
+    ) -> Status | None:
         """Record that a run waits for a signal, a person or a time (seconds since the epoch).
+
+        Args:
+            run_id: The run.
+            attempt: Its latest attempt.
+            wake_at: When it continues by itself; None: it does not.
+            events: What becomes true with that, as ``outbox.add_all`` takes it; None: nothing.
 
         Returns:
             Its status: ``waiting``, or ``cancelled`` if that was requested. None: it is somebody else's.
         """
-        return _read_status(
-            await self._fetch_one("mark_waiting", id=run_id, attempt=attempt, wake_at=wake_at)
-        )
+        values = {"id": run_id, "attempt": attempt, "wake_at": wake_at, "events": events}
+        return _read_status(await self._fetch_one("mark_waiting", **values))
 
     async def mark_ended(
         self, run_id: str, attempt: int, status: FinalStatus, error: Mapping[str, Any] | None

@@ -215,9 +215,13 @@ def build_write_rows(
                 _blob_cell(data),
             )
         )
-    replaces = all(channel in WRITES_IDX_MAP for channel, _ in writes)
     size = sum([len(cells[-1]) + _ROW_BYTES for cells in rows])
-    return Rows({"replaced_writes" if replaces else "checkpoint_writes": rows}, size)
+    return Rows({"replaced_writes" if is_replacing(writes) else "checkpoint_writes": rows}, size)
+
+
+def is_replacing(writes: Sequence[tuple[str, Any]]) -> bool:
+    """Return whether writes go to the special channels alone, such as those of errors and interrupts."""
+    return all(channel in WRITES_IDX_MAP for channel, _ in writes)
 
 
 def is_large(values: Iterable[object]) -> bool:
@@ -264,12 +268,20 @@ def _encode_json(document: Mapping[str, Any]) -> bytes:
         return json.dumps(document).encode()
 
 
+def join_rows(parts: Iterable[Rows]) -> Rows:
+    """Return the rows of several calls as those of one."""
+    tables: dict[Table, list[Row]] = {}
+    size = 0
+    for part in parts:
+        size += part.size
+        for table, rows in part.tables.items():
+            tables.setdefault(table, []).extend(rows)
+    return Rows(tables, size)
+
+
 def merge_rows(parts: Iterable[Rows]) -> dict[Table, list[Row]]:
     """Merge the rows of all writes; where a statement may touch a key only once, the last row counts."""
-    merged: dict[Table, list[Row]] = {}
-    for part in parts:
-        for table, rows in part.tables.items():
-            merged.setdefault(table, []).extend(rows)
+    merged = join_rows(parts).tables
     if "checkpoints" in merged:
         merged["checkpoints"] = _deduplicate(merged["checkpoints"], range(3))
     if "replaced_writes" in merged:

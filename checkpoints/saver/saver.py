@@ -32,7 +32,15 @@ from checkpoints.saver.queries import (
     fetch_pages,
     retry,
 )
-from checkpoints.saver.rows import LARGE_BYTES, build_checkpoint_rows, build_write_rows, is_large
+from checkpoints.saver.rows import (
+    LARGE_BYTES,
+    build_checkpoint_rows,
+    build_write_rows,
+    is_large,
+    is_replacing,
+    join_rows,
+)
+from checkpoints.saver.step_writes import StepWrites
 from checkpoints.saver.writer import GroupWriter, WriteFailure
 from core.metrics import CommitMeter
 from core.postgres import Pool
@@ -72,8 +80,8 @@ def expect_reads(thread_id: str, reads: int, *, is_new: bool) -> None:
 class GroupCommitSaver(DeltaHistorySaver):
     """A saver that commits the concurrent writes of all threads together.
 
-    It and the stock saver read each other's threads. ``aput`` and ``aput_writes`` return
-    when their transaction has committed. Each read borrows a connection of its own.
+    It and the stock saver read each other's threads. ``aput`` returns when its transaction has committed,
+    with the writes of its step's tasks in it. Each read borrows a connection of its own.
 
     Args:
         pool: Connections for reads.
@@ -87,6 +95,7 @@ class GroupCommitSaver(DeltaHistorySaver):
         super().__init__(pool, serde=serde)
         self._pool = pool
         self._writer = writer
+        self._step_writes = StepWrites(writer)
 
     @property
     def last_failure(self) -> WriteFailure | None:
@@ -103,9 +112,12 @@ class GroupCommitSaver(DeltaHistorySaver):
         """Save a checkpoint. See :meth:`GroupWriter.write` for errors."""
         configurable = config["configurable"]
         values = checkpoint["channel_values"]
+        kept = await self._step_writes.take(configurable["thread_id"])
         await self._writer.write(
             configurable["thread_id"],
-            lambda: build_checkpoint_rows(self.serde, config, checkpoint, metadata, new_versions),
+            lambda: join_rows(
+                [*kept, build_checkpoint_rows(self.serde, config, checkpoint, metadata, new_versions)]
+            ),
             large=is_large([values[channel] for channel in new_versions if channel in values]),
         )
         return {
@@ -123,16 +135,27 @@ class GroupCommitSaver(DeltaHistorySaver):
         task_id: str,
         task_path: str = "",
     ) -> None:
-        """Save a task's writes. See :meth:`GroupWriter.write` for errors."""
-        await self._writer.write(
-            config["configurable"]["thread_id"],
-            lambda: build_write_rows(self.serde, config, writes, task_id, task_path),
-            large=is_large([value for _, value in writes]),
-        )
+        """Save a task's writes. See :meth:`GroupWriter.write` for errors.
+
+        What a task ends with, and what is large, is committed when this returns. Other writes are committed
+        with the checkpoint of their step, or a moment later where none follows.
+        """
+        thread_id, large = config["configurable"]["thread_id"], is_large([value for _, value in writes])
+        if large or is_replacing(writes):
+            await self._writer.write(
+                thread_id,
+                lambda: build_write_rows(self.serde, config, writes, task_id, task_path),
+                large=large,
+            )
+        else:
+            self._step_writes.keep(
+                thread_id, build_write_rows(self.serde, config, writes, task_id, task_path)
+            )
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Return a thread's latest checkpoint, or the one with the given id."""
         configurable = config["configurable"]
+        await self._step_writes.settle(configurable["thread_id"])
         parameters = [str(configurable["thread_id"]), configurable.get("checkpoint_ns", "")]
         if checkpoint_id := get_checkpoint_id(config):
             return await self._read(BY_ID_SQL, [*parameters, checkpoint_id])
@@ -158,6 +181,11 @@ class GroupCommitSaver(DeltaHistorySaver):
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
         """Yield checkpoints, newest first. A slow consumer holds no connection."""
+        await (
+            self._step_writes.settle(config["configurable"]["thread_id"])
+            if config
+            else self._step_writes.settle_all()
+        )
         where, parameters = self._search_where(config, filter, before)
         async for rows in fetch_pages(self._pool, where, parameters, limit):
             for row in rows:
@@ -167,6 +195,7 @@ class GroupCommitSaver(DeltaHistorySaver):
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         """Return the writes and snapshots from which the channels' values are rebuilt."""
+        await self._step_writes.settle(config["configurable"]["thread_id"])
         return await retry(
             lambda: super(GroupCommitSaver, self).aget_delta_channel_history(config=config, channels=channels)
         )
@@ -202,7 +231,13 @@ class GroupCommitSaver(DeltaHistorySaver):
 
     async def flush(self) -> None:
         """Wait until every queued write has been committed or has failed. Call this before deleting rows."""
+        await self._step_writes.settle_all()
         await self._writer.flush()
+
+    async def close(self) -> None:
+        """Commit what is queued, and refuse new writes."""
+        await self._step_writes.settle_all()
+        await self._writer.close()
 
     async def _change(self, query: str, parameters: dict[str, Any]) -> None:
         # A write whose caller was cancelled may still be queued, and must not follow a deletion.
@@ -244,12 +279,17 @@ class GroupCommitSaver(DeltaHistorySaver):
             yield cursor
 
 
+def build_serializer() -> JsonPlusSerializer:
+    """Return the strict serializer: what it reads cannot make the service import or call what it names."""
+    return JsonPlusSerializer(allowed_msgpack_modules=None)
+
+
 @asynccontextmanager
 async def open_saver(pool: Pool, meter: CommitMeter | None = None) -> AsyncIterator[GroupCommitSaver]:
     """Open a saver whose tables are up to date. Queued writes are committed before it closes.
 
-    Deserialisation is strict: a row cannot make the service import or call what it names. States therefore
-    hold only messages and plain JSON values.
+    Deserialisation is strict (:func:`build_serializer`). States therefore hold only messages and plain JSON
+    values.
 
     Args:
         pool: The database.
@@ -259,9 +299,9 @@ async def open_saver(pool: Pool, meter: CommitMeter | None = None) -> AsyncItera
         psycopg.OperationalError: The database is unavailable.
     """
     writer = GroupWriter(lambda: connect(pool), patience_seconds=pool.timeout, meter=meter)
+    saver = GroupCommitSaver(pool, writer, build_serializer())
     try:
-        saver = GroupCommitSaver(pool, writer, JsonPlusSerializer(allowed_msgpack_modules=None))
         await migrate(pool, saver)
         yield saver
     finally:
-        await writer.close()
+        await saver.close()

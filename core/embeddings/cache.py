@@ -1,9 +1,11 @@
 """A bounded cache of the vectors of the texts that were embedded last."""
 
+import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
+from weakref import WeakValueDictionary
 
 # A vector of 384 dimensions takes 12 KB as a list of numbers.
 _SIZE: Final = 512
@@ -22,6 +24,11 @@ class VectorCache:
     def __init__(self, size: int = _SIZE) -> None:
         self._size = size
         self._vectors: OrderedDict[bytes, Sequence[float]] = OrderedDict()
+        self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
+
+    def lock(self, form: str, text: str) -> asyncio.Lock:
+        """Return the lock of whoever embeds a text in a form, so that others wait for the vector."""
+        return self._locks.setdefault(_compute_key(form, text), asyncio.Lock())
 
     def get(self, form: str, text: str) -> Sequence[float] | None:
         """Return the vector of a text in a form, or ``None``."""

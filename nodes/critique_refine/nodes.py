@@ -71,17 +71,18 @@ class CritiqueRefineNodes:
         self._validate_question = load_prompt("critique_refine_validate_question")
         self._refine_prompt = load_prompt("critique_refine_refine")
 
-    async def prepare(self, state: CritiqueRefineInput) -> dict[str, Any]:
+    async def prepare(self, state: CritiqueRefineState) -> dict[str, Any]:
         """Node: read the customer, append the request to the thread and clear what the last run left.
 
         Raises:
             NotFound: The CRM does not know the contact.
             CrmUnavailable: The CRM did not answer. The thread is left as it was.
         """
-        customer = await load_contact_profile(self._deps, state.contact_id)
+        given = CritiqueRefineInput.model_validate(state)
+        customer = await load_contact_profile(self._deps, given.contact_id)
         return {
-            **reset_context(state.background, get_time_zone(customer)),
-            "messages": [HumanMessage(state.prompt, id=str(uuid4()))],
+            **reset_context(given.background, get_time_zone(customer)),
+            "messages": [HumanMessage(given.prompt, id=str(uuid4()))],
             "customer": customer,
             "draft": "",
             "critique": None,

@@ -74,18 +74,19 @@ class HierarchicalNodes:
         self._decide_prompt = load_prompt("hierarchical_decide")
         self._work_template = Template(load_prompt("hierarchical_work"))
 
-    async def prepare(self, state: HierarchicalInput) -> dict[str, Any]:
+    async def prepare(self, state: HierarchicalState) -> dict[str, Any]:
         """Open the turn: the task becomes a message, and the last run's results are cleared.
 
         Raises:
             InvalidRequest: The team is not valid; nothing is written to the thread.
         """
+        given = HierarchicalInput.model_validate(state)
         return {
             # Studio passes only the fields a user filled in; this writes the defaults of the others.
-            **dict(state),
-            **reset_context(state.background, state.time_zone),
-            "sub_agents": complete_team(state.sub_agents or self._team, self._deps.tools),
-            "messages": [HumanMessage(make_storable(state.task), id=str(uuid4()))],
+            **dict(given),
+            **reset_context(given.background, given.time_zone),
+            "sub_agents": complete_team(given.sub_agents or self._team, self._deps.tools),
+            "messages": [HumanMessage(make_storable(given.task), id=str(uuid4()))],
             "rounds": 0,
             "subtasks": Overwrite([]),
             "feedback": "",

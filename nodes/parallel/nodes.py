@@ -61,20 +61,21 @@ class ParallelNodes:
         self._merge_prompt = load_prompt("parallel_merge")
         self._answers_template = load_prompt("parallel_answers")
 
-    async def prepare(self, state: ParallelInput) -> dict[str, Any]:
+    async def prepare(self, state: ParallelState) -> dict[str, Any]:
         """Open the turn: the question becomes a message, and the last run's results are cleared.
 
         Raises:
             InvalidRequest: An agent names an unknown tool.
         """
+        given = ParallelInput.model_validate(state)
         turn = str(uuid4())
         return {
             # Studio passes only the fields a user filled in; this writes the defaults of the others.
-            **dict(state),
+            **dict(given),
             **reset_context(),
-            "messages": [HumanMessage(state.question, id=turn)],
-            "agents": complete_agents(state.agents, self._deps.tools),
-            "race": turn if state.mode == "first" else "",
+            "messages": [HumanMessage(given.question, id=turn)],
+            "agents": complete_agents(given.agents, self._deps.tools),
+            "race": turn if given.mode == "first" else "",
             "branches": Overwrite([]),
             "success": False,
             "answer": "",

@@ -83,17 +83,18 @@ class PlanningMonitorNodes:
         self._monitor_prompt = load_prompt("planning_monitor_monitor")
         self._monitor_question = load_prompt("planning_monitor_question")
 
-    async def prepare(self, state: PlanningInput) -> dict[str, Any]:
+    async def prepare(self, state: PlanningState) -> dict[str, Any]:
         """Node: read the contact, append the task to the thread and clear what the last run left.
 
         Raises:
             NotFound: The CRM does not know the contact.
             CrmUnavailable: The CRM did not answer.
         """
-        message = HumanMessage(state.task, id=str(uuid4()))
-        contact = await load_contact_profile(self._deps, state.contact_id)
+        given = PlanningInput.model_validate(state)
+        message = HumanMessage(given.task, id=str(uuid4()))
+        contact = await load_contact_profile(self._deps, given.contact_id)
         return {
-            **reset_context(state.background, get_time_zone(contact)),
+            **reset_context(given.background, get_time_zone(contact)),
             "messages": [message],
             "turn": message.id,
             "contact": contact,

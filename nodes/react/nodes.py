@@ -55,16 +55,17 @@ class ReactNodes:
         self._reflection_prompt = load_prompt("react_reflection")
         self._reflection_question = load_prompt("react_reflection_question")
 
-    async def prepare(self, state: ReactInput) -> dict[str, Any]:
+    async def prepare(self, state: ReactState) -> dict[str, Any]:
         """Node: append the task to the thread and clear what the last run left.
 
         Raises:
             InvalidRequest: The input names an unknown tool.
         """
-        check_tool_names(self._tools, state.tools)
-        message = HumanMessage(state.task, id=str(uuid4()))
+        given = ReactInput.model_validate(state)
+        check_tool_names(self._tools, given.tools)
+        message = HumanMessage(given.task, id=str(uuid4()))
         return {
-            **reset_context(state.background, state.time_zone),
+            **reset_context(given.background, given.time_zone),
             "messages": [message],
             "turn": message.id,
             "iterations": 0,

@@ -79,7 +79,7 @@ class RunWorkflowNodes:
     def __init__(self, compile_workflow: CompileWorkflow) -> None:
         self._compile = compile_workflow
 
-    async def prepare(self, state: RunWorkflowInput) -> RunWorkflowState:
+    async def prepare(self, state: RunWorkflowState) -> RunWorkflowState:
         """Node: read the definition and its input.
 
         Raises:
@@ -87,12 +87,16 @@ class RunWorkflowNodes:
             InvalidDefinition: The definition or its input has faults.
             InvalidRequest: The definition has waits.
         """
-        definition = load_request(state)
+        fields = RunWorkflowInput.model_fields.keys() & state.keys()
+        given = RunWorkflowInput.model_validate(
+            {name: value for name, value in state.items() if name in fields}
+        )
+        definition = load_request(given)
         _check_no_waits(definition)
         return RunWorkflowState(
             messages=[HumanMessage(f"Run {definition.name}.", id=str(uuid4()))],
             definition=definition.to_json(),
-            input=read_input(definition, state.input),
+            input=read_input(definition, given.input),
             status="running",
             result=None,
             error="",

@@ -79,8 +79,11 @@ WITH ended AS (
 ), audited AS (
     {INTO_ENTRIES}
     SELECT {ENTRY_VALUES} FROM locked
+), announced AS (
+    SELECT outbox.add_all(%(tenant)s, %(events)s::json) AS events
+    FROM locked WHERE records > 0 AND %(events)s::json IS NOT NULL
 )
-SELECT records FROM locked
+SELECT records, (SELECT events FROM announced) FROM locked
 """  # noqa: S608 - constants
 ERASE_EFFECTS_SQL: Final = "DELETE FROM audit.effects WHERE thread_id = %s"
 
@@ -102,15 +105,21 @@ DELETE_EXPIRED_KEYS_SQL: Final = "DELETE FROM audit.request_keys WHERE expires_a
 ERASE_KEYS_SQL: Final = "DELETE FROM audit.request_keys WHERE thread_id = %s"
 
 
+# Returns the events that a finished effect makes true, as ``outbox.add_all`` takes them; ``None``: none.
+Announce: TypeAlias = Callable[[str, Arguments, Outcome, str], str | None]
+
+
 class RecordedEffects:
     """:class:`core.effects.Effects` in the service's Postgres: two small writes for each effect.
 
     Args:
         pool: The service's pool.
+        announce: Describes the events of an effect by its action, arguments, outcome and key.
     """
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, announce: Announce = lambda *_: None) -> None:
         self._pool = pool
+        self._announce = announce
 
     async def run_once(
         self, key: str, action: str, arguments: Arguments, do: Callable[[], Awaitable[Outcome]]
@@ -128,7 +137,9 @@ class RecordedEffects:
         except ServiceError as fault:
             await self._record_fault(attempt, "begun", fault)
             raise
-        await self._end(attempt, "finished", "finished", outcome)
+        await self._end(
+            attempt, "finished", "finished", outcome, events=self._announce(action, arguments, outcome, key)
+        )
         return outcome
 
     async def _begin(self, begun: Entry, arguments_hash: bytes) -> "_Attempt | Outcome":
@@ -165,7 +176,13 @@ class RecordedEffects:
         return outcome
 
     async def _end(
-        self, attempt: "_Attempt", state: EffectState, result: str, outcome: Outcome | None
+        self,
+        attempt: "_Attempt",
+        state: EffectState,
+        result: str,
+        outcome: Outcome | None,
+        *,
+        events: str | None = None,
     ) -> None:
         begun = attempt.entry
         ended = Entry(
@@ -182,6 +199,7 @@ class RecordedEffects:
             "begun_id": attempt.entry_id,
             "state": state,
             "effect_outcome": None if outcome is None else json.dumps(outcome),
+            "events": events,
         }
         try:
             async with self._pool.connection() as connection:

@@ -17,8 +17,8 @@ log = get_logger(__name__)
 
 # effect: something outside was changed; approval: a person decided; takeover: a person took a conversation
 # over or gave it back; run: a run ended; erasure: a thread was erased; key: an API key was created, rotated
-# or revoked; retention: old entries were removed.
-Action: TypeAlias = Literal["effect", "approval", "takeover", "run", "erasure", "key", "retention"]
+# or revoked; retention: old entries were removed; state: a thread's state was changed by hand.
+Action: TypeAlias = Literal["effect", "approval", "takeover", "run", "erasure", "key", "retention", "state"]
 
 # Notes that wait to be written. While the database is unavailable, the oldest are dropped beyond this.
 MAX_NOTES: Final = 10_000

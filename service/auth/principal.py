@@ -8,7 +8,8 @@ from core.context import Actor
 # runs: run graphs and send messages; approvals: list and decide approvals; sessions: read conversations;
 # takeover: take conversations over from agents, reply in them and give them back; memory:read, memory:write:
 # read what is remembered of contacts, keep notes on them; erasure: erase threads and memory; audit: read the
-# audit trail; metrics: read the service's own numbers, which cover all tenants; admin: all of these.
+# audit trail; webhooks: choose where the tenant's events are sent; metrics: read the service's own numbers,
+# which cover all tenants; admin: all of these.
 Scope: TypeAlias = Literal[
     "runs",
     "approvals",
@@ -18,6 +19,7 @@ Scope: TypeAlias = Literal[
     "memory:write",
     "erasure",
     "audit",
+    "webhooks",
     "metrics",
     "admin",
 ]

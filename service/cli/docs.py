@@ -19,10 +19,11 @@ from core.settings import GROUPS, env_name
 from graphs.registry import REGISTRY
 from graphs.spec import draw_mermaid
 from nodes.shared.steps import STEPS
+from service.outbox.catalogue import CATALOGUE, EventData
 
 PROJECT = Path(__file__).resolve().parents[2]
 # Pages with parts between `<!-- generated:NAME -->` and `<!-- /generated -->`.
-PAGES = ("README.md", "docs/errors.md", "docs/graphs.md", "docs/settings.md")
+PAGES = ("README.md", "docs/errors.md", "docs/events.md", "docs/graphs.md", "docs/settings.md")
 _MARKED = re.compile(r"(<!-- generated:(\w+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
 
 
@@ -97,6 +98,26 @@ def _describe_kind(kind: type[ServiceError]) -> str:
     return "an unexpected failure" if kind is ServiceError else description
 
 
+def _build_event_catalogue() -> str:
+    """Return a section for each type of event, with a table of its fields."""
+    return "\n\n".join(map(_build_event_section, CATALOGUE.values()))
+
+
+def _build_event_section(model: type[EventData]) -> str:
+    rows = ["| field | type | what it is |", "|---|---|---|"]
+    for name, schema in model.model_json_schema()["properties"].items():
+        rows.append(f"| `{name}` | {_format_type(schema)} | {schema.get('description', '')} |")
+    return "\n".join([f"### {model.type}", "", _read_first_line(model), "", *rows])
+
+
+def _format_type(schema: Mapping[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(map(_format_type, schema["anyOf"]))
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    return str(schema.get("format", schema.get("type", "any")))
+
+
 def _build_settings_table() -> str:
     return "\n".join(["| setting | default | what it is |", "|---|---|---|", *_build_setting_rows()])
 
@@ -130,6 +151,7 @@ _PARTS: Mapping[str, Callable[[], str]] = {
     "diagrams": _build_diagrams,
     "steps": _build_step_table,
     "errors": _build_error_table,
+    "events": _build_event_catalogue,
     "settings": _build_settings_table,
 }
 

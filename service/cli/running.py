@@ -7,9 +7,8 @@ from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
-import uvloop
-
 from core.errors import StartupError
+from core.fair_loop import FairLoop
 from core.logging import configure_logging
 from core.settings import Settings
 
@@ -27,7 +26,7 @@ def run_until_stopped(serve: Callable[[Settings], Coroutine[Any, Any, None]]) ->
 
 def run_in_loop(serving: Coroutine[Any, Any, None]) -> None:
     """Run a coroutine to its end in an event loop of its own."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=FairLoop) as runner:
         runner.run(serving)
 
 

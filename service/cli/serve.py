@@ -7,7 +7,7 @@ import json
 import shlex
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -24,6 +24,7 @@ from service.lifespan import Service, open_service
 from service.middleware.authentication import is_loopback
 from service.observability.peers import Peers, write_metrics
 from service.routes.health import describe_health
+from service.runs.graphs import ForeignGraph
 from service.version import VERSION
 
 # After the runs have drained: time for streams to send their last event.
@@ -90,7 +91,10 @@ class RunningServer:
 
 @asynccontextmanager
 async def open_server(
-    settings: Settings, models: ChatModels | None = None, shared: Shared | None = None
+    settings: Settings,
+    models: ChatModels | None = None,
+    shared: Shared | None = None,
+    foreign: Sequence[ForeignGraph] = (),
 ) -> AsyncIterator[RunningServer]:
     """Listen, open the service and serve it; when the context closes, drain and close everything.
 
@@ -98,6 +102,7 @@ async def open_server(
         settings: What to open and where to listen.
         models: Replace the models the settings name.
         shared: What this process has in common with others that serve the same port.
+        foreign: Graphs to serve that are not of the registry.
 
     Raises:
         StartupError: The address requires authentication, or the port or a dependency is not available.
@@ -106,7 +111,10 @@ async def open_server(
     async with AsyncExitStack() as stack:
         listener = stack.enter_context(contextlib.closing(shared.listener if shared else listen(settings)))
         peers, embedded_url = (shared.peers, shared.embedded_url) if shared else (None, None)
-        async with open_service(settings, models=models, embedded_url=embedded_url, peers=peers) as service:
+        opened = open_service(
+            settings, models=models, embedded_url=embedded_url, peers=peers, foreign=foreign
+        )
+        async with opened as service:
             app = create_app(service)
             config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=grace)
             server = ServerWithoutSignals(config)
@@ -126,6 +134,7 @@ async def serve_until_signal(
     *,
     models: ChatModels | None = None,
     shared: Shared | None = None,
+    foreign: Sequence[ForeignGraph] = (),
     announce: Callable[[RunningServer], None] | None = None,
     watch: Callable[[Callable[[], None]], None] | None = None,
 ) -> None:
@@ -135,6 +144,7 @@ async def serve_until_signal(
         settings: What to open and where to listen.
         models: Replace the models the settings name.
         shared: What this process has in common with others that serve the same port.
+        foreign: Graphs to serve that are not of the registry.
         announce: Called when the server is ready; by default, the startup message is printed.
         watch: Called with what stops the server, before it starts.
     """
@@ -151,7 +161,7 @@ async def serve_until_signal(
         asyncio.get_running_loop().add_signal_handler(number, stop)
     if watch:
         watch(stop)
-    async with open_server(settings, models, shared) as opened:
+    async with open_server(settings, models, shared, foreign) as opened:
         running = opened
         tune_garbage_collector()
         (announce or print_startup_message)(opened)

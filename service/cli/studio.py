@@ -1,4 +1,4 @@
-"""``make studio``: run LangGraph's dev server on ``langgraph.json``, with the development CRM beside it.
+"""``make studio-dev``: run LangGraph's dev server on ``langgraph.json``, with the development CRM beside it.
 
 The dev server keeps threads in memory; the development CRM has an embedded Postgres of its own, so that the
 service and Studio can run at the same time.

@@ -14,12 +14,24 @@ Access: TypeAlias = Scope | Literal["anyone", "member"]
 ACCESS: Mapping[str, Access] = {
     # Probes and load balancers have no key. The response shows nothing of any tenant.
     "/health": "anyone",
+    "/ok": "anyone",
     # The development CRM checks its own key, CRM_API_KEY, in the same header; it is served on loopback only.
     "/crm": "anyone",
+    # The pages' scripts and styles, which show nothing of anyone.
+    "/assets": "anyone",
+    "/": "member",
+    # Gateways sign what they send, and the route checks that; it is off until the key is set up.
+    "/v1/gateways": "anyone",
     "/docs": "member",
-    "/redoc": "member",
     "/openapi.json": "member",
     "/info": "member",
+    # The Agent Server API. Routes that write a state or read memory ask for a further scope.
+    "/assistants": "runs",
+    "/threads": "runs",
+    "DELETE /threads": "erasure",
+    "/threads/prune": "erasure",
+    "/runs": "runs",
+    "/store": "runs",
     "/v1/messages": "runs",
     "/v1/runs": "runs",
     "/v1/workflows": "runs",
@@ -37,6 +49,7 @@ ACCESS: Mapping[str, Access] = {
     "/v1/memory/forget": "erasure",
     "/v1/threads": "erasure",
     "/v1/audit": "audit",
+    "/v1/webhooks": "webhooks",
     # The numbers cover all tenants.
     "/v1/agents": "metrics",
     "/metrics": "metrics",

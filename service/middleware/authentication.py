@@ -6,6 +6,7 @@ address, or reach it under a name of their own (DNS rebinding). The same holds f
 (``Basic``).
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 
@@ -13,6 +14,7 @@ import structlog
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from core.context import Context, set_context
 from core.errors import Forbidden, NotFound, ServiceError, Unauthenticated
 from core.settings import LOOPBACK
 from service.auth.principal import LOCAL, Identity
@@ -37,7 +39,7 @@ class Authentication:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer it with 401, 403 or 404."""
-        if scope["type"] != "http":
+        if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
@@ -47,6 +49,10 @@ class Authentication:
             await _refuse(to_service_error(error), scope, headers)(scope, receive, send)
             return
         scope.setdefault("state", {})["identity"] = identity
+        if identity.tenant:
+            set_context(Context(tenant=identity.tenant, user=identity.user))
+            # The rest of the request waits for the tenant's turn, see core.fair_loop.
+            await asyncio.sleep(0)
         with structlog.contextvars.bound_contextvars(tenant=identity.tenant):
             await self._app(scope, receive, send)
 
@@ -58,15 +64,27 @@ async def _identify(scope: Scope, headers: Headers, service: Service) -> Identit
         require_same_site(headers, allowed_origins)
         return LOCAL
     path = scope["path"].removeprefix(scope.get("root_path", ""))
-    access = find_access(path, scope["method"])
+    access = find_access(path, _get_method(scope))
     if access == "anyone":
         return Identity(tenant="", user="")
-    authorization = headers.get(b"authorization", b"").decode("latin-1")
+    authorization = _read_credential(headers)
     identity = await service.authenticator.identify(authorization)
     if authorization[:5].lower() == "basic":
         require_same_site(headers, allowed_origins)
     _require_access(identity, access, path)
     return identity
+
+
+def _get_method(scope: Scope) -> str:
+    """Return the HTTP method; a WebSocket begins with a GET."""
+    return str(scope.get("method", "GET"))
+
+
+def _read_credential(headers: Headers) -> str:
+    """Return the credential as an ``Authorization`` header has it; LangGraph's clients name theirs otherwise."""
+    if key := headers.get(b"x-api-key"):
+        return headers.get(b"authorization", b"Bearer " + key).decode("latin-1")
+    return headers.get(b"authorization", b"").decode("latin-1")
 
 
 def _require_access(identity: Identity, access: Access | None, path: str) -> None:
@@ -89,7 +107,7 @@ def _refuse(error: ServiceError, scope: Scope, headers: Headers) -> Response:
 def _build_challenge(error: ServiceError, scope: Scope, headers: Headers) -> str:
     """Return the challenge of RFC 6750; a browser that opens a page is asked for a password, the key."""
     match error:
-        case Unauthenticated() if scope["method"] == "GET" and b"text/html" in headers.get(b"accept", b""):
+        case Unauthenticated() if _get_method(scope) == "GET" and b"text/html" in headers.get(b"accept", b""):
             return f'Basic {REALM}, charset="UTF-8"'
         case Unauthenticated() if b"authorization" in headers:
             return f'Bearer {REALM}, error="invalid_token"'

@@ -3,7 +3,7 @@
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-_METHODS = ("GET", "POST", "DELETE")
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _REQUEST_HEADERS = (
     "Authorization",
     "Content-Type",
@@ -11,6 +11,10 @@ _REQUEST_HEADERS = (
     "X-Request-Id",
     "Idempotency-Key",
     "Last-Event-ID",
+    "Prefer",
+    # What LangGraph's clients and Studio send.
+    "X-Api-Key",
+    "X-Auth-Scheme",
 )
 _RESPONSE_HEADERS = (
     "X-Request-Id",
@@ -20,6 +24,10 @@ _RESPONSE_HEADERS = (
     "RateLimit-Policy",
     "Retry-After",
     "WWW-Authenticate",
+    "Content-Location",
+    "Location",
+    "X-Pagination-Total",
+    "X-Pagination-Next",
 )
 
 

@@ -28,7 +28,7 @@ class RateLimiting:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with the headers, or answer it with 429."""
-        standing = await _count_request(scope) if scope["type"] == "http" else None
+        standing = await _count_request(scope) if scope["type"] in {"http", "websocket"} else None
         if standing is None:
             await self._app(scope, receive, send)
             return

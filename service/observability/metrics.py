@@ -120,6 +120,21 @@ class ServiceMetrics:
             "jobs_oldest_waiting_seconds", "How long the oldest job that waits has waited", "task"
         )
         self.jobs_failed = self._gauge("jobs_failed", "Jobs that have failed for good and are kept", "task")
+        self.webhook_deliveries = self._counter(
+            "webhook_deliveries", "Attempts at deliveries of events to webhooks", "outcome"
+        )
+        self.webhook_seconds = self._histogram(
+            "webhook_delivery_duration_seconds", "Time of attempts at deliveries to webhooks"
+        )
+        self.webhooks_waiting = self._gauge(
+            "webhook_deliveries_waiting", "Deliveries to webhooks that are due, of all replicas"
+        )
+        self.webhooks_oldest_seconds = self._gauge(
+            "webhook_oldest_delivery_seconds", "How long the first delivery that is due has been due"
+        )
+        self.broker_messages = self._counter(
+            "broker_messages", "Events published to the broker, and commands taken from it", "outcome"
+        )
         self._models: set[str] = set()
 
     def gauge(self, name: str, description: str, value: Callable[[], float]) -> None:
@@ -174,6 +189,20 @@ class ServiceMetrics:
         self.jobs_waiting.labels(task).set(waiting)
         self.jobs_oldest_seconds.labels(task).set(oldest_seconds)
         self.jobs_failed.labels(task).set(failed)
+
+    def record_delivery(self, outcome: str, seconds: float) -> None:
+        """Count an attempt at a delivery to a webhook: ``delivered``, ``retried`` or ``dead``."""
+        self.webhook_deliveries.labels(outcome).inc()
+        self.webhook_seconds.observe(seconds)
+
+    def show_deliveries(self, waiting: int, oldest_seconds: float) -> None:
+        """Show how many deliveries are due, and for how long the first of them has been."""
+        self.webhooks_waiting.set(waiting)
+        self.webhooks_oldest_seconds.set(oldest_seconds)
+
+    def record_broker(self, outcome: str, count: int = 1) -> None:
+        """Count events that were ``published``, and commands ``taken``, ``dead`` or ``returned``."""
+        self.broker_messages.labels(outcome).inc(count)
 
     def record_claim(self, outcome: Literal["first", "again", "lost"]) -> None:
         """Count a claim of this process on a run."""

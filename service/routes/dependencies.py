@@ -47,13 +47,13 @@ MAX_OFFSET: Final = 1_000_000
 Offset: TypeAlias = Annotated[int, Query(ge=0, le=MAX_OFFSET, description="So many are left out")]
 
 
-async def reject_nul(request: Request) -> None:
+async def reject_nul(connection: HTTPConnection) -> None:
     """Reject NUL in paths and queries, which Postgres cannot store. Bodies are checked with their models.
 
     Raises:
         InvalidRequest: The path or the query holds one.
     """
-    if "\0" in request.scope["path"] or b"%00" in request.scope["query_string"]:
+    if "\0" in connection.scope["path"] or b"%00" in connection.scope["query_string"]:
         raise InvalidRequest("the path and the query must not contain NUL (%00)")
 
 

@@ -132,6 +132,9 @@ def _describe_service(service: Service) -> dict[str, Any]:
     return {
         "name": "ventros-agents",
         "version": VERSION,
+        # What clients of the Agent Server API may use of it.
+        "flags": {"assistants": True, "crons": True},
+        "langgraph_py_version": _get_package_version("langgraph"),
         "graphs": {spec.name: {"description": spec.description} for spec in REGISTRY.values()},
         "model": asdict(service.model),
         "agents": {

@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
-from functools import cache
-from typing import Any
+from contextvars import ContextVar
+from functools import cache, partial
+from typing import Any, Final
 
 import orjson
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from langgraph.types import Send
 from langserve import add_routes
@@ -33,6 +35,7 @@ from service.routes.dependencies import (
 )
 from service.routes.langserve_runnable import (
     CLAIMED_KEY,
+    FAILED_KEY,
     FRESH_KEY,
     IDENTITY_KEY,
     RUN_ID_KEY,
@@ -46,10 +49,21 @@ from service.runs.request import build_served_input_schema, check_thread_id, new
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 Event = dict[str, Any]
 
+# LangChain.js takes every object with one of these keys for a prompt, and drops all else in it. Its clients
+# get them under other names.
+PROMPT_KEYS: Final[Mapping[str, str]] = {"messages": "message_list", "text": "text_value"}
+# Its configs have this key, which LangChain for Python writes with an underscore.
+_JAVASCRIPT_KEY: Final = "recursionLimit"
+# Of the settings beside an input, those that LangChain.js adds by itself and those that say something here.
+_IGNORED_KWARGS: Final = frozenset({"version"})
+_RETURN_EXCEPTIONS: Final = "return_exceptions"
+
+_is_javascript: ContextVar[bool] = ContextVar("is_javascript", default=False)
+
 
 @cache
 def langserve_router() -> APIRouter:
-    """Return invoke, batch, the three streams, schemas and playground under ``/{graph}``, for each graph.
+    """Return invoke, batch, the three streams and the schemas under ``/{graph}``, for each graph.
 
     Built once: hundreds of routes with their models take longer than opening the service, and they do not
     depend on the service that serves them.
@@ -64,8 +78,9 @@ def langserve_router() -> APIRouter:
             path=f"/{spec.name}",
             per_req_config_modifier=_complete_config,
             serializer=GraphSerializer(),
-            # Each route again under `/c/{config_hash}`: twice the routes, for links that nobody shares.
-            disabled_endpoints=("config_hashes",),
+            # Each route again under `/c/{config_hash}`: twice the routes, for links that nobody shares. The
+            # playground is our own page (service/routes/pages.py); nothing here gives feedback to LangSmith.
+            disabled_endpoints=("config_hashes", "playground", "token_feedback"),  # type: ignore[arg-type]  # it knows the last one
             enable_feedback_endpoint=False,
             enable_public_trace_link_endpoint=False,
         )
@@ -100,6 +115,8 @@ class GraphRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
+            # Here, because the stream is sent in this task and the run is begun in another.
+            _is_javascript.set(await _is_sent_by_javascript(request))
             answer = await answer_until_disconnect(request, _answer(handler, request))
             if thread_id := getattr(request.state, "thread_id", None):
                 answer.headers[THREAD_HEADER] = thread_id
@@ -118,12 +135,28 @@ async def _answer(handler: Handler, request: Request) -> Response:
             events = await wait_for_first(_raise_errors(answer.body_iterator), _to_error_event)
             names = {name: getattr(request.state, name, "") for name in ("thread_id", "run_id")}
             answer.body_iterator = join_chunks(events, _to_error_event, **names)
+        elif failed := getattr(request.state, "failed", {}):
+            answer = _change_output(answer, partial(_insert_failed, failed=failed))
+        if isinstance(answer, JSONResponse) and _is_javascript.get():
+            answer = _change_output(answer, _rename_prompt_keys)
     except ServiceError as error:
         return error_response(error)
     except ValidationError as error:
         # LangServe validates the inputs of a batch this late; errors of the run itself are typed by now.
         return error_response(invalid_request(error.errors(include_url=False, include_context=False)))
     return answer
+
+
+def _change_output(answer: Response, change: Callable[[Any], Any]) -> Response:
+    body = orjson.loads(answer.body)
+    return JSONResponse({**body, "output": change(body["output"])})
+
+
+def _insert_failed(output: list[Any], failed: Mapping[int, Any]) -> list[Any]:
+    """Return the outputs of a batch with the errors of those that failed, in the places of their inputs."""
+    for index, error in sorted(failed.items()):
+        output.insert(index, error)
+    return output
 
 
 async def _require_readable_body(request: Request) -> None:
@@ -155,8 +188,30 @@ async def _require_readable_body(request: Request) -> None:
         raise InvalidRequest("config: it must be an object; leave it out where there is nothing to say")
     for one in configs:
         _require_known_settings(one.get("configurable") or {})
-    if body.get("kwargs"):
-        raise InvalidRequest("kwargs: they have no effect here; leave them out")
+    _require_known_kwargs(body.get("kwargs"), is_batch=_is_batch(request))
+
+
+def _require_known_kwargs(kwargs: Any, *, is_batch: bool) -> None:
+    # LangChain.js sends one object for each input of a batch.
+    each_kwargs = kwargs if isinstance(kwargs, list) else [kwargs or {}]
+    if not all(isinstance(each, Mapping) for each in each_kwargs):
+        raise InvalidRequest("kwargs: it must be an object; leave it out where there is nothing to say")
+    given = {name for each in each_kwargs for name in each}
+    known = _IGNORED_KWARGS | ({_RETURN_EXCEPTIONS} if is_batch else set())
+    if unknown := sorted(given - known):
+        raise InvalidRequest(f"kwargs.{unknown[0]}: it has no effect here; leave it out")
+
+
+async def _is_sent_by_javascript(request: Request) -> bool:
+    """Return whether the request is one of LangChain.js."""
+    try:
+        body = await request.json() if request.method == "POST" else None
+    except (ValueError, RecursionError):
+        # Answered with 422 below.
+        return False
+    config = body.get("config") if isinstance(body, Mapping) else None
+    configs = config if isinstance(config, list) else [config]
+    return any(isinstance(each, Mapping) and _JAVASCRIPT_KEY in each for each in configs)
 
 
 def _is_batch(request: Request) -> bool:
@@ -249,6 +304,10 @@ async def _complete_config(config: dict[str, Any], request: Request) -> dict[str
         raise InvalidRequest(
             f"a batch takes no {IDEMPOTENCY_HEADER}: send each input as a request of its own"
         )
+    else:
+        kwargs = (await request.json()).get("kwargs")
+        if isinstance(kwargs, Mapping) and kwargs.get(_RETURN_EXCEPTIONS):
+            request.state.failed = configurable[FAILED_KEY] = getattr(request.state, "failed", {})
     return {**config, "configurable": configurable}
 
 
@@ -290,7 +349,24 @@ class GraphSerializer(WellKnownLCSerializer):
 
     def dumps(self, obj: Any) -> bytes:
         """Dump to JSON; what has no JSON form is shown as text."""
-        return orjson.dumps(obj, default=_to_jsonable, option=orjson.OPT_NON_STR_KEYS)
+        text = orjson.dumps(obj, default=_to_jsonable, option=orjson.OPT_NON_STR_KEYS)
+        return orjson.dumps(_rename_prompt_keys(orjson.loads(text))) if _is_javascript.get() else text
+
+    def dumpd(self, obj: Any) -> Any:
+        """Return an output as JSON that LangServe validates, so that its keys have their own names."""
+        return orjson.loads(orjson.dumps(obj, default=_to_jsonable, option=orjson.OPT_NON_STR_KEYS))
+
+
+def _rename_prompt_keys(value: Any) -> Any:
+    """Return JSON in which LangChain.js finds no prompt."""
+    if isinstance(value, list):
+        return [_rename_prompt_keys(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() >= {"content", "type", "additional_kwargs"}:
+        # A message, whose content it leaves alone.
+        return value
+    return {PROMPT_KEYS.get(name, name): _rename_prompt_keys(item) for name, item in value.items()}
 
 
 def _to_jsonable(value: Any) -> Any:

@@ -7,7 +7,7 @@ there, so ``thread_id`` would be dropped. This Runnable declares it, and runs th
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, ClassVar, TypeAlias, cast
+from typing import Any, ClassVar, TypeAlias
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForChainRun,
@@ -23,7 +23,7 @@ from pydantic_core.core_schema import CoreSchema, no_info_before_validator_funct
 from core.errors import ServiceError
 from graphs.spec import GraphSpec
 from service.audit.idempotency import KeyClaim
-from service.errors import to_service_error
+from service.errors import error_body, to_service_error
 from service.lifespan import Service
 from service.runs.output import RunResult, build_served_output_schema
 from service.runs.preconditions import check_new_thread
@@ -36,15 +36,16 @@ from service.runs.request import (
     build_served_input_schema,
     new_thread_id,
 )
-from service.runs.sessions import SESSION_GRAPH
 
 # Where the route puts the caller, the service, whether it made the thread, the claimed idempotency key and
-# the run's id; not among the fields that a body may set.
+# the run's id, and what collects the errors of a batch that answers all the same; not among the fields that a
+# body may set.
 IDENTITY_KEY = "__identity"
 SERVICE_KEY = "__service"
 FRESH_KEY = "__fresh"
 CLAIMED_KEY = "__claimed"
 RUN_ID_KEY = "__run_id"
+FAILED_KEY = "__failed"
 # Inputs of one batch that run at once.
 BATCH_CONCURRENCY = 8
 
@@ -52,7 +53,7 @@ Values: TypeAlias = dict[str, Any]
 
 
 class _Text(str):
-    """A text that accepts null as the empty one: the playground cannot draw a field that may be null.
+    """A text that accepts null as the empty one, so that forms drawn from the schema have no null fields.
 
     It is a class because LangServe copies the types of fields without their annotations.
     """
@@ -143,34 +144,52 @@ class ServedGraph(Runnable[Values, Values]):
         inputs: list[Values],
         config: RunnableConfig | list[RunnableConfig] | None = None,
         *,
-        return_exceptions: bool = False,
+        return_exceptions: bool = False,  # noqa: ARG002 - LangServe never passes it
         **kwargs: Any,
     ) -> list[Values]:
         """Run each input on its own thread, a few at once so that one batch does not take every slot.
 
         The first failure ends the batch: no further input begins, and the runs in progress stop at their next
-        step. LangChain's own version answers and lets all of them run on.
+        step. LangChain's own version answers and lets all of them run on. With ``return_exceptions`` in the
+        request, the errors are collected by the number of their input, and the others' outputs are returned.
         """
         configs = config if isinstance(config, list) else [ensure_config(config)] * len(inputs)
         slots = asyncio.Semaphore(BATCH_CONCURRENCY)
 
-        async def run(value: Values, one: RunnableConfig) -> Values | ServiceError:
+        async def run(number: int, value: Values, one: RunnableConfig) -> Values | None:
+            failed: dict[int, Values] | None = one.get("configurable", {}).get(FAILED_KEY)
             async with slots:
                 try:
                     return await self.ainvoke(value, one, **kwargs)
                 except ServiceError as error:
-                    if not return_exceptions:
+                    if failed is None:
                         raise
-                    return error
+                    failed[number] = {**error_body(error), "status": error.status}
+                    return None
 
         try:
             async with asyncio.TaskGroup() as group:
-                runs = [group.create_task(run(*each)) for each in zip(inputs, configs, strict=True)]
+                runs = [
+                    group.create_task(run(number, *each))
+                    for number, each in enumerate(zip(inputs, configs, strict=True))
+                ]
         except* ServiceError as failures:
             failure = failures.exceptions[0]
         else:
-            return cast("list[Values]", [run.result() for run in runs])
+            return [output for run in runs if (output := run.result()) is not None]
         raise failure
+
+    async def astream_log(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002 - LangChain's name
+        """Yield patches of the run's log, which LangServe's client for Python can read.
+
+        It takes any object of the type "tool" for a tool's message, and fails where there is no id of a call.
+        """
+        async for patch in super().astream_log(input, config, **kwargs):
+            for operation in patch.ops:
+                entry = operation.get("value")
+                if isinstance(entry, dict) and entry.get("type") == "tool":
+                    entry["tool_call_id"] = None
+            yield patch
 
     async def astream(
         self,
@@ -212,12 +231,8 @@ class ServedGraph(Runnable[Values, Values]):
         if fresh:
             check_new_thread(graph_input)
         thread_id = named or new_thread_id()
-        if self._spec is SESSION_GRAPH:
-            on_start = service.session_runs.enter_on_start(
-                identity, graph_input, thread_id=thread_id, key=key, on_start=on_start
-            )
-        on_start = service.journeys.register_on_start(
-            self._spec, identity, graph_input, thread_id=thread_id, on_start=on_start
+        hooks = service.hooks.build(
+            self._spec, identity, graph_input, thread_id=thread_id, key=key, on_start=on_start
         )
         return build_run_request(
             service.graphs[self._spec.name],
@@ -230,8 +245,8 @@ class ServedGraph(Runnable[Values, Values]):
             metadata=config.get("metadata", {}),
             tags=config.get("tags", []),
             multitask_strategy=configurable.get("multitask_strategy") or "enqueue",
-            on_start=on_start,
-            on_finish=service.session_runs.close_on_finish(self._spec, identity, thread_id),
+            on_start=hooks.on_start,
+            on_finish=hooks.on_finish,
             key=key,
             repeated=is_repeated,
             run_id=configurable.get(RUN_ID_KEY, ""),

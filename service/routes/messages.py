@@ -9,10 +9,8 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import JSONResponse
 from langgraph.types import StreamMode
-from sse_starlette import ServerSentEvent
 
 from core.concurrency import SlotUnavailable
-from core.context import Context, set_context
 from core.deadline import is_over, set_deadline
 from core.errors import CrmError, InterruptPending, ModelError, NothingToResume, ServiceError, TooManyRuns
 from core.logging import get_logger
@@ -29,9 +27,15 @@ from service.routes.dependencies import (
     answer_until_disconnect,
 )
 from service.routes.message_models import MessageMetadata, MessageRequest, MessageResponse
-from service.runs.events import FIRST_EVENT
+from service.runs.events import (
+    NumberedEvents,
+    NumberedPart,
+    build_attempt_part,
+    build_end_part,
+    get_first_seq,
+)
 from service.runs.journeys import JourneyTurn
-from service.runs.output import PendingInterrupt, RunEvents, RunResult
+from service.runs.output import PendingInterrupt, RunResult
 from service.runs.replay import claim_message_id, claim_request_key
 from service.runs.request import (
     RunRequest,
@@ -46,7 +50,7 @@ log = get_logger(__name__)
 
 _STREAM_MODES: Final[tuple[StreamMode, ...]] = ("messages", "custom", "updates", "values")
 # What :class:`service.runs.output.RunResult` reads.
-_RESULT_MODES: Final[tuple[StreamMode, ...]] = ("values",)
+RESULT_MODES: Final[tuple[StreamMode, ...]] = ("values",)
 
 
 def messages_router() -> APIRouter:
@@ -79,11 +83,12 @@ def messages_router() -> APIRouter:
     ) -> Response:
         """Answer a customer's message, whole or as a stream."""
         limits = service.settings.messages
-        set_context(Context(tenant=requester.tenant, user=requester.user))
         set_deadline(limits.deadline_seconds, reserve=limits.reserve_seconds)
         is_streamed = "text/event-stream" in accept
-        async with _take_turn(service, requester.tenant):
-            run = await _build_run(message, service, requester, idempotency_key, is_streamed=is_streamed)
+        async with take_turn(service, requester.tenant):
+            run = await build_message_run(
+                message, service, requester, idempotency_key, is_streamed=is_streamed
+            )
         answer = _stream(run, service) if is_streamed else _answer(run, service)
         response = await answer_until_disconnect(request, answer)
         response.headers[THREAD_HEADER] = run.session_id
@@ -119,7 +124,7 @@ class MessageRun:
 
 
 @asynccontextmanager
-async def _take_turn(service: Service, tenant: str) -> AsyncIterator[None]:
+async def take_turn(service: Service, tenant: str) -> AsyncIterator[None]:
     """Hold a slot for the work before a run; a tenant's thousand messages do not use up all connections.
 
     Raises:
@@ -133,7 +138,7 @@ async def _take_turn(service: Service, tenant: str) -> AsyncIterator[None]:
 
 
 async def _answer(run: MessageRun, service: Service) -> Response:
-    answer, request = await _advance_journey(run, service), run.journey
+    answer, request = await advance_journey(run, service), run.journey
     if answer is None or request is None:
         request = run.session
         answer = _build_response(await service.runs.run_to_end(request), service)
@@ -145,9 +150,9 @@ async def _stream(run: MessageRun, service: Service) -> Response:
     return sse.stream_response(events, _to_error_event, thread_id=run.session_id, run_id=run.session.run_id)
 
 
-async def _list_events(run: MessageRun, service: Service) -> AsyncGenerator[ServerSentEvent, None]:
+async def _list_events(run: MessageRun, service: Service) -> AsyncGenerator[bytes, None]:
     start = {"session_id": run.session_id, "run_id": run.session.run_id, "metadata": asdict(service.model)}
-    if run.journey and (answer := await _advance_journey(run, service)):
+    if run.journey and (answer := await advance_journey(run, service)):
         # A journey's texts are put together from several replies, so its answer comes whole.
         yield sse.format_event("start", {**start, "run_id": run.journey.run_id})
         for dispatch in answer["dispatched"]:
@@ -162,16 +167,17 @@ async def _list_events(run: MessageRun, service: Service) -> AsyncGenerator[Serv
         yield sse.format_event("done", answer)
         return
     # The numbers that whoever follows the run reads, so that this stream continues at /v1/runs/{id}/stream.
-    events, result, numbers = RunEvents(), RunResult(), count(FIRST_EVENT)
+    events, result, seqs = NumberedEvents(), RunResult(), count(get_first_seq(attempt=1))
     async with service.runs.stream(run.session) as parts:
-        yield sse.format_event("start", start, id=str(next(numbers)))
+        [first] = events.convert(NumberedPart(next(seqs), build_attempt_part(1)))
+        yield sse.format_event("start", start, id=str(first.id))
         async for part in parts:
             result.take(part)
-            for name, data in events.convert(part):
-                yield sse.format_event(name, data, id=str(next(numbers)))
+            for event in events.convert(NumberedPart(next(seqs), part)):
+                yield sse.format_event(event.name, event.data, id=str(event.id))
     response = _build_response(result, service)
-    for name, data in events.finish(response["response"]):
-        yield sse.format_event(name, data, id=str(next(numbers)))
+    for event in events.convert(NumberedPart(next(seqs), build_end_part(response["response"]))):
+        yield sse.format_event(event.name, event.data, id=str(event.id))
     for citation in _list_citations(response):
         yield sse.format_event("citation", citation)
     yield sse.format_event("done", response)
@@ -183,11 +189,11 @@ def _list_citations(answer: Mapping[str, Any]) -> list[Citation]:
     return citations
 
 
-def _to_error_event(error: ServiceError) -> ServerSentEvent:
+def _to_error_event(error: ServiceError) -> bytes:
     return sse.format_event("error", {**error_body(error), "status": error.status})
 
 
-async def _advance_journey(run: MessageRun, service: Service) -> dict[str, Any] | None:
+async def advance_journey(run: MessageRun, service: Service) -> dict[str, Any] | None:
     """Give the message to its journey, and return the response.
 
     Returns:
@@ -241,9 +247,21 @@ def _build_response(
     ).model_dump()
 
 
-async def _build_run(
-    message: MessageRequest, service: Service, identity: Identity, key: str, *, is_streamed: bool
+async def build_message_run(
+    message: MessageRequest, service: Service, identity: Identity, key: str = "", *, is_streamed: bool = False
 ) -> MessageRun:
+    """Claim a message's id, find its session and journey, and return how it is answered.
+
+    Args:
+        message: The message.
+        service: The open service.
+        identity: Who sent it.
+        key: The request's ``Idempotency-Key``; empty: it has none.
+        is_streamed: Whether the answer is wanted token by token.
+
+    Raises:
+        ServiceError: The id came with another text, the session is somebody else's, or the key is malformed.
+    """
     new_id, message_id = new_thread_id(), await _claim_message(message, service, identity, key)
     session = await service.session_runs.enter(
         identity,
@@ -293,7 +311,7 @@ async def _build_run(
             fresh=session.session_id == new_id and not message.channel_id,
             on_finish=service.session_runs.close_on_finish(SESSION_GRAPH, identity, session.session_id),
             # A whole answer needs no tokens, and LangGraph then makes none.
-            modes=_STREAM_MODES if is_streamed else _RESULT_MODES,
+            modes=_STREAM_MODES if is_streamed else RESULT_MODES,
             # The agents' steps and tokens are those of subgraphs.
             subgraphs=is_streamed,
             **common,
@@ -305,7 +323,7 @@ async def _build_run(
             turn.input,
             thread_id=turn.journey.thread_id,
             fresh=False,
-            modes=_RESULT_MODES,
+            modes=RESULT_MODES,
             **common,
         )
         if turn

@@ -10,13 +10,13 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.encoders import jsonable_encoder
 from pydantic import BaseModel, Field, JsonValue
-from sse_starlette import ServerSentEvent
 
 from core.errors import InvalidRequest, NotFound, ThreadBusy
 from service.auth.principal import Identity
 from service.lifespan import Service
 from service.routes import sse
 from service.routes.dependencies import Offset, OpenService, Requester
+from service.runs.events import NumberedEvents, find_attempt_start
 from service.runs.store import RunRow, RunStatus
 
 # How often a run of another replica is looked at while a caller waits for it.
@@ -124,9 +124,11 @@ def runs_router() -> APIRouter:
 
 async def _follow(
     service: Service, identity: Identity, run_id: UUID, after: int
-) -> AsyncGenerator[ServerSentEvent, None]:
-    async for event in service.followers.follow(str(run_id), after):
-        yield sse.format_event(event.name, event.data, id=str(event.seq))
+) -> AsyncGenerator[bytes, None]:
+    events = NumberedEvents(after)
+    async for numbered in service.followers.follow(str(run_id), find_attempt_start(after)):
+        for event in events.convert(numbered):
+            yield sse.format_event(event.name, event.data, id=str(event.id))
     row = await _get_run(service, identity, run_id)
     answer = RunAnswer(**_build_view(row).model_dump(), output=await _load_output(service, row))
     name = "error" if answer.output is None and answer.error else "done"

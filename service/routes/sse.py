@@ -1,16 +1,15 @@
 """Server-sent events: the one factory of streaming responses."""
 
 import asyncio
-import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, TypeVar
 
-import orjson
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from sse_starlette.event import ensure_bytes
 
 from core.errors import ServiceError, StreamCut
 from core.logging import get_logger
+from service.encoding import dump_json
 from service.errors import to_service_error
 from service.runs.request import build_wait_call
 
@@ -28,32 +27,47 @@ CHUNK_SECONDS = 0.05
 MAX_PENDING_BYTES = 256 * 1024
 STALLED_SECONDS = 5.0
 _SEPARATOR = "\r\n"
-_JSON_OPTIONS = orjson.OPT_NON_STR_KEYS
 
 
-def format_event(name: str, data: Any, *, id: str | None = None) -> ServerSentEvent:  # noqa: A002 - its name
+def format_event(name: str, data: Any, *, id: str | None = None) -> bytes:  # noqa: A002 - its name
     """Return a named event with JSON data (WHATWG HTML, server-sent events)."""
-    try:
-        text = orjson.dumps(data, default=str, option=_JSON_OPTIONS).decode()
-    except TypeError:
-        # A model may write a number of more than 64 bits into a tool call, which orjson refuses.
-        text = json.dumps(data, ensure_ascii=False, default=str)
-    return ServerSentEvent(text, event=name, id=id)
+    head = f"id: {id}\r\nevent: {name}" if id else f"event: {name}"
+    return b"%b\r\ndata: %b\r\n\r\n" % (head.encode(), dump_json(data))
 
 
 def stream_response(
-    events: AsyncGenerator[ServerSentEvent, None],
-    to_error_event: Callable[[ServiceError], ServerSentEvent] | None = None,
+    events: AsyncGenerator[bytes, None],
+    to_error_event: Callable[[ServiceError], bytes] | None = None,
     *,
     thread_id: str = "",
     run_id: str = "",
+    ping_seconds: int = PING_SECONDS,
+    headers: Mapping[str, str] | None = None,
 ) -> EventSourceResponse:
-    """Return a response that sends the events as they come, past buffering proxies."""
+    """Return a response that sends the events as they come, past buffering proxies.
+
+    Args:
+        events: The events; see :func:`join_chunks` for these and the next ones.
+        to_error_event: Returns the last event of a stream that is cut.
+        thread_id: The run's thread.
+        run_id: The run.
+        ping_seconds: How often a comment shows that the connection is alive.
+        headers: More of them.
+    """
     return EventSourceResponse(
         join_chunks(events, to_error_event, thread_id=thread_id, run_id=run_id),
-        ping=PING_SECONDS,
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        ping=ping_seconds,
+        ping_message_factory=_Heartbeat,
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", **(headers or {})},
     )
+
+
+class _Heartbeat(ServerSentEvent):
+    """A comment without a blank line, which several clients take for an event without data."""
+
+    def encode(self) -> bytes:
+        """Return the line."""
+        return b": heartbeat\r\n"
 
 
 async def wait_for_first(

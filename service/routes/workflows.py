@@ -6,7 +6,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.encoders import jsonable_encoder
 from fastapi.responses import PlainTextResponse
-from sse_starlette import ServerSentEvent
 
 from core.errors import InvalidRequest
 from service.auth.principal import Identity
@@ -212,7 +211,7 @@ def _add_control_routes(router: APIRouter) -> None:
 
 async def _iter_events(
     service: Service, identity: Identity, run_id: str, since: float
-) -> AsyncGenerator[ServerSentEvent, None]:
+) -> AsyncGenerator[bytes, None]:
     try:
         async for change in service.workflows.watch(
             identity, run_id, since=since, is_stopping=lambda: service.runs.is_stopping
@@ -221,9 +220,8 @@ async def _iter_events(
                 case RunView():
                     yield sse.format_event("done", jsonable_encoder(WorkflowReport.build_from_view(change)))
                 case Change():
-                    event = sse.format_event(change.name, change.data)
-                    event.id = f"{change.time:.6f}" if change.time else None
-                    yield event
+                    event_id = f"{change.time:.6f}" if change.time else None
+                    yield sse.format_event(change.name, change.data, id=event_id)
     except Exception as error:  # noqa: BLE001 - the stream has begun: the error becomes its last event
         described = to_service_error(error)
         yield sse.format_event("error", {**error_body(described), "status": described.status})

@@ -6,7 +6,7 @@ replica that was suspended for longer than its claim can write nothing afterward
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
@@ -19,6 +19,8 @@ from core.logging import get_logger
 from core.postgres import DATABASE_UNAVAILABLE
 from core.tasks import periodic
 from service.errors import REPLACED, error_body, to_service_error
+from service.outbox.events import NewEvent
+from service.runs.announcements import Subject
 from service.runs.limits import RunQueue
 from service.runs.notifications import Notifications
 from service.runs.request import RunRequest, new_run_id
@@ -29,6 +31,7 @@ from service.runs.store import (
     Cancellation,
     EndStatus,
     NewRun,
+    RunRow,
     RunStore,
     Successor,
     no_such_thread,
@@ -65,6 +68,8 @@ class Claim:
         is_replay: Whether it answers with what an earlier run left, so that it is no run of its own.
         is_interrupted: Whether it ended with a question.
         is_ended: Whether its end is being recorded.
+        subject: Whom and which message a run is about that continues or answers; ``None``: its input says so.
+        events: What becomes true with its end.
         held_by: The person who has taken the thread over; empty: nobody.
         thread_metadata: What the thread's metadata says once the run has ended; ``None``: as before.
         cancel_action: How it is to be cancelled.
@@ -81,6 +86,8 @@ class Claim:
     is_replay: bool = False
     is_interrupted: bool = False
     is_ended: bool = False
+    subject: Subject | None = None
+    events: Sequence[NewEvent] = ()
     held_by: str = ""
     thread_metadata: Mapping[str, Any] | None = None
     cancel_action: CancelAction | None = None
@@ -131,7 +138,12 @@ class RunClaims:
 
     @asynccontextmanager
     async def hold(
-        self, request: RunRequest, control: RunControl, queue: RunQueue, deadline: float
+        self,
+        request: RunRequest,
+        control: RunControl,
+        queue: RunQueue,
+        deadline: float,
+        on_pending: Callable[[], None] = lambda: None,
     ) -> AsyncIterator[Claim]:
         """Hold a run's thread and a concurrency slot while the run is executed, waiting for its turn.
 
@@ -140,6 +152,7 @@ class RunClaims:
             control: Its control.
             queue: Its concurrency slots.
             deadline: Until when it may wait, in the time of the event loop.
+            on_pending: Called if the run has been inserted and has to wait.
 
         Raises:
             TimeoutError: Its turn has not come by the deadline.
@@ -154,7 +167,7 @@ class RunClaims:
             stack.callback(self._claims.pop, claim.run_id, None)
             try:
                 async with asyncio.timeout_at(deadline):
-                    await self._begin(request, claim, queue)
+                    await self._begin(request, claim, queue, on_pending)
                 self._meter.record_claim("first" if claim.attempt == 1 else "again")
                 stack.callback(queue.slots.release, request.identity.tenant)
                 yield claim
@@ -224,6 +237,26 @@ class RunClaims:
             await self.store.notify(f"free {thread_id}")
         return cancelled
 
+    async def enqueue(self, request: RunRequest, queue: RunQueue, *, after_seconds: float = 0) -> RunRow:
+        """Insert a run that any replica executes when its turn comes, and return its row.
+
+        Args:
+            request: The run.
+            queue: Its concurrency slots.
+            after_seconds: How long it waits at least.
+
+        Raises:
+            NotFound: The thread is another tenant's, or there is none and the run may not create it.
+            ThreadBusy: The thread has a run, and the strategy is ``reject``.
+            TooManyRuns: Too many runs of the tenant wait.
+        """
+        run = _build_run(request, after_seconds=after_seconds)
+        await self._insert_run(run, queue, may_start=False, held=False)
+        row = await self.store.get(run.id)
+        if row is None:
+            raise no_such_thread(run.thread_id)
+        return row
+
     async def retry(self, run_id: str) -> bool:
         """Queue a run that failed once more; return whether it can be executed again."""
         if not await self.store.retry(run_id):
@@ -281,7 +314,9 @@ class RunClaims:
 
     # Beginning
 
-    async def _begin(self, request: RunRequest, claim: Claim, queue: RunQueue) -> None:
+    async def _begin(
+        self, request: RunRequest, claim: Claim, queue: RunQueue, on_pending: Callable[[], None]
+    ) -> None:
         """Take a slot and the thread; see :meth:`hold`."""
         tenant, places = request.identity.tenant, queue.places
         has_slot = queue.slots.try_acquire(tenant)
@@ -291,6 +326,7 @@ class RunClaims:
                 if added.status == "running":
                     claim.attempt = added.attempt
                     return
+            on_pending()
             with self._watch_thread(claim.thread_id) as may_be_free:
                 while True:
                     if not has_slot:
@@ -312,46 +348,54 @@ class RunClaims:
             raise
 
     async def _insert(self, request: RunRequest, claim: Claim, queue: RunQueue, *, may_start: bool) -> Added:
-        run = NewRun(
-            id=claim.run_id,
-            thread_id=claim.thread_id,
-            tenant=request.identity.tenant,
-            user=request.identity.user,
-            graph=request.graph.name,
-            queue=request.queue,
-            kwargs=dump_request(request),
-            strategy=request.multitask_strategy,
-        )
+        added = await self._insert_run(_build_run(request), queue, may_start=may_start, held=True)
+        claim.is_new_thread, claim.has_waited = added.is_new_thread, added.ahead > 0
+        claim.held_by = added.held_by
+        return added
+
+    async def _insert_run(self, run: NewRun, queue: RunQueue, *, may_start: bool, held: bool) -> Added:
+        """Insert a run, and cancel those ahead of it if its strategy says so; raise where it may not wait."""
         added = await self._add(
             run,
             may_start=may_start,
-            may_wait=request.multitask_strategy != "reject",
+            may_wait=run.strategy != "reject",
             places=queue.places,
             queue_length=queue.queue_length,
+            held=held,
         )
-        claim.is_new_thread, claim.has_waited = added.is_new_thread, added.ahead > 0
-        claim.held_by = added.held_by
-        if added.status is None and added.ahead and request.multitask_strategy == "reject":
+        if added.status is None and added.ahead and run.strategy == "reject":
             raise ThreadBusy(
-                f"thread {claim.thread_id!r} has a run in progress; wait for it, or use "
+                f"thread {run.thread_id!r} has a run in progress; wait for it, or use "
                 "multitask_strategy 'enqueue' or 'interrupt'",
                 retry_after=1,
             )
         if added.status is None:
             raise queue.build_refusal(run.tenant)
-        if added.status == "pending" and request.multitask_strategy in {"interrupt", "rollback"}:
-            action: CancelAction = "rollback" if request.multitask_strategy == "rollback" else "interrupt"
+        if added.ahead and run.strategy in {"interrupt", "rollback"}:
+            action: CancelAction = "rollback" if run.strategy == "rollback" else "interrupt"
             await self.cancel(run.tenant, run.thread_id, action, before=run.id, reason=REPLACED)
         return added
 
     async def _add(
-        self, run: NewRun, *, may_start: bool, may_wait: bool, places: int | None, queue_length: int
+        self,
+        run: NewRun,
+        *,
+        may_start: bool,
+        may_wait: bool,
+        places: int | None,
+        queue_length: int,
+        held: bool = True,
     ) -> Added:
         while True:
             added = await self.store.add(
-                run, may_start=may_start, may_wait=may_wait, places=places, queue_length=queue_length
+                run,
+                may_start=may_start,
+                may_wait=may_wait,
+                places=places,
+                queue_length=queue_length,
+                held=held,
             )
-            if added.owner not in {None, run.tenant}:
+            if added.owner != run.tenant and (added.owner or not run.may_create_thread):
                 raise no_such_thread(run.thread_id)
             if added.owner and not added.is_conflict:
                 return added
@@ -407,7 +451,12 @@ class RunClaims:
         else:
             status, described = _describe_end(claim, error)
             successor = await self.store.end(
-                claim.run_id, claim.attempt, status, described, metadata=claim.thread_metadata
+                claim.run_id,
+                claim.attempt,
+                status,
+                described,
+                events=() if error else claim.events,
+                metadata=claim.thread_metadata,
             )
         await self._pass_on(claim, successor)
 
@@ -429,6 +478,24 @@ class RunClaims:
         claim.cancel_action = cancellation.action
         claim.control.request_drain(cancellation.reason)
         self._wake(claim.thread_id)
+
+
+def _build_run(request: RunRequest, *, after_seconds: float = 0) -> NewRun:
+    options = request.options
+    return NewRun(
+        id=request.run_id,
+        thread_id=request.thread_id,
+        tenant=request.identity.tenant,
+        user=request.identity.user,
+        graph=request.graph.name,
+        queue=request.queue,
+        kwargs=dump_request(request),
+        strategy=request.multitask_strategy,
+        assistant_id=options.assistant_id or None,
+        metadata=options.metadata,
+        after_seconds=after_seconds,
+        may_create_thread=options.may_create_thread,
+    )
 
 
 def _is_refusal(error: BaseException | None) -> bool:

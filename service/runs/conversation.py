@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
-from langgraph.types import StateSnapshot
 
 from nodes.shared.conversation import get_person
 from service.runs.request import RUN_KEY, CompiledGraph
@@ -26,6 +25,7 @@ DETAILS: Final = (
     "handoff",
     "memory",
 )
+_NOTHING: Final[Mapping[str, Any]] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,19 +62,19 @@ async def load_conversation(
     """
     config: RunnableConfig = {"configurable": {"thread_id": thread_id}}
     state = await graph.aget_state(config)
-    turns: dict[str, tuple[str, StateSnapshot]] = {}
+    turns: dict[str, tuple[str, Mapping[str, Any]]] = {}
     for run in runs:
         async for snapshot in graph.aget_state_history(config, filter={RUN_KEY: run.id}, limit=1):
-            turns.setdefault(snapshot.values.get("turn", ""), (run.id, snapshot))
+            turns.setdefault(snapshot.values.get("turn", ""), (run.id, snapshot.values))
     spoken: list[Spoken] = []
-    run_id, snapshot = "", None
+    run_id, how = "", _NOTHING
     for message in state.values.get("messages", []):
         if isinstance(message, HumanMessage) or get_person(message):
-            run_id, snapshot = turns.get(message.id or "", ("", None))
+            run_id, how = turns.get(message.id or "", ("", _NOTHING))
         if not isinstance(message, HumanMessage | AIMessage):
             continue
         is_answer = isinstance(message, AIMessage) and not get_person(message)
-        values = snapshot.values if snapshot and is_answer else {}
+        values = how if is_answer else _NOTHING
         spoken.append(
             Spoken(
                 id=message.id or "",

@@ -103,6 +103,8 @@ class RunDispatcher:
             log.exception("queued_run_failed", run_id=row.id)
         else:
             return
-        # One that was not begun, as the service stops, is any replica's again.
-        with suppress(*DATABASE_UNAVAILABLE):
-            await self._store.return_reserved(row.id)
+        if self._is_stopping():
+            # One that was not begun is any replica's again. One that cannot be begun is tried again when the
+            # claim has expired.
+            with suppress(*DATABASE_UNAVAILABLE):
+                await self._store.return_reserved(row.id)

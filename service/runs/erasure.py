@@ -14,6 +14,7 @@ from core.memory import ErasedCounts, Memory, Scope
 from core.postgres import Connection, Pool
 from service.audit.idempotency import erase_effects, erase_request_keys
 from service.audit.trail import Entry, record_entry
+from service.outbox.events import erase_events, erase_facts
 from service.runs.store import erase_thread, load_thread_owner
 from service.sessions.journeys import erase_journey
 from service.sessions.store import erase_session
@@ -30,6 +31,7 @@ ERASERS: tuple[Eraser, ...] = (
     erase_effects,
     erase_request_keys,
     erase_run,
+    erase_events,
 )
 
 # The contact a thread is about: its session's, or the one its graph was given.
@@ -94,7 +96,8 @@ class Erasure:
             arguments={"contact_id": scope.contact_id, "session_id": session_id},
             details=erased.counts,
         )
-        async with self.pool.connection() as connection:
+        async with self.pool.connection() as connection, connection.transaction():
+            await erase_facts(connection, scope.tenant, scope.contact_id, session_id)
             await record_entry(connection, entry)
         return erased
 

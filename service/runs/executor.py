@@ -5,11 +5,11 @@ boundary, where its checkpoint is, instead of being cancelled within a step.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import replace
 from enum import Enum
-from typing import Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 from langchain_core.callbacks import AsyncCallbackManager, BaseCallbackHandler, BaseCallbackManager
 from langchain_core.runnables import RunnableConfig, patch_config
@@ -19,6 +19,7 @@ from langgraph.types import Interrupt
 from psycopg_pool import PoolTimeout
 
 from checkpoints.saver import expect_reads
+from core import postgres
 from core.concurrency import FairSemaphore
 from core.context import act_as, set_context
 from core.errors import ClaimLost, RunStopped, ServiceError
@@ -26,9 +27,11 @@ from core.logging import get_logger
 from core.settings import RunSettings
 from service.audit.trail import AuditTrail
 from service.auth.principal import Identity
-from service.errors import to_service_error
+from service.errors import error_body, to_service_error
+from service.runs.announcements import describe_result, read_subject
 from service.runs.answers import refuse_wrong_answers
 from service.runs.claims import CLIENT_GONE, SHUTDOWN, Claim, RunClaims, was_suspended
+from service.runs.events import RunLog
 from service.runs.followers import RunFollowers
 from service.runs.limits import RunQueue
 from service.runs.observers import ObservedRun, RunObserver
@@ -88,6 +91,8 @@ class RunExecutor:
         self._tasks: dict[asyncio.Task[None], RunControl] = {}
         self._stopping = False
         self._draining: asyncio.Task[None] | None = None
+        # Has the thread of a stateless run erased, when the run has ended.
+        self.dispose: Callable[[RunRequest], Awaitable[None]] | None = None
 
     @property
     def active(self) -> int:
@@ -132,6 +137,10 @@ class RunExecutor:
             return result
         return None
 
+    async def enqueue(self, request: RunRequest, *, after_seconds: float = 0) -> RunRow:
+        """Have a run executed in the background, see :meth:`service.runs.claims.RunClaims.enqueue`."""
+        return await self._claims.enqueue(request, self._queues[request.queue], after_seconds=after_seconds)
+
     async def cancel_thread(self, tenant: str, thread_id: str) -> None:
         """Ask the runs of a thread to stop, on whichever replica they are; do nothing if it has none."""
         await self._claims.cancel(tenant, thread_id, "interrupt")
@@ -142,7 +151,7 @@ class RunExecutor:
 
         The context opens when the run is admitted: when it holds its thread and a concurrency slot, and its
         preconditions are met. Leaving the context before the run has ended stops the run at its next step
-        boundary.
+        boundary, unless the run is detached.
 
         Raises:
             NotFound: The thread is another tenant's.
@@ -151,20 +160,35 @@ class RunExecutor:
             RunStopped, RunReplaced, RunTimedOut, RunLimitReached: How the run ended early.
             ServiceError: Another precondition is not met, or another step failed.
         """
+        listener = self._launch(request)
+        try:
+            await listener.wait_for_admission()
+            yield listener.parts()
+        finally:
+            listener.leave(stop=not request.options.detached)
+
+    async def start(self, request: RunRequest) -> None:
+        """Begin a run that goes on without its caller; who wants its parts follows it.
+
+        Returns when the run is admitted, or waits for its turn. Why it is not admitted then is in its row.
+
+        Raises:
+            ServiceError: The run was not admitted, see :meth:`stream`.
+        """
+        listener = self._launch(request, is_detached=True)
+        await listener.wait_for_admission()
+
+    def _launch(self, request: RunRequest, *, is_detached: bool = False) -> "_Listener":
         if self._stopping:
             raise RunStopped("the service is stopping; try again in a moment", retry_after=5)
         if reason := self._database_unavailable():
             # Without the database the run would reach its first checkpoint and wait there.
             raise to_service_error(PoolTimeout(reason))
-        listener = _Listener()
+        listener = _Listener(is_detached=is_detached)
         task = asyncio.create_task(self._execute(request, listener))
         self._tasks[task] = listener.control
         task.add_done_callback(self._tasks.pop)
-        try:
-            await listener.wait_for_admission()
-            yield listener.parts()
-        finally:
-            listener.leave()
+        return listener
 
     async def run_to_end(self, request: RunRequest) -> RunResult:
         """Execute a run to its end or its next interrupt, and return its result.
@@ -215,11 +239,13 @@ class RunExecutor:
 
     async def _execute(self, request: RunRequest, listener: "_Listener") -> None:
         set_context(request.context)
-        queue = self._queues[request.queue]
+        queue, has_ended = self._queues[request.queue], True
         deadline = asyncio.get_running_loop().time() + queue.timeout_seconds
         with self._observer.observe(request) as run:
             try:
-                async with self._claims.hold(request, listener.control, queue, deadline) as claim:
+                async with self._claims.hold(
+                    request, listener.control, queue, deadline, listener.note_pending
+                ) as claim:
                     act_as(replace(request.actor, attempt=claim.attempt))
                     if claim.held_by:
                         request = replace(request, context=replace(request.context, held_by=claim.held_by))
@@ -227,15 +253,29 @@ class RunExecutor:
                         await self._stream(request, listener, claim, run)
                 await listener.end()
             except Exception as error:  # noqa: BLE001 - a run may raise anything; to_service_error() types it
-                end = _describe_end(error, request, has_begun=listener.is_admitted)
+                end, has_ended = (
+                    _describe_end(error, request, has_begun=listener.is_admitted),
+                    not (was_suspended(error) or isinstance(error, ClaimLost)),
+                )
                 run.mark_failed(end.code)
+                listener.error = error_body(end)
                 log.info("run_ended_early", thread_id=request.thread_id, error=end.code, reason=end.message)
                 listener.fail(end)
             except asyncio.CancelledError:
                 # The drain has run out of time. The listener must be told without waiting again.
+                has_ended = False
                 run.mark_cancelled()
                 listener.fail(_describe_end(GraphDrained(), request, has_begun=listener.is_admitted))
                 raise
+            finally:
+                # The run's row says by now how it ended.
+                if listener.log:
+                    self._followers.end_log(request.run_id, listener.log, listener.response, listener.error)
+        if has_ended and request.options.delete_thread and self.dispose:
+            try:
+                await self.dispose(request)
+            except postgres.DATABASE_UNAVAILABLE as error:
+                log.warning("thread_left_behind", thread_id=request.thread_id, reason=str(error).strip())
 
     async def _stream(
         self, request: RunRequest, listener: "_Listener", claim: Claim, run: ObservedRun
@@ -243,19 +283,26 @@ class RunExecutor:
         """Execute a run that holds its thread and a slot, and hand its parts to the listener."""
         parts = await self._begin(request, listener.control, claim, run.handler)
         claim.is_begun = True
+        options = request.options
+        run_log = RunLog(
+            claim.attempt,
+            keeps_values=options.full_state,
+            stream_mode=options.stream_mode,
+            subgraphs=request.subgraphs,
+        )
+        self._followers.open_log(request.run_id, request.thread_id, run_log)
+        listener.log, result = run_log, RunResult()
         listener.admit()
-        result, run_log = RunResult(), self._followers.open_log(request.run_id, claim.attempt)
-        try:
-            # Closed early, the step in progress ends before the thread is released.
-            async with aclosing(parts):
-                async for part in parts:
-                    run.take(part)
-                    result.take(part)
-                    run_log.take(part)
-                    await listener.send(part)
-        finally:
-            run_log.end(result.values.get("response"))
-        claim.is_interrupted = bool(result.interrupts)
+        # Closed early, the step in progress ends before the thread is released.
+        async with aclosing(parts):
+            async for part in parts:
+                run.take(part)
+                result.take(part)
+                run_log.take(part)
+                await listener.send(part)
+        listener.response = result.values.get("response")
+        claim.is_interrupted = bool(result.interrupts) or await _is_paused(request)
+        claim.events = describe_result(request, result, claim.subject)
         claim.thread_metadata = None if claim.is_replay else describe_thread(request, result)
         if request.on_finish and not claim.is_replay and not result.interrupts:
             await request.on_finish(result.values)
@@ -274,11 +321,14 @@ class RunExecutor:
         graph, config, graph_input = request.graph, request.config, request.input
         pending: Sequence[Interrupt] = ()
         is_checked = bool(request.key) or not request.fresh
+        begins_at_latest = config is request.latest_config
         # LangGraph reads the thread again, which is this run's alone.
-        expect_reads(request.thread_id, 2 if is_checked else 1, is_new=claim.is_new_thread)
+        expect_reads(request.thread_id, is_checked + begins_at_latest, is_new=claim.is_new_thread)
         if is_checked:
-            state = await graph.aget_state(config)
-            earlier = await find_earlier_run(request, state)
+            latest = await graph.aget_state(request.latest_config)
+            earlier = await find_earlier_run(request, latest)
+            state = latest if earlier or begins_at_latest else await graph.aget_state(config)
+            claim.subject = read_subject(request, latest)
             if earlier is None and graph_input is None and claim.has_waited:
                 # The run to continue was ahead on the thread, and has come to its end.
                 earlier = state
@@ -287,8 +337,12 @@ class RunExecutor:
                     claim.is_replay = not request.is_stored
                     await _start_callbacks(request)
                     return replay_output(graph, earlier)
-                # Where a person has taken over, no agent continues: the message is a new one for the person.
-                graph_input = request.input if claim.held_by else None
+                if claim.held_by:
+                    # No agent continues where a person has taken over: the message is a new one, for them.
+                    graph_input = request.input
+                else:
+                    # A run that began at an older checkpoint has gone on from there.
+                    graph_input, config = None, request.latest_config
             check_preconditions(request, graph_input, state)
             for decision in list_decisions(graph.name, graph_input, state):
                 await self._audit.record(decision)
@@ -296,13 +350,16 @@ class RunExecutor:
         callbacks = await _start_callbacks(request)
         if handler:
             callbacks.add_handler(handler)
+        options = request.options
         stream = graph.astream(
             graph_input,
             patch_config(config, callbacks=callbacks),
-            context=request.context,
+            context=request.graph_context,
             stream_mode=list(request.modes),
             subgraphs=request.subgraphs,
-            output_keys=graph.output_channels,
+            output_keys=None if options.full_state else graph.output_channels,
+            interrupt_before=options.interrupt_before or None,
+            interrupt_after=options.interrupt_after or None,
             durability=request.durability,
             control=control,
             version="v2",
@@ -323,15 +380,24 @@ _Item: TypeAlias = RunPart | ServiceError | _Signal
 class _Listener:
     """Connects the task of a run with the caller who reads its parts and may leave before it ends.
 
+    Args:
+        is_detached: Whether the caller wants to hear of the admission only, and the run goes on without it.
+
     Attributes:
         control: Asks the run to stop at its next step.
         is_admitted: Whether the run was admitted.
+        log: The log of the run, once it is admitted.
+        response: The text that the run answered with.
+        error: How it ended early.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_detached: bool) -> None:
         self.control = RunControl()
         self.is_admitted = False
-        self._has_left = False
+        self.log: RunLog | None = None
+        self.response: str | None = None
+        self.error: Mapping[str, Any] | None = None
+        self._has_left = is_detached
         self._items: asyncio.Queue[_Item] = asyncio.Queue(_BACKLOG)
 
     async def wait_for_admission(self) -> None:
@@ -347,13 +413,19 @@ class _Listener:
                 raise item
             yield cast("RunPart", item)
 
-    def leave(self) -> None:
-        """Stop listening, and ask the run to stop."""
+    def leave(self, *, stop: bool) -> None:
+        """Stop listening, and ask the run to stop unless it goes on without its caller."""
         self._has_left = True
-        self.control.request_drain(CLIENT_GONE)
+        if stop:
+            self.control.request_drain(CLIENT_GONE)
         # Wakes the run where it waits to hand over a part that nobody will take.
         while not self._items.empty():
             self._items.get_nowait()
+
+    def note_pending(self) -> None:
+        """Tell a caller whom the run does not need that it waits for its turn."""
+        if self._has_left:
+            self._items.put_nowait(_Signal.ADMITTED)
 
     def admit(self) -> None:
         """Tell the caller that the run is admitted."""
@@ -375,6 +447,14 @@ class _Listener:
         if self._items.full():
             self._items.get_nowait()
         self._items.put_nowait(error)
+
+
+async def _is_paused(request: RunRequest) -> bool:
+    """Return whether a run stopped before or after a node where its caller wanted it to."""
+    options = request.options
+    if not (options.interrupt_before or options.interrupt_after):
+        return False
+    return bool((await request.graph.aget_state(request.latest_config)).next)
 
 
 async def _start_callbacks(request: RunRequest) -> BaseCallbackManager:

@@ -187,8 +187,8 @@ class JourneyRouter:
             session_id: The session the message came in.
             message_id: The message's id; empty: it has none.
         """
-        response = CustomerText(text).text if (text := _get_response(output)) else ""
-        handoff = _read_handoff(output)
+        response = CustomerText(text).text if (text := read_response(output)) else ""
+        handoff = read_handoff(output)
         recorded = await self._record(turn, response, identity, session_id, message_id or str(uuid4()))
         return {
             "success": output.get("success", True),
@@ -344,7 +344,7 @@ def _build_turn(
     )
 
 
-def _get_response(output: Mapping[str, Any]) -> str:
+def read_response(output: Mapping[str, Any]) -> str:
     """Return what the customer is told: of an onboarding the last message."""
     if "response" in output:
         return str(output["response"])
@@ -352,7 +352,7 @@ def _get_response(output: Mapping[str, Any]) -> str:
     return last.text if isinstance(last, AIMessage) else ""
 
 
-def _read_handoff(output: Mapping[str, Any]) -> Handoff:
+def read_handoff(output: Mapping[str, Any]) -> Handoff:
     """Return a journey's hand-off in the coordinator's form."""
     if handed_over := output.get("handed_over"):
         return Handoff(

@@ -7,11 +7,12 @@ SELECT id::text, owner, ahead, status, attempt, is_new_thread, held_by, is_confl
 SELECT id::text, attempt, held_by FROM runs.claim(%(claims)s, %(replica)s, %(claim_seconds)s)
 
 -- name: end
--- Ends runs, and returns the runs that are next on their threads.
+-- Ends runs with the events that they make true, and returns the runs that are next on their threads.
 WITH mine AS MATERIALIZED (
     -- Rows are locked in the order of their ids by all statements that lock several.
     SELECT given.*
-    FROM json_to_recordset(%(ends)s) AS given (id uuid, attempt int, status text, error json, metadata json)
+    FROM json_to_recordset(%(ends)s)
+        AS given (id uuid, attempt int, status text, error json, metadata json, events json)
     JOIN runs.runs AS run ON run.id = given.id AND run.status = 'running' AND run.attempt = given.attempt
     ORDER BY run.id FOR NO KEY UPDATE OF run
 ), ended AS (
@@ -19,8 +20,12 @@ WITH mine AS MATERIALIZED (
     SET status = mine.status, ended_at = now(), error = mine.error, claimed_by = NULL, claim_expires_at = NULL,
         kwargs = CASE mine.status WHEN 'success' THEN NULL ELSE kwargs END
     FROM mine WHERE run.id = mine.id
-    RETURNING run.id, run.thread_id, mine.metadata,
+    RETURNING run.id, run.thread_id, run.tenant, mine.metadata, mine.events,
               CASE mine.status WHEN 'success' THEN 'idle' WHEN 'interrupted' THEN 'interrupted' ELSE 'error' END AS left_behind
+), announced AS (
+    SELECT id, outbox.add_all(tenant, events) AS events
+    -- Threads too are locked in one order.
+    FROM (SELECT * FROM ended WHERE events IS NOT NULL ORDER BY thread_id) AS ordered
 ), updated AS (
     -- Most runs leave their thread as it was, and cost nothing here.
     UPDATE runs.threads SET updated_at = now(), status = ended.left_behind,
@@ -28,7 +33,8 @@ WITH mine AS MATERIALIZED (
     FROM ended WHERE threads.id = ended.thread_id
       AND (threads.status <> ended.left_behind OR ended.metadata IS NOT NULL)
 )
-SELECT ended.id::text, next.id::text AS next_id, next.claimed_by AS next_owner FROM ended JOIN LATERAL (
+SELECT ended.id::text, next.id::text AS next_id, next.claimed_by AS next_owner, announced.events
+FROM ended LEFT JOIN announced ON announced.id = ended.id LEFT JOIN LATERAL (
     SELECT id, claimed_by FROM runs.runs WHERE thread_id = ended.thread_id AND status = 'pending'
     ORDER BY created_at, id LIMIT 1
 ) AS next ON true
@@ -91,6 +97,7 @@ WITH RECURSIVE tenants AS (
     FROM tenants CROSS JOIN LATERAL (
         SELECT id, priority, created_at FROM runs.runs AS run
         WHERE run.tenant = tenants.tenant AND status = 'pending' AND claimed_by IS NULL AND kwargs IS NOT NULL
+          AND created_at <= clock_timestamp()
           AND NOT EXISTS (
               SELECT FROM runs.runs AS other WHERE other.thread_id = run.thread_id AND other.ended_at IS NULL
                 AND (other.status = 'running' OR (other.created_at, other.id) < (run.created_at, run.id))
@@ -111,8 +118,8 @@ WITH RECURSIVE tenants AS (
 UPDATE runs.runs AS run
 SET claimed_by = %(replica)s, claim_expires_at = now() + %(claim_seconds)s * interval '1 second'
 FROM chosen WHERE run.id = chosen.id
-RETURNING run.id::text, thread_id, tenant, user_id, graph, queue, status, kwargs, multitask_strategy, priority, attempt,
-          created_at, started_at, ended_at, claimed_by::text, cancel_action, cancel_reason, error
+RETURNING run.id::text, thread_id, tenant, user_id, graph, assistant_id::text, metadata, queue, status, kwargs,
+          multitask_strategy, priority, attempt, created_at, started_at, ended_at, claimed_by::text, cancel_action, cancel_reason, error
 
 -- name: return_reserved
 WITH returned AS (
@@ -150,14 +157,14 @@ WHERE tenant = %(tenant)s AND thread_id = %(thread)s AND ended_at IS NULL
 RETURNING id::text, status, thread_id
 
 -- name: get
-SELECT id::text, thread_id, tenant, user_id, graph, queue, status, kwargs, multitask_strategy, priority, attempt,
-       created_at, started_at, ended_at, claimed_by::text, cancel_action, cancel_reason, error
+SELECT id::text, thread_id, tenant, user_id, graph, assistant_id::text, metadata, queue, status, kwargs,
+       multitask_strategy, priority, attempt, created_at, started_at, ended_at, claimed_by::text, cancel_action, cancel_reason, error
 FROM runs.runs WHERE id = ANY(%(ids)s)
 
 -- name: list
 -- A thread that is being erased is held by a row without a graph.
-SELECT id::text, thread_id, tenant, user_id, graph, queue, status, NULL AS kwargs, multitask_strategy, priority,
-       attempt, created_at, started_at, ended_at, claimed_by::text, cancel_action, cancel_reason, error
+SELECT id::text, thread_id, tenant, user_id, graph, assistant_id::text, metadata, queue, status, NULL AS kwargs,
+       multitask_strategy, priority, attempt, created_at, started_at, ended_at, claimed_by::text, cancel_action, cancel_reason, error
 FROM runs.runs
 WHERE tenant = %(tenant)s AND graph <> ''
   AND (%(thread)s::text IS NULL OR thread_id = %(thread)s) AND (%(status)s::text IS NULL OR status = %(status)s)
@@ -177,6 +184,9 @@ DELETE FROM runs.runs WHERE id IN (
     SELECT id FROM runs.runs WHERE created_at < now() - %(days)s * interval '1 day' AND ended_at IS NOT NULL
     LIMIT %(limit)s
 )
+
+-- name: delete_run
+DELETE FROM runs.runs WHERE id = %(id)s AND ended_at IS NOT NULL RETURNING id
 
 -- name: drop_thread
 DELETE FROM runs.threads WHERE id = %(thread)s AND NOT EXISTS (SELECT FROM runs.runs WHERE thread_id = %(thread)s)
@@ -216,22 +226,40 @@ DELETE FROM runs.runs WHERE thread_id = %(thread)s
 -- name: erase_thread
 DELETE FROM runs.threads WHERE id = %(thread)s
 
--- name: publish_events
+-- name: publish_parts
 WITH published AS (
-    INSERT INTO runs.events (run_id, seq, name, data)
-    SELECT unnest(%(runs)s::uuid[]), unnest(%(seqs)s::bigint[]), unnest(%(names)s::text[]),
-           unnest(%(data)s::text[])::json
+    INSERT INTO runs.parts (run_id, seq, came_at, part)
+    SELECT unnest(%(runs)s::uuid[]), unnest(%(seqs)s::bigint[]), unnest(%(times)s::bigint[]),
+           unnest(%(parts)s::bytea[])
     ON CONFLICT DO NOTHING
 )
-SELECT pg_notify(%(channel)s, 'events')
+SELECT pg_notify(%(channel)s, 'parts')
 
--- name: read_events
-SELECT run_id::text, seq, name, data FROM unnest(%(runs)s::uuid[], %(after)s::bigint[]) AS wanted (run, after)
-JOIN runs.events ON run_id = wanted.run AND seq > wanted.after
+-- name: read_parts
+SELECT run_id::text, seq, came_at, part FROM unnest(%(runs)s::uuid[], %(after)s::bigint[]) AS wanted (run, after)
+JOIN runs.parts ON run_id = wanted.run AND seq > wanted.after
 ORDER BY run_id, seq LIMIT %(limit)s
 
--- name: delete_events
+-- name: delete_parts
 -- Of runs that have ended, after a time in which a caller may connect again.
-DELETE FROM runs.events WHERE at < now() - %(seconds)s * interval '1 second' AND NOT EXISTS (
+DELETE FROM runs.parts WHERE at < now() - %(seconds)s * interval '1 second' AND NOT EXISTS (
     SELECT FROM runs.runs WHERE id = run_id AND (ended_at IS NULL OR ended_at > now() - %(seconds)s * interval '1 second')
 )
+
+-- name: list_begun
+-- The latest runs of a thread that have begun or ended, in that order.
+SELECT id, graph, ended_at FROM (
+    SELECT id::text, graph, status, started_at, ended_at FROM runs.runs
+    WHERE thread_id = %(thread)s AND tenant = %(tenant)s AND graph <> ''
+    ORDER BY created_at DESC, id DESC LIMIT %(limit)s
+) AS latest
+WHERE status <> 'pending' ORDER BY coalesce(started_at, ended_at), id
+
+-- name: load_activity
+-- When a run last began or ended on each of some threads.
+SELECT thread.id, run.at FROM unnest(%(threads)s::text[]) AS thread (id) CROSS JOIN LATERAL (
+    SELECT max(greatest(latest.started_at, latest.ended_at)) AS at FROM (
+        SELECT started_at, ended_at FROM runs.runs
+        WHERE thread_id = thread.id ORDER BY created_at DESC LIMIT %(limit)s
+    ) AS latest
+) AS run

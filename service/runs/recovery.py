@@ -1,7 +1,7 @@
 """Execute runs that no caller waits for: those whose replica died or stopped, and those that were queued."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from langchain_core.callbacks import AsyncCallbackManager, BaseCallbackManager
 
@@ -9,17 +9,16 @@ from core.deadline import restore_deadline
 from core.errors import RunLost
 from core.logging import get_logger
 from core.settings import RunSettings
-from graphs.registry import REGISTRY
 from service.errors import error_body
-from service.runs.event_exchange import EventExchange
 from service.runs.executor import RunExecutor
 from service.runs.followers import KEEP_SECONDS
-from service.runs.journeys import JourneyRouter
+from service.runs.graphs import GraphCatalogue
+from service.runs.hooks import RunHooks
+from service.runs.part_exchange import PartExchange
 from service.runs.queue import TaskQueue
-from service.runs.request import CompiledGraph, RunRequest, build_run_request
-from service.runs.sessions import SESSION_GRAPH, SessionRuns
+from service.runs.request import MultitaskStrategy, RunRequest, build_run_request
 from service.runs.store import READY, RunRow, RunStore
-from service.runs.stored import load_identity, load_input
+from service.runs.stored import load_identity, load_input, load_options
 
 log = get_logger(__name__)
 
@@ -35,28 +34,25 @@ class RunRecovery:
     Args:
         store: The table of runs.
         runs: Executes them.
-        events: Carries their events between replicas.
-        graphs: The compiled graphs by name.
-        session_runs: Enters and closes the sessions of runs.
-        journeys: Registers the journeys of runs.
+        exchange: Carries the parts of their streams between replicas.
+        graphs: The graphs by name.
+        hooks: What happens around runs.
     """
 
     def __init__(
         self,
         store: RunStore,
         runs: RunExecutor,
-        events: EventExchange,
+        exchange: PartExchange,
         *,
-        graphs: Mapping[str, CompiledGraph],
-        session_runs: SessionRuns,
-        journeys: JourneyRouter,
+        graphs: GraphCatalogue,
+        hooks: RunHooks,
     ) -> None:
         self._store = store
         self._runs = runs
-        self._events = events
+        self._exchange = exchange
         self._graphs = graphs
-        self._session_runs = session_runs
-        self._journeys = journeys
+        self._hooks = hooks
         self._keep_days = 0.0
 
     def schedule(self, queue: TaskQueue, settings: RunSettings) -> None:
@@ -64,7 +60,7 @@ class RunRecovery:
         self._keep_days = settings.keep_days
         queue.every("requeue-runs", self.requeue, seconds=REQUEUE_SECONDS)
         queue.every("delete-ended-runs", self._delete_ended, seconds=_CLEANUP_SECONDS)
-        queue.every("delete-run-events", self._delete_events, seconds=KEEP_SECONDS)
+        queue.every("delete-run-parts", self._delete_parts, seconds=KEEP_SECONDS)
 
     async def execute(self, row: RunRow) -> None:
         """Execute a run that this replica holds to its end.
@@ -74,7 +70,7 @@ class RunRecovery:
         """
         kwargs = row.kwargs or {}
         restore_deadline(kwargs["deadline"])
-        await self._runs.run_to_end(self._load(row, kwargs))
+        await self._runs.run_to_end(await self._load(row, kwargs))
 
     async def requeue(self) -> None:
         """Free the runs whose replica stopped renewing its claims."""
@@ -88,37 +84,50 @@ class RunRecovery:
         while await self._store.delete_ended(days=self._keep_days):
             pass
 
-    async def _delete_events(self) -> None:
-        await self._events.delete_old(seconds=KEEP_SECONDS)
+    async def _delete_parts(self) -> None:
+        await self._exchange.delete_old(seconds=KEEP_SECONDS)
 
-    def _load(self, row: RunRow, kwargs: Mapping[str, Any]) -> RunRequest:
-        spec, identity, graph_input = REGISTRY[row.graph], load_identity(row, kwargs), load_input(kwargs)
-        on_start = self._journeys.register_on_start(
-            spec, identity, graph_input, thread_id=row.thread_id, on_start=_listen_to_nobody
+    async def _load(self, row: RunRow, kwargs: Mapping[str, Any]) -> RunRequest:
+        graph, identity = self._graphs.find(row.graph), load_identity(row, kwargs)
+        graph_input, options = load_input(kwargs), load_options(row, kwargs)
+        hooks = self._hooks.build(
+            graph.spec,
+            identity,
+            graph_input,
+            thread_id=row.thread_id,
+            key=kwargs["key"],
+            on_start=listen_to_nobody,
         )
-        if spec is SESSION_GRAPH:
-            on_start = self._session_runs.enter_on_start(
-                identity, graph_input, thread_id=row.thread_id, key=kwargs["key"], on_start=on_start
-            )
         return build_run_request(
-            self._graphs[row.graph],
-            spec,
+            await graph.open(
+                "threads.create_run",
+                config={"configurable": {"thread_id": row.thread_id}},
+                context=options.foreign_context,
+            ),
+            graph.spec,
             graph_input,
             identity=identity,
             thread_id=row.thread_id,
             locale=kwargs["locale"],
+            model=kwargs["model"],
             metadata=kwargs["metadata"],
             tags=kwargs["tags"],
             modes=tuple(kwargs["modes"]),
             subgraphs=kwargs["subgraphs"],
-            on_start=on_start,
-            on_finish=self._session_runs.close_on_finish(spec, identity, row.thread_id),
+            multitask_strategy=cast("MultitaskStrategy", row.multitask_strategy),
+            on_start=hooks.on_start,
+            on_finish=hooks.on_finish,
             key=kwargs["key"],
             run_id=row.id,
             is_stored=True,
             is_from_person=kwargs["is_from_person"],
+            checkpoint=kwargs["checkpoint"],
+            durability=kwargs["durability"],
+            recursion_limit=kwargs["recursion_limit"],
+            options=options,
         )
 
 
-async def _listen_to_nobody() -> BaseCallbackManager:
+async def listen_to_nobody() -> BaseCallbackManager:
+    """Return no callbacks, as the ``on_start`` of a run that nobody listens to."""
     return AsyncCallbackManager([])

@@ -45,10 +45,46 @@ MESSAGE_KEY = "message_id"
 # LangGraph's own name.
 RUN_KEY = "run_id"
 
+# Most super-steps of a run of a graph that is not of the registry.
+DEFAULT_RECURSION_LIMIT = 1_000
+
 # ASCII, because responses carry the id in a header.
 _THREAD_ID = re.compile(r"[\w.:@+-]{1,200}", re.ASCII)
 # The locale becomes part of a prompt, so only the form of a language tag is accepted (RFC 5646).
 _LOCALE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What the Agent Server API lets a caller choose for a run; stored with it.
+
+    Attributes:
+        assistant_id: The assistant that was asked; empty: none.
+        metadata: The caller's, on the run's row.
+        interrupt_before: Nodes before which the run stops, or ``*``.
+        interrupt_after: Nodes after which it stops, or ``*``.
+        foreign_context: The context of a graph that is not of the registry; ``None``: the graph is.
+        full_state: Whether ``values`` parts hold the whole state, and not only the graph's output, and are
+            kept for followers.
+        stream_mode: The API's names of the stream modes that were asked for.
+        may_create_thread: Whether the thread is created where there is none.
+        detached: Whether the run goes on when its caller leaves.
+        delete_thread: Whether the thread is erased when the run has ended.
+    """
+
+    assistant_id: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    interrupt_before: tuple[str, ...] | Literal["*"] = ()
+    interrupt_after: tuple[str, ...] | Literal["*"] = ()
+    foreign_context: Mapping[str, Any] | None = None
+    full_state: bool = False
+    stream_mode: tuple[str, ...] = ()
+    may_create_thread: bool = True
+    detached: bool = False
+    delete_thread: bool = False
+
+
+NO_OPTIONS = RunOptions()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +113,7 @@ class RunRequest:
         is_stored: Whether the row was inserted before, so that the run may have been begun elsewhere.
         is_recoverable: Whether any replica can execute the run from its row.
         queue: Whose concurrency slots and time limit apply.
+        options: What a caller of the Agent Server API may ask for beyond that.
     """
 
     graph: CompiledGraph
@@ -97,6 +134,20 @@ class RunRequest:
     is_stored: bool = False
     is_recoverable: bool = True
     queue: QueueName = "runs"
+    options: RunOptions = NO_OPTIONS
+
+    @property
+    def graph_context(self) -> Any:
+        """What the graph's nodes get as their context."""
+        return self.context if self.options.foreign_context is None else self.options.foreign_context
+
+    @property
+    def latest_config(self) -> RunnableConfig:
+        """The config without the checkpoint that the run begins at: it means the thread's latest one."""
+        configurable = self.config["configurable"]
+        if configurable.keys() == {"thread_id"}:
+            return self.config
+        return {**self.config, "configurable": {"thread_id": self.thread_id}}
 
     @property
     def actor(self) -> Actor:
@@ -111,13 +162,14 @@ class RunRequest:
 
 def build_run_request(
     graph: CompiledGraph,
-    spec: GraphSpec,
+    spec: GraphSpec | None,
     graph_input: Any,
     *,
     identity: Identity,
     thread_id: str | None,
     fresh: bool | None = None,
     locale: str | None = None,
+    model: str | None = None,
     metadata: Mapping[str, Any] | None = None,
     tags: Sequence[str] = (),
     modes: tuple[StreamMode, ...] = ("updates", "values"),
@@ -130,17 +182,22 @@ def build_run_request(
     run_id: str = "",
     is_stored: bool = False,
     is_from_person: bool = False,
+    checkpoint: Mapping[str, Any] | None = None,
+    durability: Durability | None = None,
+    recursion_limit: int | None = None,
+    options: RunOptions | None = None,
 ) -> RunRequest:
     """Build the request for a run of a registered graph.
 
     Args:
         graph: The compiled graph.
-        spec: Its entry in the registry.
+        spec: Its entry in the registry; ``None``: it has none.
         graph_input: See :func:`build_graph_input`.
         identity: The caller.
         thread_id: The thread to continue; ``None``: a new one.
         fresh: Whether the thread is known to be new; ``None``: it is new when no id was given.
         locale: Language to answer in.
+        model: ``provider:model`` to use instead of the service's.
         metadata: Stored with the run's checkpoints, beside the graph's name, the tenant and the user.
         tags: The caller's, for traces.
         modes: LangGraph's stream modes to listen to.
@@ -154,6 +211,10 @@ def build_run_request(
         run_id: The run's id; empty: a new one.
         is_stored: Whether its row was inserted before.
         is_from_person: Whether a person of the company wrote the input's message.
+        checkpoint: ``checkpoint_id`` (and ``checkpoint_ns``) to continue from; ``None``: the latest.
+        durability: When checkpoints are written; ``None``: as the graph's entry says.
+        recursion_limit: Fewer super-steps than the graph's entry allows; ``None``: as many.
+        options: See :class:`RunOptions`.
 
     Raises:
         InvalidRequest: The thread id or the locale is malformed.
@@ -162,23 +223,31 @@ def build_run_request(
         raise InvalidRequest(
             "locale must be a language tag such as en or pt-BR", details={"locale": locale[:50]}
         )
-    run_id = run_id or new_run_id()
+    run_id, name = run_id or new_run_id(), spec.name if spec else str(graph.name)
+    limit = spec.recursion_limit if spec else recursion_limit or DEFAULT_RECURSION_LIMIT
     return RunRequest(
         graph=graph,
         input=graph_input,
         identity=identity,
         config={
-            "configurable": {"thread_id": check_thread_id(thread_id) if thread_id else new_thread_id()},
-            "metadata": _build_metadata(metadata or {}, spec, identity, key, run_id),
-            "recursion_limit": spec.recursion_limit,
+            "configurable": {
+                "thread_id": check_thread_id(thread_id) if thread_id else new_thread_id(),
+                **(checkpoint or {}),
+            },
+            "metadata": _build_metadata(metadata or {}, name, identity, key, run_id),
+            "recursion_limit": min(limit, recursion_limit or limit),
             "tags": list(tags),
-            "run_name": spec.name,
+            "run_name": name,
         },
         fresh=thread_id is None if fresh is None else fresh,
         context=Context(
-            tenant=identity.tenant, user=identity.user, locale=locale, is_from_person=is_from_person
+            tenant=identity.tenant,
+            user=identity.user,
+            locale=locale,
+            model=model,
+            is_from_person=is_from_person,
         ),
-        durability=spec.durability,
+        durability=durability or (spec.durability if spec else "async"),
         modes=modes,
         subgraphs=subgraphs,
         multitask_strategy="enqueue" if repeated else multitask_strategy,
@@ -188,11 +257,12 @@ def build_run_request(
         repeated=repeated,
         run_id=run_id,
         is_stored=is_stored,
+        options=options or NO_OPTIONS,
     )
 
 
 def _build_metadata(
-    metadata: Mapping[str, Any], spec: GraphSpec, identity: Identity, key: str, run_id: str
+    metadata: Mapping[str, Any], graph: str, identity: Identity, key: str, run_id: str
 ) -> dict[str, Any]:
     # Only the service says which message or request a run is about.
     own = {name: value for name, value in metadata.items() if name != MESSAGE_KEY}
@@ -200,7 +270,7 @@ def _build_metadata(
     return {
         **own,
         **message,
-        GRAPH_KEY: spec.name,
+        GRAPH_KEY: graph,
         TENANT_KEY: identity.tenant,
         USER_KEY: identity.user,
         RUN_KEY: run_id,

@@ -4,7 +4,7 @@ A run is a row before it is a task of a process. See ``sql/0001_runs.sql`` for t
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
@@ -18,6 +18,7 @@ from core.batching import Batcher
 from core.context import current_actor
 from core.errors import NotFound, ThreadBusy
 from core.postgres import Connection, Pool, concerns_database, read_queries
+from service.outbox.events import NewEvent, dump_events
 
 QUERIES: Final = read_queries(Path(__file__).parent / "queries.sql")
 
@@ -32,6 +33,8 @@ READY: Final = "ready"
 # A run that was on so many replicas that died is not given to another one.
 MAX_ATTEMPTS: Final = 3
 _BATCH: Final = 500
+# Of a thread's runs, those that whoever follows the thread may have missed.
+_LATEST_RUNS: Final = 20
 
 
 def no_such_thread(thread_id: str) -> NotFound:
@@ -53,6 +56,10 @@ class NewRun:
         kwargs: What to run, as JSON, so that any replica can; ``None``: only this process can.
         strategy: What its caller chose to do where the thread is busy.
         priority: The higher one is started first, among a tenant's.
+        assistant_id: The assistant whose run it is; ``None``: nobody named one.
+        metadata: The caller's, to find it by.
+        after_seconds: How long it waits before its turn on its thread can come.
+        may_create_thread: Whether its thread is created where there is none.
     """
 
     id: str
@@ -64,6 +71,10 @@ class NewRun:
     kwargs: Mapping[str, Any] | None
     strategy: str
     priority: int = 0
+    assistant_id: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    after_seconds: float = 0
+    may_create_thread: bool = True
 
 
 class Cancellation(NamedTuple):
@@ -78,7 +89,8 @@ class Added:
     """What became of a run that was to be inserted.
 
     Attributes:
-        owner: The thread's tenant; ``None``: another transaction is just inserting the thread.
+        owner: The thread's tenant; ``None``: another transaction is just inserting the thread, or there is
+            none and the run may not create it.
         ahead: Runs that were on the thread before.
         status: ``running``, ``pending``, or ``None``: it was not inserted.
         attempt: 1 where it is running.
@@ -130,6 +142,8 @@ class RunRow:
     tenant: str
     user_id: str
     graph: str
+    assistant_id: str | None
+    metadata: dict[str, JsonValue]
     queue: str
     status: RunStatus
     kwargs: dict[str, Any] | None
@@ -143,6 +157,15 @@ class RunRow:
     cancel_action: CancelAction | None
     cancel_reason: str | None
     error: dict[str, JsonValue] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BegunRun:
+    """A run that is in progress or has ended."""
+
+    id: str
+    graph: str
+    ended_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +241,11 @@ class RunStore:
                 "kwargs": run.kwargs,
                 "strategy": run.strategy,
                 "priority": run.priority,
+                "assistant_id": run.assistant_id,
+                "metadata": run.metadata,
+                "thread_metadata": {"assistant_id": run.assistant_id} if run.assistant_id else {},
+                "after_seconds": run.after_seconds,
+                "may_create": run.may_create_thread,
                 "may_start": may_start,
                 "may_wait": may_wait,
                 "places": places,
@@ -253,6 +281,7 @@ class RunStore:
         status: EndStatus,
         error: Mapping[str, Any] | None = None,
         *,
+        events: Sequence[NewEvent] = (),
         metadata: Mapping[str, Any] | None = None,
     ) -> Successor | None:
         """End a run that this replica holds, and return the run that is next on its thread.
@@ -262,10 +291,20 @@ class RunStore:
             attempt: The claim's fencing token.
             status: How it ended.
             error: Why, as JSON, where it failed.
+            events: What becomes true with its end, written in the same transaction.
             metadata: What the thread's metadata says from now on; other keys of it stay.
         """
-        end = {"id": run_id, "attempt": attempt, "status": status, "error": error, "metadata": metadata}
-        return await self._ends.call(end)
+        written = dump_events(events)
+        return await self._ends.call(
+            {
+                "id": run_id,
+                "attempt": attempt,
+                "status": status,
+                "error": error,
+                "metadata": metadata,
+                "events": written and orjson.Fragment(written),
+            }
+        )
 
     async def _end_all(self, ends: Sequence[Mapping[str, Any]]) -> Sequence[Successor | None]:
         rows = await self._fetch_all("end", {"ends": _to_json(ends)})
@@ -371,6 +410,16 @@ class RunStore:
         }
         return [RunRow(**row) for row in await self._fetch_all("list", values)]
 
+    async def list_begun(self, tenant: str, thread_id: str) -> Sequence[BegunRun]:
+        """Return the latest runs of a thread that are not pending, in the order in which they began."""
+        values = {"tenant": tenant, "thread": thread_id, "limit": _LATEST_RUNS}
+        return [BegunRun(**row) for row in await self._fetch_all("list_begun", values)]
+
+    async def load_activity(self, threads: Sequence[str]) -> dict[str, datetime | None]:
+        """Return when a run last began or ended on each thread; ``None``: it has had none."""
+        values = {"threads": list(threads), "limit": _LATEST_RUNS}
+        return {row["id"]: row["at"] for row in await self._fetch_all("load_activity", values)}
+
     async def count_open(self, *, tenants: int) -> Sequence[OpenRuns]:
         """Return how many runs are running and pending, of all replicas and the tenants with the most."""
         return [OpenRuns(**row) for row in await self._fetch_all("count_open", {"tenants": tenants})]
@@ -401,6 +450,10 @@ class RunStore:
         """Return the person who holds a thread; empty: nobody, or there is no such thread."""
         row = await self._fetch_one("get_holder", {"tenant": tenant, "thread": thread_id})
         return str(row["held_by"]) if row else ""
+
+    async def delete(self, run_id: str) -> None:
+        """Delete a run that has ended."""
+        await self._fetch_one("delete_run", {"id": run_id})
 
     async def notify(self, message: str) -> None:
         """Tell the other replicas something; see :data:`CHANNEL`."""

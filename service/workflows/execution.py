@@ -28,7 +28,11 @@ from nodes.workflow.executors import WaitAnswer
 from service.auth.principal import Identity
 from service.errors import error_body, to_service_error
 from service.observability.metrics import ServiceMetrics
+from service.outbox.events import NewEvent, dump_events
+from service.runs.announcements import describe_question
 from service.runs.executor import RunExecutor
+from service.runs.output import interrupt_to_dict
+from service.runs.preconditions import is_answered_elsewhere
 from service.runs.request import CompiledGraph
 from service.workflows.graphs import WORKFLOW, WorkflowGraphs, build_request
 from service.workflows.recovery import find_recovery
@@ -247,7 +251,8 @@ class WorkflowExecutor:
         if state.interrupts:
             values = [pending.value for pending in state.interrupts if isinstance(pending.value, dict)]
             dues = [value["due"] for value in values if value.get("due")]
-            self._count(await self._store.mark_waiting(run_id, attempt, wake_at=min(dues, default=None)))
+            wake_at, events = min(dues, default=None), dump_events(_describe_questions(run_id, state))
+            self._count(await self._store.mark_waiting(run_id, attempt, wake_at=wake_at, events=events))
         elif state.values.get("status") == "succeeded":
             self._count(await self._store.mark_ended(run_id, attempt, "succeeded", None))
         else:
@@ -271,3 +276,16 @@ class WorkflowExecutor:
         """Count a run that has ended or waits; None: whoever continues it counts it."""
         if status:
             self._metrics.count_run(WORKFLOW, status)
+
+
+def _describe_questions(run_id: str, state: StateSnapshot) -> list[NewEvent]:
+    """Return an event for each question to a person; one that was open before is not written again."""
+    return [
+        NewEvent(
+            data=describe_question(run_id, run_id, WORKFLOW, interrupt_to_dict(pending)),
+            thread_id=run_id,
+            once=f"question:{run_id}:{pending.id}",
+        )
+        for pending in state.interrupts
+        if not is_answered_elsewhere(pending.value)
+    ]

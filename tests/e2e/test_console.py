@@ -8,12 +8,12 @@ from playwright.async_api import Browser, Page, expect
 
 from core.settings import ApprovalSettings, AuthSettings, QueueSettings
 from nodes.react.state import Reflection
-from tests.support.console import find_missing, open_browser, running_console, take_picture
+from tests.support.console import open_browser, running_console, take_picture
 from tests.support.general_agent import say
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import RunningService, running_service
 
-pytestmark = pytest.mark.skipif(bool(find_missing()), reason=find_missing())
+pytestmark = pytest.mark.browser
 
 ORDER = "Where is my order? It should have arrived on Monday."
 

@@ -21,10 +21,12 @@ from pydantic import BaseModel
 
 from checkpoints.embedded import embedded_postgres_server
 from checkpoints.pool import WatchedPool, open_pool
+from core.context import Context, set_context
 from core.errors import StartupError
 from core.postgres import Connection, Pool
 from core.settings import DatabaseSettings
 from tests.support.savers import saver_on
+from tests.support.waiting import until
 
 PROJECT = Path(__file__).resolve().parents[2]
 START = """
@@ -330,6 +332,28 @@ async def test_more_callers_than_connections_take_turns(database_url: str) -> No
     async with open_pool(database_url, DatabaseSettings(pool_min_size=0, pool_max_size=2)) as pool:
         backends = await asyncio.gather(*(_backend(pool) for _ in range(50)))
     assert len(set(backends)) <= 2
+
+
+async def test_a_tenant_gets_a_connection_while_another_keeps_as_many_as_it_can(database_url: str) -> None:
+    async with open_pool(database_url, DatabaseSettings(pool_min_size=0, pool_max_size=4)) as pool:
+        is_over = asyncio.Event()
+
+        async def keep(tenant: str) -> None:
+            set_context(Context(tenant=tenant))
+            async with pool.connection():
+                await is_over.wait()
+
+        async def ask(tenant: str) -> int:
+            set_context(Context(tenant=tenant))
+            return await _backend(pool)
+
+        await asyncio.create_task(ask("b"))
+        flood = [asyncio.create_task(keep("a")) for _ in range(20)]
+        await until(lambda: pool.get_stats()["requests_waiting"] == 18)
+        assert await asyncio.create_task(ask("b"))
+        is_over.set()
+        await asyncio.gather(*flood)
+        assert pool.get_stats()["requests_waiting"] == 0
 
 
 # What a checkpoint may hold

@@ -4,18 +4,27 @@ import asyncio
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from langchain_core.messages import AIMessage
 
 from core.context import Actor, act_as
 from core.errors import ClaimLost
-from core.settings import RunSettings
+from core.settings import QueueSettings, RunSettings
+from graphs.registry import REGISTRY
 from nodes.react.state import Reflection
 from service.audit.idempotency import RecordedEffects
+from service.auth.principal import LOCAL
+from service.runs.request import build_graph_input, build_run_request, new_run_id
+from service.runs.store import NewRun, RunStore
+from service.runs.stored import dump_request
 from tests.support.audit import fetch_rows
+from tests.support.general_agent import replying, service
+from tests.support.queue import until_true
 from tests.support.replicas import Gate, Replicas, two_replicas
 from tests.support.scripted import calling
+from tests.support.service import CONTACT
 
 TOLD = Reflection(success=True, reasoning="Done.", task_complete=True, final_answer="Told.")
 MESSAGE = ("send_solution_to_customer", {"solution": "Use the batch export API."})
@@ -192,3 +201,43 @@ async def test_a_run_that_begins_while_claims_are_renewed_is_not_taken_for_lost(
     await renewed.wait()
     gate.open()
     assert (await asking).status_code == 200
+
+
+async def test_runs_of_a_thread_whose_replica_died_end_though_nobody_waits_for_the_later_one(
+    database_url: str,
+) -> None:
+    async with service(database_url, replying("One.", "Two."), queue=QueueSettings()) as running:
+        up = running.service
+        spec = REGISTRY["coordinator"]
+        dead = RunStore(up.pool, replica=str(uuid4()), claim_seconds=0.001)
+        ids = [new_run_id() for _ in range(2)]
+        for run_id in ids:
+            given = {"message": "Which parrot?", "contact_id": CONTACT}
+            request = build_run_request(
+                up.graphs[spec.name],
+                spec,
+                build_graph_input(spec, given),
+                identity=LOCAL,
+                thread_id="shared",
+                run_id=run_id,
+            )
+            new = NewRun(
+                id=run_id,
+                thread_id="shared",
+                tenant=LOCAL.tenant,
+                user=LOCAL.user,
+                graph=spec.name,
+                queue="runs",
+                kwargs=dump_request(request),
+                strategy="enqueue",
+            )
+            # A caller of the dead replica waited for the first one; nobody waits for the second.
+            await dead.add(
+                new, may_start=False, may_wait=True, places=None, queue_length=9, held=run_id == ids[0]
+            )
+
+        async def have_ended() -> bool:
+            rows = [await up.run_store.get(run_id) for run_id in ids]
+            return all(row and row.status == "success" for row in rows)
+
+        await until_true(have_ended)

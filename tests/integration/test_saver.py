@@ -20,8 +20,9 @@ from langgraph.graph.message import add_messages
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, Send, interrupt
 
-from checkpoints.saver import GroupCommitSaver
+from checkpoints.saver import GroupCommitSaver, open_saver
 from checkpoints.saver import writer as writer_module
+from core.metrics import NoCommitMeter
 from core.postgres import Pool
 from tests.support.savers import saver_on
 
@@ -73,6 +74,16 @@ def conversation(saver: Saver) -> CompiledStateGraph[State, None, State, State]:
         graph.add_node(name, step)
     graph.add_edge(START, "one").add_edge("one", "two").add_edge("two", "ask").add_edge("ask", "three")
     return graph.compile(checkpointer=saver)
+
+
+class CountedCommits(NoCommitMeter):
+    """Counts the saver's commits."""
+
+    def __init__(self) -> None:
+        self.commits = 0
+
+    def record_commit(self, *, writes: int, rows: int, seconds: float) -> None:
+        self.commits += 1
 
 
 HELLO: State = {"messages": [HumanMessage("Hello", id="h")], "steps": 0, "note": ""}
@@ -180,6 +191,22 @@ async def test_rows_are_identical_to_those_of_the_stock_saver(pool: Pool) -> Non
         written_by_ours, written_by_stock = await rows(table)
         assert written_by_ours == written_by_stock
         assert written_by_ours
+
+
+async def test_a_step_of_a_graph_is_one_commit(pool: Pool) -> None:
+    async def extend(state: DeltaState) -> dict[str, Any]:
+        return {"log": [f"after {len(state['log'])}"]}
+
+    graph = StateGraph(DeltaState)
+    graph.add_node("one", extend).add_node("two", extend).add_node("three", extend)
+    graph.add_edge(START, "one").add_edge("one", "two").add_edge("two", "three")
+    meter = CountedCommits()
+    async with open_saver(pool, meter) as saver:
+        compiled = graph.compile(checkpointer=saver)
+        result = await compiled.ainvoke({"log": ["input"]}, thread("t"), durability="sync")
+        assert result == {"log": ["input", "after 1", "after 2", "after 3"]}
+        # What a run begins with is written before its first checkpoint.
+        assert meter.commits <= len(await history(saver, thread("t"))) + 1
 
 
 @pytest.mark.parametrize("kept", ["nul \0 in it", "half a pair \ud83d", math.inf, -math.inf])

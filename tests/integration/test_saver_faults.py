@@ -33,17 +33,18 @@ IMPATIENT = DatabaseSettings(pool_min_size=1, pool_max_size=4, connect_timeout_s
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
 
 
-def thread(thread_id: str) -> RunnableConfig:
-    return {"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}}
+def thread(thread_id: str, checkpoint_id: str | None = None) -> RunnableConfig:
+    configurable = {"thread_id": thread_id, "checkpoint_ns": ""}
+    return {"configurable": configurable | ({"checkpoint_id": checkpoint_id} if checkpoint_id else {})}
 
 
 async def put(saver: GroupCommitSaver, thread_id: str) -> None:
-    """Save a checkpoint with a blob, and a task's write."""
+    """Save a task's write, and a checkpoint with a blob, which acknowledges both."""
     checkpoint = empty_checkpoint()
     checkpoint["channel_values"] = {"value": [thread_id]}
     checkpoint["channel_versions"] = {"value": "1"}
-    stored = await saver.aput(thread(thread_id), checkpoint, {"step": 1}, {"value": "1"})
-    await saver.aput_writes(stored, [("value", thread_id)], "task")
+    await saver.aput_writes(thread(thread_id, checkpoint["id"]), [("value", thread_id)], "task")
+    await saver.aput(thread(thread_id), checkpoint, {"step": 1}, {"value": "1"})
 
 
 async def assert_kept(saver: GroupCommitSaver, thread_id: str) -> None:
@@ -147,8 +148,8 @@ async def terminate_all(pool: Pool) -> None:
         )
 
 
-async def fail_first(pool: Pool, times: int, state: str) -> None:
-    """Make Postgres refuse the first inserts into ``checkpoints`` with this state."""
+async def fail_first(pool: Pool, times: int, state: str, *, table: str = "checkpoints") -> None:
+    """Make Postgres refuse the first inserts into a table with this state."""
     async with pool.connection() as connection:
         await connection.execute("CREATE SEQUENCE refusals")
         await connection.execute(
@@ -157,7 +158,8 @@ async def fail_first(pool: Pool, times: int, state: str) -> None:
             f"RAISE EXCEPTION 'refused' USING ERRCODE = '{state}'; END IF; RETURN NULL; END $$".encode()
         )
         await connection.execute(
-            "CREATE TRIGGER refuse AFTER INSERT ON checkpoints FOR EACH STATEMENT EXECUTE FUNCTION refuse()"
+            f"CREATE TRIGGER refuse AFTER INSERT ON {table} "
+            "FOR EACH STATEMENT EXECUTE FUNCTION refuse()".encode()
         )
 
 
@@ -189,6 +191,18 @@ async def test_a_long_outage_is_a_typed_error_for_each_writer(tmp_path: Path) ->
         assert told == {2}
         for name in load.acknowledged:
             await assert_kept(patient, name)
+
+
+async def test_no_checkpoint_is_made_of_writes_that_failed(pool: Pool) -> None:
+    saver = await saver_on(pool)
+    await fail_first(pool, 1, "53100", table="checkpoint_writes")
+    await saver.aput_writes(thread("t", "parent"), [("value", "lost")], "task")
+    await until(lambda: saver.last_failure is not None)
+    with pytest.raises(DatabaseUnavailable):
+        await saver.aput(thread("t"), empty_checkpoint(), {"step": 1}, {})
+    assert await saver.aget_tuple(thread("t")) is None
+    await put(saver, "t")
+    await assert_kept(saver, "t")
 
 
 async def test_repeatedly_broken_connections_lose_nothing(pool: Pool) -> None:

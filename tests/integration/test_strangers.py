@@ -1,6 +1,7 @@
 """What a tenant can see and do of another tenant's things, by every route there is: nothing."""
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -45,6 +46,9 @@ class Owned:
     approval: str
     workflow: str
     run: str
+    webhook: str
+    assistant: str
+    cron: str
 
     async def checkpoints(self) -> int:
         async with self.running.service.pool.connection() as connection:
@@ -68,7 +72,28 @@ async def owned(shared_database_url: str) -> AsyncIterator[Owned]:
         workflow = (await running.http.post("/v1/workflows", json=asks, headers=acme)).json()["id"]
         listed = await running.http.get("/v1/runs", params={"thread_id": waiting}, headers=acme)
         run = listed.json()["runs"][0]["id"]
-        yield Owned(running, model, acme, stranger, session, waiting, approval["id"], workflow, run)
+        hook = {"url": "https://hooks.example.com/canary", "types": ["deal.stage_changed"]}
+        webhook = (await running.http.post("/v1/webhooks", json=hook, headers=acme)).json()["id"]
+        kept = {"namespace": ["theirs"], "key": "bird", "value": {"text": PARROT}}
+        await running.http.put("/store/items", json=kept, headers=acme)
+        named = {"graph_id": "react", "name": "Parrot", "description": PARROT}
+        made = await running.http.post("/assistants", json=named, headers=acme)
+        yearly = {"assistant_id": "react", "schedule": "0 0 1 1 *", "input": TASK}
+        cron = await running.http.post("/runs/crons", json=yearly, headers=acme)
+        yield Owned(
+            running,
+            model,
+            acme,
+            stranger,
+            session,
+            waiting,
+            approval["id"],
+            workflow,
+            run,
+            webhook=webhook,
+            assistant=made.json()["assistant_id"],
+            cron=cron.json()["cron_id"],
+        )
 
 
 Asked = dict[str, Any]
@@ -124,6 +149,10 @@ def _one_run(owned: Owned, path: str) -> Iterator[Asked]:
     yield {"url": path.replace("{run_id}", owned.run)}
 
 
+def _webhook(owned: Owned, path: str) -> Iterator[Asked]:
+    yield {"url": re.sub(r"\{\w+\}", owned.webhook, path), "json": {"description": "mine"}}
+
+
 def _no_definition(owned: Owned, path: str) -> Iterator[Asked]:
     yield {"url": path, "json": {"name": "theirs", "client_id": owned.workflow}}
 
@@ -145,6 +174,77 @@ def _memory(owned: Owned, path: str) -> Iterator[Asked]:
         }
 
 
+def _streams(owned: Owned, path: str) -> Iterator[Asked]:
+    """Every way to begin, answer or follow a run on a thread with LangGraph's clients."""
+    run = {"assistant_id": "react", "input": TASK, "multitask_strategy": "rollback"}
+    answer = {"interrupt_id": owned.approval.partition(".")[0], "response": {"decision": "approve"}}
+    bodies: dict[str, list[Any]] = {
+        "stream": [run, {"assistant_id": "react", "command": {"resume": {"decision": "approve"}}}],
+        "commands": [
+            {"id": 1, "method": "run.start", "params": run},
+            {"id": 2, "method": "input.respond", "params": answer},
+            {"id": 3, "method": "agent.getTree", "params": {"run_id": owned.run}},
+        ],
+        "events": [{"channels": ["values", "messages", "input"]}],
+    }
+    for thread in (owned.waiting, owned.session):
+        url = path.replace("{thread_id}", thread).replace("{run_id}", owned.run)
+        for body in bodies[path.rpartition("/")[2]]:
+            yield {"url": url, "json": body, "headers": {"Last-Event-ID": "-1"}}
+
+
+def _asking(**body: Any) -> Callable[[Owned, str], Iterator[Asked]]:
+    """Ask for acme's threads, run, assistant, cron and item with a body, whose own texts may name them too."""
+
+    def walk(owned: Owned, path: str) -> Iterator[Asked]:
+        names = {"run_id": owned.run, "assistant_id": owned.assistant, "cron_id": owned.cron}
+        names |= {"checkpoint_id": owned.run, "namespace": "agent", "thread": owned.waiting}
+        for thread in (owned.waiting, owned.session):
+            url = path.replace("{thread_id}", thread)
+            for name, value in names.items():
+                url = url.replace(f"{{{name}}}", value)
+            told = json.dumps(body)
+            for name, value in names.items():
+                told = told.replace(f"<{name}>", value)
+            asked: Asked = {"url": url, "json": json.loads(told)}
+            if path == "/store/items":
+                asked["params"] = {"namespace": "theirs", "key": "bird"}
+            yield asked
+
+    return walk
+
+
+_THREAD = "/threads/{thread_id}"
+_HERS = {"assistant_id": "<assistant_id>", "input": TASK, "schedule": "* * * * *"}
+AGENT_SERVER: list[tuple[str, Callable[[Owned, str], Iterator[Asked]], set[int]]] = [
+    (r"get /ok", _asking(), {200}),
+    (r"post /assistants", _asking(graph_id="react", assistant_id="<assistant_id>"), {409}),
+    (r"post /(?:assistants|threads|runs/crons)/(?:search|count)", _asking(), {200}),
+    (r"(?:get|patch|delete) /assistants/{assistant_id}", _asking(name="Mine"), {404}),
+    (r"post /assistants/{assistant_id}/versions", _asking(), {404}),
+    (r"post /assistants/{assistant_id}/latest", _asking(version=1), {404}),
+    (r"get /assistants/{assistant_id}/(?:graph|schemas|subgraphs)(?:/{namespace})?", _asking(), {404}),
+    (r"post /threads", _asking(thread_id="<thread>", if_exists="do_nothing"), {409}),
+    (r"post /threads/prune", _asking(thread_ids=["<thread>"]), {200}),
+    (rf"(?:get|patch|delete) {_THREAD}", _asking(metadata={"a": 1}), {404}),
+    (rf"(?:get|post) {_THREAD}/state", _asking(values={"task": "Mine."}), {404}),
+    (rf"get {_THREAD}/state/{{checkpoint_id}}", _asking(), {404}),
+    (rf"post {_THREAD}/state/checkpoint", _asking(checkpoint={"checkpoint_ns": ""}), {404}),
+    (rf"(?:get|post) {_THREAD}/history", _asking(), {404}),
+    (rf"post {_THREAD}/copy", _asking(), {404}),
+    (rf"(?:get|post) {_THREAD}/runs(?:/wait)?", _asking(assistant_id="react", input=TASK), {404}),
+    (rf"(?:get|delete|post) {_THREAD}/runs/{{run_id}}(?:/(?:join|cancel))?", _asking(), {404}),
+    (rf"post {_THREAD}/runs/crons", _asking(**{**_HERS, "assistant_id": "react"}), {404}),
+    (r"post /runs/crons", _asking(**_HERS), {404}),
+    (r"(?:get|patch|delete) /runs/crons/{cron_id}", _asking(enabled=False), {404}),
+    (r"post /runs(?:/wait)?", _asking(assistant_id="<assistant_id>", input=TASK), {404}),
+    (r"post /runs/batch", _asking(), {422}),
+    (r"post /runs/cancel", _asking(thread_id="<thread>", run_ids=["<run_id>"]), {204}),
+    (r"put /store/items", _asking(namespace=["mine"], key="bird", value={}), {204}),
+    (r"get /store/items", _asking(), {200}),
+    (r"delete /store/items", _asking(namespace=["theirs"], key="bird"), {204}),
+    (r"post /store/(?:items/search|namespaces)", _asking(), {200}),
+]
 NOT_THERE = {404}
 # How each route is walked: what is asked of it, and the statuses that are right. A route that no row knows
 # fails the test: say here how another tenant's things could be asked of it.
@@ -163,15 +263,27 @@ ROUTES: list[tuple[str, Callable[[Owned, str], Iterator[Asked]], set[int]]] = [
     (r"(?:get|delete) /v1/memory/notes/{note_type}/{key}", _memory, NOT_THERE),
     (r"put /v1/memory/notes/{note_type}/{key}", _memory, {422}),
     (r"get /v1/sessions/{session_id}", _named("session", "waiting"), NOT_THERE),
+    (r"post /v1/sessions/{session_id}/(?:claim|reply|release)", _named("session", "waiting"), {404, 422}),
     (r"delete /v1/threads/{thread_id}", _named("session", "waiting"), NOT_THERE),
+    (r"post /threads/{thread_id}/(?:runs/stream|stream/events)", _streams, NOT_THERE),
+    (r"get /threads/{thread_id}/stream", _streams, NOT_THERE),
+    # Clients read these errors in the answer.
+    (r"post /threads/{thread_id}/commands", _streams, {200}),
+    (r"get /threads/{thread_id}/runs/{run_id}/stream", _streams, {200}),
+    (r"post /runs/stream", _plain, {422}),
     (r"get /v1/workflows(?:/schema|/library)?", _plain, {200}),
     (r"post /v1/workflows(?:/validate)?", _no_definition, {200, 404, 422}),
     (r"get /v1/workflows/{run_id}(?:/\w+)?", _workflow, NOT_THERE),
     (r"post /v1/workflows/{run_id}/(?:cancel|signals/{name})", _workflow, {404, 422}),
     (r"post /v1/workflows/{run_id}/recover", _workflow, {404, 422}),
+    (r"get /v1/webhooks(?:/event-types)?", _plain, {200}),
+    (r"post /v1/webhooks", _plain, {422}),
+    (r"(?:get|patch|delete|post) /v1/webhooks/{webhook_id}.*", _webhook, NOT_THERE),
+    (r"post /v1/gateways/whatsapp", _plain, NOT_THERE),
     (r"get /(?:metrics|v1/audit|v1/agents)", _plain, {200}),
     (r"get /v1/agents/{agent_id}", _plain, NOT_THERE),
     (r"get /(?:health|info)(?:/live|/ready)?", _plain, {200}),
+    *AGENT_SERVER,
 ]
 
 
@@ -205,6 +317,9 @@ async def test_every_route_shows_nothing_of_another_tenant(owned: Owned) -> None
     remembered = await http.post("/v1/memory/search", json=parrot, headers=owned.acme)
     assert "parrot" in remembered.json()["hits"][0]["text"]
     assert mine.json()["status"] == "waiting"
+    bird = await http.get("/store/items?namespace=theirs&key=bird", headers=owned.acme)
+    assert bird.json()["value"] == {"text": PARROT}
+    assert (await http.get(f"/runs/crons/{owned.cron}", headers=owned.acme)).json()["enabled"]
     found = await http.get("/v1/sessions", params={"contact_id": CONTACT}, headers=owned.stranger)
     assert found.json() == {"sessions": []}
     owned.model.replies.append(AIMessage("Mine."))

@@ -3,19 +3,16 @@
 import asyncio
 import os
 import re
-import shutil
 import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Final
 
 from playwright.async_api import Browser, Page, async_playwright
 
-PROJECT: Final = Path(__file__).parents[2]
-PYTHON: Final = PROJECT / os.environ.get("CONSOLE_VENV", ".venv-console") / "bin" / "python"
-CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")
+from tests.support.servers import CHROMIUM, CONSOLE_PYTHON, PROJECT
+
 # Where pictures of pages are left for people to look at.
 ARTEFACTS: Final = PROJECT / ".artefacts"
 _OPTIONS: Final = (
@@ -29,22 +26,13 @@ _OPTIONS: Final = (
 )
 
 
-def find_missing() -> str:
-    """Return what the tests of the console lack; empty: nothing."""
-    if CHROMIUM is None:
-        return "there is no browser (on Debian: apt-get install chromium)"
-    return (
-        "" if PYTHON.exists() else "the console is not installed (`make check` and `make serve` install it)"
-    )
-
-
 @asynccontextmanager
 async def running_console(service_url: str) -> AsyncIterator[str]:
     """Run the console for a service; yield its address."""
     # NiceGUI serves nothing where it believes to be under test.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     process = await asyncio.create_subprocess_exec(
-        str(PYTHON),
+        str(CONSOLE_PYTHON),
         "-u",
         "-m",
         "console",

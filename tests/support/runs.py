@@ -8,11 +8,11 @@ from service.audit.trail import AuditTrail
 from service.observability.metrics import ServiceMetrics
 from service.observability.tracing import Tracing
 from service.runs.claims import RunClaims
-from service.runs.event_exchange import EventExchange
 from service.runs.executor import RunExecutor
 from service.runs.followers import RunFollowers
 from service.runs.limits import build_queues
 from service.runs.observers import RunObserver
+from service.runs.part_exchange import PartExchange
 from service.runs.store import RunStore
 
 
@@ -35,7 +35,7 @@ def build_executor(
         settings,
         queues,
         claims=RunClaims(store, metrics),
-        followers=RunFollowers(store, EventExchange(store)),
+        followers=RunFollowers(store, PartExchange(store)),
         audit=audit,
         observer=observer,
         database_unavailable=str,

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 
 from core.errors import Forbidden, StartupError
 from core.settings import ServerSettings
@@ -22,7 +22,7 @@ def routes(found: list[BaseRoute]) -> list[str]:
         if hasattr(route, "original_router"):
             paths += routes(route.original_router.routes)
             continue
-        assert isinstance(route, Route | Mount), route
+        assert isinstance(route, Route | Mount | WebSocketRoute), route
         paths.append(route.path)
     return paths
 
@@ -34,8 +34,14 @@ def test_every_route_has_a_row_in_the_table_and_every_row_a_known_scope() -> Non
     assert set(ACCESS.values()) <= {*SCOPES, "anyone", "member"}
 
 
-def test_only_probes_and_the_development_crm_ask_for_nothing() -> None:
-    assert [path for path, asked in ACCESS.items() if asked == "anyone"] == ["/health", "/crm"]
+def test_only_probes_the_development_crm_and_signed_gateways_ask_for_no_credential() -> None:
+    assert [path for path, asked in ACCESS.items() if asked == "anyone"] == [
+        "/health",
+        "/ok",
+        "/crm",
+        "/assets",
+        "/v1/gateways",
+    ]
     assert find_access("/health/ready") == "anyone"
     assert find_access("/healthy") is None
     assert find_access("/crmx") is None

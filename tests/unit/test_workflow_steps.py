@@ -7,7 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from core.errors import InvalidRequest
 from graphs.workflow import compile_workflow
-from nodes.workflow.registry_graph import RunWorkflowInput, RunWorkflowNodes
+from nodes.workflow.registry_graph import RunWorkflowNodes, RunWorkflowState
 from tests.support.workflows import FakeApi, build_engine
 from workflows.schema import Step
 from workflows.steps import ApiCall
@@ -71,6 +71,6 @@ def test_the_time_limit_of_an_api_call_covers_all_attempts_and_pauses() -> None:
 async def test_the_graph_workflow_rejects_a_definition_with_waits() -> None:
     nodes = RunWorkflowNodes(lambda definition: compile_workflow(definition, build_engine(FakeApi())))
     wait = {"type": "wait", "id": "paid", "signal": "paid"}
-    waits = {"name": "w", "steps": [{"type": "parallel", "id": "p", "steps": [wait]}]}
+    waits: dict[str, Any] = {"name": "w", "steps": [{"type": "parallel", "id": "p", "steps": [wait]}]}
     with pytest.raises(InvalidRequest, match=r"paid.*/v1/workflows"):
-        await nodes.prepare(RunWorkflowInput(definition=waits))
+        await nodes.prepare(RunWorkflowState(definition=waits))

@@ -12,11 +12,16 @@ CREATE TABLE runs.threads (
     -- The person who has taken the conversation over from the agents, and since when; empty: nobody.
     held_by text NOT NULL DEFAULT '',
     held_at timestamptz,
+    -- So long after its last change it is deleted, or its history; null: never.
+    ttl_minutes float8,
+    ttl_strategy text CHECK (ttl_strategy IN ('delete', 'keep_latest')),
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 80);
+CREATE INDEX threads_expiring ON runs.threads (updated_at) WHERE ttl_minutes IS NOT NULL;
 CREATE INDEX threads_by_tenant ON runs.threads (tenant, created_at DESC, id);
 CREATE INDEX threads_held ON runs.threads (tenant) WHERE held_by <> '';
+CREATE INDEX threads_by_metadata ON runs.threads USING gin (metadata jsonb_path_ops) WHERE metadata <> '{}';
 
 -- A run is a row before it is a task of a process. A claim assigns it to one replica, which renews the claim while
 -- it executes the run, or while a caller of it waits for the run's turn.
@@ -26,6 +31,9 @@ CREATE TABLE runs.runs (
     tenant text NOT NULL,
     user_id text NOT NULL,
     graph text NOT NULL,
+    -- Of a run that the Agent Server API was asked for.
+    assistant_id uuid,
+    metadata jsonb NOT NULL DEFAULT '{}',
     -- Whose concurrency slots it takes.
     queue text NOT NULL,
     status text NOT NULL
@@ -38,6 +46,7 @@ CREATE TABLE runs.runs (
     attempt integer NOT NULL,
     -- With so many, a run whose replica dies is given up.
     max_attempts integer NOT NULL,
+    -- Its place among the runs of its thread; in the future for a run that is to start later.
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     started_at timestamptz,
     ended_at timestamptz,
@@ -67,7 +76,8 @@ CREATE INDEX runs_by_age ON runs.runs USING brin (created_at);
 -- A run to add: the columns of its row, and under which conditions it is added.
 CREATE TYPE runs.new_run AS (
     id uuid, thread_id text, tenant text, user_id text, graph text, queue text, kwargs json, strategy text,
-    priority integer, may_start boolean, may_wait boolean, places integer, queue_length integer,
+    priority integer, assistant_id uuid, metadata jsonb, thread_metadata jsonb, after_seconds float8,
+    may_create boolean, may_start boolean, may_wait boolean, places integer, queue_length integer,
     max_attempts integer, claim_seconds float8, replica uuid
 );
 
@@ -84,12 +94,13 @@ DECLARE
 BEGIN
     FOR run IN SELECT * FROM json_populate_recordset(NULL::runs.new_run, given) LOOP
         RETURN QUERY WITH thread AS (
-            INSERT INTO runs.threads (id, tenant, user_id, graph)
-            VALUES (run.thread_id, run.tenant, run.user_id, nullif(run.graph, ''))
+            INSERT INTO runs.threads (id, tenant, user_id, graph, metadata)
+            SELECT run.thread_id, run.tenant, run.user_id, nullif(run.graph, ''), run.thread_metadata
+            WHERE run.may_create
             ON CONFLICT DO NOTHING
             RETURNING tenant
         ), named AS (
-            UPDATE runs.threads SET graph = run.graph
+            UPDATE runs.threads SET graph = run.graph, metadata = metadata || run.thread_metadata
             WHERE id = run.thread_id AND tenant = run.tenant AND graph IS NULL AND run.graph <> ''
         ), owner AS (
             SELECT tenant FROM thread UNION ALL SELECT tenant FROM runs.threads WHERE id = run.thread_id LIMIT 1
@@ -112,11 +123,13 @@ BEGIN
             FROM owner, ahead WHERE owner.tenant = run.tenant
         ), added AS (
             INSERT INTO runs.runs (id, thread_id, tenant, user_id, graph, queue, status, kwargs, multitask_strategy,
-                                   priority, attempt, max_attempts, started_at, claimed_by, claim_expires_at)
+                                   priority, attempt, max_attempts, started_at, claimed_by, claim_expires_at,
+                                   assistant_id, metadata, created_at)
             SELECT run.id, run.thread_id, run.tenant, run.user_id, run.graph, run.queue, chosen.status, run.kwargs,
                    run.strategy, run.priority, CASE chosen.status WHEN 'running' THEN 1 ELSE 0 END,
                    run.max_attempts, CASE chosen.status WHEN 'running' THEN now() END, run.replica,
-                   CASE WHEN run.replica IS NOT NULL THEN now() + run.claim_seconds * interval '1 second' END
+                   CASE WHEN run.replica IS NOT NULL THEN now() + run.claim_seconds * interval '1 second' END,
+                   run.assistant_id, run.metadata, clock_timestamp() + run.after_seconds * interval '1 second'
             FROM chosen WHERE chosen.status IS NOT NULL
             ON CONFLICT DO NOTHING
             RETURNING status, attempt
@@ -147,6 +160,7 @@ BEGIN
                 claimed_by = claim.replica,
                 claim_expires_at = now() + claim.claim_seconds * interval '1 second'
             WHERE id = wanted.run AND status = 'pending' AND (claimed_by IS NULL OR claimed_by = claim.replica)
+              AND created_at <= clock_timestamp()
               AND NOT EXISTS (
                   SELECT FROM runs.runs AS other
                   WHERE other.thread_id = run.thread_id AND other.ended_at IS NULL
@@ -188,14 +202,92 @@ BEGIN
 END
 $$;
 
--- Events of runs that a caller follows on another replica than the one that executes the run. They may be lost in a
--- crash of the database: the run's answer is in its checkpoints.
-CREATE UNLOGGED TABLE runs.events (
+-- Parts of the streams of runs that a caller follows on another replica than the one that executes the run. They may be
+-- lost in a crash of the database: the run's answer is in its checkpoints.
+CREATE UNLOGGED TABLE runs.parts (
     run_id uuid NOT NULL,
     seq bigint NOT NULL,
-    name text NOT NULL,
-    data json NOT NULL,
+    -- Microseconds since 1970, by the clock of the replica that executes the run.
+    came_at bigint NOT NULL,
+    -- As the checkpointer's serializer writes it.
+    part bytea NOT NULL,
     at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (run_id, seq)
 );
-CREATE INDEX events_by_age ON runs.events (at);
+CREATE INDEX parts_by_age ON runs.parts (at);
+
+-- Configured variants of a graph, of one tenant. Each graph has one that the service creates.
+CREATE TABLE runs.assistants (
+    tenant text NOT NULL,
+    id uuid NOT NULL,
+    graph text NOT NULL,
+    name text NOT NULL,
+    description text,
+    config jsonb NOT NULL DEFAULT '{}',
+    context jsonb NOT NULL DEFAULT '{}',
+    metadata jsonb NOT NULL DEFAULT '{}',
+    -- The version that runs use.
+    version integer NOT NULL DEFAULT 1,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant, id)
+);
+-- An id belongs to one tenant, except those of the assistants that every tenant has.
+CREATE UNIQUE INDEX assistants_by_id ON runs.assistants (id) WHERE NOT metadata @> '{"created_by": "system"}';
+
+CREATE TABLE runs.assistant_versions (
+    tenant text NOT NULL,
+    assistant_id uuid NOT NULL,
+    version integer NOT NULL,
+    graph text NOT NULL,
+    name text NOT NULL,
+    description text,
+    config jsonb NOT NULL,
+    context jsonb NOT NULL,
+    metadata jsonb NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant, assistant_id, version),
+    FOREIGN KEY (tenant, assistant_id) REFERENCES runs.assistants ON DELETE CASCADE
+);
+
+-- Runs that begin again and again, on one thread or each on a new one.
+CREATE TABLE runs.crons (
+    id uuid PRIMARY KEY,
+    tenant text NOT NULL,
+    user_id text NOT NULL,
+    -- On whose behalf its runs work: {scopes, credential}.
+    caller jsonb NOT NULL,
+    assistant_id uuid NOT NULL,
+    thread_id text,
+    schedule text NOT NULL,
+    -- IANA name; null: UTC.
+    timezone text,
+    end_time timestamptz,
+    next_run_at timestamptz,
+    enabled boolean NOT NULL,
+    on_run_completed text CHECK (on_run_completed IN ('delete', 'keep')),
+    -- The body of its runs.
+    payload json NOT NULL,
+    metadata jsonb NOT NULL DEFAULT '{}',
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX crons_by_tenant ON runs.crons (tenant, created_at DESC, id);
+CREATE INDEX crons_due ON runs.crons (next_run_at) WHERE enabled AND next_run_at IS NOT NULL;
+
+-- What graphs and clients keep beside threads, by namespace and key.
+CREATE TABLE runs.items (
+    tenant text NOT NULL,
+    namespace text[] NOT NULL,
+    key text NOT NULL,
+    value jsonb NOT NULL,
+    -- Of the value's texts, for searches by meaning; null: it is not indexed.
+    embedding real[],
+    embedding_model text,
+    ttl_minutes float8,
+    expires_at timestamptz,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant, namespace, key)
+);
+CREATE INDEX items_expiring ON runs.items (expires_at) WHERE expires_at IS NOT NULL;

@@ -1,0 +1,1 @@
+"""The outbox: domain events for the CRM, written in the transaction that makes them true."""

@@ -1,0 +1,1 @@
+"""Webhooks: the endpoints of tenants, and the delivery of events to them."""
