@@ -296,18 +296,7 @@ async def open_service(
             )
         )
         schedule_retention(queue, settings, pool, erasure)
-        maintain_outbox(queue, pool, keep_days=settings.events.keep_days)
-        webhook_sender = await stack.enter_async_context(
-            send_webhooks(
-                tasks,
-                queue,
-                pool,
-                settings=settings.webhooks,
-                meter=metrics,
-                # As for jobs: another process does.
-                is_working=settings.queue.concurrency > 0,
-            )
-        )
+        webhook_sender = await _open_outbox(stack, settings, pool, tasks=tasks, queue=queue, metrics=metrics)
         workflows = schedule_workflows(
             settings.workflows,
             pool,
@@ -331,7 +320,6 @@ async def open_service(
             embedder=build_embedder(settings, "retrieval", cache=vectors),
         )
         schedule_agent_server(api, queue, runs.executor, run_store=runs.store, erasure=erasure)
-        await stack.enter_async_context(publish_events(tasks, pool, settings.amqp, metrics))
         await execute_pending(stack, settings, runs, tasks, queue, graphs=api.catalogue, hooks=hooks)
         with use_meter(RunMeter(metrics, BACKGROUND)):
             await stack.enter_async_context(queue.work(tasks))
@@ -450,6 +438,31 @@ def _schedule_sessions(
     queue.register("session-summary", worker.summarise, retry=_SUMMARY_RETRY)
     queue.every("session-sweep", worker.sweep, seconds=settings.sessions.sweep_seconds)
     return worker
+
+
+async def _open_outbox(
+    stack: AsyncExitStack,
+    settings: Settings,
+    pool: Pool,
+    *,
+    tasks: Supervisor,
+    queue: TaskQueue,
+    metrics: ServiceMetrics,
+) -> WebhookSender:
+    """Open the ways on which events leave."""
+    maintain_outbox(queue, pool, keep_days=settings.events.keep_days)
+    await stack.enter_async_context(publish_events(tasks, pool, settings.amqp, metrics))
+    return await stack.enter_async_context(
+        send_webhooks(
+            tasks,
+            queue,
+            pool,
+            settings=settings.webhooks,
+            meter=metrics,
+            # As for jobs: another process does.
+            is_working=settings.queue.concurrency > 0,
+        )
+    )
 
 
 async def _drain(queue: TaskQueue, runs: RunExecutor) -> None:

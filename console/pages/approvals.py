@@ -45,7 +45,14 @@ def draw_approval(api: Api, approval: dict[str, Any]) -> None:
         ui.label(str(value.get("question") or value.get("message") or "May this be done?")).classes(
             "whitespace-pre-wrap"
         )
-        ui.code(json.dumps(value, indent=2, ensure_ascii=False), language="json").classes("w-full")
+        if text := value.get("answer"):
+            ui.label(f"“{text}”").classes("whitespace-pre-wrap text-lg")
+        for name, argument in (value.get("arguments") or {}).items():
+            ui.label(f"{name}: {argument}").classes("whitespace-pre-wrap break-words")
+        if reason := value.get("reason"):
+            ui.label(f"Because {reason}").classes("opacity-80")
+        with ui.expansion("Everything that is known").classes("w-full").props("dense"):
+            ui.code(_dump(value), language="json").classes("w-full")
         answer = ui.textarea("Answer as JSON", value=json.dumps(decisions[0] if decisions else {})).classes(
             "w-full"
         )
@@ -61,13 +68,13 @@ def draw_approval(api: Api, approval: dict[str, Any]) -> None:
             except json.JSONDecodeError as error:
                 ui.notify(f"This is no JSON: {error}", type="negative")
 
-        with ui.row().classes("gap-2"):
+        with ui.row().classes("w-full items-center gap-2"):
             if decisions:
-                reason = ui.input("Reason, where you reject").classes("grow")
+                why = ui.input("Reason, where you reject").classes("grow")
                 ui.button("Approve", on_click=lambda: decide({"decision": "approve"})).props("no-caps")
                 ui.button(
                     "Reject",
-                    on_click=lambda: decide({"decision": "reject", "reason": reason.value or "rejected"}),
+                    on_click=lambda: decide({"decision": "reject", "reason": why.value or "rejected"}),
                 ).props("no-caps color=negative")
             else:
                 ui.button("Send the answer", on_click=send_written).props("no-caps")
@@ -77,3 +84,7 @@ def _list_decisions(schema: dict[str, Any] | None) -> list[str]:
     """Return the decisions that a question offers; none: it wants another answer."""
     text = json.dumps(schema or {})
     return [name for name in ("approve", "reject") if f'"{name}"' in text]
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)

@@ -135,7 +135,9 @@ def _draw_details(details: dict[str, Any]) -> None:
                 f"{attempt_made['agent']} {attempt_made['outcome']} with {actions}. {attempt_made['reason']}"
             )
         for citation in details.get("citations", []):
-            ui.label(f"Source: {json.dumps(citation, ensure_ascii=False)}").classes("break-all")
+            ui.label(f"Source: {citation['kind']} {citation['id']}, {citation['title']}").classes(
+                "break-words"
+            )
         if unsupported := details.get("unsupported"):
             ui.label(f"No source has: {', '.join(unsupported)}").classes("text-red-700 dark:text-red-300")
         with ui.expansion("Context, routing and memory").classes("w-full").props("dense"):

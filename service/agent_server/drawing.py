@@ -31,7 +31,7 @@ async def draw(graph: AgentGraph, *, depth: int | bool) -> dict[str, Any]:
     for node in described["nodes"]:
         if text := texts.get(str(node["id"])):
             node["metadata"] = {**node.get("metadata", {}), "description": text}
-            node["data"] = {**node["data"], "description": text}
+            node["data"] = {**node.get("data", {}), "description": text}
     return described
 
 

@@ -131,6 +131,9 @@ class _OpenMessage:
 
 def _list_blocks(chunk: AIMessageChunk) -> list[Block]:
     """Return the blocks of a chunk; LangChain takes pieces of tool calls beside a text for whole calls."""
+    if isinstance(chunk.content, str) and not (chunk.additional_kwargs or chunk.tool_call_chunks):
+        # Most chunks; LangChain's way to the same takes longer than all else that becomes of a chunk.
+        return [{"type": "text", "text": chunk.content}] if chunk.content else []
     blocks: list[Block] = [dict(block) for block in chunk.content_blocks]
     others = [block for block in blocks if block["type"] not in _CALLS]
     return [*others, *({**call, "type": "tool_call_chunk"} for call in chunk.tool_call_chunks)]

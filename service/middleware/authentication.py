@@ -81,7 +81,7 @@ def _get_method(scope: Scope) -> str:
 
 
 def _read_credential(headers: Headers) -> str:
-    """Return the credential as an ``Authorization`` header has it; LangGraph's clients name theirs otherwise."""
+    """Return the credential as in ``Authorization``; LangGraph's clients send keys as ``X-Api-Key``."""
     if key := headers.get(b"x-api-key"):
         return headers.get(b"authorization", b"Bearer " + key).decode("latin-1")
     return headers.get(b"authorization", b"").decode("latin-1")

@@ -8,6 +8,7 @@ from langgraph.types import StateSnapshot
 
 from core.context import current_actor
 from core.customer_text import CustomerText
+from nodes.coordinator.state import NO_HANDOFF
 from service.outbox.catalogue import ApprovalNeeded, DealStageChanged, HandoffRequested, MessageAnswered
 from service.outbox.events import NewEvent, dump_events
 from service.runs.journeys import JOURNEYS, read_handoff, read_response
@@ -38,13 +39,16 @@ def read_subject(request: RunRequest, state: StateSnapshot) -> Subject:
     )
 
 
-def describe_result(request: RunRequest, result: RunResult, subject: Subject | None) -> list[NewEvent]:
+def describe_result(
+    request: RunRequest, result: RunResult, subject: Subject | None, *, is_paused: bool = False
+) -> list[NewEvent]:
     """Return the events of a run that came to its end or waits; workflows describe their own.
 
     Args:
         request: The run.
         result: Its result.
         subject: What it is about; ``None``: its input says so.
+        is_paused: Whether it stopped before a step, as its caller wanted.
     """
     if request.queue == "workflows":
         return []
@@ -52,7 +56,7 @@ def describe_result(request: RunRequest, result: RunResult, subject: Subject | N
         given = request.input if isinstance(request.input, Mapping) else {}
         subject = Subject(contact_id=str(given.get("contact_id") or ""), message_id="")
     questions = list(_describe_questions(request, result, subject))
-    if questions or request.graph.name not in {SESSION_GRAPH.name, *JOURNEYS}:
+    if questions or is_paused or request.graph.name not in {SESSION_GRAPH.name, *JOURNEYS}:
         return questions
     answer = _describe_answer(request, result.values, subject)
     return (
@@ -95,14 +99,14 @@ def _describe_answer(
     """
     graph = request.graph.name
     is_journey = graph != SESSION_GRAPH.name
-    if output.get("path") == "person":
+    if output.get("path") == "person" or not ("response" in output or output.get("messages")):
         return None
     response = read_response(output)
     if is_journey:
         response = CustomerText(response).text if response else ""
         if not response:
             return None
-    handoff = read_handoff(output) if is_journey else output["handoff"]
+    handoff = read_handoff(output) if is_journey else output.get("handoff", NO_HANDOFF)
     return MessageAnswered(
         run_id=request.run_id,
         graph=graph,
@@ -111,8 +115,8 @@ def _describe_answer(
         session_id="" if is_journey else request.thread_id,
         success=bool(output.get("success", True)),
         response=response,
-        agent_used=graph if is_journey else output["agent_used"],
-        path="journey" if is_journey else output["path"],
+        agent_used=graph if is_journey else output.get("agent_used", ""),
+        path="journey" if is_journey else output.get("path", ""),
         needs_person=bool(handoff["recommended"]),
         reason=output.get("reason"),
     )

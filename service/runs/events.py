@@ -162,8 +162,10 @@ class RunLog:
         ]
 
     def _add(self, part: LoggedPart | None) -> None:
-        now = time.time_ns() // 1_000
-        self._times.append(max(now, self._times[-1] + PART_MICROSECONDS) if self._times else now)
+        now, times = time.time_ns() // 1_000, self._times
+        if times and now < (earliest := times[-1] + PART_MICROSECONDS):
+            now = earliest
+        times.append(now)
         self._parts.append(part)
 
     def _wake(self) -> None:

@@ -302,7 +302,8 @@ class RunExecutor:
                 await listener.send(part)
         listener.response = result.values.get("response")
         claim.is_interrupted = bool(result.interrupts) or await _is_paused(request)
-        claim.events = describe_result(request, result, claim.subject)
+        is_paused = claim.is_interrupted and not result.interrupts
+        claim.events = describe_result(request, result, claim.subject, is_paused=is_paused)
         claim.thread_metadata = None if claim.is_replay else describe_thread(request, result)
         if request.on_finish and not claim.is_replay and not result.interrupts:
             await request.on_finish(result.values)

@@ -11,7 +11,8 @@ from nodes.react.state import Reflection
 from tests.support.console import open_browser, running_console, take_picture
 from tests.support.general_agent import say
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
-from tests.support.service import RunningService, running_service
+from tests.support.service import CONTACT, RunningService, running_service
+from tests.support.workflows import ask
 
 pytestmark = pytest.mark.browser
 
@@ -138,3 +139,48 @@ async def test_somebody_without_a_valid_key_is_told_so_and_sees_nothing(
         await page.get_by_role("button", name="Sign in").click()
         await expect(page.get_by_role("alert")).not_to_be_empty()
         await take_picture(page, "sign-in")
+
+
+async def test_a_developer_watches_a_graph_answers_its_question_and_goes_back_in_time(
+    page: Page, model: ScriptedChatModel
+) -> None:
+    send = ("send_solution_to_customer", {"solution": "We will refund the last invoice."})
+    done = Reflection(
+        success=True, reasoning="Sent.", task_complete=True, final_answer="I told the customer."
+    )
+    model.replies = [calling("I tell them.", send), done, done]
+    await page.goto("/playground?graph=react")
+    await page.get_by_label("Task").first.fill("Refund the last invoice.")
+    await page.get_by_label("Contact Id").fill(CONTACT)
+    await page.get_by_role("button", name="Run", exact=True).click()
+    await expect(page.get_by_text("The graph asks")).to_be_visible()
+    await take_picture(page, "playground-question")
+    await page.get_by_role("button", name="Answer").click()
+    await expect(page.get_by_text("I told the customer.").first).to_be_visible()
+    await expect(page.get_by_role("button", name="Run", exact=True)).to_be_enabled()
+    await take_picture(page, "playground")
+    await page.get_by_role("link", name="History of the thread").click()
+    await page.get_by_role("button", name="reflect").first.click()
+    await expect(page.get_by_text("Changed since the one before")).to_be_visible()
+    await take_picture(page, "thread")
+    steps = await page.get_by_role("button", name="step").count()
+    await page.get_by_role("button", name="Run again from here").click()
+    await expect(page.get_by_text("It ran again from that checkpoint")).to_be_visible()
+    await expect(page.get_by_role("button", name="step")).not_to_have_count(steps)
+
+
+async def test_an_operator_sees_where_a_workflow_waits_and_lets_it_go_on(
+    page: Page, running: RunningService
+) -> None:
+    definition = {"name": "greeting", "steps": [ask("may_it")]}
+    started = await running.http.post("/v1/workflows", json={"definition": definition})
+    assert started.status_code == 202, started.text
+    await page.goto("/workflows")
+    await page.get_by_text("greeting").first.click()
+    await expect(page.get_by_text("may_it").first).to_be_visible()
+    await expect(page.get_by_text("waiting").first).to_be_visible()
+    await take_picture(page, "workflow")
+    await page.goto("/approvals")
+    await page.get_by_role("button", name="Approve").click()
+    await page.goto(f"/workflows/{started.json()['id']}")
+    await expect(page.get_by_text("succeeded").first).to_be_visible()

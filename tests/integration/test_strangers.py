@@ -194,7 +194,7 @@ def _streams(owned: Owned, path: str) -> Iterator[Asked]:
 
 
 def _asking(**body: Any) -> Callable[[Owned, str], Iterator[Asked]]:
-    """Ask for acme's threads, run, assistant, cron and item with a body, whose own texts may name them too."""
+    """Ask for what acme has, in the path and in a body, whose own texts may name it too."""
 
     def walk(owned: Owned, path: str) -> Iterator[Asked]:
         names = {"run_id": owned.run, "assistant_id": owned.assistant, "cron_id": owned.cron}

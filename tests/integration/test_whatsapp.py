@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import httpx
-import pytest
 from pydantic import SecretStr
 
 from core.settings import WhatsAppSettings
@@ -61,23 +60,18 @@ async def test_a_message_is_answered_once_though_the_gateway_sends_it_twice(data
     assert answered["data"]["response"] == "A green one."
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        webhook("session.status"),
-        webhook(fromMe=True),
-        webhook(body=""),
-        webhook(body=None, hasMedia=True),
-        webhook(**{"from": "120363000000000000@g.us"}),
-        webhook(**{"from": "status@broadcast"}),
-    ],
-)
-async def test_what_no_customer_wrote_is_acknowledged_and_not_answered(
-    shared_database_url: str, body: dict[str, Any]
-) -> None:
+async def test_what_no_customer_wrote_is_acknowledged_and_not_answered(shared_database_url: str) -> None:
     async with service(shared_database_url, replying(), auth=WITH_KEYS, whatsapp=SETTINGS) as running:
-        taken = await post(running, body)
-        assert (taken.status_code, taken.json()) == (202, {"status": "ignored"})
+        for body in (
+            webhook("session.status"),
+            webhook(fromMe=True),
+            webhook(body=""),
+            webhook(body=None, hasMedia=True),
+            webhook(**{"from": "120363000000000000@g.us"}),
+            webhook(**{"from": "status@broadcast"}),
+        ):
+            taken = await post(running, body)
+            assert (taken.status_code, taken.json()) == (202, {"status": "ignored"})
 
 
 async def test_without_the_gateways_signature_nothing_is_taken(shared_database_url: str) -> None:
