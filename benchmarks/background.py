@@ -27,10 +27,7 @@ from benchmarks.service import Target, target
 from checkpoints.pool import open_pool
 from core.logging import configure_logging
 from core.postgres import Pool
-from core.settings import DatabaseSettings, LogSettings, QueueSettings
-from service.observability.metrics import ServiceMetrics
-from service.runs.queue import TaskQueue
-from service.runs.recovery import EXECUTE_RUN, defer_run
+from core.settings import DatabaseSettings, LogSettings
 from service.runs.request import new_run_id
 from service.runs.store import NewRun, RunStore
 
@@ -62,8 +59,6 @@ class Submitter:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._store = RunStore(pool, replica=str(uuid4()), claim_seconds=30)
-        self._queue = TaskQueue(pool, QueueSettings(), ServiceMetrics(), drain_seconds=1)
-        self._queue.register(EXECUTE_RUN, _refuse)
 
     async def submit(self, tenant: str) -> None:
         """Put a run into the queue, on a thread of its own."""
@@ -79,6 +74,8 @@ class Submitter:
             "modes": ["updates", "values"],
             "subgraphs": False,
             "key": "",
+            "deadline": None,
+            "is_from_person": False,
         }
         run = NewRun(
             id=new_run_id(),
@@ -92,7 +89,6 @@ class Submitter:
         )
         add = partial(self._store.add, may_start=False, may_wait=True, places=None, queue_length=10**6)
         await add(run, held=False)
-        await defer_run(self._queue, run.id, run.thread_id)
 
     async def submit_many(self, tenant: str, count: int) -> None:
         """Put runs into the queue, as fast as it takes them."""
@@ -133,10 +129,6 @@ class Submitter:
     async def _fetch(self, query: str, tenant: str) -> Sequence[Any]:
         async with self._pool.connection() as connection:
             return await (await connection.execute(query.encode(), {"tenant": tenant})).fetchall()
-
-
-async def _refuse(run_id: str) -> None:
-    raise NotImplementedError(f"{run_id}: only the service executes runs")
 
 
 def describe(seconds: Sequence[float]) -> str:

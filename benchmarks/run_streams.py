@@ -58,7 +58,7 @@ async def execute(followers: RunFollowers, run_id: str, rate: float, seconds: fl
         part: RunPart = {"type": "messages", "ns": (), "data": (chunk, TOKENS_METADATA)}
         log.take(part)
         await asyncio.sleep(1 / rate)
-    log.end(None)
+    followers.end_log(run_id, log, None, None)
     await followers._store.end(run_id, 1, "success")  # noqa: SLF001 - as the executor's claims do
 
 

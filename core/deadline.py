@@ -7,7 +7,7 @@ the time is a reserve: work ends before it, so that a failure can still be told 
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -44,6 +44,21 @@ _deadline: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
 def set_deadline(seconds: float | None, *, reserve: float = 0.0) -> None:
     """Set the deadline of this task and of the tasks it starts from now on; ``None``: it has none."""
     _deadline.set(None if seconds is None else Deadline(time.monotonic() + seconds, reserve))
+
+
+def dump_deadline() -> dict[str, float] | None:
+    """Return the deadline as JSON, for whoever goes on with the work elsewhere; ``None``: there is none."""
+    deadline = _deadline.get()
+    if deadline is None:
+        return None
+    return {"ends_at": time.time() + deadline.ends_at - time.monotonic(), "reserve": deadline.reserve}
+
+
+def restore_deadline(dumped: Mapping[str, float] | None) -> None:
+    """Set the deadline that was dumped; the reserve is there even where it is over."""
+    if dumped:
+        left, reserve = dumped["ends_at"] - time.time(), dumped["reserve"]
+        set_deadline(max(left, reserve), reserve=reserve)
 
 
 def remaining() -> float | None:

@@ -29,7 +29,7 @@
     ├── ClaimLost               503  another replica executes the run now
     ├── RunLost                 500  the replicas that executed the run died, and none tries again
     ├── RunTimedOut             504
-    ├── RunLimitReached         500  the graph took more super-steps than allowed
+    ├── RunLimitReached         422  the graph took more super-steps than allowed
     ├── DatabaseUnavailable     503
     ├── EffectConflict          500  the key of an effect was used for another effect
     ├── ModelError              502  a model call failed
@@ -235,7 +235,7 @@ class RunLimitReached(ServiceError):
     """Raise when a graph took more super-steps than allowed."""
 
     code = "run_limit_reached"
-    status = 500
+    status = 422
 
 
 class DatabaseUnavailable(ServiceError):

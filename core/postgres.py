@@ -17,6 +17,8 @@ DATABASE_UNAVAILABLE: Final = (OperationalError, PoolTimeout, PoolClosed)
 
 # Raised by the function runs.require_claims() (service/runs/sql): a run belongs to another replica.
 CLAIM_LOST: Final = "VA001"
+# PostgreSQL, appendix A: serialization_failure, deadlock_detected.
+_ROLLED_BACK: Final = ("40001", "40P01")
 # PostgreSQL, appendix A: disk_full.
 _DISK_FULL: Final = "53100"
 
@@ -33,6 +35,12 @@ CREATE TABLE IF NOT EXISTS {} (
 """
 CURRENT_VERSION_SQL = "SELECT coalesce(max(version), 0) AS version FROM {}"
 RECORD_VERSION_SQL = "INSERT INTO {} (version) VALUES (%s)"
+
+
+def concerns_database(error: Exception) -> bool:
+    """Return whether an error says nothing about the statement: the database cannot serve at the moment."""
+    # A deadlock is about what other transactions do at the same time.
+    return isinstance(error, DATABASE_UNAVAILABLE) and getattr(error, "sqlstate", None) not in _ROLLED_BACK
 
 
 def describe_outage(error: BaseException) -> str:

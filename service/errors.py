@@ -47,7 +47,10 @@ def to_service_error(error: BaseException) -> ServiceError:  # noqa: PLR0911 - o
         case NodeTimeoutError() | TimeoutError():
             return RunTimedOut("the run exceeded its time limit; its finished steps are kept")
         case GraphRecursionError():
-            return RunLimitReached("the graph exceeded its limit of steps; its finished steps are kept")
+            return RunLimitReached(
+                "the graph took as many steps as a run may and has not come to its end; its finished steps "
+                "are kept: ask for less on a new thread, or go on from there with the input {'resume': null}"
+            )
         case _ if isinstance(error, postgres.DATABASE_UNAVAILABLE):
             log.warning("database_unavailable", reason=str(error))
             return DatabaseUnavailable(postgres.describe_outage(error), retry_after=2)

@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
-from uuid import uuid4
 
 from fastapi import FastAPI
 from threadpoolctl import threadpool_limits
@@ -56,20 +55,16 @@ from service.observability.tracing import Tracing, open_tracing
 from service.outbox.events import maintain_outbox
 from service.retention import schedule_retention
 from service.runs.announcements import announce_effect
-from service.runs.claims import RunClaims
 from service.runs.erasure import Erasure
 from service.runs.executor import RunExecutor
 from service.runs.followers import RunFollowers
 from service.runs.graphs import ForeignGraph, GraphCatalogue
 from service.runs.hooks import RunHooks
 from service.runs.journeys import JourneyRouter
-from service.runs.limits import build_queues
-from service.runs.notifications import Notifications
 from service.runs.observers import RunObserver
-from service.runs.part_exchange import PartExchange
+from service.runs.opening import execute_pending, open_runs
 from service.runs.preconditions import ThreadOwners
 from service.runs.queue import Retry, TaskQueue
-from service.runs.recovery import RunRecovery, defer_run
 from service.runs.request import CompiledGraph
 from service.runs.sessions import SESSION_GRAPH, SessionRuns, summarise_session
 from service.runs.store import RunStore
@@ -138,9 +133,8 @@ class Service:
         run_builder: Builds the runs that the Agent Server API is asked for.
         crons: Runs that begin again and again.
         items: What graphs and clients keep beside threads.
-        threads_followed: Follows the runs of threads.
         commands: Carries out the commands of the streaming protocol.
-        protocol_streams: Reads threads for its clients.
+        protocol_streams: Follows threads, for its clients too.
         requests: Idempotency keys of requests.
         audit: The audit trail.
         warming: Done when the router has learnt the agents' examples, or could not.
@@ -186,7 +180,6 @@ class Service:
     run_builder: RunBuilder
     crons: CronStore
     items: ItemStore
-    threads_followed: ThreadFollowers
     commands: ThreadCommands
     protocol_streams: ProtocolStreams
     requests: RequestKeys
@@ -278,24 +271,19 @@ async def open_service(
 
         info = replace(models.info, prompts=hash_prompts(spec.prompt for spec in deps.agents.specs.values()))
         owners = ThreadOwners(pool)
-        claims = RunClaims(
-            RunStore(pool, replica=str(uuid4()), claim_seconds=settings.runs.claim_seconds),
-            metrics,
-            defer=partial(defer_run, queue),
-            rollback=partial(_delete_run_checkpoints, saver),
-        )
-        followers, exchange = await _open_followers(stack, tasks, claims)
-        runs = _build_runs(
+        runs = await open_runs(
+            stack,
             settings,
             pool,
-            claims=claims,
-            followers=followers,
+            tasks,
+            saver=saver,
             audit=stores.audit,
+            meter=metrics,
             observer=RunObserver(metrics, tracing, stores.audit, prompts=info.prompts),
         )
         erasure = Erasure(pool=pool, memory=memory, settled=saver.flush, forget=(saver.forget,))
         circuits = partial(_list_circuits, crm, models)
-        add_gauges(metrics, runs=runs, pool=pool, saver=saver, steps=engine.slots, circuits=circuits)
+        add_gauges(metrics, runs=runs.executor, pool=pool, saver=saver, steps=engine.slots, circuits=circuits)
 
         # Background tasks.
         summarise = partial(summarise_session, graph=graphs[SESSION_GRAPH.name], models=models, memory=memory)
@@ -311,7 +299,7 @@ async def open_service(
             settings.workflows,
             pool,
             queue,
-            runs=runs,
+            runs=runs.executor,
             engine=engine,
             checkpointer=saver,
             metrics=metrics,
@@ -329,28 +317,24 @@ async def open_service(
             checkpointer=saver,
             embedder=build_embedder(settings, "retrieval", cache=vectors),
         )
-        RunRecovery(claims.store, runs, exchange, graphs=api.catalogue, hooks=hooks).schedule(
-            queue, settings.runs
-        )
-        schedule_agent_server(api, queue, runs, run_store=claims.store, erasure=erasure)
-
+        schedule_agent_server(api, queue, runs.executor, run_store=runs.store, erasure=erasure)
+        await execute_pending(stack, settings, runs, tasks, queue, graphs=api.catalogue, hooks=hooks)
         with use_meter(RunMeter(metrics, BACKGROUND)):
             await stack.enter_async_context(queue.work(tasks))
         # Registered last, so that it is the first thing to happen when the service closes.
-        stack.push_async_callback(_drain, queue, runs)
-        threads_followed, lifecycle = ThreadFollowers(claims.store, followers), Lifecycle()
+        stack.push_async_callback(_drain, queue, runs.executor)
         yield Service(
             settings=settings,
-            lifecycle=lifecycle,
+            lifecycle=(lifecycle := Lifecycle()),
             pool=pool,
             queue=queue,
             saver=saver,
             authenticator=authenticator,
             rates=rates,
             thread_owners=owners,
-            runs=runs,
-            run_store=claims.store,
-            followers=followers,
+            runs=runs.executor,
+            run_store=runs.store,
+            followers=runs.followers,
             graphs=graphs,
             model=info,
             agents=deps.agents,
@@ -360,7 +344,7 @@ async def open_service(
             sessions=stores.sessions,
             session_runs=session_runs,
             takeovers=Takeovers(
-                stores.sessions, claims.store, runs, graphs[SESSION_GRAPH.name], stores.audit
+                stores.sessions, runs.store, runs.executor, graphs[SESSION_GRAPH.name], stores.audit
             ),
             journeys=journeys,
             hooks=hooks,
@@ -370,11 +354,12 @@ async def open_service(
             run_builder=api.run_builder,
             crons=api.crons,
             items=api.items,
-            threads_followed=threads_followed,
             commands=ThreadCommands(
-                api.run_builder, runs, store=claims.store, graphs=api.catalogue, owners=owners
+                api.run_builder, runs.executor, store=runs.store, graphs=api.catalogue, owners=owners
             ),
-            protocol_streams=ProtocolStreams(threads_followed, lambda: lifecycle.is_stopping),
+            protocol_streams=ProtocolStreams(
+                ThreadFollowers(runs.store, runs.followers), lambda: lifecycle.is_stopping
+            ),
             requests=stores.requests,
             audit=stores.audit,
             warming=warming,
@@ -453,41 +438,6 @@ def _schedule_sessions(
     return worker
 
 
-async def _open_followers(
-    stack: AsyncExitStack, tasks: Supervisor, claims: RunClaims
-) -> tuple[RunFollowers, PartExchange]:
-    """Open what tells replicas of each other's runs; claims are renewed from now on."""
-    exchange, notifications = PartExchange(claims.store), Notifications(claims.store.pool)
-    followers = RunFollowers(claims.store, exchange)
-    for hears in (claims, followers, exchange):
-        hears.listen(notifications)
-    await stack.enter_async_context(tasks.supervise("run-claims", claims.keep))
-    await stack.enter_async_context(tasks.supervise("run-notifications", notifications.listen))
-    await stack.enter_async_context(tasks.supervise("run-parts", exchange.run))
-    await stack.enter_async_context(tasks.supervise("thread-activity", followers.activity.run))
-    return followers, exchange
-
-
-def _build_runs(
-    settings: Settings,
-    pool: WatchedPool,
-    *,
-    claims: RunClaims,
-    followers: RunFollowers,
-    audit: AuditTrail,
-    observer: RunObserver,
-) -> RunExecutor:
-    return RunExecutor(
-        settings.runs,
-        build_queues(settings.runs, settings.workflows, shared=settings.auth.enabled),
-        claims=claims,
-        followers=followers,
-        audit=audit,
-        observer=observer,
-        database_unavailable=lambda: pool.unavailable_reason,
-    )
-
-
 async def _open_outbox(
     stack: AsyncExitStack,
     settings: Settings,
@@ -516,8 +466,3 @@ async def _open_outbox(
 async def _drain(queue: TaskQueue, runs: RunExecutor) -> None:
     queue.stop()
     await runs.drain()
-
-
-async def _delete_run_checkpoints(saver: GroupCommitSaver, thread_id: str, run_id: str) -> None:
-    await saver.adelete_for_runs([run_id])
-    saver.forget(thread_id)

@@ -15,7 +15,7 @@ import json
 import math
 import struct
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Literal, NamedTuple, TypeAlias
 from uuid import UUID
 
@@ -364,8 +364,9 @@ def _jsonb_cell(document: bytes) -> bytes:
     return _LENGTH.pack(len(document) + 1) + b"\x01" + document
 
 
+@lru_cache(maxsize=1_000)
 def _uuid_cell(value: str) -> bytes:
-    """Return a cell of a ``uuid`` column."""
+    """Return a cell of a ``uuid`` column; a run asks for its own with each write."""
     return b"\x00\x00\x00\x10" + UUID(value).bytes
 
 

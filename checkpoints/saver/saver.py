@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -12,6 +14,7 @@ from langgraph.checkpoint.base import (
     CheckpointMetadata,
     CheckpointTuple,
     DeltaChannelHistory,
+    copy_checkpoint,
     get_checkpoint_id,
 )
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
@@ -41,6 +44,37 @@ from checkpoints.saver.step_writes import StepWrites
 from checkpoints.saver.writer import GroupWriter, WriteFailure
 from core.metrics import CommitMeter
 from core.postgres import Pool
+
+
+@dataclass(slots=True)
+class _Latest:
+    """The latest checkpoint of a thread, while a run that has the thread to itself begins.
+
+    Attributes:
+        thread_id: The thread.
+        reads: How often it will be read.
+        is_known: Whether it was read.
+        found: The checkpoint; ``None``: there is none.
+    """
+
+    thread_id: str
+    reads: int
+    is_known: bool
+    found: CheckpointTuple | None = None
+
+
+_latest: ContextVar[_Latest | None] = ContextVar("latest_checkpoint", default=None)
+
+
+def expect_reads(thread_id: str, reads: int, *, is_new: bool) -> None:
+    """Have the next reads of a thread's latest checkpoint in this task share one query.
+
+    Args:
+        thread_id: A thread to which nobody else writes meanwhile.
+        reads: How many there will be, before the first write.
+        is_new: Whether it is known to have no checkpoint, so that there is no query.
+    """
+    _latest.set(_Latest(thread_id, reads, is_known=is_new))
 
 
 class GroupCommitSaver(DeltaHistorySaver):
@@ -123,10 +157,18 @@ class GroupCommitSaver(DeltaHistorySaver):
         configurable = config["configurable"]
         await self._step_writes.settle(configurable["thread_id"])
         parameters = [str(configurable["thread_id"]), configurable.get("checkpoint_ns", "")]
-        where = LATEST_SQL
         if checkpoint_id := get_checkpoint_id(config):
-            where = BY_ID_SQL
-            parameters.append(checkpoint_id)
+            return await self._read(BY_ID_SQL, [*parameters, checkpoint_id])
+        latest = _latest.get()
+        if latest is None or not latest.reads or parameters != [latest.thread_id, ""]:
+            return await self._read(LATEST_SQL, parameters)
+        latest.reads -= 1
+        if not latest.is_known:
+            latest.found, latest.is_known = await self._read(LATEST_SQL, parameters), True
+        # LangGraph changes the versions of what it is given.
+        return latest.found and latest.found._replace(checkpoint=copy_checkpoint(latest.found.checkpoint))
+
+    async def _read(self, where: str, parameters: Sequence[str]) -> CheckpointTuple | None:
         rows = await fetch(self._pool, self.SELECT_SQL + where, parameters)
         return await self._load_checkpoint_tuple(rows[0]) if rows else None
 

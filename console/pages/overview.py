@@ -38,7 +38,7 @@ async def show_overview() -> None:
         health = await api.get("/health")
         return {
             "health": {name: health.get(name) for name in ("status", "model", "checks")},
-            **{name: numbers[name] for name in ("conversations", "runs", "open")},
+            **{name: numbers[name] for name in ("conversations", "runs", "open", "first_token", "models")},
             "period": [since.timestamp() * 1_000, (since + timedelta(days=days)).timestamp() * 1_000],
         }
 
@@ -62,8 +62,10 @@ def _draw(numbers: dict[str, Any]) -> None:
         _draw_number("Without a person", resolved)
         _draw_number("Handed over", talks["handed_over"])
         _draw_number("Taken over", talks["taken_over"])
+        _draw_number("First token, median / 95 %", _format_percentiles(numbers["first_token"]))
         _draw_number("Runs now", now["running"])
         _draw_number("Queue", f"{now['pending']} ({now['oldest_pending_seconds']:.0f} s)")
+    _draw_models(numbers["models"])
     for title, field in _CHARTS.items():
         _draw_chart(title, numbers["runs"], field, numbers["period"])
 
@@ -72,6 +74,18 @@ def _draw_number(name: str, value: Any) -> None:
     with ui.card().classes("p-3 gap-0 min-w-32"):
         ui.label(str(value)).classes("text-2xl")
         ui.label(name).classes("opacity-80")
+
+
+def _format_percentiles(seconds: dict[str, float | None]) -> str:
+    return " / ".join(
+        "none" if each is None else f"{each:.2f} s" for each in (seconds["p50"], seconds["p95"])
+    )
+
+
+def _draw_models(models: list[dict[str, Any]]) -> None:
+    for used in models:
+        cost = "" if used["cost"] is None else f", {used['cost']:.2f}"
+        ui.label(f"{used['model']}: {used['input']:,} tokens in, {used['output']:,} out{cost}")
 
 
 def _draw_chart(title: str, parts: list[dict[str, Any]], field: str, period: list[float]) -> None:

@@ -44,6 +44,11 @@ class ModelSettings(BaseSettings):
     google_application_credentials: Path | None = Field(
         None, description="JSON key file of the service account that calls Vertex AI"
     )
+    model_prices: dict[str, tuple[float, float]] = Field(
+        {},
+        description="Prices of a million input and output tokens by provider:model, for the costs that "
+        'GET /v1/overview shows, as JSON: {"google_genai:gemini-2.5-flash": [0.3, 2.5]}',
+    )
     model_timeout_seconds: Seconds = Field(60, description="Time limit of one attempt at a model call")
     model_max_attempts: int = Field(
         3, ge=1, le=10, description="Attempts at a model call on 429, 5xx and connection errors"

@@ -126,7 +126,8 @@ class QueueSettings(BaseSettings):
         20,
         ge=0,
         le=1_000,
-        description="Most jobs that this process runs at once; 0: none, because `make worker` runs elsewhere",
+        description="Most jobs, and most runs that no caller waits for, that this process executes at once; "
+        "0: none, because `make worker` runs elsewhere",
     )
     stalled_seconds: Annotated[float, Field(ge=1, le=3_600)] = Field(
         30, description="Another worker takes over the jobs of one that was silent for this long"

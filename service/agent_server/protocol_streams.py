@@ -34,10 +34,13 @@ class ProtocolStreams:
     Args:
         threads: Follows threads.
         is_stopping: Returns whether the service is about to stop.
+
+    Attributes:
+        threads: Follows threads.
     """
 
     def __init__(self, threads: ThreadFollowers, is_stopping: Callable[[], bool]) -> None:
-        self._threads = threads
+        self.threads = threads
         self._is_stopping = is_stopping
         self._readers: dict[str, set[_Reader]] = {}
 
@@ -47,11 +50,11 @@ class ProtocolStreams:
         The first one is an error ``resume_gap`` where events were lost that the client does not have.
         """
         since = subscription.since or 0
-        if since and await self._threads.is_missing_events(tenant, thread_id, since):
+        if since and await self.threads.is_missing_events(tenant, thread_id, since):
             yield _build_gap(since)
         events, run_id = None, ""
         with self._register(thread_id) as reader:
-            async for step in self._threads.follow(tenant, thread_id, since, is_stopping=self._is_stopping):
+            async for step in self.threads.follow(tenant, thread_id, since, is_stopping=self._is_stopping):
                 if events is None or run_id != step.run.id:
                     events, run_id = ProtocolEvents(step.run.id, step.run.graph, subscription), step.run.id
                     if _begins_late(step.numbered, since):

@@ -16,8 +16,8 @@ Json: TypeAlias = Any
 
 # Fields whose values come from a closed vocabulary.
 VOCABULARY = frozenset(
-    {"action", "decision", "graph", "kind", "language", "method", "outcome", "policy", "severity", "source"}
-    | {"scopes", "stage", "status", "team", "type"}
+    {"action", "decision", "graph", "kind", "language", "method", "model", "outcome", "policy", "severity"}
+    | {"scopes", "source", "stage", "status", "team", "type"}
 )
 # A number this long may be a telephone number, or another number that identifies a person.
 _PERSONAL_DIGITS = 7

@@ -239,6 +239,8 @@ class RunMeter:
 
     Attributes:
         outcome: ``finished``, ``waiting`` (for a person), ``cancelled``, or an error code.
+        first_token: Seconds to the first token of any model; ``None``: there was none.
+        tokens: Input and output tokens by model, as providers counted them.
     """
 
     def __init__(self, metrics: ServiceMetrics, graph: str, *, is_part: bool = False) -> None:
@@ -246,8 +248,9 @@ class RunMeter:
         self._is_part = is_part
         self._graph = graph
         self._started = time.perf_counter()
-        self._has_token = False
         self.outcome = "finished"
+        self.first_token: float | None = None
+        self.tokens: dict[str, tuple[int, int]] = {}
 
     def take(self, part: StreamPart[Any, Any]) -> None:
         """Note from a part of the run's stream whether the run waits for a person."""
@@ -262,10 +265,9 @@ class RunMeter:
 
     def record_first_token(self) -> None:
         """Note that a model began to reply; only the first time in a run counts."""
-        if not self._has_token:
-            self._has_token = True
-            seconds = time.perf_counter() - self._started
-            self._metrics.first_token_seconds.labels(self._graph).observe(seconds)
+        if self.first_token is None:
+            self.first_token = time.perf_counter() - self._started
+            self._metrics.first_token_seconds.labels(self._graph).observe(self.first_token)
 
     def record_model_call(
         self, model: str, outcome: ModelOutcome, seconds: float, *, input_tokens: int, output_tokens: int
@@ -277,6 +279,9 @@ class RunMeter:
         metrics.model_call_seconds.labels(label).observe(seconds)
         metrics.model_tokens.labels(label, "input").inc(input_tokens)
         metrics.model_tokens.labels(label, "output").inc(output_tokens)
+        if input_tokens or output_tokens:
+            known = self.tokens.get(model, (0, 0))
+            self.tokens[model] = (known[0] + input_tokens, known[1] + output_tokens)
 
     def record_tool_call(self, tool: str, outcome: str, seconds: float) -> None:
         """Count a tool call."""

@@ -37,6 +37,22 @@ WHERE tenant = %(tenant)s AND created_at >= %(since)s AND created_at < %(until)s
   AND status <> 'interrupted'
 GROUP BY 1, 2 ORDER BY 1, 2
 """
+# The audit trail's entries of runs hold what they used.
+USAGE_SQL: Final = """
+SELECT used ->> 'model' AS model, sum((used ->> 'input')::bigint)::bigint AS input,
+       sum((used ->> 'output')::bigint)::bigint AS output
+FROM audit.entries, jsonb_array_elements(details -> 'tokens') AS used
+WHERE tenant = %(tenant)s AND action = 'run' AND at >= %(since)s AND at < %(until)s
+GROUP BY 1 ORDER BY 1
+"""
+FIRST_TOKENS_SQL: Final = """
+SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) AS p50,
+       percentile_cont(0.95) WITHIN GROUP (ORDER BY seconds) AS p95
+FROM (
+    SELECT (details ->> 'first_token_seconds')::float8 AS seconds FROM audit.entries
+    WHERE tenant = %(tenant)s AND action = 'run' AND at >= %(since)s AND at < %(until)s
+) AS runs
+"""
 NOW_SQL: Final = """
 SELECT count(*) FILTER (WHERE status = 'running') AS running,
        count(*) FILTER (WHERE status = 'pending') AS pending,
@@ -82,6 +98,14 @@ class OverviewReader:
     async def count_open_runs(self, tenant: str, period: Period) -> dict[str, Any]:
         """Return ``running``, ``pending`` and ``oldest_pending_seconds`` of now."""
         return (await self._fetch(NOW_SQL, tenant, period))[0]
+
+    async def count_tokens(self, tenant: str, period: Period) -> Sequence[dict[str, Any]]:
+        """Return the ``input`` and ``output`` tokens of each ``model``, as providers counted them."""
+        return await self._fetch(USAGE_SQL, tenant, period)
+
+    async def measure_first_tokens(self, tenant: str, period: Period) -> dict[str, Any]:
+        """Return ``p50`` and ``p95`` of the time from a run's start to its first token, in seconds."""
+        return (await self._fetch(FIRST_TOKENS_SQL, tenant, period))[0]
 
     async def _fetch(self, query: str, tenant: str, period: Period) -> list[dict[str, Any]]:
         values = {

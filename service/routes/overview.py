@@ -1,7 +1,8 @@
 """``GET /v1/overview``: a tenant's conversations and runs of a period."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, BaseModel, Field
@@ -11,6 +12,8 @@ from service.observability.overview import OverviewReader, Period
 from service.routes.dependencies import OpenService, Requester
 
 _MAX_PARTS: Final = 200
+# A price is for so many tokens.
+_TOKENS_OF_PRICE: Final = 1_000_000
 _DEFAULT_DAYS: Final = 1
 
 
@@ -34,6 +37,22 @@ class RunsOfPart(BaseModel):
     p95: float | None
 
 
+class Percentiles(BaseModel):
+    """Seconds; null: there were none."""
+
+    p50: float | None
+    p95: float | None
+
+
+class ModelUse(BaseModel):
+    """The tokens of a model, as its provider counted them."""
+
+    model: str
+    input: int
+    output: int
+    cost: float | None = Field(description="By MODEL_PRICES; null: the model has no price there")
+
+
 class OpenRuns(BaseModel):
     """Runs in progress and waiting, now."""
 
@@ -50,6 +69,8 @@ class Overview(BaseModel):
     seconds: float = Field(description="The length of a part")
     conversations: Conversations
     runs: list[RunsOfPart]
+    first_token: Percentiles = Field(description="From a run's start to the first token of any model")
+    models: list[ModelUse]
     open: OpenRuns
 
 
@@ -81,7 +102,18 @@ def overview_router() -> APIRouter:
             seconds=seconds,
             conversations=Conversations(**await reader.count_conversations(requester.tenant, period)),
             runs=[RunsOfPart(**row) for row in await reader.count_runs(requester.tenant, period)],
+            first_token=Percentiles(**await reader.measure_first_tokens(requester.tenant, period)),
+            models=[
+                _price(row, service.settings.models.model_prices)
+                for row in await reader.count_tokens(requester.tenant, period)
+            ],
             open=OpenRuns(**await reader.count_open_runs(requester.tenant, period)),
         )
 
     return router
+
+
+def _price(row: Mapping[str, Any], prices: Mapping[str, tuple[float, float]]) -> ModelUse:
+    price = prices.get(row["model"])
+    cost = None if price is None else (row["input"] * price[0] + row["output"] * price[1]) / _TOKENS_OF_PRICE
+    return ModelUse(**row, cost=cost)

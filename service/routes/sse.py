@@ -139,10 +139,13 @@ class _Pending:
         self._taken.set()
         return chunk
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the run has to wait for its client."""
+        return len(self._bytes) > MAX_PENDING_BYTES and not self.is_cut
+
     async def wait_for_room(self) -> bool:
         """Return whether there is room for more, at the latest after :data:`STALLED_SECONDS`."""
-        if self.is_cut or len(self) <= MAX_PENDING_BYTES:
-            return True
         self._taken.clear()
         try:
             async with asyncio.timeout(STALLED_SECONDS):
@@ -185,7 +188,7 @@ async def join_chunks(
         try:
             async for event in events:
                 pending.add(event)
-                while not await pending.wait_for_room():
+                while pending.is_full and not await pending.wait_for_room():
                     cut()
         finally:
             await events.aclose()

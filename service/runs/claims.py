@@ -9,13 +9,12 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Final, Literal, Protocol, TypeAlias
+from typing import Any, Final, Literal, Protocol
 
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
 
-from core.errors import RunTimedOut, ThreadBusy
+from core.errors import RunTimedOut, ThreadBusy, TooManyRuns
 from core.logging import get_logger
 from core.postgres import DATABASE_UNAVAILABLE
 from core.tasks import periodic
@@ -26,6 +25,7 @@ from service.runs.limits import RunQueue
 from service.runs.notifications import Notifications
 from service.runs.request import RunRequest, new_run_id
 from service.runs.store import (
+    READY,
     Added,
     CancelAction,
     Cancellation,
@@ -51,9 +51,6 @@ _RENEWALS_PER_CLAIM: Final = 3
 # Tenants whose open runs are shown, those with the most.
 MAX_TENANTS: Final = 100
 
-# Hands a pending run that nobody waits for, its thread and its earliest start to the task queue.
-Defer: TypeAlias = Callable[[str, str, datetime | None], Awaitable[None]]
-
 
 @dataclass(slots=True)
 class Claim:
@@ -64,11 +61,13 @@ class Claim:
         thread_id: Its thread.
         control: Asks the run to stop at its next step.
         attempt: The fencing token; 0: the run waits for its turn.
+        is_stored: Whether its row was inserted before, and nobody waits for its answer.
         is_new_thread: Whether the thread was inserted with the run.
         has_waited: Whether other runs were ahead of it on its thread.
         is_begun: Whether its preconditions were met.
         is_replay: Whether it answers with what an earlier run left, so that it is no run of its own.
         is_interrupted: Whether it ended with a question.
+        is_ended: Whether its end is being recorded.
         subject: Whom and which message a run is about that continues or answers; ``None``: its input says so.
         events: What becomes true with its end.
         held_by: The person who has taken the thread over; empty: nobody.
@@ -80,11 +79,13 @@ class Claim:
     thread_id: str
     control: RunControl
     attempt: int = 0
+    is_stored: bool = False
     is_new_thread: bool = False
     has_waited: bool = False
     is_begun: bool = False
     is_replay: bool = False
     is_interrupted: bool = False
+    is_ended: bool = False
     subject: Subject | None = None
     events: Sequence[NewEvent] = ()
     held_by: str = ""
@@ -117,7 +118,6 @@ class RunClaims:
     Args:
         store: The table of runs.
         meter: Counts claims.
-        defer: Hands a run that nobody waits for to the task queue.
         rollback: Deletes the checkpoints of a run.
     """
 
@@ -126,12 +126,10 @@ class RunClaims:
         store: RunStore,
         meter: ClaimMeter,
         *,
-        defer: Defer | None = None,
         rollback: Callable[[str, str], Awaitable[None]] | None = None,
     ) -> None:
         self.store = store
         self._meter = meter
-        self._defer = defer
         self._rollback = rollback
         self._claims: dict[str, Claim] = {}
         self._waiting: dict[str, set[asyncio.Event]] = {}
@@ -163,7 +161,7 @@ class RunClaims:
             TooManyRuns: No slot came free in time, or too many runs of the tenant wait.
             GraphDrained: It was cancelled while it waited.
         """
-        claim = Claim(request.run_id, request.thread_id, control)
+        claim = Claim(request.run_id, request.thread_id, control, is_stored=request.is_stored)
         self._claims[claim.run_id] = claim
         async with AsyncExitStack() as stack:
             stack.callback(self._claims.pop, claim.run_id, None)
@@ -257,16 +255,13 @@ class RunClaims:
         row = await self.store.get(run.id)
         if row is None:
             raise no_such_thread(run.thread_id)
-        if self._defer:
-            await self._defer(run.id, run.thread_id, row.created_at if after_seconds else None)
         return row
 
-    async def retry(self, run_id: str, thread_id: str) -> bool:
+    async def retry(self, run_id: str) -> bool:
         """Queue a run that failed once more; return whether it can be executed again."""
         if not await self.store.retry(run_id):
             return False
-        if self._defer:
-            await self._defer(run_id, thread_id, None)
+        await self.store.notify(READY)
         return True
 
     async def keep(self) -> None:
@@ -290,12 +285,12 @@ class RunClaims:
             # One that another replica has taken over meanwhile is left to it.
             await self._record_end(*self._unrecorded[0])
             del self._unrecorded[0]
-        held = list(self._claims)
-        ours = await self.store.extend(held) if held else {}
-        for run_id in held:
+        # Runs that begin or end at the same time are not this replica's in what the statement sees.
+        begun = {run_id: claim.attempt > 0 for run_id, claim in self._claims.items()}
+        ours = await self.store.extend(list(begun)) if begun else {}
+        for run_id, was_begun in begun.items():
             claim = self._claims.get(run_id)
-            if claim is None or (claim.attempt == 0 and run_id not in ours):
-                # It has ended meanwhile, or is about to be inserted.
+            if claim is None or claim.is_ended or (not was_begun and run_id not in ours):
                 continue
             if run_id not in ours and claim.control.drain_reason != CLAIM_LOST:
                 self._meter.record_claim("lost")
@@ -434,6 +429,7 @@ class RunClaims:
 
     async def _finish(self, claim: Claim, error: BaseException | None) -> None:
         """Record how a run ended, at once or when the database is back."""
+        claim.is_ended = True
         try:
             # Shielded, because a run that is cancelled has to be recorded too.
             await asyncio.shield(self._record_end(claim, error))
@@ -446,12 +442,11 @@ class RunClaims:
             if self._rollback:
                 await self._rollback(claim.thread_id, claim.run_id)
             successor = await self.store.discard(claim.run_id, claim.attempt)
-        elif claim.is_replay or (not claim.is_begun and _is_refusal(error)):
+        elif claim.is_replay or (not claim.is_begun and not claim.is_stored and _is_refusal(error)):
             drop = claim.thread_id if claim.is_new_thread else None
             successor = await self.store.discard(claim.run_id, claim.attempt, drop_thread=drop)
-        elif was_suspended(error) and await self.store.release(claim.run_id, claim.attempt):
-            if self._defer:
-                await self._defer(claim.run_id, claim.thread_id, None)
+        elif _is_postponed(claim, error) and await self.store.release(claim.run_id, claim.attempt):
+            await self.store.notify(READY)
             return
         else:
             status, described = _describe_end(claim, error)
@@ -472,8 +467,8 @@ class RunClaims:
             return
         if successor.owner:
             await self.store.notify(f"free {claim.thread_id}")
-        elif self._defer:
-            await self._defer(successor.id, claim.thread_id, None)
+        else:
+            await self.store.notify(READY)
 
     def _wake(self, thread_id: str) -> None:
         for event in self._waiting.get(thread_id, ()):
@@ -508,6 +503,11 @@ def _is_refusal(error: BaseException | None) -> bool:
     if isinstance(error, GraphDrained):
         return error.reason == CLIENT_GONE
     return isinstance(error, Exception)
+
+
+def _is_postponed(claim: Claim, error: BaseException | None) -> bool:
+    """Return whether a replica executes the run later."""
+    return was_suspended(error) or (claim.is_stored and isinstance(error, TooManyRuns))
 
 
 def was_suspended(error: BaseException | None) -> bool:

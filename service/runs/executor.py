@@ -18,6 +18,7 @@ from langgraph.runtime import RunControl
 from langgraph.types import Interrupt
 from psycopg_pool import PoolTimeout
 
+from checkpoints.saver import expect_reads
 from core import postgres
 from core.concurrency import FairSemaphore
 from core.context import act_as, set_context
@@ -122,7 +123,7 @@ class RunExecutor:
 
     async def retry(self, run: RunRow) -> bool:
         """Queue a run that failed once more; return whether it can be executed again."""
-        return await self._claims.retry(run.id, run.thread_id)
+        return await self._claims.retry(run.id)
 
     async def load_result(self, graph: CompiledGraph, run: RunRow) -> RunResult | None:
         """Return what a run that has ended answered; ``None``: nothing, or its checkpoints were deleted."""
@@ -269,7 +270,7 @@ class RunExecutor:
             finally:
                 # The run's row says by now how it ended.
                 if listener.log:
-                    listener.log.end(listener.response, listener.error)
+                    self._followers.end_log(request.run_id, listener.log, listener.response, listener.error)
         if has_ended and request.options.delete_thread and self.dispose:
             try:
                 await self.dispose(request)
@@ -320,10 +321,14 @@ class RunExecutor:
             raise GraphDrained(control.drain_reason or "")
         graph, config, graph_input = request.graph, request.config, request.input
         pending: Sequence[Interrupt] = ()
-        if request.key or not request.fresh:
+        is_checked = bool(request.key) or not request.fresh
+        begins_at_latest = config is request.latest_config
+        # LangGraph reads the thread again, which is this run's alone.
+        expect_reads(request.thread_id, is_checked + begins_at_latest, is_new=claim.is_new_thread)
+        if is_checked:
             latest = await graph.aget_state(request.latest_config)
             earlier = await find_earlier_run(request, latest)
-            state = latest if earlier or config is request.latest_config else await graph.aget_state(config)
+            state = latest if earlier or begins_at_latest else await graph.aget_state(config)
             claim.subject = read_subject(request, latest)
             if earlier is None and graph_input is None and claim.has_waited:
                 # The run to continue was ahead on the thread, and has come to its end.

@@ -7,11 +7,11 @@ them in Postgres from then on.
 import asyncio
 import math
 import time
-from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from service.runs.events import NumberedPart, RunLog
 from service.runs.notifications import Notifications
@@ -57,7 +57,10 @@ class RunFollowers:
     def __init__(self, store: RunStore, exchange: PartExchange) -> None:
         self._store = store
         self._exchange = exchange
-        self._logs: OrderedDict[str, RunLog] = OrderedDict()
+        self._logs: dict[str, RunLog] = {}
+        # In the order in which they ended, and their parts.
+        self._ended: deque[tuple[str, RunLog]] = deque()
+        self._ended_parts = 0
         self.activity = ThreadActivity(store)
 
     def listen(self, notifications: Notifications) -> None:
@@ -71,18 +74,22 @@ class RunFollowers:
 
     def open_log(self, run_id: str, thread_id: str, run_log: RunLog) -> None:
         """Keep the log of a run that begins here."""
-        self._drop_old_logs()
         self._logs[run_id] = run_log
         self.activity.wake(thread_id)
 
-    def _drop_old_logs(self) -> None:
-        ended = sum(known.size for known in self._logs.values() if known.is_ended)
+    def end_log(
+        self, run_id: str, run_log: RunLog, response: str | None, error: Mapping[str, Any] | None
+    ) -> None:
+        """End the log of a run, with the text it answered with or an error, and keep it for a while."""
+        run_log.end(response, error)
+        self._ended.append((run_id, run_log))
+        self._ended_parts += run_log.size
         kept_from = time.time_ns() // 1_000 - KEEP_SECONDS * 1_000_000
-        for known_id, known in list(self._logs.items()):
-            if known.is_ended:
-                if ended <= MAX_ENDED_PARTS and known.latest >= kept_from:
-                    break
-                ended -= known.size
+        while self._ended and (self._ended_parts > MAX_ENDED_PARTS or self._ended[0][1].latest < kept_from):
+            known_id, known = self._ended.popleft()
+            self._ended_parts -= known.size
+            # A later attempt has a log of its own.
+            if self._logs.get(known_id) is known:
                 del self._logs[known_id]
 
     async def follow(self, run_id: str, after: int) -> AsyncIterator[NumberedPart]:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
 
@@ -32,6 +33,19 @@ class ObservedRun:
     def outcome(self) -> str:
         """``finished``, ``waiting`` (interrupted), ``cancelled``, or a code."""
         return self._meter.outcome
+
+    @property
+    def usage(self) -> dict[str, Any]:
+        """``first_token_seconds``, and ``tokens``: ``model``, ``input`` and ``output`` of each model."""
+        first = self._meter.first_token
+        tokens = [
+            {"model": model, "input": given, "output": made}
+            for model, (given, made) in self._meter.tokens.items()
+        ]
+        return {
+            **({} if first is None else {"first_token_seconds": first}),
+            **({"tokens": tokens} if tokens else {}),
+        }
 
     def take(self, part: RunPart) -> None:
         """Take note of a part of the run's stream."""
@@ -90,7 +104,7 @@ class RunObserver:
                             action="run",
                             tool=name,
                             outcome=run.outcome,
-                            details={"seconds": seconds, "repeated": request.repeated},
+                            details={"seconds": seconds, "repeated": request.repeated, **run.usage},
                             actor=request.actor,
                         )
                     )

@@ -1,103 +1,49 @@
 -- Queries of service/runs/store.py.
 
 -- name: add
--- Inserts a run as running where it may start: nothing is ahead of it on its thread, and its tenant has a place. Else
--- as pending, where it may wait. Two runs that are added to one thread at once meet in the unique index, and the
--- second adds nothing. Called again, it finds what is ahead.
-WITH thread AS (
-    INSERT INTO runs.threads (id, tenant, user_id, graph, metadata)
-    SELECT %(thread)s, %(tenant)s, %(user)s, nullif(%(graph)s, ''), %(thread_metadata)s WHERE %(may_create)s
-    ON CONFLICT (id) DO NOTHING
-    RETURNING tenant
-), named AS (
-    UPDATE runs.threads SET graph = %(graph)s, metadata = metadata || %(thread_metadata)s
-    WHERE id = %(thread)s AND tenant = %(tenant)s AND graph IS NULL AND %(graph)s <> ''
-), owner AS (
-    SELECT tenant FROM thread UNION ALL SELECT tenant FROM runs.threads WHERE id = %(thread)s LIMIT 1
-), ahead AS (
-    SELECT count(*) AS runs FROM runs.runs WHERE thread_id = %(thread)s AND ended_at IS NULL
-), chosen AS (
-    SELECT CASE
-        WHEN %(may_start)s AND ahead.runs = 0 AND (%(places)s::int IS NULL OR %(places)s > (
-            SELECT count(*) FROM runs.runs
-            WHERE tenant = %(tenant)s AND queue = %(queue)s AND status = 'running' AND ended_at IS NULL
-        )) THEN 'running'
-        WHEN (%(may_wait)s OR ahead.runs = 0) AND %(queue_length)s > (
-            SELECT count(*) FROM (
-                SELECT FROM runs.runs
-                WHERE tenant = %(tenant)s AND queue = %(queue)s AND status = 'pending' AND ended_at IS NULL
-                LIMIT %(queue_length)s
-            ) AS waiting
-        ) THEN 'pending'
-    END AS status
-    FROM owner, ahead WHERE owner.tenant = %(tenant)s
-), added AS (
-    INSERT INTO runs.runs (id, thread_id, tenant, user_id, graph, queue, status, kwargs, multitask_strategy,
-                           priority, attempt, max_attempts, started_at, claimed_by, claim_expires_at, assistant_id,
-                           metadata, created_at)
-    SELECT %(id)s, %(thread)s, %(tenant)s, %(user)s, %(graph)s, %(queue)s, chosen.status, %(kwargs)s,
-           %(strategy)s, %(priority)s, CASE chosen.status WHEN 'running' THEN 1 ELSE 0 END, %(max_attempts)s,
-           CASE chosen.status WHEN 'running' THEN now() END, %(replica)s,
-           CASE WHEN %(replica)s::uuid IS NOT NULL THEN now() + %(claim_seconds)s * interval '1 second' END,
-           %(assistant)s, %(metadata)s, clock_timestamp() + %(after_seconds)s * interval '1 second'
-    FROM chosen WHERE chosen.status IS NOT NULL
-    ON CONFLICT DO NOTHING
-    RETURNING status, attempt
-)
-SELECT (SELECT tenant FROM owner) AS owner, (SELECT runs FROM ahead) AS ahead,
-       (SELECT status FROM added) AS status, coalesce((SELECT attempt FROM added), 0) AS attempt,
-       EXISTS (SELECT FROM thread) AS is_new_thread,
-       coalesce((SELECT held_by FROM runs.threads WHERE id = %(thread)s), '') AS held_by,
-       (SELECT status FROM chosen) IS NOT NULL AND NOT EXISTS (SELECT FROM added) AS is_conflict
+SELECT id::text, owner, ahead, status, attempt, is_new_thread, held_by, is_conflict FROM runs.add(%(runs)s)
 
 -- name: claim
--- Starts a pending run whose turn it is: for the replica that holds it, or for any where nobody does.
-UPDATE runs.runs AS run
-SET status = 'running', attempt = attempt + 1, started_at = coalesce(started_at, now()),
-    claimed_by = %(replica)s, claim_expires_at = now() + %(claim_seconds)s * interval '1 second'
-WHERE id = %(id)s AND status = 'pending' AND (claimed_by IS NULL OR claimed_by = %(replica)s)
-  AND created_at <= clock_timestamp()
-  AND NOT EXISTS (
-      SELECT FROM runs.runs AS other
-      WHERE other.thread_id = run.thread_id AND other.ended_at IS NULL
-        AND (other.status = 'running' OR (other.created_at, other.id) < (run.created_at, run.id))
-  )
-  AND (%(places)s::int IS NULL OR %(places)s > (
-      SELECT count(*) FROM runs.runs AS other
-      WHERE other.tenant = run.tenant AND other.queue = run.queue AND other.status = 'running'
-        AND other.ended_at IS NULL
-  ))
-RETURNING attempt, coalesce((SELECT held_by FROM runs.threads WHERE id = run.thread_id), '') AS held_by
+SELECT id::text, attempt, held_by FROM runs.claim(%(claims)s, %(replica)s, %(claim_seconds)s)
 
 -- name: end
--- Ends a run with the events that it makes true, and returns the run that is next on its thread.
-WITH ended AS (
-    UPDATE runs.runs
-    SET status = %(status)s, ended_at = now(), error = %(error)s, claimed_by = NULL, claim_expires_at = NULL,
-        kwargs = CASE %(status)s WHEN 'success' THEN NULL ELSE kwargs END
-    WHERE id = %(id)s AND status = 'running' AND attempt = %(attempt)s
-    RETURNING thread_id, tenant
+-- Ends runs with the events that they make true, and returns the runs that are next on their threads.
+WITH mine AS MATERIALIZED (
+    -- Rows are locked in the order of their ids by all statements that lock several.
+    SELECT given.*
+    FROM json_to_recordset(%(ends)s)
+        AS given (id uuid, attempt int, status text, error json, metadata json, events json)
+    JOIN runs.runs AS run ON run.id = given.id AND run.status = 'running' AND run.attempt = given.attempt
+    ORDER BY run.id FOR NO KEY UPDATE OF run
+), ended AS (
+    UPDATE runs.runs AS run
+    SET status = mine.status, ended_at = now(), error = mine.error, claimed_by = NULL, claim_expires_at = NULL,
+        kwargs = CASE mine.status WHEN 'success' THEN NULL ELSE kwargs END
+    FROM mine WHERE run.id = mine.id
+    RETURNING run.id, run.thread_id, run.tenant, mine.metadata, mine.events,
+              CASE mine.status WHEN 'success' THEN 'idle' WHEN 'interrupted' THEN 'interrupted' ELSE 'error' END AS left_behind
 ), announced AS (
-    SELECT outbox.add_all(tenant, %(events)s::json) AS events FROM ended WHERE %(events)s::json IS NOT NULL
+    SELECT id, outbox.add_all(tenant, events) AS events
+    -- Threads too are locked in one order.
+    FROM (SELECT * FROM ended WHERE events IS NOT NULL ORDER BY thread_id) AS ordered
 ), updated AS (
     -- Most runs leave their thread as it was, and cost nothing here.
-    UPDATE runs.threads SET updated_at = now(), status = left_behind.status,
-                            metadata = metadata || coalesce(%(metadata)s::jsonb, '{}')
-    FROM ended, (SELECT CASE %(status)s WHEN 'success' THEN 'idle' WHEN 'interrupted' THEN 'interrupted'
-                        ELSE 'error' END AS status) AS left_behind
-    WHERE threads.id = ended.thread_id
-      AND (threads.status <> left_behind.status OR %(metadata)s::jsonb IS NOT NULL)
+    UPDATE runs.threads SET updated_at = now(), status = ended.left_behind,
+                            metadata = threads.metadata || coalesce(ended.metadata::jsonb, '{}')
+    FROM ended WHERE threads.id = ended.thread_id
+      AND (threads.status <> ended.left_behind OR ended.metadata IS NOT NULL)
 )
-SELECT next.id::text AS next_id, next.claimed_by AS next_owner, (SELECT events FROM announced)
-FROM ended LEFT JOIN LATERAL (
+SELECT ended.id::text, next.id::text AS next_id, next.claimed_by AS next_owner, announced.events
+FROM ended LEFT JOIN announced ON announced.id = ended.id LEFT JOIN LATERAL (
     SELECT id, claimed_by FROM runs.runs WHERE thread_id = ended.thread_id AND status = 'pending'
     ORDER BY created_at, id LIMIT 1
 ) AS next ON true
 
 -- name: release
--- Leaves a run that a replica has stopped on its way to any other.
+-- Leaves a run that a replica has stopped on its way, or before it began, to any other.
 UPDATE runs.runs SET status = 'pending', claimed_by = NULL, claim_expires_at = NULL
-WHERE id = %(id)s AND ended_at IS NULL AND attempt = %(attempt)s AND kwargs IS NOT NULL
+WHERE id = %(id)s AND ended_at IS NULL AND claimed_by = %(replica)s AND kwargs IS NOT NULL
+  AND (attempt = %(attempt)s OR status = 'pending')
 RETURNING id
 
 -- name: discard
@@ -116,7 +62,10 @@ SELECT next.id::text AS next_id, next.claimed_by AS next_owner FROM discarded LE
 -- name: extend
 -- A run that is missing from the result belongs to another replica now.
 UPDATE runs.runs SET claim_expires_at = now() + %(claim_seconds)s * interval '1 second'
-WHERE id = ANY(%(ids)s) AND claimed_by = %(replica)s AND ended_at IS NULL
+WHERE id IN (
+    SELECT id FROM runs.runs WHERE id = ANY(%(ids)s) AND claimed_by = %(replica)s AND ended_at IS NULL
+    ORDER BY id FOR NO KEY UPDATE
+)
 RETURNING id::text, cancel_action AS action, cancel_reason AS reason
 
 -- name: requeue
@@ -133,15 +82,52 @@ WHERE id IN (
 ) AND ended_at IS NULL AND claim_expires_at < now()
 RETURNING id::text, status, thread_id
 
--- name: list_unclaimed
--- Pending runs that nobody holds and that are next on their threads.
-SELECT id::text, thread_id FROM runs.runs AS run
-WHERE status = 'pending' AND claimed_by IS NULL AND created_at < now() - %(seconds)s * interval '1 second'
-  AND NOT EXISTS (
-      SELECT FROM runs.runs AS other WHERE other.thread_id = run.thread_id AND other.ended_at IS NULL
-        AND (other.status = 'running' OR (other.created_at, other.id) < (run.created_at, run.id))
-  )
-ORDER BY created_at LIMIT %(limit)s
+-- name: reserve
+-- Holds runs that are ready for this replica, the first of each tenant before the second of any.
+WITH RECURSIVE tenants AS (
+    (SELECT tenant FROM runs.runs WHERE status = 'pending' AND claimed_by IS NULL ORDER BY tenant LIMIT 1)
+    UNION ALL
+    SELECT (SELECT run.tenant FROM runs.runs AS run
+            WHERE status = 'pending' AND claimed_by IS NULL AND run.tenant > tenants.tenant
+            ORDER BY run.tenant LIMIT 1)
+    FROM tenants WHERE tenants.tenant IS NOT NULL
+), ready AS (
+    SELECT first.id, row_number() OVER (PARTITION BY tenants.tenant ORDER BY priority DESC, created_at, id) AS turn,
+           created_at
+    FROM tenants CROSS JOIN LATERAL (
+        SELECT id, priority, created_at FROM runs.runs AS run
+        WHERE run.tenant = tenants.tenant AND status = 'pending' AND claimed_by IS NULL AND kwargs IS NOT NULL
+          AND created_at <= clock_timestamp()
+          AND NOT EXISTS (
+              SELECT FROM runs.runs AS other WHERE other.thread_id = run.thread_id AND other.ended_at IS NULL
+                AND (other.status = 'running' OR (other.created_at, other.id) < (run.created_at, run.id))
+          )
+        ORDER BY priority DESC, created_at, id
+        -- More than needed, as another replica may be taking the same ones.
+        LIMIT least(2 * %(limit)s, %(places)s - (
+            SELECT count(*) FROM runs.runs AS other
+            WHERE other.tenant = tenants.tenant AND other.queue = 'runs' AND other.status = 'running'
+              AND other.ended_at IS NULL
+        ))
+    ) AS first
+), chosen AS (
+    SELECT run.id FROM ready JOIN runs.runs AS run ON run.id = ready.id
+    WHERE run.status = 'pending' AND run.claimed_by IS NULL
+    ORDER BY ready.turn, ready.created_at LIMIT %(limit)s FOR NO KEY UPDATE OF run SKIP LOCKED
+)
+UPDATE runs.runs AS run
+SET claimed_by = %(replica)s, claim_expires_at = now() + %(claim_seconds)s * interval '1 second'
+FROM chosen WHERE run.id = chosen.id
+RETURNING run.id::text, thread_id, tenant, user_id, graph, assistant_id::text, metadata, queue, status, kwargs,
+          multitask_strategy, priority, attempt, created_at, started_at, ended_at, claimed_by::text, cancel_action, cancel_reason, error
+
+-- name: return_reserved
+WITH returned AS (
+    UPDATE runs.runs SET claimed_by = NULL, claim_expires_at = NULL
+    WHERE id = %(id)s AND status = 'pending' AND claimed_by = %(replica)s
+    RETURNING id
+)
+SELECT pg_notify('ventros_runs', %(message)s) FROM returned
 
 -- name: retry
 -- Its checkpoints must be the latest ones of the thread.
@@ -173,13 +159,7 @@ RETURNING id::text, status, thread_id
 -- name: get
 SELECT id::text, thread_id, tenant, user_id, graph, assistant_id::text, metadata, queue, status, kwargs,
        multitask_strategy, priority, attempt, created_at, started_at, ended_at, claimed_by::text, cancel_action, cancel_reason, error
-FROM runs.runs WHERE id = %(id)s
-
--- name: is_next
-SELECT id FROM runs.runs AS run WHERE id = %(id)s AND NOT EXISTS (
-    SELECT FROM runs.runs AS other WHERE other.thread_id = run.thread_id AND other.ended_at IS NULL
-      AND (other.status = 'running' OR (other.created_at, other.id) < (run.created_at, run.id))
-)
+FROM runs.runs WHERE id = ANY(%(ids)s)
 
 -- name: list
 -- A thread that is being erased is held by a row without a graph.

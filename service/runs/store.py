@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import orjson
-from psycopg.errors import UniqueViolation
 from psycopg.rows import DictRow
-from psycopg.types.json import Json, Jsonb
+from psycopg.types.json import Json
 from pydantic import BaseModel, JsonValue
 
+from core.batching import Batcher
 from core.context import current_actor
 from core.errors import NotFound, ThreadBusy
-from core.postgres import Connection, Pool, read_queries
+from core.postgres import Connection, Pool, concerns_database, read_queries
 from service.outbox.events import NewEvent, dump_events
 
 QUERIES: Final = read_queries(Path(__file__).parent / "queries.sql")
@@ -28,6 +28,8 @@ CancelAction: TypeAlias = Literal["interrupt", "rollback"]
 
 # Channel on which replicas tell each other of runs (service/runs/notifications.py).
 CHANNEL: Final = "ventros_runs"
+# The notification that a run which nobody holds became ready.
+READY: Final = "ready"
 # A run that was on so many replicas that died is not given to another one.
 MAX_ATTEMPTS: Final = 3
 _BATCH: Final = 500
@@ -190,6 +192,8 @@ class OpenRuns:
 class RunStore:
     """Threads and runs in the service's Postgres.
 
+    To add, claim, read and end a run shares a statement with what happens to others at the same time.
+
     Args:
         pool: The service's pool.
         replica: The id of this process among those on the database, a UUID.
@@ -201,6 +205,10 @@ class RunStore:
         self.replica = replica
         self.claim_seconds = claim_seconds
         self._mine = {"replica": replica, "claim_seconds": claim_seconds}
+        self._adds = Batcher(self._add_all, is_shared=concerns_database)
+        self._claims = Batcher(self._claim_all, is_shared=concerns_database)
+        self._reads = Batcher(self._get_all, is_shared=concerns_database)
+        self._ends = Batcher(self._end_all, is_shared=concerns_database)
 
     async def add(
         self,
@@ -222,41 +230,49 @@ class RunStore:
             queue_length: Most runs of the tenant that may be pending, over all replicas.
             held: Whether a caller of this replica waits for it, so that no other replica takes it.
         """
-        values = {
-            "id": run.id,
-            "thread": run.thread_id,
-            "tenant": run.tenant,
-            "user": run.user,
-            "graph": run.graph,
-            "queue": run.queue,
-            "kwargs": None if run.kwargs is None else Json(run.kwargs, _dump_json),
-            "strategy": run.strategy,
-            "priority": run.priority,
-            "assistant": run.assistant_id,
-            "metadata": Jsonb(run.metadata, _dump_json),
-            "thread_metadata": Jsonb({"assistant_id": run.assistant_id} if run.assistant_id else {}),
-            "after_seconds": run.after_seconds,
-            "may_create": run.may_create_thread,
-            "may_start": may_start,
-            "may_wait": may_wait,
-            "places": places,
-            "queue_length": queue_length,
-            "max_attempts": MAX_ATTEMPTS,
-            "claim_seconds": self.claim_seconds,
-            "replica": self.replica if held else None,
+        return await self._adds.call(
+            {
+                "id": run.id,
+                "thread_id": run.thread_id,
+                "tenant": run.tenant,
+                "user_id": run.user,
+                "graph": run.graph,
+                "queue": run.queue,
+                "kwargs": run.kwargs,
+                "strategy": run.strategy,
+                "priority": run.priority,
+                "assistant_id": run.assistant_id,
+                "metadata": run.metadata,
+                "thread_metadata": {"assistant_id": run.assistant_id} if run.assistant_id else {},
+                "after_seconds": run.after_seconds,
+                "may_create": run.may_create_thread,
+                "may_start": may_start,
+                "may_wait": may_wait,
+                "places": places,
+                "queue_length": queue_length,
+                "max_attempts": MAX_ATTEMPTS,
+                "claim_seconds": self.claim_seconds,
+                "replica": self.replica if held else None,
+            }
+        )
+
+    async def _add_all(self, runs: Sequence[Mapping[str, Any]]) -> Sequence[Added]:
+        # In one order in all replicas, so that none waits for another that waits for it.
+        ordered = sorted(runs, key=lambda run: run["thread_id"])
+        added = {
+            row.pop("id"): Added(**row) for row in await self._fetch_all("add", {"runs": _to_json(ordered)})
         }
-        row = await self._fetch_one("add", values)
-        return Added(**row or {})
+        return [added[run["id"]] for run in runs]
 
     async def claim(self, run_id: str, *, places: int | None) -> Start | None:
         """Start a pending run if it is its turn; ``None``: it is not, or it is gone."""
-        values = {**self._mine, "id": run_id, "places": places}
-        try:
-            row = await self._fetch_one("claim", values)
-        except UniqueViolation:
-            # Another run of the thread was claimed at the same moment.
-            return None
-        return Start(**row) if row else None
+        return await self._claims.call({"run": run_id, "places": places})
+
+    async def _claim_all(self, claims: Sequence[Mapping[str, Any]]) -> Sequence[Start | None]:
+        ordered = sorted(claims, key=lambda claim: claim["run"])
+        rows = await self._fetch_all("claim", {**self._mine, "claims": _to_json(ordered)})
+        started = {row.pop("id"): Start(**row) for row in rows}
+        return [started.get(claim["run"]) for claim in claims]
 
     async def end(
         self,
@@ -278,19 +294,27 @@ class RunStore:
             events: What becomes true with its end, written in the same transaction.
             metadata: What the thread's metadata says from now on; other keys of it stay.
         """
-        values = {
-            "id": run_id,
-            "attempt": attempt,
-            "status": status,
-            "error": None if error is None else Json(error, _dump_json),
-            "events": dump_events(events),
-            "metadata": None if metadata is None else Json(metadata, _dump_json),
-        }
-        return _read_successor(await self._fetch_one("end", values))
+        written = dump_events(events)
+        return await self._ends.call(
+            {
+                "id": run_id,
+                "attempt": attempt,
+                "status": status,
+                "error": error,
+                "metadata": metadata,
+                "events": written and orjson.Fragment(written),
+            }
+        )
+
+    async def _end_all(self, ends: Sequence[Mapping[str, Any]]) -> Sequence[Successor | None]:
+        rows = await self._fetch_all("end", {"ends": _to_json(ends)})
+        successors = {row["id"]: _read_successor(row) for row in rows}
+        return [successors.get(end["id"]) for end in ends]
 
     async def release(self, run_id: str, attempt: int) -> bool:
         """Leave a run to any replica; return whether any can execute it."""
-        return await self._fetch_one("release", {"id": run_id, "attempt": attempt}) is not None
+        values = {"id": run_id, "attempt": attempt, "replica": self.replica}
+        return await self._fetch_one("release", values) is not None
 
     async def discard(self, run_id: str, attempt: int, *, drop_thread: str | None = None) -> Successor | None:
         """Delete a refused run, and the thread if it was made for it; return the next one there."""
@@ -312,17 +336,22 @@ class RunStore:
         Returns:
             ``id``, ``status`` (``pending``, or ``error`` with the given one) and ``thread_id`` of each.
         """
-        values = {"error": Json(error, _dump_json), "limit": _BATCH}
+        values = {"error": _to_json(error), "limit": _BATCH}
         return list(await self._fetch_all("requeue", values))
 
-    async def list_unclaimed(self, *, seconds: float) -> list[tuple[str, str]]:
-        """Return runs that are next on their threads and that nobody has held for some seconds.
+    async def reserve(self, *, limit: int, places: int | None) -> Sequence[RunRow]:
+        """Hold pending runs that nobody holds and that are next on their threads; tenants take turns.
 
-        Returns:
-            The run and the thread of each.
+        Args:
+            limit: Most runs.
+            places: Runs of one tenant that may be running, over all replicas; ``None``: any number.
         """
-        rows = await self._fetch_all("list_unclaimed", {"seconds": seconds, "limit": _BATCH})
-        return [(row["id"], row["thread_id"]) for row in rows]
+        rows = await self._fetch_all("reserve", {**self._mine, "limit": limit, "places": places})
+        return [RunRow(**row) for row in rows]
+
+    async def return_reserved(self, run_id: str) -> None:
+        """Leave a pending run that this replica holds to any replica."""
+        await self._fetch_all("return_reserved", {**self._mine, "id": run_id, "message": READY})
 
     async def cancel(
         self,
@@ -354,12 +383,11 @@ class RunStore:
 
     async def get(self, run_id: str) -> RunRow | None:
         """Return a run; ``None``: there is none with that id, or it was deleted."""
-        row = await self._fetch_one("get", {"id": run_id})
-        return RunRow(**row) if row else None
+        return await self._reads.call(run_id)
 
-    async def is_next(self, run_id: str) -> bool:
-        """Return whether no other run is ahead of a pending run on its thread."""
-        return await self._fetch_one("is_next", {"id": run_id}) is not None
+    async def _get_all(self, ids: Sequence[str]) -> Sequence[RunRow | None]:
+        rows = {row["id"]: row for row in await self._fetch_all("get", {"ids": list(ids)})}
+        return [RunRow(**rows[run_id]) if run_id in rows else None for run_id in ids]
 
     async def list(
         self,
@@ -485,11 +513,15 @@ async def erase_thread(connection: Connection, thread_id: str) -> None:
     await connection.execute(QUERIES["erase_thread"], values)
 
 
+def _to_json(value: Any) -> Json:
+    return Json(value, _dump_json)
+
+
 def _dump_json(value: Any) -> bytes:
-    return orjson.dumps(value, default=_to_json, option=orjson.OPT_NON_STR_KEYS)
+    return orjson.dumps(value, default=_dump_model, option=orjson.OPT_NON_STR_KEYS)
 
 
-def _to_json(value: Any) -> Any:
+def _dump_model(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -6,6 +6,7 @@ from typing import Any, Final, Literal
 
 from langgraph.types import Command, Send
 
+from core.deadline import dump_deadline
 from service.auth.principal import Identity
 from service.runs.request import NO_OPTIONS, RunOptions, RunRequest
 from service.runs.store import RunRow
@@ -37,6 +38,7 @@ def dump_request(request: RunRequest) -> dict[str, Any] | None:
         "modes": request.modes,
         "subgraphs": request.subgraphs,
         "key": request.key,
+        "deadline": dump_deadline(),
     }
 
 

@@ -16,7 +16,6 @@ from graphs.registry import REGISTRY
 from nodes.react.state import Reflection
 from service.audit.idempotency import RecordedEffects
 from service.auth.principal import LOCAL
-from service.runs.recovery import defer_run
 from service.runs.request import build_graph_input, build_run_request, new_run_id
 from service.runs.store import NewRun, RunStore
 from service.runs.stored import dump_request
@@ -179,7 +178,32 @@ async def test_a_tenants_places_and_queue_hold_over_all_replicas(database_url: s
         assert [(await each).status_code for each in (first, second)] == [200, 200]
 
 
-async def test_runs_of_a_thread_whose_replica_died_end_though_the_later_ones_job_comes_first(
+async def test_a_run_that_begins_while_claims_are_renewed_is_not_taken_for_lost(replicas: Replicas) -> None:
+    replicas.models[0].replies.append(AIMessage("Use the batch API."))
+    gate, store = Gate(replicas.models[0]), replicas.first.service.run_store
+    add, extend = store.add, store.extend
+    looked, renewed = asyncio.Event(), asyncio.Event()
+
+    async def add_once_looked(*args: Any, **options: Any) -> Any:
+        await looked.wait()
+        return await add(*args, **options)
+
+    async def extend_slowly(ids: Any) -> Any:
+        if looked.is_set():
+            renewed.set()
+        found = await extend(ids)
+        looked.set()
+        await gate.begun.wait()
+        return found
+
+    store.add, store.extend = add_once_looked, extend_slowly  # type: ignore[method-assign]
+    asking = asyncio.create_task(replicas.ask(replicas.first, "begins"))
+    await renewed.wait()
+    gate.open()
+    assert (await asking).status_code == 200
+
+
+async def test_runs_of_a_thread_whose_replica_died_end_though_nobody_waits_for_the_later_one(
     database_url: str,
 ) -> None:
     async with service(database_url, replying("One.", "Two."), queue=QueueSettings()) as running:
@@ -211,7 +235,6 @@ async def test_runs_of_a_thread_whose_replica_died_end_though_the_later_ones_job
             await dead.add(
                 new, may_start=False, may_wait=True, places=None, queue_length=9, held=run_id == ids[0]
             )
-        await defer_run(up.queue, ids[1], "shared")
 
         async def have_ended() -> bool:
             rows = [await up.run_store.get(run_id) for run_id in ids]

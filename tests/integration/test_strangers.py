@@ -270,7 +270,7 @@ ROUTES: list[tuple[str, Callable[[Owned, str], Iterator[Asked]], set[int]]] = [
     (r"(?:get|post) /v1/runs/{run_id}(?:/\w+)?", _one_run, NOT_THERE),
     (r"get /v1/approvals", _plain, {200}),
     (r"post /v1/approvals/{approval_id}", _named("approval"), NOT_THERE),
-    (r"get /v1/sessions", _plain, {200}),
+    (r"get /v1/(?:sessions|overview)", _plain, {200}),
     (r"(?:get|post) /v1/memory/(?:search|facts|facts/history|recall|remember|forget)", _memory, {200}),
     (r"(?:get|delete) /v1/memory/notes/{note_type}/{key}", _memory, NOT_THERE),
     (r"put /v1/memory/notes/{note_type}/{key}", _memory, {422}),

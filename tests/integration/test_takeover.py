@@ -78,6 +78,7 @@ async def test_agents_are_silent_while_a_person_has_the_conversation_and_go_on_w
         overview = (await running.http.get("/v1/overview")).raise_for_status().json()
         assert overview["conversations"] == {"opened": 1, "by_agents": 0, "handed_over": 0, "taken_over": 1}
         assert sum(part["runs"] for part in overview["runs"]) == 4
+        assert overview["open"] == {"running": 0, "pending": 0, "oldest_pending_seconds": 0}
         actions = (await running.http.get("/v1/audit", params={"action": "takeover"})).json()["entries"]
         assert [entry["outcome"] for entry in actions] == ["released", "claimed"]
 

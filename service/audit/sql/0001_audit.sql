@@ -40,6 +40,7 @@ CREATE TABLE audit.entries (
     UNIQUE (tenant, position),
     CHECK ((position IS NULL) = (hash IS NULL))
 );
+CREATE INDEX entries_by_time ON audit.entries (tenant, action, at);
 CREATE INDEX entries_by_thread ON audit.entries (tenant, thread_id, id);
 CREATE INDEX entries_not_linked ON audit.entries (id) WHERE hash IS NULL;
 

@@ -172,7 +172,7 @@ async def _follow_thread(
     begun, after = _get_begin(after)
     since = max(after, begun)
     events, run_id, is_new = None, "", False
-    steps = service.threads_followed.follow(
+    steps = service.protocol_streams.threads.follow(
         tenant, thread_id, since, is_stopping=lambda: service.lifecycle.is_stopping
     )
     async for step in steps:

@@ -1,10 +1,12 @@
 """How procrastinate reaches the database: on the service's pool, and patient during an outage."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from procrastinate import PsycopgConnector
@@ -14,15 +16,21 @@ from procrastinate.jobs import Job, Status
 from procrastinate.manager import JobManager
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
 from psycopg.errors import RaiseException
+from psycopg.types.json import Json
 
 from checkpoints.pool import connect
+from core.batching import Batcher
 from core.logging import get_logger
-from core.postgres import DATABASE_UNAVAILABLE, Pool
+from core.postgres import DATABASE_UNAVAILABLE, Pool, read_queries
 from core.tasks import Backoff, TaskStatus
 
 log = get_logger(__name__)
 
 T = TypeVar("T")
+
+_QUERIES: Final = read_queries(Path(__file__).parent / "queue.sql")
+_FETCH_SQL: Final = _QUERIES["fetch_jobs"].decode()
+_FINISH_SQL: Final = _QUERIES["finish_jobs"].decode()
 
 # How soon an unavailable database is tried again.
 RETRY_SECONDS: Final = 1.0
@@ -109,16 +117,27 @@ class PatientJobs(JobManager):
 
     A worker therefore survives an outage, and so do the jobs it runs.
 
+    Jobs that end at the same time share a statement, and a burst of them is fetched with few.
+
     Args:
         connector: Reaches the database.
+        count_free: Returns how many jobs of these queues can begin at once here.
 
     Attributes:
         status: Is told of outages.
         is_stopping: Whether the worker stops, so that nothing more is waited for.
     """
 
-    def __init__(self, connector: Connector) -> None:
+    def __init__(self, connector: Connector, count_free: Callable[[Iterable[str]], int]) -> None:
         super().__init__(connector)
+        self._count_free = count_free
+        # Jobs of each worker that were fetched with others and begin next, and how many to fetch at once.
+        self._fetched: dict[int, deque[Job]] = {}
+        self._limits: dict[int, int] = {}
+        self._finishes: Batcher[dict[str, Any], None] = Batcher(
+            self._finish_all,
+            is_shared=lambda error: isinstance(error, ConnectorException) and is_outage(error),
+        )
         self.status = TaskStatus()
         self.is_stopping = False
         # Jobs this process has fetched and whose outcome is not recorded yet.
@@ -128,26 +147,51 @@ class PatientJobs(JobManager):
 
     async def fetch_job(self, queues: Iterable[str] | None, worker_id: int) -> Job | None:
         """Return the next job, which is this worker's from then on; ``None``: there is none."""
-        fetch = super().fetch_job
+        fetched = self._fetched.setdefault(worker_id, deque())
+        if not fetched:
+            fetched.extend(await self._fetch_several(list(queues or ()), worker_id))
+        if worker_id in self._may_have_lost and not self.is_stopping:
+            await self._return_lost(worker_id)
+        return fetched.popleft() if fetched else None
 
-        async def attempt() -> Job | None:
+    async def _fetch_several(self, queues: list[str], worker_id: int) -> list[Job]:
+        limit = min(self._limits.get(worker_id, 1), max(1, self._count_free(queues)))
+
+        async def attempt() -> list[dict[str, Any]]:
             try:
-                return await fetch(queues, worker_id)
+                return await self.connector.execute_query_all_async(
+                    _FETCH_SQL, queues=queues, worker_id=worker_id, limit=limit
+                )
             except ConnectorException:
                 self._may_have_lost.add(worker_id)
                 raise
 
-        job = await self._repeat(attempt)
-        if job and job.id is not None:
-            self._held.add(job.id)
-        if worker_id in self._may_have_lost and not self.is_stopping:
-            await self._return_lost(worker_id)
-        return job
+        jobs = [Job.from_row(row) for row in await self._repeat(attempt) or ()]
+        self._held.update(job.id for job in jobs if job.id is not None)
+        # Twice as many where there may be more: looking for one that is not there costs as much.
+        self._limits[worker_id] = 2 * limit if len(jobs) == limit else 1
+        return jobs
+
+    async def return_fetched(self) -> None:
+        """Return the jobs to the queue that were fetched and not begun."""
+        for jobs in self._fetched.values():
+            while jobs:
+                await self.retry_job(jobs.popleft())
+
+    def forget_fetched(self, worker_id: int | None) -> None:
+        """Leave the jobs of a worker that was taken for dead to those who have them now."""
+        for job in self._fetched.pop(worker_id or 0, ()):
+            self._held.discard(job.id or 0)
 
     async def finish_job(self, job: Job, status: Status, delete_job: bool) -> None:  # noqa: FBT001 - theirs
         """Record that a job has ended."""
-        finish = super().finish_job
-        await self._record(job, lambda: finish(job, status, delete_job))
+        end = {"id": job.id, "status": status.value, "delete_job": delete_job}
+        await self._record(job, lambda: self._finishes.call(end))
+
+    async def _finish_all(self, ends: Sequence[dict[str, Any]]) -> Sequence[None]:
+        ordered = sorted(ends, key=lambda end: int(end["id"]))
+        await self.connector.execute_query_async(_FINISH_SQL, ends=Json(ordered))
+        return [None] * len(ends)
 
     async def retry_job(
         self,

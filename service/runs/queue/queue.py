@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -53,6 +53,7 @@ class _Crew:
 
     tasks: list[str]
     concurrency: int
+    running: int = 0
     worker: Worker | None = None
 
 
@@ -77,7 +78,7 @@ class TaskQueue:
         self._settings = settings
         self._meter = meter
         self._drain_seconds = drain_seconds
-        self._jobs = PatientJobs(connector := Connector(pool))
+        self._jobs = PatientJobs(connector := Connector(pool), self._count_free)
         self._app = App(connector=connector)
         self._app.job_manager = self._jobs
         self._names: list[str] = []
@@ -106,15 +107,19 @@ class TaskQueue:
         """
 
         async def run(context: JobContext, /, **arguments: Any) -> None:
-            await self._run_job(name, context.job, partial(function, **arguments))
+            crew.running += 1
+            try:
+                await self._run_job(name, context.job, partial(function, **arguments))
+            finally:
+                crew.running -= 1
 
         if len(name) > MAX_NAME_CHARACTERS or name in self._names:
             raise ValueError(f"{name!r} is taken, or longer than {MAX_NAME_CHARACTERS} characters")
         self._names.append(name)
-        if concurrency is None:
-            self._shared.tasks.append(name)
-        else:
-            self._crews.append(_Crew([name], concurrency))
+        crew = self._shared
+        if concurrency is not None:
+            self._crews.append(crew := _Crew([], concurrency))
+        crew.tasks.append(name)
         self._app.task(name=name, queue=name, pass_context=True, retry=RetryStrategy(retry))(run)
 
     def every(self, name: str, run_pass: Callable[[], Awaitable[object]], *, seconds: float) -> None:
@@ -267,7 +272,12 @@ class TaskQueue:
                 for crew in self._crews:
                     group.create_task(self._run_crew(crew, wait=not until_empty))
         finally:
+            await self._jobs.return_fetched()
             self._idle.set()
+
+    def _count_free(self, tasks: Iterable[str]) -> int:
+        """Return how many jobs of a crew's tasks can begin."""
+        return sum(crew.concurrency - crew.running for crew in self._crews if crew.tasks == tasks)
 
     async def _run_crew(self, crew: _Crew, *, wait: bool) -> None:
         while not self._jobs.is_stopping:
@@ -277,6 +287,7 @@ class TaskQueue:
                     await crew.worker.run()  # type: ignore[no-untyped-call]
             except ForeignKeyViolation:
                 # Stopped or starved for so long that others took it for dead and its jobs over.
+                self._jobs.forget_fetched(crew.worker.worker_id)
                 log.warning("queue_worker_registers_again")
             else:
                 return

@@ -65,10 +65,120 @@ CREATE UNIQUE INDEX runs_one_running ON runs.runs (thread_id) WHERE status = 'ru
 CREATE INDEX runs_open_by_thread ON runs.runs (thread_id, created_at, id) WHERE ended_at IS NULL;
 -- claim_expires_at is in no index, so that a claim is renewed without touching one.
 CREATE INDEX runs_open_by_tenant ON runs.runs (tenant, queue, status) WHERE ended_at IS NULL;
+-- What replicas look for when they have room for runs that no caller waits for.
+CREATE INDEX runs_unclaimed ON runs.runs (tenant, priority DESC, created_at, id)
+    WHERE status = 'pending' AND claimed_by IS NULL;
 CREATE INDEX runs_by_thread ON runs.runs (thread_id, created_at DESC);
 CREATE INDEX runs_by_tenant ON runs.runs (tenant, created_at DESC, id);
 -- Rows are inserted in the order of their age.
 CREATE INDEX runs_by_age ON runs.runs USING brin (created_at);
+
+-- A run to add: the columns of its row, and under which conditions it is added.
+CREATE TYPE runs.new_run AS (
+    id uuid, thread_id text, tenant text, user_id text, graph text, queue text, kwargs json, strategy text,
+    priority integer, assistant_id uuid, metadata jsonb, thread_metadata jsonb, after_seconds float8,
+    may_create boolean, may_start boolean, may_wait boolean, places integer, queue_length integer,
+    max_attempts integer, claim_seconds float8, replica uuid
+);
+
+-- Inserts runs: each as running where it may start, when nothing is ahead of it on its thread and its tenant has a
+-- place. Else as pending, where it may wait. Two runs that are added to one thread at once meet in the unique index,
+-- and the second adds nothing. Called again, it finds what is ahead. A run sees those that were added before it.
+CREATE FUNCTION runs.add(given json) RETURNS TABLE (
+    id uuid, owner text, ahead bigint, status text, attempt integer, is_new_thread boolean, held_by text,
+    is_conflict boolean
+) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    run runs.new_run;
+BEGIN
+    FOR run IN SELECT * FROM json_populate_recordset(NULL::runs.new_run, given) LOOP
+        RETURN QUERY WITH thread AS (
+            INSERT INTO runs.threads (id, tenant, user_id, graph, metadata)
+            SELECT run.thread_id, run.tenant, run.user_id, nullif(run.graph, ''), run.thread_metadata
+            WHERE run.may_create
+            ON CONFLICT DO NOTHING
+            RETURNING tenant
+        ), named AS (
+            UPDATE runs.threads SET graph = run.graph, metadata = metadata || run.thread_metadata
+            WHERE id = run.thread_id AND tenant = run.tenant AND graph IS NULL AND run.graph <> ''
+        ), owner AS (
+            SELECT tenant FROM thread UNION ALL SELECT tenant FROM runs.threads WHERE id = run.thread_id LIMIT 1
+        ), ahead AS (
+            SELECT count(*) AS runs FROM runs.runs WHERE thread_id = run.thread_id AND ended_at IS NULL
+        ), chosen AS (
+            SELECT CASE
+                WHEN run.may_start AND ahead.runs = 0 AND (run.places IS NULL OR run.places > (
+                    SELECT count(*) FROM runs.runs
+                    WHERE tenant = run.tenant AND queue = run.queue AND status = 'running' AND ended_at IS NULL
+                )) THEN 'running'
+                WHEN (run.may_wait OR ahead.runs = 0) AND run.queue_length > (
+                    SELECT count(*) FROM (
+                        SELECT FROM runs.runs
+                        WHERE tenant = run.tenant AND queue = run.queue AND status = 'pending' AND ended_at IS NULL
+                        LIMIT run.queue_length
+                    ) AS waiting
+                ) THEN 'pending'
+            END AS status
+            FROM owner, ahead WHERE owner.tenant = run.tenant
+        ), added AS (
+            INSERT INTO runs.runs (id, thread_id, tenant, user_id, graph, queue, status, kwargs, multitask_strategy,
+                                   priority, attempt, max_attempts, started_at, claimed_by, claim_expires_at,
+                                   assistant_id, metadata, created_at)
+            SELECT run.id, run.thread_id, run.tenant, run.user_id, run.graph, run.queue, chosen.status, run.kwargs,
+                   run.strategy, run.priority, CASE chosen.status WHEN 'running' THEN 1 ELSE 0 END,
+                   run.max_attempts, CASE chosen.status WHEN 'running' THEN now() END, run.replica,
+                   CASE WHEN run.replica IS NOT NULL THEN now() + run.claim_seconds * interval '1 second' END,
+                   run.assistant_id, run.metadata, clock_timestamp() + run.after_seconds * interval '1 second'
+            FROM chosen WHERE chosen.status IS NOT NULL
+            ON CONFLICT DO NOTHING
+            RETURNING status, attempt
+        )
+        SELECT run.id, (SELECT tenant FROM owner), (SELECT runs FROM ahead), (SELECT status FROM added),
+               coalesce((SELECT attempt FROM added), 0), EXISTS (SELECT FROM thread),
+               coalesce((SELECT held_by FROM runs.threads WHERE id = run.thread_id), ''),
+               (SELECT status FROM chosen) IS NOT NULL AND NOT EXISTS (SELECT FROM added);
+        IF run.replica IS NULL THEN
+            PERFORM pg_notify('ventros_runs', 'ready');
+        END IF;
+    END LOOP;
+END
+$$;
+
+-- Starts those pending runs whose turn it is: for the replica that holds one, or for any where nobody does. Returns
+-- those it has started.
+CREATE FUNCTION runs.claim(given json, replica uuid, claim_seconds float8)
+RETURNS TABLE (id uuid, attempt integer, held_by text) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    wanted record;
+BEGIN
+    FOR wanted IN SELECT * FROM json_to_recordset(given) AS each (run uuid, places integer) LOOP
+        BEGIN
+            RETURN QUERY UPDATE runs.runs AS run
+            SET status = 'running', attempt = attempt + 1, started_at = coalesce(started_at, now()),
+                claimed_by = claim.replica,
+                claim_expires_at = now() + claim.claim_seconds * interval '1 second'
+            WHERE id = wanted.run AND status = 'pending' AND (claimed_by IS NULL OR claimed_by = claim.replica)
+              AND created_at <= clock_timestamp()
+              AND NOT EXISTS (
+                  SELECT FROM runs.runs AS other
+                  WHERE other.thread_id = run.thread_id AND other.ended_at IS NULL
+                    AND (other.status = 'running' OR (other.created_at, other.id) < (run.created_at, run.id))
+              )
+              AND (wanted.places IS NULL OR wanted.places > (
+                  SELECT count(*) FROM runs.runs AS other
+                  WHERE other.tenant = run.tenant AND other.queue = run.queue AND other.status = 'running'
+                    AND other.ended_at IS NULL
+              ))
+            RETURNING run.id, run.attempt,
+                      coalesce((SELECT held_by FROM runs.threads WHERE id = run.thread_id), '');
+        EXCEPTION WHEN unique_violation THEN
+            -- Another run of the thread was claimed at the same moment.
+        END;
+    END LOOP;
+END
+$$;
 
 -- Fails unless each run still has this attempt in progress, and holds that fact until the transaction ends: nobody
 -- can take a run over between this check and the commit of what is written with it. Called by the statement that
@@ -81,7 +191,8 @@ BEGIN
         SELECT FROM unnest(ids, attempts) AS wanted (id, attempt)
         JOIN runs.runs AS run ON run.id = wanted.id
         WHERE run.status = 'running' AND run.attempt = wanted.attempt
-        FOR SHARE OF run
+        -- In the order in which others lock several rows.
+        ORDER BY run.id FOR SHARE OF run
     ) AS locked;
     IF held < cardinality(ids) THEN
         RAISE EXCEPTION 'a run of this statement belongs to another replica, or has ended'
