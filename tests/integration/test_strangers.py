@@ -292,7 +292,7 @@ ROUTES: list[tuple[str, Callable[[Owned, str], Iterator[Asked]], set[int]]] = [
     (r"post /v1/webhooks", _plain, {422}),
     (r"(?:get|patch|delete|post) /v1/webhooks/{webhook_id}.*", _webhook, NOT_THERE),
     (r"post /v1/gateways/whatsapp", _plain, NOT_THERE),
-    (r"get /(?:metrics|v1/audit|v1/agents|v1/overview)", _plain, {200}),
+    (r"get /(?:metrics|v1/audit|v1/agents)", _plain, {200}),
     (r"get /v1/agents/{agent_id}", _plain, NOT_THERE),
     (r"get /(?:health|info)(?:/live|/ready)?", _plain, {200}),
     *AGENT_SERVER,
