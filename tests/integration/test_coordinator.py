@@ -23,7 +23,7 @@ from tools.crm.connection import CrmConnection
 EXPORT = "Exporting my contacts ends with Error 500."
 GREETING = "Hi there!"
 # In scope, but like no agent's examples.
-UNCLEAR = "The colour of the thing there, please."
+UNCLEAR = "Please do the thing with the colour."
 AWAY = ModelUnavailable("the model is away")
 LOOK = ("search_knowledge_base", {"query": "error 500 export"})
 DONE = Reflection(success=True, reasoning="Found.", task_complete=True, final_answer="Export in batches.")

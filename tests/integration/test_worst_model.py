@@ -22,7 +22,7 @@ MESSAGES = {
     "planning_monitor": "Your support ignored me for a week, I want to complain.",
     "two agents": "Exporting my contacts ends with Error 500. Also, our last invoice shows the wrong tax "
     "number.",
-    "unclear": "The colour of the thing there, please.",
+    "unclear": "Please do the thing with the colour.",
 }
 SEND = {
     "id": "send",
