@@ -12,12 +12,12 @@ WITH mine AS MATERIALIZED (
     -- Rows are locked in the order of their ids by all statements that lock several.
     SELECT given.*
     FROM json_to_recordset(%(ends)s)
-        AS given (id uuid, attempt int, status text, error json, metadata json, events json)
+        AS given (id uuid, attempt int, status text, error text, metadata json, events json)
     JOIN runs.runs AS run ON run.id = given.id AND run.status = 'running' AND run.attempt = given.attempt
     ORDER BY run.id FOR NO KEY UPDATE OF run
 ), ended AS (
     UPDATE runs.runs AS run
-    SET status = mine.status, ended_at = now(), error = mine.error, claimed_by = NULL, claim_expires_at = NULL,
+    SET status = mine.status, ended_at = now(), error = mine.error::json, claimed_by = NULL, claim_expires_at = NULL,
         kwargs = CASE mine.status WHEN 'success' THEN NULL ELSE kwargs END
     FROM mine WHERE run.id = mine.id
     RETURNING run.id, run.thread_id, run.tenant, mine.metadata, mine.events,

@@ -238,7 +238,7 @@ class RunStore:
                 "user_id": run.user,
                 "graph": run.graph,
                 "queue": run.queue,
-                "kwargs": run.kwargs,
+                "kwargs": _to_text(run.kwargs),
                 "strategy": run.strategy,
                 "priority": run.priority,
                 "assistant_id": run.assistant_id,
@@ -300,7 +300,7 @@ class RunStore:
                 "id": run_id,
                 "attempt": attempt,
                 "status": status,
-                "error": error,
+                "error": _to_text(error),
                 "metadata": metadata,
                 "events": written and orjson.Fragment(written),
             }
@@ -515,6 +515,11 @@ async def erase_thread(connection: Connection, thread_id: str) -> None:
 
 def _to_json(value: Any) -> Json:
     return Json(value, _dump_json)
+
+
+def _to_text(value: Mapping[str, Any] | None) -> str | None:
+    """Return JSON within JSON: Postgres stores a NUL in a text of it so, and does not read one."""
+    return None if value is None else _dump_json(value).decode()
 
 
 def _dump_json(value: Any) -> bytes:

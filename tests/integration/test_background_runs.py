@@ -10,6 +10,8 @@ from langchain_core.messages import AIMessage
 from core.postgres import Pool
 from core.settings import MessageSettings, QueueSettings
 from service.migrations import migrate_rooms
+from service.outbox.catalogue import ApprovalNeeded
+from service.outbox.events import NewEvent
 from service.runs.request import new_run_id
 from service.runs.store import Cancellation, NewRun, RunStore
 from tests.support.audit import fetch_rows
@@ -23,7 +25,9 @@ async def store(pool: Pool) -> RunStore:
     return RunStore(pool, replica=str(uuid4()), claim_seconds=30)
 
 
-async def submit(store: RunStore, tenant: str, *, thread_id: str = "", priority: int = 0) -> str:
+async def submit(
+    store: RunStore, tenant: str, *, thread_id: str = "", priority: int = 0, after_seconds: float = 0
+) -> str:
     run = NewRun(
         id=new_run_id(),
         thread_id=thread_id or str(uuid4()),
@@ -34,6 +38,7 @@ async def submit(store: RunStore, tenant: str, *, thread_id: str = "", priority:
         kwargs={},
         strategy="enqueue",
         priority=priority,
+        after_seconds=after_seconds,
     )
     await store.add(run, may_start=False, may_wait=True, places=None, queue_length=1_000, held=False)
     return run.id
@@ -67,6 +72,47 @@ async def test_runs_of_a_thread_are_taken_in_their_order_and_by_one_replica(stor
     assert await reserve(other, 5) == []
     await owner.end(first, 1, "success")
     assert await reserve(other, 5) == [second]
+
+
+async def test_a_run_that_is_to_start_later_is_taken_then_and_holds_up_nobody(store: RunStore) -> None:
+    late = await submit(store, "one", thread_id="shared", after_seconds=3_600)
+    assert await store.claim(late, places=None) is None
+    soon = await submit(store, "one", thread_id="shared")
+    assert await reserve(store, 5) == [soon]
+    assert await store.claim(soon, places=None)
+    await store.end(soon, 1, "success")
+    assert await reserve(store, 5) == []
+    due = "UPDATE runs.runs SET created_at = now() WHERE id = %s RETURNING id"
+    await fetch_rows(store.pool, due, late)
+    assert await reserve(store, 5) == [late]
+    assert await store.claim(late, places=None)
+
+
+async def test_runs_that_end_together_keep_their_own_errors_events_and_metadata(store: RunStore) -> None:
+    await fetch_rows(store.pool, "INSERT INTO outbox.brokers VALUES ('amqp', 'infinity') RETURNING name")
+    ids = [await submit(store, "one", thread_id=f"thread-{number}") for number in range(4)]
+    assert set(await reserve(store, 9)) == set(ids)
+    assert all(await asyncio.gather(*(store.claim(run_id, places=None) for run_id in ids)))
+    question = ApprovalNeeded(approval_id="a.thread-1", run_id=ids[1], graph="react", tool="")
+    await asyncio.gather(
+        store.end(ids[0], 1, "success", metadata={"topic": "exports"}),
+        store.end(ids[1], 1, "interrupted", events=[NewEvent(data=question, thread_id="thread-1")]),
+        # Whatever a provider wrote must not keep a run from ending.
+        store.end(ids[2], 1, "error", {"error": "model_error", "message": "a\0b"}),
+        store.end(ids[3], 1, "success"),
+    )
+    rows = [await store.get(run_id) for run_id in ids]
+    assert [row and row.status for row in rows] == ["success", "interrupted", "error", "success"]
+    assert rows[2] is not None
+    assert rows[2].error == {"error": "model_error", "message": "a\0b"}
+    threads = await fetch_rows(store.pool, "SELECT status, metadata FROM runs.threads ORDER BY id")
+    assert [row["status"] for row in threads] == ["idle", "interrupted", "error", "idle"]
+    assert [row["metadata"] for row in threads] == [{"topic": "exports"}, {}, {}, {}]
+    events = await fetch_rows(store.pool, "SELECT thread_id, type FROM outbox.events ORDER BY thread_id")
+    assert [(row["thread_id"], row["type"]) for row in events] == [
+        ("thread-1", "approval.needed"),
+        ("thread-2", "run.failed"),
+    ]
 
 
 async def test_a_tenant_at_its_limit_gets_no_more(store: RunStore) -> None:

@@ -73,9 +73,10 @@ CREATE INDEX runs_by_tenant ON runs.runs (tenant, created_at DESC, id);
 -- Rows are inserted in the order of their age.
 CREATE INDEX runs_by_age ON runs.runs USING brin (created_at);
 
--- A run to add: the columns of its row, and under which conditions it is added.
+-- A run to add: the columns of its row, and under which conditions it is added. kwargs is JSON as text, because a NUL
+-- in a text of it may be stored, and not be read from the JSON around it.
 CREATE TYPE runs.new_run AS (
-    id uuid, thread_id text, tenant text, user_id text, graph text, queue text, kwargs json, strategy text,
+    id uuid, thread_id text, tenant text, user_id text, graph text, queue text, kwargs text, strategy text,
     priority integer, assistant_id uuid, metadata jsonb, thread_metadata jsonb, after_seconds float8,
     may_create boolean, may_start boolean, may_wait boolean, places integer, queue_length integer,
     max_attempts integer, claim_seconds float8, replica uuid
@@ -125,7 +126,7 @@ BEGIN
             INSERT INTO runs.runs (id, thread_id, tenant, user_id, graph, queue, status, kwargs, multitask_strategy,
                                    priority, attempt, max_attempts, started_at, claimed_by, claim_expires_at,
                                    assistant_id, metadata, created_at)
-            SELECT run.id, run.thread_id, run.tenant, run.user_id, run.graph, run.queue, chosen.status, run.kwargs,
+            SELECT run.id, run.thread_id, run.tenant, run.user_id, run.graph, run.queue, chosen.status, run.kwargs::json,
                    run.strategy, run.priority, CASE chosen.status WHEN 'running' THEN 1 ELSE 0 END,
                    run.max_attempts, CASE chosen.status WHEN 'running' THEN now() END, run.replica,
                    CASE WHEN run.replica IS NOT NULL THEN now() + run.claim_seconds * interval '1 second' END,
