@@ -78,7 +78,7 @@ async def test_a_run_is_streamed_in_all_modes_and_subgraphs_are_named(client: La
         str(uuid4()),
         "coordinator",
         input={
-            "message": "I get Error 500 when I try to export my contacts. Can you help?",
+            "message": "Where is my order? It should have arrived on Monday.",
             "contact_id": CONTACT,
         },
         stream_mode=ALL_MODES,
