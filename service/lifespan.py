@@ -75,7 +75,7 @@ from service.sessions.store import SessionStore
 from service.sessions.worker import SessionWorker, Summarise
 from service.webhooks.deliveries import DeliveryStore
 from service.webhooks.endpoints import EndpointStore
-from service.webhooks.sender import WebhookSender, send_webhooks
+from service.webhooks.sender import WebhookSender, register_run_webhook, send_webhooks
 from service.workflows.engine import open_engine
 from service.workflows.workflows import Workflows, schedule_workflows
 from tools.crm.client import CrmClient
@@ -316,6 +316,7 @@ async def open_service(
             hooks=hooks,
             checkpointer=saver,
             embedder=build_embedder(settings, "retrieval", cache=vectors),
+            register_webhook=partial(register_run_webhook, webhook_sender, EndpointStore(pool)),
         )
         schedule_agent_server(api, queue, runs.executor, run_store=runs.store, erasure=erasure)
         await execute_pending(stack, settings, runs, tasks, queue, graphs=api.catalogue, hooks=hooks)

@@ -13,7 +13,7 @@ from service.agent_server.assistants import AssistantStore
 from service.agent_server.crons import PASS_SECONDS, CronRunner, CronStore
 from service.agent_server.expiry import Expiry
 from service.agent_server.items import ItemStore, TenantStore
-from service.agent_server.run_builder import RunBuilder
+from service.agent_server.run_builder import RegisterWebhook, RunBuilder
 from service.agent_server.threads import ThreadStore
 from service.runs.erasure import Erasure
 from service.runs.executor import RunExecutor
@@ -45,6 +45,7 @@ def open_agent_server(
     hooks: RunHooks,
     checkpointer: Checkpointer,
     embedder: Embedder,
+    register_webhook: RegisterWebhook,
 ) -> AgentServer:
     """Return what the API serves.
 
@@ -56,6 +57,7 @@ def open_agent_server(
         hooks: What happens around runs of our own graphs.
         checkpointer: The saver of the foreign ones.
         embedder: Embeds the items of the store.
+        register_webhook: Returns the endpoint of a webhook that a run names.
     """
     stack.push_async_callback(embedder.aclose)
     items = ItemStore(pool, embedder)
@@ -67,7 +69,7 @@ def open_agent_server(
         catalogue=catalogue,
         assistants=assistants,
         threads=ThreadStore(pool),
-        run_builder=RunBuilder(assistants, hooks),
+        run_builder=RunBuilder(assistants, hooks, register_webhook),
         crons=CronStore(pool),
         items=items,
     )

@@ -111,7 +111,9 @@ class RunBody(BaseModel):
     on_disconnect: Literal["cancel", "continue"] = "continue"
     on_completion: Literal["delete", "keep"] = "delete"
     after_seconds: float = Field(0, ge=0, le=366 * 24 * 3_600)
-    webhook: None = Field(None, description="Not supported; poll or join the run")
+    webhook: str | None = Field(
+        None, max_length=2_000, description="Told of the run's end, as the webhooks at /v1/webhooks are"
+    )
     feedback_keys: list[str] = Field(default_factory=list, max_length=0, description="Needs LangSmith")
     langsmith_tracer: None = Field(None, description="Tracing is a setting of the service")
     strict_resume: Literal[False] = False

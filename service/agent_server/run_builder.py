@@ -1,7 +1,7 @@
 """Build the :class:`service.runs.request.RunRequest` of a run that the Agent Server API is asked for."""
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeAlias
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, Durability
@@ -27,6 +27,9 @@ _RESERVED_METADATA: Final = frozenset({"thread_id", "run_id", "assistant_id", "c
 # What :class:`ConfigBody` holds of the checkpoint is no part of the context.
 _LOCATION_KEYS: Final = frozenset({*CHECKPOINT_KEYS, "thread_id", "checkpoint_map"})
 
+# Returns the id of the endpoint of a tenant's webhook.
+RegisterWebhook: TypeAlias = Callable[[str, str], Awaitable[str]]
+
 
 class RunBuilder:
     """Builds runs.
@@ -34,11 +37,15 @@ class RunBuilder:
     Args:
         assistants: The assistants.
         hooks: What happens around runs of our own graphs.
+        register_webhook: Returns the endpoint of a tenant's webhook, whose address it checks.
     """
 
-    def __init__(self, assistants: AssistantStore, hooks: RunHooks) -> None:
+    def __init__(
+        self, assistants: AssistantStore, hooks: RunHooks, register_webhook: RegisterWebhook
+    ) -> None:
         self._assistants = assistants
         self._hooks = hooks
+        self._register_webhook = register_webhook
 
     async def build(
         self,
@@ -67,7 +74,8 @@ class RunBuilder:
         Raises:
             NotFound: There is no such assistant.
             BadRequest, InvalidRequest: The body contradicts itself, or asks for what there is not.
-            Forbidden: It changes the state, which the caller's scopes do not allow.
+            Forbidden: It changes the state or names a webhook, which the caller's scopes do not allow.
+            OutgoingRefused: The webhook is at a host that the operator does not allow.
         """
         assistant = await self._assistants.resolve(identity.tenant, body.assistant_id)
         graph = self._assistants.catalogue.find(assistant["graph_id"])
@@ -81,6 +89,7 @@ class RunBuilder:
         hooks = self._hooks.build(
             graph.spec, identity, graph_input, thread_id=thread_id, on_start=listen_to_nobody
         )
+        webhook = await self._find_webhook(identity, body.webhook) if body.webhook else ""
         defaults = assistant["config"]
         return build_run_request(
             compiled,
@@ -105,6 +114,7 @@ class RunBuilder:
             options=RunOptions(
                 assistant_id=assistant["assistant_id"],
                 metadata={**body.metadata, **(metadata or {})},
+                webhook=webhook,
                 interrupt_before=_to_nodes(body.interrupt_before),
                 interrupt_after=_to_nodes(body.interrupt_after),
                 foreign_context=None if graph.spec else context,
@@ -117,6 +127,14 @@ class RunBuilder:
                 delete_thread=delete_thread,
             ),
         )
+
+    async def _find_webhook(self, identity: Identity, url: str) -> str:
+        if not identity.has_scope("webhooks"):
+            raise Forbidden(
+                "a run with a webhook needs the scope 'webhooks'",
+                details={"scope": "webhooks", "scopes": sorted(identity.scopes)},
+            )
+        return await self._register_webhook(identity.tenant, url)
 
 
 def _merge_context(

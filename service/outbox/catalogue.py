@@ -111,6 +111,24 @@ class SessionClosed(EventData):
     opened_at: AwareDatetime
 
 
+class SessionTakenOver(EventData):
+    """A person has taken a conversation over: agents are silent in it."""
+
+    type = "session.taken_over"
+
+    contact_id: str = Field(description="Empty: nothing has been answered in it yet")
+    person: str = Field(description="Who")
+
+
+class SessionGivenBack(EventData):
+    """A person has given a conversation back to the agents."""
+
+    type = "session.given_back"
+
+    contact_id: str = Field(description="Empty: nothing has been answered in it yet")
+    person: str = Field(description="Who had it")
+
+
 class FactLearned(EventData):
     """Memory holds a fact about a contact that it did not know before."""
 
@@ -169,10 +187,13 @@ class RunEnded(EventData):
     type = "run.ended"
 
     run_id: str
+    thread_id: str = Field(description="Its state has the output: GET /threads/{thread_id}/state")
     graph: str
-    status: str
-    error: dict[str, Any] | None = None
-    output: dict[str, Any] | None = None
+    status: str = Field(description="success, error, timeout or interrupted")
+    assistant_id: str | None
+    metadata: dict[str, Any]
+    started_at: AwareDatetime | None
+    ended_at: AwareDatetime
 
 
 CATALOGUE: Final[Mapping[str, type[EventData]]] = {
@@ -184,6 +205,8 @@ CATALOGUE: Final[Mapping[str, type[EventData]]] = {
         ApprovalDecided,
         SessionOpened,
         SessionClosed,
+        SessionTakenOver,
+        SessionGivenBack,
         FactLearned,
         DealStageChanged,
         WorkflowEnded,

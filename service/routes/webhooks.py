@@ -4,12 +4,9 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, TypeAlias
 from uuid import UUID
 
-import httpx
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from core.errors import InvalidRequest
-from service.lifespan import Service
 from service.outbox.catalogue import CATALOGUE, EventData, build_schema_name
 from service.routes.dependencies import Offset, OpenService, Requester
 from service.runs.request import require_storable
@@ -139,7 +136,7 @@ def webhooks_router() -> APIRouter:
         """Create a webhook; events that become true from now on are sent to it."""
         endpoint = await service.webhooks.create(
             requester.tenant,
-            url=_check_url(service, webhook.url),
+            url=service.webhook_sender.check_address(webhook.url),
             description=webhook.description,
             types=webhook.types,
         )
@@ -170,7 +167,7 @@ def webhooks_router() -> APIRouter:
         """Change a webhook. Enabling one that was disabled sends what has waited."""
         values = changes.model_dump(exclude_unset=True)
         if "url" in values:
-            values["url"] = _check_url(service, changes.url)
+            values["url"] = service.webhook_sender.check_address(changes.url)
         return _build_view(await service.webhooks.update(requester.tenant, str(webhook_id), values))
 
     @router.delete("/{webhook_id}", status_code=204, response_class=Response)
@@ -233,24 +230,6 @@ def _add_delivery_routes(router: APIRouter) -> None:
         await service.webhooks.get(requester.tenant, str(webhook_id))
         count = await service.deliveries.redeliver(requester.tenant, str(webhook_id), str(delivery_id))
         return Redelivered(deliveries=count)
-
-
-def _check_url(service: Service, url: str) -> str:
-    """Return an address that webhooks may have.
-
-    Raises:
-        InvalidRequest: It is no address.
-        OutgoingRefused: It is at a host that the operator does not allow.
-    """
-    try:
-        parsed = httpx.URL(url)
-        has_host = bool(parsed.host)
-    except (httpx.InvalidURL, ValueError) as error:
-        raise InvalidRequest(f"url is no address: {error}") from error
-    if not has_host or parsed.userinfo or parsed.fragment:
-        raise InvalidRequest("url must be an https:// address without user, password and fragment")
-    service.webhook_sender.guard.find_host(parsed)
-    return url
 
 
 def _describe_type(model: type[EventData]) -> EventTypeView:

@@ -493,6 +493,7 @@ def _build_run(request: RunRequest, *, after_seconds: float = 0) -> NewRun:
         strategy=request.multitask_strategy,
         assistant_id=options.assistant_id or None,
         metadata=options.metadata,
+        webhook=options.webhook or None,
         after_seconds=after_seconds,
         may_create_thread=options.may_create_thread,
     )

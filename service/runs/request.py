@@ -61,6 +61,7 @@ class RunOptions:
     Attributes:
         assistant_id: The assistant that was asked; empty: none.
         metadata: The caller's, on the run's row.
+        webhook: The endpoint that is told of the run's end; empty: none is.
         interrupt_before: Nodes before which the run stops, or ``*``.
         interrupt_after: Nodes after which it stops, or ``*``.
         foreign_context: The context of a graph that is not of the registry; ``None``: the graph is.
@@ -74,6 +75,7 @@ class RunOptions:
 
     assistant_id: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    webhook: str = ""
     interrupt_before: tuple[str, ...] | Literal["*"] = ()
     interrupt_after: tuple[str, ...] | Literal["*"] = ()
     foreign_context: Mapping[str, Any] | None = None

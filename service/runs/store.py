@@ -58,6 +58,7 @@ class NewRun:
         priority: The higher one is started first, among a tenant's.
         assistant_id: The assistant whose run it is; ``None``: nobody named one.
         metadata: The caller's, to find it by.
+        webhook: The endpoint that is told of its end; ``None``: none is.
         after_seconds: How long it waits before its turn on its thread can come.
         may_create_thread: Whether its thread is created where there is none.
     """
@@ -73,6 +74,7 @@ class NewRun:
     priority: int = 0
     assistant_id: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    webhook: str | None = None
     after_seconds: float = 0
     may_create_thread: bool = True
 
@@ -243,6 +245,7 @@ class RunStore:
                 "priority": run.priority,
                 "assistant_id": run.assistant_id,
                 "metadata": run.metadata,
+                "webhook": run.webhook,
                 "thread_metadata": {"assistant_id": run.assistant_id} if run.assistant_id else {},
                 "after_seconds": run.after_seconds,
                 "may_create": run.may_create_thread,

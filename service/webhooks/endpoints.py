@@ -9,9 +9,7 @@ from typing import Any, Final
 from psycopg.rows import DictRow
 
 from core.errors import InvalidRequest, NotFound
-from core.postgres import Connection, Pool, read_queries
-from service.outbox.catalogue import RunEnded
-from service.outbox.events import ADD_SQL, NewEvent, dump_events
+from core.postgres import Pool, read_queries
 from service.webhooks.signatures import create_secret
 
 QUERIES: Final = read_queries(Path(__file__).parent / "queries.sql")
@@ -134,6 +132,16 @@ class EndpointStore:
             row = await (await connection.execute(QUERIES["rotate"], values)).fetchone()
         return _build_endpoint(_require(row, endpoint_id))
 
+    async def ensure_for_runs(self, tenant: str, url: str) -> str:
+        """Return the endpoint of an address that runs name; it is made where the tenant has none for it.
+
+        Such an endpoint gets the ends of those runs alone. It is listed like any other.
+        """
+        values = {"tenant": tenant, "url": url, "secret": create_secret()}
+        async with self._pool.connection() as connection:
+            row = await (await connection.execute(QUERIES["ensure_for_runs"], values)).fetchone()
+        return str(row["id"]) if row else ""
+
     async def delete(self, tenant: str, endpoint_id: str) -> None:
         """Delete an endpoint with its deliveries.
 
@@ -143,33 +151,6 @@ class EndpointStore:
         async with self._pool.connection() as connection:
             values = {"tenant": tenant, "id": endpoint_id}
             _require(await (await connection.execute(QUERIES["delete"], values)).fetchone(), endpoint_id)
-
-
-async def deliver_run_end(
-    connection: Connection, *, tenant: str, url: str, thread_id: str, end: RunEnded
-) -> None:
-    """Have a run's end delivered to the webhook that the run names, in the caller's transaction.
-
-    It is sent like any event: signed with the secret of the tenant's endpoint for that address, which is made
-    if there is none and is listed at ``/v1/webhooks``; after the thread's earlier events to it; again and
-    again while the receiver is away. It is written once for each run.
-
-    Args:
-        connection: Of the transaction that ends the run.
-        tenant: Whose run it is.
-        url: The webhook, as :meth:`core.outgoing.GuardedTransport.find_host` allowed it.
-        thread_id: The run's thread.
-        end: What is sent.
-    """
-    values = {"tenant": tenant, "url": url, "secret": create_secret()}
-    row = await (await connection.execute(QUERIES["ensure_for_runs"], values)).fetchone()
-    event = NewEvent(
-        data=end,
-        thread_id=thread_id,
-        once=f"run.ended:{end.run_id}",
-        endpoint_id=str(row["id"]) if row else None,
-    )
-    await connection.execute(ADD_SQL, {"tenant": tenant, "events": dump_events([event])})
 
 
 def _require(row: DictRow | None, endpoint_id: str) -> DictRow:

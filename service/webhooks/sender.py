@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 import httpx
 
-from core.errors import OutgoingRefused, OutgoingUnavailable
+from core.errors import InvalidRequest, OutgoingRefused, OutgoingUnavailable
 from core.logging import get_logger
 from core.outgoing import GuardedTransport
 from core.postgres import DATABASE_UNAVAILABLE, Pool
@@ -26,6 +26,7 @@ from core.tasks import JITTER, Backoff, Scheduler, Supervisor, cancel_and_wait, 
 from service.outbox.catalogue import CONTENT_TYPE
 from service.version import VERSION
 from service.webhooks.deliveries import GONE, ClaimedDelivery, DeliveryStore, Outcome
+from service.webhooks.endpoints import EndpointStore
 from service.webhooks.signatures import sign
 
 log = get_logger(__name__)
@@ -63,10 +64,7 @@ class WebhookSender:
         http: A client whose transport guards addresses.
         settings: Time limits and slots.
         meter: Counts attempts.
-        guard: The client's transport.
-
-    Attributes:
-        guard: Says which addresses webhooks may have.
+        guard: The client's transport, which says which addresses webhooks may have.
     """
 
     def __init__(
@@ -77,7 +75,7 @@ class WebhookSender:
         meter: DeliveryMeter,
         guard: GuardedTransport,
     ) -> None:
-        self.guard = guard
+        self._guard = guard
         self._store = store
         self._http = http
         self._settings = settings
@@ -86,6 +84,23 @@ class WebhookSender:
         self._failing: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
+
+    def check_address(self, url: str) -> str:
+        """Return an address that webhooks may have.
+
+        Raises:
+            InvalidRequest: It is no address.
+            OutgoingRefused: It is at a host that the operator does not allow.
+        """
+        try:
+            parsed = httpx.URL(url)
+            has_host = bool(parsed.host)
+        except (httpx.InvalidURL, ValueError) as error:
+            raise InvalidRequest(f"url is no address: {error}") from error
+        if not has_host or parsed.userinfo or parsed.fragment:
+            raise InvalidRequest("url must be an https:// address without user, password and fragment")
+        self._guard.find_host(parsed)
+        return url
 
     async def run(self) -> None:
         """Send until cancelled; what is being sent then is sent again by another process."""
@@ -223,6 +238,16 @@ class WebhookSender:
             log.warning("webhook_disabled", tenant=row["tenant"], url=row["url"], reason="it keeps failing")
         await self._store.resume_all()
         self._meter.show_deliveries(*await self._store.measure())
+
+
+async def register_run_webhook(sender: WebhookSender, endpoints: EndpointStore, tenant: str, url: str) -> str:
+    """Return the endpoint that is told of the end of a run that names an address.
+
+    Raises:
+        InvalidRequest: It is no address.
+        OutgoingRefused: It is at a host that the operator does not allow.
+    """
+    return await endpoints.ensure_for_runs(tenant, sender.check_address(url))
 
 
 @asynccontextmanager

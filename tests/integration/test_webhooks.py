@@ -8,14 +8,13 @@ import pytest
 
 from core.postgres import Pool
 from core.settings import QueueSettings, WebhookSettings
-from service.outbox.catalogue import CATALOGUE, RunEnded
-from service.webhooks.endpoints import deliver_run_end
+from service.outbox.catalogue import CATALOGUE
 from service.webhooks.sender import BACKOFF
 from tests.support.events import add_events
 from tests.support.general_agent import replying, say, service
 from tests.support.queue import until_true
 from tests.support.receiver import Receiver, webhook_receiver
-from tests.support.service import RunningService
+from tests.support.service import CONTACT, RunningService
 from tests.support.waiting import until
 
 MAKE_DUE_SQL = "UPDATE outbox.deliveries SET due_at = now() WHERE status = 'pending' AND due_at < 'infinity'"
@@ -227,19 +226,37 @@ async def test_a_name_that_leads_inside_our_own_network_is_never_connected_to(da
 
 
 async def test_the_end_of_a_run_goes_once_to_the_webhook_that_it_names(database_url: str) -> None:
-    async with hooked(database_url) as (running, receiver):
+    async with hooked(database_url, "It is on its way.") as (running, receiver):
         everything = await subscribe(running, receiver)
-        end = RunEnded(run_id="r-1", graph="react", status="success", output={"final_answer": "Done."})
-        for _ in range(2):
-            async with running.service.pool.connection() as connection, connection.transaction():
-                await deliver_run_end(
-                    connection, tenant="default", url=receiver.url, thread_id="thread", end=end
-                )
+        body = {
+            "assistant_id": "react",
+            "input": {"task": "Where is the order?", "contact_id": CONTACT},
+            "webhook": receiver.url,
+            "metadata": {"ticket": "T-1"},
+        }
+        ended = await running.http.post("/runs/wait", json={**body, "on_completion": "keep"})
+        assert ended.status_code == 200, ended.text
         _, listed = (await running.http.get("/v1/webhooks")).json()["webhooks"]
         assert (listed["is_for_runs"], listed["types"]) == (True, [])
         made = (await running.http.get(f"/v1/webhooks/{listed['id']}")).json()
         receiver.keys.append(made["secret"])
         await make_due(running.service.pool)
-        [event] = await receiver.until_received(1)
-        assert (event["type"], event["data"]["output"]) == ("run.ended", {"final_answer": "Done."})
-        assert await deliveries(running, everything) == []
+        ends: list[dict[str, Any]] = []
+
+        def has_end() -> bool:
+            ends[:] = [each for each in receiver.received if each["type"] == "run.ended"]
+            return bool(ends)
+
+        await until(has_end)
+        [event] = ends
+        assert (event["data"]["status"], event["data"]["metadata"]) == ("success", {"ticket": "T-1"})
+        # It goes to no other endpoint, not even to one that takes all types.
+        assert "run.ended" not in [each["type"] for each in await deliveries(running, everything)]
+
+
+async def test_a_run_may_not_name_a_webhook_that_the_operator_does_not_allow(database_url: str) -> None:
+    async with service(database_url, replying(), queue=QueueSettings()) as running:
+        body = {"assistant_id": "react", "input": {"task": "?", "contact_id": CONTACT}}
+        refused = await running.http.post("/runs/wait", json={**body, "webhook": "http://10.0.0.1/hook"})
+        assert refused.status_code == 422, refused.text
+        assert (await running.http.get("/v1/webhooks")).json()["webhooks"] == []

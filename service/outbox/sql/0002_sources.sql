@@ -47,6 +47,33 @@ CREATE TRIGGER announce_failure AFTER UPDATE OF status ON runs.runs
     )
     EXECUTE FUNCTION outbox.announce_failure();
 
+-- Of a run that named a webhook, to that webhook alone. Its output is read from its thread.
+CREATE FUNCTION outbox.announce_run_end() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM outbox.add(NEW.tenant, 'run.ended', 1, NEW.thread_id, '', json_build_object(
+        'run_id', NEW.id, 'thread_id', NEW.thread_id, 'graph', NEW.graph, 'status', NEW.status,
+        'assistant_id', NEW.assistant_id, 'metadata', NEW.metadata, 'started_at', NEW.started_at,
+        'ended_at', NEW.ended_at), 'run.ended:' || NEW.id, NEW.webhook);
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER announce_run_end AFTER UPDATE OF status ON runs.runs
+    FOR EACH ROW WHEN (OLD.ended_at IS NULL AND NEW.ended_at IS NOT NULL AND NEW.webhook IS NOT NULL)
+    EXECUTE FUNCTION outbox.announce_run_end();
+
+CREATE FUNCTION outbox.announce_holder() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM outbox.add(
+        NEW.tenant, CASE WHEN NEW.held_by = '' THEN 'session.given_back' ELSE 'session.taken_over' END, 1, NEW.id,
+        coalesce(NEW.metadata ->> 'contact_id', ''), json_build_object(
+            'contact_id', coalesce(NEW.metadata ->> 'contact_id', ''),
+            'person', CASE WHEN NEW.held_by = '' THEN OLD.held_by ELSE NEW.held_by END));
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER announce_holder AFTER UPDATE OF held_by ON runs.threads
+    FOR EACH ROW WHEN (OLD.held_by <> NEW.held_by) EXECUTE FUNCTION outbox.announce_holder();
+
 CREATE FUNCTION outbox.announce_decision() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM outbox.add(NEW.tenant, 'approval.decided', 1, NEW.thread_id, '', json_build_object(

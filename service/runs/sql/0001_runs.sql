@@ -34,6 +34,8 @@ CREATE TABLE runs.runs (
     -- Of a run that the Agent Server API was asked for.
     assistant_id uuid,
     metadata jsonb NOT NULL DEFAULT '{}',
+    -- The endpoint (outbox.endpoints) that is told of its end.
+    webhook uuid,
     -- Whose concurrency slots it takes.
     queue text NOT NULL,
     status text NOT NULL
@@ -77,7 +79,7 @@ CREATE INDEX runs_by_age ON runs.runs USING brin (created_at);
 -- in a text of it may be stored, and not be read from the JSON around it.
 CREATE TYPE runs.new_run AS (
     id uuid, thread_id text, tenant text, user_id text, graph text, queue text, kwargs text, strategy text,
-    priority integer, assistant_id uuid, metadata jsonb, thread_metadata jsonb, after_seconds float8,
+    priority integer, assistant_id uuid, metadata jsonb, webhook uuid, thread_metadata jsonb, after_seconds float8,
     may_create boolean, may_start boolean, may_wait boolean, places integer, queue_length integer,
     max_attempts integer, claim_seconds float8, replica uuid
 );
@@ -125,12 +127,12 @@ BEGIN
         ), added AS (
             INSERT INTO runs.runs (id, thread_id, tenant, user_id, graph, queue, status, kwargs, multitask_strategy,
                                    priority, attempt, max_attempts, started_at, claimed_by, claim_expires_at,
-                                   assistant_id, metadata, created_at)
+                                   assistant_id, metadata, webhook, created_at)
             SELECT run.id, run.thread_id, run.tenant, run.user_id, run.graph, run.queue, chosen.status, run.kwargs::json,
                    run.strategy, run.priority, CASE chosen.status WHEN 'running' THEN 1 ELSE 0 END,
                    run.max_attempts, CASE chosen.status WHEN 'running' THEN now() END, run.replica,
                    CASE WHEN run.replica IS NOT NULL THEN now() + run.claim_seconds * interval '1 second' END,
-                   run.assistant_id, run.metadata, clock_timestamp() + run.after_seconds * interval '1 second'
+                   run.assistant_id, run.metadata, run.webhook, clock_timestamp() + run.after_seconds * interval '1 second'
             FROM chosen WHERE chosen.status IS NOT NULL
             ON CONFLICT DO NOTHING
             RETURNING status, attempt
