@@ -152,6 +152,10 @@ class GroupCommitSaver(DeltaHistorySaver):
                 thread_id, build_write_rows(self.serde, config, writes, task_id, task_path)
             )
 
+    async def settle(self, thread_id: str) -> None:
+        """Wait until everything that tasks wrote on a thread is committed."""
+        await self._step_writes.settle(thread_id)
+
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Return a thread's latest checkpoint, or the one with the given id."""
         configurable = config["configurable"]

@@ -15,6 +15,8 @@ _MAX_PARTS: Final = 200
 # A price is for so many tokens.
 _TOKENS_OF_PRICE: Final = 1_000_000
 _DEFAULT_DAYS: Final = 1
+_FIRST_YEAR: Final = 1970
+_LAST_YEAR: Final = 9_000
 
 
 class Conversations(BaseModel):
@@ -88,6 +90,9 @@ def overview_router() -> APIRouter:
         seconds: Annotated[float, Query(ge=60, le=31_536_000, description="The length of a part")] = 3_600,
     ) -> Overview:
         """Return a tenant's conversations and runs of a period, from the database."""
+        for given in filter(None, (since, until)):
+            if not _FIRST_YEAR <= given.year <= _LAST_YEAR:
+                raise InvalidRequest(f"since and until lie in the years {_FIRST_YEAR} to {_LAST_YEAR}")
         end = until or datetime.now(UTC)
         begin = since or end - timedelta(days=_DEFAULT_DAYS)
         if not 0 < (end - begin).total_seconds() <= seconds * _MAX_PARTS:

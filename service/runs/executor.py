@@ -68,6 +68,7 @@ class RunExecutor:
         audit: Records people's decisions before the run continues with them.
         observer: Counts, traces and records runs.
         database_unavailable: Returns why the database of the checkpoints is unavailable; empty: it is not.
+        settle: Waits until the saver has committed what was written on a thread.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class RunExecutor:
         audit: AuditTrail,
         observer: RunObserver,
         database_unavailable: Callable[[], str],
+        settle: Callable[[str], Awaitable[None]],
     ) -> None:
         self._settings = settings
         self._queues = queues
@@ -88,6 +90,7 @@ class RunExecutor:
         self._audit = audit
         self._observer = observer
         self._database_unavailable = database_unavailable
+        self._settle = settle
         self._tasks: dict[asyncio.Task[None], RunControl] = {}
         self._stopping = False
         self._draining: asyncio.Task[None] | None = None
@@ -293,13 +296,17 @@ class RunExecutor:
         self._followers.open_log(request.run_id, request.thread_id, run_log)
         listener.log, result = run_log, RunResult()
         listener.admit()
-        # Closed early, the step in progress ends before the thread is released.
-        async with aclosing(parts):
-            async for part in parts:
-                run.take(part)
-                result.take(part)
-                run_log.take(part)
-                await listener.send(part)
+        try:
+            # Closed early, the step in progress ends before the thread is released.
+            async with aclosing(parts):
+                async for part in parts:
+                    run.take(part)
+                    result.take(part)
+                    run_log.take(part)
+                    await listener.send(part)
+        finally:
+            # What the last step's tasks wrote, and no checkpoint took, needs the claim to be committed.
+            await self._settle(request.thread_id)
         listener.response = result.values.get("response")
         claim.is_interrupted = bool(result.interrupts) or await _is_paused(request)
         is_paused = claim.is_interrupted and not result.interrupts

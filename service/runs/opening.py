@@ -86,6 +86,7 @@ async def open_runs(
         audit=audit,
         observer=observer,
         database_unavailable=lambda: pool.unavailable_reason,
+        settle=saver.settle,
     )
     return OpenRuns(
         store=store, executor=executor, followers=followers, exchange=exchange, notifications=notifications

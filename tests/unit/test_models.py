@@ -203,7 +203,7 @@ def test_the_reasoning_model_can_differ() -> None:
         ({"google_cloud_project": "acme-crm"}, "needs GOOGLE_APPLICATION_CREDENTIALS, the path of"),
         ({"model": "mistralai:mistral-large"}, "pip install langchain-mistralai"),
         ({"model": "nobody:knows"}, "Unsupported provider='nobody'"),
-        ({"fallback_model": "anthropic:claude-sonnet-4-5"}, "pip install langchain-anthropic"),
+        ({"fallback_model": "mistralai:mistral-large-latest"}, "pip install langchain-mistralai"),
         ({"reasoning_model": "google_genai:gemini-3.8-flash"}, "needs GOOGLE_API_KEY"),
     ],
 )
