@@ -7,7 +7,7 @@ from uuid import uuid4
 from nicegui import ui
 
 from console.access import require_api
-from console.api import Api
+from console.api import Api, ApiError
 from console.layout import LiveView, attempt, format_age, frame, show_empty
 from console.pages.approvals import draw_approval
 from console.pages.inbox import STATES
@@ -17,6 +17,8 @@ _AUTHORS: Final = {
     "agent": ("Agent", "self-end bg-blue-1 dark:bg-blue-10"),
     "person": ("Person", "self-end bg-green-1 dark:bg-green-10"),
 }
+# What a search shows, besides the newest messages.
+_HITS: Final = 10
 
 
 @ui.page("/conversations/{session_id}")
@@ -54,6 +56,10 @@ class _Conversation:
                 self._state = LiveView(self._load_state, self._draw_state)
                 LiveView(self._load_approvals, self._draw_approvals)
                 LiveView(self._load_facts, _draw_facts, seconds=15)
+                with ui.card().classes("w-full gap-1"):
+                    search = ui.input("Search what is remembered of the contact").classes("w-full")
+                    found = ui.column().classes("w-full gap-1").props('aria-live="polite"')
+                    search.on("keydown.enter", lambda: self._search(search.value, found))
 
     async def _load_messages(self) -> Any:
         return (await self._api.get(f"/v1/sessions/{self._id}/messages"))["messages"]
@@ -97,6 +103,24 @@ class _Conversation:
     def _draw_approvals(self, approvals: list[dict[str, Any]]) -> None:
         for approval in approvals:
             draw_approval(self._api, approval)
+
+    async def _search(self, query: str | None, found: ui.column) -> None:
+        """Search the contact's memory, over all conversations, and list what was found."""
+        found.clear()
+        if not (query or "").strip():
+            return
+        try:
+            session = await self._load_state()
+            body = {"contact_id": session["contact_id"], "query": query, "limit": _HITS}
+            hits = (await self._api.post("/v1/memory/search", body))["hits"]
+        except ApiError as error:
+            ui.notify(error.message, type="negative")
+            return
+        with found:
+            for hit in hits:
+                ui.label(f"{hit['kind']}: {hit['text']}").classes("break-words text-sm")
+            if not hits:
+                ui.label("Nothing was found").classes("opacity-80")
 
     async def _act(self, action: str, **params: Any) -> None:
         if await attempt(self._api.post(f"/v1/sessions/{self._id}/{action}", **params)):

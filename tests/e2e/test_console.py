@@ -86,6 +86,9 @@ async def test_a_support_lead_takes_a_conversation_over_replies_and_hands_it_bac
     # What the customer writes now appears by itself.
     assert (await say(running, "Thank you, Ana!", channel_id="inbox"))["path"] == "person"
     await expect(page.get_by_text("Thank you, Ana!")).to_be_visible()
+    await page.get_by_label("Search what is remembered").fill("the order that did not arrive")
+    await page.get_by_label("Search what is remembered").press("Enter")
+    await expect(page.get_by_text(f"message: {ORDER}")).to_be_visible()
     await page.get_by_text("order_status, agent").click()
     await expect(page.get_by_text("get_orders").first).to_be_visible()
     await take_picture(page, "conversation")
