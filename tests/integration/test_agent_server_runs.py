@@ -127,7 +127,6 @@ async def test_what_has_no_effect_is_refused(client: LangGraphClient, model: Scr
     for body in (
         {"context": {"flavour": "mint"}},
         {"context": {"tenant": "other"}},
-        {"webhook": "https://example.com/ended"},
         {"feedback_keys": ["thumbs"]},
         {"stream_mode": "events"},
         {"interrupt_before": ["nowhere"]},

@@ -113,6 +113,7 @@ async def test_health_and_the_error_say_that_the_disk_is_full(database_url: str)
         BEGIN RAISE EXCEPTION 'No space left on device' USING ERRCODE = 'disk_full'; END
         $$;
         CREATE TRIGGER full_disk BEFORE INSERT ON checkpoints EXECUTE FUNCTION refuse();
+        CREATE TRIGGER full_disk BEFORE INSERT ON checkpoint_writes EXECUTE FUNCTION refuse();
     """
     model = ScriptedChatModel(replies=[AIMessage("Nice to meet you.")])
     async with running_service(database_url, scripted_models(model)) as running:
@@ -129,6 +130,7 @@ async def test_health_and_the_error_say_that_the_disk_is_full(database_url: str)
         assert "DiskFull" in health.json()["message"]
         async with running.service.pool.connection() as connection:
             await connection.execute("DROP TRIGGER full_disk ON checkpoints")
+            await connection.execute("DROP TRIGGER full_disk ON checkpoint_writes")
         assert (await ask(running)).status_code == 200
         assert (await running.http.get("/health")).json()["status"] == "healthy"
 

