@@ -67,12 +67,15 @@ def _draw_field(label: str, schema: Mapping[str, Any], value: Any) -> Callable[[
         text = (ui.textarea if is_long else ui.input)(label, value=value or "").classes("w-full")
         return lambda: text.value or None
     area = ui.textarea(f"{label} (JSON)", value="" if value is None else json.dumps(value)).classes("w-full")
-    return lambda: _parse(label, area.value)
+    return lambda: parse_json(label, area.value) if (area.value or "").strip() else None
 
 
-def _parse(label: str, text: str | None) -> Any:
-    if not (text or "").strip():
-        return None
+def parse_json(label: str, text: str | None) -> Any:
+    """Return the value of a field that takes JSON.
+
+    Raises:
+        ApiError: It holds something else, or nothing.
+    """
     try:
         return json.loads(text or "")
     except json.JSONDecodeError as error:

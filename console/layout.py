@@ -1,5 +1,6 @@
 """What all pages share: the header, the navigation, empty states and how errors are shown."""
 
+import json
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -67,12 +68,22 @@ def show_error(error: ApiError) -> None:
             ui.link("Sign in with another key", "/sign-in")
 
 
+def show_failure(message: str) -> None:
+    """Tell the person that something failed, until they close the message."""
+    ui.notify(message, type="negative", close_button="Close", timeout=0, multi_line=True)
+
+
+def show_json(value: Any) -> None:
+    """Show a value as JSON."""
+    ui.code(json.dumps(value, indent=2, ensure_ascii=False), language="json").classes("w-full")
+
+
 async def attempt(action: Awaitable[Any]) -> bool:
     """Await an action of the person and tell them if it failed; return whether it succeeded."""
     try:
         await action
     except ApiError as error:
-        ui.notify(error.message, type="negative", close_button="Close", timeout=0, multi_line=True)
+        show_failure(error.message)
         return False
     return True
 

@@ -1,6 +1,5 @@
 """Agents and graphs: how they are doing and what they can do."""
 
-import json
 from typing import Any, Final
 
 from nicegui import ui
@@ -8,7 +7,7 @@ from nicegui.events import GenericEventArguments
 
 from console.access import require_api
 from console.api import Api, ApiError
-from console.layout import LiveView, frame, show_empty
+from console.layout import LiveView, frame, show_empty, show_failure, show_json
 
 _COLUMNS: Final = {
     "name": "Name",
@@ -76,11 +75,9 @@ async def _show_agent(api: Api, agent_id: str) -> None:
     try:
         agent = await api.get(f"/v1/agents/{agent_id}")
     except ApiError as error:
-        ui.notify(error.message, type="negative")
+        show_failure(error.message)
         return
     with ui.dialog(value=True), ui.card().classes("w-full"):
         ui.label(agent["name"]).classes("text-lg font-bold")
         ui.label(agent["description"])
-        ui.code(json.dumps(agent["capabilities"], indent=2, ensure_ascii=False), language="json").classes(
-            "w-full"
-        )
+        show_json(agent["capabilities"])

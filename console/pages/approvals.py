@@ -6,8 +6,9 @@ from typing import Any
 from nicegui import ui
 
 from console.access import require_api
-from console.api import Api
-from console.layout import LiveView, attempt, format_age, frame, show_empty
+from console.api import Api, ApiError
+from console.forms import parse_json
+from console.layout import LiveView, attempt, format_age, frame, show_empty, show_failure, show_json
 
 
 @ui.page("/approvals")
@@ -52,7 +53,7 @@ def draw_approval(api: Api, approval: dict[str, Any]) -> None:
         if reason := value.get("reason"):
             ui.label(f"Because {reason}").classes("opacity-80")
         with ui.expansion("Everything that is known").classes("w-full").props("dense"):
-            ui.code(_dump(value), language="json").classes("w-full")
+            show_json(value)
         answer = ui.textarea("Answer as JSON", value=json.dumps(decisions[0] if decisions else {})).classes(
             "w-full"
         )
@@ -64,9 +65,11 @@ def draw_approval(api: Api, approval: dict[str, Any]) -> None:
 
         async def send_written() -> None:
             try:
-                await decide(json.loads(answer.value))
-            except json.JSONDecodeError as error:
-                ui.notify(f"This is no JSON: {error}", type="negative")
+                decision = parse_json("The answer", answer.value)
+            except ApiError as error:
+                show_failure(error.message)
+                return
+            await decide(decision)
 
         with ui.row().classes("w-full items-center gap-2"):
             if decisions:
@@ -84,7 +87,3 @@ def _list_decisions(schema: dict[str, Any] | None) -> list[str]:
     """Return the decisions that a question offers; none: it wants another answer."""
     text = json.dumps(schema or {})
     return [name for name in ("approve", "reject") if f'"{name}"' in text]
-
-
-def _dump(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)

@@ -13,7 +13,7 @@ from console.access import require_api
 from console.api import Api, ApiError
 from console.diagrams import draw_graph
 from console.forms import SchemaForm
-from console.layout import frame, show_empty, show_error
+from console.layout import frame, show_empty, show_error, show_failure, show_json
 
 _MODES: Final = ("updates", "messages-tuple", "custom", "tasks")
 _EXCERPT: Final = 400
@@ -108,7 +108,7 @@ class _Playground:
         try:
             values = self._form.read()
         except ApiError as error:
-            ui.notify(error.message, type="negative")
+            show_failure(error.message)
             return
         self._reset()
         await self._run(input=values)
@@ -133,7 +133,7 @@ class _Playground:
                 self._take(part.event, part.data)
             await self._show_end()
         except (ApiError, LangGraphError, httpx.HTTPError) as error:
-            ui.notify(str(error), type="negative", timeout=0, close_button="Close", multi_line=True)
+            show_failure(str(error))
         finally:
             self._active.clear()
             self._show_picture()
@@ -152,7 +152,7 @@ class _Playground:
             self._add_line("event", data)
         elif name == "error":
             self._add_line("error", data)
-            ui.notify(str(data.get("message", data)), type="negative", timeout=0, close_button="Close")
+            show_failure(str(data.get("message", data)))
 
     def _take_token(self, message: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
         if message.get("type") == "AIMessageChunk" and "answer" in (metadata.get("tags") or ()):
@@ -174,7 +174,7 @@ class _Playground:
 
     def _add_line(self, node: str, update: Any) -> None:
         with self._timeline, ui.expansion(f"{time.monotonic() - self._started:.2f} s  {node}").props("dense"):
-            ui.code(json.dumps(update, indent=2, ensure_ascii=False), language="json").classes("w-full")
+            show_json(update)
 
     def _show_picture(self) -> None:
         # Of a subgraph's node only the name comes with its tasks; its picture has "parent:node".
@@ -196,9 +196,7 @@ class _Playground:
         """Show a question of the graph, to be answered in place."""
         with self._questions, ui.card().classes("w-full gap-2"):
             ui.label("The graph asks").classes("font-bold")
-            ui.code(json.dumps(pending["value"], indent=2, ensure_ascii=False), language="json").classes(
-                "w-full"
-            )
+            show_json(pending["value"])
             answer = ui.textarea("Answer, as text or JSON", value='{"decision": "approve"}').classes("w-full")
 
             async def send() -> None:

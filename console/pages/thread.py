@@ -1,6 +1,5 @@
 """A thread's history: every checkpoint, what changed, and running again from one."""
 
-import json
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
@@ -11,7 +10,7 @@ from nicegui import ui
 
 from console.access import require_api
 from console.api import Api
-from console.layout import LiveView, attempt, format_age, frame, show_empty
+from console.layout import LiveView, attempt, format_age, frame, show_empty, show_failure, show_json
 
 _PAGE: Final = 100
 
@@ -75,9 +74,9 @@ class _Thread:
             for name, (old, new) in changed.items():
                 with ui.expansion(name).classes("w-full").props("dense"):
                     ui.label("before")
-                    ui.code(_dump(old), language="json").classes("w-full")
+                    show_json(old)
                     ui.label("now")
-                    ui.code(_dump(new), language="json").classes("w-full")
+                    show_json(new)
             ui.label("The whole state").classes("font-bold")
             ui.json_editor({"content": {"json": state["values"]}, "mode": "tree", "readOnly": True}).classes(
                 "w-full"
@@ -93,7 +92,7 @@ class _Thread:
         try:
             await self._api.agent_server.runs.wait(self._id, graph, input=None, checkpoint=checkpoint)
         except (LangGraphError, httpx.HTTPError) as error:
-            ui.notify(str(error), type="negative", timeout=0, close_button="Close", multi_line=True)
+            show_failure(str(error))
         else:
             ui.notify("It ran again from that checkpoint", type="positive")
 
@@ -104,7 +103,3 @@ def find_changes(before: Any, now: Any) -> dict[str, tuple[Any, Any]]:
         return {}
     names = sorted({*before, *now})
     return {name: (before.get(name), now.get(name)) for name in names if before.get(name) != now.get(name)}
-
-
-def _dump(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)

@@ -1,13 +1,13 @@
 """Workflows: their runs, each with its diagram, and what a person can do about one."""
 
-import json
 from typing import Any
 
 from nicegui import ui
 
 from console.access import require_api
-from console.api import Api
-from console.layout import LiveView, attempt, format_age, frame, show_empty
+from console.api import Api, ApiError
+from console.forms import parse_json
+from console.layout import LiveView, attempt, format_age, frame, show_empty, show_failure, show_json
 
 
 @ui.page("/workflows")
@@ -72,11 +72,11 @@ def _draw_run(api: Api, report: dict[str, Any], diagram: str) -> None:
 
     async def send() -> None:
         try:
-            body = {"payload": json.loads(payload.value or "{}")}
-        except json.JSONDecodeError as error:
-            ui.notify(f"This is no JSON: {error}", type="negative")
+            body = {"payload": parse_json("The payload", payload.value or "{}")}
+        except ApiError as error:
+            show_failure(error.message)
             return
         await attempt(api.post(f"{path}/signals/{signal.value}", body))
 
     ui.button("Send the signal", on_click=send).props("no-caps flat")
-    ui.code(json.dumps(report, indent=2, ensure_ascii=False), language="json").classes("w-full")
+    show_json(report)
