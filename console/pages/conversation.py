@@ -1,6 +1,6 @@
 """One conversation: what was said, how each answer was made, and a person's reply."""
 
-import json
+import time
 from typing import Any, Final
 from uuid import uuid4
 
@@ -8,7 +8,7 @@ from nicegui import ui
 
 from console.access import require_api
 from console.api import Api, ApiError
-from console.layout import LiveView, attempt, format_age, frame, show_empty
+from console.layout import LiveView, attempt, format_age, frame, show_empty, show_failure, show_json
 from console.pages.approvals import draw_approval
 from console.pages.inbox import STATES
 
@@ -17,6 +17,8 @@ _AUTHORS: Final = {
     "agent": ("Agent", "self-end bg-blue-1 dark:bg-blue-10"),
     "person": ("Person", "self-end bg-green-1 dark:bg-green-10"),
 }
+# How long after a message or the end of a run the messages are read again: a run may take as long.
+_SETTLE_SECONDS: Final = 60.0
 # What a search shows, besides the newest messages.
 _HITS: Final = 10
 
@@ -38,7 +40,9 @@ class _Conversation:
     def __init__(self, api: Api, session_id: str) -> None:
         self._api = api
         self._id = session_id
-        self._draft = ""
+        self._said: list[dict[str, Any]] = []
+        self._marks: tuple[str, str | None] | None = None
+        self._read_until = 0.0
         # Of the reply that is being written, so that sending it again after a failure sends it once.
         self._key = str(uuid4())
 
@@ -62,7 +66,14 @@ class _Conversation:
                     search.on("keydown.enter", lambda: self._search(search.value, found))
 
     async def _load_messages(self) -> Any:
-        return (await self._api.get(f"/v1/sessions/{self._id}/messages"))["messages"]
+        session = await self._load_state()
+        marks = (session["last_at"], session["changed_at"])
+        if marks != self._marks:
+            self._marks, self._read_until = marks, time.monotonic() + _SETTLE_SECONDS
+        # They are read from many checkpoints, so only for a while after something has happened.
+        if time.monotonic() < self._read_until:
+            self._said = (await self._api.get(f"/v1/sessions/{self._id}/messages"))["messages"]
+        return self._said
 
     async def _load_state(self) -> Any:
         return await self._api.get(f"/v1/sessions/{self._id}")
@@ -114,7 +125,7 @@ class _Conversation:
             body = {"contact_id": session["contact_id"], "query": query, "limit": _HITS}
             hits = (await self._api.post("/v1/memory/search", body))["hits"]
         except ApiError as error:
-            ui.notify(error.message, type="negative")
+            show_failure(error.message)
             return
         with found:
             for hit in hits:
@@ -166,7 +177,7 @@ def _draw_details(details: dict[str, Any]) -> None:
             ui.label(f"No source has: {', '.join(unsupported)}").classes("text-red-700 dark:text-red-300")
         with ui.expansion("Context, routing and memory").classes("w-full").props("dense"):
             rest = {name: details.get(name) for name in ("dispatched", "context", "memory", "handoff")}
-            ui.code(json.dumps(rest, indent=2, ensure_ascii=False), language="json").classes("w-full")
+            show_json(rest)
 
 
 def _draw_facts(facts: list[dict[str, Any]]) -> None:

@@ -45,6 +45,9 @@ class SessionView(BaseModel):
     held_at: datetime | None = Field(description="Since when")
     opened_at: datetime
     last_at: datetime = Field(description="When the last message arrived")
+    changed_at: datetime | None = Field(
+        description="When the end of a run last changed it; null: none has run"
+    )
     closed_at: datetime | None = Field(description="null: it is open")
     closed_by: ClosedBy | None = Field(
         description="idle: nobody wrote for long; agent: the conversation ended"

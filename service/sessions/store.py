@@ -30,7 +30,8 @@ GET_SQL = f"SELECT {COLUMNS} FROM sessions.sessions WHERE tenant = %s AND id = %
 # A session is a thread, whose row says who has taken it over and what its last run said.
 FIND_SQL = """
 SELECT * FROM (
-    SELECT session.*, thread.held_by, thread.held_at, thread.metadata AS latest,
+    SELECT session.*, thread.held_by, thread.held_at, thread.updated_at AS changed_at,
+           thread.metadata AS latest,
            CASE WHEN thread.held_by <> '' THEN 'person'
                 WHEN waiting.thread_id IS NOT NULL THEN 'waiting'
                 WHEN thread.metadata @> '{"needs_person": true}' THEN 'waiting'
@@ -113,12 +114,14 @@ class Conversation(Session):
             or a question is open; ``closed``; ``agent``: agents answer.
         held_by: Who has taken it over; empty: nobody.
         held_at: Since when.
+        changed_at: When its thread was last changed by the end of a run; None: it has no thread yet.
         latest: What its last run said, see :func:`service.runs.thread_metadata.describe_thread`.
     """
 
     state: SessionState
     held_by: str
     held_at: datetime | None
+    changed_at: datetime | None
     latest: Mapping[str, Any]
 
 
