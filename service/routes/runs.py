@@ -155,10 +155,8 @@ def _add_control_routes(router: APIRouter) -> None:
         if not cancelled:
             raise NotFound(f"run {row.id!r} has ended: {row.status}", details={"status": row.status})
         if wait:
-            while (now := await service.run_store.get(row.id)) and not now.ended_at:  # noqa: ASYNC110 - a row
-                await asyncio.sleep(_POLL_SECONDS)
             response.status_code = 200
-            row = now or row
+            row = await service.run_store.wait_until_ended(row)
         return _build_view(row)
 
     @router.post("/{run_id}/retry", status_code=202)

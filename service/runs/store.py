@@ -3,6 +3,7 @@
 A run is a row before it is a task of a process. See ``sql/0001_runs.sql`` for the columns.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -33,6 +34,8 @@ READY: Final = "ready"
 # A run that was on so many replicas that died is not given to another one.
 MAX_ATTEMPTS: Final = 3
 _BATCH: Final = 500
+# How often the row of a run is looked at whose end is waited for.
+_WAIT_SECONDS: Final = 0.1
 # Of a thread's runs, those that whoever follows the thread may have missed.
 _LATEST_RUNS: Final = 20
 
@@ -391,6 +394,16 @@ class RunStore:
     async def _get_all(self, ids: Sequence[str]) -> Sequence[RunRow | None]:
         rows = {row["id"]: row for row in await self._fetch_all("get", {"ids": list(ids)})}
         return [RunRow(**rows[run_id]) if run_id in rows else None for run_id in ids]
+
+    async def wait_until_ended(self, row: RunRow) -> RunRow:
+        """Wait for a run's end and return its row; of one that was rolled back, the last row there was."""
+        while not row.ended_at:
+            await asyncio.sleep(_WAIT_SECONDS)
+            latest = await self.get(row.id)
+            if latest is None:
+                break
+            row = latest
+        return row
 
     async def list(
         self,

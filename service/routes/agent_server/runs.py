@@ -41,7 +41,6 @@ FIELDS: Final = (
     "kwargs",
 )
 HEARTBEAT_SECONDS: Final = 5.0
-_POLL_SECONDS: Final = 0.1
 
 Values: TypeAlias = dict[str, Any]
 
@@ -105,7 +104,7 @@ def _add_routes_of_one(router: APIRouter) -> None:
         """Delete a run; one in progress is stopped first. The thread keeps what it did."""
         row = await find_run(service, requester, thread_id, run_id)
         await service.runs.cancel(row, "interrupt")
-        await wait_until_ended(service, row)
+        await service.run_store.wait_until_ended(row)
         await service.run_store.delete(row.id)
 
     @router.get("/{run_id}/join")
@@ -116,7 +115,7 @@ def _add_routes_of_one(router: APIRouter) -> None:
         row = await find_run(service, requester, thread_id, run_id)
 
         async def load() -> Values:
-            return await load_values(service, await wait_until_ended(service, row), is_join=True)
+            return await load_values(service, await service.run_store.wait_until_ended(row), is_join=True)
 
         answer = heartbeat_response(load(), location_headers(row.thread_id, row.id))
         return await answer_until_disconnect(request, answer)
@@ -137,7 +136,7 @@ def _add_routes_of_one(router: APIRouter) -> None:
             raise NotFound(f"run {row.id!r} has ended: {row.status}", details={"status": row.status})
         if not wait:
             return JsonResponse({}, status_code=202)
-        ended = await wait_until_ended(service, row)
+        ended = await service.run_store.wait_until_ended(row)
         return JsonResponse(await load_values(service, ended, is_join=True))
 
 
@@ -173,17 +172,6 @@ async def find_run(service: Service, identity: Identity, thread_id: object, run_
     row = await service.run_store.get(str(run_id))
     if row is None or row.tenant != identity.tenant or row.thread_id != str(thread_id) or not row.graph:
         raise NotFound(f"there is no run {str(run_id)!r} on this thread", details={"run_id": str(run_id)})
-    return row
-
-
-async def wait_until_ended(service: Service, row: RunRow) -> RunRow:
-    """Wait for a run's end and return its row; of a run that was rolled back, the last one there was."""
-    while not row.ended_at:
-        await asyncio.sleep(_POLL_SECONDS)
-        latest = await service.run_store.get(row.id)
-        if latest is None:
-            break
-        row = latest
     return row
 
 
