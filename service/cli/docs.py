@@ -19,7 +19,7 @@ from core.settings import GROUPS, env_name
 from graphs.registry import REGISTRY
 from graphs.spec import draw_mermaid
 from nodes.shared.steps import STEPS
-from service.outbox.catalogue import CATALOGUE, EventData
+from service.outbox.catalogue import CATALOGUE, EventData, RunEnded
 
 PROJECT = Path(__file__).resolve().parents[2]
 # Pages with parts between `<!-- generated:NAME -->` and `<!-- /generated -->`.
@@ -100,7 +100,8 @@ def _describe_kind(kind: type[ServiceError]) -> str:
 
 def _build_event_catalogue() -> str:
     """Return a section for each type of event, with a table of its fields."""
-    return "\n\n".join(map(_build_event_section, CATALOGUE.values()))
+    models: list[type[EventData]] = [*CATALOGUE.values(), RunEnded]
+    return "\n\n".join(map(_build_event_section, models))
 
 
 def _build_event_section(model: type[EventData]) -> str:

@@ -39,14 +39,12 @@ class NewEvent:
         thread_id: The thread it is about; empty: none.
         contact_id: The contact it is about; empty: none.
         once: A name under which it is written once; empty: what makes it true happens once.
-        endpoint_id: The only endpoint that receives it; ``None``: all that want its type.
     """
 
     data: EventData
     thread_id: str
     contact_id: str = ""
     once: str = ""
-    endpoint_id: str | None = None
 
     def to_row(self) -> dict[str, Any]:
         """Return the event as ``outbox.add_all`` takes it."""
@@ -57,7 +55,6 @@ class NewEvent:
             "contact_id": self.contact_id,
             "data": self.data.model_dump(mode="json"),
             "once": self.once,
-            "endpoint_id": self.endpoint_id,
         }
 
 

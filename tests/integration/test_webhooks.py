@@ -8,7 +8,7 @@ import pytest
 
 from core.postgres import Pool
 from core.settings import QueueSettings, WebhookSettings
-from service.outbox.catalogue import CATALOGUE
+from service.outbox.catalogue import CATALOGUE, RunEnded
 from service.webhooks.sender import BACKOFF
 from tests.support.events import add_events
 from tests.support.general_agent import replying, say, service
@@ -249,6 +249,7 @@ async def test_the_end_of_a_run_goes_once_to_the_webhook_that_it_names(database_
 
         await until(has_end)
         [event] = ends
+        RunEnded.model_validate(event["data"])
         assert (event["data"]["status"], event["data"]["metadata"]) == ("success", {"ticket": "T-1"})
         # It goes to no other endpoint, not even to one that takes all types.
         assert "run.ended" not in [each["type"] for each in await deliveries(running, everything)]

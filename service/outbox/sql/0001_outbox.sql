@@ -134,7 +134,7 @@ BEGIN
 END
 $$;
 
--- Adds events given as [{type, version, thread_id, contact_id, data, once, endpoint_id}].
+-- Adds events given as [{type, version, thread_id, contact_id, data, once}].
 CREATE FUNCTION outbox.add_all(for_tenant text, events json) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
     event json;
@@ -143,7 +143,7 @@ BEGIN
     FOR event IN SELECT json_array_elements(events) LOOP
         PERFORM outbox.add(
             for_tenant, event ->> 'type', (event ->> 'version')::integer, event ->> 'thread_id',
-            event ->> 'contact_id', event -> 'data', event ->> 'once', (event ->> 'endpoint_id')::uuid
+            event ->> 'contact_id', event -> 'data', event ->> 'once'
         );
         added := added + 1;
     END LOOP;
