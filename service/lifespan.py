@@ -294,6 +294,7 @@ async def open_service(
             )
         )
         schedule_retention(queue, settings, pool, erasure)
+        webhooks = EndpointStore(pool)
         webhook_sender = await _open_outbox(stack, settings, pool, tasks=tasks, queue=queue, metrics=metrics)
         workflows = schedule_workflows(
             settings.workflows,
@@ -316,7 +317,7 @@ async def open_service(
             hooks=hooks,
             checkpointer=saver,
             embedder=build_embedder(settings, "retrieval", cache=vectors),
-            register_webhook=partial(register_run_webhook, webhook_sender, EndpointStore(pool)),
+            register_webhook=partial(register_run_webhook, webhook_sender, webhooks),
         )
         schedule_agent_server(api, queue, runs.executor, run_store=runs.store, erasure=erasure)
         await execute_pending(stack, settings, runs, tasks, queue, graphs=api.catalogue, hooks=hooks)
@@ -370,7 +371,7 @@ async def open_service(
             tracing=tracing,
             tasks=tasks,
             circuits=circuits,
-            webhooks=EndpointStore(pool),
+            webhooks=webhooks,
             deliveries=DeliveryStore(pool),
             webhook_sender=webhook_sender,
             arrivals=FairSemaphore(
