@@ -104,7 +104,7 @@ def _score_record(record: Mapping[str, Any], conversation: Conversation) -> floa
     return (
         _CODE_SCORE * any(code.lower() in values for code in conversation.codes)
         + max(months, default=0.0)
-        + _STATUS_SCORE * bool(status and status.search(conversation.folded))
+        + _STATUS_SCORE * bool(status and status.search(conversation.folded_task))
         + 2.0 * len(conversation.concepts & set(label) - {"order", "invoice"})
     )
 

@@ -102,13 +102,13 @@ class Conversation:
         return find_months(self.task) or ([] if find_codes(self.task) else find_months(self.topic))
 
     @cached_property
-    def folded(self) -> str:
+    def folded_task(self) -> str:
         """Return the task in lower case and without accents, as patterns are matched against it."""
         return normalise_text(self.task)
 
     def matches(self, pattern: str) -> bool:
         """Return whether a pattern of the vocabulary is in the task."""
-        return bool(PATTERNS[pattern].search(self.folded))
+        return bool(PATTERNS[pattern].search(self.folded_task))
 
     @cached_property
     def needs_explanation(self) -> bool:

@@ -95,7 +95,7 @@ class Decider:
         return next((call for call in made if not call.failure), None)
 
     @cached_property
-    def _uncalled(self) -> list[Tool]:
+    def _uncalled_tools(self) -> list[Tool]:
         made = {call.tool for call in self.conversation.calls}
         return [tool for tool in self.tools if tool.name not in made]
 
@@ -156,7 +156,7 @@ class Decider:
         """Choose reading tools that were not called: relevant ones, and all others while nothing answers."""
         if (self.answer and self.conversation.calls) or self.conversation.iteration > _MOST_ROUNDS:
             return []
-        scores = {tool: tool.score(self.conversation) for tool in self._uncalled if not tool.is_effect}
+        scores = {tool: tool.score(self.conversation) for tool in self._uncalled_tools if not tool.is_effect}
         ranked = sorted(scores, key=lambda tool: -scores[tool])
         least = max(_LEAST_SCORE, 0.5 * max(scores.values(), default=0.0))
         relevant = [tool for tool in ranked if scores[tool] >= least][:_PARALLEL]
@@ -168,7 +168,7 @@ class Decider:
         resolves = "customer" in self.conversation.concepts and not words.isdisjoint(_RESOLVE)
         reports = {"engineering", "report"} <= words
         wanted = []
-        for tool in self._uncalled:
+        for tool in self._uncalled_tools:
             verb, _, rest = tool.name.partition("_")
             if not tool.is_effect or tool.is_handoff or tool.name == "remember":
                 continue
@@ -178,8 +178,9 @@ class Decider:
                 wanted.append(tool)
         if effects := self._build_calls(wanted):
             return effects[:1]
-        needs_person = self._needs_person or self.answer is None
-        return self._build_calls([tool for tool in self._uncalled if tool.is_handoff and needs_person])[:1]
+        if not (self._needs_person or self.answer is None):
+            return []
+        return self._build_calls([tool for tool in self._uncalled_tools if tool.is_handoff])[:1]
 
     def _build_calls(self, tools: Sequence[Tool]) -> list[ToolArguments]:
         """Return calls of the tools whose required arguments are known."""
