@@ -52,9 +52,11 @@ class StepWrites:
         """Wait until nothing is kept of a thread, before it is read or changed."""
         if release := self._releases.get(thread_id):
             await asyncio.wait([release])
-            # No checkpoint followed the writes that failed, so that their task is executed again.
+            # No checkpoint followed the writes that failed, so that their task is executed again. So is one
+            # whose writes came after them: only a checkpoint of another run would commit these.
             if self._releases.get(thread_id) is release:
                 del self._releases[thread_id]
+                self._kept.pop(thread_id, None)
                 release.exception()
 
     async def settle_all(self) -> None:
