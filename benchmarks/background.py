@@ -29,7 +29,8 @@ from core.logging import configure_logging
 from core.postgres import Pool
 from core.settings import DatabaseSettings, LogSettings
 from service.runs.request import new_run_id
-from service.runs.store import NewRun, RunStore
+from service.runs.rows import NewRun
+from service.runs.store import RunStore
 
 PARTS: Final = ("starts", "backlog")
 # Runs put into the queue in a second, and for how long.
