@@ -327,7 +327,7 @@ async def open_service(
         with use_meter(RunMeter(metrics, BACKGROUND)):
             await stack.enter_async_context(queue.work(tasks))
         # Registered last, so that it is the first thing to happen when the service closes.
-        stack.push_async_callback(_drain, queue, runs.executor)
+        stack.push_async_callback(_drain, queue, runs.executor, workflows)
         yield Service(
             settings=settings,
             lifecycle=(lifecycle := Lifecycle()),
@@ -473,6 +473,7 @@ async def _open_outbox(
     )
 
 
-async def _drain(queue: TaskQueue, runs: RunExecutor) -> None:
+async def _drain(queue: TaskQueue, runs: RunExecutor, workflows: Workflows) -> None:
     queue.stop()
     await runs.drain()
+    await workflows.worker.drain()
