@@ -14,9 +14,9 @@ from core.postgres import Pool
 from core.settings import RunSettings, WorkflowSettings
 from core.tasks import Backoff, Supervisor, cancel_and_wait
 from service.auth.principal import LOCAL, Identity
+from service.erasure import Erasure
 from service.observability.metrics import ServiceMetrics
-from service.runs.erasure import Erasure
-from service.runs.queue import Retry
+from service.queue import Retry
 from service.workflows.execution import MAX_INTERRUPTIONS
 from service.workflows.graphs import WORKFLOW
 from service.workflows.worker import ADVANCE_WORKFLOW
