@@ -152,15 +152,14 @@ class Decider:
         """Do what the message asks for by verb and object, deliver a solution, or call a person."""
         words = set(tokenise(self.conversation.task))
         resolves = "customer" in self.conversation.concepts and not words.isdisjoint(_RESOLVE)
-        reports = {"engineering", "report"} <= words
         wanted = []
         for tool in self._uncalled_tools:
             verb, _, rest = tool.name.partition("_")
-            if not is_effect(tool.name) or is_handoff(tool.name) or tool.name == "remember":
+            if not is_effect(tool.name) or is_handoff(tool.name):
                 continue
             asked = verb in words and set(find_concepts(rest)) & self.conversation.concepts
             delivers = verb == "send" and resolves and self.answer is not None
-            if asked or delivers or (reports and verb in {"create", "open", "report"}):
+            if asked or delivers:
                 wanted.append(tool)
         if effects := self._build_calls(wanted):
             return effects[:1]

@@ -210,7 +210,7 @@ async def _require_readable_body(request: Request) -> None:
 
 def _require_known(place: str, given: Any, known: Sequence[str]) -> None:
     if not isinstance(given, Mapping):
-        raise InvalidRequest(f"{place[:-1]}: it must be an object; leave it out where there is nothing to say")
+        raise InvalidRequest(f"{place[:-1]}: it must be an object, or be left out")
     if unknown := sorted(given.keys() - known):
         raise InvalidRequest(
             f"{place}{unknown[0][:100]}: it has no effect here; there are {', '.join(known)}",
