@@ -60,9 +60,9 @@ class GraphSpec:
         See :func:`dump_input` for why every field has to be there, and why they are plain values.
 
         Raises:
-            pydantic.ValidationError: The values do not fit the schema.
+            pydantic.ValidationError: The values do not fit the schema, or it does not have all of them.
         """
-        return dump_input(self.input_schema.model_validate(values))
+        return dump_input(self.input_schema.model_validate(values, extra="forbid"))
 
 
 def dump_input(graph_input: BaseModel) -> dict[str, Any]:

@@ -27,7 +27,6 @@ _DONE: Final = {"delivered", "cancelled", "paid", "refunded"}
 _CODE_SCORE: Final = 20.0
 _MONTH_SCORE: Final = 8.0
 _STATUS_SCORE: Final = 3.0
-_PLATFORM_FACTS: Final = {"components", "recent_incidents"}
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -161,7 +160,7 @@ def _state_facts(conversation: Conversation, calls: Sequence[Call]) -> Answer:
         _state_fact(key, value, holder, conversation)
         for call in calls
         for key, value, holder in _walk(call.result)
-        if FACTS[key] & conversation.concepts and (is_own or key in _PLATFORM_FACTS)
+        if FACTS[key] & conversation.concepts and (is_own or key == "components")
     ]
     lines = list(dict.fromkeys(filter(None, lines)))
     score = 2.0 * len(lines) - 4.0 * conversation.matches("how_to")

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 from core.offline.answers import Answer, find_answer
 from core.offline.conversation import Call, Conversation
 from core.offline.schema import Schema, fill_arguments
-from core.offline.words import PATTERNS, PHRASES, build_query, find_concepts, tokenise
+from core.offline.words import PATTERNS, PHRASES, build_query, find_concepts, is_effect, is_handoff, tokenise
 from core.teams import format_handed_over
 
 _PARALLEL: Final = 2
@@ -49,16 +49,6 @@ class Tool:
     description: str
     parameters: Schema
 
-    @property
-    def is_effect(self) -> bool:
-        """Return whether the tool changes something, by the verb of its name."""
-        return bool(PATTERNS["effect"].match(self.name))
-
-    @property
-    def is_handoff(self) -> bool:
-        """Return whether the tool calls a person."""
-        return bool(PATTERNS["handoff"].search(self.name))
-
     def score(self, conversation: Conversation) -> float:
         """Weigh how much the tool has to do with the message: its name counts more than its description."""
         wanted = conversation.concepts - {"customer"}
@@ -91,7 +81,7 @@ class Decider:
 
     @cached_property
     def _handed_over(self) -> Call | None:
-        made = (call for call in self.conversation.calls if PATTERNS["handoff"].search(call.tool))
+        made = (call for call in self.conversation.calls if is_handoff(call.tool))
         return next((call for call in made if not call.failure), None)
 
     @cached_property
@@ -120,12 +110,6 @@ class Decider:
         tool = named or max(self.tools, key=lambda each: each.score(self.conversation))
         arguments, _ = fill_arguments(tool.parameters, self._values | self._judge())
         return Decision("", [(tool.name, arguments)])
-
-    def reply(self) -> Decision:
-        """Answer without tools: small talk, a quoted passage, or that it is unable."""
-        small_talk = self._find_small_talk()
-        text = small_talk or (self.answer.text if self.answer else self._unable)
-        return Decision(text, unable=not small_talk and self.answer is None)
 
     def close(self) -> str:
         """Return the final text: what was found, and that a person follows up where that was recorded."""
@@ -156,7 +140,9 @@ class Decider:
         """Choose reading tools that were not called: relevant ones, and all others while nothing answers."""
         if (self.answer and self.conversation.calls) or self.conversation.iteration > _MOST_ROUNDS:
             return []
-        scores = {tool: tool.score(self.conversation) for tool in self._uncalled_tools if not tool.is_effect}
+        scores = {
+            tool: tool.score(self.conversation) for tool in self._uncalled_tools if not is_effect(tool.name)
+        }
         ranked = sorted(scores, key=lambda tool: -scores[tool])
         least = max(_LEAST_SCORE, 0.5 * max(scores.values(), default=0.0))
         relevant = [tool for tool in ranked if scores[tool] >= least][:_PARALLEL]
@@ -166,21 +152,20 @@ class Decider:
         """Do what the message asks for by verb and object, deliver a solution, or call a person."""
         words = set(tokenise(self.conversation.task))
         resolves = "customer" in self.conversation.concepts and not words.isdisjoint(_RESOLVE)
-        reports = {"engineering", "report"} <= words
         wanted = []
         for tool in self._uncalled_tools:
             verb, _, rest = tool.name.partition("_")
-            if not tool.is_effect or tool.is_handoff or tool.name == "remember":
+            if not is_effect(tool.name) or is_handoff(tool.name):
                 continue
             asked = verb in words and set(find_concepts(rest)) & self.conversation.concepts
             delivers = verb == "send" and resolves and self.answer is not None
-            if asked or delivers or (reports and verb in {"create", "open", "report"}):
+            if asked or delivers:
                 wanted.append(tool)
         if effects := self._build_calls(wanted):
             return effects[:1]
         if not (self._needs_person or self.answer is None):
             return []
-        return self._build_calls([tool for tool in self._uncalled_tools if tool.is_handoff])[:1]
+        return self._build_calls([tool for tool in self._uncalled_tools if is_handoff(tool.name)])[:1]
 
     def _build_calls(self, tools: Sequence[Tool]) -> list[ToolArguments]:
         """Return calls of the tools whose required arguments are known."""
@@ -192,12 +177,11 @@ class Decider:
         """Return values for parameters by what their names usually mean."""
         task = " ".join(self.conversation.task.split())
         found = self.answer.text if self.answer else ""
-        query = build_query(self.conversation.topic)
         team = next((team for team in _TEAMS if self.conversation.matches(team)), "support")
         return {
             **dict.fromkeys(("solution", "message", "answer", "text"), found or task),
-            **dict.fromkeys(("query", "keywords"), query),
             **dict.fromkeys(("title", "subject"), task[:120]),
+            "query": build_query(self.conversation.topic),
             **dict.fromkeys(("description", "summary"), f"{task}\n{found}".strip()[:2_000]),
             "reason": task[:300],
             "note": task[:1_000],
@@ -207,7 +191,7 @@ class Decider:
     def _judge(self) -> dict[str, Any]:
         """Return what can be said of the work without a language model, by the usual names of fields."""
         latest = self.conversation.rounds[-1] if self.conversation.rounds else []
-        has_acted = any(PATTERNS["effect"].match(call.tool) for call in latest if not call.failure)
+        has_acted = any(is_effect(call.tool) for call in latest if not call.failure)
         is_complete = has_acted or bool(self.conversation.answer)
         found = [call.failure or ("found" if call.result else "nothing found") for call in latest]
         done = [f"{call.tool}: {outcome}" for call, outcome in zip(latest, found, strict=True)]

@@ -113,11 +113,9 @@ def _write(messages: list[BaseMessage], options: dict[str, Any]) -> Iterator[Cha
 def _decide(messages: list[BaseMessage], options: dict[str, Any]) -> Decision:
     functions = [each["function"] for each in options.get("tools") or ()]
     tools = [Tool(f["name"], f.get("description") or "", f.get("parameters") or {}) for f in functions]
-    decider = Decider(read_conversation(messages), tools)
     choice = options.get("tool_choice") or "auto"
-    if not tools or choice == "none":
-        return decider.reply()
-    return decider.decide() if choice == "auto" else decider.call_tool(choice)
+    decider = Decider(read_conversation(messages), [] if choice == "none" else tools)
+    return decider.decide() if choice in ("auto", "none") or not tools else decider.call_tool(choice)
 
 
 def _identify_call(messages: list[BaseMessage], tool: str, index: int) -> str:

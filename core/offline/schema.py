@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
+
+from langchain_core.utils.json_schema import dereference_refs
 
 Schema: TypeAlias = Mapping[str, Any]
 
-_MOST_REFERENCES: Final = 32
 _FORMATS: Final[Mapping[str, str]] = {
     "date": "2000-01-01",
     "date-time": "2000-01-01T00:00:00+00:00",
@@ -27,7 +27,7 @@ def fill(schema: Schema, values: Mapping[str, Any]) -> Any:
         schema: A JSON schema; references into its ``$defs`` are followed.
         values: Known values by field name; used where they are valid.
     """
-    return _Filler(schema, values).value(schema, "")
+    return _fill(dereference_refs(dict(schema)), "", values)
 
 
 def fill_arguments(schema: Schema, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -37,65 +37,46 @@ def fill_arguments(schema: Schema, values: Mapping[str, Any]) -> tuple[dict[str,
     return fill({**schema, "type": "object"}, values), missing
 
 
-@dataclass(frozen=True)
-class _Filler:
-    """Walks one schema, ``root``, into which references point."""
+def _fill(schema: Schema, name: str, values: Mapping[str, Any]) -> Any:
+    """Return a valid value for the field of a name."""
+    if (known := _find_known(schema, values.get(name))) is not None:
+        return known
+    given = [schema[key] for key in ("const", "default") if key in schema] + schema.get("enum", [])
+    if given:
+        return given[0]
+    if branches := schema.get("anyOf"):
+        return None if "null" in map(_type_of, branches) else _fill(branches[0], name, values)
+    return _build(schema, name, values)
 
-    root: Schema
-    values: Mapping[str, Any]
 
-    def value(self, schema: Any, name: str) -> Any:
-        """Return a valid value for a part of the schema."""
-        whole = self._resolve(schema)
-        if (known := self._find_known(whole, name)) is not None:
-            return known
-        given = [whole[key] for key in ("const", "default") if key in whole] + whole.get("enum", [])
-        if given:
-            return given[0]
-        if branches := whole.get("anyOf"):
-            resolved = [self._resolve(branch) for branch in branches]
-            return None if "null" in map(_type_of, resolved) else self.value(branches[0], name)
-        return self._build(whole, name)
+def _build(schema: Schema, name: str, values: Mapping[str, Any]) -> Any:
+    match _type_of(schema):
+        case "object":
+            properties: Schema = schema.get("properties", {})
+            required = schema.get("required", ())
+            names = [*required, *(key for key in properties if key in values and key not in required)]
+            fields = {key: _fill(properties.get(key, {}), key, values) for key in names}
+            return {key: each for key, each in fields.items() if key in required or each is not None}
+        case "array":
+            return [_fill(schema.get("items", {}), name, values)] * schema.get("minItems", 0)
+        case "integer" | "number" as kind:
+            return _number(schema, is_whole=kind == "integer")
+        case kind:
+            return {"boolean": False, "null": None}.get(kind, _text("", schema))
 
-    def _build(self, whole: Schema, name: str) -> Any:
-        match _type_of(whole):
-            case "object":
-                properties: Schema = whole.get("properties", {})
-                names = [*whole.get("required", ()), *(key for key in properties if key in self.values)]
-                fields = {key: self.value(properties.get(key, {}), key) for key in names}
-                optional = fields.keys() - set(whole.get("required", ()))
-                return {key: each for key, each in fields.items() if key not in optional or each is not None}
-            case "array":
-                return [self.value(whole.get("items", {}), name)] * whole.get("minItems", 0)
-            case "integer" | "number" as kind:
-                return _number(whole, is_whole=kind == "integer")
-            case kind:
-                return {"boolean": False, "null": None}.get(kind, _text("", whole))
 
-    def _find_known(self, schema: Any, name: str) -> Any:
-        """Return the known value of a field where it fits, cut to the schema's length; else ``None``."""
-        whole, value = self._resolve(schema), self.values.get(name)
-        if "const" in whole or whole.get("enum"):
-            return value if value in whole.get("enum", [whole.get("const")]) else None
-        if branches := whole.get("anyOf"):
-            return next((v for each in branches if (v := self._find_known(each, name)) is not None), None)
-        match _type_of(whole), value:
-            case "string", str() if not {"format", "pattern"} & whole.keys():
-                return _text(value, whole)
-            case ("boolean", bool()):
-                return value
-        return None
-
-    def _resolve(self, schema: Any) -> Schema:
-        current: Schema = schema if isinstance(schema, Mapping) else {}
-        for _ in range(_MOST_REFERENCES):
-            if "$ref" not in current:
-                break
-            target: Any = self.root
-            for part in str(current["$ref"]).removeprefix("#/").split("/"):
-                target = target.get(part, {})
-            current = {**target, **{key: value for key, value in current.items() if key != "$ref"}}
-        return current
+def _find_known(schema: Schema, value: Any) -> Any:
+    """Return a known value where it fits, cut to the schema's length; else ``None``."""
+    if "const" in schema or schema.get("enum"):
+        return value if value in schema.get("enum", [schema.get("const")]) else None
+    if branches := schema.get("anyOf"):
+        return next((found for each in branches if (found := _find_known(each, value)) is not None), None)
+    match _type_of(schema), value:
+        case "string", str() if not {"format", "pattern"} & schema.keys():
+            return _text(value, schema)
+        case ("boolean", bool()):
+            return value
+    return None
 
 
 def _type_of(schema: Schema) -> str:

@@ -67,6 +67,16 @@ def build_query(text: str) -> str:
     return " ".join([*text[:_MAX_QUERY_CHARACTERS].split(), *names])
 
 
+def is_effect(tool: str) -> bool:
+    """Return whether a tool changes something, by the verb of its name."""
+    return bool(PATTERNS["effect"].match(tool))
+
+
+def is_handoff(tool: str) -> bool:
+    """Return whether a tool calls a person, by its name."""
+    return bool(PATTERNS["handoff"].search(tool))
+
+
 def translate(word: str, language: Language) -> str:
     """Return the translation of a field's name or value, else the name with spaces."""
     translations: list[str] = _VOCABULARY["words"].get(word, "").split(" | ")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from agents.spec import AgentSpec
-from core.deadline import is_over, set_deadline
+from core.deadline import is_over, remaining, set_deadline
 from core.embeddings import Embedder
 from core.embeddings.embedder import Purpose, shorten
 from core.errors import EmbeddingError, InvalidRequest
@@ -41,6 +41,8 @@ MAX_CLAUSES: Final = 8
 _MIN_CLAUSE_WORDS: Final = 3
 _MAX_CHARACTERS: Final = 1_000  # of a message: its beginning and end say what it is about
 _PAUSE_SECONDS: Final = 30.0  # how long a failing embedding model is not called while the fallback answers
+# How long a message waits for the fit. On a busy machine the first one takes longer than the message has.
+_FIT_SECONDS: Final = 5.0
 _MAX_CLASSIFIERS: Final = 16
 # Texts whose routing is kept: a message is routed when it comes and again by its run.
 _MAX_KEPT_ROUTINGS: Final = 256
@@ -56,6 +58,10 @@ _log = get_logger(__name__)
 
 # By embedding model and training texts, for all routers of the process.
 _classifiers: OrderedDict[str, Classifier] = OrderedDict()
+
+
+class _NotFitted(EmbeddingError):
+    """Raised when a message cannot wait for the fit any longer."""
 
 
 class AgentHealth:
@@ -155,7 +161,8 @@ class Router:
         """Return where a text belongs; a text without a letter or digit is ``unknown``.
 
         Raises:
-            EmbeddingError: The embedding model fails, and there is no fallback or it fails too.
+            EmbeddingError: The embedding model fails, and there is no fallback or it fails too; or there is a
+                deadline, and the router is still learning after a part of it.
         """
         [routing] = await self._classify_texts([text])
         return routing
@@ -170,7 +177,7 @@ class Router:
             One element, the text itself, if it is about one thing or too long to be split.
 
         Raises:
-            EmbeddingError: The embedding model fails, and there is no fallback or it fails too.
+            EmbeddingError: As for :meth:`route`.
         """
         clauses = split_clauses(text) if len(text) <= _MAX_CHARACTERS else []
         if len(clauses) < 2:  # noqa: PLR2004 - two parts need two clauses
@@ -195,7 +202,7 @@ class Router:
             try:
                 routings = await self._classify_with(self._embedder, texts)
             except EmbeddingError as error:
-                if is_over():
+                if is_over() or isinstance(error, _NotFitted):
                     # Nothing is wrong with a model that was given no time.
                     raise
                 self._fault = error.message
@@ -238,7 +245,11 @@ class Router:
             task = asyncio.create_task(self._load_or_fit(embedder, key))
             task.add_done_callback(lambda done: self._forget_fit(key, done))
             self._fits[key] = task
-        return await asyncio.shield(self._fits[key])
+        fit, left = self._fits[key], remaining()
+        await asyncio.wait([fit], timeout=None if left is None else min(left, _FIT_SECONDS))
+        if not fit.done():
+            raise _NotFitted("the router is still learning the agents' examples; try again later")
+        return fit.result()
 
     async def _load_or_fit(self, embedder: Embedder, key: str) -> Classifier:
         # Every later message needs the fit, so it does not end with the time of the first one.

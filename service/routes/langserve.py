@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from functools import cache, partial
 from typing import Any, Final
@@ -12,10 +12,12 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
+from langchain_core.runnables import RunnableConfig
 from langgraph.types import Send
 from langserve import add_routes
 from langserve.callbacks import AsyncEventAggregatorCallback
 from langserve.serialization import WellKnownLCSerializer
+from langserve.validation import StreamEventsParameters
 from pydantic import BaseModel, ValidationError
 from sse_starlette import EventSourceResponse
 from starlette.routing import Match
@@ -55,8 +57,10 @@ Event = dict[str, Any]
 PROMPT_KEYS: Final[Mapping[str, str]] = {"messages": "message_list", "text": "text_value"}
 # Its configs have this key, which LangChain for Python writes with an underscore.
 _JAVASCRIPT_KEY: Final = "recursionLimit"
+# What requests to LangServe have; the streams of log patches and of events take filters too.
+_FIELDS: Final = ("input", "inputs", "config", "kwargs", "diff", *StreamEventsParameters.model_fields)
 # Of the settings beside an input, those that LangChain.js adds by itself and those that say something here.
-_IGNORED_KWARGS: Final = frozenset({"version"})
+_IGNORED_KWARGS: Final = ("version",)
 _RETURN_EXCEPTIONS: Final = "return_exceptions"
 
 _is_javascript: ContextVar[bool] = ContextVar("is_javascript", default=False)
@@ -167,7 +171,7 @@ async def _require_readable_body(request: Request) -> None:
 
     Raises:
         InvalidRequest: The body is not JSON, its ``config`` or ``inputs`` have the wrong shape, or it has
-            settings that LangServe would drop without a word.
+            fields that LangServe would drop without a word.
     """
     if request.method != "POST":
         return
@@ -177,6 +181,7 @@ async def _require_readable_body(request: Request) -> None:
         raise InvalidRequest("body: it must be JSON in UTF-8, nested no deeper than a thousand") from None
     if not isinstance(body, Mapping):
         raise InvalidRequest("body: it must be an object")
+    _require_known("", body, _FIELDS)
     inputs = body.get("inputs", [])
     if not isinstance(inputs, list):
         raise InvalidRequest("inputs: it must be a list")
@@ -188,19 +193,29 @@ async def _require_readable_body(request: Request) -> None:
     if not all(isinstance(one, Mapping) for one in configs):
         raise InvalidRequest("config: it must be an object; leave it out where there is nothing to say")
     for one in configs:
-        _require_known_settings(one.get("configurable") or {})
-    _require_known_kwargs(body.get("kwargs"), is_batch=_is_batch(request))
-
-
-def _require_known_kwargs(kwargs: Any, *, is_batch: bool) -> None:
+        if _JAVASCRIPT_KEY not in one:
+            # LangChain.js sends settings of its own, such as a time limit.
+            _require_known("config.", one, list(RunnableConfig.__annotations__))
+        _require_known(
+            "config.configurable.",
+            one.get("configurable") or {},
+            [spec.id for spec in ServedGraph.config_fields],
+        )
     # LangChain.js sends one object for each input of a batch.
-    each_kwargs = kwargs if isinstance(kwargs, list) else [kwargs or {}]
-    if not all(isinstance(each, Mapping) for each in each_kwargs):
-        raise InvalidRequest("kwargs: it must be an object; leave it out where there is nothing to say")
-    given = {name for each in each_kwargs for name in each}
-    known = _IGNORED_KWARGS | ({_RETURN_EXCEPTIONS} if is_batch else set())
-    if unknown := sorted(given - known):
-        raise InvalidRequest(f"kwargs.{unknown[0]}: it has no effect here; leave it out")
+    kwargs = body.get("kwargs") or {}
+    known_kwargs = [*_IGNORED_KWARGS, *([_RETURN_EXCEPTIONS] if _is_batch(request) else [])]
+    for one in kwargs if isinstance(kwargs, list) else [kwargs]:
+        _require_known("kwargs.", one, known_kwargs)
+
+
+def _require_known(place: str, given: Any, known: Sequence[str]) -> None:
+    if not isinstance(given, Mapping):
+        raise InvalidRequest(f"{place[:-1]}: it must be an object, or be left out")
+    if unknown := sorted(given.keys() - known):
+        raise InvalidRequest(
+            f"{place}{unknown[0][:100]}: it has no effect here; there are {', '.join(known)}",
+            details={"unknown": [name[:100] for name in unknown[:10]], "known": list(known)},
+        )
 
 
 async def _is_sent_by_javascript(request: Request) -> bool:
@@ -242,17 +257,6 @@ async def _count_inputs(request: Request, inputs: int) -> None:
     request.state.rate = status
     if not status.allowed:
         raise build_refusal(status)
-
-
-def _require_known_settings(configurable: Any) -> None:
-    known = [spec.id for spec in ServedGraph.config_fields]
-    if not isinstance(configurable, Mapping):
-        raise InvalidRequest("config.configurable: it must be an object")
-    if unknown := sorted(configurable.keys() - known):
-        raise InvalidRequest(
-            f"config.configurable.{unknown[0]}: it has no effect here; a run can be given {', '.join(known)}",
-            details={"unknown": [name[:100] for name in unknown[:10]], "known": known},
-        )
 
 
 async def _raise_errors(events: Any) -> AsyncGenerator[Event, None]:

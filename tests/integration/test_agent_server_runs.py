@@ -126,6 +126,7 @@ async def test_what_has_no_effect_is_refused(client: LangGraphClient, model: Scr
         await client.runs.create(thread_id, str(uuid4()), input=TASK)
     for body in (
         {"context": {"flavour": "mint"}},
+        {"input": {**TASK, "flavour": "mint"}},
         {"context": {"tenant": "other"}},
         {"feedback_keys": ["thumbs"]},
         {"stream_mode": "events"},

@@ -151,6 +151,24 @@ async def test_a_body_of_the_wrong_shape_is_refused(caller: Caller, path: str, c
     assert set(answer.json()) == {"error", "message", "details"}
 
 
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("colour", {"colour": "red"}),
+        ("config.recursion", {"config": {"recursion": 3}}),
+        ("config.configurable.model", {"config": {"configurable": {"model": "openai:gpt-4o"}}}),
+        ("kwargs.colour", {"kwargs": {"colour": "red"}}),
+    ],
+)
+async def test_a_field_that_has_no_effect_is_refused_by_name(
+    caller: Caller, field: str, change: dict[str, Any]
+) -> None:
+    body = {"input": dict(REGISTRY["react"].example), **change}
+    answer = await caller.send(caller.build("POST", "/react/invoke", json=body))
+    assert (answer.status_code, answer.json()["error"]) == (422, "invalid_request")
+    assert answer.json()["message"].startswith(f"{field}: it has no effect here")
+
+
 @pytest.mark.parametrize("thread_id", ["\x00", "a\r\nb", "é", "日本", "x" * 201])
 @pytest.mark.parametrize("path", ["/react/invoke", "/react/stream", "/coordinator/invoke"])
 async def test_a_malformed_thread_id_is_refused(caller: Caller, path: str, thread_id: str) -> None:

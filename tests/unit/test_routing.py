@@ -2,15 +2,18 @@
 
 import asyncio
 import sys
+import threading
 import uuid
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from core import deadline
 from core.embeddings import Embedder
 from core.errors import EmbeddingError, StartupError
-from nodes.coordinator.classifier import load_arrays
+from nodes.coordinator.classifier import Classifier, fit_classifier, load_arrays
 from nodes.coordinator.router import MAX_CLAUSES, Router, _classifiers, split_clauses
 from tests.support.embeddings import CountingEmbeddings, counting_embedder
 
@@ -182,6 +185,28 @@ async def test_a_failed_fit_is_retried_by_the_next_caller(router: Router, model:
         await router.prepare()
     model.down = False
     assert (await router.route("book a meeting on friday")).route == "scheduling"
+
+
+async def test_a_message_does_not_wait_until_the_router_has_learnt(
+    router: Router, model: CountingEmbeddings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_free = threading.Event()
+
+    def fit_when_free(*given: Any) -> Classifier:
+        is_free.wait()
+        return fit_classifier(*given)
+
+    monkeypatch.setattr("nodes.coordinator.router.fit_classifier", fit_when_free)
+    monkeypatch.setattr("nodes.coordinator.router._FIT_SECONDS", 0.0)
+    try:
+        with deadline.within(30), pytest.raises(EmbeddingError, match="still learning"):
+            await router.route("book a meeting on friday")
+        # The model has not failed, and whoever has the time waits for the same fit.
+        assert router.fault == ""
+    finally:
+        is_free.set()
+    assert (await router.route("book a meeting on friday")).route == "scheduling"
+    assert model.texts.count("tell me a joke") == 1
 
 
 def new_process() -> None:
