@@ -22,7 +22,8 @@ import uvloop
 from rich.console import Console
 
 from benchmarks.clients import ask
-from benchmarks.served import NAME, SHORT_NAME, TOKENS
+from benchmarks.served import NAME, SHORT_NAME
+from benchmarks.shared_graph import TOKENS
 from benchmarks.service import Target, target
 from checkpoints.pool import open_pool
 from core.logging import configure_logging
