@@ -23,8 +23,8 @@ from rich.console import Console
 
 from benchmarks.clients import ask
 from benchmarks.served import NAME, SHORT_NAME
-from benchmarks.shared_graph import TOKENS
 from benchmarks.service import Target, target
+from benchmarks.shared_graph import TOKENS
 from checkpoints.pool import open_pool
 from core.logging import configure_logging
 from core.postgres import Pool

@@ -118,6 +118,7 @@ def _sum_cpu(parent: psutil.Process) -> float:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
+    """Return a percentile of seconds, in ms."""
     if not values:
         return float("nan")
     ordered = sorted(values)

@@ -1,4 +1,4 @@
-"""The graph that ``benchmarks/agent_server.py`` has two servers serve: seven steps, one of which streams 80 tokens.
+"""The graph that ``benchmarks/agent_server.py`` has two servers serve: seven steps, one streams 80 tokens.
 
 It needs LangGraph alone, so that a server in another environment can load this file by its path.
 """
