@@ -124,11 +124,13 @@ def create_app(service: Service | None = None) -> FastAPI:
         middleware=[Middleware(middleware) for middleware in MIDDLEWARE],
     )
     install_error_handlers(app)
+    # Routes are tried in this order, so those that get most requests come first.
+    app.include_router(messages_router())
+    app.include_router(agent_server_router())
     app.include_router(pages_router())
     app.include_router(health_router())
     app.include_router(metrics_router())
     app.include_router(agents_router())
-    app.include_router(messages_router())
     app.include_router(chat_completions_router())
     app.include_router(mcp_router())
     app.include_router(runs_router())
@@ -139,7 +141,6 @@ def create_app(service: Service | None = None) -> FastAPI:
     app.include_router(overview_router())
     app.include_router(memory_router())
     app.include_router(workflows_router())
-    app.include_router(agent_server_router())
     app.include_router(webhooks_router())
     app.include_router(whatsapp_router())
     app.include_router(langserve_router())
