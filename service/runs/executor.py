@@ -31,6 +31,7 @@ from service.errors import error_body, to_service_error
 from service.runs.announcements import describe_result, read_subject
 from service.runs.answers import refuse_wrong_answers
 from service.runs.claims import CLIENT_GONE, SHUTDOWN, Claim, RunClaims, was_suspended
+from service.runs.event_parts import stream_with_events
 from service.runs.events import RunLog
 from service.runs.followers import RunFollowers
 from service.runs.limits import RunQueue
@@ -358,22 +359,23 @@ class RunExecutor:
         callbacks = await _start_callbacks(request)
         if handler:
             callbacks.add_handler(handler)
-        options = request.options
-        stream = graph.astream(
-            graph_input,
-            patch_config(config, callbacks=callbacks),
-            context=request.graph_context,
-            stream_mode=list(request.modes),
-            subgraphs=request.subgraphs,
-            output_keys=None if options.full_state else graph.output_channels,
-            interrupt_before=options.interrupt_before or None,
-            interrupt_after=options.interrupt_after or None,
-            durability=request.durability,
-            control=control,
-            version="v2",
-        )
-        # It is a generator and has to be closed; LangGraph's annotation is wider.
-        parts = cast("AsyncGenerator[RunPart, None]", stream)
+        options, config = request.options, patch_config(config, callbacks=callbacks)
+        arguments: dict[str, Any] = {
+            "context": request.graph_context,
+            "stream_mode": list(request.modes),
+            "subgraphs": request.subgraphs,
+            "output_keys": None if options.full_state else graph.output_channels,
+            "interrupt_before": options.interrupt_before or None,
+            "interrupt_after": options.interrupt_after or None,
+            "durability": request.durability,
+            "control": control,
+        }
+        if "events" in options.stream_mode:
+            parts = stream_with_events(graph, graph_input, config, request.run_id, **arguments)
+        else:
+            # It is a generator and has to be closed; LangGraph's annotation is wider.
+            stream: Any = graph.astream(graph_input, config, version="v2", **arguments)
+            parts = cast("AsyncGenerator[RunPart, None]", stream)
         return refuse_wrong_answers(parts, graph_input, pending) if pending else parts
 
 

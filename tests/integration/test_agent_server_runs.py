@@ -128,7 +128,7 @@ async def test_what_has_no_effect_is_refused(client: LangGraphClient, model: Scr
         {"context": {"flavour": "mint"}},
         {"context": {"tenant": "other"}},
         {"feedback_keys": ["thumbs"]},
-        {"stream_mode": "events"},
+        {"stream_mode": "everything"},
         {"interrupt_before": ["nowhere"]},
         {"durability": "exit"},
     ):
