@@ -129,6 +129,7 @@ async def test_what_has_no_effect_is_refused(client: LangGraphClient, model: Scr
         {"context": {"tenant": "other"}},
         {"feedback_keys": ["thumbs"]},
         {"stream_mode": "everything"},
+        {"input": {**TASK, "instructions": "Be brief."}},
         {"interrupt_before": ["nowhere"]},
         {"durability": "exit"},
     ):

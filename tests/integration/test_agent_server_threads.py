@@ -188,6 +188,9 @@ async def test_a_cron_begins_each_of_its_runs_once(
     values: Any = await client.runs.join(thread_id, run["run_id"])
     assert values["final_answer"] == "Good morning."
     assert run["metadata"] == {"cron_id": cron["cron_id"]}
+    for changed in ({"flavour": "mint"}, {"input": {"task": 1}}, {"durability": "exit"}):
+        with pytest.raises(UnprocessableEntityError):
+            await client.http.patch(f"/runs/crons/{cron['cron_id']}", json=changed)
     stopped = await client.crons.update(cron["cron_id"], enabled=False)
     assert stopped["next_run_date"] is None
     await client.crons.delete(cron["cron_id"])
@@ -237,6 +240,15 @@ async def test_a_thread_lives_as_long_as_it_was_given(up: RunningService, client
         await client.threads.get(short["thread_id"])
     shown: Any = await client.threads.get(long["thread_id"], include=["ttl"])
     assert shown["ttl"]["strategy"] == "keep_latest"
+
+
+async def test_every_graph_is_drawn_and_described(client: Any) -> None:
+    for assistant in await client.assistants.search(metadata={"created_by": "system"}, limit=100):
+        drawn = await client.assistants.get_graph(assistant["assistant_id"], xray=True)
+        assert {"__start__", "__end__"} < {str(node["id"]) for node in drawn["nodes"]}
+        schemas = await client.assistants.get_schemas(assistant["assistant_id"])
+        assert schemas["input_schema"]["properties"]
+        await client.assistants.get_subgraphs(assistant["assistant_id"], recurse=True)
 
 
 async def test_the_store_finds_items_by_meaning_and_keeps_tenants_apart(
