@@ -7,7 +7,7 @@ percent sign.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple, cast, get_args
+from typing import Any, Final, NamedTuple, get_args
 
 import numpy as np
 
@@ -144,7 +144,7 @@ class NoteItems:
 
 def is_of_memory(namespace: Namespace | None) -> bool:
     """Return whether a namespace, or a prefix of one, is the memory's."""
-    return bool(namespace) and namespace[0] == MEMORY_ROOT
+    return namespace is not None and tuple(namespace[:1]) == (MEMORY_ROOT,)
 
 
 def _parse_namespace(tenant: str, namespace: Namespace) -> _Place:
@@ -157,7 +157,7 @@ def _parse_namespace(tenant: str, namespace: Namespace) -> _Place:
         raise InvalidRequest(
             f"namespace: the note's type is one of {', '.join(TYPES)}, and not {kind[:50]!r}"
         )
-    return _Place(Scope(tenant, contact), cast("NoteType | None", kind or None), agent)
+    return _Place(Scope(tenant, contact), kind or None, agent)
 
 
 def _find_notes(tenant: str, namespace: Namespace) -> tuple[_Place, NoteType]:

@@ -23,6 +23,7 @@ from core.errors import InvalidRequest, NotFound, ServiceError
 from core.metrics import Meter, current_meter
 from nodes.coordinator.state import EarlierMessage
 from service.auth.principal import Identity
+from service.conversations.sessions import SESSION_GRAPH
 from service.errors import error_response, invalid_request
 from service.lifespan import Service
 from service.routes import sse
@@ -44,10 +45,10 @@ from service.routes.messages import (
     get_text,
     prepare_message,
 )
+from service.runs.inputs import require_storable
 from service.runs.output import RunEvents, RunResult
 from service.runs.recovery import listen_to_nobody
-from service.runs.request import check_thread_id, new_thread_id, require_storable
-from service.runs.sessions import SESSION_GRAPH
+from service.runs.request import check_thread_id, new_thread_id
 
 Chunk = dict[str, Any]
 

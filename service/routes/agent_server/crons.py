@@ -161,7 +161,7 @@ async def _create(
 async def _check_run(
     service: Service, identity: Identity, body: dict[str, Any], thread_id: str | None
 ) -> RunBody:
-    """Return the body of a cron's runs. What is wrong with it is said now, and not to nobody at their begin."""
+    """Return the body of a cron's runs. What is wrong with it is said now, and not when nobody listens."""
     try:
         run = RunBody.model_validate(body)
     except ValidationError as error:
