@@ -18,7 +18,7 @@ INSTALL = { $(2)/bin/python -m pip --disable-pip-version-check install --quiet u
 
 .PHONY: help serve console worker demo keys migrate retention audit-verify memory-serve test javascript test-thorough conformance check check-deploy fmt snapshots \
 	docs example-vectors proto requirements studio studio-dev fuzz audit-dependencies chaos chaos-events eval try-model gguf test-gguf bench-service bench-fairness bench-messages bench-checkpoints bench-growth \
-	bench-memory bench-workflows bench-queue bench-run-streams bench-background bench-events bench-workers bench-costs bench-cells clean
+	bench-memory bench-workflows bench-queue bench-agent-server bench-run-streams bench-background bench-events bench-workers bench-costs bench-cells clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## /{printf "  make %-19s %s\n", $$1, $$2}' Makefile
@@ -179,6 +179,9 @@ bench-queue: $(VENV)/.runtime ## Measure the task queue: how soon a job starts, 
 
 bench-events: $(VENV)/.runtime ## Measure how events leave: RabbitMQ with confirms, webhooks (about a minute, needs RabbitMQ)
 	@exec $(BIN)/python -m benchmarks.events $(ARGS)
+
+bench-agent-server: $(VENV)/.runtime ## Measure the Agent Server API; AEGRA=path/to/python measures aegra's beside it (about four minutes)
+	@exec $(BIN)/python -m benchmarks.agent_server $(if $(AEGRA),--aegra "$(AEGRA)") $(ARGS)
 
 bench-background: $(VENV)/.runtime ## Measure background runs: how soon they start, and beside interactive ones (about two minutes)
 	@exec $(BIN)/python -m benchmarks.background $(ARGS)

@@ -22,8 +22,9 @@ import uvloop
 from rich.console import Console
 
 from benchmarks.clients import ask
-from benchmarks.served import NAME, SHORT_NAME, SHORT_SPEC, TOKENS, build_step
+from benchmarks.served import NAME, SHORT_NAME, SHORT_SPEC, build_step
 from benchmarks.service import Target, target
+from benchmarks.shared_graph import TOKENS
 from checkpoints.pool import open_pool
 from core.logging import configure_logging
 from core.postgres import Pool

@@ -23,8 +23,9 @@ from rich.table import Table
 
 from benchmarks.clients import Answer, ask
 from benchmarks.costs import read_wal_position
-from benchmarks.served import NAME, TOKENS
+from benchmarks.served import NAME
 from benchmarks.service import Target, target
+from benchmarks.shared_graph import TOKENS
 from checkpoints.pool import open_pool
 from core.logging import configure_logging
 from core.settings import DatabaseSettings, LogSettings

@@ -1,25 +1,24 @@
-"""The service that ``benchmarks/service.py`` measures, with two more graphs and a model that never waits.
+"""The service that ``benchmarks/service.py`` measures, with three more graphs and a model that never waits.
 
 ``steps`` has seven steps, one of which streams 80 tokens, so that nearly all of the time is the service's;
-``step`` has one, without a model. It runs in processes of its own, as many as ``WORKERS`` says: ``python -m
-benchmarks.served`` prints its address when it is ready.
+``step`` has one, without a model; ``shared`` (in one process only) is that of :mod:`benchmarks.shared_graph`.
+It runs in processes of its own, as many as ``WORKERS`` says: ``python -m benchmarks.served`` prints its
+address when it is ready.
 """
 
-import asyncio
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Final, cast
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessageChunk, AnyMessage, BaseMessage, HumanMessage
-from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.messages import AnyMessage, HumanMessage
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
+from benchmarks.shared_graph import SPEAKS, STEPS, TokensModel
+from benchmarks.shared_graph import graph as shared_graph
 from core.context import Context
 from core.models import ChatModels, ModelInfo
 from core.settings import Settings
@@ -30,10 +29,8 @@ from nodes.shared.channels import Messages
 
 NAME: Final = "steps"
 SHORT_NAME: Final = "step"
-STEPS: Final = 7
-TOKENS: Final = 80
-# The number of the step that calls the model.
-SPEAKS: Final = 4
+# Knows nothing of this service: benchmarks/agent_server.py has another server serve it too.
+SHARED_NAME: Final = "shared"
 INFO: Final = ModelInfo(
     model="scripted",
     reasoning_model="scripted",
@@ -41,40 +38,6 @@ INFO: Final = ModelInfo(
     is_language_model=False,
     why="it is measured what the service costs without one",
 )
-
-
-class TokensModel(BaseChatModel):
-    """Streams ``TOKENS`` tokens without waiting, and yields to other tasks between them."""
-
-    @property
-    def _llm_type(self) -> str:
-        return "tokens"
-
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        raise NotImplementedError("the service is asynchronous")
-
-    async def _astream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,  # noqa: ARG002
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002
-        **kwargs: Any,  # noqa: ARG002
-    ) -> AsyncIterator[ChatGenerationChunk]:
-        for index in range(TOKENS):
-            yield ChatGenerationChunk(message=AIMessageChunk(content=f"word{index} "))
-            await asyncio.sleep(0)
-        last = AIMessageChunk(
-            content="",
-            response_metadata={"finish_reason": "stop"},
-            usage_metadata={"input_tokens": len(messages), "output_tokens": TOKENS, "total_tokens": TOKENS},
-        )
-        yield ChatGenerationChunk(message=last)
 
 
 class StepsInput(BaseModel):
@@ -155,6 +118,7 @@ def main() -> int:
     from service.cli.running import report_exit, run_in_loop  # noqa: PLC0415
     from service.cli.serve import serve_until_signal  # noqa: PLC0415
     from service.cli.supervisor import supervise  # noqa: PLC0415
+    from service.runs.graphs import ForeignGraph  # noqa: PLC0415
 
     def announce(url: str) -> None:
         print(url, flush=True)
@@ -163,7 +127,12 @@ def main() -> int:
         models = ChatModels(INFO, lambda _: TokensModel())
         if settings.server.workers == 1:
             run_in_loop(
-                serve_until_signal(settings, models=models, announce=lambda running: announce(running.url))
+                serve_until_signal(
+                    settings,
+                    models=models,
+                    foreign=[ForeignGraph(name=SHARED_NAME, source=shared_graph)],
+                    announce=lambda running: announce(running.url),
+                )
             )
         else:
             supervise(settings, models, lambda _, url: announce(url))

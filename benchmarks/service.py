@@ -30,7 +30,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.clients import Answer, ask
-from benchmarks.served import NAME, TOKENS
+from benchmarks.served import NAME
+from benchmarks.shared_graph import TOKENS
 from checkpoints.embedded import embedded_postgres_server
 from service.observability.agent_status import estimate_quantile
 
@@ -97,11 +98,11 @@ class Measured:
 
     def first(self, share: float) -> float:
         """Return a percentile of the clients' time to first token, ms."""
-        return _percentile([answer.first for answer in self.answers if answer.first is not None], share)
+        return percentile([answer.first for answer in self.answers if answer.first is not None], share)
 
     def total(self, share: float) -> float:
         """Return a percentile of the time to the last byte, ms."""
-        return _percentile([answer.seconds for answer in self.answers], share)
+        return percentile([answer.seconds for answer in self.answers], share)
 
     def own(self, share: float) -> float:
         """Return a percentile of the time to first token that the service measured, ms."""
@@ -116,7 +117,8 @@ def _sum_cpu(parent: psutil.Process) -> float:
     return float(seconds)
 
 
-def _percentile(values: Sequence[float], share: float) -> float:
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return a percentile of seconds, in ms."""
     if not values:
         return float("nan")
     ordered = sorted(values)

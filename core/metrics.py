@@ -5,10 +5,11 @@ the work is done (:func:`current_meter`). A context variable carries it, so two 
 mix, and no builder of a graph has to pass it on. Without a meter nothing is counted.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, Literal, Protocol, TypeAlias
 
 ModelOutcome: TypeAlias = Literal["answered", "unavailable", "refused", "broken_off"]
@@ -27,6 +28,11 @@ class Attempt:
 
 class Meter(Protocol):
     """Counts what happens in a run."""
+
+    @property
+    def tokens(self) -> Mapping[str, tuple[int, int]]:
+        """Input and output tokens by model, as providers counted them."""
+        ...
 
     def record_first_token(self) -> None:
         """Record that a model began to reply; only the first reply of a run counts."""
@@ -57,6 +63,8 @@ class Meter(Protocol):
 
 class NoMeter:
     """Counts nothing."""
+
+    tokens: Final[Mapping[str, tuple[int, int]]] = MappingProxyType({})
 
     def record_first_token(self) -> None:
         """Do nothing."""

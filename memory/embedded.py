@@ -218,6 +218,20 @@ class EmbeddedMemory:
                 self._pool, scope, query, agent=agent, limit=limit, policies=self._policies
             )
 
+    async def list_notes(
+        self,
+        scope: Scope,
+        *,
+        type: NoteType | None = None,  # noqa: A002
+        agent: str = "",
+        limit: int = 100,
+    ) -> list[Note]:
+        """See :meth:`core.memory.Memory.list_notes`."""
+        with translate_errors():
+            return await notes.list_notes(
+                self._pool, scope, kind=type, agent=agent, limit=limit, policies=self._policies
+            )
+
     async def recent(self, scope: Scope, *, session_id: str = "", limit: int = 20) -> list[Message]:
         """See :meth:`core.memory.Memory.recent`."""
         with translate_errors():

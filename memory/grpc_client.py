@@ -297,6 +297,26 @@ class RemoteMemory:
         with _check_response():
             return [conversion.from_hit(hit) for page in pages for hit in page.hits]
 
+    async def list_notes(
+        self,
+        scope: Scope,
+        *,
+        type: NoteType | None = None,  # noqa: A002
+        agent: str = "",
+        limit: int = 100,
+    ) -> list[Note]:
+        """See :meth:`core.memory.Memory.list_notes`."""
+        with _refuse_invalid():
+            request = pb.ListNotesRequest(
+                scope=conversion.to_scope(scope),
+                type=conversion.to_note_type(type) if type else pb.NOTE_TYPE_UNSPECIFIED,
+                agent=agent,
+                limit=limit,
+            )
+        pages = await self._call_stream(self._stub.ListNotes, request)
+        with _check_response():
+            return [conversion.from_note(note) for page in pages for note in page.notes]
+
     async def check_health(self) -> None:
         """Check the service's health.
 

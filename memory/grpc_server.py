@@ -37,6 +37,7 @@ Context: TypeAlias = aio.ServicerContext[Any, Any]
 # Defaults of fields that are not set, promised in memory.proto.
 DEFAULT_STRATEGY: Final = "general"
 DEFAULT_LIMIT: Final = 10
+DEFAULT_NOTES: Final = 100
 DEFAULT_RECENT: Final = 20
 DEFAULT_DEPTH: Final = 1
 
@@ -311,6 +312,21 @@ class MemoryServicer(MemoryServiceServicer):
             )
             for page in conversion.paginate(conversion.to_hit(hit) for hit in hits):
                 yield pb.RecallResponse(hits=page)
+
+    async def ListNotes(
+        self, request: pb.ListNotesRequest, context: Context
+    ) -> AsyncIterator[pb.ListNotesResponse]:
+        async with _ErrorsAsStatuses(context):
+            with _refuse_invalid():
+                kind = conversion.from_note_type(request.type) if request.type else None
+            notes = await self._memory.list_notes(
+                conversion.from_scope(request.scope),
+                type=kind,
+                agent=request.agent,
+                limit=request.limit if request.HasField("limit") else DEFAULT_NOTES,
+            )
+            for page in conversion.paginate(conversion.to_note(note) for note in notes):
+                yield pb.ListNotesResponse(notes=page)
 
     async def Route(self, request: pb.RouteRequest, context: Context) -> pb.RouteResponse:
         async with _ErrorsAsStatuses(context):

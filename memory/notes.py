@@ -33,6 +33,7 @@ log = get_logger(__name__)
 MAX_NOTE_CHARACTERS: Final = 4_000
 MAX_QUERY_CHARACTERS: Final = 1_000
 MAX_LIMIT: Final = 100
+MAX_LISTED: Final = 1_000
 SWEEP_BATCH: Final = 500
 SWEEP_BATCH_SCOPES: Final = 20
 # The advisory lock of the sweep; any fixed number will do.
@@ -72,6 +73,13 @@ UPDATE memory.notes SET uses = uses + 1, used_at = %(now)s {_OF_KEY}
 RETURNING id, type, agent, key, text, remembered_at, uses
 """  # noqa: S608  # constants alone
 DELETE_SQL: Final = f"DELETE FROM memory.notes {_OF_KEY}"  # noqa: S608  # constants alone
+LIST_SQL: Final = """
+SELECT notes.id, type, agent, key, text, remembered_at, uses FROM memory.notes
+JOIN unnest(%(types)s::text[], %(oldest)s::timestamptz[]) AS policy (type, oldest) USING (type)
+WHERE scope = (SELECT id FROM memory.scopes WHERE tenant = %(tenant)s AND contact_id = %(contact)s)
+  AND remembered_at > oldest AND (%(agent)s = '' OR agent = %(agent)s)
+ORDER BY remembered_at DESC, id DESC LIMIT %(limit)s
+"""
 # The question is parsed in every language, as in memory/retrievers.py. A concurrent recall's lock is not
 # waited for, because a use that goes uncounted does no harm.
 RECALL_SQL: Final = """
@@ -251,6 +259,36 @@ def _parse_note(row: DictRow) -> Note:
     return Note(**{**row, "id": str(row["id"]), "remembered_at": to_utc(row["remembered_at"])})
 
 
+async def list_notes(
+    pool: Pool, scope: Scope, *, kind: NoteType | None, agent: str, limit: int, policies: NotePolicies
+) -> list[Note]:
+    """Return the notes of all agents; see :meth:`core.memory.Memory.list_notes`.
+
+    Raises:
+        MemoryRefused: The scope, the type or the agent is not valid, or the limit is out of range.
+    """
+    check_scope(scope)
+    if agent:
+        _check_agent(agent)
+    if kind:
+        _check_type(kind)
+    if not 1 <= limit <= MAX_LISTED:
+        raise MemoryRefused(f"limit must be from 1 to {MAX_LISTED}")
+    types: list[NoteType] = [kind] if kind else list(policies.retention)
+    now = datetime.now(UTC)
+    parameters = {
+        "tenant": scope.tenant,
+        "contact": scope.contact_id,
+        "agent": agent,
+        "types": types,
+        "oldest": [now - policies.retention[each] for each in types],
+        "limit": limit,
+    }
+    async with pool.connection() as connection:
+        rows = await (await connection.execute(LIST_SQL, parameters)).fetchall()
+    return [_parse_note(row) for row in rows]
+
+
 async def recall(
     pool: Pool,
     scope: Scope,
@@ -362,6 +400,10 @@ class NoteSweeper:
 def _check_owner(scope: Scope, kind: NoteType, agent: str) -> None:
     check_scope(scope)
     _check_agent(agent)
+    _check_type(kind)
+
+
+def _check_type(kind: NoteType) -> None:
     if kind not in get_args(NoteType):
         raise MemoryRefused(f"type {kind!r} is not known; there are {', '.join(get_args(NoteType))}")
 

@@ -133,12 +133,14 @@ def create_app(service: Service | None = None) -> FastAPI:
 @cache
 def _build_routers() -> tuple[APIRouter, ...]:
     """Build the routes once per process: they find the service in the application that a request reaches."""
+    # They are tried in this order, so those that get most requests come first.
     return (
+        messages_router(),
+        agent_server_router(),
         pages_router(),
         health_router(),
         metrics_router(),
         agents_router(),
-        messages_router(),
         chat_completions_router(),
         mcp_router(),
         runs_router(),
@@ -149,7 +151,6 @@ def _build_routers() -> tuple[APIRouter, ...]:
         overview_router(),
         memory_router(),
         workflows_router(),
-        agent_server_router(),
         webhooks_router(),
         whatsapp_router(),
         langserve_router(),

@@ -28,6 +28,7 @@ from service.agent_server.assistants import AssistantStore
 from service.agent_server.commands import ThreadCommands
 from service.agent_server.crons import CronStore
 from service.agent_server.items import ItemStore
+from service.agent_server.note_items import NoteItems
 from service.agent_server.opening import open_agent_server, schedule_agent_server
 from service.agent_server.protocol_streams import ProtocolStreams
 from service.agent_server.run_builder import RunBuilder
@@ -133,6 +134,7 @@ class Service:
         run_builder: Builds the runs that the Agent Server API is asked for.
         crons: Runs that begin again and again.
         items: What graphs and clients keep beside threads.
+        note_items: The memory's notes, as the store shows them.
         commands: Carries out the commands of the streaming protocol.
         protocol_streams: Follows threads, for its clients too.
         requests: Idempotency keys of requests.
@@ -180,6 +182,7 @@ class Service:
     run_builder: RunBuilder
     crons: CronStore
     items: ItemStore
+    note_items: NoteItems
     commands: ThreadCommands
     protocol_streams: ProtocolStreams
     requests: RequestKeys
@@ -318,6 +321,7 @@ async def open_service(
             hooks=hooks,
             checkpointer=saver,
             embedder=build_embedder(settings, "retrieval", cache=vectors),
+            memory=memory,
             register_webhook=partial(register_run_webhook, webhook_sender, webhooks),
         )
         schedule_agent_server(api, queue, runs.executor, run_store=runs.store, erasure=erasure)
@@ -364,6 +368,7 @@ async def open_service(
             run_builder=api.run_builder,
             crons=api.crons,
             items=api.items,
+            note_items=api.note_items,
             commands=ThreadCommands(
                 api.run_builder, runs.executor, store=runs.store, graphs=api.catalogue, owners=owners
             ),

@@ -190,6 +190,24 @@ class Memory(Protocol):
         """
         ...
 
+    async def list_notes(
+        self,
+        scope: Scope,
+        *,
+        type: NoteType | None = None,  # noqa: A002
+        agent: str = "",
+        limit: int = 100,
+    ) -> list[Note]:
+        """Return the notes of all agents, the newest first, without counting a use.
+
+        Args:
+            scope: The contact.
+            type: Notes of this type alone; ``None``: of any.
+            agent: Notes of this agent alone; empty: of all.
+            limit: Most notes.
+        """
+        ...
+
     async def check_health(self) -> None:
         """Return if the memory can be used now."""
         ...
@@ -304,6 +322,17 @@ class NoMemory:
         self._refuse()
 
     async def recall(self, scope: Scope, query: str, *, agent: str, limit: int = 10) -> list[Hit]:  # noqa: ARG002
+        """Raise :class:`MemoryUnavailable`."""
+        self._refuse()
+
+    async def list_notes(
+        self,
+        scope: Scope,  # noqa: ARG002
+        *,
+        type: NoteType | None = None,  # noqa: A002, ARG002
+        agent: str = "",  # noqa: ARG002
+        limit: int = 100,  # noqa: ARG002
+    ) -> list[Note]:
         """Raise :class:`MemoryUnavailable`."""
         self._refuse()
 

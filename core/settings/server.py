@@ -1,11 +1,12 @@
 """Where the service listens, who may call it and how often, and what it logs and traces."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings
+from pydantic_settings import BaseSettings, NoDecode
 
 from core.settings.base import LOOPBACK, Seconds, check_http_address, group_config
 
@@ -48,10 +49,10 @@ class ServerSettings(BaseSettings):
         "load balancers notice; runs continue meanwhile",
     )
     data_dir: Path = Field(Path(".data"), description="Directory of the embedded Postgres")
-    cors_origins: tuple[str, ...] = Field(
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description='Origins whose pages may call the service, as JSON: ["https://crm.example"]; LangGraph '
-        'Studio\'s is "https://smith.langchain.com"',
+        description="Comma-separated origins whose pages may call the service: https://crm.example; that of "
+        "LangGraph Studio is https://smith.langchain.com",
     )
 
     @property
@@ -61,6 +62,16 @@ class ServerSettings(BaseSettings):
         if not (self.console and self.console_python and self.port):
             return ""
         return f"http://127.0.0.1:{self.console_port}"
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, origins: Any) -> Any:
+        if not isinstance(origins, str):
+            return origins
+        if origins.startswith("["):
+            # The form that this setting had first.
+            return json.loads(origins)
+        return tuple(filter(None, map(str.strip, origins.split(","))))
 
     @field_validator("cors_origins")
     @classmethod

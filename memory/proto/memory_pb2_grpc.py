@@ -94,6 +94,11 @@ class MemoryServiceStub:
                 request_serializer=memory_dot_proto_dot_memory__pb2.RecallRequest.SerializeToString,
                 response_deserializer=memory_dot_proto_dot_memory__pb2.RecallResponse.FromString,
                 _registered_method=True)
+        self.ListNotes = channel.unary_stream(
+                '/ventros.memory.v1.MemoryService/ListNotes',
+                request_serializer=memory_dot_proto_dot_memory__pb2.ListNotesRequest.SerializeToString,
+                response_deserializer=memory_dot_proto_dot_memory__pb2.ListNotesResponse.FromString,
+                _registered_method=True)
         self.Route = channel.unary_unary(
                 '/ventros.memory.v1.MemoryService/Route',
                 request_serializer=memory_dot_proto_dot_memory__pb2.RouteRequest.SerializeToString,
@@ -198,6 +203,13 @@ class MemoryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListNotes(self, request, context):
+        """Return the notes of all agents, the newest first, without counting a use.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Route(self, request, context):
         """Choose the retrieval strategy for a message.
         """
@@ -281,6 +293,11 @@ def add_MemoryServiceServicer_to_server(servicer, server):
                     servicer.Recall,
                     request_deserializer=memory_dot_proto_dot_memory__pb2.RecallRequest.FromString,
                     response_serializer=memory_dot_proto_dot_memory__pb2.RecallResponse.SerializeToString,
+            ),
+            'ListNotes': grpc.unary_stream_rpc_method_handler(
+                    servicer.ListNotes,
+                    request_deserializer=memory_dot_proto_dot_memory__pb2.ListNotesRequest.FromString,
+                    response_serializer=memory_dot_proto_dot_memory__pb2.ListNotesResponse.SerializeToString,
             ),
             'Route': grpc.unary_unary_rpc_method_handler(
                     servicer.Route,
@@ -622,6 +639,33 @@ class MemoryService:
             '/ventros.memory.v1.MemoryService/Recall',
             memory_dot_proto_dot_memory__pb2.RecallRequest.SerializeToString,
             memory_dot_proto_dot_memory__pb2.RecallResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListNotes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/ventros.memory.v1.MemoryService/ListNotes',
+            memory_dot_proto_dot_memory__pb2.ListNotesRequest.SerializeToString,
+            memory_dot_proto_dot_memory__pb2.ListNotesResponse.FromString,
             options,
             channel_credentials,
             insecure,

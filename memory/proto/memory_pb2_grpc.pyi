@@ -75,6 +75,8 @@ class MemoryServiceStub:
     """Delete the note that an agent keeps under a key."""
     Recall: _grpc.UnaryStreamMultiCallable[_memory_pb2.RecallRequest, _memory_pb2.RecallResponse]
     """Return the agent's own and the shared notes on a question, best first."""
+    ListNotes: _grpc.UnaryStreamMultiCallable[_memory_pb2.ListNotesRequest, _memory_pb2.ListNotesResponse]
+    """Return the notes of all agents, the newest first, without counting a use."""
     Route: _grpc.UnaryUnaryMultiCallable[_memory_pb2.RouteRequest, _memory_pb2.RouteResponse]
     """Choose the retrieval strategy for a message."""
     AssembleContext: _grpc.UnaryUnaryMultiCallable[_memory_pb2.AssembleContextRequest, _memory_pb2.AssembleContextResponse]
@@ -109,6 +111,8 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     """Delete the note that an agent keeps under a key."""
     Recall: _aio.UnaryStreamMultiCallable[_memory_pb2.RecallRequest, _memory_pb2.RecallResponse]  # type: ignore[assignment]
     """Return the agent's own and the shared notes on a question, best first."""
+    ListNotes: _aio.UnaryStreamMultiCallable[_memory_pb2.ListNotesRequest, _memory_pb2.ListNotesResponse]  # type: ignore[assignment]
+    """Return the notes of all agents, the newest first, without counting a use."""
     Route: _aio.UnaryUnaryMultiCallable[_memory_pb2.RouteRequest, _memory_pb2.RouteResponse]  # type: ignore[assignment]
     """Choose the retrieval strategy for a message."""
     AssembleContext: _aio.UnaryUnaryMultiCallable[_memory_pb2.AssembleContextRequest, _memory_pb2.AssembleContextResponse]  # type: ignore[assignment]
@@ -212,6 +216,14 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_memory_pb2.RecallResponse], _abc.AsyncIterator[_memory_pb2.RecallResponse]]:
         """Return the agent's own and the shared notes on a question, best first."""
+
+    @_abc_1.abstractmethod
+    def ListNotes(
+        self,
+        request: _memory_pb2.ListNotesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_memory_pb2.ListNotesResponse], _abc.AsyncIterator[_memory_pb2.ListNotesResponse]]:
+        """Return the notes of all agents, the newest first, without counting a use."""
 
     @_abc_1.abstractmethod
     def Route(

@@ -9,7 +9,7 @@ from langgraph.graph.state import CompiledStateGraph
 from pydantic import TypeAdapter
 from pydantic.errors import PydanticUserError
 
-from core.context import Context
+from core.context import RUN_CONTEXT, Context
 from service.agent_server.run_builder import CONTEXT_FIELDS
 from service.runs.graphs import AgentGraph
 from service.runs.request import CompiledGraph
@@ -25,7 +25,13 @@ async def draw(graph: AgentGraph, *, depth: int | bool) -> dict[str, Any]:
         depth: How many levels of subgraphs are drawn; ``True``: all.
     """
     compiled = await graph.open("assistants.read")
-    drawn: Graph = await compiled.aget_graph(xray=depth)
+    # LangGraph prepares tasks without a state, and asks for the keys of cached ones. Outside of a run these
+    # do not depend on the state.
+    request = RUN_CONTEXT.set(None)
+    try:
+        drawn: Graph = await compiled.aget_graph(xray=depth)
+    finally:
+        RUN_CONTEXT.reset(request)
     described = drawn.to_json(with_schemas=False)
     texts = dict(_describe_nodes(compiled, ""))
     for node in described["nodes"]:

@@ -28,6 +28,8 @@ from service.agent_server.assistants import QUERIES
 
 Namespace: TypeAlias = Sequence[str]
 
+# The first label of the namespaces in which the store shows the memory's notes.
+MEMORY_ROOT: Final = "contact_memory"
 # Of a namespace with more items, a search by meaning compares the newest.
 MAX_COMPARED: Final = 5_000
 MAX_DEPTH: Final = 100
@@ -188,10 +190,12 @@ def check_namespace(namespace: Namespace) -> None:
     """Check a namespace that something is written to.
 
     Raises:
-        InvalidRequest: It is empty, or a label is empty or has a dot.
+        InvalidRequest: It is empty, a label is empty or has a dot, or it is the memory's.
     """
     if not namespace or not all(label and "." not in label for label in namespace):
         raise InvalidRequest("namespace: it has at least one label, and none is empty or has a dot")
+    if namespace[0] == MEMORY_ROOT:
+        raise InvalidRequest(f"namespace: {MEMORY_ROOT!r} is the memory's; graphs keep items elsewhere")
 
 
 def _read_text(value: Mapping[str, Any], fields: Sequence[str] | None) -> str:

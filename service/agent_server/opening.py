@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from langgraph.types import Checkpointer
 
 from core.embeddings import Embedder
+from core.memory import Memory
 from core.postgres import Pool
 from graphs.registry import REGISTRY
 from service.agent_server.assistants import AssistantStore
 from service.agent_server.crons import PASS_SECONDS, CronRunner, CronStore
 from service.agent_server.expiry import Expiry
 from service.agent_server.items import ItemStore, TenantStore
+from service.agent_server.note_items import NoteItems
 from service.agent_server.run_builder import RegisterWebhook, RunBuilder
 from service.agent_server.threads import ThreadStore
 from service.conversations.hooks import RunHooks
@@ -34,6 +36,7 @@ class AgentServer:
     run_builder: RunBuilder
     crons: CronStore
     items: ItemStore
+    note_items: NoteItems
 
 
 def open_agent_server(
@@ -45,6 +48,7 @@ def open_agent_server(
     hooks: RunHooks,
     checkpointer: Checkpointer,
     embedder: Embedder,
+    memory: Memory,
     register_webhook: RegisterWebhook,
 ) -> AgentServer:
     """Return what the API serves.
@@ -57,6 +61,7 @@ def open_agent_server(
         hooks: What happens around runs of our own graphs.
         checkpointer: The saver of the foreign ones.
         embedder: Embeds the items of the store.
+        memory: Has notes, which the store shows.
         register_webhook: Returns the endpoint of a webhook that a run names.
     """
     stack.push_async_callback(embedder.aclose)
@@ -72,6 +77,7 @@ def open_agent_server(
         run_builder=RunBuilder(assistants, hooks, register_webhook),
         crons=CronStore(pool),
         items=items,
+        note_items=NoteItems(memory, embedder),
     )
 
 

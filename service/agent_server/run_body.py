@@ -130,14 +130,8 @@ class RunBody(BaseModel):
     def _list_modes(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
-    @field_validator("stream_mode")
-    @classmethod
-    def _check_modes(cls, value: list[str]) -> list[str]:
-        if "events" in value:
-            raise ValueError("'events' is not supported; use 'messages-tuple', 'updates' or 'tasks'")
-        return value
-
     @property
     def modes(self) -> tuple[StreamMode, ...]:
-        """LangGraph's stream modes; ``updates`` hold the questions."""
-        return tuple(dict.fromkeys([*(STREAM_MODES[mode] for mode in self.stream_mode), "values", "updates"]))
+        """LangGraph's stream modes; ``updates`` hold the questions, and ``events`` are none of its modes."""
+        asked = [STREAM_MODES[mode] for mode in self.stream_mode if mode != "events"]
+        return tuple(dict.fromkeys([*asked, "values", "updates"]))

@@ -16,12 +16,11 @@ from fastapi import APIRouter, Header, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
-from langchain_core.callbacks import AsyncCallbackHandler, AsyncCallbackManager, BaseCallbackManager
-from langchain_core.messages import AIMessage
-from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.callbacks import BaseCallbackManager
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from core.errors import InvalidRequest, NotFound, ServiceError
+from core.metrics import Meter, current_meter
 from nodes.coordinator.state import EarlierMessage
 from service.auth.principal import Identity
 from service.conversations.sessions import SESSION_GRAPH
@@ -48,6 +47,7 @@ from service.routes.messages import (
 )
 from service.runs.inputs import require_storable
 from service.runs.output import RunEvents, RunResult
+from service.runs.recovery import listen_to_nobody
 from service.runs.request import check_thread_id, new_thread_id
 
 Chunk = dict[str, Any]
@@ -110,32 +110,24 @@ class ChatRequest(BaseModel):
     )
 
 
-class UsageCounter(AsyncCallbackHandler):
-    """Adds up the tokens that the models of a run used.
-
-    LangChain's own handler leaves out models that do not say their name.
-    """
+class RunUsage:
+    """The tokens that the models of a run used, as its meter counts them."""
 
     def __init__(self) -> None:
-        self._input = self._output = 0
+        self._meter: Meter | None = None
 
-    async def on_llm_end(self, response: LLMResult, **_: Any) -> None:
-        """Count a reply."""
-        for generation in (each for replies in response.generations for each in replies):
-            message = generation.message if isinstance(generation, ChatGeneration) else None
-            if isinstance(message, AIMessage) and (usage := message.usage_metadata):
-                self._input += usage["input_tokens"]
-                self._output += usage["output_tokens"]
+    async def find_meter(self) -> BaseCallbackManager:
+        """Find the meter of the run in progress; the run's ``on_start``, which adds no callbacks."""
+        self._meter = current_meter()
+        return await listen_to_nobody()
 
     def to_dict(self) -> dict[str, int] | None:
         """Return the sums in OpenAI's form; ``None``: the models did not say."""
-        if not (self._input or self._output):
+        counts = self._meter.tokens.values() if self._meter else ()
+        given, made = (sum(each[index] for each in counts) for index in (0, 1))
+        if not (given or made):
             return None
-        return {
-            "prompt_tokens": self._input,
-            "completion_tokens": self._output,
-            "total_tokens": self._input + self._output,
-        }
+        return {"prompt_tokens": given, "completion_tokens": made, "total_tokens": given + made}
 
 
 class OpenAiRoute(APIRoute):
@@ -200,9 +192,9 @@ def chat_completions_router() -> APIRouter:
             owner = f"{requester.tenant}\n{requester.user}\n{contact_id}\n{chat_id}"
             session_id = str(uuid5(_CHATS, owner)) if chat_id else new_thread_id()
         message = await _build_message(chat, service, requester, contact_id, check_thread_id(session_id))
-        usage = UsageCounter()
+        usage = RunUsage()
         run = await prepare_message(
-            message, service, requester, is_streamed=chat.stream, on_start=partial(_start_counting, usage)
+            message, service, requester, is_streamed=chat.stream, on_start=usage.find_meter
         )
         answer = (_stream if chat.stream else _answer)(chat, run, service, usage)
         response = await answer_until_disconnect(request, answer)
@@ -239,7 +231,7 @@ async def _build_message(
     )
 
 
-async def _answer(chat: ChatRequest, run: MessageRun, service: Service, usage: UsageCounter) -> Response:
+async def _answer(chat: ChatRequest, run: MessageRun, service: Service, usage: RunUsage) -> Response:
     answer, request = await answer_message(run, service)
     choice = {
         "index": 0,
@@ -251,7 +243,7 @@ async def _answer(chat: ChatRequest, run: MessageRun, service: Service, usage: U
     return JSONResponse(content, headers={RUN_HEADER: request.run_id})
 
 
-async def _stream(chat: ChatRequest, run: MessageRun, service: Service, usage: UsageCounter) -> Response:
+async def _stream(chat: ChatRequest, run: MessageRun, service: Service, usage: RunUsage) -> Response:
     build = partial(_build_completion, chat, run.session.run_id, "chat.completion.chunk")
 
     async def list_chunks() -> AsyncGenerator[bytes, None]:
@@ -289,10 +281,6 @@ async def _list_texts(run: MessageRun, service: Service) -> AsyncGenerator[str, 
         yield _WITHDRAWN
     if not shown:
         yield get_text(answer)
-
-
-async def _start_counting(usage: UsageCounter) -> BaseCallbackManager:
-    return AsyncCallbackManager([], inheritable_handlers=[usage])
 
 
 def _build_completion(

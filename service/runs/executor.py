@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import replace
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from langchain_core.callbacks import AsyncCallbackManager, BaseCallbackHandler, BaseCallbackManager
 from langchain_core.runnables import patch_config
@@ -29,6 +29,7 @@ from service.auth.principal import Identity
 from service.errors import error_body, to_service_error
 from service.runs.claims import Claim, RunClaims
 from service.runs.ends import SHUTDOWN, DescribeEnd, read_subject, was_suspended
+from service.runs.event_parts import stream_with_events
 from service.runs.limits import RunQueue
 from service.runs.listener import RunListener
 from service.runs.log.followers import RunFollowers
@@ -344,22 +345,23 @@ class RunExecutor:
         callbacks = await _start_callbacks(request)
         if handler:
             callbacks.add_handler(handler)
-        options = request.options
-        stream = graph.astream(
-            graph_input,
-            patch_config(config, callbacks=callbacks),
-            context=request.graph_context,
-            stream_mode=list(request.modes),
-            subgraphs=request.subgraphs,
-            output_keys=None if options.full_state else graph.output_channels,
-            interrupt_before=options.interrupt_before or None,
-            interrupt_after=options.interrupt_after or None,
-            durability=request.durability,
-            control=control,
-            version="v2",
-        )
-        # It is a generator and has to be closed; LangGraph's annotation is wider.
-        parts = cast("AsyncGenerator[RunPart, None]", stream)
+        options, config = request.options, patch_config(config, callbacks=callbacks)
+        arguments: dict[str, Any] = {
+            "context": request.graph_context,
+            "stream_mode": list(request.modes),
+            "subgraphs": request.subgraphs,
+            "output_keys": None if options.full_state else graph.output_channels,
+            "interrupt_before": options.interrupt_before or None,
+            "interrupt_after": options.interrupt_after or None,
+            "durability": request.durability,
+            "control": control,
+        }
+        if "events" in options.stream_mode:
+            parts = stream_with_events(graph, graph_input, config, request.run_id, **arguments)
+        else:
+            # It is a generator and has to be closed; LangGraph's annotation is wider.
+            stream: Any = graph.astream(graph_input, config, version="v2", **arguments)
+            parts = cast("AsyncGenerator[RunPart, None]", stream)
         return refuse_wrong_answers(parts, graph_input, pending) if pending else parts
 
 

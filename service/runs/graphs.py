@@ -11,7 +11,7 @@ from langgraph.store.base import BaseStore
 from langgraph.types import Checkpointer
 from langgraph_sdk.runtime import _ExecutionRuntime, _ReadRuntime
 
-from core.errors import NotFound
+from core.errors import InvalidRequest, NotFound
 from graphs.spec import GraphSpec
 from service.runs.request import CompiledGraph
 
@@ -44,10 +44,23 @@ class AgentGraph:
     def build_input(self, values: Any) -> Any:
         """Return the input as the graph is given it: of a graph of the registry, validated and complete.
 
+        Fields of the state that are no input are left out, because a graph that has this one for a node gives
+        it all it knows.
+
         Raises:
             pydantic.ValidationError: The values do not fit the input schema.
+            InvalidRequest: There is a field that the graph does not know.
         """
-        return self.spec.validate_input(values) if self.spec else values
+        if self.spec is None:
+            return values
+        fields = self.spec.input_schema.model_fields
+        state = self.source.channels if isinstance(self.source, CompiledStateGraph) else {}
+        unknown = values.keys() - fields.keys() - state.keys() if isinstance(values, Mapping) else set()
+        if unknown:
+            raise InvalidRequest(
+                f"input.{min(unknown)[:100]}: {self.name!r} has no such field; there are {', '.join(fields)}"
+            )
+        return self.spec.validate_input(values)
 
     async def open(
         self,

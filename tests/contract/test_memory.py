@@ -456,6 +456,26 @@ async def test_a_note_is_recalled_by_its_agent_and_a_shared_one_by_all(memory: M
     assert await memory.recall(Scope(ana.tenant, "ben"), "invoice", agent="sales") == []
 
 
+async def test_notes_of_all_agents_are_listed_by_type_and_agent_without_a_use(
+    memory: Memory, ana: Scope
+) -> None:
+    await memory.remember(ana, "Invoice 7 is disputed", type="working", agent="sales", key="case")
+    await memory.remember(ana, "Prefers post", type="shared", agent="sales")
+    await memory.remember(ana, "Waits for parts", type="working", agent="support")
+    listed = await memory.list_notes(ana)
+    assert [(note.text, note.key) for note in listed] == [
+        ("Waits for parts", ""),
+        ("Prefers post", ""),
+        ("Invoice 7 is disputed", "case"),
+    ]
+    working = await memory.list_notes(ana, type="working")
+    assert [(note.agent, note.type) for note in working] == [("support", "working"), ("sales", "working")]
+    assert [note.type for note in await memory.list_notes(ana, agent="sales")] == ["shared", "working"]
+    assert [note.text for note in await memory.list_notes(ana, limit=1)] == ["Waits for parts"]
+    assert {note.uses for note in await memory.list_notes(ana)} == {0}
+    assert await memory.list_notes(Scope(ana.tenant, "ben")) == []
+
+
 # Whose memory
 
 
@@ -545,6 +565,7 @@ REFUSED: dict[str, tuple[Call, str]] = {
         "type 'forever' is not known",
     ),
     "nobody's notes": (lambda memory: memory.recall(ANA, "x", agent=""), "agent"),
+    "too many notes": (lambda memory: memory.list_notes(ANA, limit=1_001), "limit"),
     "no such session": (lambda memory: memory.forget(ANA, session_id="s" * 201), "session_id"),
 }
 

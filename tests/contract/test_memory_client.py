@@ -372,12 +372,14 @@ async def test_unset_fields_have_the_defaults_of_the_proto() -> None:
         [_ async for _ in stub.QueryGraph(pb.QueryGraphRequest(scope=SCOPE, node="n"))]
         [_ async for _ in stub.ListRecentMessages(pb.ListRecentMessagesRequest(scope=SCOPE))]
         [_ async for _ in stub.Recall(pb.RecallRequest(scope=SCOPE, agent="a"))]
+        [_ async for _ in stub.ListNotes(pb.ListNotesRequest(scope=SCOPE))]
     named = [call[2] for call in memory.calls]
     assert named[0] == {"strategy": "general", "limit": 10, "as_of": None}
     assert named[1]["limit"] == 0
     assert named[2] == {"edge_type": "", "depth": 1, "as_of": None, "believed_at": None}
     assert named[3] == {"session_id": "", "limit": 20}
     assert named[4] == {"agent": "a", "limit": 10}
+    assert named[5] == {"type": None, "agent": "", "limit": 100}
 
 
 async def test_an_unset_scope_is_refused() -> None:

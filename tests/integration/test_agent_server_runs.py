@@ -129,7 +129,8 @@ async def test_what_has_no_effect_is_refused(client: LangGraphClient, model: Scr
         {"input": {**TASK, "flavour": "mint"}},
         {"context": {"tenant": "other"}},
         {"feedback_keys": ["thumbs"]},
-        {"stream_mode": "events"},
+        {"stream_mode": "everything"},
+        {"input": {**TASK, "instructions": "Be brief."}},
         {"interrupt_before": ["nowhere"]},
         {"durability": "exit"},
     ):

@@ -100,6 +100,60 @@ async def test_a_run_is_streamed_in_all_modes_and_subgraphs_are_named(client: La
     assert "error" not in events
 
 
+async def test_a_run_is_streamed_as_events_of_all_that_it_calls(
+    client: LangGraphClient, model: ScriptedChatModel
+) -> None:
+    model.replies[:] = [calling("I refund.", SEND), reply()]
+    thread = await client.threads.create()
+    asked = [
+        each
+        async for each in client.runs.stream(
+            thread["thread_id"],
+            "react",
+            input={**INPUT, "reflection": "never"},
+            stream_mode=["events", "values"],
+        )
+    ]
+    run_id, events = asked[0].data["run_id"], [each.data for each in asked if each.event == "events"]
+    assert (events[0]["event"], events[0]["run_id"], events[0]["parent_ids"]) == (
+        "on_chain_start",
+        run_id,
+        [],
+    )
+    assert events[0]["data"]["input"]["task"] == INPUT["task"]
+    assert (events[-1]["event"], events[-1]["run_id"]) == ("on_chain_end", run_id)
+    assert not [each for each in events if each["event"] == "on_chain_stream" and each["run_id"] == run_id]
+    [begun] = [each for each in events if each["event"] == "on_chat_model_start"]
+    assert begun["parent_ids"][0] == run_id
+    assert begun["metadata"]["langgraph_node"] == "think"
+    assert {each.event for each in asked} == {"metadata", "events", "values", "updates", "end"}
+    assert [each.event for each in asked if "__interrupt__" in (each.data or {})] == ["updates", "values"]
+
+    told = [
+        each
+        async for each in client.runs.stream(
+            thread["thread_id"], "react", command={"resume": APPROVE}, stream_mode="events"
+        )
+    ]
+    texts = [each.data for each in told if each.event == "events"]
+    chunks = [each["data"]["chunk"] for each in texts if each["event"] == "on_chat_model_stream"]
+    assert ANSWER in "".join(chunk["content"] for chunk in chunks)
+    assert [each.event for each in told if each.event != "events"] == ["metadata", "end"]
+    state: Any = await client.threads.get_state(thread["thread_id"])
+    assert (state["values"]["final_answer"], state["next"]) == (ANSWER, [])
+
+
+async def test_a_run_that_is_streamed_as_events_says_why_it_failed(
+    client: LangGraphClient, model: ScriptedChatModel
+) -> None:
+    model.replies[:] = [RuntimeError("broken")]
+    streamed = client.runs.stream(
+        str(uuid4()), "react", input=INPUT, stream_mode="events", if_not_exists="create"
+    )
+    events = [each async for each in streamed]
+    assert [each.event for each in events[-2:]] == ["error", "end"]
+
+
 async def test_a_stream_says_where_its_run_is_and_ends_with_end(running: RunningService) -> None:
     thread = str(uuid4())
     headers, events = await read(

@@ -15,6 +15,8 @@ from langgraph_sdk import get_client
 from langgraph_sdk.errors import BadRequestError, ConflictError, NotFoundError, UnprocessableEntityError
 from typing_extensions import TypedDict
 
+from core.errors import InvalidRequest
+from core.memory import Scope
 from core.settings import QueueSettings
 from nodes.react.state import Reflection
 from service.agent_server.crons import CronRunner, derive_run_id, find_next
@@ -26,6 +28,8 @@ from tests.support.service import CONTACT, RunningService
 
 TASK = {"task": "Export fails.", "contact_id": CONTACT}
 SEND = ("send_solution_to_customer", {"solution": "We will refund the last invoice."})
+NOTES = {"namespace_prefix": ["contact_memory", "ana"]}
+NOTE = {"namespace": ["contact_memory", "ana", "shared", "crm"], "key": "k", "value": {"text": "Kind."}}
 TOLD = Reflection(success=True, reasoning="Done.", task_complete=True, final_answer="Told.")
 
 
@@ -184,6 +188,9 @@ async def test_a_cron_begins_each_of_its_runs_once(
     values: Any = await client.runs.join(thread_id, run["run_id"])
     assert values["final_answer"] == "Good morning."
     assert run["metadata"] == {"cron_id": cron["cron_id"]}
+    for changed in ({"flavour": "mint"}, {"input": {"task": 1}}, {"durability": "exit"}):
+        with pytest.raises(UnprocessableEntityError):
+            await client.http.patch(f"/runs/crons/{cron['cron_id']}", json=changed)
     stopped = await client.crons.update(cron["cron_id"], enabled=False)
     assert stopped["next_run_date"] is None
     await client.crons.delete(cron["cron_id"])
@@ -235,6 +242,15 @@ async def test_a_thread_lives_as_long_as_it_was_given(up: RunningService, client
     assert shown["ttl"]["strategy"] == "keep_latest"
 
 
+async def test_every_graph_is_drawn_and_described(client: Any) -> None:
+    for assistant in await client.assistants.search(metadata={"created_by": "system"}, limit=100):
+        drawn = await client.assistants.get_graph(assistant["assistant_id"], xray=True)
+        assert {"__start__", "__end__"} < {str(node["id"]) for node in drawn["nodes"]}
+        schemas = await client.assistants.get_schemas(assistant["assistant_id"])
+        assert schemas["input_schema"]["properties"]
+        await client.assistants.get_subgraphs(assistant["assistant_id"], recurse=True)
+
+
 async def test_the_store_finds_items_by_meaning_and_keeps_tenants_apart(
     up: RunningService, client: Any
 ) -> None:
@@ -257,6 +273,63 @@ async def test_the_store_finds_items_by_meaning_and_keeps_tenants_apart(
         await connection.execute("UPDATE runs.items SET expires_at = now() WHERE ttl_minutes IS NOT NULL")
     assert await client.store.get_item(["brief"], "key") is None
     await up.service.items.delete_expired()
+
+
+async def test_the_store_shows_the_notes_of_the_memory_by_contact_type_and_agent(
+    up: RunningService, client: Any
+) -> None:
+    store, memory, ana = client.store, up.service.memory, Scope("default", "ana.maria")
+    own = ["contact_memory", "ana%2Emaria", "working", "billing"]
+    shared = ["contact_memory", "ana%2Emaria", "shared", "crm"]
+    await store.put_item(own, "case", {"text": "Invoice 7 is disputed."})
+    kept = await memory.get_note(ana, "case", type="working", agent="billing")
+    assert kept
+    assert kept.text == "Invoice 7 is disputed."
+    unnamed = await memory.remember(ana, "She loves pasta and pizza.", type="shared", agent="crm")
+
+    assert (await store.get_item(own, "case"))["value"] == {"text": "Invoice 7 is disputed."}
+    listed = (await store.search_items(own[:2]))["items"]
+    assert [(item["namespace"], item["key"]) for item in listed] == [
+        (shared, f"#{unnamed.id}"),
+        (own, "case"),
+    ]
+    assert (await store.get_item(shared, f"#{unnamed.id}"))["value"]["text"] == unnamed.text
+    [found] = (await store.search_items(own[:2], query="Italian meals", limit=1))["items"]
+    assert (found["key"], found["score"] > 0) == (f"#{unnamed.id}", True)
+    assert (await store.search_items(own[:3], filter={"text": "Nothing."}))["items"] == []
+    assert (await store.list_namespaces(prefix=own[:2]))["namespaces"] == [shared, own]
+    cut = await store.list_namespaces(prefix=own[:2], suffix=["billing"], max_depth=3)
+    assert cut["namespaces"] == [own[:3]]
+
+    await store.delete_item(own, "case")
+    assert await store.get_item(own, "case") is None
+    assert await up.service.note_items.search("other", own[:2]) == []
+
+
+@pytest.mark.parametrize(
+    ("namespace", "changed"),
+    [
+        (["contact_memory"], {}),
+        (["contact_memory", "ana", "forever", "crm"], {}),
+        (["contact_memory", "ana", "working"], {}),
+        (["contact_memory", "ana", "working", "crm", "more"], {}),
+        (["contact_memory", "ana", "working", "crm"], {"value": {"text": "x", "more": 1}}),
+        (["contact_memory", "ana", "working", "crm"], {"value": {"text": ""}}),
+        (["contact_memory", "ana", "working", "crm"], {"ttl": 5}),
+        (["contact_memory", "ana", "working", "crm"], {"index": False}),
+        (["contact_memory", "ana", "working", "crm"], {"key": "#7"}),
+    ],
+)
+async def test_what_no_note_can_be_is_refused_by_the_store(
+    up: RunningService, namespace: list[str], changed: dict[str, Any]
+) -> None:
+    body = {"namespace": namespace, "key": "k", "value": {"text": "x"}, **changed}
+    assert (await up.http.put("/store/items", json=body)).status_code == 422
+
+
+async def test_a_graph_cannot_keep_items_where_the_store_shows_the_memory(up: RunningService) -> None:
+    with pytest.raises(InvalidRequest, match="the memory's"):
+        await up.service.items.put("default", ["contact_memory", "ana"], "k", {})
 
 
 async def test_a_remote_graph_is_a_node_that_asks_and_whose_state_can_be_changed(
@@ -296,8 +369,10 @@ async def test_the_scope_runs_writes_no_state_and_deletes_no_thread(database_url
             ),
             await running.http.delete(f"/threads/{thread}", headers=key),
             await running.http.post("/threads/prune", json={"thread_ids": [thread]}, headers=key),
+            await running.http.put("/store/items", json=NOTE, headers=key),
+            await running.http.post("/store/items/search", json=NOTES, headers=key),
         ]
-        assert [answer.status_code for answer in refused] == [403, 403, 403, 403]
+        assert [answer.status_code for answer in refused] == [403, 403, 403, 403, 403, 403]
         other = await key_of(running.service, "other", "admin")
         for method, path in (("GET", ""), ("GET", "/state"), ("GET", "/runs"), ("DELETE", "")):
             assert (

@@ -187,6 +187,16 @@ class ScriptedMemory:
     async def recall(self, scope: Scope, query: str, *, agent: str, limit: int = 10) -> list[Hit]:
         return await self._answer("recall", (scope, query), {"agent": agent, "limit": limit}, [])
 
+    async def list_notes(
+        self,
+        scope: Scope,
+        *,
+        type: NoteType | None = None,  # noqa: A002
+        agent: str = "",
+        limit: int = 100,
+    ) -> list[Note]:
+        return await self._answer("list_notes", (scope,), {"type": type, "agent": agent, "limit": limit}, [])
+
     async def _answer(self, name: str, positional: tuple[Any, ...], named: Mapping[str, Any], usual: T) -> T:
         self.calls.append((name, positional, named))
         self.entered.set()

@@ -26,6 +26,7 @@ METHODS = {
     "get_note": "GetNote",
     "delete_note": "DeleteNote",
     "recall": "Recall",
+    "list_notes": "ListNotes",
     "forget": "Forget",
 }
 
@@ -45,7 +46,7 @@ def test_the_proto_has_the_ports_methods() -> None:
     assert {method.name for method in service.methods} == set(METHODS.values())
 
 
-@pytest.mark.parametrize("name", ["Search", "QueryGraph", "ListFacts", "ListRecentMessages"])
+@pytest.mark.parametrize("name", ["Search", "QueryGraph", "ListFacts", "ListNotes", "ListRecentMessages"])
 def test_long_lists_are_streamed(name: str) -> None:
     [method] = [each for each in pb.DESCRIPTOR.services_by_name["MemoryService"].methods if each.name == name]
     assert method.server_streaming

@@ -4,12 +4,13 @@ from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Response
-from pydantic import AwareDatetime, ConfigDict, Field
+from pydantic import AwareDatetime, ConfigDict, Field, ValidationError
 
 from core.errors import BadRequest
 from service.agent_server.crons import Cron
 from service.agent_server.run_body import RunBody
 from service.auth.principal import Identity
+from service.errors import invalid_request
 from service.lifespan import Service
 from service.routes.agent_server.http import (
     AgentServerRoute,
@@ -132,7 +133,7 @@ def crons_router() -> APIRouter:
             raise BadRequest("name at least one field to change")
         known = await service.crons.get(requester.tenant, cron_id)
         changed = {name: value for name, value in given.items() if name not in {*_TIMES, "metadata"}}
-        RunBody.model_validate({**known["payload"], **changed})
+        await _check_run(service, requester, {**known["payload"], **changed}, known["thread_id"])
         times: dict[str, Any] = {name: given[name] for name in (*_TIMES, "metadata") if name in given}
         updated = await service.crons.update(requester.tenant, cron_id, {**times, "payload": changed})
         return JsonResponse(_show(updated))
@@ -150,13 +151,23 @@ async def _create(
 ) -> dict[str, Any]:
     assistant = await service.assistants.resolve(identity.tenant, body.assistant_id)
     times = body.model_dump(include=set(_TIMES))
-    run = RunBody.model_validate(body.model_dump(exclude=set(_TIMES)))
-    # What is wrong with a run is said now, and not to nobody when it begins.
-    await service.run_builder.build(identity, run, thread_id=thread_id or str(UUID(int=0)))
+    run = await _check_run(service, identity, body.model_dump(exclude=set(_TIMES)), thread_id)
     cron = await service.crons.create(
         identity, {**times, "thread_id": thread_id}, run, assistant_id=assistant["assistant_id"]
     )
     return _show(cron)
+
+
+async def _check_run(
+    service: Service, identity: Identity, body: dict[str, Any], thread_id: str | None
+) -> RunBody:
+    """Return the body of a cron's runs. What is wrong with it is said now, and not when nobody listens."""
+    try:
+        run = RunBody.model_validate(body)
+    except ValidationError as error:
+        raise invalid_request(error.errors(include_url=False, include_context=False)) from None
+    await service.run_builder.build(identity, run, thread_id=thread_id or str(UUID(int=0)))
+    return run
 
 
 async def _build_filters(service: Service, identity: Identity, body: CronCount) -> dict[str, Any]:

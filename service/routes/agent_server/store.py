@@ -5,6 +5,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from pydantic import Field, JsonValue
 
+from service.agent_server.items import ItemStore, Namespace
+from service.agent_server.note_items import NoteItems, is_of_memory
+from service.agent_server.run_builder import require_scope
+from service.auth.principal import Identity
+from service.lifespan import Service
 from service.routes.agent_server.http import MAX_LIMIT, AgentServerRoute, JsonResponse
 from service.routes.agent_server.models import Body, Page
 from service.routes.dependencies import OpenService, Requester
@@ -49,6 +54,20 @@ class NamespaceSearch(Page):
     limit: int = Field(100, ge=1, le=MAX_LIMIT)
 
 
+def _choose_items(
+    service: Service, identity: Identity, namespace: Namespace | None, *, writes: bool = False
+) -> ItemStore | NoteItems:
+    """Return where a namespace's items are: in the store, or in the memory, which has scopes of its own.
+
+    Raises:
+        Forbidden: The caller has not the memory's scope.
+    """
+    if not is_of_memory(namespace):
+        return service.items
+    require_scope(identity, "memory:write" if writes else "memory:read")
+    return service.note_items
+
+
 def store_router() -> APIRouter:
     """Return the router."""
     router = APIRouter(prefix="/store", tags=["store"], route_class=AgentServerRoute)
@@ -56,7 +75,8 @@ def store_router() -> APIRouter:
     @router.put("/items", status_code=204)
     async def put_item(body: ItemPut, service: OpenService, requester: Requester) -> None:
         """Store an item in place of the one with its namespace and key."""
-        await service.items.put(
+        items = _choose_items(service, requester, body.namespace, writes=True)
+        await items.put(
             requester.tenant, body.namespace, body.key, body.value, index=body.index, ttl=body.ttl
         )
 
@@ -71,17 +91,20 @@ def store_router() -> APIRouter:
     ) -> Response:
         """Return an item; null where there is none."""
         labels = namespace.split(".")
-        return JsonResponse(await service.items.get(requester.tenant, labels, key, refresh=refresh_ttl))
+        items = _choose_items(service, requester, labels)
+        return JsonResponse(await items.get(requester.tenant, labels, key, refresh=refresh_ttl))
 
     @router.delete("/items", status_code=204)
     async def delete_item(body: ItemDelete, service: OpenService, requester: Requester) -> None:
         """Delete an item, if there is one."""
-        await service.items.delete(requester.tenant, body.namespace, body.key)
+        items = _choose_items(service, requester, body.namespace, writes=True)
+        await items.delete(requester.tenant, body.namespace, body.key)
 
     @router.post("/items/search")
     async def search_items(body: ItemSearch, service: OpenService, requester: Requester) -> Response:
         """List the items below a namespace, by their meaning if there is a query."""
-        found: list[dict[str, Any]] = await service.items.search(
+        items = _choose_items(service, requester, body.namespace_prefix)
+        found: list[dict[str, Any]] = await items.search(
             requester.tenant,
             body.namespace_prefix,
             filter=body.filter,
@@ -95,7 +118,7 @@ def store_router() -> APIRouter:
     @router.post("/namespaces")
     async def list_namespaces(body: NamespaceSearch, service: OpenService, requester: Requester) -> Response:
         """List the namespaces that hold items."""
-        found = await service.items.list_namespaces(
+        found = await _choose_items(service, requester, body.prefix).list_namespaces(
             requester.tenant,
             prefix=body.prefix,
             suffix=body.suffix,
