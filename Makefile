@@ -60,7 +60,7 @@ memory-serve: $(VENV)/.runtime ## Run the memory as a gRPC service of its own
 
 ##@ Develop it
 test: $(VENV)/.dev ## Set everything up and run every test against a real Postgres (ARGS="tests/unit -k name")
-	@$(BIN)/python -m pytest $(ARGS); status=$$?; echo "CPU time of the run (user system; this shell, then the tests):"; times; exit $$status
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest $(ARGS); status=$$?; echo "CPU time of the run (user system; this shell, then the tests):"; times; exit $$status
 
 javascript: ## Install the JavaScript clients that some tests run in Node; make test skips those without
 	@cd tests/javascript && npm install --no-package-lock --no-audit --no-fund --loglevel=error

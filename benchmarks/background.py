@@ -15,26 +15,30 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import uuid4
 
 import uvloop
 from rich.console import Console
 
 from benchmarks.clients import ask
-from benchmarks.served import NAME, SHORT_NAME, TOKENS
+from benchmarks.served import NAME, SHORT_NAME, SHORT_SPEC, TOKENS, build_step
 from benchmarks.service import Target, target
 from checkpoints.pool import open_pool
 from core.logging import configure_logging
 from core.postgres import Pool
 from core.settings import DatabaseSettings, LogSettings
-from service.runs.request import new_run_id
-from service.runs.store import NewRun, RunStore
+from nodes.deps import Deps
+from service.auth.principal import Identity
+from service.runs.insertion import build_run
+from service.runs.request import build_run_request
+from service.runs.store import RunStore
 
 PARTS: Final = ("starts", "backlog")
 # Runs put into the queue in a second, and for how long.
-RATES: Final = (25, 50, 100, 150)
+RATES: Final = (50, 100, 150, 200, 300)
 SECONDS: Final = 5
+WARM_UP_SECONDS: Final = 12
 # Runs that wait at once, of which the first ones are measured.
 BURST: Final = 1_000
 BACKLOG: Final = 10_000
@@ -50,6 +54,9 @@ SELECT count(*) AS started, extract(epoch FROM max(started_at) - min(started_at)
 FROM runs.runs WHERE tenant = %(tenant)s AND started_at IS NOT NULL
 """
 OPEN_SQL: Final = "SELECT count(*) AS runs FROM runs.runs WHERE tenant = %(tenant)s AND ended_at IS NULL"
+FAILED_SQL: Final = """
+SELECT status, error FROM runs.runs WHERE tenant = %(tenant)s AND status <> 'success' LIMIT 1
+"""
 DROP_SQL: Final = "UPDATE runs.runs SET status = 'interrupted', ended_at = now() WHERE status = 'pending'"
 
 
@@ -58,35 +65,20 @@ class Submitter:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._graph = build_step(cast("Deps", None)).compile(name=SHORT_NAME)
         self._store = RunStore(pool, replica=str(uuid4()), claim_seconds=30)
 
     async def submit(self, tenant: str) -> None:
         """Put a run into the queue, on a thread of its own."""
-        kwargs: dict[str, Any] = {
-            "input": {"message": "How do I export my contacts?", "contact_id": "c1"},
-            "resume": None,
-            "is_answer": False,
-            "scopes": [],
-            "credential": "",
-            "metadata": {},
-            "tags": [],
-            "locale": "en",
-            "modes": ["updates", "values"],
-            "subgraphs": False,
-            "key": "",
-            "deadline": None,
-            "is_from_person": False,
-        }
-        run = NewRun(
-            id=new_run_id(),
-            thread_id=str(uuid4()),
-            tenant=tenant,
-            user="bench",
-            graph=SHORT_NAME,
-            queue="runs",
-            kwargs=kwargs,
-            strategy="enqueue",
+        request = build_run_request(
+            self._graph,
+            SHORT_SPEC,
+            {"message": "How do I export my contacts?", "contact_id": "c1"},
+            identity=Identity(tenant=tenant, user="bench"),
+            thread_id=None,
+            locale="en",
         )
+        run = build_run(request)
         add = partial(self._store.add, may_start=False, may_wait=True, places=None, queue_length=10**6)
         await add(run, held=False)
 
@@ -106,6 +98,11 @@ class Submitter:
     async def count_open(self, tenant: str) -> int:
         """Return how many runs have not ended."""
         return int((await self._fetch(OPEN_SQL, tenant))[0]["runs"])
+
+    async def require_success(self, tenant: str) -> None:
+        """Exit if a run of a tenant has failed: it would have cost less."""
+        for row in await self._fetch(FAILED_SQL, tenant):
+            raise SystemExit(f"a run ended in {row['status']}: {row['error']}")
 
     async def wait_until_done(self, tenant: str) -> None:
         """Wait until all runs of a tenant have ended."""
@@ -137,6 +134,14 @@ def describe(seconds: Sequence[float]) -> str:
     return f"p50 {1e3 * statistics.median(seconds):.0f} ms, p95 {1e3 * p95:.0f} ms"
 
 
+def describe_cpu(to: Target, service: float, database: float, runs: int) -> str:
+    """Return the CPU time of a run, given the seconds that were used before so many."""
+    return (
+        f"CPU of a run: service {1e3 * (to.cpu_seconds - service) / runs:.1f} ms, "
+        f"Postgres {1e3 * (to.database_cpu_seconds - database) / runs:.1f} ms"
+    )
+
+
 async def measure_starts(submitter: Submitter, to: Target, console: Console) -> None:
     """Print how soon runs start at several rates, and how many do when all wait at once."""
     for rate in RATES:
@@ -144,17 +149,21 @@ async def measure_starts(submitter: Submitter, to: Target, console: Console) -> 
         service, database = to.cpu_seconds, to.database_cpu_seconds
         await submitter.submit_steadily(tenant, rate, SECONDS)
         await submitter.wait_until_done(tenant)
+        await submitter.require_success(tenant)
         runs = rate * SECONDS
         console.print(
             f"{rate} runs/s submitted: {await submitter.read_rate(tenant):.0f} started a second, start "
-            f"{describe(await submitter.read_latencies(tenant))}; CPU of a run: "
-            f"service {1e3 * (to.cpu_seconds - service) / runs:.1f} ms, "
-            f"Postgres {1e3 * (to.database_cpu_seconds - database) / runs:.1f} ms; "
-            f"load {os.getloadavg()[0]:.1f}"
+            f"{describe(await submitter.read_latencies(tenant))}; "
+            f"{describe_cpu(to, service, database, runs)}; load {os.getloadavg()[0]:.1f}"
         )
+    service, database = to.cpu_seconds, to.database_cpu_seconds
     await submitter.submit_many("burst", BURST)
     await submitter.wait_until_done("burst")
-    console.print(f"burst of {BURST:,}: {await submitter.read_rate('burst'):.0f} started a second")
+    await submitter.require_success("burst")
+    console.print(
+        f"burst of {BURST:,}: {await submitter.read_rate('burst'):.0f} started a second; "
+        f"{describe_cpu(to, service, database, BURST)}"
+    )
 
 
 async def run_interactively(to: Target) -> str:
@@ -198,7 +207,8 @@ async def main(workers: str, concurrency: str, parts: Sequence[str]) -> None:
         pool = await stack.enter_async_context(open_pool(to.database, DatabaseSettings()))
         submitter = Submitter(pool)
         if "starts" in parts:
-            await submitter.submit_many("warm", 100)
+            # Meanwhile the service embeds the articles of its CRM.
+            await submitter.submit_steadily("warm", 20, WARM_UP_SECONDS)
             await submitter.wait_until_done("warm")
             await measure_starts(submitter, to, console)
         if "backlog" in parts:

@@ -20,7 +20,7 @@ from core.postgres import Pool
 from core.settings import DatabaseSettings, LogSettings, QueueSettings
 from core.tasks import Supervisor
 from service.observability.metrics import ServiceMetrics
-from service.runs.queue import TaskQueue, migrate_queue
+from service.queue import TaskQueue, migrate_queue
 
 # Jobs whose start is measured, one every so many seconds.
 SINGLE_JOBS = 300

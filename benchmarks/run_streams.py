@@ -23,12 +23,13 @@ from checkpoints.pool import open_pool
 from core.settings import DatabaseSettings
 from core.tasks import Supervisor
 from service.migrations import migrate_rooms
-from service.runs.events import RunLog
-from service.runs.followers import RunFollowers
+from service.runs.log.followers import RunFollowers
+from service.runs.log.part_exchange import PartExchange
+from service.runs.log.run_log import RunLog
 from service.runs.notifications import Notifications
-from service.runs.part_exchange import PartExchange
 from service.runs.request import RunPart, new_run_id
-from service.runs.store import NewRun, RunStore
+from service.runs.rows import NewRun
+from service.runs.store import RunStore
 
 TOKENS_METADATA = {"langgraph_node": "specialist", "tags": ["answer"]}
 

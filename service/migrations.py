@@ -16,7 +16,7 @@ from core.settings import Settings
 from dev_crm.migrations import migrate as migrate_crm
 from memory.database import migrate as migrate_memory
 from memory.database import open_extensions
-from service.runs.queue import migrate_queue
+from service.queue import migrate_queue
 from workflows.store import migrate as migrate_workflows
 
 log = get_logger(__name__)

@@ -11,8 +11,8 @@ from core.postgres import Connection, Pool
 from core.settings import Settings
 from core.tasks import Scheduler
 from service.auth.principal import LOCAL
-from service.runs.erasure import Erasure
-from service.runs.store import load_thread_owner
+from service.erasure import Erasure
+from service.runs.threads import load_thread_owner
 
 log = get_logger(__name__)
 

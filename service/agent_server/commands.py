@@ -16,9 +16,9 @@ from service.auth.principal import Identity
 from service.errors import invalid_request, to_service_error
 from service.runs.executor import RunExecutor
 from service.runs.graphs import GraphCatalogue
-from service.runs.preconditions import ThreadOwners
 from service.runs.request import MultitaskStrategy
 from service.runs.store import RunStore
+from service.runs.threads import ThreadOwners
 
 log = get_logger(__name__)
 

@@ -11,9 +11,9 @@ from service.agent_server.assistants import QUERIES
 from service.agent_server.items import ItemStore
 from service.agent_server.threads import ThreadStore
 from service.auth.principal import Identity, build_actor
-from service.runs.erasure import Erasure
+from service.erasure import Erasure
+from service.queue import Retry, TaskQueue
 from service.runs.executor import RunExecutor
-from service.runs.queue import Retry, TaskQueue
 from service.runs.request import RunRequest
 
 log = get_logger(__name__)

@@ -15,11 +15,11 @@ from service.agent_server.expiry import Expiry
 from service.agent_server.items import ItemStore, TenantStore
 from service.agent_server.run_builder import RegisterWebhook, RunBuilder
 from service.agent_server.threads import ThreadStore
-from service.runs.erasure import Erasure
+from service.conversations.hooks import RunHooks
+from service.erasure import Erasure
+from service.queue import TaskQueue
 from service.runs.executor import RunExecutor
 from service.runs.graphs import ForeignGraph, GraphCatalogue, build_catalogue
-from service.runs.hooks import RunHooks
-from service.runs.queue import TaskQueue
 from service.runs.request import CompiledGraph
 from service.runs.store import RunStore
 

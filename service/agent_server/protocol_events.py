@@ -8,9 +8,9 @@ from langgraph.types import Interrupt
 from service.agent_server.message_events import MessageEvents, Namespace
 from service.agent_server.subscriptions import Subscription, name_custom_channel
 from service.agent_server.tool_events import ToolEvents, find_calls
-from service.runs.events import PART_MICROSECONDS, LoggedPart, NumberedPart
+from service.runs.log.run_log import PART_MICROSECONDS, LoggedPart, NumberedPart
 from service.runs.output import INTERRUPT_UPDATE
-from service.runs.store import RunRow
+from service.runs.rows import RunRow
 
 Event: TypeAlias = dict[str, Any]
 # Slot and key within its part, method, namespace and data of an event.

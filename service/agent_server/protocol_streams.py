@@ -7,8 +7,8 @@ from typing import Final
 
 from service.agent_server.protocol_events import Event, ProtocolEvents
 from service.agent_server.subscriptions import Subscription
-from service.runs.events import NumberedPart
-from service.runs.thread_followers import ThreadFollowers, ThreadPart
+from service.runs.log.run_log import NumberedPart
+from service.runs.log.thread_followers import ThreadFollowers, ThreadPart
 
 # How long a question waits before it is sent, so that what came before it has arrived over a client's other
 # connections, and how long it waits for those at most.

@@ -5,7 +5,8 @@ from typing import Any, Final, Literal, TypeAlias
 from langgraph.types import StreamMode
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from service.runs.request import MultitaskStrategy, require_storable
+from service.runs.inputs import require_storable
+from service.runs.request import MultitaskStrategy
 
 ApiStreamMode: TypeAlias = Literal[
     "values",

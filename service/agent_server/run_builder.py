@@ -11,12 +11,12 @@ from core.errors import BadRequest, Forbidden, InvalidRequest
 from service.agent_server.assistants import Assistant, AssistantStore
 from service.agent_server.run_body import CommandBody, Nodes, RunBody, SendBody
 from service.auth.principal import Identity, Scope
+from service.conversations.hooks import RunHooks
 from service.errors import invalid_request
 from service.runs.graphs import AgentGraph
-from service.runs.hooks import RunHooks
 from service.runs.recovery import listen_to_nobody
 from service.runs.request import CompiledGraph, RunOptions, RunRequest, build_run_request
-from service.runs.stored import CHECKPOINT_KEYS, load_command
+from service.runs.serialization import CHECKPOINT_KEYS, load_command
 
 # Of a run, who it is for: authentication says so, and no request does.
 IDENTITY_FIELDS: Final = ("tenant", "user")

@@ -5,7 +5,7 @@ from typing import Any, Final, NamedTuple
 
 from langchain_core.messages import AIMessageChunk, BaseMessage
 
-from service.runs.events import LoggedPart, NumberedPart, build_event_id
+from service.runs.log.run_log import LoggedPart, NumberedPart, build_event_id
 from service.runs.output import INTERRUPT_UPDATE
 
 # The mode that LangGraph's ``messages`` serves beside the API's own ``messages``.
@@ -18,7 +18,7 @@ class ApiEvent(NamedTuple):
     """An event.
 
     Attributes:
-        id: See :func:`service.runs.events.build_event_id`.
+        id: See :func:`service.runs.log.run_log.build_event_id`.
         name: The stream mode; with the namespace of the subgraph it is from (``updates|agent:1``).
         data: Anything that JSON can be made of.
     """
@@ -31,8 +31,8 @@ class ApiEvent(NamedTuple):
 class ApiEvents:
     """Make the events of a run's parts, in the stream modes that a caller asked for.
 
-    The parts are read from :func:`service.runs.events.find_attempt_start`, as messages grow from their first
-    chunk.
+    The parts are read from :func:`service.runs.log.run_log.find_attempt_start`, as messages grow from
+    their first chunk.
 
     Args:
         run_id: The run.

@@ -11,7 +11,7 @@ from core.errors import BadRequest, InvalidRequest
 from service.auth.principal import Identity
 from service.runs.graphs import AgentGraph, GraphCatalogue
 from service.runs.request import GRAPH_KEY, RUN_KEY, TENANT_KEY, USER_KEY, CompiledGraph
-from service.runs.store import RunRow
+from service.runs.rows import RunRow
 
 # The fields of the API's ThreadState.
 State: TypeAlias = dict[str, Any]

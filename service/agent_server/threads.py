@@ -18,7 +18,7 @@ from core.errors import AlreadyExists
 from core.postgres import Pool
 from service.agent_server.assistants import QUERIES
 from service.auth.principal import Identity
-from service.runs.store import no_such_thread
+from service.runs.threads import no_such_thread
 
 # The fields of a thread: ``thread_id``, ``graph``, ``status``, ``metadata``, ``created_at``, ``updated_at``.
 Thread: TypeAlias = DictRow

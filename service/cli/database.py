@@ -27,9 +27,9 @@ from core.postgres import Pool
 from core.settings import Settings
 from memory.embedded import open_configured_memory
 from service.audit.chain import ChainVerdict, verify_chains
+from service.erasure import Erasure
 from service.migrations import migrate_all, migrate_rooms
 from service.retention import apply_retention
-from service.runs.erasure import Erasure
 from service.version import VERSION
 
 log = get_logger(__name__)

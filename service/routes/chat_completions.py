@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from core.errors import InvalidRequest, NotFound, ServiceError
 from nodes.coordinator.state import EarlierMessage
 from service.auth.principal import Identity
+from service.conversations.sessions import SESSION_GRAPH
 from service.errors import error_response, invalid_request
 from service.lifespan import Service
 from service.routes import sse
@@ -45,9 +46,9 @@ from service.routes.messages import (
     get_text,
     prepare_message,
 )
+from service.runs.inputs import require_storable
 from service.runs.output import RunEvents, RunResult
-from service.runs.request import check_thread_id, new_thread_id, require_storable
-from service.runs.sessions import SESSION_GRAPH
+from service.runs.request import check_thread_id, new_thread_id
 
 Chunk = dict[str, Any]
 

@@ -43,8 +43,9 @@ from service.routes.langserve_runnable import (
     ServedGraph,
 )
 from service.routes.sse import join_chunks, wait_for_first
+from service.runs.inputs import build_served_input_schema
 from service.runs.replay import IDEMPOTENCY_HEADER, claim_request_key
-from service.runs.request import build_served_input_schema, check_thread_id, new_run_id, new_thread_id
+from service.runs.request import check_thread_id, new_run_id, new_thread_id
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 Event = dict[str, Any]

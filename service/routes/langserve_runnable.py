@@ -25,17 +25,10 @@ from graphs.spec import GraphSpec
 from service.audit.idempotency import KeyClaim
 from service.errors import error_body, to_service_error
 from service.lifespan import Service
+from service.runs.inputs import build_graph_input, build_served_input_schema
 from service.runs.output import RunResult, build_served_output_schema
 from service.runs.preconditions import check_new_thread
-from service.runs.request import (
-    MultitaskStrategy,
-    OnStart,
-    RunRequest,
-    build_graph_input,
-    build_run_request,
-    build_served_input_schema,
-    new_thread_id,
-)
+from service.runs.request import MultitaskStrategy, OnStart, RunRequest, build_run_request, new_thread_id
 
 # Where the route puts the caller, the service, whether it made the thread, the claimed idempotency key and
 # the run's id, and what collects the errors of a batch that answers all the same; not among the fields that a

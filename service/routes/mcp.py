@@ -25,15 +25,16 @@ from core.errors import InvalidRequest, NotFound, ServiceError
 from graphs.registry import REGISTRY
 from graphs.spec import GraphSpec
 from service.auth.principal import Identity
+from service.conversations.sessions import SESSION_GRAPH
 from service.errors import error_body, invalid_request, to_service_error
 from service.lifespan import Service
 from service.routes.dependencies import CONTACT_HEADER, get_requester
 from service.routes.message_models import MessageRequest, MessageResponse
 from service.routes.messages import RESULT_MODES, WAITING_TEXT, answer_message, get_text, prepare_message
+from service.runs.inputs import build_graph_input, require_storable
 from service.runs.output import build_served_output_schema
 from service.runs.preconditions import check_new_thread
-from service.runs.request import build_graph_input, build_run_request, require_storable
-from service.runs.sessions import SESSION_GRAPH
+from service.runs.request import build_run_request
 from service.version import VERSION
 
 PATH: Final = "/mcp"

@@ -6,9 +6,10 @@ from core.packing import ContextRecord
 from nodes.coordinator.state import Alternative, AnswerPath, Attempt, Dispatch, EarlierMessage, Handoff
 from nodes.shared.citations import Citation
 from nodes.shared.memory import MemoryUse
-from service.runs.journeys import JourneyView
+from service.conversations.journeys import JourneyView
+from service.runs.inputs import require_storable
 from service.runs.output import PendingInterrupt, RunMetadata
-from service.runs.request import MultitaskStrategy, require_storable
+from service.runs.request import MultitaskStrategy
 
 
 class MessageRequest(BaseModel):

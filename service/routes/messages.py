@@ -17,6 +17,8 @@ from core.errors import CrmError, InterruptPending, ModelError, NothingToResume,
 from core.logging import get_logger
 from nodes.shared.citations import Citation
 from service.auth.principal import Identity
+from service.conversations.journeys import JourneyTurn
+from service.conversations.sessions import SESSION_GRAPH
 from service.errors import error_body
 from service.lifespan import Service
 from service.routes import sse
@@ -28,25 +30,17 @@ from service.routes.dependencies import (
     answer_until_disconnect,
 )
 from service.routes.message_models import MessageMetadata, MessageRequest, MessageResponse
-from service.runs.events import (
+from service.runs.inputs import build_graph_input
+from service.runs.log.run_log import (
     NumberedEvents,
     NumberedPart,
     build_attempt_part,
     build_end_part,
     get_first_seq,
 )
-from service.runs.journeys import JourneyTurn
 from service.runs.output import PendingInterrupt, RunResult
 from service.runs.replay import claim_message_id, claim_request_key
-from service.runs.request import (
-    OnStart,
-    RunRequest,
-    build_graph_input,
-    build_run_request,
-    check_thread_id,
-    new_thread_id,
-)
-from service.runs.sessions import SESSION_GRAPH
+from service.runs.request import OnStart, RunRequest, build_run_request, check_thread_id, new_thread_id
 
 log = get_logger(__name__)
 

@@ -16,8 +16,9 @@ from service.auth.principal import Identity
 from service.lifespan import Service
 from service.routes import sse
 from service.routes.dependencies import Offset, OpenService, Requester
-from service.runs.events import NumberedEvents, find_attempt_start
-from service.runs.store import RunRow, RunStatus
+from service.runs.log.run_log import NumberedEvents, find_attempt_start
+from service.runs.replay import load_result
+from service.runs.rows import RunRow, RunStatus
 
 # How often a run of another replica is looked at while a caller waits for it.
 _POLL_SECONDS: Final = 0.25
@@ -193,7 +194,7 @@ async def _wait_until_ended(service: Service, identity: Identity, run_id: UUID, 
 
 async def _load_output(service: Service, row: RunRow) -> dict[str, Any] | None:
     graph = service.graphs.get(row.graph)
-    result = await service.runs.load_result(graph, row) if graph else None
+    result = await load_result(graph, row.thread_id, row.id) if graph else None
     if result is None:
         return None
     output: dict[str, Any] = jsonable_encoder(result.to_output(row.thread_id, service.model))

@@ -7,11 +7,11 @@ from fastapi import APIRouter, Header, Query
 from fastapi.encoders import jsonable_encoder
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from service.conversations.sessions import SESSION_GRAPH
+from service.conversations.transcript import load_conversation
 from service.routes.dependencies import Offset, OpenService, Requester
-from service.runs.conversation import load_conversation
+from service.runs.inputs import require_storable
 from service.runs.replay import claim_request_key
-from service.runs.request import require_storable
-from service.runs.sessions import SESSION_GRAPH
 from service.sessions.store import ClosedBy, Conversation, SessionState
 
 # Runs whose steps are read for a conversation, a query each.

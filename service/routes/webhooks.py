@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from service.outbox.catalogue import CATALOGUE, EventData, build_schema_name
 from service.routes.dependencies import Offset, OpenService, Requester
-from service.runs.request import require_storable
+from service.runs.inputs import require_storable
 from service.webhooks.deliveries import Delivery, DeliveryStatus
 from service.webhooks.endpoints import Endpoint
 

@@ -15,8 +15,8 @@ from pydantic import (
 )
 
 from service.routes.dependencies import Offset
+from service.runs.inputs import require_storable
 from service.runs.output import format_approval_id
-from service.runs.request import require_storable
 from service.workflows.graphs import RunView
 from service.workflows.recovery import RecoveryStrategy
 from service.workflows.workflows import Checkpoint

@@ -6,45 +6,39 @@ replica that was suspended for longer than its claim can write nothing afterward
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
 
-from core.errors import RunTimedOut, ThreadBusy, TooManyRuns
+from core.errors import ThreadBusy
 from core.logging import get_logger
 from core.postgres import DATABASE_UNAVAILABLE
 from core.tasks import periodic
-from service.errors import REPLACED, error_body, to_service_error
-from service.outbox.events import NewEvent
-from service.runs.announcements import Subject
+from service.errors import REPLACED
+from service.runs.ends import (
+    CANCELLED,
+    CLAIM_LOST,
+    NO_CHANGES,
+    RunEnd,
+    Subject,
+    describe_status,
+    is_postponed,
+    is_refusal,
+)
+from service.runs.insertion import add_run, build_run, insert_run
 from service.runs.limits import RunQueue
 from service.runs.notifications import Notifications
 from service.runs.request import RunRequest, new_run_id
-from service.runs.store import (
-    READY,
-    Added,
-    CancelAction,
-    Cancellation,
-    EndStatus,
-    NewRun,
-    RunRow,
-    RunStore,
-    Successor,
-    no_such_thread,
-)
-from service.runs.stored import dump_request
+from service.runs.rows import Added, CancelAction, Cancellation, NewRun, RunRow, Successor
+from service.runs.store import READY, RunStore
+from service.runs.threads import no_such_thread
 
 log = get_logger(__name__)
 
-# Why a run is asked to stop: its caller left, it was cancelled, the service stops, another replica has it.
-CLIENT_GONE: Final = "client_gone"
-CANCELLED: Final = "cancelled"
-SHUTDOWN: Final = "shutdown"
-CLAIM_LOST: Final = "claim_lost"
 # How long a waiting run takes to notice that its turn has come, if the notification was lost.
 POLL_SECONDS: Final = 0.5
 _RENEWALS_PER_CLAIM: Final = 3
@@ -69,9 +63,8 @@ class Claim:
         is_interrupted: Whether it ended with a question.
         is_ended: Whether its end is being recorded.
         subject: Whom and which message a run is about that continues or answers; ``None``: its input says so.
-        events: What becomes true with its end.
+        end: What becomes true with its end.
         held_by: The person who has taken the thread over; empty: nobody.
-        thread_metadata: What the thread's metadata says once the run has ended; ``None``: as before.
         cancel_action: How it is to be cancelled.
     """
 
@@ -87,9 +80,8 @@ class Claim:
     is_interrupted: bool = False
     is_ended: bool = False
     subject: Subject | None = None
-    events: Sequence[NewEvent] = ()
+    end: RunEnd = NO_CHANGES
     held_by: str = ""
-    thread_metadata: Mapping[str, Any] | None = None
     cancel_action: CancelAction | None = None
 
 
@@ -194,7 +186,7 @@ class RunClaims:
             kwargs=None,
             strategy="reject",
         )
-        added = await self._add(hold, may_start=True, may_wait=False, places=None, queue_length=0)
+        added = await add_run(self.store, hold, may_start=True, may_wait=False, places=None, queue_length=0)
         if added.status != "running":
             raise ThreadBusy(
                 f"thread {thread_id!r} has a run in progress, or is being erased; try again when it is done",
@@ -250,7 +242,7 @@ class RunClaims:
             ThreadBusy: The thread has a run, and the strategy is ``reject``.
             TooManyRuns: Too many runs of the tenant wait.
         """
-        run = _build_run(request, after_seconds=after_seconds)
+        run = build_run(request, after_seconds=after_seconds)
         await self._insert_run(run, queue, may_start=False, held=False)
         row = await self.store.get(run.id)
         if row is None:
@@ -348,58 +340,18 @@ class RunClaims:
             raise
 
     async def _insert(self, request: RunRequest, claim: Claim, queue: RunQueue, *, may_start: bool) -> Added:
-        added = await self._insert_run(_build_run(request), queue, may_start=may_start, held=True)
+        added = await self._insert_run(build_run(request), queue, may_start=may_start, held=True)
         claim.is_new_thread, claim.has_waited = added.is_new_thread, added.ahead > 0
         claim.held_by = added.held_by
         return added
 
     async def _insert_run(self, run: NewRun, queue: RunQueue, *, may_start: bool, held: bool) -> Added:
-        """Insert a run, and cancel those ahead of it if its strategy says so; raise where it may not wait."""
-        added = await self._add(
-            run,
-            may_start=may_start,
-            may_wait=run.strategy != "reject",
-            places=queue.places,
-            queue_length=queue.queue_length,
-            held=held,
-        )
-        if added.status is None and added.ahead and run.strategy == "reject":
-            raise ThreadBusy(
-                f"thread {run.thread_id!r} has a run in progress; wait for it, or use "
-                "multitask_strategy 'enqueue' or 'interrupt'",
-                retry_after=1,
-            )
-        if added.status is None:
-            raise queue.build_refusal(run.tenant)
+        """Insert a run, and cancel those ahead of it if its strategy says so."""
+        added = await insert_run(self.store, run, queue, may_start=may_start, held=held)
         if added.ahead and run.strategy in {"interrupt", "rollback"}:
             action: CancelAction = "rollback" if run.strategy == "rollback" else "interrupt"
             await self.cancel(run.tenant, run.thread_id, action, before=run.id, reason=REPLACED)
         return added
-
-    async def _add(
-        self,
-        run: NewRun,
-        *,
-        may_start: bool,
-        may_wait: bool,
-        places: int | None,
-        queue_length: int,
-        held: bool = True,
-    ) -> Added:
-        while True:
-            added = await self.store.add(
-                run,
-                may_start=may_start,
-                may_wait=may_wait,
-                places=places,
-                queue_length=queue_length,
-                held=held,
-            )
-            if added.owner != run.tenant and (added.owner or not run.may_create_thread):
-                raise no_such_thread(run.thread_id)
-            if added.owner and not added.is_conflict:
-                return added
-            # Another run was added to the thread, or the thread itself, at the same moment: look again.
 
     @contextmanager
     def _watch_thread(self, thread_id: str) -> Iterator[asyncio.Event]:
@@ -442,21 +394,23 @@ class RunClaims:
             if self._rollback:
                 await self._rollback(claim.thread_id, claim.run_id)
             successor = await self.store.discard(claim.run_id, claim.attempt)
-        elif claim.is_replay or (not claim.is_begun and not claim.is_stored and _is_refusal(error)):
+        elif claim.is_replay or (not claim.is_begun and not claim.is_stored and is_refusal(error)):
             drop = claim.thread_id if claim.is_new_thread else None
             successor = await self.store.discard(claim.run_id, claim.attempt, drop_thread=drop)
-        elif _is_postponed(claim, error) and await self.store.release(claim.run_id, claim.attempt):
+        elif is_postponed(error, is_stored=claim.is_stored) and await self.store.release(
+            claim.run_id, claim.attempt
+        ):
             await self.store.notify(READY)
             return
         else:
-            status, described = _describe_end(claim, error)
+            status, described = describe_status(error, is_interrupted=claim.is_interrupted)
             successor = await self.store.end(
                 claim.run_id,
                 claim.attempt,
                 status,
                 described,
-                events=() if error else claim.events,
-                metadata=claim.thread_metadata,
+                events=() if error else claim.end.events,
+                metadata=claim.end.thread_metadata,
             )
         await self._pass_on(claim, successor)
 
@@ -478,52 +432,3 @@ class RunClaims:
         claim.cancel_action = cancellation.action
         claim.control.request_drain(cancellation.reason)
         self._wake(claim.thread_id)
-
-
-def _build_run(request: RunRequest, *, after_seconds: float = 0) -> NewRun:
-    options = request.options
-    return NewRun(
-        id=request.run_id,
-        thread_id=request.thread_id,
-        tenant=request.identity.tenant,
-        user=request.identity.user,
-        graph=request.graph.name,
-        queue=request.queue,
-        kwargs=dump_request(request),
-        strategy=request.multitask_strategy,
-        assistant_id=options.assistant_id or None,
-        metadata=options.metadata,
-        webhook=options.webhook or None,
-        after_seconds=after_seconds,
-        may_create_thread=options.may_create_thread,
-    )
-
-
-def _is_refusal(error: BaseException | None) -> bool:
-    """Return whether a run that was never begun leaves nothing behind: it was refused, or nobody wants it."""
-    if isinstance(error, GraphDrained):
-        return error.reason == CLIENT_GONE
-    return isinstance(error, Exception)
-
-
-def _is_postponed(claim: Claim, error: BaseException | None) -> bool:
-    """Return whether a replica executes the run later."""
-    return was_suspended(error) or (claim.is_stored and isinstance(error, TooManyRuns))
-
-
-def was_suspended(error: BaseException | None) -> bool:
-    """Return whether the service stopped before the run's end, so that another replica goes on with it."""
-    if isinstance(error, GraphDrained):
-        return error.reason == SHUTDOWN
-    return isinstance(error, asyncio.CancelledError)
-
-
-def _describe_end(claim: Claim, error: BaseException | None) -> tuple[EndStatus, dict[str, Any] | None]:
-    if error is None:
-        return ("interrupted" if claim.is_interrupted else "success"), None
-    if isinstance(error, asyncio.CancelledError):
-        error = GraphDrained(SHUTDOWN)
-    described = error_body(to_service_error(error))
-    if isinstance(error, GraphDrained):
-        return "interrupted", described
-    return ("timeout" if isinstance(error, TimeoutError | RunTimedOut) else "error"), described

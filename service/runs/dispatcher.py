@@ -14,7 +14,8 @@ from core.errors import ServiceError
 from core.logging import get_logger
 from core.postgres import DATABASE_UNAVAILABLE
 from service.runs.notifications import Notifications
-from service.runs.store import READY, RunRow, RunStore
+from service.runs.rows import RunRow
+from service.runs.store import READY, RunStore
 
 log = get_logger(__name__)
 

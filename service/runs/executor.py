@@ -8,11 +8,10 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import replace
-from enum import Enum
-from typing import Any, Final, TypeAlias, cast
+from typing import Final, cast
 
 from langchain_core.callbacks import AsyncCallbackManager, BaseCallbackHandler, BaseCallbackManager
-from langchain_core.runnables import RunnableConfig, patch_config
+from langchain_core.runnables import patch_config
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
 from langgraph.types import Interrupt
@@ -28,32 +27,27 @@ from core.settings import RunSettings
 from service.audit.trail import AuditTrail
 from service.auth.principal import Identity
 from service.errors import error_body, to_service_error
-from service.runs.announcements import describe_result, read_subject
-from service.runs.answers import refuse_wrong_answers
-from service.runs.claims import CLIENT_GONE, SHUTDOWN, Claim, RunClaims, was_suspended
-from service.runs.events import RunLog
-from service.runs.followers import RunFollowers
+from service.runs.claims import Claim, RunClaims
+from service.runs.ends import SHUTDOWN, DescribeEnd, read_subject, was_suspended
 from service.runs.limits import RunQueue
+from service.runs.listener import RunListener
+from service.runs.log.followers import RunFollowers
+from service.runs.log.run_log import RunLog
 from service.runs.observers import ObservedRun, RunObserver
 from service.runs.output import RunResult
-from service.runs.preconditions import check_preconditions, list_decisions
+from service.runs.preconditions import check_preconditions, list_decisions, refuse_wrong_answers
 from service.runs.replay import find_earlier_run, is_broken_off, keep_message_key, replay_output
 from service.runs.request import (
-    RUN_KEY,
-    CompiledGraph,
     QueueName,
     RunPart,
     RunRequest,
     build_resume_call,
     build_wait_call,
 )
-from service.runs.store import CancelAction, RunRow
-from service.runs.thread_metadata import describe_thread
+from service.runs.rows import CancelAction, RunRow
 
 log = get_logger(__name__)
 
-# Parts that a run may be ahead of its listener.
-_BACKLOG: Final = 1_000
 _CANCEL_SECONDS: Final = 5
 
 
@@ -69,6 +63,7 @@ class RunExecutor:
         observer: Counts, traces and records runs.
         database_unavailable: Returns why the database of the checkpoints is unavailable; empty: it is not.
         settle: Waits until the saver has committed what was written on a thread.
+        describe_end: Says what becomes true with the end of a run.
     """
 
     def __init__(
@@ -82,6 +77,7 @@ class RunExecutor:
         observer: RunObserver,
         database_unavailable: Callable[[], str],
         settle: Callable[[str], Awaitable[None]],
+        describe_end: DescribeEnd,
     ) -> None:
         self._settings = settings
         self._queues = queues
@@ -91,6 +87,7 @@ class RunExecutor:
         self._observer = observer
         self._database_unavailable = database_unavailable
         self._settle = settle
+        self._describe_end = describe_end
         self._tasks: dict[asyncio.Task[None], RunControl] = {}
         self._stopping = False
         self._draining: asyncio.Task[None] | None = None
@@ -127,18 +124,6 @@ class RunExecutor:
     async def retry(self, run: RunRow) -> bool:
         """Queue a run that failed once more; return whether it can be executed again."""
         return await self._claims.retry(run.id)
-
-    async def load_result(self, graph: CompiledGraph, run: RunRow) -> RunResult | None:
-        """Return what a run that has ended answered; ``None``: nothing, or its checkpoints were deleted."""
-        config: RunnableConfig = {"configurable": {"thread_id": run.thread_id}}
-        async for snapshot in graph.aget_state_history(config, filter={RUN_KEY: run.id}, limit=1):
-            if is_broken_off(snapshot):
-                return None
-            result = RunResult()
-            async for part in replay_output(graph, snapshot):
-                result.take(part)
-            return result
-        return None
 
     async def enqueue(self, request: RunRequest, *, after_seconds: float = 0) -> RunRow:
         """Have a run executed in the background, see :meth:`service.runs.claims.RunClaims.enqueue`."""
@@ -181,13 +166,13 @@ class RunExecutor:
         listener = self._launch(request, is_detached=True)
         await listener.wait_for_admission()
 
-    def _launch(self, request: RunRequest, *, is_detached: bool = False) -> "_Listener":
+    def _launch(self, request: RunRequest, *, is_detached: bool = False) -> RunListener:
         if self._stopping:
             raise RunStopped("the service is stopping; try again in a moment", retry_after=5)
         if reason := self._database_unavailable():
             # Without the database the run would reach its first checkpoint and wait there.
             raise to_service_error(PoolTimeout(reason))
-        listener = _Listener(is_detached=is_detached)
+        listener = RunListener(is_detached=is_detached)
         task = asyncio.create_task(self._execute(request, listener))
         self._tasks[task] = listener.control
         task.add_done_callback(self._tasks.pop)
@@ -240,7 +225,7 @@ class RunExecutor:
             log.warning("cancelled_runs", runs=len(late))
             await asyncio.wait(late, timeout=_CANCEL_SECONDS)
 
-    async def _execute(self, request: RunRequest, listener: "_Listener") -> None:
+    async def _execute(self, request: RunRequest, listener: RunListener) -> None:
         set_context(request.context)
         queue, has_ended = self._queues[request.queue], True
         deadline = asyncio.get_running_loop().time() + queue.timeout_seconds
@@ -257,7 +242,7 @@ class RunExecutor:
                 await listener.end()
             except Exception as error:  # noqa: BLE001 - a run may raise anything; to_service_error() types it
                 end, has_ended = (
-                    _describe_end(error, request, has_begun=listener.is_admitted),
+                    _describe_error(error, request, has_begun=listener.is_admitted),
                     not (was_suspended(error) or isinstance(error, ClaimLost)),
                 )
                 run.mark_failed(end.code)
@@ -268,7 +253,7 @@ class RunExecutor:
                 # The drain has run out of time. The listener must be told without waiting again.
                 has_ended = False
                 run.mark_cancelled()
-                listener.fail(_describe_end(GraphDrained(), request, has_begun=listener.is_admitted))
+                listener.fail(_describe_error(GraphDrained(), request, has_begun=listener.is_admitted))
                 raise
             finally:
                 # The run's row says by now how it ended.
@@ -281,7 +266,7 @@ class RunExecutor:
                 log.warning("thread_left_behind", thread_id=request.thread_id, reason=str(error).strip())
 
     async def _stream(
-        self, request: RunRequest, listener: "_Listener", claim: Claim, run: ObservedRun
+        self, request: RunRequest, listener: RunListener, claim: Claim, run: ObservedRun
     ) -> None:
         """Execute a run that holds its thread and a slot, and hand its parts to the listener."""
         parts = await self._begin(request, listener.control, claim, run.handler)
@@ -310,9 +295,10 @@ class RunExecutor:
         listener.response = result.values.get("response")
         claim.is_interrupted = bool(result.interrupts) or await _is_paused(request)
         is_paused = claim.is_interrupted and not result.interrupts
-        claim.events = describe_result(request, result, claim.subject, is_paused=is_paused)
-        claim.thread_metadata = None if claim.is_replay else describe_thread(request, result)
-        if request.on_finish and not claim.is_replay and not result.interrupts:
+        if claim.is_replay:
+            return
+        claim.end = self._describe_end(request, result, claim.subject, is_paused=is_paused)
+        if request.on_finish and not result.interrupts:
             await request.on_finish(result.values)
 
     async def _begin(
@@ -377,86 +363,6 @@ class RunExecutor:
         return refuse_wrong_answers(parts, graph_input, pending) if pending else parts
 
 
-class _Signal(Enum):
-    ADMITTED = "admitted"
-    ENDED = "ended"
-
-
-_Item: TypeAlias = RunPart | ServiceError | _Signal
-
-
-class _Listener:
-    """Connects the task of a run with the caller who reads its parts and may leave before it ends.
-
-    Args:
-        is_detached: Whether the caller wants to hear of the admission only, and the run goes on without it.
-
-    Attributes:
-        control: Asks the run to stop at its next step.
-        is_admitted: Whether the run was admitted.
-        log: The log of the run, once it is admitted.
-        response: The text that the run answered with.
-        error: How it ended early.
-    """
-
-    def __init__(self, *, is_detached: bool) -> None:
-        self.control = RunControl()
-        self.is_admitted = False
-        self.log: RunLog | None = None
-        self.response: str | None = None
-        self.error: Mapping[str, Any] | None = None
-        self._has_left = is_detached
-        self._items: asyncio.Queue[_Item] = asyncio.Queue(_BACKLOG)
-
-    async def wait_for_admission(self) -> None:
-        """Wait until the run is admitted; raise the error with which it ended before."""
-        item = await self._items.get()
-        if isinstance(item, ServiceError):
-            raise item
-
-    async def parts(self) -> AsyncIterator[RunPart]:
-        """Yield the parts of an admitted run; raise the error with which it ended early."""
-        while (item := await self._items.get()) is not _Signal.ENDED:
-            if isinstance(item, ServiceError):
-                raise item
-            yield cast("RunPart", item)
-
-    def leave(self, *, stop: bool) -> None:
-        """Stop listening, and ask the run to stop unless it goes on without its caller."""
-        self._has_left = True
-        if stop:
-            self.control.request_drain(CLIENT_GONE)
-        # Wakes the run where it waits to hand over a part that nobody will take.
-        while not self._items.empty():
-            self._items.get_nowait()
-
-    def note_pending(self) -> None:
-        """Tell a caller whom the run does not need that it waits for its turn."""
-        if self._has_left:
-            self._items.put_nowait(_Signal.ADMITTED)
-
-    def admit(self) -> None:
-        """Tell the caller that the run is admitted."""
-        self.is_admitted = True
-        self._items.put_nowait(_Signal.ADMITTED)
-
-    async def send(self, part: RunPart) -> None:
-        """Hand over a part, waiting while the caller is far behind; a caller who has left gets none."""
-        if not self._has_left:
-            await self._items.put(part)
-
-    async def end(self) -> None:
-        """Tell the caller that the run has reached its end. The last parts are the answer: wait for room."""
-        if not self._has_left:
-            await self._items.put(_Signal.ENDED)
-
-    def fail(self, error: ServiceError) -> None:
-        """Tell the caller how the run ended early, making room: a slow caller does not hold up the run."""
-        if self._items.full():
-            self._items.get_nowait()
-        self._items.put_nowait(error)
-
-
 async def _is_paused(request: RunRequest) -> bool:
     """Return whether a run stopped before or after a node where its caller wanted it to."""
     options = request.options
@@ -469,7 +375,7 @@ async def _start_callbacks(request: RunRequest) -> BaseCallbackManager:
     return await request.on_start() if request.on_start else AsyncCallbackManager([])
 
 
-def _describe_end(error: BaseException, request: RunRequest, *, has_begun: bool) -> ServiceError:
+def _describe_error(error: BaseException, request: RunRequest, *, has_begun: bool) -> ServiceError:
     """Return the typed error; for a run that was stopped on its way, with the call that gets its answer."""
     described = to_service_error(error)
     if has_begun and isinstance(described, RunStopped | ClaimLost):

@@ -11,18 +11,19 @@ from core.settings import Settings
 from core.tasks import Supervisor
 from service.audit.trail import AuditTrail
 from service.observability.metrics import ServiceMetrics
+from service.queue import TaskQueue
 from service.runs.claims import RunClaims
 from service.runs.dispatcher import RunDispatcher
+from service.runs.ends import DescribeEnd
 from service.runs.executor import RunExecutor
-from service.runs.followers import RunFollowers
 from service.runs.graphs import GraphCatalogue
-from service.runs.hooks import RunHooks
 from service.runs.limits import build_queues
+from service.runs.log.followers import RunFollowers
+from service.runs.log.part_exchange import PartExchange
 from service.runs.notifications import Notifications
 from service.runs.observers import RunObserver
-from service.runs.part_exchange import PartExchange
-from service.runs.queue import TaskQueue
 from service.runs.recovery import RunRecovery
+from service.runs.request import BuildHooks
 from service.runs.store import RunStore
 
 
@@ -55,6 +56,7 @@ async def open_runs(
     audit: AuditTrail,
     meter: ServiceMetrics,
     observer: RunObserver,
+    describe_end: DescribeEnd,
 ) -> OpenRuns:
     """Open what executes runs; claims are renewed and other replicas heard from now on.
 
@@ -67,6 +69,7 @@ async def open_runs(
         audit: Records people's decisions.
         meter: Counts claims.
         observer: Counts, traces and records runs.
+        describe_end: Says what becomes true with the end of a run.
     """
     store = RunStore(pool, replica=str(uuid4()), claim_seconds=settings.runs.claim_seconds)
     claims = RunClaims(store, meter, rollback=partial(_delete_run_checkpoints, saver))
@@ -87,6 +90,7 @@ async def open_runs(
         observer=observer,
         database_unavailable=lambda: pool.unavailable_reason,
         settle=saver.settle,
+        describe_end=describe_end,
     )
     return OpenRuns(
         store=store, executor=executor, followers=followers, exchange=exchange, notifications=notifications
@@ -101,7 +105,7 @@ async def execute_pending(
     queue: TaskQueue,
     *,
     graphs: GraphCatalogue,
-    hooks: RunHooks,
+    build_hooks: BuildHooks,
 ) -> None:
     """Have runs executed that no caller waits for, and those of silent replicas freed.
 
@@ -112,9 +116,9 @@ async def execute_pending(
         tasks: Supervises the dispatcher.
         queue: Makes the passes over the table of runs.
         graphs: The graphs by name.
-        hooks: What happens around runs.
+        build_hooks: Builds what happens around runs.
     """
-    recovery = RunRecovery(runs.store, runs.executor, runs.exchange, graphs=graphs, hooks=hooks)
+    recovery = RunRecovery(runs.store, runs.executor, runs.exchange, graphs=graphs, build_hooks=build_hooks)
     recovery.schedule(queue, settings.runs)
     if not settings.queue.concurrency:
         return

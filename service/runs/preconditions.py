@@ -1,15 +1,18 @@
-"""Check whether a caller may run a graph on a thread: whose the thread is, and what state it is in.
+"""Check whether a run may begin on its thread, in the state that the thread is in, and whether answers fit.
 
-A thread belongs to the tenant that began it; so do its session, its approvals and whatever else carries its
-id. The tenant is the boundary, because the people of one company share their customers; the user is recorded
-beside it. A caller cannot tell another tenant's thread from an id that was never used.
+The tenant is the boundary, because the people of one company share their customers; the user is recorded
+beside it.
 """
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Final
 
+from langgraph.errors import is_invalid_resume
 from langgraph.types import Command, Interrupt, StateSnapshot
+from pydantic import ValidationError
 
 from core.errors import (
     Forbidden,
@@ -21,43 +24,16 @@ from core.errors import (
     SessionRefused,
     WrongGraph,
 )
-from core.postgres import Pool
+from core.offline.schema import fill
 from service.audit.trail import Entry
 from service.auth.principal import Identity
-from service.runs.request import GRAPH_KEY, RunRequest
-from service.runs.store import ThreadOwner, load_thread_owner, no_such_thread
+from service.errors import invalid_request
+from service.runs.request import GRAPH_KEY, RunPart, RunRequest
 
 DECISIONS: Final = frozenset({"approve", "edit", "reject"})
 
 # LangGraph's ids are XXH3 hashes of 128 bits; it reads a mapping with such keys as answers by id.
 INTERRUPT_ID = re.compile(r"[0-9a-f]{32}")
-
-
-class ThreadOwners:
-    """Look up thread owners.
-
-    Args:
-        pool: The service's pool.
-    """
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-
-    async def get_owner(self, identity: Identity, thread_id: str) -> ThreadOwner:
-        """Return the owner of a thread of the caller's tenant.
-
-        Raises:
-            NotFound: The tenant has no such thread.
-        """
-        owner = await self.find_owner(thread_id)
-        if owner is None or owner.tenant != identity.tenant:
-            raise no_such_thread(thread_id)
-        return owner
-
-    async def find_owner(self, thread_id: str) -> ThreadOwner | None:
-        """Return a thread's owner, of whichever tenant; ``None``: nothing has the id yet."""
-        async with self._pool.connection() as connection:
-            return await load_thread_owner(connection, thread_id)
 
 
 def check_preconditions(request: RunRequest, graph_input: Any, state: StateSnapshot) -> None:
@@ -200,3 +176,47 @@ def _check_unfinished(state: StateSnapshot) -> None:
     # ``next`` leaves out steps that have written but died before their checkpoint was made.
     if not state.tasks:
         raise NothingToResume("the thread's last run reached its end; there is nothing to continue")
+
+
+async def refuse_wrong_answers(
+    parts: AsyncGenerator[RunPart, None], graph_input: Any, pending: Sequence[Interrupt]
+) -> AsyncGenerator[RunPart, None]:
+    """Pass on a run's parts; name the question where LangGraph rejects an answer to it.
+
+    LangGraph checks an answer before anything runs; the interrupt stays pending.
+
+    Args:
+        parts: Of the run, which is closed with this generator.
+        graph_input: The run's input.
+        pending: The interrupts with which the thread waited.
+
+    Raises:
+        InvalidRequest: The answer does not fit.
+    """
+    try:
+        async with aclosing(parts):
+            async for part in parts:
+                yield part
+    except ValidationError as error:
+        if not is_invalid_resume(error):
+            raise
+        raise _describe_wrong_answer(error, graph_input, pending) from error
+
+
+def _describe_wrong_answer(
+    error: ValidationError, graph_input: Any, pending: Sequence[Interrupt]
+) -> InvalidRequest:
+    refused = invalid_request(error.errors(include_url=False, include_context=False), whole="answer")
+    resume = graph_input.resume if isinstance(graph_input, Command) else None
+    answered = [each for each in pending if isinstance(resume, Mapping) and each.id in resume]
+    expected = [
+        {"id": each.id, "response_schema": schema, "example": fill(schema, {})}
+        for each in answered or pending
+        if isinstance(schema := each.response_schema, dict)
+    ]
+    shown = "; ".join(
+        f"interrupt {each['id']!r} takes an answer such as {json.dumps(each['example'], ensure_ascii=False)}"
+        for each in expected
+    )
+    message = f"{refused.message} ({shown}; details.expected holds its schema)" if shown else refused.message
+    return InvalidRequest(message, details={**refused.details, "expected": expected})

@@ -1,4 +1,4 @@
--- Queries of service/runs/store.py.
+-- Queries of service/runs/store.py, threads.py and log/part_exchange.py.
 
 -- name: add
 SELECT id::text, owner, ahead, status, attempt, is_new_thread, held_by, is_conflict FROM runs.add(%(runs)s)

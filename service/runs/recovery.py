@@ -10,15 +10,15 @@ from core.errors import RunLost
 from core.logging import get_logger
 from core.settings import RunSettings
 from service.errors import error_body
+from service.queue import TaskQueue
 from service.runs.executor import RunExecutor
-from service.runs.followers import KEEP_SECONDS
 from service.runs.graphs import GraphCatalogue
-from service.runs.hooks import RunHooks
-from service.runs.part_exchange import PartExchange
-from service.runs.queue import TaskQueue
-from service.runs.request import MultitaskStrategy, RunRequest, build_run_request
-from service.runs.store import READY, RunRow, RunStore
-from service.runs.stored import load_identity, load_input, load_options
+from service.runs.log.followers import KEEP_SECONDS
+from service.runs.log.part_exchange import PartExchange
+from service.runs.request import BuildHooks, MultitaskStrategy, RunRequest, build_run_request
+from service.runs.rows import RunRow
+from service.runs.serialization import load_identity, load_input, load_options
+from service.runs.store import READY, RunStore
 
 log = get_logger(__name__)
 
@@ -36,7 +36,7 @@ class RunRecovery:
         runs: Executes them.
         exchange: Carries the parts of their streams between replicas.
         graphs: The graphs by name.
-        hooks: What happens around runs.
+        build_hooks: Builds what happens around runs.
     """
 
     def __init__(
@@ -46,13 +46,13 @@ class RunRecovery:
         exchange: PartExchange,
         *,
         graphs: GraphCatalogue,
-        hooks: RunHooks,
+        build_hooks: BuildHooks,
     ) -> None:
         self._store = store
         self._runs = runs
         self._exchange = exchange
         self._graphs = graphs
-        self._hooks = hooks
+        self._build_hooks = build_hooks
         self._keep_days = 0.0
 
     def schedule(self, queue: TaskQueue, settings: RunSettings) -> None:
@@ -90,7 +90,7 @@ class RunRecovery:
     async def _load(self, row: RunRow, kwargs: Mapping[str, Any]) -> RunRequest:
         graph, identity = self._graphs.find(row.graph), load_identity(row, kwargs)
         graph_input, options = load_input(kwargs), load_options(row, kwargs)
-        hooks = self._hooks.build(
+        hooks = self._build_hooks(
             graph.spec,
             identity,
             graph_input,

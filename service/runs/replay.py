@@ -13,6 +13,7 @@ from langgraph.types import Command, StateSnapshot
 from core.errors import InvalidRequest
 from service.audit.idempotency import KeyClaim, RequestKeys
 from service.auth.principal import Identity
+from service.runs.output import RunResult
 from service.runs.request import MESSAGE_KEY, RUN_KEY, CompiledGraph, RunPart, RunRequest
 
 IDEMPOTENCY_HEADER = "Idempotency-Key"
@@ -84,6 +85,19 @@ async def replay_output(graph: CompiledGraph, snapshot: StateSnapshot) -> AsyncG
     """Stream the output of an earlier run: the last part of its stream."""
     values = {name: snapshot.values[name] for name in graph.output_channels if name in snapshot.values}
     yield {"type": "values", "ns": (), "data": values, "interrupts": snapshot.interrupts}
+
+
+async def load_result(graph: CompiledGraph, thread_id: str, run_id: str) -> RunResult | None:
+    """Return what a run that has ended answered; ``None``: nothing, or its checkpoints were deleted."""
+    config: RunnableConfig = {"configurable": {"thread_id": thread_id}}
+    async for snapshot in graph.aget_state_history(config, filter={RUN_KEY: run_id}, limit=1):
+        if is_broken_off(snapshot):
+            return None
+        result = RunResult()
+        async for part in replay_output(graph, snapshot):
+            result.take(part)
+        return result
+    return None
 
 
 def keep_message_key(config: RunnableConfig, graph_input: Any, state: StateSnapshot) -> RunnableConfig:

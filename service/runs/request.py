@@ -1,28 +1,22 @@
 """Describe a run (which graph, with which input, for whom, on which thread), and build it from HTTP input."""
 
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 from uuid import uuid4
 
 from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.runnables import RunnableConfig
 from langchain_core.utils.uuid import uuid7
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.types import Command, Durability, StreamMode, StreamPart
+from langgraph.types import Durability, StreamMode, StreamPart
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     JsonValue,
-    ModelWrapValidatorHandler,
-    create_model,
-    model_validator,
 )
 
 from core.context import Actor, Context
 from core.errors import InvalidRequest
-from core.texts import is_storable
 from graphs.spec import GraphSpec
 from service.auth.principal import Identity, build_actor
 
@@ -35,6 +29,40 @@ MultitaskStrategy: TypeAlias = Literal["reject", "enqueue", "interrupt", "rollba
 QueueName: TypeAlias = Literal["runs", "workflows"]
 OnStart: TypeAlias = Callable[[], Awaitable[BaseCallbackManager]]
 OnFinish: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[None]]
+
+
+class Hooks(NamedTuple):
+    """The ``on_start`` and ``on_finish`` of a run."""
+
+    on_start: OnStart
+    on_finish: OnFinish | None
+
+
+class BuildHooks(Protocol):
+    """Builds the hooks of a run.
+
+    Args:
+        spec: The entry of its graph; ``None``: the graph is not ours, and nothing is done.
+        identity: The caller.
+        graph_input: Its input.
+        thread_id: Its thread.
+        key: Identifies the message or the request.
+        on_start: Called last; returns the run's callbacks.
+    """
+
+    def __call__(
+        self,
+        spec: GraphSpec | None,
+        identity: Identity,
+        graph_input: Any,
+        *,
+        thread_id: str,
+        key: str = "",
+        on_start: OnStart,
+    ) -> Hooks:
+        """Return the hooks."""
+        ...
+
 
 # Keys in the metadata of a run's checkpoints: the graph that wrote them, for whom, which message or request
 # the run is about, and the run.
@@ -279,53 +307,6 @@ def _build_metadata(
     }
 
 
-class Resume(BaseModel):
-    """Continue a thread; LangServe has no other way to answer an interrupt than in place of an input.
-
-    A value answers the pending interrupt; with several pending, ``{interrupt id: value}``. Null continues a
-    run that failed or was stopped, from its last checkpoint.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    resume: JsonValue
-
-
-class _InputOrResume(BaseModel):
-    """Lets an input model accept a :class:`Resume` too, and refuse fields that it does not have."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _validate_input_or_resume(cls, value: Any, handler: ModelWrapValidatorHandler[Any]) -> Any:
-        require_storable(value)
-        if isinstance(value, Mapping) and "resume" in value:
-            return Resume.model_validate(value)
-        return handler(value)
-
-
-def build_served_input_schema(spec: GraphSpec) -> type[BaseModel]:
-    """Return the graph's input schema, extended so that it accepts ``{"resume": ...}`` in its place."""
-    return create_model(
-        spec.input_schema.__name__,
-        __base__=(_InputOrResume, spec.input_schema),
-        __doc__=spec.input_schema.__doc__,
-    )
-
-
-def build_graph_input(spec: GraphSpec, values: Mapping[str, Any]) -> dict[str, Any] | Command[Any] | None:
-    """Return what LangGraph is given for the values of a served input.
-
-    Returns:
-        The validated input with every default (see :meth:`graphs.spec.GraphSpec.validate_input`), a
-        ``Command`` that answers interrupts, or ``None`` to continue.
-    """
-    if "resume" in values:
-        return None if values["resume"] is None else Command(resume=values["resume"])
-    return spec.validate_input(values)
-
-
 def build_resume_call(graph: str, thread_id: str) -> dict[str, JsonValue]:
     """Return the HTTP request that continues a thread whose run was stopped, from its last checkpoint."""
     return {
@@ -362,26 +343,3 @@ def check_thread_id(value: str) -> str:
             details={"thread_id": value[:200]},
         )
     return value
-
-
-def require_storable(value: Any) -> Any:
-    """Return the value if Postgres can store every text in it.
-
-    Raises:
-        ValueError: A text holds NUL or half of a surrogate pair, which ``jsonb`` does not accept.
-    """
-    if not all(map(is_storable, _iter_texts(value))):
-        raise ValueError("text must hold neither NUL nor half of a surrogate pair")
-    return value
-
-
-def _iter_texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _iter_texts(key)
-            yield from _iter_texts(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _iter_texts(item)

@@ -5,27 +5,32 @@ A run is a row before it is a task of a process. See ``sql/0001_runs.sql`` for t
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final
 
 import orjson
 from psycopg.rows import DictRow
 from psycopg.types.json import Json
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel
 
 from core.batching import Batcher
-from core.context import current_actor
-from core.errors import NotFound, ThreadBusy
-from core.postgres import Connection, Pool, concerns_database, read_queries
+from core.postgres import Pool, concerns_database, read_queries
 from service.outbox.events import NewEvent, dump_events
+from service.runs.rows import (
+    Added,
+    BegunRun,
+    Cancellation,
+    EndStatus,
+    NewRun,
+    OpenRuns,
+    RunRow,
+    RunStatus,
+    Start,
+    Successor,
+)
 
 QUERIES: Final = read_queries(Path(__file__).parent / "queries.sql")
-
-RunStatus: TypeAlias = Literal["pending", "running", "success", "error", "timeout", "interrupted"]
-EndStatus: TypeAlias = Literal["success", "error", "timeout", "interrupted"]
-CancelAction: TypeAlias = Literal["interrupt", "rollback"]
 
 # Channel on which replicas tell each other of runs (service/runs/notifications.py).
 CHANNEL: Final = "ventros_runs"
@@ -38,160 +43,6 @@ _BATCH: Final = 500
 _WAIT_SECONDS: Final = 0.1
 # Of a thread's runs, those that whoever follows the thread may have missed.
 _LATEST_RUNS: Final = 20
-
-
-def no_such_thread(thread_id: str) -> NotFound:
-    """Return the error for a thread that does not exist or is not the caller's."""
-    return NotFound(f"there is no thread {thread_id!r}", details={"thread_id": thread_id})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewRun:
-    """A run to insert.
-
-    Attributes:
-        id: Its id.
-        thread_id: The thread it runs on.
-        tenant: Whose it is.
-        user: Who asked for it.
-        graph: The graph to run.
-        queue: Whose concurrency slots it takes.
-        kwargs: What to run, as JSON, so that any replica can; ``None``: only this process can.
-        strategy: What its caller chose to do where the thread is busy.
-        priority: The higher one is started first, among a tenant's.
-        assistant_id: The assistant whose run it is; ``None``: nobody named one.
-        metadata: The caller's, to find it by.
-        webhook: The endpoint that is told of its end; ``None``: none is.
-        after_seconds: How long it waits before its turn on its thread can come.
-        may_create_thread: Whether its thread is created where there is none.
-    """
-
-    id: str
-    thread_id: str
-    tenant: str
-    user: str
-    graph: str
-    queue: str
-    kwargs: Mapping[str, Any] | None
-    strategy: str
-    priority: int = 0
-    assistant_id: str | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    webhook: str | None = None
-    after_seconds: float = 0
-    may_create_thread: bool = True
-
-
-class Cancellation(NamedTuple):
-    """How a run is to be cancelled, and why: a drain reason."""
-
-    action: CancelAction
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Added:
-    """What became of a run that was to be inserted.
-
-    Attributes:
-        owner: The thread's tenant; ``None``: another transaction is just inserting the thread, or there is
-            none and the run may not create it.
-        ahead: Runs that were on the thread before.
-        status: ``running``, ``pending``, or ``None``: it was not inserted.
-        attempt: 1 where it is running.
-        is_new_thread: Whether the thread's row was inserted with it.
-        is_conflict: Whether another run was added to the thread at the same moment.
-        held_by: The person who has taken the thread over; empty: nobody.
-    """
-
-    owner: str | None
-    ahead: int
-    status: Literal["running", "pending"] | None
-    attempt: int
-    is_new_thread: bool
-    is_conflict: bool
-    held_by: str
-
-
-class Start(NamedTuple):
-    """A run that was pending and is running now.
-
-    Attributes:
-        attempt: The fencing token of the claim.
-        held_by: The person who has taken the thread over; empty: nobody.
-    """
-
-    attempt: int
-    held_by: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Successor:
-    """The run that is next on a thread.
-
-    Attributes:
-        id: The run.
-        owner: The replica whose caller waits for it; ``None``: any may execute it.
-    """
-
-    id: str
-    owner: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRow:
-    """A row of the table of runs; ``kwargs`` is ``None`` in lists."""
-
-    id: str
-    thread_id: str
-    tenant: str
-    user_id: str
-    graph: str
-    assistant_id: str | None
-    metadata: dict[str, JsonValue]
-    queue: str
-    status: RunStatus
-    kwargs: dict[str, Any] | None
-    multitask_strategy: str
-    priority: int
-    attempt: int
-    created_at: datetime
-    started_at: datetime | None
-    ended_at: datetime | None
-    claimed_by: str | None
-    cancel_action: CancelAction | None
-    cancel_reason: str | None
-    error: dict[str, JsonValue] | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BegunRun:
-    """A run that is in progress or has ended."""
-
-    id: str
-    graph: str
-    ended_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenRuns:
-    """Runs that have not ended, of one queue, tenant, status and replica.
-
-    Attributes:
-        queue: Whose concurrency slots they take.
-        tenant: Whose they are.
-        status: ``pending`` or ``running``.
-        replica: Who holds them; empty: nobody.
-        runs: How many.
-        oldest_seconds: The age of the oldest one.
-    """
-
-    queue: str
-    tenant: str
-    status: str
-    replica: str
-    runs: int
-    oldest_seconds: float
 
 
 class RunStore:
@@ -447,25 +298,10 @@ class RunStore:
                 await connection.execute(QUERIES["delete_ended"], {"days": days, "limit": _BATCH})
             ).rowcount
 
-    async def hold_thread(self, tenant: str, thread_id: str, user: str, *, take_over: bool) -> bool:
-        """Let a person hold a thread; return whether they do, as another one may."""
-        values = {"tenant": tenant, "thread": thread_id, "user": user, "take_over": take_over}
-        return await self._fetch_one("hold_thread", values) is not None
-
-    async def free_thread(self, tenant: str, thread_id: str, user: str, *, take_over: bool) -> bool:
-        """Give a thread back to the agents; return whether it was the person's to give."""
-        values = {"tenant": tenant, "thread": thread_id, "user": user, "take_over": take_over}
-        return await self._fetch_one("free_thread", values) is not None
-
     async def find_open(self, thread_id: str) -> str:
         """Return a run of the thread that has not ended; empty: there is none."""
         row = await self._fetch_one("find_open", {"thread": thread_id, "except": ""})
         return str(row["id"]) if row else ""
-
-    async def get_holder(self, tenant: str, thread_id: str) -> str:
-        """Return the person who holds a thread; empty: nobody, or there is no such thread."""
-        row = await self._fetch_one("get_holder", {"tenant": tenant, "thread": thread_id})
-        return str(row["held_by"]) if row else ""
 
     async def delete(self, run_id: str) -> None:
         """Delete a run that has ended."""
@@ -483,50 +319,6 @@ class RunStore:
     async def _fetch_all(self, query: str, values: Mapping[str, Any]) -> Sequence[DictRow]:
         async with self.pool.connection() as connection:
             return await (await connection.execute(QUERIES[query], values)).fetchall()
-
-
-@dataclass(frozen=True, slots=True)
-class ThreadOwner:
-    """Whose a thread is, and the graph of its runs; ``None``: nothing has run on it yet."""
-
-    tenant: str
-    graph: str | None
-
-
-async def take_thread(connection: Connection, thread_id: str, *, tenant: str, user: str) -> None:
-    """Give a thread's id to a tenant, in the transaction that stores what has the same id.
-
-    Raises:
-        NotFound: It is another tenant's.
-    """
-    values = {"thread": thread_id, "tenant": tenant, "user": user}
-    row = None
-    # Empty while another transaction has inserted the row and not committed before ours began.
-    while row is None:
-        row = await (await connection.execute(QUERIES["own_thread"], values)).fetchone()
-    if row["tenant"] != tenant:
-        raise no_such_thread(thread_id)
-
-
-async def load_thread_owner(connection: Connection, thread_id: str) -> ThreadOwner | None:
-    """Return a thread's owner; ``None``: there is no such thread."""
-    row = await (await connection.execute(QUERIES["get_thread"], {"thread": thread_id})).fetchone()
-    return ThreadOwner(**row) if row else None
-
-
-async def erase_thread(connection: Connection, thread_id: str) -> None:
-    """Delete a thread's row and its runs in the caller's transaction.
-
-    Raises:
-        ThreadBusy: A run is in progress or waits, other than that of the erasure itself.
-    """
-    values = {"thread": thread_id, "except": current_actor().run_id}
-    if await (await connection.execute(QUERIES["find_open"], values)).fetchone():
-        raise ThreadBusy(
-            f"thread {thread_id!r} has a run in progress; cancel it or wait, then try again", retry_after=1
-        )
-    await connection.execute(QUERIES["erase_runs"], values)
-    await connection.execute(QUERIES["erase_thread"], values)
 
 
 def _to_json(value: Any) -> Json:

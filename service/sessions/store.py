@@ -115,7 +115,7 @@ class Conversation(Session):
         held_by: Who has taken it over; empty: nobody.
         held_at: Since when.
         changed_at: When its thread was last changed by the end of a run; None: it has no thread yet.
-        latest: What its last run said, see :func:`service.runs.thread_metadata.describe_thread`.
+        latest: What its last run said, see :func:`service.conversations.transcript.describe_thread`.
     """
 
     state: SessionState

@@ -26,10 +26,10 @@ from core.logging import get_logger
 from core.postgres import DATABASE_UNAVAILABLE
 from nodes.workflow.executors import WaitAnswer
 from service.auth.principal import Identity
+from service.conversations.announcements import describe_question
 from service.errors import error_body, to_service_error
 from service.observability.metrics import ServiceMetrics
 from service.outbox.events import NewEvent, dump_events
-from service.runs.announcements import describe_question
 from service.runs.executor import RunExecutor
 from service.runs.output import interrupt_to_dict
 from service.runs.preconditions import is_answered_elsewhere

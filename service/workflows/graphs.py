@@ -17,14 +17,7 @@ from nodes.workflow.recovery import extract_records, find_running_steps
 from service.auth.principal import Identity
 from service.runs.output import interrupt_to_dict
 from service.runs.preconditions import is_answered_elsewhere
-from service.runs.request import (
-    GRAPH_KEY,
-    TENANT_KEY,
-    USER_KEY,
-    CompiledGraph,
-    OnStart,
-    RunRequest,
-)
+from service.runs.request import GRAPH_KEY, TENANT_KEY, USER_KEY, CompiledGraph, OnStart, RunRequest
 from workflows.outline import Outline, build_outline
 from workflows.progress import Progress, StepProgress, compute_progress
 from workflows.results import Record

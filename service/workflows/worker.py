@@ -12,7 +12,7 @@ from typing import Final
 from core.postgres import Connection
 from core.settings import WorkflowSettings
 from core.tasks import Backoff
-from service.runs.queue import Retry, TaskQueue
+from service.queue import Retry, TaskQueue
 from service.workflows.execution import WorkflowExecutor
 from workflows.store import Run, WorkflowStore
 

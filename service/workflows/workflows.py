@@ -19,10 +19,10 @@ from graphs.workflow import compile_workflow
 from nodes.workflow.recovery import Recovery, extract_records
 from service.auth.principal import Identity
 from service.observability.metrics import ServiceMetrics
+from service.queue import TaskQueue
 from service.runs.executor import RunExecutor
-from service.runs.queue import TaskQueue
 from service.runs.request import CompiledGraph, new_thread_id
-from service.runs.store import take_thread
+from service.runs.threads import take_thread
 from service.workflows.execution import WorkflowExecutor
 from service.workflows.graphs import (
     WORKFLOW,

@@ -47,7 +47,9 @@ def data_dir(tmp_path: Path) -> Iterator[Path]:
 
 
 async def test_a_fresh_service_solves_the_support_case_offline(data_dir: Path) -> None:
-    async with service_process(data_dir) as service, client(service.url) as http:
+    # As it is shipped, with an index of the help articles.
+    index = {"CRM_ARTICLES_SYNC_SECONDS": "300"}
+    async with service_process(data_dir, **index) as service, client(service.url) as http:
         assert "it is not a language model" in service.startup_message
         assert f"{service.url}/react/playground/" in service.startup_message
         assert (await http.get("/health")).json()["status"] == "healthy"
@@ -67,20 +69,9 @@ async def test_a_fresh_service_solves_the_support_case_offline(data_dir: Path) -
     assert left == []
 
 
-async def test_two_services_run_side_by_side_and_a_third_on_the_same_directory_is_refused(
-    data_dir: Path,
+async def test_commands_and_other_services_work_beside_a_running_one_but_not_two_on_a_directory(
+    data_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    async with service_process(data_dir / "a") as first, service_process(data_dir / "b") as second:
-        assert first.url != second.url
-        for url in (first.url, second.url):
-            async with client(url) as http:
-                assert (await http.get("/health")).status_code == 200
-        code, errors = await start_and_fail(data_dir / "a")
-        assert (code, len(errors.splitlines())) == (1, 1)
-        assert "in use by another service" in errors
-
-
-async def test_commands_work_beside_a_running_service_and_find_its_database(data_dir: Path) -> None:
     async def run_command(*arguments: str) -> str:
         process = await launch(data_dir, "-m", *arguments)
         output, errors = await process.communicate()
@@ -95,6 +86,13 @@ async def test_commands_work_beside_a_running_service_and_find_its_database(data
             assert "not linked yet" in verdict
         assert verdict.startswith("ok      acme: ")
         assert "would be removed" in await run_command("service.cli.database", "retention", "--dry-run")
+        async with service_process(tmp_path_factory.mktemp("other")) as other, client(other.url) as theirs:
+            assert other.url != service.url
+            for each in (http, theirs):
+                assert (await each.get("/health")).status_code == 200
+        code, errors = await start_and_fail(data_dir)
+        assert (code, len(errors.splitlines())) == (1, 1)
+        assert "in use by another service" in errors
     # Without the service, the commands start its database themselves.
     assert key[3:19] in await run_command("service.cli.keys", "list")
 
@@ -113,17 +111,47 @@ async def test_a_failure_to_start_is_explained_in_one_line(data_dir: Path) -> No
     assert "secret" not in errors
 
 
-async def test_a_thread_survives_kill_9_of_the_service_and_a_restart_of_the_database(data_dir: Path) -> None:
+async def test_a_killed_run_goes_on_and_threads_survive_kill_9_and_a_restart_of_the_database(
+    data_dir: Path,
+) -> None:
     async with gemini_server() as gemini:
-        settings = {"GOOGLE_API_KEY": KEY, "GOOGLE_BASE_URL": gemini.url, **LOCAL_EMBEDDINGS}
-        gemini.enqueue(Text(["Nice to meet", " you, Ana."]))
+        settings = {
+            "GOOGLE_API_KEY": KEY,
+            "GOOGLE_BASE_URL": gemini.url,
+            "RUN_CLAIM_SECONDS": "2",
+            **LOCAL_EMBEDDINGS,
+        }
+        gate = Gated(["Let me", " think."])
+        search = ("search_knowledge_base", {"query": "export"})
+        gemini.enqueue(
+            Text(["Nice to meet", " you, Ana."]), FunctionCalls([search]), Structured(PROCEED), gate
+        )
         async with service_process(data_dir, **settings) as service, client(service.url) as http:
             first = await _ask(http, "My name is Ana.")
+            asking = asyncio.create_task(_ask(http, "Export fails.", "killed"))
+            await gate.started.wait()
             service.send(signal.SIGKILL)
             assert await service.wait() == -signal.SIGKILL
+            with pytest.raises(httpx.TransportError):
+                await asking
         # The database was left running; the second service takes it over, and stops it.
-        gemini.enqueue(Text(["Your name is Ana."]))
+        gemini.enqueue(Text(["Use the batch API."]), Text(["I am here."]), Text(["Your name is Ana."]))
         async with service_process(data_dir, **settings) as service, client(service.url) as http:
+            output = await _ask(http, "Hello?", "killed")
+            assert output["final_answer"] == "I am here."
+            # The killed run went on from its last finished step, and answered before the next one began.
+            assert [message["type"] for message in output["messages"]] == [
+                "human",
+                "ai",
+                "tool",
+                "ai",
+                "human",
+                "ai",
+            ]
+            assert "Use the batch API." in str(output["messages"][3])
+            [last, killed] = (await http.get("/v1/runs", params={"thread_id": "killed"})).json()["runs"]
+            assert (killed["status"], killed["attempt"]) == ("success", 2)
+            assert (last["status"], last["attempt"]) == ("success", 1)
             second = await _ask(http, "What is my name?", first["thread_id"])
             assert second["final_answer"] == "Your name is Ana."
             service.send(signal.SIGINT)
@@ -143,71 +171,10 @@ async def test_a_thread_survives_kill_9_of_the_service_and_a_restart_of_the_data
         assert len(third["messages"]) == 6
 
 
-async def test_a_run_goes_on_after_its_service_was_killed_and_its_thread_with_it(data_dir: Path) -> None:
+async def test_sigterm_is_announced_lets_runs_finish_their_step_and_tells_clients_how_to_resume(
+    data_dir: Path,
+) -> None:
     async with gemini_server() as gemini:
-        settings = {
-            "GOOGLE_API_KEY": KEY,
-            "GOOGLE_BASE_URL": gemini.url,
-            "RUN_CLAIM_SECONDS": "2",
-            **LOCAL_EMBEDDINGS,
-        }
-        gate = Gated(["Let me", " think."])
-        search = ("search_knowledge_base", {"query": "export"})
-        gemini.enqueue(FunctionCalls([search]), Structured(PROCEED), gate)
-        async with service_process(data_dir, **settings) as service, client(service.url) as http:
-            asking = asyncio.create_task(_ask(http, "Export fails.", "killed"))
-            await gate.started.wait()
-            service.send(signal.SIGKILL)
-            await service.wait()
-            with pytest.raises(httpx.TransportError):
-                await asking
-        gemini.enqueue(Text(["Use the batch API."]), Text(["I am here."]))
-        async with service_process(data_dir, **settings) as service, client(service.url) as http:
-            output = await _ask(http, "Hello?", "killed")
-            assert output["final_answer"] == "I am here."
-            # The killed run went on from its last finished step, and answered before the next one began.
-            assert [message["type"] for message in output["messages"]] == [
-                "human",
-                "ai",
-                "tool",
-                "ai",
-                "human",
-                "ai",
-            ]
-            assert "Use the batch API." in str(output["messages"][3])
-            [last, killed] = (await http.get("/v1/runs", params={"thread_id": "killed"})).json()["runs"]
-            assert (killed["status"], killed["attempt"]) == ("success", 2)
-            assert (last["status"], last["attempt"]) == ("success", 1)
-
-
-async def test_sigterm_lets_a_run_finish_its_step_and_informs_the_client(data_dir: Path) -> None:
-    async with gemini_server() as gemini:
-        gate = held_reflection()
-        gemini.enqueue(FunctionCalls([("search_knowledge_base", {"query": "export"})]), gate)
-        settings = {
-            "GOOGLE_API_KEY": KEY,
-            "GOOGLE_BASE_URL": gemini.url,
-            **LOCAL_EMBEDDINGS,
-            "RUN_FINISH_SECONDS": "0",
-            "RUN_DRAIN_SECONDS": "60",
-        }
-        async with service_process(data_dir, **settings) as service, client(service.url) as http:
-            body = {"input": INPUT, "config": {"configurable": {"thread_id": "drained"}}}
-            asking = asyncio.create_task(http.post("/react/invoke", json=body))
-            await gate.started.wait()
-            service.send(signal.SIGTERM)
-            await _refuses_connections(service.url)
-            gate.release(2)
-            response = await asking
-            assert (response.status_code, response.json()["error"]) == (503, "run_stopped")
-            assert "checkpoint is kept" in response.json()["message"]
-            assert await service.wait() == 0
-
-
-async def test_sigterm_is_announced_and_a_stream_ends_with_how_to_resume(data_dir: Path) -> None:
-    async with gemini_server() as gemini:
-        gate = held_reflection()
-        gemini.enqueue(FunctionCalls([("search_knowledge_base", {"query": "export"})]), gate)
         settings = {
             "GOOGLE_API_KEY": KEY,
             "GOOGLE_BASE_URL": gemini.url,
@@ -218,9 +185,13 @@ async def test_sigterm_is_announced_and_a_stream_ends_with_how_to_resume(data_di
         }
         async with service_process(data_dir, **settings) as service, client(service.url) as http:
             assert (await http.get("/health/ready")).status_code == 200
-            body = {"input": INPUT, "config": {"configurable": {"thread_id": "noticed"}}}
-            asking = asyncio.create_task(http.post("/react/stream", json=body))
-            await gate.started.wait()
+            asked, gates = [], []
+            for way in ("invoke", "stream"):
+                gates.append(held_reflection())
+                gemini.enqueue(FunctionCalls([("search_knowledge_base", {"query": "export"})]), gates[-1])
+                body = {"input": INPUT, "config": {"configurable": {"thread_id": way}}}
+                asked.append(asyncio.create_task(http.post(f"/react/{way}", json=body)))
+                await gates[-1].started.wait()
             service.send(signal.SIGTERM)
             # It still listens, so that whoever asks hears that it will not for long.
             while (ready := await http.get("/health/ready")).status_code == 200:
@@ -228,14 +199,18 @@ async def test_sigterm_is_announced_and_a_stream_ends_with_how_to_resume(data_di
             assert (ready.status_code, ready.json()["error"]) == (503, "stopping")
             assert (await http.get("/health/live")).status_code == 200
             await _refuses_connections(service.url)
-            gate.release(2)
-            events = (await asking).text
+            for gate in gates:
+                gate.release(2)
+            invoked, streamed = await asyncio.gather(*asked)
+            assert (invoked.status_code, invoked.json()["error"]) == (503, "run_stopped")
+            assert "checkpoint is kept" in invoked.json()["message"]
             assert await service.wait() == 0
-        name, _, last = events.strip().replace("\r", "").rpartition("event: ")[2].partition("\n")
+        name, _, last = streamed.text.strip().replace("\r", "").rpartition("event: ")[2].partition("\n")
         ended = json.loads(last.removeprefix("data: "))
-        assert (name, ended["error"], ended["details"]["thread_id"]) == ("error", "run_stopped", "noticed")
+        assert (name, ended["error"], ended["details"]["thread_id"]) == ("error", "run_stopped", "stream")
 
-        gemini.enqueue(Text(["Use the batch API."]))
+        # Both go on where they were stopped.
+        gemini.enqueue(Text(["Use the batch API."]), Text(["Use the batch API."]))
         async with service_process(data_dir, **settings) as service, client(service.url) as http:
             resume = ended["details"]["resume"]
             resumed = await http.request(resume["method"], resume["path"], json=resume["body"])

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from tests.support.process import (
 )
 from tests.support.service import CONTACT
 
-TWO = {"WORKERS": "2", "MODEL": "offline"}
 KEY = "AIza-not-a-real-key"
 PROCEED = {
     "success": True,
@@ -68,31 +66,59 @@ async def ask(http: httpx.AsyncClient, thread_id: str) -> httpx.Response:
     return await http.post("/react/invoke", json=body)
 
 
-async def test_two_processes_answer_on_one_port_and_each_shows_the_numbers_of_both(data_dir: Path) -> None:
-    async with service_process(data_dir, **TWO, LOG_LEVEL="info") as service:
-        assert service.startup_message.count("Ventros Agents") == 1
-        assert len(list_workers(service)) == 2
-        served: dict[str, float] = {}
-        while len(served) < 2:
-            async with client(service.url) as http:
-                health = (await http.get("/health")).json()
-            assert health["status"] == "healthy", health
-            assert {one["status"] for one in health["processes"].values()} == {"healthy"}
-            served = await read_metric(service.url, "ventros_http_requests_total", route="/health")
-        assert await read_metric(service.url, "ventros_process_up") == {"1": 1, "2": 1}
-        async with client(service.url) as http:
-            answer = await ask(http, "two")
-            assert answer.status_code == 200, answer.text
-        service.send(signal.SIGTERM)
-        _, errors = await service.process.communicate()
-        assert service.process.returncode == 0, errors.decode()
+async def test_two_processes_answer_on_one_port_and_sigterm_lets_the_runs_of_both_finish(
+    data_dir: Path,
+) -> None:
+    async with gemini_server() as gemini:
+        settings = {
+            "WORKERS": "2",
+            "GOOGLE_API_KEY": KEY,
+            "GOOGLE_BASE_URL": gemini.url,
+            "RUN_FINISH_SECONDS": "60",
+            "LOG_LEVEL": "info",
+            **LOCAL_EMBEDDINGS,
+        }
+        async with service_process(data_dir, **settings) as service, client(service.url) as http:
+            assert service.startup_message.count("Ventros Agents") == 1
+            workers = list_workers(service)
+            assert len(workers) == 2
+            assert await read_metric(service.url, "ventros_process_up") == {"1": 1, "2": 1}
+            served: dict[str, float] = {}
+            while len(served) < 2:
+                async with client(service.url) as other:
+                    health = (await other.get("/health")).json()
+                assert health["status"] == "healthy", health
+                assert {one["status"] for one in health["processes"].values()} == {"healthy"}
+                served = await read_metric(service.url, "ventros_http_requests_total", route="/health")
+            asking: list[asyncio.Task[httpx.Response]] = []
+            gates: list[Gated] = []
+            busy: set[str] = set()
+            # Whichever process accepts a connection has the run.
+            while len(busy) < 2:
+                gate = Gated(["Use the", " batch API."])
+                gemini.enqueue(gate)
+                asking.append(asyncio.create_task(ask(http, f"drained-{len(asking)}")))
+                await gate.started.wait()
+                gates.append(gate)
+                running = await read_metric(service.url, "ventros_runs_in_progress", graph="react")
+                busy = {process for process, runs in running.items() if runs}
+            service.send(signal.SIGTERM)
+            for gate in gates:
+                gate.release(2)
+            for answer in await asyncio.gather(*asking):
+                assert answer.json()["output"]["final_answer"] == "Use the batch API.", answer.text
+            _, errors = await service.process.communicate()
+            assert service.process.returncode == 0, errors.decode()
+            assert [worker for worker in workers if worker.is_running()] == []
     lines = errors.decode()
     assert '"process": 1' in lines
     assert '"process": 2' in lines
     assert "Traceback" not in lines
 
 
-async def test_a_killed_process_is_replaced_and_the_other_finishes_its_run(data_dir: Path) -> None:
+async def test_a_killed_process_is_replaced_and_those_of_a_killed_supervisor_leave_the_directory_to_the_next(
+    data_dir: Path,
+) -> None:
     async with gemini_server() as gemini:
         settings = {
             "WORKERS": "2",
@@ -122,61 +148,17 @@ async def test_a_killed_process_is_replaced_and_the_other_finishes_its_run(data_
             while await read_metric(service.url, "ventros_process_up") != {"1": 1, "2": 1}:
                 pass
             assert workers[2 - number].is_running()
-            assert len(list_workers(service)) == 2
-
-
-async def test_sigterm_lets_the_runs_of_both_processes_finish(data_dir: Path) -> None:
-    async with gemini_server() as gemini:
-        settings = {
-            "WORKERS": "2",
-            "GOOGLE_API_KEY": KEY,
-            "GOOGLE_BASE_URL": gemini.url,
-            "RUN_FINISH_SECONDS": "60",
-            **LOCAL_EMBEDDINGS,
-        }
-        async with service_process(data_dir, **settings) as service, client(service.url) as http:
-            asking: list[asyncio.Task[httpx.Response]] = []
-            gates: list[Gated] = []
-            busy: set[str] = set()
-            # Whichever process accepts a connection has the run.
-            while len(busy) < 2:
-                gate = Gated(["Use the", " batch API."])
-                gemini.enqueue(gate)
-                asking.append(asyncio.create_task(ask(http, f"drained-{len(asking)}")))
-                await gate.started.wait()
-                gates.append(gate)
-                running = await read_metric(service.url, "ventros_runs_in_progress", graph="react")
-                busy = {process for process, runs in running.items() if runs}
             workers = list_workers(service)
-            service.send(signal.SIGTERM)
-            for gate in gates:
-                gate.release(2)
-            for answer in await asyncio.gather(*asking):
-                assert answer.json()["output"]["final_answer"] == "Use the batch API.", answer.text
-            assert await service.wait() == 0
-            assert [worker for worker in workers if worker.is_running()] == []
-
-
-async def test_processes_whose_supervisor_was_killed_stop_and_leave_the_directory_to_the_next(
-    data_dir: Path,
-) -> None:
-    async with service_process(data_dir, **TWO) as service:
-        workers = list_workers(service)
-        service.send(signal.SIGKILL)
-        await service.process.wait()
-        _, alive = await asyncio.to_thread(psutil.wait_procs, workers, timeout=60)
-        assert alive == []
-    async with service_process(data_dir, **TWO) as service, client(service.url) as http:
-        assert (await http.get("/health")).json()["status"] == "healthy"
+            assert len(workers) == 2
+            service.send(signal.SIGKILL)
+            await service.process.wait()
+            _, alive = await asyncio.to_thread(psutil.wait_procs, workers, timeout=60)
+            assert alive == []
+        async with service_process(data_dir, **settings) as service, client(service.url) as http:
+            assert (await http.get("/health")).json()["status"] == "healthy"
 
 
 async def test_a_failure_to_start_several_processes_is_explained_in_one_line(data_dir: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        code, errors = await start_and_fail(data_dir, WORKERS="2", PORT=port)
-    assert (code, len(errors.splitlines())) == (1, 1)
-    assert f"127.0.0.1:{port}" in errors
-
     url = "postgresql://nobody:secret@127.0.0.1:1/none"
     code, errors = await start_and_fail(data_dir, WORKERS="2", DATABASE_URL=url)
     assert (code, len(errors.splitlines())) == (1, 1)

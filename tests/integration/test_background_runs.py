@@ -13,7 +13,8 @@ from service.migrations import migrate_rooms
 from service.outbox.catalogue import ApprovalNeeded
 from service.outbox.events import NewEvent
 from service.runs.request import new_run_id
-from service.runs.store import Cancellation, NewRun, RunStore
+from service.runs.rows import Cancellation, NewRun
+from service.runs.store import RunStore
 from tests.support.audit import fetch_rows
 from tests.support.scripted import ScriptedChatModel, scripted_models
 from tests.support.service import CONTACT, running_service

@@ -14,10 +14,10 @@ from core.postgres import Pool
 from core.settings import QueueSettings
 from memory.embedded import open_memory
 from service.audit.idempotency import RecordedEffects
+from service.conversations.announcements import announce_effect
 from service.outbox.catalogue import ApprovalNeeded
 from service.outbox.events import NewEvent, dump_events
 from service.outbox.facts import announce_facts
-from service.runs.announcements import announce_effect
 from tests.integration.test_approvals import APPROVE, DONE, SEND, begin
 from tests.support.events import keep_events, read_events
 from tests.support.general_agent import replying, say, service

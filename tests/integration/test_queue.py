@@ -21,8 +21,8 @@ from core.postgres import Pool
 from core.settings import DatabaseSettings, QueueSettings
 from core.tasks import Backoff, Supervisor
 from service.observability.metrics import ServiceMetrics
-from service.runs.queue import Retry, TaskQueue, migrate_queue, schema
-from service.runs.queue.schema import NEWEST_FILE, list_files
+from service.queue import Retry, TaskQueue, migrate_queue, schema
+from service.queue.schema import NEWEST_FILE, list_files
 from tests.support.database import database
 from tests.support.process import PROJECT
 from tests.support.queue import build_queue, fetch_jobs, make_due, until_true, working

@@ -16,9 +16,11 @@ from graphs.registry import REGISTRY
 from nodes.react.state import Reflection
 from service.audit.idempotency import RecordedEffects
 from service.auth.principal import LOCAL
-from service.runs.request import build_graph_input, build_run_request, new_run_id
-from service.runs.store import NewRun, RunStore
-from service.runs.stored import dump_request
+from service.runs.inputs import build_graph_input
+from service.runs.request import build_run_request, new_run_id
+from service.runs.rows import NewRun
+from service.runs.serialization import dump_request
+from service.runs.store import RunStore
 from tests.support.audit import fetch_rows
 from tests.support.general_agent import replying, service
 from tests.support.queue import until_true

@@ -22,8 +22,8 @@ from core.postgres import Pool
 from core.settings import QueueSettings, RetentionSettings, Settings
 from nodes.shared.channels import MessagesChannel
 from service.cli.database import build_retention_table
+from service.erasure import Erasure
 from service.retention import apply_retention
-from service.runs.erasure import Erasure
 from tests.support.conversation import Conversation, StockTalk, conversation, replica
 from tests.support.general_agent import PARROT, remembered, replying, service
 from tests.support.general_agent import say as ask_coordinator

@@ -14,7 +14,7 @@ from core.models import ChatModels
 from core.postgres import Pool
 from core.settings import ContextSettings, QueueSettings, SessionSettings
 from core.tasks import Backoff
-from service.runs.queue import Retry
+from service.queue import Retry
 from service.sessions.store import Session, SessionStore
 from service.sessions.worker import SessionWorker
 from tests.support.general_agent import AGAIN, OTHER, PARROT, remembered, replying, say, service, shown

@@ -14,7 +14,7 @@ from langchain_core.messages import AIMessage
 from core.settings import QueueSettings
 from graphs.registry import REGISTRY
 from nodes.react.state import Reflection
-from service.runs.store import take_thread
+from service.runs.threads import take_thread
 from tests.support.general_agent import AGAIN, OTHER, PARROT, replying, service
 from tests.support.identity import WITH_KEYS, key_of
 from tests.support.scripted import ScriptedChatModel, calling

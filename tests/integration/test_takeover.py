@@ -9,6 +9,7 @@ from langchain_core.messages import AIMessage
 from core.settings import ApprovalSettings
 from nodes.react.state import Reflection
 from service.routes.messages import HELD_TEXT
+from service.runs.threads import ThreadHolders
 from tests.integration.test_chat_completions import client_of
 from tests.integration.test_mcp import connect
 from tests.support.general_agent import AGAIN, OTHER, PARROT, remembered, replying, say, service, shown
@@ -108,9 +109,9 @@ async def test_other_clients_are_told_that_a_person_answers(database_url: str) -
 async def test_one_of_two_people_who_take_over_at_once_gets_the_conversation(database_url: str) -> None:
     async with service(database_url, replying("A green one.")) as running:
         session = (await say(running, PARROT))["session_id"]
-        store = running.service.run_store
+        holders = ThreadHolders(running.service.pool)
         got = await asyncio.gather(
-            *(store.hold_thread("default", session, user, take_over=False) for user in ("ana", "ben"))
+            *(holders.hold("default", session, user, take_over=False) for user in ("ana", "ben"))
         )
         assert sorted(got) == [False, True]
         refused = await post(running, session, "claim")
@@ -150,7 +151,8 @@ async def test_a_person_who_takes_over_sees_the_answer_that_was_being_written(da
         asking = asyncio.create_task(say(running, PARROT, session_id="parrot"))
         await reached.wait()
         claiming = asyncio.create_task(post(running, "parrot", "claim"))
-        while not await running.service.run_store.get_holder("default", "parrot"):  # noqa: ASYNC110 - a row
+        holders = ThreadHolders(running.service.pool)
+        while not await holders.get("default", "parrot"):  # noqa: ASYNC110 - a row
             await asyncio.sleep(0)
         assert not claiming.done()
         go_on.set()

@@ -14,9 +14,9 @@ from core.postgres import Pool
 from core.settings import RunSettings, WorkflowSettings
 from core.tasks import Backoff, Supervisor, cancel_and_wait
 from service.auth.principal import LOCAL, Identity
+from service.erasure import Erasure
 from service.observability.metrics import ServiceMetrics
-from service.runs.erasure import Erasure
-from service.runs.queue import Retry
+from service.queue import Retry
 from service.workflows.execution import MAX_INTERRUPTIONS
 from service.workflows.graphs import WORKFLOW
 from service.workflows.worker import ADVANCE_WORKFLOW
@@ -148,6 +148,8 @@ async def test_a_stopping_service_leaves_its_runs_to_others_at_once(build_servic
     await until(lambda: api.calls[f"{run_id}:a"])
     stopping.runs.request_drain()
     unblock.set()
+    # Its queue would cut the job off.
+    await until(lambda: not stopping.runs.active)
     await stopping.close()
     assert api.calls == {f"{run_id}:a": 1}
     run = await build_service(api).end(run_id)

@@ -1,6 +1,7 @@
 """However a reply is cut into pieces, its reasoning and its answer are the same, and no word is lost."""
 
 import re
+from collections import Counter
 from itertools import pairwise
 
 import pytest
@@ -50,21 +51,20 @@ def test_every_cut_gives_the_same_thought_and_answer(
 
 @given(cut_texts(), st.booleans())
 @example(("think><think><", ["think><think><"]), False)
+@example(("<<think><thin</think>think>", ["<<think><thin</think>think>"]), False)
 @settings(max_examples=examples(300), deadline=None)
 def test_nothing_is_lost_but_tags_and_white_space(
     text_and_pieces: tuple[str, list[str]], may_call_tools: bool
 ) -> None:
     text, pieces = text_and_pieces
 
-    def characters(parts: str) -> list[str]:
-        return sorted("".join(ANY_TAG.sub("", parts).split()))
+    def count(words: str) -> Counter[str]:
+        return Counter("".join(words.split()))
 
-    # Thought and answer stay apart, so that the end of one and the begin of the other make no tag.
-    joined = "\0".join(join_pieces(split(pieces, may_call_tools=may_call_tools)))
-    # A tag may be made of two halves once the one between them is gone: such texts are left out.
-    spaced = ANY_TAG.sub("\0", text).replace("\0", "")
-    if not ANY_TAG.search(spaced):
-        assert [each for each in characters(joined) if each != "\0"] == characters(text)
+    before = count(text)
+    after = count("".join(join_pieces(split(pieces, may_call_tools=may_call_tools))))
+    # Characters are compared: once a tag is gone, what was around it may make another.
+    assert count(ANY_TAG.sub("", text)) <= after <= before
 
 
 @given(cut_texts(), st.data())

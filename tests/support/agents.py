@@ -1,9 +1,12 @@
 """The shipped agents, and folders of agent files for tests that break them."""
 
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import cast
 
 from agents.loader import load_agents
+from agents.spec import AgentSpec
 from core.memory import NoMemory
 from nodes.coordinator.router import AgentRegistry, Router
 from tools.catalogue import crm_tools, memory_tools
@@ -56,5 +59,10 @@ def write_agents(folder: Path, **texts: str) -> Path:
 
 def load_shipped_agents(router: Router) -> AgentRegistry:
     """Return the product's agents with this router."""
-    tools = (*crm_tools(cast("CrmClient", None)), *memory_tools(NoMemory()), CONSULT_AGENT)
-    return AgentRegistry(specs=load_agents(tools=tools), router=router)
+    return AgentRegistry(specs=load_shipped_specs(), router=router)
+
+
+@cache
+def load_shipped_specs() -> Mapping[str, AgentSpec]:
+    """Return the product's agents; their files are read once per process."""
+    return load_agents(tools=(*crm_tools(cast("CrmClient", None)), *memory_tools(NoMemory()), CONSULT_AGENT))

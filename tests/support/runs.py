@@ -5,14 +5,15 @@ from uuid import uuid4
 from core.postgres import Pool
 from core.settings import RunSettings, WorkflowSettings
 from service.audit.trail import AuditTrail
+from service.conversations.announcements import describe_end
 from service.observability.metrics import ServiceMetrics
 from service.observability.tracing import Tracing
 from service.runs.claims import RunClaims
 from service.runs.executor import RunExecutor
-from service.runs.followers import RunFollowers
 from service.runs.limits import build_queues
+from service.runs.log.followers import RunFollowers
+from service.runs.log.part_exchange import PartExchange
 from service.runs.observers import RunObserver
-from service.runs.part_exchange import PartExchange
 from service.runs.store import RunStore
 
 
@@ -40,6 +41,7 @@ def build_executor(
         observer=observer,
         database_unavailable=str,
         settle=_settle_nothing,
+        describe_end=describe_end,
     )
 
 

@@ -12,7 +12,7 @@ from service.agent_server.message_events import MessageEvents
 from service.agent_server.protocol_events import ProtocolEvents
 from service.agent_server.run_events import ApiEvents
 from service.agent_server.subscriptions import Subscription
-from service.runs.events import (
+from service.runs.log.run_log import (
     PART_MICROSECONDS,
     LoggedPart,
     NumberedPart,

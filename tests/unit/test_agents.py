@@ -17,28 +17,12 @@ from agents.escalation import (
     EscalationRule,
     normalize_words,
 )
-from agents.loader import load_agents, load_out_of_scope_messages
+from agents.loader import load_out_of_scope_messages
 from agents.spec import LANGUAGES, AgentSpec
+from tests.support.agents import load_shipped_specs
 from tests.support.held_out import read_routed_messages
 
-TOOLS = (
-    "check_service_status",
-    "consult_agent",
-    "create_engineering_ticket",
-    "get_contact",
-    "get_invoices",
-    "get_opportunities",
-    "get_orders",
-    "get_product_version",
-    "hand_over_to_human",
-    "recall",
-    "remember",
-    "schedule_follow_up",
-    "search_knowledge_base",
-    "search_past_tickets",
-    "send_solution_to_customer",
-)
-AGENTS = load_agents(tools=TOOLS)
+AGENTS = load_shipped_specs()
 DATA = Path(__file__).parent.parent / "data"
 
 

@@ -14,7 +14,7 @@ from graphs.registry import REGISTRY
 from graphs.spec import GraphSpec, run_subgraph
 from graphs.workflow_agents import RegistryGraphs
 from nodes.deps import Deps
-from service.runs.request import build_graph_input
+from service.runs.inputs import build_graph_input
 
 
 class TasteInput(BaseModel):

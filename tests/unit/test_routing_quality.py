@@ -5,19 +5,19 @@ import pytest
 from numpy.typing import NDArray
 
 from agents.escalation import normalize_words
-from agents.loader import load_agents, load_out_of_scope_messages
+from agents.loader import load_out_of_scope_messages
 from core.embeddings import Embedder, build_local_embedder
 from core.embeddings.local import why_unavailable
 from nodes.coordinator.classifier import Classifier, TrainingTexts, clean_training_texts, fit_classifier
 from nodes.coordinator.example_vectors import embed_examples, list_missing
 from nodes.coordinator.router import GENERAL
+from tests.support.agents import load_shipped_specs
 from tests.support.held_out import (
     VECTORS,
     read_held_out_texts,
     read_outside_messages,
     read_routed_messages,
 )
-from tests.unit.test_agents import TOOLS
 
 pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason="the local embedding model cannot run")
 
@@ -32,7 +32,7 @@ def embedder() -> Embedder:
 
 @pytest.fixture(scope="module")
 def training() -> TrainingTexts:
-    examples = {name: agent.utterances for name, agent in load_agents(tools=TOOLS).items()}
+    examples = {name: agent.utterances for name, agent in load_shipped_specs().items()}
     return clean_training_texts(examples, load_out_of_scope_messages())
 
 

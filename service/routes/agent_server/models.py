@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, m
 from service.agent_server.run_body import CheckpointBody, CommandBody, ConfigBody, drop_nulls
 from service.routes.agent_server.http import MAX_LIMIT
 from service.routes.dependencies import MAX_OFFSET
-from service.runs.request import require_storable
+from service.runs.inputs import require_storable
 
 
 class Body(BaseModel):

@@ -26,7 +26,7 @@ from service.routes.agent_server.http import (
 from service.routes.dependencies import Offset, OpenService, Requester, answer_until_disconnect
 from service.runs.output import INTERRUPT_UPDATE, RunResult, interrupt_to_dict
 from service.runs.request import RunRequest
-from service.runs.store import RunRow, RunStatus
+from service.runs.rows import RunRow, RunStatus
 
 FIELDS: Final = (
     "run_id",

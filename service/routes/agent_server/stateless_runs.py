@@ -15,7 +15,7 @@ from service.routes.agent_server.http import AgentServerRoute, JsonResponse
 from service.routes.agent_server.runs import answer_run, location_headers, show_run
 from service.routes.dependencies import OpenService, Requester
 from service.runs.request import RunRequest, new_thread_id
-from service.runs.store import RunRow
+from service.runs.rows import RunRow
 
 MAX_BATCH = 100
 

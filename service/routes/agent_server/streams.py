@@ -19,7 +19,7 @@ from service.routes import sse
 from service.routes.agent_server.http import AgentServerRoute, RunId, ThreadId
 from service.routes.agent_server.stateless_runs import build_stateless_run
 from service.routes.dependencies import OpenService, Requester, answer_until_disconnect
-from service.runs.events import find_attempt_start
+from service.runs.log.run_log import find_attempt_start
 from service.runs.request import RunRequest
 
 log = get_logger(__name__)

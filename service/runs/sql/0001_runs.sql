@@ -55,7 +55,7 @@ CREATE TABLE runs.runs (
     -- The replica that executes the run or whose caller waits for it; null: any replica may take it.
     claimed_by uuid,
     claim_expires_at timestamptz,
-    -- How the run is to be cancelled, and why (the drain reasons of service/runs/claims.py).
+    -- How the run is to be cancelled, and why (the drain reasons of service/runs/ends.py).
     cancel_action text CHECK (cancel_action IN ('interrupt', 'rollback')),
     cancel_reason text,
     -- {error, message, details} of a run that failed.

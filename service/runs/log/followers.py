@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from service.runs.events import NumberedPart, RunLog
+from service.runs.log.part_exchange import PartExchange, Subscription
+from service.runs.log.run_log import NumberedPart, RunLog
+from service.runs.log.thread_activity import ThreadActivity
 from service.runs.notifications import Notifications
-from service.runs.part_exchange import PartExchange, Subscription
 from service.runs.store import RunStore
-from service.runs.thread_activity import ThreadActivity
 
 # Parts of all ended runs that are kept in memory at most, and for how long these and published ones are.
 MAX_ENDED_PARTS: Final = 20_000

@@ -16,7 +16,7 @@ import orjson
 from checkpoints.saver import build_serializer
 from core.logging import get_logger
 from core.postgres import DATABASE_UNAVAILABLE
-from service.runs.events import LoggedPart, NumberedPart, RunLog
+from service.runs.log.run_log import LoggedPart, NumberedPart, RunLog
 from service.runs.notifications import Notifications
 from service.runs.store import CHANNEL, QUERIES, RunStore
 

@@ -15,7 +15,7 @@ from core.postgres import Connection, Pool
 from service.audit.idempotency import erase_effects, erase_request_keys
 from service.audit.trail import Entry, record_entry
 from service.outbox.events import erase_events, erase_facts
-from service.runs.store import erase_thread, load_thread_owner
+from service.runs.threads import erase_thread, load_thread_owner
 from service.sessions.journeys import erase_journey
 from service.sessions.store import erase_session
 from workflows.store import erase_run

@@ -6,9 +6,10 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-from service.runs.events import NumberedPart
-from service.runs.followers import KEEP_SECONDS, RunFollowers
-from service.runs.store import BegunRun, RunRow, RunStore
+from service.runs.log.followers import KEEP_SECONDS, RunFollowers
+from service.runs.log.run_log import NumberedPart
+from service.runs.rows import BegunRun, RunRow
+from service.runs.store import RunStore
 
 # A client that opens a thread's stream is often about to begin a run: so long it is not shown the last one.
 _BEGIN_SECONDS: Final = 0.3

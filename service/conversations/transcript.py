@@ -1,4 +1,4 @@
-"""Read a conversation as people do: who said what, and how each answer was made."""
+"""Show conversations as people read them: who said what, how each answer was made, and a line for lists."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,9 +7,12 @@ from typing import Any, Final
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 
+from core.texts import cut
 from nodes.shared.conversation import get_person
-from service.runs.request import RUN_KEY, CompiledGraph
-from service.runs.store import RunRow
+from service.conversations.sessions import SESSION_GRAPH
+from service.runs.output import RunResult
+from service.runs.request import RUN_KEY, CompiledGraph, RunRequest
+from service.runs.rows import RunRow
 
 # What the state says of how an answer was made.
 DETAILS: Final = (
@@ -25,6 +28,8 @@ DETAILS: Final = (
     "handoff",
     "memory",
 )
+# In the metadata of a thread, so that lists of conversations read no checkpoints.
+_EXCERPT_CHARACTERS: Final = 200
 _NOTHING: Final[Mapping[str, Any]] = {}
 
 
@@ -86,6 +91,36 @@ async def load_conversation(
             )
         )
     return spoken[-limit:]
+
+
+def describe_thread(request: RunRequest, result: RunResult) -> dict[str, Any] | None:
+    """Return what the metadata of a run's thread says after the run.
+
+    Returns:
+        For a session: ``contact_id``, ``channel_id`` where it is known, ``last_message`` (its beginning),
+        ``author`` (who wrote it: ``customer``, ``agent`` or ``person``), ``agent``, ``category``,
+        ``confidence``, ``path``, ``needs_person`` (whether a hand-off was recommended and nobody has taken
+        over), ``team`` and ``reason``. ``None`` for other graphs, whose metadata stays as it is.
+    """
+    values = result.values
+    if request.graph.name != SESSION_GRAPH.name or not values.get("messages"):
+        return None
+    channel_id = request.config.get("metadata", {}).get("channel_id")
+    handoff = values["handoff"]
+    described = {
+        "contact_id": request.input["contact_id"] if isinstance(request.input, dict) else None,
+        "channel_id": channel_id,
+        "last_message": cut(values["messages"][-1].text, _EXCERPT_CHARACTERS),
+        "author": name_author(values["messages"][-1]),
+        "agent": values["agent_used"],
+        "category": values["category"],
+        "confidence": values["confidence"],
+        "path": values["path"],
+        "needs_person": handoff["recommended"],
+        "team": handoff["team"],
+        "reason": handoff["reason"],
+    }
+    return {name: value for name, value in described.items() if value is not None}
 
 
 def name_author(message: AnyMessage) -> str:

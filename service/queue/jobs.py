@@ -219,7 +219,7 @@ class PatientJobs(JobManager):
         await self._repeat(lambda: unregister(worker_id))
 
     async def prune_stalled_workers(self, seconds_since_heartbeat: float) -> list[int]:  # noqa: ARG002
-        """Leave silent workers to :meth:`service.runs.queue.TaskQueue.requeue_stalled`.
+        """Leave silent workers to :meth:`service.queue.TaskQueue.requeue_stalled`.
 
         A worker that starts right after an outage would take the others for dead.
         """

@@ -3,8 +3,8 @@
 This package alone imports procrastinate.
 """
 
-from service.runs.queue.jobs import Retry
-from service.runs.queue.queue import TaskQueue
-from service.runs.queue.schema import migrate_queue
+from service.queue.jobs import Retry
+from service.queue.queue import TaskQueue
+from service.queue.schema import migrate_queue
 
 __all__ = ["Retry", "TaskQueue", "migrate_queue"]

@@ -13,11 +13,13 @@ from core.customer_text import CustomerText
 from core.errors import HeldByPerson, InvalidRequest, NotFound, TextRefused
 from service.audit.trail import AuditTrail, Entry
 from service.auth.principal import Identity, build_actor
+from service.conversations.sessions import SESSION_GRAPH
 from service.runs.executor import RunExecutor
+from service.runs.inputs import build_graph_input
 from service.runs.output import RunResult
-from service.runs.request import CompiledGraph, build_graph_input, build_run_request
-from service.runs.sessions import SESSION_GRAPH
+from service.runs.request import CompiledGraph, build_run_request
 from service.runs.store import RunStore
+from service.runs.threads import ThreadHolders
 from service.sessions.store import Conversation, SessionStore
 
 # How long a person who takes over waits at most for the answer that an agent is writing.
@@ -32,7 +34,8 @@ class Takeovers:
 
     Args:
         sessions: The sessions.
-        store: The table of threads.
+        store: The table of runs.
+        holders: Who holds which thread.
         runs: Executes the runs of messages.
         graph: The compiled coordinator.
         audit: Records who took over and gave back.
@@ -41,13 +44,16 @@ class Takeovers:
     def __init__(
         self,
         sessions: SessionStore,
+        *,
         store: RunStore,
+        holders: ThreadHolders,
         runs: RunExecutor,
         graph: CompiledGraph,
         audit: AuditTrail,
     ) -> None:
         self._sessions = sessions
         self._store = store
+        self._holders = holders
         self._runs = runs
         self._graph = graph
         self._audit = audit
@@ -79,7 +85,7 @@ class Takeovers:
             HeldByPerson: Another person has it.
         """
         before = await self.get(identity, session_id)
-        if not await self._store.hold_thread(identity.tenant, session_id, identity.user, take_over=take_over):
+        if not await self._holders.hold(identity.tenant, session_id, identity.user, take_over=take_over):
             raise await self._refuse(identity, session_id)
         await self._sessions.reopen(identity.tenant, session_id)
         if before.held_by != identity.user:
@@ -142,14 +148,14 @@ class Takeovers:
             HeldByPerson: Another person has it.
         """
         before = await self.get(identity, session_id)
-        if not await self._store.free_thread(identity.tenant, session_id, identity.user, take_over=take_over):
+        if not await self._holders.free(identity.tenant, session_id, identity.user, take_over=take_over):
             raise await self._refuse(identity, session_id)
         await self._sessions.touch(identity.tenant, session_id)
         await self._record(identity, session_id, "released", before.held_by)
         return await self.get(identity, session_id)
 
     async def _refuse(self, identity: Identity, session_id: str) -> HeldByPerson:
-        held_by = await self._store.get_holder(identity.tenant, session_id)
+        held_by = await self._holders.get(identity.tenant, session_id)
         return HeldByPerson(
             f"{held_by!r} has taken the conversation over; take_over=true takes it from them",
             details={"held_by": held_by},

@@ -1,55 +1,35 @@
 """The events of runs: what becomes true with the end of a run, and with an effect that it makes."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
-
-from langgraph.types import StateSnapshot
+from typing import Any
 
 from core.context import current_actor
 from core.customer_text import CustomerText
 from nodes.coordinator.state import NO_HANDOFF
+from service.conversations.journeys import JOURNEYS, read_handoff, read_response
+from service.conversations.sessions import SESSION_GRAPH
+from service.conversations.transcript import describe_thread
 from service.outbox.catalogue import ApprovalNeeded, DealStageChanged, HandoffRequested, MessageAnswered
 from service.outbox.events import NewEvent, dump_events
-from service.runs.journeys import JOURNEYS, read_handoff, read_response
+from service.runs.ends import RunEnd, Subject
 from service.runs.output import RunResult, format_approval_id
 from service.runs.preconditions import is_answered_elsewhere
-from service.runs.request import MESSAGE_KEY, RunRequest
-from service.runs.sessions import SESSION_GRAPH
-
-# A key made for a request whose message has no id of its own (service/routes/messages.py).
-_MADE_KEY: Final = "request:"
+from service.runs.request import RunRequest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """Whom and which message a run is about."""
-
-    contact_id: str
-    message_id: str
-
-
-def read_subject(request: RunRequest, state: StateSnapshot) -> Subject:
-    """Return what a run is about: its input says so, or the state of the thread that it continues."""
-    given: Mapping[str, Any] = request.input if isinstance(request.input, Mapping) else state.values
-    key = request.key or str((state.metadata or {}).get(MESSAGE_KEY, ""))
-    return Subject(
-        contact_id=str(given.get("contact_id") or ""),
-        message_id="" if key.startswith(_MADE_KEY) else key,
+def describe_end(
+    request: RunRequest, result: RunResult, subject: Subject | None, *, is_paused: bool
+) -> RunEnd:
+    """Return what becomes true with the end of a run, see :class:`service.runs.ends.DescribeEnd`."""
+    return RunEnd(
+        _describe_result(request, result, subject, is_paused=is_paused), describe_thread(request, result)
     )
 
 
-def describe_result(
-    request: RunRequest, result: RunResult, subject: Subject | None, *, is_paused: bool = False
+def _describe_result(
+    request: RunRequest, result: RunResult, subject: Subject | None, *, is_paused: bool
 ) -> list[NewEvent]:
-    """Return the events of a run that came to its end or waits; workflows describe their own.
-
-    Args:
-        request: The run.
-        result: Its result.
-        subject: What it is about; ``None``: its input says so.
-        is_paused: Whether it stopped before a step, as its caller wanted.
-    """
+    """Return the events of a run that came to its end or waits; workflows describe their own."""
     if request.queue == "workflows":
         return []
     if subject is None:

@@ -23,9 +23,9 @@ from graphs.spec import GraphSpec
 from nodes.shared.conversation import select_unsummarised, summarise_conversation
 from nodes.shared.fact_extraction import MAX_MESSAGES, learn_facts
 from service.auth.principal import Identity
-from service.runs.preconditions import ThreadOwners, check_same_conversation
+from service.runs.preconditions import check_same_conversation
 from service.runs.request import CompiledGraph, OnFinish, OnStart
-from service.runs.store import no_such_thread, take_thread
+from service.runs.threads import ThreadOwners, no_such_thread, take_thread
 from service.sessions.store import Session, SessionEntry, SessionStore
 
 log = get_logger(__name__)

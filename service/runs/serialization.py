@@ -9,7 +9,7 @@ from langgraph.types import Command, Send
 from core.deadline import dump_deadline
 from service.auth.principal import Identity
 from service.runs.request import NO_OPTIONS, RunOptions, RunRequest
-from service.runs.store import RunRow
+from service.runs.rows import RunRow
 
 # Keys of ``configurable`` that name the checkpoint a run continues from.
 CHECKPOINT_KEYS: Final = ("checkpoint_id", "checkpoint_ns")

@@ -1,20 +1,13 @@
 """What happens around runs of our own graphs: a session is entered and closed, a journey is registered."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from graphs.spec import GraphSpec
 from service.auth.principal import Identity
-from service.runs.journeys import JourneyRouter
-from service.runs.request import OnFinish, OnStart
-from service.runs.sessions import SESSION_GRAPH, SessionRuns
-
-
-class Hooks(NamedTuple):
-    """The ``on_start`` and ``on_finish`` of a run."""
-
-    on_start: OnStart
-    on_finish: OnFinish | None
+from service.conversations.journeys import JourneyRouter
+from service.conversations.sessions import SESSION_GRAPH, SessionRuns
+from service.runs.request import Hooks, OnStart
 
 
 @dataclass(frozen=True, slots=True)

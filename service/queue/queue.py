@@ -23,8 +23,8 @@ from core.logging import get_logger
 from core.postgres import DATABASE_UNAVAILABLE, Connection, Pool
 from core.settings import QueueSettings
 from core.tasks import Supervisor, current_status, periodic
-from service.runs.queue.jobs import Connector, PatientJobs, Retry, RetryStrategy, unwrap_errors
-from service.runs.queue.upkeep import QUERIES, QueueMeter, Upkeep
+from service.queue.jobs import Connector, PatientJobs, Retry, RetryStrategy, unwrap_errors
+from service.queue.upkeep import QUERIES, QueueMeter, Upkeep
 
 log = get_logger(__name__)
 

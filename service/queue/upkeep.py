@@ -12,7 +12,7 @@ from psycopg.rows import DictRow
 
 from core.logging import get_logger
 from core.postgres import DATABASE_UNAVAILABLE, Connection, Pool, read_queries
-from service.runs.queue.schema import ANALYZE_SQL
+from service.queue.schema import ANALYZE_SQL
 
 log = get_logger(__name__)
 

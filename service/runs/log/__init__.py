@@ -1,0 +1,1 @@
+"""The log of a run, and how it is followed on any replica."""
