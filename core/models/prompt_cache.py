@@ -22,7 +22,6 @@ from langchain_core.tools import BaseTool
 from core.context import current_context
 from core.errors import ModelMisconfigured
 from core.logging import get_logger
-from core.models.bindings import bind_tools
 from core.models.faults import ProviderFaults, TransientError
 from core.models.google import GEMINI, VERTEX
 
@@ -58,7 +57,7 @@ class Prompt:
 
     def bind_tools(self) -> Any:
         """Return the model with its tools bound."""
-        return bind_tools(self.chat, self.tools) if self.tools else self.chat
+        return self.chat.bind_tools(self.tools) if self.tools else self.chat
 
 
 @dataclass(slots=True)

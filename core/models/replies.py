@@ -19,7 +19,6 @@ from pydantic_core import to_jsonable_python
 from core.errors import ModelRefused
 from core.logging import get_logger
 from core.metrics import current_meter
-from core.models.bindings import bind_schema
 from core.models.faults import (
     STREAM_CUT,
     STREAM_UNREADABLE,
@@ -125,7 +124,7 @@ async def stream_structured(
         TransientError: As in :func:`stream_reply`.
         ModelRefused: As in :func:`stream_reply`, and if the rest of the reply was withheld.
     """
-    runnable = bind_schema(chat, schema)
+    runnable = chat.with_structured_output(schema, include_raw=True)
     parts = _split_runnable(runnable)
     if parts is None:
         return await _invoke_structured(runnable, messages, schema, model)
