@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Final, Literal, TypeAlias, get_args
 
+# The combining marks of Latin, Greek and Cyrillic, of which U+034F is none.
+_COMMON_MARKS: Final = re.compile("[\u0300-\u034e\u0350-\u036f]+")
+
 
 def make_storable(text: str) -> str:
     """Return the text without NUL and unpaired surrogates, which ``jsonb`` rejects."""
@@ -34,7 +37,10 @@ def strip_accents(text: str) -> str:
     """Return the text without accents, in its own case."""
     if text.isascii():
         return text
-    decomposed = unicodedata.normalize("NFKD", text)
+    # Most texts are ASCII then, and need not be looked at character by character.
+    decomposed = _COMMON_MARKS.sub("", unicodedata.normalize("NFKD", text))
+    if decomposed.isascii():
+        return decomposed
     return "".join(character for character in decomposed if not unicodedata.combining(character))
 
 

