@@ -6,6 +6,8 @@ from nicegui import app, ui
 
 # Classes of a text that says what is wrong.
 FAULT: Final = "text-red-700 dark:text-red-300"
+# Of diagrams and charts, whose lines are dark in both schemes.
+DRAWING: Final = "bg-white rounded"
 # Behind what each author of a conversation has said.
 BUBBLES: Final = {
     "customer": "bg-gray-200 dark:bg-gray-700",
@@ -16,8 +18,8 @@ BUBBLES: Final = {
 BADGES: Final = {"waiting": "deep-orange-10", "person": "blue-9", "agent": "green-9", "closed": "grey-8"}
 # White text on them, and text of them on white, can be read; a text on a dark page is a lighter one.
 _BRAND: Final = {"primary": "#1d4ed8", "positive": "#15803d", "negative": "#c10015"}
-# The layer is after NiceGUI's own, and before the classes that an element asks for. The ring around what has the
-# focus is white within black, so that it is seen on every ground; fields have Quasar's own.
+# The layer is after NiceGUI's own, and before the classes that an element asks for. The ring around what has
+# the focus is white within black, so that it is seen on every ground; fields have Quasar's own.
 _CSS: Final = f"""
 @layer components {{
     .nicegui-link {{ color: {_BRAND["primary"]}; }}

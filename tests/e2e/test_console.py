@@ -186,6 +186,8 @@ async def test_an_operator_sees_where_a_workflow_waits_and_lets_it_go_on(
     started = await running.http.post("/v1/workflows", json={"definition": definition})
     assert started.status_code == 202, started.text
     await page.goto("/workflows")
+    await expect(page.get_by_text("greeting").first).to_be_visible()
+    await inspect_page(page, "workflows")
     await page.get_by_text("greeting").first.click()
     await expect(page.get_by_text("may_it").first).to_be_visible()
     await expect(page.get_by_text("waiting").first).to_be_visible()
