@@ -62,7 +62,7 @@ memory-serve: $(VENV)/.runtime ## Run the memory as a gRPC service of its own
 test: $(VENV)/.dev ## Set everything up and run every test against a real Postgres (ARGS="tests/unit -k name")
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest $(ARGS); status=$$?; echo "CPU time of the run (user system; this shell, then the tests):"; times; exit $$status
 
-javascript: ## Install the JavaScript clients that some tests run in Node; make test skips those without
+javascript: ## Install the JavaScript that some tests run in Node and in the browser; make test skips those without
 	@cd tests/javascript && npm install --no-package-lock --no-audit --no-fund --loglevel=error
 
 test-thorough: $(VENV)/.dev ## Run every test, with ten times the examples of the property tests

@@ -13,6 +13,7 @@ import console.pages.sign_in
 import console.pages.thread
 import console.pages.workflows  # noqa: F401 - each registers its pages
 from console.access import SETTINGS
+from console.theme import apply_theme
 
 # NiceGUI compiles its Vue components in the browser, which needs eval; everything else is this origin's own.
 _POLICY = (
@@ -52,10 +53,14 @@ class SecurityHeaders:
 def main() -> None:
     """Serve until stopped."""
     app.add_middleware(SecurityHeaders)
+    apply_theme()
     ui.run(
         host=SETTINGS.host,
         port=SETTINGS.port,
         title="Ventros Agents",
+        language="en-US",
+        # As the browser asks.
+        dark=None,
         storage_secret=SETTINGS.secret,
         session_middleware_kwargs={"same_site": "strict", "max_age": None},
         show=False,

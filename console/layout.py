@@ -28,8 +28,6 @@ _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
 def frame(title: str) -> Iterator[None]:
     """Draw a page with header and navigation; its content is drawn in the context."""
     ui.page_title(f"{title} · Ventros Agents")
-    ui.colors(primary="#1d4ed8")
-    dark = ui.dark_mode(value=None)
     with ui.header().classes("items-center gap-2 px-4 py-2 flex-wrap"):
         ui.label("Ventros Agents").classes("font-bold text-lg mr-4")
         with ui.element("nav").props('aria-label="Pages"').classes("flex flex-wrap gap-1"):
@@ -38,7 +36,6 @@ def frame(title: str) -> Iterator[None]:
                 style = "underline font-bold" if current else "no-underline"
                 ui.link(name, path).props(current).classes(f"text-white px-2 py-1 {style}")
         ui.space()
-        ui.button(icon="contrast", on_click=dark.toggle).props('flat color=white aria-label="Dark or light"')
         ui.button("Sign out", on_click=_leave).props("flat color=white no-caps")
     with ui.column().classes("w-full max-w-screen-xl mx-auto p-2 md:p-4 gap-4"):
         ui.label(title).classes("text-2xl").props('role="heading" aria-level="1"')
@@ -74,8 +71,10 @@ def show_failure(message: str) -> None:
 
 
 def show_json(value: Any) -> None:
-    """Show a value as JSON."""
-    ui.code(json.dumps(value, indent=2, ensure_ascii=False), language="json").classes("w-full")
+    """Show a value as JSON, which the keyboard can scroll and copy."""
+    code = ui.code(json.dumps(value, indent=2, ensure_ascii=False), language="json").classes("w-full")
+    code.markdown.props('tabindex=0 role="group" aria-label="JSON"')
+    code.copy_button.props('aria-label="Copy"')
 
 
 async def attempt(action: Awaitable[Any]) -> bool:

@@ -20,6 +20,9 @@ _COLUMNS: Final = {
     "p95": "95 %",
     "description": "For",
 }
+_NAME_CELL: Final = """
+    <q-td :props="props"><button class="nicegui-link text-left">{{ props.value }}</button></q-td>
+"""
 
 
 @ui.page("/agents")
@@ -34,7 +37,7 @@ async def show_agents() -> None:
 
     with frame("Agents"):
         ui.label(
-            "Numbers are those of the process that answered, since it started. Choose a row for details."
+            "Numbers are those of the process that answered, since it started. Choose an agent for details."
         )
         LiveView(load, lambda rows: _draw_table(api, rows), seconds=5)
 
@@ -64,6 +67,8 @@ def _draw_table(api: Api, rows: list[dict[str, Any]]) -> None:
     ]
     table = ui.table(columns=columns, rows=rows, row_key="id", pagination=50)
     table.classes("w-full").props("wrap-cells dense")
+    # A row cannot be reached with the keyboard; a press of this button is a click on its row, too.
+    table.add_slot("body-cell-name", _NAME_CELL)
 
     async def open_row(event: GenericEventArguments) -> None:
         await _show_agent(api, event.args[1]["id"])
@@ -77,7 +82,9 @@ async def _show_agent(api: Api, agent_id: str) -> None:
     except ApiError as error:
         show_failure(error.message)
         return
-    with ui.dialog(value=True), ui.card().classes("w-full"):
+    dialog = ui.dialog(value=True)
+    dialog.props["aria-label"] = agent["name"]
+    with dialog, ui.card().classes("w-full"):
         ui.label(agent["name"]).classes("text-lg font-bold")
         ui.label(agent["description"])
         show_json(agent["capabilities"])

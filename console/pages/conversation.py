@@ -11,11 +11,12 @@ from console.api import Api, ApiError
 from console.layout import LiveView, attempt, format_age, frame, show_empty, show_failure, show_json
 from console.pages.approvals import draw_approval
 from console.pages.inbox import STATES
+from console.theme import BADGES, BUBBLES, FAULT
 
 _AUTHORS: Final = {
-    "customer": ("Customer", "self-start bg-grey-3 dark:bg-grey-9"),
-    "agent": ("Agent", "self-end bg-blue-1 dark:bg-blue-10"),
-    "person": ("Person", "self-end bg-green-1 dark:bg-green-10"),
+    "customer": ("Customer", "self-start"),
+    "agent": ("Agent", "self-end"),
+    "person": ("Person", "self-end"),
 }
 # How long after a message or the end of a run the messages are read again: a run may take as long.
 _SETTLE_SECONDS: Final = 60.0
@@ -87,10 +88,9 @@ class _Conversation:
         return (await self._api.get("/v1/memory/facts", contact_id=session["contact_id"]))["facts"]
 
     def _draw_state(self, session: dict[str, Any]) -> None:
-        name, colour = STATES[session["state"]]
         self._composer.visible = session["state"] == "person"
         with ui.card().classes("w-full gap-2"):
-            ui.badge(name, color=colour)
+            ui.badge(STATES[session["state"]], color=BADGES[session["state"]])
             ui.label(f"Contact {session['contact_id']}").classes("break-all")
             ui.label(
                 f"Channel {session['channel_id'] or 'unknown'}, last message {format_age(session['last_at'])}"
@@ -137,6 +137,9 @@ class _Conversation:
         if await attempt(self._api.post(f"/v1/sessions/{self._id}/{action}", **params)):
             await self._state.refresh()
             await self._messages.refresh()
+            if action == "claim":
+                # The button that had the focus is gone.
+                self._text.run_method("focus")
 
     async def _reply(self) -> None:
         text = (self._text.value or "").strip()
@@ -152,8 +155,8 @@ def _draw_messages(messages: list[dict[str, Any]]) -> None:
     if not messages:
         show_empty("Nothing was said yet")
     for message in messages:
-        name, classes = _AUTHORS[message["author"]]
-        with ui.card().classes(f"max-w-[85%] gap-1 {classes}"):
+        name, side = _AUTHORS[message["author"]]
+        with ui.card().classes(f"max-w-[85%] gap-1 {side} {BUBBLES[message['author']]}"):
             ui.label(" ".join(filter(None, [name, message["name"]]))).classes("text-sm font-bold")
             ui.label(message["text"] or "…").classes("whitespace-pre-wrap break-words")
             if message["details"]:
@@ -174,7 +177,7 @@ def _draw_details(details: dict[str, Any]) -> None:
                 "break-words"
             )
         if unsupported := details.get("unsupported"):
-            ui.label(f"No source has: {', '.join(unsupported)}").classes("text-red-700 dark:text-red-300")
+            ui.label(f"No source has: {', '.join(unsupported)}").classes(FAULT)
         with ui.expansion("Context, routing and memory").classes("w-full").props("dense"):
             rest = {name: details.get(name) for name in ("dispatched", "context", "memory", "handoff")}
             show_json(rest)

@@ -7,13 +7,14 @@ from nicegui import ui
 from console.access import require_api
 from console.api import Api
 from console.layout import LiveView, format_age, frame, show_empty
+from console.theme import BADGES
 
-# The states as people call them, and the colour of each badge.
+# The states as people call them.
 STATES: Final = {
-    "waiting": ("Waits for a person", "orange-9"),
-    "person": ("With a person", "blue-9"),
-    "agent": ("With agents", "green-9"),
-    "closed": ("Closed", "grey-8"),
+    "waiting": "Waits for a person",
+    "person": "With a person",
+    "agent": "With agents",
+    "closed": "Closed",
 }
 _ALL: Final = "All"
 _PAGE: Final = 50
@@ -38,7 +39,7 @@ class _Inbox:
 
     def draw(self) -> None:
         with ui.row().classes("w-full items-center gap-2"):
-            options = {"": _ALL, **{state: name for state, (name, _) in STATES.items()}}
+            options = {"": _ALL, **STATES}
             ui.select(
                 options, value="", label="State", on_change=lambda event: self._set("state", event.value)
             ).classes("w-48")
@@ -79,14 +80,13 @@ def _draw_list(sessions: list[dict[str, Any]]) -> None:
 
 def _draw_session(session: dict[str, Any]) -> None:
     latest = session["latest"]
-    name, colour = STATES[session["state"]]
     with (
         ui.element("li"),
         ui.link(target=f"/conversations/{session['id']}").classes("no-underline text-inherit block"),
         ui.card().classes("w-full p-3 gap-1 hover:shadow-lg"),
     ):
         with ui.row().classes("w-full items-center gap-2"):
-            ui.badge(name, color=colour)
+            ui.badge(STATES[session["state"]], color=BADGES[session["state"]])
             ui.label(session["contact_id"]).classes("font-bold break-all")
             ui.label(session["channel_id"] or "no channel").classes("opacity-80")
             ui.space()

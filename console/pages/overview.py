@@ -7,6 +7,7 @@ from nicegui import ui
 
 from console.access import require_api
 from console.layout import LiveView, frame
+from console.theme import DRAWING
 
 # Days of a period, and the seconds of its parts.
 _PERIODS: Final = {
@@ -113,4 +114,4 @@ def _draw_chart(title: str, parts: list[dict[str, Any]], field: str, period: lis
                 "legend": {},
                 "series": series,
             }
-        ).classes("w-full h-64")
+        ).classes(f"w-full h-64 {DRAWING}").props(f'role="img" aria-label="{title}"')

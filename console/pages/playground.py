@@ -14,6 +14,7 @@ from console.api import Api, ApiError
 from console.diagrams import draw_graph
 from console.forms import SchemaForm
 from console.layout import frame, show_empty, show_error, show_failure, show_json
+from console.theme import DRAWING
 
 _MODES: Final = ("updates", "messages-tuple", "custom", "tasks")
 _EXCERPT: Final = 400
@@ -85,7 +86,9 @@ class _Playground:
                     self._run_button = ui.button("Run", on_click=self._start).props("no-caps")
                     ui.button("New thread", on_click=self._forget).props("no-caps flat")
                     self._place = ui.row()
-                self._picture = ui.mermaid(draw_graph(self._drawing)).classes("w-full overflow-auto")
+                self._picture = ui.mermaid(draw_graph(self._drawing)).classes(
+                    f"w-full overflow-auto {DRAWING}"
+                )
             with ui.column().classes("w-full gap-2").props('aria-live="polite"'):
                 ui.label("Answer").classes("font-bold")
                 self._text = ui.label().classes("whitespace-pre-wrap break-words")

@@ -4,19 +4,19 @@ from nicegui import ui
 
 from console.access import SETTINGS, sign_in
 from console.api import ApiError
+from console.theme import FAULT
 
 
 @ui.page("/sign-in")
 def show_sign_in() -> None:
     """Draw the page."""
     ui.page_title("Sign in · Ventros Agents")
-    ui.dark_mode(value=None)
     with ui.card().classes("mx-auto mt-16 w-full max-w-md gap-3 p-6"):
         ui.label("Sign in").classes("text-2xl").props('role="heading" aria-level="1"')
         ui.label(f"The console uses the service at {SETTINGS.service_url} with your own key.")
         key = ui.input("API key", password=True, password_toggle_button=True).classes("w-full")
         key.props('autocomplete="current-password"')
-        fault = ui.label().classes("text-red-700 dark:text-red-300").props('role="alert"')
+        fault = ui.label().classes(FAULT).props('role="alert"')
 
         async def enter() -> None:
             fault.text = ""

@@ -78,9 +78,7 @@ class _Thread:
                     ui.label("now")
                     show_json(new)
             ui.label("The whole state").classes("font-bold")
-            ui.json_editor({"content": {"json": state["values"]}, "mode": "tree", "readOnly": True}).classes(
-                "w-full"
-            )
+            show_json(state["values"])
 
     async def _run_from(self, state: Mapping[str, Any]) -> None:
         await attempt(self._fork(state))

@@ -8,6 +8,7 @@ from console.access import require_api
 from console.api import Api, ApiError
 from console.forms import parse_json
 from console.layout import LiveView, attempt, format_age, frame, show_empty, show_failure, show_json
+from console.theme import DRAWING
 
 
 @ui.page("/workflows")
@@ -66,7 +67,7 @@ def _draw_run(api: Api, report: dict[str, Any], diagram: str) -> None:
         ui.button("Cancel", on_click=lambda: attempt(api.post(f"{path}/cancel"))).props(
             "no-caps flat color=negative"
         )
-    ui.mermaid(diagram).classes("w-full overflow-auto")
+    ui.mermaid(diagram).classes(f"w-full overflow-auto {DRAWING}")
     signal = ui.input("Signal").props("outlined dense")
     payload = ui.input("Payload as JSON", value="{}").props("outlined dense")
 

@@ -8,7 +8,7 @@ from playwright.async_api import Browser, Page, expect
 
 from core.settings import ApprovalSettings, AuthSettings, QueueSettings
 from nodes.react.state import Reflection
-from tests.support.console import open_browser, running_console, take_picture
+from tests.support.console import inspect_page, open_browser, running_console, tab_to
 from tests.support.general_agent import say
 from tests.support.scripted import ScriptedChatModel, calling, scripted_models
 from tests.support.service import CONTACT, RunningService, running_service
@@ -69,7 +69,7 @@ def answer_order(model: ScriptedChatModel, text: str) -> None:
     model.replies = [calling("I look.", ("get_orders", {})), done]
 
 
-async def test_a_support_lead_takes_a_conversation_over_replies_and_hands_it_back(
+async def test_a_support_lead_takes_a_conversation_over_with_the_keyboard_alone_and_hands_it_back(
     page: Page, running: RunningService, model: ScriptedChatModel
 ) -> None:
     answer_order(model, "ORD-7001 is delayed.")
@@ -77,11 +77,17 @@ async def test_a_support_lead_takes_a_conversation_over_replies_and_hands_it_bac
     await say(running, "I want to speak to your manager.", channel_id="inbox")
     await page.goto("/")
     await expect(page.get_by_text("Waits for a person").first).to_be_visible()
-    await take_picture(page, "inbox")
-    await page.get_by_text("I have passed this on").first.click()
-    await page.get_by_role("button", name="Take over", exact=True).click()
-    await page.get_by_label("Reply to the customer").fill("Hello, this is Ana. I am looking at it.")
-    await page.get_by_role("button", name="Send").click()
+    await inspect_page(page, "inbox")
+    await tab_to(page.get_by_role("link", name="I have passed this on").first)
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("button", name="Take over", exact=True)).to_be_visible()
+    await tab_to(page.get_by_role("button", name="Take over", exact=True))
+    await page.keyboard.press("Enter")
+    # Who has taken over goes on to write.
+    await expect(page.get_by_label("Reply to the customer")).to_be_focused()
+    await page.keyboard.type("Hello, this is Ana. I am looking at it.")
+    await tab_to(page.get_by_role("button", name="Send"))
+    await page.keyboard.press("Enter")
     await expect(page.get_by_text("this is Ana")).to_be_visible()
     # What the customer writes now appears by itself.
     assert (await say(running, "Thank you, Ana!", channel_id="inbox"))["path"] == "person"
@@ -91,11 +97,11 @@ async def test_a_support_lead_takes_a_conversation_over_replies_and_hands_it_bac
     await expect(page.get_by_text(f"message: {ORDER}")).to_be_visible()
     await page.get_by_text("order_status, agent").click()
     await expect(page.get_by_text("get_orders").first).to_be_visible()
-    await take_picture(page, "conversation")
+    await inspect_page(page, "conversation")
     await page.get_by_role("button", name="Hand back to the agents").click()
     await expect(page.get_by_text("With agents")).to_be_visible()
     await page.set_viewport_size({"width": 390, "height": 800})
-    await take_picture(page, "conversation-narrow")
+    await inspect_page(page, "conversation-narrow")
     assert await page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
@@ -106,7 +112,7 @@ async def test_a_person_decides_what_waits(
     waiting = await say(running, ORDER, channel_id="approvals")
     await page.goto("/approvals")
     await expect(page.get_by_text("We credit you 4711.").first).to_be_visible()
-    await take_picture(page, "approvals")
+    await inspect_page(page, "approvals")
     await page.get_by_role("button", name="Approve").click()
     await expect(page.get_by_text("Nothing waits for a decision")).to_be_visible()
     said = (await running.http.get(f"/v1/sessions/{waiting['session_id']}/messages")).json()["messages"]
@@ -117,11 +123,12 @@ async def test_an_operator_sees_how_everything_is_doing(page: Page, running: Run
     await page.goto("/overview")
     await expect(page.get_by_text("healthy")).to_be_visible()
     await page.get_by_role("button", name="7 days").click()
-    await take_picture(page, "overview")
+    await inspect_page(page, "overview")
     await page.goto("/agents")
-    await page.get_by_role("cell", name="billing_support").click()
+    await tab_to(page.get_by_role("button", name="billing_support"))
+    await page.keyboard.press("Enter")
     await expect(page.get_by_text("get_invoices")).to_be_visible()
-    await take_picture(page, "agents")
+    await inspect_page(page, "agents")
 
 
 async def test_somebody_without_a_valid_key_is_told_so_and_sees_nothing(
@@ -141,7 +148,7 @@ async def test_somebody_without_a_valid_key_is_told_so_and_sees_nothing(
         await page.get_by_label("API key").fill("wrong")
         await page.get_by_role("button", name="Sign in").click()
         await expect(page.get_by_role("alert")).not_to_be_empty()
-        await take_picture(page, "sign-in")
+        await inspect_page(page, "sign-in")
 
 
 async def test_a_developer_watches_a_graph_answers_its_question_and_goes_back_in_time(
@@ -157,15 +164,15 @@ async def test_a_developer_watches_a_graph_answers_its_question_and_goes_back_in
     await page.get_by_label("Contact Id").fill(CONTACT)
     await page.get_by_role("button", name="Run", exact=True).click()
     await expect(page.get_by_text("The graph asks")).to_be_visible()
-    await take_picture(page, "playground-question")
+    await inspect_page(page, "playground-question")
     await page.get_by_role("button", name="Answer").click()
     await expect(page.get_by_text("I told the customer.").first).to_be_visible()
     await expect(page.get_by_role("button", name="Run", exact=True)).to_be_enabled()
-    await take_picture(page, "playground")
+    await inspect_page(page, "playground")
     await page.get_by_role("link", name="History of the thread").click()
     await page.get_by_role("button", name="reflect").first.click()
     await expect(page.get_by_text("Changed since the one before")).to_be_visible()
-    await take_picture(page, "thread")
+    await inspect_page(page, "thread")
     steps = await page.get_by_role("button", name="step").count()
     await page.get_by_role("button", name="Run again from here").click()
     await expect(page.get_by_text("It ran again from that checkpoint")).to_be_visible()
@@ -179,10 +186,12 @@ async def test_an_operator_sees_where_a_workflow_waits_and_lets_it_go_on(
     started = await running.http.post("/v1/workflows", json={"definition": definition})
     assert started.status_code == 202, started.text
     await page.goto("/workflows")
+    await expect(page.get_by_text("greeting").first).to_be_visible()
+    await inspect_page(page, "workflows")
     await page.get_by_text("greeting").first.click()
     await expect(page.get_by_text("may_it").first).to_be_visible()
     await expect(page.get_by_text("waiting").first).to_be_visible()
-    await take_picture(page, "workflow")
+    await inspect_page(page, "workflow")
     await page.goto("/approvals")
     await page.get_by_role("button", name="Approve").click()
     await page.goto(f"/workflows/{started.json()['id']}")

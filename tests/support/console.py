@@ -7,14 +7,20 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, Literal
 
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Locator, Page, async_playwright, expect
 
-from tests.support.servers import CHROMIUM, CONSOLE_PYTHON, PROJECT
+from tests.support.servers import AXE, CHROMIUM, CONSOLE_PYTHON, PROJECT
 
 # Where pictures of pages are left for people to look at.
 ARTEFACTS: Final = PROJECT / ".artefacts"
+# The ends of the names of their pictures.
+_SCHEMES: Final[dict[Literal["light", "dark"], str]] = {"light": "", "dark": "-dark"}
+# WCAG 2.0, 2.1 and 2.2, levels A and AA.
+_RULES: Final = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+# More than a page has places that the keyboard reaches.
+_STOPS: Final = 50
 _OPTIONS: Final = (
     "--no-sandbox",
     "--disable-gpu",
@@ -68,7 +74,36 @@ async def open_browser() -> AsyncIterator[Browser]:
             await browser.close()
 
 
-async def take_picture(page: Page, name: str) -> None:
-    """Leave a picture of a page."""
+async def inspect_page(page: Page, name: str) -> None:
+    """Leave pictures of a page in light and dark, and require that axe finds no barrier in either."""
     ARTEFACTS.mkdir(exist_ok=True)
-    await page.screenshot(path=ARTEFACTS / f"{name}.png")
+    # A colour on its way to another has a contrast of its own.
+    await page.add_style_tag(
+        content="*, ::before, ::after { transition: none !important; animation: none !important }"
+    )
+    await page.evaluate(AXE.read_text("utf-8"))
+    barriers: list[str] = []
+    for scheme, suffix in _SCHEMES.items():
+        await page.emulate_media(color_scheme=scheme)
+        await expect(page.locator("body")).to_contain_class(f"body--{scheme}")
+        await page.screenshot(path=ARTEFACTS / f"{name}{suffix}.png")
+        found = await page.evaluate("tags => axe.run({runOnly: tags, resultTypes: ['violations']})", _RULES)
+        barriers += [
+            f"{name} in {scheme}, {rule['id']}: {node['html'][:200]}\n  {node['failureSummary']}"
+            for rule in found["violations"]
+            for node in rule["nodes"]
+        ]
+    await page.emulate_media(color_scheme="light")
+    assert not barriers, "\n".join([f"axe finds {len(barriers)} barriers:", *barriers])
+
+
+async def tab_to(target: Locator) -> None:
+    """Press Tab until an element has the focus, and require that one sees that it has."""
+    for _ in range(_STOPS):
+        if await target.evaluate("element => element === document.activeElement"):
+            break
+        await target.page.keyboard.press("Tab")
+    await expect(target).to_be_focused()
+    assert await target.evaluate(
+        "each => getComputedStyle(each).outlineStyle !== 'none' || !!each.closest('.q-field--focused')"
+    ), f"nothing shows that {target} has the focus"

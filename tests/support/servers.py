@@ -13,6 +13,8 @@ from tests.support.waiting import until
 
 PROJECT = Path(__file__).parents[2]
 CONSOLE_PYTHON = PROJECT / ".venv-console" / "bin" / "python"
+# Deque's engine, which finds what keeps people out of a page: contrast, names, roles.
+AXE = PROJECT / "tests" / "javascript" / "node_modules" / "axe-core" / "axe.min.js"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 BROKER_ADDRESS = ("127.0.0.1", 5672)
 BROKER_URL = "amqp://guest:guest@{host}:{port}/"
@@ -39,7 +41,9 @@ def find_browser_fault() -> str:
     """Return why tests of the console cannot run; empty: they can."""
     if CHROMIUM is None:
         return "there is no browser (on Debian: apt-get install chromium)"
-    return "" if CONSOLE_PYTHON.exists() else "the console is not installed (`make check` installs it)"
+    if not CONSOLE_PYTHON.exists():
+        return "the console is not installed (`make check` installs it)"
+    return "" if AXE.exists() else "axe-core is not installed (`make javascript` installs it)"
 
 
 # By the marker of the tests that need them.
