@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.context import Context, set_context
-from core.fair_loop import ALONE_AFTER_SECONDS, SLICE_SECONDS, FairLoop
+from core.fair_loop import ALONE_AFTER_SECONDS, CROWD_PRICE, SLICE_SECONDS, FairLoop
 from tests.support.profiles import examples
 
 Called = list[tuple[str, int]]
@@ -92,6 +92,22 @@ def test_a_tenant_waits_for_one_callback_of_anothers_flood() -> None:
     positions = [position for position, (tenant, _) in enumerate(office.called) if tenant == "b"]
     assert positions[-1] <= 6, "one of a's between two of b's"
     assert len(office.called) == 1_003
+
+
+def test_a_single_run_beside_a_flood_takes_little_longer_than_alone() -> None:
+    with open_office() as office:
+        for number in range(1_000):
+            office.add("a", number, cost=0.01)
+
+        def go_on(number: int) -> None:
+            if number < 60:
+                office.add("b", number, 0.01, partial(go_on, number + 1))
+
+        go_on(0)
+        office.run()
+    last = office.called.index(("b", 59))
+    between = Counter(tenant for tenant, _ in office.called[:last])["a"]
+    assert 15 <= between <= 60 / CROWD_PRICE + 2
 
 
 def test_what_belongs_to_no_tenant_waits_for_a_time_slice_and_not_for_a_flood() -> None:
