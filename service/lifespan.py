@@ -331,7 +331,7 @@ async def open_service(
         with use_meter(RunMeter(metrics, BACKGROUND)):
             await stack.enter_async_context(queue.work(tasks))
         # Registered last, so that it is the first thing to happen when the service closes.
-        stack.push_async_callback(_drain, queue, runs.executor, workflows)
+        stack.push_async_callback(_drain, queue, runs.executor)
         yield Service(
             settings=settings,
             lifecycle=(lifecycle := Lifecycle()),
@@ -478,7 +478,6 @@ async def _open_outbox(
     )
 
 
-async def _drain(queue: TaskQueue, runs: RunExecutor, workflows: Workflows) -> None:
+async def _drain(queue: TaskQueue, runs: RunExecutor) -> None:
     queue.stop()
     await runs.drain()
-    await workflows.worker.drain()

@@ -88,7 +88,6 @@ def _add_run_routes(router: APIRouter) -> None:
             request.input,
             client_id=request.client_id or "",
             priority=request.priority,
-            is_awaited=request.wait,
         )
         if request.wait:
             settled = await workflows.worker.wait_until_settled(

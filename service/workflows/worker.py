@@ -1,26 +1,20 @@
 """Make workflows begin and continue: the job that executes one, and the pass that finds those that are due.
 
 A job of the task queue executes a workflow to its end or its next wait, on any replica. The table of runs is
-where workflows wait, for however long; the queue holds those that may begin soon. A workflow whose caller
-waits for it needs no job where it can begin at once: if it is cut off, the pass finds it.
+where workflows wait, for however long; the queue holds those that may begin soon.
 """
 
 import asyncio
 import time
 from contextlib import suppress
-from contextvars import Context
 from typing import Final
 
-from core.errors import ServiceError
-from core.logging import get_logger
-from core.postgres import DATABASE_UNAVAILABLE, Connection
+from core.postgres import Connection
 from core.settings import WorkflowSettings
 from core.tasks import Backoff
 from service.queue import Retry, TaskQueue
 from service.workflows.execution import WorkflowExecutor
 from workflows.store import Run, WorkflowStore
-
-log = get_logger(__name__)
 
 ADVANCE_WORKFLOW: Final = "advance-workflow"
 # So many new workflows of a tenant get a job at once. The others wait in the table, where they cost nothing.
@@ -46,7 +40,6 @@ class WorkflowWorker:
         self._executor = executor
         self._queue = queue
         self._changes: dict[str, asyncio.Event] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def schedule(self, settings: WorkflowSettings) -> None:
         """Register the job and the pass.
@@ -77,18 +70,6 @@ class WorkflowWorker:
             run_id=run_id,
         )
 
-    def begin(self, run_id: str) -> None:
-        """Execute a run that has no job in this process, whether or not its caller goes on waiting for it."""
-        # An empty context: the workflow has neither the deadline of the request nor its caller.
-        task = asyncio.create_task(self._begin(run_id), context=Context())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def drain(self) -> None:
-        """Wait until it is recorded how the runs without a job stand; called when all runs have stopped."""
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-
     async def defer_due(self) -> None:
         """Give jobs to the runs that are due and have none."""
         turns = await self._store.list_due(limit=_BATCH)
@@ -112,13 +93,6 @@ class WorkflowWorker:
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(POLL_SECONDS, left)):
                     await change.wait()
-
-    async def _begin(self, run_id: str) -> None:
-        try:
-            await self._advance(run_id)
-        except (ServiceError, *DATABASE_UNAVAILABLE) as error:
-            # It is due, so that the next pass gives it a job.
-            log.info("workflow_left_to_a_job", workflow_id=run_id, reason=str(error).strip())
 
     async def _advance(self, run_id: str) -> None:
         """Execute a run to its end or its next wait: the job, which may run twice and be cut off."""

@@ -123,7 +123,6 @@ class Workflows:
         *,
         client_id: str = "",
         priority: int | None = None,
-        is_awaited: bool = False,
     ) -> Run:
         """Queue a run, or return the run that was started with the client's id before.
 
@@ -133,7 +132,6 @@ class Workflows:
             values: Its input.
             client_id: The client's own id of the run; empty: none.
             priority: None: the definition's.
-            is_awaited: Whether the caller waits for it, so that it begins here where it need not wait.
 
         Raises:
             InvalidDefinition: The input does not fit the definition.
@@ -155,11 +153,8 @@ class Workflows:
             run, ahead = await add_run(connection, new, limit=MAX_QUEUED)
             if ahead is not None:
                 await take_thread(connection, run.id, tenant=run.tenant, user=run.user_id)
-            begins_here = is_awaited and ahead == 0 and not self.runs.slots("workflows").is_full
-            if ahead is not None and ahead < MAX_QUEUED and not begins_here:
+            if ahead is not None and ahead < MAX_QUEUED:
                 await self.worker.defer(run.id, turn=run.turn, connection=connection)
-        if begins_here:
-            self.worker.begin(run.id)
         return run
 
     async def get(self, identity: Identity, run_id: str) -> Run:

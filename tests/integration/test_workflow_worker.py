@@ -69,12 +69,8 @@ class WorkflowService:
         async with tasks.supervise("claims", self.runs._claims.keep), self.queue.work(tasks):
             await asyncio.Event().wait()
 
-    async def begin(
-        self, *steps: Any, identity: Identity = LOCAL, priority: int = 0, is_awaited: bool = False
-    ) -> str:
-        definition = build_definition(*steps)
-        run = await self.workflows.start(identity, definition, {}, priority=priority, is_awaited=is_awaited)
-        return run.id
+    async def begin(self, *steps: Any, identity: Identity = LOCAL, priority: int = 0) -> str:
+        return (await self.workflows.start(identity, build_definition(*steps), {}, priority=priority)).id
 
     async def settle(self, run_id: str) -> Run:
         run = await self.workflows.worker.wait_until_settled(LOCAL.tenant, run_id, seconds=30)
@@ -91,12 +87,11 @@ class WorkflowService:
         """End like a killed process: its runs are cut off and say nothing of how they stand."""
         if self.task:
             await cancel_and_wait(self.task)
-        for task in [*self.workflows.worker._tasks, *self.runs._tasks]:
+        for task in list(self.runs._tasks):
             await cancel_and_wait(task)
 
     async def close(self) -> None:
         await self.runs.drain()
-        await self.workflows.worker.drain()
         if self.task:
             await cancel_and_wait(self.task)
 
@@ -144,30 +139,6 @@ async def test_a_run_whose_service_died_continues_on_another_without_repeating_s
     assert other.metrics.registry.get_sample_value("ventros_runs_total", labels) == 1
     assert first.calls == {f"{run_id}:a": 1, f"{run_id}:b": 1}
     assert second.calls == {f"{run_id}:b": 1, f"{run_id}:c": 1}
-
-
-async def test_a_run_whose_caller_waits_needs_no_job_and_continues_on_another_service(
-    build_service: Any,
-) -> None:
-    first, _ = blocking("b")
-    second = FakeApi()
-    dying = build_service(first, working=False)
-    run_id = await dying.begin(call("a"), call("b"), is_awaited=True)
-    await until(lambda: first.calls[f"{run_id}:b"])
-    await dying.die()
-    assert (await build_service(second).end(run_id)).status == "succeeded"
-    assert (first.calls[f"{run_id}:a"], second.calls) == (1, {f"{run_id}:b": 1})
-
-
-async def test_a_run_whose_caller_waits_does_not_overtake_its_tenants_others(build_service: Any) -> None:
-    api = FakeApi()
-    service = build_service(api, working=False, workflows=SETTINGS.model_copy(update={"max_concurrent": 1}))
-    earlier = await service.begin(call("a"))
-    awaited = await service.begin(call("a"), is_awaited=True)
-    # Neither begins without a worker.
-    assert not service.workflows.worker._tasks
-    service.work()
-    assert [(await service.end(run_id)).status for run_id in (earlier, awaited)] == ["succeeded"] * 2
 
 
 async def test_a_stopping_service_leaves_its_runs_to_others_at_once(build_service: Any) -> None:
