@@ -4,9 +4,7 @@ A run is a chain of callbacks of the event loop. Called in the order of their ar
 runs get sixty times the time of those of a single run, however fairly the runs' slots were handed out. While
 several tenants have callbacks, these therefore wait in a queue for each tenant, and start-time fair queueing
 (Goyal, Vin and Cheng 1997) says whose is next: that of the tenant that has used the least time. While a run
-waits for a model, the database or a reader, it has no callback and takes no turns. A tenant that has more to do
-than a run or two pays more for its time, since most of what it has to do waits for itself: a customer's single
-message then takes little longer than on an idle loop, and those of a flood not much longer than they do anyway.
+waits for a model, the database or a reader, it has no callback and takes no turns.
 
 A callback's tenant stands in its :class:`contextvars.Context`, see :func:`core.context.set_context`. What
 belongs to no tenant (input and output, timers, the writer of checkpoints) is called between time slices.
@@ -32,9 +30,6 @@ Ts = TypeVarTuple("Ts")
 SLICE_SECONDS: Final = 0.001
 # A tenant has the loop to itself when it has used so much without a callback of another one.
 ALONE_AFTER_SECONDS: Final = 1.0
-# With so many callbacks waiting behind the one that is called, a tenant pays so many times its time.
-CROWD: Final = 8
-CROWD_PRICE: Final = 3.0
 # Tenants without callbacks whose use is remembered, beside as many as have some.
 _REMEMBERED: Final = 64
 
@@ -44,7 +39,7 @@ class _Tenant:
     """A tenant's callbacks.
 
     Attributes:
-        used: The virtual time at which the next callback starts: what was paid, in seconds.
+        used: The virtual time at which the next callback starts, in seconds.
         is_waiting: Whether it waits for a turn, or has one.
         handles: The callbacks, in the order of their arrival.
     """
@@ -124,7 +119,7 @@ class FairLoop(uvloop.Loop):
                 finally:
                     # Also after KeyboardInterrupt and SystemExit, which leave the loop.
                     started, now = now, self._clock()
-                    tenant.used += (now - started) * (CROWD_PRICE if len(tenant.handles) >= CROWD else 1.0)
+                    tenant.used += now - started
                     tenant.is_waiting = False
                     if tenant.handles:
                         self._wait_for_turn(tenant)
