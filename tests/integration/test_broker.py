@@ -120,6 +120,8 @@ async def test_a_broker_that_is_away_loses_nothing_and_shows_in_health(database_
         pool = running.service.pool
         await add_events(pool, "thread", 2)
         await own.until_received(2)
+        # Received is not recorded yet.
+        await until_true(lambda: _all_published(running))
         await own.proxy.cut()
         await add_events(pool, "thread", 20)
         await own.send(command())
